@@ -1,0 +1,143 @@
+"""The house rules about imports, as tests: layers point down, each foreign package has one owner, heavy ones come late."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "urisk_nb"
+
+# Lowest first. A module imports only from strictly lower layers; names on one line are strangers to each other.
+LAYERS = [
+    {"errors"},
+    {"settings", "runtime"},
+    {"bridge"},
+    {"ollama", "risk", "standin"},
+    {"session", "demo"},
+    {"notebook"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+# Inside a package, imports follow this order (later may import earlier).
+INSIDE = {
+    "ollama": ["wire", "resilience", "latency", "client", "process", "manager"],
+    "risk": ["taxonomy", "inputs", "quant", "evidence", "questions", "scoring", "pipeline", "table"],
+    "notebook": ["present", "magics"],
+    "standin": ["face", "scripted", "weights", "llamacpp", "__main__"],
+}
+FIRST_PARTY_ONLY = {"risk": {"errors"}, "standin": set()}  # narrower than the layer rule
+ALONE = {"errors"}  # imports nothing of ours
+STDLIB_ONLY = {"errors", "standin.face", "standin.scripted", "standin.weights", "standin.__main__"}
+NO_IO = {"risk": {"anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading", "time", "IPython"}}
+ONE_OWNER = {
+    "httpx": {"ollama.client"},
+    "subprocess": {"ollama.process", "standin.weights"},
+    "xllamacpp": {"standin.llamacpp"},
+    "plotly": {"demo"},  # its sample prices; charts come with their own file
+    "sqlite3": set(),
+}
+LAZY_ONLY = {"ipywidgets", "plotly", "tenacity", "bm25s", "sentencex", "IPython"}
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = [part for part in path.relative_to(ROOT).with_suffix("").parts if part != "__init__"]
+        name = ".".join(parts) or "__init__"
+        yield pytest.param(name, path, id=name)
+
+
+MODULES = list(modules())
+
+
+def imports(path):
+    """Yield (name, lazy) for each import that runs; typing-only ones are skipped."""
+    package = ("urisk_nb", *path.relative_to(ROOT).parent.parts)
+
+    def walk(node, lazy):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, lazy) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = package[: len(package) - child.level + 1] if child.level else ()
+                head = ".".join((*base, *filter(None, [child.module])))
+                # `from . import x` and `from urisk_nb import x` may name a module through the alias
+                through = head in ("urisk_nb", ".".join(package))
+                yield from ((f"{head}.{alias.name}" if through else head, lazy) for alias in child.names)
+            else:
+                yield from walk(child, lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
+
+
+def layer(module):
+    top = module.split(".")[0]
+    for number, names in enumerate(LAYERS):
+        if top in names:
+            return number
+    raise AssertionError(f"{module} has no layer: add it to LAYERS in {__file__}")
+
+
+@pytest.mark.parametrize(("module", "path"), MODULES)
+def test_imports_point_down(module, path):
+    """
+    First-party imports go to a lower layer, or to an earlier module of the same package.
+    """
+    top, own = module.split(".")[0], layer(module)
+    for name, _ in imports(path):
+        if name.split(".")[0] != "urisk_nb":
+            continue
+        target = name.removeprefix("urisk_nb").lstrip(".") or "__init__"
+        target_top = target.split(".")[0]
+        assert module not in ALONE, f"{module} must not import urisk_nb"
+        if target_top == top:
+            order = INSIDE[top]
+            here, there = module.split(".")[1:], target.split(".")[1:]
+            earlier = not here or not there or order.index(there[0]) < order.index(here[0])
+            assert earlier, f"{module} imports {target}: wrong order"
+        elif target_top != "__init__":
+            assert layer(target) < own, f"{module} imports {target}: points up or sideways"
+            assert target_top in FIRST_PARTY_ONLY.get(top, {target_top}), f"{module} may not import {target}"
+
+
+@pytest.mark.parametrize(("module", "path"), MODULES)
+def test_third_party_budget(module, path):
+    """
+    Each heavy, optional or I/O package is imported only where the house allows it.
+    """
+    top = module.split(".")[0]
+    for full, lazy in imports(path):
+        name = full.split(".")[0]
+        if name == "urisk_nb":
+            continue
+        if module in STDLIB_ONLY:
+            assert name in sys.stdlib_module_names, f"{module} is stdlib-only, imports {name}"
+        assert name not in NO_IO.get(top, ()), f"{module} does no I/O, imports {name}"
+        assert module in ONE_OWNER.get(name, {module}), f"only {ONE_OWNER.get(name)} may import {name}, not {module}"
+        assert lazy or name not in LAZY_ONLY, f"{module} must import {name} inside a function"
+
+
+@pytest.mark.parametrize(("module", "path"), MODULES)
+def test_functions_stay_small(module, path):
+    """
+    No function is longer than 60 lines, and a module over 400 lines says in its docstring why it is one.
+    """
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = (body[-1].end_lineno - body[0].lineno + 1) if body else 0
+            assert length <= 60, f"{module}.{node.name} has {length} lines"
+    if len(source.splitlines()) > 400:
+        assert "lines" in (ast.get_docstring(ast.parse(source)) or ""), f"{module} is over 400 lines and does not say why"
+
+
+def test_files_are_in_the_order():
+    """
+    Every file of a package stands in the import order, and every name in the order is a file.
+    """
+    for package, order in INSIDE.items():
+        files = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+        assert files == set(order)

@@ -1,0 +1,55 @@
+"""urisk_nb: a ticker list in a notebook cell becomes a risk table that can be defended.
+
+`%load_ext urisk_nb` registers `%urisk_start`, `%urisk_stop`, `%urisk_status`, `%%ask` and `%%risk`. The same in Python:
+`LLMManager` keeps one Ollama server and one model for the life of the kernel, `assess` makes the table.
+Everything here is imported when it is first used: loading the extension costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.risk.inputs import RiskParams
+    from urisk_nb.risk.table import RiskTable
+    from urisk_nb.session import assess, assess_async
+
+__version__ = "0.1.0"
+__all__ = ["LLMManager", "RiskParams", "RiskTable", "__version__", "assess", "assess_async", "load_ipython_extension", "unload_ipython_extension"]
+
+_HOMES = {
+    "LLMManager": "urisk_nb.ollama.manager",
+    "RiskParams": "urisk_nb.risk.inputs",
+    "RiskTable": "urisk_nb.risk.table",
+    "assess": "urisk_nb.session",
+    "assess_async": "urisk_nb.session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'urisk_nb' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register the magics; loading twice changes nothing."""
+    from urisk_nb.notebook.magics import register
+
+    register(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take the magics out again; a running manager stays, since Python code may be using it."""
+    from urisk_nb.notebook.magics import unregister
+
+    unregister(shell)

@@ -1,0 +1,249 @@
+"""Every error that urisk_nb raises on purpose, each with its way out.
+
+UriskError
+    InputError (ValueError)                what the user gave: tickers, prices, evidence, parameters
+    SettingsError (ValueError)             an environment variable, a line of .env or a flag
+    PackageMissing (ImportError)           an optional package is not installed
+    NotInitialized (RuntimeError)          the manager was asked for before it was started
+    WrongThread (RuntimeError)             a blocking call was made on the loop's own thread
+    ForkedError (RuntimeError)             a forked child used what belongs to its parent
+    FetchFailed (OSError)                  the demo model could not be fetched
+    ServerError
+        OllamaNotInstalled                 nothing to start
+        ServerNotRunning (ConnectionError) nothing answers, and we may not or cannot start it
+        ServerStartFailed                  it was started and ended, or never became ready
+        PortTaken                          something else answers at the address
+        ServerOfAnother (PermissionError)  the server belongs to another person's account
+        ServerLost (ConnectionError)       the connection broke before the first token
+        StreamInterrupted (ConnectionError) it broke after the first token; carries the partial text
+        ServerTimeout (TimeoutError)       silent for longer than the limit
+        ServerBusy                         its queue is full (503)
+        RunnerCrashed                      the process that holds the model ended
+        OutOfMemory (MemoryError)          the model does not fit
+        ServerFault                        any other 5xx
+        RequestRefused (ValueError)        the server does not accept the request (4xx)
+        ProtocolError                      the reply is not what Ollama says
+    ModelError
+        ModelNotFound (LookupError)        the server has no such model
+        ModelNameInvalid (ValueError)      no model can have this name
+        ModelUnsuitable                    the model cannot do what was asked (chat, thinking, embedding)
+        PullFailed                         the model could not be downloaded
+        CloudRefused (PermissionError)     a cloud model: the text would leave this machine
+        ContextExceeded (ValueError)       the prompt is longer than the context window
+        AnswerIncomplete                   the stream ended without its last object
+
+Imports nothing of ours, so that every layer may raise and catch.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from typing import Any
+
+__all__ = [
+    "AnswerIncomplete",
+    "CloudRefused",
+    "ContextExceeded",
+    "FetchFailed",
+    "ForkedError",
+    "InputError",
+    "ModelError",
+    "ModelNameInvalid",
+    "ModelNotFound",
+    "ModelUnsuitable",
+    "NotInitialized",
+    "OllamaNotInstalled",
+    "OutOfMemory",
+    "PackageMissing",
+    "PortTaken",
+    "ProtocolError",
+    "PullFailed",
+    "RequestRefused",
+    "RunnerCrashed",
+    "ServerBusy",
+    "ServerError",
+    "ServerFault",
+    "ServerLost",
+    "ServerNotRunning",
+    "ServerOfAnother",
+    "ServerStartFailed",
+    "ServerTimeout",
+    "SettingsError",
+    "StreamInterrupted",
+    "UriskError",
+    "WrongThread",
+]
+
+
+class UriskError(Exception):
+    """
+    The base of all: what was seen, one way out, and facts for the record.
+
+    Parameters
+    ----------
+    message
+        What was seen, with values.
+    fix
+        One action, to copy and paste.
+    facts
+        Further values for logs and the journal; never shown by themselves.
+    """
+
+    def __init__(self, message: str, *, fix: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+        self.facts = facts
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  Fix: {self.fix}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # BaseException's own __reduce__ calls the class with args alone and would lose the keyword-only fix.
+        return copyreg.__newobj__, (type(self), self.message), self.__dict__  # type: ignore[attr-defined]  # typeshed leaves it out
+
+    def _render_traceback_(self) -> list[str]:
+        """The two lines that a notebook shows; the cell still fails, so that Run All stops."""
+        return [f"{type(self).__name__}: {self.message}", f"  Fix: {self.fix}"]
+
+
+class InputError(UriskError, ValueError):
+    """Tickers, prices, evidence or parameters cannot be used as given."""
+
+
+class SettingsError(UriskError, ValueError):
+    """An environment variable, a line of .env or a flag has a value that cannot be used."""
+
+
+class PackageMissing(UriskError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class NotInitialized(UriskError, RuntimeError):
+    """The manager was asked for before it was started."""
+
+
+class WrongThread(UriskError, RuntimeError):
+    """A blocking call was made on the loop's own thread, where it would wait for itself."""
+
+
+class ForkedError(UriskError, RuntimeError):
+    """A forked child used a connection that belongs to its parent."""
+
+
+class FetchFailed(UriskError, OSError):
+    """The demo model could not be fetched or did not have the pinned content."""
+
+
+class ServerError(UriskError):
+    """Something about the server; its subclasses say what."""
+
+
+class OllamaNotInstalled(ServerError):
+    """No server answers and there is no engine on this machine to start."""
+
+
+class ServerNotRunning(ServerError, ConnectionError):
+    """Nothing answers at the address, and it may not or cannot be started from here."""
+
+
+class ServerStartFailed(ServerError):
+    """The server was started and ended, or never became ready; the tail of its log is in the message."""
+
+
+class PortTaken(ServerError):
+    """The address answers, but not as Ollama does."""
+
+
+class ServerOfAnother(ServerError, PermissionError):
+    """The server runs under another person's account: evidence would go to a stranger."""
+
+
+class ServerLost(ServerError, ConnectionError):
+    """The connection broke before the first token; asking again is safe."""
+
+
+class StreamInterrupted(ServerError, ConnectionError):
+    """
+    The connection broke after the first token.
+
+    Attributes
+    ----------
+    partial
+        The text that had arrived.
+    """
+
+    def __init__(self, message: str, *, fix: str, partial: str = "", **facts: Any) -> None:
+        super().__init__(message, fix=fix, **facts)
+        self.partial = partial
+
+
+class ServerTimeout(ServerError, TimeoutError):
+    """The server was silent for longer than the limit."""
+
+
+class ServerBusy(ServerError):
+    """The server's queue is full (503); trying again later is safe."""
+
+
+class RunnerCrashed(ServerError):
+    """The process that holds the model ended while loading or answering."""
+
+
+class OutOfMemory(ServerError, MemoryError):
+    """The model does not fit into memory."""
+
+
+class ServerFault(ServerError):
+    """The server failed in a way that has no better name (5xx)."""
+
+
+class RequestRefused(ServerError, ValueError):
+    """The server does not accept the request (4xx)."""
+
+
+class ProtocolError(ServerError):
+    """The reply is not what Ollama says."""
+
+
+class ModelError(UriskError):
+    """Something about the model; its subclasses say what."""
+
+
+class ModelNotFound(ModelError, LookupError):
+    """The server has no model of this name."""
+
+
+class ModelNameInvalid(ModelError, ValueError):
+    """No model can have this name."""
+
+
+class ModelUnsuitable(ModelError):
+    """The model cannot do what was asked of it (chat, thinking, embedding)."""
+
+
+class PullFailed(ModelError):
+    """The model could not be downloaded; what had arrived is kept and resumed."""
+
+
+class CloudRefused(ModelError, PermissionError):
+    """A cloud model was named: the text would leave this machine."""
+
+
+class ContextExceeded(ModelError, ValueError):
+    """The prompt is longer than the context window."""
+
+
+class AnswerIncomplete(ModelError):
+    """
+    The stream ended without its last object, so the answer cannot be trusted to be whole.
+
+    Attributes
+    ----------
+    partial
+        The text that had arrived.
+    """
+
+    def __init__(self, message: str, *, fix: str, partial: str = "", **facts: Any) -> None:
+        super().__init__(message, fix=fix, **facts)
+        self.partial = partial

@@ -1,0 +1,82 @@
+"""What lives once per process: state that survives reload and re-import, and ends with the process.
+
+`importlib.reload`, `%autoreload` and `del sys.modules[...]` make new classes and new module globals, so a singleton kept there
+would be duplicated, with a second exit handler. The state is therefore kept in a module object of its own in `sys.modules`,
+keyed by process id: a forked child finds none and makes its own, and never stops what belongs to its parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+__all__ = ["at_exit", "forget", "get", "lock", "put", "setdefault"]
+
+NAME = "_urisk_nb_runtime"
+FIRST = threading.Lock()
+
+
+def _home() -> ModuleType:
+    with FIRST:
+        module = sys.modules.get(NAME)
+        if module is None:
+            module = ModuleType(NAME, "State of urisk_nb that survives a reload of the package.")
+            module.__dict__.update(pid=os.getpid(), values={}, closers={}, lock=threading.RLock())
+            sys.modules[NAME] = module
+            atexit.register(_close_all, module)
+    if module.pid != os.getpid():
+        # A fork: the parent's loop thread does not exist here and its sockets are not ours to use.
+        module.__dict__.update(pid=os.getpid(), values={}, closers={}, lock=threading.RLock())
+    return module
+
+
+def lock() -> threading.RLock:
+    """The lock under which state is made; re-entrant."""
+    return _home().lock  # type: ignore[no-any-return]  # an attribute of a plain module object
+
+
+def get(name: str) -> Any:
+    """What was put under the name in this process, or None."""
+    return _home().values.get(name)
+
+
+def put(name: str, value: Any) -> None:
+    """Keep the value under the name until the process ends."""
+    _home().values[name] = value
+
+
+def setdefault(name: str, make: Callable[[], Any]) -> Any:
+    """What is kept under the name, made once if there is nothing yet."""
+    with lock():
+        values = _home().values
+        if name not in values:
+            values[name] = make()
+        return values[name]
+
+
+def forget(name: str) -> None:
+    """Drop what is kept under the name, its closer too."""
+    home = _home()
+    home.values.pop(name, None)
+    home.closers.pop(name, None)
+
+
+def at_exit(name: str, close: Callable[[], None]) -> None:
+    """Call `close` once when this process ends in an orderly way; a later call under the same name takes its place."""
+    _home().closers[name] = close
+
+
+def _close_all(module: ModuleType) -> None:
+    if module.pid != os.getpid():
+        return  # a forked child that ends normally runs the inherited handler: the state is its parent's
+    for close in reversed(list(module.closers.values())):
+        try:
+            close()
+        except Exception as exc:  # noqa: BLE001  one closer's failure must not keep the others from closing
+            print(f"urisk_nb: while closing: {exc}", file=sys.stderr)
+    module.closers.clear()

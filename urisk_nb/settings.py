@@ -1,0 +1,218 @@
+"""The settings: environment and `.env` become one frozen record; flags win.
+
+Knows the names, the defaults and what each value may be. Does not know what the values are used for.
+Imports pydantic, so this module is itself imported late: `%load_ext urisk_nb` must not pay for it.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from urisk_nb.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DEFAULT_MODEL", "Engine", "Settings", "load"]
+
+DEFAULT_MODEL = "llama3.1:latest"
+DEFAULT_PORT = 11434
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+# Go's time.ParseDuration, which Ollama applies to a keep_alive given as text; "20" without a unit is refused there.
+GO_DURATION = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))*")
+
+
+class Engine(StrEnum):
+    """What may answer when no server is running yet."""
+
+    AUTO = "auto"  # Ollama where it is installed, else the embedded engine; never the simulation
+    OLLAMA = "ollama"
+    EMBEDDED = "embedded"  # llama.cpp in a process of ours
+    SIMULATED = "simulated"  # scripted answers, for tests and demonstrations; every table says so
+
+
+class Settings(BaseSettings):
+    """
+    All settings of a manager; made by `load`, never changed afterwards.
+
+    Each field is read from the environment variable of its alias, then from the nearest `.env`.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True, env_file_encoding="utf-8", protected_namespaces=()
+    )
+
+    url: str = Field(f"http://localhost:{DEFAULT_PORT}", alias="OLLAMA_URL", description="address of the server")
+    model: str = Field(DEFAULT_MODEL, alias="OLLAMA_MODEL", description="model that answers")
+    keep_alive: str = Field("20m", alias="OLLAMA_KEEP_ALIVE", description="how long the model stays loaded after a call")
+    timeout_s: float = Field(35.0, alias="OLLAMA_TIMEOUT", gt=0, le=86_400, description="longest silence between two tokens, seconds")
+    max_retries: int = Field(2, alias="OLLAMA_MAX_RETRIES", ge=0, le=20, description="tries after the first one, before the first token")
+    auto_start: bool = Field(True, alias="OLLAMA_AUTO_START", description="start a server when none answers")
+    load_timeout_s: float = Field(
+        300.0, alias="URISK_LOAD_TIMEOUT", gt=0, le=86_400, description="longest wait for the first token (queue, load, prompt), seconds"
+    )
+    parallel: int | None = Field(None, alias="URISK_PARALLEL", ge=1, le=256, description="calls in flight; default: the server's slots")
+    num_ctx: int = Field(4096, alias="URISK_NUM_CTX", ge=512, le=1_048_576, description="context window asked for in every call, tokens")
+    engine: Engine = Field(Engine.AUTO, alias="URISK_ENGINE", description="auto, ollama, embedded or simulated")
+    gguf: Path | None = Field(None, alias="URISK_GGUF", description="model file for the embedded engine")
+    data: Path | None = Field(None, alias="URISK_DATA", description="folder for the demo model; default: the user's data folder")
+    allow_shared: bool = Field(False, alias="URISK_ALLOW_SHARED", description="use a server of another person's account")
+    allow_cloud: bool = Field(False, alias="URISK_ALLOW_CLOUD", description="use models that run elsewhere: the text leaves this machine")
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        return _normal_url(value)
+
+    @field_validator("keep_alive")
+    @classmethod
+    def _keep_alive(cls, value: str) -> str:
+        if not (_is_number(value) or GO_DURATION.fullmatch(value)):
+            raise ValueError("a duration such as 20m, 1h30m or 90s, or a number of seconds; negative means for ever")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _model(cls, value: str) -> str:
+        if not value.strip() or any(ch.isspace() for ch in value.strip()):
+            raise ValueError("a model name such as llama3.1:latest, without spaces")
+        return value.strip()
+
+    @field_validator("gguf", "data")
+    @classmethod
+    def _path(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value else value
+
+    @property
+    def base_url(self) -> str:
+        """The address that is dialled: `localhost` becomes 127.0.0.1, since a name look-up fails while the interpreter exits."""
+        return self.url.replace("//localhost", "//127.0.0.1", 1)
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.base_url).port or (443 if self.url.startswith("https") else 80)
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+    @property
+    def model_is_given(self) -> bool:
+        """Whether the user named a model; an engine that has one of its own then does not put it in its place."""
+        return "model" in self.model_fields_set
+
+    @property
+    def keep_alive_value(self) -> str | float:
+        """As it is sent: Ollama wants a bare number as a number, not as text."""
+        return float(self.keep_alive) if _is_number(self.keep_alive) else self.keep_alive
+
+
+def load(**flags: Any) -> Settings:
+    """
+    Settings from flags, then environment, then the nearest `.env` (working directory, then its parents), then defaults.
+
+    Parameters
+    ----------
+    **flags
+        Field names with values; None means not given.
+
+    Raises
+    ------
+    SettingsError
+        A value cannot be used; the message names the variable and what was seen.
+    """
+    import os
+
+    from dotenv import dotenv_values, find_dotenv
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    env_file = find_dotenv(usecwd=True)
+    if "url" not in given:
+        given.update(_url_from_host(os.environ, dotenv_values(env_file) if env_file else {}))
+    try:
+        return Settings(_env_file=env_file or None, **given)
+    except ValidationError as exc:
+        raise _settings_error(exc) from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"{env_file} is not UTF-8 text (byte {exc.start}).", fix="save it as UTF-8, or remove it") from exc
+
+
+def _url_from_host(environ: Mapping[str, str], env_file: Mapping[str, str | None]) -> dict[str, str]:
+    """OLLAMA_HOST, which people set for Ollama's own client, counts where OLLAMA_URL is not set."""
+    if environ.get("OLLAMA_URL") or env_file.get("OLLAMA_URL"):
+        return {}
+    host = (environ.get("OLLAMA_HOST") or env_file.get("OLLAMA_HOST") or "").strip().strip("\"'")
+    return {"url": _url_of_host(host)} if host else {}
+
+
+def _url_of_host(host: str) -> str:
+    """OLLAMA_HOST as the server reads it: no scheme means port 11434, a scheme without port its usual one; no host means any, dialled at loopback."""
+    if "://" not in host:
+        host = f"http://{host if not host.startswith(':') else '127.0.0.1' + host}"
+        if not re.search(r":\d+$", host.split("/")[2]):
+            scheme, _, rest = host.partition("://")
+            name, slash, path = rest.partition("/")
+            host = f"{scheme}://{name}:{DEFAULT_PORT}{slash}{path}"
+    return re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", host)
+
+
+def _normal_url(value: str) -> str:
+    text = value.strip().rstrip("/")
+    if "://" not in text:
+        text = f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        port, parts = -1, urlsplit("")
+    problem = (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or any(ch.isspace() for ch in text)
+        or parts.query
+        or parts.fragment
+        or parts.path
+        or "@" in parts.netloc
+        or port == -1
+        or port == 0
+    )
+    if problem:
+        raise ValueError(f"an address such as http://localhost:{DEFAULT_PORT}, with nothing after the port")
+    return text
+
+
+def _is_number(value: str) -> bool:
+    return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)", value) is not None
+
+
+def _settings_error(exc: ValidationError) -> SettingsError:
+    first = exc.errors(include_url=False)[0]
+    place = str(first["loc"][0]) if first["loc"] else "settings"
+    alias = next((field.alias for name, field in Settings.model_fields.items() if name == place), None) or place
+    wanted = first["msg"].removeprefix("Value error, ")
+    wanted = wanted[:1].lower() + wanted[1:]
+    seen = str(first.get("input"))
+    return SettingsError(f"{alias} is {_masked(seen)!r}; wanted: {wanted}.", fix=f"%env {alias}={_example(alias)}", name=alias)
+
+
+def _example(alias: str) -> str:
+    for field in Settings.model_fields.values():
+        if field.alias == alias and field.default is not None:
+            return str(field.default)
+    return "(a valid value, or unset it)"
+
+
+def _masked(text: str) -> str:
+    """An address may carry a password; it is never shown."""
+    return re.sub(r"(//[^/@\s]*:)[^/@\s]*@", r"\1***@", text)[:200]
