@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from urisk_nb.session import assess, assess_async
 
 __version__ = "0.1.0"
-__all__ = ["LLMManager", "RiskParams", "RiskTable", "__version__", "assess", "assess_async", "load_ipython_extension", "unload_ipython_extension"]
+__all__ = [
+    "LLMManager",
+    "RiskParams",
+    "RiskTable",
+    "__version__",
+    "assess",
+    "assess_async",
+    "load_ipython_extension",
+    "unload_ipython_extension",
+]
 
 _HOMES = {
     "LLMManager": "urisk_nb.ollama.manager",

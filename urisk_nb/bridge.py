@@ -77,12 +77,13 @@ class Call(Generic[T]):
 
     def result(self) -> T:
         """The value or the exception, once `done` is set."""
-        assert self._task is not None
+        if self._task is None:
+            raise RuntimeError("the call has not begun: wait for `done` first")
         return self._task.result()
 
-    def wait(self) -> T:
+    def wait(self, tick: Callable[[], Any] | None = None) -> T:
         """
-        Block until the work has ended.
+        Block until the work has ended; `tick` is called in the waiting thread about every SLICE_S (to show progress there).
 
         Raises
         ------
@@ -91,8 +92,9 @@ class Call(Generic[T]):
         """
         try:
             while not self.done.wait(SLICE_S):
-                pass
-        except KeyboardInterrupt:
+                if tick is not None:
+                    tick()
+        except BaseException:
             self.cancel()
             self.done.wait(CLEANUP_S)
             raise
@@ -109,9 +111,16 @@ def submit(coro: Coroutine[Any, Any, T]) -> Call[T]:
     return Call(coro)
 
 
-def run(coro: Coroutine[Any, Any, T]) -> T:
+def run(coro: Coroutine[Any, Any, T], tick: Callable[[], Any] | None = None) -> T:
     """
     Run the coroutine on the loop and block for its result; an interrupt cancels it.
+
+    Parameters
+    ----------
+    coro
+        What to run.
+    tick
+        Called in the waiting thread about every SLICE_S; an exception from it cancels the work as an interrupt does.
 
     Raises
     ------
@@ -120,8 +129,10 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
     """
     if on_loop():
         coro.close()
-        raise WrongThread("a blocking call was made on urisk_nb's own loop.", fix="use the awaitable form there: await ... instead of ..._sync(...)")
-    return submit(coro).wait()
+        raise WrongThread(
+            "a blocking call was made on urisk_nb's own loop.", fix="use the awaitable form there: await ... instead of ..._sync(...)"
+        )
+    return submit(coro).wait(tick)
 
 
 async def call(coro: Coroutine[Any, Any, T]) -> T:

@@ -138,9 +138,9 @@ def load(**flags: Any) -> Settings:
 
     given = {name: value for name, value in flags.items() if value is not None}
     env_file = find_dotenv(usecwd=True)
-    if "url" not in given:
-        given.update(_url_from_host(os.environ, dotenv_values(env_file) if env_file else {}))
     try:
+        if "url" not in given:
+            given.update(_url_from_host(os.environ, dotenv_values(env_file) if env_file else {}))
         return Settings(_env_file=env_file or None, **given)
     except ValidationError as exc:
         raise _settings_error(exc) from exc
@@ -157,7 +157,7 @@ def _url_from_host(environ: Mapping[str, str], env_file: Mapping[str, str | None
 
 
 def _url_of_host(host: str) -> str:
-    """OLLAMA_HOST as the server reads it: no scheme means port 11434, a scheme without port its usual one; no host means any, dialled at loopback."""
+    """OLLAMA_HOST as the server reads it: without a scheme port 11434, with one its usual port; no host means any, dialled at loopback."""
     if "://" not in host:
         host = f"http://{host if not host.startswith(':') else '127.0.0.1' + host}"
         if not re.search(r":\d+$", host.split("/")[2]):
@@ -168,7 +168,7 @@ def _url_of_host(host: str) -> str:
 
 
 def _normal_url(value: str) -> str:
-    text = value.strip().rstrip("/")
+    text = re.sub(r"(?<=[^/:])/$", "", value.strip())
     if "://" not in text:
         text = f"http://{text}"
     try:
@@ -184,8 +184,7 @@ def _normal_url(value: str) -> str:
         or parts.fragment
         or parts.path
         or "@" in parts.netloc
-        or port == -1
-        or port == 0
+        or port in (-1, 0)
     )
     if problem:
         raise ValueError(f"an address such as http://localhost:{DEFAULT_PORT}, with nothing after the port")

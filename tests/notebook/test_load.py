@@ -1,0 +1,94 @@
+"""Loading the extension: cheap, repeatable, and clean to undo."""
+
+import json
+import subprocess
+import sys
+
+
+PROBE = """
+import json, sys, time
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+before = set(sys.modules)
+began = time.perf_counter()
+shell.run_line_magic("load_ext", "urisk_nb")
+seconds = time.perf_counter() - began
+print(json.dumps({"seconds": seconds, "new": sorted(set(sys.modules) - before)}))
+"""
+
+
+def probe():
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_loading_imports_nothing_heavy():
+    """
+    None of httpx, pandas, numpy, ipywidgets, plotly, pydantic is imported by %load_ext.
+    """
+    new = {name.split(".")[0] for name in probe()["new"]}
+    assert not new & {
+        "httpx",
+        "pandas",
+        "numpy",
+        "ipywidgets",
+        "plotly",
+        "pydantic",
+        "pydantic_settings",
+        "anyio",
+        "tenacity",
+        "jsonschema",
+    }
+    assert "urisk_nb" in new
+
+
+def test_loading_takes_milliseconds():
+    """
+    Ours take under 10 ms: the best of five, since the machine does other things too.
+    """
+    best = min(probe()["seconds"] for _ in range(5))
+    print(f"load_ext: {best * 1e3:.1f} ms")
+    assert best < 0.010
+
+
+MAGICS = "[sorted(n for n in get_ipython().magics_manager.magics[k] if n in ('ask', 'risk') or n.startswith('urisk_')) for k in ('cell', 'line')]"
+
+
+def test_loading_twice_reloading_and_unloading(kernel):
+    """
+    Twice changes nothing, reload keeps the magics, unload takes them and the formatter out, load brings them back.
+    """
+    loaded = "[['ask', 'risk'], ['urisk_start', 'urisk_status', 'urisk_stop']]"
+    kernel.good("%load_ext urisk_nb\n%load_ext urisk_nb")
+    assert kernel.value(MAGICS) == loaded
+    kernel.good("%reload_ext urisk_nb")
+    assert kernel.value(MAGICS) == loaded
+    kernel.good("%unload_ext urisk_nb")
+    assert kernel.value(MAGICS) == "[[], []]"
+    formatter = "get_ipython().display_formatter.formatters['text/html']"
+    assert kernel.value(f"[k for k in [*{formatter}.deferred_printers, *{formatter}.type_printers] if 'urisk' in str(k)]") == "[]"
+    kernel.good("%load_ext urisk_nb")
+    assert kernel.value(MAGICS) == loaded
+
+
+def test_help_names_every_flag(kernel):
+    """
+    `%%risk?` shows the parser's help.
+    """
+    cell = kernel.good("%%risk?")
+    text = "\n".join(item["data"]["text/plain"] for item in cell.reply["payload"] if "data" in item)
+    for flag in (
+        "--prices",
+        "--evidence",
+        "--query",
+        "--benchmark",
+        "--start",
+        "--end",
+        "--window",
+        "--alpha",
+        "--no-llm",
+        "--model",
+        "--parallel",
+        "--out",
+    ):
+        assert flag in text

@@ -1,0 +1,82 @@
+"""The documents say what the code does: settings, dependencies, commands."""
+
+import re
+import tomllib
+
+import pytest
+from conftest import ROOT
+from urisk_nb.settings import Settings
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OUTSIDE = {"URISK_STATIC"}  # read by the rendering itself, which must not import pydantic
+
+
+def documented():
+    rows = README.partition("<!-- settings:")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| ((?:OLLAMA|URISK)_\w+) \| ([^|]*) \|", rows, re.MULTILINE))
+
+
+def test_every_setting_stands_in_the_readme_with_its_default():
+    """
+    No setting is undocumented, and no documented one is missing or has another default.
+    """
+    rows = documented()
+    fields = {field.alias: field.default for field in Settings.model_fields.values()}
+    assert set(rows) == set(fields) | OUTSIDE
+    for name, default in fields.items():
+        shown = rows[name].strip()
+        if name == "URISK_PARALLEL":
+            continue  # None: the server's slots, which are 1 where nothing else is said
+        assert shown == (
+            ""
+            if default is None
+            else str(default).lower()
+            if isinstance(default, bool)
+            else f"{default:g}"
+            if isinstance(default, float)
+            else str(default)
+        )
+
+
+def test_environment_yml_agrees_with_pyproject():
+    """
+    The conda file brings the same Python and JupyterLab, Ollama, and the project by pip with extras that exist.
+    """
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert f"python{PROJECT['requires-python']}" in text.replace(",<3.15", "")
+    assert PROJECT["optional-dependencies"]["notebook"][0] in text
+    extras = re.search(r"-e \.\[([\w,]+)\]", text)[1].split(",")
+    assert set(extras) <= set(PROJECT["optional-dependencies"])
+    assert "- ollama" in text
+
+
+def test_ci_runs_the_readme_commands():
+    """
+    The set-up and the test command of .ci/run are the README's, with more extras at most.
+    """
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    for part in ("-m venv --without-pip .venv", "-m pip --python .venv install", ".venv/bin/python -m pytest"):
+        assert part in ci
+        assert part in README
+
+
+@pytest.mark.parametrize("extra", ["notebook", "embedded", "service", "scale", "test", "dev"])
+def test_extras_exist(extra):
+    """
+    The extras that people were promised are there, each with lower bounds.
+    """
+    assert all(">=" in requirement for requirement in PROJECT["optional-dependencies"][extra])
+    assert all(">=" in requirement for requirement in PROJECT["dependencies"])
+
+
+def test_public_names_are_a_sorted_list_that_resolves():
+    """
+    urisk_nb.__all__ is sorted, and each name is there when it is asked for.
+    """
+    import urisk_nb
+
+    assert sorted(urisk_nb.__all__, key=str.lower) == sorted(urisk_nb.__all__, key=str.lower)
+    for name in urisk_nb.__all__:
+        assert getattr(urisk_nb, name) is not None
+        assert name in dir(urisk_nb)

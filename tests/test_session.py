@@ -1,0 +1,234 @@
+"""A run driven against a list of replies: each question once, in order, so many at a time, and nothing lost when it stops."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from urisk_nb import bridge
+from urisk_nb.errors import AnswerIncomplete, InputError, ServerLost
+from urisk_nb.session import assess, assess_async, judge_sync, open_run
+
+
+class Text(str):
+    """An answer as the manager gives it."""
+
+    done_reason = "stop"
+    timing = SimpleNamespace(tokens=11, prompt_tokens=900, total_s=0.01)
+
+
+class Listed:
+    """A manager that answers by a function; it keeps what was asked and how many at once."""
+
+    model, engine, version, url = "judge:7b", "ollama", "0.12.3", "http://127.0.0.1:1"
+    settings = SimpleNamespace(num_ctx=4096)
+    is_demo_model = is_simulated = False
+
+    def __init__(self, answer, parallel=1, service_s=0.0):
+        self.answer, self.parallel, self.service_s = answer, parallel, service_s
+        self.asked, self.now, self.peak = [], 0, 0
+
+    async def ask(self, payload):
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        try:
+            await asyncio.sleep(self.service_s)
+            text = json.loads(payload)["messages"][-1]["content"]
+            self.asked.append(text)
+            return Text(self.answer(text))
+        finally:
+            self.now -= 1
+
+
+def label(risk, severity):
+    return json.dumps({"risk": risk, "severity": severity})
+
+
+def by_word(text):
+    return label("legal", 3) if "fined" in text else label("none", 0)
+
+
+def news(*rows):
+    return pd.DataFrame(rows, columns=["ticker", "text"])
+
+
+def test_same_bytes_are_asked_once():
+    """
+    A sentence that stands under two tickers is one question; both rows have it.
+    """
+    manager = Listed(by_word)
+    evidence = news(("A", "It was fined by the court."), ("B", "It was fined by the court."), ("B", "It opened a shop."))
+    table = assess("A B", evidence=evidence, manager=manager)
+    assert sorted(manager.asked) == ["It opened a shop.", "It was fined by the court."]
+    assert table["score"].tolist() == [35.0, 35.0]
+    assert table.loc["A", "top_quote"] == "It was fined by the court."
+    assert table["status"].tolist() == ["ok", "ok"]
+
+
+def test_severe_sentences_are_looked_at_twice_and_broken_answers_repaired():
+    """
+    Severity 4 is asked again with the examples turned round; an answer that is no JSON gets one repair.
+    """
+    said = []
+
+    def answer(text):
+        said.append(text)
+        if "wanted form" in text:
+            return label("business", 2)
+        if "broke" in text:
+            return "I think it is business"
+        return label("legal", 4) if len(said) == 1 else label("legal", 3)
+
+    table = assess("A", evidence=news(("A", "It was fined by the court."), ("A", "The talks broke down.")), manager=Listed(answer))
+    assert len(said) == 4
+    assert table.loc["A", ["r_legal", "r_business"]].tolist() == [3, 2]
+
+
+def test_so_many_at_once_and_no_slot_idle():
+    """
+    Four workers: never more than four calls in flight, and the makespan stays near the ideal.
+    """
+    manager = Listed(by_word, parallel=4, service_s=0.02)
+    tickers = [f"T{number}" for number in range(20)]
+    evidence = news(*[(ticker, f"Sentence number {number} is about {ticker}.") for ticker in tickers for number in range(4)])
+    run = open_run(tickers, evidence=evidence)
+    began = time.monotonic()
+    judge_sync(run, manager)
+    seconds = time.monotonic() - began
+    ideal = 80 * 0.02 / 4
+    print(f"makespan {seconds:.2f} s, {seconds / ideal:.2f} x the ideal")
+    assert manager.peak == 4
+    assert seconds < 2 * ideal
+    assert (run.progress.rows, run.progress.asked, run.progress.tokens) == (20, 80, 80 * 11)
+    assert run.progress.eta_s == 0
+
+
+def test_the_first_tickers_are_finished_first():
+    """
+    Second looks of an early ticker go before the first looks of later ones, so that rows get finished in order.
+    """
+    manager = Listed(lambda text: label("legal", 4))
+    run = open_run("A B C", evidence=news(*[(ticker, f"{ticker} was fined.") for ticker in "ABC"]))
+    judge_sync(run, manager)
+    assert list(run.judgements) == ["A", "B", "C"]
+    assert manager.asked[:2] != ["A was fined.", "B was fined."] or manager.asked[2] == "A was fined."
+
+
+def test_a_lost_server_ends_the_run_and_keeps_what_was_done():
+    """
+    The error is the server's own, siblings are cancelled, and the table so far hangs on the exception.
+    """
+
+    def answer(text):
+        if "B" in text:
+            raise ServerLost("gone", fix="start it")
+        return by_word(text)
+
+    manager = Listed(answer)
+    with pytest.raises(ServerLost) as caught:
+        assess("A B C", evidence=news(*[(ticker, f"{ticker} was fined.") for ticker in "ABC"]), manager=manager)
+    table = caught.value.partial
+    assert table["status"].tolist() == ["ok", "not_run", "not_run"]
+    assert table.loc["A", "score"] == 35.0
+    assert "C was fined." not in manager.asked
+
+
+def test_one_sentence_without_an_answer_costs_only_itself():
+    """
+    An answer that never ended leaves that sentence unjudged and the row partial.
+    """
+
+    def answer(text):
+        if "shop" in text:
+            raise AnswerIncomplete("the stream ended early", fix="ask again", partial='{"ri')
+        return by_word(text)
+
+    table = assess("A", evidence=news(("A", "It was fined."), ("A", "It opened a shop.")), manager=Listed(answer))
+    assert table.loc["A", "status"] == "partial"
+    assert table.loc["A", "score"] == 35.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_the_evidence_changes_nothing(seed):
+    """
+    Shuffled evidence gives the same table.
+    """
+    rows = [("A", f"It was fined for the {number}th time.") for number in range(6)] + [("B", "It opened a shop."), ("B", "It was fined.")]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    first = assess("A B", evidence=news(*rows), manager=Listed(by_word))
+    second = assess("A B", evidence=news(*[rows[place] for place in order]), manager=Listed(by_word))
+    changes = ["run_id", "latency_s"]
+    pd.testing.assert_frame_equal(pd.DataFrame(first).drop(columns=changes), pd.DataFrame(second).drop(columns=changes))
+
+
+def test_nothing_to_judge_asks_nobody():
+    """
+    Without evidence, or with llm off, no manager is needed.
+    """
+    prices = pd.DataFrame({"A": np.linspace(1, 2, 50)}, index=pd.bdate_range("2024-01-01", periods=50))
+    assert assess("A", prices=prices).loc["A", "status"] == "ok"
+
+
+def test_neither_prices_nor_evidence_is_an_error():
+    """
+    There is nothing to make a table of.
+    """
+    with pytest.raises(InputError, match="neither prices nor evidence"):
+        assess("A")
+
+
+def test_awaited_on_a_loop_of_the_callers():
+    """
+    assess_async gives the same on any loop.
+    """
+    table = asyncio.run(assess_async("A", evidence=news(("A", "It was fined.")), manager=Listed(by_word)))
+    assert table.loc["A", "score"] == 35.0
+
+
+def test_an_interrupt_keeps_the_rows_that_were_judged():
+    """
+    SIGINT in a run: KeyboardInterrupt at once, the finished rows on it, the others not_run.
+    """
+    code = """
+        import asyncio, sys, time
+        sys.path.insert(0, "tests")
+        from test_session import Listed, by_word, news
+        from urisk_nb import assess
+        class Slow(Listed):
+            async def ask(self, payload):
+                if b"B was" in payload:
+                    print("asked B", flush=True)
+                    await asyncio.sleep(30)
+                return await super().ask(payload)
+        try:
+            assess("A B", evidence=news(("A", "A was fined."), ("B", "B was fined.")), manager=Slow(by_word))
+        except KeyboardInterrupt as exc:
+            print(exc.partial["status"].tolist(), flush=True)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "asked B\n"
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "['ok', 'not_run']\n"
+    assert time.monotonic() - began < 0.5
+    process.stdout.close()
+    process.wait(5)
+
+
+def test_the_loop_is_free_afterwards():
+    """
+    No worker of a run stays behind on the loop.
+    """
+    assess("A", evidence=news(("A", "It was fined.")), manager=Listed(by_word))
+
+    async def others():
+        return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert bridge.run(others()) == []

@@ -1,0 +1,137 @@
+"""Settings: where they come from, what they may be, and what is said of those that may not."""
+
+import pytest
+from urisk_nb.errors import SettingsError
+from urisk_nb.settings import Engine, load
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_defaults():
+    """
+    Without anything set, the published defaults hold.
+    """
+    settings = load()
+    assert (settings.url, settings.model, settings.keep_alive) == ("http://localhost:11434", "llama3.1:latest", "20m")
+    assert (settings.timeout_s, settings.max_retries, settings.auto_start, settings.load_timeout_s) == (35.0, 2, True, 300.0)
+    assert (settings.engine, settings.num_ctx, settings.parallel) == (Engine.AUTO, 4096, None)
+    assert not settings.model_is_given
+
+
+def test_flags_win_over_environment_over_env_file(elsewhere, monkeypatch):
+    """
+    A flag beats the environment, the environment beats .env, and .env is looked for in the parents too.
+    """
+    (elsewhere / ".env").write_text("OLLAMA_MODEL=from-file\nOLLAMA_TIMEOUT=11\nOLLAMA_KEEP_ALIVE=5m\nOTHER=1\n")
+    inside = elsewhere / "a" / "b"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    monkeypatch.setenv("OLLAMA_MODEL", "from-environment")
+    monkeypatch.setenv("OLLAMA_TIMEOUT", "12")
+    settings = load(model="from-flag", num_ctx=None)
+    assert (settings.model, settings.timeout_s, settings.keep_alive, settings.num_ctx) == ("from-flag", 12, "5m", 4096)
+    assert settings.model_is_given
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("example.org", "http://example.org:11434"),
+        (":9000", "http://127.0.0.1:9000"),
+        ("0.0.0.0:9000", "http://127.0.0.1:9000"),
+        ("http://example.org", "http://example.org"),
+        ("https://example.org/", "https://example.org"),
+        ("[::1]:7000", "http://[::1]:7000"),
+        (' "127.0.0.1:1234" ', "http://127.0.0.1:1234"),
+    ],
+)
+def test_ollama_host_counts_where_no_url_is_set(monkeypatch, host, url):
+    """
+    OLLAMA_HOST is read as the server reads it; OLLAMA_URL goes before it.
+    """
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert load().url == url
+    monkeypatch.setenv("OLLAMA_URL", "http://localhost:1")
+    assert load().url == "http://localhost:1"
+
+
+def test_localhost_is_dialled_without_a_look_up():
+    """
+    The address that is dialled has no name to look up, since look-ups fail while the interpreter exits.
+    """
+    settings = load(url="localhost:5000")
+    assert (settings.url, settings.base_url, settings.host, settings.port) == ("http://localhost:5000", "http://127.0.0.1:5000", "127.0.0.1", 5000)
+    assert settings.is_loopback
+    assert not load(url="http://192.0.2.1:80").is_loopback
+    assert load(url="https://example.org").port == 443
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"), [("20m", "20m"), ("1h30m", "1h30m"), ("-1m", "-1m"), ("90", 90.0), ("-1", -1.0), ("0", 0.0), ("1.5h", "1.5h"), ("500ms", "500ms")]
+)
+def test_keep_alive_is_sent_as_the_server_wants_it(value, sent):
+    """
+    A duration goes as text, a bare number as a number: the server refuses "20" as text.
+    """
+    assert load(keep_alive=value).keep_alive_value == sent
+
+
+BAD = [
+    ("OLLAMA_URL", "ftp://x"),
+    ("OLLAMA_URL", "http://"),
+    ("OLLAMA_URL", "http://localhost:99999"),
+    ("OLLAMA_URL", "http://localhost:0"),
+    ("OLLAMA_URL", "http://localhost:11434/api"),
+    ("OLLAMA_URL", "http://local host:1"),
+    ("OLLAMA_URL", "http://me:secret@localhost:1"),
+    ("OLLAMA_KEEP_ALIVE", "20 minutes"),
+    ("OLLAMA_KEEP_ALIVE", "forever"),
+    ("OLLAMA_TIMEOUT", "soon"),
+    ("OLLAMA_TIMEOUT", "0"),
+    ("OLLAMA_TIMEOUT", "-3"),
+    ("OLLAMA_MAX_RETRIES", "-1"),
+    ("OLLAMA_MAX_RETRIES", "2.5"),
+    ("OLLAMA_AUTO_START", "perhaps"),
+    ("OLLAMA_MODEL", "two words"),
+    ("URISK_PARALLEL", "0"),
+    ("URISK_NUM_CTX", "12"),
+    ("URISK_ENGINE", "gpu"),
+    ("URISK_LOAD_TIMEOUT", "x"),
+    ("URISK_ALLOW_CLOUD", "maybe"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_a_value_that_cannot_be_is_named(monkeypatch, name, value):
+    """
+    The error names the variable, shows what was seen and gives a line that works; a password is not shown.
+    """
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert caught.value.message.startswith(f"{name} is ")
+    assert value.replace("secret", "***") in caught.value.message
+    assert "secret" not in str(caught.value)
+    assert caught.value.fix.startswith(f"%env {name}=")
+
+
+def test_an_env_file_that_is_no_text_is_named(elsewhere):
+    """
+    A .env with other bytes than UTF-8 is an error of ours.
+    """
+    (elsewhere / ".env").write_bytes(b"OLLAMA_MODEL=\xff\xfe\n")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        load()
+
+
+def test_empty_means_not_set(monkeypatch):
+    """
+    An empty variable is as none.
+    """
+    monkeypatch.setenv("OLLAMA_MODEL", "")
+    assert load().model == "llama3.1:latest"

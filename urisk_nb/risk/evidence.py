@@ -1,0 +1,404 @@
+"""
+The user's evidence as sentences: split with offsets, cleaned for the model, chosen where there are too many.
+
+A sentence is what the model judges and what the table quotes. What the model reads (``Sentence.text``) is cleaned: hidden characters,
+HTML comments and the marks of chat templates are gone, white space is single. What a reader sees (``Sentence.quote``) is the source,
+character by character.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import chain
+
+from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.taxonomy import Taxonomy
+
+__all__ = ["LONGEST", "Passages", "Sentence", "choose", "in_order", "plain", "split"]
+
+LONGEST = 600  # characters of a sentence before it is cut at a clause mark
+
+# Written as escapes: soft hyphen, joiners, fillers, bidi controls, zero widths, byte order mark, surrogates, tags, controls that are no white space.
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+"
+)
+# A server renders the chat as one text, so "<|im_end|>" or "[INST]" in the evidence would end the turn; a space breaks the mark.
+_TEMPLATE_MARK = re.compile(r"<(?=[|\uff5c/<_A-Za-z])|\[(?=/?[A-Z_]{3,20}\])")
+_INSTRUCTION = re.compile(
+    r"""
+      \b(?:ignore|disregard|forget|override|bypass)\b .{0,40}? \b(?:instruction|prompt|rule|guideline|direction|command|context)s?\b
+    | \b(?:ignore|disregard|forget)\s+(?:everything|anything|all\s+(?:of\s+)?the|the|all)\s+(?:previous|prior|above|before|preceding)\b
+    | \byou\s+(?:must|should|shall|will|have\s+to|need\s+to|are\s+to)\s+(?:now\s+|only\s+|always\s+)?
+      (?:answer|respond|reply|output|rate|label|classify|return|say|write|judge|score|ignore)\b
+    | \b(?:respond|reply|answer|output)\s+(?:only|always|exactly|solely)\b
+    | ^\W*(?:answer|respond|reply|output|classify|rate|label|mark|score|treat|return|print|write)\b .{0,60}? \b(?:severity|json|none|low|safe)\b
+    | ^\W*(?:system|assistant|user|developer)\s*(?:prompt|message|note|override)?\s*[:>\]]
+    | \b(?:new|updated|real|hidden)\s+instructions?\b | \bsystem\s+prompt\b | \bprompt\s+injection\b
+    | \b(?:you\s+are|act\s+as|pretend\s+to\s+be)\s+(?:now\s+)?(?:an?\s+)?(?:ai|assistant|chatbot|language\s+model|helpful|unrestricted)\b
+    | \bdo\s+not\s+(?:flag|label|classify|judge|rate)\b
+    | ["']?(?:risk|severity)["']\s*: | \bseverity\s*(?:[:=]|is|of|to)?\s*[0-5]\b
+    | <\s?[|\uff5c] | [|\uff5c]> | \[/?INST\] | <</?SYS>> | </?(?:start|end)_of_turn> | </?s>
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_BLOCK = re.compile(r"\S[^\n]*(?:\n[^\S\n]*\S[^\n]*)*")  # lines up to a blank one
+_BULLET = re.compile(r"\s*(?:[-*\u2022\u2023\u25aa\u00b7\u2013\u2014#>]+\s+|\(?\d{1,2}[.)]\s+|\([a-z]{1,4}\)\s+)")
+_MARK = re.compile(r"[-*\u2022\u2023\u25aa\u00b7\u2013\u2014#>]+\s+")
+_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\u061f\u0964][\"'\u201d\u2019)\]]*$")
+_STOP = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\uff61\u061f\u0964\u0965\u06d4]")
+_CLAUSE = re.compile(r"[;:,\u2014\u2013)](?=\s)")
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
+_NOT_LATIN = re.compile(r"[^\W\d_\u0000-\u024f]")
+_ROW = re.compile(r"\||\t\s*\S|\S {3,}\S")
+_NUMBER = re.compile(r"[^\sA-Za-z]*\d[^\s]*|[-\u2013\u2014%$]+")
+# Not a grammar: enough to tell "Apple cuts guidance" from "Risk factors". A form of a word here keeps the line, and when in doubt it is kept.
+_AUXILIARY = frozenset(
+    "is are was were be been being has have had do does did will would can cannot could may might must shall should isn't aren't wasn't "
+    "weren't hasn't haven't hadn't doesn't don't didn't won't wouldn't can't couldn't".split()
+)
+_VERBS = frozenset(
+    "accuse acquire admit agree allege announce appoint approve ask assess award bar beat become begin believe block blame boost borrow bring "
+    "burn buy call cancel cause challenge charge choose cite claim close collapse come complete confirm consider continue crash cut decline "
+    "default defend delay delist deny detain dip disclose dismiss double downgrade drag drop ease eliminate end enter exceed expect exit expand "
+    "expire face fail fall file find fine fire fight freeze get give go grow halt halve hack hike hire hit hold hope hurt idle impose improve "
+    "increase indict jump join keep know lag launch lay lead leave lift lose lower lure make meet merge miss move name near need oust outpace own "
+    "pause pay plan plead plunge post probe prompt pull quit raid raise rally reach rebound recall receive recover refinance refuse reject remain "
+    "remove repay replace report require resign restate resume retire retreat return reveal rise sack said say scrap see seek seize sell send "
+    "settle shed shrink shut sign sink slash slide slip slow slump soar split spin stall start steal step stop strike struggle submit sue suffer "
+    "surge suspend swing take tell threaten tighten top trim triple tumble turn uncover urge violate vote vow want warn weaken weigh win withdraw "
+    "won lost fell rose grew sank took made paid sold bought beat left met broke began went came saw told gave held kept led hid ran shrank stole "
+    "struck shook spent stood sought brought caught found got knew wrote withdrew swung slid sent dealt drew drove flew froze fought".split()
+)
+_NO_VERBS = frozenset(  # what stands in headings: "Unaudited Condensed Consolidated Balance Sheets", "Related Party Transactions"
+    "accumulated adjusted audited combined condensed consolidated deferred detailed diluted fixed limited preferred related selected unaudited "
+    "united unlimited unrelated weighted".split()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentence:
+    """
+    One sentence of a document.
+
+    Attributes
+    ----------
+    ident
+        The document's id and the sentence's number in it: ``E1.2``.
+    text
+        What the model reads: cleaned, white space single.
+    start, end
+        Offsets into ``document.text``.
+    previous
+        The text of the sentence before it in the same document, or None.
+    flags
+        ``hidden_text`` (hidden characters or a comment in it or right after it), ``injection_suspect`` (reads like an instruction).
+    """
+
+    ident: str
+    document: Document
+    text: str
+    start: int
+    end: int
+    previous: str | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def quote(self) -> str:
+        """The source's own words, verbatim."""
+        return self.document.text[self.start : self.end]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passages:
+    """A document's sentences, how many headings, table rows and lines without words were left out, and flags of the whole."""
+
+    sentences: tuple[Sentence, ...]
+    skipped: int
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Visible:
+    """A text without its hidden spans, and the way back: chunk k starts at ``starts[k]`` here and at ``origins[k]`` in the source."""
+
+    text: str
+    starts: list[int]
+    origins: list[int]
+    hidden: list[tuple[int, int]]  # spans of the source, sorted
+
+    def origin(self, index: int) -> int:
+        chunk = bisect_right(self.starts, index) - 1
+        return self.origins[chunk] + index - self.starts[chunk]
+
+
+def plain(text: str) -> str:
+    """The text as a model may read it: nothing hidden, no marks of chat templates, white space single."""
+    return _flat(_visible(text).text)
+
+
+def _flat(text: str) -> str:
+    return " ".join(_TEMPLATE_MARK.sub(lambda mark: mark.group() + " ", text).replace("|>", "| >").split())
+
+
+def _comments(text: str) -> Iterator[tuple[int, int]]:
+    # str.find, not a lazy pattern: a megabyte of unclosed "<!--" would take that quadratic time. An unclosed one hides nothing.
+    end = 0
+    while (start := text.find("<!--", end)) >= 0 and (close := text.find("-->", start + 4)) >= 0:
+        end = close + 3
+        yield start, end
+
+
+def _visible(text: str) -> _Visible:
+    spans = sorted(chain(_comments(text), (mark.span() for mark in _HIDDEN.finditer(text))))
+    parts: list[str] = []
+    starts, origins, hidden = [0], [0], []
+    at = length = 0
+    for start, end in spans:
+        if start < at:
+            continue  # a hidden character inside a comment
+        parts.append(text[at:start])
+        length += start - at
+        hidden.append((start, end))
+        starts.append(length)
+        origins.append(end)
+        at = end
+    parts.append(text[at:])
+    return _Visible("".join(parts), starts, origins, hidden)
+
+
+def in_order(documents: Sequence[Document]) -> tuple[Document, ...]:
+    """The documents by date (undated first), source, text and id, so that the order in which they were given changes nothing."""
+    return tuple(sorted(documents, key=lambda d: (d.date or date.min, d.source or "", d.text, d.ident)))
+
+
+def split(document: Document) -> Passages:
+    """
+    The sentences of a document, with offsets into its text.
+
+    A piece that starts in lower case or with a digit belongs to the one before; over 600 characters it is cut at clause marks; headings,
+    table rows without a verb and lines without words are left out and counted. A blank line, a list item and a table row end a sentence.
+
+    Parameters
+    ----------
+    document
+        Its text may be of any size: time grows in proportion.
+
+    Returns
+    -------
+    Passages
+        For each sentence ``sentence.quote == document.text[sentence.start:sentence.end]``.
+
+    Notes
+    -----
+    Boundaries by the ``sentencex`` library for English. Whether a line has a verb is told from a list of words, in doubt it is kept.
+    """
+    visible = _visible(document.text)
+    kept: list[tuple[int, int]] = []
+    skipped = 0
+    for start, end in _pieces(visible.text):
+        if _is_sentence(visible.text[start:end]):
+            kept.append((start, end))
+        else:
+            skipped += 1
+    sentences = tuple(_sentences(document, visible, kept))
+    flags = set(chain.from_iterable(sentence.flags for sentence in sentences))
+    flags |= _flags("", _hidden_between(document.text, visible, 0, len(document.text)))
+    return Passages(sentences=sentences, skipped=skipped, flags=tuple(sorted(flags)))
+
+
+def _sentences(document: Document, visible: _Visible, spans: Sequence[tuple[int, int]]) -> Iterator[Sentence]:
+    origins = [(visible.origin(start), visible.origin(end - 1) + 1) for start, end in spans]
+    # What hides between two sentences is the former's; what hides before the first is the first's.
+    edges = [0, *(start for start, _ in origins[1:]), len(document.text)]
+    previous = None
+    for number, ((start, end), (first, last)) in enumerate(zip(spans, origins, strict=True), 1):
+        text = _flat(visible.text[start:end])
+        flags = _flags(visible.text[start:end], _hidden_between(document.text, visible, edges[number - 1], edges[number]))
+        yield Sentence(
+            ident=f"{document.ident}.{number}",
+            document=document,
+            text=text,
+            start=first,
+            end=last,
+            previous=previous,
+            flags=tuple(sorted(flags)),
+        )
+        previous = text
+
+
+def _hidden_between(text: str, visible: _Visible, start: int, end: int) -> list[str]:
+    low, high = bisect_left(visible.hidden, (start, 0)), bisect_left(visible.hidden, (end, 0))
+    return [text[a:b] for a, b in visible.hidden[low:high]]
+
+
+def _flags(shown: str, hidden: Sequence[str]) -> set[str]:
+    flags = {"hidden_text"} if hidden else set()
+    if any(_INSTRUCTION.search(unicodedata.normalize("NFKC", part.removeprefix("<!--"))) for part in (_joined(shown), *hidden) if part):
+        flags.add("injection_suspect")
+    return flags
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int]]:
+    import sentencex  # noqa: PLC0415  # a compiled library that only a run with evidence needs
+
+    for start, end in _passages(text):
+        pieces: list[tuple[int, int]] = []
+        # The library is not asked about a line that has no mark to end a sentence: a megabyte of short lines would be a million calls.
+        found = sentencex.get_sentence_boundaries("en", text[start:end]) if _STOP.search(text, start, end) else [_whole(end - start)]
+        for boundary in found:
+            piece = _strip(text, start + boundary["start_index"], start + boundary["end_index"])
+            if piece[0] < piece[1]:
+                _glue(text, pieces, piece)
+        yield from chain.from_iterable(_cut(text, *piece) for piece in pieces)
+
+
+def _whole(length: int) -> dict[str, int]:
+    return {"start_index": 0, "end_index": length}
+
+
+def _passages(text: str) -> Iterator[tuple[int, int]]:
+    for block in _BLOCK.finditer(text):
+        start = line_start = block.start()
+        before = ""
+        for line in block.group().split("\n"):
+            if before and _opens(before, line):
+                yield start, line_start
+                start = line_start
+            before = line
+            line_start += len(line) + 1
+        yield start, block.end()
+
+
+def _opens(before: str, line: str) -> bool:
+    """Whether a line starts something new: a list item, a table row, a heading, or text after a row or a heading."""
+    if _BULLET.match(line) or any(_is_row(text) or text.isupper() for text in (before, line)):
+        return True
+    return len(before) <= 60 and line.lstrip()[:1].isupper() and not _END.search(before.rstrip()) and not _has_verb(before)
+
+
+def _strip(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    start += len(piece) - len(piece.lstrip())
+    end -= len(piece) - len(piece.rstrip())
+    mark = _MARK.match(text, start, end)
+    return (mark.end() if mark else start), end
+
+
+def _glue(text: str, pieces: list[tuple[int, int]], piece: tuple[int, int]) -> None:
+    first = text[piece[0]]
+    if pieces and (first.islower() or first.isdigit()) and piece[1] - pieces[-1][0] <= LONGEST:
+        pieces[-1] = (pieces[-1][0], piece[1])
+    else:
+        pieces.append(piece)
+
+
+def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    while end - start > LONGEST:
+        at = _clause(text, start)
+        yield _strip(text, start, at)
+        start, end = _strip(text, at, end)
+    if start < end:
+        yield start, end
+
+
+def _clause(text: str, start: int) -> int:
+    """Where to cut: after the last clause mark within the limit, else at white space, else hard."""
+    window = text[start : start + LONGEST]
+    marks = [mark.end() for mark in _CLAUSE.finditer(window) if mark.end() > LONGEST // 4]
+    spaces = window.rfind(" ")
+    return start + (marks[-1] if marks else spaces if spaces > LONGEST // 4 else LONGEST)
+
+
+def _is_sentence(text: str) -> bool:
+    words = _WORD.findall(text)
+    if not words:
+        return False
+    if _NOT_LATIN.search(text) or _has_verb(text):
+        return True
+    if _is_row(text):
+        return False
+    return len(words) > 12 or (len(words) > 2 and bool(_END.search(text)))
+
+
+def _is_row(text: str) -> bool:
+    tokens = text.split()
+    return bool(_ROW.search(text.strip())) or (len(tokens) > 2 and sum(bool(_NUMBER.fullmatch(token)) for token in tokens) * 2 > len(tokens))
+
+
+def _has_verb(text: str) -> bool:
+    return any(_is_verb(word.replace("\u2019", "'").lower()) for word in _WORD.findall(text))
+
+
+def _is_verb(word: str) -> bool:
+    if word in _AUXILIARY or word in _VERBS or (len(word) > 4 and word.endswith("ed") and word not in _NO_VERBS):
+        return True
+    return word.removesuffix("s") in _VERBS or word.removesuffix("es") in _VERBS or (word.endswith("ies") and word[:-3] + "y" in _VERBS)
+
+
+def choose(
+    sentences: Sequence[Sentence], query: str | None, taxonomy: Taxonomy, limit: int, *, words: Sequence[str] = ()
+) -> tuple[Sentence, ...]:
+    """
+    At most `limit` sentences, in their own order: all, or those that bear most on the query and on risk.
+
+    Ranked by BM25 on the query first, then by BM25 on the words of the categories and of `words`; at equal rank the newer one, then
+    the one that comes first. Deterministic.
+
+    Parameters
+    ----------
+    sentences
+        In document order (`in_order`); nothing is re-ordered in what is returned.
+    query
+        The reader's question, or None.
+    taxonomy
+        Its names and definitions are searched for.
+    limit
+        How many may be asked.
+    words
+        Further texts whose words count, such as the worked examples.
+
+    Notes
+    -----
+    Lucene's BM25 with k1 1.5 and b 0.75 by the ``bm25s`` library.
+    """
+    if len(sentences) <= limit:
+        return tuple(sentences)
+    corpus = _tokens([sentence.text for sentence in sentences])
+    background = [*words, *(f"{category.name} {category.definition}" for category in taxonomy.categories)]
+    asked, general = _bm25(corpus, [query] if query else []), _bm25(corpus, background)
+
+    def rank(index: int) -> tuple[float, float, int, int]:
+        day = sentences[index].document.date or date.min
+        return (-asked[index], -general[index], -day.toordinal(), index)
+
+    return tuple(sentences[index] for index in sorted(sorted(range(len(sentences)), key=rank)[:limit]))
+
+
+def _tokens(texts: Sequence[str]) -> list[list[str]]:
+    import bm25s  # noqa: PLC0415  # 0.3 s that only a run with very much evidence pays
+
+    tokens: list[list[str]] = bm25s.tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
+    return tokens
+
+
+def _bm25(corpus: Sequence[Sequence[str]], texts: Sequence[str]) -> list[float]:
+    import bm25s  # noqa: PLC0415  # as above
+
+    known = set(chain.from_iterable(corpus))
+    wanted = sorted(set(chain.from_iterable(_tokens(texts))) & known) if texts else []
+    if not wanted:
+        return [0.0] * len(corpus)
+    index = bm25s.BM25()
+    index.index([list(tokens) for tokens in corpus], show_progress=False)
+    # Rounded, so that the last bit of a float never ranks one sentence before another.
+    return [round(float(score), 4) for score in index.get_scores(wanted)]

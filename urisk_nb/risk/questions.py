@@ -1,0 +1,294 @@
+"""
+What the model is asked, as exact bytes, and what counts as an answer.
+
+A payload is canonical JSON of ``format``, ``messages`` and ``options``. It is hashed, cached and compared, so it is put together by hand
+here and depends on no library's version. Everything before the last message is the same for every sentence of a run: the server
+keeps it in its prefix cache and reads only the sentence anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from jsonschema import Draft202012Validator
+
+from urisk_nb.errors import InputError
+from urisk_nb.risk.evidence import Sentence, plain
+from urisk_nb.risk.inputs import RiskParams
+from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES, Taxonomy
+
+__all__ = [
+    "EXAMPLES",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "Example",
+    "Label",
+    "Message",
+    "Question",
+    "Reply",
+    "answer",
+    "ask",
+    "check_examples",
+    "examples_hash",
+    "messages",
+    "parse",
+    "repair",
+    "schema",
+]
+
+SCHEMA_VERSION = "schema_v1"
+Message = dict[str, str]
+Purpose = Literal["judge", "repair", "second"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """One answer: the risk of a sentence and its severity 0 to 5 (0 reduces the risk; with ``none`` it is 0 and means nothing)."""
+
+    risk: str
+    severity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A worked example: a sentence about an invented company, and the labels that it deserves."""
+
+    text: str
+    risk: str
+    severity: int
+
+
+def _example(risk: str, severity: int, text: str) -> Example:
+    return Example(text=text, risk=risk, severity=severity)
+
+
+EXAMPLES: tuple[Example, ...] = (
+    _example("legal", 4, "Acme paid a 2.1 billion dollar penalty to settle charges that it misled regulators."),
+    _example("operational", 0, "Acme opened its new plant on schedule."),
+    _example("business", 4, "Acme lowered its revenue forecast for the year to 40 million dollars because of weak demand."),
+    _example("operational", 4, "Hackers stole the records of 3 million Acme customers."),
+    _example("credit", 4, "Acme must repay 900 million dollars of bonds next year and its rating was cut to junk."),
+    _example("liquidity", 5, "Acme expects to run out of cash within nine months."),
+    _example("none", 0, "The annual meeting takes place in Berlin."),
+    _example("governance", 4, "Acme's auditor resigned and the chief financial officer left without notice."),
+    _example("market", 2, "A stronger dollar would reduce Acme's foreign sales by about 2 percent."),
+    _example("business", 2, "Acme plans to buy a rival for 3 billion dollars and will keep its brand."),
+    _example("business", 3, "Subscribers grew by 1 million, less than the 2 million that Acme had forecast."),
+    _example("legal", 3, "Acme may have shared the personal data of its users without consent."),
+    _example("legal", 3, "A regulator opened an investigation into Acme's pricing."),
+    _example("governance", 2, "Acme will stop reporting sales by product."),
+    _example("market", 1, "Higher commodity prices could affect results at some point."),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """
+    What a server answered to one question.
+
+    Attributes
+    ----------
+    text, done_reason
+        The message and why it ended; only ``stop`` counts as an answer.
+    tokens, prompt_tokens
+        Answered, and read, by the server's counters.
+    seconds, attempts
+        From the first try to the last token, and how many tries it took.
+    cached
+        Answered without asking the server.
+    error
+        Why there is no answer, or None.
+    """
+
+    text: str
+    done_reason: str | None
+    tokens: int = 0
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+    attempts: int = 1
+    cached: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """
+    One call: exact bytes, and what they are about.
+
+    Attributes
+    ----------
+    key
+        Sha256 of the payload, as hex: the same key is the same question, whoever asks.
+    payload
+        Canonical JSON with ``format``, ``messages`` and ``options``; model, stream and keep_alive are the sender's.
+    purpose
+        ``judge`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples in reverse order).
+    """
+
+    key: str
+    payload: bytes
+    ticker: str
+    sentence: Sentence
+    purpose: Purpose
+
+
+def schema(taxonomy: Taxonomy) -> dict[str, Any]:
+    """The JSON schema of an answer. The properties are in alphabetical order, since one of a server's two paths sorts them."""
+    return {
+        "additionalProperties": False,
+        "properties": {
+            "risk": {"enum": list(taxonomy.labels), "type": "string"},
+            "severity": {"enum": sorted(SEVERITIES), "type": "integer"},
+        },
+        "required": ["risk", "severity"],
+        "type": "object",
+    }
+
+
+SCHEMA = schema(DEFAULT)
+
+
+@lru_cache(maxsize=8)
+def _validator(taxonomy: Taxonomy) -> Draft202012Validator:
+    return Draft202012Validator(schema(taxonomy))
+
+
+def _canonical(content: object) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+
+
+def examples_hash(examples: Sequence[Example]) -> str:
+    """Sha256 over the worked examples in their order, as hex: what a run records."""
+    return hashlib.sha256(_canonical([[e.text, e.risk, e.severity] for e in examples])).hexdigest()
+
+
+def check_examples(examples: Sequence[Example], taxonomy: Taxonomy) -> None:
+    """
+    Check that each worked example carries labels that the model may answer.
+
+    Raises
+    ------
+    InputError
+        A label is not in the taxonomy, or a text is empty.
+    """
+    for example in examples:
+        _, reason = parse(answer(example.risk, example.severity), "stop", taxonomy)
+        if reason or not example.text.strip():
+            raise InputError(
+                f"the worked example {example.text[:60]!r} has labels {example.risk!r}, {example.severity!r}: {reason or 'no text'}.",
+                fix=f"use one of {', '.join(taxonomy.labels)} and a whole number from 0 to 5",
+            )
+
+
+def answer(risk: str, severity: int) -> str:
+    """The compact JSON that is shown as an answer: ten to twelve tokens, where free white space would make thirty."""
+    return json.dumps({"risk": risk, "severity": severity}, separators=(",", ":"))
+
+
+def rules(taxonomy: Taxonomy, query: str | None = None) -> str:
+    """The system message: the task, the categories, the anchors and the reader's question."""
+    lines = [
+        "You are a financial risk analyst. Judge the sentence about a company: which risk it shows and how severe. "
+        "Severity 0 means that it reduces the risk. Answer as compact JSON.",
+        "Risk categories:",
+        *(f"{category.ident}: {plain(category.definition)}" for category in taxonomy.categories),
+        "Severity: " + ", ".join(f"{number} {anchor}" for number, anchor in SEVERITIES.items()) + ".",
+        f"{NONE}: not about a risk of this company",
+    ]
+    if query:
+        lines.append(f"The reader asks about: {plain(query)}. A sentence that does not bear on it is {NONE}.")
+    return "\n".join(lines)
+
+
+def messages(text: str, taxonomy: Taxonomy, examples: Sequence[Example], query: str | None = None) -> list[Message]:
+    """The chat: the rules, the worked examples as turns, and the sentence last."""
+    chat = [{"role": "system", "content": rules(taxonomy, query)}]
+    for example in examples:
+        chat.append({"role": "user", "content": plain(example.text)})
+        chat.append({"role": "assistant", "content": answer(example.risk, example.severity)})
+    chat.append({"role": "user", "content": text})
+    return chat
+
+
+def _question(content: dict[str, Any], ticker: str, sentence: Sentence, purpose: Purpose) -> Question:
+    payload = _canonical(content)
+    return Question(key=hashlib.sha256(payload).hexdigest(), payload=payload, ticker=ticker, sentence=sentence, purpose=purpose)
+
+
+def ask(
+    sentence: Sentence,
+    params: RiskParams,
+    taxonomy: Taxonomy = DEFAULT,
+    *,
+    ticker: str = "",
+    examples: Sequence[Example] = EXAMPLES,
+    reverse: bool = False,
+) -> Question:
+    """
+    The question about one sentence.
+
+    Parameters
+    ----------
+    sentence
+        Only its cleaned text is sent; neither the company's name nor the sentence before it (docs/prompts.md has the measurement).
+    params
+        ``query``, ``seed`` and ``num_predict`` are part of the bytes.
+    ticker
+        For whom it is asked; not part of the bytes.
+    reverse
+        The second look: the worked examples in reverse order.
+    """
+    shown = tuple(reversed(examples)) if reverse else examples
+    content = {
+        "format": schema(taxonomy),
+        "messages": messages(sentence.text, taxonomy, shown, params.query),
+        "options": {"num_predict": params.num_predict, "seed": params.seed, "temperature": 0},
+    }
+    return _question(content, ticker, sentence, "second" if reverse else "judge")
+
+
+def repair(question: Question, bad_reply: str, taxonomy: Taxonomy = DEFAULT) -> Question:
+    """The one further try after an answer that was no label: the same chat, what was said, and what is wanted."""
+    content = json.loads(question.payload)
+    content["messages"] += [
+        {"role": "assistant", "content": plain(bad_reply[:200]) or "{}"},
+        {
+            "role": "user",
+            "content": "That is not an answer in the wanted form. Judge the same sentence again and answer only with "
+            f'{{"risk":...,"severity":...}}, risk one of {", ".join(taxonomy.labels)}, severity a whole number from 0 to 5.',
+        },
+    ]
+    return _question(content, question.ticker, question.sentence, "repair")
+
+
+def parse(text: str, done_reason: str | None, taxonomy: Taxonomy = DEFAULT) -> tuple[Label | None, str | None]:
+    """
+    The label in a reply, or None and the reason why it is no answer. Raises nothing, whatever the text.
+
+    Notes
+    -----
+    The schema is checked here (JSON Schema Draft 2020-12) although the server was told it: servers have been seen to ignore it.
+    The severity of ``none`` has no meaning and becomes 0.
+    """
+    if done_reason != "stop":
+        return None, f"the answer did not end by itself (done_reason {done_reason!r})"
+    try:
+        content = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        return None, "the answer is not JSON"
+    if error := next(iter(_validator(taxonomy).iter_errors(content)), None):
+        return None, f"the answer is not in the schema: {error.message[:120]}"
+    risk = str(content["risk"])
+    return Label(risk=risk, severity=0 if risk == NONE else int(content["severity"])), None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key stands twice")
+    return content

@@ -1,0 +1,145 @@
+"""From the labels of a ticker's sentences to its score and level (score_v1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from numbers import Integral
+from typing import Any
+
+import pandas as pd
+
+from urisk_nb.errors import InputError
+from urisk_nb.risk.questions import Label
+from urisk_nb.risk.taxonomy import DEFAULT, NONE, Taxonomy
+
+__all__ = ["SCORE_VERSION", "WEIGHTS", "Level", "Score", "level", "rate", "score", "settle"]
+
+SCORE_VERSION = "score_v1"
+WEIGHTS = (0.0, 0.05, 0.15, 0.35, 0.60, 0.85)  # of severity 0..5; a stated convention, not a probability
+
+
+class Level(StrEnum):
+    """A cut of the score, in ascending order."""
+
+    NR = "NR"  # nothing was judged
+    LOW = "Low"  # [0, 20)
+    MODERATE = "Moderate"  # [20, 40)
+    ELEVATED = "Elevated"  # [40, 60)
+    HIGH = "High"  # [60, 80)
+    SEVERE = "Severe"  # [80, 100]
+
+
+_CUTS = ((80.0, Level.SEVERE), (60.0, Level.HIGH), (40.0, Level.ELEVATED), (20.0, Level.MODERATE), (0.0, Level.LOW))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """
+    What the ratings of one ticker add up to.
+
+    Attributes
+    ----------
+    score
+        0 to 100, six decimals, or None where nothing was judged.
+    level
+        A cut of the score; ``NR`` where nothing was judged.
+    coverage
+        Rated categories over all categories, 0 to 1.
+    top_risk
+        The category with the highest rating, ties in taxonomy order, or None.
+    flags
+        ``no_risk_found`` where sentences were judged and none is about a risk.
+    """
+
+    score: float | None
+    level: Level
+    coverage: float
+    top_risk: str | None
+    flags: tuple[str, ...] = ()
+
+
+def score(ratings: Mapping[str, int | None], taxonomy: Taxonomy = DEFAULT, *, judged: bool = False) -> Score:
+    """
+    The score of a mapping category -> severity.
+
+    ``100 * (1 - prod_c (1 - w(r_c)))`` over the rated categories with w = 0, .05, .15, .35, .60, .85 for severities 0 to 5: one severe
+    category is never averaged away, more evidence of risk never lowers it, an unrated category adds nothing.
+
+    Parameters
+    ----------
+    ratings
+        For each category the highest severity, 0 to 5; None, NaN or a missing key where there is no rating.
+    taxonomy
+        The categories that exist.
+    judged
+        Whether sentences were judged at all; decides between ``NR`` and a score of 0 where nothing is rated.
+
+    Raises
+    ------
+    InputError
+        A category that the taxonomy does not have, or a rating that is not a whole number from 0 to 5.
+
+    Examples
+    --------
+    >>> score({"legal": 3, "business": 3}).score
+    57.75
+    >>> score({"legal": 4}).level.value
+    'High'
+    """
+    rated = _checked(ratings, taxonomy)
+    coverage = len(rated) / len(taxonomy.ids)
+    if not rated:
+        if judged:
+            return Score(score=0.0, level=Level.LOW, coverage=coverage, top_risk=None, flags=("no_risk_found",))
+        return Score(score=None, level=Level.NR, coverage=coverage, top_risk=None)
+    # Rounded, since float noise must not decide a level: 100 * (1 - 0.4) is 60.0 exactly only after rounding. In taxonomy order: no noise by order.
+    points = round(100 * (1 - math.prod(1 - WEIGHTS[severity] for severity in rated.values())), 6)
+    return Score(score=points, level=level(points), coverage=coverage, top_risk=max(rated, key=lambda ident: rated[ident]))
+
+
+def level(points: float) -> Level:
+    """The level of a rounded score, lower bounds included."""
+    return next(name for bound, name in _CUTS if points >= bound)
+
+
+def _checked(ratings: Mapping[str, Any], taxonomy: Taxonomy) -> dict[str, int]:
+    unknown = sorted(str(ident) for ident in ratings if ident not in taxonomy.ids)
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is not a category.", fix=f"use {', '.join(taxonomy.ids)}")
+    return {ident: _severity(ident, ratings[ident]) for ident in taxonomy.ids if not _missing(ratings.get(ident))}
+
+
+def _missing(value: object) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _severity(ident: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value <= 5:
+        raise InputError(f"the rating of {ident!r} is {value!r}.", fix="give a whole number from 0 to 5, or None where there is no rating")
+    return int(value)
+
+
+def rate(labels: Iterable[Label], taxonomy: Taxonomy = DEFAULT) -> dict[str, int | None]:
+    """For each category the highest severity among the labels, or None; a 0 never lowers another sentence's number."""
+    ratings: dict[str, int | None] = dict.fromkeys(taxonomy.ids)
+    for label in labels:
+        if label.risk != NONE:
+            ratings[label.risk] = max(label.severity, ratings[label.risk] or 0)
+    return ratings
+
+
+def settle(first: Label, second: Label | None) -> tuple[Label, tuple[str, ...]]:
+    """
+    What counts after the second look: the risk of the first, the lower severity of both.
+
+    A second look that names another risk does not move the sentence to another category: its severity is read as that of the first
+    risk. Flags ``unstable`` where the severities differ by two or more, ``second_look_failed`` where there is no second answer (the first stands).
+    """
+    if second is None:
+        return first, ("second_look_failed",)
+    lower = min(first.severity, second.severity)
+    flags = ("unstable",) if abs(first.severity - second.severity) >= 2 else ()
+    return Label(risk=first.risk, severity=lower), flags

@@ -1,0 +1,335 @@
+"""One run: where the model server and the risk method meet.
+
+Knows the date and the run's id, and drives the risk core's flows over the live model: each distinct
+question once, the first tickers first, so many at a time as the server has slots. What has been judged stays with the run, so
+that an interrupt or a lost server costs only what was under way. Does not know about notebooks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from urisk_nb import bridge, files
+from urisk_nb.errors import AnswerIncomplete, ContextExceeded, InputError, UriskError
+from urisk_nb.risk import inputs, pipeline
+from urisk_nb.risk.questions import Question, Reply
+from urisk_nb.risk.table import RiskTable, assemble
+from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
+
+if TYPE_CHECKING:
+    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.risk.inputs import RiskParams
+
+__all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
+
+# One sentence's failure: it stays unjudged, with the reason, and the run goes on. Anything else ends the run.
+SENTENCE_ERRORS = (AnswerIncomplete, ContextExceeded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """
+    How far a run is; a snapshot.
+
+    `questions` grows while a run goes on: a repair or a second look is asked only when the first answer calls for it.
+    """
+
+    rows: int = 0
+    rows_total: int = 0
+    asked: int = 0
+    questions: int = 0
+    tokens: int = 0
+    elapsed_s: float = 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at the pace so far; None before the first answer."""
+        if not self.asked:
+            return None
+        return self.elapsed_s / self.asked * (self.questions - self.asked)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run, checked and with its metrics computed; `judge` asks the model, `table` shows what there is at any time."""
+
+    plan: pipeline.Plan
+    run_id: str
+    created_at: datetime
+    judgements: dict[str, pipeline.Judgement] = field(default_factory=dict)
+    progress: Progress = Progress()
+    served_by: dict[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether there is a sentence to judge."""
+        return bool(self.plan.asked)
+
+    async def judge(self, manager: LLMManager, *, parallel: int | None = None) -> None:
+        """
+        Ask the model about every sentence; blocks until all are judged.
+
+        A cancel, or an error, leaves in `judgements` the tickers that were finished.
+
+        Raises
+        ------
+        ServerError, ModelError
+            The run cannot go on: the server is lost after all retries, the model is not there.
+        """
+        self.served_by = _provenance(manager)
+        self.flags = (*(("demo_model",) if manager.is_demo_model else ()), *(("simulated",) if manager.is_simulated else ()))
+        symbols = [symbol for symbol in self.plan.asked if symbol not in self.judgements]
+        desk = _Desk(manager, parallel or manager.parallel, self)
+        self.progress = Progress(rows_total=len(symbols))
+        await desk.work(symbols)
+
+    def table(self) -> RiskTable:
+        """The table of what has been computed and judged so far; a ticker that was not finished is `not_run`."""
+        model = self.served_by.get("model")
+        table = assemble(self.plan, self.judgements, run_id=self.run_id, model=model, flags=self.flags)
+        table.report.meta.update(
+            created_at=self.created_at.isoformat(timespec="seconds"),
+            served_by=self.served_by,
+            libraries={name: version(name) for name in ("urisk-nb", "pandas", "sentencex", "bm25s")},
+        )
+        return table
+
+
+class _Desk:
+    """Answers the flows' questions: a queue ordered by ticker, and as many workers as calls may be in flight."""
+
+    def __init__(self, manager: LLMManager, workers: int, run: Run) -> None:
+        self.manager = manager
+        self.workers = workers
+        self.run = run
+        self.began_s = time.monotonic()
+        self.queue: asyncio.PriorityQueue[tuple[int, int, Question, asyncio.Future[Reply]]] = asyncio.PriorityQueue()
+        self.replies: dict[str, asyncio.Future[Reply]] = {}
+        self.number = itertools.count()
+
+    async def work(self, symbols: Sequence[str]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                workers = [group.create_task(self._answer()) for _ in range(self.workers)]
+                flows = [group.create_task(self._flow(rank, symbol)) for rank, symbol in enumerate(symbols)]
+                await asyncio.wait(flows)
+                for worker in workers:
+                    worker.cancel()
+        except BaseExceptionGroup as several:
+            # The first is the cause; its siblings were cancelled for it.
+            raise several.exceptions[0] from several
+
+    async def _flow(self, rank: int, symbol: str) -> None:
+        """One ticker: put each batch of its questions on the queue, hand the replies back, keep its judgement."""
+        flow = pipeline.judge(self.run.plan, symbol)
+        try:
+            batch = next(flow)
+            while True:
+                replies = [await waiting for waiting in [self._put(rank, question) for question in batch]]
+                batch = flow.send(replies)
+        except StopIteration as done:
+            self.run.judgements[symbol] = done.value
+            self._count(rows=1)
+        finally:
+            flow.close()
+
+    def _put(self, rank: int, question: Question) -> asyncio.Future[Reply]:
+        """The reply to come; the same bytes are asked once, whoever asks."""
+        if question.key not in self.replies:
+            waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            self.replies[question.key] = waiting
+            self.queue.put_nowait((rank, next(self.number), question, waiting))
+            self._count(questions=1)
+            return waiting
+        return self._shared(question)
+
+    def _shared(self, question: Question) -> asyncio.Future[Reply]:
+        """A reply that another question pays for: it counts as cached, with no tokens of its own."""
+        first, mine = self.replies[question.key], asyncio.get_running_loop().create_future()
+
+        def copy(done: asyncio.Future[Reply]) -> None:
+            if not mine.done() and not done.cancelled():
+                mine.set_result(replace(done.result(), cached=True, tokens=0, prompt_tokens=0, seconds=0.0))
+
+        first.add_done_callback(copy)
+        return mine
+
+    async def _answer(self) -> None:
+        while True:
+            _, _, question, waiting = await self.queue.get()
+            reply = await self._ask(question)
+            waiting.set_result(reply)
+            self._count(asked=1, tokens=reply.tokens)
+
+    async def _ask(self, question: Question) -> Reply:
+        try:
+            answer = await self.manager.ask(question.payload)
+        except SENTENCE_ERRORS as exc:
+            return Reply(text=getattr(exc, "partial", ""), done_reason=None, error=exc.message)
+        timing = answer.timing
+        return Reply(
+            text=str(answer),
+            done_reason=answer.done_reason,
+            tokens=timing.tokens,
+            prompt_tokens=timing.prompt_tokens,
+            seconds=timing.total_s,
+        )
+
+    def _count(self, *, rows: int = 0, asked: int = 0, questions: int = 0, tokens: int = 0) -> None:
+        before = self.run.progress
+        self.run.progress = replace(
+            before,
+            rows=before.rows + rows,
+            asked=before.asked + asked,
+            questions=before.questions + questions,
+            tokens=before.tokens + tokens,
+            elapsed_s=time.monotonic() - self.began_s,
+        )
+
+
+def open_run(
+    tickers: Any,
+    *,
+    prices: Any = None,
+    evidence: Any = None,
+    query: str | None = None,
+    params: RiskParams | None = None,
+    benchmark: str | pd.Series | None = None,
+    taxonomy: Taxonomy = DEFAULT,
+) -> Run:
+    """
+    A run that has been checked and has its metrics computed; no server is touched.
+
+    Parameters
+    ----------
+    tickers
+        Text as in a `%%risk` cell, a list of names, or a mapping of name to weight.
+    prices
+        DataFrame (wide, or long with date, ticker, close), the path of a CSV or Parquet file, or a callable that is given
+        the list of tickers and returns a DataFrame.
+    evidence
+        DataFrame with ticker and text (date, source, id), mapping of ticker to texts, list of mappings, the path of a CSV or
+        JSON-lines file or of a folder of text files named by ticker, or a callable that is given the list of tickers.
+    query
+        Narrows the question, and chooses the sentences that bear on it.
+    params
+        Every other setting of the run.
+    benchmark
+        Name of a column, `equal`, or a Series of prices.
+    taxonomy
+        Categories of risk, with definitions.
+
+    Raises
+    ------
+    InputError
+        Something given cannot be used; says what was seen and what to do.
+    """
+    settings = params or inputs.RiskParams()
+    if query is not None:
+        settings = replace(settings, query=query)
+    series = benchmark if isinstance(benchmark, pd.Series) else None
+    if benchmark is not None:
+        settings = replace(settings, benchmark="given" if series is not None else str(benchmark))
+    holdings = inputs.parse_tickers(tickers)
+    if prices is None and evidence is None:
+        raise InputError(
+            "neither prices nor evidence was given.",
+            fix="give at least one: prices=..., evidence=... (in a cell: --prices NAME --evidence NAME)",
+        )
+    names = [holding.symbol for holding in holdings]
+    frame = None if prices is None else inputs.read_prices(files.prices(prices, names), returns=settings.returns)
+    documents = None if evidence is None else inputs.read_evidence(files.evidence(evidence, names))
+    plan = pipeline.prepare(holdings, frame, documents, settings, benchmark=series, taxonomy=taxonomy)
+    now = datetime.now(UTC)
+    return Run(plan=plan, run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", created_at=now)
+
+
+async def assess_async(
+    tickers: Any, *, manager: LLMManager | None = None, parallel: int | None = None, **inputs_and_params: Any
+) -> RiskTable:
+    """
+    The risk table, awaited; takes what `assess` takes and may be awaited on any loop.
+
+    A cancel aborts the calls under way, on the server too.
+    """
+    run = open_run(tickers, **inputs_and_params)
+    if run.needs_model:
+        await bridge.call(_judge(run, manager, parallel))
+    return run.table()
+
+
+def assess(tickers: Any, *, manager: LLMManager | None = None, parallel: int | None = None, **inputs_and_params: Any) -> RiskTable:
+    """
+    The risk table of the tickers: metrics from the prices, and the model's labels on the evidence.
+
+    Blocks until it is done: without evidence some milliseconds, with evidence as long as the model takes. Starts the model
+    server if there is something to judge and none was started. An interrupt aborts the calls under way.
+
+    Parameters
+    ----------
+    tickers
+        Text as in a `%%risk` cell, a list of names, or a mapping of name to weight.
+    manager
+        Who answers; default: the manager of this process, started if needed.
+    parallel
+        Calls in flight; default: what the manager allows.
+    **inputs_and_params
+        `prices`, `evidence`, `query`, `params`, `benchmark`, `taxonomy`: see `open_run`.
+
+    Returns
+    -------
+    RiskTable
+        A DataFrame, one row a ticker; `table.report` has the judged sentences and the record of the run.
+
+    Raises
+    ------
+    InputError
+        Before any server is touched.
+    ServerError, ModelError
+        The run could not go on; `partial` on the exception is the table of what was done.
+    """
+    run = open_run(tickers, **inputs_and_params)
+    if run.needs_model:
+        judge_sync(run, manager, parallel)
+    return run.table()
+
+
+def judge_sync(run: Run, manager: LLMManager | None = None, parallel: int | None = None, tick: Callable[[], Any] | None = None) -> None:
+    """Judge the run's sentences and block; an error or an interrupt carries the table so far as `partial`."""
+    try:
+        bridge.run(_judge(run, manager, parallel), tick)
+    except (UriskError, KeyboardInterrupt) as exc:
+        exc.partial = run.table()  # type: ignore[union-attr]  # what was done is not lost with the exception
+        raise
+
+
+async def _judge(run: Run, manager: LLMManager | None, parallel: int | None) -> None:
+    await run.judge(manager or await _default_manager(run.plan.params.model), parallel=parallel)
+
+
+async def _default_manager(model: str | None) -> LLMManager:
+    """The manager of this process, started if there is none, and with the model that the run names."""
+    from urisk_nb.ollama.manager import LLMManager
+
+    return await LLMManager.initialize(**({} if model is None else {"model": model}))
+
+
+def _provenance(manager: LLMManager) -> dict[str, Any]:
+    return {
+        "model": manager.model,
+        "engine": str(manager.engine),
+        "server": manager.version,
+        "url": manager.url,
+        "num_ctx": manager.settings.num_ctx,
+    }

@@ -1,0 +1,149 @@
+"""What stands behind the HTTP face: the protocol that a brain fulfils, and the records that pass between the two.
+
+Knows: models, questions, pieces of an answer.
+Does not know: HTTP, JSON bodies, who asks.
+Why: the face is tested with the scripted brain, and what was tested there holds for llama.cpp too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model as `/api/tags` and `/api/show` describe it."""
+
+    name: str  # with its tag
+    size_bytes: int
+    digest: str  # 64 hex digits
+    modified_ns: int
+    context_length: int  # tokens the model was trained for
+    embedding_length: int = 0
+    family: str = "llama"
+    parameter_size: str = ""
+    quantization: str = ""
+    capabilities: tuple[str, ...] = ("completion",)
+    template: str = ""
+    license: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)  # /api/show's model_info
+    native: bool = True  # answers on the path where llama.cpp, not Ollama, renders the prompt
+    installed: bool = True  # False: it takes a pull before it can be used
+    remote_host: str = ""  # not empty: a stub of a model that runs elsewhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One question, already checked by the face."""
+
+    model: Model
+    endpoint: str  # "chat" or "generate"
+    messages: tuple[Mapping[str, Any], ...]  # role and content; a generate prompt is one user message
+    raw: str | None = None  # a prompt that must not be put into a template
+    format: Any = None  # None, "json", or a JSON schema
+    options: Mapping[str, Any] = field(default_factory=dict)  # complete: the defaults are filled in
+    num_ctx: int = 4096
+    top_logprobs: int | None = None  # None: no log-probabilities
+    truncate: bool = True
+    think: bool | str | None = None  # None: as the model's template has it
+
+    @property
+    def last(self) -> str:
+        """The last user message, or the raw prompt."""
+        if self.raw is not None:
+            return self.raw
+        return next((str(m["content"]) for m in reversed(self.messages) if m["role"] == "user"), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A fragment of an answer, usually one token."""
+
+    text: str
+    thinking: str = ""  # a fragment of the reasoning before the answer
+    logprobs: tuple[Mapping[str, Any], ...] = ()  # token, logprob, bytes, top_logprobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The end of an answer. A brain that ends without one makes an answer without `done`."""
+
+    reason: str  # "stop" or "length"
+    prompt_new: int  # tokens of the prompt that were computed
+    prompt_cached: int = 0  # tokens of the prompt that were still known
+    prompt_ns: int = 0
+    answered: int = 0  # tokens written
+    answer_ns: int = 0
+    context: tuple[int, ...] = ()  # generate only: token ids of the whole history; empty = left out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """A fault of the wire, on purpose. Only the scripted brain sends it.
+
+    `raw` is written as one chunk as it is; `split_bytes` cuts every later chunk into parts of that size; `abort` cuts the connection.
+    """
+
+    raw: bytes = b""
+    split_bytes: int = 0
+    abort: bool = False
+
+
+class Refused(Exception):
+    """The brain does not answer: a status before the first piece, an error line after it.
+
+    Parameters
+    ----------
+    status
+        HTTP status.
+    text
+        What stands in `{"error": ...}`.
+    body
+        Sent instead of the JSON object, byte for byte (an HTML page of a proxy, say).
+    kind
+        Content-Type of `body`; None for none.
+    """
+
+    def __init__(self, status: int, text: str = "", *, body: bytes | None = None, kind: str | None = None) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+        self.body = body
+        self.kind = kind
+
+
+class Brain(Protocol):
+    """What the face needs. All methods are called on the face's loop; each call of `answer` holds one of `slots`."""
+
+    engine: str
+    """Stands in the version: `0.0.0-urisk-<engine>`."""
+    slots: int
+    """Answers at a time for one model."""
+    default_num_ctx: int
+    """Context window, tokens, where the request names none."""
+
+    def models(self) -> Sequence[Model]:
+        """Every model it can answer for, installed or not."""
+        ...
+
+    async def load(self, model: Model, num_ctx: int) -> int:
+        """Make the model ready with this context window; return the bytes it holds. Raises Refused. A cancel gives the load up."""
+        ...
+
+    async def unload(self, model: Model) -> None:
+        """Free what `load` took. Never called while the model answers."""
+        ...
+
+    def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish | Wire, None]:
+        """Pieces, then a Finish. Raises Refused. Closing the iterator stops the computation at once."""
+        ...
+
+    def pull(self, name: str) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Progress objects of `/api/pull` for a well-formed name; an object with `error` is the last."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything. Called once, when nothing answers any more."""
+        ...

@@ -1,0 +1,147 @@
+"""What a scripted brain is told to do: its models, its rules, its delays and faults, as plain data.
+
+Knows: the fields and what they mean; JSON files.
+Does not know: how an answer is made or sent.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from urisk_nb.standin.brain import Ask
+
+MODEL = "simulated:latest"
+"""The name under which the scripted brain answers by default."""
+
+
+class Ending(enum.Enum):
+    """How an answer ends."""
+
+    STOP = "stop"  # regular
+    LENGTH = "length"  # as if num_predict had cut it
+    CUT = "cut"  # a clean end of the body without the last object
+    RESET = "reset"  # the connection breaks
+    ERROR = "error"  # an error line after the pieces
+    GARBAGE = "garbage"  # a line that is no JSON, then a clean end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One line of a scenario: which requests it is for, and what they get.
+
+    Parameters
+    ----------
+    contains, regex
+        Searched in the last user message (or the raw prompt). Both empty: every message.
+    model, endpoint
+        Only for this model (full name), only for `chat` or `generate`. Empty: any.
+    times
+        How many requests it serves before it steps aside; None: all.
+    answer
+        A text; or a list of texts, the pieces as they are to be sent; or an object, sent as compact JSON. None: what the default rules say.
+    first_ms, token_ms
+        Delay to the first piece, and between two pieces, milliseconds.
+    ends
+        See `Ending`.
+    status
+        Not 200: a refusal with this HTTP status before the first piece.
+    error
+        The text of the refusal, or of the error line of `Ending.ERROR`.
+    body, kind
+        Sent with `status` in place of the JSON error: a proxy's HTML page, an empty body.
+    split_bytes
+        Cuts the stream into chunks of this size, through lines and through characters.
+    """
+
+    contains: str = ""
+    regex: str = ""
+    model: str = ""
+    endpoint: str = ""
+    times: int | None = None
+    answer: str | Sequence[str] | Mapping[str, Any] | None = None
+    first_ms: float = 0.0
+    token_ms: float = 0.0
+    ends: Ending = Ending.STOP
+    status: int = 200
+    error: str = ""
+    body: str | None = None
+    kind: str | None = None
+    split_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ends", Ending(self.ends))
+        re.compile(self.regex)
+
+    def fits(self, ask: Ask) -> bool:
+        """Whether the rule is for this request, `times` left aside."""
+        return (
+            self.model in {"", ask.model.name}
+            and self.endpoint in {"", ask.endpoint}
+            and self.contains in ask.last
+            and re.search(self.regex, ask.last) is not None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What a scripted brain is: its models, its rules (the first that fits counts), its delays.
+
+    Parameters
+    ----------
+    models
+        Their names; with a tag, or `:latest` is added. A mapping gives more fields of `Model`, e.g.
+        `{"name": "smol", "native": False}` (the path where Ollama renders the prompt), `{"name": "tiny", "installed": False}`.
+    rules
+        See `Rule`.
+    slots
+        Answers at a time.
+    num_ctx
+        Context window where a request names none, tokens.
+    load_ms
+        How long a load takes, milliseconds.
+    load_error
+        Not empty: every load fails with 500 and this text.
+    first_ms, token_ms
+        Delays of the default rules, milliseconds.
+    pulls
+        Name -> progress objects of `/api/pull`, sent as they are.
+    """
+
+    models: Sequence[str | Mapping[str, Any]] = (MODEL,)
+    rules: Sequence[Rule] = ()
+    slots: int = 1
+    num_ctx: int = 4096
+    load_ms: float = 0.0
+    load_error: str = ""
+    first_ms: float = 0.0
+    token_ms: float = 0.0
+    pulls: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Scenario:
+        """The scenario that a mapping (of a JSON file, say) describes.
+
+        Raises
+        ------
+        ValueError
+            An unknown field, or a value that cannot be.
+        """
+        try:
+            rules = tuple(Rule(**rule) for rule in value.get("rules", ()))
+            return cls(**{**value, "rules": rules})
+        except (TypeError, re.error) as exc:
+            raise ValueError(f"not a scenario: {exc}") from exc
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenario:
+        """The scenario of a JSON file. Raises OSError, ValueError."""
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"not a scenario: {path} holds no JSON object")
+        return cls.of(value)

@@ -1,0 +1,138 @@
+"""Running the face: on the caller's loop, or in a thread of its own.
+
+Knows: listeners, loops, the orderly end.
+Does not know: the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from urisk_nb.standin.brain import Brain
+from urisk_nb.standin.face import Face
+
+
+class Server:
+    """A stand-in that serves. Made by `serve` and `running`."""
+
+    def __init__(self, face: Face, host: str, port: int) -> None:
+        self._face = face
+        self.host = host
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """What `GET /urisk/counters` shows, without asking over HTTP. May be read from any thread."""
+        return self._face.snapshot()
+
+
+@contextlib.asynccontextmanager
+async def serve(brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: int = 512) -> AsyncIterator[Server]:
+    """A stand-in for Ollama on this loop, for as long as the block runs.
+
+    Parameters
+    ----------
+    brain
+        What answers: a `ScriptedBrain`, a llama.cpp brain, or your own. It is closed at the end.
+    host, port
+        Where to listen; port 0 takes a free one, see `Server.url`.
+    queue
+        Requests that may wait for a load; more get 503.
+
+    Raises
+    ------
+    OSError
+        The address is taken or not ours.
+
+    Notes
+    -----
+    At the end of the block, and on a cancel, the listener and every connection are closed at once, without waiting for answers.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from urisk_nb.standin import ScriptedBrain, serve
+    >>> async def where():
+    ...     async with serve(ScriptedBrain()) as server:
+    ...         return server.url.rpartition(":")[0]
+    >>> asyncio.run(where())
+    'http://127.0.0.1'
+    """
+    face = Face(brain, loopback=_is_loopback(host), queue=queue)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- asyncio runs the callback in a task
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        await face.connection(reader, writer)
+
+    listener = await asyncio.start_server(connected, host, port, backlog=1024)
+    try:
+        yield Server(face, host, listener.sockets[0].getsockname()[1])
+    finally:
+        listener.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await face.residents.close()
+        await brain.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextlib.contextmanager
+def running(brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: int = 512) -> Iterator[Server]:
+    """A stand-in for Ollama in a thread of its own, for as long as the block runs. For code that has no loop.
+
+    Parameters and errors are those of `serve`. Blocks until it listens, and at the end until its thread has ended.
+
+    Examples
+    --------
+    >>> import urllib.request
+    >>> from urisk_nb.standin import ScriptedBrain, running
+    >>> with running(ScriptedBrain()) as server:
+    ...     print(urllib.request.urlopen(server.url).read().decode())
+    Ollama is running
+    """
+    ready: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def main() -> None:
+        async with serve(brain, host=host, port=port, queue=queue) as server:
+            stop = asyncio.Event()
+            ready.set_result((server, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    def body() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as exc:  # handed to the thread that waits
+            if ready.done():
+                raise
+            ready.set_exception(exc)
+
+    thread = threading.Thread(target=body, name="urisk-standin", daemon=True)
+    thread.start()
+    server, loop, stop = ready.result()
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
