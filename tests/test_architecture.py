@@ -21,7 +21,7 @@ LAYERS = [
 ]
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
-    "ollama": ["wire", "resilience", "latency", "client", "process", "manager"],
+    "ollama": ["wire", "resilience", "latency", "answers", "client", "process", "manager"],
     "risk": ["taxonomy", "inputs", "quant", "evidence", "questions", "scoring", "pipeline", "table"],
     "notebook": ["present", "magics"],
     "standin": ["face", "scripted", "weights", "llamacpp", "__main__"],

@@ -52,13 +52,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics; loading twice changes nothing."""
-    from urisk_nb.notebook.magics import register
+    from urisk_nb.notebook import register
 
     register(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Take the magics out again; a running manager stays, since Python code may be using it."""
-    from urisk_nb.notebook.magics import unregister
+    from urisk_nb.notebook import unregister
 
     unregister(shell)

@@ -52,8 +52,7 @@ def _read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
         if kind in (".parquet", ".pq"):
             return pd.read_parquet(path)
         if kind in (".csv", ".txt", ".tsv"):
-            separator = "\t" if kind == ".tsv" else ","
-            return pd.read_csv(path, sep=separator, **({"dtype": str, "keep_default_na": False} if text else {}))
+            return _read_csv(path, "\t" if kind == ".tsv" else ",", text)
     except ImportError as exc:
         raise PackageMissing(f"{path.name}: reading Parquet needs pyarrow.", fix="%pip install pyarrow") from exc
     except (ValueError, OSError, UnicodeError) as exc:
@@ -62,6 +61,10 @@ def _read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
             fix="check that it is a UTF-8 CSV with a header line, or Parquet",
         ) from exc
     raise InputError(f"{path.name}: files of type {kind or '(none)'} are not read.", fix="save it as .csv or .parquet")
+
+
+def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
+    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False) if text else pd.read_csv(path, sep=separator)
 
 
 def _read_json_lines(path: Path) -> list[dict[str, Any]]:

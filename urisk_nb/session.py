@@ -322,7 +322,7 @@ async def _default_manager(model: str | None) -> LLMManager:
     """The manager of this process, started if there is none, and with the model that the run names."""
     from urisk_nb.ollama.manager import LLMManager
 
-    return await LLMManager.initialize(**({} if model is None else {"model": model}))
+    return await LLMManager.initialize(model=model)
 
 
 def _provenance(manager: LLMManager) -> dict[str, Any]:

@@ -1,4 +1,67 @@
 """The notebook's face: magics that parse and hand over, and the rendering of what comes back.
 
 Knows IPython and HTML. Does not know how an answer or a table is made. Everything shown is escaped: model text and evidence are hostile.
+
+This file is all that `%load_ext urisk_nb` runs, and it must stay a matter of milliseconds: the magics themselves are imported
+when the first of them is used, or asked for its help.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["register", "unregister"]
+
+MAGICS = {"ask": "cell", "risk": "cell", "urisk_start": "line", "urisk_status": "line", "urisk_stop": "line"}
+TABLE = ("urisk_nb.risk.table", "RiskTable")
+
+
+class _Magic:
+    """A magic under its name; its help is put together when somebody asks for it."""
+
+    # IPython would otherwise put its own variables into {braces} of the line.
+    _ipython_magic_no_var_expand = True
+
+    def __init__(self, shell: InteractiveShell, name: str) -> None:
+        self.shell, self.__name__ = shell, name
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]  # a plain str on classes, here made on demand
+        from urisk_nb.notebook import magics
+
+        return magics.help_of(self.__name__)
+
+    def __call__(self, line: str, cell: str | None = None) -> Any:
+        from urisk_nb.notebook import magics
+
+        return magics.run(self.shell, self.__name__, line, cell)
+
+
+def register(shell: InteractiveShell) -> None:
+    """Put the magics and the table's rendering into the shell; doing it again replaces them by the same."""
+    for name, kind in MAGICS.items():
+        shell.register_magic_function(_Magic(shell, name), magic_kind=kind, magic_name=name)  # type: ignore[call-arg,arg-type]  # IPython's record_magic decorator is untyped
+    _html_formatter(shell).for_type_by_name(*TABLE, _table_html)
+
+
+def unregister(shell: InteractiveShell) -> None:
+    """Take out what `register` put in; IPython itself offers no way."""
+    for name, kind in MAGICS.items():
+        shell.magics_manager.magics[kind].pop(name, None)
+    formatter = _html_formatter(shell)
+    formatter.deferred_printers.pop(TABLE, None)
+    for known in [type_ for type_ in formatter.type_printers if (type_.__module__, type_.__name__) == TABLE]:
+        formatter.type_printers.pop(known)
+
+
+def _html_formatter(shell: InteractiveShell) -> Any:
+    return shell.display_formatter.formatters["text/html"]  # type: ignore[union-attr]  # every shell has one
+
+
+def _table_html(table: Any) -> str:
+    from urisk_nb.notebook.present import table_html
+
+    return table_html(table)

@@ -1,6 +1,6 @@
 """The magics: parse, hand over, show.
 
-Loading this module must stay cheap, so everything heavy is imported by the magic that needs it. Each magic checks its line and
+Imported when the first magic runs; what a magic needs beyond this is imported by it. Each magic checks its line and
 its cell before any server is touched, blocks in short slices so that an interrupt is seen at once, and raises errors that show
 as two lines.
 """
@@ -8,7 +8,6 @@ as two lines.
 from __future__ import annotations
 
 import argparse
-import difflib
 import keyword
 import shlex
 import time
@@ -26,9 +25,7 @@ if TYPE_CHECKING:
     from urisk_nb.ollama.manager import Answer, LLMManager, StartEvent
     from urisk_nb.session import Run
 
-__all__ = ["register", "unregister"]
-
-TABLE = ("urisk_nb.risk.table", "RiskTable")
+__all__ = ["help_of", "run"]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,6 +35,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, add_help=False, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        import difflib
+
         flags = sorted(self._option_string_actions)
         words = [word for word in message.replace("=", " ").split() if word.startswith("--")]
         close = difflib.get_close_matches(words[0], flags, 1) if words and "unrecognized" in message else []
@@ -104,56 +103,6 @@ def _risk_parser() -> _Parser:
     return parser
 
 
-# Registration --------------------------------------------------------------------------------------------------------------
-
-
-def register(shell: InteractiveShell) -> None:
-    """Put the magics and the table's rendering into the shell; doing it again replaces them by the same."""
-    for kind, name, function, parser in _magics(shell):
-        function.__doc__ = parser.format_help()
-        # IPython would otherwise put its own variables into {braces} of the line.
-        function._ipython_magic_no_var_expand = True  # type: ignore[attr-defined]  # the mark that IPython looks for
-        shell.register_magic_function(function, magic_kind=kind, magic_name=name)
-    shell.display_formatter.formatters["text/html"].for_type_by_name(*TABLE, _table_html)  # type: ignore[union-attr]  # set in every shell
-
-
-def unregister(shell: InteractiveShell) -> None:
-    """Take out what `register` put in; IPython itself offers no way."""
-    for kind, name, _, _ in _magics(shell):
-        shell.magics_manager.magics[kind].pop(name, None)
-    formatter = shell.display_formatter.formatters["text/html"]  # type: ignore[union-attr]  # set in every shell
-    formatter.deferred_printers.pop(TABLE, None)
-    for type_ in [known for known in formatter.type_printers if (known.__module__, known.__name__) == TABLE]:
-        formatter.type_printers.pop(type_)
-
-
-def _magics(shell: InteractiveShell) -> list[tuple[str, str, Callable[..., Any], _Parser]]:
-    def urisk_start(line: str) -> None:
-        _start(_start_parser().parse_line(line))
-
-    def urisk_stop(line: str) -> None:
-        _stop_parser().parse_line(line)
-        _stop()
-
-    def urisk_status(line: str) -> None:
-        _status_parser().parse_line(line)
-        _status()
-
-    def ask(line: str, cell: str) -> None:
-        _ask(shell, line, cell)
-
-    def risk(line: str, cell: str) -> Any:
-        return _risk(shell, line, cell)
-
-    return [
-        ("line", "urisk_start", urisk_start, _start_parser()),
-        ("line", "urisk_stop", urisk_stop, _stop_parser()),
-        ("line", "urisk_status", urisk_status, _status_parser()),
-        ("cell", "ask", ask, _ask_parser()),
-        ("cell", "risk", risk, _risk_parser()),
-    ]
-
-
 def _stop_parser() -> _Parser:
     return _Parser(
         "%urisk_stop", "End the session: close the connection, and stop the server if it was started here. A server of others goes on."
@@ -164,10 +113,26 @@ def _status_parser() -> _Parser:
     return _Parser("%urisk_status", "Which server and which model answer, and how fast.")
 
 
-def _table_html(table: Any) -> str:
-    from urisk_nb.notebook.present import table_html
+PARSERS: dict[str, Callable[[], _Parser]] = {
+    "ask": _ask_parser,
+    "risk": _risk_parser,
+    "urisk_start": _start_parser,
+    "urisk_status": _status_parser,
+    "urisk_stop": _stop_parser,
+}
 
-    return table_html(table)
+
+def help_of(name: str) -> str:
+    """What `NAME?` shows."""
+    return PARSERS[name]().format_help()
+
+
+def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
+    """Run the magic: its line is parsed, and refused, before anything else happens."""
+    args = PARSERS[name]().parse_line(line)
+    if cell is not None:
+        return (_ask if name == "ask" else _risk)(shell, args, cell)
+    return {"urisk_start": _start, "urisk_stop": _stop, "urisk_status": _status}[name](args)
 
 
 # Server --------------------------------------------------------------------------------------------------------------------
@@ -189,7 +154,8 @@ def _manager(**flags: Any) -> LLMManager:
     from urisk_nb.notebook.present import Board
     from urisk_nb.ollama.manager import LLMManager
 
-    board, events = Board(), []
+    board = Board()
+    events: list[StartEvent] = []
 
     def tick() -> None:
         if events:
@@ -209,7 +175,7 @@ def _event_line(event: StartEvent) -> tuple[str, str]:
     return text, progress_markup(text, share)
 
 
-def _stop() -> None:
+def _stop(_: argparse.Namespace) -> None:
     from urisk_nb.notebook import present
     from urisk_nb.ollama.manager import LLMManager
 
@@ -226,7 +192,7 @@ def _stop() -> None:
     present.publish(line, present.answer_markup("", line))
 
 
-def _status() -> None:
+def _status(_: argparse.Namespace) -> None:
     from urisk_nb.notebook import present
     from urisk_nb.ollama.manager import LLMManager
 
@@ -270,8 +236,7 @@ def _manager_notes(manager: LLMManager) -> list[str]:
 # Ask -----------------------------------------------------------------------------------------------------------------------
 
 
-def _ask(shell: InteractiveShell, line: str, cell: str) -> None:
-    args = _ask_parser().parse_line(line)
+def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> None:
     name = _variable(args.name, "%%ask")
     if not cell.strip():
         raise InputError("%%ask: the cell has no question.", fix="write the question under the %%ask line")
@@ -315,8 +280,7 @@ def _answer_facts(answer: Answer) -> str:
 # Risk ----------------------------------------------------------------------------------------------------------------------
 
 
-def _risk(shell: InteractiveShell, line: str, cell: str) -> Any:
-    args = _risk_parser().parse_line(line)
+def _risk(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
     out = _variable(args.out, "--out")
     run = _open(shell, args, cell)
     try:
@@ -417,6 +381,8 @@ def _value(shell: InteractiveShell, name: str | None, flag: str) -> Any:
         return None if name is None else shell.user_ns[name]
     if not name.isidentifier():
         return name  # a path; the session says so if nothing is there
+    import difflib
+
     import pandas as pd
 
     known = [

@@ -50,7 +50,8 @@ CELL = "text-align:left;vertical-align:top;padding:.35em .7em;border-bottom:1px 
 NUMBER = CELL.replace("text-align:left", "text-align:right") + ";font-variant-numeric:tabular-nums;white-space:nowrap"
 NOTES = {
     "simulated": "SIMULATED: scripted answers, no model was asked. Nothing here says anything about a company.",
-    "demo_model": "Judged by the demo model (135 million parameters), which is weak at labels: it shows how the table works. Decide nothing by it.",
+    "demo_model": "Judged by the demo model (135 million parameters), which is weak at labels: "
+    "it shows how the table works. Decide nothing by it.",
 }
 
 
@@ -226,17 +227,21 @@ def _sentences_html(table: RiskTable) -> str:
     if not rows:
         return ""
     head = "".join(f'<th scope="col" style="{CELL}">{name}</th>' for name in ("ticker", "risk", "severity", "sentence", "source", "date"))
-    body = "".join(
-        f'<tr><td style="{CELL}">{escaped(row["ticker"])}</td><td style="{CELL}">{escaped(row["risk"])}</td><td style="{NUMBER}">{escaped(row["severity"])}</td>'
-        f'<td style="{CELL};max-width:48em;white-space:normal"><bdi>{escaped(_shortened(row["quote"], 600))}</bdi></td>'
-        f'<td style="{CELL}">{escaped(row["source"])}</td><td style="{CELL};white-space:nowrap">{escaped(row["date"])}</td></tr>'
-        for row in rows[:MOST_SENTENCES]
-    )
+    body = "".join(_sentence_html(row) for row in rows[:MOST_SENTENCES])
     note = "" if len(rows) <= MOST_SENTENCES else f" ({MOST_SENTENCES} shown; all of them: table.report.findings)"
     return (
         f"<details{' open' if len(rows) <= 60 else ''}><summary>{len(rows)} sentences{note}</summary>"
-        f'<table aria-label="judged sentences" style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></details>'
+        '<table aria-label="judged sentences" style="border-collapse:collapse">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></details>"
     )
+
+
+def _sentence_html(row: Mapping[str, str]) -> str:
+    quote = f"<bdi>{escaped(_shortened(row['quote'], 600))}</bdi>"
+    cells = ((CELL, row["ticker"]), (CELL, row["risk"]), (NUMBER, row["severity"]))
+    start = "".join(f'<td style="{style}">{escaped(value)}</td>' for style, value in cells)
+    end = f'<td style="{CELL}">{escaped(row["source"])}</td><td style="{CELL};white-space:nowrap">{escaped(row["date"])}</td>'
+    return f'<tr>{start}<td style="{CELL};max-width:48em;white-space:normal">{quote}</td>{end}</tr>'
 
 
 def _sentence_rows(table: RiskTable) -> list[dict[str, str]]:

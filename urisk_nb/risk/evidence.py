@@ -332,7 +332,9 @@ def _is_sentence(text: str) -> bool:
 
 def _is_row(text: str) -> bool:
     tokens = text.split()
-    return bool(_ROW.search(text.strip())) or (len(tokens) > 2 and sum(bool(_NUMBER.fullmatch(token)) for token in tokens) * 2 > len(tokens))
+    return bool(_ROW.search(text.strip())) or (
+        len(tokens) > 2 and sum(bool(_NUMBER.fullmatch(token)) for token in tokens) * 2 > len(tokens)
+    )
 
 
 def _has_verb(text: str) -> bool:

@@ -583,7 +583,7 @@ def read_prices(data: object, *, returns: bool = False) -> Prices:
     faults = {name: _fault_cells(frame[name], dates, bad) for name, (_, bad) in columns.items() if bad.any()}
     if twice := dates[dates.duplicated()].tolist():
         fix = "keep one row for each date: prices.groupby(level=0).last()"
-        raise InputError(f"{counted(len(twice), 'row')} repeat a date (first: {twice[0].date()}).", fix=fix)
+        raise InputError(f"the date {twice[0].date()} has more than one row ({counted(len(twice), 'repeated row')} in all).", fix=fix)
     flags = () if dates.is_monotonic_increasing else ("unsorted",)
     return Prices(close=close.sort_index(), flags=flags, is_returns=returns, faults=faults)
 
@@ -769,7 +769,9 @@ def _check_long_duplicates(dates: pd.DatetimeIndex, codes: npt.NDArray[np.intp],
     twice = pd.Series(key).duplicated().to_numpy(dtype=bool)
     if twice.any():
         first = int(np.flatnonzero(twice)[0])
-        seen = f"{counted(int(twice.sum()), 'row')} repeat a date of their ticker (first: {columns[codes[first]]}, {dates[first].date()})."
+        seen = (
+            f"{columns[codes[first]]} has more than one row for {dates[first].date()} ({counted(int(twice.sum()), 'repeated row')} in all)."
+        )
         raise InputError(seen, fix='prices.drop_duplicates(["date", "ticker"], keep="last")')
 
 

@@ -18,7 +18,19 @@ import pandas as pd
 from urisk_nb.risk.evidence import Passages, Sentence, choose, in_order, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, RiskParams, documents_for, scaled
 from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
-from urisk_nb.risk.questions import EXAMPLES, SCHEMA_VERSION, Example, Label, Question, Reply, ask, check_examples, examples_hash, parse, repair
+from urisk_nb.risk.questions import (
+    EXAMPLES,
+    SCHEMA_VERSION,
+    Example,
+    Label,
+    Question,
+    Reply,
+    ask,
+    check_examples,
+    examples_hash,
+    parse,
+    repair,
+)
 from urisk_nb.risk.scoring import SCORE_VERSION, settle
 from urisk_nb.risk.taxonomy import DEFAULT, NONE, Taxonomy
 

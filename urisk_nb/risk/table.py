@@ -76,7 +76,11 @@ class RiskTable(pd.DataFrame):
     def __finalize__(self, other: Any, method: str | None = None, **kwargs: Any) -> RiskTable:
         """Keep the report; pandas itself loses it where several tables become one."""
         super().__finalize__(other, method=method, **kwargs)
-        parts = getattr(other, "input_objs", None) or getattr(other, "objs", None) or (getattr(other, "left", None), getattr(other, "right", None))
+        parts = (
+            getattr(other, "input_objs", None)
+            or getattr(other, "objs", None)
+            or (getattr(other, "left", None), getattr(other, "right", None))
+        )
         reports = {id(part._report): part._report for part in parts if getattr(part, "_report", None) is not None}
         if reports:
             object.__setattr__(self, "_report", _united(list(reports.values())))
@@ -298,7 +302,9 @@ _FINDING: dict[str, Callable[[str, Finding], Any]] = {
 
 
 def _findings_frame(found: Sequence[tuple[str, Finding]]) -> pd.DataFrame:
-    return pd.DataFrame({name: _finding_series(name, [cell(symbol, finding) for symbol, finding in found]) for name, cell in _FINDING.items()})
+    return pd.DataFrame(
+        {name: _finding_series(name, [cell(symbol, finding) for symbol, finding in found]) for name, cell in _FINDING.items()}
+    )
 
 
 def _finding_series(name: str, values: list[Any]) -> pd.Series[Any]:

@@ -37,7 +37,9 @@ class Category:
                 fix=f"use lower-case letters and underscores, at most 30, and not {NONE!r}",
             )
         if not self.definition.strip():
-            raise InputError(f"category {self.ident!r} has no definition.", fix="say in a few words what belongs to it; the model reads them")
+            raise InputError(
+                f"category {self.ident!r} has no definition.", fix="say in a few words what belongs to it; the model reads them"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

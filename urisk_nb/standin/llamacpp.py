@@ -68,7 +68,7 @@ class LlamaBrain:
         self._server = await asyncio.to_thread(self._started, num_ctx)
         return model.size_bytes + self._cache_bytes * num_ctx * self.slots
 
-    async def unload(self, model: Model) -> None:
+    async def unload(self, model: Model) -> None:  # noqa: ARG002 -- there is only the one
         """Stops llama.cpp's server; takes some 0.1 s."""
         await asyncio.to_thread(self._stop)
 
@@ -238,7 +238,7 @@ _Parts = tuple[str, str, Sequence[Mapping[str, Any]], str]  # text, thinking, lo
 
 
 def _chat_parts(event: Mapping[str, Any]) -> _Parts:
-    choice = next(iter(event.get("choices", ())), {})
+    choice: Mapping[str, Any] = next(iter(event.get("choices", ())), {})
     delta = choice.get("delta", {})
     probs = (choice.get("logprobs") or {}).get("content") or ()
     return delta.get("content") or "", delta.get("reasoning_content") or "", probs, choice.get("finish_reason") or ""

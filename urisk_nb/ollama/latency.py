@@ -1,0 +1,107 @@
+"""Where a call's time went: by the server's counters, and by our clock."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from urisk_nb.ollama.wire import Final
+
+__all__ = ["CallTiming", "Calls", "timing_of"]
+
+KEPT = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTiming:
+    """
+    The phases of one call, in seconds; NaN where the server gave no counter.
+
+    Attributes
+    ----------
+    queue_s
+        Waiting for a slot at the server: its total less load, prompt and generation, which its counters leave out.
+    load_s, prompt_s, generation_s, server_total_s
+        The server's counters. `prompt_s` is for the part of the prompt that was not in its prefix cache.
+    first_token_s, total_s
+        Our clock, from the sending of the request (the last try) to the first piece and to the end.
+    wait_s
+        Our own queue: waiting until a call more may be in flight.
+    prompt_tokens, tokens
+        The whole prompt, cached or not, and the answer.
+    attempts
+        Tries, the one that succeeded included.
+    """
+
+    queue_s: float
+    load_s: float
+    prompt_s: float
+    generation_s: float
+    server_total_s: float
+    first_token_s: float
+    total_s: float
+    wait_s: float = 0.0
+    prompt_tokens: int = 0
+    tokens: int = 0
+    attempts: int = 1
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens of the answer for each second of generation; NaN where either is unknown."""
+        return self.tokens / self.generation_s if self.tokens and self.generation_s > 0 else math.nan
+
+
+def timing_of(final: Final, *, first_token_s: float, total_s: float, wait_s: float = 0.0, attempts: int = 1) -> CallTiming:
+    """The timing of a call from the last object of its reply and our clock."""
+    known = final.total_ns > 0
+    queue_ns = max(0, final.total_ns - final.load_ns - final.prompt_ns - final.generation_ns)
+
+    def seconds(nanoseconds: int) -> float:
+        return nanoseconds / 1e9 if known else math.nan
+
+    return CallTiming(
+        queue_s=seconds(queue_ns),
+        load_s=seconds(final.load_ns),
+        prompt_s=seconds(final.prompt_ns),
+        generation_s=seconds(final.generation_ns),
+        server_total_s=seconds(final.total_ns),
+        first_token_s=first_token_s,
+        total_s=total_s,
+        wait_s=wait_s,
+        prompt_tokens=final.prompt_tokens,
+        tokens=final.tokens,
+        attempts=attempts,
+    )
+
+
+class Calls:
+    """The timings of the last 200 calls; appended on the loop, read from anywhere."""
+
+    def __init__(self) -> None:
+        self._kept: deque[CallTiming] = deque(maxlen=KEPT)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[CallTiming]:
+        return iter(tuple(self._kept))
+
+    def append(self, timing: CallTiming) -> None:
+        """Keep the timing; the oldest goes when there are more than 200."""
+        self._kept.append(timing)
+
+    def percentile(self, name: str, share: float) -> float:
+        """
+        The nearest-rank percentile of a figure, in its own unit; NaN without calls.
+
+        Parameters
+        ----------
+        name
+            A field of CallTiming.
+        share
+            0 to 100; 50 is the median.
+        """
+        values = sorted(value for timing in self if not math.isnan(value := getattr(timing, name)))
+        return values[max(0, math.ceil(share / 100 * len(values)) - 1)] if values else math.nan
