@@ -8,6 +8,7 @@ its own, so that it never waits behind answers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -34,6 +35,7 @@ __all__ = ["FAULTS", "Client"]
 
 CONNECT_S = 2.0
 PROBE_S = 2.5
+DRAIN_S = 0.5
 MOST_CONNECTIONS = 8
 KEPT_OPEN_S = 1200.0
 MOST_BODY_BYTES = 64 * 1024 * 1024
@@ -177,6 +179,7 @@ class Client:
                     said.append(piece.text)
                     yield piece
                     if isinstance(piece, wire.Final):
+                        await _drain(objects)
                         return
         except (ServerLost, ServerTimeout) as exc:
             if not said:
@@ -203,6 +206,7 @@ class Client:
                 progress = wire.progress_of(content)
                 yield progress
                 if progress.status == "success":
+                    await _drain(objects)
                     return
         raise wire.error_of(None, "max retries exceeded: the download ended without success")
 
@@ -287,6 +291,14 @@ async def _limit(within_s: float, error: Callable[[], UriskError]) -> AsyncItera
         if isinstance(exc, UriskError):
             raise
         raise error() from exc
+
+
+async def _drain(objects: AsyncGenerator[dict[str, Any], None]) -> None:
+    """Read what follows the last object, which is the end of the body: only then can the connection serve the next call."""
+    with contextlib.suppress(TimeoutError, UriskError):
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in objects:
+                pass
 
 
 def _interrupted(cause: ServerError, partial: str) -> StreamInterrupted:
