@@ -4,7 +4,7 @@ import re
 import tomllib
 
 import pytest
-from conftest import ROOT
+from harness import ROOT
 from urisk_nb.settings import Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

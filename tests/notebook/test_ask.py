@@ -1,10 +1,12 @@
 """`%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against a stand-in of ours."""
 
 import re
+import socket
+import threading
+import time
 
 import pytest
-
-SLOW = {"rules": []}
+from harness import eventually
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +64,100 @@ def test_stop_and_status_without_a_session(new_kernel):
     kernel.good("%load_ext urisk_nb")
     assert "Nothing to stop" in kernel.good("%urisk_stop").text()
     assert "%urisk_start" in kernel.good("%urisk_status").text()
+
+
+STORY = {"rules": [{"contains": "story", "answer": ["word "] * 600, "token_ms": 20}]}
+
+
+def test_an_interrupt_stops_the_answer_here_and_on_the_server(new_kernel, standin_with):
+    """
+    Stop while `%%ask` streams: the prompt is back at once, the server has aborted, the text so far is shown, the next call works.
+    """
+    server = standin_with(STORY)
+    kernel = new_kernel()
+    kernel.good(f"%load_ext urisk_nb\n%urisk_start --url {server.url}")
+
+    def streaming(message):
+        return "word word" in str(message["content"].get("data", {}).get("text/plain", ""))
+
+    cell, seconds = kernel.interrupt_when(kernel.start("%%ask\nTell a story."), streaming)
+    print(f"interrupt to prompt: {seconds * 1e3:.0f} ms")
+    assert cell.ename == "KeyboardInterrupt"
+    assert cell.error.count("\n") == 0
+    assert seconds < 0.5
+    assert "word word" in cell.text()
+    eventually(lambda: server.counters()["aborted"] == 1 and server.counters()["in_flight"] == 0)
+    assert kernel.good("%%ask again\nHello?").text()
+    assert kernel.value("again.done_reason") == "stop"
+
+
+def test_a_lost_server_in_the_middle_shows_what_had_come(new_kernel, standin_with):
+    """
+    The connection breaks after some words: an error of two lines, the words shown, nothing asked twice.
+    """
+    server = standin_with({"rules": [{"answer": ["one ", "two ", "three "], "ends": "reset"}]})
+    kernel = new_kernel()
+    kernel.good(f"%load_ext urisk_nb\n%urisk_start --url {server.url}")
+    cell = kernel.run("%%ask\nCount.")
+    assert cell.ename == "StreamInterrupted"
+    assert cell.error.count("\n") == 1
+    assert "one two" in cell.text()
+
+
+def test_model_text_is_never_markup(new_kernel, standin_with):
+    """
+    An answer of script tags, an address or a path is shown as text, nothing is fetched or opened.
+    """
+    server = standin_with({"rules": [{"contains": "evil", "answer": "<script>alert(1)</script> /etc/hostname"}, {"contains": "web", "answer": "http://127.0.0.1:9/x"}]})
+    kernel = new_kernel()
+    kernel.good(f"%load_ext urisk_nb\n%urisk_start --url {server.url}")
+    cell = kernel.good("%%ask\nevil")
+    assert "<script" not in cell.html
+    assert "&lt;script&gt;" in cell.html
+    assert "http://127.0.0.1:9/x" in kernel.good("%%ask\nweb").text()
+
+
+def test_a_model_that_is_not_there_is_named(new_kernel, standin):
+    """
+    `--model nope`: an error of two lines with the models that are there.
+    """
+    kernel = new_kernel()
+    kernel.good("%load_ext urisk_nb")
+    cell = kernel.run(f"%urisk_start --url {standin.url} --model nope")
+    assert cell.status == "error"
+    assert cell.error.count("\n") == 1
+    assert "nope" in cell.error
+    assert "simulated" in cell.error
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-OpenSSH\r\n"])
+def test_something_else_at_the_address_is_said(kernel, answer):
+    """
+    A program that is silent, speaks HTTP or anything else: PortTaken, within seconds.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    kept = []
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            kept.append(connection)
+            if answer:
+                connection.recv(4096)
+                connection.sendall(answer)
+                connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    kernel.good("%urisk_stop")
+    began = time.monotonic()
+    cell = kernel.run(f"%urisk_start --url http://127.0.0.1:{listener.getsockname()[1]}")
+    assert time.monotonic() - began < 4
+    assert (cell.ename, cell.error.count("\n")) == ("PortTaken", 1), cell.error
+    for connection in kept:
+        connection.close()
+    listener.close()
+    thread.join(0.2)

@@ -7,6 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from harness import eventually
 
 SETUP = """
 import pandas as pd
@@ -248,3 +249,40 @@ def test_hostile_evidence_makes_a_table(new_kernel, standin):
     assert "truncated" in kernel.value("table.loc['MSFT', 'flags']")
     assert kernel.value("len(table)") == "2"
     assert "<script" not in kernel.good("table.sort_values('score')").html
+
+
+SEVERE = {"rules": [{"contains": "fined", "answer": {"risk": "legal", "severity": 3}}, {"regex": "Google|no evidence", "answer": {"risk": "none", "severity": 0}}, {"contains": "", "answer": {"risk": "business", "severity": 2}, "first_ms": 20000}]}
+
+
+def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, standin_with):
+    """
+    Stop in the middle of `%%risk`: the prompt at once, the finished row judged, the rest not_run, metrics of all, the server has aborted.
+    """
+    server = standin_with(SEVERE)
+    kernel = new_kernel()
+    kernel.good(f"%load_ext urisk_nb\n{SETUP}\n%urisk_start --url {server.url}")
+
+    def waiting(message):
+        return "1 of 3 rows" in str(message["content"].get("data", {}).get("text/plain", ""))
+
+    started = kernel.start("%%risk --prices prices --evidence news --out table\nGOOG MSFT NFLX")
+    cell, seconds = kernel.interrupt_when(started, waiting)
+    print(f"interrupt to prompt: {seconds * 1e3:.0f} ms")
+    assert cell.ename == "KeyboardInterrupt"
+    assert seconds < 0.6
+    assert kernel.value("table['status'].tolist()") == "['ok', 'not_run', 'not_run']"
+    assert kernel.value("table['vol_ann'].notna().all(), table.loc['GOOG', 'top_risk']") == "True legal"
+    assert "GOOG" in cell.html
+    eventually(lambda: server.counters()["aborted"] >= 1 and server.counters()["in_flight"] == 0)
+
+
+def test_a_dead_server_loses_nothing(new_kernel):
+    """
+    No server and none to start: the metrics are shown and assigned, then the error says how to get one.
+    """
+    kernel = new_kernel({"PATH": "/nowhere", "URISK_DATA": "/nowhere", "OLLAMA_URL": "http://127.0.0.1:9"})
+    kernel.good(f"%load_ext urisk_nb\n{SETUP}")
+    cell = kernel.run("%%risk --prices prices --evidence news --out table\nGOOG MSFT")
+    assert (cell.ename, cell.error.count("\n")) == ("OllamaNotInstalled", 1), cell.error
+    assert kernel.value("table['status'].tolist(), table['var_95'].notna().all()") == "['not_run', 'not_run'] True"
+    assert "SIMULATED" not in cell.text()

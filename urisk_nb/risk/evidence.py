@@ -344,7 +344,7 @@ def _has_verb(text: str) -> bool:
 def _is_verb(word: str) -> bool:
     if word in _AUXILIARY or word in _VERBS or (len(word) > 4 and word.endswith("ed") and word not in _NO_VERBS):
         return True
-    return word.removesuffix("s") in _VERBS or word.removesuffix("es") in _VERBS or (word.endswith("ies") and word[:-3] + "y" in _VERBS)
+    return any(word.removesuffix(ending) in _VERBS for ending in ("s", "es", "d")) or (word.endswith("ies") and word[:-3] + "y" in _VERBS)
 
 
 def choose(
