@@ -243,7 +243,7 @@ def test_long_and_wide_say_the_same():
         ["2024-01-01", "2024-01-02"],
         ["2024-01-01T16:00:00-05:00", "2024-01-02T16:00:00-04:00"],  # over a change of summer time
         [date(2024, 1, 1), date(2024, 1, 2)],
-        [datetime(2024, 1, 1, 23), pd.Timestamp(2024, 1, 2)],
+        [pd.Timestamp(2024, 1, 1, 23).to_pydatetime(), pd.Timestamp(2024, 1, 2)],
         [np.datetime64("2024-01-01"), np.datetime64("2024-01-02")],
         pd.period_range("2024-01-01", periods=2, freq="D"),
         pd.date_range("2024-01-01 20:00", periods=2, tz="America/New_York"),  # UTC would call it the day after
@@ -337,7 +337,7 @@ BAD_PRICES = {
     "NaT in the index": (wide().set_axis(pd.DatetimeIndex([*DAYS[:3], pd.NaT])), "1 row without a date (first: row 4)", "drop them"),
     "a date twice": (dated(["2024-01-02", "2024-01-01", "2024-01-02"]), "2024-01-02 has more than one row (1 repeated", "groupby"),
     "hours": (wide().set_axis(pd.date_range("2024-01-01", periods=4, freq="h")), "2024-01-01 has more than one row (3 rep", "last()"),
-    "naive and aware": (dated([datetime(2024, 1, 1), datetime(2024, 1, 2, tzinfo=UTC)]), "with a time zone", "tz_localize"),
+    "naive and aware": (dated([pd.Timestamp(2024, 1, 1), datetime(2024, 1, 2, tzinfo=UTC)]), "with a time zone", "tz_localize"),
     "naive and aware text": (dated(["2024-01-01", "2024-01-02T00:00Z"]), "with a time zone", "tz_localize"),
     "two zones": (dated([datetime(2024, 1, 1, tzinfo=TOKYO), datetime(2024, 1, 2, tzinfo=NEW_YORK)]), "UTC-5 to UTC+9", "tz_convert"),
     "two zones in text": (dated(["2024-01-01T00:00+09:00", "2024-01-02T00:00-05:00"]), "UTC-5 to UTC+9", "tz_convert"),
@@ -515,7 +515,7 @@ def test_parameters_survive_their_record():
     params = RiskParams.of(
         alpha="0.05, 0.01",
         end=pd.Timestamp("2024-06-30"),
-        as_of=datetime(2024, 7, 1, 12),
+        as_of=pd.Timestamp(2024, 7, 1, 12).to_pydatetime(),
         window="18M",
         benchmark=" SPY ",
         query="  ",

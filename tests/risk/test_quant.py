@@ -291,38 +291,18 @@ def test_unequal_lengths_are_refused():
 # --- the table: calendars, gaps, frequencies ---
 
 
+METHOD_COLUMNS = [
+    *("as_of", "first_obs", "last_obs", "n_obs", "n_missing", "stale_days", "ann_factor", "period"),
+    *("ret_total", "vol_ann", "vol_ewma_ann", "downside_dev_ann", "var_95", "var_95_lo", "var_95_hi", "es_95"),
+    *("max_dd", "max_dd_peak", "max_dd_trough", "cur_dd"),
+    *("beta", "beta_se", "corr_bench", "n_joint"),
+    *("skew", "ex_kurt", "adv_value", "amihud_1e6"),
+]
+
+
 def test_columns_stand_in_the_order_of_the_method():
     """Names and order of the columns are the method's; a list of alphas adds its own."""
-    assert quant_columns(RiskParams(), has_volume=True, has_benchmark=True) == [
-        "as_of",
-        "first_obs",
-        "last_obs",
-        "n_obs",
-        "n_missing",
-        "stale_days",
-        "ann_factor",
-        "period",
-        "ret_total",
-        "vol_ann",
-        "vol_ewma_ann",
-        "downside_dev_ann",
-        "var_95",
-        "var_95_lo",
-        "var_95_hi",
-        "es_95",
-        "max_dd",
-        "max_dd_peak",
-        "max_dd_trough",
-        "cur_dd",
-        "beta",
-        "beta_se",
-        "corr_bench",
-        "n_joint",
-        "skew",
-        "ex_kurt",
-        "adv_value",
-        "amihud_1e6",
-    ]
+    assert quant_columns(RiskParams(), has_volume=True, has_benchmark=True) == METHOD_COLUMNS
     more = quant_columns(RiskParams.of(alpha=[0.05, 0.01, 0.025]), has_volume=False, has_benchmark=False)
     assert [name for name in more if name.startswith("es")] == ["es_95", "es_99", "es_975"]
     assert not {"beta", "adv_value"} & set(more)

@@ -51,9 +51,19 @@ def test_scores_worked_by_hand(ratings, points, name):
 
 @pytest.mark.parametrize(
     ("points", "name"),
-    [(0.0, "Low"), (19.999999, "Low"), (20.0, "Moderate"), (39.999999, "Moderate"), (40.0, "Elevated"), (59.999999, "Elevated"), (60.0, "High"),
-     (79.999999, "High"), (80.0, "Severe"), (100.0, "Severe")],
-)  # fmt: skip
+    [
+        (0.0, "Low"),
+        (19.999999, "Low"),
+        (20.0, "Moderate"),
+        (39.999999, "Moderate"),
+        (40.0, "Elevated"),
+        (59.999999, "Elevated"),
+        (60.0, "High"),
+        (79.999999, "High"),
+        (80.0, "Severe"),
+        (100.0, "Severe"),
+    ],
+)
 def test_levels_include_their_lower_bound(points, name):
     """A level begins exactly at its lower bound."""
     assert level(points) == name

@@ -6,6 +6,7 @@ import json
 import threading
 
 import pytest
+
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running, serve
 
 LIMIT_S = 10
@@ -27,8 +28,13 @@ def head(body, path="/api/chat"):
     return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
 
 
+OPENED = []
+
+
 async def opened(server, data):
+    """A connection that stays open until the test's end, unless the test closes it."""
     reader, writer = await asyncio.open_connection(server.host, server.port)
+    OPENED.append(writer)
     writer.write(data)
     return reader, writer
 
@@ -47,8 +53,19 @@ async def get(server, path):
     return json.loads(data.partition(b"\r\n\r\n")[2])
 
 
+async def closing(coroutine):
+    try:
+        await asyncio.wait_for(coroutine, LIMIT_S)
+    finally:
+        for writer in OPENED:
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        OPENED.clear()
+
+
 def run(coroutine):
-    asyncio.run(asyncio.wait_for(coroutine, LIMIT_S))
+    asyncio.run(closing(coroutine))
 
 
 # ---- clients that leave ------------------------------------------------------------------------------------------
@@ -86,7 +103,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place(gate_brain):
             connections = []
             for text in ("a", "b", "c"):
                 connections.append(await opened(server, head(chat_body(text, stream=False))))
-                await until(lambda n=len(connections): waiting_and_running(server) == n)
+                await until_busy(server, len(connections))
             connections[1][1].close()
             await until(lambda: server.counters["waiting"] == 1)
             brain.gate.set()
@@ -100,9 +117,13 @@ def waiting_and_running(server):
     return server.counters["waiting"] + server.counters["in_flight"]
 
 
+async def until_busy(server, count):
+    await until(lambda: waiting_and_running(server) == count)
+
+
 async def until(condition):
     """Let the loop turn until the condition holds; the test's time limit ends it otherwise."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 -- what is waited for happens in the server, which tells nobody
         await asyncio.sleep(0.001)
 
 
@@ -147,7 +168,7 @@ def test_requests_are_served_in_the_order_of_asking(gate_brain):
             connections = []
             for text in "abcde":
                 connections.append(await opened(server, head(chat_body(text, stream=False))))
-                await until(lambda n=len(connections): waiting_and_running(server) == n)
+                await until_busy(server, len(connections))
             await asyncio.sleep(0.05)  # the wait that must show
             brain.gate.set()
             replies = [(await whole_reply(reader))[1] for reader, _ in connections]
@@ -542,6 +563,19 @@ def test_a_client_that_does_not_read_blocks_only_itself(ask):
             stuck.transport.abort()
             await until(lambda: server.counters["in_flight"] == 0)
             assert server.counters["aborted"] == 1
+
+    run(main())
+
+
+def test_the_end_of_the_server_waits_for_no_client():
+    """Clients that never read, never finish a request or just stay do not hold it up."""
+
+    async def main():
+        scenario = Scenario(rules=(Rule(answer=["x" * 8_000_000]),))
+        async with serve(ScriptedBrain(scenario)) as server:
+            for data in (head(chat_body("big")), head(chat_body("queued")), b"GET", b""):
+                await opened(server, data)
+            await until(lambda: waiting_and_running(server) == 2)
 
     run(main())
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 FILE = Path(__file__).parents[1] / "data" / "ollama_transcripts.jsonl"

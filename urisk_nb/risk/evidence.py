@@ -3,7 +3,7 @@ The user's evidence as sentences: split with offsets, cleaned for the model, cho
 
 A sentence is what the model judges and what the table quotes. What the model reads (``Sentence.text``) is cleaned: hidden characters,
 HTML comments and the marks of chat templates are gone, white space is single. What a reader sees (``Sentence.quote``) is the source,
-character by character.
+character by character. Over 400 lines, a tenth of them words: cleaning, splitting and choosing share the same offsets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["LONGEST", "Passages", "Sentence", "choose", "in_order", "plain", "sp
 
 LONGEST = 600  # characters of a sentence before it is cut at a clause mark
 
-# Written as escapes: soft hyphen, joiners, fillers, bidi controls, zero widths, byte order mark, surrogates, tags, controls that are no white space.
+# Soft hyphen, joiners, fillers, bidi controls, zero widths, byte order mark, surrogates, tags, controls that are no white space.
 _HIDDEN = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     r"\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+"
@@ -37,7 +37,8 @@ _INSTRUCTION = re.compile(
     | \byou\s+(?:must|should|shall|will|have\s+to|need\s+to|are\s+to)\s+(?:now\s+|only\s+|always\s+)?
       (?:answer|respond|reply|output|rate|label|classify|return|say|write|judge|score|ignore)\b
     | \b(?:respond|reply|answer|output)\s+(?:only|always|exactly|solely)\b
-    | ^\W*(?:answer|respond|reply|output|classify|rate|label|mark|score|treat|return|print|write)\b .{0,60}? \b(?:severity|json|none|low|safe)\b
+    | ^\W*(?:answer|respond|reply|output|classify|rate|label|mark|score|treat|return|print|write)\b
+      .{0,60}? \b(?:severity|json|none|low|safe)\b
     | ^\W*(?:system|assistant|user|developer)\s*(?:prompt|message|note|override)?\s*[:>\]]
     | \b(?:new|updated|real|hidden)\s+instructions?\b | \bsystem\s+prompt\b | \bprompt\s+injection\b
     | \b(?:you\s+are|act\s+as|pretend\s+to\s+be)\s+(?:now\s+)?(?:an?\s+)?(?:ai|assistant|chatbot|language\s+model|helpful|unrestricted)\b
@@ -57,28 +58,29 @@ _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 _NOT_LATIN = re.compile(r"[^\W\d_\u0000-\u024f]")
 _ROW = re.compile(r"\||\t\s*\S|\S {3,}\S")
 _NUMBER = re.compile(r"[^\sA-Za-z]*\d[^\s]*|[-\u2013\u2014%$]+")
-# Not a grammar: enough to tell "Apple cuts guidance" from "Risk factors". A form of a word here keeps the line, and when in doubt it is kept.
-_AUXILIARY = frozenset(
-    "is are was were be been being has have had do does did will would can cannot could may might must shall should isn't aren't wasn't "
-    "weren't hasn't haven't hadn't doesn't don't didn't won't wouldn't can't couldn't".split()
-)
-_VERBS = frozenset(
-    "accuse acquire admit agree allege announce appoint approve ask assess award bar beat become begin believe block blame boost borrow bring "
-    "burn buy call cancel cause challenge charge choose cite claim close collapse come complete confirm consider continue crash cut decline "
-    "default defend delay delist deny detain dip disclose dismiss double downgrade drag drop ease eliminate end enter exceed expect exit expand "
-    "expire face fail fall file find fine fire fight freeze get give go grow halt halve hack hike hire hit hold hope hurt idle impose improve "
-    "increase indict jump join keep know lag launch lay lead leave lift lose lower lure make meet merge miss move name near need oust outpace own "
-    "pause pay plan plead plunge post probe prompt pull quit raid raise rally reach rebound recall receive recover refinance refuse reject remain "
-    "remove repay replace report require resign restate resume retire retreat return reveal rise sack said say scrap see seek seize sell send "
-    "settle shed shrink shut sign sink slash slide slip slow slump soar split spin stall start steal step stop strike struggle submit sue suffer "
-    "surge suspend swing take tell threaten tighten top trim triple tumble turn uncover urge violate vote vow want warn weaken weigh win withdraw "
-    "won lost fell rose grew sank took made paid sold bought beat left met broke began went came saw told gave held kept led hid ran shrank stole "
-    "struck shook spent stood sought brought caught found got knew wrote withdrew swung slid sent dealt drew drove flew froze fought".split()
-)
-_NO_VERBS = frozenset(  # what stands in headings: "Unaudited Condensed Consolidated Balance Sheets", "Related Party Transactions"
-    "accumulated adjusted audited combined condensed consolidated deferred detailed diluted fixed limited preferred related selected unaudited "
-    "united unlimited unrelated weighted".split()
-)
+# Not a grammar: enough to tell "Apple cuts guidance" from "Risk factors". Any form of a word here keeps the line; in doubt it is kept.
+_VERB_WORDS = """
+    is are was were be been being has have had do does did will would can cannot could may might must shall should isn't aren't wasn't
+    weren't hasn't haven't hadn't doesn't don't didn't won't wouldn't can't couldn't accuse acquire admit agree allege announce appoint
+    approve ask assess award bar beat become begin believe block blame boost borrow bring burn buy call cancel cause challenge charge
+    choose cite claim close collapse come complete confirm consider continue crash cut decline default defend delay delist deny detain dip
+    disclose dismiss double downgrade drag drop ease eliminate end enter exceed expect exit expand expire face fail fall file find fine
+    fire fight freeze get give go grow halt halve hack hike hire hit hold hope hurt idle impose improve increase indict jump join keep
+    know lag launch lay lead leave lift lose lower lure make meet merge miss move name near need oust outpace own pause pay plan plead
+    plunge post probe prompt pull quit raid raise rally reach rebound recall receive recover refinance refuse reject remain remove repay
+    replace report require resign restate resume retire retreat return reveal rise sack said say scrap see seek seize sell send settle
+    shed shrink shut sign sink slash slide slip slow slump soar split spin stall start steal step stop strike struggle submit sue suffer
+    surge suspend swing take tell threaten tighten top trim triple tumble turn uncover urge violate vote vow want warn weaken weigh win
+    withdraw won lost fell rose grew sank took made paid sold bought left met broke began went came saw told gave held kept led hid ran
+    shrank stole struck shook spent stood sought brought caught found got knew wrote withdrew swung slid sent dealt drew drove flew froze
+    fought
+"""
+# What ends in -ed in headings: "Unaudited Condensed Consolidated Balance Sheets", "Related Party Transactions".
+_NO_VERB_WORDS = """
+    Unaudited Condensed Consolidated Balance Sheets Related Party Transactions accumulated adjusted audited combined condensed
+    consolidated deferred detailed diluted fixed limited preferred related selected unaudited united unlimited unrelated weighted
+"""
+_VERBS, _NO_VERBS = frozenset(_VERB_WORDS.split()), frozenset(_NO_VERB_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +251,7 @@ def _joined(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[tuple[int, int]]:
-    import sentencex  # noqa: PLC0415  # a compiled library that only a run with evidence needs
+    import sentencex  # a compiled library that only a run with evidence needs
 
     for start, end in _passages(text):
         pieces: list[tuple[int, int]] = []
@@ -342,7 +344,7 @@ def _has_verb(text: str) -> bool:
 
 
 def _is_verb(word: str) -> bool:
-    if word in _AUXILIARY or word in _VERBS or (len(word) > 4 and word.endswith("ed") and word not in _NO_VERBS):
+    if word in _VERBS or (len(word) > 4 and word.endswith("ed") and word not in _NO_VERBS):
         return True
     return any(word.removesuffix(ending) in _VERBS for ending in ("s", "es", "d")) or (word.endswith("ies") and word[:-3] + "y" in _VERBS)
 
@@ -387,14 +389,14 @@ def choose(
 
 
 def _tokens(texts: Sequence[str]) -> list[list[str]]:
-    import bm25s  # noqa: PLC0415  # 0.3 s that only a run with very much evidence pays
+    import bm25s  # 0.3 s that only a run with very much evidence pays
 
     tokens: list[list[str]] = bm25s.tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
     return tokens
 
 
 def _bm25(corpus: Sequence[Sequence[str]], texts: Sequence[str]) -> list[float]:
-    import bm25s  # noqa: PLC0415  # as above
+    import bm25s  # as above
 
     known = set(chain.from_iterable(corpus))
     wanted = sorted(set(chain.from_iterable(_tokens(texts))) & known) if texts else []

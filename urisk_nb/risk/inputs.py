@@ -1,8 +1,8 @@
 """
 What the user gives: parameters, tickers, prices, evidence; each is read once into a frozen record, or refused with a way out.
 
-The module is long because every shape that people hand over (cell text, dicts, Series, wide and long frames, strings for dates) is
-read here and nowhere else: the rest of the package sees only the records. Rules: docs/metrics.md, "Inputs".
+The module is over 400 lines because every shape that people hand over (cell text, dicts, Series, wide and long frames, text for dates)
+is read here and nowhere else: the rest of the package sees only the records. Rules: docs/metrics.md, "Inputs".
 
 Three rules run through it. Nothing is guessed: a number is no date, words are no weight, "01/02/2018" is no ISO date.
 What makes one company unusable is kept for its row (`Prices.faults`); what makes the whole input doubtful raises before anything runs.
@@ -50,11 +50,11 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:& ]{0,29}")
-# A line of a terminal that carries spaces: "AAPL US Equity" is one name.
-TERMINAL = re.compile(r".+ (?:EQUITY|INDEX|CURNCY|COMDTY)", re.IGNORECASE)
 # BRK.B, BRK-B and BRK/B are three spellings of one share class.
 SHARE_CLASS = re.compile(r"(.+)[.\-/]([A-Z])")
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# A line of a terminal that carries spaces: "AAPL US Equity" is one name.
+TERMINAL = re.compile(rf".+ (?:EQUITY|INDEX|CURNCY|COMDTY)(?:={NUMBER})?", re.IGNORECASE)
 WEIGHT = re.compile(NUMBER)
 # What may follow "=" inside a name: EURUSD=X, ES=F, US10YT=RR. Anything longer was meant as a weight.
 NAME_TAIL = re.compile(r"[A-Za-z0-9]{1,3}")
@@ -412,8 +412,7 @@ def _line_entries(where: str, line: str) -> Iterator[tuple[str, object, object]]
         raise InputError(f"{where}: {_show(seen)} looks like a weight with a decimal comma.", fix=f"write {seen.replace(',', '.')}")
     text = re.sub(rf"\s*=\s*(?={NUMBER}(?:[\s,]|$))", "=", text)  # "NVDA = 0.4" is one entry
     for piece in text.split(","):
-        name, _ = _split_weight(piece.strip(), where)
-        for token in [piece.strip()] if TERMINAL.fullmatch(name) else piece.split():
+        for token in [piece.strip()] if TERMINAL.fullmatch(piece.strip()) else piece.split():
             yield where, *_split_weight(token, where)
 
 
@@ -779,7 +778,7 @@ def _pivot(dates: pd.DatetimeIndex, codes: npt.NDArray[np.intp], columns: list[s
     index = dates.unique().sort_values()
     table = np.full((len(index), len(columns)), np.nan)
     table[index.get_indexer(dates), codes] = values
-    return pd.DataFrame(table, index=index, columns=pd.Index(columns, dtype=object))
+    return pd.DataFrame(table, index=index, columns=columns)
 
 
 def _long_flags(dates: pd.DatetimeIndex, codes: npt.NDArray[np.intp]) -> tuple[str, ...]:

@@ -46,17 +46,14 @@ class Reading:
 
     Attributes
     ----------
-    documents
-        Its own and the shared ones, in order.
     chosen
-        The sentences that are asked.
+        The sentences that are asked, in the order of date, source and text of their documents.
     sentences, skipped
         How many sentences the documents have, and how many headings, table rows and lines without words were left out.
     flags
         ``truncated`` (more sentences than are asked), ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
     """
 
-    documents: tuple[Document, ...]
     chosen: tuple[Sentence, ...]
     sentences: int
     skipped: int
@@ -197,14 +194,17 @@ def prepare(
         Whatever of the whole run cannot be used; the fault of one ticker is its row's status.
     """
     check_examples(examples, taxonomy)
+    plan_holdings = scaled(holdings) if params.normalise else tuple(holdings)
     as_of = params.as_of if prices is None else as_of_date(prices, params).date()
     return Plan(
-        holdings=scaled(holdings) if params.normalise else tuple(holdings),
+        holdings=plan_holdings,
         params=params,
         taxonomy=taxonomy,
         examples=tuple(examples),
         quant={} if prices is None else quant_rows(prices, holdings, params, benchmark),
-        readings={} if documents is None else _readings(holdings, documents, params, taxonomy, examples, as_of),
+        readings={}
+        if documents is None
+        else _readings(plan_holdings, documents, params, taxonomy=taxonomy, examples=examples, as_of=as_of),
         has_prices=prices is not None,
         has_volume=prices is not None and prices.volume is not None,
         has_benchmark=params.benchmark is not None or benchmark is not None,
@@ -218,39 +218,30 @@ def _readings(
     holdings: Sequence[Holding],
     documents: Sequence[Document],
     params: RiskParams,
+    *,
     taxonomy: Taxonomy,
     examples: Sequence[Example],
     as_of: date | None,
 ) -> dict[str, Reading]:
     passages: dict[Document, Passages] = {}  # a shared document is split once, not once a ticker
-    words = [example.text for example in examples]
-    return {holding.symbol: _reading(holding, documents, params, taxonomy, words, passages, as_of) for holding in holdings}
+    readings = {}
+    for holding in holdings:
+        own, flags = documents_for(documents, holding, params, as_of=as_of)
+        for document in own:
+            if document not in passages:
+                passages[document] = split(document)
+        sentences = [sentence for document in in_order(own) for sentence in passages[document].sentences]
+        chosen = choose(sentences, params.query, taxonomy, params.max_sentences, words=[example.text for example in examples])
+        readings[holding.symbol] = _reading([passages[document] for document in own], chosen, flags)
+    return readings
 
 
-def _reading(
-    holding: Holding,
-    documents: Sequence[Document],
-    params: RiskParams,
-    taxonomy: Taxonomy,
-    words: Sequence[str],
-    passages: dict[Document, Passages],
-    as_of: date | None,
-) -> Reading:
-    own, flags = documents_for(documents, holding, params, as_of=as_of)
-    own = in_order(own)
-    for document in own:
-        if document not in passages:
-            passages[document] = split(document)
-    sentences = [sentence for document in own for sentence in passages[document].sentences]
-    chosen = choose(sentences, params.query, taxonomy, params.max_sentences, words=words)
-    found = {flag for document in own for flag in passages[document].flags}
-    truncated = {"truncated"} if len(chosen) < len(sentences) else set()
+def _reading(passages: Sequence[Passages], chosen: tuple[Sentence, ...], flags: Sequence[str]) -> Reading:
+    count = sum(len(one.sentences) for one in passages)
+    found = {flag for one in passages for flag in one.flags}
+    truncated = {"truncated"} if len(chosen) < count else set()
     return Reading(
-        documents=own,
-        chosen=chosen,
-        sentences=len(sentences),
-        skipped=sum(passages[document].skipped for document in own),
-        flags=tuple(sorted({*flags, *found, *truncated})),
+        chosen=chosen, sentences=count, skipped=sum(one.skipped for one in passages), flags=tuple(sorted({*flags, *found, *truncated}))
     )
 
 

@@ -192,9 +192,12 @@ def answer(risk: str, severity: int) -> str:
 
 def rules(taxonomy: Taxonomy, query: str | None = None) -> str:
     """The system message: the task, the categories, the anchors and the reader's question."""
-    lines = [
+    task = (
         "You are a financial risk analyst. Judge the sentence about a company: which risk it shows and how severe. "
-        "Severity 0 means that it reduces the risk. Answer as compact JSON.",
+        "Severity 0 means that it reduces the risk. Answer as compact JSON."
+    )
+    lines = [
+        task,
         "Risk categories:",
         *(f"{category.ident}: {plain(category.definition)}" for category in taxonomy.categories),
         "Severity: " + ", ".join(f"{number} {anchor}" for number, anchor in SEVERITIES.items()) + ".",

@@ -95,7 +95,7 @@ def score(ratings: Mapping[str, int | None], taxonomy: Taxonomy = DEFAULT, *, ju
         if judged:
             return Score(score=0.0, level=Level.LOW, coverage=coverage, top_risk=None, flags=("no_risk_found",))
         return Score(score=None, level=Level.NR, coverage=coverage, top_risk=None)
-    # Rounded, since float noise must not decide a level: 100 * (1 - 0.4) is 60.0 exactly only after rounding. In taxonomy order: no noise by order.
+    # Rounded, since float noise must not decide a level; multiplied in taxonomy order, so that no order adds any.
     points = round(100 * (1 - math.prod(1 - WEIGHTS[severity] for severity in rated.values())), 6)
     return Score(score=points, level=level(points), coverage=coverage, top_risk=max(rated, key=lambda ident: rated[ident]))
 
@@ -136,7 +136,8 @@ def settle(first: Label, second: Label | None) -> tuple[Label, tuple[str, ...]]:
     What counts after the second look: the risk of the first, the lower severity of both.
 
     A second look that names another risk does not move the sentence to another category: its severity is read as that of the first
-    risk. Flags ``unstable`` where the severities differ by two or more, ``second_look_failed`` where there is no second answer (the first stands).
+    risk; `none` counts as 0. Flags ``unstable`` where the severities differ by two or more, ``second_look_failed`` where there is no
+    second answer: then the first stands.
     """
     if second is None:
         return first, ("second_look_failed",)

@@ -101,9 +101,9 @@ class RiskTable(pd.DataFrame):
         whole = self.columns.is_unique and {"status", "run_id", "score"} <= set(self.columns)
         view = self.compact() if whole else pd.DataFrame(self)
         texts = {number: [_cell(name, value, width) for value in view.iloc[:, number]] for number, name in enumerate(view.columns)}
-        out = pd.DataFrame(texts, index=view.index.map(_label))
-        out.columns = view.columns.map(_label)
-        return out.rename_axis(index=view.index.name)
+        out = pd.DataFrame(texts, index=pd.Index([_label(label) for label in view.index], name=view.index.name))
+        out.columns = pd.Index([_label(label) for label in view.columns])
+        return out
 
     def _notes(self, view: pd.DataFrame) -> list[str]:
         flags = {flag for cell in self["flags"].dropna() for flag in str(cell).split(";")} if "flags" in self.columns else set()
@@ -118,9 +118,9 @@ class RiskTable(pd.DataFrame):
         body = view.to_string(max_rows=pd.get_option("display.max_rows"), line_width=pd.get_option("display.width"), max_colwidth=None)
         return "\n".join([body, "", f"[{len(self)} rows x {len(self.columns)} columns]", *self._notes(view)])
 
-    def _repr_html_(self) -> str | None:  # type: ignore[override]  # the stubs leave out that it may be None
+    def _repr_html_(self) -> str | None:
         if isinstance(self.index, pd.MultiIndex) or isinstance(self.columns, pd.MultiIndex):
-            return super()._repr_html_()  # type: ignore[operator,no-any-return]  # as above
+            return pd.DataFrame(self).to_html(max_rows=pd.get_option("display.max_rows"))
         view = self._view(width=160)
         # tex2jax_ignore: a "$" in a quote is money, not mathematics.
         with pd.option_context("display.max_colwidth", None):
@@ -139,7 +139,7 @@ def _label(label: object) -> object:
     return shown(label) if isinstance(label, str) else label
 
 
-def _cell(name: object, value: object, width: int) -> str:
+def _cell(name: object, value: Any, width: int) -> str:
     if isinstance(value, str):
         return shown(value, width)
     if pd.api.types.is_scalar(value) and pd.isna(value):
@@ -182,7 +182,7 @@ def assemble(
     RiskTable
         One row a holding, in the order given, index ``ticker``. Without evidence the model's columns are NA and say nothing.
     """
-    rows = [_row(plan, symbol, judgements.get(symbol), run_id, model, flags) for symbol in plan.symbols]
+    rows = [_row(plan, symbol, judgements.get(symbol), run_id=run_id, model=model, flags=flags) for symbol in plan.symbols]
     columns = _columns(plan)
     index = pd.Index(plan.symbols, name="ticker", dtype=_TEXT)
     table = RiskTable({name: _series(name, [row.get(name) for row in rows], index) for name in columns}, index=index)
@@ -222,7 +222,7 @@ def _texts(values: Iterable[str | None], index: pd.Index[Any] | None = None) -> 
     return pd.Series(safe, index=index, dtype=_TEXT)
 
 
-def _row(plan: Plan, symbol: str, judgement: Judgement | None, run_id: str, model: str | None, flags: Sequence[str]) -> dict[str, Any]:
+def _row(plan: Plan, symbol: str, judgement: Judgement | None, *, run_id: str, model: str | None, flags: Sequence[str]) -> dict[str, Any]:
     holding = next(holding for holding in plan.holdings if holding.symbol == symbol)
     values: dict[str, Any] = {"run_id": run_id, "level": Level.NR.value, "weight": holding.weight}
     statuses, found = ["ok"], set(holding.flags)

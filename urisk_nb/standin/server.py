@@ -72,12 +72,11 @@ async def serve(brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: 
     face = Face(brain, loopback=_is_loopback(host), queue=queue)
     tasks: set[asyncio.Task[None]] = set()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 -- asyncio runs the callback in a task
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio 3.11 logs a traceback for each of its own that is cancelled.
+        task = asyncio.ensure_future(face.connection(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        await face.connection(reader, writer)
 
     listener = await asyncio.start_server(connected, host, port, backlog=1024)
     try:

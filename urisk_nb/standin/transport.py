@@ -9,7 +9,6 @@ first object), and must see a client leave while it is computing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -276,12 +275,12 @@ async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamW
     try:
         while await _serve_one(incoming, writer, handler):
             pass
+        writer.close()
+        await writer.wait_closed()
     except (ConnectionError, TimeoutError):
         pass  # the client is gone; there is nobody to tell
     finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            await writer.wait_closed()
+        writer.transport.abort()  # without effect after a regular end; else what is unsent would keep the socket open
 
 
 async def _serve_one(incoming: Incoming, writer: asyncio.StreamWriter, handler: Handler) -> bool:
@@ -294,21 +293,19 @@ async def _serve_one(incoming: Incoming, writer: asyncio.StreamWriter, handler: 
     if request is None:
         return False
     reply = Reply(writer, request)
-    if not await _while_there(incoming, handler(request, reply)):
-        return False
+    await _while_there(incoming, handler(request, reply))
     return reply.keep
 
 
-async def _while_there(incoming: Incoming, work: Awaitable[None]) -> bool:
-    """Run the work unless the client leaves first; tell whether it was finished."""
+async def _while_there(incoming: Incoming, work: Awaitable[None]) -> None:
+    """Run the work; a ConnectionError if the client leaves before it is finished."""
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(incoming.gone())
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            return False
+            raise ConnectionAbortedError("the client left")
         await task
-        return True
     finally:
         for each in (task, watch):
             each.cancel()

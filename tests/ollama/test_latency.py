@@ -1,0 +1,100 @@
+"""Phases of a call: they add up to the server's own total, unknown is NaN, and percentiles are the nearest rank."""
+
+import math
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from urisk_nb.ollama.latency import Calls, CallTiming, timing_of
+from urisk_nb.ollama.wire import Final
+
+NS = st.integers(0, 10**12)
+
+
+@given(queue=NS, load=NS, prompt=NS, generation=NS)
+def test_phases_add_up_to_the_servers_total(queue, load, prompt, generation):
+    """Queue, load, prompt and generation are all there is, whatever the counters are."""
+    final = Final(total_ns=queue + load + prompt + generation + 1, load_ns=load, prompt_ns=prompt, generation_ns=generation)
+    timing = timing_of(final, first_token_s=1.0, total_s=2.0)
+    parts = timing.queue_s + timing.load_s + timing.prompt_s + timing.generation_s
+    assert parts == pytest.approx(timing.server_total_s)
+    assert timing.queue_s == pytest.approx((queue + 1) / 1e9)
+
+
+def test_counters_that_exceed_the_total_give_no_negative_queue():
+    """The server rounds its parts; a queue below zero would be nonsense in a chart."""
+    assert timing_of(Final(total_ns=10, load_ns=8, prompt_ns=8), first_token_s=0, total_s=0).queue_s == 0
+
+
+def test_a_server_without_counters_gives_nan_not_zero():
+    """Unknown is not instantaneous; our own clock still counts."""
+    timing = timing_of(Final(tokens=5), first_token_s=0.25, total_s=0.5, wait_s=0.125, attempts=2)
+    unknown = (timing.queue_s, timing.load_s, timing.prompt_s, timing.generation_s, timing.server_total_s, timing.tokens_per_s)
+    assert all(math.isnan(value) for value in unknown)
+    assert (timing.first_token_s, timing.total_s, timing.wait_s, timing.tokens, timing.attempts) == (0.25, 0.5, 0.125, 5, 2)
+
+
+def test_an_omitted_phase_of_a_server_with_counters_is_zero():
+    """The server leaves out what is zero, so next to a total it means none."""
+    timing = timing_of(Final(total_ns=3_000_000_000, generation_ns=2_000_000_000, tokens=8), first_token_s=0, total_s=0)
+    assert (timing.load_s, timing.prompt_s, timing.queue_s) == (0, 0, 1)
+    assert timing.tokens_per_s == 4
+
+
+def test_tokens_per_second_needs_both():
+    """No tokens, or no time, is no rate."""
+    assert math.isnan(timing_of(Final(total_ns=1, generation_ns=1), first_token_s=0, total_s=0).tokens_per_s)
+    assert math.isnan(timing_of(Final(total_ns=1, tokens=3), first_token_s=0, total_s=0).tokens_per_s)
+
+
+def timing(total_s, generation_s=math.nan):
+    names = ("queue_s", "load_s", "prompt_s", "server_total_s", "first_token_s")
+    return CallTiming(**dict.fromkeys(names, 0.0), total_s=total_s, generation_s=generation_s, tokens=1)
+
+
+def test_the_last_two_hundred_are_kept_in_order():
+    """The ring forgets the oldest."""
+    calls = Calls()
+    for number in range(250):
+        calls.append(timing(float(number)))
+    assert len(calls) == 200
+    assert [kept.total_s for kept in calls] == list(range(50, 250))
+
+
+@given(values=st.lists(st.floats(0, 1e6), min_size=1, max_size=60), share=st.floats(0, 100))
+def test_percentiles_are_the_nearest_rank(values, share):
+    """One of the values, the smallest that so many do not exceed: numpy's inverted CDF."""
+    calls = Calls()
+    for value in values:
+        calls.append(timing(value))
+    assert calls.percentile("total_s", share) == pytest.approx(np.percentile(values, share, method="inverted_cdf"))
+
+
+def test_unknown_figures_do_not_count():
+    """NaN is left out of a percentile; nothing at all is NaN."""
+    calls = Calls()
+    assert math.isnan(calls.percentile("total_s", 50))
+    for value in (math.nan, 3.0, math.nan):
+        calls.append(timing(1.0, generation_s=value))
+    assert calls.percentile("generation_s", 95) == 3.0
+    assert calls.percentile("tokens_per_s", 50) == pytest.approx(1 / 3)
+
+
+def test_reading_while_calls_are_added_is_safe():
+    """A dashboard reads in its thread while the loop appends."""
+    calls, stop = Calls(), threading.Event()
+
+    def add():
+        while not stop.is_set():
+            calls.append(timing(1.0))
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    try:
+        for _ in range(500):
+            assert calls.percentile("total_s", 50) in (1.0,) or len(calls) == 0 or math.isnan(calls.percentile("total_s", 50))
+    finally:
+        stop.set()
+        thread.join()
