@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 from harness import Kernel, StandIn, children, eventually
@@ -79,3 +80,12 @@ def new_kernel():
     yield start
     for machine in started:
         machine.stop()
+
+
+@pytest.fixture(scope="session")
+def demo_model():
+    """The real demo model, fetched once for the session into a folder that outlives it."""
+    from urisk_nb.standin import weights
+
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "urisk-nb-tests"
+    return weights.fetch(Path(os.environ.get("URISK_TEST_WEIGHTS", default)))

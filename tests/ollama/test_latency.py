@@ -3,7 +3,6 @@
 import math
 import threading
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,13 +62,14 @@ def test_the_last_two_hundred_are_kept_in_order():
     assert [kept.total_s for kept in calls] == list(range(50, 250))
 
 
-@given(values=st.lists(st.floats(0, 1e6), min_size=1, max_size=60), share=st.floats(0, 100))
+@given(values=st.lists(st.floats(0, 1e6), min_size=1, max_size=200), share=st.sampled_from([0, 50, 90, 95, 99, 100]))
 def test_percentiles_are_the_nearest_rank(values, share):
-    """One of the values, the smallest that so many do not exceed: numpy's inverted CDF."""
+    """One of the values: the smallest that at least so many of the calls do not exceed."""
     calls = Calls()
     for value in values:
         calls.append(timing(value))
-    assert calls.percentile("total_s", share) == pytest.approx(np.percentile(values, share, method="inverted_cdf"))
+    enough = [value for value in values if 100 * sum(other <= value for other in values) >= share * len(values)]
+    assert calls.percentile("total_s", share) == min(enough)
 
 
 def test_unknown_figures_do_not_count():
@@ -93,8 +93,8 @@ def test_reading_while_calls_are_added_is_safe():
     thread = threading.Thread(target=add)
     thread.start()
     try:
-        for _ in range(500):
-            assert calls.percentile("total_s", 50) in (1.0,) or len(calls) == 0 or math.isnan(calls.percentile("total_s", 50))
+        seen = {calls.percentile("total_s", 50) for _ in range(500)}
     finally:
         stop.set()
         thread.join()
+    assert {value for value in seen if not math.isnan(value)} == {1.0}

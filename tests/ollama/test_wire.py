@@ -288,3 +288,67 @@ def test_recorded_answers_are_read_with_all_their_counters():
         assert (final.total_ns, final.tokens, final.prompt_tokens) == tuple(int(counted[key]) for key in ("total_duration", "eval_count", "prompt_eval_count"))
         seen += 1
     assert seen > 15
+
+
+@pytest.mark.xfail(strict=True, raises=ProtocolError, reason="Lines.end takes `...}` for a whole object and says 'not JSON'")
+def test_half_an_object_that_ends_in_a_brace_is_nothing_too():
+    """
+    Cut behind an inner object, the rest is still half an object.
+    """
+    lines = wire.Lines()
+    assert [*lines.feed(b'{"a":1}\n{"message":{"content":"x"}'), *lines.end()] == [{"a": 1}]
+
+
+def test_an_object_is_there_as_soon_as_its_line_ends():
+    """
+    Nothing waits for the next line: a token is shown when it has come.
+    """
+    lines = wire.Lines()
+    assert list(lines.feed(b'{"a":1}\n{"b"')) == [{"a": 1}]
+    assert list(lines.feed(b":2}\r\n\n \n")) == [{"b": 2}]
+    assert list(lines.end()) == []
+
+
+def test_two_questions_share_the_bytes_before_their_last_message():
+    """
+    The server's prefix cache works by equal beginnings.
+    """
+    system = {"role": "system", "content": "s" * 50}
+    payloads = [json.dumps({"messages": [system, {"role": "user", "content": text}]}).encode() for text in ("alpha", "beta")]
+    one, other = (wire.payload_body(payload, **COMMON) for payload in payloads)
+    assert one.partition(b"alpha")[0] == other.partition(b"beta")[0]
+
+
+def test_only_true_is_done():
+    """
+    `done: false` in a whole reply, or no `done` at all, is no end; reasoning is never part of the text.
+    """
+    assert wire.piece_of({"message": {"content": "x"}}) == wire.Piece(text="x")
+    assert wire.piece_of({"message": {"content": "x"}, "done": "true"}) == wire.Piece(text="x")
+    assert wire.piece_of({"message": {"content": "", "thinking": "hm"}, "done": False}) == wire.Piece(text="", thinking="hm")
+
+
+def test_progress_without_counts_is_zero():
+    """
+    `completed` is left out while it is zero; an error line is what it means.
+    """
+    line = {"status": "pulling 1a2b", "digest": "sha256:1a2b", "total": 5}
+    assert wire.progress_of(line) == wire.PullProgress(status="pulling 1a2b", digest="sha256:1a2b", total=5)
+    with pytest.raises(errors.ModelNotFound):
+        wire.progress_of({"error": "pull model manifest: file does not exist"})
+
+
+def test_recorded_lists_of_models():
+    """
+    What a real server has and holds, by name, size and window.
+    """
+    recorded = {record["name"]: "".join(record["chunks"]) for record in TRANSCRIPTS}
+    models = [wire.model_of(entry) for entry in json.loads(recorded["tags"])["models"]]
+    assert [(model.name, model.size_bytes, model.remote) for model in models[:2]] == [
+        ("smol-n:latest", 98362616, False),
+        ("smol:latest", 98362745, False),
+    ]
+    resident = wire.resident_of(json.loads(recorded["ps_loaded"])["models"][0])
+    assert (resident.name, resident.size_bytes, resident.gpu_bytes, resident.num_ctx) == ("smol:latest", 209505483, 0, 4096)
+    assert wire.match_model("SMOL", models) is models[1]
+    assert wire.match_model("smo", models) is None

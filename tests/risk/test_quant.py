@@ -5,8 +5,10 @@ The metrics against what they must be: by hand, published figures, independent l
 from __future__ import annotations
 
 import math
+import re
 from datetime import date
 from itertools import pairwise
+from pathlib import Path
 
 import empyrical
 import hypothesis.strategies as st
@@ -653,3 +655,22 @@ def test_two_columns_for_one_symbol_are_refused():
     """BRK-B and BRK/B are one share class: which of them BRK.B means is the user's to say."""
     with pytest.raises(InputError, match=r"'BRK-B', 'BRK/B'"):
         rows_with(walk(50, ["BRK-B", "BRK/B"]), "BRK.B")
+
+
+def test_the_page_names_every_column_and_flag():
+    """What the table shows, docs/metrics.md explains: each column and each flag of these two modules."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs/metrics.md").read_text(encoding="utf-8")
+    source = "".join((root / "urisk_nb/risk" / name).read_text(encoding="utf-8") for name in ("inputs.py", "quant.py"))
+    flags = {
+        *re.findall(r'flags\.add\("(\w+)"', source),
+        "flat",
+        "flat_benchmark",
+        "no_volume",
+        "short_volume",
+        "unsorted",
+        "duplicate",
+        "no_weight",
+    }
+    elsewhere = {"undated", "future_evidence"}  # of the evidence, explained with it
+    assert [name for name in [*METHOD_COLUMNS, *sorted(flags - elsewhere)] if f"`{name}`" not in page] == []

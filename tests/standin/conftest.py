@@ -57,7 +57,7 @@ def parse(data):
 def raw(url, data, *, until=None):
     """Send bytes; receive until the server closes, or until a mark was seen."""
     host, _, port = url.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=45) as connection:
         connection.sendall(data)
         got = b""
         while part := connection.recv(65536):

@@ -263,18 +263,22 @@ def _stream(manager: LLMManager, prompt: str, system: str | None) -> Answer:
             _brief(exc, "the answer was stopped; the server has stopped too.")
         raise
     answer = stream.answer
-    notes = [text for text in _manager_notes(manager) if manager.is_simulated]
-    board.finish(
-        "\n\n".join([*notes, str(answer)]) if notes and not board.grows else str(answer),
-        answer_markup(str(answer), _answer_facts(answer), notes),
-    )
+    facts = _answer_facts(answer, manager)
+    board.finish(f"{answer}\n\n{facts}", answer_markup(str(answer), facts))
     return answer
 
 
-def _answer_facts(answer: Answer) -> str:
+def _answer_facts(answer: Answer, manager: LLMManager) -> str:
     timing = answer.timing
+    who = (
+        "SIMULATED, no model was asked"
+        if answer.simulated
+        else f"{answer.model}, a small demo model"
+        if manager.is_demo_model
+        else answer.model
+    )
     cut = " · cut at the limit" if answer.done_reason == "length" else ""
-    return f"{answer.model} · {timing.tokens} tokens · {timing.total_s:.1f} s{cut}"
+    return f"{who} · {timing.tokens} tokens · {timing.total_s:.1f} s{cut}"
 
 
 # Risk ----------------------------------------------------------------------------------------------------------------------

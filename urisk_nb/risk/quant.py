@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -384,7 +384,8 @@ def skewness(returns: Values) -> float:
     size = len(deviations)
     if size < 3:
         return NAN
-    biased = np.mean(deviations**3) / np.mean(deviations**2) ** 1.5
+    squares = deviations * deviations  # products: a general power costs twenty times as much
+    biased = np.mean(squares * deviations) / np.mean(squares) ** 1.5
     return _finite(math.sqrt(size * (size - 1)) / (size - 2) * biased)
 
 
@@ -406,7 +407,8 @@ def excess_kurtosis(returns: Values) -> float:
     size = len(deviations)
     if size < 4:
         return NAN
-    biased = np.mean(deviations**4) / np.mean(deviations**2) ** 2 - 3
+    squares = deviations * deviations
+    biased = np.mean(squares * squares) / np.mean(squares) ** 2 - 3
     return _finite((size - 1) / ((size - 2) * (size - 3)) * ((size + 1) * biased + 6))
 
 
@@ -612,18 +614,44 @@ def quant_rows(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Market:
-    """The prices of the period as arrays, rows by columns."""
+class _Calendar:
+    """
+    The rows that an asset (or a pair) has, and what follows from their dates alone; shared by all that have the same rows.
 
-    index: pd.DatetimeIndex
+    Attributes
+    ----------
+    keep, at
+        Which changes are of one period, and the rows that these end on.
+    spacing, factor, period
+        Median step in days; periods in a year, NaN if the spacing is none that is known; the name of the period.
+    gap
+        Some step is longer than one period.
+    """
+
+    rows: IntArray
+    keep: BoolArray
+    at: IntArray
+    spacing: int
+    factor: float
+    period: str
+    gap: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Market:
+    """The prices of the period as arrays, rows by columns, and the calendars that have been met in them."""
+
+    dates: list[pd.Timestamp]
     days: IntArray
     columns: list[str]
     position: dict[str, int]
     close: FloatArray
+    present: BoolArray
     volume: FloatArray | None
     is_returns: bool
     as_of: pd.Timestamp
     faults: Mapping[str, Mapping[pd.Timestamp, str]]
+    calendars: dict[bytes, _Calendar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -632,18 +660,14 @@ class _Asset:
     One column on its own calendar.
 
     `path` is what total return and drawdown are read from: the prices, or the wealth of 1 before the first return.
-    `returns` are the one-period ones; `at` are the rows that they end on.
+    `returns` are the one-period ones.
     """
 
     column: str
-    rows: npt.NDArray[np.intp]
+    calendar: _Calendar
     path: FloatArray
     returns: FloatArray
-    at: npt.NDArray[np.intp]
-    spacing: int
-    factor: float
-    period: str | None
-    gap: bool
+    factor: float = NAN
     status: str = "ok"
     message: str | None = None
 
@@ -653,6 +677,7 @@ class _Reference:
     """The benchmark on the rows of the market: prices (or returns), NaN where there is none."""
 
     values: FloatArray
+    present: BoolArray
     count: int
 
 
@@ -674,13 +699,15 @@ def _market(prices: Prices, params: RiskParams) -> _Market:
         raise InputError(f"there is no price {since}; {_extent(prices)}.", fix=fix)
     period = index[begin:stop]
     columns = [str(name) for name in prices.close.columns]
+    # column by column in memory, since each asset is read by itself
+    close = np.asfortranarray(prices.close.to_numpy(dtype=np.float64)[begin:stop])
     return _Market(
-        index=period,
+        dates=list(period),
         days=period.to_numpy().astype("datetime64[D]").astype(np.int64),
         columns=columns,
         position={name: number for number, name in enumerate(columns)},
-        # column by column in memory, since each asset is read by itself
-        close=np.asfortranarray(prices.close.to_numpy(dtype=np.float64)[begin:stop]),
+        close=close,
+        present=~np.isnan(close),
         volume=None if prices.volume is None else prices.volume.to_numpy(dtype=np.float64)[begin:stop],
         is_returns=prices.is_returns,
         as_of=as_of,
@@ -704,18 +731,20 @@ def _not_numbers(cells: Mapping[pd.Timestamp, str]) -> str:
     return f"{counted(len(cells), 'value')} that cannot be read as a number (first: {day.date()}, {cells[day]})"
 
 
+def _in_period(market: _Market, cells: Mapping[pd.Timestamp, str]) -> dict[pd.Timestamp, str]:
+    return {day: seen for day, seen in cells.items() if market.dates[0] <= day <= market.dates[-1]}
+
+
 def _bad_cells(market: _Market, column: str, values: FloatArray, what: str) -> str | None:
     """What makes the whole column unusable, with count and first date; None if nothing does."""
-    begin, end = market.index[0], market.index[-1]
-    text = {day: seen for day, seen in market.faults.get(column, {}).items() if begin <= day <= end}
-    if text:
+    if text := _in_period(market, market.faults.get(column, {})):
         return f"{what} has {_not_numbers(text)}."
     least, noun = (-1.0, "return") if market.is_returns else (0.0, "price")
     for bad, kind in ((values <= least, f"{{}} <= {least:g}"), (np.isinf(values), "infinite {}")):
         if bad.any():
             row, count = int(np.argmax(bad)), int(np.count_nonzero(bad))
             seen = f"{count} {kind.format(noun if count == 1 else noun + 's')}"
-            return f"{what} has {seen} (first: {market.index[row].date()}, {values[row]})."
+            return f"{what} has {seen} (first: {market.dates[row].date()}, {values[row]})."
     return None
 
 
@@ -729,18 +758,24 @@ def _changes(values: FloatArray, *, is_returns: bool) -> FloatArray:
     return values if is_returns else values[1:] / values[:-1] - 1
 
 
-def _median_step(days: IntArray) -> int:
-    """The lower median of the spacing in days: always one that occurs, so that the bands of `_frequency` need no fractions."""
+def _calendar(market: _Market, present: BoolArray) -> _Calendar:
+    key = present.tobytes()
+    if key not in market.calendars:
+        market.calendars[key] = _new_calendar(market, np.flatnonzero(present))
+    return market.calendars[key]
+
+
+def _new_calendar(market: _Market, rows: IntArray) -> _Calendar:
+    days = market.days[rows]
     steps = np.diff(days)
-    if not len(steps):
-        return 0
-    middle = (len(steps) - 1) // 2
-    return int(np.partition(steps, middle)[middle])
-
-
-def _one_period(days: IntArray, spacing: int, *, is_returns: bool) -> BoolArray:
-    """Which changes are of one period. A return that was given as such is taken at its word, whatever stands before it."""
-    return np.ones(len(days), dtype=bool) if is_returns else np.diff(days) <= GAP * spacing
+    # the lower median is a step that occurs, so that the bands of `_frequency` need no fractions
+    spacing = int(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else 0
+    short = steps <= GAP * spacing
+    factor, period = _frequency(days, spacing)
+    # A return that was given as such is taken at its word, whatever stands before it.
+    keep = np.ones(len(rows), dtype=bool) if market.is_returns else short
+    at = rows if market.is_returns else rows[1:][short]
+    return _Calendar(rows=rows, keep=keep, at=at, spacing=spacing, factor=factor, period=period, gap=not short.all())
 
 
 def _frequency(days: IntArray, spacing: int) -> tuple[float, str]:
@@ -757,54 +792,25 @@ def _frequency(days: IntArray, spacing: int) -> tuple[float, str]:
 
 
 def _asset(market: _Market, column: str, params: RiskParams) -> _Asset:
-    values = market.close[:, market.position[column]]
-    rows = np.flatnonzero(~np.isnan(values))
-    days, what = market.days[rows], f"column {column!r}"
+    place = market.position[column]
+    values, calendar, what = market.close[:, place], _calendar(market, market.present[:, place]), f"column {column!r}"
+    bare = _Asset(column=column, calendar=calendar, path=np.empty(0), returns=np.empty(0))
     if wrong := _bad_cells(market, column, values, what):
-        return _unusable(column, rows, days, "bad_data", wrong)
-    if len(rows) < 2:
+        return replace(bare, status="bad_data", message=wrong)
+    if len(calendar.rows) < 2:
         kind = "return" if market.is_returns else "price"
-        return _unusable(column, rows, days, "no_data", f"{what} has {len(rows) or 'no'} {kind} in the period; two are needed.")
-    spacing = _median_step(days)
-    factor, period = _frequency(days, spacing)
-    if params.periods_per_year is None and math.isnan(factor):
-        extent = f"{market.index[rows[0]].date()} and {market.index[rows[-1]].date()}"
-        wrong = f"{what} has a median spacing of {spacing} days between {extent}, neither days, weeks nor months: give periods_per_year."
-        return _unusable(column, rows, days, "bad_data", wrong)
-    changes, path = _changes(values[rows], is_returns=market.is_returns), _path(values[rows], is_returns=market.is_returns)
+        message = f"{what} has {len(calendar.rows) or 'no'} {kind} in the period; two are needed."
+        return replace(bare, status="no_data", message=message)
+    factor = params.periods_per_year or calendar.factor
+    first, last = (market.dates[calendar.rows[end]].date() for end in (0, -1))
+    if math.isnan(factor):
+        seen = f"a median spacing of {calendar.spacing} days between {first} and {last}, neither days, weeks nor months"
+        return replace(bare, status="bad_data", message=f"{what} has {seen}: give periods_per_year.")
+    changes = _changes(values[calendar.rows], is_returns=market.is_returns)
+    path = _path(values[calendar.rows], is_returns=market.is_returns)
     if not (np.all(np.abs(changes) < HUGE) and np.all(path < HUGE * path[0])):
-        return _unusable(
-            column, rows, days, "bad_data", f"{what} jumps by a factor of {HUGE:g} or more up to {market.index[rows[-1]].date()}."
-        )
-    keep = _one_period(days, spacing, is_returns=market.is_returns)
-    return _Asset(
-        column=column,
-        rows=rows,
-        path=path,
-        returns=changes[keep],
-        at=rows[len(rows) - len(changes) :][keep],
-        spacing=spacing,
-        factor=params.periods_per_year or factor,
-        period=period,
-        gap=bool(np.any(np.diff(days) > GAP * spacing)),
-    )
-
-
-def _unusable(column: str, rows: npt.NDArray[np.intp], days: IntArray, status: str, message: str) -> _Asset:
-    none = np.empty(0)
-    return _Asset(
-        column=column,
-        rows=rows,
-        path=none,
-        returns=none,
-        at=rows[:0],
-        spacing=_median_step(days),
-        factor=NAN,
-        period=None,
-        gap=False,
-        status=status,
-        message=message,
-    )
+        return replace(bare, status="bad_data", message=f"{what} jumps by a factor of {HUGE:g} or more between {first} and {last}.")
+    return replace(bare, path=path, returns=changes[calendar.keep], factor=factor)
 
 
 # --- the benchmark ----------------------------------------------------------------------------------------------------------------
@@ -826,12 +832,13 @@ def _reference(market: _Market, assets: Mapping[str, _Asset], params: RiskParams
 def _usable_reference(market: _Market, column: str, values: FloatArray, what: str) -> _Reference:
     if wrong := _bad_cells(market, column, values, what):
         raise InputError(wrong, fix="correct these rows, or choose another benchmark")
-    count = int(np.count_nonzero(~np.isnan(values)))
+    present = ~np.isnan(values)
+    count = int(np.count_nonzero(present))
     if count < 2:
         raise InputError(
             f"{what} has {counted(count, 'value')} on the dates of the prices in the period.", fix="choose a benchmark of the same dates"
         )
-    return _Reference(values=values, count=count if market.is_returns else count - 1)
+    return _Reference(values=values, present=present, count=count if market.is_returns else count - 1)
 
 
 def _column_reference(market: _Market, name: str) -> _Reference:
@@ -847,10 +854,9 @@ def _given_reference(market: _Market, series: pd.Series[Any]) -> _Reference:
     if not isinstance(series, pd.Series):
         raise InputError(f"the benchmark is a {type(series).__name__}, not a Series.", fix="a Series of prices, indexed by date")
     read = read_prices(series.rename("given").to_frame(), returns=market.is_returns)
-    values = read.close["given"].reindex(market.index).to_numpy(dtype=np.float64)
+    values = read.close["given"].reindex(market.dates).to_numpy(dtype=np.float64)
     # its own unreadable cells, not those of a column of the same name
-    own = {day: seen for day, seen in read.faults.get("given", {}).items() if market.index[0] <= day <= market.index[-1]}
-    if own:
+    if own := _in_period(market, read.faults.get("given", {})):
         seen = f"the benchmark has {_not_numbers(own)}."
         raise InputError(seen, fix="pd.to_numeric(benchmark)")
     return _usable_reference(market, "", values, "the benchmark")
@@ -867,8 +873,8 @@ def _equal_reference(market: _Market, assets: Mapping[str, _Asset]) -> _Referenc
     names = sorted(name for name, one in assets.items() if one.status == "ok")
     if not names:
         return None
-    values = market.close[:, [market.position[name] for name in names]]
-    rows = np.flatnonzero(~np.isnan(values).any(axis=1))
+    places = [market.position[name] for name in names]
+    values, rows = market.close[:, places], np.flatnonzero(market.present[:, places].all(axis=1))
     path = np.full(len(values), NAN)
     if market.is_returns:
         path[rows] = values[rows].mean(axis=1)
@@ -876,15 +882,16 @@ def _equal_reference(market: _Market, assets: Mapping[str, _Asset]) -> _Referenc
         changes = values[rows[1:]] / values[rows[:-1]] - 1
         path[rows] = np.concatenate(([1.0], np.cumprod(1 + changes.mean(axis=1))))
     count = max(len(assets[name].returns) for name in names)
-    return _Reference(values=path, count=count)
+    return _Reference(values=path, present=~np.isnan(path), count=count)
 
 
 def _joint(market: _Market, own: _Asset, reference: _Reference) -> Beta:
     """Returns are made after the intersection: on the joint calendar, with its own spacing."""
-    values = market.close[:, market.position[own.column]]
-    rows = np.flatnonzero(~np.isnan(values) & ~np.isnan(reference.values))
-    keep = _one_period(market.days[rows], _median_step(market.days[rows]), is_returns=market.is_returns)
-    mine, theirs = (_changes(side[rows], is_returns=market.is_returns)[keep] for side in (values, reference.values))
+    place = market.position[own.column]
+    calendar = _calendar(market, market.present[:, place] & reference.present)
+    mine, theirs = (
+        _changes(side[calendar.rows], is_returns=market.is_returns)[calendar.keep] for side in (market.close[:, place], reference.values)
+    )
     return beta(mine, theirs)
 
 
@@ -915,27 +922,28 @@ def _quant_row(market: _Market, holding: Holding, own: _Asset | None, reference:
 def _blank(market: _Market, params: RiskParams) -> dict[str, Any]:
     values: dict[str, Any] = dict.fromkeys(quant_columns(params, has_volume=True, has_benchmark=True), NAN)
     dates = dict.fromkeys(("first_obs", "last_obs", "max_dd_peak", "max_dd_trough"), pd.NaT)
-    return values | dates | {"as_of": market.as_of, "n_obs": 0, "n_missing": len(market.index), "period": None}
+    return values | dates | {"as_of": market.as_of, "n_obs": 0, "n_missing": len(market.dates), "period": None}
 
 
 def _data_values(market: _Market, own: _Asset, flags: set[str]) -> dict[str, Any]:
-    count = len(own.rows)
-    values: dict[str, Any] = {"n_obs": count, "n_missing": len(market.index) - count}
+    calendar, count = own.calendar, len(own.calendar.rows)
+    values: dict[str, Any] = {"n_obs": count, "n_missing": len(market.dates) - count}
     if not count:
         return values
-    first, last = market.index[own.rows[0]], market.index[own.rows[-1]]
+    first, last = market.dates[calendar.rows[0]], market.dates[calendar.rows[-1]]
     stale = (market.as_of - last).days
-    if own.gap:
+    if calendar.gap:
         flags.add("gap")
-    if own.spacing and stale > GAP * own.spacing:
+    if calendar.spacing and stale > GAP * calendar.spacing:
         flags.add("stale")
-    return values | {"first_obs": first, "last_obs": last, "stale_days": stale, "ann_factor": own.factor, "period": own.period}
+    period = calendar.period if own.status == "ok" else None
+    return values | {"first_obs": first, "last_obs": last, "stale_days": stale, "ann_factor": own.factor, "period": period}
 
 
 def _path_values(market: _Market, own: _Asset, flags: set[str]) -> dict[str, Any]:
-    fall = drawdown(own.path)
-    before = len(own.path) - len(own.rows)  # in returns mode the path starts one step earlier, which has no date of its own
-    peak, trough = (pd.NaT if at is None else market.index[own.rows[max(at - before, 0)]] for at in (fall.peak, fall.trough))
+    fall, rows = drawdown(own.path), own.calendar.rows
+    before = len(own.path) - len(rows)  # in returns mode the path starts one step earlier, which has no date of its own
+    peak, trough = (pd.NaT if at is None else market.dates[rows[max(at - before, 0)]] for at in (fall.peak, fall.trough))
     if fall.peak is None:
         flags.add("no_drawdown")
     names = dict(zip(DRAWDOWN_COLUMNS, (fall.depth, peak, trough, fall.current), strict=True))
@@ -948,7 +956,7 @@ def _spread_values(own: _Asset, flags: set[str]) -> dict[str, Any]:
         return {}
     if own.returns.max() == own.returns.min():
         flags.add("flat")
-    decay = DECAY_MONTHLY if own.spacing >= 27 else DECAY
+    decay = DECAY_MONTHLY if own.calendar.spacing >= 27 else DECAY
     return {
         "vol_ann": volatility(own.returns, own.factor),
         "vol_ewma_ann": ewma_volatility(own.returns, own.factor, decay=decay),
@@ -989,13 +997,14 @@ def _volume_values(market: _Market, own: _Asset, flags: set[str]) -> dict[str, A
     if market.is_returns:
         flags.add("no_price_level")  # traded value needs prices
         return {}
-    prices, volume = market.close[:, market.position[own.column]], market.volume[:, market.position[own.column]]
+    place, calendar = market.position[own.column], own.calendar
+    prices, volume = market.close[:, place], market.volume[:, place]
     wrong = (volume < 0) | np.isinf(volume)
-    if wrong[own.rows].any():
+    if wrong[calendar.rows].any():
         flags.add("bad_volume")
     volume = np.where(wrong, NAN, volume)
-    liquidity = amihud(own.returns, prices[own.at], volume[own.at])
-    days = int(np.count_nonzero(~np.isnan(volume[own.rows])))
+    liquidity = amihud(own.returns, prices[calendar.at], volume[calendar.at])
+    days = int(np.count_nonzero(~np.isnan(volume[calendar.rows])))
     if days < ADV_DAYS or math.isnan(liquidity):
         flags.add("short_volume" if days else "no_volume")
-    return {"adv_value": average_daily_value(prices[own.rows], volume[own.rows]), "amihud_1e6": liquidity}
+    return {"adv_value": average_daily_value(prices[calendar.rows], volume[calendar.rows]), "amihud_1e6": liquidity}

@@ -13,7 +13,8 @@ import contextlib
 import importlib.util
 import os
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,15 @@ class LlamaBrain:
         return (self._model,)
 
     async def load(self, model: Model, num_ctx: int) -> int:
-        self._server = await asyncio.to_thread(self._started, num_ctx)
+        self._server = await _in_thread(lambda: self._started(num_ctx))
         return model.size_bytes + self._cache_bytes * num_ctx * self.slots
 
     async def unload(self, model: Model) -> None:  # noqa: ARG002 -- there is only the one
         """Stops llama.cpp's server; takes some 0.1 s."""
-        await asyncio.to_thread(self._stop)
+        await _in_thread(self._stop)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._stop)
+        await _in_thread(self._stop)
 
     def _stop(self) -> None:
         self._server = None  # its destructor stops the threads and frees the memory
@@ -121,6 +122,15 @@ class LlamaBrain:
             raise Refused(500, f"an error was encountered while running the model: {exc}") from exc
         if not reader.ended:
             raise Refused(500, "an error was encountered while running the model: unexpected EOF")
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    """Run blocking work beside the loop, in a thread that ends with it: asyncio's own pool would keep one for good."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="urisk-llamacpp")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+    finally:
+        pool.shutdown(wait=False)
 
 
 # ---- what it is ----------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ async def events(address: str, path: str, payload: Mapping[str, Any]) -> AsyncGe
         async with contextlib.aclosing(_body(Incoming(reader))) as blocks, contextlib.aclosing(_events(blocks)) as found:
             async for event in found:
                 yield event
-    except (ConnectionError, BadRequest, ValueError) as exc:
+    except (ConnectionError, BadRequest, ValueError, IndexError) as exc:  # the last two: no HTTP, no JSON
         raise UpstreamLost(f"{address} ended in the middle of an answer: {exc}") from exc
     finally:
         writer.transport.abort()

@@ -1,0 +1,39 @@
+"""The example notebooks run from top to bottom, and what they show is what is stored in them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from harness import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_as_stored(path, standin):
+    """
+    nbval on the scripted brain: no cell fails, and each output that does not depend on a model is the stored one.
+    """
+    env = {**os.environ, "OLLAMA_URL": standin.url, "URISK_STATIC": "1"}
+    words = ["-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=60", "-p", "no:cacheprovider", "-W", "default"]
+    done = subprocess.run(
+        [sys.executable, *words, "--nbval-sanitize-with", str(ROOT / "notebooks/nbval.cfg"), str(path)], capture_output=True, text=True, env=env, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_outputs_say_who_answered(path):
+    """
+    What a model said is stored with the note that belongs to it, and no stored output is an error.
+    """
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert outputs
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    judged = [str(output["data"]) for output in outputs if "judged by" in str(output.get("data", ""))]
+    assert judged
+    assert all("demo model" in text or "SIMULATED" in text for text in judged)
