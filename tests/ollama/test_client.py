@@ -7,6 +7,7 @@ import time
 
 import httpx
 import pytest
+
 from urisk_nb import errors
 from urisk_nb.ollama import wire
 from urisk_nb.ollama.client import FAULTS, Client
@@ -75,7 +76,7 @@ async def said(client, text="hi"):
 
 
 async def until(condition):
-    while not condition():
+    while not condition():  # noqa: ASYNC110  the server's counters have no event
         await asyncio.sleep(0.001)
 
 
@@ -486,7 +487,7 @@ def test_models_and_what_is_loaded():
             await client.load(wire.load_body(model="a", keep_alive="20m", num_ctx=2048))
             assert [(resident.name, resident.num_ctx) for resident in await client.residents()] == [("a:latest", 2048)]
             await client.load(wire.load_body(model="a", keep_alive=0, num_ctx=2048))
-            while await client.residents():
+            while await client.residents():  # noqa: ASYNC110  the server tells nobody when a model is gone
                 await asyncio.sleep(0.001)
 
     run(main())

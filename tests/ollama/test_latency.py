@@ -6,6 +6,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from urisk_nb.ollama.latency import Calls, CallTiming, timing_of
 from urisk_nb.ollama.wire import Final
 

@@ -32,7 +32,10 @@ def test_a_payload_keeps_the_order_of_its_schema():
     """
     Nothing of a question's payload is sorted or lost; only the common fields and num_ctx are added.
     """
-    payload = b'{"format":{"type":"object","properties":{"zeta":{},"alpha":{}}},"messages":[{"role":"user","content":"caf\xc3\xa9 \\ud83d"}],"options":{"temperature":0}}'
+    payload = (
+        b'{"format":{"type":"object","properties":{"zeta":{},"alpha":{}}},'
+        b'"messages":[{"role":"user","content":"caf\xc3\xa9 \\ud83d"}],"options":{"temperature":0}}'
+    )
     body = wire.payload_body(payload, **COMMON)
     content = json.loads(body)
     assert list(content["format"]["properties"]) == ["zeta", "alpha"]
@@ -87,9 +90,13 @@ def test_an_endless_line_is_given_up(monkeypatch):
     """
     monkeypatch.setattr(wire, "MOST_LINE_BYTES", 1000)
     lines = wire.Lines()
-    with pytest.raises(ProtocolError, match="longer than"):
+
+    def feed():
         for _ in range(100):
             list(lines.feed(b"x" * 100))
+
+    with pytest.raises(ProtocolError, match="longer than"):
+        feed()
 
 
 def test_an_eight_megabyte_line_is_read():
@@ -173,7 +180,6 @@ def test_every_recorded_refusal_of_a_real_server_has_its_meaning(name, status, b
     assert not error.facts["said"].startswith("{")  # the runner's JSON in a string is taken apart
 
 
-
 def test_no_recorded_refusal_is_left_out():
     """
     The table of meanings has each recorded refusal, and no other.
@@ -228,7 +234,7 @@ def test_every_known_text_has_its_meaning(status, text, kind):
     """
     Texts of other versions and situations, each with the error that it means.
     """
-    body = text if text.startswith("<") or not text or status in (404, 405) and "page" in text else json.dumps({"error": text})
+    body = text if text.startswith("<") or not text or (status in (404, 405) and "page" in text) else json.dumps({"error": text})
     assert type(wire.error_of(status, body)) is kind
 
 
@@ -241,7 +247,9 @@ def test_no_rule_is_dead():
     assert used == set(range(len(wire.ERRORS)))
 
 
-@pytest.mark.parametrize("body", ['{"error":', "\x00", '{"error":{"error":{}}}', '{"error":3}', "[" * 50_000, '{"error":"{\\"error\\":3}"}'])
+@pytest.mark.parametrize(
+    "body", ['{"error":', "\x00", '{"error":{"error":{}}}', '{"error":3}', "[" * 50_000, '{"error":"{\\"error\\":3}"}']
+)
 def test_any_body_is_an_error_and_never_a_crash(body):
     """
     Broken JSON, other types, nests.
@@ -251,7 +259,15 @@ def test_any_body_is_an_error_and_never_a_crash(body):
 
 @pytest.mark.parametrize(
     ("name", "cloud"),
-    [("gpt-oss:120b-cloud", True), ("kimi:cloud", True), ("KIMI:CLOUD", True), ("llama3.1", False), ("cloud", False), ("me/cloud:7b", False), ("x:7b-CLOUD", True)],
+    [
+        ("gpt-oss:120b-cloud", True),
+        ("kimi:cloud", True),
+        ("KIMI:CLOUD", True),
+        ("llama3.1", False),
+        ("cloud", False),
+        ("me/cloud:7b", False),
+        ("x:7b-CLOUD", True),
+    ],
 )
 def test_cloud_names(name, cloud):
     """
@@ -262,7 +278,13 @@ def test_cloud_names(name, cloud):
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
-    [("llama3.1", "llama3.1:latest", True), ("Llama3.1", "llama3.1:LATEST", True), ("a:7b", "a", False), ("me/a", "me/a:latest", True), ("h:80/a", "h:80/a:latest", True)],
+    [
+        ("llama3.1", "llama3.1:latest", True),
+        ("Llama3.1", "llama3.1:LATEST", True),
+        ("a:7b", "a", False),
+        ("me/a", "me/a:latest", True),
+        ("h:80/a", "h:80/a:latest", True),
+    ],
 )
 def test_names_of_one_model(one, other, same):
     """
@@ -285,7 +307,9 @@ def test_recorded_answers_are_read_with_all_their_counters():
         final = pieces[-1]
         assert isinstance(final, wire.Final)
         counted = dict(re.findall(r'"(total_duration|eval_count|prompt_eval_count)":(\d+)', chunks.decode()))
-        assert (final.total_ns, final.tokens, final.prompt_tokens) == tuple(int(counted[key]) for key in ("total_duration", "eval_count", "prompt_eval_count"))
+        assert (final.total_ns, final.tokens, final.prompt_tokens) == tuple(
+            int(counted[key]) for key in ("total_duration", "eval_count", "prompt_eval_count")
+        )
         seen += 1
     assert seen > 15
 

@@ -405,6 +405,14 @@ def test_a_short_joint_history_is_said():
     assert ("short_joint" in row.flags, math.isnan(row.values["beta"])) == (True, True)
 
 
+@pytest.mark.parametrize(("rows", "flagged"), [(51, False), (50, True)])
+def test_half_of_the_longer_history_is_enough(rows, flagged):
+    """50 joint returns beside the benchmark's 100 are half and pass; 49 do not. Returns are compared with returns."""
+    frame = walk(101, ["AAA", "BBB"])
+    frame.iloc[:-rows, 0] = np.nan
+    assert ("short_joint" in rows_with(frame, "AAA", benchmark="BBB")["AAA"].flags) is flagged
+
+
 def test_equal_is_the_mean_of_the_tables_own_assets():
     """The equal benchmark is the mean return of the assets that are in the table, and of no other column."""
     frame = walk(300, ["AAA", "BBB", "CCC"])
@@ -523,12 +531,18 @@ def test_every_nan_has_a_reason(values, freq, benchmark):
         assert row.status == "ok" or row.message
 
 
-def test_the_order_of_columns_and_rows_changes_nothing():
-    """Shuffled columns give the same table to the last bit; shuffled rows too, with the flag."""
-    frame = walk(300)
-    rows = rows_with(frame, "AAA BBB CCC", benchmark="equal")
-    assert str(rows_with(frame[["CCC", "AAA", "BBB"]], "AAA BBB CCC", benchmark="equal")) == str(rows)
-    shuffled = rows_with(frame.sample(frac=1, random_state=1), "AAA BBB CCC", benchmark="equal")
+def test_the_order_of_columns_tickers_and_rows_changes_nothing():
+    """Shuffled columns or tickers give the same rows to the last bit; shuffled dates too, with the flag."""
+    names = [letter * 3 for letter in "ABCDEFGHI"]
+    frame = walk(300, names)
+    rows = rows_with(frame, names, benchmark="equal")
+    assert str(rows_with(frame[names[::-1]], names, benchmark="equal")) == str(rows)
+    # changes of prices near 1 add up exactly in any order; returns of any size do not, unless the order is fixed
+    moves = np.log(frame / 50) / 100
+    forwards, backwards = (rows_with(moves, order, benchmark="equal", returns=True) for order in (names, names[::-1]))
+    assert list(backwards) == names[::-1]
+    assert {name: str(backwards[name]) for name in names} == {name: str(forwards[name]) for name in names}
+    shuffled = rows_with(frame.sample(frac=1, random_state=1), names, benchmark="equal")
     assert {name: str(row.values) for name, row in shuffled.items()} == {name: str(row.values) for name, row in rows.items()}
     assert all(row.flags == ("unsorted",) for row in shuffled.values())
 

@@ -9,7 +9,7 @@ import pytest
 
 from urisk_nb.standin import Ask, Finish, Model, Piece, Refused, running
 from urisk_nb.standin.asks import options
-from urisk_nb.standin.llamacpp import LlamaBrain, chat_payload, raw_payload
+from urisk_nb.standin.llamacpp import LlamaBrain, chat_payload, cores, raw_payload
 from urisk_nb.standin.upstream import UpstreamLost, UpstreamRefused, events
 from urisk_nb.standin.weights import GGUF
 
@@ -61,6 +61,17 @@ def test_think_reaches_the_template():
     assert chat_payload(question(think=False))["chat_template_kwargs"] == {"enable_thinking": False}
     assert chat_payload(question(think="low"))["chat_template_kwargs"] == {"enable_thinking": True}
     assert "chat_template_kwargs" not in chat_payload(question())
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("max 100000", None), ("", None)]
+)
+def test_threads_are_the_cores_that_we_may_use(tmp_path, text, limit):
+    """A container's share counts, not the host's cores; without one the affinity does."""
+    quota = tmp_path / "cpu.max"
+    quota.write_text(text)
+    everything = cores(tmp_path / "missing")
+    assert cores(quota) == min(everything, limit or everything)
 
 
 # ---- what comes back, from a server that we script ---------------------------------------------------------------
@@ -200,7 +211,7 @@ def test_a_stream_without_an_end_is_an_error():
 
 @pytest.fixture(scope="module")
 def real(demo_model):
-    with running(LlamaBrain(demo_model)) as server:
+    with running(LlamaBrain(demo_model, threads=1)) as server:  # the cores may be busy with other tests
         yield server
 
 
@@ -324,7 +335,7 @@ def test_a_file_with_a_good_head_and_bad_contents_is_told_at_the_load(demo_model
     data[at : at + 17] = b"llama.block_xxxxx"
     path = tmp_path / "broken.gguf"
     path.write_bytes(data)
-    with running(LlamaBrain(path)) as server:
+    with running(LlamaBrain(path, threads=1)) as server:
         got = ask(server.url, "POST", "/api/chat", {**chat("x"), "model": "broken"})
         assert got.status == 500
         assert "broken.gguf" in got.json["error"]
@@ -339,7 +350,7 @@ def test_the_process_with_the_real_model(demo_model):
     import sys
     import urllib.request
 
-    command = [sys.executable, "-m", "urisk_nb.standin", "--brain", "llamacpp", "--gguf", str(demo_model)]
+    command = [sys.executable, "-m", "urisk_nb.standin", "--brain", "llamacpp", "--threads", "1", "--gguf", str(demo_model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         line = json.loads(process.stdout.readline())
         assert (line["brain"], line["model"]) == ("llamacpp", "smollm2-135m:latest")

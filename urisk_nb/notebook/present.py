@@ -44,6 +44,7 @@ HEADINGS = {
     "es_95": "ES 95",
     "max_dd": "max drawdown",
     "top_risk": "top risk",
+    "top_quote": "worst sentence",
 }
 MUTED = "color:var(--jp-ui-font-color2,#616161)"
 CELL = "text-align:left;vertical-align:top;padding:.35em .7em;border-bottom:1px solid var(--jp-border-color2,#d0d0d0)"
@@ -177,7 +178,13 @@ def status_bundle(rows: Mapping[str, Any], title: str) -> tuple[str, str]:
 
 
 def table_html(table: RiskTable) -> str:
-    """The risk table and, under it, the judged sentences; all text escaped, legible in light and dark themes."""
+    """
+    The risk table and, under it, the judged sentences; all text escaped, legible in light and dark themes.
+
+    Columns of the user's own choice are shown as they are chosen.
+    """
+    if not table.columns.is_unique or not {"status", "run_id", "score"} <= set(table.columns):
+        return str(table._repr_html_())
     columns = _shown_columns(table)
     head = "".join(
         f'<th scope="col" style="{NUMBER if name in (*PERCENT, "score") else CELL}">{escaped(HEADINGS.get(name, name))}</th>'
@@ -248,16 +255,20 @@ def _sentence_rows(table: RiskTable) -> list[dict[str, str]]:
     """The sentences of the tickers shown, in table order, the worst first; each value as text."""
     import pandas as pd
 
-    report = table.report
-    if report is None or not len(report.findings):
+    findings = table.report.findings
+    if not len(findings):
         return []
-    frame = report.findings[report.findings["ticker"].isin(set(table.index))]
+    frame = findings[findings["ticker"].isin(set(table.index))]
     order = {ticker: place for place, ticker in enumerate(table.index)}
     frame = frame.assign(_place=frame["ticker"].map(order), _severity=pd.to_numeric(frame["severity"]).fillna(-1).astype(float))
     frame = frame.sort_values(["_place", "_severity"], ascending=[True, False], kind="stable")
-    return [
-        {name: _plain(row[name]) for name in ("ticker", "risk", "severity", "quote", "source", "date")} for row in frame.to_dict("records")
-    ]
+    return [_sentence_row(row) for row in frame.to_dict("records")]
+
+
+def _sentence_row(row: Mapping[Any, Any]) -> dict[str, str]:
+    texts = {name: _plain(row[name]) for name in ("ticker", "risk", "severity", "quote", "source", "date")}
+    # Where no risk was seen a severity says nothing.
+    return texts | {"severity": "–"} if texts["risk"] == "none" else texts
 
 
 def _is_nan(value: Any) -> bool:
@@ -278,8 +289,7 @@ def _messages_html(table: RiskTable) -> str:
 
 def _messages(table: RiskTable) -> list[str]:
     """What the table has to say of single rows, such as which price is bad."""
-    report = table.report
-    messages: Mapping[str, str] = report.meta.get("messages", {}) if report is not None else {}
+    messages: Mapping[str, str] = table.report.meta.get("messages", {})
     return [f"{ticker}: {text}" for ticker, text in messages.items() if ticker in table.index][:20]
 
 
@@ -294,12 +304,10 @@ def _notes_markup(notes: Sequence[str]) -> str:
 
 
 def _caption(table: RiskTable) -> str:
-    report = table.report
-    if report is None:
-        return ""
-    served = report.meta.get("served_by") or {}
+    meta = table.report.meta
+    served = meta.get("served_by") or {}
     by = f"judged by {served['model']} ({served['engine']}, {served['server']})" if served else "no model asked"
-    return f"run {report.meta.get('run_id', '')} · {by}"
+    return f"run {meta.get('run_id', '')} · {by}"
 
 
 def _shortened(text: str, most: int) -> str:

@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--gguf", type=Path, default=os.environ.get("URISK_GGUF"), help="the model of the llamacpp brain")
     made.add_argument("--slots", type=int, default=None, help="answers at a time (default 1)")
     made.add_argument("--num-ctx", type=int, default=None, help="context window where a request names none (default 4096)")
+    made.add_argument("--threads", type=int, default=None, help="threads of the llamacpp brain (default: the cores it may use)")
     made.add_argument("--scenario", type=Path, default=None, help="JSON file with the scripted brain's models and rules")
     made.add_argument("--ready-file", type=Path, default=None, help="the line of stdout is written here, too")
     return made
@@ -54,7 +55,7 @@ def brain_of(args: argparse.Namespace) -> Brain:
     if args.gguf is None:
         raise CannotStart("the llamacpp brain needs a model: --gguf PATH, or URISK_GGUF")
     try:
-        return llamacpp.LlamaBrain(Path(args.gguf), slots=args.slots or 1, num_ctx=args.num_ctx or 4096)
+        return llamacpp.LlamaBrain(Path(args.gguf), slots=args.slots or 1, num_ctx=args.num_ctx or 4096, threads=args.threads)
     except llamacpp.ModelUnusable as exc:
         raise CannotStart(str(exc)) from exc
 

@@ -44,6 +44,9 @@ class LlamaBrain:
         Answers at a time. Each has a context window of its own, so memory grows with it.
     num_ctx
         Context window of one slot, tokens, where a request names none.
+    threads
+        Threads that compute. None: the cores that this process may use. They wait for each other actively, so on a machine whose cores
+        are busy with something else fewer are many times faster.
 
     Raises
     ------
@@ -53,11 +56,12 @@ class LlamaBrain:
 
     engine = "llamacpp"
 
-    def __init__(self, path: Path, *, slots: int = 1, num_ctx: int = 4096) -> None:
+    def __init__(self, path: Path, *, slots: int = 1, num_ctx: int = 4096, threads: int | None = None) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
             raise ModelUnusable('the package xllamacpp is not installed: pip install "urisk-nb[embedded]"')
         self.slots = slots
         self.default_num_ctx = num_ctx
+        self._threads = threads or cores()
         self._path = path
         self._model, self._cache_bytes = _described(path)
         self._server: Any = None
@@ -86,7 +90,7 @@ class LlamaBrain:
         params.model.path = str(self._path)
         params.n_ctx = num_ctx * self.slots
         params.n_parallel = self.slots
-        params.cpuparams.n_threads = os.cpu_count() or 1
+        params.cpuparams.n_threads = self._threads
         params.cache_ram_mib = _CACHE_RAM_MIB
         params.hostnames = ["127.0.0.1"]  # never beyond this machine, whatever the package's default becomes
         params.ui = False
@@ -122,6 +126,18 @@ class LlamaBrain:
             raise Refused(500, f"an error was encountered while running the model: {exc}") from exc
         if not reader.ended:
             raise Refused(500, "an error was encountered while running the model: unexpected EOF")
+
+
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and a container's share where there is one, rounded up.
+
+    More threads than that would wait for each other most of the time: a pod with two cores on a host with sixty-four would stand still.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        share, period = quota.read_text(encoding="ascii").split()
+        count = min(count, max(1, -(-int(share) // int(period))))  # "max" is no number: no limit
+    return count
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:

@@ -157,7 +157,9 @@ def _download(work: Path, tell: Callable[[int], None]) -> Path:
     temporary = work / "tmp"
     temporary.mkdir()
     with (work / "pip.log").open("w+b") as log:
-        code = _run([*command, *quiet], log, {**os.environ, "TMPDIR": str(temporary)}, lambda: tell(_grown(work)))
+        code = _run(
+            [*command, *quiet], log, {**os.environ, **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(temporary))}, lambda: tell(_grown(work))
+        )
         log.seek(0)
         said = log.read().decode("utf-8", "replace")
     got = work / "dest" / WHEEL

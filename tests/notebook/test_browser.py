@@ -1,0 +1,95 @@
+"""The quickstart in a real JupyterLab in Chromium: opened, run from top to bottom, and looked at by a program."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from harness import ROOT, eventually
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+
+
+def answers(url):
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as reply:
+        return reply.status == 200
+    return False
+
+
+@pytest.fixture
+def jupyter(tmp_path, standin):
+    """A JupyterLab of its own, whose kernels find the scripted brain."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shutil.copy(ROOT / "notebooks/01_quickstart.ipynb", tmp_path)
+    env = {**os.environ, "OLLAMA_URL": standin.url, "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings")}
+    words = ["-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={tmp_path}"]
+    with (tmp_path / "jupyter.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, env=env, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        eventually(lambda: answers(f"{url}/api"), 60, "JupyterLab")
+        yield url
+    finally:
+        # The server takes its kernels along; its own session is ended in any case.
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(5)
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
+    """
+    Restart and Run All in JupyterLab, light and dark: the table stands there with SIMULATED above it, its sentences under it, no error.
+    """
+    from playwright.sync_api import sync_playwright
+
+    shots = os.environ.get("URISK_TEST_SHOTS", str(tmp_path))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 4200})
+        try:
+            run_all(page, f"{jupyter}/lab/tree/01_quickstart.ipynb")
+        finally:
+            page.screenshot(path=f"{shots}/light.png")
+        tables = page.locator(".jp-OutputArea-output .urisk-table")
+        judged = tables.filter(has_text="judged by").last.inner_text()
+        assert "SIMULATED" in judged
+        assert "The European Commission fined Google 4.34 billion euros" in judged
+        assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        set_theme(tmp_path / "settings", "JupyterLab Dark")
+        page.reload()
+        page.wait_for_selector(".urisk-table", timeout=60_000)
+        page.wait_for_timeout(1000)
+        page.screenshot(path=f"{shots}/dark.png")
+        browser.close()
+
+
+def run_all(page, url):
+    """Open the notebook, restart the kernel, run all cells, and wait for the last one's output."""
+    page.goto(url)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    page.wait_for_selector("text=Python 3 (ipykernel) | Idle", timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Restart Kernel and Run All Cells").click()
+    page.locator(".jp-Dialog-button.jp-mod-accept").last.click()
+    page.locator(".jp-OutputArea-output", has_text="the server goes on").first.wait_for(timeout=60_000)
+
+
+def set_theme(settings, name):
+    """As the settings editor would: JupyterLab reads the file when a page is loaded."""
+    folder = settings / "@jupyterlab/apputils-extension"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "themes.jupyterlab-settings").write_text(json.dumps({"theme": name}))

@@ -1,0 +1,1014 @@
+"""The manager's six steps with real servers and processes: start, check, load, session, requests, shutdown; and what breaks in each."""
+
+import asyncio
+import contextlib
+import copy
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from harness import children, eventually
+
+from urisk_nb import bridge, errors, runtime
+from urisk_nb.ollama import process
+from urisk_nb.ollama.manager import Answer, LLMManager
+from urisk_nb.settings import Engine
+from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
+
+ROOT = Path(process.__file__).parents[2]
+SECONDS_TO_PROMPT = 0.25
+SLOW = Rule(contains="slow", answer="word " * 2000, token_ms=5)
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch, tmp_path):
+    """Logs, data and programs of a test's own, no `.env` above it, and no session left."""
+    for name in ("logs", "data", "bin", "work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "logs"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    yield
+    if (manager := runtime.get("manager")) is not None:
+        manager.shutdown_sync()
+        runtime.forget("manager")
+
+
+OLLAMA = """
+    import asyncio, json, os, signal, sys
+    sys.path.insert(0, {root!r})
+    import urisk_nb.standin.face as face
+    from urisk_nb.standin import Scenario, ScriptedBrain, serve
+
+    async def version(self, request, reply):
+        await face._json(reply, {{"version": "0.33.0"}})
+
+    face.Face._version = version
+
+    async def main():
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        host, _, port = os.environ["OLLAMA_HOST"].rpartition(":")
+        async with serve(ScriptedBrain(Scenario.of(json.loads({scenario!r}))), host=host, port=int(port)):
+            print('time=2026-08-22T10:00:00 level=INFO msg="Listening"', file=sys.stderr, flush=True)
+            await stop.wait()
+
+    assert sys.argv[1:] == ["serve"]
+    asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Make an `ollama` on the PATH out of Python lines."""
+
+    def make(body):
+        path = tmp_path / "bin" / "ollama"
+        path.write_text(f"#!{sys.executable} -I\n{textwrap.dedent(body)}")
+        path.chmod(0o755)
+
+    return make
+
+
+@pytest.fixture
+def ollama(program):
+    """Make an `ollama` on the PATH that serves as the real one does, with these models and rules."""
+    return lambda **scenario: program(OLLAMA.format(root=str(ROOT), scenario=json.dumps(scenario)))
+
+
+@contextlib.contextmanager
+def server(*rules, port=0, **scenario):
+    """A scripted server of others, in a thread."""
+    with running(ScriptedBrain(Scenario(rules=rules, **scenario)), port=port) as started:
+        yield started
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def free_url():
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def answers(url):
+    """Whether a server answers at the address."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/api/version", timeout=2) as reply:
+        return json.load(reply)["version"]
+    return None
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def in_thread(function, *arguments, **named):
+    """Run the function in a thread meanwhile; the block gets its future."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(function, *arguments, **named)
+
+
+def simulated(**flags):
+    return LLMManager.initialize_sync(engine="simulated", **{"url": free_url(), **flags})
+
+
+# One for all ---------------------------------------------------------------------------------------------------------------
+
+
+def test_singleton_pattern():
+    """Twenty threads that start at once get one manager over one server, and so does everybody after them."""
+    before, url = children(), free_url()
+    with ThreadPoolExecutor(20) as pool:
+        managers = list(pool.map(lambda _: simulated(url=url), range(20)))
+    assert {id(manager) for manager in managers} == {id(LLMManager.get_instance())}
+    assert children() - before == {managers[0].pid}
+    assert LLMManager.initialize_sync() is managers[0]
+    assert asyncio.run(LLMManager.initialize()) is managers[0]
+    assert simulated(url=url) is managers[0]
+
+
+def test_without_a_start_there_is_none():
+    """The error names the command that helps."""
+    with pytest.raises(errors.NotInitialized) as caught:
+        LLMManager.get_instance()
+    assert "%urisk_start" in caught.value.fix
+
+
+def test_a_failed_start_is_told_to_all_and_can_be_tried_again():
+    """Ten wait for one start; it fails for each of them, leaves nothing, and the next one succeeds."""
+    before, url = children(), free_url()
+
+    def attempt(_):
+        with pytest.raises(errors.PullFailed, match=r"nope.*simulated:latest"):
+            simulated(url=url, model="nope")
+
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(attempt, range(10)))
+    assert children() == before
+    with pytest.raises(errors.NotInitialized):
+        LLMManager.get_instance()
+    assert simulated(url=url).generate_sync("hi")
+
+
+# Start ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_initialization():
+    """Nothing answers: the engine is started, its model warmed, and the manager knows what it has; each step is told."""
+    events, url = [], free_url()
+    manager = LLMManager.initialize_sync(engine="simulated", url=url, progress=events.append)
+    assert (manager.engine, manager.server, manager.version) == (Engine.SIMULATED, "ours", "0.0.0-urisk-scripted")
+    assert (manager.model, manager.url, manager.parallel) == ("simulated", url, 1)
+    assert manager.is_simulated
+    assert not manager.is_demo_model
+    assert alive(manager.pid)
+    assert timedelta(0) <= datetime.now(UTC) - manager.started_at < timedelta(seconds=30)
+    assert [event.step for event in events] == ["checking", "starting", "loading", "ready"]
+    assert all(event.text for event in events)
+    assert url in repr(manager)
+
+
+def test_a_running_server_is_adopted():
+    """What answers already is used as it is, warmed with the options of later calls, and not called ours."""
+    events = []
+    with server() as others:
+        manager = LLMManager.initialize_sync(url=others.url, progress=events.append)
+        assert (manager.server, manager.pid) == ("adopted", None)
+        assert "starting" not in [event.step for event in events]
+        assert others.counters["loads"] == 1
+
+
+def test_ollama_auto_start(ollama):
+    """`ollama` on the PATH is started as `serve` at the address, kept from phoning home, and is ours."""
+    ollama(models=["llama3.1"])
+    url = free_url()
+    manager = LLMManager.initialize_sync(url=url)
+    assert (manager.engine, manager.server, manager.version, manager.model) == (Engine.OLLAMA, "ours", "0.33.0", "llama3.1:latest")
+    environment = Path(f"/proc/{manager.pid}/environ").read_bytes().split(b"\0")
+    assert {b"OLLAMA_NO_CLOUD=1", f"OLLAMA_HOST={url.removeprefix('http://')}".encode()} <= set(environment)
+    assert "SIMULATED" in manager.generate_sync("hi")
+
+
+def test_model_download(ollama):
+    """A model that is missing is pulled, with its bytes told, and then answers."""
+    layer = {"status": "pulling 1a2b", "digest": "sha256:1a2b", "total": 1000}
+    lines = [{"status": "pulling manifest"}, layer, {**layer, "completed": 600}, {**layer, "completed": 1000}]
+    other = {"status": "pulling 3c4d", "digest": "sha256:3c4d", "total": 10, "completed": 10}
+    pull = [*lines, other, {"status": "verifying sha256 digest"}, {"status": "success"}]
+    ollama(models=[{"name": "llama3.1", "installed": False}], pulls={"llama3.1:latest": pull})
+    events = []
+    manager = LLMManager.initialize_sync(url=free_url(), progress=events.append)
+    assert manager.generate_sync("hi")
+    counts = [(event.done, event.total) for event in events if event.step == "pulling"]
+    assert [pair for number, pair in enumerate(counts) if pair not in counts[:number]] == [
+        (0, 0),
+        (0, 1000),
+        (600, 1000),
+        (1000, 1000),
+        (1010, 1010),
+    ]
+
+
+def test_a_model_that_does_not_exist_names_those_that_do(ollama):
+    """Who mistypes a name sees what the server has; the server that was started for it is gone again."""
+    missing = [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}]
+    ollama(models=["llama3.1", "qwen3:8b"], pulls={"lama3.1:latest": missing})
+    before = children()
+    with pytest.raises(errors.ModelNotFound, match=r"lama3\.1.*llama3\.1:latest, qwen3:8b"):
+        LLMManager.initialize_sync(url=free_url(), model="lama3.1")
+    assert children() == before
+
+
+def test_a_pull_that_fails_names_what_is_there(ollama):
+    """No network: the server's words, and a model to use instead."""
+    broken = [{"status": "pulling manifest"}, {"error": 'pull model manifest: Get "https://r.example": dial tcp: no such host'}]
+    ollama(models=["qwen3:8b"], pulls={"llama3.1:latest": broken})
+    with pytest.raises(errors.PullFailed, match="no such host") as caught:
+        LLMManager.initialize_sync(url=free_url())
+    assert "OLLAMA_MODEL=qwen3:8b" in caught.value.fix
+
+
+def test_the_model_of_a_stand_in_is_used_unless_one_was_named():
+    """A server of ours with one model has no llama3.1; a name that was given is never replaced."""
+    with server(models=("other:1b", "that")) as others:
+        assert LLMManager.initialize_sync(url=others.url).model == "other:1b"
+        assert LLMManager.initialize_sync(url=others.url, model="THAT").model == "THAT"
+        assert LLMManager.get_instance().generate_sync("hi").model == "THAT"
+
+
+def test_the_demo_model_is_known_by_its_name():
+    """Tables by the small model say so, whichever engine runs it."""
+    with server(models=("smollm2-135m", "smollm2:135m", "smollm2:1.7b")) as others:
+        known = {name: LLMManager.initialize_sync(url=others.url, model=name).is_demo_model for name in others._face._brain.scenario.models}
+    assert known == {"smollm2-135m": True, "smollm2:135m": True, "smollm2:1.7b": False}
+
+
+def test_nothing_to_start():
+    """No server, no Ollama, no model file: three ways out, and no process."""
+    before = children()
+    with pytest.raises(errors.OllamaNotInstalled) as caught:
+        LLMManager.initialize_sync(url=free_url(), data="/nowhere")
+    assert all(way in caught.value.fix for way in ("ollama.com/download", "urisk fetch-model", "--engine simulated"))
+    assert children() == before
+
+
+@pytest.mark.parametrize("flags", [{"auto_start": False}, {"host": "0.0.0.0"}], ids=["switched off", "another machine"])
+def test_a_server_that_may_not_be_started(flags):
+    """Switched off, or not on this machine's loopback: nothing is started, and the fix says who has to."""
+    before = children()
+    url = f"http://{flags.pop('host', '127.0.0.1')}:{free_port()}"
+    with pytest.raises(errors.ServerNotRunning, match="nothing answers"):
+        LLMManager.initialize_sync(url=url, engine="simulated", **flags)
+    assert children() == before
+
+
+def test_a_server_that_ends_at_once_shows_its_last_words(program):
+    """The exit code and the end of the log are in the message."""
+    program("import sys; print('Error: could not find the store', file=sys.stderr); sys.exit(3)")
+    with pytest.raises(errors.ServerStartFailed, match=r"exit code 3.*could not find the store"):
+        LLMManager.initialize_sync(url=free_url())
+
+
+ACCEPTS = """
+    import os, socket, sys
+    host, _, port = os.environ["OLLAMA_HOST"].rpartition(":")
+    with socket.create_server((host, int(port))) as listener:
+        connection, _ = listener.accept()
+        connection.recv(10)
+        print("Error: no space for the store", file=sys.stderr, flush=True)
+        os._exit(3)
+"""
+
+
+@pytest.mark.xfail(
+    strict=True, raises=(errors.ServerLost, errors.PortTaken), reason="_ready lets a connection that breaks through as it is"
+)
+def test_a_server_that_ends_while_it_is_asked_shows_its_last_words(program):
+    """Ollama listens before it answers; one that dies in between failed to start, and nobody else has the port."""
+    program(ACCEPTS)
+    with pytest.raises(errors.ServerStartFailed, match="no space for the store"):
+        LLMManager.initialize_sync(url=free_url())
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="the winner's answer is taken for that of our process, which has not ended yet"
+)
+def test_who_loses_the_race_for_the_port_adopts_the_winner(monkeypatch):
+    """Another kernel's server takes the port between our look and our start: it is used, and not called ours."""
+    port, real = free_port(), process.start
+    before = children()
+    with contextlib.ExitStack() as stack:
+
+        def late(engine, settings):
+            stack.enter_context(server(port=port))
+            return real(engine, settings)
+
+        monkeypatch.setattr(process, "start", late)
+        manager = simulated(url=f"http://127.0.0.1:{port}")
+        assert (manager.server, manager.pid) == ("adopted", None)
+        assert manager.generate_sync("hi")
+        assert children() == before
+        manager.shutdown_sync()
+        assert answers(f"http://127.0.0.1:{port}")
+
+
+def test_a_port_that_is_taken_is_adopted_after_our_process_has_ended(monkeypatch):
+    """The other way round: our process has ended with `address already in use`, and then the other server is found."""
+    port, real, others = free_port(), process.start, contextlib.ExitStack()
+
+    def late(engine, settings):
+        others.enter_context(server(port=port))
+        started = real(engine, settings)
+        eventually(lambda: started.exit_code == 1, 10)
+        return started
+
+    monkeypatch.setattr(process, "start", late)
+    with others:
+        manager = simulated(url=f"http://127.0.0.1:{port}")
+        assert (manager.server, manager.pid) == ("adopted", None)
+        assert manager.generate_sync("hi")
+        manager.shutdown_sync()
+        assert answers(manager.url)
+
+
+def test_a_cancelled_start_leaves_nothing():
+    """Who gives up while the model loads leaves no process and no half-made session, and may start again."""
+    before, url = children(), free_url()
+
+    async def main():
+        loading = asyncio.Event()
+        here = asyncio.get_running_loop()
+
+        def progress(event):
+            if event.step == "starting":
+                here.call_soon_threadsafe(loading.set)
+
+        start = asyncio.create_task(LLMManager.initialize(engine="simulated", url=url, progress=progress))
+        await loading.wait()
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+
+    asyncio.run(main())
+    eventually(lambda: children() == before and runtime.get("manager.starting") is None, 3)
+    with pytest.raises(errors.NotInitialized):
+        LLMManager.get_instance()
+    assert simulated(url=url).generate_sync("hi")
+
+
+def on_loop(coroutine):
+    return bridge.run(asyncio.wait_for(coroutine, 20))
+
+
+async def until(condition):
+    while not condition():  # noqa: ASYNC110  counters of a server in another thread have no event
+        await asyncio.sleep(0.005)
+
+
+async def loading_at(others):
+    await until(lambda: others.counters["paths"].get("/api/chat"))
+
+
+def test_a_start_goes_on_while_somebody_waits():
+    """The first of two gives up; the second still gets the session."""
+    with server(load_ms=400) as others:
+
+        async def main():
+            first, second = (asyncio.create_task(LLMManager.initialize(url=others.url)) for _ in range(2))
+            await loading_at(others)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            return await second
+
+        assert on_loop(main()) is LLMManager.get_instance()
+        assert others.counters["loads"] == 1
+
+
+@pytest.mark.xfail(
+    strict=True, raises=asyncio.CancelledError, reason="it joins the start that is being cancelled, and is cancelled with it"
+)
+def test_a_start_that_follows_a_cancelled_one_is_its_own():
+    """Interrupt and start again at once: the new start does not share the fate of the old one."""
+    with server(load_ms=400) as others:
+
+        async def main():
+            first = asyncio.create_task(LLMManager.initialize(url=others.url))
+            await loading_at(others)
+            first.cancel()
+            return await asyncio.create_task(LLMManager.initialize(url=others.url))
+
+        assert on_loop(main()) is LLMManager.get_instance()
+
+
+# Other programs at the address ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def squatter(reply):
+    """A program that takes connections, says this, and closes; or stays silent for None."""
+    kept = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def body():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    kept.append(connection)
+                    if reply is not None:
+                        connection.recv(4096)
+                        connection.sendall(reply)
+                        connection.close()
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in kept:
+                connection.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [None, b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b""],
+    ids=["silent", "ssh", "404", "closes"],
+)
+def test_another_program_at_the_address(reply):
+    """Silence, another protocol, another web server: PortTaken within three seconds, nothing started, another address to copy."""
+    before = children()
+    with squatter(reply) as url:
+        began = time.monotonic()
+        with pytest.raises(errors.PortTaken) as caught:
+            LLMManager.initialize_sync(url=url, engine="simulated")
+        assert time.monotonic() - began < 3.2
+    assert "OLLAMA_URL=" in caught.value.fix
+    assert children() == before
+
+
+def test_another_engine_at_the_address():
+    """Who asks for Ollama is not given a simulation, and the server there goes on."""
+    with server() as others:
+        with pytest.raises(errors.PortTaken, match=r"simulated engine.*not by the ollama one"):
+            LLMManager.initialize_sync(url=others.url, engine="ollama")
+        assert answers(others.url)
+
+
+@pytest.mark.parametrize(
+    ("uid", "shared", "refused"),
+    [(4242, False, True), (4242, True, False), (999, False, False), (None, False, False), (os.getuid(), False, False)],
+    ids=["a person", "allowed", "a service", "unknown", "ours"],
+)
+def test_a_server_of_another_person_is_refused(monkeypatch, uid, shared, refused):
+    """On a shared machine evidence must not go to a stranger's server; a service's, our own, or an unknown one is fine."""
+    with server() as others:
+        monkeypatch.setattr(process, "owner_uid", lambda port: uid if port == others.port else -1)
+        if not refused:
+            assert LLMManager.initialize_sync(url=others.url, allow_shared=shared).server == "adopted"
+            return
+        with pytest.raises(errors.ServerOfAnother, match="4242"):
+            LLMManager.initialize_sync(url=others.url)
+        assert "/api/chat" not in others.counters["paths"]
+
+
+@pytest.mark.parametrize("name", ["gpt-oss:120b-cloud", "mine"])
+def test_a_cloud_model_is_refused_before_anything_is_sent(name):
+    """By its name, or by what the server's list says of it: no text, not even a load, reaches the server."""
+    with server(models=("simulated", {"name": "mine", "remote_host": "https://ollama.com"})) as others:
+        with pytest.raises(errors.CloudRefused, match="leave this machine"):
+            LLMManager.initialize_sync(url=others.url, model=name)
+        assert set(others.counters["paths"]) == {"/api/version", "/api/tags"}
+
+
+# Session -------------------------------------------------------------------------------------------------------------------
+
+
+def test_session_persistence():
+    """Calls from threads and loops that come and go use one load and a handful of connections, whatever options they bring."""
+    with server(Rule(answer=["ok"])) as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+        for number in range(10):
+            assert manager.generate_sync("hi", options={"num_ctx": 512 + number, "seed": number}) == "ok"
+            assert asyncio.run(manager.generate("hi", "you are short")) == "ok"
+            assert manager.chat_sync([{"role": "user", "content": "hi"}]) == "ok"
+            assert "".join(manager.stream_sync("hi")) == "ok"
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(manager.generate_sync, ["hi"] * 24)) == {"ok"}
+        assert others.counters["loads"] == 1
+        assert others.counters["connections_total"] <= 4
+        assert others.counters["paths"]["/api/chat"] == 1 + 40 + 24
+
+
+def test_what_changes_only_the_call_keeps_the_server():
+    """Another timeout or model: the same process, a new session, the earlier timings kept."""
+    first = simulated()
+    first.generate_sync("hi")
+    second = LLMManager.initialize_sync(timeout_s=77)
+    assert second is LLMManager.get_instance() is not first
+    assert (second.pid, second.settings.timeout_s, second.engine, len(second.calls)) == (second.pid, 77, Engine.SIMULATED, 1)
+    assert alive(second.pid)
+    assert second.generate_sync("hi")
+    with pytest.raises(errors.NotInitialized, match="shut down"):
+        first.generate_sync("hi")
+
+
+def test_what_changes_the_server_starts_another():
+    """Another window of context is another server: the first ends, one is left."""
+    before = children()
+    first = simulated()
+    pid = first.pid
+    second = LLMManager.initialize_sync(num_ctx=2048)
+    assert second.pid != pid
+    assert children() - before == {second.pid}
+    assert second.settings.engine is Engine.SIMULATED
+
+
+@pytest.mark.xfail(strict=True, raises=errors.NotInitialized, reason="the running session is closed before the new one is known to work")
+def test_a_change_that_fails_leaves_a_usable_session():
+    """A mistyped model must not cost the session: what ran before still answers, or at least a plain start works again."""
+    simulated()
+    with pytest.raises(errors.ModelError):
+        LLMManager.initialize_sync(model="nope")
+    assert LLMManager.initialize_sync(model="simulated").generate_sync("hi")
+    with pytest.raises(errors.ModelError):
+        LLMManager.initialize_sync(model="nope")
+    assert LLMManager.initialize_sync().generate_sync("hi")
+
+
+@pytest.mark.xfail(strict=True, reason="the connections of the old session are closed under the call")
+def test_a_call_under_way_survives_a_change_of_timeouts():
+    """Starting again with another timeout does not cut off an answer that somebody else is waiting for."""
+    with server(Rule(answer="a b c", token_ms=150)) as others:
+        manager = LLMManager.initialize_sync(url=others.url, max_retries=0)
+        with in_thread(manager.generate_sync, "hi") as call:
+            eventually(lambda: others.counters["in_flight"] == 1)
+            LLMManager.initialize_sync(timeout_s=77)
+            assert call.result(10) == "a b c"
+
+
+# Answers -------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_knows_where_it_came_from():
+    """It is a str with the model, the engine, the end, and phases that add up; the manager keeps its timing."""
+    with server(Rule(answer="a b c", first_ms=60, token_ms=20)) as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+        answer = manager.generate_sync("hi")
+    assert answer == "a b c"
+    assert isinstance(answer, Answer)
+    assert (answer.model, answer.engine, answer.done_reason, answer.thinking, answer.simulated) == (
+        "simulated",
+        "simulated",
+        "stop",
+        "",
+        True,
+    )
+    timing = answer.timing
+    assert list(manager.calls) == [timing]
+    assert timing.queue_s + timing.load_s + timing.prompt_s + timing.generation_s == pytest.approx(timing.server_total_s)
+    assert (timing.tokens, timing.attempts) == (3, 1)
+    assert timing.prompt_tokens == others.counters["recent"][0]["prompt_new"]
+    assert 0.06 <= timing.first_token_s <= timing.total_s - 0.03
+    assert timing.server_total_s <= timing.total_s
+    assert timing.generation_s >= 0.04
+
+
+def test_an_answer_goes_through_pickle_and_copy():
+    """Dask and multiprocessing hand it on whole."""
+    answer = simulated().generate_sync("hi")
+    for twin in (pickle.loads(pickle.dumps(answer)), copy.copy(answer), copy.deepcopy(answer)):
+        assert twin == answer
+        assert type(twin) is Answer
+        assert (twin.model, twin.engine, twin.done_reason, twin.timing) == (answer.model, answer.engine, answer.done_reason, answer.timing)
+
+
+def test_an_answer_that_is_cut_says_so():
+    """A limit on tokens ends with `length`."""
+    with server(Rule(answer="a b c d")) as others:
+        answer = LLMManager.initialize_sync(url=others.url).generate_sync("hi", options={"num_predict": 2})
+        assert (answer, answer.done_reason) == ("a b", "length")
+
+
+def test_a_question_is_asked_with_its_own_schema():
+    """The bytes of a question go out with the session's model; what comes back keeps to the schema."""
+    schema = {
+        "type": "object",
+        "required": ["risk", "severity"],
+        "properties": {"risk": {"enum": ["legal", "none"]}, "severity": {"type": "integer"}},
+    }
+    message = {"role": "user", "content": "It was fined by the court."}
+    payload = json.dumps({"format": schema, "messages": [message], "options": {"seed": 1}}).encode()
+    manager = simulated()
+    for answer in (manager.ask_sync(payload), asyncio.run(manager.ask(payload))):
+        assert json.loads(answer)["risk"] == "legal"
+
+
+def test_a_stream_gives_pieces_and_then_the_answer():
+    """Blocking and on any loop: the pieces are the answer, which is there at the end and not before."""
+    with server(Rule(answer="one two three")) as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+        stream = manager.stream_sync("hi")
+        with pytest.raises(errors.NotInitialized, match="not ended"):
+            _ = stream.answer
+        pieces = list(stream)
+        assert pieces == ["one", " two", " three"]
+        assert stream.answer == "one two three"
+
+        async def main():
+            stream = manager.stream("hi")
+            return [piece async for piece in stream], stream.answer
+
+        for way in (asyncio.run, bridge.run):
+            assert way(main()) == (pieces, "one two three")
+        assert len(manager.calls) == 3
+
+
+def test_leaving_a_stream_stops_the_generation():
+    """A loop that breaks off, blocking or not, frees the server for the next call."""
+    with server(SLOW) as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+        for _ in manager.stream_sync("slow"):
+            break
+        eventually(lambda: others.counters["aborted"] == 1 and not others.counters["in_flight"])
+
+        async def main():
+            async with contextlib.aclosing(aiter(manager.stream("slow"))) as pieces:
+                async for _ in pieces:
+                    break
+
+        asyncio.run(main())
+        eventually(lambda: others.counters["aborted"] == 2 and not others.counters["in_flight"])
+        assert manager.generate_sync("next")
+        assert [call.tokens > 0 for call in manager.calls] == [True]
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", None, 3])
+def test_a_prompt_without_text_is_refused(prompt):
+    """Nothing is sent for it."""
+    with server() as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+        with pytest.raises(errors.InputError):
+            manager.generate_sync(prompt)
+        assert others.counters["paths"]["/api/chat"] == 1
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="no messages is a load request, answered by an empty text")
+def test_a_chat_without_messages_is_refused():
+    """It would load the model and give an empty answer."""
+    manager = simulated()
+    with pytest.raises(errors.InputError):
+        manager.chat_sync([])
+
+
+@pytest.mark.xfail(strict=True, raises=(TypeError, ValueError), reason="json.dumps refuses them with errors of its own")
+@pytest.mark.parametrize("value", [float("nan"), complex(1)])
+def test_an_option_that_cannot_be_sent_is_refused(value):
+    """Our error, with what was seen; not one of the JSON module."""
+    manager = simulated()
+    with pytest.raises(errors.InputError):
+        manager.generate_sync("hi", options={"seed": value})
+
+
+# Many at once --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallel", [None, 3])
+def test_as_many_calls_in_flight_as_allowed(parallel):
+    """One by default, or what was asked for, and never more, however many threads come."""
+    with server(Rule(answer="a", first_ms=30), slots=8) as others:
+        manager = LLMManager.initialize_sync(url=others.url, parallel=parallel)
+        with ThreadPoolExecutor(9) as pool:
+            assert list(pool.map(manager.generate_sync, ["hi"] * 9)) == ["a"] * 9
+        assert others.counters["peak_in_flight"] == (parallel or 1)
+
+
+def test_those_who_wait_are_served_in_order():
+    """First come, first served; the time in our queue is told, and a long wait is no timeout."""
+    with server(Rule(first_ms=120, contains="first"), Rule(answer=["ok"])) as others:
+        manager = LLMManager.initialize_sync(url=others.url, load_timeout_s=0.3, timeout_s=0.3)
+        ended = []
+
+        async def ask(text):
+            answer = await manager.generate(text)
+            ended.append(text)
+            return answer
+
+        async def main():
+            return await asyncio.gather(*(ask(f"{place} of many") for place in ("first", "second", "third", "fourth")))
+
+        found = on_loop(main())
+        assert ended == [f"{place} of many" for place in ("first", "second", "third", "fourth")]
+        assert found[0].timing.wait_s < 0.05
+        assert found[3].timing.wait_s >= 0.12
+        assert found[3].timing.first_token_s < 0.12
+
+
+def test_who_gives_up_waiting_frees_the_place():
+    """A waiting call that is cancelled is never sent, and those behind it move up."""
+    with server(Rule(contains="slow", answer="a", first_ms=300), Rule(answer=["ok"])) as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+
+        async def main():
+            calls = [asyncio.create_task(manager.generate(text)) for text in ("slow", "leaves", "stays")]
+            await until(lambda: others.counters["in_flight"])
+            calls[1].cancel()
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        found = on_loop(main())
+        assert [found[0], found[2]] == ["a", "ok"]
+        assert isinstance(found[1], asyncio.CancelledError)
+        assert others.counters["paths"]["/api/chat"] == 1 + 2
+
+
+def test_the_limit_can_be_changed_at_any_time():
+    """Raised while calls wait, it lets them go; what is no such number is refused."""
+    with server(Rule(answer="a", first_ms=250), slots=4) as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+
+        async def main():
+            calls = [asyncio.create_task(manager.generate("hi")) for _ in range(3)]
+            await until(lambda: others.counters["in_flight"])
+            manager.parallel = 3
+            await asyncio.gather(*calls)
+
+        on_loop(main())
+        assert others.counters["peak_in_flight"] == 3
+        for wrong in (0, -1, 257, 1.5, True, "2"):
+            with pytest.raises(errors.InputError):
+                manager.parallel = wrong
+        assert manager.parallel == 3
+
+
+# Trying again --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_busy_server_is_asked_again():
+    """Three tries in all; the answer tells how many it took."""
+    with server(Rule(times=2, status=503, error="server busy, please try again.")) as others:
+        answer = LLMManager.initialize_sync(url=others.url).generate_sync("hi")
+        assert answer.timing.attempts == 3
+        assert others.counters["paths"]["/api/chat"] == 1 + 3
+
+
+def test_tries_end():
+    """After the last one the server's own refusal is raised; none after the first where none are allowed."""
+    with server(Rule(status=503, error="server busy, please try again.")) as others:
+        for tries, flags in ((3, {}), (1, {"max_retries": 0})):
+            before = others.counters["paths"].get("/api/chat", 0) + 1
+            with pytest.raises(errors.ServerBusy):
+                LLMManager.initialize_sync(url=others.url, **flags).generate_sync("hi")
+            assert others.counters["paths"]["/api/chat"] == before + tries
+
+
+CRASH = "llama-server process has terminated: exit status 1: boom"
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "tries"),
+    [
+        ({"status": 500, "error": CRASH}, errors.RunnerCrashed, 2),
+        ({"status": 500, "error": "something"}, errors.ServerFault, 1),
+        ({"status": 400, "error": "no"}, errors.RequestRefused, 1),
+        ({"answer": "one two", "ends": "reset"}, errors.StreamInterrupted, 1),
+        ({"answer": "one two", "ends": "cut"}, errors.AnswerIncomplete, 1),
+        ({"answer": "one two", "ends": "error", "error": CRASH}, errors.RunnerCrashed, 1),
+    ],
+    ids=["crashes twice", "fault", "refusal", "broken", "cut", "crash after words"],
+)
+def test_what_is_not_worth_another_try(rule, error, tries):
+    """A crash gets one more; a refusal none; and after the first word nothing is ever asked again."""
+    with server(Rule(**rule)) as others:
+        manager = LLMManager.initialize_sync(url=others.url, max_retries=4)
+        with pytest.raises(error):
+            manager.generate_sync("hi")
+        assert others.counters["paths"]["/api/chat"] == 1 + tries
+        assert len(manager.calls) == 0
+
+
+def test_a_crash_of_our_server_costs_the_next_call_nothing_but_time():
+    """The server is killed while idle: the next call starts it again, warm, and is answered."""
+    manager = simulated()
+    first = manager.pid
+    os.kill(first, signal.SIGKILL)
+    assert "SIMULATED" in manager.generate_sync("hi")
+    assert manager.pid != first
+    assert alive(manager.pid)
+    assert manager.server == "ours"
+
+
+def test_a_server_of_others_that_is_gone_is_not_started():
+    """It was theirs: the error says what to do, and no process of ours takes its place."""
+    before = children()
+    with server() as others:
+        manager = LLMManager.initialize_sync(url=others.url, max_retries=1)
+    with pytest.raises(errors.ServerNotRunning, match="nothing answers"):
+        manager.generate_sync("hi")
+    assert children() == before
+
+
+# Interrupts ----------------------------------------------------------------------------------------------------------------
+
+
+def kernel_like(code, *arguments):
+    """A Python process that runs this, as a kernel runs a cell: its own group, SIGINT for an interrupt."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+INTERRUPTED = """
+    import sys, time
+    from urisk_nb.ollama.manager import LLMManager
+    manager = LLMManager.initialize_sync(url=sys.argv[1])
+    try:
+        {call}
+    except KeyboardInterrupt:
+        print(time.monotonic(), flush=True)
+    print(manager.generate_sync("next"), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    ['manager.generate_sync("slow")', '"".join(manager.stream_sync("slow"))', 'manager.generate_sync("late")'],
+    ids=["whole", "stream", "before"],
+)
+def test_an_interrupt_is_felt_at_once_here_and_on_the_server(call):
+    """KeyboardInterrupt within a quarter of a second, the generation aborted, and the next call answered."""
+    with server(SLOW, Rule(contains="late", first_ms=60_000), Rule(answer="fine")) as others:
+        with kernel_like(INTERRUPTED.format(call=call), others.url) as kernel:
+            eventually(lambda: others.counters["in_flight"] == 1, 15)
+            sent = time.monotonic()
+            os.killpg(kernel.pid, signal.SIGINT)
+            assert float(kernel.stdout.readline()) - sent < SECONDS_TO_PROMPT
+            assert kernel.stdout.readline() == "fine\n"
+            assert kernel.wait(5) == 0
+        assert others.counters["aborted"] == 1
+
+
+def test_an_interrupt_of_the_start_leaves_nothing():
+    """Interrupted while the model loads: the prompt is back at once and the server hears no more of it."""
+    code = """
+        import sys, time
+        from urisk_nb.ollama.manager import LLMManager
+        from urisk_nb.errors import NotInitialized
+        try:
+            LLMManager.initialize_sync(url=sys.argv[1])
+        except KeyboardInterrupt:
+            print(time.monotonic(), flush=True)
+        try:
+            LLMManager.get_instance()
+        except NotInitialized:
+            print("none", flush=True)
+    """
+    with server(load_ms=60_000) as others:
+        with kernel_like(code, others.url) as kernel:
+            eventually(lambda: others.counters["paths"].get("/api/chat"), 15)
+            sent = time.monotonic()
+            os.killpg(kernel.pid, signal.SIGINT)
+            assert float(kernel.stdout.readline()) - sent < SECONDS_TO_PROMPT
+            assert kernel.stdout.readline() == "none\n"
+            assert kernel.wait(5) == 0
+        eventually(lambda: others.counters["connections_open"] == 0)
+
+
+# Shutdown ------------------------------------------------------------------------------------------------------------------
+
+
+def test_graceful_shutdown():
+    """Our server is gone, a second shutdown changes nothing, calls say so, and a new start works."""
+    before, url = children(), free_url()
+    manager = simulated(url=url)
+    began = time.monotonic()
+    manager.shutdown_sync()
+    assert time.monotonic() - began < 1
+    assert children() == before
+    assert answers(url) is None
+    manager.shutdown_sync()
+    asyncio.run(manager.shutdown())
+    assert repr(manager) == "<LLMManager closed>"
+    with pytest.raises(errors.NotInitialized, match="shut down"):
+        manager.generate_sync("hi")
+    with pytest.raises(errors.NotInitialized):
+        LLMManager.get_instance()
+    assert simulated(url=url).generate_sync("hi")
+
+
+def test_calls_in_flight_end_with_the_session():
+    """One that is answered and one that waits both end soon with ServerLost, not with a hang or a bare cancel."""
+    manager = simulated(load_timeout_s=600)
+    with server(SLOW) as others, ThreadPoolExecutor(2) as pool:
+        manager = LLMManager.initialize_sync(url=others.url, engine="auto")
+        calls = [pool.submit(manager.generate_sync, "slow") for _ in range(2)]
+        eventually(lambda: others.counters["in_flight"] == 1 and len(manager._in_flight) == 2)
+        began = time.monotonic()
+        manager.shutdown_sync()
+        for call in calls:
+            with pytest.raises(errors.ServerLost, match="shut down during the call"):
+                call.result(5)
+        assert time.monotonic() - began < 1
+        eventually(lambda: others.counters["in_flight"] == 0)
+        assert others.counters["paths"]["/api/chat"] == 1 + 1
+
+
+def test_a_server_of_others_goes_on_with_its_model():
+    """What was adopted is neither stopped nor emptied."""
+    with server() as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+        manager.shutdown_sync()
+        with urllib.request.urlopen(f"{others.url}/api/ps", timeout=5) as reply:
+            assert [model["name"] for model in json.load(reply)["models"]] == ["simulated:latest"]
+        eventually(lambda: others.counters["connections_open"] == 0)
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("sys.exit(4)", 4), ("raise LookupError", 1)], ids=["end", "exit", "exception"])
+def test_the_end_of_the_interpreter_stops_our_server(end, code):
+    """However the process ends in order, its server is gone within a second, even with a call in flight."""
+    program = f"""
+        import sys, threading
+        from urisk_nb.ollama.manager import LLMManager
+        sys.stderr = open("/dev/null", "w")
+        manager = LLMManager.initialize_sync(engine="simulated", url=sys.argv[1])
+        print(manager.pid, flush=True)
+        sys.stdin.readline()
+        {end}
+    """
+    with kernel_like(program, free_url()) as kernel:
+        pid = int(kernel.stdout.readline())
+        assert alive(pid)
+        began = time.monotonic()
+        kernel.communicate("\n", timeout=10)
+        assert kernel.returncode == code
+        assert time.monotonic() - began < 1.5
+    assert not alive(pid)
+
+
+def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
+    """The child's calls are refused at once, it finds no session of its own, and its orderly end leaves the server alone."""
+    code = """
+        import os, sys
+        from urisk_nb.errors import ForkedError, NotInitialized
+        from urisk_nb.ollama.manager import LLMManager
+        manager = LLMManager.initialize_sync(engine="simulated", url=sys.argv[1])
+        child = os.fork()
+        if not child:
+            seen = []
+            for attempt in (lambda: manager.generate_sync("hi"), lambda: list(manager.stream_sync("hi")), LLMManager.get_instance):
+                try:
+                    attempt()
+                except (ForkedError, NotInitialized) as exc:
+                    seen.append(type(exc).__name__)
+            manager.shutdown_sync()
+            print(*seen, flush=True)
+            sys.exit(0)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), "SIMULATED" in manager.generate_sync("hi"), flush=True)
+    """
+    with kernel_like(code, free_url()) as kernel:
+        out, _ = kernel.communicate(timeout=30)
+    assert out.splitlines() == ["ForkedError ForkedError NotInitialized", "0 True"]
+    assert kernel.returncode == 0
+
+
+def test_starting_and_stopping_leaves_no_handles():
+    """Open files and threads are the same after the tenth cycle as after the second."""
+
+    def handles():
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    seen = []
+    with server(Rule(answer=["ok"])) as others:
+        for _ in range(10):
+            manager = LLMManager.initialize_sync(url=others.url)
+            manager.generate_sync("hi")
+            manager.shutdown_sync()
+            eventually(lambda: others.counters["connections_open"] == 0)
+            seen.append(handles())
+    assert seen[-1] == seen[1]
