@@ -24,7 +24,10 @@ INSIDE = {
     "ollama": ["wire", "resilience", "latency", "answers", "client", "process", "manager"],
     "risk": ["taxonomy", "inputs", "quant", "evidence", "questions", "scoring", "pipeline", "table"],
     "notebook": ["present", "magics"],
-    "standin": ["face", "scripted", "weights", "llamacpp", "__main__"],
+    "standin": [
+        *("gojson", "transport", "brain", "asks", "residents", "answers", "face", "server", "scenario", "scripted"),
+        *("gguf", "upstream", "weights", "llamacpp", "__main__"),
+    ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "standin": set()}  # narrower than the layer rule
 ALONE = {"errors"}  # imports nothing of ours

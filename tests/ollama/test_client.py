@@ -228,7 +228,6 @@ def test_a_slow_first_token_is_not_silence_between_two():
     run(main())
 
 
-@pytest.mark.xfail(strict=True, raises=TimeoutError, reason="the body of a refusal is read without any limit of time")
 def test_a_refusal_that_never_ends_is_given_up():
     """A status without the rest of its body must not hold the caller for ever."""
 
@@ -436,7 +435,6 @@ def test_another_program_at_the_address_is_told_apart(answer):
     run(main())
 
 
-@pytest.mark.xfail(strict=True, raises=errors.ServerLost, reason="a reset is ReadError in httpx, which version() lets pass as ServerLost")
 def test_a_program_that_resets_every_connection_is_another_program():
     """A reset in answer to the probe is no Ollama either."""
 
@@ -612,7 +610,6 @@ def test_leaving_a_pull_stops_it():
     run(main())
 
 
-@pytest.mark.xfail(strict=True, raises=errors.ServerTimeout, reason="a pull is held to OLLAMA_TIMEOUT, the silence between two tokens")
 def test_a_pull_may_be_silent_while_it_verifies():
     """Hashing many gigabytes says nothing for longer than the pause between two tokens may last."""
 
@@ -642,7 +639,6 @@ def test_cloud_models_are_refused_by_name_and_by_what_the_server_says():
 # Many ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, raises=TimeoutError, reason="MOST_CONNECTIONS is 8, URISK_PARALLEL may be up to 256")
 def test_more_than_eight_answers_at_once():
     """What URISK_PARALLEL allows, the connections allow."""
 

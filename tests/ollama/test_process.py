@@ -307,9 +307,6 @@ def test_stopping_ends_a_runner_whose_server_is_gone(program, start):
     eventually(lambda: not alive(runner), 2, "the end of the runner")
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a second stop() signals the group's number again, which may be another's by now"
-)
 def test_a_second_stop_signals_nobody(start, monkeypatch):
     """Once everything of a server is gone its number may be given to a stranger, who must not be killed."""
     given = settings()
@@ -363,9 +360,6 @@ def test_each_start_has_a_log_of_its_own(program, start):
     assert second.tail() == "second"
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="both logs have one path: the loser of a race reads the winner's, and does not adopt"
-)
 def test_the_loser_of_a_race_has_its_own_words(program, start):
     """Two kernels start at once; the one that finds the port taken must see so in its own log, whoever came second."""
     given = settings()

@@ -39,7 +39,7 @@ def test_a_payload_keeps_the_order_of_its_schema():
     body = wire.payload_body(payload, **COMMON)
     content = json.loads(body)
     assert list(content["format"]["properties"]) == ["zeta", "alpha"]
-    assert content["messages"] == json.loads(payload)["messages"]
+    assert content["messages"] == [{"role": "user", "content": "café \ufffd"}]
     assert content["options"] == {"temperature": 0, "num_ctx": 4096}
     assert wire.payload_body(payload, **COMMON) == body
 
@@ -314,7 +314,6 @@ def test_recorded_answers_are_read_with_all_their_counters():
     assert seen > 15
 
 
-@pytest.mark.xfail(strict=True, raises=ProtocolError, reason="Lines.end takes `...}` for a whole object and says 'not JSON'")
 def test_half_an_object_that_ends_in_a_brace_is_nothing_too():
     """
     Cut behind an inner object, the rest is still half an object.

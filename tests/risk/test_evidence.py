@@ -285,7 +285,7 @@ def test_choice_keeps_all_that_fit():
 
 def test_choice_follows_the_query_then_risk():
     """What bears on the query comes first, the rest by the words of the categories; the order of the text is kept."""
-    text = "We like tea here. Litigation and a fine were announced. It was sunny. The chip plant in Taiwan is busy. Dogs are nice. A big lake is near."
+    text = "We like tea here. Litigation and a fine were announced. It was sunny. The chip plant in Taiwan is busy. Dogs are nice."
     sentences = split(document(text)).sentences
     assert [s.quote for s in choose(sentences, "supply from Taiwan", DEFAULT, 2)] == [
         "Litigation and a fine were announced.",

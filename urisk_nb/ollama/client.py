@@ -36,9 +36,10 @@ __all__ = ["FAULTS", "Client"]
 CONNECT_S = 2.0
 PROBE_S = 2.5
 DRAIN_S = 0.5
-MOST_CONNECTIONS = 8
+MOST_CONNECTIONS = 256  # as many as calls may be in flight; the manager bounds them
+MOST_IDLE = 8
 KEPT_OPEN_S = 1200.0
-MOST_BODY_BYTES = 64 * 1024 * 1024
+MOST_REFUSAL_BYTES = 64 * 1024
 
 # What each exception of httpx means before the first token. A subclass counts as its nearest base that stands here.
 FAULTS: dict[type[Exception], type[ServerError]] = {
@@ -90,7 +91,7 @@ class Client:
             base_url=self.settings.base_url,
             # Silence is timed here, object by object; httpx would only see bytes.
             timeout=httpx.Timeout(None, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=connections, keepalive_expiry=KEPT_OPEN_S),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=MOST_IDLE, keepalive_expiry=KEPT_OPEN_S),
             transport=transport,
             trust_env=False,  # a proxy of the environment must not see evidence, and cannot reach loopback
             # Building a TLS context costs tens of milliseconds, and plain http on loopback needs none.
@@ -121,8 +122,8 @@ class Client:
             async with _limit(within_s, self._silent_probe):
                 try:
                     reply = await self._probes.get("/api/version")
-                except httpx.RemoteProtocolError as exc:
-                    raise self._taken(f"it does not speak HTTP ({exc})") from exc
+                except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as exc:
+                    raise self._taken(f"it does not speak HTTP: {exc or 'it breaks the connection'}") from exc
         content = _json(reply)
         if reply.status_code != 200 or not isinstance(content, dict) or not isinstance(content.get("version"), str):
             raise self._taken(f"HTTP {reply.status_code} on /api/version")
@@ -201,7 +202,8 @@ class Client:
         Leaving the iteration stops the download; what has arrived is kept by the server and resumed the next time.
         """
         body = wire.pull_body(model)
-        async with aclosing(self._objects("/api/pull", body)) as objects:
+        # Between two lines the server may verify gigabytes: it is given as long as a load.
+        async with aclosing(self._objects("/api/pull", body, self.settings.load_timeout_s)) as objects:
             async for content in objects:
                 progress = wire.progress_of(content)
                 yield progress
@@ -210,17 +212,20 @@ class Client:
                     return
         raise wire.error_of(None, "max retries exceeded: the download ended without success")
 
-    async def _objects(self, path: str, body: bytes) -> AsyncGenerator[dict[str, Any], None]:
+    async def _objects(self, path: str, body: bytes, between_s: float | None = None) -> AsyncGenerator[dict[str, Any], None]:
         """The objects of a streamed reply: the first within the load timeout, each further one within the timeout."""
         lines = wire.Lines()
         first = self.settings.load_timeout_s
+        next_limit = (self.settings.timeout_s, "OLLAMA_TIMEOUT", "between two tokens")
+        if between_s is not None:
+            next_limit = (between_s, "URISK_LOAD_TIMEOUT", "in the middle of a download")
         async with self._opened(path, body, first) as reply:
             chunks = reply.aiter_raw()
             limit = (first, "URISK_LOAD_TIMEOUT", "for the first token")
             while (chunk := await self._next(chunks, *limit)) is not None:
                 for content in lines.feed(chunk):
                     yield content
-                limit = (self.settings.timeout_s, "OLLAMA_TIMEOUT", "between two tokens")
+                limit = next_limit
             for content in lines.end():
                 yield content
 
@@ -232,10 +237,21 @@ class Client:
                 reply = await self._calls.send(request, stream=True)
             try:
                 if reply.status_code != 200:
-                    raise wire.error_of(reply.status_code, (await reply.aread())[:MOST_BODY_BYTES].decode("utf-8", "replace"))
+                    raise wire.error_of(reply.status_code, await self._refusal(reply))
                 yield reply
             finally:
                 await reply.aclose()
+
+    async def _refusal(self, reply: httpx.Response) -> str:
+        """The body of a refusal, as far as it comes within a moment."""
+        body = bytearray()
+        with contextlib.suppress(TimeoutError, httpx.HTTPError):
+            async with asyncio.timeout(min(PROBE_S, self.settings.timeout_s)):
+                async for chunk in reply.aiter_raw():
+                    body += chunk
+                    if len(body) > MOST_REFUSAL_BYTES:
+                        break
+        return body.decode("utf-8", "replace")
 
     async def _next(self, chunks: AsyncIterator[bytes], within_s: float, name: str, what: str) -> bytes | None:
         with _mapped(self.settings):

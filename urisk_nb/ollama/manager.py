@@ -70,7 +70,7 @@ class _Start:
     """A start under way: one task, and those who wait for it; it is given up when the last of them leaves."""
 
     def __init__(self, flags: Mapping[str, Any], task: asyncio.Task[LLMManager]) -> None:
-        self.flags, self.task, self.waiters = flags, task, 0
+        self.flags, self.task, self.waiters, self.given_up = flags, task, 0, False
 
     async def join(self) -> LLMManager:
         self.waiters += 1
@@ -78,6 +78,7 @@ class _Start:
             return await asyncio.shield(self.task)
         except asyncio.CancelledError:
             if self.waiters == 1 and not self.task.done():
+                self.given_up = True
                 self.task.cancel()
                 await asyncio.wait({self.task})
             raise
@@ -172,10 +173,13 @@ class LLMManager:
     async def _initialize(cls, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None) -> LLMManager:
         given = {name: value for name, value in flags.items() if value is not None}
         while (starting := runtime.get(STARTING)) is not None:
-            if starting.flags == given:
+            if starting.given_up:
+                await asyncio.wait({starting.task})
+            elif starting.flags == given:
                 return await starting.join()  # type: ignore[no-any-return]  # kept in untyped state
-            with contextlib.suppress(ServerError, ModelError):
-                await starting.join()
+            else:
+                with contextlib.suppress(ServerError, ModelError):
+                    await starting.join()
         running: LLMManager | None = runtime.get(KEY)
         if running is not None and not given:
             return running
@@ -189,15 +193,12 @@ class LLMManager:
     async def _started(
         cls, running: LLMManager | None, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
     ) -> LLMManager:
-        manager = cls(load(**flags), flags, progress)
+        settings = load(**flags)
         if running is not None:
-            changed = _changed(running.settings, manager.settings)
-            if not changed:
-                return running
-            if changed <= SOFT:
-                manager._take_over(running)
-            else:
-                await running._shutdown()
+            if _changed(running.settings, settings) <= SOFT:
+                return await running._change(settings, flags, progress)
+            await running._shutdown()
+        manager = cls(settings, flags, progress)
         try:
             await manager._begin()
         except BaseException:
@@ -207,21 +208,30 @@ class LLMManager:
         runtime.at_exit(KEY, manager._at_exit)
         return manager
 
-    def _take_over(self, other: LLMManager) -> None:
-        """Keep the server that another session of this process started; that session ends."""
-        self._process, other._process = other._process, None
-        self.calls = other.calls
-        other._closed = True
-        bridge.submit(other._client.aclose())
+    async def _change(self, settings: Settings, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None) -> LLMManager:
+        """Go on with other settings over the same server; calls under way are not touched, and a change that fails changes nothing."""
+        before = self.settings, self.flags, self.model, self._progress
+        changed = _changed(self.settings, settings)
+        self.settings, self.flags, self._progress = settings, dict(flags), progress
+        self._client.settings = settings
+        try:
+            if changed & {"model", "allow_cloud"}:
+                self.model = settings.model
+                await self._take_model()
+        except BaseException:
+            self.settings, self.flags, self.model, self._progress = before
+            self._client.settings = self.settings
+            raise
+        if "parallel" in changed:
+            self._places.total_tokens = settings.parallel or 1
+        return self
 
     async def _begin(self) -> None:
         version = await self._answering()
-        if version is None and self._process is None:
-            version = await self._start_server()
-        elif self._process is None:
-            self._refuse_strangers()
         if version is None:
-            version = await self._ready(self._process)
+            version = await self._start_server()
+        else:
+            self._refuse_strangers()
         self.version = version
         self.engine = OWN_VERSIONS.get(version, Engine.OLLAMA)
         self._refuse_other_engine()
@@ -276,16 +286,17 @@ class LLMManager:
         self._process = process.start(engine, settings)
         return await self._ready(self._process)
 
-    async def _ready(self, started: process.Process | None) -> str:
+    async def _ready(self, started: process.Process) -> str:
         """The version, as soon as the server that was just started answers."""
         pause_s, end_s = 0.025, time.monotonic() + READY_S
         while time.monotonic() < end_s:
-            # A listening port is no sign: Ollama takes connections for a while before it answers.
-            with contextlib.suppress(ServerNotRunning, ServerTimeout):
+            # A listening port is no sign: Ollama takes connections for a while before it answers. And the answer may be that of
+            # another server, which was quicker: then ours is about to end.
+            with contextlib.suppress(ServerError):
                 version = await self._client.version(within_s=1.0)
-                if started is None or started.exit_code is None:
+                if started.exit_code is None and started.listens(self.settings.port):
                     return version
-            if started is not None and started.exit_code is not None:
+            if started.exit_code is not None:
                 return await self._ended_early(started)
             await asyncio.sleep(pause_s)
             pause_s = min(0.25, 1.5 * pause_s)
@@ -297,6 +308,7 @@ class LLMManager:
         """Another server took the port in the meantime: it is adopted. Anything else is a failure, with what the log says."""
         tail = started.tail()
         self._process = None
+        started.stop()
         if "address already in use" in tail and (version := await self._answering()) is not None:
             self._refuse_strangers()
             return version
@@ -403,6 +415,8 @@ class LLMManager:
 
     def _stream(self, messages: Sequence[wire.Message], options: Mapping[str, Any] | None, format: Any) -> AnswerStream:
         self._check()
+        if not messages:
+            raise InputError("the chat has no messages.", fix='give at least one: [{"role": "user", "content": "..."}]')
         settings = self.settings
         body = wire.chat_body(
             messages, model=self.model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx, options=options, format=format
@@ -558,8 +572,8 @@ def _messages(prompt: str, system_prompt: str | None) -> list[wire.Message]:
     return [*system, {"role": "user", "content": prompt}]
 
 
-def _log_words(started: process.Process | None) -> str:
-    tail = started.tail() if started is not None else ""
+def _log_words(started: process.Process) -> str:
+    tail = started.tail()
     return f"Its log ends: {tail[-600:]!r}" if tail else "Its log is empty."
 
 

@@ -140,6 +140,7 @@ class Process:
         self._popen = popen
         self.engine = engine
         self.log = log
+        self._ended = False
 
     @property
     def pid(self) -> int:
@@ -152,6 +153,9 @@ class Process:
 
     def stop(self) -> None:
         """End the server and everything in its group; blocks at most some 0.8 s. Doing it again changes nothing."""
+        if self._ended:
+            return  # the number of the group may be another's by now
+        self._ended = True
         if self._popen.poll() is None:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -160,6 +164,19 @@ class Process:
         self._signal(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(GRACE_S)
+        if self._popen.poll() == 0:
+            self.log.unlink(missing_ok=True)  # the log of a server that failed is kept for whoever looks into it
+
+    def listens(self, port: int) -> bool:
+        """Whether it is this process that listens on the port; true where the system does not tell (Linux does)."""
+        sockets = _listening(port)
+        if sockets is None:
+            return True
+        try:
+            mine = {path.readlink().name for path in Path(f"/proc/{self.pid}/fd").iterdir()}
+        except OSError:
+            return False
+        return any(f"socket:[{inode}]" in mine for _, inode in sockets)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -218,10 +235,10 @@ def _log_file(port: int) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or folder.is_symlink():
         folder = Path(tempfile.mkdtemp(prefix="urisk-"))  # somebody else made a folder of this name: it is not to be trusted
-    path = folder / f"server-{port}.log"
-    path.unlink(missing_ok=True)  # a server that still writes to the old one keeps it
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    return path
+    # A name of its own for each start: two that start at once must not read each other's words. 0600 by mkstemp.
+    handle, path = tempfile.mkstemp(prefix=f"server-{port}-", suffix=".log", dir=folder)
+    os.close(handle)
+    return Path(path)
 
 
 # Whose server --------------------------------------------------------------------------------------------------------------
@@ -229,13 +246,19 @@ def _log_file(port: int) -> Path:
 
 def owner_uid(port: int) -> int | None:
     """The account whose process listens on the loopback port, where the system tells (Linux); else None."""
+    return next((uid for uid, _ in _listening(port) or ()), None)
+
+
+def _listening(port: int) -> list[tuple[int, int]] | None:
+    """Account and inode of each socket that listens on the port; None where the system does not tell."""
+    told = False
+    found: list[tuple[int, int]] = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
         except OSError:
             continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: listening
-                return int(fields[7])
-    return None
+        told = True
+        listening = (fields for fields in map(str.split, lines) if fields[3] == "0A")
+        found += [(int(fields[7]), int(fields[9])) for fields in listening if int(fields[1].rpartition(":")[2], 16) == port]
+    return found if told else None

@@ -7,6 +7,7 @@ out by the server, and fields come and go between its versions.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from urisk_nb import errors
-from urisk_nb.errors import ProtocolError, UriskError
+from urisk_nb.errors import InputError, ProtocolError, UriskError
 
 __all__ = [
     "ERRORS",
@@ -51,7 +52,14 @@ MOST_LINE_BYTES = 32 * 1024 * 1024  # a line is one object; the longest known on
 
 
 def _bytes(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
+    try:
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InputError(
+            f"the request cannot be sent as JSON: {exc}.", fix="use plain numbers, text, lists and dicts in options, messages and format"
+        ) from exc
+    # Half of a surrogate pair is in no encoding: the server would read it as the replacement character, too.
+    return re.sub(r"[\ud800-\udfff]", "\ufffd", text).encode("utf-8")
 
 
 def _common(model: str, keep_alive: str | float) -> dict[str, Any]:
@@ -117,8 +125,9 @@ class Lines:
     def end(self) -> Iterator[dict[str, Any]]:
         """The last object, where no line end follows it; half an object is nothing."""
         rest, self._rest = bytes(self._rest).strip(), bytearray()
-        if rest.endswith(b"}"):
-            yield _object(rest)
+        with contextlib.suppress(ProtocolError):
+            if rest:
+                yield _object(rest)
 
 
 def _object(line: bytes) -> dict[str, Any]:

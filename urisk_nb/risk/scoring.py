@@ -117,7 +117,7 @@ def _missing(value: object) -> bool:
 
 
 def _severity(ident: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value <= 5:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) not in range(len(WEIGHTS)):
         raise InputError(f"the rating of {ident!r} is {value!r}.", fix="give a whole number from 0 to 5, or None where there is no rating")
     return int(value)
 

@@ -75,13 +75,10 @@ class RiskTable(pd.DataFrame):
 
     def __finalize__(self, other: Any, method: str | None = None, **kwargs: Any) -> RiskTable:
         """Keep the report; pandas itself loses it where several tables become one."""
-        super().__finalize__(other, method=method, **kwargs)
-        parts = (
-            getattr(other, "input_objs", None)
-            or getattr(other, "objs", None)
-            or (getattr(other, "left", None), getattr(other, "right", None))
-        )
-        reports = {id(part._report): part._report for part in parts if getattr(part, "_report", None) is not None}
+        super().__finalize__(other, method=method, **kwargs)  # type: ignore[misc]  # pandas' hook, not in its stubs
+        parts = [*(getattr(other, "input_objs", None) or getattr(other, "objs", None) or ())]
+        parts += [getattr(other, side, None) for side in ("left", "right")]  # a merge, before pandas 3
+        reports = {id(report): report for part in parts if isinstance(report := getattr(part, "_report", None), Report)}
         if reports:
             object.__setattr__(self, "_report", _united(list(reports.values())))
         return self

@@ -1,0 +1,184 @@
+"""
+Measure a model's labels: python benchmarks/judge.py [--model M] [--url URL] [labels.csv]
+
+Prints, for whatever server answers, how many answers are valid, how many have the category and the severity of the labels, and what a
+sentence costs: tokens, seconds, new prompt tokens. Only first looks; the second looks of the table are asked where --second is given.
+
+labels.csv is either `text,risk,severity` or, like the sixteen events of the package, `id,risk,direction,severity_min,severity_max` beside
+a file of the same name that starts with evidence_ instead of labels_ (columns id, text; its first sentence counts). `|` stands between
+labels that are both right. Without a file: the sixteen events. Accuracy is measured on labels that somebody made: use your own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import statistics
+import sys
+import urllib.error
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from urisk_nb.errors import UriskError
+from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.risk.evidence import Sentence, split
+from urisk_nb.risk.inputs import Document, RiskParams
+from urisk_nb.risk.questions import Label, ask, parse
+from urisk_nb.risk.scoring import settle
+from urisk_nb.risk.taxonomy import DEFAULT
+
+SIXTEEN = Path(str(files("urisk_nb") / "data" / "labels_2018_2019.csv"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A sentence and how it may be labelled."""
+
+    sentence: Sentence
+    risks: frozenset[str]
+    low: int
+    high: int
+
+    def distance(self, severity: int) -> int:
+        """How many steps a severity lies outside the range."""
+        return max(self.low - severity, severity - self.high, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one item."""
+
+    item: Item
+    label: Label | None
+    tokens: int
+    seconds: float
+    prompt_tokens: int
+    prompt_seconds: float
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_items(path: Path) -> list[Item]:
+    """The labelled sentences of a file, in either form; SystemExit says what is wrong with a file that has neither."""
+    rows = rows_of(path)
+    columns = set(rows[0]) if rows else set()
+    if columns >= {"text", "risk", "severity"}:
+        cells = [(row["text"], row["risk"], row["severity"], row["severity"]) for row in rows]
+    elif columns >= {"id", "risk", "severity_min", "severity_max"}:
+        texts = {row["id"]: row["text"] for row in rows_of(path.with_name(path.name.replace("labels", "evidence", 1)))}
+        cells = [(texts[row["id"]], row["risk"], row["severity_min"], row["severity_max"]) for row in rows]
+    else:
+        raise SystemExit(f"{path} has the columns {sorted(columns)}; wanted text,risk,severity or id,risk,severity_min,severity_max")
+    return [item_of(str(number), *cell) for number, cell in enumerate(cells, 1)]
+
+
+def item_of(number: str, text: str, risk: str, low: str, high: str) -> Item:
+    sentences = split(Document(ident=number, ticker=None, text=text)).sentences
+    risks = frozenset(risk.split("|"))
+    if not sentences or not risks <= set(DEFAULT.labels):
+        raise SystemExit(f"row {number}: {text[:60]!r} with the risk {risk!r}; wanted a sentence and one of {', '.join(DEFAULT.labels)}")
+    return Item(sentence=sentences[0], risks=risks, low=int(low), high=int(high))
+
+
+def look(manager: LLMManager, item: Item, params: RiskParams, *, reverse: bool = False) -> Outcome:
+    answer = manager.ask_sync(ask(item.sentence, params, reverse=reverse).payload)
+    timing = answer.timing
+    return Outcome(
+        item=item,
+        label=parse(str(answer), answer.done_reason)[0],
+        tokens=timing.tokens,
+        seconds=timing.total_s,
+        prompt_tokens=timing.prompt_tokens,
+        prompt_seconds=timing.prompt_s,
+    )
+
+
+def counted(url: str, last: int) -> list[int] | None:
+    """New prompt tokens of the last calls by the server's own counters; None where the server has none (a real Ollama)."""
+    try:
+        with urllib.request.urlopen(f"{url}/urisk/counters", timeout=10) as reply:
+            recent = json.load(reply)["recent"]
+    except (urllib.error.HTTPError, ValueError, KeyError):
+        return None
+    return [int(call["prompt_new"]) for call in recent[-last:]]
+
+
+def new_tokens(manager: LLMManager, first: Outcome, outcomes: list[Outcome]) -> str:
+    if (counts := counted(manager.url, len(outcomes))) is not None:
+        return f"{statistics.mean(counts):.0f} new prompt tokens a call, at most {max(counts)} (the server's counters)"
+    rate = first.prompt_tokens / first.prompt_seconds if first.prompt_seconds > 0 else math.nan
+    guess = statistics.mean(outcome.prompt_seconds * rate for outcome in outcomes)
+    return (
+        f"some {guess:.0f} new prompt tokens a call (estimated: prompt_eval_duration at the speed of the first call, whose prompt was new)"
+    )
+
+
+def report(outcomes: list[Outcome], seconds: list[Outcome]) -> list[str]:
+    total = len(outcomes)
+    valid = [(outcome.item, outcome.label) for outcome in outcomes if outcome.label is not None]
+    category = sum(label.risk in item.risks for item, label in valid)
+    exact, near = (sum(item.distance(label.severity) <= steps for item, label in valid) for steps in (0, 1))
+    named = Counter(label.risk for _, label in valid)
+    lines = [
+        f"valid {len(valid)} of {total}",
+        f"category {category} of {total}   severity {exact} of {total}, {near} within one step",
+        f"{statistics.mean(o.tokens for o in outcomes):.1f} tokens a sentence, at most {max(o.tokens for o in outcomes)}",
+        f"{statistics.median(o.seconds for o in outcomes):.2f} s a sentence (median)",
+        "named: " + ", ".join(f"{risk} {count}" for risk, count in named.most_common()),
+        f"naming the most frequent label always: category {most_frequent([outcome.item for outcome in outcomes])} of {total}",
+    ]
+    if seconds:
+        settled = [(one.item, settle(one.label, two.label)[0]) for one, two in zip(outcomes, seconds, strict=True) if one.label]
+        after = sum(item.distance(label.severity) == 0 for item, label in settled)
+        apart = sum(bool(one.label and two.label and one.label.risk != two.label.risk) for one, two in zip(outcomes, seconds, strict=True))
+        lines.append(f"reversed examples: another category in {apart} of {total}; severity {after} of {total} if all had a second look")
+    return lines
+
+
+def most_frequent(items: list[Item]) -> int:
+    """What a judge would reach that reads nothing."""
+    return max(sum(risk in item.risks for item in items) for risk in DEFAULT.labels)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels", nargs="?", type=Path, default=SIXTEEN)
+    parser.add_argument("--model", help="the model that answers (default: OLLAMA_MODEL)")
+    parser.add_argument("--url", help="the server (default: OLLAMA_URL, started if nothing answers)")
+    parser.add_argument("--engine", choices=("ollama", "embedded", "simulated"), help="what to start")
+    parser.add_argument("--second", action="store_true", help="ask everything again with the examples in reverse order")
+    parser.add_argument("--verbose", action="store_true", help="print each sentence with its label")
+    given = parser.parse_args(arguments)
+    items, params = read_items(given.labels), RiskParams.of()
+    try:
+        manager = LLMManager.initialize_sync(model=given.model, url=given.url, engine=given.engine)
+        try:
+            # Asked once before anything counts: it fills the server's prefix cache, and its prompt is wholly new.
+            first = look(manager, item_of("0", "A company was founded.", "none", "0", "0"), params)
+            outcomes = [look(manager, item, params) for item in items]
+            new = new_tokens(manager, first, outcomes)
+            seconds = [look(manager, item, params, reverse=True) for item in items] if given.second else []
+            print(f"{given.labels.name}: {manager.model} on {manager.engine} {manager.version}, prefix of {first.prompt_tokens} tokens")
+        finally:
+            manager.shutdown_sync()
+    except UriskError as exc:
+        print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+        return 1
+    for outcome in outcomes if given.verbose else []:
+        wanted = f"{'|'.join(sorted(outcome.item.risks))} {outcome.item.low}-{outcome.item.high}"
+        said = f"{outcome.label.risk} {outcome.label.severity}" if outcome.label else "invalid"
+        print(f"  {said:14s} (wanted {wanted}): {outcome.item.sentence.text[:90]}")
+    print("\n".join([*report(outcomes, seconds), new]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
