@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+
 from urisk_nb import bridge, runtime
 from urisk_nb.errors import WrongThread
 
@@ -280,7 +281,8 @@ def test_closers_run_once_at_exit_and_not_in_a_child():
     """
     At the end of the process each closer runs, the last first, one's failure not keeping the others; a forked child runs none.
     """
-    process = script("""
+    process = script(
+        """
         import os, sys
         from urisk_nb import runtime
         runtime.at_exit("a", lambda: print("a closed", flush=True))
@@ -291,7 +293,9 @@ def test_closers_run_once_at_exit_and_not_in_a_child():
         if child == 0:
             sys.exit(0)
         os.waitpid(child, 0)
-    """, stderr=subprocess.PIPE)
+    """,
+        stderr=subprocess.PIPE,
+    )
     out, err = process.communicate(timeout=20)
     assert out == "b closed\na closed\n"
     assert "division by zero" in err

@@ -6,12 +6,15 @@ import subprocess
 import sys
 
 import pytest
+
 from harness import ROOT, StandIn
 
 
 def urisk(*words, timeout=60, **env):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OLLAMA_", "URISK_"))}
-    return subprocess.run([sys.executable, "-m", "urisk_nb.cli", *words], capture_output=True, text=True, env={**clean, **env}, timeout=timeout, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-m", "urisk_nb.cli", *words], capture_output=True, text=True, env={**clean, **env}, timeout=timeout, cwd=ROOT
+    )
 
 
 def test_help_and_version():

@@ -1,9 +1,13 @@
 """The documents say what the code does: settings, dependencies, commands."""
 
+import doctest
+import importlib
+import inspect
 import re
 import tomllib
 
 import pytest
+
 from harness import ROOT
 from urisk_nb.settings import Settings
 
@@ -80,3 +84,32 @@ def test_public_names_are_a_sorted_list_that_resolves():
     for name in urisk_nb.__all__:
         assert getattr(urisk_nb, name) is not None
         assert name in dir(urisk_nb)
+
+
+MODULES = sorted(
+    str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
+    for path in (ROOT / "urisk_nb").rglob("*.py")
+    if path.name != "__main__.py"
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name):
+    """
+    What a docstring shows is what happens.
+    """
+    failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_public_is_documented(name):
+    """
+    Each module, and each function and class in its __all__ that it defines, has a docstring.
+    """
+    module = importlib.import_module(name)
+    assert module.__doc__
+    for public in getattr(module, "__all__", ()):
+        value = getattr(module, public)
+        if getattr(value, "__module__", None) == name and (inspect.isclass(value) or inspect.isfunction(value)):
+            assert inspect.getdoc(value), f"{name}.{public} has no docstring"

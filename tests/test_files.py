@@ -5,6 +5,7 @@ import os
 
 import pandas as pd
 import pytest
+
 from urisk_nb import files
 from urisk_nb.errors import InputError
 
@@ -81,7 +82,7 @@ BAD = [
     ("prices", write("ragged.csv", b"a,b\n1,2\n1,2,3\n"), "ragged.csv"),
     ("evidence", write("bad.jsonl", b'{"ticker": "A", "text": "x"}\n{oops}\n'), "line 2"),
     ("evidence", write("number.jsonl", b"3\n"), "not an object"),
-    ("evidence", write("latin.jsonl", "{\"text\": \"Zürich\"}".encode("latin-1")), "latin.jsonl"),
+    ("evidence", write("latin.jsonl", '{"text": "Zürich"}'.encode("latin-1")), "latin.jsonl"),
     ("evidence", lambda folder: folder, "no .txt"),
     ("prices", lambda folder: folder / "nowhere.csv", "no file or folder"),
     ("evidence", lambda folder: "The company was fined. " * 500, "no file or folder"),

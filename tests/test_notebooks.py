@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from harness import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -20,7 +21,11 @@ def test_a_notebook_runs_as_stored(path, standin):
     env = {**os.environ, "OLLAMA_URL": standin.url, "URISK_STATIC": "1"}
     words = ["-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=60", "-p", "no:cacheprovider", "-W", "default"]
     done = subprocess.run(
-        [sys.executable, *words, "--nbval-sanitize-with", str(ROOT / "notebooks/nbval.cfg"), str(path)], capture_output=True, text=True, env=env, cwd=ROOT
+        [sys.executable, *words, "--nbval-sanitize-with", str(ROOT / "notebooks/nbval.cfg"), str(path)],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 

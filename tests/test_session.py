@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+
 from urisk_nb import bridge
 from urisk_nb.errors import AnswerIncomplete, InputError, ServerLost
 from urisk_nb.session import assess, assess_async, judge_sync, open_run

@@ -1,6 +1,7 @@
 """Settings: where they come from, what they may be, and what is said of those that may not."""
 
 import pytest
+
 from urisk_nb.errors import SettingsError
 from urisk_nb.settings import Engine, load
 
@@ -65,14 +66,20 @@ def test_localhost_is_dialled_without_a_look_up():
     The address that is dialled has no name to look up, since look-ups fail while the interpreter exits.
     """
     settings = load(url="localhost:5000")
-    assert (settings.url, settings.base_url, settings.host, settings.port) == ("http://localhost:5000", "http://127.0.0.1:5000", "127.0.0.1", 5000)
+    assert (settings.url, settings.base_url, settings.host, settings.port) == (
+        "http://localhost:5000",
+        "http://127.0.0.1:5000",
+        "127.0.0.1",
+        5000,
+    )
     assert settings.is_loopback
     assert not load(url="http://192.0.2.1:80").is_loopback
     assert load(url="https://example.org").port == 443
 
 
 @pytest.mark.parametrize(
-    ("value", "sent"), [("20m", "20m"), ("1h30m", "1h30m"), ("-1m", "-1m"), ("90", 90.0), ("-1", -1.0), ("0", 0.0), ("1.5h", "1.5h"), ("500ms", "500ms")]
+    ("value", "sent"),
+    [("20m", "20m"), ("1h30m", "1h30m"), ("-1m", "-1m"), ("90", 90.0), ("-1", -1.0), ("0", 0.0), ("1.5h", "1.5h"), ("500ms", "500ms")],
 )
 def test_keep_alive_is_sent_as_the_server_wants_it(value, sent):
     """

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+
 from harness import eventually
 
 
@@ -108,7 +109,14 @@ def test_model_text_is_never_markup(new_kernel, standin_with):
     """
     An answer of script tags, an address or a path is shown as text, nothing is fetched or opened.
     """
-    server = standin_with({"rules": [{"contains": "evil", "answer": "<script>alert(1)</script> /etc/hostname"}, {"contains": "web", "answer": "http://127.0.0.1:9/x"}]})
+    server = standin_with(
+        {
+            "rules": [
+                {"contains": "evil", "answer": "<script>alert(1)</script> /etc/hostname"},
+                {"contains": "web", "answer": "http://127.0.0.1:9/x"},
+            ]
+        }
+    )
     kernel = new_kernel()
     kernel.good(f"%load_ext urisk_nb\n%urisk_start --url {server.url}")
     cell = kernel.good("%%ask\nevil")

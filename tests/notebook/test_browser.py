@@ -11,10 +11,19 @@ import sys
 import urllib.request
 
 import pytest
+
 from harness import ROOT, eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
 
 
@@ -31,8 +40,21 @@ def jupyter(tmp_path, standin):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shutil.copy(ROOT / "notebooks/01_quickstart.ipynb", tmp_path)
-    env = {**os.environ, "OLLAMA_URL": standin.url, "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings")}
-    words = ["-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={tmp_path}"]
+    env = {
+        **os.environ,
+        "OLLAMA_URL": standin.url,
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+    }
+    words = [
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        f"--port={port}",
+        "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={tmp_path}",
+    ]
     with (tmp_path / "jupyter.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, env=env, start_new_session=True)
     url = f"http://127.0.0.1:{port}"

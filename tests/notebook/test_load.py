@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-
 PROBE = """
 import json, sys, time
 from IPython.core.interactiveshell import InteractiveShell
@@ -51,7 +50,8 @@ def test_loading_takes_milliseconds():
     assert best < 0.010
 
 
-MAGICS = "[sorted(n for n in get_ipython().magics_manager.magics[k] if n in ('ask', 'risk') or n.startswith('urisk_')) for k in ('cell', 'line')]"
+OURS = "n in ('ask', 'risk') or n.startswith('urisk_')"
+MAGICS = f"[sorted(n for n in get_ipython().magics_manager.magics[k] if {OURS}) for k in ('cell', 'line')]"
 
 
 def test_loading_twice_reloading_and_unloading(kernel):

@@ -19,9 +19,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from harness import children, eventually
 
+from harness import children, eventually
 from urisk_nb import bridge, errors, runtime
+from urisk_nb.ollama import manager as manager_module
 from urisk_nb.ollama import process
 from urisk_nb.ollama.manager import Answer, LLMManager
 from urisk_nb.settings import Engine
@@ -374,7 +375,7 @@ def on_loop(coroutine):
 
 
 async def until(condition):
-    while not condition():  # noqa: ASYNC110  counters of a server in another thread have no event
+    while not condition():
         await asyncio.sleep(0.005)
 
 
@@ -540,9 +541,13 @@ def test_a_change_that_fails_leaves_a_usable_session():
     with pytest.raises(errors.ModelError):
         LLMManager.initialize_sync(model="nope")
     assert LLMManager.initialize_sync(model="simulated").generate_sync("hi")
+    manager = LLMManager.get_instance()
+    pid, before = manager.pid, manager.settings
     with pytest.raises(errors.ModelError):
-        LLMManager.initialize_sync(model="nope")
-    assert LLMManager.initialize_sync().generate_sync("hi")
+        LLMManager.initialize_sync(model="nope", timeout_s=3)
+    assert LLMManager.initialize_sync() is manager
+    assert (manager.pid, manager.model, manager.settings) == (pid, "simulated", before)
+    assert manager.generate_sync("hi").model == "simulated"
 
 
 def test_a_call_under_way_survives_a_change_of_timeouts():
@@ -553,6 +558,62 @@ def test_a_call_under_way_survives_a_change_of_timeouts():
             eventually(lambda: others.counters["in_flight"] == 1)
             LLMManager.initialize_sync(timeout_s=77)
             assert call.result(10) == "a b c"
+
+
+def test_a_call_under_way_keeps_the_model_that_it_was_asked_with():
+    """Whose words an answer is must be true, even when the session goes on to another model meanwhile."""
+    with server(Rule(answer="a b c", model="first:latest", token_ms=150), models=("first", "second")) as others:
+        manager = LLMManager.initialize_sync(url=others.url, model="first")
+        with in_thread(manager.generate_sync, "hi") as call:
+            eventually(lambda: others.counters["in_flight"] == 1)
+            LLMManager.initialize_sync(model="second")
+            assert call.result(10).model == "first"
+        assert others.counters["recent"][0]["model"] == "first:latest"
+        assert manager.generate_sync("hi").model == "second"
+
+
+def test_a_change_is_told_to_its_end():
+    """Who asks for another model sees it loaded and ready."""
+    events = []
+    with server(models=("first", "second")) as others:
+        LLMManager.initialize_sync(url=others.url, model="first")
+        LLMManager.initialize_sync(model="second", progress=events.append)
+    assert [event.step for event in events][-2:] == ["loading", "ready"]
+    assert "second" in events[-1].text
+
+
+def test_a_start_after_the_servers_end_finds_another():
+    """The fix of a lost server says %urisk_start: that must bring the session back, with a server of ours if need be."""
+    with server() as others:
+        manager = LLMManager.initialize_sync(url=others.url, engine="simulated", max_retries=0)
+    with pytest.raises(errors.ServerNotRunning) as caught:
+        manager.generate_sync("hi")
+    assert "%urisk_start" in caught.value.fix
+    manager = LLMManager.initialize_sync()
+    assert "SIMULATED" in manager.generate_sync("hi")
+    assert manager.server == "ours"
+
+
+def test_another_model_after_a_crash_of_our_server():
+    """A change finds the server down and starts it, as a call would."""
+    manager = simulated()
+    os.kill(manager.pid, signal.SIGKILL)
+    with pytest.raises(errors.PullFailed, match="server has: simulated:latest"):
+        LLMManager.initialize_sync(model="nope")
+
+
+def test_an_ollama_that_is_a_wrapper_is_ours_too(ollama, program, tmp_path, monkeypatch):
+    """Some packages put a script on the PATH that runs the real program as its child: that child's answer is our server's."""
+    monkeypatch.setattr(manager_module, "READY_S", 4.0)
+    ollama(models=["llama3.1"])
+    (tmp_path / "bin" / "ollama").rename(tmp_path / "bin" / "real")
+    program(f"import subprocess, sys; sys.exit(subprocess.call([{str(tmp_path / 'bin' / 'real')!r}, *sys.argv[1:]]))")
+    before, url = children(), free_url()
+    manager = LLMManager.initialize_sync(url=url)
+    assert manager.server == "ours"
+    manager.shutdown_sync()
+    assert children() == before
+    assert answers(url) is None
 
 
 # Answers -------------------------------------------------------------------------------------------------------------------

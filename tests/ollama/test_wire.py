@@ -5,8 +5,8 @@ import random
 import re
 
 import pytest
-from harness import ROOT
 
+from harness import ROOT
 from urisk_nb import errors
 from urisk_nb.errors import ProtocolError, UriskError
 from urisk_nb.ollama import wire

@@ -123,7 +123,7 @@ async def until_busy(server, count):
 
 async def until(condition):
     """Let the loop turn until the condition holds; the test's time limit ends it otherwise."""
-    while not condition():  # noqa: ASYNC110 -- what is waited for happens in the server, which tells nobody
+    while not condition():
         await asyncio.sleep(0.001)
 
 
