@@ -22,7 +22,10 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "ollama": ["wire", "resilience", "latency", "answers", "client", "process", "manager"],
-    "risk": ["taxonomy", "inputs", "quant", "evidence", "questions", "scoring", "pipeline", "table"],
+    "risk": [
+        *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
+        *("evidence", "questions", "scoring", "pipeline", "table"),
+    ],
     "notebook": ["present", "magics"],
     "standin": [
         *("gojson", "transport", "brain", "asks", "residents", "answers", "face", "server", "scenario", "scripted"),

@@ -1,0 +1,137 @@
+"""Evidence becomes documents that are laid at the right door, or is refused with a way out."""
+
+from __future__ import annotations
+
+import math
+from datetime import date
+
+import pandas as pd
+import pytest
+
+from urisk_nb.errors import InputError
+from urisk_nb.risk.documents import Document, documents_for, read_evidence
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.tickers import Holding
+
+TEXTS = pd.DataFrame(
+    {
+        "Ticker": ["nvda", None, "NVDA", "MSFT"],
+        "text": ["b", "shared", "a", "c"],
+        "date": ["2024-01-02", "2024-01-01", pd.Timestamp("2024-01-01", tz="UTC"), None],
+        "source": ["wire", None, "wire", math.nan],
+        "page": [1, 2, 3, 4],
+    }
+)
+
+
+def test_a_frame_of_evidence():
+    """Rows become documents with clean tickers and dates, in an order of their own; unknown columns are ignored."""
+    assert read_evidence(TEXTS) == (
+        Document(ident="E1", ticker="MSFT", text="c"),
+        Document(ident="E2", ticker=None, text="shared", date=date(2024, 1, 1)),
+        Document(ident="E3", ticker="NVDA", text="a", date=date(2024, 1, 1), source="wire"),
+        Document(ident="E4", ticker="NVDA", text="b", date=date(2024, 1, 2), source="wire"),
+    )
+
+
+def test_the_order_of_the_rows_changes_nothing():
+    """Shuffled rows give the same documents with the same ids."""
+    for seed in range(5):
+        assert read_evidence(TEXTS.sample(frac=1, random_state=seed)) == read_evidence(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"NVDA": ["a", "b"], None: "all"},
+        [{"ticker": "NVDA", "text": "a"}, {"Ticker": "nvda", "text": "b", "date": None}, {"text": "all"}],
+        {"NVDA": [{"text": "a"}, "b"], "": ["all"]},
+        pd.DataFrame({"symbol": ["NVDA", "NVDA", None], "text": ["a", "b", "all"]}),
+    ],
+)
+def test_every_shape_of_evidence_means_the_same(data):
+    """A mapping, a list and a frame give the same documents."""
+    assert [(one.ident, one.ticker, one.text) for one in read_evidence(data)] == [
+        ("E1", "NVDA", "a"),
+        ("E2", None, "all"),
+        ("E3", "NVDA", "b"),
+    ]
+
+
+def test_no_evidence_is_evidence_of_nothing():
+    """A day without news is no error."""
+    assert read_evidence([]) == read_evidence({}) == read_evidence(TEXTS.iloc[:0]) == ()
+
+
+def test_own_ids_stay_and_others_keep_clear_of_them():
+    """Given ids are kept, numbers lose their .0, and a new id is never one that is taken."""
+    data = pd.DataFrame({"ticker": ["A", "A", "A"], "text": ["x", "y", "z"], "id": [7.0, None, None]})
+    assert [one.ident for one in read_evidence(data)] == ["7", "E1", "E2"]
+    assert [one.ident for one in read_evidence([{"text": "x", "id": "E1"}, {"text": "y"}])] == ["E1", "E2"]
+    two = [{"ticker": ticker, "text": "x", "id": "R-1"} for ticker in "AB"]  # one article about two companies
+    assert [one.ident for one in read_evidence(two)] == ["R-1", "R-1"]
+
+
+BAD_EVIDENCE = {
+    "None": (None, "a NoneType", "DataFrame"),
+    "a path": ("news.csv", "a str", "DataFrame"),
+    "a number": (5, "an int", "DataFrame"),
+    "an empty frame": (pd.DataFrame(), "no column 'ticker', only none", "add the column"),
+    "a misspelt ticker": (TEXTS.rename(columns={"Ticker": "tickr"}), "no column 'ticker'", "{'tickr': 'ticker'}"),
+    "no text": (TEXTS.rename(columns={"text": "body"}), "no column 'text'", "add the column 'text'"),
+    "a hole": (TEXTS.assign(text=["a", "b", None, "c"]), "row 3 has no text", "dropna"),
+    "blank text": (TEXTS.assign(text=["a", " ", "b", "c"]), "row 2 has no text", "dropna"),
+    "a number for a text": ({"NVDA": ["a", 5]}, "item 2 has an int (5)", "dropna"),
+    "a number for texts": ({"NVDA": 5}, "evidence of 'NVDA' is an int", "DataFrame"),
+    "words for a date": (TEXTS.assign(date="soon"), "row 1: 'soon' is not a date", "ISO"),
+    "a number for a date": ([{"text": "a", "date": 20240101}], "20240101 is not a date", "ISO"),
+    "a path for a ticker": ([{"text": "a", "ticker": "../x"}], "'../x' is not a ticker", "NVDA"),
+    "a number for a ticker": ([{"text": "a", "ticker": 700}], "700 is an int", '"700"'),
+    "a misspelt key": ([{"text": "a", "tickr": "NVDA"}], "no 'ticker', but 'tickr'", "rename"),
+    "a misspelt text": ([{"txt": "a", "ticker": "NVDA"}], "no 'text', but 'txt'", "rename"),
+    "an id twice": (TEXTS.assign(id="same"), "two documents for NVDA have the id 'same'", "own id"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_EVIDENCE)
+def test_bad_evidence_is_refused(case):
+    """Evidence that would be lost, or laid at the wrong door, is an error that names its row."""
+    data, seen, fix = BAD_EVIDENCE[case]
+    with pytest.raises(InputError) as caught:
+        read_evidence(data)
+    assert seen in caught.value.message
+    assert fix in caught.value.fix
+
+
+def own_texts(holding="NVDA", as_of=None):
+    documents, flags = documents_for(read_evidence(TEXTS), Holding(symbol=holding), RiskParams(), as_of=as_of)
+    return [one.text for one in documents], flags
+
+
+def test_a_company_gets_its_own_and_the_shared_documents():
+    """Its own, those of no company, and nobody else's."""
+    assert own_texts() == (["shared", "a", "b"], ())
+    assert own_texts("MSFT") == (["c", "shared"], ())
+    assert own_texts("AAPL") == (["shared"], ())
+
+
+def test_evidence_after_the_date_is_cut():
+    """What was written later is left out and said; what has no date is left out only when the date was asked for."""
+    assert own_texts(as_of=date(2024, 1, 1)) == (["shared", "a"], ("future_evidence",))
+    assert own_texts(as_of=pd.Timestamp("2024-01-01")) == (["shared", "a"], ("future_evidence",))
+    assert own_texts("MSFT", as_of=date(2024, 1, 1)) == (["c", "shared"], ())
+
+
+def test_params_decide_the_date():
+    """The as-of date of the parameters goes before that of the prices."""
+    documents = read_evidence(TEXTS)
+    for symbol, texts, flags in (("MSFT", ["shared"], ("undated",)), ("NVDA", ["shared", "a"], ("future_evidence",))):
+        own, seen = documents_for(documents, Holding(symbol=symbol), RiskParams.of(as_of="2024-01-01"), as_of=date(2030, 1, 1))
+        assert ([one.text for one in own], seen) == (texts, flags)
+
+
+def test_both_spellings_of_a_share_class_are_the_companys_own():
+    """BRK-B's documents serve BRK.B and are flagged; those of BRK.A do not."""
+    documents = read_evidence({"BRK-B": "one", "BRK.B": "two", "BRK.A": "three"})
+    own, flags = documents_for(documents, Holding(symbol="BRK.B"), RiskParams())
+    assert ([one.text for one in own], flags) == (["one", "two"], ("alias",))

@@ -1,0 +1,248 @@
+"""
+The prices of the period, and each asset on its own calendar: what is a gap, what is a year, which column is unusable.
+
+Missing days are dropped, never filled. A step longer than five median spacings is a gap: the change across it is no one-period return.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from urisk_nb.errors import InputError
+from urisk_nb.risk.metrics import NAN, FloatArray, quiet
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.prices import Prices
+from urisk_nb.risk.values import counted
+
+__all__ = [
+    "GAP",
+    "Asset",
+    "Calendar",
+    "Market",
+    "as_of_date",
+    "bad_cells",
+    "calendar_of",
+    "changes_in",
+    "read_asset",
+    "read_market",
+    "unreadable",
+]
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+GAP = 5  # a step of more than so many median spacings is no one-period return
+HUGE = 1e100  # a return beyond this is a broken feed, and its square would leave the range of floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calendar:
+    """
+    The rows that an asset (or a pair) has, and what follows from their dates alone; shared by all that have the same rows.
+
+    Attributes
+    ----------
+    keep, at
+        Which changes are of one period, and the rows that these end on.
+    spacing, factor, period
+        Median step in days; periods in a year, NaN if the spacing is none that is known; the name of the period.
+    gap
+        Some step is longer than one period.
+    """
+
+    rows: IntArray
+    keep: BoolArray
+    at: IntArray
+    spacing: int
+    factor: float
+    period: str
+    gap: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Market:
+    """The prices of the period as arrays, rows by columns, and the calendars that have been met in them."""
+
+    dates: list[pd.Timestamp]
+    days: IntArray
+    columns: list[str]
+    position: dict[str, int]
+    close: FloatArray
+    present: BoolArray
+    volume: FloatArray | None
+    is_returns: bool
+    as_of: pd.Timestamp
+    faults: Mapping[str, Mapping[pd.Timestamp, str]]
+    calendars: dict[bytes, Calendar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asset:
+    """
+    One column on its own calendar.
+
+    `path` is what total return and drawdown are read from: the prices, or the wealth of 1 before the first return.
+    `returns` are the one-period ones.
+    """
+
+    column: str
+    calendar: Calendar
+    path: FloatArray
+    returns: FloatArray
+    factor: float = NAN
+    status: str = "ok"
+    message: str | None = None
+
+
+def as_of_date(prices: Prices, params: RiskParams) -> pd.Timestamp:
+    """The date of the run: `params.as_of`, else the last date of the prices, but not later than `params.end`."""
+    if params.as_of is not None:
+        return pd.Timestamp(params.as_of).as_unit("us")
+    index = prices.close.index
+    used = index if params.end is None else index[index <= pd.Timestamp(params.end)]
+    if not len(used):
+        raise InputError(f"no price is on or before end={params.end}; {_extent(prices)}.", fix=f"end={index[-1].date()}")
+    last: pd.Timestamp = used[-1]
+    return last
+
+
+def read_market(prices: Prices, params: RiskParams) -> Market:
+    """The prices of the period that the parameters cut out; InputError if it holds none."""
+    as_of = as_of_date(prices, params)
+    index = pd.DatetimeIndex(prices.close.index)
+    last = as_of if params.end is None else min(as_of, pd.Timestamp(params.end))
+    first = _first_date(params, last)
+    begin = 0 if first is None else int(index.searchsorted(first, side="left"))
+    stop = int(index.searchsorted(last, side="right"))
+    if stop <= begin:
+        since = f"on or before {last.date()}" if first is None or last < index[0] else f"from {first.date()} on"
+        fix = f"choose a period within {index[0].date()} and {index[-1].date()}"
+        raise InputError(f"there is no price {since}; {_extent(prices)}.", fix=fix)
+    period = index[begin:stop]
+    columns = [str(name) for name in prices.close.columns]
+    # column by column in memory, since each asset is read by itself
+    close = np.asfortranarray(prices.close.to_numpy(dtype=np.float64)[begin:stop])
+    return Market(
+        dates=list(period),
+        days=period.to_numpy().astype("datetime64[D]").astype(np.int64),
+        columns=columns,
+        position={name: number for number, name in enumerate(columns)},
+        close=close,
+        present=~np.isnan(close),
+        volume=None if prices.volume is None else prices.volume.to_numpy(dtype=np.float64)[begin:stop],
+        is_returns=prices.is_returns,
+        as_of=as_of,
+        faults=prices.faults,
+    )
+
+
+def _first_date(params: RiskParams, last: pd.Timestamp) -> pd.Timestamp | None:
+    if params.start is not None:
+        return pd.Timestamp(params.start)
+    if params.window is None:
+        return None
+    count, unit = int(params.window[:-1]), params.window[-1]
+    years, months, weeks, days = (count if unit == one else 0 for one in "ymwd")
+    first: pd.Timestamp = last - pd.DateOffset(years=years, months=months, weeks=weeks, days=days)
+    return first
+
+
+def _extent(prices: Prices) -> str:
+    index = prices.close.index
+    return f"the prices run from {index[0].date()} to {index[-1].date()}"
+
+
+def read_asset(market: Market, column: str, params: RiskParams) -> Asset:
+    """One column, measured on the days that it has; its status and message say what makes it unusable."""
+    place = market.position[column]
+    values, calendar, what = market.close[:, place], calendar_of(market, market.present[:, place]), f"column {column!r}"
+    bare = Asset(column=column, calendar=calendar, path=np.empty(0), returns=np.empty(0))
+    if wrong := bad_cells(market, column, values, what):
+        return replace(bare, status="bad_data", message=wrong)
+    if len(calendar.rows) < 2:
+        kind = "return" if market.is_returns else "price"
+        message = f"{what} has {len(calendar.rows) or 'no'} {kind} in the period; two are needed."
+        return replace(bare, status="no_data", message=message)
+    factor = params.periods_per_year or calendar.factor
+    first, last = (market.dates[calendar.rows[end]].date() for end in (0, -1))
+    if math.isnan(factor):
+        seen = f"a median spacing of {calendar.spacing} days between {first} and {last}, neither days, weeks nor months"
+        return replace(bare, status="bad_data", message=f"{what} has {seen}: give periods_per_year.")
+    changes = changes_in(values[calendar.rows], is_returns=market.is_returns)
+    path = _path(values[calendar.rows], is_returns=market.is_returns)
+    if not (np.all(np.abs(changes) < HUGE) and np.all(path < HUGE * path[0])):
+        return replace(bare, status="bad_data", message=f"{what} jumps by a factor of {HUGE:g} or more between {first} and {last}.")
+    return replace(bare, path=path, returns=changes[calendar.keep], factor=factor)
+
+
+def unreadable(market: Market, cells: Mapping[pd.Timestamp, str]) -> str | None:
+    """The cells of the period that hold no number, in words; None if there are none."""
+    bad = {day: seen for day, seen in cells.items() if market.dates[0] <= day <= market.dates[-1]}
+    if not bad:
+        return None
+    first = min(bad)
+    return f"{counted(len(bad), 'value')} that cannot be read as a number (first: {first.date()}, {bad[first]})"
+
+
+def bad_cells(market: Market, column: str, values: FloatArray, what: str) -> str | None:
+    """What makes the whole column unusable, with count and first date; None if nothing does."""
+    if seen := unreadable(market, market.faults.get(column, {})):
+        return f"{what} has {seen}."
+    least, noun = (-1.0, "return") if market.is_returns else (0.0, "price")
+    for bad, kind in ((values <= least, f"{{}} <= {least:g}"), (np.isinf(values), "infinite {}")):
+        if bad.any():
+            row, count = int(np.argmax(bad)), int(np.count_nonzero(bad))
+            seen = f"{count} {kind.format(noun if count == 1 else noun + 's')}"
+            return f"{what} has {seen} (first: {market.dates[row].date()}, {values[row]})."
+    return None
+
+
+@quiet
+def _path(values: FloatArray, *, is_returns: bool) -> FloatArray:
+    return np.concatenate(([1.0], np.cumprod(1 + values))) if is_returns else values
+
+
+@quiet
+def changes_in(values: FloatArray, *, is_returns: bool) -> FloatArray:
+    """From each value to the next, P_t / P_{t-1} - 1; returns are changes already."""
+    return values if is_returns else values[1:] / values[:-1] - 1
+
+
+def calendar_of(market: Market, present: BoolArray) -> Calendar:
+    """The calendar of these rows, made once for all that have the same."""
+    key = present.tobytes()
+    if key not in market.calendars:
+        market.calendars[key] = _new_calendar(market, np.flatnonzero(present))
+    return market.calendars[key]
+
+
+def _new_calendar(market: Market, rows: IntArray) -> Calendar:
+    days = market.days[rows]
+    steps = np.diff(days)
+    # the lower median is a step that occurs, so that the bands of `_frequency` need no fractions
+    spacing = int(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else 0
+    short = steps <= GAP * spacing
+    factor, period = _frequency(days, spacing)
+    # A return that was given as such is taken at its word, whatever stands before it.
+    keep = np.ones(len(rows), dtype=bool) if market.is_returns else short
+    at = rows if market.is_returns else rows[1:][short]
+    return Calendar(rows=rows, keep=keep, at=at, spacing=spacing, factor=factor, period=period, gap=not short.all())
+
+
+def _frequency(days: IntArray, spacing: int) -> tuple[float, str]:
+    """Periods in a year, NaN if the spacing is none that is known, and the name of the period."""
+    if spacing == 1:
+        # A market with weekends trades on all seven weekdays. Two days at the weekend are not enough: Sunday to Thursday is a working week.
+        weekdays = np.bincount((days + 3) % 7, minlength=7)
+        return (365.0 if np.all(weekdays >= 0.05 * len(days)) and len(days) >= 7 else 252.0), "day"
+    if 6 <= spacing <= 8:
+        return 52.0, "week"
+    if 27 <= spacing <= 32:
+        return 12.0, "month"
+    return NAN, f"{spacing}d"

@@ -1,0 +1,245 @@
+"""
+The parameters of a run: each is checked, and put into its one form, before anything runs.
+
+A value that cannot be meant as given is refused with the likely intention: alpha=5 with 0.05, a misspelt name with the closest one.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from urisk_nb.errors import InputError
+from urisk_nb.risk.values import NUMBER, closest, kind, read_moment, read_number, show, written
+
+__all__ = ["RiskParams", "alpha_label", "tail_mass"]
+
+WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
+WINDOW_LIMIT = {"d": 36_525, "w": 5_218, "m": 1_200, "y": 100}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskParams:
+    """
+    Everything that decides a run; recorded with it.
+
+    Parameters
+    ----------
+    alpha
+        Tail masses in (0, 0.5], the first is the main one; 0.05 gives `var_95` and `es_95`. A single number and "0.05,0.01" are accepted.
+    start, end
+        First and last date of the prices that are used, both included. A date, a timestamp or ISO text.
+    window
+        "2y", "6m", "12w" or "90d", counted back from `as_of` (or from `end`, if that is earlier). Not together with `start`.
+    as_of
+        Nothing after this date is used, neither prices nor evidence. Default: the last date of the prices.
+    benchmark
+        A column of the prices, "equal" (the equal-weighted mean of the table's own assets) or "given" (a Series was passed).
+    periods_per_year
+        Overrides the factor that is read off each asset's own spacing.
+    returns
+        The prices are simple returns already.
+    normalise
+        Scale the weights to the sum 1.
+    query
+        Chooses the sentences that bear on it, and narrows the question to it.
+    max_sentences, seed, llm, model, num_predict
+        How the model is asked.
+
+    Raises
+    ------
+    InputError
+        When a value cannot be meant as given; the message names the setting, the value and the likely intention.
+    """
+
+    alpha: tuple[float, ...] = (0.05,)
+    start: date | None = None
+    end: date | None = None
+    window: str | None = None
+    as_of: date | None = None
+    benchmark: str | None = None
+    periods_per_year: float | None = None
+    returns: bool = False
+    normalise: bool = False
+    query: str | None = None
+    max_sentences: int = 40
+    seed: int = 1
+    llm: bool = True
+    model: str | None = None
+    num_predict: int = 48
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)  # frozen for everyone else; here the value gets its one form
+
+        put("alpha", _alphas(self.alpha))
+        for name in ("start", "end", "as_of"):
+            put(name, _setting_date(name, getattr(self, name)))
+        put("window", _window(self.window))
+        for name in ("benchmark", "query", "model"):
+            put(name, _text_setting(name, getattr(self, name)))
+        put("periods_per_year", _factor(self.periods_per_year))
+        for name in ("returns", "normalise", "llm"):
+            put(name, _switch(name, getattr(self, name)))
+        for name, least in (("max_sentences", 1), ("num_predict", 1), ("seed", 0)):
+            put(name, _whole(name, getattr(self, name), least))
+        self._check_period()
+
+    def _check_period(self) -> None:
+        if self.start and self.window:
+            raise InputError(f"start={self.start} and window={self.window!r} both say where the period begins.", fix="give one of the two")
+        for late_name, late in (("end", self.end), ("as_of", self.as_of)):
+            if self.start and late and self.start > late:
+                raise InputError(
+                    f"start={self.start} is after {late_name}={late}.", fix=f"swap them: start={late}, {late_name}={self.start}"
+                )
+
+    @classmethod
+    def of(cls, **settings: Any) -> RiskParams:
+        """
+        Parameters from loosely typed settings (a magic's flags, a recorded run).
+
+        Raises
+        ------
+        InputError
+            For a name that does not exist (the closest one is suggested), or a value that `RiskParams` refuses.
+        """
+        known = [one.name for one in fields(cls)]
+        for name in settings:
+            if name not in known:
+                near = closest(name, known, 1)
+                fix = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+                raise InputError(f"there is no parameter {show(name)}.", fix=fix)
+        return cls(**settings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able values by name, in the order of the fields; `RiskParams.of(**d)` reads them back."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain = {name: value.isoformat() if isinstance(value, date) else value for name, value in values.items()}
+        return plain | {"alpha": list(self.alpha)}
+
+
+def alpha_label(alpha: float) -> str:
+    """
+    The digits of the confidence level in a column's name: 0.05 gives "95", 0.01 "99", 0.025 "975", 0.1 "90".
+
+    Decimal arithmetic on the shortest spelling of `alpha`, since 1 - 0.05 and its like have no exact binary value.
+    """
+    digits = str(1 - Decimal(repr(alpha))).removeprefix("0.").rstrip("0")
+    return digits.ljust(2, "0")
+
+
+def _alphas(given: object) -> tuple[float, ...]:
+    if isinstance(given, str):
+        given = [part.strip() for part in given.split(",")]
+    values = [given] if not isinstance(given, Iterable) else list(given)
+    if not values:
+        raise InputError("alpha is empty.", fix="alpha=0.05")
+    masses = tuple(dict.fromkeys(tail_mass(value) for value in values))
+    labels = [alpha_label(mass) for mass in masses]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"two of alpha={list(masses)} have the same column name.", fix="keep one of them")
+    return masses
+
+
+def tail_mass(value: object) -> float:
+    """
+    The mass of a tail as a fraction in (0, 0.5].
+
+    Raises
+    ------
+    InputError
+        For anything else; 5, 95 and 0.95 are answered with 0.05.
+    """
+    try:
+        mass = float(value)  # type: ignore[arg-type]  # whatever it is, the error below names it
+    except (TypeError, ValueError) as exc:
+        text = str(value)
+        fix = (
+            f"alpha={written(float(text[:-1]) / 100)}" if re.fullmatch(r"\s*" + NUMBER + "%", text) else "alpha=0.05 (the mass of the tail)"
+        )
+        raise InputError(f"alpha={show(value)} is not a number.", fix=fix) from exc
+    if isinstance(value, (bool, np.bool_)) or not 0 < mass <= 0.5:
+        raise InputError(f"alpha={show(value)} is not a tail mass in (0, 0.5].", fix=_alpha_hint(mass))
+    return mass
+
+
+def _alpha_hint(mass: float) -> str:
+    """5, 95 and 0.95 are how people write what alpha calls 0.05."""
+    if 0.5 < mass < 1:
+        meant = 1 - mass
+    elif 1 < mass <= 50:
+        meant = mass / 100
+    elif 50 < mass < 100:
+        meant = 1 - mass / 100
+    else:
+        return "alpha=0.05 (the mass of the tail)"
+    return f"did you mean {written(meant)}? alpha={written(meant)} is the mass of the tail, as a fraction"
+
+
+def _setting_date(name: str, value: object) -> date | None:
+    if value is None:
+        return None
+    try:
+        return read_moment(value).date()
+    except ValueError as exc:
+        raise InputError(f"{name}={show(value)} is not a date.", fix=f'{name}="2019-12-30"') from exc
+
+
+def _window(value: object) -> str | None:
+    if value is None:
+        return None
+    text = value.strip() if isinstance(value, str) else ""
+    if not (match := WINDOW.fullmatch(text)):
+        raise InputError(f"window={show(value)} is not a length of time.", fix='window="2y" ("2y", "6m", "12w" or "90d")')
+    count, unit = int(match[1]), match[2].lower()
+    if text.lower() != f"{match[1]}{unit}":  # "2 years" is clear to a reader, but one spelling keeps records comparable
+        raise InputError(f"window={show(value)} is not in short form.", fix=f'did you mean window="{count}{unit}"?')
+    if not 0 < count <= WINDOW_LIMIT[unit]:
+        raise InputError(f"window={show(value)} is not between 1{unit} and {WINDOW_LIMIT[unit]}{unit}.", fix='window="2y"')
+    return f"{count}{unit}"
+
+
+def _text_setting(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        extra = '; pass a Series as benchmark= of the call, and "given" here' if name == "benchmark" else ""
+        raise InputError(f"{name} is {kind(value)}, not text.", fix=f'{name}="..."{extra}')
+    if not value.strip() and name != "query":
+        raise InputError(f"{name} is empty text.", fix=f"leave {name} out, or name one")
+    return value.strip() or None
+
+
+def _factor(value: object) -> float | None:
+    if value is None:
+        return None
+    number = read_number(value)
+    if number is None or number <= 0:
+        raise InputError(
+            f"periods_per_year={show(value)} is not a positive number.", fix="periods_per_year=252 (days), 52 (weeks) or 12 (months)"
+        )
+    return number
+
+
+def _switch(name: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name}={show(value)} is not True or False.", fix=f"{name}=True")
+    return bool(value)
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # anything else is answered below
+    except TypeError as exc:
+        raise InputError(f"{name}={show(value)} is not a whole number.", fix=f"{name}={max(least, 1)}") from exc
+    if isinstance(value, bool) or number < least:
+        raise InputError(f"{name}={show(value)} is not a whole number of {least} or more.", fix=f"{name}={max(least, 1)}")
+    return number

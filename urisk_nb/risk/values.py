@@ -1,0 +1,95 @@
+"""
+One value as a person wrote it: read as a number or a moment, compared as a name, shown back in a message.
+
+Nothing is guessed: a number is no date, words are no number, "01/02/2018" is no ISO date.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from datetime import date, datetime
+
+import numpy as np
+import pandas as pd
+from pandas.api import types as kinds
+
+__all__ = ["NUMBER", "clean", "closest", "counted", "is_missing", "kind", "read_moment", "read_number", "show", "upper", "written"]
+
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+
+
+def read_number(value: object) -> float | None:
+    """A finite number, also one written as text; None for anything else."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, str) and not re.fullmatch(NUMBER, value.strip())):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]  # anything else ends in None
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def read_moment(value: object) -> datetime:
+    """The moment as written, in its own zone; ValueError for everything that is none, numbers above all."""
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    if is_missing(value):
+        raise ValueError("no date")
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime.combine(value, datetime.min.time())  # no zone: a bare date has none
+    if isinstance(value, str):
+        return datetime.fromisoformat(value.strip())
+    raise ValueError(f"{kind(value)} is no date")
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell is empty: None, NaN, NaT, or text without a sign."""
+    if isinstance(value, str):
+        return not value.strip()
+    return bool(kinds.is_scalar(value) and pd.isna(value))  # type: ignore[call-overload]  # narrowed by is_scalar, which the stubs cannot say
+
+
+def clean(text: str) -> str:
+    """NFKC without invisible format characters (a zero-width space pasted from a web page)."""
+    return "".join(sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) != "Cf")
+
+
+def upper(text: str) -> str:
+    """The one form in which names are compared: clean, upper case, white space single."""
+    return " ".join(clean(text).split()).upper()
+
+
+def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Up to `count` of the known names that are spelt most like `name`, whatever their case; the best first."""
+    by_form: dict[str, str] = {}
+    for one in known:
+        by_form.setdefault(upper(one), one)
+    return [by_form[form] for form in difflib.get_close_matches(upper(name), by_form, n=count)]
+
+
+def show(value: object) -> str:
+    """The value for a message: invisible characters escaped, never long."""
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
+
+
+def kind(value: object) -> str:
+    """The type with its article: "a list", "an int"."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: "1 row", "3 rows"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def written(value: float) -> str:
+    """The number as a person would write it: 0.05, not 0.050000000000000044."""
+    return f"{round(value, 12):g}"
