@@ -136,10 +136,12 @@ def load(**flags: Any) -> Settings:
 
     from dotenv import dotenv_values, find_dotenv
 
-    given = {name: value for name, value in flags.items() if value is not None}
+    # By alias: older pydantic-settings let the environment win over a flag that is given by its field's name.
+    aliases = {name: field.alias or name for name, field in Settings.model_fields.items()}
+    given = {aliases.get(name, name): value for name, value in flags.items() if value is not None}
     env_file = find_dotenv(usecwd=True)
     try:
-        if "url" not in given:
+        if "OLLAMA_URL" not in given:
             given.update(_url_from_host(os.environ, dotenv_values(env_file) if env_file else {}))
         return Settings(_env_file=env_file or None, **given)
     except ValidationError as exc:
@@ -153,7 +155,7 @@ def _url_from_host(environ: Mapping[str, str], env_file: Mapping[str, str | None
     if environ.get("OLLAMA_URL") or env_file.get("OLLAMA_URL"):
         return {}
     host = (environ.get("OLLAMA_HOST") or env_file.get("OLLAMA_HOST") or "").strip().strip("\"'")
-    return {"url": _url_of_host(host)} if host else {}
+    return {"OLLAMA_URL": _url_of_host(host)} if host else {}
 
 
 def _url_of_host(host: str) -> str:

@@ -433,6 +433,8 @@ def test_the_owner_of_a_port_is_known(family, address):
         assert process.owner_uid(port) is None
         listener.listen()
         assert process.owner_uid(port) == os.getuid()
+        with socket.create_connection((address, port)) as talker:
+            assert process.owner_uid(talker.getsockname()[1]) is None, "talks, does not listen"
     assert process.owner_uid(port) is None
 
 

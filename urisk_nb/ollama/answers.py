@@ -77,6 +77,7 @@ class AnswerStream:
     def __init__(self, session: Session, body: bytes) -> None:
         self._session = session
         self._body = body
+        self._model = session.model  # as it is asked; the session may go on with another while this call is under way
         self._answer: Answer | None = None
 
     @property
@@ -116,7 +117,7 @@ class AnswerStream:
     def _end(self, text: str, thinking: str, final: wire.Final, attempts: int, waits: Mapping[str, float]) -> None:
         timing = timing_of(final, attempts=attempts, **waits)
         self._session.calls.append(timing)
-        facts = {"model": self._session.model, "engine": str(self._session.engine), "done_reason": final.done_reason}
+        facts = {"model": self._model, "engine": str(self._session.engine), "done_reason": final.done_reason}
         self._answer = Answer(text, timing=timing, thinking=thinking, **facts)
 
     async def whole(self) -> Answer:

@@ -186,6 +186,9 @@ class Client:
             if not said:
                 raise
             raise _interrupted(exc, "".join(said)) from exc
+        except UriskError as exc:
+            exc.facts["partial"] = "".join(said)
+            raise
         fix = "ask again; a long run of equal pieces makes some versions of Ollama stop here"
         raise AnswerIncomplete("the answer ended without its last object (no done: true).", fix=fix, partial="".join(said))
 
@@ -288,7 +291,8 @@ class _mapped:  # noqa: N801  a context manager, used like a function
         if isinstance(exc, httpx.HTTPError | httpx.InvalidURL | httpx.StreamError | httpx.CookieConflict):
             meaning = _meaning(type(exc))
             words = str(exc) or type(exc).__name__
-            raise meaning(f"{self.settings.url}: {_FIRST_WORDS.get(meaning, words)} ({words}).", fix=FIXES[meaning]) from exc
+            said = f"{_FIRST_WORDS[meaning]} ({words})" if meaning in _FIRST_WORDS else words
+            raise meaning(f"{self.settings.url}: {said}.", fix=FIXES[meaning]) from exc
 
 
 _FIRST_WORDS = {ServerNotRunning: "nothing answers", ServerLost: "the connection broke", ServerBusy: "no connection was free"}

@@ -36,6 +36,7 @@ from urisk_nb.errors import (
     ServerOfAnother,
     ServerStartFailed,
     ServerTimeout,
+    UriskError,
 )
 from urisk_nb.ollama import process, wire
 from urisk_nb.ollama.answers import Answer, AnswerStream
@@ -178,13 +179,11 @@ class LLMManager:
             elif starting.flags == given:
                 return await starting.join()  # type: ignore[no-any-return]  # kept in untyped state
             else:
-                with contextlib.suppress(ServerError, ModelError):
+                # Another's start, with other flags: how it ends is for those who asked for it.
+                with contextlib.suppress(UriskError):
                     await starting.join()
         running: LLMManager | None = runtime.get(KEY)
-        if running is not None and not given:
-            return running
-        given = {**(running.flags if running else {}), **given}
-        start = _Start(dict(flags), asyncio.create_task(cls._started(running, given, progress)))
+        start = _Start(given, asyncio.create_task(cls._started(running, given, progress)))
         runtime.put(STARTING, start)
         start.task.add_done_callback(lambda _: _forget_start(start))
         return await start.join()
@@ -193,6 +192,12 @@ class LLMManager:
     async def _started(
         cls, running: LLMManager | None, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
     ) -> LLMManager:
+        if running is not None and not await running._is_there():
+            await running._shutdown()
+            flags, running = {**running.flags, **flags}, None
+        if running is not None and not flags:
+            return running
+        flags = {**(running.flags if running else {}), **flags}
         settings = load(**flags)
         if running is not None:
             if _changed(running.settings, settings) <= SOFT:
@@ -224,7 +229,17 @@ class LLMManager:
             raise
         if "parallel" in changed:
             self._places.total_tokens = settings.parallel or 1
+        self._say("ready", f"{self.model} is ready")
         return self
+
+    async def _is_there(self) -> bool:
+        """Whether the server still answers; our own is started again if it has ended."""
+        try:
+            await self._between_tries(None)
+            await self._client.version()
+        except (ServerError, ModelError):
+            return False
+        return True
 
     async def _begin(self) -> None:
         version = await self._answering()
@@ -284,6 +299,7 @@ class LLMManager:
         engine = process.choose(settings)
         self._say("starting", f"Starting the {engine} engine")
         self._process = process.start(engine, settings)
+        self._places.total_tokens = process.slots(engine, settings, os.environ)
         return await self._ready(self._process)
 
     async def _ready(self, started: process.Process) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, ServerNotRunning, ServerStartFailed, SettingsError
 from urisk_nb.settings import Engine, Settings
 
-__all__ = ["Process", "choose", "command", "data_folder", "demo_model_path", "environment", "find_ollama", "owner_uid", "start"]
+__all__ = ["Process", "choose", "command", "data_folder", "demo_model_path", "environment", "find_ollama", "owner_uid", "slots", "start"]
 
 DEMO_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_MODEL_BYTES = 98_362_432
@@ -173,10 +173,19 @@ class Process:
         if sockets is None:
             return True
         try:
-            mine = {path.readlink().name for path in Path(f"/proc/{self.pid}/fd").iterdir()}
-        except OSError:
-            return False
+            mine = {name for pid in self._group() for name in _open_files(pid)}
+        except PermissionError:
+            return True
         return any(f"socket:[{inode}]" in mine for _, inode in sockets)
+
+    def _group(self) -> list[int]:
+        """The processes of the server's group: `ollama` may be a script that runs the program as its child."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if int(stat.read_text().rpartition(")")[2].split()[2]) == self.pid:
+                    found.append(int(stat.parent.name))
+        return found
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -247,6 +256,22 @@ def _log_file(port: int) -> Path:
 def owner_uid(port: int) -> int | None:
     """The account whose process listens on the loopback port, where the system tells (Linux); else None."""
     return next((uid for uid, _ in _listening(port) or ()), None)
+
+
+def _open_files(pid: int) -> set[str]:
+    """What a process has open, as links to `socket:[INODE]` and files; nothing for one that has just ended."""
+    try:
+        return {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+
+
+def slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) -> int:
+    """How many calls a server that we start answers at once."""
+    if settings.parallel:
+        return settings.parallel
+    named = environ.get("OLLAMA_NUM_PARALLEL", "").strip() if engine is Engine.OLLAMA else ""
+    return int(named) if named.isdecimal() and int(named) > 0 else 1
 
 
 def _listening(port: int) -> list[tuple[int, int]] | None:

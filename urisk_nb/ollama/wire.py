@@ -112,9 +112,11 @@ class Lines:
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
         """The objects that are whole with this data."""
         self._rest += data
-        *whole, rest = bytes(self._rest).split(b"\n")
-        self._rest = bytearray(rest)
-        if len(rest) > MOST_LINE_BYTES:
+        whole: list[bytes] = []
+        if b"\n" in data:  # only then is the rest taken apart: a long line in many pieces would cost its square
+            *whole, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
+        if len(self._rest) > MOST_LINE_BYTES:
             raise ProtocolError(
                 f"a line of the reply is longer than {MOST_LINE_BYTES >> 20} MiB.", fix="check that OLLAMA_URL is an Ollama server"
             )
