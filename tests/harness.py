@@ -30,6 +30,14 @@ def children():
     return found
 
 
+def alive(pid):
+    """Whether the process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def eventually(condition, within_s=5.0, what="the condition"):
     """Wait until the condition holds; for what another process or thread does in its own time."""
     end = time.monotonic() + within_s

@@ -42,9 +42,8 @@ def test_the_example_is_judged_whole_and_cheaply(manager):
     seen = counters(manager)
     judged = [call for call in seen["recent"] if call["answered"]]
     new = sorted(call["prompt_new"] for call in judged)
-    print(
-        f"{asked} sentences in {seconds:.1f} s, {table['tokens'].sum() / table['attempts'].sum():.1f} tokens each, new prompt tokens {new}"
-    )
+    each = table["tokens"].sum() / table["attempts"].sum()
+    print(f"{asked} sentences in {seconds:.1f} s, {each:.1f} tokens each, new prompt tokens {new}")
     assert each <= 14
     # A second look has the examples in reverse order: the first of them reads that prefix once.
     assert sum(count > 100 for count in new) <= 1 + bool((table.report.findings["severity"] >= 4).any())

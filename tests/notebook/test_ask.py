@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import eventually
+from harness import alive, eventually
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +169,23 @@ def test_something_else_at_the_address_is_said(kernel, answer):
         connection.close()
     listener.close()
     thread.join(0.2)
+
+
+def test_a_server_of_ours_ends_with_the_kernel(new_kernel):
+    """
+    Started by the kernel, not hit by an interrupt of a cell, gone after an orderly shutdown.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    kernel = new_kernel()
+    kernel.good(f"%load_ext urisk_nb\n%urisk_start --engine simulated --url http://127.0.0.1:{port}")
+    pid = int(kernel.value("__import__('urisk_nb').LLMManager.get_instance().pid"))
+    sleeping = kernel.start("import time\nprint('now', flush=True)\ntime.sleep(30)")
+    cell, _ = kernel.interrupt_when(sleeping, lambda message: "now" in str(message["content"]))
+    assert cell.ename == "KeyboardInterrupt"
+    assert kernel.good("%%ask\nStill there?").text()
+    began = time.monotonic()
+    kernel.manager.shutdown_kernel()
+    eventually(lambda: not alive(pid), 3)
+    print(f"shutdown: {time.monotonic() - began:.2f} s")

@@ -265,7 +265,7 @@ def test_time_grows_in_proportion_to_the_text(piece):
 
     seconds(1000)  # the first call loads the splitter
     # A quadratic one would take a hundred times as long; the floor keeps noise out where both are fast.
-    assert seconds(300_000) < 40 * max(seconds(30_000), 0.02)
+    assert min(seconds(300_000), seconds(300_000)) < 50 * max(seconds(30_000), 0.02)
 
 
 @pytest.mark.slow
