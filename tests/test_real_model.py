@@ -30,7 +30,7 @@ def counters(manager):
 
 def test_the_example_is_judged_whole_and_cheaply(manager):
     """
-    Every answer is a valid label, at most 14 tokens a sentence, the prefix cache works, one load, few connections; the demo model is named so.
+    Every answer is a valid label, at most 14 tokens a sentence, the prefix cache works, one load, few connections.
     """
     began = time.monotonic()
     table = assess(demo.TICKERS, prices=demo.prices(), evidence=demo.evidence(), manager=manager)
