@@ -41,6 +41,7 @@ def test_the_demo_on_the_scripted_brain_says_simulated():
     assert "23.7%" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_over_a_named_server(standin):
     """
     `--url` uses that server and leaves it running.
@@ -81,6 +82,7 @@ def test_doctor_with_a_server(standin):
         (("demo", "--url", "http://127.0.0.1:9"), {"OLLAMA_AUTO_START": "false"}, "ServerNotRunning"),
     ],
 )
+@pytest.mark.slow
 def test_an_error_is_two_lines(words, env, seen):
     """
     No stack: what was seen, and what to do; status 1.

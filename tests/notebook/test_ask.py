@@ -92,6 +92,7 @@ def test_an_interrupt_stops_the_answer_here_and_on_the_server(new_kernel, standi
     assert kernel.value("again.done_reason") == "stop"
 
 
+@pytest.mark.slow
 def test_a_lost_server_in_the_middle_shows_what_had_come(new_kernel, standin_with):
     """
     The connection breaks after some words: an error of two lines, the words shown, nothing asked twice.
@@ -105,6 +106,7 @@ def test_a_lost_server_in_the_middle_shows_what_had_come(new_kernel, standin_wit
     assert "one two" in cell.text()
 
 
+@pytest.mark.slow
 def test_model_text_is_never_markup(new_kernel, standin_with):
     """
     An answer of script tags, an address or a path is shown as text, nothing is fetched or opened.

@@ -235,6 +235,7 @@ evil = pd.DataFrame({"ticker": tickers, "date": "2019-01-02", "source": sources,
 """
 
 
+@pytest.mark.slow
 def test_hostile_evidence_makes_a_table(new_kernel, standin):
     """
     Script tags, bidirectional controls, instructions to the model and 2 MB of text: a table, nothing executed, all text escaped.
@@ -284,6 +285,7 @@ def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, stand
     eventually(lambda: server.counters()["aborted"] >= 1 and server.counters()["in_flight"] == 0)
 
 
+@pytest.mark.slow
 def test_a_dead_server_loses_nothing(new_kernel):
     """
     No server and none to start: the metrics are shown and assigned, then the error says how to get one.
