@@ -36,7 +36,7 @@ class Listed:
         self.answer, self.parallel, self.service_s = answer, parallel, service_s
         self.asked, self.now, self.peak = [], 0, 0
 
-    async def ask(self, payload):
+    async def ask(self, payload, model=None):
         self.now += 1
         self.peak = max(self.peak, self.now)
         try:
@@ -203,7 +203,7 @@ def test_an_interrupt_keeps_the_rows_that_were_judged():
         from test_session import Listed, by_word, news
         from urisk_nb import assess
         class Slow(Listed):
-            async def ask(self, payload):
+            async def ask(self, payload, model=None):
                 if b"B was" in payload:
                     print("asked B", flush=True)
                     await asyncio.sleep(30)

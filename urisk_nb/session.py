@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from urisk_nb import bridge, files
-from urisk_nb.errors import AnswerIncomplete, ContextExceeded, InputError, UriskError
+from urisk_nb.errors import AnswerIncomplete, ContextExceeded, InputError, NotInitialized, UriskError
 from urisk_nb.risk import inputs, pipeline
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.table import RiskTable, assemble
@@ -87,8 +87,13 @@ class Run:
         ServerError, ModelError
             The run cannot go on: the server is lost after all retries, the model is not there.
         """
-        self.served_by = _provenance(manager)
-        self.flags = (*(("demo_model",) if manager.is_demo_model else ()), *(("simulated",) if manager.is_simulated else ()))
+        from urisk_nb.ollama.manager import is_demo
+
+        model = self.plan.params.model or manager.model
+        if model != manager.model:
+            await manager.have(model)
+        self.served_by = _provenance(manager, model)
+        self.flags = (*(("demo_model",) if is_demo(model) else ()), *(("simulated",) if manager.is_simulated else ()))
         symbols = [symbol for symbol in self.plan.asked if symbol not in self.judgements]
         desk = _Desk(manager, parallel or manager.parallel, self)
         self.progress = Progress(rows_total=len(symbols))
@@ -174,7 +179,7 @@ class _Desk:
 
     async def _ask(self, question: Question) -> Reply:
         try:
-            answer = await self.manager.ask(question.payload)
+            answer = await self.manager.ask(question.payload, self.run.served_by["model"])
         except SENTENCE_ERRORS as exc:
             return Reply(text=getattr(exc, "partial", ""), done_reason=None, error=exc.message)
         timing = answer.timing
@@ -322,12 +327,16 @@ async def _default_manager(model: str | None) -> LLMManager:
     """The manager of this process, started if there is none, and with the model that the run names."""
     from urisk_nb.ollama.manager import LLMManager
 
-    return await LLMManager.initialize(model=model)
+    try:
+        LLMManager.get_instance()
+    except NotInitialized:
+        return await LLMManager.initialize(model=model)
+    return await LLMManager.initialize()  # the model of this run is taken beside the session's own
 
 
-def _provenance(manager: LLMManager) -> dict[str, Any]:
+def _provenance(manager: LLMManager, model: str) -> dict[str, Any]:
     return {
-        "model": manager.model,
+        "model": model,
         "engine": str(manager.engine),
         "server": manager.version,
         "url": manager.url,

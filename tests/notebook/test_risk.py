@@ -296,3 +296,20 @@ def test_a_dead_server_loses_nothing(new_kernel):
     assert (cell.ename, cell.error.count("\n")) == ("OllamaNotInstalled", 1), cell.error
     assert kernel.value("table['status'].tolist(), table['var_95'].notna().all()") == "['not_run', 'not_run'] True"
     assert "SIMULATED" not in cell.text()
+
+
+def test_a_model_for_one_cell_is_not_the_sessions(new_kernel, standin_with):
+    """
+    `%%risk --model other` judges by that model, says so in the table, and leaves the session's own as it was; an unknown one is named.
+    """
+    server = standin_with({"models": ["one", "other"]})
+    kernel = new_kernel()
+    kernel.good(f"%load_ext urisk_nb\n{SETUP}\n%urisk_start --url {server.url} --model one")
+    kernel.good("%%risk --evidence news --model other --out table\nGOOG")
+    assert kernel.value("table.loc['GOOG', 'model']") == "other"
+    assert {call["model"] for call in server.counters()["recent"] if call["answered"]} == {"other:latest"}
+    assert "one" in kernel.good("%urisk_status").text()
+    cell = kernel.run("%%risk --evidence news --model nope --out table\nGOOG")
+    assert (cell.status, cell.error.count("\n")) == ("error", 1)
+    assert "other" in cell.error
+    assert kernel.value("table['status'].tolist()") == "['not_run']"

@@ -334,9 +334,10 @@ def _judge(run: Run, parallel: int | None) -> None:
     from urisk_nb.session import judge_sync
 
     try:
-        manager = LLMManager.get_instance()
+        LLMManager.get_instance()
+        manager = _manager()
     except NotInitialized:
-        manager = _manager(**({"model": run.plan.params.model} if run.plan.params.model else {}))
+        manager = _manager(model=run.plan.params.model)
     board = Board()
     try:
         judge_sync(run, manager, parallel, lambda: _show_progress(board, run))

@@ -74,10 +74,10 @@ class AnswerStream:
     Leaving the iteration stops the generation on the server. `answer` is there when the iteration has ended.
     """
 
-    def __init__(self, session: Session, body: bytes) -> None:
+    def __init__(self, session: Session, body: bytes, model: str | None = None) -> None:
         self._session = session
         self._body = body
-        self._model = session.model  # as it is asked; the session may go on with another while this call is under way
+        self._model = model or session.model  # as it is asked: the session may go on with another while this call is under way
         self._answer: Answer | None = None
 
     @property

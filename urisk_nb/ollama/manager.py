@@ -45,7 +45,7 @@ from urisk_nb.ollama.latency import Calls
 from urisk_nb.ollama.resilience import retrying
 from urisk_nb.settings import Engine, Settings, load
 
-__all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent"]
+__all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo"]
 
 KEY, STARTING = "manager", "manager.starting"
 READY_S = 30.0
@@ -334,39 +334,54 @@ class LLMManager:
 
     # Model -----------------------------------------------------------------------------------------------------------------
 
+    async def have(self, model: str) -> None:
+        """
+        Make a model beside the session's own ready for `ask(..., model=...)`: pulled if missing, and warm.
+
+        Raises
+        ------
+        ModelError
+            There is no such model; the message names those that are there.
+        """
+        self._check()
+        await bridge.call(self._take(model))
+
     async def _take_model(self) -> None:
         models = await self._client.tags()
         if not self.settings.model_is_given and self.version in OWN_VERSIONS and models:
             self.model = models[0].name.removesuffix(":latest")
-        found = wire.match_model(self.model, models)
-        self._client.refuse_cloud(self.model, found)
+        await self._take(self.model, models)
+
+    async def _take(self, model: str, models: Sequence[wire.Model] | None = None) -> None:
+        if models is None:
+            models = await self._client.tags()
+        found = wire.match_model(model, models)
+        self._client.refuse_cloud(model, found)
         if found is None:
-            await self._pull(models)
-        self._say("loading", f"Loading {self.model}")
-        await self._client.load(self._load_body())
+            await self._pull(model, models)
+        self._say("loading", f"Loading {model}")
+        await self._client.load(self._load_body(model))
 
-    def _load_body(self) -> bytes:
+    def _load_body(self, model: str) -> bytes:
         settings = self.settings
-        return wire.load_body(model=self.model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx)
+        return wire.load_body(model=model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx)
 
-    async def _pull(self, models: Sequence[wire.Model]) -> None:
+    async def _pull(self, model: str, models: Sequence[wire.Model]) -> None:
         layers: dict[str, tuple[int, int]] = {}
         has = ", ".join(model.name for model in models[:8]) or "none"
-        self._say("pulling", f"Pulling {self.model}")
+        self._say("pulling", f"Pulling {model}")
         try:
-            async with aclosing(self._client.pull(self.model)) as lines:
+            async with aclosing(self._client.pull(model)) as lines:
                 async for line in lines:
                     if line.digest:
                         layers[line.digest] = (line.completed, line.total)
                     done, total = (sum(column) for column in zip(*layers.values(), strict=True)) if layers else (0, 0)
-                    self._say("pulling", f"Pulling {self.model}", done, total)
+                    self._say("pulling", f"Pulling {model}", done, total)
         except ModelNotFound as exc:
-            raise ModelNotFound(
-                f"there is no model {self.model!r}: neither on the server (it has: {has}) nor to pull.", fix=exc.fix
-            ) from exc
+            raise ModelNotFound(f"there is no model {model!r}: neither on the server (it has: {has}) nor to pull.", fix=exc.fix) from exc
         except (PullFailed, ServerFault) as exc:
             raise PullFailed(
-                f"{self.model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server has: {has}.",
+                f"{model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server has: {has}.",
                 fix=_pull_fix(exc, models),
             ) from exc
 
@@ -416,18 +431,28 @@ class LLMManager:
         """The same for `for piece in ...`, blocking; an interrupt stops the generation."""
         return self.stream(prompt, system_prompt, options=options)
 
-    async def ask(self, payload: bytes) -> Answer:
-        """The answer to a question given as JSON bytes with `format`, `messages` and `options`, sent in that order."""
-        return await bridge.call(AnswerStream(self, self._question_body(payload)).whole())
+    async def ask(self, payload: bytes, model: str | None = None) -> Answer:
+        """
+        The answer to a question given as JSON bytes with `format`, `messages` and `options`, sent in that order.
 
-    def ask_sync(self, payload: bytes) -> Answer:
+        Parameters
+        ----------
+        payload
+            The question.
+        model
+            Who answers, made ready by `have`; default: the session's model.
+        """
+        return await bridge.call(self._question(payload, model).whole())
+
+    def ask_sync(self, payload: bytes, model: str | None = None) -> Answer:
         """`ask`, blocking."""
-        return bridge.run(AnswerStream(self, self._question_body(payload)).whole())
+        return bridge.run(self._question(payload, model).whole())
 
-    def _question_body(self, payload: bytes) -> bytes:
+    def _question(self, payload: bytes, model: str | None) -> AnswerStream:
         self._check()
-        settings = self.settings
-        return wire.payload_body(payload, model=self.model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx)
+        settings, who = self.settings, model or self.model
+        body = wire.payload_body(payload, model=who, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx)
+        return AnswerStream(self, body, who)
 
     def _stream(self, messages: Sequence[wire.Message], options: Mapping[str, Any] | None, format: Any) -> AnswerStream:
         self._check()
@@ -487,7 +512,7 @@ class LLMManager:
             self._process.stop()
             self._process = process.start(self._process.engine, self.settings)
             await self._ready(self._process)
-            await self._client.load(self._load_body())
+            await self._client.load(self._load_body(self.model))
 
     # Facts -----------------------------------------------------------------------------------------------------------------
 
@@ -523,8 +548,8 @@ class LLMManager:
 
     @property
     def is_demo_model(self) -> bool:
-        """Whether the model is the small one of the demonstration, which is weak at labels."""
-        return any(wire.same_model(self.model, name) for name in DEMO_MODELS)
+        """Whether the session's model is the small one of the demonstration, which is weak at labels."""
+        return is_demo(self.model)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self.model} at {self.url}, {self.server}"
@@ -569,6 +594,11 @@ class LLMManager:
         call = bridge.submit(self._shutdown())
         call.done.wait(2 * CLOSE_S + 2 * process.GRACE_S)
         self._stop_process()
+
+
+def is_demo(model: str) -> bool:
+    """Whether a name means the small model of the demonstration, on the embedded engine or on a real Ollama."""
+    return any(wire.same_model(model, name) for name in DEMO_MODELS)
 
 
 def _forget_start(start: _Start) -> None:
