@@ -30,7 +30,7 @@ from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.inputs import Document, RiskParams
 from urisk_nb.risk.questions import Label, ask, parse
 from urisk_nb.risk.scoring import settle
-from urisk_nb.risk.taxonomy import DEFAULT
+from urisk_nb.risk.taxonomy import DEFAULT, SEVERITIES
 
 SIXTEEN = Path(str(files("urisk_nb") / "data" / "labels_2018_2019.csv"))
 
@@ -133,7 +133,7 @@ def report(outcomes: list[Outcome], seconds: list[Outcome]) -> list[str]:
         f"{statistics.mean(o.tokens for o in outcomes):.1f} tokens a sentence, at most {max(o.tokens for o in outcomes)}",
         f"{statistics.median(o.seconds for o in outcomes):.2f} s a sentence (median)",
         "named: " + ", ".join(f"{risk} {count}" for risk, count in named.most_common()),
-        f"naming the most frequent label always: category {most_frequent([outcome.item for outcome in outcomes])} of {total}",
+        "a judge that reads nothing would reach: " + blind([outcome.item for outcome in outcomes]),
     ]
     if seconds:
         settled = [(one.item, settle(one.label, two.label)[0]) for one, two in zip(outcomes, seconds, strict=True) if one.label]
@@ -143,9 +143,11 @@ def report(outcomes: list[Outcome], seconds: list[Outcome]) -> list[str]:
     return lines
 
 
-def most_frequent(items: list[Item]) -> int:
-    """What a judge would reach that reads nothing."""
-    return max(sum(risk in item.risks for item in items) for risk in DEFAULT.labels)
+def blind(items: list[Item]) -> str:
+    """What the best constant answer would reach: a model near it has learnt nothing from the sentences."""
+    category = max(sum(risk in item.risks for item in items) for risk in DEFAULT.labels)
+    severity = max(sum(item.distance(step) == 0 for item in items) for step in SEVERITIES)
+    return f"category {category}, severity {severity} of {len(items)}"
 
 
 def main(arguments: list[str]) -> int:

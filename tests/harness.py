@@ -19,13 +19,13 @@ from jupyter_client import KernelManager
 ROOT = Path(__file__).parents[1]
 
 
-def children():
-    """The living processes whose parent is this one, where /proc tells; a zombie is one that somebody did not wait for."""
+def children(parent=None):
+    """The processes whose parent is this one (or the one given), where /proc tells; a zombie is one that nobody waited for."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid():
+            if int(fields[1]) == (parent or os.getpid()):
                 found.add(int(stat.parent.name))
     return found
 

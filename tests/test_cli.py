@@ -2,12 +2,13 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from harness import ROOT, StandIn
+from harness import ROOT, StandIn, alive, children, eventually
 
 
 def urisk(*words, timeout=60, **env):
@@ -132,3 +133,16 @@ def test_a_stand_in_that_ends_frees_its_port():
     second = StandIn("--port", port)
     assert second.url.endswith(port)
     second.stop()
+
+
+def test_a_terminated_demo_leaves_no_server():
+    """
+    SIGTERM in the middle of the demo: the server that it started ends with it.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "simulated"], stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
+    )
+    server = eventually(lambda: next(iter(children(process.pid)), None), 30, "the server's start")
+    process.send_signal(signal.SIGTERM)
+    process.wait(10)
+    eventually(lambda: not alive(server), 5, "the server's end")

@@ -9,6 +9,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -30,6 +31,8 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status of `urisk` with these arguments."""
     args = _parser().parse_args(argv)
+    # Python's default for SIGTERM runs no clean-up, and a server that was started here would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run: Callable[[argparse.Namespace], int] = args.run
         return run(args)

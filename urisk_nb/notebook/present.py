@@ -306,8 +306,9 @@ def _notes_markup(notes: Sequence[str]) -> str:
 def _caption(table: RiskTable) -> str:
     meta = table.report.meta
     served = meta.get("served_by") or {}
-    by = f"judged by {served['model']} ({served['engine']}, {served['server']})" if served else "no model asked"
-    return f"run {meta.get('run_id', '')} · {by}"
+    if not served:
+        return "no model asked"  # and so the same for the same prices: a committed notebook compares equal
+    return f"run {meta.get('run_id', '')} · judged by {served['model']} ({served['engine']}, {served['server']})"
 
 
 def _shortened(text: str, most: int) -> str:

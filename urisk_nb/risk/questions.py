@@ -67,8 +67,9 @@ def _example(risk: str, severity: int, text: str) -> Example:
     return Example(text=text, risk=risk, severity=severity)
 
 
+# Both ends are of middle severity: a weak model repeats what it saw last, here and in reverse order (docs/prompts.md).
 EXAMPLES: tuple[Example, ...] = (
-    _example("legal", 4, "Acme paid a 2.1 billion dollar penalty to settle charges that it misled regulators."),
+    _example("legal", 3, "A regulator opened an investigation into Acme's pricing."),
     _example("operational", 0, "Acme opened its new plant on schedule."),
     _example("business", 4, "Acme lowered its revenue forecast for the year to 40 million dollars because of weak demand."),
     _example("operational", 4, "Hackers stole the records of 3 million Acme customers."),
@@ -76,13 +77,13 @@ EXAMPLES: tuple[Example, ...] = (
     _example("liquidity", 5, "Acme expects to run out of cash within nine months."),
     _example("none", 0, "The annual meeting takes place in Berlin."),
     _example("governance", 4, "Acme's auditor resigned and the chief financial officer left without notice."),
+    _example("market", 1, "Higher commodity prices could affect results at some point."),
     _example("market", 2, "A stronger dollar would reduce Acme's foreign sales by about 2 percent."),
     _example("business", 2, "Acme plans to buy a rival for 3 billion dollars and will keep its brand."),
-    _example("business", 3, "Subscribers grew by 1 million, less than the 2 million that Acme had forecast."),
-    _example("legal", 3, "Acme may have shared the personal data of its users without consent."),
-    _example("legal", 3, "A regulator opened an investigation into Acme's pricing."),
+    _example("legal", 4, "Acme paid a 2.1 billion dollar penalty to settle charges that it misled regulators."),
     _example("governance", 2, "Acme will stop reporting sales by product."),
-    _example("market", 1, "Higher commodity prices could affect results at some point."),
+    _example("legal", 3, "Acme may have shared the personal data of its users without consent."),
+    _example("business", 3, "Subscribers grew by 1 million, less than the 2 million that Acme had forecast."),
 )
 
 
