@@ -189,6 +189,7 @@ class _Desk:
             tokens=timing.tokens,
             prompt_tokens=timing.prompt_tokens,
             seconds=timing.total_s,
+            attempts=timing.attempts,
         )
 
     def _count(self, *, rows: int = 0, asked: int = 0, questions: int = 0, tokens: int = 0) -> None:
