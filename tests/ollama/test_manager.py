@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import children, eventually
+from harness import alive, children, eventually
 from urisk_nb import bridge, errors, runtime
 from urisk_nb.ollama import manager as manager_module
 from urisk_nb.ollama import process
@@ -112,13 +112,6 @@ def answers(url):
     with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/api/version", timeout=2) as reply:
         return json.load(reply)["version"]
     return None
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import eventually
+from harness import alive, eventually
 from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, ServerNotRunning, ServerStartFailed, SettingsError
 from urisk_nb.ollama import process
 from urisk_nb.settings import Engine, Settings
@@ -76,14 +76,6 @@ def version(given):
     with contextlib.suppress(OSError), urllib.request.urlopen(f"{given.url}/api/version", timeout=2) as reply:
         return json.load(reply)["version"]
     return None
-
-
-def alive(pid):
-    """Whether the process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # Which engine --------------------------------------------------------------------------------------------------------------

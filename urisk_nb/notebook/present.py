@@ -11,7 +11,6 @@ import html
 import math
 import os
 import shutil
-import sys
 import textwrap
 import time
 import unicodedata
@@ -370,8 +369,3 @@ def _sentence_text(row: Mapping[str, str], width: int) -> str:
     origin = ", ".join(part for part in (row["source"], row["date"]) if part != "–")
     quote = visible(_shortened(row["quote"], 600)) + (f"  [{visible(origin)}]" if origin else "")
     return textwrap.fill(quote, max(60, width), initial_indent=head, subsequent_indent=" " * len(head))
-
-
-def note(text: str) -> None:
-    """A remark beside the output, on the error stream: a warning that stops nothing."""
-    print(text, file=sys.stderr)
