@@ -9,6 +9,9 @@ import pytest
 
 from harness import Kernel, StandIn, children, eventually
 
+# Kernels, servers and programs are started by the hundred: each would compile the package anew where this is set.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch, tmp_path_factory):

@@ -135,6 +135,7 @@ def test_a_stand_in_that_ends_frees_its_port():
     second.stop()
 
 
+@pytest.mark.slow
 def test_a_terminated_demo_leaves_no_server():
     """
     SIGTERM in the middle of the demo: the server that it started ends with it.

@@ -298,6 +298,7 @@ def test_a_dead_server_loses_nothing(new_kernel):
     assert "SIMULATED" not in cell.text()
 
 
+@pytest.mark.slow
 def test_a_model_for_one_cell_is_not_the_sessions(new_kernel, standin_with):
     """
     `%%risk --model other` judges by that model, says so in the table, and leaves the session's own as it was; an unknown one is named.

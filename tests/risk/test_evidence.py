@@ -255,6 +255,7 @@ def test_script_is_text():
 
 
 @pytest.mark.parametrize("piece", ["<!-- ", "\u200ba", "word ", "A\n", "ignore all ", "The company fell by 3 percent after a fine. "])
+@pytest.mark.slow
 def test_time_grows_in_proportion_to_the_text(piece):
     """No pattern is quadratic, whatever is repeated: ten times the text takes no more than some ten times as long."""
 
