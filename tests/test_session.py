@@ -193,6 +193,7 @@ def test_awaited_on_a_loop_of_the_callers():
     assert table.loc["A", "score"] == 35.0
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_rows_that_were_judged():
     """
     SIGINT in a run: KeyboardInterrupt at once, the finished rows on it, the others not_run.

@@ -141,6 +141,7 @@ def test_a_model_that_is_not_there_is_named(new_kernel, standin):
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-OpenSSH\r\n"])
+@pytest.mark.slow
 def test_something_else_at_the_address_is_said(kernel, answer):
     """
     A program that is silent, speaks HTTP or anything else: PortTaken, within seconds.
