@@ -29,6 +29,7 @@ def test_help_and_version():
     assert urisk("nonsense").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_demo_on_the_scripted_brain_says_simulated():
     """
     `urisk demo --engine simulated`: the six rows, their sentences, SIMULATED above, and nothing left running.

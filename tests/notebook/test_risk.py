@@ -201,6 +201,7 @@ def recorder():
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_server_of_others_is_asked_politely(new_kernel, recorder):
     """
     From `%urisk_start --url`: every request the same keep_alive and num_ctx, think false, the schema; one call a sentence; few connections.

@@ -440,6 +440,7 @@ def squatter(reply):
     [None, b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b""],
     ids=["silent", "ssh", "404", "closes"],
 )
+@pytest.mark.slow
 def test_another_program_at_the_address(reply):
     """Silence, another protocol, another web server: PortTaken within three seconds, nothing started, another address to copy."""
     before = children()
