@@ -2,7 +2,7 @@
 
 Imported when the first magic runs; what a magic needs beyond this is imported by it. Each magic checks its line and
 its cell before any server is touched, blocks in short slices so that an interrupt is seen at once, and raises errors that show
-as two lines.
+as two lines. Over 400 lines: five magics with their parsers, each of them short, and a reader of one looks for them in one place.
 """
 
 from __future__ import annotations
