@@ -37,6 +37,31 @@ def no_leaks(request):
     eventually(lambda: all(thread.name == "urisk-loop" for thread in left()), 3, f"end of threads started by {request.node.name}")
 
 
+FIGURES = pytest.StashKey[list]()
+
+
+def pytest_configure(config):
+    config.stash[FIGURES] = []
+
+
+@pytest.fixture
+def figure(request):
+    """Show a measured figure (seconds where nothing else is said) after the run; the test's own limit is generous."""
+    marks = [f"row {mark.args[0]}" for mark in request.node.iter_markers("row")]
+
+    def show(what, value):
+        request.config.stash[FIGURES].append((", ".join(marks), what, value))
+
+    return show
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if figures := config.stash[FIGURES]:
+        terminalreporter.section("figures")
+        for rows, what, value in sorted(figures):
+            terminalreporter.write_line(f"{rows:>8}  {what}: {value:.3g}")
+
+
 @pytest.fixture
 def standin_with(tmp_path):
     """Start a stand-in with a scenario (a dict, as its --scenario file takes it)."""

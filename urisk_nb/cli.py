@@ -162,7 +162,7 @@ def _fetch(_: argparse.Namespace) -> int:
 
 def _fetch_weights() -> Path:
     """The verified file, fetched if it is not there."""
-    from urisk_nb.ollama.process import data_folder
+    from urisk_nb.ollama.engine import data_folder
     from urisk_nb.settings import load
     from urisk_nb.standin import weights
 
@@ -246,7 +246,7 @@ def _ollama(settings: Settings) -> bool:
 
 def _embedded(settings: Settings) -> bool:
     """Whether the embedded engine could answer: its package and a model file."""
-    from urisk_nb.ollama.process import demo_model_path
+    from urisk_nb.ollama.engine import demo_model_path
 
     try:
         engine = version("xllamacpp")

@@ -12,14 +12,21 @@ UriskError
         OllamaNotInstalled                 nothing to start
         ServerNotRunning (ConnectionError) nothing answers, and we may not or cannot start it
         ServerStartFailed                  it was started and ended, or never became ready
+            ProgramBroken (OSError)        the program cannot be run at all
+            HomeNotWritable (PermissionError) it cannot write its keys and models
+            ServerKeepsEnding              it was started again and again, and ended again and again
+        ServerTooOld                       its version lacks what we need
         PortTaken                          something else answers at the address
         ServerOfAnother (PermissionError)  the server belongs to another person's account
         ServerLost (ConnectionError)       the connection broke before the first token
         StreamInterrupted (ConnectionError) it broke after the first token; carries the partial text
         ServerTimeout (TimeoutError)       silent for longer than the limit
+        ServerHung (TimeoutError)          takes connections and answers nothing, not even its version
+        CircuitOpen (ConnectionError)      it failed several times in a row; not asked again before a pause is over
         ServerBusy                         its queue is full (503)
         RunnerCrashed                      the process that holds the model ended
-        OutOfMemory (MemoryError)          the model does not fit
+        OutOfMemory (MemoryError)          memory ran out
+            ModelTooLarge                  the model cannot fit on this machine
         ServerFault                        any other 5xx
         RequestRefused (ValueError)        the server does not accept the request (4xx)
         ProtocolError                      the reply is not what Ollama says
@@ -28,6 +35,7 @@ UriskError
         ModelNameInvalid (ValueError)      no model can have this name
         ModelUnsuitable                    the model cannot do what was asked (chat, thinking, embedding)
         PullFailed                         the model could not be downloaded
+            DiskFull (OSError)             there is no space for it
         CloudRefused (PermissionError)     a cloud model: the text would leave this machine
         ContextExceeded (ValueError)       the prompt is longer than the context window
         AnswerIncomplete                   the stream ended without its last object
@@ -42,20 +50,25 @@ from typing import Any
 
 __all__ = [
     "AnswerIncomplete",
+    "CircuitOpen",
     "CloudRefused",
     "ContextExceeded",
+    "DiskFull",
     "FetchFailed",
     "ForkedError",
+    "HomeNotWritable",
     "InputError",
     "ModelError",
     "ModelNameInvalid",
     "ModelNotFound",
+    "ModelTooLarge",
     "ModelUnsuitable",
     "NotInitialized",
     "OllamaNotInstalled",
     "OutOfMemory",
     "PackageMissing",
     "PortTaken",
+    "ProgramBroken",
     "ProtocolError",
     "PullFailed",
     "RequestRefused",
@@ -63,11 +76,14 @@ __all__ = [
     "ServerBusy",
     "ServerError",
     "ServerFault",
+    "ServerHung",
+    "ServerKeepsEnding",
     "ServerLost",
     "ServerNotRunning",
     "ServerOfAnother",
     "ServerStartFailed",
     "ServerTimeout",
+    "ServerTooOld",
     "SettingsError",
     "StreamInterrupted",
     "UriskError",
@@ -151,6 +167,22 @@ class ServerStartFailed(ServerError):
     """The server was started and ended, or never became ready; the tail of its log is in the message."""
 
 
+class ProgramBroken(ServerStartFailed, OSError):
+    """The server's program cannot be run: it is no program of this machine, or may not be run."""
+
+
+class HomeNotWritable(ServerStartFailed, PermissionError):
+    """The server cannot write the folder where it keeps its keys and models."""
+
+
+class ServerKeepsEnding(ServerStartFailed):
+    """The server was started again as often as is sensible, and ended every time."""
+
+
+class ServerTooOld(ServerError):
+    """The server's version lacks what is needed here."""
+
+
 class PortTaken(ServerError):
     """The address answers, but not as Ollama does."""
 
@@ -182,6 +214,14 @@ class ServerTimeout(ServerError, TimeoutError):
     """The server was silent for longer than the limit."""
 
 
+class ServerHung(ServerError, TimeoutError):
+    """The server takes connections and answers nothing, not even what its version is."""
+
+
+class CircuitOpen(ServerError, ConnectionError):
+    """The server failed several times in a row and is not asked again until a pause is over."""
+
+
 class ServerBusy(ServerError):
     """The server's queue is full (503); trying again later is safe."""
 
@@ -192,6 +232,10 @@ class RunnerCrashed(ServerError):
 
 class OutOfMemory(ServerError, MemoryError):
     """The model does not fit into memory."""
+
+
+class ModelTooLarge(OutOfMemory):
+    """The model needs more memory than this machine can give."""
 
 
 class ServerFault(ServerError):
@@ -224,6 +268,10 @@ class ModelUnsuitable(ModelError):
 
 class PullFailed(ModelError):
     """The model could not be downloaded; what had arrived is kept and resumed."""
+
+
+class DiskFull(PullFailed, OSError):
+    """There is no space for the model."""
 
 
 class CloudRefused(ModelError, PermissionError):

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
         300.0, alias="URISK_LOAD_TIMEOUT", gt=0, le=86_400, description="longest wait for the first token (queue, load, prompt), seconds"
     )
     parallel: int | None = Field(None, alias="URISK_PARALLEL", ge=1, le=256, description="calls in flight; default: the server's slots")
+    keep_warm_s: float = Field(
+        30.0, alias="URISK_KEEP_WARM", ge=0, le=86_400, description="how long our server waits for a kernel that restarts, seconds"
+    )
     num_ctx: int = Field(4096, alias="URISK_NUM_CTX", ge=512, le=1_048_576, description="context window asked for in every call, tokens")
     engine: Engine = Field(Engine.AUTO, alias="URISK_ENGINE", description="auto, ollama, embedded or simulated")
     gguf: Path | None = Field(None, alias="URISK_GGUF", description="model file for the embedded engine")

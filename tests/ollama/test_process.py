@@ -1,9 +1,10 @@
-"""The server's process, with real processes: which one is chosen, how it is started apart from us, and that stopping leaves nothing."""
+"""The server's process, with real processes: one guardian for all who use it, shares that end with their holders, nothing left behind."""
 
+import asyncio
+import concurrent.futures
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,21 +16,23 @@ from pathlib import Path
 
 import pytest
 
-from harness import alive, eventually
-from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, ServerNotRunning, ServerStartFailed, SettingsError
-from urisk_nb.ollama import process
+from harness import alive, children, eventually
+from urisk_nb import bridge
+from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerNotRunning, ServerStartFailed
+from urisk_nb.ollama import guardian, process
 from urisk_nb.settings import Engine, Settings
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 ROOT = Path(process.__file__).parents[2]
+SECOND = 1.0
 
 
 @pytest.fixture(autouse=True)
 def places(monkeypatch, tmp_path):
     """Logs and data of a test's own, and no `ollama` but the test's."""
-    for name in ("logs", "data", "bin"):
+    for name in ("run", "data", "bin"):
         (tmp_path / name).mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "logs"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
@@ -49,16 +52,26 @@ def program(tmp_path):
 
 @pytest.fixture
 def start():
-    """Start an engine; whatever a test does, it is stopped."""
-    started = []
+    """Take a share in an engine's server; whatever a test does, it is given back."""
+    held = []
 
     def begin(engine, settings):
-        started.append(process.start(engine, settings))
-        return started[-1]
+        held.append(bridge.run(process.start(engine, settings)))
+        return held[-1]
 
     yield begin
-    for server in started:
-        server.stop()
+    for lease in held:
+        leave(lease)
+
+
+def leave(lease, **named):
+    bridge.run(lease.leave(**named))
+
+
+def exit_of(lease, within_s=10):
+    """How the server ended, as its holder is told."""
+    bridge.run(asyncio.wait_for(lease.ended.wait(), within_s))
+    return lease.exit
 
 
 def free_port():
@@ -78,181 +91,30 @@ def version(given):
     return None
 
 
-# Which engine --------------------------------------------------------------------------------------------------------------
+HOLDER = """
+    import asyncio, os, sys
+    from urisk_nb import bridge
+    from urisk_nb.ollama import process
+    from urisk_nb.settings import Engine, Settings
+    lease = bridge.run(process.start(Engine({engine!r}), Settings(url={url!r})))
+    print(lease.server, lease.facts["shares"], flush=True)
+    {then}
+    sys.stdin.readline()
+"""
 
 
-@pytest.fixture
-def embedded(monkeypatch):
-    """Say whether the embedded engine's package is there, without installing it."""
-
-    def say(there):
-        real = process.importlib.util.find_spec
-        monkeypatch.setattr(
-            process.importlib.util, "find_spec", lambda name: (object() if there else None) if name == "xllamacpp" else real(name)
-        )
-
-    return say
-
-
-@pytest.fixture
-def demo_model(tmp_path):
-    """A file with the demo model's name and size, without its content."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    with (folder / process.DEMO_MODEL).open("wb") as file:
-        file.truncate(process.DEMO_MODEL_BYTES)
-    return folder
-
-
-@pytest.mark.parametrize("engine", list(Engine))
-@pytest.mark.parametrize("has_model", [False, True])
-@pytest.mark.parametrize("has_package", [False, True])
-@pytest.mark.parametrize("has_ollama", [False, True])
-def test_the_choice_of_the_engine(engine, has_ollama, has_package, has_model, program, embedded, demo_model, tmp_path):
-    """Ollama first, then the embedded engine where it is complete; a named one or its absence; the simulation only by name."""
-    if has_ollama:
-        program("")
-    embedded(has_package)
-    given = settings(engine=engine, data=demo_model if has_model else tmp_path / "nothing")
-    complete = has_package and has_model
-    expected = {
-        Engine.AUTO: Engine.OLLAMA if has_ollama else Engine.EMBEDDED if complete else OllamaNotInstalled,
-        Engine.OLLAMA: Engine.OLLAMA if has_ollama else OllamaNotInstalled,
-        Engine.EMBEDDED: Engine.EMBEDDED if complete else ModelNotFound if has_package else PackageMissing,
-        Engine.SIMULATED: Engine.SIMULATED,
-    }[engine]
-    if isinstance(expected, Engine):
-        assert process.choose(given) is expected
-        return
-    with pytest.raises(expected) as caught:
-        process.choose(given)
-    ways = {
-        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]", "--engine simulated"),
-        PackageMissing: ("urisk-nb[embedded]",),
-        ModelNotFound: ("urisk fetch-model", "URISK_GGUF"),
-    }[expected]
-    assert all(way in caught.value.fix for way in ways)
-
-
-def test_a_model_file_of_ones_own(embedded, tmp_path):
-    """URISK_GGUF is enough; a path that leads nowhere is named, and its package is asked for first."""
-    embedded(True)
-    file = tmp_path / "mine.gguf"
-    file.write_bytes(b"GGUF")
-    assert process.choose(settings(gguf=file)) is Engine.EMBEDDED
-    words = process.command(Engine.EMBEDDED, settings(gguf=file))
-    assert words[words.index("--gguf") + 1] == str(file)
-    with pytest.raises(SettingsError, match=r"nowhere\.gguf"):
-        process.choose(settings(gguf=tmp_path / "nowhere.gguf"))
-    embedded(False)
-    with pytest.raises(PackageMissing):
-        process.choose(settings(gguf=file))
-
-
-def test_a_half_fetched_demo_model_is_none(tmp_path, demo_model):
-    """Only a file of the full size counts, in URISK_DATA or in the user's data folder."""
-    assert process.demo_model_path(settings(data=demo_model)) == demo_model / process.DEMO_MODEL
-    with (demo_model / process.DEMO_MODEL).open("wb") as file:
-        file.truncate(1000)
-    assert process.demo_model_path(settings(data=demo_model)) is None
-    assert process.demo_model_path(settings(data=tmp_path / "none")) is None
-    assert process.data_folder(settings()).name == "urisk_nb"
-
-
-# What it is started with ---------------------------------------------------------------------------------------------------
-
-
-def test_the_servers_environment(program):
-    """Where to listen, no phoning home, and nothing that would change its runner."""
-    base = {"HOME": "/home/u", "LLAMA_API_KEY": "secret", "LLAMA_ARG_CTX_SIZE": "9", "OLLAMA_HOST": "0.0.0.0", "OLLAMA_MODELS": "/m"}
-    env = process.environment(Engine.OLLAMA, settings(url="http://localhost:11500"), base)
-    assert env == {"HOME": "/home/u", "OLLAMA_MODELS": "/m", "OLLAMA_HOST": "127.0.0.1:11500", "OLLAMA_NO_CLOUD": "1"}
-    more = process.environment(Engine.OLLAMA, settings(url="http://[::1]:11500", parallel=3, allow_cloud=True), base)
-    assert (more["OLLAMA_HOST"], more["OLLAMA_NUM_PARALLEL"]) == ("[::1]:11500", "3")
-    assert "OLLAMA_NO_CLOUD" not in more
-
-
-def test_the_stand_in_finds_this_package():
-    """It runs in another folder, so that its path names the package's parent, before what was set."""
-    env = process.environment(Engine.SIMULATED, settings(), {"PYTHONPATH": "/mine"})
-    assert env["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/mine"]
-    assert "LLAMA_API_KEY" not in process.environment(Engine.EMBEDDED, settings(), {"LLAMA_API_KEY": "x"})
-
-
-def test_the_commands(program, tmp_path, embedded, demo_model):
-    """`ollama serve`, or this very Python with the stand-in, its brain and its size."""
-    path = program("")
-    given = settings(url="http://localhost:11500", parallel=2, num_ctx=2048, data=demo_model)
-    place = ["--host", "127.0.0.1", "--port", "11500", "--slots", "2", "--num-ctx", "2048"]
-    stand_in = [sys.executable, "-m", "urisk_nb.standin", "--brain"]
-    embedded(True)
-    assert process.command(Engine.OLLAMA, given) == [str(path), "serve"]
-    assert process.command(Engine.SIMULATED, given) == [*stand_in, "scripted", *place]
-    weights = str(demo_model / process.DEMO_MODEL)
-    assert process.command(Engine.EMBEDDED, given) == [*stand_in, "llamacpp", "--gguf", weights, *place]
-
-
-# Its life ------------------------------------------------------------------------------------------------------------------
-
-
-def test_a_server_starts_answers_and_stops(start):
-    """The stand-in as a process: it answers at its address while it runs, and a stop ends it with 0, within a second."""
-    given = settings()
-    server = start(Engine.SIMULATED, given)
-    assert eventually(lambda: version(given), 10) == "0.0.0-urisk-scripted"
-    assert server.exit_code is None
-    assert server.pid != os.getpid()
-    began = time.monotonic()
-    server.stop()
-    assert time.monotonic() - began < 1
-    assert server.exit_code == 0
-    assert version(given) is None
-    server.stop()
-    assert server.exit_code == 0
-
-
-@LINUX
-def test_a_server_lives_apart_from_us(start):
-    """Its own session and group, a neutral folder, no input, and a log that only this user can read."""
-    given = settings()
-    server = start(Engine.SIMULATED, given)
-    eventually(lambda: version(given), 10)
-    assert os.getsid(server.pid) == os.getpgid(server.pid) == server.pid
-    links = {name: str(Path(f"/proc/{server.pid}/{name}").readlink()) for name in ("cwd", "fd/0", "fd/1", "fd/2")}
-    assert links == {"cwd": "/", "fd/0": "/dev/null", "fd/1": str(server.log), "fd/2": str(server.log)}
-    assert server.log.stat().st_mode & 0o777 == 0o600
-    assert server.log.parent.stat().st_mode & 0o777 == 0o700
-
-
-@LINUX
-def test_an_interrupt_of_our_group_does_not_reach_it(tmp_path):
-    """What a notebook's stop button sends to the kernel's whole group leaves the server alone."""
-    port = free_port()
-    code = f"""
-        import os, signal, sys
-        from urisk_nb.ollama import process
-        from urisk_nb.settings import Engine, Settings
-        server = process.start(Engine.SIMULATED, Settings(url="http://127.0.0.1:{port}"))
-        print(server.pid, flush=True)
-        try:
-            sys.stdin.read()
-        except KeyboardInterrupt:
-            print(server.exit_code, flush=True)
-            sys.stdin.read()
-        server.stop()
-    """
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+@contextlib.contextmanager
+def holder(given, then="pass", engine="simulated"):
+    """Another process that holds a share; yields it and the server's pid. It goes when its input ends, or before."""
+    code = textwrap.dedent(HOLDER.format(engine=engine, url=given.url, then=then))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], **pipes, env=env, start_new_session=True) as owner:
-        pid = int(owner.stdout.readline())
-        given = settings(url=f"http://127.0.0.1:{port}")
-        eventually(lambda: version(given), 10)
-        os.killpg(owner.pid, signal.SIGINT)
-        assert owner.stdout.readline() == "None\n"
-        assert version(given) == "0.0.0-urisk-scripted"
-        owner.stdin.close()
-        assert owner.wait(5) == 0
-    assert not alive(pid)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], **pipes, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
+    ) as other:
+        try:
+            yield other, int(other.stdout.readline().split()[0])
+        finally:
+            other.kill()
 
 
 STUBBORN = """
@@ -260,71 +122,344 @@ STUBBORN = """
     if {ignores}:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(0, flush=True); time.sleep(600)"
-    runner = subprocess.Popen([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE)
+    runner = subprocess.Popen([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, start_new_session={apart})
     runner.stdout.readline()
     print("runner", runner.pid, file=sys.stderr, flush=True)
     if {leaves}:
-        os._exit(3)
+        sys.stdin = open("/proc/self/fd/0"); time.sleep({leaves}); os._exit(3)
     time.sleep(600)
 """
 
 
-def runner_of(server):
-    return int(eventually(lambda: [line.split()[1] for line in server.tail().splitlines() if line.startswith("runner")], 10)[0])
+def stubborn(program, ignores=False, leaves=0, apart=False):
+    program(STUBBORN.format(ignores=ignores, leaves=leaves, apart=apart))
 
 
-@LINUX
-@pytest.mark.parametrize("ignores", [False, True], ids=["ends on SIGTERM", "ignores SIGTERM"])
-def test_stopping_ends_the_runner_too(ignores, program, start):
-    """A server that does not listen is killed after its grace, and the process that holds the model goes with it, within a second."""
-    program(STUBBORN.format(ignores=ignores, leaves=False))
-    server = start(Engine.OLLAMA, settings())
-    runner = runner_of(server)
-    began = time.monotonic()
-    server.stop()
-    assert time.monotonic() - began < 1
-    assert server.exit_code == (-signal.SIGKILL if ignores else -signal.SIGTERM)
-    eventually(lambda: not alive(runner), 2, "the end of the runner")
+def runner_of(lease):
+    """The runner's number, out of the server's log."""
+    log = Path(lease.facts["log"])
+    return int(eventually(lambda: [line.split()[1] for line in log.read_text().splitlines() if line.startswith("runner")], 10)[0])
 
 
-@LINUX
-def test_stopping_ends_a_runner_whose_server_is_gone(program, start):
-    """A server that crashed leaves its runner with the memory; the stop finds it by its group."""
-    program(STUBBORN.format(ignores=False, leaves=True))
-    server = start(Engine.OLLAMA, settings())
-    runner = runner_of(server)
-    eventually(lambda: server.exit_code == 3, 5)
-    assert alive(runner)
-    server.stop()
-    eventually(lambda: not alive(runner), 2, "the end of the runner")
+# Its life ------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_stop_signals_nobody(start, monkeypatch):
-    """Once everything of a server is gone its number may be given to a stranger, who must not be killed."""
+def test_a_server_starts_answers_and_stops(start):
+    """The stand-in as a process: it answers while a share is held, and ends with the last one, within a second."""
     given = settings()
-    server = start(Engine.SIMULATED, given)
+    lease = start(Engine.SIMULATED, given)
+    assert eventually(lambda: version(given), 10) == "0.0.0-urisk-scripted"
+    assert lease.is_starter
+    assert (lease.engine, lease.facts["slots"], lease.exit) == (Engine.SIMULATED, 1, None)
+    server, keeper = lease.server, lease.guardian
+    assert {server} == children(keeper)
+    began = time.monotonic()
+    leave(lease)
+    assert time.monotonic() - began < SECOND
+    assert lease.exit.code == 0
+    assert not alive(server)
+    assert not alive(keeper)
+    assert version(given) is None
+    leave(lease)
+
+
+@LINUX
+def test_a_server_lives_apart_from_us(start):
+    """Its own session and group, a neutral folder, no input, and a log that only this user can read."""
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
     eventually(lambda: version(given), 10)
-    server.stop()
-    sent = []
-    monkeypatch.setattr(process.os, "killpg", lambda group, number: sent.append((group, number)))
-    server.stop()
-    assert sent == []
+    server, log = lease.server, Path(lease.facts["log"])
+    assert os.getsid(server) == os.getpgid(server) == server
+    links = {name: str(Path(f"/proc/{server}/{name}").readlink()) for name in ("cwd", "fd/0", "fd/1", "fd/2")}
+    assert links == {"cwd": "/", "fd/0": "/dev/null", "fd/1": str(log), "fd/2": str(log)}
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert {path.stat().st_mode & 0o777 for path in (log.parent, log.parent.parent)} == {0o700}
+    assert os.getsid(lease.guardian) == lease.guardian
+    sockets = [path for path in Path(f"/proc/{server}/fd").iterdir() if int(path.name) > 2 and str(path.readlink()).endswith("g.sock")]
+    assert sockets == [], "the server holds nothing of its guardian's"
+
+
+@LINUX
+def test_a_guardian_is_small(start, figure):
+    """It is one more process for as long as there is a server: it must not weigh."""
+    lease = start(Engine.SIMULATED, settings())
+    status = Path(f"/proc/{lease.guardian}/status").read_text()
+    held = int(status.split("VmRSS:")[1].split()[0]) / 1024
+    figure("guardian, MB resident", held)
+    assert held < 20
+
+
+@LINUX
+def test_an_interrupt_of_our_group_does_not_reach_it():
+    """What a notebook's stop button sends to the kernel's whole group leaves server and guardian alone."""
+    given = settings()
+    with holder(given, "import signal; signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))") as (other, server):
+        eventually(lambda: version(given), 10)
+        os.killpg(other.pid, signal.SIGINT)
+        assert other.stdout.readline() == "interrupted\n"
+        assert version(given) == "0.0.0-urisk-scripted"
+        other.communicate("\n", timeout=5)
+        assert other.returncode == 0
+    eventually(lambda: not alive(server), SECOND)
+
+
+@LINUX
+@pytest.mark.row(26)
+@pytest.mark.parametrize("ignores", [False, True], ids=["ends on SIGTERM", "ignores SIGTERM"])
+def test_stopping_ends_the_runner_too(ignores, program, start, figure):
+    """A server that does not listen is killed after its grace, and the process that holds the model goes with it, within a second."""
+    stubborn(program, ignores)
+    lease = start(Engine.OLLAMA, settings())
+    runner = runner_of(lease)
+    began = time.monotonic()
+    leave(lease)
+    figure(f"stop, SIGTERM {'ignored' if ignores else 'heeded'}", time.monotonic() - began)
+    assert time.monotonic() - began < SECOND
+    assert lease.exit.code == (-signal.SIGKILL if ignores else -signal.SIGTERM) or ignores
+    assert not alive(lease.server)
+    assert not alive(runner)
+
+
+@LINUX
+@pytest.mark.parametrize("apart", [False, True], ids=["in its group", "in a session of its own"])
+def test_a_crash_is_told_and_leaves_no_runner(apart, program, start):
+    """A server that crashed leaves its runner with the memory: it is ended, its holders are told with the log's last words."""
+    stubborn(program, leaves=0.3, apart=apart)
+    lease = start(Engine.OLLAMA, settings())
+    told = []
+    lease.on_end = told.append
+    runner = runner_of(lease)
+    assert alive(runner)
+    assert exit_of(lease).code == 3
+    assert lease.exit.words == f"runner {runner}"
+    assert told == [lease.exit]
+    assert not alive(runner)
+    assert bridge.run(process.join(process.folder(settings()))) is None
+
+
+# Shares --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_last_share_ends_the_server(start):
+    """Two processes use one server; the starter's orderly leaving does not touch the other, whose leaving ends it."""
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    eventually(lambda: version(given), 10)
+    with holder(given) as (other, server):
+        assert server == lease.server
+        began = time.monotonic()
+        leave(lease)
+        assert time.monotonic() - began < SECOND / 2
+        assert version(given)
+        other.communicate("\n", timeout=5)
+    eventually(lambda: not alive(server), SECOND)
+    eventually(lambda: not alive(lease.guardian), SECOND)
+
+
+@pytest.mark.row(17)
+def test_a_fork_that_outlives_its_parent_holds_nothing(figure):
+    """A forked child has a copy of the connection; the life of the process that it was made for is what counts."""
+    given = settings()
+    with holder(
+        given, "pid = os.fork()\n    if not pid:\n        import time; time.sleep(60); os._exit(0)\n    print(pid, flush=True)"
+    ) as (other, server):
+        child = int(other.stdout.readline())
+        eventually(lambda: version(given), 10)
+        other.kill()
+        other.wait(5)
+        began = time.monotonic()
+        eventually(lambda: not alive(server), SECOND)
+        figure("server gone while a fork holds the socket", time.monotonic() - began)
+        assert alive(child)
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.row(29)
+def test_twelve_who_start_at_once_get_one_server(figure):
+    """Whoever is first starts it; all hold a share in the same one."""
+    given = settings()
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(12) as pool:
+        holders = list(pool.map(lambda _: stack.enter_context(holder(given)), range(12)))
+        figure("twelve starters, all with a share", time.monotonic() - began)
+        servers = {server for _, server in holders}
+        assert len(servers) == 1
+        assert len({pid for pid in Path("/proc").iterdir() if pid.name.isdigit() and guarded(pid, given)}) == 1
+    eventually(lambda: not any(map(alive, servers)), SECOND)
+
+
+def guarded(process_folder, given):
+    with contextlib.suppress(OSError):
+        words = (process_folder / "cmdline").read_bytes()
+        return b"guardian.py" in words and str(given.port).encode() in words
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.row(30)
+def test_a_share_taken_while_the_last_is_given_back_is_in_a_live_server(program, figure):
+    """The old server is slow to stop: whoever comes in between gets the next one, never the dying one. Twelve times of twelve."""
+    program("""
+        import signal, sys, time
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.15), sys.exit(0)))
+        print("up", file=sys.stderr, flush=True)
+        while True:
+            time.sleep(1)
+    """)
+    given = settings()
+
+    async def up(lease):
+        while "up" not in Path(lease.facts["log"]).read_text():  # noqa: ASYNC240  a short file
+            await asyncio.sleep(0.005)
+
+    async def again():
+        lease = await process.start(Engine.OLLAMA, given)
+        await up(lease)
+        for _ in range(12):
+            leaving = asyncio.create_task(lease.leave())
+            await asyncio.sleep(0)
+            following = await process.start(Engine.OLLAMA, given)
+            assert following.server != lease.server
+            assert not alive(lease.server)
+            assert alive(following.server)
+            await leaving
+            await up(following)
+            lease = following
+        await lease.leave()
+
+    began = time.monotonic()
+    bridge.run(again())
+    figure("one hand-over with a server that takes 0.15 s to stop", (time.monotonic() - began) / 12)
+
+
+@pytest.mark.row(31)
+def test_who_meets_a_guardian_that_is_about_to_end_starts_anew(start):
+    """A connection without an answer is no share: it is tried again under the lock, and gets a server."""
+    given = settings()
+    place = process.folder(given)
+    with socket.socket(socket.AF_UNIX) as ending:
+        ending.bind(str(place / "g.sock"))
+        ending.listen()
+        assert eventually(lambda: joined_after(ending, place), 5) == "no share"
+    lease = start(Engine.SIMULATED, given)
+    assert eventually(lambda: version(given), 10)
+    assert lease.is_starter
+
+
+def joined_after(listener, place):
+    """What somebody gets who connects to a guardian that closes the connection without a word."""
+
+    async def meet():
+        joining = asyncio.create_task(process.join(place))
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        connection.close()
+        return "no share" if await joining is None else "a share"
+
+    listener.setblocking(False)
+    return bridge.run(meet())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_server_can_be_kept_for_who_comes_back(comes_back, start):
+    """For the time that was asked for and no longer; who joins in time finds the same process."""
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    server = lease.server
+    eventually(lambda: version(given), 10)
+    leave(lease, keep_s=30 if comes_back else 0.3)
+    assert alive(server)
+    if comes_back:
+        back = start(Engine.SIMULATED, given)
+        assert (back.server, back.is_starter) == (server, False)
+        leave(back)
+    eventually(lambda: not alive(server), SECOND)
+
+
+@LINUX
+@pytest.mark.row(27)
+@pytest.mark.parametrize("ignores", [False, True], ids=["ends on SIGTERM", "ignores SIGTERM"])
+def test_a_killed_guardian_takes_the_server_along(ignores, program, start, figure):
+    """Nobody is left to look after it: the system ends the server, and who held a share ends the rest of its group."""
+    stubborn(program, ignores)
+    lease = start(Engine.OLLAMA, settings())
+    runner = runner_of(lease)
+    os.kill(lease.guardian, signal.SIGKILL)
+    began = time.monotonic()
+    assert exit_of(lease).code is None
+    eventually(lambda: not alive(lease.server) and not alive(runner), 2)
+    figure(f"server and runner gone after the guardian's death, SIGTERM {'ignored' if ignores else 'heeded'}", time.monotonic() - began)
+
+
+@pytest.mark.slow
+@pytest.mark.row(25)
+def test_an_accused_server_is_ended_only_if_it_hangs(start):
+    """The guardian asks for itself: one that answers it lives on, one that does not is ended, and its holders are told."""
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    eventually(lambda: version(given), 10)
+    assert bridge.run(lease.accuse(2.0))
+    assert version(given)
+    os.kill(lease.server, signal.SIGSTOP)
+    began = time.monotonic()
+    assert not bridge.run(lease.accuse(0.3))
+    assert exit_of(lease).accused
+    assert time.monotonic() - began < 0.3 + 2 * SECOND
+    assert not alive(lease.server)
+
+
+# What was left behind ------------------------------------------------------------------------------------------------------
+
+
+def orphan(place, began=None):
+    """A server in a group of its own, written down by a guardian that is no more."""
+    server = subprocess.Popen([sys.executable, "-I", "-c", "import time; time.sleep(60)"], start_new_session=True)
+    state = {"version": guardian.STATE_VERSION, "guardian": 1, "server": server.pid, "created": began or guardian.created(server.pid)}
+    (place / "state.json").write_text(json.dumps({**state, "port": 1}))
+    return server
+
+
+def test_an_orphan_of_a_killed_guardian_is_ended_at_the_next_start(start):
+    """Where the system does not end it (macOS), the next start does."""
+    given = settings()
+    with orphan(process.folder(given)) as server:
+        start(Engine.SIMULATED, given)
+        assert server.wait(5) == -signal.SIGTERM
+
+
+@pytest.mark.row(49)
+@pytest.mark.parametrize("state", ["another's", "nonsense", "[]", '{"server": "x", "created": 1}'])
+def test_a_stale_record_harms_nobody(state, start):
+    """The number was given to another program since: that is seen by when it began. A record that cannot be read is none."""
+    given = settings()
+    place = process.folder(given)
+    with orphan(place, began="another boot/1") as stranger:
+        if state != "another's":
+            (place / "state.json").write_text(state)
+        lease = start(Engine.SIMULATED, given)
+        assert eventually(lambda: version(given), 10)
+        assert stranger.poll() is None
+        assert json.loads((place / "state.json").read_text())["server"] == lease.server
+        stranger.kill()
 
 
 # What goes wrong -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_taken_port_is_in_the_tail(start):
-    """The words that tell a race from a failure are there when the process has ended."""
+def test_a_taken_port_is_in_the_last_words(start):
+    """The words that tell a race from a failure come with the exit."""
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()
-        server = start(Engine.SIMULATED, settings(url=f"http://127.0.0.1:{squatter.getsockname()[1]}"))
-        eventually(lambda: server.exit_code == 1, 10)
-        assert "bind: address already in use" in server.tail()
+        lease = start(Engine.SIMULATED, settings(url=f"http://127.0.0.1:{squatter.getsockname()[1]}"))
+        assert exit_of(lease).code == 1
+        assert "bind: address already in use" in lease.exit.words
 
 
-def test_the_tail_leaves_out_access_lines_and_is_short(program, start):
+def test_the_last_words_leave_out_access_lines_and_are_short(program, start):
     """People see the last lines that say something."""
     program("""
         print("[GIN] 2026/08/22 - 10:00:00 | 200 | 1ms | 127.0.0.1 | GET \\"/api/version\\"")
@@ -333,70 +468,106 @@ def test_the_tail_leaves_out_access_lines_and_is_short(program, start):
             print("line", number)
             print("   ")
     """)
-    server = start(Engine.OLLAMA, settings())
-    eventually(lambda: server.exit_code == 0, 10)
-    assert server.tail().splitlines() == [f"line {number}" for number in range(28, 40)]
-    server.log.unlink()
-    assert server.tail() == ""
+    seen = exit_of(start(Engine.OLLAMA, settings()))
+    assert seen.code == 0
+    assert seen.words.splitlines() == [f"line {number}" for number in range(28, 40)]
 
 
-def test_each_start_has_a_log_of_its_own(program, start):
-    """What an earlier server wrote is not taken for this one's words."""
+def test_each_start_has_its_own_last_words(program, start):
+    """What an earlier server wrote is not taken for this one's; it can still be read."""
     given = settings()
     program("print('first')")
-    first = start(Engine.OLLAMA, given)
-    eventually(lambda: first.exit_code == 0, 10)
+    assert exit_of(start(Engine.OLLAMA, given)).words == "first"
     program("print('second')")
     second = start(Engine.OLLAMA, given)
-    eventually(lambda: second.exit_code == 0, 10)
-    assert second.tail() == "second"
+    assert exit_of(second).words == "second"
+    assert Path(second.facts["log"]).with_name("server.1.log").read_text() == "first\n"
 
 
-def test_the_loser_of_a_race_has_its_own_words(program, start):
-    """Two kernels start at once; the one that finds the port taken must see so in its own log, whoever came second."""
-    given = settings()
-    program("import sys; print('Error: listen tcp: bind: address already in use', file=sys.stderr); sys.exit(1)")
-    loser = start(Engine.OLLAMA, given)
-    eventually(lambda: loser.exit_code == 1, 10)
-    program("print('Listening')")
-    code = f"""
-        from urisk_nb.ollama import process
-        from urisk_nb.settings import Engine, Settings
-        winner = process.start(Engine.OLLAMA, Settings(url={given.url!r}))
-        winner._popen.wait()
-        print(winner.tail())
-    """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    other = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, check=True)
-    assert other.stdout == "Listening\n"
-    assert "address already in use" in loser.tail()
-
-
-def test_a_program_that_cannot_run_is_a_failed_start(tmp_path, program):
-    """A file that is no program, and a place for logs that is none, are errors of ours with their cause."""
+@pytest.mark.row(35)
+@pytest.mark.parametrize(("content", "mode"), [(b"\x7fELF nonsense", 0o755), (b"", 0o644)], ids=["no program", "may not be run"])
+def test_a_program_that_cannot_run_is_said_so(content, mode, program):
+    """A file that is no program, and one that may not be run, with the system's own words."""
     path = program("")
-    path.write_bytes(b"\x7fELF nonsense")
-    with pytest.raises(ServerStartFailed, match="cannot be started") as caught:
-        process.start(Engine.OLLAMA, settings())
-    assert isinstance(caught.value.__cause__, OSError)
-    program("")
-    shutil.rmtree(tmp_path / "logs" / f"urisk-{os.getuid()}")
-    (tmp_path / "logs" / f"urisk-{os.getuid()}").write_text("a file where the folder should be")
-    with pytest.raises(ServerStartFailed, match="cannot be started") as caught:
-        process.start(Engine.OLLAMA, settings())
-    assert isinstance(caught.value.__cause__, FileExistsError)
+    path.write_bytes(content)
+    path.chmod(mode)
+    with pytest.raises(ProgramBroken, match=r"cannot be run: (Exec format error|Permission denied|No such file)") as caught:
+        bridge.run(process.start(Engine.OLLAMA, settings()))
+    assert "reinstall" in caught.value.fix
 
 
-def test_a_log_folder_that_leads_elsewhere_is_not_used(tmp_path, monkeypatch, program, start):
-    """Somebody may have put a link where our folder would be: the log goes to a fresh one."""
-    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path / "data"))
-    (tmp_path / "logs" / f"urisk-{os.getuid()}").symlink_to(tmp_path / "bin")
-    program("print('hello')")
-    server = start(Engine.OLLAMA, settings())
-    eventually(lambda: server.exit_code == 0, 10)
-    assert server.log.parent.parent == tmp_path / "data"
-    assert server.log.parent.stat().st_mode & 0o777 == 0o700
-    assert server.tail() == "hello"
+def test_a_home_that_cannot_be_written_is_said_so(program, start):
+    """Ollama's own words are about a folder; the way out is another one."""
+    program("import sys; print('Error: mkdir /nowhere/.ollama: permission denied', file=sys.stderr); sys.exit(1)")
+    seen = exit_of(start(Engine.OLLAMA, settings()))
+    failed = process.start_failed(Engine.OLLAMA, seen)
+    assert isinstance(failed, HomeNotWritable)
+    assert "HOME=" in failed.fix
+    assert "/nowhere/.ollama" in failed.message
+
+
+@pytest.mark.slow
+@pytest.mark.row(50)
+@pytest.mark.parametrize("trouble", ["missing", "too long", "a file", "a link", "open to others"])
+def test_a_runtime_folder_that_cannot_be_used_is_passed_over(trouble, tmp_path, monkeypatch, start):
+    """Then the folder for temporary files does; servers are shared there, too."""
+    monkeypatch.setattr(process.tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "data"))
+    spoil(trouble, tmp_path, monkeypatch)
+    given = settings()
+    place = process.folder(given)
+    assert place.parent == tmp_path / "data" / f"urisk-{os.getuid()}"
+    assert place.stat().st_mode & 0o777 == 0o700
+    lease = start(Engine.SIMULATED, given)
+    with holder(given) as (_, server):
+        assert server == lease.server
+
+
+def spoil(trouble, tmp_path, monkeypatch):
+    ours = tmp_path / "run" / f"urisk-{os.getuid()}"
+    if trouble == "missing":
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+    elif trouble == "too long":
+        deep = tmp_path / ("x" * 90)
+        deep.mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    elif trouble == "a file":
+        ours.write_text("")
+    elif trouble == "a link":
+        ours.symlink_to(tmp_path / "bin")
+    else:
+        ours.mkdir(mode=0o777)
+        ours.chmod(0o777)
+
+
+@pytest.mark.slow
+@pytest.mark.row(50)
+def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
+    """It is kept as well as ever: it ends with us. Only, nobody else can join."""
+    monkeypatch.setattr(process, "_is_private", lambda _: False)
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    assert eventually(lambda: version(given), 10)
+    assert lease.facts["log"] == ""
+    with holder(given, "print(bool(process.folder(Settings(url='http://127.0.0.1:1'))), flush=True)") as (other, server):
+        assert server != lease.server
+        assert other.stdout.readline() == "True\n"
+    leave(lease)
+    assert not alive(lease.server)
+
+
+@pytest.mark.slow
+def test_an_unshared_server_ends_with_a_killed_holder(monkeypatch):
+    """Without a folder too, the life of the process is what counts."""
+    given = settings()
+    then = f"""process._is_private = lambda _: False
+    alone = bridge.run(process.start(Engine.SIMULATED, Settings(url='http://127.0.0.1:{free_port()}')))
+    print(alone.server, flush=True)"""
+    with holder(given, then) as (other, server):
+        alone = int(other.stdout.readline())
+        assert alive(alone)
+        other.kill()
+        eventually(lambda: not alive(alone) and not alive(server), SECOND)
 
 
 def test_on_windows_nothing_is_started(monkeypatch):
@@ -405,8 +576,35 @@ def test_on_windows_nothing_is_started(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(process.os, "name", "nt")
         with pytest.raises(ServerNotRunning) as caught:
-            process.start(Engine.SIMULATED, given)
+            asyncio.run(process.start(Engine.SIMULATED, given))
     assert "start Ollama" in caught.value.fix
+
+
+def test_a_start_of_another_kernel_that_does_not_end_is_said_so(monkeypatch):
+    """Nobody waits for ever for a lock."""
+    monkeypatch.setattr(process, "LOCK_S", 0.2)
+    given = settings()
+    with (process.folder(given) / "start.lock").open("a") as file:
+        process.fcntl.flock(file, process.fcntl.LOCK_EX)
+        with pytest.raises(ServerStartFailed, match="another kernel has been starting"):
+            bridge.run(process.start(Engine.SIMULATED, given))
+
+
+def test_what_does_not_speak_the_language_has_no_share(start):
+    """Nonsense over the socket ends its connection and nothing else."""
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    eventually(lambda: version(given), 10)
+    for words in (b"nonsense\n", b"[]\n", b'{"pid": "x"}\n', b'{"pid": 999999999}\n', b"x" * 9000):
+        with socket.socket(socket.AF_UNIX) as talker:
+            talker.connect(str(process.folder(given) / "g.sock"))
+            talker.settimeout(5)
+            talker.sendall(words)
+            with contextlib.suppress(ConnectionError):
+                assert talker.recv(10) == b""
+    assert version(given)
+    leave(lease)
+    assert not alive(lease.server)
 
 
 # Whose server --------------------------------------------------------------------------------------------------------------

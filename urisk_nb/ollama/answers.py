@@ -20,13 +20,16 @@ class Session(Protocol):
     """What a stream needs of the manager: a place among the calls in flight, and the server's reply to a body."""
 
     model: str
-    engine: Engine
     calls: Calls
+
+    @property
+    def engine(self) -> Engine:
+        """What answers."""
 
     def place(self) -> AbstractAsyncContextManager[None]:
         """Hold one of the places for calls in flight."""
 
-    def opened(self, body: bytes) -> AsyncGenerator[tuple[float, int, wire.Piece | wire.Final], None]:
+    def opened(self, body: bytes, model: str) -> AsyncGenerator[tuple[float, int, wire.Piece | wire.Final], None]:
         """Each piece, with the time when the try was sent and its number."""
 
 
@@ -99,7 +102,7 @@ class AnswerStream:
         asked_s, first_s = time.monotonic(), None
         texts: list[str] = []
         thoughts: list[str] = []
-        async with session.place(), aclosing(session.opened(self._body)) as reply:
+        async with session.place(), aclosing(session.opened(self._body, self._model)) as reply:
             granted_s = time.monotonic()
             async for sent_s, attempts, piece in reply:
                 now_s = time.monotonic()

@@ -12,49 +12,48 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from urisk_nb import bridge, runtime
 from urisk_nb.errors import (
+    DiskFull,
     ForkedError,
     InputError,
     ModelError,
     ModelNotFound,
     NotInitialized,
-    PortTaken,
     PullFailed,
     ServerError,
     ServerFault,
     ServerLost,
-    ServerNotRunning,
-    ServerOfAnother,
-    ServerStartFailed,
-    ServerTimeout,
     UriskError,
 )
 from urisk_nb.ollama import process, wire
 from urisk_nb.ollama.answers import Answer, AnswerStream
 from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.latency import Calls
-from urisk_nb.ollama.resilience import retrying
+from urisk_nb.ollama.resilience import Breaker, retrying
+from urisk_nb.ollama.server import OWN_VERSIONS, Pulse, Server, ServerState
 from urisk_nb.settings import Engine, Settings, load
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 __all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo"]
 
 KEY, STARTING = "manager", "manager.starting"
-READY_S = 30.0
-FIRST_PERSON = 1000  # accounts from here on are people's; lower ones are services
-OWN_VERSIONS = {"0.0.0-urisk-llamacpp": Engine.EMBEDDED, "0.0.0-urisk-scripted": Engine.SIMULATED}
 DEMO_MODELS = ("smollm2-135m", "smollm2:135m")
 # What may change without another server: the rest decides which server answers and how it is run.
-SOFT = frozenset({"model", "keep_alive", "timeout_s", "max_retries", "load_timeout_s", "parallel", "allow_cloud"})
+SOFT = frozenset({"model", "keep_alive", "timeout_s", "max_retries", "load_timeout_s", "parallel", "allow_cloud", "keep_warm_s"})
 CLOSE_S = 0.2
+EXIT_S = 0.9  # the most that the end of the interpreter is held up; the guardian goes on by itself after that
+RESTARTS = "is_restart"  # in the runtime: says at the end whether the kernel is about to start again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +112,12 @@ class LLMManager:
         self.settings = settings
         self.flags = dict(flags)
         self.model = settings.model
-        self.engine = Engine.OLLAMA
-        self.version = ""
         self.calls = Calls()
         self.started_at: datetime | None = None
         self._progress = progress
-        self._process: process.Process | None = None
         self._client = Client(settings)
+        self._server = Server(settings, self._client, self._say, self._back)
+        self._breakers: dict[str, Breaker] = {}
         self._places = anyio.CapacityLimiter(settings.parallel or 1)
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -218,119 +216,45 @@ class LLMManager:
         before = self.settings, self.flags, self.model, self._progress
         changed = _changed(self.settings, settings)
         self.settings, self.flags, self._progress = settings, dict(flags), progress
-        self._client.settings = settings
+        self._client.settings = self._server.settings = settings
         try:
             if changed & {"model", "allow_cloud"}:
                 self.model = settings.model
                 await self._take_model()
         except BaseException:
             self.settings, self.flags, self.model, self._progress = before
-            self._client.settings = self.settings
+            self._client.settings = self._server.settings = self.settings
             raise
         if "parallel" in changed:
-            self._places.total_tokens = settings.parallel or 1
+            self._places.total_tokens = settings.parallel or self._server.slots
         self._say("ready", f"{self.model} is ready")
         return self
 
     async def _is_there(self) -> bool:
         """Whether the server still answers; our own is started again if it has ended."""
         try:
-            await self._between_tries(None)
+            await self._server.ready()
             await self._client.version()
         except (ServerError, ModelError):
             return False
         return True
 
     async def _begin(self) -> None:
-        version = await self._answering()
-        if version is None:
-            version = await self._start_server()
-        else:
-            self._refuse_strangers()
-        self.version = version
-        self.engine = OWN_VERSIONS.get(version, Engine.OLLAMA)
-        self._refuse_other_engine()
+        await self._server.begin()
+        self._places.total_tokens = self.settings.parallel or self._server.slots
         await self._take_model()
         self.started_at = datetime.now(UTC)
         self._say("ready", f"{self.model} is ready")
 
+    async def _back(self) -> None:
+        """A server that had ended is back: the model is loaded before any call reaches it."""
+        if self.settings.parallel is None:
+            self._places.total_tokens = self._server.slots
+        await self._client.load(self._load_body(self.model))
+
     def _say(self, step: str, text: str, done: int = 0, total: int = 0) -> None:
         if self._progress is not None:
             self._progress(StartEvent(step=step, text=text, done=done, total=total))
-
-    async def _answering(self) -> str | None:
-        """The version of the server at the address, or None where nothing listens."""
-        self._say("checking", f"Looking for a server at {self.settings.url}")
-        try:
-            return await self._client.version()
-        except ServerNotRunning:
-            return None
-        except ServerTimeout as exc:
-            raise PortTaken(exc.message, fix=exc.fix) from exc
-
-    def _refuse_strangers(self) -> None:
-        """On a shared machine, evidence must not go to the server of another person."""
-        if not self.settings.is_loopback or self.settings.allow_shared or os.name == "nt":
-            return
-        uid = process.owner_uid(self.settings.port)
-        if uid is not None and uid >= FIRST_PERSON and uid != os.getuid():
-            raise ServerOfAnother(
-                f"the server at {self.settings.url} runs under another person's account (uid {uid}).",
-                fix="use a port of your own: %urisk_start --url http://127.0.0.1:11500, or allow it: %env URISK_ALLOW_SHARED=true",
-            )
-
-    def _refuse_other_engine(self) -> None:
-        wanted = self.settings.engine
-        if wanted not in (Engine.AUTO, self.engine):
-            raise PortTaken(
-                f"{self.settings.url} is answered by the {self.engine} engine ({self.version}), not by the {wanted} one.",
-                fix=f"use another port: %urisk_start --engine {wanted} --url http://127.0.0.1:11500",
-            )
-
-    async def _start_server(self) -> str:
-        settings = self.settings
-        if not settings.is_loopback:
-            raise ServerNotRunning(f"nothing answers at {settings.url}.", fix="start Ollama on that machine, or check OLLAMA_URL")
-        if not settings.auto_start:
-            raise ServerNotRunning(
-                f"nothing answers at {settings.url}, and OLLAMA_AUTO_START is off.",
-                fix="start it: `ollama serve`, or %env OLLAMA_AUTO_START=true",
-            )
-        engine = process.choose(settings)
-        self._say("starting", f"Starting the {engine} engine")
-        self._process = process.start(engine, settings)
-        self._places.total_tokens = process.slots(engine, settings, os.environ)
-        return await self._ready(self._process)
-
-    async def _ready(self, started: process.Process) -> str:
-        """The version, as soon as the server that was just started answers."""
-        pause_s, end_s = 0.025, time.monotonic() + READY_S
-        while time.monotonic() < end_s:
-            # A listening port is no sign: Ollama takes connections for a while before it answers. And the answer may be that of
-            # another server, which was quicker: then ours is about to end.
-            with contextlib.suppress(ServerError):
-                version = await self._client.version(within_s=1.0)
-                if started.exit_code is None and started.listens(self.settings.port):
-                    return version
-            if started.exit_code is not None:
-                return await self._ended_early(started)
-            await asyncio.sleep(pause_s)
-            pause_s = min(0.25, 1.5 * pause_s)
-        raise ServerStartFailed(
-            f"the server was not ready after {READY_S:g} s. {_log_words(started)}", fix="look at the log, then try again"
-        )
-
-    async def _ended_early(self, started: process.Process) -> str:
-        """Another server took the port in the meantime: it is adopted. Anything else is a failure, with what the log says."""
-        tail = started.tail()
-        self._process = None
-        started.stop()
-        if "address already in use" in tail and (version := await self._answering()) is not None:
-            self._refuse_strangers()
-            return version
-        raise ServerStartFailed(
-            f"the {started.engine} engine ended with exit code {started.exit_code}. {_log_words(started)}", fix="run `urisk doctor`"
-        )
 
     # Model -----------------------------------------------------------------------------------------------------------------
 
@@ -380,7 +304,8 @@ class LLMManager:
         except ModelNotFound as exc:
             raise ModelNotFound(f"there is no model {model!r}: neither on the server (it has: {has}) nor to pull.", fix=exc.fix) from exc
         except (PullFailed, ServerFault) as exc:
-            raise PullFailed(
+            kind = type(exc) if isinstance(exc, PullFailed) else PullFailed
+            raise kind(
                 f"{model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server has: {has}.",
                 fix=_pull_fix(exc, models),
             ) from exc
@@ -489,30 +414,56 @@ class LLMManager:
         finally:
             self._in_flight.discard(task)
 
-    async def opened(self, body: bytes) -> AsyncGenerator[tuple[float, int, wire.Piece | wire.Final], None]:
+    async def opened(self, body: bytes, model: str) -> AsyncGenerator[tuple[float, int, wire.Piece | wire.Final], None]:
         """Each piece with the time when the last try was sent and its number; tries again until the first piece, never after."""
-        async for attempt in retrying(self.settings.max_retries, self._between_tries):
-            with attempt:
-                sent_s = time.monotonic()
-                reply = self._client.chat(body)
-                try:
-                    first = await anext(reply)
-                except BaseException:
-                    await reply.aclose()
-                    raise
-        tries = attempt.retry_state.attempt_number
-        async with aclosing(reply):
-            yield sent_s, tries, first
-            async for piece in reply:
-                yield sent_s, tries, piece
+        async with self._admitted(model), self._server_watched() as pulse:
+            async for attempt in retrying(self.settings.max_retries, self._between_tries(model)):
+                with attempt:
+                    await self._server.ready()
+                    sent_s = time.monotonic()
+                    reply = self._client.chat(body)
+                    try:
+                        first = await pulse.within(anext(reply))
+                    except BaseException:
+                        await reply.aclose()
+                        raise
+            tries = attempt.retry_state.attempt_number
+            async with aclosing(reply):
+                yield sent_s, tries, first
+                async for piece in _pulsing(pulse, reply):
+                    yield sent_s, tries, piece
 
-    async def _between_tries(self, _: Any) -> None:
-        """Make sure that our own server is up before the next try; a server of others is theirs to start."""
-        if self._process is not None and self._process.exit_code is not None and not self._closed:
-            self._process.stop()
-            self._process = process.start(self._process.engine, self.settings)
-            await self._ready(self._process)
-            await self._client.load(self._load_body(self.model))
+    @contextlib.asynccontextmanager
+    async def _admitted(self, model: str) -> AsyncIterator[None]:
+        """One logical call, with all its tries, in the breaker's eyes."""
+        breaker = self._breakers.setdefault(model, Breaker())
+        trial = breaker.admit(time.monotonic())
+        try:
+            if trial:
+                await self._client.version()  # a server that hangs is found out in seconds, not after the load timeout
+            yield
+        except Exception as exc:
+            breaker.failed(exc, time.monotonic(), trial=trial)
+            raise
+        except BaseException:
+            breaker.left(trial=trial)
+            raise
+        breaker.succeeded()
+
+    @contextlib.asynccontextmanager
+    async def _server_watched(self) -> AsyncIterator[Pulse]:
+        with self._server.watched() as pulse:
+            yield pulse
+
+    def _between_tries(self, model: str) -> Callable[[RetryCallState], Awaitable[None]]:
+        """What is done before the next try: a model that has gone is pulled again. The server itself is made sure of by the try."""
+
+        async def mend(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            if isinstance(error, ModelNotFound):
+                await self._take(model)
+
+        return mend
 
     # Facts -----------------------------------------------------------------------------------------------------------------
 
@@ -532,14 +483,42 @@ class LLMManager:
         return self.settings.url
 
     @property
+    def engine(self) -> Engine:
+        """What answers: `ollama`, `embedded` or `simulated`."""
+        return self._server.engine
+
+    @property
+    def version(self) -> str:
+        return self._server.version
+
+    @property
+    def state(self) -> ServerState:
+        """What is known of the server."""
+        return self._server.state
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What there is to know about this server beyond its state: sentences."""
+        return tuple(self._server.notes)
+
+    @property
+    def restarts(self) -> int:
+        """How often the server was started again after it had ended by itself."""
+        return self._server.restarted
+
+    @property
     def server(self) -> str:
-        """`ours` where it was started by this process, else `adopted`."""
-        return "adopted" if self._process is None else "ours"
+        """`ours` where a guardian of ours keeps it, for this kernel or for several; else `adopted`."""
+        return "adopted" if self._server.lease is None else "ours"
 
     @property
     def pid(self) -> int | None:
-        """The server's process, where it was started here."""
-        return None if self._process is None else self._process.pid
+        """The server's process, where it is ours."""
+        return None if self._server.lease is None else self._server.lease.server
+
+    def breaker(self, model: str | None = None) -> str:
+        """`closed`, `open` or `half_open`, for the session's model or another."""
+        return self._breakers.get(model or self.model, Breaker()).state(time.monotonic())
 
     @property
     def is_simulated(self) -> bool:
@@ -569,7 +548,7 @@ class LLMManager:
         """`shutdown`, blocking."""
         bridge.run(self._shutdown())
 
-    async def _shutdown(self) -> None:
+    async def _shutdown(self, keep_s: float = 0.0, within_s: float = 2 * process.GRACE_S) -> None:
         if self._pid != os.getpid():
             return  # a forked child must not stop its parent's server
         self._closed = True
@@ -580,20 +559,16 @@ class LLMManager:
             await asyncio.wait(waiting, timeout=CLOSE_S)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._client.aclose(), CLOSE_S)
-        self._stop_process()
+        await self._server.end(keep_s, within_s)
         if runtime.get(KEY) is self:
             runtime.forget(KEY)
 
-    def _stop_process(self) -> None:
-        ended, self._process = self._process, None
-        if ended is not None:
-            ended.stop()
-
     def _at_exit(self) -> None:
         """At the end of the interpreter: no thread, executor or name look-up works any more, and time is short."""
-        call = bridge.submit(self._shutdown())
-        call.done.wait(2 * CLOSE_S + 2 * process.GRACE_S)
-        self._stop_process()
+        is_restart = runtime.get(RESTARTS)
+        keep_s = self.settings.keep_warm_s if is_restart is not None and is_restart() else 0.0
+        call = bridge.submit(self._shutdown(keep_s, EXIT_S - 2 * CLOSE_S))
+        call.done.wait(EXIT_S)
 
 
 def is_demo(model: str) -> bool:
@@ -618,12 +593,12 @@ def _messages(prompt: str, system_prompt: str | None) -> list[wire.Message]:
     return [*system, {"role": "user", "content": prompt}]
 
 
-def _log_words(started: process.Process) -> str:
-    tail = started.tail()
-    return f"Its log ends: {tail[-600:]!r}" if tail else "Its log is empty."
+async def _pulsing(pulse: Pulse, reply: AsyncIterator[wire.Piece | wire.Final]) -> AsyncIterator[wire.Piece | wire.Final]:
+    while (piece := await pulse.within(anext(reply, None))) is not None:
+        yield piece
 
 
 def _pull_fix(error: Exception, models: Sequence[wire.Model]) -> str:
-    if models:
+    if models and not isinstance(error, DiskFull):
         return f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
     return getattr(error, "fix", "check the network, then run %urisk_start again")

@@ -1,253 +1,400 @@
-"""The server's process: which engine to start, how it is started, and how it is stopped with everything that it started.
+"""The server's process, seen from this side: a share in it, kept by a guardian; and whose socket listens at the address.
 
-The only importer of subprocess. A server gets a session of its own, so that an interrupt of a cell, which goes to the kernel's
-whole process group, does not reach it; and is stopped by its group, so that the runner that holds the model goes too. What was not
-started here is never stopped here.
+The only importer of subprocess beside the guardian's own fork. A server that is started here has a guardian, one for each user and
+address, and everybody who uses that server holds a `Lease`: a connection that ends with this process, however it ends. The last
+lease's end is the server's. What was not started by a guardian of ours is never stopped here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import importlib.util
+import contextvars
+import hashlib
+import json
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, ServerNotRunning, ServerStartFailed, SettingsError
+from urisk_nb import runtime
+from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerError, ServerNotRunning, ServerStartFailed
+from urisk_nb.ollama import engine, guardian
 from urisk_nb.settings import Engine, Settings
 
-__all__ = ["Process", "choose", "command", "data_folder", "demo_model_path", "environment", "find_ollama", "owner_uid", "slots", "start"]
+if sys.platform != "win32":
+    import fcntl
 
-DEMO_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
-DEMO_MODEL_BYTES = 98_362_432
+__all__ = ["GRACE_S", "Exit", "Lease", "folder", "join", "listens", "owner_uid", "start", "start_failed"]
+
 GRACE_S = 0.7  # after SIGTERM; Ollama needs some 30 ms
+ANSWER_S = 2.0  # how long a guardian may take to say a word
+LOCK_S = 15.0  # how long another kernel's start may take; a guardian's own start waits for the old server's end, at most some 1.5 s
 TAIL_LINES = 12
-WAYS_OUT = (
-    'install Ollama (ollama.com/download), or use the embedded engine: %pip install "urisk-nb[embedded]" and then `urisk fetch-model`, '
-    "or, to try the tool only: %urisk_start --engine simulated"
-)
+MOST_ADDRESS_BYTES = 100  # of an AF_UNIX socket: 104 on macOS, 108 on Linux, with the end mark
 
 
-# Which engine --------------------------------------------------------------------------------------------------------------
+# The folder ----------------------------------------------------------------------------------------------------------------
 
 
-def find_ollama() -> str | None:
-    """The path of the `ollama` program, or None."""
-    return shutil.which("ollama")
+def folder(settings: Settings) -> Path | None:
+    """
+    Where guardian and leases of this address meet: a folder that only this user can enter; None where there is no such place.
+
+    Under XDG_RUNTIME_DIR, else under the folder for temporary files; one whose path is too long for a socket is passed over.
+    """
+    name = hashlib.sha256(f"{settings.host}:{settings.port}".encode()).hexdigest()[:12]
+    bases = dict.fromkeys(filter(None, [os.environ.get("XDG_RUNTIME_DIR", ""), _temporary(), "/tmp"]))  # noqa: S108  made private below
+    for base in bases:
+        place = Path(base) / f"urisk-{os.getuid()}"
+        if len(str(place / name / "g.sock").encode()) <= MOST_ADDRESS_BYTES and _is_private(place) and _is_private(place / name):
+            return place / name
+    return None
 
 
-def data_folder(settings: Settings) -> Path:
-    """Where the demo model lies: URISK_DATA, or the user's data folder."""
-    if settings.data:
-        return settings.data
-    from platformdirs import user_data_path
-
-    return user_data_path("urisk_nb", appauthor=False)
-
-
-def demo_model_path(settings: Settings) -> Path | None:
-    """The demo model's file, if it has been fetched whole."""
-    path = data_folder(settings) / DEMO_MODEL
+def _temporary() -> str:
     try:
-        return path if path.stat().st_size == DEMO_MODEL_BYTES else None
+        return tempfile.gettempdir()
+    except FileNotFoundError:  # nothing can be written anywhere
+        return ""
+
+
+def _is_private(place: Path) -> bool:
+    """Make the folder if it is not there; whether it is ours and closed to others."""
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        facts = place.lstat()
+        return facts.st_uid == os.getuid() and not place.is_symlink() and not facts.st_mode & 0o077 and os.access(place, os.W_OK | os.X_OK)
     except OSError:
-        return None
+        return False
 
 
-def choose(settings: Settings) -> Engine:
-    """
-    The engine to start: the one that was named, else Ollama where it is installed, else the embedded one where it is complete.
-
-    Raises
-    ------
-    OllamaNotInstalled
-        There is nothing to start; the fix names the three ways out. The simulation is never chosen by itself.
-    PackageMissing, ModelNotFound, SettingsError
-        The embedded engine was named and its package, its model, or the file of URISK_GGUF is not there.
-    """
-    if settings.engine is Engine.EMBEDDED:
-        _embedded_model(settings)
-    if settings.engine in (Engine.EMBEDDED, Engine.SIMULATED):
-        return settings.engine
-    if find_ollama():
-        return Engine.OLLAMA
-    if settings.engine is Engine.OLLAMA:
-        raise OllamaNotInstalled("`ollama` is not on the PATH.", fix=WAYS_OUT)
-    if settings.gguf is not None or (_has_llamacpp() and demo_model_path(settings)):
-        _embedded_model(settings)
-        return Engine.EMBEDDED
-    raise OllamaNotInstalled(f"no server answers at {settings.url}, and `ollama` is not on the PATH.", fix=WAYS_OUT)
+@asynccontextmanager
+async def _start_lock(place: Path) -> AsyncIterator[None]:
+    """One start at a time among all kernels of this user; waited for without blocking the loop."""
+    with (place / "start.lock").open("a") as file:
+        async with asyncio.timeout(LOCK_S):
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0.01)
+        yield
 
 
-def _has_llamacpp() -> bool:
-    return importlib.util.find_spec("xllamacpp") is not None
+# Leases --------------------------------------------------------------------------------------------------------------------
 
 
-def _embedded_model(settings: Settings) -> Path:
-    if not _has_llamacpp():
-        raise PackageMissing("the embedded engine needs the package xllamacpp.", fix='%pip install "urisk-nb[embedded]"')
-    if settings.gguf is not None:
-        if not settings.gguf.is_file():
-            raise SettingsError(
-                f"URISK_GGUF is {str(settings.gguf)!r}; there is no such file.", fix="set it to an existing .gguf file, or unset it"
-            )
-        return settings.gguf.resolve()
-    found = demo_model_path(settings)
-    if found is None:
-        fix = "run `urisk fetch-model` in a terminal (93 MB, once), or set URISK_GGUF to a model file of yours"
-        raise ModelNotFound("the embedded engine has no model file.", fix=fix)
-    return found.resolve()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a server ended: `code` as its parent saw it (negative: a signal), None where its guardian was killed."""
 
-
-# Start ---------------------------------------------------------------------------------------------------------------------
-
-
-def command(engine: Engine, settings: Settings) -> list[str]:
-    """The program and its arguments."""
-    if engine is Engine.OLLAMA:
-        return [find_ollama() or "ollama", "serve"]
-    brain = ["scripted"] if engine is Engine.SIMULATED else ["llamacpp", "--gguf", str(_embedded_model(settings))]
-    place = ["--host", settings.host, "--port", str(settings.port)]
-    size = ["--slots", str(settings.parallel or 1), "--num-ctx", str(settings.num_ctx)]
-    return [sys.executable, "-m", "urisk_nb.standin", "--brain", *brain, *place, *size]
-
-
-def environment(engine: Engine, settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the server: ours, less what would change its runner, plus where to listen and not to phone home."""
-    env = {name: value for name, value in base.items() if not name.startswith("LLAMA_")}
-    if engine is Engine.OLLAMA:
-        env["OLLAMA_HOST"] = f"{settings.host}:{settings.port}" if ":" not in settings.host else f"[{settings.host}]:{settings.port}"
-        if not settings.allow_cloud:
-            env["OLLAMA_NO_CLOUD"] = "1"
-        if settings.parallel:
-            env["OLLAMA_NUM_PARALLEL"] = str(settings.parallel)
-    else:
-        # The child runs in another folder and must still find this very package.
-        here = str(Path(__file__).parents[2])
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [here, base.get("PYTHONPATH")]))
-    return env
-
-
-class Process:
-    """A server that was started here."""
-
-    def __init__(self, popen: subprocess.Popen[bytes], engine: Engine, log: Path) -> None:
-        self._popen = popen
-        self.engine = engine
-        self.log = log
-        self._ended = False
+    code: int | None
+    tail: str = ""
+    accused: bool = False
+    failed: str = ""  # the program could not be run at all
+    errno: int = 0
 
     @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """None while it runs."""
-        return self._popen.poll()
-
-    def stop(self) -> None:
-        """End the server and everything in its group; blocks at most some 0.8 s. Doing it again changes nothing."""
-        if self._ended:
-            return  # the number of the group may be another's by now
-        self._ended = True
-        if self._popen.poll() is None:
-            self._signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(GRACE_S)
-        # The leader may be gone and its runner still there: the group is killed in any case.
-        self._signal(signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(GRACE_S)
-        if self._popen.poll() == 0:
-            self.log.unlink(missing_ok=True)  # the log of a server that failed is kept for whoever looks into it
-
-    def listens(self, port: int) -> bool:
-        """Whether it is this process that listens on the port; true where the system does not tell (Linux does)."""
-        sockets = _listening(port)
-        if sockets is None:
-            return True
-        try:
-            mine = {name for pid in self._group() for name in _open_files(pid)}
-        except PermissionError:
-            return True
-        return any(f"socket:[{inode}]" in mine for _, inode in sockets)
-
-    def _group(self) -> list[int]:
-        """The processes of the server's group: `ollama` may be a script that runs the program as its child."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                if int(stat.read_text().rpartition(")")[2].split()[2]) == self.pid:
-                    found.append(int(stat.parent.name))
-        return found
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._popen.pid, number)
-
-    def tail(self) -> str:
-        """The last lines of the server's log that say something."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, self.log.stat().st_size - 16_384))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-        lines = [line.rstrip() for line in text.splitlines() if line.strip() and not line.startswith("[GIN")]
+    def words(self) -> str:
+        """The last lines of the log that say something."""
+        lines = [line.rstrip() for line in self.tail.splitlines() if line.strip() and not line.startswith("[GIN")]
         return "\n".join(lines[-TAIL_LINES:])
 
 
-def start(engine: Engine, settings: Settings) -> Process:
+class Lease:
     """
-    Start the engine; returns as soon as the process exists, which is before it answers.
+    A share in a server; used on one loop.
+
+    Attributes
+    ----------
+    server, guardian
+        Process ids.
+    facts
+        What the starter said: `engine`, `slots`, `key` (fingerprint of command and environment), `log`.
+    is_starter
+        Whether this process started the server; else it joined.
+    on_end
+        Called once with the Exit, on the loop, when the server ends and the lease was not given back.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, popen: subprocess.Popen[bytes] | None = None) -> None:
+        self._reader, self._writer, self._popen = reader, writer, popen
+        self.is_starter = popen is not None
+        self.facts: dict[str, Any] = {}
+        self.exit: Exit | None = None
+        self.ended = asyncio.Event()
+        self.on_end: Callable[[Exit], Any] = lambda _: None
+        self._left = self._stays = False
+        self._answered: asyncio.Future[bool] | None = None
+        self._listening: asyncio.Task[None] | None = None
+
+    @property
+    def server(self) -> int:
+        return int(self.facts["server"])
+
+    @property
+    def guardian(self) -> int:
+        return int(self.facts["guardian"])
+
+    @property
+    def engine(self) -> Engine:
+        return Engine(self.facts["engine"])
+
+    async def greet(self, within_s: float) -> bool:
+        """Say whose share this is, and hear the facts; false where the guardian is about to end."""
+        self._say(pid=os.getpid())
+        try:
+            async with asyncio.timeout(within_s):
+                words = json.loads(await self._reader.readline() or b"{}")
+        except (OSError, TimeoutError, ValueError):
+            words = {}
+        except asyncio.CancelledError:
+            self.drop()
+            raise
+        if "failed" in words:
+            self.exit = Exit(code=None, failed=words["failed"], errno=words.get("errno") or 0)
+        self.facts = words
+        if "server" not in words:
+            self._writer.close()
+            await self._buried()
+            return False
+        # An empty context: the task outlives the cell that happened to start it.
+        self._listening = asyncio.get_running_loop().create_task(self._listen(), context=contextvars.Context())
+        return True
+
+    def _say(self, **words: Any) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            self._writer.write(json.dumps(words).encode() + b"\n")
+
+    async def _listen(self) -> None:
+        seen = Exit(code=None)
+        with contextlib.suppress(OSError, ValueError):
+            while line := await self._reader.readline():
+                words = json.loads(line)
+                if "exit" in words:
+                    seen = Exit(code=words["exit"], tail=words["tail"], accused=words["accused"])
+                elif "failed" in words:
+                    seen = Exit(code=None, failed=words["failed"], errno=words.get("errno") or 0)
+                elif "stays" in words:
+                    self._stays = True
+                elif "answers" in words and self._answered is not None and not self._answered.done():
+                    self._answered.set_result(True)
+        self._writer.close()
+        await self._end(seen)
+
+    async def _end(self, seen: Exit) -> None:
+        self.exit = seen
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(False)
+        if seen.code is None and not seen.failed and not self._left:
+            await _sweep(self.server, self.facts.get("created"))
+        self.ended.set()
+        if not self._left:
+            self.on_end(seen)
+        await self._buried()
+
+    async def _buried(self) -> None:
+        """Take the guardian's exit code, so that no zombie is left to this process."""
+        for _ in range(100):
+            if self._stays or self._popen is None or self._popen.poll() is not None:
+                return
+            await asyncio.sleep(0.01)
+
+    def drop(self) -> None:
+        """End the share at once, without a word: the guardian sees the connection end."""
+        self._left = True
+        self._writer.close()
+        _bury_later(self._popen)
+
+    async def accuse(self, within_s: float) -> bool:
+        """Tell the guardian that the server hangs; whether it answered the guardian. If not, it is stopped."""
+        self._answered = asyncio.get_running_loop().create_future()
+        self._say(accuse=within_s)
+        try:
+            async with asyncio.timeout(within_s + 2 * GRACE_S + guardian.SWEEP_S):
+                return await self._answered
+        except TimeoutError:
+            return False
+
+    async def leave(self, keep_s: float = 0.0, within_s: float = 2 * GRACE_S) -> None:
+        """
+        Give the share back; where it was the last one, wait until the server is gone, at most `within_s`.
+
+        Parameters
+        ----------
+        keep_s
+            How long the server may be kept for somebody who comes back.
+        """
+        if self._left:
+            return
+        self._left = True
+        self._say(leave=keep_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.ended.wait()
+                await self._buried()
+        self.drop()
+
+
+def _bury_later(popen: subprocess.Popen[bytes] | None) -> None:
+    """Take the exit code of a guardian whenever it ends; one that goes on for others at our own end is left alone."""
+    if popen is None or popen.poll() is not None:
+        return
+    runtime.setdefault("guardians", list).append(popen)
+    runtime.at_exit("guardians", _disown)
+    if hasattr(os, "pidfd_open"):
+        end = os.pidfd_open(popen.pid)
+        asyncio.get_running_loop().add_reader(end, _ended, end)
+
+
+def _ended(end: int) -> None:
+    asyncio.get_running_loop().remove_reader(end)
+    os.close(end)
+    _bury()
+
+
+def _bury() -> None:
+    """Take the exit codes of those that have ended; where the system does not tell of an end, this is done at the next start."""
+    known: list[subprocess.Popen[bytes]] = runtime.get("guardians") or []
+    known[:] = [popen for popen in known if popen.poll() is None]
+
+
+def _disown() -> None:
+    _bury()
+    for popen in runtime.get("guardians") or []:
+        popen.returncode = 0  # else Python warns that it still runs, which is what it is meant to do
+
+
+async def join(place: Path | None) -> Lease | None:
+    """A share in the server of the guardian at the folder, or None where there is no guardian."""
+    if place is None or os.name == "nt":
+        return None
+    try:
+        lease = Lease(*await asyncio.open_unix_connection(str(place / "g.sock")))
+    except OSError:
+        return None
+    return lease if await lease.greet(ANSWER_S) else None
+
+
+async def start(kind: Engine, settings: Settings) -> Lease:
+    """
+    A share in the server at the address: of a guardian that another kernel was quicker to start, or of one started here.
+
+    Returns as soon as the server's process exists, which is before it answers. Blocks no longer than some 15 s.
 
     Raises
     ------
     ServerNotRunning
         On Windows, where a running server is used and none is started.
     ServerStartFailed
-        The program cannot be run, or there is no place for its log.
+        The program cannot be run (ProgramBroken), or another kernel's start does not end.
     """
     if os.name == "nt":
         raise ServerNotRunning("on Windows a server is used, not started.", fix="start Ollama from its menu, then run %urisk_start again")
-    words = command(engine, settings)
+    _bury()
+    place = folder(settings)
+    if place is None:
+        return await _spawn(kind, settings, None)
     try:
-        log = _log_file(settings.port)
-        with log.open("ab") as out:
-            popen = subprocess.Popen(  # noqa: S603  the program is ours or the user's own ollama; no shell
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=out,  # a file: a pipe that nobody reads would block the server
-                stderr=out,
-                cwd="/",  # Ollama looks for its runner under the working directory, too
-                env=environment(engine, settings, os.environ),
-                start_new_session=True,
-            )
-    except OSError as exc:
+        async with _start_lock(place):
+            joined = await join(place)
+            if joined is None:
+                await _sweep_stale(place)
+                joined = await _spawn(kind, settings, place)
+            return joined
+    except TimeoutError as exc:
         raise ServerStartFailed(
-            f"{words[0]} cannot be started: {exc}.", fix="check that the file may be run and that there is space for its log"
+            f"another kernel has been starting a server at {settings.url} for more than {LOCK_S:g} s.",
+            fix="restart that kernel, or use another address: %urisk_start --url http://127.0.0.1:11500",
         ) from exc
-    return Process(popen, engine, log)
 
 
-def _log_file(port: int) -> Path:
-    """A new, empty log that only this user can read, in a folder that only this user can write."""
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    root = Path(base) if base and os.access(base, os.W_OK) else Path(tempfile.gettempdir())
-    folder = root / f"urisk-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.is_symlink():
-        folder = Path(tempfile.mkdtemp(prefix="urisk-"))  # somebody else made a folder of this name: it is not to be trusted
-    # A name of its own for each start: two that start at once must not read each other's words. 0600 by mkstemp.
-    handle, path = tempfile.mkstemp(prefix=f"server-{port}-", suffix=".log", dir=folder)
-    os.close(handle)
-    return Path(path)
+async def _spawn(kind: Engine, settings: Settings, place: Path | None) -> Lease:
+    words, env = engine.command(kind, settings), engine.environment(kind, settings, os.environ)
+    facts = {
+        "engine": str(kind),
+        "slots": engine.slots(kind, settings, os.environ),
+        "key": engine.fingerprint(words, env),
+        "log": str(place / "server.log") if place else "",
+    }
+    plan = {"command": words, "folder": str(place) if place else None, "grace_s": GRACE_S, "facts": facts}
+    ours, theirs = socket.socketpair()
+    with theirs:
+        popen = subprocess.Popen(  # noqa: S603, ASYNC220  our own program; takes a few ms
+            [sys.executable, "-I", "-S", guardian.__file__, json.dumps({**plan, "host": settings.host, "port": settings.port})],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",  # Ollama looks for its runner under the working directory, too
+            env=env,
+            start_new_session=True,  # an interrupt of a cell goes to the kernel's whole group
+        )
+    try:
+        lease = Lease(*await asyncio.open_unix_connection(sock=ours), popen)
+    except BaseException:
+        ours.close()
+        _bury_later(popen)
+        raise
+    if await lease.greet(LOCK_S):
+        return lease
+    raise start_failed(kind, lease.exit or Exit(code=None, failed="its guardian ended without a word"), words[0])
+
+
+def start_failed(kind: Engine, seen: Exit, program: str = "") -> ServerError:
+    """What it means that a server ended before it answered."""
+    if seen.failed:
+        return ProgramBroken(
+            f"{program or kind} cannot be run: {seen.failed}.", fix="reinstall it, or check that the file may be run; then %urisk_start"
+        )
+    log = f"Its log ends: {seen.words[-600:]!r}" if seen.words else "Its log is empty."
+    if "permission denied" in seen.words.lower() or "read-only file system" in seen.words.lower():
+        fix = "give Ollama a place for its keys and models: %env HOME=/a/folder/that/can/be/written, then %urisk_start"
+        return HomeNotWritable(f"the {kind} engine cannot write its folder. {log}", fix=fix)
+    code = "without an exit code" if seen.code is None else f"with exit code {seen.code}"
+    return ServerStartFailed(f"the {kind} engine ended {code}. {log}", fix="run `urisk doctor`", log=seen.tail)
+
+
+# What was left behind ------------------------------------------------------------------------------------------------------
+
+
+async def _sweep_stale(place: Path) -> None:
+    """End a server whose guardian was killed, if it is the very process that the guardian wrote down."""
+    try:
+        state = json.loads((place / "state.json").read_text())
+        server, began = int(state["server"]), state["created"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    with (place / "owner.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # a guardian is at work on it
+        if state.get("version") == guardian.STATE_VERSION and guardian.created(server) == began:
+            await _sweep(server, began)
+        (place / "state.json").unlink(missing_ok=True)
+
+
+async def _sweep(server: int, began: str | None) -> None:
+    """End the group of a server that has lost its guardian; a number that is another process by now is left alone."""
+    if guardian.created(server) not in (began, None) or began is None:
+        return
+    for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 0.0)):
+        try:
+            os.killpg(server, number)
+        except (ProcessLookupError, PermissionError):
+            return
+        end = asyncio.get_running_loop().time() + patience_s
+        while guardian.created(server) == began and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110  no event tells it
+            await asyncio.sleep(0.01)
 
 
 # Whose server --------------------------------------------------------------------------------------------------------------
@@ -266,12 +413,26 @@ def _open_files(pid: int) -> set[str]:
         return set()
 
 
-def slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) -> int:
-    """How many calls a server that we start answers at once."""
-    if settings.parallel:
-        return settings.parallel
-    named = environ.get("OLLAMA_NUM_PARALLEL", "").strip() if engine is Engine.OLLAMA else ""
-    return int(named) if named.isdecimal() and int(named) > 0 else 1
+def listens(server: int, port: int) -> bool:
+    """Whether it is this server, or one of its group, that listens on the port; true where the system does not tell (Linux does)."""
+    sockets = _listening(port)
+    if sockets is None:
+        return True
+    try:
+        mine = {name for pid in _group(server) for name in _open_files(pid)}
+    except PermissionError:
+        return True
+    return any(f"socket:[{inode}]" in mine for _, inode in sockets)
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of the server's group: `ollama` may be a script that runs the program as its child."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[2]) == leader:
+                found.append(int(stat.parent.name))
+    return found
 
 
 def _listening(port: int) -> list[tuple[int, int]] | None:

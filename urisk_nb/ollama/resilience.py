@@ -1,34 +1,74 @@
-"""Trying again: which failures are worth another try, how often, and how long to wait. Never after the first token."""
+"""Decisions about failures, as data and pure functions of (state, event, now): what a failure means, when to try again, when to pause.
+
+Knows: which failure is worth another try, which one counts against a server, how long to wait. Does not know how a try is made.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.errors import RunnerCrashed, ServerBusy, ServerLost, ServerNotRunning
+from urisk_nb import errors
 
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying, RetryCallState
 
-__all__ = ["is_worth_another_try", "retrying"]
+__all__ = ["MEANINGS", "Breaker", "Meaning", "Restarts", "meaning_of", "retrying"]
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
+RUNNER_WAIT_S = 1.0  # a server needs a moment to see that its runner is gone
 
 
-def is_worth_another_try(error: BaseException | None, attempt: int) -> bool:
+# What a failure means ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
     """
-    Whether the same request may succeed when it is sent again.
+    What a failure before the first token means.
 
     Parameters
     ----------
-    error
-        How the try ended; None for success.
-    attempt
-        Its number, from 1. A runner that crashed is tried once more: twice is no accident.
+    tries
+        How many tries in all it is worth; None: as many as the settings allow.
+    counts
+        Whether it speaks against the server's health, which is what the breaker counts. Being busy does not, nor does a request
+        that the server rightly refuses, nor a lack of memory, which a pause does not cure.
     """
-    if isinstance(error, RunnerCrashed):
-        return attempt == 1
-    return isinstance(error, ServerLost | ServerNotRunning | ServerBusy)
+
+    tries: int | None = 1
+    counts: bool = False
+
+
+# The nearest base that stands here is what counts. Whatever is not here, a cancel and an interrupt for example, is passed on at
+# once and counts nothing.
+MEANINGS: dict[type[BaseException], Meaning] = {
+    errors.ServerNotRunning: Meaning(tries=None, counts=True),  # refused: made sure of between tries
+    errors.ServerLost: Meaning(tries=None, counts=True),  # the connection broke: generation is idempotent
+    errors.ServerHung: Meaning(tries=2, counts=True),  # ours is started again; who hangs twice will hang thrice
+    errors.ServerBusy: Meaning(tries=None),  # 503, 429: a full queue is no fault
+    errors.RunnerCrashed: Meaning(tries=2, counts=True),  # the server loads the model again; twice is no accident
+    errors.ServerFault: Meaning(tries=2, counts=True),  # any other 5xx
+    errors.ServerStartFailed: Meaning(counts=True),  # its own restarts are behind it
+    errors.StreamInterrupted: Meaning(counts=True),  # never again after the first token: the caller has seen text
+    errors.ServerTimeout: Meaning(),  # it answered the side probes all the while: slow, not broken
+    errors.OutOfMemory: Meaning(),
+    errors.ModelNotFound: Meaning(tries=2),  # pulled, where that is allowed, then asked once more
+    errors.CircuitOpen: Meaning(),
+    errors.ServerError: Meaning(),
+    errors.ModelError: Meaning(),
+}
+NOTHING = Meaning()
+
+
+def meaning_of(error: BaseException | None) -> Meaning:
+    """The meaning of how a try ended; of success, a cancel or a mistake of ours: nothing."""
+    return next((MEANINGS[base] for base in type(error).__mro__ if base in MEANINGS), NOTHING)
+
+
+# Trying again --------------------------------------------------------------------------------------------------------------
 
 
 def retrying(max_retries: int, before_sleep: Callable[[RetryCallState], Awaitable[Any]]) -> AsyncRetrying:
@@ -44,13 +84,129 @@ def retrying(max_retries: int, before_sleep: Callable[[RetryCallState], Awaitabl
     """
     from tenacity import AsyncRetrying, stop_after_attempt, wait_random_exponential
 
-    def again(state: RetryCallState) -> bool:
-        return state.outcome is not None and is_worth_another_try(state.outcome.exception(), state.attempt_number)
+    backoff = wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
 
-    return AsyncRetrying(
-        stop=stop_after_attempt(max_retries + 1),
-        wait=wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-        retry=again,
-        before_sleep=before_sleep,
-        reraise=True,
-    )
+    def again(state: RetryCallState) -> bool:
+        tries = meaning_of(_error(state)).tries
+        return tries is None or state.attempt_number < tries
+
+    def wait(state: RetryCallState) -> float:
+        return max(RUNNER_WAIT_S if isinstance(_error(state), errors.RunnerCrashed) else 0.0, backoff(state))
+
+    return AsyncRetrying(stop=stop_after_attempt(max_retries + 1), wait=wait, retry=again, before_sleep=before_sleep, reraise=True)
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
+
+
+# The breaker ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class Breaker:
+    """
+    Stops asking a server that fails time after time; after a pause, one call alone tries whether it is well again.
+
+    Used on one loop, so it needs no lock. A call is one logical call, with all its tries.
+
+    Parameters
+    ----------
+    threshold
+        Failures in a row that open it.
+    pause_s, longest_s
+        The first pause; it doubles with each trial that fails, up to the longest.
+    """
+
+    threshold: int = 5
+    pause_s: float = 5.0
+    longest_s: float = 60.0
+    failures: int = 0
+    opened_at: float | None = None  # on the caller's monotonic clock
+    trying: bool = False
+    last: BaseException | None = None
+    _pause_s: float = field(default=0.0, init=False)
+
+    def state(self, now: float) -> str:
+        """`closed`: calls go through; `open`: none does; `half_open`: one does."""
+        if self.opened_at is None:
+            return "closed"
+        return "half_open" if now - self.opened_at >= self._pause_s else "open"
+
+    def admit(self, now: float) -> bool:
+        """
+        Whether this call is the one that tries the server out; every call that was admitted is ended by one of the three below.
+
+        Raises
+        ------
+        CircuitOpen
+            The call is not to be made.
+        """
+        state = self.state(now)
+        if state == "closed":
+            return False
+        if state == "open" or self.trying:
+            raise self._refusal(now)
+        self.trying = True
+        return True
+
+    def _refusal(self, now: float) -> errors.CircuitOpen:
+        since_s = now - self.opened_at if self.opened_at is not None else 0.0
+        left_s = max(0.0, self._pause_s - since_s)
+        when = f"it is tried again in {left_s:.1f} s" if left_s else "one call is trying it now"
+        seen = getattr(self.last, "message", repr(self.last))
+        message = f"the server failed {self.failures} times in a row, the last time so: {seen} It is left alone; {when}."
+        return errors.CircuitOpen(message, fix="wait, or look at the server: %urisk_status", left_s=left_s)
+
+    def succeeded(self) -> None:
+        """The call ended well: everything is forgotten."""
+        self.failures, self.opened_at, self.trying, self.last, self._pause_s = 0, None, False, None, 0.0
+
+    def failed(self, error: BaseException, now: float, *, trial: bool) -> None:
+        """The call failed; only what counts is counted, but a trial that is refused rightly shows a server that is well."""
+        if trial:
+            self.trying = False
+        if not meaning_of(error).counts:
+            if trial and isinstance(error, errors.UriskError):
+                self.succeeded()
+            return
+        self.failures += 1
+        self.last = error
+        if trial or (self.failures >= self.threshold and self.opened_at is None):
+            self._pause_s = min(2 * self._pause_s, self.longest_s) if trial else self.pause_s
+            self.opened_at = now
+
+    def left(self, *, trial: bool) -> None:
+        """The call was given up by its caller: it says nothing, and the place of a trial is free again."""
+        if trial:
+            self.trying = False
+
+
+# Restarts ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class Restarts:
+    """
+    How often and how soon a server that ended is started again: 0.5, 2 and 8 s after, at most three times in five minutes.
+
+    Parameters
+    ----------
+    pauses_s
+        Before each start; as many starts as pauses.
+    within_s
+        In this span.
+    """
+
+    pauses_s: tuple[float, ...] = (0.5, 2.0, 8.0)
+    within_s: float = 300.0
+    times: list[float] = field(default_factory=list)
+
+    def next(self, now: float, jitter: Callable[[], float] = random.random) -> float | None:
+        """Seconds to wait before the next start, half to the whole of the pause, or None where there is none; remembers it."""
+        self.times = [at for at in self.times if now - at < self.within_s]
+        if len(self.times) >= len(self.pauses_s):
+            return None
+        pause_s = self.pauses_s[len(self.times)]
+        self.times.append(now)
+        return pause_s * (0.5 + 0.5 * jitter())

@@ -304,12 +304,8 @@ ERRORS: tuple[Rule, ...] = (
         errors.ContextExceeded,
         "shorten the text, or ask for a larger window: %env URISK_NUM_CTX=8192",
     ),
-    Rule(
-        (),
-        r"out.of.memory|requires more system memory|requires .* are available|failed to allocate|cudaMalloc",
-        errors.OutOfMemory,
-        _SMALLER,
-    ),
+    Rule((), r"requires more system memory|requires .* are available", errors.ModelTooLarge, _SMALLER),
+    Rule((), r"out.of.memory|failed to allocate|cudaMalloc", errors.OutOfMemory, _SMALLER),
     Rule((), r"cloud is disabled|remote model", errors.CloudRefused, "use a model that runs on this machine: %env OLLAMA_MODEL=llama3.1"),
     Rule(
         (),
@@ -317,10 +313,18 @@ ERRORS: tuple[Rule, ...] = (
         errors.ModelNotFound,
         "check the name at ollama.com/library: %env OLLAMA_MODEL=llama3.1",
     ),
-    Rule((), r"pull model manifest: 412|newer version of ollama", errors.PullFailed, "update Ollama, then try again"),
+    Rule(
+        (), r"pull model manifest: 412|newer version of ollama", errors.ServerTooOld, "update Ollama (ollama.com/download), then try again"
+    ),
     Rule(
         (),
-        r"pull model manifest|max retries exceeded|digest mismatch|no space left|disk quota|unauthorized: access denied|insecure protocol",
+        r"no space left|disk quota",
+        errors.DiskFull,
+        "free some space, or keep models elsewhere (OLLAMA_MODELS), then run %urisk_start again: what has arrived is kept",
+    ),
+    Rule(
+        (),
+        r"pull model manifest|max retries exceeded|digest mismatch|unauthorized: access denied|insecure protocol",
         errors.PullFailed,
         "check network and disk, then run %urisk_start again: what has arrived is kept",
     ),

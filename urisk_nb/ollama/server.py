@@ -1,0 +1,426 @@
+"""The server that answers: found, adopted, or started; watched while it is asked; started again when it ends.
+
+Knows the states of a server and who may do what in each. Does not know models: whoever owns this is told when a server is back, and
+warms it. What a guardian of ours does not keep is never stopped, started or signalled here.
+
+Idle costs nothing: the end of a server of ours is told by its guardian, and a server of others is looked at when it is asked. Only
+while a call is silent is the server probed, over a connection of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import copy
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import anyio
+
+from urisk_nb.errors import (
+    ModelError,
+    PortTaken,
+    ServerError,
+    ServerHung,
+    ServerKeepsEnding,
+    ServerLost,
+    ServerNotRunning,
+    ServerOfAnother,
+    ServerStartFailed,
+    ServerTimeout,
+    ServerTooOld,
+    UriskError,
+)
+from urisk_nb.ollama import engine, process
+from urisk_nb.ollama.client import Client
+from urisk_nb.ollama.resilience import Restarts
+from urisk_nb.settings import Engine, Settings
+
+__all__ = ["Pulse", "Server", "ServerState", "Watch"]
+
+T = TypeVar("T")
+READY_S = 30.0
+FIRST_PERSON = 1000  # accounts from here on are people's; lower ones are services
+OWN_VERSIONS = {"0.0.0-urisk-llamacpp": Engine.EMBEDDED, "0.0.0-urisk-scripted": Engine.SIMULATED}
+OLDEST = (0, 5, 0)  # the first that keeps answers to a JSON schema
+
+
+class ServerState(StrEnum):
+    """What is known of the server, and so what may be done with it."""
+
+    UNKNOWN = "unknown"  # nothing was asked yet
+    REMOTE = "remote"  # on another machine: never started, stopped or signalled
+    ATTACHED = "attached"  # on this machine, of others: never stopped; if it goes away, it is theirs to start
+    STARTING = "starting"  # its process exists and does not answer yet
+    OWNED = "owned"  # answers, and is kept by a guardian of ours in which we have a share
+    CRASHED = "crashed"  # ours has ended by itself; another is looked for or started
+    HUNG = "hung"  # takes connections and answers nothing: ours is ended and started again, others' is an error
+    FAILED = "failed"  # could not be started, or ended too often; only a new start leads out
+    PORT_CONFLICT = "port_conflict"  # the address answers and is no Ollama
+    STOPPING = "stopping"  # our share is being given back
+    STOPPED = "stopped"  # the session is over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """How long a server may be silent under a call, and how it is looked at then; seconds."""
+
+    silent_s: float = 10.0
+    every_s: float = 5.0
+    within_s: float = 2.0
+    strikes: int = 3
+
+
+class Pulse:
+    """One call as the watch sees it: when it last heard something, and how it is cut off from a server that hangs."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+        self._scope: anyio.CancelScope | None = None
+        self._cut: ServerError | None = None
+
+    async def within(self, coming: Awaitable[T]) -> T:
+        """What is awaited. Raises ServerHung where the watch has given the server up."""
+        with anyio.CancelScope() as self._scope:
+            got = await coming
+            self.at = time.monotonic()
+            return got
+        raise self._cut or ServerLost("the call was cut off.", fix="ask again")
+
+    def cut(self, error: ServerError) -> None:
+        """End the call with the error."""
+        self._cut = error
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+class Server:
+    """
+    The server at the address of the settings; used on one loop.
+
+    Parameters
+    ----------
+    settings, client
+        Where it is, and who asks it.
+    say
+        Told each step of a start: its name and a sentence.
+    warm
+        Awaited when a server that had ended is back, before any call reaches it.
+
+    Attributes
+    ----------
+    state
+        See ServerState.
+    version
+        As it says itself.
+    lease
+        Our share in it, where a guardian of ours keeps it.
+    notes
+        What its user should know: sentences.
+    restarted
+        How often it was started again.
+    """
+
+    def __init__(self, settings: Settings, client: Client, say: Callable[[str, str], Any], warm: Callable[[], Awaitable[Any]]) -> None:
+        self.settings = settings
+        self.state = ServerState.UNKNOWN
+        self.version = ""
+        self.lease: process.Lease | None = None
+        self.notes: list[str] = []
+        self.restarted = 0
+        self.restarts = Restarts()
+        self.watch = Watch()
+        self._client, self._say, self._warm = client, say, warm
+        self._recovery: asyncio.Task[None] | None = None
+        self._failure: UriskError | None = None
+        self._pulses: set[Pulse] = set()
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """What answers, as its version tells."""
+        return OWN_VERSIONS.get(self.version, Engine.OLLAMA)
+
+    @property
+    def slots(self) -> int:
+        """How many calls it answers at once, where we know: its starter's word, else 1."""
+        return int(self.lease.facts["slots"]) if self.lease is not None else 1
+
+    # Start -----------------------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """
+        Find the server, or start it; returns when it answers.
+
+        Raises
+        ------
+        ServerError
+            Each with what to do; `state` says which kind.
+        """
+        self._say("checking", f"Looking for a server at {self.settings.url}")
+        try:
+            await self._find_or_start()
+            self._refuse_other_engine()
+            self._refuse_the_old()
+        except PortTaken:
+            self.state = ServerState.PORT_CONFLICT
+            raise
+        except ServerError:
+            self.state = ServerState.FAILED
+            raise
+
+    async def _find_or_start(self) -> None:
+        settings = self.settings
+        if not settings.is_loopback:
+            self._adopt(await self._remote_version(), ServerState.REMOTE)
+        elif (joined := await process.join(process.folder(settings))) is not None:
+            await self._own(joined)
+        elif (version := await self._answering()) is not None:
+            self._refuse_strangers()
+            self._adopt(version, ServerState.ATTACHED)
+        else:
+            await self._start()
+
+    def _adopt(self, version: str, state: ServerState) -> None:
+        self.lease, self.version, self.state = None, version, state
+
+    async def _remote_version(self) -> str:
+        try:
+            return await self._client.version()
+        except ServerNotRunning as exc:
+            raise ServerNotRunning(
+                f"nothing answers at {self.settings.url}.", fix="start Ollama on that machine, or check OLLAMA_URL"
+            ) from exc
+
+    async def _answering(self) -> str | None:
+        """The version of the server at the address, or None where nothing listens."""
+        try:
+            return await self._client.version()
+        except ServerNotRunning:
+            return None
+        except ServerTimeout as exc:
+            raise PortTaken(exc.message, fix=exc.fix) from exc
+
+    async def _start(self) -> None:
+        settings = self.settings
+        if not settings.auto_start:
+            raise ServerNotRunning(
+                f"nothing answers at {settings.url}, and OLLAMA_AUTO_START is off.",
+                fix="start it: `ollama serve`, or %env OLLAMA_AUTO_START=true",
+            )
+        kind = engine.choose(settings)
+        self._say("starting", f"Starting the {kind} engine")
+        self.state = ServerState.STARTING
+        await self._own(await process.start(kind, settings))
+
+    async def _own(self, lease: process.Lease) -> None:
+        """Wait until the server of our share answers; should another one have taken its port, that one is adopted."""
+        self.lease, self.state = lease, ServerState.STARTING
+        version = await self._ready(lease)
+        if version is None:
+            await self._adopt_the_quicker(lease)
+            return
+        lease.on_end = lambda seen: self._ended(lease, seen)
+        self.version, self.state = version, ServerState.OWNED
+        self._note_differences(lease)
+
+    async def _ready(self, lease: process.Lease) -> str | None:
+        """The version, as soon as the server answers; None where it has ended."""
+        pause_s, end_s = 0.025, time.monotonic() + READY_S
+        while time.monotonic() < end_s:
+            # A listening port is no sign: Ollama takes connections for a while before it answers. And the answer may be that of
+            # another server, which was quicker: then ours is about to end.
+            with contextlib.suppress(ServerError):
+                version = await self._client.version(within_s=1.0)
+                if not lease.ended.is_set() and process.listens(lease.server, self.settings.port):
+                    return version
+            if lease.ended.is_set():
+                return None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(lease.ended.wait(), pause_s)
+            pause_s = min(0.25, 1.5 * pause_s)
+        await lease.accuse(self.watch.within_s)
+        raise ServerStartFailed(
+            f"the server was not ready after {READY_S:g} s.", fix=f"look at its log, then try again: {lease.facts['log'] or '(none)'}"
+        )
+
+    async def _adopt_the_quicker(self, lease: process.Lease) -> None:
+        seen = lease.exit or process.Exit(code=None)
+        self.lease = None
+        if "address already in use" in seen.tail and (version := await self._answering()) is not None:
+            self._refuse_strangers()
+            self._adopt(version, ServerState.ATTACHED)
+            return
+        raise process.start_failed(lease.engine, seen)
+
+    def _note_differences(self, lease: process.Lease) -> None:
+        if not lease.facts["log"]:
+            self.notes.append("no folder for locks could be written: other kernels cannot share this server")
+        if lease.is_starter:
+            return
+        with contextlib.suppress(UriskError):
+            words = engine.command(lease.engine, self.settings)
+            if engine.fingerprint(words, engine.environment(lease.engine, self.settings, os.environ)) != lease.facts["key"]:
+                self.notes.append("another kernel started this server, with other settings than yours; they hold until it is stopped")
+
+    # Whom we refuse --------------------------------------------------------------------------------------------------------
+
+    def _refuse_strangers(self) -> None:
+        """On a shared machine, evidence must not go to the server of another person."""
+        if self.settings.allow_shared or os.name == "nt":
+            return
+        uid = process.owner_uid(self.settings.port)
+        if uid is not None and uid >= FIRST_PERSON and uid != os.getuid():
+            raise ServerOfAnother(
+                f"the server at {self.settings.url} runs under another person's account (uid {uid}).",
+                fix="use a port of your own: %urisk_start --url http://127.0.0.1:11500, or allow it: %env URISK_ALLOW_SHARED=true",
+            )
+
+    def _refuse_other_engine(self) -> None:
+        wanted = self.settings.engine
+        if wanted not in (Engine.AUTO, self.engine):
+            raise PortTaken(
+                f"{self.settings.url} is answered by the {self.engine} engine ({self.version}), not by the {wanted} one.",
+                fix=f"use another port: %urisk_start --engine {wanted} --url http://127.0.0.1:11500",
+            )
+
+    def _refuse_the_old(self) -> None:
+        """A version that cannot be read, or 0.0.0, is somebody's own build."""
+        numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", self.version)
+        if numbers and (0, 0, 0) < tuple(map(int, numbers.groups())) < OLDEST:
+            raise ServerTooOld(
+                f"the server at {self.settings.url} is Ollama {self.version}, which does not keep answers to a schema.",
+                fix="update Ollama to 0.5 or later: ollama.com/download",
+            )
+
+    # The end of a server of ours -------------------------------------------------------------------------------------------
+
+    def _ended(self, lease: process.Lease, seen: process.Exit) -> None:
+        """Told by the lease. A recovery that is under way sees it by itself."""
+        if lease is not self.lease or self.state not in (ServerState.OWNED, ServerState.HUNG):
+            return
+        self.lease, self.state = None, ServerState.CRASHED
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.get_running_loop().create_task(self._recover(seen), context=contextvars.Context())
+
+    async def _recover(self, seen: process.Exit) -> None:
+        """Look for another server, or start one, until one is warm or it has been tried too often. Never raises."""
+        why: UriskError = process.start_failed(self.engine, seen)
+        while (pause_s := self.restarts.next(time.monotonic())) is not None:
+            await asyncio.sleep(pause_s)
+            try:
+                # Looked for first: Ollama's desktop app ends servers of others to put its own in their place.
+                await self._find_or_start()
+                self.restarted += 1
+                await self._warm()
+                return
+            except ModelError:
+                return  # the server is there; what is wrong with the model is told to the next call
+            except (ServerStartFailed, ServerNotRunning, ServerLost, ServerTimeout) as exc:
+                why = exc
+            except UriskError as exc:
+                self.state, self._failure = ServerState.FAILED, exc
+                return
+        self.state, self._failure = ServerState.FAILED, self._keeps_ending(why)
+
+    def _keeps_ending(self, why: UriskError) -> ServerKeepsEnding:
+        times, minutes = len(self.restarts.pauses_s), self.restarts.within_s / 60
+        message = f"the server was started again {times} times in {minutes:g} minutes and ended every time. The last: {why.message}"
+        return ServerKeepsEnding(message, fix="look at the cause, then: %urisk_start")
+
+    async def ready(self) -> None:
+        """
+        Return when the server may be asked: at once, or when one that had ended is back and warm.
+
+        Raises
+        ------
+        ServerError
+            It could not be started again.
+        """
+        while self._recovery is not None and not self._recovery.done():
+            await asyncio.wait({self._recovery})
+        if self.state is ServerState.FAILED and self._failure is not None:
+            raise copy.copy(self._failure)  # one of its own for each caller: a traceback grows with each raise
+
+    # Silence ---------------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Pulse]:
+        """A call under way: while every call is silent, the server is looked at."""
+        pulse = Pulse()
+        self._pulses.add(pulse)
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._watch(), context=contextvars.Context())
+        try:
+            yield pulse
+        finally:
+            self._pulses.discard(pulse)
+            if not self._pulses:
+                self._watching.cancel()
+
+    async def _watch(self) -> None:
+        strikes = 0
+        while self._pulses:
+            silent_s = time.monotonic() - max(pulse.at for pulse in self._pulses)
+            if silent_s < self.watch.silent_s:
+                strikes = 0
+                await asyncio.sleep(self.watch.silent_s - silent_s)
+                continue
+            strikes = 0 if await self._answers() else strikes + 1
+            if strikes >= self.watch.strikes:
+                strikes = 0
+                await self._give_up()
+            await asyncio.sleep(self.watch.every_s)
+
+    async def _answers(self) -> bool:
+        """Whether the server says its version; one that is gone is no case of silence, and its calls know it already."""
+        try:
+            await self._client.version(within_s=self.watch.within_s)
+        except (ServerTimeout, PortTaken):
+            return False
+        except ServerError:
+            return True
+        return True
+
+    async def _give_up(self) -> None:
+        """A server of ours is ended by its guardian, unless it answers that; the calls to one of others end."""
+        before, self.state = self.state, ServerState.HUNG
+        if self.lease is not None:
+            if await self.lease.accuse(self.watch.within_s) and self.state is ServerState.HUNG:
+                self.state = before
+            return
+        self.state = before
+        for pulse in list(self._pulses):
+            pulse.cut(self._hung())
+
+    def _hung(self) -> ServerHung:
+        said = f"{self.settings.url} takes connections and has not even said its version {self.watch.strikes} times in a row."
+        return ServerHung(said, fix="it is not ours to stop: restart Ollama, then ask again")
+
+    # End -------------------------------------------------------------------------------------------------------------------
+
+    async def end(self, keep_s: float = 0.0, within_s: float = 2 * process.GRACE_S) -> None:
+        """
+        Give our share back; the last share's end is the server's. A server of others goes on.
+
+        Parameters
+        ----------
+        keep_s
+            How long it may be kept for a kernel that comes back.
+        within_s
+            How long to wait until it is gone.
+        """
+        self.state = ServerState.STOPPING
+        for task in (self._recovery, self._watching):
+            if task is not None:
+                task.cancel()
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            await lease.leave(keep_s, within_s)
+        self.state = ServerState.STOPPED
