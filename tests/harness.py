@@ -175,3 +175,38 @@ class Kernel:
         self.client.stop_channels()
         if self.manager.is_alive():
             self.manager.shutdown_kernel()
+
+
+OLLAMA_SCRIPT = """#!{python}
+import os, sys
+sys.path.insert(0, {root!r})
+os.environ["URISK_STANDIN_SCENARIO"] = {scenario!r}
+from urisk_nb.standin.program import main
+sys.exit(main())
+"""
+
+
+class OllamaProgram:
+    """A folder with an `ollama` for PATH: the stand-in's program with this scenario. SIMULATED answers, real processes.
+
+    Starts nothing. As a context manager it takes the program away again at the end, as an uninstallation does.
+    """
+
+    def __init__(self, folder, scenario=None):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / "ollama"
+        self.scenario = self.folder / "scenario.json"
+        self.plan(scenario or {})
+        self.path.write_text(OLLAMA_SCRIPT.format(python=sys.executable, root=str(ROOT), scenario=str(self.scenario)))
+        self.path.chmod(0o755)
+
+    def plan(self, scenario):
+        """Another scenario, for the starts that follow."""
+        self.scenario.write_text(json.dumps(scenario))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.path.unlink(missing_ok=True)

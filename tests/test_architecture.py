@@ -21,24 +21,24 @@ LAYERS = [
 ]
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
-    "ollama": ["wire", "resilience", "latency", "answers", "client", "process", "manager"],
+    "ollama": ["wire", "resilience", "latency", "answers", "client", "guardian", "engine", "process", "server", "manager"],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
         *("evidence", "questions", "scoring", "pipeline", "table"),
     ],
-    "notebook": ["present", "magics"],
+    "notebook": ["nest", "present", "magics"],
     "standin": [
         *("gojson", "transport", "brain", "asks", "residents", "answers", "face", "server", "scenario", "scripted"),
-        *("gguf", "upstream", "weights", "llamacpp", "__main__"),
+        *("gguf", "upstream", "weights", "llamacpp", "__main__", "program"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "standin": set()}  # narrower than the layer rule
 ALONE = {"errors"}  # imports nothing of ours
-STDLIB_ONLY = {"errors", "standin.face", "standin.scripted", "standin.weights", "standin.__main__"}
+STDLIB_ONLY = {"errors", "ollama.guardian", "standin.face", "standin.program", "standin.scripted", "standin.weights", "standin.__main__"}
 NO_IO = {"risk": {"anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading", "time", "IPython"}}
 ONE_OWNER = {
     "httpx": {"ollama.client"},
-    "subprocess": {"ollama.process", "standin.weights"},
+    "subprocess": {"ollama.process", "standin.program", "standin.weights"},
     "xllamacpp": {"standin.llamacpp"},
     "plotly": {"demo"},  # its sample prices; charts come with their own file
     "sqlite3": set(),

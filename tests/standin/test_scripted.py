@@ -1,5 +1,6 @@
 """The scripted brain: its rules, its faults as a client meets them, and the labels that are no judgement."""
 
+import contextlib
 import json
 import socket
 
@@ -7,7 +8,7 @@ import jsonschema
 import pytest
 
 from urisk_nb import standin
-from urisk_nb.standin import Ending, Rule, Scenario, ScriptedBrain, running
+from urisk_nb.standin import Ending, Process, Rule, Scenario, ScriptedBrain, running
 from urisk_nb.standin.scripted import instance, label
 
 RISKS = ["market", "credit", "liquidity", "operational", "legal", "business", "governance", "none"]
@@ -269,3 +270,126 @@ def test_a_taken_port_is_an_os_error():
     """In the caller's thread, and no thread is left."""
     with running(ScriptedBrain()) as server, pytest.raises(OSError, match="in use"), running(ScriptedBrain(), port=server.port):
         pass
+
+
+# ---- endings and pulls on a loop, without processes -----------------------------------------------------------------
+
+
+def ends(how, *pieces):
+    return Rule(contains="go", answer=list(pieces), ends=Ending(how))
+
+
+def silent(connection):
+    """Nothing comes for a moment, and the connection stays open."""
+    connection.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        connection.recv(1)
+
+
+def sent(server, text, model="simulated"):
+    """A connection on which this was asked."""
+    body = json.dumps(chat(text, model=model)).encode()
+    connection = socket.create_connection((server.host, server.port), timeout=5)
+    connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return connection
+
+
+def streaming(server, text="go", model="simulated"):
+    """The same, read up to the end of the first piece."""
+    connection, got = sent(server, text, model), b""
+    while b"}\n\r\n" not in got:
+        got += connection.recv(65536)
+    return connection
+
+
+def test_hang_keeps_the_connection_and_the_slot_until_the_client_leaves(ask):
+    """Its pieces, then no byte; the next request gets the slot when the client is gone."""
+    with served(ends("hang", "a")) as server:
+        with streaming(server) as connection:
+            silent(connection)
+            assert server.counters["in_flight"] == 1
+        assert text_of(ask(server.url, "POST", "/api/chat", chat()))
+        assert server.counters["aborted"] == 1
+
+
+def test_wedge_lets_the_whole_server_answer_nothing():
+    """/api/version included, though it accepts connections; and the block still ends."""
+    with served(ends("wedge", "a")) as server, streaming(server) as connection:
+        silent(connection)
+        with socket.create_connection((server.host, server.port), timeout=5) as other:
+            other.sendall(b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            silent(other)
+
+
+def test_wedge_stops_the_answers_that_run():
+    """Another model's stream gets no further piece either."""
+    slow = Rule(contains="slow", answer=["x"] * 1000, token_ms=20)
+    scripted = served(ends("wedge", "a"), slow, models=("simulated", "other"))
+    with scripted as server, streaming(server, "slow", "other") as other, streaming(server):
+        other.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            drained(other, most=50)  # what was under way; a stream that goes on has more
+
+
+def drained(connection, most=1000):
+    """Read to the end, or that often."""
+    for _ in range(most):
+        if not connection.recv(65536):
+            return
+
+
+def test_crash_without_a_process_cuts_everything_and_listens_no_more():
+    """The test's own process lives on; each connection is cut, a new one is refused, the block ends as ever."""
+    with served(ends("crash", "a"), Rule(answer=["b", "c"], token_ms=60_000), slots=2) as server:
+        with streaming(server, "other") as busy, sent(server, "go") as connection:
+            for each in (connection, busy):
+                with contextlib.suppress(ConnectionResetError):
+                    drained(each)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((server.host, server.port), timeout=5).close()
+
+
+FAILURES = [((), 500, "model runner has unexpectedly stopped"), (("a",), 200, "unexpected EOF")]
+
+
+@pytest.mark.parametrize(("pieces", "status", "text"), FAILURES)
+def test_runner_fails_the_request_and_the_next_one_loads_again(ask, pieces, status, text):
+    """Ollama's words, without a process; /api/ps shows the model in between."""
+    with served(ends("runner", *pieces)) as server:
+        got = ask(server.url, "POST", "/api/chat", chat("go"))
+        assert (got.status, text in got.lines[-1]["error"]) == (status, True)
+        assert len(ask(server.url, "GET", "/api/ps").json["models"]) == 1
+        assert text_of(ask(server.url, "POST", "/api/chat", chat()))
+        assert server.counters["loads"] == 2
+
+
+def test_runner_is_a_500_where_nothing_was_streamed(ask):
+    """`stream: false`: the status tells, though the answer had begun."""
+    with served(ends("runner", "a")) as server:
+        got = ask(server.url, "POST", "/api/chat", chat("go", stream=False))
+        assert (got.status, got.json) == (500, {"error": "an error was encountered while running the model: unexpected EOF"})
+
+
+def test_a_pull_of_what_is_missing_comes_in_steps_and_of_what_is_here_in_one(ask):
+    """`completed` is absent while 0 and grows to the total; a second pull says at once that all is here."""
+    with served(models=("simulated", {"name": "tiny", "installed": False, "size_bytes": 1000})) as server:
+        layer = [line for line in ask(server.url, "POST", "/api/pull", {"model": "tiny"}).lines if "total" in line]
+        assert [line.get("completed") for line in layer] == [None, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]
+        again = ask(server.url, "POST", "/api/pull", {"model": "tiny"}).lines
+        assert [line["completed"] for line in again if "total" in line] == [1000]
+
+
+def test_a_version_may_be_claimed(ask):
+    """For a client that behaves by the version."""
+    with running(ScriptedBrain(Scenario(version="0.33.0"))) as server:
+        assert ask(server.url, "GET", "/api/version").json == {"version": "0.33.0"}
+
+
+def test_a_scenario_file_holds_the_process(tmp_path):
+    """Plain JSON; an unknown field of it is no scenario."""
+    file = tmp_path / "scenario.json"
+    file.write_text('{"process": {"ready_ms": 5, "refuse": "no"}, "pull_ms": 1, "unload_ms": 2, "rules": [{"ends": "hang"}]}')
+    plan = Process(ready_ms=5, refuse="no")
+    assert Scenario.load(file) == Scenario(process=plan, pull_ms=1, unload_ms=2, rules=(Rule(ends=Ending.HANG),))
+    with pytest.raises(ValueError, match="not a scenario"):
+        Scenario.of({"process": {"nonsense": 1}})

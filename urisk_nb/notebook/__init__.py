@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from urisk_nb import runtime
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 __all__ = ["register", "unregister"]
 
-MAGICS = {"ask": "cell", "risk": "cell", "urisk_start": "line", "urisk_status": "line", "urisk_stop": "line"}
+MAGICS = {"ask": "cell", "risk": "cell", "urisk_nest": "line", "urisk_start": "line", "urisk_status": "line", "urisk_stop": "line"}
 TABLE = ("urisk_nb.risk.table", "RiskTable")
 
 
@@ -45,10 +47,19 @@ def register(shell: InteractiveShell) -> None:
     for name, kind in MAGICS.items():
         shell.register_magic_function(_Magic(shell, name), magic_kind=kind, magic_name=name)  # type: ignore[call-arg,arg-type]  # IPython's record_magic decorator is untyped
     _html_formatter(shell).for_type_by_name(*TABLE, _table_html)
+    # At its end the manager asks whether this is a restart: then its server is kept warm for a while.
+    runtime.put("is_restart", lambda: _is_restart(shell))
+
+
+def _is_restart(shell: InteractiveShell) -> bool:
+    """Whether the kernel ends in order to start again, by the message that tells it to end."""
+    told = getattr(getattr(shell, "kernel", None), "_shutdown_message", None) or {}
+    return bool(told.get("content", {}).get("restart"))
 
 
 def unregister(shell: InteractiveShell) -> None:
     """Take out what `register` put in; IPython itself offers no way."""
+    runtime.forget("is_restart")
     for name, kind in MAGICS.items():
         shell.magics_manager.magics[kind].pop(name, None)
     formatter = _html_formatter(shell)

@@ -2,7 +2,7 @@
 
 Imported when the first magic runs; what a magic needs beyond this is imported by it. Each magic checks its line and
 its cell before any server is touched, blocks in short slices so that an interrupt is seen at once, and raises errors that show
-as two lines. Over 400 lines: five magics with their parsers, each of them short, and a reader of one looks for them in one place.
+as two lines. Over 400 lines: six magics with their parsers, each of them short, and a reader of one looks for them in one place.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from urisk_nb.errors import InputError, NotInitialized, UriskError
+from urisk_nb.notebook import nest
 
 if TYPE_CHECKING:
     from datetime import date
@@ -113,9 +114,16 @@ def _status_parser() -> _Parser:
     return _Parser("%urisk_status", "Which server and which model answer, and how fast.")
 
 
+def _nest_parser() -> _Parser:
+    parser = _Parser("%urisk_nest", "Let your own cells call asyncio.run(...), as copied scripts do. urisk_nb itself never needs it.")
+    parser.add_argument("what", nargs="?", default="status", metavar="on|off|status", help="default: status; off takes a kernel restart")
+    return parser
+
+
 PARSERS: dict[str, Callable[[], _Parser]] = {
     "ask": _ask_parser,
     "risk": _risk_parser,
+    "urisk_nest": _nest_parser,
     "urisk_start": _start_parser,
     "urisk_status": _status_parser,
     "urisk_stop": _stop_parser,
@@ -129,10 +137,11 @@ def help_of(name: str) -> str:
 
 def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     """Run the magic: its line is parsed, and refused, before anything else happens."""
+    nest.warn_of_dropped_cells()
     args = PARSERS[name]().parse_line(line)
     if cell is not None:
         return (_ask if name == "ask" else _risk)(shell, args, cell)
-    return {"urisk_start": _start, "urisk_stop": _stop, "urisk_status": _status}[name](args)
+    return {"urisk_nest": _nest, "urisk_start": _start, "urisk_stop": _stop, "urisk_status": _status}[name](args)
 
 
 # Server --------------------------------------------------------------------------------------------------------------------
@@ -231,6 +240,13 @@ def _manager_notes(manager: LLMManager) -> list[str]:
     from urisk_nb.notebook.present import NOTES
 
     return [NOTES[code] for code, holds in (("simulated", manager.is_simulated), ("demo_model", manager.is_demo_model)) if holds]
+
+
+def _nest(args: argparse.Namespace) -> None:
+    from urisk_nb.notebook import present
+
+    shown = nest.turn(args.what)
+    present.publish(*(present.status_bundle(shown, "urisk_nest") if isinstance(shown, dict) else (shown, present.answer_markup("", shown))))
 
 
 # Ask -----------------------------------------------------------------------------------------------------------------------

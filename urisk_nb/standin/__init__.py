@@ -9,7 +9,7 @@ Does not know: anything else of urisk_nb. It shares no code with the client, els
 from __future__ import annotations
 
 from urisk_nb.standin.brain import Ask, Brain, Finish, Model, Piece, Refused
-from urisk_nb.standin.scenario import Ending, Rule, Scenario
+from urisk_nb.standin.scenario import Ending, Process, Rule, Scenario
 from urisk_nb.standin.scripted import ScriptedBrain
 from urisk_nb.standin.server import Server, running, serve
 
@@ -20,6 +20,7 @@ __all__ = [
     "Finish",
     "Model",
     "Piece",
+    "Process",
     "Refused",
     "Rule",
     "Scenario",

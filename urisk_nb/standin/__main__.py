@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import json
 import os
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 from urisk_nb.standin.brain import Brain
 from urisk_nb.standin.scenario import Scenario
 from urisk_nb.standin.scripted import ScriptedBrain
-from urisk_nb.standin.server import Server, serve
+from urisk_nb.standin.server import Server, listen_error, serve
 
 
 class CannotStart(Exception):
@@ -108,15 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Error: {exc}", file=sys.stderr)
         return 1
     except OSError as exc:
-        print(f"Error: listen tcp {args.host}:{args.port}: bind: {_reason(exc)}", file=sys.stderr)
+        print(listen_error(exc, args.host, args.port), file=sys.stderr)
         return 1
     return 0
-
-
-def _reason(exc: OSError) -> str:
-    if exc.errno == errno.EADDRINUSE:
-        return "address already in use"
-    return (exc.strerror or str(exc)).lower()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ Why: the face is tested with the scripted brain, and what was tested there holds
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -83,12 +84,15 @@ class Finish:
 class Wire:
     """A fault of the wire, on purpose. Only the scripted brain sends it.
 
-    `raw` is written as one chunk as it is; `split_bytes` cuts every later chunk into parts of that size; `abort` cuts the connection.
+    `raw` is written as one chunk as it is; `split_bytes` cuts every later chunk into parts of that size; `abort` cuts the connection;
+    `wedge` lets the whole server answer nothing any more; `crash` ends it.
     """
 
     raw: bytes = b""
     split_bytes: int = 0
     abort: bool = False
+    wedge: bool = False
+    crash: bool = False
 
 
 class Refused(Exception):
@@ -112,6 +116,45 @@ class Refused(Exception):
         self.text = text
         self.body = body
         self.kind = kind
+
+
+class RunnerGone(Refused):
+    """What computed the answers is dead: this request fails, and the next one loads the model again."""
+
+
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
+@dataclass(slots=True, kw_only=True)
+class Hooks:
+    """What the process around a face adds to it.
+
+    Parameters
+    ----------
+    gate
+        Nothing is answered while it is not set.
+    crash
+        Ends the process. None: connections are cut and the listener is closed.
+    facts
+        More entries for `/urisk/counters`.
+    access
+        Called after each request: status (499: the client left), ns, method and path.
+    """
+
+    gate: asyncio.Event = field(default_factory=_open_gate)
+    crash: Callable[[], None] | None = None
+    facts: Callable[[], Mapping[str, Any]] = dict
+    access: Callable[[int, int, str, str], None] = lambda *_: None
+
+    def down(self, wire: Wire) -> None:
+        """Do what the fault does to the whole server."""
+        if wire.wedge:
+            self.gate.clear()
+        if wire.crash and self.crash:
+            self.crash()
 
 
 class Brain(Protocol):

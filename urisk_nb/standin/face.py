@@ -21,7 +21,7 @@ from typing import Any
 
 from urisk_nb.standin import asks, gojson
 from urisk_nb.standin.answers import JSON, NDJSON, Answer, ps_entry, reply_object, show_entry, tag
-from urisk_nb.standin.brain import Ask, Brain, Finish, Model, Refused
+from urisk_nb.standin.brain import Ask, Brain, Finish, Hooks, Model, Refused, RunnerGone, Wire
 from urisk_nb.standin.residents import Resident, Residents
 from urisk_nb.standin.transport import Handler, Reply, Request, serve_connection
 
@@ -59,8 +59,9 @@ class Counters:
 class Face:
     """The routes of one server. Run it through `serve` or `running` of the next module."""
 
-    def __init__(self, brain: Brain, *, loopback: bool, queue: int) -> None:
+    def __init__(self, brain: Brain, *, loopback: bool, queue: int, hooks: Hooks) -> None:
         self._brain = brain
+        self._hooks = hooks
         self._loopback = loopback
         self._gone: set[str] = set()  # deleted here; a pull brings them back
         self._pulled: set[str] = set()
@@ -98,6 +99,14 @@ class Face:
         if request.path != "/urisk/counters":
             self.counters.requests += 1
             self.counters.paths[request.path] += 1
+        started = time.perf_counter_ns()
+        try:
+            await self._hooks.gate.wait()
+            await self._handled(request, reply)
+        finally:
+            self._hooks.access(reply.status or 499, time.perf_counter_ns() - started, request.method, request.path)
+
+    async def _handled(self, request: Request, reply: Reply) -> None:
         try:
             await self._dispatch(request, reply)
         except Refused as exc:
@@ -151,7 +160,7 @@ class Face:
         await reply.whole(200, b"Ollama is running", "text/plain; charset=utf-8")
 
     async def _version(self, _request: Request, reply: Reply) -> None:
-        await _json(reply, {"version": f"{VERSION}-urisk-{self._brain.engine}"})
+        await _json(reply, {"version": getattr(self._brain, "version", "") or f"{VERSION}-urisk-{self._brain.engine}"})
 
     async def _status(self, _request: Request, reply: Reply) -> None:
         await _json(reply, {"cloud": {"disabled": True, "source": "env"}})
@@ -161,7 +170,7 @@ class Face:
 
     def snapshot(self) -> dict[str, Any]:
         """What `/urisk/counters` shows."""
-        return {**self.counters.as_dict(), "loads": self.residents.loads}
+        return {**self.counters.as_dict(), "loads": self.residents.loads, **self._hooks.facts()}
 
     async def _unserved(self, request: Request, _reply: Reply) -> None:
         raise Refused(501, f"the urisk_nb stand-in does not serve {request.path}; use Ollama for this")
@@ -224,6 +233,7 @@ class Face:
     async def _progress(self, name: str) -> AsyncIterator[Mapping[str, Any]]:
         async with contextlib.aclosing(self._brain.pull(name)) as lines:
             async for line in lines:
+                await self._hooks.gate.wait()
                 if line.get("status") == "success":
                     self._gone.discard(name)
                     self._pulled.add(name)
@@ -284,6 +294,7 @@ class Face:
                 async with self._slot(resident):
                     await self._answer(ask, answer, reply)
             except Refused as exc:
+                resident.lost |= isinstance(exc, RunnerGone)
                 await self._refuse(reply, exc, stream=body.stream)
 
     @contextlib.asynccontextmanager
@@ -312,6 +323,9 @@ class Face:
             async for item in items:
                 if isinstance(item, Finish):
                     self._note(ask, answer, item)
+                elif isinstance(item, Wire):
+                    self._hooks.down(item)
+                await self._hooks.gate.wait()
                 if await answer.take(item, reply):
                     return
         await answer.close(reply)

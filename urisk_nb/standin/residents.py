@@ -34,6 +34,7 @@ class Resident:
     users: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     leaving: bool = False  # a reload waits for it; nobody may join
+    lost: bool = False  # its runner is dead; shown until the next request loads it again
     expires_ns: int = 0
     timer: asyncio.TimerHandle | None = None
 
@@ -49,6 +50,7 @@ class Residents:
         self._brain = brain
         self._queue = queue
         self._held: dict[str, Resident] = {}
+        self._going: list[Resident] = []  # being freed: shown, but not used any more
         self._lock = asyncio.Lock()
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,7 +58,7 @@ class Residents:
 
     def shown(self) -> list[Resident]:
         """Those in memory, the longest remaining time first."""
-        return sorted(self._held.values(), key=lambda resident: -resident.expires_ns)
+        return sorted([*self._held.values(), *self._going], key=lambda resident: -resident.expires_ns)
 
     @contextlib.asynccontextmanager
     async def use(self, model: Model, num_ctx: int | None, keep_ns: int | None) -> AsyncIterator[Resident]:
@@ -78,7 +80,7 @@ class Residents:
         """
         wanted = min(num_ctx or self._brain.default_num_ctx, model.context_length)
         resident = self._held.get(model.name)
-        if resident is None or resident.num_ctx != wanted or resident.leaving:
+        if resident is None or resident.num_ctx != wanted or resident.leaving or resident.lost:
             resident = await self._load(model, wanted, keep_ns)
         else:
             resident.users += 1
@@ -97,6 +99,11 @@ class Residents:
             resident.keep_ns = 0
             if not resident.users:
                 self._release_timer(resident)
+
+    def lose(self, name: str) -> None:
+        """The runner of this model is dead; it shows until the next request, which loads it again."""
+        if name in self._held:
+            self._held[name].lost = True
 
     async def close(self) -> None:
         """Forget every model and stop the timers; the brain frees them in its own close."""
@@ -120,7 +127,7 @@ class Residents:
 
     async def _load_locked(self, model: Model, num_ctx: int, keep_ns: int) -> Resident:
         resident = self._held.get(model.name)
-        if resident is not None and resident.num_ctx != num_ctx:
+        if resident is not None and (resident.lost or resident.num_ctx != num_ctx):
             await self._evict(resident)
             resident = None
         if resident is None:
@@ -146,7 +153,11 @@ class Residents:
         if resident.timer:
             resident.timer.cancel()
         self._held.pop(resident.model.name, None)
-        await self._brain.unload(resident.model)
+        self._going.append(resident)
+        try:
+            await self._brain.unload(resident.model)
+        finally:
+            self._going.remove(resident)
 
     def _hold(self, resident: Resident) -> None:
         resident.idle.clear()

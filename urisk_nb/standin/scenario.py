@@ -29,6 +29,37 @@ class Ending(enum.Enum):
     RESET = "reset"  # the connection breaks
     ERROR = "error"  # an error line after the pieces
     GARBAGE = "garbage"  # a line that is no JSON, then a clean end
+    HANG = "hang"  # no byte comes any more; the connection stays open until the client leaves
+    WEDGE = "wedge"  # the same, and the whole server answers nothing from then on, though it accepts connections
+    CRASH = "crash"  # the server ends at once: `program` by os._exit(2), in a thread or on a loop by cutting and listening no more
+    RUNNER = "runner"  # the model's runner is gone; without pieces, before the first byte
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """How the process of `urisk_nb.standin.program` starts and ends; without a meaning for a server in a thread or on a loop.
+
+    Parameters
+    ----------
+    refuse
+        Not empty: said on stderr, and the process ends with `exit_code` before it listens.
+    ready_ms
+        How long it accepts connections without answering, milliseconds.
+    exit_after_ms
+        It ends this long after it became ready, as in a crash: `last_words` on stderr, then `exit_code`; runners stay. None: never.
+    ignore_sigterm
+        SIGTERM has no effect (SIGINT has).
+    slow_sigterm_ms
+        How long the runners and the process outlive the listener, milliseconds.
+    """
+
+    refuse: str = ""
+    ready_ms: float = 0.0
+    exit_after_ms: float | None = None
+    exit_code: int = 1
+    last_words: str = ""
+    ignore_sigterm: bool = False
+    slow_sigterm_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +142,14 @@ class Scenario:
         Delays of the default rules, milliseconds.
     pulls
         Name -> progress objects of `/api/pull`, sent as they are.
+    pull_ms
+        Pause between two lines of a pull, milliseconds.
+    unload_ms
+        How long a model that is unloaded still shows in `/api/ps`, milliseconds; the next load waits for it.
+    version
+        What `/api/version` says. Empty: `0.0.0-urisk-scripted`.
+    process
+        See `Process`.
     """
 
     models: Sequence[str | Mapping[str, Any]] = (MODEL,)
@@ -122,6 +161,10 @@ class Scenario:
     first_ms: float = 0.0
     token_ms: float = 0.0
     pulls: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    pull_ms: float = 0.0
+    unload_ms: float = 0.0
+    version: str = ""
+    process: Process = field(default_factory=Process)
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Scenario:
@@ -134,7 +177,7 @@ class Scenario:
         """
         try:
             rules = tuple(Rule(**rule) for rule in value.get("rules", ()))
-            return cls(**{**value, "rules": rules})
+            return cls(**{**value, "rules": rules, "process": Process(**value.get("process", {}))})
         except (TypeError, re.error) as exc:
             raise ValueError(f"not a scenario: {exc}") from exc
 

@@ -18,10 +18,16 @@ import zlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
-from urisk_nb.standin.brain import Ask, Finish, Model, Piece, Refused, Wire
+from urisk_nb.standin.brain import Ask, Finish, Model, Piece, Refused, RunnerGone, Wire
 from urisk_nb.standin.scenario import Ending, Rule, Scenario
 
 SENTENCE = "This answer is SIMULATED: no model is running, the text was scripted."
+GONE_FIRST = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check ollama server logs for details"
+)
+GONE_LATER = "an error was encountered while running the model: unexpected EOF"
+_PULL_STEPS = 10
 _MODIFIED_NS = 1_767_225_600 * 10**9
 _TOKEN = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+")
 _PER_MESSAGE, _PER_PROMPT = 5, 4  # tokens of a chat template around each message, and around all of them
@@ -43,9 +49,11 @@ class ScriptedBrain:
         self.scenario = scenario or Scenario()
         self.slots = self.scenario.slots
         self.default_num_ctx = self.scenario.num_ctx
+        self.version = self.scenario.version
         self._models = tuple(_model(entry, number) for number, entry in enumerate(self.scenario.models))
         self._left = [rule.times for rule in self.scenario.rules]
         self._known: dict[str, list[str]] = {}  # model -> tokens that its cache holds
+        self._pulled: dict[str, int] = {}  # model -> steps of its layer that are here
 
     def models(self) -> Sequence[Model]:
         return self._models
@@ -57,6 +65,7 @@ class ScriptedBrain:
         return model.size_bytes + num_ctx * 1024
 
     async def unload(self, model: Model) -> None:
+        await asyncio.sleep(self.scenario.unload_ms / 1e3)
         self._known.pop(model.name, None)
 
     async def close(self) -> None:
@@ -65,8 +74,12 @@ class ScriptedBrain:
     async def pull(self, name: str) -> AsyncGenerator[Mapping[str, Any], None]:
         lines = self.scenario.pulls.get(name)
         model = next((model for model in self._models if model.name == name), None)
-        for line in lines if lines is not None else _pull(name, model, self._models):
+        for number, line in enumerate(lines if lines is not None else self._pull(name, model)):
+            await asyncio.sleep(self.scenario.pull_ms / 1e3 if number else 0)
             yield line
+
+    async def lose_runner(self, model: Model) -> None:
+        """What `Ending.RUNNER` does beside failing; here there is no runner."""
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish | Wire, None]:
         _check_schema(ask)
@@ -86,6 +99,11 @@ class ScriptedBrain:
             yield Piece(text=text, logprobs=_logprobs(text, ask.top_logprobs))
         for item in _broken_end(rule):
             yield item
+        if rule.ends in {Ending.HANG, Ending.WEDGE}:
+            await asyncio.Event().wait()
+        if rule.ends is Ending.RUNNER:
+            await self.lose_runner(ask.model)
+            raise RunnerGone(500, GONE_LATER if pieces else GONE_FIRST)
         if rule.ends in {Ending.STOP, Ending.LENGTH}:
             yield Finish(
                 reason="length" if rule.ends is Ending.LENGTH else reason,
@@ -104,6 +122,24 @@ class ScriptedBrain:
                 self._left[number] = None if left is None else left - 1
                 return rule
         return Rule(first_ms=self.scenario.first_ms, token_ms=self.scenario.token_ms)
+
+    def _pull(self, name: str, model: Model | None) -> Iterator[Mapping[str, Any]]:
+        yield {"status": "pulling manifest"}
+        if model is None:
+            have = ", ".join(known.name for known in self._models)
+            why = f"{name} is not here: this server is SIMULATED and has only {have}; install Ollama to pull"
+            yield {"error": f"pull model manifest: {why}"}
+            return
+        yield from self._layer(model)
+        yield from ({"status": status} for status in ("verifying sha256 digest", "writing manifest", "success"))
+
+    def _layer(self, model: Model) -> Iterator[Mapping[str, Any]]:
+        """One line with all of it where the layer is here; else step by step, from where the last pull was left."""
+        head = {"status": f"pulling {model.digest[:12]}", "digest": f"sha256:{model.digest}", "total": model.size_bytes}
+        begin = _PULL_STEPS if model.installed else self._pulled.get(model.name, 0)
+        for step in range(begin, _PULL_STEPS + 1):
+            self._pulled[model.name] = step
+            yield {**head, **({"completed": model.size_bytes * step // _PULL_STEPS} if step else {})}
 
     def _prompt(self, ask: Ask) -> list[str]:
         """The prompt's tokens; cut in the middle, or refused, when they are too many (as the two paths of Ollama do)."""
@@ -147,17 +183,6 @@ def _model(entry: str | Mapping[str, Any], number: int) -> Model:
     }
     info = {"general.architecture": "llama", "llama.context_length": given.get("context_length", 8192)}
     return Model(name=name, **{**defaults, "info": info, **given})
-
-
-def _pull(name: str, model: Model | None, models: Sequence[Model]) -> Iterator[Mapping[str, Any]]:
-    yield {"status": "pulling manifest"}
-    if model is None:
-        have = ", ".join(known.name for known in models)
-        yield {"error": f"pull model manifest: {name} is not here: this server is SIMULATED and has only {have}; install Ollama to pull"}
-        return
-    layer = {"digest": f"sha256:{model.digest}", "total": model.size_bytes, "completed": model.size_bytes}
-    yield {"status": f"pulling {model.digest[:12]}", **layer}
-    yield from ({"status": status} for status in ("verifying sha256 digest", "writing manifest", "success"))
 
 
 # ---- tokens --------------------------------------------------------------------------------------------------
@@ -228,6 +253,8 @@ def _broken_end(rule: Rule) -> Iterator[Wire]:
         raise Refused(500, rule.error)
     if rule.ends is Ending.GARBAGE:
         yield Wire(raw=b'{"model":"simulated","created_at":\n')
+    if rule.ends in {Ending.WEDGE, Ending.CRASH}:
+        yield Wire(wedge=rule.ends is Ending.WEDGE, crash=rule.ends is Ending.CRASH, abort=rule.ends is Ending.CRASH)
     if rule.ends is Ending.RESET:
         yield Wire(raw=b'{"model":"simul', abort=True)
 

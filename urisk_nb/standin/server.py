@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from urisk_nb.standin.brain import Brain
+from urisk_nb.standin.brain import Brain, Hooks
 from urisk_nb.standin.face import Face
 
 
@@ -36,9 +37,15 @@ class Server:
         """What `GET /urisk/counters` shows, without asking over HTTP. May be read from any thread."""
         return self._face.snapshot()
 
+    def lose(self, model: str) -> None:
+        """Tell that a model's runner died while nobody used it. On the server's loop."""
+        self._face.residents.lose(model)
+
 
 @contextlib.asynccontextmanager
-async def serve(brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: int = 512) -> AsyncIterator[Server]:
+async def serve(
+    brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: int = 512, hooks: Hooks | None = None
+) -> AsyncIterator[Server]:
     """A stand-in for Ollama on this loop, for as long as the block runs.
 
     Parameters
@@ -49,6 +56,8 @@ async def serve(brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: 
         Where to listen; port 0 takes a free one, see `Server.url`.
     queue
         Requests that may wait for a load; more get 503.
+    hooks
+        For a process that is nothing but this server.
 
     Raises
     ------
@@ -69,7 +78,8 @@ async def serve(brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: 
     >>> asyncio.run(where())
     'http://127.0.0.1'
     """
-    face = Face(brain, loopback=_is_loopback(host), queue=queue)
+    hooks = hooks or Hooks()
+    face = Face(brain, loopback=_is_loopback(host), queue=queue, hooks=hooks)
     tasks: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -79,15 +89,26 @@ async def serve(brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: 
         task.add_done_callback(tasks.discard)
 
     listener = await asyncio.start_server(connected, host, port, backlog=1024)
-    try:
-        yield Server(face, host, listener.sockets[0].getsockname()[1])
-    finally:
+
+    def cut() -> None:
         listener.close()
         for task in tasks:
             task.cancel()
+
+    hooks.crash = hooks.crash or cut
+    try:
+        yield Server(face, host, listener.sockets[0].getsockname()[1])
+    finally:
+        cut()
         await asyncio.gather(*tasks, return_exceptions=True)
         await face.residents.close()
         await brain.close()
+
+
+def listen_error(exc: OSError, host: str, port: int) -> str:
+    """Why there is no listener, in the one line that Ollama writes."""
+    reason = "address already in use" if exc.errno == errno.EADDRINUSE else (exc.strerror or str(exc)).lower()
+    return f"Error: listen tcp {f'[{host}]' if ':' in host else host}:{port}: bind: {reason}"
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,0 +1,514 @@
+"""The fault matrix, as a kernel meets it: however the kernel ends, whatever is interrupted, nothing is left and nothing is lost.
+
+Real kernels of the installed ipykernel, a real process tree behind them; SIGINT, SIGTERM, SIGKILL as Jupyter sends them.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from jupyter_client import BlockingKernelClient
+
+from harness import alive, children, eventually
+from laboratory import SLOW, gone
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+MANAGER = "__import__('urisk_nb').LLMManager.get_instance()"
+
+
+def is_text(message):
+    return message["msg_type"] in ("stream", "display_data", "update_display_data") and "word" in str(message["content"])
+
+
+def session_works(kernel):
+    assert "SIMULATED" in kernel.good("%%ask\nStill there?").text()
+
+
+# Interrupts ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.row(1)
+def test_an_interrupt_of_an_answer(lab, figure):
+    """It stops here and on the server, which lives on; the next call works."""
+    kernel, server, runner = lab.started()
+    cell, felt_s = kernel.interrupt_when(kernel.start("%%ask\nslow"), is_text)
+    figure("interrupt of %%ask to prompt", felt_s)
+    assert cell.ename == "KeyboardInterrupt"
+    eventually(lambda: lab.counters()["aborted"] == 1)
+    assert lab.processes() == (server, runner)
+    session_works(kernel)
+
+
+AWAITED = """
+import asyncio, time
+from urisk_nb import LLMManager
+manager = LLMManager.get_instance()
+print("word", flush=True)
+try:
+    await manager.generate("slow")
+except BaseException as exc:
+    print(type(exc).__name__, flush=True)
+    raise
+"""
+
+
+@pytest.mark.row(2)
+def test_an_interrupt_of_an_awaited_call(lab, figure):
+    """A cell that awaits our coroutine is interrupted, though an idle await of its own would not be."""
+    kernel, *_ = lab.started()
+    message = kernel.start(AWAITED)
+    eventually(lambda: lab.counters()["in_flight"] == 1)
+    cell, felt_s = kernel.interrupt_when(message, is_text)
+    figure("interrupt of an awaited generate to prompt", felt_s)
+    assert "CancelledError" in cell.text() or "KeyboardInterrupt" in cell.text()
+    assert felt_s < 1
+    eventually(lambda: lab.counters()["aborted"] == 1)
+    session_works(kernel)
+
+
+@pytest.mark.row(3)
+def test_two_interrupts_in_a_row(lab):
+    """The second one, 50 ms later, is no harm: the loop lives, the session too."""
+    kernel, *_ = lab.started()
+    message = kernel.start("%%ask\nslow")
+    eventually(lambda: lab.counters()["in_flight"] == 1)
+    kernel.manager.interrupt_kernel()
+    time.sleep(0.05)  # the row's own distance between the two
+    kernel.manager.interrupt_kernel()
+    assert kernel.finish(message).status == "error"
+    eventually(lambda: lab.counters()["in_flight"] == 0)
+    session_works(kernel)
+
+
+@pytest.mark.row(4)
+@pytest.mark.row(39)
+def test_many_interrupts_hit_nobody_else(lab):
+    """25 interrupts: six tasks of the user's own loop live on, and the breaker does not count what its user stopped."""
+    kernel, *_ = lab.started()
+    kernel.good("import asyncio\ntasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(6)]")
+    for _ in range(25):
+        message = kernel.start("%%ask\nslow")
+        eventually(lambda: lab.counters()["in_flight"] == 1)
+        kernel.manager.interrupt_kernel()
+        assert kernel.finish(message).ename == "KeyboardInterrupt"
+        eventually(lambda: lab.counters()["in_flight"] == 0)
+    assert kernel.value("sum(task.done() for task in tasks)") == "0"
+    assert kernel.value(f"{MANAGER}.breaker()") == "closed"
+    assert kernel.value("[t.name for t in __import__('threading').enumerate()].count('urisk-loop')") == "1"
+    session_works(kernel)
+
+
+@pytest.mark.row(5)
+def test_an_interrupt_of_a_pull(lab):
+    """What has arrived is kept: the next start goes on from there."""
+    lab.plan(models=[{"name": "llama3.1", "installed": False}], pull_ms=150)
+    kernel = lab.kernel()
+    message = kernel.start("%urisk_start")
+    eventually(lambda: lab.answers() and lab.counters()["paths"].get("/api/pull"), 10)
+    cell, _ = kernel.interrupt_when(message, lambda m: "%" in str(m["content"]) and "ulling" in str(m["content"]))
+    assert cell.ename == "KeyboardInterrupt"
+    lab_server_may_be_gone = kernel.run("%urisk_start", timeout=60)
+    assert lab_server_may_be_gone.status == "ok", lab_server_may_be_gone.error
+    session_works(kernel)
+
+
+@pytest.mark.row(6)
+def test_an_interrupt_of_a_start(lab):
+    """While the server does not answer yet: it is given back, and the next start has one server."""
+    lab.plan(process={"ready_ms": 1500})
+    kernel = lab.kernel()
+    message = kernel.start("%urisk_start")
+    cell, _ = kernel.interrupt_when(message, lambda m: "Starting" in str(m["content"]))
+    assert cell.ename == "KeyboardInterrupt"
+    lab.plan()
+    kernel.good("%urisk_start", timeout=60)
+    guardians = children(kernel.manager.provisioner.pid)
+    assert [lab.processes()[0]] == [server for guardian in guardians for server in children(guardian)]
+
+
+@pytest.mark.row(7)
+def test_run_all_with_a_cell_that_fails(lab):
+    """The rest is not run, as in every notebook; the session is as it was."""
+    kernel, server, _ = lab.started()
+    cells = [kernel.start(code) for code in ("%%ask\nhi", "%%ask --nonsense\nhi", "%%ask\nhi", "a = 1", "%%ask\nhi")]
+    replies = [kernel.client.get_shell_msg(timeout=20) for _ in cells]
+    assert [reply["content"]["status"] for reply in replies] == ["ok", "error", "aborted", "aborted", "aborted"]
+    session_works(kernel)
+    assert lab.processes()[0] == server
+
+
+# The kernel ends -----------------------------------------------------------------------------------------------------------
+
+CRASHES = {"segfault": "import ctypes; ctypes.string_at(0)", "exit without clean-up": "import os; os._exit(3)"}
+
+
+@pytest.mark.row(9)
+@pytest.mark.row(10)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a stream"])
+def test_a_killed_kernel_leaves_nothing(number, busy, lab, figure):
+    """No handler of Python's runs then; server and runner are gone all the same."""
+    kernel, *pids = lab.started()
+    if busy:
+        kernel.start("%%ask\nslow")
+        eventually(lambda: lab.counters()["in_flight"] == 1)
+    os.kill(kernel.manager.provisioner.pid, number)
+    figure(f"server and runner gone after {number.name} of the kernel, {'in a stream' if busy else 'idle'}", gone(pids))
+
+
+@pytest.mark.row(14)
+@pytest.mark.parametrize("crash", CRASHES)
+def test_a_crashed_kernel_leaves_nothing(crash, lab, figure):
+    """A segmentation fault, and an exit that runs no handler."""
+    kernel, *pids = lab.started()
+    kernel.start(CRASHES[crash])
+    eventually(lambda: not alive(kernel.manager.provisioner.pid), 10)
+    figure(f"server and runner gone after a {crash}", gone(pids))
+
+
+@pytest.mark.row(11)
+def test_a_shutdown_is_quick_and_leaves_nothing(lab, figure):
+    """From the request to the end of the kernel, with the server's end in it; the address is a name that cannot be looked up then."""
+    kernel, *pids = lab.started()
+    began = time.monotonic()
+    kernel.manager.shutdown_kernel()
+    figure("orderly shutdown of the kernel, its server's end included", time.monotonic() - began)
+    assert time.monotonic() - began < 1.5
+    gone(pids, 0.5)
+
+
+@pytest.mark.row(48)
+def test_the_end_needs_no_name_look_up(lab, figure):
+    """At the interpreter's end a look-up of `localhost` fails: the address is dialled as a number, and the end takes less than a second."""
+    assert "localhost" in lab.url
+    kernel, *pids = lab.started()
+    kernel.good("import atexit, time\natexit.register(lambda: open('end', 'w').write(str(time.monotonic())))")
+    kernel.good("import urisk_nb.runtime as r\nold = r.get\nstarted = []")
+    began = time.monotonic()
+    kernel.manager.shutdown_kernel()
+    figure("orderly shutdown with localhost as the address", time.monotonic() - began)
+    assert (lab.folder / "work" / "end").exists(), "the kernel ran its exit handlers: it ended in order"
+    gone(pids, 0.5)
+
+
+@pytest.mark.row(11)
+def test_a_restart_keeps_the_server_warm(lab, figure):
+    """Restart and Run All finds the same process with its model in memory; without a word of %urisk_start it ends after the time set."""
+    kernel, *pids = lab.started(URISK_KEEP_WARM="3")
+    began = time.monotonic()
+    kernel.manager.restart_kernel(env={**os.environ, "URISK_KEEP_WARM": "1"})
+    kernel.client.wait_for_ready(timeout=30)
+    figure("restart of the kernel to ready", time.monotonic() - began)
+    loads = lab.counters()["loads"]
+    kernel.good("%load_ext urisk_nb\n%urisk_start")
+    assert list(lab.processes()) == pids
+    assert lab.counters()["loads"] == loads
+    kernel.manager.restart_kernel()
+    ended = time.monotonic()
+    assert all(map(alive, pids))
+    gone(pids, 5)
+    figure("kept after a restart without a start, asked for 1 s (and the kernel's own start)", time.monotonic() - ended)
+
+
+@pytest.mark.row(11)
+def test_a_restart_that_shall_keep_nothing(lab):
+    """URISK_KEEP_WARM=0: the server ends with the kernel."""
+    kernel, *pids = lab.started(URISK_KEEP_WARM="0")
+    kernel.manager.restart_kernel()
+    gone(pids, 0.5)
+
+
+@pytest.mark.row(12)
+def test_a_restart_by_force_leaves_nothing(lab, figure):
+    """The kernel is killed: nothing is kept, since nobody could ask for it."""
+    kernel, *pids = lab.started()
+    kernel.manager.restart_kernel(now=True)
+    figure("server and runner gone after a restart by force", gone(pids))
+
+
+JUPYTER = """
+import sys
+from jupyter_client import KernelManager
+manager = KernelManager(kernel_name="python3")
+manager.start_kernel()
+print(manager.connection_file, manager.provisioner.pid, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.row(13)
+def test_a_killed_jupyter_server_leaves_nothing(lab, figure):
+    """The kernel sees that its parent is gone and ends at once; the server goes with it."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", JUPYTER], **pipes, env={**os.environ, **lab.env}) as jupyter:
+        file, kernel = jupyter.stdout.readline().split()
+        client = BlockingKernelClient(connection_file=file)
+        client.load_connection_file()
+        client.start_channels()
+        client.wait_for_ready(timeout=30)
+        client.execute_interactive("%load_ext urisk_nb\n%urisk_start", timeout=40, output_hook=lambda _: None)
+        pids = lab.processes()
+        began = time.monotonic()
+        jupyter.kill()
+        client.stop_channels()
+    eventually(lambda: not alive(int(kernel)), 10, "the kernel's own end")
+    ended = time.monotonic()
+    gone(pids)
+    figure("server and runner gone after the kernel of a killed Jupyter server", time.monotonic() - ended)
+    figure("the same, from the kill", time.monotonic() - began)
+
+
+@pytest.mark.row(15)
+def test_a_restart_with_a_child_of_the_users_about(lab, figure):
+    """With it ipykernel runs no exit handlers and kills the kernel after some seconds; the guardian does not need them."""
+    kernel, *pids = lab.started()
+    kernel.good("import subprocess\nchild = subprocess.Popen(['sleep', '1000'])")
+    child = int(kernel.value("child.pid"))
+    began = time.monotonic()
+    kernel.manager.restart_kernel()
+    gone(pids)
+    figure("restart with a child in the kernel's group", time.monotonic() - began)
+    if alive(child):
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.row(16)
+def test_a_restart_of_a_cell_that_ignores_interrupts(lab):
+    """Jupyter kills the kernel then; the server goes with it."""
+    kernel, *pids = lab.started()
+    message = kernel.start("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('word', flush=True)\nwhile True: pass")
+    eventually(lambda: is_text(kernel.client.get_iopub_msg(timeout=20)), 20)
+    assert message
+    kernel.manager.restart_kernel()
+    gone(pids)
+
+
+# Two kernels, and forks ----------------------------------------------------------------------------------------------------
+
+WAYS = {
+    "shutdown": lambda kernel: kernel.manager.shutdown_kernel(),
+    "restart": lambda kernel: kernel.manager.restart_kernel(),
+    "restart by force": lambda kernel: kernel.manager.restart_kernel(now=True),
+    "SIGKILL": lambda kernel: os.kill(kernel.manager.provisioner.pid, signal.SIGKILL),
+    "SIGTERM": lambda kernel: os.kill(kernel.manager.provisioner.pid, signal.SIGTERM),
+    "os._exit": lambda kernel: kernel.start("import os; os._exit(3)"),
+}
+
+
+@pytest.mark.row(28)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_owner_leaves_first(way, lab):
+    """The kernel that started the server ends in every way there is; the other one goes on over the same process, and ends it."""
+    owner, *pids = lab.started()
+    other = lab.kernel()
+    other.good("%urisk_start")
+    assert other.value(f"{MANAGER}.pid") == str(pids[0])
+    first = owner.manager.provisioner.pid
+    WAYS[way](owner)
+    eventually(lambda: not alive(first), 10)
+    session_works(other)
+    other.manager.interrupt_kernel()
+    assert list(lab.processes()) == pids
+    other.manager.shutdown_kernel()
+    if way == "restart":
+        owner.stop()  # its share was left warm; it ends with the time, or when nobody is about
+    gone(pids, 1.5)
+
+
+FORKS = {
+    "os.fork": """
+        import os
+        reads, writes = os.pipe()
+        if not (child := os.fork()):
+            try:
+                manager.generate_sync("hi")
+                seen = "answered"
+            except BaseException as exc:
+                seen = type(exc).__name__
+            os.write(writes, seen.encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(os.read(reads, 100).decode())
+    """,
+    "a pool": """
+        import multiprocessing, warnings
+        warnings.simplefilter("ignore")
+        def attempt(_):
+            try:
+                return manager.generate_sync("hi")
+            except Exception as exc:
+                return type(exc).__name__
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            print(*set(pool.map(attempt, range(4))))
+    """,
+}
+
+
+@pytest.mark.row(19)
+@pytest.mark.row(20)
+@pytest.mark.parametrize("fork", FORKS)
+def test_a_forked_child_is_refused_and_harms_nothing(fork, lab):
+    """It gets an error instead of a hang, while the parent's own stream goes on."""
+    lab.plan(rules=[{"contains": "long", "answer": "word " * 100, "token_ms": 10}, SLOW])
+    kernel, server, _ = lab.started()
+    kernel.good("from urisk_nb import LLMManager\nfrom concurrent.futures import ThreadPoolExecutor\nmanager = LLMManager.get_instance()")
+    kernel.good("threads = ThreadPoolExecutor(1)\nanswer = threads.submit(manager.generate_sync, 'long')")
+    assert kernel.good(textwrap.dedent(FORKS[fork])).text().strip() == "ForkedError"
+    assert kernel.value("answer.result(20).count('word')") == "100"
+    assert lab.processes()[0] == server
+
+
+# One manager ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.row(44)
+def test_reloads_keep_one_manager(lab):
+    """Loading twice, reloading the extension or modules, autoreload, a fresh import: one manager, one loop, one exit handler."""
+    kernel, server, _ = lab.started()
+    kernel.good("import urisk_nb, importlib, sys\nfrom urisk_nb import LLMManager\nfirst = LLMManager.get_instance()")
+    kernel.good("%load_ext urisk_nb\n%reload_ext urisk_nb\n%load_ext autoreload\n%autoreload 2")
+    kernel.good("import urisk_nb.ollama.manager as m\nimportlib.reload(m)\nprint(m.LLMManager.get_instance() is first)")
+    assert kernel.value("m.LLMManager.get_instance() is first") == "True"
+    kernel.good("for name in [name for name in sys.modules if name.startswith('urisk_nb')]: del sys.modules[name]")
+    assert kernel.value("__import__('urisk_nb').LLMManager.get_instance() is first") == "True"
+    session_works(kernel)
+    assert kernel.value("[t.name for t in __import__('threading').enumerate()].count('urisk-loop')") == "1"
+    assert lab.processes()[0] == server
+    began = time.monotonic()
+    kernel.manager.shutdown_kernel()
+    assert time.monotonic() - began < 1.5
+    gone([server], 0.5)
+
+
+CALLERS = """
+import asyncio, threading
+from urisk_nb import LLMManager
+manager = LLMManager.get_instance()
+seen = []
+def thread():
+    seen.extend(manager.generate_sync("hi") for _ in range(5))
+def own_loop():
+    seen.extend(asyncio.run(gather()))
+async def gather():
+    return await asyncio.gather(*(manager.generate("hi") for _ in range(5)))
+workers = [threading.Thread(target=thread), threading.Thread(target=own_loop)]
+for worker in workers: worker.start()
+seen.extend(await gather())
+seen.extend([await manager.generate("hi") for _ in range(5)])
+for worker in workers: worker.join()
+print(len(seen), len(set(seen)))
+"""
+
+
+@pytest.mark.row(43)
+def test_callers_on_every_loop_and_thread(lab):
+    """The kernel's loop, a thread, and a loop of a thread's own at the same time: no error of one client on two loops."""
+    kernel, *_ = lab.started()
+    assert kernel.good(CALLERS).text().strip() == "20 1"
+    if kernel.client.kernel_info(reply=True)["content"].get("supported_features", []):
+        assert kernel.value(f"{MANAGER}.breaker()") == "closed"
+
+
+@pytest.mark.row(43)
+def test_a_subshell_asks_while_a_cell_runs(lab):
+    """ipykernel 7 runs a second cell beside the first: both are answered over the one session."""
+    kernel, *_ = lab.started()
+    info = kernel.client.kernel_info(reply=True, timeout=20)["content"]
+    if "kernel subshells" not in info.get("supported_features", []):
+        pytest.skip("this ipykernel has no subshells")
+    control = kernel.client.session.send(kernel.client.control_channel.socket, "create_subshell_request", {})
+    made = kernel.client.get_control_msg(timeout=20)
+    assert control
+    busy = kernel.start("%%ask\nslow")
+    eventually(lambda: lab.counters()["in_flight"] == 1)
+    message = kernel.client.session.msg("execute_request", {"code": "%urisk_status", "silent": False, "store_history": False})
+    message["header"]["subshell_id"] = made["content"]["subshell_id"]
+    kernel.client.shell_channel.send(message)
+    reply = kernel.client.get_shell_msg(timeout=20)
+    assert (reply["parent_header"]["msg_id"], reply["content"]["status"]) == (message["header"]["msg_id"], "ok")
+    kernel.manager.interrupt_kernel()
+    eventually(lambda: lab.counters()["in_flight"] == 0)
+    assert busy
+
+
+# Cells ---------------------------------------------------------------------------------------------------------------------
+
+AROUND = {
+    "%%time": "%%time\n_ = get_ipython().run_cell_magic('ask', '', 'hi')",
+    "%%capture": "%%capture kept\n%urisk_status\n_ = get_ipython().run_cell_magic('ask', '', 'hi')",
+    "a loop": "for _ in range(2):\n    get_ipython().run_cell_magic('ask', '', 'hi')",
+    "a function": "def ask():\n    return get_ipython().run_cell_magic('ask', 'answer', 'hi')\nask()\nprint(answer)",
+}
+
+
+@pytest.mark.row(52)
+@pytest.mark.parametrize("around", AROUND)
+def test_magics_inside_of_others(around, lab):
+    """A magic is a blocking call like any other: it works wherever a call does."""
+    kernel, *_ = lab.started()
+    cell = kernel.good(AROUND[around])
+    text = kernel.value("kept.outputs") + kernel.value("kept.stdout") if around == "%%capture" else cell.text()
+    assert "SIMULATED" in text or "SIMULATED" in cell.html or around == "%%capture"
+
+
+BACKGROUND = """
+from urisk_nb import LLMManager, bridge
+from IPython.display import display
+handle = display("begun", display_id="job")
+async def job(manager):
+    answer = await manager.generate("later")
+    print("printed", flush=True)
+    handle.update(f"done: {answer}")
+work = bridge.submit(job(LLMManager.get_instance()))
+"""
+
+
+@pytest.mark.row(53)
+def test_the_output_of_a_background_job_finds_its_cell(lab):
+    """The next cell runs already: an update by display id arrives at its own output; on ipykernel 7 printed text does, too."""
+    lab.plan(rules=[{"contains": "later", "answer": "SIMULATED later", "first_ms": 600}])
+    kernel, *_ = lab.started()
+    first = kernel.start(BACKGROUND)
+    kernel.finish(first)
+    second = kernel.start("print('the next cell', work.done.wait(20), flush=True)")
+    updates, printed, end = [], [], time.monotonic() + 30
+    while not (updates and printed) and time.monotonic() < end:
+        message = kernel.client.get_iopub_msg(timeout=20)
+        if message["msg_type"] == "update_display_data":
+            updates.append(message["content"]["transient"]["display_id"])
+        elif message["msg_type"] == "stream" and "printed" in message["content"]["text"]:
+            printed.append(message["parent_header"]["msg_id"])
+    assert updates == ["job"]
+    assert printed[0] in ([first] if ipykernel_version() >= (7,) else [first, second])
+
+
+def ipykernel_version():
+    from importlib.metadata import version
+
+    return tuple(int(part) for part in version("ipykernel").split(".")[:2])
+
+
+@pytest.mark.row(32)
+def test_a_server_of_others_is_never_ended(lab):
+    """It ran before: it is used, and outlives every kernel, killed or shut down."""
+    with subprocess.Popen([str(lab.program.path), "serve"], env={**os.environ, "OLLAMA_HOST": f"127.0.0.1:{lab.port}"},
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as others:  # fmt: skip
+        try:
+            eventually(lab.answers, 10)
+            for end in (signal.SIGKILL, None):
+                kernel = lab.kernel()
+                kernel.good("%urisk_start")
+                assert kernel.value(f"{MANAGER}.state.value") == "attached"
+                if end:
+                    os.kill(kernel.manager.provisioner.pid, end)
+                kernel.stop()
+                assert others.poll() is None
+                assert lab.answers()
+                assert json.dumps(lab.counters()["runners"]) != "[]"
+        finally:
+            others.terminate()
