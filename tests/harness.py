@@ -175,6 +175,8 @@ class Kernel:
         self.client.stop_channels()
         if self.manager.is_alive():
             self.manager.shutdown_kernel()
+        else:
+            self.manager.cleanup_resources()
 
 
 OLLAMA_SCRIPT = """#!{python}

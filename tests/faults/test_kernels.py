@@ -110,7 +110,7 @@ def test_an_interrupt_of_a_pull(lab):
     kernel = lab.kernel()
     message = kernel.start("%urisk_start")
     eventually(lambda: lab.answers() and lab.counters()["paths"].get("/api/pull"), 10)
-    cell, _ = kernel.interrupt_when(message, lambda m: "%" in str(m["content"]) and "ulling" in str(m["content"]))
+    cell, _ = kernel.interrupt_when(message, lambda m: "MB" in str(m["content"]) or "Pulling" in str(m["content"]))
     assert cell.ename == "KeyboardInterrupt"
     lab_server_may_be_gone = kernel.run("%urisk_start", timeout=60)
     assert lab_server_may_be_gone.status == "ok", lab_server_may_be_gone.error
@@ -256,6 +256,7 @@ def test_a_killed_jupyter_server_leaves_nothing(lab, figure):
         began = time.monotonic()
         jupyter.kill()
         client.stop_channels()
+        client.context.destroy()
     eventually(lambda: not alive(int(kernel)), 10, "the kernel's own end")
     ended = time.monotonic()
     gone(pids)

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 PROBE = """
 import json, sys, time
 from IPython.core.interactiveshell import InteractiveShell
@@ -21,6 +23,7 @@ def probe():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.row(54)
 def test_loading_imports_nothing_heavy():
     """
     None of httpx, pandas, numpy, ipywidgets, plotly, pydantic is imported by %load_ext.
@@ -41,6 +44,7 @@ def test_loading_imports_nothing_heavy():
     assert "urisk_nb" in new
 
 
+@pytest.mark.row(54)
 def test_loading_takes_milliseconds():
     """
     Ours take under 10 ms: the best of five, since the machine does other things too.

@@ -165,6 +165,7 @@ def test_our_magics_work_after_on(loaded, standin):
     assert loaded.value("first == second and second.done_reason") == "stop"
 
 
+@pytest.mark.row(8)
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["nest_asyncio", "nest_asyncio2"])
 def test_a_library_applied_by_the_user_is_told_only_where_it_drops_cells(loaded, standin, library):

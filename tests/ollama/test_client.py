@@ -134,10 +134,12 @@ def test_refusals_and_loads_keep_the_connection_too():
     run(main())
 
 
-def test_a_proxy_of_the_environment_is_not_used(monkeypatch):
-    """Evidence goes to the server and nowhere else."""
+@pytest.mark.row(45)
+@pytest.mark.parametrize("scheme", ["http", "socks5h"])
+def test_a_proxy_of_the_environment_is_not_used(scheme, monkeypatch):
+    """Evidence goes to the server and nowhere else; a scheme for which httpx has no support installed is no harm either."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name, f"{scheme}://127.0.0.1:9")
 
     async def main():
         async with scripted() as (_, client):
@@ -295,6 +297,7 @@ def test_nothing_listens():
     run(main())
 
 
+@pytest.mark.row(42)
 def test_an_error_line_after_some_text_is_what_it_says():
     """Status 200 and then an error: never text, never a success."""
 

@@ -133,7 +133,7 @@ def simulated(**flags):
 # One for all ---------------------------------------------------------------------------------------------------------------
 
 
-def test_singleton_pattern():
+def test_twenty_who_start_at_once_get_one_manager():
     """Twenty threads that start at once get one manager over one server, and so does everybody after them."""
     before, url = children(), free_url()
     with ThreadPoolExecutor(20) as pool:
@@ -171,7 +171,7 @@ def test_a_failed_start_is_told_to_all_and_can_be_tried_again():
 # Start ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_initialization():
+def test_a_start_tells_its_steps_and_knows_what_it_has():
     """Nothing answers: the engine is started, its model warmed, and the manager knows what it has; each step is told."""
     events, url = [], free_url()
     manager = LLMManager.initialize_sync(engine="simulated", url=url, progress=events.append)
@@ -196,7 +196,7 @@ def test_a_running_server_is_adopted():
         assert others.counters["loads"] == 1
 
 
-def test_ollama_auto_start(ollama):
+def test_an_ollama_on_the_path_is_started(ollama):
     """`ollama` on the PATH is started as `serve` at the address, kept from phoning home, and is ours."""
     ollama(models=["llama3.1"])
     url = free_url()
@@ -207,7 +207,7 @@ def test_ollama_auto_start(ollama):
     assert "SIMULATED" in manager.generate_sync("hi")
 
 
-def test_model_download(ollama):
+def test_a_missing_model_is_pulled_with_its_bytes_told(ollama):
     """A model that is missing is pulled, with its bytes told, and then answers."""
     layer = {"status": "pulling 1a2b", "digest": "sha256:1a2b", "total": 1000}
     lines = [{"status": "pulling manifest"}, layer, {**layer, "completed": 600}, {**layer, "completed": 1000}]
@@ -441,6 +441,7 @@ def squatter(reply):
                 connection.close()
 
 
+@pytest.mark.row(34)
 @pytest.mark.parametrize(
     "reply",
     [None, b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b""],
@@ -496,7 +497,7 @@ def test_a_cloud_model_is_refused_before_anything_is_sent(name):
 # Session -------------------------------------------------------------------------------------------------------------------
 
 
-def test_session_persistence():
+def test_calls_share_one_load_and_one_connection():
     """Calls from threads and loops that come and go use one load and a handful of connections, whatever options they bring."""
     with server(Rule(answer=["ok"])) as others:
         manager = LLMManager.initialize_sync(url=others.url)
@@ -952,7 +953,7 @@ def test_an_interrupt_of_the_start_leaves_nothing():
 # Shutdown ------------------------------------------------------------------------------------------------------------------
 
 
-def test_graceful_shutdown():
+def test_a_shutdown_ends_our_server_and_a_second_changes_nothing():
     """Our server is gone, a second shutdown changes nothing, calls say so, and a new start works."""
     before, url = children(), free_url()
     manager = simulated(url=url)
@@ -1020,6 +1021,7 @@ def test_the_end_of_the_interpreter_stops_our_server(end, code):
     assert not alive(pid)
 
 
+@pytest.mark.row(18)
 def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
     """The child's calls are refused at once, it finds no session of its own, and its orderly end leaves the server alone."""
     code = """

@@ -106,7 +106,7 @@ def _risk_parser() -> _Parser:
 
 def _stop_parser() -> _Parser:
     return _Parser(
-        "%urisk_stop", "End the session: close the connection, and stop the server if it was started here. A server of others goes on."
+        "%urisk_stop", "End the session, and stop the server if it is ours and no other kernel uses it. A server of others goes on."
     )
 
 
@@ -195,9 +195,9 @@ def _stop(_: argparse.Namespace) -> None:
     else:
         own = manager.server == "ours"
         manager.shutdown_sync()
-        line = (
-            "Stopped: the server that was started here has ended." if own else "Closed; the server goes on, since it was not started here."
-        )
+        line = "Stopped: the server has ended."
+        if manager.goes_on:
+            line = f"Closed; the server goes on, since {'another kernel of yours uses it' if own else 'it was not started here'}."
     present.publish(line, present.answer_markup("", line))
 
 
@@ -221,6 +221,12 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
     }
     if manager.pid is not None:
         rows["process"] = manager.pid
+    if manager.restarts:
+        rows["started again"] = f"{manager.restarts} times, since it had ended by itself"
+    if manager.state not in ("owned", "attached", "remote"):
+        rows["state"] = str(manager.state)
+    if manager.breaker() != "closed":
+        rows["breaker"] = f"{manager.breaker()}: the server failed several times in a row, and is left alone for a while"
     calls = manager.calls
     rows["calls"] = len(calls)
     if len(calls):
@@ -233,13 +239,17 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
 
 def _server_line(manager: LLMManager) -> str:
     name = {"ollama": "Ollama", "embedded": "Embedded engine (llama.cpp)", "simulated": "SIMULATED engine"}[str(manager.engine)]
-    return f"{name} {manager.version} at {manager.url}, {'started here' if manager.server == 'ours' else 'already running'}"
+    origin = "already running"
+    if manager.server == "ours":
+        origin = "started here" if manager.is_starter else "started by another kernel of yours"
+    return f"{name} {manager.version} at {manager.url}, {origin}"
 
 
 def _manager_notes(manager: LLMManager) -> list[str]:
     from urisk_nb.notebook.present import NOTES
 
-    return [NOTES[code] for code, holds in (("simulated", manager.is_simulated), ("demo_model", manager.is_demo_model)) if holds]
+    known = [NOTES[code] for code, holds in (("simulated", manager.is_simulated), ("demo_model", manager.is_demo_model)) if holds]
+    return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.notes)]
 
 
 def _nest(args: argparse.Namespace) -> None:

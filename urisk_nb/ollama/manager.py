@@ -227,6 +227,7 @@ class LLMManager:
             raise
         if "parallel" in changed:
             self._places.total_tokens = settings.parallel or self._server.slots
+            self._server.note_slots()
         self._say("ready", f"{self.model} is ready")
         return self
 
@@ -510,6 +511,16 @@ class LLMManager:
     def server(self) -> str:
         """`ours` where a guardian of ours keeps it, for this kernel or for several; else `adopted`."""
         return "adopted" if self._server.lease is None else "ours"
+
+    @property
+    def is_starter(self) -> bool:
+        """Whether this process started the server; another kernel of the same user may have been quicker."""
+        return self._server.lease is not None and self._server.lease.is_starter
+
+    @property
+    def goes_on(self) -> bool:
+        """After a shutdown: whether the server still runs, because it is of others or others use it."""
+        return self._server.goes_on
 
     @property
     def pid(self) -> int | None:

@@ -133,7 +133,8 @@ class Lease:
         self.exit: Exit | None = None
         self.ended = asyncio.Event()
         self.on_end: Callable[[Exit], Any] = lambda _: None
-        self._left = self._stays = False
+        self._left = False
+        self.stays = False  # after `leave`: the server goes on, for others or for a while
         self._answered: asyncio.Future[bool] | None = None
         self._listening: asyncio.Task[None] | None = None
 
@@ -185,7 +186,7 @@ class Lease:
                 elif "failed" in words:
                     seen = Exit(code=None, failed=words["failed"], errno=words.get("errno") or 0)
                 elif "stays" in words:
-                    self._stays = True
+                    self.stays = True
                 elif "answers" in words and self._answered is not None and not self._answered.done():
                     self._answered.set_result(True)
         self._writer.close()
@@ -205,7 +206,7 @@ class Lease:
     async def _buried(self) -> None:
         """Take the guardian's exit code, so that no zombie is left to this process."""
         for _ in range(100):
-            if self._stays or self._popen is None or self._popen.poll() is not None:
+            if self.stays or self._popen is None or self._popen.poll() is not None:
                 return
             await asyncio.sleep(0.01)
 

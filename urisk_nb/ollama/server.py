@@ -125,6 +125,8 @@ class Server:
         What its user should know: sentences.
     restarted
         How often it was started again.
+    goes_on
+        After `end`: whether the server still runs, for others.
     """
 
     def __init__(self, settings: Settings, client: Client, say: Callable[[str, str], Any], warm: Callable[[], Awaitable[Any]]) -> None:
@@ -134,6 +136,7 @@ class Server:
         self.lease: process.Lease | None = None
         self.notes: list[str] = []
         self.restarted = 0
+        self.goes_on = False
         self.restarts = Restarts()
         self.watch = Watch()
         self._client, self._say, self._warm = client, say, warm
@@ -268,6 +271,12 @@ class Server:
             words = engine.command(lease.engine, self.settings)
             if engine.fingerprint(words, engine.environment(lease.engine, self.settings, os.environ)) != lease.facts["key"]:
                 self.notes.append("another kernel started this server, with other settings than yours; they hold until it is stopped")
+
+    def note_slots(self) -> None:
+        """More calls in flight than our server has slots wait inside of it, instead of here, where they could be given up."""
+        wanted = self.settings.parallel or 1
+        if self.lease is not None and wanted > self.slots:
+            self.notes.append(f"the server was started with {self.slots} slots: %urisk_stop, then %urisk_start --parallel {wanted}")
 
     # Whom we refuse --------------------------------------------------------------------------------------------------------
 
@@ -421,6 +430,8 @@ class Server:
             if task is not None:
                 task.cancel()
         lease, self.lease = self.lease, None
+        self.goes_on = bool(self.version)
         if lease is not None:
             await lease.leave(keep_s, within_s)
+            self.goes_on = lease.stays
         self.state = ServerState.STOPPED
