@@ -21,7 +21,10 @@ LAYERS = [
 ]
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
-    "ollama": ["wire", "resilience", "latency", "answers", "client", "guardian", "engine", "process", "server", "manager"],
+    "ollama": [
+        *("wire", "resilience", "latency", "answers", "client", "watch", "port", "guardian", "engine", "process"),
+        *("server", "manager"),
+    ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
         *("evidence", "questions", "scoring", "pipeline", "table"),

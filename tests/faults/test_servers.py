@@ -22,7 +22,8 @@ from urisk_nb import bridge, errors, runtime
 from urisk_nb.ollama import server as server_module
 from urisk_nb.ollama.manager import LLMManager
 from urisk_nb.ollama.resilience import Restarts
-from urisk_nb.ollama.server import ServerState, Watch
+from urisk_nb.ollama.server import ServerState
+from urisk_nb.ollama.watch import Watch
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -143,7 +144,7 @@ def test_a_server_of_ours_that_hangs_is_started_again(lab, figure):
     """A stopped process takes connections and says nothing: three probes in vain, then the guardian's, then it is ended."""
     lab.plan(rules=[LATER])
     manager = session()
-    manager._server.watch = SHORT
+    manager._server.watcher.watch = SHORT
     server, runner = lab.processes()
     with asked(manager, "later") as call:
         in_flight(lab)
@@ -162,7 +163,7 @@ def test_a_server_of_others_that_hangs_is_an_error(lab):
     with others(lab) as server:
         manager = session(max_retries=0)
         assert manager.state is ServerState.ATTACHED
-        manager._server.watch = SHORT
+        manager._server.watcher.watch = SHORT
         with asked(manager, "slow") as call:
             in_flight(lab)
             os.kill(server.pid, signal.SIGSTOP)
@@ -177,7 +178,7 @@ def test_a_slow_server_is_no_hung_one(lab):
     """It answers the probes: the call waits as long as the limits allow."""
     lab.plan(rules=[{"contains": "later", "answer": "SIMULATED later", "first_ms": 3000}])
     manager = session()
-    manager._server.watch = SHORT
+    manager._server.watcher.watch = SHORT
     answer = manager.generate_sync("later")
     assert (answer.timing.attempts, manager.restarts) == (1, 0)
     assert lab.counters()["paths"]["/api/version"] >= 5, "it was looked at"

@@ -476,7 +476,7 @@ def test_another_engine_at_the_address():
 def test_a_server_of_another_person_is_refused(monkeypatch, uid, shared, refused):
     """On a shared machine evidence must not go to a stranger's server; a service's, our own, or an unknown one is fine."""
     with server() as others:
-        monkeypatch.setattr(process, "owner_uid", lambda port: uid if port == others.port else -1)
+        monkeypatch.setattr(server_module.port, "owner_uid", lambda port: uid if port == others.port else -1)
         if not refused:
             assert LLMManager.initialize_sync(url=others.url, allow_shared=shared).server == "adopted"
             return

@@ -605,30 +605,3 @@ def test_what_does_not_speak_the_language_has_no_share(start):
     assert version(given)
     leave(lease)
     assert not alive(lease.server)
-
-
-# Whose server --------------------------------------------------------------------------------------------------------------
-
-
-@LINUX
-@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_the_owner_of_a_port_is_known(family, address):
-    """The kernel tells whose process listens, over both protocols; nobody listening is nobody's."""
-    with socket.socket(family) as listener:
-        try:
-            listener.bind((address, 0))
-        except OSError:
-            pytest.skip("no IPv6 here")
-        port = listener.getsockname()[1]
-        assert process.owner_uid(port) is None
-        listener.listen()
-        assert process.owner_uid(port) == os.getuid()
-        with socket.create_connection((address, port)) as talker:
-            assert process.owner_uid(talker.getsockname()[1]) is None, "talks, does not listen"
-    assert process.owner_uid(port) is None
-
-
-def test_the_owner_is_unknown_where_the_system_does_not_tell(monkeypatch):
-    """Without these tables nothing is claimed."""
-    monkeypatch.setattr(process, "Path", lambda name: Path("/nowhere") / name.lstrip("/"))
-    assert process.owner_uid(1) is None

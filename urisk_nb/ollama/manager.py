@@ -39,7 +39,8 @@ from urisk_nb.ollama.answers import Answer, AnswerStream
 from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.latency import Calls
 from urisk_nb.ollama.resilience import Breaker, retrying
-from urisk_nb.ollama.server import OWN_VERSIONS, Pulse, Server, ServerState
+from urisk_nb.ollama.server import OWN_VERSIONS, Server, ServerState
+from urisk_nb.ollama.watch import Pulse
 from urisk_nb.settings import Engine, Settings, load
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The server's process, seen from this side: a share in it, kept by a guardian; and whose socket listens at the address.
+"""The server's process, seen from this side: a share in it, which a guardian keeps.
 
 The only importer of subprocess beside the guardian's own fork. A server that is started here has a guardian, one for each user and
 address, and everybody who uses that server holds a `Lease`: a connection that ends with this process, however it ends. The last
@@ -32,7 +32,7 @@ from urisk_nb.settings import Engine, Settings
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["GRACE_S", "Exit", "Lease", "folder", "join", "listens", "owner_uid", "start", "start_failed"]
+__all__ = ["GRACE_S", "Exit", "Lease", "folder", "join", "start", "start_failed"]
 
 GRACE_S = 0.7  # after SIGTERM; Ollama needs some 30 ms
 ANSWER_S = 2.0  # how long a guardian may take to say a word
@@ -396,56 +396,3 @@ async def _sweep(server: int, began: str | None) -> None:
         end = asyncio.get_running_loop().time() + patience_s
         while guardian.created(server) == began and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110  no event tells it
             await asyncio.sleep(0.01)
-
-
-# Whose server --------------------------------------------------------------------------------------------------------------
-
-
-def owner_uid(port: int) -> int | None:
-    """The account whose process listens on the loopback port, where the system tells (Linux); else None."""
-    return next((uid for uid, _ in _listening(port) or ()), None)
-
-
-def _open_files(pid: int) -> set[str]:
-    """What a process has open, as links to `socket:[INODE]` and files; nothing for one that has just ended."""
-    try:
-        return {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
-    except (FileNotFoundError, ProcessLookupError):
-        return set()
-
-
-def listens(server: int, port: int) -> bool:
-    """Whether it is this server, or one of its group, that listens on the port; true where the system does not tell (Linux does)."""
-    sockets = _listening(port)
-    if sockets is None:
-        return True
-    try:
-        mine = {name for pid in _group(server) for name in _open_files(pid)}
-    except PermissionError:
-        return True
-    return any(f"socket:[{inode}]" in mine for _, inode in sockets)
-
-
-def _group(leader: int) -> list[int]:
-    """The processes of the server's group: `ollama` may be a script that runs the program as its child."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[2]) == leader:
-                found.append(int(stat.parent.name))
-    return found
-
-
-def _listening(port: int) -> list[tuple[int, int]] | None:
-    """Account and inode of each socket that listens on the port; None where the system does not tell."""
-    told = False
-    found: list[tuple[int, int]] = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        told = True
-        listening = (fields for fields in map(str.split, lines) if fields[3] == "0A")
-        found += [(int(fields[7]), int(fields[9])) for fields in listening if int(fields[1].rpartition(":")[2], 16) == port]
-    return found if told else None

@@ -16,12 +16,10 @@ import copy
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import Any, TypeVar
-
-import anyio
+from typing import Any
 
 from urisk_nb.errors import (
     ModelError,
@@ -37,14 +35,14 @@ from urisk_nb.errors import (
     ServerTooOld,
     UriskError,
 )
-from urisk_nb.ollama import engine, process
+from urisk_nb.ollama import engine, port, process
 from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.resilience import Restarts
+from urisk_nb.ollama.watch import Pulse, Watcher
 from urisk_nb.settings import Engine, Settings
 
-__all__ = ["Pulse", "Server", "ServerState", "Watch"]
+__all__ = ["Server", "ServerState"]
 
-T = TypeVar("T")
 READY_S = 30.0
 FIRST_PERSON = 1000  # accounts from here on are people's; lower ones are services
 OWN_VERSIONS = {"0.0.0-urisk-llamacpp": Engine.EMBEDDED, "0.0.0-urisk-scripted": Engine.SIMULATED}
@@ -65,39 +63,6 @@ class ServerState(StrEnum):
     PORT_CONFLICT = "port_conflict"  # the address answers and is no Ollama
     STOPPING = "stopping"  # our share is being given back
     STOPPED = "stopped"  # the session is over
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """How long a server may be silent under a call, and how it is looked at then; seconds."""
-
-    silent_s: float = 10.0
-    every_s: float = 5.0
-    within_s: float = 2.0
-    strikes: int = 3
-
-
-class Pulse:
-    """One call as the watch sees it: when it last heard something, and how it is cut off from a server that hangs."""
-
-    def __init__(self) -> None:
-        self.at = time.monotonic()
-        self._scope: anyio.CancelScope | None = None
-        self._cut: ServerError | None = None
-
-    async def within(self, coming: Awaitable[T]) -> T:
-        """What is awaited. Raises ServerHung where the watch has given the server up."""
-        with anyio.CancelScope() as self._scope:
-            got = await coming
-            self.at = time.monotonic()
-            return got
-        raise self._cut or ServerLost("the call was cut off.", fix="ask again")
-
-    def cut(self, error: ServerError) -> None:
-        """End the call with the error."""
-        self._cut = error
-        if self._scope is not None:
-            self._scope.cancel()
 
 
 class Server:
@@ -138,12 +103,10 @@ class Server:
         self.restarted = 0
         self.goes_on = False
         self.restarts = Restarts()
-        self.watch = Watch()
         self._client, self._say, self._warm = client, say, warm
         self._recovery: asyncio.Task[None] | None = None
         self._failure: UriskError | None = None
-        self._pulses: set[Pulse] = set()
-        self._watching: asyncio.Task[None] | None = None
+        self.watcher = Watcher(self._answers, self._give_up)
 
     @property
     def engine(self) -> Engine:
@@ -241,14 +204,14 @@ class Server:
             # another server, which was quicker: then ours is about to end.
             with contextlib.suppress(ServerError):
                 version = await self._client.version(within_s=1.0)
-                if not lease.ended.is_set() and process.listens(lease.server, self.settings.port):
+                if not lease.ended.is_set() and port.listens(lease.server, self.settings.port):
                     return version
             if lease.ended.is_set():
                 return None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(lease.ended.wait(), pause_s)
             pause_s = min(0.25, 1.5 * pause_s)
-        await lease.accuse(self.watch.within_s)
+        await lease.accuse(self.watcher.watch.within_s)
         raise ServerStartFailed(
             f"the server was not ready after {READY_S:g} s.", fix=f"look at its log, then try again: {lease.facts['log'] or '(none)'}"
         )
@@ -284,7 +247,7 @@ class Server:
         """On a shared machine, evidence must not go to the server of another person."""
         if self.settings.allow_shared or os.name == "nt":
             return
-        uid = process.owner_uid(self.settings.port)
+        uid = port.owner_uid(self.settings.port)
         if uid is not None and uid >= FIRST_PERSON and uid != os.getuid():
             raise ServerOfAnother(
                 f"the server at {self.settings.url} runs under another person's account (uid {uid}).",
@@ -359,38 +322,14 @@ class Server:
 
     # Silence ---------------------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[Pulse]:
+    def watched(self) -> AbstractContextManager[Pulse]:
         """A call under way: while every call is silent, the server is looked at."""
-        pulse = Pulse()
-        self._pulses.add(pulse)
-        if self._watching is None or self._watching.done():
-            self._watching = asyncio.get_running_loop().create_task(self._watch(), context=contextvars.Context())
-        try:
-            yield pulse
-        finally:
-            self._pulses.discard(pulse)
-            if not self._pulses:
-                self._watching.cancel()
-
-    async def _watch(self) -> None:
-        strikes = 0
-        while self._pulses:
-            silent_s = time.monotonic() - max(pulse.at for pulse in self._pulses)
-            if silent_s < self.watch.silent_s:
-                strikes = 0
-                await asyncio.sleep(self.watch.silent_s - silent_s)
-                continue
-            strikes = 0 if await self._answers() else strikes + 1
-            if strikes >= self.watch.strikes:
-                strikes = 0
-                await self._give_up()
-            await asyncio.sleep(self.watch.every_s)
+        return self.watcher.call()
 
     async def _answers(self) -> bool:
         """Whether the server says its version; one that is gone is no case of silence, and its calls know it already."""
         try:
-            await self._client.version(within_s=self.watch.within_s)
+            await self._client.version(within_s=self.watcher.watch.within_s)
         except (ServerTimeout, PortTaken):
             return False
         except ServerError:
@@ -401,15 +340,14 @@ class Server:
         """A server of ours is ended by its guardian, unless it answers that; the calls to one of others end."""
         before, self.state = self.state, ServerState.HUNG
         if self.lease is not None:
-            if await self.lease.accuse(self.watch.within_s) and self.state is ServerState.HUNG:
+            if await self.lease.accuse(self.watcher.watch.within_s) and self.state is ServerState.HUNG:
                 self.state = before
             return
         self.state = before
-        for pulse in list(self._pulses):
-            pulse.cut(self._hung())
+        self.watcher.cut(self._hung())
 
     def _hung(self) -> ServerHung:
-        said = f"{self.settings.url} takes connections and has not even said its version {self.watch.strikes} times in a row."
+        said = f"{self.settings.url} takes connections and has not even said its version {self.watcher.watch.strikes} times in a row."
         return ServerHung(said, fix="it is not ours to stop: restart Ollama, then ask again")
 
     # End -------------------------------------------------------------------------------------------------------------------
@@ -426,9 +364,9 @@ class Server:
             How long to wait until it is gone.
         """
         self.state = ServerState.STOPPING
-        for task in (self._recovery, self._watching):
-            if task is not None:
-                task.cancel()
+        self.watcher.stop()
+        if self._recovery is not None:
+            self._recovery.cancel()
         lease, self.lease = self.lease, None
         self.goes_on = bool(self.version)
         if lease is not None:
