@@ -174,6 +174,7 @@ def test_concurrent_requests(engine, figure):
     assert manager.breaker() == "closed"
 
 
+@pytest.mark.slow
 def test_startup_shutdown_cycle(engine):
     """Three times: each server is another process, each is gone, and the files that are open are as many as before."""
     engine.start().shutdown_sync()

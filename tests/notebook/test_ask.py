@@ -174,6 +174,7 @@ def test_something_else_at_the_address_is_said(kernel, answer):
     thread.join(0.2)
 
 
+@pytest.mark.slow
 def test_a_server_of_ours_ends_with_the_kernel(new_kernel):
     """
     Started by the kernel, not hit by an interrupt of a cell, gone after an orderly shutdown.

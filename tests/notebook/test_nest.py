@@ -200,6 +200,7 @@ def test_the_bad_pair_does_drop_cells(loaded):
     assert loaded.value("globals().get('ran', 0)") == "0"
 
 
+@pytest.mark.slow
 def test_a_bad_word_is_two_lines(kernel):
     """
     `%urisk_nest maybe` and `%urisk_nest on off`: what was wrong, and the way out; nothing is patched.
@@ -211,6 +212,7 @@ def test_a_bad_word_is_two_lines(kernel):
     assert kernel.value("hasattr(__import__('asyncio'), '_nest_patched')") == "False"
 
 
+@pytest.mark.slow
 def test_help_says_the_words(kernel):
     """
     `%urisk_nest?` shows them.

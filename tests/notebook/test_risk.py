@@ -264,6 +264,7 @@ SEVERE = {
 }
 
 
+@pytest.mark.slow
 def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, standin_with):
     """
     Stop in the middle of `%%risk`: the prompt at once, the finished row judged, the rest not_run, metrics of all, the server has aborted.

@@ -398,6 +398,7 @@ def test_a_start_goes_on_while_somebody_waits():
         assert others.counters["loads"] == 1
 
 
+@pytest.mark.slow
 def test_a_start_that_follows_a_cancelled_one_is_its_own():
     """Interrupt and start again at once: the new start does not share the fate of the old one."""
     with server(load_ms=400) as others:
@@ -525,6 +526,7 @@ def test_what_changes_only_the_call_keeps_the_server():
     assert second.generate_sync("hi")
 
 
+@pytest.mark.slow
 def test_what_changes_the_server_starts_another():
     """Another window of context is another server: the first ends, one is left."""
     before = children()
@@ -595,6 +597,7 @@ def test_a_start_after_the_servers_end_finds_another():
     assert manager.server == "ours"
 
 
+@pytest.mark.slow
 def test_another_model_after_a_crash_of_our_server():
     """A change finds the server down and starts it, as a call would."""
     manager = simulated()
@@ -857,6 +860,7 @@ def test_what_is_not_worth_another_try(rule, error, tries):
         assert len(manager.calls) == 0
 
 
+@pytest.mark.slow
 def test_a_crash_of_our_server_costs_the_next_call_nothing_but_time():
     """The server is killed while idle: the next call starts it again, warm, and is answered."""
     manager = simulated()
@@ -924,6 +928,7 @@ def test_an_interrupt_is_felt_at_once_here_and_on_the_server(call):
         assert others.counters["aborted"] == 1
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_the_start_leaves_nothing():
     """Interrupted while the model loads: the prompt is back at once and the server hears no more of it."""
     code = """
@@ -953,6 +958,7 @@ def test_an_interrupt_of_the_start_leaves_nothing():
 # Shutdown ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_shutdown_ends_our_server_and_a_second_changes_nothing():
     """Our server is gone, a second shutdown changes nothing, calls say so, and a new start works."""
     before, url = children(), free_url()
@@ -999,6 +1005,7 @@ def test_a_server_of_others_goes_on_with_its_model():
         eventually(lambda: others.counters["connections_open"] == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "code"), [("", 0), ("sys.exit(4)", 4), ("raise LookupError", 1)], ids=["end", "exit", "exception"])
 def test_the_end_of_the_interpreter_stops_our_server(end, code):
     """However the process ends in order, its server is gone within a second, even with a call in flight."""
@@ -1021,6 +1028,7 @@ def test_the_end_of_the_interpreter_stops_our_server(end, code):
     assert not alive(pid)
 
 
+@pytest.mark.slow
 @pytest.mark.row(18)
 def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
     """The child's calls are refused at once, it finds no session of its own, and its orderly end leaves the server alone."""
@@ -1050,6 +1058,7 @@ def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
     assert kernel.returncode == 0
 
 
+@pytest.mark.slow
 def test_starting_and_stopping_leaves_no_handles():
     """Open files and threads are the same after the tenth cycle as after the second."""
 

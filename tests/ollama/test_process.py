@@ -190,6 +190,7 @@ def test_a_guardian_is_small(start, figure):
     assert held < 20
 
 
+@pytest.mark.slow
 @LINUX
 def test_an_interrupt_of_our_group_does_not_reach_it():
     """What a notebook's stop button sends to the kernel's whole group leaves server and guardian alone."""
@@ -204,6 +205,7 @@ def test_an_interrupt_of_our_group_does_not_reach_it():
     eventually(lambda: not alive(server), SECOND)
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.row(26)
 @pytest.mark.parametrize("ignores", [False, True], ids=["ends on SIGTERM", "ignores SIGTERM"])
@@ -221,6 +223,7 @@ def test_stopping_ends_the_runner_too(ignores, program, start, figure):
     assert not alive(runner)
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("apart", [False, True], ids=["in its group", "in a session of its own"])
 def test_a_crash_is_told_and_leaves_no_runner(apart, program, start):
@@ -379,6 +382,7 @@ def test_a_server_can_be_kept_for_who_comes_back(comes_back, start):
     eventually(lambda: not alive(server), SECOND)
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.row(27)
 @pytest.mark.parametrize("ignores", [False, True], ids=["ends on SIGTERM", "ignores SIGTERM"])
