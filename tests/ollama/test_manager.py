@@ -22,7 +22,7 @@ import pytest
 
 from harness import alive, children, eventually
 from urisk_nb import bridge, errors, runtime
-from urisk_nb.ollama import process
+from urisk_nb.ollama import process, resilience
 from urisk_nb.ollama import server as server_module
 from urisk_nb.ollama.manager import Answer, LLMManager
 from urisk_nb.settings import Engine
@@ -850,8 +850,9 @@ CRASH = "llama-server process has terminated: exit status 1: boom"
     ],
     ids=["crashes twice", "fault", "refusal", "broken", "cut", "crash after words"],
 )
-def test_what_is_not_worth_another_try(rule, error, tries):
+def test_what_is_not_worth_another_try(rule, error, tries, monkeypatch):
     """A crash or another fault gets one more; a refusal none; and after the first word nothing is ever asked again."""
+    monkeypatch.setattr(resilience, "RUNNER_WAIT_S", 0.0)
     with server(Rule(**rule)) as others:
         manager = LLMManager.initialize_sync(url=others.url, max_retries=4)
         with pytest.raises(error):
@@ -910,6 +911,7 @@ INTERRUPTED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
     ['manager.generate_sync("slow")', '"".join(manager.stream_sync("slow"))', 'manager.generate_sync("late")'],
