@@ -382,6 +382,18 @@ def test_a_server_can_be_kept_for_who_comes_back(comes_back, start):
     eventually(lambda: not alive(server), SECOND)
 
 
+def test_what_is_kept_for_one_is_not_ended_by_another(start):
+    """One kernel restarts and will come back; the other one ends meanwhile: the server waits for the first."""
+    given = settings()
+    restarting, other = start(Engine.SIMULATED, given), start(Engine.SIMULATED, given)
+    leave(restarting, keep_s=30)
+    leave(other)
+    back = start(Engine.SIMULATED, given)
+    assert (back.server, back.is_starter) == (restarting.server, False)
+    leave(back)
+    eventually(lambda: not alive(back.server), SECOND)
+
+
 @pytest.mark.slow
 @LINUX
 @pytest.mark.row(27)

@@ -222,9 +222,10 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
     if manager.pid is not None:
         rows["process"] = manager.pid
     if manager.restarts:
-        rows["started again"] = f"{manager.restarts} times, since it had ended by itself"
-    if manager.state not in ("owned", "attached", "remote"):
-        rows["state"] = str(manager.state)
+        times = {1: "once", 2: "twice"}.get(manager.restarts, f"{manager.restarts} times")
+        rows["started again"] = f"{times}, since it had ended by itself"
+    if manager.failure is not None:
+        rows["failed"], rows["to do"] = manager.failure.message, manager.failure.fix
     if manager.breaker() != "closed":
         rows["breaker"] = f"{manager.breaker()}: the server failed several times in a row, and is left alone for a while"
     calls = manager.calls
@@ -239,8 +240,10 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
 
 def _server_line(manager: LLMManager) -> str:
     name = {"ollama": "Ollama", "embedded": "Embedded engine (llama.cpp)", "simulated": "SIMULATED engine"}[str(manager.engine)]
-    origin = "already running"
-    if manager.server == "ours":
+    origin = {"crashed": "ended, and is being started again", "failed": "not running", "hung": "does not answer"}.get(
+        manager.state, "already running"
+    )
+    if manager.state == "owned":
         origin = "started here" if manager.is_starter else "started by another kernel of yours"
     return f"{name} {manager.version} at {manager.url}, {origin}"
 

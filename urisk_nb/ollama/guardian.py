@@ -291,8 +291,9 @@ class Guardian:
             self._question(share, float(words["accuse"]))
 
     def _let_go(self, share: _Share, keep_s: float) -> None:
-        self.keep_until = max(self.keep_until, time.monotonic() + keep_s)
-        if len(self.shares) > 1 or keep_s > 0:
+        now = time.monotonic()
+        self.keep_until = max(self.keep_until, now + keep_s)
+        if len(self.shares) > 1 or self.keep_until > now:  # others use it, or somebody who has left will come back
             share.say(stays=True)
             self._drop(share)
         else:

@@ -499,6 +499,11 @@ class LLMManager:
         return self._server.state
 
     @property
+    def failure(self) -> UriskError | None:
+        """Why the server could not be started again, in state `failed`."""
+        return self._server.failure
+
+    @property
     def notes(self) -> Sequence[str]:
         """What there is to know about this server beyond its state: sentences."""
         return tuple(self._server.notes)

@@ -50,6 +50,8 @@ def folder(settings: Settings) -> Path | None:
 
     Under XDG_RUNTIME_DIR, else under the folder for temporary files; one whose path is too long for a socket is passed over.
     """
+    if os.name == "nt":
+        return None
     name = hashlib.sha256(f"{settings.host}:{settings.port}".encode()).hexdigest()[:12]
     bases = dict.fromkeys(filter(None, [os.environ.get("XDG_RUNTIME_DIR", ""), _temporary(), "/tmp"]))  # noqa: S108  made private below
     for base in bases:
@@ -277,7 +279,7 @@ def _disown() -> None:
 
 async def join(place: Path | None) -> Lease | None:
     """A share in the server of the guardian at the folder, or None where there is no guardian."""
-    if place is None or os.name == "nt":
+    if place is None:
         return None
     try:
         lease = Lease(*await asyncio.open_unix_connection(str(place / "g.sock")))

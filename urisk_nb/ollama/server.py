@@ -114,6 +114,11 @@ class Server:
         return OWN_VERSIONS.get(self.version, Engine.OLLAMA)
 
     @property
+    def failure(self) -> UriskError | None:
+        """Why the state is `failed`, where ours had run before."""
+        return self._failure if self.state is ServerState.FAILED else None
+
+    @property
     def slots(self) -> int:
         """How many calls it answers at once, where we know: its starter's word, else 1."""
         return int(self.lease.facts["slots"]) if self.lease is not None else 1
@@ -239,7 +244,8 @@ class Server:
         """More calls in flight than our server has slots wait inside of it, instead of here, where they could be given up."""
         wanted = self.settings.parallel or 1
         if self.lease is not None and wanted > self.slots:
-            self.notes.append(f"the server was started with {self.slots} slots: %urisk_stop, then %urisk_start --parallel {wanted}")
+            has = "one slot" if self.slots == 1 else f"{self.slots} slots"
+            self.notes.append(f"the server was started with {has}; for more: %urisk_stop, then %urisk_start --parallel {wanted}")
 
     # Whom we refuse --------------------------------------------------------------------------------------------------------
 
@@ -363,12 +369,13 @@ class Server:
         within_s
             How long to wait until it is gone.
         """
+        self.goes_on = self.state in (ServerState.ATTACHED, ServerState.REMOTE)
         self.state = ServerState.STOPPING
         self.watcher.stop()
         if self._recovery is not None:
             self._recovery.cancel()
+            await asyncio.wait({self._recovery}, timeout=within_s)  # a start that was under way gives its share back itself
         lease, self.lease = self.lease, None
-        self.goes_on = bool(self.version)
         if lease is not None:
             await lease.leave(keep_s, within_s)
             self.goes_on = lease.stays

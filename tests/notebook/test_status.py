@@ -1,0 +1,63 @@
+"""What `%urisk_status` says when a server has ended: in plain words, while it is being started again and when it could not be."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from harness import alive, eventually
+from laboratory import Laboratory
+
+MANAGER = "__import__('urisk_nb').LLMManager.get_instance()"
+
+
+@pytest.fixture
+def lab(tmp_path, new_kernel):
+    made = Laboratory(tmp_path, new_kernel)
+    yield made
+    made.close()
+    eventually(lambda: not made.answers(), 5)
+
+
+def row(kernel, name):
+    text = kernel.good("%urisk_status").text()
+    return next((" ".join(line.split()[len(name.split()) :]) for line in text.splitlines() if line.strip().startswith(name)), "")
+
+
+@pytest.mark.slow
+def test_status_follows_the_server(lab):
+    """Started here; joined; started again; failed, with the last words and what to do; and a start leads out."""
+    first, server, _ = lab.started()
+    second = lab.kernel()
+    second.good("%urisk_start")
+    assert row(first, "server").endswith("started here")
+    assert row(second, "server").endswith("started by another kernel of yours")
+    os.kill(server, signal.SIGKILL)
+    eventually(lambda: row(first, "started again").startswith("once"), 10)
+    second.good("%urisk_stop")
+    lab.plan(process={"refuse": "panic: SIMULATED"})
+    server = lab.processes()[0]
+    first.good("from urisk_nb.ollama.resilience import Restarts")
+    first.good(f"{MANAGER}._server.restarts = Restarts(pauses_s=(0.05, 0.1, 0.2))")
+    os.kill(server, signal.SIGKILL)
+    eventually(lambda: "panic: SIMULATED" in row(first, "failed"), 10)
+    assert row(first, "server").endswith("not running")
+    assert "%urisk_start" in row(first, "to do")
+    lab.plan()
+    assert "is ready" in first.good("%urisk_start").text()
+    assert row(first, "failed") == ""
+
+
+@pytest.mark.slow
+def test_stop_says_whether_the_server_goes_on(lab):
+    """The first of two kernels leaves it to the other; the last one ends it."""
+    first, server, _ = lab.started()
+    second = lab.kernel()
+    second.good("%urisk_start")
+    assert "another kernel of yours uses it" in first.good("%urisk_stop").text()
+    assert alive(server)
+    began = time.monotonic()
+    assert "the server has ended" in second.good("%urisk_stop").text()
+    assert time.monotonic() - began < 2
+    assert not alive(server)
