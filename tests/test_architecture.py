@@ -22,8 +22,8 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "ollama": [
-        *("wire", "resilience", "latency", "answers", "client", "watch", "port", "guardian", "engine", "process"),
-        *("server", "manager"),
+        *("wire", "resilience", "latency", "answers", "client", "watch", "port", "place", "guardian", "engine", "process"),
+        *("refusal", "server", "manager"),
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),

@@ -37,6 +37,16 @@ class _Background:
         # An empty context: what runs on the loop by itself must not print into the cell that happened to start it.
         contextvars.Context().run(self.thread.start)
         ready.wait()
+        runtime.after_fork("loop", self._forked)
+
+    def _forked(self) -> None:
+        """
+        In a forked child: let go of the selector, whose list of files the kernel shares with the parent. Else the end of a copy of a
+        connection here would take the connection off the parent's list, which would never hear from it again.
+        """
+        selector = getattr(self.loop, "_selector", None)
+        if selector is not None:
+            selector.close()
 
     def _serve(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self.loop)

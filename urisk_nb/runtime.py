@@ -15,24 +15,36 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-__all__ = ["at_exit", "forget", "get", "lock", "put", "setdefault"]
+__all__ = ["after_fork", "at_exit", "forget", "get", "lock", "put", "setdefault"]
 
 NAME = "_urisk_nb_runtime"
-FIRST = threading.Lock()
 
 
 def _home() -> ModuleType:
-    with FIRST:
-        module = sys.modules.get(NAME)
-        if module is None:
-            module = ModuleType(NAME, "State of urisk_nb that survives a reload of the package.")
-            module.__dict__.update(pid=os.getpid(), values={}, closers={}, lock=threading.RLock())
-            sys.modules[NAME] = module
-            atexit.register(_close_all, module)
-    if module.pid != os.getpid():
-        # A fork: the parent's loop thread does not exist here and its sockets are not ours to use.
-        module.__dict__.update(pid=os.getpid(), values={}, closers={}, lock=threading.RLock())
+    module = sys.modules.get(NAME)
+    if module is not None:
+        return module
+    made = ModuleType(NAME, "State of urisk_nb that survives a reload of the package.")
+    _begin(made)
+    module = sys.modules.setdefault(NAME, made)  # atomic: a lock around it could be held by another thread at a fork
+    if module is made:
+        atexit.register(_close_all, module)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lambda: _forked(module))
     return module
+
+
+def _begin(module: ModuleType) -> None:
+    module.__dict__.update(pid=os.getpid(), values={}, closers={}, forked={}, lock=threading.RLock())
+
+
+def _forked(module: ModuleType) -> None:
+    """In the child: the parent's loop thread does not exist here, its sockets are not ours to use, its lock may be held for ever."""
+    kept, let_go = module.values, list(module.forked.values())
+    _begin(module)
+    module.__dict__["parents"] = kept  # held on to: whoever is finalised here must not reach into what is shared with the parent
+    for close in let_go:
+        close()
 
 
 def lock() -> threading.RLock:
@@ -69,6 +81,11 @@ def forget(name: str) -> None:
 def at_exit(name: str, close: Callable[[], None]) -> None:
     """Call `close` once when this process ends in an orderly way; a later call under the same name takes its place."""
     _home().closers[name] = close
+
+
+def after_fork(name: str, close: Callable[[], None]) -> None:
+    """Call `close` in every forked child of this process, at once; it must not touch what is shared with the parent."""
+    _home().forked[name] = close
 
 
 def _close_all(module: ModuleType) -> None:

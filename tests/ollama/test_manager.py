@@ -1050,13 +1050,22 @@ def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
                     seen.append(type(exc).__name__)
             manager.shutdown_sync()
             print(*seen, flush=True)
+            del manager
+            import gc
+            gc.collect()
             sys.exit(0)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), "SIMULATED" in manager.generate_sync("hi"), manager.pid == pid, flush=True)
+        import signal, time
+        os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 5
+        while manager.restarts == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        print(manager.restarts, "SIMULATED" in manager.generate_sync("hi"), flush=True)
     """
     with kernel_like(code, free_url()) as kernel:
         out, _ = kernel.communicate(timeout=30)
-    assert out.splitlines() == ["ForkedError ForkedError NotInitialized", "0 True True"]
+    assert out.splitlines() == ["ForkedError ForkedError NotInitialized", "0 True True", "1 True"], "the parent still hears of its server"
     assert kernel.returncode == 0
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from harness import alive, children, eventually
+from laboratory import gone
 from urisk_nb import bridge
 from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerNotRunning, ServerStartFailed
 from urisk_nb.ollama import guardian, process
+from urisk_nb.ollama import place as place_module
 from urisk_nb.settings import Engine, Settings
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
@@ -237,8 +239,8 @@ def test_a_crash_is_told_and_leaves_no_runner(apart, program, start):
     assert exit_of(lease).code == 3
     assert lease.exit.words == f"runner {runner}"
     assert told == [lease.exit]
-    assert not alive(runner)
-    assert bridge.run(process.join(process.folder(settings()))) is None
+    gone([runner])
+    assert bridge.run(process.join(place_module.folder(settings()))) is None
 
 
 # Shares --------------------------------------------------------------------------------------------------------------------
@@ -342,7 +344,7 @@ def test_a_share_taken_while_the_last_is_given_back_is_in_a_live_server(program,
 def test_who_meets_a_guardian_that_is_about_to_end_starts_anew(start):
     """A connection without an answer is no share: it is tried again under the lock, and gets a server."""
     given = settings()
-    place = process.folder(given)
+    place = place_module.folder(given)
     with socket.socket(socket.AF_UNIX) as ending:
         ending.bind(str(place / "g.sock"))
         ending.listen()
@@ -427,6 +429,107 @@ def test_an_accused_server_is_ended_only_if_it_hangs(start):
     assert not alive(lease.server)
 
 
+@pytest.mark.slow
+def test_two_accusers_are_both_told(start):
+    """Two kernels wait for one slow server: it answers the guardian, and both go on."""
+    given = settings()
+    first, second = start(Engine.SIMULATED, given), start(Engine.SIMULATED, given)
+    eventually(lambda: version(given), 10)
+
+    async def both():
+        return await asyncio.gather(first.accuse(2.0), second.accuse(2.0))
+
+    assert bridge.run(both()) == [True, True]
+
+
+def test_a_share_that_is_dropped_ends_though_a_fork_holds_it():
+    """A start that is interrupted drops its share without a word: a child with a copy of the connection does not keep the server."""
+    given = settings()
+    then = """pid = os.fork()
+    if not pid:
+        import time; time.sleep(60); os._exit(0)
+    print(pid, flush=True)
+    sys.stdin.readline()
+    bridge.submit(asyncio.sleep(0)).done.wait()
+    async def drop(): lease.drop()
+    bridge.run(drop())"""
+    with holder(given, then) as (other, server):
+        child = int(other.stdout.readline())
+        eventually(lambda: version(given), 10)
+        other.stdin.write("\n")
+        other.stdin.flush()
+        gone([server])
+        assert alive(child)
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_is_given_back_though_a_fork_holds_its_file():
+    """A file lock belongs to the file as it was opened, which a child shares: it is given back by name."""
+    place = place_module.folder(settings())
+
+    async def fork_meanwhile():
+        async with place_module.start_lock(place):
+            if not (child := os.fork()):
+                signal.pause()
+                os._exit(0)
+        async with asyncio.timeout(2), place_module.start_lock(place):
+            return child
+
+    child = asyncio.run(fork_meanwhile())
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+OLD_KERNEL = """
+import errno, os, sys
+def refused(*_):
+    raise OSError(errno.ENOSYS, "not implemented")
+os.pidfd_open = refused
+sys.path.insert(0, {folder!r})
+import guardian
+guardian.LOOK_S = 0.1
+guardian.main()
+"""
+
+
+@pytest.mark.slow
+def test_where_the_system_does_not_tell_of_ends_they_are_looked_for(tmp_path, monkeypatch):
+    """An old kernel, or a sandbox that forbids it: a fork holds the connection, and the holder's end is seen all the same."""
+    wrapped = tmp_path / "old.py"
+    wrapped.write_text(OLD_KERNEL.format(folder=str(Path(guardian.__file__).parent)))
+    given = settings()
+    patch = f"process.guardian.__file__ = {str(wrapped)!r}"
+    code = HOLDER.replace("lease = ", f"{patch}\n    lease = ")
+    monkeypatch.setitem(globals(), "HOLDER", code)
+    with holder(
+        given, "pid = os.fork()\n    if not pid:\n        import time; time.sleep(60); os._exit(0)\n    print(pid, flush=True)"
+    ) as (other, server):
+        child = int(other.stdout.readline())
+        eventually(lambda: version(given), 10)
+        other.kill()
+        other.wait(5)
+        gone([server], 2)
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_guardian_that_does_not_answer_is_waited_for_and_said_so(start, monkeypatch):
+    """It is stopped, say: no second server, no process left over, and an error that is about it."""
+    monkeypatch.setattr(process, "LOCK_S", 0.5)
+    monkeypatch.setattr(process, "ANSWER_S", 0.3)
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    before = children()
+    os.kill(lease.guardian, signal.SIGSTOP)
+    try:
+        with pytest.raises(ServerStartFailed, match="guardian"):
+            bridge.run(process.start(Engine.SIMULATED, given))
+        eventually(lambda: children() == before, 3)
+    finally:
+        os.kill(lease.guardian, signal.SIGCONT)
+    eventually(lambda: version(given), 10)
+
+
 # What was left behind ------------------------------------------------------------------------------------------------------
 
 
@@ -441,7 +544,7 @@ def orphan(place, began=None):
 def test_an_orphan_of_a_killed_guardian_is_ended_at_the_next_start(start):
     """Where the system does not end it (macOS), the next start does."""
     given = settings()
-    with orphan(process.folder(given)) as server:
+    with orphan(place_module.folder(given)) as server:
         start(Engine.SIMULATED, given)
         assert server.wait(5) == -signal.SIGTERM
 
@@ -451,7 +554,7 @@ def test_an_orphan_of_a_killed_guardian_is_ended_at_the_next_start(start):
 def test_a_stale_record_harms_nobody(state, start):
     """The number was given to another program since: that is seen by when it began. A record that cannot be read is none."""
     given = settings()
-    place = process.folder(given)
+    place = place_module.folder(given)
     with orphan(place, began="another boot/1") as stranger:
         if state != "another's":
             (place / "state.json").write_text(state)
@@ -487,6 +590,13 @@ def test_the_last_words_leave_out_access_lines_and_are_short(program, start):
     seen = exit_of(start(Engine.OLLAMA, settings()))
     assert seen.code == 0
     assert seen.words.splitlines() == [f"line {number}" for number in range(28, 40)]
+
+
+def test_last_words_that_are_no_text_are_heard(program, start):
+    """Whatever a server writes, how it ended arrives."""
+    program("import os, sys; os.write(2, bytes(range(256)) * 100 + b'\\nthe end\\n'); sys.exit(4)")
+    seen = exit_of(start(Engine.OLLAMA, settings()))
+    assert (seen.code, seen.words.splitlines()[-1]) == (4, "the end")
 
 
 def test_each_start_has_its_own_last_words(program, start):
@@ -527,11 +637,11 @@ def test_a_home_that_cannot_be_written_is_said_so(program, start):
 @pytest.mark.parametrize("trouble", ["missing", "too long", "a file", "a link", "open to others"])
 def test_a_runtime_folder_that_cannot_be_used_is_passed_over(trouble, tmp_path, monkeypatch, start):
     """Then the folder for temporary files does; servers are shared there, too."""
-    monkeypatch.setattr(process.tempfile, "tempdir", None)
+    monkeypatch.setattr(place_module.tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "data"))
     spoil(trouble, tmp_path, monkeypatch)
     given = settings()
-    place = process.folder(given)
+    place = place_module.folder(given)
     assert place.parent == tmp_path / "data" / f"urisk-{os.getuid()}"
     assert place.stat().st_mode & 0o777 == 0o700
     lease = start(Engine.SIMULATED, given)
@@ -560,12 +670,13 @@ def spoil(trouble, tmp_path, monkeypatch):
 @pytest.mark.row(50)
 def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
     """It is kept as well as ever: it ends with us. Only, nobody else can join."""
-    monkeypatch.setattr(process, "_is_private", lambda _: False)
+    monkeypatch.setattr(place_module, "_is_private", lambda _: False)
     given = settings()
     lease = start(Engine.SIMULATED, given)
     assert eventually(lambda: version(given), 10)
     assert lease.facts["log"] == ""
-    with holder(given, "print(bool(process.folder(Settings(url='http://127.0.0.1:1'))), flush=True)") as (other, server):
+    then = "from urisk_nb.ollama import place; print(bool(place.folder(Settings(url='http://127.0.0.1:1'))), flush=True)"
+    with holder(given, then) as (other, server):
         assert server != lease.server
         assert other.stdout.readline() == "True\n"
     leave(lease)
@@ -576,7 +687,8 @@ def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
 def test_an_unshared_server_ends_with_a_killed_holder(monkeypatch):
     """Without a folder too, the life of the process is what counts."""
     given = settings()
-    then = f"""process._is_private = lambda _: False
+    then = f"""from urisk_nb.ollama import place
+    place._is_private = lambda _: False
     alone = bridge.run(process.start(Engine.SIMULATED, Settings(url='http://127.0.0.1:{free_port()}')))
     print(alone.server, flush=True)"""
     with holder(given, then) as (other, server):
@@ -598,10 +710,10 @@ def test_on_windows_nothing_is_started(monkeypatch):
 
 def test_a_start_of_another_kernel_that_does_not_end_is_said_so(monkeypatch):
     """Nobody waits for ever for a lock."""
-    monkeypatch.setattr(process, "LOCK_S", 0.2)
+    monkeypatch.setattr(place_module, "LOCK_S", 0.2)
     given = settings()
-    with (process.folder(given) / "start.lock").open("a") as file:
-        process.fcntl.flock(file, process.fcntl.LOCK_EX)
+    with (place_module.folder(given) / "start.lock").open("a") as file:
+        place_module.fcntl.flock(file, place_module.fcntl.LOCK_EX)
         with pytest.raises(ServerStartFailed, match="another kernel has been starting"):
             bridge.run(process.start(Engine.SIMULATED, given))
 
@@ -613,7 +725,7 @@ def test_what_does_not_speak_the_language_has_no_share(start):
     eventually(lambda: version(given), 10)
     for words in (b"nonsense\n", b"[]\n", b'{"pid": "x"}\n', b'{"pid": 999999999}\n', b"x" * 9000):
         with socket.socket(socket.AF_UNIX) as talker:
-            talker.connect(str(process.folder(given) / "g.sock"))
+            talker.connect(str(place_module.folder(given) / "g.sock"))
             talker.settimeout(5)
             talker.sendall(words)
             with contextlib.suppress(ConnectionError):

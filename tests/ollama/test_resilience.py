@@ -118,6 +118,27 @@ def test_tries_are_as_many_as_the_settings_and_the_table_allow(kind, max_retries
     assert len(tried) == made
 
 
+def test_each_kind_of_failure_has_its_own_tries(monkeypatch):
+    """A busy moment before does not cost a missing model its pull, nor a crashed runner its second try."""
+    monkeypatch.setattr(resilience, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(resilience, "RUNNER_WAIT_S", 0.0)
+    failures = iter([errors.ServerBusy, errors.ModelNotFound, errors.RunnerCrashed])
+    tried = []
+
+    async def main():
+        async def nothing(_):
+            return None
+
+        async for attempt in retrying(5, nothing):
+            with attempt:
+                tried.append(1)
+                if kind := next(failures, None):
+                    raise error(kind)
+
+    asyncio.run(main())
+    assert len(tried) == 4
+
+
 # The breaker ---------------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +204,19 @@ def test_the_pause_doubles_to_a_minute():
     for _ in range(5):
         fail(breaker, now)
     assert breaker.state(now + 5) == "half_open"
+
+
+def test_a_call_from_before_that_ends_well_during_a_trial():
+    """It closes the breaker; should the trial fail after that, there is a pause again, and not none for ever."""
+    breaker = Breaker()
+    breaker.admit(0)
+    for _ in range(5):
+        fail(breaker, 0)
+    trial = breaker.admit(5.0)
+    assert trial
+    breaker.succeeded()
+    breaker.failed(LOST, 6.0, trial=trial)
+    assert breaker.state(6.1) == "open"
 
 
 @pytest.mark.parametrize("failure", [BUSY, error(errors.OutOfMemory), error(errors.RequestRefused), error(errors.ServerTimeout)])

@@ -45,6 +45,7 @@ STATE_VERSION = 1
 MOST_LINE_BYTES = 4096
 TAIL_BYTES = 16_384
 SWEEP_S = 0.5
+LOOK_S = 1.0
 CHILD_SUBREAPER, PARENT_DEATH_SIGNAL = 36, 1  # of prctl(2)
 
 
@@ -68,7 +69,7 @@ def created(pid: int) -> str | None:
 
 
 def _created_by_ps(pid: int) -> str | None:
-    with os.popen(f"/bin/ps -o lstart= -p {int(pid)}") as out:  # noqa: S605  a number in a fixed command
+    with os.popen(f"LC_ALL=C TZ=UTC /bin/ps -o lstart= -p {int(pid)}") as out:  # noqa: S605  a number in a fixed command
         return out.read().strip() or None
 
 
@@ -113,7 +114,25 @@ class _Share:
     def __init__(self, connection: socket.socket) -> None:
         self.connection, self.heard = connection, b""
         self.end: _End | None = None
+        self.pid, self.began = 0, ""  # looked at each second where the system does not tell of its end
         connection.setblocking(False)
+
+    def belongs_to(self, pid: int) -> _End | None:
+        """Note whose share it is; something to select on, where the system has such a thing. OSError: there is no such process."""
+        self.pid, self.began = pid, created(pid) or ""
+        if not self.began:
+            raise ProcessLookupError(pid)
+        try:
+            self.end = _End(pid)
+        except ProcessLookupError:
+            raise
+        except OSError:  # an old kernel, or one that forbids it
+            self.end = None
+        return self.end
+
+    def is_over(self) -> bool:
+        """Whether its process has ended, as far as that is not told by `end`."""
+        return self.end is None and self.pid > 0 and created(self.pid) != self.began
 
     def say(self, **words: Any) -> None:
         with contextlib.suppress(OSError):  # who does not read is told nothing; its end is noticed elsewhere
@@ -150,10 +169,11 @@ class Guardian:
         self.events = selectors.DefaultSelector()
         self.shares: set[_Share] = set()
         self.server = 0
+        self.started_s = time.monotonic()
         self.exit_code: int | None = None
-        self.stopping = False
+        self.stopping = self.told = False
         self.keep_until = 0.0
-        self.accused: tuple[socket.socket, float, _Share] | None = None
+        self.accused: tuple[socket.socket, float, list[_Share]] | None = None
         self.log = -1
         self.first = self._welcome(first)
 
@@ -174,18 +194,25 @@ class Guardian:
             self.first.say(failed=os.strerror(exc.errno or 0), errno=exc.errno)
         finally:
             self._leave_the_stage(listener)
+            if self.exit_code is not None:
+                self._tell_the_end()  # at once: what is left of its group is ended while others look for another server
             self._stop()
             self._tell_the_end()
+            self._close()
 
     def _patience(self) -> float | None:
         """Seconds until something is due; None: wait for an event."""
         due = [self.accused[1]] if self.accused else []
         if not self.shares:
             due.append(self.keep_until)
+        if any(share.end is None for share in self.shares):
+            due.append(time.monotonic() + LOOK_S)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _look_at_the_time(self) -> None:
         now = time.monotonic()
+        for share in [share for share in self.shares if share.is_over()]:
+            self._drop(share)
         if self.accused and now >= self.accused[1]:
             self.stopping = True
         if not self.shares and now >= self.keep_until:
@@ -222,7 +249,11 @@ class Guardian:
             self.log = os.memfd_create("urisk") if hasattr(os, "memfd_create") else os.open(os.devnull, os.O_RDWR)
             return None
         lock = os.open(self.folder / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        hung_up = select.poll()
+        hung_up.register(self.first.connection, 0)
+        while not self._locked(lock):
+            if hung_up.poll(20):
+                raise SystemExit(0)  # whoever started us has gone, and nobody else knows of us yet
         self._open_log(self.folder / "server.log")
         address = self.folder / "g.sock"
         address.unlink(missing_ok=True)
@@ -232,6 +263,13 @@ class Guardian:
         listener.setblocking(False)
         self.events.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
         return listener
+
+    def _locked(self, lock: int) -> bool:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _open_log(self, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -281,10 +319,10 @@ class Guardian:
         if share not in self.shares:
             return
         if "pid" in words:
-            share.end = _End(int(words["pid"]))
-            self.events.register(share.end, selectors.EVENT_READ, lambda: self._drop(share))
+            if (end := share.belongs_to(int(words["pid"]))) is not None:
+                self.events.register(end, selectors.EVENT_READ, lambda: self._drop(share))
             facts = {"server": self.server, "created": created(self.server), "guardian": os.getpid(), "shares": len(self.shares)}
-            share.say(**facts, **self.plan["facts"])
+            share.say(age_s=time.monotonic() - self.started_s, **facts, **self.plan["facts"])
         elif "leave" in words:
             self._let_go(share, float(words["leave"]))
         else:
@@ -312,12 +350,13 @@ class Guardian:
     def _question(self, share: _Share, within_s: float) -> None:
         """Ask the server ourselves before it is stopped: who accuses it may be the one with the trouble."""
         if self.accused:
+            self.accused[2].append(share)
             return
         probe = socket.socket(socket.AF_INET6 if ":" in self.plan["host"] else socket.AF_INET)
         probe.setblocking(False)
         with contextlib.suppress(BlockingIOError, OSError):
             probe.connect((self.plan["host"], self.plan["port"]))
-        self.accused = (probe, time.monotonic() + within_s, share)
+        self.accused = (probe, time.monotonic() + within_s, [share])
         self.events.register(probe, selectors.EVENT_WRITE, self._ask)
 
     def _ask(self) -> None:
@@ -332,7 +371,7 @@ class Guardian:
     def _acquit(self) -> None:
         if self.accused is None:
             return
-        probe, _, share = self.accused
+        probe, _, accusers = self.accused
         answered = b""
         with contextlib.suppress(OSError):
             answered = probe.recv(64)
@@ -340,14 +379,15 @@ class Guardian:
         if answered.startswith(b"HTTP/1."):
             probe.close()
             self.accused = None
-            share.say(answers=True)
+            for share in accusers:
+                share.say(answers=True)
 
     # The server ------------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         """Raises OSError where the program cannot be run."""
         _prctl(CHILD_SUBREAPER, 1)  # what a dead server leaves behind becomes our child, to be ended by us
-        guardian = os.getpid()
+        guardian, self.started_s = os.getpid(), time.monotonic()
         broken, tells = os.pipe()  # closed by a successful exec
         self.server = os.fork()
         if self.server == 0:
@@ -359,26 +399,26 @@ class Guardian:
             raise OSError(int(number), os.strerror(int(number)))
 
     def _become_the_server(self, guardian: int, tells: int) -> None:
-        os.setsid()
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
-        # The guardian has one thread, so that the signal means its death; should it be dead already, nobody would send it.
-        _prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
-        if os.getppid() != guardian:
-            os._exit(1)
-        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-        os.dup2(self.log, 1)
-        os.dup2(self.log, 2)
-        os.set_inheritable(tells, False)
-        os.closerange(3, tells)
-        os.closerange(tells + 1, 256)
         try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            # Those that Python ignores, too: a program expects to end by SIGPIPE.
+            for name in ("SIGINT", "SIGHUP", "SIGTERM", "SIGCHLD", "SIGPIPE", "SIGXFSZ"):
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
+            # The guardian has one thread, so that the signal means its death; should it be dead already, nobody would send it.
+            _prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+            if os.getppid() != guardian:
+                return
+            for target, source in ((0, os.open(os.devnull, os.O_RDWR)), (1, self.log), (2, self.log)):
+                os.dup2(source, target)
+            os.set_inheritable(tells, False)
+            os.closerange(3, tells)
+            os.closerange(tells + 1, 256)
             os.execvp(self.plan["command"][0], self.plan["command"])  # noqa: S606  no shell is wanted
         except OSError as exc:
             os.write(tells, str(exc.errno).encode())
         finally:
-            os._exit(127)
+            os._exit(127)  # whatever happens, there must not be a second guardian
 
     def _stop(self) -> None:
         """End the server's group, gently for the time of grace, then for good, then what it has left behind."""
@@ -402,16 +442,22 @@ class Guardian:
             os.killpg(self.server, number)
 
     def _tell_the_end(self) -> None:
+        if self.server and not self.told:
+            self.told = True
+            for share in self.shares:
+                share.say(exit=self.exit_code, tail=self._tail(), accused=self.accused is not None)
+
+    def _close(self) -> None:
         if self.folder is not None:
             (self.folder / "state.json").unlink(missing_ok=True)
         for share in self.shares:
-            if self.server:
-                share.say(exit=self.exit_code, tail=self._tail(), accused=self.accused is not None)
             share.connection.close()
 
     def _tail(self) -> str:
+        """The log's end, without what is no text: it must fit into one line of what is spoken."""
         size = os.fstat(self.log).st_size
-        return os.pread(self.log, TAIL_BYTES, max(0, size - TAIL_BYTES)).decode("utf-8", "replace")
+        text = os.pread(self.log, TAIL_BYTES, max(0, size - TAIL_BYTES)).decode("utf-8", "replace")
+        return "".join(ch for ch in text if ch.isprintable() or ch in "\n\t")
 
 
 def _sweep() -> bool:

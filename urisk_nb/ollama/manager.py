@@ -28,10 +28,15 @@ from urisk_nb.errors import (
     ModelError,
     ModelNotFound,
     NotInitialized,
+    PortTaken,
     PullFailed,
     ServerError,
     ServerFault,
+    ServerHung,
     ServerLost,
+    ServerNotRunning,
+    ServerTimeout,
+    StreamInterrupted,
     UriskError,
 )
 from urisk_nb.ollama import process, wire
@@ -121,6 +126,7 @@ class LLMManager:
         self._breakers: dict[str, Breaker] = {}
         self._places = anyio.CapacityLimiter(settings.parallel or 1)
         self._in_flight: set[asyncio.Task[Any]] = set()
+        self._cut: set[asyncio.Task[Any]] = set()  # those that the shutdown has cancelled
         self._closed = False
         self._pid = os.getpid()
 
@@ -191,7 +197,7 @@ class LLMManager:
     async def _started(
         cls, running: LLMManager | None, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
     ) -> LLMManager:
-        if running is not None and not await running._is_there():
+        if running is not None and (running._closed or not await running._is_there()):
             await running._shutdown()
             flags, running = {**running.flags, **flags}, None
         if running is not None and not flags:
@@ -410,7 +416,7 @@ class LLMManager:
                 stack.callback(self._places.release_on_behalf_of, who)
                 yield
         except asyncio.CancelledError as exc:
-            if self._closed:
+            if task in self._cut and task is not None and task.uncancel() == 0:  # by us alone: its caller has not cancelled it, too
                 raise ServerLost("the session was shut down during the call.", fix="%urisk_start, then ask again") from exc
             raise
         finally:
@@ -432,7 +438,7 @@ class LLMManager:
             tries = attempt.retry_state.attempt_number
             async with aclosing(reply):
                 yield sent_s, tries, first
-                async for piece in _pulsing(pulse, reply):
+                async for piece in _pulsing(pulse, reply, first.text):
                     yield sent_s, tries, piece
 
     @contextlib.asynccontextmanager
@@ -442,7 +448,8 @@ class LLMManager:
         trial = breaker.admit(time.monotonic())
         try:
             if trial:
-                await self._client.version()  # a server that hangs is found out in seconds, not after the load timeout
+                await self._server.ready()
+                await self._try_out()
             yield
         except Exception as exc:
             breaker.failed(exc, time.monotonic(), trial=trial)
@@ -451,6 +458,13 @@ class LLMManager:
             breaker.left(trial=trial)
             raise
         breaker.succeeded()
+
+    async def _try_out(self) -> None:
+        """A server that hangs is found out in seconds, not after the load timeout."""
+        try:
+            await self._client.version()
+        except (ServerTimeout, PortTaken) as exc:
+            raise ServerHung(exc.message, fix="restart it, or %urisk_start") from exc
 
     @contextlib.asynccontextmanager
     async def _server_watched(self) -> AsyncIterator[Pulse]:
@@ -464,6 +478,8 @@ class LLMManager:
             error = state.outcome.exception() if state.outcome else None
             if isinstance(error, ModelNotFound):
                 await self._take(model)
+            elif isinstance(error, ServerLost | ServerNotRunning):
+                await self._server.settled()
 
         return mend
 
@@ -569,16 +585,23 @@ class LLMManager:
         if self._pid != os.getpid():
             return  # a forked child must not stop its parent's server
         self._closed = True
+        if runtime.get(KEY) is self:
+            runtime.forget(KEY)  # whatever becomes of the rest, an interrupt for example: this session is over
+        try:
+            await self._end_calls()
+            await self._server.quiet(CLOSE_S)
+            with contextlib.suppress(Exception):  # a connection that will not close must not keep a server
+                await asyncio.wait_for(self._client.aclose(), CLOSE_S)
+        finally:
+            await self._server.end(keep_s, within_s)
+
+    async def _end_calls(self) -> None:
         waiting = {task for task in self._in_flight if task is not asyncio.current_task()}
+        self._cut |= waiting
         for task in waiting:
             task.cancel()
         if waiting:
             await asyncio.wait(waiting, timeout=CLOSE_S)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._client.aclose(), CLOSE_S)
-        await self._server.end(keep_s, within_s)
-        if runtime.get(KEY) is self:
-            runtime.forget(KEY)
 
     def _at_exit(self) -> None:
         """At the end of the interpreter: no thread, executor or name look-up works any more, and time is short."""
@@ -610,9 +633,14 @@ def _messages(prompt: str, system_prompt: str | None) -> list[wire.Message]:
     return [*system, {"role": "user", "content": prompt}]
 
 
-async def _pulsing(pulse: Pulse, reply: AsyncIterator[wire.Piece | wire.Final]) -> AsyncIterator[wire.Piece | wire.Final]:
-    while (piece := await pulse.within(anext(reply, None))) is not None:
-        yield piece
+async def _pulsing(pulse: Pulse, reply: AsyncIterator[wire.Piece | wire.Final], said: str) -> AsyncIterator[wire.Piece | wire.Final]:
+    """What follows the first piece; a server that is given up in the middle is told with the text that had come."""
+    try:
+        while (piece := await pulse.within(anext(reply, None))) is not None:
+            said += piece.text
+            yield piece
+    except ServerHung as exc:
+        raise StreamInterrupted(f"the answer was cut off after {len(said)} characters: {exc.message}", fix=exc.fix, partial=said) from exc
 
 
 def _pull_fix(error: Exception, models: Sequence[wire.Model]) -> str:

@@ -10,86 +10,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import hashlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from urisk_nb import runtime
-from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerError, ServerNotRunning, ServerStartFailed
+from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerError, ServerNotRunning, ServerStartFailed, UriskError
 from urisk_nb.ollama import engine, guardian
+from urisk_nb.ollama.place import LOCK_S, folder, is_kept, start_lock
 from urisk_nb.settings import Engine, Settings
 
 if sys.platform != "win32":
-    import fcntl
+    pass
 
-__all__ = ["GRACE_S", "Exit", "Lease", "folder", "join", "start", "start_failed"]
+__all__ = ["GRACE_S", "Exit", "Lease", "join", "start", "start_failed"]
 
 GRACE_S = 0.7  # after SIGTERM; Ollama needs some 30 ms
 ANSWER_S = 2.0  # how long a guardian may take to say a word
-LOCK_S = 15.0  # how long another kernel's start may take; a guardian's own start waits for the old server's end, at most some 1.5 s
 TAIL_LINES = 12
-MOST_ADDRESS_BYTES = 100  # of an AF_UNIX socket: 104 on macOS, 108 on Linux, with the end mark
-
-
-# The folder ----------------------------------------------------------------------------------------------------------------
-
-
-def folder(settings: Settings) -> Path | None:
-    """
-    Where guardian and leases of this address meet: a folder that only this user can enter; None where there is no such place.
-
-    Under XDG_RUNTIME_DIR, else under the folder for temporary files; one whose path is too long for a socket is passed over.
-    """
-    if os.name == "nt":
-        return None
-    name = hashlib.sha256(f"{settings.host}:{settings.port}".encode()).hexdigest()[:12]
-    bases = dict.fromkeys(filter(None, [os.environ.get("XDG_RUNTIME_DIR", ""), _temporary(), "/tmp"]))  # noqa: S108  made private below
-    for base in bases:
-        place = Path(base) / f"urisk-{os.getuid()}"
-        if len(str(place / name / "g.sock").encode()) <= MOST_ADDRESS_BYTES and _is_private(place) and _is_private(place / name):
-            return place / name
-    return None
-
-
-def _temporary() -> str:
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:  # nothing can be written anywhere
-        return ""
-
-
-def _is_private(place: Path) -> bool:
-    """Make the folder if it is not there; whether it is ours and closed to others."""
-    try:
-        place.mkdir(mode=0o700, exist_ok=True)
-        facts = place.lstat()
-        return facts.st_uid == os.getuid() and not place.is_symlink() and not facts.st_mode & 0o077 and os.access(place, os.W_OK | os.X_OK)
-    except OSError:
-        return False
-
-
-@asynccontextmanager
-async def _start_lock(place: Path) -> AsyncIterator[None]:
-    """One start at a time among all kernels of this user; waited for without blocking the loop."""
-    with (place / "start.lock").open("a") as file:
-        async with asyncio.timeout(LOCK_S):
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await asyncio.sleep(0.01)
-        yield
+MOST_LINE_BYTES = 1 << 20
 
 
 # Leases --------------------------------------------------------------------------------------------------------------------
@@ -167,8 +113,7 @@ class Lease:
             self.exit = Exit(code=None, failed=words["failed"], errno=words.get("errno") or 0)
         self.facts = words
         if "server" not in words:
-            self._writer.close()
-            await self._buried()
+            self.drop()
             return False
         # An empty context: the task outlives the cell that happened to start it.
         self._listening = asyncio.get_running_loop().create_task(self._listen(), context=contextvars.Context())
@@ -179,20 +124,24 @@ class Lease:
             self._writer.write(json.dumps(words).encode() + b"\n")
 
     async def _listen(self) -> None:
-        seen = Exit(code=None)
+        seen = None
         with contextlib.suppress(OSError, ValueError):
-            while line := await self._reader.readline():
-                words = json.loads(line)
-                if "exit" in words:
-                    seen = Exit(code=words["exit"], tail=words["tail"], accused=words["accused"])
-                elif "failed" in words:
-                    seen = Exit(code=None, failed=words["failed"], errno=words.get("errno") or 0)
-                elif "stays" in words:
-                    self.stays = True
-                elif "answers" in words and self._answered is not None and not self._answered.done():
-                    self._answered.set_result(True)
+            while seen is None and (line := await self._reader.readline()):
+                seen = self._hear(json.loads(line))
         self._writer.close()
-        await self._end(seen)
+        await self._end(seen or Exit(code=None))
+
+    def _hear(self, words: dict[str, Any]) -> Exit | None:
+        """The end, where that is what is told; what the guardian does after it is its own affair."""
+        if "exit" in words:
+            return Exit(code=words["exit"], tail=words["tail"], accused=words["accused"])
+        if "failed" in words:
+            return Exit(code=None, failed=words["failed"], errno=words.get("errno") or 0)
+        if "stays" in words:
+            self.stays = True
+        elif "answers" in words and self._answered is not None and not self._answered.done():
+            self._answered.set_result(True)
+        return None
 
     async def _end(self, seen: Exit) -> None:
         self.exit = seen
@@ -215,6 +164,8 @@ class Lease:
     def drop(self) -> None:
         """End the share at once, without a word: the guardian sees the connection end."""
         self._left = True
+        with contextlib.suppress(OSError):  # a close alone does not tell the guardian where a forked child holds a copy
+            self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self._writer.close()
         _bury_later(self._popen)
 
@@ -253,8 +204,7 @@ def _bury_later(popen: subprocess.Popen[bytes] | None) -> None:
     if popen is None or popen.poll() is not None:
         return
     runtime.setdefault("guardians", list).append(popen)
-    runtime.at_exit("guardians", _disown)
-    if hasattr(os, "pidfd_open"):
+    with contextlib.suppress(OSError, AttributeError):  # an old kernel, one that forbids it, macOS: looked at when the next one is made
         end = os.pidfd_open(popen.pid)
         asyncio.get_running_loop().add_reader(end, _ended, end)
 
@@ -282,7 +232,7 @@ async def join(place: Path | None) -> Lease | None:
     if place is None:
         return None
     try:
-        lease = Lease(*await asyncio.open_unix_connection(str(place / "g.sock")))
+        lease = Lease(*await asyncio.open_unix_connection(str(place / "g.sock"), limit=MOST_LINE_BYTES))
     except OSError:
         return None
     return lease if await lease.greet(ANSWER_S) else None
@@ -305,10 +255,10 @@ async def start(kind: Engine, settings: Settings) -> Lease:
         raise ServerNotRunning("on Windows a server is used, not started.", fix="start Ollama from its menu, then run %urisk_start again")
     _bury()
     place = folder(settings)
-    if place is None:
-        return await _spawn(kind, settings, None)
     try:
-        async with _start_lock(place):
+        if place is None:
+            return await _spawn(kind, settings, None)
+        async with start_lock(place):
             joined = await join(place)
             if joined is None:
                 await _sweep_stale(place)
@@ -319,6 +269,11 @@ async def start(kind: Engine, settings: Settings) -> Lease:
             f"another kernel has been starting a server at {settings.url} for more than {LOCK_S:g} s.",
             fix="restart that kernel, or use another address: %urisk_start --url http://127.0.0.1:11500",
         ) from exc
+    except UriskError:
+        raise
+    except OSError as exc:
+        fix = "free memory, open files or disk space, then %urisk_start"
+        raise ServerStartFailed(f"the {kind} engine cannot be started: {exc}.", fix=fix) from exc
 
 
 async def _spawn(kind: Engine, settings: Settings, place: Path | None) -> Lease:
@@ -330,8 +285,9 @@ async def _spawn(kind: Engine, settings: Settings, place: Path | None) -> Lease:
         "log": str(place / "server.log") if place else "",
     }
     plan = {"command": words, "folder": str(place) if place else None, "grace_s": GRACE_S, "facts": facts}
+    runtime.at_exit("guardians", _disown)
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, _closed_on_error(ours):
         popen = subprocess.Popen(  # noqa: S603, ASYNC220  our own program; takes a few ms
             [sys.executable, "-I", "-S", guardian.__file__, json.dumps({**plan, "host": settings.host, "port": settings.port})],
             stdin=theirs.fileno(),
@@ -342,14 +298,25 @@ async def _spawn(kind: Engine, settings: Settings, place: Path | None) -> Lease:
             start_new_session=True,  # an interrupt of a cell goes to the kernel's whole group
         )
     try:
-        lease = Lease(*await asyncio.open_unix_connection(sock=ours), popen)
+        with _closed_on_error(ours):
+            lease = Lease(*await asyncio.open_unix_connection(sock=ours, limit=MOST_LINE_BYTES), popen)
     except BaseException:
-        ours.close()
         _bury_later(popen)
         raise
     if await lease.greet(LOCK_S):
         return lease
-    raise start_failed(kind, lease.exit or Exit(code=None, failed="its guardian ended without a word"), words[0])
+    if lease.exit is not None:
+        raise start_failed(kind, lease.exit, words[0])
+    raise ServerStartFailed("the guardian of the server ended without a word.", fix="try again: %urisk_start; else run `urisk doctor`")
+
+
+@contextlib.contextmanager
+def _closed_on_error(end: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        end.close()
+        raise
 
 
 def start_failed(kind: Engine, seen: Exit, program: str = "") -> ServerError:
@@ -376,14 +343,11 @@ async def _sweep_stale(place: Path) -> None:
         server, began = int(state["server"]), state["created"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    with (place / "owner.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return  # a guardian is at work on it
-        if state.get("version") == guardian.STATE_VERSION and guardian.created(server) == began:
-            await _sweep(server, began)
-        (place / "state.json").unlink(missing_ok=True)
+    if is_kept(place):
+        return  # a guardian is at work on it, and none can be started meanwhile: we hold the start lock
+    if state.get("version") == guardian.STATE_VERSION and guardian.created(server) == began:
+        await _sweep(server, began)
+    (place / "state.json").unlink(missing_ok=True)
 
 
 async def _sweep(server: int, began: str | None) -> None:

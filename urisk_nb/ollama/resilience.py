@@ -6,6 +6,7 @@ Knows: which failure is worth another try, which one counts against a server, ho
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -85,10 +86,12 @@ def retrying(max_retries: int, before_sleep: Callable[[RetryCallState], Awaitabl
     from tenacity import AsyncRetrying, stop_after_attempt, wait_random_exponential
 
     backoff = wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S)
+    seen: Counter[Meaning] = Counter()  # each kind of failure has its own number of tries: a busy moment before costs none of them
 
     def again(state: RetryCallState) -> bool:
-        tries = meaning_of(_error(state)).tries
-        return tries is None or state.attempt_number < tries
+        meaning = meaning_of(_error(state))
+        seen[meaning] += 1
+        return meaning.tries is None or seen[meaning] < meaning.tries
 
     def wait(state: RetryCallState) -> float:
         return max(RUNNER_WAIT_S if isinstance(_error(state), errors.RunnerCrashed) else 0.0, backoff(state))
@@ -173,7 +176,7 @@ class Breaker:
         self.failures += 1
         self.last = error
         if trial or (self.failures >= self.threshold and self.opened_at is None):
-            self._pause_s = min(2 * self._pause_s, self.longest_s) if trial else self.pause_s
+            self._pause_s = min(2 * self._pause_s or self.pause_s, self.longest_s) if trial else self.pause_s
             self.opened_at = now
 
     def left(self, *, trial: bool) -> None:

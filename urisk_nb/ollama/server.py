@@ -14,7 +14,6 @@ import contextlib
 import contextvars
 import copy
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -22,20 +21,17 @@ from enum import StrEnum
 from typing import Any
 
 from urisk_nb.errors import (
-    ModelError,
     PortTaken,
     ServerError,
     ServerHung,
     ServerKeepsEnding,
     ServerLost,
     ServerNotRunning,
-    ServerOfAnother,
     ServerStartFailed,
     ServerTimeout,
-    ServerTooOld,
     UriskError,
 )
-from urisk_nb.ollama import engine, port, process
+from urisk_nb.ollama import engine, place, port, process, refusal
 from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.resilience import Restarts
 from urisk_nb.ollama.watch import Pulse, Watcher
@@ -44,9 +40,8 @@ from urisk_nb.settings import Engine, Settings
 __all__ = ["Server", "ServerState"]
 
 READY_S = 30.0
-FIRST_PERSON = 1000  # accounts from here on are people's; lower ones are services
+NEWS_S = 0.2
 OWN_VERSIONS = {"0.0.0-urisk-llamacpp": Engine.EMBEDDED, "0.0.0-urisk-scripted": Engine.SIMULATED}
-OLDEST = (0, 5, 0)  # the first that keeps answers to a JSON schema
 
 
 class ServerState(StrEnum):
@@ -137,8 +132,6 @@ class Server:
         self._say("checking", f"Looking for a server at {self.settings.url}")
         try:
             await self._find_or_start()
-            self._refuse_other_engine()
-            self._refuse_the_old()
         except PortTaken:
             self.state = ServerState.PORT_CONFLICT
             raise
@@ -147,16 +140,39 @@ class Server:
             raise
 
     async def _find_or_start(self) -> None:
-        settings = self.settings
-        if not settings.is_loopback:
+        if not self.settings.is_loopback:
             self._adopt(await self._remote_version(), ServerState.REMOTE)
-        elif (joined := await process.join(process.folder(settings))) is not None:
-            await self._own(joined)
-        elif (version := await self._answering()) is not None:
-            self._refuse_strangers()
-            self._adopt(version, ServerState.ATTACHED)
-        else:
+        elif not await self._join():
+            await self._adopt_or_start()
+        refusal.other_engines(self.settings, self.engine, self.version)
+        refusal.the_old(self.settings, self.version)
+
+    async def _join(self) -> bool:
+        """Whether there is a server of ours to share. One that hangs, or ends just now, is none: it is ended, and another started."""
+        joined = await process.join(place.folder(self.settings))
+        if joined is None:
+            return False
+        try:
+            await self._own(joined, max(READY_S / 3, READY_S - float(joined.facts["age_s"])))
+        except ServerStartFailed:
+            await self._give_back()
+            return False
+        return True
+
+    async def _adopt_or_start(self) -> None:
+        # A server that its guardian is stopping still answers for a moment: it is waited for by the start, not adopted.
+        stopping = place.is_kept(place.folder(self.settings))
+        version = None if stopping else await self._answering()
+        if version is None:
             await self._start()
+        else:
+            refusal.strangers(self.settings)
+            self._adopt(version, ServerState.ATTACHED)
+
+    async def _give_back(self) -> None:
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            await lease.leave()
 
     def _adopt(self, version: str, state: ServerState) -> None:
         self.lease, self.version, self.state = None, version, state
@@ -190,10 +206,10 @@ class Server:
         self.state = ServerState.STARTING
         await self._own(await process.start(kind, settings))
 
-    async def _own(self, lease: process.Lease) -> None:
+    async def _own(self, lease: process.Lease, within_s: float = READY_S) -> None:
         """Wait until the server of our share answers; should another one have taken its port, that one is adopted."""
         self.lease, self.state = lease, ServerState.STARTING
-        version = await self._ready(lease)
+        version = await self._ready(lease, within_s)
         if version is None:
             await self._adopt_the_quicker(lease)
             return
@@ -201,9 +217,9 @@ class Server:
         self.version, self.state = version, ServerState.OWNED
         self._note_differences(lease)
 
-    async def _ready(self, lease: process.Lease) -> str | None:
+    async def _ready(self, lease: process.Lease, within_s: float) -> str | None:
         """The version, as soon as the server answers; None where it has ended."""
-        pause_s, end_s = 0.025, time.monotonic() + READY_S
+        pause_s, end_s = 0.025, time.monotonic() + within_s
         while time.monotonic() < end_s:
             # A listening port is no sign: Ollama takes connections for a while before it answers. And the answer may be that of
             # another server, which was quicker: then ours is about to end.
@@ -218,14 +234,14 @@ class Server:
             pause_s = min(0.25, 1.5 * pause_s)
         await lease.accuse(self.watcher.watch.within_s)
         raise ServerStartFailed(
-            f"the server was not ready after {READY_S:g} s.", fix=f"look at its log, then try again: {lease.facts['log'] or '(none)'}"
+            f"the server was not ready after {within_s:g} s.", fix=f"look at its log, then try again: {lease.facts['log'] or '(none)'}"
         )
 
     async def _adopt_the_quicker(self, lease: process.Lease) -> None:
         seen = lease.exit or process.Exit(code=None)
         self.lease = None
         if "address already in use" in seen.tail and (version := await self._answering()) is not None:
-            self._refuse_strangers()
+            refusal.strangers(self.settings)
             self._adopt(version, ServerState.ATTACHED)
             return
         raise process.start_failed(lease.engine, seen)
@@ -247,36 +263,6 @@ class Server:
             has = "one slot" if self.slots == 1 else f"{self.slots} slots"
             self.notes.append(f"the server was started with {has}; for more: %urisk_stop, then %urisk_start --parallel {wanted}")
 
-    # Whom we refuse --------------------------------------------------------------------------------------------------------
-
-    def _refuse_strangers(self) -> None:
-        """On a shared machine, evidence must not go to the server of another person."""
-        if self.settings.allow_shared or os.name == "nt":
-            return
-        uid = port.owner_uid(self.settings.port)
-        if uid is not None and uid >= FIRST_PERSON and uid != os.getuid():
-            raise ServerOfAnother(
-                f"the server at {self.settings.url} runs under another person's account (uid {uid}).",
-                fix="use a port of your own: %urisk_start --url http://127.0.0.1:11500, or allow it: %env URISK_ALLOW_SHARED=true",
-            )
-
-    def _refuse_other_engine(self) -> None:
-        wanted = self.settings.engine
-        if wanted not in (Engine.AUTO, self.engine):
-            raise PortTaken(
-                f"{self.settings.url} is answered by the {self.engine} engine ({self.version}), not by the {wanted} one.",
-                fix=f"use another port: %urisk_start --engine {wanted} --url http://127.0.0.1:11500",
-            )
-
-    def _refuse_the_old(self) -> None:
-        """A version that cannot be read, or 0.0.0, is somebody's own build."""
-        numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", self.version)
-        if numbers and (0, 0, 0) < tuple(map(int, numbers.groups())) < OLDEST:
-            raise ServerTooOld(
-                f"the server at {self.settings.url} is Ollama {self.version}, which does not keep answers to a schema.",
-                fix="update Ollama to 0.5 or later: ollama.com/download",
-            )
-
     # The end of a server of ours -------------------------------------------------------------------------------------------
 
     def _ended(self, lease: process.Lease, seen: process.Exit) -> None:
@@ -290,22 +276,35 @@ class Server:
     async def _recover(self, seen: process.Exit) -> None:
         """Look for another server, or start one, until one is warm or it has been tried too often. Never raises."""
         why: UriskError = process.start_failed(self.engine, seen)
+        before = self.engine
         while (pause_s := self.restarts.next(time.monotonic())) is not None:
             await asyncio.sleep(pause_s)
             try:
                 # Looked for first: Ollama's desktop app ends servers of others to put its own in their place.
                 await self._find_or_start()
-                self.restarted += 1
-                await self._warm()
-                return
-            except ModelError:
-                return  # the server is there; what is wrong with the model is told to the next call
+                refusal.a_change(self.settings, before, self.engine)
             except (ServerStartFailed, ServerNotRunning, ServerLost, ServerTimeout) as exc:
                 why = exc
             except UriskError as exc:
-                self.state, self._failure = ServerState.FAILED, exc
-                return
-        self.state, self._failure = ServerState.FAILED, self._keeps_ending(why)
+                why = exc
+                break
+            except Exception as exc:  # noqa: BLE001  nobody awaits this: what is not told here is never told
+                why = ServerStartFailed(f"the server could not be started again: {exc!r}.", fix="%urisk_start")
+            else:
+                self.restarted += 1
+                if await self._warmed():
+                    return
+                continue
+            await self._give_back()
+        await self._give_back()
+        self.state = ServerState.FAILED
+        self._failure = why if pause_s is not None else self._keeps_ending(why)
+
+    async def _warmed(self) -> bool:
+        """Whether the server lived through its warm-up; what else is wrong with that is told to the next call."""
+        with contextlib.suppress(UriskError):
+            await self._warm()
+        return self.state is not ServerState.CRASHED
 
     def _keeps_ending(self, why: UriskError) -> ServerKeepsEnding:
         times, minutes = len(self.restarts.pauses_s), self.restarts.within_s / 60
@@ -344,19 +343,34 @@ class Server:
 
     async def _give_up(self) -> None:
         """A server of ours is ended by its guardian, unless it answers that; the calls to one of others end."""
-        before, self.state = self.state, ServerState.HUNG
-        if self.lease is not None:
-            if await self.lease.accuse(self.watcher.watch.within_s) and self.state is ServerState.HUNG:
-                self.state = before
+        if self.lease is None:
+            self.watcher.cut(self._hung())
             return
-        self.state = before
-        self.watcher.cut(self._hung())
+        before, self.state = self.state, ServerState.HUNG
+        try:
+            await self.lease.accuse(self.watcher.watch.within_s)
+        finally:
+            if self.state is ServerState.HUNG:  # it answered the guardian; else its end has been told by now, or will be
+                self.state = before
 
     def _hung(self) -> ServerHung:
         said = f"{self.settings.url} takes connections and has not even said its version {self.watcher.watch.strikes} times in a row."
         return ServerHung(said, fix="it is not ours to stop: restart Ollama, then ask again")
 
     # End -------------------------------------------------------------------------------------------------------------------
+
+    async def quiet(self, within_s: float) -> None:
+        """Watch no more, and start nothing again; a start that was under way gives its share back itself."""
+        self.watcher.stop()
+        if self._recovery is not None and not self._recovery.done():
+            self._recovery.cancel()
+            await asyncio.wait({self._recovery}, timeout=within_s)
+
+    async def settled(self) -> None:
+        """After a connection broke: a moment for the news that the server has ended, so that the next try waits for the next one."""
+        if self.lease is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.lease.ended.wait(), NEWS_S)
 
     async def end(self, keep_s: float = 0.0, within_s: float = 2 * process.GRACE_S) -> None:
         """
@@ -371,10 +385,7 @@ class Server:
         """
         self.goes_on = self.state in (ServerState.ATTACHED, ServerState.REMOTE)
         self.state = ServerState.STOPPING
-        self.watcher.stop()
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.wait({self._recovery}, timeout=within_s)  # a start that was under way gives its share back itself
+        await self.quiet(within_s)
         lease, self.lease = self.lease, None
         if lease is not None:
             await lease.leave(keep_s, within_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import copy
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class Watcher:
     def cut(self, error: ServerError) -> None:
         """End every call with the error."""
         for pulse in list(self._pulses):
-            pulse.cut(error)
+            pulse.cut(copy.copy(error))  # one of its own for each call: a traceback grows with each raise
 
     def stop(self) -> None:
         """Look no more, until the next call."""
