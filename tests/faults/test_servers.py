@@ -19,6 +19,7 @@ import pytest
 from harness import alive, eventually
 from laboratory import SLOW, gone
 from urisk_nb import bridge, errors, runtime
+from urisk_nb.ollama import place, process
 from urisk_nb.ollama import server as server_module
 from urisk_nb.ollama.manager import LLMManager
 from urisk_nb.ollama.resilience import Restarts
@@ -247,6 +248,172 @@ def test_a_server_that_is_too_old_is_refused(lab):
         session()
     assert "update" in caught.value.fix
     assert not lab.answers()
+
+
+# A start, a stop or a recovery in trouble ----------------------------------------------------------------------------------
+
+
+def test_an_interrupted_stop_is_a_stop(lab):
+    """The session is over, its server ends, and the next start is a start."""
+    lab.plan(process={"ignore_sigterm": True})
+    manager = session()
+    pids = lab.processes()
+    stopping = bridge.submit(manager.shutdown())
+    eventually(lambda: manager._closed, 5)
+    stopping.cancel()
+    assert stopping.done.wait(5)
+    with pytest.raises(errors.NotInitialized):
+        LLMManager.get_instance()
+    gone(pids, 2)
+    lab.plan()
+    assert "SIMULATED" in session().generate_sync("hi")
+
+
+def test_a_connection_that_does_not_close_keeps_no_server(lab):
+    """Whatever goes wrong on the way, the share is given back."""
+    manager = session()
+    pids = lab.processes()
+    real = manager._client.aclose
+
+    async def fails():
+        await real()
+        raise OSError("no")
+
+    manager._client.aclose = fails
+    manager.shutdown_sync()
+    gone(pids)
+
+
+def test_a_server_that_is_being_stopped_is_not_adopted(lab):
+    """It still answers for a moment, but who comes now gets the next one."""
+    lab.plan(process={"ignore_sigterm": True})
+    first = session()
+    old = first.pid
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(first.shutdown_sync)
+        eventually(lambda: first._closed and first.state is ServerState.STOPPING, 5)
+        assert lab.answers()
+        manager = session()
+        stopping.result(10)
+    assert manager.state is ServerState.OWNED
+    assert manager.pid != old
+    assert "SIMULATED" in manager.generate_sync("hi")
+
+
+def test_a_recovery_that_meets_a_fault_of_the_system_goes_on(lab, monkeypatch):
+    """No process can be made at the first attempt: that costs one of the restarts, and no more."""
+    monkeypatch.setattr(server_module, "Restarts", lambda: Restarts(pauses_s=(0.05, 0.1, 0.2)))
+    manager = session()
+    failures = iter([OSError(12, "Cannot allocate memory")])
+    real = process.subprocess.Popen
+
+    def popen(*words, **named):
+        if failure := next(failures, None):
+            raise failure
+        return real(*words, **named)
+
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    os.kill(manager.pid, signal.SIGKILL)
+    eventually(lambda: manager.restarts == 1 and manager.state is ServerState.OWNED, 10)
+    assert "SIMULATED" in manager.generate_sync("hi")
+
+
+@pytest.mark.parametrize("failure", [errors.ServerBusy, errors.ServerTimeout, errors.RunnerCrashed, errors.OutOfMemory])
+def test_a_warm_up_that_fails_after_a_restart_costs_neither_server_nor_share(failure, lab):
+    """The server is up: the next call is asked as ever; and after the shutdown nothing is left."""
+    manager = session()
+    failures = iter([failure("not now", fix="later")])
+    real = manager._client.load
+
+    async def load(body):
+        if error := next(failures, None):
+            raise error
+        await real(body)
+
+    manager._client.load = load
+    os.kill(manager.pid, signal.SIGKILL)
+    eventually(lambda: manager.restarts == 1 and manager._server._recovery.done(), 10)
+    assert manager.state is ServerState.OWNED
+    assert "SIMULATED" in manager.generate_sync("hi")
+    pids = lab.processes()
+    manager.shutdown_sync()
+    gone(pids, 0.5)
+
+
+def test_a_session_does_not_change_its_engine_by_itself(lab, monkeypatch):
+    """Another engine answers when ours has ended: that is an error, not a silent change of judge."""
+    monkeypatch.setattr(server_module, "Restarts", lambda: Restarts(pauses_s=(0.3, 0.1, 0.2)))
+    manager = session()
+    os.kill(manager.pid, signal.SIGKILL)
+    eventually(lambda: not lab.answers(), 5)
+    with running(ScriptedBrain(Scenario(models=["llama3.1"])), port=lab.port):
+        eventually(lambda: manager.state is ServerState.FAILED, 10)
+        with pytest.raises(errors.PortTaken, match=r"simulated engine now; this session began with the ollama one"):
+            manager.generate_sync("hi")
+
+
+def test_a_server_that_hangs_before_it_is_joined_is_replaced(lab, monkeypatch):
+    """Another kernel's server does not answer: it is ended by its guardian, and one that answers is started."""
+    monkeypatch.setattr(server_module, "READY_S", 3.0)
+    given = session().settings
+    held = bridge.run(process.join(place.folder(given)))
+    LLMManager.get_instance().shutdown_sync()
+    frozen = held.server
+    os.kill(frozen, signal.SIGSTOP)
+    manager = session()
+    assert manager.pid != frozen
+    assert "SIMULATED" in manager.generate_sync("hi")
+    gone([frozen])
+    bridge.run(held.leave())
+
+
+def test_a_server_of_others_that_hangs_in_a_stream_is_told_with_the_text(lab):
+    """The text that had come is on the error, as when a connection breaks."""
+    with others(lab) as server:
+        manager = session()
+        manager._server.watcher.watch = SHORT
+        seen = []
+
+        def read():
+            for piece in manager.stream_sync("slow"):
+                seen.append(piece)
+                if len(seen) == 20:
+                    os.kill(server.pid, signal.SIGSTOP)
+
+        with pytest.raises(errors.StreamInterrupted, match="not even said its version") as caught:
+            read()
+        assert caught.value.partial == "".join(seen)
+
+
+def test_a_trial_of_a_server_that_hangs_keeps_the_breaker_open(lab):
+    """It says nothing: that is not the sign of a server that is well."""
+    with others(lab) as server:
+        manager = session(max_retries=0)
+        manager.generate_sync("hi")
+        breaker = manager._breakers[manager.model]
+        for _ in range(5):
+            breaker.failed(errors.ServerLost("gone", fix="again"), time.monotonic() - 60, trial=False)
+        os.kill(server.pid, signal.SIGSTOP)
+        assert manager.breaker() == "half_open"
+        with pytest.raises(errors.ServerHung):
+            manager.generate_sync("hi")
+        assert manager.breaker() == "open"
+
+
+def test_a_cancel_of_the_callers_own_stays_a_cancel(lab):
+    """It comes at the same time as the shutdown: the task ends as cancelled, not with an error that its owner would go on after."""
+    manager = session()
+
+    async def main():
+        call = asyncio.create_task(manager._stream([{"role": "user", "content": "slow"}], None, None).whole())
+        while not manager._in_flight:
+            await asyncio.sleep(0.005)
+        call.cancel()
+        await manager._end_calls()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    bridge.run(main())
 
 
 # Calls that fail -----------------------------------------------------------------------------------------------------------

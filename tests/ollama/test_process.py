@@ -412,6 +412,19 @@ def test_a_killed_guardian_takes_the_server_along(ignores, program, start, figur
     figure(f"server and runner gone after the guardian's death, SIGTERM {'ignored' if ignores else 'heeded'}", time.monotonic() - began)
 
 
+@LINUX
+@pytest.mark.slow
+def test_a_guardian_that_is_killed_with_its_last_holder_leaves_nothing():
+    """Nobody of ours is left: the system itself ends the server."""
+    given = settings()
+    with holder(given, "print(lease.guardian, flush=True)") as (other, server):
+        keeper = int(other.stdout.readline())
+        eventually(lambda: version(given), 10)
+        for pid in (other.pid, keeper):
+            os.kill(pid, signal.SIGKILL)
+        gone([server])
+
+
 @pytest.mark.slow
 @pytest.mark.row(25)
 def test_an_accused_server_is_ended_only_if_it_hangs(start):
@@ -472,12 +485,14 @@ def test_a_lock_is_given_back_though_a_fork_holds_its_file():
             if not (child := os.fork()):
                 signal.pause()
                 os._exit(0)
-        async with asyncio.timeout(2), place_module.start_lock(place):
-            return child
+        try:
+            async with asyncio.timeout(2), place_module.start_lock(place):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)  # noqa: ASYNC222  killed a line above
 
-    child = asyncio.run(fork_meanwhile())
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    asyncio.run(fork_meanwhile())
 
 
 OLD_KERNEL = """
