@@ -10,9 +10,11 @@ import subprocess
 import sys
 import urllib.request
 
+import nbformat
 import pytest
 
 from harness import ROOT, eventually
+from laboratory import Laboratory, gone
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -36,15 +38,22 @@ def answers(url):
 @pytest.fixture
 def jupyter(tmp_path, standin):
     """A JupyterLab of its own, whose kernels find the scripted brain."""
+    shutil.copy(ROOT / "notebooks/01_quickstart.ipynb", tmp_path)
+    with jupyter_lab(tmp_path, {"OLLAMA_URL": standin.url}) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def jupyter_lab(folder, env):
+    """A JupyterLab over the folder: its address and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shutil.copy(ROOT / "notebooks/01_quickstart.ipynb", tmp_path)
     env = {
         **os.environ,
-        "OLLAMA_URL": standin.url,
-        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
-        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+        **env,
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
     }
     words = [
         "-m",
@@ -53,14 +62,14 @@ def jupyter(tmp_path, standin):
         "--allow-root",
         f"--port={port}",
         "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={tmp_path}",
+        f"--ServerApp.root_dir={folder}",
     ]
-    with (tmp_path / "jupyter.log").open("wb") as log:
+    with (folder / "jupyter.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, env=env, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
         eventually(lambda: answers(f"{url}/api"), 60, "JupyterLab")
-        yield url
+        yield url, process
     finally:
         # The server takes its kernels along; its own session is ended in any case.
         process.send_signal(signal.SIGTERM)
@@ -99,15 +108,49 @@ def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
         browser.close()
 
 
-def run_all(page, url):
+CELLS = ["%load_ext urisk_nb\n%urisk_start", "%%ask\nAre you there?", "%urisk_status", "print('run', 'to the end')"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_restart_and_run_all_in_jupyterlab(tmp_path):
+    """The button keeps the server that the kernel started, warm; the end of JupyterLab by force ends it."""
+    from playwright.sync_api import sync_playwright
+
+    shots = os.environ.get("URISK_TEST_SHOTS", str(tmp_path))
+    lab = Laboratory(tmp_path, None)
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.folder / "work" / "lifecycle.ipynb")
+    env = {**lab.env, "PATH": f"{lab.env['PATH']}:{os.environ['PATH']}", "URISK_KEEP_WARM": "20"}
+    with jupyter_lab(lab.folder / "work", env) as (url, process), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        run_all(page, f"{url}/lab/tree/lifecycle.ipynb", "run to the end")
+        pids = lab.processes()
+        page.get_by_role("menuitem", name="Edit", exact=True).click()
+        page.get_by_text("Clear Outputs of All Cells").click()
+        restart_and_run_all(page, "run to the end")
+        page.screenshot(path=f"{shots}/restarted.png")
+        assert lab.processes() == pids
+        assert lab.counters()["loads"] == 1
+        process.kill()
+        gone(pids, 5)
+        browser.close()
+
+
+def run_all(page, url, last="the server goes on"):
     """Open the notebook, restart the kernel, run all cells, and wait for the last one's output."""
     page.goto(url)
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_selector("text=Python 3 (ipykernel) | Idle", timeout=60_000)
+    restart_and_run_all(page, last)
+
+
+def restart_and_run_all(page, last):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Restart Kernel and Run All Cells").click()
     page.locator(".jp-Dialog-button.jp-mod-accept").last.click()
-    page.locator(".jp-OutputArea-output", has_text="the server goes on").first.wait_for(timeout=60_000)
+    page.locator(".jp-OutputArea-output", has_text=last).first.wait_for(timeout=60_000)
 
 
 def set_theme(settings, name):
