@@ -205,7 +205,7 @@ def test_a_restart_keeps_the_server_warm(lab, figure):
     kernel.client.wait_for_ready(timeout=30)
     figure("restart of the kernel to ready", time.monotonic() - began)
     loads = lab.counters()["loads"]
-    kernel.good("%load_ext urisk_nb\n%urisk_start")
+    assert "kept warm from the last kernel" in kernel.good("%load_ext urisk_nb\n%urisk_start").text()
     assert list(lab.processes()) == pids
     assert lab.counters()["loads"] == loads
     kernel.manager.restart_kernel()

@@ -32,7 +32,7 @@ def test_status_follows_the_server(lab):
     second = lab.kernel()
     second.good("%urisk_start")
     assert row(first, "server").endswith("started here")
-    assert row(second, "server").endswith("started by another kernel of yours")
+    assert row(second, "server").endswith("shared with another kernel of yours")
     os.kill(server, signal.SIGKILL)
     eventually(lambda: row(first, "started again").startswith("once"), 10)
     second.good("%urisk_stop")

@@ -244,7 +244,8 @@ def _server_line(manager: LLMManager) -> str:
         manager.state, "already running"
     )
     if manager.state == "owned":
-        origin = "started here" if manager.is_starter else "started by another kernel of yours"
+        ours = {"started": "started here", "shared": "shared with another kernel of yours", "kept": "kept warm from the last kernel"}
+        origin = ours[manager.origin]
     return f"{name} {manager.version} at {manager.url}, {origin}"
 
 

@@ -535,9 +535,17 @@ class LLMManager:
         return "adopted" if self._server.lease is None else "ours"
 
     @property
-    def is_starter(self) -> bool:
-        """Whether this process started the server; another kernel of the same user may have been quicker."""
-        return self._server.lease is not None and self._server.lease.is_starter
+    def origin(self) -> str:
+        """
+        Where the server comes from: `started` by this process, `shared` with another kernel of this user that had started it,
+        `kept` warm from a kernel before this one, or `adopted` from others.
+        """
+        lease = self._server.lease
+        if lease is None:
+            return "adopted"
+        if lease.is_starter:
+            return "started"
+        return "shared" if lease.facts["shares"] > 1 else "kept"
 
     @property
     def goes_on(self) -> bool:
