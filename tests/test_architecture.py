@@ -23,7 +23,7 @@ LAYERS = [
 INSIDE = {
     "ollama": [
         *("wire", "resilience", "latency", "answers", "client", "watch", "port", "place", "guardian", "engine", "process"),
-        *("refusal", "server", "manager"),
+        *("refusal", "server", "asking", "manager"),
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),

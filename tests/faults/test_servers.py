@@ -390,7 +390,7 @@ def test_a_trial_of_a_server_that_hangs_keeps_the_breaker_open(lab):
     with others(lab) as server:
         manager = session(max_retries=0)
         manager.generate_sync("hi")
-        breaker = manager._breakers[manager.model]
+        breaker = manager._asking.breaker(manager.model)
         for _ in range(5):
             breaker.failed(errors.ServerLost("gone", fix="again"), time.monotonic() - 60, trial=False)
         os.kill(server.pid, signal.SIGSTOP)
@@ -432,7 +432,7 @@ def test_a_full_queue_is_waited_for(lab):
         manager = session(url=busy.url, max_retries=3)
         assert manager.generate_sync("hi").timing.attempts == 4
         assert manager.breaker() == "closed"
-        assert manager._breakers[manager.model].failures == 0
+        assert manager._asking.breaker(manager.model).failures == 0
 
 
 @pytest.mark.row(38)
@@ -446,7 +446,7 @@ def test_a_server_that_fails_is_left_alone_and_tried_by_one(lab):
         with pytest.raises(errors.CircuitOpen, match="boom"):
             manager.generate_sync("hi")
         asked_so_far = failing.counters["paths"]["/api/chat"]
-        breaker = manager._breakers[manager.model]
+        breaker = manager._asking.breaker(manager.model)
         breaker.opened_at -= breaker.pause_s  # the pause is over
         with ThreadPoolExecutor(10) as pool:
             manager.parallel = 10
@@ -530,7 +530,7 @@ def test_a_lack_of_memory_is_not_tried_again(text, lab):
         with pytest.raises(OOM[text]):
             manager.generate_sync("hi")
         assert small.counters["paths"]["/api/chat"] == 2
-        assert manager._breakers[manager.model].failures == 0
+        assert manager._asking.breaker(manager.model).failures == 0
 
 
 # Many calls, many sessions -------------------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
@@ -28,28 +28,19 @@ from urisk_nb.errors import (
     ModelError,
     ModelNotFound,
     NotInitialized,
-    PortTaken,
     PullFailed,
     ServerError,
     ServerFault,
-    ServerHung,
     ServerLost,
-    ServerNotRunning,
-    ServerTimeout,
-    StreamInterrupted,
     UriskError,
 )
 from urisk_nb.ollama import process, wire
 from urisk_nb.ollama.answers import Answer, AnswerStream
+from urisk_nb.ollama.asking import Asking
 from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.latency import Calls
-from urisk_nb.ollama.resilience import Breaker, retrying
 from urisk_nb.ollama.server import OWN_VERSIONS, Server, ServerState
-from urisk_nb.ollama.watch import Pulse
 from urisk_nb.settings import Engine, Settings, load
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 __all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo"]
 
@@ -123,7 +114,7 @@ class LLMManager:
         self._progress = progress
         self._client = Client(settings)
         self._server = Server(settings, self._client, self._say, self._back)
-        self._breakers: dict[str, Breaker] = {}
+        self._asking = Asking(self._client, self._server, self._take)
         self._places = anyio.CapacityLimiter(settings.parallel or 1)
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._cut: set[asyncio.Task[Any]] = set()  # those that the shutdown has cancelled
@@ -422,66 +413,9 @@ class LLMManager:
         finally:
             self._in_flight.discard(task)
 
-    async def opened(self, body: bytes, model: str) -> AsyncGenerator[tuple[float, int, wire.Piece | wire.Final], None]:
-        """Each piece with the time when the last try was sent and its number; tries again until the first piece, never after."""
-        async with self._admitted(model), self._server_watched() as pulse:
-            async for attempt in retrying(self.settings.max_retries, self._between_tries(model)):
-                with attempt:
-                    await self._server.ready()
-                    sent_s = time.monotonic()
-                    reply = self._client.chat(body)
-                    try:
-                        first = await pulse.within(anext(reply))
-                    except BaseException:
-                        await reply.aclose()
-                        raise
-            tries = attempt.retry_state.attempt_number
-            async with aclosing(reply):
-                yield sent_s, tries, first
-                async for piece in _pulsing(pulse, reply, first.text):
-                    yield sent_s, tries, piece
-
-    @contextlib.asynccontextmanager
-    async def _admitted(self, model: str) -> AsyncIterator[None]:
-        """One logical call, with all its tries, in the breaker's eyes."""
-        breaker = self._breakers.setdefault(model, Breaker())
-        trial = breaker.admit(time.monotonic())
-        try:
-            if trial:
-                await self._server.ready()
-                await self._try_out()
-            yield
-        except Exception as exc:
-            breaker.failed(exc, time.monotonic(), trial=trial)
-            raise
-        except BaseException:
-            breaker.left(trial=trial)
-            raise
-        breaker.succeeded()
-
-    async def _try_out(self) -> None:
-        """A server that hangs is found out in seconds, not after the load timeout."""
-        try:
-            await self._client.version()
-        except (ServerTimeout, PortTaken) as exc:
-            raise ServerHung(exc.message, fix="restart it, or %urisk_start") from exc
-
-    @contextlib.asynccontextmanager
-    async def _server_watched(self) -> AsyncIterator[Pulse]:
-        with self._server.watched() as pulse:
-            yield pulse
-
-    def _between_tries(self, model: str) -> Callable[[RetryCallState], Awaitable[None]]:
-        """What is done before the next try: a model that has gone is pulled again. The server itself is made sure of by the try."""
-
-        async def mend(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            if isinstance(error, ModelNotFound):
-                await self._take(model)
-            elif isinstance(error, ServerLost | ServerNotRunning):
-                await self._server.settled()
-
-        return mend
+    def opened(self, body: bytes, model: str) -> AsyncGenerator[tuple[float, int, wire.Piece | wire.Final], None]:
+        """Each piece of the reply to a body, with the time when the last try was sent and its number."""
+        return self._asking.opened(body, model, self.settings.max_retries)
 
     # Facts -----------------------------------------------------------------------------------------------------------------
 
@@ -559,7 +493,7 @@ class LLMManager:
 
     def breaker(self, model: str | None = None) -> str:
         """`closed`, `open` or `half_open`, for the session's model or another."""
-        return self._breakers.get(model or self.model, Breaker()).state(time.monotonic())
+        return self._asking.breaker(model or self.model).state(time.monotonic())
 
     @property
     def is_simulated(self) -> bool:
@@ -605,9 +539,9 @@ class LLMManager:
 
     async def _end_calls(self) -> None:
         waiting = {task for task in self._in_flight if task is not asyncio.current_task()}
-        self._cut |= waiting
-        for task in waiting:
+        for task in waiting - self._cut:  # once: a second cancel would look like one of the caller's own
             task.cancel()
+        self._cut |= waiting
         if waiting:
             await asyncio.wait(waiting, timeout=CLOSE_S)
 
@@ -639,16 +573,6 @@ def _messages(prompt: str, system_prompt: str | None) -> list[wire.Message]:
         raise InputError(f"the prompt is {prompt!r}.", fix="give some text")
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     return [*system, {"role": "user", "content": prompt}]
-
-
-async def _pulsing(pulse: Pulse, reply: AsyncIterator[wire.Piece | wire.Final], said: str) -> AsyncIterator[wire.Piece | wire.Final]:
-    """What follows the first piece; a server that is given up in the middle is told with the text that had come."""
-    try:
-        while (piece := await pulse.within(anext(reply, None))) is not None:
-            said += piece.text
-            yield piece
-    except ServerHung as exc:
-        raise StreamInterrupted(f"the answer was cut off after {len(said)} characters: {exc.message}", fix=exc.fix, partial=said) from exc
 
 
 def _pull_fix(error: Exception, models: Sequence[wire.Model]) -> str:
