@@ -64,6 +64,16 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path):
     assert "Ollama: not on PATH" in done.stdout
 
 
+def test_doctor_names_the_log_of_the_last_server(tmp_path):
+    """A server that we started ended: what it wrote can be found."""
+    place = tmp_path / f"urisk-{os.getuid()}"
+    runtime = {"XDG_RUNTIME_DIR": str(tmp_path), "OLLAMA_URL": "http://127.0.0.1:9"}
+    assert "server.log" not in urisk("doctor", **runtime).stdout
+    log = next(place.iterdir()) / "server.log"
+    log.write_text("panic")
+    assert str(log) in urisk("doctor", **runtime).stdout
+
+
 def test_doctor_with_a_server(standin):
     """
     A server that answers is named with its models: status 0.

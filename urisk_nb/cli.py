@@ -189,6 +189,7 @@ def _doctor(_: argparse.Namespace) -> int:
     for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
         print(f"  {name:<12} {_installed(name)}")
     answers = [_server(settings), _ollama(settings), _embedded(settings)]
+    _log(settings)
     ready = any(answers)
     print("Ready: a model can answer." if ready else "Not ready: no model can answer. Do one of the fixes above.")
     return 0 if ready else 1
@@ -236,6 +237,15 @@ def _server(settings: Settings) -> bool:
         None if has or own else f"ollama pull {settings.model}",
     )
     return has or own
+
+
+def _log(settings: Settings) -> None:
+    """What the last server that we started at the address wrote."""
+    from urisk_nb.ollama.place import folder
+
+    place = folder(settings)
+    if place is not None and (log := place / "server.log").is_file():
+        _say("Log", str(log), None)
 
 
 def _ollama(settings: Settings) -> bool:

@@ -250,6 +250,30 @@ def test_a_server_that_is_too_old_is_refused(lab):
     assert not lab.answers()
 
 
+def test_a_server_with_other_settings_is_shared_and_said_so(lab, monkeypatch):
+    """Two kernels want other variables of Ollama at one address: the first one's hold, and the second is told."""
+    first = session()
+    held = bridge.run(process.join(place.folder(first.settings)))
+    assert first.notes == ()
+    first.shutdown_sync()
+    assert session().notes == ()
+    LLMManager.get_instance().shutdown_sync()
+    monkeypatch.setenv("OLLAMA_FLASH_ATTENTION", "1")
+    second = session()
+    assert second.origin == "shared"
+    assert ["other settings" in note for note in second.notes] == [True]
+    second.shutdown_sync()
+    bridge.run(held.leave())
+
+
+def test_more_calls_than_slots_is_said_so(lab):
+    """What waits inside of the server cannot be given up: the way to more slots is told."""
+    manager = session()
+    assert session(parallel=3) is manager
+    assert manager.notes[-1].startswith("the server was started with one slot")
+    assert "--parallel 3" in manager.notes[-1]
+
+
 # A start, a stop or a recovery in trouble ----------------------------------------------------------------------------------
 
 

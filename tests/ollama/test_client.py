@@ -242,6 +242,21 @@ def test_a_refusal_that_never_ends_is_given_up():
     run(main())
 
 
+@pytest.mark.parametrize(("header", "seconds"), [(b"3", 3.0), (b"Wed, 21 Oct 2026 07:28:00 GMT", None), (b"-1", None), (None, None)])
+def test_when_to_come_back_is_read(header, seconds):
+    """A number of seconds; a date is passed over."""
+
+    async def main():
+        line = b"Retry-After: " + header + b"\r\n" if header else b""
+        head = b"HTTP/1.1 503 Service Unavailable\r\n" + line + b"Content-Length: 4\r\n\r\nfull"
+        async with raw_server(head) as url, connected(url) as client:
+            with pytest.raises(errors.ServerBusy) as caught:
+                await said(client)
+            assert caught.value.facts["retry_after_s"] == seconds
+
+    run(main())
+
+
 # Broken ends ---------------------------------------------------------------------------------------------------------------
 
 

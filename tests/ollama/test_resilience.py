@@ -96,6 +96,16 @@ def test_a_server_is_given_a_moment_to_see_that_its_runner_is_gone():
     assert min(min(seen) for seen in waits(errors.RunnerCrashed)) >= 1.0
 
 
+@pytest.mark.parametrize(("asked_s", "least_s"), [(2.0, 2.0), (9999.0, 30.0), (None, 0.0), (0.0, 0.0)])
+def test_a_server_that_says_when_to_come_back_is_heeded(asked_s, least_s):
+    """Within reason."""
+    made = retrying(4, lambda _: None)
+    state = RetryCallState(made, None, (), {})
+    busy = errors.ServerBusy("full", fix="wait", retry_after_s=asked_s)
+    state.set_exception((type(busy), busy, None))
+    assert least_s <= made.wait(state) <= least_s + 0.2
+
+
 @pytest.mark.parametrize(
     ("kind", "max_retries", "made"), [(errors.ServerLost, 3, 4), (errors.ServerFault, 3, 2), (errors.ServerFault, 0, 1)]
 )

@@ -240,7 +240,9 @@ class Client:
                 reply = await self._calls.send(request, stream=True)
             try:
                 if reply.status_code != 200:
-                    raise wire.error_of(reply.status_code, await self._refusal(reply))
+                    error = wire.error_of(reply.status_code, await self._refusal(reply))
+                    error.facts["retry_after_s"] = _seconds(reply.headers.get("Retry-After"))
+                    raise error
                 yield reply
             finally:
                 await reply.aclose()
@@ -327,6 +329,11 @@ def _interrupted(cause: ServerError, partial: str) -> StreamInterrupted:
         fix="ask again; the partial text is on the error, as .partial",
         partial=partial,
     )
+
+
+def _seconds(header: str | None) -> float | None:
+    """Retry-After as a number of seconds; a date, which is the header's other form, is passed over."""
+    return float(header) if header is not None and header.isascii() and header.isdigit() else None
 
 
 def _json(reply: httpx.Response) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MEANINGS", "Breaker", "Meaning", "Restarts", "meaning_of", "retrying"]
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
+LONGEST_ASKED_S = 30.0  # of a Retry-After
 RUNNER_WAIT_S = 1.0  # a server needs a moment to see that its runner is gone
 
 
@@ -94,9 +95,17 @@ def retrying(max_retries: int, before_sleep: Callable[[RetryCallState], Awaitabl
         return meaning.tries is None or seen[meaning] < meaning.tries
 
     def wait(state: RetryCallState) -> float:
-        return max(RUNNER_WAIT_S if isinstance(_error(state), errors.RunnerCrashed) else 0.0, backoff(state))
+        return max(_least_wait_s(_error(state)), backoff(state))
 
     return AsyncRetrying(stop=stop_after_attempt(max_retries + 1), wait=wait, retry=again, before_sleep=before_sleep, reraise=True)
+
+
+def _least_wait_s(error: BaseException | None) -> float:
+    """What the failure itself asks for: the server's Retry-After, or time for it to see that its runner is gone."""
+    if isinstance(error, errors.RunnerCrashed):
+        return RUNNER_WAIT_S
+    asked_s = getattr(error, "facts", {}).get("retry_after_s") or 0.0
+    return min(float(asked_s), LONGEST_ASKED_S)
 
 
 def _error(state: RetryCallState) -> BaseException | None:
