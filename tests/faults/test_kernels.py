@@ -323,7 +323,8 @@ def test_the_owner_leaves_first(way, lab):
 
 FORKS = {
     "os.fork": """
-        import os
+        import os, warnings
+        warnings.simplefilter("ignore")  # Python 3.12 and later warn of every fork beside a thread
         reads, writes = os.pipe()
         if not (child := os.fork()):
             try:
