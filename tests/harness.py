@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import queue
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -44,6 +46,18 @@ def eventually(condition, within_s=5.0, what="the condition"):
             return value
         threading.Event().wait(0.01)
     raise AssertionError(f"{what} did not come true within {within_s} s")
+
+
+def free_port():
+    """
+    A port of this machine where nothing listens. Not one of those that the system gives out by itself: a kernel, or the near end of
+    any connection, could be given the same one before our server is there.
+    """
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class StandIn:

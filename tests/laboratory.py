@@ -2,20 +2,13 @@
 
 import contextlib
 import json
-import socket
 import time
 import urllib.request
 
-from harness import OllamaProgram, alive, eventually
+from harness import OllamaProgram, alive, eventually, free_port
 
 SLOW = {"contains": "slow", "answer": "word " * 2000, "token_ms": 5}
 SCENARIO = {"version": "0.33.0", "models": ["llama3.1"], "rules": [SLOW]}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Laboratory:

@@ -15,7 +15,7 @@ LAYERS = [
     {"bridge"},
     {"ollama", "risk", "standin"},
     {"session", "demo"},
-    {"notebook"},
+    {"notebook", "service"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -29,7 +29,7 @@ INSIDE = {
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
         *("evidence", "questions", "scoring", "pipeline", "table"),
     ],
-    "notebook": ["nest", "present", "magics"],
+    "notebook": ["nest", "latency", "charts", "present", "magics"],
     "standin": [
         *("gojson", "transport", "brain", "asks", "residents", "answers", "face", "server", "scenario", "scripted"),
         *("gguf", "upstream", "weights", "llamacpp", "__main__", "program"),
@@ -43,8 +43,11 @@ ONE_OWNER = {
     "httpx": {"ollama.client"},
     "subprocess": {"ollama.process", "standin.program", "standin.weights"},
     "xllamacpp": {"standin.llamacpp"},
-    "plotly": {"demo"},  # its sample prices; charts come with their own file
+    "plotly": {"demo", "notebook.charts"},  # demo: its sample prices
     "sqlite3": set(),
+    "fastapi": {"service"},
+    "uvicorn": {"service"},
+    "prometheus_client": {"service"},
 }
 LAZY_ONLY = {"ipywidgets", "plotly", "tenacity", "bm25s", "sentencex", "IPython"}
 

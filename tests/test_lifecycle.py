@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import alive, eventually
-from laboratory import Laboratory, free_port, gone
+from harness import alive, eventually, free_port
+from laboratory import Laboratory, gone
 from urisk_nb import LLMManager, assess, demo, errors, runtime
 from urisk_nb.ollama.server import ServerState
 
@@ -51,6 +51,7 @@ def engine(request, tmp_path, monkeypatch):
     if request.param == "stand-in":
         made = standin_engine(tmp_path, monkeypatch, url)
     elif request.param == "llama.cpp":
+        pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
         made = Engine("llama.cpp", {"engine": "embedded", "gguf": request.getfixturevalue("demo_model"), "url": url}, is_quick=False)
     else:
         model = os.environ.get("URISK_TEST_OLLAMA_MODEL", "smollm2:135m")

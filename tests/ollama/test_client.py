@@ -8,6 +8,7 @@ import time
 import httpx
 import pytest
 
+from harness import free_port
 from urisk_nb import errors
 from urisk_nb.ollama import wire
 from urisk_nb.ollama.client import FAULTS, Client
@@ -78,12 +79,6 @@ async def said(client, text="hi"):
 async def until(condition):
     while not condition():
         await asyncio.sleep(0.001)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # Answers -------------------------------------------------------------------------------------------------------------------

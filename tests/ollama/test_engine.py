@@ -1,13 +1,13 @@
 """Which engine is chosen, with what command and environment."""
 
 import os
-import socket
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from harness import free_port
 from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, SettingsError
 from urisk_nb.ollama import engine as engines
 from urisk_nb.settings import Engine, Settings
@@ -37,12 +37,6 @@ def program(tmp_path):
         return path
 
     return make
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def settings(**flags):

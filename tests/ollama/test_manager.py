@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import alive, children, eventually
+from harness import alive, children, eventually, free_port
 from urisk_nb import bridge, errors, runtime
 from urisk_nb.ollama import process, resilience
 from urisk_nb.ollama import server as server_module
@@ -95,12 +95,6 @@ def server(*rules, port=0, **scenario):
     """A scripted server of others, in a thread."""
     with running(ScriptedBrain(Scenario(rules=rules, **scenario)), port=port) as started:
         yield started
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def free_url():

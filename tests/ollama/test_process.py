@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import alive, children, eventually
+from harness import alive, children, eventually, free_port
 from laboratory import gone
 from urisk_nb import bridge
 from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerNotRunning, ServerStartFailed
@@ -74,12 +74,6 @@ def exit_of(lease, within_s=10):
     """How the server ended, as its holder is told."""
     bridge.run(asyncio.wait_for(lease.ended.wait(), within_s))
     return lease.exit
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def settings(**flags):

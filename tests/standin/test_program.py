@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import OllamaProgram, alive, children, eventually
+from harness import OllamaProgram, alive, children, eventually, free_port
 from urisk_nb.standin.program import address
 
 LINGERS = {"rules": [{"answer": ["a", "b", "c"], "token_ms": 60_000}]}
@@ -22,11 +22,6 @@ STOPPED = (
     "check ollama server logs for details"
 )
 EOF = "an error was encountered while running the model: unexpected EOF"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 class Served:

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "unregister"]
 
-MAGICS = {"ask": "cell", "risk": "cell", "urisk_nest": "line", "urisk_start": "line", "urisk_status": "line", "urisk_stop": "line"}
+MAGICS = {
+    "ask": "cell",
+    "risk": "cell",
+    "urisk_latency": "line",
+    "urisk_nest": "line",
+    "urisk_start": "line",
+    "urisk_status": "line",
+    "urisk_stop": "line",
+}
 TABLE = ("urisk_nb.risk.table", "RiskTable")
 
 

@@ -20,6 +20,7 @@ from urisk_nb.notebook import nest
 if TYPE_CHECKING:
     from datetime import date
 
+    import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
     from urisk_nb.notebook.present import Board
@@ -120,9 +121,16 @@ def _nest_parser() -> _Parser:
     return parser
 
 
+def _latency_parser() -> _Parser:
+    parser = _Parser("%urisk_latency", "Where the time of the last 200 calls went: a DataFrame, one row a call, seconds.")
+    parser.add_argument("--plot", action="store_true", help="a chart of the phases, too")
+    return parser
+
+
 PARSERS: dict[str, Callable[[], _Parser]] = {
     "ask": _ask_parser,
     "risk": _risk_parser,
+    "urisk_latency": _latency_parser,
     "urisk_nest": _nest_parser,
     "urisk_start": _start_parser,
     "urisk_status": _status_parser,
@@ -141,7 +149,8 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     args = PARSERS[name]().parse_line(line)
     if cell is not None:
         return (_ask if name == "ask" else _risk)(shell, args, cell)
-    return {"urisk_nest": _nest, "urisk_start": _start, "urisk_stop": _stop, "urisk_status": _status}[name](args)
+    lines = {"urisk_latency": _latency, "urisk_nest": _nest, "urisk_start": _start, "urisk_status": _status, "urisk_stop": _stop}
+    return lines[name](args)
 
 
 # Server --------------------------------------------------------------------------------------------------------------------
@@ -254,6 +263,18 @@ def _manager_notes(manager: LLMManager) -> list[str]:
 
     known = [NOTES[code] for code, holds in (("simulated", manager.is_simulated), ("demo_model", manager.is_demo_model)) if holds]
     return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.notes)]
+
+
+def _latency(args: argparse.Namespace) -> pd.DataFrame:
+    from urisk_nb.notebook import charts, latency
+    from urisk_nb.ollama.manager import LLMManager
+
+    calls = latency.table(LLMManager.get_instance().calls)
+    if args.plot:
+        from IPython.display import display
+
+        display(charts.latency(calls))  # type: ignore[no-untyped-call]  # IPython's display is untyped
+    return calls
 
 
 def _nest(args: argparse.Namespace) -> None:

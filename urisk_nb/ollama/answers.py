@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
+from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
 from urisk_nb import bridge
@@ -98,7 +99,7 @@ class AnswerStream:
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         """The pieces, on the manager's own loop."""
-        session = self._session
+        session, asked_at = self._session, datetime.now(UTC)
         asked_s, first_s = time.monotonic(), None
         texts: list[str] = []
         thoughts: list[str] = []
@@ -111,14 +112,15 @@ class AnswerStream:
                 texts.append(piece.text)
                 if isinstance(piece, wire.Final):
                     waits = {"first_token_s": first_s - sent_s, "total_s": now_s - sent_s, "wait_s": granted_s - asked_s}
-                    self._end("".join(texts), "".join(thoughts), piece, attempts, waits)
+                    facts = {"attempts": attempts, "asked_at": asked_at, "model": self._model, **waits}
+                    self._end("".join(texts), "".join(thoughts), piece, facts)
                 elif piece.thinking:
                     thoughts.append(piece.thinking)
                 if piece.text:
                     yield piece.text
 
-    def _end(self, text: str, thinking: str, final: wire.Final, attempts: int, waits: Mapping[str, float]) -> None:
-        timing = timing_of(final, attempts=attempts, **waits)
+    def _end(self, text: str, thinking: str, final: wire.Final, known: Mapping[str, Any]) -> None:
+        timing = timing_of(final, **known)
         self._session.calls.append(timing)
         facts = {"model": self._model, "engine": str(self._session.engine), "done_reason": final.done_reason}
         self._answer = Answer(text, timing=timing, thinking=thinking, **facts)

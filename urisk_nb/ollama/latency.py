@@ -6,6 +6,8 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from urisk_nb.ollama.wire import Final
 
@@ -33,6 +35,8 @@ class CallTiming:
         The whole prompt, cached or not, and the answer.
     attempts
         Tries, the one that succeeded included.
+    asked_at, model
+        When the call was made (UTC), and of whom.
     """
 
     queue_s: float
@@ -46,6 +50,8 @@ class CallTiming:
     prompt_tokens: int = 0
     tokens: int = 0
     attempts: int = 1
+    asked_at: datetime | None = None
+    model: str = ""
 
     @property
     def tokens_per_s(self) -> float:
@@ -53,8 +59,8 @@ class CallTiming:
         return self.tokens / self.generation_s if self.tokens and self.generation_s > 0 else math.nan
 
 
-def timing_of(final: Final, *, first_token_s: float, total_s: float, wait_s: float = 0.0, attempts: int = 1) -> CallTiming:
-    """The timing of a call from the last object of its reply and our clock."""
+def timing_of(final: Final, *, first_token_s: float, total_s: float, **known_here: Any) -> CallTiming:
+    """The timing of a call from the last object of its reply, our clock, and what else is known here: `wait_s`, `attempts`, ..."""
     known = final.total_ns > 0
     queue_ns = max(0, final.total_ns - final.load_ns - final.prompt_ns - final.generation_ns)
 
@@ -69,10 +75,9 @@ def timing_of(final: Final, *, first_token_s: float, total_s: float, wait_s: flo
         server_total_s=seconds(final.total_ns),
         first_token_s=first_token_s,
         total_s=total_s,
-        wait_s=wait_s,
         prompt_tokens=final.prompt_tokens,
         tokens=final.tokens,
-        attempts=attempts,
+        **known_here,
     )
 
 

@@ -1,0 +1,81 @@
+"""`%urisk_latency`: the phases of calls with known delays, as a table and as a chart."""
+
+import math
+
+import pytest
+
+from urisk_nb import errors
+from urisk_nb.notebook import charts, latency
+from urisk_nb.ollama.latency import CallTiming
+from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
+
+DELAYS = Rule(answer=["a ", "b ", "c ", "d ", "e"], first_ms=80, token_ms=30)
+
+
+@pytest.fixture
+def calls():
+    """Three calls, 80 ms to the first token and four times 30 ms after it, over a server that loads in 50 ms."""
+    with running(ScriptedBrain(Scenario(rules=[DELAYS], load_ms=50))) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        for _ in range(3):
+            manager.generate_sync("hi")
+        yield latency.table(manager.calls)
+        manager.shutdown_sync()
+
+
+def test_phases_are_what_the_server_was_told_and_add_up(calls):
+    """Each within 15 ms of the delays that were set; together within 2 ms of the whole, by the server's clock, and no more than by ours."""
+    assert list(calls.index) == [0, 1, 2]
+    # What the prefix cache saved of the second and third prompt is in the queue: the stand-in's delay is for the whole.
+    assert (calls["queue_s"] + calls["prompt_s"]).between(0.075, 0.095).all()
+    assert calls["prompt_s"][0] > 0.075
+    assert calls["generation_s"].between(0.115, 0.140).all()
+    assert (calls["load_s"] < 0.015).all(), "warmed before"
+    phases = calls[["queue_s", "load_s", "prompt_s", "generation_s"]].sum(axis=1)
+    assert ((phases - calls["server_total_s"]).abs() < 0.002).all()
+    assert (calls["server_total_s"] <= calls["total_s"] + 0.002).all()
+    assert (calls["tokens"] == 5).all()
+    assert calls["tokens_per_s"].between(5 / 0.140, 5 / 0.115).all()
+
+
+def test_each_figure_says_where_it_comes_from(calls):
+    """No column without a source, and none the other way round."""
+    assert list(calls.columns) == list(calls.attrs["source"])
+    assert calls["asked_at"].is_monotonic_increasing
+    assert str(calls["asked_at"].dt.tz) == "UTC"
+
+
+def test_a_server_without_counters_leaves_gaps():
+    """NaN, not zero: nothing was measured."""
+    gaps = dict.fromkeys(("queue_s", "load_s", "prompt_s", "generation_s", "server_total_s"), math.nan)
+    table = latency.table([CallTiming(**gaps, first_token_s=0.1, total_s=0.2)])
+    assert table[list(gaps)].isna().all(axis=None)
+    assert table["tokens_per_s"].isna().all()
+
+
+def test_no_calls_are_an_empty_table():
+    """With its columns."""
+    assert latency.table([]).shape == (0, len(latency.SOURCES))
+
+
+def test_the_chart_stacks_the_phases(calls):
+    """One bar a call; its parts are the columns."""
+    figure = charts.latency(calls)
+    assert [bar.name for bar in figure.data] == list(charts.NAMES.values())
+    assert [list(bar.y) for bar in figure.data] == [list(calls[phase]) for phase in latency.PHASES]
+    assert figure.layout.barmode == "stack"
+
+
+@pytest.mark.slow
+def test_the_magic_returns_the_table_and_shows_the_chart(new_kernel, standin):
+    """The DataFrame is the cell's value; `--plot` adds one figure; without a session the error says what to do."""
+    kernel = new_kernel({"OLLAMA_URL": standin.url})
+    kernel.good("%load_ext urisk_nb")
+    assert kernel.run("%urisk_latency").ename == errors.NotInitialized.__name__
+    kernel.good("%urisk_start")
+    kernel.good("%%ask\nhi")
+    assert kernel.good("calls = %urisk_latency\nprint(len(calls), calls['tokens'][0] > 0)").text().strip() == "1 True"
+    cell = kernel.good("%urisk_latency --plot")
+    assert any("application/vnd.plotly.v1+json" in content.get("data", {}) for _, content in cell.outputs)
+    assert "generation_s" in cell.html

@@ -1,0 +1,51 @@
+"""Where the time of calls went, as a table: one row a call, one column a phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from urisk_nb.ollama.latency import CallTiming
+
+__all__ = ["PHASES", "SOURCES", "table"]
+
+# In the order in which they happen; together they are the call, from the asking to the last token, but for what the wire takes.
+PHASES = ("wait_s", "queue_s", "load_s", "prompt_s", "generation_s")
+SOURCES = {
+    "asked_at": "our clock, UTC",
+    "model": "as asked for",
+    "wait_s": "our clock: until a call more may be in flight",
+    "queue_s": "the server's counters: its total less load, prompt and generation",
+    "load_s": "the server's counters",
+    "prompt_s": "the server's counters: the part of the prompt that was not in its cache",
+    "generation_s": "the server's counters",
+    "server_total_s": "the server's counters",
+    "first_token_s": "our clock, from the sending to the first piece",
+    "total_s": "our clock, from the sending to the end",
+    "prompt_tokens": "the server's counters: the whole prompt, cached or not",
+    "tokens": "the server's counters",
+    "tokens_per_s": "tokens / generation_s",
+    "attempts": "tries, the one that succeeded included",
+}
+
+
+def table(calls: Iterable[CallTiming]) -> pd.DataFrame:
+    """
+    One row a call, the oldest first; times in seconds, NaN where the server gave no counter.
+
+    Returns
+    -------
+    DataFrame
+        Columns as in SOURCES; the index counts the calls from 0. `attrs["source"]` says where each figure comes from.
+    """
+    import pandas as pd
+
+    rows = [{**asdict(timing), "tokens_per_s": timing.tokens_per_s} for timing in calls]
+    made = pd.DataFrame(rows, columns=list(SOURCES)).rename_axis("call")
+    made["asked_at"] = pd.to_datetime(made["asked_at"], utc=True)
+    made.attrs["source"] = dict(SOURCES)
+    return made
