@@ -40,7 +40,7 @@ def latency(calls: pd.DataFrame) -> go.Figure:
         margin={"l": 50, "r": 10, "t": 10, "b": 40},
         xaxis_title="call, the oldest first",
         yaxis_title="seconds",
-        legend={"orientation": "h", "y": 1.15},
+        legend={"orientation": "h", "y": 1.15, "traceorder": "normal"},
         template="plotly_white",
     )
     return figure
