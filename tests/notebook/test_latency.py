@@ -13,7 +13,7 @@ from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 DELAYS = Rule(answer=["a ", "b ", "c ", "d ", "e"], first_ms=80, token_ms=30)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def calls():
     """Three calls, 80 ms to the first token and four times 30 ms after it, over a server that loads in 50 ms."""
     with running(ScriptedBrain(Scenario(rules=[DELAYS], load_ms=50))) as server:
