@@ -1,4 +1,4 @@
-"""`urisk` in a shell: the example table, the demo model's weights, and a look at what is installed.
+"""`urisk` in a shell: the example table, the demo model's weights, a look at what is installed, and the service.
 
 Prints for people; exit status 0 when it did what it was asked, 1 when it could not, with an error of two lines.
 """
@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urisk_nb.errors import FetchFailed, UriskError
+from urisk_nb.errors import FetchFailed, PackageMissing, UriskError
 
 if TYPE_CHECKING:
     from urisk_nb.ollama.manager import LLMManager, StartEvent
@@ -59,6 +59,16 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(run=_fetch)
     doctor = commands.add_parser("doctor", help="what is installed, which server answers, what is missing and how to get it")
     doctor.set_defaults(run=_doctor)
+    serving = commands.add_parser("serve", help="the same over HTTP, for programs: chat, risk tables, health, figures")
+    serving.add_argument("--host", default="127.0.0.1", help="where to listen; anything but loopback needs a token")
+    serving.add_argument("--port", type=int, default=8000)
+    serving.add_argument(
+        "--token", help="asked of every caller; better set as URISK_SERVICE_TOKEN, which a list of processes does not show"
+    )
+    serving.add_argument("--engine", choices=("auto", "ollama", "embedded", "simulated"), help="what to start when no server answers")
+    serving.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
+    serving.add_argument("--url", help="address of the model server (OLLAMA_URL)")
+    serving.set_defaults(run=_serve)
     return parser
 
 
@@ -175,6 +185,18 @@ def _fetch_weights() -> Path:
         raise FetchFailed(str(exc), fix=exc.fix) from exc
     finally:
         line.clear()
+
+
+# serve ---------------------------------------------------------------------------------------------------------------------
+
+
+def _serve(args: argparse.Namespace) -> int:
+    try:
+        from urisk_nb.service import serve
+    except ModuleNotFoundError as exc:
+        raise PackageMissing(f"the service needs {exc.name}, which is not installed.", fix='pip install "urisk-nb[service]"') from exc
+    serve(host=args.host, port=args.port, token=args.token, engine=args.engine, model=args.model, url=args.url)
+    return 0
 
 
 # doctor --------------------------------------------------------------------------------------------------------------------
