@@ -29,6 +29,7 @@ INSIDE = {
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
         *("evidence", "questions", "scoring", "pipeline", "table"),
     ],
+    "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
     "notebook": ["nest", "latency", "charts", "present", "magics"],
     "standin": [
         *("gojson", "transport", "brain", "asks", "residents", "answers", "face", "server", "scenario", "scripted"),
@@ -45,9 +46,9 @@ ONE_OWNER = {
     "xllamacpp": {"standin.llamacpp"},
     "plotly": {"demo", "notebook.charts"},  # demo: its sample prices
     "sqlite3": set(),
-    "fastapi": {"service"},
-    "uvicorn": {"service"},
-    "prometheus_client": {"service"},
+    "fastapi": {"service.app", "service.bodies", "service.guard", "service.routes", "service.streams"},
+    "uvicorn": {"service.serving"},
+    "prometheus_client": {"service.figures", "service.routes"},
 }
 LAZY_ONLY = {"ipywidgets", "plotly", "tenacity", "bm25s", "sentencex", "IPython"}
 

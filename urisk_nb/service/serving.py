@@ -1,0 +1,93 @@
+"""The service as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+import uvicorn
+
+from urisk_nb.errors import InputError
+from urisk_nb.service.app import create_app
+from urisk_nb.service.guard import is_loopback
+from urisk_nb.service.live import LiveSession
+
+__all__ = ["serve"]
+
+GRACE_S = 5.0  # what calls under way are given at the end
+
+
+class _Server(uvicorn.Server):
+    """Ends in order: calls under way have GRACE_S, then the session ends, which tells each of them why. A start that fails ends it."""
+
+    session: LiveSession
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.session.failed and not self.session.is_begun:
+            return True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.create_task(self._end_calls())
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end_calls(self) -> None:
+        await asyncio.sleep(GRACE_S)
+        await self.session.end()
+
+
+def serve(*, host: str = "127.0.0.1", port: int = 8000, token: str | None = None, **flags: Any) -> None:
+    """
+    Serve until SIGTERM or SIGINT; then end the calls, the session, and a server that was started for it.
+
+    Raises
+    ------
+    InputError
+        The address cannot be listened at, or may not be without a token.
+    SettingsError, ServerError, ModelError
+        The session could not be started.
+    """
+    token = token or os.environ.get("URISK_SERVICE_TOKEN") or None
+    if token is None and not is_loopback(host):
+        raise InputError(f"{host} can be reached by others, and there is no token.", fix="set URISK_SERVICE_TOKEN, or --host 127.0.0.1")
+    app = create_app(token=token, **flags)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            lifespan="on",
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(2 * GRACE_S),
+        )
+    )
+    server.session = app.state.session
+    with _listening(host, port) as listener:
+        print(f"urisk_nb serves at http://{_shown(listener)}; Ctrl-C ends it.", flush=True)
+        try:
+            server.run(sockets=[listener])
+        except (SystemExit, KeyboardInterrupt):
+            if not server.started:  # else uvicorn has ended in order, and only repeats the signal
+                raise
+    if server.session.failed and not server.session.is_begun:
+        raise server.session.failed[-1]
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as exc:
+        raise InputError(f"{host}:{port} cannot be listened at ({exc}).", fix="choose another port: --port 8001") from exc
+    # Inherited by each connection; asyncio sets it only where a socket names its protocol, and each answer would wait 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
