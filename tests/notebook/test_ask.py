@@ -57,6 +57,7 @@ def test_braces_reach_the_model_as_they_are(started):
     assert started.good("%%ask --system {x}\nWhat is {x} and $x?").status == "ok"
 
 
+@pytest.mark.slow
 def test_stop_and_status_without_a_session(new_kernel):
     """
     Before a start, stop and status say so and are no errors.
@@ -127,6 +128,7 @@ def test_model_text_is_never_markup(new_kernel, standin_with):
     assert "http://127.0.0.1:9/x" in kernel.good("%%ask\nweb").text()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_named(new_kernel, standin):
     """
     `--model nope`: an error of two lines with the models that are there.

@@ -102,6 +102,7 @@ def test_an_answer_comes_in_pieces_and_ends_with_its_counters(size):
     run(main())
 
 
+@pytest.mark.slow
 def test_two_hundred_calls_share_a_connection():
     """The session is kept: calls one after the other, of which each is read to its end, never dial again."""
 
@@ -623,6 +624,7 @@ def test_leaving_a_pull_stops_it():
     run(main())
 
 
+@pytest.mark.slow
 def test_a_pull_may_be_silent_while_it_verifies():
     """Hashing many gigabytes says nothing for longer than the pause between two tokens may last."""
 

@@ -146,6 +146,7 @@ def test_without_a_start_there_is_none():
     assert "%urisk_start" in caught.value.fix
 
 
+@pytest.mark.slow
 def test_a_failed_start_is_told_to_all_and_can_be_tried_again():
     """Ten wait for one start; it fails for each of them, leaves nothing, and the next one succeeds."""
     before, url = children(), free_url()
@@ -231,6 +232,7 @@ def test_a_model_that_does_not_exist_names_those_that_do(ollama):
     assert children() == before
 
 
+@pytest.mark.slow
 def test_a_pull_that_fails_names_what_is_there(ollama):
     """No network: the server's words, and a model to use instead."""
     broken = [{"status": "pulling manifest"}, {"error": 'pull model manifest: Get "https://r.example": dial tcp: no such host'}]
@@ -376,6 +378,7 @@ async def loading_at(others):
     await until(lambda: others.counters["paths"].get("/api/chat"))
 
 
+@pytest.mark.slow
 def test_a_start_goes_on_while_somebody_waits():
     """The first of two gives up; the second still gets the session."""
     with server(load_ms=400) as others:
@@ -492,6 +495,7 @@ def test_a_cloud_model_is_refused_before_anything_is_sent(name):
 # Session -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_calls_share_one_load_and_one_connection():
     """Calls from threads and loops that come and go use one load and a handful of connections, whatever options they bring."""
     with server(Rule(answer=["ok"])) as others:
@@ -532,6 +536,7 @@ def test_what_changes_the_server_starts_another():
     assert second.settings.engine is Engine.SIMULATED
 
 
+@pytest.mark.slow
 def test_a_change_that_fails_leaves_a_usable_session():
     """A mistyped model must not cost the session: what ran before still answers, or at least a plain start works again."""
     simulated()
@@ -579,6 +584,7 @@ def test_a_change_is_told_to_its_end():
     assert "second" in events[-1].text
 
 
+@pytest.mark.slow
 def test_a_start_after_the_servers_end_finds_another():
     """The fix of a lost server says %urisk_start: that must bring the session back, with a server of ours if need be."""
     with server() as others:
@@ -750,6 +756,7 @@ def test_as_many_calls_in_flight_as_allowed(parallel):
         assert others.counters["peak_in_flight"] == (parallel or 1)
 
 
+@pytest.mark.slow
 def test_those_who_wait_are_served_in_order():
     """First come, first served; the time in our queue is told, and a long wait is no timeout."""
     with server(Rule(first_ms=120, contains="first"), Rule(answer=["ok"])) as others:
@@ -771,6 +778,7 @@ def test_those_who_wait_are_served_in_order():
         assert found[3].timing.first_token_s < 0.12
 
 
+@pytest.mark.slow
 def test_who_gives_up_waiting_frees_the_place():
     """A waiting call that is cancelled is never sent, and those behind it move up."""
     with server(Rule(contains="slow", answer="a", first_ms=300), Rule(answer=["ok"])) as others:

@@ -257,6 +257,7 @@ def test_the_last_share_ends_the_server(start):
     eventually(lambda: not alive(lease.guardian), SECOND)
 
 
+@pytest.mark.slow
 @pytest.mark.row(17)
 def test_a_fork_that_outlives_its_parent_holds_nothing(figure):
     """A forked child has a copy of the connection; the life of the process that it was made for is what counts."""
@@ -450,6 +451,7 @@ def test_two_accusers_are_both_told(start):
     assert bridge.run(both()) == [True, True]
 
 
+@pytest.mark.slow
 def test_a_share_that_is_dropped_ends_though_a_fork_holds_it():
     """A start that is interrupted drops its share without a word: a child with a copy of the connection does not keep the server."""
     given = settings()
@@ -728,6 +730,7 @@ def test_a_start_of_another_kernel_that_does_not_end_is_said_so(monkeypatch):
             bridge.run(process.start(Engine.SIMULATED, given))
 
 
+@pytest.mark.slow
 def test_what_does_not_speak_the_language_has_no_share(start):
     """Nonsense over the socket ends its connection and nothing else."""
     given = settings()
