@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -127,8 +128,8 @@ def test_session_persistence(engine):
         assert manager.generate_sync("Say hello.", options=SHORT).timing.load_s < 0.5
     assert engine.resident() == resident
     with urllib.request.urlopen(f"{manager.url}/api/ps", timeout=10) as reply:
-        left = json.load(reply)["models"][0]["expires_at"]
-    assert left, "it tells until when"
+        until = datetime.fromisoformat(json.load(reply)["models"][0]["expires_at"])
+    assert timedelta(minutes=19) < until - datetime.now(UTC) < timedelta(minutes=21), "OLLAMA_KEEP_ALIVE is 20m"
 
 
 def test_graceful_shutdown(engine, figure):

@@ -73,18 +73,6 @@ OLLAMA = """
 
 
 @pytest.fixture
-def program(tmp_path):
-    """Make an `ollama` on the PATH out of Python lines."""
-
-    def make(body):
-        path = tmp_path / "bin" / "ollama"
-        path.write_text(f"#!{sys.executable} -I\n{textwrap.dedent(body)}")
-        path.chmod(0o755)
-
-    return make
-
-
-@pytest.fixture
 def ollama(program):
     """Make an `ollama` on the PATH that serves as the real one does, with these models and rules."""
     return lambda **scenario: program(OLLAMA.format(root=str(ROOT), scenario=json.dumps(scenario)))

@@ -25,31 +25,9 @@ from urisk_nb.ollama import place as place_module
 from urisk_nb.settings import Engine, Settings
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+pytestmark = pytest.mark.usefixtures("own_places")
 ROOT = Path(process.__file__).parents[2]
 SECOND = 1.0
-
-
-@pytest.fixture(autouse=True)
-def places(monkeypatch, tmp_path):
-    """Logs and data of a test's own, and no `ollama` but the test's."""
-    for name in ("run", "data", "bin"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-
-
-@pytest.fixture
-def program(tmp_path):
-    """Make an `ollama` on the PATH out of Python lines."""
-
-    def make(body, mode=0o755):
-        path = tmp_path / "bin" / "ollama"
-        path.write_text(f"#!{sys.executable} -I\n{textwrap.dedent(body)}")
-        path.chmod(mode)
-        return path
-
-    return make
 
 
 @pytest.fixture
