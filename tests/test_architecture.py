@@ -22,8 +22,8 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "ollama": [
-        *("wire", "resilience", "latency", "answers", "client", "watch", "port", "place", "guardian", "engine", "process"),
-        *("refusal", "server", "asking", "manager"),
+        *("wire", "resilience", "latency", "calls", "answers", "client", "watch", "port", "footprint", "place"),
+        *("guardian", "engine", "process", "refusal", "server", "asking", "manager"),
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
@@ -44,13 +44,15 @@ ONE_OWNER = {
     "httpx": {"ollama.client"},
     "subprocess": {"ollama.process", "standin.program", "standin.weights"},
     "xllamacpp": {"standin.llamacpp"},
+    "ipywidgets": set(),
+    "psutil": {"ollama.footprint"},
     "plotly": {"demo", "notebook.charts"},  # demo: its sample prices
     "sqlite3": set(),
     "fastapi": {"service.app", "service.bodies", "service.guard", "service.routes", "service.streams"},
     "uvicorn": {"service.serving"},
     "prometheus_client": {"service.figures", "service.routes"},
 }
-LAZY_ONLY = {"ipywidgets", "plotly", "tenacity", "bm25s", "sentencex", "IPython"}
+LAZY_ONLY = {"ipywidgets", "plotly", "psutil", "tenacity", "bm25s", "sentencex", "IPython"}
 
 
 def modules():

@@ -145,7 +145,7 @@ EXPECTED = {
         ("ServerError", "OllamaNotInstalled", "ServerNotRunning", "ServerStartFailed", "ProgramBroken", "HomeNotWritable"), 503
     ),
     **dict.fromkeys(("ServerKeepsEnding", "ServerTooOld", "PortTaken", "ServerOfAnother", "ServerLost", "CircuitOpen", "ServerBusy"), 503),
-    **dict.fromkeys(("NotInitialized",), 503),
+    **dict.fromkeys(("NotInitialized", "NotOurs"), 503),
     **dict.fromkeys(("StreamInterrupted", "RunnerCrashed", "ServerFault", "ProtocolError", "AnswerIncomplete", "PullFailed"), 502),
     **dict.fromkeys(("ModelError", "FetchFailed"), 502),
     **dict.fromkeys(("ServerTimeout", "ServerHung"), 504),

@@ -18,6 +18,7 @@ UriskError
         ServerTooOld                       its version lacks what we need
         PortTaken                          something else answers at the address
         ServerOfAnother (PermissionError)  the server belongs to another person's account
+        NotOurs (PermissionError)          only a server that was started here is ended or started again
         ServerLost (ConnectionError)       the connection broke before the first token
         StreamInterrupted (ConnectionError) it broke after the first token; carries the partial text
         ServerTimeout (TimeoutError)       silent for longer than the limit
@@ -64,6 +65,7 @@ __all__ = [
     "ModelTooLarge",
     "ModelUnsuitable",
     "NotInitialized",
+    "NotOurs",
     "OllamaNotInstalled",
     "OutOfMemory",
     "PackageMissing",
@@ -189,6 +191,10 @@ class PortTaken(ServerError):
 
 class ServerOfAnother(ServerError, PermissionError):
     """The server runs under another person's account: evidence would go to a stranger."""
+
+
+class NotOurs(ServerError, PermissionError):
+    """Only a server that was started here is ended or started again; somebody else may be using this one."""
 
 
 class ServerLost(ServerError, ConnectionError):

@@ -1,13 +1,12 @@
 """`%urisk_latency`: the phases of calls with known delays, as a table and as a chart."""
 
-import math
-
 import pytest
 
 from urisk_nb import errors
 from urisk_nb.notebook import charts, latency
-from urisk_nb.ollama.latency import CallTiming
+from urisk_nb.ollama.calls import Calls
 from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.ollama.wire import Final
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 DELAYS = Rule(answer=["a ", "b ", "c ", "d ", "e"], first_ms=80, token_ms=30)
@@ -20,16 +19,17 @@ def calls():
         manager = LLMManager.initialize_sync(url=server.url)
         for _ in range(3):
             manager.generate_sync("hi")
-        yield latency.table(manager.calls)
+        yield latency.table(manager.calls.records)
         manager.shutdown_sync()
 
 
 def test_phases_are_what_the_server_was_told_and_add_up(calls):
     """Each within 15 ms of the delays that were set; together within 2 ms of the whole, by the server's clock, and no more than by ours."""
-    assert list(calls.index) == [0, 1, 2]
+    assert list(calls.index) == [1, 2, 3]
+    assert set(calls["outcome"]) == {"ok"}
     # What the prefix cache saved of the second and third prompt is in the queue: the stand-in's delay is for the whole.
     assert (calls["queue_s"] + calls["prompt_s"]).between(0.075, 0.095).all()
-    assert calls["prompt_s"][0] > 0.075
+    assert calls["prompt_s"][1] > 0.075
     assert calls["generation_s"].between(0.115, 0.140).all()
     assert (calls["load_s"] < 0.015).all(), "warmed before"
     phases = calls[["queue_s", "load_s", "prompt_s", "generation_s"]].sum(axis=1)
@@ -48,10 +48,23 @@ def test_each_figure_says_where_it_comes_from(calls):
 
 def test_a_server_without_counters_leaves_gaps():
     """NaN, not zero: nothing was measured."""
-    gaps = dict.fromkeys(("queue_s", "load_s", "prompt_s", "generation_s", "server_total_s"), math.nan)
-    table = latency.table([CallTiming(**gaps, first_token_s=0.1, total_s=0.2)])
-    assert table[list(gaps)].isna().all(axis=None)
+    calls = Calls()
+    calls.end(calls.begin(b"{}", "m"), Final(text="hi"))
+    table = latency.table(calls.records)
+    assert table[["queue_s", "load_s", "prompt_s", "generation_s", "server_total_s"]].isna().all(axis=None)
     assert table["tokens_per_s"].isna().all()
+    assert list(table["outcome"]) == ["ok"]
+
+
+def test_calls_that_failed_are_rows_too():
+    """With the error's name, and NaN for what was not measured; those under way are not."""
+    calls = Calls()
+    calls.begin(b"{}", "m")
+    calls.fail(calls.begin(b"{}", "m"), errors.ServerLost("the connection broke.", fix="ask again"))
+    table = latency.table(calls.records)
+    assert list(table.index) == [2]
+    assert list(table["outcome"]) == ["ServerLost"]
+    assert table[["total_s", "prompt_s"]].isna().all(axis=None)
 
 
 def test_no_calls_are_an_empty_table():
@@ -75,7 +88,7 @@ def test_the_magic_returns_the_table_and_shows_the_chart(new_kernel, standin):
     assert kernel.run("%urisk_latency").ename == errors.NotInitialized.__name__
     kernel.good("%urisk_start")
     kernel.good("%%ask\nhi")
-    assert kernel.good("calls = %urisk_latency\nprint(len(calls), calls['tokens'][0] > 0)").text().strip() == "1 True"
+    assert kernel.good("calls = %urisk_latency\nprint(len(calls), calls['tokens'][1] > 0)").text().strip() == "1 True"
     cell = kernel.good("%urisk_latency --plot")
     assert any("application/vnd.plotly.v1+json" in content.get("data", {}) for _, content in cell.outputs)
     assert "generation_s" in cell.html

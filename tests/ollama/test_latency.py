@@ -1,13 +1,12 @@
 """Phases of a call: they add up to the server's own total, unknown is NaN, and percentiles are the nearest rank."""
 
 import math
-import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urisk_nb.ollama.latency import Calls, CallTiming, timing_of
+from urisk_nb.ollama.latency import percentile, timing_of
 from urisk_nb.ollama.wire import Final
 
 NS = st.integers(0, 10**12)
@@ -49,53 +48,14 @@ def test_tokens_per_second_needs_both():
     assert math.isnan(timing_of(Final(total_ns=1, tokens=3), first_token_s=0, total_s=0).tokens_per_s)
 
 
-def timing(total_s, generation_s=math.nan):
-    names = ("queue_s", "load_s", "prompt_s", "server_total_s", "first_token_s")
-    return CallTiming(**dict.fromkeys(names, 0.0), total_s=total_s, generation_s=generation_s, tokens=1)
-
-
-def test_the_last_two_hundred_are_kept_in_order():
-    """The ring forgets the oldest."""
-    calls = Calls()
-    for number in range(250):
-        calls.append(timing(float(number)))
-    assert len(calls) == 200
-    assert [kept.total_s for kept in calls] == list(range(50, 250))
-
-
 @given(values=st.lists(st.floats(0, 1e6), min_size=1, max_size=200), share=st.sampled_from([0, 50, 90, 95, 99, 100]))
 def test_percentiles_are_the_nearest_rank(values, share):
     """One of the values: the smallest that at least so many of the calls do not exceed."""
-    calls = Calls()
-    for value in values:
-        calls.append(timing(value))
     enough = [value for value in values if 100 * sum(other <= value for other in values) >= share * len(values)]
-    assert calls.percentile("total_s", share) == min(enough)
+    assert percentile(values, share) == min(enough)
 
 
 def test_unknown_figures_do_not_count():
     """NaN is left out of a percentile; nothing at all is NaN."""
-    calls = Calls()
-    assert math.isnan(calls.percentile("total_s", 50))
-    for value in (math.nan, 3.0, math.nan):
-        calls.append(timing(1.0, generation_s=value))
-    assert calls.percentile("generation_s", 95) == 3.0
-    assert calls.percentile("tokens_per_s", 50) == pytest.approx(1 / 3)
-
-
-def test_reading_while_calls_are_added_is_safe():
-    """A dashboard reads in its thread while the loop appends."""
-    calls, stop = Calls(), threading.Event()
-
-    def add():
-        while not stop.is_set():
-            calls.append(timing(1.0))
-
-    thread = threading.Thread(target=add)
-    thread.start()
-    try:
-        seen = {calls.percentile("total_s", 50) for _ in range(500)}
-    finally:
-        stop.set()
-        thread.join()
-    assert {value for value in seen if not math.isnan(value)} == {1.0}
+    assert math.isnan(percentile([], 50))
+    assert percentile((math.nan, 3.0, math.nan), 95) == 3.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from urisk_nb.ollama.latency import CallTiming
+    from urisk_nb.ollama.calls import CallRecord
 
 __all__ = ["PHASES", "SOURCES", "table"]
 
@@ -29,23 +29,26 @@ SOURCES = {
     "prompt_tokens": "the server's counters: the whole prompt, cached or not",
     "tokens": "the server's counters",
     "tokens_per_s": "tokens / generation_s",
-    "attempts": "tries, the one that succeeded included",
+    "attempts": "tries, the last one included",
+    "outcome": "ok, given up (by whoever asked), or the name of the error",
 }
 
 
-def table(calls: Iterable[CallTiming]) -> pd.DataFrame:
+def table(records: Iterable[CallRecord]) -> pd.DataFrame:
     """
-    One row a call, the oldest first; times in seconds, NaN where the server gave no counter.
+    One row a call that has ended, in the order of their ends; times in seconds, NaN where nothing was measured.
 
     Returns
     -------
     DataFrame
-        Columns as in SOURCES; the index counts the calls from 0. `attrs["source"]` says where each figure comes from.
+        Columns as in SOURCES; the index is the call's number in its session. `attrs["source"]` says where each figure comes from.
     """
     import pandas as pd
 
-    rows = [{**asdict(timing), "tokens_per_s": timing.tokens_per_s} for timing in calls]
-    made = pd.DataFrame(rows, columns=list(SOURCES)).rename_axis("call")
+    known = [(record.number, record.timing, record.outcome) for record in records if record.timing is not None]
+    rows = [{**asdict(timing), "tokens_per_s": timing.tokens_per_s, "outcome": outcome} for _, timing, outcome in known]
+    index = pd.Index([number for number, _, _ in known], name="call", dtype="int64")
+    made = pd.DataFrame(rows, index=index, columns=list(SOURCES))
     made["asked_at"] = pd.to_datetime(made["asked_at"], utc=True)
     made.attrs["source"] = dict(SOURCES)
     return made

@@ -269,7 +269,7 @@ def _latency(args: argparse.Namespace) -> pd.DataFrame:
     from urisk_nb.notebook import charts, latency
     from urisk_nb.ollama.manager import LLMManager
 
-    calls = latency.table(LLMManager.get_instance().calls)
+    calls = latency.table(LLMManager.get_instance().calls.records)
     if args.plot:
         from IPython.display import display
 

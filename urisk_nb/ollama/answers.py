@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
-from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
 from urisk_nb import bridge
 from urisk_nb.errors import NotInitialized
 from urisk_nb.ollama import wire
-from urisk_nb.ollama.latency import Calls, CallTiming, timing_of
+from urisk_nb.ollama.calls import CallRecord, Calls
+from urisk_nb.ollama.latency import CallTiming
 from urisk_nb.settings import Engine
 
 __all__ = ["Answer", "AnswerStream", "Session"]
@@ -30,8 +29,8 @@ class Session(Protocol):
     def place(self) -> AbstractAsyncContextManager[None]:
         """Hold one of the places for calls in flight."""
 
-    def opened(self, body: bytes, model: str) -> AsyncGenerator[tuple[float, int, wire.Piece | wire.Final], None]:
-        """Each piece, with the time when the try was sent and its number."""
+    def opened(self, record: CallRecord) -> AsyncGenerator[wire.Piece | wire.Final, None]:
+        """The pieces of the reply to the record's request; its tries are noted in the record."""
 
 
 class Answer(str):
@@ -99,29 +98,26 @@ class AnswerStream:
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         """The pieces, on the manager's own loop."""
-        session, asked_at = self._session, datetime.now(UTC)
-        asked_s, first_s = time.monotonic(), None
-        texts: list[str] = []
+        calls, record = self._session.calls, self._session.calls.begin(self._body, self._model)
         thoughts: list[str] = []
-        async with session.place(), aclosing(session.opened(self._body, self._model)) as reply:
-            granted_s = time.monotonic()
-            async for sent_s, attempts, piece in reply:
-                now_s = time.monotonic()
-                if first_s is None:
-                    first_s = now_s
-                texts.append(piece.text)
-                if isinstance(piece, wire.Final):
-                    waits = {"first_token_s": first_s - sent_s, "total_s": now_s - sent_s, "wait_s": granted_s - asked_s}
-                    facts = {"attempts": attempts, "asked_at": asked_at, "model": self._model, **waits}
-                    self._end("".join(texts), "".join(thoughts), piece, facts)
-                elif piece.thinking:
-                    thoughts.append(piece.thinking)
-                if piece.text:
-                    yield piece.text
+        try:
+            async with self._session.place(), aclosing(self._session.opened(record)) as reply:
+                record.granted()
+                async for piece in reply:
+                    record.came(piece)
+                    if isinstance(piece, wire.Final):
+                        self._end(record, "".join(thoughts), piece)
+                    elif piece.thinking:
+                        thoughts.append(piece.thinking)
+                    if piece.text:
+                        yield piece.text
+        except BaseException as exc:
+            calls.fail(record, exc)
+            raise
 
-    def _end(self, text: str, thinking: str, final: wire.Final, known: Mapping[str, Any]) -> None:
-        timing = timing_of(final, **known)
-        self._session.calls.append(timing)
+    def _end(self, record: CallRecord, thinking: str, final: wire.Final) -> None:
+        text = record.answer
+        timing = self._session.calls.end(record, final)
         facts = {"model": self._model, "engine": str(self._session.engine), "done_reason": final.done_reason}
         self._answer = Answer(text, timing=timing, thinking=thinking, **facts)
 

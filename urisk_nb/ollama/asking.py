@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import ModelNotFound, PortTaken, ServerHung, ServerLost, ServerNotRunning, ServerTimeout, StreamInterrupted
 from urisk_nb.ollama import wire
+from urisk_nb.ollama.calls import CallRecord
 from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.resilience import Breaker, retrying
 from urisk_nb.ollama.server import Server
@@ -43,26 +44,25 @@ class Asking:
         """The model's own."""
         return self._breakers.setdefault(model, Breaker())
 
-    async def opened(self, body: bytes, model: str, max_retries: int) -> AsyncGenerator[tuple[float, int, wire.Piece | wire.Final], None]:
-        """Each piece with the time when the last try was sent and its number; tries again until the first piece, never after."""
-        async with self._admitted(model):
+    async def opened(self, record: CallRecord, max_retries: int) -> Reply:
+        """The pieces; tries again until the first of them, never after, and notes its tries in the record."""
+        async with self._admitted(record.model):
             with self._server.watched() as pulse:
-                async for attempt in retrying(max_retries, self._between_tries(model)):
+                async for attempt in retrying(max_retries, self._between_tries(record)):
                     with attempt:
-                        sent_s, reply, first = await self._begun(body, pulse)
-                tries = attempt.retry_state.attempt_number
+                        reply, first = await self._begun(record, pulse)
                 async with aclosing(reply):
-                    yield sent_s, tries, first
+                    yield first
                     async for piece in _pulsing(pulse, reply, first.text):
-                        yield sent_s, tries, piece
+                        yield piece
 
-    async def _begun(self, body: bytes, pulse: Pulse) -> tuple[float, Reply, wire.Piece | wire.Final]:
-        """One try, as far as its first piece: when it was sent, what follows, and the piece."""
+    async def _begun(self, record: CallRecord, pulse: Pulse) -> tuple[Reply, wire.Piece | wire.Final]:
+        """One try, as far as its first piece: what follows, and the piece."""
         await self._server.ready()
-        sent_s = time.monotonic()
-        reply = self._client.chat(body)
+        record.sent()
+        reply = self._client.chat(record.body)
         try:
-            return sent_s, reply, await pulse.within(anext(reply))
+            return reply, await pulse.within(anext(reply))
         except BaseException:
             await reply.aclose()
             raise
@@ -92,13 +92,15 @@ class Asking:
         except (ServerTimeout, PortTaken) as exc:
             raise ServerHung(exc.message, fix="restart it, or %urisk_start") from exc
 
-    def _between_tries(self, model: str) -> Callable[[RetryCallState], Awaitable[None]]:
+    def _between_tries(self, record: CallRecord) -> Callable[[RetryCallState], Awaitable[None]]:
         """What is done before the next try: a model that has gone is pulled again. The server itself is made sure of by the try."""
 
         async def mend(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
+            if error is not None:
+                record.tried(error)
             if isinstance(error, ModelNotFound):
-                await self._take(model)
+                await self._take(record.model)
             elif isinstance(error, ServerLost | ServerNotRunning):
                 await self._server.settled()
 

@@ -14,6 +14,7 @@ Spoken over a share, one JSON object a line:
     {"pid": 12}        to the guardian, first: whose share it is; answered by the facts of the server
     {"leave": 30.0}    the share ends; the server may be kept that many seconds for somebody who comes back
     {"accuse": 2.0}    the server seems to hang: it is stopped unless it answers the guardian within that many seconds
+    {"end": true}      the server is to end now, and everybody is told of it; who wants another starts one
     {"server": 13, ..} from the guardian: the facts
     {"stays": true}    the share has ended and the server goes on
     {"answers": true}  the accused server answered
@@ -325,6 +326,8 @@ class Guardian:
             share.say(age_s=time.monotonic() - self.started_s, **facts, **self.plan["facts"])
         elif "leave" in words:
             self._let_go(share, float(words["leave"]))
+        elif "end" in words:
+            self.stopping = True
         else:
             self._question(share, float(words["accuse"]))
 

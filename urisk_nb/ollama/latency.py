@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from urisk_nb.ollama.wire import Final
 
-__all__ = ["CallTiming", "Calls", "timing_of"]
-
-KEPT = 200
+__all__ = ["CallTiming", "percentile", "timing_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,32 +78,16 @@ def timing_of(final: Final, *, first_token_s: float, total_s: float, **known_her
     )
 
 
-class Calls:
-    """The timings of the last 200 calls; appended on the loop, read from anywhere."""
+def percentile(values: Iterable[float], share: float) -> float:
+    """
+    The nearest-rank percentile: the smallest value that at least `share` % of the values do not exceed; NaN without values.
 
-    def __init__(self) -> None:
-        self._kept: deque[CallTiming] = deque(maxlen=KEPT)
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __iter__(self) -> Iterator[CallTiming]:
-        return iter(tuple(self._kept))
-
-    def append(self, timing: CallTiming) -> None:
-        """Keep the timing; the oldest goes when there are more than 200."""
-        self._kept.append(timing)
-
-    def percentile(self, name: str, share: float) -> float:
-        """
-        The nearest-rank percentile of a figure, in its own unit; NaN without calls.
-
-        Parameters
-        ----------
-        name
-            A field of CallTiming.
-        share
-            0 to 100; 50 is the median.
-        """
-        values = sorted(value for timing in self if not math.isnan(value := getattr(timing, name)))
-        return values[max(0, math.ceil(share / 100 * len(values)) - 1)] if values else math.nan
+    Parameters
+    ----------
+    values
+        Numbers; NaN is left out.
+    share
+        0 to 100; 50 is the median.
+    """
+    known = sorted(value for value in values if not math.isnan(value))
+    return known[max(0, math.ceil(share / 100 * len(known)) - 1)] if known else math.nan

@@ -37,8 +37,8 @@ from urisk_nb.errors import (
 from urisk_nb.ollama import process, wire
 from urisk_nb.ollama.answers import Answer, AnswerStream
 from urisk_nb.ollama.asking import Asking
+from urisk_nb.ollama.calls import CallRecord, Calls
 from urisk_nb.ollama.client import Client
-from urisk_nb.ollama.latency import Calls
 from urisk_nb.ollama.server import OWN_VERSIONS, Server, ServerState
 from urisk_nb.settings import Engine, Settings, load
 
@@ -100,7 +100,7 @@ class LLMManager:
     version, url
         Of the server.
     calls
-        Timings of the last 200 calls.
+        The last 200 calls and those under way; iterating gives the timings of those that ended well.
     started_at
         When it became ready (UTC).
     """
@@ -269,6 +269,37 @@ class LLMManager:
         self._check()
         await bridge.call(self._take(model))
 
+    async def unload(self, model: str | None = None) -> None:
+        """
+        Have the server put a model (default: the session's) out of its memory; the next call loads it again.
+
+        Answers under way are finished first. Programs that use the same server lose the model, too.
+        """
+        self._check()
+        await bridge.call(self._client.load(wire.load_body(model=model or self.model, keep_alive=0, num_ctx=self.settings.num_ctx)))
+
+    async def restart(self) -> None:
+        """
+        End our server and start another; returns when that is ready and the model warm.
+
+        Answers under way end with StreamInterrupted, calls that wait go to the new server. Other kernels of this user that share the
+        server go over to the new one, too.
+
+        Raises
+        ------
+        NotOurs
+            The server was not started here.
+        ServerError
+            It could not be started again.
+        """
+        self._check()
+        await bridge.call(self._server.restart())
+
+    async def residents(self) -> list[wire.Resident]:
+        """The models in the server's memory, with what they hold of it; generates nothing."""
+        self._check()
+        return await bridge.call(self._client.residents())
+
     async def _take_model(self) -> None:
         models = await self._client.tags()
         if not self.settings.model_is_given and self.version in OWN_VERSIONS and models:
@@ -413,9 +444,9 @@ class LLMManager:
         finally:
             self._in_flight.discard(task)
 
-    def opened(self, body: bytes, model: str) -> AsyncGenerator[tuple[float, int, wire.Piece | wire.Final], None]:
-        """Each piece of the reply to a body, with the time when the last try was sent and its number."""
-        return self._asking.opened(body, model, self.settings.max_retries)
+    def opened(self, record: CallRecord) -> AsyncGenerator[wire.Piece | wire.Final, None]:
+        """The pieces of the reply to the record's request; its tries are noted in the record."""
+        return self._asking.opened(record, self.settings.max_retries)
 
     # Facts -----------------------------------------------------------------------------------------------------------------
 
@@ -490,6 +521,21 @@ class LLMManager:
     def pid(self) -> int | None:
         """The server's process, where it is ours."""
         return None if self._server.lease is None else self._server.lease.server
+
+    @property
+    def log(self) -> str:
+        """The file that our server writes its log to; empty where there is none."""
+        return "" if self._server.lease is None else str(self._server.lease.facts["log"])
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls the server is working on, as far as they are ours."""
+        return int(self._places.borrowed_tokens)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait here for their turn."""
+        return self._places.statistics().tasks_waiting
 
     def breaker(self, model: str | None = None) -> str:
         """`closed`, `open` or `half_open`, for the session's model or another."""

@@ -9,12 +9,22 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-__all__ = ["listens", "owner_uid"]
+__all__ = ["listener", "listens", "owner_uid"]
 
 
 def owner_uid(port: int) -> int | None:
     """The account whose process listens on the loopback port, where the system tells (Linux); else None."""
     return next((uid for uid, _ in _listening(port) or ()), None)
+
+
+def listener(port: int) -> int | None:
+    """The process that listens on the loopback port, where the system tells (Linux, for one's own processes); else None."""
+    wanted = {f"socket:[{inode}]" for _, inode in _listening(port) or ()}
+    for folder in Path("/proc").glob("[0-9]*") if wanted else ():
+        with contextlib.suppress(PermissionError):
+            if wanted & _open_files(int(folder.name)):
+                return int(folder.name)
+    return None
 
 
 def _open_files(pid: int) -> set[str]:

@@ -179,6 +179,10 @@ class Lease:
         except TimeoutError:
             return False
 
+    def end(self) -> None:
+        """Have the server ended now, for everybody; `ended` tells when. The share ends with it, as in a crash."""
+        self._say(end=True)
+
     async def leave(self, keep_s: float = 0.0, within_s: float = 2 * GRACE_S) -> None:
         """
         Give the share back; where it was the last one, wait until the server is gone, at most `within_s`.

@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any
 
 from urisk_nb.errors import (
+    NotOurs,
     PortTaken,
     ServerError,
     ServerHung,
@@ -41,6 +42,7 @@ __all__ = ["Server", "ServerState"]
 
 READY_S = 30.0
 NEWS_S = 0.2
+END_S = 5.0  # for the guardian to tell of an end, beyond the time that it gives the server
 OWN_VERSIONS = {"0.0.0-urisk-llamacpp": Engine.EMBEDDED, "0.0.0-urisk-scripted": Engine.SIMULATED}
 
 
@@ -100,6 +102,7 @@ class Server:
         self.restarts = Restarts()
         self._client, self._say, self._warm = client, say, warm
         self._recovery: asyncio.Task[None] | None = None
+        self._is_wanted = False  # the end that comes next
         self._failure: UriskError | None = None
         self.watcher = Watcher(self._answers, self._give_up)
 
@@ -277,8 +280,10 @@ class Server:
         """Look for another server, or start one, until one is warm or it has been tried too often. Never raises."""
         why: UriskError = process.start_failed(self.engine, seen)
         before = self.engine
-        while (pause_s := self.restarts.next(time.monotonic())) is not None:
+        wanted, self._is_wanted = self._is_wanted, False
+        while (pause_s := 0.0 if wanted else self.restarts.next(time.monotonic())) is not None:
             await asyncio.sleep(pause_s)
+            counted, wanted = int(not wanted), False  # one that was asked for is no sign of trouble
             try:
                 # Looked for first: Ollama's desktop app ends servers of others to put its own in their place.
                 await self._find_or_start()
@@ -291,7 +296,7 @@ class Server:
             except Exception as exc:  # noqa: BLE001  nobody awaits this: what is not told here is never told
                 why = ServerStartFailed(f"the server could not be started again: {exc!r}.", fix="%urisk_start")
             else:
-                self.restarted += 1
+                self.restarted += counted
                 if await self._warmed():
                     return
                 continue
@@ -324,6 +329,29 @@ class Server:
             await asyncio.wait({self._recovery})
         if self.state is ServerState.FAILED and self._failure is not None:
             raise copy.copy(self._failure)  # one of its own for each caller: a traceback grows with each raise
+
+    async def restart(self) -> None:
+        """
+        End our server and start another; returns when that is ready and warm. Calls that were in the middle of an answer are cut off.
+
+        Raises
+        ------
+        ServerError
+            It is not ours to end, or could not be started again.
+        """
+        await self.ready()
+        lease = self.lease
+        if lease is None:
+            raise NotOurs(f"the server at {self.settings.url} was not started here.", fix="restart Ollama itself, then %urisk_start")
+        self._is_wanted = True
+        lease.end()
+        try:
+            async with asyncio.timeout(2 * process.GRACE_S + END_S):
+                await lease.ended.wait()
+        except TimeoutError as exc:
+            self._is_wanted = False
+            raise ServerHung("the server did not end.", fix="%urisk_stop, then %urisk_start") from exc
+        await self.ready()
 
     # Silence ---------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,132 @@
+"""What a user does to a server by hand: unload a model, start the server again, see what it holds."""
+
+import json
+import os
+import urllib.request
+
+import psutil
+import pytest
+
+from harness import OllamaProgram, alive, eventually, free_port
+from urisk_nb import bridge, errors, runtime
+from urisk_nb.ollama import port
+from urisk_nb.ollama.footprint import footprint
+from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
+
+SCENARIO = {"version": "0.33.0", "models": ["llama3.1"], "rules": [{"contains": "slow", "answer": "word " * 400, "token_ms": 5}]}
+
+
+@pytest.fixture
+def manager(own_places, tmp_path):
+    """A manager over an `ollama` of its own: a process with a runner below it."""
+    with OllamaProgram(tmp_path / "bin", SCENARIO):
+        made = LLMManager.initialize_sync(url=f"http://127.0.0.1:{free_port()}")
+        yield made
+        if (left := runtime.get("manager")) is not None:
+            left.shutdown_sync()
+
+
+def counters(manager):
+    with urllib.request.urlopen(f"{manager.url}/urisk/counters", timeout=5) as reply:
+        return json.load(reply)
+
+
+def names(manager):
+    return [model.name for model in bridge.run(manager.residents())]
+
+
+def test_a_restart_by_hand(manager):
+    """Another process, warm; the old one and its runner are gone; it is no sign of trouble, so none of the restarts is used up."""
+    old = [manager.pid, *counters(manager)["runners"]]
+    for _ in range(4):  # one more than a server that ends by itself is started again
+        bridge.run(manager.restart())
+    assert manager.pid not in old
+    assert not any(map(alive, old))
+    assert names(manager) == ["llama3.1:latest"]
+    assert (manager.restarts, manager.breaker(), str(manager.state)) == (0, "closed", "owned")
+    assert manager.generate_sync("hi")
+
+
+def test_a_restart_cuts_off_answers_and_keeps_calls_that_wait(manager):
+    """The answer that is being given ends with its partial text; the call behind it is answered by the new server."""
+    cut, kept = (bridge.submit(manager.stream(prompt).whole()) for prompt in ("slow", "next"))
+    eventually(lambda: [record.phase for record in manager.calls.live] == ["answering", "waiting here"])
+    bridge.run(manager.restart())
+    with pytest.raises(errors.StreamInterrupted) as seen:
+        cut.wait()
+    assert seen.value.partial.startswith("word ")
+    assert kept.wait()
+
+
+def test_a_server_of_others_is_not_started_again(own_places):
+    """It says whose affair that is, and the server goes on."""
+    with running(ScriptedBrain(Scenario())) as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+        with pytest.raises(errors.NotOurs, match="not started here") as seen:
+            bridge.run(manager.restart())
+        assert "restart Ollama itself" in seen.value.fix
+        assert manager.generate_sync("hi")
+        manager.shutdown_sync()
+
+
+def test_a_restart_that_fails_says_why(manager, tmp_path):
+    """The program has gone meanwhile: an error with a way out, and the manager says that it failed."""
+    (tmp_path / "bin" / "ollama").write_text("#!/bin/sh\nexit 3\n")
+    manager._server.restarts.pauses_s = (0.01,)
+    with pytest.raises(errors.ServerStartFailed, match="exit code 3"):
+        bridge.run(manager.restart())
+    assert str(manager.state) == "failed"
+    assert manager.failure is not None
+
+
+def test_unloading_by_hand(manager):
+    """Nothing is in memory, the runner is gone; the next call loads it again, and says how long that took."""
+    runner = counters(manager)["runners"][0]
+    bridge.run(manager.unload())
+    eventually(lambda: names(manager) == [] and not alive(runner))
+    assert manager.generate_sync("hi")
+    assert names(manager) == ["llama3.1:latest"]
+    assert counters(manager)["loads"] == 2
+
+
+def test_an_unload_waits_for_the_answer_under_way():
+    """The server finishes what it has begun."""
+    slow = Rule(contains="slow", answer=["a "] * 20, token_ms=20)
+    with running(ScriptedBrain(Scenario(rules=[slow]))) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        call = bridge.submit(manager.stream("slow").whole())
+        eventually(lambda: [record.phase for record in manager.calls.live] == ["answering"])
+        bridge.run(manager.unload())
+        assert call.wait() == "a " * 20
+        manager.shutdown_sync()
+
+
+@pytest.mark.parametrize("act", ["unload", "restart", "residents"])
+def test_nothing_is_done_after_the_end(manager, act):
+    """The error says how to begin again."""
+    manager.shutdown_sync()
+    with pytest.raises(errors.NotInitialized):
+        bridge.run(getattr(manager, act)())
+
+
+def test_what_a_server_holds(manager):
+    """Resident memory of the server and of its runner, as the system says, and since when it runs."""
+    seen = footprint(manager.pid)
+    server = psutil.Process(manager.pid)
+    assert (seen.pid, seen.runners) == (manager.pid, 1)
+    assert seen.server_bytes == pytest.approx(server.memory_info().rss, rel=0.2)
+    assert seen.runner_bytes == pytest.approx(server.children()[0].memory_info().rss, rel=0.2)
+    assert seen.started_at.timestamp() == pytest.approx(server.create_time(), abs=0.1)
+
+
+def test_nobody_holds_nothing():
+    """A process that has ended is none."""
+    assert footprint(2**22 + 1) is None
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="only Linux tells who listens")
+def test_who_listens(manager):
+    """The server's own process, not its guardian and not its runner; nobody at a port that is free."""
+    assert port.listener(manager.settings.port) == manager.pid
+    assert port.listener(free_port()) is None

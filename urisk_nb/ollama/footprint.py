@@ -1,0 +1,59 @@
+"""What a server's processes hold of this machine's memory, as far as this account may see them. The only importer of psutil."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+__all__ = ["Footprint", "footprint"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """
+    A server and its runners at one moment.
+
+    Attributes
+    ----------
+    pid, started_at
+        Of the server (UTC).
+    server_bytes, runner_bytes
+        Resident memory of the server, and of all processes below it (one for each model in memory), bytes. The pages of a model file
+        that is mapped count as far as they are in memory; what lies on a GPU does not.
+    runners
+        How many processes there are below it.
+    """
+
+    pid: int
+    started_at: datetime
+    server_bytes: int
+    runner_bytes: int
+    runners: int
+
+
+def footprint(pid: int) -> Footprint | None:
+    """Of the server with this process id; None where there is none, or it may not be looked at. Blocks some milliseconds."""
+    import psutil
+
+    try:
+        server = psutil.Process(pid)
+        began_s, held = server.create_time(), server.memory_info().rss
+        below = [_held(child) for child in server.children(recursive=True)]
+    except psutil.Error:
+        return None
+    return Footprint(
+        pid=pid,
+        started_at=datetime.fromtimestamp(began_s, UTC),
+        server_bytes=held,
+        runner_bytes=sum(below),
+        runners=len(below),
+    )
+
+
+def _held(process: object) -> int:
+    import psutil
+
+    try:
+        return int(process.memory_info().rss)  # type: ignore[attr-defined]  # psutil has no types here
+    except psutil.Error:
+        return 0  # it has ended since
