@@ -30,7 +30,9 @@ INSIDE = {
         *("evidence", "questions", "scoring", "pipeline", "table"),
     ],
     "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
-    "notebook": ["nest", "latency", "charts", "present", "magics"],
+    "notebook": [
+        *("nest", "latency", "charts", "facts", "present", "alerts", "svg", "panels", "view", "inspector", "dashboard", "magics"),
+    ],
     "standin": [
         *("gojson", "transport", "brain", "asks", "residents", "answers", "face", "server", "scenario", "scripted"),
         *("gguf", "upstream", "weights", "llamacpp", "__main__", "program"),
@@ -44,7 +46,7 @@ ONE_OWNER = {
     "httpx": {"ollama.client"},
     "subprocess": {"ollama.process", "standin.program", "standin.weights"},
     "xllamacpp": {"standin.llamacpp"},
-    "ipywidgets": set(),
+    "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"ollama.footprint"},
     "plotly": {"demo", "notebook.charts"},  # demo: its sample prices
     "sqlite3": set(),

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar, cast
 from urisk_nb import runtime
 from urisk_nb.errors import WrongThread
 
-__all__ = ["CLEANUP_S", "SLICE_S", "Call", "call", "iterate", "iterate_sync", "on_loop", "run", "submit"]
+__all__ = ["CLEANUP_S", "SLICE_S", "Call", "call", "iterate", "iterate_sync", "loop", "on_loop", "run", "submit"]
 
 T = TypeVar("T")
 SLICE_S = 0.05  # how long a wait may last before the interpreter looks for a signal (Windows locks ignore Ctrl-C)
@@ -109,6 +109,11 @@ class Call(Generic[T]):
             self.done.wait(CLEANUP_S)
             raise
         return self.result()
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """The background loop; for `call_soon_threadsafe`."""
+    return _background().loop
 
 
 def on_loop() -> bool:

@@ -20,6 +20,7 @@ __all__ = ["register", "unregister"]
 MAGICS = {
     "ask": "cell",
     "risk": "cell",
+    "urisk_dashboard": "line",
     "urisk_latency": "line",
     "urisk_nest": "line",
     "urisk_start": "line",
@@ -68,6 +69,8 @@ def _is_restart(shell: InteractiveShell) -> bool:
 def unregister(shell: InteractiveShell) -> None:
     """Take out what `register` put in; IPython itself offers no way."""
     runtime.forget("is_restart")
+    if (dashboard := runtime.get("dashboard")) is not None:
+        dashboard.close()
     for name, kind in MAGICS.items():
         shell.magics_manager.magics[kind].pop(name, None)
     formatter = _html_formatter(shell)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from urisk_nb.notebook.latency import PHASES
+from urisk_nb.errors import PackageMissing
+from urisk_nb.notebook.latency import COLOURS, NAMES, PHASES
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["latency"]
+__all__ = ["latency", "pickable", "show"]
 
-NAMES = {
-    "wait_s": "waiting here",
-    "queue_s": "waiting for a slot",
-    "load_s": "loading the model",
-    "prompt_s": "reading the prompt",
-    "generation_s": "generating",
-}
-# Told apart in grey and by those who see no red or green (Okabe and Ito, "Color Universal Design", 2008).
-COLOURS = ("#999999", "#E69F00", "#D55E00", "#56B4E9", "#0072B2")
+# No toolbar: newer versions of plotly have a button there that uploads the chart.
+CONFIG = {"displayModeBar": False, "displaylogo": False}
 
 
 def latency(calls: pd.DataFrame) -> go.Figure:
@@ -28,8 +23,8 @@ def latency(calls: pd.DataFrame) -> go.Figure:
     import plotly.graph_objects as go
 
     bars = [
-        go.Bar(x=calls.index, y=calls[phase], name=NAMES[phase], marker_color=colour, hovertemplate="%{y:.3f} s")
-        for phase, colour in zip(PHASES, COLOURS, strict=True)
+        go.Bar(x=calls.index, y=calls[phase], name=NAMES[phase], marker_color=COLOURS[phase], hovertemplate="%{y:.3f} s")
+        for phase in PHASES
     ]
     figure = go.Figure(bars)
     figure.update_layout(
@@ -41,6 +36,45 @@ def latency(calls: pd.DataFrame) -> go.Figure:
         xaxis_title="call, the oldest first",
         yaxis_title="seconds",
         legend={"orientation": "h", "y": 1.15, "traceorder": "normal"},
-        template="plotly_white",
+        # Legible on a light page and on a dark one: a chart knows neither.
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": "#787878"},
+        yaxis={"gridcolor": "rgba(127,127,127,.3)", "rangemode": "tozero"},
+        xaxis={"showgrid": False},
     )
+    return figure
+
+
+def show(figure: go.Figure) -> None:
+    """Show it the way that plotly is set to here."""
+    figure.show(config=CONFIG)
+
+
+def pickable(calls: pd.DataFrame, picked: Callable[[int], Any]) -> go.FigureWidget:
+    """
+    The same as a widget that tells which call was clicked, by its number.
+
+    Raises
+    ------
+    PackageMissing
+        plotly's widget needs anywidget.
+    """
+    import plotly.graph_objects as go
+
+    try:
+        figure = go.FigureWidget(latency(calls))
+    except ImportError as exc:
+        raise PackageMissing("the chart needs the package anywidget.", fix="%pip install anywidget, then restart the kernel") from exc
+
+    figure._config = {**figure._config, **CONFIG}
+    figure.update_layout(width=860)  # a widget is given its place too late to fill it
+
+    def clicked(_: Any, points: Any, __: Any) -> None:
+        for place in points.point_inds:
+            picked(int(calls.index[place]))
+
+    for bar in figure.data:
+        bar.on_click(clicked)
     return figure

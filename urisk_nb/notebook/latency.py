@@ -11,10 +11,19 @@ if TYPE_CHECKING:
 
     from urisk_nb.ollama.calls import CallRecord
 
-__all__ = ["PHASES", "SOURCES", "table"]
+__all__ = ["COLOURS", "NAMES", "PHASES", "SOURCES", "table"]
 
 # In the order in which they happen; together they are the call, from the asking to the last token, but for what the wire takes.
 PHASES = ("wait_s", "queue_s", "load_s", "prompt_s", "generation_s")
+NAMES = {
+    "wait_s": "waiting here",
+    "queue_s": "waiting for a slot",
+    "load_s": "loading the model",
+    "prompt_s": "reading the prompt",
+    "generation_s": "generating",
+}
+# Told apart in grey and by those who see no red or green (Okabe and Ito, "Color Universal Design", 2008).
+COLOURS = dict(zip(PHASES, ("#999999", "#E69F00", "#D55E00", "#56B4E9", "#0072B2"), strict=True))
 SOURCES = {
     "asked_at": "our clock, UTC",
     "model": "as asked for",

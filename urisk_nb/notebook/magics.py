@@ -2,7 +2,7 @@
 
 Imported when the first magic runs; what a magic needs beyond this is imported by it. Each magic checks its line and
 its cell before any server is touched, blocks in short slices so that an interrupt is seen at once, and raises errors that show
-as two lines. Over 400 lines: six magics with their parsers, each of them short, and a reader of one looks for them in one place.
+as two lines. Over 400 lines: the magics with their parsers, each of them short, and a reader of one looks for them in one place.
 """
 
 from __future__ import annotations
@@ -127,9 +127,17 @@ def _latency_parser() -> _Parser:
     return parser
 
 
+def _dashboard_parser() -> _Parser:
+    parser = _Parser("%urisk_dashboard", "Health and latency, live; look into any single call; start, stop and restart the server.")
+    parser.add_argument("--static", action="store_true", help="a picture of this moment, without widgets, as committed notebooks want it")
+    parser.add_argument("--close", action="store_true", help="leave a picture of the last moment, and end the widgets")
+    return parser
+
+
 PARSERS: dict[str, Callable[[], _Parser]] = {
     "ask": _ask_parser,
     "risk": _risk_parser,
+    "urisk_dashboard": _dashboard_parser,
     "urisk_latency": _latency_parser,
     "urisk_nest": _nest_parser,
     "urisk_start": _start_parser,
@@ -149,20 +157,19 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     args = PARSERS[name]().parse_line(line)
     if cell is not None:
         return (_ask if name == "ask" else _risk)(shell, args, cell)
-    lines = {"urisk_latency": _latency, "urisk_nest": _nest, "urisk_start": _start, "urisk_status": _status, "urisk_stop": _stop}
-    return lines[name](args)
+    return LINES[name](shell, args)
 
 
 # Server --------------------------------------------------------------------------------------------------------------------
 
 
-def _start(args: argparse.Namespace) -> None:
-    from urisk_nb.notebook import present
+def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
+    from urisk_nb.notebook import facts, present
 
     began = time.monotonic()
     manager = _manager(**{name: value for name, value in vars(args).items() if value is not None})
-    line = f"{_server_line(manager)}: {manager.model} is ready ({time.monotonic() - began:.1f} s)."
-    notes = _manager_notes(manager)
+    line = f"{facts.server_line(manager)}: {manager.model} is ready ({time.monotonic() - began:.1f} s)."
+    notes = facts.notes_of(manager)
     present.publish("\n".join([*notes, line]), present.answer_markup("", line, notes))
 
 
@@ -193,7 +200,7 @@ def _event_line(event: StartEvent) -> tuple[str, str]:
     return text, progress_markup(text, share)
 
 
-def _stop(_: argparse.Namespace) -> None:
+def _stop(*_: Any) -> None:
     from urisk_nb.notebook import present
     from urisk_nb.ollama.manager import LLMManager
 
@@ -210,7 +217,7 @@ def _stop(_: argparse.Namespace) -> None:
     present.publish(line, present.answer_markup("", line))
 
 
-def _status(_: argparse.Namespace) -> None:
+def _status(*_: Any) -> None:
     from urisk_nb.notebook import present
     from urisk_nb.ollama.manager import LLMManager
 
@@ -222,8 +229,10 @@ def _status(_: argparse.Namespace) -> None:
 
 
 def _status_rows(manager: LLMManager) -> dict[str, Any]:
+    from urisk_nb.notebook import facts
+
     rows: dict[str, Any] = {
-        "server": _server_line(manager),
+        "server": facts.server_line(manager),
         "model": manager.model,
         "engine": manager.engine,
         "calls in flight": f"at most {manager.parallel}",
@@ -242,46 +251,47 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
     if len(calls):
         rows["first token, p50"] = f"{calls.percentile('first_token_s', 50):.2f} s"
         rows["whole call, p50"] = f"{calls.percentile('total_s', 50):.2f} s"
-    for number, text in enumerate(_manager_notes(manager)):
+    for number, text in enumerate(facts.notes_of(manager)):
         rows["note" if not number else f"note {number + 1}"] = text
     return rows
 
 
-def _server_line(manager: LLMManager) -> str:
-    name = {"ollama": "Ollama", "embedded": "Embedded engine (llama.cpp)", "simulated": "SIMULATED engine"}[str(manager.engine)]
-    origin = {"crashed": "ended, and is being started again", "failed": "not running", "hung": "does not answer"}.get(
-        manager.state, "already running"
-    )
-    if manager.state == "owned":
-        ours = {"started": "started here", "shared": "shared with another kernel of yours", "kept": "kept warm from the last kernel"}
-        origin = ours[manager.origin]
-    return f"{name} {manager.version} at {manager.url}, {origin}"
-
-
-def _manager_notes(manager: LLMManager) -> list[str]:
-    from urisk_nb.notebook.present import NOTES
-
-    known = [NOTES[code] for code, holds in (("simulated", manager.is_simulated), ("demo_model", manager.is_demo_model)) if holds]
-    return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.notes)]
-
-
-def _latency(args: argparse.Namespace) -> pd.DataFrame:
+def _latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
     from urisk_nb.notebook import charts, latency
     from urisk_nb.ollama.manager import LLMManager
 
     calls = latency.table(LLMManager.get_instance().calls.records)
     if args.plot:
-        from IPython.display import display
-
-        display(charts.latency(calls))  # type: ignore[no-untyped-call]  # IPython's display is untyped
+        charts.show(charts.latency(calls))
     return calls
 
 
-def _nest(args: argparse.Namespace) -> None:
+def _nest(_: InteractiveShell, args: argparse.Namespace) -> None:
     from urisk_nb.notebook import present
 
     shown = nest.turn(args.what)
     present.publish(*(present.status_bundle(shown, "urisk_nest") if isinstance(shown, dict) else (shown, present.answer_markup("", shown))))
+
+
+def _dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
+    from urisk_nb.notebook import dashboard, present
+
+    if args.close:
+        dashboard.close()
+    elif args.static or present.is_static() or getattr(shell, "kernel", None) is None:
+        present.publish(*dashboard.picture())
+    else:
+        dashboard.running(shell).show()
+
+
+LINES: dict[str, Callable[[InteractiveShell, argparse.Namespace], Any]] = {
+    "urisk_dashboard": _dashboard,
+    "urisk_latency": _latency,
+    "urisk_nest": _nest,
+    "urisk_start": _start,
+    "urisk_status": _status,
+    "urisk_stop": _stop,
+}
 
 
 # Ask -----------------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from urisk_nb.notebook.facts import NOTES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -48,11 +50,6 @@ HEADINGS = {
 MUTED = "color:var(--jp-ui-font-color2,#616161)"
 CELL = "text-align:left;vertical-align:top;padding:.35em .7em;border-bottom:1px solid var(--jp-border-color2,#d0d0d0)"
 NUMBER = CELL.replace("text-align:left", "text-align:right") + ";font-variant-numeric:tabular-nums;white-space:nowrap"
-NOTES = {
-    "simulated": "SIMULATED: scripted answers, no model was asked. Nothing here says anything about a company.",
-    "demo_model": "Judged by the demo model (135 million parameters), which is weak at labels: "
-    "it shows how the table works. Decide nothing by it.",
-}
 
 
 def visible(text: str) -> str:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 __all__ = ["Footprint", "footprint"]
 
@@ -32,13 +38,13 @@ class Footprint:
 
 
 def footprint(pid: int) -> Footprint | None:
-    """Of the server with this process id; None where there is none, or it may not be looked at. Blocks some milliseconds."""
+    """Of the server with this process id; None where there is none, or it may not be looked at. Blocks about a millisecond on Linux."""
     import psutil
 
     try:
         server = psutil.Process(pid)
         began_s, held = server.create_time(), server.memory_info().rss
-        below = [_held(child) for child in server.children(recursive=True)]
+        below = [_held(child) for child in _below(server)]
     except psutil.Error:
         return None
     return Footprint(
@@ -50,10 +56,28 @@ def footprint(pid: int) -> Footprint | None:
     )
 
 
-def _held(process: object) -> int:
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    """The processes below this one. Not by psutil's own list where the system has one: psutil looks at every process of the machine."""
     import psutil
 
     try:
-        return int(process.memory_info().rss)  # type: ignore[attr-defined]  # psutil has no types here
+        lists = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")]
+    except OSError:  # the server ends at this moment
+        lists = []
+    if not lists:
+        return process.children(recursive=True)
+    found = []
+    for pid in map(int, " ".join(lists).split()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child = psutil.Process(pid)
+            found += [child, *_below(child)]
+    return found
+
+
+def _held(process: psutil.Process) -> int:
+    import psutil
+
+    try:
+        return int(process.memory_info().rss)
     except psutil.Error:
         return 0  # it has ended since

@@ -528,6 +528,11 @@ class LLMManager:
         return "" if self._server.lease is None else str(self._server.lease.facts["log"])
 
     @property
+    def slots(self) -> int:
+        """How many calls the server answers at once: known of our own, taken for 1 of others'."""
+        return self._server.slots
+
+    @property
     def in_flight(self) -> int:
         """How many calls the server is working on, as far as they are ours."""
         return int(self._places.borrowed_tokens)

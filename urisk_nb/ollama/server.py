@@ -4,7 +4,8 @@ Knows the states of a server and who may do what in each. Does not know models: 
 warms it. What a guardian of ours does not keep is never stopped, started or signalled here.
 
 Idle costs nothing: the end of a server of ours is told by its guardian, and a server of others is looked at when it is asked. Only
-while a call is silent is the server probed, over a connection of its own.
+while a call is silent is the server probed, over a connection of its own. Over 400 lines: the states and the ways between them are
+one machine, and a step that is read without the others is misread.
 """
 
 from __future__ import annotations

@@ -1,0 +1,188 @@
+"""Alerts that teach: what was seen, why it matters, and what to do about it. Pure: facts in, sentences out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb.ollama.calls import OK, CallRecord
+from urisk_nb.ollama.latency import percentile
+from urisk_nb.ollama.wire import same_model
+
+if TYPE_CHECKING:
+    from urisk_nb.notebook.facts import Facts
+
+__all__ = ["Alert", "alerts", "cache_hits", "request_of"]
+
+RECENT = 20  # calls: what was seen before them is history
+LEAST_S = 0.2  # shorter than this a load, a wait or a reading anew is nobody's trouble
+UNUSUAL = 3.0  # times the median
+ALIKE = 0.5  # the share of a request that begins as the one before it did: the server could have kept that part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """What was seen, what to do, and how bad it is: `error`, `warning` or `note`."""
+
+    text: str
+    action: str = ""
+    level: str = "warning"
+
+
+def alerts(facts: Facts) -> list[Alert]:
+    """What is to be said just now, the worst first."""
+    found = [*_trouble(facts), *_memory(facts), *_queues(facts), *_loads(facts), *_read_anew(facts), *_notes(facts)]
+    return sorted(found, key=lambda alert: ("error", "warning", "note").index(alert.level))
+
+
+# The server ----------------------------------------------------------------------------------------------------------------
+
+
+def _trouble(facts: Facts) -> Iterator[Alert]:
+    log = f" Its log: {facts.log}" if facts.log else ""
+    if facts.failure is not None:
+        message, fix = facts.failure
+        yield Alert(text=message, action=fix, level="error")
+    elif facts.state == "crashed":
+        yield Alert(text="The server ended by itself and is being started again.", action=f"Calls wait for it.{log}", level="error")
+    elif facts.state == "hung":
+        yield Alert(text="The server takes connections and answers nothing.", action="It is being ended and started again.", level="error")
+    elif facts.look.problem:
+        yield Alert(text=facts.look.problem, action=facts.look.fix, level="error")
+    if facts.breaker != "closed":
+        text = "The server failed several times in a row: it is left alone for a while, then one call tries it."
+        yield Alert(text=text, action="Wait, or restart it.", level="error")
+    if facts.restarts and facts.state == "owned":
+        times = "once" if facts.restarts == 1 else f"{facts.restarts} times"
+        yield Alert(text=f"The server had ended by itself {times} and was started again.", action=log.strip(), level="note")
+
+
+def _notes(facts: Facts) -> Iterator[Alert]:
+    for text in facts.notes:
+        yield Alert(text=text, level="note")
+
+
+def _memory(facts: Facts) -> Iterator[Alert]:
+    for model in facts.look.residents or ():
+        if 0 < model.gpu_bytes < model.size_bytes:
+            on_cpu = 1 - model.gpu_bytes / model.size_bytes
+            text = f"{model.name} does not fit in GPU memory: {on_cpu:.0%} of it is on the CPU, which is many times slower."
+            action = f"Take a smaller model, or less context (now {model.num_ctx} tokens): %env URISK_NUM_CTX=2048, then %urisk_start"
+            yield Alert(text=text, action=action)
+
+
+def _queues(facts: Facts) -> Iterator[Alert]:
+    if facts.waiting:
+        calls = "1 call waits" if facts.waiting == 1 else f"{facts.waiting} calls wait"
+        if facts.slots > facts.parallel:
+            text = f"{calls} here: at most {facts.parallel} may be in flight, and the server has {facts.slots} slots."
+            yield Alert(text=text, action=f"Ask more at once: %env URISK_PARALLEL={facts.slots}, then %urisk_start", level="note")
+            return
+        slots = "1 slot" if facts.parallel == 1 else f"{facts.parallel} slots"
+        text = f"{calls} behind {facts.in_flight}: the server has {slots}." if facts.slots else f"{calls} behind {facts.in_flight}."
+        more = "%urisk_stop, then %urisk_start --parallel 4"
+        if not facts.is_ours:
+            more = "start Ollama with OLLAMA_NUM_PARALLEL=4, then %urisk_start --parallel 4"
+        yield Alert(text=text, action=f"For more at once (each slot holds a context of its own): {more}", level="note")
+    queued = [record for record in _answered(facts) if record.timing.queue_s > max(LEAST_S, 0.5 * record.timing.server_total_s)]
+    if queued and not facts.waiting:
+        last = queued[-1]
+        text = f"Call {last.number} waited {last.timing.queue_s:.1f} s for a slot at the server: somebody else uses it, too."
+        yield Alert(text=text, action="Share it, or start one of your own: %urisk_start --url http://127.0.0.1:11500", level="note")
+
+
+# Single calls --------------------------------------------------------------------------------------------------------------
+
+
+def _answered(facts: Facts) -> list[Any]:
+    """The last calls that ended well."""
+    return [record for record in facts.records[-RECENT:] if record.outcome == OK]
+
+
+def _loads(facts: Facts) -> Iterator[Alert]:
+    """The last call that had to load its model, with the likeliest reason."""
+    usual_s = percentile((record.timing.load_s for record in facts.records if record.timing is not None), 50)
+    for record in reversed(_answered(facts)):
+        if record.timing.load_s > max(LEAST_S, UNUSUAL * usual_s):
+            why, action = _why_loaded(record, facts)
+            yield Alert(text=f"Call {record.number} waited {record.timing.load_s:.1f} s for the model to be loaded: {why}.", action=action)
+            return
+
+
+def _why_loaded(record: CallRecord, facts: Facts) -> tuple[str, str]:
+    before = [other for other in facts.records if other.number < record.number and same_model(other.model, record.model)]
+    now = _num_ctx(record)
+    if before and now != (then := _num_ctx(before[-1])) and now and then:
+        return f"num_ctx changed from {then} to {now}", "Keep one num_ctx for all that use the server: another one loads it again."
+    if facts.restarts:
+        return "the server had been started again", "Nothing: it is warm now."
+    others = {other.model for other in facts.records if not same_model(other.model, record.model)}
+    if others:
+        named = ", ".join(sorted(others)[:3])
+        return f"{named} had been asked in between, and may have put it out", "Ask one model at a time, or give the server more memory."
+    return (
+        "it was not in memory (unused for longer than keep_alive, unloaded, or put out by another program)",
+        "Keep it longer: %env OLLAMA_KEEP_ALIVE=2h, then %urisk_start",
+    )
+
+
+def _read_anew(facts: Facts) -> Iterator[Alert]:
+    """The last call whose prompt begins as the one before it did, and was read from its beginning all the same."""
+    known = {record.number: record for record in facts.records}
+    for record in reversed(_answered(facts)):
+        before = known.get(record.number - 1)
+        if before is None or record.timing.load_s > LEAST_S or not record.timing.prompt_s > LEAST_S:
+            continue
+        alike = [other for other in known.values() if other.timing is not None and same_model(other.model, record.model)]
+        usual_s = percentile((other.timing.prompt_s for other in alike if other.timing is not None), 50)
+        if record.timing.prompt_s > UNUSUAL * usual_s and _begins_as(before, record):
+            text = f"The prompt of call {record.number} was read anew: {record.timing.prompt_s:.1f} s, where {usual_s:.1f} s is usual."
+            action = "A slot remembers one prompt: ask what begins alike one after the other, or give the server more slots."
+            yield Alert(text=text, action=action, level="note")
+            return
+
+
+def _begins_as(before: CallRecord, record: CallRecord) -> bool:
+    """Whether so much of both requests is the same that the server could have kept the beginning."""
+    part = math.ceil(ALIKE * len(record.body))
+    return record.body[:part] == before.body[:part]
+
+
+def cache_hits(records: Sequence[CallRecord]) -> tuple[int, int]:
+    """
+    Of how many calls the server had most of the prompt in its prefix cache, and of how many that can be said: an estimate.
+
+    No counter tells. A call counts as a hit where a token of its prompt took less than half of what it took in the slowest of the
+    calls given, of the same model; calls with less than 32 tokens of prompt, and models with a single call, say nothing.
+    """
+    paces: dict[str, list[float]] = {}
+    for record in records:
+        if not math.isnan(pace := _pace(record)):
+            paces.setdefault(record.model, []).append(pace)
+    told = [(pace, max(found)) for found in paces.values() if len(found) > 1 for pace in found]
+    return sum(pace < slowest / 2 for pace, slowest in told), len(told)
+
+
+def _pace(record: CallRecord) -> float:
+    """Seconds a token of the prompt; NaN for a call that says nothing about it."""
+    timing = record.timing
+    if record.outcome != OK or timing is None or timing.prompt_tokens < 32:
+        return math.nan
+    return timing.prompt_s / timing.prompt_tokens
+
+
+def request_of(record: CallRecord) -> dict[str, Any]:
+    """The request as an object; empty where only a part of it was kept."""
+    try:
+        content = json.loads(record.body)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _num_ctx(record: CallRecord) -> int:
+    options = request_of(record).get("options")
+    return int(options.get("num_ctx") or 0) if isinstance(options, dict) else 0

@@ -1,0 +1,190 @@
+"""What is known of the session at one moment, for whoever shows it: the dashboard, its snapshot, the status, the first line of a start.
+
+Two speeds: what the manager knows by itself costs microseconds; what the server and the system are asked for (models in memory,
+processes) is a `Look`, milliseconds, and is taken more seldom. Nothing here is HTML.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from urisk_nb.errors import UriskError
+from urisk_nb.ollama import port
+from urisk_nb.ollama.footprint import Footprint, footprint
+from urisk_nb.ollama.wire import Resident, same_model
+
+if TYPE_CHECKING:
+    from urisk_nb.ollama.calls import CallRecord
+    from urisk_nb.ollama.manager import LLMManager
+
+__all__ = ["NOT_STARTED", "Facts", "Look", "facts_of", "look", "notes_of", "server_line"]
+
+ENGINES = {"ollama": "Ollama", "embedded": "Embedded engine (llama.cpp)", "simulated": "SIMULATED engine"}
+NOTES = {
+    "simulated": "SIMULATED: scripted answers, no model was asked. Nothing here says anything about a company.",
+    "demo_model": "Judged by the demo model (135 million parameters), which is weak at labels: "
+    "it shows how the table works. Decide nothing by it.",
+}
+ORIGINS = {"started": "started here", "shared": "shared with another kernel of yours", "kept": "kept warm from the last kernel"}
+TROUBLES = {"crashed": "ended, and is being started again", "failed": "not running", "hung": "does not answer"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """
+    What the server and the system said when they were asked.
+
+    Attributes
+    ----------
+    residents
+        The models in the server's memory; None where it could not say.
+    problem, fix
+        Why it could not, and what to do.
+    held
+        What its processes hold, where this account may see them.
+    owner
+        The account that it runs under, where the system tells.
+    pid
+        Its process; 0 where this account may not see it, None where it has just gone.
+    """
+
+    residents: tuple[Resident, ...] | None = None
+    problem: str = ""
+    fix: str = ""
+    held: Footprint | None = None
+    owner: str = ""
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """
+    The session at one moment; without a session, all but `at` and `now_s` are empty.
+
+    Attributes
+    ----------
+    at, now_s
+        The moment: UTC, and on the monotonic clock of the calls.
+    state, server, is_ours
+        See ServerState; one line that names the server; whether it was started by us.
+    model, num_ctx, parallel, slots
+        Who answers, with how many tokens of context; calls in flight at most; the server's slots, 0 where unknown.
+    records, live
+        Calls that have ended, the oldest first; calls under way.
+    """
+
+    at: datetime
+    now_s: float
+    state: str = "stopped"
+    server: str = ""
+    engine: str = ""
+    is_ours: bool = False
+    is_shared: bool = False
+    model: str = ""
+    num_ctx: int = 0
+    parallel: int = 1
+    slots: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    restarts: int = 0
+    breaker: str = "closed"
+    failure: tuple[str, str] | None = None
+    notes: tuple[str, ...] = ()
+    log: str = ""
+    records: tuple[CallRecord, ...] = ()
+    live: tuple[CallRecord, ...] = ()
+    look: Look = Look()
+
+    @property
+    def is_loaded(self) -> bool | None:
+        """Whether the session's model is in the server's memory; None where the server did not say."""
+        if self.look.residents is None:
+            return None
+        return any(same_model(self.model, resident.name) for resident in self.look.residents)
+
+
+NOT_STARTED = "no session: nothing was started in this kernel, or it was stopped"
+
+
+def facts_of(manager: LLMManager | None, seen: Look | None = None) -> Facts:
+    """What the manager knows now, with a look that was taken before."""
+    at, now_s = datetime.now(UTC), time.monotonic()
+    if manager is None:
+        return Facts(at=at, now_s=now_s)
+    is_ours, failure = manager.server == "ours", manager.failure
+    return Facts(
+        at=at,
+        now_s=now_s,
+        state=str(manager.state),
+        server=server_line(manager),
+        engine=str(manager.engine),
+        is_ours=is_ours,
+        is_shared=is_ours and manager.origin == "shared",
+        model=manager.model,
+        num_ctx=manager.settings.num_ctx,
+        parallel=manager.parallel,
+        slots=manager.slots if is_ours else 0,
+        in_flight=manager.in_flight,
+        waiting=manager.waiting,
+        restarts=manager.restarts,
+        breaker=manager.breaker(),
+        failure=None if failure is None else (failure.message, failure.fix),
+        notes=tuple(notes_of(manager)),
+        log=manager.log,
+        records=manager.calls.records,
+        live=manager.calls.live,
+        look=seen or Look(),
+    )
+
+
+async def look(manager: LLMManager, before: Look | None = None) -> Look:
+    """Ask the server for its models and the system for its processes; never raises. On the manager's loop."""
+    try:
+        residents: tuple[Resident, ...] | None = tuple(await manager.residents())
+        problem = fix = ""
+    except UriskError as exc:
+        residents, problem, fix = None, exc.message, exc.fix
+    pid = _pid(manager, before) if manager.settings.is_loopback else 0
+    held = footprint(pid) if pid else None
+    if before is not None and pid == before.pid:
+        owner = before.owner
+    else:
+        owner = _account(port.owner_uid(manager.settings.port)) if manager.settings.is_loopback else ""
+    # A process that is gone is looked for anew the next time; one that may not be seen is not, since looking takes a while.
+    return Look(residents=residents, problem=problem, fix=fix, held=held, owner=owner, pid=pid if held or not pid else None)
+
+
+def _pid(manager: LLMManager, before: Look | None) -> int:
+    """The server's process; 0 where this account may not see it."""
+    if manager.pid is not None:
+        return manager.pid
+    if before is not None and before.pid is not None and not before.problem:
+        return before.pid
+    return port.listener(manager.settings.port) or 0
+
+
+def _account(uid: int | None) -> str:
+    if uid is None:
+        return ""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def server_line(manager: LLMManager) -> str:
+    """Which server, which version, where, and whose: one line."""
+    state = str(manager.state)
+    whose = ORIGINS.get(manager.origin, "already running") if state == "owned" else TROUBLES.get(state, "already running")
+    return f"{ENGINES[str(manager.engine)]} {manager.version} at {manager.url}, {whose}"
+
+
+def notes_of(manager: LLMManager) -> list[str]:
+    """What the user must know about who answers: sentences."""
+    known = [NOTES[code] for code, holds in (("simulated", manager.is_simulated), ("demo_model", manager.is_demo_model)) if holds]
+    return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.notes)]

@@ -1,0 +1,121 @@
+"""Look into one call: a list of calls to choose from, the call itself, and a chart of all on demand. Widgets; changed on the loop alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb import bridge
+from urisk_nb.notebook import charts, latency, panels
+from urisk_nb.notebook.view import close_all
+from urisk_nb.ollama.calls import OK
+
+if TYPE_CHECKING:
+    from urisk_nb.ollama.calls import CallRecord
+
+__all__ = ["Inspector"]
+
+LISTED = 50
+ORDERS = {"newest": "newest first", "slowest": "slowest first", "failed": "failed or given up"}
+
+
+class Inspector:
+    """
+    The list follows what happens until a call is chosen; then it stands still until it is told to follow again.
+
+    Parameters
+    ----------
+    clicked
+        Called with `order`, `follow` or `chart`, on whatever thread the click comes in.
+    chosen
+        Called with the number of a call, likewise.
+    """
+
+    def __init__(self, clicked: Callable[[str], Any], chosen: Callable[[int], Any]) -> None:
+        import ipywidgets as widgets
+
+        self.chosen: int | None = None
+        self._picked = chosen
+        self.order = widgets.Dropdown(
+            options=[(words, name) for name, words in ORDERS.items()], description="Calls", layout={"width": "260px"}
+        )
+        self.follow = _button(widgets, "Follow", "step-forward", "Let the list follow new calls again")
+        self.chart = _button(widgets, "Chart", "bar-chart", "All calls as a chart; click a column to choose its call")
+        self.list = widgets.Select(options=[], rows=8, layout={"width": "auto", "max_width": "640px"})
+        self.list.add_class("urisk-calls")
+        self.detail = widgets.HTML()
+        self.place = widgets.VBox([])
+        top = widgets.HBox([self.order, self.follow, self.chart], layout={"flex_flow": "row wrap"})
+        self.root = widgets.VBox([top, self.place, self.list, self.detail])
+        self.order.observe(lambda _: clicked("order"), "value")
+        self.follow.on_click(lambda _: clicked("follow"))
+        self.chart.on_click(lambda _: clicked("chart"))
+        self.list.observe(self._selected, "value")
+
+    def _selected(self, change: dict[str, Any]) -> None:
+        # What is set here, on the loop, is no choice: a new list of options selects its first one by itself.
+        if change["new"] is not None and not bridge.on_loop():
+            self._picked(int(change["new"]))
+
+    def update(self, records: Sequence[CallRecord]) -> None:
+        """New calls have ended: the list shows them, unless one is being looked at."""
+        if self.chosen is not None:
+            return
+        options = [(panels.call_line(record), record.number) for record in self._ordered(records)[:LISTED]]
+        if options != list(self.list.options):
+            with self.list.hold_sync():
+                self.list.options = options
+                self.list.value = None
+
+    def _ordered(self, records: Sequence[CallRecord]) -> list[CallRecord]:
+        if self.order.value == "slowest":
+            return sorted(records, key=_took_s, reverse=True)
+        newest = sorted(records, key=lambda record: record.number, reverse=True)
+        return newest if self.order.value == "newest" else [record for record in newest if record.outcome != OK]
+
+    def forget(self, records: Sequence[CallRecord]) -> None:
+        """Choose none, and follow."""
+        self.chosen, self.detail.value = None, ""
+        self.list.value = None
+        self.update(records)
+
+    def choose(self, number: int, records: Sequence[CallRecord]) -> None:
+        """Show this call."""
+        self.chosen = number
+        if number in dict(map(reversed, self.list.options)):
+            self.list.value = number
+        found = next((record for record in records if record.number == number), None)
+        gone = f'<div class="urisk muted">Call {number} is no longer kept: only the last 200 are.</div>'
+        self.detail.value = gone if found is None else panels.detail(found, records)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the chart is there."""
+        return bool(self.place.children)
+
+    def make_chart(self, records: Sequence[CallRecord]) -> Any:
+        """
+        The chart of these calls, for `put`. Not on the loop: loading plotly takes a second, which answers would have to wait.
+
+        Raises
+        ------
+        PackageMissing
+            plotly's widget needs anywidget.
+        """
+        return charts.pickable(latency.table(sorted(records, key=lambda record: record.number)), self._picked)
+
+    def put(self, *chart: Any) -> None:
+        """Show the chart in place of the one before it; none takes it away."""
+        before, self.place.children = self.place.children, chart
+        for old in before:
+            close_all(old)
+
+
+def _took_s(record: CallRecord) -> float:
+    timing = record.timing
+    return -math.inf if timing is None or math.isnan(timing.total_s) else timing.wait_s + timing.total_s
+
+
+def _button(widgets: Any, words: str, icon: str, tooltip: str) -> Any:
+    return widgets.Button(description=words, icon=icon, tooltip=tooltip, layout={"width": "auto"})

@@ -1,0 +1,374 @@
+"""The parts of the dashboard as HTML. Pure: facts in, markup out; everything that comes from outside is escaped.
+
+The same markup stands in the live dashboard, a part in each widget, and in its static snapshot, one below the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb.notebook import svg
+from urisk_nb.notebook.alerts import Alert, alerts, cache_hits, request_of
+from urisk_nb.notebook.facts import NOT_STARTED
+from urisk_nb.notebook.latency import COLOURS, NAMES, PHASES
+from urisk_nb.notebook.present import escaped, visible
+from urisk_nb.ollama.calls import GIVEN_UP, OK
+from urisk_nb.ollama.latency import percentile
+
+if TYPE_CHECKING:
+    from urisk_nb.notebook.facts import Facts
+    from urisk_nb.ollama.calls import CallRecord
+    from urisk_nb.ollama.wire import Resident
+
+__all__ = ["STYLE", "alert_list", "call_line", "detail", "figures", "head", "live", "snapshot", "snapshot_text"]
+
+MOST_LIVE = 6
+MOST_ROWS = 10
+NEVER_S = 50 * 365 * 86400.0  # keep_alive -1 shows as a date centuries ahead
+LAMPS = {"good": "#1b7f3b", "busy": "#b45309", "bad": "#c22020", "off": "#767676"}
+STYLE = """<style>
+.urisk{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;color:var(--jp-ui-font-color1,inherit);
+max-width:960px}
+.urisk .muted{color:var(--jp-ui-font-color2,#616161)}
+.urisk .lamp{display:inline-block;width:.85em;height:.85em;border-radius:50%;margin-right:.5em;vertical-align:-.05em}
+.urisk .facts{display:flex;flex-wrap:wrap;gap:.3em 1.8em;margin:.5em 0 .2em}
+.urisk .facts div{white-space:nowrap}
+.urisk .facts dt,.urisk .facts dd{display:block;float:none;width:auto;margin:0;padding:0;font-weight:normal}
+.urisk .facts dt{color:var(--jp-ui-font-color2,#616161);font-size:12px}
+.urisk table{border-collapse:collapse;margin:.4em 0;font-size:13px;background:none}
+.urisk table th,.urisk table td{text-align:left;padding:.2em 1.4em .2em 0;border:0;border-bottom:1px solid var(--jp-border-color2,#d0d0d0);
+background:none;font-weight:normal;vertical-align:top}
+.urisk table thead th,.urisk table tbody th{color:var(--jp-ui-font-color2,#616161)}
+.urisk table .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.urisk .alert{border-left:.3em solid #b45309;background:rgba(180,83,9,.12);padding:.25em .7em;margin:.3em 0}
+.urisk .alert.error{border-color:#c22020;background:rgba(194,32,32,.12)}
+.urisk .alert.note{border-color:#5b7aa6;background:rgba(91,122,166,.12)}
+.urisk pre{white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;margin:.3em 0;padding:.5em;
+background:var(--jp-layout-color2,rgba(127,127,127,.12));color:inherit;font-size:12px}
+.urisk summary{cursor:pointer}
+.urisk-calls select{font-family:var(--jp-code-font-family,monospace);font-size:12px}
+.urisk h4{margin:.7em 0 .2em;font-size:13px;font-weight:600}
+</style>"""
+
+
+def _block(body: str) -> str:
+    return f'<div class="urisk">{body}</div>'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str, numbers: int) -> str:
+    """Cells are markup already; the columns from `numbers` on are figures."""
+    kinds = ["" if column < numbers else ' class="n"' for column in range(len(head))]
+    top = "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in zip(head, kinds, strict=True))
+    body = "".join(
+        "<tr>" + "".join(_cell(cell, kind, first=not place) for place, (cell, kind) in enumerate(zip(row, kinds, strict=True))) + "</tr>"
+        for row in rows
+    )
+    return f'<table aria-label="{label}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _cell(content: str, kind: str, *, first: bool) -> str:
+    return f'<th scope="row"{kind}>{content}</th>' if first else f"<td{kind}>{content}</td>"
+
+
+# Words for figures -------------------------------------------------------------------------------------------------------------
+
+
+def _seconds(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
+def _span(seconds: float) -> str:
+    """A length of time, coarse: it is to be read, and must not change with every look."""
+    if seconds < 90:
+        return "less than a minute" if seconds < 55 else "1 min"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes // 1440} days"
+
+
+# Head --------------------------------------------------------------------------------------------------------------------------
+
+
+def head(facts: Facts) -> str:
+    """Whether it is well, which server it is and what it holds, and the models in its memory."""
+    lamp, word = _health(facts)
+    line = escaped(facts.server or NOT_STARTED)
+    top = f'<div><span class="lamp" aria-hidden="true" style="background:{LAMPS[lamp]}"></span><strong>{word}</strong> · {line}</div>'
+    if not facts.server:
+        return _block(top)
+    named = "".join(f"<div><dt>{name}</dt><dd>{escaped(value)}</dd></div>" for name, value in _named(facts).items())
+    return _block(f'{top}<dl class="facts">{named}</dl>{_models(facts)}')
+
+
+def _health(facts: Facts) -> tuple[str, str]:
+    """Which lamp, and the word beside it: colour alone says nothing to some."""
+    if not facts.server or facts.state in ("stopped", "stopping", "unknown"):
+        return "off", "Not started"
+    if facts.state in ("crashed", "failed", "hung", "port_conflict"):
+        return "bad", {"crashed": "Down, restarting", "failed": "Down", "hung": "Hangs", "port_conflict": "Port taken"}[facts.state]
+    if facts.look.problem:
+        return "bad", "Does not answer"
+    if facts.state == "starting":
+        return "busy", "Starting"
+    if facts.breaker != "closed":
+        return "bad", "Left alone"
+    return ("good", "Ready") if facts.is_loaded is not False else ("busy", "Ready, model not loaded")
+
+
+def _named(facts: Facts) -> Mapping[str, str]:
+    slots = f"{facts.slots} {'slot' if facts.slots == 1 else 'slots'}" if facts.slots else f"at most {facts.parallel}"
+    rows = {"model": facts.model, "in flight": f"{facts.in_flight} ({slots})", "waiting here": str(facts.waiting)}
+    if (held := facts.look.held) is not None:
+        rows["up"] = _span((facts.at - held.started_at).total_seconds())
+        rows["process"] = str(held.pid)
+        runners = f" + {_bytes(held.runner_bytes)} in {held.runners} runner{'s' * (held.runners > 1)}" if held.runners else ""
+        rows["memory"] = f"{_bytes(held.server_bytes)}{runners}"
+    if facts.look.owner and not facts.is_ours:
+        rows["account"] = facts.look.owner
+    return rows | {"restarts": str(facts.restarts), "breaker": facts.breaker.replace("_", " ")}
+
+
+def _models(facts: Facts) -> str:
+    if facts.look.residents is None:
+        return ""
+    if not facts.look.residents:
+        return '<div class="muted">No model in memory: the next call loads one.</div>'
+    rows = [_model(resident, facts.at) for resident in facts.look.residents]
+    return _table(["model in memory", "where", "size", "context", "unloaded"], rows, "models in memory", 2)
+
+
+def _model(resident: Resident, at: datetime) -> list[str]:
+    share = resident.gpu_bytes / resident.size_bytes if resident.size_bytes else 0.0
+    where = "CPU" if not share else "GPU" if share >= 1 else f"GPU {share:.0%}, CPU {1 - share:.0%}"
+    context = f"{resident.num_ctx:,} tokens" if resident.num_ctx else "–"
+    return [escaped(resident.name), where, _bytes(resident.size_bytes), context, _until(resident.expires_at, at)]
+
+
+def _until(expires_at: str, at: datetime) -> str:
+    try:
+        end = datetime.fromisoformat(expires_at)
+    except ValueError:
+        return "–"
+    left_s = (end.replace(tzinfo=end.tzinfo or UTC) - at).total_seconds()
+    return "never" if left_s > NEVER_S else "now" if left_s < 0 else f"in {_span(left_s)}"
+
+
+def alert_list(found: Sequence[Alert]) -> str:
+    """Alerts, each with what to do; read out by screen readers as they change."""
+    items = "".join(
+        f'<div class="alert {alert.level}">{escaped(alert.text)}' + (f" <b>{escaped(alert.action)}</b>" * bool(alert.action)) + "</div>"
+        for alert in found
+    )
+    return _block(f'<div role="status" aria-live="polite">{items}</div>') if found else ""
+
+
+# Calls under way -----------------------------------------------------------------------------------------------------------------
+
+
+def live(facts: Facts) -> str:
+    """The calls under way: how far each is, and for how long it has been asked."""
+    if not facts.live:
+        return ""
+    shown = sorted(facts.live, key=lambda record: (record.granted_s is None, record.number))[:MOST_LIVE]
+    whole_s = max(record.elapsed_s(facts.now_s) for record in shown)
+    rows = [_live_row(record, facts.now_s, whole_s) for record in shown]
+    more = f'<div class="muted">and {len(facts.live) - len(shown)} more</div>' if len(facts.live) > len(shown) else ""
+    return _block(_table(["call", "now", "phases so far", "seconds", "pieces"], rows, "calls under way", 3) + more)
+
+
+def _live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
+    granted_s = record.granted_s if record.granted_s is not None else now_s
+    first_s = record.first_s if record.first_s is not None else now_s
+    parts = {
+        COLOURS["wait_s"]: max(0.0, granted_s - record.asked_s),
+        COLOURS["prompt_s"]: max(0.0, first_s - granted_s),
+        COLOURS["generation_s"]: max(0.0, now_s - first_s),
+    }
+    words = {"asked": "queue, load, prompt", "answering": "generating"}.get(record.phase, record.phase)
+    tries = f", try {len(record.failures) + 1}" if record.failures else ""
+    return [
+        f"{record.number} · {escaped(record.model)}",
+        escaped(words + tries),
+        svg.bar(parts, whole_s),
+        f"{record.elapsed_s(now_s):.1f}",
+        str(len(record.texts)),
+    ]
+
+
+# Figures ---------------------------------------------------------------------------------------------------------------------------
+
+
+def figures(facts: Facts) -> str:
+    """The strip of the last calls, its legend, percentiles, failures by kind, cache hits."""
+    if not facts.records:
+        return _block('<div class="muted">No calls yet. Each call shows here as a column, as high as it took long.</div>')
+    known = [record.timing for record in facts.records if record.outcome == OK and record.timing is not None]
+    rows = [
+        [name, *(form(percentile((getattr(timing, field) for timing in known), share)) for share in shares)]
+        for name, field, form, shares in (
+            ("first token", "first_token_s", _seconds, (50, 95, 99)),
+            ("whole call", "total_s", _seconds, (50, 95, 99)),
+            ("tokens a second, at least", "tokens_per_s", _rate, (50, 5, 1)),  # the slow end is the low one
+        )
+    ]
+    table = _table([f"{len(known)} calls that ended well", "p50", "p95", "p99"], rows, "latency percentiles", 1)
+    return _block(f'{svg.strip(facts.records)}<div class="muted">{svg.legend()}</div>{table}<div>{_counts(facts.records)}</div>')
+
+
+def _rate(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}"
+
+
+def _counts(records: Sequence[CallRecord]) -> str:
+    """Failures by kind, and how much the prefix cache saved."""
+    kinds = Counter(record.outcome for record in records if record.outcome not in (OK, GIVEN_UP))
+    parts = ["failed: " + (", ".join(f"{escaped(kind)} {count}" for kind, count in kinds.most_common()) or "none")]
+    if given_up := sum(record.outcome == GIVEN_UP for record in records):
+        parts.append(f"given up: {given_up}")
+    hits, told = cache_hits(records)
+    if told:
+        how = "no counter tells: estimated by the time that a token of the prompt took"
+        parts.append(f'<span title="{how}">prompt cache (estimate): {hits} of {told} calls hit</span>')
+    return " · ".join(parts)
+
+
+# One call ----------------------------------------------------------------------------------------------------------------------
+
+
+def call_line(record: CallRecord) -> str:
+    """One line of the list to choose from; plain text."""
+    timing = record.timing
+    took = "" if timing is None or math.isnan(timing.total_s) else f"{timing.wait_s + timing.total_s:7.2f} s"
+    said = f"{timing.tokens} tokens" if timing is not None and record.outcome == OK else record.outcome
+    return f"{record.number:>5}  {record.asked_at.astimezone():%H:%M:%S}  {took:>9}  {said:<14} {visible(record.model)}"
+
+
+def detail(record: CallRecord, records: Sequence[CallRecord]) -> str:
+    """One call: its phases, beside those of the median call, its tries, its options, its prompt and its answer."""
+    timing = record.timing
+    parts = [
+        f"<h4>Call {record.number}: {escaped(record.outcome)}</h4>",
+        f'<div class="muted">{escaped(record.model)}, asked at {record.asked_at.astimezone():%Y-%m-%d %H:%M:%S}'
+        + (f", {timing.prompt_tokens} tokens of prompt, {timing.tokens} of answer" if timing is not None and record.outcome == OK else "")
+        + "</div>",
+        _message(record),
+        svg.waterfall(_steps(record), f"phases of call {record.number}"),
+        _compared(record, records),
+        _failures(record),
+        _request(record),
+    ]
+    return _block("".join(parts))
+
+
+def _message(record: CallRecord) -> str:
+    return f'<div class="alert error">{escaped(record.message)}</div>' if record.message else ""
+
+
+def _steps(record: CallRecord) -> list[tuple[str, float, str]]:
+    """What the call's time went on, in order."""
+    timing = record.timing
+    if timing is None:
+        return []
+    steps = [(NAMES["wait_s"], timing.wait_s, COLOURS["wait_s"])]
+    if record.failures and record.sent_s is not None and record.granted_s is not None:
+        steps.append(("tries that failed", record.sent_s - record.granted_s, svg.FAILED))
+    if math.isnan(timing.server_total_s):
+        if not math.isnan(timing.first_token_s):
+            steps.append(("to the first token", timing.first_token_s, COLOURS["prompt_s"]))
+            steps.append(("from then to the end", timing.total_s - timing.first_token_s, COLOURS["generation_s"]))
+        elif not math.isnan(timing.total_s):
+            steps.append(("no answer", timing.total_s, svg.FAILED))
+        return steps
+    steps += [(NAMES[phase], getattr(timing, phase), COLOURS[phase]) for phase in PHASES[1:]]
+    return [*steps, ("wire, and reading here", max(0.0, timing.total_s - timing.server_total_s), "#b0b0b0")]
+
+
+def _compared(record: CallRecord, records: Sequence[CallRecord]) -> str:
+    """Each figure beside the median of the calls of the same model that ended well."""
+    alike = [other.timing for other in records if other.outcome == OK and other.model == record.model and other.timing is not None]
+    if record.timing is None or record.outcome != OK or len(alike) < 2:
+        return ""
+    rows = []
+    for field, name in {**NAMES, "first_token_s": "first token", "total_s": "whole call"}.items():
+        own, median = getattr(record.timing, field), percentile((getattr(timing, field) for timing in alike), 50)
+        times = f"{own / median:.1f} ×" if median > 0.001 and not math.isnan(own) else "–"
+        rows.append([name, _seconds(own), _seconds(median), times])
+    return _table(["", "this call", f"median of {len(alike)}", "times"], rows, "this call beside the median", 1)
+
+
+def _failures(record: CallRecord) -> str:
+    if not record.failures:
+        return ""
+    rows = [[str(n), escaped(f.error), escaped(f.message), _seconds(f.took_s)] for n, f in enumerate(record.failures, 1)]
+    return "<h4>Tries that failed</h4>" + _table(["try", "error", "what was seen", "took"], rows, "tries that failed", 3)
+
+
+def _request(record: CallRecord) -> str:
+    request = request_of(record)
+    if not request:
+        return _folded("Request (its beginning; the rest was not kept)", record.body.decode("utf-8", "replace"))
+    options = ", ".join(f"{name} {_short(value)}" for name, value in request.get("options", {}).items())
+    others = ", ".join(f"{name} {_short(request[name])}" for name in ("keep_alive", "think", "truncate") if name in request)
+    parts = [f"<h4>Request</h4><div>options: {escaped(options) or '–'}; {escaped(others)}</div>"]
+    if "format" in request:
+        parts.append(_folded("Answer's schema", json.dumps(request["format"], indent=1, ensure_ascii=False)))
+    parts += [_folded(f"Prompt: {_role(message)}", _content(message)) for message in request.get("messages", [])]
+    return "".join(parts) + _folded("Answer" if record.outcome == OK else "Answer, as far as it came", record.answer)
+
+
+def _role(message: Any) -> str:
+    return str(message.get("role", "")) if isinstance(message, dict) else ""
+
+
+def _content(message: Any) -> str:
+    return str(message.get("content", "")) if isinstance(message, dict) else str(message)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{escaped(title)} ({len(text):,} characters)</summary><pre>{escaped(text)}</pre></details>"
+
+
+# Snapshot ----------------------------------------------------------------------------------------------------------------------
+
+
+def snapshot(facts: Facts) -> str:
+    """The whole as it is now, without widgets: for a closed dashboard, for a kernel that has ended, for committed notebooks."""
+    rows = [
+        [str(record.number), escaped(record.model), escaped(record.outcome), *_row(record)]
+        for record in reversed(facts.records[-MOST_ROWS:])
+    ]
+    calls = _table(["call", "model", "ended", "first token", "whole", "tokens"], rows, "last calls", 3) if rows else ""
+    when = f'<div class="muted">urisk_nb dashboard, as it was at {facts.at.astimezone():%Y-%m-%d %H:%M:%S}. Live: %urisk_dashboard</div>'
+    body = head(facts) + alert_list(alerts(facts)) + live(facts) + figures(facts) + calls + when
+    return f'{STYLE}<div class="urisk" role="group" aria-label="urisk_nb dashboard">{body}</div>'
+
+
+def _row(record: CallRecord) -> list[str]:
+    timing = record.timing
+    return ["–"] * 3 if timing is None else [_seconds(timing.first_token_s), _seconds(timing.total_s), str(timing.tokens or "–")]
+
+
+def snapshot_text(facts: Facts) -> str:
+    """The same in a few lines of plain text."""
+    lamp_word = _health(facts)[1]
+    lines = [f"{lamp_word}: {visible(facts.server or NOT_STARTED)}"]
+    lines += [f"  {name}: {visible(value)}" for name, value in _named(facts).items()] if facts.server else []
+    lines += [f"  {alert.level}: {visible(alert.text)} {visible(alert.action)}".rstrip() for alert in alerts(facts)]
+    return "\n".join(lines)

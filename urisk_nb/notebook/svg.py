@@ -1,0 +1,148 @@
+"""Small pictures as inline SVG: the strip of the last calls, and where the time of one call went.
+
+Pure: records in, markup out. Colours are those of the phases (told apart in grey, too); text and axes take the page's own colour, so
+that both are legible in light and dark themes. One path for each phase, not one rectangle for each call: the strip is drawn several
+times a second.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from urisk_nb.notebook.latency import COLOURS, NAMES, PHASES
+from urisk_nb.ollama.calls import OK
+
+if TYPE_CHECKING:
+    from urisk_nb.ollama.calls import CallRecord
+
+__all__ = ["FAILED", "bar", "legend", "strip", "waterfall"]
+
+FAILED = "#CC3311"
+WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
+TEXT = "var(--jp-ui-font-color1,currentColor)"
+LINE = "var(--jp-border-color1,#bdbdbd)"
+
+
+def strip(records: Sequence[CallRecord], most: int = 200) -> str:
+    """The calls as columns, the oldest left, each as high as it took long, its phases from the bottom up; failures have a red cap."""
+    shown = records[-most:]
+    top_s = _round_up(max((_whole_s(record) for record in shown), default=0.0))
+    step = (WIDTH - LEFT) / most
+    paths = {phase: "".join(_column(*at) for at in _columns(shown, phase, top_s, step, most)) for phase in PHASES}
+    drawn = "".join(f'<path d="{path}" fill="{COLOURS[phase]}"/>' for phase, path in paths.items() if path)
+    caps = "".join(_caps(shown, top_s, step, most))
+    failed = sum(record.outcome != OK for record in shown)
+    label = f"Latency of the last {len(shown)} calls, up to {top_s:g} seconds" + (f"; {failed} did not end well" if failed else "")
+    return (
+        f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" style="width:100%;height:auto;display:block">'
+        f"{_axis(top_s)}{drawn}" + (f'<path d="{caps}" fill="{FAILED}"/>' if caps else "") + "</svg>"
+    )
+
+
+def _columns(shown: Sequence[CallRecord], phase: str, top_s: float, step: float, most: int) -> Iterable[tuple[float, float, float, float]]:
+    """Left, bottom, width and height of each call's part for the phase, in the picture's units."""
+    below = PHASES[: PHASES.index(phase)]
+    for number, record in enumerate(shown, most - len(shown)):
+        parts = _parts(record)
+        if parts[phase] > 0:
+            under = sum(parts[name] for name in below)
+            yield LEFT + number * step, _y(under, top_s), step - min(1.0, step / 4), _height(parts[phase], top_s)
+
+
+def _caps(shown: Sequence[CallRecord], top_s: float, step: float, most: int) -> Iterable[str]:
+    for number, record in enumerate(shown, most - len(shown)):
+        if record.outcome != OK:
+            yield _column(LEFT + number * step, max(TOP + 4.0, _y(_whole_s(record), top_s)), step - min(1.0, step / 4), 4.0)
+
+
+def _column(left: float, bottom: float, width: float, height: float) -> str:
+    return f"M{left:.1f} {bottom:.1f}h{width:.1f}v{-height:.1f}h{-width:.1f}z"
+
+
+def _y(seconds: float, top_s: float) -> float:
+    return HEIGHT - BOTTOM - _height(seconds, top_s)
+
+
+def _height(seconds: float, top_s: float) -> float:
+    return seconds / top_s * (HEIGHT - BOTTOM - TOP)
+
+
+def _axis(top_s: float) -> str:
+    """Lines at the top, the middle and the bottom, with their seconds."""
+    marks = ""
+    for share in (0.0, 0.5, 1.0):
+        y = _y(share * top_s, top_s)
+        marks += f'<path d="M{LEFT} {y:.1f}H{WIDTH}" stroke="{LINE}" stroke-width="0.7"/>'
+        marks += f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" font-size="11" fill="{TEXT}">{_axis_words(share * top_s)}</text>'
+    words = f'<text x="{WIDTH}" y="{HEIGHT - 3}" text-anchor="end" font-size="11" fill="{TEXT}">newest</text>'
+    return marks + words + f'<text x="{LEFT}" y="{HEIGHT - 3}" font-size="11" fill="{TEXT}">older</text>'
+
+
+def _axis_words(seconds: float) -> str:
+    return f"{1000 * seconds:g} ms" if 0 < seconds < 1 else f"{seconds:g} s"
+
+
+def _round_up(seconds: float) -> float:
+    """The next of 1, 2, 5, 10, ... at or above; an axis needs some height where nothing took time."""
+    if not seconds > 0:
+        return 1.0
+    power = 10 ** math.floor(math.log10(seconds))
+    return next(float(f"{nice * power:.3g}") for nice in (1, 2, 5, 10, 20) if nice * power >= seconds)
+
+
+def _parts(record: CallRecord) -> dict[str, float]:
+    """Seconds of each phase; where the server gave no counter, the whole stands where the time was spent as far as is known."""
+    timing = record.timing
+    if timing is None:
+        return dict.fromkeys(PHASES, 0.0)
+    parts = {phase: 0.0 if math.isnan(value := getattr(timing, phase)) else value for phase in PHASES}
+    if math.isnan(timing.server_total_s):
+        first_s = timing.total_s if math.isnan(timing.first_token_s) else timing.first_token_s
+        parts["prompt_s"] = 0.0 if math.isnan(first_s) else first_s
+        parts["generation_s"] = 0.0 if math.isnan(timing.total_s) else timing.total_s - parts["prompt_s"]
+    return parts
+
+
+def _whole_s(record: CallRecord) -> float:
+    return sum(_parts(record).values())
+
+
+def legend() -> str:
+    """What each colour means."""
+    named = [*((NAMES[phase], COLOURS[phase]) for phase in PHASES), ("failed or given up", FAILED)]
+    return "".join(
+        f'<span style="white-space:nowrap;margin-right:1.2em"><span aria-hidden="true" style="display:inline-block;width:.8em;height:.8em;'
+        f'margin-right:.4em;background:{colour}"></span>{name}</span>'
+        for name, colour in named
+    )
+
+
+def waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
+    """Steps that follow each other, as bars one below the other: name, seconds, colour."""
+    whole_s = sum(seconds for _, seconds, _ in steps) or 1.0
+    left, width, line = 170, 640, 22
+    drawn, gone_s = "", 0.0
+    for number, (name, seconds, colour) in enumerate(steps):
+        y, x = number * line, left + gone_s / whole_s * width
+        long = max(1.0, seconds / whole_s * width)
+        drawn += f'<text x="{left - 8}" y="{y + 15}" text-anchor="end" font-size="12" fill="{TEXT}">{html.escape(name)}</text>'
+        drawn += f'<rect x="{x:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{colour}"/>'
+        drawn += f'<text x="{min(x + long, left + width) + 6:.1f}" y="{y + 15}" font-size="12" fill="{TEXT}">{seconds:.3f} s</text>'
+        gone_s += seconds
+    return (
+        f'<svg role="img" aria-label="{html.escape(label, quote=True)}" viewBox="0 0 {WIDTH} {max(1, len(steps)) * line}" '
+        f'style="width:100%;max-width:{WIDTH}px;height:auto;display:block">{drawn}</svg>'
+    )
+
+
+def bar(parts: Mapping[str, float], whole_s: float) -> str:
+    """One call's phases beside each other, as long as it has taken of `whole_s`."""
+    drawn, x = "", 0.0
+    for colour, seconds in parts.items():
+        long = 200 * seconds / whole_s if whole_s > 0 else 0.0
+        drawn += f'<rect x="{x:.1f}" y="0" width="{long:.1f}" height="10" fill="{colour}"/>'
+        x += long
+    return f'<svg aria-hidden="true" viewBox="0 0 200 10" style="width:200px;height:10px">{drawn}</svg>'

@@ -1,0 +1,114 @@
+"""The dashboard's widgets: one tree, which may be shown in many places. Says what was clicked; knows nothing of servers.
+
+Everything here is changed on one thread, the package's loop, since a widget is not safe between threads; what the browser sends comes
+on another, and is only handed over. A part is sent when it differs from what was sent before, so an idle dashboard sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb.notebook.panels import STYLE
+
+if TYPE_CHECKING:
+    import ipywidgets as widgets
+
+__all__ = ["BUTTONS", "View", "close_all"]
+
+# Each button: what it says, its icon, and what it does, for the tooltip.
+BUTTONS = {
+    "start": ("Start", "play", "Find or start the server, and load the model"),
+    "warm": ("Warm", "fire", "Load the model into memory"),
+    "unload": ("Unload", "eject", "Put the model out of memory"),
+    "restart": ("Restart", "refresh", "End the server and start another"),
+    "stop": ("Stop", "stop", "End the session, and the server if it is ours"),
+    "calls": ("Look into a call", "search", "Choose a call and see where its time went"),
+}
+PARTS = ("head", "alerts", "live", "figures")
+
+
+class View:
+    """
+    The widgets.
+
+    Parameters
+    ----------
+    clicked
+        Called with a button's name, or `yes`, `no`; on whatever thread the click comes in.
+    viewed
+        Called with the number of places where the tree is shown, as the browser counts them.
+    """
+
+    def __init__(self, clicked: Callable[[str], Any], viewed: Callable[[int], Any]) -> None:
+        import ipywidgets as widgets
+
+        self.parts = {name: widgets.HTML() for name in PARTS}
+        self.buttons = {name: _button(widgets, name, clicked) for name in BUTTONS}
+        self.message = widgets.HTML()
+        self.yes, self.no = (_plain_button(widgets, name, clicked) for name in ("yes", "no"))
+        # Only the places with something in them: an empty box would still take room.
+        self.question = widgets.HBox([self.message, self.yes, self.no], layout={"align_items": "center", "display": "none"})
+        self.place = widgets.VBox([])
+        controls = widgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
+        body = [self.parts["head"], controls, self.question, self.parts["alerts"], self.parts["live"], self.parts["figures"]]
+        self.root = widgets.VBox([widgets.HTML(STYLE), *body, self.place], layout={"max_width": "980px"})
+        self.root.add_class("urisk-dashboard")
+        # A number in place of None has the browser count the views; see ipywidgets' DOMWidget.
+        self.root._view_count = 0
+        self.root.observe(lambda change: viewed(int(change["new"] or 0)), "_view_count")
+
+    def show(self, parts: Mapping[str, str]) -> None:
+        """Send the parts that are new."""
+        for name, markup in parts.items():
+            _set(self.parts[name], "value", markup)
+
+    def enable(self, names: Iterable[str]) -> None:
+        """Let these buttons be pressed, and no others."""
+        wanted = set(names)
+        for name, button in self.buttons.items():
+            _set(button, "disabled", name not in wanted)
+
+    def say(self, markup: str, yes: str = "", no: str = "") -> None:
+        """One line under the buttons: a question with two answers, work with a way to end it, or a word; nothing for nothing."""
+        _set(self.message, "value", markup)
+        for button, words in ((self.yes, yes), (self.no, no)):
+            _set(button, "description", words)
+            _set(button.layout, "display", None if words else "none")
+        _set(self.question.layout, "display", None if markup else "none")
+
+    def put(self, *children: Any) -> None:
+        """Fill the place at the end; what was there is the caller's to close."""
+        self.place.children = children
+
+    def close(self) -> None:
+        """End every widget of the tree, with what belongs to it."""
+        close_all(self.root)
+
+
+def _set(widget: Any, name: str, value: Any) -> None:
+    if getattr(widget, name) != value:
+        setattr(widget, name, value)
+
+
+def _button(widgets: Any, name: str, clicked: Callable[[str], Any]) -> widgets.Button:
+    words, icon, tooltip = BUTTONS[name]
+    button = widgets.Button(description=words, icon=icon, tooltip=tooltip, disabled=True, layout={"width": "auto"})
+    button.on_click(lambda _: clicked(name))
+    return button
+
+
+def _plain_button(widgets: Any, name: str, clicked: Callable[[str], Any]) -> widgets.Button:
+    button = widgets.Button(layout={"width": "auto", "display": "none"}, button_style="warning" if name == "yes" else "")
+    button.on_click(lambda _: clicked(name))
+    return button
+
+
+def close_all(widget: Any) -> None:
+    """Close a widget and all below it; closing the root alone leaves the rest with the browser for ever."""
+    for child in getattr(widget, "children", ()):
+        close_all(child)
+    for name in ("style", "layout"):
+        if (close := getattr(getattr(widget, name, None), "close", None)) is not None:  # a chart's layout is no widget
+            close()
+    widget.close()
