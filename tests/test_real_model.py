@@ -1,12 +1,16 @@
-"""The whole way with real weights: the embedded engine, started by the manager, judges the example's evidence."""
+"""The whole way with real weights: the embedded engine, started by the manager, judges the example's evidence; the same as a service."""
 
+import contextlib
 import json
 import socket
+import threading
 import time
 import urllib.request
 
+import httpx
 import pytest
 
+from harness import alive, children, eventually, free_port
 from urisk_nb import assess, demo
 from urisk_nb.ollama.manager import LLMManager
 
@@ -65,3 +69,91 @@ def test_an_answer_in_words(manager):
     assert manager.generate_sync("Say yes.", options={"num_predict": 4})
     assert time.monotonic() - began < 20
     assert counters(manager)["aborted"] == 1
+
+
+@contextlib.contextmanager
+def served(**flags):
+    """The app under uvicorn in a thread of this process, over a real socket."""
+    import uvicorn
+
+    from urisk_nb.service import create_app
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(**flags), lifespan="on", log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=120, trust_env=False) as http:
+            yield http
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
+    assert not thread.is_alive()
+
+
+def lines_of(http, path, body):
+    with http.stream("POST", path, json=body) as reply:
+        assert (reply.status_code, reply.headers["content-type"]) == (200, "application/x-ndjson")
+        return [json.loads(line) for line in reply.iter_lines() if line]
+
+
+def figure_of(http, name):
+    """A figure of /metrics, 0 where there is none."""
+    lines = http.get("/metrics").text.splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+
+def run_of(tickers):
+    """What /risk takes: the example's prices and evidence about these."""
+    prices, evidence = demo.prices()[tickers], demo.evidence()
+    columns = {ticker: prices[ticker].tolist() for ticker in tickers}
+    documents = evidence[evidence["ticker"].isin(tickers)].to_dict("records")
+    return {"tickers": tickers, "prices": {"dates": [f"{day:%Y-%m-%d}" for day in prices.index], "columns": columns}, "evidence": documents}
+
+
+def by_the_demo_model(answer):
+    """Words, by real weights, with a timing by the server's counters."""
+    assert (answer["model"], answer["engine"], answer["simulated"]) == ("smollm2-135m", "embedded", False)
+    assert sum(letter.isalpha() for letter in answer["text"]) > 10
+    assert 0 < answer["timing"]["first_token_s"] <= answer["timing"]["total_s"]
+    assert answer["timing"]["tokens"] > 0
+    return True
+
+
+def test_the_service_over_real_weights(demo_model):
+    """
+    The flags start the embedded engine: ready by its own word, words whole and in pieces, rows, figures; then no process is left.
+    """
+    for name in ("fastapi", "uvicorn", "prometheus_client"):
+        pytest.importorskip(name, reason="the extra `service` is not installed")
+    before, url = children(), f"http://127.0.0.1:{free_port()}"
+    options = {"num_predict": 24, "temperature": 0}
+    with served(engine="embedded", gguf=demo_model, url=url) as http:
+        eventually(lambda: http.get("/health/llm").status_code == 200, 60, "a service that is ready")
+        assert http.get("/health/llm").json() == {"status": "ready", "model": "smollm2-135m", "engine": "embedded", "simulated": False}
+        pid, started = LLMManager.get_instance().pid, children() - before
+        assert alive(pid)
+        assert started
+
+        assert by_the_demo_model(http.post("/chat", json={"prompt": "Name one ocean.", "options": options}).json())
+        *pieces, last = lines_of(http, "/chat", {"prompt": "Name one sea.", "options": options, "stream": True})
+        assert by_the_demo_model(last)
+        assert len(pieces) > 3
+        assert "".join(line["piece"] for line in pieces) == last["text"]
+
+        *rows, last = lines_of(http, "/risk", run_of(["FB", "NFLX"]))
+        assert {line["row"]["ticker"] for line in rows} == {"FB", "NFLX"}
+        for line in rows:
+            assert line["row"]["status"] == "ok"
+            assert "demo_model" in line["row"]["flags"].split(";")
+            assert {found["status"] for found in line["findings"]} == {"judged"}
+            assert line["row"]["vol_ann"] > 0
+        assert (last["run"]["served_by"]["engine"], last["run"]["served_by"]["model"]) == ("embedded", "smollm2-135m")
+
+        assert figure_of(http, "urisk_first_token_seconds_count") == 2, "one for each chat"
+        assert figure_of(http, 'urisk_calls_total{route="/risk",status="200"}') == 1
+    assert not alive(pid)
+    eventually(lambda: not any(map(alive, started)), 5, "the end of all that was started for the service")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/api/version", trust_env=False)

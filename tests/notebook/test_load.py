@@ -62,7 +62,7 @@ def test_loading_twice_reloading_and_unloading(kernel):
     """
     Twice changes nothing, reload keeps the magics, unload takes them and the formatter out, load brings them back.
     """
-    loaded = "[['ask', 'risk'], ['urisk_latency', 'urisk_nest', 'urisk_start', 'urisk_status', 'urisk_stop']]"
+    loaded = "[['ask', 'risk'], ['urisk_dashboard', 'urisk_latency', 'urisk_nest', 'urisk_start', 'urisk_status', 'urisk_stop']]"
     kernel.good("%load_ext urisk_nb\n%load_ext urisk_nb")
     assert kernel.value(MAGICS) == loaded
     kernel.good("%reload_ext urisk_nb")

@@ -39,11 +39,12 @@ def test_an_omitted_phase_of_a_server_with_counters_is_zero():
     """The server leaves out what is zero, so next to a total it means none."""
     timing = timing_of(Final(total_ns=3_000_000_000, generation_ns=2_000_000_000, tokens=8), first_token_s=0, total_s=0)
     assert (timing.load_s, timing.prompt_s, timing.queue_s) == (0, 0, 1)
-    assert timing.tokens_per_s == 4
+    assert timing.tokens_per_s == 3.5
 
 
 def test_tokens_per_second_needs_both():
-    """No tokens, or no time, is no rate."""
+    """No tokens, or no time, is no rate; nor is a single token, which came with the prompt."""
+    assert math.isnan(timing_of(Final(total_ns=2, prompt_ns=1, generation_ns=1, tokens=1), first_token_s=0, total_s=0).tokens_per_s)
     assert math.isnan(timing_of(Final(total_ns=1, generation_ns=1), first_token_s=0, total_s=0).tokens_per_s)
     assert math.isnan(timing_of(Final(total_ns=1, tokens=3), first_token_s=0, total_s=0).tokens_per_s)
 

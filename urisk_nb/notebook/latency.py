@@ -37,7 +37,7 @@ SOURCES = {
     "total_s": "our clock, from the sending to the end",
     "prompt_tokens": "the server's counters: the whole prompt, cached or not",
     "tokens": "the server's counters",
-    "tokens_per_s": "tokens / generation_s",
+    "tokens_per_s": "(tokens - 1) / generation_s: the first one comes with the prompt",
     "attempts": "tries, the last one included",
     "outcome": "ok, given up (by whoever asked), or the name of the error",
 }

@@ -52,8 +52,12 @@ class CallTiming:
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens of the answer for each second of generation; NaN where either is unknown."""
-        return self.tokens / self.generation_s if self.tokens and self.generation_s > 0 else math.nan
+        """
+        Tokens of the answer for each second of generation; NaN where either is unknown, and for a single token.
+
+        The first token comes with the prompt, and the server counts the generation's time from it on: that time is of the others.
+        """
+        return (self.tokens - 1) / self.generation_s if self.tokens > 1 and self.generation_s > 0 else math.nan
 
 
 def timing_of(final: Final, *, first_token_s: float, total_s: float, **known_here: Any) -> CallTiming:
