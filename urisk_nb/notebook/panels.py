@@ -319,12 +319,13 @@ def _request(record: CallRecord) -> str:
     request = request_of(record)
     if not request:
         return _folded("Request (its beginning; the rest was not kept)", record.body.decode("utf-8", "replace"))
-    options = ", ".join(f"{name} {_short(value)}" for name, value in request.get("options", {}).items())
+    given, messages = request.get("options"), request.get("messages")
+    options = ", ".join(f"{name} {_short(value)}" for name, value in (given.items() if isinstance(given, dict) else ()))
     others = ", ".join(f"{name} {_short(request[name])}" for name in ("keep_alive", "think", "truncate") if name in request)
     parts = [f"<h4>Request</h4><div>options: {escaped(options) or '–'}; {escaped(others)}</div>"]
     if "format" in request:
         parts.append(_folded("Answer's schema", json.dumps(request["format"], indent=1, ensure_ascii=False)))
-    parts += [_folded(f"Prompt: {_role(message)}", _content(message)) for message in request.get("messages", [])]
+    parts += [_folded(f"Prompt: {_role(message)}", _content(message)) for message in (messages if isinstance(messages, list) else ())]
     return "".join(parts) + _folded("Answer" if record.outcome == OK else "Answer, as far as it came", record.answer)
 
 

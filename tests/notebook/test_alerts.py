@@ -1,0 +1,168 @@
+"""What the dashboard says by itself: nothing where all is well; else what was seen, why, and what to do."""
+
+import pytest
+
+from session import MODEL, answered, facts, failed, request
+from urisk_nb.notebook.alerts import alerts, cache_hits
+from urisk_nb.ollama.calls import Calls
+from urisk_nb.ollama.wire import Resident
+
+
+def only(shown):
+    (alert,) = alerts(shown)
+    return alert
+
+
+def calls_of(*phases):
+    calls = Calls()
+    for each in phases:
+        answered(calls, **each)
+    return calls
+
+
+def test_a_healthy_session_says_nothing():
+    """Twenty alike calls on a model that fits."""
+    assert alerts(facts(calls_of(*[{}] * 20))) == []
+
+
+def test_no_session_says_nothing():
+    """There is nothing to teach yet."""
+    assert alerts(facts(server="", state="stopped", residents=None)) == []
+
+
+TROUBLES = {
+    "crashed": ({"state": "crashed", "log": "/run/server.log"}, "ended by itself and is being started again", "/run/server.log"),
+    "hung": ({"state": "hung"}, "answers nothing", "started again"),
+    "failed": ({"state": "failed", "failure": ("it ended 3 times.", "%urisk_start")}, "it ended 3 times.", "%urisk_start"),
+    "silent": ({"look": {"problem": "nothing answers.", "fix": "start it"}, "residents": None}, "nothing answers.", "start it"),
+    "breaker": ({"breaker": "open"}, "failed several times in a row", "restart it"),
+}
+
+
+@pytest.mark.parametrize(("more", "text", "action"), TROUBLES.values(), ids=TROUBLES)
+def test_trouble_with_the_server_is_an_error_with_a_way_out(more, text, action):
+    """What was seen, and what to do."""
+    alert = only(facts(**more))
+    assert text in alert.text
+    assert action in alert.action
+    assert alert.level == "error"
+
+
+def test_a_server_that_came_back_by_itself_is_a_note():
+    """It is well now; where its last words are is worth knowing."""
+    alert = only(facts(restarts=2, log="/run/server.log"))
+    assert "ended by itself 2 times" in alert.text
+    assert (alert.action, alert.level) == ("Its log: /run/server.log", "note")
+
+
+def test_errors_come_before_notes():
+    """The worst first."""
+    assert [alert.level for alert in alerts(facts(breaker="open", notes=("SIMULATED.",)))] == ["error", "note"]
+
+
+@pytest.mark.parametrize(("gpu", "share"), [(3_000_000_000, "40%"), (4_500_000_000, "10%")])
+def test_a_model_that_does_not_fit_in_gpu_memory(gpu, share):
+    """How much of it is on the CPU, and what makes it smaller."""
+    alert = only(facts(residents=(Resident(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu, num_ctx=8192),)))
+    assert f"{share} of it is on the CPU" in alert.text
+    assert "now 8192 tokens" in alert.action
+
+
+@pytest.mark.parametrize("gpu", [0, 5_000_000_000])
+def test_a_model_on_one_side_alone_is_no_alert(gpu):
+    """All on the GPU is well; without a GPU there is nothing to fit."""
+    assert alerts(facts(residents=(Resident(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu),))) == []
+
+
+def test_calls_that_wait_behind_others():
+    """How many, behind how many, and how to have more at once."""
+    alert = only(facts(waiting=3, in_flight=1))
+    assert alert.text == "3 calls wait behind 1: the server has 1 slot."
+    assert "%urisk_start --parallel 4" in alert.action
+    others = only(facts(waiting=1, in_flight=2, is_ours=False, slots=0, parallel=2))
+    assert others.text == "1 call waits behind 2."
+    assert "OLLAMA_NUM_PARALLEL=4" in others.action
+
+
+def test_calls_that_wait_for_a_limit_of_our_own():
+    """The server could take more."""
+    alert = only(facts(waiting=3, in_flight=1, parallel=1, slots=4))
+    assert "the server has 4 slots" in alert.text
+    assert "URISK_PARALLEL=4" in alert.action
+
+
+def test_a_wait_at_the_server_means_somebody_else():
+    """Ours wait here, so whoever was before this one was not ours."""
+    alert = only(facts(calls_of(*[{}] * 5, {"queue": 1.3})))
+    assert alert.text.startswith("Call 6 waited 1.3 s for a slot at the server")
+    assert alerts(facts(calls_of(*[{}] * 5, {"queue": 0.15}))) == []
+
+
+# Loads ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_load_since_num_ctx_changed():
+    """The two values are named."""
+    calls = calls_of(*[{}] * 5, {"body": request(num_ctx=8192), "load": 1.25})
+    alert = only(facts(calls))
+    assert "Call 6 waited 1.2 s" in alert.text
+    assert "num_ctx changed from 4096 to 8192" in alert.text
+    assert "one num_ctx" in alert.action
+
+
+def test_a_load_since_another_model_was_asked():
+    """It may have put this one out."""
+    calls = calls_of(*[{}] * 3, {"model": "phi4:latest", "load": 0.01}, {"load": 2.0})
+    assert "phi4:latest had been asked in between" in only(facts(calls)).text
+
+
+def test_a_load_after_a_restart():
+    """The reason is no mystery."""
+    found = alerts(facts(calls_of(*[{}] * 3, {"load": 2.0}), restarts=1))
+    assert any("had been started again" in alert.text and "Call 4" in alert.text for alert in found)
+
+
+def test_a_load_for_no_reason_that_is_known_here():
+    """What it can be, and how to keep the model longer."""
+    alert = only(facts(calls_of(*[{}] * 3, {"load": 2.0})))
+    assert "keep_alive" in alert.text
+    assert "OLLAMA_KEEP_ALIVE=2h" in alert.action
+
+
+def test_a_load_long_ago_is_history():
+    """Twenty calls later nobody wants to read of it."""
+    assert alerts(facts(calls_of(*[{}] * 3, {"load": 2.0}, *[{}] * 20))) == []
+
+
+def test_a_server_whose_every_call_loads_a_little_is_not_accused():
+    """Some versions count a fifth of a second for finding the model."""
+    assert alerts(facts(calls_of(*[{"load": 0.25}] * 6))) == []
+
+
+# Prompt cache --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_was_read_anew():
+    """It begins as the one before it, and took many times the usual."""
+    alert = only(facts(calls_of(*[{}] * 5, {"prompt": 0.9})))
+    assert alert.text == "The prompt of call 6 was read anew: 0.9 s, where 0.1 s is usual."
+    assert "slot" in alert.action
+
+
+def test_another_prompt_is_not_expected_in_the_cache():
+    """It begins otherwise."""
+    calls = calls_of(*[{}] * 5, {"prompt": 0.9, "body": request(format={"type": "object"}, think=False, stop=["x" * 400])})
+    assert alerts(facts(calls)) == []
+
+
+def test_a_prompt_that_was_read_anew_after_a_load_is_explained_by_it():
+    """One cause, one alert."""
+    assert [alert.text[:14] for alert in alerts(facts(calls_of(*[{}] * 5, {"prompt": 0.9, "load": 2.0})))] == ["Call 6 waited "]
+
+
+def test_cache_hits_by_the_time_a_token_took():
+    """One cold call, three that had their prompt; short ones, failures, and a model's only call say nothing."""
+    calls = calls_of({"prompt": 1.0}, *[{"prompt": 0.1}] * 3, {"prompt": 0.6}, {"prompt": 1.0, "prompt_tokens": 10}, {"model": "phi4"})
+    failed(calls)
+    assert cache_hits(calls.records) == (3, 5)
+    assert cache_hits(()) == (0, 0)

@@ -1,0 +1,64 @@
+"""Facts about a session that never was, for whoever draws them: records made by the code that makes the real ones."""
+
+import json
+import time
+from datetime import UTC, datetime
+
+from urisk_nb.errors import ServerLost
+from urisk_nb.notebook.facts import Facts, Look
+from urisk_nb.ollama.calls import Calls
+from urisk_nb.ollama.wire import Final, Piece, Resident
+
+NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
+MODEL = "llama3.1:latest"
+ON_THE_GPU = (Resident(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=5_000_000_000, num_ctx=4096),)
+
+
+def request(prompt="What are the risks?", num_ctx=4096, model=MODEL, **more):
+    """The bytes of a request, as the manager sends them."""
+    messages = [{"role": "system", "content": "You judge."}, {"role": "user", "content": prompt}]
+    return json.dumps(
+        {"model": model, "stream": True, "keep_alive": "20m", **more, "messages": messages, "options": {"num_ctx": num_ctx}}
+    ).encode()
+
+
+def answered(calls, *, body=None, model=MODEL, answer="Some words.", tokens=8, prompt_tokens=100, **phases_s):
+    """A call that has ended well; phases in seconds: queue, load, prompt, generation."""
+    phases = {"queue": 0.0, "load": 0.01, "prompt": 0.1, "generation": 0.4, **phases_s}
+    record = calls.begin(request(model=model) if body is None else body, model)
+    record.granted()
+    record.sent()
+    record.came(Piece(text=answer))
+    counters = {f"{name}_ns": round(phases[name] * 1e9) for name in ("load", "prompt", "generation")}
+    calls.end(record, Final(total_ns=round(sum(phases.values()) * 1e9), tokens=tokens, prompt_tokens=prompt_tokens, **counters))
+    return record
+
+
+def failed(calls, error=None, *, after=(), body=None):
+    """A call that has ended badly, after these tries."""
+    record = calls.begin(request() if body is None else body, MODEL)
+    record.granted()
+    record.sent()
+    for earlier in after:
+        record.tried(earlier)
+    calls.fail(record, ServerLost("the connection broke.", fix="ask again") if error is None else error)
+    return record
+
+
+def facts(calls=None, *, residents=ON_THE_GPU, **more):
+    """A healthy session, but for what is said otherwise."""
+    calls = Calls() if calls is None else calls
+    look = Look(residents=residents, **more.pop("look", {}))
+    known = {
+        "state": "owned",
+        "server": "Ollama 0.33.0 at http://localhost:11434, started here",
+        "engine": "ollama",
+        "is_ours": True,
+        "model": MODEL,
+        "num_ctx": 4096,
+        "slots": 1,
+        "records": calls.records,
+        "live": calls.live,
+        "look": look,
+    }
+    return Facts(at=NOW, now_s=time.monotonic(), **{**known, **more})
