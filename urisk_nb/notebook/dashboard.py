@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import bridge, runtime
@@ -20,6 +21,7 @@ from urisk_nb.notebook.alerts import Alert, alerts
 from urisk_nb.notebook.inspector import Inspector
 from urisk_nb.notebook.present import escaped
 from urisk_nb.notebook.view import BUTTONS, View, close_all
+from urisk_nb.ollama.calls import Calls
 from urisk_nb.ollama.manager import LLMManager, StartEvent
 
 if TYPE_CHECKING:
@@ -61,7 +63,9 @@ class Dashboard:
         self._look: facts.Look | None = None
         self._look_s = 0.0
         self._drawn: tuple[Any, ...] = ()
+        # Of the session that ran last: its end must not take away what there is to see, nor how it was started.
         self._flags: dict[str, Any] = {}
+        self._calls = Calls()
         self._asked = ""  # the act that waits for a yes
         self._act: asyncio.Task[None] | None = None
         self._words = ("", 0.0)  # about what was done, and until when
@@ -93,7 +97,7 @@ class Dashboard:
         for name, callback in (("pre_run_cell", self._cell_begins), ("post_run_cell", self._cell_ends)):
             with contextlib.suppress(ValueError):
                 self._shell.events.unregister(name, callback)
-        last = facts.facts_of(_manager(), self._look)
+        last = self._known()
         self._task.cancel()
         self._task.done.wait(1.0)
         for handle in self._handles:
@@ -120,7 +124,7 @@ class Dashboard:
         if not inspector.is_drawn:
             self._post(lambda: self._view.say(_work("Drawing the chart")))
             try:
-                chart = (inspector.make_chart(self._records()),)
+                chart = (inspector.make_chart(self._known().records),)
                 self._post(lambda: self._tell(CHART))
             except UriskError as exc:
                 words = _alert(exc.message, exc.fix)
@@ -173,7 +177,14 @@ class Dashboard:
             self._look = None
         elif time.monotonic() - self._look_s >= LOOK_S or self._look is None:
             self._look, self._look_s = await facts.look(manager, self._look), time.monotonic()
-            self._flags = manager.flags
+        return self._known()
+
+    def _known(self) -> facts.Facts:
+        """What is known without asking anybody."""
+        manager = _manager()
+        if manager is None:
+            return replace(facts.facts_of(None), records=self._calls.records)
+        self._flags, self._calls = manager.flags, manager.calls
         return facts.facts_of(manager, self._look)
 
     async def _tick(self) -> None:
@@ -230,7 +241,7 @@ class Dashboard:
             self._open_or_close()
         elif name in ("order", "follow"):
             if self._inspector is not None:
-                self._inspector.forget(self._records())
+                self._inspector.forget(self._known().records)
         elif name == "yes" and self._asked:
             self._do(self._asked)
         elif name == "no":
@@ -246,7 +257,7 @@ class Dashboard:
         if not question:
             self._do(name)
             return
-        now = facts.facts_of(_manager(), self._look)
+        now = self._known()
         calls = len(now.live)
         words = question.format(
             model=now.model,
@@ -299,10 +310,6 @@ class Dashboard:
 
     # Inspector -------------------------------------------------------------------------------------------------------------
 
-    def _records(self) -> tuple[Any, ...]:
-        manager = _manager()
-        return () if manager is None else manager.calls.records
-
     def _open_or_close(self) -> None:
         if self._inspector is not None:
             before, self._inspector = self._inspector, None
@@ -310,12 +317,12 @@ class Dashboard:
             close_all(before.root)
             return
         self._inspector = Inspector(self._click, self._choose)
-        self._inspector.update(self._records())
+        self._inspector.update(self._known().records)
         self._view.put(self._inspector.root)
 
     def _chosen(self, number: int) -> None:
         if self._inspector is not None:
-            self._inspector.choose(number, self._records())
+            self._inspector.choose(number, self._known().records)
 
 
 def _work(words: str) -> str:
