@@ -31,28 +31,29 @@ MOST_LIVE = 6
 MOST_ROWS = 10
 NEVER_S = 50 * 365 * 86400.0  # keep_alive -1 shows as a date centuries ahead
 LAMPS = {"good": "#1b7f3b", "busy": "#b45309", "bad": "#c22020", "off": "#767676"}
+# The class is named twice in order to be heard before the page's own rules for tables and lists.
 STYLE = """<style>
-.urisk{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;color:var(--jp-ui-font-color1,inherit);
+.urisk.urisk{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;color:var(--jp-ui-font-color1,inherit);
 max-width:960px}
-.urisk .muted{color:var(--jp-ui-font-color2,#616161)}
-.urisk .lamp{display:inline-block;width:.85em;height:.85em;border-radius:50%;margin-right:.5em;vertical-align:-.05em}
-.urisk .facts{display:flex;flex-wrap:wrap;gap:.3em 1.8em;margin:.5em 0 .2em}
-.urisk .facts div{white-space:nowrap}
-.urisk .facts dt,.urisk .facts dd{display:block;float:none;width:auto;margin:0;padding:0;font-weight:normal}
-.urisk .facts dt{color:var(--jp-ui-font-color2,#616161);font-size:12px}
-.urisk table{border-collapse:collapse;margin:.4em 0;font-size:13px;background:none}
-.urisk table th,.urisk table td{text-align:left;padding:.2em 1.4em .2em 0;border:0;border-bottom:1px solid var(--jp-border-color2,#d0d0d0);
-background:none;font-weight:normal;vertical-align:top}
-.urisk table thead th,.urisk table tbody th{color:var(--jp-ui-font-color2,#616161)}
-.urisk table .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.urisk .alert{border-left:.3em solid #b45309;background:rgba(180,83,9,.12);padding:.25em .7em;margin:.3em 0}
-.urisk .alert.error{border-color:#c22020;background:rgba(194,32,32,.12)}
-.urisk .alert.note{border-color:#5b7aa6;background:rgba(91,122,166,.12)}
-.urisk pre{white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;margin:.3em 0;padding:.5em;
+.urisk.urisk .muted{color:var(--jp-ui-font-color2,#616161)}
+.urisk.urisk .lamp{display:inline-block;width:.85em;height:.85em;border-radius:50%;margin-right:.5em;vertical-align:-.05em}
+.urisk.urisk .facts{display:flex;flex-wrap:wrap;gap:.3em 1.8em;margin:.5em 0 .2em}
+.urisk.urisk .facts div{white-space:nowrap}
+.urisk.urisk .facts dt,.urisk.urisk .facts dd{display:block;float:none;width:auto;margin:0;padding:0;font-weight:normal}
+.urisk.urisk .facts dt{color:var(--jp-ui-font-color2,#616161);font-size:12px}
+.urisk.urisk table{border-collapse:collapse;margin:.4em 0;font-size:13px;background:none}
+.urisk.urisk table th,.urisk.urisk table td{text-align:left;padding:.2em 1.4em .2em 0;border:0;
+border-bottom:1px solid var(--jp-border-color2,#d0d0d0);background:none;font-weight:normal;vertical-align:top}
+.urisk.urisk table thead th,.urisk.urisk table tbody th{color:var(--jp-ui-font-color2,#616161)}
+.urisk.urisk table .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.urisk.urisk .alert{border-left:.3em solid #b45309;background:rgba(180,83,9,.12);padding:.25em .7em;margin:.3em 0}
+.urisk.urisk .alert.error{border-color:#c22020;background:rgba(194,32,32,.12)}
+.urisk.urisk .alert.note{border-color:#5b7aa6;background:rgba(91,122,166,.12)}
+.urisk.urisk pre{white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;margin:.3em 0;padding:.5em;
 background:var(--jp-layout-color2,rgba(127,127,127,.12));color:inherit;font-size:12px}
-.urisk summary{cursor:pointer}
+.urisk.urisk summary{cursor:pointer}
 .urisk-calls select{font-family:var(--jp-code-font-family,monospace);font-size:12px}
-.urisk h4{margin:.7em 0 .2em;font-size:13px;font-weight:600}
+.urisk.urisk h4{margin:.7em 0 .2em;font-size:13px;font-weight:600}
 </style>"""
 
 
