@@ -79,8 +79,14 @@ def forget(name: str) -> None:
 
 
 def at_exit(name: str, close: Callable[[], None]) -> None:
-    """Call `close` once when this process ends in an orderly way; a later call under the same name takes its place."""
-    _home().closers[name] = close
+    """
+    Call `close` once when this process ends in an orderly way; what was registered last is called first.
+
+    Doing it again under the same name replaces what was there, and makes it the last.
+    """
+    closers = _home().closers
+    closers.pop(name, None)
+    closers[name] = close
 
 
 def after_fork(name: str, close: Callable[[], None]) -> None:

@@ -287,12 +287,23 @@ def test_committed_notebooks_get_pictures(new_kernel):
     assert content["data"]["text/plain"].startswith("Not started: no session")
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_the_end_of_the_kernel_leaves_the_picture(lab, new_kernel, restart):
+@pytest.mark.parametrize(
+    ("cells", "restart"),
+    [
+        (["%urisk_start", "%urisk_dashboard"], False),
+        (["%urisk_start", "%urisk_dashboard"], True),
+        (["%urisk_dashboard", "%urisk_start"], False),
+    ],
+    ids=["shutdown", "restart", "shown before the start"],
+)
+def test_the_end_of_the_kernel_leaves_the_picture(lab, new_kernel, cells, restart):
     """In an orderly end the last message of each place is the picture, with the session as it was before its end."""
     kernel = new_kernel({**lab.env}, str(lab.folder / "work"))
     front = Front(kernel)
-    front.run("%load_ext urisk_nb\n%urisk_start\n%urisk_dashboard")
+    front.run("%load_ext urisk_nb")
+    for cell in cells:
+        front.run(cell)
+    front.says("^Ready")
     front.outputs.clear()
     client = kernel.client
     client.control_channel.send(client.session.msg("shutdown_request", {"restart": restart}))

@@ -14,6 +14,7 @@ from urisk_nb.ollama.footprint import footprint
 from urisk_nb.ollama.manager import LLMManager
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
+pytestmark = pytest.mark.slow
 SCENARIO = {"version": "0.33.0", "models": ["llama3.1"], "rules": [{"contains": "slow", "answer": "word " * 400, "token_ms": 5}]}
 
 

@@ -184,6 +184,8 @@ class Dashboard:
         manager = _manager()
         if manager is None:
             return replace(facts.facts_of(None), records=self._calls.records)
+        if manager.calls is not self._calls:
+            runtime.at_exit(KEY, close)  # before the session's own end, which registered itself just now
         self._flags, self._calls = manager.flags, manager.calls
         return facts.facts_of(manager, self._look)
 
@@ -341,9 +343,10 @@ def _manager() -> LLMManager | None:
 
 def running(shell: InteractiveShell) -> Dashboard:
     """The kernel's dashboard, made if there is none. On the thread that runs cells."""
-    made = runtime.setdefault(KEY, lambda: Dashboard(shell))
-    runtime.at_exit(KEY, close)
-    return made  # type: ignore[no-any-return]  # kept in untyped state
+    if runtime.get(KEY) is None:
+        runtime.put(KEY, Dashboard(shell))
+        runtime.at_exit(KEY, close)
+    return runtime.get(KEY)  # type: ignore[no-any-return]  # kept in untyped state
 
 
 def close() -> None:
