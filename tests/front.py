@@ -15,13 +15,13 @@ class Front:
     models
         The state of each widget that is open, by the id of its comm.
     outputs
-        Displays that can be updated, and their updates: kind, content.
+        Displays of widgets, and what takes their places: kind, content.
     sent
         How many messages about widgets have come, and how many bytes their texts hold.
     """
 
     def __init__(self, kernel):
-        self.kernel, self.models, self.outputs, self.sent = kernel, {}, [], [0, 0]
+        self.kernel, self.models, self.outputs, self.sent, self._places = kernel, {}, [], [0, 0], set()
 
     def run(self, code, timeout=40):
         """Run a cell, and take in all that comes with it."""
@@ -62,10 +62,16 @@ class Front:
             self.sent[0] += 1
             self.sent[1] += len(str(content["data"]["state"]))
             self.models.get(content["comm_id"], {}).update(content["data"]["state"])
-        elif kind in ("display_data", "update_display_data") and "display_id" in content["transient"]:
+        elif kind in ("display_data", "update_display_data") and self._is_a_place(content):
             self.outputs.append((kind, content))
         elif kind == "status" and content["execution_state"] == "idle":
             self._idle = message["parent_header"].get("msg_id", "")
+
+    def _is_a_place(self, content):
+        name = content["transient"].get("display_id")
+        if any("widget-view" in kind for kind in content["data"]):
+            self._places.add(name)
+        return name in self._places
 
     # The dashboard -----------------------------------------------------------------------------------------------------------
 

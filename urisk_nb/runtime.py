@@ -82,11 +82,9 @@ def at_exit(name: str, close: Callable[[], None]) -> None:
     """
     Call `close` once when this process ends in an orderly way; what was registered last is called first.
 
-    Doing it again under the same name replaces what was there, and makes it the last.
+    A later call under the same name takes the place of the one before it; `forget` first to become the last.
     """
-    closers = _home().closers
-    closers.pop(name, None)
-    closers[name] = close
+    _home().closers[name] = close
 
 
 def after_fork(name: str, close: Callable[[], None]) -> None:

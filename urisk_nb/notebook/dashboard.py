@@ -93,11 +93,11 @@ class Dashboard:
         """Put a picture of the last moment in every place that shows it, and end the widgets. Doing it again changes nothing."""
         if runtime.get(KEY) is not self:
             return
+        last = self._known()
         runtime.forget(KEY)
         for name, callback in (("pre_run_cell", self._cell_begins), ("post_run_cell", self._cell_ends)):
             with contextlib.suppress(ValueError):
                 self._shell.events.unregister(name, callback)
-        last = self._known()
         self._task.cancel()
         self._task.done.wait(1.0)
         for handle in self._handles:
@@ -185,7 +185,7 @@ class Dashboard:
         if manager is None:
             return replace(facts.facts_of(None), records=self._calls.records)
         if manager.calls is not self._calls:
-            runtime.at_exit(KEY, close)  # before the session's own end, which registered itself just now
+            _keep(self)  # to be closed before the session is, which registered itself just now
         self._flags, self._calls = manager.flags, manager.calls
         return facts.facts_of(manager, self._look)
 
@@ -343,10 +343,18 @@ def _manager() -> LLMManager | None:
 
 def running(shell: InteractiveShell) -> Dashboard:
     """The kernel's dashboard, made if there is none. On the thread that runs cells."""
-    if runtime.get(KEY) is None:
-        runtime.put(KEY, Dashboard(shell))
+    with runtime.lock():
+        if runtime.get(KEY) is None:
+            _keep(Dashboard(shell))
+        return runtime.get(KEY)  # type: ignore[no-any-return]  # kept in untyped state
+
+
+def _keep(made: Dashboard) -> None:
+    """As the kernel's one, and as the first to be closed at its end."""
+    with runtime.lock():
+        runtime.forget(KEY)
+        runtime.put(KEY, made)
         runtime.at_exit(KEY, close)
-    return runtime.get(KEY)  # type: ignore[no-any-return]  # kept in untyped state
 
 
 def close() -> None:
