@@ -45,6 +45,14 @@ def failed(calls, error=None, *, after=(), body=None):
     return record
 
 
+def waited(calls, number, seconds=5.0):
+    """So many calls that have waited here for this long, in a session that is otherwise well."""
+    for _ in range(number):
+        record = calls.begin(request(), MODEL)
+        record.asked_s -= seconds
+    return calls
+
+
 def facts(calls=None, *, residents=ON_THE_GPU, **more):
     """A healthy session, but for what is said otherwise."""
     calls = Calls() if calls is None else calls

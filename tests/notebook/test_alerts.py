@@ -2,7 +2,7 @@
 
 import pytest
 
-from session import MODEL, answered, facts, failed, request
+from session import MODEL, answered, facts, failed, request, waited
 from urisk_nb.notebook.alerts import alerts, cache_hits
 from urisk_nb.ollama.calls import Calls
 from urisk_nb.ollama.wire import Resident
@@ -76,19 +76,24 @@ def test_a_model_on_one_side_alone_is_no_alert(gpu):
 
 def test_calls_that_wait_behind_others():
     """How many, behind how many, and how to have more at once."""
-    alert = only(facts(waiting=3, in_flight=1))
+    alert = only(facts(waited(Calls(), 3), waiting=3, in_flight=1))
     assert alert.text == "3 calls wait behind 1: the server has 1 slot."
     assert "%urisk_start --parallel 4" in alert.action
-    others = only(facts(waiting=1, in_flight=2, is_ours=False, slots=0, parallel=2))
+    others = only(facts(waited(Calls(), 1), waiting=1, in_flight=2, is_ours=False, slots=0, parallel=2))
     assert others.text == "1 call waits behind 2."
     assert "OLLAMA_NUM_PARALLEL=4" in others.action
 
 
 def test_calls_that_wait_for_a_limit_of_our_own():
     """The server could take more."""
-    alert = only(facts(waiting=3, in_flight=1, parallel=1, slots=4))
+    alert = only(facts(waited(Calls(), 3), waiting=3, in_flight=1, parallel=1, slots=4))
     assert "the server has 4 slots" in alert.text
     assert "URISK_PARALLEL=4" in alert.action
+
+
+def test_calls_that_wait_for_a_moment_are_not_spoken_of():
+    """They come and go faster than a sentence can be read."""
+    assert alerts(facts(waited(Calls(), 3, seconds=0.3), waiting=3, in_flight=1)) == []
 
 
 def test_a_wait_at_the_server_means_somebody_else():

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from session import MODEL, NOW, answered, facts, failed, request
+from session import MODEL, NOW, answered, facts, failed, request, waited
 from urisk_nb.errors import ServerBusy, StreamInterrupted
 from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
@@ -294,7 +294,7 @@ def test_the_snapshot_is_whole_and_needs_no_program():
     calls = Calls()
     for _ in range(12):
         answered(calls)
-    markup = panels.snapshot(facts(calls, waiting=2, in_flight=1))
+    markup = panels.snapshot(facts(waited(calls, 2), waiting=2, in_flight=1))
     words = read(markup)
     for part in (
         "Ready ·",
@@ -318,7 +318,7 @@ def test_the_snapshot_is_whole_and_needs_no_program():
 def test_the_snapshot_as_text():
     """For a terminal, and for whoever compares notebooks."""
     assert panels.snapshot_text(facts(server="")).startswith("Not started: no session")
-    lines = panels.snapshot_text(facts(waiting=1, in_flight=1)).splitlines()
+    lines = panels.snapshot_text(facts(waited(Calls(), 1), waiting=1, in_flight=1)).splitlines()
     assert lines[0].startswith("Ready: Ollama 0.33.0")
     assert "  waiting here: 1" in lines
     assert lines[-1].startswith("  note: 1 call waits behind 1")

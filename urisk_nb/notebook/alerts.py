@@ -19,6 +19,7 @@ __all__ = ["Alert", "alerts", "cache_hits", "request_of"]
 
 RECENT = 20  # calls: what was seen before them is history
 LEAST_S = 0.2  # shorter than this a load, a wait or a reading anew is nobody's trouble
+WAIT_S = 1.0  # calls that wait for less come and go faster than a sentence can be read
 UNUSUAL = 3.0  # times the median
 ALIKE = 0.5  # the share of a request that begins as the one before it did: the server could have kept that part
 
@@ -75,7 +76,7 @@ def _memory(facts: Facts) -> Iterator[Alert]:
 
 
 def _queues(facts: Facts) -> Iterator[Alert]:
-    if facts.waiting:
+    if facts.waiting and facts.longest_wait_s > WAIT_S:
         calls = "1 call waits" if facts.waiting == 1 else f"{facts.waiting} calls wait"
         if facts.slots > facts.parallel:
             text = f"{calls} here: at most {facts.parallel} may be in flight, and the server has {facts.slots} slots."
@@ -132,17 +133,20 @@ def _why_loaded(record: CallRecord, facts: Facts) -> tuple[str, str]:
 def _read_anew(facts: Facts) -> Iterator[Alert]:
     """The last call whose prompt begins as the one before it did, and was read from its beginning all the same."""
     known = {record.number: record for record in facts.records}
-    for record in reversed(_answered(facts)):
-        before = known.get(record.number - 1)
-        if before is None or record.timing.load_s > LEAST_S or not record.timing.prompt_s > LEAST_S:
-            continue
-        alike = [other for other in known.values() if other.timing is not None and same_model(other.model, record.model)]
-        usual_s = percentile((other.timing.prompt_s for other in alike if other.timing is not None), 50)
-        if record.timing.prompt_s > UNUSUAL * usual_s and _begins_as(before, record):
-            text = f"The prompt of call {record.number} was read anew: {record.timing.prompt_s:.1f} s, where {usual_s:.1f} s is usual."
+    slow = [record for record in _answered(facts) if record.timing.load_s <= LEAST_S < record.timing.prompt_s]
+    usual_s = {model: _usual_prompt_s(model, facts) for model in {record.model for record in slow}}
+    for record in reversed(slow):
+        before, usual = known.get(record.number - 1), usual_s[record.model]
+        if before is not None and record.timing.prompt_s > UNUSUAL * usual and _begins_as(before, record):
+            text = f"The prompt of call {record.number} was read anew: {record.timing.prompt_s:.1f} s, where {usual:.1f} s is usual."
             action = "A slot remembers one prompt: ask what begins alike one after the other, or give the server more slots."
             yield Alert(text=text, action=action, level="note")
             return
+
+
+def _usual_prompt_s(model: str, facts: Facts) -> float:
+    alike = (record.timing for record in facts.records if record.timing is not None and same_model(record.model, model))
+    return percentile((timing.prompt_s for timing in alike), 50)
 
 
 def _begins_as(before: CallRecord, record: CallRecord) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Dashboard", "close", "picture", "running"]
 
 KEY = "dashboard"
-TICK_S = 0.25
+TICK_S = 0.5  # with the five parts that may change at each, fewer than ten messages a second
+STATE_S = 0.1  # between two looks at the session's state, which costs nothing
 SHARE = 0.03  # of one processor, at most, for drawing: a tick that takes long makes the next one wait
 LOOK_S = 2.0  # between two looks at the server and its processes
+LIST_S = 1.0  # between two lists of calls: one that changes faster can be neither read nor clicked
 UNSEEN_S = 10.0  # without a word of the browser, in a kernel that is idle: nobody looks
 CELL_S = 0.5  # a cell that runs longer than this keeps clicks waiting
 WORDS_S = 8.0  # how long the word about what was done stays
@@ -63,6 +66,8 @@ class Dashboard:
         self._look: facts.Look | None = None
         self._look_s = 0.0
         self._drawn: tuple[Any, ...] = ()
+        self._listed: tuple[Any, ...] = ()
+        self._listed_s = 0.0
         # Of the session that ran last: its end must not take away what there is to see, nor how it was started.
         self._flags: dict[str, Any] = {}
         self._calls = Calls()
@@ -159,9 +164,15 @@ class Dashboard:
                 except Exception as exc:  # noqa: BLE001  a picture that fails must not stop those that follow
                     self._view.say(_alert(f"The dashboard could not be drawn: {exc!r}.", "Report it; %urisk_status has the figures."))
                 pause_s = min(LOOK_S, max(TICK_S, (time.thread_time() - began_s) / SHARE))
+            await self._pause(pause_s)
+
+    async def _pause(self, pause_s: float | None) -> None:
+        """Until the next picture is due; sooner where something was done, or the server's state is another: it may be back soon."""
+        state, end_s = _state(), math.inf if pause_s is None else time.monotonic() + pause_s
+        while not self._woken.is_set() and _state() == state and (left_s := end_s - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause_s)
-            self._woken.clear()
+                await asyncio.wait_for(self._woken.wait(), None if pause_s is None else min(left_s, STATE_S))
+        self._woken.clear()
 
     def _is_watched(self) -> bool:
         if self._act is not None or self._views:
@@ -195,8 +206,9 @@ class Dashboard:
         drawn = (now.records[-1:], len(now.records))
         if drawn != self._drawn:  # the strip is the costly part
             self._drawn, parts["figures"] = drawn, panels.figures(now)
-            if self._inspector is not None:
-                self._inspector.update(now.records)
+        if self._inspector is not None and drawn != self._listed and time.monotonic() - self._listed_s >= LIST_S:
+            self._listed, self._listed_s = drawn, time.monotonic()
+            self._inspector.update(now.records)
         self._view.show(parts)
         self._view.enable(self._enabled(now))
         self._say()
@@ -339,6 +351,11 @@ def _manager() -> LLMManager | None:
     with contextlib.suppress(NotInitialized):
         return LLMManager.get_instance()
     return None
+
+
+def _state() -> str:
+    manager = _manager()
+    return "" if manager is None else str(manager.state)
 
 
 def running(shell: InteractiveShell) -> Dashboard:

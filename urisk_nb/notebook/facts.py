@@ -105,6 +105,11 @@ class Facts:
             return None
         return any(same_model(self.model, resident.name) for resident in self.look.residents)
 
+    @property
+    def longest_wait_s(self) -> float:
+        """For how long the first of the calls that wait here has waited."""
+        return max((record.elapsed_s(self.now_s) for record in self.live if record.granted_s is None), default=0.0)
+
 
 NOT_STARTED = "no session: nothing was started in this kernel, or it was stopped"
 

@@ -18,23 +18,25 @@ from urisk_nb.ollama.calls import OK
 if TYPE_CHECKING:
     from urisk_nb.ollama.calls import CallRecord
 
+    _Shown = tuple[CallRecord, dict[str, float]]  # a call, and the seconds of each of its phases from the bottom up
+
 __all__ = ["FAILED", "bar", "legend", "strip", "waterfall"]
 
 FAILED = "#CC3311"
 WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
+SEEN = 0.05  # the least height that is written as more than 0.0
 TEXT = "var(--jp-ui-font-color1,currentColor)"
 LINE = "var(--jp-border-color1,#bdbdbd)"
 
 
 def strip(records: Sequence[CallRecord], most: int = 200) -> str:
     """The calls as columns, the oldest left, each as high as it took long, its phases from the bottom up; failures have a red cap."""
-    shown = records[-most:]
-    top_s = _round_up(max((_whole_s(record) for record in shown), default=0.0))
+    shown = [(record, _parts(record)) for record in records[-most:]]
+    top_s = _round_up(max((sum(parts.values()) for _, parts in shown), default=0.0))
     step = (WIDTH - LEFT) / most
-    paths = {phase: "".join(_column(*at) for at in _columns(shown, phase, top_s, step, most)) for phase in PHASES}
-    drawn = "".join(f'<path d="{path}" fill="{COLOURS[phase]}"/>' for phase, path in paths.items() if path)
+    drawn = "".join(f'<path d="{path}" fill="{COLOURS[phase]}"/>' for phase, path in _paths(shown, top_s, step, most).items() if path)
     caps = "".join(_caps(shown, top_s, step, most))
-    failed = sum(record.outcome != OK for record in shown)
+    failed = sum(record.outcome != OK for record, _ in shown)
     label = f"Latency of the last {len(shown)} calls, up to {top_s:g} seconds" + (f"; {failed} did not end well" if failed else "")
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" style="width:100%;height:auto;display:block">'
@@ -42,20 +44,24 @@ def strip(records: Sequence[CallRecord], most: int = 200) -> str:
     )
 
 
-def _columns(shown: Sequence[CallRecord], phase: str, top_s: float, step: float, most: int) -> Iterable[tuple[float, float, float, float]]:
-    """Left, bottom, width and height of each call's part for the phase, in the picture's units."""
-    below = PHASES[: PHASES.index(phase)]
-    for number, record in enumerate(shown, most - len(shown)):
-        parts = _parts(record)
-        if parts[phase] > 0:
-            under = sum(parts[name] for name in below)
-            yield LEFT + number * step, _y(under, top_s), step - min(1.0, step / 4), _height(parts[phase], top_s)
+def _paths(shown: Sequence[_Shown], top_s: float, step: float, most: int) -> dict[str, str]:
+    """Each phase's columns; one too low to be seen is left out, as most phases of most calls are."""
+    columns: dict[str, list[str]] = {phase: [] for phase in PHASES}
+    for number, (_, parts) in enumerate(shown, most - len(shown)):
+        bottom = _y(0.0, top_s)
+        for phase, seconds in parts.items():
+            height = _height(seconds, top_s)
+            if height >= SEEN:
+                columns[phase].append(_column(LEFT + number * step, bottom, step - min(1.0, step / 4), height))
+            bottom -= height
+    return {phase: "".join(found) for phase, found in columns.items()}
 
 
-def _caps(shown: Sequence[CallRecord], top_s: float, step: float, most: int) -> Iterable[str]:
-    for number, record in enumerate(shown, most - len(shown)):
+def _caps(shown: Sequence[_Shown], top_s: float, step: float, most: int) -> Iterable[str]:
+    for number, (record, parts) in enumerate(shown, most - len(shown)):
         if record.outcome != OK:
-            yield _column(LEFT + number * step, max(TOP + 4.0, _y(_whole_s(record), top_s)), step - min(1.0, step / 4), 4.0)
+            top = max(TOP + 4.0, _y(sum(parts.values()), top_s))
+            yield _column(LEFT + number * step, top, step - min(1.0, step / 4), 4.0)
 
 
 def _column(left: float, bottom: float, width: float, height: float) -> str:
@@ -104,10 +110,6 @@ def _parts(record: CallRecord) -> dict[str, float]:
         parts["prompt_s"] = 0.0 if math.isnan(first_s) else first_s
         parts["generation_s"] = 0.0 if math.isnan(timing.total_s) else timing.total_s - parts["prompt_s"]
     return parts
-
-
-def _whole_s(record: CallRecord) -> float:
-    return sum(_parts(record).values())
 
 
 def legend() -> str:
