@@ -31,7 +31,8 @@ INSIDE = {
     ],
     "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
     "notebook": [
-        *("nest", "latency", "charts", "facts", "present", "alerts", "svg", "panels", "view", "inspector", "dashboard", "magics"),
+        *("nest", "latency", "charts", "facts", "present", "alerts", "svg", "panels"),
+        *("view", "inspector", "sight", "acts", "dashboard", "magics"),
     ],
     "standin": [
         *("gojson", "transport", "brain", "asks", "residents", "answers", "face", "server", "scenario", "scripted"),

@@ -21,7 +21,7 @@ RECENT = 20  # calls: what was seen before them is history
 LEAST_S = 0.2  # shorter than this a load, a wait or a reading anew is nobody's trouble
 WAIT_S = 1.0  # calls that wait for less come and go faster than a sentence can be read
 UNUSUAL = 3.0  # times the median
-ALIKE = 0.5  # the share of a request that begins as the one before it did: the server could have kept that part
+ALIKE = 0.9  # the share of a request that begins as the one before it did: what is new is too little to take long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,11 @@ def _trouble(facts: Facts) -> Iterator[Alert]:
         yield Alert(text="The server takes connections and answers nothing.", action="It is being ended and started again.", level="error")
     elif facts.look.problem:
         yield Alert(text=facts.look.problem, action=facts.look.fix, level="error")
-    if facts.breaker != "closed":
+    if facts.breaker == "open":
         text = "The server failed several times in a row: it is left alone for a while, then one call tries it."
         yield Alert(text=text, action="Wait, or restart it.", level="error")
+    elif facts.breaker == "half_open":
+        yield Alert(text="The server had failed several times in a row: the next call tries whether it is well again.")
     if facts.restarts and facts.state == "owned":
         times = "once" if facts.restarts == 1 else f"{facts.restarts} times"
         yield Alert(text=f"The server had ended by itself {times} and was started again.", action=log.strip(), level="note")
@@ -68,10 +70,10 @@ def _notes(facts: Facts) -> Iterator[Alert]:
 
 def _memory(facts: Facts) -> Iterator[Alert]:
     for model in facts.look.residents or ():
-        if 0 < model.gpu_bytes < model.size_bytes:
-            on_cpu = 1 - model.gpu_bytes / model.size_bytes
+        on_cpu = 1 - model.gpu_bytes / model.size_bytes if model.size_bytes else 0.0
+        if model.gpu_bytes > 0 and on_cpu >= 0.01:
             text = f"{model.name} does not fit in GPU memory: {on_cpu:.0%} of it is on the CPU, which is many times slower."
-            action = f"Take a smaller model, or less context (now {model.num_ctx} tokens): %env URISK_NUM_CTX=2048, then %urisk_start"
+            action = f"Take a smaller model, or less context (now {model.num_ctx} tokens): %urisk_start --num-ctx 2048"
             yield Alert(text=text, action=action)
 
 
@@ -80,19 +82,35 @@ def _queues(facts: Facts) -> Iterator[Alert]:
         calls = "1 call waits" if facts.waiting == 1 else f"{facts.waiting} calls wait"
         if facts.slots > facts.parallel:
             text = f"{calls} here: at most {facts.parallel} may be in flight, and the server has {facts.slots} slots."
-            yield Alert(text=text, action=f"Ask more at once: %env URISK_PARALLEL={facts.slots}, then %urisk_start", level="note")
+            yield Alert(text=text, action=f"Ask more at once: %urisk_start --parallel {facts.slots}", level="note")
             return
-        slots = "1 slot" if facts.parallel == 1 else f"{facts.parallel} slots"
+        slots, twice = "1 slot" if facts.slots == 1 else f"{facts.slots} slots", 2 * max(2, facts.slots, facts.parallel)
         text = f"{calls} behind {facts.in_flight}: the server has {slots}." if facts.slots else f"{calls} behind {facts.in_flight}."
-        more = "%urisk_stop, then %urisk_start --parallel 4"
+        more = f"%urisk_stop, then %urisk_start --parallel {twice}"
         if not facts.is_ours:
-            more = "start Ollama with OLLAMA_NUM_PARALLEL=4, then %urisk_start --parallel 4"
+            more = f"start Ollama with OLLAMA_NUM_PARALLEL={twice}, then %urisk_start --parallel {twice}"
         yield Alert(text=text, action=f"For more at once (each slot holds a context of its own): {more}", level="note")
     queued = [record for record in _answered(facts) if record.timing.queue_s > max(LEAST_S, 0.5 * record.timing.server_total_s)]
     if queued and not facts.waiting:
         last = queued[-1]
-        text = f"Call {last.number} waited {last.timing.queue_s:.1f} s for a slot at the server: somebody else uses it, too."
-        yield Alert(text=text, action="Share it, or start one of your own: %urisk_start --url http://127.0.0.1:11500", level="note")
+        text = f"Call {last.number} waited {last.timing.queue_s:.1f} s for a slot at the server: "
+        if _overlap(last, facts):
+            text += f"{facts.parallel} may be in flight at once, and it has fewer slots."
+            yield Alert(text=text, action="Let them wait here, where they can be given up: %urisk_start --parallel 1", level="note")
+        else:
+            action = "Share it, or start one of your own: %urisk_start --url http://127.0.0.1:11500"
+            yield Alert(text=f"{text}somebody else uses it, too.", action=action, level="note")
+
+
+def _overlap(record: Any, facts: Facts) -> bool:
+    """Whether another call of ours was at the server while this one waited there."""
+    return any(
+        other is not record
+        and other.sent_s is not None
+        and other.sent_s < record.first_s
+        and (other.ended_s or facts.now_s) > record.sent_s
+        for other in (*facts.records, *facts.live)
+    )
 
 
 # Single calls --------------------------------------------------------------------------------------------------------------
@@ -113,20 +131,19 @@ def _loads(facts: Facts) -> Iterator[Alert]:
             return
 
 
-def _why_loaded(record: CallRecord, facts: Facts) -> tuple[str, str]:
-    before = [other for other in facts.records if other.number < record.number and same_model(other.model, record.model)]
-    now = _num_ctx(record)
-    if before and now != (then := _num_ctx(before[-1])) and now and then:
-        return f"num_ctx changed from {then} to {now}", "Keep one num_ctx for all that use the server: another one loads it again."
-    if facts.restarts:
-        return "the server had been started again", "Nothing: it is warm now."
-    others = {other.model for other in facts.records if not same_model(other.model, record.model)}
+def _why_loaded(record: Any, facts: Facts) -> tuple[str, str]:
+    alike = [other.number for other in facts.records if other.number < record.number and same_model(other.model, record.model)]
+    since = max(alike, default=0)
+    if (seen := facts.other_num_ctx) is not None and _ended_s(since, facts) <= seen[1] <= record.sent_s:
+        text = f"num_ctx changed from {seen[0]}, which another program had asked for, to {facts.num_ctx}"
+        return text, "Keep one num_ctx for all that use the server: another one loads the model again."
+    others = {other.model for other in facts.records if since < other.number < record.number}
     if others:
         named = ", ".join(sorted(others)[:3])
         return f"{named} had been asked in between, and may have put it out", "Ask one model at a time, or give the server more memory."
     return (
         "it was not in memory (unused for longer than keep_alive, unloaded, or put out by another program)",
-        "Keep it longer: %env OLLAMA_KEEP_ALIVE=2h, then %urisk_start",
+        "Keep it longer: %urisk_start --keep-alive 2h",
     )
 
 
@@ -160,7 +177,7 @@ def cache_hits(records: Sequence[CallRecord]) -> tuple[int, int]:
     Of how many calls the server had most of the prompt in its prefix cache, and of how many that can be said: an estimate.
 
     No counter tells. A call counts as a hit where a token of its prompt took less than half of what it took in the slowest of the
-    calls given, of the same model; calls with less than 32 tokens of prompt, and models with a single call, say nothing.
+    calls given, of the same model; calls with less than 100 tokens of prompt, where overhead counts, and single calls say nothing.
     """
     paces: dict[str, list[float]] = {}
     for record in records:
@@ -173,7 +190,7 @@ def cache_hits(records: Sequence[CallRecord]) -> tuple[int, int]:
 def _pace(record: CallRecord) -> float:
     """Seconds a token of the prompt; NaN for a call that says nothing about it."""
     timing = record.timing
-    if record.outcome != OK or timing is None or timing.prompt_tokens < 32:
+    if record.outcome != OK or timing is None or timing.prompt_tokens < 100:
         return math.nan
     return timing.prompt_s / timing.prompt_tokens
 
@@ -187,6 +204,6 @@ def request_of(record: CallRecord) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _num_ctx(record: CallRecord) -> int:
-    options = request_of(record).get("options")
-    return int(options.get("num_ctx") or 0) if isinstance(options, dict) else 0
+def _ended_s(number: int, facts: Facts) -> float:
+    """When that call ended; 0, which is before everything, for one that is not known any more."""
+    return next((record.ended_s or 0.0 for record in facts.records if record.number == number), 0.0)

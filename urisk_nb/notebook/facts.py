@@ -6,6 +6,7 @@ processes) is a `Look`, milliseconds, and is taken more seldom. Nothing here is 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from urisk_nb.ollama.calls import CallRecord
     from urisk_nb.ollama.manager import LLMManager
 
-__all__ = ["NOT_STARTED", "Facts", "Look", "facts_of", "look", "notes_of", "server_line"]
+__all__ = ["NOT_STARTED", "STARTING", "Facts", "Look", "facts_of", "look", "notes_of", "server_line"]
 
 ENGINES = {"ollama": "Ollama", "embedded": "Embedded engine (llama.cpp)", "simulated": "SIMULATED engine"}
 NOTES = {
@@ -28,6 +29,7 @@ NOTES = {
     "demo_model": "Judged by the demo model (135 million parameters), which is weak at labels: "
     "it shows how the table works. Decide nothing by it.",
 }
+LOOK_S = 2.0
 ORIGINS = {"started": "started here", "shared": "shared with another kernel of yours", "kept": "kept warm from the last kernel"}
 TROUBLES = {"crashed": "ended, and is being started again", "failed": "not running", "hung": "does not answer"}
 
@@ -72,6 +74,8 @@ class Facts:
         See ServerState; one line that names the server; whether it was started by us.
     model, num_ctx, parallel, slots
         Who answers, with how many tokens of context; calls in flight at most; the server's slots, 0 where unknown.
+    other_num_ctx
+        The context that the session's model was last seen in memory with, where it was another than the session's, and when that was.
     records, live
         Calls that have ended, the oldest first; calls under way.
     """
@@ -83,6 +87,7 @@ class Facts:
     engine: str = ""
     is_ours: bool = False
     is_shared: bool = False
+    other_num_ctx: tuple[int, float] | None = None
     model: str = ""
     num_ctx: int = 0
     parallel: int = 1
@@ -111,14 +116,15 @@ class Facts:
         return max((record.elapsed_s(self.now_s) for record in self.live if record.granted_s is None), default=0.0)
 
 
+STARTING = "a session is being started"
 NOT_STARTED = "no session: nothing was started in this kernel, or it was stopped"
 
 
-def facts_of(manager: LLMManager | None, seen: Look | None = None) -> Facts:
-    """What the manager knows now, with a look that was taken before."""
+def facts_of(manager: LLMManager | None, seen: Look | None = None, *, is_starting: bool = False) -> Facts:
+    """What the manager knows now, with a look that was taken before; without one, whether one is being started."""
     at, now_s = datetime.now(UTC), time.monotonic()
     if manager is None:
-        return Facts(at=at, now_s=now_s)
+        return Facts(at=at, now_s=now_s, state="starting" if is_starting else "stopped")
     is_ours, failure = manager.server == "ours", manager.failure
     return Facts(
         at=at,
@@ -127,7 +133,7 @@ def facts_of(manager: LLMManager | None, seen: Look | None = None) -> Facts:
         server=server_line(manager),
         engine=str(manager.engine),
         is_ours=is_ours,
-        is_shared=is_ours and manager.origin == "shared",
+        is_shared=manager.sharers > 1,
         model=manager.model,
         num_ctx=manager.settings.num_ctx,
         parallel=manager.parallel,
@@ -148,10 +154,15 @@ def facts_of(manager: LLMManager | None, seen: Look | None = None) -> Facts:
 async def look(manager: LLMManager, before: Look | None = None) -> Look:
     """Ask the server for its models and the system for its processes; never raises. On the manager's loop."""
     try:
-        residents: tuple[Resident, ...] | None = tuple(await manager.residents())
+        # Not the patience of a call: a server that is well says this at once.
+        async with asyncio.timeout(LOOK_S):
+            residents: tuple[Resident, ...] | None = tuple(await manager.residents())
         problem = fix = ""
     except UriskError as exc:
         residents, problem, fix = None, exc.message, exc.fix
+    except TimeoutError:
+        residents, problem = None, f"{manager.url} takes connections and did not answer within {LOOK_S:g} s."
+        fix = "Wait, or restart it."
     pid = _pid(manager, before) if manager.settings.is_loopback else 0
     held = footprint(pid) if pid else None
     if before is not None and pid == before.pid:

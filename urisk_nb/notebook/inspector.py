@@ -38,11 +38,11 @@ class Inspector:
         self.chosen: int | None = None
         self._picked = chosen
         self.order = widgets.Dropdown(
-            options=[(words, name) for name, words in ORDERS.items()], description="Calls", layout={"width": "260px"}
+            options=[(words, name) for name, words in ORDERS.items()], description="Order", layout={"width": "260px"}
         )
         self.follow = _button(widgets, "Follow", "step-forward", "Let the list follow new calls again")
         self.chart = _button(widgets, "Chart", "bar-chart", "All calls as a chart; click a column to choose its call")
-        self.list = widgets.Select(options=[], rows=8, layout={"width": "auto", "max_width": "640px"})
+        self.list = widgets.Select(options=[], rows=8, description="Calls", layout={"width": "auto", "max_width": "720px"})
         self.list.add_class("urisk-calls")
         self.detail = widgets.HTML()
         self.place = widgets.VBox([])
@@ -114,7 +114,7 @@ class Inspector:
 
 def _took_s(record: CallRecord) -> float:
     timing = record.timing
-    return -math.inf if timing is None or math.isnan(timing.total_s) else timing.wait_s + timing.total_s
+    return -math.inf if timing is None or math.isnan(timing.total_s) else timing.elapsed_s
 
 
 def _button(widgets: Any, words: str, icon: str, tooltip: str) -> Any:

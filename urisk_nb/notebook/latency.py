@@ -14,20 +14,22 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "NAMES", "PHASES", "SOURCES", "table"]
 
 # In the order in which they happen; together they are the call, from the asking to the last token, but for what the wire takes.
-PHASES = ("wait_s", "queue_s", "load_s", "prompt_s", "generation_s")
+PHASES = ("wait_s", "retry_s", "queue_s", "load_s", "prompt_s", "generation_s")
 NAMES = {
     "wait_s": "waiting here",
+    "retry_s": "tries that failed",
     "queue_s": "waiting for a slot",
     "load_s": "loading the model",
     "prompt_s": "reading the prompt",
     "generation_s": "generating",
 }
 # Told apart in grey and by those who see no red or green (Okabe and Ito, "Color Universal Design", 2008).
-COLOURS = dict(zip(PHASES, ("#999999", "#E69F00", "#D55E00", "#56B4E9", "#0072B2"), strict=True))
+COLOURS = dict(zip(PHASES, ("#999999", "#CC79A7", "#E69F00", "#D55E00", "#56B4E9", "#0072B2"), strict=True))
 SOURCES = {
     "asked_at": "our clock, UTC",
     "model": "as asked for",
-    "wait_s": "our clock: until a call more may be in flight",
+    "wait_s": "our clock: until the first try is sent, which waits for a free place and for a server that is being started again",
+    "retry_s": "our clock: from the first try's sending to the last one's",
     "queue_s": "the server's counters: its total less load, prompt and generation",
     "load_s": "the server's counters",
     "prompt_s": "the server's counters: the part of the prompt that was not in its cache",
@@ -35,6 +37,7 @@ SOURCES = {
     "server_total_s": "the server's counters",
     "first_token_s": "our clock, from the sending to the first piece",
     "total_s": "our clock, from the sending to the end",
+    "elapsed_s": "our clock, from the asking to the end: wait_s + retry_s + total_s",
     "prompt_tokens": "the server's counters: the whole prompt, cached or not",
     "tokens": "the server's counters",
     "tokens_per_s": "(tokens - 1) / generation_s: the first one comes with the prompt",
@@ -55,7 +58,10 @@ def table(records: Iterable[CallRecord]) -> pd.DataFrame:
     import pandas as pd
 
     known = [(record.number, record.timing, record.outcome) for record in records if record.timing is not None]
-    rows = [{**asdict(timing), "tokens_per_s": timing.tokens_per_s, "outcome": outcome} for _, timing, outcome in known]
+    rows = [
+        {**asdict(timing), "elapsed_s": timing.elapsed_s, "tokens_per_s": timing.tokens_per_s, "outcome": outcome}
+        for _, timing, outcome in known
+    ]
     index = pd.Index([number for number, _, _ in known], name="call", dtype="int64")
     made = pd.DataFrame(rows, index=index, columns=list(SOURCES))
     made["asked_at"] = pd.to_datetime(made["asked_at"], utc=True)

@@ -66,6 +66,7 @@ def _start_parser(prog: str = "%urisk_start") -> _Parser:
     parser.add_argument("--gguf", help="model file for the embedded engine (URISK_GGUF)")
     parser.add_argument("--num-ctx", dest="num_ctx", type=int, help="context window in tokens (URISK_NUM_CTX)")
     parser.add_argument("--parallel", type=int, help="calls in flight (URISK_PARALLEL)")
+    parser.add_argument("--keep-alive", dest="keep_alive", help="how long the model stays loaded after a call, 2h (OLLAMA_KEEP_ALIVE)")
     return parser
 
 
@@ -250,7 +251,7 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
     rows["calls"] = len(calls)
     if len(calls):
         rows["first token, p50"] = f"{calls.percentile('first_token_s', 50):.2f} s"
-        rows["whole call, p50"] = f"{calls.percentile('total_s', 50):.2f} s"
+        rows["whole call, p50"] = f"{calls.percentile('elapsed_s', 50):.2f} s"
     for number, text in enumerate(facts.notes_of(manager)):
         rows["note" if not number else f"note {number + 1}"] = text
     return rows

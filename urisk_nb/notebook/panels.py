@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.alerts import Alert, alerts, cache_hits, request_of
-from urisk_nb.notebook.facts import NOT_STARTED
+from urisk_nb.notebook.facts import NOT_STARTED, STARTING
 from urisk_nb.notebook.latency import COLOURS, NAMES, PHASES
 from urisk_nb.notebook.present import escaped, visible
 from urisk_nb.ollama.calls import GIVEN_UP, OK
@@ -105,7 +105,7 @@ def _span(seconds: float) -> str:
 def head(facts: Facts) -> str:
     """Whether it is well, which server it is and what it holds, and the models in its memory."""
     lamp, word = _health(facts)
-    line = escaped(facts.server or NOT_STARTED)
+    line = escaped(facts.server or (STARTING if facts.state == "starting" else NOT_STARTED))
     top = f'<div><span class="lamp" aria-hidden="true" style="background:{LAMPS[lamp]}"></span><strong>{word}</strong> · {line}</div>'
     if not facts.server:
         return _block(top)
@@ -115,16 +115,16 @@ def head(facts: Facts) -> str:
 
 def _health(facts: Facts) -> tuple[str, str]:
     """Which lamp, and the word beside it: colour alone says nothing to some."""
+    if facts.state == "starting":
+        return "busy", "Starting"
     if not facts.server or facts.state in ("stopped", "stopping", "unknown"):
         return "off", "Not started"
     if facts.state in ("crashed", "failed", "hung", "port_conflict"):
         return "bad", {"crashed": "Down, restarting", "failed": "Down", "hung": "Hangs", "port_conflict": "Port taken"}[facts.state]
     if facts.look.problem:
         return "bad", "Does not answer"
-    if facts.state == "starting":
-        return "busy", "Starting"
     if facts.breaker != "closed":
-        return "bad", "Left alone"
+        return ("bad", "Left alone") if facts.breaker == "open" else ("busy", "On trial")
     return ("good", "Ready") if facts.is_loaded is not False else ("busy", "Ready, model not loaded")
 
 
@@ -168,11 +168,18 @@ def _until(expires_at: str, at: datetime) -> str:
 
 def alert_list(found: Sequence[Alert]) -> str:
     """Alerts, each with what to do; read out by screen readers as they change."""
-    items = "".join(
-        f'<div class="alert {alert.level}">{escaped(alert.text)}' + (f" <b>{escaped(alert.action)}</b>" * bool(alert.action)) + "</div>"
-        for alert in found
-    )
-    return _block(f'<div role="status" aria-live="polite">{items}</div>') if found else ""
+
+    def items(levels: tuple[str, ...]) -> str:
+        return "".join(
+            f'<div class="alert {alert.level}">{escaped(alert.text)}' + f" <b>{escaped(alert.action)}</b>" * bool(alert.action) + "</div>"
+            for alert in found
+            if alert.level in levels
+        )
+
+    if not found:
+        return ""
+    # Notes count calls and change all the time: they are there to be read, not to be read out.
+    return _block(f'<div role="status" aria-live="polite">{items(("error", "warning"))}</div>{items(("note",))}')
 
 
 # Calls under way -----------------------------------------------------------------------------------------------------------------
@@ -190,11 +197,11 @@ def live(facts: Facts) -> str:
 
 
 def _live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
-    granted_s = record.granted_s if record.granted_s is not None else now_s
+    sent_s = record.first_sent_s if record.first_sent_s is not None else now_s
     first_s = record.first_s if record.first_s is not None else now_s
     parts = {
-        COLOURS["wait_s"]: max(0.0, granted_s - record.asked_s),
-        COLOURS["prompt_s"]: max(0.0, first_s - granted_s),
+        COLOURS["wait_s"]: max(0.0, sent_s - record.asked_s),
+        COLOURS["prompt_s"]: max(0.0, first_s - sent_s),
         COLOURS["generation_s"]: max(0.0, now_s - first_s),
     }
     words = {"asked": "queue, load, prompt", "answering": "generating"}.get(record.phase, record.phase)
@@ -219,8 +226,9 @@ def figures(facts: Facts) -> str:
     rows = [
         [name, *(form(percentile((getattr(timing, field) for timing in known), share)) for share in shares)]
         for name, field, form, shares in (
-            ("first token", "first_token_s", _seconds, (50, 95, 99)),
-            ("whole call", "total_s", _seconds, (50, 95, 99)),
+            ("waiting here", "wait_s", _seconds, (50, 95, 99)),
+            ("first token, once sent", "first_token_s", _seconds, (50, 95, 99)),
+            ("whole call", "elapsed_s", _seconds, (50, 95, 99)),
             ("tokens a second, at least", "tokens_per_s", _rate, (50, 5, 1)),  # the slow end is the low one
         )
     ]
@@ -251,7 +259,7 @@ def _counts(records: Sequence[CallRecord]) -> str:
 def call_line(record: CallRecord) -> str:
     """One line of the list to choose from; plain text."""
     timing = record.timing
-    took = "" if timing is None or math.isnan(timing.total_s) else f"{timing.wait_s + timing.total_s:7.2f} s"
+    took = "" if timing is None or math.isnan(timing.total_s) else f"{timing.elapsed_s:7.2f} s"
     said = f"{timing.tokens} tokens" if timing is not None and record.outcome == OK else record.outcome
     return f"{record.number:>5}  {record.asked_at.astimezone():%H:%M:%S}  {took:>9}  {said:<14} {visible(record.model)}"
 
@@ -261,7 +269,7 @@ def detail(record: CallRecord, records: Sequence[CallRecord]) -> str:
     timing = record.timing
     parts = [
         f"<h4>Call {record.number}: {escaped(record.outcome)}</h4>",
-        f'<div class="muted">{escaped(record.model)}, asked at {record.asked_at.astimezone():%Y-%m-%d %H:%M:%S}'
+        f'<div class="muted">{escaped(record.model)}, asked at {record.asked_at.astimezone():%Y-%m-%d %H:%M:%S %Z}'
         + (f", {timing.prompt_tokens} tokens of prompt, {timing.tokens} of answer" if timing is not None and record.outcome == OK else "")
         + "</div>",
         _message(record),
@@ -283,8 +291,8 @@ def _steps(record: CallRecord) -> list[tuple[str, float, str]]:
     if timing is None:
         return []
     steps = [(NAMES["wait_s"], timing.wait_s, COLOURS["wait_s"])]
-    if record.failures and record.sent_s is not None and record.granted_s is not None:
-        steps.append(("tries that failed", record.sent_s - record.granted_s, svg.FAILED))
+    if record.failures:
+        steps.append((NAMES["retry_s"], timing.retry_s, COLOURS["retry_s"]))
     if math.isnan(timing.server_total_s):
         if not math.isnan(timing.first_token_s):
             steps.append(("to the first token", timing.first_token_s, COLOURS["prompt_s"]))
@@ -292,7 +300,7 @@ def _steps(record: CallRecord) -> list[tuple[str, float, str]]:
         elif not math.isnan(timing.total_s):
             steps.append(("no answer", timing.total_s, svg.FAILED))
         return steps
-    steps += [(NAMES[phase], getattr(timing, phase), COLOURS[phase]) for phase in PHASES[1:]]
+    steps += [(NAMES[phase], getattr(timing, phase), COLOURS[phase]) for phase in PHASES[2:]]
     return [*steps, ("wire, and reading here", max(0.0, timing.total_s - timing.server_total_s), "#b0b0b0")]
 
 
@@ -302,7 +310,7 @@ def _compared(record: CallRecord, records: Sequence[CallRecord]) -> str:
     if record.timing is None or record.outcome != OK or len(alike) < 2:
         return ""
     rows = []
-    for field, name in {**NAMES, "first_token_s": "first token", "total_s": "whole call"}.items():
+    for field, name in {**NAMES, "first_token_s": "first token, once sent", "elapsed_s": "whole call"}.items():
         own, median = getattr(record.timing, field), percentile((getattr(timing, field) for timing in alike), 50)
         times = f"{own / median:.1f} ×" if median > 0.001 and not math.isnan(own) else "–"
         rows.append([name, _seconds(own), _seconds(median), times])
@@ -357,20 +365,20 @@ def snapshot(facts: Facts) -> str:
         for record in reversed(facts.records[-MOST_ROWS:])
     ]
     calls = _table(["call", "model", "ended", "first token", "whole", "tokens"], rows, "last calls", 3) if rows else ""
-    when = f'<div class="muted">urisk_nb dashboard, as it was at {facts.at.astimezone():%Y-%m-%d %H:%M:%S}. Live: %urisk_dashboard</div>'
+    when = f'<div class="muted">urisk_nb dashboard, as it was at {facts.at.astimezone():%Y-%m-%d %H:%M:%S %Z}. Live: %urisk_dashboard</div>'
     body = head(facts) + alert_list(alerts(facts)) + live(facts) + figures(facts) + calls + when
     return f'{STYLE}<div class="urisk" role="group" aria-label="urisk_nb dashboard">{body}</div>'
 
 
 def _row(record: CallRecord) -> list[str]:
     timing = record.timing
-    return ["–"] * 3 if timing is None else [_seconds(timing.first_token_s), _seconds(timing.total_s), str(timing.tokens or "–")]
+    return ["–"] * 3 if timing is None else [_seconds(timing.first_token_s), _seconds(timing.elapsed_s), str(timing.tokens or "–")]
 
 
 def snapshot_text(facts: Facts) -> str:
     """The same in a few lines of plain text."""
     lamp_word = _health(facts)[1]
-    lines = [f"{lamp_word}: {visible(facts.server or NOT_STARTED)}"]
+    lines = [f"{lamp_word}: {visible(facts.server or (STARTING if facts.state == 'starting' else NOT_STARTED))}"]
     lines += [f"  {name}: {visible(value)}" for name, value in _named(facts).items()] if facts.server else []
     lines += [f"  {alert.level}: {visible(alert.text)} {visible(alert.action)}".rstrip() for alert in alerts(facts)]
     return "\n".join(lines)

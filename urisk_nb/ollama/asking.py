@@ -8,7 +8,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.errors import ModelNotFound, PortTaken, ServerHung, ServerLost, ServerNotRunning, ServerTimeout, StreamInterrupted
+from urisk_nb.errors import (
+    ModelNotFound,
+    PortTaken,
+    RunnerCrashed,
+    ServerHung,
+    ServerLost,
+    ServerNotRunning,
+    ServerTimeout,
+    StreamInterrupted,
+)
 from urisk_nb.ollama import wire
 from urisk_nb.ollama.calls import CallRecord
 from urisk_nb.ollama.client import Client
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Asking"]
 
+ENDS = (RunnerCrashed, ServerLost, ServerNotRunning, StreamInterrupted)  # what the end of a server looks like to a call
 Reply = AsyncGenerator[wire.Piece | wire.Final, None]
 
 
@@ -70,20 +80,33 @@ class Asking:
     @contextlib.asynccontextmanager
     async def _admitted(self, model: str) -> AsyncIterator[None]:
         """One logical call, with all its tries, in the breaker's eyes."""
-        breaker = self.breaker(model)
-        trial = breaker.admit(time.monotonic())
+        breaker, began_s = self.breaker(model), time.monotonic()
+        trial = breaker.admit(began_s)
         try:
             if trial:
                 await self._server.ready()
                 await self._try_out()
             yield
         except Exception as exc:
-            breaker.failed(exc, time.monotonic(), trial=trial)
+            if isinstance(exc, ENDS) and await self._was_asked_for(began_s):
+                breaker.left(trial=trial)
+            else:
+                breaker.failed(exc, time.monotonic(), trial=trial)
             raise
         except BaseException:
             breaker.left(trial=trial)
             raise
         breaker.succeeded()
+
+    async def _was_asked_for(self, began_s: float) -> bool:
+        """Whether the server ended since then because one of its users restarted it; the news comes a moment after the end."""
+        await self._server.settled()
+        return self._server.was_ended_since(began_s)
+
+    def forgive(self) -> None:
+        """Close all breakers: the server they speak of has been replaced."""
+        for breaker in self._breakers.values():
+            breaker.succeeded()
 
     async def _try_out(self) -> None:
         """A server that hangs is found out in seconds, not after the load timeout."""

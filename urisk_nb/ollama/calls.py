@@ -46,8 +46,8 @@ class CallRecord:
         The request as it is sent; its first part, of a long one that has ended.
     model, asked_at
         Who is asked, and since when (UTC).
-    asked_s, granted_s, sent_s, first_s, ended_s
-        Our monotonic clock, seconds: asked for, its turn, last try sent, first piece, end. None: not yet.
+    asked_s, granted_s, first_sent_s, sent_s, first_s, ended_s
+        Our monotonic clock, seconds: asked for, its turn, first and last try sent, first piece, end. None: not yet.
     texts
         The answer so far.
     failures
@@ -66,6 +66,7 @@ class CallRecord:
     asked_at: datetime
     asked_s: float
     granted_s: float | None = None
+    first_sent_s: float | None = None
     sent_s: float | None = None
     first_s: float | None = None
     ended_s: float | None = None
@@ -77,11 +78,16 @@ class CallRecord:
 
     @property
     def phase(self) -> str:
-        """`waiting here`, `asked` (queue, load and prompt: the server tells them apart at the end), `answering`, or the outcome."""
+        """
+        How far it is: `waiting here`, `waiting for the server` (that is being started again), `asked` (queue, load and prompt: the
+        server tells them apart at the end), `answering`; or the outcome.
+        """
         if self.outcome:
             return self.outcome
         if self.granted_s is None:
             return "waiting here"
+        if self.sent_s is None:
+            return "waiting for the server"
         return "asked" if self.first_s is None else "answering"
 
     def elapsed_s(self, now_s: float) -> float:
@@ -95,6 +101,8 @@ class CallRecord:
     def sent(self) -> None:
         """A try is sent now."""
         self.sent_s = time.monotonic()
+        if self.first_sent_s is None:
+            self.first_sent_s = self.sent_s
 
     def tried(self, error: BaseException) -> None:
         """The try failed, and another will be made."""
@@ -170,7 +178,8 @@ class Calls:
             final,
             first_token_s=since(record.sent_s, record.first_s),
             total_s=since(record.sent_s, record.ended_s),
-            wait_s=since(record.asked_s, record.granted_s if record.granted_s is not None else record.ended_s),
+            wait_s=since(record.asked_s, record.ended_s if record.first_sent_s is None else record.first_sent_s),
+            retry_s=0.0 if record.sent_s is None else since(record.first_sent_s, record.sent_s),
             attempts=len(record.failures) + (record.sent_s is not None),
             asked_at=record.asked_at,
             model=record.model,

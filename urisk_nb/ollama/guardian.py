@@ -19,7 +19,8 @@ Spoken over a share, one JSON object a line:
     {"stays": true}    the share has ended and the server goes on
     {"answers": true}  the accused server answered
     {"failed": ".."}   the program could not be run
-    {"exit": 1, ..}    the server has ended, with the end of its log; the connection ends, too
+    {"shares": 2}      how many have a share now
+    {"exit": 1, ..}    the server has ended, with the end of its log, and whether that was asked for; the connection ends, too
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ class Guardian:
         self.server = 0
         self.started_s = time.monotonic()
         self.exit_code: int | None = None
-        self.stopping = self.told = False
+        self.stopping = self.told = self.asked = False
         self.keep_until = 0.0
         self.accused: tuple[socket.socket, float, list[_Share]] | None = None
         self.log = -1
@@ -324,10 +325,11 @@ class Guardian:
                 self.events.register(end, selectors.EVENT_READ, lambda: self._drop(share))
             facts = {"server": self.server, "created": created(self.server), "guardian": os.getpid(), "shares": len(self.shares)}
             share.say(age_s=time.monotonic() - self.started_s, **facts, **self.plan["facts"])
+            self._tell_how_many()
         elif "leave" in words:
             self._let_go(share, float(words["leave"]))
         elif "end" in words:
-            self.stopping = True
+            self.stopping = self.asked = True
         else:
             self._question(share, float(words["accuse"]))
 
@@ -349,6 +351,12 @@ class Guardian:
         if share.end is not None:
             self.events.unregister(share.end)
             share.end.close()
+        self._tell_how_many()
+
+    def _tell_how_many(self) -> None:
+        known = [share for share in self.shares if share.pid]
+        for share in known:
+            share.say(shares=len(known))
 
     def _question(self, share: _Share, within_s: float) -> None:
         """Ask the server ourselves before it is stopped: who accuses it may be the one with the trouble."""
@@ -448,7 +456,7 @@ class Guardian:
         if self.server and not self.told:
             self.told = True
             for share in self.shares:
-                share.say(exit=self.exit_code, tail=self._tail(), accused=self.accused is not None)
+                share.say(exit=self.exit_code, tail=self._tail(), accused=self.accused is not None, asked=self.asked)
 
     def _close(self) -> None:
         if self.folder is not None:

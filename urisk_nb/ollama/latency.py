@@ -27,7 +27,9 @@ class CallTiming:
     first_token_s, total_s
         Our clock, from the sending of the request (the last try) to the first piece and to the end.
     wait_s
-        Our own queue: waiting until a call more may be in flight.
+        Before the first try was sent: our own queue, until a call more may be in flight, and a server that was being started again.
+    retry_s
+        Tries that failed, and the pauses between them: from the first try's sending to the last one's.
     prompt_tokens, tokens
         The whole prompt, cached or not, and the answer.
     attempts
@@ -44,11 +46,17 @@ class CallTiming:
     first_token_s: float
     total_s: float
     wait_s: float = 0.0
+    retry_s: float = 0.0
     prompt_tokens: int = 0
     tokens: int = 0
     attempts: int = 1
     asked_at: datetime | None = None
     model: str = ""
+
+    @property
+    def elapsed_s(self) -> float:
+        """From the asking to the end, by our clock."""
+        return self.wait_s + self.retry_s + self.total_s
 
     @property
     def tokens_per_s(self) -> float:

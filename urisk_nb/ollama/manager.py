@@ -167,6 +167,11 @@ class LLMManager:
         return manager
 
     @classmethod
+    def is_starting(cls) -> bool:
+        """Whether somebody in this process is starting a session."""
+        return runtime.get(STARTING) is not None
+
+    @classmethod
     async def _initialize(cls, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None) -> LLMManager:
         given = {name: value for name, value in flags.items() if value is not None}
         while (starting := runtime.get(STARTING)) is not None:
@@ -227,6 +232,7 @@ class LLMManager:
             self._places.total_tokens = settings.parallel or self._server.slots
             self._server.note_slots()
         self._say("ready", f"{self.model} is ready")
+        self._progress = None
         return self
 
     async def _is_there(self) -> bool:
@@ -244,6 +250,7 @@ class LLMManager:
         await self._take_model()
         self.started_at = datetime.now(UTC)
         self._say("ready", f"{self.model} is ready")
+        self._progress = None  # whoever started it is told of the start, not of what comes later
 
     async def _back(self) -> None:
         """A server that had ended is back: the model is loaded before any call reaches it."""
@@ -293,7 +300,11 @@ class LLMManager:
             It could not be started again.
         """
         self._check()
-        await bridge.call(self._server.restart())
+        await bridge.call(self._restart())
+
+    async def _restart(self) -> None:
+        await self._server.restart()
+        self._asking.forgive()
 
     async def residents(self) -> list[wire.Resident]:
         """The models in the server's memory, with what they hold of it; generates nothing."""
@@ -521,6 +532,11 @@ class LLMManager:
     def pid(self) -> int | None:
         """The server's process, where it is ours."""
         return None if self._server.lease is None else self._server.lease.server
+
+    @property
+    def sharers(self) -> int:
+        """How many kernels have a share in our server, this one among them; 0 where it is not ours."""
+        return 0 if self._server.lease is None else self._server.lease.shares
 
     @property
     def log(self) -> str:

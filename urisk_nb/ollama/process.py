@@ -43,11 +43,14 @@ MOST_LINE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a server ended: `code` as its parent saw it (negative: a signal), None where its guardian was killed."""
+    """
+    How a server ended: `code` as its parent saw it (negative: a signal), None where its guardian was killed; `asked`: by `Lease.end`.
+    """
 
     code: int | None
     tail: str = ""
     accused: bool = False
+    asked: bool = False
     failed: str = ""  # the program could not be run at all
     errno: int = 0
 
@@ -83,6 +86,7 @@ class Lease:
         self.on_end: Callable[[Exit], Any] = lambda _: None
         self._left = False
         self.stays = False  # after `leave`: the server goes on, for others or for a while
+        self.shares = 1  # in the server, ours among them, as far as we have been told
         self._answered: asyncio.Future[bool] | None = None
         self._listening: asyncio.Task[None] | None = None
 
@@ -134,11 +138,13 @@ class Lease:
     def _hear(self, words: dict[str, Any]) -> Exit | None:
         """The end, where that is what is told; what the guardian does after it is its own affair."""
         if "exit" in words:
-            return Exit(code=words["exit"], tail=words["tail"], accused=words["accused"])
+            return Exit(code=words["exit"], tail=words["tail"], accused=words["accused"], asked=words["asked"])
         if "failed" in words:
             return Exit(code=None, failed=words["failed"], errno=words.get("errno") or 0)
         if "stays" in words:
             self.stays = True
+        elif "shares" in words:
+            self.shares = words["shares"]
         elif "answers" in words and self._answered is not None and not self._answered.done():
             self._answered.set_result(True)
         return None

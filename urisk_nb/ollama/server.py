@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import contextvars
 import copy
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -103,7 +104,7 @@ class Server:
         self.restarts = Restarts()
         self._client, self._say, self._warm = client, say, warm
         self._recovery: asyncio.Task[None] | None = None
-        self._is_wanted = False  # the end that comes next
+        self._asked_end_s = -math.inf  # when one of us last asked for its end, on the monotonic clock
         self._failure: UriskError | None = None
         self.watcher = Watcher(self._answers, self._give_up)
 
@@ -144,6 +145,7 @@ class Server:
             raise
 
     async def _find_or_start(self) -> None:
+        self.notes.clear()  # they were about the one before
         if not self.settings.is_loopback:
             self._adopt(await self._remote_version(), ServerState.REMOTE)
         elif not await self._join():
@@ -274,6 +276,8 @@ class Server:
         if lease is not self.lease or self.state not in (ServerState.OWNED, ServerState.HUNG):
             return
         self.lease, self.state = None, ServerState.CRASHED
+        if seen.asked:
+            self._asked_end_s = time.monotonic()
         if self._recovery is None or self._recovery.done():
             self._recovery = asyncio.get_running_loop().create_task(self._recover(seen), context=contextvars.Context())
 
@@ -281,10 +285,10 @@ class Server:
         """Look for another server, or start one, until one is warm or it has been tried too often. Never raises."""
         why: UriskError = process.start_failed(self.engine, seen)
         before = self.engine
-        wanted, self._is_wanted = self._is_wanted, False
-        while (pause_s := 0.0 if wanted else self.restarts.next(time.monotonic())) is not None:
+        asked = seen.asked
+        while (pause_s := 0.0 if asked else self.restarts.next(time.monotonic())) is not None:
             await asyncio.sleep(pause_s)
-            counted, wanted = int(not wanted), False  # one that was asked for is no sign of trouble
+            counted, asked = int(not asked), False  # one that was asked for is no sign of trouble
             try:
                 # Looked for first: Ollama's desktop app ends servers of others to put its own in their place.
                 await self._find_or_start()
@@ -344,15 +348,22 @@ class Server:
         lease = self.lease
         if lease is None:
             raise NotOurs(f"the server at {self.settings.url} was not started here.", fix="restart Ollama itself, then %urisk_start")
-        self._is_wanted = True
+        if not self.settings.auto_start:
+            said = "OLLAMA_AUTO_START is off: nothing would start the server again."
+            raise NotOurs(said, fix="%env OLLAMA_AUTO_START=true, %urisk_stop, then %urisk_start")
         lease.end()
         try:
             async with asyncio.timeout(2 * process.GRACE_S + END_S):
                 await lease.ended.wait()
         except TimeoutError as exc:
-            self._is_wanted = False
             raise ServerHung("the server did not end.", fix="%urisk_stop, then %urisk_start") from exc
         await self.ready()
+        if self.state in (ServerState.STOPPING, ServerState.STOPPED):
+            raise ServerLost("the session was shut down meanwhile.", fix="%urisk_start")
+
+    def was_ended_since(self, moment_s: float) -> bool:
+        """Whether one of us has asked for its end since then: what failed by that says nothing about the server."""
+        return self._asked_end_s >= moment_s
 
     # Silence ---------------------------------------------------------------------------------------------------------------
 
