@@ -77,11 +77,11 @@ def set_theme(settings, name):
     (folder / "themes.jupyterlab-settings").write_text(json.dumps({"theme": name}))
 
 
-# Ends every kernel of the JupyterLab that the page is of; it wants its own token back, against requests from other pages.
-END_KERNELS = """async () => {
+# Ends a notebook's kernel. JupyterLab wants its own token back, against requests from other pages.
+END_KERNEL = """async name => {
   const headers = {'X-XSRFToken': (document.cookie.match(/_xsrf=([^;]+)/) || [])[1]};
   for (const session of await (await fetch('/api/sessions')).json())
-    await fetch('/api/sessions/' + session.id, {method: 'DELETE', headers});
+    if (session.path === name) await fetch('/api/sessions/' + session.id, {method: 'DELETE', headers});
 }"""
 
 
@@ -134,7 +134,7 @@ class Book:
 
     def confirm(self, name):
         """Press the button that says yes to what was asked."""
-        self.places.first.locator("button.mod-warning", has_text=name).click()
+        self.places.first.locator("button.mod-danger", has_text=name).click()
 
     def ready(self, within_s=10):
         self.word("Ready", within_s)
@@ -155,6 +155,11 @@ class Book:
         for key in ("Escape", "Control+a", "d", "d"):
             self.page.keyboard.press(key)
         self.page.wait_for_function("document.querySelectorAll('.jp-Notebook .jp-CodeCell').length === 1")
+
+    def close(self):
+        """End the kernel and close the page."""
+        self.page.evaluate(END_KERNEL, f"{self.name}.ipynb")
+        self.page.close()
 
     def save(self):
         self.page.keyboard.press("Control+s")

@@ -5,7 +5,7 @@ import pytest
 from session import MODEL, answered, facts, failed, request, waited
 from urisk_nb.notebook.alerts import alerts, cache_hits
 from urisk_nb.ollama.calls import Calls
-from urisk_nb.ollama.wire import Resident
+from urisk_nb.ollama.wire import Final, Piece, Resident
 
 
 def only(shown):
@@ -37,6 +37,13 @@ TROUBLES = {
     "silent": ({"look": {"problem": "nothing answers.", "fix": "start it"}, "residents": None}, "nothing answers.", "start it"),
     "breaker": ({"breaker": "open"}, "failed several times in a row", "restart it"),
 }
+
+
+def test_a_breaker_that_lets_one_through_is_a_warning():
+    """The next call tells."""
+    alert = only(facts(breaker="half_open"))
+    assert "the next call tries" in alert.text
+    assert alert.level == "warning"
 
 
 @pytest.mark.parametrize(("more", "text", "action"), TROUBLES.values(), ids=TROUBLES)
@@ -84,11 +91,18 @@ def test_calls_that_wait_behind_others():
     assert "OLLAMA_NUM_PARALLEL=4" in others.action
 
 
+def test_the_slots_that_are_named_are_the_servers():
+    """Not how many calls may be in flight here."""
+    alert = only(facts(waited(Calls(), 1), waiting=1, in_flight=4, parallel=4, slots=1))
+    assert alert.text == "1 call waits behind 4: the server has 1 slot."
+    assert "--parallel 8" in alert.action
+
+
 def test_calls_that_wait_for_a_limit_of_our_own():
     """The server could take more."""
     alert = only(facts(waited(Calls(), 3), waiting=3, in_flight=1, parallel=1, slots=4))
     assert "the server has 4 slots" in alert.text
-    assert "URISK_PARALLEL=4" in alert.action
+    assert "%urisk_start --parallel 4" in alert.action
 
 
 def test_calls_that_wait_for_a_moment_are_not_spoken_of():
@@ -99,20 +113,38 @@ def test_calls_that_wait_for_a_moment_are_not_spoken_of():
 def test_a_wait_at_the_server_means_somebody_else():
     """Ours wait here, so whoever was before this one was not ours."""
     alert = only(facts(calls_of(*[{}] * 5, {"queue": 1.3})))
-    assert alert.text.startswith("Call 6 waited 1.3 s for a slot at the server")
+    assert alert.text == "Call 6 waited 1.3 s for a slot at the server: somebody else uses it, too."
     assert alerts(facts(calls_of(*[{}] * 5, {"queue": 0.15}))) == []
+
+
+def test_a_wait_at_the_server_behind_our_own_calls():
+    """More are in flight than it has slots."""
+    calls = Calls()
+    first, second = calls.begin(request(), MODEL), calls.begin(request(), MODEL)
+    for record in (first, second):
+        record.granted()
+        record.sent()
+        record.came(Piece(text="a"))
+    calls.end(first, Final(total_ns=10**9, generation_ns=10**9))
+    calls.end(second, Final(total_ns=3 * 10**9, generation_ns=10**9))
+    alert = only(facts(calls, parallel=4))
+    assert alert.text == "Call 2 waited 2.0 s for a slot at the server: 4 may be in flight at once, and it has fewer slots."
+    assert "--parallel 1" in alert.action
 
 
 # Loads ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_load_since_num_ctx_changed():
-    """The two values are named."""
-    calls = calls_of(*[{}] * 5, {"body": request(num_ctx=8192), "load": 1.25})
-    alert = only(facts(calls))
+def test_a_load_since_another_program_had_changed_num_ctx():
+    """It was seen in memory with another one between the two calls; what was seen earlier explains nothing."""
+    calls = calls_of(*[{}] * 5)
+    seen_s = calls.records[-1].ended_s
+    answered(calls, load=1.25)
+    alert = only(facts(calls, other_num_ctx=(8192, seen_s)))
     assert "Call 6 waited 1.2 s" in alert.text
-    assert "num_ctx changed from 4096 to 8192" in alert.text
+    assert "num_ctx changed from 8192, which another program had asked for, to 4096" in alert.text
     assert "one num_ctx" in alert.action
+    assert "num_ctx" not in only(facts(calls, other_num_ctx=(8192, seen_s - 60))).text
 
 
 def test_a_load_since_another_model_was_asked():
@@ -121,17 +153,17 @@ def test_a_load_since_another_model_was_asked():
     assert "phi4:latest had been asked in between" in only(facts(calls)).text
 
 
-def test_a_load_after_a_restart():
-    """The reason is no mystery."""
-    found = alerts(facts(calls_of(*[{}] * 3, {"load": 2.0}), restarts=1))
-    assert any("had been started again" in alert.text and "Call 4" in alert.text for alert in found)
+def test_a_model_that_was_asked_long_before_is_no_reason():
+    """This one has been in memory since."""
+    calls = calls_of({"model": "phi4:latest"}, *[{}] * 3, {"load": 2.0})
+    assert "phi4" not in only(facts(calls)).text
 
 
 def test_a_load_for_no_reason_that_is_known_here():
     """What it can be, and how to keep the model longer."""
     alert = only(facts(calls_of(*[{}] * 3, {"load": 2.0})))
     assert "keep_alive" in alert.text
-    assert "OLLAMA_KEEP_ALIVE=2h" in alert.action
+    assert "%urisk_start --keep-alive 2h" in alert.action
 
 
 def test_a_load_long_ago_is_history():
@@ -150,7 +182,7 @@ def test_a_server_whose_every_call_loads_a_little_is_not_accused():
 def test_a_prompt_that_was_read_anew():
     """It begins as the one before it, and took many times the usual."""
     alert = only(facts(calls_of(*[{}] * 5, {"prompt": 0.9})))
-    assert alert.text == "The prompt of call 6 was read anew: 0.9 s, where 0.1 s is usual."
+    assert alert.text == "The prompt of call 6 was read anew: 0.90 s, where 0.10 s is usual."
     assert "slot" in alert.action
 
 

@@ -1,38 +1,16 @@
 """The quickstart in a real JupyterLab in Chromium: opened, run from top to bottom, and looked at by a program."""
 
-import contextlib
-import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import urllib.request
 
 import nbformat
 import pytest
 
-from harness import ROOT, eventually
+from browser import CHROMIUM, FLAGS, jupyter_lab, set_theme
+from harness import ROOT
 from laboratory import Laboratory, gone
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
-
-
-def answers(url):
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as reply:
-        return reply.status == 200
-    return False
 
 
 @pytest.fixture
@@ -41,43 +19,6 @@ def jupyter(tmp_path, standin):
     shutil.copy(ROOT / "notebooks/01_quickstart.ipynb", tmp_path)
     with jupyter_lab(tmp_path, {"OLLAMA_URL": standin.url}) as (url, _):
         yield url
-
-
-@contextlib.contextmanager
-def jupyter_lab(folder, env):
-    """A JupyterLab over the folder: its address and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {
-        **os.environ,
-        **env,
-        "JUPYTER_CONFIG_DIR": str(folder / "config"),
-        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-    }
-    words = [
-        "-m",
-        "jupyterlab",
-        "--no-browser",
-        "--allow-root",
-        f"--port={port}",
-        "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={folder}",
-    ]
-    with (folder / "jupyter.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, env=env, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        eventually(lambda: answers(f"{url}/api"), 60, "JupyterLab")
-        yield url, process
-    finally:
-        # The server takes its kernels along; its own session is ended in any case.
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(5)
 
 
 @pytest.mark.filterwarnings("default")
@@ -151,10 +92,3 @@ def restart_and_run_all(page, last):
     page.get_by_text("Restart Kernel and Run All Cells").click()
     page.locator(".jp-Dialog-button.jp-mod-accept").last.click()
     page.locator(".jp-OutputArea-output", has_text=last).first.wait_for(timeout=60_000)
-
-
-def set_theme(settings, name):
-    """As the settings editor would: JupyterLab reads the file when a page is loaded."""
-    folder = settings / "@jupyterlab/apputils-extension"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "themes.jupyterlab-settings").write_text(json.dumps({"theme": name}))

@@ -1,8 +1,10 @@
 """`%urisk_dashboard` in a real kernel, over a real process; a front end without a browser keeps its widgets, and clicks."""
 
+import json
 import os
 import signal
 import time
+import urllib.request
 
 import pytest
 
@@ -18,7 +20,7 @@ CALL = "from urisk_nb import LLMManager, bridge\nm = LLMManager.get_instance()\n
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     lab = Laboratory(tmp_path_factory.mktemp("dashboard"), Kernel)
-    lab.plan(rules=[SLOW], load_ms=50)
+    lab.plan(rules=[SLOW], load_ms=300)
     yield lab
     lab.close()
 
@@ -70,7 +72,7 @@ def test_a_call_is_seen_while_it_goes_on(front):
     front.run(CALL + "before = len(m.calls)\ncalls = [bridge.submit(m.stream('slow').whole()) for _ in range(3)]")
     front.says("queue, load, prompt")
     front.says("generating .* waiting here")
-    front.says("2 calls wait behind 1: the server has 1 slot. For more at once .*--parallel")
+    front.says("calls? waits? behind 1: the server has 1 slot. For more at once .*--parallel")
     front.says("[1-9] calls that ended well", 15)
     front.run("[call.wait() for call in calls]")
     front.run("print(len(m.calls) - before)")
@@ -155,6 +157,84 @@ def test_a_killed_server_turns_red_and_comes_back(front, lab, figure):
     figure("the dashboard is green again", time.monotonic() - began_s)
 
 
+def test_a_question_that_a_cell_overtakes_is_dropped(front, lab):
+    """A yes that was given while the kernel could not hear would be done minutes later."""
+    pid = lab.counters()["pid"]
+    front.click("Restart")
+    front.says("The server ends")
+    yes = [comm for comm, state in front.tree() if state.get("description") == "Restart"][-1]
+    front.kernel.start("import time\ntime.sleep(1.5)")
+    front.says("A cell is running")
+    front.send(yes, {"method": "custom", "content": {"event": "click"}})
+    front.until(lambda: "A cell is running" not in front.text() and "The server ends" not in front.text())
+    front.take(1.0)
+    assert lab.counters()["pid"] == pid
+    front.until(lambda: front.buttons()["Restart"])
+
+
+def test_a_cell_within_a_cell_keeps_the_buttons_off(front):
+    """The inner one's end is not the end."""
+    front.kernel.start("import time\nget_ipython().run_cell('1')\ntime.sleep(1.8)")
+    front.says("A cell is running")
+    front.take(0.3)
+    assert set(front.buttons().values()) == {False}
+    front.until(lambda: front.buttons()["Stop"])
+
+
+def test_a_server_that_hangs_does_not_hold_up_the_dashboard(front, lab):
+    """It says so within seconds, goes on drawing, and a second place is there at once; afterwards all is well again."""
+    pid = lab.counters()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        front.says("^Does not answer .* did not answer within 2 s", 6)
+        began_s = time.monotonic()
+        front.run("%urisk_dashboard")
+        assert time.monotonic() - began_s < 1.0
+        front.until(lambda: front.buttons()["Restart"] and not front.buttons()["Start"])
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    front.says("^Ready ·", 6)
+
+
+def test_a_session_of_another_server_shows_nothing_of_the_last(front, lab, standin):
+    """Its own process, its own calls: the list of the other's is emptied. When that server goes, it can be started for."""
+    front.run(CALL + "m.generate_sync('hi')")
+    front.click("Look into a call")
+    select = front.until(lambda: next((state for _, state in front.tree() if state.get("_model_name") == "SelectModel"), None))
+    front.until(lambda: select["_options_labels"])
+    front.run(f"%urisk_start --url {standin.url}")
+    front.says(f"SIMULATED engine .* at {standin.url}.*process {standin.process.pid}")
+    front.until(lambda: not select["_options_labels"])
+    front.click("Look into a call")
+    front.run(f"%urisk_start --url {lab.url}")
+    front.says(f"at {lab.url}")
+
+
+def test_a_server_of_others_that_goes_away(front, lab, standin_with):
+    """Red; a start is offered, a restart is not: it was theirs."""
+    others = standin_with({})
+    front.run(f"%urisk_start --url {others.url}")
+    front.says("^Ready")
+    front.until(lambda: front.buttons()["Restart"] is False)
+    others.stop()
+    front.says("^Does not answer", 6)
+    front.until(lambda: front.buttons()["Start"] and not front.buttons()["Restart"])
+    front.run(f"%urisk_start --url {lab.url}")
+    front.says("^Ready")
+
+
+def test_another_program_that_changes_the_context(front, lab):
+    """It has our model loaded with a larger context: our next call pays for it, and the alert says why."""
+    body = {"model": "llama3.1", "messages": [{"role": "user", "content": "hi"}], "stream": False, "options": {"num_ctx": 8192}}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{lab.port}/api/chat", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10):
+        front.says("8,192 tokens", 6)
+    front.run(CALL + "m.generate_sync('hi')")
+    front.says("to be loaded: num_ctx changed from 8192, which another program had asked for, to 4096", 6)
+
+
 def test_the_buttons_are_off_while_a_cell_runs(front):
     """No click is heard then, so none is kept for later; what is shown goes on."""
     began = front.kernel.start(CALL + "import time\ncall = bridge.submit(m.stream('slow').whole())\ntime.sleep(1.5)")
@@ -210,7 +290,7 @@ def test_the_chart_comes_and_goes(front):
     front.click("Chart")
     figure = front.until(lambda: next((state for _, state in front.tree() if "_config" in state), None), 20, "the chart")
     assert figure["_config"]["displayModeBar"] is False
-    assert len(figure["_widget_data"]) == 5, "the phases"
+    assert len(figure["_widget_data"]) == 6, "the phases"
     front.click("Chart")
     front.until(lambda: set(front.models) == before, what="the end of the chart")
     front.click("Look into a call")
@@ -263,6 +343,25 @@ def test_unloading_the_extension_closes_it(front):
     assert front.models == {}
     assert [kind for kind, _ in front.outputs] == ["update_display_data"]
     front.run("%load_ext urisk_nb")
+
+
+def test_kernels_that_share_a_server(front, lab, new_kernel):
+    """The question says that others are cut off, too; four restarts by hand leave the other kernel well, and its server the same."""
+    other = lab.kernel()
+    other.good("%urisk_start")
+    for _ in range(4):
+        front.click("Restart")
+        front.says("Other kernels of yours use it, too")
+        front.click("Restart")
+        front.says("Restarted in")
+        front.until(lambda: front.buttons()["Restart"])
+    state = CALL + "m.generate_sync('hi')\nprint(m.state, m.restarts, m.breaker(), m.pid)"
+    expected = f"owned 0 closed {lab.counters()['pid']}"
+    eventually(lambda: other.good(state).text().strip() == expected, 10, expected)
+    other.stop()
+    front.click("Restart")
+    front.says("another is started\\. *$|another is started\\. (?!Other)")
+    front.click("Cancel")
 
 
 # Without widgets, and at the end -----------------------------------------------------------------------------------------------

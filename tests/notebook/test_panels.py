@@ -68,7 +68,9 @@ STATES = {
     "hung": ({"state": "hung", "residents": None}, "Hangs"),
     "silent": ({"state": "attached", "residents": None, "look": {"problem": "nothing answers."}}, "Does not answer"),
     "breaker": ({"breaker": "open"}, "Left alone"),
+    "trial": ({"breaker": "half_open"}, "On trial"),
     "starting": ({"state": "starting", "residents": None}, "Starting"),
+    "first start": ({"server": "", "state": "starting"}, "Starting · a session is being started"),
     "nothing": ({"server": "", "state": "stopped"}, "Not started · no session"),
 }
 
@@ -179,12 +181,12 @@ def test_figures_of_calls():
     for record in calls.records:
         object.__setattr__(record.timing, "total_s", record.number / 100)
         object.__setattr__(record.timing, "first_token_s", record.number / 1000)
+        object.__setattr__(record.timing, "wait_s", record.number / 10)
     for error in (ServerBusy("full.", fix="wait"), ServerBusy("full.", fix="wait"), StreamInterrupted("cut.", fix="ask"), GeneratorExit()):
         failed(calls, error)
     words = read(panels.figures(facts(calls)))
     assert "100 calls that ended well p50 p95 p99" in words
-    assert "first token 50 ms 95 ms 99 ms" in words
-    assert "whole call 500 ms 950 ms 990 ms" in words
+    assert "waiting here 5.00 s 9.50 s 9.90 s first token, once sent 50 ms 95 ms 99 ms whole call 5.50 s 10.45 s 10.89 s" in words
     # Ten tokens after the first in 0.01 to 1 s, so 1000/n a second: by the nearest rank those of the calls 51, 96 and 100.
     assert "tokens a second, at least 19.6 10.4 10.0" in words
     assert "failed: ServerBusy 2, StreamInterrupted 1 · given up: 1 · prompt cache (estimate): 99 of 100 calls hit" in words
@@ -309,6 +311,7 @@ def test_the_snapshot_is_whole_and_needs_no_program():
     assert "<script" not in markup
     assert Reader(markup).labels == [
         "models in memory",
+        "calls under way",
         "Latency of the last 12 calls, up to 1 seconds",
         "latency percentiles",
         "last calls",
@@ -329,4 +332,7 @@ def test_alerts_are_read_out():
     markup = panels.alert_list([Alert(text="seen", action="do", level="error"), Alert(text="only seen")])
     assert 'role="status" aria-live="polite"' in markup
     assert read(markup) == "seen do only seen"
+    assert "role" not in panels.alert_list([Alert(text="3 calls wait", level="note")]).replace(
+        '<div role="status" aria-live="polite"></div>', ""
+    )
     assert panels.alert_list([]) == ""

@@ -57,14 +57,16 @@ def test_a_column_is_as_high_as_its_call_took_long():
 
 
 def test_the_newest_call_is_on_the_right_and_no_more_than_two_hundred_are_shown():
-    """Whatever their number, the last column ends where the picture ends."""
-    calls = Calls()
-    for count in (1, 200):
+    """Whatever their number, the last column ends where the picture ends; a few are drawn wider than many."""
+    calls, wide = Calls(), []
+    for count in (1, 50, 51, 200):
         while len(calls.records) < count:
             answered(calls)
         drawn = columns(parsed(svg.strip(calls.records)), COLOURS["generation_s"])
         assert len(drawn) == count
         assert drawn[-1][0] + drawn[-1][2] == pytest.approx(svg.WIDTH, abs=2)
+        wide.append(drawn[0][2])
+    assert wide[0] == wide[1] > 1.5 * wide[2] > wide[3]
     assert min(left for left, *_ in drawn) >= svg.LEFT
     assert all(before[0] + before[2] < after[0] for before, after in itertools.pairwise(drawn)), "a gap between two"
 
@@ -85,7 +87,7 @@ def test_a_call_without_counters_stands_as_long_as_our_clock_says():
     """A server of another make: the time to the first piece, and from there to the end."""
     calls = Calls()
     record = calls.begin(b"{}", "m")
-    record.sent_s, record.granted_s = record.asked_s, record.asked_s
+    record.first_sent_s = record.sent_s = record.granted_s = record.asked_s
     record.first_s = record.asked_s + 0.5
     calls.end(record, Final())
     object.__setattr__(record.timing, "total_s", 2.0)

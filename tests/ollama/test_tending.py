@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import time
 import urllib.request
 
 import psutil
@@ -58,6 +60,53 @@ def test_a_restart_cuts_off_answers_and_keeps_calls_that_wait(manager):
         cut.wait()
     assert seen.value.partial.startswith("word ")
     assert kept.wait()
+
+
+def test_many_answers_that_a_restart_cuts_off_speak_against_nobody(manager, tmp_path):
+    """Eight streams are cut off, and all twenty calls that wait are answered: no breaker opens."""
+    manager.shutdown_sync()
+    (tmp_path / "bin" / "scenario.json").write_text(json.dumps({**SCENARIO, "slots": 8}))
+    manager = LLMManager.initialize_sync(url=manager.url, parallel=8)
+    cut = [bridge.submit(manager.stream("slow").whole()) for _ in range(8)]
+    eventually(lambda: sum(record.phase == "answering" for record in manager.calls.live) == 8)
+    kept = [bridge.submit(manager.stream("next").whole()) for _ in range(20)]
+    bridge.run(manager.restart())
+    assert all(call.wait() for call in kept)
+    for call in cut:
+        with pytest.raises(errors.StreamInterrupted):
+            call.wait()
+    assert dict(manager.calls.outcomes) == {"ok": 20, "StreamInterrupted": 8}
+    assert manager.breaker() == "closed"
+
+
+def test_a_restart_lets_calls_through_again(manager):
+    """A breaker that has opened speaks of the server that was."""
+    for _ in range(5):
+        manager._asking.breaker(manager.model).failed(errors.ServerLost("gone.", fix="ask"), time.monotonic(), trial=False)
+    assert manager.breaker() == "open"
+    bridge.run(manager.restart())
+    assert manager.generate_sync("hi")
+
+
+def test_a_wait_for_a_server_that_comes_back_is_part_of_the_call(manager):
+    """It is killed while idle; the call that meets it waits, and says so in its timing."""
+    manager._server.restarts.pauses_s = (1.0, 1.0)
+    os.kill(manager.pid, signal.SIGKILL)
+    eventually(lambda: str(manager.state) == "crashed")
+    call = bridge.submit(manager.stream("hi").whole())
+    eventually(lambda: [record.phase for record in manager.calls.live] == ["waiting for the server"])
+    timing = call.wait().timing
+    assert timing.wait_s > 0.4
+    assert timing.elapsed_s == pytest.approx(timing.wait_s + timing.total_s)
+
+
+def test_a_restart_that_may_start_nothing_is_refused(manager):
+    """OLLAMA_AUTO_START is off: the server goes on."""
+    pid = manager.pid
+    manager._server.settings = manager.settings.model_copy(update={"auto_start": False})
+    with pytest.raises(errors.NotOurs, match="OLLAMA_AUTO_START is off"):
+        bridge.run(manager.restart())
+    assert alive(pid)
 
 
 def test_a_server_of_others_is_not_started_again(own_places):

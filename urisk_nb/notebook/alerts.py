@@ -123,12 +123,16 @@ def _answered(facts: Facts) -> list[Any]:
 
 def _loads(facts: Facts) -> Iterator[Alert]:
     """The last call that had to load its model, with the likeliest reason."""
-    usual_s = percentile((record.timing.load_s for record in facts.records if record.timing is not None), 50)
     for record in reversed(_answered(facts)):
-        if record.timing.load_s > max(LEAST_S, UNUSUAL * usual_s):
+        if record.timing.load_s > LEAST_S and not record.timing.load_s <= UNUSUAL * _usual_load_s(record, facts):
             why, action = _why_loaded(record, facts)
             yield Alert(text=f"Call {record.number} waited {record.timing.load_s:.1f} s for the model to be loaded: {why}.", action=action)
             return
+
+
+def _usual_load_s(record: Any, facts: Facts) -> float:
+    """Of the other calls; NaN where there is none, which makes every load unusual: the model was warm at the start."""
+    return percentile((other.timing.load_s for other in facts.records if other.timing is not None and other is not record), 50)
 
 
 def _why_loaded(record: Any, facts: Facts) -> tuple[str, str]:
@@ -155,7 +159,7 @@ def _read_anew(facts: Facts) -> Iterator[Alert]:
     for record in reversed(slow):
         before, usual = known.get(record.number - 1), usual_s[record.model]
         if before is not None and record.timing.prompt_s > UNUSUAL * usual and _begins_as(before, record):
-            text = f"The prompt of call {record.number} was read anew: {record.timing.prompt_s:.1f} s, where {usual:.1f} s is usual."
+            text = f"The prompt of call {record.number} was read anew: {record.timing.prompt_s:.2f} s, where {usual:.2f} s is usual."
             action = "A slot remembers one prompt: ask what begins alike one after the other, or give the server more slots."
             yield Alert(text=text, action=action, level="note")
             return

@@ -114,7 +114,7 @@ class Dashboard:
         """Made here, since it takes a second or two, which answers on the loop would have to wait; put in its place there."""
         chart: tuple[Any, ...] = ()
         if not inspector.is_drawn:
-            self._post(lambda: self._acts.tell(status(CHART)))
+            self._post(lambda: self._acts.tell(status(CHART), 60.0))
             try:
                 chart = (inspector.make_chart(self._sight.known().records),)
             except UriskError as exc:
@@ -176,7 +176,9 @@ class Dashboard:
         state, end_s = self._sight.state, math.inf if pause_s is None else time.monotonic() + pause_s
         while not self._woken.is_set() and self._sight.state == state and (left_s := end_s - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), None if pause_s is None else min(left_s, STATE_S))
+                # Not wait_for: before Python 3.12 it may lose a cancel that comes together with the event.
+                async with asyncio.timeout(None if pause_s is None else min(left_s, STATE_S)):
+                    await self._woken.wait()
         self._woken.clear()
 
     def _is_watched(self) -> bool:

@@ -42,16 +42,19 @@ class Inspector:
         )
         self.follow = _button(widgets, "Follow", "step-forward", "Let the list follow new calls again")
         self.chart = _button(widgets, "Chart", "bar-chart", "All calls as a chart; click a column to choose its call")
-        self.list = widgets.Select(options=[], rows=8, description="Calls", layout={"width": "auto", "max_width": "720px"})
+        # JupyterLab keeps the arrow keys for its cells, but where something is typed: a list is of no use by keyboard, a number is.
+        self.number = widgets.BoundedIntText(description="Call", min=0, max=0, layout={"width": "180px"})
+        self.list = widgets.Select(options=[], rows=8, description="Choose a call", layout={"width": "auto", "max_width": "720px"})
         self.list.add_class("urisk-calls")
         self.detail = widgets.HTML()
         self.place = widgets.VBox([])
-        top = widgets.HBox([self.order, self.follow, self.chart], layout={"flex_flow": "row wrap"})
+        top = widgets.HBox([self.order, self.number, self.follow, self.chart], layout={"flex_flow": "row wrap"})
         self.root = widgets.VBox([top, self.place, self.list, self.detail])
         self.order.observe(lambda _: clicked("order"), "value")
         self.follow.on_click(lambda _: clicked("follow"))
         self.chart.on_click(lambda _: clicked("chart"))
-        self.list.observe(self._selected, "value")
+        for widget in (self.list, self.number):
+            widget.observe(self._selected, "value")
 
     def _selected(self, change: dict[str, Any]) -> None:
         # What is set here, on the loop, is no choice: a new list of options selects its first one by itself.
@@ -67,6 +70,9 @@ class Inspector:
             with self.list.hold_sync():
                 self.list.options = options
                 self.list.value = None
+            with self.number.hold_sync():
+                self.number.max = max((record.number for record in records), default=0)
+                self.number.value = self.number.max
 
     def _ordered(self, records: Sequence[CallRecord]) -> list[CallRecord]:
         if self.order.value == "slowest":
@@ -82,7 +88,7 @@ class Inspector:
 
     def choose(self, number: int, records: Sequence[CallRecord]) -> None:
         """Show this call."""
-        self.chosen = number
+        self.chosen = self.number.value = number
         if number in dict(map(reversed, self.list.options)):
             self.list.value = number
         found = next((record for record in records if record.number == number), None)

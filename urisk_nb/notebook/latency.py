@@ -23,8 +23,9 @@ NAMES = {
     "prompt_s": "reading the prompt",
     "generation_s": "generating",
 }
-# Told apart in grey and by those who see no red or green (Okabe and Ito, "Color Universal Design", 2008).
-COLOURS = dict(zip(PHASES, ("#999999", "#CC79A7", "#E69F00", "#D55E00", "#56B4E9", "#0072B2"), strict=True))
+# The hues of Okabe and Ito ("Color Universal Design", 2008), told apart by those who see no red or green; some darker than theirs, so that
+# each is at least 3:1 against a white page and against a dark one.
+COLOURS = dict(zip(PHASES, ("#767676", "#B05A8C", "#AD8600", "#D55E00", "#3A94CC", "#0072B2"), strict=True))
 SOURCES = {
     "asked_at": "our clock, UTC",
     "model": "as asked for",

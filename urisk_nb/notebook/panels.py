@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["STYLE", "alert_list", "call_line", "detail", "figures", "head", "live", "snapshot", "snapshot_text"]
 
+LEAST_S = 0.005
 MOST_LIVE = 6
 MOST_ROWS = 10
 NEVER_S = 50 * 365 * 86400.0  # keep_alive -1 shows as a date centuries ahead
-LAMPS = {"good": "#1b7f3b", "busy": "#b45309", "bad": "#c22020", "off": "#767676"}
+LAMPS = {"good": "#1b7f3b", "busy": "#b45309", "bad": "#d03030", "off": "#767676"}
 # The class is named twice in order to be heard before the page's own rules for tables and lists.
+# The rules on what is disconnected: a kernel that is started again can say nothing more, since the browser hears no old kernel. A frozen
+# place then tells so by itself, and offers no button that would do nothing.
 STYLE = """<style>
 .urisk.urisk{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.45;color:var(--jp-ui-font-color1,inherit);
 max-width:960px}
@@ -42,6 +45,7 @@ max-width:960px}
 .urisk.urisk .facts dt,.urisk.urisk .facts dd{display:block;float:none;width:auto;margin:0;padding:0;font-weight:normal}
 .urisk.urisk .facts dt{color:var(--jp-ui-font-color2,#616161);font-size:12px}
 .urisk.urisk table{border-collapse:collapse;margin:.4em 0;font-size:13px;background:none}
+.urisk.urisk table tr{background:none}
 .urisk.urisk table th,.urisk.urisk table td{text-align:left;padding:.2em 1.4em .2em 0;border:0;
 border-bottom:1px solid var(--jp-border-color2,#d0d0d0);background:none;font-weight:normal;vertical-align:top}
 .urisk.urisk table thead th,.urisk.urisk table tbody th{color:var(--jp-ui-font-color2,#616161)}
@@ -52,8 +56,17 @@ border-bottom:1px solid var(--jp-border-color2,#d0d0d0);background:none;font-wei
 .urisk.urisk pre{white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;margin:.3em 0;padding:.5em;
 background:var(--jp-layout-color2,rgba(127,127,127,.12));color:inherit;font-size:12px}
 .urisk.urisk summary{cursor:pointer}
+.urisk-calls .widget-label{position:absolute;clip-path:inset(50%)}
 .urisk-calls select{font-family:var(--jp-code-font-family,monospace);font-size:12px}
 .urisk.urisk h4{margin:.7em 0 .2em;font-size:13px;font-weight:600}
+.urisk-dashboard .js-plotly-plot text{fill:var(--jp-ui-font-color1,currentColor)!important}
+.urisk-dashboard .jupyter-widgets-disconnected::before{content:none}
+.urisk-dashboard.jupyter-widgets-disconnected::before{
+content:"The kernel ended or was started again. This is how it was then; live: run the cell again.";
+font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,inherit);padding:.25em .7em;
+border-left:.3em solid #b45309;background:rgba(180,83,9,.12);margin:.3em 0}
+.urisk-dashboard.jupyter-widgets-disconnected .lamp{background:#767676!important}
+.urisk-dashboard.jupyter-widgets-disconnected :is(button,.widget-inline-hbox){display:none}
 </style>"""
 
 
@@ -232,7 +245,9 @@ def figures(facts: Facts) -> str:
             ("tokens a second, at least", "tokens_per_s", _rate, (50, 5, 1)),  # the slow end is the low one
         )
     ]
-    table = _table([f"{len(known)} calls that ended well", "p50", "p95", "p99"], rows, "latency percentiles", 1)
+    table = _table(
+        [f"{len(known)} {'call' if len(known) == 1 else 'calls'} that ended well", "p50", "p95", "p99"], rows, "latency percentiles", 1
+    )
     return _block(f'{svg.strip(facts.records)}<div class="muted">{svg.legend()}</div>{table}<div>{_counts(facts.records)}</div>')
 
 
@@ -259,7 +274,7 @@ def _counts(records: Sequence[CallRecord]) -> str:
 def call_line(record: CallRecord) -> str:
     """One line of the list to choose from; plain text."""
     timing = record.timing
-    took = "" if timing is None or math.isnan(timing.total_s) else f"{timing.elapsed_s:7.2f} s"
+    took = "" if timing is None else f"{timing.elapsed_s:7.2f} s"
     said = f"{timing.tokens} tokens" if timing is not None and record.outcome == OK else record.outcome
     return f"{record.number:>5}  {record.asked_at.astimezone():%H:%M:%S}  {took:>9}  {said:<14} {visible(record.model)}"
 
@@ -301,7 +316,7 @@ def _steps(record: CallRecord) -> list[tuple[str, float, str]]:
             steps.append(("no answer", timing.total_s, svg.FAILED))
         return steps
     steps += [(NAMES[phase], getattr(timing, phase), COLOURS[phase]) for phase in PHASES[2:]]
-    return [*steps, ("wire, and reading here", max(0.0, timing.total_s - timing.server_total_s), "#b0b0b0")]
+    return [*steps, ("wire, and reading here", max(0.0, timing.total_s - timing.server_total_s), "#8c8c8c")]
 
 
 def _compared(record: CallRecord, records: Sequence[CallRecord]) -> str:
@@ -312,7 +327,8 @@ def _compared(record: CallRecord, records: Sequence[CallRecord]) -> str:
     rows = []
     for field, name in {**NAMES, "first_token_s": "first token, once sent", "elapsed_s": "whole call"}.items():
         own, median = getattr(record.timing, field), percentile((getattr(timing, field) for timing in alike), 50)
-        times = f"{own / median:.1f} ×" if median > 0.001 and not math.isnan(own) else "–"
+        # Milliseconds come and go: a multiple of next to nothing says nothing.
+        times = f"{own / median:.1f} ×" if median > LEAST_S and own > LEAST_S else "–"
         rows.append([name, _seconds(own), _seconds(median), times])
     return _table(["", "this call", f"median of {len(alike)}", "times"], rows, "this call beside the median", 1)
 

@@ -1,6 +1,6 @@
 """Small pictures as inline SVG: the strip of the last calls, and where the time of one call went.
 
-Pure: records in, markup out. Colours are those of the phases (told apart in grey, too); text and axes take the page's own colour, so
+Pure: records in, markup out. Colours are those of the phases; text and axes take the page's own colour, so
 that both are legible in light and dark themes. One path for each phase, not one rectangle for each call: the strip is drawn several
 times a second.
 """
@@ -24,13 +24,15 @@ __all__ = ["FAILED", "bar", "legend", "strip", "waterfall"]
 
 FAILED = "#CC3311"
 WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
+PLACES = (50, 100, 200)  # for columns: a few calls are not drawn as thin as many
 SEEN = 0.05  # the least height that is written as more than 0.0
 TEXT = "var(--jp-ui-font-color1,currentColor)"
 LINE = "var(--jp-border-color1,#bdbdbd)"
 
 
-def strip(records: Sequence[CallRecord], most: int = 200) -> str:
+def strip(records: Sequence[CallRecord]) -> str:
     """The calls as columns, the oldest left, each as high as it took long, its phases from the bottom up; failures have a red cap."""
+    most = next((places for places in PLACES if len(records) <= places), PLACES[-1])
     shown = [(record, _parts(record)) for record in records[-most:]]
     top_s = _round_up(max((sum(parts.values()) for _, parts in shown), default=0.0))
     step = (WIDTH - LEFT) / most

@@ -99,7 +99,7 @@ def _button(widgets: Any, name: str, clicked: Callable[[str], Any]) -> widgets.B
 
 
 def _plain_button(widgets: Any, name: str, clicked: Callable[[str], Any]) -> widgets.Button:
-    button = widgets.Button(layout={"width": "auto", "display": "none"}, button_style="warning" if name == "yes" else "")
+    button = widgets.Button(layout={"width": "auto", "display": "none"}, button_style="danger" if name == "yes" else "")
     button.on_click(lambda _: clicked(name))
     return button
 

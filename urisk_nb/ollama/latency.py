@@ -55,8 +55,8 @@ class CallTiming:
 
     @property
     def elapsed_s(self) -> float:
-        """From the asking to the end, by our clock."""
-        return self.wait_s + self.retry_s + self.total_s
+        """From the asking to the end, by our clock; of a call that was never sent, the wait."""
+        return self.wait_s + self.retry_s + (0.0 if math.isnan(self.total_s) else self.total_s)
 
     @property
     def tokens_per_s(self) -> float:
