@@ -338,7 +338,7 @@ def test_the_kernel_ends(jupyter):
         book.open()
         reopened = book.cells.filter(has_text="%urisk_dashboard")
         reopened.get_by_text("as it was at").wait_for()
-        assert "1 calls that ended well" in reopened.inner_text()
+        assert "1 call that ended well" in reopened.inner_text()
 
 
 def restart(book):
