@@ -321,6 +321,7 @@ def test_the_kernel_ends(jupyter):
         restart(book)
         book.page.wait_for_selector(".urisk-dashboard.jupyter-widgets-disconnected")
         assert ENDED in book.places.first.evaluate("place => getComputedStyle(place, '::before').content")
+        assert "Ready" in book.places.first.inner_text(), "as it was"
         assert book.places.first.locator("button:visible").count() == 0
         shot(book, "kernel-restarted")
         book.idle()

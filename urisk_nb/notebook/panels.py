@@ -66,7 +66,7 @@ content:"The kernel ended or was started again. This is how it was then; live: r
 font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,inherit);padding:.25em .7em;
 border-left:.3em solid #b45309;background:rgba(180,83,9,.12);margin:.3em 0}
 .urisk-dashboard.jupyter-widgets-disconnected .lamp{background:#767676!important}
-.urisk-dashboard.jupyter-widgets-disconnected :is(button,.widget-inline-hbox){display:none}
+.urisk-dashboard.jupyter-widgets-disconnected :is(button,.widget-inline-hbox:not(.widget-html)){display:none}
 </style>"""
 
 
