@@ -3,6 +3,7 @@ import hashlib
 import json
 from importlib.resources import files
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,3 +200,42 @@ def test_examples_must_carry_labels_that_exist(bad):
 def test_the_hash_of_the_examples_follows_their_order():
     """Another order of the examples is another prompt, and another hash."""
     assert examples_hash(EXAMPLES) == examples_hash(list(EXAMPLES)) != examples_hash(EXAMPLES[::-1])
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 8),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([*DEFAULT.labels, "Legal", ""]),
+    st.text(),
+)
+OBJECTS = st.one_of(
+    VALUES,
+    st.lists(VALUES, max_size=3),
+    st.fixed_dictionaries({"risk": VALUES, "severity": VALUES}),
+    st.fixed_dictionaries({"risk": st.sampled_from(DEFAULT.labels), "severity": st.sampled_from([-1, 0, 3, 3.0, 5, 6, True, "3"])}),
+    st.dictionaries(st.sampled_from(["risk", "severity", "why"]), VALUES),
+)
+
+
+@given(OBJECTS)
+@settings(max_examples=400)
+def test_what_is_in_the_schema_is_what_a_validator_says(content):
+    """The oracle is jsonschema; 3.0 is a whole number there, too, and true is none."""
+    label, reason = parse(json.dumps(content), "stop")
+    assert (label is not None) == jsonschema.Draft202012Validator(SCHEMA).is_valid(content), reason
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[]", "no object"),
+        ('{"risk":"legal"}', "the keys"),
+        ('{"risk":"Legal","severity":3}', "risk is 'Legal'"),
+        ('{"risk":"legal","severity":true}', "severity is True"),
+    ],
+)
+def test_what_is_not_in_the_schema_is_said(text, reason):
+    """With what was seen."""
+    assert reason in parse(text, "stop")[1]
