@@ -27,7 +27,7 @@ INSIDE = {
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
-        *("evidence", "questions", "scoring", "pipeline", "table"),
+        *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table"),
     ],
     "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
     "notebook": [

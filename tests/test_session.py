@@ -22,6 +22,7 @@ class Text(str):
     """An answer as the manager gives it."""
 
     done_reason = "stop"
+    told = ()
     timing = SimpleNamespace(tokens=11, prompt_tokens=900, total_s=0.01, attempts=1)
 
 

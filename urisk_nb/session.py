@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from urisk_nb import bridge, files
+from urisk_nb import bridge, files, runtime
 from urisk_nb.errors import AnswerIncomplete, ContextExceeded, InputError, NotInitialized, UriskError
 from urisk_nb.risk import inputs, pipeline
+from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.table import RiskTable, assemble
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
@@ -178,6 +179,20 @@ class _Desk:
             self._count(asked=1, tokens=reply.tokens)
 
     async def _ask(self, question: Question) -> Reply:
+        """What a model says to sentences without content is asked once in this process, whatever runs."""
+        if question.purpose != "prior":
+            return await self._asked(question)
+        known: dict[tuple[Any, ...], Reply] = runtime.setdefault("priors", dict)
+        who = (*(self.run.served_by[name] for name in ("model", "engine", "server", "url")), question.key)
+        if who not in known:
+            reply = await self._asked(question)
+            if not reply.told:
+                return reply
+            known[who] = replace(reply, cached=True, tokens=0, prompt_tokens=0, seconds=0.0)
+            return reply
+        return known[who]
+
+    async def _asked(self, question: Question) -> Reply:
         try:
             answer = await self.manager.ask(question.payload, self.run.served_by["model"])
         except SENTENCE_ERRORS as exc:
@@ -190,6 +205,7 @@ class _Desk:
             prompt_tokens=timing.prompt_tokens,
             seconds=timing.total_s,
             attempts=timing.attempts,
+            told=tuple(Token(text=one.text, logprob=one.logprob, others=one.others) for one in answer.told),
         )
 
     def _count(self, *, rows: int = 0, asked: int = 0, questions: int = 0, tokens: int = 0) -> None:

@@ -10,6 +10,7 @@ from harness import ROOT
 from urisk_nb import errors
 from urisk_nb.errors import ProtocolError, UriskError
 from urisk_nb.ollama import wire
+from urisk_nb.risk.calibration import Token, distribution
 
 TRANSCRIPTS = [json.loads(line) for line in (ROOT / "tests/data/ollama_transcripts.jsonl").read_text(encoding="utf-8").splitlines()]
 COMMON = {"model": "m", "keep_alive": "20m", "num_ctx": 4096}
@@ -375,3 +376,37 @@ def test_recorded_lists_of_models():
     assert (resident.name, resident.size_bytes, resident.gpu_bytes, resident.num_ctx) == ("smol:latest", 209505483, 0, 4096)
     assert wire.match_model("SMOL", models) is models[1]
     assert wire.match_model("smo", models) is None
+
+
+def test_told_tokens_are_those_of_a_real_server():
+    """Their texts are the answer; each has its logarithm and the five that were asked for, as the recorded reply has them."""
+    (transcript,) = [one for one in TRANSCRIPTS if one["name"] == "logprobs"]
+    content = json.loads("".join(transcript["chunks"]))
+    final = wire.piece_of(content)
+    assert "".join(told.text for told in final.told) == final.text == content["message"]["content"]
+    assert [told.logprob for told in final.told] == [entry["logprob"] for entry in content["logprobs"]]
+    assert {len(told.others) for told in final.told} == {5}
+    assert final.told[0].others[0] == ("The", content["logprobs"][0]["top_logprobs"][0]["logprob"])
+    shares = distribution_of(final.told)
+    assert shares["legal"] == max(shares.values()), "the label that was written"
+
+
+def distribution_of(told):
+    tokens = [Token(text=one.text, logprob=one.logprob, others=one.others) for one in told]
+    return distribution(tokens, "risk", ["legal", "business", "none"])
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [None, {}, "x", [None], [3], [{}], [{"token": 3, "logprob": 0}], [{"token": "a", "logprob": "b"}], [{"token": "a", "logprob": True}]],
+)
+def test_what_is_no_told_token_is_passed_over(entries):
+    """Fields come and go between versions; an answer is not lost for them."""
+    assert wire.piece_of({"message": {"content": "hi"}, "logprobs": entries}) == wire.Piece(text="hi")
+
+
+def test_a_part_of_what_is_told_is_used():
+    """Others that are no tokens are left out; the token stands."""
+    entries = [{"token": "a", "logprob": -1, "top_logprobs": [{"token": "b", "logprob": -2}, None, {"token": "c"}]}]
+    (told,) = wire.piece_of({"message": {"content": "a"}, "logprobs": entries}).told
+    assert (told.text, told.logprob, told.others) == ("a", -1.0, (("b", -2.0),))

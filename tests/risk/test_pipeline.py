@@ -3,35 +3,16 @@ from datetime import date
 import pandas as pd
 import pytest
 
+from flows import document, drive, plan_for
 from urisk_nb.errors import InputError
-from urisk_nb.risk.inputs import Document, Holding, RiskParams, read_prices
+from urisk_nb.risk.inputs import Holding, RiskParams, read_prices
 from urisk_nb.risk.pipeline import judge, prepare
 from urisk_nb.risk.questions import Example, Reply, answer
 from urisk_nb.risk.taxonomy import DEFAULT
 
 
-def document(text, ident="D1", ticker="AAA", day=None):
-    return Document(ident=ident, ticker=ticker, text=text, date=day)
-
-
-def plan_for(text, **settings):
-    return prepare([Holding(symbol="AAA")], None, [document(text)], RiskParams.of(**settings))
-
-
 def said(risk, severity, **more):
     return Reply(text=answer(risk, severity), done_reason="stop", **({"tokens": 10, "seconds": 0.5} | more))
-
-
-def drive(flow, replies):
-    """Answer each question by `replies(question)`; the judgement and the batches that were asked."""
-    batches = []
-    try:
-        batch = next(flow)
-        while True:
-            batches.append(batch)
-            batch = flow.send([replies(question) for question in batch])
-    except StopIteration as done:
-        return done.value, batches
 
 
 def scripted(**by_purpose):

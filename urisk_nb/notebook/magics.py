@@ -101,6 +101,9 @@ def _risk_parser() -> _Parser:
     parser.add_argument("--returns", action="store_true", help="the prices are simple returns already")
     parser.add_argument("--no-llm", dest="no_llm", action="store_true", help="metrics only; no server is touched")
     parser.add_argument("--model", help="model that judges")
+    parser.add_argument(
+        "--labels", choices=("greedy", "calibrated"), help="as the model writes them, or by its probabilities less those for no sentence"
+    )
     parser.add_argument("--parallel", type=int, metavar="N", help="calls in flight")
     parser.add_argument("--out", metavar="NAME", help="variable that is given the table")
     return parser
@@ -385,6 +388,7 @@ def _open(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
         llm=not args.no_llm,
         model=args.model,
         query=args.query,
+        **({} if args.labels is None else {"labels": args.labels}),
     )
     prices, evidence = _value(shell, args.prices, "--prices"), _value(shell, args.evidence, "--evidence")
     return open_run(cell, prices=prices, evidence=evidence, params=params, benchmark=_benchmark(shell, args.benchmark))

@@ -47,18 +47,32 @@ class Answer(str):
         The model's reasoning, where the model gives one.
     timing
         The phases of the call.
+    told
+        The tokens with their log-probabilities, where they were asked for (`logprobs`) and the server tells them.
     """
 
-    __slots__ = ("done_reason", "engine", "model", "thinking", "timing")
+    __slots__ = ("done_reason", "engine", "model", "thinking", "timing", "told")
     model: str
     engine: str
     done_reason: str
     thinking: str
     timing: CallTiming
+    told: tuple[wire.Told, ...]
 
-    def __new__(cls, text: str, *, model: str, engine: str, done_reason: str, timing: CallTiming, thinking: str = "") -> Self:
+    def __new__(
+        cls,
+        text: str,
+        *,
+        model: str,
+        engine: str,
+        done_reason: str,
+        timing: CallTiming,
+        thinking: str = "",
+        told: tuple[wire.Told, ...] = (),
+    ) -> Self:
         self = super().__new__(cls, text)
         self.model, self.engine, self.done_reason, self.thinking, self.timing = model, engine, done_reason, thinking, timing
+        self.told = told
         return self
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
@@ -100,13 +114,15 @@ class AnswerStream:
         """The pieces, on the manager's own loop."""
         calls, record = self._session.calls, self._session.calls.begin(self._body, self._model)
         thoughts: list[str] = []
+        told: list[wire.Told] = []
         try:
             async with self._session.place(), aclosing(self._session.opened(record)) as reply:
                 record.granted()
                 async for piece in reply:
                     record.came(piece)
+                    told += piece.told
                     if isinstance(piece, wire.Final):
-                        self._end(record, "".join(thoughts), piece)
+                        self._end(record, "".join(thoughts), tuple(told), piece)
                     elif piece.thinking:
                         thoughts.append(piece.thinking)
                     if piece.text:
@@ -115,11 +131,11 @@ class AnswerStream:
             calls.fail(record, exc)
             raise
 
-    def _end(self, record: CallRecord, thinking: str, final: wire.Final) -> None:
+    def _end(self, record: CallRecord, thinking: str, told: tuple[wire.Told, ...], final: wire.Final) -> None:
         text = record.answer
         timing = self._session.calls.end(record, final)
         facts = {"model": self._model, "engine": str(self._session.engine), "done_reason": final.done_reason}
-        self._answer = Answer(text, timing=timing, thinking=thinking, **facts)
+        self._answer = Answer(text, timing=timing, thinking=thinking, told=told, **facts)
 
     async def whole(self) -> Answer:
         """The answer, on the manager's own loop."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = [
     "PullProgress",
     "Resident",
     "Rule",
+    "Told",
     "chat_body",
     "error_of",
     "is_cloud",
@@ -143,11 +145,21 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A token of an answer as the server tells it where `logprobs` was asked for: natural logarithms, before any grammar."""
+
+    text: str
+    logprob: float
+    others: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A fragment of an answer."""
+    """A fragment of an answer, and its tokens where they are told."""
 
     text: str
     thinking: str = ""
+    told: tuple[Told, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +179,7 @@ class Final:
     prompt_ns: int = 0
     tokens: int = 0
     generation_ns: int = 0
+    told: tuple[Told, ...] = ()
 
 
 def piece_of(content: Mapping[str, Any]) -> Piece | Final:
@@ -176,7 +189,8 @@ def piece_of(content: Mapping[str, Any]) -> Piece | Final:
     message = content.get("message")
     text = str(message.get("content") or "") if isinstance(message, dict) else str(content.get("response") or "")
     if content.get("done") is not True:
-        return Piece(text=text, thinking=str(message.get("thinking") or "") if isinstance(message, dict) else "")
+        thinking = str(message.get("thinking") or "") if isinstance(message, dict) else ""
+        return Piece(text=text, thinking=thinking, told=_told(content))
     return Final(
         text=text,
         done_reason=str(content.get("done_reason") or ""),
@@ -186,7 +200,26 @@ def piece_of(content: Mapping[str, Any]) -> Piece | Final:
         prompt_ns=_count(content, "prompt_eval_duration"),
         tokens=_count(content, "eval_count"),
         generation_ns=_count(content, "eval_duration"),
+        told=_told(content),
     )
+
+
+def _told(content: Mapping[str, Any]) -> tuple[Told, ...]:
+    entries = content.get("logprobs")
+    told = []
+    for entry in entries if isinstance(entries, list) else ():
+        if (one := _logprob(entry)) is not None:
+            others = (_logprob(other) for other in entry.get("top_logprobs") or ())
+            told.append(Told(text=one[0], logprob=one[1], others=tuple(other for other in others if other is not None)))
+    return tuple(told)
+
+
+def _logprob(entry: Any) -> tuple[str, float] | None:
+    """Token and logarithm; None for what is neither. A token that is a part of a character is told as its bytes."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("token"), str) or isinstance(entry.get("logprob"), bool):
+        return None
+    value = entry.get("logprob")
+    return (entry["token"], float(value)) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _count(content: Mapping[str, Any], name: str) -> int:

@@ -22,6 +22,7 @@ from urisk_nb.risk.values import NUMBER, closest, kind, read_moment, read_number
 __all__ = ["RiskParams", "alpha_label", "tail_mass"]
 
 WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
+LABELS = ("greedy", "calibrated")
 WINDOW_LIMIT = {"d": 36_525, "w": 5_218, "m": 1_200, "y": 100}
 
 
@@ -50,6 +51,9 @@ class RiskParams:
         Scale the weights to the sum 1.
     query
         Chooses the sentences that bear on it, and narrows the question to it.
+    labels
+        "greedy": what the model writes; "calibrated": its probabilities less those that it has for no sentence at all, where the server
+        tells them.
     max_sentences, seed, llm, model, num_predict
         How the model is asked.
 
@@ -69,6 +73,7 @@ class RiskParams:
     returns: bool = False
     normalise: bool = False
     query: str | None = None
+    labels: str = "greedy"
     max_sentences: int = 40
     seed: int = 1
     llm: bool = True
@@ -85,6 +90,7 @@ class RiskParams:
         put("window", _window(self.window))
         for name in ("benchmark", "query", "model"):
             put(name, _text_setting(name, getattr(self, name)))
+        put("labels", _one_of("labels", self.labels, LABELS))
         put("periods_per_year", _factor(self.periods_per_year))
         for name in ("returns", "normalise", "llm"):
             put(name, _switch(name, getattr(self, name)))
@@ -227,6 +233,13 @@ def _factor(value: object) -> float | None:
             f"periods_per_year={show(value)} is not a positive number.", fix="periods_per_year=252 (days), 52 (weeks) or 12 (months)"
         )
     return number
+
+
+def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
+    if value in known:
+        return str(value)
+    near = closest(str(value), known, 1)
+    raise InputError(f"{name}={show(value)} is not one of {', '.join(known)}.", fix=f"{name}={near[0] if near else known[0]!r}")
 
 
 def _switch(name: str, value: object) -> bool:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from urisk_nb.errors import InputError
+from urisk_nb.risk.calibration import CONTENT_FREE, Token
 from urisk_nb.risk.evidence import Sentence, plain
-from urisk_nb.risk.inputs import RiskParams
+from urisk_nb.risk.inputs import Document, RiskParams
 from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES, Taxonomy
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Reply",
     "answer",
     "ask",
+    "ask_nothing",
     "check_examples",
     "examples_hash",
     "messages",
@@ -40,7 +42,8 @@ __all__ = [
 
 SCHEMA_VERSION = "schema_v1"
 Message = dict[str, str]
-Purpose = Literal["judge", "repair", "second"]
+Purpose = Literal["judge", "repair", "second", "severity", "prior"]
+TOLD = 20  # tokens at each place, the most that Ollama tells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,8 @@ class Reply:
         Answered without asking the server.
     error
         Why there is no answer, or None.
+    told
+        The tokens with their log-probabilities, where they were asked for and the server tells them.
     """
 
     text: str
@@ -111,6 +116,7 @@ class Reply:
     attempts: int = 1
     cached: bool = False
     error: str | None = None
+    told: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +131,8 @@ class Question:
     payload
         Canonical JSON with ``format``, ``messages`` and ``options``; model, stream and keep_alive are the sender's.
     purpose
-        ``judge`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples in reverse order).
+        ``judge`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples in reverse order), ``severity`` (the
+        risk is given, and only the severity is asked), ``prior`` (one of these about a sentence without content).
     """
 
     key: str
@@ -135,12 +142,15 @@ class Question:
     purpose: Purpose
 
 
-def schema(taxonomy: Taxonomy) -> dict[str, Any]:
-    """The JSON schema of an answer. The properties are in alphabetical order, since one of a server's two paths sorts them."""
+def schema(taxonomy: Taxonomy, only: str | None = None) -> dict[str, Any]:
+    """
+    The JSON schema of an answer, with one label alone where it is given. The properties are in alphabetical order, since one of a
+    server's two paths sorts them.
+    """
     return {
         "additionalProperties": False,
         "properties": {
-            "risk": {"enum": list(taxonomy.labels), "type": "string"},
+            "risk": {"enum": list(taxonomy.labels) if only is None else [only], "type": "string"},
             "severity": {"enum": sorted(SEVERITIES), "type": "integer"},
         },
         "required": ["risk", "severity"],
@@ -224,6 +234,7 @@ def ask(
     ticker: str = "",
     examples: Sequence[Example] = EXAMPLES,
     reverse: bool = False,
+    only: str | None = None,
 ) -> Question:
     """
     The question about one sentence.
@@ -233,19 +244,40 @@ def ask(
     sentence
         Only its cleaned text is sent; neither the company's name nor the sentence before it (docs/prompts.md has the measurement).
     params
-        ``query``, ``seed`` and ``num_predict`` are part of the bytes.
+        ``query``, ``seed`` and ``num_predict`` are part of the bytes; with calibrated labels so is the wish for log-probabilities.
     ticker
         For whom it is asked; not part of the bytes.
     reverse
         The second look: the worked examples in reverse order.
+    only
+        The risk that is given: how severe is it?
     """
     shown = tuple(reversed(examples)) if reverse else examples
-    content = {
-        "format": schema(taxonomy),
+    content: dict[str, Any] = {
+        "format": schema(taxonomy, only),
         "messages": messages(sentence.text, taxonomy, shown, params.query),
         "options": {"num_predict": params.num_predict, "seed": params.seed, "temperature": 0},
     }
-    return _question(content, ticker, sentence, "second" if reverse else "judge")
+    if params.labels == "calibrated":
+        content |= {"logprobs": True, "top_logprobs": TOLD}
+    return _question(content, ticker, sentence, "severity" if only is not None else "second" if reverse else "judge")
+
+
+def ask_nothing(
+    params: RiskParams,
+    taxonomy: Taxonomy = DEFAULT,
+    *,
+    examples: Sequence[Example] = EXAMPLES,
+    reverse: bool = False,
+    only: str | None = None,
+) -> tuple[Question, ...]:
+    """The same question about sentences without content: what the model says to them it says whatever it reads."""
+    asked = []
+    for number, text in enumerate(CONTENT_FREE):
+        document = Document(ident=f"nothing{number}", ticker=None, text=text)
+        sentence = Sentence(ident=document.ident, document=document, text=text, start=0, end=len(text))
+        asked.append(replace(ask(sentence, params, taxonomy, examples=examples, reverse=reverse, only=only), purpose="prior"))
+    return tuple(asked)
 
 
 def repair(question: Question, bad_reply: str, taxonomy: Taxonomy = DEFAULT) -> Question:

@@ -44,7 +44,8 @@ class Report:
     Attributes
     ----------
     findings
-        One row a judged sentence: ticker, risk, severity (0 to 5), quote (verbatim), source, date, evidence (the sentence's id), start, end
+        One row a judged sentence: ticker, risk, severity (0 to 5), p_label and p_severity (their corrected probabilities; NaN where the
+        labels are greedy), quote (verbatim), source, date, evidence (the sentence's id), start, end
         (offsets into the document), cached, status (``judged`` or ``unjudged``), flags, reason (why it is unjudged).
     meta
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
@@ -198,6 +199,8 @@ def _columns(plan: Plan) -> list[str]:
     weight = ["weight"] if plan.has_weights else []
     ratings = [f"r_{ident}" for ident in plan.taxonomy.ids]
     labels = ["score", "level", "coverage", "top_risk", "top_quote", "sentences", "judged", "findings"]
+    if plan.params.labels == "calibrated":
+        labels.insert(labels.index("top_quote") + 1, "p_top")
     return ["status", "flags", "run_id", *quant, *weight, *ratings, *labels, "model", "latency_s", "tokens", "attempts", "cached"]
 
 
@@ -260,7 +263,9 @@ def _model_values(plan: Plan, symbol: str, judgement: Judgement | None, values: 
     result = score(ratings, plan.taxonomy, judged=True)
     values |= {f"r_{ident}": rating for ident, rating in ratings.items()}
     values |= {"score": result.score, "level": result.level.value, "coverage": result.coverage}
-    values |= {"top_risk": result.top_risk, "top_quote": _top_quote(result, rated)}
+    if (top := _top(result, rated)) is not None:
+        values |= {"top_quote": top.sentence.quote, "p_top": top.p_label}
+    values["top_risk"] = result.top_risk
     return "partial" if "unjudged" in flags else "ok", flags | set(result.flags)
 
 
@@ -270,7 +275,7 @@ def _evidence_flags(judged: Sequence[Finding], rated: Sequence[Finding]) -> set[
     return thin | single
 
 
-def _top_quote(result: Score, rated: Sequence[Finding]) -> str | None:
+def _top(result: Score, rated: Sequence[Finding]) -> Finding | None:
     """The worst sentence of the top risk, the newest at equal severity; then the first in document order."""
 
     def rank(finding: Finding) -> tuple[int, int]:
@@ -278,13 +283,15 @@ def _top_quote(result: Score, rated: Sequence[Finding]) -> str | None:
         return (finding.label.severity if finding.label else 0, day.toordinal() if day else 0)
 
     own = [finding for finding in rated if finding.label is not None and finding.label.risk == result.top_risk]
-    return max(own, key=rank).sentence.quote if own else None
+    return max(own, key=rank) if own else None
 
 
 _FINDING: dict[str, Callable[[str, Finding], Any]] = {
     "ticker": lambda symbol, _: symbol,
     "risk": lambda _, finding: finding.label.risk if finding.label else None,
     "severity": lambda _, finding: finding.label.severity if finding.label else None,
+    "p_label": lambda _, finding: finding.p_label,
+    "p_severity": lambda _, finding: finding.p_severity,
     "quote": lambda _, finding: finding.sentence.quote,
     "source": lambda _, finding: finding.sentence.document.source,
     "date": lambda _, finding: finding.sentence.document.date,
@@ -307,6 +314,8 @@ def _findings_frame(found: Sequence[tuple[str, Finding]]) -> pd.DataFrame:
 def _finding_series(name: str, values: list[Any]) -> pd.Series[Any]:
     if name in ("severity", "start", "end"):
         return pd.Series(values, dtype="Int64")
+    if name in ("p_label", "p_severity"):
+        return pd.Series(values, dtype="float64")
     if name == "date":
         return pd.Series(pd.to_datetime(values))
     if name == "cached":

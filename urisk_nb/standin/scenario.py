@@ -76,6 +76,9 @@ class Rule:
         How many requests it serves before it steps aside; None: all.
     answer
         A text; or a list of texts, the pieces as they are to be sent; or an object, sent as compact JSON. None: what the default rules say.
+    told
+        With `answer` as a list of pieces: for each of them its token as `logprobs` has it, `{"token", "logprob", "top_logprobs"}`. Empty:
+        the brain is certain of every piece.
     first_ms, token_ms
         Delay to the first piece, and between two pieces, milliseconds.
     ends
@@ -96,6 +99,7 @@ class Rule:
     endpoint: str = ""
     times: int | None = None
     answer: str | Sequence[str] | Mapping[str, Any] | None = None
+    told: Sequence[Mapping[str, Any]] = ()
     first_ms: float = 0.0
     token_ms: float = 0.0
     ends: Ending = Ending.STOP

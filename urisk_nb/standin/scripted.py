@@ -96,7 +96,7 @@ class ScriptedBrain:
         pieces, reason = _limited(list(_pieces(rule, ask)), ask)
         for number, text in enumerate(pieces):
             await _until(first, number * rule.token_ms)
-            yield Piece(text=text, logprobs=_logprobs(text, ask.top_logprobs))
+            yield Piece(text=text, logprobs=_logprobs(text, ask.top_logprobs, rule.told[number] if number < len(rule.told) else None))
         for item in _broken_end(rule):
             yield item
         if rule.ends in {Ending.HANG, Ending.WEDGE}:
@@ -230,10 +230,12 @@ def _cut(pieces: Sequence[str], length: int) -> Iterator[str]:
         length -= len(piece)
 
 
-def _logprobs(text: str, top: int | None) -> tuple[Mapping[str, Any], ...]:
-    """Certain of everything: log-probability 0."""
+def _logprobs(text: str, top: int | None, told: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
+    """As the rule tells it; else certain of everything: log-probability 0."""
     if top is None:
         return ()
+    if told is not None:
+        return ({**told, "top_logprobs": list(told.get("top_logprobs", ()))[:top]},)
     entry = {"token": text, "logprob": 0.0, "bytes": list(text.encode())}
     return ({**entry, "top_logprobs": [entry] if top else []},)
 

@@ -1,0 +1,175 @@
+"""
+How sure the model was: the probability of each label where a label begins, less what the model says to no sentence at all.
+
+A small model prefers some labels whatever it reads. What it prefers is seen on sentences without content; taken off, what is left is what
+the sentence itself says (Zhao et al. 2021, "Calibrate Before Use"). Pure arithmetic over the tokens that a server tells: their text and
+log-probability, and those of up to twenty others at the same place. It works on the text of the tokens, not on their number: tokenisers
+differ in whether a quotation mark, a space or a colon belongs to the word behind it, and two labels may begin with the same token.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["CONTENT_FREE", "Token", "corrected", "distribution", "plain", "prior"]
+
+# Asked once a model and prompt. None of them says anything about a company.
+CONTENT_FREE = ("N/A", "The company.", "Something happened at the company.", "[MASK]")
+
+
+LEAST = 1e-9  # of probability: what is told adds up to 1 but for its rounding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """
+    One token of an answer.
+
+    Attributes
+    ----------
+    text, logprob
+        What was written, and its log-probability before any grammar.
+    others
+        The most probable ones at this place, with theirs; the written one need not be among them.
+    """
+
+    text: str
+    logprob: float
+    others: tuple[tuple[str, float], ...] = ()
+
+
+def distribution(tokens: Sequence[Token], key: str, labels: Sequence[str]) -> dict[str, float] | None:
+    """
+    The log-probability of each label at the place where the value of the key begins.
+
+    A label that none of the told tokens leads to gets the floor, which it cannot exceed: the smallest of the told ones, the written one
+    among them (it is the most probable that the schema allows, at temperature 0), or what they leave of 1, whichever is less. A token
+    that leads to several labels is followed where it is the one that was written, and shared equally among them where it is not. The
+    values are not normalised: what they leave of 1 is for words that are no label.
+
+    Parameters
+    ----------
+    tokens
+        Of the whole answer, in order.
+    key
+        Of the JSON object, `risk` or `severity`.
+    labels
+        Text labels, or whole numbers as text.
+
+    Returns
+    -------
+    dict or None
+        None where the answer has no such key or no tokens are told.
+    """
+    text = "".join(token.text for token in tokens)
+    begin = _value_begins(text, key)
+    if begin is None:
+        return None
+    start = 0
+    for index, token in enumerate(tokens):
+        if start + len(token.text) > begin:
+            before = text[start:begin]
+            mass, floor = _followed(tokens[index:], before, {label: label for label in labels})
+            return {label: mass.get(label, floor) for label in labels}
+        start += len(token.text)
+    return None
+
+
+def _value_begins(text: str, key: str) -> int | None:
+    """Where the value's first character stands; of a string, the one behind the quotation mark."""
+    named = json.dumps(key)
+    at = text.find(named)
+    colon = text.find(":", at + len(named)) if at >= 0 else -1
+    if colon < 0 or text[at + len(named) : colon].strip():
+        return None
+    begin = colon + 1
+    while begin < len(text) and text[begin].isspace():
+        begin += 1
+    if begin < len(text) and text[begin] == '"':
+        begin += 1
+    return begin if begin < len(text) else None
+
+
+def _followed(tokens: Sequence[Token], before: str, left: Mapping[str, str]) -> tuple[dict[str, float], float]:
+    """
+    The log-probability of each label, and the floor.
+
+    Parameters
+    ----------
+    before
+        What the first token has before the label begins, or before what is left of it.
+    left
+        For each label that is still possible, what of it is still to be written.
+    """
+    told = _told(tokens[0])
+    floor = min(*told.values(), math.log(max(LEAST, 1.0 - sum(map(math.exp, told.values())))))
+    sums: dict[str, float] = {}
+    for text, logprob in told.items():
+        fits = _fits(text, before, left)
+        if len(fits) > 1 and text == tokens[0].text and len(tokens) > 1:
+            deeper, _ = _followed(tokens[1:], "", {label: left[label][len(text) - len(before) :] for label in fits})
+            # Among these labels the next token decides; what it leaves to other words is shared as they are.
+            whole = _log_sum(deeper.values())
+            for label in fits:
+                share = deeper.get(label, -math.inf) - whole if whole > -math.inf else -math.log(len(fits))
+                _add(sums, label, logprob + share)
+        else:
+            for label in fits:
+                _add(sums, label, logprob - math.log(len(fits)))
+    return sums, floor
+
+
+def _told(token: Token) -> dict[str, float]:
+    return {**dict(token.others), token.text: token.logprob}
+
+
+def _fits(text: str, before: str, left: Mapping[str, str]) -> list[str]:
+    """The labels that this token, in place of the written one, leads to."""
+    if not text.startswith(before):
+        return []
+    word = text[len(before) :]
+    if not word:
+        return []
+    return [label for label, rest in left.items() if (rest.startswith(word) if len(word) <= len(rest) else _ends(word, rest))]
+
+
+def _ends(word: str, rest: str) -> bool:
+    """Whether the token is what is left of the label, and then what ends it: a quotation mark, a comma, a bracket, white space."""
+    return bool(rest or word) and word.startswith(rest) and word[len(rest)] in '",}\n\t '
+
+
+def _add(sums: dict[str, float], label: str, logprob: float) -> None:
+    sums[label] = _log_sum((sums.get(label, -math.inf), logprob))
+
+
+def _log_sum(values: Iterable[float]) -> float:
+    known = [value for value in values if value > -math.inf]
+    top = max(known, default=-math.inf)
+    return top if top == -math.inf else top + math.log(sum(math.exp(value - top) for value in known))
+
+
+# Corrected -------------------------------------------------------------------------------------------------------------------
+
+
+def prior(told: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean log-probability of each label over what was said to sentences without content."""
+    return {label: sum(each[label] for each in told) / len(told) for label in told[0]}
+
+
+def corrected(told: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    """
+    The probability of each label, which add up to 1: what is told for a sentence, less what the model says to none.
+
+    p(label) = exp(told - before) / sum over the labels of exp(told - before).
+    """
+    gains = {label: logprob - before[label] for label, logprob in told.items()}
+    whole = _log_sum(gains.values())
+    return {label: math.exp(gain - whole) for label, gain in gains.items()}
+
+
+def plain(told: Mapping[str, float]) -> dict[str, float]:
+    """The same without a correction: what is told, made to add up to 1."""
+    return corrected(told, dict.fromkeys(told, 0.0))

@@ -1,0 +1,210 @@
+"""
+One ticker's questions and answers: what was asked of each sentence, in which order, and what it came to.
+
+A docket asks in batches, as a flow does: its methods are generators that yield questions and receive replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from urisk_nb.risk import calibration
+from urisk_nb.risk.evidence import Sentence
+from urisk_nb.risk.plan import Plan
+from urisk_nb.risk.questions import Label, Question, Reply, ask, ask_nothing, parse, repair
+from urisk_nb.risk.scoring import settle
+from urisk_nb.risk.taxonomy import NONE, SEVERITIES
+
+__all__ = ["Docket", "Finding"]
+
+SECOND_LOOK = 4  # from this severity on a sentence is asked a second time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """
+    What came of one sentence.
+
+    Attributes
+    ----------
+    label
+        What counts, after repair and second look; None where no valid answer came.
+    reason
+        Why there is no label.
+    flags
+        Of the sentence (``hidden_text``, ``injection_suspect``) and of its answers (``repaired``, ``unstable``, ``second_look_failed``).
+    cached
+        Every answer about it was known before.
+    p_label, p_severity
+        With calibrated labels: the corrected probability of the risk that was chosen, and of the severity, given that risk; of the
+        first look. None where the server told none, or where the label is that of a repair.
+    """
+
+    sentence: Sentence
+    label: Label | None
+    p_label: float | None = None
+    p_severity: float | None = None
+    reason: str | None = None
+    flags: tuple[str, ...] = ()
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Weighed:
+    """A label by corrected probabilities, and these."""
+
+    label: Label
+    p_label: float
+    p_severity: float | None
+
+
+Batch = Generator[tuple[Question, ...], Sequence[Reply], None]
+DIGITS = tuple(str(severity) for severity in SEVERITIES)
+
+
+@dataclass(slots=True)
+class Docket:
+    """One ticker's open questions: what was asked of each sentence and what it came to."""
+
+    plan: Plan
+    symbol: str
+    sentences: tuple[Sentence, ...]
+    replies: dict[str, Reply] = field(default_factory=dict)  # by key: the same bytes are asked once
+    trails: list[list[Question]] = field(default_factory=list)  # for each sentence what was asked, in order
+    weighed: dict[tuple[int, bool], _Weighed] = field(default_factory=dict)  # by sentence and order of the examples
+
+    def question(self, index: int, *, reverse: bool = False, only: str | None = None) -> Question:
+        plan = self.plan
+        return ask(
+            self.sentences[index], plan.params, plan.taxonomy, ticker=self.symbol, examples=plan.examples, reverse=reverse, only=only
+        )
+
+    # Calibrated labels -----------------------------------------------------------------------------------------------------
+
+    def weigh(self, indices: Iterable[int], *, reverse: bool = False) -> Batch:
+        """
+        Choose the labels of these sentences, whose questions have been answered, by probability less what is said to nothing.
+
+        Three batches at most: what the model says to nothing; the severity for the chosen label, where another one was written; and
+        what severity it says to nothing, given each label that was chosen.
+        """
+        read = {index: told for index in indices if (told := self._told(index, reverse)) is not None}
+        nothing = self._nothing(reverse)
+        if not read:
+            return
+        yield from self._ask(nothing)
+        risks = self._prior(nothing, "risk", self.plan.taxonomy.labels)
+        if risks is None:
+            return
+        chosen = {index: calibration.corrected(told, risks) for index, told in read.items()}
+        best = {index: max(shares, key=shares.__getitem__) for index, shares in chosen.items()}
+        yield from self._ask([question for index in best for question in self._severity_questions(index, best[index], reverse)])
+        yield from self._ask([question for risk in sorted(set(best.values()) - {NONE}) for question in self._nothing(reverse, risk)])
+        for index, risk in best.items():
+            self.weighed[index, reverse] = self._weighed(index, risk, chosen[index][risk], reverse)
+
+    def _ask(self, questions: Iterable[Question]) -> Batch:
+        new = {question.key: question for question in questions if question.key not in self.replies}
+        if new:
+            replies = yield tuple(new.values())
+            self.replies.update(zip(new, replies, strict=True))
+
+    def _nothing(self, reverse: bool, only: str | None = None) -> tuple[Question, ...]:
+        plan = self.plan
+        return ask_nothing(plan.params, plan.taxonomy, examples=plan.examples, reverse=reverse, only=only)
+
+    def _prior(self, questions: Iterable[Question], key: str, labels: Sequence[str]) -> dict[str, float] | None:
+        told = [calibration.distribution(self.replies[question.key].told, key, labels) for question in questions]
+        known = [each for each in told if each is not None]
+        return calibration.prior(known) if known else None
+
+    def _told(self, index: int, reverse: bool) -> dict[str, float] | None:
+        """What was told of the risk of a sentence, where its answer was a label."""
+        question = self.question(index, reverse=reverse)
+        reply = self.replies.get(question.key)
+        if reply is None or self.answered(question)[0] is None:
+            return None
+        return calibration.distribution(reply.told, "risk", self.plan.taxonomy.labels)
+
+    def _severity_questions(self, index: int, risk: str, reverse: bool) -> list[Question]:
+        """The short call with the label fixed, where another one was written."""
+        written = self.answered(self.question(index, reverse=reverse))[0]
+        if risk == NONE or (written is not None and written.risk == risk):
+            return []
+        return [self.question(index, reverse=reverse, only=risk)]
+
+    def _weighed(self, index: int, risk: str, p_label: float, reverse: bool) -> _Weighed:
+        if risk == NONE:
+            return _Weighed(label=Label(risk=NONE, severity=0), p_label=p_label, p_severity=None)
+        question = next(iter(self._severity_questions(index, risk, reverse)), self.question(index, reverse=reverse))
+        told = calibration.distribution(self.replies[question.key].told, "severity", DIGITS)
+        before = self._prior(self._nothing(reverse, risk), "severity", DIGITS)
+        if told is None or before is None:
+            written = self.answered(question)[0]
+            return _Weighed(label=Label(risk=risk, severity=written.severity if written else 0), p_label=p_label, p_severity=None)
+        shares = calibration.corrected(told, before)
+        severity = max(shares, key=shares.__getitem__)
+        return _Weighed(label=Label(risk=risk, severity=int(severity)), p_label=p_label, p_severity=shares[severity])
+
+    # Questions and answers -------------------------------------------------------------------------------------------------
+
+    def batch(self, questions: Mapping[int, Question]) -> Generator[tuple[Question, ...], Sequence[Reply], None]:
+        for index, question in questions.items():
+            self.trails[index].append(question)
+        new = {question.key: question for question in questions.values() if question.key not in self.replies}
+        if new:
+            replies = yield tuple(new.values())
+            self.replies.update(zip(new, replies, strict=True))
+
+    def answered(self, question: Question) -> tuple[Label | None, str | None]:
+        reply = self.replies[question.key]
+        return (None, reply.error) if reply.error is not None else parse(reply.text, reply.done_reason, self.plan.taxonomy)
+
+    def first(self, index: int) -> tuple[Label | None, str | None]:
+        """The label that a sentence has before any second look: the weighed one, else that of the repair where there was one."""
+        if (weighed := self.weighed.get((index, False))) is not None:
+            return weighed.label, None
+        return self.answered([question for question in self.trails[index] if question.purpose != "second"][-1])
+
+    def repairs(self) -> dict[int, Question]:
+        open_ = {}
+        for index, (question, *_) in enumerate(self.trails):
+            reply = self.replies[question.key]
+            if reply.error is None and self.answered(question)[0] is None:
+                open_[index] = repair(question, reply.text, self.plan.taxonomy)
+        return open_
+
+    def second_looks(self) -> dict[int, Question]:
+        open_ = {}
+        for index, trail in enumerate(self.trails):
+            label, _ = self.first(index)
+            if label is not None and label.risk != NONE and label.severity >= SECOND_LOOK and trail[-1].purpose != "second":
+                open_[index] = self.question(index, reverse=True)
+        return open_
+
+    def looked_at_twice(self) -> list[int]:
+        return [index for index, trail in enumerate(self.trails) if trail[-1].purpose == "second"]
+
+    def finding(self, index: int) -> Finding:
+        trail = self.trails[index]
+        label, reason = self.first(index)
+        flags = set(self.sentences[index].flags)
+        if label is not None and any(question.purpose == "repair" for question in trail):
+            flags.add("repaired")
+        weighed = self.weighed.get((index, False))
+        if label is not None and trail[-1].purpose == "second":
+            second = self.weighed.get((index, True))
+            label, found = settle(label, second.label if second is not None else self.answered(trail[-1])[0])
+            flags.update(found)
+        if self.plan.params.labels == "calibrated" and label is not None and weighed is None:
+            flags.add("no_logprobs" if not self.replies[trail[0].key].told else "not_calibrated")
+        return Finding(
+            sentence=self.sentences[index],
+            label=label,
+            reason=reason,
+            flags=tuple(sorted(flags)),
+            cached=all(self.replies[question.key].cached for question in trail),
+            p_label=None if weighed is None else weighed.p_label,
+            p_severity=None if weighed is None else weighed.p_severity,
+        )
