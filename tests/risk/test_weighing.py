@@ -70,7 +70,8 @@ def test_a_label_is_what_the_sentence_adds():
     with that label fixed, and corrected by what is said to nothing.
     """
     risks = {"Acme was fined.": spread(business=0.7, legal=0.2)}
-    model = Model(lambda text: risks.get(text, BIASED), lambda text, risk: digits(2 if text in risks else 3, 0.5))
+    # To nothing it says 3 where the label is legal, and 2 where it is the one that it writes itself.
+    model = Model(lambda text: risks.get(text, BIASED), lambda text, risk: digits(2 if text in risks or risk != "legal" else 3, 0.5))
     _, judgement, asked = run(model)
     assert asked == [["judge"], ["prior"] * len(CONTENT_FREE), ["severity"], ["prior"] * len(CONTENT_FREE)]
     finding = judgement.findings[0]
