@@ -16,6 +16,7 @@ LAYERS = [
     {"ollama", "risk", "standin"},
     {"session", "demo"},
     {"notebook", "service"},
+    {"evaluate"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -27,7 +28,7 @@ INSIDE = {
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
-        *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table"),
+        *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table", "evaluation"),
     ],
     "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
     "notebook": [

@@ -59,6 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(run=_fetch)
     doctor = commands.add_parser("doctor", help="what is installed, which server answers, what is missing and how to get it")
     doctor.set_defaults(run=_doctor)
+    measuring = commands.add_parser("evaluate", help="how good a model's labels are, on sentences that you have labelled")
+    measuring.add_argument("labels", help="CSV file with text,risk,severity")
+    measuring.add_argument("--models", help="names, separated by commas; default: OLLAMA_MODEL, or the demo model")
+    measuring.add_argument("--url", help="address of the server (OLLAMA_URL)")
+    measuring.add_argument("--engine", choices=("ollama", "embedded", "simulated"), help="what to start where no server answers")
+    measuring.add_argument(
+        "--out", type=Path, default=Path("evaluation"), help="folder for the CSV files and the page (default: evaluation)"
+    )
+    measuring.set_defaults(run=_evaluate)
     serving = commands.add_parser("serve", help="the same over HTTP, for programs: chat, risk tables, health, figures")
     serving.add_argument("--host", default="127.0.0.1", help="where to listen; anything but loopback needs a token")
     serving.add_argument("--port", type=int, default=8000)
@@ -185,6 +194,25 @@ def _fetch_weights() -> Path:
         raise FetchFailed(str(exc), fix=exc.fix) from exc
     finally:
         line.clear()
+
+
+# evaluate ------------------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    """The file is checked before any server is touched."""
+    from urisk_nb import evaluate
+
+    items = evaluate.read(args.labels)
+    models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
+    manager = _demo_manager(argparse.Namespace(model=models[0] if models else None, url=args.url, engine=args.engine))
+    try:
+        found = evaluate.evaluate(items, manager, models=models, judge=_judge)
+    finally:
+        manager.shutdown_sync()
+    print(evaluate.text(found))
+    print("\nWritten: " + ", ".join(str(path) for path in evaluate.write(found, args.out)))
+    return 0
 
 
 # serve ---------------------------------------------------------------------------------------------------------------------

@@ -91,6 +91,15 @@ def test_the_written_label_needs_no_further_call():
     assert judgement.findings[0].label.risk == "legal"
 
 
+def test_a_sentence_that_adds_nothing_changes_nothing():
+    """The model says to it what it says to nothing: the label stays the written one, with the share that all have."""
+    model = Model(lambda text: BIASED, lambda text, risk: digits(3))
+    _, judgement, asked = run(model)
+    finding = judgement.findings[0]
+    assert (finding.label.risk, finding.p_label) == ("business", pytest.approx(1 / len(LABELS)))
+    assert asked == [["judge"], ["prior"] * 4, ["prior"] * 4]
+
+
 def test_no_risk_has_no_severity():
     """Nothing more is asked about it."""
     model = Model(lambda text: spread(none=0.5) if "fined" in text else BIASED, lambda text, risk: digits(3))

@@ -98,11 +98,16 @@ class Docket:
         if risks is None:
             return
         chosen = {index: calibration.corrected(told, risks) for index, told in read.items()}
-        best = {index: max(shares, key=shares.__getitem__) for index, shares in chosen.items()}
+        best = {index: self._best(index, shares, reverse) for index, shares in chosen.items()}
         yield from self._ask([question for index in best for question in self._severity_questions(index, best[index], reverse)])
         yield from self._ask([question for risk in sorted(set(best.values()) - {NONE}) for question in self._nothing(reverse, risk)])
         for index, risk in best.items():
             self.weighed[index, reverse] = self._weighed(index, risk, chosen[index][risk], reverse)
+
+    def _best(self, index: int, shares: Mapping[str, float], reverse: bool) -> str:
+        """The most probable; where several are, the written one: a sentence that adds nothing changes nothing."""
+        label, _ = self.answered(self.question(index, reverse=reverse))
+        return max(shares, key=lambda risk: (round(shares[risk], 9), label is not None and risk == label.risk))
 
     def _ask(self, questions: Iterable[Question]) -> Batch:
         new = {question.key: question for question in questions if question.key not in self.replies}

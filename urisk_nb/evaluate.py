@@ -1,0 +1,251 @@
+"""`urisk evaluate`: one's own labelled sentences, judged by one's own models, greedy beside calibrated; as a table, as CSV, as a page."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb.errors import InputError
+from urisk_nb.notebook.present import escaped
+from urisk_nb.risk import evaluation
+from urisk_nb.risk.evaluation import Item, Outcome
+from urisk_nb.risk.params import LABELS, RiskParams
+from urisk_nb.risk.questions import Label
+from urisk_nb.session import open_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.session import Run
+
+__all__ = ["Evaluation", "evaluate", "page", "read", "summary", "text", "write"]
+
+TICKER = "LABELS"
+SHARES = ("category", "severity", "severity_near")
+STYLE = """
+body{font-family:system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222;background:#fff}
+table{border-collapse:collapse;margin:.6em 0}
+th,td{padding:.25em .8em;border-bottom:1px solid #ccc;text-align:right;font-weight:normal}
+th:first-child{text-align:left}
+.muted{color:#616161}
+svg{max-width:20em}
+@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}.muted{color:#a0a0a0}}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """
+    One model in one way of taking labels.
+
+    Attributes
+    ----------
+    model, labels, engine
+        Who answered, and how the labels were taken.
+    outcomes
+        One for each labelled sentence, in the order of the file.
+    seconds, tokens
+        Of the whole run, second looks and priors included.
+    """
+
+    model: str
+    labels: str
+    engine: str
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+    tokens: int
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def read(path: str | Path) -> list[Item]:
+    """
+    The labelled sentences of a CSV file (see `risk.evaluation.items_of`).
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a row cannot be meant as it stands.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            return evaluation.items_of(list(csv.DictReader(file)))
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise InputError(f"{str(path)!r} cannot be read: {exc}.", fix="name a CSV file with text,risk,severity") from exc
+
+
+def evaluate(
+    items: Sequence[Item], manager: LLMManager, *, models: Sequence[str] = (), judge: Callable[[Run, LLMManager], Any]
+) -> list[Evaluation]:
+    """
+    Each model, greedy and calibrated, over the sentences; blocks until all are judged.
+
+    Parameters
+    ----------
+    items
+        The labelled sentences. Of a text with several, the first counts.
+    manager
+        Who answers.
+    models
+        Names; default: the manager's.
+    judge
+        Called with each run and the manager; judges and blocks, `session.judge_sync` for example.
+    """
+    return [_one(items, manager, model, labels, judge) for model in models or [manager.model] for labels in LABELS]
+
+
+def _one(items: Sequence[Item], manager: LLMManager, model: str, labels: str, judge: Callable[[Run, LLMManager], Any]) -> Evaluation:
+    evidence = [{"ticker": TICKER, "text": item.text, "id": f"L{number}"} for number, item in enumerate(items)]
+    # As many as there are, and some: a text may hold several sentences.
+    params = RiskParams.of(labels=labels, model=model, max_sentences=10 * len(items))
+    run, began_s = open_run([TICKER], evidence=evidence, params=params), time.monotonic()
+    judge(run, manager)
+    seconds = time.monotonic() - began_s
+    table = run.table()
+    found = {row["evidence"]: row for row in table.report.findings.to_dict("records")}
+    outcomes = tuple(_outcome(item, found.get(f"L{number}.1")) for number, item in enumerate(items))
+    return Evaluation(
+        model=model,
+        labels=labels,
+        engine=str(manager.engine),
+        outcomes=outcomes,
+        seconds=seconds,
+        tokens=int(table["tokens"].fillna(0).sum()),
+        figures=evaluation.figures(outcomes),
+    )
+
+
+def _outcome(item: Item, row: dict[Any, Any] | None) -> Outcome:
+    if row is None or row["status"] != "judged":
+        return Outcome(item=item, label=None)
+    p = row["p_label"]
+    return Outcome(item=item, label=Label(risk=row["risk"], severity=int(row["severity"])), p_label=None if math.isnan(p) else float(p))
+
+
+# Shown -----------------------------------------------------------------------------------------------------------------------
+
+
+def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
+    """One row for each evaluation: its figures, and seconds and tokens a sentence."""
+    import pandas as pd
+
+    rows = []
+    for one in found:
+        count = max(1, len(one.outcomes))
+        cost = {"seconds_each": one.seconds / count, "tokens_each": one.tokens / count}
+        rows.append({"model": one.model, "engine": one.engine, "labels": one.labels, **one.figures, **cost})
+    return pd.DataFrame(rows)
+
+
+def text(found: Sequence[Evaluation]) -> str:
+    """For a terminal."""
+    lines = [f"{len(found[0].outcomes)} labelled sentences. {_blind(found)}"]
+    for one in found:
+        f, count = one.figures, max(1, len(one.outcomes))
+        lines.append(f"{one.model} ({one.engine}), {one.labels}: {f['valid']:.0f} valid answers")
+        lines.append(f"  category {f['category']:.1%} ({f['category_lo']:.0%} to {f['category_hi']:.0%})")
+        lines.append(
+            f"  severity in range {f['severity']:.1%} ({f['severity_lo']:.0%} to {f['severity_hi']:.0%}), "
+            f"within one step {f['severity_near']:.1%}, {f['severity_error']:.2f} steps off"
+        )
+        if not math.isnan(f["brier"]):
+            lines.append(f"  probabilities: Brier score {f['brier']:.3f}, expected calibration error {f['ece']:.3f}")
+        lines.append(f"  {one.seconds / count:.2f} s and {one.tokens / count:.1f} tokens a sentence")
+    return "\n".join(lines)
+
+
+def write(found: Sequence[Evaluation], folder: Path) -> list[Path]:
+    """`evaluation.csv`, `labels.csv` (each sentence with what was said) and `evaluation.html`, into the folder, which is made."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sentences = [
+        {
+            "model": one.model,
+            "labels": one.labels,
+            "text": outcome.item.text,
+            "wanted": "|".join(sorted(outcome.item.risks)),
+            "low": outcome.item.low,
+            "high": outcome.item.high,
+            "risk": outcome.label.risk if outcome.label else None,
+            "severity": outcome.label.severity if outcome.label else None,
+            "p_label": outcome.p_label,
+        }
+        for one in found
+        for outcome in one.outcomes
+    ]
+    paths = [folder / name for name in ("evaluation.csv", "labels.csv", "evaluation.html")]
+    summary(found).to_csv(paths[0], index=False)
+    pd.DataFrame(sentences).astype({"severity": "Int64"}).to_csv(paths[1], index=False)
+    paths[2].write_text(page(found), encoding="utf-8")
+    return paths
+
+
+def page(found: Sequence[Evaluation]) -> str:
+    """One page without scripts: the figures, and for each evaluation its confusion table and its reliability."""
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Labels, evaluated</title><style>{STYLE}</style>'
+    first = (
+        f"<p>{len(found[0].outcomes)} labelled sentences, {datetime.now(UTC):%Y-%m-%d}. In brackets: 95 % intervals. {_blind(found)}</p>"
+    )
+    body = f"<h1>Labels, evaluated</h1>{first}{_table(_with_intervals(summary(found)), 'figures')}"
+    return f"{head}{body}{''.join(map(_part, found))}</html>\n"
+
+
+def _blind(found: Sequence[Evaluation]) -> str:
+    category, severity = evaluation.blind([outcome.item for outcome in found[0].outcomes])
+    return f"A judge that reads nothing reaches category {_percent(category)} and severity {_percent(severity)} by one constant answer."
+
+
+def _with_intervals(shown: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The rows, each share with its interval in the same cell."""
+    rows = shown.to_dict("records")
+    for row in rows:
+        for name in SHARES:
+            low, high = row.pop(f"{name}_lo", math.nan), row.pop(f"{name}_hi", math.nan)
+            row[name] = _percent(row[name]) + ("" if math.isnan(low) else f" ({low:.0%} to {high:.0%})")
+    return rows
+
+
+def _part(one: Evaluation) -> str:
+    confused = evaluation.confusion(one.outcomes).reset_index().to_dict("records")
+    title = f"<h2>{escaped(one.model)}, {escaped(one.labels)}</h2><p class='muted'>Wanted in rows, said in columns.</p>"
+    return title + _table(confused, "confusion") + _reliability(one)
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1%}"
+
+
+def _table(rows: Sequence[dict[Any, Any]], label: str) -> str:
+    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in rows[0])
+    body = "".join("<tr>" + "".join(_cell(value, first=not place) for place, value in enumerate(row.values())) + "</tr>" for row in rows)
+    return f'<table aria-label="{label}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _cell(value: Any, *, first: bool) -> str:
+    shown = ("–" if math.isnan(value) else f"{value:.3g}") if isinstance(value, float) else str(value)
+    return f'<th scope="row">{escaped(shown)}</th>' if first else f"<td>{escaped(shown)}</td>"
+
+
+def _reliability(one: Evaluation) -> str:
+    """Said against seen, a dot for each bin, as large as it has cases; on the line the model knows how sure it may be."""
+    bins = evaluation.reliability(one.outcomes).to_dict("records")
+    if not bins:
+        return "<p class='muted'>No probabilities: greedy labels, or a server that tells none.</p>"
+    most = max(each["n"] for each in bins)
+    dots = "".join(
+        f'<circle cx="{10 + 180 * each["said"]:.1f}" cy="{190 - 180 * each["right"]:.1f}" r="{3 + 7 * math.sqrt(each["n"] / most):.1f}" '
+        f'fill="#0072B2" fill-opacity="0.7"><title>{each["n"]} cases: said {each["said"]:.0%}, right {each["right"]:.0%}</title></circle>'
+        for each in bins
+    )
+    label = f"reliability of {escaped(one.model)}: share right against the probability that was said"
+    axes = '<path d="M10 10V190H190" fill="none" stroke="currentColor"/><path d="M10 190L190 10" stroke="#808080" stroke-dasharray="4"/>'
+    words = '<text x="100" y="206" font-size="9" text-anchor="middle" fill="currentColor">said</text>'
+    words += '<text x="14" y="20" font-size="9" fill="currentColor">right</text>'
+    return f'<svg role="img" aria-label="{label}" viewBox="0 0 200 210">{axes}{words}{dots}</svg>'
