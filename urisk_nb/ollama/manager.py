@@ -289,8 +289,8 @@ class LLMManager:
         """
         End our server and start another; returns when that is ready and the model warm.
 
-        Answers under way end with StreamInterrupted, calls that wait go to the new server. Other kernels of this user that share the
-        server go over to the new one, too.
+        Answers under way end with StreamInterrupted (or RunnerCrashed, where the model's process ended first), calls that wait go to the
+        new server. Other kernels of this user that share the server go over to the new one, too.
 
         Raises
         ------
