@@ -156,6 +156,22 @@ def test_an_answer_that_is_no_label_is_repaired_and_not_weighed():
     assert (finding.p_label, finding.flags) == (None, ("not_calibrated", "repaired"))
 
 
+@pytest.mark.parametrize("purpose", ["severity", "prior"])
+def test_a_further_call_that_fails_leaves_the_written_label(purpose):
+    """Never a severity that nobody gave: the greedy label stands, flagged."""
+    model = Model(lambda text: spread(business=0.7, legal=0.2) if "fined" in text else BIASED, lambda text, risk: digits(4))
+
+    def broken(question):
+        only = len(json.loads(question.payload)["format"]["properties"]["risk"]["enum"]) == 1
+        lost = Reply(text="", done_reason=None, error="the server was lost")
+        return lost if question.purpose == purpose and only else model(question)
+
+    _, judgement, _ = run(broken)
+    finding = judgement.findings[0]
+    assert (finding.label.risk, finding.label.severity, finding.p_label) == ("business", 4, None)
+    assert "not_calibrated" in finding.flags
+
+
 def test_the_table_shows_how_sure_the_model_was():
     """`p_top` beside the worst sentence, `p_label` and `p_severity` in the findings; greedy tables have no such column."""
     model = Model(lambda text: spread(legal=0.6) if "fined" in text else spread(), lambda text, risk: digits(3))

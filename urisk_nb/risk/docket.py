@@ -82,38 +82,43 @@ class Docket:
 
     # Calibrated labels -----------------------------------------------------------------------------------------------------
 
-    def weigh(self, indices: Iterable[int], *, reverse: bool = False) -> Batch:
+    def weigh(self, looks: Mapping[int, Question], *, reverse: bool = False) -> Batch:
         """
         Choose the labels of these sentences, whose questions have been answered, by probability less what is said to nothing.
 
         Three batches at most: what the model says to nothing; the severity for the chosen label, where another one was written; and
-        what severity it says to nothing, given each label that was chosen.
+        what severity it says to nothing, given each label that was chosen. A sentence of which one of them says nothing is not weighed.
         """
-        read = {index: told for index in indices if (told := self._told(index, reverse)) is not None}
-        nothing = self._nothing(reverse)
+        read = {index: told for index, question in looks.items() if (told := self._told(question)) is not None}
         if not read:
             return
+        nothing = self._nothing(reverse)
         yield from self._ask(nothing)
-        risks = self._prior(nothing, "risk", self.plan.taxonomy.labels)
-        if risks is None:
+        if (risks := self._prior(nothing, "risk", self.plan.taxonomy.labels)) is None:
             return
-        chosen = {index: calibration.corrected(told, risks) for index, told in read.items()}
-        best = {index: self._best(index, shares, reverse) for index, shares in chosen.items()}
-        yield from self._ask([question for index in best for question in self._severity_questions(index, best[index], reverse)])
-        yield from self._ask([question for risk in sorted(set(best.values()) - {NONE}) for question in self._nothing(reverse, risk)])
+        shares = {index: calibration.corrected(told, risks) for index, told in read.items()}
+        best = {index: self._best(looks[index], each) for index, each in shares.items()}
+        written = {index: self._written(looks[index]) for index in best}
+        fixed = {
+            index: self.question(index, reverse=reverse, only=risk) for index, risk in best.items() if risk not in (NONE, written[index])
+        }
+        yield from self._ask(fixed.values())
+        given = {risk: self._nothing(reverse, risk) for risk in sorted(set(best.values()) - {NONE})}
+        yield from self._ask(question for questions in given.values() for question in questions)
+        severities = {risk: self._prior(questions, "severity", DIGITS) for risk, questions in given.items()}
         for index, risk in best.items():
-            self.weighed[index, reverse] = self._weighed(index, risk, chosen[index][risk], reverse)
+            weighed = self._weighed(fixed.get(index, looks[index]), risk, shares[index][risk], severities.get(risk))
+            if weighed is not None:
+                self.weighed[index, reverse] = weighed
 
-    def _best(self, index: int, shares: Mapping[str, float], reverse: bool) -> str:
+    def _best(self, look: Question, shares: Mapping[str, float]) -> str:
         """The most probable; where several are, the written one: a sentence that adds nothing changes nothing."""
-        label, _ = self.answered(self.question(index, reverse=reverse))
-        return max(shares, key=lambda risk: (round(shares[risk], 9), label is not None and risk == label.risk))
+        written = self._written(look)
+        return max(shares, key=lambda risk: (round(shares[risk], 9), risk == written))
 
-    def _ask(self, questions: Iterable[Question]) -> Batch:
-        new = {question.key: question for question in questions if question.key not in self.replies}
-        if new:
-            replies = yield tuple(new.values())
-            self.replies.update(zip(new, replies, strict=True))
+    def _written(self, look: Question) -> str | None:
+        label, _ = self.answered(look)
+        return None if label is None else label.risk
 
     def _nothing(self, reverse: bool, only: str | None = None) -> tuple[Question, ...]:
         plan = self.plan
@@ -124,40 +129,36 @@ class Docket:
         known = [each for each in told if each is not None]
         return calibration.prior(known) if known else None
 
-    def _told(self, index: int, reverse: bool) -> dict[str, float] | None:
-        """What was told of the risk of a sentence, where its answer was a label."""
-        question = self.question(index, reverse=reverse)
-        reply = self.replies.get(question.key)
-        if reply is None or self.answered(question)[0] is None:
+    def _told(self, look: Question) -> dict[str, float] | None:
+        """What was told of the risk, where the answer was a label."""
+        if self._written(look) is None:
             return None
-        return calibration.distribution(reply.told, "risk", self.plan.taxonomy.labels)
+        return calibration.distribution(self.replies[look.key].told, "risk", self.plan.taxonomy.labels)
 
-    def _severity_questions(self, index: int, risk: str, reverse: bool) -> list[Question]:
-        """The short call with the label fixed, where another one was written."""
-        written = self.answered(self.question(index, reverse=reverse))[0]
-        if risk == NONE or (written is not None and written.risk == risk):
-            return []
-        return [self.question(index, reverse=reverse, only=risk)]
-
-    def _weighed(self, index: int, risk: str, p_label: float, reverse: bool) -> _Weighed:
+    def _weighed(self, question: Question, risk: str, p_label: float, before: Mapping[str, float] | None) -> _Weighed | None:
+        """The label with its severity, from the answer that was given with it; None where nothing is known of the severity."""
         if risk == NONE:
             return _Weighed(label=Label(risk=NONE, severity=0), p_label=p_label, p_severity=None)
-        question = next(iter(self._severity_questions(index, risk, reverse)), self.question(index, reverse=reverse))
+        label, _ = self.answered(question)
         told = calibration.distribution(self.replies[question.key].told, "severity", DIGITS)
-        before = self._prior(self._nothing(reverse, risk), "severity", DIGITS)
-        if told is None or before is None:
-            written = self.answered(question)[0]
-            return _Weighed(label=Label(risk=risk, severity=written.severity if written else 0), p_label=p_label, p_severity=None)
+        if label is None or told is None or before is None:
+            return None
         shares = calibration.corrected(told, before)
-        severity = max(shares, key=shares.__getitem__)
+        # Of several that are alike the written one, as with the risk.
+        severity = max(shares, key=lambda digit: (round(shares[digit], 9), int(digit) == label.severity))
         return _Weighed(label=Label(risk=risk, severity=int(severity)), p_label=p_label, p_severity=shares[severity])
 
     # Questions and answers -------------------------------------------------------------------------------------------------
 
-    def batch(self, questions: Mapping[int, Question]) -> Generator[tuple[Question, ...], Sequence[Reply], None]:
+    def batch(self, questions: Mapping[int, Question]) -> Batch:
+        """Ask these of their sentences."""
         for index, question in questions.items():
             self.trails[index].append(question)
-        new = {question.key: question for question in questions.values() if question.key not in self.replies}
+        yield from self._ask(questions.values())
+
+    def _ask(self, questions: Iterable[Question]) -> Batch:
+        """Ask what is not known yet."""
+        new = {question.key: question for question in questions if question.key not in self.replies}
         if new:
             replies = yield tuple(new.values())
             self.replies.update(zip(new, replies, strict=True))
@@ -188,8 +189,9 @@ class Docket:
                 open_[index] = self.question(index, reverse=True)
         return open_
 
-    def looked_at_twice(self) -> list[int]:
-        return [index for index, trail in enumerate(self.trails) if trail[-1].purpose == "second"]
+    def looks(self, purpose: str) -> dict[int, Question]:
+        """The question of this purpose that was asked of each sentence, where one was."""
+        return {index: question for index, trail in enumerate(self.trails) for question in trail if question.purpose == purpose}
 
     def finding(self, index: int) -> Finding:
         trail = self.trails[index]

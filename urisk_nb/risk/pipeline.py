@@ -65,11 +65,11 @@ def judge(plan: Plan, symbol: str) -> Flow:
     calibrated = plan.params.labels == "calibrated"
     yield from docket.batch({index: docket.question(index) for index in range(len(chosen))})
     if calibrated:
-        yield from docket.weigh(range(len(chosen)))
+        yield from docket.weigh(docket.looks("judge"))
     yield from docket.batch(docket.repairs() | docket.second_looks())
     yield from docket.batch(docket.second_looks())
     if calibrated:
-        yield from docket.weigh(docket.looked_at_twice(), reverse=True)
+        yield from docket.weigh(docket.looks("second"), reverse=True)
     findings = tuple(docket.finding(index) for index in range(len(chosen)))
     fresh = [reply for reply in docket.replies.values() if not reply.cached]
     return Judgement(
