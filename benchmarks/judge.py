@@ -26,27 +26,13 @@ from pathlib import Path
 
 from urisk_nb.errors import UriskError
 from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.risk.evaluation import Item, blind, items_of
 from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.inputs import Document, RiskParams
 from urisk_nb.risk.questions import Label, ask, parse
 from urisk_nb.risk.scoring import settle
-from urisk_nb.risk.taxonomy import DEFAULT, SEVERITIES
 
 SIXTEEN = Path(str(files("urisk_nb") / "data" / "labels_2018_2019.csv"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """A sentence and how it may be labelled."""
-
-    sentence: Sentence
-    risks: frozenset[str]
-    low: int
-    high: int
-
-    def distance(self, severity: int) -> int:
-        """How many steps a severity lies outside the range."""
-        return max(self.low - severity, severity - self.high, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,29 +53,21 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def read_items(path: Path) -> list[Item]:
-    """The labelled sentences of a file, in either form; SystemExit says what is wrong with a file that has neither."""
+    """The labelled sentences of a file, in either form; InputError says what is wrong with a file that has neither."""
     rows = rows_of(path)
-    columns = set(rows[0]) if rows else set()
-    if columns >= {"text", "risk", "severity"}:
-        cells = [(row["text"], row["risk"], row["severity"], row["severity"]) for row in rows]
-    elif columns >= {"id", "risk", "severity_min", "severity_max"}:
+    if rows and "text" not in rows[0] and "id" in rows[0]:
         texts = {row["id"]: row["text"] for row in rows_of(path.with_name(path.name.replace("labels", "evidence", 1)))}
-        cells = [(texts[row["id"]], row["risk"], row["severity_min"], row["severity_max"]) for row in rows]
-    else:
-        raise SystemExit(f"{path} has the columns {sorted(columns)}; wanted text,risk,severity or id,risk,severity_min,severity_max")
-    return [item_of(str(number), *cell) for number, cell in enumerate(cells, 1)]
+        rows = [{**row, "text": texts[row["id"]]} for row in rows]
+    return items_of(rows)
 
 
-def item_of(number: str, text: str, risk: str, low: str, high: str) -> Item:
-    sentences = split(Document(ident=number, ticker=None, text=text)).sentences
-    risks = frozenset(risk.split("|"))
-    if not sentences or not risks <= set(DEFAULT.labels):
-        raise SystemExit(f"row {number}: {text[:60]!r} with the risk {risk!r}; wanted a sentence and one of {', '.join(DEFAULT.labels)}")
-    return Item(sentence=sentences[0], risks=risks, low=int(low), high=int(high))
+def sentence_of(text: str) -> Sentence:
+    """The first of the text."""
+    return split(Document(ident="1", ticker=None, text=text)).sentences[0]
 
 
 def look(manager: LLMManager, item: Item, params: RiskParams, *, reverse: bool = False) -> Outcome:
-    answer = manager.ask_sync(ask(item.sentence, params, reverse=reverse).payload)
+    answer = manager.ask_sync(ask(sentence_of(item.text), params, reverse=reverse).payload)
     timing = answer.timing
     return Outcome(
         item=item,
@@ -125,7 +103,7 @@ def report(outcomes: list[Outcome], seconds: list[Outcome]) -> list[str]:
     total = len(outcomes)
     valid = [(outcome.item, outcome.label) for outcome in outcomes if outcome.label is not None]
     category = sum(label.risk in item.risks for item, label in valid)
-    exact, near = (sum(item.distance(label.severity) <= steps for item, label in valid) for steps in (0, 1))
+    exact, near = (sum(item.steps(label.severity) <= steps for item, label in valid) for steps in (0, 1))
     named = Counter(label.risk for _, label in valid)
     lines = [
         f"valid {len(valid)} of {total}",
@@ -133,21 +111,14 @@ def report(outcomes: list[Outcome], seconds: list[Outcome]) -> list[str]:
         f"{statistics.mean(o.tokens for o in outcomes):.1f} tokens a sentence, at most {max(o.tokens for o in outcomes)}",
         f"{statistics.median(o.seconds for o in outcomes):.2f} s a sentence (median)",
         "named: " + ", ".join(f"{risk} {count}" for risk, count in named.most_common()),
-        "a judge that reads nothing would reach: " + blind([outcome.item for outcome in outcomes]),
+        "a judge that reads nothing would reach: category {:.0%}, severity {:.0%}".format(*blind([outcome.item for outcome in outcomes])),
     ]
     if seconds:
         settled = [(one.item, settle(one.label, two.label)[0]) for one, two in zip(outcomes, seconds, strict=True) if one.label]
-        after = sum(item.distance(label.severity) == 0 for item, label in settled)
+        after = sum(item.steps(label.severity) == 0 for item, label in settled)
         apart = sum(bool(one.label and two.label and one.label.risk != two.label.risk) for one, two in zip(outcomes, seconds, strict=True))
         lines.append(f"reversed examples: another category in {apart} of {total}; severity {after} of {total} if all had a second look")
     return lines
-
-
-def blind(items: list[Item]) -> str:
-    """What the best constant answer would reach: a model near it has learnt nothing from the sentences."""
-    category = max(sum(risk in item.risks for item in items) for risk in DEFAULT.labels)
-    severity = max(sum(item.distance(step) == 0 for item in items) for step in SEVERITIES)
-    return f"category {category}, severity {severity} of {len(items)}"
 
 
 def main(arguments: list[str]) -> int:
@@ -159,12 +130,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--second", action="store_true", help="ask everything again with the examples in reverse order")
     parser.add_argument("--verbose", action="store_true", help="print each sentence with its label")
     given = parser.parse_args(arguments)
-    items, params = read_items(given.labels), RiskParams.of()
     try:
+        items, params = read_items(given.labels), RiskParams.of()
         manager = LLMManager.initialize_sync(model=given.model, url=given.url, engine=given.engine)
         try:
             # Asked once before anything counts: it fills the server's prefix cache, and its prompt is wholly new.
-            first = look(manager, item_of("0", "A company was founded.", "none", "0", "0"), params)
+            first = look(manager, Item(text="A company was founded.", risks=frozenset({"none"}), low=0, high=0), params)
             outcomes = [look(manager, item, params) for item in items]
             new = new_tokens(manager, first, outcomes)
             seconds = [look(manager, item, params, reverse=True) for item in items] if given.second else []
@@ -177,7 +148,7 @@ def main(arguments: list[str]) -> int:
     for outcome in outcomes if given.verbose else []:
         wanted = f"{'|'.join(sorted(outcome.item.risks))} {outcome.item.low}-{outcome.item.high}"
         said = f"{outcome.label.risk} {outcome.label.severity}" if outcome.label else "invalid"
-        print(f"  {said:14s} (wanted {wanted}): {outcome.item.sentence.text[:90]}")
+        print(f"  {said:14s} (wanted {wanted}): {outcome.item.text[:90]}")
     print("\n".join([*report(outcomes, seconds), new]))
     return 0
 

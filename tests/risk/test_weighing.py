@@ -96,7 +96,8 @@ def test_a_sentence_that_adds_nothing_changes_nothing():
     model = Model(lambda text: BIASED, lambda text, risk: digits(3))
     _, judgement, asked = run(model)
     finding = judgement.findings[0]
-    assert (finding.label.risk, finding.p_label) == ("business", pytest.approx(1 / len(LABELS)))
+    assert (finding.label.risk, finding.label.severity) == ("business", 3)
+    assert (finding.p_label, finding.p_severity) == (pytest.approx(1 / len(LABELS)), pytest.approx(1 / 6))
     assert asked == [["judge"], ["prior"] * 4, ["prior"] * 4]
 
 
