@@ -60,7 +60,6 @@ def facts(calls=None, *, residents=ON_THE_GPU, **more):
     known = {
         "state": "owned",
         "server": "Ollama 0.33.0 at http://localhost:11434, started here",
-        "engine": "ollama",
         "is_ours": True,
         "model": MODEL,
         "num_ctx": 4096,

@@ -84,7 +84,6 @@ class Facts:
     now_s: float
     state: str = "stopped"
     server: str = ""
-    engine: str = ""
     is_ours: bool = False
     is_shared: bool = False
     other_num_ctx: tuple[int, float] | None = None
@@ -131,7 +130,6 @@ def facts_of(manager: LLMManager | None, seen: Look | None = None, *, is_startin
         now_s=now_s,
         state=str(manager.state),
         server=server_line(manager),
-        engine=str(manager.engine),
         is_ours=is_ours,
         is_shared=manager.sharers > 1,
         model=manager.model,

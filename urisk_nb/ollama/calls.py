@@ -123,7 +123,14 @@ class CallRecord:
 
 
 class Calls:
-    """The calls under way and the last 200 that have ended; iterating gives the timings of those that ended well, the oldest first."""
+    """
+    The calls under way and the last 200 that have ended; iterating gives the timings of those that ended well, the oldest first.
+
+    Attributes
+    ----------
+    asked, outcomes
+        Since the session began: how many were asked, and how many ended in which way.
+    """
 
     def __init__(self) -> None:
         self._kept: deque[CallRecord] = deque(maxlen=KEPT)
