@@ -188,7 +188,7 @@ def _fetch_weights() -> Path:
     folder, line = data_folder(load()), _Line()
     try:
         return weights.fetch(
-            folder, progress=lambda done, total: line.show(f"Fetching the demo model (once): {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+            folder, progress=lambda done, total: line.show(f"Fetching the demo model (93 MB, once), and checking it: {done / total:.0%}")
         )
     except weights.WeightsError as exc:
         raise FetchFailed(str(exc), fix=exc.fix) from exc
