@@ -25,11 +25,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from urisk_nb.errors import UriskError
-from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.ollama.manager import LLMManager, is_judge
 from urisk_nb.risk.evaluation import Item, blind, items_of
 from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.inputs import Document, RiskParams
-from urisk_nb.risk.questions import Label, ask, parse
+from urisk_nb.risk.questions import Form, Label, ask, parse
 from urisk_nb.risk.scoring import settle
 
 SIXTEEN = Path(str(files("urisk_nb") / "data" / "labels_2018_2019.csv"))
@@ -67,7 +67,8 @@ def sentence_of(text: str) -> Sentence:
 
 
 def look(manager: LLMManager, item: Item, params: RiskParams, *, reverse: bool = False) -> Outcome:
-    answer = manager.ask_sync(ask(sentence_of(item.text), params, reverse=reverse).payload)
+    form: Form = "short" if is_judge(manager.model) else "examples"
+    answer = manager.ask_sync(ask(sentence_of(item.text), params, form=form, reverse=reverse).payload)
     timing = answer.timing
     return Outcome(
         item=item,

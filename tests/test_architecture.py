@@ -24,7 +24,7 @@ LAYERS = [
 INSIDE = {
     "ollama": [
         *("wire", "resilience", "latency", "calls", "answers", "client", "watch", "port", "footprint", "place"),
-        *("guardian", "engine", "process", "refusal", "server", "asking", "manager"),
+        *("guardian", "engine", "process", "refusal", "server", "asking", "manager", "judge"),
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
@@ -36,7 +36,7 @@ INSIDE = {
         *("view", "inspector", "sight", "acts", "dashboard", "magics"),
     ],
     "standin": [
-        *("gojson", "transport", "brain", "asks", "residents", "answers", "face", "server", "scenario", "scripted"),
+        *("gojson", "transport", "brain", "asks", "residents", "answers", "created", "face", "server", "scenario", "scripted"),
         *("gguf", "upstream", "weights", "llamacpp", "__main__", "program"),
     ],
 }

@@ -1,14 +1,18 @@
 """`urisk` in a shell: the real program, its output and its exit status."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
-from harness import ROOT, StandIn, alive, children, eventually
+from harness import ROOT, OllamaProgram, StandIn, alive, children, eventually, free_port
+from urisk_nb import cli
+from urisk_nb.standin import weights
 
 
 def urisk(*words, timeout=60, **env):
@@ -24,7 +28,7 @@ def test_help_and_version():
     """
     done = urisk("--help")
     assert done.returncode == 0
-    assert all(word in done.stdout for word in ("demo", "fetch-model", "doctor"))
+    assert all(word in done.stdout for word in ("demo", "fetch-model", "install-judge", "doctor"))
     assert re.fullmatch(r"urisk \d+\.\d+\.\d+\n", urisk("--version").stdout)
     assert urisk("nonsense").returncode == 2
 
@@ -122,11 +126,11 @@ def test_a_folder_that_cannot_be_made_is_two_lines():
 @pytest.mark.timeout(600)
 def test_the_main_job_with_the_real_demo_model(demo_model):
     """
-    `urisk demo`: the table of the six companies by the real demo model, said to be weak, and never SIMULATED.
+    `urisk demo`: the table of the six companies by the judge over the real demo model, said to be small, and never SIMULATED.
     """
     done = urisk("demo", timeout=500, URISK_DATA=str(demo_model.parent))
     assert done.returncode == 0, done.stderr
-    assert "demo model" in done.stdout
+    assert "Labels by urisk-judge, a small model" in done.stdout
     assert "SIMULATED" not in done.stdout
     assert "22 judged sentences" in done.stdout
     rows = re.findall(r"^(GOOG|AAPL|AMZN|FB|NFLX|MSFT) +(Low|Moderate|Elevated|High|Severe) +[\d.]+ ", done.stdout, re.MULTILINE)
@@ -158,3 +162,117 @@ def test_a_terminated_demo_leaves_no_server():
     process.send_signal(signal.SIGTERM)
     process.wait(10)
     eventually(lambda: not alive(server), 5, "the server's end")
+
+
+# install-judge -------------------------------------------------------------------------------------------------------------
+
+REAL = {"models": ["llama3.1", {"name": "smollm2:135m", "installed": False}], "version": "0.33.0"}
+USE = "use it with %%risk --model "
+
+
+def models_at(url):
+    with urllib.request.urlopen(f"{url}/api/tags", timeout=5) as reply:
+        return {entry["name"]: entry["digest"] for entry in json.load(reply)["models"]}
+
+
+@pytest.mark.slow
+def test_the_judge_is_installed_on_the_server_that_answers(standin_with):
+    """
+    Base pulled, model made, server left running; a second time it was ready already, and another name is another model.
+    """
+    server = standin_with(REAL)
+    done = urisk("install-judge", "--url", server.url)
+    assert (done.returncode, done.stdout) == (0, f"urisk-judge is ready on {server.url}: {USE}urisk-judge\n"), done.stderr
+    assert set(models_at(server.url)) == {"llama3.1:latest", "smollm2:135m", "urisk-judge:latest"}
+    before = models_at(server.url)
+    done = urisk("install-judge", OLLAMA_URL=server.url)
+    assert (done.returncode, done.stdout) == (0, f"urisk-judge was ready already on {server.url}: {USE}urisk-judge\n"), done.stderr
+    assert models_at(server.url) == before
+    assert server.counters()["paths"]["/api/pull"] == 1
+    done = urisk("install-judge", "--url", server.url, "--from", "llama3.1", "--name", "mine")
+    assert done.stdout.endswith(f"{USE}mine\n")
+    assert "mine:latest" in models_at(server.url)
+
+
+@pytest.mark.slow
+def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path):
+    """
+    Nothing answers: the `ollama` of the PATH is started, and stopped at the end; the engine of the environment does not count.
+    """
+    url = f"http://127.0.0.1:{free_port()}"
+    with OllamaProgram(tmp_path / "bin", REAL):
+        env = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path), "OLLAMA_URL": url, "URISK_ENGINE": "embedded"}
+        done = urisk("install-judge", **env)
+    assert (done.returncode, done.stdout) == (0, f"urisk-judge is ready on {url}: {USE}urisk-judge\n"), done.stderr
+    with pytest.raises(OSError, match="refused"):
+        models_at(url)
+
+
+def test_on_the_embedded_engine_the_judge_is_there_already(standin_with):
+    """
+    Its demo model brings the judge: nothing is asked of it but its models. With another model file there is none, and no way to make it.
+    """
+    server = standin_with({"models": ["smollm2-135m", "urisk-judge"], "version": "0.0.0-urisk-llamacpp"})
+    done = urisk("install-judge", "--url", server.url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"The embedded engine has urisk-judge already, and it is not installed by hand: {USE}urisk-judge\n"
+    assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}
+    done = urisk("install-judge", "--url", server.url, "--name", "mine")
+    assert done.returncode == 1
+    assert "ModelNotFound: the embedded engine has no mine" in done.stderr
+    assert "  Fix: unset URISK_GGUF" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "words", "seen"),
+    [
+        (None, (), ("PullFailed", "SIMULATED")),
+        (REAL, ("--from", "nope"), ("PullFailed", "'nope'")),
+        (REAL, ("--from", "a b"), ("SettingsError", "OLLAMA_MODEL")),
+        (REAL, ("--name", "smollm2:135m"), ("InputError", "same name")),
+        (REAL, ("--name", "a b"), ("ModelNameInvalid", "invalid model name")),
+        ({**REAL, "create_error": "LoRA adapters are no longer supported"}, (), ("ModelUnsuitable", "no longer supported")),
+    ],
+    ids=["simulated", "base", "no model's name", "the base's name", "name", "too new"],
+)
+def test_what_cannot_be_installed_is_two_lines(standin_with, scenario, words, seen):
+    """
+    No stack: what was seen, and what to do; status 1, and no model more than before.
+    """
+    server = standin_with(scenario)
+    before = set(models_at(server.url)) | {"smollm2:135m"}
+    done = urisk("install-judge", "--url", server.url, *words)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()[-2:]
+    assert all(part in lines[0] for part in seen)
+    assert lines[1].startswith("  Fix: ")
+    assert "Traceback" not in done.stderr
+    assert set(models_at(server.url)) <= before
+
+
+def test_without_a_server_and_without_ollama_nothing_is_installed(tmp_path):
+    """
+    Nothing answers, and there is nothing to start, or it may not be started.
+    """
+    env = {"PATH": "/nowhere", "OLLAMA_URL": f"http://127.0.0.1:{free_port()}", "XDG_RUNTIME_DIR": str(tmp_path)}
+    assert "OllamaNotInstalled" in urisk("install-judge", **env).stderr
+    done = urisk("install-judge", **env, OLLAMA_AUTO_START="false")
+    assert done.returncode == 1
+    assert "ServerNotRunning" in done.stderr
+
+
+def test_a_damaged_adapter_is_not_installed(standin_with, monkeypatch, tmp_path, capsys):
+    """
+    The file of this package is checked before anything is pulled or sent.
+    """
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(weights, "ADAPTER", tmp_path / "bad.gguf")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    server = standin_with(REAL)
+    assert cli.main(["install-judge", "--url", server.url]) == 1
+    said = capsys.readouterr().err
+    assert "is not the published file" in said
+    assert "Fix: install urisk-nb again" in said
+    assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}

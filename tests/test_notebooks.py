@@ -42,6 +42,6 @@ def test_stored_outputs_say_who_answered(path):
     assert not [output for output in outputs if output["output_type"] == "error"]
     judged = [str(output["data"]) for output in outputs if "judged by" in str(output.get("data", ""))]
     assert bool(judged) == any("%%risk" in cell["source"][0] and "--no-llm" not in cell["source"][0] for cell in cells)
-    assert all("demo model" in text or "SIMULATED" in text for text in judged)
+    assert all("urisk-judge" in text or "SIMULATED" in text for text in judged)
     started = next(str(cell["outputs"]) for cell in cells if "%urisk_start" in "".join(cell["source"]))
     assert "demo model" in started

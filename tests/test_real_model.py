@@ -13,6 +13,7 @@ import pytest
 from harness import alive, children, eventually, free_port
 from urisk_nb import assess, demo
 from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.risk.params import RiskParams
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -32,12 +33,33 @@ def counters(manager):
         return json.load(reply)
 
 
-def test_the_example_is_judged_whole_and_cheaply(manager):
+def test_the_example_is_judged_by_the_judge(manager):
     """
-    Every answer is a valid label, at most 14 tokens a sentence, the prefix cache works, one load, few connections.
+    Every answer is a valid label, at most 14 tokens a sentence, each asked once, behind one line of a prompt; two loads, few connections.
     """
     began = time.monotonic()
     table = assess(demo.TICKERS, prices=demo.prices(), evidence=demo.evidence(), manager=manager)
+    seconds = time.monotonic() - began
+    findings = table.report.findings
+    assert set(table["status"]) == {"ok"}
+    assert set(table["model"]) == {"urisk-judge"}
+    assert set(findings["status"]) == {"judged"}
+    assert all("small_judge" in flags.split(";") for flags in table["flags"])
+    judged = [call for call in counters(manager)["recent"] if call["answered"]]
+    print(f"{len(findings)} sentences in {seconds:.1f} s, {table['tokens'].sum() / len(findings):.1f} tokens each")
+    assert len(judged) == len(findings)
+    assert max(call["answered"] for call in judged) <= 14
+    assert max(call["prompt_new"] + call["prompt_cached"] for call in judged) <= 100
+    assert counters(manager)["loads"] == 2
+
+
+def test_the_example_is_judged_whole_and_cheaply(manager):
+    """
+    By the demo model itself: each answer a valid label, at most 14 tokens a sentence, the prefix cache works, one load, few connections.
+    """
+    began = time.monotonic()
+    params = RiskParams.of(model="smollm2-135m")
+    table = assess(demo.TICKERS, prices=demo.prices(), evidence=demo.evidence(), manager=manager, params=params)
     seconds = time.monotonic() - began
     asked = len(table.report.findings)
     assert set(table["status"]) == {"ok"}
@@ -146,10 +168,10 @@ def test_the_service_over_real_weights(demo_model):
         assert {line["row"]["ticker"] for line in rows} == {"FB", "NFLX"}
         for line in rows:
             assert line["row"]["status"] == "ok"
-            assert "demo_model" in line["row"]["flags"].split(";")
+            assert "small_judge" in line["row"]["flags"].split(";")
             assert {found["status"] for found in line["findings"]} == {"judged"}
             assert line["row"]["vol_ann"] > 0
-        assert (last["run"]["served_by"]["engine"], last["run"]["served_by"]["model"]) == ("embedded", "smollm2-135m")
+        assert (last["run"]["served_by"]["engine"], last["run"]["served_by"]["model"]) == ("embedded", "urisk-judge")
 
         assert figure_of(http, "urisk_first_token_seconds_count") == 2, "one for each chat"
         assert figure_of(http, 'urisk_calls_total{route="/risk",status="200"}') == 1

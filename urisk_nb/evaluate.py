@@ -93,11 +93,12 @@ def evaluate(
     manager
         Who answers.
     models
-        Names; default: the manager's.
+        Names; default: the manager's, and the judge beside it where there is one.
     judge
         Called with each run and the manager; judges and blocks, `session.judge_sync` for example.
     """
-    return [_one(items, manager, model, labels, judge) for model in models or [manager.model] for labels in LABELS]
+    names = models or dict.fromkeys([manager.model, manager.judge])
+    return [_one(items, manager, model, labels, judge) for model in names for labels in LABELS]
 
 
 def _one(items: Sequence[Item], manager: LLMManager, model: str, labels: str, judge: Callable[[Run, LLMManager], Any]) -> Evaluation:

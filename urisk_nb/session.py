@@ -88,13 +88,15 @@ class Run:
         ServerError, ModelError
             The run cannot go on: the server is lost after all retries, the model is not there.
         """
-        from urisk_nb.ollama.manager import is_demo
+        from urisk_nb.ollama.manager import is_demo, is_judge
 
-        model = self.plan.params.model or manager.model
+        model = self.plan.params.model or (manager.judge if self.plan.taxonomy.hash == DEFAULT.hash else manager.model)
         if model != manager.model:
             await manager.have(model)
         self.served_by = _provenance(manager, model)
-        self.flags = (*(("demo_model",) if is_demo(model) else ()), *(("simulated",) if manager.is_simulated else ()))
+        self.plan = replace(self.plan, form="short" if is_judge(model) else "examples")
+        said_of = {"demo_model": is_demo(model), "small_judge": is_judge(model), "simulated": manager.is_simulated}
+        self.flags = tuple(flag for flag, holds in said_of.items() if holds)
         symbols = [symbol for symbol in self.plan.asked if symbol not in self.judgements]
         desk = _Desk(manager, parallel or manager.parallel, self)
         self.progress = Progress(rows_total=len(symbols))
@@ -260,6 +262,7 @@ def open_run(
     settings = params or inputs.RiskParams()
     if query is not None:
         settings = replace(settings, query=query)
+    _check_judge(settings.model, taxonomy)
     series = benchmark if isinstance(benchmark, pd.Series) else None
     if benchmark is not None:
         settings = replace(settings, benchmark="given" if series is not None else str(benchmark))
@@ -275,6 +278,19 @@ def open_run(
     plan = pipeline.prepare(holdings, frame, documents, settings, benchmark=series, taxonomy=taxonomy)
     now = datetime.now(UTC)
     return Run(plan=plan, run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", created_at=now)
+
+
+def _check_judge(model: str | None, taxonomy: Taxonomy) -> None:
+    """Refuse a taxonomy that the judge has not learnt."""
+    if model is None or taxonomy.hash == DEFAULT.hash:
+        return
+    from urisk_nb.ollama.manager import is_judge
+
+    if is_judge(model):
+        raise InputError(
+            f"{model!r} has learnt the categories {', '.join(DEFAULT.ids)} with their definitions, and no others.",
+            fix="leave out taxonomy=, or judge with a chat model, such as model='llama3.1'",
+        )
 
 
 async def assess_async(

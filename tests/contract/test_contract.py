@@ -15,10 +15,11 @@ import jsonschema
 import pytest
 
 from harness import eventually
-from urisk_nb.errors import ContextExceeded, ModelNotFound, RequestRefused
+from urisk_nb.errors import ContextExceeded, ModelNotFound, ModelUnsuitable, RequestRefused
 from urisk_nb.ollama import wire
 from urisk_nb.ollama.client import Client
 from urisk_nb.settings import Settings
+from urisk_nb.standin import weights
 
 pytestmark = pytest.mark.contract
 
@@ -303,3 +304,40 @@ def test_two_questions_at_once_are_both_answered(server):
     assert all(
         isinstance(items[-1], wire.Final) and sum(isinstance(item, wire.Final) for item in items) == 1 for items in with_client(server, use)
     )
+
+
+# ---- a model with an adapter -------------------------------------------------------------------------------------
+
+
+def test_a_model_is_made_with_the_adapter_of_this_package(server):
+    """The file is kept by its hash, `success` is the last line, and the model is listed with one digest, however often it is made."""
+    if server.ask("POST", "/api/create", b"{}").status_code == 501:
+        pytest.skip("the embedded engine has the judge by itself and makes no models")
+    name, digest = "urisk-contract-test", f"sha256:{weights.ADAPTER_SHA256}"
+
+    async def use(client):
+        if not await client.has_blob(digest):
+            await client.put_blob(digest, weights.adapter())
+        assert await client.has_blob(digest)
+        steps = [step.status async for step in client.create(name, base=server.model, adapters={"urisk-judge.gguf": digest})]
+        return steps, wire.match_model(name, await client.tags())
+
+    try:
+        steps, made = with_client(server, use)
+        assert steps[-1] == "success"
+        assert {"parsing GGUF", "writing manifest"} <= set(steps)
+        assert with_client(server, use)[1].digest == made.digest
+    except ModelUnsuitable as exc:
+        pytest.skip(f"this Ollama takes no adapters: {exc.message}")
+    finally:
+        server.ask("DELETE", "/api/delete", {"model": name})
+
+
+def test_a_file_of_another_hash_is_refused(server):
+    """Nothing is kept under a name that it has not; what is no digest is a 400."""
+    if server.ask("POST", "/api/create", b"{}").status_code == 501:
+        pytest.skip("the embedded engine takes no files")
+    path = f"/api/blobs/sha256:{'0' * 64}"
+    assert refused(server.ask("POST", path, b"GGUF"), 400).startswith("digest mismatch, expected")
+    assert server.ask("HEAD", path).status_code == 404
+    assert refused(server.ask("POST", "/api/blobs/sha256:12", b"GGUF"), 400) == "invalid digest format"

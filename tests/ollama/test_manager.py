@@ -245,6 +245,30 @@ def test_the_demo_model_is_known_by_its_name():
     assert known == {"smollm2-135m": True, "smollm2:135m": True, "smollm2:1.7b": False}
 
 
+def test_the_judge_stands_beside_the_demo_model_that_nobody_named():
+    """With another model, or where one was named, the session's own labels."""
+    with server(models=("smollm2-135m", "urisk-judge")) as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+        assert (manager.model, manager.judge) == ("smollm2-135m", "urisk-judge")
+        manager = LLMManager.initialize_sync(url=others.url, model="smollm2-135m")
+        assert (manager.model, manager.judge) == ("smollm2-135m", "smollm2-135m")
+        manager = LLMManager.initialize_sync(url=others.url, model="urisk-judge")
+        assert (manager.model, manager.judge) == ("urisk-judge", "urisk-judge")
+        manager.shutdown_sync()
+    with server(models=("other", "urisk-judge")) as others:
+        assert LLMManager.initialize_sync(url=others.url).judge == "other"
+
+
+def test_the_judge_is_never_pulled():
+    """Whatever a registry has under that name is not ours: the error says how to make it, and nothing was asked of the registry."""
+    with server(models=("other",)) as others:
+        manager = LLMManager.initialize_sync(url=others.url)
+        with pytest.raises(errors.ModelNotFound, match="has no urisk-judge") as caught:
+            bridge.run(manager.have("urisk-judge"))
+        assert "urisk install-judge" in caught.value.fix
+        assert "/api/pull" not in others.counters["paths"]
+
+
 def test_nothing_to_start():
     """No server, no Ollama, no model file: three ways out, and no process."""
     before = children()

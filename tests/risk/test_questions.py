@@ -2,6 +2,7 @@ import csv
 import hashlib
 import json
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -11,7 +12,20 @@ from hypothesis import strategies as st
 from urisk_nb.errors import InputError
 from urisk_nb.risk.evidence import split
 from urisk_nb.risk.inputs import Document, RiskParams
-from urisk_nb.risk.questions import EXAMPLES, SCHEMA, Example, answer, ask, check_examples, examples_hash, parse, repair, schema
+from urisk_nb.risk.questions import (
+    EXAMPLES,
+    SCHEMA,
+    SHORT,
+    Example,
+    answer,
+    ask,
+    ask_nothing,
+    check_examples,
+    examples_hash,
+    parse,
+    repair,
+    schema,
+)
 from urisk_nb.risk.taxonomy import DEFAULT, SEVERITIES, Category, Taxonomy
 
 PARAMS = RiskParams.of()
@@ -51,6 +65,24 @@ def test_the_bytes_are_canonical_and_hashed():
     assert question.key == hashlib.sha256(question.payload).hexdigest()
     assert sorted(content(question)) == ["format", "messages", "options"]
     assert content(question)["options"] == {"num_predict": 48, "seed": 1, "temperature": 0}
+
+
+def test_the_short_form_is_one_line_and_the_sentence():
+    """What the judge was trained on, to the byte: no rules, no examples, no query; schema and options as in the other form."""
+    params = RiskParams.of(query="fines")
+    short, whole = (ask(sentence("Acme was fined."), params, form=form) for form in ("short", "examples"))
+    assert content(short)["messages"] == [{"role": "system", "content": SHORT}, {"role": "user", "content": "Acme was fined."}]
+    assert {name: content(short)[name] for name in ("format", "options")} == {name: content(whole)[name] for name in ("format", "options")}
+    assert short.key != whole.key
+    nothing = ask_nothing(params, form="short")
+    assert {question.purpose for question in nothing} == {"prior"}
+    assert all(content(question)["messages"][0]["content"] == SHORT for question in nothing)
+
+
+def test_the_short_form_is_what_was_trained():
+    """Training and use have the same system message."""
+    source = (Path(__file__).parents[2] / "training" / "train.py").read_text(encoding="utf-8")
+    assert f'SYSTEM = "{SHORT}"' in source
 
 
 def test_the_schema_is_closed_and_alphabetical():

@@ -7,9 +7,9 @@ import threading
 import jsonschema
 import pytest
 
-from urisk_nb.standin import Ask, Finish, Model, Piece, Refused, running
+from urisk_nb.standin import Ask, Finish, Model, Piece, Refused, running, weights
 from urisk_nb.standin.asks import options
-from urisk_nb.standin.llamacpp import LlamaBrain, chat_payload, cores, raw_payload
+from urisk_nb.standin.llamacpp import LlamaBrain, ModelUnusable, chat_payload, cores, raw_payload
 from urisk_nb.standin.upstream import UpstreamLost, UpstreamRefused, events
 from urisk_nb.standin.weights import GGUF
 
@@ -153,7 +153,7 @@ class Started:
 def answered(ask, *found, tail=b"data: [DONE]\n\n"):
     async def test(address):
         brain = object.__new__(LlamaBrain)
-        brain._server = Started(address)
+        brain._servers = {ask.model.name: Started(address)}
         return [item async for item in brain.answer(ask)]
 
     body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in found) + tail
@@ -325,6 +325,62 @@ def test_unloading_frees_the_real_model(real, ask):
     pause = threading.Event()
     assert any(ask(real.url, "GET", "/api/ps").json["models"] == [] or pause.wait(0.02) for _ in range(200))
     assert ask(real.url, "POST", "/api/chat", chat("x", stream=False, options={"num_predict": 1})).status == 200
+
+
+JUDGE_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["risk", "severity"],
+    "properties": {
+        "risk": {"type": "string", "enum": ["market", "credit", "liquidity", "operational", "legal", "business", "governance", "none"]},
+        "severity": {"type": "integer", "enum": [0, 1, 2, 3, 4, 5]},
+    },
+}
+
+
+def judged(real, ask, text):
+    messages = [{"role": "system", "content": "Risk and severity for the company?"}, {"role": "user", "content": text}]
+    body = chat(text, model="urisk-judge", messages=messages, format=JUDGE_SCHEMA, stream=False)
+    return ask(real.url, "POST", "/api/chat", body).json
+
+
+@pytest.mark.slow
+def test_the_demo_weights_serve_two_models(real, ask):
+    """The demo model is the first and keeps its own mind; the judge, over the same file, labels in at most 14 compact tokens."""
+    names = [model["name"] for model in ask(real.url, "GET", "/api/tags").json["models"]]
+    assert names == ["smollm2-135m:latest", "urisk-judge:latest"]
+    before = ask(real.url, "POST", "/api/chat", chat("Name one ocean.", stream=False, options={"num_predict": 8})).json["message"]
+    got = judged(real, ask, "Its auditor has resigned over missing bank statements.")
+    assert got["message"]["content"].startswith('{"risk":"governance","severity":')
+    assert got["eval_count"] <= 14
+    assert json.loads(judged(real, ask, "The bank cannot repay the bonds that fall due in May.")["message"]["content"])["risk"] == "credit"
+    after = ask(real.url, "POST", "/api/chat", chat("Name one ocean.", stream=False, options={"num_predict": 8})).json["message"]
+    assert after == before
+    assert {model["name"] for model in ask(real.url, "GET", "/api/ps").json["models"]} == set(names)
+
+
+@pytest.mark.slow
+def test_unloading_one_model_leaves_the_other(real, ask):
+    """Each has a llama.cpp server of its own."""
+    judged(real, ask, "Acme was fined.")
+    ask(real.url, "POST", "/api/chat", {"model": "urisk-judge", "messages": [], "keep_alive": 0})
+    pause = threading.Event()
+
+    def there():
+        return {model["name"] for model in ask(real.url, "GET", "/api/ps").json["models"]}
+
+    assert any("urisk-judge:latest" not in there() or pause.wait(0.02) for _ in range(200))
+    assert ask(real.url, "POST", "/api/chat", chat("x", stream=False, options={"num_predict": 1})).json["eval_count"] == 1
+    assert json.loads(judged(real, ask, "Acme was fined.")["message"]["content"])["risk"] == "legal"
+
+
+def test_a_damaged_adapter_is_told_before_anything_is_loaded(demo_model, tmp_path, monkeypatch):
+    """What it is, and what to do."""
+    damaged = tmp_path / "urisk-judge.gguf"
+    damaged.write_bytes(weights.ADAPTER.read_bytes()[:-1])
+    monkeypatch.setattr(weights, "ADAPTER", damaged)
+    with pytest.raises(ModelUnusable, match=r"is not the published file.*install urisk-nb again"):
+        LlamaBrain(demo_model)
 
 
 @pytest.mark.slow

@@ -241,6 +241,8 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
         "engine": manager.engine,
         "calls in flight": f"at most {manager.parallel}",
     }
+    if manager.judge != manager.model:
+        rows["labels in %%risk"] = manager.judge
     if manager.pid is not None:
         rows["process"] = manager.pid
     if manager.restarts:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 
 from urisk_nb.errors import (
     AnswerIncomplete,
     CloudRefused,
+    InputError,
     PortTaken,
     ProtocolError,
     ServerBusy,
@@ -40,6 +43,7 @@ MOST_CONNECTIONS = 256  # as many as calls may be in flight; the manager bounds 
 MOST_IDLE = 8
 KEPT_OPEN_S = 1200.0
 MOST_REFUSAL_BYTES = 64 * 1024
+BLOCK_BYTES = 256 * 1024
 
 # What each exception of httpx means before the first token. A subclass counts as its nearest base that stands here.
 FAULTS: dict[type[Exception], type[ServerError]] = {
@@ -155,6 +159,30 @@ class Client:
             raise ProtocolError(f"{path} is answered by {reply.text[:80]!r}.", fix=FIXES[ProtocolError])
         return content
 
+    # Files -----------------------------------------------------------------------------------------------------------------
+
+    async def has_blob(self, digest: str) -> bool:
+        """Whether the server has the file of this digest (`sha256:` and 64 hex digits)."""
+        with _mapped(self.settings):
+            async with _limit(self.settings.timeout_s, lambda: self._silence(self.settings.timeout_s, "OLLAMA_TIMEOUT", "")):
+                reply = await self._probes.head(f"/api/blobs/{digest}")
+        if reply.status_code not in (200, 404):
+            raise wire.error_of(reply.status_code, reply.text)
+        return reply.status_code == 200
+
+    async def put_blob(self, digest: str, path: Path) -> None:
+        """
+        Send a file; returns when the server has it and has found the digest right. The whole is bounded by the load timeout.
+
+        Raises InputError where the file cannot be read, and what the server's refusal means (wire.ERRORS).
+        """
+        within_s = self.settings.load_timeout_s
+        with _mapped(self.settings):
+            async with _limit(within_s, lambda: self._silence(within_s, "URISK_LOAD_TIMEOUT", "while it was sent a file")):
+                reply = await self._calls.post(f"/api/blobs/{digest}", content=_blocks(path))
+        if reply.status_code not in (200, 201):
+            raise wire.error_of(reply.status_code, reply.text)
+
     # Streams ---------------------------------------------------------------------------------------------------------------
 
     async def chat(self, body: bytes) -> AsyncGenerator[wire.Piece | wire.Final, None]:
@@ -204,24 +232,43 @@ class Client:
 
         Leaving the iteration stops the download; what has arrived is kept by the server and resumed the next time.
         """
-        body = wire.pull_body(model)
+        steps = self._steps("/api/pull", wire.pull_body(model), "download", "max retries exceeded: the download ended without success")
+        async with aclosing(steps):
+            async for progress in steps:
+                yield progress
+
+    async def create(self, model: str, *, base: str, adapters: Mapping[str, str]) -> AsyncGenerator[wire.PullProgress, None]:
+        """
+        The steps in which a model is made of another one and an adapter; ends after `success`, which is the only proof of it.
+
+        The server must have the base (its pull would say `success`, too) and the blob. The same again changes nothing; another adapter
+        takes the model's place. Leaving the iteration gives it up.
+        """
+        body = wire.create_body(model, base=base, adapters=adapters)
+        steps = self._steps("/api/create", body, "creation", "the creation ended without success")
+        async with aclosing(steps):
+            async for progress in steps:
+                yield progress
+
+    async def _steps(self, path: str, body: bytes, what: str, short: str) -> AsyncGenerator[wire.PullProgress, None]:
+        """The lines up to `success`; an end without it is the error that `short` means."""
         # Between two lines the server may verify gigabytes: it is given as long as a load.
-        async with aclosing(self._objects("/api/pull", body, self.settings.load_timeout_s)) as objects:
+        async with aclosing(self._objects(path, body, f"in the middle of a {what}")) as objects:
             async for content in objects:
                 progress = wire.progress_of(content)
                 yield progress
                 if progress.status == "success":
                     await _drain(objects)
                     return
-        raise wire.error_of(None, "max retries exceeded: the download ended without success")
+        raise wire.error_of(None, short)
 
-    async def _objects(self, path: str, body: bytes, between_s: float | None = None) -> AsyncGenerator[dict[str, Any], None]:
-        """The objects of a streamed reply: the first within the load timeout, each further one within the timeout."""
+    async def _objects(self, path: str, body: bytes, slow: str = "") -> AsyncGenerator[dict[str, Any], None]:
+        """The objects of a streamed reply: the first within the load timeout, each further one within the timeout, or that one if slow."""
         lines = wire.Lines()
         first = self.settings.load_timeout_s
         next_limit = (self.settings.timeout_s, "OLLAMA_TIMEOUT", "between two tokens")
-        if between_s is not None:
-            next_limit = (between_s, "URISK_LOAD_TIMEOUT", "in the middle of a download")
+        if slow:
+            next_limit = (first, "URISK_LOAD_TIMEOUT", slow)
         async with self._opened(path, body, first) as reply:
             chunks = reply.aiter_raw()
             limit = (first, "URISK_LOAD_TIMEOUT", "for the first token")
@@ -321,6 +368,15 @@ async def _drain(objects: AsyncGenerator[dict[str, Any], None]) -> None:
         async with asyncio.timeout(DRAIN_S):
             async for _ in objects:
                 pass
+
+
+async def _blocks(path: Path) -> AsyncIterator[bytes]:
+    try:
+        async with await anyio.open_file(path, "rb") as file:
+            while block := await file.read(BLOCK_BYTES):
+                yield block
+    except OSError as exc:
+        raise InputError(f"{path} cannot be read: {exc.strerror or exc}.", fix="check the file and its rights") from exc
 
 
 def _interrupted(cause: ServerError, partial: str) -> StreamInterrupted:

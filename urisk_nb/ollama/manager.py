@@ -42,10 +42,11 @@ from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.server import OWN_VERSIONS, Server, ServerState
 from urisk_nb.settings import Engine, Settings, load
 
-__all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo"]
+__all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo", "is_judge"]
 
 KEY, STARTING = "manager", "manager.starting"
 DEMO_MODELS = ("smollm2-135m", "smollm2:135m")
+JUDGE = "urisk-judge"
 # What may change without another server: the rest decides which server answers and how it is run.
 SOFT = frozenset({"model", "keep_alive", "timeout_s", "max_retries", "load_timeout_s", "parallel", "allow_cloud", "keep_warm_s"})
 CLOSE_S = 0.2
@@ -95,6 +96,9 @@ class LLMManager:
         What was asked for.
     model
         The model that answers.
+    judge
+        The model that labels sentences where a run names none: `model` too, but beside the demo model of the embedded engine, which
+        nobody named, the judge that was trained for it.
     engine
         What answers: `ollama`, `embedded` (llama.cpp, started by us or by another kernel) or `simulated`.
     version, url
@@ -108,7 +112,7 @@ class LLMManager:
     def __init__(self, settings: Settings, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None = None) -> None:
         self.settings = settings
         self.flags = dict(flags)
-        self.model = settings.model
+        self.model = self.judge = settings.model
         self.calls = Calls()
         self.started_at: datetime | None = None
         self._progress = progress
@@ -216,7 +220,7 @@ class LLMManager:
 
     async def _change(self, settings: Settings, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None) -> LLMManager:
         """Go on with other settings over the same server; calls under way are not touched, and a change that fails changes nothing."""
-        before = self.settings, self.flags, self.model, self._progress
+        before = self.settings, self.flags, self.model, self.judge, self._progress
         changed = _changed(self.settings, settings)
         self.settings, self.flags, self._progress = settings, dict(flags), progress
         self._client.settings = self._server.settings = settings
@@ -225,7 +229,7 @@ class LLMManager:
                 self.model = settings.model
                 await self._take_model()
         except BaseException:
-            self.settings, self.flags, self.model, self._progress = before
+            self.settings, self.flags, self.model, self.judge, self._progress = before
             self._client.settings = self._server.settings = self.settings
             raise
         if "parallel" in changed:
@@ -313,8 +317,10 @@ class LLMManager:
 
     async def _take_model(self) -> None:
         models = await self._client.tags()
-        if not self.settings.model_is_given and self.version in OWN_VERSIONS and models:
+        chosen = not self.settings.model_is_given and self.version in OWN_VERSIONS and bool(models)
+        if chosen:
             self.model = models[0].name.removesuffix(":latest")
+        self.judge = JUDGE if chosen and is_demo(self.model) and wire.match_model(JUDGE, models) else self.model
         await self._take(self.model, models)
 
     async def _take(self, model: str, models: Sequence[wire.Model] | None = None) -> None:
@@ -322,6 +328,11 @@ class LLMManager:
             models = await self._client.tags()
         found = wire.match_model(model, models)
         self._client.refuse_cloud(model, found)
+        if found is None and is_judge(model):
+            raise ModelNotFound(  # never pulled: whatever a registry may have under this name is not ours
+                f"{self.url} has no {model}.",
+                fix="on Ollama, run `urisk install-judge` in a terminal; the embedded engine has it beside the demo model",
+            )
         if found is None:
             await self._pull(model, models)
         self._say("loading", f"Loading {model}")
@@ -623,6 +634,11 @@ class LLMManager:
 def is_demo(model: str) -> bool:
     """Whether a name means the small model of the demonstration, on the embedded engine or on a real Ollama."""
     return any(wire.same_model(model, name) for name in DEMO_MODELS)
+
+
+def is_judge(model: str) -> bool:
+    """Whether a name means the judge of this package, which is asked in the short form."""
+    return wire.same_model(model, JUDGE)
 
 
 def _forget_start(start: _Start) -> None:

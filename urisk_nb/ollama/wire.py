@@ -29,6 +29,7 @@ __all__ = [
     "Rule",
     "Told",
     "chat_body",
+    "create_body",
     "error_of",
     "is_cloud",
     "load_body",
@@ -100,6 +101,11 @@ def load_body(*, model: str, keep_alive: str | float, num_ctx: int) -> bytes:
 def pull_body(model: str) -> bytes:
     """The bytes that download a model."""
     return _bytes({"model": model, "stream": True})
+
+
+def create_body(model: str, *, base: str, adapters: Mapping[str, str]) -> bytes:
+    """The bytes that make a model of another one and an adapter: file name -> `sha256:...` of a blob that the server has."""
+    return _bytes({"model": model, "from": base, "adapters": dict(adapters), "stream": True})
 
 
 # Replies -------------------------------------------------------------------------------------------------------------------
@@ -229,7 +235,7 @@ def _count(content: Mapping[str, Any], name: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullProgress:
-    """One line of a download; bytes of one layer, 0 where the server names none. `completed` may go down after a failed part."""
+    """One line of a download or creation; bytes of one layer, 0 where none are named. `completed` may go down after a failed part."""
 
     status: str
     digest: str = ""
@@ -238,7 +244,7 @@ class PullProgress:
 
 
 def progress_of(content: Mapping[str, Any]) -> PullProgress:
-    """A line of a pull as a record; an error line raises what it means."""
+    """A line of a pull or a create as a record; an error line raises what it means."""
     if "error" in content:
         raise error_of(None, str(content["error"]))
     return PullProgress(
@@ -347,8 +353,18 @@ ERRORS: tuple[Rule, ...] = (
         "check the name at ollama.com/library: %env OLLAMA_MODEL=llama3.1",
     ),
     Rule(
-        (), r"pull model manifest: 412|newer version of ollama", errors.ServerTooOld, "update Ollama (ollama.com/download), then try again"
+        (),
+        r"pull model manifest: 412|newer version of ollama|path or modelfile are required",
+        errors.ServerTooOld,
+        "update Ollama (ollama.com/download), then try again",
     ),
+    Rule(
+        (),
+        r"adapters? (is|are) (no longer|not) supported",  # Ollama from 0.34.1 on
+        errors.ModelUnsuitable,
+        'use the embedded engine, which has urisk-judge by itself: pip install "urisk-nb[embedded]", then `urisk fetch-model`',
+    ),
+    Rule((400,), r"digest mismatch, expected", errors.RequestRefused, "try again; if it stays, install urisk-nb again"),
     Rule(
         (),
         r"no space left|disk quota",

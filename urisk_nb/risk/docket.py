@@ -77,7 +77,14 @@ class Docket:
     def question(self, index: int, *, reverse: bool = False, only: str | None = None) -> Question:
         plan = self.plan
         return ask(
-            self.sentences[index], plan.params, plan.taxonomy, ticker=self.symbol, examples=plan.examples, reverse=reverse, only=only
+            self.sentences[index],
+            plan.params,
+            plan.taxonomy,
+            ticker=self.symbol,
+            examples=plan.examples,
+            form=plan.form,
+            reverse=reverse,
+            only=only,
         )
 
     # Calibrated labels -----------------------------------------------------------------------------------------------------
@@ -122,7 +129,7 @@ class Docket:
 
     def _nothing(self, reverse: bool, only: str | None = None) -> tuple[Question, ...]:
         plan = self.plan
-        return ask_nothing(plan.params, plan.taxonomy, examples=plan.examples, reverse=reverse, only=only)
+        return ask_nothing(plan.params, plan.taxonomy, examples=plan.examples, form=plan.form, reverse=reverse, only=only)
 
     def _prior(self, questions: Iterable[Question], key: str, labels: Sequence[str]) -> dict[str, float] | None:
         told = [calibration.distribution(self.replies[question.key].told, key, labels) for question in questions]
@@ -182,6 +189,9 @@ class Docket:
         return open_
 
     def second_looks(self) -> dict[int, Question]:
+        """A severe label is asked for again with the examples in reverse order: what depends on their order is no judgement."""
+        if self.plan.form == "short":
+            return {}  # there are no examples, and the same question has the same answer
         open_ = {}
         for index, trail in enumerate(self.trails):
             label, _ = self.first(index)

@@ -14,7 +14,7 @@ import pandas as pd
 from urisk_nb.risk.evidence import Passages, Sentence, choose, in_order, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, RiskParams, documents_for, scaled
 from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
-from urisk_nb.risk.questions import EXAMPLES, SCHEMA_VERSION, Example, check_examples, examples_hash
+from urisk_nb.risk.questions import EXAMPLES, SCHEMA_VERSION, SHORT, Example, Form, check_examples, examples_hash
 from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 
@@ -51,6 +51,8 @@ class Plan:
     ----------
     holdings, params, taxonomy, examples
         As given.
+    form
+        How the model is asked; decided when it is known who judges.
     quant
         One row of metrics a symbol; empty without prices.
     readings
@@ -71,6 +73,7 @@ class Plan:
     has_evidence: bool
     has_weights: bool
     as_of: date | None
+    form: Form = "examples"
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -92,7 +95,8 @@ class Plan:
             "schema_version": SCHEMA_VERSION,
             "taxonomy_version": self.taxonomy.version,
             "taxonomy_hash": self.taxonomy.hash,
-            "examples_hash": examples_hash(self.examples),
+            "form": self.form,
+            **({"system": SHORT} if self.form == "short" else {"examples_hash": examples_hash(self.examples)}),
             "categories": list(self.taxonomy.ids),
             "skipped": {symbol: reading.skipped for symbol, reading in self.readings.items() if reading.skipped},
             "messages": {symbol: row.message for symbol, row in self.quant.items() if row.message},

@@ -24,7 +24,9 @@ __all__ = [
     "EXAMPLES",
     "SCHEMA",
     "SCHEMA_VERSION",
+    "SHORT",
     "Example",
+    "Form",
     "Label",
     "Message",
     "Question",
@@ -44,6 +46,11 @@ SCHEMA_VERSION = "schema_v1"
 Message = dict[str, str]
 Purpose = Literal["judge", "repair", "second", "severity", "prior"]
 TOLD = 20  # tokens at each place, the most that Ollama tells
+
+Form = Literal["examples", "short"]
+"""How a model is asked: any chat model with the rules and worked examples; the judge of this package, which has learnt both, shortly."""
+SHORT = "Risk and severity for the company?"
+"""The whole system message of the short form: the bytes that the judge was trained on (docs/judge.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +228,11 @@ def messages(text: str, taxonomy: Taxonomy, examples: Sequence[Example], query: 
     return chat
 
 
+def short_messages(text: str) -> list[Message]:
+    """The chat of the short form: one line and the sentence."""
+    return [{"role": "system", "content": SHORT}, {"role": "user", "content": text}]
+
+
 def _question(content: dict[str, Any], ticker: str, sentence: Sentence, purpose: Purpose) -> Question:
     payload = _canonical(content)
     return Question(key=hashlib.sha256(payload).hexdigest(), payload=payload, ticker=ticker, sentence=sentence, purpose=purpose)
@@ -233,6 +245,7 @@ def ask(
     *,
     ticker: str = "",
     examples: Sequence[Example] = EXAMPLES,
+    form: Form = "examples",
     reverse: bool = False,
     only: str | None = None,
 ) -> Question:
@@ -247,15 +260,18 @@ def ask(
         ``query``, ``seed`` and ``num_predict`` are part of the bytes; with calibrated labels so is the wish for log-probabilities.
     ticker
         For whom it is asked; not part of the bytes.
+    form
+        ``short``: neither rules nor examples, and no query, which the judge has not learnt.
     reverse
         The second look: the worked examples in reverse order.
     only
         The risk that is given: how severe is it?
     """
     shown = tuple(reversed(examples)) if reverse else examples
+    chat = short_messages(sentence.text) if form == "short" else messages(sentence.text, taxonomy, shown, params.query)
     content: dict[str, Any] = {
         "format": schema(taxonomy, only),
-        "messages": messages(sentence.text, taxonomy, shown, params.query),
+        "messages": chat,
         "options": {"num_predict": params.num_predict, "seed": params.seed, "temperature": 0},
     }
     if params.labels == "calibrated":
@@ -268,6 +284,7 @@ def ask_nothing(
     taxonomy: Taxonomy = DEFAULT,
     *,
     examples: Sequence[Example] = EXAMPLES,
+    form: Form = "examples",
     reverse: bool = False,
     only: str | None = None,
 ) -> tuple[Question, ...]:
@@ -276,7 +293,7 @@ def ask_nothing(
     for number, text in enumerate(CONTENT_FREE):
         document = Document(ident=f"nothing{number}", ticker=None, text=text)
         sentence = Sentence(ident=document.ident, document=document, text=text, start=0, end=len(text))
-        asked.append(replace(ask(sentence, params, taxonomy, examples=examples, reverse=reverse, only=only), purpose="prior"))
+        asked.append(replace(ask(sentence, params, taxonomy, examples=examples, form=form, reverse=reverse, only=only), purpose="prior"))
     return tuple(asked)
 
 

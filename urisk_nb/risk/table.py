@@ -30,6 +30,8 @@ _COMPACT = ("status", "level", "score", "top_risk", "top_quote", "ret_total", "v
 _FRACTION = re.compile(r"(?:ret_total|vol_ann|max_dd|(?:var|es)_\d+)")
 _NOTES = {
     "demo_model": "Labels by the demo model: enough to see the tool work, nothing to decide with.",
+    "small_judge": "Labels by urisk-judge, a small model trained for this: it names the risk of a sentence right four times out of five. "
+    "Read the sentences behind a row before you use it.",
     "simulated": "SIMULATED: the labels are made up by rules, no model has read anything.",
 }
 # Escape sequences, controls, bidi controls, zero widths and tags would change how a line looks; they are shown by their code.

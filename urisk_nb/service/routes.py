@@ -18,6 +18,7 @@ from urisk_nb.errors import InputError, ServerNotRunning, ServerTimeout, UriskEr
 from urisk_nb.ollama import wire
 from urisk_nb.ollama.answers import AnswerStream
 from urisk_nb.ollama.client import Client
+from urisk_nb.ollama.manager import is_judge
 from urisk_nb.ollama.server import ServerState
 from urisk_nb.risk.inputs import RiskParams
 from urisk_nb.service.bodies import (
@@ -82,7 +83,7 @@ async def risk(request: Request, asked: Risk) -> Response:
     session: LiveSession = request.app.state.session
     run = await asyncio.to_thread(_opened, asked)
     wanted = run.plan.params.model
-    if wanted is not None and not wire.same_model(wanted, (session.running or session).settings.model):
+    if wanted is not None and not is_judge(wanted) and not wire.same_model(wanted, (session.running or session).settings.model):
         raise InputError(f"the model {wanted!r} is not the service's.", fix="leave it out, or start the service with --model")
     return await begun_lines(request, _rows(run, session))
 

@@ -6,8 +6,9 @@ Does not know: slots, routes.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from urisk_nb.standin.transport import Reply
 
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
+BARE = "application/json"
 
 
 def reply_object(body: Body, text: str, *, done: bool, thinking: str = "", **rest: Any) -> dict[str, Any]:
@@ -120,6 +122,19 @@ class Answer:
         return wire.abort
 
 
+async def send_progress(reply: Reply, lines: AsyncGenerator[Mapping[str, Any], None], *, stream: bool) -> None:
+    """The progress of a pull or a create, line by line; without a stream its last line alone."""
+    async with contextlib.aclosing(lines):
+        if not stream:
+            last = [line async for line in lines][-1]
+            await reply.whole(500 if "error" in last else 200, gojson.dumps(last), BARE)
+            return
+        reply.begin(200, NDJSON)
+        async for line in lines:
+            await reply.send(gojson.dumps(line) + b"\n")
+        await reply.end()
+
+
 # ---- how models are shown --------------------------------------------------------------------------------------
 
 
@@ -167,7 +182,7 @@ def show_entry(model: Model) -> dict[str, Any]:
     return {
         "modelfile": f"# Modelfile made by the urisk_nb stand-in\nFROM {model.name}\n",
         **({"template": model.template} if model.template else {}),
-        "details": _details(model),
+        "details": {**_details(model), "parent_model": model.base},
         "model_info": dict(model.info),
         "capabilities": list(model.capabilities),
         "modified_at": gojson.instant(model.modified_ns, local=True),

@@ -33,6 +33,7 @@ class Model:
     native: bool = True  # answers on the path where llama.cpp, not Ollama, renders the prompt
     installed: bool = True  # False: it takes a pull before it can be used
     remote_host: str = ""  # not empty: a stub of a model that runs elsewhere
+    base: str = ""  # not empty: made here of this model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

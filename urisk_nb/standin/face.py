@@ -15,20 +15,20 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from urisk_nb.standin import asks, gojson
-from urisk_nb.standin.answers import JSON, NDJSON, Answer, ps_entry, reply_object, show_entry, tag
+from urisk_nb.standin.answers import BARE, JSON, Answer, ps_entry, reply_object, send_progress, show_entry, tag
 from urisk_nb.standin.brain import Ask, Brain, Finish, Hooks, Model, Refused, RunnerGone, Wire
+from urisk_nb.standin.created import Created, Store
 from urisk_nb.standin.residents import Resident, Residents
 from urisk_nb.standin.transport import Handler, Reply, Request, serve_connection
 
 VERSION = "0.0.0"
 RECENT = 4096
 """Answers that `/urisk/counters` remembers."""
-_BARE = "application/json"
 _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
 _CLOUD_OFF = "ollama cloud is disabled: "
 _ORIGIN_HOSTS = {"localhost", "127.0.0.1", "0.0.0.0"}  # noqa: S104 -- an origin that Ollama allows, nothing is bound here
@@ -65,6 +65,7 @@ class Face:
         self._loopback = loopback
         self._gone: set[str] = set()  # deleted here; a pull brings them back
         self._pulled: set[str] = set()
+        self._created = Created(self._store())
         self.residents = Residents(brain, queue=queue)
         self.counters = Counters()
         self._routes: dict[str, dict[str, Handler]] = {
@@ -81,6 +82,7 @@ class Face:
             "/api/delete": {"DELETE": self._delete},
             "/urisk/counters": {"GET": self._counters},
             **{f"/api/{name}": {"POST": self._unserved} for name in _UNSERVED},
+            **(self._created.routes if getattr(brain, "creates", False) else {}),
         }
 
     # ---- one request -----------------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ class Face:
         if (early := self._guard(request)) is not None:
             await reply.whole(early, b"")
             return
-        methods = self._routes.get(request.path)
+        methods = self._routes.get(request.path) or self._routes.get(f"{request.path.rpartition('/')[0]}/*")
         if methods is None:
             await reply.whole(404, b"404 page not found", "text/plain")
         elif request.method not in methods:
@@ -152,7 +154,7 @@ class Face:
         elif exc.body is not None:
             await reply.whole(exc.status, exc.body, exc.kind)
         else:
-            await reply.whole(exc.status, error, _BARE if stream else JSON, length=not stream)
+            await reply.whole(exc.status, error, BARE if stream else JSON, length=not stream)
 
     # ---- small endpoints -------------------------------------------------------------------------------------
 
@@ -194,7 +196,8 @@ class Face:
             raise Refused(400, "model is required")
         if asks.name(sent) is None:
             raise Refused(400, f'name "{sent}" is invalid')
-        self._gone.add(self._find(sent).name)
+        self._gone.add(name := self._find(sent).name)
+        self._created.models.pop(name, None)
         await reply.whole(200, b"")
 
     async def _embed(self, request: Request, reply: Reply) -> None:
@@ -218,19 +221,9 @@ class Face:
         name = asks.name(got.get("model") or got.get("name", ""))
         if name is None:
             raise Refused(400, "invalid model name")
-        if not got.get("stream", True):
-            await self._pull_whole(name.shown, reply)
-            return
-        reply.begin(200, NDJSON)
-        async for line in self._progress(name.shown):
-            await reply.send(gojson.dumps(line) + b"\n")
-        await reply.end()
+        await send_progress(reply, self._progress(name.shown), stream=got.get("stream", True))
 
-    async def _pull_whole(self, name: str, reply: Reply) -> None:
-        line = [line async for line in self._progress(name)][-1]
-        await reply.whole(500 if "error" in line else 200, gojson.dumps(line), _BARE)
-
-    async def _progress(self, name: str) -> AsyncIterator[Mapping[str, Any]]:
+    async def _progress(self, name: str) -> AsyncGenerator[Mapping[str, Any], None]:
         async with contextlib.aclosing(self._brain.pull(name)) as lines:
             async for line in lines:
                 await self._hooks.gate.wait()
@@ -239,10 +232,20 @@ class Face:
                     self._pulled.add(name)
                 yield line
 
+    def _store(self) -> Store:
+        pause_s, error = getattr(self._brain, "create_pause_s", 0.0), getattr(self._brain, "create_error", "")
+        return Store(find=self._lookup, pull=self._progress, made=self._made, pause_s=pause_s, error=error)
+
+    def _made(self, model: Model) -> None:
+        """A loaded model of before is not the one that was made now: the next request loads it again."""
+        self._gone.discard(model.name)
+        self.residents.lose(model.name)
+
     # ---- models ----------------------------------------------------------------------------------------------
 
     def _installed(self) -> list[Model]:
-        models = self._brain.models()
+        made = self._created.models  # as old as its base and after it: the first of all answers by default
+        models = [*(model for model in self._brain.models() if model.name not in made), *made.values()]
         return [m for m in models if m.name not in self._gone and (m.installed or m.name in self._pulled)]
 
     def _lookup(self, sent: str) -> Model | None:

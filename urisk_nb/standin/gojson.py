@@ -148,6 +148,7 @@ _ACCEPTS: Mapping[str, tuple[str, ...]] = {
     "bool": ("bool",),
     "int": ("number",),
     "map[string]interface {}": ("object",),
+    "map[string]string": ("object",),
     "any": ("string", "bool", "number", "object", "array"),
 }
 

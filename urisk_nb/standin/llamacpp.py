@@ -15,16 +15,20 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from urisk_nb.standin import gguf
 from urisk_nb.standin.brain import Ask, Finish, Model, Piece, Refused
 from urisk_nb.standin.upstream import UpstreamLost, UpstreamRefused, events
-from urisk_nb.standin.weights import GGUF, GGUF_BYTES
+from urisk_nb.standin.weights import GGUF, GGUF_BYTES, JUDGE, WeightsError
+from urisk_nb.standin.weights import adapter as published_adapter
 
 DEMO = "smollm2-135m:latest"
 """The name of the fetched demo model."""
+_OTHERS = "For another, start it with --gguf PATH (URISK_GGUF), or install Ollama"
 _CACHE_RAM_MIB = 1024  # llama.cpp's own default of 8 GiB for old prompts is too much for a laptop
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "repeat_penalty", "presence_penalty")
 
@@ -36,6 +40,9 @@ class ModelUnusable(Exception):
 class LlamaBrain:
     """One GGUF file, answered by llama.cpp. Fulfils `Brain`.
 
+    The demo model's file serves two models: itself, and with the adapter of this package the judge. Each has a llama.cpp server of its
+    own while it is in memory, so that neither throws the other's prompts out of its cache; the weights are mapped, and so shared.
+
     Parameters
     ----------
     path
@@ -46,43 +53,52 @@ class LlamaBrain:
         Context window of one slot, tokens, where a request names none.
     threads
         Threads that compute. None: the cores that this process may use.
+    adapter
+        In place of the adapter of this package, unchecked: to measure one that has just been trained.
 
     Raises
     ------
     ModelUnusable
-        The package is missing, the file is missing, cut short or no GGUF.
+        The package is missing, the file is missing, cut short or no GGUF; the adapter is not the published one.
     """
 
     engine = "llamacpp"
 
-    def __init__(self, path: Path, *, slots: int = 1, num_ctx: int = 4096, threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, slots: int = 1, num_ctx: int = 4096, threads: int | None = None, adapter: Path | None = None) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
             raise ModelUnusable('the package xllamacpp is not installed: pip install "urisk-nb[embedded]"')
         self.slots = slots
         self.default_num_ctx = num_ctx
         self._threads = threads or cores()
         self._path = path
-        self._model, self._cache_bytes = _described(path)
-        self._server: Any = None
+        model, self._cache_bytes = _described(path)
+        self._models: tuple[Model, ...] = (model,)
+        self._adapters: dict[str, Path] = {}  # by name, of those that have one
+        if model.name == DEMO:
+            lora = adapter or _adapter()
+            judge = _judge(model, lora)
+            self._models, self._adapters = (model, judge), {judge.name: lora}
+        self._servers: dict[str, Any] = {}  # by name, while in memory
 
     def models(self) -> Sequence[Model]:
-        return (self._model,)
+        return self._models
 
     async def load(self, model: Model, num_ctx: int) -> int:
-        self._server = await _in_thread(lambda: self._started(num_ctx))
+        self._servers[model.name] = await _in_thread(lambda: self._started(num_ctx, self._adapters.get(model.name)))
         return model.size_bytes + self._cache_bytes * num_ctx * self.slots
 
-    async def unload(self, model: Model) -> None:  # noqa: ARG002 -- there is only the one
-        """Stops llama.cpp's server; takes some 0.1 s."""
-        await _in_thread(self._stop)
+    async def unload(self, model: Model) -> None:
+        """Stops the model's llama.cpp server; takes some 0.1 s."""
+        await _in_thread(lambda: self._stop([model.name]))
 
     async def close(self) -> None:
-        await _in_thread(self._stop)
+        await _in_thread(lambda: self._stop(list(self._servers)))
 
-    def _stop(self) -> None:
-        self._server = None  # its destructor stops the threads and frees the memory
+    def _stop(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._servers.pop(name, None)  # its destructor stops the threads and frees the memory
 
-    def _started(self, num_ctx: int) -> Any:
+    def _started(self, num_ctx: int, lora: Path | None) -> Any:
         # Threads that wait for each other spin only for a moment, then sleep. Measured on 2 cores, tokens a second alone / beside two
         # busy programs: OpenMP's default 71 / 3, sleeping at once 27 / 14, this 75 / 30. It is read once, when the library is loaded.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -96,6 +112,10 @@ class LlamaBrain:
         params.cache_ram_mib = _CACHE_RAM_MIB
         params.hostnames = ["127.0.0.1"]  # never beyond this machine, whatever the package's default becomes
         params.ui = False
+        if lora is not None:
+            one = xllamacpp.CommonAdapterLoraInfo()
+            one.path, one.scale = str(lora), 1.0
+            params.lora_adapters = [one]
         try:
             return xllamacpp.Server(params)
         except RuntimeError as exc:
@@ -103,13 +123,13 @@ class LlamaBrain:
 
     async def pull(self, name: str) -> AsyncGenerator[Mapping[str, Any], None]:
         yield {"status": "pulling manifest"}
-        if name != self._model.name:
-            yield {
-                "error": f"pull model manifest: {name} is not here: this is urisk_nb's embedded engine, it has only {_others(self._model)}"
-            }
+        model = next((one for one in self._models if one.name == name), None)
+        if model is None:
+            has = " and ".join(one.name for one in self._models)
+            yield {"error": f"pull model manifest: {name} is not here: this is urisk_nb's embedded engine, it has only {has}. {_OTHERS}"}
             return
-        layer = {"digest": f"sha256:{self._model.digest}", "total": self._model.size_bytes, "completed": self._model.size_bytes}
-        yield {"status": f"pulling {self._model.digest[:12]}", **layer}
+        layer = {"digest": f"sha256:{model.digest}", "total": model.size_bytes, "completed": model.size_bytes}
+        yield {"status": f"pulling {model.digest[:12]}", **layer}
         for status in ("verifying sha256 digest", "writing manifest", "success"):
             yield {"status": status}
 
@@ -117,7 +137,7 @@ class LlamaBrain:
         path = "/v1/chat/completions" if ask.raw is None else "/completion"
         payload = chat_payload(ask) if ask.raw is None else raw_payload(ask)
         try:
-            async with contextlib.aclosing(events(self._server.listening_address, path, payload)) as found:
+            async with contextlib.aclosing(events(self._servers[ask.model.name].listening_address, path, payload)) as found:
                 reader = _Reader(ask)
                 async for event in found:
                     for item in reader.take(event):
@@ -188,15 +208,24 @@ def _described(path: Path) -> tuple[Model, int]:
     return model, _cache_bytes(head)
 
 
+def _adapter() -> Path:
+    try:
+        return published_adapter()
+    except WeightsError as exc:
+        raise ModelUnusable(f"{exc}; {exc.fix}") from exc
+
+
+def _judge(base: Model, lora: Path) -> Model:
+    """The model that the adapter makes of the demo model."""
+    digest = sha256(base.digest.encode() + lora.read_bytes()).hexdigest()
+    return replace(base, name=f"{JUDGE}:latest", digest=digest, info={**base.info, "general.name": JUDGE})
+
+
 def _cache_bytes(head: gguf.Head) -> int:
     """Bytes of keys and values, two each, for one token over all layers."""
     heads = head.of_architecture("attention.head_count") or 1
     width = head.of_architecture("embedding_length") // heads * (head.of_architecture("attention.head_count_kv") or heads)
     return 4 * width * head.of_architecture("block_count")
-
-
-def _others(model: Model) -> str:
-    return f"{model.name}. For another, start it with --gguf PATH (URISK_GGUF), or install Ollama"
 
 
 # ---- what is asked -------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Rule:
     contains, regex
         Searched in the last user message (or the raw prompt). Both empty: every message.
     model, endpoint
-        Only for this model (full name), only for `chat` or `generate`. Empty: any.
+        Only for this model (full name) and what was made of it, only for `chat` or `generate`. Empty: any.
     times
         How many requests it serves before it steps aside; None: all.
     answer
@@ -116,7 +116,7 @@ class Rule:
     def fits(self, ask: Ask) -> bool:
         """Whether the rule is for this request, `times` left aside."""
         return (
-            self.model in {"", ask.model.name}
+            self.model in {"", ask.model.name, ask.model.base or ask.model.name}
             and self.endpoint in {"", ask.endpoint}
             and self.contains in ask.last
             and re.search(self.regex, ask.last) is not None
@@ -146,8 +146,10 @@ class Scenario:
         Delays of the default rules, milliseconds.
     pulls
         Name -> progress objects of `/api/pull`, sent as they are.
-    pull_ms
-        Pause between two lines of a pull, milliseconds.
+    pull_ms, create_ms
+        Pause between two lines of a pull, and of a create, milliseconds.
+    create_error
+        Not empty: every create with an adapter is refused with 400 and this text, as Ollama does from 0.34.1 on.
     unload_ms
         How long a model that is unloaded still shows in `/api/ps`, milliseconds; the next load waits for it.
     version
@@ -166,6 +168,8 @@ class Scenario:
     token_ms: float = 0.0
     pulls: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     pull_ms: float = 0.0
+    create_ms: float = 0.0
+    create_error: str = ""
     unload_ms: float = 0.0
     version: str = ""
     process: Process = field(default_factory=Process)

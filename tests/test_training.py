@@ -1,0 +1,73 @@
+"""The training of the judge: ten steps on a few sentences, with the real base; and what they leave is a model that answers."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from harness import ROOT
+from urisk_nb.risk.questions import SCHEMA, parse
+from urisk_nb.standin import running
+from urisk_nb.standin.llamacpp import LlamaBrain
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Some sentences, of all labels and companies."""
+    rows = list(csv.DictReader((ROOT / "training/sentences/news.csv").read_text(encoding="utf-8").splitlines()))[::5]
+    path = tmp_path_factory.mktemp("training") / "few.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def train(*words):
+    return run("train.py", *words)
+
+
+def run(script, *words):
+    command = [sys.executable, str(ROOT / "training" / script), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def asked(url, body):
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/api/chat", json.dumps(body).encode()), timeout=60) as reply:
+        return json.load(reply)["message"]["content"]
+
+
+def test_ten_steps(demo_model, few, tmp_path):
+    """The loss falls by half and more, and llama.cpp loads the file over the base and answers with a label."""
+    made = tmp_path / "made.gguf"
+    said = train(few, "--base", demo_model, "--steps", 10, "--batch", 8, "--out", made)
+    losses = [float(found) for found in re.findall(r"loss ([\d.]+)", said)]
+    print(said)
+    assert losses[-1] < losses[0] / 2
+    assert made.stat().st_size < 6_000_000
+    messages = [{"role": "system", "content": "Risk and severity for the company?"}, {"role": "user", "content": "It was fined 4 million."}]
+    body = {"model": "urisk-judge", "messages": messages, "format": SCHEMA, "stream": False, "options": {"temperature": 0}}
+    with running(LlamaBrain(demo_model, threads=1, adapter=made)) as server:
+        label, reason = parse(asked(server.url, body), "stop")
+    assert label is not None, reason
+
+
+def test_folds_leave_companies_out(demo_model, few, tmp_path):
+    """A fold of a short cross-validation: trained on the rest, measured on it here and as the table asks; no company on both sides."""
+    said = train(few, "--base", demo_model, "--steps", 2, "--batch", 8, "--folds", 5, "--only", 0, "--out", tmp_path)
+    assert re.search(r"fold 0: category \d+ of \d+ \([\d.]+%\); severity of \d+: exact [\d.]+%, accepted [\d.]+%, within one [\d.]+%", said)
+    rows = list(csv.DictReader(few.read_text(encoding="utf-8").splitlines()))
+    held = list(csv.DictReader((tmp_path / "fold0.csv").read_text(encoding="utf-8").splitlines()))
+    ours = {row["company"] for row in held}
+    assert held
+    assert [row for row in rows if row["company"] in ours] == held
+    done = run("measure.py", tmp_path, "--base", demo_model)
+    assert re.search(rf"{len(held)} labelled sentences.*urisk-judge \(embedded\), greedy: {len(held)} valid.*calibrated", done, re.DOTALL)
