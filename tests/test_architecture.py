@@ -14,9 +14,9 @@ LAYERS = [
     {"settings", "runtime", "files"},
     {"bridge"},
     {"ollama", "risk", "standin"},
-    {"session", "demo"},
+    {"session", "demo", "shell"},
     {"notebook", "service"},
-    {"evaluate"},
+    {"evaluate", "installing"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -37,7 +37,7 @@ INSIDE = {
     ],
     "standin": [
         *("gojson", "transport", "brain", "asks", "residents", "answers", "created", "face", "server", "scenario", "scripted"),
-        *("gguf", "upstream", "weights", "llamacpp", "__main__", "program"),
+        *("gguf", "upstream", "weights", "merge", "llamacpp", "__main__", "program"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "standin": set()}  # narrower than the layer rule
@@ -48,6 +48,7 @@ ONE_OWNER = {
     "httpx": {"ollama.client"},
     "subprocess": {"ollama.process", "standin.program", "standin.weights"},
     "xllamacpp": {"standin.llamacpp"},
+    "gguf": {"standin.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"ollama.footprint"},
     "plotly": {"demo", "notebook.charts"},  # demo: its sample prices
@@ -56,7 +57,7 @@ ONE_OWNER = {
     "uvicorn": {"service.serving"},
     "prometheus_client": {"service.figures", "service.routes"},
 }
-LAZY_ONLY = {"ipywidgets", "plotly", "psutil", "tenacity", "bm25s", "sentencex", "IPython"}
+LAZY_ONLY = {"gguf", "ipywidgets", "plotly", "psutil", "tenacity", "bm25s", "sentencex", "IPython"}
 
 
 def modules():

@@ -178,7 +178,7 @@ def models_at(url):
 @pytest.mark.slow
 def test_the_judge_is_installed_on_the_server_that_answers(standin_with):
     """
-    Base pulled, model made, server left running; a second time it was ready already, and another name is another model.
+    Base pulled, model made, server left running; a second time it was ready already; another base makes another model of it.
     """
     server = standin_with(REAL)
     done = urisk("install-judge", "--url", server.url)
@@ -189,9 +189,85 @@ def test_the_judge_is_installed_on_the_server_that_answers(standin_with):
     assert (done.returncode, done.stdout) == (0, f"urisk-judge was ready already on {server.url}: {USE}urisk-judge\n"), done.stderr
     assert models_at(server.url) == before
     assert server.counters()["paths"]["/api/pull"] == 1
-    done = urisk("install-judge", "--url", server.url, "--from", "llama3.1", "--name", "mine")
-    assert done.stdout.endswith(f"{USE}mine\n")
-    assert "mine:latest" in models_at(server.url)
+    done = urisk("install-judge", "--url", server.url, "--from", "llama3.1")
+    assert done.stdout == f"urisk-judge is ready on {server.url}: {USE}urisk-judge\n"
+    assert models_at(server.url)["urisk-judge:latest"] != before["urisk-judge:latest"]
+    assert urisk("install-judge", "--url", server.url, "--name", "mine").returncode == 2
+
+
+NO_MORE = "LoRA adapters are no longer supported"
+
+
+@pytest.fixture(scope="module")
+def data(demo_model, tmp_path_factory):
+    """A data folder with the demo model, as `urisk fetch-model` leaves it."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / demo_model.name).symlink_to(demo_model)
+    return folder
+
+
+def merged_in(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith("urisk-judge")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("version", ["0.34.2", "my-build"], ids=["known", "refused"])
+def test_an_ollama_without_adapters_gets_the_merged_model(standin_with, data, version):
+    """
+    From 0.34.1 on nothing is pulled and no adapter is sent; elsewhere one refusal leads there. Said in a sentence, the file is kept,
+    and a second time nothing is merged or sent.
+    """
+    server = standin_with({**REAL, "version": version, "create_error": NO_MORE})
+    adapter = f"/api/blobs/sha256:{weights.ADAPTER_SHA256}"
+    (data / "urisk-judge-none.gguf").touch()  # of another adapter, say
+    for left in data.glob(f"urisk-judge-{weights.ADAPTER_SHA256[:12]}.gguf"):
+        left.unlink()
+    done = urisk("install-judge", "--url", server.url, URISK_DATA=str(data), timeout=150)
+    assert (done.returncode, done.stdout) == (0, f"urisk-judge is ready on {server.url}: {USE}urisk-judge\n"), done.stderr
+    assert f"Ollama {version} takes no adapters: merging the adapter into the demo model's weights (145 MB)" in done.stderr
+    assert sorted(merged_in(data)) == sorted([f"urisk-judge-{weights.ADAPTER_SHA256[:12]}.gguf", "urisk-judge-none.gguf"])
+    before, tried = models_at(server.url), version == "my-build"
+    assert set(before) == {"llama3.1:latest", "urisk-judge:latest"} | ({"smollm2:135m"} if tried else set())
+    paths = server.counters()["paths"]
+    assert (adapter in paths, "/api/pull" in paths, paths["/api/create"]) == (tried, tried, 2 if tried else 1)
+    done = urisk("install-judge", "--url", server.url, URISK_DATA=str(data))
+    assert (done.returncode, done.stdout) == (0, f"urisk-judge was ready already on {server.url}: {USE}urisk-judge\n"), done.stderr
+    assert f"Ollama {version} takes no adapters: using the merged model that is there (145 MB)" in done.stderr
+    assert "Sending" not in done.stderr
+    assert models_at(server.url) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_merged_file_that_is_cut_short_is_made_anew(standin_with, data):
+    """
+    It is not sent as it is.
+    """
+    server = standin_with({**REAL, "version": "0.35.0", "create_error": NO_MORE})
+    file = data / f"urisk-judge-{weights.ADAPTER_SHA256[:12]}.gguf"
+    file.write_bytes(b"GGUF")
+    done = urisk("install-judge", "--url", server.url, URISK_DATA=str(data), timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert "merging the adapter" in done.stderr
+    assert file.stat().st_size > 100e6
+
+
+def test_without_the_package_for_merging_nothing_is_fetched(standin_with, monkeypatch, tmp_path, capsys):
+    """
+    Two lines with the extra that brings it, and nothing was sent or written.
+    """
+    monkeypatch.setitem(sys.modules, "gguf", None)  # as Python says it of a package that is not there
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("URISK_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    server = standin_with({**REAL, "version": "0.34.2"})
+    assert cli.main(["install-judge", "--url", server.url]) == 1
+    said = capsys.readouterr().err
+    assert "PackageMissing: to merge the adapter needs the package gguf, which is not installed." in said
+    assert 'Fix: pip install "urisk-nb[judge]"' in said
+    assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.slow
@@ -217,9 +293,10 @@ def test_on_the_embedded_engine_the_judge_is_there_already(standin_with):
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"The embedded engine has urisk-judge already, and it is not installed by hand: {USE}urisk-judge\n"
     assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}
-    done = urisk("install-judge", "--url", server.url, "--name", "mine")
+    server = standin_with({"models": ["smollm2-135m"], "version": "0.0.0-urisk-llamacpp"})
+    done = urisk("install-judge", "--url", server.url)
     assert done.returncode == 1
-    assert "ModelNotFound: the embedded engine has no mine" in done.stderr
+    assert "ModelNotFound: the embedded engine has no urisk-judge" in done.stderr
     assert "  Fix: unset URISK_GGUF" in done.stderr
 
 
@@ -230,11 +307,9 @@ def test_on_the_embedded_engine_the_judge_is_there_already(standin_with):
         (None, (), ("PullFailed", "SIMULATED")),
         (REAL, ("--from", "nope"), ("PullFailed", "'nope'")),
         (REAL, ("--from", "a b"), ("SettingsError", "OLLAMA_MODEL")),
-        (REAL, ("--name", "smollm2:135m"), ("InputError", "same name")),
-        (REAL, ("--name", "a b"), ("ModelNameInvalid", "invalid model name")),
-        ({**REAL, "create_error": "LoRA adapters are no longer supported"}, (), ("ModelUnsuitable", "no longer supported")),
+        (REAL, ("--from", "urisk-judge"), ("InputError", "same name")),
     ],
-    ids=["simulated", "base", "no model's name", "the base's name", "name", "too new"],
+    ids=["simulated", "base", "no model's name", "the judge's name"],
 )
 def test_what_cannot_be_installed_is_two_lines(standin_with, scenario, words, seen):
     """

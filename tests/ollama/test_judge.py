@@ -1,18 +1,23 @@
-"""A model made on a server of an adapter: what is sent, what is proof, and what each way to fail leaves behind."""
+"""A model made on a server of an adapter or of a whole file: what is sent, what is proof, and what each way to fail leaves behind."""
 
 import asyncio
 import contextlib
 import hashlib
+import json
+import os
+import signal
 import socket
+import urllib.request
 
 import pytest
 
-from harness import StandIn, eventually
+from harness import OllamaProgram, StandIn, alive, eventually, free_port
 from urisk_nb import errors, runtime
 from urisk_nb.ollama import wire
 from urisk_nb.ollama.client import Client
-from urisk_nb.ollama.judge import install
+from urisk_nb.ollama.judge import Adapted, Whole, install, says_no_adapters, takes_adapters
 from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.ollama.server import ServerState
 from urisk_nb.settings import Settings
 from urisk_nb.standin import Scenario, ScriptedBrain, running, serve
 
@@ -54,9 +59,20 @@ def started(standin_with):
     return start
 
 
-def made(manager, adapter, **changes):
-    given = {"digest": changes.get("digest") or hex_of(adapter), "base": BASE, "name": NAME, **changes}
-    return asyncio.run(asyncio.wait_for(install(manager, adapter, **given), LIMIT_S))
+def adapted(file, *, base=BASE, digest=None):
+    return Adapted(base=base, file=file, digest=digest or hex_of(file))
+
+
+def made(manager, adapter, *, name=NAME, progress=lambda _: None, **changes):
+    return run(install(manager, adapted(adapter, **changes), name=name, progress=progress))
+
+
+def made_whole(manager, file, *, digest=None, **rest):
+    return run(install(manager, Whole(file=file, digest=digest or hex_of(file)), name=NAME, **rest))
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, LIMIT_S))
 
 
 def models(manager):
@@ -158,13 +174,105 @@ def test_a_name_that_cannot_be_is_the_servers_refusal(started, adapter):
         made(manager, adapter, name="a/b/c/d/e")
 
 
-def test_an_ollama_that_takes_no_adapters_says_where_the_judge_is(started, adapter):
-    """From 0.34.1 on: the server's words, and the embedded engine as the way out."""
+def test_an_ollama_that_takes_no_adapters_takes_the_whole_file(started, adapter):
+    """From 0.34.1 on: the server's words, which can be told from other refusals, and two ways out."""
     _, manager = started(create_error=NO_MORE)
     with pytest.raises(errors.ModelUnsuitable, match=NO_MORE) as caught:
         made(manager, adapter)
-    assert "embedded" in caught.value.fix
+    assert says_no_adapters(caught.value)
+    assert all(word in caught.value.fix for word in ("install-judge", "embedded"))
     assert f"{NAME}:latest" not in models(manager)
+    assert made_whole(manager, adapter).changed
+
+
+def test_other_refusals_are_not_taken_for_that_one(started, adapter):
+    """A bad name, a lost server: the merged file would help neither."""
+    _, manager = started()
+    with pytest.raises(errors.ModelNameInvalid) as caught:
+        made(manager, adapter, name="a/b/c/d/e")
+    assert not says_no_adapters(caught.value)
+    assert not says_no_adapters(errors.ServerLost("adapters are no longer supported", fix="none"))
+
+
+@pytest.mark.parametrize(
+    ("version", "takes"),
+    [
+        *((version, True) for version in ("0.5.5", "0.33.0", "0.34.0", "0.0.0", "", "main-4f2a", "0.0.0-urisk-scripted")),
+        *((version, False) for version in ("0.34.1", "0.34.2", "0.34.1-rc0", "0.35.0", "0.100.0", "1.0.0")),
+    ],
+)
+def test_the_version_tells_whether_an_adapter_is_tried(version, takes):
+    """Numbers are compared as numbers; what has none is asked."""
+    assert takes_adapters(version) is takes
+
+
+def test_a_whole_file_needs_no_base_and_is_sent_once(started, adapter):
+    """Nothing is pulled; the model answers; a second time sends and changes nothing, another file takes its place."""
+    server, manager = started(version="0.34.2", create_error=NO_MORE)
+    events = []
+    first = made_whole(manager, adapter, progress=events.append)
+    assert (first.model.name, first.sent, first.changed) == (f"{NAME}:latest", True, True)
+    assert asked(server, hex_of(adapter)) == [2, 0, 1]
+    assert list(dict.fromkeys(event.step for event in events)) == ["sending", "creating", "loading"]
+    assert set(models(manager)) == {"simulated:latest", f"{NAME}:latest"}
+    assert "SIMULATED" in manager.ask_sync(b'{"messages":[{"role":"user","content":"hi"}],"options":{}}', NAME)
+    second = made_whole(manager, adapter)
+    assert (second.model, second.sent, second.changed) == (first.model, False, False)
+    assert asked(server, hex_of(adapter)) == [3, 0, 2]
+    adapter.write_bytes(adapter.read_bytes() + b".")
+    third = made_whole(manager, adapter)
+    assert (third.sent, third.changed) == (True, True)
+
+
+def test_a_manager_without_a_model_is_enough(standin_with, adapter):
+    """`bare` touches no model, is not the session of the process, and tells of a pull that it makes later."""
+    server = standin_with({"models": ["simulated", {"name": BASE, "installed": False}], "version": "0.33.0"})
+    events = []
+    manager = run(LLMManager.bare(url=server.url, model="nope", progress=events.append))
+    try:
+        assert set(server.counters()["paths"]) == {"/api/version"}
+        assert not LLMManager.is_starting()
+        assert runtime.get("manager") is None
+        assert made(manager, adapter).changed
+        assert any(event.step == "pulling" and event.total for event in events)
+    finally:
+        manager.shutdown_sync()
+
+
+@pytest.mark.slow
+def test_a_server_of_ours_that_ends_is_started_again_without_a_model(monkeypatch, tmp_path, adapter):
+    """There is none to load: a manager that took no model goes on, and stops its server at the end."""
+    with OllamaProgram(tmp_path / "bin", {"models": ["simulated"], "version": "0.34.2"}):
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        manager = run(LLMManager.bare(url=f"http://127.0.0.1:{free_port()}", engine="ollama", model="nope"))
+        try:
+            first = manager.pid
+            os.kill(first, signal.SIGKILL)
+            eventually(lambda: manager.restarts == 1 and manager.state == ServerState.OWNED, 10, "another server")
+            assert made_whole(manager, adapter).changed
+            second = manager.pid
+            with urllib.request.urlopen(f"{manager.url}/urisk/counters", timeout=5) as reply:
+                assert json.load(reply)["paths"]["/api/chat"] == 1  # that the judge loads
+        finally:
+            manager.shutdown_sync()
+    eventually(lambda: not alive(second), 5, "the end of the server")
+
+
+def test_a_whole_file_that_does_not_load_is_told(adapter):
+    """The model is there and of no use; the words are not those about a base."""
+
+    class Unloadable(ScriptedBrain):
+        async def load(self, model, num_ctx):
+            if model.name.startswith(NAME):
+                self.scenario = Scenario(load_error="llama-server process has terminated: exit status 1: error loading model")
+            return await super().load(model, num_ctx)
+
+    with running(Unloadable()) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        with pytest.raises(errors.ModelUnsuitable, match=r"was made of urisk-judge\.gguf, and cannot be loaded") as caught:
+            made_whole(manager, adapter)
+        assert "adapter" not in caught.value.fix
+        manager.shutdown_sync()
 
 
 def test_an_adapter_of_another_model_shows_when_it_is_loaded(adapter):
@@ -225,7 +333,7 @@ def test_who_leaves_gives_the_creation_up(started, adapter):
     seen, before = [], server.counters()["connections_open"]
 
     async def main():
-        task = asyncio.create_task(install(manager, adapter, digest=hex_of(adapter), base=BASE, name=NAME, progress=seen.append))
+        task = asyncio.create_task(install(manager, adapted(adapter), name=NAME, progress=seen.append))
         while not any("parsing" in event.text for event in seen):
             await asyncio.sleep(0.01)
         assert server.counters()["connections_open"] > before
@@ -240,10 +348,6 @@ def test_who_leaves_gives_the_creation_up(started, adapter):
 
 
 # The client ----------------------------------------------------------------------------------------------------------------
-
-
-def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, LIMIT_S))
 
 
 def test_a_file_is_sent_as_it_is_over_a_connection_that_is_kept(adapter):
@@ -325,3 +429,5 @@ def test_a_creations_body_has_what_ollama_reads():
     """Key by key."""
     body = wire.create_body(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
     assert body == b'{"model":"urisk-judge","from":"smollm2:135m","adapters":{"urisk-judge.gguf":"sha256:00"},"stream":true}'
+    body = wire.create_body(NAME, files={"urisk-judge.gguf": "sha256:00"})
+    assert body == b'{"model":"urisk-judge","files":{"urisk-judge.gguf":"sha256:00"},"stream":true}'

@@ -1,10 +1,12 @@
 """/api/blobs and /api/create: files that are kept by their hash, and models that are made with them."""
 
 import hashlib
+import socket
+import tracemalloc
 
 import pytest
 
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, created, running
+from urisk_nb.standin import Rule, Scenario, ScriptedBrain, created, running, transport
 
 GGUF = b"GGUF and then some"
 NAME, BASE = "urisk-judge:latest", "smollm2:135m"
@@ -217,7 +219,9 @@ def test_what_goes_wrong_on_the_way_is_the_last_line(call, sent, change, error, 
         ({"adapters": {"a.gguf": DIGEST, "b.gguf": DIGEST}}, 400, "only one adapter is currently supported"),
         ({"adapters": [DIGEST]}, 400, "json: cannot unmarshal array into Go struct field CreateRequest.adapters of type map[string]string"),
         ({"adapters": {"a.gguf": 5}}, 400, "json: cannot unmarshal"),
-        ({"files": {"a.gguf": DIGEST}}, 501, "use Ollama for `files`"),
+        ({"from": "", "adapters": {}, "files": {"a.gguf": DIGEST, "b.gguf": DIGEST}}, 501, "makes a model of one file, without an adapter"),
+        ({"from": "", "files": {"a.gguf": DIGEST}}, 501, "makes a model of one file, without an adapter"),
+        ({"from": "", "adapters": {}, "files": {"a.gguf": 5}}, 400, "CreateRequest.files of type string"),
         ({"system": "Be brief."}, 501, "use Ollama for `system`"),
     ],
 )
@@ -227,6 +231,91 @@ def test_what_cannot_be_is_refused_before_any_line(call, sent, change, status, e
     assert got.status == status
     assert error in got.json["error"]
     assert len(tags(call)) == 2
+
+
+def create_of_file(call, digest=DIGEST, **rest):
+    return call("POST", "/api/create", {"model": "urisk-judge", "files": {"urisk-judge.gguf": digest}, **rest})
+
+
+def test_a_model_of_a_file_has_no_base(call, sent):
+    """The file is its only layer and its size; it answers under its own name as the first model does, and needs no other model."""
+    statuses = [line["status"] for line in create_of_file(call).lines]
+    assert statuses == ["parsing GGUF", f"using existing layer {DIGEST}", "writing manifest", "success"]
+    assert list(tags(call)) == [BASE, NAME, "simulated:latest"]
+    assert tags(call)[NAME]["size"] == len(GGUF)
+    assert call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == ""
+    assert chat(call, "urisk-judge") == ("urisk-judge", chat(call, BASE)[1])
+
+
+def test_a_file_and_an_adapter_make_different_models(call, sent):
+    """The same file again changes nothing; used as an adapter, or another file, it is another model under the same name."""
+    other = GGUF + b"."
+    call("POST", f"/api/blobs/{digest_of(other)}", other)
+    seen = []
+    for make in (create_of_file, create_of_file, create, lambda call: create_of_file(call, digest_of(other))):
+        assert make(call).lines[-1] == {"status": "success"}
+        seen.append(tags(call)[NAME]["digest"])
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "digest", "error"),
+    [
+        (None, MISSING, "no such file or directory"),
+        (None, "sha256:12", "invalid digest format"),
+        (b"no gguf", digest_of(b"no gguf"), "supplied file was not in GGUF format"),
+    ],
+)
+def test_a_file_that_is_none_is_the_last_line(call, content, digest, error):
+    """An error line, and no model."""
+    if content is not None:
+        call("POST", f"/api/blobs/{digest}", content)
+    assert error in create_of_file(call, digest).lines[-1]["error"]
+    assert NAME not in tags(call)
+
+
+def test_beside_a_base_files_count_for_nothing(call, sent):
+    """As with Ollama: `from` is what the model is made of."""
+    assert create(call, files={"a.gguf": MISSING}).lines[-1] == {"status": "success"}
+    assert call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == BASE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_file_is_taken_and_not_kept(call, server, chunked):
+    """Longer than any other body may be, in one piece or in chunks; only its hash stays. Elsewhere such a body is a 413."""
+    content = GGUF + bytes(transport.BODY_BYTES)
+    digest = digest_of(content)
+    body, headers = content, {}
+    if chunked:
+        step = 10_000_000
+        parts = [content[at : at + step] for at in range(0, len(content), step)]
+        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+        headers = {"Transfer-Encoding": "chunked"}
+    tracemalloc.start()
+    assert call("POST", f"/api/blobs/{digest}", body, **headers).status == 201
+    assert tracemalloc.get_traced_memory()[1] < len(content) + 8e6  # the copy that the test itself sends
+    tracemalloc.stop()
+    assert create_of_file(call, digest).lines[-1] == {"status": "success"}
+    assert tags(call)[NAME]["size"] == len(content)
+    head = f"POST /api/create HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    with socket.create_connection((server.host, server.port), timeout=10) as connection:
+        connection.sendall(head)
+        assert b"413" in connection.recv(4096)
+
+
+def test_an_ollama_that_takes_no_adapters_takes_files(ask):
+    """The refusal is about adapters alone, and the version is the scenario's."""
+    with running(ScriptedBrain(Scenario(create_error="LoRA adapters are no longer supported", version="0.34.2"))) as server:
+
+        def call(*words):
+            return ask(server.url, *words)
+
+        assert call("GET", "/api/version").json == {"version": "0.34.2"}
+        call("POST", f"/api/blobs/{DIGEST}", GGUF)
+        assert create(call, **{"from": "simulated"}).status == 400
+        assert create_of_file(call).lines[-1] == {"status": "success"}
 
 
 def test_without_a_stream_and_without_an_adapter(call):

@@ -237,16 +237,16 @@ class Client:
             async for progress in steps:
                 yield progress
 
-    async def create(self, model: str, *, base: str, adapters: Mapping[str, str]) -> AsyncGenerator[wire.PullProgress, None]:
+    async def create(
+        self, model: str, *, base: str = "", adapters: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[wire.PullProgress, None]:
         """
-        The steps in which a model is made of another one and an adapter; ends after `success`, which is the only proof of it.
+        The steps in which a model is made, of another one and an adapter or of files; ends after `success`, which is the only proof of it.
 
-        The server must have the base (its pull would say `success`, too) and the blob. The same again changes nothing; another adapter
-        takes the model's place. Leaving the iteration gives it up.
+        The server must have the base (its pull would say `success`, too) and the blobs. Leaving the iteration gives it up.
         """
-        body = wire.create_body(model, base=base, adapters=adapters)
-        steps = self._steps("/api/create", body, "creation", "the creation ended without success")
-        async with aclosing(steps):
+        body = wire.create_body(model, base=base, adapters=adapters, files=files)
+        async with aclosing(self._steps("/api/create", body, "creation", "the creation ended without success")) as steps:
             async for progress in steps:
                 yield progress
 

@@ -1,11 +1,12 @@
-"""A model that is made on the server: of one that it has, and of an adapter that this package carries.
+"""A model that is made on the server: of one that it has and an adapter, or of a file that is a whole model.
 
-Knows the order: base, file, creation, proof. Does not know which adapter: whoever calls hands its path and its hash over.
-Doing it again sends nothing and changes nothing; another adapter takes the model's place under the same name.
+Knows the order: base, file, creation, proof; and which Ollama takes an adapter. Does not know which file: whoever calls hands its path
+and its hash over. Doing it again sends nothing and changes nothing; another file takes the model's place under the same name.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,10 +19,29 @@ from urisk_nb.ollama import wire
 from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.manager import LLMManager, StartEvent
 
-__all__ = ["Installed", "install"]
+__all__ = ["Adapted", "Installed", "Whole", "install", "says_no_adapters", "takes_adapters"]
 
 Progress = Callable[[StartEvent], Any]
 NO_SUCH_PATH = (404, 405, 501)
+FILE = "urisk-judge.gguf"  # as a creation names it, whatever it is called here; Ollama refuses some characters of paths
+NO_ADAPTERS_FROM = (0, 34, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapted:
+    """To be made of a base, which is pulled if it is missing, and an adapter (GGUF). `digest`: its sha256, as hex digits."""
+
+    base: str
+    file: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """To be made of one file (GGUF) and nothing else. `digest`: its sha256, as hex digits."""
+
+    file: Path
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,28 +53,34 @@ class Installed:
     changed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    adapter: Path
-    digest: str
-    base: str
-    name: str
-
-
-async def install(
-    manager: LLMManager, adapter: Path, *, digest: str, base: str, name: str, progress: Progress = lambda _: None
-) -> Installed:
+def takes_adapters(version: str) -> bool:
     """
-    Make the model `name` of `base` and an adapter on the manager's server; returns when it is there and loads.
+    Whether a server of this version makes models with adapters, as far as that can be told: what is no Ollama's number may.
 
-    A base that is missing is pulled. Nothing is sent that the server has.
+    Examples
+    --------
+    >>> takes_adapters("0.34.0"), takes_adapters("0.34.1"), takes_adapters("0.0.0"), takes_adapters("my build")
+    (True, False, True, True)
+    """
+    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    return numbers is None or tuple(map(int, numbers.groups())) < NO_ADAPTERS_FROM
+
+
+def says_no_adapters(error: UriskError) -> bool:
+    """Whether this is the server's word that it takes no adapters."""
+    return re.search(wire.NO_ADAPTERS, str(error.facts.get("said", "")), re.IGNORECASE) is not None
+
+
+async def install(manager: LLMManager, way: Adapted | Whole, *, name: str, progress: Progress = lambda _: None) -> Installed:
+    """
+    Make the model `name` on the manager's server; returns when it is there and loads. Nothing is sent that the server has.
 
     Parameters
     ----------
     manager
-        A running session; its own model stays what it is.
-    adapter, digest
-        GGUF file, and its sha256 as hex digits, which the server checks.
+        A running session, or a bare one; its own model stays what it is.
+    way
+        What it is made of. The server checks the digest.
     progress
         Called with each step: `pulling`, `sending`, `creating`, `loading`.
 
@@ -63,61 +89,73 @@ async def install(
     InputError
         The name is the base's own, or the file cannot be read.
     ModelError, ServerError
-        Each with what to do. What the server had under this name is as it was, unless it is the load that fails.
+        Each with what to do; `says_no_adapters` tells an Ollama that wants a whole file. What the server had under this name is as it
+        was, unless it is the load that fails.
     """
-    if wire.same_model(name, base):
-        raise InputError(f"the model cannot be made of {base!r} under that same name: it would be lost.", fix="choose another --name")
-    progress(StartEvent(step="pulling", text=f"Looking for {base}"))
-    await manager.have(base)
-    plan = _Plan(adapter=adapter, digest=f"sha256:{digest}", base=base, name=name)
-    done = await bridge.call(_made(manager, plan, progress))
+    if isinstance(way, Adapted):
+        await _have_base(manager, way.base, name, progress)
+    done = await bridge.call(_made(manager, way, name, progress))
     progress(StartEvent(step="loading", text=f"Loading {name}"))
     try:
         await manager.have(name)
-    except (RunnerCrashed, ServerFault) as exc:  # made, but the adapter is for another base: only a load tells
-        raise ModelUnsuitable(
-            f"{name} was made of {base}, and cannot be loaded: {exc.message}", fix="make it of the model that the adapter was trained for"
-        ) from exc
+    except (RunnerCrashed, ServerFault) as exc:  # made, but not to be run, an adapter for another base say: only a load tells
+        raise _no_use(name, way, exc) from exc
     return done
 
 
-async def _made(manager: LLMManager, plan: _Plan, progress: Progress) -> Installed:
+async def _have_base(manager: LLMManager, base: str, name: str, progress: Progress) -> None:
+    if wire.same_model(name, base):
+        raise InputError(f"the model cannot be made of {base!r} under that same name: it would be lost.", fix="make it of another model")
+    progress(StartEvent(step="pulling", text=f"Looking for {base}"))
+    await manager.have(base)
+
+
+async def _made(manager: LLMManager, way: Adapted | Whole, name: str, progress: Progress) -> Installed:
     client = Client(manager.settings)
     try:
-        before = wire.match_model(plan.name, await client.tags())
+        before = wire.match_model(name, await client.tags())
         try:
-            sent = await _send(client, plan, progress)
-            await _create(client, plan, progress)
+            sent = await _send(client, way, progress)
+            await _create(client, way, name, progress)
         except UriskError as exc:
             if exc.facts.get("status") in NO_SUCH_PATH and not isinstance(exc, ModelError):
                 raise _no_maker(exc, manager) from exc
             raise
-        found = wire.match_model(plan.name, await client.tags())
+        found = wire.match_model(name, await client.tags())
     finally:
         await client.aclose()
     if found is None:
-        raise ServerFault(f"{manager.url} said success, and does not list {plan.name}.", fix="try again; then look at the server's log")
+        raise ServerFault(f"{manager.url} said success, and does not list {name}.", fix="try again; then look at the server's log")
     return Installed(model=found, sent=sent, changed=before is None or before.digest != found.digest)
 
 
-async def _send(client: Client, plan: _Plan, progress: Progress) -> bool:
-    if await client.has_blob(plan.digest):
+async def _send(client: Client, way: Adapted | Whole, progress: Progress) -> bool:
+    if await client.has_blob(f"sha256:{way.digest}"):
         return False
-    progress(StartEvent(step="sending", text=f"Sending {plan.adapter.name}"))
-    await client.put_blob(plan.digest, plan.adapter)
+    progress(StartEvent(step="sending", text=f"Sending {way.file.name}"))
+    await client.put_blob(f"sha256:{way.digest}", way.file)
     return True
 
 
-async def _create(client: Client, plan: _Plan, progress: Progress) -> None:
-    progress(StartEvent(step="creating", text=f"Making {plan.name}"))
-    async with aclosing(client.create(plan.name, base=plan.base, adapters={plan.adapter.name: plan.digest})) as steps:
+async def _create(client: Client, way: Adapted | Whole, name: str, progress: Progress) -> None:
+    progress(StartEvent(step="creating", text=f"Making {name}"))
+    files = {FILE: f"sha256:{way.digest}"}
+    steps = client.create(name, base=way.base, adapters=files) if isinstance(way, Adapted) else client.create(name, files=files)
+    async with aclosing(steps):
         async for step in steps:
-            progress(StartEvent(step="creating", text=f"Making {plan.name}: {step.status}"))
+            progress(StartEvent(step="creating", text=f"Making {name}: {step.status}"))
+
+
+def _no_use(name: str, way: Adapted | Whole, exc: UriskError) -> ModelUnsuitable:
+    made_of, fix = way.file.name, "update Ollama; if it stays, look at the server's log"
+    if isinstance(way, Adapted):
+        made_of, fix = way.base, "make it of the model that the adapter was trained for"
+    return ModelUnsuitable(f"{name} was made of {made_of}, and cannot be loaded: {exc.message}", fix=fix)
 
 
 def _no_maker(exc: UriskError, manager: LLMManager) -> RequestRefused:
     said = exc.facts.get("said", exc.message)
     return RequestRefused(
         f"the {manager.engine} server at {manager.url} ({manager.version}) makes no models: {said}",
-        fix="use a real Ollama, of version 0.5.5 to 0.34.0",
+        fix="use a real Ollama, of version 0.5.5 or later",
     )

@@ -156,6 +156,28 @@ class LLMManager:
         return bridge.run(cls._initialize(flags, progress))
 
     @classmethod
+    async def bare(cls, *, progress: Callable[[StartEvent], Any] | None = None, **flags: Any) -> LLMManager:
+        """
+        A manager whose server was found or started, and that has taken no model: for who makes one there.
+
+        It is not the one of this process: whoever asked for it shuts it down. `progress` is told of all that it does, and errors are
+        those of a server, as with `initialize`.
+        """
+        return await bridge.call(cls._bare(flags, progress))
+
+    @classmethod
+    async def _bare(cls, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None) -> LLMManager:
+        given = {name: value for name, value in flags.items() if value is not None}
+        manager = cls(load(**given), given, progress)
+        manager.model = manager.judge = ""
+        try:
+            await manager._server.begin()
+        except BaseException:
+            await manager._shutdown()
+            raise
+        return manager
+
+    @classmethod
     def get_instance(cls) -> LLMManager:
         """
         The manager that is running in this process.
@@ -260,7 +282,8 @@ class LLMManager:
         """A server that had ended is back: the model is loaded before any call reaches it."""
         if self.settings.parallel is None:
             self._places.total_tokens = self._server.slots
-        await self._client.load(self._load_body(self.model))
+        if self.model:
+            await self._client.load(self._load_body(self.model))
 
     def _say(self, step: str, text: str, done: int = 0, total: int = 0) -> None:
         if self._progress is not None:

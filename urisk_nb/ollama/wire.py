@@ -103,9 +103,14 @@ def pull_body(model: str) -> bytes:
     return _bytes({"model": model, "stream": True})
 
 
-def create_body(model: str, *, base: str, adapters: Mapping[str, str]) -> bytes:
-    """The bytes that make a model of another one and an adapter: file name -> `sha256:...` of a blob that the server has."""
-    return _bytes({"model": model, "from": base, "adapters": dict(adapters), "stream": True})
+def create_body(model: str, *, base: str = "", adapters: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None) -> bytes:
+    """
+    The bytes that make a model: of another one and an adapter, or of files that are whole models.
+
+    Both as file name -> `sha256:...` of a blob that the server has. What is empty is not sent.
+    """
+    parts = {"from": base, "adapters": dict(adapters or {}), "files": dict(files or {})}
+    return _bytes({"model": model, **{name: part for name, part in parts.items() if part}, "stream": True})
 
 
 # Replies -------------------------------------------------------------------------------------------------------------------
@@ -334,6 +339,8 @@ class Rule:
     fix: str
 
 
+NO_ADAPTERS = r"adapters? (is|are) (no longer|not) supported"
+"""What Ollama says from 0.34.1 on where a model is to be made with one."""
 _SMALLER = "use a smaller model, or a smaller context: %env URISK_NUM_CTX=2048"
 # Read from top to bottom, the first that fits counts. Texts are matched by the words that have been stable over versions.
 ERRORS: tuple[Rule, ...] = (
@@ -360,9 +367,9 @@ ERRORS: tuple[Rule, ...] = (
     ),
     Rule(
         (),
-        r"adapters? (is|are) (no longer|not) supported",  # Ollama from 0.34.1 on
+        NO_ADAPTERS,
         errors.ModelUnsuitable,
-        'use the embedded engine, which has urisk-judge by itself: pip install "urisk-nb[embedded]", then `urisk fetch-model`',
+        "make the judge of a whole model file, as `urisk install-judge` does, or use the embedded engine, which has it by itself",
     ),
     Rule((400,), r"digest mismatch, expected", errors.RequestRefused, "try again; if it stays, install urisk-nb again"),
     Rule(

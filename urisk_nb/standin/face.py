@@ -92,7 +92,7 @@ class Face:
         self.counters.connections_total += 1
         self.counters.connections_open += 1
         try:
-            await serve_connection(reader, writer, self.respond)
+            await serve_connection(reader, writer, self.respond, self._created.hashes)
         finally:
             self.counters.connections_open -= 1
 
@@ -234,7 +234,7 @@ class Face:
 
     def _store(self) -> Store:
         pause_s, error = getattr(self._brain, "create_pause_s", 0.0), getattr(self._brain, "create_error", "")
-        return Store(find=self._lookup, pull=self._progress, made=self._made, pause_s=pause_s, error=error)
+        return Store(find=self._lookup, models=self._brain.models, pull=self._progress, made=self._made, pause_s=pause_s, error=error)
 
     def _made(self, model: Model) -> None:
         """A loaded model of before is not the one that was made now: the next request loads it again."""

@@ -9,14 +9,17 @@ first object), and must see a client leave while it is computing.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 
 HEAD_BYTES = 64 * 1024
 """Longest request line with headers."""
 BODY_BYTES = 64 * 1024 * 1024
 """Longest request body; more is 413."""
+HASHED_BYTES = 512 * 1024 * 1024
+"""The same for a body that is not kept."""
 AUTO_LENGTH_BYTES = 2048
 """Up to here Go's server knows the length before it writes; longer replies go out in chunks."""
 _AHEAD_BYTES = 64 * 1024
@@ -42,6 +45,39 @@ class Request:
     body: bytes
     keep: bool
     chunks: bool  # the client understands a chunked reply (HTTP/1.1)
+    hashed: Hashed | None = None  # in place of the body, where that is not kept
+
+
+class Kept:
+    """A body in memory."""
+
+    most_bytes = BODY_BYTES
+
+    def __init__(self) -> None:
+        self.held = bytearray()
+
+    def take(self, data: bytes) -> None:
+        self.held += data
+
+
+class Hashed:
+    """A body of which only the size, the sha256 and the first bytes are kept."""
+
+    most_bytes = HASHED_BYTES
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.start = b""
+        self.sha256 = hashlib.sha256()
+
+    def take(self, data: bytes) -> None:
+        self.start = (self.start + data[:4])[:4]
+        self.size += len(data)
+        self.sha256.update(data)
+
+
+def _none(_path: str) -> bool:
+    return False
 
 
 Handler = Callable[[Request, "Reply"], Awaitable[None]]
@@ -83,6 +119,16 @@ class Incoming:
         del self._held[:count]
         return data
 
+    async def into(self, body: Kept | Hashed, count: int) -> bool:
+        """Hand that many bytes over as they come; False if the connection ended before."""
+        while count:
+            if not self._held and not await self._more():
+                return False
+            data = self._take(min(count, len(self._held)))
+            body.take(data)
+            count -= len(data)
+        return True
+
     async def gone(self) -> None:
         """Return when the client has closed its end. Requests sent ahead are kept for later, within a bound."""
         while len(self._held) < _AHEAD_BYTES:
@@ -91,7 +137,7 @@ class Incoming:
         await asyncio.Event().wait()
 
 
-async def read_request(incoming: Incoming, go_on: Callable[[], None]) -> Request | None:
+async def read_request(incoming: Incoming, go_on: Callable[[], None], hashes: Callable[[str], bool] = _none) -> Request | None:
     """The next request of a connection; None when there is none.
 
     Parameters
@@ -100,6 +146,8 @@ async def read_request(incoming: Incoming, go_on: Callable[[], None]) -> Request
         The connection's bytes.
     go_on
         Called when the client waits for `100 Continue` before it sends the body.
+    hashes
+        Whether the body of a request for this path is hashed only.
 
     Raises
     ------
@@ -116,12 +164,14 @@ async def read_request(incoming: Incoming, go_on: Callable[[], None]) -> Request
         raise BadRequest(400, "400 Bad Request: missing required Host header")
     if headers.get("expect", "").lower() == "100-continue":
         go_on()
-    body = await _body(incoming, headers)
-    if body is None:
+    path = target.partition("?")[0]
+    body = Hashed() if hashes(path) else Kept()
+    if not await _body(incoming, headers, body):
         return None
     tokens = {token.strip() for token in headers.get("connection", "").lower().split(",")}
     keep = "close" not in tokens if minor else "keep-alive" in tokens
-    return Request(method=method, path=target.partition("?")[0], headers=headers, body=body, keep=keep, chunks=bool(minor))
+    request = Request(method=method, path=path, headers=headers, body=b"", keep=keep, chunks=bool(minor))
+    return replace(request, hashed=body) if isinstance(body, Hashed) else replace(request, body=bytes(body.held))
 
 
 def _request_line(line: str) -> tuple[str, str, int]:
@@ -141,37 +191,37 @@ def _headers(lines: list[str]) -> dict[str, str]:
     return headers
 
 
-async def _body(incoming: Incoming, headers: Mapping[str, str]) -> bytes | None:
+async def _body(incoming: Incoming, headers: Mapping[str, str], body: Kept | Hashed) -> bool:
+    """Whether all of it came."""
     if "transfer-encoding" in headers:
         if headers["transfer-encoding"].lower() != "chunked":
             raise BadRequest(501, "501 Not Implemented: unsupported transfer encoding")
-        return await _chunked_body(incoming)
+        return await _chunked_body(incoming, body)
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise BadRequest(400, "400 Bad Request: bad Content-Length")
-    if len(length) > 18 or int(length) > BODY_BYTES:
+    if len(length) > 18 or int(length) > body.most_bytes:
         raise BadRequest(413, "413 Request Entity Too Large")
-    return await incoming.exactly(int(length))
+    return await incoming.into(body, int(length))
 
 
-async def _chunked_body(incoming: Incoming) -> bytes | None:
-    body = bytearray()
+async def _chunked_body(incoming: Incoming, body: Kept | Hashed) -> bool:
+    room = body.most_bytes
     while True:
         line = await incoming.until(b"\r\n", HEAD_BYTES)
         if line is None:
-            return None
+            return False
         size = _chunk_size(line)
-        if len(body) + size > BODY_BYTES:
+        room -= size
+        if room < 0:
             raise BadRequest(413, "413 Request Entity Too Large")
         if not size:
             break
-        data = await incoming.exactly(size + 2)
-        if data is None:
-            return None
-        body += data[:-2]
+        if not await incoming.into(body, size) or await incoming.exactly(2) is None:
+            return False
     while (line := await incoming.until(b"\r\n", HEAD_BYTES)) not in {None, b"\r\n"}:
         pass  # trailers
-    return None if line is None else bytes(body)
+    return line is not None
 
 
 def _chunk_size(line: bytes) -> int:
@@ -265,15 +315,17 @@ def _date() -> str:
 # ---- one connection ------------------------------------------------------------------------------------------
 
 
-async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler) -> None:
+async def serve_connection(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler, hashes: Callable[[str], bool] = _none
+) -> None:
     """Serve the requests of one connection, in order, until either side ends it.
 
     When the client leaves while a request is served, the handler is cancelled and awaited. Nothing that a client sends
-    makes this raise; a cancel from outside ends the connection at once.
+    makes this raise; a cancel from outside ends the connection at once. `hashes`: as in `read_request`.
     """
     incoming = Incoming(reader)
     try:
-        while await _serve_one(incoming, writer, handler):
+        while await _serve_one(incoming, writer, handler, hashes):
             pass
         writer.close()
         await writer.wait_closed()
@@ -283,9 +335,9 @@ async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamW
         writer.transport.abort()  # without effect after a regular end; else what is unsent would keep the socket open
 
 
-async def _serve_one(incoming: Incoming, writer: asyncio.StreamWriter, handler: Handler) -> bool:
+async def _serve_one(incoming: Incoming, writer: asyncio.StreamWriter, handler: Handler, hashes: Callable[[str], bool]) -> bool:
     try:
-        request = await read_request(incoming, lambda: writer.write(b"HTTP/1.1 100 Continue\r\n\r\n"))
+        request = await read_request(incoming, lambda: writer.write(b"HTTP/1.1 100 Continue\r\n\r\n"), hashes)
     except BadRequest as exc:
         refusal = Request(method="GET", path="", headers={}, body=b"", keep=False, chunks=True)
         await Reply(writer, refusal).whole(exc.status, exc.text.encode(), "text/plain; charset=utf-8")

@@ -1,0 +1,147 @@
+"""`urisk install-judge`: the model urisk-judge on a real Ollama, of its own base and our adapter, or of both merged into one file.
+
+The first is a file of a few megabytes, the second one of 145; Ollama takes the first up to version 0.34.0 only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb import bridge
+from urisk_nb.errors import FetchFailed, ModelNotFound, ModelUnsuitable, PackageMissing, ServerNotRunning
+from urisk_nb.shell import Line, event_text, fetched_weights, look
+from urisk_nb.standin import gguf, merge, weights
+
+if TYPE_CHECKING:
+    from urisk_nb.ollama.judge import Installed, Whole
+    from urisk_nb.ollama.manager import LLMManager, StartEvent
+    from urisk_nb.settings import Engine, Settings
+
+__all__ = ["install"]
+
+USE = f"use it with %%risk --model {weights.JUDGE}"
+Tell = Callable[["StartEvent"], Any]
+
+
+def install(*, base: str, url: str | None = None) -> str:
+    """
+    Make urisk-judge on the server that answers, or else on an Ollama that is started for this; it is left as it was found.
+
+    Parameters
+    ----------
+    base
+        What it is made of where the server takes adapters.
+    url
+        Address of the server; default: the settings'.
+
+    Returns
+    -------
+    str
+        What to tell the user.
+
+    Raises
+    ------
+    UriskError
+        Each with what to do.
+    """
+    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.settings import Engine, load
+
+    engine, models = _who_answers(load(url=url, model=base))
+    if engine is Engine.EMBEDDED:
+        return _on_the_embedded(models)
+    adapter, line = _adapter(), Line()
+
+    def tell(event: StartEvent) -> None:
+        line.show(event_text(event))
+
+    manager = bridge.run(LLMManager.bare(progress=tell, engine=engine or Engine.OLLAMA, model=base, url=url))
+    try:
+        done = _installed(manager, adapter, base, line, tell)
+    finally:
+        manager.shutdown_sync()
+        line.clear()
+    return f"{weights.JUDGE} {'is ready' if done.changed else 'was ready already'} on {manager.url}: {USE}"
+
+
+def _who_answers(settings: Settings) -> tuple[Engine | None, list[str]]:
+    """The engine at the address, None where nothing answers, and the names of its models."""
+    from urisk_nb.ollama.server import OWN_VERSIONS
+    from urisk_nb.settings import Engine
+
+    try:
+        number, models = bridge.run(look(settings))
+    except ServerNotRunning:
+        return None, []
+    return OWN_VERSIONS.get(number, Engine.OLLAMA), models
+
+
+def _on_the_embedded(models: Sequence[str]) -> str:
+    from urisk_nb.ollama.wire import same_model
+
+    if not any(same_model(weights.JUDGE, model) for model in models):
+        raise ModelNotFound(
+            f"the embedded engine has no {weights.JUDGE} (it has: {', '.join(models)}), and makes no models.",
+            fix="unset URISK_GGUF and start it anew: its demo model brings urisk-judge; or stop it and use Ollama",
+        )
+    return f"The embedded engine has {weights.JUDGE} already, and it is not installed by hand: {USE}"
+
+
+def _adapter() -> Path:
+    try:
+        return weights.adapter()
+    except weights.WeightsError as exc:
+        raise FetchFailed(f"{exc}.", fix=exc.fix) from exc
+
+
+def _installed(manager: LLMManager, adapter: Path, base: str, line: Line, tell: Tell) -> Installed:
+    """With the adapter where that may be; where the server says that it may not, or is known to, with the merged file."""
+    from urisk_nb.ollama import judge
+
+    if judge.takes_adapters(manager.version):
+        way = judge.Adapted(base=base, file=adapter, digest=weights.ADAPTER_SHA256)
+        try:
+            return bridge.run(judge.install(manager, way, name=weights.JUDGE, progress=tell))
+        except ModelUnsuitable as exc:
+            if not judge.says_no_adapters(exc):
+                raise
+    return bridge.run(judge.install(manager, _whole(manager, adapter, line), name=weights.JUDGE, progress=tell))
+
+
+def _whole(manager: LLMManager, adapter: Path, line: Line) -> Whole:
+    """The demo model with the adapter merged in, kept in the data folder: made only if it is not there."""
+    from urisk_nb.ollama.engine import data_folder
+    from urisk_nb.ollama.judge import Whole
+
+    file = data_folder(manager.settings) / f"{weights.JUDGE}-{weights.ADAPTER_SHA256[:12]}.gguf"
+    why = f"Ollama {manager.version} takes no adapters"
+    if _is_whole(file):
+        line.say(f"{why}: using the merged model that is there (145 MB)")
+    else:
+        line.say(f"{why}: merging the adapter into the demo model's weights (145 MB)")
+        _merge(adapter, file, line)
+    with file.open("rb") as content:
+        return Whole(file=file, digest=hashlib.file_digest(content, "sha256").hexdigest())
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        gguf.read(file)
+    except (OSError, gguf.NotGguf):
+        return False
+    return True
+
+
+def _merge(adapter: Path, file: Path, line: Line) -> None:
+    try:
+        merge.check_package()  # before anything is fetched
+        merge.merged(fetched_weights(), adapter, file, lambda done, total: line.show(f"Merging the adapter: {done / total:.0%}"))
+    except merge.NeedsGguf as exc:
+        raise PackageMissing(f"{exc}, which is not installed.", fix=exc.fix) from exc
+    except weights.WeightsError as exc:
+        raise FetchFailed(f"{exc}.", fix=exc.fix) from exc
+    finally:
+        line.clear()
