@@ -56,6 +56,14 @@ def test_an_answer_is_bounded_by_ten_windows(asked, sent):
     assert chat_payload(question(options=options({"num_predict": asked}), num_ctx=100))["max_tokens"] == sent
 
 
+@pytest.mark.parametrize(
+    ("given", "limit", "streamed"), [(SCHEMA, 48, False), (SCHEMA, 65, True), (SCHEMA, -1, True), (None, 48, True), ("json", 64, False)]
+)
+def test_a_short_answer_held_to_a_schema_comes_in_one_piece(given, limit, streamed):
+    """Nobody can use half of it; a long one, and free text, come as they are made."""
+    assert chat_payload(question(format=given, options=options({"num_predict": limit})))["stream"] is streamed
+
+
 def test_think_reaches_the_template():
     """Only where it was sent."""
     assert chat_payload(question(think=False))["chat_template_kwargs"] == {"enable_thinking": False}
@@ -97,7 +105,11 @@ def upstream(test, reply):
 
 
 async def collect(address):
-    return [event async for event in events(address, "/x", {})]
+    return [event async for event in events(address, "/x", {"stream": True})]
+
+
+async def collect_whole(address):
+    return [event async for event in events(address, "/x", {"stream": False})]
 
 
 def chunked(body, size=None):
@@ -120,6 +132,20 @@ def test_events_are_read_from_any_segments():
     """The wire may cut the framing itself."""
     data = chunked(STREAM, 5)
     assert upstream(collect, [data[at : at + 1] for at in range(len(data))]) == [{"a": "è"}, {"a": 2}]
+
+
+@pytest.mark.parametrize("reply", [chunked(b'{"a": 1}', 3), b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}'])
+def test_an_answer_that_is_not_streamed_is_one_event(reply):
+    """However its body is sent."""
+    assert upstream(collect_whole, reply) == [{"a": 1}]
+
+
+def test_half_an_answer_that_is_not_streamed_is_lost():
+    """Not an event that says less."""
+    with pytest.raises(UpstreamLost):
+        upstream(collect_whole, b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a"')
+    with pytest.raises(UpstreamLost):
+        upstream(collect_whole, b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{"a"')
 
 
 def test_another_status_carries_its_body():
@@ -153,7 +179,7 @@ class Started:
 def answered(ask, *found, tail=b"data: [DONE]\n\n"):
     async def test(address):
         brain = object.__new__(LlamaBrain)
-        brain._servers = {ask.model.name: Started(address)}
+        brain._lora, brain._windows, brain._servers = None, {ask.model.name: 4096}, {4096: Started(address)}
         return [item async for item in brain.answer(ask)]
 
     body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in found) + tail
@@ -360,8 +386,20 @@ def test_the_demo_weights_serve_two_models(real, ask):
 
 
 @pytest.mark.slow
+def test_two_models_share_the_threads(real, ask):
+    """Both in memory, labels are made as fast as with one: OpenMP lets threads sleep at each step where it counts more than cores."""
+    ask(real.url, "POST", "/api/chat", {"model": "smollm2-135m", "messages": []})
+    judged(real, ask, "Acme was fined.")
+    assert len(real._face._brain._servers) == 1
+    ask(real.url, "POST", "/api/chat", chat("x", stream=False, options={"num_ctx": 1024, "num_predict": 1}))
+    assert len(real._face._brain._servers) == 2  # the other window; it takes the place of the first for this model
+    ask(real.url, "POST", "/api/chat", chat("x", stream=False, options={"num_predict": 1}))
+    assert len(real._face._brain._servers) == 1
+
+
+@pytest.mark.slow
 def test_unloading_one_model_leaves_the_other(real, ask):
-    """Each has a llama.cpp server of its own."""
+    """They share a server of llama.cpp, which goes with the last."""
     judged(real, ask, "Acme was fined.")
     ask(real.url, "POST", "/api/chat", {"model": "urisk-judge", "messages": [], "keep_alive": 0})
     pause = threading.Event()

@@ -29,6 +29,7 @@ from urisk_nb.standin.weights import adapter as published_adapter
 DEMO = "smollm2-135m:latest"
 """The name of the fetched demo model."""
 _OTHERS = "For another, start it with --gguf PATH (URISK_GGUF), or install Ollama"
+_SHORT = 64  # tokens
 _CACHE_RAM_MIB = 1024  # llama.cpp's own default of 8 GiB for old prompts is too much for a laptop
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "repeat_penalty", "presence_penalty")
 
@@ -40,8 +41,9 @@ class ModelUnusable(Exception):
 class LlamaBrain:
     """One GGUF file, answered by llama.cpp. Fulfils `Brain`.
 
-    The demo model's file serves two models: itself, and with the adapter of this package the judge. Each has a llama.cpp server of its
-    own while it is in memory, so that neither throws the other's prompts out of its cache; the weights are mapped, and so shared.
+    The demo model's file serves two models: itself, and with the adapter of this package the judge. Both are answered by one llama.cpp
+    server, which switches the adapter on and off with each question: with two, OpenMP counts the threads of both, finds more than cores,
+    and lets them sleep at every step, which is four times slower. Only for another context window there is a second server.
 
     Parameters
     ----------
@@ -72,33 +74,34 @@ class LlamaBrain:
         self._threads = threads or cores()
         self._path = path
         model, self._cache_bytes = _described(path)
-        self._models: tuple[Model, ...] = (model,)
-        self._adapters: dict[str, Path] = {}  # by name, of those that have one
-        if model.name == DEMO:
-            lora = adapter or _adapter()
-            judge = _judge(model, lora)
-            self._models, self._adapters = (model, judge), {judge.name: lora}
-        self._servers: dict[str, Any] = {}  # by name, while in memory
+        self._lora = (adapter or _adapter()) if model.name == DEMO else None
+        self._models = (model,) if self._lora is None else (model, _judge(model, self._lora))
+        self._windows: dict[str, int] = {}  # of each model in memory
+        self._servers: dict[int, Any] = {}  # by window
 
     def models(self) -> Sequence[Model]:
         return self._models
 
     async def load(self, model: Model, num_ctx: int) -> int:
-        self._servers[model.name] = await _in_thread(lambda: self._started(num_ctx, self._adapters.get(model.name)))
+        if num_ctx not in self._servers:
+            self._servers[num_ctx] = await _in_thread(lambda: self._started(num_ctx))
+        self._windows[model.name] = num_ctx
         return model.size_bytes + self._cache_bytes * num_ctx * self.slots
 
     async def unload(self, model: Model) -> None:
-        """Stops the model's llama.cpp server; takes some 0.1 s."""
-        await _in_thread(lambda: self._stop([model.name]))
+        """Stops llama.cpp's server where no other model is on it; takes some 0.1 s."""
+        self._windows.pop(model.name, None)
+        await _in_thread(self._stop)
 
     async def close(self) -> None:
-        await _in_thread(lambda: self._stop(list(self._servers)))
+        self._windows.clear()
+        await _in_thread(self._stop)
 
-    def _stop(self, names: Sequence[str]) -> None:
-        for name in names:
-            self._servers.pop(name, None)  # its destructor stops the threads and frees the memory
+    def _stop(self) -> None:
+        for num_ctx in set(self._servers) - set(self._windows.values()):
+            del self._servers[num_ctx]  # its destructor stops the threads and frees the memory
 
-    def _started(self, num_ctx: int, lora: Path | None) -> Any:
+    def _started(self, num_ctx: int) -> Any:
         # Threads that wait for each other spin only for a moment, then sleep. Measured on 2 cores, tokens a second alone / beside two
         # busy programs: OpenMP's default 71 / 3, sleeping at once 27 / 14, this 75 / 30. It is read once, when the library is loaded.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -112,9 +115,9 @@ class LlamaBrain:
         params.cache_ram_mib = _CACHE_RAM_MIB
         params.hostnames = ["127.0.0.1"]  # never beyond this machine, whatever the package's default becomes
         params.ui = False
-        if lora is not None:
+        if self._lora is not None:
             one = xllamacpp.CommonAdapterLoraInfo()
-            one.path, one.scale = str(lora), 1.0
+            one.path, one.scale = str(self._lora), 0.0  # each question says for itself
             params.lora_adapters = [one]
         try:
             return xllamacpp.Server(params)
@@ -136,8 +139,11 @@ class LlamaBrain:
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish, None]:
         path = "/v1/chat/completions" if ask.raw is None else "/completion"
         payload = chat_payload(ask) if ask.raw is None else raw_payload(ask)
+        if self._lora is not None:
+            payload["lora"] = [{"id": 0, "scale": float(ask.model.name != DEMO)}]
+        address = self._servers[self._windows[ask.model.name]].listening_address
         try:
-            async with contextlib.aclosing(events(self._servers[ask.model.name].listening_address, path, payload)) as found:
+            async with contextlib.aclosing(events(address, path, payload)) as found:
                 reader = _Reader(ask)
                 async for event in found:
                     for item in reader.take(event):
@@ -234,7 +240,16 @@ def _cache_bytes(head: gguf.Head) -> int:
 def _common(ask: Ask) -> dict[str, Any]:
     options = ask.options
     sampling = {name: options[name] for name in (*_SAMPLING, "frequency_penalty", "seed")}
-    return {**sampling, "stop": list(options["stop"]), "stream": True, "cache_prompt": True}
+    return {**sampling, "stop": list(options["stop"]), "stream": not _in_one_piece(ask), "cache_prompt": True}
+
+
+def _in_one_piece(ask: Ask) -> bool:
+    """
+    Whether the answer is short and held to a schema, so that it is of use only whole.
+
+    Each piece wakes two programs beside the threads that compute: on two cores a label of 11 tokens takes twice as long in pieces.
+    """
+    return ask.format is not None and 0 < ask.options["num_predict"] <= _SHORT
 
 
 def _limit(ask: Ask) -> int:
@@ -296,7 +311,7 @@ _Parts = tuple[str, str, Sequence[Mapping[str, Any]], str]  # text, thinking, lo
 
 def _chat_parts(event: Mapping[str, Any]) -> _Parts:
     choice: Mapping[str, Any] = next(iter(event.get("choices", ())), {})
-    delta = choice.get("delta", {})
+    delta = choice.get("delta") or choice.get("message") or {}
     probs = (choice.get("logprobs") or {}).get("content") or ()
     return delta.get("content") or "", delta.get("reasoning_content") or "", probs, choice.get("finish_reason") or ""
 

@@ -33,7 +33,7 @@ class UpstreamLost(ConnectionError):
 
 
 async def events(address: str, path: str, payload: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-    """The events of one streamed answer, decoded, without the closing `[DONE]`.
+    """The events of one answer, decoded, without the closing `[DONE]`; one that is not streamed is one event.
 
     Closing the generator, or cancelling its reader, closes the connection at once: the server stops computing.
 
@@ -53,9 +53,13 @@ async def events(address: str, path: str, payload: Mapping[str, Any]) -> AsyncGe
         body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
-        async with contextlib.aclosing(_body(Incoming(reader))) as blocks, contextlib.aclosing(_events(blocks)) as found:
-            async for event in found:
-                yield event
+        async with contextlib.aclosing(_body(Incoming(reader))) as blocks:
+            if not payload.get("stream"):
+                yield json.loads(b"".join([block async for block in blocks]))
+                return
+            async with contextlib.aclosing(_events(blocks)) as found:
+                async for event in found:
+                    yield event
     except (ConnectionError, BadRequest, ValueError, IndexError) as exc:  # the last two: no HTTP, no JSON
         raise UpstreamLost(f"{address} ended in the middle of an answer: {exc}") from exc
     finally:
