@@ -3,11 +3,14 @@
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from harness import alive, eventually
 from laboratory import Laboratory
+from urisk_nb.notebook.facts import notes_of
+from urisk_nb.ollama.manager import is_demo
 
 MANAGER = "__import__('urisk_nb').LLMManager.get_instance()"
 
@@ -61,3 +64,20 @@ def test_stop_says_whether_the_server_goes_on(lab):
     assert "the server has ended" in second.good("%urisk_stop").text()
     assert time.monotonic() - began < 2
     assert not alive(server)
+
+
+@pytest.mark.parametrize(
+    ("model", "judge", "simulated", "starts"),
+    [
+        ("smollm2-135m", "urisk-judge", False, ["%%ask is answered by the demo model", "Labels by urisk-judge"]),
+        ("smollm2-135m", "smollm2-135m", False, ["Judged by the demo model"]),
+        ("simulated", "simulated", True, ["SIMULATED"]),
+        ("llama3.1", "llama3.1", False, []),
+    ],
+)
+def test_the_notes_say_who_asks_and_who_labels(model, judge, simulated, starts):
+    """The demo model's own weakness is told where it labels itself; beside the judge each is told for what it does."""
+    manager = SimpleNamespace(model=model, judge=judge, is_demo_model=is_demo(model), is_simulated=simulated, notes=())
+    notes = notes_of(manager)
+    assert len(notes) == len(starts)
+    assert all(note.startswith(start) for note, start in zip(notes, starts, strict=True))

@@ -28,8 +28,9 @@ NOTES = {
     "simulated": "SIMULATED: scripted answers, no model was asked. Nothing here says anything about a company.",
     "demo_model": "Judged by the demo model (135 million parameters), which is weak at labels: "
     "it shows how the table works. Decide nothing by it.",
-    "small_judge": "%%ask is answered by the demo model (135 million parameters), %%risk labelled by urisk-judge, the same model trained "
-    "for it, which names the risk of a sentence right four times out of five. Read the sentences before you decide by them.",
+    "small_judge": "Labels by urisk-judge (135 million parameters, trained for it), which names the risk of a sentence right four times "
+    "out of five. Read the sentences before you decide by them.",
+    "demo_ask": "%%ask is answered by the demo model (135 million parameters), which writes well and knows little.",
 }
 LOOK_S = 2.0
 ORIGINS = {"started": "started here", "shared": "shared with another kernel of yours", "kept": "kept warm from the last kernel"}
@@ -203,6 +204,11 @@ def server_line(manager: LLMManager) -> str:
 def notes_of(manager: LLMManager) -> list[str]:
     """What the user must know about who answers: sentences."""
     judged = manager.judge != manager.model
-    holds = {"simulated": manager.is_simulated, "demo_model": manager.is_demo_model and not judged, "small_judge": judged}
+    holds = {
+        "simulated": manager.is_simulated,
+        "demo_model": manager.is_demo_model and not judged,
+        "demo_ask": manager.is_demo_model and judged,
+        "small_judge": judged,
+    }
     known = [NOTES[code] for code, it_does in holds.items() if it_does]
     return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.notes)]
