@@ -23,7 +23,7 @@ def clean_environment(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_leaks(request):
-    """No test leaves a process or a thread of its own behind; the package's one loop thread may stay."""
+    """No test leaves a process or a thread of its own behind; the package's one loop thread may stay, and tqdm's."""
     if {"kernel", "standin", "jupyter"} & set(request.fixturenames):
         yield  # these live longer than one test, and their own fixtures end them
         return
@@ -34,7 +34,9 @@ def no_leaks(request):
     def left():
         return {thread for thread in threading.enumerate() if thread.is_alive()} - threads
 
-    eventually(lambda: all(thread.name == "urisk-loop" for thread in left()), 3, f"end of threads started by {request.node.name}")
+    eventually(
+        lambda: {thread.name for thread in left()} <= {"urisk-loop", "tqdm_monitor"}, 3, f"end of threads started by {request.node.name}"
+    )
 
 
 FIGURES = pytest.StashKey[list]()

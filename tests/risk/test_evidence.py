@@ -1,6 +1,11 @@
+import os
 import random
+import subprocess
+import sys
+import textwrap
 import time
 from datetime import date
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -293,6 +298,25 @@ def test_choice_follows_the_query_then_risk():
         "The chip plant in Taiwan is busy.",
     ]
     assert [s.quote for s in choose(sentences, None, DEFAULT, 1)] == ["Litigation and a fine were announced."]
+
+
+def test_choosing_does_not_start_jax(tmp_path):
+    """bm25s would, where it is installed, and JAX takes most of a GPU's memory; whoever wants it can still have it."""
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax/__init__.py").write_text("print('started')\n")
+    (tmp_path / "jax/lax.py").write_text("def top_k(values, k): return values, values\n")
+    code = """
+        import sys
+        from urisk_nb.risk.evidence import choose, split
+        from urisk_nb.risk.inputs import Document
+        from urisk_nb.risk.taxonomy import DEFAULT
+        sentences = split(Document(ident="E1", ticker=None, text="A fine was announced. It was sunny.")).sentences
+        print(len(choose(sentences, "fine", DEFAULT, 1)), "jax" in sys.modules)
+        import jax.lax
+    """
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["1 False", "started"], done.stderr
 
 
 def test_at_equal_rank_the_newer_is_chosen():

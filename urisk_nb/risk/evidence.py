@@ -9,12 +9,14 @@ character by character. Over 400 lines, a tenth of them words: cleaning, splitti
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
+from typing import Any
 
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.taxonomy import Taxonomy
@@ -389,20 +391,34 @@ def choose(
 
 
 def _tokens(texts: Sequence[str]) -> list[list[str]]:
-    import bm25s  # 0.3 s that only a run with very much evidence pays
-
-    tokens: list[list[str]] = bm25s.tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
+    tokens: list[list[str]] = _library().tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
     return tokens
 
 
-def _bm25(corpus: Sequence[Sequence[str]], texts: Sequence[str]) -> list[float]:
-    import bm25s  # as above
+def _library() -> Any:
+    """
+    bm25s, 0.3 s that only a run with very much evidence pays, without JAX.
 
+    It would start JAX where that is installed, for a selection that is not used here: threads, a second, and on a GPU three quarters of
+    the memory that the model needs. Who has imported JAX before has it as before.
+    """
+    hidden = "jax" not in sys.modules
+    if hidden:
+        sys.modules["jax"] = None  # type: ignore[assignment]  # to the import system: there is none
+    try:
+        import bm25s
+    finally:
+        if hidden:
+            del sys.modules["jax"]
+    return bm25s
+
+
+def _bm25(corpus: Sequence[Sequence[str]], texts: Sequence[str]) -> list[float]:
     known = set(chain.from_iterable(corpus))
     wanted = sorted(set(chain.from_iterable(_tokens(texts))) & known) if texts else []
     if not wanted:
         return [0.0] * len(corpus)
-    index = bm25s.BM25()
+    index = _library().BM25()
     index.index([list(tokens) for tokens in corpus], show_progress=False)
     # Rounded, so that the last bit of a float never ranks one sentence before another.
     return [round(float(score), 4) for score in index.get_scores(wanted)]
