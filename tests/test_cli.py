@@ -284,6 +284,7 @@ def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path):
         models_at(url)
 
 
+@pytest.mark.slow
 def test_on_the_embedded_engine_the_judge_is_there_already(standin_with):
     """
     Its demo model brings the judge: nothing is asked of it but its models. With another model file there is none, and no way to make it.
@@ -327,6 +328,7 @@ def test_what_cannot_be_installed_is_two_lines(standin_with, scenario, words, se
     assert set(models_at(server.url)) <= before
 
 
+@pytest.mark.slow
 def test_without_a_server_and_without_ollama_nothing_is_installed(tmp_path):
     """
     Nothing answers, and there is nothing to start, or it may not be started.
