@@ -14,7 +14,7 @@ LAYERS = [
     {"settings", "runtime", "files"},
     {"bridge"},
     {"ollama", "risk", "standin"},
-    {"session", "demo", "shell"},
+    {"session", "demo", "terminal"},
     {"notebook", "service"},
     {"evaluate", "installing"},
     {"cli"},

@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 
 from harness import ROOT
-from urisk_nb.risk.questions import SCHEMA, parse
+from urisk_nb.risk.questions import SCHEMA, SHORT, parse
 from urisk_nb.standin import running
 from urisk_nb.standin.llamacpp import LlamaBrain
 
@@ -54,7 +54,7 @@ def test_ten_steps(demo_model, few, tmp_path):
     print(said)
     assert losses[-1] < 0.75 * losses[0]
     assert made.stat().st_size < 6_000_000
-    messages = [{"role": "system", "content": "Risk and severity for the company?"}, {"role": "user", "content": "It was fined 4 million."}]
+    messages = [{"role": "system", "content": SHORT}, {"role": "user", "content": "It was fined 4 million."}]
     body = {"model": "urisk-judge", "messages": messages, "format": SCHEMA, "stream": False, "options": {"temperature": 0}}
     with running(LlamaBrain(demo_model, threads=1, adapter=made)) as server:
         label, reason = parse(asked(server.url, body), "stop")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urisk_nb.errors import PackageMissing, UriskError
-from urisk_nb.shell import Line, event_text, fetched_weights, look
+from urisk_nb.terminal import Line, event_text
 
 if TYPE_CHECKING:
     from urisk_nb.ollama.manager import LLMManager
@@ -115,7 +115,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _demo_manager(args: argparse.Namespace) -> LLMManager:
     """The server that the user named, or else the embedded engine on a port of its own with the demo model."""
-    from urisk_nb import bridge
+    from urisk_nb import bridge, installing
     from urisk_nb.ollama.manager import LLMManager
     from urisk_nb.settings import load
 
@@ -124,7 +124,7 @@ def _demo_manager(args: argparse.Namespace) -> LLMManager:
     if not named or flags in ({"engine": "embedded"}, {"engine": "simulated"}):
         flags = {"engine": "embedded", **flags, "url": f"http://127.0.0.1:{_free_port()}"}
     if flags.get("engine") == "embedded" and not load().gguf:
-        fetched_weights()
+        installing.fetched_weights()
     line = Line()
     try:
         return bridge.run(LLMManager.initialize(progress=lambda event: line.show(event_text(event)), **flags))
@@ -161,7 +161,9 @@ def _free_port() -> int:
 
 
 def _fetch(_: argparse.Namespace) -> int:
-    path = fetched_weights()
+    from urisk_nb import installing
+
+    path = installing.fetched_weights()
     print(f"The demo model is at {path}. It is small, and made to be tried; with the adapter of this package it labels as urisk-judge.")
     return 0
 
@@ -239,10 +241,10 @@ def _say(name: str, text: str, fix: str | None = None) -> None:
 
 def _server(settings: Settings) -> bool:
     """Whether a server answers at the address and has the model."""
-    from urisk_nb import bridge
+    from urisk_nb import bridge, installing
 
     try:
-        number, models = bridge.run(look(settings))
+        number, models = bridge.run(installing.look(settings))
     except UriskError as exc:
         _say(
             "Server",

@@ -1,29 +1,55 @@
-"""`urisk install-judge`: the model urisk-judge on a real Ollama, of its own base and our adapter, or of both merged into one file.
+"""What is put in place for later: the demo model's weights here, and urisk-judge on a real Ollama.
 
-The first is a file of a few megabytes, the second one of 145; Ollama takes the first up to version 0.34.0 only.
+The judge is made of the Ollama's own base and our adapter, or of one file with both merged, 145 MB; Ollama takes adapters up to version
+0.34.0 only.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import bridge
 from urisk_nb.errors import FetchFailed, ModelNotFound, ModelUnsuitable, PackageMissing, ServerNotRunning
-from urisk_nb.shell import Line, event_text, fetched_weights, look
 from urisk_nb.standin import gguf, merge, weights
+from urisk_nb.terminal import Line, event_text
 
 if TYPE_CHECKING:
     from urisk_nb.ollama.judge import Installed, Whole
     from urisk_nb.ollama.manager import LLMManager, StartEvent
     from urisk_nb.settings import Engine, Settings
 
-__all__ = ["install"]
+__all__ = ["fetched_weights", "install", "look"]
 
 USE = f"use it with %%risk --model {weights.JUDGE}"
 Tell = Callable[["StartEvent"], Any]
+
+
+def fetched_weights() -> Path:
+    """The verified file, fetched if it is not there."""
+    from urisk_nb.ollama.engine import data_folder
+    from urisk_nb.settings import load
+
+    folder, line = data_folder(load()), Line()
+    try:
+        return weights.fetch(
+            folder, progress=lambda done, total: line.show(f"Fetching the demo model (93 MB, once), and checking it: {done / total:.0%}")
+        )
+    except weights.WeightsError as exc:
+        raise FetchFailed(str(exc), fix=exc.fix) from exc
+    finally:
+        line.clear()
+
+
+async def look(settings: Settings) -> tuple[str, list[str]]:
+    """What is there already: the version of the server at the address, and the names of its models."""
+    from urisk_nb.ollama.client import Client
+
+    async with aclosing(Client(settings)) as client:
+        return await client.version(), [model.name for model in await client.tags()]
 
 
 def install(*, base: str, url: str | None = None) -> str:

@@ -16,14 +16,20 @@ from urisk_nb import errors, runtime
 from urisk_nb.ollama import wire
 from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.judge import Adapted, Whole, install, says_no_adapters, takes_adapters
-from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.ollama.manager import JUDGE, LLMManager, is_judge
 from urisk_nb.ollama.server import ServerState
 from urisk_nb.settings import Settings
-from urisk_nb.standin import Scenario, ScriptedBrain, running, serve
+from urisk_nb.standin import Scenario, ScriptedBrain, running, serve, weights
 
 BASE, NAME = "smollm2:135m", "urisk-judge"
 LIMIT_S = 20
 NO_MORE = "LoRA adapters are no longer supported"
+
+
+def test_one_name_on_both_sides():
+    """The stand-in shares no code with the client, so each has the name; the judge that is made is the one that is asked shortly."""
+    assert weights.JUDGE == JUDGE
+    assert is_judge(f"{weights.JUDGE}:latest")
 
 
 def hex_of(path):

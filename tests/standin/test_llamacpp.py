@@ -7,6 +7,8 @@ import threading
 import jsonschema
 import pytest
 
+from urisk_nb.risk.questions import SCHEMA as JUDGE_SCHEMA
+from urisk_nb.risk.questions import SHORT
 from urisk_nb.standin import Ask, Finish, Model, Piece, Refused, running, weights
 from urisk_nb.standin.asks import options
 from urisk_nb.standin.llamacpp import LlamaBrain, ModelUnusable, chat_payload, cores, raw_payload
@@ -353,19 +355,8 @@ def test_unloading_frees_the_real_model(real, ask):
     assert ask(real.url, "POST", "/api/chat", chat("x", stream=False, options={"num_predict": 1})).status == 200
 
 
-JUDGE_SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["risk", "severity"],
-    "properties": {
-        "risk": {"type": "string", "enum": ["market", "credit", "liquidity", "operational", "legal", "business", "governance", "none"]},
-        "severity": {"type": "integer", "enum": [0, 1, 2, 3, 4, 5]},
-    },
-}
-
-
 def judged(real, ask, text):
-    messages = [{"role": "system", "content": "Risk and severity for the company?"}, {"role": "user", "content": text}]
+    messages = [{"role": "system", "content": SHORT}, {"role": "user", "content": text}]
     body = chat(text, model="urisk-judge", messages=messages, format=JUDGE_SCHEMA, stream=False)
     return ask(real.url, "POST", "/api/chat", body).json
 
@@ -386,8 +377,8 @@ def test_the_demo_weights_serve_two_models(real, ask):
 
 
 @pytest.mark.slow
-def test_two_models_share_the_threads(real, ask):
-    """Both in memory, labels are made as fast as with one: OpenMP lets threads sleep at each step where it counts more than cores."""
+def test_two_models_share_a_server(real, ask):
+    """One server of llama.cpp for both, since OpenMP lets threads sleep at each step where it counts more than cores."""
     ask(real.url, "POST", "/api/chat", {"model": "smollm2-135m", "messages": []})
     judged(real, ask, "Acme was fined.")
     assert len(real._face._brain._servers) == 1

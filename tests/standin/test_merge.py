@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 
+from urisk_nb.risk.questions import SCHEMA, SHORT
 from urisk_nb.standin import gguf as head
 from urisk_nb.standin import merge, running, weights
 from urisk_nb.standin.llamacpp import LlamaBrain
@@ -245,13 +246,6 @@ def test_without_the_package_it_says_what_to_install(base, adapter, tmp_path, mo
 # ---- the real model ----------------------------------------------------------------------------------------------
 
 SENTENCES = Path(__file__).parents[2] / "training" / "sentences" / "news.csv"
-RISKS = ["market", "credit", "liquidity", "operational", "legal", "business", "governance", "none"]
-SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["risk", "severity"],
-    "properties": {"risk": {"type": "string", "enum": RISKS}, "severity": {"type": "integer", "enum": [0, 1, 2, 3, 4, 5]}},
-}
 
 
 def labels(ask, path, model, texts):
@@ -259,7 +253,7 @@ def labels(ask, path, model, texts):
     found = []
     with running(LlamaBrain(path, threads=1)) as server:
         for text in texts:
-            messages = [{"role": "system", "content": "Risk and severity for the company?"}, {"role": "user", "content": text}]
+            messages = [{"role": "system", "content": SHORT}, {"role": "user", "content": text}]
             fixed = {"temperature": 0, "seed": 1, "num_predict": 48}
             body = {"model": model, "messages": messages, "think": False, "options": fixed, "format": SCHEMA, "stream": False}
             found.append(json.loads(ask(server.url, "POST", "/api/chat", body).json["message"]["content"]))

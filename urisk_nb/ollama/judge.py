@@ -111,8 +111,7 @@ async def _have_base(manager: LLMManager, base: str, name: str, progress: Progre
 
 
 async def _made(manager: LLMManager, way: Adapted | Whole, name: str, progress: Progress) -> Installed:
-    client = Client(manager.settings)
-    try:
+    async with aclosing(Client(manager.settings)) as client:
         before = wire.match_model(name, await client.tags())
         try:
             sent = await _send(client, way, progress)
@@ -122,8 +121,6 @@ async def _made(manager: LLMManager, way: Adapted | Whole, name: str, progress: 
                 raise _no_maker(exc, manager) from exc
             raise
         found = wire.match_model(name, await client.tags())
-    finally:
-        await client.aclose()
     if found is None:
         raise ServerFault(f"{manager.url} said success, and does not list {name}.", fix="try again; then look at the server's log")
     return Installed(model=found, sent=sent, changed=before is None or before.digest != found.digest)

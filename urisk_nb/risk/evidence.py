@@ -402,7 +402,7 @@ def _library() -> Any:
     It would start JAX where that is installed, for a selection that is not used here: threads, a second, and on a GPU three quarters of
     the memory that the model needs. Who has imported JAX before has it as before.
     """
-    hidden = "jax" not in sys.modules
+    hidden = not {"jax", "bm25s"} & set(sys.modules)
     if hidden:
         sys.modules["jax"] = None  # type: ignore[assignment]  # to the import system: there is none
     try:

@@ -1,19 +1,15 @@
-"""What the commands of `urisk` share: a line that tells how far something is, the demo model's weights, a look at a server."""
+"""How far something is, told on a terminal in a line that is rewritten in place."""
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from urisk_nb.errors import FetchFailed
 
 if TYPE_CHECKING:
     from urisk_nb.ollama.manager import StartEvent
-    from urisk_nb.settings import Settings
 
-__all__ = ["Line", "event_text", "fetched_weights", "look"]
+__all__ = ["Line", "event_text"]
 
 
 class Line:
@@ -46,31 +42,3 @@ class Line:
 def event_text(event: StartEvent) -> str:
     """A step of a start or an installation, with its megabytes where it has some."""
     return f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB" if event.total else event.text
-
-
-def fetched_weights() -> Path:
-    """The verified file, fetched if it is not there."""
-    from urisk_nb.ollama.engine import data_folder
-    from urisk_nb.settings import load
-    from urisk_nb.standin import weights
-
-    folder, line = data_folder(load()), Line()
-    try:
-        return weights.fetch(
-            folder, progress=lambda done, total: line.show(f"Fetching the demo model (93 MB, once), and checking it: {done / total:.0%}")
-        )
-    except weights.WeightsError as exc:
-        raise FetchFailed(str(exc), fix=exc.fix) from exc
-    finally:
-        line.clear()
-
-
-async def look(settings: Settings) -> tuple[str, list[str]]:
-    """The version of the server at the address, and the names of its models."""
-    from urisk_nb.ollama.client import Client
-
-    client = Client(settings)
-    try:
-        return await client.version(), [model.name for model in await client.tags()]
-    finally:
-        await client.aclose()
