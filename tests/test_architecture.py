@@ -37,7 +37,7 @@ INSIDE = {
     ],
     "standin": [
         *("gojson", "transport", "brain", "asks", "residents", "answers", "created", "face", "server", "scenario", "scripted"),
-        *("gguf", "upstream", "weights", "merge", "llamacpp", "__main__", "program"),
+        *("gguf", "upstream", "weights", "merge", "jump", "completion", "llamacpp", "__main__", "program"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "standin": set()}  # narrower than the layer rule

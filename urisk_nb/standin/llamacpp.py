@@ -1,7 +1,7 @@
 """A real model without Ollama: llama.cpp in this process, through the package xllamacpp, behind the same face.
 
-Knows: how to start llama.cpp's own server on a free loopback port, how to ask it, how to read its counters.
-Does not know: HTTP towards the user.
+Knows: how to start llama.cpp's own server on a free loopback port, which models a file makes.
+Does not know: what that server is asked, HTTP towards the user.
 The only module that imports xllamacpp, and only when a model is loaded: the server is ready before.
 llama.cpp writes its log to stderr.
 """
@@ -13,25 +13,22 @@ import contextlib
 import importlib.util
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from urisk_nb.standin import gguf
+from urisk_nb.standin import completion, gguf
 from urisk_nb.standin.brain import Ask, Finish, Model, Piece, Refused
-from urisk_nb.standin.upstream import UpstreamLost, UpstreamRefused, events
 from urisk_nb.standin.weights import GGUF, GGUF_BYTES, JUDGE, WeightsError
 from urisk_nb.standin.weights import adapter as published_adapter
 
 DEMO = "smollm2-135m:latest"
 """The name of the fetched demo model."""
 _OTHERS = "For another, start it with --gguf PATH (URISK_GGUF), or install Ollama"
-_SHORT = 64  # tokens
 _CACHE_RAM_MIB = 1024  # llama.cpp's own default of 8 GiB for old prompts is too much for a laptop
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "repeat_penalty", "presence_penalty")
 
 
 class ModelUnusable(Exception):
@@ -136,24 +133,9 @@ class LlamaBrain:
         for status in ("verifying sha256 digest", "writing manifest", "success"):
             yield {"status": status}
 
-    async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish, None]:
-        path = "/v1/chat/completions" if ask.raw is None else "/completion"
-        payload = chat_payload(ask) if ask.raw is None else raw_payload(ask)
-        if self._lora is not None:
-            payload["lora"] = [{"id": 0, "scale": float(ask.model.name != DEMO)}]
-        address = self._servers[self._windows[ask.model.name]].listening_address
-        try:
-            async with contextlib.aclosing(events(address, path, payload)) as found:
-                reader = _Reader(ask)
-                async for event in found:
-                    for item in reader.take(event):
-                        yield item
-        except UpstreamRefused as exc:
-            raise Refused(exc.status, exc.body.decode("utf-8", "replace")) from exc
-        except UpstreamLost as exc:
-            raise Refused(500, f"an error was encountered while running the model: {exc}") from exc
-        if not reader.ended:
-            raise Refused(500, "an error was encountered while running the model: unexpected EOF")
+    def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish, None]:
+        lora = {} if self._lora is None else {"lora": [{"id": 0, "scale": float(ask.model.name != DEMO)}]}
+        return completion.answer(self._servers[self._windows[ask.model.name]].listening_address, ask, lora)
 
 
 def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -232,108 +214,3 @@ def _cache_bytes(head: gguf.Head) -> int:
     heads = head.of_architecture("attention.head_count") or 1
     width = head.of_architecture("embedding_length") // heads * (head.of_architecture("attention.head_count_kv") or heads)
     return 4 * width * head.of_architecture("block_count")
-
-
-# ---- what is asked -------------------------------------------------------------------------------------------
-
-
-def _common(ask: Ask) -> dict[str, Any]:
-    options = ask.options
-    sampling = {name: options[name] for name in (*_SAMPLING, "frequency_penalty", "seed")}
-    return {**sampling, "stop": list(options["stop"]), "stream": not _in_one_piece(ask), "cache_prompt": True}
-
-
-def _in_one_piece(ask: Ask) -> bool:
-    """
-    Whether the answer is short and held to a schema, so that it is of use only whole.
-
-    Each piece wakes two programs beside the threads that compute: on two cores a label of 11 tokens takes twice as long in pieces.
-    """
-    return ask.format is not None and 0 < ask.options["num_predict"] <= _SHORT
-
-
-def _limit(ask: Ask) -> int:
-    """Tokens to write at most: what is not bounded is bounded at ten windows, as in Ollama."""
-    asked = ask.options["num_predict"]
-    if asked == 0 and ask.endpoint == "chat":
-        return 1
-    return min(asked, 10 * ask.num_ctx) if asked > 0 else 10 * ask.num_ctx
-
-
-def chat_payload(ask: Ask) -> dict[str, Any]:
-    """The body for llama.cpp's chat endpoint, which puts the messages into the model's own template."""
-    payload = {**_common(ask), "messages": list(ask.messages), "max_tokens": _limit(ask)}
-    if ask.format is not None:
-        schema = {"type": "object"} if ask.format == "json" else ask.format
-        payload["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    if ask.think is not None:
-        payload["chat_template_kwargs"] = {"enable_thinking": bool(ask.think)}
-    if ask.top_logprobs is not None:
-        payload |= {"logprobs": True, "top_logprobs": max(1, ask.top_logprobs)}
-    return payload
-
-
-def raw_payload(ask: Ask) -> dict[str, Any]:
-    """The body for llama.cpp's completion endpoint, which takes the prompt as it is."""
-    payload = {**_common(ask), "prompt": ask.raw, "n_predict": _limit(ask)}
-    if ask.format is not None:
-        payload["json_schema"] = {"type": "object"} if ask.format == "json" else ask.format
-    if ask.top_logprobs is not None:
-        payload["n_probs"] = max(1, ask.top_logprobs)
-    return payload
-
-
-# ---- what comes back -----------------------------------------------------------------------------------------
-
-
-class _Reader:
-    """Turns the events of both endpoints into pieces and the end."""
-
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self.ended = False
-
-    def take(self, event: Mapping[str, Any]) -> Iterator[Piece | Finish]:
-        if "error" in event:
-            error = event["error"]
-            said = " ".join(f"{name}:{error[name]}" for name in sorted(error)) if isinstance(error, Mapping) else error
-            raise Refused(500, f"llama-server chat error: map[{said}]")
-        text, thinking, probs, reason = _chat_parts(event) if self._ask.raw is None else _raw_parts(event)
-        if text or thinking:
-            yield Piece(text=text, thinking=thinking, logprobs=tuple(_logprob(entry, self._ask.top_logprobs or 0) for entry in probs))
-        if reason:
-            self.ended = True
-            yield _finish(reason, event.get("timings", {}))
-
-
-_Parts = tuple[str, str, Sequence[Mapping[str, Any]], str]  # text, thinking, log-probabilities, reason of the end
-
-
-def _chat_parts(event: Mapping[str, Any]) -> _Parts:
-    choice: Mapping[str, Any] = next(iter(event.get("choices", ())), {})
-    delta = choice.get("delta") or choice.get("message") or {}
-    probs = (choice.get("logprobs") or {}).get("content") or ()
-    return delta.get("content") or "", delta.get("reasoning_content") or "", probs, choice.get("finish_reason") or ""
-
-
-def _raw_parts(event: Mapping[str, Any]) -> _Parts:
-    reason = ("length" if event.get("stop_type") == "limit" else "stop") if event.get("stop") else ""
-    return event.get("content", ""), "", event.get("completion_probabilities") or (), reason
-
-
-def _logprob(entry: Mapping[str, Any], top: int) -> dict[str, Any]:
-    plain = {name: entry[name] for name in ("token", "logprob", "bytes") if name in entry}
-    if top:
-        plain["top_logprobs"] = [_logprob(other, 0) for other in entry.get("top_logprobs", ())[:top]]
-    return plain
-
-
-def _finish(reason: str, timings: Mapping[str, Any]) -> Finish:
-    return Finish(
-        reason="length" if reason == "length" else "stop",
-        prompt_new=int(timings.get("prompt_n", 0)),
-        prompt_cached=int(timings.get("cache_n", 0)),
-        prompt_ns=round(timings.get("prompt_ms", 0) * 1e6),
-        answered=int(timings.get("predicted_n", 0)),
-        answer_ns=round(timings.get("predicted_ms", 0) * 1e6),
-    )
