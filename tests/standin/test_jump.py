@@ -114,6 +114,11 @@ def test_notes_are_no_rules():
     assert written(named, "y")[0] == '{"a":"y"}'
 
 
+def test_a_key_may_be_in_any_script():
+    """It is put there, not chosen, so no character of it can be cut."""
+    assert written(closed(größe=texts("x", "y")), "y")[0] == '{"größe":"y"}'
+
+
 def test_the_grammar_is_the_texts():
     """Quoted for llama.cpp."""
     assert jump.grammar(['"}', "a"]) == r'root ::= "\"}" | "a"'

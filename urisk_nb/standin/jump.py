@@ -39,10 +39,10 @@ def places(schema: Any) -> tuple[Place, ...] | None:
     found, before = [], "{"
     for number, (name, values) in enumerate(properties.items(), 1):
         texts = _texts(values)
-        if texts is None or not name.isascii():
+        if texts is None:
             return None
         end = "," if number < len(properties) else "}"  # with it no text begins with another, as 1 would in 10
-        found.append(Place(before=f"{before}{json.dumps(name)}:", among=tuple(text + end for text in texts)))
+        found.append(Place(before=f"{before}{json.dumps(name, ensure_ascii=False)}:", among=tuple(text + end for text in texts)))
         before = ""
     return tuple(found) if any(len(place.among) > 1 for place in found) else None
 
