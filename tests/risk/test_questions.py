@@ -19,7 +19,6 @@ from urisk_nb.risk.questions import (
     Example,
     answer,
     ask,
-    ask_nothing,
     check_examples,
     examples_hash,
     parse,
@@ -74,9 +73,6 @@ def test_the_short_form_is_one_line_and_the_sentence():
     assert content(short)["messages"] == [{"role": "system", "content": SHORT}, {"role": "user", "content": "Acme was fined."}]
     assert {name: content(short)[name] for name in ("format", "options")} == {name: content(whole)[name] for name in ("format", "options")}
     assert short.key != whole.key
-    nothing = ask_nothing(params, form="short")
-    assert {question.purpose for question in nothing} == {"prior"}
-    assert all(content(question)["messages"][0]["content"] == SHORT for question in nothing)
 
 
 def test_the_short_form_is_what_was_trained():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,18 @@ def test_a_sentence_that_adds_nothing_changes_nothing():
     assert (finding.label.risk, finding.label.severity) == ("business", 3)
     assert (finding.p_label, finding.p_severity) == (pytest.approx(1 / len(LABELS)), pytest.approx(1 / 6))
     assert asked == [["judge"], ["prior"] * 4, ["prior"] * 4]
+
+
+def test_the_judges_probabilities_are_taken_as_they_are():
+    """It was trained: what it says to nothing is asked nobody, and not taken off; its label is the written one, with its share."""
+    model = Model(lambda text: spread(business=0.7, legal=0.2), lambda text, risk: digits(2, 0.5))
+    plan = replace(plan_for("Acme was fined.", labels="calibrated"), form="short")
+    judgement, batches = drive(judge(plan, "AAA"), model)
+    assert [[question.purpose for question in batch] for batch in batches] == [["judge"]]
+    finding = judgement.findings[0]
+    assert (finding.label.risk, finding.label.severity) == ("business", 2)
+    assert (finding.p_label, finding.p_severity) == (pytest.approx(0.7), pytest.approx(0.5))
+    assert finding.flags == ()
 
 
 def test_no_risk_has_no_severity():

@@ -38,7 +38,7 @@ class Finding:
         Every answer about it was known before.
     p_label, p_severity
         With calibrated labels: the corrected probability of the risk that was chosen, and of the severity, given that risk; of the
-        first look. None where the server told none, or where the label is that of a repair.
+        first look. In the short form nothing is corrected. None where the server told none, or where the label is that of a repair.
     """
 
     sentence: Sentence
@@ -128,10 +128,19 @@ class Docket:
         return None if label is None else label.risk
 
     def _nothing(self, reverse: bool, only: str | None = None) -> tuple[Question, ...]:
+        """
+        What is asked about no sentence at all. Nothing of a judge that was trained on its labels in equal numbers: that "N/A" is about
+        no risk is then its judgement, and no habit. Taken off, it would never say `none` again (docs/prompts.md has the measurement).
+        """
         plan = self.plan
-        return ask_nothing(plan.params, plan.taxonomy, examples=plan.examples, form=plan.form, reverse=reverse, only=only)
+        if plan.form == "short":
+            return ()
+        return ask_nothing(plan.params, plan.taxonomy, examples=plan.examples, reverse=reverse, only=only)
 
-    def _prior(self, questions: Iterable[Question], key: str, labels: Sequence[str]) -> dict[str, float] | None:
+    def _prior(self, questions: Sequence[Question], key: str, labels: Sequence[str]) -> dict[str, float] | None:
+        """What these said; where nothing was asked, nothing is taken off; None where they were asked and told nothing."""
+        if not questions:
+            return dict.fromkeys(labels, 0.0)
         told = [calibration.distribution(self.replies[question.key].told, key, labels) for question in questions]
         known = [each for each in told if each is not None]
         return calibration.prior(known) if known else None

@@ -53,7 +53,7 @@ class RiskParams:
         Chooses the sentences that bear on it, and narrows the question to it.
     labels
         "greedy": what the model writes; "calibrated": its probabilities less those that it has for no sentence at all, where the server
-        tells them.
+        tells them. The judge's are taken as they are.
     max_sentences, seed, llm, model, num_predict
         How the model is asked.
 

@@ -284,7 +284,6 @@ def ask_nothing(
     taxonomy: Taxonomy = DEFAULT,
     *,
     examples: Sequence[Example] = EXAMPLES,
-    form: Form = "examples",
     reverse: bool = False,
     only: str | None = None,
 ) -> tuple[Question, ...]:
@@ -293,7 +292,7 @@ def ask_nothing(
     for number, text in enumerate(CONTENT_FREE):
         document = Document(ident=f"nothing{number}", ticker=None, text=text)
         sentence = Sentence(ident=document.ident, document=document, text=text, start=0, end=len(text))
-        asked.append(replace(ask(sentence, params, taxonomy, examples=examples, form=form, reverse=reverse, only=only), purpose="prior"))
+        asked.append(replace(ask(sentence, params, taxonomy, examples=examples, reverse=reverse, only=only), purpose="prior"))
     return tuple(asked)
 
 
