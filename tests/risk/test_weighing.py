@@ -8,6 +8,7 @@ import pytest
 
 from flows import drive, plan_for
 from urisk_nb import RiskParams, assess
+from urisk_nb.notebook.present import table_html, table_text
 from urisk_nb.ollama.manager import LLMManager
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
 from urisk_nb.risk.pipeline import judge
@@ -197,6 +198,22 @@ def test_the_table_shows_how_sure_the_model_was():
     assert list(table.report.findings["p_severity"]) == [finding.p_severity]
     assert table.report.meta["params"]["labels"] == "calibrated"
     assert "p_top" not in assemble(plan_for("Acme was fined."), {}, run_id="r")
+
+
+def test_the_sentences_are_shown_with_how_sure_the_model_was():
+    """In both views, beside the severity; where nobody told it a dash, and with greedy labels no column."""
+    model = Model(lambda text: spread(legal=0.6) if "fined" in text else spread(), lambda text, risk: digits(3))
+    plan, judgement, _ = run(model)
+    table = assemble(plan, {"AAA": judgement}, run_id="r", model="m")
+    assert f"{judgement.findings[0].p_label:.2f}" == "0.60"
+    assert ">p_label</th>" in table_html(table)
+    assert ">0.60</td>" in table_html(table)
+    assert "legal        3  0.60  Acme was fined." in table_text(table)
+    model.tells = False
+    plan, judgement, _ = run(model)
+    greedy = assemble(plan, {"AAA": judgement}, run_id="r", model="m")
+    assert "p_label" not in table_html(greedy)
+    assert "legal        3  Acme was fined." in table_text(greedy)
 
 
 # Over a socket --------------------------------------------------------------------------------------------------------------

@@ -231,8 +231,10 @@ def _sentences_html(table: RiskTable) -> str:
     rows = _sentence_rows(table)
     if not rows:
         return ""
-    head = "".join(f'<th scope="col" style="{CELL}">{name}</th>' for name in ("ticker", "risk", "severity", "sentence", "source", "date"))
-    body = "".join(_sentence_html(row) for row in rows[:MOST_SENTENCES])
+    weighed = ("p_label",) if any(row["p_label"] != "–" for row in rows) else ()  # only calibrated labels have one
+    names = ("ticker", "risk", "severity", *weighed, "sentence", "source", "date")
+    head = "".join(f'<th scope="col" style="{CELL}">{name}</th>' for name in names)
+    body = "".join(_sentence_html(row, weighed) for row in rows[:MOST_SENTENCES])
     note = "" if len(rows) <= MOST_SENTENCES else f" ({MOST_SENTENCES} shown; all of them: table.report.findings)"
     return (
         f"<details{' open' if len(rows) <= 60 else ''}><summary>{len(rows)} sentences{note}</summary>"
@@ -241,9 +243,9 @@ def _sentences_html(table: RiskTable) -> str:
     )
 
 
-def _sentence_html(row: Mapping[str, str]) -> str:
+def _sentence_html(row: Mapping[str, str], weighed: Sequence[str]) -> str:
     quote = f"<bdi>{escaped(_shortened(row['quote'], 600))}</bdi>"
-    cells = ((CELL, row["ticker"]), (CELL, row["risk"]), (NUMBER, row["severity"]))
+    cells = ((CELL, row["ticker"]), (CELL, row["risk"]), (NUMBER, row["severity"]), *((NUMBER, row[name]) for name in weighed))
     start = "".join(f'<td style="{style}">{escaped(value)}</td>' for style, value in cells)
     end = f'<td style="{CELL}">{escaped(row["source"])}</td><td style="{CELL};white-space:nowrap">{escaped(row["date"])}</td>'
     return f'<tr>{start}<td style="{CELL};max-width:48em;white-space:normal">{quote}</td>{end}</tr>'
@@ -265,6 +267,7 @@ def _sentence_rows(table: RiskTable) -> list[dict[str, str]]:
 
 def _sentence_row(row: Mapping[Any, Any]) -> dict[str, str]:
     texts = {name: _plain(row[name]) for name in ("ticker", "risk", "severity", "quote", "source", "date")}
+    texts["p_label"] = "–" if _plain(row["p_label"]) == "–" else f"{row['p_label']:.2f}"
     # Where no risk was seen a severity says nothing.
     return texts | {"severity": "–"} if texts["risk"] == "none" else texts
 
@@ -365,6 +368,7 @@ def _cell_text(name: str, value: Any) -> str:
 
 def _sentence_text(row: Mapping[str, str], width: int) -> str:
     head = f"  {visible(row['ticker']):<6} {row['risk']:<12}{row['severity']:>2}  "
+    head += "" if row["p_label"] == "–" else f"{row['p_label']}  "
     origin = ", ".join(part for part in (row["source"], row["date"]) if part != "–")
     quote = visible(_shortened(row["quote"], 600)) + (f"  [{visible(origin)}]" if origin else "")
     return textwrap.fill(quote, max(60, width), initial_indent=head, subsequent_indent=" " * len(head))
