@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -41,6 +43,7 @@ class Cost:
     cpu_s: float
     messages: int
     bytes: int
+    wakeups: int  # how often one of its threads had waited and went on; 0 where only Linux tells
 
     @property
     def share(self):
@@ -87,9 +90,9 @@ class Metered:
 
     def watch(self, seconds):
         """Read what the kernel sends for so long, and what that cost it."""
-        began_s, before = time.monotonic(), self._cpu_s()
+        began_s, before, woken = time.monotonic(), self._cpu_s(), self._wakeups()
         messages, size = self._drain(began_s + seconds)
-        return Cost(time.monotonic() - began_s, self._cpu_s() - before, messages, size)
+        return Cost(time.monotonic() - began_s, self._cpu_s() - before, messages, size, self._wakeups() - woken)
 
     def _drain(self, end_s):
         """Messages and bytes that came until then."""
@@ -105,8 +108,18 @@ class Metered:
         self._drain(time.monotonic() + seconds)
 
     def _cpu_s(self):
+        """
+        To the nanosecond: the clock of clock_getcpuclockid(3). The times in /proc come from looks at each tick of the system's clock, and
+        what wakes with the clock is then counted threefold, or not at all.
+        """
+        if sys.platform == "linux":
+            return time.clock_gettime(~self.process.pid << 3 | 2)
         times = self.process.cpu_times()
         return times.user + times.system
+
+    def _wakeups(self):
+        states = [path.read_text() for path in Path(f"/proc/{self.process.pid}/task").glob("*/status")]
+        return sum(int(state.split("\nvoluntary_ctxt_switches:")[1].split()[0]) for state in states)
 
     @property
     def resident_bytes(self):
