@@ -43,7 +43,7 @@ class Cost:
     cpu_s: float
     messages: int
     bytes: int
-    wakeups: int  # how often one of its threads had waited and went on; 0 where only Linux tells
+    wakeups: int  # how often one of its threads had waited and went on; 0 elsewhere than on Linux
 
     @property
     def share(self):
@@ -118,8 +118,11 @@ class Metered:
         return times.user + times.system
 
     def _wakeups(self):
-        states = [path.read_text() for path in Path(f"/proc/{self.process.pid}/task").glob("*/status")]
-        return sum(int(state.split("\nvoluntary_ctxt_switches:")[1].split()[0]) for state in states)
+        count = 0
+        for path in Path(f"/proc/{self.process.pid}/task").glob("*/status"):
+            with contextlib.suppress(OSError):  # the thread has just ended
+                count += int(path.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+        return count
 
     @property
     def resident_bytes(self):

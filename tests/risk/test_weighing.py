@@ -209,6 +209,14 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
     assert ">p_label</th>" in table_html(table)
     assert ">0.60</td>" in table_html(table)
     assert "legal        3  0.60  Acme was fined." in table_text(table)
+
+    def partly(question):  # as where a further call failed
+        reply = model(question)
+        return replace(reply, told=()) if "rain" in json.loads(question.payload)["messages"][-1]["content"] else reply
+
+    plan, judgement, _ = run(partly, "Acme was fined. It was a day of rain.")
+    mixed = assemble(plan, {"AAA": judgement}, run_id="r", model="m")
+    assert "   –  It was a day of rain." in table_text(mixed)
     model.tells = False
     plan, judgement, _ = run(model)
     greedy = assemble(plan, {"AAA": judgement}, run_id="r", model="m")

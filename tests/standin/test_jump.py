@@ -81,6 +81,7 @@ def test_every_answer_is_in_the_schema():
         jsonschema.validate(json.loads(answer), found)
     assert len(set(answers)) == 6
     assert max(map(len, answers)) == jump.longest(jump.places(found))
+    assert jump.longest(jump.places(closed(größe=texts("x", "y")))) == len('{"größe":"x"}'.encode()), "a byte may be a token"
 
 
 NOT_ONLY_CHOICES = {
@@ -96,6 +97,12 @@ NOT_ONLY_CHOICES = {
     "more keys allowed": {**closed(a=texts("x", "y")), "additionalProperties": True},
     "a key that may be missing": {**closed(a=texts("x", "y"), b=texts("x", "y")), "required": ["a"]},
     "other rules": {**closed(a=texts("x", "y")), "minProperties": 1},
+    "several kinds": closed(a={"type": ["string", "null"], "enum": ["x", "y"]}),
+    "values that are a text": closed(a={"type": "string", "enum": "xy"}),
+    "values that are a number": closed(a={"type": "string", "enum": 5}),
+    "keys that are a list": {**closed(), "properties": ["a"], "required": ["a"]},
+    "required that is a number": {**closed(a=texts("x", "y")), "required": 5},
+    "required that is no name": {**closed(a=texts("x", "y")), "required": [["a"]]},
     "a list": {"type": "array", "items": texts("x", "y")},
     "nothing to choose": closed(a=texts("x")),
     "nothing": closed(),

@@ -231,7 +231,7 @@ def _sentences_html(table: RiskTable) -> str:
     rows = _sentence_rows(table)
     if not rows:
         return ""
-    weighed = ("p_label",) if any(row["p_label"] != "–" for row in rows) else ()  # only calibrated labels have one
+    weighed = _weighed(rows)
     names = ("ticker", "risk", "severity", *weighed, "sentence", "source", "date")
     head = "".join(f'<th scope="col" style="{CELL}">{name}</th>' for name in names)
     body = "".join(_sentence_html(row, weighed) for row in rows[:MOST_SENTENCES])
@@ -241,6 +241,11 @@ def _sentences_html(table: RiskTable) -> str:
         '<table aria-label="judged sentences" style="border-collapse:collapse">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></details>"
     )
+
+
+def _weighed(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """The further column of calibrated labels."""
+    return ("p_label",) if any(row["p_label"] != "–" for row in rows) else ()
 
 
 def _sentence_html(row: Mapping[str, str], weighed: Sequence[str]) -> str:
@@ -322,7 +327,8 @@ def table_text(table: RiskTable, width: int | None = None) -> str:
     parts = [*(textwrap.fill(note, columns) for note in _notes(table)), _metrics_text(table), *_messages(table)]
     rows = _sentence_rows(table)
     if rows:
-        parts += ["", f"{len(rows)} judged sentences", *(_sentence_text(row, columns) for row in rows[:MOST_SENTENCES])]
+        weighed = _weighed(rows)
+        parts += ["", f"{len(rows)} judged sentences", *(_sentence_text(row, columns, weighed) for row in rows[:MOST_SENTENCES])]
     return "\n".join([*parts, "", _caption(table)])
 
 
@@ -366,9 +372,9 @@ def _cell_text(name: str, value: Any) -> str:
     return f"{value:.1f}" if name == "score" else visible(text)
 
 
-def _sentence_text(row: Mapping[str, str], width: int) -> str:
+def _sentence_text(row: Mapping[str, str], width: int, weighed: Sequence[str]) -> str:
     head = f"  {visible(row['ticker']):<6} {row['risk']:<12}{row['severity']:>2}  "
-    head += "" if row["p_label"] == "–" else f"{row['p_label']}  "
+    head += "".join(f"{row[name]:>4}  " for name in weighed)
     origin = ", ".join(part for part in (row["source"], row["date"]) if part != "–")
     quote = visible(_shortened(row["quote"], 600)) + (f"  [{visible(origin)}]" if origin else "")
     return textwrap.fill(quote, max(60, width), initial_indent=head, subsequent_indent=" " * len(head))

@@ -33,8 +33,10 @@ def places(schema: Any) -> tuple[Place, ...] | None:
     """The places of the compact answer, or None: the schema is no closed object of enumerated texts and numbers, or leaves no choice."""
     if not isinstance(schema, Mapping) or set(schema) - _NOTES != {"type", "properties", "required", "additionalProperties"}:
         return None
-    properties = schema["properties"]
-    if schema["type"] != "object" or schema["additionalProperties"] is not False or set(schema["required"]) != set(properties):
+    properties, required = schema["properties"], schema["required"]
+    if schema["type"] != "object" or schema["additionalProperties"] is not False or not isinstance(properties, Mapping):
+        return None
+    if not isinstance(required, list) or any(name not in required for name in properties) or len(required) != len(properties):
         return None
     found, before = [], "{"
     for number, (name, values) in enumerate(properties.items(), 1):
@@ -49,17 +51,18 @@ def places(schema: Any) -> tuple[Place, ...] | None:
 
 def _texts(values: Any) -> list[str] | None:
     """The enumerated values as JSON, or None for anything else."""
-    if not isinstance(values, Mapping) or set(values) - _NOTES != {"type", "enum"} or values["type"] not in _KINDS:
+    if not isinstance(values, Mapping) or set(values) - _NOTES != {"type", "enum"}:
         return None
-    if not values["enum"] or any(type(value) is not _KINDS[values["type"]] for value in values["enum"]):
+    kind, among = _KINDS.get(str(values["type"])), values["enum"]
+    if kind is None or not isinstance(among, list) or not among or any(type(value) is not kind for value in among):
         return None
-    texts = [json.dumps(value, ensure_ascii=False) for value in dict.fromkeys(values["enum"])]
+    texts = [json.dumps(value, ensure_ascii=False) for value in dict.fromkeys(among)]
     return texts if all(text.isascii() for text in texts) else None  # beyond ASCII a token may be half a character
 
 
 def longest(found: Sequence[Place]) -> int:
-    """Characters of the longest answer, which are at least as many as its tokens."""
-    return sum(len(place.before) + max(map(len, place.among)) for place in found)
+    """Bytes of the longest answer, which are at least as many as its tokens."""
+    return sum(len(place.before.encode("utf-8", "replace")) + max(map(len, place.among)) for place in found)
 
 
 def grammar(texts: Sequence[str]) -> str:
