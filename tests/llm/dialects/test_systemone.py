@@ -1,0 +1,143 @@
+"""System One: questions with typed answers, probabilities back; recorded from llama.cpp's own server with a decision model."""
+
+import json
+import math
+
+import pytest
+
+from harness import ROOT
+from urisk_nb import errors
+from urisk_nb.llm.dialects import dialect, systemone
+from urisk_nb.llm.dialects.systemone import Choice, Score
+from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES
+
+LINES = (ROOT / "tests/data/llamacpp_transcripts.jsonl").read_text(encoding="utf-8").splitlines()
+RECORDED = {record["name"]: record for record in map(json.loads, LINES)}
+CATEGORIES = {category.ident: category.definition for category in DEFAULT.categories}
+ANCHORS = tuple(SEVERITIES.values())
+QUESTIONS = {"risk": Choice(instructions="Which?", options={"a": "x", "b": None}), "severity": Score(instructions="?", levels=["l", "h"])}
+
+
+def body_of(name):
+    return "".join(RECORDED[name]["chunks"])
+
+
+def test_a_request_byte_for_byte():
+    """The shape that is documented; what the server has no use for is left out."""
+    assert systemone.encode_decision(model="d", state="text", questions=QUESTIONS, keep_alive="20m") == (
+        b'{"model":"d","state":"text","questions":{"risk":{"type":"choice","instructions":"Which?","criteria":{"a":"x","b":null}},'
+        b'"severity":{"type":"score","instructions":"?","criteria":["l","h"]}},"keep_alive":"20m"}'
+    )
+    assert b"keep_alive" not in systemone.encode_decision(model="d", state="t", questions=QUESTIONS)
+
+
+def test_a_label_is_two_questions():
+    """The categories with their definitions and none, in order, and the six anchors."""
+    questions = systemone.build_label_questions(CATEGORIES, ANCHORS, none=NONE)
+    assert list(questions["risk"].options) == [*DEFAULT.ids, NONE]
+    assert questions["risk"].options["legal"] == CATEGORIES["legal"]
+    assert questions["severity"].levels == ANCHORS
+
+
+def test_a_severity_of_a_given_risk_names_it():
+    """Where the risk is given only the severity is asked, of that risk."""
+    questions = systemone.build_label_questions(CATEGORIES, ANCHORS, none=NONE, risk="legal")
+    assert list(questions) == ["severity"]
+    assert f"legal risk ({CATEGORIES['legal']})" in questions["severity"].instructions
+
+
+@pytest.mark.parametrize("question", [Choice(instructions="", options={"a": None}), Score(instructions="", levels=["l"] * 11)])
+def test_too_few_or_too_many_answers_are_refused(question):
+    """Before anything is sent."""
+    with pytest.raises(errors.InputError):
+        systemone.encode_decision(model="d", state="t", questions={"q": question})
+
+
+def test_a_recorded_decision():
+    """Probabilities of every answer, as the server gave them; they add up to 1."""
+    sent = json.loads(RECORDED["decision"]["request"]["body"])
+    questions = {
+        "risk": Choice(instructions="Which risk?", options=sent["questions"]["risk"]["criteria"]),
+        "severity": Score(instructions="How severe?", levels=sent["questions"]["severity"]["criteria"]),
+    }
+    assert json.loads(systemone.encode_decision(model="decision", state=sent["state"], questions=questions)) == sent
+    reply = json.loads(body_of("decision"))
+    decision = systemone.decode_decision(reply, questions)
+    assert decision.prompt_tokens == reply["usage"]["input_tokens"]
+    for name, answer in reply["answers"].items():
+        told = decision.probabilities[name]
+        assert told == pytest.approx(answer["probabilities"], abs=1e-6)
+        assert math.fsum(told.values()) == pytest.approx(1, abs=1e-12)
+    assert list(decision.probabilities["severity"]) == ["0", "1", "2", "3", "4", "5"]
+
+
+def answers(risk, severity=None):
+    return {"answers": {"risk": {"probabilities": risk}, "severity": {"probabilities": severity or {"0": 0.25, "1": 0.75}}}}
+
+
+def test_rounded_probabilities_are_shared_in_proportion():
+    """Servers round what they print."""
+    found = systemone.decode_decision(answers({"a": 0.33, "b": 0.66}), QUESTIONS)
+    assert found.probabilities["risk"] == pytest.approx({"a": 1 / 3, "b": 2 / 3})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        [],
+        {},
+        {"answers": []},
+        {"answers": {"risk": 3}},
+        {"answers": {"risk": {"probabilities": {"a": 1, "b": 0}}}},
+        answers({"a": 1.0}),
+        answers({"a": "1", "b": 0}),
+        answers({"a": True, "b": 0}),
+        answers({"a": -0.5, "b": 1.5}),
+        answers({"a": math.nan, "b": 1}),
+        answers({"a": 0, "b": 0}),
+    ],
+)
+def test_what_is_no_decision_is_a_protocol_error(content):
+    """A missing answer, a missing option, and values that are no probabilities."""
+    with pytest.raises(errors.ProtocolError, match="systemone"):
+        systemone.decode_decision(content, QUESTIONS)
+
+
+MEANINGS = {
+    "systemone_chat_model": errors.ModelUnsuitable,
+    "decision_no_questions": errors.RequestRefused,
+    "decision_bad_type": errors.RequestRefused,
+    "decision_too_long": errors.ContextExceeded,
+}
+SAID = [
+    (404, '{"error":"model \'d\' not found"}', errors.ModelNotFound),
+    (404, "404 page not found", errors.ProtocolError),
+    (404, '{"error":{"message":"File Not Found","code":404}}', errors.ProtocolError),
+    (400, '{"error":"\\"llama3.1\\" does not support systemone"}', errors.ModelUnsuitable),
+    (503, "", errors.ServerBusy),
+    (502, "", errors.ServerLost),
+    (500, "boom", errors.ServerFault),
+]
+
+
+@pytest.mark.parametrize("name", MEANINGS)
+def test_every_recorded_refusal_has_its_meaning(name):
+    """Each becomes the error that it means, with the server's own words and something to do."""
+    error = systemone.decode_error(int(RECORDED[name]["status"]), body_of(name))
+    assert type(error) is MEANINGS[name]
+    assert error.fix
+    assert not error.facts["said"].startswith("{")
+
+
+@pytest.mark.parametrize(("status", "body", "kind"), SAID)
+def test_every_known_text_has_its_meaning(status, body, kind):
+    """Servers without the route, models without the capability, and the usual faults."""
+    assert type(systemone.decode_error(status, body)) is kind
+
+
+def test_no_rule_is_dead():
+    """Each rule of the table is the meaning of at least one text above or recorded."""
+    texts = [(status, body) for status, body, _ in SAID] + [(int(RECORDED[name]["status"]), body_of(name)) for name in MEANINGS]
+    found = {systemone.RULES.index(dialect.find_rule(systemone.RULES, s, dialect.extract_error_text(b))) for s, b in texts}
+    assert found == set(range(len(systemone.RULES)))

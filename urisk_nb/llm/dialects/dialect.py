@@ -1,0 +1,229 @@
+"""What a dialect is: one record of functions, and what its kind of server can do."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from urisk_nb.errors import InputError, UriskError
+from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, TokenLogprob
+
+__all__ = [
+    "Dialect",
+    "ErrorRule",
+    "Feature",
+    "ReplyDecoder",
+    "decode_logprobs",
+    "dump_json",
+    "extract_error_text",
+    "find_rule",
+    "read_count",
+    "read_number",
+    "to_error",
+]
+
+
+class Feature(StrEnum):
+    """What a server can do beyond chat and a list of its models."""
+
+    PULL = "pull"  # downloads a model by name
+    CREATE = "create"  # makes a model of files
+    LOAD = "load"  # loads a model on request, with a window of the caller's choice
+    UNLOAD = "unload"  # puts a model out of memory on request
+    KEEP_ALIVE = "keep_alive"  # keeps a model loaded for as long as the request says
+    LOADED_MODELS = "loaded_models"  # lists the models in its memory
+    CAPABILITIES = "capabilities"  # tells what a model can do
+    QUEUE_TIME = "queue_time"  # tells how long a request waited for a slot
+    PHASES = "phases"  # tells the time for prompt and answer apart
+    GRAMMAR = "grammar"  # takes a grammar and a prompt as it is: constrained decoding
+    SLOTS = "slots"  # tells how many calls it answers at once, and its window
+
+
+class ReplyDecoder(Protocol):
+    """Turns the bytes of one streamed reply into records; used once."""
+
+    def feed(self, data: bytes) -> Iterator[Chunk | Final]:
+        """Yield what is complete with this data, which may be cut anywhere."""
+
+    def finish(self) -> Iterator[Chunk | Final]:
+        """Yield what the end of the body completes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """
+    How one kind of server is spoken to.
+
+    Attributes
+    ----------
+    name
+        As a person writes it: `ollama`, `openai` or `llama.cpp`.
+    features
+        What such a server can do.
+    chat_path, models_path
+        Where chats go, and where the list of models is.
+    encode_chat
+        The body of a streamed chat. Raises InputError for an option that the wire has no word for.
+    open_decoder
+        A decoder for one reply.
+    decode_models
+        The body of the list as records.
+    decode_error
+        HTTP status (None: inside a stream) and the text of a refusal as one of our errors.
+    keeps_connection
+        False: the server closes the connection after a streamed reply without announcing it, so
+        a connection must not be used twice.
+    """
+
+    name: str
+    features: frozenset[Feature]
+    chat_path: str
+    models_path: str
+    encode_chat: Callable[[ChatRequest], bytes]
+    open_decoder: Callable[[], ReplyDecoder]
+    decode_models: Callable[[Any], list[Model]]
+    decode_error: Callable[[int | None, str], UriskError]
+    keeps_connection: bool = True
+
+    def can(self, feature: Feature) -> bool:
+        """Return whether such a server can do this."""
+        return feature in self.features
+
+
+# JSON ---------------------------------------------------------------------------------------------
+
+
+def dump_json(content: Mapping[str, Any]) -> bytes:
+    """
+    Return compact UTF-8 JSON; keys keep their order.
+
+    Raises
+    ------
+    InputError
+        The content cannot be written as JSON.
+    """
+    try:
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InputError(
+            f"the request cannot be sent as JSON: {exc}.",
+            fix="use plain numbers, text, lists and dicts in options, messages and format",
+        ) from exc
+    # Half of a surrogate pair has no encoding: servers would read the replacement character, too.
+    return re.sub(r"[\ud800-\udfff]", "\ufffd", text).encode("utf-8")
+
+
+def read_count(content: Mapping[str, Any], name: str) -> int:
+    """Return a positive number as int, or 0: servers leave out counters that are zero."""
+    value = read_number(content.get(name))
+    return 0 if value is None else max(0, int(value))
+
+
+def read_number(value: Any) -> float | int | None:
+    """Return a finite number as it is, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def decode_logprobs(entries: Any) -> tuple[TokenLogprob, ...]:
+    """Return the tokens of a `logprobs` list; what is no token is left out, never an error."""
+    tokens = []
+    for entry in entries if isinstance(entries, list) else ():
+        if (token := _read_logprob(entry)) is not None:
+            top = (_read_logprob(other) for other in entry.get("top_logprobs") or ())
+            known = tuple(other for other in top if other is not None)
+            tokens.append(TokenLogprob(text=token[0], logprob=token[1], top_logprobs=known))
+    return tuple(tokens)
+
+
+def _read_logprob(entry: Any) -> tuple[str, float] | None:
+    if not isinstance(entry, dict) or not isinstance(entry.get("token"), str):
+        return None
+    value = read_number(entry.get("logprob"))
+    return None if value is None else (entry["token"], float(value))
+
+
+# Errors -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRule:
+    """
+    One kind of refusal.
+
+    Attributes
+    ----------
+    statuses
+        HTTP statuses that it may have; empty: any, also an error inside a stream.
+    pattern
+        What its text contains (regular expression, case does not count).
+    error, fix
+        What it means, and what to do.
+    """
+
+    statuses: tuple[int, ...]
+    pattern: str
+    error: type[UriskError]
+    fix: str
+
+
+def find_rule(rules: Sequence[ErrorRule], status: int | None, text: str) -> ErrorRule:
+    """Return the first rule that fits; the last one of a table fits everything."""
+    return next(rule for rule in rules if (not rule.statuses or status in rule.statuses) and re.search(rule.pattern, text, re.IGNORECASE))
+
+
+def to_error(rules: Sequence[ErrorRule], status: int | None, body: str) -> UriskError:
+    """
+    Return the error that a refusal means.
+
+    Parameters
+    ----------
+    rules
+        A table whose last row fits everything.
+    status
+        HTTP status; None for an error inside a stream, whose status was 200.
+    body
+        The reply's body, or the text of the error.
+    """
+    text = extract_error_text(body)
+    rule = find_rule(rules, status, text)
+    said = text[:300] or "nothing"
+    where = "in its stream" if status is None else f"with HTTP {status}"
+    return rule.error(f"the server answered {where}: {said}", fix=rule.fix, status=status, said=text)
+
+
+def extract_error_text(body: str) -> str:
+    """
+    Return the server's own words from the body of a refusal, or the body as it is.
+
+    Ollama writes `{"error": text}`, sometimes with its runner's JSON inside the text; others write
+    `{"error": {"message": text}}`, `{"message": text}` or `{"detail": text}`.
+    """
+    text = body.strip()
+    for _ in range(2):
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            break
+        found = _find_error_text(content)
+        if found is None:
+            break
+        text = found.strip()
+    return text
+
+
+def _find_error_text(content: Any) -> str | None:
+    if not isinstance(content, dict):
+        return None
+    error = content.get("error")
+    if isinstance(error, dict):
+        error = error.get("message")
+    if error is None:
+        error = content.get("message") or content.get("detail")
+    return error if isinstance(error, str) else None

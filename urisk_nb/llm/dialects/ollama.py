@@ -1,0 +1,424 @@
+"""
+Native Ollama: `/api/chat` and its neighbours, replies as JSON lines.
+
+Requests are put together key by key and never sorted: one of the server's two paths keeps a
+schema's order, and the bytes of a question are hashed and compared elsewhere. Replies are read
+leniently: the server leaves out counters that are zero, and fields come and go between its
+versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from urisk_nb import errors
+from urisk_nb.errors import ProtocolError, UriskError
+from urisk_nb.llm.dialects.dialect import (
+    Dialect,
+    ErrorRule,
+    Feature,
+    decode_logprobs,
+    dump_json,
+    read_count,
+    to_error,
+)
+from urisk_nb.llm.messages import ChatRequest, Chunk, Final, LoadedModel, Model, PullProgress
+
+__all__ = [
+    "DIALECT",
+    "RULES",
+    "ChatDecoder",
+    "JsonLines",
+    "decode_capabilities",
+    "decode_chat",
+    "decode_error",
+    "decode_loaded_models",
+    "decode_models",
+    "decode_progress",
+    "encode_chat",
+    "encode_create",
+    "encode_load",
+    "encode_pull",
+    "encode_show",
+    "is_cloud_model",
+]
+
+MAX_LINE_BYTES = 32 * 1024 * 1024  # the longest known lines carry a token history of some megabytes
+NOT_OLLAMA = "check that OLLAMA_URL is an Ollama server"
+
+
+# Requests -----------------------------------------------------------------------------------------
+
+
+def encode_chat(request: ChatRequest) -> bytes:
+    """Return the bytes of a streamed chat; each has `num_ctx`: another value reloads the model."""
+    # truncate false: a prompt that is too long is an error, not silently cut in the middle.
+    # think false: a thinking model thinks unless told otherwise, and then ignores its schema.
+    body: dict[str, Any] = {
+        "model": request.model,
+        "stream": True,
+        "keep_alive": request.keep_alive,
+        "think": False,
+        "truncate": False,
+    }
+    # The order of a question's canonical JSON, so that its bytes are the same on both ways in.
+    rest = {
+        "format": request.schema,
+        "logprobs": request.logprobs,
+        "messages": list(request.messages),
+        "options": {**request.options, "num_ctx": request.num_ctx},
+        "top_logprobs": request.top_logprobs,
+    }
+    return dump_json(body | {name: value for name, value in rest.items() if value is not None})
+
+
+def encode_load(*, model: str, keep_alive: str | float, num_ctx: int) -> bytes:
+    """Return the bytes that load a model as later calls want it; with keep_alive 0, unload it."""
+    return dump_json({"model": model, "messages": [], "keep_alive": keep_alive, "options": {"num_ctx": num_ctx}})
+
+
+def encode_pull(model: str) -> bytes:
+    """Return the bytes that download a model."""
+    return dump_json({"model": model, "stream": True})
+
+
+def encode_show(model: str) -> bytes:
+    """Return the bytes that ask what a model is."""
+    return dump_json({"model": model})
+
+
+def encode_create(
+    model: str,
+    *,
+    base: str = "",
+    adapters: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> bytes:
+    """
+    Return the bytes that make a model: of another one and an adapter, or of whole model files.
+
+    Both map a file name to the `sha256:...` of a blob that the server has. Empty ones are not sent.
+    """
+    parts = {"from": base, "adapters": dict(adapters or {}), "files": dict(files or {})}
+    given = {name: part for name, part in parts.items() if part}
+    return dump_json({"model": model, **given, "stream": True})
+
+
+# Replies ------------------------------------------------------------------------------------------
+
+
+class JsonLines:
+    """Splits a stream into JSON objects, one a line, wherever its bytes are cut."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """Yield the objects that are complete with this data."""
+        self._rest += data
+        lines: list[bytes] = []
+        if b"\n" in data:  # only then: splitting a long line at each of its pieces costs its square
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise ProtocolError(f"a line of the reply is longer than {MAX_LINE_BYTES >> 20} MiB.", fix=NOT_OLLAMA)
+        for line in lines:
+            if line.strip():
+                yield _load_object(line)
+
+    def finish(self) -> Iterator[dict[str, Any]]:
+        """Yield the last object where no line end follows it; half an object is nothing."""
+        rest, self._rest = bytes(self._rest).strip(), bytearray()
+        with contextlib.suppress(ProtocolError):
+            if rest:
+                yield _load_object(rest)
+
+
+def _load_object(line: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise ProtocolError(f"the reply is not JSON: {line[:80]!r}.", fix=NOT_OLLAMA) from exc
+    if not isinstance(content, dict):
+        raise ProtocolError(f"the reply is no JSON object: {line[:80]!r}.", fix=NOT_OLLAMA)
+    return content
+
+
+class ChatDecoder:
+    """Turns the bytes of a streamed chat into chunks and its end."""
+
+    def __init__(self) -> None:
+        self._lines = JsonLines()
+
+    def feed(self, data: bytes) -> Iterator[Chunk | Final]:
+        """Yield what is complete with this data."""
+        for content in self._lines.feed(data):
+            yield decode_chat(content)
+
+    def finish(self) -> Iterator[Chunk | Final]:
+        """Yield what the end of the body completes."""
+        for content in self._lines.finish():
+            yield decode_chat(content)
+
+
+def decode_chat(content: Mapping[str, Any]) -> Chunk | Final:
+    """Return an object of chat or generate as a record; raise what an error object means."""
+    if "error" in content:
+        raise decode_error(None, str(content["error"]))
+    found = content.get("message")
+    message = found if isinstance(found, dict) else {"content": content.get("response")}
+    text = str(message.get("content") or "")
+    logprobs = decode_logprobs(content.get("logprobs"))
+    if content.get("done") is not True:
+        thinking = str(message.get("thinking") or "")
+        return Chunk(text=text, thinking=thinking, logprobs=logprobs)
+    return Final(
+        text=text,
+        done_reason=str(content.get("done_reason") or ""),
+        total_ns=read_count(content, "total_duration"),
+        load_ns=read_count(content, "load_duration"),
+        prompt_tokens=read_count(content, "prompt_eval_count"),
+        prompt_ns=read_count(content, "prompt_eval_duration"),
+        tokens=read_count(content, "eval_count"),
+        generation_ns=read_count(content, "eval_duration"),
+        logprobs=logprobs,
+    )
+
+
+def decode_progress(content: Mapping[str, Any]) -> PullProgress:
+    """Return a line of a pull or a create as a record; raise what an error line means."""
+    if "error" in content:
+        raise decode_error(None, str(content["error"]))
+    return PullProgress(
+        status=str(content.get("status") or ""),
+        digest=str(content.get("digest") or ""),
+        total=read_count(content, "total"),
+        completed=read_count(content, "completed"),
+    )
+
+
+def decode_models(content: Any) -> list[Model]:
+    """Return the reply of `/api/tags` as records, in the server's order: the newest first."""
+    return [
+        Model(
+            name=str(entry.get("name") or entry.get("model") or ""),
+            digest=str(entry.get("digest") or ""),
+            size_bytes=read_count(entry, "size"),
+            remote=bool(entry.get("remote_host") or entry.get("remote_model")),
+            capabilities=_read_capabilities(entry),
+        )
+        for entry in _list_models(content)
+    ]
+
+
+def decode_loaded_models(content: Any) -> list[LoadedModel]:
+    """Return the reply of `/api/ps` as records."""
+    return [
+        LoadedModel(
+            name=str(entry.get("name") or ""),
+            size_bytes=read_count(entry, "size"),
+            gpu_bytes=read_count(entry, "size_vram"),
+            num_ctx=read_count(entry, "context_length"),
+            expires_at=str(entry.get("expires_at") or ""),
+        )
+        for entry in _list_models(content)
+    ]
+
+
+def decode_capabilities(content: Any) -> frozenset[str]:
+    """Return what a model can do, such as `completion`, from the reply of `/api/show`."""
+    return _read_capabilities(content) if isinstance(content, dict) else frozenset()
+
+
+def _read_capabilities(content: Mapping[str, Any]) -> frozenset[str]:
+    found = content.get("capabilities")
+    return frozenset(filter(lambda name: isinstance(name, str), found if isinstance(found, list) else ()))
+
+
+def _list_models(content: Any) -> list[dict[str, Any]]:
+    models = content.get("models") if isinstance(content, dict) else None
+    return [entry for entry in models or () if isinstance(entry, dict)]
+
+
+def is_cloud_model(name: str) -> bool:
+    """
+    Return whether the server would send the text elsewhere.
+
+    The tag is `cloud` or ends in `-cloud`; `:local` at the end forbids it.
+    """
+    tag = name.lower().rpartition("/")[2].partition(":")[2]
+    return tag.split(":")[-1] == "cloud" or tag.endswith("-cloud")
+
+
+# Errors -------------------------------------------------------------------------------------------
+
+
+NO_ADAPTERS = r"adapters? (is|are) (no longer|not) supported"
+"""What Ollama says from 0.34.1 on where a model is to be made with one."""
+_SMALLER = "use a smaller model, or a smaller context: %env URISK_NUM_CTX=2048"
+# Read from top to bottom, the first that fits counts. Texts are matched by the words that have been
+# stable over versions.
+RULES: tuple[ErrorRule, ...] = (
+    ErrorRule(
+        (),
+        r"exceeds? the available context size|exceed_context_size|longer than the context "
+        r"length|input length exceeds",
+        errors.ContextExceeded,
+        "shorten the text, or ask for a larger window: %env URISK_NUM_CTX=8192",
+    ),
+    ErrorRule((), r"requires more system memory|requires .* are available", errors.ModelTooLarge, _SMALLER),
+    ErrorRule((), r"out.of.memory|failed to allocate|cudaMalloc", errors.OutOfMemory, _SMALLER),
+    ErrorRule(
+        (),
+        r"cloud is disabled|remote model",
+        errors.CloudRefused,
+        "use a model that runs on this machine: %env OLLAMA_MODEL=llama3.1",
+    ),
+    ErrorRule(
+        (),
+        r"pull model manifest: file does not exist",
+        errors.ModelNotFound,
+        "check the name at ollama.com/library: %env OLLAMA_MODEL=llama3.1",
+    ),
+    ErrorRule(
+        (),
+        r"pull model manifest: 412|newer version of ollama|path or modelfile are required",
+        errors.ServerTooOld,
+        "update Ollama (ollama.com/download), then try again",
+    ),
+    ErrorRule(
+        (),
+        NO_ADAPTERS,
+        errors.ModelUnsuitable,
+        "make the judge of a whole model file, as `urisk install-judge` does, or use the embedded engine, which has it by itself",
+    ),
+    ErrorRule(
+        (400,),
+        r"digest mismatch, expected",
+        errors.RequestRefused,
+        "try again; if it stays, install urisk-nb again",
+    ),
+    ErrorRule(
+        (),
+        r"no space left|disk quota",
+        errors.DiskFull,
+        "free some space, or keep models elsewhere (OLLAMA_MODELS), then run %urisk_start again: what has arrived is kept",
+    ),
+    ErrorRule(
+        (),
+        r"pull model manifest|max retries exceeded|digest mismatch|unauthorized: access "
+        r"denied|insecure protocol",
+        errors.PullFailed,
+        "check network and disk, then run %urisk_start again: what has arrived is kept",
+    ),
+    ErrorRule(
+        (),
+        r"requires MLX|may be incompatible with your version",
+        errors.ModelUnsuitable,
+        "update Ollama, or use another model",
+    ),
+    ErrorRule(
+        (),
+        r"does not support|image generation models|without? model capability",
+        errors.ModelUnsuitable,
+        "use an instruct model: %env OLLAMA_MODEL=llama3.1",
+    ),
+    ErrorRule(
+        (400, 500),
+        r"invalid model name|model is required|name \".*\" is invalid|use either :local or :cloud",
+        errors.ModelNameInvalid,
+        "use a name such as llama3.1:latest",
+    ),
+    ErrorRule(
+        (404,),
+        r"model .* not found",
+        errors.ModelNotFound,
+        "ollama pull MODEL, or run %urisk_start, which pulls it",
+    ),
+    ErrorRule((503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"),
+    ErrorRule(
+        (),
+        r"llama-server binary not found|error starting llama-server",
+        errors.ServerFault,
+        "reinstall Ollama: its runner is missing",
+    ),
+    ErrorRule(
+        (),
+        r"process has terminated|unexpectedly stopped|no longer running|error was encountered "
+        r"while running the model|runner process",
+        errors.RunnerCrashed,
+        "ask again: the server loads the model anew; if it goes on, use a smaller model",
+    ),
+    ErrorRule(
+        (),
+        r"timed out waiting for llama-server",
+        errors.ServerTimeout,
+        "give it longer: %env OLLAMA_LOAD_TIMEOUT=15m before Ollama is started",
+    ),
+    ErrorRule((499,), r"", errors.ServerLost, "ask again"),
+    ErrorRule(
+        (401,),
+        r"",
+        errors.CloudRefused,
+        "use a model that runs on this machine: %env OLLAMA_MODEL=llama3.1",
+    ),
+    ErrorRule(
+        (403,),
+        r"",
+        errors.RequestRefused,
+        "reach the server under its own name or as http://127.0.0.1:11434",
+    ),
+    ErrorRule(
+        (404, 405),
+        r"page not found|method not allowed",
+        errors.ProtocolError,
+        "check that OLLAMA_URL is an Ollama server of version 0.5 or later",
+    ),
+    ErrorRule(
+        (400, 404, 405, 409, 413, 422),
+        r"",
+        errors.RequestRefused,
+        "check the request; the server's words say what it does not accept",
+    ),
+    # The server answers 500 to some requests that are the caller's own mistake.
+    ErrorRule(
+        (500,),
+        r"^option \"|^invalid format",
+        errors.RequestRefused,
+        "check options and format of the call",
+    ),
+    ErrorRule((502,), r"", errors.ServerLost, "ask again"),
+    ErrorRule((), r"", errors.ServerFault, "ask again; if it goes on, look at the server's log"),
+)
+
+
+def decode_error(status: int | None, body: str) -> UriskError:
+    """Return the error that a refusal means; `status` is None for an error line in a stream."""
+    return to_error(RULES, status, body)
+
+
+DIALECT = Dialect(
+    name="ollama",
+    features=frozenset(
+        {
+            Feature.PULL,
+            Feature.CREATE,
+            Feature.LOAD,
+            Feature.UNLOAD,
+            Feature.KEEP_ALIVE,
+            Feature.LOADED_MODELS,
+            Feature.CAPABILITIES,
+            Feature.QUEUE_TIME,
+            Feature.PHASES,
+        }
+    ),
+    chat_path="/api/chat",
+    models_path="/api/tags",
+    encode_chat=encode_chat,
+    open_decoder=ChatDecoder,
+    decode_models=decode_models,
+    decode_error=decode_error,
+)

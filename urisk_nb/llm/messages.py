@@ -1,0 +1,227 @@
+"""
+Requests, replies and model lists as records that every dialect shares. Pure data.
+
+Names of options are Ollama's, since users know them; a dialect translates them for its server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from urisk_nb.errors import InputError
+
+__all__ = [
+    "ChatRequest",
+    "Chunk",
+    "Final",
+    "LoadedModel",
+    "Message",
+    "Model",
+    "PullProgress",
+    "ServerProps",
+    "TokenLogprob",
+    "find_model",
+    "is_same_model",
+    "parse_question",
+]
+
+Message = Mapping[str, Any]
+QUESTION_FIELDS = frozenset({"format", "logprobs", "messages", "options", "top_logprobs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """
+    One chat, before a dialect turns it into bytes.
+
+    Attributes
+    ----------
+    model
+        Name of the model that answers.
+    messages
+        Turns as `{"role": ..., "content": ...}`.
+    options
+        Sampling options under Ollama's names: temperature, seed, num_predict, stop, ...
+    num_ctx
+        Context window in tokens. A server that fixes its window at the start ignores it.
+    keep_alive
+        How long the model stays loaded after the call: seconds, or text such as `20m`.
+    schema
+        JSON schema of the answer, or `"json"`; None for free text.
+    logprobs, top_logprobs
+        Whether the server tells log-probabilities, and of how many tokens at each place.
+    """
+
+    model: str
+    messages: Sequence[Message]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    num_ctx: int
+    keep_alive: str | float
+    schema: Any = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """A token of an answer with its natural log-probability, before any grammar, and its rivals."""
+
+    text: str
+    logprob: float
+    top_logprobs: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A fragment of an answer, with its tokens' log-probabilities where the server tells them."""
+
+    text: str
+    thinking: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """
+    The end of an answer with the server's counters; a counter that the server does not tell is 0.
+
+    Durations in nanoseconds. `prompt_tokens` counts the whole prompt, cached or not; `prompt_ns`
+    is the time for the part that was not cached. Time spent in the server's queue is in `total_ns`
+    only, and only Ollama tells it.
+    """
+
+    text: str = ""
+    done_reason: str = ""
+    total_ns: int = 0
+    load_ns: int = 0
+    prompt_tokens: int = 0
+    prompt_ns: int = 0
+    tokens: int = 0
+    generation_ns: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """
+    A model that the server offers.
+
+    Attributes
+    ----------
+    name, digest, size_bytes
+        As the server lists it; empty or 0 where it does not say.
+    remote
+        True where the model runs on another machine than the server.
+    capabilities
+        What the server says that the model can do, such as `completion` or `decision`; empty where
+        it does not say.
+    aliases
+        Other names under which the server offers it.
+    num_ctx
+        Context window in tokens, where the server fixes it; 0: unknown.
+    """
+
+    name: str
+    digest: str = ""
+    size_bytes: int = 0
+    remote: bool = False
+    capabilities: frozenset[str] = frozenset()
+    aliases: tuple[str, ...] = ()
+    num_ctx: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model in memory: bytes in all and on the GPU, tokens of context for each slot."""
+
+    name: str
+    size_bytes: int = 0
+    gpu_bytes: int = 0
+    num_ctx: int = 0
+    expires_at: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerProps:
+    """What a llama.cpp server tells of itself: answers at once, context tokens of each, build."""
+
+    slots: int = 0
+    num_ctx: int = 0
+    build: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullProgress:
+    """
+    One step of a download or creation; bytes of one layer, 0 where the server names none.
+
+    `completed` may go down after a failed part.
+    """
+
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+
+
+def parse_question(payload: bytes, *, model: str, keep_alive: str | float, num_ctx: int) -> ChatRequest:
+    """
+    Return the chat of a question given as JSON bytes.
+
+    Parameters
+    ----------
+    payload
+        An object with `messages` and, as needed, `format`, `options`, `logprobs`, `top_logprobs`.
+    model, keep_alive, num_ctx
+        What the session adds.
+
+    Raises
+    ------
+    InputError
+        The bytes are no such object.
+    """
+    try:
+        content = json.loads(payload)
+    except (ValueError, RecursionError) as exc:
+        raise InputError(f"the question is not JSON: {payload[:80]!r}.", fix="give a JSON object") from exc
+    if not isinstance(content, dict) or not isinstance(content.get("messages"), list):
+        raise InputError(
+            f"the question has no messages: {payload[:80]!r}.",
+            fix="give an object with a list `messages`",
+        )
+    if unknown := sorted(set(content) - QUESTION_FIELDS):
+        raise InputError(
+            f"the question has the unknown field {unknown[0]!r}.",
+            fix=f"use only {', '.join(sorted(QUESTION_FIELDS))}",
+        )
+    return ChatRequest(
+        model=model,
+        messages=content["messages"],
+        options=content.get("options") or {},
+        num_ctx=num_ctx,
+        keep_alive=keep_alive,
+        schema=content.get("format"),
+        logprobs=content.get("logprobs"),
+        top_logprobs=content.get("top_logprobs"),
+    )
+
+
+def is_same_model(one: str, other: str) -> bool:
+    """Return whether two names mean one model: no tag means `latest`, and case does not count."""
+    return _normalize_name(one) == _normalize_name(other)
+
+
+def _normalize_name(name: str) -> str:
+    head, slash, last = name.lower().removesuffix(":local").rpartition("/")
+    return f"{head}{slash}{last}" if ":" in last else f"{head}{slash}{last}:latest"
+
+
+def find_model(name: str, models: Sequence[Model]) -> Model | None:
+    """Return the server's model of this name or alias, or None."""
+    return next(
+        (model for model in models if any(is_same_model(known, name) for known in (model.name, *model.aliases))),
+        None,
+    )
