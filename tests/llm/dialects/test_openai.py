@@ -153,6 +153,15 @@ def test_events_are_found_however_they_are_cut(name, seed):
     assert read([data[at : at + 1] for at in range(len(data))]) == read_recorded(name)
 
 
+def test_an_event_may_have_several_lines_of_data():
+    """They are joined by a line end, also where a cut falls between CR and LF."""
+    data = b"data: {\r\ndata: }\r\n\r\ndata: []\r\n\r\n"
+    for size in (1, 2, 3, 100):
+        events = openai.EventLines()
+        found = [text for at in range(0, len(data), size) for text in events.feed(data[at : at + size])]
+        assert [*found, *events.finish()] == ["{\n}", "[]"]
+
+
 def event(**delta):
     return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}).encode() + b"\n\n"
 

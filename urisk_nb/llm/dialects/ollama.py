@@ -4,7 +4,7 @@ Native Ollama: `/api/chat` and its neighbours, replies as JSON lines.
 Requests are put together key by key and never sorted: one of the server's two paths keeps a
 schema's order, and the bytes of a question are hashed and compared elsewhere. Replies are read
 leniently: the server leaves out counters that are zero, and fields come and go between its
-versions.
+versions. Over 400 lines, a third of them the table of errors: it is data.
 """
 
 from __future__ import annotations
