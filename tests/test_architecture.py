@@ -13,8 +13,8 @@ LAYERS = [
     {"errors"},
     {"settings", "runtime", "files"},
     {"bridge"},
-    {"ollama", "risk", "standin"},
-    {"session", "demo", "terminal"},
+    {"llm", "ollama", "risk", "standin"},
+    {"session", "demo", "terminal", "embedded"},
     {"notebook", "service"},
     {"evaluate", "installing"},
     {"cli"},
@@ -30,6 +30,8 @@ INSIDE = {
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
         *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table", "evaluation"),
     ],
+    "llm": ["constrained_decoding"],
+    "embedded": ["launcher"],
     "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
     "notebook": [
         *("nest", "latency", "charts", "facts", "present", "alerts", "svg", "panels"),
@@ -47,7 +49,7 @@ NO_IO = {"risk": {"anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subpr
 ONE_OWNER = {
     "httpx": {"ollama.client"},
     "subprocess": {"ollama.process", "standin.program", "standin.weights"},
-    "xllamacpp": {"standin.llamacpp"},
+    "xllamacpp": {"embedded.launcher", "standin.llamacpp"},
     "gguf": {"standin.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"ollama.footprint"},
