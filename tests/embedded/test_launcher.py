@@ -1,0 +1,210 @@
+"""The launcher as a real process: what it serves, how it ends, and what it says when it cannot start."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from urisk_nb.embedded.launcher import count_cores, list_names
+from urisk_nb.standin import weights
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(*arguments):
+    command = [sys.executable, "-m", "urisk_nb.embedded.launcher", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+
+
+def fetch(url, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.fixture
+def process():
+    """Launch a server and read its line; whatever the test does, the process is gone afterwards."""
+    running = []
+
+    def start(*arguments):
+        running.append(launch(*arguments))
+        return running[-1], json.loads(running[-1].stdout.readline())
+
+    yield start
+    for each in running:
+        each.kill()
+        each.communicate()
+
+
+@pytest.mark.slow
+def test_the_demo_model_is_served_under_two_names(process, demo_model):
+    """Both models, the window and the slots are told by the server; the adapter is there, switched off; the log has no request."""
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
+    server, line = process("--gguf", demo_model, "--slots", 2, "--num-ctx", 512)
+    url = line["url"]
+    assert line == {"url": url, "pid": server.pid, "models": ["smollm2-135m:latest", "urisk-judge:latest"]}
+    (model,) = fetch(f"{url}/v1/models")[1]["data"]
+    assert model["aliases"] == line["models"]
+    props = fetch(f"{url}/props")[1]
+    assert (props["total_slots"], props["default_generation_settings"]["n_ctx"], props["ui"]) == (2, 512, False)
+    (adapter,) = fetch(f"{url}/lora-adapters")[1]
+    assert (Path(adapter["path"]).name, adapter["scale"]) == ("urisk-judge.gguf", 0.0)
+    chat = {"messages": [{"role": "user", "content": "word " * 600}], "max_tokens": 1}
+    assert fetch(f"{url}/v1/chat/completions", chat)[0] == 400, "the window is that of the command line"
+    chat["messages"][0]["content"] = "Name one ocean."
+    assert fetch(f"{url}/v1/chat/completions", chat)[0] == 200
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(5) == 0
+    assert "prompt eval" not in server.communicate()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0_in_the_middle_of_an_answer(process, demo_model, number):
+    """The stream is cut, and the process is gone within a second."""
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
+    server, line = process("--gguf", demo_model)
+    host, _, port = line["url"].removeprefix("http://").partition(":")
+    chat = {"messages": [{"role": "user", "content": "Tell a long story."}], "stream": True, "ignore_eos": True}
+    body = json.dumps(chat).encode()
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        began = time.monotonic()
+        server.send_signal(number)
+        assert server.wait(5) == 0
+        assert time.monotonic() - began < 1
+
+
+@pytest.mark.slow
+def test_a_signal_ends_it_at_once_while_the_model_loads(demo_model):
+    """The guardian waits less than a second; a large model loads for minutes."""
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server = launch("--gguf", demo_model, "--port", port)
+    while True:  # it listens first, and loads then
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except ConnectionRefusedError:
+            assert server.poll() is None
+            time.sleep(0.005)
+    server.send_signal(signal.SIGTERM)
+    try:
+        assert server.wait(1) == -signal.SIGTERM
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_a_taken_port_is_told_as_ollama_tells_it(tmp_path, tiny_gguf):
+    """Exit code 1, nothing on stdout, and one line on stderr."""
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        out, err, code = run("--gguf", tiny_gguf, "--port", port)
+    assert (code, out, err) == (1, "", f"Error: listen tcp 127.0.0.1:{port}: bind: address already in use\n")
+
+
+def run(*arguments):
+    process = launch(*arguments)
+    out, err = process.communicate(timeout=30)
+    return out, err, process.returncode
+
+
+@pytest.fixture
+def tiny_gguf(tmp_path):
+    """A whole file in GGUF form that holds no model: no metadata, no tensors."""
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(16) + bytes(8))
+    return path
+
+
+BROKEN = [
+    (None, [], "cannot be read: No such file or directory"),
+    (b"no model at all, just some text", [], "a GGUF model starts with b'GGUF'"),
+    (b"GGUF\x03\0\0\0" + b"\xff" * 64, [], "cut short or damaged"),
+    (b"GGUF\x03\0\0\0" + bytes(24), ["--host", "192.0.2.1"], "192.0.2.1 is no loopback address"),
+    (b"GGUF\x03\0\0\0" + bytes(24), ["--host", "example.org"], "example.org is no loopback address"),
+    (b"GGUF\x03\0\0\0" + bytes(24), ["--port", 70000], "a port is a number from 0 to 65535"),
+    (b"GGUF\x03\0\0\0" + bytes(24), ["--slots", 0], "must be at least 1"),
+    (b"GGUF\x03\0\0\0" + bytes(24), ["--adapter", "missing.gguf"], "the adapter missing.gguf is no file"),
+]
+
+
+@pytest.mark.parametrize(("content", "options", "said"), BROKEN)
+def test_what_it_cannot_do_is_one_line_and_1(tmp_path, content, options, said):
+    """No traceback, nothing on stdout."""
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
+    file = tmp_path / "file.gguf"
+    if content is not None:
+        file.write_bytes(content)
+    out, err, code = run("--gguf", file, *options)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("Error: ")
+    assert said in err
+
+
+def test_a_file_that_llama_cpp_refuses_ends_with_1(tiny_gguf):
+    """The last line names the file; llama.cpp's own reason stands above it."""
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
+    out, err, code = run("--gguf", tiny_gguf)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("Error: llama.cpp cannot load tiny.gguf: ")
+    assert "Traceback" not in err
+
+
+def test_without_the_package_it_says_what_to_install(tiny_gguf):
+    """One line, and no traceback of an import."""
+    code = (
+        "import sys, importlib.util; sys.modules['xllamacpp'] = None\n"
+        "importlib.util.find_spec = lambda name: None\n"
+        "from urisk_nb.embedded import launcher; sys.exit(launcher.main(sys.argv[1:]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--gguf", tiny_gguf], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == 'Error: the package xllamacpp is not installed: pip install "urisk-nb[embedded]"\n'
+
+
+def test_it_starts_light():
+    """The engine is imported for the load alone, and no package of the notebook ever."""
+    code = "import sys, urisk_nb.embedded.launcher; print([n for n in sys.modules if n in sys.argv])"
+    heavy = ["xllamacpp", "pandas", "numpy", "httpx", "pydantic", "IPython", "asyncio"]
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("max 100000", None), ("", None)]
+)
+def test_threads_are_the_cores_that_it_may_use(tmp_path, text, limit):
+    """A container's share counts, not the host's cores; without one the affinity does."""
+    quota = tmp_path / "cpu.max"
+    quota.write_text(text)
+    everything = count_cores(tmp_path / "missing")
+    assert count_cores(quota) == min(everything, limit or everything)
+
+
+def test_a_file_gives_its_model_a_name(tmp_path):
+    """The stem, as far as a name can hold it; the demo model's name only where the file has its size."""
+    for stem, name in {"Qwen3 0.6B (Q8)": "qwen3-0.6b-q8", "...": "model", "x" * 200: "x" * 80}.items():
+        path = tmp_path / f"{stem}.gguf"
+        path.touch()
+        assert list_names(path) == (f"{name}:latest",)
+    other = tmp_path / weights.GGUF
+    other.touch()
+    assert list_names(other) == ("smollm2-135m-instruct.q4_1:latest",)
