@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,13 @@ def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
     frame = _parse_columns(content, separator, range(len(header)), text)
     for place, name in enumerate(() if text else header):
         if name.strip().lower() in ("ticker", "symbol"):  # so that NA and 0700 stay what they are among numbers, too
-            frame.isetitem(place, _parse_columns(content, separator, [place], True).iloc[:, 0])
+            frame.isetitem(place, _parse_columns(content, separator, range(place, place + 1), True).iloc[:, 0])
     last_name = max((place for place, name in enumerate(header) if name.strip()), default=0)
     nameless = [frame.columns[place] for place in range(last_name + 1, len(header))]
     return frame.drop(columns=[label for label in nameless if (frame[label].isna() | (frame[label] == "")).all()])
 
 
-def _parse_columns(content: str, separator: str, places: Sequence[int], text: bool) -> pd.DataFrame:
+def _parse_columns(content: str, separator: str, places: range, text: bool) -> pd.DataFrame:
     """These columns, also where rows have more fields: usecols cuts off the rest."""
     if text:
         return pd.read_csv(StringIO(content), sep=separator, index_col=False, usecols=places, dtype=str, keep_default_na=False)
