@@ -28,7 +28,7 @@ INSIDE = {
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
-        *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table", "evaluation"),
+        *("query", "evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table", "evaluation"),
     ],
     "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
     "notebook": [

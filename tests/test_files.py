@@ -8,6 +8,7 @@ import pytest
 
 from urisk_nb import files
 from urisk_nb.errors import InputError
+from urisk_nb.risk.documents import read_evidence
 from urisk_nb.risk.prices import read_prices
 
 
@@ -190,3 +191,31 @@ def test_long_prices_keep_tickers_that_look_like_something_else(tmp_path):
     assert list(close.columns) == ["NA", "0700"]
     assert close["NA"].tolist() == [1.0]
     assert close["0700"].isna().all()
+
+
+NO_TICKER = {
+    "a CSV": write("e.csv", b"ticker,text\nNA,first\n,second\n"),
+    "JSON lines": write("e.jsonl", b'{"ticker": "NA", "text": "first"}\n{"text": "second"}\n'),
+    "a JSON array": write("e.json", b'[{"ticker": "NA", "text": "first"}, {"ticker": null, "text": "second"}]'),
+    "a callable": lambda folder: lambda tickers: pd.DataFrame({"ticker": ["NA", None], "text": ["first", "second"]}),
+}
+
+
+@pytest.mark.parametrize("case", NO_TICKER)
+def test_evidence_without_a_ticker_is_refused_wherever_it_comes_from(tmp_path, case):
+    """
+    The second row, never the one whose ticker is NA.
+    """
+    given = NO_TICKER[case](tmp_path)
+    with pytest.raises(InputError, match=r"evidence, (row|item) 2 has no ticker"):
+        read_evidence(files.evidence(given, ["NA"]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file name there has no asterisk")
+def test_a_folder_has_a_file_for_all_companies(tmp_path):
+    """
+    What is in `*.txt` counts for every company.
+    """
+    (tmp_path / "*.txt").write_text("Rates rose.")
+    (tmp_path / "NA.txt").write_text("Fined.")
+    assert [(one.ticker, one.text) for one in read_evidence(files.evidence(tmp_path, []))] == [(None, "Rates rose."), ("NA", "Fined.")]

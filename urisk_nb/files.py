@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError, PackageMissing
-from urisk_nb.risk.values import counted
 
 __all__ = ["evidence", "prices"]
 
@@ -81,7 +80,7 @@ def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
     frame = _parse_columns(content, separator, range(len(header)), text)
     for place, name in enumerate(() if text else header):
         if name.strip().lower() in ("ticker", "symbol"):  # so that NA and 0700 stay what they are among numbers, too
-            frame.isetitem(place, _parse_columns(content, separator, range(place, place + 1), True).iloc[:, 0])
+            frame[frame.columns[place]] = _parse_columns(content, separator, range(place, place + 1), True).iloc[:, 0]
     last_name = max((place for place, name in enumerate(header) if name.strip()), default=0)
     nameless = [frame.columns[place] for place in range(last_name + 1, len(header))]
     return frame.drop(columns=[label for label in nameless if (frame[label].isna() | (frame[label] == "")).all()])
@@ -101,7 +100,7 @@ def _check_rows(content: str, separator: str, path: Path) -> list[str]:
         if not header:
             header = row
         elif len(row) > len(header) and any(field.strip() for field in row[len(header) :]):
-            seen = f"{path.name}, line {line}: {counted(len(row), 'field')}, where the header has {len(header)}."
+            seen = f"{path.name}, line {line}: {len(row)} fields, where the header has {len(header)}."
             raise InputError(seen, fix=_row_fix(header, separator))
     return header
 
