@@ -51,7 +51,7 @@ ONE_OWNER = {
     "gguf": {"standin.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"ollama.footprint"},
-    "plotly": {"demo", "notebook.charts"},  # demo: its sample prices
+    "plotly": {"notebook.charts"},
     "sqlite3": set(),
     "fastapi": {"service.app", "service.bodies", "service.guard", "service.routes", "service.streams"},
     "uvicorn": {"service.serving"},
