@@ -28,7 +28,7 @@ INSIDE = {
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
-        *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table", "evaluation"),
+        *("query", "evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table", "evaluation"),
     ],
     "llm": ["messages", "dialects"],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
@@ -53,7 +53,7 @@ ONE_OWNER = {
     "gguf": {"standin.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"ollama.footprint"},
-    "plotly": {"demo", "notebook.charts"},  # demo: its sample prices
+    "plotly": {"notebook.charts"},
     "sqlite3": set(),
     "fastapi": {"service.app", "service.bodies", "service.guard", "service.routes", "service.streams"},
     "uvicorn": {"service.serving"},

@@ -8,6 +8,8 @@ import pytest
 
 from urisk_nb import files
 from urisk_nb.errors import InputError
+from urisk_nb.risk.documents import read_evidence
+from urisk_nb.risk.prices import read_prices
 
 
 @pytest.fixture
@@ -110,3 +112,110 @@ def test_a_file_without_permission_is_named(tmp_path):
     path.chmod(0)
     with pytest.raises(InputError, match=r"secret\.csv"):
         files.prices(path, [])
+
+
+DAYS = pd.DataFrame({"Day": ["2023-01-02", "2023-01-03"], "AAPL": [150.0, 151.0], "MSFT": [380.0, 379.0]})
+TRAILING = {
+    "in each row": "Day,AAPL,MSFT\n2023-01-02,150.0,380.0,\n2023-01-03,151.0,379.0,\n",
+    "in one row": "Day,AAPL,MSFT\n2023-01-02,150.0,380.0\n2023-01-03,151.0,379.0,\n",
+    "in header and rows": "Day,AAPL,MSFT,\n2023-01-02,150.0,380.0,\n2023-01-03,151.0,379.0,\n",
+    "in the header": "Day,AAPL,MSFT,,\n2023-01-02,150.0,380.0\n2023-01-03,151.0,379.0\n",
+    "several": "Day,AAPL,MSFT\n2023-01-02,150.0,380.0,,,\n2023-01-03,151.0,379.0, ,\n",
+    "after quotes": '"Day","AAPL","MSFT"\n"2023-01-02","150.0","380.0",""\n"2023-01-03","151.0","379.0",\n',
+    "with a byte order mark": "\ufeffDay,AAPL,MSFT\r\n2023-01-02,150.0,380.0,\r\n\r\n2023-01-03,151.0,379.0,\r\n",
+}
+
+
+@pytest.mark.parametrize("case", TRAILING)
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv"])
+def test_a_separator_at_the_end_of_a_row_moves_no_column(tmp_path, case, name):
+    """
+    Fields stand under the header from the left: each ticker has its own prices.
+    """
+    text = TRAILING[case] if name == "p.csv" else TRAILING[case].replace(",", "\t")
+    (tmp_path / name).write_bytes(text.encode())
+    read = files.prices(tmp_path / name, [])
+    pd.testing.assert_frame_equal(read, DAYS)
+    close = read_prices(read).close
+    assert close.loc["2023-01-03"].to_dict() == {"AAPL": 151.0, "MSFT": 379.0}
+
+
+@pytest.mark.parametrize("kind", ["prices", "evidence"])
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("Day,AAPL\n2023-01-02,150.0\n2023-01-03,151.0,379.0\n", "line 3: 3 fields, where the header has 2"),
+        ('Day,AAPL\n"2023\n-01-02",150.0\n\n2023-01-03,151.0,379.0,\n', "line 5: 4 fields"),
+        ("AAPL,MSFT\n2023-01-02,150.0,380.0\n2023-01-03,151.0,379.0\n", "line 2: 3 fields, where the header has 2"),
+        ("Day;AAPL;MSFT\n2023-01-02;150,5;380,1\n", "line 2: 3 fields, where the header has 1"),
+    ],
+)
+def test_a_row_longer_than_the_header_is_refused(tmp_path, kind, text, seen):
+    """
+    Nobody can tell which field is whose: the line is named, in prices and in evidence.
+    """
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(InputError) as caught:
+        getattr(files, kind)(tmp_path / "p.csv", [])
+    assert f"p.csv, {seen}" in caught.value.message
+    assert "sep=';'" in caught.value.fix if ";" in text else "header" in caught.value.fix
+
+
+def test_evidence_rows_that_end_in_a_separator_keep_their_columns(tmp_path):
+    """
+    Text, ticker and line ends of a document stay as they are, also in a field of more than 131,072 characters.
+    """
+    long = "It was fined. " * 10_000
+    (tmp_path / "e.csv").write_text(f'ticker,text\nNA,"first, with\r\nlines",\nB,"{long}",\n', newline="")
+    read = files.evidence(tmp_path / "e.csv", [])
+    assert read.to_dict("list") == {"ticker": ["NA", "B"], "text": ["first, with\r\nlines", long]}
+
+
+def test_what_to_csv_writes_is_read_back(tmp_path):
+    """
+    An index without a name is a column without a name, and the dates.
+    """
+    frame = DAYS.set_index(pd.DatetimeIndex(DAYS["Day"], name=None)).drop(columns="Day")
+    frame.to_csv(tmp_path / "p.csv")
+    close = read_prices(files.prices(tmp_path / "p.csv", [])).close
+    assert close.to_numpy().tolist() == frame.to_numpy().tolist()
+    assert list(close.index) == list(frame.index)
+
+
+def test_long_prices_keep_tickers_that_look_like_something_else(tmp_path):
+    """
+    NA is no missing value and 0700 no number where they are tickers; in the other columns they are.
+    """
+    (tmp_path / "p.csv").write_text("date,Ticker,close\n2023-01-02,NA,1\n2023-01-02,0700,NA\n")
+    close = read_prices(files.prices(tmp_path / "p.csv", [])).close
+    assert list(close.columns) == ["NA", "0700"]
+    assert close["NA"].tolist() == [1.0]
+    assert close["0700"].isna().all()
+
+
+NO_TICKER = {
+    "a CSV": write("e.csv", b"ticker,text\nNA,first\n,second\n"),
+    "JSON lines": write("e.jsonl", b'{"ticker": "NA", "text": "first"}\n{"text": "second"}\n'),
+    "a JSON array": write("e.json", b'[{"ticker": "NA", "text": "first"}, {"ticker": null, "text": "second"}]'),
+    "a callable": lambda folder: lambda tickers: pd.DataFrame({"ticker": ["NA", None], "text": ["first", "second"]}),
+}
+
+
+@pytest.mark.parametrize("case", NO_TICKER)
+def test_evidence_without_a_ticker_is_refused_wherever_it_comes_from(tmp_path, case):
+    """
+    The second row, never the one whose ticker is NA.
+    """
+    given = NO_TICKER[case](tmp_path)
+    with pytest.raises(InputError, match=r"evidence, (row|item) 2 has no ticker"):
+        read_evidence(files.evidence(given, ["NA"]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file name there has no asterisk")
+def test_a_folder_has_a_file_for_all_companies(tmp_path):
+    """
+    What is in `*.txt` counts for every company.
+    """
+    (tmp_path / "*.txt").write_text("Rates rose.")
+    (tmp_path / "NA.txt").write_text("Fined.")
+    assert [(one.ticker, one.text) for one in read_evidence(files.evidence(tmp_path, []))] == [(None, "Rates rose."), ("NA", "Fined.")]

@@ -1,12 +1,13 @@
 """The example: real weekly prices of six companies in 2018 and 2019, and sixteen public events about them.
 
-The prices are `plotly.data.stocks()` (rebased to 1.0 at the start of 2018). The events are summaries in our own words of public
-announcements, with their dates and sources.
+The prices are those of `plotly.data.stocks()` (rebased to 1.0 at the start of 2018). The events are summaries in our own words of
+public announcements, with their dates and sources. data/README.md says where each file comes from.
 """
 
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import IO
 
 import pandas as pd
 
@@ -17,14 +18,15 @@ TICKERS = ("GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT")
 
 def prices() -> pd.DataFrame:
     """Weekly closes, 105 dates x 6 tickers, each divided by its first."""
-    from plotly import data
-
-    frame: pd.DataFrame = data.stocks()
-    return frame.assign(date=pd.to_datetime(frame["date"])).set_index("date")
+    with _open("prices_2018_2019.csv") as file:
+        return pd.read_csv(file, index_col="date", parse_dates=["date"])
 
 
 def evidence() -> pd.DataFrame:
     """Sixteen events: id, ticker, date, source, text."""
-    source = files("urisk_nb").joinpath("data/evidence_2018_2019.csv")
-    with source.open(encoding="utf-8") as file:
+    with _open("evidence_2018_2019.csv") as file:
         return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def _open(name: str) -> IO[str]:
+    return files("urisk_nb").joinpath("data", name).open(encoding="utf-8")

@@ -6,7 +6,10 @@ is data: nothing is unpickled or evaluated.
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,8 @@ def _read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
             return _read_csv(path, "\t" if kind == ".tsv" else ",", text)
     except ImportError as exc:
         raise PackageMissing(f"{path.name}: reading Parquet needs pyarrow.", fix="%pip install pyarrow") from exc
+    except InputError:  # a ValueError, too
+        raise
     except (ValueError, OSError, UnicodeError) as exc:
         raise InputError(
             f"{path.name} cannot be read: {str(exc).splitlines()[0][:200]}.",
@@ -64,7 +69,64 @@ def _read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
 
 
 def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False) if text else pd.read_csv(path, sep=separator)
+    """
+    A CSV file, its fields laid under the header from the left.
+
+    pandas alone would take the first column for an index where rows end in a separator, and every figure would move by one column.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:  # a document keeps its own line ends
+        content = file.read()
+    header = _check_rows(content, separator, path)
+    frame = _parse_columns(content, separator, range(len(header)), text)
+    for place, name in enumerate(() if text else header):
+        if name.strip().lower() in ("ticker", "symbol"):  # so that NA and 0700 stay what they are among numbers, too
+            frame[frame.columns[place]] = _parse_columns(content, separator, range(place, place + 1), True).iloc[:, 0]
+    last_name = max((place for place, name in enumerate(header) if name.strip()), default=0)
+    nameless = [frame.columns[place] for place in range(last_name + 1, len(header))]
+    return frame.drop(columns=[label for label in nameless if (frame[label].isna() | (frame[label] == "")).all()])
+
+
+def _parse_columns(content: str, separator: str, places: range, text: bool) -> pd.DataFrame:
+    """These columns, also where rows have more fields: usecols cuts off the rest."""
+    if text:
+        return pd.read_csv(StringIO(content), sep=separator, index_col=False, usecols=places, dtype=str, keep_default_na=False)
+    return pd.read_csv(StringIO(content), sep=separator, index_col=False, usecols=places)
+
+
+def _check_rows(content: str, separator: str, path: Path) -> list[str]:
+    """The header; InputError for a row with more fields than it, unless the further ones are empty."""
+    header: list[str] = []
+    for line, row in _csv_rows(content, separator):
+        if not header:
+            header = row
+        elif len(row) > len(header) and any(field.strip() for field in row[len(header) :]):
+            seen = f"{path.name}, line {line}: {len(row)} fields, where the header has {len(header)}."
+            raise InputError(seen, fix=_row_fix(header, separator))
+    return header
+
+
+def _row_fix(header: list[str], separator: str) -> str:
+    other = next((sign for sign in ";\t|," if sign != separator and sign in header[0]), None)
+    if len(header) == 1 and other:
+        return f"pass a frame: pd.read_csv(..., sep={other!r}), with decimal=',' where numbers have a decimal comma"
+    return "give every column a name in the header, the one of the dates too, and put quotes around a field that holds a separator"
+
+
+def _csv_rows(content: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not blank, and the line of the file that it starts at."""
+    limit = csv.field_size_limit()
+    csv.field_size_limit(max(limit, len(content)))  # a document may be one field
+    try:
+        rows = csv.reader(StringIO(content, newline=""), delimiter=separator)
+        line = 1
+        for row in rows:
+            if len(row) > 1 or any(field.strip() for field in row):
+                yield line, row
+            line = rows.line_num + 1
+    except csv.Error as exc:
+        raise ValueError(str(exc)) from exc
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _read_json_lines(path: Path) -> list[dict[str, Any]]:

@@ -243,10 +243,11 @@ def open_run(
         DataFrame (wide, or long with date, ticker, close), the path of a CSV or Parquet file, or a callable that is given
         the list of tickers and returns a DataFrame.
     evidence
-        DataFrame with ticker and text (date, source, id), mapping of ticker to texts, list of mappings, the path of a CSV or
-        JSON-lines file or of a folder of text files named by ticker, or a callable that is given the list of tickers.
+        DataFrame with ticker (`*`: all companies) and text (date, source, id), mapping of ticker to texts,
+        list of mappings, the path of a CSV or JSON-lines file or of a folder of text files named by ticker,
+        or a callable that is given the list of tickers.
     query
-        Narrows the question, and chooses the sentences that bear on it.
+        Only sentences that bear on it are asked, and the question is narrowed to it.
     params
         Every other setting of the run.
     benchmark

@@ -15,7 +15,7 @@ from urisk_nb.risk.tickers import Holding
 
 TEXTS = pd.DataFrame(
     {
-        "Ticker": ["nvda", None, "NVDA", "MSFT"],
+        "Ticker": ["nvda", " * ", "NVDA", "MSFT"],
         "text": ["b", "shared", "a", "c"],
         "date": ["2024-01-02", "2024-01-01", pd.Timestamp("2024-01-01", tz="UTC"), None],
         "source": ["wire", None, "wire", math.nan],
@@ -43,10 +43,10 @@ def test_the_order_of_the_rows_changes_nothing():
 @pytest.mark.parametrize(
     "data",
     [
-        {"NVDA": ["a", "b"], None: "all"},
-        [{"ticker": "NVDA", "text": "a"}, {"Ticker": "nvda", "text": "b", "date": None}, {"text": "all"}],
-        {"NVDA": [{"text": "a"}, "b"], "": ["all"]},
-        pd.DataFrame({"symbol": ["NVDA", "NVDA", None], "text": ["a", "b", "all"]}),
+        {"NVDA": ["a", "b"], "*": "all"},
+        [{"ticker": "NVDA", "text": "a"}, {"Ticker": "nvda", "text": "b", "date": None}, {"ticker": "*", "text": "all"}],
+        {"NVDA": [{"text": "a"}, "b"], "\uff0a": ["all"]},
+        pd.DataFrame({"symbol": ["NVDA", "NVDA", "*"], "text": ["a", "b", "all"]}),
     ],
 )
 def test_every_shape_of_evidence_means_the_same(data):
@@ -67,7 +67,7 @@ def test_own_ids_stay_and_others_keep_clear_of_them():
     """Given ids are kept, numbers lose their .0, and a new id is never one that is taken."""
     data = pd.DataFrame({"ticker": ["A", "A", "A"], "text": ["x", "y", "z"], "id": [7.0, None, None]})
     assert [one.ident for one in read_evidence(data)] == ["7", "E1", "E2"]
-    assert [one.ident for one in read_evidence([{"text": "x", "id": "E1"}, {"text": "y"}])] == ["E1", "E2"]
+    assert [one.ident for one in read_evidence([{"ticker": "A", "text": "x", "id": "E1"}, {"ticker": "A", "text": "y"}])] == ["E1", "E2"]
     two = [{"ticker": ticker, "text": "x", "id": "R-1"} for ticker in "AB"]  # one article about two companies
     assert [one.ident for one in read_evidence(two)] == ["R-1", "R-1"]
 
@@ -84,11 +84,21 @@ BAD_EVIDENCE = {
     "a number for a text": ({"NVDA": ["a", 5]}, "item 2 has an int (5)", "dropna"),
     "a number for texts": ({"NVDA": 5}, "evidence of 'NVDA' is an int", "DataFrame"),
     "words for a date": (TEXTS.assign(date="soon"), "row 1: 'soon' is not a date", "ISO"),
-    "a number for a date": ([{"text": "a", "date": 20240101}], "20240101 is not a date", "ISO"),
+    "a number for a date": ([{"ticker": "A", "text": "a", "date": 20240101}], "20240101 is not a date", "ISO"),
     "a path for a ticker": ([{"text": "a", "ticker": "../x"}], "'../x' is not a ticker", "NVDA"),
     "a number for a ticker": ([{"text": "a", "ticker": 700}], "700 is an int", '"700"'),
     "a misspelt key": ([{"text": "a", "tickr": "NVDA"}], "no 'ticker', but 'tickr'", "rename"),
     "a misspelt text": ([{"txt": "a", "ticker": "NVDA"}], "no 'text', but 'txt'", "rename"),
+    "a ticker that pandas made NaN": (TEXTS.assign(Ticker=["NA", "NA", math.nan, "*"]), "row 3 has no ticker", "keep_default_na=False"),
+    "a ticker that is NA": (TEXTS.astype({"Ticker": "string"}).assign(Ticker=["A", pd.NA, "B", "*"]), "row 2 has no ticker", "'*'"),
+    "a blank ticker": (TEXTS.assign(Ticker=["A", "B", "C", "  "]), "row 4 has no ticker", "'*'"),
+    "an item without a ticker": ([{"ticker": "A", "text": "a"}, {"text": "b"}], "evidence, item 2 has no ticker", "'*'"),
+    "an item whose ticker is None": ([{"ticker": None, "text": "b"}], "item 1 has no ticker", "'*'"),
+    "texts without a ticker": (["a", "b"], "item 1 has no ticker", "'*'"),
+    "a key that is None": ({"A": "a", None: "b"}, "evidence of None, item 1 has no ticker", "'*'"),
+    "a key that is NaN": ({math.nan: ["b"]}, "item 1 has no ticker", "'*'"),
+    "an empty key": ({"": "b"}, "evidence of '', item 1 has no ticker", "'*'"),
+    "an id twice for all": ([{"ticker": "*", "text": text, "id": "R1"} for text in "ab"], "two documents for * have the id 'R1'", "own id"),
     "an id twice": (TEXTS.assign(id="same"), "two documents for NVDA have the id 'same'", "own id"),
 }
 
@@ -109,7 +119,7 @@ def own_texts(holding="NVDA", as_of=None):
 
 
 def test_a_company_gets_its_own_and_the_shared_documents():
-    """Its own, those of no company, and nobody else's."""
+    """Its own, those that were given for all, and nobody else's."""
     assert own_texts() == (["shared", "a", "b"], ())
     assert own_texts("MSFT") == (["c", "shared"], ())
     assert own_texts("AAPL") == (["shared"], ())

@@ -1,3 +1,4 @@
+import math
 import os
 import random
 import subprocess
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urisk_nb.risk.evidence import LONGEST, choose, in_order, plain, split
+from urisk_nb.risk.evidence import LONGEST, choose, filter_by_query, in_order, plain, split
 from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.query import split_words
 from urisk_nb.risk.taxonomy import DEFAULT
 
 
@@ -346,3 +348,64 @@ def test_documents_have_one_order():
     for seed in range(10):
         shuffled = random.Random(seed).sample(documents, 4)
         assert tuple(one.ident for one in in_order(shuffled)) == expected
+
+
+@pytest.mark.parametrize("limit", [1, 2, 40])
+def test_a_query_filters_whatever_the_number(limit):
+    """Only sentences that bear on the query are kept, also where all of them could be asked."""
+    sentences = split(
+        document("Suppliers in Taiwan stopped.\n\nRates rose.\n\nThe supply of chips is tight.\n\nA fine was paid.")
+    ).sentences
+    bearing = filter_by_query(sentences, "What about the supply chain?")
+    assert [sentence.quote for sentence in bearing] == ["Suppliers in Taiwan stopped.", "The supply of chips is tight."]
+    assert len(choose(bearing, "What about the supply chain?", DEFAULT, limit)) == min(limit, 2)
+    assert filter_by_query(sentences, "dividends") == ()
+    assert filter_by_query(sentences, None) == sentences
+
+
+def test_what_bears_on_a_query_has_a_score_above_zero():
+    """The filter is the sign of BM25, computed by the formula of Lucene for the words of the query."""
+    sentences = split(document("Suppliers stopped.\n\nRates rose.\n\nA fine was paid to supply chips to a supplier.")).sentences
+    query = set(split_words("supply of chips"))
+    corpus = [split_words(sentence.text) for sentence in sentences]
+    average = sum(map(len, corpus)) / len(corpus)
+
+    def bm25(words):
+        total = 0.0
+        for word in query:
+            holders = sum(word in other for other in corpus)
+            idf = math.log(1 + (len(corpus) - holders + 0.5) / (holders + 0.5))
+            count = words.count(word)
+            total += idf * count / (count + 1.5 * (0.25 + 0.75 * len(words) / average))
+        return total
+
+    scores = [bm25(words) for words in corpus]
+    assert [score > 0 for score in scores] == [True, False, True]
+    assert [sentence in filter_by_query(sentences, "supply of chips") for sentence in sentences] == [True, False, True]
+    best = sentences[max(range(3), key=lambda index: scores[index])]
+    assert choose(filter_by_query(sentences, "supply of chips"), "supply of chips", DEFAULT, 1) == (best,)
+
+
+CLAUSE = "the plant is shut, "  # 19 characters, the mark is the 18th
+CUT = {
+    # 31 clauses are 589 characters; the mark of the 31st is the last one within 600: the piece has 588 characters.
+    "at a clause mark": (CLAUSE * 40 + "and so on.", [(0, 588), (589, 770)]),
+    # A sentence of 600 characters is whole; one more, and it is cut at its last clause mark.
+    "not at the limit": ("It fell " + "x" * 272 + ", it was " + "y" * 310 + ".", [(0, 600)]),
+    "one over the limit": ("It fell " + "x" * 272 + ", it was " + "y" * 311 + ".", [(0, 281), (282, 601)]),
+    # The mark before the 150th character is no place to cut: the last white space within 600 is.
+    "at white space": ("A" + "x" * 98 + ", " + "word " * 120 + "end.", [(0, 595), (596, 705)]),
+    "hard": ("\u6caa" * 1302, [(0, 600), (600, 1200), (1200, 1302)]),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_a_sentence_has_at_most_600_characters(case):
+    """
+    The number, the place of the cut and the offsets are those that were counted by hand, and nothing but white space is lost.
+    """
+    text, spans = CUT[case]
+    found = split(document(text)).sentences
+    assert [(sentence.start, sentence.end) for sentence in found] == spans
+    assert [sentence.quote for sentence in found] == [text[start:end] for start, end in spans]
+    assert "".join(text.split()) == "".join("".join(sentence.quote.split()) for sentence in found)

@@ -8,6 +8,7 @@ from urisk_nb.errors import InputError
 from urisk_nb.risk.inputs import Holding, RiskParams, read_prices
 from urisk_nb.risk.pipeline import judge, prepare
 from urisk_nb.risk.questions import Example, Reply, answer
+from urisk_nb.risk.table import assemble
 from urisk_nb.risk.taxonomy import DEFAULT
 
 
@@ -189,3 +190,61 @@ def test_bad_examples_end_the_run_before_it_starts():
     """Worked examples with labels that do not exist are an error of the run, not of each sentence."""
     with pytest.raises(InputError, match="worked example"):
         prepare([Holding(symbol="AAA")], None, [], RiskParams.of(), examples=[Example(text="x", risk="weather", severity=1)])
+
+
+def shared_plan(**settings):
+    documents = [document("Rates rose.", "D1", None), document("Acme fell.", "D2", "AAA")]
+    return prepare([Holding(symbol="AAA"), Holding(symbol="BBB")], None, documents, RiskParams.of(**settings))
+
+
+def test_shared_evidence_is_flagged_on_rows_and_findings():
+    """A sentence that counts for every company says so: on each row that it counts for, and on its finding."""
+    plan = shared_plan()
+    assert {symbol: plan.readings[symbol].flags for symbol in ("AAA", "BBB")} == {"AAA": ("shared_evidence",), "BBB": ("shared_evidence",)}
+    judgement, _ = drive(judge(plan, "AAA"), scripted(judge=said("business", 2)))
+    assert [(finding.sentence.quote, finding.flags) for finding in judgement.findings] == [
+        ("Acme fell.", ()),
+        ("Rates rose.", ("shared_evidence",)),
+    ]
+
+
+def test_a_shared_sentence_that_is_not_asked_flags_nothing():
+    """Where the query leaves it out it counts for nobody."""
+    plan = shared_plan(query="acme")
+    assert plan.readings["AAA"].flags == ()
+    assert plan.readings["BBB"].flags == ("off_query",)
+
+
+def test_a_query_filters_and_says_what_it_left_out():
+    """Below `max_sentences`, too: only what bears on it is asked, the rest is counted for the record and for the reader."""
+    plan = plan_for("Suppliers stopped. Rates rose. It rained.", query="supply chain")
+    assert [sentence.quote for sentence in plan.readings["AAA"].chosen] == ["Suppliers stopped."]
+    assert plan.readings["AAA"].flags == ()
+    assert plan.meta["query_left_out"] == {"AAA": 2}
+    assert plan.meta["messages"] == {"AAA": "the query left out 2 of 3 sentences"}
+
+
+def test_a_query_that_nothing_bears_on_leaves_the_row_without_evidence():
+    """The run goes on; the row says why it has nothing."""
+    plan = plan_for("Suppliers stopped. Rates rose.", query="dividends")
+    assert plan.asked == ()
+    table = assemble(plan, {}, run_id="r")
+    assert (table.loc["AAA", "status"], table.loc["AAA", "sentences"]) == ("no_evidence", 2)
+    assert "off_query" in table.loc["AAA", "flags"].split(";")
+    assert table.report.meta["messages"] == {"AAA": "no sentence bears on the query (2 read)"}
+
+
+def test_the_limit_holds_among_what_bears_on_the_query():
+    """`truncated` means that more bears on the query than was asked; what does not bear on it is another matter."""
+    plan = plan_for("Suppliers stopped. Chips are in short supply. Rates rose.", query="supply", max_sentences=1)
+    reading = plan.readings["AAA"]
+    assert (len(reading.chosen), reading.sentences, reading.left_out, reading.flags) == (1, 3, 1, ("truncated",))
+
+
+def test_a_bad_price_and_a_query_are_both_said():
+    """One message a ticker, with all that is to be said of it."""
+    prices = read_prices(pd.DataFrame({"AAA": [1.0, -1.0, 3.0]}, index=pd.date_range("2019-01-01", periods=3)))
+    plan = prepare([Holding(symbol="AAA")], prices, [document("Rates rose.")], RiskParams.of(query="dividends"))
+    message = plan.meta["messages"]["AAA"]
+    assert "2019-01-02" in message
+    assert message.endswith("; no sentence bears on the query (1 read)")

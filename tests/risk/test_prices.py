@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from io import StringIO
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_long_and_wide_say_the_same():
     pd.testing.assert_frame_equal(read_prices(indexed).close, expected)
 
 
-@pytest.mark.parametrize("name", ["date", "Date", "DATETIME", "Unnamed: 0"])
+@pytest.mark.parametrize("name", ["date", "Date", "DATETIME", "Unnamed: 0", "Day", "Dates", "timestamp"])
 @pytest.mark.parametrize(
     "values",
     [
@@ -128,7 +129,12 @@ BAD_PRICES = {
     "a path": ("prices.csv", "a str", "pd.DataFrame"),
     "a Series without a name": (wide()["AAA"].rename(None), "without a name", "rename"),
     "an integer index": (wide().reset_index(drop=True), "the index counts 0, ..., 3", '"date"'),
-    "dates under another name": (dated(["2024-01-01"], "dates"), "no dates", "{'dates': 'date'}"),
+    "dates under another name": (dated(["2024-01-01"], "dte"), "no dates", "{'dte': 'date'}"),
+    "columns that pandas moved by one": (
+        pd.read_csv(StringIO("Day,AAA,BBB\n2024-01-01,1.0,2.0,\n2024-01-02,1.5,2.5,\n")),
+        "the columns moved by one",
+        "index_col=False",
+    ),
     "dates as numbers": (dated([20240101, 20240102]), "numbers for dates (first: 20240101)", "pd.to_datetime"),
     "American dates": (dated(["01/31/2024"]), "row 1: '01/31/2024' is not a date", "%m/%d/%Y"),
     "words for dates": (dated(["2024-01-01", "soon"]), "row 2: 'soon'", "ISO"),
@@ -166,3 +172,11 @@ def test_a_bad_frame_is_refused(case):
         read_prices(frame)
     assert seen in caught.value.message
     assert fix in caught.value.fix
+
+
+def test_a_ticker_that_is_called_like_a_date_stays_a_ticker():
+    """DAY and TIME are columns of prices where the index has the dates, or where they hold numbers."""
+    for frame in (wide(DAY=[1.0, 2.0, 3.0, 4.0], AAA=[1.0] * 4), wide(TIME=[1.0, 2.0, 3.0, 4.0]).reset_index()):
+        assert next(iter(read_prices(frame).close)) in ("DAY", "TIME")
+    texts = wide(DAY=[1.0, 2.0, 3.0, 4.0], AAA=[1.0] * 4).set_axis([f"2024-01-0{day}" for day in range(1, 5)])
+    assert list(read_prices(texts).close) == ["DAY", "AAA"]

@@ -87,7 +87,7 @@ def _risk_parser() -> _Parser:
     parser.add_argument(
         "--evidence", metavar="NAME", help="DataFrame (ticker, text, date, source), dict, list, callable, or path of a file or folder"
     )
-    parser.add_argument("--query", metavar="TEXT", help="narrows the question and chooses the sentences that bear on it")
+    parser.add_argument("--query", metavar="TEXT", help="ask only about sentences that share a word with it")
     parser.add_argument(
         "--benchmark", metavar="NAME", help="a column of the prices, a Series, or equal (the table's own equal-weighted mean)"
     )

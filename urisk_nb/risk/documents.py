@@ -14,9 +14,11 @@ from urisk_nb.errors import InputError
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.prices import label_of
 from urisk_nb.risk.tickers import Holding, as_symbol, twin
-from urisk_nb.risk.values import closest, is_missing, kind, read_moment, show
+from urisk_nb.risk.values import closest, is_missing, kind, read_moment, show, upper
 
-__all__ = ["Document", "documents_for", "read_evidence"]
+__all__ = ["SHARED", "Document", "documents_for", "read_evidence"]
+
+SHARED = "*"  # the ticker of a document that counts for every company
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class Document:
     ident
         As given, else "E1", "E2", ... in the order of (date, source, text, ticker), so that the order of the rows changes nothing.
     ticker
-        Upper case; None serves every company.
+        Upper case; None counts for every company (it was given as ``*``).
     text
         As given, unchanged.
     date
@@ -50,8 +52,8 @@ def read_evidence(data: object) -> tuple[Document, ...]:
     Parameters
     ----------
     data
-        Columns or keys: text, ticker, and optionally date, source, id. A row without a ticker serves all companies, and so does a text
-        in a plain list. Further columns are ignored.
+        Columns or keys: text, ticker, and optionally date, source, id. The ticker ``*`` counts for all companies. Further columns are
+        ignored.
 
     Returns
     -------
@@ -61,7 +63,8 @@ def read_evidence(data: object) -> tuple[Document, ...]:
     Raises
     ------
     InputError
-        A missing column, a row without text, a ticker that is none, a date that is none, the same id twice for one ticker.
+        A missing column, a row without text, a row without a ticker, a ticker that is none, a date that is none, the same id twice
+        for one ticker.
     """
     documents = sorted((_document(*row) for row in _evidence_rows(data)), key=_document_order)
     taken = {one.ident for one in documents}
@@ -70,7 +73,7 @@ def read_evidence(data: object) -> tuple[Document, ...]:
     seen: set[tuple[str, str | None]] = set()
     for one in named:
         if (one.ident, one.ticker) in seen:
-            whose = f"for {one.ticker}" if one.ticker else "without a ticker"
+            whose = f"for {one.ticker or SHARED}"
             raise InputError(f"two documents {whose} have the id {show(one.ident)}.", fix="give each its own id, or leave the ids out")
         seen.add((one.ident, one.ticker))
     return named
@@ -157,7 +160,7 @@ def _frame_rows(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, object]]]:
         if labels[name] is None:
             near = closest(name, map(str, frame.columns), 1)
             fix = f"evidence.rename(columns={{{near[0]!r}: {name!r}}})" if near else f"add the column {name!r}"
-            fix += "" if near or name == "text" else "; a row whose ticker is None serves all companies"
+            fix += "" if near or name == "text" else f"; the ticker {SHARED!r} counts for all companies"
             raise InputError(f"the evidence has no column {name!r}, only {', '.join(map(repr, frame.columns)) or 'none'}.", fix=fix)
     columns = {name: frame[label].astype(object).tolist() for name, label in labels.items() if label is not None}
     for number in range(len(frame)):
@@ -171,11 +174,21 @@ def _document(where: str, cells: Mapping[str, object]) -> Document:
         raise InputError(f"{where} has {seen}.", fix='drop such rows: evidence.dropna(subset=["text"])')
     return Document(
         ident=_ident(cells.get("id")),
-        ticker=None if is_missing(ticker) else as_symbol(ticker, where),
+        ticker=_ticker(ticker, where),
         text=text,
         date=_document_date(cells.get("date"), where),
         source=None if is_missing(source) else str(source).strip(),
     )
+
+
+def _ticker(value: object, where: str) -> str | None:
+    """The company's symbol; None for all companies. An empty cell is neither: pandas makes one of the ticker NA."""
+    if is_missing(value):
+        fix = f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the ticker NA with keep_default_na=False"
+        raise InputError(f"{where} has no ticker.", fix=fix)
+    if isinstance(value, str) and upper(value) == SHARED:
+        return None
+    return as_symbol(value, where)
 
 
 def _ident(value: object) -> str:

@@ -12,16 +12,17 @@ import re
 import sys
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
 from typing import Any
 
 from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.query import split_words
 from urisk_nb.risk.taxonomy import Taxonomy
 
-__all__ = ["LONGEST", "Passages", "Sentence", "choose", "in_order", "plain", "split"]
+__all__ = ["LONGEST", "Passages", "Sentence", "choose", "filter_by_query", "in_order", "plain", "split"]
 
 LONGEST = 600  # characters of a sentence before it is cut at a clause mark
 
@@ -101,7 +102,8 @@ class Sentence:
     previous
         The text of the sentence before it in the same document, or None.
     flags
-        ``hidden_text`` (hidden characters or a comment in it or right after it), ``injection_suspect`` (reads like an instruction).
+        ``hidden_text`` (hidden characters or a comment in it or right after it), ``injection_suspect`` (reads like an instruction),
+        ``shared_evidence`` (of a document that counts for every company).
     """
 
     ident: str
@@ -351,6 +353,19 @@ def _is_verb(word: str) -> bool:
     return any(word.removesuffix(ending) in _VERBS for ending in ("s", "es", "d")) or (word.endswith("ies") and word[:-3] + "y" in _VERBS)
 
 
+def filter_by_query(sentences: Sequence[Sentence], query: str | None) -> tuple[Sentence, ...]:
+    """
+    Return the sentences that bear on the query, in their own order; all of them where there is no query.
+
+    A sentence bears on it if the two share a content word, compared without endings (`query.split_words`). That is the same as a
+    BM25 score above 0.
+    """
+    if query is None:
+        return tuple(sentences)
+    wanted = set(split_words(query))
+    return tuple(sentence for sentence in sentences if not wanted.isdisjoint(split_words(sentence.text)))
+
+
 def choose(
     sentences: Sequence[Sentence], query: str | None, taxonomy: Taxonomy, limit: int, *, words: Sequence[str] = ()
 ) -> tuple[Sentence, ...]:
@@ -381,7 +396,8 @@ def choose(
         return tuple(sentences)
     corpus = _tokens([sentence.text for sentence in sentences])
     background = [*words, *(f"{category.name} {category.definition}" for category in taxonomy.categories)]
-    asked, general = _bm25(corpus, [query] if query else []), _bm25(corpus, background)
+    general = _bm25(corpus, chain.from_iterable(_tokens(background)))
+    asked = _bm25([split_words(sentence.text) for sentence in sentences], split_words(query)) if query else [0.0] * len(sentences)
 
     def rank(index: int) -> tuple[float, float, int, int]:
         day = sentences[index].document.date or date.min
@@ -413,9 +429,8 @@ def _library() -> Any:
     return bm25s
 
 
-def _bm25(corpus: Sequence[Sequence[str]], texts: Sequence[str]) -> list[float]:
-    known = set(chain.from_iterable(corpus))
-    wanted = sorted(set(chain.from_iterable(_tokens(texts))) & known) if texts else []
+def _bm25(corpus: Sequence[Sequence[str]], words: Iterable[str]) -> list[float]:
+    wanted = sorted(set(words) & set(chain.from_iterable(corpus)))
     if not wanted:
         return [0.0] * len(corpus)
     index = _library().BM25()

@@ -50,7 +50,8 @@ class RiskParams:
     normalise
         Scale the weights to the sum 1.
     query
-        Chooses the sentences that bear on it, and narrows the question to it.
+        Only sentences that bear on it are asked, whatever their number: those that share a content word with it, without endings.
+        A chat model is told of it, too.
     labels
         "greedy": what the model writes; "calibrated": its probabilities less those that it has for no sentence at all, where the server
         tells them. The judge's are taken as they are.

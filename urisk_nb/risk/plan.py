@@ -5,15 +5,16 @@ What is known of a run before a model is asked: metrics computed, sentences spli
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 import pandas as pd
 
-from urisk_nb.risk.evidence import Passages, Sentence, choose, in_order, split
+from urisk_nb.risk.evidence import Passages, Sentence, choose, filter_by_query, in_order, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, RiskParams, documents_for, scaled
 from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
+from urisk_nb.risk.query import check_query
 from urisk_nb.risk.questions import EXAMPLES, SCHEMA_VERSION, SHORT, Example, Form, check_examples, examples_hash
 from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
@@ -33,13 +34,26 @@ class Reading:
     sentences, skipped
         How many sentences the documents have, and how many headings, table rows and lines without words were left out.
     flags
-        ``truncated`` (more sentences than are asked), ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
+        ``truncated`` (more sentences than are asked), ``off_query`` (none of them bears on the query), ``shared_evidence`` (a sentence
+        that is asked counts for every company), ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
+    left_out
+        How many sentences do not bear on the query and are not asked for that.
     """
 
     chosen: tuple[Sentence, ...]
     sentences: int
     skipped: int
     flags: tuple[str, ...]
+    left_out: int = 0
+
+    @property
+    def message(self) -> str | None:
+        """What the query left out, as a sentence for the reader; None where it left out nothing."""
+        if not self.left_out:
+            return None
+        if self.left_out == self.sentences:
+            return f"no sentence bears on the query ({self.sentences} read)"
+        return f"the query left out {self.left_out} of {self.sentences} sentences"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +113,15 @@ class Plan:
             **({"system": SHORT} if self.form == "short" else {"examples_hash": examples_hash(self.examples)}),
             "categories": list(self.taxonomy.ids),
             "skipped": {symbol: reading.skipped for symbol, reading in self.readings.items() if reading.skipped},
-            "messages": {symbol: row.message for symbol, row in self.quant.items() if row.message},
+            "query_left_out": {symbol: reading.left_out for symbol, reading in self.readings.items() if reading.left_out},
+            "messages": {symbol: text for symbol in self.symbols if (text := self._message(symbol))},
         }
+
+    def _message(self, symbol: str) -> str:
+        """What the run has to say of one ticker: which price is bad, what the query left out."""
+        sources = (self.quant.get(symbol), self.readings.get(symbol))
+        texts = [source.message for source in sources if source is not None and source.message]
+        return "; ".join([*(text.rstrip(".") for text in texts[:-1]), *texts[-1:]])
 
 
 def prepare(
@@ -131,6 +152,8 @@ def prepare(
         Whatever of the whole run cannot be used; the fault of one ticker is its row's status.
     """
     check_examples(examples, taxonomy)
+    if params.query is not None and documents is not None:
+        check_query(params.query)
     plan_holdings = scaled(holdings) if params.normalise else tuple(holdings)
     as_of = params.as_of if prices is None else as_of_date(prices, params).date()
     return Plan(
@@ -168,15 +191,30 @@ def _readings(
             if document not in passages:
                 passages[document] = split(document)
         sentences = [sentence for document in in_order(own) for sentence in passages[document].sentences]
-        chosen = choose(sentences, params.query, taxonomy, params.max_sentences, words=[example.text for example in examples])
-        readings[holding.symbol] = _reading([passages[document] for document in own], chosen, flags)
+        bearing = filter_by_query(sentences, params.query)
+        chosen = choose(bearing, params.query, taxonomy, params.max_sentences, words=[example.text for example in examples])
+        found = {flag for document in own for flag in passages[document].flags}
+        readings[holding.symbol] = Reading(
+            chosen=tuple(_flag_shared(sentence) for sentence in chosen),
+            sentences=len(sentences),
+            skipped=sum(passages[document].skipped for document in own),
+            flags=tuple(sorted({*flags, *found, *_choice_flags(sentences, bearing, chosen)})),
+            left_out=len(sentences) - len(bearing),
+        )
     return readings
 
 
-def _reading(passages: Sequence[Passages], chosen: tuple[Sentence, ...], flags: Sequence[str]) -> Reading:
-    count = sum(len(one.sentences) for one in passages)
-    found = {flag for one in passages for flag in one.flags}
-    truncated = {"truncated"} if len(chosen) < count else set()
-    return Reading(
-        chosen=chosen, sentences=count, skipped=sum(one.skipped for one in passages), flags=tuple(sorted({*flags, *found, *truncated}))
-    )
+def _choice_flags(sentences: Sequence[Sentence], bearing: Sequence[Sentence], chosen: Sequence[Sentence]) -> set[str]:
+    holds = {
+        "off_query": bool(sentences) and not bearing,
+        "shared_evidence": any(sentence.document.ticker is None for sentence in chosen),
+        "truncated": len(chosen) < len(bearing),
+    }
+    return {flag for flag, is_so in holds.items() if is_so}
+
+
+def _flag_shared(sentence: Sentence) -> Sentence:
+    """Mark a sentence that counts for every company, so that its finding says so."""
+    if sentence.document.ticker is not None:
+        return sentence
+    return replace(sentence, flags=tuple(sorted({*sentence.flags, "shared_evidence"})))

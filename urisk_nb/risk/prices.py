@@ -26,6 +26,7 @@ __all__ = ["Prices", "label_of", "read_prices"]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.intp]
+DATE_NAMES = ("dates", "day", "time", "timestamp", "datum")  # of a first column; "date" and "datetime" count anywhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -124,9 +125,8 @@ def label_of(frame: pd.DataFrame, *names: str) -> Any:
 
 def _split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
     label = label_of(frame, "date", "datetime")
-    # to_csv() of a frame whose index has no name comes back with its dates in a column of this name
-    if label is None and not isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)) and "Unnamed: 0" in frame.columns:
-        label = "Unnamed: 0"
+    if label is None and not isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
+        label = _unnamed_dates(frame)
     if label is not None:
         dates, rest = _dates(frame[label], f"column {label!r}"), frame.drop(columns=[label])
         if rest.columns.empty:
@@ -137,6 +137,27 @@ def _split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
         fix = f"prices.rename(columns={{{near[0]!r}: 'date'}})" if near else 'name the column of dates "date", or set_index() it'
         raise InputError(f"the prices have no dates: the index counts {frame.index[0]}, ..., {frame.index[-1]}.", fix=fix)
     return _dates(frame.index.to_series(), "the index"), frame.copy()
+
+
+def _unnamed_dates(frame: pd.DataFrame) -> Any:
+    """
+    The column that holds the dates where none is called date or datetime, or None.
+
+    to_csv() of a frame whose index has no name comes back with its dates in "Unnamed: 0". A first column such as "Day" counts
+    only where the index has no dates and the column holds no numbers: DAY and TIME are tickers, too.
+    """
+    if "Unnamed: 0" in frame.columns:
+        return "Unnamed: 0"
+    first, last = frame.columns[0], frame.columns[-1]
+    if str(first).strip().lower() not in DATE_NAMES:
+        return None
+    numbers = kinds.is_numeric_dtype(frame.dtypes.iloc[0])
+    counts = kinds.is_numeric_dtype(frame.index.dtype)
+    if numbers and not counts and frame.iloc[:, -1].isna().all():
+        # What pandas makes of a CSV whose rows end in a separator: each ticker would show its neighbour's prices.
+        seen = f"the dates are in the index, the column {first!r} has numbers and {last!r} is empty: the columns moved by one."
+        raise InputError(seen, fix="read the file with pd.read_csv(..., index_col=False), or pass its path")
+    return first if counts and not numbers else None
 
 
 def _dates(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:

@@ -76,10 +76,10 @@ class Wide(_Taken):
 
 
 class Evidence(_Taken):
-    """A document; without a ticker it is about all of them."""
+    """A document about one company; the ticker `*` counts for all of them."""
 
     text: str
-    ticker: str | None = None
+    ticker: str
     date: str | None = None
     source: str | None = None
     id: str | None = None
