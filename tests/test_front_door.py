@@ -1,0 +1,160 @@
+"""What people see before the code: plain pages whose links lead somewhere, and forms and workflows that parse."""
+
+import re
+
+import pytest
+import yaml
+
+from harness import ROOT
+
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("training/*.md")])
+YAML = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [
+        *ROOT.glob(".github/**/*.yml"),
+        ROOT / ".pre-commit-config.yaml",
+        ROOT / "environment.yml",
+    ]
+)
+MAX_WORDS = 45
+MAX_MEAN_WORDS = 20
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def prose(text):
+    """The sentences of a page: no code, tables, headings, pictures or comments; a piece of code is one word."""
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"``.+?``|`[^`]+`", "code", text)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", lambda link: link[1][:1].upper() + link[1][1:], text)
+    text = re.sub(r"^(\||#|!|<|</).*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^\s*([-*]|\d+\.)\s+", "\n", text, flags=re.MULTILINE)
+    for paragraph in re.split(r"\n\s*\n", text):
+        joined = re.sub(r"[*_]{1,2}(?=\S)|(?<=\S)[*_]{1,2}", "", " ".join(paragraph.split()))
+        for sentence in re.split(r"(?<=[.!?])\s+(?=[\"(A-Z0-9]|code)|(?<=[.!?])$", joined):
+            if words := re.findall(r"\S*\w\S*", sentence):
+                yield len(words), sentence
+
+
+def test_sentences_are_counted_as_a_reader_counts_them():
+    """
+    Code, tables and headings are no prose; a figure's point ends no sentence.
+    """
+    page = "# A head\n\nOne two `x = 1` four. Five 1.5 seven!\n\n| a | b |\n\n```\nno no\n```\n- Eight.\n"
+    assert [count for count, _ in prose(page)] == [4, 3, 1]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_are_written_in_short_sentences(name):
+    """
+    A page has fewer than 20 words a sentence on average, and none that has to be read twice.
+    """
+    sentences = list(prose(read(name)))
+    long = [sentence for count, sentence in sentences if count > MAX_WORDS]
+    assert long == []
+    assert sum(count for count, _ in sentences) / len(sentences) < MAX_MEAN_WORDS
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_of_pages_lead_somewhere(name):
+    """
+    Each link to a file of the project names one that exists, and a heading that is there.
+    """
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", page.read_text(encoding="utf-8"))):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        aim = (page.parent / path) if path else page
+        assert aim.exists(), f"{name} links to {path}, which is not there"
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", aim.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert anchor in slugs, f"{name} links to #{anchor}, which {path or name} does not have"
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_yaml_parses(name):
+    """
+    Workflows, forms and hooks are YAML, each a mapping with something in it.
+    """
+    assert isinstance(yaml.safe_load(read(name)), dict)
+
+
+@pytest.mark.parametrize("name", [name for name in YAML if "/workflows/" in name])
+def test_workflows_are_whole(name):
+    """
+    Each step does something, each job that is waited for exists, each job has the least rights, and no secret is read.
+    """
+    text = read(name)
+    flow = yaml.safe_load(text)
+    assert flow["permissions"] == {"contents": "read"}
+    assert "secrets." not in text
+    for job in flow["jobs"].values():
+        needs = job.get("needs", [])
+        assert {*([needs] if isinstance(needs, str) else needs)} <= set(flow["jobs"])
+        assert job["steps"]
+        for step in job["steps"]:
+            assert ("run" in step) != ("uses" in step)
+            assert "uses" not in step or re.fullmatch(r"[\w-]+/[\w-]+@\S+", step["uses"])
+
+
+def test_scripts_that_workflows_run_are_there():
+    """
+    A workflow calls only scripts that the repository has.
+    """
+    called = {script for name in YAML if "/workflows/" in name for script in re.findall(r"\bbash (\S+)", read(name))}
+    assert called
+    assert [script for script in called if not (ROOT / script).is_file()] == []
+
+
+def test_only_the_publishing_job_may_identify_itself():
+    """
+    A release is published by trusted publishing: one job has the right to it, in an environment of its own.
+    """
+    jobs = yaml.safe_load(read(".github/workflows/release.yml"))["jobs"]
+    trusted = [name for name, job in jobs.items() if "id-token" in job.get("permissions", {})]
+    assert trusted == ["publish"]
+    assert jobs["publish"]["environment"] == "release"
+    assert set(jobs["publish"]["needs"]) == {"build", "gate"}
+
+
+def test_the_gate_runs_on_the_oldest_and_the_newest_python():
+    """
+    CI's gate runs on the first and the last Python that pyproject.toml names.
+    """
+    named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', read("pyproject.toml"))
+    flow = yaml.safe_load(read(".github/workflows/ci.yml"))
+    assert flow["jobs"]["gate"]["strategy"]["matrix"]["python"] == [named[0], named[-1]]
+    assert {*named} <= {
+        *re.findall(r'"(3\.\d+)"', read(".github/workflows/ci.yml")),
+    }
+
+
+def test_hooks_are_local():
+    """
+    pre-commit downloads nothing: each hook is a command of the repository's own environment.
+    """
+    repos = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    assert [repo["repo"] for repo in repos] == ["local"]
+    assert {hook["language"] for hook in repos[0]["hooks"]} == {"system"}
+    assert all(hook["entry"].startswith(".venv/bin/") for hook in repos[0]["hooks"])
+
+
+FORMS = sorted(name for name in YAML if "/ISSUE_TEMPLATE/" in name and not name.endswith("config.yml"))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_issue_forms_are_whole(name):
+    """
+    A form has what the host asks for: a name, a description and a body whose fields have labels and ids.
+    """
+    form = yaml.safe_load(read(name))
+    assert form["name"]
+    assert form["description"]
+    fields = [part for part in form["body"] if part["type"] != "markdown"]
+    assert len({field["id"] for field in fields}) == len(fields) > 0
+    assert all(field["attributes"]["label"] for field in fields)
