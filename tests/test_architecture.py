@@ -28,11 +28,11 @@ INSIDE = {
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
-        *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table", "evaluation"),
+        *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "row_warnings", "table", "evaluation"),
     ],
     "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
     "notebook": [
-        *("nest", "latency", "charts", "facts", "present", "alerts", "svg", "panels"),
+        *("nest", "latency", "charts", "facts", "text_layout", "table_notes", "present", "alerts", "svg", "panels"),
         *("view", "inspector", "sight", "acts", "dashboard", "magics"),
     ],
     "standin": [
