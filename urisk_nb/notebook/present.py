@@ -182,12 +182,14 @@ def table_html(table: RiskTable) -> str:
     if not table.columns.is_unique or not {"status", "run_id", "score"} <= set(table.columns):
         return str(table._repr_html_())
     columns = select_columns(table)
-    head = "".join(f'<th scope="col" style="{_style(name)}">{escaped(heading(name))}</th>' for name in ("ticker", *columns))
+    head = "".join(
+        f'<th scope="col" style="{_style(name)};white-space:normal">{escaped(heading(name))}</th>' for name in ("ticker", *columns)
+    )
     more = f'<div style="{MUTED}">{MOST_ROWS} of {len(table)} rows shown.</div>' if len(table) > MOST_ROWS else ""
     return (
         f'<div class="urisk-table tex2jax_ignore">{_notes_markup(collect_notes(table))}'
         f'<table aria-label="risk table" style="border-collapse:collapse"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(_rows_html(table, columns))}</tbody></table>{more}{_warnings_html(table)}{_messages_html(table)}"
+        f"<tbody>{''.join(_rows_html(table, columns))}</tbody></table>{more}{_messages_html(table)}{_warnings_html(table)}"
         f'{_sentences_html(table)}<div style="{MUTED};font-size:85%">{escaped(_caption(table))}</div></div>'
     )
 
@@ -223,7 +225,7 @@ def _cell_html(name: str, value: Any) -> str:
         pill = f"background:{PILL.get(str(value), '#6b7280')};color:#fff;border-radius:.8em;padding:.1em .6em;white-space:nowrap"
         return f'<td style="{CELL}"><span style="{pill}">{escaped(value)}</span></td>'
     if name == "top_quote":
-        return f'<td style="{CELL};max-width:36em;white-space:normal"><bdi>{escaped(_shortened(str(value), 240))}</bdi></td>'
+        return f'<td style="{CELL};min-width:14em;max-width:36em;white-space:normal"><bdi>{escaped(_shortened(str(value), 240))}</bdi></td>'
     return f'<td style="{CELL}">{escaped(value)}</td>'
 
 
@@ -302,7 +304,8 @@ def _plain(value: Any) -> str:
 
 
 def _messages_html(table: RiskTable) -> str:
-    return "".join(f'<div style="{MUTED}">{escaped(line)}</div>' for line in collect_messages(table))
+    lines = "".join(f"<div>{escaped(line)}</div>" for line in collect_messages(table))
+    return f'<div role="note" aria-label="messages" style="margin:.5em 0">{lines}</div>' if lines else ""
 
 
 def _notes_markup(notes: Sequence[str]) -> str:
@@ -327,9 +330,9 @@ def table_text(table: RiskTable, width: int | None = None) -> str:
     columns = max(MIN_WIDTH, shutil.get_terminal_size((120, 24)).columns if width is None else width)
     lines = [line for note in collect_notes(table) for line in wrap(note, columns)]
     lines += _metrics_text(table, columns)
-    lines += _warnings_text(table, columns)
     messages = collect_messages(table)
     lines += ["", *(line for message in messages for line in wrap(visible(message), columns, rest="  "))] if messages else []
+    lines += _warnings_text(table, columns)
     rows = _sentence_rows(table)
     if rows:
         weighed = _weighed(rows)
@@ -353,8 +356,8 @@ def _metrics_text(table: RiskTable, width: int) -> list[str]:
     lines = format_grid(["ticker", *map(heading, columns)], rows, width, right=right)
     if "top_quote" in table and table["top_quote"].notna().any():
         lines += ["", *wrap("worst sentence of each", width)]
-        for name, quote in zip(names, table["top_quote"], strict=True):
-            lines += wrap(f"{name}: {visible(_plain(quote))}", width, "  ", "    ")
+        for name, quote in zip(names, map(_plain, table["top_quote"]), strict=True):
+            lines += wrap(f"{name}: {visible(quote)}", width, "  ", "    ") if quote != "–" else []
     return lines
 
 
