@@ -14,6 +14,7 @@ LAYERS = [
     {"settings", "runtime", "files"},
     {"bridge"},
     {"ollama", "risk", "standin"},
+    {"render"},
     {"session", "demo", "terminal"},
     {"notebook", "service"},
     {"evaluate", "installing"},
@@ -30,9 +31,10 @@ INSIDE = {
         *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "metrics", "market", "quant"),
         *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "row_warnings", "table", "evaluation"),
     ],
+    "render": ["text_layout", "table_notes"],
     "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
     "notebook": [
-        *("nest", "latency", "charts", "facts", "text_layout", "table_notes", "present", "alerts", "svg", "panels"),
+        *("nest", "latency", "charts", "facts", "present", "alerts", "svg", "panels"),
         *("view", "inspector", "sight", "acts", "dashboard", "magics"),
     ],
     "standin": [

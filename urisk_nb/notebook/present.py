@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.notebook.table_notes import (
+from urisk_nb.render.table_notes import (
     collect_messages,
     collect_notes,
     collect_warnings,
@@ -25,7 +25,7 @@ from urisk_nb.notebook.table_notes import (
     is_fraction,
     select_columns,
 )
-from urisk_nb.notebook.text_layout import MIN_WIDTH, cut, display_width, format_grid, wrap
+from urisk_nb.render.text_layout import MIN_WIDTH, cut, display_width, format_grid, wrap
 from urisk_nb.risk.row_warnings import WARNINGS, codes_in
 
 if TYPE_CHECKING:

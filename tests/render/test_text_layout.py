@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urisk_nb.notebook.text_layout import MIN_WIDTH, cut, display_width, format_grid, wrap
+from urisk_nb.render.text_layout import MIN_WIDTH, cut, display_width, format_grid, wrap
 
 WORDS = st.text(alphabet="abcdefg漢字カナ한e\u0301", min_size=1, max_size=50)
 WIDTHS = st.integers(MIN_WIDTH, 70)

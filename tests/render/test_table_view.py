@@ -11,7 +11,7 @@ import pytest
 
 from flows import drive
 from urisk_nb.notebook.present import table_html, table_text
-from urisk_nb.notebook.text_layout import display_width
+from urisk_nb.render.text_layout import display_width
 from urisk_nb.risk.inputs import Document, Holding, RiskParams, read_prices
 from urisk_nb.risk.pipeline import judge, prepare
 from urisk_nb.risk.questions import Reply, answer
