@@ -31,8 +31,8 @@ def test_no_session_says_nothing():
 
 
 TROUBLES = {
-    "crashed": ({"state": "crashed", "log": "/run/server.log"}, "ended by itself and is being started again", "/run/server.log"),
-    "hung": ({"state": "hung"}, "answers nothing", "started again"),
+    "crashed": ({"state": "crashed", "log": "/run/server.log"}, "ended unexpectedly and is being restarted", "/run/server.log"),
+    "hung": ({"state": "hung"}, "does not answer", "restarted"),
     "failed": ({"state": "failed", "failure": ("it ended 3 times.", "%urisk_start")}, "it ended 3 times.", "%urisk_start"),
     "silent": ({"look": {"problem": "nothing answers.", "fix": "start it"}, "residents": None}, "nothing answers.", "start it"),
     "breaker": ({"breaker": "open"}, "failed several times in a row", "restart it"),
@@ -42,7 +42,7 @@ TROUBLES = {
 def test_a_breaker_that_lets_one_through_is_a_warning():
     """The next call tells."""
     alert = only(facts(breaker="half_open"))
-    assert "the next call tries" in alert.text
+    assert "the next call probes" in alert.text
     assert alert.level == "warning"
 
 
@@ -58,7 +58,7 @@ def test_trouble_with_the_server_is_an_error_with_a_way_out(more, text, action):
 def test_a_server_that_came_back_by_itself_is_a_note():
     """It is well now; where its last words are is worth knowing."""
     alert = only(facts(restarts=2, log="/run/server.log"))
-    assert "ended by itself 2 times" in alert.text
+    assert "ended unexpectedly 2 times" in alert.text
     assert (alert.action, alert.level) == ("Its log: /run/server.log", "note")
 
 
@@ -113,7 +113,7 @@ def test_calls_that_wait_for_a_moment_are_not_spoken_of():
 def test_a_wait_at_the_server_means_somebody_else():
     """Ours wait here, so whoever was before this one was not ours."""
     alert = only(facts(calls_of(*[{}] * 5, {"queue": 1.3})))
-    assert alert.text == "Call 6 waited 1.3 s for a slot at the server: somebody else uses it, too."
+    assert alert.text == "Call 6 waited 1.3 s for a slot at the server: another program uses it, too."
     assert alerts(facts(calls_of(*[{}] * 5, {"queue": 0.15}))) == []
 
 
@@ -142,7 +142,7 @@ def test_a_load_since_another_program_had_changed_num_ctx():
     answered(calls, load=1.25)
     alert = only(facts(calls, other_num_ctx=(8192, seen_s)))
     assert "Call 6 waited 1.2 s" in alert.text
-    assert "num_ctx changed from 8192, which another program had asked for, to 4096" in alert.text
+    assert "num_ctx changed from 8192, set by another program, to 4096" in alert.text
     assert "one num_ctx" in alert.action
     assert "num_ctx" not in only(facts(calls, other_num_ctx=(8192, seen_s - 60))).text
 
@@ -150,7 +150,7 @@ def test_a_load_since_another_program_had_changed_num_ctx():
 def test_a_load_since_another_model_was_asked():
     """It may have put this one out."""
     calls = calls_of(*[{}] * 3, {"model": "phi4:latest", "load": 0.01}, {"load": 2.0})
-    assert "phi4:latest had been asked in between" in only(facts(calls)).text
+    assert "calls to phi4:latest came in between" in only(facts(calls)).text
 
 
 def test_a_model_that_was_asked_long_before_is_no_reason():
@@ -182,7 +182,7 @@ def test_a_server_whose_every_call_loads_a_little_is_not_accused():
 def test_a_prompt_that_was_read_anew():
     """It begins as the one before it, and took many times the usual."""
     alert = only(facts(calls_of(*[{}] * 5, {"prompt": 0.9})))
-    assert alert.text == "The prompt of call 6 was read anew: 0.90 s, where 0.10 s is usual."
+    assert alert.text == "The prompt of call 6 missed the cache: reading it took 0.90 s; 0.10 s is usual."
     assert "slot" in alert.action
 
 

@@ -71,25 +71,25 @@ def test_a_call_is_seen_while_it_goes_on(front):
     """Asked, then generating, others behind it with what to do; at the end there are three calls more."""
     front.run(CALL + "before = len(m.calls)\ncalls = [bridge.submit(m.stream('slow').whole()) for _ in range(3)]")
     front.says("queue, load, prompt")
-    front.says("generating .* waiting here")
+    front.says("generating .* queued locally")
     front.says("calls? waits? behind 1: the server has 1 slot. For more at once .*--parallel")
-    front.says("[1-9] calls that ended well", 15)
+    front.says("[1-9] calls that succeeded", 15)
     front.run("[call.wait() for call in calls]")
     front.run("print(len(m.calls) - before)")
-    front.until(lambda: "calls under way" not in front.text() and "waiting here 0" in front.text())
+    front.until(lambda: "in-flight calls" not in front.text() and "queued locally 0" in front.text())
 
 
 def test_what_destroys_asks_first(front, lab):
     """Cancel: nothing has happened. Yes: another process, warm."""
     pid = lab.counters()["pid"]
     front.click("Restart")
-    front.says("The server ends and another is started.")
+    front.says("This ends the server and starts another.")
     front.until(lambda: front.buttons().get("Stop") is False, what="the other buttons off")
     front.click("Cancel")
     front.until(lambda: front.buttons().get("Stop") is True)
     assert lab.counters()["pid"] == pid
     front.click("Restart")
-    front.says("The server ends")
+    front.says("This ends the server")
     front.click("Restart")  # the one beside the question
     front.says("Restarted in")
     assert lab.counters()["pid"] != pid
@@ -99,9 +99,9 @@ def test_what_destroys_asks_first(front, lab):
 
 def test_unload_and_warm(front, lab):
     """The model goes, and comes back; what cannot be done now is off."""
-    assert front.buttons() == {"Start": False, "Warm": False, "Unload": True, "Restart": True, "Stop": True, "Look into a call": True}
+    assert front.buttons() == {"Start": False, "Warm": False, "Unload": True, "Restart": True, "Stop": True, "Inspect a call": True}
     front.click("Unload")
-    front.says("The next call will have to load llama3.1:latest again.")
+    front.says("The next call loads llama3.1:latest again.")
     front.click("Unload")
     front.says("Ready, model not loaded .* Unloaded in")
     front.until(lambda: front.buttons()["Warm"])
@@ -117,11 +117,11 @@ def test_stop_and_start(front, lab):
     front.run(CALL + "call = bridge.submit(m.stream('slow').whole())")
     front.says("generating")
     front.click("Stop")
-    front.says("The session ends, and its server with it.* 1 call is under way and will be cut off.")
+    front.says("This ends the session and stops its server.* 1 in-flight call will be cut off.")
     front.click("Stop")
-    front.says("Not started · no session.* Stopped in .* calls? that ended well")
+    front.says("Not started · no session.* Stopped in .* calls? that succeeded")
     assert not lab.answers()
-    front.until(lambda: {name for name, on in front.buttons().items() if on} == {"Start", "Look into a call"})
+    front.until(lambda: {name for name, on in front.buttons().items() if on} == {"Start", "Inspect a call"})
     front.click("Start")
     front.says("Started in", 20)
     front.says("^Ready · .* 2,048 tokens")
@@ -131,7 +131,7 @@ def test_stop_and_start(front, lab):
 def test_a_start_that_fails_says_why_and_can_be_tried_again(front, lab):
     """The program is gone; then it is back."""
     front.click("Stop")
-    front.says("The session ends")
+    front.says("This ends the session")
     front.click("Stop")
     front.says("Not started")
     away = lab.program.path.with_name("away")
@@ -151,9 +151,9 @@ def test_a_killed_server_turns_red_and_comes_back(front, lab, figure):
     """By itself; an alert says what happened, and where its log is."""
     os.kill(lab.counters()["pid"], signal.SIGKILL)
     began_s = time.monotonic()
-    front.says("Down, restarting .* ended by itself and is being started again", 3)
+    front.says("Down, restarting .* ended unexpectedly and is being restarted", 3)
     figure("the dashboard sees a killed server", time.monotonic() - began_s)
-    front.says("^Ready · .* had ended by itself once .*Its log: /", 10)
+    front.says("^Ready · .* ended unexpectedly once .*Its log: /", 10)
     figure("the dashboard is green again", time.monotonic() - began_s)
 
 
@@ -161,12 +161,12 @@ def test_a_question_that_a_cell_overtakes_is_dropped(front, lab):
     """A yes that was given while the kernel could not hear would be done minutes later."""
     pid = lab.counters()["pid"]
     front.click("Restart")
-    front.says("The server ends")
+    front.says("This ends the server")
     yes = [comm for comm, state in front.tree() if state.get("description") == "Restart"][-1]
     front.kernel.start("import time\ntime.sleep(1.5)")
     front.says("A cell is running")
     front.send(yes, {"method": "custom", "content": {"event": "click"}})
-    front.until(lambda: "A cell is running" not in front.text() and "The server ends" not in front.text())
+    front.until(lambda: "A cell is running" not in front.text() and "This ends the server" not in front.text())
     front.take(1.0)
     assert lab.counters()["pid"] == pid
     front.until(lambda: front.buttons()["Restart"])
@@ -199,13 +199,13 @@ def test_a_server_that_hangs_does_not_hold_up_the_dashboard(front, lab):
 def test_a_session_of_another_server_shows_nothing_of_the_last(front, lab, standin):
     """Its own process, its own calls: the list of the other's is emptied. When that server goes, it can be started for."""
     front.run(CALL + "m.generate_sync('hi')")
-    front.click("Look into a call")
+    front.click("Inspect a call")
     select = front.until(lambda: next((state for _, state in front.tree() if state.get("_model_name") == "SelectModel"), None))
     front.until(lambda: select["_options_labels"])
     front.run(f"%urisk_start --url {standin.url}")
     front.says(f"SIMULATED engine .* at {standin.url}.*process {standin.process.pid}")
     front.until(lambda: not select["_options_labels"])
-    front.click("Look into a call")
+    front.click("Inspect a call")
     front.run(f"%urisk_start --url {lab.url}")
     front.says(f"at {lab.url}")
 
@@ -232,7 +232,7 @@ def test_another_program_that_changes_the_context(front, lab):
     with urllib.request.urlopen(request, timeout=10):
         front.says("8,192 tokens", 6)
     front.run(CALL + "m.generate_sync('hi')")
-    front.says("to be loaded: num_ctx changed from 8192, which another program had asked for, to 4096", 6)
+    front.says("to load: num_ctx changed from 8192, set by another program, to 4096", 6)
 
 
 def test_the_buttons_are_off_while_a_cell_runs(front):
@@ -248,7 +248,7 @@ def test_the_buttons_are_off_while_a_cell_runs(front):
 def test_one_call_is_looked_into(front):
     """The list follows until a call is chosen; then the call stands there, hostile text as text, and the list stands still."""
     front.run(CALL + "m.generate_sync('<script>x()</script>', 'You judge.', options={'temperature': 0})")
-    front.click("Look into a call")
+    front.click("Inspect a call")
     select = front.until(lambda: next((state for _, state in front.tree() if state.get("_model_name") == "SelectModel"), None))
     front.until(lambda: select["_options_labels"])
     assert select["index"] is None
@@ -256,35 +256,35 @@ def test_one_call_is_looked_into(front):
     front.choose("SelectModel", 0)
     front.says(rf"Call {number}: ok .* reading the prompt .* options: temperature 0, num_ctx 4096; .*<script>x\(\)</script>")
     front.run("m.generate_sync('next')")
-    front.says("[0-9] calls that ended well")
+    front.says("[0-9] calls that succeeded")
     front.take(0.6)
     assert int(select["_options_labels"][0].split()[0]) == number
     front.click("Follow")
     front.until(lambda: int(select["_options_labels"][0].split()[0]) == number + 1)
     assert f"Call {number}: ok" not in front.text()
-    front.click("Look into a call")
+    front.click("Inspect a call")
     front.until(lambda: not any(state.get("_model_name") == "SelectModel" for state in front.models.values()), what="its end")
 
 
 def test_orders_of_the_list(front):
-    """The slowest first; those that did not end well."""
+    """The slowest first; those that did not succeed."""
     front.run(CALL + "m.generate_sync('slow')\nm.generate_sync('hi')\nfor _ in m.stream_sync('slow'): break")
-    front.click("Look into a call")
+    front.click("Inspect a call")
     select = front.until(lambda: next((state for _, state in front.tree() if state.get("_model_name") == "SelectModel"), None))
-    front.until(lambda: "given up" in str(select["_options_labels"]))
+    front.until(lambda: "cancelled" in str(select["_options_labels"]))
     front.choose("DropdownModel", 1)
-    front.until(lambda: "given up" not in select["_options_labels"][0])
+    front.until(lambda: "cancelled" not in select["_options_labels"][0])
     took_s = [float(line.split()[2]) for line in select["_options_labels"] if line.split()[3] == "s"]
     assert took_s == sorted(took_s, reverse=True)
     front.choose("DropdownModel", 2)
     front.until(lambda: all("tokens" not in line for line in select["_options_labels"]) and select["_options_labels"])
-    front.click("Look into a call")
+    front.click("Inspect a call")
 
 
 def test_the_chart_comes_and_goes(front):
     """It is loaded on demand, has no toolbar, and goes away without a trace."""
     front.run(CALL + "m.generate_sync('hi')")
-    front.click("Look into a call")
+    front.click("Inspect a call")
     front.until(lambda: "Chart" in front.buttons())
     before = set(front.models)
     front.click("Chart")
@@ -293,13 +293,13 @@ def test_the_chart_comes_and_goes(front):
     assert len(figure.get("_widget_data") or figure["_data"]) == 6, "the phases; the name is plotly's, before its version 6 the second"
     front.click("Chart")
     front.until(lambda: set(front.models) == before, what="the end of the chart")
-    front.click("Look into a call")
+    front.click("Inspect a call")
 
 
 def test_closing_leaves_a_picture_and_nothing_else(front):
     """Every place is given the picture; every widget is closed; closing again changes nothing; a new one is a new one."""
     front.run("%urisk_dashboard")
-    front.click("Look into a call")
+    front.click("Inspect a call")
     front.until(lambda: "Follow" in front.buttons())
     root, shown = front.root, [content["transient"]["display_id"] for kind, content in front.outputs if kind == "display_data"]
     front.outputs.clear()
@@ -328,7 +328,7 @@ def test_opening_and_closing_leaks_nothing(front, kernel):
     for _ in range(10):
         front.run("%urisk_dashboard")
         front.says("Ready")
-        front.click("Look into a call")
+        front.click("Inspect a call")
         front.until(lambda: "Follow" in front.buttons())
         front.run("%urisk_dashboard --close")
     eventually(lambda: kernel.good(count).text() == first, 3, f"{first} again, not {kernel.good(count).text()}")
@@ -360,7 +360,7 @@ def test_kernels_that_share_a_server(front, lab, new_kernel):
     eventually(lambda: other.good(state).text().strip() == expected, 10, expected)
     other.stop()
     front.click("Restart")
-    front.says("another is started\\. *$|another is started\\. (?!Other)")
+    front.says("starts another\\. *$|starts another\\. (?!Other)")
     front.click("Cancel")
 
 

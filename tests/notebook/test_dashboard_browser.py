@@ -106,7 +106,7 @@ def test_it_is_there_at_once(book, figure):
     assert took < 1.0
 
 
-LIVE = "table[aria-label='calls under way'] tbody tr"
+LIVE = "table[aria-label='in-flight calls'] tbody tr"
 SLOW = "calls = [bridge.submit(m.stream('slow').whole()) for _ in range({})]"
 
 
@@ -129,7 +129,7 @@ def test_calls_under_way(book):
     book.run(SLOW.format(3))
     rows = place.locator(LIVE)
     rows.filter(has_text="queue, load, prompt").wait_for(timeout=3000)
-    assert rows.filter(has_text="waiting here").count() == 2
+    assert rows.filter(has_text="queued locally").count() == 2
     said = place.locator(".alert", has_text="2 calls wait behind 1: the server has 1 slot.")
     assert "--parallel 4" in said.inner_text(timeout=3000)
     rows.filter(has_text="generating").wait_for(timeout=5000)
@@ -138,7 +138,7 @@ def test_calls_under_way(book):
     eventually(lambda: count_of(place) == before + 1, 10, "the count of one call more")
     book.run("for call in calls[1:]: call.cancel()")
     place.locator(LIVE).first.wait_for(state="detached", timeout=5000)
-    assert "given up: 2" in place.inner_text()
+    assert "cancelled: 2" in place.inner_text()
 
 
 def test_the_buttons(book, lab):
@@ -218,7 +218,7 @@ def test_ten_times_opened_and_closed(book):
         cell = book.run("%urisk_dashboard")
         book.ready()
         if not number:
-            book.button("Look into a call").click()
+            book.button("Inspect a call").click()
             book.button("Chart").click()
             book.page.wait_for_selector(".urisk-dashboard .js-plotly-plot .bars", state="attached", timeout=60_000)
         book.run("%urisk_dashboard --close")
@@ -255,7 +255,7 @@ def test_one_call_looked_into(book, figure):
     )
     book.run("%urisk_dashboard")
     book.ready()
-    book.button("Look into a call").focus()
+    book.button("Inspect a call").focus()
     page.keyboard.press("Enter")
     place.get_by_label("Call", exact=True).focus()
     page.keyboard.press("ArrowDown")
@@ -339,7 +339,7 @@ def test_the_kernel_ends(jupyter):
         book.open()
         reopened = book.cells.filter(has_text="%urisk_dashboard")
         reopened.get_by_text("as it was at").wait_for()
-        assert "1 call that ended well" in reopened.inner_text()
+        assert "1 call that succeeded" in reopened.inner_text()
 
 
 def restart(book):
@@ -411,7 +411,7 @@ def test_legible_and_reachable(book, jupyter, theme):
     page.reload()
     book.idle()
     book.ready()
-    book.button("Look into a call").click()
+    book.button("Inspect a call").click()
     place.get_by_label("Call", exact=True).fill("3")
     place.get_by_label("Call", exact=True).press("Enter")
     place.locator("h4").first.wait_for()

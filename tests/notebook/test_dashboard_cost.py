@@ -126,7 +126,7 @@ def test_in_the_browser(server, tmp_path, figure):
         page.wait_for_timeout(200)
         assert server.counters()["requests"] > under_way, "the load was over before the end"
         browser.close()
-    figure("dashboard in the browser, a click on 'Look into a call'", max(clicks_ms) / 1e3)
+    figure("dashboard in the browser, a click on 'Inspect a call'", max(clicks_ms) / 1e3)
     figure("dashboard in the browser, longest task", max(long_ms, default=0) / 1e3)
     figure("dashboard in the browser, memory grown by MB", grown / 1e6)
     assert sum(task > 200 for task in long_ms) <= 1  # one may be the machine's

@@ -65,10 +65,10 @@ STATES = {
     "not loaded": ({"residents": ()}, "Ready, model not loaded"),
     "crashed": ({"state": "crashed", "residents": None}, "Down, restarting"),
     "failed": ({"state": "failed", "residents": None}, "Down ·"),
-    "hung": ({"state": "hung", "residents": None}, "Hangs"),
+    "hung": ({"state": "hung", "residents": None}, "Does not answer"),
     "silent": ({"state": "attached", "residents": None, "look": {"problem": "nothing answers."}}, "Does not answer"),
-    "breaker": ({"breaker": "open"}, "Left alone"),
-    "trial": ({"breaker": "half_open"}, "On trial"),
+    "breaker": ({"breaker": "open"}, "Circuit open"),
+    "trial": ({"breaker": "half_open"}, "Circuit half-open"),
     "starting": ({"state": "starting", "residents": None}, "Starting"),
     "first start": ({"server": "", "state": "starting"}, "Starting · a session is being started"),
     "nothing": ({"server": "", "state": "stopped"}, "Not started · no session"),
@@ -92,9 +92,9 @@ def test_what_a_server_of_ours_shows():
     """Process, memory of server and runner, calls, slots, restarts, breaker; not the account, which is one's own."""
     held = Footprint(pid=77, started_at=NOW - timedelta(minutes=5), server_bytes=60_000_000, runner_bytes=1_200_000_000, runners=1)
     words = read(panels.head(facts(look={"held": held, "owner": "quant"}, in_flight=1, waiting=4, restarts=2, breaker="half_open")))
-    for expected in ("process 77", "up 5 min", "memory 60 MB + 1.2 GB in 1 runner", "in flight 1 (1 slot)", "waiting here 4"):
+    for expected in ("process 77", "up 5 min", "memory 60 MB + 1.2 GB in 1 runner", "in flight 1 (1 slot)", "queued locally 4"):
         assert expected in words
-    assert "restarts 2 breaker half open" in words
+    assert "restarts 2 circuit half-open" in words
     assert "quant" not in words
 
 
@@ -165,7 +165,9 @@ def test_calls_under_way():
     first.came(Piece(text="b"))
     second.tried(ServerBusy("full.", fix="wait"))
     words = read(panels.live(facts(calls)))
-    assert re.search(rf"4 · {MODEL} generating [\d.]+ 2 6 · {MODEL} queue, load, prompt, try 2 [\d.]+ 0 1 · {MODEL} waiting here", words)
+    assert re.search(
+        rf"4 · {MODEL} generating [\d.]+ 2 6 · {MODEL} queue, load, prompt, attempt 2 [\d.]+ 0 1 · {MODEL} queued locally", words
+    )
     assert words.endswith("and 2 more")
     assert panels.live(facts()) == ""
 
@@ -174,7 +176,7 @@ def test_calls_under_way():
 
 
 def test_figures_of_calls():
-    """Percentiles are of calls that ended well; failures by kind; calls given up apart; the cache is an estimate."""
+    """Percentiles are of calls that succeeded; failures by kind; calls cancelled apart; the cache is an estimate."""
     calls = Calls()
     for number in range(1, 101):
         answered(calls, generation=number / 100, tokens=11, prompt=1.0 if number == 1 else 0.05)
@@ -185,11 +187,11 @@ def test_figures_of_calls():
     for error in (ServerBusy("full.", fix="wait"), ServerBusy("full.", fix="wait"), StreamInterrupted("cut.", fix="ask"), GeneratorExit()):
         failed(calls, error)
     words = read(panels.figures(facts(calls)))
-    assert "100 calls that ended well p50 p95 p99" in words
-    assert "waiting here 5.00 s 9.50 s 9.90 s first token, once sent 50 ms 95 ms 99 ms whole call 5.50 s 10.45 s 10.89 s" in words
+    assert "100 calls that succeeded p50 p95 p99" in words
+    assert "queued locally 5.00 s 9.50 s 9.90 s first token, once sent 50 ms 95 ms 99 ms whole call 5.50 s 10.45 s 10.89 s" in words
     # Ten tokens after the first in 0.01 to 1 s, so 1000/n a second: by the nearest rank those of the calls 51, 96 and 100.
     assert "tokens a second, at least 19.6 10.4 10.0" in words
-    assert "failed: ServerBusy 2, StreamInterrupted 1 · given up: 1 · prompt cache (estimate): 99 of 100 calls hit" in words
+    assert "failed: ServerBusy 2, StreamInterrupted 1 · cancelled: 1 · prompt cache (estimate): 99 of 100 calls hit" in words
 
 
 def test_no_calls_yet_say_what_will_be_there():
@@ -226,7 +228,7 @@ def test_a_failed_call_in_detail():
     words = read(panels.detail(record, calls.records))
     assert "Call 2: StreamInterrupted" in words
     assert "the answer was cut off." in words
-    assert "tries that failed" in words
+    assert "failed attempts" in words
     assert "1 ServerBusy its queue is full." in words
     assert "Answer, as far as it came (0 characters)" in words
     assert "median" not in words
@@ -238,8 +240,8 @@ def test_a_call_that_was_never_sent_in_detail():
     record = calls.begin(request(), MODEL)
     calls.fail(record, GeneratorExit())
     words = read(panels.detail(record, calls.records))
-    assert "Call 1: given up" in words
-    assert "waiting here" in words
+    assert "Call 1: cancelled" in words
+    assert "queued locally" in words
     assert "nan" not in words
 
 
@@ -301,7 +303,7 @@ def test_the_snapshot_is_whole_and_needs_no_program():
     for part in (
         "Ready ·",
         "2 calls wait behind 1",
-        "12 calls that ended well",
+        "12 calls that succeeded",
         "as it was at",
         "call model ended first token whole tokens",
     ):
@@ -311,7 +313,7 @@ def test_the_snapshot_is_whole_and_needs_no_program():
     assert "<script" not in markup
     assert Reader(markup).labels == [
         "models in memory",
-        "calls under way",
+        "in-flight calls",
         "Latency of the last 12 calls, up to 1 seconds",
         "latency percentiles",
         "last calls",
@@ -323,7 +325,7 @@ def test_the_snapshot_as_text():
     assert panels.snapshot_text(facts(server="")).startswith("Not started: no session")
     lines = panels.snapshot_text(facts(waited(Calls(), 1), waiting=1, in_flight=1)).splitlines()
     assert lines[0].startswith("Ready: Ollama 0.33.0")
-    assert "  waiting here: 1" in lines
+    assert "  queued locally: 1" in lines
     assert lines[-1].startswith("  note: 1 call waits behind 1")
 
 

@@ -69,8 +69,8 @@ def test_stop_says_whether_the_server_goes_on(lab):
 @pytest.mark.parametrize(
     ("model", "judge", "simulated", "starts"),
     [
-        ("smollm2-135m", "urisk-judge", False, ["%%ask is answered by the demo model", "Labels by urisk-judge"]),
-        ("smollm2-135m", "smollm2-135m", False, ["Judged by the demo model"]),
+        ("smollm2-135m", "urisk-judge", False, ["The demo model (135 million parameters) answers %%ask", "Labels by urisk-judge"]),
+        ("smollm2-135m", "smollm2-135m", False, ["Labels by the demo model"]),
         ("simulated", "simulated", True, ["SIMULATED"]),
         ("llama3.1", "llama3.1", False, []),
     ],

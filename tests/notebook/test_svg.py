@@ -79,7 +79,7 @@ def test_calls_that_failed_have_a_red_cap():
     failed(calls, GeneratorExit())
     root = parsed(svg.strip(calls.records))
     assert len(columns(root, svg.FAILED)) == 2
-    assert root.get("aria-label") == "Latency of the last 3 calls, up to 1 seconds; 2 did not end well"
+    assert root.get("aria-label") == "Latency of the last 3 calls, up to 1 seconds; 2 did not succeed"
     assert root.get("role") == "img"
 
 
@@ -136,4 +136,4 @@ def test_the_legend_names_every_colour():
     """In words, since colours alone tell some nothing."""
     legend = svg.legend()
     assert all(colour in legend for colour in (*COLOURS.values(), svg.FAILED))
-    assert "failed or given up" in legend
+    assert "failed or cancelled" in legend

@@ -42,7 +42,7 @@ def test_the_phases_of_a_record():
     seen.append(record.phase)
     assert (calls.live, calls.records, record.answer) == ((record,), (), "one two")
     timing = calls.end(record, FINAL)
-    assert [*seen, record.phase] == ["waiting here", "asked", "answering", "ok"]
+    assert [*seen, record.phase] == ["queued locally", "asked", "answering", "ok"]
     assert (calls.live, calls.records, list(calls), len(calls)) == ((), (record,), [timing], 1)
     assert (timing.attempts, timing.tokens, timing.model, timing.prompt_s) == (1, 8, "m", 1.0)
     assert 0 <= timing.wait_s <= timing.total_s + timing.wait_s
@@ -63,8 +63,8 @@ def test_how_a_call_ended_is_told_once():
     [
         (errors.ServerLost("the connection broke.", fix="ask again"), "ServerLost", "the connection broke."),
         (ValueError("odd"), "ValueError", "ValueError('odd')"),
-        (GeneratorExit(), "given up", ""),
-        (KeyboardInterrupt(), "given up", ""),
+        (GeneratorExit(), "cancelled", ""),
+        (KeyboardInterrupt(), "cancelled", ""),
     ],
 )
 def test_calls_that_fail_are_kept_but_are_no_timings(error, outcome, message):
@@ -123,7 +123,7 @@ def test_a_live_call_is_seen_from_outside():
     slow = Rule(contains="slow", answer=["a "] * 40, token_ms=20)
     with manager_over(slow) as manager:
         first, second = (bridge.submit(manager.stream("slow").whole()) for _ in range(2))
-        eventually(lambda: [record.phase for record in manager.calls.live] == ["answering", "waiting here"])
+        eventually(lambda: [record.phase for record in manager.calls.live] == ["answering", "queued locally"])
         live = manager.calls.live[0]
         eventually(lambda: live.answer.startswith("a a a "))
         assert (manager.in_flight, manager.waiting) == (1, 1)
@@ -163,4 +163,4 @@ def test_a_call_that_is_left_is_given_up():
         for _ in manager.stream_sync("slow"):
             break
         record = eventually(lambda: manager.calls.records)[-1]
-        assert (record.outcome, manager.calls.live) == ("given up", ())
+        assert (record.outcome, manager.calls.live) == ("cancelled", ())

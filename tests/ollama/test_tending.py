@@ -54,7 +54,7 @@ def test_a_restart_by_hand(manager):
 def test_a_restart_cuts_off_answers_and_keeps_calls_that_wait(manager):
     """The answer that is being given ends with its partial text; the call behind it is answered by the new server."""
     cut, kept = (bridge.submit(manager.stream(prompt).whole()) for prompt in ("slow", "next"))
-    eventually(lambda: [record.phase for record in manager.calls.live] == ["answering", "waiting here"])
+    eventually(lambda: [record.phase for record in manager.calls.live] == ["answering", "queued locally"])
     bridge.run(manager.restart())
     # The runner may end a moment before the server, which then still says so.
     with pytest.raises((errors.StreamInterrupted, errors.RunnerCrashed)) as seen:

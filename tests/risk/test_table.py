@@ -297,7 +297,7 @@ def test_the_compact_view_has_ten_columns():
     assert compact.loc["AAA", "vol_ann"] == table.loc["AAA", "vol_ann"] < 1
     assert f"{table.loc['AAA', 'vol_ann']:.1%}" in repr(table)
     assert "r_market" not in repr(table)
-    assert "nothing to decide with" in repr(table)
+    assert "Do not base a decision on it" in repr(table)
 
 
 def test_the_first_alpha_is_the_one_shown():

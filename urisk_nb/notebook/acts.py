@@ -26,12 +26,12 @@ WORDS_S = 8.0  # how long the word about what was done stays; of what went wrong
 ACTS = {
     "start": ("Starting", "Started", ""),
     "warm": ("Loading the model", "Loaded", ""),
-    "unload": ("Unloading", "Unloaded", "The next call will have to load {model} again."),
-    "restart": ("Restarting", "Restarted", "The server ends and another is started.{others}{cut}"),
-    "stop": ("Stopping", "Stopped", "The session ends{server}.{cut}"),
+    "unload": ("Unloading", "Unloaded", "The next call loads {model} again."),
+    "restart": ("Restarting", "Restarted", "This ends the server and starts another.{others}{cut}"),
+    "stop": ("Stopping", "Stopped", "This ends the session{server}.{cut}"),
 }
 FINAL = ("restart", "stop")  # a server that has been told to end does end: there is nothing to be cancelled
-OTHERS = " Other kernels of yours use it, too: their answers are cut off, and they go over to the new one."
+OTHERS = " Other kernels of yours use it, too: their answers are cut off, and they use the new one."
 
 
 class Acts:
@@ -101,8 +101,8 @@ class Acts:
         words = question.format(
             model=now.model,
             others=OTHERS if now.is_shared else "",
-            server=", and its server with it, unless another kernel uses it" if now.is_ours else "; the server, which is not ours, goes on",
-            cut="" if not calls else f" {calls} {'call is' if calls == 1 else 'calls are'} under way and will be cut off.",
+            server=" and stops its server, unless another kernel uses it" if now.is_ours else ". The external server keeps running",
+            cut="" if not calls else f" {calls} in-flight {'call' if calls == 1 else 'calls'} will be cut off.",
         )
         self._asked, self._asked_s = name, time.monotonic()
         self._view.say(f'<div class="urisk" role="alert">{escaped(words)}</div>', yes=BUTTONS[name][0], no="Cancel")
@@ -119,7 +119,7 @@ class Acts:
             await self._work(name)
             self.tell(status(f"{done} in {time.monotonic() - began_s:.1f} s."))
         except asyncio.CancelledError:
-            self.tell(status("Given up."))
+            self.tell(status("Cancelled."))
         except UriskError as exc:
             self.tell(alert(exc.message, exc.fix), 10 * WORDS_S)
         except Exception as exc:  # noqa: BLE001  nobody awaits this: it is shown instead

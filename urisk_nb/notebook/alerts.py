@@ -48,19 +48,21 @@ def _trouble(facts: Facts) -> Iterator[Alert]:
         message, fix = facts.failure
         yield Alert(text=message, action=fix, level="error")
     elif facts.state == "crashed":
-        yield Alert(text="The server ended by itself and is being started again.", action=f"Calls wait for it.{log}", level="error")
+        yield Alert(text="The server ended unexpectedly and is being restarted.", action=f"Calls wait for it.{log}", level="error")
     elif facts.state == "hung":
-        yield Alert(text="The server takes connections and answers nothing.", action="It is being ended and started again.", level="error")
+        yield Alert(text="The server accepts connections but does not answer.", action="It is being restarted.", level="error")
     elif facts.look.problem:
         yield Alert(text=facts.look.problem, action=facts.look.fix, level="error")
     if facts.breaker == "open":
-        text = "The server failed several times in a row: it is left alone for a while, then one call tries it."
+        text = (
+            "The server failed several times in a row. The circuit is open: no call is sent for a while, then one call probes the server."
+        )
         yield Alert(text=text, action="Wait, or restart it.", level="error")
     elif facts.breaker == "half_open":
-        yield Alert(text="The server had failed several times in a row: the next call tries whether it is well again.")
+        yield Alert(text="The server failed several times in a row. The circuit is half-open: the next call probes the server.")
     if facts.restarts and facts.state == "owned":
         times = "once" if facts.restarts == 1 else f"{facts.restarts} times"
-        yield Alert(text=f"The server had ended by itself {times} and was started again.", action=log.strip(), level="note")
+        yield Alert(text=f"The server ended unexpectedly {times} and was restarted.", action=log.strip(), level="note")
 
 
 def _notes(facts: Facts) -> Iterator[Alert]:
@@ -72,8 +74,8 @@ def _memory(facts: Facts) -> Iterator[Alert]:
     for model in facts.look.residents or ():
         on_cpu = 1 - model.gpu_bytes / model.size_bytes if model.size_bytes else 0.0
         if model.gpu_bytes > 0 and on_cpu >= 0.01:
-            text = f"{model.name} does not fit in GPU memory: {on_cpu:.0%} of it is on the CPU, which is many times slower."
-            action = f"Take a smaller model, or less context (now {model.num_ctx} tokens): %urisk_start --num-ctx 2048"
+            text = f"{model.name} does not fit in GPU memory: {on_cpu:.0%} of it is on the CPU, which is much slower."
+            action = f"Use a smaller model, or less context (now {model.num_ctx} tokens): %urisk_start --num-ctx 2048"
             yield Alert(text=text, action=action)
 
 
@@ -81,8 +83,8 @@ def _queues(facts: Facts) -> Iterator[Alert]:
     if facts.waiting and facts.longest_wait_s > WAIT_S:
         calls = "1 call waits" if facts.waiting == 1 else f"{facts.waiting} calls wait"
         if facts.slots > facts.parallel:
-            text = f"{calls} here: at most {facts.parallel} may be in flight, and the server has {facts.slots} slots."
-            yield Alert(text=text, action=f"Ask more at once: %urisk_start --parallel {facts.slots}", level="note")
+            text = f"{calls} in the local queue: at most {facts.parallel} may be in flight, and the server has {facts.slots} slots."
+            yield Alert(text=text, action=f"Send more at once: %urisk_start --parallel {facts.slots}", level="note")
             return
         slots, twice = "1 slot" if facts.slots == 1 else f"{facts.slots} slots", 2 * max(2, facts.slots, facts.parallel)
         text = f"{calls} behind {facts.in_flight}: the server has {slots}." if facts.slots else f"{calls} behind {facts.in_flight}."
@@ -96,10 +98,10 @@ def _queues(facts: Facts) -> Iterator[Alert]:
         text = f"Call {last.number} waited {last.timing.queue_s:.1f} s for a slot at the server: "
         if _overlap(last, facts):
             text += f"{facts.parallel} may be in flight at once, and it has fewer slots."
-            yield Alert(text=text, action="Let them wait here, where they can be given up: %urisk_start --parallel 1", level="note")
+            yield Alert(text=text, action="Queue calls locally so that they can be cancelled: %urisk_start --parallel 1", level="note")
         else:
-            action = "Share it, or start one of your own: %urisk_start --url http://127.0.0.1:11500"
-            yield Alert(text=f"{text}somebody else uses it, too.", action=action, level="note")
+            action = "Share it, or start your own: %urisk_start --url http://127.0.0.1:11500"
+            yield Alert(text=f"{text}another program uses it, too.", action=action, level="note")
 
 
 def _overlap(record: Any, facts: Facts) -> bool:
@@ -126,7 +128,7 @@ def _loads(facts: Facts) -> Iterator[Alert]:
     for record in reversed(_answered(facts)):
         if record.timing.load_s > LEAST_S and not record.timing.load_s <= UNUSUAL * _usual_load_s(record, facts):
             why, action = _why_loaded(record, facts)
-            yield Alert(text=f"Call {record.number} waited {record.timing.load_s:.1f} s for the model to be loaded: {why}.", action=action)
+            yield Alert(text=f"Call {record.number} waited {record.timing.load_s:.1f} s for the model to load: {why}.", action=action)
             return
 
 
@@ -139,14 +141,14 @@ def _why_loaded(record: Any, facts: Facts) -> tuple[str, str]:
     alike = [other.number for other in facts.records if other.number < record.number and same_model(other.model, record.model)]
     since = max(alike, default=0)
     if (seen := facts.other_num_ctx) is not None and _ended_s(since, facts) <= seen[1] <= record.sent_s:
-        text = f"num_ctx changed from {seen[0]}, which another program had asked for, to {facts.num_ctx}"
-        return text, "Keep one num_ctx for all that use the server: another one loads the model again."
+        text = f"num_ctx changed from {seen[0]}, set by another program, to {facts.num_ctx}"
+        return text, "Use one num_ctx in all programs that share the server: each change reloads the model."
     others = {other.model for other in facts.records if since < other.number < record.number}
     if others:
         named = ", ".join(sorted(others)[:3])
-        return f"{named} had been asked in between, and may have put it out", "Ask one model at a time, or give the server more memory."
+        return f"calls to {named} came in between and may have evicted it", "Use one model at a time, or give the server more memory."
     return (
-        "it was not in memory (unused for longer than keep_alive, unloaded, or put out by another program)",
+        "it was not in memory (unused for longer than keep_alive, unloaded, or evicted by another program)",
         "Keep it longer: %urisk_start --keep-alive 2h",
     )
 
@@ -159,8 +161,9 @@ def _read_anew(facts: Facts) -> Iterator[Alert]:
     for record in reversed(slow):
         before, usual = known.get(record.number - 1), usual_s[record.model]
         if before is not None and record.timing.prompt_s > UNUSUAL * usual and _begins_as(before, record):
-            text = f"The prompt of call {record.number} was read anew: {record.timing.prompt_s:.2f} s, where {usual:.2f} s is usual."
-            action = "A slot remembers one prompt: ask what begins alike one after the other, or give the server more slots."
+            text = f"The prompt of call {record.number} missed the cache: "
+            text += f"reading it took {record.timing.prompt_s:.2f} s; {usual:.2f} s is usual."
+            action = "A slot caches one prompt: send prompts with the same beginning one after the other, or give the server more slots."
             yield Alert(text=text, action=action, level="note")
             return
 

@@ -16,6 +16,7 @@ from urisk_nb.errors import UriskError
 from urisk_nb.ollama import port
 from urisk_nb.ollama.footprint import Footprint, footprint
 from urisk_nb.ollama.wire import Resident, same_model
+from urisk_nb.risk.row_warnings import LABELED_BY
 
 if TYPE_CHECKING:
     from urisk_nb.ollama.calls import CallRecord
@@ -25,12 +26,8 @@ __all__ = ["NOT_STARTED", "STARTING", "Facts", "Look", "facts_of", "look", "note
 
 ENGINES = {"ollama": "Ollama", "embedded": "Embedded engine (llama.cpp)", "simulated": "SIMULATED engine"}
 NOTES = {
-    "simulated": "SIMULATED: scripted answers, no model was asked. Nothing here says anything about a company.",
-    "demo_model": "Judged by the demo model (135 million parameters), which is weak at labels: "
-    "it shows how the table works. Decide nothing by it.",
-    "small_judge": "Labels by urisk-judge (135 million parameters, trained for it), which names the risk of a sentence right four times "
-    "out of five. Read the sentences before you decide by them.",
-    "demo_ask": "%%ask is answered by the demo model (135 million parameters), which writes well and knows little.",
+    **LABELED_BY,
+    "demo_ask": "The demo model (135 million parameters) answers %%ask. It writes well and knows little.",
 }
 LOOK_S = 2.0
 ORIGINS = {"started": "started here", "shared": "shared with another kernel of yours", "kept": "kept warm from the last kernel"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Inspector"]
 
 LISTED = 50
-ORDERS = {"newest": "newest first", "slowest": "slowest first", "failed": "failed or given up"}
+ORDERS = {"newest": "newest first", "slowest": "slowest first", "failed": "failed or cancelled"}
 
 
 class Inspector:

@@ -16,8 +16,8 @@ __all__ = ["COLOURS", "NAMES", "PHASES", "SOURCES", "table"]
 # In the order in which they happen; together they are the call, from the asking to the last token, but for what the wire takes.
 PHASES = ("wait_s", "retry_s", "queue_s", "load_s", "prompt_s", "generation_s")
 NAMES = {
-    "wait_s": "waiting here",
-    "retry_s": "tries that failed",
+    "wait_s": "queued locally",
+    "retry_s": "failed attempts",
     "queue_s": "waiting for a slot",
     "load_s": "loading the model",
     "prompt_s": "reading the prompt",
@@ -29,8 +29,8 @@ COLOURS = dict(zip(PHASES, ("#767676", "#B05A8C", "#AD8600", "#D55E00", "#3A94CC
 SOURCES = {
     "asked_at": "our clock, UTC",
     "model": "as asked for",
-    "wait_s": "our clock: until the first try is sent, which waits for a free place and for a server that is being started again",
-    "retry_s": "our clock: from the first try's sending to the last one's",
+    "wait_s": "our clock: until the first attempt is sent; it waits for a free place, and for a server that is being restarted",
+    "retry_s": "our clock: from the first attempt to the last one",
     "queue_s": "the server's counters: its total less load, prompt and generation",
     "load_s": "the server's counters",
     "prompt_s": "the server's counters: the part of the prompt that was not in its cache",
@@ -42,8 +42,8 @@ SOURCES = {
     "prompt_tokens": "the server's counters: the whole prompt, cached or not",
     "tokens": "the server's counters",
     "tokens_per_s": "(tokens - 1) / generation_s: the first one comes with the prompt",
-    "attempts": "tries, the last one included",
-    "outcome": "ok, given up (by whoever asked), or the name of the error",
+    "attempts": "attempts, the last one included",
+    "outcome": "ok, cancelled (by the caller), or the name of the error",
 }
 
 

@@ -251,7 +251,7 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
     if manager.failure is not None:
         rows["failed"], rows["to do"] = manager.failure.message, manager.failure.fix
     if manager.breaker() != "closed":
-        rows["breaker"] = f"{manager.breaker()}: the server failed several times in a row, and is left alone for a while"
+        rows["circuit"] = f"{manager.breaker().replace('_', '-')}: the server failed several times in a row; no call is sent for a while"
     calls = manager.calls
     rows["calls"] = len(calls)
     if len(calls):

@@ -62,7 +62,7 @@ background:var(--jp-layout-color2,rgba(127,127,127,.12));color:inherit;font-size
 .urisk-dashboard .js-plotly-plot text{fill:var(--jp-ui-font-color1,currentColor)!important}
 .urisk-dashboard .jupyter-widgets-disconnected::before{content:none}
 .urisk-dashboard.jupyter-widgets-disconnected::before{
-content:"The kernel ended or was started again. This is how it was then; live: run the cell again.";
+content:"The kernel ended or restarted. This is the last state; run the cell again for a live view.";
 font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,inherit);padding:.25em .7em;
 border-left:.3em solid #b45309;background:rgba(180,83,9,.12);margin:.3em 0}
 .urisk-dashboard.jupyter-widgets-disconnected .lamp{background:#767676!important}
@@ -133,17 +133,19 @@ def _health(facts: Facts) -> tuple[str, str]:
     if not facts.server or facts.state in ("stopped", "stopping", "unknown"):
         return "off", "Not started"
     if facts.state in ("crashed", "failed", "hung", "port_conflict"):
-        return "bad", {"crashed": "Down, restarting", "failed": "Down", "hung": "Hangs", "port_conflict": "Port taken"}[facts.state]
+        return "bad", {"crashed": "Down, restarting", "failed": "Down", "hung": "Does not answer", "port_conflict": "Port taken"}[
+            facts.state
+        ]
     if facts.look.problem:
         return "bad", "Does not answer"
     if facts.breaker != "closed":
-        return ("bad", "Left alone") if facts.breaker == "open" else ("busy", "On trial")
+        return ("bad", "Circuit open") if facts.breaker == "open" else ("busy", "Circuit half-open")
     return ("good", "Ready") if facts.is_loaded is not False else ("busy", "Ready, model not loaded")
 
 
 def _named(facts: Facts) -> Mapping[str, str]:
     slots = f"{facts.slots} {'slot' if facts.slots == 1 else 'slots'}" if facts.slots else f"at most {facts.parallel}"
-    rows = {"model": facts.model, "in flight": f"{facts.in_flight} ({slots})", "waiting here": str(facts.waiting)}
+    rows = {"model": facts.model, "in flight": f"{facts.in_flight} ({slots})", "queued locally": str(facts.waiting)}
     if (held := facts.look.held) is not None:
         rows["up"] = _span((facts.at - held.started_at).total_seconds())
         rows["process"] = str(held.pid)
@@ -151,7 +153,7 @@ def _named(facts: Facts) -> Mapping[str, str]:
         rows["memory"] = f"{_bytes(held.server_bytes)}{runners}"
     if facts.look.owner and not facts.is_ours:
         rows["account"] = facts.look.owner
-    return rows | {"restarts": str(facts.restarts), "breaker": facts.breaker.replace("_", " ")}
+    return rows | {"restarts": str(facts.restarts), "circuit": facts.breaker.replace("_", "-")}
 
 
 def _models(facts: Facts) -> str:
@@ -195,18 +197,18 @@ def alert_list(found: Sequence[Alert]) -> str:
     return _block(f'<div role="status" aria-live="polite">{items(("error", "warning"))}</div>{items(("note",))}')
 
 
-# Calls under way -----------------------------------------------------------------------------------------------------------------
+# In-flight calls -----------------------------------------------------------------------------------------------------------------
 
 
 def live(facts: Facts) -> str:
-    """The calls under way: how far each is, and for how long it has been asked."""
+    """The in-flight calls: how far each is, and how long ago it was asked."""
     if not facts.live:
         return ""
     shown = sorted(facts.live, key=lambda record: (record.granted_s is None, record.number))[:MOST_LIVE]
     whole_s = max(record.elapsed_s(facts.now_s) for record in shown)
     rows = [_live_row(record, facts.now_s, whole_s) for record in shown]
     more = f'<div class="muted">and {len(facts.live) - len(shown)} more</div>' if len(facts.live) > len(shown) else ""
-    return _block(_table(["call", "now", "phases so far", "seconds", "pieces"], rows, "calls under way", 3) + more)
+    return _block(_table(["call", "now", "phases so far", "seconds", "pieces"], rows, "in-flight calls", 3) + more)
 
 
 def _live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
@@ -218,7 +220,7 @@ def _live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
         COLOURS["generation_s"]: max(0.0, now_s - first_s),
     }
     words = {"asked": "queue, load, prompt", "answering": "generating"}.get(record.phase, record.phase)
-    tries = f", try {len(record.failures) + 1}" if record.failures else ""
+    tries = f", attempt {len(record.failures) + 1}" if record.failures else ""
     return [
         f"{record.number} · {escaped(record.model)}",
         escaped(words + tries),
@@ -234,19 +236,19 @@ def _live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
 def figures(facts: Facts) -> str:
     """The strip of the last calls, its legend, percentiles, failures by kind, cache hits."""
     if not facts.records:
-        return _block('<div class="muted">No calls yet. Each call shows here as a column, as high as it took long.</div>')
+        return _block('<div class="muted">No calls yet. Each call shows here as a column whose height is its duration.</div>')
     known = [record.timing for record in facts.records if record.outcome == OK and record.timing is not None]
     rows = [
         [name, *(form(percentile((getattr(timing, field) for timing in known), share)) for share in shares)]
         for name, field, form, shares in (
-            ("waiting here", "wait_s", _seconds, (50, 95, 99)),
+            ("queued locally", "wait_s", _seconds, (50, 95, 99)),
             ("first token, once sent", "first_token_s", _seconds, (50, 95, 99)),
             ("whole call", "elapsed_s", _seconds, (50, 95, 99)),
             ("tokens a second, at least", "tokens_per_s", _rate, (50, 5, 1)),  # the slow end is the low one
         )
     ]
     table = _table(
-        [f"{len(known)} {'call' if len(known) == 1 else 'calls'} that ended well", "p50", "p95", "p99"], rows, "latency percentiles", 1
+        [f"{len(known)} {'call' if len(known) == 1 else 'calls'} that succeeded", "p50", "p95", "p99"], rows, "latency percentiles", 1
     )
     return _block(f'{svg.strip(facts.records)}<div class="muted">{svg.legend()}</div>{table}<div>{_counts(facts.records)}</div>')
 
@@ -260,10 +262,10 @@ def _counts(records: Sequence[CallRecord]) -> str:
     kinds = Counter(record.outcome for record in records if record.outcome not in (OK, GIVEN_UP))
     parts = ["failed: " + (", ".join(f"{escaped(kind)} {count}" for kind, count in kinds.most_common()) or "none")]
     if given_up := sum(record.outcome == GIVEN_UP for record in records):
-        parts.append(f"given up: {given_up}")
+        parts.append(f"cancelled: {given_up}")
     hits, told = cache_hits(records)
     if told:
-        how = "no counter tells: estimated by the time that a token of the prompt took"
+        how = "estimated from the time that a token of the prompt took: servers report no counter"
         parts.append(f'<span title="{how}">prompt cache (estimate): {hits} of {told} calls hit</span>')
     return " · ".join(parts)
 
@@ -280,7 +282,7 @@ def call_line(record: CallRecord) -> str:
 
 
 def detail(record: CallRecord, records: Sequence[CallRecord]) -> str:
-    """One call: its phases, beside those of the median call, its tries, its options, its prompt and its answer."""
+    """One call: its phases, beside those of the median call, its attempts, its options, its prompt and its answer."""
     timing = record.timing
     parts = [
         f"<h4>Call {record.number}: {escaped(record.outcome)}</h4>",
@@ -337,7 +339,7 @@ def _failures(record: CallRecord) -> str:
     if not record.failures:
         return ""
     rows = [[str(n), escaped(f.error), escaped(f.message), _seconds(f.took_s)] for n, f in enumerate(record.failures, 1)]
-    return "<h4>Tries that failed</h4>" + _table(["try", "error", "what was seen", "took"], rows, "tries that failed", 3)
+    return "<h4>Failed attempts</h4>" + _table(["attempt", "error", "what was seen", "took"], rows, "failed attempts", 3)
 
 
 def _request(record: CallRecord) -> str:

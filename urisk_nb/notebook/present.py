@@ -11,17 +11,24 @@ import html
 import math
 import os
 import shutil
-import textwrap
 import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.notebook.facts import NOTES
+from urisk_nb.render.table_notes import (
+    collect_messages,
+    collect_notes,
+    collect_warnings,
+    describe_warnings,
+    heading,
+    is_fraction,
+    select_columns,
+)
+from urisk_nb.render.text_layout import MIN_WIDTH, cut, display_width, format_grid, wrap
+from urisk_nb.risk.row_warnings import WARNINGS, codes_in
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from urisk_nb.risk.table import RiskTable
 
 __all__ = ["Board", "is_static", "publish", "status_bundle", "table_html", "table_text", "visible"]
@@ -37,18 +44,9 @@ PILL = {
     "Severe": "#b91c1c",
     "NR": "#6b7280",
 }
-PERCENT = ("ret_total", "vol_ann", "var_95", "es_95", "max_dd")
-HEADINGS = {
-    "ret_total": "return",
-    "vol_ann": "vol p.a.",
-    "var_95": "VaR 95",
-    "es_95": "ES 95",
-    "max_dd": "max drawdown",
-    "top_risk": "top risk",
-    "top_quote": "worst sentence",
-}
 MUTED = "color:var(--jp-ui-font-color2,#616161)"
 CELL = "text-align:left;vertical-align:top;padding:.35em .7em;border-bottom:1px solid var(--jp-border-color2,#d0d0d0)"
+CODE = "border:1px solid var(--jp-border-color2,#d0d0d0);border-radius:.3em;padding:0 .3em;white-space:nowrap;font-size:90%"
 NUMBER = CELL.replace("text-align:left", "text-align:right") + ";font-variant-numeric:tabular-nums;white-space:nowrap"
 
 
@@ -177,45 +175,49 @@ def status_bundle(rows: Mapping[str, Any], title: str) -> tuple[str, str]:
 
 def table_html(table: RiskTable) -> str:
     """
-    The risk table and, under it, the judged sentences; all text escaped, legible in light and dark themes.
+    The risk table and, under it, its warnings, its messages and the judged sentences; all text escaped, legible in light and dark themes.
 
     Columns of the user's own choice are shown as they are chosen.
     """
     if not table.columns.is_unique or not {"status", "run_id", "score"} <= set(table.columns):
         return str(table._repr_html_())
-    columns = _shown_columns(table)
+    columns = select_columns(table)
     head = "".join(
-        f'<th scope="col" style="{NUMBER if name in (*PERCENT, "score") else CELL}">{escaped(HEADINGS.get(name, name))}</th>'
-        for name in ("ticker", *columns)
+        f'<th scope="col" style="{_style(name)};white-space:normal">{escaped(heading(name))}</th>' for name in ("ticker", *columns)
     )
-    shown = table.head(MOST_ROWS)
-    body = "".join(_row_html(ticker, row, columns) for ticker, row in zip(shown.index, shown.to_dict("records"), strict=True))
     more = f'<div style="{MUTED}">{MOST_ROWS} of {len(table)} rows shown.</div>' if len(table) > MOST_ROWS else ""
     return (
-        f'<div class="urisk-table">{_notes_markup(_notes(table))}'
-        f'<table aria-label="risk table" style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        f'{more}{_messages_html(table)}{_sentences_html(table)}<div style="{MUTED};font-size:85%">{escaped(_caption(table))}</div></div>'
+        f'<div class="urisk-table tex2jax_ignore">{_notes_markup(collect_notes(table))}'
+        f'<table aria-label="risk table" style="border-collapse:collapse"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(_rows_html(table, columns))}</tbody></table>{more}{_messages_html(table)}{_warnings_html(table)}"
+        f'{_sentences_html(table)}<div style="{MUTED};font-size:85%">{escaped(_caption(table))}</div></div>'
     )
 
 
-def _shown_columns(table: pd.DataFrame) -> list[str]:
-    judged = "level" in table and (table["level"] != "NR").any()
-    wanted = (*(("level", "score", "top_risk", "top_quote") if judged else ()), *PERCENT)
-    columns = [name for name in wanted if name in table and table[name].notna().any()]
-    return [*columns, *(("status",) if "status" in table and (table["status"] != "ok").any() else ())]
+def _style(name: str) -> str:
+    return NUMBER if is_fraction(name) or name == "score" else CELL
 
 
-def _row_html(ticker: Any, row: Mapping[Any, Any], columns: Iterable[str]) -> str:
-    cells = "".join(_cell_html(name, row[name]) for name in columns)
-    return f'<tr><th scope="row" style="{CELL}">{escaped(ticker)}</th>{cells}</tr>'
+def _rows_html(table: RiskTable, columns: Sequence[str]) -> Iterable[str]:
+    shown = table.head(MOST_ROWS)
+    names = shown.get("ticker", shown.index)
+    for ticker, row, codes in zip(names, shown.to_dict("records"), collect_warnings(shown), strict=True):
+        cells = "".join(_codes_html(codes) if name == "warnings" else _cell_html(name, row[name]) for name in columns)
+        yield f'<tr><th scope="row" style="{CELL}">{escaped(ticker)}</th>{cells}</tr>'
+
+
+def _codes_html(codes: Sequence[str]) -> str:
+    """Each code in a frame of its own, with its sentence for the pointer; the same sentences stand under the table."""
+    marks = " ".join(f'<span style="{CODE}" title="{escaped(WARNINGS.get(code, ""))}">{escaped(code)}</span>' for code in codes)
+    return f'<td style="{CELL};max-width:16em;white-space:normal;line-height:1.7">{marks}</td>'
 
 
 def _cell_html(name: str, value: Any) -> str:
     import pandas as pd
 
     if value is None or value is pd.NA or _is_nan(value):
-        return f'<td style="{NUMBER if name in (*PERCENT, "score") else CELL};{MUTED}">–</td>'
-    if name in PERCENT:
+        return f'<td style="{_style(name)};{MUTED}">–</td>'
+    if is_fraction(name):
         return f'<td style="{NUMBER}">{value:.1%}</td>'
     if name == "score":
         return f'<td style="{NUMBER}">{value:.1f}</td>'
@@ -223,18 +225,27 @@ def _cell_html(name: str, value: Any) -> str:
         pill = f"background:{PILL.get(str(value), '#6b7280')};color:#fff;border-radius:.8em;padding:.1em .6em;white-space:nowrap"
         return f'<td style="{CELL}"><span style="{pill}">{escaped(value)}</span></td>'
     if name == "top_quote":
-        return f'<td style="{CELL};max-width:36em;white-space:normal"><bdi>{escaped(_shortened(str(value), 240))}</bdi></td>'
+        return f'<td style="{CELL};min-width:14em;max-width:36em;white-space:normal"><bdi>{escaped(_shortened(str(value), 240))}</bdi></td>'
     return f'<td style="{CELL}">{escaped(value)}</td>'
+
+
+def _warnings_html(table: RiskTable) -> str:
+    """One line for each code that occurs."""
+    lines = "".join(
+        f'<div style="margin:.15em 0"><span style="{CODE}">{escaped(code)}</span> {escaped(text)}</div>'
+        for code, text in describe_warnings(table).items()
+    )
+    return f'<div role="note" aria-label="warnings" style="{MUTED};margin:.5em 0">{lines}</div>' if lines else ""
 
 
 def _sentences_html(table: RiskTable) -> str:
     rows = _sentence_rows(table)
     if not rows:
         return ""
-    weighed = _weighed(rows)
-    names = ("ticker", "risk", "severity", *weighed, "sentence", "source", "date")
+    weighed, warned = _weighed(rows), any(row["warnings"] for row in rows)
+    names = ("ticker", "risk", "severity", *weighed, "sentence", "source", "date", *(("warnings",) if warned else ()))
     head = "".join(f'<th scope="col" style="{CELL}">{name}</th>' for name in names)
-    body = "".join(_sentence_html(row, weighed) for row in rows[:MOST_SENTENCES])
+    body = "".join(_sentence_html(row, weighed, warned=warned) for row in rows[:MOST_SENTENCES])
     note = "" if len(rows) <= MOST_SENTENCES else f" ({MOST_SENTENCES} shown; all of them: table.report.findings)"
     return (
         f"<details{' open' if len(rows) <= 60 else ''}><summary>{len(rows)} sentences{note}</summary>"
@@ -248,11 +259,12 @@ def _weighed(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     return ("p_label",) if any(row["p_label"] != "–" for row in rows) else ()
 
 
-def _sentence_html(row: Mapping[str, str], weighed: Sequence[str]) -> str:
+def _sentence_html(row: Mapping[str, str], weighed: Sequence[str], *, warned: bool) -> str:
     quote = f"<bdi>{escaped(_shortened(row['quote'], 600))}</bdi>"
     cells = ((CELL, row["ticker"]), (CELL, row["risk"]), (NUMBER, row["severity"]), *((NUMBER, row[name]) for name in weighed))
     start = "".join(f'<td style="{style}">{escaped(value)}</td>' for style, value in cells)
     end = f'<td style="{CELL}">{escaped(row["source"])}</td><td style="{CELL};white-space:nowrap">{escaped(row["date"])}</td>'
+    end += f'<td style="{CELL};max-width:20em;white-space:normal;{MUTED}">{escaped(row["warnings"])}</td>' if warned else ""
     return f'<tr>{start}<td style="{CELL};max-width:48em;white-space:normal">{quote}</td>{end}</tr>'
 
 
@@ -263,8 +275,8 @@ def _sentence_rows(table: RiskTable) -> list[dict[str, str]]:
     findings = table.report.findings
     if not len(findings):
         return []
-    frame = findings[findings["ticker"].isin(set(table.index))]
-    order = {ticker: place for place, ticker in enumerate(table.index)}
+    order = {ticker: place for place, ticker in enumerate(table.get("ticker", table.index))}
+    frame = findings[findings["ticker"].isin(set(order))]
     frame = frame.assign(_place=frame["ticker"].map(order), _severity=pd.to_numeric(frame["severity"]).fillna(-1).astype(float))
     frame = frame.sort_values(["_place", "_severity"], ascending=[True, False], kind="stable")
     return [_sentence_row(row) for row in frame.to_dict("records")]
@@ -273,6 +285,8 @@ def _sentence_rows(table: RiskTable) -> list[dict[str, str]]:
 def _sentence_row(row: Mapping[Any, Any]) -> dict[str, str]:
     texts = {name: _plain(row[name]) for name in ("ticker", "risk", "severity", "quote", "source", "date")}
     texts["p_label"] = "–" if _plain(row["p_label"]) == "–" else f"{row['p_label']:.2f}"
+    said = (*codes_in([row["flags"]]), _plain(row["reason"]) if row["status"] == "unjudged" else "")
+    texts["warnings"] = ", ".join(part for part in said if part not in ("", "–"))
     # Where no risk was seen a severity says nothing.
     return texts | {"severity": "–"} if texts["risk"] == "none" else texts
 
@@ -290,18 +304,8 @@ def _plain(value: Any) -> str:
 
 
 def _messages_html(table: RiskTable) -> str:
-    return "".join(f'<div style="{MUTED}">{escaped(line)}</div>' for line in _messages(table))
-
-
-def _messages(table: RiskTable) -> list[str]:
-    """What the table has to say of single rows, such as which price is bad."""
-    messages: Mapping[str, str] = table.report.meta.get("messages", {})
-    return [f"{ticker}: {text}" for ticker, text in messages.items() if ticker in table.index][:20]
-
-
-def _notes(table: pd.DataFrame) -> list[str]:
-    codes = {code for flags in table.get("flags", ()) for code in str(flags).split(";")}
-    return [text for code, text in NOTES.items() if code in codes]
+    lines = "".join(f"<div>{escaped(line)}</div>" for line in collect_messages(table))
+    return f'<div role="note" aria-label="messages" style="margin:.5em 0">{lines}</div>' if lines else ""
 
 
 def _notes_markup(notes: Sequence[str]) -> str:
@@ -322,59 +326,68 @@ def _shortened(text: str, most: int) -> str:
 
 
 def table_text(table: RiskTable, width: int | None = None) -> str:
-    """The same for a terminal: the metrics, each ticker's worst sentence, then all judged sentences."""
-    columns = shutil.get_terminal_size((120, 24)).columns if width is None else width
-    parts = [*(textwrap.fill(note, columns) for note in _notes(table)), _metrics_text(table), *_messages(table)]
+    """The same for a terminal of so many columns: the metrics, each ticker's worst sentence, warnings, then all judged sentences."""
+    columns = max(MIN_WIDTH, shutil.get_terminal_size((120, 24)).columns if width is None else width)
+    lines = [line for note in collect_notes(table) for line in wrap(note, columns)]
+    lines += _metrics_text(table, columns)
+    messages = collect_messages(table)
+    lines += ["", *(line for message in messages for line in wrap(visible(message), columns, rest="  "))] if messages else []
+    lines += _warnings_text(table, columns)
     rows = _sentence_rows(table)
     if rows:
         weighed = _weighed(rows)
-        parts += ["", f"{len(rows)} judged sentences", *(_sentence_text(row, columns, weighed) for row in rows[:MOST_SENTENCES])]
-    return "\n".join([*parts, "", _caption(table)])
+        lines += ["", *wrap(f"{len(rows)} judged sentences", columns)]
+        lines += [line for row in rows[:MOST_SENTENCES] for line in _sentence_text(row, columns, weighed)]
+        rest = f"{MOST_SENTENCES} shown; all of them: table.report.findings"
+        lines += wrap(rest, columns, "  ", "  ") if len(rows) > MOST_SENTENCES else []
+    return "\n".join([*lines, "", *wrap(visible(_caption(table)), columns)])
 
 
-def _metrics_text(table: RiskTable) -> str:
-    columns = [name for name in _shown_columns(table) if name != "top_quote"]
-    quotes = "top_quote" in table and table["top_quote"].notna().any()
-    lines = [["ticker", *(HEADINGS.get(name, name) for name in columns)]]
-    lines += [
-        [visible(str(ticker)), *(_cell_text(name, row[name]) for name in columns)]
-        for ticker, row in zip(table.index, table.to_dict("records"), strict=True)
+def _metrics_text(table: RiskTable, width: int) -> list[str]:
+    columns = [name for name in select_columns(table) if name != "top_quote"]
+    names = [_one_line(ticker) for ticker in table.get("ticker", table.index)]
+    numbers = {code: str(number) for number, code in enumerate(describe_warnings(table), 1)}
+    marks = [" ".join(numbers[code] for code in codes) for codes in collect_warnings(table)]
+    rows = [
+        [name, *(mark if column == "warnings" else _cell_text(column, row[column]) for column in columns)]
+        for name, mark, row in zip(names, marks, table.to_dict("records"), strict=True)
     ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    out = [
-        "  ".join(
-            cell.rjust(size) if place and columns[place - 1] in (*PERCENT, "score") else cell.ljust(size)
-            for place, (cell, size) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    out.insert(1, "  ".join("-" * size for size in widths))
-    if quotes:
-        out += ["", "worst sentence of each"]
-        out += [
-            textwrap.fill(
-                f"{ticker}: {visible(_plain(quote))}",
-                shutil.get_terminal_size((120, 24)).columns,
-                initial_indent="  ",
-                subsequent_indent="    ",
-            )
-            for ticker, quote in table["top_quote"].items()
-        ]
-    return "\n".join(out)
+    right = frozenset(place for place, name in enumerate(columns, 1) if is_fraction(name) or name == "score")
+    lines = format_grid(["ticker", *map(heading, columns)], rows, width, right=right)
+    if "top_quote" in table and table["top_quote"].notna().any():
+        lines += ["", *wrap("worst sentence of each", width)]
+        for name, quote in zip(names, map(_plain, table["top_quote"]), strict=True):
+            lines += wrap(f"{name}: {visible(quote)}", width, "  ", "    ") if quote != "–" else []
+    return lines
+
+
+def _warnings_text(table: RiskTable, width: int) -> list[str]:
+    """One sentence for each code, under the number that stands in the column `warnings`."""
+    texts = describe_warnings(table)
+    lines = ["", "warnings"] if texts else []
+    for number, (code, text) in enumerate(texts.items(), 1):
+        lines += wrap(f"{visible(code)}: {text}", width, f"{number:>4} ", " " * 5)
+    return lines
+
+
+def _one_line(value: Any) -> str:
+    return " ".join(visible(str(value)).split())
 
 
 def _cell_text(name: str, value: Any) -> str:
     text = _plain(value)
     if text == "–":
         return text
-    if name in PERCENT:
+    if is_fraction(name):
         return f"{value:.1%}"
-    return f"{value:.1f}" if name == "score" else visible(text)
+    return f"{value:.1f}" if name == "score" else _one_line(text)
 
 
-def _sentence_text(row: Mapping[str, str], width: int, weighed: Sequence[str]) -> str:
-    head = f"  {visible(row['ticker']):<6} {row['risk']:<12}{row['severity']:>2}  "
+def _sentence_text(row: Mapping[str, str], width: int, weighed: Sequence[str]) -> list[str]:
+    head = f"  {_one_line(row['ticker']):<6} {_one_line(row['risk']):<12}{row['severity']:>2}  "
     head += "".join(f"{row[name]:>4}  " for name in weighed)
-    origin = ", ".join(part for part in (row["source"], row["date"]) if part != "–")
+    origin = ", ".join(part for part in (row["source"], row["date"], row["warnings"]) if part not in ("", "–"))
     quote = visible(_shortened(row["quote"], 600)) + (f"  [{visible(origin)}]" if origin else "")
-    return textwrap.fill(quote, max(60, width), initial_indent=head, subsequent_indent=" " * len(head))
+    if 2 * display_width(head) <= width:
+        return wrap(quote, width, head, " " * display_width(head))
+    return [cut(head.rstrip(), width), *wrap(quote, width, "    ", "    ")]

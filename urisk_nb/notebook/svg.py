@@ -39,7 +39,7 @@ def strip(records: Sequence[CallRecord]) -> str:
     drawn = "".join(f'<path d="{path}" fill="{COLOURS[phase]}"/>' for phase, path in _paths(shown, top_s, step, most).items() if path)
     caps = "".join(_caps(shown, top_s, step, most))
     failed = sum(record.outcome != OK for record, _ in shown)
-    label = f"Latency of the last {len(shown)} calls, up to {top_s:g} seconds" + (f"; {failed} did not end well" if failed else "")
+    label = f"Latency of the last {len(shown)} calls, up to {top_s:g} seconds" + (f"; {failed} did not succeed" if failed else "")
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" style="width:100%;height:auto;display:block">'
         f"{_axis(top_s)}{drawn}" + (f'<path d="{caps}" fill="{FAILED}"/>' if caps else "") + "</svg>"
@@ -116,7 +116,7 @@ def _parts(record: CallRecord) -> dict[str, float]:
 
 def legend() -> str:
     """What each colour means."""
-    named = [*((NAMES[phase], COLOURS[phase]) for phase in PHASES), ("failed or given up", FAILED)]
+    named = [*((NAMES[phase], COLOURS[phase]) for phase in PHASES), ("failed or cancelled", FAILED)]
     return "".join(
         f'<span style="white-space:nowrap;margin-right:1.2em"><span aria-hidden="true" style="display:inline-block;width:.8em;height:.8em;'
         f'margin-right:.4em;background:{colour}"></span>{name}</span>'

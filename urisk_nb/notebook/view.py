@@ -20,10 +20,10 @@ __all__ = ["BUTTONS", "View", "close_all"]
 BUTTONS = {
     "start": ("Start", "play", "Find or start the server, and load the model"),
     "warm": ("Warm", "fire", "Load the model into memory"),
-    "unload": ("Unload", "eject", "Put the model out of memory"),
+    "unload": ("Unload", "eject", "Remove the model from memory"),
     "restart": ("Restart", "refresh", "End the server and start another"),
-    "stop": ("Stop", "stop", "End the session, and the server if it is ours"),
-    "calls": ("Look into a call", "search", "Choose a call and see where its time went"),
+    "stop": ("Stop", "stop", "End the session, and the server if it is managed by this session"),
+    "calls": ("Inspect a call", "search", "Choose a call and see where its time went"),
 }
 PARTS = ("head", "alerts", "live", "figures")
 

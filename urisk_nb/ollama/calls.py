@@ -21,7 +21,7 @@ __all__ = ["GIVEN_UP", "OK", "CallRecord", "Calls", "FailedTry"]
 
 KEPT = 200
 MOST_KEPT = 64 * 1024  # bytes of a request, characters of an answer
-OK, GIVEN_UP = "ok", "given up"
+OK, GIVEN_UP = "ok", "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class CallRecord:
     failures
         The tries that failed and were made again.
     outcome
-        Empty while it is under way, then `ok`, `given up` (by whoever asked) or the name of the error.
+        Empty while it is under way, then `ok`, `cancelled` (by the caller) or the name of the error.
     message
         What the error said.
     timing
@@ -79,13 +79,13 @@ class CallRecord:
     @property
     def phase(self) -> str:
         """
-        How far it is: `waiting here`, `waiting for the server` (that is being started again), `asked` (queue, load and prompt: the
+        How far it is: `queued locally`, `waiting for the server` (that is being started again), `asked` (queue, load and prompt: the
         server tells them apart at the end), `answering`; or the outcome.
         """
         if self.outcome:
             return self.outcome
         if self.granted_s is None:
-            return "waiting here"
+            return "queued locally"
         if self.sent_s is None:
             return "waiting for the server"
         return "asked" if self.first_s is None else "answering"

@@ -12,6 +12,7 @@ import pandas as pd
 
 from urisk_nb.risk.pipeline import Finding, Judgement, Plan
 from urisk_nb.risk.quant import quant_columns
+from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
 from urisk_nb.risk.scoring import Level, Score, rate, score
 from urisk_nb.risk.taxonomy import NONE
 
@@ -28,12 +29,6 @@ _COUNTS = ("n_obs", "n_missing", "stale_days", "n_joint")
 _DATES = ("as_of", "first_obs", "last_obs", "max_dd_peak", "max_dd_trough")
 _COMPACT = ("status", "level", "score", "top_risk", "top_quote", "ret_total", "vol_ann", "var", "es", "max_dd")
 _FRACTION = re.compile(r"(?:ret_total|vol_ann|max_dd|(?:var|es)_\d+)")
-_NOTES = {
-    "demo_model": "Labels by the demo model: enough to see the tool work, nothing to decide with.",
-    "small_judge": "Labels by urisk-judge, a small model trained for this: it names the risk of a sentence right four times out of five. "
-    "Read the sentences behind a row before you use it.",
-    "simulated": "SIMULATED: the labels are made up by rules, no model has read anything.",
-}
 # Escape sequences, controls, bidi controls, zero widths and tags would change how a line looks; they are shown by their code.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e0fff]")
 
@@ -106,8 +101,9 @@ class RiskTable(pd.DataFrame):
         return out
 
     def _notes(self, view: pd.DataFrame) -> list[str]:
-        flags = {flag for cell in self["flags"].dropna() for flag in str(cell).split(";")} if "flags" in self.columns else set()
-        notes = [note for flag, note in _NOTES.items() if flag in flags]
+        codes = codes_in(self["flags"]) if "flags" in self.columns else []
+        notes = [note for code, note in LABELED_BY.items() if code in codes]
+        notes += [f"{code}: {WARNINGS[code]}" for code in codes if code in WARNINGS and code not in LABELED_BY]
         more = len(self.columns) - len(view.columns)
         return [*notes, f"{more} more columns: table.columns; all judged sentences: table.report.findings"] if more else notes
 
