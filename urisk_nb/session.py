@@ -8,10 +8,11 @@ that an interrupt or a lost server costs only what was under way. Does not know 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from urisk_nb import bridge, files, runtime
-from urisk_nb.errors import AnswerIncomplete, ContextExceeded, InputError, NotInitialized, UriskError
+from urisk_nb.errors import AnswerIncomplete, ContextExceeded, InputError, NotInitialized, raise_ungrouped, ungroup
 from urisk_nb.risk import inputs, pipeline
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.questions import Question, Reply
@@ -135,8 +136,10 @@ class _Desk:
                 for worker in workers:
                     worker.cancel()
         except BaseExceptionGroup as several:
-            # The first is the cause; its siblings were cancelled for it.
-            raise several.exceptions[0] from several
+            cause = ungroup(several)  # the first is the cause; its siblings were cancelled for it
+        else:
+            return
+        raise cause  # out here: inside of the handler the group would be behind it, and IPython would send no error message
 
     async def _flow(self, rank: int, symbol: str) -> None:
         """One ticker: put each batch of its questions on the queue, hand the replies back, keep its judgement."""
@@ -222,6 +225,7 @@ class _Desk:
         )
 
 
+@raise_ungrouped()  # a function of the user's that loads prices may raise a group
 def open_run(
     tickers: Any,
     *,
@@ -303,7 +307,8 @@ async def assess_async(
     """
     run = open_run(tickers, **inputs_and_params)
     if run.needs_model:
-        await bridge.call(_judge(run, manager, parallel))
+        with _keep_partial(run):
+            await bridge.call(_judge(run, manager, parallel))
     return run.table()
 
 
@@ -345,10 +350,17 @@ def assess(tickers: Any, *, manager: LLMManager | None = None, parallel: int | N
 
 def judge_sync(run: Run, manager: LLMManager | None = None, parallel: int | None = None, tick: Callable[[], Any] | None = None) -> None:
     """Judge the run's sentences and block; an error or an interrupt carries the table so far as `partial`."""
-    try:
+    with _keep_partial(run):
         bridge.run(_judge(run, manager, parallel), tick)
-    except (UriskError, KeyboardInterrupt) as exc:
-        exc.partial = run.table()  # type: ignore[union-attr]  # what was done is not lost with the exception
+
+
+@contextlib.contextmanager
+def _keep_partial(run: Run) -> Iterator[None]:
+    """Put the table so far on whatever error ends the run, as `partial`."""
+    try:
+        yield
+    except BaseException as exc:
+        exc.partial = run.table()  # type: ignore[attr-defined]  # any exception takes one more attribute
         raise
 
 

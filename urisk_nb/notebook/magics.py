@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from urisk_nb.errors import InputError, NotInitialized, UriskError
+from urisk_nb.errors import InputError, NotInitialized, raise_ungrouped
 from urisk_nb.notebook import nest
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def help_of(name: str) -> str:
     return PARSERS[name]().format_help()
 
 
+@raise_ungrouped()
 def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     """Run the magic: its line is parsed, and refused, before anything else happens."""
     nest.warn_of_dropped_cells()
@@ -323,7 +324,7 @@ def _stream(manager: LLMManager, prompt: str, system: str | None) -> Answer:
             pieces.append(piece)
             text = "".join(pieces)
             board.show(text, answer_markup(text))
-    except (KeyboardInterrupt, UriskError) as exc:
+    except BaseException as exc:
         text = "".join(pieces)
         board.finish(text, answer_markup(text, "stopped here"))
         if isinstance(exc, KeyboardInterrupt):
@@ -357,7 +358,7 @@ def _risk(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
     try:
         if run.needs_model:
             _judge(run, args.parallel)
-    except (UriskError, KeyboardInterrupt) as exc:
+    except BaseException as exc:  # whatever it is: what was computed is shown and kept
         _keep(shell, run, out)
         if isinstance(exc, KeyboardInterrupt):
             _brief(exc, f"stopped with {len(run.judgements)} rows judged; the others are not_run.")
