@@ -114,6 +114,7 @@ def test_what_was_computed_is_shown_and_kept(session):
         assert caught.text().strip() == "['ok', 'not_run']"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind.__name__ for kind in KINDS if kind not in OF_ONE_SENTENCE])
 def test_every_kind_of_error_fails_the_cell(session, kind):
     """
