@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "urisk_nb"
 # Lowest first. A module imports only from strictly lower layers; names on one line are strangers to each other.
 LAYERS = [
     {"errors"},
-    {"settings", "runtime", "files"},
+    {"settings", "runtime", "files", "arguments"},
     {"bridge"},
     {"llm", "ollama", "risk", "standin"},
     {"session", "demo", "terminal"},

@@ -1,6 +1,7 @@
 """A run driven against a list of replies: each question once, in order, so many at a time, and nothing lost when it stops."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import subprocess
@@ -35,11 +36,16 @@ class Listed:
     model = judge = "judge:7b"
     engine, version, url = "ollama", "0.12.3", "http://127.0.0.1:1"
     settings = SimpleNamespace(num_ctx=4096)
+    server, slots = "adopted", 1
     is_demo_model = is_simulated = False
 
     def __init__(self, answer, parallel=1, service_s=0.0):
         self.answer, self.parallel, self.service_s = answer, parallel, service_s
         self.asked, self.payloads, self.now, self.peak = [], [], 0, 0
+
+    @contextlib.contextmanager
+    def allow_parallel(self, least):
+        yield
 
     async def ask(self, payload, model=None):
         self.now += 1

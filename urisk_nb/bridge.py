@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Generic, TypeVar, cast
 
 from urisk_nb import runtime
-from urisk_nb.errors import WrongThread
+from urisk_nb.errors import WrongThread, raise_ungrouped
 
 __all__ = ["CLEANUP_S", "SLICE_S", "Call", "call", "iterate", "iterate_sync", "loop", "on_loop", "run", "submit"]
 
@@ -89,7 +89,8 @@ class Call(Generic[T]):
         """The value or the exception, once `done` is set."""
         if self._task is None:
             raise RuntimeError("the call has not begun: wait for `done` first")
-        return self._task.result()
+        with raise_ungrouped():
+            return self._task.result()
 
     def wait(self, tick: Callable[[], Any] | None = None) -> T:
         """

@@ -46,7 +46,9 @@ Imports nothing of ours, so that every layer may raise and catch.
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = [
@@ -301,3 +303,42 @@ class AnswerIncomplete(ModelError):
     def __init__(self, message: str, *, fix: str, partial: str = "", **facts: Any) -> None:
         super().__init__(message, fix=fix, **facts)
         self.partial = partial
+
+
+def ungroup(error: BaseException) -> BaseException:
+    """
+    Return the error to raise in place of this one, with no exception group in it or behind it.
+
+    Of a group it is the first error. A group behind an error (`__context__`: what was being handled when it was raised) is
+    skipped. IPython prints an error with a group behind it and sends no error message, so that nbmake, nbval and papermill
+    take the cell for a good one.
+    """
+    first = error
+    while isinstance(first, BaseExceptionGroup):
+        inner = first.exceptions[0]
+        if inner.__traceback__ is None:  # it was made for the group and never raised: the group's stack is its own
+            inner.__traceback__ = first.__traceback__
+        first = inner
+    seen: set[int] = set()  # a chain may be a circle
+    one: BaseException | None = first
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        while isinstance(one.__context__, BaseExceptionGroup):
+            one.__context__ = one.__context__.__context__
+        one = one.__context__
+    return first
+
+
+@contextlib.contextmanager
+def raise_ungrouped() -> Iterator[None]:
+    """Raise what is raised inside as `ungroup` returns it; a context manager, and a decorator of blocking functions."""
+    try:
+        yield
+    except BaseException as error:
+        first = ungroup(error)
+        if first is error:
+            raise
+        try:
+            raise first from error
+        finally:
+            first.__context__ = None  # Python has just put the group there

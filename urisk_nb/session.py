@@ -2,17 +2,19 @@
 
 Knows the date and the run's id, and drives the risk core's flows over the live model: each distinct
 question once, the first tickers first, so many at a time as the server has slots. What has been judged stays with the run, so
-that an interrupt or a lost server costs only what was under way. Does not know about notebooks.
+that an interrupt or a lost server costs only what was under way. Does not know about notebooks. Over 400 lines: the run, its workers and
+the two ways in are one story, and what `assess` takes is said in full.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from urisk_nb import bridge, files, runtime
-from urisk_nb.errors import AnswerIncomplete, ContextExceeded, InputError, NotInitialized, UriskError
+from urisk_nb.arguments import refuse_unknown
+from urisk_nb.errors import AnswerIncomplete, ContextExceeded, InputError, NotInitialized, raise_ungrouped, ungroup
 from urisk_nb.risk import inputs, pipeline
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.questions import Question, Reply
@@ -35,6 +38,8 @@ __all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
 
 # One sentence's failure: it stays unjudged, with the reason, and the run goes on. Anything else ends the run.
 SENTENCE_ERRORS = (AnswerIncomplete, ContextExceeded)
+# What people look for in `assess` and what is a parameter of the run.
+OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(inputs.RiskParams)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,7 @@ class Run:
     progress: Progress = Progress()
     served_by: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def needs_model(self) -> bool:
@@ -98,9 +104,10 @@ class Run:
         said_of = {"demo_model": is_demo(model), "small_judge": is_judge(model), "simulated": manager.is_simulated}
         self.flags = tuple(flag for flag, holds in said_of.items() if holds)
         symbols = [symbol for symbol in self.plan.asked if symbol not in self.judgements]
-        desk = _Desk(manager, parallel or manager.parallel, self)
         self.progress = Progress(rows_total=len(symbols))
-        await desk.work(symbols)
+        with manager.allow_parallel(parallel):
+            self.notes = _notes(manager, parallel)
+            await _Desk(manager, parallel or manager.parallel, self).work(symbols)
 
     def table(self) -> RiskTable:
         """The table of what has been computed and judged so far; a ticker that was not finished is `not_run`."""
@@ -109,6 +116,7 @@ class Run:
         table.report.meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
             served_by=self.served_by,
+            notes=list(self.notes),
             libraries={name: version(name) for name in ("urisk-nb", "pandas", "sentencex", "bm25s")},
         )
         return table
@@ -135,8 +143,10 @@ class _Desk:
                 for worker in workers:
                     worker.cancel()
         except BaseExceptionGroup as several:
-            # The first is the cause; its siblings were cancelled for it.
-            raise several.exceptions[0] from several
+            cause = ungroup(several)  # the first is the cause; its siblings were cancelled for it
+        else:
+            return
+        raise cause  # out here: inside of the handler the group would be behind it, and IPython would send no error message
 
     async def _flow(self, rank: int, symbol: str) -> None:
         """One ticker: put each batch of its questions on the queue, hand the replies back, keep its judgement."""
@@ -222,51 +232,30 @@ class _Desk:
         )
 
 
+@raise_ungrouped()  # a function of the user's that loads prices may raise a group
 def open_run(
     tickers: Any,
     *,
     prices: Any = None,
     evidence: Any = None,
     query: str | None = None,
-    params: RiskParams | None = None,
+    params: RiskParams | Mapping[str, Any] | None = None,
     benchmark: str | pd.Series | None = None,
     taxonomy: Taxonomy = DEFAULT,
 ) -> Run:
     """
     A run that has been checked and has its metrics computed; no server is touched.
 
-    Parameters
-    ----------
-    tickers
-        Text as in a `%%risk` cell, a list of names, or a mapping of name to weight.
-    prices
-        DataFrame (wide, or long with date, ticker, close), the path of a CSV or Parquet file, or a callable that is given
-        the list of tickers and returns a DataFrame.
-    evidence
-        DataFrame with ticker (`*`: all companies) and text (date, source, id), mapping of ticker to texts,
-        list of mappings, the path of a CSV or JSON-lines file or of a folder of text files named by ticker,
-        or a callable that is given the list of tickers.
-    query
-        Only sentences that bear on it are asked, and the question is narrowed to it.
-    params
-        Every other setting of the run.
-    benchmark
-        Name of a column, `equal`, or a Series of prices.
-    taxonomy
-        Categories of risk, with definitions.
+    Takes what `assess` takes, but for who answers.
 
     Raises
     ------
     InputError
         Something given cannot be used; says what was seen and what to do.
     """
-    settings = params or inputs.RiskParams()
-    if query is not None:
-        settings = replace(settings, query=query)
-    _check_judge(settings.model, taxonomy)
     series = benchmark if isinstance(benchmark, pd.Series) else None
-    if benchmark is not None:
-        settings = replace(settings, benchmark="given" if series is not None else str(benchmark))
+    settings = _settings(params, query=query, benchmark=benchmark if series is None else "given")
+    _check_judge(settings.model, taxonomy)
     holdings = inputs.parse_tickers(tickers)
     if prices is None and evidence is None:
         raise InputError(
@@ -279,6 +268,16 @@ def open_run(
     plan = pipeline.prepare(holdings, frame, documents, settings, benchmark=series, taxonomy=taxonomy)
     now = datetime.now(UTC)
     return Run(plan=plan, run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", created_at=now)
+
+
+def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> RiskParams:
+    """The parameters, with what was given beside them in their place."""
+    given = {name: value for name, value in beside.items() if value is not None}
+    if isinstance(params, inputs.RiskParams):
+        return replace(params, **given)
+    if params is None or isinstance(params, Mapping):
+        return inputs.RiskParams.of(**{**(params or {}), **given})
+    raise InputError(f"params is {inputs.kind(params)}.", fix='params=RiskParams(window="2y"), or a mapping of the same names')
 
 
 def _check_judge(model: str | None, taxonomy: Taxonomy) -> None:
@@ -294,21 +293,45 @@ def _check_judge(model: str | None, taxonomy: Taxonomy) -> None:
         )
 
 
+@refuse_unknown(OF_PARAMS)
 async def assess_async(
-    tickers: Any, *, manager: LLMManager | None = None, parallel: int | None = None, **inputs_and_params: Any
+    tickers: Any,
+    *,
+    prices: Any = None,
+    evidence: Any = None,
+    query: str | None = None,
+    benchmark: str | pd.Series | None = None,
+    params: RiskParams | Mapping[str, Any] | None = None,
+    taxonomy: Taxonomy = DEFAULT,
+    manager: LLMManager | None = None,
+    parallel: int | None = None,
 ) -> RiskTable:
     """
     The risk table, awaited; takes what `assess` takes and may be awaited on any loop.
 
     A cancel aborts the calls under way, on the server too.
     """
-    run = open_run(tickers, **inputs_and_params)
+    parallel = inputs.parallel_calls(parallel)
+    run = open_run(tickers, prices=prices, evidence=evidence, query=query, params=params, benchmark=benchmark, taxonomy=taxonomy)
     if run.needs_model:
-        await bridge.call(_judge(run, manager, parallel))
+        with _keep_partial(run):
+            await bridge.call(_judge(run, manager, parallel))
     return run.table()
 
 
-def assess(tickers: Any, *, manager: LLMManager | None = None, parallel: int | None = None, **inputs_and_params: Any) -> RiskTable:
+@refuse_unknown(OF_PARAMS)
+def assess(
+    tickers: Any,
+    *,
+    prices: Any = None,
+    evidence: Any = None,
+    query: str | None = None,
+    benchmark: str | pd.Series | None = None,
+    params: RiskParams | Mapping[str, Any] | None = None,
+    taxonomy: Taxonomy = DEFAULT,
+    manager: LLMManager | None = None,
+    parallel: int | None = None,
+) -> RiskTable:
     """
     The risk table of the tickers: metrics from the prices, and the model's labels on the evidence.
 
@@ -319,12 +342,24 @@ def assess(tickers: Any, *, manager: LLMManager | None = None, parallel: int | N
     ----------
     tickers
         Text as in a `%%risk` cell, a list of names, or a mapping of name to weight.
+    prices
+        DataFrame (wide, or long with date, ticker, close), the path of a CSV or Parquet file, or a callable that is given
+        the list of tickers and returns a DataFrame.
+    evidence
+        DataFrame with ticker and text (date, source, id), mapping of ticker to texts, list of mappings, the path of a CSV or
+        JSON-lines file or of a folder of text files named by ticker, or a callable that is given the list of tickers.
+    query
+        Narrows the question, and chooses the sentences that bear on it.
+    benchmark
+        Name of a column, `equal`, or a Series of prices.
+    params
+        Every other setting of the run: `RiskParams(window="2y")`, or a mapping of the same names.
+    taxonomy
+        Categories of risk, with definitions.
     manager
         Who answers; default: the manager of this process, started if needed.
     parallel
-        Calls in flight; default: what the manager allows.
-    **inputs_and_params
-        `prices`, `evidence`, `query`, `params`, `benchmark`, `taxonomy`: see `open_run`.
+        Calls in flight, 1 to 256, for this run; default: what the manager allows.
 
     Returns
     -------
@@ -338,7 +373,8 @@ def assess(tickers: Any, *, manager: LLMManager | None = None, parallel: int | N
     ServerError, ModelError
         The run could not go on; `partial` on the exception is the table of what was done.
     """
-    run = open_run(tickers, **inputs_and_params)
+    parallel = inputs.parallel_calls(parallel)
+    run = open_run(tickers, prices=prices, evidence=evidence, query=query, params=params, benchmark=benchmark, taxonomy=taxonomy)
     if run.needs_model:
         judge_sync(run, manager, parallel)
     return run.table()
@@ -346,10 +382,17 @@ def assess(tickers: Any, *, manager: LLMManager | None = None, parallel: int | N
 
 def judge_sync(run: Run, manager: LLMManager | None = None, parallel: int | None = None, tick: Callable[[], Any] | None = None) -> None:
     """Judge the run's sentences and block; an error or an interrupt carries the table so far as `partial`."""
-    try:
+    with _keep_partial(run):
         bridge.run(_judge(run, manager, parallel), tick)
-    except (UriskError, KeyboardInterrupt) as exc:
-        exc.partial = run.table()  # type: ignore[union-attr]  # what was done is not lost with the exception
+
+
+@contextlib.contextmanager
+def _keep_partial(run: Run) -> Iterator[None]:
+    """Put the table so far on whatever error ends the run, as `partial`."""
+    try:
+        yield
+    except BaseException as exc:
+        exc.partial = run.table()  # type: ignore[attr-defined]  # any exception takes one more attribute
         raise
 
 
@@ -366,6 +409,15 @@ async def _default_manager(model: str | None) -> LLMManager:
     except NotInitialized:
         return await LLMManager.initialize(model=model)
     return await LLMManager.initialize()  # the model of this run is taken beside the session's own
+
+
+def _notes(manager: LLMManager, parallel: int | None) -> tuple[str, ...]:
+    """What the user should know of how the run is asked: sentences."""
+    if parallel is None or manager.server != "ours" or parallel <= manager.slots:
+        return ()
+    answers = f"The server answers {manager.slots} at once" if manager.slots > 1 else "The server answers one call at a time"
+    more = f"for more: %urisk_stop, then %urisk_start --parallel {parallel}"
+    return (f"{parallel} calls are in flight, as --parallel asks. {answers}, and the others wait there; {more}.",)
 
 
 def _provenance(manager: LLMManager, model: str) -> dict[str, Any]:

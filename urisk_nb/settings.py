@@ -20,7 +20,7 @@ from urisk_nb.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_MODEL", "Engine", "Settings", "load"]
+__all__ = ["DEFAULT_MODEL", "Engine", "Settings", "given_settings", "load"]
 
 DEFAULT_MODEL = "llama3.1:latest"
 DEFAULT_PORT = 11434
@@ -151,6 +151,11 @@ def load(**flags: Any) -> Settings:
         raise _settings_error(exc) from exc
     except UnicodeDecodeError as exc:
         raise SettingsError(f"{env_file} is not UTF-8 text (byte {exc.start}).", fix="save it as UTF-8, or remove it") from exc
+
+
+def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a function's arguments that name a setting and were given; for functions that take each setting by name."""
+    return {name: arguments[name] for name in Settings.model_fields if arguments.get(name) is not None}
 
 
 def _url_from_host(environ: Mapping[str, str], env_file: Mapping[str, str | None]) -> dict[str, str]:

@@ -1,10 +1,14 @@
 """Loading the extension: cheap, repeatable, and clean to undo."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+
+from harness import ROOT
 
 PROBE = """
 import json, sys, time
@@ -96,3 +100,28 @@ def test_help_names_every_flag(kernel):
         "--out",
     ):
         assert flag in text
+
+
+REGISTERED = """
+from IPython.core.interactiveshell import InteractiveShell
+from urisk_nb import load_ipython_extension
+shell = InteractiveShell.instance()
+def magics():
+    return {("%" if kind == "line" else "%%") + name for kind, known in shell.magics_manager.magics.items() for name in known}
+before = magics()
+load_ipython_extension(shell)
+print(*sorted(magics() - before))
+"""
+
+
+def test_every_magic_is_named_in_the_docstring_and_the_changelog():
+    """
+    The package's docstring and the changelog name the magics that are registered, all of them and no others.
+    """
+    done = subprocess.run([sys.executable, "-c", REGISTERED], capture_output=True, text=True, check=True, timeout=60)
+    registered = set(done.stdout.split())
+    assert len(registered) >= 8
+    docstring = ast.get_docstring(ast.parse((ROOT / "urisk_nb/__init__.py").read_text(encoding="utf-8")))
+    line = next(line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if "%load_ext" in line)
+    for text in (docstring, line):
+        assert set(re.findall(r"%%?[a-z_]+", text)) - {"%load_ext"} == registered

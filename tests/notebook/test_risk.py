@@ -67,14 +67,15 @@ BAD = [
     ("%%risk --prices prces", "GOOG", "no variable 'prces'"),
     ("%%risk --prices ./nowhere.csv", "GOOG", "no file or folder"),
     ("%%risk --price prices", "GOOG", "--price"),
-    ("%%risk --prices prices --alpha five", "GOOG", "not a list of numbers"),
+    ("%%risk --prices prices --alpha five", "GOOG", "alpha='five' is not a number"),
     ("%%risk --prices prices --alpha 5", "GOOG", "0.05"),
     ("%%risk --prices prices --start 1.2.2019", "GOOG", "not a date"),
     ("%%risk --prices prices --start 2019-06-01 --end 2019-01-01", "GOOG", "2019"),
     ("%%risk --prices prices --window soon", "GOOG", "soon"),
+    ("%%risk --prices prices --labels sharp", "GOOG", "labels='sharp' is not one of greedy, calibrated"),
     ("%%risk --prices prices --out 2x", "GOOG", "not a variable name"),
     ("%%risk --prices prices --out class", "GOOG", "not a variable name"),
-    ("%%risk --prices prices --parallel 0", "GOOG", "--parallel"),
+    ("%%risk --prices prices --parallel 0", "GOOG", "from 1 to 256"),
     ("%%risk --prices prices --parallel many", "GOOG", "many"),
     ('%%risk --prices prices --query "supply', "GOOG", "quotation mark"),
     ("%%risk --prices prices extra", "GOOG", "extra"),
@@ -316,3 +317,16 @@ def test_a_model_for_one_cell_is_not_the_sessions(new_kernel, standin_with):
     assert (cell.status, cell.error.count("\n")) == ("error", 1)
     assert "other" in cell.error
     assert kernel.value("table['status'].tolist()") == "['not_run']"
+
+
+@pytest.mark.slow
+def test_parallel_of_a_cell_is_its_own(new_kernel, standin_with):
+    """
+    `%%risk --parallel 4` in a session of one place: four calls in flight, and the session has its own limit again afterwards.
+    """
+    server = standin_with({"slots": 8, "rules": [{"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms": 100}]})
+    kernel = new_kernel()
+    kernel.good(f"%load_ext urisk_nb\n{SETUP}\n%urisk_start --url {server.url} --parallel 1")
+    kernel.good("%%risk --evidence news --parallel 4\nGOOG AAPL AMZN FB NFLX MSFT")
+    assert server.counters()["peak_in_flight"] == 4
+    assert kernel.value("__import__('urisk_nb').LLMManager.get_instance().parallel") == "1"

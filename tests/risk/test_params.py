@@ -45,7 +45,29 @@ def test_parameters_survive_their_record():
     assert hash(params) == hash(RiskParams.of(**params.as_dict()))
 
 
+def test_text_is_taken_as_a_magic_hands_it_over():
+    """What is typed after a flag means the same as the value in Python."""
+    typed = RiskParams.of(
+        alpha="0.05, 0.01", start="2024-01-01", as_of="2024-06-30", max_sentences="12", num_predict=" 32 ", seed="7", periods_per_year="52"
+    )
+    meant = RiskParams(
+        alpha=(0.05, 0.01),
+        start=date(2024, 1, 1),
+        as_of=date(2024, 6, 30),
+        max_sentences=12,
+        num_predict=32,
+        seed=7,
+        periods_per_year=52.0,
+    )
+    assert typed == meant
+
+
 BAD_PARAMS = {
+    "half a sentence as text": ({"max_sentences": "1.5"}, "'1.5' is not a whole number of 1 or more", "max_sentences=1"),
+    "no sentence as text": ({"max_sentences": "0"}, "'0' is not a whole number of 1 or more", "max_sentences=1"),
+    "a number with a grouping sign": ({"max_sentences": "1_0"}, "'1_0'", "max_sentences=1"),
+    "words for a number": ({"seed": "any"}, "'any' is not a whole number of 0 or more", "seed=1"),
+    "no known kind of labels": ({"labels": "sharp"}, "is not one of greedy, calibrated", "labels='greedy'"),
     "a percent": ({"alpha": 5}, "alpha=5", "did you mean 0.05?"),
     "a level in percent": ({"alpha": 97.5}, "alpha=97.5", "did you mean 0.025?"),
     "a level": ({"alpha": 0.99}, "alpha=0.99", "did you mean 0.01?"),

@@ -14,12 +14,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from urisk_nb.errors import InputError, NotInitialized, UriskError
+from urisk_nb.errors import InputError, NotInitialized, raise_ungrouped
 from urisk_nb.notebook import nest
 
 if TYPE_CHECKING:
-    from datetime import date
-
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -60,12 +58,10 @@ def _start_parser(prog: str = "%urisk_start") -> _Parser:
     parser = _Parser(prog, "Find or start the model server, pull the model if it is missing, and warm it. Doing it again changes nothing.")
     parser.add_argument("--url", help="address of the server (OLLAMA_URL)")
     parser.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
-    parser.add_argument(
-        "--engine", choices=("auto", "ollama", "embedded", "simulated"), help="what to start where no server answers (URISK_ENGINE)"
-    )
+    parser.add_argument("--engine", help="what to start where no server answers: auto, ollama, embedded or simulated (URISK_ENGINE)")
     parser.add_argument("--gguf", help="model file for the embedded engine (URISK_GGUF)")
-    parser.add_argument("--num-ctx", dest="num_ctx", type=int, help="context window in tokens (URISK_NUM_CTX)")
-    parser.add_argument("--parallel", type=int, help="calls in flight (URISK_PARALLEL)")
+    parser.add_argument("--num-ctx", dest="num_ctx", help="context window in tokens (URISK_NUM_CTX)")
+    parser.add_argument("--parallel", help="calls in flight (URISK_PARALLEL)")
     parser.add_argument("--keep-alive", dest="keep_alive", help="how long the model stays loaded after a call, 2h (OLLAMA_KEEP_ALIVE)")
     return parser
 
@@ -102,9 +98,11 @@ def _risk_parser() -> _Parser:
     parser.add_argument("--no-llm", dest="no_llm", action="store_true", help="metrics only; no server is touched")
     parser.add_argument("--model", help="model that judges")
     parser.add_argument(
-        "--labels", choices=("greedy", "calibrated"), help="as the model writes them, or by its probabilities less those for no sentence"
+        "--labels",
+        metavar="KIND",
+        help="greedy: the label the model writes; calibrated: the most probable label after subtracting the content-free prior",
     )
-    parser.add_argument("--parallel", type=int, metavar="N", help="calls in flight")
+    parser.add_argument("--parallel", metavar="N", help="calls in flight for this run, 1 to 256")
     parser.add_argument("--out", metavar="NAME", help="variable that is given the table")
     return parser
 
@@ -155,6 +153,7 @@ def help_of(name: str) -> str:
     return PARSERS[name]().format_help()
 
 
+@raise_ungrouped()
 def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     """Run the magic: its line is parsed, and refused, before anything else happens."""
     nest.warn_of_dropped_cells()
@@ -323,7 +322,7 @@ def _stream(manager: LLMManager, prompt: str, system: str | None) -> Answer:
             pieces.append(piece)
             text = "".join(pieces)
             board.show(text, answer_markup(text))
-    except (KeyboardInterrupt, UriskError) as exc:
+    except BaseException as exc:
         text = "".join(pieces)
         board.finish(text, answer_markup(text, "stopped here"))
         if isinstance(exc, KeyboardInterrupt):
@@ -351,13 +350,18 @@ def _answer_facts(answer: Answer, manager: LLMManager) -> str:
 # Risk ----------------------------------------------------------------------------------------------------------------------
 
 
+PARAMS = ("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query")  # of RiskParams, as the flags have them
+
+
 def _risk(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
-    out = _variable(args.out, "--out")
+    from urisk_nb.risk.inputs import parallel_calls
+
+    out, parallel = _variable(args.out, "--out"), parallel_calls(args.parallel)
     run = _open(shell, args, cell)
     try:
         if run.needs_model:
-            _judge(run, args.parallel)
-    except (UriskError, KeyboardInterrupt) as exc:
+            _judge(run, parallel)
+    except BaseException as exc:  # whatever it is: what was computed is shown and kept
         _keep(shell, run, out)
         if isinstance(exc, KeyboardInterrupt):
             _brief(exc, f"stopped with {len(run.judgements)} rows judged; the others are not_run.")
@@ -369,35 +373,22 @@ def _risk(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
 
 
 def _open(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
-    from urisk_nb.risk.inputs import RiskParams
     from urisk_nb.session import open_run
 
     if not cell.strip():
         raise InputError("%%risk: the cell names no ticker.", fix="write tickers under the %%risk line, such as NVDA, MSFT=0.3")
-    if args.parallel is not None and args.parallel < 1:
-        raise InputError(f"--parallel is {args.parallel}.", fix="--parallel 1, or more")
     if args.prices is None and args.evidence is None:
         raise InputError(
             "%%risk: neither --prices nor --evidence was given.", fix="name a variable or a file: %%risk --prices prices --evidence news"
         )
-    params = RiskParams(
-        alpha=_alphas(args.alpha),
-        start=_date(args.start, "--start"),
-        end=_date(args.end, "--end"),
-        as_of=_date(args.as_of, "--as-of"),
-        window=args.window,
-        returns=args.returns,
-        llm=not args.no_llm,
-        model=args.model,
-        query=args.query,
-        **({} if args.labels is None else {"labels": args.labels}),
-    )
+    # Text as it was typed: the run reads and checks it, as it does for `assess`.
+    params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None} | {"llm": not args.no_llm}
     prices, evidence = _value(shell, args.prices, "--prices"), _value(shell, args.evidence, "--evidence")
     return open_run(cell, prices=prices, evidence=evidence, params=params, benchmark=_benchmark(shell, args.benchmark))
 
 
 def _judge(run: Run, parallel: int | None) -> None:
-    from urisk_nb.notebook.present import Board
+    from urisk_nb.notebook.present import Board, answer_markup, publish
     from urisk_nb.ollama.manager import LLMManager
     from urisk_nb.session import judge_sync
 
@@ -411,6 +402,8 @@ def _judge(run: Run, parallel: int | None) -> None:
         judge_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:
         board.clear()
+        for note in run.notes:
+            publish(note, answer_markup("", note))
 
 
 def _show_progress(board: Board, run: Run) -> None:
@@ -471,21 +464,3 @@ def _benchmark(shell: InteractiveShell, name: str | None) -> Any:
 
     value = shell.user_ns.get(name) if name else None
     return value if isinstance(value, pd.Series) else name
-
-
-def _date(text: str | None, flag: str) -> date | None:
-    from datetime import date
-
-    try:
-        return None if text is None else date.fromisoformat(text)
-    except ValueError as exc:
-        raise InputError(f"{flag}: {text!r} is not a date.", fix=f"write year-month-day: {flag} 2024-01-31") from exc
-
-
-def _alphas(text: str | None) -> tuple[float, ...]:
-    if text is None:
-        return (0.05,)
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as exc:
-        raise InputError(f"--alpha: {text!r} is not a list of numbers.", fix="write tail masses with commas: --alpha 0.05,0.01") from exc

@@ -12,15 +12,17 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import anyio
 
 from urisk_nb import bridge, runtime
+from urisk_nb.arguments import refuse_unknown
 from urisk_nb.errors import (
     DiskFull,
     ForkedError,
@@ -40,7 +42,7 @@ from urisk_nb.ollama.asking import Asking
 from urisk_nb.ollama.calls import CallRecord, Calls
 from urisk_nb.ollama.client import Client
 from urisk_nb.ollama.server import OWN_VERSIONS, Server, ServerState
-from urisk_nb.settings import Engine, Settings, load
+from urisk_nb.settings import Engine, Settings, given_settings, load
 
 __all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo", "is_judge"]
 
@@ -120,6 +122,8 @@ class LLMManager:
         self._server = Server(settings, self._client, self._say, self._back)
         self._asking = Asking(self._client, self._server, self._take)
         self._places = anyio.CapacityLimiter(settings.parallel or 1)
+        self._usual = settings.parallel or 1  # so many places where no run has asked for more
+        self._wanted: list[int] = []  # what the runs under way have asked for
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._cut: set[asyncio.Task[Any]] = set()  # those that the shutdown has cancelled
         self._closed = False
@@ -128,32 +132,78 @@ class LLMManager:
     # Start -----------------------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def initialize(cls, *, progress: Callable[[StartEvent], Any] | None = None, **flags: Any) -> LLMManager:
+    @refuse_unknown()
+    async def initialize(
+        cls,
+        *,
+        url: str | None = None,
+        model: str | None = None,
+        engine: Engine | str | None = None,
+        gguf: Path | str | None = None,
+        num_ctx: int | None = None,
+        parallel: int | None = None,
+        keep_alive: str | None = None,
+        timeout_s: float | None = None,
+        load_timeout_s: float | None = None,
+        max_retries: int | None = None,
+        auto_start: bool | None = None,
+        keep_warm_s: float | None = None,
+        data: Path | str | None = None,
+        allow_shared: bool | None = None,
+        allow_cloud: bool | None = None,
+        progress: Callable[[StartEvent], Any] | None = None,
+    ) -> LLMManager:
         """
         The running manager, started if there is none: server found or started, model pulled and warm.
 
-        Many callers at once: the first does the work, the others wait for it. Without flags a running manager is given as it is;
-        with flags that change only the call (model, timeouts, parallel) its server is kept; with others it is shut down first.
+        Many callers at once: the first does the work, the others wait for it. Without settings a running manager is given as it
+        is; with settings that change only the call (model, timeouts, parallel) its server is kept; with others it is shut down first.
         A cancel stops a start that nobody else waits for; layers of a model that have arrived are kept.
 
         Parameters
         ----------
+        url, model, engine, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
+            Settings, each in place of its environment variable; None leaves it to the environment. The README lists them.
+        max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
+            Further settings, likewise.
         progress
             Called with each StartEvent, on the loop's thread.
-        **flags
-            Fields of Settings: url, model, engine, gguf, num_ctx, parallel, ...
 
         Raises
         ------
+        InputError
+            An argument that there is not; the likely one is named.
         SettingsError, ServerError, ModelError
             Each with what to do.
         """
-        return await bridge.call(cls._initialize(flags, progress))
+        overrides = given_settings(locals())
+        return await bridge.call(cls._initialize(overrides, progress))
 
     @classmethod
-    def initialize_sync(cls, *, progress: Callable[[StartEvent], Any] | None = None, **flags: Any) -> LLMManager:
+    @refuse_unknown()
+    def initialize_sync(
+        cls,
+        *,
+        url: str | None = None,
+        model: str | None = None,
+        engine: Engine | str | None = None,
+        gguf: Path | str | None = None,
+        num_ctx: int | None = None,
+        parallel: int | None = None,
+        keep_alive: str | None = None,
+        timeout_s: float | None = None,
+        load_timeout_s: float | None = None,
+        max_retries: int | None = None,
+        auto_start: bool | None = None,
+        keep_warm_s: float | None = None,
+        data: Path | str | None = None,
+        allow_shared: bool | None = None,
+        allow_cloud: bool | None = None,
+        progress: Callable[[StartEvent], Any] | None = None,
+    ) -> LLMManager:
         """`initialize`, blocking; an interrupt stops it."""
-        return bridge.run(cls._initialize(flags, progress))
+        overrides = given_settings(locals())
+        return bridge.run(cls._initialize(overrides, progress))
 
     @classmethod
     async def bare(cls, *, progress: Callable[[StartEvent], Any] | None = None, **flags: Any) -> LLMManager:
@@ -255,7 +305,7 @@ class LLMManager:
             self._client.settings = self._server.settings = self.settings
             raise
         if "parallel" in changed:
-            self._places.total_tokens = settings.parallel or self._server.slots
+            self._set_places(settings.parallel or self._server.slots)
             self._server.note_slots()
         self._say("ready", f"{self.model} is ready")
         self._progress = None
@@ -272,7 +322,7 @@ class LLMManager:
 
     async def _begin(self) -> None:
         await self._server.begin()
-        self._places.total_tokens = self.settings.parallel or self._server.slots
+        self._set_places(self.settings.parallel or self._server.slots)
         await self._take_model()
         self.started_at = datetime.now(UTC)
         self._say("ready", f"{self.model} is ready")
@@ -281,7 +331,7 @@ class LLMManager:
     async def _back(self) -> None:
         """A server that had ended is back: the model is loaded before any call reaches it."""
         if self.settings.parallel is None:
-            self._places.total_tokens = self._server.slots
+            self._set_places(self._server.slots)
         if self.model:
             await self._client.load(self._load_body(self.model))
 
@@ -504,7 +554,25 @@ class LLMManager:
     def parallel(self, most: int) -> None:
         if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= 256:
             raise InputError(f"parallel is {most!r}.", fix="give a whole number from 1 to 256")
-        self._places.total_tokens = most
+        self._set_places(most)
+
+    @contextlib.contextmanager
+    def allow_parallel(self, least: int | None) -> Iterator[None]:
+        """Let at least so many calls be in flight while this lasts, for a run that asks for more than the session allows."""
+        if least is None:
+            yield
+            return
+        self._wanted.append(least)
+        self._set_places(self._usual)
+        try:
+            yield
+        finally:
+            self._wanted.remove(least)
+            self._set_places(self._usual)
+
+    def _set_places(self, usual: int) -> None:
+        self._usual = usual
+        self._places.total_tokens = max(usual, *self._wanted, 1)
 
     @property
     def url(self) -> str:

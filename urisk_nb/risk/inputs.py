@@ -12,10 +12,10 @@ A name that is not found is answered with the closest ones.
 from __future__ import annotations
 
 from urisk_nb.risk.documents import Document, documents_for, read_evidence
-from urisk_nb.risk.params import RiskParams, alpha_label, tail_mass
+from urisk_nb.risk.params import RiskParams, alpha_label, parallel_calls, tail_mass
 from urisk_nb.risk.prices import Prices, read_prices
 from urisk_nb.risk.tickers import Holding, parse_tickers, resolve, scaled
-from urisk_nb.risk.values import closest, counted
+from urisk_nb.risk.values import closest, counted, kind
 
 __all__ = [
     "Document",
@@ -26,6 +26,8 @@ __all__ = [
     "closest",
     "counted",
     "documents_for",
+    "kind",
+    "parallel_calls",
     "parse_tickers",
     "read_evidence",
     "read_prices",

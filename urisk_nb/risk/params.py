@@ -19,10 +19,11 @@ import numpy as np
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import NUMBER, closest, kind, read_moment, read_number, show, written
 
-__all__ = ["RiskParams", "alpha_label", "tail_mass"]
+__all__ = ["MAX_PARALLEL", "RiskParams", "alpha_label", "parallel_calls", "tail_mass"]
 
 WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
 LABELS = ("greedy", "calibrated")
+MAX_PARALLEL = 256
 WINDOW_LIMIT = {"d": 36_525, "w": 5_218, "m": 1_200, "y": 100}
 
 
@@ -172,7 +173,7 @@ def tail_mass(value: object) -> float:
         fix = (
             f"alpha={written(float(text[:-1]) / 100)}" if re.fullmatch(r"\s*" + NUMBER + "%", text) else "alpha=0.05 (the mass of the tail)"
         )
-        raise InputError(f"alpha={show(value)} is not a number.", fix=fix) from exc
+        raise InputError(f"alpha={show(value)} is not a number in (0, 0.5].", fix=fix) from exc
     if isinstance(value, (bool, np.bool_)) or not 0 < mass <= 0.5:
         raise InputError(f"alpha={show(value)} is not a tail mass in (0, 0.5].", fix=_alpha_hint(mass))
     return mass
@@ -197,7 +198,7 @@ def _setting_date(name: str, value: object) -> date | None:
     try:
         return read_moment(value).date()
     except ValueError as exc:
-        raise InputError(f"{name}={show(value)} is not a date.", fix=f'{name}="2019-12-30"') from exc
+        raise InputError(f"{name}={show(value)} is not a date (year-month-day).", fix=f'{name}="2019-12-30"') from exc
 
 
 def _window(value: object) -> str | None:
@@ -249,11 +250,28 @@ def _switch(name: str, value: object) -> bool:
     return bool(value)
 
 
-def _whole(name: str, value: object, least: int) -> int:
+def _whole(name: str, value: object, least: int, most: int | None = None) -> int:
+    allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
     try:
-        number = operator.index(value)  # type: ignore[arg-type]  # anything else is answered below
+        number = int(str(value)) if _is_whole(value) else operator.index(value)  # type: ignore[arg-type]  # anything else is answered below
     except TypeError as exc:
-        raise InputError(f"{name}={show(value)} is not a whole number.", fix=f"{name}={max(least, 1)}") from exc
-    if isinstance(value, bool) or number < least:
-        raise InputError(f"{name}={show(value)} is not a whole number of {least} or more.", fix=f"{name}={max(least, 1)}")
+        raise InputError(f"{name}={show(value)} is not a whole number {allowed}.", fix=f"{name}={max(least, 1)}") from exc
+    if isinstance(value, bool) or number < least or (most is not None and number > most):
+        raise InputError(f"{name}={show(value)} is not a whole number {allowed}.", fix=f"{name}={max(least, 1)}")
     return number
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\s*[-+]?[0-9]{1,18}\s*", value) is not None
+
+
+def parallel_calls(given: object) -> int | None:
+    """
+    Return how many calls of a run may be in flight, or None where nothing was given.
+
+    Raises
+    ------
+    InputError
+        For anything but a whole number from 1 to 256, also one written as text.
+    """
+    return None if given is None else _whole("parallel", given, 1, MAX_PARALLEL)

@@ -6,13 +6,14 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from urisk_nb.arguments import refuse_unknown
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.service.bodies import (
     problem_of,
@@ -24,6 +25,7 @@ from urisk_nb.service.figures import Figures
 from urisk_nb.service.guard import Guard
 from urisk_nb.service.live import LiveSession
 from urisk_nb.service.routes import NotReady, router
+from urisk_nb.settings import Engine, given_settings
 
 __all__ = ["create_app"]
 
@@ -31,7 +33,28 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_CALLS = 2048
 
 
-def create_app(*, token: str | None = None, max_body_bytes: int = MAX_BODY_BYTES, max_calls: int = MAX_CALLS, **flags: Any) -> FastAPI:
+@refuse_unknown()
+def create_app(
+    *,
+    token: str | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    max_calls: int = MAX_CALLS,
+    url: str | None = None,
+    model: str | None = None,
+    engine: Engine | str | None = None,
+    gguf: Path | str | None = None,
+    num_ctx: int | None = None,
+    parallel: int | None = None,
+    keep_alive: str | None = None,
+    timeout_s: float | None = None,
+    load_timeout_s: float | None = None,
+    max_retries: int | None = None,
+    auto_start: bool | None = None,
+    keep_warm_s: float | None = None,
+    data: Path | str | None = None,
+    allow_shared: bool | None = None,
+    allow_cloud: bool | None = None,
+) -> FastAPI:
     """
     The app, which begins the session of this process when it is served, and ends it; one that ran before is used and left running.
 
@@ -42,15 +65,19 @@ def create_app(*, token: str | None = None, max_body_bytes: int = MAX_BODY_BYTES
         answers on loopback only.
     max_body_bytes, max_calls
         What is larger is refused with 413; so many POSTs wait at a time, the next is refused with 503.
-    **flags
-        Fields of Settings, as `LLMManager.initialize` takes them: url, model, engine, parallel, ...
+    url, model, engine, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
+        Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
+    max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
+        Further settings, likewise.
 
     Raises
     ------
+    InputError
+        An argument that there is not; the likely one is named.
     SettingsError
-        A flag, or the environment, has a value that cannot be used.
+        A setting, or the environment, has a value that cannot be used.
     """
-    session, figures = LiveSession(flags), Figures()
+    session, figures = LiveSession(given_settings(locals())), Figures()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

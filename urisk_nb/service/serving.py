@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import Any
+from pathlib import Path
 
 import uvicorn
 
+from urisk_nb.arguments import refuse_unknown
 from urisk_nb.errors import InputError
 from urisk_nb.service.app import create_app
 from urisk_nb.service.guard import is_loopback
 from urisk_nb.service.live import LiveSession
+from urisk_nb.settings import Engine, given_settings
 
 __all__ = ["serve"]
 
@@ -39,9 +41,41 @@ class _Server(uvicorn.Server):
         await self.session.end()
 
 
-def serve(*, host: str = "127.0.0.1", port: int = 8000, token: str | None = None, **flags: Any) -> None:
+@refuse_unknown()
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    url: str | None = None,
+    model: str | None = None,
+    engine: Engine | str | None = None,
+    gguf: Path | str | None = None,
+    num_ctx: int | None = None,
+    parallel: int | None = None,
+    keep_alive: str | None = None,
+    timeout_s: float | None = None,
+    load_timeout_s: float | None = None,
+    max_retries: int | None = None,
+    auto_start: bool | None = None,
+    keep_warm_s: float | None = None,
+    data: Path | str | None = None,
+    allow_shared: bool | None = None,
+    allow_cloud: bool | None = None,
+) -> None:
     """
     Serve until SIGTERM or SIGINT; then end the calls, the session, and a server that was started for it.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen; anything but loopback needs a token.
+    token
+        Asked of every caller; default: URISK_SERVICE_TOKEN.
+    url, model, engine, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
+        Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
+    max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
+        Further settings, likewise.
 
     Raises
     ------
@@ -50,10 +84,11 @@ def serve(*, host: str = "127.0.0.1", port: int = 8000, token: str | None = None
     SettingsError, ServerError, ModelError
         The session could not be started.
     """
+    overrides = given_settings(locals())
     token = token or os.environ.get("URISK_SERVICE_TOKEN") or None
     if token is None and not is_loopback(host):
         raise InputError(f"{host} can be reached by others, and there is no token.", fix="set URISK_SERVICE_TOKEN, or --host 127.0.0.1")
-    app = create_app(token=token, **flags)
+    app = create_app(token=token, **overrides)
     server = _Server(
         uvicorn.Config(
             app,
