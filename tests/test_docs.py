@@ -80,7 +80,7 @@ def test_public_names_are_a_sorted_list_that_resolves():
     """
     import urisk_nb
 
-    assert sorted(urisk_nb.__all__, key=str.lower) == sorted(urisk_nb.__all__, key=str.lower)
+    assert urisk_nb.__all__ == sorted(urisk_nb.__all__)
     for name in urisk_nb.__all__:
         assert getattr(urisk_nb, name) is not None
         assert name in dir(urisk_nb)

@@ -71,10 +71,14 @@ def test_tail_with_a_fraction_by_hand():
     assert metrics.expected_shortfall(returns) == pytest.approx(0.12 / 1.5, abs=1e-15)
 
 
-@pytest.mark.parametrize("size", range(20, 2001, 20))
-def test_whole_ranks_stay_whole(size):
+# In binary, 0.07 * 100 is 7.000000000000001, and 1 - 0.95 is 0.050000000000000044.
+@pytest.mark.parametrize(("alpha", "size", "rank"), [(0.07, 100, 7), (1 - 0.95, 20, 1), (1 - 0.95, 40, 2), (0.07, 200, 14), (0.05, 20, 1)])
+def test_whole_ranks_stay_whole(alpha, size, rank):
     """Where alpha * T is whole, that very rank is taken, whatever binary fractions say."""
-    assert metrics.value_at_risk(ramp(size)) == -sorted(ramp(size))[size // 20 - 1]
+    worst = [-loss for loss in (0.5 - place / 1000 for place in range(size))]  # in order, the worst first
+    assert metrics.value_at_risk(worst[::-1], alpha) == -worst[rank - 1]
+    mean = 0.5 - (rank - 1) / 2000  # of the first `rank` losses: 0.5, 0.499, 0.498, ...
+    assert metrics.expected_shortfall(worst, alpha) == pytest.approx(mean, abs=1e-12)
 
 
 def test_ewma_weights_sum_to_one_by_hand():
