@@ -236,6 +236,18 @@ def test_the_order_of_columns_tickers_and_rows_changes_nothing():
     assert all(row.flags == ("unsorted",) for row in shuffled.values())
 
 
+@pytest.mark.parametrize("benchmark", [None, "T0"])
+def test_a_figure_does_not_depend_on_its_neighbours(benchmark):
+    """A column alone and among 700 that share its dates, or do not, gives the same row to the last bit."""
+    names = [f"T{number}" for number in range(700)]
+    frame = walk(200, names)
+    frame.iloc[:40, 350:] = np.nan
+    frame.iloc[100, ::3] = np.nan
+    rows = rows_with(frame, names, benchmark=benchmark)
+    for name in (names[1], names[2], names[350], names[-1]):
+        assert str(rows_with(frame[["T0", name]], name, benchmark=benchmark)[name]) == str(rows[name])
+
+
 def test_scaled_prices_have_the_same_risk():
     """Cents instead of dollars change no fraction."""
     frame = walk(300)
