@@ -11,7 +11,6 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
@@ -110,17 +109,23 @@ def test_liquidity_by_hand():
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_binomial_quantile_is_scipys(size, mass, q):
     """Our quantile function of the binomial is scipy's."""
+    import scipy.stats
+
     assert metrics.binomial_quantile(q, size, mass) == scipy.stats.binom.ppf(q, size, mass)
 
 
 def test_binomial_quantile_does_not_underflow():
     """A million observations are no matter: 0.95 to their power is no float."""
+    import scipy.stats
+
     assert metrics.binomial_quantile(0.025, 1_000_000, 0.05) == scipy.stats.binom.ppf(0.025, 1_000_000, 0.05)
 
 
 @pytest.mark.parametrize(("size", "alpha"), [(100, 0.05), (520, 0.05), (2520, 0.01), (10, 0.5)])
 def test_interval_is_made_of_the_stated_ranks_and_covers(size, alpha):
     """The ends are the stated order statistics, and their exact coverage for independent returns is at least 95 %."""
+    import scipy.stats
+
     low, high = scipy.stats.binom.ppf(0.025, size, alpha), scipy.stats.binom.ppf(0.975, size, alpha) + 1
     ordered = sorted(ramp(size))
     lo, hi = metrics.value_at_risk_interval(ramp(size), alpha)

@@ -6,14 +6,10 @@ import math
 import re
 from pathlib import Path
 
-import empyrical
 import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
-import plotly.data
 import pytest
-import scipy.stats
-import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
@@ -37,6 +33,8 @@ STOCKS = {
 @pytest.mark.parametrize("ticker", STOCKS)
 def test_real_weekly_prices(ticker):
     """Two years of weekly prices give the method's published figures, to every digit that it prints."""
+    import plotly.data
+
     frame = plotly.data.stocks()
     rows = rows_with(frame, [name for name in frame.columns if name != "date"], benchmark="equal")
     row = rows[ticker]
@@ -46,6 +44,8 @@ def test_real_weekly_prices(ticker):
 
 def test_real_drawdown_dates():
     """GOOG fell from 2018-07-23 to 2018-12-17."""
+    import plotly.data
+
     values = rows_with(plotly.data.stocks(), "GOOG")["GOOG"].values
     assert (values["max_dd_peak"], values["max_dd_trough"]) == (pd.Timestamp("2018-07-23"), pd.Timestamp("2018-12-17"))
 
@@ -53,6 +53,10 @@ def test_real_drawdown_dates():
 @pytest.mark.parametrize("seed", range(3))
 def test_independent_libraries_agree(seed):
     """Empyrical, scipy, pandas and statsmodels compute the same numbers by other code."""
+    import empyrical
+    import scipy.stats
+    import statsmodels.api as sm
+
     frame = walk(seed=seed)
     rows = rows_with(frame, list(frame.columns), benchmark="BBB")
     changes = frame.pct_change(fill_method=None).dropna()
@@ -145,6 +149,8 @@ def test_half_of_the_longer_history_is_enough(rows, flagged):
 
 def test_equal_is_the_mean_of_the_tables_own_assets():
     """The equal benchmark is the mean return of the assets that are in the table, and of no other column."""
+    import statsmodels.api as sm
+
     frame = walk(300, ["AAA", "BBB", "CCC"])
     moves = frame[["AAA", "BBB"]].pct_change(fill_method=None).dropna()
     fit = sm.OLS(moves["AAA"], sm.add_constant(moves.mean(axis=1))).fit()
