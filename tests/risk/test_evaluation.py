@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urisk_nb.errors import InputError
@@ -51,6 +51,7 @@ def test_the_figures_by_hand():
 
 
 @given(st.integers(1, 400), st.data())
+@settings(deadline=None)  # the first draw loads statsmodels
 def test_the_interval_is_wilsons(total, data):
     """The oracle is statsmodels."""
     from statsmodels.stats.proportion import proportion_confint
