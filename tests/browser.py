@@ -11,8 +11,6 @@ import subprocess
 import sys
 import urllib.request
 
-import nbformat
-
 from harness import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -85,13 +83,22 @@ END_KERNEL = """async name => {
 }"""
 
 
+def write_notebook(path, sources, metadata):
+    """Write a notebook with a code cell for each source."""
+    cells = [
+        {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
+        for number, source in enumerate(sources)
+    ]
+    path.write_text(json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+
+
 class Book:
     """A notebook in JupyterLab with a kernel of its own, and what a reader of it sees and does."""
 
     def __init__(self, page, url, folder, name):
         self.page, self.url, self.name = page, url, name
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("")], metadata=kernel), folder / f"{name}.ipynb")
+        write_notebook(folder / f"{name}.ipynb", [""], kernel)
         self.open()
 
     def open(self):

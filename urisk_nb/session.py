@@ -346,10 +346,10 @@ def assess(
         DataFrame (wide, or long with date, ticker, close), the path of a CSV or Parquet file, or a callable that is given
         the list of tickers and returns a DataFrame.
     evidence
-        DataFrame with ticker and text (date, source, id), mapping of ticker to texts, list of mappings, the path of a CSV or
-        JSON-lines file or of a folder of text files named by ticker, or a callable that is given the list of tickers.
+        DataFrame with ticker (`*`: all companies) and text (date, source, id), mapping of ticker to texts, list of mappings,
+        the path of a CSV or JSON-lines file or of a folder of text files named by ticker, or a callable that is given the list of tickers.
     query
-        Narrows the question, and chooses the sentences that bear on it.
+        Only sentences that bear on it are asked, and the question is narrowed to it.
     benchmark
         Name of a column, `equal`, or a Series of prices.
     params

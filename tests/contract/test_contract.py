@@ -11,7 +11,6 @@ from contextlib import aclosing
 from datetime import datetime
 
 import httpx
-import jsonschema
 import pytest
 
 from harness import eventually
@@ -246,6 +245,8 @@ def test_num_predict_cuts_and_says_length(server):
 
 def test_an_answer_obeys_its_schema(server):
     """Valid at the first try, and ended by itself."""
+    import jsonschema
+
     *pieces, final = chat(server, "Acme was fined 5 billion dollars.", format=SCHEMA, num_predict=64)
     assert final.done_reason == "stop"
     jsonschema.validate(json.loads("".join(piece.text for piece in pieces)), SCHEMA)

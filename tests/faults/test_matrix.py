@@ -1,6 +1,7 @@
 """The fault matrix is complete: each of its rows has a test, or a reason why it has none."""
 
 import ast
+import re
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ def marked():
 
 
 def test_every_row_has_a_test_or_a_reason():
-    """54 rows; one without a test."""
+    """54 rows, one of them without a test."""
     assert set(marked()) == set(ROWS) - set(WITHOUT)
 
 
@@ -32,3 +33,9 @@ def test_the_page_on_the_lifecycle_names_every_row():
     rows = [line for line in page.splitlines() if line.startswith("| ") and line.split("|")[1].strip().isdigit()]
     assert [int(line.split("|")[1]) for line in rows] == list(ROWS)
     assert all("not built" in rows[number - 1] for number in WITHOUT)
+
+
+def test_the_readme_counts_the_tested_faults():
+    """The number in README.md is that of the rows that have a test."""
+    readme = (TESTS.parent / "README.md").read_text(encoding="utf-8")
+    assert [int(count) for count in re.findall(r"(\d+)\s+(?:tested )?faults", readme)] == [len(set(marked()))]

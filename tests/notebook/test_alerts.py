@@ -166,6 +166,12 @@ def test_a_load_for_no_reason_that_is_known_here():
     assert "%urisk_start --keep-alive 2h" in alert.action
 
 
+@pytest.mark.parametrize(("load", "seen"), [(0.75, 0), (0.76, 1)])
+def test_a_load_is_unusual_beyond_three_times_the_median(load, seen):
+    """The others loaded for 0.25 s: 0.75 s is three times that and passes, 0.76 s is more."""
+    assert len(alerts(facts(calls_of(*[{"load": 0.25}] * 5, {"load": load})))) == seen
+
+
 def test_a_load_long_ago_is_history():
     """Twenty calls later nobody wants to read of it."""
     assert alerts(facts(calls_of(*[{}] * 3, {"load": 2.0}, *[{}] * 20))) == []
@@ -184,6 +190,12 @@ def test_a_prompt_that_was_read_anew():
     alert = only(facts(calls_of(*[{}] * 5, {"prompt": 0.9})))
     assert alert.text == "The prompt of call 6 missed the cache: reading it took 0.90 s; 0.10 s is usual."
     assert "slot" in alert.action
+
+
+@pytest.mark.parametrize(("prompt", "seen"), [(0.75, 0), (0.76, 1)])
+def test_a_prompt_takes_long_beyond_three_times_the_median(prompt, seen):
+    """The median is 0.25 s: 0.75 s is three times that and passes, 0.76 s is more."""
+    assert len(alerts(facts(calls_of(*[{"prompt": 0.25}] * 5, {"prompt": prompt})))) == seen
 
 
 def test_another_prompt_is_not_expected_in_the_cache():

@@ -3,10 +3,9 @@
 import os
 import shutil
 
-import nbformat
 import pytest
 
-from browser import CHROMIUM, FLAGS, jupyter_lab, set_theme
+from browser import CHROMIUM, FLAGS, jupyter_lab, set_theme, write_notebook
 from harness import ROOT
 from laboratory import Laboratory, gone
 
@@ -59,9 +58,8 @@ def test_restart_and_run_all_in_jupyterlab(tmp_path):
 
     shots = os.environ.get("URISK_TEST_SHOTS", str(tmp_path))
     lab = Laboratory(tmp_path, None)
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.folder / "work" / "lifecycle.ipynb")
+    write_notebook(lab.folder / "work" / "lifecycle.ipynb", CELLS, kernel)
     env = {**lab.env, "PATH": f"{lab.env['PATH']}:{os.environ['PATH']}", "URISK_KEEP_WARM": "20"}
     with jupyter_lab(lab.folder / "work", env) as (url, process), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -1,5 +1,7 @@
 """`%urisk_latency`: the phases of calls with known delays, as a table and as a chart."""
 
+import sys
+
 import pytest
 
 from urisk_nb import errors
@@ -78,6 +80,17 @@ def test_the_chart_stacks_the_phases(calls):
     assert [bar.name for bar in figure.data] == list(latency.NAMES.values())
     assert [list(bar.y) for bar in figure.data] == [list(calls[phase]) for phase in latency.PHASES]
     assert figure.layout.barmode == "stack"
+
+
+@pytest.mark.parametrize(("hidden", "draw"), [("plotly", charts.latency), ("anywidget", lambda table: charts.pickable(table, print))])
+def test_a_chart_without_its_package_says_what_to_install(monkeypatch, calls, hidden, draw):
+    """plotly and anywidget belong to the extra `notebook`: without them the error names the package and the extra."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == hidden]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, hidden, None)
+    with pytest.raises(errors.PackageMissing, match=hidden) as caught:
+        draw(calls)
+    assert 'pip install "urisk-nb[notebook]"' in caught.value.fix
 
 
 @pytest.mark.slow

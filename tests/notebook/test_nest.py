@@ -91,6 +91,20 @@ def test_status_names_the_library_who_applied_it_and_whether_it_is_safe(facts, o
     assert ("NOT SAFE" in text) == ("NOT SAFE" in words)
 
 
+@pytest.mark.parametrize("library", [ORIGINAL, OLD_SUCCESSOR])
+@pytest.mark.parametrize(("ipykernel", "drops"), [((7, 0, 99), False), ((7, 1), True), ((7, 1, 0), True), ((8, 0, 0), True)])
+def test_cells_are_dropped_from_ipykernel_7_1_on(monkeypatch, capsys, library, ipykernel, drops):
+    """Below 7.1 neither library loses a cell and nobody is warned; from 7.1 on both do, and the kernel says so once."""
+    assert ("drops" in nest.hazard(library, known(ipykernel=ipykernel))) is drops
+    monkeypatch.setattr(nest._Done, "warned", False)
+    monkeypatch.setattr(asyncio, "_nest_patched", True, raising=False)
+    monkeypatch.setattr(nest, "_patched_by", lambda loop: library)
+    monkeypatch.setattr(nest, "_ipykernel", lambda: ipykernel)
+    nest.warn_of_dropped_cells()
+    nest.warn_of_dropped_cells()
+    assert capsys.readouterr().err.count("Warning: ") == drops
+
+
 def test_the_facts_of_this_process():
     """Seen from inside a loop and from outside of one; the tests' process is not patched."""
 

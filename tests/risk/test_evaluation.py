@@ -5,9 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from statsmodels.stats.proportion import proportion_confint
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.evaluation import (
@@ -52,8 +51,11 @@ def test_the_figures_by_hand():
 
 
 @given(st.integers(1, 400), st.data())
+@settings(deadline=None)  # the first draw loads statsmodels
 def test_the_interval_is_wilsons(total, data):
     """The oracle is statsmodels."""
+    from statsmodels.stats.proportion import proportion_confint
+
     right = data.draw(st.integers(0, total))
     low, high = proportion_confint(right, total, alpha=0.05, method="wilson")
     assert interval(right, total) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))

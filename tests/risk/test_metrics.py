@@ -11,7 +11,6 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
@@ -71,10 +70,14 @@ def test_tail_with_a_fraction_by_hand():
     assert metrics.expected_shortfall(returns) == pytest.approx(0.12 / 1.5, abs=1e-15)
 
 
-@pytest.mark.parametrize("size", range(20, 2001, 20))
-def test_whole_ranks_stay_whole(size):
+# In binary, 0.07 * 100 is 7.000000000000001, and 1 - 0.95 is 0.050000000000000044.
+@pytest.mark.parametrize(("alpha", "size", "rank"), [(0.07, 100, 7), (1 - 0.95, 20, 1), (1 - 0.95, 40, 2), (0.07, 200, 14), (0.05, 20, 1)])
+def test_whole_ranks_stay_whole(alpha, size, rank):
     """Where alpha * T is whole, that very rank is taken, whatever binary fractions say."""
-    assert metrics.value_at_risk(ramp(size)) == -sorted(ramp(size))[size // 20 - 1]
+    worst = [-loss for loss in (0.5 - place / 1000 for place in range(size))]  # in order, the worst first
+    assert metrics.value_at_risk(worst[::-1], alpha) == -worst[rank - 1]
+    mean = 0.5 - (rank - 1) / 2000  # of the first `rank` losses: 0.5, 0.499, 0.498, ...
+    assert metrics.expected_shortfall(worst, alpha) == pytest.approx(mean, abs=1e-12)
 
 
 def test_ewma_weights_sum_to_one_by_hand():
@@ -106,17 +109,23 @@ def test_liquidity_by_hand():
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_binomial_quantile_is_scipys(size, mass, q):
     """Our quantile function of the binomial is scipy's."""
+    import scipy.stats
+
     assert metrics.binomial_quantile(q, size, mass) == scipy.stats.binom.ppf(q, size, mass)
 
 
 def test_binomial_quantile_does_not_underflow():
     """A million observations are no matter: 0.95 to their power is no float."""
+    import scipy.stats
+
     assert metrics.binomial_quantile(0.025, 1_000_000, 0.05) == scipy.stats.binom.ppf(0.025, 1_000_000, 0.05)
 
 
 @pytest.mark.parametrize(("size", "alpha"), [(100, 0.05), (520, 0.05), (2520, 0.01), (10, 0.5)])
 def test_interval_is_made_of_the_stated_ranks_and_covers(size, alpha):
     """The ends are the stated order statistics, and their exact coverage for independent returns is at least 95 %."""
+    import scipy.stats
+
     low, high = scipy.stats.binom.ppf(0.025, size, alpha), scipy.stats.binom.ppf(0.975, size, alpha) + 1
     ordered = sorted(ramp(size))
     lo, hi = metrics.value_at_risk_interval(ramp(size), alpha)

@@ -16,12 +16,27 @@ __all__ = ["latency", "pickable", "show"]
 
 # No toolbar: newer versions of plotly have a button there that uploads the chart.
 CONFIG = {"displayModeBar": False, "displaylogo": False}
+INSTALL = '%pip install "urisk-nb[notebook]", then restart the kernel'
+
+
+def _plotly() -> Any:
+    try:
+        import plotly.graph_objects as go
+    except ImportError as exc:
+        raise PackageMissing("the chart needs the package plotly.", fix=INSTALL) from exc
+    return go
 
 
 def latency(calls: pd.DataFrame) -> go.Figure:
-    """Stacked phases of each call, seconds; hovering shows the figures."""
-    import plotly.graph_objects as go
+    """
+    Return the stacked phases of each call, seconds; hovering shows the figures.
 
+    Raises
+    ------
+    PackageMissing
+        plotly is not installed: it belongs to the extra `notebook`.
+    """
+    go = _plotly()
     bars = [
         go.Bar(x=calls.index, y=calls[phase], name=NAMES[phase], marker_color=COLOURS[phase], hovertemplate="%{y:.3f} s")
         for phase in PHASES
@@ -59,14 +74,13 @@ def pickable(calls: pd.DataFrame, picked: Callable[[int], Any]) -> go.FigureWidg
     Raises
     ------
     PackageMissing
-        plotly's widget needs anywidget.
+        plotly is not installed, or anywidget, which its widget needs.
     """
-    import plotly.graph_objects as go
-
+    go, chart = _plotly(), latency(calls)
     try:
-        figure = go.FigureWidget(latency(calls))
+        figure = go.FigureWidget(chart)
     except ImportError as exc:
-        raise PackageMissing("the chart needs the package anywidget.", fix="%pip install anywidget, then restart the kernel") from exc
+        raise PackageMissing("the chart needs the package anywidget.", fix=INSTALL) from exc
 
     figure._config = {**figure._config, **CONFIG}
     figure.update_layout(width=860)  # a widget is given its place too late to fill it

@@ -7,7 +7,7 @@ Missing days are dropped, never filled. A step longer than five median spacings 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,13 +23,15 @@ from urisk_nb.risk.values import counted
 __all__ = [
     "GAP",
     "Asset",
+    "Block",
     "Calendar",
     "Market",
     "as_of_date",
     "bad_cells",
+    "blocks",
     "calendar_of",
     "changes_in",
-    "read_asset",
+    "read_assets",
     "read_market",
     "unreadable",
 ]
@@ -38,6 +40,7 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 GAP = 5  # a step of more than so many median spacings is no one-period return
+CELLS = 1 << 16  # of one block: half a megabyte
 HUGE = 1e100  # a return beyond this is a broken feed, and its square would leave the range of floats
 
 
@@ -84,20 +87,41 @@ class Market:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Asset:
-    """
-    One column on its own calendar.
-
-    `path` is what total return and drawdown are read from: the prices, or the wealth of 1 before the first return.
-    `returns` are the one-period ones.
-    """
+    """One column on its own calendar: its periods in a year, or what makes it unusable."""
 
     column: str
     calendar: Calendar
-    path: FloatArray
-    returns: FloatArray
     factor: float = NAN
     status: str = "ok"
     message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Block:
+    """
+    Columns that share their dates, one a row, so that each formula runs once for all of them.
+
+    Attributes
+    ----------
+    places
+        The columns, as positions in the market.
+    values
+        What stands on the calendar's rows.
+    changes
+        The one-period returns.
+    """
+
+    calendar: Calendar
+    places: list[int]
+    values: FloatArray
+    changes: FloatArray
+
+    def path(self, *, is_returns: bool) -> FloatArray:
+        """What total return and drawdown are read from: the prices, or the wealth of 1 before the first return."""
+        if not is_returns:
+            return self.values
+        wealth = np.cumprod(1 + self.values, axis=1)
+        return np.concatenate((np.ones((len(wealth), 1)), wealth), axis=1)
 
 
 def as_of_date(prices: Prices, params: RiskParams) -> pd.Timestamp:
@@ -158,27 +182,74 @@ def _extent(prices: Prices) -> str:
     return f"the prices run from {index[0].date()} to {index[-1].date()}"
 
 
-def read_asset(market: Market, column: str, params: RiskParams) -> Asset:
-    """One column, measured on the days that it has; its status and message say what makes it unusable."""
-    place = market.position[column]
-    values, calendar, what = market.close[:, place], calendar_of(market, market.present[:, place]), f"column {column!r}"
-    bare = Asset(column=column, calendar=calendar, path=np.empty(0), returns=np.empty(0))
-    if wrong := bad_cells(market, column, values, what):
+def read_assets(market: Market, columns: Sequence[str], params: RiskParams) -> dict[str, Asset]:
+    """Each column on the days that it has; its status and message say what makes it unusable."""
+    places = [market.position[column] for column in columns]
+    assets: dict[str, Asset] = {}
+    for block in blocks(market, places, market.present):
+        wild = _wild(block, is_returns=market.is_returns)
+        for place, is_wild in zip(block.places, wild, strict=True):
+            column = market.columns[place]
+            assets[column] = _asset(market, place, block.calendar, params, is_wild=bool(is_wild))
+    return {column: assets[column] for column in columns}
+
+
+def _asset(market: Market, place: int, calendar: Calendar, params: RiskParams, *, is_wild: bool) -> Asset:
+    """`is_wild`: a value that no price has was seen, so that all of them are looked at."""
+    column = market.columns[place]
+    what, bare = f"column {column!r}", Asset(column=column, calendar=calendar)
+    if (is_wild or column in market.faults) and (wrong := bad_cells(market, column, market.close[:, place], what)):
         return replace(bare, status="bad_data", message=wrong)
     if len(calendar.rows) < 2:
         kind = "return" if market.is_returns else "price"
         message = f"{what} has {len(calendar.rows) or 'no'} {kind} in the period; two are needed."
         return replace(bare, status="no_data", message=message)
     factor = params.periods_per_year or calendar.factor
+    if not math.isnan(factor) and not is_wild:
+        return Asset(column=column, calendar=calendar, factor=factor)
     first, last = (market.dates[calendar.rows[end]].date() for end in (0, -1))
     if math.isnan(factor):
         seen = f"a median spacing of {calendar.spacing} days between {first} and {last}, neither days, weeks nor months"
         return replace(bare, status="bad_data", message=f"{what} has {seen}: give periods_per_year.")
-    changes = changes_in(values[calendar.rows], is_returns=market.is_returns)
-    path = _path(values[calendar.rows], is_returns=market.is_returns)
-    if not (np.all(np.abs(changes) < HUGE) and np.all(path < HUGE * path[0])):
-        return replace(bare, status="bad_data", message=f"{what} jumps by a factor of {HUGE:g} or more between {first} and {last}.")
-    return replace(bare, path=path, returns=changes[calendar.keep], factor=factor)
+    return replace(bare, status="bad_data", message=f"{what} jumps by a factor of {HUGE:g} or more between {first} and {last}.")
+
+
+@quiet
+def _wild(block: Block, *, is_returns: bool) -> BoolArray:
+    """Which columns hold something that is no price (no return), or move as no price does."""
+    if not block.values.shape[1]:
+        return np.zeros(len(block.places), dtype=bool)
+    path, moves = block.path(is_returns=is_returns), changes_in(block.values, is_returns=is_returns)
+    steady = (np.abs(moves) < HUGE).all(axis=1) & (path < HUGE * path[:, :1]).all(axis=1)
+    sound = (block.values > (-1.0 if is_returns else 0.0)).all(axis=1) & np.isfinite(block.values).all(axis=1)
+    return np.asarray(~(steady & sound))
+
+
+def blocks(market: Market, places: Iterable[int], present: BoolArray) -> Iterator[Block]:
+    """
+    The columns in groups that have the same rows, each group in parts that fit a processor's cache.
+
+    Parameters
+    ----------
+    places
+        Positions in the market.
+    present
+        Which rows each column of the market is read on: its own, or those that it has in common with a benchmark.
+    """
+    groups: dict[int, tuple[Calendar, list[int]]] = {}
+    for place in places:
+        calendar = calendar_of(market, present[:, place])
+        groups.setdefault(id(calendar), (calendar, []))[1].append(place)
+    for calendar, group in groups.values():
+        step = max(1, CELLS // max(1, len(calendar.rows)))
+        for part in (group[begin : begin + step] for begin in range(0, len(group), step)):
+            # one row a column, side by side in memory: sums run along it
+            values = np.ascontiguousarray(market.close.T[part])
+            if len(calendar.rows) < values.shape[1]:
+                values = values[:, calendar.rows]
+            moves = changes_in(values, is_returns=market.is_returns)
+            changes = moves if calendar.keep.all() else moves[:, calendar.keep]
+            yield Block(calendar=calendar, places=part, values=values, changes=np.ascontiguousarray(changes))
 
 
 def unreadable(market: Market, cells: Mapping[pd.Timestamp, str]) -> str | None:
@@ -204,14 +275,9 @@ def bad_cells(market: Market, column: str, values: FloatArray, what: str) -> str
 
 
 @quiet
-def _path(values: FloatArray, *, is_returns: bool) -> FloatArray:
-    return np.concatenate(([1.0], np.cumprod(1 + values))) if is_returns else values
-
-
-@quiet
 def changes_in(values: FloatArray, *, is_returns: bool) -> FloatArray:
-    """From each value to the next, P_t / P_{t-1} - 1; returns are changes already."""
-    return values if is_returns else values[1:] / values[:-1] - 1
+    """From each value to the next along the last axis, P_t / P_{t-1} - 1; returns are changes already."""
+    return values if is_returns else values[..., 1:] / values[..., :-1] - 1
 
 
 def calendar_of(market: Market, present: BoolArray) -> Calendar:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from urisk_nb.errors import InputError
+from urisk_nb.risk import formulas
 from urisk_nb.risk.params import tail_mass
 
 __all__ = [
@@ -70,7 +71,7 @@ def total_return(prices: Values) -> float:
         Fraction; negative is a loss. NaN for fewer than two prices, or any NaN.
     """
     sample = _sample(prices)
-    return NAN if len(sample) < 2 else _finite(sample[-1] / sample[0] - 1)
+    return NAN if len(sample) < 2 else float(formulas.total_return(sample))
 
 
 @quiet
@@ -95,7 +96,7 @@ def volatility(returns: Values, periods_per_year: float = 1.0) -> float:
     The square-root rule assumes uncorrelated returns.
     """
     sample = _sample(returns)
-    return NAN if len(sample) < 2 else _finite(np.std(sample, ddof=1) * _root(periods_per_year))
+    return NAN if len(sample) < 2 else float(formulas.volatility(sample, root_of(periods_per_year)))
 
 
 @quiet
@@ -127,8 +128,7 @@ def ewma_volatility(returns: Values, periods_per_year: float = 1.0, *, decay: fl
     sample = _sample(returns)
     if not len(sample):
         return NAN
-    weights = _decay_weights(len(sample), decay)
-    return _finite(math.sqrt(float(weights @ np.square(sample))) * _root(periods_per_year))
+    return float(formulas.ewma_volatility(sample, root_of(periods_per_year), decay))
 
 
 @quiet
@@ -149,7 +149,7 @@ def downside_deviation(returns: Values, periods_per_year: float = 1.0) -> float:
     sample = _sample(returns)
     if not len(sample):
         return NAN
-    return _finite(np.sqrt(np.mean(np.square(np.minimum(sample, 0.0)))) * _root(periods_per_year))
+    return float(formulas.downside_deviation(sample, root_of(periods_per_year)))
 
 
 def value_at_risk(returns: Values, alpha: float = 0.05) -> float:
@@ -179,10 +179,7 @@ def value_at_risk(returns: Values, alpha: float = 0.05) -> float:
     since 0.05 * 20 and its like are not whole in binary; alpha is the stored number, never 1 - 0.95.
     """
     mass, sample = tail_mass(alpha), _sample(returns)
-    if not len(sample):
-        return NAN
-    rank = _tail_rank(mass, len(sample))
-    return float(-np.partition(sample, rank - 1)[rank - 1]) + 0.0  # + 0.0: a zero return is a loss of 0, not of -0
+    return float(formulas.value_at_risk(np.sort(sample), mass)) if len(sample) else NAN
 
 
 def value_at_risk_interval(returns: Values, alpha: float = 0.05, confidence: float = 0.95) -> tuple[float, float]:
@@ -203,13 +200,18 @@ def value_at_risk_interval(returns: Values, alpha: float = 0.05, confidence: flo
     mass, sample = tail_mass(alpha), _sample(returns)
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence} is not between 0 and 1.", fix="confidence=0.95")
-    size = len(sample)
+    ordered = np.sort(sample)
+    low, high = (NAN if rank is None else float(-ordered[rank - 1]) + 0.0 for rank in interval_ranks(len(sample), mass, confidence))
+    return low, high
+
+
+def interval_ranks(size: int, mass: float, confidence: float = 0.95) -> tuple[int | None, int | None]:
+    """Ranks from the worst of the two ends of `value_at_risk_interval`, None where the sample is too short to bound that side."""
     if not size:
-        return NAN, NAN
+        return None, None
     low = binomial_quantile((1 - confidence) / 2, size, mass)
     high = binomial_quantile((1 + confidence) / 2, size, mass) + 1
-    ordered = np.sort(sample)
-    return (NAN if high > size else float(-ordered[high - 1]) + 0.0), (NAN if low < 1 else float(-ordered[low - 1]) + 0.0)
+    return (None if high > size else high), (None if low < 1 else low)
 
 
 @quiet
@@ -234,11 +236,7 @@ def expected_shortfall(returns: Values, alpha: float = 0.05) -> float:
     cannot put it below VaR.
     """
     mass, sample = tail_mass(alpha), _sample(returns)
-    if not len(sample):
-        return NAN
-    rank = _tail_rank(mass, len(sample))
-    tail = np.sort(np.partition(sample, rank - 1)[:rank])  # sorted: the sum does not depend on the order of the rows
-    return _finite(-tail[-1] + float(np.sum(tail[-1] - tail[:-1])) / (mass * len(sample)))
+    return float(formulas.expected_shortfall(np.sort(sample), mass)) if len(sample) else NAN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,13 +278,10 @@ def drawdown(prices: Values) -> Drawdown:
     sample = _sample(prices)
     if not len(sample):
         return Drawdown(depth=NAN, peak=None, trough=None, current=NAN)
-    highs = np.maximum.accumulate(sample)
-    falls = 1 - sample / highs
-    trough = int(np.argmax(falls))
-    depth, current = _finite(falls[trough]), _finite(falls[-1])
+    found = formulas.drawdown(sample)
+    depth, peak, trough, current = float(found[0]), int(found[1]), int(found[2]), float(found[3])
     if not depth > 0:
         return Drawdown(depth=depth, peak=None, trough=None, current=current)
-    peak = int(np.flatnonzero(sample[: trough + 1] == highs[trough])[-1])
     if isinstance(prices, pd.Series):
         return Drawdown(depth=depth, peak=prices.index[peak], trough=prices.index[trough], current=current)
     return Drawdown(depth=depth, peak=peak, trough=trough, current=current)
@@ -336,14 +331,8 @@ def beta(returns: Values, benchmark: Values) -> Beta:
     y, x = _sample(returns), _sample(benchmark)
     if len(x) < 2 or len(y) < 2 or x.max() == x.min():
         return Beta(beta=NAN, se=NAN, corr=NAN, n=size)
-    dx, dy = x - x.mean(), y - y.mean()
-    sxx, syy, sxy = float(dx @ dx), float(dy @ dy), float(dx @ dy)
-    slope = sxy / sxx if sxx else NAN
-    rest = dy - slope * dx
-    se = math.sqrt(float(rest @ rest) / (size - 2) / sxx) if size > 2 and sxx else NAN
-    flat = y.max() == y.min() or not sxx * syy > 0
-    corr = NAN if flat else min(1.0, max(-1.0, sxy / math.sqrt(sxx * syy)))
-    return Beta(beta=_finite(slope), se=_finite(se), corr=_finite(corr), n=size)
+    slope, error, correlation = map(float, formulas.regression(y, x))
+    return Beta(beta=slope, se=error, corr=correlation, n=size)
 
 
 @quiet
@@ -360,13 +349,8 @@ def skewness(returns: Values) -> float:
     -----
     Joanes and Gill (1998); as in pandas, and in scipy with bias=False.
     """
-    deviations = _scaled_deviations(_sample(returns))
-    size = len(deviations)
-    if size < 3:
-        return NAN
-    squares = deviations * deviations  # products: a general power costs twenty times as much
-    biased = np.mean(squares * deviations) / np.mean(squares) ** 1.5
-    return _finite(math.sqrt(size * (size - 1)) / (size - 2) * biased)
+    sample = _sample(returns)
+    return NAN if len(sample) < 3 else float(formulas.skewness(formulas.scaled_deviations(sample)))
 
 
 @quiet
@@ -383,13 +367,8 @@ def excess_kurtosis(returns: Values) -> float:
     -----
     Joanes and Gill (1998); as in pandas, and in scipy with bias=False.
     """
-    deviations = _scaled_deviations(_sample(returns))
-    size = len(deviations)
-    if size < 4:
-        return NAN
-    squares = deviations * deviations
-    biased = np.mean(squares * squares) / np.mean(squares) ** 2 - 3
-    return _finite((size - 1) / ((size - 2) * (size - 3)) * ((size + 1) * biased + 6))
+    sample = _sample(returns)
+    return NAN if len(sample) < 4 else float(formulas.excess_kurtosis(formulas.scaled_deviations(sample)))
 
 
 @quiet
@@ -475,30 +454,11 @@ def _finite(value: float | np.floating[Any]) -> float:
     return float(value) if math.isfinite(value) else NAN
 
 
-def _root(periods_per_year: float) -> float:
+def root_of(periods_per_year: float) -> float:
+    """The factor that makes a figure a period one a year; InputError if there is none."""
     if not 0 < periods_per_year < math.inf:
         raise InputError(f"periods_per_year={periods_per_year} is not positive.", fix="periods_per_year=252")
     return math.sqrt(periods_per_year)
-
-
-def _tail_rank(alpha: float, size: int) -> int:
-    return max(1, math.ceil(round(alpha * size, 9)))
-
-
-@functools.lru_cache(maxsize=64)
-def _decay_weights(size: int, decay: float) -> FloatArray:
-    powers = np.power(decay, np.arange(size - 1, -1, -1, dtype=np.float64))
-    weights: FloatArray = powers * ((1 - decay) / (1 - math.pow(decay, size)))
-    return weights
-
-
-def _scaled_deviations(sample: FloatArray) -> FloatArray:
-    """Deviations from the mean over their largest: moments are free of scale, and their powers neither overflow nor vanish."""
-    if not len(sample) or sample.max() == sample.min():
-        return sample[:0]
-    deviations: FloatArray = sample - sample.mean()
-    widest = float(np.max(np.abs(deviations)))
-    return deviations / widest if 0 < widest < math.inf else deviations[:0]
 
 
 def _traded(prices: Values, volume: Values) -> FloatArray:

@@ -80,9 +80,12 @@ def read_prices(data: object, *, returns: bool = False) -> Prices:
     dates, frame = _split_dates(frame)
     _check_labels(frame.columns)
     frame.columns = pd.Index([str(column).strip() for column in frame.columns], dtype=object)
-    columns = {name: _floats(frame[name]) for name in frame.columns}
-    close = pd.DataFrame({name: values for name, (values, _) in columns.items()}, index=dates)
-    faults = {name: _fault_cells(frame[name], dates, bad) for name, (_, bad) in columns.items() if bad.any()}
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "iuf" for dtype in frame.dtypes):  # numbers already
+        close, faults = pd.DataFrame(frame.to_numpy(dtype=np.float64), index=dates, columns=list(frame.columns)), {}
+    else:
+        columns = {name: _floats(frame[name]) for name in frame.columns}
+        close = pd.DataFrame({name: values for name, (values, _) in columns.items()}, index=dates)
+        faults = {name: _fault_cells(frame[name], dates, bad) for name, (_, bad) in columns.items() if bad.any()}
     if twice := dates[dates.duplicated()].tolist():
         fix = "keep one row for each date: prices.groupby(level=0).last()"
         raise InputError(f"the date {twice[0].date()} has more than one row ({counted(len(twice), 'repeated row')} in all).", fix=fix)

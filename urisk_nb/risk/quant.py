@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from urisk_nb.errors import InputError
+from urisk_nb.risk import formulas
+from urisk_nb.risk.benchmark import Reference, read_reference
 from urisk_nb.risk.market import (
     GAP,
     Asset,
+    Block,
     BoolArray,
     Market,
     as_of_date,
-    bad_cells,
-    calendar_of,
+    blocks,
     changes_in,
-    read_asset,
+    read_assets,
     read_market,
-    unreadable,
 )
 from urisk_nb.risk.metrics import (
     ADV_DAYS,
@@ -45,7 +45,9 @@ from urisk_nb.risk.metrics import (
     ewma_volatility,
     excess_kurtosis,
     expected_shortfall,
+    interval_ranks,
     quiet,
+    root_of,
     skewness,
     total_return,
     value_at_risk,
@@ -53,9 +55,9 @@ from urisk_nb.risk.metrics import (
     volatility,
 )
 from urisk_nb.risk.params import RiskParams, alpha_label
-from urisk_nb.risk.prices import Prices, read_prices
-from urisk_nb.risk.tickers import Holding, resolve, scaled
-from urisk_nb.risk.values import closest, counted
+from urisk_nb.risk.prices import Prices
+from urisk_nb.risk.tickers import Holding, resolver, scaled
+from urisk_nb.risk.values import closest
 
 __all__ = [
     "Beta",
@@ -148,18 +150,22 @@ def quant_rows(
         The period holds no prices; the benchmark is unknown or unusable; weights cannot be scaled; a symbol fits two columns.
     """
     market = read_market(prices, params)
-    assets: dict[str, Asset] = {}
-    drafts: list[tuple[Holding, str | None]] = []
-    for holding in scaled(holdings) if params.normalise else holdings:
-        column, flags = resolve(holding.symbol, market.columns)
-        drafts.append((replace(holding, flags=(*holding.flags, *flags, *prices.flags)), column))
-        if column is not None and column not in assets:
-            assets[column] = read_asset(market, column, params)
-    reference = _reference(market, assets, params, benchmark)
-    return {
-        holding.symbol: _quant_row(market, holding, None if column is None else assets[column], reference, params)
-        for holding, column in drafts
-    }
+    column_of = resolver(market.columns)
+    drafts = [(holding, *column_of(holding.symbol)) for holding in (scaled(holdings) if params.normalise else holdings)]
+    assets = read_assets(market, list(dict.fromkeys(column for _, column, _ in drafts if column is not None)), params)
+    measured = _measured(market, assets, read_reference(market, assets, params, benchmark), params)
+    blank = _blank(market, params)
+    rows = {}
+    for holding, column, flags in drafts:
+        found = _Figures(values=blank | {"weight": NAN if holding.weight is None else holding.weight})
+        found.flags.update((*holding.flags, *flags, *prices.flags))
+        if column is None:
+            rows[holding.symbol] = _row_without_prices(market, holding, found)
+        else:
+            found.values |= measured[column].values
+            found.flags |= measured[column].flags
+            rows[holding.symbol] = _quant_row(found, assets[column])
+    return rows
 
 
 def _tail_names(alpha: float) -> tuple[str, str, str, str]:
@@ -167,113 +173,167 @@ def _tail_names(alpha: float) -> tuple[str, str, str, str]:
     return f"var_{label}", f"var_{label}_lo", f"var_{label}_hi", f"es_{label}"
 
 
-# --- the benchmark ----------------------------------------------------------------------------------------------------------------
+# --- the figures ------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Reference:
-    """The benchmark on the rows of the market: prices (or returns), NaN where there is none."""
+@dataclass(slots=True, kw_only=True)
+class _Figures:
+    """What has been found of one column so far."""
 
-    values: FloatArray
-    present: BoolArray
-    count: int
-
-
-def _reference(market: Market, assets: Mapping[str, Asset], params: RiskParams, given: pd.Series[Any] | None) -> _Reference | None:
-    name = params.benchmark
-    if given is not None:
-        if name not in (None, "given", getattr(given, "name", None)):
-            raise InputError(f"benchmark={name!r} and a Series were both given.", fix='benchmark="given", or leave the Series out')
-        return _given_reference(market, given)
-    if name is None:
-        return None
-    if name == "given":
-        raise InputError('benchmark="given", but no Series was passed.', fix="pass the Series, or name a column of the prices")
-    return _equal_reference(market, assets) if name == "equal" else _column_reference(market, name)
-
-
-def _usable_reference(market: Market, column: str, values: FloatArray, what: str) -> _Reference:
-    if wrong := bad_cells(market, column, values, what):
-        raise InputError(wrong, fix="correct these rows, or choose another benchmark")
-    present = ~np.isnan(values)
-    count = int(np.count_nonzero(present))
-    if count < 2:
-        raise InputError(
-            f"{what} has {counted(count, 'value')} on the dates of the prices in the period.", fix="choose a benchmark of the same dates"
-        )
-    return _Reference(values=values, present=present, count=count if market.is_returns else count - 1)
-
-
-def _column_reference(market: Market, name: str) -> _Reference:
-    column, _ = resolve(name, market.columns)
-    if column is None:
-        near = closest(name, [*market.columns, "equal"])
-        fix = f"did you mean {' or '.join(map(repr, near))}?" if near else 'benchmark="equal", or a column of the prices'
-        raise InputError(f"the prices have no column {name!r} for the benchmark.", fix=fix)
-    return _usable_reference(market, column, market.close[:, market.position[column]], f"benchmark {column!r}")
-
-
-def _given_reference(market: Market, series: pd.Series[Any]) -> _Reference:
-    if not isinstance(series, pd.Series):
-        raise InputError(f"the benchmark is a {type(series).__name__}, not a Series.", fix="a Series of prices, indexed by date")
-    read = read_prices(series.rename("given").to_frame(), returns=market.is_returns)
-    values = read.close["given"].reindex(market.dates).to_numpy(dtype=np.float64)
-    # its own unreadable cells, not those of a column of the same name
-    if seen := unreadable(market, read.faults.get("given", {})):
-        raise InputError(f"the benchmark has {seen}.", fix="pd.to_numeric(benchmark)")
-    return _usable_reference(market, "", values, "the benchmark")
+    values: dict[str, Any] = field(default_factory=dict)
+    flags: set[str] = field(default_factory=set)
 
 
 @quiet
-def _equal_reference(market: Market, assets: Mapping[str, Asset]) -> _Reference | None:
-    """
-    The equal-weighted mean return of the usable assets, on the rows that all of them have.
+def _measured(market: Market, assets: Mapping[str, Asset], reference: Reference | None, params: RiskParams) -> dict[str, _Figures]:
+    """The figures of each column; those of the columns that share their dates are made at once."""
+    known: dict[tuple[int, str], _Figures] = {}  # what follows from the dates is the same for all that have the same
+    found = {}
+    for column, own in assets.items():
+        key = id(own.calendar), own.status
+        if key not in known:
+            known[key] = _data_figures(market, own)
+        found[column] = _Figures(values=dict(known[key].values), flags=set(known[key].flags))
+    usable = [market.position[column] for column, own in assets.items() if own.status == "ok"]
+    for block in blocks(market, usable, market.present):
+        columns = [market.columns[place] for place in block.places]
+        batch = _Batch(block=block, figures=[found[column] for column in columns])
+        factor = assets[columns[0]].factor
+        _add_path(market, batch)
+        _add_spread(batch, factor)
+        _add_tails(batch, params)
+        _add_volume(market, batch)
+    if reference is not None:
+        joint = market.present & reference.present[:, None]
+        for block in blocks(market, usable, joint):
+            columns = [market.columns[place] for place in block.places]
+            _add_joint(market, _Batch(block=block, figures=[found[column] for column in columns]), reference, assets)
+    return found
 
-    It is kept as a price path like any other benchmark, so that the joint returns are made in one place. Sorted by name: the order of
-    the columns changes no digit.
-    """
-    names = sorted(name for name, one in assets.items() if one.status == "ok")
-    if not names:
-        return None
-    places = [market.position[name] for name in names]
-    values, rows = market.close[:, places], np.flatnonzero(market.present[:, places].all(axis=1))
-    path = np.full(len(values), NAN)
-    if market.is_returns:
-        path[rows] = values[rows].mean(axis=1)
-    elif len(rows):
-        changes = values[rows[1:]] / values[rows[:-1]] - 1
-        path[rows] = np.concatenate(([1.0], np.cumprod(1 + changes.mean(axis=1))))
-    count = max(len(assets[name].returns) for name in names)
-    return _Reference(values=path, present=~np.isnan(path), count=count)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """The columns of a block, with what has been found of each."""
+
+    block: Block
+    figures: list[_Figures]
+
+    def put(self, name: str, values: FloatArray | Sequence[Any]) -> None:
+        """One figure of each column."""
+        items = values.tolist() if isinstance(values, np.ndarray) else values
+        for own, value in zip(self.figures, items, strict=True):
+            own.values[name] = value
+
+    def flag(self, name: str, where: BoolArray | bool = True) -> None:
+        """The reason of a NaN, for the columns that it holds for."""
+        for own, holds in zip(self.figures, np.broadcast_to(where, len(self.figures)).tolist(), strict=True):
+            if holds:
+                own.flags.add(name)
 
 
-def _joint(market: Market, own: Asset, reference: _Reference) -> Beta:
+def _data_figures(market: Market, own: Asset) -> _Figures:
+    calendar, count = own.calendar, len(own.calendar.rows)
+    found = _Figures(values={"n_obs": count, "n_missing": len(market.dates) - count})
+    if not count:
+        return found
+    first, last = market.dates[calendar.rows[0]], market.dates[calendar.rows[-1]]
+    stale = (market.as_of - last).days
+    if calendar.gap:
+        found.flags.add("gap")
+    if calendar.spacing and stale > GAP * calendar.spacing:
+        found.flags.add("stale")
+    period = calendar.period if own.status == "ok" else None
+    found.values |= {"first_obs": first, "last_obs": last, "stale_days": stale, "ann_factor": own.factor, "period": period}
+    return found
+
+
+def _add_path(market: Market, batch: _Batch) -> None:
+    path, rows = batch.block.path(is_returns=market.is_returns), batch.block.calendar.rows
+    depth, peak, trough, current = formulas.drawdown(path)
+    before = path.shape[1] - len(rows)  # in returns mode the path starts one step earlier, which has no date of its own
+    fell = depth > 0
+    batch.flag("no_drawdown", ~fell)
+    dates: list[list[Any]] = [
+        [market.dates[rows[max(at - before, 0)]] if real else pd.NaT for at, real in zip(side.tolist(), fell.tolist(), strict=True)]
+        for side in (peak, trough)
+    ]
+    batch.put("max_dd", depth)
+    for name, values in zip(("max_dd_peak", "max_dd_trough"), dates, strict=True):
+        batch.put(name, values)
+    batch.put("cur_dd", current)
+    batch.put("ret_total", formulas.total_return(path))
+
+
+def _add_spread(batch: _Batch, factor: float) -> None:
+    returns = batch.block.changes
+    if returns.shape[1] < LEAST_RETURNS:
+        batch.flag("short_history")
+        return
+    batch.flag("flat", returns.max(axis=1) == returns.min(axis=1))
+    root, decay = root_of(factor), DECAY_MONTHLY if batch.block.calendar.spacing >= 27 else DECAY
+    deviations = formulas.scaled_deviations(returns)
+    batch.put("vol_ann", formulas.volatility(returns, root))
+    batch.put("vol_ewma_ann", formulas.ewma_volatility(returns, root, decay))
+    batch.put("downside_dev_ann", formulas.downside_deviation(returns, root))
+    batch.put("skew", formulas.skewness(deviations))
+    batch.put("ex_kurt", formulas.excess_kurtosis(deviations))
+
+
+def _add_tails(batch: _Batch, params: RiskParams) -> None:
+    size = batch.block.changes.shape[1]
+    ordered = np.sort(batch.block.changes, axis=1)
+    for alpha in params.alpha:
+        if round(alpha * size, 9) < LEAST_TAIL:
+            batch.flag("short_tail")
+            continue
+        var, low, high, shortfall = _tail_names(alpha)
+        batch.put(var, formulas.value_at_risk(ordered, alpha))
+        for name, rank in zip((low, high), interval_ranks(size, alpha), strict=True):
+            batch.put(name, np.full(len(ordered), NAN) if rank is None else -ordered[:, rank - 1] + 0.0)
+        batch.put(shortfall, formulas.expected_shortfall(ordered, alpha))
+
+
+def _add_joint(market: Market, batch: _Batch, reference: Reference, assets: Mapping[str, Asset]) -> None:
     """Returns are made after the intersection: on the joint calendar, with its own spacing."""
-    place = market.position[own.column]
-    calendar = calendar_of(market, market.present[:, place] & reference.present)
-    mine, theirs = (
-        changes_in(side[calendar.rows], is_returns=market.is_returns)[calendar.keep] for side in (market.close[:, place], reference.values)
-    )
-    return beta(mine, theirs)
+    calendar, returns = batch.block.calendar, batch.block.changes
+    theirs = changes_in(reference.values[calendar.rows], is_returns=market.is_returns)[calendar.keep]
+    count = len(theirs)
+    own = np.array([len(assets[market.columns[place]].calendar.at) for place in batch.block.places])
+    batch.flag("short_joint", (count < LEAST_RETURNS) | (count < 0.5 * np.maximum(own, reference.count)))
+    batch.put("n_joint", [count] * len(returns))
+    if count < LEAST_RETURNS:
+        return
+    if theirs.max() == theirs.min():
+        slope = error = correlation = np.full(len(returns), NAN)
+    else:
+        slope, error, correlation = formulas.regression(returns, theirs)
+    batch.flag("flat_benchmark", np.isnan(slope))
+    batch.flag("flat", ~np.isnan(slope) & np.isnan(correlation))
+    for name, values in zip(JOINT_COLUMNS, (slope, error, correlation), strict=False):
+        batch.put(name, values)
+
+
+def _add_volume(market: Market, batch: _Batch) -> None:
+    if market.volume is None:
+        return
+    if market.is_returns:
+        batch.flag("no_price_level")  # traded value needs prices
+        return
+    calendar = batch.block.calendar
+    for place, changes, own in zip(batch.block.places, batch.block.changes, batch.figures, strict=True):
+        prices, volume = market.close[:, place], market.volume[:, place]
+        wrong = (volume < 0) | np.isinf(volume)
+        if wrong[calendar.rows].any():
+            own.flags.add("bad_volume")
+        volume = np.where(wrong, NAN, volume)
+        liquidity = amihud(changes, prices[calendar.at], volume[calendar.at])
+        days = int(np.count_nonzero(~np.isnan(volume[calendar.rows])))
+        if days < ADV_DAYS or math.isnan(liquidity):
+            own.flags.add("short_volume" if days else "no_volume")
+        own.values |= {"adv_value": average_daily_value(prices[calendar.rows], volume[calendar.rows]), "amihud_1e6": liquidity}
 
 
 # --- one row ----------------------------------------------------------------------------------------------------------------------
-
-
-def _quant_row(market: Market, holding: Holding, own: Asset | None, reference: _Reference | None, params: RiskParams) -> QuantRow:
-    flags = set(holding.flags)
-    values = _blank(market, params) | {"weight": NAN if holding.weight is None else holding.weight}
-    if own is None:
-        near = closest(holding.symbol, market.columns)
-        message = f"the prices have no column {holding.symbol!r}" + (f"; closest: {', '.join(near)}." if near else ".")
-        return QuantRow(column=None, values=values, status="no_data", flags=tuple(sorted(flags | {"no_data"})), message=message)
-    values |= _data_values(market, own, flags)
-    if own.status == "ok":
-        values |= _path_values(market, own, flags) | _spread_values(own, flags) | _tail_values(own, params, flags)
-        values |= _joint_values(market, own, reference, flags) | _volume_values(market, own, flags)
-    else:
-        flags.add(own.status)
-    return QuantRow(column=own.column, values=values, status=own.status, flags=tuple(sorted(flags)), message=own.message)
 
 
 def _blank(market: Market, params: RiskParams) -> dict[str, Any]:
@@ -282,86 +342,12 @@ def _blank(market: Market, params: RiskParams) -> dict[str, Any]:
     return values | dates | {"as_of": market.as_of, "n_obs": 0, "n_missing": len(market.dates), "period": None}
 
 
-def _data_values(market: Market, own: Asset, flags: set[str]) -> dict[str, Any]:
-    calendar, count = own.calendar, len(own.calendar.rows)
-    values: dict[str, Any] = {"n_obs": count, "n_missing": len(market.dates) - count}
-    if not count:
-        return values
-    first, last = market.dates[calendar.rows[0]], market.dates[calendar.rows[-1]]
-    stale = (market.as_of - last).days
-    if calendar.gap:
-        flags.add("gap")
-    if calendar.spacing and stale > GAP * calendar.spacing:
-        flags.add("stale")
-    period = calendar.period if own.status == "ok" else None
-    return values | {"first_obs": first, "last_obs": last, "stale_days": stale, "ann_factor": own.factor, "period": period}
+def _row_without_prices(market: Market, holding: Holding, found: _Figures) -> QuantRow:
+    near = closest(holding.symbol, market.columns)
+    message = f"the prices have no column {holding.symbol!r}" + (f"; closest: {', '.join(near)}." if near else ".")
+    return QuantRow(column=None, values=found.values, status="no_data", flags=tuple(sorted(found.flags | {"no_data"})), message=message)
 
 
-def _path_values(market: Market, own: Asset, flags: set[str]) -> dict[str, Any]:
-    fall, rows = drawdown(own.path), own.calendar.rows
-    before = len(own.path) - len(rows)  # in returns mode the path starts one step earlier, which has no date of its own
-    peak, trough = (pd.NaT if at is None else market.dates[rows[max(at - before, 0)]] for at in (fall.peak, fall.trough))
-    if fall.peak is None:
-        flags.add("no_drawdown")
-    names = dict(zip(DRAWDOWN_COLUMNS, (fall.depth, peak, trough, fall.current), strict=True))
-    return names | {"ret_total": total_return(own.path)}
-
-
-def _spread_values(own: Asset, flags: set[str]) -> dict[str, Any]:
-    if len(own.returns) < LEAST_RETURNS:
-        flags.add("short_history")
-        return {}
-    if own.returns.max() == own.returns.min():
-        flags.add("flat")
-    decay = DECAY_MONTHLY if own.calendar.spacing >= 27 else DECAY
-    return {
-        "vol_ann": volatility(own.returns, own.factor),
-        "vol_ewma_ann": ewma_volatility(own.returns, own.factor, decay=decay),
-        "downside_dev_ann": downside_deviation(own.returns, own.factor),
-        "skew": skewness(own.returns),
-        "ex_kurt": excess_kurtosis(own.returns),
-    }
-
-
-def _tail_values(own: Asset, params: RiskParams, flags: set[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for alpha in params.alpha:
-        if round(alpha * len(own.returns), 9) < LEAST_TAIL:
-            flags.add("short_tail")
-            continue
-        low, high = value_at_risk_interval(own.returns, alpha)
-        figures = value_at_risk(own.returns, alpha), low, high, expected_shortfall(own.returns, alpha)
-        values |= dict(zip(_tail_names(alpha), figures, strict=True))
-    return values
-
-
-def _joint_values(market: Market, own: Asset, reference: _Reference | None, flags: set[str]) -> dict[str, Any]:
-    if reference is None:
-        return {}
-    found = _joint(market, own, reference)
-    if found.n < LEAST_RETURNS or found.n < 0.5 * max(len(own.returns), reference.count):
-        flags.add("short_joint")
-    if found.n < LEAST_RETURNS:
-        return {"n_joint": found.n}
-    if math.isnan(found.beta) or math.isnan(found.corr):
-        flags.add("flat_benchmark" if math.isnan(found.beta) else "flat")
-    return {"beta": found.beta, "beta_se": found.se, "corr_bench": found.corr, "n_joint": found.n}
-
-
-def _volume_values(market: Market, own: Asset, flags: set[str]) -> dict[str, Any]:
-    if market.volume is None:
-        return {}
-    if market.is_returns:
-        flags.add("no_price_level")  # traded value needs prices
-        return {}
-    place, calendar = market.position[own.column], own.calendar
-    prices, volume = market.close[:, place], market.volume[:, place]
-    wrong = (volume < 0) | np.isinf(volume)
-    if wrong[calendar.rows].any():
-        flags.add("bad_volume")
-    volume = np.where(wrong, NAN, volume)
-    liquidity = amihud(own.returns, prices[calendar.at], volume[calendar.at])
-    days = int(np.count_nonzero(~np.isnan(volume[calendar.rows])))
-    if days < ADV_DAYS or math.isnan(liquidity):
-        flags.add("short_volume" if days else "no_volume")
-    return {"adv_value": average_daily_value(prices[calendar.rows], volume[calendar.rows]), "amihud_1e6": liquidity}
+def _quant_row(found: _Figures, own: Asset) -> QuantRow:
+    flags = found.flags if own.status == "ok" else found.flags | {own.status}
+    return QuantRow(column=own.column, values=found.values, status=own.status, flags=tuple(sorted(flags)), message=own.message)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from urisk_nb.risk.inputs import Holding
 from urisk_nb.risk.pipeline import Finding, Judgement, Plan
 from urisk_nb.risk.quant import quant_columns
 from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
@@ -178,7 +179,11 @@ def assemble(
     RiskTable
         One row a holding, in the order given, index ``ticker``. Without evidence the model's columns are NA and say nothing.
     """
-    rows = [_row(plan, symbol, judgements.get(symbol), run_id=run_id, model=model, flags=flags) for symbol in plan.symbols]
+    asked = frozenset(plan.asked)
+    rows = [
+        _row(plan, holding, judgements.get(holding.symbol), is_asked=holding.symbol in asked, run_id=run_id, model=model, flags=flags)
+        for holding in plan.holdings
+    ]
     columns = _columns(plan)
     index = pd.Index(plan.symbols, name="ticker", dtype=_TEXT)
     table = RiskTable({name: _series(name, [row.get(name) for row in rows], index) for name in columns}, index=index)
@@ -210,29 +215,31 @@ def _series(name: str, values: list[Any], index: pd.Index[Any]) -> pd.Series[Any
     if name in _DATES:
         return pd.Series(pd.to_datetime(values), index=index)
     if name.startswith("r_") or name in (*_COUNTS, "sentences", "judged", "findings", "tokens", "attempts", "cached"):
-        return pd.Series([None if pd.isna(value) else int(value) for value in values], index=index, dtype="Int64")
+        return pd.Series(pd.array(values, dtype="Int64"), index=index)
     return pd.Series(values, index=index, dtype="float64")
 
 
 def _texts(values: Iterable[str | None], index: pd.Index[Any] | None = None) -> pd.Series[Any]:
     # Half of a surrogate pair is in no encoding, so a frame cannot store it; the replacement keeps the offsets.
-    safe = [None if value is None else re.sub(r"[\ud800-\udfff]", "\ufffd", value) for value in values]
+    safe = [value if value is None or value.isascii() else re.sub(r"[\ud800-\udfff]", "\ufffd", value) for value in values]
     return pd.Series(safe, index=index, dtype=_TEXT)
 
 
-def _row(plan: Plan, symbol: str, judgement: Judgement | None, *, run_id: str, model: str | None, flags: Sequence[str]) -> dict[str, Any]:
-    holding = next(holding for holding in plan.holdings if holding.symbol == symbol)
+def _row(
+    plan: Plan, holding: Holding, judgement: Judgement | None, *, is_asked: bool, run_id: str, model: str | None, flags: Sequence[str]
+) -> dict[str, Any]:
+    symbol = holding.symbol
     values: dict[str, Any] = {"run_id": run_id, "level": Level.NR.value, "weight": holding.weight}
     statuses, found = ["ok"], set(holding.flags)
     if (quant := plan.quant.get(symbol)) is not None:
-        values |= {name: value for name, value in quant.values.items() if name != "weight"}
+        values = quant.values | values  # the weight is the holding's own
         statuses.append(quant.status)
         found.update(quant.flags)
     if (reading := plan.readings.get(symbol)) is not None:
         values["sentences"] = reading.sentences
         found.update(reading.flags)
     if plan.has_evidence and plan.params.llm:
-        status, more = _model_values(plan, symbol, judgement, values)
+        status, more = _model_values(plan, judgement, values, is_asked=is_asked)
         statuses.append(status)
         found.update(more)
     if judgement is not None and judgement.findings:
@@ -242,9 +249,9 @@ def _row(plan: Plan, symbol: str, judgement: Judgement | None, *, run_id: str, m
     return values
 
 
-def _model_values(plan: Plan, symbol: str, judgement: Judgement | None, values: dict[str, Any]) -> tuple[str, set[str]]:
+def _model_values(plan: Plan, judgement: Judgement | None, values: dict[str, Any], *, is_asked: bool) -> tuple[str, set[str]]:
     """Fill in what the model said of one ticker; its status and flags."""
-    if symbol not in plan.asked:
+    if not is_asked:
         values |= {"judged": 0, "findings": 0}
         return "no_evidence", {"no_evidence"}
     if judgement is None:

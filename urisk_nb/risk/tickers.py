@@ -4,9 +4,10 @@ The ticker list, in whatever shape it comes, and the column that a ticker means.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import NUMBER, clean, kind, read_number, show, upper, written
 
-__all__ = ["Holding", "as_symbol", "parse_tickers", "resolve", "scaled", "twin"]
+__all__ = ["Holding", "as_symbol", "parse_tickers", "resolve", "resolver", "scaled", "twin"]
 
 TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:& ]{0,29}")
 # BRK.B, BRK-B and BRK/B are three spellings of one share class.
@@ -215,18 +216,34 @@ def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str,
     InputError
         Two columns match equally well.
     """
-    if symbol in columns:
-        return symbol, ()
-    for form in (upper, twin):
-        wanted = form(symbol)
-        found = [column for column in columns if form(column) == wanted]
-        if len(found) > 1:
-            raise InputError(
-                f"{symbol} could be any of the columns {', '.join(map(repr, found))}.", fix=f"rename one, or write {found[0]!r} exactly"
-            )
-        if found:
-            return found[0], ("alias",)
-    return None, ()
+    return resolver(columns)(symbol)
+
+
+def resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, tuple[str, ...]]]:
+    """Return `resolve` for many symbols of the same columns: their forms are made once, and not before one is needed."""
+    known = frozenset(columns)
+
+    @functools.cache
+    def by_form(form: Callable[[str], str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for column in columns:
+            found.setdefault(form(column), []).append(column)
+        return found
+
+    def find(symbol: str) -> tuple[str | None, tuple[str, ...]]:
+        if symbol in known:
+            return symbol, ()
+        for form in (upper, twin):
+            found = by_form(form).get(form(symbol), [])
+            if len(found) > 1:
+                raise InputError(
+                    f"{symbol} could be any of the columns {', '.join(map(repr, found))}.", fix=f"rename one, or write {found[0]!r} exactly"
+                )
+            if found:
+                return found[0], ("alias",)
+        return None, ()
+
+    return find
 
 
 def twin(name: str) -> str:

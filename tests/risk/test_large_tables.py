@@ -1,0 +1,40 @@
+"""A table of ten thousand rows: the work grows as the rows do, not as their square."""
+
+import sys
+
+import pytest
+
+from history import walk
+from urisk_nb.risk.inputs import parse_tickers, read_prices
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.pipeline import prepare
+from urisk_nb.risk.table import assemble
+
+
+def calls_for(count, spelling, evidence):
+    """How often Python enters a function, or goes on with a generator, until the table is there."""
+    names = [f"T{number}" for number in range(count)]
+    prices = read_prices(walk(40, list(map(spelling, names))))
+    params = RiskParams(llm=evidence is not None, benchmark=spelling("T0"))
+    calls = 0
+
+    def count_calls(_frame, event, _argument):
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count_calls)
+    try:
+        table = assemble(prepare(parse_tickers(names), prices, evidence, params), {}, run_id="r1")
+    finally:
+        sys.setprofile(None)
+    assert (len(table), table["n_obs"].tolist()) == (count, [40] * count)
+    return calls
+
+
+@pytest.mark.parametrize("evidence", [None, ()], ids=["prices alone", "with evidence"])
+@pytest.mark.parametrize("spelling", [str.upper, str.lower], ids=["exact names", "other spelling"])
+def test_four_times_the_rows_are_four_times_the_work(spelling, evidence):
+    """From 200 to 800 rows, with exact column names and with names that must be looked for."""
+    calls_for(10, spelling, evidence)  # what is done once in a process is done
+    small, large = (calls_for(count, spelling, evidence) for count in (200, 800))
+    assert large < 4.2 * small
