@@ -1,9 +1,10 @@
 """
 Measure what the dashboard costs: python benchmarks/dashboard.py [--seconds 60] [--rate 50] [--open]
 
-The same paced load over a scripted stand-in (SIMULATED, another process), in three kernels: without the dashboard, with it shown and
-looked at, and with it shown while nobody looks. They take turns, so that what else the machine does falls on all alike. Prints the
-kernel's processor time, the calls and their latency, what went to the browser, and the kernel's memory at the start, after a third and
+The same paced load over a scripted stand-in (SIMULATED, another process), in three kernels: without
+the dashboard, with it shown and looked at, and with it shown while nobody looks. They take turns,
+so that what else the machine does falls on all alike. Prints the kernel's processor time, the calls
+and their latency, what went to the browser, and the kernel's memory at the start, after a third and
 at the end. The browser is played by this program: it reads and counts, and draws nothing.
 """
 
@@ -18,15 +19,31 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the stand-in and the front end are those of the tests
+# The stand-in and the front end are those of the tests
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from cost_probe import SCENARIO, Cost, Metered
 
 from harness import StandIn
-from meter import SCENARIO, Cost, Metered
-from urisk_nb.ollama.latency import percentile
+from urisk_nb.llm.latency import percentile
 
 WAYS = ("none", "viewed", "unviewed")
 ROUNDS = 6
-HEAD = ("", "CPU s", "of a core", "more", "calls", "p50 ms", "p95 ms", "ratio", "msg/s", "kB/s", "MB at first", "a third", "at last")
+HEAD = (
+    "",
+    "CPU s",
+    "of a core",
+    "more",
+    "calls",
+    "p50 ms",
+    "p95 ms",
+    "ratio",
+    "msg/s",
+    "kB/s",
+    "MB at first",
+    "a third",
+    "at last",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,21 +65,27 @@ class Way:
         return sum(getattr(cost, name) for cost in self.costs)
 
     def p_ms(self, share: float) -> float:
-        """A percentile of the latencies, in the median round: a machine that stands still for a second is no matter of the dashboard."""
+        """
+        A percentile of the latencies, in the median round: a machine that stands still for a second
+        is no matter of the dashboard.
+        """
         return 1e3 * statistics.median(percentile(round_s, share) for round_s in self.latencies_s)
 
 
 def warm(way: Way, rate: float, *, inspector: bool) -> None:
-    """What is imported and connected once is not counted; nor is the memory of the first 200 calls, which are kept."""
+    """
+    What is imported and connected once is not counted; nor is the memory of the first 200 calls,
+    which are kept.
+    """
     way.front.begin(rate, 5)
     way.front.latencies()
     if way.name != "none":
         way.front.show()
-        way.front.look(1)
+        way.front.probe(1)
         if inspector:
             way.front.press("calls")
         way.front.settle()
-        way.front.look(0)
+        way.front.probe(0)
     way.front.settle()
     way.resident_bytes.append(way.front.resident_bytes)
 
@@ -70,12 +93,12 @@ def warm(way: Way, rate: float, *, inspector: bool) -> None:
 def take_turn(way: Way, seconds: float, rate: float) -> None:
     way.front.begin(rate, seconds + 1)
     if way.name == "viewed":
-        way.front.look(1)
+        way.front.probe(1)
     way.front.settle(0.5)
     way.costs.append(way.front.watch(seconds))
     way.latencies_s.append(way.front.latencies())
     if way.name == "viewed":
-        way.front.look(0)
+        way.front.probe(0)
     way.resident_bytes.append(way.front.resident_bytes)
 
 
@@ -97,7 +120,7 @@ def measure(seconds: float, rate: float, *, inspector: bool) -> list[Way]:
 
 
 def row(way: Way, base: Way) -> list[str]:
-    held = [f"{way.resident_bytes[number] / 1e6:.1f}" for number in (0, ROUNDS // 3, ROUNDS)]
+    memory = [f"{way.resident_bytes[number] / 1e6:.1f}" for number in (0, ROUNDS // 3, ROUNDS)]
     seconds = way.total("seconds")
     return [
         way.name,
@@ -110,13 +133,20 @@ def row(way: Way, base: Way) -> list[str]:
         f"{way.p_ms(95) / base.p_ms(95):.2f}",
         f"{way.total('messages') / seconds:.1f}",
         f"{way.total('bytes') / seconds / 1e3:.1f}",
-        *held,
+        *memory,
     ]
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="how long each way is measured, all turns together (default 60)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60,
+        help="how long each way is measured, all turns together (default 60)",
+    )
     parser.add_argument("--rate", type=float, default=50, help="calls a second (default 50)")
     parser.add_argument("--open", action="store_true", help="with the list of calls open, too")
     given = parser.parse_args(arguments)

@@ -2,8 +2,9 @@
 The metrics of a table, beside a metric library that is called column by column, in the same run.
 
 Run: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/quant.py [--repeat 5]
-Two shapes: 500 tickers x 2,520 days and 10,000 tickers x 252 days. A ratio above 1 means that the library takes longer. The library
-computes seven figures a column; ours has in its time all columns of the table, the dates, the checks, the flags and the frame.
+Two shapes: 500 tickers x 2,520 days and 10,000 tickers x 252 days. A ratio above 1 means that the
+library takes longer. The library computes seven figures a column; ours has in its time all columns
+of the table, the dates, the checks, the flags and the frame.
 """
 
 from __future__ import annotations
@@ -20,18 +21,26 @@ from urisk_nb.risk.inputs import RiskParams, parse_tickers, read_prices
 from urisk_nb.risk.quant import quant_rows
 from urisk_nb.session import open_run
 
-SHAPES = {(500, 2_520): 0.3, (10_000, 252): 2.0}  # tickers, days: the most seconds of processor time that the table may take
+# Tickers, days: the most seconds of processor time that the table may take
+SHAPES = {(500, 2_520): 0.3, (10_000, 252): 2.0}
 
 
 def walk(tickers: int, days: int) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     moves = rng.standard_t(4, size=(days, tickers)) * 0.01
     index = pd.bdate_range("2015-01-01", periods=days, name="date")
-    return pd.DataFrame(100 * np.cumprod(1 + moves, axis=0), index=index, columns=[f"T{number}" for number in range(tickers)])
+    return pd.DataFrame(
+        100 * np.cumprod(1 + moves, axis=0),
+        index=index,
+        columns=[f"T{number}" for number in range(tickers)],
+    )
 
 
 def best(works: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
-    """Least seconds of processor time of each; taken in turns, so that a busy machine is busy for all of them."""
+    """
+    Least seconds of processor time of each; taken in turns, so that a busy machine is busy for all
+    of them.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeat):
         for name, work in works.items():
@@ -64,11 +73,15 @@ def compare(tickers: int, days: int, repeat: int) -> None:
     holdings = parse_tickers(names)
 
     def table(benchmark: str | None) -> Callable[[], object]:
-        return lambda: open_run(names, prices=frame, params=RiskParams(llm=False, benchmark=benchmark)).table()
+        return lambda: open_run(
+            names, prices=frame, params=RiskParams(llm=False, benchmark=benchmark)
+        ).table()
 
     works = {
         "reading the frame": lambda: read_prices(frame),
-        "figures, benchmark T0": lambda: quant_rows(read_prices(frame), holdings, RiskParams(benchmark="T0")),
+        "figures, benchmark T0": lambda: quant_rows(
+            read_prices(frame), holdings, RiskParams(benchmark="T0")
+        ),
         "table, no benchmark": table(None),
         "table, benchmark equal": table("equal"),
         "table, benchmark T0": table("T0"),
@@ -82,7 +95,9 @@ def compare(tickers: int, days: int, repeat: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
     print(f"least of {args.repeat}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} BLAS threads")

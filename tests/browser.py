@@ -1,4 +1,6 @@
-"""A real JupyterLab, Chromium to look at it, and a notebook in it as its reader sees and uses it."""
+"""
+A real JupyterLab, Chromium to look at it, and a notebook in it as its reader sees and uses it.
+"""
 
 import contextlib
 import json
@@ -13,7 +15,9 @@ import urllib.request
 
 from harness import eventually
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -53,7 +57,9 @@ def jupyter_lab(folder, env):
         f"--ServerApp.root_dir={folder}",
     ]
     with (folder / "jupyter.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, env=env, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, *words], stdout=log, stderr=log, env=env, start_new_session=True
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         eventually(lambda: answers(f"{url}/api"), 60, "JupyterLab")
@@ -86,10 +92,19 @@ END_KERNEL = """async name => {
 def write_notebook(path, sources, metadata):
     """Write a notebook with a code cell for each source."""
     cells = [
-        {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
+        {
+            "cell_type": "code",
+            "id": f"cell-{number}",
+            "metadata": {},
+            "source": source,
+            "outputs": [],
+            "execution_count": None,
+        }
         for number, source in enumerate(sources)
     ]
-    path.write_text(json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(
+        json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+    )
 
 
 class Book:
@@ -97,7 +112,13 @@ class Book:
 
     def __init__(self, page, url, folder, name):
         self.page, self.url, self.name = page, url, name
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+        kernel = {
+            "kernelspec": {
+                "name": "python3",
+                "display_name": "Python 3 (ipykernel)",
+                "language": "python",
+            }
+        }
         write_notebook(folder / f"{name}.ipynb", [""], kernel)
         self.open()
 
@@ -148,7 +169,9 @@ class Book:
 
     def word(self, word, within_s=10):
         """Until the lamp's word is this one."""
-        self.places.first.locator("strong").first.filter(has_text=re.compile(f"^{word}$")).wait_for(timeout=1000 * within_s)
+        self.places.first.locator("strong").first.filter(has_text=re.compile(f"^{word}$")).wait_for(
+            timeout=1000 * within_s
+        )
 
     def delete(self, cell):
         cell.locator(".jp-InputPrompt").click()
@@ -161,7 +184,9 @@ class Book:
         self.cells.last.locator(".jp-InputPrompt").click()
         for key in ("Escape", "Control+a", "d", "d"):
             self.page.keyboard.press(key)
-        self.page.wait_for_function("document.querySelectorAll('.jp-Notebook .jp-CodeCell').length === 1")
+        self.page.wait_for_function(
+            "document.querySelectorAll('.jp-Notebook .jp-CodeCell').length === 1"
+        )
 
     def close(self):
         """End the kernel and close the page."""

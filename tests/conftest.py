@@ -1,7 +1,11 @@
-"""What all tests share: a clean environment, servers and kernels to ask for, and the watch for leaks."""
+"""
+What all tests share: a clean environment, servers and kernels to ask for, and the watch for leaks.
+"""
 
 import json
 import os
+import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -9,7 +13,8 @@ import pytest
 
 from harness import Kernel, StandIn, children, eventually
 
-# Kernels, servers and programs are started by the hundred: each would compile the package anew where this is set.
+# Kernels, servers and programs are started by the hundred: each would compile the package anew
+# where this is set.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
@@ -23,7 +28,10 @@ def clean_environment(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_leaks(request):
-    """No test leaves a process or a thread of its own behind; the package's one loop thread may stay, and tqdm's."""
+    """
+    No test leaves a process or a thread of its own behind; the package's one loop thread may stay,
+    and tqdm's.
+    """
     if {"kernel", "standin", "jupyter"} & set(request.fixturenames):
         yield  # these live longer than one test, and their own fixtures end them
         return
@@ -35,7 +43,9 @@ def no_leaks(request):
         return {thread for thread in threading.enumerate() if thread.is_alive()} - threads
 
     eventually(
-        lambda: {thread.name for thread in left()} <= {"urisk-loop", "tqdm_monitor"}, 3, f"end of threads started by {request.node.name}"
+        lambda: {thread.name for thread in left()} <= {"urisk-loop", "tqdm_monitor"},
+        3,
+        f"end of threads started by {request.node.name}",
     )
 
 
@@ -48,7 +58,10 @@ def pytest_configure(config):
 
 @pytest.fixture
 def figure(request):
-    """Show a measured figure (seconds where nothing else is said) after the run; the test's own limit is generous."""
+    """
+    Show a measured figure (seconds where nothing else is said) after the run; the test's own limit
+    is generous.
+    """
     marks = [f"row {mark.args[0]}" for mark in request.node.iter_markers("row")]
 
     def show(what, value):
@@ -116,7 +129,32 @@ def new_kernel():
 @pytest.fixture(scope="session")
 def demo_model():
     """The real demo model, fetched once for the session into a folder that outlives it."""
-    from urisk_nb.standin import weights
+    from urisk_nb.embedded import weights
 
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "urisk-nb-tests"
     return weights.fetch(Path(os.environ.get("URISK_TEST_WEIGHTS", default)))
+
+
+@pytest.fixture
+def own_places(monkeypatch, tmp_path):
+    """
+    Folders of a test's own for locks, logs and data, and no `ollama` on the PATH but the test's.
+    """
+    for name in ("run", "data", "bin"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Make an `ollama` on the PATH out of Python lines."""
+
+    def make(body, mode=0o755):
+        path = tmp_path / "bin" / "ollama"
+        path.write_text(f"#!{sys.executable} -I\n{textwrap.dedent(body)}")
+        path.chmod(mode)
+        return path
+
+    return make

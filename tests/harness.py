@@ -1,4 +1,7 @@
-"""What tests are made with: a stand-in server as a real process, a real kernel spoken to as a front end does, waiting for others."""
+"""
+What tests are made with: a stand-in server as a real process, a real kernel spoken to as a front
+end does, waiting for others.
+"""
 
 import contextlib
 import json
@@ -22,7 +25,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def children(parent=None):
-    """The processes whose parent is this one (or the one given), where /proc tells; a zombie is one that nobody waited for."""
+    """
+    The processes whose parent is this one (or the one given), where /proc tells; a zombie is one
+    that nobody waited for.
+    """
     found = set()
     for listed in Path(f"/proc/{parent or os.getpid()}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -50,8 +56,9 @@ def eventually(condition, within_s=5.0, what="the condition"):
 
 def free_port():
     """
-    A port of this machine where nothing listens. Not one of those that the system gives out by itself: a kernel, or the near end of
-    any connection, could be given the same one before our server is there.
+    A port of this machine where nothing listens. Not one of those that the system gives out by
+    itself: a kernel, or the near end of any connection, could be given the same one before our
+    server is there.
     """
     while True:
         port = random.randrange(20_000, 30_000)
@@ -65,7 +72,16 @@ class StandIn:
 
     def __init__(self, *arguments, env=None):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "urisk_nb.standin", "--brain", "scripted", "--port", "0", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "urisk_nb.standin",
+                "--brain",
+                "scripted",
+                "--port",
+                "0",
+                *arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
@@ -139,7 +155,9 @@ class Kernel:
         return self.client.execute(code)
 
     def finish(self, message_id, timeout=40):
-        """Everything for the cell, until the kernel has said that it is idle and the reply is there."""
+        """
+        Everything for the cell, until the kernel has said that it is idle and the reply is there.
+        """
         cell, end = Cell(), time.monotonic() + timeout
         idle = False
         while not idle:
@@ -169,7 +187,10 @@ class Kernel:
         return self.good(f"print({expression})").text().strip()
 
     def interrupt_when(self, message_id, seen, timeout=20):
-        """Interrupt as soon as an output of the cell satisfies `seen`; return the cell and the seconds until the prompt was back."""
+        """
+        Interrupt as soon as an output of the cell satisfies `seen`; return the cell and the seconds
+        until the prompt was back.
+        """
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             try:
@@ -203,9 +224,11 @@ sys.exit(main())
 
 
 class OllamaProgram:
-    """A folder with an `ollama` for PATH: the stand-in's program with this scenario. SIMULATED answers, real processes.
+    """A folder with an `ollama` for PATH: the stand-in's program with this scenario. SIMULATED
+    answers, real processes.
 
-    Starts nothing. As a context manager it takes the program away again at the end, as an uninstallation does.
+    Starts nothing. As a context manager it takes the program away again at the end, as an
+    uninstallation does.
     """
 
     def __init__(self, folder, scenario=None):
@@ -214,7 +237,9 @@ class OllamaProgram:
         self.path = self.folder / "ollama"
         self.scenario = self.folder / "scenario.json"
         self.plan(scenario or {})
-        self.path.write_text(OLLAMA_SCRIPT.format(python=sys.executable, root=str(ROOT), scenario=str(self.scenario)))
+        self.path.write_text(
+            OLLAMA_SCRIPT.format(python=sys.executable, root=str(ROOT), scenario=str(self.scenario))
+        )
         self.path.chmod(0o755)
 
     def plan(self, scenario):

@@ -1,4 +1,7 @@
-"""The house rules about imports, as tests: layers point down, each foreign package has one owner, heavy ones come late."""
+"""
+The house rules about imports, as tests: layers point down, each foreign package has one owner,
+heavy ones come late.
+"""
 
 import ast
 import sys
@@ -8,12 +11,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "urisk_nb"
 
-# Lowest first. A module imports only from strictly lower layers; names on one line are strangers to each other.
+# Lowest first. A module imports only from strictly lower layers; names on one line are strangers.
 LAYERS = [
     {"errors"},
-    {"settings", "runtime", "files"},
-    {"bridge"},
-    {"ollama", "risk", "standin"},
+    {"settings", "process_state", "arguments", "embedded"},
+    {"event_loop", "risk", "standin"},
+    {"readers"},
+    {"server"},
+    {"llm"},
+    {"render"},
+    {"table"},
     {"session", "demo", "terminal"},
     {"notebook", "service"},
     {"evaluate", "installing"},
@@ -22,60 +29,84 @@ LAYERS = [
 ]
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
-    "ollama": [
-        *("wire", "resilience", "latency", "calls", "answers", "client", "watch", "port", "footprint", "place"),
-        *("guardian", "engine", "process", "refusal", "server", "asking", "manager", "judge"),
-    ],
+    "embedded": ["gguf", "weights", "merge", "launcher"],
+    "readers": ["files"],
     "risk": [
+        *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "formulas"),
         *(
-            "taxonomy",
-            "values",
-            "tickers",
-            "params",
-            "prices",
-            "documents",
-            "inputs",
-            "formulas",
             "metrics",
             "market",
             "benchmark",
             "quant",
+            "query",
+            "evidence",
+            "calibration",
+            "questions",
+            "scoring",
+            "plan",
         ),
-        *("evidence", "calibration", "questions", "scoring", "plan", "docket", "pipeline", "table", "evaluation"),
+        *("docket", "pipeline", "row_warnings", "evaluation"),
     ],
-    "service": ["statuses", "bodies", "figures", "live", "streams", "routes", "guard", "app", "serving"],
+    "server": [
+        *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),
+        *("engines", "leases", "checks", "model_server"),
+    ],
+    "llm": [
+        *("messages", "wire", "dialects", "constrained_decoding", "resilience", "latency", "calls"),
+        *("answers", "client", "retrying_client", "manager", "model_install", "snapshot"),
+    ],
+    "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
+    "render": ["text_layout", "table_notes", "present"],
+    "table": ["risk_table"],
+    "service": [
+        *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
+        *("app", "serving"),
+    ],
     "notebook": [
-        *("nest", "latency", "charts", "facts", "present", "alerts", "svg", "panels"),
-        *("view", "inspector", "sight", "acts", "dashboard", "magics"),
+        *("nest", "latency_table", "charts", "alerts", "svg", "panels"),
+        *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
     ],
     "standin": [
-        *("gojson", "transport", "brain", "asks", "residents", "answers", "created", "face", "server", "scenario", "scripted"),
-        *("gguf", "upstream", "weights", "merge", "jump", "completion", "llamacpp", "__main__", "program"),
+        *("gojson", "transport", "brain", "asks", "residents", "answers", "created", "face"),
+        *("server", "scenario", "scripted", "upstream", "jump", "completion", "llamacpp"),
+        *("__main__", "program"),
     ],
 }
-FIRST_PARTY_ONLY = {"risk": {"errors"}, "standin": set()}  # narrower than the layer rule
+FIRST_PARTY_ONLY = {"risk": {"errors"}, "standin": {"embedded"}, "embedded": set()}
 ALONE = {"errors"}  # imports nothing of ours
-STDLIB_ONLY = {"errors", "ollama.guardian", "standin.face", "standin.program", "standin.scripted", "standin.weights", "standin.__main__"}
-NO_IO = {"risk": {"anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading", "time", "IPython"}}
+STDLIB_ONLY = {
+    *("errors", "server.guardian", "standin.face", "standin.program", "standin.scripted"),
+    *("embedded.weights", "standin.__main__"),
+}
+NO_IO = {
+    "risk": {
+        *("anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading"),
+        *("time", "IPython"),
+    }
+}
 ONE_OWNER = {
-    "httpx": {"ollama.client"},
-    "subprocess": {"ollama.process", "standin.program", "standin.weights"},
-    "xllamacpp": {"standin.llamacpp"},
-    "gguf": {"standin.merge"},
+    "httpx": {"llm.client"},
+    "subprocess": {"server.leases", "standin.program", "embedded.weights"},
+    "xllamacpp": {"embedded.launcher", "standin.llamacpp"},
+    "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
-    "psutil": {"ollama.footprint"},
-    "plotly": {"demo", "notebook.charts"},  # demo: its sample prices
+    "psutil": {"server.memory_usage"},
+    "plotly": {"notebook.charts"},
     "sqlite3": set(),
-    "fastapi": {"service.app", "service.bodies", "service.guard", "service.routes", "service.streams"},
+    "fastapi": {
+        *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),
+    },
     "uvicorn": {"service.serving"},
-    "prometheus_client": {"service.figures", "service.routes"},
+    "prometheus_client": {"service.prometheus", "service.routes"},
 }
 LAZY_ONLY = {"gguf", "ipywidgets", "plotly", "psutil", "tenacity", "bm25s", "sentencex", "IPython"}
 
 
 def modules():
     for path in sorted(ROOT.rglob("*.py")):
-        parts = [part for part in path.relative_to(ROOT).with_suffix("").parts if part != "__init__"]
+        parts = [
+            part for part in path.relative_to(ROOT).with_suffix("").parts if part != "__init__"
+        ]
         name = ".".join(parts) or "__init__"
         yield pytest.param(name, path, id=name)
 
@@ -98,9 +129,13 @@ def imports(path):
                 head = ".".join((*base, *filter(None, [child.module])))
                 # `from . import x` and `from urisk_nb import x` may name a module through the alias
                 through = head in ("urisk_nb", ".".join(package))
-                yield from ((f"{head}.{alias.name}" if through else head, lazy) for alias in child.names)
+                yield from (
+                    (f"{head}.{alias.name}" if through else head, lazy) for alias in child.names
+                )
             else:
-                yield from walk(child, lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+                yield from walk(
+                    child, lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+                )
 
     yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
 
@@ -126,13 +161,17 @@ def test_imports_point_down(module, path):
         target_top = target.split(".")[0]
         assert module not in ALONE, f"{module} must not import urisk_nb"
         if target_top == top:
-            order = INSIDE[top]
-            here, there = module.split(".")[1:], target.split(".")[1:]
+            package, here, there = top, module.split(".")[1:], target.split(".")[1:]
+            while len(here) > 1 and len(there) > 1 and here[0] == there[0]:
+                package, here, there = f"{package}.{here[0]}", here[1:], there[1:]
+            order = INSIDE[package]
             earlier = not here or not there or order.index(there[0]) < order.index(here[0])
             assert earlier, f"{module} imports {target}: wrong order"
         elif target_top != "__init__":
             assert layer(target) < own, f"{module} imports {target}: points up or sideways"
-            assert target_top in FIRST_PARTY_ONLY.get(top, {target_top}), f"{module} may not import {target}"
+            assert target_top in FIRST_PARTY_ONLY.get(top, {target_top}), (
+                f"{module} may not import {target}"
+            )
 
 
 @pytest.mark.parametrize(("module", "path"), MODULES)
@@ -148,14 +187,17 @@ def test_third_party_budget(module, path):
         if module in STDLIB_ONLY:
             assert name in sys.stdlib_module_names, f"{module} is stdlib-only, imports {name}"
         assert name not in NO_IO.get(top, ()), f"{module} does no I/O, imports {name}"
-        assert module in ONE_OWNER.get(name, {module}), f"only {ONE_OWNER.get(name)} may import {name}, not {module}"
+        assert module in ONE_OWNER.get(name, {module}), (
+            f"only {ONE_OWNER.get(name)} may import {name}, not {module}"
+        )
         assert lazy or name not in LAZY_ONLY, f"{module} must import {name} inside a function"
 
 
 @pytest.mark.parametrize(("module", "path"), MODULES)
 def test_functions_stay_small(module, path):
     """
-    No function is longer than 60 lines, and a module over 400 lines says in its docstring why it is one.
+    No function is longer than 60 lines, and a module over 500 lines says in its docstring why it is
+    one.
     """
     source = path.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(source)):
@@ -163,8 +205,10 @@ def test_functions_stay_small(module, path):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             length = (body[-1].end_lineno - body[0].lineno + 1) if body else 0
             assert length <= 60, f"{module}.{node.name} has {length} lines"
-    if len(source.splitlines()) > 400:
-        assert "over 400 lines" in (ast.get_docstring(ast.parse(source)) or "").lower(), f"{module} is over 400 lines and does not say why"
+    if len(source.splitlines()) > 500:
+        assert "over 400 lines" in (ast.get_docstring(ast.parse(source)) or "").lower(), (
+            f"{module} is over 500 lines and does not say why"
+        )
 
 
 def test_files_are_in_the_order():
@@ -172,5 +216,7 @@ def test_files_are_in_the_order():
     Every file of a package stands in the import order, and every name in the order is a file.
     """
     for package, order in INSIDE.items():
-        files = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+        folder = ROOT / package.replace(".", "/")
+        folders = {path.name for path in folder.iterdir() if (path / "__init__.py").exists()}
+        files = {path.stem for path in folder.glob("*.py")} - {"__init__"} | folders
         assert files == set(order)

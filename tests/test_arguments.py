@@ -1,4 +1,7 @@
-"""What the public functions take: every parameter by name, and what they do not take is refused with the likely one."""
+"""
+What the public functions take: every parameter by name, and what they do not take is refused with
+the likely one.
+"""
 
 import asyncio
 import dataclasses
@@ -29,13 +32,18 @@ OF_A_RUN = {"assess": assess, "assess_async": assess_async}
 @pytest.mark.parametrize("name", OF_A_SESSION)
 def test_each_setting_is_a_parameter(name):
     """
-    Shift-Tab shows every setting by its name, with a default, and nothing that takes whatever comes.
+    Shift-Tab shows every setting by its name, with a default, and nothing that takes whatever
+    comes.
     """
     function, own = OF_A_SESSION[name]
     parameters = inspect.signature(function).parameters
     assert set(parameters) == set(Settings.model_fields) | own
     assert {one.kind for one in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
-    assert all(one.default is None for setting, one in parameters.items() if setting in Settings.model_fields)
+    assert all(
+        one.default is None
+        for setting, one in parameters.items()
+        if setting in Settings.model_fields
+    )
 
 
 @pytest.mark.parametrize("name", OF_A_RUN)
@@ -44,8 +52,20 @@ def test_a_run_names_what_it_takes(name):
     The tickers by position, everything else by name.
     """
     parameters = list(inspect.signature(OF_A_RUN[name]).parameters.values())
-    assert (parameters[0].name, parameters[0].kind) == ("tickers", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    wanted = {"prices", "evidence", "query", "benchmark", "params", "taxonomy", "manager", "parallel"}
+    assert (parameters[0].name, parameters[0].kind) == (
+        "tickers",
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    )
+    wanted = {
+        "prices",
+        "evidence",
+        "query",
+        "benchmark",
+        "params",
+        "taxonomy",
+        "manager",
+        "parallel",
+    }
     assert {one.name for one in parameters[1:]} == wanted
     assert {one.kind for one in parameters[1:]} == {inspect.Parameter.KEYWORD_ONLY}
     assert "prices" in (OF_A_RUN[name].__doc__ or "") or name == "assess_async"
@@ -73,7 +93,11 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "fix"), UNKNOWN, ids=[f"{name} {next(iter(given))}" for name, given, _ in UNKNOWN])
+@pytest.mark.parametrize(
+    ("name", "given", "fix"),
+    UNKNOWN,
+    ids=[f"{name} {next(iter(given))}" for name, given, _ in UNKNOWN],
+)
 def test_an_unknown_argument_is_refused_with_the_likely_one(name, given, fix):
     """
     InputError, before anything is begun: what was given, and what was meant.
@@ -85,7 +109,10 @@ def test_an_unknown_argument_is_refused_with_the_likely_one(name, given, fix):
     assert fix in caught.value.fix
 
 
-@pytest.mark.parametrize(("name", "args"), [("assess", ("AAA", {})), ("assess", ()), ("assess_async", ()), ("initialize", ("llama3.1",))])
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("assess", ("AAA", {})), ("assess", ()), ("assess_async", ()), ("initialize", ("llama3.1",))],
+)
 def test_too_many_and_too_few_are_refused(name, args):
     """
     A second thing by position, or no tickers: InputError that lists the names.
@@ -108,7 +135,9 @@ def test_parameters_may_be_a_mapping():
     Params as a mapping are those of RiskParams, checked alike; what is given beside them wins.
     """
     news = [{"ticker": "AAA", "text": "It was fined."}]
-    meta = assess("AAA", evidence=news, params={"llm": False, "alpha": "0.05,0.01"}, query="fines").report.meta["params"]
+    meta = assess(
+        "AAA", evidence=news, params={"llm": False, "alpha": "0.05,0.01"}, query="fines"
+    ).report.meta["params"]
     assert (meta["alpha"], meta["query"]) == ([0.05, 0.01], "fines")
     assert meta == RiskParams.of(llm=False, alpha=(0.05, 0.01), query="fines").as_dict()
     with pytest.raises(InputError, match="no parameter 'windw'"):
@@ -119,11 +148,14 @@ def test_parameters_may_be_a_mapping():
 
 def test_the_magics_parse_nothing():
     """
-    What is typed after a flag is handed over as text: it is read where `assess` and `initialize` read theirs, and nowhere else.
+    What is typed after a flag is handed over as text: it is read where `assess` and `initialize`
+    read theirs, and nowhere else.
     """
     lines = {
-        "risk": "--alpha 0.05,0.01 --start 2024-01-31 --as-of 2024-06-30 --window 2y --labels calibrated --parallel 4 --model m --query q",
-        "urisk_start": "--num-ctx 2048 --parallel 4 --engine ollama --gguf x.gguf --keep-alive 2h --url http://h --model m",
+        "risk": "--alpha 0.05,0.01 --start 2024-01-31 --as-of 2024-06-30 --window 2y --labels "
+        "calibrated --parallel 4 --model m --query q",
+        "urisk_start": "--num-ctx 2048 --parallel 4 --engine ollama --gguf x.gguf --keep-alive 2h "
+        "--url http://h --model m",
     }
     for name, line in lines.items():
         given = vars(magics.PARSERS[name]().parse_line(line))

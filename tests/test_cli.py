@@ -12,13 +12,22 @@ import pytest
 
 from harness import ROOT, OllamaProgram, StandIn, alive, children, eventually, free_port
 from urisk_nb import cli
-from urisk_nb.standin import weights
+from urisk_nb.embedded import weights
 
 
 def urisk(*words, timeout=60, **env):
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OLLAMA_", "URISK_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OLLAMA_", "URISK_"))
+    }
     return subprocess.run(
-        [sys.executable, "-m", "urisk_nb.cli", *words], capture_output=True, text=True, env={**clean, **env}, timeout=timeout, cwd=ROOT
+        [sys.executable, "-m", "urisk_nb.cli", *words],
+        capture_output=True,
+        text=True,
+        env={**clean, **env},
+        timeout=timeout,
+        cwd=ROOT,
     )
 
 
@@ -36,13 +45,16 @@ def test_help_and_version():
 @pytest.mark.slow
 def test_the_demo_on_the_scripted_brain_says_simulated():
     """
-    `urisk demo --engine simulated`: the six rows, their sentences, SIMULATED above, and nothing left running.
+    `urisk demo --engine simulated`: the six rows, their sentences, SIMULATED above, and nothing
+    left running.
     """
     done = urisk("demo", "--engine", "simulated")
     assert done.returncode == 0, done.stderr
     assert "SIMULATED" in done.stdout
     for ticker in ("GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT"):
-        assert re.search(rf"^{ticker} +(Low|Moderate|Elevated|High|Severe) ", done.stdout, re.MULTILINE)
+        assert re.search(
+            rf"^{ticker} +(Low|Moderate|Elevated|High|Severe) ", done.stdout, re.MULTILINE
+        )
     assert "The European Commission fined Google 4.34 billion euros" in done.stdout
     assert "23.7%" in done.stdout
 
@@ -61,7 +73,9 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path):
     """
     Without server, Ollama and model file: status 1 and a command for each.
     """
-    done = urisk("doctor", OLLAMA_URL="http://127.0.0.1:9", PATH=str(tmp_path), URISK_DATA=str(tmp_path))
+    done = urisk(
+        "doctor", OLLAMA_URL="http://127.0.0.1:9", PATH=str(tmp_path), URISK_DATA=str(tmp_path)
+    )
     assert done.returncode == 1
     assert "Not ready" in done.stdout
     assert "urisk fetch-model" in done.stdout or "urisk-nb[embedded]" in done.stdout
@@ -92,10 +106,18 @@ def test_doctor_with_a_server(standin):
     ("words", "env", "seen"),
     [
         (("demo", "--url", "nowhere:1:2"), {}, "OLLAMA_URL"),
-        (("demo", "--engine", "ollama", "--url", "http://127.0.0.1:9"), {"PATH": "/nowhere"}, "OllamaNotInstalled"),
+        (
+            ("demo", "--engine", "ollama", "--url", "http://127.0.0.1:9"),
+            {"PATH": "/nowhere"},
+            "OllamaNotInstalled",
+        ),
         (("doctor",), {"OLLAMA_TIMEOUT": "soon"}, "OLLAMA_TIMEOUT"),
         (("demo",), {"URISK_GGUF": "/nowhere/model.gguf"}, "URISK_GGUF"),
-        (("demo", "--url", "http://127.0.0.1:9"), {"OLLAMA_AUTO_START": "false"}, "ServerNotRunning"),
+        (
+            ("demo", "--url", "http://127.0.0.1:9"),
+            {"OLLAMA_AUTO_START": "false"},
+            "ServerNotRunning",
+        ),
     ],
 )
 @pytest.mark.slow
@@ -126,14 +148,19 @@ def test_a_folder_that_cannot_be_made_is_two_lines():
 @pytest.mark.timeout(600)
 def test_the_main_job_with_the_real_demo_model(demo_model):
     """
-    `urisk demo`: the table of the six companies by the judge over the real demo model, said to be small, and never SIMULATED.
+    `urisk demo`: the table of the six companies by the judge over the real demo model, said to be
+    small, and never SIMULATED.
     """
     done = urisk("demo", timeout=500, URISK_DATA=str(demo_model.parent))
     assert done.returncode == 0, done.stderr
     assert "Labels by urisk-judge (135 million parameters" in done.stdout
     assert "SIMULATED" not in done.stdout
     assert "22 judged sentences" in done.stdout
-    rows = re.findall(r"^(GOOG|AAPL|AMZN|FB|NFLX|MSFT) +(Low|Moderate|Elevated|High|Severe) +[\d.]+ ", done.stdout, re.MULTILINE)
+    rows = re.findall(
+        r"^(GOOG|AAPL|AMZN|FB|NFLX|MSFT) +(Low|Moderate|Elevated|High|Severe) +[\d.]+ ",
+        done.stdout,
+        re.MULTILINE,
+    )
     assert len(rows) == 6
     print(done.stdout.strip().splitlines()[-1])
 
@@ -156,7 +183,10 @@ def test_a_terminated_demo_leaves_no_server():
     SIGTERM in the middle of the demo: the server that it started ends with it.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "simulated"], stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
+        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "simulated"],
+        stdout=subprocess.DEVNULL,
+        cwd=ROOT,
+        start_new_session=True,
     )
     server = eventually(lambda: next(iter(children(process.pid)), None), 30, "the server's start")
     process.send_signal(signal.SIGTERM)
@@ -164,7 +194,7 @@ def test_a_terminated_demo_leaves_no_server():
     eventually(lambda: not alive(server), 5, "the server's end")
 
 
-# install-judge -------------------------------------------------------------------------------------------------------------
+# install-judge ------------------------------------------------------------------------------------
 
 REAL = {"models": ["llama3.1", {"name": "smollm2:135m", "installed": False}], "version": "0.33.0"}
 USE = "use it with %%risk --model "
@@ -178,15 +208,22 @@ def models_at(url):
 @pytest.mark.slow
 def test_the_judge_is_installed_on_the_server_that_answers(standin_with):
     """
-    Base pulled, model made, server left running; a second time it was ready already; another base makes another model of it.
+    Base pulled, model made, server left running; a second time it was ready already; another base
+    makes another model of it.
     """
     server = standin_with(REAL)
     done = urisk("install-judge", "--url", server.url)
-    assert (done.returncode, done.stdout) == (0, f"urisk-judge is ready on {server.url}: {USE}urisk-judge\n"), done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"urisk-judge is ready on {server.url}: {USE}urisk-judge\n",
+    ), done.stderr
     assert set(models_at(server.url)) == {"llama3.1:latest", "smollm2:135m", "urisk-judge:latest"}
     before = models_at(server.url)
     done = urisk("install-judge", OLLAMA_URL=server.url)
-    assert (done.returncode, done.stdout) == (0, f"urisk-judge was ready already on {server.url}: {USE}urisk-judge\n"), done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"urisk-judge was ready already on {server.url}: {USE}urisk-judge\n",
+    ), done.stderr
     assert models_at(server.url) == before
     assert server.counters()["paths"]["/api/pull"] == 1
     done = urisk("install-judge", "--url", server.url, "--from", "llama3.1")
@@ -215,8 +252,8 @@ def merged_in(folder):
 @pytest.mark.parametrize("version", ["0.34.2", "my-build"], ids=["known", "refused"])
 def test_an_ollama_without_adapters_gets_the_merged_model(standin_with, data, version):
     """
-    From 0.34.1 on nothing is pulled and no adapter is sent; elsewhere one refusal leads there. Said in a sentence, the file is kept,
-    and a second time nothing is merged or sent.
+    From 0.34.1 on nothing is pulled and no adapter is sent; elsewhere one refusal leads there. Said
+    in a sentence, the file is kept, and a second time nothing is merged or sent.
     """
     server = standin_with({**REAL, "version": version, "create_error": NO_MORE})
     adapter = f"/api/blobs/sha256:{weights.ADAPTER_SHA256}"
@@ -224,16 +261,36 @@ def test_an_ollama_without_adapters_gets_the_merged_model(standin_with, data, ve
     for left in data.glob(f"urisk-judge-{weights.ADAPTER_SHA256[:12]}.gguf"):
         left.unlink()
     done = urisk("install-judge", "--url", server.url, URISK_DATA=str(data), timeout=150)
-    assert (done.returncode, done.stdout) == (0, f"urisk-judge is ready on {server.url}: {USE}urisk-judge\n"), done.stderr
-    assert f"Ollama {version} takes no adapters: merging the adapter into the demo model's weights (145 MB)" in done.stderr
-    assert sorted(merged_in(data)) == sorted([f"urisk-judge-{weights.ADAPTER_SHA256[:12]}.gguf", "urisk-judge-none.gguf"])
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"urisk-judge is ready on {server.url}: {USE}urisk-judge\n",
+    ), done.stderr
+    assert (
+        f"Ollama {version} takes no adapters: merging the adapter into the demo model's weights "
+        "(145 MB)" in done.stderr
+    )
+    assert sorted(merged_in(data)) == sorted(
+        [f"urisk-judge-{weights.ADAPTER_SHA256[:12]}.gguf", "urisk-judge-none.gguf"]
+    )
     before, tried = models_at(server.url), version == "my-build"
-    assert set(before) == {"llama3.1:latest", "urisk-judge:latest"} | ({"smollm2:135m"} if tried else set())
+    assert set(before) == {"llama3.1:latest", "urisk-judge:latest"} | (
+        {"smollm2:135m"} if tried else set()
+    )
     paths = server.counters()["paths"]
-    assert (adapter in paths, "/api/pull" in paths, paths["/api/create"]) == (tried, tried, 2 if tried else 1)
+    assert (adapter in paths, "/api/pull" in paths, paths["/api/create"]) == (
+        tried,
+        tried,
+        2 if tried else 1,
+    )
     done = urisk("install-judge", "--url", server.url, URISK_DATA=str(data))
-    assert (done.returncode, done.stdout) == (0, f"urisk-judge was ready already on {server.url}: {USE}urisk-judge\n"), done.stderr
-    assert f"Ollama {version} takes no adapters: using the merged model that is there (145 MB)" in done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"urisk-judge was ready already on {server.url}: {USE}urisk-judge\n",
+    ), done.stderr
+    assert (
+        f"Ollama {version} takes no adapters: using the merged model that is there (145 MB)"
+        in done.stderr
+    )
     assert "Sending" not in done.stderr
     assert models_at(server.url) == before
 
@@ -253,18 +310,24 @@ def test_a_merged_file_that_is_cut_short_is_made_anew(standin_with, data):
     assert file.stat().st_size > 100e6
 
 
-def test_without_the_package_for_merging_nothing_is_fetched(standin_with, monkeypatch, tmp_path, capsys):
+def test_without_the_package_for_merging_nothing_is_fetched(
+    standin_with, monkeypatch, tmp_path, capsys
+):
     """
     Two lines with the extra that brings it, and nothing was sent or written.
     """
-    monkeypatch.setitem(sys.modules, "gguf", None)  # as Python says it of a package that is not there
+    # As Python says it of a package that is not there
+    monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("URISK_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     server = standin_with({**REAL, "version": "0.34.2"})
     assert cli.main(["install-judge", "--url", server.url]) == 1
     said = capsys.readouterr().err
-    assert "PackageMissing: to merge the adapter needs the package gguf, which is not installed." in said
+    assert (
+        "PackageMissing: to merge the adapter needs the package gguf, which is not installed."
+        in said
+    )
     assert 'Fix: pip install "urisk-nb[judge]"' in said
     assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}
     assert not (tmp_path / "data").exists()
@@ -273,13 +336,22 @@ def test_without_the_package_for_merging_nothing_is_fetched(standin_with, monkey
 @pytest.mark.slow
 def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path):
     """
-    Nothing answers: the `ollama` of the PATH is started, and stopped at the end; the engine of the environment does not count.
+    Nothing answers: the `ollama` of the PATH is started, and stopped at the end; the engine of the
+    environment does not count.
     """
     url = f"http://127.0.0.1:{free_port()}"
     with OllamaProgram(tmp_path / "bin", REAL):
-        env = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path), "OLLAMA_URL": url, "URISK_ENGINE": "embedded"}
+        env = {
+            "PATH": str(tmp_path / "bin"),
+            "XDG_RUNTIME_DIR": str(tmp_path),
+            "OLLAMA_URL": url,
+            "URISK_ENGINE": "embedded",
+        }
         done = urisk("install-judge", **env)
-    assert (done.returncode, done.stdout) == (0, f"urisk-judge is ready on {url}: {USE}urisk-judge\n"), done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"urisk-judge is ready on {url}: {USE}urisk-judge\n",
+    ), done.stderr
     with pytest.raises(OSError, match="refused"):
         models_at(url)
 
@@ -287,12 +359,19 @@ def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path):
 @pytest.mark.slow
 def test_on_the_embedded_engine_the_judge_is_there_already(standin_with):
     """
-    Its demo model brings the judge: nothing is asked of it but its models. With another model file there is none, and no way to make it.
+    Its demo model brings the judge: nothing is asked of it but its models. With another model file
+    there is none, and no way to make it.
     """
-    server = standin_with({"models": ["smollm2-135m", "urisk-judge"], "version": "0.0.0-urisk-llamacpp"})
+    server = standin_with(
+        {"models": ["smollm2-135m", "urisk-judge"], "version": "0.0.0-urisk-llamacpp"}
+    )
     done = urisk("install-judge", "--url", server.url)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"The embedded engine has urisk-judge already, and it is not installed by hand: {USE}urisk-judge\n"
+    assert (
+        done.stdout
+        == f"The embedded engine has urisk-judge already, and it is not installed by hand: "
+        f"{USE}urisk-judge\n"
+    )
     assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}
     server = standin_with({"models": ["smollm2-135m"], "version": "0.0.0-urisk-llamacpp"})
     done = urisk("install-judge", "--url", server.url)
@@ -333,7 +412,11 @@ def test_without_a_server_and_without_ollama_nothing_is_installed(tmp_path):
     """
     Nothing answers, and there is nothing to start, or it may not be started.
     """
-    env = {"PATH": "/nowhere", "OLLAMA_URL": f"http://127.0.0.1:{free_port()}", "XDG_RUNTIME_DIR": str(tmp_path)}
+    env = {
+        "PATH": "/nowhere",
+        "OLLAMA_URL": f"http://127.0.0.1:{free_port()}",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
     assert "OllamaNotInstalled" in urisk("install-judge", **env).stderr
     done = urisk("install-judge", **env, OLLAMA_AUTO_START="false")
     assert done.returncode == 1

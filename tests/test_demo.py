@@ -16,7 +16,9 @@ def test_the_prices_are_those_of_plotly():
     ours = demo.prices()
     assert list(ours.columns) == list(theirs.columns) == list(demo.TICKERS)
     assert [f"{day:%Y-%m-%d}" for day in ours.index] == [day[:10] for day in theirs.index]
-    pd.testing.assert_frame_equal(ours.reset_index(drop=True), theirs.reset_index(drop=True), rtol=1e-14, atol=0)
+    pd.testing.assert_frame_equal(
+        ours.reset_index(drop=True), theirs.reset_index(drop=True), rtol=1e-14, atol=0
+    )
 
 
 def test_the_prices_start_at_one_each_week():

@@ -1,4 +1,6 @@
-"""What is imported is declared, what is declared is imported, and the core does without the extras."""
+"""
+What is imported is declared, what is declared is imported, and the core does without the extras.
+"""
 
 import ast
 import importlib.metadata
@@ -28,12 +30,19 @@ def name_of(requirement):
 
 def names_of(*groups):
     """The packages of some extras; the core's without any."""
-    lists = [PROJECT["optional-dependencies"][group] for group in groups] if groups else [PROJECT["dependencies"]]
+    lists = (
+        [PROJECT["optional-dependencies"][group] for group in groups]
+        if groups
+        else [PROJECT["dependencies"]]
+    )
     return {name_of(requirement) for one in lists for requirement in one}
 
 
 def packages_imported(path):
-    """Yield (package on the index, whether the import waits in a function) for each import of another project."""
+    """
+    Yield (package on the index, whether the import waits in a function) for each import of another
+    project.
+    """
     homes = importlib.metadata.packages_distributions()
 
     def walk(node, is_late):
@@ -46,7 +55,9 @@ def packages_imported(path):
             for module in (name.partition(".")[0] for name in modules):
                 if module not in sys.stdlib_module_names and module != "urisk_nb":
                     yield name_of(homes.get(module, [module])[0]), is_late
-            yield from walk(child, is_late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+            yield from walk(
+                child, is_late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            )
 
     yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
 
@@ -57,12 +68,15 @@ FILES = sorted((ROOT / "urisk_nb").rglob("*.py"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_import_is_declared(path):
     """
-    An import of the core's is a dependency; one of an extra waits in a function, or stands in the part that the extra is for.
+    An import of the core's is a dependency; one of an extra waits in a function, or stands in the
+    part that the extra is for.
     """
     service = names_of("service") if path.parent.name == "service" else set()
     optional = names_of("notebook", "embedded", "judge", "service")
     for package, is_late in packages_imported(path):
-        assert package in names_of() | service | (optional if is_late else set()), f"{path.name} imports {package}"
+        assert package in names_of() | service | (optional if is_late else set()), (
+            f"{path.name} imports {package}"
+        )
 
 
 def test_every_dependency_is_imported():
@@ -70,21 +84,28 @@ def test_every_dependency_is_imported():
     Nothing is installed for nothing: each dependency is imported, or there is a reason for it.
     """
     used = {package for path in FILES for package, _ in packages_imported(path)}
-    assert names_of() | names_of("notebook", "embedded", "service", "judge") == used | set(NOT_IMPORTED)
+    assert names_of() | names_of("notebook", "embedded", "service", "judge") == used | set(
+        NOT_IMPORTED
+    )
 
 
 def test_every_dependency_has_a_lower_bound_and_no_upper_one():
     """
     A bound above would keep users from other packages; what is there today is new enough.
     """
-    for requirement in [*PROJECT["dependencies"], *(one for extra in PROJECT["optional-dependencies"].values() for one in extra)]:
+    for requirement in [
+        *PROJECT["dependencies"],
+        *(one for extra in PROJECT["optional-dependencies"].values() for one in extra),
+    ]:
         assert re.fullmatch(r"[\w.-]+>=[\d.]+", requirement), requirement
         try:
             there = importlib.metadata.version(name_of(requirement))
         except importlib.metadata.PackageNotFoundError:
             continue  # an extra that is not installed here
         bound = requirement.partition(">=")[2]
-        assert tuple(map(int, bound.split("."))) <= tuple(map(int, re.findall(r"\d+", there))), requirement
+        assert tuple(map(int, bound.split("."))) <= tuple(map(int, re.findall(r"\d+", there))), (
+            requirement
+        )
 
 
 def test_two_extras_that_need_a_package_agree_on_its_bound():
@@ -92,7 +113,10 @@ def test_two_extras_that_need_a_package_agree_on_its_bound():
     One package, one lower bound.
     """
     bounds = {}
-    for requirement in [*PROJECT["dependencies"], *(one for extra in PROJECT["optional-dependencies"].values() for one in extra)]:
+    for requirement in [
+        *PROJECT["dependencies"],
+        *(one for extra in PROJECT["optional-dependencies"].values() for one in extra),
+    ]:
         bounds.setdefault(name_of(requirement), set()).add(requirement)
     assert [several for several in bounds.values() if len(several) > 1] == []
 
@@ -108,11 +132,35 @@ for name in sys.argv[2].split(","):
 
 def test_the_core_imports_without_the_extras():
     """
-    Where only the dependencies are installed, every module imports but those of the service, which is an extra of its own.
+    Where only the dependencies are installed, every module imports but those of the service, which
+    is an extra of its own.
     """
     # the packages' import names, which are not always those of the index
-    hidden = ["plotly", "anywidget", "jupyterlab", "openpyxl", "xllamacpp", "gguf", "fastapi", "starlette", "uvicorn", "prometheus_client"]
-    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
-    modules = [name for name in modules if not name.startswith("urisk_nb.service") and not name.endswith("__main__")]
-    done = subprocess.run([sys.executable, "-c", HIDE, ",".join(hidden), ",".join(modules)], capture_output=True, text=True, timeout=50)
+    hidden = [
+        "plotly",
+        "anywidget",
+        "jupyterlab",
+        "openpyxl",
+        "xllamacpp",
+        "gguf",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "prometheus_client",
+    ]
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in FILES
+    ]
+    modules = [
+        name
+        for name in modules
+        if not name.startswith("urisk_nb.service") and not name.endswith("__main__")
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE, ",".join(hidden), ",".join(modules)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
     assert done.returncode == 0, done.stderr

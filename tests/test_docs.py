@@ -52,11 +52,18 @@ def test_environment_yml_agrees_with_pyproject():
     text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     lines = re.findall(r"^ +- (.+)$", text, re.MULTILINE)
     extras = re.search(r"-e \.\[([\w,]+)\]", text)[1].split(",")
-    declared = {*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])}
+    declared = {
+        *PROJECT["dependencies"],
+        *(line for extra in extras for line in PROJECT["optional-dependencies"][extra]),
+    }
     assert "notebook" in extras
     assert f"python{PROJECT['requires-python']},<3.15" in lines
     assert {"pip", "git", "ollama"} <= set(lines)
-    others = {line for line in lines if not line.startswith(("python>", "pip", "git", "ollama", "conda-forge", "-e "))}
+    others = {
+        line
+        for line in lines
+        if not line.startswith(("python>", "pip", "git", "ollama", "conda-forge", "-e "))
+    }
     assert others <= declared
 
 
@@ -65,12 +72,18 @@ def test_ci_runs_the_readme_commands():
     The set-up and the test command of .ci/run are the README's, with more extras at most.
     """
     ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    for part in ("-m venv --without-pip .venv", "-m pip --python .venv install", ".venv/bin/python -m pytest"):
+    for part in (
+        "-m venv --without-pip .venv",
+        "-m pip --python .venv install",
+        ".venv/bin/python -m pytest",
+    ):
         assert part in ci
         assert part in README
 
 
-@pytest.mark.parametrize("extra", ["notebook", "embedded", "service", "judge", "train", "test", "dev"])
+@pytest.mark.parametrize(
+    "extra", ["notebook", "embedded", "service", "judge", "train", "test", "dev"]
+)
 def test_extras_exist(extra):
     """
     The extras that people were promised are there, each with lower bounds.
@@ -116,5 +129,7 @@ def test_what_is_public_is_documented(name):
     assert module.__doc__
     for public in getattr(module, "__all__", ()):
         value = getattr(module, public)
-        if getattr(value, "__module__", None) == name and (inspect.isclass(value) or inspect.isfunction(value)):
+        if getattr(value, "__module__", None) == name and (
+            inspect.isclass(value) or inspect.isfunction(value)
+        ):
             assert inspect.getdoc(value), f"{name}.{public} has no docstring"

@@ -7,7 +7,11 @@ import pytest
 
 from urisk_nb import errors
 
-CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, errors.UriskError)]
+CLASSES = [
+    value
+    for _, value in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(value, errors.UriskError)
+]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -46,7 +50,7 @@ def test_the_tree_in_the_docstring_is_the_tree():
     ("kind", "builtin"),
     [
         (errors.InputError, ValueError),
-        (errors.ServerLost, ConnectionError),
+        (errors.ServerConnectionLost, ConnectionError),
         (errors.ServerTimeout, TimeoutError),
         (errors.ModelNotFound, LookupError),
     ],

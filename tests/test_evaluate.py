@@ -1,4 +1,7 @@
-"""`urisk evaluate`: a file of labelled sentences to figures, CSV files and a page; a mistake is told before any server is started."""
+"""
+`urisk evaluate`: a file of labelled sentences to figures, CSV files and a page; a mistake is told
+before any server is started.
+"""
 
 import csv
 import os
@@ -10,8 +13,8 @@ import pytest
 
 from harness import ROOT
 from urisk_nb import errors, evaluate
-from urisk_nb.ollama.manager import LLMManager
-from urisk_nb.session import judge_sync
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.session import label_sync
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 ROWS = [
@@ -20,7 +23,12 @@ ROWS = [
     ("Acme owes much.", "credit", 4),
     ("It rained.", "none", 0),
 ]
-SAID = {"fined": ("legal", 3), "sued": ("governance", 3), "owes": ("liquidity", 3), "rained": ("none", 0)}
+SAID = {
+    "fined": ("legal", 3),
+    "sued": ("governance", 3),
+    "owes": ("liquidity", 3),
+    "rained": ("none", 0),
+}
 
 
 @pytest.fixture
@@ -34,24 +42,42 @@ def labels(tmp_path):
 
 @pytest.fixture
 def found(labels):
-    """Evaluated over a server whose answers, and how sure it is of them, are known: certain of everything."""
-    rules = [Rule(contains=word, answer=[f'{{"risk":"{risk}","severity":{severity}}}']) for word, (risk, severity) in SAID.items()]
-    with running(ScriptedBrain(Scenario(rules=[*rules, Rule(answer=['{"risk":"none","severity":0}'])]))) as server:
+    """
+    Evaluated over a server whose answers, and how sure it is of them, are known: certain of
+    everything.
+    """
+    rules = [
+        Rule(contains=word, answer=[f'{{"risk":"{risk}","severity":{severity}}}'])
+        for word, (risk, severity) in SAID.items()
+    ]
+    with running(
+        ScriptedBrain(Scenario(rules=[*rules, Rule(answer=['{"risk":"none","severity":0}'])]))
+    ) as server:
         manager = LLMManager.initialize_sync(url=server.url)
         try:
-            yield evaluate.evaluate(evaluate.read(labels), manager, models=["simulated"], judge=judge_sync)
+            yield evaluate.evaluate(
+                evaluate.read(labels), manager, models=["simulated"], judge=label_sync
+            )
         finally:
             manager.shutdown_sync()
 
 
 def test_a_file_becomes_figures(found):
-    """Both ways of taking labels; three of four categories, one of three severities; the first sentence of a text counts."""
-    assert [(one.model, one.labels, one.engine) for one in found] == [("simulated", way, "simulated") for way in ("greedy", "calibrated")]
+    """
+    Both ways of taking labels; three of four categories, one of three severities; the first
+    sentence of a text counts.
+    """
+    assert [(one.model, one.labels, one.engine) for one in found] == [
+        ("simulated", way, "simulated") for way in ("greedy", "calibrated")
+    ]
     greedy, calibrated = found
-    assert [outcome.label.risk for outcome in greedy.outcomes] == [risk for risk, _ in SAID.values()]
+    assert [outcome.label.risk for outcome in greedy.outcomes] == [
+        risk for risk, _ in SAID.values()
+    ]
     assert (greedy.figures["category"], greedy.figures["severity"]) == (0.75, pytest.approx(1 / 3))
     assert pd.isna(greedy.figures["brier"])
-    # Certain of `none` for nothing, and of another label for each sentence but the last, which adds nothing: it stays as written.
+    # Certain of `none` for nothing, and of another label for each sentence but the last, which adds
+    # nothing: it stays as written.
     assert [round(outcome.p_label, 3) for outcome in calibrated.outcomes[:3]] == [1.0] * 3
     assert calibrated.figures["category"] == 0.75
     assert calibrated.figures["brier"] >= 0.25
@@ -61,7 +87,15 @@ def test_what_is_written(found, tmp_path):
     """Tables that read back, a page without scripts that names everything; hostile text is text."""
     hostile = "<script>x()</script>"
     evil = [
-        evaluate.Evaluation(model=hostile, labels=one.labels, engine="e", outcomes=one.outcomes, seconds=1, tokens=8, figures=one.figures)
+        evaluate.Evaluation(
+            model=hostile,
+            labels=one.labels,
+            engine="e",
+            outcomes=one.outcomes,
+            seconds=1,
+            tokens=8,
+            figures=one.figures,
+        )
         for one in found
     ]
     paths = evaluate.write(evil, tmp_path / "out" / "deep")
@@ -90,9 +124,21 @@ def test_a_file_that_is_none(tmp_path):
 
 @pytest.mark.slow
 def test_the_command(labels, tmp_path):
-    """From a shell, over scripted answers; a bad row ends it with status 1 before anything is started."""
+    """
+    From a shell, over scripted answers; a bad row ends it with status 1 before anything is started.
+    """
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
-    words = [sys.executable, "-m", "urisk_nb.cli", "evaluate", str(labels), "--engine", "simulated", "--out", str(tmp_path / "out")]
+    words = [
+        sys.executable,
+        "-m",
+        "urisk_nb.cli",
+        "evaluate",
+        str(labels),
+        "--engine",
+        "simulated",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "simulated (simulated), greedy: 4 valid answers" in done.stdout

@@ -1,4 +1,7 @@
-"""What people see before the code: plain pages whose links lead somewhere, and forms and workflows that parse."""
+"""
+What people see before the code: plain pages whose links lead somewhere, and forms and workflows
+that parse.
+"""
 
 import re
 
@@ -7,7 +10,10 @@ import yaml
 
 from harness import ROOT
 
-PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("training/*.md")])
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("training/*.md")]
+)
 YAML = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [
@@ -25,7 +31,10 @@ def read(name):
 
 
 def prose(text):
-    """The sentences of a page: no code, tables, headings, pictures or comments; a piece of code is one word."""
+    """
+    The sentences of a page: no code, tables, headings, pictures or comments; a piece of code is one
+    word.
+    """
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"``.+?``|`[^`]+`", "code", text)
@@ -64,7 +73,9 @@ def test_links_of_pages_lead_somewhere(name):
     Each link to a file of the project names one that exists, and a heading that is there.
     """
     page = ROOT / name
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", page.read_text(encoding="utf-8"))):
+    for target in re.findall(
+        r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", page.read_text(encoding="utf-8"))
+    ):
         path, _, anchor = target.partition("#")
         if "://" in target:
             continue
@@ -87,7 +98,8 @@ def test_yaml_parses(name):
 @pytest.mark.parametrize("name", [name for name in YAML if "/workflows/" in name])
 def test_workflows_are_whole(name):
     """
-    Each step does something, each job that is waited for exists, each job has the least rights, and no secret is read.
+    Each step does something, each job that is waited for exists, each job has the least rights, and
+    no secret is read.
     """
     text = read(name)
     flow = yaml.safe_load(text)
@@ -106,14 +118,20 @@ def test_scripts_that_workflows_run_are_there():
     """
     A workflow calls only scripts that the repository has.
     """
-    called = {script for name in YAML if "/workflows/" in name for script in re.findall(r"\bbash (\S+)", read(name))}
+    called = {
+        script
+        for name in YAML
+        if "/workflows/" in name
+        for script in re.findall(r"\bbash (\S+)", read(name))
+    }
     assert called
     assert [script for script in called if not (ROOT / script).is_file()] == []
 
 
 def test_only_the_publishing_job_may_identify_itself():
     """
-    A release is published by trusted publishing: one job has the right to it, in an environment of its own.
+    A release is published by trusted publishing: one job has the right to it, in an environment of
+    its own.
     """
     jobs = yaml.safe_load(read(".github/workflows/release.yml"))["jobs"]
     trusted = [name for name, job in jobs.items() if "id-token" in job.get("permissions", {})]
@@ -144,13 +162,16 @@ def test_hooks_are_local():
     assert all(hook["entry"].startswith(".venv/bin/") for hook in repos[0]["hooks"])
 
 
-FORMS = sorted(name for name in YAML if "/ISSUE_TEMPLATE/" in name and not name.endswith("config.yml"))
+FORMS = sorted(
+    name for name in YAML if "/ISSUE_TEMPLATE/" in name and not name.endswith("config.yml")
+)
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_issue_forms_are_whole(name):
     """
-    A form has what the host asks for: a name, a description and a body whose fields have labels and ids.
+    A form has what the host asks for: a name, a description and a body whose fields have labels and
+    ids.
     """
     form = yaml.safe_load(read(name))
     assert form["name"]

@@ -1,6 +1,8 @@
-"""The six steps, over every engine there is: the stand-in's program always, llama.cpp with real weights, `ollama` where it is installed.
+"""The six steps, over every engine there is: the stand-in's program always, llama.cpp with real
+weights, `ollama` where it is installed.
 
-The stand-in's answers are SIMULATED; its processes are not. Figures are shown after the run, each with its engine.
+The stand-in's answers are SIMULATED; its processes are not. Figures are shown after the run, each
+with its engine.
 """
 
 import asyncio
@@ -15,14 +17,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from fake_ollama_env import Laboratory, gone
 
 from harness import alive, eventually, free_port
-from laboratory import Laboratory, gone
-from urisk_nb import LLMManager, assess, demo, errors, runtime
-from urisk_nb.ollama.server import ServerState
+from urisk_nb import LLMManager, assess, demo, errors, process_state
+from urisk_nb.server.model_server import ServerState
 
 SHORT = {"num_predict": 4, "temperature": 0}
-REAL_OLLAMA = pytest.mark.skipif(shutil.which("ollama") is None, reason="`ollama` is not on the PATH")
+REAL_OLLAMA = pytest.mark.skipif(
+    shutil.which("ollama") is None, reason="`ollama` is not on the PATH"
+)
 ENGINES = [
     "stand-in",
     pytest.param("llama.cpp", marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
@@ -53,13 +57,17 @@ def engine(request, tmp_path, monkeypatch):
         made = standin_engine(tmp_path, monkeypatch, url)
     elif request.param == "llama.cpp":
         pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
-        made = Engine("llama.cpp", {"engine": "embedded", "gguf": request.getfixturevalue("demo_model"), "url": url}, is_quick=False)
+        made = Engine(
+            "llama.cpp",
+            {"engine": "embedded", "gguf": request.getfixturevalue("demo_model"), "url": url},
+            is_quick=False,
+        )
     else:
         model = os.environ.get("URISK_TEST_OLLAMA_MODEL", "smollm2:135m")
         made = Engine("ollama", {"engine": "ollama", "model": model, "url": url}, is_quick=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     yield made
-    if (manager := runtime.get("manager")) is not None:
+    if (manager := process_state.get("manager")) is not None:
         manager.shutdown_sync()
 
 
@@ -71,7 +79,7 @@ def standin_engine(folder, monkeypatch, url):
     return Engine("stand-in (SIMULATED)", {"engine": "ollama", "url": url}, is_quick=True)
 
 
-# The seed's names ----------------------------------------------------------------------------------------------------------
+# The seed's names ---------------------------------------------------------------------------------
 
 
 def test_singleton_pattern(engine):
@@ -94,7 +102,7 @@ def test_initialization(engine, figure):
     manager = engine.start(progress=events.append)
     figure(f"{engine.name}: start to warm", time.monotonic() - began)
     assert [events[0].step, events[-1].step] == ["checking", "ready"]
-    assert manager.state is ServerState.OWNED
+    assert manager.state is ServerState.MANAGED
     assert manager.version
     assert manager.started_at is not None
     assert engine.resident()
@@ -107,21 +115,27 @@ def test_ollama_auto_start(engine):
     manager = engine.start()
     assert alive(manager.pid)
     assert os.getsid(manager.pid) == manager.pid
-    assert manager.server == "ours"
+    assert manager.is_managed
 
 
 def test_model_download(engine):
-    """A model that is missing is pulled, where there is something to pull; one that does not exist is named, with those that do."""
+    """
+    A model that is missing is pulled, where there is something to pull; one that does not exist is
+    named, with those that do.
+    """
     steps = []
     manager = engine.start(progress=lambda event: steps.append(event.step))
     assert ("pulling" in steps) or not engine.is_quick
     with pytest.raises(errors.ModelError, match=r"no-such-model-of-anybody"):
-        asyncio.run(manager.have("no-such-model-of-anybody"))
+        asyncio.run(manager.ensure_model("no-such-model-of-anybody"))
     assert manager.generate_sync("Say hello.", options=SHORT)
 
 
 def test_session_persistence(engine):
-    """The model stays in memory between calls, for as long as the settings say; no call loads it again."""
+    """
+    The model stays in memory between calls, for as long as the settings say; no call loads it
+    again.
+    """
     manager = engine.start()
     resident = engine.resident()
     for _ in range(3):
@@ -129,7 +143,9 @@ def test_session_persistence(engine):
     assert engine.resident() == resident
     with urllib.request.urlopen(f"{manager.url}/api/ps", timeout=10) as reply:
         until = datetime.fromisoformat(json.load(reply)["models"][0]["expires_at"])
-    assert timedelta(minutes=19) < until - datetime.now(UTC) < timedelta(minutes=21), "OLLAMA_KEEP_ALIVE is 20m"
+    assert timedelta(minutes=19) < until - datetime.now(UTC) < timedelta(minutes=21), (
+        "OLLAMA_KEEP_ALIVE is 20m"
+    )
 
 
 def test_graceful_shutdown(engine, figure):
@@ -147,7 +163,10 @@ def test_graceful_shutdown(engine, figure):
 
 
 def test_risk_assessment_speed(engine, figure):
-    """The example's evidence of two companies is judged whole; how fast is shown, and bounded generously."""
+    """
+    The example's evidence of two companies is judged whole; how fast is shown, and bounded
+    generously.
+    """
     manager = engine.start()
     tickers = demo.TICKERS[:2]
     began = time.monotonic()
@@ -164,7 +183,12 @@ def test_concurrent_requests(engine, figure):
     """Twenty at once, from as many threads: all answered, in order of asking, none refused."""
     manager = engine.start()
     answers = []
-    threads = [threading.Thread(target=lambda: answers.append(manager.generate_sync("Say hello.", options=SHORT))) for _ in range(20)]
+    threads = [
+        threading.Thread(
+            target=lambda: answers.append(manager.generate_sync("Say hello.", options=SHORT))
+        )
+        for _ in range(20)
+    ]
     began = time.monotonic()
     for thread in threads:
         thread.start()
@@ -178,7 +202,10 @@ def test_concurrent_requests(engine, figure):
 
 @pytest.mark.slow
 def test_startup_shutdown_cycle(engine):
-    """Three times: each server is another process, each is gone, and the files that are open are as many as before."""
+    """
+    Three times: each server is another process, each is gone, and the files that are open are as
+    many as before.
+    """
     engine.start().shutdown_sync()
     files = len(list(Path("/proc/self/fd").iterdir()))
     pids = []
@@ -199,8 +226,10 @@ def test_a_crash_is_recovered_from(engine, figure):
     first = manager.pid
     os.kill(first, signal.SIGKILL)
     began = time.monotonic()
-    eventually(lambda: manager.state is not ServerState.OWNED, 1)
+    eventually(lambda: manager.state is not ServerState.MANAGED, 1)
     assert manager.generate_sync("Say hello.", options=SHORT)
-    figure(f"{engine.name}: from the kill of the server to the next answer", time.monotonic() - began)
+    figure(
+        f"{engine.name}: from the kill of the server to the next answer", time.monotonic() - began
+    )
     assert manager.pid != first
     assert not alive(first)

@@ -17,10 +17,22 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 @pytest.mark.slow
 def test_a_notebook_runs_as_stored(path, standin):
     """
-    nbval on the scripted brain: no cell fails, and each output that does not depend on a model is the stored one.
+    nbval on the scripted brain: no cell fails, and each output that does not depend on a model is
+    the stored one.
     """
     env = {**os.environ, "OLLAMA_URL": standin.url, "URISK_STATIC": "1"}
-    words = ["-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=60", "-p", "no:cacheprovider", "-W", "default"]
+    words = [
+        "-m",
+        "pytest",
+        "-q",
+        "--nbval",
+        "--nbval-current-env",
+        "--nbval-cell-timeout=60",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "default",
+    ]
     done = subprocess.run(
         [sys.executable, *words, str(path)],
         capture_output=True,
@@ -36,12 +48,22 @@ def test_stored_outputs_say_who_answered(path):
     """
     What a model said is stored with the note that belongs to it, and no stored output is an error.
     """
-    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    cells = [
+        cell
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    ]
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert outputs
     assert not [output for output in outputs if output["output_type"] == "error"]
-    judged = [str(output["data"]) for output in outputs if "judged by" in str(output.get("data", ""))]
-    assert bool(judged) == any("%%risk" in cell["source"][0] and "--no-llm" not in cell["source"][0] for cell in cells)
+    judged = [
+        str(output["data"]) for output in outputs if "judged by" in str(output.get("data", ""))
+    ]
+    assert bool(judged) == any(
+        "%%risk" in cell["source"][0] and "--no-llm" not in cell["source"][0] for cell in cells
+    )
     assert all("urisk-judge" in text or "SIMULATED" in text for text in judged)
-    started = next(str(cell["outputs"]) for cell in cells if "%urisk_start" in "".join(cell["source"]))
+    started = next(
+        str(cell["outputs"]) for cell in cells if "%urisk_start" in "".join(cell["source"])
+    )
     assert "demo model" in started

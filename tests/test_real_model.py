@@ -1,4 +1,7 @@
-"""The whole way with real weights: the embedded engine, started by the manager, judges the example's evidence; the same as a service."""
+"""
+The whole way with real weights: the embedded engine, started by the manager, judges the example's
+evidence; the same as a service.
+"""
 
 import contextlib
 import json
@@ -12,7 +15,7 @@ import pytest
 
 from harness import alive, children, eventually, free_port
 from urisk_nb import assess, demo
-from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.llm.manager import LLMManager
 from urisk_nb.risk.params import RiskParams
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -23,7 +26,9 @@ def manager(demo_model):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    manager = LLMManager.initialize_sync(engine="embedded", gguf=demo_model, url=f"http://127.0.0.1:{port}")
+    manager = LLMManager.initialize_sync(
+        engine="embedded", gguf=demo_model, url=f"http://127.0.0.1:{port}"
+    )
     yield manager
     manager.shutdown_sync()
 
@@ -35,7 +40,8 @@ def counters(manager):
 
 def test_the_example_is_judged_by_the_judge(manager):
     """
-    Every answer is a valid label, at most 14 tokens a sentence, each asked once, behind one line of a prompt; two loads, few connections.
+    Every answer is a valid label, at most 14 tokens a sentence, each asked once, behind one line of
+    a prompt; two loads, few connections.
     """
     began = time.monotonic()
     table = assess(demo.TICKERS, prices=demo.prices(), evidence=demo.evidence(), manager=manager)
@@ -46,7 +52,10 @@ def test_the_example_is_judged_by_the_judge(manager):
     assert set(findings["status"]) == {"judged"}
     assert all("small_judge" in flags.split(";") for flags in table["flags"])
     judged = [call for call in counters(manager)["recent"] if call["answered"]]
-    print(f"{len(findings)} sentences in {seconds:.1f} s, {table['tokens'].sum() / len(findings):.1f} tokens each")
+    print(
+        f"{len(findings)} sentences in {seconds:.1f} s, "
+        f"{table['tokens'].sum() / len(findings):.1f} tokens each"
+    )
     assert len(judged) == len(findings)
     assert max(call["answered"] for call in judged) <= 14
     assert max(call["prompt_new"] + call["prompt_cached"] for call in judged) <= 100
@@ -55,11 +64,14 @@ def test_the_example_is_judged_by_the_judge(manager):
 
 def test_the_example_is_judged_whole_and_cheaply(manager):
     """
-    By the demo model itself: each answer a valid label, at most 14 tokens a sentence, the prefix cache works, one load, few connections.
+    By the demo model itself: each answer a valid label, at most 14 tokens a sentence, the prefix
+    cache works, one load, few connections.
     """
     began = time.monotonic()
     params = RiskParams.of(model="smollm2-135m")
-    table = assess(demo.TICKERS, prices=demo.prices(), evidence=demo.evidence(), manager=manager, params=params)
+    table = assess(
+        demo.TICKERS, prices=demo.prices(), evidence=demo.evidence(), manager=manager, params=params
+    )
     seconds = time.monotonic() - began
     asked = len(table.report.findings)
     assert set(table["status"]) == {"ok"}
@@ -72,14 +84,17 @@ def test_the_example_is_judged_whole_and_cheaply(manager):
     print(f"{asked} sentences in {seconds:.1f} s, {each:.1f} tokens each, new prompt tokens {new}")
     assert each <= 14
     # A second look has the examples in reverse order: the first of them reads that prefix once.
-    assert sum(count > 100 for count in new) <= 1 + bool((table.report.findings["severity"] >= 4).any())
+    assert sum(count > 100 for count in new) <= 1 + bool(
+        (table.report.findings["severity"] >= 4).any()
+    )
     assert seen["loads"] == 1
     assert seen["connections_total"] <= 6
 
 
 def test_an_answer_in_words(manager):
     """
-    The demo model answers in words, with its timing by the server's counters; leaving a stream frees the slot.
+    The demo model answers in words, with its timing by the server's counters; leaving a stream
+    frees the slot.
     """
     answer = manager.generate_sync("Name one ocean.", options={"num_predict": 24, "temperature": 0})
     assert len(answer) > 5
@@ -105,7 +120,9 @@ def served(**flags):
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=120, trust_env=False) as http:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=120, trust_env=False
+        ) as http:
             yield http
     finally:
         server.should_exit = True
@@ -131,12 +148,20 @@ def run_of(tickers):
     prices, evidence = demo.prices()[tickers], demo.evidence()
     columns = {ticker: prices[ticker].tolist() for ticker in tickers}
     documents = evidence[evidence["ticker"].isin(tickers)].to_dict("records")
-    return {"tickers": tickers, "prices": {"dates": [f"{day:%Y-%m-%d}" for day in prices.index], "columns": columns}, "evidence": documents}
+    return {
+        "tickers": tickers,
+        "prices": {"dates": [f"{day:%Y-%m-%d}" for day in prices.index], "columns": columns},
+        "evidence": documents,
+    }
 
 
 def by_the_demo_model(answer):
     """Words, by real weights, with a timing by the server's counters."""
-    assert (answer["model"], answer["engine"], answer["simulated"]) == ("smollm2-135m", "embedded", False)
+    assert (answer["model"], answer["engine"], answer["simulated"]) == (
+        "smollm2-135m",
+        "embedded",
+        False,
+    )
     assert sum(letter.isalpha() for letter in answer["text"]) > 10
     assert 0 < answer["timing"]["first_token_s"] <= answer["timing"]["total_s"]
     assert answer["timing"]["tokens"] > 0
@@ -145,21 +170,33 @@ def by_the_demo_model(answer):
 
 def test_the_service_over_real_weights(demo_model):
     """
-    The flags start the embedded engine: ready by its own word, words whole and in pieces, rows, figures; then no process is left.
+    The flags start the embedded engine: ready by its own word, words whole and in pieces, rows,
+    figures; then no process is left.
     """
     for name in ("fastapi", "uvicorn", "prometheus_client"):
         pytest.importorskip(name, reason="the extra `service` is not installed")
     before, url = children(), f"http://127.0.0.1:{free_port()}"
     options = {"num_predict": 24, "temperature": 0}
     with served(engine="embedded", gguf=demo_model, url=url) as http:
-        eventually(lambda: http.get("/health/llm").status_code == 200, 60, "a service that is ready")
-        assert http.get("/health/llm").json() == {"status": "ready", "model": "smollm2-135m", "engine": "embedded", "simulated": False}
+        eventually(
+            lambda: http.get("/health/llm").status_code == 200, 60, "a service that is ready"
+        )
+        assert http.get("/health/llm").json() == {
+            "status": "ready",
+            "model": "smollm2-135m",
+            "engine": "embedded",
+            "simulated": False,
+        }
         pid, started = LLMManager.get_instance().pid, children() - before
         assert alive(pid)
         assert started
 
-        assert by_the_demo_model(http.post("/chat", json={"prompt": "Name one ocean.", "options": options}).json())
-        *pieces, last = lines_of(http, "/chat", {"prompt": "Name one sea.", "options": options, "stream": True})
+        assert by_the_demo_model(
+            http.post("/chat", json={"prompt": "Name one ocean.", "options": options}).json()
+        )
+        *pieces, last = lines_of(
+            http, "/chat", {"prompt": "Name one sea.", "options": options, "stream": True}
+        )
         assert by_the_demo_model(last)
         assert len(pieces) > 3
         assert "".join(line["piece"] for line in pieces) == last["text"]
@@ -171,11 +208,16 @@ def test_the_service_over_real_weights(demo_model):
             assert "small_judge" in line["row"]["flags"].split(";")
             assert {found["status"] for found in line["findings"]} == {"judged"}
             assert line["row"]["vol_ann"] > 0
-        assert (last["run"]["served_by"]["engine"], last["run"]["served_by"]["model"]) == ("embedded", "urisk-judge")
+        assert (last["run"]["served_by"]["engine"], last["run"]["served_by"]["model"]) == (
+            "embedded",
+            "urisk-judge",
+        )
 
         assert figure_of(http, "urisk_first_token_seconds_count") == 2, "one for each chat"
         assert figure_of(http, 'urisk_calls_total{route="/risk",status="200"}') == 1
     assert not alive(pid)
-    eventually(lambda: not any(map(alive, started)), 5, "the end of all that was started for the service")
+    eventually(
+        lambda: not any(map(alive, started)), 5, "the end of all that was started for the service"
+    )
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/api/version", trust_env=False)

@@ -1,8 +1,9 @@
 """
-The phases of calls, seen three times: on llama.cpp's own wire, on our face's wire, and in the table.
+The phases of calls, seen three times: on llama.cpp's own wire, on our face's wire, and in the
+table.
 
-Taps that copy every byte unchanged stand before llama.cpp and before the face; what they heard is read here, by other code than ours.
-The model is the real demo model.
+Taps that copy every byte unchanged stand before llama.cpp and before the face; what they heard is
+read here, by other code than ours. The model is the real demo model.
 """
 
 import asyncio
@@ -20,8 +21,8 @@ import httpx
 import pytest
 
 from harness import eventually
-from urisk_nb.notebook import latency
-from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.notebook import latency_table
 from urisk_nb.standin import running
 from urisk_nb.standin.llamacpp import LlamaBrain
 
@@ -30,7 +31,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 COPIED_S = 1e-6  # a figure that is only handed on is the same but for its rounding
 PHASES = ["queue_s", "load_s", "prompt_s", "generation_s"]
 RULES = "You judge what is said about companies, sentence by sentence, and nothing else. "
-SCHEMA = {"type": "object", "required": ["risk"], "properties": {"risk": {"type": "string", "enum": ["legal", "none"]}}}
+SCHEMA = {
+    "type": "object",
+    "required": ["risk"],
+    "properties": {"risk": {"type": "string", "enum": ["legal", "none"]}},
+}
 
 
 def near(seconds):
@@ -38,12 +43,15 @@ def near(seconds):
     return pytest.approx(seconds, abs=0.05, rel=0.1)
 
 
-# What is seen ----------------------------------------------------------------------------------------------------------------
+# What is seen -------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
 class Exchange:
-    """One request that went through a tap: when, what was asked, and each JSON line of the reply with its instant, all by one clock."""
+    """
+    One request that went through a tap: when, what was asked, and each JSON line of the reply with
+    its instant, all by one clock.
+    """
 
     asked_s: float
     asked: bytes = b""
@@ -53,8 +61,11 @@ class Exchange:
     def hear(self, data):
         *whole, self.held = ((self.held or b"") + data).split(b"\n")
         lines = (line.removeprefix(b"data: ") for line in whole)
-        self.lines += [(time.monotonic(), json.loads(line)) for line in lines if line.startswith(b"{")]
-        if self.held.startswith(b"{"):  # a reply in one piece, which may have no end of line, or the beginning of a line
+        self.lines += [
+            (time.monotonic(), json.loads(line)) for line in lines if line.startswith(b"{")
+        ]
+        # A reply in one piece, which may have no end of line, or the beginning of a line
+        if self.held.startswith(b"{"):
             with contextlib.suppress(ValueError):
                 self.lines.append((time.monotonic(), json.loads(self.held)))
                 self.held = b""
@@ -72,14 +83,21 @@ class Exchange:
 
     @property
     def begun_s(self):
-        """On llama.cpp's wire the first line comes with the first token, even where its text is held back."""
+        """
+        On llama.cpp's wire the first line comes with the first token, even where its text is held
+        back.
+        """
         return self.lines[0][0]
 
     @property
     def first_text_s(self):
         """On llama.cpp's wire."""
         choices = ((said_s, line["choices"][0]) for said_s, line in self.lines)
-        return next(said_s for said_s, choice in choices if (choice.get("delta") or choice.get("message") or {}).get("content"))
+        return next(
+            said_s
+            for said_s, choice in choices
+            if (choice.get("delta") or choice.get("message") or {}).get("content")
+        )
 
 
 class Tap:
@@ -91,12 +109,16 @@ class Tap:
 
     def ended_with(self, name):
         """The exchanges whose last line has this field, in the order of their ends."""
-        return sorted((each for each in self.exchanges if each.ended_with(name)), key=lambda each: each.ended_s)
+        return sorted(
+            (each for each in self.exchanges if each.ended_with(name)),
+            key=lambda each: each.ended_s,
+        )
 
     async def connected(self, reader, writer):
         parts = urlsplit(self.address)
         there, back = await asyncio.open_connection(parts.hostname, parts.port)
-        open_ = []  # the exchanges of this connection; a request begins with the first bytes after a reply
+        # The exchanges of this connection; a request begins with the first bytes after a reply
+        open_ = []
 
         def asked(data):
             if not open_ or open_[-1].held is not None:
@@ -107,7 +129,10 @@ class Tap:
         def said(data):
             open_[-1].hear(data)
 
-        ways = {asyncio.create_task(_copied(reader, back, asked)), asyncio.create_task(_copied(there, writer, said))}
+        ways = {
+            asyncio.create_task(_copied(reader, back, asked)),
+            asyncio.create_task(_copied(there, writer, said)),
+        }
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for end in (back, writer):  # what was written is sent before
             end.close()
@@ -129,7 +154,9 @@ def tapped(*taps):
     async def main():
         async with contextlib.AsyncExitStack() as stack:
             for tap in taps:
-                server = await stack.enter_async_context(await asyncio.start_server(tap.connected, "127.0.0.1", 0))
+                server = await stack.enter_async_context(
+                    await asyncio.start_server(tap.connected, "127.0.0.1", 0)
+                )
                 tap.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             stop = asyncio.Event()
             ready.set_result((asyncio.get_running_loop(), stop))
@@ -146,7 +173,10 @@ def tapped(*taps):
 
 
 class WatchedBrain(LlamaBrain):
-    """The product's brain, which finds the tap where it had found llama.cpp; its loads are timed from outside."""
+    """
+    The product's brain, which finds the tap where it had found llama.cpp; its loads are timed from
+    outside.
+    """
 
     def __init__(self, path, tap):
         super().__init__(path, threads=1)  # the cores may be busy with other tests
@@ -189,20 +219,27 @@ class Bench:
     face: Tap
 
     def calls(self, of=0):
-        """All calls, or the last few, in the order of their ends: one slot, so the order is the same for all who saw them."""
-        rows = latency.table(self.manager.calls.records).to_dict("records")
+        """
+        All calls, or the last few, in the order of their ends: one slot, so the order is the same
+        for all who saw them.
+        """
+        rows = latency_table.table(self.manager.calls.records).to_dict("records")
         seen = self.llama.ended_with("timings"), self.face.ended_with("total_duration"), rows
         assert len({len(each) for each in seen}) == 1
         return [Call(*each) for each in zip(*(each[-of:] for each in seen), strict=True)]
 
     def say(self, prompt, system_prompt=None, *, tokens=12, **more):
-        self.manager.generate_sync(prompt, system_prompt, options={"num_predict": tokens, "temperature": 0}, **more)
+        self.manager.generate_sync(
+            prompt, system_prompt, options={"num_predict": tokens, "temperature": 0}, **more
+        )
         return self.calls(1)[0]
 
     def say_at_once(self, prompts, tokens):
         async def main():
             fixed = {"num_predict": tokens, "temperature": 0}
-            await asyncio.gather(*(self.manager.generate(prompt, options=fixed) for prompt in prompts))
+            await asyncio.gather(
+                *(self.manager.generate(prompt, options=fixed) for prompt in prompts)
+            )
 
         asyncio.run(main())
         return self.calls(len(prompts))
@@ -210,7 +247,11 @@ class Bench:
     def unload(self):
         body = {"model": self.manager.model, "messages": [], "keep_alive": 0}
         httpx.post(f"{self.face.address}/api/chat", json=body, trust_env=False).raise_for_status()
-        eventually(lambda: not httpx.get(f"{self.face.address}/api/ps", trust_env=False).json()["models"], 10, "the end of the model")
+        eventually(
+            lambda: not httpx.get(f"{self.face.address}/api/ps", trust_env=False).json()["models"],
+            10,
+            "the end of the model",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +266,7 @@ def bench(demo_model):
             manager.shutdown_sync()
 
 
-# What must agree -------------------------------------------------------------------------------------------------------------
+# What must agree ----------------------------------------------------------------------------------
 
 
 def agrees(call):
@@ -244,7 +285,9 @@ def agrees(call):
 def adds_up(call):
     """The phases are the server's total, and the total is no more than our clock saw."""
     shown = call.shown
-    assert sum(shown[phase] for phase in PHASES) == pytest.approx(shown["server_total_s"], abs=0.002)
+    assert sum(shown[phase] for phase in PHASES) == pytest.approx(
+        shown["server_total_s"], abs=0.002
+    )
     assert shown["server_total_s"] <= shown["total_s"] + 0.002
     assert shown["server_total_s"] == near(call.face.ended_s - call.face.asked_s)
 
@@ -270,7 +313,8 @@ def is_as_long_as_it_says(call):
 )
 def test_the_phases_of_a_call_are_llama_cpps(bench, prompt, more, figure):
     """
-    Words, one token, a long prompt, a schema: times and tokens are those that llama.cpp gave, add up, and hold by the clock on its wire.
+    Words, one token, a long prompt, a schema: times and tokens are those that llama.cpp gave, add
+    up, and hold by the clock on its wire.
     """
     call = bench.say(prompt, **more)
     agrees(call)
@@ -284,14 +328,19 @@ def test_the_phases_of_a_call_are_llama_cpps(bench, prompt, more, figure):
 
 @pytest.mark.parametrize("tokens", [1, 2, 12])
 def test_the_rate_of_an_answer_is_llama_cpps(bench, tokens):
-    """Its generation's time begins with the first token, so it is of the others; a single token has no rate."""
+    """
+    Its generation's time begins with the first token, so it is of the others; a single token has no
+    rate.
+    """
     call = bench.say("Write a long story about the sea.", tokens=tokens)
     assert call.shown["tokens"] == tokens
     is_as_long_as_it_says(call)
     if tokens == 1:
         assert math.isnan(call.shown["tokens_per_s"])
     else:
-        assert call.shown["tokens_per_s"] == pytest.approx(call.timings["predicted_per_second"], rel=1e-3)
+        assert call.shown["tokens_per_s"] == pytest.approx(
+            call.timings["predicted_per_second"], rel=1e-3
+        )
 
 
 def test_the_tokens_of_a_prompt_are_those_of_the_models_own_template(bench):
@@ -301,7 +350,9 @@ def test_the_tokens_of_a_prompt_are_those_of_the_models_own_template(bench):
     assert [each["content"] for each in messages] == ["Be brief.", "Name two rivers of Europe."]
     with httpx.Client(base_url=bench.llama.address, trust_env=False) as http:
         prompt = http.post("/apply-template", json={"messages": messages}).json()["prompt"]
-        tokens = http.post("/tokenize", json={"content": prompt, "add_special": True, "parse_special": True}).json()["tokens"]
+        tokens = http.post(
+            "/tokenize", json={"content": prompt, "add_special": True, "parse_special": True}
+        ).json()["tokens"]
     assert call.shown["prompt_tokens"] == len(tokens)
 
 
@@ -317,11 +368,17 @@ def test_a_prompt_that_is_asked_again_costs_less_and_counts_the_same(bench, figu
     assert again.timings["prompt_n"] < 20
     assert again.shown["prompt_tokens"] == first.shown["prompt_tokens"]
     assert again.shown["prompt_s"] < first.shown["prompt_s"] / 4
-    figure("prompt_s, asked again over the first time", again.shown["prompt_s"] / first.shown["prompt_s"])
+    figure(
+        "prompt_s, asked again over the first time",
+        again.shown["prompt_s"] / first.shown["prompt_s"],
+    )
 
 
 def test_a_load_is_a_phase_of_its_own(bench):
-    """The first call after an unloading: `load_s` is what the load took, and none of it is in another phase."""
+    """
+    The first call after an unloading: `load_s` is what the load took, and none of it is in another
+    phase.
+    """
     bench.unload()
     call = bench.say("Name one island.")
     assert call.shown["load_s"] > 0.02
@@ -333,15 +390,20 @@ def test_a_load_is_a_phase_of_its_own(bench):
     assert bench.say("Name one hill.").shown["load_s"] < 0.02
 
 
-@pytest.mark.parametrize(("parallel", "waits", "other"), [(3, "queue_s", "wait_s"), (1, "wait_s", "queue_s")])
+@pytest.mark.parametrize(
+    ("parallel", "waits", "other"), [(3, "queue_s", "wait_s"), (1, "wait_s", "queue_s")]
+)
 def test_a_call_that_waits_for_the_slot_waits_in_one_phase(bench, parallel, waits, other):
     """
-    Three calls over one slot: each waits for what the ones before it took; where, depends on how many we let go. No work counts twice.
+    Three calls over one slot: each waits for what the ones before it took; where, depends on how
+    many we let go. No work counts twice.
     """
     bench.manager.parallel = parallel
     try:
         began_s = time.monotonic()
-        calls = bench.say_at_once([f"Tell a story about the number {number}." for number in range(3)], tokens=40)
+        calls = bench.say_at_once(
+            [f"Tell a story about the number {number}." for number in range(3)], tokens=40
+        )
         took_s = time.monotonic() - began_s
     finally:
         bench.manager.parallel = 3
@@ -368,7 +430,12 @@ def test_a_call_that_waits_for_the_slot_waits_in_one_phase(bench, parallel, wait
 def test_a_reply_in_one_piece_has_the_same_counters(bench, path, body):
     """Whole replies of both endpoints, and llama.cpp's other endpoint behind one of them."""
     before = len(bench.llama.exchanges)
-    asked = {**body, "model": bench.manager.model, "stream": False, "options": {"num_predict": 5, "temperature": 0}}
+    asked = {
+        **body,
+        "model": bench.manager.model,
+        "stream": False,
+        "options": {"num_predict": 5, "temperature": 0},
+    }
     sent = httpx.post(bench.face.address + path, json=asked, timeout=30, trust_env=False).json()
     (exchange,) = bench.llama.exchanges[before:]
     said = exchange.last["timings"]
@@ -377,14 +444,21 @@ def test_a_reply_in_one_piece_has_the_same_counters(bench, path, body):
     assert sent["eval_count"] == said["predicted_n"] == 5
     assert sent["prompt_eval_duration"] == pytest.approx(said["prompt_ms"] * 1e6, abs=1e3)
     assert sent["eval_duration"] == pytest.approx(said["predicted_ms"] * 1e6, abs=1e3)
-    assert 0 <= sent["total_duration"] - sent["prompt_eval_duration"] - sent["eval_duration"] - sent.get("load_duration", 0) < 0.1e9
+    assert (
+        0
+        <= sent["total_duration"]
+        - sent["prompt_eval_duration"]
+        - sent["eval_duration"]
+        - sent.get("load_duration", 0)
+        < 0.1e9
+    )
 
 
 def test_the_table_is_the_managers_own_record(bench):
     """Row by row, figure by figure, also by what an answer carries."""
     answer = bench.manager.generate_sync("Say yes.", options={"num_predict": 2})
     kept = [asdict(timing) for timing in bench.manager.calls]
-    rows = latency.table(bench.manager.calls.records).to_dict("records")
+    rows = latency_table.table(bench.manager.calls.records).to_dict("records")
     assert [{name: row[name] for name in kept[0] if name != "asked_at"} for row in rows] == [
         {name: value for name, value in each.items() if name != "asked_at"} for each in kept
     ]

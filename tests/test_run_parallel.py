@@ -1,16 +1,22 @@
-"""So many calls in flight as a run asks for, whatever its session allows; counted by the server. Its answers are SIMULATED."""
+"""
+So many calls in flight as a run asks for, whatever its session allows; counted by the server. Its
+answers are SIMULATED.
+"""
 
 import contextlib
 
 import pandas as pd
 import pytest
+from fake_ollama_env import Laboratory
 
 from harness import free_port
-from laboratory import Laboratory
-from urisk_nb import LLMManager, assess, runtime
+from urisk_nb import LLMManager, assess, process_state
 from urisk_nb.errors import InputError
 
-NEWS = pd.DataFrame([("AAA", f"Sentence number {number} is about a fine.") for number in range(12)], columns=["ticker", "text"])
+NEWS = pd.DataFrame(
+    [("AAA", f"Sentence number {number} is about a fine.") for number in range(12)],
+    columns=["ticker", "text"],
+)
 JUDGE = [{"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms": 60}]
 
 
@@ -21,10 +27,12 @@ def session(standin_with):
     manager = LLMManager.initialize_sync(url=server.url, parallel=1)
     yield manager, server
     manager.shutdown_sync()
-    assert runtime.get("manager") is None
+    assert process_state.get("manager") is None
 
 
-@pytest.mark.parametrize(("given", "peak"), [(4, 4), ("3", 3), (None, 1)], ids=["four", "as text", "not given"])
+@pytest.mark.parametrize(
+    ("given", "peak"), [(4, 4), ("3", 3), (None, 1)], ids=["four", "as text", "not given"]
+)
 def test_a_run_has_as_many_calls_in_flight_as_it_asks_for(session, given, peak):
     """
     A session of one place gives way for the run, and has its own limit back afterwards.
@@ -66,10 +74,12 @@ def test_a_number_that_cannot_be_is_refused_before_any_server(given):
     """
     The error names the parameter, what was seen and what is allowed.
     """
-    with pytest.raises(InputError, match=r"parallel=.* is not a whole number from 1 to 256") as caught:
+    with pytest.raises(
+        InputError, match=r"parallel=.* is not a whole number from 1 to 256"
+    ) as caught:
         assess("AAA", evidence=NEWS, parallel=given)
     assert repr(given) in caught.value.message
-    assert runtime.get("manager") is None
+    assert process_state.get("manager") is None
 
 
 def test_a_server_of_ours_with_fewer_slots_is_said(tmp_path, monkeypatch):

@@ -1,4 +1,7 @@
-"""The labelled sentences: allowed labels, spread evenly, said once, about nobody who exists, and none of them known from the evaluation."""
+"""
+The labelled sentences: allowed labels, spread evenly, said once, about nobody who exists, and none
+of them known from the evaluation.
+"""
 
 import csv
 import re
@@ -7,7 +10,7 @@ from collections import Counter
 import pytest
 
 from harness import ROOT
-from urisk_nb.risk.evaluation import items_of
+from urisk_nb.risk.evaluation import read_labels
 from urisk_nb.risk.taxonomy import DEFAULT
 
 FILES = sorted((ROOT / "training/sentences").glob("*.csv"))
@@ -30,25 +33,45 @@ ROWS = [row for path in FILES for row in rows_of(path)]
 
 def runs(text, words=7):
     """Every run of so many words, lower case."""
-    said = re.findall(r"[\w']+", text.lower())
-    return {tuple(said[start : start + words]) for start in range(len(said) - words + 1)}
+    confidence = re.findall(r"[\w']+", text.lower())
+    return {
+        tuple(confidence[start : start + words]) for start in range(len(confidence) - words + 1)
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_each_file_is_in_form(path):
-    """Labels as the table has them, known kinds of source, a company for every sentence, 6 to 45 words."""
+    """
+    Labels as the table has them, known kinds of source, a company for every sentence, 6 to 45
+    words.
+    """
     rows = rows_of(path)
-    assert list(rows[0]) == ["text", "risk", "severity", "severity_min", "severity_max", "company", "source"]
-    assert len(items_of(rows)) == len(rows) >= 280
+    assert list(rows[0]) == [
+        "text",
+        "risk",
+        "severity",
+        "severity_min",
+        "severity_max",
+        "company",
+        "source",
+    ]
+    assert len(read_labels(rows)) == len(rows) >= 280
     assert {row["source"] for row in rows} <= SOURCES
     assert all(row["company"].strip() for row in rows)
-    assert all({row[name] for name in ("severity", "severity_min", "severity_max")} == {"0"} for row in rows if row["risk"] == "none")
+    assert all(
+        {row[name] for name in ("severity", "severity_min", "severity_max")} == {"0"}
+        for row in rows
+        if row["risk"] == "none"
+    )
     assert all(row["severity_min"] <= row["severity"] <= row["severity_max"] for row in rows)
     assert all(6 <= len(row["text"].split()) <= 45 for row in rows)
 
 
 def test_the_labels_are_spread():
-    """No risk is rarer than a tenth of all, nor more frequent than an eighth and a half; each severity of each risk occurs."""
+    """
+    No risk is rarer than a tenth of all, nor more frequent than an eighth and a half; each severity
+    of each risk occurs.
+    """
     risks = Counter(row["risk"] for row in ROWS)
     assert set(risks) == set(DEFAULT.labels)
     assert min(risks.values()) > 0.1 * len(ROWS)
@@ -64,7 +87,10 @@ def test_no_sentence_is_said_twice():
 
 
 def test_what_is_measured_is_not_learnt():
-    """Nothing of the sixteen events, of their companies, nor of the sentences that prompts were chosen on."""
+    """
+    Nothing of the sixteen events, of their companies, nor of the sentences that prompts were chosen
+    on.
+    """
     known = [row["text"] for row in rows_of(ROOT / "urisk_nb/data/evidence_2018_2019.csv")]
     known += [row["text"] for row in rows_of(ROOT / "benchmarks/dev_sentences.csv")]
     theirs = {run for text in known for run in runs(text)}
@@ -73,7 +99,10 @@ def test_what_is_measured_is_not_learnt():
 
 
 def test_companies_are_spread_over_risks():
-    """Two to eight sentences each, of several risks: a fold that leaves a company out leaves no risk out with it."""
+    """
+    Two to eight sentences each, of several risks: a fold that leaves a company out leaves no risk
+    out with it.
+    """
     by = {}
     for row in ROWS:
         by.setdefault(row["company"], []).append(row["risk"])

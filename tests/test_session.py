@@ -1,4 +1,7 @@
-"""A run driven against a list of replies: each question once, in order, so many at a time, and nothing lost when it stops."""
+"""
+A run driven against a list of replies: each question once, in order, so many at a time, and nothing
+lost when it stops.
+"""
 
 import asyncio
 import contextlib
@@ -14,19 +17,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urisk_nb import bridge
-from urisk_nb.errors import AnswerIncomplete, InputError, ServerLost
+from urisk_nb import event_loop
+from urisk_nb.errors import AnswerIncomplete, InputError, ServerConnectionLost
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.questions import SHORT
 from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
-from urisk_nb.session import assess, assess_async, judge_sync, open_run
+from urisk_nb.session import assess, assess_async, label_sync, open_run
 
 
 class Text(str):
     """An answer as the manager gives it."""
 
     done_reason = "stop"
-    told = ()
+    logprobs = ()
     timing = SimpleNamespace(tokens=11, prompt_tokens=900, total_s=0.01, attempts=1)
 
 
@@ -77,7 +80,11 @@ def test_same_bytes_are_asked_once():
     A sentence that stands under two tickers is one question; both rows have it.
     """
     manager = Listed(by_word)
-    evidence = news(("A", "It was fined by the court."), ("B", "It was fined by the court."), ("B", "It opened a shop."))
+    evidence = news(
+        ("A", "It was fined by the court."),
+        ("B", "It was fined by the court."),
+        ("B", "It opened a shop."),
+    )
     table = assess("A B", evidence=evidence, manager=manager)
     assert sorted(manager.asked) == ["It opened a shop.", "It was fined by the court."]
     assert table["score"].tolist() == [35.0, 35.0]
@@ -87,7 +94,8 @@ def test_same_bytes_are_asked_once():
 
 def test_severe_sentences_are_looked_at_twice_and_broken_answers_repaired():
     """
-    Severity 4 is asked again with the examples turned round; an answer that is no JSON gets one repair.
+    Severity 4 is asked again with the examples turned round; an answer that is no JSON gets one
+    repair.
     """
     said = []
 
@@ -99,7 +107,11 @@ def test_severe_sentences_are_looked_at_twice_and_broken_answers_repaired():
             return "I think it is business"
         return label("legal", 4) if len(said) == 1 else label("legal", 3)
 
-    table = assess("A", evidence=news(("A", "It was fined by the court."), ("A", "The talks broke down.")), manager=Listed(answer))
+    table = assess(
+        "A",
+        evidence=news(("A", "It was fined by the court."), ("A", "The talks broke down.")),
+        manager=Listed(answer),
+    )
     assert len(said) == 4
     assert table.loc["A", ["r_legal", "r_business"]].tolist() == [3, 2]
 
@@ -109,10 +121,10 @@ def judge_beside(answer, judge="urisk-judge"):
     manager = Listed(answer)
     manager.model, manager.judge, manager.had = "smollm2-135m", judge, []
 
-    async def have(model):
+    async def ensure_model(model):
         manager.had.append(model)
 
-    manager.have = have
+    manager.ensure_model = ensure_model
     return manager
 
 
@@ -121,7 +133,12 @@ def test_the_judge_labels_where_no_model_was_named():
     manager = judge_beside(lambda text: label("legal", 5))
     table = assess("A", evidence=news(("A", "It was fined by the court.")), manager=manager)
     assert manager.had == ["urisk-judge"]
-    assert manager.payloads == [[{"role": "system", "content": SHORT}, {"role": "user", "content": "It was fined by the court."}]]
+    assert manager.payloads == [
+        [
+            {"role": "system", "content": SHORT},
+            {"role": "user", "content": "It was fined by the court."},
+        ]
+    ]
     assert table.loc["A", ["r_legal", "model"]].tolist() == [5, "urisk-judge"]
     assert "small_judge" in table.loc["A", "flags"].split(";")
     assert "demo_model" not in table.loc["A", "flags"].split(";")
@@ -132,20 +149,38 @@ def test_the_judge_labels_where_no_model_was_named():
 def test_another_model_that_is_named_is_asked_at_length():
     """`model=` decides; the demo model's own labels are flagged as before."""
     manager = judge_beside(lambda text: label("legal", 3))
-    table = assess("A", evidence=news(("A", "It was fined.")), manager=manager, params=RiskParams.of(model="smollm2-135m"))
+    table = assess(
+        "A",
+        evidence=news(("A", "It was fined.")),
+        manager=manager,
+        params=RiskParams.of(model="smollm2-135m"),
+    )
     assert len(manager.payloads[0]) > 20
     assert "demo_model" in table.loc["A", "flags"].split(";")
     assert table.report.meta["form"] == "examples"
 
 
 def test_the_judge_is_not_asked_for_other_categories():
-    """It has learnt the default ones: with others the session's model answers, and naming the judge is an error before any server."""
-    weather = Category(ident="weather", name="Weather", definition="storms and droughts")
+    """
+    It has learnt the default ones: with others the session's model answers, and naming the judge is
+    an error before any server.
+    """
+    weather = Category(id="weather", name="Weather", definition="storms and droughts")
     own = Taxonomy(categories=(*DEFAULT.categories, weather), version="mine")
     manager = judge_beside(lambda text: label("weather", 3))
-    assert assess("A", evidence=news(("A", "A storm hit.")), manager=manager, taxonomy=own).loc["A", "model"] == "smollm2-135m"
+    assert (
+        assess("A", evidence=news(("A", "A storm hit.")), manager=manager, taxonomy=own).loc[
+            "A", "model"
+        ]
+        == "smollm2-135m"
+    )
     with pytest.raises(InputError, match="has learnt the categories market, credit") as caught:
-        open_run("A", evidence=news(("A", "A storm hit.")), taxonomy=own, params=RiskParams.of(model="urisk-judge:latest"))
+        open_run(
+            "A",
+            evidence=news(("A", "A storm hit.")),
+            taxonomy=own,
+            params=RiskParams.of(model="urisk-judge:latest"),
+        )
     assert "taxonomy=" in caught.value.fix
 
 
@@ -155,10 +190,16 @@ def test_so_many_at_once_and_no_slot_idle():
     """
     manager = Listed(by_word, parallel=4, service_s=0.02)
     tickers = [f"T{number}" for number in range(20)]
-    evidence = news(*[(ticker, f"Sentence number {number} is about {ticker}.") for ticker in tickers for number in range(4)])
+    evidence = news(
+        *[
+            (ticker, f"Sentence number {number} is about {ticker}.")
+            for ticker in tickers
+            for number in range(4)
+        ]
+    )
     run = open_run(tickers, evidence=evidence)
     began = time.monotonic()
-    judge_sync(run, manager)
+    label_sync(run, manager)
     seconds = time.monotonic() - began
     ideal = 80 * 0.02 / 4
     print(f"makespan {seconds:.2f} s, {seconds / ideal:.2f} x the ideal")
@@ -170,29 +211,35 @@ def test_so_many_at_once_and_no_slot_idle():
 
 def test_the_first_tickers_are_finished_first():
     """
-    Second looks of an early ticker go before the first looks of later ones, so that rows get finished in order.
+    Second looks of an early ticker go before the first looks of later ones, so that rows get
+    finished in order.
     """
     manager = Listed(lambda text: label("legal", 4))
     run = open_run("A B C", evidence=news(*[(ticker, f"{ticker} was fined.") for ticker in "ABC"]))
-    judge_sync(run, manager)
-    assert list(run.judgements) == ["A", "B", "C"]
+    label_sync(run, manager)
+    assert list(run.ticker_findings) == ["A", "B", "C"]
     first, second = (place for place, text in enumerate(manager.asked) if text == "A was fined.")
     assert first < second < manager.asked.index("C was fined.")
 
 
 def test_a_lost_server_ends_the_run_and_keeps_what_was_done():
     """
-    The error is the server's own, siblings are cancelled, and the table so far hangs on the exception.
+    The error is the server's own, siblings are cancelled, and the table so far hangs on the
+    exception.
     """
 
     def answer(text):
         if "B" in text:
-            raise ServerLost("gone", fix="start it")
+            raise ServerConnectionLost("gone", fix="start it")
         return by_word(text)
 
     manager = Listed(answer)
-    with pytest.raises(ServerLost) as caught:
-        assess("A B C", evidence=news(*[(ticker, f"{ticker} was fined.") for ticker in "ABC"]), manager=manager)
+    with pytest.raises(ServerConnectionLost) as caught:
+        assess(
+            "A B C",
+            evidence=news(*[(ticker, f"{ticker} was fined.") for ticker in "ABC"]),
+            manager=manager,
+        )
     table = caught.value.partial
     assert table["status"].tolist() == ["ok", "not_run", "not_run"]
     assert table.loc["A", "score"] == 35.0
@@ -209,7 +256,11 @@ def test_one_sentence_without_an_answer_costs_only_itself():
             raise AnswerIncomplete("the stream ended early", fix="ask again", partial='{"ri')
         return by_word(text)
 
-    table = assess("A", evidence=news(("A", "It was fined."), ("A", "It opened a shop.")), manager=Listed(answer))
+    table = assess(
+        "A",
+        evidence=news(("A", "It was fined."), ("A", "It opened a shop.")),
+        manager=Listed(answer),
+    )
     assert table.loc["A", "status"] == "partial"
     assert table.loc["A", "score"] == 35.0
 
@@ -219,19 +270,28 @@ def test_the_order_of_the_evidence_changes_nothing(seed):
     """
     Shuffled evidence gives the same table.
     """
-    rows = [("A", f"It was fined for the {number}th time.") for number in range(6)] + [("B", "It opened a shop."), ("B", "It was fined.")]
+    rows = [("A", f"It was fined for the {number}th time.") for number in range(6)] + [
+        ("B", "It opened a shop."),
+        ("B", "It was fined."),
+    ]
     order = np.random.default_rng(seed).permutation(len(rows))
     first = assess("A B", evidence=news(*rows), manager=Listed(by_word))
-    second = assess("A B", evidence=news(*[rows[place] for place in order]), manager=Listed(by_word))
+    second = assess(
+        "A B", evidence=news(*[rows[place] for place in order]), manager=Listed(by_word)
+    )
     changes = ["run_id", "latency_s"]
-    pd.testing.assert_frame_equal(pd.DataFrame(first).drop(columns=changes), pd.DataFrame(second).drop(columns=changes))
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(first).drop(columns=changes), pd.DataFrame(second).drop(columns=changes)
+    )
 
 
 def test_nothing_to_judge_asks_nobody():
     """
     Without evidence, or with llm off, no manager is needed.
     """
-    prices = pd.DataFrame({"A": np.linspace(1, 2, 50)}, index=pd.bdate_range("2024-01-01", periods=50))
+    prices = pd.DataFrame(
+        {"A": np.linspace(1, 2, 50)}, index=pd.bdate_range("2024-01-01", periods=50)
+    )
     assert assess("A", prices=prices).loc["A", "status"] == "ok"
 
 
@@ -247,7 +307,9 @@ def test_awaited_on_a_loop_of_the_callers():
     """
     assess_async gives the same on any loop.
     """
-    table = asyncio.run(assess_async("A", evidence=news(("A", "It was fined.")), manager=Listed(by_word)))
+    table = asyncio.run(
+        assess_async("A", evidence=news(("A", "It was fined.")), manager=Listed(by_word))
+    )
     assert table.loc["A", "score"] == 35.0
 
 
@@ -272,7 +334,9 @@ def test_an_interrupt_keeps_the_rows_that_were_judged():
         except KeyboardInterrupt as exc:
             print(exc.partial["status"].tolist(), flush=True)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "asked B\n"
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -288,7 +352,7 @@ def test_the_loop_is_free_afterwards():
     """
     assess("A", evidence=news(("A", "It was fined.")), manager=Listed(by_word))
 
-    async def others():
+    async def top_logprobs():
         return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
-    assert bridge.run(others()) == []
+    assert event_loop.run(top_logprobs()) == []

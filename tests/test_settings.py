@@ -17,24 +17,41 @@ def test_defaults():
     Without anything set, the published defaults hold.
     """
     settings = load()
-    assert (settings.url, settings.model, settings.keep_alive) == ("http://localhost:11434", "llama3.1:latest", "20m")
-    assert (settings.timeout_s, settings.max_retries, settings.auto_start, settings.load_timeout_s) == (35.0, 2, True, 300.0)
+    assert (settings.url, settings.model, settings.keep_alive) == (
+        "http://localhost:11434",
+        "llama3.1:latest",
+        "20m",
+    )
+    assert (
+        settings.timeout_s,
+        settings.max_retries,
+        settings.auto_start,
+        settings.load_timeout_s,
+    ) == (35.0, 2, True, 300.0)
     assert (settings.engine, settings.num_ctx, settings.parallel) == (Engine.AUTO, 4096, None)
     assert not settings.model_is_given
 
 
 def test_flags_win_over_environment_over_env_file(elsewhere, monkeypatch):
     """
-    A flag beats the environment, the environment beats .env, and .env is looked for in the parents too.
+    A flag beats the environment, the environment beats .env, and .env is looked for in the parents
+    too.
     """
-    (elsewhere / ".env").write_text("OLLAMA_MODEL=from-file\nOLLAMA_TIMEOUT=11\nOLLAMA_KEEP_ALIVE=5m\nOTHER=1\n")
+    (elsewhere / ".env").write_text(
+        "OLLAMA_MODEL=from-file\nOLLAMA_TIMEOUT=11\nOLLAMA_KEEP_ALIVE=5m\nOTHER=1\n"
+    )
     inside = elsewhere / "a" / "b"
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
     monkeypatch.setenv("OLLAMA_MODEL", "from-environment")
     monkeypatch.setenv("OLLAMA_TIMEOUT", "12")
     settings = load(model="from-flag", num_ctx=None)
-    assert (settings.model, settings.timeout_s, settings.keep_alive, settings.num_ctx) == ("from-flag", 12, "5m", 4096)
+    assert (settings.model, settings.timeout_s, settings.keep_alive, settings.num_ctx) == (
+        "from-flag",
+        12,
+        "5m",
+        4096,
+    )
     assert settings.model_is_given
 
 
@@ -63,7 +80,8 @@ def test_ollama_host_counts_where_no_url_is_set(monkeypatch, host, url):
 
 def test_localhost_is_dialled_without_a_look_up():
     """
-    The address that is dialled has no name to look up, since look-ups fail while the interpreter exits.
+    The address that is dialled has no name to look up, since look-ups fail while the interpreter
+    exits.
     """
     settings = load(url="localhost:5000")
     assert (settings.url, settings.base_url, settings.host, settings.port) == (
@@ -79,7 +97,16 @@ def test_localhost_is_dialled_without_a_look_up():
 
 @pytest.mark.parametrize(
     ("value", "sent"),
-    [("20m", "20m"), ("1h30m", "1h30m"), ("-1m", "-1m"), ("90", 90.0), ("-1", -1.0), ("0", 0.0), ("1.5h", "1.5h"), ("500ms", "500ms")],
+    [
+        ("20m", "20m"),
+        ("1h30m", "1h30m"),
+        ("-1m", "-1m"),
+        ("90", 90.0),
+        ("-1", -1.0),
+        ("0", 0.0),
+        ("1.5h", "1.5h"),
+        ("500ms", "500ms"),
+    ],
 )
 def test_keep_alive_is_sent_as_the_server_wants_it(value, sent):
     """
@@ -116,7 +143,8 @@ BAD = [
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_a_value_that_cannot_be_is_named(monkeypatch, name, value):
     """
-    The error names the variable, shows what was seen and gives a line that works; a password is not shown.
+    The error names the variable, shows what was seen and gives a line that works; a password is not
+    shown.
     """
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:

@@ -1,4 +1,7 @@
-"""The training of the judge: ten steps on a few sentences, with the real base; and what they leave is a model that answers."""
+"""
+The training of the judge: ten steps on a few sentences, with the real base; and what they leave is
+a model that answers.
+"""
 
 import csv
 import json
@@ -20,7 +23,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
     """Some sentences of like length, so that few shapes are compiled."""
-    rows = list(csv.DictReader((ROOT / "training/sentences/news.csv").read_text(encoding="utf-8").splitlines()))
+    rows = list(
+        csv.DictReader(
+            (ROOT / "training/sentences/news.csv").read_text(encoding="utf-8").splitlines()
+        )
+    )
     rows = [row for row in rows if 17 <= len(row["text"].split()) <= 18]
     path = tmp_path_factory.mktemp("training") / "few.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -42,33 +49,71 @@ def run(script, *words):
 
 
 def asked(url, body):
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/api/chat", json.dumps(body).encode()), timeout=60) as reply:
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{url}/api/chat", json.dumps(body).encode()), timeout=60
+    ) as reply:
         return json.load(reply)["message"]["content"]
 
 
 def test_ten_steps(demo_model, few, tmp_path):
-    """The loss falls by a quarter and more, and llama.cpp loads the file over the base and answers with a label."""
+    """
+    The loss falls by a quarter and more, and llama.cpp loads the file over the base and answers
+    with a label.
+    """
     made = tmp_path / "made.gguf"
-    said = train(few, "--base", demo_model, "--steps", 10, "--batch", 8, "--out", made)
-    losses = [float(found) for found in re.findall(r"loss ([\d.]+)", said)]
-    print(said)
+    confidence = train(few, "--base", demo_model, "--steps", 10, "--batch", 8, "--out", made)
+    losses = [float(found) for found in re.findall(r"loss ([\d.]+)", confidence)]
+    print(confidence)
     assert losses[-1] < 0.75 * losses[0]
     assert made.stat().st_size < 6_000_000
-    messages = [{"role": "system", "content": SHORT}, {"role": "user", "content": "It was fined 4 million."}]
-    body = {"model": "urisk-judge", "messages": messages, "format": SCHEMA, "stream": False, "options": {"temperature": 0}}
+    messages = [
+        {"role": "system", "content": SHORT},
+        {"role": "user", "content": "It was fined 4 million."},
+    ]
+    body = {
+        "model": "urisk-judge",
+        "messages": messages,
+        "format": SCHEMA,
+        "stream": False,
+        "options": {"temperature": 0},
+    }
     with running(LlamaBrain(demo_model, threads=1, adapter=made)) as server:
         label, reason = parse(asked(server.url, body), "stop")
     assert label is not None, reason
 
 
 def test_folds_leave_companies_out(demo_model, few, tmp_path):
-    """A fold of a short cross-validation: trained on the rest, measured on it here and as the table asks; no company on both sides."""
-    said = train(few, "--base", demo_model, "--steps", 2, "--batch", 8, "--folds", 5, "--only", 0, "--out", tmp_path)
-    assert re.search(r"fold 0: category \d+ of \d+ \([\d.]+%\); severity of \d+: exact [\d.]+%, accepted [\d.]+%, within one [\d.]+%", said)
+    """
+    A fold of a short cross-validation: trained on the rest, measured on it here and as the table
+    asks; no company on both sides.
+    """
+    confidence = train(
+        few,
+        "--base",
+        demo_model,
+        "--steps",
+        2,
+        "--batch",
+        8,
+        "--folds",
+        5,
+        "--only",
+        0,
+        "--out",
+        tmp_path,
+    )
+    assert re.search(
+        r"fold 0: category \d+ of \d+ \([\d.]+%\); severity of \d+: exact [\d.]+%, accepted [\d.]+%, within one [\d.]+%",
+        confidence,
+    )
     rows = list(csv.DictReader(few.read_text(encoding="utf-8").splitlines()))
     held = list(csv.DictReader((tmp_path / "fold0.csv").read_text(encoding="utf-8").splitlines()))
     ours = {row["company"] for row in held}
     assert held
     assert [row for row in rows if row["company"] in ours] == held
     done = run("measure.py", tmp_path, "--base", demo_model)
-    assert re.search(rf"{len(held)} labelled sentences.*urisk-judge \(embedded\), greedy: {len(held)} valid.*calibrated", done, re.DOTALL)
+    assert re.search(
+        rf"{len(held)} labelled sentences.*urisk-judge \(embedded\), greedy: {len(held)} valid.*calibrated",
+        done,
+        re.DOTALL,
+    )

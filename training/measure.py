@@ -1,10 +1,11 @@
 """
-What the adapters of a cross-validation say of the sentences that they have not seen, asked as the table asks: through llama.cpp, greedy
-and calibrated.
+What the adapters of a cross-validation say of the sentences that they have not seen, asked as the
+table asks: through llama.cpp, greedy and calibrated.
 
     python training/measure.py FOLDER --base MODEL.gguf     # FOLDER: from train.py --folds 5 --out FOLDER
 
-Prints the figures over all folds together and writes them, with a reliability picture, into FOLDER. Needs the extra `embedded`.
+Prints the figures over all folds together and writes them, with a reliability picture, into FOLDER.
+Needs the extra `embedded`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 
 from urisk_nb.evaluate import Evaluation, evaluate, read, text, write
-from urisk_nb.ollama.manager import LLMManager
+from urisk_nb.llm.manager import LLMManager
 from urisk_nb.risk import evaluation
-from urisk_nb.session import judge_sync
+from urisk_nb.session import label_sync
 from urisk_nb.settings import Engine
 from urisk_nb.standin import running
 from urisk_nb.standin.llamacpp import LlamaBrain
@@ -28,7 +29,7 @@ def measured(base: Path, adapter: Path, labels: Path) -> list[Evaluation]:
     with running(LlamaBrain(base, adapter=adapter)) as server:
         manager = LLMManager.initialize_sync(url=server.url, model="urisk-judge")
         try:
-            return evaluate(read(labels), manager, judge=judge_sync)
+            return evaluate(read(labels), manager, judge=label_sync)
         finally:
             manager.shutdown_sync()
 
@@ -47,11 +48,16 @@ def together(parts: tuple[Evaluation, ...]) -> Evaluation:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--base", type=Path, required=True, help="the demo model's GGUF")
     args = parser.parse_args()
-    folds = [measured(args.base, path, path.with_suffix(".csv")) for path in sorted(args.folder.glob("fold*.gguf"))]
+    folds = [
+        measured(args.base, path, path.with_suffix(".csv"))
+        for path in sorted(args.folder.glob("fold*.gguf"))
+    ]
     found = [together(parts) for parts in zip(*folds, strict=True)]
     print(text(found))
     print("\nWritten: " + ", ".join(str(path) for path in write(found, args.folder)))

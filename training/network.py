@@ -1,8 +1,9 @@
 """
-The demo model as a function of its weights, in JAX: llama's layers, with or without an adapter on their projections.
+The demo model as a function of its weights, in JAX: llama's layers, with or without an adapter on
+their projections.
 
-The weights are taken out of the GGUF that the embedded engine runs and dequantised, so that an adapter corrects the model that it will
-meet.
+The weights are taken out of the GGUF that the embedded engine runs and dequantised, so that an
+adapter corrects the model that it will meet.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PROJECTIONS = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output", "g": "ffn_gate", "u": "ffn_up", "d": "ffn_down"}
+PROJECTIONS = {
+    "q": "attn_q",
+    "k": "attn_k",
+    "v": "attn_v",
+    "o": "attn_output",
+    "g": "ffn_gate",
+    "u": "ffn_up",
+    "d": "ffn_down",
+}
 HEADS, KV_HEADS, HEAD = 9, 3, 64
 ROPE_BASE, EPSILON = 100_000.0, 1e-5
 SCALE = 2.0  # of the adapter: alpha over rank
@@ -25,7 +34,10 @@ SCALE = 2.0  # of the adapter: alpha over rank
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Model:
-    """The base: its layers below the first that is adapted, those from it on, and what stands at both ends."""
+    """
+    The base: its layers below the first that is adapted, those from it on, and what stands at both
+    ends.
+    """
 
     lower: dict
     upper: dict
@@ -34,15 +46,23 @@ class Model:
 
 
 def read(base: Path, first: int) -> Model:
-    """The base's weights, dequantised, one array a projection over all layers; parted at the layer `first`."""
+    """
+    The base's weights, dequantised, one array a projection over all layers; parted at the layer
+    `first`.
+    """
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(base).tensors}
 
     def whole(name: str) -> np.ndarray:
-        return gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type).astype(np.float32)
+        return gguf.quants.dequantize(tensors[name].data, tensors[name].tensor_type).astype(
+            np.float32
+        )
 
     layers = sum(name.endswith("attn_q.weight") for name in tensors)
     names = {**PROJECTIONS, "n1": "attn_norm", "n2": "ffn_norm"}
-    stacked = {short: np.stack([whole(f"blk.{layer}.{name}.weight") for layer in range(layers)]) for short, name in names.items()}
+    stacked = {
+        short: np.stack([whole(f"blk.{layer}.{name}.weight") for layer in range(layers)])
+        for short, name in names.items()
+    }
     return Model(
         lower={short: jnp.asarray(array[:first]) for short, array in stacked.items()},
         upper={short: jnp.asarray(array[first:]) for short, array in stacked.items()},
@@ -63,14 +83,17 @@ def turned(x, cos, sin):
 
 def through(layers, adapter, opening, x):
     """
-    Activations after these layers, of the prompt's opening (tokens, width), which all sentences share and which is therefore worked on
-    once, and of the sentences after it (sentences, tokens, width); `adapter` None: the base alone.
+    Activations after these layers, of the prompt's opening (tokens, width), which all sentences
+    share and which is therefore worked on once, and of the sentences after it (sentences, tokens,
+    width); `adapter` None: the base alone.
 
-    All tokens lie in one axis, heads that share keys are one matrix and the loop over the layers is unrolled: on a processor that halves
-    the time of a step.
+    All tokens lie in one axis, heads that share keys are one matrix and the loop over the layers is
+    unrolled: on a processor that halves the time of a step.
     """
     (batch, length, width), start = x.shape, len(opening)
-    angles = jnp.arange(start + length)[:, None] * (ROPE_BASE ** (-jnp.arange(0, HEAD, 2) / HEAD))[None]
+    angles = (
+        jnp.arange(start + length)[:, None] * (ROPE_BASE ** (-jnp.arange(0, HEAD, 2) / HEAD))[None]
+    )
     angles = jnp.concatenate([angles[:start], jnp.tile(angles[start:], (batch, 1))])
     cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
 
@@ -87,8 +110,12 @@ def through(layers, adapter, opening, x):
         v = project(h, "v").reshape(-1, KV_HEADS, HEAD)
         of_opening = attended(q[None, :start], k[None, :start], v[None, :start])
         q, *kv = (part[start:].reshape(batch, length, *part.shape[1:]) for part in (q, k, v))
-        before = (jnp.broadcast_to(part[None, :start], (batch, start, KV_HEADS, HEAD)) for part in (k, v))
-        of_sentences = attended(q, *(jnp.concatenate(pair, 1) for pair in zip(before, kv, strict=True)))
+        before = (
+            jnp.broadcast_to(part[None, :start], (batch, start, KV_HEADS, HEAD)) for part in (k, v)
+        )
+        of_sentences = attended(
+            q, *(jnp.concatenate(pair, 1) for pair in zip(before, kv, strict=True))
+        )
         x = x + project(jnp.concatenate([of_opening, of_sentences]), "o")
         h = normed(x, w["n2"])
         return x + project(jax.nn.silu(project(h, "g")) * project(h, "u"), "d"), None
@@ -99,14 +126,25 @@ def through(layers, adapter, opening, x):
 
 
 def attended(q, k, v):
-    """What each place takes from those up to its own: q (texts, places, heads, width), k and v with fewer heads and maybe more places."""
+    """
+    What each place takes from those up to its own: q (texts, places, heads, width), k and v with
+    fewer heads and maybe more places.
+    """
     (texts, places, heads, width), (_, before, sharing, _) = q.shape, k.shape
     group = heads // sharing
-    q = q.reshape(texts, places, sharing, group, width).transpose(0, 2, 3, 1, 4).reshape(texts * sharing, group * places, width)
+    q = (
+        q.reshape(texts, places, sharing, group, width)
+        .transpose(0, 2, 3, 1, 4)
+        .reshape(texts * sharing, group * places, width)
+    )
     k, v = (part.transpose(0, 2, 1, 3).reshape(texts * sharing, before, width) for part in (k, v))
-    scores = (q @ k.transpose(0, 2, 1)).reshape(texts * sharing, group, places, before) / math.sqrt(width)
+    scores = (q @ k.transpose(0, 2, 1)).reshape(texts * sharing, group, places, before) / math.sqrt(
+        width
+    )
     seen = jnp.arange(before)[None] <= jnp.arange(before - places, before)[:, None]
-    shares = jax.nn.softmax(jnp.where(seen, scores, -1e30), -1).reshape(texts * sharing, group * places, before)
+    shares = jax.nn.softmax(jnp.where(seen, scores, -1e30), -1).reshape(
+        texts * sharing, group * places, before
+    )
     taken = (shares @ v).reshape(texts, sharing, group, places, width)
     return taken.transpose(0, 3, 1, 2, 4).reshape(texts * places, heads * width)
 
@@ -116,7 +154,9 @@ def fresh(key, layers, rank: int) -> dict:
     made = {}
     for number, name in enumerate(PROJECTIONS):
         count, out, width = layers[name].shape
-        down = jax.random.normal(jax.random.fold_in(key, number), (count, rank, width)) / math.sqrt(width)
+        down = jax.random.normal(jax.random.fold_in(key, number), (count, rank, width)) / math.sqrt(
+            width
+        )
         made[name] = (down, jnp.zeros((count, rank, out)))
     return made
 
@@ -132,7 +172,9 @@ def write(path: Path, adapter: dict, first: int) -> None:
         for place in range(down.shape[0]):
             stem = f"blk.{first + place}.{PROJECTIONS[name]}.weight"
             writer.add_tensor(f"{stem}.lora_a", np.asarray(down[place]).astype(np.float16))
-            writer.add_tensor(f"{stem}.lora_b", np.ascontiguousarray(np.asarray(up[place]).T).astype(np.float16))
+            writer.add_tensor(
+                f"{stem}.lora_b", np.ascontiguousarray(np.asarray(up[place]).T).astype(np.float16)
+            )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,9 +1,10 @@
 """urisk_nb: a ticker list in a notebook cell becomes a risk table that can be defended.
 
-`%load_ext urisk_nb` registers `%urisk_start`, `%urisk_stop`, `%urisk_status`, `%urisk_dashboard`, `%urisk_latency`, `%urisk_nest`,
+`%load_ext urisk_nb` registers `%urisk_start`, `%urisk_stop`, `%urisk_status`, `%urisk_dashboard`,
+`%urisk_latency`, `%urisk_nest`,
 `%%ask` and `%%risk`. The same in Python:
-`LLMManager` keeps one Ollama server and one model for the life of the kernel, `assess` makes the table.
-Everything here is imported when it is first used: loading the extension costs milliseconds.
+`LLMManager` keeps one Ollama server and one model for the life of the kernel, `assess` makes the
+table. Everything here is imported when it is first used: loading the extension costs milliseconds.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.llm.manager import LLMManager
     from urisk_nb.risk.inputs import RiskParams
-    from urisk_nb.risk.table import RiskTable
     from urisk_nb.session import assess, assess_async
+    from urisk_nb.table.risk_table import RiskTable
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,9 +32,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "LLMManager": "urisk_nb.ollama.manager",
+    "LLMManager": "urisk_nb.llm.manager",
     "RiskParams": "urisk_nb.risk.inputs",
-    "RiskTable": "urisk_nb.risk.table",
+    "RiskTable": "urisk_nb.table.risk_table",
     "assess": "urisk_nb.session",
     "assess_async": "urisk_nb.session",
 }

@@ -1,6 +1,8 @@
-"""What a public function is called with: an argument that it does not have is refused by an error of ours, with the likely one.
+"""What a public function is called with: an argument that it does not have is refused by an error
+of ours, with the likely one.
 
-Python's own TypeError names the mistake and no way out. The signature stays as it is written, for Shift-Tab and for type checkers.
+Python's own TypeError names the mistake and no way out. The signature stays as it is written, for
+Shift-Tab and for type checkers.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def refuse_unknown(elsewhere: Mapping[str, str] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def refuse_unknown(
+    elsewhere: Mapping[str, str] | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
-    Return a decorator: an argument that the function does not have raises InputError when the function is called.
+    Return a decorator: an argument that the function does not have raises InputError when the
+    function is called.
 
     Parameters
     ----------
     elsewhere
-        Names that people look for here, each with where it belongs: `{"window": "params=RiskParams(window=...)"}`.
+        Names that people look for here, each with where it belongs: `{"window":
+        "params=RiskParams(window=...)"}`.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -46,15 +52,27 @@ def refuse_unknown(elsewhere: Mapping[str, str] | None = None) -> Callable[[Call
 
 
 def _refusal(
-    function: str, signature: inspect.Signature, given: Mapping[str, object], elsewhere: Mapping[str, str], seen: TypeError
+    function: str,
+    signature: inspect.Signature,
+    given: Mapping[str, object],
+    elsewhere: Mapping[str, str],
+    seen: TypeError,
 ) -> InputError:
-    """The error for a call that does not fit: an unknown name, too much by position, or something missing."""
+    """
+    The error for a call that does not fit: an unknown name, too much by position, or something
+    missing.
+    """
     known = [name for name in signature.parameters if name not in ("self", "cls")]
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, [*known, *elsewhere], 1)
             fix = f"use one of {', '.join(known)}"
             if near:
-                fix = f"did you mean {f'{near[0]}=...' if near[0] in known else elsewhere[near[0]]}?"
+                fix = (
+                    f"did you mean {f'{near[0]}=...' if near[0] in known else elsewhere[near[0]]}?"
+                )
             return InputError(f"{function}() has no argument {name!r}.", fix=fix)
-    return InputError(f"{function}(): {seen}.", fix=f"give each argument by its name: {', '.join(f'{name}=' for name in known)}")
+    return InputError(
+        f"{function}(): {seen}.",
+        fix=f"give each argument by its name: {', '.join(f'{name}=' for name in known)}",
+    )

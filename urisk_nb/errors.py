@@ -1,45 +1,45 @@
 """Every error that urisk_nb raises on purpose, each with its way out.
 
 UriskError
-    InputError (ValueError)                what the user gave: tickers, prices, evidence, parameters
-    SettingsError (ValueError)             an environment variable, a line of .env or a flag
-    PackageMissing (ImportError)           an optional package is not installed
-    NotInitialized (RuntimeError)          the manager was asked for before it was started
-    WrongThread (RuntimeError)             a blocking call was made on the loop's own thread
-    ForkedError (RuntimeError)             a forked child used what belongs to its parent
-    FetchFailed (OSError)                  the demo model could not be fetched
+    InputError (ValueError)               what the user gave: tickers, prices, evidence, parameters
+    SettingsError (ValueError)            an environment variable, a line of .env or a flag
+    PackageMissing (ImportError)          an optional package is not installed
+    NotInitialized (RuntimeError)         the manager was asked for before it was started
+    WrongThread (RuntimeError)            a blocking call was made on the loop's own thread
+    ForkedError (RuntimeError)            a forked child used what belongs to its parent
+    FetchFailed (OSError)                 the demo model could not be fetched
     ServerError
-        OllamaNotInstalled                 nothing to start
-        ServerNotRunning (ConnectionError) nothing answers, and we may not or cannot start it
-        ServerStartFailed                  it was started and ended, or never became ready
-            ProgramBroken (OSError)        the program cannot be run at all
-            HomeNotWritable (PermissionError) it cannot write its keys and models
-            ServerKeepsEnding              it was started again and again, and ended again and again
-        ServerTooOld                       its version lacks what we need
-        PortTaken                          something else answers at the address
-        ServerOfAnother (PermissionError)  the server belongs to another person's account
-        NotOurs (PermissionError)          only a server that was started here is ended or started again
-        ServerLost (ConnectionError)       the connection broke before the first token
-        StreamInterrupted (ConnectionError) it broke after the first token; carries the partial text
-        ServerTimeout (TimeoutError)       silent for longer than the limit
-        ServerHung (TimeoutError)          takes connections and answers nothing, not even its version
-        CircuitOpen (ConnectionError)      it failed several times in a row; not asked again before a pause is over
-        ServerBusy                         its queue is full (503)
-        RunnerCrashed                      the process that holds the model ended
-        OutOfMemory (MemoryError)          memory ran out
-            ModelTooLarge                  the model cannot fit on this machine
-        ServerFault                        any other 5xx
-        RequestRefused (ValueError)        the server does not accept the request (4xx)
-        ProtocolError                      the reply is not what Ollama says
+        OllamaNotInstalled                nothing to start
+        ServerNotRunning (ConnectionError)  nothing answers, and we may not or cannot start it
+        ServerStartFailed                 it was started and ended, or never became ready
+            ProgramBroken (OSError)       the program cannot be run at all
+            HomeNotWritable (PermissionError)  it cannot write its keys and models
+            ServerCrashLoop               it was started again and again, and ended each time
+        ServerTooOld                      its version lacks what we need
+        PortTaken                         something else answers at the address
+        ServerOwnedByOtherUser (PermissionError)  the server belongs to another person's account
+        ServerNotManaged (PermissionError)  only a server that was started here can be stopped or restarted
+        ServerConnectionLost (ConnectionError)  the connection broke before the first token
+        StreamInterrupted (ConnectionError)  it broke after the first token; carries the partial text
+        ServerTimeout (TimeoutError)      silent for longer than the limit
+        ServerHung (TimeoutError)         takes connections and answers nothing
+        CircuitOpen (ConnectionError)     it failed several times in a row and is not asked for a while
+        ServerBusy                        its queue is full (503)
+        RunnerCrashed                     the process that holds the model ended
+        OutOfMemory (MemoryError)         memory ran out
+            ModelTooLarge                 the model cannot fit on this machine
+        ServerInternalError               any other 5xx
+        BadRequest (ValueError)           the server does not accept the request (4xx)
+        ProtocolError                     the reply is not what Ollama says
     ModelError
-        ModelNotFound (LookupError)        the server has no such model
-        ModelNameInvalid (ValueError)      no model can have this name
-        ModelUnsuitable                    the model cannot do what was asked (chat, thinking, embedding)
-        PullFailed                         the model could not be downloaded
-            DiskFull (OSError)             there is no space for it
-        CloudRefused (PermissionError)     a cloud model: the text would leave this machine
-        ContextExceeded (ValueError)       the prompt is longer than the context window
-        AnswerIncomplete                   the stream ended without its last object
+        ModelNotFound (LookupError)       the server has no such model
+        ModelNameInvalid (ValueError)     no model can have this name
+        ModelUnsuitable                   the model cannot do what was asked (chat, thinking, embedding)
+        PullFailed                        the model could not be downloaded
+            DiskFull (OSError)            there is no space for it
+        CloudModelBlocked (PermissionError)  a cloud model: the text would leave this machine
+        ContextExceeded (ValueError)      the prompt is longer than the context window
+        AnswerIncomplete                  the stream ended without its last object
 
 Imports nothing of ours, so that every layer may raise and catch.
 """
@@ -53,8 +53,9 @@ from typing import Any
 
 __all__ = [
     "AnswerIncomplete",
+    "BadRequest",
     "CircuitOpen",
-    "CloudRefused",
+    "CloudModelBlocked",
     "ContextExceeded",
     "DiskFull",
     "FetchFailed",
@@ -67,7 +68,6 @@ __all__ = [
     "ModelTooLarge",
     "ModelUnsuitable",
     "NotInitialized",
-    "NotOurs",
     "OllamaNotInstalled",
     "OutOfMemory",
     "PackageMissing",
@@ -75,16 +75,16 @@ __all__ = [
     "ProgramBroken",
     "ProtocolError",
     "PullFailed",
-    "RequestRefused",
     "RunnerCrashed",
     "ServerBusy",
+    "ServerConnectionLost",
+    "ServerCrashLoop",
     "ServerError",
-    "ServerFault",
     "ServerHung",
-    "ServerKeepsEnding",
-    "ServerLost",
+    "ServerInternalError",
+    "ServerNotManaged",
     "ServerNotRunning",
-    "ServerOfAnother",
+    "ServerOwnedByOtherUser",
     "ServerStartFailed",
     "ServerTimeout",
     "ServerTooOld",
@@ -119,8 +119,9 @@ class UriskError(Exception):
         return f"{self.message}\n  Fix: {self.fix}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # BaseException's own __reduce__ calls the class with args alone and would lose the keyword-only fix.
-        return copyreg.__newobj__, (type(self), self.message), self.__dict__  # type: ignore[attr-defined]  # typeshed leaves it out
+        # BaseException's own __reduce__ calls the class with args alone and would lose the
+        # keyword-only fix. # typeshed leaves it out
+        return copyreg.__newobj__, (type(self), self.message), self.__dict__  # type: ignore[attr-defined]
 
     def _render_traceback_(self) -> list[str]:
         """The two lines that a notebook shows; the cell still fails, so that Run All stops."""
@@ -168,7 +169,9 @@ class ServerNotRunning(ServerError, ConnectionError):
 
 
 class ServerStartFailed(ServerError):
-    """The server was started and ended, or never became ready; the tail of its log is in the message."""
+    """
+    The server was started and ended, or never became ready; the tail of its log is in the message.
+    """
 
 
 class ProgramBroken(ServerStartFailed, OSError):
@@ -179,7 +182,7 @@ class HomeNotWritable(ServerStartFailed, PermissionError):
     """The server cannot write the folder where it keeps its keys and models."""
 
 
-class ServerKeepsEnding(ServerStartFailed):
+class ServerCrashLoop(ServerStartFailed):
     """The server was started again as often as is sensible, and ended every time."""
 
 
@@ -191,15 +194,18 @@ class PortTaken(ServerError):
     """The address answers, but not as Ollama does."""
 
 
-class ServerOfAnother(ServerError, PermissionError):
+class ServerOwnedByOtherUser(ServerError, PermissionError):
     """The server runs under another person's account: evidence would go to a stranger."""
 
 
-class NotOurs(ServerError, PermissionError):
-    """Only a server that was started here is ended or started again; somebody else may be using this one."""
+class ServerNotManaged(ServerError, PermissionError):
+    """
+    Only a server that was started here is ended or started again; somebody else may be using this
+    one.
+    """
 
 
-class ServerLost(ServerError, ConnectionError):
+class ServerConnectionLost(ServerError, ConnectionError):
     """The connection broke before the first token; asking again is safe."""
 
 
@@ -246,11 +252,11 @@ class ModelTooLarge(OutOfMemory):
     """The model needs more memory than this machine can give."""
 
 
-class ServerFault(ServerError):
+class ServerInternalError(ServerError):
     """The server failed in a way that has no better name (5xx)."""
 
 
-class RequestRefused(ServerError, ValueError):
+class BadRequest(ServerError, ValueError):
     """The server does not accept the request (4xx)."""
 
 
@@ -282,7 +288,7 @@ class DiskFull(PullFailed, OSError):
     """There is no space for the model."""
 
 
-class CloudRefused(ModelError, PermissionError):
+class CloudModelBlocked(ModelError, PermissionError):
     """A cloud model was named: the text would leave this machine."""
 
 
@@ -309,14 +315,15 @@ def ungroup(error: BaseException) -> BaseException:
     """
     Return the error to raise in place of this one, with no exception group in it or behind it.
 
-    Of a group it is the first error. A group behind an error (`__context__`: what was being handled when it was raised) is
-    skipped. IPython prints an error with a group behind it and sends no error message, so that nbmake, nbval and papermill
-    take the cell for a good one.
+    Of a group it is the first error. A group behind an error (`__context__`: what was being handled
+    when it was raised) is skipped. IPython prints an error with a group behind it and sends no
+    error message, so that nbmake, nbval and papermill take the cell for a good one.
     """
     first = error
     while isinstance(first, BaseExceptionGroup):
         inner = first.exceptions[0]
-        if inner.__traceback__ is None:  # it was made for the group and never raised: the group's stack is its own
+        # It was made for the group and never raised: the group's stack is its own
+        if inner.__traceback__ is None:
             inner.__traceback__ = first.__traceback__
         first = inner
     seen: set[int] = set()  # a chain may be a circle
@@ -331,7 +338,10 @@ def ungroup(error: BaseException) -> BaseException:
 
 @contextlib.contextmanager
 def raise_ungrouped() -> Iterator[None]:
-    """Raise what is raised inside as `ungroup` returns it; a context manager, and a decorator of blocking functions."""
+    """
+    Raise what is raised inside as `ungroup` returns it; a context manager, and a decorator of
+    blocking functions.
+    """
     try:
         yield
     except BaseException as error:

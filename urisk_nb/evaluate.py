@@ -1,4 +1,7 @@
-"""`urisk evaluate`: one's own labelled sentences, judged by one's own models, greedy beside calibrated; as a table, as CSV, as a page."""
+"""
+`urisk evaluate`: one's own labelled sentences, judged by one's own models, greedy beside
+calibrated; as a table, as CSV, as a page.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import InputError
-from urisk_nb.notebook.present import escaped
+from urisk_nb.render.present import escape_html
 from urisk_nb.risk import evaluation
-from urisk_nb.risk.evaluation import Item, Outcome
+from urisk_nb.risk.evaluation import LabeledSentence, Prediction
 from urisk_nb.risk.params import LABELS, RiskParams
 from urisk_nb.risk.questions import Label
 from urisk_nb.session import open_run
@@ -22,7 +25,7 @@ from urisk_nb.session import open_run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.llm.manager import LLMManager
     from urisk_nb.session import Run
 
 __all__ = ["Evaluation", "evaluate", "page", "read", "summary", "text", "write"]
@@ -58,15 +61,15 @@ class Evaluation:
     model: str
     labels: str
     engine: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Prediction, ...]
     seconds: float
     tokens: int
     figures: dict[str, float] = field(default_factory=dict)
 
 
-def read(path: str | Path) -> list[Item]:
+def read(path: str | Path) -> list[LabeledSentence]:
     """
-    The labelled sentences of a CSV file (see `risk.evaluation.items_of`).
+    The labelled sentences of a CSV file (see `risk.evaluation.read_labels`).
 
     Raises
     ------
@@ -75,13 +78,19 @@ def read(path: str | Path) -> list[Item]:
     """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            return evaluation.items_of(list(csv.DictReader(file)))
+            return evaluation.read_labels(list(csv.DictReader(file)))
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise InputError(f"{str(path)!r} cannot be read: {exc}.", fix="name a CSV file with text,risk,severity") from exc
+        raise InputError(
+            f"{str(path)!r} cannot be read: {exc}.", fix="name a CSV file with text,risk,severity"
+        ) from exc
 
 
 def evaluate(
-    items: Sequence[Item], manager: LLMManager, *, models: Sequence[str] = (), judge: Callable[[Run, LLMManager], Any]
+    items: Sequence[LabeledSentence],
+    manager: LLMManager,
+    *,
+    models: Sequence[str] = (),
+    judge: Callable[[Run, LLMManager], Any],
 ) -> list[Evaluation]:
     """
     Each model, greedy and calibrated, over the sentences; blocks until all are judged.
@@ -95,14 +104,23 @@ def evaluate(
     models
         Names; default: the manager's, and the judge beside it where there is one.
     judge
-        Called with each run and the manager; judges and blocks, `session.judge_sync` for example.
+        Called with each run and the manager; judges and blocks, `session.label_sync` for example.
     """
     names = models or dict.fromkeys([manager.model, manager.judge])
     return [_one(items, manager, model, labels, judge) for model in names for labels in LABELS]
 
 
-def _one(items: Sequence[Item], manager: LLMManager, model: str, labels: str, judge: Callable[[Run, LLMManager], Any]) -> Evaluation:
-    evidence = [{"ticker": TICKER, "text": item.text, "id": f"L{number}"} for number, item in enumerate(items)]
+def _one(
+    items: Sequence[LabeledSentence],
+    manager: LLMManager,
+    model: str,
+    labels: str,
+    judge: Callable[[Run, LLMManager], Any],
+) -> Evaluation:
+    evidence = [
+        {"ticker": TICKER, "text": item.text, "id": f"L{number}"}
+        for number, item in enumerate(items)
+    ]
     # As many as there are, and some: a text may hold several sentences.
     params = RiskParams.of(labels=labels, model=model, max_sentences=10 * len(items))
     run, began_s = open_run([TICKER], evidence=evidence, params=params), time.monotonic()
@@ -122,14 +140,18 @@ def _one(items: Sequence[Item], manager: LLMManager, model: str, labels: str, ju
     )
 
 
-def _outcome(item: Item, row: dict[Any, Any] | None) -> Outcome:
+def _outcome(item: LabeledSentence, row: dict[Any, Any] | None) -> Prediction:
     if row is None or row["status"] != "judged":
-        return Outcome(item=item, label=None)
+        return Prediction(item=item, label=None)
     p = row["p_label"]
-    return Outcome(item=item, label=Label(risk=row["risk"], severity=int(row["severity"])), p_label=None if math.isnan(p) else float(p))
+    return Prediction(
+        item=item,
+        label=Label(risk=row["risk"], severity=int(row["severity"])),
+        p_label=None if math.isnan(p) else float(p),
+    )
 
 
-# Shown -----------------------------------------------------------------------------------------------------------------------
+# Shown --------------------------------------------------------------------------------------------
 
 
 def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
@@ -140,29 +162,42 @@ def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
     for one in found:
         count = max(1, len(one.outcomes))
         cost = {"seconds_each": one.seconds / count, "tokens_each": one.tokens / count}
-        rows.append({"model": one.model, "engine": one.engine, "labels": one.labels, **one.figures, **cost})
+        rows.append(
+            {"model": one.model, "engine": one.engine, "labels": one.labels, **one.figures, **cost}
+        )
     return pd.DataFrame(rows)
 
 
 def text(found: Sequence[Evaluation]) -> str:
     """For a terminal."""
-    lines = [f"{len(found[0].outcomes)} labelled sentences. {_blind(found)}"]
+    lines = [f"{len(found[0].outcomes)} labelled sentences. {_majority_baseline(found)}"]
     for one in found:
         f, count = one.figures, max(1, len(one.outcomes))
         lines.append(f"{one.model} ({one.engine}), {one.labels}: {f['valid']:.0f} valid answers")
-        lines.append(f"  category {f['category']:.1%} ({f['category_lo']:.0%} to {f['category_hi']:.0%})")
         lines.append(
-            f"  severity in range {f['severity']:.1%} ({f['severity_lo']:.0%} to {f['severity_hi']:.0%}), "
+            f"  category {f['category']:.1%} ({f['category_lo']:.0%} to {f['category_hi']:.0%})"
+        )
+        lines.append(
+            f"  severity in range {f['severity']:.1%} ({f['severity_lo']:.0%} to "
+            f"{f['severity_hi']:.0%}), "
             f"within one step {f['severity_near']:.1%}, {f['severity_error']:.2f} steps off"
         )
         if not math.isnan(f["brier"]):
-            lines.append(f"  probabilities: Brier score {f['brier']:.3f}, expected calibration error {f['ece']:.3f}")
-        lines.append(f"  {one.seconds / count:.2f} s and {one.tokens / count:.1f} tokens a sentence")
+            lines.append(
+                f"  probabilities: Brier score {f['brier']:.3f}, expected calibration error "
+                f"{f['ece']:.3f}"
+            )
+        lines.append(
+            f"  {one.seconds / count:.2f} s and {one.tokens / count:.1f} tokens a sentence"
+        )
     return "\n".join(lines)
 
 
 def write(found: Sequence[Evaluation], folder: Path) -> list[Path]:
-    """`evaluation.csv`, `labels.csv` (each sentence with what was said) and `evaluation.html`, into the folder, which is made."""
+    """
+    `evaluation.csv`, `labels.csv` (each sentence with what was said) and `evaluation.html`, into
+    the folder, which is made.
+    """
     import pandas as pd
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,17 +224,20 @@ def write(found: Sequence[Evaluation], folder: Path) -> list[Path]:
 
 
 def page(found: Sequence[Evaluation]) -> str:
-    """One page without scripts: the figures, and for each evaluation its confusion table and its reliability."""
+    """
+    One page without scripts: the figures, and for each evaluation its confusion table and its
+    reliability.
+    """
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Labels, evaluated</title><style>{STYLE}</style>'
-    first = (
-        f"<p>{len(found[0].outcomes)} labelled sentences, {datetime.now(UTC):%Y-%m-%d}. In brackets: 95 % intervals. {_blind(found)}</p>"
-    )
+    first = f"<p>{len(found[0].outcomes)} labelled sentences, {datetime.now(UTC):%Y-%m-%d}. In brackets: 95 % intervals. {_majority_baseline(found)}</p>"
     body = f"<h1>Labels, evaluated</h1>{first}{_table(_with_intervals(summary(found)), 'figures')}"
     return f"{head}{body}{''.join(map(_part, found))}</html>\n"
 
 
-def _blind(found: Sequence[Evaluation]) -> str:
-    category, severity = evaluation.blind([outcome.item for outcome in found[0].outcomes])
+def _majority_baseline(found: Sequence[Evaluation]) -> str:
+    category, severity = evaluation.majority_baseline(
+        [outcome.item for outcome in found[0].outcomes]
+    )
     return f"A judge that reads nothing reaches category {_percent(category)} and severity {_percent(severity)} by one constant answer."
 
 
@@ -209,13 +247,15 @@ def _with_intervals(shown: pd.DataFrame) -> list[dict[Any, Any]]:
     for row in rows:
         for name in SHARES:
             low, high = row.pop(f"{name}_lo", math.nan), row.pop(f"{name}_hi", math.nan)
-            row[name] = _percent(row[name]) + ("" if math.isnan(low) else f" ({low:.0%} to {high:.0%})")
+            row[name] = _percent(row[name]) + (
+                "" if math.isnan(low) else f" ({low:.0%} to {high:.0%})"
+            )
     return rows
 
 
 def _part(one: Evaluation) -> str:
     confused = evaluation.confusion(one.outcomes).reset_index().to_dict("records")
-    title = f"<h2>{escaped(one.model)}, {escaped(one.labels)}</h2><p class='muted'>Wanted in rows, said in columns.</p>"
+    title = f"<h2>{escape_html(one.model)}, {escape_html(one.labels)}</h2><p class='muted'>Wanted in rows, said in columns.</p>"
     return title + _table(confused, "confusion") + _reliability(one)
 
 
@@ -224,29 +264,47 @@ def _percent(value: float) -> str:
 
 
 def _table(rows: Sequence[dict[Any, Any]], label: str) -> str:
-    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in rows[0])
-    body = "".join("<tr>" + "".join(_cell(value, first=not place) for place, value in enumerate(row.values())) + "</tr>" for row in rows)
-    return f'<table aria-label="{label}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    head = "".join(f'<th scope="col">{escape_html(name)}</th>' for name in rows[0])
+    body = "".join(
+        "<tr>"
+        + "".join(_cell(value, first=not place) for place, value in enumerate(row.values()))
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<table aria-label="{label}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
 
 
 def _cell(value: Any, *, first: bool) -> str:
-    shown = ("–" if math.isnan(value) else f"{value:.3g}") if isinstance(value, float) else str(value)
-    return f'<th scope="row">{escaped(shown)}</th>' if first else f"<td>{escaped(shown)}</td>"
+    shown = (
+        ("–" if math.isnan(value) else f"{value:.3g}") if isinstance(value, float) else str(value)
+    )
+    return (
+        f'<th scope="row">{escape_html(shown)}</th>' if first else f"<td>{escape_html(shown)}</td>"
+    )
 
 
 def _reliability(one: Evaluation) -> str:
-    """Said against seen, a dot for each bin, as large as it has cases; on the line the model knows how sure it may be."""
+    """
+    Said against seen, a dot for each bin, as large as it has cases; on the line the model knows how
+    sure it may be.
+    """
     bins = evaluation.reliability(one.outcomes).to_dict("records")
     if not bins:
         return "<p class='muted'>No probabilities: greedy labels, or a server that tells none.</p>"
     most = max(each["n"] for each in bins)
     dots = "".join(
-        f'<circle cx="{10 + 180 * each["said"]:.1f}" cy="{190 - 180 * each["right"]:.1f}" r="{3 + 7 * math.sqrt(each["n"] / most):.1f}" '
-        f'fill="#0072B2" fill-opacity="0.7"><title>{each["n"]} cases: said {each["said"]:.0%}, right {each["right"]:.0%}</title></circle>'
+        f'<circle cx="{10 + 180 * each["said"]:.1f}" cy="{190 - 180 * each["right"]:.1f}" '
+        f'r="{3 + 7 * math.sqrt(each["n"] / most):.1f}" '
+        f'fill="#0072B2" fill-opacity="0.7"><title>{each["n"]} cases: said {each["said"]:.0%}, '
+        f"right {each['right']:.0%}</title></circle>"
         for each in bins
     )
-    label = f"reliability of {escaped(one.model)}: share right against the probability that was said"
+    label = f"reliability of {escape_html(one.model)}: share right against the probability that was said"
     axes = '<path d="M10 10V190H190" fill="none" stroke="currentColor"/><path d="M10 190L190 10" stroke="#808080" stroke-dasharray="4"/>'
-    words = '<text x="100" y="206" font-size="9" text-anchor="middle" fill="currentColor">said</text>'
+    words = (
+        '<text x="100" y="206" font-size="9" text-anchor="middle" fill="currentColor">said</text>'
+    )
     words += '<text x="14" y="20" font-size="9" fill="currentColor">right</text>'
     return f'<svg role="img" aria-label="{label}" viewBox="0 0 200 210">{axes}{words}{dots}</svg>'

@@ -1,7 +1,7 @@
 """What is put in place for later: the demo model's weights here, and urisk-judge on a real Ollama.
 
-The judge is made of the Ollama's own base and our adapter, or of one file with both merged, 145 MB; Ollama takes adapters up to version
-0.34.0 only.
+The judge is made of the Ollama's own base and our adapter, or of one file with both merged, 145 MB;
+Ollama takes adapters up to version 0.34.0 only.
 """
 
 from __future__ import annotations
@@ -12,31 +12,40 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb import bridge
-from urisk_nb.errors import FetchFailed, ModelNotFound, ModelUnsuitable, PackageMissing, ServerNotRunning
-from urisk_nb.standin import gguf, merge, weights
+from urisk_nb import event_loop
+from urisk_nb.embedded import gguf, merge, weights
+from urisk_nb.errors import (
+    FetchFailed,
+    ModelNotFound,
+    ModelUnsuitable,
+    PackageMissing,
+    ServerNotRunning,
+)
 from urisk_nb.terminal import Line, event_text
 
 if TYPE_CHECKING:
-    from urisk_nb.ollama.judge import Installed, Whole
-    from urisk_nb.ollama.manager import LLMManager, StartEvent
+    from urisk_nb.llm.manager import LLMManager, StartEvent
+    from urisk_nb.llm.model_install import Installed, Whole
     from urisk_nb.settings import Engine, Settings
 
-__all__ = ["fetched_weights", "install", "look"]
+__all__ = ["fetch_weights", "install", "look"]
 
 USE = f"use it with %%risk --model {weights.JUDGE}"
 Tell = Callable[["StartEvent"], Any]
 
 
-def fetched_weights() -> Path:
+def fetch_weights() -> Path:
     """The verified file, fetched if it is not there."""
-    from urisk_nb.ollama.engine import data_folder
+    from urisk_nb.server.engines import data_folder
     from urisk_nb.settings import load
 
     folder, line = data_folder(load()), Line()
     try:
         return weights.fetch(
-            folder, progress=lambda done, total: line.show(f"Fetching the demo model (93 MB, once), and checking it: {done / total:.0%}")
+            folder,
+            progress=lambda done, total: line.show(
+                f"Fetching the demo model (93 MB, once), and checking it: {done / total:.0%}"
+            ),
         )
     except weights.WeightsError as exc:
         raise FetchFailed(str(exc), fix=exc.fix) from exc
@@ -45,8 +54,10 @@ def fetched_weights() -> Path:
 
 
 async def look(settings: Settings) -> tuple[str, list[str]]:
-    """What is there already: the version of the server at the address, and the names of its models."""
-    from urisk_nb.ollama.client import Client
+    """
+    What is there already: the version of the server at the address, and the names of its models.
+    """
+    from urisk_nb.llm.client import Client
 
     async with aclosing(Client(settings)) as client:
         return await client.version(), [model.name for model in await client.tags()]
@@ -54,7 +65,8 @@ async def look(settings: Settings) -> tuple[str, list[str]]:
 
 def install(*, base: str, url: str | None = None) -> str:
     """
-    Make urisk-judge on the server that answers, or else on an Ollama that is started for this; it is left as it was found.
+    Make urisk-judge on the server that answers, or else on an Ollama that is started for this; it
+    is left as it was found.
 
     Parameters
     ----------
@@ -73,7 +85,7 @@ def install(*, base: str, url: str | None = None) -> str:
     UriskError
         Each with what to do.
     """
-    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.llm.manager import LLMManager
     from urisk_nb.settings import Engine, load
 
     engine, models = _who_answers(load(url=url, model=base))
@@ -84,9 +96,11 @@ def install(*, base: str, url: str | None = None) -> str:
     def tell(event: StartEvent) -> None:
         line.show(event_text(event))
 
-    manager = bridge.run(LLMManager.bare(progress=tell, engine=engine or Engine.OLLAMA, model=base, url=url))
+    manager = event_loop.run(
+        LLMManager.connect(progress=tell, engine=engine or Engine.OLLAMA, model=base, url=url)
+    )
     try:
-        done = _installed(manager, adapter, base, line, tell)
+        done = _install_on_server(manager, adapter, base, line, tell)
     finally:
         manager.shutdown_sync()
         line.clear()
@@ -95,25 +109,29 @@ def install(*, base: str, url: str | None = None) -> str:
 
 def _who_answers(settings: Settings) -> tuple[Engine | None, list[str]]:
     """The engine at the address, None where nothing answers, and the names of its models."""
-    from urisk_nb.ollama.server import OWN_VERSIONS
+    from urisk_nb.server.model_server import OWN_VERSIONS
     from urisk_nb.settings import Engine
 
     try:
-        number, models = bridge.run(look(settings))
+        number, models = event_loop.run(look(settings))
     except ServerNotRunning:
         return None, []
     return OWN_VERSIONS.get(number, Engine.OLLAMA), models
 
 
 def _on_the_embedded(models: Sequence[str]) -> str:
-    from urisk_nb.ollama.wire import same_model
+    from urisk_nb.llm.wire import same_model
 
     if not any(same_model(weights.JUDGE, model) for model in models):
         raise ModelNotFound(
-            f"the embedded engine has no {weights.JUDGE} (it has: {', '.join(models)}), and makes no models.",
-            fix="unset URISK_GGUF and start it anew: its demo model brings urisk-judge; or stop it and use Ollama",
+            f"the embedded engine has no {weights.JUDGE} (it has: {', '.join(models)}), and makes "
+            "no models.",
+            fix="unset URISK_GGUF and start it anew: its demo model brings urisk-judge; or stop "
+            "it and use Ollama",
         )
-    return f"The embedded engine has {weights.JUDGE} already, and it is not installed by hand: {USE}"
+    return (
+        f"The embedded engine has {weights.JUDGE} already, and it is not installed by hand: {USE}"
+    )
 
 
 def _adapter() -> Path:
@@ -123,24 +141,38 @@ def _adapter() -> Path:
         raise FetchFailed(f"{exc}.", fix=exc.fix) from exc
 
 
-def _installed(manager: LLMManager, adapter: Path, base: str, line: Line, tell: Tell) -> Installed:
-    """With the adapter where that may be; where the server says that it may not, or is known to, with the merged file."""
-    from urisk_nb.ollama import judge
+def _install_on_server(
+    manager: LLMManager, adapter: Path, base: str, line: Line, tell: Tell
+) -> Installed:
+    """
+    With the adapter where that may be; where the server says that it may not, or is known to, with
+    the merged file.
+    """
+    from urisk_nb.llm import model_install
 
-    if judge.takes_adapters(manager.version):
-        way = judge.Adapted(base=base, file=adapter, digest=weights.ADAPTER_SHA256)
+    if model_install.takes_adapters(manager.version):
+        way = model_install.Adapted(base=base, file=adapter, digest=weights.ADAPTER_SHA256)
         try:
-            return bridge.run(judge.install(manager, way, name=weights.JUDGE, progress=tell))
+            return event_loop.run(
+                model_install.install(manager, way, name=weights.JUDGE, progress=tell)
+            )
         except ModelUnsuitable as exc:
-            if not judge.says_no_adapters(exc):
+            if not model_install.says_no_adapters(exc):
                 raise
-    return bridge.run(judge.install(manager, _whole(manager, adapter, line), name=weights.JUDGE, progress=tell))
+    return event_loop.run(
+        model_install.install(
+            manager, _whole(manager, adapter, line), name=weights.JUDGE, progress=tell
+        )
+    )
 
 
 def _whole(manager: LLMManager, adapter: Path, line: Line) -> Whole:
-    """The demo model with the adapter merged in, kept in the data folder: made only if it is not there."""
-    from urisk_nb.ollama.engine import data_folder
-    from urisk_nb.ollama.judge import Whole
+    """
+    The demo model with the adapter merged in, kept in the data folder: made only if it is not
+    there.
+    """
+    from urisk_nb.llm.model_install import Whole
+    from urisk_nb.server.engines import data_folder
 
     file = data_folder(manager.settings) / f"{weights.JUDGE}-{weights.ADAPTER_SHA256[:12]}.gguf"
     why = f"Ollama {manager.version} takes no adapters"
@@ -164,7 +196,12 @@ def _is_whole(file: Path) -> bool:
 def _merge(adapter: Path, file: Path, line: Line) -> None:
     try:
         merge.check_package()  # before anything is fetched
-        merge.merged(fetched_weights(), adapter, file, lambda done, total: line.show(f"Merging the adapter: {done / total:.0%}"))
+        merge.merge_adapter(
+            fetch_weights(),
+            adapter,
+            file,
+            lambda done, total: line.show(f"Merging the adapter: {done / total:.0%}"),
+        )
     except merge.NeedsGguf as exc:
         raise PackageMissing(f"{exc}, which is not installed.", fix=exc.fix) from exc
     except weights.WeightsError as exc:

@@ -1,9 +1,10 @@
 """One run: where the model server and the risk method meet.
 
 Knows the date and the run's id, and drives the risk core's flows over the live model: each distinct
-question once, the first tickers first, so many at a time as the server has slots. What has been judged stays with the run, so
-that an interrupt or a lost server costs only what was under way. Does not know about notebooks. Over 400 lines: the run, its workers and
-the two ways in are one story, and what `assess` takes is said in full.
+question once, the first tickers first, so many at a time as the server has slots. What has been
+judged stays with the run, so that an interrupt or a lost server costs only what was under way. Does
+not know about notebooks. Over 400 lines: the run, its workers and the two ways in are one story,
+and what `assess` takes is said in full.
 """
 
 from __future__ import annotations
@@ -21,22 +22,31 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from urisk_nb import bridge, files, runtime
+from urisk_nb import event_loop, process_state
 from urisk_nb.arguments import refuse_unknown
-from urisk_nb.errors import AnswerIncomplete, ContextExceeded, InputError, NotInitialized, raise_ungrouped, ungroup
+from urisk_nb.errors import (
+    AnswerIncomplete,
+    ContextExceeded,
+    InputError,
+    NotInitialized,
+    raise_ungrouped,
+    ungroup,
+)
+from urisk_nb.readers import files
 from urisk_nb.risk import inputs, pipeline
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.questions import Question, Reply
-from urisk_nb.risk.table import RiskTable, assemble
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
+from urisk_nb.table.risk_table import RiskTable, assemble
 
 if TYPE_CHECKING:
-    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.llm.manager import LLMManager
     from urisk_nb.risk.inputs import RiskParams
 
 __all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
 
-# One sentence's failure: it stays unjudged, with the reason, and the run goes on. Anything else ends the run.
+# One sentence's failure: it stays unjudged, with the reason, and the run goes on. Anything else
+# ends the run.
 SENTENCE_ERRORS = (AnswerIncomplete, ContextExceeded)
 # What people look for in `assess` and what is a parameter of the run.
 OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(inputs.RiskParams)}
@@ -47,7 +57,8 @@ class Progress:
     """
     How far a run is; a snapshot.
 
-    `questions` grows while a run goes on: a repair or a second look is asked only when the first answer calls for it.
+    `questions` grows while a run goes on: a repair or a second look is asked only when the first
+    answer calls for it.
     """
 
     rows: int = 0
@@ -67,12 +78,15 @@ class Progress:
 
 @dataclass(slots=True)
 class Run:
-    """One run, checked and with its metrics computed; `judge` asks the model, `table` shows what there is at any time."""
+    """
+    One run, checked and with its metrics computed; `judge` asks the model, `table` shows what there
+    is at any time.
+    """
 
     plan: pipeline.Plan
     run_id: str
     created_at: datetime
-    judgements: dict[str, pipeline.Judgement] = field(default_factory=dict)
+    ticker_findings: dict[str, pipeline.TickerFindings] = field(default_factory=dict)
     progress: Progress = Progress()
     served_by: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
@@ -83,7 +97,7 @@ class Run:
         """Whether there is a sentence to judge."""
         return bool(self.plan.asked)
 
-    async def judge(self, manager: LLMManager, *, parallel: int | None = None) -> None:
+    async def label(self, manager: LLMManager, *, parallel: int | None = None) -> None:
         """
         Ask the model about every sentence; blocks until all are judged.
 
@@ -94,43 +108,61 @@ class Run:
         ServerError, ModelError
             The run cannot go on: the server is lost after all retries, the model is not there.
         """
-        from urisk_nb.ollama.manager import is_demo, is_judge
+        from urisk_nb.llm.manager import is_demo, is_judge
 
-        model = self.plan.params.model or (manager.judge if self.plan.taxonomy.hash == DEFAULT.hash else manager.model)
+        model = self.plan.params.model or (
+            manager.judge if self.plan.taxonomy.hash == DEFAULT.hash else manager.model
+        )
         if model != manager.model:
-            await manager.have(model)
+            await manager.ensure_model(model)
         self.served_by = _provenance(manager, model)
         self.plan = replace(self.plan, form="short" if is_judge(model) else "examples")
-        said_of = {"demo_model": is_demo(model), "small_judge": is_judge(model), "simulated": manager.is_simulated}
+        said_of = {
+            "demo_model": is_demo(model),
+            "small_judge": is_judge(model),
+            "simulated": manager.is_simulated,
+        }
         self.flags = tuple(flag for flag, holds in said_of.items() if holds)
-        symbols = [symbol for symbol in self.plan.asked if symbol not in self.judgements]
+        symbols = [symbol for symbol in self.plan.asked if symbol not in self.ticker_findings]
         self.progress = Progress(rows_total=len(symbols))
         with manager.allow_parallel(parallel):
             self.notes = _notes(manager, parallel)
             await _Desk(manager, parallel or manager.parallel, self).work(symbols)
 
     def table(self) -> RiskTable:
-        """The table of what has been computed and judged so far; a ticker that was not finished is `not_run`."""
+        """
+        The table of what has been computed and judged so far; a ticker that was not finished is
+        `not_run`.
+        """
         model = self.served_by.get("model")
-        table = assemble(self.plan, self.judgements, run_id=self.run_id, model=model, flags=self.flags)
+        table = assemble(
+            self.plan, self.ticker_findings, run_id=self.run_id, model=model, flags=self.flags
+        )
         table.report.meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
             served_by=self.served_by,
             notes=list(self.notes),
-            libraries={name: version(name) for name in ("urisk-nb", "pandas", "sentencex", "bm25s")},
+            libraries={
+                name: version(name) for name in ("urisk-nb", "pandas", "sentencex", "bm25s")
+            },
         )
         return table
 
 
 class _Desk:
-    """Answers the flows' questions: a queue ordered by ticker, and as many workers as calls may be in flight."""
+    """
+    Answers the flows' questions: a queue ordered by ticker, and as many workers as calls may be in
+    flight.
+    """
 
     def __init__(self, manager: LLMManager, workers: int, run: Run) -> None:
         self.manager = manager
         self.workers = workers
         self.run = run
         self.began_s = time.monotonic()
-        self.queue: asyncio.PriorityQueue[tuple[int, int, Question, asyncio.Future[Reply]]] = asyncio.PriorityQueue()
+        self.queue: asyncio.PriorityQueue[tuple[int, int, Question, asyncio.Future[Reply]]] = (
+            asyncio.PriorityQueue()
+        )
         self.replies: dict[str, asyncio.Future[Reply]] = {}
         self.number = itertools.count()
 
@@ -138,7 +170,10 @@ class _Desk:
         try:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._answer()) for _ in range(self.workers)]
-                flows = [group.create_task(self._flow(rank, symbol)) for rank, symbol in enumerate(symbols)]
+                flows = [
+                    group.create_task(self._flow(rank, symbol))
+                    for rank, symbol in enumerate(symbols)
+                ]
                 await asyncio.wait(flows)
                 for worker in workers:
                     worker.cancel()
@@ -146,18 +181,25 @@ class _Desk:
             cause = ungroup(several)  # the first is the cause; its siblings were cancelled for it
         else:
             return
-        raise cause  # out here: inside of the handler the group would be behind it, and IPython would send no error message
+        # Out here: inside of the handler the group would be behind it, and IPython would send no
+        # error message
+        raise cause
 
     async def _flow(self, rank: int, symbol: str) -> None:
-        """One ticker: put each batch of its questions on the queue, hand the replies back, keep its judgement."""
+        """
+        One ticker: put each batch of its questions on the queue, hand the replies back, keep its
+        judgement.
+        """
         flow = pipeline.judge(self.run.plan, symbol)
         try:
             batch = next(flow)
             while True:
-                replies = [await waiting for waiting in [self._put(rank, question) for question in batch]]
+                replies = [
+                    await waiting for waiting in [self._put(rank, question) for question in batch]
+                ]
                 batch = flow.send(replies)
         except StopIteration as done:
-            self.run.judgements[symbol] = done.value
+            self.run.ticker_findings[symbol] = done.value
             self._count(rows=1)
         finally:
             flow.close()
@@ -173,12 +215,16 @@ class _Desk:
         return self._shared(question)
 
     def _shared(self, question: Question) -> asyncio.Future[Reply]:
-        """A reply that another question pays for: it counts as cached, with no tokens of its own."""
+        """
+        A reply that another question pays for: it counts as cached, with no tokens of its own.
+        """
         first, mine = self.replies[question.key], asyncio.get_running_loop().create_future()
 
         def copy(done: asyncio.Future[Reply]) -> None:
             if not mine.done() and not done.cancelled():
-                mine.set_result(replace(done.result(), cached=True, tokens=0, prompt_tokens=0, seconds=0.0))
+                mine.set_result(
+                    replace(done.result(), cached=True, tokens=0, prompt_tokens=0, seconds=0.0)
+                )
 
         first.add_done_callback(copy)
         return mine
@@ -191,14 +237,19 @@ class _Desk:
             self._count(asked=1, tokens=reply.tokens)
 
     async def _ask(self, question: Question) -> Reply:
-        """What a model says to sentences without content is asked once in this process, whatever runs."""
+        """
+        What a model says to sentences without content is asked once in this process, whatever runs.
+        """
         if question.purpose != "prior":
             return await self._asked(question)
-        known: dict[tuple[Any, ...], Reply] = runtime.setdefault("priors", dict)
-        who = (*(self.run.served_by[name] for name in ("model", "engine", "server", "url")), question.key)
+        known: dict[tuple[Any, ...], Reply] = process_state.setdefault("priors", dict)
+        who = (
+            *(self.run.served_by[name] for name in ("model", "engine", "server", "url")),
+            question.key,
+        )
         if who not in known:
             reply = await self._asked(question)
-            if not reply.told:
+            if not reply.logprobs:
                 return reply
             known[who] = replace(reply, cached=True, tokens=0, prompt_tokens=0, seconds=0.0)
             return reply
@@ -217,7 +268,10 @@ class _Desk:
             prompt_tokens=timing.prompt_tokens,
             seconds=timing.total_s,
             attempts=timing.attempts,
-            told=tuple(Token(text=one.text, logprob=one.logprob, others=one.others) for one in answer.told),
+            logprobs=tuple(
+                Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs)
+                for one in answer.logprobs
+            ),
         )
 
     def _count(self, *, rows: int = 0, asked: int = 0, questions: int = 0, tokens: int = 0) -> None:
@@ -260,12 +314,19 @@ def open_run(
     if prices is None and evidence is None:
         raise InputError(
             "neither prices nor evidence was given.",
-            fix="give at least one: prices=..., evidence=... (in a cell: --prices NAME --evidence NAME)",
+            fix="give at least one: prices=..., evidence=... (in a cell: --prices NAME --evidence "
+            "NAME)",
         )
     names = [holding.symbol for holding in holdings]
-    frame = None if prices is None else inputs.read_prices(files.prices(prices, names), returns=settings.returns)
+    frame = (
+        None
+        if prices is None
+        else inputs.read_prices(files.prices(prices, names), returns=settings.returns)
+    )
     documents = None if evidence is None else inputs.read_evidence(files.evidence(evidence, names))
-    plan = pipeline.prepare(holdings, frame, documents, settings, benchmark=series, taxonomy=taxonomy)
+    plan = pipeline.prepare(
+        holdings, frame, documents, settings, benchmark=series, taxonomy=taxonomy
+    )
     now = datetime.now(UTC)
     return Run(plan=plan, run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", created_at=now)
 
@@ -277,18 +338,22 @@ def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> R
         return replace(params, **given)
     if params is None or isinstance(params, Mapping):
         return inputs.RiskParams.of(**{**(params or {}), **given})
-    raise InputError(f"params is {inputs.kind(params)}.", fix='params=RiskParams(window="2y"), or a mapping of the same names')
+    raise InputError(
+        f"params is {inputs.kind(params)}.",
+        fix='params=RiskParams(window="2y"), or a mapping of the same names',
+    )
 
 
 def _check_judge(model: str | None, taxonomy: Taxonomy) -> None:
     """Refuse a taxonomy that the judge has not learnt."""
     if model is None or taxonomy.hash == DEFAULT.hash:
         return
-    from urisk_nb.ollama.manager import is_judge
+    from urisk_nb.llm.manager import is_judge
 
     if is_judge(model):
         raise InputError(
-            f"{model!r} has learnt the categories {', '.join(DEFAULT.ids)} with their definitions, and no others.",
+            f"{model!r} has learnt the categories {', '.join(DEFAULT.ids)} with their "
+            "definitions, and no others.",
             fix="leave out taxonomy=, or judge with a chat model, such as model='llama3.1'",
         )
 
@@ -312,10 +377,18 @@ async def assess_async(
     A cancel aborts the calls under way, on the server too.
     """
     parallel = inputs.parallel_calls(parallel)
-    run = open_run(tickers, prices=prices, evidence=evidence, query=query, params=params, benchmark=benchmark, taxonomy=taxonomy)
+    run = open_run(
+        tickers,
+        prices=prices,
+        evidence=evidence,
+        query=query,
+        params=params,
+        benchmark=benchmark,
+        taxonomy=taxonomy,
+    )
     if run.needs_model:
         with _keep_partial(run):
-            await bridge.call(_judge(run, manager, parallel))
+            await event_loop.call(_judge(run, manager, parallel))
     return run.table()
 
 
@@ -335,19 +408,21 @@ def assess(
     """
     The risk table of the tickers: metrics from the prices, and the model's labels on the evidence.
 
-    Blocks until it is done: without evidence some milliseconds, with evidence as long as the model takes. Starts the model
-    server if there is something to judge and none was started. An interrupt aborts the calls under way.
+    Blocks until it is done: without evidence some milliseconds, with evidence as long as the model
+    takes. Starts the model server if there is something to judge and none was started. An interrupt
+    aborts the calls under way.
 
     Parameters
     ----------
     tickers
         Text as in a `%%risk` cell, a list of names, or a mapping of name to weight.
     prices
-        DataFrame (wide, or long with date, ticker, close), the path of a CSV or Parquet file, or a callable that is given
-        the list of tickers and returns a DataFrame.
+        DataFrame (wide, or long with date, ticker, close), the path of a CSV or Parquet file, or a
+        callable that is given the list of tickers and returns a DataFrame.
     evidence
-        DataFrame with ticker (`*`: all companies) and text (date, source, id), mapping of ticker to texts, list of mappings,
-        the path of a CSV or JSON-lines file or of a folder of text files named by ticker, or a callable that is given the list of tickers.
+        DataFrame with ticker (`*`: all companies) and text (date, source, id), mapping of ticker to
+        texts, list of mappings, the path of a CSV or JSON-lines file or of a folder of text files
+        named by ticker, or a callable that is given the list of tickers.
     query
         Only sentences that bear on it are asked, and the question is narrowed to it.
     benchmark
@@ -364,7 +439,8 @@ def assess(
     Returns
     -------
     RiskTable
-        A DataFrame, one row a ticker; `table.report` has the judged sentences and the record of the run.
+        A DataFrame, one row a ticker; `table.report` has the judged sentences and the record of the
+        run.
 
     Raises
     ------
@@ -374,16 +450,32 @@ def assess(
         The run could not go on; `partial` on the exception is the table of what was done.
     """
     parallel = inputs.parallel_calls(parallel)
-    run = open_run(tickers, prices=prices, evidence=evidence, query=query, params=params, benchmark=benchmark, taxonomy=taxonomy)
+    run = open_run(
+        tickers,
+        prices=prices,
+        evidence=evidence,
+        query=query,
+        params=params,
+        benchmark=benchmark,
+        taxonomy=taxonomy,
+    )
     if run.needs_model:
-        judge_sync(run, manager, parallel)
+        label_sync(run, manager, parallel)
     return run.table()
 
 
-def judge_sync(run: Run, manager: LLMManager | None = None, parallel: int | None = None, tick: Callable[[], Any] | None = None) -> None:
-    """Judge the run's sentences and block; an error or an interrupt carries the table so far as `partial`."""
+def label_sync(
+    run: Run,
+    manager: LLMManager | None = None,
+    parallel: int | None = None,
+    tick: Callable[[], Any] | None = None,
+) -> None:
+    """
+    Judge the run's sentences and block; an error or an interrupt carries the table so far as
+    `partial`.
+    """
     with _keep_partial(run):
-        bridge.run(_judge(run, manager, parallel), tick)
+        event_loop.run(_judge(run, manager, parallel), tick)
 
 
 @contextlib.contextmanager
@@ -392,17 +484,20 @@ def _keep_partial(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as exc:
-        exc.partial = run.table()  # type: ignore[attr-defined]  # any exception takes one more attribute
+        # # any exception takes one more attribute
+        exc.partial = run.table()  # type: ignore[attr-defined]
         raise
 
 
 async def _judge(run: Run, manager: LLMManager | None, parallel: int | None) -> None:
-    await run.judge(manager or await _default_manager(run.plan.params.model), parallel=parallel)
+    await run.label(manager or await _default_manager(run.plan.params.model), parallel=parallel)
 
 
 async def _default_manager(model: str | None) -> LLMManager:
-    """The manager of this process, started if there is none, and with the model that the run names."""
-    from urisk_nb.ollama.manager import LLMManager
+    """
+    The manager of this process, started if there is none, and with the model that the run names.
+    """
+    from urisk_nb.llm.manager import LLMManager
 
     try:
         LLMManager.get_instance()
@@ -413,11 +508,20 @@ async def _default_manager(model: str | None) -> LLMManager:
 
 def _notes(manager: LLMManager, parallel: int | None) -> tuple[str, ...]:
     """What the user should know of how the run is asked: sentences."""
-    if parallel is None or manager.server != "ours" or parallel <= manager.slots:
+    if parallel is None or not manager.is_managed or parallel <= manager.slots:
         return ()
-    answers = f"The server answers {manager.slots} at once" if manager.slots > 1 else "The server answers one call at a time"
+    answers = (
+        f"The server answers {manager.slots} at once"
+        if manager.slots > 1
+        else "The server answers one call at a time"
+    )
     more = f"for more: %urisk_stop, then %urisk_start --parallel {parallel}"
-    return (f"{parallel} calls are in flight, as --parallel asks. {answers}, and the others wait there; {more}.",)
+    return (
+        (
+            f"{parallel} calls are in flight, as --parallel asks. {answers}, and the others wait "
+            f"there; {more}."
+        ),
+    )
 
 
 def _provenance(manager: LLMManager, model: str) -> dict[str, Any]:

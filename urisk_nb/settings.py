@@ -1,7 +1,8 @@
 """The settings: environment and `.env` become one frozen record; flags win.
 
-Knows the names, the defaults and what each value may be. Does not know what the values are used for.
-Imports pydantic, so this module is itself imported late: `%load_ext urisk_nb` must not pay for it.
+Knows the names, the defaults and what each value may be. Does not know what the values are used
+for. Imports pydantic, so this module is itself imported late: `%load_ext urisk_nb` must not pay for
+it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ __all__ = ["DEFAULT_MODEL", "Engine", "Settings", "given_settings", "load"]
 DEFAULT_MODEL = "llama3.1:latest"
 DEFAULT_PORT = 11434
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-# Go's time.ParseDuration, which Ollama applies to a keep_alive given as text; "20" without a unit is refused there.
-GO_DURATION = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))*")
+# Go's time.ParseDuration, which Ollama applies to a keep_alive given as text; "20" without a unit
+# is refused there.
+GO_DURATION = re.compile(
+    r"[-+]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))*"
+)
 
 
 class Engine(StrEnum):
@@ -46,28 +50,85 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True, env_file_encoding="utf-8", protected_namespaces=()
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        populate_by_name=True,
+        env_file_encoding="utf-8",
+        protected_namespaces=(),
     )
 
-    url: str = Field(f"http://localhost:{DEFAULT_PORT}", alias="OLLAMA_URL", description="address of the server")
+    url: str = Field(
+        f"http://localhost:{DEFAULT_PORT}", alias="OLLAMA_URL", description="address of the server"
+    )
     model: str = Field(DEFAULT_MODEL, alias="OLLAMA_MODEL", description="model that answers")
-    keep_alive: str = Field("20m", alias="OLLAMA_KEEP_ALIVE", description="how long the model stays loaded after a call")
-    timeout_s: float = Field(35.0, alias="OLLAMA_TIMEOUT", gt=0, le=86_400, description="longest silence between two tokens, seconds")
-    max_retries: int = Field(2, alias="OLLAMA_MAX_RETRIES", ge=0, le=20, description="tries after the first one, before the first token")
-    auto_start: bool = Field(True, alias="OLLAMA_AUTO_START", description="start a server when none answers")
+    keep_alive: str = Field(
+        "20m", alias="OLLAMA_KEEP_ALIVE", description="how long the model stays loaded after a call"
+    )
+    timeout_s: float = Field(
+        35.0,
+        alias="OLLAMA_TIMEOUT",
+        gt=0,
+        le=86_400,
+        description="longest silence between two tokens, seconds",
+    )
+    max_retries: int = Field(
+        2,
+        alias="OLLAMA_MAX_RETRIES",
+        ge=0,
+        le=20,
+        description="tries after the first one, before the first token",
+    )
+    auto_start: bool = Field(
+        True, alias="OLLAMA_AUTO_START", description="start a server when none answers"
+    )
     load_timeout_s: float = Field(
-        300.0, alias="URISK_LOAD_TIMEOUT", gt=0, le=86_400, description="longest wait for the first token (queue, load, prompt), seconds"
+        300.0,
+        alias="URISK_LOAD_TIMEOUT",
+        gt=0,
+        le=86_400,
+        description="longest wait for the first token (queue, load, prompt), seconds",
     )
-    parallel: int | None = Field(None, alias="URISK_PARALLEL", ge=1, le=256, description="calls in flight; default: the server's slots")
+    parallel: int | None = Field(
+        None,
+        alias="URISK_PARALLEL",
+        ge=1,
+        le=256,
+        description="calls in flight; default: the server's slots",
+    )
     keep_warm_s: float = Field(
-        30.0, alias="URISK_KEEP_WARM", ge=0, le=86_400, description="how long our server waits for a kernel that restarts, seconds"
+        30.0,
+        alias="URISK_KEEP_WARM",
+        ge=0,
+        le=86_400,
+        description="how long our server waits for a kernel that restarts, seconds",
     )
-    num_ctx: int = Field(4096, alias="URISK_NUM_CTX", ge=512, le=1_048_576, description="context window asked for in every call, tokens")
-    engine: Engine = Field(Engine.AUTO, alias="URISK_ENGINE", description="auto, ollama, embedded or simulated")
-    gguf: Path | None = Field(None, alias="URISK_GGUF", description="model file for the embedded engine")
-    data: Path | None = Field(None, alias="URISK_DATA", description="folder for the demo model; default: the user's data folder")
-    allow_shared: bool = Field(False, alias="URISK_ALLOW_SHARED", description="use a server of another person's account")
-    allow_cloud: bool = Field(False, alias="URISK_ALLOW_CLOUD", description="use models that run elsewhere: the text leaves this machine")
+    num_ctx: int = Field(
+        4096,
+        alias="URISK_NUM_CTX",
+        ge=512,
+        le=1_048_576,
+        description="context window asked for in every call, tokens",
+    )
+    engine: Engine = Field(
+        Engine.AUTO, alias="URISK_ENGINE", description="auto, ollama, embedded or simulated"
+    )
+    gguf: Path | None = Field(
+        None, alias="URISK_GGUF", description="model file for the embedded engine"
+    )
+    data: Path | None = Field(
+        None,
+        alias="URISK_DATA",
+        description="folder for the demo model; default: the user's data folder",
+    )
+    allow_shared: bool = Field(
+        False, alias="URISK_ALLOW_SHARED", description="use a server of another person's account"
+    )
+    allow_cloud: bool = Field(
+        False,
+        alias="URISK_ALLOW_CLOUD",
+        description="use models that run elsewhere: the text leaves this machine",
+    )
 
     @field_validator("url")
     @classmethod
@@ -78,7 +139,10 @@ class Settings(BaseSettings):
     @classmethod
     def _keep_alive(cls, value: str) -> str:
         if not (_is_number(value) or GO_DURATION.fullmatch(value)):
-            raise ValueError("a duration such as 20m, 1h30m or 90s, or a number of seconds; negative means for ever")
+            raise ValueError(
+                "a duration such as 20m, 1h30m or 90s, or a number of seconds; negative means for "
+                "ever"
+            )
         return value
 
     @field_validator("model")
@@ -95,7 +159,10 @@ class Settings(BaseSettings):
 
     @property
     def base_url(self) -> str:
-        """The address that is dialled: `localhost` becomes 127.0.0.1, since a name look-up fails while the interpreter exits."""
+        """
+        The address that is dialled: `localhost` becomes 127.0.0.1, since a name look-up fails while
+        the interpreter exits.
+        """
         return self.url.replace("//localhost", "//127.0.0.1", 1)
 
     @property
@@ -112,7 +179,10 @@ class Settings(BaseSettings):
 
     @property
     def model_is_given(self) -> bool:
-        """Whether the user named a model; an engine that has one of its own then does not put it in its place."""
+        """
+        Whether the user named a model; an engine that has one of its own then does not put it in
+        its place.
+        """
         return "model" in self.model_fields_set
 
     @property
@@ -123,7 +193,8 @@ class Settings(BaseSettings):
 
 def load(**flags: Any) -> Settings:
     """
-    Settings from flags, then environment, then the nearest `.env` (working directory, then its parents), then defaults.
+    Settings from flags, then environment, then the nearest `.env` (working directory, then its
+    parents), then defaults.
 
     Parameters
     ----------
@@ -139,7 +210,8 @@ def load(**flags: Any) -> Settings:
 
     from dotenv import dotenv_values, find_dotenv
 
-    # By alias: older pydantic-settings let the environment win over a flag that is given by its field's name.
+    # By alias: older pydantic-settings let the environment win over a flag that is given by its
+    # field's name.
     aliases = {name: field.alias or name for name, field in Settings.model_fields.items()}
     given = {aliases.get(name, name): value for name, value in flags.items() if value is not None}
     env_file = find_dotenv(usecwd=True)
@@ -150,15 +222,25 @@ def load(**flags: Any) -> Settings:
     except ValidationError as exc:
         raise _settings_error(exc) from exc
     except UnicodeDecodeError as exc:
-        raise SettingsError(f"{env_file} is not UTF-8 text (byte {exc.start}).", fix="save it as UTF-8, or remove it") from exc
+        raise SettingsError(
+            f"{env_file} is not UTF-8 text (byte {exc.start}).",
+            fix="save it as UTF-8, or remove it",
+        ) from exc
 
 
 def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a function's arguments that name a setting and were given; for functions that take each setting by name."""
-    return {name: arguments[name] for name in Settings.model_fields if arguments.get(name) is not None}
+    """
+    Return those of a function's arguments that name a setting and were given; for functions that
+    take each setting by name.
+    """
+    return {
+        name: arguments[name] for name in Settings.model_fields if arguments.get(name) is not None
+    }
 
 
-def _url_from_host(environ: Mapping[str, str], env_file: Mapping[str, str | None]) -> dict[str, str]:
+def _url_from_host(
+    environ: Mapping[str, str], env_file: Mapping[str, str | None]
+) -> dict[str, str]:
     """OLLAMA_HOST, which people set for Ollama's own client, counts where OLLAMA_URL is not set."""
     if environ.get("OLLAMA_URL") or env_file.get("OLLAMA_URL"):
         return {}
@@ -167,7 +249,10 @@ def _url_from_host(environ: Mapping[str, str], env_file: Mapping[str, str | None
 
 
 def _url_of_host(host: str) -> str:
-    """OLLAMA_HOST as the server reads it: without a scheme port 11434, with one its usual port; no host means any, dialled at loopback."""
+    """
+    OLLAMA_HOST as the server reads it: without a scheme port 11434, with one its usual port; no
+    host means any, dialled at loopback.
+    """
     if "://" not in host:
         host = f"http://{host if not host.startswith(':') else '127.0.0.1' + host}"
         if not re.search(r":\d+$", host.split("/")[2]):
@@ -197,7 +282,9 @@ def _normal_url(value: str) -> str:
         or port in (-1, 0)
     )
     if problem:
-        raise ValueError(f"an address such as http://localhost:{DEFAULT_PORT}, with nothing after the port")
+        raise ValueError(
+            f"an address such as http://localhost:{DEFAULT_PORT}, with nothing after the port"
+        )
     return text
 
 
@@ -208,11 +295,18 @@ def _is_number(value: str) -> bool:
 def _settings_error(exc: ValidationError) -> SettingsError:
     first = exc.errors(include_url=False)[0]
     place = str(first["loc"][0]) if first["loc"] else "settings"
-    alias = next((field.alias for name, field in Settings.model_fields.items() if name == place), None) or place
+    alias = (
+        next((field.alias for name, field in Settings.model_fields.items() if name == place), None)
+        or place
+    )
     wanted = first["msg"].removeprefix("Value error, ")
     wanted = wanted[:1].lower() + wanted[1:]
     seen = str(first.get("input"))
-    return SettingsError(f"{alias} is {_masked(seen)!r}; wanted: {wanted}.", fix=f"%env {alias}={_example(alias)}", name=alias)
+    return SettingsError(
+        f"{alias} is {_masked(seen)!r}; wanted: {wanted}.",
+        fix=f"%env {alias}={_example(alias)}",
+        name=alias,
+    )
 
 
 def _example(alias: str) -> str:

@@ -7,13 +7,16 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from urisk_nb.ollama.manager import StartEvent
+    from urisk_nb.llm.manager import StartEvent
 
 __all__ = ["Line", "event_text"]
 
 
 class Line:
-    """A line on a terminal that is rewritten in place; elsewhere nothing but what is new, once a second."""
+    """
+    A line on a terminal that is rewritten in place; elsewhere nothing but what is new, once a
+    second.
+    """
 
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
@@ -25,7 +28,12 @@ class Line:
         if time.monotonic() < self.next_s:
             return
         self.next_s = time.monotonic() + (0.1 if self.live else 5.0)
-        print(f"\r{text.ljust(self.width)}" if self.live else text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{text.ljust(self.width)}" if self.live else text,
+            end="" if self.live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
         self.width = len(text)
 
     def say(self, text: str) -> None:
@@ -41,4 +49,8 @@ class Line:
 
 def event_text(event: StartEvent) -> str:
     """A step of a start or an installation, with its megabytes where it has some."""
-    return f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB" if event.total else event.text
+    return (
+        f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB"
+        if event.total
+        else event.text
+    )

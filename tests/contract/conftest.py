@@ -1,4 +1,7 @@
-"""The three servers that must look the same to a client, and what is said at the end about which of them were there."""
+"""
+The three servers that must look the same to a client, and what is said at the end about which of
+them were there.
+"""
 
 import contextlib
 import json
@@ -29,7 +32,9 @@ class Server:
     def ask(self, method, path, body=None, **rest):
         """One request as it is, without our client; a dict is sent as JSON."""
         content = json.dumps(body).encode() if isinstance(body, dict) else body
-        return httpx.request(method, self.url + path, content=content, timeout=120, trust_env=False, **rest)
+        return httpx.request(
+            method, self.url + path, content=content, timeout=120, trust_env=False, **rest
+        )
 
     def resident(self):
         """Its model's entry in /api/ps, None where it is not loaded."""
@@ -49,7 +54,17 @@ def scripted(_):
 def llamacpp(request):
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
     weights = request.getfixturevalue("demo_model")
-    command = [sys.executable, "-m", "urisk_nb.standin", "--brain", "llamacpp", "--threads", "1", "--gguf", str(weights)]
+    command = [
+        sys.executable,
+        "-m",
+        "urisk_nb.standin",
+        "--brain",
+        "llamacpp",
+        "--threads",
+        "1",
+        "--gguf",
+        str(weights),
+    ]
     with process(command, stdout=subprocess.PIPE, cwd=ROOT) as started:
         ready = json.loads(started.stdout.readline())
         yield Server(ready["url"], ready["model"])
@@ -74,7 +89,10 @@ def ollama(request):
 def process(command, **rest):
     """A program in a session of its own; it and its runners are ended together."""
     started = subprocess.Popen(
-        command, stderr=subprocess.DEVNULL if "stderr" not in rest else rest.pop("stderr"), start_new_session=True, **rest
+        command,
+        stderr=subprocess.DEVNULL if "stderr" not in rest else rest.pop("stderr"),
+        start_new_session=True,
+        **rest,
     )
     try:
         yield started
@@ -103,7 +121,12 @@ def model_of_ollama(url):
     if wanted := os.environ.get("URISK_TEST_OLLAMA_MODEL"):
         return wanted if ":" in wanted else f"{wanted}:latest"
     models = httpx.get(url + "/api/tags", timeout=30, trust_env=False).json()["models"]
-    fit = [entry for entry in models if "completion" in entry.get("capabilities", ["completion"]) and not entry.get("remote_host")]
+    fit = [
+        entry
+        for entry in models
+        if "completion" in entry.get("capabilities", ["completion"])
+        and not entry.get("remote_host")
+    ]
     if not fit:
         pytest.skip("this Ollama has no model that can chat: ollama pull smollm2:135m")
     return min(fit, key=lambda entry: entry["size"])["name"]
@@ -117,7 +140,8 @@ SERVERS = {"scripted": scripted, "llamacpp": llamacpp, "ollama": ollama}
     params=[
         "scripted",
         pytest.param("llamacpp", marks=[pytest.mark.slow, pytest.mark.timeout(180)]),
-        pytest.param("ollama", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),  # its model may be a large one
+        # Its model may be a large one
+        pytest.param("ollama", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     ],
 )
 def server(request):
@@ -125,7 +149,10 @@ def server(request):
     ran = request.config.stash.setdefault(RAN, {})
     try:
         with SERVERS[request.param](request) as started:
-            ran[request.param] = f"ran, {started.model}, version {started.ask('GET', '/api/version').json()['version']}"
+            ran[request.param] = (
+                f"ran, {started.model}, version "
+                f"{started.ask('GET', '/api/version').json()['version']}"
+            )
             yield started
     except pytest.skip.Exception as exc:
         ran[request.param] = f"skipped: {exc.msg}"
@@ -133,7 +160,10 @@ def server(request):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Which servers the facts were held against: a suite that skipped Ollama must not look like one that ran it."""
+    """
+    Which servers the facts were held against: a suite that skipped Ollama must not look like one
+    that ran it.
+    """
     ran = config.stash.get(RAN, {})
     if ran:
         terminalreporter.section("contract: servers")

@@ -1,7 +1,8 @@
-"""What a client may count on, whoever answers: the scripted stand-in, llama.cpp behind our face, Ollama.
+"""What a client may count on, whoever answers: the scripted stand-in, llama.cpp behind our face,
+Ollama.
 
-`pytest -m contract` runs it all, `-m "contract and not slow"` the stand-in only. A fact that one server does not keep is a fault of
-that server, or no fact.
+`pytest -m contract` runs it all, `-m "contract and not slow"` the stand-in only. A fact that one
+server does not keep is a fault of that server, or no fact.
 """
 
 import asyncio
@@ -14,15 +15,17 @@ import httpx
 import pytest
 
 from harness import eventually
-from urisk_nb.errors import ContextExceeded, ModelNotFound, ModelUnsuitable, RequestRefused
-from urisk_nb.ollama import wire
-from urisk_nb.ollama.client import Client
+from urisk_nb.embedded import weights
+from urisk_nb.errors import BadRequest, ContextExceeded, ModelNotFound, ModelUnsuitable
+from urisk_nb.llm import wire
+from urisk_nb.llm.client import Client
 from urisk_nb.settings import Settings
-from urisk_nb.standin import weights
 
 pytestmark = pytest.mark.contract
 
-NUM_CTX = 2048  # the same in every request: another value would load the model again; Ollama raises less than this for vision models
+# The same in every request: another value would load the model again; Ollama raises less than this
+# for vision models
+NUM_CTX = 2048
 STORY = "Write a very long story."
 SCHEMA = {
     "type": "object",
@@ -38,14 +41,22 @@ SCHEMA = {
 def body(server, text, *, format=None, **options):
     fixed = {"temperature": 0, "seed": 1, "num_predict": 8, **options}
     messages = [{"role": "user", "content": text}]
-    return wire.chat_body(messages, model=server.model, keep_alive="5m", num_ctx=NUM_CTX, options=fixed, format=format)
+    return wire.chat_body(
+        messages, model=server.model, keep_alive="5m", num_ctx=NUM_CTX, options=fixed, format=format
+    )
 
 
 def raw(server, text=None, **rest):
     """A chat's fields without our client's; without text it loads."""
     messages = [] if text is None else [{"role": "user", "content": text}]
     # think false: the few tokens of a thinking model would otherwise all be thoughts
-    return {"model": server.model, "messages": messages, "think": False, "options": {"num_ctx": NUM_CTX, "num_predict": 4}, **rest}
+    return {
+        "model": server.model,
+        "messages": messages,
+        "think": False,
+        "options": {"num_ctx": NUM_CTX, "num_predict": 4},
+        **rest,
+    }
 
 
 def with_client(server, use):
@@ -78,7 +89,7 @@ def refused(reply, status):
     return reply.json()["error"]
 
 
-# ---- small requests ----------------------------------------------------------------------------------------------
+# ---- small requests ------------------------------------------------------------------------------
 
 
 def test_it_says_that_it_runs_and_its_version(server):
@@ -91,15 +102,26 @@ def test_it_says_that_it_runs_and_its_version(server):
 
 
 def test_the_models_and_their_fields(server):
-    """/api/tags: the name with its tag, sha256 without a prefix, size, a date with a zone, details."""
+    """
+    /api/tags: the name with its tag, sha256 without a prefix, size, a date with a zone, details.
+    """
     models = server.ask("GET", "/api/tags").json()["models"]
     entry = next(entry for entry in models if entry["name"] == server.model)
     assert entry["model"] == entry["name"]
     assert re.fullmatch(r"[0-9a-f]{64}", entry["digest"])
     assert entry["size"] > 0
     assert datetime.fromisoformat(entry["modified_at"]).tzinfo is not None
-    assert {"parent_model", "format", "family", "families", "parameter_size", "quantization_level"} <= entry["details"].keys()
-    assert server.model in [model.name for model in with_client(server, lambda client: client.tags())]
+    assert {
+        "parent_model",
+        "format",
+        "family",
+        "families",
+        "parameter_size",
+        "quantization_level",
+    } <= entry["details"].keys()
+    assert server.model in [
+        model.name for model in with_client(server, lambda client: client.tags())
+    ]
 
 
 def test_an_unknown_path_and_a_wrong_method_are_plain_text(server):
@@ -115,7 +137,9 @@ def test_an_unknown_path_and_a_wrong_method_are_plain_text(server):
         assert reply.headers["content-type"].startswith("text/plain")
 
 
-@pytest.mark.parametrize("content", [b"hello", b'{"model":', b'{"model": 5}', b"[1]", b'{"model": "x", "messages": "y"}'])
+@pytest.mark.parametrize(
+    "content", [b"hello", b'{"model":', b'{"model": 5}', b"[1]", b'{"model": "x", "messages": "y"}']
+)
 def test_bad_json_is_a_400(server, content):
     """No JSON, JSON that ends early, and JSON of another shape, on both ways of asking."""
     assert refused(server.ask("POST", "/api/chat", content), 400)
@@ -130,32 +154,50 @@ def test_an_empty_body_is_a_400(server):
 
 
 def test_a_strangers_host_header_is_a_403(server):
-    """Against pages that let their own name point here: nothing is said; names of this machine are answered."""
+    """
+    Against pages that let their own name point here: nothing is said; names of this machine are
+    answered.
+    """
     reply = server.ask("GET", "/api/version", headers={"Host": "evil.example"})
     assert (reply.status_code, reply.content) == (403, b"")
-    assert server.ask("POST", "/api/chat", raw(server, "x"), headers={"Host": "evil.example:11434"}).status_code == 403
+    assert (
+        server.ask(
+            "POST", "/api/chat", raw(server, "x"), headers={"Host": "evil.example:11434"}
+        ).status_code
+        == 403
+    )
     for name in ("localhost", "127.0.0.1:1", "[::1]:11434", "x.localhost"):
         assert server.ask("GET", "/api/version", headers={"Host": name}).status_code == 200
 
 
 def test_a_model_that_is_not_there_is_a_404(server):
     """The name stands in the text, and our client raises ModelNotFound."""
-    assert refused(server.ask("POST", "/api/chat", {"model": "no-such-model", "messages": []}), 404) == "model 'no-such-model' not found"
+    assert (
+        refused(server.ask("POST", "/api/chat", {"model": "no-such-model", "messages": []}), 404)
+        == "model 'no-such-model' not found"
+    )
     content = wire.load_body(model="no-such-model", keep_alive="5m", num_ctx=NUM_CTX)
     with pytest.raises(ModelNotFound, match="no-such-model"):
         with_client(server, lambda client: client.load(content))
 
 
-# ---- loading -----------------------------------------------------------------------------------------------------
+# ---- loading -------------------------------------------------------------------------------------
 
 
 def test_load_and_unload(server):
-    """One JSON object although a stream was asked for; then /api/ps has the model with its window; unloaded, it is gone."""
+    """
+    One JSON object although a stream was asked for; then /api/ps has the model with its window;
+    unloaded, it is gone.
+    """
     loaded = server.ask("POST", "/api/chat", raw(server))
     assert loaded.headers["content-type"].startswith("application/json")
     assert (loaded.json()["done"], loaded.json()["done_reason"]) == (True, "load")
     assert loaded.json()["message"] == {"role": "assistant", "content": ""}
-    (found,) = [each for each in with_client(server, lambda client: client.residents()) if each.name == server.model]
+    (found,) = [
+        each
+        for each in with_client(server, lambda client: client.loaded_models())
+        if each.name == server.model
+    ]
     assert found.num_ctx == NUM_CTX
     entry = server.resident()
     assert entry["size"] > 0
@@ -167,10 +209,16 @@ def test_load_and_unload(server):
 
 
 def test_keep_alive_stays_until_another_is_given(server):
-    """A request without it keeps the last one: forever (beyond 2100) stays forever; another value then counts."""
+    """
+    A request without it keeps the last one: forever (beyond 2100) stays forever; another value then
+    counts.
+    """
 
     def ask(**rest):
-        assert server.ask("POST", "/api/chat", raw(server, "Hello", stream=False, **rest)).status_code == 200
+        assert (
+            server.ask("POST", "/api/chat", raw(server, "Hello", stream=False, **rest)).status_code
+            == 200
+        )
 
     def forever():
         return datetime.fromisoformat(server.resident()["expires_at"]).year > 2100
@@ -178,7 +226,8 @@ def test_keep_alive_stays_until_another_is_given(server):
     for value, expected in ((-1, True), ("5m", False)):
         ask(keep_alive=value)
         # The date is set when the model becomes idle, which may be a moment after the reply.
-        eventually(lambda: forever() is expected, 5, f"keep_alive {value}")  # noqa: B023  called in this round
+        # Called in this round
+        eventually(lambda: forever() is expected, 5, f"keep_alive {value}")  # noqa: B023
         for _ in range(2):
             ask()
             assert forever() is expected
@@ -190,11 +239,14 @@ def test_a_keep_alive_without_a_unit_is_a_400(server, value):
     assert refused(server.ask("POST", "/api/chat", raw(server, keep_alive=value)), 400)
 
 
-# ---- answers -----------------------------------------------------------------------------------------------------
+# ---- answers -------------------------------------------------------------------------------------
 
 
 def test_a_stream_is_lines_with_exactly_one_final_at_the_end(server):
-    """application/x-ndjson in chunks, each line ended; the text is in the lines before the last, which says done."""
+    """
+    application/x-ndjson in chunks, each line ended; the text is in the lines before the last, which
+    says done.
+    """
     reply = server.ask("POST", "/api/chat", raw(server, STORY))
     assert reply.headers["content-type"] == "application/x-ndjson"
     assert reply.headers["transfer-encoding"] == "chunked"
@@ -218,9 +270,20 @@ def test_our_client_reads_pieces_and_one_final(server):
 
 def test_without_a_stream_the_answer_is_one_object(server):
     """The same text as the stream's pieces together."""
-    streamed = server.ask("POST", "/api/chat", raw(server, STORY, options={"num_ctx": NUM_CTX, "num_predict": 4, "temperature": 0}))
+    streamed = server.ask(
+        "POST",
+        "/api/chat",
+        raw(server, STORY, options={"num_ctx": NUM_CTX, "num_predict": 4, "temperature": 0}),
+    )
     whole = server.ask(
-        "POST", "/api/chat", raw(server, STORY, stream=False, options={"num_ctx": NUM_CTX, "num_predict": 4, "temperature": 0})
+        "POST",
+        "/api/chat",
+        raw(
+            server,
+            STORY,
+            stream=False,
+            options={"num_ctx": NUM_CTX, "num_predict": 4, "temperature": 0},
+        ),
     )
     pieces = [json.loads(line)["message"]["content"] for line in streamed.text.splitlines()]
     assert whole.headers["content-type"] == "application/json; charset=utf-8"
@@ -247,7 +310,9 @@ def test_an_answer_obeys_its_schema(server):
     """Valid at the first try, and ended by itself."""
     import jsonschema
 
-    *pieces, final = chat(server, "Acme was fined 5 billion dollars.", format=SCHEMA, num_predict=64)
+    *pieces, final = chat(
+        server, "Acme was fined 5 billion dollars.", format=SCHEMA, num_predict=64
+    )
     assert final.done_reason == "stop"
     jsonschema.validate(json.loads("".join(piece.text for piece in pieces)), SCHEMA)
 
@@ -261,15 +326,18 @@ def test_a_prompt_that_is_too_long_is_refused(server):
 
 def test_options_of_a_wrong_type_are_refused(server):
     """Not ignored, and not a crash."""
-    with pytest.raises(RequestRefused):
+    with pytest.raises(BadRequest):
         chat(server, "Hello", temperature="warm")
 
 
-# ---- several -----------------------------------------------------------------------------------------------------
+# ---- several -------------------------------------------------------------------------------------
 
 
 def test_a_client_that_leaves_frees_the_slot(server):
-    """In the middle of an answer of thousands of tokens: the next one comes long before that would have ended."""
+    """
+    In the middle of an answer of thousands of tokens: the next one comes long before that would
+    have ended.
+    """
 
     async def leave(client):
         async with aclosing(client.chat(body(server, STORY, num_predict=4000))) as answer:
@@ -300,18 +368,25 @@ def test_two_questions_at_once_are_both_answered(server):
     """One after the other or side by side, each with its own end."""
 
     async def use(client):
-        return await asyncio.gather(*(collect(client, body(server, text)) for text in ("Hello", "Good morning")))
+        return await asyncio.gather(
+            *(collect(client, body(server, text)) for text in ("Hello", "Good morning"))
+        )
 
     assert all(
-        isinstance(items[-1], wire.Final) and sum(isinstance(item, wire.Final) for item in items) == 1 for items in with_client(server, use)
+        isinstance(items[-1], wire.Final)
+        and sum(isinstance(item, wire.Final) for item in items) == 1
+        for items in with_client(server, use)
     )
 
 
-# ---- a model with an adapter -------------------------------------------------------------------------------------
+# ---- a model with an adapter ---------------------------------------------------------------------
 
 
 def test_a_model_is_made_with_the_adapter_of_this_package(server):
-    """The file is kept by its hash, `success` is the last line, and the model is listed with one digest, however often it is made."""
+    """
+    The file is kept by its hash, `success` is the last line, and the model is listed with one
+    digest, however often it is made.
+    """
     if server.ask("POST", "/api/create", b"{}").status_code == 501:
         pytest.skip("the embedded engine has the judge by itself and makes no models")
     name, digest = "urisk-contract-test", f"sha256:{weights.ADAPTER_SHA256}"
@@ -320,7 +395,12 @@ def test_a_model_is_made_with_the_adapter_of_this_package(server):
         if not await client.has_blob(digest):
             await client.put_blob(digest, weights.adapter())
         assert await client.has_blob(digest)
-        steps = [step.status async for step in client.create(name, base=server.model, adapters={"urisk-judge.gguf": digest})]
+        steps = [
+            step.status
+            async for step in client.create(
+                name, base=server.model, adapters={"urisk-judge.gguf": digest}
+            )
+        ]
         return steps, wire.match_model(name, await client.tags())
 
     try:
@@ -341,4 +421,6 @@ def test_a_file_of_another_hash_is_refused(server):
     path = f"/api/blobs/sha256:{'0' * 64}"
     assert refused(server.ask("POST", path, b"GGUF"), 400).startswith("digest mismatch, expected")
     assert server.ask("HEAD", path).status_code == 404
-    assert refused(server.ask("POST", "/api/blobs/sha256:12", b"GGUF"), 400) == "invalid digest format"
+    assert (
+        refused(server.ask("POST", "/api/blobs/sha256:12", b"GGUF"), 400) == "invalid digest format"
+    )

@@ -1,4 +1,6 @@
-"""The launcher as a real process: what it serves, how it ends, and what it says when it cannot start."""
+"""
+The launcher as a real process: what it serves, how it ends, and what it says when it cannot start.
+"""
 
 import json
 import signal
@@ -12,15 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from urisk_nb.embedded import weights
 from urisk_nb.embedded.launcher import count_cores, list_names
-from urisk_nb.standin import weights
 
 ROOT = Path(__file__).parents[2]
 
 
 def launch(*arguments):
     command = [sys.executable, "-m", "urisk_nb.embedded.launcher", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True
+    )
 
 
 def fetch(url, body=None):
@@ -50,19 +54,32 @@ def process():
 
 @pytest.mark.slow
 def test_the_demo_model_is_served_under_two_names(process, demo_model):
-    """Both models, the window and the slots are told by the server; the adapter is there, switched off; the log has no request."""
+    """
+    Both models, the window and the slots are told by the server; the adapter is there, switched
+    off; the log has no request.
+    """
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
     server, line = process("--gguf", demo_model, "--slots", 2, "--num-ctx", 512)
     url = line["url"]
-    assert line == {"url": url, "pid": server.pid, "models": ["smollm2-135m:latest", "urisk-judge:latest"]}
+    assert line == {
+        "url": url,
+        "pid": server.pid,
+        "models": ["smollm2-135m:latest", "urisk-judge:latest"],
+    }
     (model,) = fetch(f"{url}/v1/models")[1]["data"]
     assert model["aliases"] == line["models"]
     props = fetch(f"{url}/props")[1]
-    assert (props["total_slots"], props["default_generation_settings"]["n_ctx"], props["ui"]) == (2, 512, False)
+    assert (props["total_slots"], props["default_generation_settings"]["n_ctx"], props["ui"]) == (
+        2,
+        512,
+        False,
+    )
     (adapter,) = fetch(f"{url}/lora-adapters")[1]
     assert (Path(adapter["path"]).name, adapter["scale"]) == ("urisk-judge.gguf", 0.0)
     chat = {"messages": [{"role": "user", "content": "word " * 600}], "max_tokens": 1}
-    assert fetch(f"{url}/v1/chat/completions", chat)[0] == 400, "the window is that of the command line"
+    assert fetch(f"{url}/v1/chat/completions", chat)[0] == 400, (
+        "the window is that of the command line"
+    )
     chat["messages"][0]["content"] = "Name one ocean."
     assert fetch(f"{url}/v1/chat/completions", chat)[0] == 200
     server.send_signal(signal.SIGTERM)
@@ -77,10 +94,16 @@ def test_a_signal_ends_it_with_0_in_the_middle_of_an_answer(process, demo_model,
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
     server, line = process("--gguf", demo_model)
     host, _, port = line["url"].removeprefix("http://").partition(":")
-    chat = {"messages": [{"role": "user", "content": "Tell a long story."}], "stream": True, "ignore_eos": True}
+    chat = {
+        "messages": [{"role": "user", "content": "Tell a long story."}],
+        "stream": True,
+        "ignore_eos": True,
+    }
     body = json.dumps(chat).encode()
     with socket.create_connection((host, int(port)), timeout=60) as connection:
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        head = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        )
         connection.sendall(head % len(body) + body)
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")
         began = time.monotonic()
@@ -117,7 +140,11 @@ def test_a_taken_port_is_told_as_ollama_tells_it(tmp_path, tiny_gguf):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         out, err, code = run("--gguf", tiny_gguf, "--port", port)
-    assert (code, out, err) == (1, "", f"Error: listen tcp 127.0.0.1:{port}: bind: address already in use\n")
+    assert (code, out, err) == (
+        1,
+        "",
+        f"Error: listen tcp 127.0.0.1:{port}: bind: address already in use\n",
+    )
 
 
 def run(*arguments):
@@ -139,10 +166,18 @@ BROKEN = [
     (b"no model at all, just some text", [], "a GGUF model starts with b'GGUF'"),
     (b"GGUF\x03\0\0\0" + b"\xff" * 64, [], "cut short or damaged"),
     (b"GGUF\x03\0\0\0" + bytes(24), ["--host", "192.0.2.1"], "192.0.2.1 is no loopback address"),
-    (b"GGUF\x03\0\0\0" + bytes(24), ["--host", "example.org"], "example.org is no loopback address"),
+    (
+        b"GGUF\x03\0\0\0" + bytes(24),
+        ["--host", "example.org"],
+        "example.org is no loopback address",
+    ),
     (b"GGUF\x03\0\0\0" + bytes(24), ["--port", 70000], "a port is a number from 0 to 65535"),
     (b"GGUF\x03\0\0\0" + bytes(24), ["--slots", 0], "must be at least 1"),
-    (b"GGUF\x03\0\0\0" + bytes(24), ["--adapter", "missing.gguf"], "the adapter missing.gguf is no file"),
+    (
+        b"GGUF\x03\0\0\0" + bytes(24),
+        ["--adapter", "missing.gguf"],
+        "the adapter missing.gguf is no file",
+    ),
 ]
 
 
@@ -175,21 +210,37 @@ def test_without_the_package_it_says_what_to_install(tiny_gguf):
         "importlib.util.find_spec = lambda name: None\n"
         "from urisk_nb.embedded import launcher; sys.exit(launcher.main(sys.argv[1:]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, "--gguf", tiny_gguf], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--gguf", tiny_gguf], capture_output=True, text=True, cwd=ROOT
+    )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == 'Error: the package xllamacpp is not installed: pip install "urisk-nb[embedded]"\n'
+    assert (
+        done.stderr
+        == 'Error: the package xllamacpp is not installed: pip install "urisk-nb[embedded]"\n'
+    )
 
 
 def test_it_starts_light():
     """The engine is imported for the load alone, and no package of the notebook ever."""
-    code = "import sys, urisk_nb.embedded.launcher; print([n for n in sys.modules if n in sys.argv])"
+    code = (
+        "import sys, urisk_nb.embedded.launcher; print([n for n in sys.modules if n in sys.argv])"
+    )
     heavy = ["xllamacpp", "pandas", "numpy", "httpx", "pydantic", "IPython", "asyncio"]
-    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
-    ("text", "limit"), [("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("max 100000", None), ("", None)]
+    ("text", "limit"),
+    [
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("max 100000", None),
+        ("", None),
+    ],
 )
 def test_threads_are_the_cores_that_it_may_use(tmp_path, text, limit):
     """A container's share counts, not the host's cores; without one the affinity does."""
@@ -200,8 +251,14 @@ def test_threads_are_the_cores_that_it_may_use(tmp_path, text, limit):
 
 
 def test_a_file_gives_its_model_a_name(tmp_path):
-    """The stem, as far as a name can hold it; the demo model's name only where the file has its size."""
-    for stem, name in {"Qwen3 0.6B (Q8)": "qwen3-0.6b-q8", "...": "model", "x" * 200: "x" * 80}.items():
+    """
+    The stem, as far as a name can hold it; the demo model's name only where the file has its size.
+    """
+    for stem, name in {
+        "Qwen3 0.6B (Q8)": "qwen3-0.6b-q8",
+        "...": "model",
+        "x" * 200: "x" * 80,
+    }.items():
         path = tmp_path / f"{stem}.gguf"
         path.touch()
         assert list_names(path) == (f"{name}:latest",)

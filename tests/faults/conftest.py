@@ -1,10 +1,10 @@
 """The laboratory of the fault matrix."""
 
 import pytest
+from fake_ollama_env import Laboratory
 
 from harness import eventually
-from laboratory import Laboratory
-from urisk_nb import runtime
+from urisk_nb import process_state
 
 
 @pytest.fixture
@@ -16,6 +16,6 @@ def lab(tmp_path, new_kernel, monkeypatch):
     monkeypatch.chdir(tmp_path / "work")
     yield made
     made.close()
-    if (manager := runtime.get("manager")) is not None:
+    if (manager := process_state.get("manager")) is not None:
         manager.shutdown_sync()
     eventually(lambda: not made.answers(), 3, "the end of the server")

@@ -1,6 +1,8 @@
-"""The fault matrix, as a kernel meets it: however the kernel ends, whatever is interrupted, nothing is left and nothing is lost.
+"""The fault matrix, as a kernel meets it: however the kernel ends, whatever is interrupted, nothing
+is left and nothing is lost.
 
-Real kernels of the installed ipykernel, a real process tree behind them; SIGINT, SIGTERM, SIGKILL as Jupyter sends them.
+Real kernels of the installed ipykernel, a real process tree behind them; SIGINT, SIGTERM, SIGKILL
+as Jupyter sends them.
 """
 
 import json
@@ -12,24 +14,28 @@ import textwrap
 import time
 
 import pytest
+from fake_ollama_env import SLOW, gone
 from jupyter_client import BlockingKernelClient
 
 from harness import alive, children, eventually
-from laboratory import SLOW, gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 MANAGER = "__import__('urisk_nb').LLMManager.get_instance()"
 
 
 def is_text(message):
-    return message["msg_type"] in ("stream", "display_data", "update_display_data") and "word" in str(message["content"])
+    return message["msg_type"] in (
+        "stream",
+        "display_data",
+        "update_display_data",
+    ) and "word" in str(message["content"])
 
 
 def session_works(kernel):
     assert "SIMULATED" in kernel.good("%%ask\nStill there?").text()
 
 
-# Interrupts ----------------------------------------------------------------------------------------------------------------
+# Interrupts ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.row(1)
@@ -59,7 +65,9 @@ except BaseException as exc:
 
 @pytest.mark.row(2)
 def test_an_interrupt_of_an_awaited_call(lab, figure):
-    """A cell that awaits our coroutine is interrupted, though an idle await of its own would not be."""
+    """
+    A cell that awaits our coroutine is interrupted, though an idle await of its own would not be.
+    """
     kernel, *_ = lab.started()
     message = kernel.start(AWAITED)
     eventually(lambda: lab.counters()["in_flight"] == 1)
@@ -88,9 +96,14 @@ def test_two_interrupts_in_a_row(lab):
 @pytest.mark.row(4)
 @pytest.mark.row(39)
 def test_many_interrupts_hit_nobody_else(lab):
-    """25 interrupts: six tasks of the user's own loop live on, and the breaker does not count what its user stopped."""
+    """
+    25 interrupts: six tasks of the user's own loop live on, and the breaker does not count what its
+    user stopped.
+    """
     kernel, *_ = lab.started()
-    kernel.good("import asyncio\ntasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(6)]")
+    kernel.good(
+        "import asyncio\ntasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(6)]"
+    )
     for _ in range(25):
         message = kernel.start("%%ask\nslow")
         eventually(lambda: lab.counters()["in_flight"] == 1)
@@ -99,18 +112,26 @@ def test_many_interrupts_hit_nobody_else(lab):
         eventually(lambda: lab.counters()["in_flight"] == 0)
     assert kernel.value("sum(task.done() for task in tasks)") == "0"
     assert kernel.value(f"{MANAGER}.breaker()") == "closed"
-    assert kernel.value("[t.name for t in __import__('threading').enumerate()].count('urisk-loop')") == "1"
+    assert (
+        kernel.value("[t.name for t in __import__('threading').enumerate()].count('urisk-loop')")
+        == "1"
+    )
     session_works(kernel)
 
 
 @pytest.mark.row(5)
 def test_an_interrupt_of_a_pull(lab):
-    """The download and the server that was started for it end; the next start works. (That what has arrived is kept: test_servers.)"""
+    """
+    The download and the server that was started for it end; the next start works. (That what has
+    arrived is kept: test_servers.)
+    """
     lab.plan(models=[{"name": "llama3.1", "installed": False}], pull_ms=150)
     kernel = lab.kernel()
     message = kernel.start("%urisk_start")
     eventually(lambda: lab.answers() and lab.counters()["paths"].get("/api/pull"), 10)
-    cell, _ = kernel.interrupt_when(message, lambda m: "MB" in str(m["content"]) or "Pulling" in str(m["content"]))
+    cell, _ = kernel.interrupt_when(
+        message, lambda m: "MB" in str(m["content"]) or "Pulling" in str(m["content"])
+    )
     assert cell.ename == "KeyboardInterrupt"
     eventually(lambda: not lab.answers(), 3, "the end of the server that was started for it")
     kernel.good("%urisk_start", timeout=60)
@@ -128,23 +149,37 @@ def test_an_interrupt_of_a_start(lab):
     lab.plan()
     kernel.good("%urisk_start", timeout=60)
     guardians = children(kernel.manager.provisioner.pid)
-    assert [lab.processes()[0]] == [server for guardian in guardians for server in children(guardian)]
+    assert [lab.processes()[0]] == [
+        server for guardian in guardians for server in children(guardian)
+    ]
 
 
 @pytest.mark.row(7)
 def test_run_all_with_a_cell_that_fails(lab):
     """The rest is not run, as in every notebook; the session is as it was."""
     kernel, server, _ = lab.started()
-    cells = [kernel.start(code) for code in ("%%ask\nhi", "%%ask --nonsense\nhi", "%%ask\nhi", "a = 1", "%%ask\nhi")]
+    cells = [
+        kernel.start(code)
+        for code in ("%%ask\nhi", "%%ask --nonsense\nhi", "%%ask\nhi", "a = 1", "%%ask\nhi")
+    ]
     replies = [kernel.client.get_shell_msg(timeout=20) for _ in cells]
-    assert [reply["content"]["status"] for reply in replies] == ["ok", "error", "aborted", "aborted", "aborted"]
+    assert [reply["content"]["status"] for reply in replies] == [
+        "ok",
+        "error",
+        "aborted",
+        "aborted",
+        "aborted",
+    ]
     session_works(kernel)
     assert lab.processes()[0] == server
 
 
-# The kernel ends -----------------------------------------------------------------------------------------------------------
+# The kernel ends ----------------------------------------------------------------------------------
 
-CRASHES = {"segfault": "import ctypes; ctypes.string_at(0)", "exit without clean-up": "import os; os._exit(3)"}
+CRASHES = {
+    "segfault": "import ctypes; ctypes.string_at(0)",
+    "exit without clean-up": "import os; os._exit(3)",
+}
 
 
 @pytest.mark.row(9)
@@ -158,7 +193,11 @@ def test_a_killed_kernel_leaves_nothing(number, busy, lab, figure):
         kernel.start("%%ask\nslow")
         eventually(lambda: lab.counters()["in_flight"] == 1)
     os.kill(kernel.manager.provisioner.pid, number)
-    figure(f"server and runner gone after {number.name} of the kernel, {'in a stream' if busy else 'idle'}", gone(pids))
+    figure(
+        f"server and runner gone after {number.name} of the kernel, "
+        f"{'in a stream' if busy else 'idle'}",
+        gone(pids),
+    )
 
 
 @pytest.mark.row(14)
@@ -173,7 +212,10 @@ def test_a_crashed_kernel_leaves_nothing(crash, lab, figure):
 
 @pytest.mark.row(11)
 def test_a_shutdown_is_quick_and_leaves_nothing(lab, figure):
-    """From the request to the end of the kernel, with the server's end in it; the address is a name that cannot be looked up then."""
+    """
+    From the request to the end of the kernel, with the server's end in it; the address is a name
+    that cannot be looked up then.
+    """
     kernel, *pids = lab.started()
     began = time.monotonic()
     kernel.manager.shutdown_kernel()
@@ -184,34 +226,50 @@ def test_a_shutdown_is_quick_and_leaves_nothing(lab, figure):
 
 @pytest.mark.row(48)
 def test_the_end_needs_no_name_look_up(lab, figure):
-    """At the interpreter's end a look-up of `localhost` fails: the address is dialled as a number, and the end takes less than a second."""
+    """
+    At the interpreter's end a look-up of `localhost` fails: the address is dialled as a number, and
+    the end takes less than a second.
+    """
     assert "localhost" in lab.url
     kernel, *pids = lab.started()
-    kernel.good("import atexit, time\natexit.register(lambda: open('end', 'w').write(str(time.monotonic())))")
+    kernel.good(
+        "import atexit, time\natexit.register(lambda: open('end', "
+        "'w').write(str(time.monotonic())))"
+    )
     began = time.monotonic()
     kernel.manager.shutdown_kernel()
     figure("orderly shutdown with localhost as the address", time.monotonic() - began)
-    assert (lab.folder / "work" / "end").exists(), "the kernel ran its exit handlers: it ended in order"
+    assert (lab.folder / "work" / "end").exists(), (
+        "the kernel ran its exit handlers: it ended in order"
+    )
     gone(pids, 0.5)
 
 
 @pytest.mark.row(11)
 def test_a_restart_keeps_the_server_warm(lab, figure):
-    """Restart and Run All finds the same process with its model in memory; without a word of %urisk_start it ends after the time set."""
+    """
+    Restart and Run All finds the same process with its model in memory; without a word of
+    %urisk_start it ends after the time set.
+    """
     kernel, *pids = lab.started(URISK_KEEP_WARM="3")
     began = time.monotonic()
     kernel.manager.restart_kernel(env={**os.environ, "URISK_KEEP_WARM": "1"})
     kernel.client.wait_for_ready(timeout=30)
     figure("restart of the kernel to ready", time.monotonic() - began)
     loads = lab.counters()["loads"]
-    assert "kept warm from the last kernel" in kernel.good("%load_ext urisk_nb\n%urisk_start").text()
+    assert (
+        "kept warm from the last kernel" in kernel.good("%load_ext urisk_nb\n%urisk_start").text()
+    )
     assert list(lab.processes()) == pids
     assert lab.counters()["loads"] == loads
     kernel.manager.restart_kernel()
     ended = time.monotonic()
     assert all(map(alive, pids))
     gone(pids, 5)
-    figure("kept after a restart without a start, asked for 1 s (and the kernel's own start)", time.monotonic() - ended)
+    figure(
+        "kept after a restart without a start, asked for 1 s (and the kernel's own start)",
+        time.monotonic() - ended,
+    )
 
 
 @pytest.mark.row(11)
@@ -244,13 +302,17 @@ sys.stdin.readline()
 def test_a_killed_jupyter_server_leaves_nothing(lab, figure):
     """The kernel sees that its parent is gone and ends at once; the server goes with it."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", JUPYTER], **pipes, env={**os.environ, **lab.env}) as jupyter:
+    with subprocess.Popen(
+        [sys.executable, "-c", JUPYTER], **pipes, env={**os.environ, **lab.env}
+    ) as jupyter:
         file, kernel = jupyter.stdout.readline().split()
         client = BlockingKernelClient(connection_file=file)
         client.load_connection_file()
         client.start_channels()
         client.wait_for_ready(timeout=30)
-        client.execute_interactive("%load_ext urisk_nb\n%urisk_start", timeout=40, output_hook=lambda _: None)
+        client.execute_interactive(
+            "%load_ext urisk_nb\n%urisk_start", timeout=40, output_hook=lambda _: None
+        )
         pids = lab.processes()
         began = time.monotonic()
         jupyter.kill()
@@ -259,13 +321,19 @@ def test_a_killed_jupyter_server_leaves_nothing(lab, figure):
     eventually(lambda: not alive(int(kernel)), 10, "the kernel's own end")
     ended = time.monotonic()
     gone(pids)
-    figure("server and runner gone after the kernel of a killed Jupyter server", time.monotonic() - ended)
+    figure(
+        "server and runner gone after the kernel of a killed Jupyter server",
+        time.monotonic() - ended,
+    )
     figure("the same, from the kill", time.monotonic() - began)
 
 
 @pytest.mark.row(15)
 def test_a_restart_with_a_child_of_the_users_about(lab, figure):
-    """With it ipykernel runs no exit handlers and kills the kernel after some seconds; the guardian does not need them."""
+    """
+    With it ipykernel runs no exit handlers and kills the kernel after some seconds; the guardian
+    does not need them.
+    """
     kernel, *pids = lab.started()
     kernel.good("import subprocess\nchild = subprocess.Popen(['sleep', '1000'])")
     child = int(kernel.value("child.pid"))
@@ -281,13 +349,16 @@ def test_a_restart_with_a_child_of_the_users_about(lab, figure):
 def test_a_restart_of_a_cell_that_ignores_interrupts(lab):
     """Jupyter kills the kernel then; the server goes with it."""
     kernel, *pids = lab.started()
-    kernel.start("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('word', flush=True)\nwhile True: pass")
+    kernel.start(
+        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('word', "
+        "flush=True)\nwhile True: pass"
+    )
     eventually(lambda: is_text(kernel.client.get_iopub_msg(timeout=20)), 20)
     kernel.manager.restart_kernel()
     gone(pids)
 
 
-# Two kernels, and forks ----------------------------------------------------------------------------------------------------
+# Two kernels, and forks ---------------------------------------------------------------------------
 
 WAYS = {
     "shutdown": lambda kernel: kernel.manager.shutdown_kernel(),
@@ -302,7 +373,10 @@ WAYS = {
 @pytest.mark.row(28)
 @pytest.mark.parametrize("way", WAYS)
 def test_the_owner_leaves_first(way, lab):
-    """The kernel that started the server ends in every way there is; the other one goes on over the same process, and ends it."""
+    """
+    The kernel that started the server ends in every way there is; the other one goes on over the
+    same process, and ends it.
+    """
     owner, *pids = lab.started()
     other = lab.kernel()
     other.good("%urisk_start")
@@ -356,29 +430,49 @@ def test_a_forked_child_is_refused_and_harms_nothing(fork, lab):
     """It gets an error instead of a hang, while the parent's own stream goes on."""
     lab.plan(rules=[{"contains": "long", "answer": "word " * 100, "token_ms": 10}, SLOW])
     kernel, server, _ = lab.started()
-    kernel.good("from urisk_nb import LLMManager\nfrom concurrent.futures import ThreadPoolExecutor\nmanager = LLMManager.get_instance()")
-    kernel.good("threads = ThreadPoolExecutor(1)\nanswer = threads.submit(manager.generate_sync, 'long')")
+    kernel.good(
+        "from urisk_nb import LLMManager\nfrom concurrent.futures import "
+        "ThreadPoolExecutor\nmanager = LLMManager.get_instance()"
+    )
+    kernel.good(
+        "threads = ThreadPoolExecutor(1)\nanswer = threads.submit(manager.generate_sync, 'long')"
+    )
     assert kernel.good(textwrap.dedent(FORKS[fork])).text().strip() == "ForkedError"
     assert kernel.value("answer.result(20).count('word')") == "100"
     assert lab.processes()[0] == server
 
 
-# One manager ---------------------------------------------------------------------------------------------------------------
+# One manager --------------------------------------------------------------------------------------
 
 
 @pytest.mark.row(44)
 def test_reloads_keep_one_manager(lab):
-    """Loading twice, reloading the extension or modules, autoreload, a fresh import: one manager, one loop, one exit handler."""
+    """
+    Loading twice, reloading the extension or modules, autoreload, a fresh import: one manager, one
+    loop, one exit handler.
+    """
     kernel, server, _ = lab.started()
-    kernel.good("import urisk_nb, importlib, sys, atexit\nfrom urisk_nb import LLMManager\nfirst = LLMManager.get_instance()")
+    kernel.good(
+        "import urisk_nb, importlib, sys, atexit\nfrom urisk_nb import LLMManager\nfirst = "
+        "LLMManager.get_instance()"
+    )
     handlers = kernel.value("atexit._ncallbacks()")
     kernel.good("%load_ext urisk_nb\n%reload_ext urisk_nb\n%load_ext autoreload\n%autoreload 2")
-    kernel.good("import urisk_nb.ollama.manager as m\nimportlib.reload(m)\nprint(m.LLMManager.get_instance() is first)")
+    kernel.good(
+        "import urisk_nb.llm.manager as m\nimportlib.reload(m)\nprint(m.LLMManager.get_instance() "
+        "is first)"
+    )
     assert kernel.value("m.LLMManager.get_instance() is first") == "True"
-    kernel.good("for name in [name for name in sys.modules if name.startswith('urisk_nb')]: del sys.modules[name]")
+    kernel.good(
+        "for name in [name for name in sys.modules if name.startswith('urisk_nb')]: del "
+        "sys.modules[name]"
+    )
     assert kernel.value("__import__('urisk_nb').LLMManager.get_instance() is first") == "True"
     session_works(kernel)
-    assert kernel.value("[t.name for t in __import__('threading').enumerate()].count('urisk-loop')") == "1"
+    assert (
+        kernel.value("[t.name for t in __import__('threading').enumerate()].count('urisk-loop')")
+        == "1"
+    )
     assert kernel.value("atexit._ncallbacks()") == handlers
     assert lab.processes()[0] == server
     began = time.monotonic()
@@ -409,7 +503,10 @@ print(len(seen), len(set(seen)))
 
 @pytest.mark.row(43)
 def test_callers_on_every_loop_and_thread(lab):
-    """The kernel's loop, a thread, and a loop of a thread's own at the same time: no error of one client on two loops."""
+    """
+    The kernel's loop, a thread, and a loop of a thread's own at the same time: no error of one
+    client on two loops.
+    """
     kernel, *_ = lab.started()
     assert kernel.good(CALLERS).text().strip() == "20 1"
     assert kernel.value(f"{MANAGER}.breaker()") == "closed"
@@ -426,22 +523,28 @@ def test_a_subshell_asks_while_a_cell_runs(lab):
     made = kernel.client.get_control_msg(timeout=20)
     kernel.start("%%ask\nslow")
     eventually(lambda: lab.counters()["in_flight"] == 1)
-    message = kernel.client.session.msg("execute_request", {"code": "%urisk_status", "silent": False, "store_history": False})
+    message = kernel.client.session.msg(
+        "execute_request", {"code": "%urisk_status", "silent": False, "store_history": False}
+    )
     message["header"]["subshell_id"] = made["content"]["subshell_id"]
     kernel.client.shell_channel.send(message)
     reply = kernel.client.get_shell_msg(timeout=20)
-    assert (reply["parent_header"]["msg_id"], reply["content"]["status"]) == (message["header"]["msg_id"], "ok")
+    assert (reply["parent_header"]["msg_id"], reply["content"]["status"]) == (
+        message["header"]["msg_id"],
+        "ok",
+    )
     kernel.manager.interrupt_kernel()
     eventually(lambda: lab.counters()["in_flight"] == 0)
 
 
-# Cells ---------------------------------------------------------------------------------------------------------------------
+# Cells --------------------------------------------------------------------------------------------
 
 AROUND = {
     "%%time": "%%time\n_ = get_ipython().run_cell_magic('ask', '', 'hi')",
     "%%capture": "%%capture kept\n%urisk_status\n_ = get_ipython().run_cell_magic('ask', '', 'hi')",
     "a loop": "for _ in range(2):\n    get_ipython().run_cell_magic('ask', '', 'hi')",
-    "a function": "def ask():\n    return get_ipython().run_cell_magic('ask', 'answer', 'hi')\nask()\nprint(answer)",
+    "a function": "def ask():\n    return get_ipython().run_cell_magic('ask', 'answer', "
+    "'hi')\nask()\nprint(answer)",
 }
 
 
@@ -453,25 +556,30 @@ def test_magics_inside_of_others(around, lab):
     cell = kernel.good(AROUND[around])
     if around == "%%capture":
         assert cell.outputs == []
-        cell = kernel.good("print(*(output.data['text/plain'] for output in kept.outputs), kept.stdout)")
+        cell = kernel.good(
+            "print(*(output.data['text/plain'] for output in kept.outputs), kept.stdout)"
+        )
     assert "SIMULATED" in cell.text()
 
 
 BACKGROUND = """
-from urisk_nb import LLMManager, bridge
+from urisk_nb import LLMManager, event_loop
 from IPython.display import display
 handle = display("begun", display_id="job")
 async def job(manager):
     answer = await manager.generate("later")
     print("printed", flush=True)
     handle.update(f"done: {answer}")
-work = bridge.submit(job(LLMManager.get_instance()))
+work = event_loop.submit(job(LLMManager.get_instance()))
 """
 
 
 @pytest.mark.row(53)
 def test_the_output_of_a_background_job_finds_its_cell(lab):
-    """The next cell runs already: an update by display id arrives at its own output; on ipykernel 7 printed text does, too."""
+    """
+    The next cell runs already: an update by display id arrives at its own output; on ipykernel 7
+    printed text does, too.
+    """
     lab.plan(rules=[{"contains": "later", "answer": "SIMULATED later", "first_ms": 600}])
     kernel, *_ = lab.started()
     first = kernel.start(BACKGROUND)
@@ -497,14 +605,19 @@ def ipykernel_version():
 @pytest.mark.row(32)
 def test_a_server_of_others_is_never_ended(lab):
     """It ran before: it is used, and outlives every kernel, killed or shut down."""
-    with subprocess.Popen([str(lab.program.path), "serve"], env={**os.environ, "OLLAMA_HOST": f"127.0.0.1:{lab.port}"},
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as others:  # fmt: skip
+    with subprocess.Popen(
+        [str(lab.program.path), "serve"],
+        env={**os.environ, "OLLAMA_HOST": f"127.0.0.1:{lab.port}"},
+        # Fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as others:
         try:
             eventually(lab.answers, 10)
             for end in (signal.SIGKILL, None):
                 kernel = lab.kernel()
                 kernel.good("%urisk_start")
-                assert kernel.value(f"{MANAGER}.state.value") == "attached"
+                assert kernel.value(f"{MANAGER}.state.value") == "external"
                 if end:
                     os.kill(kernel.manager.provisioner.pid, end)
                 kernel.stop()

@@ -7,7 +7,8 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 ROWS = range(1, 55)
 WITHOUT = {
-    51: "a Cancel button beside a running magic: magics are blocking calls, and ipykernel 7.4 delivers no click meanwhile; "
+    51: "a Cancel button beside a running magic: magics are blocking calls, and ipykernel 7.4 "
+    "delivers no click meanwhile; "
     "the kernel's own interrupt (rows 1 to 6) is the way",
 }
 
@@ -16,7 +17,9 @@ def marked():
     """The rows that a test is marked with."""
     for path in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
+                "test_"
+            ):
                 for mark in node.decorator_list:
                     if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.row":
                         yield ast.literal_eval(mark.args[0])
@@ -30,7 +33,11 @@ def test_every_row_has_a_test_or_a_reason():
 def test_the_page_on_the_lifecycle_names_every_row():
     """What the rows are stands in docs/lifecycle.md, with the same numbers and the same reasons."""
     page = (TESTS.parent / "docs" / "lifecycle.md").read_text(encoding="utf-8")
-    rows = [line for line in page.splitlines() if line.startswith("| ") and line.split("|")[1].strip().isdigit()]
+    rows = [
+        line
+        for line in page.splitlines()
+        if line.startswith("| ") and line.split("|")[1].strip().isdigit()
+    ]
     assert [int(line.split("|")[1]) for line in rows] == list(ROWS)
     assert all("not built" in rows[number - 1] for number in WITHOUT)
 
@@ -38,4 +45,6 @@ def test_the_page_on_the_lifecycle_names_every_row():
 def test_the_readme_counts_the_tested_faults():
     """The number in README.md is that of the rows that have a test."""
     readme = (TESTS.parent / "README.md").read_text(encoding="utf-8")
-    assert [int(count) for count in re.findall(r"(\d+)\s+(?:tested )?faults", readme)] == [len(set(marked()))]
+    assert [int(count) for count in re.findall(r"(\d+)\s+(?:tested )?faults", readme)] == [
+        len(set(marked()))
+    ]

@@ -1,6 +1,8 @@
-"""The fault matrix, as a server meets it: killed, stopped, hung, replaced, ending again and again; what its user sees of that.
+"""The fault matrix, as a server meets it: killed, stopped, hung, replaced, ending again and again;
+what its user sees of that.
 
-A manager of this process over real processes of the stand-in's program; what they answer is SIMULATED.
+A manager of this process over real processes of the stand-in's program; what they answer is
+SIMULATED.
 """
 
 import asyncio
@@ -16,16 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fake_ollama_env import SLOW, gone
 
 from harness import eventually
-from laboratory import SLOW, gone
-from urisk_nb import bridge, errors, runtime
-from urisk_nb.ollama import place, process
-from urisk_nb.ollama import server as server_module
-from urisk_nb.ollama.manager import LLMManager
-from urisk_nb.ollama.resilience import Restarts
-from urisk_nb.ollama.server import ServerState
-from urisk_nb.ollama.watch import Watch
+from urisk_nb import errors, event_loop, process_state
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.server import leases, runtime_dir
+from urisk_nb.server import model_server as server_module
+from urisk_nb.server.liveness import ProbeSchedule
+from urisk_nb.server.model_server import ServerState
+from urisk_nb.server.restart_policy import RestartPolicy
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -47,23 +49,26 @@ def in_flight(lab, number=1):
     eventually(lambda: lab.counters()["in_flight"] == number)
 
 
-# Our server ends -----------------------------------------------------------------------------------------------------------
+# Our server ends ----------------------------------------------------------------------------------
 
 
 @pytest.mark.row(21)
 def test_an_idle_server_that_is_killed_is_back_before_the_next_call(lab, figure):
-    """It is told at once, its runner is gone, it is started once, and warm: the next call only takes longer."""
+    """
+    It is told at once, its runner is gone, it is started once, and warm: the next call only takes
+    longer.
+    """
     manager = session()
     server, runner = lab.processes()
     os.kill(server, signal.SIGKILL)
     began = time.monotonic()
-    eventually(lambda: manager.state is not ServerState.OWNED, 1)
+    eventually(lambda: manager.state is not ServerState.MANAGED, 1)
     figure("end of an idle server noticed", time.monotonic() - began)
     assert time.monotonic() - began < 0.5
     gone([runner])
     assert "SIMULATED" in manager.generate_sync("hi")
     figure("from the kill to the next answer", time.monotonic() - began)
-    assert (manager.state, manager.restarts) == (ServerState.OWNED, 1)
+    assert (manager.state, manager.restart_count) == (ServerState.MANAGED, 1)
     assert lab.counters()["loads"] == 1, "warmed before the call"
     assert lab.counters()["paths"]["/api/chat"] == 2
 
@@ -74,7 +79,7 @@ def test_an_idle_server_is_started_again_by_itself(lab):
     manager = session()
     first = manager.pid
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: manager.state is ServerState.OWNED and manager.pid != first, 10)
+    eventually(lambda: manager.state is ServerState.MANAGED and manager.pid != first, 10)
     eventually(lambda: lab.counters()["loads"] == 1, 10)
 
 
@@ -113,17 +118,23 @@ def test_a_server_killed_in_a_stream_is_told_with_the_text(lab):
 @pytest.mark.row(24)
 @pytest.mark.parametrize("when", ["idle", "before the first token", "in a stream"])
 def test_a_runner_that_is_killed(when, lab):
-    """The server lives and loads again: idle or before the first token costs nothing but time, in a stream it is told."""
+    """
+    The server lives and loads again: idle or before the first token costs nothing but time, in a
+    stream it is told.
+    """
     lab.plan(rules=[LATER, SLOW])
     manager = session()
     server, runner = lab.processes()
-    with asked(manager, {"idle": "hi", "before the first token": "later", "in a stream": "slow"}[when]) as call:
+    with asked(
+        manager, {"idle": "hi", "before the first token": "later", "in a stream": "slow"}[when]
+    ) as call:
         if when != "idle":
             in_flight(lab)
         else:
             call.result(10)
         if when == "in a stream":
-            threading.Event().wait(0.2)  # some text is there by now; the answer's first piece comes at once
+            # Some text is there by now; the answer's first piece comes at once
+            threading.Event().wait(0.2)
         os.kill(runner, signal.SIGKILL)
         gone([runner])
         if when == "in a stream":
@@ -137,12 +148,15 @@ def test_a_runner_that_is_killed(when, lab):
     assert lab.processes()[1] != runner
 
 
-SHORT = Watch(silent_s=0.5, every_s=0.2, within_s=0.3, strikes=3)
+SHORT = ProbeSchedule(silent_s=0.5, every_s=0.2, within_s=0.3, strikes=3)
 
 
 @pytest.mark.row(25)
 def test_a_server_of_ours_that_hangs_is_started_again(lab, figure):
-    """A stopped process takes connections and says nothing: three probes in vain, then the guardian's, then it is ended."""
+    """
+    A stopped process takes connections and says nothing: three probes in vain, then the guardian's,
+    then it is ended.
+    """
     lab.plan(rules=[LATER])
     manager = session()
     manager._server.watcher.watch = SHORT
@@ -152,10 +166,13 @@ def test_a_server_of_ours_that_hangs_is_started_again(lab, figure):
         os.kill(server, signal.SIGSTOP)
         began = time.monotonic()
         answer = call.result(60)
-    figure("from the hang to the answer, probes every 0.2 s after 0.5 s (10 s and 5 s in use)", time.monotonic() - began)
+    figure(
+        "from the hang to the answer, probes every 0.2 s after 0.5 s (10 s and 5 s in use)",
+        time.monotonic() - began,
+    )
     assert (answer, answer.timing.attempts) == ("SIMULATED later", 2)
     gone([server, runner])
-    assert manager.restarts == 1
+    assert manager.restart_count == 1
 
 
 @pytest.mark.row(25)
@@ -163,12 +180,14 @@ def test_a_server_of_others_that_hangs_is_an_error(lab):
     """It is not ours to stop: the calls end with what to do."""
     with others(lab) as server:
         manager = session(max_retries=0)
-        assert manager.state is ServerState.ATTACHED
+        assert manager.state is ServerState.EXTERNAL
         manager._server.watcher.watch = SHORT
         with asked(manager, "slow") as call:
             in_flight(lab)
             os.kill(server.pid, signal.SIGSTOP)
-            with pytest.raises((errors.ServerHung, errors.StreamInterrupted), match="not even said its version"):
+            with pytest.raises(
+                (errors.ServerHung, errors.StreamInterrupted), match="not even said its version"
+            ):
                 call.result(30)
         os.kill(server.pid, signal.SIGCONT)
         assert "SIMULATED" in manager.generate_sync("hi")
@@ -181,7 +200,7 @@ def test_a_slow_server_is_no_hung_one(lab):
     manager = session()
     manager._server.watcher.watch = SHORT
     answer = manager.generate_sync("later")
-    assert (answer.timing.attempts, manager.restarts) == (1, 0)
+    assert (answer.timing.attempts, manager.restart_count) == (1, 0)
     assert lab.counters()["paths"]["/api/version"] >= 5, "it was looked at"
 
 
@@ -190,7 +209,9 @@ def others(lab):
     """A server that somebody else runs at the address."""
     env = {**os.environ, "OLLAMA_HOST": f"127.0.0.1:{lab.port}"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([str(lab.program.path), "serve"], env=env, **quiet, start_new_session=True) as started:
+    with subprocess.Popen(
+        [str(lab.program.path), "serve"], env=env, **quiet, start_new_session=True
+    ) as started:
         try:
             eventually(lab.answers, 10)
             yield started
@@ -201,12 +222,14 @@ def others(lab):
 
 @pytest.mark.row(33)
 def test_a_server_that_takes_the_port_over_is_adopted(lab):
-    """As Ollama's desktop app does: ours is ended and another one answers. It is used, not fought."""
+    """
+    As Ollama's desktop app does: ours is ended and another one answers. It is used, not fought.
+    """
     manager = session()
     os.kill(manager.pid, signal.SIGKILL)
     with others(lab) as taker:
         assert "SIMULATED" in manager.generate_sync("hi")
-        assert (manager.state, manager.server) == (ServerState.ATTACHED, "adopted")
+        assert (manager.state, manager.is_managed) == (ServerState.EXTERNAL, False)
         manager.shutdown_sync()
         assert taker.poll() is None
         assert lab.answers()
@@ -215,14 +238,18 @@ def test_a_server_that_takes_the_port_over_is_adopted(lab):
 @pytest.mark.row(36)
 def test_a_server_that_ends_again_and_again_is_given_up(lab, monkeypatch):
     """Three starts, then an error with the last words; %urisk_start begins anew."""
-    monkeypatch.setattr(server_module, "Restarts", lambda: Restarts(pauses_s=(0.05, 0.1, 0.2)))
+    monkeypatch.setattr(
+        server_module, "RestartPolicy", lambda: RestartPolicy(pauses_s=(0.05, 0.1, 0.2))
+    )
     lab.plan(process={"exit_after_ms": 200, "last_words": "panic: SIMULATED", "exit_code": 2})
     manager = session()
     eventually(lambda: manager.state is ServerState.FAILED, 20)
-    with pytest.raises(errors.ServerKeepsEnding, match=r"3 times in 5 minutes.*panic: SIMULATED") as caught:
+    with pytest.raises(
+        errors.ServerCrashLoop, match=r"3 times in 5 minutes.*panic: SIMULATED"
+    ) as caught:
         manager.generate_sync("hi")
     assert "%urisk_start" in caught.value.fix
-    assert manager.restarts <= 3
+    assert manager.restart_count <= 3
     lab.plan()
     assert "SIMULATED" in session().generate_sync("hi")
 
@@ -233,7 +260,9 @@ def test_no_storm_of_starts_where_none_can_succeed(lab):
     log = lab.folder / "starts"
     lab.plan(process={"refuse": "Error: SIMULATED refusal"})
     lab.program.path.write_text(
-        lab.program.path.read_text().replace("import os, sys", f"import os, sys\nopen({str(log)!r}, 'a').write('x')")
+        lab.program.path.read_text().replace(
+            "import os, sys", f"import os, sys\nopen({str(log)!r}, 'a').write('x')"
+        )
     )
     with pytest.raises(errors.ServerStartFailed, match="SIMULATED refusal"):
         session()
@@ -242,7 +271,10 @@ def test_no_storm_of_starts_where_none_can_succeed(lab):
 
 
 def test_a_server_that_is_too_old_is_refused(lab):
-    """Before 0.5 a schema is not kept to: every label would be chance. The server that was started for that is given back."""
+    """
+    Before 0.5 a schema is not kept to: every label would be chance. The server that was started for
+    that is given back.
+    """
     lab.plan(version="0.4.7")
     with pytest.raises(errors.ServerTooOld, match=r"0\.4\.7") as caught:
         session()
@@ -251,9 +283,12 @@ def test_a_server_that_is_too_old_is_refused(lab):
 
 
 def test_a_server_with_other_settings_is_shared_and_said_so(lab, monkeypatch):
-    """Two kernels want other variables of Ollama at one address: the first one's hold, and the second is told."""
+    """
+    Two kernels want other variables of Ollama at one address: the first one's hold, and the second
+    is told.
+    """
     first = session()
-    held = bridge.run(process.join(place.folder(first.settings)))
+    held = event_loop.run(leases.join(runtime_dir.folder(first.settings)))
     assert first.notes == ()
     first.shutdown_sync()
     assert session().notes == ()
@@ -263,18 +298,18 @@ def test_a_server_with_other_settings_is_shared_and_said_so(lab, monkeypatch):
     assert second.origin == "shared"
     assert ["other settings" in note for note in second.notes] == [True]
     second.shutdown_sync()
-    bridge.run(held.leave())
+    event_loop.run(held.leave())
 
 
 def test_more_calls_than_slots_is_said_so(lab):
-    """What waits inside of the server cannot be given up: the way to more slots is told."""
+    """What waits inside of the server cannot be cancelled: the way to more slots is told."""
     manager = session()
     assert session(parallel=3) is manager
     assert manager.notes[-1].startswith("the server was started with one slot")
     assert "--parallel 3" in manager.notes[-1]
 
 
-# A start, a stop or a recovery in trouble ----------------------------------------------------------------------------------
+# A start, a stop or a recovery in trouble ---------------------------------------------------------
 
 
 def test_an_interrupted_stop_is_a_stop(lab):
@@ -282,7 +317,7 @@ def test_an_interrupted_stop_is_a_stop(lab):
     lab.plan(process={"ignore_sigterm": True})
     manager = session()
     pids = lab.processes()
-    stopping = bridge.submit(manager.shutdown())
+    stopping = event_loop.submit(manager.shutdown())
     eventually(lambda: manager._closed, 5)
     stopping.cancel()
     assert stopping.done.wait(5)
@@ -319,30 +354,34 @@ def test_a_server_that_is_being_stopped_is_not_adopted(lab):
         assert lab.answers()
         manager = session()
         stopping.result(10)
-    assert manager.state is ServerState.OWNED
+    assert manager.state is ServerState.MANAGED
     assert manager.pid != old
     assert "SIMULATED" in manager.generate_sync("hi")
 
 
 def test_a_recovery_that_meets_a_fault_of_the_system_goes_on(lab, monkeypatch):
     """No process can be made at the first attempt: that costs one of the restarts, and no more."""
-    monkeypatch.setattr(server_module, "Restarts", lambda: Restarts(pauses_s=(0.05, 0.1, 0.2)))
+    monkeypatch.setattr(
+        server_module, "RestartPolicy", lambda: RestartPolicy(pauses_s=(0.05, 0.1, 0.2))
+    )
     manager = session()
     failures = iter([OSError(12, "Cannot allocate memory")])
-    real = process.subprocess.Popen
+    real = leases.subprocess.Popen
 
     def popen(*words, **named):
         if failure := next(failures, None):
             raise failure
         return real(*words, **named)
 
-    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    monkeypatch.setattr(leases.subprocess, "Popen", popen)
     os.kill(manager.pid, signal.SIGKILL)
-    eventually(lambda: manager.restarts == 1 and manager.state is ServerState.OWNED, 10)
+    eventually(lambda: manager.restart_count == 1 and manager.state is ServerState.MANAGED, 10)
     assert "SIMULATED" in manager.generate_sync("hi")
 
 
-@pytest.mark.parametrize("failure", [errors.ServerBusy, errors.ServerTimeout, errors.RunnerCrashed, errors.OutOfMemory])
+@pytest.mark.parametrize(
+    "failure", [errors.ServerBusy, errors.ServerTimeout, errors.RunnerCrashed, errors.OutOfMemory]
+)
 def test_a_warm_up_that_fails_after_a_restart_costs_neither_server_nor_share(failure, lab):
     """The server is up: the next call is asked as ever; and after the shutdown nothing is left."""
     manager = session()
@@ -356,8 +395,8 @@ def test_a_warm_up_that_fails_after_a_restart_costs_neither_server_nor_share(fai
 
     manager._client.load = load
     os.kill(manager.pid, signal.SIGKILL)
-    eventually(lambda: manager.restarts == 1 and manager._server._recovery.done(), 10)
-    assert manager.state is ServerState.OWNED
+    eventually(lambda: manager.restart_count == 1 and manager._server._recovery.done(), 10)
+    assert manager.state is ServerState.MANAGED
     assert "SIMULATED" in manager.generate_sync("hi")
     pids = lab.processes()
     manager.shutdown_sync()
@@ -365,22 +404,31 @@ def test_a_warm_up_that_fails_after_a_restart_costs_neither_server_nor_share(fai
 
 
 def test_a_session_does_not_change_its_engine_by_itself(lab, monkeypatch):
-    """Another engine answers when ours has ended: that is an error, not a silent change of judge."""
-    monkeypatch.setattr(server_module, "Restarts", lambda: Restarts(pauses_s=(0.3, 0.1, 0.2)))
+    """
+    Another engine answers when ours has ended: that is an error, not a silent change of judge.
+    """
+    monkeypatch.setattr(
+        server_module, "RestartPolicy", lambda: RestartPolicy(pauses_s=(0.3, 0.1, 0.2))
+    )
     manager = session()
     os.kill(manager.pid, signal.SIGKILL)
     eventually(lambda: not lab.answers(), 5)
     with running(ScriptedBrain(Scenario(models=["llama3.1"])), port=lab.port):
         eventually(lambda: manager.state is ServerState.FAILED, 10)
-        with pytest.raises(errors.PortTaken, match=r"simulated engine now; this session began with the ollama one"):
+        with pytest.raises(
+            errors.PortTaken, match=r"simulated engine now; this session began with the ollama one"
+        ):
             manager.generate_sync("hi")
 
 
 def test_a_server_that_hangs_before_it_is_joined_is_replaced(lab, monkeypatch):
-    """Another kernel's server does not answer: it is ended by its guardian, and one that answers is started."""
+    """
+    Another kernel's server does not answer: it is ended by its guardian, and one that answers is
+    started.
+    """
     monkeypatch.setattr(server_module, "READY_S", 3.0)
     given = session().settings
-    held = bridge.run(process.join(place.folder(given)))
+    held = event_loop.run(leases.join(runtime_dir.folder(given)))
     LLMManager.get_instance().shutdown_sync()
     frozen = held.server
     os.kill(frozen, signal.SIGSTOP)
@@ -388,7 +436,7 @@ def test_a_server_that_hangs_before_it_is_joined_is_replaced(lab, monkeypatch):
     assert manager.pid != frozen
     assert "SIMULATED" in manager.generate_sync("hi")
     gone([frozen])
-    bridge.run(held.leave())
+    event_loop.run(held.leave())
 
 
 def test_a_server_of_others_that_hangs_in_a_stream_is_told_with_the_text(lab):
@@ -414,9 +462,11 @@ def test_a_trial_of_a_server_that_hangs_keeps_the_breaker_open(lab):
     with others(lab) as server:
         manager = session(max_retries=0)
         manager.generate_sync("hi")
-        breaker = manager._asking.breaker(manager.model)
+        breaker = manager._retrying.breaker(manager.model)
         for _ in range(5):
-            breaker.failed(errors.ServerLost("gone", fix="again"), time.monotonic() - 60, trial=False)
+            breaker.failed(
+                errors.ServerConnectionLost("gone", fix="again"), time.monotonic() - 60, trial=False
+            )
         os.kill(server.pid, signal.SIGSTOP)
         assert manager.breaker() == "half_open"
         with pytest.raises(errors.ServerHung):
@@ -425,11 +475,16 @@ def test_a_trial_of_a_server_that_hangs_keeps_the_breaker_open(lab):
 
 
 def test_a_cancel_of_the_callers_own_stays_a_cancel(lab):
-    """It comes at the same time as the shutdown: the task ends as cancelled, not with an error that its owner would go on after."""
+    """
+    It comes at the same time as the shutdown: the task ends as cancelled, not with an error that
+    its owner would go on after.
+    """
     manager = session()
 
     async def main():
-        call = asyncio.create_task(manager._stream([{"role": "user", "content": "slow"}], None, None).whole())
+        call = asyncio.create_task(
+            manager._stream([{"role": "user", "content": "slow"}], None, None).whole()
+        )
         while not manager._in_flight:
             await asyncio.sleep(0.005)
         call.cancel()
@@ -437,10 +492,10 @@ def test_a_cancel_of_the_callers_own_stays_a_cancel(lab):
         with pytest.raises(asyncio.CancelledError):
             await call
 
-    bridge.run(main())
+    event_loop.run(main())
 
 
-# Calls that fail -----------------------------------------------------------------------------------------------------------
+# Calls that fail ----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -452,29 +507,43 @@ def scripted(*rules, **scenario):
 @pytest.mark.row(37)
 def test_a_full_queue_is_waited_for(lab):
     """Three refusals of a busy server, then the answer; the breaker has not moved."""
-    with scripted(Rule(times=3, status=503, error="server busy, please try again.  maximum pending requests exceeded")) as busy:
+    with scripted(
+        Rule(
+            times=3,
+            status=503,
+            error="server busy, please try again.  maximum pending requests exceeded",
+        )
+    ) as busy:
         manager = session(url=busy.url, max_retries=3)
         assert manager.generate_sync("hi").timing.attempts == 4
         assert manager.breaker() == "closed"
-        assert manager._asking.breaker(manager.model).failures == 0
+        assert manager._retrying.breaker(manager.model).failures == 0
 
 
 @pytest.mark.row(38)
 def test_a_server_that_fails_is_left_alone_and_tried_by_one(lab):
-    """Five failures open it; ten that come after the pause are one trial and nine refusals; its success lets everybody in."""
-    with scripted(Rule(times=10, status=500, error="boom"), Rule(answer="ok", first_ms=300)) as failing:
+    """
+    Five failures open it; ten that come after the pause are one trial and nine refusals; its
+    success lets everybody in.
+    """
+    with scripted(
+        Rule(times=10, status=500, error="boom"), Rule(answer="ok", first_ms=300)
+    ) as failing:
         manager = session(url=failing.url, max_retries=1)
         for _ in range(5):
-            with pytest.raises(errors.ServerFault):
+            with pytest.raises(errors.ServerInternalError):
                 manager.generate_sync("hi")
         with pytest.raises(errors.CircuitOpen, match="boom"):
             manager.generate_sync("hi")
         asked_so_far = failing.counters["paths"]["/api/chat"]
-        breaker = manager._asking.breaker(manager.model)
+        breaker = manager._retrying.breaker(manager.model)
         breaker.opened_at -= breaker.pause_s  # the pause is over
         with ThreadPoolExecutor(10) as pool:
             manager.parallel = 10
-            results = [future.exception() or future.result() for future in [pool.submit(manager.generate_sync, "hi") for _ in range(10)]]
+            results = [
+                future.exception() or future.result()
+                for future in [pool.submit(manager.generate_sync, "hi") for _ in range(10)]
+            ]
         assert sum(result == "ok" for result in results) == 1
         assert sum(isinstance(result, errors.CircuitOpen) for result in results) == 9
         assert failing.counters["paths"]["/api/chat"] == asked_so_far + 1
@@ -488,20 +557,31 @@ def test_a_model_that_has_gone_is_pulled_and_asked_once_more(lab):
     with scripted(Rule(answer="ok"), models=["llama3.1", "other"]) as others_server:
         manager = session(url=others_server.url)
         assert manager.generate_sync("hi") == "ok"
-        delete = urllib.request.Request(f"{others_server.url}/api/delete", data=b'{"model":"llama3.1"}', method="DELETE")
+        delete = urllib.request.Request(
+            f"{others_server.url}/api/delete", data=b'{"model":"llama3.1"}', method="DELETE"
+        )
         urllib.request.urlopen(delete, timeout=5).close()
         assert manager.generate_sync("hi") == "ok"
         assert others_server.counters["paths"]["/api/pull"] == 1
 
 
-PART = {"status": "pulling 1a2b3c4d5e6f", "digest": "sha256:1a2b3c4d5e6f", "total": 1000, "completed": 600}
+PART = {
+    "status": "pulling 1a2b3c4d5e6f",
+    "digest": "sha256:1a2b3c4d5e6f",
+    "total": 1000,
+    "completed": 600,
+}
 
 
 @pytest.mark.row(41)
 @pytest.mark.parametrize(
     ("error", "kind", "fix"),
     [
-        ("write /models/blobs/sha256-x-partial: no space left on device", errors.DiskFull, "free some space"),
+        (
+            "write /models/blobs/sha256-x-partial: no space left on device",
+            errors.DiskFull,
+            "free some space",
+        ),
         ("max retries exceeded: unexpected EOF", errors.PullFailed, "use a model that is there"),
         ("pull model manifest: 412: newer", errors.ServerTooOld, "update Ollama"),
         (None, errors.PullFailed, "use a model that is there"),
@@ -522,9 +602,11 @@ def test_a_pull_that_dies_is_told_and_can_be_tried_again(error, kind, fix, lab):
 def test_a_pull_that_was_interrupted_goes_on(lab):
     """What had arrived is not fetched again: the second pull begins where the first was left."""
     seen = []
-    with scripted(Rule(answer="ok"), models=["llama3.1", {"name": "big", "installed": False}], pull_ms=60) as pulling:
+    with scripted(
+        Rule(answer="ok"), models=["llama3.1", {"name": "big", "installed": False}], pull_ms=60
+    ) as pulling:
         session(url=pulling.url)
-        call = bridge.submit(LLMManager.initialize(model="big", progress=seen.append))
+        call = event_loop.submit(LLMManager.initialize(model="big", progress=seen.append))
         eventually(lambda: len({event.done for event in seen}) > 3, 10)
         call.cancel()
         assert call.done.wait(10)
@@ -537,7 +619,8 @@ def test_a_pull_that_was_interrupted_goes_on(lab):
 
 OOM = {
     "model requires more system memory (9.3 GiB) than is available (4.1 GiB)": errors.ModelTooLarge,
-    "llama-server process has terminated: error: cudaMalloc failed: out of memory": errors.OutOfMemory,
+    "llama-server process has terminated: error: cudaMalloc failed: out of "
+    "memory": errors.OutOfMemory,
 }
 
 
@@ -552,14 +635,17 @@ def test_a_lack_of_memory_is_not_tried_again(text, lab):
         with pytest.raises(OOM[text]):
             manager.generate_sync("hi")
         assert small.counters["paths"]["/api/chat"] == 2
-        assert manager._asking.breaker(manager.model).failures == 0
+        assert manager._retrying.breaker(manager.model).failures == 0
 
 
-# Many calls, many sessions -------------------------------------------------------------------------------------------------
+# Many calls, many sessions ------------------------------------------------------------------------
 
 
 def test_two_hundred_at_once_wait_in_order_and_all_succeed(lab, figure):
-    """From threads and from loops at the same time, over one slot: none lost, none refused, breaker closed."""
+    """
+    From threads and from loops at the same time, over one slot: none lost, none refused, breaker
+    closed.
+    """
     lab.plan(rules=[{"answer": "ok", "first_ms": 2}])
     manager = session()
 
@@ -569,12 +655,17 @@ def test_two_hundred_at_once_wait_in_order_and_all_succeed(lab, figure):
     began = time.monotonic()
     with ThreadPoolExecutor(51) as pool:
         loop = pool.submit(asyncio.run, hundred())
-        threads = [pool.submit(lambda: [manager.generate_sync("hi") for _ in range(2)]) for _ in range(50)]
-        answers = [*loop.result(60), *(answer for future in threads for answer in future.result(60))]
+        threads = [
+            pool.submit(lambda: [manager.generate_sync("hi") for _ in range(2)]) for _ in range(50)
+        ]
+        answers = [
+            *loop.result(60),
+            *(answer for future in threads for answer in future.result(60)),
+        ]
     figure("200 calls over one slot of 2 ms", time.monotonic() - began)
     assert answers == ["ok"] * 200
     assert lab.counters()["peak_in_flight"] == 1
-    assert (manager.breaker(), manager.restarts) == ("closed", 0)
+    assert (manager.breaker(), manager.restart_count) == ("closed", 0)
 
 
 def test_a_server_killed_under_two_hundred_calls(lab):
@@ -583,7 +674,9 @@ def test_a_server_killed_under_two_hundred_calls(lab):
     manager = session()
 
     async def all_of_them():
-        return await asyncio.gather(*(manager.generate("hi") for _ in range(200)), return_exceptions=True)
+        return await asyncio.gather(
+            *(manager.generate("hi") for _ in range(200)), return_exceptions=True
+        )
 
     with ThreadPoolExecutor(1) as pool:
         calls = pool.submit(asyncio.run, all_of_them())
@@ -593,12 +686,12 @@ def test_a_server_killed_under_two_hundred_calls(lab):
     failed = [result for result in results if isinstance(result, BaseException)]
     assert len(failed) <= 1, failed
     assert all(isinstance(error, errors.StreamInterrupted) for error in failed)
-    assert (manager.restarts, manager.breaker()) == (1, "closed")
+    assert (manager.restart_count, manager.breaker()) == (1, "closed")
 
 
 @pytest.mark.row(47)
 def test_a_shutdown_under_calls_and_under_another_shutdown(lab):
-    """The calls end with ServerLost, both shutdowns end, and the server with them."""
+    """The calls end with ServerConnectionLost, both shutdowns end, and the server with them."""
     manager = session()
     pids = lab.processes()
 
@@ -612,7 +705,7 @@ def test_a_shutdown_under_calls_and_under_another_shutdown(lab):
 
     took_s, results = asyncio.run(main())
     assert took_s < 1
-    assert all(isinstance(result, errors.ServerLost) for result in results)
+    assert all(isinstance(result, errors.ServerConnectionLost) for result in results)
     gone(pids, 0.5)
     manager.shutdown_sync()
     with pytest.raises(errors.NotInitialized):
@@ -629,7 +722,10 @@ def held():
 @pytest.mark.row(46)
 @pytest.mark.timeout(300)
 def test_two_hundred_sessions_leave_nothing(lab, figure):
-    """Start, ask, stop, two hundred times: files, threads and memory are as they were, and Python warns of nothing unclosed."""
+    """
+    Start, ask, stop, two hundred times: files, threads and memory are as they were, and Python
+    warns of nothing unclosed.
+    """
     lab.plan(rules=[{"answer": "ok"}])
     began, seen = time.monotonic(), []
     for _ in range(200):
@@ -642,4 +738,4 @@ def test_two_hundred_sessions_leave_nothing(lab, figure):
     assert (files, threads) == (files_after, threads_after)
     figure("growth over 180 cycles, MB", after - before)
     assert after - before < 8
-    assert runtime.get("guardians") in (None, [])
+    assert process_state.get("guardians") in (None, [])

@@ -29,7 +29,9 @@ def numbers(*values):
 
 
 def run(schema, *tokens):
-    """Decode with these tokens; return the pieces of the answer and the steps that asked for them."""
+    """
+    Decode with these tokens; return the pieces of the answer and the steps that asked for them.
+    """
     steps, seen, sent = decode(find_choices(schema)), [], iter([None, *tokens])
     while True:
         try:
@@ -83,7 +85,9 @@ def test_a_token_outside_the_options_gives_no_answer(token):
 
 def test_every_answer_fits_the_schema():
     """All answers are valid, quotes and backslashes too, and the longest has the announced size."""
-    found = closed(a=texts('say "x"', "back\\slash", "line\nend"), b=numbers(-1, 0), c=texts("only"))
+    found = closed(
+        a=texts('say "x"', "back\\slash", "line\nend"), b=numbers(-1, 0), c=texts("only")
+    )
     values = itertools.product(found["properties"]["a"]["enum"], (-1, 0))
     answers = [answer(found, json.dumps(a)[1:], str(b)) for a, b in values]
     for each in answers:

@@ -1,11 +1,14 @@
-"""What the dashboard says by itself: nothing where all is well; else what was seen, why, and what to do."""
+"""
+What the dashboard says by itself: nothing where all is well; else what was seen, why, and what to
+do.
+"""
 
 import pytest
+from call_records import MODEL, answered, facts, failed, request, waited
 
-from session import MODEL, answered, facts, failed, request, waited
+from urisk_nb.llm.calls import Calls
+from urisk_nb.llm.wire import Final, LoadedModel, Piece
 from urisk_nb.notebook.alerts import alerts, cache_hits
-from urisk_nb.ollama.calls import Calls
-from urisk_nb.ollama.wire import Final, Piece, Resident
 
 
 def only(shown):
@@ -27,14 +30,26 @@ def test_a_healthy_session_says_nothing():
 
 def test_no_session_says_nothing():
     """There is nothing to teach yet."""
-    assert alerts(facts(server="", state="stopped", residents=None)) == []
+    assert alerts(facts(server="", state="stopped", loaded_models=None)) == []
 
 
 TROUBLES = {
-    "crashed": ({"state": "crashed", "log": "/run/server.log"}, "ended unexpectedly and is being restarted", "/run/server.log"),
+    "crashed": (
+        {"state": "crashed", "log": "/run/server.log"},
+        "ended unexpectedly and is being restarted",
+        "/run/server.log",
+    ),
     "hung": ({"state": "hung"}, "does not answer", "restarted"),
-    "failed": ({"state": "failed", "failure": ("it ended 3 times.", "%urisk_start")}, "it ended 3 times.", "%urisk_start"),
-    "silent": ({"look": {"problem": "nothing answers.", "fix": "start it"}, "residents": None}, "nothing answers.", "start it"),
+    "failed": (
+        {"state": "failed", "failure": ("it ended 3 times.", "%urisk_start")},
+        "it ended 3 times.",
+        "%urisk_start",
+    ),
+    "silent": (
+        {"probe": {"problem": "nothing answers.", "fix": "start it"}, "loaded_models": None},
+        "nothing answers.",
+        "start it",
+    ),
     "breaker": ({"breaker": "open"}, "failed several times in a row", "restart it"),
 }
 
@@ -57,20 +72,29 @@ def test_trouble_with_the_server_is_an_error_with_a_way_out(more, text, action):
 
 def test_a_server_that_came_back_by_itself_is_a_note():
     """It is well now; where its last words are is worth knowing."""
-    alert = only(facts(restarts=2, log="/run/server.log"))
+    alert = only(facts(restart_count=2, log="/run/server.log"))
     assert "ended unexpectedly 2 times" in alert.text
     assert (alert.action, alert.level) == ("Its log: /run/server.log", "note")
 
 
 def test_errors_come_before_notes():
     """The worst first."""
-    assert [alert.level for alert in alerts(facts(breaker="open", notes=("SIMULATED.",)))] == ["error", "note"]
+    assert [alert.level for alert in alerts(facts(breaker="open", notes=("SIMULATED.",)))] == [
+        "error",
+        "note",
+    ]
 
 
 @pytest.mark.parametrize(("gpu", "share"), [(3_000_000_000, "40%"), (4_500_000_000, "10%")])
 def test_a_model_that_does_not_fit_in_gpu_memory(gpu, share):
     """How much of it is on the CPU, and what makes it smaller."""
-    alert = only(facts(residents=(Resident(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu, num_ctx=8192),)))
+    alert = only(
+        facts(
+            loaded_models=(
+                LoadedModel(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu, num_ctx=8192),
+            )
+        )
+    )
     assert f"{share} of it is on the CPU" in alert.text
     assert "now 8192 tokens" in alert.action
 
@@ -78,7 +102,12 @@ def test_a_model_that_does_not_fit_in_gpu_memory(gpu, share):
 @pytest.mark.parametrize("gpu", [0, 5_000_000_000])
 def test_a_model_on_one_side_alone_is_no_alert(gpu):
     """All on the GPU is well; without a GPU there is nothing to fit."""
-    assert alerts(facts(residents=(Resident(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu),))) == []
+    assert (
+        alerts(
+            facts(loaded_models=(LoadedModel(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu),))
+        )
+        == []
+    )
 
 
 def test_calls_that_wait_behind_others():
@@ -86,7 +115,9 @@ def test_calls_that_wait_behind_others():
     alert = only(facts(waited(Calls(), 3), waiting=3, in_flight=1))
     assert alert.text == "3 calls wait behind 1: the server has 1 slot."
     assert "%urisk_start --parallel 4" in alert.action
-    others = only(facts(waited(Calls(), 1), waiting=1, in_flight=2, is_ours=False, slots=0, parallel=2))
+    others = only(
+        facts(waited(Calls(), 1), waiting=1, in_flight=2, is_ours=False, slots=0, parallel=2)
+    )
     assert others.text == "1 call waits behind 2."
     assert "OLLAMA_NUM_PARALLEL=4" in others.action
 
@@ -113,7 +144,9 @@ def test_calls_that_wait_for_a_moment_are_not_spoken_of():
 def test_a_wait_at_the_server_means_somebody_else():
     """Ours wait here, so whoever was before this one was not ours."""
     alert = only(facts(calls_of(*[{}] * 5, {"queue": 1.3})))
-    assert alert.text == "Call 6 waited 1.3 s for a slot at the server: another program uses it, too."
+    assert (
+        alert.text == "Call 6 waited 1.3 s for a slot at the server: another program uses it, too."
+    )
     assert alerts(facts(calls_of(*[{}] * 5, {"queue": 0.15}))) == []
 
 
@@ -122,21 +155,28 @@ def test_a_wait_at_the_server_behind_our_own_calls():
     calls = Calls()
     first, second = calls.begin(request(), MODEL), calls.begin(request(), MODEL)
     for record in (first, second):
-        record.granted()
-        record.sent()
-        record.came(Piece(text="a"))
+        record.mark_started()
+        record.mark_sent()
+        record.add_chunk(Piece(text="a"))
     calls.end(first, Final(total_ns=10**9, generation_ns=10**9))
     calls.end(second, Final(total_ns=3 * 10**9, generation_ns=10**9))
     alert = only(facts(calls, parallel=4))
-    assert alert.text == "Call 2 waited 2.0 s for a slot at the server: 4 may be in flight at once, and it has fewer slots."
+    assert (
+        alert.text
+        == "Call 2 waited 2.0 s for a slot at the server: 4 may be in flight at once, and it has "
+        "fewer slots."
+    )
     assert "--parallel 1" in alert.action
 
 
-# Loads ---------------------------------------------------------------------------------------------------------------------
+# Loads --------------------------------------------------------------------------------------------
 
 
 def test_a_load_since_another_program_had_changed_num_ctx():
-    """It was seen in memory with another one between the two calls; what was seen earlier explains nothing."""
+    """
+    It was seen in memory with another one between the two calls; what was seen earlier explains
+    nothing.
+    """
     calls = calls_of(*[{}] * 5)
     seen_s = calls.records[-1].ended_s
     answered(calls, load=1.25)
@@ -182,13 +222,16 @@ def test_a_server_whose_every_call_loads_a_little_is_not_accused():
     assert alerts(facts(calls_of(*[{"load": 0.25}] * 6))) == []
 
 
-# Prompt cache --------------------------------------------------------------------------------------------------------------
+# Prompt cache -------------------------------------------------------------------------------------
 
 
 def test_a_prompt_that_was_read_anew():
     """It begins as the one before it, and took many times the usual."""
     alert = only(facts(calls_of(*[{}] * 5, {"prompt": 0.9})))
-    assert alert.text == "The prompt of call 6 missed the cache: reading it took 0.90 s; 0.10 s is usual."
+    assert (
+        alert.text
+        == "The prompt of call 6 missed the cache: reading it took 0.90 s; 0.10 s is usual."
+    )
     assert "slot" in alert.action
 
 
@@ -200,18 +243,33 @@ def test_a_prompt_takes_long_beyond_three_times_the_median(prompt, seen):
 
 def test_another_prompt_is_not_expected_in_the_cache():
     """It begins otherwise."""
-    calls = calls_of(*[{}] * 5, {"prompt": 0.9, "body": request(format={"type": "object"}, think=False, stop=["x" * 400])})
+    calls = calls_of(
+        *[{}] * 5,
+        {"prompt": 0.9, "body": request(format={"type": "object"}, think=False, stop=["x" * 400])},
+    )
     assert alerts(facts(calls)) == []
 
 
 def test_a_prompt_that_was_read_anew_after_a_load_is_explained_by_it():
     """One cause, one alert."""
-    assert [alert.text[:14] for alert in alerts(facts(calls_of(*[{}] * 5, {"prompt": 0.9, "load": 2.0})))] == ["Call 6 waited "]
+    assert [
+        alert.text[:14]
+        for alert in alerts(facts(calls_of(*[{}] * 5, {"prompt": 0.9, "load": 2.0})))
+    ] == ["Call 6 waited "]
 
 
 def test_cache_hits_by_the_time_a_token_took():
-    """One cold call, three that had their prompt; short ones, failures, and a model's only call say nothing."""
-    calls = calls_of({"prompt": 1.0}, *[{"prompt": 0.1}] * 3, {"prompt": 0.6}, {"prompt": 1.0, "prompt_tokens": 10}, {"model": "phi4"})
+    """
+    One cold call, three that had their prompt; short ones, failures, and a model's only call say
+    nothing.
+    """
+    calls = calls_of(
+        {"prompt": 1.0},
+        *[{"prompt": 0.1}] * 3,
+        {"prompt": 0.6},
+        {"prompt": 1.0, "prompt_tokens": 10},
+        {"model": "phi4"},
+    )
     failed(calls)
     assert cache_hits(calls.records) == (3, 5)
     assert cache_hits(()) == (0, 0)

@@ -1,4 +1,6 @@
-"""`%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against a stand-in of ours."""
+"""
+`%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against a stand-in of ours.
+"""
 
 import re
 import socket
@@ -18,7 +20,8 @@ def started(kernel, standin):
 
 def test_start_says_what_answers_and_again_changes_nothing(started, standin):
     """
-    The line names engine, address and model; SIMULATED stands beside it; a second start asks for nothing more.
+    The line names engine, address and model; SIMULATED stands beside it; a second start asks for
+    nothing more.
     """
     cell = started.good("%urisk_start")
     assert "SIMULATED" in cell.text()
@@ -35,7 +38,10 @@ def test_ask_streams_and_binds(started):
     """
     cell = started.good("%%ask answer\nWhat are the risks in NVDA?")
     assert "SIMULATED" in cell.text()
-    assert started.value("isinstance(answer, str) and len(answer) > 5 and answer.timing.total_s > 0") == "True"
+    assert (
+        started.value("isinstance(answer, str) and len(answer) > 5 and answer.timing.total_s > 0")
+        == "True"
+    )
     assert started.value("answer[:20]") in cell.text()
 
 
@@ -73,7 +79,8 @@ STORY = {"rules": [{"contains": "story", "answer": ["word "] * 600, "token_ms": 
 
 def test_an_interrupt_stops_the_answer_here_and_on_the_server(new_kernel, standin_with):
     """
-    Stop while `%%ask` streams: the prompt is back at once, the server has aborted, the text so far is shown, the next call works.
+    Stop while `%%ask` streams: the prompt is back at once, the server has aborted, the text so far
+    is shown, the next call works.
     """
     server = standin_with(STORY)
     kernel = new_kernel()
@@ -96,7 +103,8 @@ def test_an_interrupt_stops_the_answer_here_and_on_the_server(new_kernel, standi
 @pytest.mark.slow
 def test_a_lost_server_in_the_middle_shows_what_had_come(new_kernel, standin_with):
     """
-    The connection breaks after some words: an error of two lines, the words shown, nothing asked twice.
+    The connection breaks after some words: an error of two lines, the words shown, nothing asked
+    twice.
     """
     server = standin_with({"rules": [{"answer": ["one ", "two ", "three "], "ends": "reset"}]})
     kernel = new_kernel()
@@ -142,7 +150,9 @@ def test_a_model_that_is_not_there_is_named(new_kernel, standin):
     assert "simulated" in cell.error
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-OpenSSH\r\n"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-OpenSSH\r\n"]
+)
 @pytest.mark.slow
 def test_something_else_at_the_address_is_said(kernel, answer):
     """
@@ -185,7 +195,9 @@ def test_a_server_of_ours_ends_with_the_kernel(new_kernel):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     kernel = new_kernel()
-    kernel.good(f"%load_ext urisk_nb\n%urisk_start --engine simulated --url http://127.0.0.1:{port}")
+    kernel.good(
+        f"%load_ext urisk_nb\n%urisk_start --engine simulated --url http://127.0.0.1:{port}"
+    )
     pid = int(kernel.value("__import__('urisk_nb').LLMManager.get_instance().pid"))
     sleeping = kernel.start("import time\nprint('now', flush=True)\ntime.sleep(30)")
     cell, _ = kernel.interrupt_when(sleeping, lambda message: message["msg_type"] == "stream")

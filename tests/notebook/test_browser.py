@@ -1,15 +1,22 @@
-"""The quickstart in a real JupyterLab in Chromium: opened, run from top to bottom, and looked at by a program."""
+"""
+The quickstart in a real JupyterLab in Chromium: opened, run from top to bottom, and looked at by a
+program.
+"""
 
 import os
 import shutil
 
 import pytest
+from fake_ollama_env import Laboratory, gone
 
 from browser import CHROMIUM, FLAGS, jupyter_lab, set_theme, write_notebook
 from harness import ROOT
-from laboratory import Laboratory, gone
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
 
 
 @pytest.fixture
@@ -23,7 +30,8 @@ def jupyter(tmp_path, standin):
 @pytest.mark.filterwarnings("default")
 def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
     """
-    Restart and Run All in JupyterLab, light and dark: the table stands there with SIMULATED above it, its sentences under it, no error.
+    Restart and Run All in JupyterLab, light and dark: the table stands there with SIMULATED above
+    it, its sentences under it, no error.
     """
     from playwright.sync_api import sync_playwright
 
@@ -39,7 +47,12 @@ def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
         judged = tables.filter(has_text="judged by").last.inner_text()
         assert "SIMULATED" in judged
         assert "The European Commission fined Google 4.34 billion euros" in judged
-        assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        assert (
+            page.locator(
+                ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']"
+            ).count()
+            == 0
+        )
         set_theme(tmp_path / "settings", "JupyterLab Dark")
         page.reload()
         page.wait_for_selector(".urisk-table", timeout=60_000)
@@ -48,17 +61,31 @@ def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
         browser.close()
 
 
-CELLS = ["%load_ext urisk_nb\n%urisk_start", "%%ask\nAre you there?", "%urisk_status", "print('run', 'to the end')"]
+CELLS = [
+    "%load_ext urisk_nb\n%urisk_start",
+    "%%ask\nAre you there?",
+    "%urisk_status",
+    "print('run', 'to the end')",
+]
 
 
 @pytest.mark.filterwarnings("default")
 def test_restart_and_run_all_in_jupyterlab(tmp_path):
-    """The button keeps the server that the kernel started, warm; the end of JupyterLab by force ends it."""
+    """
+    The button keeps the server that the kernel started, warm; the end of JupyterLab by force ends
+    it.
+    """
     from playwright.sync_api import sync_playwright
 
     shots = os.environ.get("URISK_TEST_SHOTS", str(tmp_path))
     lab = Laboratory(tmp_path, None)
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+    kernel = {
+        "kernelspec": {
+            "name": "python3",
+            "display_name": "Python 3 (ipykernel)",
+            "language": "python",
+        }
+    }
     write_notebook(lab.folder / "work" / "lifecycle.ipynb", CELLS, kernel)
     env = {**lab.env, "PATH": f"{lab.env['PATH']}:{os.environ['PATH']}", "URISK_KEEP_WARM": "20"}
     with jupyter_lab(lab.folder / "work", env) as (url, process), sync_playwright() as playwright:

@@ -1,4 +1,7 @@
-"""The dashboard in a real JupyterLab in Chromium: looked at, clicked, reloaded, shut down; with a server of real processes behind it."""
+"""
+The dashboard in a real JupyterLab in Chromium: looked at, clicked, reloaded, shut down; with a
+server of real processes behind it.
+"""
 
 import contextlib
 import os
@@ -7,10 +10,10 @@ import signal
 import time
 
 import pytest
+from fake_ollama_env import Laboratory
 
 from browser import CHROMIUM, FLAGS, Book, jupyter_lab, set_theme
 from harness import eventually
-from laboratory import Laboratory
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +28,7 @@ RULES = [
     {"contains": "hostile", "answer": HOSTILE},
     {"contains": "reset", "answer": ["one ", "two"], "ends": "reset"},
 ]
-START = "%load_ext urisk_nb\n%urisk_start\nfrom urisk_nb import LLMManager, bridge\nm = LLMManager.get_instance()"
+START = "%load_ext urisk_nb\n%urisk_start\nfrom urisk_nb import LLMManager, event_loop\nm = LLMManager.get_instance()"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,8 @@ def book(shared, request):
     shared.clear()
 
 
-# Each change of the lamp's word, with its time: a word that stands there for a moment is seen, too. Times are the system's, in seconds.
+# Each change of the lamp's word, with its time: a word that stands there for a moment is seen, too.
+# Times are the system's, in seconds.
 WORDS = """
 window.words = [];
 new MutationObserver(() => {
@@ -94,11 +98,16 @@ document.addEventListener('keydown', event => { if (event.shiftKey && event.key 
 
 def when(page, word, after=0.0):
     """The first time after `after` at which the lamp's word was this one."""
-    return next((at for at, seen in page.evaluate("window.words") if at >= after and seen == word), None)
+    return next(
+        (at for at, seen in page.evaluate("window.words") if at >= after and seen == word), None
+    )
 
 
 def test_it_is_there_at_once(book, figure):
-    """From Shift+Enter to a lamp that says Ready takes less than a second in a kernel with a session, widgets not yet loaded."""
+    """
+    From Shift+Enter to a lamp that says Ready takes less than a second in a kernel with a session,
+    widgets not yet loaded.
+    """
     book.start("%urisk_dashboard")
     book.ready()
     took = when(book.page, "Ready") - book.page.evaluate("window.pressed")
@@ -107,7 +116,7 @@ def test_it_is_there_at_once(book, figure):
 
 
 LIVE = "table[aria-label='in-flight calls'] tbody tr"
-SLOW = "calls = [bridge.submit(m.stream('slow').whole()) for _ in range({})]"
+SLOW = "calls = [event_loop.submit(m.stream('slow').whole()) for _ in range({})]"
 
 
 def count_of(place):
@@ -121,7 +130,10 @@ def pieces_of(place):
 
 
 def test_calls_under_way(book):
-    """A call is seen to wait for its first token, then to grow; those behind it wait here, with what to do; its end is counted."""
+    """
+    A call is seen to wait for its first token, then to grow; those behind it wait here, with what
+    to do; its end is counted.
+    """
     place = book.places.first
     book.run("%urisk_dashboard")
     book.ready()
@@ -142,7 +154,10 @@ def test_calls_under_way(book):
 
 
 def test_the_buttons(book, lab):
-    """Restart asks before it is done and does nothing after Cancel; unload, warm, stop and start are done and said."""
+    """
+    Restart asks before it is done and does nothing after Cancel; unload, warm, stop and start are
+    done and said.
+    """
     book.run("%urisk_dashboard")
     book.ready()
     pid, _ = lab.processes()
@@ -169,7 +184,10 @@ def test_the_buttons(book, lab):
 
 
 def test_a_server_that_dies(book, lab, figure):
-    """The lamp says so at once, and says Ready again when the server that was started instead is there; nobody clicks."""
+    """
+    The lamp says so at once, and says Ready again when the server that was started instead is
+    there; nobody clicks.
+    """
     book.run("%urisk_dashboard")
     book.ready()
     pids, killed = lab.processes(), time.time()
@@ -196,8 +214,9 @@ def test_a_page_that_is_loaded_again(book):
     eventually(lambda: count_of(book.places.first) == before + 1, 5, "the count of one call more")
 
 
-# What a place could leave behind in the kernel. Files without those that come and go by themselves: the event counters of ZeroMQ's sockets,
-# which ipykernel makes for its threads, and the journal of IPython's history.
+# What a place could leave behind in the kernel. Files without those that come and go by themselves:
+# the event counters of ZeroMQ's sockets, which ipykernel makes for its threads, and the journal of
+# IPython's history.
 HELD = """def held():
     import gc, threading, comm, ipywidgets
     from pathlib import Path
@@ -220,7 +239,9 @@ def test_ten_times_opened_and_closed(book):
         if not number:
             book.button("Inspect a call").click()
             book.button("Chart").click()
-            book.page.wait_for_selector(".urisk-dashboard .js-plotly-plot .bars", state="attached", timeout=60_000)
+            book.page.wait_for_selector(
+                ".urisk-dashboard .js-plotly-plot .bars", state="external", timeout=60_000
+            )
         book.run("%urisk_dashboard --close")
         cell.get_by_text("as it was at").wait_for(timeout=5000)
         assert book.places.count() == 0
@@ -230,7 +251,10 @@ def test_ten_times_opened_and_closed(book):
 
 
 def test_while_a_cell_runs(book):
-    """The buttons are off, with the reason, while a cell keeps the kernel from hearing them; what is live stays live."""
+    """
+    The buttons are off, with the reason, while a cell keeps the kernel from hearing them; what is
+    live stays live.
+    """
     place = book.places.first
     book.run("%urisk_dashboard")
     book.ready()
@@ -243,15 +267,21 @@ def test_while_a_cell_runs(book):
     pieces = pieces_of(place)
     eventually(lambda: pieces_of(place) > pieces + 10, 3, "growth")
     assert cell.locator(".jp-InputPrompt").inner_text() == "[*]:"
-    place.get_by_text("A cell is running: the buttons are off").wait_for(state="detached", timeout=6000)
+    place.get_by_text("A cell is running: the buttons are off").wait_for(
+        state="detached", timeout=6000
+    )
     assert book.button("Restart").is_enabled()
 
 
 def test_one_call_looked_into(book, figure):
-    """By keyboard: where its time went, what was asked and answered, as text whatever it contains; a chart whose columns choose."""
+    """
+    By keyboard: where its time went, what was asked and answered, as text whatever it contains; a
+    chart whose columns choose.
+    """
     page, place = book.page, book.places.first
     book.run(
-        f"for n in range(5): m.generate_sync('hi')\nm.generate_sync({f'hostile {HOSTILE}'!r}, {HOSTILE!r}, options={{'temperature': 0}})"
+        f"for n in range(5): m.generate_sync('hi')\nm.generate_sync({f'hostile {HOSTILE}'!r}, "
+        f"{HOSTILE!r}, options={{'temperature': 0}})"
     )
     book.run("%urisk_dashboard")
     book.ready()
@@ -270,7 +300,9 @@ def test_one_call_looked_into(book, figure):
     assert page.evaluate("window.hit") is None
     began = time.monotonic()
     book.button("Chart").click()
-    place.locator(".js-plotly-plot .bars .point path").first.wait_for(state="attached", timeout=60_000)
+    place.locator(".js-plotly-plot .bars .point path").first.wait_for(
+        state="external", timeout=60_000
+    )
     figure("first chart", time.monotonic() - began)
     assert page.locator(".modebar-btn").count() == 0
     assert "Share" not in place.inner_text()
@@ -279,14 +311,18 @@ def test_one_call_looked_into(book, figure):
 
 
 def test_two_places(book, lab):
-    """Both are live; without one the other goes on; without both nobody asks the server any more."""
+    """
+    Both are live; without one the other goes on; without both nobody asks the server any more.
+    """
     cells = [book.run("%urisk_dashboard"), book.run("%urisk_dashboard")]
     book.ready()
     assert book.places.count() == 2
     before = count_of(book.places.first)
     book.run("m.generate_sync('hi')")
     for place in book.places.all():
-        eventually(lambda place=place: count_of(place) == before + 1, 5, "the count of one call more")
+        eventually(
+            lambda place=place: count_of(place) == before + 1, 5, "the count of one call more"
+        )
     book.delete(cells[0])
     eventually(lambda: book.places.count() == 1, 5, "one place")
     book.run("m.generate_sync('hi')")
@@ -311,8 +347,9 @@ ENDED = "The kernel ended or was started again."
 
 def test_the_kernel_ends(jupyter):
     """
-    Started again, it can leave no picture: the place says that it is no longer live, and has no buttons. Shut down, it leaves a picture
-    of its last moment, which is there when the notebook is opened again.
+    Started again, it can leave no picture: the place says that it is no longer live, and has no
+    buttons. Shut down, it leaves a picture of its last moment, which is there when the notebook is
+    opened again.
     """
     with contextlib.closing(opened(jupyter, "ends")) as book:
         book.run(START)
@@ -320,7 +357,9 @@ def test_the_kernel_ends(jupyter):
         book.ready()
         restart(book)
         book.page.wait_for_selector(".urisk-dashboard.jupyter-widgets-disconnected")
-        assert ENDED in book.places.first.evaluate("place => getComputedStyle(place, '::before').content")
+        assert ENDED in book.places.first.evaluate(
+            "place => getComputedStyle(place, '::before').content"
+        )
         assert "Ready" in book.places.first.inner_text(), "as it was"
         assert book.places.first.locator("button:visible").count() == 0
         shot(book, "kernel-restarted")
@@ -333,7 +372,10 @@ def test_the_kernel_ends(jupyter):
         cell.get_by_text("as it was at").wait_for()
         assert book.places.count() == 0
         assert "Ready" in cell.inner_text()
-        assert cell.locator("tbody th").first.evaluate("cell => getComputedStyle(cell).textAlign") == "left"
+        assert (
+            cell.locator("tbody th").first.evaluate("cell => getComputedStyle(cell).textAlign")
+            == "left"
+        )
         shot(book, "kernel-shut-down")
         book.save()
         book.open()
@@ -347,7 +389,8 @@ def restart(book):
     book.page.locator(".jp-Dialog-button.jp-mod-accept").last.click()
 
 
-# Each text and each coloured shape of the dashboard, with the contrast between its colour and what lies behind it.
+# Each text and each coloured shape of the dashboard, with the contrast between its colour and what
+# lies behind it.
 CONTRASTS = """
 (() => {
   const parse = text => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
@@ -376,7 +419,8 @@ CONTRASTS = """
   return found;
 })()
 """
-# Controls that can be used, with their names; a private-use character is an icon's, and says nothing.
+# Controls that can be used, with their names; a private-use character is an icon's, and says
+# nothing.
 CONTROLS = """
 [...document.querySelector('.urisk-dashboard').querySelectorAll('button, select, input, summary')]
   .filter(node => node.checkVisibility() && !node.disabled)
@@ -392,16 +436,19 @@ from urisk_nb.errors import UriskError
 for prompt in ("hi", "hi", "reset"):
     try: m.generate_sync(prompt)
     except UriskError: pass
-bridge.run(m.unload())
-bridge.run(m.unload())
-calls = [bridge.submit(m.stream("hi").whole()) for _ in range(4)]
+event_loop.run(m.unload())
+event_loop.run(m.unload())
+calls = [event_loop.submit(m.stream("hi").whole()) for _ in range(4)]
 for call in calls: call.done.wait(10)
 """
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_legible_and_reachable(book, jupyter, theme):
-    """In both themes text has 4.5:1 and shapes 3:1 against what lies behind; by Tab one comes to all controls, each has a name."""
+    """
+    In both themes text has 4.5:1 and shapes 3:1 against what lies behind; by Tab one comes to all
+    controls, each has a name.
+    """
     page, place = book.page, book.places.first
     set_theme(jupyter[2].folder / "work" / "settings", theme)
     book.run(STRIPE)
@@ -417,13 +464,19 @@ def test_legible_and_reachable(book, jupyter, theme):
     place.locator("h4").first.wait_for()
     place.locator("summary").first.click()
     book.button("Chart").click()
-    page.wait_for_selector(".urisk-dashboard .js-plotly-plot .bars", state="attached", timeout=60_000)
+    page.wait_for_selector(
+        ".urisk-dashboard .js-plotly-plot .bars", state="external", timeout=60_000
+    )
     book.button("Restart").click()
     place.locator("button.mod-danger:visible").wait_for()
     shot(book, theme.split()[-1].lower())
     found = page.evaluate(CONTRASTS)
     assert len({one["what"] for one in found if one["kind"] == "shape"}) >= 7, found
-    low = {(one["kind"], one["what"], round(one["ratio"], 2)) for one in found if one["ratio"] < (4.5 if one["kind"] == "text" else 3.0)}
+    low = {
+        (one["kind"], one["what"], round(one["ratio"], 2))
+        for one in found
+        if one["ratio"] < (4.5 if one["kind"] == "text" else 3.0)
+    }
     assert not low
     assert page.evaluate(UNLABELLED) == []
     names = page.evaluate(CONTROLS)

@@ -1,11 +1,14 @@
-"""What the dashboard costs: little while somebody looks, nothing while nobody does; and the browser stays free for its user."""
+"""
+What the dashboard costs: little while somebody looks, nothing while nobody does; and the browser
+stays free for its user.
+"""
 
 import statistics
 
 import pytest
+from cost_probe import LOAD, SCENARIO, Metered
 
 from browser import CHROMIUM, FLAGS, Book, jupyter_lab
-from meter import LOAD, SCENARIO, Metered
 
 pytestmark = pytest.mark.slow
 
@@ -24,15 +27,18 @@ def front(server):
 
 @pytest.mark.timeout(90)
 def test_under_fifty_calls_a_second(front, figure):
-    """Fifty calls a second, list of calls open: less than a twentieth of a processor, at most ten messages a second, no call kept back."""
+    """
+    Fifty calls a second, list of calls open: less than a twentieth of a processor, at most ten
+    messages a second, no call kept back.
+    """
     front.begin(50, 19)
     front.show()
-    front.look(1)
+    front.probe(1)
     front.press("calls")
     seen, unseen = [], []
     for _ in range(5):  # in turns, so that what else the machine does falls on both alike
         for places, costs in ((1, seen), (0, unseen)):
-            front.look(places)
+            front.probe(places)
             front.settle(0.3)
             costs.append(front.watch(1.5))
     latencies_s = front.latencies()
@@ -44,20 +50,23 @@ def test_under_fifty_calls_a_second(front, figure):
     assert statistics.median(latencies_s) < 0.1
     assert 2 <= rate <= 10
     assert [cost.messages for cost in unseen] == [0] * 5
-    assert more[1] < 0.05  # not the median: on a busy machine the load itself costs some hundredths more or less each time
+    # Not the median: on a busy machine the load itself costs some hundredths more or less each time
+    assert more[1] < 0.05
 
 
 @pytest.mark.timeout(60)
 def test_without_calls(front, server, figure):
     """
-    Looked at, and nothing happens: not one message, and little work. Not looked at: no request to the server.
+    Looked at, and nothing happens: not one message, and little work. Not looked at: no request to
+    the server.
 
-    Work is counted in wake-ups: the same work took 0.6 % of a processor at one hour and 4 % at another, on the same shared machine.
+    Work is counted in wake-ups: the same work took 0.6 % of a processor at one hour and 4 % at
+    another, on the same shared machine.
     """
     front.begin(50, 1)
     front.latencies()
     front.show()
-    front.look(1)
+    front.probe(1)
     front.settle(3)
     asked = server.counters()["paths"].get("/api/ps", 0)
     cost = front.watch(5)
@@ -67,7 +76,7 @@ def test_without_calls(front, server, figure):
     assert cost.messages == 0
     assert cost.wakeups < 30 * cost.seconds  # some 15
     assert cost.share < 0.15
-    front.look(0)
+    front.probe(0)
     front.settle()
     before = server.counters()
     cost = front.watch(5)
@@ -77,7 +86,8 @@ def test_without_calls(front, server, figure):
     assert cost.share < 0.05
 
 
-# Until the list of calls is there, or is gone, milliseconds; timed in the page, since the way there and back takes time of its own.
+# Until the list of calls is there, or is gone, milliseconds; timed in the page, since the way there
+# and back takes time of its own.
 CLICK = """() => new Promise(done => {
   const root = document.querySelector('.urisk-dashboard'), shown = () => Boolean(root.querySelector('.urisk-calls'));
   const before = shown(), began = performance.now();
@@ -95,23 +105,33 @@ LONG_TASKS = """() => {
 def heap_bytes(devtools):
     """What the page's scripts hold, after a collection."""
     devtools.send("HeapProfiler.collectGarbage")
-    return next(one["value"] for one in devtools.send("Performance.getMetrics")["metrics"] if one["name"] == "JSHeapUsedSize")
+    return next(
+        one["value"]
+        for one in devtools.send("Performance.getMetrics")["metrics"]
+        if one["name"] == "JSHeapUsedSize"
+    )
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("default")
 def test_in_the_browser(server, tmp_path, figure):
-    """Fifty calls a second, list of calls open: the page is never busy for long, a click is answered at once, its memory stays level."""
+    """
+    Fifty calls a second, list of calls open: the page is never busy for long, a click is answered
+    at once, its memory stays level.
+    """
     from playwright.sync_api import sync_playwright
 
-    with jupyter_lab(tmp_path, {"OLLAMA_URL": server.url}) as (url, _), sync_playwright() as playwright:
+    with (
+        jupyter_lab(tmp_path, {"OLLAMA_URL": server.url}) as (url, _),
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1300, "height": 1400})
         book = Book(page, url, tmp_path, "cost")
         book.run("%load_ext urisk_nb\n%urisk_start --parallel 4")
         book.run("%urisk_dashboard")
-        book.run(f"{LOAD}\n_load = bridge.submit(_paced(50, 22))")
+        book.run(f"{LOAD}\n_load = event_loop.submit(_paced(50, 22))")
         devtools = page.context.new_cdp_session(page)
         devtools.send("Performance.enable")
         clicks_ms = [page.evaluate(CLICK)]

@@ -1,4 +1,7 @@
-"""A run that fails says so: an error message on iopub, which nbmake, nbval and papermill look for, in every way to fail."""
+"""
+A run that fails says so: an error message on iopub, which nbmake, nbval and papermill look for, in
+every way to fail.
+"""
 
 import json
 
@@ -18,7 +21,7 @@ SCENARIO = {
 SETUP = """
 import pandas as pd
 from urisk_nb import LLMManager, RiskParams, assess, assess_async, errors
-from urisk_nb.ollama.answers import AnswerStream
+from urisk_nb.llm.answers import AnswerStream
 
 table = None
 news = pd.DataFrame([("AAA", "It was fined by the court."), ("BBB", "Something strange happened.")], columns=["ticker", "text"])
@@ -51,7 +54,11 @@ RISK = "%%risk --evidence news --parallel 1 --out table\nAAA BBB"
 ASSESS = 'assess("AAA BBB", evidence=news, parallel=1)'
 AWAITED = 'await assess_async("AAA BBB", evidence=news, parallel=1)'
 RUNS = pytest.mark.parametrize("code", [RISK, ASSESS, AWAITED], ids=["risk", "assess", "awaited"])
-KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.UriskError)]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.UriskError)
+]
 # One sentence's failure is that sentence's: the run goes on.
 OF_ONE_SENTENCE = {errors.AnswerIncomplete, errors.ContextExceeded}
 
@@ -79,7 +86,10 @@ def session(connected):
 
 
 def failure(cell):
-    """The one error message of the cell on iopub, after everything else; nothing stands on the streams."""
+    """
+    The one error message of the cell on iopub, after everything else; nothing stands on the
+    streams.
+    """
     assert cell.status == "error"
     streams = "".join(content["text"] for kind, content in cell.outputs if kind == "stream")
     said = [content for kind, content in cell.outputs if kind == "error"]
@@ -95,7 +105,7 @@ def test_a_server_that_answers_500_fails_the_cell(session, code):
     The run's error is two lines in an error message, and nothing is written to stderr.
     """
     ename, lines = failure(session.run(code))
-    assert ename == "ServerFault"
+    assert ename == "ServerInternalError"
     assert len(lines) == 2
     assert "something odd" in lines[0]
     assert lines[1].startswith("  Fix: ")
@@ -103,14 +113,18 @@ def test_a_server_that_answers_500_fails_the_cell(session, code):
 
 def test_what_was_computed_is_shown_and_kept(session):
     """
-    `%%risk` shows the table before the error and assigns it to --out; `assess` puts it on the error as `partial`.
+    `%%risk` shows the table before the error and assigns it to --out; `assess` puts it on the error
+    as `partial`.
     """
     cell = session.run(RISK)
     failure(cell)
     assert "AAA" in cell.html
     assert session.value("table['status'].tolist()") == "['ok', 'not_run']"
     for code in (ASSESS, AWAITED):
-        caught = session.good(f"try:\n    {code}\nexcept errors.ServerFault as exc:\n    print(exc.partial['status'].tolist())")
+        caught = session.good(
+            f"try:\n    {code}\nexcept errors.ServerInternalError as exc:\n    "
+            "print(exc.partial['status'].tolist())"
+        )
         assert caught.text().strip() == "['ok', 'not_run']"
 
 
@@ -118,7 +132,8 @@ def test_what_was_computed_is_shown_and_kept(session):
 @pytest.mark.parametrize("kind", [kind.__name__ for kind in KINDS if kind not in OF_ONE_SENTENCE])
 def test_every_kind_of_error_fails_the_cell(session, kind):
     """
-    Whatever ends a run, in a cell of tickers, in Python or awaited, an answer or a start: two lines, told to the front end.
+    Whatever ends a run, in a cell of tickers, in Python or awaited, an answer or a start: two
+    lines, told to the front end.
     """
     session.good(f"table = None\nask, start = break_with(errors.{kind}, 'seen 3.', fix='do this')")
     two_lines = [f"{kind}: seen 3.", "  Fix: do this"]
@@ -132,11 +147,14 @@ def test_every_kind_of_error_fails_the_cell(session, kind):
 
 
 @pytest.mark.parametrize(
-    "made", ["Oops, 'a bug'", "ExceptionGroup, 'two at once', [Oops('a bug'), Oops('another')]"], ids=["a bug", "a group"]
+    "made",
+    ["Oops, 'a bug'", "ExceptionGroup, 'two at once', [Oops('a bug'), Oops('another')]"],
+    ids=["a bug", "a group"],
 )
 def test_a_bug_of_ours_keeps_its_stack_and_fails_the_cell(session, made):
     """
-    An error that is none of ours is told to the front end, too, with the place where it was raised; what was computed is kept.
+    An error that is none of ours is told to the front end, too, with the place where it was raised;
+    what was computed is kept.
     """
     session.good(f"table = None\nask, start = break_with({made})")
     for code in (RISK, ASSESS, AWAITED):
@@ -160,21 +178,33 @@ def test_an_interrupt_fails_the_cell(session, server, code):
     eventually(lambda: server.counters()["in_flight"] == 1, 10, "a call in flight")
     session.manager.interrupt_kernel()
     cell = session.finish(started)
-    assert failure(cell)[0] in ("KeyboardInterrupt", "CancelledError")  # IPython ends an awaited cell by a cancel
-    eventually(lambda: server.counters()["aborted"] == before + 1 and not server.counters()["in_flight"], 10, "the server's abort")
+    # IPython ends an awaited cell by a cancel
+    assert failure(cell)[0] in ("KeyboardInterrupt", "CancelledError")
+    eventually(
+        lambda: server.counters()["aborted"] == before + 1 and not server.counters()["in_flight"],
+        10,
+        "the server's abort",
+    )
     assert code != RISK or session.value("table['status'].tolist()") == "['ok', 'not_run']"
 
 
 def test_a_loader_that_fails_fails_the_cell(session):
     """
-    A user's own function for the prices may end with a group, or with an error that was raised while one was handled.
+    A user's own function for the prices may end with a group, or with an error that was raised
+    while one was handled.
     """
     session.good(
-        "def grouped(tickers):\n    raise ExceptionGroup('two at once', [Oops('no file'), Oops('no network')])\n"
-        "def handled(tickers):\n    try:\n        grouped(tickers)\n    except ExceptionGroup:\n        raise Oops('no prices')"
+        "def grouped(tickers):\n    raise ExceptionGroup('two at once', [Oops('no file'), "
+        "Oops('no network')])\n"
+        "def handled(tickers):\n    try:\n        grouped(tickers)\n    except ExceptionGroup:\n  "
+        "      raise Oops('no prices')"
     )
     for loader, seen in (("grouped", "no file"), ("handled", "no prices")):
-        for code in (f"%%risk --prices {loader}\nAAA", f"assess('AAA', prices={loader})", f"await assess_async('AAA', prices={loader})"):
+        for code in (
+            f"%%risk --prices {loader}\nAAA",
+            f"assess('AAA', prices={loader})",
+            f"await assess_async('AAA', prices={loader})",
+        ):
             ename, lines = failure(session.run(code))
             assert ename == "Oops"
             assert seen in "\n".join(lines)

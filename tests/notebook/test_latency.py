@@ -5,10 +5,10 @@ import sys
 import pytest
 
 from urisk_nb import errors
-from urisk_nb.notebook import charts, latency
-from urisk_nb.ollama.calls import Calls
-from urisk_nb.ollama.manager import LLMManager
-from urisk_nb.ollama.wire import Final
+from urisk_nb.llm.calls import Calls
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.wire import Final
+from urisk_nb.notebook import charts, latency_table
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 DELAYS = Rule(answer=["a ", "b ", "c ", "d ", "e"], first_ms=80, token_ms=30)
@@ -16,20 +16,27 @@ DELAYS = Rule(answer=["a ", "b ", "c ", "d ", "e"], first_ms=80, token_ms=30)
 
 @pytest.fixture(scope="module")
 def calls():
-    """Three calls, 80 ms to the first token and four times 30 ms after it, over a server that loads in 50 ms."""
+    """
+    Three calls, 80 ms to the first token and four times 30 ms after it, over a server that loads in
+    50 ms.
+    """
     with running(ScriptedBrain(Scenario(rules=[DELAYS], load_ms=50))) as server:
         manager = LLMManager.initialize_sync(url=server.url)
         for _ in range(3):
             manager.generate_sync("hi")
-        yield latency.table(manager.calls.records)
+        yield latency_table.table(manager.calls.records)
         manager.shutdown_sync()
 
 
 def test_phases_are_what_the_server_was_told_and_add_up(calls):
-    """Each within 15 ms of the delays that were set; together within 2 ms of the whole, by the server's clock, and no more than by ours."""
+    """
+    Each within 15 ms of the delays that were set; together within 2 ms of the whole, by the
+    server's clock, and no more than by ours.
+    """
     assert list(calls.index) == [1, 2, 3]
     assert set(calls["outcome"]) == {"ok"}
-    # What the prefix cache saved of the second and third prompt is in the queue: the stand-in's delay is for the whole.
+    # What the prefix cache saved of the second and third prompt is in the queue: the stand-in's
+    # delay is for the whole.
     assert (calls["queue_s"] + calls["prompt_s"]).between(0.075, 0.095).all()
     assert calls["prompt_s"][1] > 0.075
     assert calls["generation_s"].between(0.115, 0.140).all()
@@ -38,7 +45,9 @@ def test_phases_are_what_the_server_was_told_and_add_up(calls):
     assert ((phases - calls["server_total_s"]).abs() < 0.002).all()
     assert (calls["server_total_s"] <= calls["total_s"] + 0.002).all()
     assert (calls["tokens"] == 5).all()
-    assert calls["tokens_per_s"].between(4 / 0.140, 4 / 0.115).all(), "four of 30 ms each; the first is not among them"
+    assert calls["tokens_per_s"].between(4 / 0.140, 4 / 0.115).all(), (
+        "four of 30 ms each; the first is not among them"
+    )
 
 
 def test_each_figure_says_where_it_comes_from(calls):
@@ -52,8 +61,12 @@ def test_a_server_without_counters_leaves_gaps():
     """NaN, not zero: nothing was measured."""
     calls = Calls()
     calls.end(calls.begin(b"{}", "m"), Final(text="hi"))
-    table = latency.table(calls.records)
-    assert table[["queue_s", "load_s", "prompt_s", "generation_s", "server_total_s"]].isna().all(axis=None)
+    table = latency_table.table(calls.records)
+    assert (
+        table[["queue_s", "load_s", "prompt_s", "generation_s", "server_total_s"]]
+        .isna()
+        .all(axis=None)
+    )
     assert table["tokens_per_s"].isna().all()
     assert list(table["outcome"]) == ["ok"]
 
@@ -62,29 +75,40 @@ def test_calls_that_failed_are_rows_too():
     """With the error's name, and NaN for what was not measured; those under way are not."""
     calls = Calls()
     calls.begin(b"{}", "m")
-    calls.fail(calls.begin(b"{}", "m"), errors.ServerLost("the connection broke.", fix="ask again"))
-    table = latency.table(calls.records)
+    calls.fail(
+        calls.begin(b"{}", "m"),
+        errors.ServerConnectionLost("the connection broke.", fix="ask again"),
+    )
+    table = latency_table.table(calls.records)
     assert list(table.index) == [2]
-    assert list(table["outcome"]) == ["ServerLost"]
+    assert list(table["outcome"]) == ["ServerConnectionLost"]
     assert table[["total_s", "prompt_s"]].isna().all(axis=None)
 
 
 def test_no_calls_are_an_empty_table():
     """With its columns."""
-    assert latency.table([]).shape == (0, len(latency.SOURCES))
+    assert latency_table.table([]).shape == (0, len(latency_table.SOURCES))
 
 
 def test_the_chart_stacks_the_phases(calls):
     """One bar a call; its parts are the columns."""
     figure = charts.latency(calls)
-    assert [bar.name for bar in figure.data] == list(latency.NAMES.values())
-    assert [list(bar.y) for bar in figure.data] == [list(calls[phase]) for phase in latency.PHASES]
+    assert [bar.name for bar in figure.data] == list(latency_table.NAMES.values())
+    assert [list(bar.y) for bar in figure.data] == [
+        list(calls[phase]) for phase in latency_table.PHASES
+    ]
     assert figure.layout.barmode == "stack"
 
 
-@pytest.mark.parametrize(("hidden", "draw"), [("plotly", charts.latency), ("anywidget", lambda table: charts.pickable(table, print))])
+@pytest.mark.parametrize(
+    ("hidden", "draw"),
+    [("plotly", charts.latency), ("anywidget", lambda table: charts.pickable(table, print))],
+)
 def test_a_chart_without_its_package_says_what_to_install(monkeypatch, calls, hidden, draw):
-    """plotly and anywidget belong to the extra `notebook`: without them the error names the package and the extra."""
+    """
+    plotly and anywidget belong to the extra `notebook`: without them the error names the package
+    and the extra.
+    """
     for name in [name for name in sys.modules if name.partition(".")[0] == hidden]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, hidden, None)
@@ -95,15 +119,29 @@ def test_a_chart_without_its_package_says_what_to_install(monkeypatch, calls, hi
 
 @pytest.mark.slow
 def test_the_magic_returns_the_table_and_shows_the_chart(new_kernel, standin):
-    """The DataFrame is the cell's value; `--plot` adds one figure; without a session the error says what to do."""
+    """
+    The DataFrame is the cell's value; `--plot` adds one figure; without a session the error says
+    what to do.
+    """
     kernel = new_kernel({"OLLAMA_URL": standin.url})
     kernel.good("%load_ext urisk_nb")
     assert kernel.run("%urisk_latency").ename == errors.NotInitialized.__name__
     kernel.good("%urisk_start")
     kernel.good("%%ask\nhi")
-    assert kernel.good("calls = %urisk_latency\nprint(len(calls), calls['tokens'][1] > 0)").text().strip() == "1 True"
+    assert (
+        kernel.good("calls = %urisk_latency\nprint(len(calls), calls['tokens'][1] > 0)")
+        .text()
+        .strip()
+        == "1 True"
+    )
     cell = kernel.good("%urisk_latency --plot")
-    charts = [content["data"] for _, content in cell.outputs if "application/vnd.plotly.v1+json" in content.get("data", {})]
+    charts = [
+        content["data"]
+        for _, content in cell.outputs
+        if "application/vnd.plotly.v1+json" in content.get("data", {})
+    ]
     # The toolbar of newer versions has a button that uploads the chart.
-    assert [chart["application/vnd.plotly.v1+json"]["config"]["displayModeBar"] for chart in charts] == [False]
+    assert [
+        chart["application/vnd.plotly.v1+json"]["config"]["displayModeBar"] for chart in charts
+    ] == [False]
     assert "generation_s" in cell.html

@@ -23,7 +23,9 @@ print(json.dumps({"seconds": seconds, "new": sorted(set(sys.modules) - before)})
 
 
 def probe():
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -64,7 +66,8 @@ MAGICS = f"[sorted(n for n in get_ipython().magics_manager.magics[k] if {OURS}) 
 
 def test_loading_twice_reloading_and_unloading(kernel):
     """
-    Twice changes nothing, reload keeps the magics, unload takes them and the formatter out, load brings them back.
+    Twice changes nothing, reload keeps the magics, unload takes them and the formatter out, load
+    brings them back.
     """
     loaded = "[['ask', 'risk'], ['urisk_dashboard', 'urisk_latency', 'urisk_nest', 'urisk_start', 'urisk_status', 'urisk_stop']]"
     kernel.good("%load_ext urisk_nb\n%load_ext urisk_nb")
@@ -74,7 +77,13 @@ def test_loading_twice_reloading_and_unloading(kernel):
     kernel.good("%unload_ext urisk_nb")
     assert kernel.value(MAGICS) == "[[], []]"
     formatter = "get_ipython().display_formatter.formatters['text/html']"
-    assert kernel.value(f"[k for k in [*{formatter}.deferred_printers, *{formatter}.type_printers] if 'urisk' in str(k)]") == "[]"
+    assert (
+        kernel.value(
+            f"[k for k in [*{formatter}.deferred_printers, *{formatter}.type_printers] if 'urisk' "
+            "in str(k)]"
+        )
+        == "[]"
+    )
     kernel.good("%load_ext urisk_nb")
     assert kernel.value(MAGICS) == loaded
 
@@ -116,12 +125,21 @@ print(*sorted(magics() - before))
 
 def test_every_magic_is_named_in_the_docstring_and_the_changelog():
     """
-    The package's docstring and the changelog name the magics that are registered, all of them and no others.
+    The package's docstring and the changelog name the magics that are registered, all of them and
+    no others.
     """
-    done = subprocess.run([sys.executable, "-c", REGISTERED], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", REGISTERED], capture_output=True, text=True, check=True, timeout=60
+    )
     registered = set(done.stdout.split())
     assert len(registered) >= 8
-    docstring = ast.get_docstring(ast.parse((ROOT / "urisk_nb/__init__.py").read_text(encoding="utf-8")))
-    line = next(line for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines() if "%load_ext" in line)
+    docstring = ast.get_docstring(
+        ast.parse((ROOT / "urisk_nb/__init__.py").read_text(encoding="utf-8"))
+    )
+    line = next(
+        line
+        for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+        if "%load_ext" in line
+    )
     for text in (docstring, line):
         assert set(re.findall(r"%%?[a-z_]+", text)) - {"%load_ext"} == registered

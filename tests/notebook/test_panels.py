@@ -1,31 +1,55 @@
-"""The dashboard's markup: what it says in each state, that every part is named, and that nothing hostile comes through."""
+"""
+The dashboard's markup: what it says in each state, that every part is named, and that nothing
+hostile comes through.
+"""
 
 import re
 from datetime import timedelta
 from html.parser import HTMLParser
 
 import pytest
+from call_records import MODEL, NOW, answered, facts, failed, request, waited
 
-from session import MODEL, NOW, answered, facts, failed, request, waited
 from urisk_nb.errors import ServerBusy, StreamInterrupted
+from urisk_nb.llm.calls import Calls
+from urisk_nb.llm.snapshot import SessionSnapshot
+from urisk_nb.llm.wire import LoadedModel, Piece
 from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
-from urisk_nb.notebook.facts import Facts
-from urisk_nb.ollama.calls import Calls
-from urisk_nb.ollama.footprint import Footprint
-from urisk_nb.ollama.wire import Piece, Resident
+from urisk_nb.server.memory_usage import MemoryUsage
 
 EVIL = "</pre></style></details><script>x()</script><img src=x onerror=x()>\"'\u202e"
 # What the house's own markup is made of.
 OURS = {
-    *("div", "span", "strong", "b", "dl", "dt", "dd", "table", "thead", "tbody", "tr", "th", "td", "h4", "details", "summary", "pre"),
+    *(
+        "div",
+        "span",
+        "strong",
+        "b",
+        "dl",
+        "dt",
+        "dd",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "h4",
+        "details",
+        "summary",
+        "pre",
+    ),
     *("svg", "path", "rect", "text", "style"),
 }
 VOID_OF_CLOSE = {"path", "rect"}
 
 
 class Reader(HTMLParser):
-    """The text of some markup; fails on an element that is not the house's, on a handler, and on one left open."""
+    """
+    The text of some markup; fails on an element that is not the house's, on a handler, and on one
+    left open.
+    """
 
     def __init__(self, markup):
         super().__init__()
@@ -58,18 +82,21 @@ def read(markup):
     return re.sub(r"\s+", " ", " ".join(Reader(markup).words)).strip()
 
 
-# Head ------------------------------------------------------------------------------------------------------------------------
+# Head ---------------------------------------------------------------------------------------------
 
 STATES = {
     "ready": ({}, "Ready ·"),
-    "not loaded": ({"residents": ()}, "Ready, model not loaded"),
-    "crashed": ({"state": "crashed", "residents": None}, "Down, restarting"),
-    "failed": ({"state": "failed", "residents": None}, "Down ·"),
-    "hung": ({"state": "hung", "residents": None}, "Does not answer"),
-    "silent": ({"state": "attached", "residents": None, "look": {"problem": "nothing answers."}}, "Does not answer"),
+    "not loaded": ({"loaded_models": ()}, "Ready, model not loaded"),
+    "crashed": ({"state": "crashed", "loaded_models": None}, "Down, restarting"),
+    "failed": ({"state": "failed", "loaded_models": None}, "Down ·"),
+    "hung": ({"state": "hung", "loaded_models": None}, "Does not answer"),
+    "silent": (
+        {"state": "external", "loaded_models": None, "probe": {"problem": "nothing answers."}},
+        "Does not answer",
+    ),
     "breaker": ({"breaker": "open"}, "Circuit open"),
     "trial": ({"breaker": "half_open"}, "Circuit half-open"),
-    "starting": ({"state": "starting", "residents": None}, "Starting"),
+    "starting": ({"state": "starting", "loaded_models": None}, "Starting"),
     "first start": ({"server": "", "state": "starting"}, "Starting · a session is being started"),
     "nothing": ({"server": "", "state": "stopped"}, "Not started · no session"),
 }
@@ -83,16 +110,50 @@ def test_the_word_beside_the_lamp(more, words):
 
 def test_the_colour_of_the_lamp():
     """Green only where the model is there and the server answers."""
-    lamps = {name: re.search(r"background:(#\w+)", panels.head(facts(**more)))[1] for name, (more, _) in STATES.items()}
+    lamps = {
+        name: re.search(r"background:(#\w+)", panels.head(facts(**more)))[1]
+        for name, (more, _) in STATES.items()
+    }
     assert {name for name, colour in lamps.items() if colour == panels.LAMPS["good"]} == {"ready"}
-    assert {name for name, colour in lamps.items() if colour == panels.LAMPS["bad"]} == {"crashed", "failed", "hung", "silent", "breaker"}
+    assert {name for name, colour in lamps.items() if colour == panels.LAMPS["bad"]} == {
+        "crashed",
+        "failed",
+        "hung",
+        "silent",
+        "breaker",
+    }
 
 
 def test_what_a_server_of_ours_shows():
-    """Process, memory of server and runner, calls, slots, restarts, breaker; not the account, which is one's own."""
-    held = Footprint(pid=77, started_at=NOW - timedelta(minutes=5), server_bytes=60_000_000, runner_bytes=1_200_000_000, runners=1)
-    words = read(panels.head(facts(look={"held": held, "owner": "quant"}, in_flight=1, waiting=4, restarts=2, breaker="half_open")))
-    for expected in ("process 77", "up 5 min", "memory 60 MB + 1.2 GB in 1 runner", "in flight 1 (1 slot)", "queued locally 4"):
+    """
+    Process, memory of server and runner, calls, slots, restarts, breaker; not the account, which is
+    one's own.
+    """
+    memory = MemoryUsage(
+        pid=77,
+        started_at=NOW - timedelta(minutes=5),
+        server_bytes=60_000_000,
+        runner_bytes=1_200_000_000,
+        runners=1,
+    )
+    words = read(
+        panels.head(
+            facts(
+                probe={"memory": memory, "owner": "quant"},
+                in_flight=1,
+                waiting=4,
+                restart_count=2,
+                breaker="half_open",
+            )
+        )
+    )
+    for expected in (
+        "process 77",
+        "up 5 min",
+        "memory 60 MB + 1.2 GB in 1 runner",
+        "in flight 1 (1 slot)",
+        "queued locally 4",
+    ):
         assert expected in words
     assert "restarts 2 circuit half-open" in words
     assert "quant" not in words
@@ -100,20 +161,24 @@ def test_what_a_server_of_ours_shows():
 
 def test_what_a_server_of_others_shows():
     """Whose it is; of its slots nothing is known."""
-    words = read(panels.head(facts(is_ours=False, slots=0, parallel=2, look={"owner": "ollama"})))
+    words = read(panels.head(facts(is_ours=False, slots=0, parallel=2, probe={"owner": "ollama"})))
     assert "account ollama" in words
     assert "in flight 0 (at most 2)" in words
     assert "process" not in words
 
 
-PLACES = [(5_000_000_000, "GPU 5.0 GB"), (0, "CPU 5.0 GB"), (3_000_000_000, "GPU 60%, CPU 40% 5.0 GB")]
+PLACES = [
+    (5_000_000_000, "GPU 5.0 GB"),
+    (0, "CPU 5.0 GB"),
+    (3_000_000_000, "GPU 60%, CPU 40% 5.0 GB"),
+]
 
 
 @pytest.mark.parametrize(("gpu", "where"), PLACES)
 def test_where_a_model_is(gpu, where):
     """On the GPU, on the CPU, or on both."""
-    model = Resident(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu, num_ctx=8192)
-    assert f"{MODEL} {where} 8,192 tokens –" in read(panels.head(facts(residents=(model,))))
+    model = LoadedModel(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu, num_ctx=8192)
+    assert f"{MODEL} {where} 8,192 tokens –" in read(panels.head(facts(loaded_models=(model,))))
 
 
 @pytest.mark.parametrize(
@@ -133,24 +198,35 @@ def test_where_a_model_is(gpu, where):
 )
 def test_when_a_model_is_unloaded(expires_at, words):
     """Its date, in whatever zone, as a time that is left; -1 shows as a date in centuries."""
-    model = Resident(name=MODEL, size_bytes=10**9, expires_at=expires_at)
-    assert read(panels.head(facts(residents=(model,)))).endswith(f"– {words}")
+    model = LoadedModel(name=MODEL, size_bytes=10**9, expires_at=expires_at)
+    assert read(panels.head(facts(loaded_models=(model,)))).endswith(f"– {words}")
 
 
 def test_no_model_in_memory_is_said():
     """It costs the next call a load."""
-    assert "No model in memory: the next call loads one." in read(panels.head(facts(residents=())))
+    assert "No model in memory: the next call loads one." in read(
+        panels.head(facts(loaded_models=()))
+    )
 
 
 def test_the_head_does_not_change_by_itself_within_a_minute():
     """What differs is sent: seconds that count would be sent for ever."""
-    held = Footprint(pid=77, started_at=NOW - timedelta(minutes=5), server_bytes=60_000_000, runner_bytes=0, runners=0)
-    shown = facts(look={"held": held})
-    later = Facts(**{name: getattr(shown, name) for name in shown.__slots__} | {"at": NOW + timedelta(seconds=20)})
+    memory = MemoryUsage(
+        pid=77,
+        started_at=NOW - timedelta(minutes=5),
+        server_bytes=60_000_000,
+        runner_bytes=0,
+        runners=0,
+    )
+    shown = facts(probe={"memory": memory})
+    later = SessionSnapshot(
+        **{name: getattr(shown, name) for name in shown.__slots__}
+        | {"at": NOW + timedelta(seconds=20)}
+    )
     assert panels.head(shown) == panels.head(later)
 
 
-# Calls under way -------------------------------------------------------------------------------------------------------------
+# Calls under way ----------------------------------------------------------------------------------
 
 
 def test_calls_under_way():
@@ -159,24 +235,28 @@ def test_calls_under_way():
     waiting = [calls.begin(request(), MODEL) for _ in range(8)]
     first, second = waiting[3], waiting[5]
     for record in (first, second):
-        record.granted()
-        record.sent()
-    first.came(Piece(text="a"))
-    first.came(Piece(text="b"))
-    second.tried(ServerBusy("full.", fix="wait"))
+        record.mark_started()
+        record.mark_sent()
+    first.add_chunk(Piece(text="a"))
+    first.add_chunk(Piece(text="b"))
+    second.mark_retry(ServerBusy("full.", fix="wait"))
     words = read(panels.live(facts(calls)))
     assert re.search(
-        rf"4 · {MODEL} generating [\d.]+ 2 6 · {MODEL} queue, load, prompt, attempt 2 [\d.]+ 0 1 · {MODEL} queued locally", words
+        rf"4 · {MODEL} generating [\d.]+ 2 6 · {MODEL} queue, load, prompt, attempt 2 [\d.]+ 0 1 · {MODEL} queued locally",
+        words,
     )
     assert words.endswith("and 2 more")
     assert panels.live(facts()) == ""
 
 
-# Figures ---------------------------------------------------------------------------------------------------------------------
+# Figures ------------------------------------------------------------------------------------------
 
 
 def test_figures_of_calls():
-    """Percentiles are of calls that succeeded; failures by kind; calls cancelled apart; the cache is an estimate."""
+    """
+    Percentiles are of calls that succeeded; failures by kind; calls cancelled apart; the cache is
+    an estimate.
+    """
     calls = Calls()
     for number in range(1, 101):
         answered(calls, generation=number / 100, tokens=11, prompt=1.0 if number == 1 else 0.05)
@@ -184,14 +264,26 @@ def test_figures_of_calls():
         object.__setattr__(record.timing, "total_s", record.number / 100)
         object.__setattr__(record.timing, "first_token_s", record.number / 1000)
         object.__setattr__(record.timing, "wait_s", record.number / 10)
-    for error in (ServerBusy("full.", fix="wait"), ServerBusy("full.", fix="wait"), StreamInterrupted("cut.", fix="ask"), GeneratorExit()):
+    for error in (
+        ServerBusy("full.", fix="wait"),
+        ServerBusy("full.", fix="wait"),
+        StreamInterrupted("cut.", fix="ask"),
+        GeneratorExit(),
+    ):
         failed(calls, error)
     words = read(panels.figures(facts(calls)))
     assert "100 calls that succeeded p50 p95 p99" in words
-    assert "queued locally 5.00 s 9.50 s 9.90 s first token, once sent 50 ms 95 ms 99 ms whole call 5.50 s 10.45 s 10.89 s" in words
-    # Ten tokens after the first in 0.01 to 1 s, so 1000/n a second: by the nearest rank those of the calls 51, 96 and 100.
+    assert (
+        "queued locally 5.00 s 9.50 s 9.90 s first token, once sent 50 ms 95 ms 99 ms whole call "
+        "5.50 s 10.45 s 10.89 s" in words
+    )
+    # Ten tokens after the first in 0.01 to 1 s, so 1000/n a second: by the nearest rank those of
+    # the calls 51, 96 and 100.
     assert "tokens a second, at least 19.6 10.4 10.0" in words
-    assert "failed: ServerBusy 2, StreamInterrupted 1 · cancelled: 1 · prompt cache (estimate): 99 of 100 calls hit" in words
+    assert (
+        "failed: ServerBusy 2, StreamInterrupted 1 · cancelled: 1 · prompt cache (estimate): 99 "
+        "of 100 calls hit" in words
+    )
 
 
 def test_no_calls_yet_say_what_will_be_there():
@@ -199,11 +291,13 @@ def test_no_calls_yet_say_what_will_be_there():
     assert read(panels.figures(facts())).startswith("No calls yet.")
 
 
-# One call --------------------------------------------------------------------------------------------------------------------
+# One call -----------------------------------------------------------------------------------------
 
 
 def test_one_call_in_detail():
-    """Phases, the median beside them, what was asked with which options, prompt and answer folded."""
+    """
+    Phases, the median beside them, what was asked with which options, prompt and answer folded.
+    """
     calls = Calls()
     for prompt in (0.1, 0.1, 0.4):
         record = answered(calls, prompt=prompt, answer="It was fined.")
@@ -221,10 +315,17 @@ def test_one_call_in_detail():
 
 
 def test_a_failed_call_in_detail():
-    """The error, the tries before it, and the part of the answer that came; there is no median to compare with."""
+    """
+    The error, the tries before it, and the part of the answer that came; there is no median to
+    compare with.
+    """
     calls = Calls()
     answered(calls)
-    record = failed(calls, StreamInterrupted("the answer was cut off.", fix="ask"), after=[ServerBusy("its queue is full.", fix="wait")])
+    record = failed(
+        calls,
+        StreamInterrupted("the answer was cut off.", fix="ask"),
+        after=[ServerBusy("its queue is full.", fix="wait")],
+    )
     words = read(panels.detail(record, calls.records))
     assert "Call 2: StreamInterrupted" in words
     assert "the answer was cut off." in words
@@ -246,7 +347,14 @@ def test_a_call_that_was_never_sent_in_detail():
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"[1]", b'{"messages": "x", "options": 3}', b'{"messages": [3, null, {"role": 4, "content": [5]}]}', b"\xff"]
+    "body",
+    [
+        b"{",
+        b"[1]",
+        b'{"messages": "x", "options": 3}',
+        b'{"messages": [3, null, {"role": 4, "content": [5]}]}',
+        b"\xff",
+    ],
 )
 def test_requests_that_are_no_chat(body):
     """A part of a long one, or a body of somebody's own: shown as it is, never a failure."""
@@ -261,11 +369,11 @@ def test_a_line_of_the_list():
     failed(calls)
     lines = [panels.call_line(record) for record in calls.records]
     assert "8 tokens" in lines[0]
-    assert "ServerLost" in lines[1]
+    assert "ServerConnectionLost" in lines[1]
     assert not any("\u202e" in line for line in lines)
 
 
-# The whole -------------------------------------------------------------------------------------------------------------------
+# The whole ----------------------------------------------------------------------------------------
 
 
 def hostile():
@@ -277,15 +385,34 @@ def hostile():
     answered(calls, body=body, model=EVIL, answer=EVIL)
     failed(calls, StreamInterrupted(EVIL, fix=EVIL), body=body, after=[ServerBusy(EVIL, fix=EVIL)])
     calls.begin(body, EVIL)
-    residents = (Resident(name=EVIL, size_bytes=5, gpu_bytes=3, expires_at=EVIL),)
-    texts = {"server": EVIL, "model": EVIL, "notes": (EVIL,), "log": EVIL, "breaker": EVIL, "failure": (EVIL, EVIL)}
-    return facts(calls, residents=residents, look={"problem": EVIL, "fix": EVIL, "owner": EVIL}, is_ours=False, **texts)
+    loaded_models = (LoadedModel(name=EVIL, size_bytes=5, gpu_bytes=3, expires_at=EVIL),)
+    texts = {
+        "server": EVIL,
+        "model": EVIL,
+        "notes": (EVIL,),
+        "log": EVIL,
+        "breaker": EVIL,
+        "failure": (EVIL, EVIL),
+    }
+    return facts(
+        calls,
+        loaded_models=loaded_models,
+        probe={"problem": EVIL, "fix": EVIL, "owner": EVIL},
+        is_ours=False,
+        **texts,
+    )
 
 
 def test_nothing_hostile_comes_through():
-    """In no part, and in no call: the reader fails on any element or attribute that is not the house's; direction marks are written out."""
+    """
+    In no part, and in no call: the reader fails on any element or attribute that is not the
+    house's; direction marks are written out.
+    """
     seen = hostile()
-    whole = [panels.snapshot(seen), *(panels.detail(record, seen.records) for record in seen.records)]
+    whole = [
+        panels.snapshot(seen),
+        *(panels.detail(record, seen.records) for record in seen.records),
+    ]
     for markup in whole:
         words = read(markup)
         assert "<script>x()</script>" in words
@@ -294,7 +421,9 @@ def test_nothing_hostile_comes_through():
 
 
 def test_the_snapshot_is_whole_and_needs_no_program():
-    """All parts, a table of the last calls, when it was made; every table and picture has a name."""
+    """
+    All parts, a table of the last calls, when it was made; every table and picture has a name.
+    """
     calls = Calls()
     for _ in range(12):
         answered(calls)
@@ -331,7 +460,9 @@ def test_the_snapshot_as_text():
 
 def test_alerts_are_read_out():
     """One live region, with what to do set apart; none where there is nothing to say."""
-    markup = panels.alert_list([Alert(text="seen", action="do", level="error"), Alert(text="only seen")])
+    markup = panels.alert_list(
+        [Alert(text="seen", action="do", level="error"), Alert(text="only seen")]
+    )
     assert 'role="status" aria-live="polite"' in markup
     assert read(markup) == "seen do only seen"
     assert "role" not in panels.alert_list([Alert(text="3 calls wait", level="note")]).replace(

@@ -1,4 +1,7 @@
-"""`%%risk` in a real kernel: numbers against published oracles, errors before any server, hostile evidence, interrupts."""
+"""
+`%%risk` in a real kernel: numbers against published oracles, errors before any server, hostile
+evidence, interrupts.
+"""
 
 import json
 import math
@@ -15,10 +18,23 @@ import pandas as pd
 from urisk_nb import demo
 prices, news = demo.prices(), demo.evidence()
 """
-# Computed once by hand with pandas from the definitions, and checked against the metric libraries in tests/risk.
+# Computed once by hand with pandas from the definitions, and checked against the metric libraries
+# in tests/risk.
 STOCKS = {
-    "GOOG": {"vol_ann": 0.23719293, "var_95": 0.05285865, "es_95": 0.06930261, "max_dd": 0.20909166, "beta": 0.83774973},
-    "MSFT": {"vol_ann": 0.19270080, "var_95": 0.03922422, "es_95": 0.05841349, "max_dd": 0.14112092, "beta": 0.72266380},
+    "GOOG": {
+        "vol_ann": 0.23719293,
+        "var_95": 0.05285865,
+        "es_95": 0.06930261,
+        "max_dd": 0.20909166,
+        "beta": 0.83774973,
+    },
+    "MSFT": {
+        "vol_ann": 0.19270080,
+        "var_95": 0.03922422,
+        "es_95": 0.05841349,
+        "max_dd": 0.14112092,
+        "beta": 0.72266380,
+    },
 }
 
 
@@ -50,15 +66,26 @@ def tripwire():
 
 def test_metrics_without_a_model_equal_the_oracles(kernel):
     """
-    `%%risk --no-llm --prices prices --benchmark equal` on real weekly prices gives the published figures to 1e-8.
+    `%%risk --no-llm --prices prices --benchmark equal` on real weekly prices gives the published
+    figures to 1e-8.
     """
-    kernel.good("%%risk --no-llm --prices prices --benchmark equal --out table\nGOOG, AAPL AMZN\nFB\nNFLX, MSFT  # the six")
-    table = json.loads(kernel.value("table.select_dtypes('number').to_json(orient='index', double_precision=12)"))
+    kernel.good(
+        "%%risk --no-llm --prices prices --benchmark equal --out table\nGOOG, AAPL "
+        "AMZN\nFB\nNFLX, MSFT  # the six"
+    )
+    table = json.loads(
+        kernel.value("table.select_dtypes('number').to_json(orient='index', double_precision=12)")
+    )
     assert list(table) == ["GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT"]
     for ticker, wanted in STOCKS.items():
         for column, value in wanted.items():
             assert math.isclose(table[ticker][column], value, abs_tol=1e-8), (ticker, column)
-    assert kernel.value("table.loc['GOOG', 'max_dd_peak'].date(), table.loc['GOOG', 'max_dd_trough'].date()") == "2018-07-23 2018-12-17"
+    assert (
+        kernel.value(
+            "table.loc['GOOG', 'max_dd_peak'].date(), table.loc['GOOG', 'max_dd_trough'].date()"
+        )
+        == "2018-07-23 2018-12-17"
+    )
 
 
 BAD = [
@@ -72,7 +99,11 @@ BAD = [
     ("%%risk --prices prices --start 1.2.2019", "GOOG", "not a date"),
     ("%%risk --prices prices --start 2019-06-01 --end 2019-01-01", "GOOG", "2019"),
     ("%%risk --prices prices --window soon", "GOOG", "soon"),
-    ("%%risk --prices prices --labels sharp", "GOOG", "labels='sharp' is not one of greedy, calibrated"),
+    (
+        "%%risk --prices prices --labels sharp",
+        "GOOG",
+        "labels='sharp' is not one of greedy, calibrated",
+    ),
     ("%%risk --prices prices --out 2x", "GOOG", "not a variable name"),
     ("%%risk --prices prices --out class", "GOOG", "not a variable name"),
     ("%%risk --prices prices --parallel 0", "GOOG", "from 1 to 256"),
@@ -95,7 +126,8 @@ BAD = [
 @pytest.mark.parametrize(("line", "body", "seen"), BAD)
 def test_bad_input_is_two_lines_before_any_server(kernel, tripwire, line, body, seen):
     """
-    A wrong flag, name, date, number or cell is an error of two lines that says what was seen; the server is never touched.
+    A wrong flag, name, date, number or cell is an error of two lines that says what was seen; the
+    server is never touched.
     """
     url, hits = tripwire
     kernel.good(f"number = 7\n%env OLLAMA_URL={url}")
@@ -126,7 +158,10 @@ def test_a_bad_line_of_start_is_an_error(kernel):
 
 
 class Recorder(ThreadingHTTPServer):
-    """A server of others that speaks just enough of Ollama's protocol, written apart from the stand-in; keeps every request."""
+    """
+    A server of others that speaks just enough of Ollama's protocol, written apart from the
+    stand-in; keeps every request.
+    """
 
     daemon_threads = True
 
@@ -168,20 +203,35 @@ class Recorder(ThreadingHTTPServer):
                 "details": {},
             }
             self.answer(
-                {"/api/version": {"version": "0.12.3"}, "/api/tags": {"models": [model]}, "/api/ps": {"models": [model]}}.get(self.path, {})
+                {
+                    "/api/version": {"version": "0.12.3"},
+                    "/api/tags": {"models": [model]},
+                    "/api/ps": {"models": [model]},
+                }.get(self.path, {})
             )
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.server.requests.append((self.path, body))
             if self.path == "/api/show":
-                return self.answer({"model_info": {}, "details": {}, "capabilities": ["completion"]})
+                return self.answer(
+                    {"model_info": {}, "details": {}, "capabilities": ["completion"]}
+                )
             if not body.get("messages"):
                 return self.answer(
-                    {"model": "judge:7b", "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "load"}
+                    {
+                        "model": "judge:7b",
+                        "message": {"role": "assistant", "content": ""},
+                        "done": True,
+                        "done_reason": "load",
+                    }
                 )
             text = body["messages"][-1]["content"]
-            label = {"risk": "legal", "severity": 3} if "fine" in text else {"risk": "none", "severity": 0}
+            label = (
+                {"risk": "legal", "severity": 3}
+                if "fine" in text
+                else {"risk": "none", "severity": 0}
+            )
             counts = {
                 "total_duration": 9_000_000,
                 "prompt_eval_count": 900,
@@ -189,8 +239,18 @@ class Recorder(ThreadingHTTPServer):
                 "eval_count": 11,
                 "eval_duration": 5_000_000,
             }
-            piece = {"model": "judge:7b", "message": {"role": "assistant", "content": json.dumps(label)}, "done": False}
-            last = {"model": "judge:7b", "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop", **counts}
+            piece = {
+                "model": "judge:7b",
+                "message": {"role": "assistant", "content": json.dumps(label)},
+                "done": False,
+            }
+            last = {
+                "model": "judge:7b",
+                "message": {"role": "assistant", "content": ""},
+                "done": True,
+                "done_reason": "stop",
+                **counts,
+            }
             return self.answer(piece, last, kind="application/x-ndjson")
 
 
@@ -205,7 +265,8 @@ def recorder():
 @pytest.mark.slow
 def test_a_server_of_others_is_asked_politely(new_kernel, recorder):
     """
-    From `%urisk_start --url`: every request the same keep_alive and num_ctx, think false, the schema; one call a sentence; few connections.
+    From `%urisk_start --url`: every request the same keep_alive and num_ctx, think false, the
+    schema; one call a sentence; few connections.
     """
     kernel = new_kernel()
     kernel.good(f"%load_ext urisk_nb\n{SETUP}")
@@ -215,14 +276,24 @@ def test_a_server_of_others_is_asked_politely(new_kernel, recorder):
     judged = [body for body in chats if body["messages"]]
     assert {json.dumps(body["keep_alive"]) for body in chats} == {'"20m"'}
     assert len({body["options"]["num_ctx"] for body in chats}) == 1
-    assert all(body["think"] is False and body["format"]["required"] == ["risk", "severity"] for body in judged)
+    assert all(
+        body["think"] is False and body["format"]["required"] == ["risk", "severity"]
+        for body in judged
+    )
     assert all(body["options"]["temperature"] == 0 for body in judged)
     assert len(judged) == int(kernel.value("int(table['judged'].sum())"))
     assert recorder.connections <= 6
-    assert kernel.value("table.loc['GOOG', 'top_risk'], table.loc['GOOG', 'level'], table.loc['GOOG', 'score']") == "legal Moderate 35.0"
+    assert (
+        kernel.value(
+            "table.loc['GOOG', 'top_risk'], table.loc['GOOG', 'level'], table.loc['GOOG', 'score']"
+        )
+        == "legal Moderate 35.0"
+    )
     assert "SIMULATED" not in kernel.good("table").html
     assert "goes on" in kernel.good("%urisk_stop").text()
-    kernel.good(f"import urllib.request; urllib.request.urlopen('{recorder.url}/api/version', timeout=5)")
+    kernel.good(
+        f"import urllib.request; urllib.request.urlopen('{recorder.url}/api/version', timeout=5)"
+    )
 
 
 HOSTILE = r"""
@@ -240,7 +311,8 @@ evil = pd.DataFrame({"ticker": tickers, "date": "2019-01-02", "source": sources,
 @pytest.mark.slow
 def test_hostile_evidence_makes_a_table(new_kernel, standin):
     """
-    Script tags, bidirectional controls, instructions to the model and 2 MB of text: a table, nothing executed, all text escaped.
+    Script tags, bidirectional controls, instructions to the model and 2 MB of text: a table,
+    nothing executed, all text escaped.
     """
     kernel = new_kernel({"OLLAMA_URL": standin.url})
     kernel.good(f"%load_ext urisk_nb\n{SETUP}\n{HOSTILE}")
@@ -268,7 +340,8 @@ SEVERE = {
 @pytest.mark.slow
 def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, standin_with):
     """
-    Stop in the middle of `%%risk`: the prompt at once, the finished row judged, the rest not_run, metrics of all, the server has aborted.
+    Stop in the middle of `%%risk`: the prompt at once, the finished row judged, the rest not_run,
+    metrics of all, the server has aborted.
     """
     server = standin_with(SEVERE)
     kernel = new_kernel()
@@ -283,7 +356,10 @@ def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, stand
     assert cell.ename == "KeyboardInterrupt"
     assert seconds < 0.6
     assert kernel.value("table['status'].tolist()") == "['ok', 'not_run', 'not_run']"
-    assert kernel.value("table['vol_ann'].notna().all(), table.loc['GOOG', 'top_risk']") == "True legal"
+    assert (
+        kernel.value("table['vol_ann'].notna().all(), table.loc['GOOG', 'top_risk']")
+        == "True legal"
+    )
     assert "GOOG" in cell.html
     eventually(lambda: server.counters()["aborted"] >= 1 and server.counters()["in_flight"] == 0)
 
@@ -291,27 +367,36 @@ def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, stand
 @pytest.mark.slow
 def test_a_dead_server_loses_nothing(new_kernel):
     """
-    No server and none to start: the metrics are shown and assigned, then the error says how to get one.
+    No server and none to start: the metrics are shown and assigned, then the error says how to get
+    one.
     """
-    kernel = new_kernel({"PATH": "/nowhere", "URISK_DATA": "/nowhere", "OLLAMA_URL": "http://127.0.0.1:9"})
+    kernel = new_kernel(
+        {"PATH": "/nowhere", "URISK_DATA": "/nowhere", "OLLAMA_URL": "http://127.0.0.1:9"}
+    )
     kernel.good(f"%load_ext urisk_nb\n{SETUP}")
     cell = kernel.run("%%risk --prices prices --evidence news --out table\nGOOG MSFT")
     assert (cell.ename, cell.error.count("\n")) == ("OllamaNotInstalled", 1), cell.error
-    assert kernel.value("table['status'].tolist(), table['var_95'].notna().all()") == "['not_run', 'not_run'] True"
+    assert (
+        kernel.value("table['status'].tolist(), table['var_95'].notna().all()")
+        == "['not_run', 'not_run'] True"
+    )
     assert "SIMULATED" not in cell.text()
 
 
 @pytest.mark.slow
 def test_a_model_for_one_cell_is_not_the_sessions(new_kernel, standin_with):
     """
-    `%%risk --model other` judges by that model, says so in the table, and leaves the session's own as it was; an unknown one is named.
+    `%%risk --model other` judges by that model, says so in the table, and leaves the session's own
+    as it was; an unknown one is named.
     """
     server = standin_with({"models": ["one", "other"]})
     kernel = new_kernel()
     kernel.good(f"%load_ext urisk_nb\n{SETUP}\n%urisk_start --url {server.url} --model one")
     kernel.good("%%risk --evidence news --model other --out table\nGOOG")
     assert kernel.value("table.loc['GOOG', 'model']") == "other"
-    assert {call["model"] for call in server.counters()["recent"] if call["answered"]} == {"other:latest"}
+    assert {call["model"] for call in server.counters()["recent"] if call["answered"]} == {
+        "other:latest"
+    }
     assert "one" in kernel.good("%urisk_status").text()
     cell = kernel.run("%%risk --evidence news --model nope --out table\nGOOG")
     assert (cell.status, cell.error.count("\n")) == ("error", 1)
@@ -322,9 +407,17 @@ def test_a_model_for_one_cell_is_not_the_sessions(new_kernel, standin_with):
 @pytest.mark.slow
 def test_parallel_of_a_cell_is_its_own(new_kernel, standin_with):
     """
-    `%%risk --parallel 4` in a session of one place: four calls in flight, and the session has its own limit again afterwards.
+    `%%risk --parallel 4` in a session of one place: four calls in flight, and the session has its
+    own limit again afterwards.
     """
-    server = standin_with({"slots": 8, "rules": [{"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms": 100}]})
+    server = standin_with(
+        {
+            "slots": 8,
+            "rules": [
+                {"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms": 100}
+            ],
+        }
+    )
     kernel = new_kernel()
     kernel.good(f"%load_ext urisk_nb\n{SETUP}\n%urisk_start --url {server.url} --parallel 1")
     kernel.good("%%risk --evidence news --parallel 4\nGOOG AAPL AMZN FB NFLX MSFT")

@@ -1,4 +1,7 @@
-"""What `%urisk_status` says when a server has ended: in plain words, while it is being started again and when it could not be."""
+"""
+What `%urisk_status` says when a server has ended: in plain words, while it is being started again
+and when it could not be.
+"""
 
 import os
 import signal
@@ -6,11 +9,11 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from fake_ollama_env import Laboratory
 
 from harness import alive, eventually
-from laboratory import Laboratory
-from urisk_nb.notebook.facts import notes_of
-from urisk_nb.ollama.manager import is_demo
+from urisk_nb.llm.manager import is_demo
+from urisk_nb.llm.snapshot import session_notes
 
 MANAGER = "__import__('urisk_nb').LLMManager.get_instance()"
 
@@ -25,12 +28,22 @@ def lab(tmp_path, new_kernel):
 
 def row(kernel, name):
     text = kernel.good("%urisk_status").text()
-    return next((" ".join(line.split()[len(name.split()) :]) for line in text.splitlines() if line.strip().startswith(name)), "")
+    return next(
+        (
+            " ".join(line.split()[len(name.split()) :])
+            for line in text.splitlines()
+            if line.strip().startswith(name)
+        ),
+        "",
+    )
 
 
 @pytest.mark.slow
 def test_status_follows_the_server(lab):
-    """Started here; joined; started again; failed, with the last words and what to do; and a start leads out."""
+    """
+    Started here; joined; started again; failed, with the last words and what to do; and a start
+    leads out.
+    """
     first, server, _ = lab.started()
     second = lab.kernel()
     second.good("%urisk_start")
@@ -41,8 +54,8 @@ def test_status_follows_the_server(lab):
     second.good("%urisk_stop")
     lab.plan(process={"refuse": "panic: SIMULATED"})
     server = lab.processes()[0]
-    first.good("from urisk_nb.ollama.resilience import Restarts")
-    first.good(f"{MANAGER}._server.restarts = Restarts(pauses_s=(0.05, 0.1, 0.2))")
+    first.good("from urisk_nb.server.restart_policy import RestartPolicy")
+    first.good(f"{MANAGER}._server.restart_policy = RestartPolicy(pauses_s=(0.05, 0.1, 0.2))")
     os.kill(server, signal.SIGKILL)
     eventually(lambda: "panic: SIMULATED" in row(first, "failed"), 10)
     assert row(first, "server").endswith("not running")
@@ -69,15 +82,25 @@ def test_stop_says_whether_the_server_goes_on(lab):
 @pytest.mark.parametrize(
     ("model", "judge", "simulated", "starts"),
     [
-        ("smollm2-135m", "urisk-judge", False, ["The demo model (135 million parameters) answers %%ask", "Labels by urisk-judge"]),
+        (
+            "smollm2-135m",
+            "urisk-judge",
+            False,
+            ["The demo model (135 million parameters) answers %%ask", "Labels by urisk-judge"],
+        ),
         ("smollm2-135m", "smollm2-135m", False, ["Labels by the demo model"]),
         ("simulated", "simulated", True, ["SIMULATED"]),
         ("llama3.1", "llama3.1", False, []),
     ],
 )
 def test_the_notes_say_who_asks_and_who_labels(model, judge, simulated, starts):
-    """The demo model's own weakness is told where it labels itself; beside the judge each is told for what it does."""
-    manager = SimpleNamespace(model=model, judge=judge, is_demo_model=is_demo(model), is_simulated=simulated, notes=())
-    notes = notes_of(manager)
+    """
+    The demo model's own weakness is told where it labels itself; beside the judge each is told for
+    what it does.
+    """
+    manager = SimpleNamespace(
+        model=model, judge=judge, is_demo_model=is_demo(model), is_simulated=simulated, notes=()
+    )
+    notes = session_notes(manager)
     assert len(notes) == len(starts)
     assert all(note.startswith(start) for note, start in zip(notes, starts, strict=True))

@@ -1,18 +1,21 @@
-"""The small pictures: what is drawn is as long as what was measured, legible to programs and to screen readers."""
+"""
+The small pictures: what is drawn is as long as what was measured, legible to programs and to screen
+readers.
+"""
 
 import itertools
 import re
 from xml.etree import ElementTree
 
 import pytest
+from call_records import answered, failed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session import answered, failed
+from urisk_nb.llm.calls import Calls
+from urisk_nb.llm.wire import Final
 from urisk_nb.notebook import svg
-from urisk_nb.notebook.latency import COLOURS
-from urisk_nb.ollama.calls import Calls
-from urisk_nb.ollama.wire import Final
+from urisk_nb.notebook.latency_table import COLOURS
 
 COLUMN = re.compile(r"M([\d.]+) ([\d.]+)h([\d.]+)v-([\d.]+)h-[\d.]+z")
 
@@ -30,7 +33,11 @@ def columns(root, colour):
 
 def area(root):
     """The bottom of the drawing, and how many units high it is."""
-    lines = [float(path.get("d").split()[1].partition("H")[0]) for path in root.iter("path") if path.get("stroke")]
+    lines = [
+        float(path.get("d").split()[1].partition("H")[0])
+        for path in root.iter("path")
+        if path.get("stroke")
+    ]
     return max(lines), max(lines) - min(lines)
 
 
@@ -42,13 +49,20 @@ def test_a_column_is_as_high_as_its_call_took_long():
     """Phases stand on each other; two calls of 0.95 s and 1.9 s under an axis that ends at 2 s."""
     calls = Calls()
     for times in (0.95, 1.9):
-        answered(calls, queue=0.1 * times, load=0.2 * times, prompt=0.3 * times, generation=0.4 * times)
+        answered(
+            calls, queue=0.1 * times, load=0.2 * times, prompt=0.3 * times, generation=0.4 * times
+        )
     root = parsed(svg.strip(calls.records))
     bottom, high = area(root)
     assert "2 s" in labels(root)
     for number, whole in ((0, 0.95), (1, 1.9)):
         under = bottom
-        for phase, share in (("queue_s", 0.1), ("load_s", 0.2), ("prompt_s", 0.3), ("generation_s", 0.4)):
+        for phase, share in (
+            ("queue_s", 0.1),
+            ("load_s", 0.2),
+            ("prompt_s", 0.3),
+            ("generation_s", 0.4),
+        ):
             _, base, _, height = columns(root, COLOURS[phase])[number]
             assert height == pytest.approx(whole * share / 2 * high, abs=0.1)
             assert base == pytest.approx(under, abs=0.2)
@@ -57,7 +71,10 @@ def test_a_column_is_as_high_as_its_call_took_long():
 
 
 def test_the_newest_call_is_on_the_right_and_no_more_than_two_hundred_are_shown():
-    """Whatever their number, the last column ends where the picture ends; a few are drawn wider than many."""
+    """
+    Whatever their number, the last column ends where the picture ends; a few are drawn wider than
+    many.
+    """
     calls, wide = Calls(), []
     for count in (1, 50, 51, 200):
         while len(calls.records) < count:
@@ -68,7 +85,9 @@ def test_the_newest_call_is_on_the_right_and_no_more_than_two_hundred_are_shown(
         wide.append(drawn[0][2])
     assert wide[0] == wide[1] > 1.5 * wide[2] > wide[3]
     assert min(left for left, *_ in drawn) >= svg.LEFT
-    assert all(before[0] + before[2] < after[0] for before, after in itertools.pairwise(drawn)), "a gap between two"
+    assert all(before[0] + before[2] < after[0] for before, after in itertools.pairwise(drawn)), (
+        "a gap between two"
+    )
 
 
 def test_calls_that_failed_have_a_red_cap():
@@ -79,7 +98,9 @@ def test_calls_that_failed_have_a_red_cap():
     failed(calls, GeneratorExit())
     root = parsed(svg.strip(calls.records))
     assert len(columns(root, svg.FAILED)) == 2
-    assert root.get("aria-label") == "Latency of the last 3 calls, up to 1 seconds; 2 did not succeed"
+    assert (
+        root.get("aria-label") == "Latency of the last 3 calls, up to 1 seconds; 2 did not succeed"
+    )
     assert root.get("role") == "img"
 
 
@@ -87,7 +108,7 @@ def test_a_call_without_counters_stands_as_long_as_our_clock_says():
     """A server of another make: the time to the first piece, and from there to the end."""
     calls = Calls()
     record = calls.begin(b"{}", "m")
-    record.first_sent_s = record.sent_s = record.granted_s = record.asked_s
+    record.first_sent_s = record.sent_s = record.started_s = record.asked_s
     record.first_s = record.asked_s + 0.5
     calls.end(record, Final())
     object.__setattr__(record.timing, "total_s", 2.0)
@@ -116,7 +137,11 @@ def bars(root):
 
 def test_a_waterfall_goes_on_where_the_step_before_ended():
     """As long as its share of the whole; figures beside it; names are text."""
-    root = parsed(svg.waterfall([("a<b", 1.0, "#111111"), ("c", 3.0, "#222222"), ("d", 0.0, "#333333")], 'call "1"'))
+    root = parsed(
+        svg.waterfall(
+            [("a<b", 1.0, "#111111"), ("c", 3.0, "#222222"), ("d", 0.0, "#333333")], 'call "1"'
+        )
+    )
     (x1, long1), (x2, long2), (x3, long3) = bars(root)
     assert long2 == pytest.approx(3 * long1)
     assert (x2, x3) == (pytest.approx(x1 + long1), pytest.approx(x2 + long2))

@@ -1,4 +1,7 @@
-"""Text laid out in a terminal's columns: nothing wider than the width, nothing lost, wide characters counted as two."""
+"""
+Text laid out in a terminal's columns: nothing wider than the width, nothing lost, wide characters
+counted as two.
+"""
 
 import pytest
 from hypothesis import given
@@ -10,14 +13,23 @@ WORDS = st.text(alphabet="abcdefg漢字カナ한e\u0301", min_size=1, max_size=5
 WIDTHS = st.integers(MIN_WIDTH, 70)
 
 
-@pytest.mark.parametrize(("text", "columns"), [("abc", 3), ("漢字", 4), ("e\u0301", 1), ("", 0), ("ｆｕｌｌ", 8), ("한국", 4)])
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [("abc", 3), ("漢字", 4), ("e\u0301", 1), ("", 0), ("ｆｕｌｌ", 8), ("한국", 4)],
+)
 def test_display_width(text, columns):
-    """As terminals draw it: East Asian wide and full-width characters take two columns, combining marks none."""
+    """
+    As terminals draw it: East Asian wide and full-width characters take two columns, combining
+    marks none.
+    """
     assert display_width(text) == columns
 
 
 def test_cut():
-    """What fits stays; what does not ends in an ellipsis within the width, also between wide characters."""
+    """
+    What fits stays; what does not ends in an ellipsis within the width, also between wide
+    characters.
+    """
     assert cut("NVDA", 4) == "NVDA"
     assert cut("NVIDIA", 4) == "NVI…"
     assert cut("漢字漢字", 6) == "漢字…"
@@ -37,7 +49,12 @@ def test_wrap_breaks_at_spaces():
     assert wrap("one two three four", 12, "* ", "   ") == ["* one two", "   three", "   four"]
 
 
-@given(st.integers(1, 7).flatmap(lambda n: st.lists(st.lists(WORDS, min_size=n, max_size=n), min_size=1, max_size=4)), WIDTHS)
+@given(
+    st.integers(1, 7).flatmap(
+        lambda n: st.lists(st.lists(WORDS, min_size=n, max_size=n), min_size=1, max_size=4)
+    ),
+    WIDTHS,
+)
 def test_grids_fit(rows, width):
     """Whatever the cells are, no line is wider than the width, and every column is there."""
     lines = format_grid([f"c{n}" for n in range(len(rows[0]))], rows, width)
@@ -47,8 +64,15 @@ def test_grids_fit(rows, width):
 
 
 def test_a_grid_that_does_not_fit_goes_on_below():
-    """The first column is repeated, the others follow in further blocks; numbers stand on the right."""
-    lines = format_grid(["ticker", "return", "level"], [["AAPL", "5.0%", "Low"], ["MSFT", "-10.0%", "High"]], 20, right=frozenset({1}))
+    """
+    The first column is repeated, the others follow in further blocks; numbers stand on the right.
+    """
+    lines = format_grid(
+        ["ticker", "return", "level"],
+        [["AAPL", "5.0%", "Low"], ["MSFT", "-10.0%", "High"]],
+        20,
+        right=frozenset({1}),
+    )
     assert lines == [
         "ticker  return",
         "------  ------",
@@ -60,4 +84,7 @@ def test_a_grid_that_does_not_fit_goes_on_below():
         "AAPL    Low",
         "MSFT    High",
     ]
-    assert format_grid(["ticker", "return", "level"], [["AAPL", "5.0%", "Low"]], 21)[0] == "ticker  return  level"
+    assert (
+        format_grid(["ticker", "return", "level"], [["AAPL", "5.0%", "Low"]], 21)[0]
+        == "ticker  return  level"
+    )

@@ -25,12 +25,15 @@ TEXTS = pd.DataFrame(
 
 
 def test_a_frame_of_evidence():
-    """Rows become documents with clean tickers and dates, in an order of their own; unknown columns are ignored."""
+    """
+    Rows become documents with clean tickers and dates, in an order of their own; unknown columns
+    are ignored.
+    """
     assert read_evidence(TEXTS) == (
-        Document(ident="E1", ticker="MSFT", text="c"),
-        Document(ident="E2", ticker=None, text="shared", date=date(2024, 1, 1)),
-        Document(ident="E3", ticker="NVDA", text="a", date=date(2024, 1, 1), source="wire"),
-        Document(ident="E4", ticker="NVDA", text="b", date=date(2024, 1, 2), source="wire"),
+        Document(id="E1", ticker="MSFT", text="c"),
+        Document(id="E2", ticker=None, text="shared", date=date(2024, 1, 1)),
+        Document(id="E3", ticker="NVDA", text="a", date=date(2024, 1, 1), source="wire"),
+        Document(id="E4", ticker="NVDA", text="b", date=date(2024, 1, 2), source="wire"),
     )
 
 
@@ -44,14 +47,18 @@ def test_the_order_of_the_rows_changes_nothing():
     "data",
     [
         {"NVDA": ["a", "b"], "*": "all"},
-        [{"ticker": "NVDA", "text": "a"}, {"Ticker": "nvda", "text": "b", "date": None}, {"ticker": "*", "text": "all"}],
+        [
+            {"ticker": "NVDA", "text": "a"},
+            {"Ticker": "nvda", "text": "b", "date": None},
+            {"ticker": "*", "text": "all"},
+        ],
         {"NVDA": [{"text": "a"}, "b"], "\uff0a": ["all"]},
         pd.DataFrame({"symbol": ["NVDA", "NVDA", "*"], "text": ["a", "b", "all"]}),
     ],
 )
 def test_every_shape_of_evidence_means_the_same(data):
     """A mapping, a list and a frame give the same documents."""
-    assert [(one.ident, one.ticker, one.text) for one in read_evidence(data)] == [
+    assert [(one.id, one.ticker, one.text) for one in read_evidence(data)] == [
         ("E1", "NVDA", "a"),
         ("E2", None, "all"),
         ("E3", "NVDA", "b"),
@@ -65,11 +72,19 @@ def test_no_evidence_is_evidence_of_nothing():
 
 def test_own_ids_stay_and_others_keep_clear_of_them():
     """Given ids are kept, numbers lose their .0, and a new id is never one that is taken."""
-    data = pd.DataFrame({"ticker": ["A", "A", "A"], "text": ["x", "y", "z"], "id": [7.0, None, None]})
-    assert [one.ident for one in read_evidence(data)] == ["7", "E1", "E2"]
-    assert [one.ident for one in read_evidence([{"ticker": "A", "text": "x", "id": "E1"}, {"ticker": "A", "text": "y"}])] == ["E1", "E2"]
-    two = [{"ticker": ticker, "text": "x", "id": "R-1"} for ticker in "AB"]  # one article about two companies
-    assert [one.ident for one in read_evidence(two)] == ["R-1", "R-1"]
+    data = pd.DataFrame(
+        {"ticker": ["A", "A", "A"], "text": ["x", "y", "z"], "id": [7.0, None, None]}
+    )
+    assert [one.id for one in read_evidence(data)] == ["7", "E1", "E2"]
+    assert [
+        one.id
+        for one in read_evidence(
+            [{"ticker": "A", "text": "x", "id": "E1"}, {"ticker": "A", "text": "y"}]
+        )
+    ] == ["E1", "E2"]
+    # One article about two companies
+    two = [{"ticker": ticker, "text": "x", "id": "R-1"} for ticker in "AB"]
+    assert [one.id for one in read_evidence(two)] == ["R-1", "R-1"]
 
 
 BAD_EVIDENCE = {
@@ -77,28 +92,60 @@ BAD_EVIDENCE = {
     "a path": ("news.csv", "a str", "DataFrame"),
     "a number": (5, "an int", "DataFrame"),
     "an empty frame": (pd.DataFrame(), "no column 'ticker', only none", "add the column"),
-    "a misspelt ticker": (TEXTS.rename(columns={"Ticker": "tickr"}), "no column 'ticker'", "{'tickr': 'ticker'}"),
-    "no text": (TEXTS.rename(columns={"text": "body"}), "no column 'text'", "add the column 'text'"),
+    "a misspelt ticker": (
+        TEXTS.rename(columns={"Ticker": "tickr"}),
+        "no column 'ticker'",
+        "{'tickr': 'ticker'}",
+    ),
+    "no text": (
+        TEXTS.rename(columns={"text": "body"}),
+        "no column 'text'",
+        "add the column 'text'",
+    ),
     "a hole": (TEXTS.assign(text=["a", "b", None, "c"]), "row 3 has no text", "dropna"),
     "blank text": (TEXTS.assign(text=["a", " ", "b", "c"]), "row 2 has no text", "dropna"),
     "a number for a text": ({"NVDA": ["a", 5]}, "item 2 has an int (5)", "dropna"),
     "a number for texts": ({"NVDA": 5}, "evidence of 'NVDA' is an int", "DataFrame"),
     "words for a date": (TEXTS.assign(date="soon"), "row 1: 'soon' is not a date", "ISO"),
-    "a number for a date": ([{"ticker": "A", "text": "a", "date": 20240101}], "20240101 is not a date", "ISO"),
+    "a number for a date": (
+        [{"ticker": "A", "text": "a", "date": 20240101}],
+        "20240101 is not a date",
+        "ISO",
+    ),
     "a path for a ticker": ([{"text": "a", "ticker": "../x"}], "'../x' is not a ticker", "NVDA"),
     "a number for a ticker": ([{"text": "a", "ticker": 700}], "700 is an int", '"700"'),
     "a misspelt key": ([{"text": "a", "tickr": "NVDA"}], "no 'ticker', but 'tickr'", "rename"),
     "a misspelt text": ([{"txt": "a", "ticker": "NVDA"}], "no 'text', but 'txt'", "rename"),
-    "a ticker that pandas made NaN": (TEXTS.assign(Ticker=["NA", "NA", math.nan, "*"]), "row 3 has no ticker", "keep_default_na=False"),
-    "a ticker that is NA": (TEXTS.astype({"Ticker": "string"}).assign(Ticker=["A", pd.NA, "B", "*"]), "row 2 has no ticker", "'*'"),
+    "a ticker that pandas made NaN": (
+        TEXTS.assign(Ticker=["NA", "NA", math.nan, "*"]),
+        "row 3 has no ticker",
+        "keep_default_na=False",
+    ),
+    "a ticker that is NA": (
+        TEXTS.astype({"Ticker": "string"}).assign(Ticker=["A", pd.NA, "B", "*"]),
+        "row 2 has no ticker",
+        "'*'",
+    ),
     "a blank ticker": (TEXTS.assign(Ticker=["A", "B", "C", "  "]), "row 4 has no ticker", "'*'"),
-    "an item without a ticker": ([{"ticker": "A", "text": "a"}, {"text": "b"}], "evidence, item 2 has no ticker", "'*'"),
-    "an item whose ticker is None": ([{"ticker": None, "text": "b"}], "item 1 has no ticker", "'*'"),
+    "an item without a ticker": (
+        [{"ticker": "A", "text": "a"}, {"text": "b"}],
+        "evidence, item 2 has no ticker",
+        "'*'",
+    ),
+    "an item whose ticker is None": (
+        [{"ticker": None, "text": "b"}],
+        "item 1 has no ticker",
+        "'*'",
+    ),
     "texts without a ticker": (["a", "b"], "item 1 has no ticker", "'*'"),
     "a key that is None": ({"A": "a", None: "b"}, "evidence of None, item 1 has no ticker", "'*'"),
     "a key that is NaN": ({math.nan: ["b"]}, "item 1 has no ticker", "'*'"),
     "an empty key": ({"": "b"}, "evidence of '', item 1 has no ticker", "'*'"),
-    "an id twice for all": ([{"ticker": "*", "text": text, "id": "R1"} for text in "ab"], "two documents for * have the id 'R1'", "own id"),
+    "an id twice for all": (
+        [{"ticker": "*", "text": text, "id": "R1"} for text in "ab"],
+        "two documents for * have the id 'R1'",
+        "own id",
+    ),
     "an id twice": (TEXTS.assign(id="same"), "two documents for NVDA have the id 'same'", "own id"),
 }
 
@@ -114,7 +161,9 @@ def test_bad_evidence_is_refused(case):
 
 
 def own_texts(holding="NVDA", as_of=None):
-    documents, flags = documents_for(read_evidence(TEXTS), Holding(symbol=holding), RiskParams(), as_of=as_of)
+    documents, flags = documents_for(
+        read_evidence(TEXTS), Holding(symbol=holding), RiskParams(), as_of=as_of
+    )
     return [one.text for one in documents], flags
 
 
@@ -126,7 +175,10 @@ def test_a_company_gets_its_own_and_the_shared_documents():
 
 
 def test_evidence_after_the_date_is_cut():
-    """What was written later is left out and said; what has no date is left out only when the date was asked for."""
+    """
+    What was written later is left out and said; what has no date is left out only when the date was
+    asked for.
+    """
     assert own_texts(as_of=date(2024, 1, 1)) == (["shared", "a"], ("future_evidence",))
     assert own_texts(as_of=pd.Timestamp("2024-01-01")) == (["shared", "a"], ("future_evidence",))
     assert own_texts("MSFT", as_of=date(2024, 1, 1)) == (["c", "shared"], ())
@@ -135,8 +187,16 @@ def test_evidence_after_the_date_is_cut():
 def test_params_decide_the_date():
     """The as-of date of the parameters goes before that of the prices."""
     documents = read_evidence(TEXTS)
-    for symbol, texts, flags in (("MSFT", ["shared"], ("undated",)), ("NVDA", ["shared", "a"], ("future_evidence",))):
-        own, seen = documents_for(documents, Holding(symbol=symbol), RiskParams.of(as_of="2024-01-01"), as_of=date(2030, 1, 1))
+    for symbol, texts, flags in (
+        ("MSFT", ["shared"], ("undated",)),
+        ("NVDA", ["shared", "a"], ("future_evidence",)),
+    ):
+        own, seen = documents_for(
+            documents,
+            Holding(symbol=symbol),
+            RiskParams.of(as_of="2024-01-01"),
+            as_of=date(2030, 1, 1),
+        )
         assert ([one.text for one in own], seen) == (texts, flags)
 
 

@@ -3,12 +3,12 @@
 import sys
 
 import pytest
+from price_data import walk
 
-from history import walk
 from urisk_nb.risk.inputs import parse_tickers, read_prices
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.pipeline import prepare
-from urisk_nb.risk.table import assemble
+from urisk_nb.table.risk_table import assemble
 
 
 def calls_for(count, spelling, evidence):

@@ -1,4 +1,7 @@
-"""Each asset is measured on its own calendar, in one period for all, and a bad column is its own row's matter."""
+"""
+Each asset is measured on its own calendar, in one period for all, and a bad column is its own row's
+matter.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ from datetime import date
 import numpy as np
 import pandas as pd
 import pytest
-
-from history import one, rows_with, walk
+from price_data import one, rows_with, walk
 
 # --- calendars, gaps, frequencies ---
 
 
 def test_each_asset_has_its_own_calendar():
-    """A share beside a coin that trades on weekends is measured on its own days, as if it stood alone; nothing is filled."""
+    """
+    A share beside a coin that trades on weekends is measured on its own days, as if it stood alone;
+    nothing is filled.
+    """
     coin, share = walk(400, ["COIN"], freq="D"), walk(280, ["AAA"])
     both = coin.join(share, how="outer")
     alone, beside = one(share).values, one(both).values
@@ -30,7 +35,14 @@ def test_each_asset_has_its_own_calendar():
     [
         (pd.date_range("2022-01-03", periods=60, freq="B"), 252, "day"),
         (pd.date_range("2022-01-03", periods=60, freq="D"), 365, "day"),
-        (pd.date_range("2022-01-03", periods=90, freq="D")[[day % 7 not in (4, 5) for day in range(90)]], 252, "day"),  # Sunday to Thursday
+        # Sunday to Thursday
+        (
+            pd.date_range("2022-01-03", periods=90, freq="D")[
+                [day % 7 not in (4, 5) for day in range(90)]
+            ],
+            252,
+            "day",
+        ),
         (pd.date_range("2022-01-03", periods=60, freq="W-WED"), 52, "week"),
         (pd.date_range("2022-01-03", periods=60, freq="ME"), 12, "month"),
         (pd.date_range("2022-01-03", periods=60, freq="MS"), 12, "month"),
@@ -42,7 +54,9 @@ def test_frequency_is_read_off_the_spacing(index, factor, period):
     frame = walk(len(index), ["AAA"]).set_axis(index)
     values = one(frame).values
     assert (values["ann_factor"], values["period"]) == (factor, period)
-    assert values["vol_ann"] == pytest.approx(frame["AAA"].pct_change(fill_method=None).std() * math.sqrt(factor))
+    assert values["vol_ann"] == pytest.approx(
+        frame["AAA"].pct_change(fill_method=None).std() * math.sqrt(factor)
+    )
 
 
 def test_an_unknown_spacing_asks_for_the_factor():
@@ -55,7 +69,10 @@ def test_an_unknown_spacing_asks_for_the_factor():
 
 
 def test_a_return_across_a_gap_counts_only_where_it_belongs():
-    """After three weeks of silence one return is left out of volatility and tails, but total return and drawdown see it."""
+    """
+    After three weeks of silence one return is left out of volatility and tails, but total return
+    and drawdown see it.
+    """
     frame = walk(300, ["AAA"])
     frame.iloc[150:] *= 0.5  # the price halves over the hole
     frame.iloc[140:150] = np.nan
@@ -66,12 +83,16 @@ def test_a_return_across_a_gap_counts_only_where_it_belongs():
     assert row.values["var_95"] == pytest.approx(-sorted(quiet)[math.ceil(0.05 * len(quiet)) - 1])
     assert row.values["skew"] == pytest.approx(quiet.skew())
     assert row.values["max_dd"] > 0.45
-    assert row.values["ret_total"] == pytest.approx(frame["AAA"].iloc[-1] / frame["AAA"].iloc[0] - 1)
+    assert row.values["ret_total"] == pytest.approx(
+        frame["AAA"].iloc[-1] / frame["AAA"].iloc[0] - 1
+    )
     assert "gap" in row.flags
 
 
 def test_five_spacings_are_no_gap():
-    """A step of exactly five days between daily prices is still one return (Christmas); six are not."""
+    """
+    A step of exactly five days between daily prices is still one return (Christmas); six are not.
+    """
     index = pd.date_range("2022-01-03", periods=60, freq="D")
     for hole, flagged in ((4, False), (5, True)):
         frame = walk(60, ["AAA"]).set_axis(index).drop(index[30 : 30 + hole])
@@ -87,11 +108,16 @@ def test_future_rows_change_nothing():
     now = frame.index[199].date()
     poisoned = frame.copy()
     poisoned.iloc[200:] = [-1.0, np.inf, 1e9]
-    rows = [rows_with(each, ["AAA", "BBB", "CCC"], as_of=now, alpha=[0.05, 0.01]) for each in (frame.iloc[:200], frame, poisoned)]
+    rows = [
+        rows_with(each, ["AAA", "BBB", "CCC"], as_of=now, alpha=[0.05, 0.01])
+        for each in (frame.iloc[:200], frame, poisoned)
+    ]
     assert str(rows[0]) == str(rows[1]) == str(rows[2])
     words = frame.astype(object)
     words.iloc[250, 0] = "n/a"
-    assert str(rows_with(words, ["AAA", "BBB", "CCC"], as_of=now, alpha=[0.05, 0.01])) == str(rows[0])
+    assert str(rows_with(words, ["AAA", "BBB", "CCC"], as_of=now, alpha=[0.05, 0.01])) == str(
+        rows[0]
+    )
     assert one(words).status == "bad_data"
 
 
@@ -126,24 +152,55 @@ def test_stale_prices_are_said():
 
 
 BAD_COLUMNS = {
-    "negative": (lambda s: s.where(s.index != s.index[3], -1.0), "bad_data", "column 'AAA' has 1 price <= 0 (first: 2022-01-06, -1.0)."),
-    "zero": (lambda s: s * 0, "bad_data", "column 'AAA' has 50 prices <= 0 (first: 2022-01-03, 0.0)."),
-    "infinite": (lambda s: s.where(s.index != s.index[3], np.inf), "bad_data", "1 infinite price (first: 2022-01-06, inf)"),
-    "one word": (lambda s: s.astype(object).where(s.index != s.index[3], "n/a"), "bad_data", "(first: 2022-01-06, 'n/a')"),
-    "words": (lambda s: s.map(str).add("x"), "bad_data", "50 values that cannot be read as a number"),
+    "negative": (
+        lambda s: s.where(s.index != s.index[3], -1.0),
+        "bad_data",
+        "column 'AAA' has 1 price <= 0 (first: 2022-01-06, -1.0).",
+    ),
+    "zero": (
+        lambda s: s * 0,
+        "bad_data",
+        "column 'AAA' has 50 prices <= 0 (first: 2022-01-03, 0.0).",
+    ),
+    "infinite": (
+        lambda s: s.where(s.index != s.index[3], np.inf),
+        "bad_data",
+        "1 infinite price (first: 2022-01-06, inf)",
+    ),
+    "one word": (
+        lambda s: s.astype(object).where(s.index != s.index[3], "n/a"),
+        "bad_data",
+        "(first: 2022-01-06, 'n/a')",
+    ),
+    "words": (
+        lambda s: s.map(str).add("x"),
+        "bad_data",
+        "50 values that cannot be read as a number",
+    ),
     "booleans": (lambda s: s > 0, "bad_data", "50 values"),
     "dates": (lambda s: s.index.to_series(), "bad_data", "50 values"),
     "complex": (lambda s: s * 1j, "bad_data", "50 values"),
-    "broken feed": (lambda s: s.where(s.index != s.index[3], 1e300), "bad_data", "jumps by a factor"),
+    "broken feed": (
+        lambda s: s.where(s.index != s.index[3], 1e300),
+        "bad_data",
+        "jumps by a factor",
+    ),
     "all NaN": (lambda s: s * np.nan, "no_data", "column 'AAA' has no price in the period"),
     "one price": (lambda s: s.where(s.index == s.index[3]), "no_data", "has 1 price in the period"),
-    "every third day": (lambda s: s.where(np.arange(len(s)) % 2 == 0), "bad_data", "give periods_per_year"),
+    "every third day": (
+        lambda s: s.where(np.arange(len(s)) % 2 == 0),
+        "bad_data",
+        "give periods_per_year",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", BAD_COLUMNS)
 def test_a_bad_column_is_a_row_with_a_status(case):
-    """One column at fault is its own row's status, naming ticker and date; the others are as if it were not there."""
+    """
+    One column at fault is its own row's status, naming ticker and date; the others are as if it
+    were not there.
+    """
     change, status, message = BAD_COLUMNS[case]
     frame = walk(50)
     good = rows_with(frame[["BBB", "CCC"]], "BBB CCC", benchmark="equal")
@@ -151,4 +208,6 @@ def test_a_bad_column_is_a_row_with_a_status(case):
     assert rows["AAA"].status == status
     assert message in rows["AAA"].message
     assert status in rows["AAA"].flags
-    assert {name: str(rows[name]) for name in good} == {name: str(row) for name, row in good.items()}
+    assert {name: str(rows[name]) for name in good} == {
+        name: str(row) for name, row in good.items()
+    }

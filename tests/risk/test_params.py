@@ -1,4 +1,6 @@
-"""A parameter is taken as it was meant and kept in one form, or refused with the likely intention."""
+"""
+A parameter is taken as it was meant and kept in one form, or refused with the likely intention.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,25 @@ from urisk_nb.risk.params import RiskParams, alpha_label
 
 
 @pytest.mark.parametrize(
-    ("alpha", "label"), [(0.05, "95"), (0.01, "99"), (0.025, "975"), (0.005, "995"), (0.1, "90"), (0.5, "50"), (0.3, "70")]
+    ("alpha", "label"),
+    [
+        (0.05, "95"),
+        (0.01, "99"),
+        (0.025, "975"),
+        (0.005, "995"),
+        (0.1, "90"),
+        (0.5, "50"),
+        (0.3, "70"),
+    ],
 )
 def test_column_names_carry_the_level(alpha, label):
     """The digits are exact: 0.3 is 70, though 1 - 0.3 is no such float."""
     assert alpha_label(alpha) == label
 
 
-@pytest.mark.parametrize("alpha", [0.05, [0.05], "0.05", np.float64(0.05), (0.05, 0.05), np.array([0.05])])
+@pytest.mark.parametrize(
+    "alpha", [0.05, [0.05], "0.05", np.float64(0.05), (0.05, 0.05), np.array([0.05])]
+)
 def test_alpha_has_one_form(alpha):
     """A number, text and lists mean the same; a repeated one counts once."""
     assert RiskParams.of(alpha=alpha) == RiskParams()
@@ -40,7 +53,12 @@ def test_parameters_survive_their_record():
         seed=np.int64(3),
         periods_per_year="252",
     )
-    assert (params.window, params.benchmark, params.query, params.as_of) == ("18m", "SPY", None, date(2024, 7, 1))
+    assert (params.window, params.benchmark, params.query, params.as_of) == (
+        "18m",
+        "SPY",
+        None,
+        date(2024, 7, 1),
+    )
     assert RiskParams.of(**json.loads(json.dumps(params.as_dict()))) == params
     assert hash(params) == hash(RiskParams.of(**params.as_dict()))
 
@@ -48,7 +66,13 @@ def test_parameters_survive_their_record():
 def test_text_is_taken_as_a_magic_hands_it_over():
     """What is typed after a flag means the same as the value in Python."""
     typed = RiskParams.of(
-        alpha="0.05, 0.01", start="2024-01-01", as_of="2024-06-30", max_sentences="12", num_predict=" 32 ", seed="7", periods_per_year="52"
+        alpha="0.05, 0.01",
+        start="2024-01-01",
+        as_of="2024-06-30",
+        max_sentences="12",
+        num_predict=" 32 ",
+        seed="7",
+        periods_per_year="52",
     )
     meant = RiskParams(
         alpha=(0.05, 0.01),
@@ -63,11 +87,23 @@ def test_text_is_taken_as_a_magic_hands_it_over():
 
 
 BAD_PARAMS = {
-    "half a sentence as text": ({"max_sentences": "1.5"}, "'1.5' is not a whole number of 1 or more", "max_sentences=1"),
-    "no sentence as text": ({"max_sentences": "0"}, "'0' is not a whole number of 1 or more", "max_sentences=1"),
+    "half a sentence as text": (
+        {"max_sentences": "1.5"},
+        "'1.5' is not a whole number of 1 or more",
+        "max_sentences=1",
+    ),
+    "no sentence as text": (
+        {"max_sentences": "0"},
+        "'0' is not a whole number of 1 or more",
+        "max_sentences=1",
+    ),
     "a number with a grouping sign": ({"max_sentences": "1_0"}, "'1_0'", "max_sentences=1"),
     "words for a number": ({"seed": "any"}, "'any' is not a whole number of 0 or more", "seed=1"),
-    "no known kind of labels": ({"labels": "sharp"}, "is not one of greedy, calibrated", "labels='greedy'"),
+    "no known kind of labels": (
+        {"labels": "sharp"},
+        "is not one of greedy, calibrated",
+        "labels='greedy'",
+    ),
     "a percent": ({"alpha": 5}, "alpha=5", "did you mean 0.05?"),
     "a level in percent": ({"alpha": 97.5}, "alpha=97.5", "did you mean 0.025?"),
     "a level": ({"alpha": 0.99}, "alpha=0.99", "did you mean 0.01?"),
@@ -79,8 +115,16 @@ BAD_PARAMS = {
     "words for alpha": ({"alpha": "small"}, "'small'", "alpha=0.05"),
     "True for alpha": ({"alpha": True}, "True", "alpha=0.05"),
     "no alpha": ({"alpha": []}, "empty", "alpha=0.05"),
-    "end before start": ({"start": "2024-02-01", "end": "2024-01-01"}, "start=2024-02-01 is after end=2024-01-01", "start=2024-01-01"),
-    "start after as_of": ({"start": "2024-02-01", "as_of": "2024-01-01"}, "after as_of=2024-01-01", "as_of=2024-02-01"),
+    "end before start": (
+        {"start": "2024-02-01", "end": "2024-01-01"},
+        "start=2024-02-01 is after end=2024-01-01",
+        "start=2024-01-01",
+    ),
+    "start after as_of": (
+        {"start": "2024-02-01", "as_of": "2024-01-01"},
+        "after as_of=2024-01-01",
+        "as_of=2024-02-01",
+    ),
     "window and start": ({"start": "2024-02-01", "window": "2y"}, "both", "one of the two"),
     "a window in words": ({"window": "2 years"}, "'2 years'", 'window="2y"'),
     "a window without unit": ({"window": "90"}, "'90'", "90d"),
@@ -112,7 +156,9 @@ BAD_PARAMS = {
 
 @pytest.mark.parametrize("case", BAD_PARAMS)
 def test_bad_parameters_are_refused(case):
-    """Each setting that cannot be meant as given is named with its value and the likely intention."""
+    """
+    Each setting that cannot be meant as given is named with its value and the likely intention.
+    """
     given_params, seen, fix = BAD_PARAMS[case]
     with pytest.raises(InputError) as caught:
         RiskParams.of(**given_params)

@@ -40,7 +40,10 @@ def test_words_that_only_begin_alike_are_two(one, other):
     ("text", "words"),
     [
         ("What are the fines of the company's R&D?", ["fin", "compan", "r&d"]),
-        ("U.S. tariffs \u2014 3.5 percent, in TAIWAN.", ["u.s", "tariff", "3.5", "percent", "taiwan"]),
+        (
+            "U.S. tariffs \u2014 3.5 percent, in TAIWAN.",
+            ["u.s", "tariff", "3.5", "percent", "taiwan"],
+        ),
         ("\uff34\uff41\uff49\uff57\uff41\uff4e", ["taiwan"]),
         ("\u7f5a\u6b3e", ["\u7f5a\u6b3e"]),
         ("\u88ab\u7f5a\u6b3e", ["\u88ab\u7f5a", "\u7f5a\u6b3e"]),
@@ -48,7 +51,10 @@ def test_words_that_only_begin_alike_are_two(one, other):
     ],
 )
 def test_the_content_words_of_a_text(text, words):
-    """Function words are left out; case, width and the dots of an abbreviation are no matter; Chinese goes by two signs."""
+    """
+    Function words are left out; case, width and the dots of an abbreviation are no matter; Chinese
+    goes by two signs.
+    """
     assert split_words(text) == words
 
 

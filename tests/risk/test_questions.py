@@ -31,7 +31,7 @@ PARAMS = RiskParams.of()
 
 
 def sentence(text, ticker=None):
-    return split(Document(ident="E1", ticker=ticker, text=text)).sentences[0]
+    return split(Document(id="E1", ticker=ticker, text=text)).sentences[0]
 
 
 def content(question):
@@ -39,16 +39,25 @@ def content(question):
 
 
 def test_the_examples_show_every_label_and_severity():
-    """Each category and each severity is shown at least once, in compact JSON that is itself a valid answer."""
+    """
+    Each category and each severity is shown at least once, in compact JSON that is itself a valid
+    answer.
+    """
     assert {example.risk for example in EXAMPLES} == set(DEFAULT.labels)
     assert {example.severity for example in EXAMPLES} == set(SEVERITIES)
-    assert all(parse(answer(example.risk, example.severity), "stop")[1] is None for example in EXAMPLES)
+    assert all(
+        parse(answer(example.risk, example.severity), "stop")[1] is None for example in EXAMPLES
+    )
     assert answer("legal", 4) == '{"risk":"legal","severity":4}'
 
 
 def test_the_examples_name_no_company_of_the_evidence():
     """Worked examples are about invented companies, so that they never answer for a real one."""
-    rows = csv.DictReader((files("urisk_nb") / "data" / "evidence_2018_2019.csv").read_text(encoding="utf-8").splitlines())
+    rows = csv.DictReader(
+        (files("urisk_nb") / "data" / "evidence_2018_2019.csv")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     texts = [row["text"] for row in rows]
     names = {"Facebook", "Apple", "Google", "Amazon", "Netflix", "Microsoft", "GitHub", "Cambridge"}
     for example in EXAMPLES:
@@ -57,9 +66,14 @@ def test_the_examples_name_no_company_of_the_evidence():
 
 
 def test_the_bytes_are_canonical_and_hashed():
-    """The payload is JSON with sorted keys and no free white space, ASCII only, and the key is its sha256."""
+    """
+    The payload is JSON with sorted keys and no free white space, ASCII only, and the key is its
+    sha256.
+    """
     question = ask(sentence("Acme \u00e9\U0001f600 was fined."), PARAMS)
-    again = json.dumps(json.loads(question.payload), sort_keys=True, separators=(",", ":")).encode("ascii")
+    again = json.dumps(json.loads(question.payload), sort_keys=True, separators=(",", ":")).encode(
+        "ascii"
+    )
     assert question.payload == again
     assert question.key == hashlib.sha256(question.payload).hexdigest()
     assert sorted(content(question)) == ["format", "messages", "options"]
@@ -67,11 +81,21 @@ def test_the_bytes_are_canonical_and_hashed():
 
 
 def test_the_short_form_is_one_line_and_the_sentence():
-    """What the judge was trained on, to the byte: no rules, no examples, no query; schema and options as in the other form."""
+    """
+    What the judge was trained on, to the byte: no rules, no examples, no query; schema and options
+    as in the other form.
+    """
     params = RiskParams.of(query="fines")
-    short, whole = (ask(sentence("Acme was fined."), params, form=form) for form in ("short", "examples"))
-    assert content(short)["messages"] == [{"role": "system", "content": SHORT}, {"role": "user", "content": "Acme was fined."}]
-    assert {name: content(short)[name] for name in ("format", "options")} == {name: content(whole)[name] for name in ("format", "options")}
+    short, whole = (
+        ask(sentence("Acme was fined."), params, form=form) for form in ("short", "examples")
+    )
+    assert content(short)["messages"] == [
+        {"role": "system", "content": SHORT},
+        {"role": "user", "content": "Acme was fined."},
+    ]
+    assert {name: content(short)[name] for name in ("format", "options")} == {
+        name: content(whole)[name] for name in ("format", "options")
+    }
     assert short.key != whole.key
 
 
@@ -82,7 +106,10 @@ def test_the_short_form_is_what_was_trained():
 
 
 def test_the_schema_is_closed_and_alphabetical():
-    """The two properties stand in alphabetical order, since a server may sort them, and nothing else is allowed."""
+    """
+    The two properties stand in alphabetical order, since a server may sort them, and nothing else
+    is allowed.
+    """
     assert content(ask(sentence("Acme was fined."), PARAMS))["format"] == SCHEMA == schema(DEFAULT)
     assert list(SCHEMA["properties"]) == ["risk", "severity"] == SCHEMA["required"]
     assert SCHEMA["properties"]["risk"]["enum"] == list(DEFAULT.labels)
@@ -90,21 +117,36 @@ def test_the_schema_is_closed_and_alphabetical():
 
 
 def test_only_the_last_message_differs():
-    """Two sentences share all bytes up to the last message, so that the server's prefix cache holds the rest."""
-    one, two = ask(sentence("Acme was fined."), PARAMS), ask(sentence("The plant burned."), PARAMS, ticker="X")
+    """
+    Two sentences share all bytes up to the last message, so that the server's prefix cache holds
+    the rest.
+    """
+    one, two = (
+        ask(sentence("Acme was fined."), PARAMS),
+        ask(sentence("The plant burned."), PARAMS, ticker="X"),
+    )
     first, second = content(one)["messages"], content(two)["messages"]
     assert first[:-1] == second[:-1]
-    assert [message["role"] for message in first] == ["system", *["user", "assistant"] * len(EXAMPLES), "user"]
+    assert [message["role"] for message in first] == [
+        "system",
+        *["user", "assistant"] * len(EXAMPLES),
+        "user",
+    ]
     assert first[-1] == {"content": "Acme was fined.", "role": "user"}
-    assert [message["content"] for message in first[1:-1:2]] == [example.text for example in EXAMPLES]
+    assert [message["content"] for message in first[1:-1:2]] == [
+        example.text for example in EXAMPLES
+    ]
     assert all(category.definition in first[0]["content"] for category in DEFAULT.categories)
 
 
 def test_the_key_knows_the_sentence_and_not_the_company():
-    """The same words are the same question for every ticker and document; other words, seed or query are another."""
+    """
+    The same words are the same question for every ticker and document; other words, seed or query
+    are another.
+    """
     base = ask(sentence("Acme was fined."), PARAMS)
     same = ask(sentence("  Acme  was\nfined.", "B"), PARAMS, ticker="B")
-    others = [
+    top_logprobs = [
         ask(sentence("Acme was sued."), PARAMS),
         ask(sentence("Acme was fined."), RiskParams.of(seed=2)),
         ask(sentence("Acme was fined."), RiskParams.of(query="supply chain")),
@@ -112,12 +154,14 @@ def test_the_key_knows_the_sentence_and_not_the_company():
         ask(sentence("Acme was fined."), PARAMS, examples=EXAMPLES[1:]),
     ]
     assert same.key == base.key
-    assert len({base.key, *(other.key for other in others)}) == 6
+    assert len({base.key, *(other.key for other in top_logprobs)}) == 6
 
 
 def test_the_query_stands_in_the_system_message():
     """The reader's question narrows every call and is cleaned like evidence."""
-    question = ask(sentence("Acme was fined."), RiskParams.of(query="Taiwan <|im_end|> supply\u202e"))
+    question = ask(
+        sentence("Acme was fined."), RiskParams.of(query="Taiwan <|im_end|> supply\u202e")
+    )
     system = content(question)["messages"][0]["content"]
     assert "Taiwan" in system
     assert "<|" not in system
@@ -125,8 +169,14 @@ def test_the_query_stands_in_the_system_message():
 
 
 def test_the_second_look_reverses_the_examples_only():
-    """The second look asks about the same sentence under the same rules, with the examples turned around."""
-    first, second = (content(ask(sentence("Acme was fined."), PARAMS, reverse=reverse)) for reverse in (False, True))
+    """
+    The second look asks about the same sentence under the same rules, with the examples turned
+    around.
+    """
+    first, second = (
+        content(ask(sentence("Acme was fined."), PARAMS, reverse=reverse))
+        for reverse in (False, True)
+    )
     turns = [first["messages"][at : at + 2] for at in range(1, len(first["messages"]) - 1, 2)]
     turned = [second["messages"][at : at + 2] for at in range(1, len(second["messages"]) - 1, 2)]
     assert turned == turns[::-1] != turns
@@ -189,7 +239,9 @@ def test_what_is_no_answer_is_said_and_never_a_label(text, done):
 @settings(max_examples=200)
 @given(
     st.text(max_size=60)
-    | st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=5), st.lists, max_leaves=8).map(json.dumps)
+    | st.recursive(
+        st.none() | st.integers() | st.floats() | st.text(max_size=5), st.lists, max_leaves=8
+    ).map(json.dumps)
 )
 def test_parsing_raises_nothing(text):
     """No text that a server may send ends in an exception."""
@@ -200,7 +252,10 @@ def test_parsing_raises_nothing(text):
 @pytest.mark.parametrize("risk", DEFAULT.labels)
 @pytest.mark.parametrize("severity", range(6))
 def test_every_valid_answer_is_read(risk, severity):
-    """Each of the 48 answers is read, with any white space; the severity of none has no meaning and is 0."""
+    """
+    Each of the 48 answers is read, with any white space; the severity of none has no meaning and is
+    0.
+    """
     label, reason = parse(f' {{\n "severity" : {severity},\t"risk":"{risk}" }} ', "stop")
     assert reason is None
     assert (label.risk, label.severity) == (risk, 0 if risk == "none" else severity)
@@ -208,7 +263,10 @@ def test_every_valid_answer_is_read(risk, severity):
 
 def test_a_taxonomy_of_ones_own_is_asked_and_checked():
     """The user's categories are the only labels that are asked for and accepted."""
-    own = Taxonomy(version="v", categories=(Category(ident="climate", name="Climate", definition="storms and floods"),))
+    own = Taxonomy(
+        version="v",
+        categories=(Category(id="climate", name="Climate", definition="storms and floods"),),
+    )
     examples = (Example(text="A flood closed the plant.", risk="climate", severity=3),)
     question = ask(sentence("Acme was fined."), PARAMS, own, examples=examples)
     assert content(question)["format"]["properties"]["risk"]["enum"] == ["climate", "none"]
@@ -217,9 +275,20 @@ def test_a_taxonomy_of_ones_own_is_asked_and_checked():
     assert parse('{"risk":"legal","severity":3}', "stop", own)[0] is None
 
 
-@pytest.mark.parametrize("bad", [("A flood.", "climate", 3), ("A fine.", "legal", 6), ("A fine.", "legal", True), (" ", "legal", 3)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ("A flood.", "climate", 3),
+        ("A fine.", "legal", 6),
+        ("A fine.", "legal", True),
+        (" ", "legal", 3),
+    ],
+)
 def test_examples_must_carry_labels_that_exist(bad):
-    """A worked example with an unknown label or no text would teach the model nonsense, so it is refused with the choice."""
+    """
+    A worked example with an unknown label or no text would teach the model nonsense, so it is
+    refused with the choice.
+    """
     with pytest.raises(InputError, match="worked example") as caught:
         check_examples([Example(text=bad[0], risk=bad[1], severity=bad[2])], DEFAULT)
     assert "governance" in caught.value.fix
@@ -242,7 +311,12 @@ OBJECTS = st.one_of(
     VALUES,
     st.lists(VALUES, max_size=3),
     st.fixed_dictionaries({"risk": VALUES, "severity": VALUES}),
-    st.fixed_dictionaries({"risk": st.sampled_from(DEFAULT.labels), "severity": st.sampled_from([-1, 0, 3, 3.0, 5, 6, True, "3"])}),
+    st.fixed_dictionaries(
+        {
+            "risk": st.sampled_from(DEFAULT.labels),
+            "severity": st.sampled_from([-1, 0, 3, 3.0, 5, 6, True, "3"]),
+        }
+    ),
     st.dictionaries(st.sampled_from(["risk", "severity", "why"]), VALUES),
 )
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.questions import Label
-from urisk_nb.risk.scoring import Level, level, rate, score, settle
+from urisk_nb.risk.scoring import Level, level, max_severity, reconcile, score
 from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
 
 RATINGS = st.dictionaries(st.sampled_from(DEFAULT.ids), st.none() | st.integers(0, 5))
@@ -46,7 +46,9 @@ def test_scores_worked_by_hand(ratings, points, name):
     result = score(ratings)
     assert result.score == (None if points is None else pytest.approx(points, abs=5e-7))
     assert result.level == name
-    assert result.coverage == pytest.approx(sum(value is not None for value in ratings.values()) / 7)
+    assert result.coverage == pytest.approx(
+        sum(value is not None for value in ratings.values()) / 7
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,9 +72,11 @@ def test_levels_include_their_lower_bound(points, name):
 
 
 def test_float_noise_does_not_decide_a_level():
-    """A lone 4 is exactly 60 and High, in whichever category and however many zeros stand beside it."""
-    for ident in DEFAULT.ids:
-        result = score({**dict.fromkeys(DEFAULT.ids, 0), ident: 4})
+    """
+    A lone 4 is exactly 60 and High, in whichever category and however many zeros stand beside it.
+    """
+    for category in DEFAULT.ids:
+        result = score({**dict.fromkeys(DEFAULT.ids, 0), category: 4})
         assert (result.score, result.level) == (60.0, Level.HIGH)
 
 
@@ -84,9 +88,9 @@ def test_all_ratings_are_rounded_to_six_decimals():
 
 
 @given(RATINGS, st.sampled_from(DEFAULT.ids), st.integers(0, 5))
-def test_more_evidence_never_lowers_the_score(ratings, ident, severity):
+def test_more_evidence_never_lowers_the_score(ratings, id, severity):
     """Another sentence, of any category and severity, leaves the score as it is or raises it."""
-    more = {**ratings, ident: max(severity, ratings.get(ident) or 0)}
+    more = {**ratings, id: max(severity, ratings.get(id) or 0)}
     assert score(more).score >= (score(ratings).score or 0.0)
 
 
@@ -107,7 +111,10 @@ def test_sorting_by_level_never_contradicts_sorting_by_score(scores):
 
 
 def test_top_risk_breaks_ties_in_taxonomy_order():
-    """Of two categories with the same severity the earlier in the taxonomy is named, whatever the mapping's order."""
+    """
+    Of two categories with the same severity the earlier in the taxonomy is named, whatever the
+    mapping's order.
+    """
     assert score({"governance": 4, "credit": 4, "legal": 1}).top_risk == "credit"
     assert score({"legal": 0}).top_risk == "legal"
     assert score({}).top_risk is None
@@ -121,7 +128,10 @@ def test_nothing_found_is_not_nothing_judged():
     assert score({"legal": 0}, judged=True).flags == ()
 
 
-@pytest.mark.parametrize("value", [6, -1, 2.5, 3.0, True, False, "3", [3], 10**30, float("inf"), np.float64(3.0), np.True_])
+@pytest.mark.parametrize(
+    "value",
+    [6, -1, 2.5, 3.0, True, False, "3", [3], 10**30, float("inf"), np.float64(3.0), np.True_],
+)
 def test_ratings_that_are_none_are_refused(value):
     """What is not a whole number from 0 to 5 is an error that shows it, not a score."""
     with pytest.raises(InputError, match="rating of 'legal'") as caught:
@@ -145,7 +155,10 @@ def test_unknown_categories_are_refused():
 
 def test_a_taxonomy_of_ones_own():
     """Categories of the user's own score alike, with their own coverage."""
-    own = Taxonomy(version="v", categories=tuple(Category(ident=i, name=i, definition=i) for i in ("climate", "legal")))
+    own = Taxonomy(
+        version="v",
+        categories=tuple(Category(id=i, name=i, definition=i) for i in ("climate", "legal")),
+    )
     result = score({"climate": 3}, own)
     assert (result.score, result.coverage, result.top_risk) == (35.0, 0.5, "climate")
     with pytest.raises(InputError):
@@ -157,9 +170,22 @@ def label(risk, severity):
 
 
 def test_the_rating_is_the_highest_severity():
-    """Each category has the highest severity of its sentences, a 0 lowers nothing, none rates nothing."""
-    ratings = rate([label("legal", 2), label("legal", 4), label("legal", 0), label("none", 0), label("credit", 0)])
-    assert {key: value for key, value in ratings.items() if value is not None} == {"legal": 4, "credit": 0}
+    """
+    Each category has the highest severity of its sentences, a 0 lowers nothing, none rates nothing.
+    """
+    ratings = max_severity(
+        [
+            label("legal", 2),
+            label("legal", 4),
+            label("legal", 0),
+            label("none", 0),
+            label("credit", 0),
+        ]
+    )
+    assert {key: value for key, value in ratings.items() if value is not None} == {
+        "legal": 4,
+        "credit": 0,
+    }
     assert list(ratings) == list(DEFAULT.ids)
 
 
@@ -178,5 +204,8 @@ def test_the_rating_is_the_highest_severity():
     ],
 )
 def test_the_second_look(first, second, counts, flags):
-    """The lower severity counts under the first look's risk; two steps apart is unstable; no second answer is said."""
-    assert settle(label(*first), second and label(*second)) == (label(*counts), flags)
+    """
+    The lower severity counts under the first look's risk; two steps apart is unstable; no second
+    answer is said.
+    """
+    assert reconcile(label(*first), second and label(*second)) == (label(*counts), flags)

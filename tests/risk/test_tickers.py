@@ -1,4 +1,7 @@
-"""Tickers are read as they were meant, or refused with a way out; a symbol finds its own column and no lookalike."""
+"""
+Tickers are read as they were meant, or refused with a way out; a symbol finds its own column and no
+lookalike.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.tickers import Holding, parse_tickers, resolve, scaled
+from urisk_nb.risk.tickers import Holding, normalize_weights, parse_tickers, resolve
 
 
 def symbols(tickers):
@@ -28,9 +31,15 @@ def symbols(tickers):
         ("NVDA, MSFT\nAAPL  AMZN", ["NVDA", "MSFT", "AAPL", "AMZN"]),
         ("nvda", ["NVDA"]),
         ("NVDA # chips, GPU=1\n# MSFT\n\nAAPL", ["NVDA", "AAPL"]),
-        ("BRK.B BRK-A BRK/B ^GSPC 0700.HK BTC-USD EURUSD=X M&M.NS ES=F US10YT=RR EUR= EURUSD=", None),
+        (
+            "BRK.B BRK-A BRK/B ^GSPC 0700.HK BTC-USD EURUSD=X M&M.NS ES=F US10YT=RR EUR= EURUSD=",
+            None,
+        ),
         ("AAPL US Equity\nSPX Index", ["AAPL US EQUITY", "SPX INDEX"]),
-        ("AAPL US Equity=0.5, EUR  Curncy\nMSFT AAPL", ["AAPL US EQUITY", "EUR CURNCY", "MSFT", "AAPL"]),
+        (
+            "AAPL US Equity=0.5, EUR  Curncy\nMSFT AAPL",
+            ["AAPL US EQUITY", "EUR CURNCY", "MSFT", "AAPL"],
+        ),
         (
             "\N{FULLWIDTH LATIN CAPITAL LETTER N}VDA\N{NO-BREAK SPACE}MSFT\N{FULLWIDTH COMMA}A\N{ZERO WIDTH SPACE}APL",
             ["NVDA", "MSFT", "AAPL"],
@@ -39,7 +48,10 @@ def symbols(tickers):
     ],
 )
 def test_cell_text_becomes_tickers(text, expected):
-    """Commas, white space, comments, terminal names and full-width signs are read as people write them."""
+    """
+    Commas, white space, comments, terminal names and full-width signs are read as people write
+    them.
+    """
     assert symbols(text) == (expected or text.split())
 
 
@@ -77,7 +89,10 @@ def test_a_weight_follows_the_last_equals_sign(text, symbol, weight):
 )
 def test_every_shape_of_list_means_the_same(tickers):
     """Text, lists, pairs, mappings and Series give the same holdings."""
-    assert parse_tickers(tickers) == (Holding(symbol="NVDA", weight=0.4), Holding(symbol="BRK.B", weight=0.6))
+    assert parse_tickers(tickers) == (
+        Holding(symbol="NVDA", weight=0.4),
+        Holding(symbol="BRK.B", weight=0.6),
+    )
 
 
 def test_a_set_gives_one_order():
@@ -88,7 +103,9 @@ def test_a_set_gives_one_order():
 
 def test_a_duplicate_keeps_its_first_line():
     """The first line counts, and the holding says that there was another."""
-    assert parse_tickers("NVDA=0.4, nvda=0.5") == (Holding(symbol="NVDA", weight=0.4, flags=("duplicate",)),)
+    assert parse_tickers("NVDA=0.4, nvda=0.5") == (
+        Holding(symbol="NVDA", weight=0.4, flags=("duplicate",)),
+    )
 
 
 def test_a_missing_weight_beside_others_is_said():
@@ -99,7 +116,7 @@ def test_a_missing_weight_beside_others_is_said():
 
 def test_scaled_weights_sum_to_one():
     """Scaling divides by the sum, shorts included."""
-    assert [one.weight for one in scaled(parse_tickers("A=3, B=-1"))] == [1.5, -0.5]
+    assert [one.weight for one in normalize_weights(parse_tickers("A=3, B=-1"))] == [1.5, -0.5]
 
 
 BAD_TICKERS = {
@@ -151,7 +168,10 @@ def test_bad_tickers_are_refused(case):
 @given(st.text(max_size=60))
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_any_text_gives_safe_symbols_or_an_input_error(text):
-    """Whatever is typed, a symbol is upper case, without path parts that lead upwards from the start, and short; or it is refused."""
+    """
+    Whatever is typed, a symbol is upper case, without path parts that lead upwards from the start,
+    and short; or it is refused.
+    """
     try:
         holdings = parse_tickers(text)
     except InputError:
@@ -183,7 +203,9 @@ def test_resolution_is_exact_then_by_case_then_by_share_class(symbol, columns, e
     assert resolve(symbol, columns) == expected
 
 
-@pytest.mark.parametrize(("symbol", "columns"), [("NVDA", ["nvda", "Nvda"]), ("BRK.B", ["BRK-B", "BRK/B"])])
+@pytest.mark.parametrize(
+    ("symbol", "columns"), [("NVDA", ["nvda", "Nvda"]), ("BRK.B", ["BRK-B", "BRK/B"])]
+)
 def test_two_candidates_are_an_error(symbol, columns):
     """Two equally good columns are the user's choice."""
     with pytest.raises(InputError, match=f"{symbol} could be any of"):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from urisk_nb.standin import ScriptedBrain, weights
+from urisk_nb.embedded import weights
+from urisk_nb.standin import ScriptedBrain
 from urisk_nb.standin.brain import Finish, Piece
 
 
@@ -35,7 +36,9 @@ class Exchange:
 
 
 def parse(data):
-    """One HTTP reply from raw bytes; fails on anything that is not exactly one well-formed reply."""
+    """
+    One HTTP reply from raw bytes; fails on anything that is not exactly one well-formed reply.
+    """
     head, _, rest = data.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines)
@@ -71,18 +74,33 @@ def request_bytes(method, path, body=None, **headers):
     """One request, as a client that closes the connection afterwards writes it."""
     if body is not None and not isinstance(body, bytes):
         body = (body if isinstance(body, str) else json.dumps(body)).encode()
-    sent = {"Host": "127.0.0.1:11434", "Connection": "close", **({"Content-Length": str(len(body))} if body is not None else {}), **headers}
-    return f"{method} {path} HTTP/1.1\r\n".encode() + "".join(f"{k}: {v}\r\n" for k, v in sent.items()).encode() + b"\r\n" + (body or b"")
+    sent = {
+        "Host": "127.0.0.1:11434",
+        "Connection": "close",
+        **({"Content-Length": str(len(body))} if body is not None else {}),
+        **headers,
+    }
+    return (
+        f"{method} {path} HTTP/1.1\r\n".encode()
+        + "".join(f"{k}: {v}\r\n" for k, v in sent.items()).encode()
+        + b"\r\n"
+        + (body or b"")
+    )
 
 
 @pytest.fixture(scope="session")
 def ask():
     """`ask(url, method, path, body, **headers)` -> Exchange, over a socket of its own."""
-    return lambda url, method, path, body=None, **headers: parse(raw(url, request_bytes(method, path, body, **headers)))
+    return lambda url, method, path, body=None, **headers: parse(
+        raw(url, request_bytes(method, path, body, **headers))
+    )
 
 
 class GateBrain(ScriptedBrain):
-    """Answers one piece, then waits until its gate is opened; tells when it began and when it was closed."""
+    """
+    Answers one piece, then waits until its gate is opened; tells when it began and when it was
+    closed.
+    """
 
     def __init__(self, scenario=None):
         super().__init__(scenario)

@@ -1,4 +1,6 @@
-"""/api/blobs and /api/create: files that are kept by their hash, and models that are made with them."""
+"""
+/api/blobs and /api/create: files that are kept by their hash, and models that are made with them.
+"""
 
 import hashlib
 import socket
@@ -38,7 +40,11 @@ def sent(call):
 
 
 def create(call, digest=DIGEST, **rest):
-    return call("POST", "/api/create", {"model": "urisk-judge", "from": BASE, "adapters": {"urisk-judge.gguf": digest}, **rest})
+    return call(
+        "POST",
+        "/api/create",
+        {"model": "urisk-judge", "from": BASE, "adapters": {"urisk-judge.gguf": digest}, **rest},
+    )
 
 
 def tags(call):
@@ -46,32 +52,47 @@ def tags(call):
 
 
 def chat(call, model):
-    got = call("POST", "/api/chat", {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False})
+    got = call(
+        "POST",
+        "/api/chat",
+        {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False},
+    )
     return got.json["model"], got.json["message"]["content"]
 
 
-# ---- blobs -------------------------------------------------------------------------------------------------------
+# ---- blobs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shown", [DIGEST, DIGEST.replace(":", "%3A")])
 def test_a_blob_is_there_once_it_was_sent(call, shown):
-    """HEAD 404, POST 201, HEAD 200; sent again 200; a dash is as good as a colon, once it is there."""
+    """
+    HEAD 404, POST 201, HEAD 200; sent again 200; a dash is as good as a colon, once it is there.
+    """
     assert call("HEAD", f"/api/blobs/{shown}").status == 404
     posted = call("POST", f"/api/blobs/{shown}", GGUF)
     assert (posted.status, posted.body) == (201, b"")
     for path in (shown, DIGEST, DIGEST.replace(":", "-")):
-        assert (call("HEAD", f"/api/blobs/{path}").status, call("POST", f"/api/blobs/{path}", GGUF).status) == (200, 200)
+        assert (
+            call("HEAD", f"/api/blobs/{path}").status,
+            call("POST", f"/api/blobs/{path}", GGUF).status,
+        ) == (200, 200)
 
 
 def test_a_blob_of_another_hash_is_refused_and_not_kept(call):
     """400 with both digests, in Ollama's words."""
     got = call("POST", f"/api/blobs/{MISSING}", GGUF)
-    assert (got.status, got.json) == (400, {"error": f'digest mismatch, expected "{MISSING}", got "{DIGEST}"'})
+    assert (got.status, got.json) == (
+        400,
+        {"error": f'digest mismatch, expected "{MISSING}", got "{DIGEST}"'},
+    )
     assert call("HEAD", f"/api/blobs/{MISSING}").status == 404
     assert call("HEAD", f"/api/blobs/{DIGEST}").status == 404
 
 
-@pytest.mark.parametrize("digest", ["sha256:12", "md5:" + "0" * 64, "sha256:" + "g" * 64, "sha256:" + "0" * 65, "..", "*"])
+@pytest.mark.parametrize(
+    "digest",
+    ["sha256:12", "md5:" + "0" * 64, "sha256:" + "g" * 64, "sha256:" + "0" * 65, "..", "*"],
+)
 def test_a_digest_that_is_none_is_a_400(call, digest):
     """Whatever is done with it."""
     got = call("POST", f"/api/blobs/{digest}", GGUF)
@@ -80,7 +101,9 @@ def test_a_digest_that_is_none_is_a_400(call, digest):
 
 
 def test_blobs_are_bounded_all_together(call, monkeypatch):
-    """What does not fit beside the others is a 413 and is not kept; what is there can be sent again."""
+    """
+    What does not fit beside the others is a 413 and is not kept; what is there can be sent again.
+    """
     monkeypatch.setattr(created, "MOST_BLOB_BYTES", len(GGUF) + 3)
     assert call("POST", f"/api/blobs/{DIGEST}", GGUF).status == 201
     assert call("POST", f"/api/blobs/{digest_of(b'more')}", b"more").status == 413
@@ -92,18 +115,25 @@ def test_blobs_are_bounded_all_together(call, monkeypatch):
 def test_wrong_methods_and_longer_paths(call):
     """405 with the methods that there are; a path that goes on is none."""
     got = call("GET", f"/api/blobs/{DIGEST}")
-    assert (got.status, got.headers["Allow"], got.body) == (405, "HEAD, POST", b"405 method not allowed")
+    assert (got.status, got.headers["Allow"], got.body) == (
+        405,
+        "HEAD, POST",
+        b"405 method not allowed",
+    )
     assert call("GET", "/api/create").headers["Allow"] == "POST"
     assert call("HEAD", f"/api/blobs/{DIGEST}/x").status == 404
     assert call("GET", "/api/blobs").status == 404
     assert call("GET", "/api/nothing/x").status == 404
 
 
-# ---- create ------------------------------------------------------------------------------------------------------
+# ---- create --------------------------------------------------------------------------------------
 
 
 def test_a_model_is_made_and_answers_as_its_base_does(call, sent):
-    """The statuses of the real one, success last; then it is listed after its base, shown, and answers under its own name."""
+    """
+    The statuses of the real one, success last; then it is listed after its base, shown, and answers
+    under its own name.
+    """
     got = create(call)
     assert (got.status, got.headers["Content-Type"]) == (200, "application/x-ndjson")
     statuses = [line["status"] for line in got.lines]
@@ -112,7 +142,9 @@ def test_a_model_is_made_and_answers_as_its_base_does(call, sent):
     assert layers[-1].endswith(DIGEST)
     assert list(tags(call)) == [BASE, NAME, "simulated:latest"]
     assert tags(call)[NAME]["size"] == tags(call)[BASE]["size"] + len(GGUF)
-    assert call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == BASE
+    assert (
+        call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == BASE
+    )
     assert chat(call, "urisk-judge") == ("urisk-judge", chat(call, BASE)[1])
 
 
@@ -133,11 +165,19 @@ def test_rules_for_the_base_hold_for_what_is_made_of_it(ask):
 
 
 def test_the_digest_is_that_of_base_and_adapter(call, sent):
-    """The same again changes nothing; another adapter, or another base, makes another model under the same name."""
+    """
+    The same again changes nothing; another adapter, or another base, makes another model under the
+    same name.
+    """
     other = GGUF + b"."
     call("POST", f"/api/blobs/{digest_of(other)}", other)
     seen = []
-    for digest, base in ((DIGEST, BASE), (DIGEST, BASE), (digest_of(other), BASE), (DIGEST, "simulated")):
+    for digest, base in (
+        (DIGEST, BASE),
+        (DIGEST, BASE),
+        (digest_of(other), BASE),
+        (DIGEST, "simulated"),
+    ):
         assert create(call, digest, **{"from": base}).lines[-1] == {"status": "success"}
         seen.append(tags(call)[NAME]["digest"])
     assert len(tags(call)) == 3
@@ -216,12 +256,35 @@ def test_what_goes_wrong_on_the_way_is_the_last_line(call, sent, change, error, 
         ({"model": "a b"}, 400, "invalid model name"),
         ({"from": "a b"}, 400, "invalid model name"),
         ({"from": ""}, 400, "neither 'from' or 'files' was specified"),
-        ({"adapters": {"a.gguf": DIGEST, "b.gguf": DIGEST}}, 400, "only one adapter is currently supported"),
-        ({"adapters": [DIGEST]}, 400, "json: cannot unmarshal array into Go struct field CreateRequest.adapters of type map[string]string"),
+        (
+            {"adapters": {"a.gguf": DIGEST, "b.gguf": DIGEST}},
+            400,
+            "only one adapter is currently supported",
+        ),
+        (
+            {"adapters": [DIGEST]},
+            400,
+            (
+                "json: cannot unmarshal array into Go struct field CreateRequest.adapters of type "
+                "map[string]string"
+            ),
+        ),
         ({"adapters": {"a.gguf": 5}}, 400, "json: cannot unmarshal"),
-        ({"from": "", "adapters": {}, "files": {"a.gguf": DIGEST, "b.gguf": DIGEST}}, 501, "makes a model of one file, without an adapter"),
-        ({"from": "", "files": {"a.gguf": DIGEST}}, 501, "makes a model of one file, without an adapter"),
-        ({"from": "", "adapters": {}, "files": {"a.gguf": 5}}, 400, "CreateRequest.files of type string"),
+        (
+            {"from": "", "adapters": {}, "files": {"a.gguf": DIGEST, "b.gguf": DIGEST}},
+            501,
+            "makes a model of one file, without an adapter",
+        ),
+        (
+            {"from": "", "files": {"a.gguf": DIGEST}},
+            501,
+            "makes a model of one file, without an adapter",
+        ),
+        (
+            {"from": "", "adapters": {}, "files": {"a.gguf": 5}},
+            400,
+            "CreateRequest.files of type string",
+        ),
         ({"system": "Be brief."}, 501, "use Ollama for `system`"),
     ],
 )
@@ -234,13 +297,25 @@ def test_what_cannot_be_is_refused_before_any_line(call, sent, change, status, e
 
 
 def create_of_file(call, digest=DIGEST, **rest):
-    return call("POST", "/api/create", {"model": "urisk-judge", "files": {"urisk-judge.gguf": digest}, **rest})
+    return call(
+        "POST",
+        "/api/create",
+        {"model": "urisk-judge", "files": {"urisk-judge.gguf": digest}, **rest},
+    )
 
 
 def test_a_model_of_a_file_has_no_base(call, sent):
-    """The file is its only layer and its size; it answers under its own name as the first model does, and needs no other model."""
+    """
+    The file is its only layer and its size; it answers under its own name as the first model does,
+    and needs no other model.
+    """
     statuses = [line["status"] for line in create_of_file(call).lines]
-    assert statuses == ["parsing GGUF", f"using existing layer {DIGEST}", "writing manifest", "success"]
+    assert statuses == [
+        "parsing GGUF",
+        f"using existing layer {DIGEST}",
+        "writing manifest",
+        "success",
+    ]
     assert list(tags(call)) == [BASE, NAME, "simulated:latest"]
     assert tags(call)[NAME]["size"] == len(GGUF)
     assert call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == ""
@@ -248,11 +323,19 @@ def test_a_model_of_a_file_has_no_base(call, sent):
 
 
 def test_a_file_and_an_adapter_make_different_models(call, sent):
-    """The same file again changes nothing; used as an adapter, or another file, it is another model under the same name."""
+    """
+    The same file again changes nothing; used as an adapter, or another file, it is another model
+    under the same name.
+    """
     other = GGUF + b"."
     call("POST", f"/api/blobs/{digest_of(other)}", other)
     seen = []
-    for make in (create_of_file, create_of_file, create, lambda call: create_of_file(call, digest_of(other))):
+    for make in (
+        create_of_file,
+        create_of_file,
+        create,
+        lambda call: create_of_file(call, digest_of(other)),
+    ):
         assert make(call).lines[-1] == {"status": "success"}
         seen.append(tags(call)[NAME]["digest"])
     assert seen[0] == seen[1]
@@ -278,13 +361,18 @@ def test_a_file_that_is_none_is_the_last_line(call, content, digest, error):
 def test_beside_a_base_files_count_for_nothing(call, sent):
     """As with Ollama: `from` is what the model is made of."""
     assert create(call, files={"a.gguf": MISSING}).lines[-1] == {"status": "success"}
-    assert call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == BASE
+    assert (
+        call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == BASE
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_large_file_is_taken_and_not_kept(call, server, chunked):
-    """Longer than any other body may be, in one piece or in chunks; only its hash stays. Elsewhere such a body is a 413."""
+    """
+    Longer than any other body may be, in one piece or in chunks; only its hash stays. Elsewhere
+    such a body is a 413.
+    """
     content = GGUF + bytes(transport.BODY_BYTES)
     digest = digest_of(content)
     body, headers = content, {}
@@ -295,7 +383,8 @@ def test_a_large_file_is_taken_and_not_kept(call, server, chunked):
         headers = {"Transfer-Encoding": "chunked"}
     tracemalloc.start()
     assert call("POST", f"/api/blobs/{digest}", body, **headers).status == 201
-    assert tracemalloc.get_traced_memory()[1] < len(content) + 8e6  # the copy that the test itself sends
+    # The copy that the test itself sends
+    assert tracemalloc.get_traced_memory()[1] < len(content) + 8e6
     tracemalloc.stop()
     assert create_of_file(call, digest).lines[-1] == {"status": "success"}
     assert tags(call)[NAME]["size"] == len(content)
@@ -307,7 +396,11 @@ def test_a_large_file_is_taken_and_not_kept(call, server, chunked):
 
 def test_an_ollama_that_takes_no_adapters_takes_files(ask):
     """The refusal is about adapters alone, and the version is the scenario's."""
-    with running(ScriptedBrain(Scenario(create_error="LoRA adapters are no longer supported", version="0.34.2"))) as server:
+    with running(
+        ScriptedBrain(
+            Scenario(create_error="LoRA adapters are no longer supported", version="0.34.2")
+        )
+    ) as server:
 
         def call(*words):
             return ask(server.url, *words)
@@ -327,7 +420,9 @@ def test_without_a_stream_and_without_an_adapter(call):
 
 def test_an_ollama_that_takes_no_adapters_any_more(ask):
     """A scenario with `create_error`: 400 with its text, as Ollama from 0.34.1 on."""
-    with running(ScriptedBrain(Scenario(create_error="LoRA adapters are no longer supported"))) as server:
+    with running(
+        ScriptedBrain(Scenario(create_error="LoRA adapters are no longer supported"))
+    ) as server:
         got = create(lambda *words: ask(server.url, *words), **{"from": "simulated"})
         assert (got.status, got.json) == (400, {"error": "LoRA adapters are no longer supported"})
 

@@ -1,4 +1,6 @@
-"""The face on real sockets: streams, queues, loads, clients that leave, and what else a server meets."""
+"""
+The face on real sockets: streams, queues, loads, clients that leave, and what else a server meets.
+"""
 
 import asyncio
 import contextlib
@@ -14,7 +16,13 @@ LIMIT_S = 10
 
 @pytest.fixture(scope="module")
 def server():
-    scenario = Scenario(models=("simulated", "me/Foo:tag", {"name": "stub", "remote_host": "https://elsewhere.example"}))
+    scenario = Scenario(
+        models=(
+            "simulated",
+            "me/Foo:tag",
+            {"name": "stub", "remote_host": "https://elsewhere.example"},
+        )
+    )
     with running(ScriptedBrain(scenario)) as started:
         yield started
 
@@ -25,7 +33,10 @@ def chat_body(text="hi", **rest):
 
 def head(body, path="/api/chat"):
     data = json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+        + data
+    )
 
 
 OPENED = []
@@ -47,7 +58,9 @@ async def whole_reply(reader):
 
 
 async def get(server, path):
-    reader, writer = await opened(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    reader, writer = await opened(
+        server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    )
     data = await reader.read()
     writer.close()
     return json.loads(data.partition(b"\r\n\r\n")[2])
@@ -68,7 +81,7 @@ def run(coroutine):
     asyncio.run(closing(coroutine))
 
 
-# ---- clients that leave ------------------------------------------------------------------------------------------
+# ---- clients that leave --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -156,7 +169,7 @@ def test_a_client_that_leaves_during_the_load_aborts_it(ask):
     run(main())
 
 
-# ---- order, slots, time ------------------------------------------------------------------------------------------
+# ---- order, slots, time --------------------------------------------------------------------------
 
 
 def test_requests_are_served_in_the_order_of_asking(gate_brain):
@@ -175,7 +188,9 @@ def test_requests_are_served_in_the_order_of_asking(gate_brain):
             assert [brain.began.get_nowait() for _ in range(5)] == list("abcde")
             last = replies[-1]
             assert last["total_duration"] >= 50e6
-            assert last["load_duration"] + last["prompt_eval_duration"] + last["eval_duration"] < 50e6
+            assert (
+                last["load_duration"] + last["prompt_eval_duration"] + last["eval_duration"] < 50e6
+            )
             assert server.counters["peak_in_flight"] == 1
 
     run(main())
@@ -187,7 +202,9 @@ def test_as_many_run_at_once_as_there_are_slots(gate_brain):
     async def main():
         brain = gate_brain(Scenario(slots=4))
         async with serve(brain) as server:
-            connections = [await opened(server, head(chat_body(text, stream=False))) for text in "abcdef"]
+            connections = [
+                await opened(server, head(chat_body(text, stream=False))) for text in "abcdef"
+            ]
             await until(lambda: waiting_and_running(server) == 6)
             assert (server.counters["in_flight"], server.counters["waiting"]) == (4, 2)
             brain.gate.set()
@@ -216,18 +233,22 @@ def test_nothing_is_sent_before_the_first_object(gate_brain):
     run(main())
 
 
-# ---- loads -------------------------------------------------------------------------------------------------------
+# ---- loads ---------------------------------------------------------------------------------------
 
 
 def test_another_context_window_loads_again():
-    """A changed num_ctx, and one left out after one was given, cost a load; the same one costs none."""
+    """
+    A changed num_ctx, and one left out after one was given, cost a load; the same one costs none.
+    """
 
     async def main():
         async with serve(ScriptedBrain(Scenario(load_ms=30))) as server:
             durations = []
             for num_ctx in (4096, 4096, 2048, None):
                 options = {"num_ctx": num_ctx} if num_ctx else {}
-                reader, writer = await opened(server, head(chat_body(stream=False, options=options)))
+                reader, writer = await opened(
+                    server, head(chat_body(stream=False, options=options))
+                )
                 durations.append((await whole_reply(reader))[1]["load_duration"])
                 writer.close()
             assert [duration >= 30e6 for duration in durations] == [True, False, True, True]
@@ -244,7 +265,9 @@ def test_a_reload_waits_for_those_who_use_the_old_window(gate_brain):
         async with serve(brain) as server:
             first, _ = await opened(server, head(chat_body("a", stream=False)))
             await brain.began.get()
-            second, _ = await opened(server, head(chat_body("b", stream=False, options={"num_ctx": 2048})))
+            second, _ = await opened(
+                server, head(chat_body("b", stream=False, options={"num_ctx": 2048}))
+            )
             third, _ = await opened(server, head(chat_body("c", stream=False)))
             await until(lambda: server.counters["requests"] == 3)
             assert brain.began.empty()
@@ -274,7 +297,9 @@ def test_too_many_waiting_for_a_load_are_refused():
             second, _ = await opened(server, head(chat_body(stream=False)))
             status, body = await whole_reply(second)
             assert status == "HTTP/1.1 503 Service Unavailable"
-            assert body == {"error": "server busy, please try again.  maximum pending requests exceeded"}
+            assert body == {
+                "error": "server busy, please try again.  maximum pending requests exceeded"
+            }
             go.set()
             assert (await whole_reply(first))[0] == "HTTP/1.1 200 OK"
             third, _ = await opened(server, head(chat_body(stream=False)))
@@ -285,9 +310,14 @@ def test_too_many_waiting_for_a_load_are_refused():
 
 def test_a_failed_load_is_a_500_and_keeps_nothing(ask):
     """The brain's own text reaches the client before any stream begins."""
-    with running(ScriptedBrain(Scenario(load_error="llama-server process has terminated: exit status 1: no"))) as server:
+    with running(
+        ScriptedBrain(Scenario(load_error="llama-server process has terminated: exit status 1: no"))
+    ) as server:
         got = ask(server.url, "POST", "/api/chat", chat_body())
-        assert (got.status, got.json) == (500, {"error": "llama-server process has terminated: exit status 1: no"})
+        assert (got.status, got.json) == (
+            500,
+            {"error": "llama-server process has terminated: exit status 1: no"},
+        )
         assert ask(server.url, "GET", "/api/ps").json == {"models": []}
 
 
@@ -305,7 +335,10 @@ def test_keep_alive_is_remembered_and_zero_unloads(server, ask):
 
 def eventually_empty(server, ask):
     pause = threading.Event()
-    return any(ask(server.url, "GET", "/api/ps").json["models"] == [] or pause.wait(0.01) for _ in range(200))
+    return any(
+        ask(server.url, "GET", "/api/ps").json["models"] == [] or pause.wait(0.01)
+        for _ in range(200)
+    )
 
 
 def test_a_short_keep_alive_ends_by_itself(ask):
@@ -315,7 +348,7 @@ def test_a_short_keep_alive_ends_by_itself(ask):
         assert eventually_empty(server, ask)
 
 
-# ---- names, section 2 --------------------------------------------------------------------------------------------
+# ---- names, section 2 ----------------------------------------------------------------------------
 
 EMPTY, BAD, ABSENT = "", "foo bar", "foo"
 NAMES = [
@@ -353,12 +386,29 @@ NAMES = [
 def test_name_errors_are_ollamas(server, ask, path, name, status, text):
     """Each endpoint refuses a missing, a malformed and an unknown name in its own words."""
     method = "DELETE" if path == "/api/delete" else "POST"
-    got = ask(server.url, method, path, {"model": name, "prompt": "x", "messages": [{"role": "user", "content": "x"}], "input": "x"})
+    got = ask(
+        server.url,
+        method,
+        path,
+        {
+            "model": name,
+            "prompt": "x",
+            "messages": [{"role": "user", "content": "x"}],
+            "input": "x",
+        },
+    )
     assert (got.status, got.json) == (status, {"error": text})
 
 
 @pytest.mark.parametrize(
-    "name", ["simulated", "SIMULATED:Latest", "library/simulated", "registry.ollama.ai/library/simulated", "simulated:local"]
+    "name",
+    [
+        "simulated",
+        "SIMULATED:Latest",
+        "library/simulated",
+        "registry.ollama.ai/library/simulated",
+        "simulated:local",
+    ],
 )
 def test_names_match_without_case_and_defaults(server, ask, name):
     """A model is found by any spelling of its name, and the reply echoes the one that was sent."""
@@ -366,23 +416,54 @@ def test_names_match_without_case_and_defaults(server, ask, name):
     assert (got.status, got.json["model"]) == (200, name)
 
 
-# ---- requests that are refused -----------------------------------------------------------------------------------
+# ---- requests that are refused -------------------------------------------------------------------
 
 REFUSALS = [
-    (chat_body(tools=[{"type": "function"}]), 400, "registry.ollama.ai/library/simulated:latest does not support tools"),
+    (
+        chat_body(tools=[{"type": "function"}]),
+        400,
+        "registry.ollama.ai/library/simulated:latest does not support tools",
+    ),
     (chat_body(think="low"), 400, '"simulated" does not support thinking'),
-    (chat_body(think=3), 400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'),
+    (
+        chat_body(think=3),
+        400,
+        'think must be a boolean or string ("high", "medium", "low", "max", true, or false)',
+    ),
     (chat_body(top_logprobs=-1), 400, "top_logprobs must be between 0 and 20"),
-    (chat_body(stream="yes"), 400, "json: cannot unmarshal string into Go struct field ChatRequest.stream of type bool"),
-    (chat_body(options=[]), 400, "json: cannot unmarshal array into Go struct field ChatRequest.options of type map[string]interface {}"),
+    (
+        chat_body(stream="yes"),
+        400,
+        "json: cannot unmarshal string into Go struct field ChatRequest.stream of type bool",
+    ),
+    (
+        chat_body(options=[]),
+        400,
+        (
+            "json: cannot unmarshal array into Go struct field ChatRequest.options of type "
+            "map[string]interface {}"
+        ),
+    ),
     (chat_body(keep_alive={}), 400, "Unsupported type: 'map[string]interface {}'"),
     (chat_body(keep_alive="5x"), 400, 'time: unknown unit "x" in duration "5x"'),
-    (chat_body(options={"temperature": "hot"}), 500, 'option "temperature" must be of type float32'),
+    (
+        chat_body(options={"temperature": "hot"}),
+        500,
+        'option "temperature" must be of type float32',
+    ),
     (chat_body(options={"stop": "."}), 500, 'option "stop" must be of type array'),
     (chat_body(options={"stop": [1]}), 500, 'option "stop" must be of an array of strings'),
-    (chat_body(format=3), 500, 'invalid format: "3"; expected "json" or a valid JSON Schema object'),
+    (
+        chat_body(format=3),
+        500,
+        'invalid format: "3"; expected "json" or a valid JSON Schema object',
+    ),
     ([], 400, "json: cannot unmarshal array into Go value of type api.ChatRequest"),
-    ({"model": "simulated", "messages": ["x"]}, 400, "json: cannot unmarshal string into Go value of type api.ChatRequest.messages"),
+    (
+        {"model": "simulated", "messages": ["x"]},
+        400,
+        "json: cannot unmarshal string into Go value of type api.ChatRequest.messages",
+    ),
 ]
 
 
@@ -395,13 +476,26 @@ def test_refusals_carry_ollamas_texts(server, ask, body, status, text):
 
 def test_raw_generate_takes_no_system(server, ask):
     """raw excludes template, system and context."""
-    got = ask(server.url, "POST", "/api/generate", {"model": "simulated", "prompt": "x", "raw": True, "system": "y"})
-    assert (got.status, got.json["error"]) == (400, "raw mode does not support template, system, or context")
+    got = ask(
+        server.url,
+        "POST",
+        "/api/generate",
+        {"model": "simulated", "prompt": "x", "raw": True, "system": "y"},
+    )
+    assert (got.status, got.json["error"]) == (
+        400,
+        "raw mode does not support template, system, or context",
+    )
 
 
 def test_null_fields_count_as_absent(server, ask):
     """JSON null is no wrong type."""
-    got = ask(server.url, "POST", "/api/chat", chat_body(stream=False, format=None, options=None, keep_alive=None, think=None))
+    got = ask(
+        server.url,
+        "POST",
+        "/api/chat",
+        chat_body(stream=False, format=None, options=None, keep_alive=None, think=None),
+    )
     assert got.status == 200
 
 
@@ -432,7 +526,7 @@ def test_html_signs_are_escaped_as_go_does(ask):
         assert b'"content":"\\u003cb\\u003e\\u0026"' in body
 
 
-# ---- pull, delete ------------------------------------------------------------------------------------------------
+# ---- pull, delete --------------------------------------------------------------------------------
 
 
 def test_a_pull_makes_a_model_usable_and_a_delete_takes_it_away(ask):
@@ -444,22 +538,30 @@ def test_a_pull_makes_a_model_usable_and_a_delete_takes_it_away(ask):
         assert lines[0] == {"status": "pulling manifest"}
         assert lines[-1] == {"status": "success"}
         assert ask(server.url, "POST", "/api/chat", chat).status == 200
-        assert [model["name"] for model in ask(server.url, "GET", "/api/tags").json["models"]] == ["tiny:latest"]
+        assert [model["name"] for model in ask(server.url, "GET", "/api/tags").json["models"]] == [
+            "tiny:latest"
+        ]
         gone = ask(server.url, "DELETE", "/api/delete", {"model": "tiny"})
         assert (gone.status, gone.body) == (200, b"")
         assert ask(server.url, "GET", "/api/tags").json == {"models": []}
-        assert ask(server.url, "POST", "/api/pull", {"name": "tiny", "stream": False}).json == {"status": "success"}
+        assert ask(server.url, "POST", "/api/pull", {"name": "tiny", "stream": False}).json == {
+            "status": "success"
+        }
 
 
 def test_a_scripted_pull_is_sent_as_written(ask):
     """Progress that goes down, layers without a count, an error with status 200."""
-    lines = [{"status": "pulling x"}, {"status": "pulling x", "total": 9, "completed": 5}, {"error": "max retries exceeded: EOF"}]
+    lines = [
+        {"status": "pulling x"},
+        {"status": "pulling x", "total": 9, "completed": 5},
+        {"error": "max retries exceeded: EOF"},
+    ]
     with running(ScriptedBrain(Scenario(pulls={"big:latest": lines}))) as server:
         got = ask(server.url, "POST", "/api/pull", {"model": "big"})
         assert (got.status, got.lines) == (200, lines)
 
 
-# ---- the wire ----------------------------------------------------------------------------------------------------
+# ---- the wire ------------------------------------------------------------------------------------
 
 
 def test_one_connection_carries_many_requests(server):
@@ -499,7 +601,13 @@ def test_a_chunked_request_and_100_continue(server):
         top = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
         reader, writer = await opened(server, top)
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        writer.write(b"5;x=y\r\n" + data[:5] + b"\r\n%x\r\n" % len(data[5:]) + data[5:] + b"\r\n0\r\nTrailer: t\r\n\r\n")
+        writer.write(
+            b"5;x=y\r\n"
+            + data[:5]
+            + b"\r\n%x\r\n" % len(data[5:])
+            + data[5:]
+            + b"\r\n0\r\nTrailer: t\r\n\r\n"
+        )
         assert (await whole_reply(reader))[1]["done"] is True
         writer.close()
 
@@ -514,9 +622,20 @@ GARBAGE = [
     (b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", b"400"),
     (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", b"400"),
     (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 67108865\r\n\r\n", b"413"),
-    (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", b"413"),
-    (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFF\r\n", b"413"),
-    (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", b"400"),
+    (
+        b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+        + b"9" * 5000
+        + b"\r\n\r\n",
+        b"413",
+    ),
+    (
+        b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFF\r\n",
+        b"413",
+    ),
+    (
+        b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"400",
+    ),
     (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n", b"501"),
     (b"GET /" + b"x" * 70_000, b"431"),
 ]
@@ -535,7 +654,9 @@ def test_garbage_is_refused_and_the_connection_ends(server, data, status):
     run(main())
 
 
-@pytest.mark.parametrize("data", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: l", head(chat_body())[:-3]])
+@pytest.mark.parametrize(
+    "data", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: l", head(chat_body())[:-3]]
+)
 def test_half_a_request_harms_nobody(server, data):
     """A client that sends a part and leaves, or stays silent, costs nothing."""
 
@@ -550,7 +671,10 @@ def test_half_a_request_harms_nobody(server, data):
 
 
 def test_a_client_that_does_not_read_blocks_only_itself(ask):
-    """Two slots: one client never reads its 8 MB, the other is served; a line of that size arrives whole."""
+    """
+    Two slots: one client never reads its 8 MB, the other is served; a line of that size arrives
+    whole.
+    """
 
     async def main():
         big = "x" * 8_000_000
@@ -580,27 +704,50 @@ def test_the_end_of_the_server_waits_for_no_client():
     run(main())
 
 
-@pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:80", "10.1.2.3", "x.local", "x.localhost", "a.internal", ""])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost:1",
+        "127.0.0.1",
+        "[::1]:80",
+        "10.1.2.3",
+        "x.local",
+        "x.localhost",
+        "a.internal",
+        "",
+    ],
+)
 def test_local_hosts_are_served(server, ask, host):
     """The check of the Host header lets everything local through."""
     assert ask(server.url, "GET", "/", Host=host).status == 200
 
 
-@pytest.mark.parametrize("headers", [{"Host": "example.com"}, {"Host": "8.8.8.8"}, {"Origin": "https://example.com"}, {"Origin": "null"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "example.com"},
+        {"Host": "8.8.8.8"},
+        {"Origin": "https://example.com"},
+        {"Origin": "null"},
+    ],
+)
 def test_foreign_hosts_and_origins_are_not(server, ask, headers):
     """403, empty: a page in a browser cannot read the user's models."""
     got = ask(server.url, "GET", "/", **headers)
     assert (got.status, got.body) == (403, b"")
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:8888", "https://127.0.0.1", "app://x", "vscode-webview://x"])
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:8888", "https://127.0.0.1", "app://x", "vscode-webview://x"]
+)
 def test_local_origins_are_served(server, ask, origin):
     """What Ollama allows by default."""
     assert ask(server.url, "GET", "/", Origin=origin).status == 200
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "allow"), [("POST", "/", "HEAD, GET"), ("GET", "/api/chat", "POST"), ("POST", "/api/delete", "DELETE")]
+    ("method", "path", "allow"),
+    [("POST", "/", "HEAD, GET"), ("GET", "/api/chat", "POST"), ("POST", "/api/delete", "DELETE")],
 )
 def test_a_wrong_method_names_the_right_ones(server, ask, method, path, allow):
     """405 is plain text, with Allow."""
@@ -634,4 +781,8 @@ def test_counters_tell_what_happened(ask):
         assert first["prompt_cached"] == 0
         assert second["prompt_new"] == 1
         assert first["prompt_new"] == second["prompt_new"] + second["prompt_cached"]
-        assert got == {**server.counters, "connections_open": got["connections_open"], "connections_total": got["connections_total"]}
+        assert got == {
+            **server.counters,
+            "connections_open": got["connections_open"],
+            "connections_total": got["connections_total"],
+        }

@@ -1,4 +1,7 @@
-"""Go's JSON errors, escapes, instants and durations, against what Go's own library documents and Ollama was seen to send."""
+"""
+Go's JSON errors, escapes, instants and durations, against what Go's own library documents and
+Ollama was seen to send.
+"""
 
 import json
 from datetime import datetime
@@ -53,10 +56,16 @@ def test_hostile_depth_and_length_are_refused(body):
 
 
 @given(
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
 )
 def test_what_is_written_is_read_again(value):
-    """Through both encoders: ours is valid JSON for Python's, and Python's for ours; what follows the value is not looked at."""
+    """
+    Through both encoders: ours is valid JSON for Python's, and Python's for ours; what follows the
+    value is not looked at.
+    """
     assert json.loads(gojson.dumps(value)) == value
     assert gojson.loads(json.dumps(value).encode() + b" rest") == value
 
@@ -105,7 +114,14 @@ def test_bad_durations(text, error):
 
 
 @pytest.mark.parametrize(
-    ("value", "ns"), [(0, 0), (1.5, 1_500_000_000), (-1, gojson.FOREVER_NS), ("-1m", gojson.FOREVER_NS), (1e300, 9 * 10**18)]
+    ("value", "ns"),
+    [
+        (0, 0),
+        (1.5, 1_500_000_000),
+        (-1, gojson.FOREVER_NS),
+        ("-1m", gojson.FOREVER_NS),
+        (1e300, 9 * 10**18),
+    ],
 )
 def test_keep_alive(value, ns):
     """A number is seconds; anything negative is for ever; nothing overflows."""
@@ -122,7 +138,9 @@ def test_instants_drop_trailing_zeros():
     assert gojson.instant(1_700_000_000 * 10**9 + gojson.FOREVER_NS)[:4] == "2316"
 
 
-@pytest.mark.parametrize(("zone", "end"), [("Asia/Kolkata", "+05:30"), ("America/St_Johns", "-03:30"), ("UTC", "Z")])
+@pytest.mark.parametrize(
+    ("zone", "end"), [("Asia/Kolkata", "+05:30"), ("America/St_Johns", "-03:30"), ("UTC", "Z")]
+)
 def test_local_instants_carry_the_offset(monkeypatch, zone, end):
     """Half hours too."""
     import time

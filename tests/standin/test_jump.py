@@ -13,7 +13,12 @@ from urisk_nb.standin import jump
 
 
 def closed(**properties):
-    return {"type": "object", "additionalProperties": False, "required": list(properties), "properties": properties}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
+    }
 
 
 def texts(*values):
@@ -51,7 +56,10 @@ def test_a_choice_of_one_is_none():
 
 
 def test_a_token_need_not_be_the_whole_text():
-    """Half a word decides where it fits one text; where it fits two, what they share is put there and the rest is asked."""
+    """
+    Half a word decides where it fits one text; where it fits two, what they share is put there and
+    the rest is asked.
+    """
     found = closed(x=texts("credit", "creditor", "market"))
     assert written(found, "mark")[0] == '{"x":"market"}'
     text, seen = written(found, "c", '"')
@@ -75,13 +83,20 @@ def test_what_is_no_choice_makes_no_answer(said):
 
 def test_every_answer_is_in_the_schema():
     """All that can be chosen, quotes and backslashes too; none is longer than the longest."""
-    found = closed(a=texts('say "x"', "back\\slash", "line\nend"), b=numbers(-1, 0), c=texts("only"))
-    answers = [written(found, json.dumps(a)[1:], str(b))[0] for a, b in itertools.product(found["properties"]["a"]["enum"], (-1, 0))]
+    found = closed(
+        a=texts('say "x"', "back\\slash", "line\nend"), b=numbers(-1, 0), c=texts("only")
+    )
+    answers = [
+        written(found, json.dumps(a)[1:], str(b))[0]
+        for a, b in itertools.product(found["properties"]["a"]["enum"], (-1, 0))
+    ]
     for answer in answers:
         jsonschema.validate(json.loads(answer), found)
     assert len(set(answers)) == 6
     assert max(map(len, answers)) == jump.longest(jump.places(found))
-    assert jump.longest(jump.places(closed(größe=texts("x", "y")))) == len('{"größe":"x"}'.encode()), "a byte may be a token"
+    assert jump.longest(jump.places(closed(größe=texts("x", "y")))) == len(
+        '{"größe":"x"}'.encode()
+    ), "a byte may be a token"
 
 
 NOT_ONLY_CHOICES = {
@@ -95,7 +110,10 @@ NOT_ONLY_CHOICES = {
     "more rules": closed(a={"type": "string", "enum": ["x", "y"], "maxLength": 1}),
     "beyond ASCII": closed(a=texts("è", "é")),
     "more keys allowed": {**closed(a=texts("x", "y")), "additionalProperties": True},
-    "a key that may be missing": {**closed(a=texts("x", "y"), b=texts("x", "y")), "required": ["a"]},
+    "a key that may be missing": {
+        **closed(a=texts("x", "y"), b=texts("x", "y")),
+        "required": ["a"],
+    },
     "other rules": {**closed(a=texts("x", "y")), "minProperties": 1},
     "several kinds": closed(a={"type": ["string", "null"], "enum": ["x", "y"]}),
     "values that are a text": closed(a={"type": "string", "enum": "xy"}),

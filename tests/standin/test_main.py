@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[2]
 
 def started(*arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "urisk_nb.standin", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True
+        [sys.executable, "-m", "urisk_nb.standin", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
     )
 
 
@@ -37,7 +41,12 @@ def process():
 def test_one_line_tells_that_it_is_ready(process, tmp_path):
     """url, pid, brain and model on stdout and in the ready file; the url answers at once."""
     one, line = process("--ready-file", str(tmp_path / "ready"))
-    assert line == {"url": line["url"], "pid": one.pid, "brain": "scripted", "model": "simulated:latest"}
+    assert line == {
+        "url": line["url"],
+        "pid": one.pid,
+        "brain": "scripted",
+        "model": "simulated:latest",
+    }
     assert json.loads((tmp_path / "ready").read_text()) == line
     with urllib.request.urlopen(line["url"] + "/api/version", timeout=5) as reply:
         assert json.load(reply) == {"version": "0.0.0-urisk-scripted"}
@@ -50,9 +59,14 @@ def test_a_signal_ends_it_with_0_in_the_middle_of_a_stream(process, tmp_path, nu
     scenario.write_text('{"rules": [{"answer": ["a", "b"], "token_ms": 60000}]}')
     one, line = process("--scenario", str(scenario))
     host, _, port = line["url"].removeprefix("http://").partition(":")
-    body = json.dumps({"model": line["model"], "messages": [{"role": "user", "content": "x"}]}).encode()
+    body = json.dumps(
+        {"model": line["model"], "messages": [{"role": "user", "content": "x"}]}
+    ).encode()
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        connection.sendall(
+            b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+            + body
+        )
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")
         one.send_signal(number)
         assert one.wait(5) == 0
@@ -65,15 +79,31 @@ def test_a_taken_port_is_told_as_ollama_tells_it(process):
     port = line["url"].rpartition(":")[2]
     other = started("--port", port)
     out, err = other.communicate(timeout=10)
-    assert (other.returncode, out, err) == (1, "", f"Error: listen tcp 127.0.0.1:{port}: bind: address already in use\n")
+    assert (other.returncode, out, err) == (
+        1,
+        "",
+        f"Error: listen tcp 127.0.0.1:{port}: bind: address already in use\n",
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "content", "said"),
     [
-        (["--brain", "llamacpp", "--gguf", "FILE"], None, "cannot be read: No such file or directory"),
-        (["--brain", "llamacpp", "--gguf", "FILE"], b"no model at all, just some text", "a GGUF model starts with b'GGUF'"),
-        (["--brain", "llamacpp", "--gguf", "FILE"], b"GGUF\x03\0\0\0" + b"\xff" * 64, "cut short or damaged"),
+        (
+            ["--brain", "llamacpp", "--gguf", "FILE"],
+            None,
+            "cannot be read: No such file or directory",
+        ),
+        (
+            ["--brain", "llamacpp", "--gguf", "FILE"],
+            b"no model at all, just some text",
+            "a GGUF model starts with b'GGUF'",
+        ),
+        (
+            ["--brain", "llamacpp", "--gguf", "FILE"],
+            b"GGUF\x03\0\0\0" + b"\xff" * 64,
+            "cut short or damaged",
+        ),
         (["--brain", "llamacpp"], None, "--gguf PATH, or URISK_GGUF"),
         (["--scenario", "FILE"], b"{", "scenario "),
         (["--scenario", "FILE"], None, "No such file or directory"),
@@ -96,5 +126,7 @@ def test_it_starts_light():
     """Neither the engine nor any package of the notebook is imported before the first load."""
     code = "import sys, urisk_nb.standin.__main__ as m, urisk_nb.standin.llamacpp; print([n for n in sys.modules if n in sys.argv])"
     heavy = ["xllamacpp", "pandas", "numpy", "httpx", "pydantic", "IPython"]
-    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stdout.strip() == "[]"

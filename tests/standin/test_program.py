@@ -1,4 +1,7 @@
-"""The `ollama` program's stand-in as real processes: how it starts, what it says, which runners it has, and how everything ends."""
+"""
+The `ollama` program's stand-in as real processes: how it starts, what it says, which runners it
+has, and how everything ends.
+"""
 
 import contextlib
 import http.client
@@ -18,7 +21,8 @@ from urisk_nb.standin.program import address
 LINGERS = {"rules": [{"answer": ["a", "b", "c"], "token_ms": 60_000}]}
 MUTE = {"rules": [{"answer": ["a"], "first_ms": 60_000}]}
 STOPPED = (
-    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an "
+    "internal error, "
     "check ollama server logs for details"
 )
 EOF = "an error was encountered while running the model: unexpected EOF"
@@ -32,11 +36,17 @@ class Served:
         self.host, self.port = host, port or free_port()
         self.seen = set()
         where = f"[{host}]" if ":" in host else host
-        env = {"PATH": f"{folder}:/nowhere", "OLLAMA_HOST": f"{where}:{self.port}", "HOME": "/nowhere"}
+        env = {
+            "PATH": f"{folder}:/nowhere",
+            "OLLAMA_HOST": f"{where}:{self.port}",
+            "HOME": "/nowhere",
+        }
         self.env = env
         self.out_file, self.err_file = Path(folder) / "out", Path(folder) / "err"
         with self.out_file.open("wb") as out, self.err_file.open("wb") as err:
-            self.process = subprocess.Popen(["ollama", "serve"], env=env, stdout=out, stderr=err, executable=self.program.path)
+            self.process = subprocess.Popen(
+                ["ollama", "serve"], env=env, stdout=out, stderr=err, executable=self.program.path
+            )
         if ready:
             eventually(lambda: self.process.poll() is not None or self.answers(), what="ready")
 
@@ -53,7 +63,10 @@ class Served:
             return self.get("/api/version", within_s)
 
     def accepts(self):
-        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), timeout=1):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((self.host, self.port), timeout=1),
+        ):
             return True
         return False
 
@@ -64,20 +77,31 @@ class Served:
         """The reply as soon as its head is there; its connection ends with it."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=within_s)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), {"Connection": "close"})
+            connection.request(
+                method, path, None if body is None else json.dumps(body), {"Connection": "close"}
+            )
             return connection.getresponse()
         except BaseException:
             connection.close()
             raise
 
     def chat(self, text="hi", model="simulated", **rest):
-        return self.open("POST", "/api/chat", {"model": model, "messages": [{"role": "user", "content": text}], **rest})
+        return self.open(
+            "POST",
+            "/api/chat",
+            {"model": model, "messages": [{"role": "user", "content": text}], **rest},
+        )
 
     def send_chat(self, **rest):
         """A chat whose reply nobody waits for here: the socket."""
-        body = json.dumps({"model": "simulated", "messages": [{"role": "user", "content": "hi"}], **rest}).encode()
+        body = json.dumps(
+            {"model": "simulated", "messages": [{"role": "user", "content": "hi"}], **rest}
+        ).encode()
         connection = socket.create_connection((self.host, self.port), timeout=10)
-        connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        connection.sendall(
+            b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+            + body
+        )
         return connection
 
     def loaded(self):
@@ -147,15 +171,24 @@ def served(tmp_path):
 
 def command(folder, *arguments, scenario=None, **env):
     path = OllamaProgram(folder, scenario).path
-    done = subprocess.run([path, *arguments], env={"PATH": "/nowhere", **env}, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [path, *arguments],
+        env={"PATH": "/nowhere", **env},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
-# ---- start -------------------------------------------------------------------------------------------------------
+# ---- start ---------------------------------------------------------------------------------------
 
 
 def test_it_is_ready_at_once_and_says_which_version_it_is(served):
-    """By default the one that says SIMULATED's origin; else the scenario's; without PATH, HOME or a package of ours installed."""
+    """
+    By default the one that says SIMULATED's origin; else the scenario's; without PATH, HOME or a
+    package of ours installed.
+    """
     began = time.monotonic()
     one = served()
     assert time.monotonic() - began < 2  # measured: 0.11 s on an idle machine
@@ -193,12 +226,19 @@ def test_it_listens_on_an_ipv6_address(served):
 
 
 def test_what_it_says_comes_in_ollamas_order(served):
-    """The key text once and access lines on stdout; slog lines on stderr, those of a load after those of the start."""
+    """
+    The key text once and access lines on stdout; slog lines on stderr, those of a load after those
+    of the start.
+    """
     one = served({"version": "0.33.0"})
     one.loaded()
     assert one.out.count("Your new public key is:") == 1
     eventually(lambda: '"/api/chat"' in one.out, what="the access line")
-    assert [line for line in one.out.splitlines() if line.startswith("[GIN] ") and "| 200 |" in line and '"/api/chat"' in line]
+    assert [
+        line
+        for line in one.out.splitlines()
+        if line.startswith("[GIN] ") and "| 200 |" in line and '"/api/chat"' in line
+    ]
     said = [
         'msg="server config"',
         f'msg="Listening on 127.0.0.1:{one.port} (version 0.33.0)"',
@@ -224,14 +264,28 @@ def test_a_taken_port_is_told_in_ollamas_one_line(served):
 
 @pytest.mark.slow
 def test_version_tells_the_servers_and_its_own(served, tmp_path):
-    """One line for the same version, a warning for another, two warnings without a server; always 0."""
+    """
+    One line for the same version, a warning for another, two warnings without a server; always 0.
+    """
     one = served({"version": "0.33.0"})
     host = {"OLLAMA_HOST": one.env["OLLAMA_HOST"]}
-    assert command(tmp_path / "a", "--version", scenario={"version": "0.33.0"}, **host) == (0, "ollama version is 0.33.0\n", "")
+    assert command(tmp_path / "a", "--version", scenario={"version": "0.33.0"}, **host) == (
+        0,
+        "ollama version is 0.33.0\n",
+        "",
+    )
     warned = "ollama version is 0.33.0\nWarning: client version is 0.33.1\n"
-    assert command(tmp_path / "b", "--version", scenario={"version": "0.33.1"}, **host) == (0, warned, "")
+    assert command(tmp_path / "b", "--version", scenario={"version": "0.33.1"}, **host) == (
+        0,
+        warned,
+        "",
+    )
     alone = "Warning: could not connect to a running Ollama instance\nWarning: client version is 0.0.0-urisk-scripted\n"
-    assert command(tmp_path / "c", "--version", OLLAMA_HOST=f"127.0.0.1:{free_port()}") == (0, alone, "")
+    assert command(tmp_path / "c", "--version", OLLAMA_HOST=f"127.0.0.1:{free_port()}") == (
+        0,
+        alone,
+        "",
+    )
 
 
 @pytest.mark.parametrize("arguments", [(), ("run", "smol"), ("serve", "now"), ("--help",)])
@@ -250,12 +304,14 @@ def test_a_scenario_that_is_none_is_one_line_and_1(tmp_path):
     assert err.count("\n") == 1
 
 
-# ---- the process's own faults --------------------------------------------------------------------------------------
+# ---- the process's own faults --------------------------------------------------------------------
 
 
 def test_it_may_refuse_to_start(served):
     """The words on stderr, the exit code, and nothing listens."""
-    one = served({"process": {"refuse": "Error: no space left on device", "exit_code": 3}}, ready=False)
+    one = served(
+        {"process": {"refuse": "Error: no space left on device", "exit_code": 3}}, ready=False
+    )
     assert one.process.wait(10) == 3
     assert one.err == "Error: no space left on device\n"
 
@@ -275,7 +331,15 @@ def test_between_listening_and_ready_it_accepts_and_does_not_answer(served):
 @pytest.mark.slow
 def test_it_may_end_by_itself_and_leave_its_runners(served):
     """The last words, the exit code, and an orphan."""
-    one = served({"process": {"exit_after_ms": 1500, "exit_code": 7, "last_words": "fatal error: out of memory"}})
+    one = served(
+        {
+            "process": {
+                "exit_after_ms": 1500,
+                "exit_code": 7,
+                "last_words": "fatal error: out of memory",
+            }
+        }
+    )
     runner = one.loaded()
     assert one.process.wait(10) == 7
     assert one.err.endswith("\nfatal error: out of memory\n")
@@ -308,7 +372,7 @@ def test_a_slow_end_closes_the_listener_at_once_and_swallows_a_second_signal(ser
     assert not alive(runner)
 
 
-# ---- runners ---------------------------------------------------------------------------------------------------
+# ---- runners -------------------------------------------------------------------------------------
 
 
 def test_a_loaded_model_has_a_runner_of_its_own(served):
@@ -326,17 +390,30 @@ def test_a_loaded_model_has_a_runner_of_its_own(served):
         assert words[at + 4].isdigit()
         assert os.getsid(pid) == os.getsid(one.process.pid)
         assert os.getpgid(pid) == os.getpgid(one.process.pid)
-        resident = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+        resident = next(
+            line
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if line.startswith("VmRSS")
+        )
         assert int(resident.split()[1]) < 20_000  # kB
     counters = one.counters()
-    assert (counters["pid"], set(counters["runners"]), counters["loads"]) == (one.process.pid, runners, 2)
+    assert (counters["pid"], set(counters["runners"]), counters["loads"]) == (
+        one.process.pid,
+        runners,
+        2,
+    )
 
 
 def test_an_unload_kills_and_reaps_the_runner(served):
     """No child is left, not even a zombie; /api/ps is empty."""
     one = served()
     one.loaded()
-    assert json.loads(one.open("POST", "/api/chat", {"model": "simulated", "keep_alive": 0}).read())["done_reason"] == "unload"
+    assert (
+        json.loads(one.open("POST", "/api/chat", {"model": "simulated", "keep_alive": 0}).read())[
+            "done_reason"
+        ]
+        == "unload"
+    )
     eventually(lambda: not one.children(), what="no child")
     assert one.shown() == []
     assert one.counters()["runners"] == []
@@ -400,10 +477,15 @@ def test_a_runner_killed_in_a_stream_ends_it_with_an_error_line(served):
 
 
 def test_a_runner_killed_before_the_first_piece_is_a_500(served):
-    """With the words for a runner that is gone before its reply; who waited for the slot fails, too."""
+    """
+    With the words for a runner that is gone before its reply; who waited for the slot fails, too.
+    """
     one = served(MUTE)
     with one.send_chat() as first, one.send_chat() as second:
-        eventually(lambda: (one.counters()["in_flight"], one.counters()["waiting"]) == (1, 1), what="one answering, one waiting")
+        eventually(
+            lambda: (one.counters()["in_flight"], one.counters()["waiting"]) == (1, 1),
+            what="one answering, one waiting",
+        )
         os.kill(one.runner(), signal.SIGKILL)
         for connection in (first, second):
             got = received(connection)
@@ -421,7 +503,7 @@ def test_a_runner_killed_while_loading_is_a_500(served):
     assert one.shown() == []
 
 
-# ---- how it ends -------------------------------------------------------------------------------------------------
+# ---- how it ends ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -461,11 +543,16 @@ def test_a_killed_server_leaves_its_runner(served, number):
 
 
 def test_without_a_reader_it_dies_of_sigpipe(tmp_path):
-    """A pipe whose reader is gone ends the server at its next word, as Go's runtime does; never a traceback."""
+    """
+    A pipe whose reader is gone ends the server at its next word, as Go's runtime does; never a
+    traceback.
+    """
     port = free_port()
     env = {"PATH": "/nowhere", "OLLAMA_HOST": f"127.0.0.1:{port}"}
     with (tmp_path / "err").open("wb") as err:
-        process = subprocess.Popen([OllamaProgram(tmp_path).path, "serve"], env=env, stdout=subprocess.PIPE, stderr=err)
+        process = subprocess.Popen(
+            [OllamaProgram(tmp_path).path, "serve"], env=env, stdout=subprocess.PIPE, stderr=err
+        )
     try:
         assert process.stdout.readline()
         process.stdout.close()
@@ -478,13 +565,16 @@ def test_without_a_reader_it_dies_of_sigpipe(tmp_path):
 
 
 def poke(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=1) as connection,
+    ):
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         connection.recv(1)
     return False
 
 
-# ---- endings of a rule -------------------------------------------------------------------------------------------
+# ---- endings of a rule ---------------------------------------------------------------------------
 
 
 def ends(how, *pieces):
@@ -541,12 +631,15 @@ def test_runner_kills_it_and_the_next_request_loads_again(served, pieces, status
     assert one.runner() != runner
 
 
-# ---- pull ------------------------------------------------------------------------------------------------------
+# ---- pull ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_a_pull_that_was_left_goes_on_where_it_was(served):
-    """`completed` is absent while 0, grows in steps, and starts at the next pull from what is here; then the model answers."""
+    """
+    `completed` is absent while 0, grows in steps, and starts at the next pull from what is here;
+    then the model answers.
+    """
     one = served({"models": ["simulated", {"name": "tiny", "installed": False}], "pull_ms": 30})
     first = one.open("POST", "/api/pull", {"model": "tiny"})
     lines = [json.loads(first.readline()) for _ in range(5)]
@@ -555,7 +648,10 @@ def test_a_pull_that_was_left_goes_on_where_it_was(served):
     assert "completed" not in layer[0]
     here = layer[-1]["completed"]
     assert one.chat(model="tiny").status == 404
-    rest = [json.loads(line) for line in one.open("POST", "/api/pull", {"model": "tiny"}).read().splitlines()]
+    rest = [
+        json.loads(line)
+        for line in one.open("POST", "/api/pull", {"model": "tiny"}).read().splitlines()
+    ]
     completed = [line["completed"] for line in rest if "total" in line]
     assert completed[0] >= here
     assert completed == sorted(completed)

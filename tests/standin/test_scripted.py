@@ -1,4 +1,7 @@
-"""The scripted brain: its rules, its faults as a client meets them, and the labels that are no judgement."""
+"""
+The scripted brain: its rules, its faults as a client meets them, and the labels that are no
+judgement.
+"""
 
 import contextlib
 import json
@@ -16,7 +19,10 @@ JUDGE = {
     "type": "object",
     "additionalProperties": False,
     "required": ["risk", "severity"],
-    "properties": {"risk": {"type": "string", "enum": RISKS}, "severity": {"type": "integer", "enum": [0, 1, 2, 3, 4, 5]}},
+    "properties": {
+        "risk": {"type": "string", "enum": RISKS},
+        "severity": {"type": "integer", "enum": [0, 1, 2, 3, 4, 5]},
+    },
 }
 
 
@@ -37,25 +43,46 @@ def test_the_default_answer_says_that_it_is_simulated(ask):
     with running(ScriptedBrain()) as server:
         assert "SIMULATED" in text_of(ask(server.url, "POST", "/api/chat", chat()))
         assert (
-            "SIMULATED" in ask(server.url, "POST", "/api/generate", {"model": "simulated", "prompt": "x", "stream": False}).json["response"]
+            "SIMULATED"
+            in ask(
+                server.url,
+                "POST",
+                "/api/generate",
+                {"model": "simulated", "prompt": "x", "stream": False},
+            ).json["response"]
         )
         assert ask(server.url, "GET", "/api/version").json == {"version": "0.0.0-urisk-scripted"}
 
 
 def test_the_judges_schema_gets_a_valid_label_always_the_same(ask):
     """Same sentence, same label; every label fits the schema and ends with `stop`."""
-    sentences = ["Acme was fined 2 billion dollars by the regulator.", "The meeting is in Berlin.", "Sales growth was a record.", "", "Ω ☃"]
+    sentences = [
+        "Acme was fined 2 billion dollars by the regulator.",
+        "The meeting is in Berlin.",
+        "Sales growth was a record.",
+        "",
+        "Ω ☃",
+    ]
     with running(ScriptedBrain()) as server:
         for sentence in sentences:
-            got = [ask(server.url, "POST", "/api/chat", chat(sentence or "-", format=JUDGE)) for _ in range(2)]
+            got = [
+                ask(server.url, "POST", "/api/chat", chat(sentence or "-", format=JUDGE))
+                for _ in range(2)
+            ]
             assert text_of(got[0]) == text_of(got[1])
             assert got[0].lines[-1]["done_reason"] == "stop"
             jsonschema.validate(json.loads(text_of(got[0])), JUDGE)
 
 
 def test_labels_follow_keywords():
-    """Documented: alarm words 4, words of success 1, other hits 2, no hit none and 0; a list of one's own is respected."""
-    assert label("Acme was fined 2 billion dollars by the regulator.", RISKS) == {"risk": "legal", "severity": 4}
+    """
+    Documented: alarm words 4, words of success 1, other hits 2, no hit none and 0; a list of one's
+    own is respected.
+    """
+    assert label("Acme was fined 2 billion dollars by the regulator.", RISKS) == {
+        "risk": "legal",
+        "severity": 4,
+    }
     assert label("Hackers stole customer records in a data breach.", RISKS)["risk"] == "operational"
     assert label("Revenue growth beat the forecast.", RISKS) == {"risk": "business", "severity": 1}
     assert label("The meeting is in Berlin.", RISKS) == {"risk": "none", "severity": 0}
@@ -68,7 +95,10 @@ SCHEMAS = [
     {
         "type": "object",
         "required": ["a"],
-        "properties": {"a": {"type": "array", "minItems": 2, "items": {"type": "integer", "minimum": 3}}, "b": {}},
+        "properties": {
+            "a": {"type": "array", "minItems": 2, "items": {"type": "integer", "minimum": 3}},
+            "b": {},
+        },
     },
     {"enum": ["x", "y"]},
     {"const": 7},
@@ -96,7 +126,10 @@ def test_the_native_path_sorts_the_keys(ask):
     assert keys == {"native": ["a", "b"], "rendered": ["b", "a"]}
 
 
-@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"properties": 3}, {"type": "array", "items": 3, "minItems": 1}])
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "nonsense"}, {"properties": 3}, {"type": "array", "items": 3, "minItems": 1}],
+)
 def test_an_impossible_schema_is_refused_like_llama_cpp_does(ask, schema):
     """400, and the error's text is JSON again."""
     with served(Rule(answer="never")) as server:
@@ -122,7 +155,12 @@ def test_the_first_rule_that_fits_counts(ask):
 def test_a_rule_can_step_aside(ask):
     """Two refusals, then the answer: what a client that tries again needs."""
     with served(
-        Rule(times=2, status=503, error="server busy, please try again.  maximum pending requests exceeded"), Rule(answer="ok")
+        Rule(
+            times=2,
+            status=503,
+            error="server busy, please try again.  maximum pending requests exceeded",
+        ),
+        Rule(answer="ok"),
     ) as server:
         got = [ask(server.url, "POST", "/api/chat", chat()) for _ in range(4)]
         assert [each.status for each in got] == [503, 503, 200, 200]
@@ -141,7 +179,11 @@ def test_num_predict_cuts_with_length(ask):
     """Partial JSON, done, `length`, status 200: no error."""
     with running(ScriptedBrain()) as server:
         got = ask(server.url, "POST", "/api/chat", chat(format=JUDGE, options={"num_predict": 3}))
-    assert (got.status, got.lines[-1]["done_reason"], got.lines[-1]["eval_count"]) == (200, "length", 3)
+    assert (got.status, got.lines[-1]["done_reason"], got.lines[-1]["eval_count"]) == (
+        200,
+        "length",
+        3,
+    )
     with pytest.raises(json.JSONDecodeError):
         json.loads(text_of(got))
 
@@ -162,13 +204,16 @@ def test_delays_are_kept(ask):
     assert last["total_duration"] >= 80e6
 
 
-# ---- faults ------------------------------------------------------------------------------------------------------
+# ---- faults --------------------------------------------------------------------------------------
 
 
 def test_a_clean_end_without_done(ask):
     """Stream: the last line has done false. Whole: done false, no counters. Status 200 in both."""
     with served(Rule(answer=["a", "b"], ends=Ending.CUT)) as server:
-        assert [line["done"] for line in ask(server.url, "POST", "/api/chat", chat()).lines] == [False, False]
+        assert [line["done"] for line in ask(server.url, "POST", "/api/chat", chat()).lines] == [
+            False,
+            False,
+        ]
         whole = ask(server.url, "POST", "/api/chat", chat(stream=False)).json
         assert (whole["message"]["content"], whole["done"]) == ("ab", False)
         assert not set(whole) & {"done_reason", "total_duration", "eval_count"}
@@ -197,7 +242,11 @@ def test_a_connection_that_breaks_in_a_line(ask):
     with served(Rule(answer=["a"], ends=Ending.RESET)) as server:
         data = json.dumps(chat()).encode()
         with socket.create_connection((server.host, server.port), timeout=5) as connection:
-            connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+            connection.sendall(
+                b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+                % len(data)
+                + data
+            )
             got = b""
             try:
                 while part := connection.recv(65536):
@@ -218,7 +267,8 @@ def test_chunks_that_cut_lines_and_characters(ask):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind"), [(502, "<html>", "text/html"), (403, "", None), (404, "404 page not found", "text/plain")]
+    ("status", "body", "kind"),
+    [(502, "<html>", "text/html"), (403, "", None), (404, "404 page not found", "text/plain")],
 )
 def test_replies_that_are_not_ollamas(ask, status, body, kind):
     """A proxy's page, an empty refusal, plain text: as given."""
@@ -227,13 +277,16 @@ def test_replies_that_are_not_ollamas(ask, status, body, kind):
     assert (got.status, got.body.decode(), got.headers.get("Content-Type")) == (status, body, kind)
 
 
-# ---- scenarios ---------------------------------------------------------------------------------------------------
+# ---- scenarios -----------------------------------------------------------------------------------
 
 
 def test_a_scenario_is_read_from_json(tmp_path):
     """The fields of the classes, by their names."""
     path = tmp_path / "s.json"
-    path.write_text('{"models": ["a", {"name": "b", "native": false}], "rules": [{"contains": "x", "ends": "cut"}], "slots": 2}')
+    path.write_text(
+        '{"models": ["a", {"name": "b", "native": false}], "rules": [{"contains": "x", "ends": '
+        '"cut"}], "slots": 2}'
+    )
     scenario = Scenario.load(path)
     assert scenario.rules == (Rule(contains="x", ends=Ending.CUT),)
     assert [model.name for model in ScriptedBrain(scenario).models()] == ["a:latest", "b:latest"]
@@ -268,11 +321,15 @@ def test_public_names_are_sorted_and_there():
 
 def test_a_taken_port_is_an_os_error():
     """In the caller's thread, and no thread is left."""
-    with running(ScriptedBrain()) as server, pytest.raises(OSError, match="in use"), running(ScriptedBrain(), port=server.port):
+    with (
+        running(ScriptedBrain()) as server,
+        pytest.raises(OSError, match="in use"),
+        running(ScriptedBrain(), port=server.port),
+    ):
         pass
 
 
-# ---- endings and pulls on a loop, without processes -----------------------------------------------------------------
+# ---- endings and pulls on a loop, without processes ----------------------------------------------
 
 
 def ends(how, *pieces):
@@ -290,7 +347,10 @@ def sent(server, text, model="simulated"):
     """A connection on which this was asked."""
     body = json.dumps(chat(text, model=model)).encode()
     connection = socket.create_connection((server.host, server.port), timeout=5)
-    connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    connection.sendall(
+        b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        + body
+    )
     return connection
 
 
@@ -339,7 +399,10 @@ def drained(connection, most=1000):
 
 
 def test_crash_without_a_process_cuts_everything_and_listens_no_more():
-    """The test's own process lives on; each connection is cut, a new one is refused, the block ends as ever."""
+    """
+    The test's own process lives on; each connection is cut, a new one is refused, the block ends as
+    ever.
+    """
     with served(ends("crash", "a"), Rule(answer=["b", "c"], token_ms=60_000), slots=2) as server:
         with streaming(server, "other") as busy, sent(server, "go") as connection:
             for each in (connection, busy):
@@ -367,14 +430,38 @@ def test_runner_is_a_500_where_nothing_was_streamed(ask):
     """`stream: false`: the status tells, though the answer had begun."""
     with served(ends("runner", "a")) as server:
         got = ask(server.url, "POST", "/api/chat", chat("go", stream=False))
-        assert (got.status, got.json) == (500, {"error": "an error was encountered while running the model: unexpected EOF"})
+        assert (got.status, got.json) == (
+            500,
+            {"error": "an error was encountered while running the model: unexpected EOF"},
+        )
 
 
 def test_a_pull_of_what_is_missing_comes_in_steps_and_of_what_is_here_in_one(ask):
-    """`completed` is absent while 0 and grows to the total; a second pull says at once that all is here."""
-    with served(models=("simulated", {"name": "tiny", "installed": False, "size_bytes": 1000})) as server:
-        layer = [line for line in ask(server.url, "POST", "/api/pull", {"model": "tiny"}).lines if "total" in line]
-        assert [line.get("completed") for line in layer] == [None, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]
+    """
+    `completed` is absent while 0 and grows to the total; a second pull says at once that all is
+    here.
+    """
+    with served(
+        models=("simulated", {"name": "tiny", "installed": False, "size_bytes": 1000})
+    ) as server:
+        layer = [
+            line
+            for line in ask(server.url, "POST", "/api/pull", {"model": "tiny"}).lines
+            if "total" in line
+        ]
+        assert [line.get("completed") for line in layer] == [
+            None,
+            100,
+            200,
+            300,
+            400,
+            500,
+            600,
+            700,
+            800,
+            900,
+            1000,
+        ]
         again = ask(server.url, "POST", "/api/pull", {"model": "tiny"}).lines
         assert [line["completed"] for line in again if "total" in line] == [1000]
 
@@ -388,8 +475,13 @@ def test_a_version_may_be_claimed(ask):
 def test_a_scenario_file_holds_the_process(tmp_path):
     """Plain JSON; an unknown field of it is no scenario."""
     file = tmp_path / "scenario.json"
-    file.write_text('{"process": {"ready_ms": 5, "refuse": "no"}, "pull_ms": 1, "unload_ms": 2, "rules": [{"ends": "hang"}]}')
+    file.write_text(
+        '{"process": {"ready_ms": 5, "refuse": "no"}, "pull_ms": 1, "unload_ms": 2, "rules": '
+        '[{"ends": "hang"}]}'
+    )
     plan = Process(ready_ms=5, refuse="no")
-    assert Scenario.load(file) == Scenario(process=plan, pull_ms=1, unload_ms=2, rules=(Rule(ends=Ending.HANG),))
+    assert Scenario.load(file) == Scenario(
+        process=plan, pull_ms=1, unload_ms=2, rules=(Rule(ends=Ending.HANG),)
+    )
     with pytest.raises(ValueError, match="not a scenario"):
         Scenario.of({"process": {"nonsense": 1}})

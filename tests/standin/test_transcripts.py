@@ -1,4 +1,7 @@
-"""What a real Ollama 0.33 answered to 69 requests, against what the scripted brain's face answers to the same."""
+"""
+What a real Ollama 0.33 answered to 69 requests, against what the scripted brain's face answers to
+the same.
+"""
 
 import json
 import re
@@ -13,7 +16,8 @@ RECORDED = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitl
 
 EXACT = "exact"  # every chunk, byte for byte
 NUMBERS = "numbers"  # byte for byte but for token counts: the scripted brain counts words
-SHAPE = "shape"  # the same keys in the same order, the same types, equal model, done and done_reason
+# The same keys in the same order, the same types, equal model, done and done_reason
+SHAPE = "shape"
 STREAM = "stream"  # one object a chunk: shapes of the first, of the last, and nothing else between
 PULL = "pull"  # the same lines up to the error's own text
 
@@ -87,14 +91,25 @@ HOW = {
     "chat_client_leaves": "leaves",
     "unload_not_loaded": SHAPE,
 }
-FOREIGN = {"foreign_host": {"Host": "rebind.example"}, "foreign_origin": {"Origin": "http://evil.example"}}
+FOREIGN = {
+    "foreign_host": {"Host": "rebind.example"},
+    "foreign_origin": {"Origin": "http://evil.example"},
+}
 STORY = "The ocean is a vast and mysterious realm, teeming with life and teeming with secrets that few have seen, and fewer still have told"
 SCENARIO = Scenario(
-    models=({"name": "smol", "native": False}, {"name": "smol-n"}, {"name": "smol-t", "native": False}),
+    models=(
+        {"name": "smol", "native": False},
+        {"name": "smol-n"},
+        {"name": "smol-t", "native": False},
+    ),
     rules=(
         Rule(contains="ocean", answer=STORY + ". More."),
         Rule(contains="story", answer=STORY * 40),
-        Rule(contains="colors", model="smol-n:latest", answer="The two colors are: " + "red, blue, " * 8),
+        Rule(
+            contains="colors",
+            model="smol-n:latest",
+            answer="The two colors are: " + "red, blue, " * 8,
+        ),
         Rule(regex="^(x|(word )+)$", answer="The original"),
     ),
 )
@@ -109,27 +124,46 @@ def body_of(record):
     extra = {"truncate": False} if "truncate false" in body else {}
     options = {"num_ctx": 4096, "num_predict": 2, "seed": 1, "temperature": 0}
     messages = [{"role": "user", "content": "word " * 6000}]
-    return json.dumps({"model": model, "messages": messages, "stream": False, "options": options, **extra})
+    return json.dumps(
+        {"model": model, "messages": messages, "stream": False, "options": options, **extra}
+    )
 
 
 @pytest.fixture(scope="module")
 def replayed(ask):
-    """All requests in the recorded order against one server: what came before matters (loads, caches)."""
+    """
+    All requests in the recorded order against one server: what came before matters (loads, caches).
+    """
     with running(ScriptedBrain(SCENARIO)) as server:
         answers = []
         for record in RECORDED:
             request = record["request"]
-            answers.append(ask(server.url, request["method"], request["path"], body_of(record), **FOREIGN.get(record["name"], {})))
+            answers.append(
+                ask(
+                    server.url,
+                    request["method"],
+                    request["path"],
+                    body_of(record),
+                    **FOREIGN.get(record["name"], {}),
+                )
+            )
         return answers
 
 
 def kinds(value):
-    """The shape of a JSON value: keys in order, types of the rest; numbers are one type, whole or not; a list is its first item."""
+    """
+    The shape of a JSON value: keys in order, types of the rest; numbers are one type, whole or not;
+    a list is its first item.
+    """
     if isinstance(value, dict):
         return {key: kinds(item) for key, item in value.items()}
     if isinstance(value, list):
         return [kinds(value[0])] if value else []
-    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+    return (
+        "number"
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else type(value).__name__
+    )
 
 
 def assert_same_object(ours, theirs):
@@ -143,7 +177,11 @@ def headers_of(record):
 
 
 def without_length(headers):
-    return {name: value for name, value in headers.items() if name not in {"Date", "Content-Length", "Transfer-Encoding"}}
+    return {
+        name: value
+        for name, value in headers.items()
+        if name not in {"Date", "Content-Length", "Transfer-Encoding"}
+    }
 
 
 def test_no_transcript_is_left_out():
@@ -152,9 +190,14 @@ def test_no_transcript_is_left_out():
     assert len(RECORDED) == 69
 
 
-@pytest.mark.parametrize("number", range(len(RECORDED)), ids=[f"{i}-{r['name']}" for i, r in enumerate(RECORDED)])
+@pytest.mark.parametrize(
+    "number", range(len(RECORDED)), ids=[f"{i}-{r['name']}" for i, r in enumerate(RECORDED)]
+)
 def test_status_and_headers_are_ollamas(number, replayed):
-    """Status and headers are those of the real server; lengths and framing too where the bodies are equal."""
+    """
+    Status and headers are those of the real server; lengths and framing too where the bodies are
+    equal.
+    """
     record, ours = RECORDED[number], replayed[number]
     theirs = headers_of(record)
     assert ours.status == int(record["status"])
@@ -165,7 +208,9 @@ def test_status_and_headers_are_ollamas(number, replayed):
         assert "Content-Length" in ours.headers or "ndjson" in ours.headers["Content-Type"]
 
 
-@pytest.mark.parametrize("number", range(len(RECORDED)), ids=[f"{i}-{r['name']}" for i, r in enumerate(RECORDED)])
+@pytest.mark.parametrize(
+    "number", range(len(RECORDED)), ids=[f"{i}-{r['name']}" for i, r in enumerate(RECORDED)]
+)
 def test_body_is_ollamas(number, replayed):
     """The body is the recorded one, or has its shape: see the table for each."""
     record, ours = RECORDED[number], replayed[number]
@@ -186,7 +231,8 @@ def compare_shape(ours, chunks):
 
 def compare_stream(ours, chunks):
     recorded = [json.loads(chunk) for chunk in chunks]
-    got = [json.loads(chunk) for chunk in ours.chunks]  # one object a chunk, each ended by a newline
+    # One object a chunk, each ended by a newline
+    got = [json.loads(chunk) for chunk in ours.chunks]
     assert all(chunk.endswith(b"\n") for chunk in ours.chunks)
     assert_same_object(got[0], recorded[0])
     assert_same_object(got[-1], recorded[-1])
@@ -226,14 +272,25 @@ COMPARE = {
 
 
 def test_forever_is_shown_as_a_date_centuries_ahead(replayed):
-    """keep_alive -1 shows in /api/ps as a date in 2318 or 2319, which a client must be able to read."""
+    """
+    keep_alive -1 shows in /api/ps as a date in 2318 or 2319, which a client must be able to read.
+    """
     at = [record["name"] for record in RECORDED].index("ps_forever")
-    years = [model["expires_at"][:4] for model in replayed[at].json["models"] if model["name"] == "smol:latest"]
+    years = [
+        model["expires_at"][:4]
+        for model in replayed[at].json["models"]
+        if model["name"] == "smol:latest"
+    ]
     assert years[0] in {"2318", "2319"}
 
 
 def test_a_reload_takes_time_and_a_resident_model_none(replayed):
     """Another num_ctx shows in /api/ps as the context in force, as recorded."""
     at = [record["name"] for record in RECORDED].index("ps_after_reload")
-    recorded = {model["name"]: model["context_length"] for model in json.loads(RECORDED[at]["chunks"][0])["models"]}
-    assert {model["name"]: model["context_length"] for model in replayed[at].json["models"]} == recorded
+    recorded = {
+        model["name"]: model["context_length"]
+        for model in json.loads(RECORDED[at]["chunks"][0])["models"]
+    }
+    assert {
+        model["name"]: model["context_length"] for model in replayed[at].json["models"]
+    } == recorded

@@ -1,13 +1,15 @@
 """
-Launch llama.cpp's own server for one model file: `python -m urisk_nb.embedded.launcher --gguf FILE`.
+Launch llama.cpp's own server for one model file: `python -m urisk_nb.embedded.launcher --gguf
+FILE`.
 
-One JSON line on stdout says that it is ready, llama.cpp logs to stderr, SIGTERM and SIGINT end it with
-exit code 0, or while it still loads by the signal itself. If it cannot start, one line on stderr says
-why and the exit code is 1.
+One JSON line on stdout says that it is ready, llama.cpp logs to stderr, SIGTERM and SIGINT end it
+with exit code 0, or while it still loads by the signal itself. If it cannot start, one line on
+stderr says why and the exit code is 1.
 
-The demo model's file serves two models under two names: itself, and with the adapter of this package
-the judge. Both are one server, since two in one process count each other's threads and become four
-times slower. The adapter is loaded with scale 0; a request turns it on: `"lora": [{"id": 0, "scale": 1}]`.
+The demo model's file serves two models under two names: itself, and with the adapter of this
+package the judge. Both are one server, since two in one process count each other's threads and
+become four times slower. The adapter is loaded with scale 0; a request turns it on: `"lora":
+[{"id": 0, "scale": 1}]`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from urisk_nb.standin import gguf, weights
+from urisk_nb.embedded import gguf, weights
 
 DEMO_MODEL = "smollm2-135m:latest"
 PROMPT_CACHE_MIB = 1024  # llama.cpp's default of 8 GiB for old prompts is too much for a laptop
@@ -42,25 +44,50 @@ class LaunchError(Exception):
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m urisk_nb.embedded.launcher", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--gguf", type=Path, required=True, help="the model: any instruct model in GGUF form")
-    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (default: 127.0.0.1)")
+    parser = argparse.ArgumentParser(
+        prog="python -m urisk_nb.embedded.launcher", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument(
+        "--gguf", type=Path, required=True, help="the model: any instruct model in GGUF form"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="loopback address to listen on (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
-    parser.add_argument("--slots", type=int, default=1, help="answers at a time; memory grows with each (default: 1)")
-    parser.add_argument("--num-ctx", type=int, default=4096, help="context window of a slot in tokens (default: 4096)")
-    parser.add_argument("--threads", type=int, help="threads that compute (default: the cores this process may use)")
-    parser.add_argument("--adapter", type=Path, help="LoRA adapter in place of the package's own, to measure one that you trained")
+    parser.add_argument(
+        "--slots",
+        type=int,
+        default=1,
+        help="answers at a time; memory grows with each (default: 1)",
+    )
+    parser.add_argument(
+        "--num-ctx",
+        type=int,
+        default=4096,
+        help="context window of a slot in tokens (default: 4096)",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="threads that compute (default: the cores this process may use)"
+    )
+    parser.add_argument(
+        "--adapter",
+        type=Path,
+        help="LoRA adapter in place of the package's own, to measure one that you trained",
+    )
     return parser.parse_args(argv)
 
 
 def count_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """
-    Return how many cores this process may use: its affinity, or a container's share of them, rounded up.
+    Return how many cores this process may use: its affinity, or a container's share of them,
+    rounded up.
 
     More threads than that wait for each other most of the time: a pod with two cores on a host with
     sixty-four would stand still.
     """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     with contextlib.suppress(OSError, ValueError):
         share, period = quota.read_text(encoding="ascii").split()
         count = min(count, max(1, -(-int(share) // int(period))))  # "max" is no number: no limit
@@ -82,7 +109,9 @@ def _is_demo_model(path: Path) -> bool:
 def _check(args: argparse.Namespace) -> None:
     """Refuse what llama.cpp would refuse without saying why. Raises LaunchError."""
     if importlib.util.find_spec("xllamacpp") is None:
-        raise LaunchError('the package xllamacpp is not installed: pip install "urisk-nb[embedded]"')
+        raise LaunchError(
+            'the package xllamacpp is not installed: pip install "urisk-nb[embedded]"'
+        )
     if args.slots < 1 or args.num_ctx < 1:
         raise LaunchError("--slots and --num-ctx must be at least 1")
     if args.adapter is not None and not args.adapter.is_file():
@@ -98,12 +127,16 @@ def _check(args: argparse.Namespace) -> None:
 
 def _check_address(host: str, port: int) -> None:
     if not _is_loopback(host):
-        raise LaunchError(f"{host} is no loopback address: the embedded engine serves this machine only")
+        raise LaunchError(
+            f"{host} is no loopback address: the embedded engine serves this machine only"
+        )
     if not 0 <= port <= 65535:
         raise LaunchError(f"--port is {port}: a port is a number from 0 to 65535")
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+        with socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ):
             pass
     except OSError as exc:
         reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
@@ -133,9 +166,9 @@ def start_server(args: argparse.Namespace) -> Any:
             adapter = weights.adapter()
     except weights.WeightsError as exc:
         raise LaunchError(f"{exc}; {exc.fix}") from exc
-    # Threads that wait for each other spin for a moment, then sleep. Measured on 2 cores, tokens a second
-    # alone and beside two busy programs: OpenMP's default 71 and 3, sleeping at once 27 and 14, this 75
-    # and 30. The library reads it once, when it is loaded.
+    # Threads that wait for each other spin for a moment, then sleep. Measured on 2 cores, tokens a
+    # second alone and beside two busy programs: OpenMP's default 71 and 3, sleeping at once 27 and
+    # 14, this 75 and 30. The library reads it once, when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     import xllamacpp
 
@@ -143,7 +176,8 @@ def start_server(args: argparse.Namespace) -> Any:
     params.model.path = str(args.gguf)
     params.model_alias = set(list_names(args.gguf))
     params.hostnames, params.port = [args.host], args.port
-    params.cors_origins = f"http://{args.host}:{args.port}"  # else any web page could read the answers
+    # Else any web page could read the answers
+    params.cors_origins = f"http://{args.host}:{args.port}"
     params.n_parallel, params.n_ctx = args.slots, args.num_ctx * args.slots
     params.cpuparams.n_threads = args.threads or count_cores()
     params.cache_ram_mib = PROMPT_CACHE_MIB

@@ -2,11 +2,12 @@
 Constrained decoding of an answer that a JSON schema leaves only a few choices about.
 
 A label such as `{"risk":"legal","severity":3}` has ten tokens, of which a model decides two. So the
-model is asked for one token at each choice, with everything before it prefilled, and the rest is put
-there without asking (jump-forward decoding: Zheng et al. 2024, "SGLang", arXiv:2312.07104). The
+model is asked for one token at each choice, with everything before it prefilled, and the rest is
+put there without asking (jump-forward decoding: Zheng et al. 2024, "SGLang", arXiv:2312.07104). The
 log-probabilities of the two tokens are those of the written answer.
 
-Pure: it knows JSON schemas of enumerated values and llama.cpp's notation for grammars, and no server.
+Pure: it knows JSON schemas of enumerated values and llama.cpp's notation for grammars, and no
+server.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Step:
 
 def find_choices(schema: Any) -> tuple[Choice, ...] | None:
     """
-    Return the choices of the compact answer in order, or None where there is more than choices to it.
+    Return the choices of the compact answer in order, or None where there is more than choices to
+    it.
 
     A schema qualifies if it is a closed object, all of whose keys are required and have enumerated
     ASCII texts or whole numbers as values, and at least one key has two of them. Any other schema
@@ -127,9 +129,9 @@ def decode(choices: Sequence[Choice]) -> Generator[Step, str, tuple[str, ...] | 
     Returns
     -------
     tuple or None
-        The answer in pieces: put there, chosen, put there, ..., chosen, put there. Pieces 1, 3, 5, ...
-        are the tokens that were sent, in order. None where a token fits no option: the server did
-        not keep to the options, so let the model write.
+        The answer in pieces: put there, chosen, put there, ..., chosen, put there. Pieces 1, 3, 5,
+        ... are the tokens that were sent, in order. None where a token fits no option: the server
+        did not keep to the options, so let the model write.
 
     Examples
     --------

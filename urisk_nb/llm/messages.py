@@ -167,7 +167,9 @@ class PullProgress:
     completed: int = 0
 
 
-def parse_question(payload: bytes, *, model: str, keep_alive: str | float, num_ctx: int) -> ChatRequest:
+def parse_question(
+    payload: bytes, *, model: str, keep_alive: str | float, num_ctx: int
+) -> ChatRequest:
     """
     Return the chat of a question given as JSON bytes.
 
@@ -186,7 +188,9 @@ def parse_question(payload: bytes, *, model: str, keep_alive: str | float, num_c
     try:
         content = json.loads(payload)
     except (ValueError, RecursionError) as exc:
-        raise InputError(f"the question is not JSON: {payload[:80]!r}.", fix="give a JSON object") from exc
+        raise InputError(
+            f"the question is not JSON: {payload[:80]!r}.", fix="give a JSON object"
+        ) from exc
     if not isinstance(content, dict) or not isinstance(content.get("messages"), list):
         raise InputError(
             f"the question has no messages: {payload[:80]!r}.",
@@ -222,6 +226,10 @@ def _normalize_name(name: str) -> str:
 def find_model(name: str, models: Sequence[Model]) -> Model | None:
     """Return the server's model of this name or alias, or None."""
     return next(
-        (model for model in models if any(is_same_model(known, name) for known in (model.name, *model.aliases))),
+        (
+            model
+            for model in models
+            if any(is_same_model(known, name) for known in (model.name, *model.aliases))
+        ),
         None,
     )

@@ -1,16 +1,17 @@
 """The notebook's face: magics that parse and hand over, and the rendering of what comes back.
 
-Knows IPython and HTML. Does not know how an answer or a table is made. Everything shown is escaped: model text and evidence are hostile.
+Knows IPython and HTML. Does not know how an answer or a table is made. Everything shown is escaped:
+model text and evidence are hostile.
 
-This file is all that `%load_ext urisk_nb` runs, and it must stay a matter of milliseconds: the magics themselves are imported
-when the first of them is used, or asked for its help.
+This file is all that `%load_ext urisk_nb` runs, and it must stay a matter of milliseconds: the
+magics themselves are imported when the first of them is used, or asked for its help.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb import runtime
+from urisk_nb import process_state
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -27,7 +28,7 @@ MAGICS = {
     "urisk_status": "line",
     "urisk_stop": "line",
 }
-TABLE = ("urisk_nb.risk.table", "RiskTable")
+TABLE = ("urisk_nb.table.risk_table", "RiskTable")
 
 
 class _Magic:
@@ -40,7 +41,8 @@ class _Magic:
         self.shell, self.__name__ = shell, name
 
     @property
-    def __doc__(self) -> str:  # type: ignore[override]  # a plain str on classes, here made on demand
+    # # a plain str on classes, here made on demand
+    def __doc__(self) -> str:  # type: ignore[override]
         from urisk_nb.notebook import magics
 
         return magics.help_of(self.__name__)
@@ -52,12 +54,17 @@ class _Magic:
 
 
 def register(shell: InteractiveShell) -> None:
-    """Put the magics and the table's rendering into the shell; doing it again replaces them by the same."""
+    """
+    Put the magics and the table's rendering into the shell; doing it again replaces them by the
+    same.
+    """
     for name, kind in MAGICS.items():
-        shell.register_magic_function(_Magic(shell, name), magic_kind=kind, magic_name=name)  # type: ignore[call-arg,arg-type]  # IPython's record_magic decorator is untyped
+        # # IPython's record_magic decorator is untyped
+        shell.register_magic_function(_Magic(shell, name), magic_kind=kind, magic_name=name)  # type: ignore[call-arg,arg-type]
     _html_formatter(shell).for_type_by_name(*TABLE, _table_html)
-    # At its end the manager asks whether this is a restart: then its server is kept warm for a while.
-    runtime.put("is_restart", lambda: _is_restart(shell))
+    # At its end the manager asks whether this is a restart: then its server is kept warm for a
+    # while.
+    process_state.put("is_restart", lambda: _is_restart(shell))
 
 
 def _is_restart(shell: InteractiveShell) -> bool:
@@ -68,22 +75,25 @@ def _is_restart(shell: InteractiveShell) -> bool:
 
 def unregister(shell: InteractiveShell) -> None:
     """Take out what `register` put in; IPython itself offers no way."""
-    runtime.forget("is_restart")
-    if (dashboard := runtime.get("dashboard")) is not None:
+    process_state.forget("is_restart")
+    if (dashboard := process_state.get("dashboard")) is not None:
         dashboard.close()
     for name, kind in MAGICS.items():
         shell.magics_manager.magics[kind].pop(name, None)
     formatter = _html_formatter(shell)
     formatter.deferred_printers.pop(TABLE, None)
-    for known in [type_ for type_ in formatter.type_printers if (type_.__module__, type_.__name__) == TABLE]:
+    for known in [
+        type_ for type_ in formatter.type_printers if (type_.__module__, type_.__name__) == TABLE
+    ]:
         formatter.type_printers.pop(known)
 
 
 def _html_formatter(shell: InteractiveShell) -> Any:
-    return shell.display_formatter.formatters["text/html"]  # type: ignore[union-attr]  # every shell has one
+    # # every shell has one
+    return shell.display_formatter.formatters["text/html"]  # type: ignore[union-attr]
 
 
 def _table_html(table: Any) -> str:
-    from urisk_nb.notebook.present import table_html
+    from urisk_nb.render.present import table_html
 
     return table_html(table)

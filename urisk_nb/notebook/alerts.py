@@ -1,4 +1,7 @@
-"""Alerts that teach: what was seen, why it matters, and what to do about it. Pure: facts in, sentences out."""
+"""
+Alerts that teach: what was seen, why it matters, and what to do about it. Pure: facts in, sentences
+out.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.ollama.calls import OK, CallRecord
-from urisk_nb.ollama.latency import percentile
-from urisk_nb.ollama.wire import same_model
+from urisk_nb.llm.calls import OK, CallRecord
+from urisk_nb.llm.latency import percentile
+from urisk_nb.llm.wire import same_model
 
 if TYPE_CHECKING:
-    from urisk_nb.notebook.facts import Facts
+    from urisk_nb.llm.snapshot import SessionSnapshot
 
 __all__ = ["Alert", "alerts", "cache_hits", "request_of"]
 
 RECENT = 20  # calls: what was seen before them is history
-LEAST_S = 0.2  # shorter than this a load, a wait or a reading anew is nobody's trouble
+MIN_SECONDS = 0.2  # shorter than this a load, a wait or a reading anew is nobody's trouble
 WAIT_S = 1.0  # calls that wait for less come and go faster than a sentence can be read
-UNUSUAL = 3.0  # times the median
-ALIKE = 0.9  # the share of a request that begins as the one before it did: what is new is too little to take long
+OUTLIER_FACTOR = 3.0  # times the median
+# The share of a request that begins as the one before it did: what is new is too little to take
+# long
+ALIKE = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,45 +38,65 @@ class Alert:
     level: str = "warning"
 
 
-def alerts(facts: Facts) -> list[Alert]:
+def alerts(facts: SessionSnapshot) -> list[Alert]:
     """What is to be said just now, the worst first."""
-    found = [*_trouble(facts), *_memory(facts), *_queues(facts), *_loads(facts), *_read_anew(facts), *_notes(facts)]
+    found = [
+        *_trouble(facts),
+        *_memory(facts),
+        *_queues(facts),
+        *_loads(facts),
+        *_read_anew(facts),
+        *_notes(facts),
+    ]
     return sorted(found, key=lambda alert: ("error", "warning", "note").index(alert.level))
 
 
-# The server ----------------------------------------------------------------------------------------------------------------
+# The server ---------------------------------------------------------------------------------------
 
 
-def _trouble(facts: Facts) -> Iterator[Alert]:
+def _trouble(facts: SessionSnapshot) -> Iterator[Alert]:
     log = f" Its log: {facts.log}" if facts.log else ""
     if facts.failure is not None:
         message, fix = facts.failure
         yield Alert(text=message, action=fix, level="error")
     elif facts.state == "crashed":
-        yield Alert(text="The server ended unexpectedly and is being restarted.", action=f"Calls wait for it.{log}", level="error")
-    elif facts.state == "hung":
-        yield Alert(text="The server accepts connections but does not answer.", action="It is being restarted.", level="error")
-    elif facts.look.problem:
-        yield Alert(text=facts.look.problem, action=facts.look.fix, level="error")
-    if facts.breaker == "open":
-        text = (
-            "The server failed several times in a row. The circuit is open: no call is sent for a while, then one call probes the server."
+        yield Alert(
+            text="The server ended unexpectedly and is being restarted.",
+            action=f"Calls wait for it.{log}",
+            level="error",
         )
+    elif facts.state == "hung":
+        yield Alert(
+            text="The server accepts connections but does not answer.",
+            action="It is being restarted.",
+            level="error",
+        )
+    elif facts.probe.problem:
+        yield Alert(text=facts.probe.problem, action=facts.probe.fix, level="error")
+    if facts.breaker == "open":
+        text = "The server failed several times in a row. The circuit is open: no call is sent for a while, then one call probes the server."
         yield Alert(text=text, action="Wait, or restart it.", level="error")
     elif facts.breaker == "half_open":
-        yield Alert(text="The server failed several times in a row. The circuit is half-open: the next call probes the server.")
-    if facts.restarts and facts.state == "owned":
-        times = "once" if facts.restarts == 1 else f"{facts.restarts} times"
-        yield Alert(text=f"The server ended unexpectedly {times} and was restarted.", action=log.strip(), level="note")
+        yield Alert(
+            text="The server failed several times in a row. The circuit is half-open: the next "
+            "call probes the server."
+        )
+    if facts.restart_count and facts.state == "managed":
+        times = "once" if facts.restart_count == 1 else f"{facts.restart_count} times"
+        yield Alert(
+            text=f"The server ended unexpectedly {times} and was restarted.",
+            action=log.strip(),
+            level="note",
+        )
 
 
-def _notes(facts: Facts) -> Iterator[Alert]:
+def _notes(facts: SessionSnapshot) -> Iterator[Alert]:
     for text in facts.notes:
         yield Alert(text=text, level="note")
 
 
-def _memory(facts: Facts) -> Iterator[Alert]:
-    for model in facts.look.residents or ():
+def _memory(facts: SessionSnapshot) -> Iterator[Alert]:
+    for model in facts.probe.loaded_models or ():
         on_cpu = 1 - model.gpu_bytes / model.size_bytes if model.size_bytes else 0.0
         if model.gpu_bytes > 0 and on_cpu >= 0.01:
             text = f"{model.name} does not fit in GPU memory: {on_cpu:.0%} of it is on the CPU, which is much slower."
@@ -79,32 +104,56 @@ def _memory(facts: Facts) -> Iterator[Alert]:
             yield Alert(text=text, action=action)
 
 
-def _queues(facts: Facts) -> Iterator[Alert]:
+def _queues(facts: SessionSnapshot) -> Iterator[Alert]:
     if facts.waiting and facts.longest_wait_s > WAIT_S:
         calls = "1 call waits" if facts.waiting == 1 else f"{facts.waiting} calls wait"
         if facts.slots > facts.parallel:
             text = f"{calls} in the local queue: at most {facts.parallel} may be in flight, and the server has {facts.slots} slots."
-            yield Alert(text=text, action=f"Send more at once: %urisk_start --parallel {facts.slots}", level="note")
+            yield Alert(
+                text=text,
+                action=f"Send more at once: %urisk_start --parallel {facts.slots}",
+                level="note",
+            )
             return
-        slots, twice = "1 slot" if facts.slots == 1 else f"{facts.slots} slots", 2 * max(2, facts.slots, facts.parallel)
-        text = f"{calls} behind {facts.in_flight}: the server has {slots}." if facts.slots else f"{calls} behind {facts.in_flight}."
+        slots, twice = (
+            "1 slot" if facts.slots == 1 else f"{facts.slots} slots",
+            2 * max(2, facts.slots, facts.parallel),
+        )
+        text = (
+            f"{calls} behind {facts.in_flight}: the server has {slots}."
+            if facts.slots
+            else f"{calls} behind {facts.in_flight}."
+        )
         more = f"%urisk_stop, then %urisk_start --parallel {twice}"
         if not facts.is_ours:
             more = f"start Ollama with OLLAMA_NUM_PARALLEL={twice}, then %urisk_start --parallel {twice}"
-        yield Alert(text=text, action=f"For more at once (each slot holds a context of its own): {more}", level="note")
-    queued = [record for record in _answered(facts) if record.timing.queue_s > max(LEAST_S, 0.5 * record.timing.server_total_s)]
+        yield Alert(
+            text=text,
+            action=f"For more at once (each slot holds a context of its own): {more}",
+            level="note",
+        )
+    queued = [
+        record
+        for record in _answered(facts)
+        if record.timing.queue_s > max(MIN_SECONDS, 0.5 * record.timing.server_total_s)
+    ]
     if queued and not facts.waiting:
         last = queued[-1]
         text = f"Call {last.number} waited {last.timing.queue_s:.1f} s for a slot at the server: "
         if _overlap(last, facts):
             text += f"{facts.parallel} may be in flight at once, and it has fewer slots."
-            yield Alert(text=text, action="Queue calls locally so that they can be cancelled: %urisk_start --parallel 1", level="note")
+            yield Alert(
+                text=text,
+                action="Queue calls locally so that they can be cancelled: %urisk_start "
+                "--parallel 1",
+                level="note",
+            )
         else:
             action = "Share it, or start your own: %urisk_start --url http://127.0.0.1:11500"
             yield Alert(text=f"{text}another program uses it, too.", action=action, level="note")
 
 
-def _overlap(record: Any, facts: Facts) -> bool:
+def _overlap(record: Any, facts: SessionSnapshot) -> bool:
     """Whether another call of ours was at the server while this one waited there."""
     return any(
         other is not record
@@ -115,52 +164,95 @@ def _overlap(record: Any, facts: Facts) -> bool:
     )
 
 
-# Single calls --------------------------------------------------------------------------------------------------------------
+# Single calls -------------------------------------------------------------------------------------
 
 
-def _answered(facts: Facts) -> list[Any]:
+def _answered(facts: SessionSnapshot) -> list[Any]:
     """The last calls that ended well."""
     return [record for record in facts.records[-RECENT:] if record.outcome == OK]
 
 
-def _loads(facts: Facts) -> Iterator[Alert]:
+def _loads(facts: SessionSnapshot) -> Iterator[Alert]:
     """The last call that had to load its model, with the likeliest reason."""
     for record in reversed(_answered(facts)):
-        if record.timing.load_s > LEAST_S and not record.timing.load_s <= UNUSUAL * _usual_load_s(record, facts):
+        if (
+            record.timing.load_s > MIN_SECONDS
+            and not record.timing.load_s <= OUTLIER_FACTOR * _usual_load_s(record, facts)
+        ):
             why, action = _why_loaded(record, facts)
-            yield Alert(text=f"Call {record.number} waited {record.timing.load_s:.1f} s for the model to load: {why}.", action=action)
+            yield Alert(
+                text=f"Call {record.number} waited {record.timing.load_s:.1f} s for the model to "
+                f"load: {why}.",
+                action=action,
+            )
             return
 
 
-def _usual_load_s(record: Any, facts: Facts) -> float:
-    """Of the other calls; NaN where there is none, which makes every load unusual: the model was warm at the start."""
-    return percentile((other.timing.load_s for other in facts.records if other.timing is not None and other is not record), 50)
+def _usual_load_s(record: Any, facts: SessionSnapshot) -> float:
+    """
+    Of the other calls; NaN where there is none, which makes every load unusual: the model was warm
+    at the start.
+    """
+    return percentile(
+        (
+            other.timing.load_s
+            for other in facts.records
+            if other.timing is not None and other is not record
+        ),
+        50,
+    )
 
 
-def _why_loaded(record: Any, facts: Facts) -> tuple[str, str]:
-    alike = [other.number for other in facts.records if other.number < record.number and same_model(other.model, record.model)]
+def _why_loaded(record: Any, facts: SessionSnapshot) -> tuple[str, str]:
+    alike = [
+        other.number
+        for other in facts.records
+        if other.number < record.number and same_model(other.model, record.model)
+    ]
     since = max(alike, default=0)
-    if (seen := facts.other_num_ctx) is not None and _ended_s(since, facts) <= seen[1] <= record.sent_s:
+    if (seen := facts.other_num_ctx) is not None and _ended_s(since, facts) <= seen[
+        1
+    ] <= record.sent_s:
         text = f"num_ctx changed from {seen[0]}, set by another program, to {facts.num_ctx}"
-        return text, "Use one num_ctx in all programs that share the server: each change reloads the model."
+        return (
+            text,
+            "Use one num_ctx in all programs that share the server: each change reloads the model.",
+        )
     others = {other.model for other in facts.records if since < other.number < record.number}
     if others:
         named = ", ".join(sorted(others)[:3])
-        return f"calls to {named} came in between and may have evicted it", "Use one model at a time, or give the server more memory."
+        return (
+            f"calls to {named} came in between and may have evicted it",
+            "Use one model at a time, or give the server more memory.",
+        )
     return (
-        "it was not in memory (unused for longer than keep_alive, unloaded, or evicted by another program)",
+        (
+            "it was not in memory (unused for longer than keep_alive, unloaded, or evicted by another "
+            "program)"
+        ),
         "Keep it longer: %urisk_start --keep-alive 2h",
     )
 
 
-def _read_anew(facts: Facts) -> Iterator[Alert]:
-    """The last call whose prompt begins as the one before it did, and was read from its beginning all the same."""
+def _read_anew(facts: SessionSnapshot) -> Iterator[Alert]:
+    """
+    The last call whose prompt begins as the one before it did, and was read from its beginning all
+    the same.
+    """
     known = {record.number: record for record in facts.records}
-    slow = [record for record in _answered(facts) if record.timing.load_s <= LEAST_S < record.timing.prompt_s]
+    slow = [
+        record
+        for record in _answered(facts)
+        if record.timing.load_s <= MIN_SECONDS < record.timing.prompt_s
+    ]
     usual_s = {model: _usual_prompt_s(model, facts) for model in {record.model for record in slow}}
     for record in reversed(slow):
         before, usual = known.get(record.number - 1), usual_s[record.model]
-        if before is not None and record.timing.prompt_s > UNUSUAL * usual and _begins_as(before, record):
+        if (
+            before is not None
+            and record.timing.prompt_s > OUTLIER_FACTOR * usual
+            and _begins_as(before, record)
+        ):
             text = f"The prompt of call {record.number} missed the cache: "
             text += f"reading it took {record.timing.prompt_s:.2f} s; {usual:.2f} s is usual."
             action = "A slot caches one prompt: send prompts with the same beginning one after the other, or give the server more slots."
@@ -168,23 +260,31 @@ def _read_anew(facts: Facts) -> Iterator[Alert]:
             return
 
 
-def _usual_prompt_s(model: str, facts: Facts) -> float:
-    alike = (record.timing for record in facts.records if record.timing is not None and same_model(record.model, model))
+def _usual_prompt_s(model: str, facts: SessionSnapshot) -> float:
+    alike = (
+        record.timing
+        for record in facts.records
+        if record.timing is not None and same_model(record.model, model)
+    )
     return percentile((timing.prompt_s for timing in alike), 50)
 
 
 def _begins_as(before: CallRecord, record: CallRecord) -> bool:
-    """Whether so much of both requests is the same that the server could have kept the beginning."""
+    """
+    Whether so much of both requests is the same that the server could have kept the beginning.
+    """
     part = math.ceil(ALIKE * len(record.body))
     return record.body[:part] == before.body[:part]
 
 
 def cache_hits(records: Sequence[CallRecord]) -> tuple[int, int]:
     """
-    Of how many calls the server had most of the prompt in its prefix cache, and of how many that can be said: an estimate.
+    Of how many calls the server had most of the prompt in its prefix cache, and of how many that
+    can be said: an estimate.
 
-    No counter tells. A call counts as a hit where a token of its prompt took less than half of what it took in the slowest of the
-    calls given, of the same model; calls with less than 100 tokens of prompt, where overhead counts, and single calls say nothing.
+    No counter tells. A call counts as a hit where a token of its prompt took less than half of what
+    it took in the slowest of the calls given, of the same model; calls with less than 100 tokens of
+    prompt, where overhead counts, and single calls say nothing.
     """
     paces: dict[str, list[float]] = {}
     for record in records:
@@ -211,6 +311,6 @@ def request_of(record: CallRecord) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _ended_s(number: int, facts: Facts) -> float:
+def _ended_s(number: int, facts: SessionSnapshot) -> float:
     """When that call ended; 0, which is before everything, for one that is not known any more."""
     return next((record.ended_s or 0.0 for record in facts.records if record.number == number), 0.0)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import PackageMissing
-from urisk_nb.notebook.latency import COLOURS, NAMES, PHASES
+from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,13 @@ def latency(calls: pd.DataFrame) -> go.Figure:
     """
     go = _plotly()
     bars = [
-        go.Bar(x=calls.index, y=calls[phase], name=NAMES[phase], marker_color=COLOURS[phase], hovertemplate="%{y:.3f} s")
+        go.Bar(
+            x=calls.index,
+            y=calls[phase],
+            name=NAMES[phase],
+            marker_color=COLOURS[phase],
+            hovertemplate="%{y:.3f} s",
+        )
         for phase in PHASES
     ]
     figure = go.Figure(bars)

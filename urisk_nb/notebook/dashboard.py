@@ -1,8 +1,10 @@
-"""The dashboard: one a kernel, over whatever session runs in it; live while somebody looks, a static picture afterwards.
+"""The dashboard: one a kernel, over whatever session runs in it; live while somebody looks, a
+static picture afterwards.
 
-It draws on the package's loop, some times a second, and sends what has changed. It stops when no place shows it any more, as far as the
-browser says so. What is clicked is handed over to the loop and done there; while a cell runs, the kernel hears no click, so the buttons
-are off and the dashboard says why.
+It draws on the package's loop, some times a second, and sends what has changed. It stops when no
+place shows it any more, as far as the browser says so. What is clicked is handed over to the loop
+and done there; while a cell runs, the kernel hears no click, so the buttons are off and the
+dashboard says why.
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb import bridge, runtime
+from urisk_nb import event_loop, process_state
 from urisk_nb.errors import NotInitialized, UriskError
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.snapshot import SessionSnapshot, probe_server, take_snapshot
 from urisk_nb.notebook import panels
-from urisk_nb.notebook.acts import WORDS_S, Acts, alert, status
+from urisk_nb.notebook.actions import WORDS_S, DashboardActions, alert, status
 from urisk_nb.notebook.alerts import Alert, alerts
-from urisk_nb.notebook.facts import Facts, facts_of, look
 from urisk_nb.notebook.inspector import Inspector
-from urisk_nb.notebook.sight import Sight
+from urisk_nb.notebook.session_poller import SessionPoller
 from urisk_nb.notebook.view import View, close_all
-from urisk_nb.ollama.manager import LLMManager
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -33,14 +35,17 @@ __all__ = ["Dashboard", "close", "picture", "running"]
 KEY = "dashboard"
 TICK_S = 0.5  # with the five parts that may change at each, fewer than ten messages a second
 STATE_S = 0.1  # between two looks at the session's state, which costs nothing
-SHARE = 0.03  # of one processor, at most, for drawing: a tick that takes long makes the next one wait
-LONGEST_S = 2.0  # between two ticks
+# Of one processor, at most, for drawing: a tick that takes long makes the next one wait
+SHARE = 0.03
+MAX_SECONDS = 2.0  # between two ticks
 LIST_S = 1.0  # between two lists of calls: one that changes faster can be neither read nor clicked
 UNSEEN_S = 10.0  # without a word of the browser, in a kernel that is idle: nobody looks
 CELL_S = 0.5  # a cell that runs longer than this keeps clicks waiting
 CHART = "The first chart takes some seconds: the browser is given 5 MB to draw it with."
 HELD = Alert(
-    text="A cell is running: the buttons are off until it has ended.", action="Interrupt the kernel (■) to end it now.", level="note"
+    text="A cell is running: the buttons are off until it has ended.",
+    action="Interrupt the kernel (■) to end it now.",
+    level="note",
 )
 
 
@@ -49,7 +54,7 @@ class Dashboard:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._loop = bridge.loop()
+        self._loop = event_loop.loop()
         self._woken = asyncio.Event()
         self._handles: list[Any] = []
         self._views: int | None = None  # as the browser counts; None: it has said nothing yet
@@ -59,41 +64,57 @@ class Dashboard:
         self._listed: tuple[Any, ...] = ()
         self._listed_s = 0.0
         self._inspector: Inspector | None = None
-        self._sight = Sight(self._woken.set, self._met)
+        self._sight = SessionPoller(self._woken.set, self._met)
         self._view = View(self._click, self._viewed)
-        self._acts = Acts(self._view, self._sight.known, self._sight.flags, self._acted)
+        self._acts = DashboardActions(self._view, self._sight.known, self._sight.flags, self._acted)
         shell.events.register("pre_run_cell", self._cell_begins)
         shell.events.register("post_run_cell", self._cell_ends)
-        self._task = bridge.submit(self._run())
+        self._task = event_loop.submit(self._run())
 
-    # Life ------------------------------------------------------------------------------------------------------------------
+    # Life -----------------------------------------------------------------------------------------
 
     def show(self) -> None:
-        """One more place that shows it. The place also holds a picture, for whoever reads the notebook without a kernel."""
+        """
+        One more place that shows it. The place also holds a picture, for whoever reads the notebook
+        without a kernel.
+        """
         from IPython.display import display
 
         self._shown_s = time.monotonic()
-        now = bridge.run(self._sight.first())
+        now = event_loop.run(self._sight.first())
         bundle = {"text/plain": panels.snapshot_text(now), "text/html": panels.snapshot(now)}
         widget = self._view.root._repr_mimebundle_()
-        handle = display({**bundle, **{kind: widget[kind] for kind in widget if "widget" in kind}}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        handle = display(
+            {**bundle, **{kind: widget[kind] for kind in widget if "widget" in kind}},
+            raw=True,
+            display_id=True,
+        )  # type: ignore[no-untyped-call]
         self._handles.append(handle)
         self._post(self._woken.set)
 
     def close(self) -> None:
-        """Put a picture of the last moment in every place that shows it, and end the widgets. Doing it again changes nothing."""
-        if runtime.get(KEY) is not self:
+        """
+        Put a picture of the last moment in every place that shows it, and end the widgets. Doing it
+        again changes nothing.
+        """
+        if process_state.get(KEY) is not self:
             return
         last = self._sight.known()
-        runtime.forget(KEY)
-        for name, callback in (("pre_run_cell", self._cell_begins), ("post_run_cell", self._cell_ends)):
+        process_state.forget(KEY)
+        for name, callback in (
+            ("pre_run_cell", self._cell_begins),
+            ("post_run_cell", self._cell_ends),
+        ):
             with contextlib.suppress(ValueError):
                 self._shell.events.unregister(name, callback)
         self._task.cancel()
         self._task.done.wait(1.0)
         self._post(self._sight.close)
         for handle in self._handles:
-            handle.update({"text/plain": panels.snapshot_text(last), "text/html": panels.snapshot(last)}, raw=True)
+            handle.update(
+                {"text/plain": panels.snapshot_text(last), "text/html": panels.snapshot(last)},
+                raw=True,
+            )
         if self._inspector is not None:
             close_all(self._inspector.root)
         self._view.close()
@@ -102,7 +123,7 @@ class Dashboard:
         """Have it done on the loop."""
         self._loop.call_soon_threadsafe(work)
 
-    # Called on other threads -----------------------------------------------------------------------------------------------
+    # Called on other threads ----------------------------------------------------------------------
 
     def _click(self, name: str) -> None:
         if name == "chart" and (inspector := self._inspector) is not None:
@@ -111,7 +132,10 @@ class Dashboard:
             self._post(lambda: self._clicked(name))
 
     def _draw_chart(self, inspector: Inspector) -> None:
-        """Made here, since it takes a second or two, which answers on the loop would have to wait; put in its place there."""
+        """
+        Made here, since it takes a second or two, which answers on the loop would have to wait; put
+        in its place there.
+        """
         chart: tuple[Any, ...] = ()
         if not inspector.is_drawn:
             self._post(lambda: self._acts.tell(status(CHART), 60.0))
@@ -124,7 +148,7 @@ class Dashboard:
 
     def _put_chart(self, inspector: Inspector, chart: tuple[Any, ...]) -> None:
         """In its place, unless that has been closed meanwhile."""
-        if self._inspector is inspector and runtime.get(KEY) is self:
+        if self._inspector is inspector and process_state.get(KEY) is self:
             inspector.put(*chart)
         else:
             for late in chart:
@@ -150,13 +174,16 @@ class Dashboard:
         self._post(self._woken.set)
 
     def _met(self) -> None:
-        """Another session: this is closed before it is, which registered itself just now; and its calls have other numbers."""
-        with runtime.lock():
-            if runtime.get(KEY) is self:
+        """
+        Another session: this is closed before it is, which registered itself just now; and its
+        calls have other numbers.
+        """
+        with process_state.lock():
+            if process_state.get(KEY) is self:
                 _keep(self)
         self._post(self._empty)
 
-    # On the loop -----------------------------------------------------------------------------------------------------------
+    # On the loop ----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         """Draw, again and again, while somebody looks."""
@@ -167,16 +194,32 @@ class Dashboard:
                 try:
                     self._tick()
                 except Exception as exc:  # noqa: BLE001  a picture that fails must not stop those that follow
-                    self._view.say(alert(f"The dashboard could not be drawn: {exc!r}.", "Report it; %urisk_status has the figures."))
-                pause_s = min(LONGEST_S, max(TICK_S, (time.thread_time() - began_s) / SHARE))
+                    self._view.say(
+                        alert(
+                            f"The dashboard could not be drawn: {exc!r}.",
+                            "Report it; %urisk_status has the figures.",
+                        )
+                    )
+                pause_s = min(MAX_SECONDS, max(TICK_S, (time.thread_time() - began_s) / SHARE))
             await self._pause(pause_s)
 
     async def _pause(self, pause_s: float | None) -> None:
-        """Until the next picture is due; sooner where something was done, or the server's state is another: it may be back soon."""
-        state, end_s = self._sight.state, math.inf if pause_s is None else time.monotonic() + pause_s
-        while not self._woken.is_set() and self._sight.state == state and (left_s := end_s - time.monotonic()) > 0:
+        """
+        Until the next picture is due; sooner where something was done, or the server's state is
+        another: it may be back soon.
+        """
+        state, end_s = (
+            self._sight.state,
+            math.inf if pause_s is None else time.monotonic() + pause_s,
+        )
+        while (
+            not self._woken.is_set()
+            and self._sight.state == state
+            and (left_s := end_s - time.monotonic()) > 0
+        ):
             with contextlib.suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it may lose a cancel that comes together with the event.
+                # Not wait_for: before Python 3.12 it may lose a cancel that comes together with the
+                # event.
                 async with asyncio.timeout(None if pause_s is None else min(left_s, STATE_S)):
                     await self._woken.wait()
         self._woken.clear()
@@ -186,18 +229,27 @@ class Dashboard:
             return True
         if self._views is not None and not self._cells:
             return False
-        # The browser has said nothing yet: it cannot while a cell runs, and needs a moment after it.
+        # The browser has said nothing yet: it cannot while a cell runs, and needs a moment after
+        # it.
         return self._cells > 0 or time.monotonic() - max(self._shown_s, self._cell_end_s) < UNSEEN_S
 
     def _tick(self) -> None:
-        self._sight.look_around()
+        self._sight.poll()
         now = self._sight.known()
         told = [HELD, *alerts(now)] if self._is_held() else alerts(now)
-        parts = {"head": panels.head(now), "alerts": panels.alert_list(told), "live": panels.live(now)}
+        parts = {
+            "head": panels.head(now),
+            "alerts": panels.alert_list(told),
+            "live": panels.live(now),
+        }
         drawn = (now.records[-1:], len(now.records))
         if drawn != self._drawn:  # the strip is the costly part
             self._drawn, parts["figures"] = drawn, panels.figures(now)
-        if self._inspector is not None and drawn != self._listed and time.monotonic() - self._listed_s >= LIST_S:
+        if (
+            self._inspector is not None
+            and drawn != self._listed
+            and time.monotonic() - self._listed_s >= LIST_S
+        ):
             self._listed, self._listed_s = drawn, time.monotonic()
             self._inspector.update(now.records)
         self._view.show(parts)
@@ -208,13 +260,13 @@ class Dashboard:
         """Whether a cell keeps the kernel from hearing clicks."""
         return self._cells > 0 and time.monotonic() - self._cell_s > CELL_S
 
-    def _enabled(self, now: Facts) -> set[str]:
+    def _enabled(self, now: SessionSnapshot) -> set[str]:
         if self._is_held():
             return set()
         if self._acts.is_busy:
             return {"calls"}
-        is_ours = now.is_ours and now.state == "owned"
-        is_well = now.state in ("owned", "attached", "remote") and not now.look.problem
+        is_ours = now.is_ours and now.state == "managed"
+        is_well = now.state in ("managed", "external", "remote") and not now.probe.problem
         can = {
             "start": not is_well and not is_ours and now.state not in ("starting", "crashed"),
             "warm": is_well and now.is_loaded is False,
@@ -239,7 +291,7 @@ class Dashboard:
             self._acts.click(name)
         self._woken.set()
 
-    # Inspector -------------------------------------------------------------------------------------------------------------
+    # Inspector ------------------------------------------------------------------------------------
 
     def _open_or_close(self) -> None:
         if self._inspector is not None:
@@ -263,23 +315,23 @@ class Dashboard:
 
 def running(shell: InteractiveShell) -> Dashboard:
     """The kernel's dashboard, made if there is none. On the thread that runs cells."""
-    with runtime.lock():
-        if runtime.get(KEY) is None:
+    with process_state.lock():
+        if process_state.get(KEY) is None:
             _keep(Dashboard(shell))
-        return runtime.get(KEY)  # type: ignore[no-any-return]  # kept in untyped state
+        return process_state.get(KEY)  # type: ignore[no-any-return]  # kept in untyped state
 
 
 def _keep(made: Dashboard) -> None:
     """As the kernel's one, and as the first to be closed at its end."""
-    with runtime.lock():
-        runtime.forget(KEY)
-        runtime.put(KEY, made)
-        runtime.at_exit(KEY, close)
+    with process_state.lock():
+        process_state.forget(KEY)
+        process_state.put(KEY, made)
+        process_state.at_exit(KEY, close)
 
 
 def close() -> None:
     """Close the kernel's dashboard, if there is one."""
-    made = runtime.get(KEY)
+    made = process_state.get(KEY)
     if made is not None:
         made.close()
 
@@ -287,12 +339,12 @@ def close() -> None:
 def picture() -> tuple[str, str]:
     """The dashboard as it would be now, as text and as HTML, without a widget."""
 
-    async def now() -> Facts:
+    async def now() -> SessionSnapshot:
         try:
             manager = LLMManager.get_instance()
         except NotInitialized:
-            return facts_of(None, is_starting=LLMManager.is_starting())
-        return facts_of(manager, await look(manager))
+            return take_snapshot(None, is_starting=LLMManager.is_starting())
+        return take_snapshot(manager, await probe_server(manager))
 
-    seen = bridge.run(now())
+    seen = event_loop.run(now())
     return panels.snapshot_text(seen), panels.snapshot(seen)

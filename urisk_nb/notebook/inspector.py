@@ -1,4 +1,7 @@
-"""Look into one call: a list of calls to choose from, the call itself, and a chart of all on demand. Widgets; changed on the loop alone."""
+"""
+Look into one call: a list of calls to choose from, the call itself, and a chart of all on demand.
+Widgets; changed on the loop alone.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb import bridge
-from urisk_nb.notebook import charts, latency, panels
+from urisk_nb import event_loop
+from urisk_nb.llm.calls import OK
+from urisk_nb.notebook import charts, latency_table, panels
 from urisk_nb.notebook.view import close_all
-from urisk_nb.ollama.calls import OK
 
 if TYPE_CHECKING:
-    from urisk_nb.ollama.calls import CallRecord
+    from urisk_nb.llm.calls import CallRecord
 
 __all__ = ["Inspector"]
 
@@ -22,7 +25,8 @@ ORDERS = {"newest": "newest first", "slowest": "slowest first", "failed": "faile
 
 class Inspector:
     """
-    The list follows what happens until a call is chosen; then it stands still until it is told to follow again.
+    The list follows what happens until a call is chosen; then it stands still until it is told to
+    follow again.
 
     Parameters
     ----------
@@ -38,17 +42,33 @@ class Inspector:
         self.chosen: int | None = None
         self._picked = chosen
         self.order = widgets.Dropdown(
-            options=[(words, name) for name, words in ORDERS.items()], description="Order", layout={"width": "260px"}
+            options=[(words, name) for name, words in ORDERS.items()],
+            description="Order",
+            layout={"width": "260px"},
         )
-        self.follow = _button(widgets, "Follow", "step-forward", "Let the list follow new calls again")
-        self.chart = _button(widgets, "Chart", "bar-chart", "All calls as a chart; click a column to choose its call")
-        # JupyterLab keeps the arrow keys for its cells, but where something is typed: a list is of no use by keyboard, a number is.
-        self.number = widgets.BoundedIntText(description="Call", min=0, max=0, layout={"width": "180px"})
-        self.list = widgets.Select(options=[], rows=8, description="Choose a call", layout={"width": "auto", "max_width": "720px"})
+        self.follow = _button(
+            widgets, "Follow", "step-forward", "Let the list follow new calls again"
+        )
+        self.chart = _button(
+            widgets, "Chart", "bar-chart", "All calls as a chart; click a column to choose its call"
+        )
+        # JupyterLab keeps the arrow keys for its cells, but where something is typed: a list is of
+        # no use by keyboard, a number is.
+        self.number = widgets.BoundedIntText(
+            description="Call", min=0, max=0, layout={"width": "180px"}
+        )
+        self.list = widgets.Select(
+            options=[],
+            rows=8,
+            description="Choose a call",
+            layout={"width": "auto", "max_width": "720px"},
+        )
         self.list.add_class("urisk-calls")
         self.detail = widgets.HTML()
         self.place = widgets.VBox([])
-        top = widgets.HBox([self.order, self.number, self.follow, self.chart], layout={"flex_flow": "row wrap"})
+        top = widgets.HBox(
+            [self.order, self.number, self.follow, self.chart], layout={"flex_flow": "row wrap"}
+        )
         self.root = widgets.VBox([top, self.place, self.list, self.detail])
         self.order.observe(lambda _: clicked("order"), "value")
         self.follow.on_click(lambda _: clicked("follow"))
@@ -57,15 +77,18 @@ class Inspector:
             widget.observe(self._selected, "value")
 
     def _selected(self, change: dict[str, Any]) -> None:
-        # What is set here, on the loop, is no choice: a new list of options selects its first one by itself.
-        if change["new"] is not None and not bridge.on_loop():
+        # What is set here, on the loop, is no choice: a new list of options selects its first one
+        # by itself.
+        if change["new"] is not None and not event_loop.on_loop():
             self._picked(int(change["new"]))
 
     def update(self, records: Sequence[CallRecord]) -> None:
         """New calls have ended: the list shows them, unless one is being looked at."""
         if self.chosen is not None:
             return
-        options = [(panels.call_line(record), record.number) for record in self._ordered(records)[:LISTED]]
+        options = [
+            (panels.call_line(record), record.number) for record in self._ordered(records)[:LISTED]
+        ]
         if options != list(self.list.options):
             with self.list.hold_sync():
                 self.list.options = options
@@ -78,7 +101,11 @@ class Inspector:
         if self.order.value == "slowest":
             return sorted(records, key=_took_s, reverse=True)
         newest = sorted(records, key=lambda record: record.number, reverse=True)
-        return newest if self.order.value == "newest" else [record for record in newest if record.outcome != OK]
+        return (
+            newest
+            if self.order.value == "newest"
+            else [record for record in newest if record.outcome != OK]
+        )
 
     def forget(self, records: Sequence[CallRecord]) -> None:
         """Choose none, and follow."""
@@ -102,14 +129,17 @@ class Inspector:
 
     def make_chart(self, records: Sequence[CallRecord]) -> Any:
         """
-        The chart of these calls, for `put`. Not on the loop: loading plotly takes a second, which answers would have to wait.
+        The chart of these calls, for `put`. Not on the loop: loading plotly takes a second, which
+        answers would have to wait.
 
         Raises
         ------
         PackageMissing
             plotly's widget needs anywidget.
         """
-        return charts.pickable(latency.table(sorted(records, key=lambda record: record.number)), self._picked)
+        return charts.pickable(
+            latency_table.table(sorted(records, key=lambda record: record.number)), self._picked
+        )
 
     def put(self, *chart: Any) -> None:
         """Show the chart in place of the one before it; none takes it away."""

@@ -1,8 +1,9 @@
 """The magics: parse, hand over, show.
 
-Imported when the first magic runs; what a magic needs beyond this is imported by it. Each magic checks its line and
-its cell before any server is touched, blocks in short slices so that an interrupt is seen at once, and raises errors that show
-as two lines. Over 400 lines: the magics with their parsers, each of them short, and a reader of one looks for them in one place.
+Imported when the first magic runs; what a magic needs beyond this is imported by it. Each magic
+checks its line and its cell before any server is touched, blocks in short slices so that an
+interrupt is seen at once, and raises errors that show as two lines. Over 400 lines: the magics with
+their parsers, each of them short, and a reader of one looks for them in one place.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
-    from urisk_nb.notebook.present import Board
-    from urisk_nb.ollama.manager import Answer, LLMManager, StartEvent
+    from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
+    from urisk_nb.render.present import Board
     from urisk_nb.session import Run
 
 __all__ = ["help_of", "run"]
@@ -39,68 +40,125 @@ class _Parser(argparse.ArgumentParser):
 
         flags = sorted(self._option_string_actions)
         words = [word for word in message.replace("=", " ").split() if word.startswith("--")]
-        close = difflib.get_close_matches(words[0], flags, 1) if words and "unrecognized" in message else []
-        fix = f"did you mean {close[0]}?" if close else f"see {self.prog}? for what it takes: {' '.join(flags)}"
+        close = (
+            difflib.get_close_matches(words[0], flags, 1)
+            if words and "unrecognized" in message
+            else []
+        )
+        fix = (
+            f"did you mean {close[0]}?"
+            if close
+            else f"see {self.prog}? for what it takes: {' '.join(flags)}"
+        )
         raise InputError(f"{self.prog}: {message}.", fix=fix)
 
     def parse_line(self, line: str) -> argparse.Namespace:
-        """The line's words, quotes removed; a backslash is a plain character, as in Windows paths."""
+        """
+        The line's words, quotes removed; a backslash is a plain character, as in Windows paths.
+        """
         lexer = shlex.shlex(line, posix=True)
         lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
         try:
             words = list(lexer)
         except ValueError as exc:
-            raise InputError(f"{self.prog}: a quotation mark is not closed in {line.strip()!r}.", fix="close it, or leave it out") from exc
+            raise InputError(
+                f"{self.prog}: a quotation mark is not closed in {line.strip()!r}.",
+                fix="close it, or leave it out",
+            ) from exc
         return self.parse_args(words)
 
 
 def _start_parser(prog: str = "%urisk_start") -> _Parser:
-    parser = _Parser(prog, "Find or start the model server, pull the model if it is missing, and warm it. Doing it again changes nothing.")
+    parser = _Parser(
+        prog,
+        "Find or start the model server, pull the model if it is missing, and warm it. Doing it "
+        "again changes nothing.",
+    )
     parser.add_argument("--url", help="address of the server (OLLAMA_URL)")
     parser.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
-    parser.add_argument("--engine", help="what to start where no server answers: auto, ollama, embedded or simulated (URISK_ENGINE)")
+    parser.add_argument(
+        "--engine",
+        help="what to start where no server answers: auto, ollama, embedded or simulated "
+        "(URISK_ENGINE)",
+    )
     parser.add_argument("--gguf", help="model file for the embedded engine (URISK_GGUF)")
-    parser.add_argument("--num-ctx", dest="num_ctx", help="context window in tokens (URISK_NUM_CTX)")
+    parser.add_argument(
+        "--num-ctx", dest="num_ctx", help="context window in tokens (URISK_NUM_CTX)"
+    )
     parser.add_argument("--parallel", help="calls in flight (URISK_PARALLEL)")
-    parser.add_argument("--keep-alive", dest="keep_alive", help="how long the model stays loaded after a call, 2h (OLLAMA_KEEP_ALIVE)")
+    parser.add_argument(
+        "--keep-alive",
+        dest="keep_alive",
+        help="how long the model stays loaded after a call, 2h (OLLAMA_KEEP_ALIVE)",
+    )
     return parser
 
 
 def _ask_parser() -> _Parser:
-    parser = _Parser("%%ask", "Stream the model's answer to the cell's text. Interrupt the kernel to stop it.")
-    parser.add_argument("name", nargs="?", help="variable that is given the answer object (a str with .timing, .model)")
+    parser = _Parser(
+        "%%ask", "Stream the model's answer to the cell's text. Interrupt the kernel to stop it."
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="variable that is given the answer object (a str with .timing, .model)",
+    )
     parser.add_argument("--system", help="system prompt")
     return parser
 
 
 def _risk_parser() -> _Parser:
     parser = _Parser(
-        "%%risk", "Risk table of the cell's tickers (NVDA, MSFT=0.3; # comments): metrics from prices, labels by the model on evidence."
+        "%%risk",
+        "Risk table of the cell's tickers (NVDA, MSFT=0.3; # comments): metrics from prices, "
+        "labels by the model on evidence.",
     )
     parser.add_argument(
-        "--prices", metavar="NAME", help="DataFrame (wide, or long: date, ticker, close), callable, or path of a CSV or Parquet file"
+        "--prices",
+        metavar="NAME",
+        help="DataFrame (wide, or long: date, ticker, close), callable, or path of a CSV or "
+        "Parquet file",
     )
     parser.add_argument(
-        "--evidence", metavar="NAME", help="DataFrame (ticker, text, date, source), dict, list, callable, or path of a file or folder"
+        "--evidence",
+        metavar="NAME",
+        help="DataFrame (ticker, text, date, source), dict, list, callable, or path of a file or "
+        "folder",
     )
-    parser.add_argument("--query", metavar="TEXT", help="ask only about sentences that share a word with it")
     parser.add_argument(
-        "--benchmark", metavar="NAME", help="a column of the prices, a Series, or equal (the table's own equal-weighted mean)"
+        "--query", metavar="TEXT", help="ask only about sentences that share a word with it"
+    )
+    parser.add_argument(
+        "--benchmark",
+        metavar="NAME",
+        help="a column of the prices, a Series, or equal (the table's own equal-weighted mean)",
     )
     parser.add_argument("--start", metavar="DATE", help="first date, 2023-01-31")
     parser.add_argument("--end", metavar="DATE", help="last date")
-    parser.add_argument("--window", metavar="SPAN", help="2y, 6m, 12w or 90d, back from the last date")
     parser.add_argument(
-        "--as-of", dest="as_of", metavar="DATE", help="prices and evidence after it are left out; default: the last date in the prices"
+        "--window", metavar="SPAN", help="2y, 6m, 12w or 90d, back from the last date"
     )
-    parser.add_argument("--alpha", metavar="LIST", help="tail masses, 0.05,0.01; the first is the main one")
-    parser.add_argument("--returns", action="store_true", help="the prices are simple returns already")
-    parser.add_argument("--no-llm", dest="no_llm", action="store_true", help="metrics only; no server is touched")
+    parser.add_argument(
+        "--as-of",
+        dest="as_of",
+        metavar="DATE",
+        help="prices and evidence after it are left out; default: the last date in the prices",
+    )
+    parser.add_argument(
+        "--alpha", metavar="LIST", help="tail masses, 0.05,0.01; the first is the main one"
+    )
+    parser.add_argument(
+        "--returns", action="store_true", help="the prices are simple returns already"
+    )
+    parser.add_argument(
+        "--no-llm", dest="no_llm", action="store_true", help="metrics only; no server is touched"
+    )
     parser.add_argument("--model", help="model that judges")
     parser.add_argument(
         "--labels",
         metavar="KIND",
-        help="greedy: the label the model writes; calibrated: the most probable label after subtracting the content-free prior",
+        help="greedy: the label the model writes; calibrated: the most probable label after "
+        "subtracting the content-free prior",
     )
     parser.add_argument("--parallel", metavar="N", help="calls in flight for this run, 1 to 256")
     parser.add_argument("--out", metavar="NAME", help="variable that is given the table")
@@ -109,7 +167,9 @@ def _risk_parser() -> _Parser:
 
 def _stop_parser() -> _Parser:
     return _Parser(
-        "%urisk_stop", "End the session, and stop the server if it is ours and no other kernel uses it. A server of others goes on."
+        "%urisk_stop",
+        "End the session, and stop the server if it is ours and no other kernel uses it. A server "
+        "of others goes on.",
     )
 
 
@@ -118,21 +178,45 @@ def _status_parser() -> _Parser:
 
 
 def _nest_parser() -> _Parser:
-    parser = _Parser("%urisk_nest", "Let your own cells call asyncio.run(...), as copied scripts do. urisk_nb itself never needs it.")
-    parser.add_argument("what", nargs="?", default="status", metavar="on|off|status", help="default: status; off takes a kernel restart")
+    parser = _Parser(
+        "%urisk_nest",
+        "Let your own cells call asyncio.run(...), as copied scripts do. urisk_nb itself never "
+        "needs it.",
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        default="status",
+        metavar="on|off|status",
+        help="default: status; off takes a kernel restart",
+    )
     return parser
 
 
 def _latency_parser() -> _Parser:
-    parser = _Parser("%urisk_latency", "Where the time of the last 200 calls went: a DataFrame, one row a call, seconds.")
+    parser = _Parser(
+        "%urisk_latency",
+        "Where the time of the last 200 calls went: a DataFrame, one row a call, seconds.",
+    )
     parser.add_argument("--plot", action="store_true", help="a chart of the phases, too")
     return parser
 
 
 def _dashboard_parser() -> _Parser:
-    parser = _Parser("%urisk_dashboard", "Health and latency, live; look into any single call; start, stop and restart the server.")
-    parser.add_argument("--static", action="store_true", help="a picture of this moment, without widgets, as committed notebooks want it")
-    parser.add_argument("--close", action="store_true", help="leave a picture of the last moment, and end the widgets")
+    parser = _Parser(
+        "%urisk_dashboard",
+        "Health and latency, live; look into any single call; start, stop and restart the server.",
+    )
+    parser.add_argument(
+        "--static",
+        action="store_true",
+        help="a picture of this moment, without widgets, as committed notebooks want it",
+    )
+    parser.add_argument(
+        "--close",
+        action="store_true",
+        help="leave a picture of the last moment, and end the widgets",
+    )
     return parser
 
 
@@ -163,24 +247,25 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     return LINES[name](shell, args)
 
 
-# Server --------------------------------------------------------------------------------------------------------------------
+# Server -------------------------------------------------------------------------------------------
 
 
 def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
-    from urisk_nb.notebook import facts, present
+    from urisk_nb.llm import snapshot
+    from urisk_nb.render import present
 
     began = time.monotonic()
     manager = _manager(**{name: value for name, value in vars(args).items() if value is not None})
-    line = f"{facts.server_line(manager)}: {manager.model} is ready ({time.monotonic() - began:.1f} s)."
-    notes = facts.notes_of(manager)
+    line = f"{snapshot.describe_server(manager)}: {manager.model} is ready ({time.monotonic() - began:.1f} s)."
+    notes = snapshot.session_notes(manager)
     present.publish("\n".join([*notes, line]), present.answer_markup("", line, notes))
 
 
 def _manager(**flags: Any) -> LLMManager:
     """The manager, started if need be, with the steps shown while it takes time."""
-    from urisk_nb import bridge
-    from urisk_nb.notebook.present import Board
-    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb import event_loop
+    from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.render.present import Board
 
     board = Board()
     events: list[StartEvent] = []
@@ -190,39 +275,43 @@ def _manager(**flags: Any) -> LLMManager:
             board.show(*_event_line(events[-1]))
 
     try:
-        return bridge.run(LLMManager.initialize(progress=events.append, **flags), tick)
+        return event_loop.run(LLMManager.initialize(progress=events.append, **flags), tick)
     finally:
         board.clear()
 
 
 def _event_line(event: StartEvent) -> tuple[str, str]:
-    from urisk_nb.notebook.present import progress_markup
+    from urisk_nb.render.present import progress_markup
 
     share = event.done / event.total if event.total else None
-    text = f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB" if event.total else event.text
+    text = (
+        f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB"
+        if event.total
+        else event.text
+    )
     return text, progress_markup(text, share)
 
 
 def _stop(*_: Any) -> None:
-    from urisk_nb.notebook import present
-    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.render import present
 
     try:
         manager = LLMManager.get_instance()
     except NotInitialized:
         line = "Nothing to stop: no session was started in this kernel."
     else:
-        own = manager.server == "ours"
+        own = manager.is_managed
         manager.shutdown_sync()
         line = "Stopped: the server has ended."
-        if manager.goes_on:
+        if manager.still_running:
             line = f"Closed; the server goes on, since {'another kernel of yours uses it' if own else 'it was not started here'}."
     present.publish(line, present.answer_markup("", line))
 
 
 def _status(*_: Any) -> None:
-    from urisk_nb.notebook import present
-    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.render import present
 
     try:
         rows = _status_rows(LLMManager.get_instance())
@@ -232,10 +321,10 @@ def _status(*_: Any) -> None:
 
 
 def _status_rows(manager: LLMManager) -> dict[str, Any]:
-    from urisk_nb.notebook import facts
+    from urisk_nb.llm import snapshot
 
     rows: dict[str, Any] = {
-        "server": facts.server_line(manager),
+        "server": snapshot.describe_server(manager),
         "model": manager.model,
         "engine": manager.engine,
         "calls in flight": f"at most {manager.parallel}",
@@ -244,42 +333,52 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
         rows["labels in %%risk"] = manager.judge
     if manager.pid is not None:
         rows["process"] = manager.pid
-    if manager.restarts:
-        times = {1: "once", 2: "twice"}.get(manager.restarts, f"{manager.restarts} times")
+    if manager.restart_count:
+        times = {1: "once", 2: "twice"}.get(manager.restart_count, f"{manager.restart_count} times")
         rows["started again"] = f"{times}, since it had ended by itself"
     if manager.failure is not None:
         rows["failed"], rows["to do"] = manager.failure.message, manager.failure.fix
     if manager.breaker() != "closed":
-        rows["circuit"] = f"{manager.breaker().replace('_', '-')}: the server failed several times in a row; no call is sent for a while"
+        rows["circuit"] = (
+            f"{manager.breaker().replace('_', '-')}: the server failed several times in a row; no "
+            "call is sent for a while"
+        )
     calls = manager.calls
     rows["calls"] = len(calls)
     if len(calls):
         rows["first token, p50"] = f"{calls.percentile('first_token_s', 50):.2f} s"
         rows["whole call, p50"] = f"{calls.percentile('elapsed_s', 50):.2f} s"
-    for number, text in enumerate(facts.notes_of(manager)):
+    for number, text in enumerate(snapshot.session_notes(manager)):
         rows["note" if not number else f"note {number + 1}"] = text
     return rows
 
 
 def _latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
-    from urisk_nb.notebook import charts, latency
-    from urisk_nb.ollama.manager import LLMManager
+    from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.notebook import charts, latency_table
 
-    calls = latency.table(LLMManager.get_instance().calls.records)
+    calls = latency_table.table(LLMManager.get_instance().calls.records)
     if args.plot:
         charts.show(charts.latency(calls))
     return calls
 
 
 def _nest(_: InteractiveShell, args: argparse.Namespace) -> None:
-    from urisk_nb.notebook import present
+    from urisk_nb.render import present
 
     shown = nest.turn(args.what)
-    present.publish(*(present.status_bundle(shown, "urisk_nest") if isinstance(shown, dict) else (shown, present.answer_markup("", shown))))
+    present.publish(
+        *(
+            present.status_bundle(shown, "urisk_nest")
+            if isinstance(shown, dict)
+            else (shown, present.answer_markup("", shown))
+        )
+    )
 
 
 def _dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
-    from urisk_nb.notebook import dashboard, present
+    from urisk_nb.notebook import dashboard
+    from urisk_nb.render import present
 
     if args.close:
         dashboard.close()
@@ -299,21 +398,25 @@ LINES: dict[str, Callable[[InteractiveShell, argparse.Namespace], Any]] = {
 }
 
 
-# Ask -----------------------------------------------------------------------------------------------------------------------
+# Ask ----------------------------------------------------------------------------------------------
 
 
 def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> None:
     name = _variable(args.name, "%%ask")
     if not cell.strip():
-        raise InputError("%%ask: the cell has no question.", fix="write the question under the %%ask line")
+        raise InputError(
+            "%%ask: the cell has no question.", fix="write the question under the %%ask line"
+        )
     answer = _stream(_manager(), cell.strip(), args.system)
     if name:
         shell.user_ns[name] = answer
 
 
 def _stream(manager: LLMManager, prompt: str, system: str | None) -> Answer:
-    """Show the answer as it grows; an interrupt shows what there is and goes on as KeyboardInterrupt."""
-    from urisk_nb.notebook.present import Board, answer_markup
+    """
+    Show the answer as it grows; an interrupt shows what there is and goes on as KeyboardInterrupt.
+    """
+    from urisk_nb.render.present import Board, answer_markup
 
     board, pieces = Board(grows=True), []
     stream = manager.stream_sync(prompt, system)
@@ -347,10 +450,11 @@ def _answer_facts(answer: Answer, manager: LLMManager) -> str:
     return f"{who} · {timing.tokens} tokens · {timing.total_s:.1f} s{cut}"
 
 
-# Risk ----------------------------------------------------------------------------------------------------------------------
+# Risk ---------------------------------------------------------------------------------------------
 
 
-PARAMS = ("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query")  # of RiskParams, as the flags have them
+# Of RiskParams, as the flags have them
+PARAMS = ("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query")
 
 
 def _risk(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
@@ -364,7 +468,9 @@ def _risk(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
     except BaseException as exc:  # whatever it is: what was computed is shown and kept
         _keep(shell, run, out)
         if isinstance(exc, KeyboardInterrupt):
-            _brief(exc, f"stopped with {len(run.judgements)} rows judged; the others are not_run.")
+            _brief(
+                exc, f"stopped with {len(run.ticker_findings)} rows judged; the others are not_run."
+            )
         raise
     table = run.table()
     if out:
@@ -376,21 +482,36 @@ def _open(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
     from urisk_nb.session import open_run
 
     if not cell.strip():
-        raise InputError("%%risk: the cell names no ticker.", fix="write tickers under the %%risk line, such as NVDA, MSFT=0.3")
+        raise InputError(
+            "%%risk: the cell names no ticker.",
+            fix="write tickers under the %%risk line, such as NVDA, MSFT=0.3",
+        )
     if args.prices is None and args.evidence is None:
         raise InputError(
-            "%%risk: neither --prices nor --evidence was given.", fix="name a variable or a file: %%risk --prices prices --evidence news"
+            "%%risk: neither --prices nor --evidence was given.",
+            fix="name a variable or a file: %%risk --prices prices --evidence news",
         )
     # Text as it was typed: the run reads and checks it, as it does for `assess`.
-    params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None} | {"llm": not args.no_llm}
-    prices, evidence = _value(shell, args.prices, "--prices"), _value(shell, args.evidence, "--evidence")
-    return open_run(cell, prices=prices, evidence=evidence, params=params, benchmark=_benchmark(shell, args.benchmark))
+    params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None} | {
+        "llm": not args.no_llm
+    }
+    prices, evidence = (
+        _value(shell, args.prices, "--prices"),
+        _value(shell, args.evidence, "--evidence"),
+    )
+    return open_run(
+        cell,
+        prices=prices,
+        evidence=evidence,
+        params=params,
+        benchmark=_benchmark(shell, args.benchmark),
+    )
 
 
 def _judge(run: Run, parallel: int | None) -> None:
-    from urisk_nb.notebook.present import Board, answer_markup, publish
-    from urisk_nb.ollama.manager import LLMManager
-    from urisk_nb.session import judge_sync
+    from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.render.present import Board, answer_markup, publish
+    from urisk_nb.session import label_sync
 
     try:
         LLMManager.get_instance()
@@ -399,7 +520,7 @@ def _judge(run: Run, parallel: int | None) -> None:
         manager = _manager(model=run.plan.params.model)
     board = Board()
     try:
-        judge_sync(run, manager, parallel, lambda: _show_progress(board, run))
+        label_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:
         board.clear()
         for note in run.notes:
@@ -407,7 +528,7 @@ def _judge(run: Run, parallel: int | None) -> None:
 
 
 def _show_progress(board: Board, run: Run) -> None:
-    from urisk_nb.notebook.present import progress_markup
+    from urisk_nb.render.present import progress_markup
 
     now = run.progress
     left = "" if now.eta_s is None else f", about {now.eta_s:.0f} s left"
@@ -427,7 +548,8 @@ def _keep(shell: InteractiveShell, run: Run, out: str | None) -> None:
 
 def _brief(exc: KeyboardInterrupt, text: str) -> None:
     """One line in the notebook in place of a stack through our own waiting."""
-    exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]  # the hook that IPython looks for
+    # # the hook that IPython looks for
+    exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]
 
 
 def _variable(name: str | None, where: str) -> str | None:
@@ -452,10 +574,16 @@ def _value(shell: InteractiveShell, name: str | None, flag: str) -> Any:
     import pandas as pd
 
     known = [
-        key for key, value in shell.user_ns.items() if not key.startswith("_") and isinstance(value, pd.DataFrame | dict | list | pd.Series)
+        key
+        for key, value in shell.user_ns.items()
+        if not key.startswith("_") and isinstance(value, pd.DataFrame | dict | list | pd.Series)
     ]
     close = difflib.get_close_matches(name, known, 1)
-    fix = f"did you mean {flag} {close[0]}?" if close else f"assign it in a cell above: {name} = ..., or give a path such as ./{name}.csv"
+    fix = (
+        f"did you mean {flag} {close[0]}?"
+        if close
+        else f"assign it in a cell above: {name} = ..., or give a path such as ./{name}.csv"
+    )
     raise InputError(f"{flag}: there is no variable {name!r}.", fix=fix)
 
 

@@ -1,10 +1,12 @@
 """`%urisk_nest`: nested loops for the user's own cells, where that is safe.
 
-A cell that calls `asyncio.run(...)` fails in a notebook, whose loop is running already. nest_asyncio and its successor
-nest_asyncio2 patch asyncio so that it works. urisk_nb never needs this and never nests: its calls wait on a loop of their own.
+A cell that calls `asyncio.run(...)` fails in a notebook, whose loop is running already.
+nest_asyncio and its successor nest_asyncio2 patch asyncio so that it works. urisk_nb never needs
+this and never nests: its calls wait on a loop of their own.
 
-Knows which pair of library and ipykernel loses cells: with ipykernel >= 7.1 all cells run in one context, which nest_asyncio and
-nest_asyncio2 before 1.7.3 enter twice; every cell queued behind a nested call is then dropped without a word.
+Knows which pair of library and ipykernel loses cells: with ipykernel >= 7.1 all cells run in one
+context, which nest_asyncio and nest_asyncio2 before 1.7.3 enter twice; every cell queued behind a
+nested call is then dropped without a word.
 """
 
 from __future__ import annotations
@@ -17,7 +19,15 @@ from typing import Any
 
 from urisk_nb.errors import InputError, PackageMissing, UriskError
 
-__all__ = ["Facts", "choose", "facts", "hazard", "status_rows", "turn", "warn_of_dropped_cells"]
+__all__ = [
+    "LoopState",
+    "choose",
+    "hazard",
+    "loop_state",
+    "status_rows",
+    "turn",
+    "warn_of_dropped_cells",
+]
 
 Version = tuple[int, ...]
 
@@ -25,17 +35,21 @@ SUCCESSOR, OLD_SUCCESSOR, ORIGINAL = "nest_asyncio2", "nest_asyncio2 before 1.7.
 SUCCESSOR_SAFE_FROM: Version = (1, 7, 3)
 ONE_CONTEXT_FROM: Version = (7, 1)  # ipykernel
 ORIGINAL_UNFIT_FROM: Version = (3, 12)  # Python
-RESTART = "restart the kernel, leave out the line that calls apply(), and run %urisk_nest on instead"
+RESTART = (
+    "restart the kernel, leave out the line that calls apply(), and run %urisk_nest on instead"
+)
 INSTALL = '%pip install "nest-asyncio2>=1.7.3", restart the kernel, then %urisk_nest on'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class LoopState:
     """
     What the decision depends on.
 
-    `python`, `ipykernel`, `original` and `successor` are versions, None where the thing is not there; `patched_by` is one of
-    `SUCCESSOR`, `OLD_SUCCESSOR`, `ORIGINAL` or None; `loop` is the running loop's type, None where no loop runs;
+    `python`, `ipykernel`, `original` and `successor` are versions, None where the thing is not
+    there; `patched_by` is one of
+    `SUCCESSOR`, `OLD_SUCCESSOR`, `ORIGINAL` or None; `loop` is the running loop's type, None where
+    no loop runs;
     `own_loop` is whether it is one of asyncio's own.
     """
 
@@ -48,28 +62,31 @@ class Facts:
     own_loop: bool = True
 
 
-# Decide: pure functions of the facts -------------------------------------------------------------------------------------------
+# Decide: pure functions of the facts --------------------------------------------------------------
 
 
-def hazard(library: str, known: Facts) -> str:
+def hazard(library: str, known: LoopState) -> str:
     """What goes wrong with this library here; empty where nothing does."""
     if library == SUCCESSOR:
         return ""
     if known.ipykernel is not None and known.ipykernel >= ONE_CONTEXT_FROM:
         return f"{library} with ipykernel {_dotted(known.ipykernel)} silently drops the cells queued behind a nested call (Run All)"
     if library == ORIGINAL and known.python >= ORIGINAL_UNFIT_FROM:
-        return f"nest_asyncio is no longer maintained and does not fit Python {_dotted(known.python)}"
+        return (
+            f"nest_asyncio is no longer maintained and does not fit Python {_dotted(known.python)}"
+        )
     return ""
 
 
-def choose(known: Facts) -> str | None:
+def choose(known: LoopState) -> str | None:
     """
     The library to apply, or None where nothing is to be done.
 
     Raises
     ------
     InputError
-        The loop is not asyncio's own, or asyncio is patched already by a library that is not safe here.
+        The loop is not asyncio's own, or asyncio is patched already by a library that is not safe
+        here.
     PackageMissing
         No library that is safe here is installed.
     """
@@ -80,28 +97,38 @@ def choose(known: Facts) -> str | None:
     if not known.own_loop:
         raise InputError(
             f"the kernel runs on {known.loop}, and only asyncio's own loops can be nested.",
-            fix="start the kernel without that loop, or write `await main()` in place of `asyncio.run(main())`",
+            fix="start the kernel without that loop, or write `await main()` in place of "
+            "`asyncio.run(main())`",
         )
     return _installed(known)
 
 
-def _installed(known: Facts) -> str:
+def _installed(known: LoopState) -> str:
     if known.successor is not None and known.successor >= SUCCESSOR_SAFE_FROM:
         return SUCCESSOR
     if known.original is not None and not (reason := hazard(ORIGINAL, known)):
         return ORIGINAL
-    there = f"nest_asyncio2 {_dotted(known.successor)} is older than 1.7.3" if known.successor else "nest_asyncio2 is not installed"
+    there = (
+        f"nest_asyncio2 {_dotted(known.successor)} is older than 1.7.3"
+        if known.successor
+        else "nest_asyncio2 is not installed"
+    )
     raise PackageMissing(f"{there}{f', and {reason}' if known.original else ''}.", fix=INSTALL)
 
 
-def status_rows(known: Facts, ours: bool = False) -> dict[str, str]:
+def status_rows(known: LoopState, ours: bool = False) -> dict[str, str]:
     """What `%urisk_nest status` shows."""
     rows = {"nested asyncio.run": "off: a cell that calls it fails"}
     if known.patched_by is not None:
         reason = hazard(known.patched_by, known)
-        rows["nested asyncio.run"] = f"on, by {_named(known.patched_by, known)} ({'%urisk_nest on' if ours else 'applied by other code'})"
+        rows["nested asyncio.run"] = (
+            f"on, by {_named(known.patched_by, known)} "
+            f"({'%urisk_nest on' if ours else 'applied by other code'})"
+        )
         rows["this pair"] = f"NOT SAFE: {reason}" if reason else "safe"
-        rows["to change it"] = RESTART if reason else "restart the kernel; neither library can be undone"
+        rows["to change it"] = (
+            RESTART if reason else "restart the kernel; neither library can be undone"
+        )
     elif known.loop is None:
         rows["nested asyncio.run"] = "not needed: no loop runs here, so asyncio.run works as it is"
     else:
@@ -111,25 +138,25 @@ def status_rows(known: Facts, ours: bool = False) -> dict[str, str]:
     return rows
 
 
-def _prospect(known: Facts) -> str:
+def _prospect(known: LoopState) -> str:
     try:
         return f"would apply {_named(choose(known) or '', known)}; safe with this kernel"
     except UriskError as exc:
         return f"refuses: {exc.message} Fix: {exc.fix}"
 
 
-def _named(library: str, known: Facts) -> str:
+def _named(library: str, known: LoopState) -> str:
     version = {SUCCESSOR: known.successor, ORIGINAL: known.original}.get(library)
     return f"{library} {_dotted(version)}" if version else library
 
 
-# Look --------------------------------------------------------------------------------------------------------------------------
+# Look ---------------------------------------------------------------------------------------------
 
 
-def facts() -> Facts:
+def loop_state() -> LoopState:
     """The facts of this process, seen from the thread that runs the cell."""
     loop = _running()
-    return Facts(
+    return LoopState(
         python=sys.version_info[:2],
         ipykernel=_ipykernel(),
         original=_version_of("nest-asyncio"),
@@ -150,7 +177,11 @@ def _running() -> asyncio.AbstractEventLoop | None:
 def _ipykernel() -> Version | None:
     """The version of the kernel that runs, which %pip may have replaced on the disk."""
     module = sys.modules.get("ipykernel")
-    return None if module is None else tuple(part for part in module.version_info if isinstance(part, int))
+    return (
+        None
+        if module is None
+        else tuple(part for part in module.version_info if isinstance(part, int))
+    )
 
 
 def _version_of(package: str) -> Version | None:
@@ -163,20 +194,28 @@ def _version_of(package: str) -> Version | None:
 
 
 def _patched_by(loop: asyncio.AbstractEventLoop | None) -> str | None:
-    """Told by what the libraries leave behind: both set the first mark, the successor the second, its fix the third."""
+    """
+    Told by what the libraries leave behind: both set the first mark, the successor the second, its
+    fix the third.
+    """
     if not hasattr(asyncio, "_nest_patched"):
         return None
     if not hasattr(asyncio, "_nest_asyncio2"):
         return ORIGINAL
-    # The fix is an attribute of the patched loop's class; where no patched loop runs, nothing can be held against it.
-    return OLD_SUCCESSOR if hasattr(loop, "_nest_patched") and not hasattr(loop, "_nest_deferred") else SUCCESSOR
+    # The fix is an attribute of the patched loop's class; where no patched loop runs, nothing can
+    # be held against it.
+    return (
+        OLD_SUCCESSOR
+        if hasattr(loop, "_nest_patched") and not hasattr(loop, "_nest_deferred")
+        else SUCCESSOR
+    )
 
 
 def _dotted(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-# Act ---------------------------------------------------------------------------------------------------------------------------
+# Act ----------------------------------------------------------------------------------------------
 
 
 class _Done:
@@ -198,27 +237,33 @@ def turn(word: str) -> str | dict[str, str]:
         As `choose`.
     """
     if word == "status":
-        return status_rows(facts(), _Done.applied)
+        return status_rows(loop_state(), _Done.applied)
     if word in ("on", "off"):
         return _on() if word == "on" else _off()
-    raise InputError(f"%urisk_nest: {word!r} is none of on, off and status.", fix="%urisk_nest on, %urisk_nest off or %urisk_nest status")
+    raise InputError(
+        f"%urisk_nest: {word!r} is none of on, off and status.",
+        fix="%urisk_nest on, %urisk_nest off or %urisk_nest status",
+    )
 
 
 def _on() -> str:
-    known = facts()
+    known = loop_state()
     library = choose(known)
     if library is None:
         return "Nothing to do: " + status_rows(known, _Done.applied)["nested asyncio.run"] + "."
     _library(library).apply(_running())
     _Done.applied = True
     return (
-        f"On, by {_named(library, known)}: cells may call asyncio.run(...) and loop.run_until_complete(...). "
-        "Interrupting such a cell can also stop other tasks on the kernel's loop. Only a kernel restart turns it off."
+        f"On, by {_named(library, known)}: cells may call asyncio.run(...) and "
+        "loop.run_until_complete(...). "
+        "Interrupting such a cell can also stop other tasks on the kernel's loop. Only a kernel "
+        "restart turns it off."
     )
 
 
 def _library(name: str) -> Any:
-    # Each is imported by its name in the code, so that what is imported where stays visible to the tests of the architecture.
+    # Each is imported by its name in the code, so that what is imported where stays visible to the
+    # tests of the architecture.
     if name == SUCCESSOR:
         import nest_asyncio2
 
@@ -229,19 +274,32 @@ def _library(name: str) -> Any:
 
 
 def _off() -> str:
-    # Neither library keeps what it replaced, and running tasks are of the replaced kind: there is no way back in this process.
-    known = facts()
+    # Neither library keeps what it replaced, and running tasks are of the replaced kind: there is
+    # no way back in this process.
+    known = loop_state()
     if known.patched_by is None:
         return "Nothing to turn off: asyncio is not patched."
     return f"Still on: {_named(known.patched_by, known)} cannot be undone in a running kernel. Restart the kernel; it starts with it off."
 
 
 def warn_of_dropped_cells() -> None:
-    """Say it once in a kernel where somebody applied a library that drops queued cells; cheap, since every magic asks."""
+    """
+    Say it once in a kernel where somebody applied a library that drops queued cells; cheap, since
+    every magic asks.
+    """
     if _Done.warned or not hasattr(asyncio, "_nest_patched"):
         return
     library, ipykernel = _patched_by(_running()), _ipykernel()
-    if library in (ORIGINAL, OLD_SUCCESSOR) and ipykernel is not None and ipykernel >= ONE_CONTEXT_FROM:
+    if (
+        library in (ORIGINAL, OLD_SUCCESSOR)
+        and ipykernel is not None
+        and ipykernel >= ONE_CONTEXT_FROM
+    ):
         _Done.warned = True
-        reason = hazard(library, Facts(python=sys.version_info[:2], ipykernel=ipykernel, original=None, successor=None))
+        reason = hazard(
+            library,
+            LoopState(
+                python=sys.version_info[:2], ipykernel=ipykernel, original=None, successor=None
+            ),
+        )
         print(f"Warning: {reason}.\n  Fix: {RESTART}.", file=sys.stderr)

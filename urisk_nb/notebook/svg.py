@@ -1,8 +1,8 @@
 """Small pictures as inline SVG: the strip of the last calls, and where the time of one call went.
 
-Pure: records in, markup out. Colours are those of the phases; text and axes take the page's own colour, so
-that both are legible in light and dark themes. One path for each phase, not one rectangle for each call: the strip is drawn several
-times a second.
+Pure: records in, markup out. Colours are those of the phases; text and axes take the page's own
+colour, so that both are legible in light and dark themes. One path for each phase, not one
+rectangle for each call: the strip is drawn several times a second.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from urisk_nb.notebook.latency import COLOURS, NAMES, PHASES
-from urisk_nb.ollama.calls import OK
+from urisk_nb.llm.calls import OK
+from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
 
 if TYPE_CHECKING:
-    from urisk_nb.ollama.calls import CallRecord
+    from urisk_nb.llm.calls import CallRecord
 
-    _Shown = tuple[CallRecord, dict[str, float]]  # a call, and the seconds of each of its phases from the bottom up
+    # A call, and the seconds of each of its phases from the bottom up
+    _Shown = tuple[CallRecord, dict[str, float]]
 
 __all__ = ["FAILED", "bar", "legend", "strip", "waterfall"]
 
@@ -31,30 +32,46 @@ LINE = "var(--jp-border-color1,#bdbdbd)"
 
 
 def strip(records: Sequence[CallRecord]) -> str:
-    """The calls as columns, the oldest left, each as high as it took long, its phases from the bottom up; failures have a red cap."""
+    """
+    The calls as columns, the oldest left, each as high as it took long, its phases from the bottom
+    up; failures have a red cap.
+    """
     most = next((places for places in PLACES if len(records) <= places), PLACES[-1])
     shown = [(record, _parts(record)) for record in records[-most:]]
     top_s = _round_up(max((sum(parts.values()) for _, parts in shown), default=0.0))
     step = (WIDTH - LEFT) / most
-    drawn = "".join(f'<path d="{path}" fill="{COLOURS[phase]}"/>' for phase, path in _paths(shown, top_s, step, most).items() if path)
+    drawn = "".join(
+        f'<path d="{path}" fill="{COLOURS[phase]}"/>'
+        for phase, path in _paths(shown, top_s, step, most).items()
+        if path
+    )
     caps = "".join(_caps(shown, top_s, step, most))
     failed = sum(record.outcome != OK for record, _ in shown)
-    label = f"Latency of the last {len(shown)} calls, up to {top_s:g} seconds" + (f"; {failed} did not succeed" if failed else "")
+    label = f"Latency of the last {len(shown)} calls, up to {top_s:g} seconds" + (
+        f"; {failed} did not succeed" if failed else ""
+    )
     return (
-        f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" style="width:100%;height:auto;display:block">'
-        f"{_axis(top_s)}{drawn}" + (f'<path d="{caps}" fill="{FAILED}"/>' if caps else "") + "</svg>"
+        f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'style="width:100%;height:auto;display:block">'
+        f"{_axis(top_s)}{drawn}"
+        + (f'<path d="{caps}" fill="{FAILED}"/>' if caps else "")
+        + "</svg>"
     )
 
 
 def _paths(shown: Sequence[_Shown], top_s: float, step: float, most: int) -> dict[str, str]:
-    """Each phase's columns; one too low to be seen is left out, as most phases of most calls are."""
+    """
+    Each phase's columns; one too low to be seen is left out, as most phases of most calls are.
+    """
     columns: dict[str, list[str]] = {phase: [] for phase in PHASES}
     for number, (_, parts) in enumerate(shown, most - len(shown)):
         bottom = _y(0.0, top_s)
         for phase, seconds in parts.items():
             height = _height(seconds, top_s)
             if height >= SEEN:
-                columns[phase].append(_column(LEFT + number * step, bottom, step - min(1.0, step / 4), height))
+                columns[phase].append(
+                    _column(LEFT + number * step, bottom, step - min(1.0, step / 4), height)
+                )
             bottom -= height
     return {phase: "".join(found) for phase, found in columns.items()}
 
@@ -86,7 +103,11 @@ def _axis(top_s: float) -> str:
         marks += f'<path d="M{LEFT} {y:.1f}H{WIDTH}" stroke="{LINE}" stroke-width="0.7"/>'
         marks += f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" font-size="11" fill="{TEXT}">{_axis_words(share * top_s)}</text>'
     words = f'<text x="{WIDTH}" y="{HEIGHT - 3}" text-anchor="end" font-size="11" fill="{TEXT}">newest</text>'
-    return marks + words + f'<text x="{LEFT}" y="{HEIGHT - 3}" font-size="11" fill="{TEXT}">older</text>'
+    return (
+        marks
+        + words
+        + f'<text x="{LEFT}" y="{HEIGHT - 3}" font-size="11" fill="{TEXT}">older</text>'
+    )
 
 
 def _axis_words(seconds: float) -> str:
@@ -94,23 +115,34 @@ def _axis_words(seconds: float) -> str:
 
 
 def _round_up(seconds: float) -> float:
-    """The next of 1, 2, 5, 10, ... at or above; an axis needs some height where nothing took time."""
+    """
+    The next of 1, 2, 5, 10, ... at or above; an axis needs some height where nothing took time.
+    """
     if not seconds > 0:
         return 1.0
     power = 10 ** math.floor(math.log10(seconds))
-    return next(float(f"{nice * power:.3g}") for nice in (1, 2, 5, 10, 20) if nice * power >= seconds)
+    return next(
+        float(f"{nice * power:.3g}") for nice in (1, 2, 5, 10, 20) if nice * power >= seconds
+    )
 
 
 def _parts(record: CallRecord) -> dict[str, float]:
-    """Seconds of each phase; where the server gave no counter, the whole stands where the time was spent as far as is known."""
+    """
+    Seconds of each phase; where the server gave no counter, the whole stands where the time was
+    spent as far as is known.
+    """
     timing = record.timing
     if timing is None:
         return dict.fromkeys(PHASES, 0.0)
-    parts = {phase: 0.0 if math.isnan(value := getattr(timing, phase)) else value for phase in PHASES}
+    parts = {
+        phase: 0.0 if math.isnan(value := getattr(timing, phase)) else value for phase in PHASES
+    }
     if math.isnan(timing.server_total_s):
         first_s = timing.total_s if math.isnan(timing.first_token_s) else timing.first_token_s
         parts["prompt_s"] = 0.0 if math.isnan(first_s) else first_s
-        parts["generation_s"] = 0.0 if math.isnan(timing.total_s) else timing.total_s - parts["prompt_s"]
+        parts["generation_s"] = (
+            0.0 if math.isnan(timing.total_s) else timing.total_s - parts["prompt_s"]
+        )
     return parts
 
 
@@ -118,7 +150,8 @@ def legend() -> str:
     """What each colour means."""
     named = [*((NAMES[phase], COLOURS[phase]) for phase in PHASES), ("failed or cancelled", FAILED)]
     return "".join(
-        f'<span style="white-space:nowrap;margin-right:1.2em"><span aria-hidden="true" style="display:inline-block;width:.8em;height:.8em;'
+        f'<span style="white-space:nowrap;margin-right:1.2em"><span aria-hidden="true" '
+        'style="display:inline-block;width:.8em;height:.8em;'
         f'margin-right:.4em;background:{colour}"></span>{name}</span>'
         for name, colour in named
     )
@@ -137,7 +170,8 @@ def waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
         drawn += f'<text x="{min(x + long, left + width) + 6:.1f}" y="{y + 15}" font-size="12" fill="{TEXT}">{seconds:.3f} s</text>'
         gone_s += seconds
     return (
-        f'<svg role="img" aria-label="{html.escape(label, quote=True)}" viewBox="0 0 {WIDTH} {max(1, len(steps)) * line}" '
+        f'<svg role="img" aria-label="{html.escape(label, quote=True)}" viewBox="0 0 {WIDTH} '
+        f'{max(1, len(steps)) * line}" '
         f'style="width:100%;max-width:{WIDTH}px;height:auto;display:block">{drawn}</svg>'
     )
 

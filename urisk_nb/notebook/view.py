@@ -1,7 +1,9 @@
-"""The dashboard's widgets: one tree, which may be shown in many places. Says what was clicked; knows nothing of servers.
+"""The dashboard's widgets: one tree, which may be shown in many places. Says what was clicked;
+knows nothing of servers.
 
-Everything here is changed on one thread, the package's loop, since a widget is not safe between threads; what the browser sends comes
-on another, and is only handed over. A part is sent when it differs from what was sent before, so an idle dashboard sends nothing.
+Everything here is changed on one thread, the package's loop, since a widget is not safe between
+threads; what the browser sends comes on another, and is only handed over. A part is sent when it
+differs from what was sent before, so an idle dashboard sends nothing.
 """
 
 from __future__ import annotations
@@ -48,11 +50,22 @@ class View:
         self.message = widgets.HTML()
         self.yes, self.no = (_plain_button(widgets, name, clicked) for name in ("yes", "no"))
         # Only the places with something in them: an empty box would still take room.
-        self.question = widgets.HBox([self.message, self.yes, self.no], layout={"align_items": "center", "display": "none"})
+        self.question = widgets.HBox(
+            [self.message, self.yes, self.no], layout={"align_items": "center", "display": "none"}
+        )
         self.place = widgets.VBox([])
         controls = widgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
-        body = [self.parts["head"], controls, self.question, self.parts["alerts"], self.parts["live"], self.parts["figures"]]
-        self.root = widgets.VBox([widgets.HTML(STYLE), *body, self.place], layout={"max_width": "980px"})
+        body = [
+            self.parts["head"],
+            controls,
+            self.question,
+            self.parts["alerts"],
+            self.parts["live"],
+            self.parts["figures"],
+        ]
+        self.root = widgets.VBox(
+            [widgets.HTML(STYLE), *body, self.place], layout={"max_width": "980px"}
+        )
         self.root.add_class("urisk-dashboard")
         # A number in place of None has the browser count the views; see ipywidgets' DOMWidget.
         self.root._view_count = 0
@@ -70,7 +83,10 @@ class View:
             _set(button, "disabled", name not in wanted)
 
     def say(self, markup: str, yes: str = "", no: str = "") -> None:
-        """One line under the buttons: a question with two answers, work with a way to end it, or a word; nothing for nothing."""
+        """
+        One line under the buttons: a question with two answers, work with a way to end it, or a
+        word; nothing for nothing.
+        """
         _set(self.message, "value", markup)
         for button, words in ((self.yes, yes), (self.no, no)):
             _set(button, "description", words)
@@ -93,22 +109,30 @@ def _set(widget: Any, name: str, value: Any) -> None:
 
 def _button(widgets: Any, name: str, clicked: Callable[[str], Any]) -> widgets.Button:
     words, icon, tooltip = BUTTONS[name]
-    button = widgets.Button(description=words, icon=icon, tooltip=tooltip, disabled=True, layout={"width": "auto"})
+    button = widgets.Button(
+        description=words, icon=icon, tooltip=tooltip, disabled=True, layout={"width": "auto"}
+    )
     button.on_click(lambda _: clicked(name))
     return button
 
 
 def _plain_button(widgets: Any, name: str, clicked: Callable[[str], Any]) -> widgets.Button:
-    button = widgets.Button(layout={"width": "auto", "display": "none"}, button_style="danger" if name == "yes" else "")
+    button = widgets.Button(
+        layout={"width": "auto", "display": "none"}, button_style="danger" if name == "yes" else ""
+    )
     button.on_click(lambda _: clicked(name))
     return button
 
 
 def close_all(widget: Any) -> None:
-    """Close a widget and all below it; closing the root alone leaves the rest with the browser for ever."""
+    """
+    Close a widget and all below it; closing the root alone leaves the rest with the browser for
+    ever.
+    """
     for child in getattr(widget, "children", ()):
         close_all(child)
     for name in ("style", "layout"):
-        if (close := getattr(getattr(widget, name, None), "close", None)) is not None:  # a chart's layout is no widget
+        # A chart's layout is no widget
+        if (close := getattr(getattr(widget, name, None), "close", None)) is not None:
             close()
     widget.close()

@@ -1,4 +1,7 @@
-"""What a risk table says of its rows, as plain text: the columns that it shows, the warnings of each row, the messages under it."""
+"""
+What a risk table says of its rows, as plain text: the columns that it shows, the warnings of each
+row, the messages under it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
 if TYPE_CHECKING:
     import pandas as pd
 
-    from urisk_nb.risk.table import RiskTable
+    from urisk_nb.table.risk_table import RiskTable
 
 __all__ = [
     "MAX_MESSAGES",
@@ -51,7 +54,8 @@ def heading(name: str) -> str:
 
 def select_columns(table: pd.DataFrame) -> list[str]:
     """
-    Return the columns of the compact view, in order: those whose input was given, with or without values.
+    Return the columns of the compact view, in order: those whose input was given, with or without
+    values.
 
     `warnings` is no column of the table; it stands for what `collect_warnings` returns.
     """
@@ -66,7 +70,10 @@ def select_columns(table: pd.DataFrame) -> list[str]:
 
 
 def collect_warnings(table: pd.DataFrame) -> list[list[str]]:
-    """Return the codes that stand beside each row; not those of the whole table, nor the one that its status says."""
+    """
+    Return the codes that stand beside each row; not those of the whole table, nor the one that its
+    status says.
+    """
     if "flags" not in table:
         return [[] for _ in range(len(table))]
     states = table["status"] if "status" in table else [None] * len(table)
@@ -77,9 +84,15 @@ def collect_warnings(table: pd.DataFrame) -> list[list[str]]:
 
 
 def describe_warnings(table: pd.DataFrame) -> dict[str, str]:
-    """Return one sentence for each code that occurs in the table, and for each status that is also a code."""
+    """
+    Return one sentence for each code that occurs in the table, and for each status that is also a
+    code.
+    """
     codes = [code for code in codes_in(table.get("flags", ())) if code not in LABELED_BY]
-    return {code: WARNINGS.get(code, "This version of urisk_nb has no explanation for this code.") for code in codes}
+    return {
+        code: WARNINGS.get(code, "This version of urisk_nb has no explanation for this code.")
+        for code in codes
+    }
 
 
 def collect_notes(table: pd.DataFrame) -> list[str]:
@@ -89,7 +102,10 @@ def collect_notes(table: pd.DataFrame) -> list[str]:
 
 
 def collect_messages(table: RiskTable) -> list[str]:
-    """Return what the run has to say of the rows shown and of itself, such as which price is bad; the rest is counted."""
+    """
+    Return what the run has to say of the rows shown and of itself, such as which price is bad; the
+    rest is counted.
+    """
     meta = table.report.meta
     tickers = set(table.get("ticker", table.index))
     lines: dict[str, None] = {}
@@ -97,7 +113,9 @@ def collect_messages(table: RiskTable) -> list[str]:
         given: Mapping[str, Any] = run.get("messages", {})
         for key, said in given.items():
             if key == WHOLE_RUN or key in tickers:
-                lines |= dict.fromkeys(text if key == WHOLE_RUN else f"{key}: {text}" for text in _texts(said))
+                lines |= dict.fromkeys(
+                    text if key == WHOLE_RUN else f"{key}: {text}" for text in _texts(said)
+                )
     shown = list(lines)[:MAX_MESSAGES]
     more = len(lines) - len(shown)
     return [*shown, f'and {more} more: table.report.meta["messages"]'] if more else shown

@@ -1,4 +1,7 @@
-"""Lay text out in a width of so many terminal columns: cut, wrap and grids of cells. Wide East Asian characters count as two."""
+"""
+Lay text out in a width of so many terminal columns: cut, wrap and grids of cells. Wide East Asian
+characters count as two.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ def cut(text: str, width: int) -> str:
 
 
 def _head(text: str, width: int) -> str:
-    """Return as many characters as fit; one at least, so that a wrapped text always comes to an end."""
+    """
+    Return as many characters as fit; one at least, so that a wrapped text always comes to an end.
+    """
     used = 0
     for number, char in enumerate(text):
         used += _char_width(char)
@@ -46,14 +51,20 @@ def pad(text: str, width: int, *, right: bool = False) -> str:
 
 
 def wrap(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
-    """Break the text into lines of at most `width` columns that begin with `first`, then `rest`; long words are broken."""
+    """
+    Break the text into lines of at most `width` columns that begin with `first`, then `rest`; long
+    words are broken.
+    """
     lines, line, used = [], first, False
     for word in text.split():
         if used and display_width(line) + 1 + display_width(word) > width:
             lines.append(line)
             line, used = rest, False
         left, start = word, line + " " if used else line
-        while display_width(start) + display_width(left) > width and (room := width - display_width(start)) > 0:
+        while (
+            display_width(start) + display_width(left) > width
+            and (room := width - display_width(start)) > 0
+        ):
             head = _head(left, room)
             if head == left:
                 break
@@ -63,12 +74,18 @@ def wrap(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
     return [*lines, line.rstrip()]
 
 
-def format_grid(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, right: frozenset[int] = frozenset()) -> list[str]:
+def format_grid(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    *,
+    right: frozenset[int] = frozenset(),
+) -> list[str]:
     """
     Lay out cells in columns under their headings.
 
-    Where all columns do not fit, the first one is repeated and the others follow in further blocks, so that nothing is lost. A cell that
-    does not fit by itself is cut.
+    Where all columns do not fit, the first one is repeated and the others follow in further blocks,
+    so that nothing is lost. A cell that does not fit by itself is cut.
 
     Parameters
     ----------
@@ -91,7 +108,10 @@ def format_grid(head: Sequence[str], rows: Sequence[Sequence[str]], width: int, 
     for block in _blocks(sizes, width):
         out += [""] if out else []
         for number, line in enumerate(lines):
-            cells = [pad(cut(line[place], sizes[place]), sizes[place], right=place in right) for place in block]
+            cells = [
+                pad(cut(line[place], sizes[place]), sizes[place], right=place in right)
+                for place in block
+            ]
             out.append(_GAP.join(cells).rstrip())
             if not number:
                 out.append(_GAP.join("-" * sizes[place] for place in block))

@@ -1,4 +1,7 @@
-"""The benchmark: a column of the prices, the mean of the table's own assets, or a Series of the user's."""
+"""
+The benchmark: a column of the prices, the mean of the table's own assets, or a Series of the
+user's.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.prices import read_prices
 from urisk_nb.risk.tickers import resolve
-from urisk_nb.risk.values import closest, counted
+from urisk_nb.risk.values import closest, count_noun
 
 __all__ = ["Reference", "read_reference"]
 
@@ -29,9 +32,12 @@ class Reference:
     count: int
 
 
-def read_reference(market: Market, assets: Mapping[str, Asset], params: RiskParams, given: pd.Series[Any] | None) -> Reference | None:
+def read_reference(
+    market: Market, assets: Mapping[str, Asset], params: RiskParams, given: pd.Series[Any] | None
+) -> Reference | None:
     """
-    Return the benchmark that the parameters name, or the Series that was given; None without a benchmark.
+    Return the benchmark that the parameters name, or the Series that was given; None without a
+    benchmark.
 
     Raises
     ------
@@ -41,12 +47,18 @@ def read_reference(market: Market, assets: Mapping[str, Asset], params: RiskPara
     name = params.benchmark
     if given is not None:
         if name not in (None, "given", getattr(given, "name", None)):
-            raise InputError(f"benchmark={name!r} and a Series were both given.", fix='benchmark="given", or leave the Series out')
+            raise InputError(
+                f"benchmark={name!r} and a Series were both given.",
+                fix='benchmark="given", or leave the Series out',
+            )
         return _given_reference(market, given)
     if name is None:
         return None
     if name == "given":
-        raise InputError('benchmark="given", but no Series was passed.', fix="pass the Series, or name a column of the prices")
+        raise InputError(
+            'benchmark="given", but no Series was passed.',
+            fix="pass the Series, or name a column of the prices",
+        )
     return _equal_reference(market, assets) if name == "equal" else _column_reference(market, name)
 
 
@@ -57,23 +69,35 @@ def _usable_reference(market: Market, column: str, values: FloatArray, what: str
     count = int(np.count_nonzero(present))
     if count < 2:
         raise InputError(
-            f"{what} has {counted(count, 'value')} on the dates of the prices in the period.", fix="choose a benchmark of the same dates"
+            f"{what} has {count_noun(count, 'value')} on the dates of the prices in the period.",
+            fix="choose a benchmark of the same dates",
         )
-    return Reference(values=values, present=present, count=count if market.is_returns else count - 1)
+    return Reference(
+        values=values, present=present, count=count if market.is_returns else count - 1
+    )
 
 
 def _column_reference(market: Market, name: str) -> Reference:
     column, _ = resolve(name, market.columns)
     if column is None:
         near = closest(name, [*market.columns, "equal"])
-        fix = f"did you mean {' or '.join(map(repr, near))}?" if near else 'benchmark="equal", or a column of the prices'
+        fix = (
+            f"did you mean {' or '.join(map(repr, near))}?"
+            if near
+            else 'benchmark="equal", or a column of the prices'
+        )
         raise InputError(f"the prices have no column {name!r} for the benchmark.", fix=fix)
-    return _usable_reference(market, column, market.close[:, market.position[column]], f"benchmark {column!r}")
+    return _usable_reference(
+        market, column, market.close[:, market.position[column]], f"benchmark {column!r}"
+    )
 
 
 def _given_reference(market: Market, series: pd.Series[Any]) -> Reference:
     if not isinstance(series, pd.Series):
-        raise InputError(f"the benchmark is a {type(series).__name__}, not a Series.", fix="a Series of prices, indexed by date")
+        raise InputError(
+            f"the benchmark is a {type(series).__name__}, not a Series.",
+            fix="a Series of prices, indexed by date",
+        )
     read = read_prices(series.rename("given").to_frame(), returns=market.is_returns)
     values = read.close["given"].reindex(market.dates).to_numpy(dtype=np.float64)
     # its own unreadable cells, not those of a column of the same name
@@ -87,8 +111,8 @@ def _equal_reference(market: Market, assets: Mapping[str, Asset]) -> Reference |
     """
     The equal-weighted mean return of the usable assets, on the rows that all of them have.
 
-    It is kept as a price path like any other benchmark, so that the joint returns are made in one place. Sorted by name: the order of
-    the columns changes no digit.
+    It is kept as a price path like any other benchmark, so that the joint returns are made in one
+    place. Sorted by name: the order of the columns changes no digit.
     """
     names = sorted(name for name, one in assets.items() if one.status == "ok")
     if not names:

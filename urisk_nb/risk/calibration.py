@@ -1,10 +1,13 @@
 """
-How sure the model was: the probability of each label where a label begins, less what the model says to no sentence at all.
+How sure the model was: the probability of each label where a label begins, less what the model says
+to no sentence at all.
 
-A small model prefers some labels whatever it reads. What it prefers is seen on sentences without content; taken off, what is left is what
-the sentence itself says (Zhao et al. 2021, "Calibrate Before Use"). Pure arithmetic over the tokens that a server tells: their text and
-log-probability, and those of up to twenty others at the same place. It works on the text of the tokens, not on their number: tokenisers
-differ in whether a quotation mark, a space or a colon belongs to the word behind it, and two labels may begin with the same token.
+A small model prefers some labels whatever it reads. What it prefers is seen on sentences without
+content; taken off, what is left is what the sentence itself says (Zhao et al. 2021, "Calibrate
+Before Use"). Pure arithmetic over the tokens that a server tells: their text and log-probability,
+and those of up to twenty others at the same place. It works on the text of the tokens, not on their
+number: tokenisers differ in whether a quotation mark, a space or a colon belongs to the word behind
+it, and two labels may begin with the same token.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CONTENT_FREE", "Token", "corrected", "distribution", "plain", "prior"]
+__all__ = ["CONTENT_FREE", "Token", "distribution", "plain", "prior", "subtract_prior"]
 
 # Asked once a model and prompt. None of them says anything about a company.
 CONTENT_FREE = ("N/A", "The company.", "Something happened at the company.", "[MASK]")
@@ -38,17 +41,21 @@ class Token:
 
     text: str
     logprob: float
-    others: tuple[tuple[str, float], ...] = ()
+    top_logprobs: tuple[tuple[str, float], ...] = ()
 
 
-def distribution(tokens: Sequence[Token], key: str, labels: Sequence[str]) -> dict[str, float] | None:
+def distribution(
+    tokens: Sequence[Token], key: str, labels: Sequence[str]
+) -> dict[str, float] | None:
     """
     The log-probability of each label at the place where the value of the key begins.
 
-    A label that none of the told tokens leads to gets the floor, which it cannot exceed: the smallest of the told ones, the written one
-    among them (it is the most probable that the schema allows, at temperature 0), or what they leave of 1, whichever is less. A token
-    that leads to several labels is followed where it is the one that was written, and shared equally among them where it is not. The
-    values are not normalised: what they leave of 1 is for words that are no label.
+    A label that none of the told tokens leads to gets the floor, which it cannot exceed: the
+    smallest of the told ones, the written one among them (it is the most probable that the schema
+    allows, at temperature 0), or what they leave of 1, whichever is less. A token that leads to
+    several labels is followed where it is the one that was written, and shared equally among them
+    where it is not. The values are not normalised: what they leave of 1 is for words that are no
+    label.
 
     Parameters
     ----------
@@ -72,7 +79,7 @@ def distribution(tokens: Sequence[Token], key: str, labels: Sequence[str]) -> di
     for index, token in enumerate(tokens):
         if start + len(token.text) > begin:
             before = text[start:begin]
-            mass, floor = _followed(tokens[index:], before, {label: label for label in labels})
+            mass, floor = _follow(tokens[index:], before, {label: label for label in labels})
             return {label: mass.get(label, floor) for label in labels}
         start += len(token.text)
     return None
@@ -93,7 +100,9 @@ def _value_begins(text: str, key: str) -> int | None:
     return begin if begin < len(text) else None
 
 
-def _followed(tokens: Sequence[Token], before: str, left: Mapping[str, str]) -> tuple[dict[str, float], float]:
+def _follow(
+    tokens: Sequence[Token], before: str, left: Mapping[str, str]
+) -> tuple[dict[str, float], float]:
     """
     The log-probability of each label, and the floor.
 
@@ -104,17 +113,26 @@ def _followed(tokens: Sequence[Token], before: str, left: Mapping[str, str]) -> 
     left
         For each label that is still possible, what of it is still to be written.
     """
-    told = _told(tokens[0])
-    floor = min(*told.values(), math.log(max(LEAST, 1.0 - sum(map(math.exp, told.values())))))
+    logprobs = _read_logprobs(tokens[0])
+    floor = min(
+        *logprobs.values(), math.log(max(LEAST, 1.0 - sum(map(math.exp, logprobs.values()))))
+    )
     sums: dict[str, float] = {}
-    for text, logprob in told.items():
+    for text, logprob in logprobs.items():
         fits = _fits(text, before, left)
         if len(fits) > 1 and text == tokens[0].text and len(tokens) > 1:
-            deeper, _ = _followed(tokens[1:], "", {label: left[label][len(text) - len(before) :] for label in fits})
-            # Among these labels the next token decides; what it leaves to other words is shared as they are.
+            deeper, _ = _follow(
+                tokens[1:], "", {label: left[label][len(text) - len(before) :] for label in fits}
+            )
+            # Among these labels the next token decides; what it leaves to other words is shared as
+            # they are.
             whole = _log_sum(deeper.values())
             for label in fits:
-                share = deeper.get(label, -math.inf) - whole if whole > -math.inf else -math.log(len(fits))
+                share = (
+                    deeper.get(label, -math.inf) - whole
+                    if whole > -math.inf
+                    else -math.log(len(fits))
+                )
                 _add(sums, label, logprob + share)
         else:
             for label in fits:
@@ -122,8 +140,8 @@ def _followed(tokens: Sequence[Token], before: str, left: Mapping[str, str]) -> 
     return sums, floor
 
 
-def _told(token: Token) -> dict[str, float]:
-    return {**dict(token.others), token.text: token.logprob}
+def _read_logprobs(token: Token) -> dict[str, float]:
+    return {**dict(token.top_logprobs), token.text: token.logprob}
 
 
 def _fits(text: str, before: str, left: Mapping[str, str]) -> list[str]:
@@ -133,11 +151,18 @@ def _fits(text: str, before: str, left: Mapping[str, str]) -> list[str]:
     word = text[len(before) :]
     if not word:
         return []
-    return [label for label, rest in left.items() if (rest.startswith(word) if len(word) <= len(rest) else _ends(word, rest))]
+    return [
+        label
+        for label, rest in left.items()
+        if (rest.startswith(word) if len(word) <= len(rest) else _ends(word, rest))
+    ]
 
 
 def _ends(word: str, rest: str) -> bool:
-    """Whether the token is what is left of the label, and then what ends it: a quotation mark, a comma, a bracket, white space."""
+    """
+    Whether the token is what is left of the label, and then what ends it: a quotation mark, a
+    comma, a bracket, white space.
+    """
     return bool(rest or word) and word.startswith(rest) and word[len(rest)] in '",}\n\t '
 
 
@@ -148,28 +173,31 @@ def _add(sums: dict[str, float], label: str, logprob: float) -> None:
 def _log_sum(values: Iterable[float]) -> float:
     known = [value for value in values if value > -math.inf]
     top = max(known, default=-math.inf)
-    return top if top == -math.inf else top + math.log(sum(math.exp(value - top) for value in known))
+    return (
+        top if top == -math.inf else top + math.log(sum(math.exp(value - top) for value in known))
+    )
 
 
-# Corrected -------------------------------------------------------------------------------------------------------------------
+# Corrected ----------------------------------------------------------------------------------------
 
 
-def prior(told: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def prior(logprobs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean log-probability of each label over what was said to sentences without content."""
-    return {label: sum(each[label] for each in told) / len(told) for label in told[0]}
+    return {label: sum(each[label] for each in logprobs) / len(logprobs) for label in logprobs[0]}
 
 
-def corrected(told: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+def subtract_prior(logprobs: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
     """
-    The probability of each label, which add up to 1: what is told for a sentence, less what the model says to none.
+    The probability of each label, which add up to 1: what is told for a sentence, less what the
+    model says to none.
 
     p(label) = exp(told - before) / sum over the labels of exp(told - before).
     """
-    gains = {label: logprob - before[label] for label, logprob in told.items()}
+    gains = {label: logprob - before[label] for label, logprob in logprobs.items()}
     whole = _log_sum(gains.values())
     return {label: math.exp(gain - whole) for label, gain in gains.items()}
 
 
-def plain(told: Mapping[str, float]) -> dict[str, float]:
+def plain(logprobs: Mapping[str, float]) -> dict[str, float]:
     """The same without a correction: what is told, made to add up to 1."""
-    return corrected(told, dict.fromkeys(told, 0.0))
+    return subtract_prior(logprobs, dict.fromkeys(logprobs, 0.0))

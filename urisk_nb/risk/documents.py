@@ -1,5 +1,6 @@
 """
-The user's evidence as documents: read from a frame, a mapping or a list, and given to the companies that they are about.
+The user's evidence as documents: read from a frame, a mapping or a list, and given to the companies
+that they are about.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Document:
     Attributes
     ----------
     ident
-        As given, else "E1", "E2", ... in the order of (date, source, text, ticker), so that the order of the rows changes nothing.
+        As given, else "E1", "E2", ... in the order of (date, source, text, ticker), so that the
+        order of the rows changes nothing.
     ticker
         Upper case; None counts for every company (it was given as ``*``).
     text
@@ -38,7 +40,7 @@ class Document:
         The local calendar date, or None.
     """
 
-    ident: str
+    id: str
     ticker: str | None
     text: str
     date: date | None = None
@@ -47,13 +49,14 @@ class Document:
 
 def read_evidence(data: object) -> tuple[Document, ...]:
     """
-    The documents of a frame, a mapping ticker -> texts, or a list of mappings or texts; none is a valid answer.
+    The documents of a frame, a mapping ticker -> texts, or a list of mappings or texts; none is a
+    valid answer.
 
     Parameters
     ----------
     data
-        Columns or keys: text, ticker, and optionally date, source, id. The ticker ``*`` counts for all companies. Further columns are
-        ignored.
+        Columns or keys: text, ticker, and optionally date, source, id. The ticker ``*`` counts for
+        all companies. Further columns are ignored.
 
     Returns
     -------
@@ -63,27 +66,37 @@ def read_evidence(data: object) -> tuple[Document, ...]:
     Raises
     ------
     InputError
-        A missing column, a row without text, a row without a ticker, a ticker that is none, a date that is none, the same id twice
-        for one ticker.
+        A missing column, a row without text, a row without a ticker, a ticker that is none, a date
+        that is none, the same id twice for one ticker.
     """
     documents = sorted((_document(*row) for row in _evidence_rows(data)), key=_document_order)
-    taken = {one.ident for one in documents}
-    names = (name for number in range(1, 2 * len(documents) + 1) if (name := f"E{number}") not in taken)
-    named = tuple(one if one.ident else replace(one, ident=next(names)) for one in documents)
+    taken = {one.id for one in documents}
+    names = (
+        name for number in range(1, 2 * len(documents) + 1) if (name := f"E{number}") not in taken
+    )
+    named = tuple(one if one.id else replace(one, id=next(names)) for one in documents)
     seen: set[tuple[str, str | None]] = set()
     for one in named:
-        if (one.ident, one.ticker) in seen:
+        if (one.id, one.ticker) in seen:
             whose = f"for {one.ticker or SHARED}"
-            raise InputError(f"two documents {whose} have the id {show(one.ident)}.", fix="give each its own id, or leave the ids out")
-        seen.add((one.ident, one.ticker))
+            raise InputError(
+                f"two documents {whose} have the id {show(one.id)}.",
+                fix="give each its own id, or leave the ids out",
+            )
+        seen.add((one.id, one.ticker))
     return named
 
 
 def documents_for(
-    documents: Sequence[Document], holding: Holding, params: RiskParams, *, as_of: date | None = None
+    documents: Sequence[Document],
+    holding: Holding,
+    params: RiskParams,
+    *,
+    as_of: date | None = None,
 ) -> tuple[tuple[Document, ...], tuple[str, ...]]:
     """
-    A company's own documents and the shared ones, cut at the as-of date, and what was left out as flags.
+    A company's own documents and the shared ones, cut at the as-of date, and what was left out as
+    flags.
 
     Parameters
     ----------
@@ -95,8 +108,9 @@ def documents_for(
     documents
         In the order given. Both spellings of a share class are the company's own.
     flags
-        "undated": documents without a date were left out, since `params.as_of` was given. "future_evidence": documents after the date
-        were left out. "alias": a document was matched by the twin of its ticker.
+        "undated": documents without a date were left out, since `params.as_of` was given.
+        "future_evidence": documents after the date were left out. "alias": a document was matched
+        by the twin of its ticker.
     """
     cut = params.as_of or (as_of.date() if isinstance(as_of, datetime) else as_of)
     chosen, flags = [], set()
@@ -114,7 +128,13 @@ def documents_for(
 
 
 def _document_order(one: Document) -> tuple[str, str, str, str, str]:
-    return (one.date.isoformat() if one.date else "", one.source or "", one.text, one.ticker or "", one.ident)
+    return (
+        one.date.isoformat() if one.date else "",
+        one.source or "",
+        one.text,
+        one.ticker or "",
+        one.id,
+    )
 
 
 def _evidence_rows(data: object) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -125,7 +145,9 @@ def _evidence_rows(data: object) -> Iterator[tuple[str, Mapping[str, object]]]:
         for ticker, texts in data.items():
             what = f"evidence of {show(ticker)}"
             items = [texts] if isinstance(texts, (str, Mapping)) else _sequence(texts, what)
-            yield from ((where, {**cells, "ticker": ticker}) for where, cells in _item_rows(items, what))
+            yield from (
+                (where, {**cells, "ticker": ticker}) for where, cells in _item_rows(items, what)
+            )
     else:
         yield from _item_rows(_sequence(data, "the evidence"), "evidence")
 
@@ -150,30 +172,55 @@ def _item_cells(item: object, where: str) -> dict[str, object]:
     for name in ("text", "ticker"):
         # A misspelt "ticker" would make the text evidence against every company.
         if name not in cells and (near := closest(name, cells, 1)):
-            raise InputError(f"{where} has no {name!r}, but {near[0]!r}.", fix=f"rename {near[0]!r} to {name!r}")
+            raise InputError(
+                f"{where} has no {name!r}, but {near[0]!r}.", fix=f"rename {near[0]!r} to {name!r}"
+            )
     return cells
 
 
 def _frame_rows(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, object]]]:
-    labels = {name: label_of(frame, name) for name in ("text", "date", "source", "id")} | {"ticker": label_of(frame, "ticker", "symbol")}
+    labels = {name: label_of(frame, name) for name in ("text", "date", "source", "id")} | {
+        "ticker": label_of(frame, "ticker", "symbol")
+    }
     for name in ("ticker", "text"):
         if labels[name] is None:
             near = closest(name, map(str, frame.columns), 1)
-            fix = f"evidence.rename(columns={{{near[0]!r}: {name!r}}})" if near else f"add the column {name!r}"
-            fix += "" if near or name == "text" else f"; the ticker {SHARED!r} counts for all companies"
-            raise InputError(f"the evidence has no column {name!r}, only {', '.join(map(repr, frame.columns)) or 'none'}.", fix=fix)
-    columns = {name: frame[label].astype(object).tolist() for name, label in labels.items() if label is not None}
+            fix = (
+                f"evidence.rename(columns={{{near[0]!r}: {name!r}}})"
+                if near
+                else f"add the column {name!r}"
+            )
+            fix += (
+                ""
+                if near or name == "text"
+                else f"; the ticker {SHARED!r} counts for all companies"
+            )
+            raise InputError(
+                f"the evidence has no column {name!r}, only "
+                f"{', '.join(map(repr, frame.columns)) or 'none'}.",
+                fix=fix,
+            )
+    columns = {
+        name: frame[label].astype(object).tolist()
+        for name, label in labels.items()
+        if label is not None
+    }
     for number in range(len(frame)):
-        yield f"evidence, row {number + 1}", {name: cells[number] for name, cells in columns.items()}
+        yield (
+            f"evidence, row {number + 1}",
+            {name: cells[number] for name, cells in columns.items()},
+        )
 
 
 def _document(where: str, cells: Mapping[str, object]) -> Document:
     text, ticker, source = cells.get("text"), cells.get("ticker"), cells.get("source")
     if is_missing(text) or not isinstance(text, str):
         seen = "no text" if is_missing(text) else f"{kind(text)} ({show(text)}) for a text"
-        raise InputError(f"{where} has {seen}.", fix='drop such rows: evidence.dropna(subset=["text"])')
+        raise InputError(
+            f"{where} has {seen}.", fix='drop such rows: evidence.dropna(subset=["text"])'
+        )
     return Document(
-        ident=_ident(cells.get("id")),
+        id=_document_id(cells.get("id")),
         ticker=_ticker(ticker, where),
         text=text,
         date=_document_date(cells.get("date"), where),
@@ -182,7 +229,10 @@ def _document(where: str, cells: Mapping[str, object]) -> Document:
 
 
 def _ticker(value: object, where: str) -> str | None:
-    """The company's symbol; None for all companies. An empty cell is neither: pandas makes one of the ticker NA."""
+    """
+    The company's symbol; None for all companies. An empty cell is neither: pandas makes one of the
+    ticker NA.
+    """
     if is_missing(value):
         fix = f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the ticker NA with keep_default_na=False"
         raise InputError(f"{where} has no ticker.", fix=fix)
@@ -191,11 +241,13 @@ def _ticker(value: object, where: str) -> str | None:
     return as_symbol(value, where)
 
 
-def _ident(value: object) -> str:
+def _document_id(value: object) -> str:
     if is_missing(value):
         return ""
     # A column of numbers with one hole comes as floats: 7.0 was 7.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return (
+        str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    )
 
 
 def _document_date(value: object, where: str) -> date | None:
@@ -204,4 +256,7 @@ def _document_date(value: object, where: str) -> date | None:
     try:
         return read_moment(value).date()
     except ValueError as exc:
-        raise InputError(f"{where}: {show(value)} is not a date.", fix="write ISO dates (2019-12-30), or leave the date empty") from exc
+        raise InputError(
+            f"{where}: {show(value)} is not a date.",
+            fix="write ISO dates (2019-12-30), or leave the date empty",
+        ) from exc

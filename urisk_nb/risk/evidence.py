@@ -1,9 +1,12 @@
 """
-The user's evidence as sentences: split with offsets, cleaned for the model, chosen where there are too many.
+The user's evidence as sentences: split with offsets, cleaned for the model, chosen where there are
+too many.
 
-A sentence is what the model judges and what the table quotes. What the model reads (``Sentence.text``) is cleaned: hidden characters,
-HTML comments and the marks of chat templates are gone, white space is single. What a reader sees (``Sentence.quote``) is the source,
-character by character. Over 400 lines, a tenth of them words: cleaning, splitting and choosing share the same offsets.
+A sentence is what the model judges and what the table quotes. What the model reads
+(``Sentence.text``) is cleaned: hidden characters, HTML comments and the marks of chat templates are
+gone, white space is single. What a reader sees (``Sentence.quote``) is the source, character by
+character. Over 400 lines, a tenth of them words: cleaning, splitting and choosing share the same
+offsets.
 """
 
 from __future__ import annotations
@@ -22,16 +25,27 @@ from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.query import split_words
 from urisk_nb.risk.taxonomy import Taxonomy
 
-__all__ = ["LONGEST", "Passages", "Sentence", "choose", "filter_by_query", "in_order", "plain", "split"]
+__all__ = [
+    "MAX_SENTENCE_CHARS",
+    "Sentence",
+    "SplitDocument",
+    "choose",
+    "filter_by_query",
+    "in_order",
+    "plain",
+    "split",
+]
 
-LONGEST = 600  # characters of a sentence before it is cut at a clause mark
+MAX_SENTENCE_CHARS = 600  # characters of a sentence before it is cut at a clause mark
 
-# Soft hyphen, joiners, fillers, bidi controls, zero widths, byte order mark, surrogates, tags, controls that are no white space.
+# Soft hyphen, joiners, fillers, bidi controls, zero widths, byte order mark, surrogates, tags,
+# controls that are no white space.
 _HIDDEN = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     r"\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+"
 )
-# A server renders the chat as one text, so "<|im_end|>" or "[INST]" in the evidence would end the turn; a space breaks the mark.
+# A server renders the chat as one text, so "<|im_end|>" or "[INST]" in the evidence would end the
+# turn; a space breaks the mark.
 _TEMPLATE_MARK = re.compile(r"<(?=[|\uff5c/<_A-Za-z])|\[(?=/?[A-Z_]{3,20}\])")
 _INSTRUCTION = re.compile(
     r"""
@@ -52,7 +66,9 @@ _INSTRUCTION = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BLOCK = re.compile(r"\S[^\n]*(?:\n[^\S\n]*\S[^\n]*)*")  # lines up to a blank one
-_BULLET = re.compile(r"\s*(?:[-*\u2022\u2023\u25aa\u00b7\u2013\u2014#>]+\s+|\(?\d{1,2}[.)]\s+|\([a-z]{1,4}\)\s+)")
+_BULLET = re.compile(
+    r"\s*(?:[-*\u2022\u2023\u25aa\u00b7\u2013\u2014#>]+\s+|\(?\d{1,2}[.)]\s+|\([a-z]{1,4}\)\s+)"
+)
 _MARK = re.compile(r"[-*\u2022\u2023\u25aa\u00b7\u2013\u2014#>]+\s+")
 _END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\u061f\u0964][\"'\u201d\u2019)\]]*$")
 _STOP = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\uff61\u061f\u0964\u0965\u06d4]")
@@ -61,7 +77,8 @@ _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 _NOT_LATIN = re.compile(r"[^\W\d_\u0000-\u024f]")
 _ROW = re.compile(r"\||\t\s*\S|\S {3,}\S")
 _NUMBER = re.compile(r"[^\sA-Za-z]*\d[^\s]*|[-\u2013\u2014%$]+")
-# Not a grammar: enough to tell "Apple cuts guidance" from "Risk factors". Any form of a word here keeps the line; in doubt it is kept.
+# Not a grammar: enough to tell "Apple cuts guidance" from "Risk factors". Any form of a word here
+# keeps the line; in doubt it is kept.
 _VERB_WORDS = """
     is are was were be been being has have had do does did will would can cannot could may might must shall should isn't aren't wasn't
     weren't hasn't haven't hadn't doesn't don't didn't won't wouldn't can't couldn't accuse acquire admit agree allege announce appoint
@@ -78,7 +95,8 @@ _VERB_WORDS = """
     shrank stole struck shook spent stood sought brought caught found got knew wrote withdrew swung slid sent dealt drew drove flew froze
     fought
 """
-# What ends in -ed in headings: "Unaudited Condensed Consolidated Balance Sheets", "Related Party Transactions".
+# What ends in -ed in headings: "Unaudited Condensed Consolidated Balance Sheets", "Related Party
+# Transactions".
 _NO_VERB_WORDS = """
     Unaudited Condensed Consolidated Balance Sheets Related Party Transactions accumulated adjusted audited combined condensed
     consolidated deferred detailed diluted fixed limited preferred related selected unaudited united unlimited unrelated weighted
@@ -102,11 +120,12 @@ class Sentence:
     previous
         The text of the sentence before it in the same document, or None.
     flags
-        ``hidden_text`` (hidden characters or a comment in it or right after it), ``injection_suspect`` (reads like an instruction),
+        ``hidden_text`` (hidden characters or a comment in it or right after it),
+        ``injection_suspect`` (reads like an instruction),
         ``shared_evidence`` (of a document that counts for every company).
     """
 
-    ident: str
+    id: str
     document: Document
     text: str
     start: int
@@ -121,8 +140,11 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passages:
-    """A document's sentences, how many headings, table rows and lines without words were left out, and flags of the whole."""
+class SplitDocument:
+    """
+    A document's sentences, how many headings, table rows and lines without words were left out, and
+    flags of the whole.
+    """
 
     sentences: tuple[Sentence, ...]
     skipped: int
@@ -131,7 +153,10 @@ class Passages:
 
 @dataclass(frozen=True, slots=True)
 class _Visible:
-    """A text without its hidden spans, and the way back: chunk k starts at ``starts[k]`` here and at ``origins[k]`` in the source."""
+    """
+    A text without its hidden spans, and the way back: chunk k starts at ``starts[k]`` here and at
+    ``origins[k]`` in the source.
+    """
 
     text: str
     starts: list[int]
@@ -144,16 +169,21 @@ class _Visible:
 
 
 def plain(text: str) -> str:
-    """The text as a model may read it: nothing hidden, no marks of chat templates, white space single."""
+    """
+    The text as a model may read it: nothing hidden, no marks of chat templates, white space single.
+    """
     return _flat(_visible(text).text)
 
 
 def _flat(text: str) -> str:
-    return " ".join(_TEMPLATE_MARK.sub(lambda mark: mark.group() + " ", text).replace("|>", "| >").split())
+    return " ".join(
+        _TEMPLATE_MARK.sub(lambda mark: mark.group() + " ", text).replace("|>", "| >").split()
+    )
 
 
 def _comments(text: str) -> Iterator[tuple[int, int]]:
-    # str.find, not a lazy pattern: a megabyte of unclosed "<!--" would take that quadratic time. An unclosed one hides nothing.
+    # str.find, not a lazy pattern: a megabyte of unclosed "<!--" would take that quadratic time. An
+    # unclosed one hides nothing.
     end = 0
     while (start := text.find("<!--", end)) >= 0 and (close := text.find("-->", start + 4)) >= 0:
         end = close + 3
@@ -179,16 +209,22 @@ def _visible(text: str) -> _Visible:
 
 
 def in_order(documents: Sequence[Document]) -> tuple[Document, ...]:
-    """The documents by date (undated first), source, text and id, so that the order in which they were given changes nothing."""
-    return tuple(sorted(documents, key=lambda d: (d.date or date.min, d.source or "", d.text, d.ident)))
+    """
+    The documents by date (undated first), source, text and id, so that the order in which they were
+    given changes nothing.
+    """
+    return tuple(
+        sorted(documents, key=lambda d: (d.date or date.min, d.source or "", d.text, d.id))
+    )
 
 
-def split(document: Document) -> Passages:
+def split(document: Document) -> SplitDocument:
     """
     The sentences of a document, with offsets into its text.
 
-    A piece that starts in lower case or with a digit belongs to the one before; over 600 characters it is cut at clause marks; headings,
-    table rows without a verb and lines without words are left out and counted. A blank line, a list item and a table row end a sentence.
+    A piece that starts in lower case or with a digit belongs to the one before; over 600 characters
+    it is cut at clause marks; headings, table rows without a verb and lines without words are left
+    out and counted. A blank line, a list item and a table row end a sentence.
 
     Parameters
     ----------
@@ -197,12 +233,13 @@ def split(document: Document) -> Passages:
 
     Returns
     -------
-    Passages
+    SplitDocument
         For each sentence ``sentence.quote == document.text[sentence.start:sentence.end]``.
 
     Notes
     -----
-    Boundaries by the ``sentencex`` library for English. Whether a line has a verb is told from a list of words, in doubt it is kept.
+    Boundaries by the ``sentencex`` library for English. Whether a line has a verb is told from a
+    list of words, in doubt it is kept.
     """
     visible = _visible(document.text)
     kept: list[tuple[int, int]] = []
@@ -215,19 +252,24 @@ def split(document: Document) -> Passages:
     sentences = tuple(_sentences(document, visible, kept))
     flags = set(chain.from_iterable(sentence.flags for sentence in sentences))
     flags |= _flags("", _hidden_between(document.text, visible, 0, len(document.text)))
-    return Passages(sentences=sentences, skipped=skipped, flags=tuple(sorted(flags)))
+    return SplitDocument(sentences=sentences, skipped=skipped, flags=tuple(sorted(flags)))
 
 
-def _sentences(document: Document, visible: _Visible, spans: Sequence[tuple[int, int]]) -> Iterator[Sentence]:
+def _sentences(
+    document: Document, visible: _Visible, spans: Sequence[tuple[int, int]]
+) -> Iterator[Sentence]:
     origins = [(visible.origin(start), visible.origin(end - 1) + 1) for start, end in spans]
     # What hides between two sentences is the former's; what hides before the first is the first's.
     edges = [0, *(start for start, _ in origins[1:]), len(document.text)]
     previous = None
     for number, ((start, end), (first, last)) in enumerate(zip(spans, origins, strict=True), 1):
         text = _flat(visible.text[start:end])
-        flags = _flags(visible.text[start:end], _hidden_between(document.text, visible, edges[number - 1], edges[number]))
+        flags = _flags(
+            visible.text[start:end],
+            _hidden_between(document.text, visible, edges[number - 1], edges[number]),
+        )
         yield Sentence(
-            ident=f"{document.ident}.{number}",
+            id=f"{document.id}.{number}",
             document=document,
             text=text,
             start=first,
@@ -245,7 +287,11 @@ def _hidden_between(text: str, visible: _Visible, start: int, end: int) -> list[
 
 def _flags(shown: str, hidden: Sequence[str]) -> set[str]:
     flags = {"hidden_text"} if hidden else set()
-    if any(_INSTRUCTION.search(unicodedata.normalize("NFKC", part.removeprefix("<!--"))) for part in (_joined(shown), *hidden) if part):
+    if any(
+        _INSTRUCTION.search(unicodedata.normalize("NFKC", part.removeprefix("<!--")))
+        for part in (_joined(shown), *hidden)
+        if part
+    ):
         flags.add("injection_suspect")
     return flags
 
@@ -259,8 +305,13 @@ def _pieces(text: str) -> Iterator[tuple[int, int]]:
 
     for start, end in _passages(text):
         pieces: list[tuple[int, int]] = []
-        # The library is not asked about a line that has no mark to end a sentence: a megabyte of short lines would be a million calls.
-        found = sentencex.get_sentence_boundaries("en", text[start:end]) if _STOP.search(text, start, end) else [_whole(end - start)]
+        # The library is not asked about a line that has no mark to end a sentence: a megabyte of
+        # short lines would be a million calls.
+        found = (
+            sentencex.get_sentence_boundaries("en", text[start:end])
+            if _STOP.search(text, start, end)
+            else [_whole(end - start)]
+        )
         for boundary in found:
             piece = _strip(text, start + boundary["start_index"], start + boundary["end_index"])
             if piece[0] < piece[1]:
@@ -286,10 +337,18 @@ def _passages(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _opens(before: str, line: str) -> bool:
-    """Whether a line starts something new: a list item, a table row, a heading, or text after a row or a heading."""
+    """
+    Whether a line starts something new: a list item, a table row, a heading, or text after a row or
+    a heading.
+    """
     if _BULLET.match(line) or any(_is_row(text) or text.isupper() for text in (before, line)):
         return True
-    return len(before) <= 60 and line.lstrip()[:1].isupper() and not _END.search(before.rstrip()) and not _has_verb(before)
+    return (
+        len(before) <= 60
+        and line.lstrip()[:1].isupper()
+        and not _END.search(before.rstrip())
+        and not _has_verb(before)
+    )
 
 
 def _strip(text: str, start: int, end: int) -> tuple[int, int]:
@@ -302,14 +361,18 @@ def _strip(text: str, start: int, end: int) -> tuple[int, int]:
 
 def _glue(text: str, pieces: list[tuple[int, int]], piece: tuple[int, int]) -> None:
     first = text[piece[0]]
-    if pieces and (first.islower() or first.isdigit()) and piece[1] - pieces[-1][0] <= LONGEST:
+    if (
+        pieces
+        and (first.islower() or first.isdigit())
+        and piece[1] - pieces[-1][0] <= MAX_SENTENCE_CHARS
+    ):
         pieces[-1] = (pieces[-1][0], piece[1])
     else:
         pieces.append(piece)
 
 
 def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    while end - start > LONGEST:
+    while end - start > MAX_SENTENCE_CHARS:
         at = _clause(text, start)
         yield _strip(text, start, at)
         start, end = _strip(text, at, end)
@@ -319,10 +382,14 @@ def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _clause(text: str, start: int) -> int:
     """Where to cut: after the last clause mark within the limit, else at white space, else hard."""
-    window = text[start : start + LONGEST]
-    marks = [mark.end() for mark in _CLAUSE.finditer(window) if mark.end() > LONGEST // 4]
+    window = text[start : start + MAX_SENTENCE_CHARS]
+    marks = [
+        mark.end() for mark in _CLAUSE.finditer(window) if mark.end() > MAX_SENTENCE_CHARS // 4
+    ]
     spaces = window.rfind(" ")
-    return start + (marks[-1] if marks else spaces if spaces > LONGEST // 4 else LONGEST)
+    return start + (
+        marks[-1] if marks else spaces if spaces > MAX_SENTENCE_CHARS // 4 else MAX_SENTENCE_CHARS
+    )
 
 
 def _is_sentence(text: str) -> bool:
@@ -339,7 +406,8 @@ def _is_sentence(text: str) -> bool:
 def _is_row(text: str) -> bool:
     tokens = text.split()
     return bool(_ROW.search(text.strip())) or (
-        len(tokens) > 2 and sum(bool(_NUMBER.fullmatch(token)) for token in tokens) * 2 > len(tokens)
+        len(tokens) > 2
+        and sum(bool(_NUMBER.fullmatch(token)) for token in tokens) * 2 > len(tokens)
     )
 
 
@@ -350,30 +418,41 @@ def _has_verb(text: str) -> bool:
 def _is_verb(word: str) -> bool:
     if word in _VERBS or (len(word) > 4 and word.endswith("ed") and word not in _NO_VERBS):
         return True
-    return any(word.removesuffix(ending) in _VERBS for ending in ("s", "es", "d")) or (word.endswith("ies") and word[:-3] + "y" in _VERBS)
+    return any(word.removesuffix(ending) in _VERBS for ending in ("s", "es", "d")) or (
+        word.endswith("ies") and word[:-3] + "y" in _VERBS
+    )
 
 
 def filter_by_query(sentences: Sequence[Sentence], query: str | None) -> tuple[Sentence, ...]:
     """
-    Return the sentences that bear on the query, in their own order; all of them where there is no query.
+    Return the sentences that bear on the query, in their own order; all of them where there is no
+    query.
 
-    A sentence bears on it if the two share a content word, compared without endings (`query.split_words`). That is the same as a
-    BM25 score above 0.
+    A sentence bears on it if the two share a content word, compared without endings
+    (`query.split_words`). That is the same as a BM25 score above 0.
     """
     if query is None:
         return tuple(sentences)
     wanted = set(split_words(query))
-    return tuple(sentence for sentence in sentences if not wanted.isdisjoint(split_words(sentence.text)))
+    return tuple(
+        sentence for sentence in sentences if not wanted.isdisjoint(split_words(sentence.text))
+    )
 
 
 def choose(
-    sentences: Sequence[Sentence], query: str | None, taxonomy: Taxonomy, limit: int, *, words: Sequence[str] = ()
+    sentences: Sequence[Sentence],
+    query: str | None,
+    taxonomy: Taxonomy,
+    limit: int,
+    *,
+    words: Sequence[str] = (),
 ) -> tuple[Sentence, ...]:
     """
-    At most `limit` sentences, in their own order: all, or those that bear most on the query and on risk.
+    At most `limit` sentences, in their own order: all, or those that bear most on the query and on
+    risk.
 
-    Ranked by BM25 on the query first, then by BM25 on the words of the categories and of `words`; at equal rank the newer one, then
-    the one that comes first. Deterministic.
+    Ranked by BM25 on the query first, then by BM25 on the words of the categories and of `words`;
+    at equal rank the newer one, then the one that comes first. Deterministic.
 
     Parameters
     ----------
@@ -395,19 +474,30 @@ def choose(
     if len(sentences) <= limit:
         return tuple(sentences)
     corpus = _tokens([sentence.text for sentence in sentences])
-    background = [*words, *(f"{category.name} {category.definition}" for category in taxonomy.categories)]
+    background = [
+        *words,
+        *(f"{category.name} {category.definition}" for category in taxonomy.categories),
+    ]
     general = _bm25(corpus, chain.from_iterable(_tokens(background)))
-    asked = _bm25([split_words(sentence.text) for sentence in sentences], split_words(query)) if query else [0.0] * len(sentences)
+    asked = (
+        _bm25([split_words(sentence.text) for sentence in sentences], split_words(query))
+        if query
+        else [0.0] * len(sentences)
+    )
 
     def rank(index: int) -> tuple[float, float, int, int]:
         day = sentences[index].document.date or date.min
         return (-asked[index], -general[index], -day.toordinal(), index)
 
-    return tuple(sentences[index] for index in sorted(sorted(range(len(sentences)), key=rank)[:limit]))
+    return tuple(
+        sentences[index] for index in sorted(sorted(range(len(sentences)), key=rank)[:limit])
+    )
 
 
 def _tokens(texts: Sequence[str]) -> list[list[str]]:
-    tokens: list[list[str]] = _library().tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
+    tokens: list[list[str]] = _library().tokenize(
+        list(texts), stopwords="en", return_ids=False, show_progress=False
+    )
     return tokens
 
 
@@ -415,8 +505,9 @@ def _library() -> Any:
     """
     bm25s, 0.3 s that only a run with very much evidence pays, without JAX.
 
-    It would start JAX where that is installed, for a selection that is not used here: threads, a second, and on a GPU three quarters of
-    the memory that the model needs. Who has imported JAX before has it as before.
+    It would start JAX where that is installed, for a selection that is not used here: threads, a
+    second, and on a GPU three quarters of the memory that the model needs. Who has imported JAX
+    before has it as before.
     """
     hidden = not {"jax", "bm25s"} & set(sys.modules)
     if hidden:

@@ -1,9 +1,11 @@
 """
-The formulas of the metrics, over arrays whose last axis is time: a series gives a number, rows of series a number a row.
+The formulas of the metrics, over arrays whose last axis is time: a series gives a number, rows of
+series a number a row.
 
-They expect finite numbers, and as many as the formula needs; `metrics` checks that for one series, `market` for the columns of a
-table. What does not exist (the shape of a flat series) is NaN, and so is what leaves the range of floats. Each row is added up by
-itself: a figure does not depend on how many others were computed beside it.
+They expect finite numbers, and as many as the formula needs; `metrics` checks that for one series,
+`market` for the columns of a table. What does not exist (the shape of a flat series) is NaN, and so
+is what leaves the range of floats. Each row is added up by itself: a figure does not depend on how
+many others were computed beside it.
 """
 
 from __future__ import annotations
@@ -42,10 +44,15 @@ def finite(values: Any) -> FloatArray:
 
 
 def dot(rows: FloatArray, others: FloatArray) -> FloatArray:
-    """The scalar product of each row with its other; a matrix product would add in an order that depends on its size."""
+    """
+    The scalar product of each row with its other; a matrix product would add in an order that
+    depends on its size.
+    """
     if rows.ndim == 1:
         return np.asarray(rows @ others)
-    return np.array([row @ other for row, other in zip(rows, np.broadcast_to(others, rows.shape), strict=True)])
+    return np.array(
+        [row @ other for row, other in zip(rows, np.broadcast_to(others, rows.shape), strict=True)]
+    )
 
 
 def total_return(prices: FloatArray) -> FloatArray:
@@ -78,7 +85,10 @@ def downside_deviation(returns: FloatArray, root: float) -> FloatArray:
 
 
 def tail_rank(alpha: float, size: int) -> int:
-    """ceil(alpha * T), and at least 1; rounded first, since 0.07 * 100 and its like are not whole in binary."""
+    """
+    ceil(alpha * T), and at least 1; rounded first, since 0.07 * 100 and its like are not whole in
+    binary.
+    """
     return max(1, math.ceil(round(alpha * size, 9)))
 
 
@@ -89,19 +99,24 @@ def value_at_risk(ordered: FloatArray, alpha: float) -> FloatArray:
 
 
 def expected_shortfall(ordered: FloatArray, alpha: float) -> FloatArray:
-    """VaR plus the mean excess over alpha * T, of returns in ascending order: rounding cannot put it below VaR."""
+    """
+    VaR plus the mean excess over alpha * T, of returns in ascending order: rounding cannot put it
+    below VaR.
+    """
     size = ordered.shape[-1]
     tail = ordered[..., : tail_rank(alpha, size)]
     last = tail[..., -1:]
     return finite(-last[..., 0] + np.sum(last - tail[..., :-1], axis=-1) / (alpha * size))
 
 
-def drawdown(prices: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray]:
+def drawdown(
+    prices: FloatArray,
+) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray]:
     """
     Depth, peak, trough and current of 1 - P / cummax(P).
 
-    Peak and trough are positions: of the last price at the peak, and of the first at the bottom; both mean nothing where depth is
-    not positive.
+    Peak and trough are positions: of the last price at the peak, and of the first at the bottom;
+    both mean nothing where depth is not positive.
     """
     highs = np.maximum.accumulate(prices, axis=-1)
     falls = 1 - prices / highs
@@ -114,18 +129,24 @@ def drawdown(prices: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int64], npt
 
 
 def scaled_deviations(returns: FloatArray) -> FloatArray:
-    """Deviations from the mean over their largest, NaN for flat returns: moments are free of scale, their powers stay in range."""
+    """
+    Deviations from the mean over their largest, NaN for flat returns: moments are free of scale,
+    their powers stay in range.
+    """
     deviations = returns - returns.mean(axis=-1, keepdims=True)
     widest = np.max(np.abs(deviations), axis=-1, keepdims=True)
     flat = returns.max(axis=-1, keepdims=True) == returns.min(axis=-1, keepdims=True)
-    scaled: FloatArray = deviations / np.where(flat | ~(widest > 0) | np.isinf(widest), np.nan, widest)
-    return scaled
+    normalize_weights: FloatArray = deviations / np.where(
+        flat | ~(widest > 0) | np.isinf(widest), np.nan, widest
+    )
+    return normalize_weights
 
 
 def skewness(deviations: FloatArray) -> FloatArray:
     """sqrt(n (n-1)) / (n-2) * m3 / m2^1.5, of scaled deviations."""
     size = deviations.shape[-1]
-    squares = deviations * deviations  # products and roots: a general power is slow, and processors round it differently
+    # Products and roots: a general power is slow, and processors round it differently
+    squares = deviations * deviations
     second = np.mean(squares, axis=-1)
     biased = np.mean(squares * deviations, axis=-1) / (second * np.sqrt(second))
     return finite(math.sqrt(size * (size - 1)) / (size - 2) * biased)
@@ -139,13 +160,22 @@ def excess_kurtosis(deviations: FloatArray) -> FloatArray:
     return finite((size - 1) / ((size - 2) * (size - 3)) * ((size + 1) * biased + 6))
 
 
-def regression(returns: FloatArray, benchmark: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Slope, standard error and correlation of least squares with a constant, on a benchmark (one series) that is not flat."""
+def regression(
+    returns: FloatArray, benchmark: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """
+    Slope, standard error and correlation of least squares with a constant, on a benchmark (one
+    series) that is not flat.
+    """
     dx, dy = benchmark - benchmark.mean(), returns - returns.mean(axis=-1, keepdims=True)
     sxx, syy, sxy = float(dx @ dx), dot(dy, dy), dot(dy, dx)
     slope = sxy / sxx if sxx else np.full_like(sxy, np.nan)
     rest, size = dy - slope[..., None] * dx, returns.shape[-1]
-    error = np.sqrt(dot(rest, rest) / (size - 2) / sxx) if size > 2 and sxx else np.full_like(slope, np.nan)
+    error = (
+        np.sqrt(dot(rest, rest) / (size - 2) / sxx)
+        if size > 2 and sxx
+        else np.full_like(slope, np.nan)
+    )
     flat = (returns.max(axis=-1) == returns.min(axis=-1)) | ~(sxx * syy > 0)
     correlation = np.where(flat, np.nan, np.clip(sxy / np.sqrt(sxx * syy), -1.0, 1.0))
     return finite(slope), finite(error), finite(correlation)

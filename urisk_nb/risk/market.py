@@ -1,7 +1,9 @@
 """
-The prices of the period, and each asset on its own calendar: what is a gap, what is a year, which column is unusable.
+The prices of the period, and each asset on its own calendar: what is a gap, what is a year, which
+column is unusable.
 
-Missing days are dropped, never filled. A step longer than five median spacings is a gap: the change across it is no one-period return.
+Missing days are dropped, never filled. A step longer than five median spacings is a gap: the change
+across it is no one-period return.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from urisk_nb.errors import InputError
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.prices import Prices
-from urisk_nb.risk.values import counted
+from urisk_nb.risk.values import count_noun
 
 __all__ = [
     "GAP",
@@ -41,20 +43,23 @@ BoolArray = npt.NDArray[np.bool_]
 
 GAP = 5  # a step of more than so many median spacings is no one-period return
 CELLS = 1 << 16  # of one block: half a megabyte
-HUGE = 1e100  # a return beyond this is a broken feed, and its square would leave the range of floats
+# A return beyond this is a broken feed, and its square would leave the range of floats
+HUGE = 1e100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calendar:
     """
-    The rows that an asset (or a pair) has, and what follows from their dates alone; shared by all that have the same rows.
+    The rows that an asset (or a pair) has, and what follows from their dates alone; shared by all
+    that have the same rows.
 
     Attributes
     ----------
     keep, at
         Which changes are of one period, and the rows that these end on.
     spacing, factor, period
-        Median step in days; periods in a year, NaN if the spacing is none that is known; the name of the period.
+        Median step in days; periods in a year, NaN if the spacing is none that is known; the name
+        of the period.
     gap
         Some step is longer than one period.
     """
@@ -70,7 +75,10 @@ class Calendar:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Market:
-    """The prices of the period as arrays, rows by columns, and the calendars that have been met in them."""
+    """
+    The prices of the period as arrays, rows by columns, and the calendars that have been met in
+    them.
+    """
 
     dates: list[pd.Timestamp]
     days: IntArray
@@ -117,7 +125,10 @@ class Block:
     changes: FloatArray
 
     def path(self, *, is_returns: bool) -> FloatArray:
-        """What total return and drawdown are read from: the prices, or the wealth of 1 before the first return."""
+        """
+        What total return and drawdown are read from: the prices, or the wealth of 1 before the
+        first return.
+        """
         if not is_returns:
             return self.values
         wealth = np.cumprod(1 + self.values, axis=1)
@@ -125,13 +136,19 @@ class Block:
 
 
 def as_of_date(prices: Prices, params: RiskParams) -> pd.Timestamp:
-    """The date of the run: `params.as_of`, else the last date of the prices, but not later than `params.end`."""
+    """
+    The date of the run: `params.as_of`, else the last date of the prices, but not later than
+    `params.end`.
+    """
     if params.as_of is not None:
         return pd.Timestamp(params.as_of).as_unit("us")
     index = prices.close.index
     used = index if params.end is None else index[index <= pd.Timestamp(params.end)]
     if not len(used):
-        raise InputError(f"no price is on or before end={params.end}; {_extent(prices)}.", fix=f"end={index[-1].date()}")
+        raise InputError(
+            f"no price is on or before end={params.end}; {_extent(prices)}.",
+            fix=f"end={index[-1].date()}",
+        )
     last: pd.Timestamp = used[-1]
     return last
 
@@ -145,7 +162,11 @@ def read_market(prices: Prices, params: RiskParams) -> Market:
     begin = 0 if first is None else int(index.searchsorted(first, side="left"))
     stop = int(index.searchsorted(last, side="right"))
     if stop <= begin:
-        since = f"on or before {last.date()}" if first is None or last < index[0] else f"from {first.date()} on"
+        since = (
+            f"on or before {last.date()}"
+            if first is None or last < index[0]
+            else f"from {first.date()} on"
+        )
         fix = f"choose a period within {index[0].date()} and {index[-1].date()}"
         raise InputError(f"there is no price {since}; {_extent(prices)}.", fix=fix)
     period = index[begin:stop]
@@ -159,7 +180,9 @@ def read_market(prices: Prices, params: RiskParams) -> Market:
         position={name: number for number, name in enumerate(columns)},
         close=close,
         present=~np.isnan(close),
-        volume=None if prices.volume is None else prices.volume.to_numpy(dtype=np.float64)[begin:stop],
+        volume=None
+        if prices.volume is None
+        else prices.volume.to_numpy(dtype=np.float64)[begin:stop],
         is_returns=prices.is_returns,
         as_of=as_of,
         faults=prices.faults,
@@ -194,11 +217,15 @@ def read_assets(market: Market, columns: Sequence[str], params: RiskParams) -> d
     return {column: assets[column] for column in columns}
 
 
-def _asset(market: Market, place: int, calendar: Calendar, params: RiskParams, *, is_wild: bool) -> Asset:
+def _asset(
+    market: Market, place: int, calendar: Calendar, params: RiskParams, *, is_wild: bool
+) -> Asset:
     """`is_wild`: a value that no price has was seen, so that all of them are looked at."""
     column = market.columns[place]
     what, bare = f"column {column!r}", Asset(column=column, calendar=calendar)
-    if (is_wild or column in market.faults) and (wrong := bad_cells(market, column, market.close[:, place], what)):
+    if (is_wild or column in market.faults) and (
+        wrong := bad_cells(market, column, market.close[:, place], what)
+    ):
         return replace(bare, status="bad_data", message=wrong)
     if len(calendar.rows) < 2:
         kind = "return" if market.is_returns else "price"
@@ -210,8 +237,14 @@ def _asset(market: Market, place: int, calendar: Calendar, params: RiskParams, *
     first, last = (market.dates[calendar.rows[end]].date() for end in (0, -1))
     if math.isnan(factor):
         seen = f"a median spacing of {calendar.spacing} days between {first} and {last}, neither days, weeks nor months"
-        return replace(bare, status="bad_data", message=f"{what} has {seen}: give periods_per_year.")
-    return replace(bare, status="bad_data", message=f"{what} jumps by a factor of {HUGE:g} or more between {first} and {last}.")
+        return replace(
+            bare, status="bad_data", message=f"{what} has {seen}: give periods_per_year."
+        )
+    return replace(
+        bare,
+        status="bad_data",
+        message=f"{what} jumps by a factor of {HUGE:g} or more between {first} and {last}.",
+    )
 
 
 @quiet
@@ -221,7 +254,9 @@ def _wild(block: Block, *, is_returns: bool) -> BoolArray:
         return np.zeros(len(block.places), dtype=bool)
     path, moves = block.path(is_returns=is_returns), changes_in(block.values, is_returns=is_returns)
     steady = (np.abs(moves) < HUGE).all(axis=1) & (path < HUGE * path[:, :1]).all(axis=1)
-    sound = (block.values > (-1.0 if is_returns else 0.0)).all(axis=1) & np.isfinite(block.values).all(axis=1)
+    sound = (block.values > (-1.0 if is_returns else 0.0)).all(axis=1) & np.isfinite(
+        block.values
+    ).all(axis=1)
     return np.asarray(~(steady & sound))
 
 
@@ -234,7 +269,8 @@ def blocks(market: Market, places: Iterable[int], present: BoolArray) -> Iterato
     places
         Positions in the market.
     present
-        Which rows each column of the market is read on: its own, or those that it has in common with a benchmark.
+        Which rows each column of the market is read on: its own, or those that it has in common
+        with a benchmark.
     """
     groups: dict[int, tuple[Calendar, list[int]]] = {}
     for place in places:
@@ -249,7 +285,9 @@ def blocks(market: Market, places: Iterable[int], present: BoolArray) -> Iterato
                 values = values[:, calendar.rows]
             moves = changes_in(values, is_returns=market.is_returns)
             changes = moves if calendar.keep.all() else moves[:, calendar.keep]
-            yield Block(calendar=calendar, places=part, values=values, changes=np.ascontiguousarray(changes))
+            yield Block(
+                calendar=calendar, places=part, values=values, changes=np.ascontiguousarray(changes)
+            )
 
 
 def unreadable(market: Market, cells: Mapping[pd.Timestamp, str]) -> str | None:
@@ -258,7 +296,7 @@ def unreadable(market: Market, cells: Mapping[pd.Timestamp, str]) -> str | None:
     if not bad:
         return None
     first = min(bad)
-    return f"{counted(len(bad), 'value')} that cannot be read as a number (first: {first.date()}, {bad[first]})"
+    return f"{count_noun(len(bad), 'value')} that cannot be read as a number (first: {first.date()}, {bad[first]})"
 
 
 def bad_cells(market: Market, column: str, values: FloatArray, what: str) -> str | None:
@@ -276,7 +314,9 @@ def bad_cells(market: Market, column: str, values: FloatArray, what: str) -> str
 
 @quiet
 def changes_in(values: FloatArray, *, is_returns: bool) -> FloatArray:
-    """From each value to the next along the last axis, P_t / P_{t-1} - 1; returns are changes already."""
+    """
+    From each value to the next along the last axis, P_t / P_{t-1} - 1; returns are changes already.
+    """
     return values if is_returns else values[..., 1:] / values[..., :-1] - 1
 
 
@@ -298,13 +338,22 @@ def _new_calendar(market: Market, rows: IntArray) -> Calendar:
     # A return that was given as such is taken at its word, whatever stands before it.
     keep = np.ones(len(rows), dtype=bool) if market.is_returns else short
     at = rows if market.is_returns else rows[1:][short]
-    return Calendar(rows=rows, keep=keep, at=at, spacing=spacing, factor=factor, period=period, gap=not short.all())
+    return Calendar(
+        rows=rows,
+        keep=keep,
+        at=at,
+        spacing=spacing,
+        factor=factor,
+        period=period,
+        gap=not short.all(),
+    )
 
 
 def _frequency(days: IntArray, spacing: int) -> tuple[float, str]:
     """Periods in a year, NaN if the spacing is none that is known, and the name of the period."""
     if spacing == 1:
-        # A market with weekends trades on all seven weekdays. Two days at the weekend are not enough: Sunday to Thursday is a working week.
+        # A market with weekends trades on all seven weekdays. Two days at the weekend are not
+        # enough: Sunday to Thursday is a working week.
         weekdays = np.bincount((days + 3) % 7, minlength=7)
         return (365.0 if np.all(weekdays >= 0.05 * len(days)) and len(days) >= 7 else 252.0), "day"
     if 6 <= spacing <= 8:

@@ -1,12 +1,15 @@
 """
 The computed metrics: pure functions named by their number.
 
-Conventions, the same everywhere: returns are simple and close to close; losses are positive fractions (0.05 is a loss of 5 %), bigger is
-worse; `alpha` is the mass of the tail. The functions are strict: a NaN or an infinity in the input gives NaN, and so does too short an
-input; none of them drops, fills or guesses, and none emits a warning. What to leave out (missing days, gaps, short histories) is decided
-by the table, `quant_rows`, which gives a flag as the reason beside each NaN. The user's page about both is docs/metrics.md.
+Conventions, the same everywhere: returns are simple and close to close; losses are positive
+fractions (0.05 is a loss of 5 %), bigger is worse; `alpha` is the mass of the tail. The functions
+are strict: a NaN or an infinity in the input gives NaN, and so does too short an input; none of
+them drops, fills or guesses, and none emits a warning. What to leave out (missing days, gaps, short
+histories) is decided by the table, `quant_rows`, which gives a flag as the reason beside each NaN.
+The user's page about both is docs/metrics.md.
 
-The module is over 400 lines because each public function states its formula, estimator and source beside the code.
+The module is over 400 lines because each public function states its formula, estimator and source
+beside the code.
 """
 
 from __future__ import annotations
@@ -45,13 +48,15 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
-Values = Sequence[float] | FloatArray | pd.Series  # what the functions take: anything that numpy reads as one row of numbers
+# What the functions take: anything that numpy reads as one row of numbers
+Values = Sequence[float] | FloatArray | pd.Series
 
 NAN = math.nan
 DECAY = 0.94  # RiskMetrics 1996, daily
 ADV_DAYS = 21
 
-# Squares of huge returns overflow to inf, which `_finite` turns into NaN; a warning on top would only end a strict caller.
+# Squares of huge returns overflow to inf, which `_finite` turns into NaN; a warning on top would
+# only end a strict caller.
 quiet = np.errstate(all="ignore")
 
 
@@ -100,9 +105,12 @@ def volatility(returns: Values, periods_per_year: float = 1.0) -> float:
 
 
 @quiet
-def ewma_volatility(returns: Values, periods_per_year: float = 1.0, *, decay: float = DECAY) -> float:
+def ewma_volatility(
+    returns: Values, periods_per_year: float = 1.0, *, decay: float = DECAY
+) -> float:
     """
-    Annualised exponentially weighted volatility, sqrt(A * sum_i w_i r_{T-i}^2) with w_i = (1-l) l^i / (1-l^T).
+    Annualised exponentially weighted volatility, sqrt(A * sum_i w_i r_{T-i}^2) with w_i = (1-l) l^i
+    / (1-l^T).
 
     Parameters
     ----------
@@ -120,8 +128,8 @@ def ewma_volatility(returns: Values, periods_per_year: float = 1.0, *, decay: fl
 
     Notes
     -----
-    Zero mean, and weights that sum to one over the sample. RiskMetrics Technical Document (1996), 5.2. It is not `r.ewm().std()`,
-    which takes the mean off and corrects for bias.
+    Zero mean, and weights that sum to one over the sample. RiskMetrics Technical Document (1996),
+    5.2. It is not `r.ewm().std()`, which takes the mean off and corrects for bias.
     """
     if not 0 < decay < 1:
         raise InputError(f"decay={decay} is not between 0 and 1.", fix="decay=0.94")
@@ -143,8 +151,8 @@ def downside_deviation(returns: Values, periods_per_year: float = 1.0) -> float:
 
     Notes
     -----
-    The mean runs over all observations, gains counted as zero (Sortino and van der Meer, 1991). The standard deviation of the negative
-    returns alone is another and smaller number.
+    The mean runs over all observations, gains counted as zero (Sortino and van der Meer, 1991). The
+    standard deviation of the negative returns alone is another and smaller number.
     """
     sample = _sample(returns)
     if not len(sample):
@@ -166,7 +174,8 @@ def value_at_risk(returns: Values, alpha: float = 0.05) -> float:
     Returns
     -------
     float
-        Loss as a positive fraction; negative if even the k-th worst return is a gain. NaN without returns, or any NaN.
+        Loss as a positive fraction; negative if even the k-th worst return is a gain. NaN without
+        returns, or any NaN.
 
     Raises
     ------
@@ -175,38 +184,52 @@ def value_at_risk(returns: Values, alpha: float = 0.05) -> float:
 
     Notes
     -----
-    An order statistic, not an interpolated quantile: the loss did happen. alpha * T is rounded to nine decimals before it is rounded up,
-    since 0.05 * 20 and its like are not whole in binary; alpha is the stored number, never 1 - 0.95.
+    An order statistic, not an interpolated quantile: the loss did happen. alpha * T is rounded to
+    nine decimals before it is rounded up, since 0.05 * 20 and its like are not whole in binary;
+    alpha is the stored number, never 1 - 0.95.
     """
     mass, sample = tail_mass(alpha), _sample(returns)
     return float(formulas.value_at_risk(np.sort(sample), mass)) if len(sample) else NAN
 
 
-def value_at_risk_interval(returns: Values, alpha: float = 0.05, confidence: float = 0.95) -> tuple[float, float]:
+def value_at_risk_interval(
+    returns: Values, alpha: float = 0.05, confidence: float = 0.95
+) -> tuple[float, float]:
     """
     Distribution-free confidence interval of `value_at_risk` from two order statistics.
 
-    lo = -r_(u) and hi = -r_(l) with l = B(.025), u = B(.975) + 1, B the quantile function of the binomial (T, alpha); ranks from the worst.
+    lo = -r_(u) and hi = -r_(l) with l = B(.025), u = B(.975) + 1, B the quantile function of the
+    binomial (T, alpha); ranks from the worst.
 
     Returns
     -------
     tuple of float
-        (lo, hi), losses as positive fractions. NaN on a side where the sample is too short to bound it, and for any NaN.
+        (lo, hi), losses as positive fractions. NaN on a side where the sample is too short to bound
+        it, and for any NaN.
 
     Notes
     -----
-    For independent returns: under volatility clustering the interval is too narrow. David and Nagaraja, Order Statistics, 7.1.
+    For independent returns: under volatility clustering the interval is too narrow. David and
+    Nagaraja, Order Statistics, 7.1.
     """
     mass, sample = tail_mass(alpha), _sample(returns)
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence} is not between 0 and 1.", fix="confidence=0.95")
     ordered = np.sort(sample)
-    low, high = (NAN if rank is None else float(-ordered[rank - 1]) + 0.0 for rank in interval_ranks(len(sample), mass, confidence))
+    low, high = (
+        NAN if rank is None else float(-ordered[rank - 1]) + 0.0
+        for rank in interval_ranks(len(sample), mass, confidence)
+    )
     return low, high
 
 
-def interval_ranks(size: int, mass: float, confidence: float = 0.95) -> tuple[int | None, int | None]:
-    """Ranks from the worst of the two ends of `value_at_risk_interval`, None where the sample is too short to bound that side."""
+def interval_ranks(
+    size: int, mass: float, confidence: float = 0.95
+) -> tuple[int | None, int | None]:
+    """
+    Ranks from the worst of the two ends of `value_at_risk_interval`, None where the sample is too
+    short to bound that side.
+    """
     if not size:
         return None, None
     low = binomial_quantile((1 - confidence) / 2, size, mass)
@@ -217,7 +240,8 @@ def interval_ranks(size: int, mass: float, confidence: float = 0.95) -> tuple[in
 @quiet
 def expected_shortfall(returns: Values, alpha: float = 0.05) -> float:
     """
-    Mean loss of the worst share alpha: -(1/(alpha T)) * [ sum_{i<k} r_(i) + (alpha T - (k-1)) r_(k) ], k as in `value_at_risk`.
+    Mean loss of the worst share alpha: -(1/(alpha T)) * [ sum_{i<k} r_(i) + (alpha T - (k-1)) r_(k)
+    ], k as in `value_at_risk`.
 
     Returns
     -------
@@ -231,9 +255,9 @@ def expected_shortfall(returns: Values, alpha: float = 0.05) -> float:
 
     Notes
     -----
-    Where alpha * T is not whole, the k-th return counts with the fraction that is left: this is the coherent estimator of Acerbi and
-    Tasche (2002), equal to the minimum of Rockafellar and Uryasev (2000). Computed as VaR plus the mean excess, so that rounding
-    cannot put it below VaR.
+    Where alpha * T is not whole, the k-th return counts with the fraction that is left: this is the
+    coherent estimator of Acerbi and Tasche (2002), equal to the minimum of Rockafellar and Uryasev
+    (2000). Computed as VaR plus the mean excess, so that rounding cannot put it below VaR.
     """
     mass, sample = tail_mass(alpha), _sample(returns)
     return float(formulas.expected_shortfall(np.sort(sample), mass)) if len(sample) else NAN
@@ -249,7 +273,8 @@ class Drawdown:
     depth
         max(1 - P / cummax(P)), a fraction >= 0.
     peak, trough
-        Index label (of a Series) or position of the last price at the peak, and of the first at the bottom. None without a fall.
+        Index label (of a Series) or position of the last price at the peak, and of the first at the
+        bottom. None without a fall.
     current
         1 - P_T / max(P), a fraction >= 0.
     """
@@ -283,7 +308,9 @@ def drawdown(prices: Values) -> Drawdown:
     if not depth > 0:
         return Drawdown(depth=depth, peak=None, trough=None, current=current)
     if isinstance(prices, pd.Series):
-        return Drawdown(depth=depth, peak=prices.index[peak], trough=prices.index[trough], current=current)
+        return Drawdown(
+            depth=depth, peak=prices.index[peak], trough=prices.index[trough], current=current
+        )
     return Drawdown(depth=depth, peak=peak, trough=trough, current=current)
 
 
@@ -292,7 +319,8 @@ class Beta:
     """
     Slope on the benchmark, its classical standard error, the correlation, and the number of pairs.
 
-    NaN where it does not exist: all for a flat benchmark or fewer than two pairs, `se` for fewer than three, `corr` for a flat asset.
+    NaN where it does not exist: all for a flat benchmark or fewer than two pairs, `se` for fewer
+    than three, `corr` for a flat asset.
     """
 
     beta: float
@@ -327,7 +355,10 @@ def beta(returns: Values, benchmark: Values) -> Beta:
     """
     size = np.size(returns)
     if size != np.size(benchmark):
-        raise InputError(f"{size} returns stand beside {np.size(benchmark)} of the benchmark.", fix="cut both to their joint dates first")
+        raise InputError(
+            f"{size} returns stand beside {np.size(benchmark)} of the benchmark.",
+            fix="cut both to their joint dates first",
+        )
     y, x = _sample(returns), _sample(benchmark)
     if len(x) < 2 or len(y) < 2 or x.max() == x.min():
         return Beta(beta=NAN, se=NAN, corr=NAN, n=size)
@@ -343,7 +374,8 @@ def skewness(returns: Values) -> float:
     Returns
     -------
     float
-        Without unit; negative: the long tail is on the side of the losses. NaN for fewer than three returns, flat ones, or any NaN.
+        Without unit; negative: the long tail is on the side of the losses. NaN for fewer than three
+        returns, flat ones, or any NaN.
 
     Notes
     -----
@@ -361,14 +393,19 @@ def excess_kurtosis(returns: Values) -> float:
     Returns
     -------
     float
-        Without unit; 0 for the normal distribution. NaN for fewer than four returns, flat ones, or any NaN.
+        Without unit; 0 for the normal distribution. NaN for fewer than four returns, flat ones, or
+        any NaN.
 
     Notes
     -----
     Joanes and Gill (1998); as in pandas, and in scipy with bias=False.
     """
     sample = _sample(returns)
-    return NAN if len(sample) < 4 else float(formulas.excess_kurtosis(formulas.scaled_deviations(sample)))
+    return (
+        NAN
+        if len(sample) < 4
+        else float(formulas.excess_kurtosis(formulas.scaled_deviations(sample)))
+    )
 
 
 @quiet
@@ -379,7 +416,8 @@ def average_daily_value(prices: Values, volume: Values, *, days: int = ADV_DAYS)
     Returns
     -------
     float
-        In the currency of the prices. Days whose volume is NaN are left out; days without trade count as 0. NaN if no day is left.
+        In the currency of the prices. Days whose volume is NaN are left out; days without trade
+        count as 0. NaN if no day is left.
     """
     traded = _traded(prices, volume)
     value = traded[np.isfinite(traded)][-days:]
@@ -399,8 +437,8 @@ def amihud(returns: Values, prices: Values, volume: Values) -> float:
     Returns
     -------
     float
-        Return per million of traded value, >= 0; bigger is less liquid. Days whose volume is NaN or 0 are left out. NaN if no day is left,
-        or a return is NaN.
+        Return per million of traded value, >= 0; bigger is less liquid. Days whose volume is NaN or
+        0 are left out. NaN if no day is left, or a return is NaN.
 
     Notes
     -----
@@ -408,7 +446,10 @@ def amihud(returns: Values, prices: Values, volume: Values) -> float:
     """
     moves, traded = np.abs(_row_of_numbers(returns)), _traded(prices, volume)
     if len(moves) != len(traded):
-        raise InputError(f"{len(moves)} returns stand beside {len(traded)} volumes.", fix="give the same days of both")
+        raise InputError(
+            f"{len(moves)} returns stand beside {len(traded)} volumes.",
+            fix="give the same days of both",
+        )
     days = np.isfinite(traded) & (traded > 0)
     return _finite(np.mean(moves[days] / traded[days]) * 1e6) if days.any() else NAN
 
@@ -418,8 +459,8 @@ def binomial_quantile(q: float, n: int, p: float) -> int:
     """
     Smallest k with P(X <= k) >= q for X binomial (n, p).
 
-    The probabilities are built from the mode outwards by their ratios and divided by their sum: no logarithm of a factorial, no
-    underflow at any n. Terms below 1e-18 of the mode are left out.
+    The probabilities are built from the mode outwards by their ratios and divided by their sum: no
+    logarithm of a factorial, no underflow at any n. Terms below 1e-18 of the mode are left out.
     """
     mode = min(int((n + 1) * p), n)
     odds = p / (1 - p)
@@ -441,11 +482,15 @@ def _row_of_numbers(values: Values) -> FloatArray:
     try:
         return np.asarray(values, dtype=np.float64).ravel()
     except (TypeError, ValueError) as exc:
-        raise InputError(f"the values are not numbers ({exc}).", fix="pd.to_numeric(values)") from exc
+        raise InputError(
+            f"the values are not numbers ({exc}).", fix="pd.to_numeric(values)"
+        ) from exc
 
 
 def _sample(values: Values) -> FloatArray:
-    """The numbers; none of them if one is not finite, which is how "any NaN gives NaN" comes about."""
+    """
+    The numbers; none of them if one is not finite, which is how "any NaN gives NaN" comes about.
+    """
     sample = _row_of_numbers(values)
     return sample if np.isfinite(sample).all() else sample[:0]
 
@@ -457,12 +502,17 @@ def _finite(value: float | np.floating[Any]) -> float:
 def root_of(periods_per_year: float) -> float:
     """The factor that makes a figure a period one a year; InputError if there is none."""
     if not 0 < periods_per_year < math.inf:
-        raise InputError(f"periods_per_year={periods_per_year} is not positive.", fix="periods_per_year=252")
+        raise InputError(
+            f"periods_per_year={periods_per_year} is not positive.", fix="periods_per_year=252"
+        )
     return math.sqrt(periods_per_year)
 
 
 def _traded(prices: Values, volume: Values) -> FloatArray:
     price, shares = _row_of_numbers(prices), _row_of_numbers(volume)
     if len(price) != len(shares):
-        raise InputError(f"{len(price)} prices stand beside {len(shares)} volumes.", fix="give the same days of both")
+        raise InputError(
+            f"{len(price)} prices stand beside {len(shares)} volumes.",
+            fix="give the same days of both",
+        )
     return price * shares

@@ -1,7 +1,8 @@
 """
 The parameters of a run: each is checked, and put into its one form, before anything runs.
 
-A value that cannot be meant as given is refused with the likely intention: alpha=5 with 0.05, a misspelt name with the closest one.
+A value that cannot be meant as given is refused with the likely intention: alpha=5 with 0.05, a
+misspelt name with the closest one.
 """
 
 from __future__ import annotations
@@ -35,15 +36,20 @@ class RiskParams:
     Parameters
     ----------
     alpha
-        Tail masses in (0, 0.5], the first is the main one; 0.05 gives `var_95` and `es_95`. A single number and "0.05,0.01" are accepted.
+        Tail masses in (0, 0.5], the first is the main one; 0.05 gives `var_95` and `es_95`. A
+        single number and "0.05,0.01" are accepted.
     start, end
-        First and last date of the prices that are used, both included. A date, a timestamp or ISO text.
+        First and last date of the prices that are used, both included. A date, a timestamp or ISO
+        text.
     window
-        "2y", "6m", "12w" or "90d", counted back from `as_of` (or from `end`, if that is earlier). Not together with `start`.
+        "2y", "6m", "12w" or "90d", counted back from `as_of` (or from `end`, if that is earlier).
+        Not together with `start`.
     as_of
-        Nothing after this date is used, neither prices nor evidence. Default: the last date of the prices.
+        Nothing after this date is used, neither prices nor evidence. Default: the last date of the
+        prices.
     benchmark
-        A column of the prices, "equal" (the equal-weighted mean of the table's own assets) or "given" (a Series was passed).
+        A column of the prices, "equal" (the equal-weighted mean of the table's own assets) or
+        "given" (a Series was passed).
     periods_per_year
         Overrides the factor that is read off each asset's own spacing.
     returns
@@ -51,18 +57,19 @@ class RiskParams:
     normalise
         Scale the weights to the sum 1.
     query
-        Only sentences that bear on it are asked, whatever their number: those that share a content word with it, without endings.
-        A chat model is told of it, too.
+        Only sentences that bear on it are asked, whatever their number: those that share a content
+        word with it, without endings. A chat model is told of it, too.
     labels
-        "greedy": what the model writes; "calibrated": its probabilities less those that it has for no sentence at all, where the server
-        tells them. The judge's are taken as they are.
+        "greedy": what the model writes; "calibrated": its probabilities less those that it has for
+        no sentence at all, where the server tells them. The judge's are taken as they are.
     max_sentences, seed, llm, model, num_predict
         How the model is asked.
 
     Raises
     ------
     InputError
-        When a value cannot be meant as given; the message names the setting, the value and the likely intention.
+        When a value cannot be meant as given; the message names the setting, the value and the
+        likely intention.
     """
 
     alpha: tuple[float, ...] = (0.05,)
@@ -84,7 +91,8 @@ class RiskParams:
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
-            object.__setattr__(self, name, value)  # frozen for everyone else; here the value gets its one form
+            # Frozen for everyone else; here the value gets its one form
+            object.__setattr__(self, name, value)
 
         put("alpha", _alphas(self.alpha))
         for name in ("start", "end", "as_of"):
@@ -102,11 +110,15 @@ class RiskParams:
 
     def _check_period(self) -> None:
         if self.start and self.window:
-            raise InputError(f"start={self.start} and window={self.window!r} both say where the period begins.", fix="give one of the two")
+            raise InputError(
+                f"start={self.start} and window={self.window!r} both say where the period begins.",
+                fix="give one of the two",
+            )
         for late_name, late in (("end", self.end), ("as_of", self.as_of)):
             if self.start and late and self.start > late:
                 raise InputError(
-                    f"start={self.start} is after {late_name}={late}.", fix=f"swap them: start={late}, {late_name}={self.start}"
+                    f"start={self.start} is after {late_name}={late}.",
+                    fix=f"swap them: start={late}, {late_name}={self.start}",
                 )
 
     @classmethod
@@ -117,7 +129,8 @@ class RiskParams:
         Raises
         ------
         InputError
-            For a name that does not exist (the closest one is suggested), or a value that `RiskParams` refuses.
+            For a name that does not exist (the closest one is suggested), or a value that
+            `RiskParams` refuses.
         """
         known = [one.name for one in fields(cls)]
         for name in settings:
@@ -128,17 +141,24 @@ class RiskParams:
         return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able values by name, in the order of the fields; `RiskParams.of(**d)` reads them back."""
+        """
+        JSON-able values by name, in the order of the fields; `RiskParams.of(**d)` reads them back.
+        """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        plain = {name: value.isoformat() if isinstance(value, date) else value for name, value in values.items()}
+        plain = {
+            name: value.isoformat() if isinstance(value, date) else value
+            for name, value in values.items()
+        }
         return plain | {"alpha": list(self.alpha)}
 
 
 def alpha_label(alpha: float) -> str:
     """
-    The digits of the confidence level in a column's name: 0.05 gives "95", 0.01 "99", 0.025 "975", 0.1 "90".
+    The digits of the confidence level in a column's name: 0.05 gives "95", 0.01 "99", 0.025 "975",
+    0.1 "90".
 
-    Decimal arithmetic on the shortest spelling of `alpha`, since 1 - 0.05 and its like have no exact binary value.
+    Decimal arithmetic on the shortest spelling of `alpha`, since 1 - 0.05 and its like have no
+    exact binary value.
     """
     digits = str(1 - Decimal(repr(alpha))).removeprefix("0.").rstrip("0")
     return digits.ljust(2, "0")
@@ -153,7 +173,9 @@ def _alphas(given: object) -> tuple[float, ...]:
     masses = tuple(dict.fromkeys(tail_mass(value) for value in values))
     labels = [alpha_label(mass) for mass in masses]
     if len(set(labels)) < len(labels):
-        raise InputError(f"two of alpha={list(masses)} have the same column name.", fix="keep one of them")
+        raise InputError(
+            f"two of alpha={list(masses)} have the same column name.", fix="keep one of them"
+        )
     return masses
 
 
@@ -171,11 +193,15 @@ def tail_mass(value: object) -> float:
     except (TypeError, ValueError) as exc:
         text = str(value)
         fix = (
-            f"alpha={written(float(text[:-1]) / 100)}" if re.fullmatch(r"\s*" + NUMBER + "%", text) else "alpha=0.05 (the mass of the tail)"
+            f"alpha={written(float(text[:-1]) / 100)}"
+            if re.fullmatch(r"\s*" + NUMBER + "%", text)
+            else "alpha=0.05 (the mass of the tail)"
         )
         raise InputError(f"alpha={show(value)} is not a number in (0, 0.5].", fix=fix) from exc
     if isinstance(value, (bool, np.bool_)) or not 0 < mass <= 0.5:
-        raise InputError(f"alpha={show(value)} is not a tail mass in (0, 0.5].", fix=_alpha_hint(mass))
+        raise InputError(
+            f"alpha={show(value)} is not a tail mass in (0, 0.5].", fix=_alpha_hint(mass)
+        )
     return mass
 
 
@@ -198,7 +224,9 @@ def _setting_date(name: str, value: object) -> date | None:
     try:
         return read_moment(value).date()
     except ValueError as exc:
-        raise InputError(f"{name}={show(value)} is not a date (year-month-day).", fix=f'{name}="2019-12-30"') from exc
+        raise InputError(
+            f"{name}={show(value)} is not a date (year-month-day).", fix=f'{name}="2019-12-30"'
+        ) from exc
 
 
 def _window(value: object) -> str | None:
@@ -206,12 +234,22 @@ def _window(value: object) -> str | None:
         return None
     text = value.strip() if isinstance(value, str) else ""
     if not (match := WINDOW.fullmatch(text)):
-        raise InputError(f"window={show(value)} is not a length of time.", fix='window="2y" ("2y", "6m", "12w" or "90d")')
+        raise InputError(
+            f"window={show(value)} is not a length of time.",
+            fix='window="2y" ("2y", "6m", "12w" or "90d")',
+        )
     count, unit = int(match[1]), match[2].lower()
-    if text.lower() != f"{match[1]}{unit}":  # "2 years" is clear to a reader, but one spelling keeps records comparable
-        raise InputError(f"window={show(value)} is not in short form.", fix=f'did you mean window="{count}{unit}"?')
+    # "2 years" is clear to a reader, but one spelling keeps records comparable
+    if text.lower() != f"{match[1]}{unit}":
+        raise InputError(
+            f"window={show(value)} is not in short form.",
+            fix=f'did you mean window="{count}{unit}"?',
+        )
     if not 0 < count <= WINDOW_LIMIT[unit]:
-        raise InputError(f"window={show(value)} is not between 1{unit} and {WINDOW_LIMIT[unit]}{unit}.", fix='window="2y"')
+        raise InputError(
+            f"window={show(value)} is not between 1{unit} and {WINDOW_LIMIT[unit]}{unit}.",
+            fix='window="2y"',
+        )
     return f"{count}{unit}"
 
 
@@ -219,7 +257,11 @@ def _text_setting(name: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        extra = '; pass a Series as benchmark= of the call, and "given" here' if name == "benchmark" else ""
+        extra = (
+            '; pass a Series as benchmark= of the call, and "given" here'
+            if name == "benchmark"
+            else ""
+        )
         raise InputError(f"{name} is {kind(value)}, not text.", fix=f'{name}="..."{extra}')
     if not value.strip() and name != "query":
         raise InputError(f"{name} is empty text.", fix=f"leave {name} out, or name one")
@@ -232,7 +274,8 @@ def _factor(value: object) -> float | None:
     number = read_number(value)
     if number is None or number <= 0:
         raise InputError(
-            f"periods_per_year={show(value)} is not a positive number.", fix="periods_per_year=252 (days), 52 (weeks) or 12 (months)"
+            f"periods_per_year={show(value)} is not a positive number.",
+            fix="periods_per_year=252 (days), 52 (weeks) or 12 (months)",
         )
     return number
 
@@ -241,7 +284,10 @@ def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
     if value in known:
         return str(value)
     near = closest(str(value), known, 1)
-    raise InputError(f"{name}={show(value)} is not one of {', '.join(known)}.", fix=f"{name}={near[0] if near else known[0]!r}")
+    raise InputError(
+        f"{name}={show(value)} is not one of {', '.join(known)}.",
+        fix=f"{name}={near[0] if near else known[0]!r}",
+    )
 
 
 def _switch(name: str, value: object) -> bool:
@@ -253,11 +299,16 @@ def _switch(name: str, value: object) -> bool:
 def _whole(name: str, value: object, least: int, most: int | None = None) -> int:
     allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
     try:
-        number = int(str(value)) if _is_whole(value) else operator.index(value)  # type: ignore[arg-type]  # anything else is answered below
+        # # anything else is answered below
+        number = int(str(value)) if _is_whole(value) else operator.index(value)  # type: ignore[arg-type]
     except TypeError as exc:
-        raise InputError(f"{name}={show(value)} is not a whole number {allowed}.", fix=f"{name}={max(least, 1)}") from exc
+        raise InputError(
+            f"{name}={show(value)} is not a whole number {allowed}.", fix=f"{name}={max(least, 1)}"
+        ) from exc
     if isinstance(value, bool) or number < least or (most is not None and number > most):
-        raise InputError(f"{name}={show(value)} is not a whole number {allowed}.", fix=f"{name}={max(least, 1)}")
+        raise InputError(
+            f"{name}={show(value)} is not a whole number {allowed}.", fix=f"{name}={max(least, 1)}"
+        )
     return number
 
 

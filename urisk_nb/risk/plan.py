@@ -1,5 +1,6 @@
 """
-What is known of a run before a model is asked: metrics computed, sentences split and chosen, everything that decides it recorded.
+What is known of a run before a model is asked: metrics computed, sentences split and chosen,
+everything that decides it recorded.
 """
 
 from __future__ import annotations
@@ -11,19 +12,34 @@ from typing import Any
 
 import pandas as pd
 
-from urisk_nb.risk.evidence import Passages, Sentence, choose, filter_by_query, in_order, split
-from urisk_nb.risk.inputs import Document, Holding, Prices, RiskParams, documents_for, scaled
+from urisk_nb.risk.evidence import Sentence, SplitDocument, choose, filter_by_query, in_order, split
+from urisk_nb.risk.inputs import (
+    Document,
+    Holding,
+    Prices,
+    RiskParams,
+    documents_for,
+    normalize_weights,
+)
 from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
 from urisk_nb.risk.query import check_query
-from urisk_nb.risk.questions import EXAMPLES, SCHEMA_VERSION, SHORT, Example, Form, check_examples, examples_hash
+from urisk_nb.risk.questions import (
+    EXAMPLES,
+    SCHEMA_VERSION,
+    SHORT,
+    Example,
+    Form,
+    check_examples,
+    examples_hash,
+)
 from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 
-__all__ = ["Plan", "Reading", "prepare"]
+__all__ = ["EvidenceSelection", "Plan", "prepare"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class EvidenceSelection:
     """
     What there is to read for one ticker.
 
@@ -32,10 +48,12 @@ class Reading:
     chosen
         The sentences that are asked, in the order of date, source and text of their documents.
     sentences, skipped
-        How many sentences the documents have, and how many headings, table rows and lines without words were left out.
+        How many sentences the documents have, and how many headings, table rows and lines without
+        words were left out.
     flags
-        ``truncated`` (more sentences than are asked), ``off_query`` (none of them bears on the query), ``shared_evidence`` (a sentence
-        that is asked counts for every company), ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
+        ``truncated`` (more sentences than are asked), ``off_query`` (none of them bears on the
+        query), ``shared_evidence`` (a sentence that is asked counts for every company),
+        ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
     left_out
         How many sentences do not bear on the query and are not asked for that.
     """
@@ -80,7 +98,7 @@ class Plan:
     taxonomy: Taxonomy
     examples: tuple[Example, ...]
     quant: Mapping[str, QuantRow]
-    readings: Mapping[str, Reading]
+    selections: Mapping[str, EvidenceSelection]
     has_prices: bool
     has_volume: bool
     has_benchmark: bool
@@ -97,7 +115,11 @@ class Plan:
     @property
     def asked(self) -> tuple[str, ...]:
         """The symbols that have sentences to judge in this run."""
-        return tuple(symbol for symbol in self.symbols if self.params.llm and symbol in self.readings and self.readings[symbol].chosen)
+        return tuple(
+            symbol
+            for symbol in self.symbols
+            if self.params.llm and symbol in self.selections and self.selections[symbol].chosen
+        )
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -110,16 +132,30 @@ class Plan:
             "taxonomy_version": self.taxonomy.version,
             "taxonomy_hash": self.taxonomy.hash,
             "form": self.form,
-            **({"system": SHORT} if self.form == "short" else {"examples_hash": examples_hash(self.examples)}),
+            **(
+                {"system": SHORT}
+                if self.form == "short"
+                else {"examples_hash": examples_hash(self.examples)}
+            ),
             "categories": list(self.taxonomy.ids),
-            "skipped": {symbol: reading.skipped for symbol, reading in self.readings.items() if reading.skipped},
-            "query_left_out": {symbol: reading.left_out for symbol, reading in self.readings.items() if reading.left_out},
-            "messages": {symbol: text for symbol in self.symbols if (text := self._message(symbol))},
+            "skipped": {
+                symbol: reading.skipped
+                for symbol, reading in self.selections.items()
+                if reading.skipped
+            },
+            "query_left_out": {
+                symbol: reading.left_out
+                for symbol, reading in self.selections.items()
+                if reading.left_out
+            },
+            "messages": {
+                symbol: text for symbol in self.symbols if (text := self._message(symbol))
+            },
         }
 
     def _message(self, symbol: str) -> str:
         """What the run has to say of one ticker: which price is bad, what the query left out."""
-        sources = (self.quant.get(symbol), self.readings.get(symbol))
+        sources = (self.quant.get(symbol), self.selections.get(symbol))
         texts = [source.message for source in sources if source is not None and source.message]
         return "; ".join([*(text.rstrip(".") for text in texts[:-1]), *texts[-1:]])
 
@@ -142,7 +178,8 @@ def prepare(
     holdings
         What becomes the rows, in order.
     prices, documents
-        None where not given; no documents at all (an empty sequence) is evidence that was given and has nothing.
+        None where not given; no documents at all (an empty sequence) is evidence that was given and
+        has nothing.
     benchmark
         Returns or prices of a benchmark that is no column, with ``params.benchmark == "given"``.
 
@@ -154,7 +191,7 @@ def prepare(
     check_examples(examples, taxonomy)
     if params.query is not None and documents is not None:
         check_query(params.query)
-    plan_holdings = scaled(holdings) if params.normalise else tuple(holdings)
+    plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
     as_of = params.as_of if prices is None else as_of_date(prices, params).date()
     return Plan(
         holdings=plan_holdings,
@@ -162,9 +199,11 @@ def prepare(
         taxonomy=taxonomy,
         examples=tuple(examples),
         quant={} if prices is None else quant_rows(prices, holdings, params, benchmark),
-        readings={}
+        selections={}
         if documents is None
-        else _readings(plan_holdings, documents, params, taxonomy=taxonomy, examples=examples, as_of=as_of),
+        else _select_evidence(
+            plan_holdings, documents, params, taxonomy=taxonomy, examples=examples, as_of=as_of
+        ),
         has_prices=prices is not None,
         has_volume=prices is not None and prices.volume is not None,
         has_benchmark=params.benchmark is not None or benchmark is not None,
@@ -174,7 +213,7 @@ def prepare(
     )
 
 
-def _readings(
+def _select_evidence(
     holdings: Sequence[Holding],
     documents: Sequence[Document],
     params: RiskParams,
@@ -182,29 +221,40 @@ def _readings(
     taxonomy: Taxonomy,
     examples: Sequence[Example],
     as_of: date | None,
-) -> dict[str, Reading]:
-    passages: dict[Document, Passages] = {}  # a shared document is split once, not once a ticker
-    readings = {}
+) -> dict[str, EvidenceSelection]:
+    # A shared document is split once, not once a ticker
+    passages: dict[Document, SplitDocument] = {}
+    selections = {}
     for holding in holdings:
         own, flags = documents_for(documents, holding, params, as_of=as_of)
         for document in own:
             if document not in passages:
                 passages[document] = split(document)
-        sentences = [sentence for document in in_order(own) for sentence in passages[document].sentences]
+        sentences = [
+            sentence for document in in_order(own) for sentence in passages[document].sentences
+        ]
         bearing = filter_by_query(sentences, params.query)
-        chosen = choose(bearing, params.query, taxonomy, params.max_sentences, words=[example.text for example in examples])
+        chosen = choose(
+            bearing,
+            params.query,
+            taxonomy,
+            params.max_sentences,
+            words=[example.text for example in examples],
+        )
         found = {flag for document in own for flag in passages[document].flags}
-        readings[holding.symbol] = Reading(
+        selections[holding.symbol] = EvidenceSelection(
             chosen=tuple(_flag_shared(sentence) for sentence in chosen),
             sentences=len(sentences),
             skipped=sum(passages[document].skipped for document in own),
             flags=tuple(sorted({*flags, *found, *_choice_flags(sentences, bearing, chosen)})),
             left_out=len(sentences) - len(bearing),
         )
-    return readings
+    return selections
 
 
-def _choice_flags(sentences: Sequence[Sentence], bearing: Sequence[Sentence], chosen: Sequence[Sentence]) -> set[str]:
+def _choice_flags(
+    sentences: Sequence[Sentence], bearing: Sequence[Sentence], chosen: Sequence[Sentence]
+) -> set[str]:
     holds = {
         "off_query": bool(sentences) and not bearing,
         "shared_evidence": any(sentence.document.ticker is None for sentence in chosen),

@@ -1,8 +1,9 @@
 """
-The computed part of the table: its columns, and for each ticker a row with a status, and a flag as the reason beside each NaN.
+The computed part of the table: its columns, and for each ticker a row with a status, and a flag as
+the reason beside each NaN.
 
-The numbers are made in `metrics` from what `market` makes of the prices; here are the benchmark, the least data that each number needs,
-and the flags. The user's page about them is docs/metrics.md.
+The numbers are made in `metrics` from what `market` makes of the prices; here are the benchmark,
+the least data that each number needs, and the flags. The user's page about them is docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from urisk_nb.risk.metrics import (
 )
 from urisk_nb.risk.params import RiskParams, alpha_label
 from urisk_nb.risk.prices import Prices
-from urisk_nb.risk.tickers import Holding, resolver, scaled
+from urisk_nb.risk.tickers import Holding, normalize_weights, resolver
 from urisk_nb.risk.values import closest
 
 __all__ = [
@@ -82,11 +83,20 @@ __all__ = [
     "volatility",
 ]
 
-LEAST_RETURNS = 30  # for volatility, moments and beta
-LEAST_TAIL = 5  # expected observations in the tail
+MIN_RETURNS = 30  # for volatility, moments and beta
+MIN_TAIL = 5  # expected observations in the tail
 DECAY_MONTHLY = 0.97  # RiskMetrics 1996
 
-DATA_COLUMNS = ("as_of", "first_obs", "last_obs", "n_obs", "n_missing", "stale_days", "ann_factor", "period")
+DATA_COLUMNS = (
+    "as_of",
+    "first_obs",
+    "last_obs",
+    "n_obs",
+    "n_missing",
+    "stale_days",
+    "ann_factor",
+    "period",
+)
 SPREAD_COLUMNS = ("ret_total", "vol_ann", "vol_ewma_ann", "downside_dev_ann")
 DRAWDOWN_COLUMNS = ("max_dd", "max_dd_peak", "max_dd_trough", "cur_dd")
 JOINT_COLUMNS = ("beta", "beta_se", "corr_bench", "n_joint")
@@ -104,9 +114,11 @@ class QuantRow:
     column
         The column of the prices, or None if there is none.
     values
-        Every name of `quant_columns` with volume and benchmark, and "weight". Dates are Timestamps, missing ones NaT.
+        Every name of `quant_columns` with volume and benchmark, and "weight". Dates are Timestamps,
+        missing ones NaT.
     status
-        "ok", "no_data" (no such column, or fewer than two observations in the period) or "bad_data".
+        "ok", "no_data" (no such column, or fewer than two observations in the period) or
+        "bad_data".
     flags
         Sorted reasons, docs/metrics.md lists them.
     message
@@ -121,43 +133,67 @@ class QuantRow:
 
 
 def quant_columns(params: RiskParams, *, has_volume: bool, has_benchmark: bool) -> list[str]:
-    """Names of the data and quant columns in the order of the table; those of an input that was not given are left out."""
+    """
+    Names of the data and quant columns in the order of the table; those of an input that was not
+    given are left out.
+    """
     tails = [name for alpha in params.alpha for name in _tail_names(alpha)]
     joint = JOINT_COLUMNS if has_benchmark else ()
     volume = VOLUME_COLUMNS if has_volume else ()
-    return [*DATA_COLUMNS, *SPREAD_COLUMNS, *tails, *DRAWDOWN_COLUMNS, *joint, *MOMENT_COLUMNS, *volume]
+    return [
+        *DATA_COLUMNS,
+        *SPREAD_COLUMNS,
+        *tails,
+        *DRAWDOWN_COLUMNS,
+        *joint,
+        *MOMENT_COLUMNS,
+        *volume,
+    ]
 
 
 def quant_rows(
-    prices: Prices, holdings: Sequence[Holding], params: RiskParams, benchmark: pd.Series[Any] | None = None
+    prices: Prices,
+    holdings: Sequence[Holding],
+    params: RiskParams,
+    benchmark: pd.Series[Any] | None = None,
 ) -> dict[str, QuantRow]:
     """
     The computed part of the table, one row a holding, by symbol.
 
-    Each asset is measured on its own calendar: its missing days are dropped, never filled. Returns across a gap of more than five median
-    spacings are left out of everything but total return and drawdown.
+    Each asset is measured on its own calendar: its missing days are dropped, never filled. Returns
+    across a gap of more than five median spacings are left out of everything but total return and
+    drawdown.
 
     Parameters
     ----------
     prices
         From `read_prices`.
     benchmark
-        Prices (or returns, as `prices` are) of a benchmark that is no column; then `params.benchmark` is "given" or None.
+        Prices (or returns, as `prices` are) of a benchmark that is no column; then
+        `params.benchmark` is "given" or None.
 
     Raises
     ------
     InputError
-        The period holds no prices; the benchmark is unknown or unusable; weights cannot be scaled; a symbol fits two columns.
+        The period holds no prices; the benchmark is unknown or unusable; weights cannot be scaled;
+        a symbol fits two columns.
     """
     market = read_market(prices, params)
     column_of = resolver(market.columns)
-    drafts = [(holding, *column_of(holding.symbol)) for holding in (scaled(holdings) if params.normalise else holdings)]
-    assets = read_assets(market, list(dict.fromkeys(column for _, column, _ in drafts if column is not None)), params)
+    drafts = [
+        (holding, *column_of(holding.symbol))
+        for holding in (normalize_weights(holdings) if params.normalise else holdings)
+    ]
+    assets = read_assets(
+        market, list(dict.fromkeys(column for _, column, _ in drafts if column is not None)), params
+    )
     measured = _measured(market, assets, read_reference(market, assets, params, benchmark), params)
     blank = _blank(market, params)
     rows = {}
     for holding, column, flags in drafts:
-        found = _Figures(values=blank | {"weight": NAN if holding.weight is None else holding.weight})
+        found = _Figures(
+            values=blank | {"weight": NAN if holding.weight is None else holding.weight}
+        )
         found.flags.update((*holding.flags, *flags, *prices.flags))
         if column is None:
             rows[holding.symbol] = _row_without_prices(market, holding, found)
@@ -173,7 +209,7 @@ def _tail_names(alpha: float) -> tuple[str, str, str, str]:
     return f"var_{label}", f"var_{label}_lo", f"var_{label}_hi", f"es_{label}"
 
 
-# --- the figures ------------------------------------------------------------------------------------------------------------------
+# --- the figures ----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, kw_only=True)
@@ -185,9 +221,12 @@ class _Figures:
 
 
 @quiet
-def _measured(market: Market, assets: Mapping[str, Asset], reference: Reference | None, params: RiskParams) -> dict[str, _Figures]:
+def _measured(
+    market: Market, assets: Mapping[str, Asset], reference: Reference | None, params: RiskParams
+) -> dict[str, _Figures]:
     """The figures of each column; those of the columns that share their dates are made at once."""
-    known: dict[tuple[int, str], _Figures] = {}  # what follows from the dates is the same for all that have the same
+    # What follows from the dates is the same for all that have the same
+    known: dict[tuple[int, str], _Figures] = {}
     found = {}
     for column, own in assets.items():
         key = id(own.calendar), own.status
@@ -207,7 +246,12 @@ def _measured(market: Market, assets: Mapping[str, Asset], reference: Reference 
         joint = market.present & reference.present[:, None]
         for block in blocks(market, usable, joint):
             columns = [market.columns[place] for place in block.places]
-            _add_joint(market, _Batch(block=block, figures=[found[column] for column in columns]), reference, assets)
+            _add_joint(
+                market,
+                _Batch(block=block, figures=[found[column] for column in columns]),
+                reference,
+                assets,
+            )
     return found
 
 
@@ -226,7 +270,9 @@ class _Batch:
 
     def flag(self, name: str, where: BoolArray | bool = True) -> None:
         """The reason of a NaN, for the columns that it holds for."""
-        for own, holds in zip(self.figures, np.broadcast_to(where, len(self.figures)).tolist(), strict=True):
+        for own, holds in zip(
+            self.figures, np.broadcast_to(where, len(self.figures)).tolist(), strict=True
+        ):
             if holds:
                 own.flags.add(name)
 
@@ -243,18 +289,28 @@ def _data_figures(market: Market, own: Asset) -> _Figures:
     if calendar.spacing and stale > GAP * calendar.spacing:
         found.flags.add("stale")
     period = calendar.period if own.status == "ok" else None
-    found.values |= {"first_obs": first, "last_obs": last, "stale_days": stale, "ann_factor": own.factor, "period": period}
+    found.values |= {
+        "first_obs": first,
+        "last_obs": last,
+        "stale_days": stale,
+        "ann_factor": own.factor,
+        "period": period,
+    }
     return found
 
 
 def _add_path(market: Market, batch: _Batch) -> None:
     path, rows = batch.block.path(is_returns=market.is_returns), batch.block.calendar.rows
     depth, peak, trough, current = formulas.drawdown(path)
-    before = path.shape[1] - len(rows)  # in returns mode the path starts one step earlier, which has no date of its own
+    # In returns mode the path starts one step earlier, which has no date of its own
+    before = path.shape[1] - len(rows)
     fell = depth > 0
     batch.flag("no_drawdown", ~fell)
     dates: list[list[Any]] = [
-        [market.dates[rows[max(at - before, 0)]] if real else pd.NaT for at, real in zip(side.tolist(), fell.tolist(), strict=True)]
+        [
+            market.dates[rows[max(at - before, 0)]] if real else pd.NaT
+            for at, real in zip(side.tolist(), fell.tolist(), strict=True)
+        ]
         for side in (peak, trough)
     ]
     batch.put("max_dd", depth)
@@ -266,7 +322,7 @@ def _add_path(market: Market, batch: _Batch) -> None:
 
 def _add_spread(batch: _Batch, factor: float) -> None:
     returns = batch.block.changes
-    if returns.shape[1] < LEAST_RETURNS:
+    if returns.shape[1] < MIN_RETURNS:
         batch.flag("short_history")
         return
     batch.flag("flat", returns.max(axis=1) == returns.min(axis=1))
@@ -283,25 +339,33 @@ def _add_tails(batch: _Batch, params: RiskParams) -> None:
     size = batch.block.changes.shape[1]
     ordered = np.sort(batch.block.changes, axis=1)
     for alpha in params.alpha:
-        if round(alpha * size, 9) < LEAST_TAIL:
+        if round(alpha * size, 9) < MIN_TAIL:
             batch.flag("short_tail")
             continue
         var, low, high, shortfall = _tail_names(alpha)
         batch.put(var, formulas.value_at_risk(ordered, alpha))
         for name, rank in zip((low, high), interval_ranks(size, alpha), strict=True):
-            batch.put(name, np.full(len(ordered), NAN) if rank is None else -ordered[:, rank - 1] + 0.0)
+            batch.put(
+                name, np.full(len(ordered), NAN) if rank is None else -ordered[:, rank - 1] + 0.0
+            )
         batch.put(shortfall, formulas.expected_shortfall(ordered, alpha))
 
 
-def _add_joint(market: Market, batch: _Batch, reference: Reference, assets: Mapping[str, Asset]) -> None:
+def _add_joint(
+    market: Market, batch: _Batch, reference: Reference, assets: Mapping[str, Asset]
+) -> None:
     """Returns are made after the intersection: on the joint calendar, with its own spacing."""
     calendar, returns = batch.block.calendar, batch.block.changes
-    theirs = changes_in(reference.values[calendar.rows], is_returns=market.is_returns)[calendar.keep]
+    theirs = changes_in(reference.values[calendar.rows], is_returns=market.is_returns)[
+        calendar.keep
+    ]
     count = len(theirs)
     own = np.array([len(assets[market.columns[place]].calendar.at) for place in batch.block.places])
-    batch.flag("short_joint", (count < LEAST_RETURNS) | (count < 0.5 * np.maximum(own, reference.count)))
+    batch.flag(
+        "short_joint", (count < MIN_RETURNS) | (count < 0.5 * np.maximum(own, reference.count))
+    )
     batch.put("n_joint", [count] * len(returns))
-    if count < LEAST_RETURNS:
+    if count < MIN_RETURNS:
         return
     if theirs.max() == theirs.min():
         slope = error = correlation = np.full(len(returns), NAN)
@@ -320,7 +384,9 @@ def _add_volume(market: Market, batch: _Batch) -> None:
         batch.flag("no_price_level")  # traded value needs prices
         return
     calendar = batch.block.calendar
-    for place, changes, own in zip(batch.block.places, batch.block.changes, batch.figures, strict=True):
+    for place, changes, own in zip(
+        batch.block.places, batch.block.changes, batch.figures, strict=True
+    ):
         prices, volume = market.close[:, place], market.volume[:, place]
         wrong = (volume < 0) | np.isinf(volume)
         if wrong[calendar.rows].any():
@@ -330,24 +396,47 @@ def _add_volume(market: Market, batch: _Batch) -> None:
         days = int(np.count_nonzero(~np.isnan(volume[calendar.rows])))
         if days < ADV_DAYS or math.isnan(liquidity):
             own.flags.add("short_volume" if days else "no_volume")
-        own.values |= {"adv_value": average_daily_value(prices[calendar.rows], volume[calendar.rows]), "amihud_1e6": liquidity}
+        own.values |= {
+            "adv_value": average_daily_value(prices[calendar.rows], volume[calendar.rows]),
+            "amihud_1e6": liquidity,
+        }
 
 
-# --- one row ----------------------------------------------------------------------------------------------------------------------
+# --- one row --------------------------------------------------------------------------------------
 
 
 def _blank(market: Market, params: RiskParams) -> dict[str, Any]:
-    values: dict[str, Any] = dict.fromkeys(quant_columns(params, has_volume=True, has_benchmark=True), NAN)
+    values: dict[str, Any] = dict.fromkeys(
+        quant_columns(params, has_volume=True, has_benchmark=True), NAN
+    )
     dates = dict.fromkeys(("first_obs", "last_obs", "max_dd_peak", "max_dd_trough"), pd.NaT)
-    return values | dates | {"as_of": market.as_of, "n_obs": 0, "n_missing": len(market.dates), "period": None}
+    return (
+        values
+        | dates
+        | {"as_of": market.as_of, "n_obs": 0, "n_missing": len(market.dates), "period": None}
+    )
 
 
 def _row_without_prices(market: Market, holding: Holding, found: _Figures) -> QuantRow:
     near = closest(holding.symbol, market.columns)
-    message = f"the prices have no column {holding.symbol!r}" + (f"; closest: {', '.join(near)}." if near else ".")
-    return QuantRow(column=None, values=found.values, status="no_data", flags=tuple(sorted(found.flags | {"no_data"})), message=message)
+    message = f"the prices have no column {holding.symbol!r}" + (
+        f"; closest: {', '.join(near)}." if near else "."
+    )
+    return QuantRow(
+        column=None,
+        values=found.values,
+        status="no_data",
+        flags=tuple(sorted(found.flags | {"no_data"})),
+        message=message,
+    )
 
 
 def _quant_row(found: _Figures, own: Asset) -> QuantRow:
     flags = found.flags if own.status == "ok" else found.flags | {own.status}
-    return QuantRow(column=own.column, values=found.values, status=own.status, flags=tuple(sorted(flags)), message=own.message)
+    return QuantRow(
+        column=own.column,
+        values=found.values,
+        status=own.status,
+        flags=tuple(sorted(flags)),
+        message=own.message,
+    )

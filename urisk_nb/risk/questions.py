@@ -1,9 +1,10 @@
 """
 What the model is asked, as exact bytes, and what counts as an answer.
 
-A payload is canonical JSON of ``format``, ``messages`` and ``options``. It is hashed, cached and compared, so it is put together by hand
-here and depends on no library's version. Everything before the last message is the same for every sentence of a run: the server
-keeps it in its prefix cache and reads only the sentence anew.
+A payload is canonical JSON of ``format``, ``messages`` and ``options``. It is hashed, cached and
+compared, so it is put together by hand here and depends on no library's version. Everything before
+the last message is the same for every sentence of a run: the server keeps it in its prefix cache
+and reads only the sentence anew.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
     "Reply",
     "answer",
     "ask",
-    "ask_nothing",
+    "ask_content_free",
     "check_examples",
     "examples_hash",
     "messages",
@@ -48,14 +49,22 @@ Purpose = Literal["judge", "repair", "second", "severity", "prior"]
 TOLD = 20  # tokens at each place, the most that Ollama tells
 
 Form = Literal["examples", "short"]
-"""How a model is asked: any chat model with the rules and worked examples; the judge of this package, which has learnt both, shortly."""
+"""
+How a model is asked: any chat model with the rules and worked examples; the judge of this package,
+which has learnt both, shortly.
+"""
 SHORT = "Risk and severity for the company?"
-"""The whole system message of the short form: the bytes that the judge was trained on (docs/judge.md)."""
+"""
+The whole system message of the short form: the bytes that the judge was trained on (docs/judge.md).
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """One answer: the risk of a sentence and its severity 0 to 5 (0 reduces the risk; with ``none`` it is 0 and means nothing)."""
+    """
+    One answer: the risk of a sentence and its severity 0 to 5 (0 reduces the risk; with ``none`` it
+    is 0 and means nothing).
+    """
 
     risk: str
     severity: int
@@ -74,23 +83,49 @@ def _example(risk: str, severity: int, text: str) -> Example:
     return Example(text=text, risk=risk, severity=severity)
 
 
-# Both ends are of middle severity: a weak model repeats what it saw last, here and in reverse order (docs/prompts.md).
+# Both ends are of middle severity: a weak model repeats what it saw last, here and in reverse order
+# (docs/prompts.md).
 EXAMPLES: tuple[Example, ...] = (
     _example("legal", 3, "A regulator opened an investigation into Acme's pricing."),
     _example("operational", 0, "Acme opened its new plant on schedule."),
-    _example("business", 4, "Acme lowered its revenue forecast for the year to 40 million dollars because of weak demand."),
+    _example(
+        "business",
+        4,
+        "Acme lowered its revenue forecast for the year to 40 million dollars because of weak "
+        "demand.",
+    ),
     _example("operational", 4, "Hackers stole the records of 3 million Acme customers."),
-    _example("credit", 4, "Acme must repay 900 million dollars of bonds next year and its rating was cut to junk."),
+    _example(
+        "credit",
+        4,
+        "Acme must repay 900 million dollars of bonds next year and its rating was cut to junk.",
+    ),
     _example("liquidity", 5, "Acme expects to run out of cash within nine months."),
     _example("none", 0, "The annual meeting takes place in Berlin."),
-    _example("governance", 4, "Acme's auditor resigned and the chief financial officer left without notice."),
+    _example(
+        "governance",
+        4,
+        "Acme's auditor resigned and the chief financial officer left without notice.",
+    ),
     _example("market", 1, "Higher commodity prices could affect results at some point."),
-    _example("market", 2, "A stronger dollar would reduce Acme's foreign sales by about 2 percent."),
-    _example("business", 2, "Acme plans to buy a rival for 3 billion dollars and will keep its brand."),
-    _example("legal", 4, "Acme paid a 2.1 billion dollar penalty to settle charges that it misled regulators."),
+    _example(
+        "market", 2, "A stronger dollar would reduce Acme's foreign sales by about 2 percent."
+    ),
+    _example(
+        "business", 2, "Acme plans to buy a rival for 3 billion dollars and will keep its brand."
+    ),
+    _example(
+        "legal",
+        4,
+        "Acme paid a 2.1 billion dollar penalty to settle charges that it misled regulators.",
+    ),
     _example("governance", 2, "Acme will stop reporting sales by product."),
     _example("legal", 3, "Acme may have shared the personal data of its users without consent."),
-    _example("business", 3, "Subscribers grew by 1 million, less than the 2 million that Acme had forecast."),
+    _example(
+        "business",
+        3,
+        "Subscribers grew by 1 million, less than the 2 million that Acme had forecast.",
+    ),
 )
 
 
@@ -112,7 +147,8 @@ class Reply:
     error
         Why there is no answer, or None.
     told
-        The tokens with their log-probabilities, where they were asked for and the server tells them.
+        The tokens with their log-probabilities, where they were asked for and the server tells
+        them.
     """
 
     text: str
@@ -123,7 +159,7 @@ class Reply:
     attempts: int = 1
     cached: bool = False
     error: str | None = None
-    told: tuple[Token, ...] = ()
+    logprobs: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +172,12 @@ class Question:
     key
         Sha256 of the payload, as hex: the same key is the same question, whoever asks.
     payload
-        Canonical JSON with ``format``, ``messages`` and ``options``; model, stream and keep_alive are the sender's.
+        Canonical JSON with ``format``, ``messages`` and ``options``; model, stream and keep_alive
+        are the sender's.
     purpose
-        ``judge`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples in reverse order), ``severity`` (the
-        risk is given, and only the severity is asked), ``prior`` (one of these about a sentence without content).
+        ``judge`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples
+        in reverse order), ``severity`` (the risk is given, and only the severity is asked),
+        ``prior`` (one of these about a sentence without content).
     """
 
     key: str
@@ -151,8 +189,8 @@ class Question:
 
 def schema(taxonomy: Taxonomy, only: str | None = None) -> dict[str, Any]:
     """
-    The JSON schema of an answer, with one label alone where it is given. The properties are in alphabetical order, since one of a
-    server's two paths sorts them.
+    The JSON schema of an answer, with one label alone where it is given. The properties are in
+    alphabetical order, since one of a server's two paths sorts them.
     """
     return {
         "additionalProperties": False,
@@ -169,7 +207,9 @@ SCHEMA = schema(DEFAULT)
 
 
 def _canonical(content: object) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    return json.dumps(
+        content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode("ascii")
 
 
 def examples_hash(examples: Sequence[Example]) -> str:
@@ -190,35 +230,46 @@ def check_examples(examples: Sequence[Example], taxonomy: Taxonomy) -> None:
         _, reason = parse(answer(example.risk, example.severity), "stop", taxonomy)
         if reason or not example.text.strip():
             raise InputError(
-                f"the worked example {example.text[:60]!r} has labels {example.risk!r}, {example.severity!r}: {reason or 'no text'}.",
+                f"the worked example {example.text[:60]!r} has labels {example.risk!r}, "
+                f"{example.severity!r}: {reason or 'no text'}.",
                 fix=f"use one of {', '.join(taxonomy.labels)} and a whole number from 0 to 5",
             )
 
 
 def answer(risk: str, severity: int) -> str:
-    """The compact JSON that is shown as an answer: ten to twelve tokens, where free white space would make thirty."""
+    """
+    The compact JSON that is shown as an answer: ten to twelve tokens, where free white space would
+    make thirty.
+    """
     return json.dumps({"risk": risk, "severity": severity}, separators=(",", ":"))
 
 
 def rules(taxonomy: Taxonomy, query: str | None = None) -> str:
     """The system message: the task, the categories, the anchors and the reader's question."""
     task = (
-        "You are a financial risk analyst. Judge the sentence about a company: which risk it shows and how severe. "
+        "You are a financial risk analyst. Judge the sentence about a company: which risk it "
+        "shows and how severe. "
         "Severity 0 means that it reduces the risk. Answer as compact JSON."
     )
     lines = [
         task,
         "Risk categories:",
-        *(f"{category.ident}: {plain(category.definition)}" for category in taxonomy.categories),
-        "Severity: " + ", ".join(f"{number} {anchor}" for number, anchor in SEVERITIES.items()) + ".",
+        *(f"{category.id}: {plain(category.definition)}" for category in taxonomy.categories),
+        "Severity: "
+        + ", ".join(f"{number} {anchor}" for number, anchor in SEVERITIES.items())
+        + ".",
         f"{NONE}: not about a risk of this company",
     ]
     if query:
-        lines.append(f"The reader asks about: {plain(query)}. A sentence that does not bear on it is {NONE}.")
+        lines.append(
+            f"The reader asks about: {plain(query)}. A sentence that does not bear on it is {NONE}."
+        )
     return "\n".join(lines)
 
 
-def messages(text: str, taxonomy: Taxonomy, examples: Sequence[Example], query: str | None = None) -> list[Message]:
+def messages(
+    text: str, taxonomy: Taxonomy, examples: Sequence[Example], query: str | None = None
+) -> list[Message]:
     """The chat: the rules, the worked examples as turns, and the sentence last."""
     chat = [{"role": "system", "content": rules(taxonomy, query)}]
     for example in examples:
@@ -233,9 +284,17 @@ def short_messages(text: str) -> list[Message]:
     return [{"role": "system", "content": SHORT}, {"role": "user", "content": text}]
 
 
-def _question(content: dict[str, Any], ticker: str, sentence: Sentence, purpose: Purpose) -> Question:
+def _question(
+    content: dict[str, Any], ticker: str, sentence: Sentence, purpose: Purpose
+) -> Question:
     payload = _canonical(content)
-    return Question(key=hashlib.sha256(payload).hexdigest(), payload=payload, ticker=ticker, sentence=sentence, purpose=purpose)
+    return Question(
+        key=hashlib.sha256(payload).hexdigest(),
+        payload=payload,
+        ticker=ticker,
+        sentence=sentence,
+        purpose=purpose,
+    )
 
 
 def ask(
@@ -255,9 +314,11 @@ def ask(
     Parameters
     ----------
     sentence
-        Only its cleaned text is sent; neither the company's name nor the sentence before it (docs/prompts.md has the measurement).
+        Only its cleaned text is sent; neither the company's name nor the sentence before it
+        (docs/prompts.md has the measurement).
     params
-        ``query``, ``seed`` and ``num_predict`` are part of the bytes; with calibrated labels so is the wish for log-probabilities.
+        ``query``, ``seed`` and ``num_predict`` are part of the bytes; with calibrated labels so is
+        the wish for log-probabilities.
     ticker
         For whom it is asked; not part of the bytes.
     form
@@ -268,7 +329,11 @@ def ask(
         The risk that is given: how severe is it?
     """
     shown = tuple(reversed(examples)) if reverse else examples
-    chat = short_messages(sentence.text) if form == "short" else messages(sentence.text, taxonomy, shown, params.query)
+    chat = (
+        short_messages(sentence.text)
+        if form == "short"
+        else messages(sentence.text, taxonomy, shown, params.query)
+    )
     content: dict[str, Any] = {
         "format": schema(taxonomy, only),
         "messages": chat,
@@ -276,10 +341,15 @@ def ask(
     }
     if params.labels == "calibrated":
         content |= {"logprobs": True, "top_logprobs": TOLD}
-    return _question(content, ticker, sentence, "severity" if only is not None else "second" if reverse else "judge")
+    return _question(
+        content,
+        ticker,
+        sentence,
+        "severity" if only is not None else "second" if reverse else "judge",
+    )
 
 
-def ask_nothing(
+def ask_content_free(
     params: RiskParams,
     taxonomy: Taxonomy = DEFAULT,
     *,
@@ -287,38 +357,55 @@ def ask_nothing(
     reverse: bool = False,
     only: str | None = None,
 ) -> tuple[Question, ...]:
-    """The same question about sentences without content: what the model says to them it says whatever it reads."""
+    """
+    The same question about sentences without content: what the model says to them it says whatever
+    it reads.
+    """
     asked = []
     for number, text in enumerate(CONTENT_FREE):
-        document = Document(ident=f"nothing{number}", ticker=None, text=text)
-        sentence = Sentence(ident=document.ident, document=document, text=text, start=0, end=len(text))
-        asked.append(replace(ask(sentence, params, taxonomy, examples=examples, reverse=reverse, only=only), purpose="prior"))
+        document = Document(id=f"nothing{number}", ticker=None, text=text)
+        sentence = Sentence(id=document.id, document=document, text=text, start=0, end=len(text))
+        asked.append(
+            replace(
+                ask(sentence, params, taxonomy, examples=examples, reverse=reverse, only=only),
+                purpose="prior",
+            )
+        )
     return tuple(asked)
 
 
 def repair(question: Question, bad_reply: str, taxonomy: Taxonomy = DEFAULT) -> Question:
-    """The one further try after an answer that was no label: the same chat, what was said, and what is wanted."""
+    """
+    The one further try after an answer that was no label: the same chat, what was said, and what is
+    wanted.
+    """
     content = json.loads(question.payload)
     content["messages"] += [
         {"role": "assistant", "content": plain(bad_reply[:200]) or "{}"},
         {
             "role": "user",
-            "content": "That is not an answer in the wanted form. Judge the same sentence again and answer only with "
-            f'{{"risk":...,"severity":...}}, risk one of {", ".join(taxonomy.labels)}, severity a whole number from 0 to 5.',
+            "content": "That is not an answer in the wanted form. Judge the same sentence again "
+            "and answer only with "
+            f'{{"risk":...,"severity":...}}, risk one of {", ".join(taxonomy.labels)}, severity a '
+            "whole number from 0 to 5.",
         },
     ]
     return _question(content, question.ticker, question.sentence, "repair")
 
 
-def parse(text: str, done_reason: str | None, taxonomy: Taxonomy = DEFAULT) -> tuple[Label | None, str | None]:
+def parse(
+    text: str, done_reason: str | None, taxonomy: Taxonomy = DEFAULT
+) -> tuple[Label | None, str | None]:
     """
-    The label in a reply, or None and the reason why it is no answer. Raises nothing, whatever the text.
+    The label in a reply, or None and the reason why it is no answer. Raises nothing, whatever the
+    text.
 
     Notes
     -----
-    The schema is checked here although the server was told it: servers have been seen to ignore it. By hand, and in tests against a
-    validator of JSON Schema Draft 2020-12: loading one takes seconds where JupyterLab's packages are installed, and there are two keys.
-    The severity of ``none`` has no meaning and becomes 0.
+    The schema is checked here although the server was told it: servers have been seen to ignore it.
+    By hand, and in tests against a validator of JSON Schema Draft 2020-12: loading one takes
+    seconds where JupyterLab's packages are installed, and there are two keys. The severity of
+    ``none`` has no meaning and becomes 0.
     """
     if done_reason != "stop":
         return None, f"the answer did not end by itself (done_reason {done_reason!r})"
@@ -341,7 +428,11 @@ def _fault(content: Any, taxonomy: Taxonomy) -> str | None:
     risk, severity = content["risk"], content["severity"]
     if not isinstance(risk, str) or risk not in taxonomy.labels:
         return f"risk is {risk!r}"
-    if isinstance(severity, bool) or not isinstance(severity, int | float) or severity not in SEVERITIES:
+    if (
+        isinstance(severity, bool)
+        or not isinstance(severity, int | float)
+        or severity not in SEVERITIES
+    ):
         return f"severity is {severity!r}"
     return None
 

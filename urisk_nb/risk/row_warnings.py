@@ -1,8 +1,8 @@
 """
 What each warning of a row means: the codes of the column `flags`, and one sentence for each.
 
-A code says why a value is missing or why a value needs a second look. The table shows the codes beside the row and each sentence once,
-under the table. docs/metrics.md lists the rules.
+A code says why a value is missing or why a value needs a second look. The table shows the codes
+beside the row and each sentence once, under the table. docs/metrics.md lists the rules.
 """
 
 from __future__ import annotations
@@ -11,45 +11,60 @@ from collections.abc import Iterable
 
 __all__ = ["LABELED_BY", "WARNINGS", "codes_in"]
 
-# Who made the labels. These hold for the whole table, so they stand above it and not beside each row.
+# Who made the labels. These hold for the whole table, so they stand above it and not beside each
+# row.
 LABELED_BY = {
-    "simulated": "SIMULATED: rules made up these labels. No model read anything, and nothing here says anything about a company.",
-    "demo_model": "Labels by the demo model (135 million parameters), which labels sentences poorly. "
+    "simulated": "SIMULATED: rules made up these labels. No model read anything, and nothing here "
+    "says anything about a company.",
+    "demo_model": "Labels by the demo model (135 million parameters), which labels sentences "
+    "poorly. "
     "It shows how the table works. Do not base a decision on it.",
-    "small_judge": "Labels by urisk-judge, a small model trained for this. It picks the right risk category for 85 % of test sentences "
-    "of the kind that it was trained on; its accuracy on real filings is not measured. Read the quoted sentence before you rely on a row.",
+    "small_judge": "Labels by urisk-judge, a small model trained for this. It picks the right "
+    "risk category for 85 % of test sentences "
+    "of the kind that it was trained on; its accuracy on real filings is not measured. Read the "
+    "quoted sentence before you rely on a row.",
 }
 
 WARNINGS = {
     **LABELED_BY,
     # Tickers and weights
-    "alias": "The ticker matched a column or a document under another spelling, such as BRK-B for BRK.B.",
+    "alias": "The ticker matched a column or a document under another spelling, such as BRK-B for "
+    "BRK.B.",
     "duplicate": "The ticker was listed more than once; its first entry counts.",
     "no_weight": "Other tickers have a weight; this one has none.",
     # Prices
-    "bad_data": "The prices cannot be used; the message under the table names the ticker and the date.",
+    "bad_data": "The prices cannot be used; the message under the table names the ticker and the "
+    "date.",
     "flat": "All returns are equal, so shape and correlation are undefined.",
-    "flat_benchmark": "All returns of the benchmark are equal, so beta and correlation are undefined.",
-    "gap": "Prices are missing for longer than five usual steps; the return across the gap counts only in return and drawdown.",
+    "flat_benchmark": "All returns of the benchmark are equal, so beta and correlation are "
+    "undefined.",
+    "gap": "Prices are missing for longer than five usual steps; the return across the gap counts "
+    "only in return and drawdown.",
     "no_data": "There are no prices for this ticker in the period.",
     "no_drawdown": "The price never fell, so the drawdown has no dates.",
     "short_history": "There are fewer than 30 returns, too few for volatility and moments.",
-    "short_joint": "The benchmark shares fewer than 30 returns with this ticker, or less than half of the longer history.",
+    "short_joint": "The benchmark shares fewer than 30 returns with this ticker, or less than "
+    "half of the longer history.",
     "short_tail": "Fewer than 5 returns are expected in the tail, too few for VaR and ES.",
     "stale": "The last price is more than five usual steps older than the as-of date.",
     "unsorted": "The rows of the prices were not in date order; they were sorted.",
     # Volume
-    "bad_volume": "Some volumes are negative or infinite; these days were left out of the volume columns.",
+    "bad_volume": "Some volumes are negative or infinite; these days were left out of the volume "
+    "columns.",
     "no_price_level": "You gave returns, so traded value cannot be computed.",
     "no_volume": "There is no volume for this ticker.",
     "short_volume": "There are fewer than 21 days with volume, or none of them has a return.",
     # Evidence
     "future_evidence": "Documents dated after the as-of date were left out.",
-    "hidden_text": "The evidence holds characters or comments that a reader cannot see; the model was not shown them.",
-    "injection_suspect": "A sentence reads like an instruction to a language model; it was labeled like any other, so check its label.",
+    "hidden_text": "The evidence holds characters or comments that a reader cannot see; the model "
+    "was not shown them.",
+    "injection_suspect": "A sentence reads like an instruction to a language model; it was "
+    "labeled like any other, so check its label.",
     "no_evidence": "There was no sentence to ask the model about.",
-    "off_query": "The evidence has sentences for this ticker, but none shares a word with the query, so none was asked.",
-    "shared_evidence": "Some sentences were given for all tickers (`*`), not for this one alone, and count here too.",
+    "off_query": "The evidence has sentences for this ticker, but none shares a word with the "
+    "query, so none was asked.",
+    "shared_evidence": "Some sentences were given for all tickers (`*`), not for this one alone, "
+    "and count here too.",
     "single_source": "All sentences that name a risk come from one document.",
     "thin_evidence": "Fewer than 5 sentences were labeled.",
     "truncated": "There were more sentences than max_sentences; only the most relevant were asked.",
@@ -60,12 +75,16 @@ WARNINGS = {
     "not_calibrated": "Some labels could not be calibrated and are greedy.",
     "not_run": "The run ended before this ticker was labeled.",
     "repaired": "The model's first answer to a sentence was not valid; it was asked again.",
-    "second_look_failed": "A second question about a severe sentence got no valid answer; the first label stands.",
+    "second_look_failed": "A second question about a severe sentence got no valid answer; the "
+    "first label stands.",
     "unjudged": "Some sentences have no label; table.report.findings gives the reason.",
-    "unstable": "Two questions about a sentence gave severities two or more apart; the lower one counts.",
+    "unstable": "Two questions about a sentence gave severities two or more apart; the lower one "
+    "counts.",
 }
 
 
 def codes_in(cells: Iterable[object]) -> list[str]:
     """Return the codes that occur in cells of the column `flags`, each once, sorted."""
-    return sorted({code for cell in cells if isinstance(cell, str) for code in cell.split(";") if code})
+    return sorted(
+        {code for cell in cells if isinstance(cell, str) for code in cell.split(";") if code}
+    )

@@ -15,10 +15,20 @@ from urisk_nb.errors import InputError
 from urisk_nb.risk.questions import Label
 from urisk_nb.risk.taxonomy import DEFAULT, NONE, Taxonomy
 
-__all__ = ["SCORE_VERSION", "WEIGHTS", "Level", "Score", "level", "rate", "score", "settle"]
+__all__ = [
+    "SCORE_VERSION",
+    "WEIGHTS",
+    "Level",
+    "Score",
+    "level",
+    "max_severity",
+    "reconcile",
+    "score",
+]
 
 SCORE_VERSION = "score_v1"
-WEIGHTS = (0.0, 0.05, 0.15, 0.35, 0.60, 0.85)  # of severity 0..5; a stated convention, not a probability
+# Of severity 0..5; a stated convention, not a probability
+WEIGHTS = (0.0, 0.05, 0.15, 0.35, 0.60, 0.85)
 
 
 class Level(StrEnum):
@@ -32,7 +42,13 @@ class Level(StrEnum):
     SEVERE = "Severe"  # [80, 100]
 
 
-_CUTS = ((80.0, Level.SEVERE), (60.0, Level.HIGH), (40.0, Level.ELEVATED), (20.0, Level.MODERATE), (0.0, Level.LOW))
+_CUTS = (
+    (80.0, Level.SEVERE),
+    (60.0, Level.HIGH),
+    (40.0, Level.ELEVATED),
+    (20.0, Level.MODERATE),
+    (0.0, Level.LOW),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,26 +77,32 @@ class Score:
     flags: tuple[str, ...] = ()
 
 
-def score(ratings: Mapping[str, int | None], taxonomy: Taxonomy = DEFAULT, *, judged: bool = False) -> Score:
+def score(
+    ratings: Mapping[str, int | None], taxonomy: Taxonomy = DEFAULT, *, judged: bool = False
+) -> Score:
     """
     The score of a mapping category -> severity.
 
-    ``100 * (1 - prod_c (1 - w(r_c)))`` over the rated categories with w = 0, .05, .15, .35, .60, .85 for severities 0 to 5: one severe
-    category is never averaged away, more evidence of risk never lowers it, an unrated category adds nothing.
+    ``100 * (1 - prod_c (1 - w(r_c)))`` over the rated categories with w = 0, .05, .15, .35, .60,
+    .85 for severities 0 to 5: one severe category is never averaged away, more evidence of risk
+    never lowers it, an unrated category adds nothing.
 
     Parameters
     ----------
     ratings
-        For each category the highest severity, 0 to 5; None, NaN or a missing key where there is no rating.
+        For each category the highest severity, 0 to 5; None, NaN or a missing key where there is no
+        rating.
     taxonomy
         The categories that exist.
     judged
-        Whether sentences were judged at all; decides between ``NR`` and a score of 0 where nothing is rated.
+        Whether sentences were judged at all; decides between ``NR`` and a score of 0 where nothing
+        is rated.
 
     Raises
     ------
     InputError
-        A category that the taxonomy does not have, or a rating that is not a whole number from 0 to 5.
+        A category that the taxonomy does not have, or a rating that is not a whole number from 0 to
+        5.
 
     Examples
     --------
@@ -93,11 +115,23 @@ def score(ratings: Mapping[str, int | None], taxonomy: Taxonomy = DEFAULT, *, ju
     coverage = len(rated) / len(taxonomy.ids)
     if not rated:
         if judged:
-            return Score(score=0.0, level=Level.LOW, coverage=coverage, top_risk=None, flags=("no_risk_found",))
+            return Score(
+                score=0.0,
+                level=Level.LOW,
+                coverage=coverage,
+                top_risk=None,
+                flags=("no_risk_found",),
+            )
         return Score(score=None, level=Level.NR, coverage=coverage, top_risk=None)
-    # Rounded, since float noise must not decide a level; multiplied in taxonomy order, so that no order adds any.
+    # Rounded, since float noise must not decide a level; multiplied in taxonomy order, so that no
+    # order adds any.
     points = round(100 * (1 - math.prod(1 - WEIGHTS[severity] for severity in rated.values())), 6)
-    return Score(score=points, level=level(points), coverage=coverage, top_risk=max(rated, key=lambda ident: rated[ident]))
+    return Score(
+        score=points,
+        level=level(points),
+        coverage=coverage,
+        top_risk=max(rated, key=lambda category: rated[category]),
+    )
 
 
 def level(points: float) -> Level:
@@ -106,24 +140,38 @@ def level(points: float) -> Level:
 
 
 def _checked(ratings: Mapping[str, Any], taxonomy: Taxonomy) -> dict[str, int]:
-    unknown = sorted(str(ident) for ident in ratings if ident not in taxonomy.ids)
+    unknown = sorted(str(category) for category in ratings if category not in taxonomy.ids)
     if unknown:
         raise InputError(f"{unknown[0]!r} is not a category.", fix=f"use {', '.join(taxonomy.ids)}")
-    return {ident: _severity(ident, ratings[ident]) for ident in taxonomy.ids if not _missing(ratings.get(ident))}
+    return {
+        category: _severity(category, ratings[category])
+        for category in taxonomy.ids
+        if not _missing(ratings.get(category))
+    }
 
 
 def _missing(value: object) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
-def _severity(ident: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) not in range(len(WEIGHTS)):
-        raise InputError(f"the rating of {ident!r} is {value!r}.", fix="give a whole number from 0 to 5, or None where there is no rating")
+def _severity(category: str, value: object) -> int:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Integral)
+        or int(value) not in range(len(WEIGHTS))
+    ):
+        raise InputError(
+            f"the rating of {category!r} is {value!r}.",
+            fix="give a whole number from 0 to 5, or None where there is no rating",
+        )
     return int(value)
 
 
-def rate(labels: Iterable[Label], taxonomy: Taxonomy = DEFAULT) -> dict[str, int | None]:
-    """For each category the highest severity among the labels, or None; a 0 never lowers another sentence's number."""
+def max_severity(labels: Iterable[Label], taxonomy: Taxonomy = DEFAULT) -> dict[str, int | None]:
+    """
+    For each category the highest severity among the labels, or None; a 0 never lowers another
+    sentence's number.
+    """
     ratings: dict[str, int | None] = dict.fromkeys(taxonomy.ids)
     for label in labels:
         if label.risk != NONE:
@@ -131,13 +179,14 @@ def rate(labels: Iterable[Label], taxonomy: Taxonomy = DEFAULT) -> dict[str, int
     return ratings
 
 
-def settle(first: Label, second: Label | None) -> tuple[Label, tuple[str, ...]]:
+def reconcile(first: Label, second: Label | None) -> tuple[Label, tuple[str, ...]]:
     """
     What counts after the second look: the risk of the first, the lower severity of both.
 
-    A second look that names another risk does not move the sentence to another category: its severity is read as that of the first
-    risk; `none` counts as 0. Flags ``unstable`` where the severities differ by two or more, ``second_look_failed`` where there is no
-    second answer: then the first stands.
+    A second look that names another risk does not move the sentence to another category: its
+    severity is read as that of the first risk; `none` counts as 0. Flags ``unstable`` where the
+    severities differ by two or more, ``second_look_failed`` where there is no second answer: then
+    the first stands.
     """
     if second is None:
         return first, ("second_look_failed",)

@@ -1,5 +1,6 @@
 """
-The ticker list, in whatever shape it comes, and the column that a ticker means. Rules: docs/metrics.md, "Inputs".
+The ticker list, in whatever shape it comes, and the column that a ticker means. Rules:
+docs/metrics.md, "Inputs".
 """
 
 from __future__ import annotations
@@ -17,14 +18,23 @@ import pandas as pd
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import NUMBER, clean, kind, read_number, show, upper, written
 
-__all__ = ["Holding", "as_symbol", "parse_tickers", "resolve", "resolver", "scaled", "twin"]
+__all__ = [
+    "Holding",
+    "as_symbol",
+    "normalize_weights",
+    "parse_tickers",
+    "resolve",
+    "resolver",
+    "twin",
+]
 
 TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:& ]{0,29}")
 # BRK.B, BRK-B and BRK/B are three spellings of one share class.
 SHARE_CLASS = re.compile(r"(.+)[.\-/]([A-Z])")
 # A line of a terminal that carries spaces: "AAPL US Equity" is one name.
 TERMINAL = re.compile(rf".+ (?:EQUITY|INDEX|CURNCY|COMDTY)(?:={NUMBER})?", re.IGNORECASE)
-# What may follow "=" inside a name: EURUSD=X, ES=F, US10YT=RR. Anything longer was meant as a weight.
+# What may follow "=" inside a name: EURUSD=X, ES=F, US10YT=RR. Anything longer was meant as a
+# weight.
 NAME_TAIL = re.compile(r"[A-Za-z0-9]{1,3}")
 TICKER_HINT = "write tickers such as NVDA, BRK.B or NVDA=0.4, separated by commas or white space"
 
@@ -37,11 +47,13 @@ class Holding:
     Attributes
     ----------
     symbol
-        NFKC, stripped, upper case; matches the ticker rule, so it is safe to show, and is never made into a path.
+        NFKC, stripped, upper case; matches the ticker rule, so it is safe to show, and is never
+        made into a path.
     weight
         As given (negative is short), or None.
     flags
-        "duplicate": it was listed again, the first line counts. "no_weight": others have a weight, this one has none.
+        "duplicate": it was listed again, the first line counts. "no_weight": others have a weight,
+        this one has none.
     """
 
     symbol: str
@@ -56,8 +68,9 @@ def parse_tickers(tickers: object) -> tuple[Holding, ...]:
     Parameters
     ----------
     tickers
-        The text of a cell (commas, white space, new lines; `#` starts a comment; `NVDA=0.4` carries a weight), a list of such texts or of
-        pairs (ticker, weight), a mapping ticker -> weight, a Series of weights indexed by ticker, or a Series of tickers.
+        The text of a cell (commas, white space, new lines; `#` starts a comment; `NVDA=0.4` carries
+        a weight), a list of such texts or of pairs (ticker, weight), a mapping ticker -> weight, a
+        Series of weights indexed by ticker, or a Series of tickers.
 
     Returns
     -------
@@ -67,7 +80,8 @@ def parse_tickers(tickers: object) -> tuple[Holding, ...]:
     Raises
     ------
     InputError
-        No ticker at all; a name outside the ticker rule; a weight that is no finite number. The message says which line.
+        No ticker at all; a name outside the ticker rule; a weight that is no finite number. The
+        message says which line.
     """
     found: dict[str, Holding] = {}
     for where, name, weight in _entries(tickers):
@@ -80,11 +94,14 @@ def parse_tickers(tickers: object) -> tuple[Holding, ...]:
         raise InputError("there is no ticker.", fix=TICKER_HINT)
     holdings = tuple(found.values())
     if any(one.weight is not None for one in holdings):
-        return tuple(one if one.weight is not None else replace(one, flags=(*one.flags, "no_weight")) for one in holdings)
+        return tuple(
+            one if one.weight is not None else replace(one, flags=(*one.flags, "no_weight"))
+            for one in holdings
+        )
     return holdings
 
 
-def scaled(holdings: Sequence[Holding]) -> tuple[Holding, ...]:
+def normalize_weights(holdings: Sequence[Holding]) -> tuple[Holding, ...]:
     """
     The holdings with weights that sum to 1: w_i / sum(w). Those without a weight stay so.
 
@@ -96,13 +113,17 @@ def scaled(holdings: Sequence[Holding]) -> tuple[Holding, ...]:
     total = math.fsum(one.weight for one in holdings if one.weight is not None)
     if all(one.weight is None for one in holdings):
         raise InputError(
-            "normalise was asked for, but no ticker has a weight.", fix="write weights such as NVDA=0.4, or leave normalise out"
+            "normalise was asked for, but no ticker has a weight.",
+            fix="write weights such as NVDA=0.4, or leave normalise out",
         )
     if abs(total) < 1e-12:
         raise InputError(
-            f"the weights sum to {total:g} and cannot be scaled to 1.", fix="leave normalise out: net-zero books are used as given"
+            f"the weights sum to {total:g} and cannot be scaled to 1.",
+            fix="leave normalise out: net-zero books are used as given",
         )
-    return tuple(one if one.weight is None else replace(one, weight=one.weight / total) for one in holdings)
+    return tuple(
+        one if one.weight is None else replace(one, weight=one.weight / total) for one in holdings
+    )
 
 
 def _entries(given: object) -> Iterator[tuple[str, object, object]]:
@@ -115,11 +136,17 @@ def _entries(given: object) -> Iterator[tuple[str, object, object]]:
     elif isinstance(given, pd.Series):
         yield from _series_entries(given)
     elif isinstance(given, (bytes, pd.DataFrame)) or not isinstance(given, Iterable):
-        fix = "dict(zip(frame['ticker'], frame['weight']))" if isinstance(given, pd.DataFrame) else TICKER_HINT
+        fix = (
+            "dict(zip(frame['ticker'], frame['weight']))"
+            if isinstance(given, pd.DataFrame)
+            else TICKER_HINT
+        )
         raise InputError(f"the tickers are {kind(given)}, not text, a list or a mapping.", fix=fix)
     else:
         # A set has no order of its own: sorted, so that two runs give one table.
-        for number, item in enumerate(sorted(given, key=str) if isinstance(given, (set, frozenset)) else given, 1):
+        for number, item in enumerate(
+            sorted(given, key=str) if isinstance(given, (set, frozenset)) else given, 1
+        ):
             yield from _item_entries(f"item {number}", item)
 
 
@@ -129,7 +156,10 @@ def _series_entries(series: pd.Series[Any]) -> Iterator[tuple[str, object, objec
         for number, item in enumerate(series.tolist(), 1):
             yield from _item_entries(f"item {number}", item)
     else:
-        yield from ((f"ticker {show(name)}", name, weight) for name, weight in zip(names, series.tolist(), strict=True))
+        yield from (
+            (f"ticker {show(name)}", name, weight)
+            for name, weight in zip(names, series.tolist(), strict=True)
+        )
 
 
 def _item_entries(where: str, item: object) -> Iterator[tuple[str, object, object]]:
@@ -145,7 +175,10 @@ def _line_entries(where: str, line: str) -> Iterator[tuple[str, object, object]]
     text = clean(line).split("#", 1)[0].replace("\N{MINUS SIGN}", "-")
     if comma := re.search(r"=\s*[-+]?0,\d+(?=\s|,|$)", text):
         seen = comma[0].lstrip("= ")
-        raise InputError(f"{where}: {show(seen)} looks like a weight with a decimal comma.", fix=f"write {seen.replace(',', '.')}")
+        raise InputError(
+            f"{where}: {show(seen)} looks like a weight with a decimal comma.",
+            fix=f"write {seen.replace(',', '.')}",
+        )
     text = re.sub(rf"\s*=\s*(?={NUMBER}(?:[\s,]|$))", "=", text)  # "NVDA = 0.4" is one entry
     for piece in text.split(","):
         for token in [piece.strip()] if TERMINAL.fullmatch(piece.strip()) else piece.split():
@@ -159,9 +192,12 @@ def _split_weight(token: str, where: str) -> tuple[str, str | None]:
         return token, None
     if re.fullmatch(NUMBER, tail):
         if re.fullmatch(NUMBER, name.rpartition("=")[2]) and "=" in name:
-            raise InputError(f"{where}: {show(token)} has two weights.", fix=f"write {name.split('=')[0]}={tail}")
+            raise InputError(
+                f"{where}: {show(token)} has two weights.", fix=f"write {name.split('=')[0]}={tail}"
+            )
         return name, tail
-    spot_rate = not tail and re.fullmatch(r"[A-Za-z]{3}(?:[A-Za-z]{3})?", name)  # "EUR=" is a name in its own right
+    # "EUR=" is a name in its own right
+    spot_rate = not tail and re.fullmatch(r"[A-Za-z]{3}(?:[A-Za-z]{3})?", name)
     if spot_rate or (NAME_TAIL.fullmatch(tail) and tail.lower() not in {"inf", "nan"}):
         return token, None
     raise InputError(
@@ -180,18 +216,31 @@ def _weight(weight: object, symbol: str, where: str) -> float | None:
         return None
     number = read_number(weight)
     if number is None:
-        raise InputError(f"{where}: the weight {show(weight)} of {symbol} is not a finite number.", fix=f"write {symbol}=0.4")
+        raise InputError(
+            f"{where}: the weight {show(weight)} of {symbol} is not a finite number.",
+            fix=f"write {symbol}=0.4",
+        )
     return number
 
 
 def as_symbol(name: object, where: str) -> str:
-    """The name in the form of `Holding.symbol`; InputError, beginning with `where`, for one outside the ticker rule."""
+    """
+    The name in the form of `Holding.symbol`; InputError, beginning with `where`, for one outside
+    the ticker rule.
+    """
     if not isinstance(name, str):
-        fix = f'write "{name}" in quotes; numbers lose leading zeros' if isinstance(name, (int, np.integer)) else TICKER_HINT
+        fix = (
+            f'write "{name}" in quotes; numbers lose leading zeros'
+            if isinstance(name, (int, np.integer))
+            else TICKER_HINT
+        )
         raise InputError(f"{where}: {show(name)} is {kind(name)}, not a ticker.", fix=fix)
     symbol = upper(name)
     if re.fullmatch(r"\d*\.\d+", symbol):
-        raise InputError(f"{where}: {show(name)} looks like a weight without a ticker.", fix=f"write NVDA={symbol}")
+        raise InputError(
+            f"{where}: {show(name)} looks like a weight without a ticker.",
+            fix=f"write NVDA={symbol}",
+        )
     if not TICKER.fullmatch(symbol):
         raise InputError(f"{where}: {show(name)} is not a ticker.", fix=_ticker_hint(symbol))
     return symbol
@@ -201,7 +250,8 @@ def _ticker_hint(symbol: str) -> str:
     if re.search(r"[A-Z0-9][;|][A-Z0-9]", symbol):
         return "separate tickers by commas or white space"
     kept = "".join(sign for sign in symbol if TICKER.fullmatch("A" + sign)).lstrip(".-=/:& ")
-    near = TICKER.fullmatch(kept) and len(symbol) - len(kept) <= 2  # "$NVDA" was meant as NVDA; "../x" was meant as nothing
+    # "$NVDA" was meant as NVDA; "../x" was meant as nothing
+    near = TICKER.fullmatch(kept) and len(symbol) - len(kept) <= 2
     return f"did you mean {kept}?" if near else TICKER_HINT
 
 
@@ -209,7 +259,8 @@ def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str,
     """
     The column that belongs to a symbol, and ("alias",) when the match is not exact.
 
-    Exact first, then case-insensitive, then the class-share twin (BRK.B = BRK-B = BRK/B). No match gives (None, ()).
+    Exact first, then case-insensitive, then the class-share twin (BRK.B = BRK-B = BRK/B). No match
+    gives (None, ()).
 
     Raises
     ------
@@ -220,7 +271,10 @@ def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str,
 
 
 def resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, tuple[str, ...]]]:
-    """Return `resolve` for many symbols of the same columns: their forms are made once, and not before one is needed."""
+    """
+    Return `resolve` for many symbols of the same columns: their forms are made once, and not before
+    one is needed.
+    """
     known = frozenset(columns)
 
     @functools.cache
@@ -237,7 +291,8 @@ def resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, tuple[
             found = by_form(form).get(form(symbol), [])
             if len(found) > 1:
                 raise InputError(
-                    f"{symbol} could be any of the columns {', '.join(map(repr, found))}.", fix=f"rename one, or write {found[0]!r} exactly"
+                    f"{symbol} could be any of the columns {', '.join(map(repr, found))}.",
+                    fix=f"rename one, or write {found[0]!r} exactly",
                 )
             if found:
                 return found[0], ("alias",)

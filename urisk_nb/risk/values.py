@@ -1,5 +1,6 @@
 """
-One value as a person wrote it: read as a number or a moment, compared as a name, shown back in a message.
+One value as a person wrote it: read as a number or a moment, compared as a name, shown back in a
+message.
 
 Nothing is guessed: a number is no date, words are no number, "01/02/2018" is no ISO date.
 """
@@ -17,14 +18,28 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as kinds
 
-__all__ = ["NUMBER", "clean", "closest", "counted", "is_missing", "kind", "read_moment", "read_number", "show", "upper", "written"]
+__all__ = [
+    "NUMBER",
+    "clean",
+    "closest",
+    "count_noun",
+    "is_missing",
+    "kind",
+    "read_moment",
+    "read_number",
+    "show",
+    "upper",
+    "written",
+]
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 def read_number(value: object) -> float | None:
     """A finite number, also one written as text; None for anything else."""
-    if isinstance(value, (bool, np.bool_)) or (isinstance(value, str) and not re.fullmatch(NUMBER, value.strip())):
+    if isinstance(value, (bool, np.bool_)) or (
+        isinstance(value, str) and not re.fullmatch(NUMBER, value.strip())
+    ):
         return None
     try:
         number = float(value)  # type: ignore[arg-type]  # anything else ends in None
@@ -34,7 +49,10 @@ def read_number(value: object) -> float | None:
 
 
 def read_moment(value: object) -> datetime:
-    """The moment as written, in its own zone; ValueError for everything that is none, numbers above all."""
+    """
+    The moment as written, in its own zone; ValueError for everything that is none, numbers above
+    all.
+    """
     if isinstance(value, np.datetime64):
         value = pd.Timestamp(value)
     if is_missing(value):
@@ -52,12 +70,15 @@ def is_missing(value: object) -> bool:
     """Whether a cell is empty: None, NaN, NaT, or text without a sign."""
     if isinstance(value, str):
         return not value.strip()
-    return bool(kinds.is_scalar(value) and pd.isna(value))  # type: ignore[call-overload]  # narrowed by is_scalar, which the stubs cannot say
+    # # narrowed by is_scalar, which the stubs cannot say
+    return bool(kinds.is_scalar(value) and pd.isna(value))  # type: ignore[call-overload]
 
 
 def clean(text: str) -> str:
     """NFKC without invisible format characters (a zero-width space pasted from a web page)."""
-    return "".join(sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) != "Cf")
+    return "".join(
+        sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) != "Cf"
+    )
 
 
 def upper(text: str) -> str:
@@ -66,7 +87,10 @@ def upper(text: str) -> str:
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Up to `count` of the known names that are spelt most like `name`, whatever their case; the best first."""
+    """
+    Up to `count` of the known names that are spelt most like `name`, whatever their case; the best
+    first.
+    """
     by_form: dict[str, str] = {}
     for one in known:
         by_form.setdefault(upper(one), one)
@@ -85,7 +109,7 @@ def kind(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
-def counted(number: int, noun: str) -> str:
+def count_noun(number: int, noun: str) -> str:
     """The number with its noun: "1 row", "3 rows"."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 

@@ -15,16 +15,11 @@ from starlette.exceptions import HTTPException
 
 from urisk_nb.arguments import refuse_unknown
 from urisk_nb.errors import InputError, UriskError
-from urisk_nb.service.bodies import (
-    problem_of,
-    refusal_of,
-    refused,
-    reply_to,
-)
-from urisk_nb.service.figures import Figures
 from urisk_nb.service.guard import Guard
-from urisk_nb.service.live import LiveSession
+from urisk_nb.service.live_session import LiveSession
+from urisk_nb.service.prometheus import Figures
 from urisk_nb.service.routes import NotReady, router
+from urisk_nb.service.schemas import problem_of, refusal_of, refused, reply_to
 from urisk_nb.settings import Engine, given_settings
 
 __all__ = ["create_app"]
@@ -56,15 +51,17 @@ def create_app(
     allow_cloud: bool | None = None,
 ) -> FastAPI:
     """
-    The app, which begins the session of this process when it is served, and ends it; one that ran before is used and left running.
+    The app, which begins the session of this process when it is served, and ends it; one that ran
+    before is used and left running.
 
     Parameters
     ----------
     token
-        Asked of every caller (`Authorization: Bearer ...`), but for /health; default: URISK_SERVICE_TOKEN. Without one the app
-        answers on loopback only.
+        Asked of every caller (`Authorization: Bearer ...`), but for /health; default:
+        URISK_SERVICE_TOKEN. Without one the app answers on loopback only.
     max_body_bytes, max_calls
-        What is larger is refused with 413; so many POSTs wait at a time, the next is refused with 503.
+        What is larger is refused with 413; so many POSTs wait at a time, the next is refused with
+        503.
     url, model, engine, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
     max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
@@ -87,11 +84,19 @@ def create_app(
         finally:
             await session.end()
 
-    app = FastAPI(title="urisk_nb", version=version("urisk-nb"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="urisk_nb",
+        version=version("urisk-nb"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.session, app.state.figures = session, figures
     app.include_router(router)
     token = token or os.environ.get("URISK_SERVICE_TOKEN") or None
-    app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes, max_calls=max_calls, figures=figures)
+    app.add_middleware(
+        Guard, token=token, max_body_bytes=max_body_bytes, max_calls=max_calls, figures=figures
+    )
     handle_errors(app, figures)
     return app
 
@@ -108,11 +113,15 @@ def handle_errors(app: FastAPI, figures: Figures) -> None:
     async def unfit(_: Request, exc: RequestValidationError) -> Response:
         first = exc.errors()[0]
         place = ".".join(str(part)[:60] for part in first["loc"] if part != "body") or "the body"
-        return await ours(_, InputError(f"{place}: {first['msg']}.", fix="see /openapi.json for what is taken"))
+        return await ours(
+            _, InputError(f"{place}: {first['msg']}.", fix="see /openapi.json for what is taken")
+        )
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, exc: HTTPException) -> Response:
-        response = refusal_of(exc.status_code, f"{exc.detail}.", "see /openapi.json for what there is")
+        response = refusal_of(
+            exc.status_code, f"{exc.detail}.", "see /openapi.json for what there is"
+        )
         response.headers.update(exc.headers or {})
         return response
 

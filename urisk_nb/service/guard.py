@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from urisk_nb.service.bodies import (
-    refusal_of,
-)
-from urisk_nb.service.figures import Figures
+from urisk_nb.service.prometheus import Figures
+from urisk_nb.service.schemas import refusal_of
 from urisk_nb.service.streams import CallerGone
 from urisk_nb.settings import LOOPBACK
 
@@ -22,14 +20,30 @@ __all__ = ["Guard", "is_loopback"]
 
 BODY_S = 30.0  # a request whose body takes longer gives its place up
 CALLS = frozenset({"/chat", "/risk"})  # the routes that take a body
-ROUTES = CALLS | frozenset({"/health", "/health/ollama", "/health/llm", "/metrics", "/openapi.json"})
+ROUTES = CALLS | frozenset(
+    {"/health", "/health/ollama", "/health/llm", "/metrics", "/openapi.json"}
+)
 
 
 class Guard:
     """Before any route: who asks, how much, and how many at once."""
 
-    def __init__(self, app: ASGIApp, *, token: str | None, max_body_bytes: int, max_calls: int, figures: Figures) -> None:
-        self.app, self.token, self.max_body_bytes, self.max_calls, self.figures = app, token, max_body_bytes, max_calls, figures
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None,
+        max_body_bytes: int,
+        max_calls: int,
+        figures: Figures,
+    ) -> None:
+        self.app, self.token, self.max_body_bytes, self.max_calls, self.figures = (
+            app,
+            token,
+            max_body_bytes,
+            max_calls,
+            figures,
+        )
         self.calls = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +62,10 @@ class Guard:
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
-        refused, is_call = self._stranger(scope, headers), scope["method"] == "POST" and scope["path"] in CALLS
+        refused, is_call = (
+            self._stranger(scope, headers),
+            scope["method"] == "POST" and scope["path"] in CALLS,
+        )
         if refused is None and is_call:
             refused = self._too_much(headers)
         if refused is not None:
@@ -61,25 +78,53 @@ class Guard:
     def _stranger(self, scope: Scope, headers: Mapping[str, bytes]) -> Response | None:
         if self.token is not None:
             kind, _, given = headers.get("authorization", b"").partition(b" ")
-            if scope["path"] == "/health" or (kind.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.token.encode())):
+            if scope["path"] == "/health" or (
+                kind.lower() == b"bearer"
+                and hmac.compare_digest(given.strip(), self.token.encode())
+            ):
                 return None
-            return refusal_of(401, "the token is missing or wrong.", "send it: Authorization: Bearer ...", WWW_Authenticate="Bearer")
+            return refusal_of(
+                401,
+                "the token is missing or wrong.",
+                "send it: Authorization: Bearer ...",
+                WWW_Authenticate="Bearer",
+            )
         server = scope.get("server")
         if server is not None and server[1] is not None and not is_loopback(server[0]):
-            return refusal_of(403, "without a token this service answers on loopback only.", "set URISK_SERVICE_TOKEN")
+            return refusal_of(
+                403,
+                "without a token this service answers on loopback only.",
+                "set URISK_SERVICE_TOKEN",
+            )
         name = headers.get("host", b"").decode("latin-1")
         if not is_loopback(_name_of(name)):
-            return refusal_of(403, f"the Host {name[:100]!r} is not this machine's loopback.", "ask for it as 127.0.0.1, or set a token")
+            return refusal_of(
+                403,
+                f"the Host {name[:100]!r} is not this machine's loopback.",
+                "ask for it as 127.0.0.1, or set a token",
+            )
         return None
 
     def _too_much(self, headers: Mapping[str, bytes]) -> Response | None:
         kind = headers.get("content-type", b"").split(b";")[0].strip().lower()
-        if kind != b"application/json":  # also what keeps web pages out: a browser asks before it sends this kind across sites
-            return refusal_of(415, f"the body is {kind.decode('latin-1')[:100]!r}.", "send it as application/json")
+        # Also what keeps web pages out: a browser asks before it sends this kind across sites
+        if kind != b"application/json":
+            return refusal_of(
+                415, f"the body is {kind.decode('latin-1')[:100]!r}.", "send it as application/json"
+            )
         if self.calls >= self.max_calls:
-            return refusal_of(503, f"{self.calls} requests are waiting already.", "ask again later", Retry_After="1")
+            return refusal_of(
+                503,
+                f"{self.calls} requests are waiting already.",
+                "ask again later",
+                Retry_After="1",
+            )
         length = headers.get("content-length", b"0")
-        return self._too_large() if length.isdigit() and int(length[:20]) > self.max_body_bytes else None
+        return (
+            self._too_large()
+            if length.isdigit() and int(length[:20]) > self.max_body_bytes
+            else None
+        )
 
     def _too_large(self) -> Response:
         seen = f"the body is larger than {self.max_body_bytes} bytes."
@@ -106,9 +151,16 @@ class Guard:
                         raise CallerGone
                     parts += message.get("body", b"")
                     if not message.get("more_body"):
-                        return bytes(parts) if len(parts) <= self.max_body_bytes else self._too_large()
+                        return (
+                            bytes(parts) if len(parts) <= self.max_body_bytes else self._too_large()
+                        )
         except TimeoutError:
-            return refusal_of(408, f"the body did not come within {BODY_S:g} s.", "send it faster", Connection="close")
+            return refusal_of(
+                408,
+                f"the body did not come within {BODY_S:g} s.",
+                "send it faster",
+                Connection="close",
+            )
         return self._too_large()
 
 
@@ -117,13 +169,19 @@ def _again(body: bytes, receive: Receive) -> Receive:
     parts = [body]
 
     async def replay() -> Message:
-        return {"type": "http.request", "body": parts.pop(), "more_body": False} if parts else await receive()
+        return (
+            {"type": "http.request", "body": parts.pop(), "more_body": False}
+            if parts
+            else await receive()
+        )
 
     return replay
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine's loopback, by number or as localhost; no name is looked up."""
+    """
+    Whether a host is this machine's loopback, by number or as localhost; no name is looked up.
+    """
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host.lower() in LOOPBACK

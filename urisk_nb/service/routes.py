@@ -15,13 +15,15 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from urisk_nb.errors import InputError, ServerNotRunning, ServerTimeout, UriskError
-from urisk_nb.ollama import wire
-from urisk_nb.ollama.answers import AnswerStream
-from urisk_nb.ollama.client import Client
-from urisk_nb.ollama.manager import is_judge
-from urisk_nb.ollama.server import ServerState
+from urisk_nb.llm import wire
+from urisk_nb.llm.answers import AnswerStream
+from urisk_nb.llm.client import Client
+from urisk_nb.llm.manager import is_judge
 from urisk_nb.risk.inputs import RiskParams
-from urisk_nb.service.bodies import (
+from urisk_nb.server.model_server import ServerState
+from urisk_nb.service.live_session import LiveSession, pieces_of, there
+from urisk_nb.service.prometheus import Figures
+from urisk_nb.service.schemas import (
     Answered,
     Cell,
     Chat,
@@ -29,11 +31,9 @@ from urisk_nb.service.bodies import (
     Problem,
     Risk,
     Wide,
-    facts_of,
     records_of,
+    take_snapshot,
 )
-from urisk_nb.service.figures import Figures
-from urisk_nb.service.live import LiveSession, pieces_of, there
 from urisk_nb.service.statuses import STATUSES
 from urisk_nb.service.streams import Lines, begun_lines, unless_gone
 from urisk_nb.session import Run, open_run
@@ -43,7 +43,7 @@ __all__ = ["NotReady", "router"]
 
 PROBE_S = 2.0  # the longest that a health route takes
 ROWS_S = 0.2  # how often the rows of a run are looked at
-NOT_READY = frozenset(ServerState) - {ServerState.OWNED, ServerState.ATTACHED, ServerState.REMOTE}
+NOT_READY = frozenset(ServerState) - {ServerState.MANAGED, ServerState.EXTERNAL, ServerState.REMOTE}
 
 
 router = APIRouter()
@@ -56,17 +56,23 @@ NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
 
 @router.post("/chat", response_model=Answered, responses={**PROBLEMS, 200: {"content": NDJSON}})
 async def chat(request: Request, asked: Chat) -> Response:
-    """The answer to a prompt. With `stream`, NDJSON: `{"piece": ...}` a line, then the answer; after an error a last line with it."""
+    """
+    The answer to a prompt. With `stream`, NDJSON: `{"piece": ...}` a line, then the answer; after
+    an error a last line with it.
+    """
     session: LiveSession = request.app.state.session
     figures: Figures = request.app.state.figures
     options = asked.options.model_dump(exclude_none=True)
     manager = await unless_gone(request.receive, session.manager())
     if asked.stream:
-        return await begun_lines(request, _streamed(manager.stream(asked.prompt, asked.system_prompt, options=options), figures))
+        return await begun_lines(
+            request,
+            _streamed(manager.stream(asked.prompt, asked.system_prompt, options=options), figures),
+        )
     work = manager.generate(asked.prompt, asked.system_prompt, options=options)
     answer = await unless_gone(request.receive, there(work))
     figures.first_token.observe(answer.timing.first_token_s)
-    return Json(facts_of(answer))
+    return Json(take_snapshot(answer))
 
 
 async def _streamed(stream: AnswerStream, figures: Figures) -> Lines:
@@ -74,17 +80,27 @@ async def _streamed(stream: AnswerStream, figures: Figures) -> Lines:
         async for piece in pieces:
             yield {"piece": piece}
     figures.first_token.observe(stream.answer.timing.first_token_s)
-    yield facts_of(stream.answer)
+    yield take_snapshot(stream.answer)
 
 
 @router.post("/risk", response_class=Response, responses={**PROBLEMS, 200: {"content": NDJSON}})
 async def risk(request: Request, asked: Risk) -> Response:
-    """The risk table as NDJSON: `{"row": ..., "findings": [...]}` as each ticker is done, then `{"run": ...}`, or a line with the error."""
+    """
+    The risk table as NDJSON: `{"row": ..., "findings": [...]}` as each ticker is done, then
+    `{"run": ...}`, or a line with the error.
+    """
     session: LiveSession = request.app.state.session
     run = await asyncio.to_thread(_opened, asked)
     wanted = run.plan.params.model
-    if wanted is not None and not is_judge(wanted) and not wire.same_model(wanted, (session.running or session).settings.model):
-        raise InputError(f"the model {wanted!r} is not the service's.", fix="leave it out, or start the service with --model")
+    if (
+        wanted is not None
+        and not is_judge(wanted)
+        and not wire.same_model(wanted, (session.running or session).settings.model)
+    ):
+        raise InputError(
+            f"the model {wanted!r} is not the service's.",
+            fix="leave it out, or start the service with --model",
+        )
     return await begun_lines(request, _rows(run, session))
 
 
@@ -93,7 +109,9 @@ def _opened(asked: Risk) -> Run:
     return open_run(
         asked.tickers,
         prices=_frame(asked.prices),
-        evidence=None if asked.evidence is None else [one.model_dump(exclude_none=True) for one in asked.evidence],
+        evidence=None
+        if asked.evidence is None
+        else [one.model_dump(exclude_none=True) for one in asked.evidence],
         query=asked.query,
         benchmark=asked.benchmark,
         params=RiskParams.of(**asked.params),
@@ -119,7 +137,7 @@ async def _rows(run: Run, session: LiveSession) -> Lines:
         try:
             while waiting and not judging.done():
                 await asyncio.wait({judging}, timeout=ROWS_S)
-                done = [symbol for symbol in waiting if symbol in run.judgements]
+                done = [symbol for symbol in waiting if symbol in run.ticker_findings]
                 waiting = [symbol for symbol in waiting if symbol not in done]
                 for line in await asyncio.to_thread(_done, run, done):
                     yield line
@@ -131,7 +149,7 @@ async def _rows(run: Run, session: LiveSession) -> Lines:
 
 
 async def _judged(run: Run, session: LiveSession) -> None:
-    await there(run.judge(await session.manager()))
+    await there(run.label(await session.manager()))
 
 
 def _done(run: Run, symbols: Iterable[str]) -> list[dict[str, Any]]:
@@ -142,7 +160,10 @@ def _done(run: Run, symbols: Iterable[str]) -> list[dict[str, Any]]:
     table = run.table()
     found = table.report.findings
     rows = records_of(pd.DataFrame(table.loc[chosen]).reset_index())
-    return [{"row": row, "findings": records_of(found[found["ticker"] == row["ticker"]])} for row in rows]
+    return [
+        {"row": row, "findings": records_of(found[found["ticker"] == row["ticker"]])}
+        for row in rows
+    ]
 
 
 @router.get("/health")
@@ -168,8 +189,17 @@ async def health_llm(request: Request) -> Response:
     if running is None:
         raise NotReady(f"the session is being started: {session.step}.", fix="wait")
     if not any(wire.same_model(running.model, name) for name in facts["models"]):
-        raise NotReady(f"{running.model} is not in memory.", fix="wait, or ask: the next call loads it")
-    return Json({"status": "ready", "model": running.model, "engine": str(running.engine), "simulated": running.is_simulated})
+        raise NotReady(
+            f"{running.model} is not in memory.", fix="wait, or ask: the next call loads it"
+        )
+    return Json(
+        {
+            "status": "ready",
+            "model": running.model,
+            "engine": str(running.engine),
+            "simulated": running.is_simulated,
+        }
+    )
 
 
 class NotReady(ServerNotRunning):
@@ -184,9 +214,14 @@ async def _looked(session: LiveSession) -> dict[str, Any]:
     state = str(running.state) if running is not None else "starting"
     if running is not None and running.state in NOT_READY:
         why = running.failure
-        raise NotReady(f"the server is {state}." + (f" {why.message}" if why else ""), fix=why.fix if why else "wait: it is seen to")
+        raise NotReady(
+            f"the server is {state}." + (f" {why.message}" if why else ""),
+            fix=why.fix if why else "wait: it is seen to",
+        )
     try:
-        said, models = await there(_probed(running.settings if running is not None else session.settings))
+        said, models = await there(
+            _probed(running.settings if running is not None else session.settings)
+        )
     except UriskError as exc:
         raise NotReady(exc.message, fix=exc.fix) from exc
     return {"state": state, "version": said, "models": models}
@@ -196,16 +231,23 @@ async def _probed(settings: Settings) -> tuple[str, list[str]]:
     client = Client(settings)
     try:
         async with asyncio.timeout(PROBE_S):
-            return await client.version(), [model.name for model in await client.residents()]
+            return await client.version(), [model.name for model in await client.loaded_models()]
     except TimeoutError as exc:
         if isinstance(exc, UriskError):
             raise
-        raise ServerTimeout(f"{settings.url} did not answer within {PROBE_S:g} s.", fix="wait, or look at the server's log") from exc
+        raise ServerTimeout(
+            f"{settings.url} did not answer within {PROBE_S:g} s.",
+            fix="wait, or look at the server's log",
+        ) from exc
     finally:
         await client.aclose()
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus."""
     text = request.app.state.figures.shown(request.app.state.session.running)

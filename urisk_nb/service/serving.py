@@ -13,7 +13,7 @@ from urisk_nb.arguments import refuse_unknown
 from urisk_nb.errors import InputError
 from urisk_nb.service.app import create_app
 from urisk_nb.service.guard import is_loopback
-from urisk_nb.service.live import LiveSession
+from urisk_nb.service.live_session import LiveSession
 from urisk_nb.settings import Engine, given_settings
 
 __all__ = ["serve"]
@@ -22,7 +22,10 @@ GRACE_S = 5.0  # what calls under way are given at the end
 
 
 class _Server(uvicorn.Server):
-    """Ends in order: calls under way have GRACE_S, then the session ends, which tells each of them why. A start that fails ends it."""
+    """
+    Ends in order: calls under way have GRACE_S, then the session ends, which tells each of them
+    why. A start that fails ends it.
+    """
 
     session: LiveSession
 
@@ -64,7 +67,8 @@ def serve(
     allow_cloud: bool | None = None,
 ) -> None:
     """
-    Serve until SIGTERM or SIGINT; then end the calls, the session, and a server that was started for it.
+    Serve until SIGTERM or SIGINT; then end the calls, the session, and a server that was started
+    for it.
 
     Parameters
     ----------
@@ -87,7 +91,10 @@ def serve(
     overrides = given_settings(locals())
     token = token or os.environ.get("URISK_SERVICE_TOKEN") or None
     if token is None and not is_loopback(host):
-        raise InputError(f"{host} can be reached by others, and there is no token.", fix="set URISK_SERVICE_TOKEN, or --host 127.0.0.1")
+        raise InputError(
+            f"{host} can be reached by others, and there is no token.",
+            fix="set URISK_SERVICE_TOKEN, or --host 127.0.0.1",
+        )
     app = create_app(token=token, **overrides)
     server = _Server(
         uvicorn.Config(
@@ -117,8 +124,11 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as exc:
-        raise InputError(f"{host}:{port} cannot be listened at ({exc}).", fix="choose another port: --port 8001") from exc
-    # Inherited by each connection; asyncio sets it only where a socket names its protocol, and each answer would wait 40 ms.
+        raise InputError(
+            f"{host}:{port} cannot be listened at ({exc}).", fix="choose another port: --port 8001"
+        ) from exc
+    # Inherited by each connection; asyncio sets it only where a socket names its protocol, and each
+    # answer would wait 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -14,22 +14,23 @@ STATUSES: dict[type[UriskError], int] = {
     errors.InputError: 422,
     errors.NotInitialized: 503,
     errors.FetchFailed: 502,
-    errors.ServerError: 503,  # nothing to ask just now: not installed, not running, starting, lost, busy, left alone
+    # Nothing to ask just now: not installed, not running, starting, lost, busy, left alone
+    errors.ServerError: 503,
     errors.StreamInterrupted: 502,
     errors.RunnerCrashed: 502,
-    errors.ServerFault: 502,
+    errors.ServerInternalError: 502,
     errors.ProtocolError: 502,
     errors.ServerTimeout: 504,
     errors.ServerHung: 504,
     errors.OutOfMemory: 507,
-    errors.RequestRefused: 422,
+    errors.BadRequest: 422,
     errors.ModelError: 502,
     errors.ModelNotFound: 404,
     errors.ModelNameInvalid: 422,
     errors.ModelUnsuitable: 422,
     errors.ContextExceeded: 422,
     errors.DiskFull: 507,
-    errors.CloudRefused: 403,
+    errors.CloudModelBlocked: 403,
 }
 
 

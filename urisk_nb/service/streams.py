@@ -1,4 +1,6 @@
-"""A caller may leave: work that is cancelled then, and lines that are sent as soon as they are there."""
+"""
+A caller may leave: work that is cancelled then, and lines that are sent as soon as they are there.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,8 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from urisk_nb.errors import UriskError
-from urisk_nb.service.bodies import (
-    dumped,
-    problem_of,
-)
-from urisk_nb.service.figures import Figures
+from urisk_nb.service.prometheus import Figures
+from urisk_nb.service.schemas import dumped, problem_of
 
 __all__ = ["CallerGone", "LineResponse", "Lines", "begun_lines", "unless_gone"]
 
@@ -51,7 +50,10 @@ Lines = AsyncGenerator[dict[str, Any], None]
 
 
 class LineResponse(Response):
-    """NDJSON, a line as soon as it is there. The first line is there before the status is sent, so that an early error has its own."""
+    """
+    NDJSON, a line as soon as it is there. The first line is there before the status is sent, so
+    that an early error has its own.
+    """
 
     media_type = "application/x-ndjson"
 
@@ -82,7 +84,10 @@ async def send_line(send: Send, line: dict[str, Any]) -> None:
 
 
 async def begun_lines(request: Request, lines: Lines) -> Response:
-    """The reply made of the lines, begun when the first one is there; an error before it has a status of its own."""
+    """
+    The reply made of the lines, begun when the first one is there; an error before it has a status
+    of its own.
+    """
     try:
         first = await unless_gone(request.receive, _next(lines))
     except BaseException:

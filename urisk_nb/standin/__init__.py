@@ -1,9 +1,12 @@
-"""A stand-in for Ollama: one HTTP face, two brains. Part of the product: for tests, for demos, for machines without Ollama.
+"""A stand-in for Ollama: one HTTP face, two brains. Part of the product: for tests, for demos, for
+machines without Ollama.
 
 Knows: Ollama's protocol, llama.cpp, rules.
-Does not know: anything else of urisk_nb. It shares no code with the client, else one mistake would hide itself.
+Does not know: anything else of urisk_nb. It shares no code with the client, else one mistake would
+hide itself.
 
-`serve` runs it on an asyncio loop, `running` in a thread, `python -m urisk_nb.standin` as a process.
+`serve` runs it on an asyncio loop, `running` in a thread, `python -m urisk_nb.standin` as a
+process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The stand-in as a process: `python -m urisk_nb.standin --brain scripted|llamacpp`.
 
-One JSON line on stdout when it is ready; SIGTERM and SIGINT end it with 0; what it cannot do is one line on stderr and 1.
+One JSON line on stdout when it is ready; SIGTERM and SIGINT end it with 0; what it cannot do is one
+line on stderr and 1.
 """
 
 from __future__ import annotations
@@ -26,16 +27,44 @@ class CannotStart(Exception):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m urisk_nb.standin", description="A server that speaks Ollama's protocol.")
-    made.add_argument("--brain", choices=("scripted", "llamacpp"), default="scripted", help="what answers")
-    made.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
+    made = argparse.ArgumentParser(
+        prog="python -m urisk_nb.standin", description="A server that speaks Ollama's protocol."
+    )
+    made.add_argument(
+        "--brain", choices=("scripted", "llamacpp"), default="scripted", help="what answers"
+    )
+    made.add_argument(
+        "--host", default="127.0.0.1", help="where to listen (default: this machine only)"
+    )
     made.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    made.add_argument("--gguf", type=Path, default=os.environ.get("URISK_GGUF"), help="the model of the llamacpp brain")
+    made.add_argument(
+        "--gguf",
+        type=Path,
+        default=os.environ.get("URISK_GGUF"),
+        help="the model of the llamacpp brain",
+    )
     made.add_argument("--slots", type=int, default=None, help="answers at a time (default 1)")
-    made.add_argument("--num-ctx", type=int, default=None, help="context window where a request names none (default 4096)")
-    made.add_argument("--threads", type=int, default=None, help="threads of the llamacpp brain (default: the cores it may use)")
-    made.add_argument("--scenario", type=Path, default=None, help="JSON file with the scripted brain's models and rules")
-    made.add_argument("--ready-file", type=Path, default=None, help="the line of stdout is written here, too")
+    made.add_argument(
+        "--num-ctx",
+        type=int,
+        default=None,
+        help="context window where a request names none (default 4096)",
+    )
+    made.add_argument(
+        "--threads",
+        type=int,
+        default=None,
+        help="threads of the llamacpp brain (default: the cores it may use)",
+    )
+    made.add_argument(
+        "--scenario",
+        type=Path,
+        default=None,
+        help="JSON file with the scripted brain's models and rules",
+    )
+    made.add_argument(
+        "--ready-file", type=Path, default=None, help="the line of stdout is written here, too"
+    )
     return made
 
 
@@ -54,7 +83,12 @@ def brain_of(args: argparse.Namespace) -> Brain:
     if args.gguf is None:
         raise CannotStart("the llamacpp brain needs a model: --gguf PATH, or URISK_GGUF")
     try:
-        return llamacpp.LlamaBrain(Path(args.gguf), slots=args.slots or 1, num_ctx=args.num_ctx or 4096, threads=args.threads)
+        return llamacpp.LlamaBrain(
+            Path(args.gguf),
+            slots=args.slots or 1,
+            num_ctx=args.num_ctx or 4096,
+            threads=args.threads,
+        )
     except llamacpp.ModelUnusable as exc:
         raise CannotStart(str(exc)) from exc
 
@@ -66,7 +100,11 @@ def _scripted(args: argparse.Namespace) -> Brain:
         scenario = Scenario.load(args.scenario) if args.scenario else Scenario()
     except (OSError, ValueError) as exc:
         raise CannotStart(f"scenario {args.scenario}: {exc}") from exc
-    given = {name: value for name, value in (("slots", args.slots), ("num_ctx", args.num_ctx)) if value is not None}
+    given = {
+        name: value
+        for name, value in (("slots", args.slots), ("num_ctx", args.num_ctx))
+        if value is not None
+    }
     return ScriptedBrain(dataclasses.replace(scenario, **given))
 
 
@@ -85,12 +123,21 @@ def _on_signals(stop: asyncio.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, stop.set)
-        except NotImplementedError:  # Windows: no loop handlers; Ctrl-C still raises KeyboardInterrupt
+        except (
+            NotImplementedError
+        ):  # Windows: no loop handlers; Ctrl-C still raises KeyboardInterrupt
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
 
 
 def _announce(args: argparse.Namespace, brain: Brain, server: Server) -> None:
-    line = json.dumps({"url": server.url, "pid": os.getpid(), "brain": brain.engine, "model": brain.models()[0].name})
+    line = json.dumps(
+        {
+            "url": server.url,
+            "pid": os.getpid(),
+            "brain": brain.engine,
+            "model": brain.models()[0].name,
+        }
+    )
     if args.ready_file:
         part = args.ready_file.with_name(args.ready_file.name + ".part")
         part.write_text(line + "\n", encoding="utf-8")

@@ -1,4 +1,5 @@
-"""From the records of a brain to the objects of a reply: answers line by line or whole, and how models are shown.
+"""From the records of a brain to the objects of a reply: answers line by line or whole, and how
+models are shown.
 
 Knows: the fields of the replies, their order, which are left out.
 Does not know: slots, routes.
@@ -23,7 +24,9 @@ NDJSON = "application/x-ndjson"
 BARE = "application/json"
 
 
-def reply_object(body: Body, text: str, *, done: bool, thinking: str = "", **rest: Any) -> dict[str, Any]:
+def reply_object(
+    body: Body, text: str, *, done: bool, thinking: str = "", **rest: Any
+) -> dict[str, Any]:
     """One reply object; fields that are zero or empty are left out, as Go does with `omitempty`."""
     thought = {"thinking": thinking} if thinking else {}
     said: dict[str, Any] = {"message": {"role": "assistant", "content": text, **thought}}
@@ -62,7 +65,16 @@ class Answer:
         if isinstance(item, Finish):
             self.finish = item
         elif self.body.stream:
-            await self._line(reply, reply_object(self.body, item.text, done=False, thinking=item.thinking, logprobs=list(item.logprobs)))
+            await self._line(
+                reply,
+                reply_object(
+                    self.body,
+                    item.text,
+                    done=False,
+                    thinking=item.thinking,
+                    logprobs=list(item.logprobs),
+                ),
+            )
         else:
             self.texts.append(item.text)
             self.thoughts.append(item.thinking)
@@ -91,7 +103,9 @@ class Answer:
             done=True,
             thinking=thinking,
             done_reason=finish.reason,
-            context=list(finish.context) if self.body.raw is None and self.body.endpoint == "generate" else [],
+            context=list(finish.context)
+            if self.body.raw is None and self.body.endpoint == "generate"
+            else [],
             logprobs=logprobs,
             total_duration=time.perf_counter_ns() - self.started_ns,
             load_duration=self.load_ns,
@@ -122,7 +136,9 @@ class Answer:
         return wire.abort
 
 
-async def send_progress(reply: Reply, lines: AsyncGenerator[Mapping[str, Any], None], *, stream: bool) -> None:
+async def send_progress(
+    reply: Reply, lines: AsyncGenerator[Mapping[str, Any], None], *, stream: bool
+) -> None:
     """The progress of a pull or a create, line by line; without a stream its last line alone."""
     async with contextlib.aclosing(lines):
         if not stream:
@@ -135,7 +151,7 @@ async def send_progress(reply: Reply, lines: AsyncGenerator[Mapping[str, Any], N
         await reply.end()
 
 
-# ---- how models are shown --------------------------------------------------------------------------------------
+# ---- how models are shown ------------------------------------------------------------------------
 
 
 def _details(model: Model) -> dict[str, Any]:
@@ -150,7 +166,9 @@ def _details(model: Model) -> dict[str, Any]:
 
 
 def tag(model: Model) -> dict[str, Any]:
-    remote = {"remote_model": model.name, "remote_host": model.remote_host} if model.remote_host else {}
+    remote = (
+        {"remote_model": model.name, "remote_host": model.remote_host} if model.remote_host else {}
+    )
     lengths = {"context_length": model.context_length, "embedding_length": model.embedding_length}
     return {
         "name": model.name,

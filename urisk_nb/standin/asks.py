@@ -39,7 +39,13 @@ _GENERATE = {
     "images": "[]api.ImageData",
     "context": "[]int",
 }
-_MESSAGE = {"role": "string", "content": "string", "thinking": "string", "images": "[]api.ImageData", "tool_calls": "[]api.ToolCall"}
+_MESSAGE = {
+    "role": "string",
+    "content": "string",
+    "thinking": "string",
+    "images": "[]api.ImageData",
+    "tool_calls": "[]api.ToolCall",
+}
 
 DEFAULTS: Mapping[str, Any] = {
     "num_predict": -1,
@@ -74,7 +80,15 @@ _KINDS: Mapping[str, str] = {
         "integer",
     ),
     **dict.fromkeys(
-        ("top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty"),
+        (
+            "top_p",
+            "min_p",
+            "typical_p",
+            "temperature",
+            "repeat_penalty",
+            "presence_penalty",
+            "frequency_penalty",
+        ),
         "float32",
     ),
     "use_mmap": "boolean",
@@ -140,12 +154,18 @@ def generate(body: bytes) -> Body:
         raise Refused(400, "raw mode does not support template, system, or context")
     user = {"role": "user", "content": prompt}
     messages = ({"role": "system", "content": system}, user) if system else (user,)
-    return _body("generate", got, messages=messages, raw=prompt if got.get("raw") else None, empty=not prompt)
+    return _body(
+        "generate", got, messages=messages, raw=prompt if got.get("raw") else None, empty=not prompt
+    )
 
 
 def _message(value: Any) -> Mapping[str, Any]:
     got = fields(value, "api.ChatRequest.messages", _MESSAGE)
-    return {"role": got.get("role", "").lower(), "content": got.get("content", ""), **{k: got[k] for k in ("images",) if k in got}}
+    return {
+        "role": got.get("role", "").lower(),
+        "content": got.get("content", ""),
+        **{k: got[k] for k in ("images",) if k in got},
+    }
 
 
 def _body(endpoint: str, got: dict[str, Any], **parts: Any) -> Body:
@@ -185,12 +205,18 @@ def _think(value: Any) -> Any:
 
 def _lacking(got: Mapping[str, Any], messages: tuple[Mapping[str, Any], ...]) -> tuple[str, ...]:
     images = got.get("images") or any(message.get("images") for message in messages)
-    needs = {"tools": got.get("tools"), "insert": got.get("suffix"), "vision": images, "template": got.get("template")}
+    needs = {
+        "tools": got.get("tools"),
+        "insert": got.get("suffix"),
+        "vision": images,
+        "template": got.get("template"),
+    }
     return tuple(name for name, wanted in needs.items() if wanted)
 
 
 def options(sent: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with defaults filled in; `num_ctx` only where it was sent. Unknown ones are dropped.
+    """The options with defaults filled in; `num_ctx` only where it was sent. Unknown ones are
+    dropped.
 
     Raises
     ------
@@ -223,12 +249,14 @@ def check_format(value: Any) -> Any:
     raise Refused(500, f'invalid format: "{text}"; expected "json" or a valid JSON Schema object')
 
 
-# ---- names ---------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 _HOST = r"(?:(?P<host>[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349})/)?"
 _NAMESPACE = r"(?:(?P<namespace>[A-Za-z0-9_][A-Za-z0-9_-]{0,79})/)?"
 _NAME = re.compile(
-    _HOST + _NAMESPACE + r"(?P<model>[A-Za-z0-9_][A-Za-z0-9_.-]{0,79})(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}))?",
+    _HOST
+    + _NAMESPACE
+    + r"(?P<model>[A-Za-z0-9_][A-Za-z0-9_.-]{0,79})(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}))?",
 )
 
 
@@ -253,7 +281,9 @@ def name(text: str) -> Name | None:
         rest = rest[: -len(suffix) - 1]
         local, cloud = local or suffix == "local", cloud or suffix == "cloud"
     match = _NAME.fullmatch(rest)
-    if match is None or (match["host"] and not match["namespace"] and set(match["host"]) & set(".:")):
+    if match is None or (
+        match["host"] and not match["namespace"] and set(match["host"]) & set(".:")
+    ):
         return None  # two parts are namespace and model, and a namespace has neither dot nor colon
     tag = match["tag"] or "latest"
     cloud = cloud or tag.lower().endswith("-cloud")

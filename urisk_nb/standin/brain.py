@@ -1,4 +1,5 @@
-"""What stands behind the HTTP face: the protocol that a brain fulfils, and the records that pass between the two.
+"""What stands behind the HTTP face: the protocol that a brain fulfils, and the records that pass
+between the two.
 
 Knows: models, questions, pieces of an answer.
 Does not know: HTTP, JSON bodies, who asks.
@@ -42,7 +43,8 @@ class Ask:
 
     model: Model
     endpoint: str  # "chat" or "generate"
-    messages: tuple[Mapping[str, Any], ...]  # role and content; a generate prompt is one user message
+    # Role and content; a generate prompt is one user message
+    messages: tuple[Mapping[str, Any], ...]
     raw: str | None = None  # a prompt that must not be put into a template
     format: Any = None  # None, "json", or a JSON schema
     options: Mapping[str, Any] = field(default_factory=dict)  # complete: the defaults are filled in
@@ -85,7 +87,8 @@ class Finish:
 class Wire:
     """A fault of the wire, on purpose. Only the scripted brain sends it.
 
-    `raw` is written as one chunk as it is; `split_bytes` cuts every later chunk into parts of that size; `abort` cuts the connection;
+    `raw` is written as one chunk as it is; `split_bytes` cuts every later chunk into parts of that
+    size; `abort` cuts the connection;
     `wedge` lets the whole server answer nothing any more; `crash` ends it.
     """
 
@@ -111,7 +114,9 @@ class Refused(Exception):
         Content-Type of `body`; None for none.
     """
 
-    def __init__(self, status: int, text: str = "", *, body: bytes | None = None, kind: str | None = None) -> None:
+    def __init__(
+        self, status: int, text: str = "", *, body: bytes | None = None, kind: str | None = None
+    ) -> None:
         super().__init__(status, text)
         self.status = status
         self.text = text
@@ -120,7 +125,9 @@ class Refused(Exception):
 
 
 class RunnerGone(Refused):
-    """What computed the answers is dead: this request fails, and the next one loads the model again."""
+    """
+    What computed the answers is dead: this request fails, and the next one loads the model again.
+    """
 
 
 def _open_gate() -> asyncio.Event:
@@ -159,7 +166,10 @@ class Hooks:
 
 
 class Brain(Protocol):
-    """What the face needs. All methods are called on the face's loop; each call of `answer` holds one of `slots`."""
+    """
+    What the face needs. All methods are called on the face's loop; each call of `answer` holds one
+    of `slots`.
+    """
 
     engine: str
     """Stands in the version: `0.0.0-urisk-<engine>`."""
@@ -173,7 +183,10 @@ class Brain(Protocol):
         ...
 
     async def load(self, model: Model, num_ctx: int) -> int:
-        """Make the model ready with this context window; return the bytes it holds. Raises Refused. A cancel gives the load up."""
+        """
+        Make the model ready with this context window; return the bytes it holds. Raises Refused. A
+        cancel gives the load up.
+        """
         ...
 
     async def unload(self, model: Model) -> None:
@@ -181,11 +194,15 @@ class Brain(Protocol):
         ...
 
     def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish | Wire, None]:
-        """Pieces, then a Finish. Raises Refused. Closing the iterator stops the computation at once."""
+        """
+        Pieces, then a Finish. Raises Refused. Closing the iterator stops the computation at once.
+        """
         ...
 
     def pull(self, name: str) -> AsyncGenerator[Mapping[str, Any], None]:
-        """Progress objects of `/api/pull` for a well-formed name; an object with `error` is the last."""
+        """
+        Progress objects of `/api/pull` for a well-formed name; an object with `error` is the last.
+        """
         ...
 
     async def close(self) -> None:

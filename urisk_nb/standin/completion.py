@@ -15,11 +15,23 @@ from urisk_nb.standin.brain import Ask, Finish, Piece, Refused
 from urisk_nb.standin.upstream import UpstreamLost, UpstreamRefused, events
 
 _SHORT = 64  # tokens
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "repeat_penalty", "presence_penalty")
+_SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_last_n",
+    "repeat_penalty",
+    "presence_penalty",
+)
 
 
-async def answer(address: str, ask: Ask, more: Mapping[str, Any]) -> AsyncGenerator[Piece | Finish, None]:
-    """The pieces of an answer and its end; `more` goes into every body. Closing it stops the computation.
+async def answer(
+    address: str, ask: Ask, more: Mapping[str, Any]
+) -> AsyncGenerator[Piece | Finish, None]:
+    """The pieces of an answer and its end; `more` goes into every body. Closing it stops the
+    computation.
 
     Raises
     ------
@@ -46,20 +58,26 @@ async def answer(address: str, ask: Ask, more: Mapping[str, Any]) -> AsyncGenera
         raise Refused(500, "an error was encountered while running the model: unexpected EOF")
 
 
-# ---- what is asked -------------------------------------------------------------------------------------------
+# ---- what is asked -------------------------------------------------------------------------------
 
 
 def _common(ask: Ask) -> dict[str, Any]:
     options = ask.options
     sampling = {name: options[name] for name in (*_SAMPLING, "frequency_penalty", "seed")}
-    return {**sampling, "stop": list(options["stop"]), "stream": not _in_one_piece(ask), "cache_prompt": True}
+    return {
+        **sampling,
+        "stop": list(options["stop"]),
+        "stream": not _in_one_piece(ask),
+        "cache_prompt": True,
+    }
 
 
 def _in_one_piece(ask: Ask) -> bool:
     """
     Whether the answer is short and held to a schema, so that it is of use only whole.
 
-    Each piece wakes two programs beside the threads that compute: on two cores a label of 11 tokens takes twice as long in pieces.
+    Each piece wakes two programs beside the threads that compute: on two cores a label of 11 tokens
+    takes twice as long in pieces.
     """
     return ask.format is not None and 0 < ask.options["num_predict"] <= _SHORT
 
@@ -73,11 +91,16 @@ def _limit(ask: Ask) -> int:
 
 
 def chat_payload(ask: Ask) -> dict[str, Any]:
-    """The body for llama.cpp's chat endpoint, which puts the messages into the model's own template."""
+    """
+    The body for llama.cpp's chat endpoint, which puts the messages into the model's own template.
+    """
     payload = {**_common(ask), "messages": list(ask.messages), "max_tokens": _limit(ask)}
     if ask.format is not None:
         schema = {"type": "object"} if ask.format == "json" else ask.format
-        payload["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        payload["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": schema},
+        }
     if ask.think is not None:
         payload["chat_template_kwargs"] = {"enable_thinking": bool(ask.think)}
     if ask.top_logprobs is not None:
@@ -95,13 +118,15 @@ def raw_payload(ask: Ask) -> dict[str, Any]:
     return payload
 
 
-# ---- what is chosen ------------------------------------------------------------------------------------------
+# ---- what is chosen ------------------------------------------------------------------------------
 
 
 def _places(ask: Ask) -> tuple[jump.Place, ...] | None:
-    """What the model has to choose, where that is all that the answer is; None: it writes it itself.
+    """What the model has to choose, where that is all that the answer is; None: it writes it
+    itself.
 
-    Whoever wants log-probabilities wants those of every token; what thinks, stops at a text or may be cut short is not all choice.
+    Whoever wants log-probabilities wants those of every token; what thinks, stops at a text or may
+    be cut short is not all choice.
     """
     limit = ask.options["num_predict"]
     thinks = "thinking" in ask.model.capabilities and ask.think is not False
@@ -111,12 +136,24 @@ def _places(ask: Ask) -> tuple[jump.Place, ...] | None:
     return places if places and (limit < 0 or jump.longest(places) <= limit) else None
 
 
-async def _chosen(address: str, ask: Ask, places: Sequence[jump.Place], more: Mapping[str, Any]) -> tuple[Piece, Finish] | None:
-    """The answer to a question that leaves only choices; None where llama.cpp chose nothing that it could choose from."""
+async def _chosen(
+    address: str, ask: Ask, places: Sequence[jump.Place], more: Mapping[str, Any]
+) -> tuple[Piece, Finish] | None:
+    """
+    The answer to a question that leaves only choices; None where llama.cpp chose nothing that it
+    could choose from.
+    """
     prompt, openings, timings = await _prompt(address, ask), [], []
 
     async def choose(text: str, among: Sequence[str]) -> str:
-        payload = {**_common(ask), **more, "prompt": prompt + text, "n_predict": 1, "grammar": jump.grammar(among), "stream": False}
+        payload = {
+            **_common(ask),
+            **more,
+            "prompt": prompt + text,
+            "n_predict": 1,
+            "grammar": jump.grammar(among),
+            "stream": False,
+        }
         event = await _whole(address, "/completion", payload)
         openings.append(text)
         timings.append(event["timings"])
@@ -126,9 +163,12 @@ async def _chosen(address: str, ask: Ask, places: Sequence[jump.Place], more: Ma
     if text is None:
         return None
     first, *others = timings
-    known = int(first["prompt_n"]) + int(first["cache_n"]) - await _length(address, openings[0])  # of the prompt alone
+    # Of the prompt alone
+    known = int(first["prompt_n"]) + int(first["cache_n"]) - await _length(address, openings[0])
     cached = min(int(first["cache_n"]), known)
-    spent_ms = sum(each["predicted_ms"] for each in timings) + sum(each["prompt_ms"] for each in others)
+    spent_ms = sum(each["predicted_ms"] for each in timings) + sum(
+        each["prompt_ms"] for each in others
+    )
     return Piece(text=text), Finish(
         reason="stop",
         prompt_new=known - cached,
@@ -143,7 +183,11 @@ async def _prompt(address: str, ask: Ask) -> str:
     """The prompt as the model reads it."""
     if ask.raw is not None:
         return ask.raw
-    asked = {name: value for name, value in chat_payload(ask).items() if name in {"messages", "chat_template_kwargs"}}
+    asked = {
+        name: value
+        for name, value in chat_payload(ask).items()
+        if name in {"messages", "chat_template_kwargs"}
+    }
     return str((await _whole(address, "/apply-template", asked))["prompt"])
 
 
@@ -157,7 +201,7 @@ async def _whole(address: str, path: str, payload: Mapping[str, Any]) -> dict[st
         return await anext(found)
 
 
-# ---- what comes back -----------------------------------------------------------------------------------------
+# ---- what comes back -----------------------------------------------------------------------------
 
 
 class _Reader:
@@ -170,35 +214,55 @@ class _Reader:
     def take(self, event: Mapping[str, Any]) -> Iterator[Piece | Finish]:
         if "error" in event:
             error = event["error"]
-            said = " ".join(f"{name}:{error[name]}" for name in sorted(error)) if isinstance(error, Mapping) else error
+            said = (
+                " ".join(f"{name}:{error[name]}" for name in sorted(error))
+                if isinstance(error, Mapping)
+                else error
+            )
             raise Refused(500, f"llama-server chat error: map[{said}]")
-        text, thinking, probs, reason = _chat_parts(event) if self._ask.raw is None else _raw_parts(event)
+        text, thinking, probs, reason = (
+            _chat_parts(event) if self._ask.raw is None else _raw_parts(event)
+        )
         if text or thinking:
-            yield Piece(text=text, thinking=thinking, logprobs=tuple(_logprob(entry, self._ask.top_logprobs or 0) for entry in probs))
+            yield Piece(
+                text=text,
+                thinking=thinking,
+                logprobs=tuple(_logprob(entry, self._ask.top_logprobs or 0) for entry in probs),
+            )
         if reason:
             self.ended = True
             yield _finish(reason, event.get("timings", {}))
 
 
-_Parts = tuple[str, str, Sequence[Mapping[str, Any]], str]  # text, thinking, log-probabilities, reason of the end
+# Text, thinking, log-probabilities, reason of the end
+_Parts = tuple[str, str, Sequence[Mapping[str, Any]], str]
 
 
 def _chat_parts(event: Mapping[str, Any]) -> _Parts:
     choice: Mapping[str, Any] = next(iter(event.get("choices", ())), {})
     delta = choice.get("delta") or choice.get("message") or {}
     probs = (choice.get("logprobs") or {}).get("content") or ()
-    return delta.get("content") or "", delta.get("reasoning_content") or "", probs, choice.get("finish_reason") or ""
+    return (
+        delta.get("content") or "",
+        delta.get("reasoning_content") or "",
+        probs,
+        choice.get("finish_reason") or "",
+    )
 
 
 def _raw_parts(event: Mapping[str, Any]) -> _Parts:
-    reason = ("length" if event.get("stop_type") == "limit" else "stop") if event.get("stop") else ""
+    reason = (
+        ("length" if event.get("stop_type") == "limit" else "stop") if event.get("stop") else ""
+    )
     return event.get("content", ""), "", event.get("completion_probabilities") or (), reason
 
 
 def _logprob(entry: Mapping[str, Any], top: int) -> dict[str, Any]:
     plain = {name: entry[name] for name in ("token", "logprob", "bytes") if name in entry}
     if top:
-        plain["top_logprobs"] = [_logprob(other, 0) for other in entry.get("top_logprobs", ())[:top]]
+        plain["top_logprobs"] = [
+            _logprob(other, 0) for other in entry.get("top_logprobs", ())[:top]
+        ]
     return plain
 
 

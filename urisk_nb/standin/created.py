@@ -1,9 +1,10 @@
-"""Models that are made here: of a base with an adapter that was sent, or of a whole model file, each under a name of its own.
+"""Models that are made here: of a base with an adapter that was sent, or of a whole model file,
+each under a name of its own.
 
 Knows: /api/blobs and /api/create, as far as `from` with one adapter goes, and one of `files`.
-Does not know: what is in the files, of which only the hash is kept. A model with an adapter answers as its base does, one that was
-made of a file as the first of the brain's models.
-Source: protocol notes, section 14; the texts are those of Ollama 0.33.
+Does not know: what is in the files, of which only the hash is kept. A model with an adapter answers
+as its base does, one that was made of a file as the first of the brain's models. Source: protocol
+notes, section 14; the texts are those of Ollama 0.33.
 """
 
 from __future__ import annotations
@@ -27,7 +28,18 @@ MOST_BLOB_BYTES = HASHED_BYTES
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 _BAD_DIGEST = "invalid digest format"
 _BLOBS = "/api/blobs/"
-_ELSE = ("template", "license", "system", "parameters", "messages", "quantize", "quantization", "renderer", "parser", "info")
+_ELSE = (
+    "template",
+    "license",
+    "system",
+    "parameters",
+    "messages",
+    "quantize",
+    "quantization",
+    "renderer",
+    "parser",
+    "info",
+)
 _FIELDS = {
     **dict.fromkeys(("model", "name", "from"), "string"),
     "stream": "bool",
@@ -86,7 +98,7 @@ class Created:
             "/api/create": {"POST": self._create},
         }
 
-    # ---- blobs -----------------------------------------------------------------------------------------------
+    # ---- blobs -----------------------------------------------------------------------------------
 
     async def _look(self, request: Request, reply: Reply) -> None:
         sent, digest = _digest(request)
@@ -101,36 +113,58 @@ class Created:
             return
         blob = request.hashed or Hashed()
         if sum(other.size for other in self._blobs.values()) + blob.size > MOST_BLOB_BYTES:
-            raise Refused(413, f"the urisk_nb stand-in holds {MOST_BLOB_BYTES >> 20} MiB of blobs at most")
+            raise Refused(
+                413, f"the urisk_nb stand-in holds {MOST_BLOB_BYTES >> 20} MiB of blobs at most"
+            )
         seen = f"sha256:{blob.sha256.hexdigest()}"
         if seen != sent:
             raise Refused(400, f'digest mismatch, expected "{sent}", got "{seen}"')
         self._blobs[seen] = blob
         await reply.whole(201, b"")
 
-    # ---- create ----------------------------------------------------------------------------------------------
+    # ---- create ----------------------------------------------------------------------------------
 
     async def _create(self, request: Request, reply: Reply) -> None:
         got = asks.fields(asks.decode(request.body), "api.CreateRequest", _FIELDS)
         adapters, files = _digests(got, "adapters"), _digests(got, "files")
         if adapters and self._store.error:
             raise Refused(400, self._store.error)
-        name, base = asks.name(got.get("model") or got.get("name", "")), asks.name(got.get("from", ""))
+        name, base = (
+            asks.name(got.get("model") or got.get("name", "")),
+            asks.name(got.get("from", "")),
+        )
         if name is None or (got.get("from") and base is None):
             raise Refused(400, "invalid model name")
         if other := [field for field in _ELSE if got.get(field)]:
-            raise Refused(501, f"the urisk_nb stand-in makes models of `from`, `adapters` and `files` only; use Ollama for `{other[0]}`")
+            raise Refused(
+                501,
+                f"the urisk_nb stand-in makes models of `from`, `adapters` and `files` only; use "
+                f"Ollama for `{other[0]}`",
+            )
         if base is None and not files:
             raise Refused(400, "neither 'from' or 'files' was specified")
         if len(adapters) > 1:
             raise Refused(400, "only one adapter is currently supported")
         if base is None and (adapters or len(files) > 1):
-            raise Refused(501, "the urisk_nb stand-in makes a model of one file, without an adapter; use Ollama for more")
-        lines = self._from_base(name.shown, base.shown, adapters) if base else self._paced(self._of_file(name.shown, files[0]))
+            raise Refused(
+                501,
+                "the urisk_nb stand-in makes a model of one file, without an adapter; use Ollama "
+                "for more",
+            )
+        lines = (
+            self._from_base(name.shown, base.shown, adapters)
+            if base
+            else self._paced(self._of_file(name.shown, files[0]))
+        )
         await send_progress(reply, lines, stream=got.get("stream", True))
 
-    async def _from_base(self, name: str, base_name: str, adapters: list[str]) -> AsyncGenerator[Line, None]:
-        """The progress; a base that is not there is pulled first, as Ollama does. `files` beside a base count for nothing, as there."""
+    async def _from_base(
+        self, name: str, base_name: str, adapters: list[str]
+    ) -> AsyncGenerator[Line, None]:
+        """
+        The progress; a base that is not there is pulled first, as Ollama does. `files` beside a
+        base count for nothing, as there.
+        """
         if (base := self._store.find(base_name)) is None:
             async with contextlib.aclosing(self._store.pull(base_name)) as lines:
                 async for line in lines:
@@ -146,14 +180,20 @@ class Created:
             yield line
 
     def _adapted(self, name: str, base: Model, adapters: list[str]) -> Iterator[Line]:
-        made_of = replace(base, base=base.name, size_bytes=base.size_bytes + sum(map(self._size, adapters)))
-        return self._steps(name, made_of, [f"sha256:{base.digest}", *map(_plain, adapters)], adapters)
+        made_of = replace(
+            base, base=base.name, size_bytes=base.size_bytes + sum(map(self._size, adapters))
+        )
+        return self._steps(
+            name, made_of, [f"sha256:{base.digest}", *map(_plain, adapters)], adapters
+        )
 
     def _of_file(self, name: str, digest: str) -> Iterator[Line]:
         made_of = replace(self._store.models()[0], base="", size_bytes=self._size(digest))
         return self._steps(name, made_of, [_plain(digest)], [digest])
 
-    def _steps(self, name: str, made_of: Model, layers: list[str], sent: list[str]) -> Iterator[Line]:
+    def _steps(
+        self, name: str, made_of: Model, layers: list[str], sent: list[str]
+    ) -> Iterator[Line]:
         for digest in sent:
             yield {"status": "parsing GGUF"}
             if why := self._unusable(digest):
@@ -177,10 +217,17 @@ class Created:
         return "" if blob.start == _GGUF else "supplied file was not in GGUF format"
 
     def _keep(self, name: str, made_of: Model, layers: list[str]) -> None:
-        """The same layers make the same digest, as with Ollama, so that a second time changes nothing."""
+        """
+        The same layers make the same digest, as with Ollama, so that a second time changes nothing.
+        """
         before = self._store.find(name)
         shown = before.name if before else name  # names differ by more than case
-        model = replace(made_of, name=shown, digest=hashlib.sha256("\n".join(layers).encode()).hexdigest(), installed=True)
+        model = replace(
+            made_of,
+            name=shown,
+            digest=hashlib.sha256("\n".join(layers).encode()).hexdigest(),
+            installed=True,
+        )
         self.models[model.name] = model
         if before is None or before.digest != model.digest:
             self._store.made(model)
@@ -192,7 +239,9 @@ class Created:
 
 
 def _digest(request: Request) -> tuple[str, str]:
-    """The digest as it was sent, and as it is kept; a dash is as good as a colon. Raises Refused."""
+    """
+    The digest as it was sent, and as it is kept; a dash is as good as a colon. Raises Refused.
+    """
     sent = unquote(request.path.removeprefix(_BLOBS))
     if _DIGEST.fullmatch(sent) is None:
         raise Refused(400, _BAD_DIGEST)
@@ -206,5 +255,9 @@ def _plain(digest: str) -> str:
 def _digests(got: Mapping[str, Any], field: str) -> list[str]:
     digests = list(got.get(field, {}).values())
     if not all(isinstance(digest, str) for digest in digests):
-        raise Refused(400, f"json: cannot unmarshal value into Go struct field CreateRequest.{field} of type string")
+        raise Refused(
+            400,
+            f"json: cannot unmarshal value into Go struct field CreateRequest.{field} of type "
+            "string",
+        )
     return digests

@@ -20,7 +20,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from urisk_nb.standin import asks, gojson
-from urisk_nb.standin.answers import BARE, JSON, Answer, ps_entry, reply_object, send_progress, show_entry, tag
+from urisk_nb.standin.answers import (
+    BARE,
+    JSON,
+    Answer,
+    ps_entry,
+    reply_object,
+    send_progress,
+    show_entry,
+    tag,
+)
 from urisk_nb.standin.brain import Ask, Brain, Finish, Hooks, Model, Refused, RunnerGone, Wire
 from urisk_nb.standin.created import Created, Store
 from urisk_nb.standin.residents import Resident, Residents
@@ -85,7 +94,7 @@ class Face:
             **(self._created.routes if getattr(brain, "creates", False) else {}),
         }
 
-    # ---- one request -----------------------------------------------------------------------------------------
+    # ---- one request -----------------------------------------------------------------------------
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
@@ -106,7 +115,9 @@ class Face:
             await self._hooks.gate.wait()
             await self._handled(request, reply)
         finally:
-            self._hooks.access(reply.status or 499, time.perf_counter_ns() - started, request.method, request.path)
+            self._hooks.access(
+                reply.status or 499, time.perf_counter_ns() - started, request.method, request.path
+            )
 
     async def _handled(self, request: Request, reply: Reply) -> None:
         try:
@@ -126,11 +137,15 @@ class Face:
         if (early := self._guard(request)) is not None:
             await reply.whole(early, b"")
             return
-        methods = self._routes.get(request.path) or self._routes.get(f"{request.path.rpartition('/')[0]}/*")
+        methods = self._routes.get(request.path) or self._routes.get(
+            f"{request.path.rpartition('/')[0]}/*"
+        )
         if methods is None:
             await reply.whole(404, b"404 page not found", "text/plain")
         elif request.method not in methods:
-            await reply.whole(405, b"405 method not allowed", "text/plain", Allow=", ".join(methods))
+            await reply.whole(
+                405, b"405 method not allowed", "text/plain", Allow=", ".join(methods)
+            )
         else:
             await methods[request.method](request, reply)
 
@@ -156,13 +171,19 @@ class Face:
         else:
             await reply.whole(exc.status, error, BARE if stream else JSON, length=not stream)
 
-    # ---- small endpoints -------------------------------------------------------------------------------------
+    # ---- small endpoints -------------------------------------------------------------------------
 
     async def _root(self, _request: Request, reply: Reply) -> None:
         await reply.whole(200, b"Ollama is running", "text/plain; charset=utf-8")
 
     async def _version(self, _request: Request, reply: Reply) -> None:
-        await _json(reply, {"version": getattr(self._brain, "version", "") or f"{VERSION}-urisk-{self._brain.engine}"})
+        await _json(
+            reply,
+            {
+                "version": getattr(self._brain, "version", "")
+                or f"{VERSION}-urisk-{self._brain.engine}"
+            },
+        )
 
     async def _status(self, _request: Request, reply: Reply) -> None:
         await _json(reply, {"cloud": {"disabled": True, "source": "env"}})
@@ -175,7 +196,9 @@ class Face:
         return {**self.counters.as_dict(), "loads": self.residents.loads, **self._hooks.facts()}
 
     async def _unserved(self, request: Request, _reply: Reply) -> None:
-        raise Refused(501, f"the urisk_nb stand-in does not serve {request.path}; use Ollama for this")
+        raise Refused(
+            501, f"the urisk_nb stand-in does not serve {request.path}; use Ollama for this"
+        )
 
     async def _tags(self, _request: Request, reply: Reply) -> None:
         models = sorted(self._installed(), key=lambda model: -model.modified_ns)
@@ -201,7 +224,12 @@ class Face:
         await reply.whole(200, b"")
 
     async def _embed(self, request: Request, reply: Reply) -> None:
-        known = {"model": "string", "input": "any", "options": "map[string]interface {}", "keep_alive": "any"}
+        known = {
+            "model": "string",
+            "input": "any",
+            "options": "map[string]interface {}",
+            "keep_alive": "any",
+        }
         got = asks.fields(asks.decode(request.body), "api.EmbedRequest", known)
         texts = got.get("input", [])
         texts = [texts] if isinstance(texts, str) else texts
@@ -233,20 +261,40 @@ class Face:
                 yield line
 
     def _store(self) -> Store:
-        pause_s, error = getattr(self._brain, "create_pause_s", 0.0), getattr(self._brain, "create_error", "")
-        return Store(find=self._lookup, models=self._brain.models, pull=self._progress, made=self._made, pause_s=pause_s, error=error)
+        pause_s, error = (
+            getattr(self._brain, "create_pause_s", 0.0),
+            getattr(self._brain, "create_error", ""),
+        )
+        return Store(
+            find=self._lookup,
+            models=self._brain.models,
+            pull=self._progress,
+            made=self._made,
+            pause_s=pause_s,
+            error=error,
+        )
 
     def _made(self, model: Model) -> None:
-        """A loaded model of before is not the one that was made now: the next request loads it again."""
+        """
+        A loaded model of before is not the one that was made now: the next request loads it again.
+        """
         self._gone.discard(model.name)
         self.residents.lose(model.name)
 
-    # ---- models ----------------------------------------------------------------------------------------------
+    # ---- models ----------------------------------------------------------------------------------
 
     def _installed(self) -> list[Model]:
-        made = self._created.models  # as old as its base and after it: the first of all answers by default
-        models = [*(model for model in self._brain.models() if model.name not in made), *made.values()]
-        return [m for m in models if m.name not in self._gone and (m.installed or m.name in self._pulled)]
+        # As old as its base and after it: the first of all answers by default
+        made = self._created.models
+        models = [
+            *(model for model in self._brain.models() if model.name not in made),
+            *made.values(),
+        ]
+        return [
+            m
+            for m in models
+            if m.name not in self._gone and (m.installed or m.name in self._pulled)
+        ]
 
     def _lookup(self, sent: str) -> Model | None:
         name = asks.name(sent)
@@ -261,12 +309,20 @@ class Face:
             raise Refused(400, "invalid model name")
         model = self._lookup(sent)
         if name.cloud or (model and model.remote_host):
-            raise Refused(403, _CLOUD_OFF + ("remote model details are unavailable" if shown_missing else "remote model is unavailable"))
+            raise Refused(
+                403,
+                _CLOUD_OFF
+                + (
+                    "remote model details are unavailable"
+                    if shown_missing
+                    else "remote model is unavailable"
+                ),
+            )
         if model is None:
             raise Refused(404, f"model '{name.shown if shown_missing else sent}' not found")
         return model
 
-    # ---- chat and generate -----------------------------------------------------------------------------------
+    # ---- chat and generate -----------------------------------------------------------------------
 
     async def _chat(self, request: Request, reply: Reply) -> None:
         body = asks.chat(request.body)
@@ -286,7 +342,9 @@ class Face:
             return
         _check_able(body, model)
         options = asks.options(body.options)
-        async with self.residents.use(model, options.get("num_ctx"), body.keep_alive_ns) as resident:
+        async with self.residents.use(
+            model, options.get("num_ctx"), body.keep_alive_ns
+        ) as resident:
             load_ns = time.perf_counter_ns() - started
             if body.empty:
                 await _json(reply, reply_object(body, "", done=True, done_reason="load"))
@@ -302,7 +360,9 @@ class Face:
 
     @contextlib.asynccontextmanager
     async def _slot(self, resident: Resident) -> AsyncIterator[None]:
-        """One of the model's slots, in the order of asking; a cancel in here is a client that left."""
+        """
+        One of the model's slots, in the order of asking; a cancel in here is a client that left.
+        """
         counters = self.counters
         counters.waiting += 1
         try:
@@ -347,7 +407,7 @@ class Face:
         )
 
 
-# ---- what a request may look like ------------------------------------------------------------------------------
+# ---- what a request may look like ----------------------------------------------------------------
 
 
 def _model_field(request: Request, struct: str) -> str:
@@ -361,7 +421,9 @@ def _check_able(body: asks.Body, model: Model) -> None:
         raise Refused(400, f'"{body.model}" does not support thinking')
     for lacking in body.lacking:
         if lacking not in model.capabilities:
-            raise Refused(400, f"registry.ollama.ai/library/{model.name} does not support {lacking}")
+            raise Refused(
+                400, f"registry.ollama.ai/library/{model.name} does not support {lacking}"
+            )
 
 
 def _ask(body: asks.Body, model: Model, options: Mapping[str, Any], num_ctx: int) -> Ask:

@@ -2,7 +2,8 @@
 
 Knows: Go's error texts for the cases that clients meet, its escapes, its duration grammar.
 Does not know: HTTP, models.
-Why: a client that was tested against Python's forms would meet Go's for the first time at the user's desk.
+Why: a client that was tested against Python's forms would meet Go's for the first time at the
+user's desk.
 """
 
 from __future__ import annotations
@@ -25,14 +26,23 @@ class NoBody(GoError):
     """There was nothing but white space to decode."""
 
 
-# ---- writing -------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_ESCAPES = {
+    "<": "\\u003c",
+    ">": "\\u003e",
+    "&": "\\u0026",
+    "\u2028": "\\u2028",
+    "\u2029": "\\u2029",
+}
 _ESCAPED = re.compile("[<>&\u2028\u2029]")
 
 
 def dumps(value: Any) -> bytes:
-    """Compact UTF-8 JSON with `<`, `>`, `&` and the two line separators escaped, as Go's encoder writes it."""
+    """
+    Compact UTF-8 JSON with `<`, `>`, `&` and the two line separators escaped, as Go's encoder
+    writes it.
+    """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return _ESCAPED.sub(lambda match: _ESCAPES[match[0]], text).encode("utf-8", "replace")
 
@@ -57,12 +67,13 @@ def instant(ns: int, *, local: bool = False) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%S") + fraction + zone
 
 
-# ---- reading -------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 _LONE = re.compile(rb"\\u[dD][89a-fA-F]")
 _WHERE = {
     "Expecting value": "looking for beginning of value",
-    "Expecting property name enclosed in double quotes": "looking for beginning of object key string",
+    "Expecting property name enclosed in double quotes": "looking for beginning of object key "
+    "string",
     "Expecting ':' delimiter": "after object key",
     "Illegal trailing comma before end of object": "looking for beginning of object key string",
     "Illegal trailing comma before end of array": "looking for beginning of value",
@@ -104,13 +115,20 @@ def _constant(name: str) -> NoReturn:
 
 def _complaint(text: str, exc: json.JSONDecodeError) -> str:
     rest = text[exc.pos :]
-    if not rest or exc.msg.startswith("Unterminated string") or any(word.startswith(rest) for word in ("true", "false", "null")):
+    if (
+        not rest
+        or exc.msg.startswith("Unterminated string")
+        or any(word.startswith(rest) for word in ("true", "false", "null"))
+    ):
         return "unexpected EOF"
     if exc.msg == "Expecting ',' delimiter":
         return f"invalid character {_quoted(rest[0])} after {_container(text[: exc.pos])}"
     if exc.msg.startswith("Illegal trailing comma"):
         rest = rest[1:].lstrip() or " "
-    place = next((place for start, place in _WHERE.items() if exc.msg.startswith(start)), "looking for beginning of value")
+    place = next(
+        (place for start, place in _WHERE.items() if exc.msg.startswith(start)),
+        "looking for beginning of value",
+    )
     return f"invalid character {_quoted(rest[0])} {place}"
 
 
@@ -131,7 +149,10 @@ def _quoted(sign: str) -> str:
 
 
 def _mend(value: Any) -> Any:
-    """Half a surrogate pair becomes U+FFFD, as in Go; Python would keep it and fail when it is written."""
+    """
+    Half a surrogate pair becomes U+FFFD, as in Go; Python would keep it and fail when it is
+    written.
+    """
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
@@ -141,7 +162,7 @@ def _mend(value: Any) -> Any:
     return value
 
 
-# ---- types of fields -----------------------------------------------------------------------------------------
+# ---- types of fields -----------------------------------------------------------------------------
 
 _ACCEPTS: Mapping[str, tuple[str, ...]] = {
     "string": ("string",),
@@ -161,7 +182,13 @@ def kind(value: Any) -> str:
         return "number"
     if isinstance(value, str):
         return "string"
-    return "object" if isinstance(value, dict) else "array" if isinstance(value, list | tuple) else "null"
+    return (
+        "object"
+        if isinstance(value, dict)
+        else "array"
+        if isinstance(value, list | tuple)
+        else "null"
+    )
 
 
 def check(struct: str, value: Any, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -174,7 +201,8 @@ def check(struct: str, value: Any, fields: Mapping[str, str]) -> dict[str, Any]:
     value
         The decoded body.
     fields
-        Field -> Go type. A type that starts with `[]` is an array. Unknown fields are not looked at.
+        Field -> Go type. A type that starts with `[]` is an array. Unknown fields are not looked
+        at.
 
     Raises
     ------
@@ -188,15 +216,30 @@ def check(struct: str, value: Any, fields: Mapping[str, str]) -> dict[str, Any]:
         seen = kind(value.get(field))
         accepted = ("array",) if wanted.startswith("[]") else _ACCEPTS[wanted]
         if seen != "null" and seen not in accepted:
-            raise GoError(f"json: cannot unmarshal {seen} into Go struct field {name}.{field} of type {wanted}")
+            raise GoError(
+                f"json: cannot unmarshal {seen} into Go struct field {name}.{field} of type "
+                f"{wanted}"
+            )
         if wanted == "int" and isinstance(value.get(field), float):
-            raise GoError(f"json: cannot unmarshal number {value[field]} into Go struct field {name}.{field} of type int")
+            raise GoError(
+                f"json: cannot unmarshal number {value[field]} into Go struct field "
+                f"{name}.{field} of type int"
+            )
     return {field: value[field] for field in fields if value.get(field) is not None}
 
 
-# ---- durations -----------------------------------------------------------------------------------------------
+# ---- durations -----------------------------------------------------------------------------------
 
-_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
 
 
@@ -208,7 +251,10 @@ def duration_ns(text: str) -> int:
     GoError
         Not a duration; the text is that of Go's `time.ParseDuration`.
     """
-    sign, rest = (-1 if text.startswith("-") else 1), text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
+    sign, rest = (
+        (-1 if text.startswith("-") else 1),
+        text.removeprefix("-") if text.startswith("-") else text.removeprefix("+"),
+    )
     if rest == "0":
         return 0
     total, at = 0.0, 0
@@ -232,7 +278,8 @@ def _unit(name: str, text: str) -> int:
 
 
 def keep_alive_ns(value: Any) -> int:
-    """Nanoseconds of a `keep_alive` field: a number of seconds or a duration; negative means for ever.
+    """Nanoseconds of a `keep_alive` field: a number of seconds or a duration; negative means for
+    ever.
 
     Raises
     ------
@@ -240,7 +287,9 @@ def keep_alive_ns(value: Any) -> int:
         Another type, or a string that is no duration.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        seen = {"bool": "bool", "array": "[]interface {}"}.get(kind(value), "map[string]interface {}")
+        seen = {"bool": "bool", "array": "[]interface {}"}.get(
+            kind(value), "map[string]interface {}"
+        )
         raise GoError(f"Unsupported type: '{seen}'")
     ns = duration_ns(value) if isinstance(value, str) else int(min(float(value), 9e9) * 10**9)
     return FOREVER_NS if ns < 0 else ns

@@ -1,11 +1,12 @@
-"""The `ollama` program as a stand-in: `python -m urisk_nb.standin.program serve`. What it answers is SIMULATED, its processes are real.
+"""The `ollama` program as a stand-in: `python -m urisk_nb.standin.program serve`. What it answers
+is SIMULATED, its processes are real.
 
-Knows: OLLAMA_HOST, what the program writes and with which code it ends, a runner process for each loaded model.
-Does not know: the protocol.
-Why: whoever starts, stops or loses a server meets the same process tree, the same last words and the same orphans as with Ollama.
+Knows: OLLAMA_HOST, what the program writes and with which code it ends, a runner process for each
+loaded model. Does not know: the protocol. Why: whoever starts, stops or loses a server meets the
+same process tree, the same last words and the same orphans as with Ollama.
 
-The scenario is the JSON file that URISK_STANDIN_SCENARIO names. Nothing is written under HOME. POSIX only.
-Source: protocol notes, sections 10, 13 and 14.
+The scenario is the JSON file that URISK_STANDIN_SCENARIO names. Nothing is written under HOME.
+POSIX only. Source: protocol notes, sections 10, 13 and 14.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ PORT = 11434
 GONE_LOADING = "llama-server process has terminated: signal: killed"
 CRASHED = 2
 _USAGE = "Usage:\n  ollama serve\n  ollama --version"
-_IDLE = "import time\nwhile True: time.sleep(3600)"  # imports nothing that must be read from disk: it stands after some 10 ms
+# Imports nothing that must be read from disk: it stands after some 10 ms
+_IDLE = "import time\nwhile True: time.sleep(3600)"
 _KEY = (
     "Couldn't find '{home}/.ollama/id_ed25519'. Generating new private key.\n"
     "Your new public key is: \n\n"
@@ -41,7 +43,7 @@ _KEY = (
 _T = TypeVar("_T")
 
 
-# ---- what it writes ------------------------------------------------------------------------------------------
+# ---- what it writes ------------------------------------------------------------------------------
 
 
 def say(text: str) -> None:
@@ -60,7 +62,10 @@ def log(text: str, source: str = "routes.go:2008", **facts: Any) -> None:
 
 
 def _write(number: int, text: str) -> None:
-    """Past Python's buffers: what was said must be there however the process ends. Without a reader SIGPIPE ends it, as it does Go."""
+    """
+    Past Python's buffers: what was said must be there however the process ends. Without a reader
+    SIGPIPE ends it, as it does Go.
+    """
     try:
         os.write(number, f"{text}\n".encode())
     except BrokenPipeError:
@@ -71,21 +76,35 @@ def _write(number: int, text: str) -> None:
 def _access(host: str) -> Callable[[int, int, str, str], None]:
     def line(status: int, took_ns: int, method: str, path: str) -> None:
         stamp = time.strftime("%Y/%m/%d - %H:%M:%S")
-        say(f'[GIN] {stamp} | {status} | {took_ns / 1e6:10.3f}ms | {host:>15} | {method:<7} "{path}"')
+        say(
+            f"[GIN] {stamp} | {status} | {took_ns / 1e6:10.3f}ms | {host:>15} | {method:<7} "
+            f'"{path}"'
+        )
 
     return line
 
 
-# ---- runners -------------------------------------------------------------------------------------------------
+# ---- runners -------------------------------------------------------------------------------------
 
 
 class Runner:
-    """One `llama-server` that does nothing but live: our child, in our session and group, and it stays when we die."""
+    """
+    One `llama-server` that does nothing but live: our child, in our session and group, and it stays
+    when we die.
+    """
 
     def __init__(self, model: Model, number: int) -> None:
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[int] = self._loop.create_future()
-        self.command = ["llama-server", "--model", _blob(model), "--port", str(40_000 + number), "--host", "127.0.0.1"]
+        self.command = [
+            "llama-server",
+            "--model",
+            _blob(model),
+            "--port",
+            str(40_000 + number),
+            "--host",
+            "127.0.0.1",
+        ]
         self._process = subprocess.Popen(  # noqa: S603 -- this very Python, with our own words
             [sys.executable, "-I", "-S", "-c", _IDLE, *self.command],
             stdin=subprocess.DEVNULL,
@@ -129,7 +148,8 @@ def _blob(model: Model) -> str:
 
 
 class WithRunner(ScriptedBrain):
-    """The scripted brain with a process for each loaded model. When that dies, its answers fail as Ollama's do.
+    """The scripted brain with a process for each loaded model. When that dies, its answers fail as
+    Ollama's do.
 
     Attributes
     ----------
@@ -157,7 +177,10 @@ class WithRunner(ScriptedBrain):
             self._runners.pop(model.name, None)
             await runner.kill()
             raise
-        log(f"llama-server started in {time.monotonic() - began:.2f} seconds", "llama_server.go:1120")
+        log(
+            f"llama-server started in {time.monotonic() - began:.2f} seconds",
+            "llama_server.go:1120",
+        )
         return size
 
     def _start(self, model: Model) -> Runner:
@@ -199,11 +222,12 @@ async def _next(items: AsyncGenerator[_T, None]) -> _T | None:
     return await anext(items, None)
 
 
-# ---- the process ---------------------------------------------------------------------------------------------
+# ---- the process ---------------------------------------------------------------------------------
 
 
 def address(value: str) -> tuple[str, int]:
-    """Host and port of an OLLAMA_HOST; without a host 127.0.0.1, where Ollama would take every interface.
+    """Host and port of an OLLAMA_HOST; without a host 127.0.0.1, where Ollama would take every
+    interface.
 
     Examples
     --------
@@ -228,7 +252,11 @@ def _version(scenario: Scenario) -> str:
 
 async def _serve(scenario: Scenario, host: str, port: int) -> None:
     """Until a signal comes; ends the process. Raises OSError: no listener."""
-    stop, hooks, brain = asyncio.Event(), Hooks(gate=asyncio.Event(), access=_access(host)), WithRunner(scenario)
+    stop, hooks, brain = (
+        asyncio.Event(),
+        Hooks(gate=asyncio.Event(), access=_access(host)),
+        WithRunner(scenario),
+    )
     hooks.crash = lambda: os._exit(CRASHED)
     hooks.facts = lambda: {"pid": os.getpid(), "runners": brain.pids}
     async with serve(brain, host=host, port=port, hooks=hooks) as server:
@@ -285,7 +313,11 @@ def _run(scenario: Scenario) -> int:
 def _tell_version(own: str) -> int:
     """The server's version, and the program's where it is another."""
     theirs = _asked()
-    say(f"ollama version is {theirs}" if theirs else "Warning: could not connect to a running Ollama instance")
+    say(
+        f"ollama version is {theirs}"
+        if theirs
+        else "Warning: could not connect to a running Ollama instance"
+    )
     if theirs != own:
         say(f"Warning: client version is {own}")
     return 0

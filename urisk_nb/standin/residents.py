@@ -58,13 +58,18 @@ class Residents:
 
     def shown(self) -> list[Resident]:
         """Those in memory, the longest remaining time first."""
-        return sorted([*self._held.values(), *self._going], key=lambda resident: -resident.expires_ns)
+        return sorted(
+            [*self._held.values(), *self._going], key=lambda resident: -resident.expires_ns
+        )
 
     @contextlib.asynccontextmanager
-    async def use(self, model: Model, num_ctx: int | None, keep_ns: int | None) -> AsyncIterator[Resident]:
+    async def use(
+        self, model: Model, num_ctx: int | None, keep_ns: int | None
+    ) -> AsyncIterator[Resident]:
         """The model, loaded and kept while the block runs.
 
-        Waits for a load, for the users of another context window to end, or for neither. A cancel while loading keeps nothing.
+        Waits for a load, for the users of another context window to end, or for neither. A cancel
+        while loading keeps nothing.
 
         Parameters
         ----------
@@ -101,7 +106,9 @@ class Residents:
                 self._release_timer(resident)
 
     def lose(self, name: str) -> None:
-        """The runner of this model is dead; it shows until the next request, which loads it again."""
+        """
+        The runner of this model is dead; it shows until the next request, which loads it again.
+        """
         if name in self._held:
             self._held[name].lost = True
 
@@ -121,7 +128,9 @@ class Residents:
         self._waiting += 1
         try:
             async with self._lock:
-                return await self._load_locked(model, num_ctx, KEEP_NS if keep_ns is None else keep_ns)
+                return await self._load_locked(
+                    model, num_ctx, KEEP_NS if keep_ns is None else keep_ns
+                )
         finally:
             self._waiting -= 1
 
@@ -134,7 +143,9 @@ class Residents:
             size = await self._brain.load(model, num_ctx)
             self.loads += 1
             slots = asyncio.Semaphore(self._brain.slots)
-            resident = Resident(model=model, num_ctx=num_ctx, size_bytes=size, keep_ns=keep_ns, slots=slots)
+            resident = Resident(
+                model=model, num_ctx=num_ctx, size_bytes=size, keep_ns=keep_ns, slots=slots
+            )
             self._held[model.name] = resident
         resident.users += 1
         return resident
@@ -189,6 +200,7 @@ class Residents:
 
     async def _expire_locked(self, resident: Resident) -> None:
         async with self._lock:
-            due = time.time_ns() >= resident.expires_ns - 10**7 or resident.keep_ns == 0  # timers may fire a little early
+            # Timers may fire a little early
+            due = time.time_ns() >= resident.expires_ns - 10**7 or resident.keep_ns == 0
             if due and not resident.users and resident is self._held.get(resident.model.name):
                 await self._drop(resident)

@@ -30,14 +30,18 @@ class Ending(enum.Enum):
     ERROR = "error"  # an error line after the pieces
     GARBAGE = "garbage"  # a line that is no JSON, then a clean end
     HANG = "hang"  # no byte comes any more; the connection stays open until the client leaves
-    WEDGE = "wedge"  # the same, and the whole server answers nothing from then on, though it accepts connections
-    CRASH = "crash"  # the server ends at once: `program` by os._exit(2), in a thread or on a loop by cutting and listening no more
+    # The same, and the whole server answers nothing from then on, though it accepts connections
+    WEDGE = "wedge"
+    # The server ends at once: `program` by os._exit(2), in a thread or on a loop by cutting and
+    # listening no more
+    CRASH = "crash"
     RUNNER = "runner"  # the model's runner is gone; without pieces, before the first byte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """How the process of `urisk_nb.standin.program` starts and ends; without a meaning for a server in a thread or on a loop.
+    """How the process of `urisk_nb.standin.program` starts and ends; without a meaning for a server
+    in a thread or on a loop.
 
     Parameters
     ----------
@@ -46,7 +50,8 @@ class Process:
     ready_ms
         How long it accepts connections without answering, milliseconds.
     exit_after_ms
-        It ends this long after it became ready, as in a crash: `last_words` on stderr, then `exit_code`; runners stay. None: never.
+        It ends this long after it became ready, as in a crash: `last_words` on stderr, then
+        `exit_code`; runners stay. None: never.
     ignore_sigterm
         SIGTERM has no effect (SIGINT has).
     slow_sigterm_ms
@@ -71,14 +76,16 @@ class Rule:
     contains, regex
         Searched in the last user message (or the raw prompt). Both empty: every message.
     model, endpoint
-        Only for this model (full name) and what was made of it, only for `chat` or `generate`. Empty: any.
+        Only for this model (full name) and what was made of it, only for `chat` or `generate`.
+        Empty: any.
     times
         How many requests it serves before it steps aside; None: all.
     answer
-        A text; or a list of texts, the pieces as they are to be sent; or an object, sent as compact JSON. None: what the default rules say.
+        A text; or a list of texts, the pieces as they are to be sent; or an object, sent as compact
+        JSON. None: what the default rules say.
     told
-        With `answer` as a list of pieces: for each of them its token as `logprobs` has it, `{"token", "logprob", "top_logprobs"}`. Empty:
-        the brain is certain of every piece.
+        With `answer` as a list of pieces: for each of them its token as `logprobs` has it,
+        `{"token", "logprob", "top_logprobs"}`. Empty: the brain is certain of every piece.
     first_ms, token_ms
         Delay to the first piece, and between two pieces, milliseconds.
     ends
@@ -131,7 +138,8 @@ class Scenario:
     ----------
     models
         Their names; with a tag, or `:latest` is added. A mapping gives more fields of `Model`, e.g.
-        `{"name": "smol", "native": False}` (the path where Ollama renders the prompt), `{"name": "tiny", "installed": False}`.
+        `{"name": "smol", "native": False}` (the path where Ollama renders the prompt), `{"name":
+        "tiny", "installed": False}`.
     rules
         See `Rule`.
     slots
@@ -149,9 +157,11 @@ class Scenario:
     pull_ms, create_ms
         Pause between two lines of a pull, and of a create, milliseconds.
     create_error
-        Not empty: every create with an adapter is refused with 400 and this text, as Ollama does from 0.34.1 on.
+        Not empty: every create with an adapter is refused with 400 and this text, as Ollama does
+        from 0.34.1 on.
     unload_ms
-        How long a model that is unloaded still shows in `/api/ps`, milliseconds; the next load waits for it.
+        How long a model that is unloaded still shows in `/api/ps`, milliseconds; the next load
+        waits for it.
     version
         What `/api/version` says. Empty: `0.0.0-urisk-scripted`.
     process

@@ -1,10 +1,13 @@
-"""Answers from rules: deterministic, with the delays and the faults that a test of a client needs. Everything it says is SIMULATED.
+"""Answers from rules: deterministic, with the delays and the faults that a test of a client needs.
+Everything it says is SIMULATED.
 
 Knows: rules, words as tokens, a schema's smallest instance, keywords for the judge's labels.
 Does not know: HTTP.
-Why: a test that waits for a real model is slow and proves the model; this one is fast and fails on demand.
+Why: a test that waits for a real model is slow and proves the model; this one is fast and fails on
+demand.
 
-A label given here comes from keywords. It says nothing about a company, and the model's name says so.
+A label given here comes from keywords. It says nothing about a company, and the model's name says
+so.
 """
 
 from __future__ import annotations
@@ -23,14 +26,16 @@ from urisk_nb.standin.scenario import Ending, Rule, Scenario
 
 SENTENCE = "This answer is SIMULATED: no model is running, the text was scripted."
 GONE_FIRST = (
-    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an "
+    "internal error, "
     "check ollama server logs for details"
 )
 GONE_LATER = "an error was encountered while running the model: unexpected EOF"
 _PULL_STEPS = 10
 _MODIFIED_NS = 1_767_225_600 * 10**9
 _TOKEN = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+")
-_PER_MESSAGE, _PER_PROMPT = 5, 4  # tokens of a chat template around each message, and around all of them
+# Tokens of a chat template around each message, and around all of them
+_PER_MESSAGE, _PER_PROMPT = 5, 4
 
 
 class ScriptedBrain:
@@ -39,8 +44,9 @@ class ScriptedBrain:
     Parameters
     ----------
     scenario
-        None: one model, `simulated:latest`, and the default rules: for the judge's schema a label from keywords, for another schema
-        its smallest instance, else one sentence that says SIMULATED.
+        None: one model, `simulated:latest`, and the default rules: for the judge's schema a label
+        from keywords, for another schema its smallest instance, else one sentence that says
+        SIMULATED.
     """
 
     engine = "scripted"
@@ -51,8 +57,13 @@ class ScriptedBrain:
         self.slots = self.scenario.slots
         self.default_num_ctx = self.scenario.num_ctx
         self.version = self.scenario.version
-        self.create_pause_s, self.create_error = self.scenario.create_ms / 1e3, self.scenario.create_error
-        self._models = tuple(_model(entry, number) for number, entry in enumerate(self.scenario.models))
+        self.create_pause_s, self.create_error = (
+            self.scenario.create_ms / 1e3,
+            self.scenario.create_error,
+        )
+        self._models = tuple(
+            _model(entry, number) for number, entry in enumerate(self.scenario.models)
+        )
         self._left = [rule.times for rule in self.scenario.rules]
         self._known: dict[str, list[str]] = {}  # model -> tokens that its cache holds
         self._pulled: dict[str, int] = {}  # model -> steps of its layer that are here
@@ -91,14 +102,24 @@ class ScriptedBrain:
         cached = self._remember(ask, prompt)
         await _until(started, rule.first_ms)
         if rule.status != 200:
-            raise Refused(rule.status, rule.error, body=None if rule.body is None else rule.body.encode(), kind=rule.kind)
+            raise Refused(
+                rule.status,
+                rule.error,
+                body=None if rule.body is None else rule.body.encode(),
+                kind=rule.kind,
+            )
         first = time.perf_counter_ns()
         if rule.split_bytes:
             yield Wire(split_bytes=rule.split_bytes)
         pieces, reason = _limited(list(_pieces(rule, ask)), ask)
         for number, text in enumerate(pieces):
             await _until(first, number * rule.token_ms)
-            yield Piece(text=text, logprobs=_logprobs(text, ask.top_logprobs, rule.told[number] if number < len(rule.told) else None))
+            yield Piece(
+                text=text,
+                logprobs=_logprobs(
+                    text, ask.top_logprobs, rule.told[number] if number < len(rule.told) else None
+                ),
+            )
         for item in _broken_end(rule):
             yield item
         if rule.ends in {Ending.HANG, Ending.WEDGE}:
@@ -114,7 +135,9 @@ class ScriptedBrain:
                 prompt_ns=max(1, (first - started) * (len(prompt) - cached) // len(prompt)),
                 answered=len(pieces),
                 answer_ns=max(1, time.perf_counter_ns() - first),
-                context=tuple(zlib.crc32(token.encode()) % 50_000 for token in prompt) if ask.endpoint == "generate" else (),
+                context=tuple(zlib.crc32(token.encode()) % 50_000 for token in prompt)
+                if ask.endpoint == "generate"
+                else (),
             )
 
     def _rule(self, ask: Ask) -> Rule:
@@ -133,18 +156,34 @@ class ScriptedBrain:
             yield {"error": f"pull model manifest: {why}"}
             return
         yield from self._layer(model)
-        yield from ({"status": status} for status in ("verifying sha256 digest", "writing manifest", "success"))
+        yield from (
+            {"status": status}
+            for status in ("verifying sha256 digest", "writing manifest", "success")
+        )
 
     def _layer(self, model: Model) -> Iterator[Mapping[str, Any]]:
-        """One line with all of it where the layer is here; else step by step, from where the last pull was left."""
-        head = {"status": f"pulling {model.digest[:12]}", "digest": f"sha256:{model.digest}", "total": model.size_bytes}
+        """
+        One line with all of it where the layer is here; else step by step, from where the last pull
+        was left.
+        """
+        head = {
+            "status": f"pulling {model.digest[:12]}",
+            "digest": f"sha256:{model.digest}",
+            "total": model.size_bytes,
+        }
         begin = _PULL_STEPS if model.installed else self._pulled.get(model.name, 0)
         for step in range(begin, _PULL_STEPS + 1):
             self._pulled[model.name] = step
-            yield {**head, **({"completed": model.size_bytes * step // _PULL_STEPS} if step else {})}
+            yield {
+                **head,
+                **({"completed": model.size_bytes * step // _PULL_STEPS} if step else {}),
+            }
 
     def _prompt(self, ask: Ask) -> list[str]:
-        """The prompt's tokens; cut in the middle, or refused, when they are too many (as the two paths of Ollama do)."""
+        """
+        The prompt's tokens; cut in the middle, or refused, when they are too many (as the two paths
+        of Ollama do).
+        """
         tokens = list(_prompt_tokens(ask))
         if len(tokens) < ask.num_ctx:
             return tokens
@@ -153,10 +192,18 @@ class ScriptedBrain:
         return tokens[:4] + tokens[-(ask.num_ctx // 2) :]
 
     def _remember(self, ask: Ask, prompt: list[str]) -> int:
-        """Tokens of the prompt that were known from the request before: the common prefix, at least one is always new."""
+        """
+        Tokens of the prompt that were known from the request before: the common prefix, at least
+        one is always new.
+        """
         known = self._known.get(ask.model.name, [])
         self._known[ask.model.name] = prompt
-        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(known, prompt, strict=False)))
+        same = sum(
+            1
+            for _ in itertools.takewhile(
+                lambda pair: pair[0] == pair[1], zip(known, prompt, strict=False)
+            )
+        )
         return min(same, len(prompt) - 1)
 
 
@@ -167,7 +214,7 @@ async def _until(start_ns: int, ms: float) -> None:
         await asyncio.sleep(left)
 
 
-# ---- models --------------------------------------------------------------------------------------------------
+# ---- models --------------------------------------------------------------------------------------
 
 
 def _model(entry: str | Mapping[str, Any], number: int) -> Model:
@@ -183,11 +230,14 @@ def _model(entry: str | Mapping[str, Any], number: int) -> Model:
         "parameter_size": "0",
         "quantization": "SIMULATED",
     }
-    info = {"general.architecture": "llama", "llama.context_length": given.get("context_length", 8192)}
+    info = {
+        "general.architecture": "llama",
+        "llama.context_length": given.get("context_length", 8192),
+    }
     return Model(name=name, **{**defaults, "info": info, **given})
 
 
-# ---- tokens --------------------------------------------------------------------------------------------------
+# ---- tokens --------------------------------------------------------------------------------------
 
 
 def _prompt_tokens(ask: Ask) -> Iterator[str]:
@@ -195,14 +245,20 @@ def _prompt_tokens(ask: Ask) -> Iterator[str]:
         yield from _TOKEN.findall(ask.raw) or [""]
         return
     for message in ask.messages:
-        yield from (f"<{message['role']}>", *_TOKEN.findall(message["content"]), *["<end>"] * (_PER_MESSAGE - 1))
+        yield from (
+            f"<{message['role']}>",
+            *_TOKEN.findall(message["content"]),
+            *["<end>"] * (_PER_MESSAGE - 1),
+        )
     yield from ["<answer>"] * _PER_PROMPT
 
 
 def _too_long(tokens: int, num_ctx: int) -> str:
     message = f"request ({tokens} tokens) exceeds the available context size ({num_ctx} tokens), try increasing it"
     kind = "exceed_context_size_error"
-    return _nested({"code": 400, "message": message, "type": kind, "n_prompt_tokens": tokens, "n_ctx": num_ctx})
+    return _nested(
+        {"code": 400, "message": message, "type": kind, "n_prompt_tokens": tokens, "n_ctx": num_ctx}
+    )
 
 
 def _nested(error: Mapping[str, Any]) -> str:
@@ -213,7 +269,9 @@ def _nested(error: Mapping[str, Any]) -> str:
 def _limited(pieces: list[str], ask: Ask) -> tuple[list[str], str]:
     """Cut at the first stop string, then at num_predict; with the reason."""
     text = "".join(pieces)
-    ends = [at for at in (text.find(stop) for stop in ask.options.get("stop", ()) if stop) if at >= 0]
+    ends = [
+        at for at in (text.find(stop) for stop in ask.options.get("stop", ()) if stop) if at >= 0
+    ]
     if ends:
         pieces = list(_cut(pieces, min(ends)))
     limit = ask.options.get("num_predict", -1)
@@ -232,7 +290,9 @@ def _cut(pieces: Sequence[str], length: int) -> Iterator[str]:
         length -= len(piece)
 
 
-def _logprobs(text: str, top: int | None, told: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
+def _logprobs(
+    text: str, top: int | None, told: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], ...]:
     """As the rule tells it; else certain of everything: log-probability 0."""
     if top is None:
         return ()
@@ -242,7 +302,7 @@ def _logprobs(text: str, top: int | None, told: Mapping[str, Any] | None) -> tup
     return ({**entry, "top_logprobs": [entry] if top else []},)
 
 
-# ---- what is said --------------------------------------------------------------------------------------------
+# ---- what is said --------------------------------------------------------------------------------
 
 
 def _pieces(rule: Rule, ask: Ask) -> Iterator[str]:
@@ -258,7 +318,11 @@ def _broken_end(rule: Rule) -> Iterator[Wire]:
     if rule.ends is Ending.GARBAGE:
         yield Wire(raw=b'{"model":"simulated","created_at":\n')
     if rule.ends in {Ending.WEDGE, Ending.CRASH}:
-        yield Wire(wedge=rule.ends is Ending.WEDGE, crash=rule.ends is Ending.CRASH, abort=rule.ends is Ending.CRASH)
+        yield Wire(
+            wedge=rule.ends is Ending.WEDGE,
+            crash=rule.ends is Ending.CRASH,
+            abort=rule.ends is Ending.CRASH,
+        )
     if rule.ends is Ending.RESET:
         yield Wire(raw=b'{"model":"simul', abort=True)
 
@@ -267,7 +331,8 @@ def _default(ask: Ask) -> str | Mapping[str, Any]:
     if ask.format is None:
         return SENTENCE
     if ask.format == "json":
-        return SENTENCE if ask.model.native and ask.endpoint == "chat" else {"SIMULATED": True}  # measured: no grammar on that path
+        # Measured: no grammar on that path
+        return SENTENCE if ask.model.native and ask.endpoint == "chat" else {"SIMULATED": True}
     properties = ask.format.get("properties", {})
     if {"risk", "severity"} <= set(properties) and properties["risk"].get("enum"):
         return label(ask.last, properties["risk"]["enum"])
@@ -295,25 +360,46 @@ def _bad_schema(part: str, *, native: bool) -> str:
 
 
 _LABELS: Mapping[str, str] = {  # category -> words; the first category with the most hits counts
-    "legal": "fine fined penalty lawsuit sued court regulator regulators investigation antitrust sanctions settle settlement tax consent",
-    "operational": "supply plant factory outage breach hackers hacked cyber recall shortage stolen fraud crash grounded delay",
+    "legal": "fine fined penalty lawsuit sued court regulator regulators investigation antitrust "
+    "sanctions settle settlement tax consent",
+    "operational": "supply plant factory outage breach hackers hacked cyber recall shortage "
+    "stolen fraud crash grounded delay",
     "credit": "debt bond bonds refinance refinancing default downgrade junk leverage borrow",
     "liquidity": "cash runway funding liquidity",
     "market": "dollar currency interest rate rates commodity inflation tariff tariffs",
     "governance": "board auditor accounting restated resigned disclosure chairman governance",
-    "business": "competition competitor demand growth revenue forecast customers subscribers sales acquisition strategy launch",
+    "business": "competition competitor demand growth revenue forecast customers subscribers "
+    "sales acquisition strategy launch",
 }
-_SEVERE = frozenset({"cut", "junk", "stole", "stolen", "billion", "fined", "breach", "default", "bankrupt", "crash", "grounded"})
+_SEVERE = frozenset(
+    {
+        "cut",
+        "junk",
+        "stole",
+        "stolen",
+        "billion",
+        "fined",
+        "breach",
+        "default",
+        "bankrupt",
+        "crash",
+        "grounded",
+    }
+)
 _MILD = frozenset({"opened", "launched", "grew", "record", "beat", "raised", "growth"})
 
 
 def label(sentence: str, categories: Sequence[Any]) -> Mapping[str, Any]:
-    """SIMULATED: a risk and a severity from keywords, the same for the same sentence. Not a judgement.
+    """SIMULATED: a risk and a severity from keywords, the same for the same sentence. Not a
+    judgement.
 
-    Severity: 4 with a word of alarm, 1 with a word of success, else 2; 0 and `none` where no category has a word.
+    Severity: 4 with a word of alarm, 1 with a word of success, else 2; 0 and `none` where no
+    category has a word.
     """
     words = set(re.findall(r"[a-z]+", sentence.lower()))
-    hits = {name: len(words & set(text.split())) for name, text in _LABELS.items() if name in categories}
+    hits = {
+        name: len(words & set(text.split())) for name, text in _LABELS.items() if name in categories
+    }
     best = max(hits, key=lambda name: hits[name], default=None)
     if best is None or not hits[best]:
         return {"risk": "none" if "none" in categories else categories[0], "severity": 0}
@@ -321,7 +407,8 @@ def label(sentence: str, categories: Sequence[Any]) -> Mapping[str, Any]:
 
 
 def instance(schema: Mapping[str, Any], *, native: bool = False) -> Any:
-    """The smallest value that a plain JSON schema allows; with `native`, keys in alphabetical order, as on that path.
+    """The smallest value that a plain JSON schema allows; with `native`, keys in alphabetical
+    order, as on that path.
 
     Raises
     ------
@@ -339,7 +426,13 @@ def instance(schema: Mapping[str, Any], *, native: bool = False) -> Any:
     kind = kind[0] if isinstance(kind, list) and kind else kind
     if kind in {"object", "array"}:
         return _container(kind, schema, native=native)
-    plain = {"string": "SIMULATED", "integer": schema.get("minimum", 0), "number": schema.get("minimum", 0), "boolean": False, "null": None}
+    plain = {
+        "string": "SIMULATED",
+        "integer": schema.get("minimum", 0),
+        "number": schema.get("minimum", 0),
+        "boolean": False,
+        "null": None,
+    }
     if kind not in plain:
         raise ValueError(json.dumps(schema, separators=(",", ":")))
     return plain[kind]
@@ -347,7 +440,13 @@ def instance(schema: Mapping[str, Any], *, native: bool = False) -> Any:
 
 def _container(kind: str, schema: Mapping[str, Any], *, native: bool) -> Any:
     if kind == "array":
-        return [instance(schema.get("items", {}), native=native) for _ in range(schema.get("minItems", 0))]
+        return [
+            instance(schema.get("items", {}), native=native)
+            for _ in range(schema.get("minItems", 0))
+        ]
     properties = schema.get("properties", {})
     names = [name for name in properties if name in schema.get("required", properties)]
-    return {name: instance(properties[name], native=native) for name in (sorted(names) if native else names)}
+    return {
+        name: instance(properties[name], native=native)
+        for name in (sorted(names) if native else names)
+    }

@@ -30,11 +30,17 @@ class Server:
     @property
     def url(self) -> str:
         """Where it listens, without a slash at the end."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        return (
+            f"http://[{self.host}]:{self.port}"
+            if ":" in self.host
+            else f"http://{self.host}:{self.port}"
+        )
 
     @property
     def counters(self) -> dict[str, Any]:
-        """What `GET /urisk/counters` shows, without asking over HTTP. May be read from any thread."""
+        """
+        What `GET /urisk/counters` shows, without asking over HTTP. May be read from any thread.
+        """
         return self._face.snapshot()
 
     def lose(self, model: str) -> None:
@@ -44,7 +50,12 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serve(
-    brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: int = 512, hooks: Hooks | None = None
+    brain: Brain,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    queue: int = 512,
+    hooks: Hooks | None = None,
 ) -> AsyncIterator[Server]:
     """A stand-in for Ollama on this loop, for as long as the block runs.
 
@@ -66,7 +77,8 @@ async def serve(
 
     Notes
     -----
-    At the end of the block, and on a cancel, the listener and every connection are closed at once, without waiting for answers.
+    At the end of the block, and on a cancel, the listener and every connection are closed at once,
+    without waiting for answers.
 
     Examples
     --------
@@ -107,7 +119,11 @@ async def serve(
 
 def listen_error(exc: OSError, host: str, port: int) -> str:
     """Why there is no listener, in the one line that Ollama writes."""
-    reason = "address already in use" if exc.errno == errno.EADDRINUSE else (exc.strerror or str(exc)).lower()
+    reason = (
+        "address already in use"
+        if exc.errno == errno.EADDRINUSE
+        else (exc.strerror or str(exc)).lower()
+    )
     return f"Error: listen tcp {f'[{host}]' if ':' in host else host}:{port}: bind: {reason}"
 
 
@@ -119,10 +135,14 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextlib.contextmanager
-def running(brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: int = 512) -> Iterator[Server]:
-    """A stand-in for Ollama in a thread of its own, for as long as the block runs. For code that has no loop.
+def running(
+    brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: int = 512
+) -> Iterator[Server]:
+    """A stand-in for Ollama in a thread of its own, for as long as the block runs. For code that
+    has no loop.
 
-    Parameters and errors are those of `serve`. Blocks until it listens, and at the end until its thread has ended.
+    Parameters and errors are those of `serve`. Blocks until it listens, and at the end until its
+    thread has ended.
 
     Examples
     --------

@@ -2,8 +2,9 @@
 
 Knows: requests, replies, keep-alive, chunks, limits, and that a client has left.
 Does not know: paths, JSON.
-Why not a library: the stand-in must start anywhere in milliseconds, must show exactly the bytes that Ollama shows (no header before the
-first object), and must see a client leave while it is computing.
+Why not a library: the stand-in must start anywhere in milliseconds, must show exactly the bytes
+that Ollama shows (no header before the first object), and must see a client leave while it is
+computing.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _none(_path: str) -> bool:
 Handler = Callable[[Request, "Reply"], Awaitable[None]]
 
 
-# ---- reading -------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 class Incoming:
@@ -130,14 +131,19 @@ class Incoming:
         return True
 
     async def gone(self) -> None:
-        """Return when the client has closed its end. Requests sent ahead are kept for later, within a bound."""
+        """
+        Return when the client has closed its end. Requests sent ahead are kept for later, within a
+        bound.
+        """
         while len(self._held) < _AHEAD_BYTES:
             if not await self._more():
                 return
         await asyncio.Event().wait()
 
 
-async def read_request(incoming: Incoming, go_on: Callable[[], None], hashes: Callable[[str], bool] = _none) -> Request | None:
+async def read_request(
+    incoming: Incoming, go_on: Callable[[], None], hashes: Callable[[str], bool] = _none
+) -> Request | None:
     """The next request of a connection; None when there is none.
 
     Parameters
@@ -170,13 +176,24 @@ async def read_request(incoming: Incoming, go_on: Callable[[], None], hashes: Ca
         return None
     tokens = {token.strip() for token in headers.get("connection", "").lower().split(",")}
     keep = "close" not in tokens if minor else "keep-alive" in tokens
-    request = Request(method=method, path=path, headers=headers, body=b"", keep=keep, chunks=bool(minor))
-    return replace(request, hashed=body) if isinstance(body, Hashed) else replace(request, body=bytes(body.held))
+    request = Request(
+        method=method, path=path, headers=headers, body=b"", keep=keep, chunks=bool(minor)
+    )
+    return (
+        replace(request, hashed=body)
+        if isinstance(body, Hashed)
+        else replace(request, body=bytes(body.held))
+    )
 
 
 def _request_line(line: str) -> tuple[str, str, int]:
     parts = line.split(" ")
-    if len(parts) != 3 or not parts[0].isalpha() or not parts[2].startswith("HTTP/1.") or not parts[2][7:].isdigit():
+    if (
+        len(parts) != 3
+        or not parts[0].isalpha()
+        or not parts[2].startswith("HTTP/1.")
+        or not parts[2][7:].isdigit()
+    ):
         raise BadRequest(400, "400 Bad Request")
     return parts[0], parts[1], int(parts[2][7:])
 
@@ -235,7 +252,7 @@ def _chunk_size(line: bytes) -> int:
     return size
 
 
-# ---- writing -------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -247,11 +264,26 @@ class Reply:
     status: int = 0  # 0 until the head is sent
     extra: Mapping[str, str] = field(default_factory=dict)
     chunked: bool = False
-    pieces: Callable[[bytes], list[bytes]] | None = None  # cuts a chunk into several, for tests of clients
+    # Cuts a chunk into several, for tests of clients
+    pieces: Callable[[bytes], list[bytes]] | None = None
 
-    async def whole(self, status: int, body: bytes, kind: str | None = None, *, length: bool = True, **headers: str) -> None:
-        """One reply with a known body. Long ones, and those with `length=False`, go out in chunks."""
-        if self.request.method == "HEAD" or (length and len(body) <= AUTO_LENGTH_BYTES) or not self.request.chunks:
+    async def whole(
+        self,
+        status: int,
+        body: bytes,
+        kind: str | None = None,
+        *,
+        length: bool = True,
+        **headers: str,
+    ) -> None:
+        """
+        One reply with a known body. Long ones, and those with `length=False`, go out in chunks.
+        """
+        if (
+            self.request.method == "HEAD"
+            or (length and len(body) <= AUTO_LENGTH_BYTES)
+            or not self.request.chunks
+        ):
             self._head(status, kind, {**headers, "Content-Length": str(len(body))})
             self.writer.write(b"" if self.request.method == "HEAD" else body)
             await self.writer.drain()
@@ -263,7 +295,9 @@ class Reply:
     def begin(self, status: int, kind: str | None, **headers: str) -> None:
         """Write the head of a reply whose length is not known. It leaves with the first chunk."""
         self.chunked = self.request.chunks
-        self._head(status, kind, {**headers, **({"Transfer-Encoding": "chunked"} if self.chunked else {})})
+        self._head(
+            status, kind, {**headers, **({"Transfer-Encoding": "chunked"} if self.chunked else {})}
+        )
 
     async def send(self, data: bytes) -> None:
         """One chunk, at once; waits while the client is slower than we are."""
@@ -295,7 +329,9 @@ class Reply:
         elif not self.request.chunks:
             lines["Connection"] = "keep-alive"
         phrase = _phrase(status)
-        text = f"HTTP/1.1 {status} {phrase}\r\n" + "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+        text = f"HTTP/1.1 {status} {phrase}\r\n" + "".join(
+            f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items()
+        )
         self.writer.write(text.encode("latin-1") + b"\r\n")
 
 
@@ -312,16 +348,20 @@ def _date() -> str:
     return formatdate(usegmt=True)
 
 
-# ---- one connection ------------------------------------------------------------------------------------------
+# ---- one connection ------------------------------------------------------------------------------
 
 
 async def serve_connection(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler, hashes: Callable[[str], bool] = _none
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    handler: Handler,
+    hashes: Callable[[str], bool] = _none,
 ) -> None:
     """Serve the requests of one connection, in order, until either side ends it.
 
-    When the client leaves while a request is served, the handler is cancelled and awaited. Nothing that a client sends
-    makes this raise; a cancel from outside ends the connection at once. `hashes`: as in `read_request`.
+    When the client leaves while a request is served, the handler is cancelled and awaited. Nothing
+    that a client sends makes this raise; a cancel from outside ends the connection at once.
+    `hashes`: as in `read_request`.
     """
     incoming = Incoming(reader)
     try:
@@ -332,15 +372,25 @@ async def serve_connection(
     except (ConnectionError, TimeoutError):
         pass  # the client is gone; there is nobody to tell
     finally:
-        writer.transport.abort()  # without effect after a regular end; else what is unsent would keep the socket open
+        # Without effect after a regular end; else what is unsent would keep the socket open
+        writer.transport.abort()
 
 
-async def _serve_one(incoming: Incoming, writer: asyncio.StreamWriter, handler: Handler, hashes: Callable[[str], bool]) -> bool:
+async def _serve_one(
+    incoming: Incoming,
+    writer: asyncio.StreamWriter,
+    handler: Handler,
+    hashes: Callable[[str], bool],
+) -> bool:
     try:
-        request = await read_request(incoming, lambda: writer.write(b"HTTP/1.1 100 Continue\r\n\r\n"), hashes)
+        request = await read_request(
+            incoming, lambda: writer.write(b"HTTP/1.1 100 Continue\r\n\r\n"), hashes
+        )
     except BadRequest as exc:
         refusal = Request(method="GET", path="", headers={}, body=b"", keep=False, chunks=True)
-        await Reply(writer, refusal).whole(exc.status, exc.text.encode(), "text/plain; charset=utf-8")
+        await Reply(writer, refusal).whole(
+            exc.status, exc.text.encode(), "text/plain; charset=utf-8"
+        )
         return False
     if request is None:
         return False

@@ -1,8 +1,10 @@
-"""A small HTTP client for one thing: ask llama.cpp's own server on this machine and read its events.
+"""A small HTTP client for one thing: ask llama.cpp's own server on this machine and read its
+events.
 
 Knows: a POST, chunked bodies, server-sent events.
 Does not know: what is in them.
-Why not a library: the stand-in has no dependencies but the engine, and closing this connection is how a generation is stopped.
+Why not a library: the stand-in has no dependencies but the engine, and closing this connection is
+how a generation is stopped.
 """
 
 from __future__ import annotations
@@ -32,10 +34,14 @@ class UpstreamLost(ConnectionError):
     """The server cannot be reached, or ended in the middle."""
 
 
-async def events(address: str, path: str, payload: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-    """The events of one answer, decoded, without the closing `[DONE]`; one that is not streamed is one event.
+async def events(
+    address: str, path: str, payload: Mapping[str, Any]
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The events of one answer, decoded, without the closing `[DONE]`; one that is not streamed is
+    one event.
 
-    Closing the generator, or cancelling its reader, closes the connection at once: the server stops computing.
+    Closing the generator, or cancelling its reader, closes the connection at once: the server stops
+    computing.
 
     Raises
     ------
@@ -50,7 +56,9 @@ async def events(address: str, path: str, payload: Mapping[str, Any]) -> AsyncGe
     except OSError as exc:
         raise UpstreamLost(f"{address} does not answer: {exc}") from exc
     try:
-        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "replace"
+        )
         head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
         async with contextlib.aclosing(_body(Incoming(reader))) as blocks:
@@ -60,7 +68,12 @@ async def events(address: str, path: str, payload: Mapping[str, Any]) -> AsyncGe
             async with contextlib.aclosing(_events(blocks)) as found:
                 async for event in found:
                     yield event
-    except (ConnectionError, BadRequest, ValueError, IndexError) as exc:  # the last two: no HTTP, no JSON
+    except (
+        ConnectionError,
+        BadRequest,
+        ValueError,
+        IndexError,
+    ) as exc:  # the last two: no HTTP, no JSON
         raise UpstreamLost(f"{address} ended in the middle of an answer: {exc}") from exc
     finally:
         writer.transport.abort()
@@ -74,7 +87,11 @@ async def _body(incoming: Incoming) -> AsyncGenerator[bytes, None]:
     lines = [line.partition(b":") for line in head.lower().split(b"\r\n")[1:]]
     headers = {name: value.strip() for name, _, value in lines}
     chunked = headers.get(b"transfer-encoding") == b"chunked"
-    blocks = _chunks(incoming) if chunked else _sized(incoming, int(headers.get(b"content-length", b"0")))
+    blocks = (
+        _chunks(incoming)
+        if chunked
+        else _sized(incoming, int(headers.get(b"content-length", b"0")))
+    )
     if status != 200:
         raise UpstreamRefused(status, b"".join([block async for block in blocks]))
     async with contextlib.aclosing(blocks):
@@ -110,6 +127,7 @@ async def _events(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[dict[st
             value = value.strip()
             if value == b"[DONE]":
                 return
-            if value and name in {b"data", b"error"}:  # the rest are comments that keep the connection open
+            # The rest are comments that keep the connection open
+            if value and name in {b"data", b"error"}:
                 event = json.loads(value)
                 yield {"error": event} if name == b"error" else event

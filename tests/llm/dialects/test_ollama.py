@@ -1,4 +1,7 @@
-"""Native Ollama: the bytes that are sent, lines that come back cut anywhere, and the meaning of every recorded refusal."""
+"""
+Native Ollama: the bytes that are sent, lines that come back cut anywhere, and the meaning of every
+recorded refusal.
+"""
 
 import json
 import random
@@ -10,10 +13,23 @@ from harness import ROOT
 from urisk_nb import errors
 from urisk_nb.errors import ProtocolError, UriskError
 from urisk_nb.llm.dialects import dialect, ollama
-from urisk_nb.llm.messages import ChatRequest, Chunk, Final, PullProgress, find_model, is_same_model, parse_question
+from urisk_nb.llm.messages import (
+    ChatRequest,
+    Chunk,
+    Final,
+    PullProgress,
+    find_model,
+    is_same_model,
+    parse_question,
+)
 from urisk_nb.risk.calibration import Token, distribution
 
-TRANSCRIPTS = [json.loads(line) for line in (ROOT / "tests/data/ollama_transcripts.jsonl").read_text(encoding="utf-8").splitlines()]
+TRANSCRIPTS = [
+    json.loads(line)
+    for line in (ROOT / "tests/data/ollama_transcripts.jsonl")
+    .read_text(encoding="utf-8")
+    .splitlines()
+]
 COMMON = {"model": "m", "keep_alive": "20m", "num_ctx": 4096}
 
 
@@ -23,9 +39,12 @@ def encode(payload):
 
 def test_a_chat_has_one_shape():
     """
-    Every chat is streamed, keeps the model, does not think, is not cut silently, and names its context window.
+    Every chat is streamed, keeps the model, does not think, is not cut silently, and names its
+    context window.
     """
-    request = ChatRequest(messages=[{"role": "user", "content": "hi"}], options={"seed": 1, "num_ctx": 99}, **COMMON)
+    request = ChatRequest(
+        messages=[{"role": "user", "content": "hi"}], options={"seed": 1, "num_ctx": 99}, **COMMON
+    )
     body = json.loads(ollama.encode_chat(request))
     assert body["stream"] is True
     assert body["think"] is False
@@ -55,7 +74,12 @@ def test_load_sends_the_options_that_calls_send():
     """
     Another num_ctx would load the model again.
     """
-    assert json.loads(ollama.encode_load(**COMMON)) == {"model": "m", "messages": [], "keep_alive": "20m", "options": {"num_ctx": 4096}}
+    assert json.loads(ollama.encode_load(**COMMON)) == {
+        "model": "m",
+        "messages": [],
+        "keep_alive": "20m",
+        "options": {"num_ctx": 4096},
+    }
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -82,7 +106,9 @@ def test_a_last_line_without_an_end_counts_and_half_a_line_does_not():
     assert list(lines.feed(b'{"a":')) + list(lines.finish()) == []
 
 
-@pytest.mark.parametrize("data", [b"<html>\n", b"[1]\n", b"3\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n"])
+@pytest.mark.parametrize(
+    "data", [b"<html>\n", b"[1]\n", b"3\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n"]
+)
 def test_what_is_no_object_is_a_protocol_error(data):
     """
     HTML, arrays, numbers, other bytes, nests without end.
@@ -142,24 +168,24 @@ NAMES = {
     "pull_bad_name": errors.ModelNameInvalid,
     "pull_unreachable_registry": errors.PullFailed,
     "pull_whole_unreachable": errors.PullFailed,
-    "cloud_name": errors.CloudRefused,
+    "cloud_name": errors.CloudModelBlocked,
     "unknown_path": errors.ProtocolError,
     "wrong_method": errors.ProtocolError,
-    "foreign_host": errors.RequestRefused,
-    "foreign_origin": errors.RequestRefused,
-    "empty_body": errors.RequestRefused,
-    "bad_json": errors.RequestRefused,
-    "cut_json": errors.RequestRefused,
-    "wrong_type": errors.RequestRefused,
-    "bad_format": errors.RequestRefused,
-    "bad_schema_rendered": errors.RequestRefused,
-    "bad_schema_native": errors.RequestRefused,
-    "option_wrong_type": errors.RequestRefused,
-    "keep_alive_string_without_unit": errors.RequestRefused,
-    "keep_alive_bool": errors.RequestRefused,
+    "foreign_host": errors.BadRequest,
+    "foreign_origin": errors.BadRequest,
+    "empty_body": errors.BadRequest,
+    "bad_json": errors.BadRequest,
+    "cut_json": errors.BadRequest,
+    "wrong_type": errors.BadRequest,
+    "bad_format": errors.BadRequest,
+    "bad_schema_rendered": errors.BadRequest,
+    "bad_schema_native": errors.BadRequest,
+    "option_wrong_type": errors.BadRequest,
+    "keep_alive_string_without_unit": errors.BadRequest,
+    "keep_alive_bool": errors.BadRequest,
     "think_not_supported": errors.ModelUnsuitable,
-    "think_bad_value": errors.RequestRefused,
-    "top_logprobs_too_many": errors.RequestRefused,
+    "think_bad_value": errors.BadRequest,
+    "top_logprobs_too_many": errors.BadRequest,
     "too_long_native": errors.ContextExceeded,
     "too_long_rendered_truncate_false": errors.ContextExceeded,
     "too_long_native_truncate_false": errors.ContextExceeded,
@@ -179,7 +205,8 @@ def refusals():
 @pytest.mark.parametrize(("name", "status", "body"), list(refusals()))
 def test_every_recorded_refusal_of_a_real_server_has_its_meaning(name, status, body):
     """
-    Each error reply in the recorded exchanges becomes the error that it means, with the server's own words.
+    Each error reply in the recorded exchanges becomes the error that it means, with the server's
+    own words.
     """
     error = ollama.decode_error(status, body)
     assert type(error) is NAMES[name]
@@ -194,47 +221,96 @@ def test_no_recorded_refusal_is_left_out():
     assert {name for name, _, _ in refusals()} == set(NAMES)
 
 
-# Texts that the recorded server did not give, from the server's source (protocol reference 5, 6.6, 8, 12).
+# Texts that the recorded server did not give, from the server's source (protocol reference 5, 6.6,
+# 8, 12).
 SAID = [
     (503, "server busy, please try again.  maximum pending requests exceeded", errors.ServerBusy),
     (429, "", errors.ServerBusy),
-    (499, "request canceled", errors.ServerLost),
-    (500, "error starting llama-server: llama-server binary not found (checked: /x)", errors.ServerFault),
-    (500, "llama-server process has terminated: exit status 1: error loading model", errors.RunnerCrashed),
+    (499, "request canceled", errors.ServerConnectionLost),
+    (
+        500,
+        "error starting llama-server: llama-server binary not found (checked: /x)",
+        errors.ServerInternalError,
+    ),
+    (
+        500,
+        "llama-server process has terminated: exit status 1: error loading model",
+        errors.RunnerCrashed,
+    ),
     (500, "llama-server process has terminated: signal: killed", errors.RunnerCrashed),
     (500, "llama runner process has terminated: exit status 2", errors.RunnerCrashed),
-    (500, "x: this model may be incompatible with your version of Ollama. If you previously pulled", errors.ModelUnsuitable),
+    (
+        500,
+        "x: this model may be incompatible with your version of Ollama. If you previously pulled",
+        errors.ModelUnsuitable,
+    ),
     (500, "timed out waiting for llama-server to start - progress 0.00", errors.ServerTimeout),
-    (500, "llama-server reported out-of-memory during startup: cudaMalloc failed", errors.OutOfMemory),
-    (500, "llama-server process has terminated: exit status 1: failed to allocate buffer", errors.OutOfMemory),
-    (500, "model requires more system memory (9.3 GiB) than is available (4.1 GiB)", errors.ModelTooLarge),
-    (500, "model requires 20 GiB but only 9 GiB are available (after 1 GiB overhead)", errors.ModelTooLarge),
-    (500, "model runner has unexpectedly stopped, this may be due to resource limitations", errors.RunnerCrashed),
-    (None, "an error was encountered while running the model: unexpected EOF", errors.RunnerCrashed),
-    (None, "llama-server chat error: map[code:500 message:boom type:server_error]", errors.ServerFault),
+    (
+        500,
+        "llama-server reported out-of-memory during startup: cudaMalloc failed",
+        errors.OutOfMemory,
+    ),
+    (
+        500,
+        "llama-server process has terminated: exit status 1: failed to allocate buffer",
+        errors.OutOfMemory,
+    ),
+    (
+        500,
+        "model requires more system memory (9.3 GiB) than is available (4.1 GiB)",
+        errors.ModelTooLarge,
+    ),
+    (
+        500,
+        "model requires 20 GiB but only 9 GiB are available (after 1 GiB overhead)",
+        errors.ModelTooLarge,
+    ),
+    (
+        500,
+        "model runner has unexpectedly stopped, this may be due to resource limitations",
+        errors.RunnerCrashed,
+    ),
+    (
+        None,
+        "an error was encountered while running the model: unexpected EOF",
+        errors.RunnerCrashed,
+    ),
+    (
+        None,
+        "llama-server chat error: map[code:500 message:boom type:server_error]",
+        errors.ServerInternalError,
+    ),
     (400, "image generation models are not currently supported", errors.ModelUnsuitable),
-    (401, "unauthorized", errors.CloudRefused),
-    (400, "this server cannot run this remote model", errors.CloudRefused),
-    (502, "dial tcp: connection refused", errors.ServerLost),
+    (401, "unauthorized", errors.CloudModelBlocked),
+    (400, "this server cannot run this remote model", errors.CloudModelBlocked),
+    (502, "dial tcp: connection refused", errors.ServerConnectionLost),
     (None, "pull model manifest: file does not exist", errors.ModelNotFound),
     (None, "pull model manifest: 412: requires newer", errors.ServerTooOld),
     (400, "path or Modelfile are required", errors.ServerTooOld),
     (400, "LoRA adapters are no longer supported", errors.ModelUnsuitable),
-    (400, 'digest mismatch, expected "sha256:a", got "sha256:b"', errors.RequestRefused),
+    (400, 'digest mismatch, expected "sha256:a", got "sha256:b"', errors.BadRequest),
     (None, "max retries exceeded: EOF", errors.PullFailed),
     (None, "digest mismatch, file must be downloaded again: want a, got b", errors.PullFailed),
     (None, "write /x: no space left on device", errors.DiskFull),
-    (None, "this model requires MLX support, but the MLX runtime is not available", errors.ModelUnsuitable),
-    (400, "the prompt is longer than the context length currently available to the model; try", errors.ContextExceeded),
+    (
+        None,
+        "this model requires MLX support, but the MLX runtime is not available",
+        errors.ModelUnsuitable,
+    ),
+    (
+        400,
+        "the prompt is longer than the context length currently available to the model; try",
+        errors.ContextExceeded,
+    ),
     (404, "model '' not found", errors.ModelNotFound),
     (404, 'model "foo" not found, try pulling it first', errors.ModelNotFound),
     (404, "404 page not found", errors.ProtocolError),
     (405, "405 method not allowed", errors.ProtocolError),
-    (403, "", errors.RequestRefused),
-    (413, "<html>too large</html>", errors.RequestRefused),
-    (500, "something new", errors.ServerFault),
-    (500, "", errors.ServerFault),
-    (500, 'option "num_ctx" must be of type integer', errors.RequestRefused),
+    (403, "", errors.BadRequest),
+    (413, "<html>too large</html>", errors.BadRequest),
+    (500, "something new", errors.ServerInternalError),
+    (500, "", errors.ServerInternalError),
+    (500, 'option "num_ctx" must be of type integer', errors.BadRequest),
     (400, "model is required", errors.ModelNameInvalid),
 ]
 
@@ -244,7 +320,11 @@ def test_every_known_text_has_its_meaning(status, text, kind):
     """
     Texts of other versions and situations, each with the error that it means.
     """
-    body = text if text.startswith("<") or not text or (status in (404, 405) and "page" in text) else json.dumps({"error": text})
+    body = (
+        text
+        if text.startswith("<") or not text or (status in (404, 405) and "page" in text)
+        else json.dumps({"error": text})
+    )
     assert type(ollama.decode_error(status, body)) is kind
 
 
@@ -252,13 +332,25 @@ def test_no_rule_is_dead():
     """
     Each rule of the table is the meaning of at least one text above or recorded.
     """
-    texts = [(status, text) for status, text, _ in SAID] + [(status, dialect.extract_error_text(body)) for _, status, body in refusals()]
-    used = {ollama.RULES.index(dialect.find_rule(ollama.RULES, status, text)) for status, text in texts}
+    texts = [(status, text) for status, text, _ in SAID] + [
+        (status, dialect.extract_error_text(body)) for _, status, body in refusals()
+    ]
+    used = {
+        ollama.RULES.index(dialect.find_rule(ollama.RULES, status, text)) for status, text in texts
+    }
     assert used == set(range(len(ollama.RULES)))
 
 
 @pytest.mark.parametrize(
-    "body", ['{"error":', "\x00", '{"error":{"error":{}}}', '{"error":3}', "[" * 50_000, '{"error":"{\\"error\\":3}"}']
+    "body",
+    [
+        '{"error":',
+        "\x00",
+        '{"error":{"error":{}}}',
+        '{"error":3}',
+        "[" * 50_000,
+        '{"error":"{\\"error\\":3}"}',
+    ],
 )
 def test_any_body_is_an_error_and_never_a_crash(body):
     """
@@ -310,15 +402,21 @@ def test_recorded_answers_are_read_with_all_their_counters():
     seen = 0
     for transcript in TRANSCRIPTS:
         chunks = "".join(transcript["chunks"]).encode()
-        if transcript["status"] != "200" or b'"done_reason"' not in chunks or b'"eval_count"' not in chunks:
+        if (
+            transcript["status"] != "200"
+            or b'"done_reason"' not in chunks
+            or b'"eval_count"' not in chunks
+        ):
             continue
         lines = ollama.JsonLines()
         pieces = [ollama.decode_chat(item) for item in [*lines.feed(chunks), *lines.finish()]]
         final = pieces[-1]
         assert isinstance(final, Final)
-        counted = dict(re.findall(r'"(total_duration|eval_count|prompt_eval_count)":(\d+)', chunks.decode()))
+        count_noun = dict(
+            re.findall(r'"(total_duration|eval_count|prompt_eval_count)":(\d+)', chunks.decode())
+        )
         assert (final.total_ns, final.tokens, final.prompt_tokens) == tuple(
-            int(counted[key]) for key in ("total_duration", "eval_count", "prompt_eval_count")
+            int(count_noun[key]) for key in ("total_duration", "eval_count", "prompt_eval_count")
         )
         seen += 1
     assert seen > 15
@@ -347,18 +445,24 @@ def test_two_questions_share_the_bytes_before_their_last_message():
     The server's prefix cache works by equal beginnings.
     """
     system = {"role": "system", "content": "s" * 50}
-    payloads = [json.dumps({"messages": [system, {"role": "user", "content": text}]}).encode() for text in ("alpha", "beta")]
+    payloads = [
+        json.dumps({"messages": [system, {"role": "user", "content": text}]}).encode()
+        for text in ("alpha", "beta")
+    ]
     one, other = (encode(payload) for payload in payloads)
     assert one.partition(b"alpha")[0] == other.partition(b"beta")[0]
 
 
 def test_only_true_is_done():
     """
-    `done: false` in a whole reply, or no `done` at all, is no end; reasoning is never part of the text.
+    `done: false` in a whole reply, or no `done` at all, is no end; reasoning is never part of the
+    text.
     """
     assert ollama.decode_chat({"message": {"content": "x"}}) == Chunk(text="x")
     assert ollama.decode_chat({"message": {"content": "x"}, "done": "true"}) == Chunk(text="x")
-    assert ollama.decode_chat({"message": {"content": "", "thinking": "hm"}, "done": False}) == Chunk(text="", thinking="hm")
+    assert ollama.decode_chat(
+        {"message": {"content": "", "thinking": "hm"}, "done": False}
+    ) == Chunk(text="", thinking="hm")
 
 
 def test_progress_without_counts_is_zero():
@@ -366,7 +470,9 @@ def test_progress_without_counts_is_zero():
     `completed` is left out while it is zero; an error line is what it means.
     """
     line = {"status": "pulling 1a2b", "digest": "sha256:1a2b", "total": 5}
-    assert ollama.decode_progress(line) == PullProgress(status="pulling 1a2b", digest="sha256:1a2b", total=5)
+    assert ollama.decode_progress(line) == PullProgress(
+        status="pulling 1a2b", digest="sha256:1a2b", total=5
+    )
     with pytest.raises(errors.ModelNotFound):
         ollama.decode_progress({"error": "pull model manifest: file does not exist"})
 
@@ -382,41 +488,76 @@ def test_recorded_lists_of_models():
         ("smol:latest", 98362745, False),
     ]
     resident = ollama.decode_loaded_models(json.loads(recorded["ps_loaded"]))[0]
-    assert (resident.name, resident.size_bytes, resident.gpu_bytes, resident.num_ctx) == ("smol:latest", 209505483, 0, 4096)
+    assert (resident.name, resident.size_bytes, resident.gpu_bytes, resident.num_ctx) == (
+        "smol:latest",
+        209505483,
+        0,
+        4096,
+    )
     assert find_model("SMOL", models) is models[1]
     assert find_model("smo", models) is None
 
 
 def test_told_tokens_are_those_of_a_real_server():
-    """Their texts are the answer; each has its logarithm and the five that were asked for, as the recorded reply has them."""
+    """
+    Their texts are the answer; each has its logarithm and the five that were asked for, as the
+    recorded reply has them.
+    """
     (transcript,) = [one for one in TRANSCRIPTS if one["name"] == "logprobs"]
     content = json.loads("".join(transcript["chunks"]))
     final = ollama.decode_chat(content)
-    assert "".join(told.text for told in final.logprobs) == final.text == content["message"]["content"]
-    assert [told.logprob for told in final.logprobs] == [entry["logprob"] for entry in content["logprobs"]]
+    assert (
+        "".join(told.text for told in final.logprobs) == final.text == content["message"]["content"]
+    )
+    assert [told.logprob for told in final.logprobs] == [
+        entry["logprob"] for entry in content["logprobs"]
+    ]
     assert {len(told.top_logprobs) for told in final.logprobs} == {5}
-    assert final.logprobs[0].top_logprobs[0] == ("The", content["logprobs"][0]["top_logprobs"][0]["logprob"])
+    assert final.logprobs[0].top_logprobs[0] == (
+        "The",
+        content["logprobs"][0]["top_logprobs"][0]["logprob"],
+    )
     shares = distribution_of(final.logprobs)
     assert shares["legal"] == max(shares.values()), "the label that was written"
 
 
 def distribution_of(told):
-    tokens = [Token(text=one.text, logprob=one.logprob, others=one.top_logprobs) for one in told]
+    tokens = [
+        Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs) for one in told
+    ]
     return distribution(tokens, "risk", ["legal", "business", "none"])
 
 
 @pytest.mark.parametrize(
     "entries",
-    [None, {}, "x", [None], [3], [{}], [{"token": 3, "logprob": 0}], [{"token": "a", "logprob": "b"}], [{"token": "a", "logprob": True}]],
+    [
+        None,
+        {},
+        "x",
+        [None],
+        [3],
+        [{}],
+        [{"token": 3, "logprob": 0}],
+        [{"token": "a", "logprob": "b"}],
+        [{"token": "a", "logprob": True}],
+    ],
 )
 def test_what_is_no_told_token_is_passed_over(entries):
     """Fields come and go between versions; an answer is not lost for them."""
-    assert ollama.decode_chat({"message": {"content": "hi"}, "logprobs": entries}) == Chunk(text="hi")
+    assert ollama.decode_chat({"message": {"content": "hi"}, "logprobs": entries}) == Chunk(
+        text="hi"
+    )
 
 
 def test_a_part_of_what_is_told_is_used():
     """Others that are no tokens are left out; the token stands."""
-    entries = [{"token": "a", "logprob": -1, "top_logprobs": [{"token": "b", "logprob": -2}, None, {"token": "c"}]}]
+    entries = [
+        {
+            "token": "a",
+            "logprob": -1,
+            "top_logprobs": [{"token": "b", "logprob": -2}, None, {"token": "c"}],
+        }
+    ]
     (told,) = ollama.decode_chat({"message": {"content": "a"}, "logprobs": entries}).logprobs
     assert (told.text, told.logprob, told.top_logprobs) == ("a", -1.0, (("b", -2.0),))
 
@@ -428,7 +569,10 @@ QUESTION = (
 
 
 def test_a_question_is_sent_byte_for_byte():
-    """The bytes are those by which runs are compared: fields of the session, then the question's own in their order."""
+    """
+    The bytes are those by which runs are compared: fields of the session, then the question's own
+    in their order.
+    """
     assert encode(QUESTION) == (
         b'{"model":"m","stream":true,"keep_alive":"20m","think":false,"truncate":false,"format":{"type":"object"},"logprobs":true,'
         b'"messages":[{"content":"x","role":"user"}],"options":{"seed":1,"temperature":0,"num_ctx":4096},"top_logprobs":20}'
@@ -437,15 +581,23 @@ def test_a_question_is_sent_byte_for_byte():
 
 def test_small_requests_byte_for_byte():
     """Load, pull, show and create, as Ollama documents them."""
-    assert ollama.encode_load(**COMMON) == b'{"model":"m","messages":[],"keep_alive":"20m","options":{"num_ctx":4096}}'
+    assert (
+        ollama.encode_load(**COMMON)
+        == b'{"model":"m","messages":[],"keep_alive":"20m","options":{"num_ctx":4096}}'
+    )
     assert ollama.encode_pull("m") == b'{"model":"m","stream":true}'
     assert ollama.encode_show("m") == b'{"model":"m"}'
     made = b'{"model":"j","from":"m","adapters":{"a.gguf":"sha256:1"},"stream":true}'
     assert ollama.encode_create("j", base="m", adapters={"a.gguf": "sha256:1"}) == made
-    assert ollama.encode_create("j", files={"a.gguf": "sha256:1"}) == b'{"model":"j","files":{"a.gguf":"sha256:1"},"stream":true}'
+    assert (
+        ollama.encode_create("j", files={"a.gguf": "sha256:1"})
+        == b'{"model":"j","files":{"a.gguf":"sha256:1"},"stream":true}'
+    )
 
 
-@pytest.mark.parametrize("payload", [b"{", b"[1]", b'{"options":{}}', b'{"messages":3}', b'{"messages":[],"think":true}'])
+@pytest.mark.parametrize(
+    "payload", [b"{", b"[1]", b'{"options":{}}', b'{"messages":3}', b'{"messages":[],"think":true}']
+)
 def test_what_is_no_question_is_refused_before_it_is_sent(payload):
     """Broken JSON, no messages, and a field that would be lost on another wire."""
     with pytest.raises(errors.InputError):
@@ -454,7 +606,9 @@ def test_what_is_no_question_is_refused_before_it_is_sent(payload):
 
 def test_capabilities_of_a_recorded_model():
     """What `/api/show` says that a model can do; nothing where it says nothing."""
-    (shown,) = [json.loads("".join(record["chunks"])) for record in TRANSCRIPTS if record["name"] == "show"]
+    (shown,) = [
+        json.loads("".join(record["chunks"])) for record in TRANSCRIPTS if record["name"] == "show"
+    ]
     assert ollama.decode_capabilities(shown) == {"completion"}
     for odd in ({}, [], None, {"capabilities": "completion"}, {"capabilities": [3, None]}):
         assert ollama.decode_capabilities(odd) == frozenset()
@@ -474,14 +628,19 @@ def read_whole(transcript):
             return [ollama.decode_progress(json.loads(line)) for line in body.splitlines()]
         except UriskError as exc:
             return exc
-    readers = {"/api/tags": ollama.decode_models, "/api/ps": ollama.decode_loaded_models, "/api/show": ollama.decode_capabilities}
+    readers = {
+        "/api/tags": ollama.decode_models,
+        "/api/ps": ollama.decode_loaded_models,
+        "/api/show": ollama.decode_capabilities,
+    }
     return readers[path](json.loads(body)) if path in readers else body
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=[record["name"] for record in TRANSCRIPTS])
 def test_every_recorded_exchange_is_read(transcript):
     """
-    All 69 exchanges: a refusal is one of our errors with a fix; an answer that ended has exactly one end, which is last.
+    All 69 exchanges: a refusal is one of our errors with a fix; an answer that ended has exactly
+    one end, which is last.
     """
     meaning = read_whole(transcript)
     if int(transcript["status"]) >= 400:
@@ -492,7 +651,10 @@ def test_every_recorded_exchange_is_read(transcript):
         assert [isinstance(item, Final) for item in meaning].count(True) == ended
         assert isinstance(meaning[-1], Final) or not ended
         lines = [json.loads(line) for line in "".join(transcript["chunks"]).splitlines()]
-        texts = [(line.get("message") or {}).get("content", "") or line.get("response", "") for line in lines]
+        texts = [
+            (line.get("message") or {}).get("content", "") or line.get("response", "")
+            for line in lines
+        ]
         assert "".join(item.text for item in meaning) == "".join(texts)
     else:
         assert meaning is not None

@@ -1,4 +1,7 @@
-"""The OpenAI-compatible wire: requests, event streams cut anywhere, model lists, refusals; recorded from llama.cpp's own server."""
+"""
+The OpenAI-compatible wire: requests, event streams cut anywhere, model lists, refusals; recorded
+from llama.cpp's own server.
+"""
 
 import json
 import random
@@ -17,7 +20,9 @@ HELLO = [{"role": "user", "content": "hi"}]
 
 
 def request(**given):
-    return ChatRequest(**{"model": "m", "messages": HELLO, "num_ctx": 4096, "keep_alive": "20m", **given})
+    return ChatRequest(
+        **{"model": "m", "messages": HELLO, "num_ctx": 4096, "keep_alive": "20m", **given}
+    )
 
 
 def body_of(name):
@@ -41,21 +46,42 @@ def text_of(items):
 
 
 def test_a_chat_has_one_shape():
-    """Every chat is streamed and asks for the counters; window and keep-alive have no word on this wire."""
+    """
+    Every chat is streamed and asks for the counters; window and keep-alive have no word on this
+    wire.
+    """
     body = json.loads(openai.encode_chat(request()))
-    assert body == {"model": "m", "messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
+    assert body == {
+        "model": "m",
+        "messages": HELLO,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
 
 
 def test_options_are_translated_by_name():
     """Ollama's names become this wire's; no limit of tokens is the wire's default."""
-    options = {"num_predict": 48, "seed": 7, "temperature": 0, "top_p": 0.9, "stop": ["\n"], "presence_penalty": 1, "frequency_penalty": 2}
+    options = {
+        "num_predict": 48,
+        "seed": 7,
+        "temperature": 0,
+        "top_p": 0.9,
+        "stop": ["\n"],
+        "presence_penalty": 1,
+        "frequency_penalty": 2,
+    }
     body = json.loads(openai.encode_chat(request(options=options)))
     assert body["max_tokens"] == 48
-    assert {name: body[name] for name in options if name != "num_predict"} == {k: v for k, v in options.items() if k != "num_predict"}
+    assert {name: body[name] for name in options if name != "num_predict"} == {
+        k: v for k, v in options.items() if k != "num_predict"
+    }
     assert "max_tokens" not in json.loads(openai.encode_chat(request(options={"num_predict": -1})))
 
 
-@pytest.mark.parametrize(("encode", "option"), [(openai.encode_chat, "top_k"), (openai.encode_llama_cpp_chat, "mirostat")])
+@pytest.mark.parametrize(
+    ("encode", "option"),
+    [(openai.encode_chat, "top_k"), (openai.encode_llama_cpp_chat, "mirostat")],
+)
 def test_an_option_without_a_word_is_refused(encode, option):
     """Nothing is dropped silently: the error names the option and those that the server knows."""
     with pytest.raises(errors.InputError, match=option) as caught:
@@ -65,31 +91,52 @@ def test_an_option_without_a_word_is_refused(encode, option):
 
 def test_llama_cpp_knows_more_words_and_is_told_not_to_think():
     """Its own sampling options go through; the session's window is no option of a call."""
-    body = json.loads(openai.encode_llama_cpp_chat(request(options={"top_k": 5, "repeat_penalty": 1.1, "num_ctx": 99})))
+    body = json.loads(
+        openai.encode_llama_cpp_chat(
+            request(options={"top_k": 5, "repeat_penalty": 1.1, "num_ctx": 99})
+        )
+    )
     assert (body["top_k"], body["repeat_penalty"]) == (5, 1.1)
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert "num_ctx" not in body
 
 
 def test_a_schema_and_log_probabilities():
-    """A schema keeps its order; `json` becomes the schema of any object, since a bare json_object is not enforced."""
+    """
+    A schema keeps its order; `json` becomes the schema of any object, since a bare json_object is
+    not enforced.
+    """
     schema = {"type": "object", "properties": {"zeta": {}, "alpha": {}}}
     body = json.loads(openai.encode_chat(request(schema=schema, top_logprobs=20)))
     assert list(body["response_format"]["json_schema"]["schema"]["properties"]) == ["zeta", "alpha"]
     assert (body["logprobs"], body["top_logprobs"]) == (True, 20)
     body = json.loads(openai.encode_chat(request(schema="json")))
-    assert body["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}
+    assert body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": {"type": "object"}},
+    }
 
 
 @pytest.mark.parametrize("name", ["chat_stream", "schema_stream", "logprobs_stream", "no_thinking"])
 def test_a_recorded_request_is_one_of_ours(name):
-    """What the real server was asked has the fields that our encoder writes, apart from its adapter switch."""
+    """
+    What the real server was asked has the fields that our encoder writes, apart from its adapter
+    switch.
+    """
     sent = json.loads(RECORDED[name]["request"]["body"])
     options = {"num_predict": sent["max_tokens"], "seed": 1, "temperature": 0}
     schema = sent.get("response_format", {}).get("json_schema", {}).get("schema")
-    given = request(model=sent["model"], messages=sent["messages"], options=options, schema=schema, top_logprobs=sent.get("top_logprobs"))
+    given = request(
+        model=sent["model"],
+        messages=sent["messages"],
+        options=options,
+        schema=schema,
+        top_logprobs=sent.get("top_logprobs"),
+    )
     ours = json.loads(openai.encode_llama_cpp_chat(given))
-    assert {name: ours[name] for name in sent if name != "lora"} == {name: sent[name] for name in sent if name != "lora"}
+    assert {name: ours[name] for name in sent if name != "lora"} == {
+        name: sent[name] for name in sent if name != "lora"
+    }
 
 
 # Streams
@@ -99,12 +146,25 @@ def test_a_recorded_answer_is_read_with_its_counters():
     """Text, reason and counters of the real server; the phases are its timings in nanoseconds."""
     *chunks, final = read_recorded("chat_stream")
     assert all(isinstance(chunk, Chunk) for chunk in chunks)
-    events = [json.loads(line[6:]) for line in body_of("chat_stream").splitlines() if line.startswith("data: {")]
-    assert text_of(chunks) == "".join((e["choices"] or [{"delta": {}}])[0]["delta"].get("content") or "" for e in events)
+    events = [
+        json.loads(line[6:])
+        for line in body_of("chat_stream").splitlines()
+        if line.startswith("data: {")
+    ]
+    assert text_of(chunks) == "".join(
+        (e["choices"] or [{"delta": {}}])[0]["delta"].get("content") or "" for e in events
+    )
     usage, timings = events[-1]["usage"], events[-1]["timings"]
     assert isinstance(final, Final)
-    assert (final.done_reason, final.tokens, final.prompt_tokens) == ("length", 6, usage["prompt_tokens"])
-    assert (final.prompt_ns, final.generation_ns) == (round(timings["prompt_ms"] * 1e6), round(timings["predicted_ms"] * 1e6))
+    assert (final.done_reason, final.tokens, final.prompt_tokens) == (
+        "length",
+        6,
+        usage["prompt_tokens"],
+    )
+    assert (final.prompt_ns, final.generation_ns) == (
+        round(timings["prompt_ms"] * 1e6),
+        round(timings["predicted_ms"] * 1e6),
+    )
     assert (final.total_ns, final.load_ns) == (0, 0)
 
 
@@ -136,13 +196,19 @@ def test_log_probabilities_are_those_of_the_server():
     assert [token.logprob for token in chunk.logprobs] == [entry["logprob"] for entry in told]
 
 
-STREAMS = [name for name, record in RECORDED.items() if any("event-stream" in header for header in record["headers"])]
+STREAMS = [
+    name
+    for name, record in RECORDED.items()
+    if any("event-stream" in header for header in record["headers"])
+]
 
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("name", STREAMS)
 def test_events_are_found_however_they_are_cut(name, seed):
-    """Cuts in a line, in a character, or several events at once; LF or CRLF, with comments between."""
+    """
+    Cuts in a line, in a character, or several events at once; LF or CRLF, with comments between.
+    """
     rng = random.Random(seed)
     data = body_of(name).encode()
     if seed % 2:
@@ -158,12 +224,18 @@ def test_an_event_may_have_several_lines_of_data():
     data = b"data: {\r\ndata: }\r\n\r\ndata: []\r\n\r\n"
     for size in (1, 2, 3, 100):
         events = openai.EventLines()
-        found = [text for at in range(0, len(data), size) for text in events.feed(data[at : at + size])]
+        found = [
+            text for at in range(0, len(data), size) for text in events.feed(data[at : at + size])
+        ]
         assert [*found, *events.finish()] == ["{\n}", "[]"]
 
 
 def event(**delta):
-    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}).encode() + b"\n\n"
+    return (
+        b"data: "
+        + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}).encode()
+        + b"\n\n"
+    )
 
 
 END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -178,14 +250,19 @@ def test_a_chunk_is_there_as_soon_as_its_event_ends():
 
 
 def test_an_answer_without_done_ends_with_its_body():
-    """A server that leaves `[DONE]` out is complete once it gave its reason; one that gave neither was cut off."""
+    """
+    A server that leaves `[DONE]` out is complete once it gave its reason; one that gave neither was
+    cut off.
+    """
     assert [type(item) for item in read([event(content="a"), END])] == [Chunk, Final]
     assert [type(item) for item in read([event(content="a")])] == [Chunk]
 
 
 def test_nothing_counts_after_done():
     """The end comes once."""
-    items = read([event(content="a"), END, b"data: [DONE]\n\n", event(content="z"), b"data: [DONE]\n\n"])
+    items = read(
+        [event(content="a"), END, b"data: [DONE]\n\n", event(content="z"), b"data: [DONE]\n\n"]
+    )
     assert [type(item) for item in items] == [Chunk, Final]
 
 
@@ -199,13 +276,25 @@ def test_reasoning_is_no_text():
 def test_text_in_parts_and_odd_fields():
     """Parts are joined; null, other types and unknown fields are no text, and no crash."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, {"type": "image"}, 3]
-    odd = [event(content=parts), event(content=3), event(content=None), b'data: {"choices":[]}\n\n', b'data: {"choices":[null]}\n\n']
+    odd = [
+        event(content=parts),
+        event(content=3),
+        event(content=None),
+        b'data: {"choices":[]}\n\n',
+        b'data: {"choices":[null]}\n\n',
+    ]
     assert text_of(read([*odd, b'data: {"usage":3,"timings":[]}\n\n', END])) == "ab"
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"data: {broken\n\n", b"data: [1]\n\n", b"<html><body>Sign in</body></html>", b"  <!doctype html>", b'{"choices":'],
+    [
+        b"data: {broken\n\n",
+        b"data: [1]\n\n",
+        b"<html><body>Sign in</body></html>",
+        b"  <!doctype html>",
+        b'{"choices":',
+    ],
 )
 def test_what_is_no_reply_is_a_protocol_error(data):
     """Broken JSON, arrays, and the sign-in page of a proxy."""
@@ -224,9 +313,18 @@ def test_an_endless_event_is_given_up(monkeypatch, data):
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (b'data: {"error":{"code":500,"message":"boom","type":"server_error"}}\n\n', errors.ServerFault),
-        (b'error: {"code":400,"message":"exceeds the available context size"}\n\n', errors.ContextExceeded),
-        (b'data: {"object":"error","message":"This model\'s maximum context length is 4096 tokens."}\n\n', errors.ContextExceeded),
+        (
+            b'data: {"error":{"code":500,"message":"boom","type":"server_error"}}\n\n',
+            errors.ServerInternalError,
+        ),
+        (
+            b'error: {"code":400,"message":"exceeds the available context size"}\n\n',
+            errors.ContextExceeded,
+        ),
+        (
+            b'data: {"object":"error","message":"This model\'s maximum context length is 4096 tokens."}\n\n',
+            errors.ContextExceeded,
+        ),
         (b'{"error":{"message":"The model `x` does not exist."}}', errors.ModelNotFound),
     ],
 )
@@ -243,7 +341,11 @@ def test_an_error_in_a_stream_is_what_it_means(data, kind):
 def test_a_recorded_list_of_models():
     """Both names of one server are its model; the window is that of one slot."""
     (model,) = openai.decode_models(json.loads(body_of("models")))
-    assert (model.name, model.aliases, model.num_ctx) == ("smollm2-135m:latest", ("urisk-judge:latest",), 4096)
+    assert (model.name, model.aliases, model.num_ctx) == (
+        "smollm2-135m:latest",
+        ("urisk-judge:latest",),
+        4096,
+    )
     assert model.size_bytes == 96_576_768
     assert find_model("urisk-judge", [model]) is model
     assert find_model("llama3.1", [model]) is None
@@ -257,12 +359,20 @@ def test_a_model_that_is_a_file_is_named_by_its_last_part():
 
 def test_a_list_of_vllm():
     """A name with a slash is a name there; the window has another word."""
-    entry = {"id": "org/model-7b", "object": "model", "owned_by": "vllm", "max_model_len": 32768, "root": "org/model-7b"}
+    entry = {
+        "id": "org/model-7b",
+        "object": "model",
+        "owned_by": "vllm",
+        "max_model_len": 32768,
+        "root": "org/model-7b",
+    }
     (model,) = openai.decode_models({"object": "list", "data": [entry]})
     assert (model.name, model.num_ctx, model.aliases) == ("org/model-7b", 32768, ())
 
 
-@pytest.mark.parametrize("content", [None, [], {}, {"data": None}, {"data": [3, None]}, {"data": {}}])
+@pytest.mark.parametrize(
+    "content", [None, [], {}, {"data": None}, {"data": [3, None]}, {"data": {}}]
+)
 def test_any_list_is_read(content):
     """Other shapes are no models, and no crash."""
     assert openai.decode_models(content) == []
@@ -273,7 +383,9 @@ def test_llama_cpp_is_told_by_its_answers():
     headers = dict(header.lower().split(": ", 1) for header in RECORDED["version"]["headers"])
     assert openai.is_llama_cpp(headers)
     assert openai.is_llama_cpp({}, json.loads(body_of("models")))
-    assert not openai.is_llama_cpp({"server": "uvicorn"}, {"data": [{"id": "m", "owned_by": "vllm"}]})
+    assert not openai.is_llama_cpp(
+        {"server": "uvicorn"}, {"data": [{"id": "m", "owned_by": "vllm"}]}
+    )
 
 
 def test_recorded_properties():
@@ -285,51 +397,82 @@ def test_recorded_properties():
 
 # Errors
 
-MEANINGS = {
+RETRY_RULES = {
     "version": errors.ProtocolError,
     "tags": errors.ProtocolError,
     "unknown_path": errors.ProtocolError,
     "metrics_off": errors.ModelUnsuitable,
     "too_long": errors.ContextExceeded,
-    "bad_schema": errors.RequestRefused,
-    "no_messages": errors.RequestRefused,
-    "bad_json": errors.RequestRefused,
-    "option_wrong_type": errors.RequestRefused,
+    "bad_schema": errors.BadRequest,
+    "no_messages": errors.BadRequest,
+    "bad_json": errors.BadRequest,
+    "option_wrong_type": errors.BadRequest,
 }
-CHAT_REFUSALS = [r for r in RECORDED.values() if int(r["status"]) >= 400 and r["request"]["path"] != "/v1/systemone"]
+CHAT_REFUSALS = [
+    r
+    for r in RECORDED.values()
+    if int(r["status"]) >= 400 and r["request"]["path"] != "/v1/systemone"
+]
 
 
 @pytest.mark.parametrize("record", CHAT_REFUSALS, ids=[record["name"] for record in CHAT_REFUSALS])
 def test_every_recorded_refusal_has_its_meaning(record):
     """Each becomes the error that it means, with the server's own words and something to do."""
     error = openai.decode_error(int(record["status"]), "".join(record["chunks"]))
-    assert type(error) is MEANINGS[record["name"]]
+    assert type(error) is RETRY_RULES[record["name"]]
     assert error.fix
     assert not error.facts["said"].startswith("{")
 
 
-# Texts that were not recorded here: from the documents and trackers of vLLM, LM Studio, OpenAI and proxies.
+# Texts that were not recorded here: from the documents and trackers of vLLM, LM Studio, OpenAI and
+# proxies.
 SAID = [
-    (503, '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}', errors.ServerBusy),
+    (
+        503,
+        '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}',
+        errors.ServerBusy,
+    ),
     (429, '{"error":{"message":"Rate limit reached"}}', errors.ServerBusy),
-    (404, '{"object":"error","message":"The model `x` does not exist.","type":"NotFoundError","code":404}', errors.ModelNotFound),
-    (404, '{"error":{"message":"The model `x` does not exist","code":"model_not_found"}}', errors.ModelNotFound),
-    (400, '{"error":{"message":"No models loaded. Please load a model in the developer page."}}', errors.ModelNotFound),
+    (
+        404,
+        (
+            '{"object":"error","message":"The model `x` does not '
+            'exist.","type":"NotFoundError","code":404}'
+        ),
+        errors.ModelNotFound,
+    ),
+    (
+        404,
+        '{"error":{"message":"The model `x` does not exist","code":"model_not_found"}}',
+        errors.ModelNotFound,
+    ),
+    (
+        400,
+        '{"error":{"message":"No models loaded. Please load a model in the developer page."}}',
+        errors.ModelNotFound,
+    ),
     (404, '{"detail":"Not Found"}', errors.ProtocolError),
     (405, '{"detail":"Method Not Allowed"}', errors.ProtocolError),
     (
         400,
-        '{"message":"This model\'s maximum context length is 8192 tokens. However, you requested 8204 tokens"}',
+        (
+            '{"message":"This model\'s maximum context length is 8192 tokens. However, you requested '
+            '8204 tokens"}'
+        ),
         errors.ContextExceeded,
     ),
-    (401, '{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}', errors.RequestRefused),
-    (422, '{"detail":[{"loc":["body","messages"],"msg":"field required"}]}', errors.RequestRefused),
+    (
+        401,
+        '{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}',
+        errors.BadRequest,
+    ),
+    (422, '{"detail":[{"loc":["body","messages"],"msg":"field required"}]}', errors.BadRequest),
     (500, '{"error":{"message":"failed to allocate buffer"}}', errors.OutOfMemory),
-    (500, "", errors.ServerFault),
-    (502, "<html><h1>502 Bad Gateway</h1></html>", errors.ServerLost),
+    (500, "", errors.ServerInternalError),
+    (502, "<html><h1>502 Bad Gateway</h1></html>", errors.ServerConnectionLost),
     (504, "<html><h1>504 Gateway Time-out</h1></html>", errors.ServerTimeout),
     (501, '{"error":{"message":"not supported"}}', errors.ModelUnsuitable),
-    (400, '{"error":{"message":"Invalid grammar"}}', errors.RequestRefused),
+    (400, '{"error":{"message":"Invalid grammar"}}', errors.BadRequest),
 ]
 
 
@@ -341,12 +484,20 @@ def test_every_known_text_has_its_meaning(status, body, kind):
 
 def test_no_rule_is_dead():
     """Each rule of the table is the meaning of at least one text above or recorded."""
-    texts = [(status, body) for status, body, _ in SAID] + [(int(r["status"]), "".join(r["chunks"])) for r in CHAT_REFUSALS]
-    found = {openai.RULES.index(dialect.find_rule(openai.RULES, s, dialect.extract_error_text(b))) for s, b in texts}
+    texts = [(status, body) for status, body, _ in SAID] + [
+        (int(r["status"]), "".join(r["chunks"])) for r in CHAT_REFUSALS
+    ]
+    found = {
+        openai.RULES.index(dialect.find_rule(openai.RULES, s, dialect.extract_error_text(b)))
+        for s, b in texts
+    }
     assert found == set(range(len(openai.RULES)))
 
 
-@pytest.mark.parametrize("body", ['{"error":', "\x00", '{"error":{"error":{}}}', '{"error":3}', "[" * 50_000, '{"detail":{}}'])
+@pytest.mark.parametrize(
+    "body",
+    ['{"error":', "\x00", '{"error":{"error":{}}}', '{"error":3}', "[" * 50_000, '{"detail":{}}'],
+)
 def test_any_body_is_an_error_and_never_a_crash(body):
     """Broken JSON, other types, nests."""
     assert isinstance(openai.decode_error(500, body), UriskError)

@@ -1,4 +1,7 @@
-"""System One: questions with typed answers, probabilities back; recorded from llama.cpp's own server with a decision model."""
+"""
+System One: questions with typed answers, probabilities back; recorded from llama.cpp's own server
+with a decision model.
+"""
 
 import json
 import math
@@ -13,9 +16,12 @@ from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES
 
 LINES = (ROOT / "tests/data/llamacpp_transcripts.jsonl").read_text(encoding="utf-8").splitlines()
 RECORDED = {record["name"]: record for record in map(json.loads, LINES)}
-CATEGORIES = {category.ident: category.definition for category in DEFAULT.categories}
+CATEGORIES = {category.id: category.definition for category in DEFAULT.categories}
 ANCHORS = tuple(SEVERITIES.values())
-QUESTIONS = {"risk": Choice(instructions="Which?", options={"a": "x", "b": None}), "severity": Score(instructions="?", levels=["l", "h"])}
+QUESTIONS = {
+    "risk": Choice(instructions="Which?", options={"a": "x", "b": None}),
+    "severity": Score(instructions="?", levels=["l", "h"]),
+}
 
 
 def body_of(name):
@@ -24,7 +30,9 @@ def body_of(name):
 
 def test_a_request_byte_for_byte():
     """The shape that is documented; what the server has no use for is left out."""
-    assert systemone.encode_decision(model="d", state="text", questions=QUESTIONS, keep_alive="20m") == (
+    assert systemone.encode_decision(
+        model="d", state="text", questions=QUESTIONS, keep_alive="20m"
+    ) == (
         b'{"model":"d","state":"text","questions":{"risk":{"type":"choice","instructions":"Which?","criteria":{"a":"x","b":null}},'
         b'"severity":{"type":"score","instructions":"?","criteria":["l","h"]}},"keep_alive":"20m"}'
     )
@@ -46,7 +54,10 @@ def test_a_severity_of_a_given_risk_names_it():
     assert f"legal risk ({CATEGORIES['legal']})" in questions["severity"].instructions
 
 
-@pytest.mark.parametrize("question", [Choice(instructions="", options={"a": None}), Score(instructions="", levels=["l"] * 11)])
+@pytest.mark.parametrize(
+    "question",
+    [Choice(instructions="", options={"a": None}), Score(instructions="", levels=["l"] * 11)],
+)
 def test_too_few_or_too_many_answers_are_refused(question):
     """Before anything is sent."""
     with pytest.raises(errors.InputError):
@@ -58,9 +69,16 @@ def test_a_recorded_decision():
     sent = json.loads(RECORDED["decision"]["request"]["body"])
     questions = {
         "risk": Choice(instructions="Which risk?", options=sent["questions"]["risk"]["criteria"]),
-        "severity": Score(instructions="How severe?", levels=sent["questions"]["severity"]["criteria"]),
+        "severity": Score(
+            instructions="How severe?", levels=sent["questions"]["severity"]["criteria"]
+        ),
     }
-    assert json.loads(systemone.encode_decision(model="decision", state=sent["state"], questions=questions)) == sent
+    assert (
+        json.loads(
+            systemone.encode_decision(model="decision", state=sent["state"], questions=questions)
+        )
+        == sent
+    )
     reply = json.loads(body_of("decision"))
     decision = systemone.decode_decision(reply, questions)
     assert decision.prompt_tokens == reply["usage"]["input_tokens"]
@@ -72,7 +90,12 @@ def test_a_recorded_decision():
 
 
 def answers(risk, severity=None):
-    return {"answers": {"risk": {"probabilities": risk}, "severity": {"probabilities": severity or {"0": 0.25, "1": 0.75}}}}
+    return {
+        "answers": {
+            "risk": {"probabilities": risk},
+            "severity": {"probabilities": severity or {"0": 0.25, "1": 0.75}},
+        }
+    }
 
 
 def test_rounded_probabilities_are_shared_in_proportion():
@@ -104,10 +127,10 @@ def test_what_is_no_decision_is_a_protocol_error(content):
         systemone.decode_decision(content, QUESTIONS)
 
 
-MEANINGS = {
+RETRY_RULES = {
     "systemone_chat_model": errors.ModelUnsuitable,
-    "decision_no_questions": errors.RequestRefused,
-    "decision_bad_type": errors.RequestRefused,
+    "decision_no_questions": errors.BadRequest,
+    "decision_bad_type": errors.BadRequest,
     "decision_too_long": errors.ContextExceeded,
 }
 SAID = [
@@ -116,16 +139,16 @@ SAID = [
     (404, '{"error":{"message":"File Not Found","code":404}}', errors.ProtocolError),
     (400, '{"error":"\\"llama3.1\\" does not support systemone"}', errors.ModelUnsuitable),
     (503, "", errors.ServerBusy),
-    (502, "", errors.ServerLost),
-    (500, "boom", errors.ServerFault),
+    (502, "", errors.ServerConnectionLost),
+    (500, "boom", errors.ServerInternalError),
 ]
 
 
-@pytest.mark.parametrize("name", MEANINGS)
+@pytest.mark.parametrize("name", RETRY_RULES)
 def test_every_recorded_refusal_has_its_meaning(name):
     """Each becomes the error that it means, with the server's own words and something to do."""
     error = systemone.decode_error(int(RECORDED[name]["status"]), body_of(name))
-    assert type(error) is MEANINGS[name]
+    assert type(error) is RETRY_RULES[name]
     assert error.fix
     assert not error.facts["said"].startswith("{")
 
@@ -138,6 +161,11 @@ def test_every_known_text_has_its_meaning(status, body, kind):
 
 def test_no_rule_is_dead():
     """Each rule of the table is the meaning of at least one text above or recorded."""
-    texts = [(status, body) for status, body, _ in SAID] + [(int(RECORDED[name]["status"]), body_of(name)) for name in MEANINGS]
-    found = {systemone.RULES.index(dialect.find_rule(systemone.RULES, s, dialect.extract_error_text(b))) for s, b in texts}
+    texts = [(status, body) for status, body, _ in SAID] + [
+        (int(RECORDED[name]["status"]), body_of(name)) for name in RETRY_RULES
+    ]
+    found = {
+        systemone.RULES.index(dialect.find_rule(systemone.RULES, s, dialect.extract_error_text(b)))
+        for s, b in texts
+    }
     assert found == set(range(len(systemone.RULES)))

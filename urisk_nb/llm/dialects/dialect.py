@@ -175,7 +175,12 @@ class ErrorRule:
 
 def find_rule(rules: Sequence[ErrorRule], status: int | None, text: str) -> ErrorRule:
     """Return the first rule that fits; the last one of a table fits everything."""
-    return next(rule for rule in rules if (not rule.statuses or status in rule.statuses) and re.search(rule.pattern, text, re.IGNORECASE))
+    return next(
+        rule
+        for rule in rules
+        if (not rule.statuses or status in rule.statuses)
+        and re.search(rule.pattern, text, re.IGNORECASE)
+    )
 
 
 def to_error(rules: Sequence[ErrorRule], status: int | None, body: str) -> UriskError:
@@ -195,7 +200,9 @@ def to_error(rules: Sequence[ErrorRule], status: int | None, body: str) -> Urisk
     rule = find_rule(rules, status, text)
     said = text[:300] or "nothing"
     where = "in its stream" if status is None else f"with HTTP {status}"
-    return rule.error(f"the server answered {where}: {said}", fix=rule.fix, status=status, said=text)
+    return rule.error(
+        f"the server answered {where}: {said}", fix=rule.fix, status=status, said=text
+    )
 
 
 def extract_error_text(body: str) -> str:

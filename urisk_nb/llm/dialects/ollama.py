@@ -77,7 +77,9 @@ def encode_chat(request: ChatRequest) -> bytes:
 
 def encode_load(*, model: str, keep_alive: str | float, num_ctx: int) -> bytes:
     """Return the bytes that load a model as later calls want it; with keep_alive 0, unload it."""
-    return dump_json({"model": model, "messages": [], "keep_alive": keep_alive, "options": {"num_ctx": num_ctx}})
+    return dump_json(
+        {"model": model, "messages": [], "keep_alive": keep_alive, "options": {"num_ctx": num_ctx}}
+    )
 
 
 def encode_pull(model: str) -> bytes:
@@ -124,7 +126,9 @@ class JsonLines:
             *lines, rest = bytes(self._rest).split(b"\n")
             self._rest = bytearray(rest)
         if len(self._rest) > MAX_LINE_BYTES:
-            raise ProtocolError(f"a line of the reply is longer than {MAX_LINE_BYTES >> 20} MiB.", fix=NOT_OLLAMA)
+            raise ProtocolError(
+                f"a line of the reply is longer than {MAX_LINE_BYTES >> 20} MiB.", fix=NOT_OLLAMA
+            )
         for line in lines:
             if line.strip():
                 yield _load_object(line)
@@ -235,7 +239,9 @@ def decode_capabilities(content: Any) -> frozenset[str]:
 
 def _read_capabilities(content: Mapping[str, Any]) -> frozenset[str]:
     found = content.get("capabilities")
-    return frozenset(filter(lambda name: isinstance(name, str), found if isinstance(found, list) else ()))
+    return frozenset(
+        filter(lambda name: isinstance(name, str), found if isinstance(found, list) else ())
+    )
 
 
 def _list_models(content: Any) -> list[dict[str, Any]]:
@@ -269,12 +275,14 @@ RULES: tuple[ErrorRule, ...] = (
         errors.ContextExceeded,
         "shorten the text, or ask for a larger window: %env URISK_NUM_CTX=8192",
     ),
-    ErrorRule((), r"requires more system memory|requires .* are available", errors.ModelTooLarge, _SMALLER),
+    ErrorRule(
+        (), r"requires more system memory|requires .* are available", errors.ModelTooLarge, _SMALLER
+    ),
     ErrorRule((), r"out.of.memory|failed to allocate|cudaMalloc", errors.OutOfMemory, _SMALLER),
     ErrorRule(
         (),
         r"cloud is disabled|remote model",
-        errors.CloudRefused,
+        errors.CloudModelBlocked,
         "use a model that runs on this machine: %env OLLAMA_MODEL=llama3.1",
     ),
     ErrorRule(
@@ -293,19 +301,21 @@ RULES: tuple[ErrorRule, ...] = (
         (),
         NO_ADAPTERS,
         errors.ModelUnsuitable,
-        "make the judge of a whole model file, as `urisk install-judge` does, or use the embedded engine, which has it by itself",
+        "make the judge of a whole model file, as `urisk install-judge` does, or use the embedded "
+        "engine, which has it by itself",
     ),
     ErrorRule(
         (400,),
         r"digest mismatch, expected",
-        errors.RequestRefused,
+        errors.BadRequest,
         "try again; if it stays, install urisk-nb again",
     ),
     ErrorRule(
         (),
         r"no space left|disk quota",
         errors.DiskFull,
-        "free some space, or keep models elsewhere (OLLAMA_MODELS), then run %urisk_start again: what has arrived is kept",
+        "free some space, or keep models elsewhere (OLLAMA_MODELS), then run %urisk_start again: "
+        "what has arrived is kept",
     ),
     ErrorRule(
         (),
@@ -338,11 +348,13 @@ RULES: tuple[ErrorRule, ...] = (
         errors.ModelNotFound,
         "ollama pull MODEL, or run %urisk_start, which pulls it",
     ),
-    ErrorRule((503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"),
+    ErrorRule(
+        (503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"
+    ),
     ErrorRule(
         (),
         r"llama-server binary not found|error starting llama-server",
-        errors.ServerFault,
+        errors.ServerInternalError,
         "reinstall Ollama: its runner is missing",
     ),
     ErrorRule(
@@ -358,17 +370,17 @@ RULES: tuple[ErrorRule, ...] = (
         errors.ServerTimeout,
         "give it longer: %env OLLAMA_LOAD_TIMEOUT=15m before Ollama is started",
     ),
-    ErrorRule((499,), r"", errors.ServerLost, "ask again"),
+    ErrorRule((499,), r"", errors.ServerConnectionLost, "ask again"),
     ErrorRule(
         (401,),
         r"",
-        errors.CloudRefused,
+        errors.CloudModelBlocked,
         "use a model that runs on this machine: %env OLLAMA_MODEL=llama3.1",
     ),
     ErrorRule(
         (403,),
         r"",
-        errors.RequestRefused,
+        errors.BadRequest,
         "reach the server under its own name or as http://127.0.0.1:11434",
     ),
     ErrorRule(
@@ -380,18 +392,20 @@ RULES: tuple[ErrorRule, ...] = (
     ErrorRule(
         (400, 404, 405, 409, 413, 422),
         r"",
-        errors.RequestRefused,
+        errors.BadRequest,
         "check the request; the server's words say what it does not accept",
     ),
     # The server answers 500 to some requests that are the caller's own mistake.
     ErrorRule(
         (500,),
         r"^option \"|^invalid format",
-        errors.RequestRefused,
+        errors.BadRequest,
         "check options and format of the call",
     ),
-    ErrorRule((502,), r"", errors.ServerLost, "ask again"),
-    ErrorRule((), r"", errors.ServerFault, "ask again; if it goes on, look at the server's log"),
+    ErrorRule((502,), r"", errors.ServerConnectionLost, "ask again"),
+    ErrorRule(
+        (), r"", errors.ServerInternalError, "ask again; if it goes on, look at the server's log"
+    ),
 )
 
 

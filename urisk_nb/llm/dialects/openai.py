@@ -209,7 +209,9 @@ class ChatDecoder:
         if not self._is_stream:
             self._body += data
             if len(self._body) > MAX_EVENT_BYTES:
-                raise ProtocolError(f"the reply is longer than {MAX_EVENT_BYTES >> 20} MiB.", fix=NOT_OPENAI)
+                raise ProtocolError(
+                    f"the reply is longer than {MAX_EVENT_BYTES >> 20} MiB.", fix=NOT_OPENAI
+                )
             return
         for text in self._events.feed(data):
             yield from self._take(text)
@@ -314,7 +316,9 @@ def _read_model(entry: Mapping[str, Any]) -> Model:
     is_file = entry.get("owned_by") == "llamacpp" and ("/" in listed or "\\" in listed)
     name = listed.replace("\\", "/").rpartition("/")[2] if is_file else listed
     others = entry.get("aliases")
-    aliases = [alias for alias in (others if isinstance(others, list) else ()) if isinstance(alias, str)]
+    aliases = [
+        alias for alias in (others if isinstance(others, list) else ()) if isinstance(alias, str)
+    ]
     return Model(
         name=name,
         size_bytes=read_count(meta, "size"),
@@ -353,7 +357,8 @@ RULES: tuple[ErrorRule, ...] = (
         r"exceeds? the available context size|maximum context length|maximum model length"
         r"|longer than the (context|maximum)|context_length_exceeded",
         errors.ContextExceeded,
-        "shorten the text, or start the server with a larger window (llama.cpp: -c, vLLM: --max-model-len)",
+        "shorten the text, or start the server with a larger window (llama.cpp: -c, vLLM: "
+        "--max-model-len)",
     ),
     ErrorRule(
         (),
@@ -376,41 +381,45 @@ RULES: tuple[ErrorRule, ...] = (
     ErrorRule(
         (),
         r"JSON schema|response_format|grammar|json_schema",
-        errors.RequestRefused,
+        errors.BadRequest,
         "check the schema of the call; the server's words say what it does not accept",
     ),
     ErrorRule(
         (503, 429),
         r"",
         errors.ServerBusy,
-        "wait: the server loads its model or its queue is full; or ask less at once: %env URISK_PARALLEL=1",
+        "wait: the server loads its model or its queue is full; or ask less at once: %env "
+        "URISK_PARALLEL=1",
     ),
     ErrorRule(
         (401, 403),
         r"",
-        errors.RequestRefused,
+        errors.BadRequest,
         "use a server that lets you in; urisk_nb sends no key",
     ),
     ErrorRule(
         (404, 405),
         r"",
         errors.ProtocolError,
-        "check the address and its path: OLLAMA_URL=http://127.0.0.1:8080 or http://127.0.0.1:8000/v1",
+        "check the address and its path: OLLAMA_URL=http://127.0.0.1:8080 or "
+        "http://127.0.0.1:8000/v1",
     ),
     ErrorRule(
         (400, 409, 413, 415, 422),
         r"",
-        errors.RequestRefused,
+        errors.BadRequest,
         "check the request; the server's words say what it does not accept",
     ),
-    ErrorRule((499, 502), r"", errors.ServerLost, "ask again"),
+    ErrorRule((499, 502), r"", errors.ServerConnectionLost, "ask again"),
     ErrorRule(
         (504,),
         r"",
         errors.ServerTimeout,
         "ask again, or give the proxy before the server more time",
     ),
-    ErrorRule((), r"", errors.ServerFault, "ask again; if it goes on, look at the server's log"),
+    ErrorRule(
+        (), r"", errors.ServerInternalError, "ask again; if it goes on, look at the server's log"
+    ),
 )
 
 

@@ -99,7 +99,9 @@ def build_label_questions(
     if risk is not None:
         return {"severity": severity}
     options = {**categories, none: "not about a risk of this company"}
-    which = Choice(instructions="Which risk does the sentence show for the company?", options=options)
+    which = Choice(
+        instructions="Which risk does the sentence show for the company?", options=options
+    )
     return {"risk": which, "severity": severity}
 
 
@@ -132,7 +134,9 @@ def encode_decision(
     body: dict[str, Any] = {
         "model": model,
         "state": state,
-        "questions": {name: _encode_question(name, question) for name, question in questions.items()},
+        "questions": {
+            name: _encode_question(name, question) for name, question in questions.items()
+        },
     }
     if keep_alive is not None:
         body["keep_alive"] = keep_alive
@@ -176,7 +180,10 @@ def decode_decision(content: Any, questions: Mapping[str, Choice | Score]) -> De
     answers = content.get("answers") if isinstance(content, dict) else None
     if not isinstance(answers, dict):
         raise _bad_reply("it has no answers")
-    found = {name: _read_probabilities(name, answers.get(name), _list_answers(question)) for name, question in questions.items()}
+    found = {
+        name: _read_probabilities(name, answers.get(name), _list_answers(question))
+        for name, question in questions.items()
+    }
     usage = content.get("usage")
     read = read_count(usage, "input_tokens") if isinstance(usage, dict) else 0
     return Decision(probabilities=found, prompt_tokens=read)
@@ -228,22 +235,28 @@ RULES: tuple[ErrorRule, ...] = (
         errors.ModelUnsuitable,
         CHAT_MODEL,
     ),
-    ErrorRule((404,), r"\bmodel\b.*not found", errors.ModelNotFound, "name a model that this server has"),
+    ErrorRule(
+        (404,), r"\bmodel\b.*not found", errors.ModelNotFound, "name a model that this server has"
+    ),
     ErrorRule(
         (404, 405, 501),
         r"",
         errors.ProtocolError,
         "update the server: System One needs Ollama 0.35 or later, or a recent llama.cpp",
     ),
-    ErrorRule((503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"),
+    ErrorRule(
+        (503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"
+    ),
     ErrorRule(
         (400, 401, 403, 409, 413, 415, 422),
         r"",
-        errors.RequestRefused,
+        errors.BadRequest,
         "check the question; the server's words say what it does not accept",
     ),
-    ErrorRule((499, 502), r"", errors.ServerLost, "ask again"),
-    ErrorRule((), r"", errors.ServerFault, "ask again; if it goes on, look at the server's log"),
+    ErrorRule((499, 502), r"", errors.ServerConnectionLost, "ask again"),
+    ErrorRule(
+        (), r"", errors.ServerInternalError, "ask again; if it goes on, look at the server's log"
+    ),
 )
 
 

@@ -1,0 +1,558 @@
+"""
+A model made on a server of an adapter or of a whole file: what is sent, what is proof, and what
+each way to fail leaves behind.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import urllib.request
+
+import pytest
+
+from harness import OllamaProgram, StandIn, alive, eventually, free_port
+from urisk_nb import errors, process_state
+from urisk_nb.embedded import weights
+from urisk_nb.llm import wire
+from urisk_nb.llm.client import Client
+from urisk_nb.llm.manager import JUDGE, LLMManager, is_judge
+from urisk_nb.llm.model_install import Adapted, Whole, install, says_no_adapters, takes_adapters
+from urisk_nb.server.model_server import ServerState
+from urisk_nb.settings import Settings
+from urisk_nb.standin import Scenario, ScriptedBrain, running, serve
+
+BASE, NAME = "smollm2:135m", "urisk-judge"
+LIMIT_S = 20
+NO_MORE = "LoRA adapters are no longer supported"
+
+
+def test_one_name_on_both_sides():
+    """
+    The stand-in shares no code with the client, so each has the name; the judge that is made is the
+    one that is asked shortly.
+    """
+    assert weights.JUDGE == JUDGE
+    assert is_judge(f"{weights.JUDGE}:latest")
+
+
+def hex_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """A file of several blocks that looks like an adapter."""
+    path = tmp_path / "urisk-judge.gguf"
+    path.write_bytes(b"GGUF" + bytes(range(256)) * 3000)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch, tmp_path):
+    """Places of a test's own, and no session left."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    yield
+    if (manager := process_state.get("manager")) is not None:
+        manager.shutdown_sync()
+
+
+@pytest.fixture
+def started(standin_with):
+    """
+    A session over a stand-in of others that looks like an Ollama with one model beside the base.
+    """
+
+    def start(**scenario):
+        server = standin_with(
+            {
+                "models": ["simulated", {"name": BASE, "installed": False}],
+                "version": "0.33.0",
+                **scenario,
+            }
+        )
+        return server, LLMManager.initialize_sync(url=server.url, model="simulated")
+
+    return start
+
+
+def adapted(file, *, base=BASE, digest=None):
+    return Adapted(base=base, file=file, digest=digest or hex_of(file))
+
+
+def made(manager, adapter, *, name=NAME, progress=lambda _: None, **changes):
+    return run(install(manager, adapted(adapter, **changes), name=name, progress=progress))
+
+
+def made_whole(manager, file, *, digest=None, **rest):
+    return run(install(manager, Whole(file=file, digest=digest or hex_of(file)), name=NAME, **rest))
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, LIMIT_S))
+
+
+def models(manager):
+    async def main():
+        async with connected(manager.url) as client:
+            return {model.name: model.digest for model in await client.tags()}
+
+    return asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def connected(url, **flags):
+    client = Client(Settings(url=url, **flags))
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def asked(server, digest):
+    """How often the server was asked about the file, and how often for a pull and a create."""
+    paths = server.counters()["paths"]
+    return [
+        paths.get(path, 0) for path in (f"/api/blobs/sha256:{digest}", "/api/pull", "/api/create")
+    ]
+
+
+# Install ------------------------------------------------------------------------------------------
+
+
+def test_the_judge_is_made_and_a_second_time_sends_nothing(started, adapter):
+    """
+    A base that is missing is pulled, the file is sent once, the model answers; then nothing is
+    pulled, sent or changed.
+    """
+    server, manager = started()
+    events = []
+    first = made(manager, adapter, progress=events.append)
+    assert (first.model.name, first.sent, first.changed) == (f"{NAME}:latest", True, True)
+    assert asked(server, hex_of(adapter)) == [2, 1, 1]
+    assert list(dict.fromkeys(event.step for event in events)) == [
+        "pulling",
+        "sending",
+        "creating",
+        "loading",
+    ]
+    assert any(event.text.endswith(": success") for event in events)
+    assert set(models(manager)) == {"simulated:latest", BASE, f"{NAME}:latest"}
+    payload = b'{"messages":[{"role":"user","content":"hi"}],"options":{}}'
+    assert "SIMULATED" in manager.ask_sync(payload, NAME)
+    loads = server.counters()["loads"]
+    second = made(manager, adapter)
+    assert (second.model, second.sent, second.changed) == (first.model, False, False)
+    assert asked(server, hex_of(adapter)) == [3, 1, 2]
+    assert server.counters()["loads"] == loads
+    assert manager.model == "simulated"
+
+
+def test_another_adapter_takes_the_models_place(started, adapter):
+    """Under the same name, with another digest, and loaded anew."""
+    server, manager = started()
+    before, loads = made(manager, adapter), server.counters()["loads"]
+    adapter.write_bytes(adapter.read_bytes() + b".")
+    after = made(manager, adapter)
+    assert (after.sent, after.changed) == (True, True)
+    assert models(manager)[f"{NAME}:latest"] == after.model.digest != before.model.digest
+    assert server.counters()["loads"] == loads + 1
+
+
+def test_a_damaged_file_is_refused_by_the_server(started, adapter):
+    """Its hash is not the one that was promised: no model, and a way out."""
+    server, manager = started()
+    with pytest.raises(errors.BadRequest, match="digest mismatch, expected") as caught:
+        made(manager, adapter, digest="0" * 64)
+    assert "install urisk-nb again" in caught.value.fix
+    assert asked(server, "0" * 64) == [2, 1, 0]
+    assert f"{NAME}:latest" not in models(manager)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_of_ours(started, adapter):
+    """Named with its path; the session goes on."""
+    _, manager = started()
+    with pytest.raises(errors.InputError, match=r"none\.gguf cannot be read: No such file"):
+        made(manager, adapter.with_name("none.gguf"), digest="0" * 64)
+    assert made(manager, adapter).changed
+
+
+def test_an_unknown_base_is_refused_with_what_there_is(started, adapter):
+    """Nothing is sent."""
+    server, manager = started()
+    with pytest.raises(errors.PullFailed, match=r"'nope'.*simulated:latest"):
+        made(manager, adapter, base="nope")
+    assert asked(server, hex_of(adapter)) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("name", [BASE, BASE.upper()])
+def test_the_base_is_never_overwritten(started, adapter, name):
+    """Under its own name the model would take its place: refused before anything is asked."""
+    server, manager = started()
+    with pytest.raises(errors.InputError, match="same name"):
+        made(manager, adapter, name=name)
+    assert asked(server, hex_of(adapter)) == [0, 0, 0]
+
+
+def test_a_name_that_cannot_be_is_the_servers_refusal(started, adapter):
+    """With the form that names have."""
+    _, manager = started()
+    with pytest.raises(errors.ModelNameInvalid, match="invalid model name"):
+        made(manager, adapter, name="a/b/c/d/e")
+
+
+def test_an_ollama_that_takes_no_adapters_takes_the_whole_file(started, adapter):
+    """
+    From 0.34.1 on: the server's words, which can be told from other refusals, and two ways out.
+    """
+    _, manager = started(create_error=NO_MORE)
+    with pytest.raises(errors.ModelUnsuitable, match=NO_MORE) as caught:
+        made(manager, adapter)
+    assert says_no_adapters(caught.value)
+    assert all(word in caught.value.fix for word in ("install-judge", "embedded"))
+    assert f"{NAME}:latest" not in models(manager)
+    assert made_whole(manager, adapter).changed
+
+
+def test_other_refusals_are_not_taken_for_that_one(started, adapter):
+    """A bad name, a lost server: the merged file would help neither."""
+    _, manager = started()
+    with pytest.raises(errors.ModelNameInvalid) as caught:
+        made(manager, adapter, name="a/b/c/d/e")
+    assert not says_no_adapters(caught.value)
+    assert not says_no_adapters(
+        errors.ServerConnectionLost("adapters are no longer supported", fix="none")
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "takes"),
+    [
+        *(
+            (version, True)
+            for version in (
+                "0.5.5",
+                "0.33.0",
+                "0.34.0",
+                "0.0.0",
+                "",
+                "main-4f2a",
+                "0.0.0-urisk-scripted",
+            )
+        ),
+        *(
+            (version, False)
+            for version in ("0.34.1", "0.34.2", "0.34.1-rc0", "0.35.0", "0.100.0", "1.0.0")
+        ),
+    ],
+)
+def test_the_version_tells_whether_an_adapter_is_tried(version, takes):
+    """Numbers are compared as numbers; what has none is asked."""
+    assert takes_adapters(version) is takes
+
+
+def test_a_whole_file_needs_no_base_and_is_sent_once(started, adapter):
+    """
+    Nothing is pulled; the model answers; a second time sends and changes nothing, another file
+    takes its place.
+    """
+    server, manager = started(version="0.34.2", create_error=NO_MORE)
+    events = []
+    first = made_whole(manager, adapter, progress=events.append)
+    assert (first.model.name, first.sent, first.changed) == (f"{NAME}:latest", True, True)
+    assert asked(server, hex_of(adapter)) == [2, 0, 1]
+    assert list(dict.fromkeys(event.step for event in events)) == ["sending", "creating", "loading"]
+    assert set(models(manager)) == {"simulated:latest", f"{NAME}:latest"}
+    assert "SIMULATED" in manager.ask_sync(
+        b'{"messages":[{"role":"user","content":"hi"}],"options":{}}', NAME
+    )
+    second = made_whole(manager, adapter)
+    assert (second.model, second.sent, second.changed) == (first.model, False, False)
+    assert asked(server, hex_of(adapter)) == [3, 0, 2]
+    adapter.write_bytes(adapter.read_bytes() + b".")
+    third = made_whole(manager, adapter)
+    assert (third.sent, third.changed) == (True, True)
+
+
+def test_a_manager_without_a_model_is_enough(standin_with, adapter):
+    """
+    `bare` touches no model, is not the session of the process, and tells of a pull that it makes
+    later.
+    """
+    server = standin_with(
+        {"models": ["simulated", {"name": BASE, "installed": False}], "version": "0.33.0"}
+    )
+    events = []
+    manager = run(LLMManager.connect(url=server.url, model="nope", progress=events.append))
+    try:
+        assert set(server.counters()["paths"]) == {"/api/version"}
+        assert not LLMManager.is_starting()
+        assert process_state.get("manager") is None
+        assert made(manager, adapter).changed
+        assert any(event.step == "pulling" and event.total for event in events)
+    finally:
+        manager.shutdown_sync()
+
+
+@pytest.mark.slow
+def test_a_server_of_ours_that_ends_is_started_again_without_a_model(
+    monkeypatch, tmp_path, adapter
+):
+    """
+    There is none to load: a manager that took no model goes on, and stops its server at the end.
+    """
+    with OllamaProgram(tmp_path / "bin", {"models": ["simulated"], "version": "0.34.2"}):
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        manager = run(
+            LLMManager.connect(url=f"http://127.0.0.1:{free_port()}", engine="ollama", model="nope")
+        )
+        try:
+            first = manager.pid
+            os.kill(first, signal.SIGKILL)
+            eventually(
+                lambda: manager.restart_count == 1 and manager.state == ServerState.MANAGED,
+                10,
+                "another server",
+            )
+            assert made_whole(manager, adapter).changed
+            second = manager.pid
+            with urllib.request.urlopen(f"{manager.url}/urisk/counters", timeout=5) as reply:
+                assert json.load(reply)["paths"]["/api/chat"] == 1  # that the judge loads
+        finally:
+            manager.shutdown_sync()
+    eventually(lambda: not alive(second), 5, "the end of the server")
+
+
+def test_a_whole_file_that_does_not_load_is_told(adapter):
+    """The model is there and of no use; the words are not those about a base."""
+
+    class Unloadable(ScriptedBrain):
+        async def load(self, model, num_ctx):
+            if model.name.startswith(NAME):
+                self.scenario = Scenario(
+                    load_error="llama-server process has terminated: exit status 1: error loading "
+                    "model"
+                )
+            return await super().load(model, num_ctx)
+
+    with running(Unloadable()) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        with pytest.raises(
+            errors.ModelUnsuitable, match=r"was made of urisk-judge\.gguf, and cannot be loaded"
+        ) as caught:
+            made_whole(manager, adapter)
+        assert "adapter" not in caught.value.fix
+        manager.shutdown_sync()
+
+
+def test_an_adapter_of_another_model_shows_when_it_is_loaded(adapter):
+    """
+    The creation succeeds, since only the load knows; the error says that the model is there and of
+    no use.
+    """
+
+    class OfAnother(ScriptedBrain):
+        async def load(self, model, num_ctx):
+            if model.base:
+                self.scenario = Scenario(
+                    load_error="llama-server process has terminated: exit status 1: error loading "
+                    "model"
+                )
+            return await super().load(model, num_ctx)
+
+    with running(OfAnother()) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        with pytest.raises(
+            errors.ModelUnsuitable,
+            match=r"was made of simulated, and cannot be loaded.*error loading model",
+        ):
+            made(manager, adapter, base="simulated")
+        manager.shutdown_sync()
+
+
+def test_a_server_that_makes_no_models_says_so(adapter):
+    """No such path: which server it is, and what does make them."""
+
+    class Fixed(ScriptedBrain):
+        creates = False
+
+    with running(Fixed()) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        with pytest.raises(
+            errors.BadRequest, match=r"simulated server at .* makes no models"
+        ) as caught:
+            made(manager, adapter, base="simulated")
+        assert "Ollama" in caught.value.fix
+        manager.shutdown_sync()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_lost_on_the_way_leaves_an_error_and_no_model(started, adapter):
+    """
+    It is killed between two lines of the creation: ServerConnectionLost, at once; where it comes up
+    again, the same call succeeds.
+    """
+    server, manager = started(create_ms=60_000)
+
+    def told(event):
+        if "parsing" in event.text:
+            server.process.kill()
+
+    with pytest.raises(errors.ServerConnectionLost):
+        made(manager, adapter, progress=told)
+    assert server.process.wait(5) < 0
+    again = StandIn("--port", server.url.rpartition(":")[2])
+    try:
+        manager = LLMManager.initialize_sync(url=again.url, model="simulated")
+        assert made(manager, adapter, base="simulated").changed
+    finally:
+        manager.shutdown_sync()
+        again.stop()
+
+
+@pytest.mark.slow
+def test_who_leaves_gives_the_creation_up(started, adapter):
+    """
+    A cancel in the middle closes the connection; the server makes nothing, and the session answers
+    on.
+    """
+    server, manager = started(create_ms=60_000)
+    seen, before = [], server.counters()["connections_open"]
+
+    async def main():
+        task = asyncio.create_task(
+            install(manager, adapted(adapter), name=NAME, progress=seen.append)
+        )
+        while not any("parsing" in event.text for event in seen):
+            await asyncio.sleep(0.01)
+        assert server.counters()["connections_open"] > before
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(asyncio.wait_for(main(), LIMIT_S))
+    eventually(
+        lambda: server.counters()["connections_open"] <= before, 5, "the end of the connection"
+    )
+    assert f"{NAME}:latest" not in models(manager)
+    assert "SIMULATED" in manager.generate_sync("hi")
+
+
+# The client ---------------------------------------------------------------------------------------
+
+
+def test_a_file_is_sent_as_it_is_over_a_connection_that_is_kept(adapter):
+    """In blocks, whole; what is there is accepted again."""
+
+    async def main():
+        digest = f"sha256:{hex_of(adapter)}"
+        async with serve(ScriptedBrain()) as server, connected(server.url) as client:
+            assert not await client.has_blob(digest)
+            for _ in range(3):
+                await client.put_blob(digest, adapter)
+                assert await client.has_blob(digest)
+            assert server.counters["connections_total"] == 2
+
+    run(main())
+
+
+def test_a_digest_that_is_none_is_a_refusal(adapter):
+    """Not taken for a file that is missing."""
+
+    async def main():
+        async with serve(ScriptedBrain()) as server, connected(server.url) as client:
+            with pytest.raises(errors.BadRequest):
+                await client.has_blob("sha256:12")
+            with pytest.raises(errors.BadRequest, match="invalid digest format"):
+                await client.put_blob("sha256:12", adapter)
+
+    run(main())
+
+
+def test_a_server_that_takes_the_file_and_says_nothing_is_timed(adapter):
+    """Within the load timeout, with the variable that gives it longer."""
+
+    async def main(url):
+        async with connected(url, load_timeout_s=0.2) as client:
+            with pytest.raises(
+                errors.ServerTimeout, match=r"silent for 0.2 s while it was sent a file"
+            ) as caught:
+                await client.put_blob("sha256:" + "0" * 64, adapter)
+            assert "URISK_LOAD_TIMEOUT" in caught.value.fix
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # takes connections, reads nothing
+        run(main(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+
+
+def reply(*lines):
+    body = "".join(f"{line}\n" for line in lines).encode()
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n" + body
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (
+            ['{"status":"parsing GGUF"}', '{"error":"open /blobs/x: no such file or directory"}'],
+            errors.ServerInternalError,
+        ),
+        (
+            [
+                '{"status":"pulling manifest"}',
+                '{"error":"pull model manifest: file does not exist"}',
+            ],
+            errors.ModelNotFound,
+        ),
+        (
+            ['{"status":"parsing GGUF"}', '{"error":"write /x: no space left on device"}'],
+            errors.DiskFull,
+        ),
+        (
+            ['{"status":"parsing GGUF"}', '{"status":"writing manifest"}'],
+            errors.ServerInternalError,
+        ),
+        ([], errors.ServerInternalError),
+    ],
+    ids=["blob", "base", "disk", "no success", "nothing"],
+)
+def test_a_creation_without_success_is_none(lines, error):
+    """Only the word `success` proves it; error lines mean what they mean elsewhere."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply(*lines))
+        await writer.drain()
+        writer.close()
+
+    async def main():
+        listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with (
+            listener,
+            connected(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}") as client,
+        ):
+            with pytest.raises(error):
+                _ = [
+                    step
+                    async for step in client.create(
+                        NAME, base=BASE, adapters={"a.gguf": "sha256:0"}
+                    )
+                ]
+
+    run(main())
+
+
+def test_a_creations_body_has_what_ollama_reads():
+    """Key by key."""
+    body = wire.create_body(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
+    assert (
+        body
+        == b'{"model":"urisk-judge","from":"smollm2:135m","adapters":{"urisk-judge.gguf":"sha256:00"},"stream":true}'
+    )
+    body = wire.create_body(NAME, files={"urisk-judge.gguf": "sha256:00"})
+    assert body == b'{"model":"urisk-judge","files":{"urisk-judge.gguf":"sha256:00"},"stream":true}'

@@ -1,0 +1,550 @@
+"""
+The wire: bytes that are sent, lines that come back cut anywhere, and the meaning of every refusal
+of a real server.
+"""
+
+import json
+import random
+import re
+
+import pytest
+
+from harness import ROOT
+from urisk_nb import errors
+from urisk_nb.errors import ProtocolError, UriskError
+from urisk_nb.llm import wire
+from urisk_nb.risk.calibration import Token, distribution
+
+TRANSCRIPTS = [
+    json.loads(line)
+    for line in (ROOT / "tests/data/ollama_transcripts.jsonl")
+    .read_text(encoding="utf-8")
+    .splitlines()
+]
+COMMON = {"model": "m", "keep_alive": "20m", "num_ctx": 4096}
+
+
+def test_a_chat_has_one_shape():
+    """
+    Every chat is streamed, keeps the model, does not think, is not cut silently, and names its
+    context window.
+    """
+    body = json.loads(
+        wire.chat_body(
+            [{"role": "user", "content": "hi"}], options={"seed": 1, "num_ctx": 99}, **COMMON
+        )
+    )
+    assert body["stream"] is True
+    assert body["think"] is False
+    assert body["truncate"] is False
+    assert body["keep_alive"] == "20m"
+    assert body["options"] == {"seed": 1, "num_ctx": 4096}
+    assert "format" not in body
+
+
+def test_a_payload_keeps_the_order_of_its_schema():
+    """
+    Nothing of a question's payload is sorted or lost; only the common fields and num_ctx are added.
+    """
+    payload = (
+        b'{"format":{"type":"object","properties":{"zeta":{},"alpha":{}}},'
+        b'"messages":[{"role":"user","content":"caf\xc3\xa9 \\ud83d"}],"options":{"temperature":0}}'
+    )
+    body = wire.payload_body(payload, **COMMON)
+    content = json.loads(body)
+    assert list(content["format"]["properties"]) == ["zeta", "alpha"]
+    assert content["messages"] == [{"role": "user", "content": "café \ufffd"}]
+    assert content["options"] == {"temperature": 0, "num_ctx": 4096}
+    assert wire.payload_body(payload, **COMMON) == body
+
+
+def test_load_sends_the_options_that_calls_send():
+    """
+    Another num_ctx would load the model again.
+    """
+    assert json.loads(wire.load_body(**COMMON)) == {
+        "model": "m",
+        "messages": [],
+        "keep_alive": "20m",
+        "options": {"num_ctx": 4096},
+    }
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_lines_are_found_however_they_are_cut(seed):
+    """
+    Cuts in a line, in a character, or several lines at once: the same objects.
+    """
+    objects = [{"n": number, "text": "é😀\n" * number} for number in range(40)]
+    data = b"".join(json.dumps(item, ensure_ascii=False).encode() + b"\n" for item in objects)
+    cuts = sorted(random.Random(seed).sample(range(1, len(data)), 60))
+    lines, found = wire.Lines(), []
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        found += lines.feed(data[start:end])
+    assert [*found, *lines.end()] == objects
+
+
+def test_a_last_line_without_an_end_counts_and_half_a_line_does_not():
+    """
+    Servers leave out the last line end; a cut object is nothing.
+    """
+    lines = wire.Lines()
+    assert list(lines.feed(b'{"a":1}')) == []
+    assert list(lines.end()) == [{"a": 1}]
+    assert list(lines.feed(b'{"a":')) + list(lines.end()) == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"<html>\n", b"[1]\n", b"3\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n"]
+)
+def test_what_is_no_object_is_a_protocol_error(data):
+    """
+    HTML, arrays, numbers, other bytes, nests without end.
+    """
+    with pytest.raises(ProtocolError):
+        list(wire.Lines().feed(data))
+
+
+def test_an_endless_line_is_given_up(monkeypatch):
+    """
+    A line without end does not fill the memory.
+    """
+    monkeypatch.setattr(wire, "MAX_LINE_BYTES", 1000)
+    lines = wire.Lines()
+
+    def feed():
+        for _ in range(100):
+            list(lines.feed(b"x" * 100))
+
+    with pytest.raises(ProtocolError, match="longer than"):
+        feed()
+
+
+def test_an_eight_megabyte_line_is_read():
+    """
+    A token history can be that long.
+    """
+    line = json.dumps({"context": list(range(1_200_000)), "done": True}).encode() + b"\n"
+    assert len(line) > 8_000_000
+    assert next(iter(wire.Lines().feed(line)))["done"] is True
+
+
+def test_omitted_counters_are_zero():
+    """
+    The server leaves out what is zero.
+    """
+    final = wire.piece_of({"message": {"content": ""}, "done": True})
+    assert (final.tokens, final.prompt_tokens, final.total_ns, final.done_reason) == (0, 0, 0, "")
+
+
+def test_null_content_is_no_text():
+    """
+    null, missing and other types are no text, and no crash.
+    """
+    for content in ({"message": {"content": None}}, {"message": None}, {}, {"response": None}):
+        assert wire.piece_of({**content, "done": False}).text == ""
+
+
+NAMES = {
+    "chat_no_model": errors.ModelNameInvalid,
+    "chat_unknown_model": errors.ModelNotFound,
+    "chat_bad_name": errors.ModelNameInvalid,
+    "generate_unknown_model": errors.ModelNotFound,
+    "show_unknown": errors.ModelNotFound,
+    "after_first_value": errors.ModelNotFound,
+    "delete_unknown": errors.ModelNotFound,
+    "pull_bad_name": errors.ModelNameInvalid,
+    "pull_unreachable_registry": errors.PullFailed,
+    "pull_whole_unreachable": errors.PullFailed,
+    "cloud_name": errors.CloudModelBlocked,
+    "unknown_path": errors.ProtocolError,
+    "wrong_method": errors.ProtocolError,
+    "foreign_host": errors.BadRequest,
+    "foreign_origin": errors.BadRequest,
+    "empty_body": errors.BadRequest,
+    "bad_json": errors.BadRequest,
+    "cut_json": errors.BadRequest,
+    "wrong_type": errors.BadRequest,
+    "bad_format": errors.BadRequest,
+    "bad_schema_rendered": errors.BadRequest,
+    "bad_schema_native": errors.BadRequest,
+    "option_wrong_type": errors.BadRequest,
+    "keep_alive_string_without_unit": errors.BadRequest,
+    "keep_alive_bool": errors.BadRequest,
+    "think_not_supported": errors.ModelUnsuitable,
+    "think_bad_value": errors.BadRequest,
+    "top_logprobs_too_many": errors.BadRequest,
+    "too_long_native": errors.ContextExceeded,
+    "too_long_rendered_truncate_false": errors.ContextExceeded,
+    "too_long_native_truncate_false": errors.ContextExceeded,
+    "embed_chat_model": errors.ModelUnsuitable,
+}
+
+
+def refusals():
+    for transcript in TRANSCRIPTS:
+        body = "".join(transcript["chunks"])
+        if int(transcript["status"]) >= 400:
+            yield transcript["name"], int(transcript["status"]), body
+        elif '{"error"' in body:
+            yield transcript["name"], None, json.loads(body.strip().splitlines()[-1])["error"]
+
+
+@pytest.mark.parametrize(("name", "status", "body"), list(refusals()))
+def test_every_recorded_refusal_of_a_real_server_has_its_meaning(name, status, body):
+    """
+    Each error reply in the recorded exchanges becomes the error that it means, with the server's
+    own words.
+    """
+    error = wire.error_of(status, body)
+    assert type(error) is NAMES[name]
+    assert error.fix
+    assert not error.facts["said"].startswith("{")  # the runner's JSON in a string is taken apart
+
+
+def test_no_recorded_refusal_is_left_out():
+    """
+    The table of meanings has each recorded refusal, and no other.
+    """
+    assert {name for name, _, _ in refusals()} == set(NAMES)
+
+
+# Texts that the recorded server did not give, from the server's source (protocol reference 5, 6.6,
+# 8, 12).
+SAID = [
+    (503, "server busy, please try again.  maximum pending requests exceeded", errors.ServerBusy),
+    (429, "", errors.ServerBusy),
+    (499, "request canceled", errors.ServerConnectionLost),
+    (
+        500,
+        "error starting llama-server: llama-server binary not found (checked: /x)",
+        errors.ServerInternalError,
+    ),
+    (
+        500,
+        "llama-server process has terminated: exit status 1: error loading model",
+        errors.RunnerCrashed,
+    ),
+    (500, "llama-server process has terminated: signal: killed", errors.RunnerCrashed),
+    (500, "llama runner process has terminated: exit status 2", errors.RunnerCrashed),
+    (
+        500,
+        "x: this model may be incompatible with your version of Ollama. If you previously pulled",
+        errors.ModelUnsuitable,
+    ),
+    (500, "timed out waiting for llama-server to start - progress 0.00", errors.ServerTimeout),
+    (
+        500,
+        "llama-server reported out-of-memory during startup: cudaMalloc failed",
+        errors.OutOfMemory,
+    ),
+    (
+        500,
+        "llama-server process has terminated: exit status 1: failed to allocate buffer",
+        errors.OutOfMemory,
+    ),
+    (
+        500,
+        "model requires more system memory (9.3 GiB) than is available (4.1 GiB)",
+        errors.ModelTooLarge,
+    ),
+    (
+        500,
+        "model requires 20 GiB but only 9 GiB are available (after 1 GiB overhead)",
+        errors.ModelTooLarge,
+    ),
+    (
+        500,
+        "model runner has unexpectedly stopped, this may be due to resource limitations",
+        errors.RunnerCrashed,
+    ),
+    (
+        None,
+        "an error was encountered while running the model: unexpected EOF",
+        errors.RunnerCrashed,
+    ),
+    (
+        None,
+        "llama-server chat error: map[code:500 message:boom type:server_error]",
+        errors.ServerInternalError,
+    ),
+    (400, "image generation models are not currently supported", errors.ModelUnsuitable),
+    (401, "unauthorized", errors.CloudModelBlocked),
+    (400, "this server cannot run this remote model", errors.CloudModelBlocked),
+    (502, "dial tcp: connection refused", errors.ServerConnectionLost),
+    (None, "pull model manifest: file does not exist", errors.ModelNotFound),
+    (None, "pull model manifest: 412: requires newer", errors.ServerTooOld),
+    (400, "path or Modelfile are required", errors.ServerTooOld),
+    (400, "LoRA adapters are no longer supported", errors.ModelUnsuitable),
+    (400, 'digest mismatch, expected "sha256:a", got "sha256:b"', errors.BadRequest),
+    (None, "max retries exceeded: EOF", errors.PullFailed),
+    (None, "digest mismatch, file must be downloaded again: want a, got b", errors.PullFailed),
+    (None, "write /x: no space left on device", errors.DiskFull),
+    (
+        None,
+        "this model requires MLX support, but the MLX runtime is not available",
+        errors.ModelUnsuitable,
+    ),
+    (
+        400,
+        "the prompt is longer than the context length currently available to the model; try",
+        errors.ContextExceeded,
+    ),
+    (404, "model '' not found", errors.ModelNotFound),
+    (404, 'model "foo" not found, try pulling it first', errors.ModelNotFound),
+    (404, "404 page not found", errors.ProtocolError),
+    (405, "405 method not allowed", errors.ProtocolError),
+    (403, "", errors.BadRequest),
+    (413, "<html>too large</html>", errors.BadRequest),
+    (500, "something new", errors.ServerInternalError),
+    (500, "", errors.ServerInternalError),
+    (500, 'option "num_ctx" must be of type integer', errors.BadRequest),
+    (400, "model is required", errors.ModelNameInvalid),
+]
+
+
+@pytest.mark.parametrize(("status", "text", "kind"), SAID)
+def test_every_known_text_has_its_meaning(status, text, kind):
+    """
+    Texts of other versions and situations, each with the error that it means.
+    """
+    body = (
+        text
+        if text.startswith("<") or not text or (status in (404, 405) and "page" in text)
+        else json.dumps({"error": text})
+    )
+    assert type(wire.error_of(status, body)) is kind
+
+
+def test_no_rule_is_dead():
+    """
+    Each rule of the table is the meaning of at least one text above or recorded.
+    """
+    texts = [(status, text) for status, text, _ in SAID] + [
+        (status, wire.text_of_error(body)) for _, status, body in refusals()
+    ]
+    used = {wire.ERRORS.index(wire.rule_of(status, text)) for status, text in texts}
+    assert used == set(range(len(wire.ERRORS)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error":',
+        "\x00",
+        '{"error":{"error":{}}}',
+        '{"error":3}',
+        "[" * 50_000,
+        '{"error":"{\\"error\\":3}"}',
+    ],
+)
+def test_any_body_is_an_error_and_never_a_crash(body):
+    """
+    Broken JSON, other types, nests.
+    """
+    assert isinstance(wire.error_of(500, body), UriskError)
+
+
+@pytest.mark.parametrize(
+    ("name", "cloud"),
+    [
+        ("gpt-oss:120b-cloud", True),
+        ("kimi:cloud", True),
+        ("KIMI:CLOUD", True),
+        ("llama3.1", False),
+        ("cloud", False),
+        ("me/cloud:7b", False),
+        ("x:7b-CLOUD", True),
+    ],
+)
+def test_cloud_names(name, cloud):
+    """
+    The tag decides, in any case.
+    """
+    assert wire.is_cloud(name) is cloud
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("llama3.1", "llama3.1:latest", True),
+        ("Llama3.1", "llama3.1:LATEST", True),
+        ("a:7b", "a", False),
+        ("me/a", "me/a:latest", True),
+        ("h:80/a", "h:80/a:latest", True),
+    ],
+)
+def test_names_of_one_model(one, other, same):
+    """
+    No tag means latest; case does not count.
+    """
+    assert wire.same_model(one, other) is same
+
+
+def test_recorded_answers_are_read_with_all_their_counters():
+    """
+    Each recorded answer gives its text and its counters.
+    """
+    seen = 0
+    for transcript in TRANSCRIPTS:
+        chunks = "".join(transcript["chunks"]).encode()
+        if (
+            transcript["status"] != "200"
+            or b'"done_reason"' not in chunks
+            or b'"eval_count"' not in chunks
+        ):
+            continue
+        lines = wire.Lines()
+        pieces = [wire.piece_of(item) for item in [*lines.feed(chunks), *lines.end()]]
+        final = pieces[-1]
+        assert isinstance(final, wire.Final)
+        count_noun = dict(
+            re.findall(r'"(total_duration|eval_count|prompt_eval_count)":(\d+)', chunks.decode())
+        )
+        assert (final.total_ns, final.tokens, final.prompt_tokens) == tuple(
+            int(count_noun[key]) for key in ("total_duration", "eval_count", "prompt_eval_count")
+        )
+        seen += 1
+    assert seen > 15
+
+
+def test_half_an_object_that_ends_in_a_brace_is_nothing_too():
+    """
+    Cut behind an inner object, the rest is still half an object.
+    """
+    lines = wire.Lines()
+    assert [*lines.feed(b'{"a":1}\n{"message":{"content":"x"}'), *lines.end()] == [{"a": 1}]
+
+
+def test_an_object_is_there_as_soon_as_its_line_ends():
+    """
+    Nothing waits for the next line: a token is shown when it has come.
+    """
+    lines = wire.Lines()
+    assert list(lines.feed(b'{"a":1}\n{"b"')) == [{"a": 1}]
+    assert list(lines.feed(b":2}\r\n\n \n")) == [{"b": 2}]
+    assert list(lines.end()) == []
+
+
+def test_two_questions_share_the_bytes_before_their_last_message():
+    """
+    The server's prefix cache works by equal beginnings.
+    """
+    system = {"role": "system", "content": "s" * 50}
+    payloads = [
+        json.dumps({"messages": [system, {"role": "user", "content": text}]}).encode()
+        for text in ("alpha", "beta")
+    ]
+    one, other = (wire.payload_body(payload, **COMMON) for payload in payloads)
+    assert one.partition(b"alpha")[0] == other.partition(b"beta")[0]
+
+
+def test_only_true_is_done():
+    """
+    `done: false` in a whole reply, or no `done` at all, is no end; reasoning is never part of the
+    text.
+    """
+    assert wire.piece_of({"message": {"content": "x"}}) == wire.Piece(text="x")
+    assert wire.piece_of({"message": {"content": "x"}, "done": "true"}) == wire.Piece(text="x")
+    assert wire.piece_of(
+        {"message": {"content": "", "thinking": "hm"}, "done": False}
+    ) == wire.Piece(text="", thinking="hm")
+
+
+def test_progress_without_counts_is_zero():
+    """
+    `completed` is left out while it is zero; an error line is what it means.
+    """
+    line = {"status": "pulling 1a2b", "digest": "sha256:1a2b", "total": 5}
+    assert wire.progress_of(line) == wire.PullProgress(
+        status="pulling 1a2b", digest="sha256:1a2b", total=5
+    )
+    with pytest.raises(errors.ModelNotFound):
+        wire.progress_of({"error": "pull model manifest: file does not exist"})
+
+
+def test_recorded_lists_of_models():
+    """
+    What a real server has and holds, by name, size and window.
+    """
+    recorded = {record["name"]: "".join(record["chunks"]) for record in TRANSCRIPTS}
+    models = [wire.model_of(entry) for entry in json.loads(recorded["tags"])["models"]]
+    assert [(model.name, model.size_bytes, model.remote) for model in models[:2]] == [
+        ("smol-n:latest", 98362616, False),
+        ("smol:latest", 98362745, False),
+    ]
+    resident = wire.loaded_model_of(json.loads(recorded["ps_loaded"])["models"][0])
+    assert (resident.name, resident.size_bytes, resident.gpu_bytes, resident.num_ctx) == (
+        "smol:latest",
+        209505483,
+        0,
+        4096,
+    )
+    assert wire.match_model("SMOL", models) is models[1]
+    assert wire.match_model("smo", models) is None
+
+
+def test_told_tokens_are_those_of_a_real_server():
+    """
+    Their texts are the answer; each has its logarithm and the five that were asked for, as the
+    recorded reply has them.
+    """
+    (transcript,) = [one for one in TRANSCRIPTS if one["name"] == "logprobs"]
+    content = json.loads("".join(transcript["chunks"]))
+    final = wire.piece_of(content)
+    assert (
+        "".join(logprobs.text for logprobs in final.logprobs)
+        == final.text
+        == content["message"]["content"]
+    )
+    assert [logprobs.logprob for logprobs in final.logprobs] == [
+        entry["logprob"] for entry in content["logprobs"]
+    ]
+    assert {len(logprobs.top_logprobs) for logprobs in final.logprobs} == {5}
+    assert final.logprobs[0].top_logprobs[0] == (
+        "The",
+        content["logprobs"][0]["top_logprobs"][0]["logprob"],
+    )
+    shares = distribution_of(final.logprobs)
+    assert shares["legal"] == max(shares.values()), "the label that was written"
+
+
+def distribution_of(logprobs):
+    tokens = [
+        Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs) for one in logprobs
+    ]
+    return distribution(tokens, "risk", ["legal", "business", "none"])
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        None,
+        {},
+        "x",
+        [None],
+        [3],
+        [{}],
+        [{"token": 3, "logprob": 0}],
+        [{"token": "a", "logprob": "b"}],
+        [{"token": "a", "logprob": True}],
+    ],
+)
+def test_what_is_no_told_token_is_passed_over(entries):
+    """Fields come and go between versions; an answer is not lost for them."""
+    assert wire.piece_of({"message": {"content": "hi"}, "logprobs": entries}) == wire.Piece(
+        text="hi"
+    )
+
+
+def test_a_part_of_what_is_told_is_used():
+    """Others that are no tokens are left out; the token stands."""
+    entries = [
+        {
+            "token": "a",
+            "logprob": -1,
+            "top_logprobs": [{"token": "b", "logprob": -2}, None, {"token": "c"}],
+        }
+    ]
+    (logprobs,) = wire.piece_of({"message": {"content": "a"}, "logprobs": entries}).logprobs
+    assert (logprobs.text, logprobs.logprob, logprobs.top_logprobs) == ("a", -1.0, (("b", -2.0),))

@@ -1,0 +1,253 @@
+"""
+Files of prices and evidence: each readable form is read, each unreadable one is an error that names
+the file.
+"""
+
+import json
+import os
+
+import pandas as pd
+import pytest
+
+from urisk_nb.errors import InputError
+from urisk_nb.readers import files
+from urisk_nb.risk.documents import read_evidence
+from urisk_nb.risk.prices import read_prices
+
+
+@pytest.fixture
+def frame():
+    return pd.DataFrame({"date": ["2024-01-02", "2024-01-03"], "NVDA": [1.0, 2.0]})
+
+
+def test_csv_tsv_and_parquet_hold_the_same_prices(tmp_path, frame):
+    """
+    The kind of file changes nothing.
+    """
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    frame.to_csv(tmp_path / "p.tsv", index=False, sep="\t")
+    frame.to_parquet(tmp_path / "p.parquet")
+    for name in ("p.csv", "p.tsv", "p.parquet"):
+        pd.testing.assert_frame_equal(files.prices(tmp_path / name, []), frame)
+        pd.testing.assert_frame_equal(files.prices(str(tmp_path / name), []), frame)
+
+
+def test_evidence_keeps_tickers_that_look_like_something_else(tmp_path):
+    """
+    NA stays a ticker and 0700 keeps its zero.
+    """
+    (tmp_path / "e.csv").write_text("ticker,text\nNA,first\n0700.HK,second\n0700,third\n")
+    assert list(files.evidence(tmp_path / "e.csv", [])["ticker"]) == ["NA", "0700.HK", "0700"]
+
+
+def test_json_lines_and_a_json_array_are_the_same(tmp_path):
+    """
+    One object a line, or one array.
+    """
+    rows = [{"ticker": "A", "text": "x\u2028y"}, {"ticker": "B", "text": "z"}]
+    (tmp_path / "e.jsonl").write_text(
+        "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8"
+    )
+    (tmp_path / "e.json").write_text(json.dumps(rows, indent=1))
+    assert (
+        files.evidence(tmp_path / "e.jsonl", []) == files.evidence(tmp_path / "e.json", []) == rows
+    )
+
+
+def test_a_folder_is_listed_not_built(tmp_path):
+    """
+    Text files named by ticker are read by listing the folder; other files are left alone.
+    """
+    (tmp_path / "NVDA.txt").write_text("Fined.")
+    (tmp_path / "BRK.B.md").write_text("Sued.")
+    (tmp_path / "notes.pdf").write_bytes(b"%PDF")
+    assert [(row["ticker"], row["text"]) for row in files.evidence(tmp_path, [])] == [
+        ("BRK.B", "Sued."),
+        ("NVDA", "Fined."),
+    ]
+
+
+def test_a_callable_is_given_the_tickers_and_its_errors_are_its_own(frame):
+    """
+    Any source of data plugs in; an exception of the user's own code is not dressed up.
+    """
+    assert files.prices(lambda tickers: frame.assign(n=len(tickers)), ["A", "B"])["n"].tolist() == [
+        2,
+        2,
+    ]
+    with pytest.raises(ZeroDivisionError):
+        files.prices(lambda tickers: 1 / 0, [])
+
+
+def write(name, content):
+    def make(folder):
+        path = folder / name
+        path.write_bytes(content)
+        return path
+
+    return make
+
+
+BAD = [
+    ("prices", write("empty.csv", b""), "empty.csv"),
+    ("prices", write("words.xlsx", b"PK"), ".xlsx"),
+    ("prices", write("none", b"x"), "(none)"),
+    ("prices", write("broken.parquet", b"nonsense"), "broken.parquet"),
+    ("prices", write("latin.csv", "date,Zürich\n2024-01-01,1\n".encode("latin-1")), "latin.csv"),
+    ("prices", write("ragged.csv", b"a,b\n1,2\n1,2,3\n"), "ragged.csv"),
+    ("evidence", write("bad.jsonl", b'{"ticker": "A", "text": "x"}\n{oops}\n'), "line 2"),
+    ("evidence", write("number.jsonl", b"3\n"), "not an object"),
+    ("evidence", write("latin.jsonl", '{"text": "Zürich"}'.encode("latin-1")), "latin.jsonl"),
+    ("evidence", lambda folder: folder, "no .txt"),
+    ("prices", lambda folder: folder / "nowhere.csv", "no file or folder"),
+    ("evidence", lambda folder: "The company was fined. " * 500, "no file or folder"),
+    ("prices", lambda folder: folder / "x\0y.csv", "no file or folder"),
+]
+
+
+@pytest.mark.parametrize(("kind", "make", "seen"), BAD)
+def test_what_cannot_be_read_is_named(tmp_path, kind, make, seen):
+    """
+    The error says which file and what to do.
+    """
+    with pytest.raises(InputError) as caught:
+        getattr(files, kind)(make(tmp_path), [])
+    assert seen in caught.value.message
+    assert caught.value.fix
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_named(tmp_path):
+    """
+    A file that may not be read is an error of ours.
+    """
+    path = write("secret.csv", b"a\n1\n")(tmp_path)
+    path.chmod(0)
+    with pytest.raises(InputError, match=r"secret\.csv"):
+        files.prices(path, [])
+
+
+DAYS = pd.DataFrame(
+    {"Day": ["2023-01-02", "2023-01-03"], "AAPL": [150.0, 151.0], "MSFT": [380.0, 379.0]}
+)
+TRAILING = {
+    "in each row": "Day,AAPL,MSFT\n2023-01-02,150.0,380.0,\n2023-01-03,151.0,379.0,\n",
+    "in one row": "Day,AAPL,MSFT\n2023-01-02,150.0,380.0\n2023-01-03,151.0,379.0,\n",
+    "in header and rows": "Day,AAPL,MSFT,\n2023-01-02,150.0,380.0,\n2023-01-03,151.0,379.0,\n",
+    "in the header": "Day,AAPL,MSFT,,\n2023-01-02,150.0,380.0\n2023-01-03,151.0,379.0\n",
+    "several": "Day,AAPL,MSFT\n2023-01-02,150.0,380.0,,,\n2023-01-03,151.0,379.0, ,\n",
+    "after quotes": '"Day","AAPL","MSFT"\n"2023-01-02","150.0","380.0",""\n"2023-01-03","151.0","379.0",\n',
+    "with a byte order "
+    "mark": "\ufeffDay,AAPL,MSFT\r\n2023-01-02,150.0,380.0,\r\n\r\n2023-01-03,151.0,379.0,\r\n",
+}
+
+
+@pytest.mark.parametrize("case", TRAILING)
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv"])
+def test_a_separator_at_the_end_of_a_row_moves_no_column(tmp_path, case, name):
+    """
+    Fields stand under the header from the left: each ticker has its own prices.
+    """
+    text = TRAILING[case] if name == "p.csv" else TRAILING[case].replace(",", "\t")
+    (tmp_path / name).write_bytes(text.encode())
+    read = files.prices(tmp_path / name, [])
+    pd.testing.assert_frame_equal(read, DAYS)
+    close = read_prices(read).close
+    assert close.loc["2023-01-03"].to_dict() == {"AAPL": 151.0, "MSFT": 379.0}
+
+
+@pytest.mark.parametrize("kind", ["prices", "evidence"])
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (
+            "Day,AAPL\n2023-01-02,150.0\n2023-01-03,151.0,379.0\n",
+            "line 3: 3 fields, where the header has 2",
+        ),
+        ('Day,AAPL\n"2023\n-01-02",150.0\n\n2023-01-03,151.0,379.0,\n', "line 5: 4 fields"),
+        (
+            "AAPL,MSFT\n2023-01-02,150.0,380.0\n2023-01-03,151.0,379.0\n",
+            "line 2: 3 fields, where the header has 2",
+        ),
+        ("Day;AAPL;MSFT\n2023-01-02;150,5;380,1\n", "line 2: 3 fields, where the header has 1"),
+    ],
+)
+def test_a_row_longer_than_the_header_is_refused(tmp_path, kind, text, seen):
+    """
+    Nobody can tell which field is whose: the line is named, in prices and in evidence.
+    """
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(InputError) as caught:
+        getattr(files, kind)(tmp_path / "p.csv", [])
+    assert f"p.csv, {seen}" in caught.value.message
+    assert "sep=';'" in caught.value.fix if ";" in text else "header" in caught.value.fix
+
+
+def test_evidence_rows_that_end_in_a_separator_keep_their_columns(tmp_path):
+    """
+    Text, ticker and line ends of a document stay as they are, also in a field of more than 131,072
+    characters.
+    """
+    long = "It was fined. " * 10_000
+    (tmp_path / "e.csv").write_text(
+        f'ticker,text\nNA,"first, with\r\nlines",\nB,"{long}",\n', newline=""
+    )
+    read = files.evidence(tmp_path / "e.csv", [])
+    assert read.to_dict("list") == {"ticker": ["NA", "B"], "text": ["first, with\r\nlines", long]}
+
+
+def test_what_to_csv_writes_is_read_back(tmp_path):
+    """
+    An index without a name is a column without a name, and the dates.
+    """
+    frame = DAYS.set_index(pd.DatetimeIndex(DAYS["Day"], name=None)).drop(columns="Day")
+    frame.to_csv(tmp_path / "p.csv")
+    close = read_prices(files.prices(tmp_path / "p.csv", [])).close
+    assert close.to_numpy().tolist() == frame.to_numpy().tolist()
+    assert list(close.index) == list(frame.index)
+
+
+def test_long_prices_keep_tickers_that_look_like_something_else(tmp_path):
+    """
+    NA is no missing value and 0700 no number where they are tickers; in the other columns they are.
+    """
+    (tmp_path / "p.csv").write_text("date,Ticker,close\n2023-01-02,NA,1\n2023-01-02,0700,NA\n")
+    close = read_prices(files.prices(tmp_path / "p.csv", [])).close
+    assert list(close.columns) == ["NA", "0700"]
+    assert close["NA"].tolist() == [1.0]
+    assert close["0700"].isna().all()
+
+
+NO_TICKER = {
+    "a CSV": write("e.csv", b"ticker,text\nNA,first\n,second\n"),
+    "JSON lines": write("e.jsonl", b'{"ticker": "NA", "text": "first"}\n{"text": "second"}\n'),
+    "a JSON array": write(
+        "e.json", b'[{"ticker": "NA", "text": "first"}, {"ticker": null, "text": "second"}]'
+    ),
+    "a callable": lambda folder: (
+        lambda tickers: pd.DataFrame({"ticker": ["NA", None], "text": ["first", "second"]})
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_TICKER)
+def test_evidence_without_a_ticker_is_refused_wherever_it_comes_from(tmp_path, case):
+    """
+    The second row, never the one whose ticker is NA.
+    """
+    given = NO_TICKER[case](tmp_path)
+    with pytest.raises(InputError, match=r"evidence, (row|item) 2 has no ticker"):
+        read_evidence(files.evidence(given, ["NA"]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file name there has no asterisk")
+def test_a_folder_has_a_file_for_all_companies(tmp_path):
+    """
+    What is in `*.txt` counts for every company.
+    """
+    (tmp_path / "*.txt").write_text("Rates rose.")
+    (tmp_path / "NA.txt").write_text("Fined.")
+    assert [(one.ticker, one.text) for one in read_evidence(files.evidence(tmp_path, []))] == [
+        (None, "Rates rose."),
+        ("NA", "Fined."),
+    ]

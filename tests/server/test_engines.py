@@ -1,0 +1,174 @@
+"""Which engine is chosen, with what command and environment."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import free_port
+from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, SettingsError
+from urisk_nb.server import engines
+from urisk_nb.settings import Engine, Settings
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+pytestmark = pytest.mark.usefixtures("own_places")
+ROOT = Path(engines.__file__).parents[2]
+
+
+def settings(**flags):
+    return Settings(url=flags.pop("url", f"http://127.0.0.1:{free_port()}"), **flags)
+
+
+# Which engine -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """Say whether the embedded engine's package is there, without installing it."""
+
+    def say(there):
+        real = engines.importlib.util.find_spec
+        monkeypatch.setattr(
+            engines.importlib.util,
+            "find_spec",
+            lambda name: (object() if there else None) if name == "xllamacpp" else real(name),
+        )
+
+    return say
+
+
+@pytest.fixture
+def demo_model(tmp_path):
+    """A file with the demo model's name and size, without its content."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    with (folder / engines.DEMO_MODEL).open("wb") as file:
+        file.truncate(engines.DEMO_MODEL_BYTES)
+    return folder
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+@pytest.mark.parametrize("has_model", [False, True])
+@pytest.mark.parametrize("has_package", [False, True])
+@pytest.mark.parametrize("has_ollama", [False, True])
+def test_the_choice_of_the_engine(
+    engine, has_ollama, has_package, has_model, program, embedded, demo_model, tmp_path
+):
+    """
+    Ollama first, then the embedded engine where it is complete; a named one or its absence; the
+    simulation only by name.
+    """
+    if has_ollama:
+        program("")
+    embedded(has_package)
+    given = settings(engine=engine, data=demo_model if has_model else tmp_path / "nothing")
+    complete = has_package and has_model
+    expected = {
+        Engine.AUTO: Engine.OLLAMA
+        if has_ollama
+        else Engine.EMBEDDED
+        if complete
+        else OllamaNotInstalled,
+        Engine.OLLAMA: Engine.OLLAMA if has_ollama else OllamaNotInstalled,
+        Engine.EMBEDDED: Engine.EMBEDDED
+        if complete
+        else ModelNotFound
+        if has_package
+        else PackageMissing,
+        Engine.SIMULATED: Engine.SIMULATED,
+    }[engine]
+    if isinstance(expected, Engine):
+        assert engines.choose(given) is expected
+        return
+    with pytest.raises(expected) as caught:
+        engines.choose(given)
+    ways = {
+        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]", "--engine simulated"),
+        PackageMissing: ("urisk-nb[embedded]",),
+        ModelNotFound: ("urisk fetch-model", "URISK_GGUF"),
+    }[expected]
+    assert all(way in caught.value.fix for way in ways)
+
+
+def test_a_model_file_of_ones_own(embedded, tmp_path):
+    """
+    URISK_GGUF is enough; a path that leads nowhere is named, and its package is asked for first.
+    """
+    embedded(True)
+    file = tmp_path / "mine.gguf"
+    file.write_bytes(b"GGUF")
+    assert engines.choose(settings(gguf=file)) is Engine.EMBEDDED
+    words = engines.command(Engine.EMBEDDED, settings(gguf=file))
+    assert words[words.index("--gguf") + 1] == str(file)
+    with pytest.raises(SettingsError, match=r"nowhere\.gguf"):
+        engines.choose(settings(gguf=tmp_path / "nowhere.gguf"))
+    embedded(False)
+    with pytest.raises(PackageMissing):
+        engines.choose(settings(gguf=file))
+
+
+def test_a_half_fetched_demo_model_is_none(tmp_path, demo_model):
+    """Only a file of the full size counts, in URISK_DATA or in the user's data folder."""
+    assert engines.demo_model_path(settings(data=demo_model)) == demo_model / engines.DEMO_MODEL
+    with (demo_model / engines.DEMO_MODEL).open("wb") as file:
+        file.truncate(1000)
+    assert engines.demo_model_path(settings(data=demo_model)) is None
+    assert engines.demo_model_path(settings(data=tmp_path / "none")) is None
+    assert engines.data_folder(settings()).name == "urisk_nb"
+
+
+# What it is started with --------------------------------------------------------------------------
+
+
+def test_the_servers_environment(program):
+    """Where to listen, no phoning home, and nothing that would change its runner."""
+    base = {
+        "HOME": "/home/u",
+        "LLAMA_API_KEY": "secret",
+        "LLAMA_ARG_CTX_SIZE": "9",
+        "OLLAMA_HOST": "0.0.0.0",
+        "OLLAMA_MODELS": "/m",
+    }
+    env = engines.environment(Engine.OLLAMA, settings(url="http://localhost:11500"), base)
+    assert env == {
+        "HOME": "/home/u",
+        "OLLAMA_MODELS": "/m",
+        "OLLAMA_HOST": "127.0.0.1:11500",
+        "OLLAMA_NO_CLOUD": "1",
+    }
+    more = engines.environment(
+        Engine.OLLAMA, settings(url="http://[::1]:11500", parallel=3, allow_cloud=True), base
+    )
+    assert (more["OLLAMA_HOST"], more["OLLAMA_NUM_PARALLEL"]) == ("[::1]:11500", "3")
+    assert "OLLAMA_NO_CLOUD" not in more
+
+
+def test_the_stand_in_finds_this_package():
+    """
+    It runs in another folder, so that its path names the package's parent, before what was set.
+    """
+    env = engines.environment(Engine.SIMULATED, settings(), {"PYTHONPATH": "/mine"})
+    assert env["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/mine"]
+    assert "LLAMA_API_KEY" not in engines.environment(
+        Engine.EMBEDDED, settings(), {"LLAMA_API_KEY": "x"}
+    )
+
+
+def test_the_commands(program, tmp_path, embedded, demo_model):
+    """`ollama serve`, or this very Python with the stand-in, its brain and its size."""
+    path = program("")
+    given = settings(url="http://localhost:11500", parallel=2, num_ctx=2048, data=demo_model)
+    place = ["--host", "127.0.0.1", "--port", "11500", "--slots", "2", "--num-ctx", "2048"]
+    stand_in = [sys.executable, "-m", "urisk_nb.standin", "--brain"]
+    embedded(True)
+    assert engines.command(Engine.OLLAMA, given) == [str(path), "serve"]
+    assert engines.command(Engine.SIMULATED, given) == [*stand_in, "scripted", *place]
+    weights = str(demo_model / engines.DEMO_MODEL)
+    assert engines.command(Engine.EMBEDDED, given) == [
+        *stand_in,
+        "llamacpp",
+        "--gguf",
+        weights,
+        *place,
+    ]

@@ -1,0 +1,839 @@
+"""
+The server's process, with real processes: one guardian for all who use it, shares that end with
+their holders, nothing left behind.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from fake_ollama_env import gone
+
+from harness import alive, children, eventually, free_port
+from urisk_nb import event_loop
+from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerNotRunning, ServerStartFailed
+from urisk_nb.server import guardian, leases
+from urisk_nb.server import runtime_dir as place_module
+from urisk_nb.settings import Engine, Settings
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+pytestmark = pytest.mark.usefixtures("own_places")
+ROOT = Path(leases.__file__).parents[2]
+SECOND = 1.0
+
+
+@pytest.fixture
+def start():
+    """Take a share in an engine's server; whatever a test does, it is given back."""
+    held = []
+
+    def begin(engine, settings):
+        held.append(event_loop.run(leases.start(engine, settings)))
+        return held[-1]
+
+    yield begin
+    for lease in held:
+        leave(lease)
+
+
+def leave(lease, **named):
+    event_loop.run(lease.leave(**named))
+
+
+def exit_of(lease, within_s=10):
+    """How the server ended, as its holder is told."""
+    event_loop.run(asyncio.wait_for(lease.ended.wait(), within_s))
+    return lease.exit
+
+
+def settings(**flags):
+    return Settings(url=flags.pop("url", f"http://127.0.0.1:{free_port()}"), **flags)
+
+
+def version(given):
+    """What the server at the address says it is, or None."""
+    with (
+        contextlib.suppress(OSError),
+        urllib.request.urlopen(f"{given.url}/api/version", timeout=2) as reply,
+    ):
+        return json.load(reply)["version"]
+    return None
+
+
+HOLDER = """
+    import asyncio, os, sys
+    from urisk_nb import event_loop
+    from urisk_nb.ollama import process
+    from urisk_nb.settings import Engine, Settings
+    lease = event_loop.run(process.start(Engine({engine!r}), Settings(url={url!r})))
+    print(lease.server, lease.facts["leases"], flush=True)
+    {then}
+    sys.stdin.readline()
+"""
+
+
+@contextlib.contextmanager
+def holder(given, then="pass", engine="simulated"):
+    """
+    Another process that holds a share; yields it and the server's pid. It goes when its input ends,
+    or before.
+    """
+    code = textwrap.dedent(HOLDER.format(engine=engine, url=given.url, then=then))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        **pipes,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    ) as other:
+        try:
+            yield other, int(other.stdout.readline().split()[0])
+        finally:
+            other.kill()
+
+
+STUBBORN = """
+    import os, signal, subprocess, sys, time
+    if {ignores}:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(0, flush=True); time.sleep(600)"
+    runner = subprocess.Popen([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, start_new_session={apart})
+    runner.stdout.readline()
+    print("runner", runner.pid, file=sys.stderr, flush=True)
+    if {leaves}:
+        sys.stdin = open("/proc/self/fd/0"); time.sleep({leaves}); os._exit(3)
+    time.sleep(600)
+"""
+
+
+def stubborn(program, ignores=False, leaves=0, apart=False):
+    program(STUBBORN.format(ignores=ignores, leaves=leaves, apart=apart))
+
+
+def runner_of(lease):
+    """The runner's number, out of the server's log."""
+    log = Path(lease.facts["log"])
+    return int(
+        eventually(
+            lambda: [
+                line.split()[1]
+                for line in log.read_text().splitlines()
+                if line.startswith("runner")
+            ],
+            10,
+        )[0]
+    )
+
+
+# Its life -----------------------------------------------------------------------------------------
+
+
+def test_a_server_starts_answers_and_stops(start):
+    """
+    The stand-in as a process: it answers while a share is held, and ends with the last one, within
+    a second.
+    """
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    assert eventually(lambda: version(given), 10) == "0.0.0-urisk-scripted"
+    assert lease.is_starter
+    assert (lease.engine, lease.facts["slots"], lease.exit) == (Engine.SIMULATED, 1, None)
+    server, keeper = lease.server, lease.guardian
+    assert {server} == children(keeper)
+    began = time.monotonic()
+    leave(lease)
+    assert time.monotonic() - began < SECOND
+    assert lease.exit.code == 0
+    assert not alive(server)
+    assert not alive(keeper)
+    assert version(given) is None
+    leave(lease)
+
+
+@LINUX
+def test_a_server_lives_apart_from_us(start):
+    """
+    Its own session and group, a neutral folder, no input, and a log that only this user can read.
+    """
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    eventually(lambda: version(given), 10)
+    server, log = lease.server, Path(lease.facts["log"])
+    assert os.getsid(server) == os.getpgid(server) == server
+    links = {
+        name: str(Path(f"/proc/{server}/{name}").readlink())
+        for name in ("cwd", "fd/0", "fd/1", "fd/2")
+    }
+    assert links == {"cwd": "/", "fd/0": "/dev/null", "fd/1": str(log), "fd/2": str(log)}
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert {path.stat().st_mode & 0o777 for path in (log.parent, log.parent.parent)} == {0o700}
+    assert os.getsid(lease.guardian) == lease.guardian
+    sockets = [
+        path
+        for path in Path(f"/proc/{server}/fd").iterdir()
+        if int(path.name) > 2 and str(path.readlink()).endswith("g.sock")
+    ]
+    assert sockets == [], "the server holds nothing of its guardian's"
+
+
+@LINUX
+def test_a_guardian_is_small(start, figure):
+    """It is one more process for as long as there is a server: it must not weigh."""
+    lease = start(Engine.SIMULATED, settings())
+    status = Path(f"/proc/{lease.guardian}/status").read_text()
+    held = int(status.split("VmRSS:")[1].split()[0]) / 1024
+    figure("guardian, MB resident", held)
+    assert held < 20
+
+
+@pytest.mark.slow
+@LINUX
+def test_an_interrupt_of_our_group_does_not_reach_it():
+    """
+    What a notebook's stop button sends to the kernel's whole group leaves server and guardian
+    alone.
+    """
+    given = settings()
+    with holder(
+        given,
+        "import signal; signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))",
+    ) as (other, server):
+        eventually(lambda: version(given), 10)
+        os.killpg(other.pid, signal.SIGINT)
+        assert other.stdout.readline() == "interrupted\n"
+        assert version(given) == "0.0.0-urisk-scripted"
+        other.communicate("\n", timeout=5)
+        assert other.returncode == 0
+    eventually(lambda: not alive(server), SECOND)
+
+
+@pytest.mark.slow
+@LINUX
+@pytest.mark.row(26)
+@pytest.mark.parametrize("ignores", [False, True], ids=["ends on SIGTERM", "ignores SIGTERM"])
+def test_stopping_ends_the_runner_too(ignores, program, start, figure):
+    """
+    A server that does not listen is killed after its grace, and the process that holds the model
+    goes with it, within a second.
+    """
+    stubborn(program, ignores)
+    lease = start(Engine.OLLAMA, settings())
+    runner = runner_of(lease)
+    began = time.monotonic()
+    leave(lease)
+    figure(f"stop, SIGTERM {'ignored' if ignores else 'heeded'}", time.monotonic() - began)
+    assert time.monotonic() - began < SECOND
+    assert lease.exit.code == (-signal.SIGKILL if ignores else -signal.SIGTERM)
+    assert not alive(lease.server)
+    assert not alive(runner)
+
+
+@pytest.mark.slow
+@LINUX
+@pytest.mark.parametrize("apart", [False, True], ids=["in its group", "in a session of its own"])
+def test_a_crash_is_told_and_leaves_no_runner(apart, program, start):
+    """
+    A server that crashed leaves its runner with the memory: it is ended, its holders are told with
+    the log's last words.
+    """
+    stubborn(program, leaves=0.3, apart=apart)
+    lease = start(Engine.OLLAMA, settings())
+    told = []
+    lease.on_end = told.append
+    runner = runner_of(lease)
+    assert alive(runner)
+    assert exit_of(lease).code == 3
+    assert lease.exit.words == f"runner {runner}"
+    assert told == [lease.exit]
+    gone([runner])
+    assert event_loop.run(leases.join(place_module.folder(settings()))) is None
+
+
+# Shares -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_last_share_ends_the_server(start):
+    """
+    Two processes use one server; the starter's orderly leaving does not touch the other, whose
+    leaving ends it.
+    """
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    eventually(lambda: version(given), 10)
+    with holder(given) as (other, server):
+        assert server == lease.server
+        began = time.monotonic()
+        leave(lease)
+        assert time.monotonic() - began < SECOND / 2
+        assert version(given)
+        other.communicate("\n", timeout=5)
+    eventually(lambda: not alive(server), SECOND)
+    eventually(lambda: not alive(lease.guardian), SECOND)
+
+
+@pytest.mark.slow
+@pytest.mark.row(17)
+def test_a_fork_that_outlives_its_parent_holds_nothing(figure):
+    """
+    A forked child has a copy of the connection; the life of the process that it was made for is
+    what counts.
+    """
+    given = settings()
+    with holder(
+        given,
+        "pid = os.fork()\n    if not pid:\n        import time; time.sleep(60); os._exit(0)\n    "
+        "print(pid, flush=True)",
+    ) as (other, server):
+        child = int(other.stdout.readline())
+        eventually(lambda: version(given), 10)
+        other.kill()
+        other.wait(5)
+        began = time.monotonic()
+        eventually(lambda: not alive(server), SECOND)
+        figure("server gone while a fork holds the socket", time.monotonic() - began)
+        assert alive(child)
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.row(29)
+def test_twelve_who_start_at_once_get_one_server(figure):
+    """Whoever is first starts it; all hold a share in the same one."""
+    given = settings()
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(12) as pool:
+        holders = list(pool.map(lambda _: stack.enter_context(holder(given)), range(12)))
+        figure("twelve starters, all with a share", time.monotonic() - began)
+        servers = {server for _, server in holders}
+        assert len(servers) == 1
+        assert (
+            len(
+                {
+                    pid
+                    for pid in Path("/proc").iterdir()
+                    if pid.name.isdigit() and guarded(pid, given)
+                }
+            )
+            == 1
+        )
+    eventually(lambda: not any(map(alive, servers)), SECOND)
+
+
+def guarded(process_folder, given):
+    with contextlib.suppress(OSError):
+        words = (process_folder / "cmdline").read_bytes()
+        return b"guardian.py" in words and str(given.port).encode() in words
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.row(30)
+def test_a_share_taken_while_the_last_is_given_back_is_in_a_live_server(program, figure):
+    """
+    The old server is slow to stop: whoever comes in between gets the next one, never the dying one.
+    Twelve times of twelve.
+    """
+    program("""
+        import signal, sys, time
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.15), sys.exit(0)))
+        print("up", file=sys.stderr, flush=True)
+        while True:
+            time.sleep(1)
+    """)
+    given = settings()
+
+    async def up(lease):
+        while "up" not in Path(lease.facts["log"]).read_text():  # noqa: ASYNC240  a short file
+            await asyncio.sleep(0.005)
+
+    async def again():
+        lease = await leases.start(Engine.OLLAMA, given)
+        await up(lease)
+        for _ in range(12):
+            leaving = asyncio.create_task(lease.leave())
+            await asyncio.sleep(0)
+            following = await leases.start(Engine.OLLAMA, given)
+            assert following.server != lease.server
+            assert not alive(lease.server)
+            assert alive(following.server)
+            await leaving
+            await up(following)
+            lease = following
+        await lease.leave()
+
+    began = time.monotonic()
+    event_loop.run(again())
+    figure("one hand-over with a server that takes 0.15 s to stop", (time.monotonic() - began) / 12)
+
+
+@pytest.mark.row(31)
+def test_who_meets_a_guardian_that_is_about_to_end_starts_anew(start):
+    """
+    A connection without an answer is no share: it is tried again under the lock, and gets a server.
+    """
+    given = settings()
+    place = place_module.folder(given)
+    with socket.socket(socket.AF_UNIX) as ending:
+        ending.bind(str(place / "g.sock"))
+        ending.listen()
+        assert eventually(lambda: joined_after(ending, place), 5) == "no share"
+    lease = start(Engine.SIMULATED, given)
+    assert eventually(lambda: version(given), 10)
+    assert lease.is_starter
+
+
+def joined_after(listener, place):
+    """What somebody gets who connects to a guardian that closes the connection without a word."""
+
+    async def meet():
+        joining = asyncio.create_task(leases.join(place))
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        connection.close()
+        return "no share" if await joining is None else "a share"
+
+    listener.setblocking(False)
+    return event_loop.run(meet())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_server_can_be_kept_for_who_comes_back(comes_back, start):
+    """For the time that was asked for and no longer; who joins in time finds the same process."""
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    server = lease.server
+    eventually(lambda: version(given), 10)
+    leave(lease, keep_s=30 if comes_back else 0.3)
+    assert alive(server)
+    if comes_back:
+        back = start(Engine.SIMULATED, given)
+        assert (back.server, back.is_starter) == (server, False)
+        leave(back)
+    eventually(lambda: not alive(server), SECOND)
+
+
+def test_what_is_kept_for_one_is_not_ended_by_another(start):
+    """
+    One kernel restarts and will come back; the other one ends meanwhile: the server waits for the
+    first.
+    """
+    given = settings()
+    restarting, other = start(Engine.SIMULATED, given), start(Engine.SIMULATED, given)
+    leave(restarting, keep_s=30)
+    leave(other)
+    back = start(Engine.SIMULATED, given)
+    assert (back.server, back.is_starter) == (restarting.server, False)
+    leave(back)
+    eventually(lambda: not alive(back.server), SECOND)
+
+
+@pytest.mark.slow
+@LINUX
+@pytest.mark.row(27)
+@pytest.mark.parametrize("ignores", [False, True], ids=["ends on SIGTERM", "ignores SIGTERM"])
+def test_a_killed_guardian_takes_the_server_along(ignores, program, start, figure):
+    """
+    Nobody is left to look after it: the system ends the server, and who held a share ends the rest
+    of its group.
+    """
+    stubborn(program, ignores)
+    lease = start(Engine.OLLAMA, settings())
+    runner = runner_of(lease)
+    os.kill(lease.guardian, signal.SIGKILL)
+    began = time.monotonic()
+    assert exit_of(lease).code is None
+    eventually(lambda: not alive(lease.server) and not alive(runner), 2)
+    figure(
+        f"server and runner gone after the guardian's death, SIGTERM "
+        f"{'ignored' if ignores else 'heeded'}",
+        time.monotonic() - began,
+    )
+
+
+@LINUX
+@pytest.mark.slow
+def test_a_guardian_that_is_killed_with_its_last_holder_leaves_nothing():
+    """Nobody of ours is left: the system itself ends the server."""
+    given = settings()
+    with holder(given, "print(lease.guardian, flush=True)") as (other, server):
+        keeper = int(other.stdout.readline())
+        eventually(lambda: version(given), 10)
+        # So that neither of the two can act on the end of the other
+        os.kill(other.pid, signal.SIGSTOP)
+        os.kill(keeper, signal.SIGKILL)
+        os.kill(other.pid, signal.SIGKILL)
+        gone([server])
+
+
+@pytest.mark.slow
+@pytest.mark.row(25)
+def test_an_accused_server_is_ended_only_if_it_hangs(start):
+    """
+    The guardian asks for itself: one that answers it lives on, one that does not is ended, and its
+    holders are told.
+    """
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    eventually(lambda: version(given), 10)
+    assert event_loop.run(lease.report_hang(2.0))
+    assert version(given)
+    os.kill(lease.server, signal.SIGSTOP)
+    began = time.monotonic()
+    assert not event_loop.run(lease.report_hang(0.3))
+    assert exit_of(lease).accused
+    assert time.monotonic() - began < 0.3 + 2 * SECOND
+    assert not alive(lease.server)
+
+
+@pytest.mark.slow
+def test_two_accusers_are_both_told(start):
+    """Two kernels wait for one slow server: it answers the guardian, and both go on."""
+    given = settings()
+    first, second = start(Engine.SIMULATED, given), start(Engine.SIMULATED, given)
+    eventually(lambda: version(given), 10)
+
+    async def both():
+        return await asyncio.gather(first.report_hang(2.0), second.report_hang(2.0))
+
+    assert event_loop.run(both()) == [True, True]
+
+
+@pytest.mark.slow
+def test_a_share_that_is_dropped_ends_though_a_fork_holds_it():
+    """
+    A start that is interrupted drops its share without a word: a child with a copy of the
+    connection does not keep the server.
+    """
+    given = settings()
+    then = """pid = os.fork()
+    if not pid:
+        import time; time.sleep(60); os._exit(0)
+    print(pid, flush=True)
+    sys.stdin.readline()
+    event_loop.submit(asyncio.sleep(0)).done.wait()
+    async def drop(): lease.drop()
+    event_loop.run(drop())"""
+    with holder(given, then) as (other, server):
+        child = int(other.stdout.readline())
+        eventually(lambda: version(given), 10)
+        other.stdin.write("\n")
+        other.stdin.flush()
+        gone([server])
+        assert alive(child)
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_is_given_back_though_a_fork_holds_its_file():
+    """
+    A file lock belongs to the file as it was opened, which a child shares: it is given back by
+    name.
+    """
+    place = place_module.folder(settings())
+
+    async def fork_meanwhile():
+        async with place_module.start_lock(place):
+            if not (child := os.fork()):
+                signal.pause()
+                os._exit(0)
+        try:
+            async with asyncio.timeout(2), place_module.start_lock(place):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)  # noqa: ASYNC222  killed a line above
+
+    asyncio.run(fork_meanwhile())
+
+
+OLD_KERNEL = """
+import errno, os, sys
+def refused(*_):
+    raise OSError(errno.ENOSYS, "not implemented")
+os.pidfd_open = refused
+sys.path.insert(0, {folder!r})
+import guardian
+guardian.LOOK_S = 0.1
+guardian.main()
+"""
+
+
+@pytest.mark.slow
+def test_where_the_system_does_not_tell_of_ends_they_are_looked_for(tmp_path, monkeypatch):
+    """
+    An old kernel, or a sandbox that forbids it: a fork holds the connection, and the holder's end
+    is seen all the same.
+    """
+    wrapped = tmp_path / "old.py"
+    wrapped.write_text(OLD_KERNEL.format(folder=str(Path(guardian.__file__).parent)))
+    given = settings()
+    patch = f"process.guardian.__file__ = {str(wrapped)!r}"
+    code = HOLDER.replace("lease = ", f"{patch}\n    lease = ")
+    monkeypatch.setitem(globals(), "HOLDER", code)
+    with holder(
+        given,
+        "pid = os.fork()\n    if not pid:\n        import time; time.sleep(60); os._exit(0)\n    "
+        "print(pid, flush=True)",
+    ) as (other, server):
+        child = int(other.stdout.readline())
+        eventually(lambda: version(given), 10)
+        other.kill()
+        other.wait(5)
+        gone([server], 2)
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_guardian_that_does_not_answer_is_waited_for_and_said_so(start, monkeypatch):
+    """It is stopped, say: no second server, no process left over, and an error that is about it."""
+    monkeypatch.setattr(leases, "LOCK_S", 0.5)
+    monkeypatch.setattr(leases, "ANSWER_S", 0.3)
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    before = children()
+    os.kill(lease.guardian, signal.SIGSTOP)
+    try:
+        with pytest.raises(ServerStartFailed, match="guardian"):
+            event_loop.run(leases.start(Engine.SIMULATED, given))
+        eventually(lambda: children() == before, 3)
+    finally:
+        os.kill(lease.guardian, signal.SIGCONT)
+    eventually(lambda: version(given), 10)
+
+
+# What was left behind -----------------------------------------------------------------------------
+
+
+def orphan(place, began=None):
+    """A server in a group of its own, written down by a guardian that is no more."""
+    server = subprocess.Popen(
+        [sys.executable, "-I", "-c", "import time; time.sleep(60)"], start_new_session=True
+    )
+    state = {
+        "version": guardian.STATE_VERSION,
+        "guardian": 1,
+        "server": server.pid,
+        "created": began or guardian.process_start_time(server.pid),
+    }
+    (place / "state.json").write_text(json.dumps({**state, "port": 1}))
+    return server
+
+
+def test_an_orphan_of_a_killed_guardian_is_ended_at_the_next_start(start):
+    """Where the system does not end it (macOS), the next start does."""
+    given = settings()
+    with orphan(place_module.folder(given)) as server:
+        start(Engine.SIMULATED, given)
+        assert server.wait(5) == -signal.SIGTERM
+
+
+@pytest.mark.row(49)
+@pytest.mark.parametrize("state", ["another's", "nonsense", "[]", '{"server": "x", "created": 1}'])
+def test_a_stale_record_harms_nobody(state, start):
+    """
+    The number was given to another program since: that is seen by when it began. A record that
+    cannot be read is none.
+    """
+    given = settings()
+    place = place_module.folder(given)
+    with orphan(place, began="another boot/1") as stranger:
+        if state != "another's":
+            (place / "state.json").write_text(state)
+        lease = start(Engine.SIMULATED, given)
+        assert eventually(lambda: version(given), 10)
+        assert stranger.poll() is None
+        assert json.loads((place / "state.json").read_text())["server"] == lease.server
+        stranger.kill()
+
+
+# What goes wrong ----------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_in_the_last_words(start):
+    """The words that tell a race from a failure come with the exit."""
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        lease = start(
+            Engine.SIMULATED, settings(url=f"http://127.0.0.1:{squatter.getsockname()[1]}")
+        )
+        assert exit_of(lease).code == 1
+        assert "bind: address already in use" in lease.exit.words
+
+
+def test_the_last_words_leave_out_access_lines_and_are_short(program, start):
+    """People see the last lines that say something."""
+    program("""
+        print("[GIN] 2026/08/22 - 10:00:00 | 200 | 1ms | 127.0.0.1 | GET \\"/api/version\\"")
+        print("[GIN-debug] GET /api/tags")
+        for number in range(40):
+            print("line", number)
+            print("   ")
+    """)
+    seen = exit_of(start(Engine.OLLAMA, settings()))
+    assert seen.code == 0
+    assert seen.words.splitlines() == [f"line {number}" for number in range(28, 40)]
+
+
+def test_last_words_that_are_no_text_are_heard(program, start):
+    """Whatever a server writes, how it ended arrives."""
+    program("import os, sys; os.write(2, bytes(range(256)) * 100 + b'\\nthe end\\n'); sys.exit(4)")
+    seen = exit_of(start(Engine.OLLAMA, settings()))
+    assert (seen.code, seen.words.splitlines()[-1]) == (4, "the end")
+
+
+def test_each_start_has_its_own_last_words(program, start):
+    """What an earlier server wrote is not taken for this one's; it can still be read."""
+    given = settings()
+    program("print('first')")
+    assert exit_of(start(Engine.OLLAMA, given)).words == "first"
+    program("print('second')")
+    second = start(Engine.OLLAMA, given)
+    assert exit_of(second).words == "second"
+    assert Path(second.facts["log"]).with_name("server.1.log").read_text() == "first\n"
+
+
+@pytest.mark.row(35)
+@pytest.mark.parametrize(
+    ("content", "mode"),
+    [(b"\x7fELF nonsense", 0o755), (b"", 0o644)],
+    ids=["no program", "may not be run"],
+)
+def test_a_program_that_cannot_run_is_said_so(content, mode, program):
+    """A file that is no program, and one that may not be run, with the system's own words."""
+    path = program("")
+    path.write_bytes(content)
+    path.chmod(mode)
+    with pytest.raises(
+        ProgramBroken, match=r"cannot be run: (Exec format error|Permission denied|No such file)"
+    ) as caught:
+        event_loop.run(leases.start(Engine.OLLAMA, settings()))
+    assert "reinstall" in caught.value.fix
+
+
+def test_a_home_that_cannot_be_written_is_said_so(program, start):
+    """Ollama's own words are about a folder; the way out is another one."""
+    program(
+        "import sys; print('Error: mkdir /nowhere/.ollama: permission denied', file=sys.stderr); "
+        "sys.exit(1)"
+    )
+    seen = exit_of(start(Engine.OLLAMA, settings()))
+    failed = leases.start_error(Engine.OLLAMA, seen)
+    assert isinstance(failed, HomeNotWritable)
+    assert "HOME=" in failed.fix
+    assert "/nowhere/.ollama" in failed.message
+
+
+@pytest.mark.slow
+@pytest.mark.row(50)
+@pytest.mark.parametrize("trouble", ["missing", "too long", "a file", "a link", "open to others"])
+def test_a_runtime_folder_that_cannot_be_used_is_passed_over(trouble, tmp_path, monkeypatch, start):
+    """Then the folder for temporary files does; servers are shared there, too."""
+    monkeypatch.setattr(place_module.tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "data"))
+    spoil(trouble, tmp_path, monkeypatch)
+    given = settings()
+    place = place_module.folder(given)
+    assert place.parent == tmp_path / "data" / f"urisk-{os.getuid()}"
+    assert place.stat().st_mode & 0o777 == 0o700
+    lease = start(Engine.SIMULATED, given)
+    with holder(given) as (_, server):
+        assert server == lease.server
+
+
+def spoil(trouble, tmp_path, monkeypatch):
+    ours = tmp_path / "run" / f"urisk-{os.getuid()}"
+    if trouble == "missing":
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+    elif trouble == "too long":
+        deep = tmp_path / ("x" * 90)
+        deep.mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    elif trouble == "a file":
+        ours.write_text("")
+    elif trouble == "a link":
+        ours.symlink_to(tmp_path / "bin")
+    else:
+        ours.mkdir(mode=0o777)
+        ours.chmod(0o777)
+
+
+@pytest.mark.slow
+@pytest.mark.row(50)
+def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
+    """It is kept as well as ever: it ends with us. Only, nobody else can join."""
+    monkeypatch.setattr(place_module, "_is_private", lambda _: False)
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    assert eventually(lambda: version(given), 10)
+    assert lease.facts["log"] == ""
+    then = "from urisk_nb.ollama import place; print(bool(place.folder(Settings(url='http://127.0.0.1:1'))), flush=True)"
+    with holder(given, then) as (other, server):
+        assert server != lease.server
+        assert other.stdout.readline() == "True\n"
+    leave(lease)
+    assert not alive(lease.server)
+
+
+@pytest.mark.slow
+def test_an_unshared_server_ends_with_a_killed_holder(monkeypatch):
+    """Without a folder too, the life of the process is what counts."""
+    given = settings()
+    then = f"""from urisk_nb.ollama import place
+    place._is_private = lambda _: False
+    alone = event_loop.run(process.start(Engine.SIMULATED, Settings(url='http://127.0.0.1:{free_port()}')))
+    print(alone.server, flush=True)"""
+    with holder(given, then) as (other, server):
+        alone = int(other.stdout.readline())
+        assert alive(alone)
+        other.kill()
+        eventually(lambda: not alive(alone) and not alive(server), SECOND)
+
+
+def test_on_windows_nothing_is_started(monkeypatch):
+    """A running server is used there; the message says what to do."""
+    given = settings()
+    with monkeypatch.context() as patch:
+        patch.setattr(leases.os, "name", "nt")
+        with pytest.raises(ServerNotRunning) as caught:
+            asyncio.run(leases.start(Engine.SIMULATED, given))
+    assert "start Ollama" in caught.value.fix
+
+
+def test_a_start_of_another_kernel_that_does_not_end_is_said_so(monkeypatch):
+    """Nobody waits for ever for a lock."""
+    monkeypatch.setattr(place_module, "LOCK_S", 0.2)
+    given = settings()
+    with (place_module.folder(given) / "start.lock").open("a") as file:
+        place_module.fcntl.flock(file, place_module.fcntl.LOCK_EX)
+        with pytest.raises(ServerStartFailed, match="another kernel has been starting"):
+            event_loop.run(leases.start(Engine.SIMULATED, given))
+
+
+@pytest.mark.slow
+def test_what_does_not_speak_the_language_has_no_share(start):
+    """Nonsense over the socket ends its connection and nothing else."""
+    given = settings()
+    lease = start(Engine.SIMULATED, given)
+    eventually(lambda: version(given), 10)
+    for words in (b"nonsense\n", b"[]\n", b'{"pid": "x"}\n', b'{"pid": 999999999}\n', b"x" * 9000):
+        with socket.socket(socket.AF_UNIX) as talker:
+            talker.connect(str(place_module.folder(given) / "g.sock"))
+            talker.settimeout(5)
+            talker.sendall(words)
+            with contextlib.suppress(ConnectionError):
+                assert talker.recv(10) == b""
+    assert version(given)
+    leave(lease)
+    assert not alive(lease.server)

@@ -1,0 +1,262 @@
+"""The judge as one file: the demo model's weights with the adapter added to them, for a server that
+takes no adapters.
+
+Knows: GGUF files of llama's architecture, LoRA adapters as llama.cpp reads them.
+Does not know: where the files come from, or who loads what is written.
+Why at all: Ollama from 0.34.1 on refuses adapters; a whole model is taken by every version.
+
+Each product of two float16 numbers and the sum of a few of them is exact in float64, and the rest
+is done value by value: the same two files give the same bytes again, on another machine too.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb.embedded.weights import WeightsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, ReaderTensor
+
+__all__ = ["NAME", "NeedsGguf", "check_package", "merge_adapter"]
+
+NAME = "urisk judge"
+ARCHITECTURE = "llama"
+FILE_TYPE_Q8_0 = 7  # as `general.file_type` has it
+MAX_VALUES = 1 << 20  # worked on at once: some 30 MB
+_PARTS = (".lora_a", ".lora_b")
+_OURS = ("general.architecture", "general.name", "general.file_type")
+
+Progress = Callable[[int, int], None]
+"""Called with bytes written and bytes in all, metadata left aside."""
+
+
+class NeedsGguf(WeightsError):
+    """The package `gguf`, which reads and writes the files, is not installed."""
+
+    def __init__(
+        self,
+        message: str = "to merge the adapter needs the package gguf",
+        fix: str = 'pip install "urisk-nb[judge]"',
+    ) -> None:
+        super().__init__(message, fix)
+
+
+def check_package() -> None:
+    """Raise NeedsGguf where the package is missing; some 0.1 s where it is there."""
+    try:
+        import gguf  # noqa: F401
+    except ModuleNotFoundError as exc:
+        raise NeedsGguf from exc
+
+
+def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | None = None) -> Path:
+    """
+    The base's weights with the adapter's part added, as one GGUF file: matrices in Q8_0, all else
+    as the base has it.
+
+    Takes some seconds and some 300 MB of memory, a third of it the file that is read. `out` is
+    there whole or not at all; what was there before is replaced.
+
+    Raises
+    ------
+    NeedsGguf
+        The package is missing.
+    WeightsError
+        A file that is no GGUF file, of another architecture, an adapter that does not fit this
+        base, no room to write.
+    """
+    check_package()
+    model, part = _open(base), _open(adapter)
+    corrections = _corrections(part, adapter, {tensor.name: tensor for tensor in model.tensors})
+    try:
+        with _place_atomically(out) as path:
+            _write(path, model, corrections, progress or (lambda _done, _total: None))
+    except OSError as exc:
+        fix = "free some 150 MB there, or choose a folder that you may write to: URISK_DATA"
+        raise WeightsError(f"{out} cannot be written: {exc.strerror or exc}", fix) from exc
+    return out
+
+
+# ---- what is read --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Correction:
+    """
+    What one weight gets: scale * (up @ down). As numpy has them: down (rank, row), up (rows, rank).
+    """
+
+    up: np.ndarray[Any, Any]
+    down: np.ndarray[Any, Any]
+    scale: float
+
+    def of_rows(self, start: int, end: int) -> np.ndarray[Any, Any]:
+        product: np.ndarray[Any, Any] = self.up[start:end].astype("float64") @ self.down.astype(
+            "float64"
+        )
+        return (self.scale * product).astype("float32")
+
+
+def _open(path: Path) -> GGUFReader:
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+    except OSError as exc:
+        raise WeightsError(
+            f"{path} cannot be read: {exc.strerror or exc}", "check the file and its rights"
+        ) from exc
+    except (ValueError, IndexError, KeyError, OverflowError) as exc:
+        raise WeightsError(
+            f"{path} is no GGUF file, or not all of it: {exc}", "fetch it again"
+        ) from exc
+    if (seen := _entry(reader, "general.architecture")) != ARCHITECTURE:
+        raise WeightsError(
+            f"{path} is of the architecture {seen}; only {ARCHITECTURE} is merged",
+            "use the demo model and its adapter",
+        )
+    return reader
+
+
+def _entry(reader: GGUFReader, name: str) -> Any:
+    field = reader.get_field(name)
+    return None if field is None else field.contents()
+
+
+def _corrections(
+    part: GGUFReader, path: Path, weights: Mapping[str, ReaderTensor]
+) -> dict[str, _Correction]:
+    """
+    By the weight's name. Raises WeightsError where a part has no counterpart, or not its form.
+    """
+    alpha = _entry(part, "adapter.lora.alpha")
+    tensors = {tensor.name: tensor.data for tensor in part.tensors}
+    if not isinstance(alpha, float) or not tensors:
+        raise WeightsError(f"{path} is no adapter", "install urisk-nb again")
+    found = {}
+    for name in dict.fromkeys(
+        name.removesuffix(".lora_a").removesuffix(".lora_b") for name in tensors
+    ):
+        down, up = (tensors.get(name + end) for end in _PARTS)
+        if down is None or up is None or not _fits(weights.get(name), down, up):
+            raise WeightsError(
+                f"{path} does not fit this model: there is no such weight as its {name}",
+                "use the demo model's own file",
+            )
+        found[name] = _Correction(up, down, alpha / down.shape[0])
+    return found
+
+
+def _fits(
+    weight: ReaderTensor | None, down: np.ndarray[Any, Any], up: np.ndarray[Any, Any]
+) -> bool:
+    if weight is None or down.ndim != 2 or up.ndim != 2:
+        return False
+    # ggml names the length of a row first, numpy the number of rows
+    return up.shape[1] == down.shape[0] and (down.shape[1], up.shape[0]) == tuple(
+        map(int, weight.shape)
+    )
+
+
+# ---- what is written -----------------------------------------------------------------------------
+
+
+@contextmanager
+def _place_atomically(out: Path) -> Iterator[Path]:
+    """A file beside `out`, which takes its name if all goes well and is gone if not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=".merge-")
+    os.close(handle)
+    path = Path(name)
+    try:
+        yield path
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        path.replace(out)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write(
+    path: Path, model: GGUFReader, corrections: Mapping[str, _Correction], tell: Progress
+) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, ARCHITECTURE)
+    writer.data_alignment = model.alignment
+    try:
+        _metadata(writer, model)
+        total = sum(_announce(writer, tensor) for tensor in model.tensors)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        done = 0
+        for tensor in model.tensors:
+            data = _data(tensor, corrections.get(tensor.name))
+            writer.write_tensor_data(data)
+            done += data.nbytes
+            tell(done, total)
+    finally:
+        writer.close()
+
+
+def _metadata(writer: GGUFWriter, model: GGUFReader) -> None:
+    from gguf import GGUFValueType
+
+    writer.add_name(NAME)
+    writer.add_file_type(FILE_TYPE_Q8_0)
+    for name, field in model.fields.items():
+        if name.startswith("GGUF.") or name in _OURS:
+            continue  # the container's own, which the writer counts itself, and what is another now
+        inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], inner)
+
+
+def _announce(writer: GGUFWriter, tensor: ReaderTensor) -> int:
+    """The bytes that the tensor will have."""
+    import numpy as np
+    from gguf.quants import quant_shape_to_byte_shape
+
+    kind, shape = _kind(tensor), tuple(reversed(tensor.shape.tolist()))
+    size = int(np.prod(quant_shape_to_byte_shape(shape, kind), dtype=np.int64))
+    writer.add_tensor_info(tensor.name, shape, np.dtype("float32"), size, kind)
+    return size
+
+
+def _kind(tensor: ReaderTensor) -> GGMLQuantizationType:
+    """
+    Q8_0 for matrices, whose error is a tenth of the Q4_1 that they come from; F16 where a row is no
+    whole number of its blocks.
+    """
+    from gguf import GGMLQuantizationType as Kind
+
+    if len(tensor.shape) < 2:
+        return tensor.tensor_type
+    return Kind.F16 if int(tensor.shape[0]) % 32 else Kind.Q8_0
+
+
+def _data(tensor: ReaderTensor, correction: _Correction | None) -> np.ndarray[Any, Any]:
+    """
+    The tensor as it is written, made some rows at a time: the vocabulary's alone would be 113 MB.
+    """
+    import numpy as np
+    from gguf.quants import dequantize, quantize
+
+    kind = _kind(tensor)
+    if correction is None and kind == tensor.tensor_type:
+        return tensor.data
+    step, blocks = max(1, MAX_VALUES // int(tensor.shape[0])), []
+    for start in range(0, len(tensor.data), step):
+        rows = dequantize(tensor.data[start : start + step], tensor.tensor_type).astype(np.float32)
+        if correction is not None:
+            rows = rows + correction.of_rows(start, start + step)
+        blocks.append(quantize(rows, kind))
+    return np.concatenate(blocks)

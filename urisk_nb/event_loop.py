@@ -1,0 +1,275 @@
+"""The one background loop, and the ways to it: from a cell, from a thread, from another loop.
+
+One daemon thread runs the only asyncio loop of the package. A blocking caller waits in short
+slices, so that an interrupt is seen at once; the interrupt cancels the work on the loop and waits,
+for a bounded time, until its clean-up has run. The caller's context variables travel with each
+call, which is how output finds its cell.
+
+Why not the kernel's own loop: an interrupt there hits whatever task happens to run, and a nested
+loop loses queued cells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Generic, TypeVar, cast
+
+from urisk_nb import process_state
+from urisk_nb.errors import WrongThread, raise_ungrouped
+
+__all__ = [
+    "CLEANUP_S",
+    "SLICE_S",
+    "Call",
+    "call",
+    "iterate",
+    "iterate_sync",
+    "loop",
+    "on_loop",
+    "run",
+    "submit",
+]
+
+T = TypeVar("T")
+# How long a wait may last before the interpreter looks for a signal (Windows locks ignore Ctrl-C)
+SLICE_S = 0.05
+# How long an interrupt waits for the cancelled work to clean up; a second interrupt skips the rest
+CLEANUP_S = 1.0
+
+
+class _Background:
+    """The loop and its thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        ready = threading.Event()
+        self.thread = threading.Thread(
+            target=self._serve, args=(ready,), name="urisk-loop", daemon=True
+        )
+        # An empty context: what runs on the loop by itself must not print into the cell that
+        # happened to start it.
+        contextvars.Context().run(self.thread.start)
+        ready.wait()
+        process_state.after_fork("loop", self._reset_after_fork)
+
+    def _reset_after_fork(self) -> None:
+        """
+        In a forked child: let go of the selector, whose list of files the kernel shares with the
+        parent. Else the end of a copy of a connection here would take the connection off the
+        parent's list, which would never hear from it again.
+        """
+        selector = getattr(self.loop, "_selector", None)
+        if selector is not None:
+            selector.close()
+
+    def _serve(self, ready: threading.Event) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(ready.set)
+        self.loop.run_forever()
+
+
+def _background() -> _Background:
+    return cast(_Background, process_state.setdefault("loop", _Background))
+
+
+class Call(Generic[T]):
+    """One coroutine under way on the loop; the handle may be used from any thread."""
+
+    def __init__(
+        self, coro: Coroutine[Any, Any, T], notify: Callable[[], Any] | None = None
+    ) -> None:
+        self._loop = _background().loop
+        self._task: asyncio.Task[T] | None = None
+        self.done = threading.Event()
+        self._coro = coro
+        self._notify = notify
+        self._loop.call_soon_threadsafe(self._start)
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._coro)
+        self._task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            task.exception()  # looked at here, so that an abandoned call does not warn at exit
+        self.done.set()
+        if self._notify is not None:
+            with contextlib.suppress(RuntimeError):  # the caller's loop may be closed by now
+                self._notify()
+
+    def cancel(self) -> None:
+        """Ask the work to stop; its `finally` blocks still run."""
+        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+
+    def result(self) -> T:
+        """The value or the exception, once `done` is set."""
+        if self._task is None:
+            raise RuntimeError("the call has not begun: wait for `done` first")
+        with raise_ungrouped():
+            return self._task.result()
+
+    def wait(self, tick: Callable[[], Any] | None = None) -> T:
+        """
+        Block until the work has ended; `tick` is called in the waiting thread about every SLICE_S
+        (to show progress there).
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After the work has been cancelled and its clean-up has run, or CLEANUP_S later, or at a
+            second interrupt.
+        """
+        try:
+            while not self.done.wait(SLICE_S):
+                if tick is not None:
+                    tick()
+        except BaseException:
+            self.cancel()
+            self.done.wait(CLEANUP_S)
+            raise
+        return self.result()
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """The background loop; for `call_soon_threadsafe`."""
+    return _background().loop
+
+
+def on_loop() -> bool:
+    """Whether the caller runs on the background loop's thread."""
+    return threading.current_thread() is _background().thread
+
+
+def submit(coro: Coroutine[Any, Any, T]) -> Call[T]:
+    """Start the coroutine on the loop and return at once."""
+    return Call(coro)
+
+
+def run(coro: Coroutine[Any, Any, T], tick: Callable[[], Any] | None = None) -> T:
+    """
+    Run the coroutine on the loop and block for its result; an interrupt cancels it.
+
+    Parameters
+    ----------
+    coro
+        What to run.
+    tick
+        Called in the waiting thread about every SLICE_S; an exception from it cancels the work as
+        an interrupt does.
+
+    Raises
+    ------
+    WrongThread
+        Called on the loop's own thread, where it would wait for itself.
+    """
+    if on_loop():
+        coro.close()
+        raise WrongThread(
+            "a blocking call was made on urisk_nb's own loop.",
+            fix="use the awaitable form there: await ... instead of ..._sync(...)",
+        )
+    return submit(coro).wait(tick)
+
+
+async def call(coro: Coroutine[Any, Any, T]) -> T:
+    """
+    Await the coroutine from any loop; it runs on the background loop.
+
+    The wait wakes every SLICE_S: an idle kernel loop would otherwise not see an interrupt
+    (ipykernel issue 881).
+    """
+    if on_loop():
+        return await coro
+    here, ended = asyncio.get_running_loop(), asyncio.Event()
+    work = Call(coro, lambda: here.call_soon_threadsafe(ended.set))
+    try:
+        while not work.done.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), SLICE_S)
+    except asyncio.CancelledError:
+        work.cancel()
+        raise
+    return work.result()
+
+
+def iterate_sync(source: AsyncIterator[T]) -> Iterator[T]:
+    """
+    Items of an asynchronous iterator, one by one, for a blocking caller.
+
+    An interrupt, or leaving the iteration early, cancels the source and waits for its clean-up.
+    """
+    if on_loop():
+        raise WrongThread(
+            "a blocking iteration was begun on urisk_nb's own loop.", fix="use `async for` there"
+        )
+    items: queue.SimpleQueue[T] = queue.SimpleQueue()
+    work = submit(_pump(source, items))
+    try:
+        while True:
+            # Looked at before the queue: what was put before the end is still handed out
+            ended = work.done.is_set()
+            try:
+                yield items.get(timeout=0 if ended else SLICE_S)
+            except queue.Empty:
+                if ended:
+                    break
+    finally:
+        if not work.done.is_set():
+            work.cancel()
+            work.done.wait(CLEANUP_S)
+    work.result()
+
+
+async def _pump(source: AsyncIterator[T], items: queue.SimpleQueue[T]) -> None:
+    try:
+        async for item in source:
+            items.put(item)
+    finally:
+        await _close(source)
+
+
+async def iterate(source: AsyncIterator[T]) -> AsyncIterator[T]:
+    """
+    Items of an asynchronous iterator that lives on the background loop, for a caller on any loop.
+    """
+    if on_loop():
+        async for item in source:
+            yield item
+        return
+    items: asyncio.Queue[T] = asyncio.Queue()
+    work = submit(_push(source, asyncio.get_running_loop(), items))
+    try:
+        while not work.done.is_set():
+            try:
+                item = await asyncio.wait_for(items.get(), SLICE_S)
+            except TimeoutError:
+                continue
+            yield item
+        await asyncio.sleep(0)  # what was handed over before the end is queued by now
+        while not items.empty():
+            yield items.get_nowait()
+    finally:
+        if not work.done.is_set():
+            work.cancel()
+    work.result()
+
+
+async def _push(
+    source: AsyncIterator[T], loop: asyncio.AbstractEventLoop, items: asyncio.Queue[T]
+) -> None:
+    try:
+        async for item in source:
+            loop.call_soon_threadsafe(items.put_nowait, item)
+    finally:
+        await _close(source)
+
+
+async def _close(source: AsyncIterator[Any]) -> None:
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        await close()

@@ -1,0 +1,921 @@
+"""The manager: one server, one model, one session, for the life of the process.
+
+Its life has six steps: start (whoever comes first does the work, the rest wait for it); check the
+server, adopt it or start it; pull the model if it is missing and warm it; keep one session; answer
+over it; shut down. Everything runs on the background loop; the public coroutines may be awaited on
+any loop, and each has a blocking twin. Over 400 lines, a third of them docstrings: the six steps
+are one story and are read as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from urisk_nb import event_loop, process_state
+from urisk_nb.arguments import refuse_unknown
+from urisk_nb.errors import (
+    DiskFull,
+    ForkedError,
+    InputError,
+    ModelError,
+    ModelNotFound,
+    NotInitialized,
+    PullFailed,
+    ServerConnectionLost,
+    ServerError,
+    ServerInternalError,
+    UriskError,
+)
+from urisk_nb.llm import wire
+from urisk_nb.llm.answers import Answer, AnswerStream
+from urisk_nb.llm.calls import CallRecord, Calls
+from urisk_nb.llm.client import Client
+from urisk_nb.llm.retrying_client import RetryingClient
+from urisk_nb.server import leases
+from urisk_nb.server.model_server import OWN_VERSIONS, Server, ServerState
+from urisk_nb.settings import Engine, Settings, given_settings, load
+
+__all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo", "is_judge"]
+
+KEY, STARTING = "manager", "manager.starting"
+DEMO_MODELS = ("smollm2-135m", "smollm2:135m")
+JUDGE = "urisk-judge"
+# What may change without another server: the rest decides which server answers and how it is run.
+SOFT = frozenset(
+    {
+        "model",
+        "keep_alive",
+        "timeout_s",
+        "max_retries",
+        "load_timeout_s",
+        "parallel",
+        "allow_cloud",
+        "keep_warm_s",
+    }
+)
+CLOSE_S = 0.2
+# The most that the end of the interpreter is held up; the guardian goes on by itself after that
+EXIT_S = 0.9
+# In the runtime: says at the end whether the kernel is about to start again
+RESTARTS = "is_restart"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartEvent:
+    """
+    A step of the start, for people: `checking`, `starting`, `pulling` (with bytes), `loading` or
+    `ready`.
+    """
+
+    step: str
+    text: str
+    done: int = 0
+    total: int = 0
+
+
+class _Start:
+    """
+    A start under way: one task, and those who wait for it; it is given up when the last of them
+    leaves.
+    """
+
+    def __init__(self, flags: Mapping[str, Any], task: asyncio.Task[LLMManager]) -> None:
+        self.flags, self.task, self.waiters, self.given_up = flags, task, 0, False
+
+    async def join(self) -> LLMManager:
+        self.waiters += 1
+        try:
+            return await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            if self.waiters == 1 and not self.task.done():
+                self.given_up = True
+                self.task.cancel()
+                await asyncio.wait({self.task})
+            raise
+        finally:
+            self.waiters -= 1
+
+
+class LLMManager:
+    """
+    One server, one model and one session, shared by everything in this process.
+
+    Made by `await LLMManager.initialize()`; `LLMManager.get_instance()` is the one that is running.
+
+    Attributes
+    ----------
+    settings
+        What was asked for.
+    model
+        The model that answers.
+    judge
+        The model that labels sentences where a run names none: `model` too, but beside the demo
+        model of the embedded engine, which nobody named, the judge that was trained for it.
+    engine
+        What answers: `ollama`, `embedded` (llama.cpp, started by us or by another kernel) or
+        `simulated`.
+    version, url
+        Of the server.
+    calls
+        The last 200 calls and those under way; iterating gives the timings of those that ended
+        well.
+    started_at
+        When it became ready (UTC).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        flags: Mapping[str, Any],
+        progress: Callable[[StartEvent], Any] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.flags = dict(flags)
+        self.model = self.judge = settings.model
+        self.calls = Calls()
+        self.started_at: datetime | None = None
+        self._progress = progress
+        self._client = Client(settings)
+        self._server = Server(settings, self._client, self._say, self._back)
+        self._retrying = RetryingClient(self._client, self._server, self._take)
+        self._places = anyio.CapacityLimiter(settings.parallel or 1)
+        self._usual = settings.parallel or 1  # so many places where no run has asked for more
+        self._wanted: list[int] = []  # what the runs under way have asked for
+        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._cut: set[asyncio.Task[Any]] = set()  # those that the shutdown has cancelled
+        self._closed = False
+        self._pid = os.getpid()
+
+    # Start ----------------------------------------------------------------------------------------
+
+    @classmethod
+    @refuse_unknown()
+    async def initialize(
+        cls,
+        *,
+        url: str | None = None,
+        model: str | None = None,
+        engine: Engine | str | None = None,
+        gguf: Path | str | None = None,
+        num_ctx: int | None = None,
+        parallel: int | None = None,
+        keep_alive: str | None = None,
+        timeout_s: float | None = None,
+        load_timeout_s: float | None = None,
+        max_retries: int | None = None,
+        auto_start: bool | None = None,
+        keep_warm_s: float | None = None,
+        data: Path | str | None = None,
+        allow_shared: bool | None = None,
+        allow_cloud: bool | None = None,
+        progress: Callable[[StartEvent], Any] | None = None,
+    ) -> LLMManager:
+        """
+        The running manager, started if there is none: server found or started, model pulled and
+        warm.
+
+        Many callers at once: the first does the work, the others wait for it. Without settings a
+        running manager is given as it is; with settings that change only the call (model, timeouts,
+        parallel) its server is kept; with others it is shut down first. A cancel stops a start that
+        nobody else waits for; layers of a model that have arrived are kept.
+
+        Parameters
+        ----------
+        url, model, engine, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
+            Settings, each in place of its environment variable; None leaves it to the environment.
+            The README lists them.
+        max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
+            Further settings, likewise.
+        progress
+            Called with each StartEvent, on the loop's thread.
+
+        Raises
+        ------
+        InputError
+            An argument that there is not; the likely one is named.
+        SettingsError, ServerError, ModelError
+            Each with what to do.
+        """
+        overrides = given_settings(locals())
+        return await event_loop.call(cls._initialize(overrides, progress))
+
+    @classmethod
+    @refuse_unknown()
+    def initialize_sync(
+        cls,
+        *,
+        url: str | None = None,
+        model: str | None = None,
+        engine: Engine | str | None = None,
+        gguf: Path | str | None = None,
+        num_ctx: int | None = None,
+        parallel: int | None = None,
+        keep_alive: str | None = None,
+        timeout_s: float | None = None,
+        load_timeout_s: float | None = None,
+        max_retries: int | None = None,
+        auto_start: bool | None = None,
+        keep_warm_s: float | None = None,
+        data: Path | str | None = None,
+        allow_shared: bool | None = None,
+        allow_cloud: bool | None = None,
+        progress: Callable[[StartEvent], Any] | None = None,
+    ) -> LLMManager:
+        """`initialize`, blocking; an interrupt stops it."""
+        overrides = given_settings(locals())
+        return event_loop.run(cls._initialize(overrides, progress))
+
+    @classmethod
+    async def connect(
+        cls, *, progress: Callable[[StartEvent], Any] | None = None, **flags: Any
+    ) -> LLMManager:
+        """
+        A manager whose server was found or started, and that has taken no model: for who makes one
+        there.
+
+        It is not the one of this process: whoever asked for it shuts it down. `progress` is told of
+        all that it does, and errors are those of a server, as with `initialize`.
+        """
+        return await event_loop.call(cls._bare(flags, progress))
+
+    @classmethod
+    async def _bare(
+        cls, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
+    ) -> LLMManager:
+        given = {name: value for name, value in flags.items() if value is not None}
+        manager = cls(load(**given), given, progress)
+        manager.model = manager.judge = ""
+        try:
+            await manager._server.begin()
+        except BaseException:
+            await manager._shutdown()
+            raise
+        return manager
+
+    @classmethod
+    def get_instance(cls) -> LLMManager:
+        """
+        The manager that is running in this process.
+
+        Raises
+        ------
+        NotInitialized
+            There is none.
+        """
+        manager: LLMManager | None = process_state.get(KEY)
+        if manager is None:
+            raise NotInitialized(
+                "no session was started in this process.",
+                fix="%urisk_start, or: await LLMManager.initialize()",
+            )
+        return manager
+
+    @classmethod
+    def is_starting(cls) -> bool:
+        """Whether somebody in this process is starting a session."""
+        return process_state.get(STARTING) is not None
+
+    @classmethod
+    async def _initialize(
+        cls, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
+    ) -> LLMManager:
+        given = {name: value for name, value in flags.items() if value is not None}
+        while (starting := process_state.get(STARTING)) is not None:
+            if starting.given_up:
+                await asyncio.wait({starting.task})
+            elif starting.flags == given:
+                return await starting.join()  # type: ignore[no-any-return]  # kept in untyped state
+            else:
+                # Another's start, with other flags: how it ends is for those who asked for it.
+                with contextlib.suppress(UriskError):
+                    await starting.join()
+        running: LLMManager | None = process_state.get(KEY)
+        start = _Start(given, asyncio.create_task(cls._started(running, given, progress)))
+        process_state.put(STARTING, start)
+        start.task.add_done_callback(lambda _: _forget_start(start))
+        return await start.join()
+
+    @classmethod
+    async def _started(
+        cls,
+        running: LLMManager | None,
+        flags: Mapping[str, Any],
+        progress: Callable[[StartEvent], Any] | None,
+    ) -> LLMManager:
+        if running is not None and (running._closed or not await running._is_there()):
+            await running._shutdown()
+            flags, running = {**running.flags, **flags}, None
+        if running is not None and not flags:
+            return running
+        flags = {**(running.flags if running else {}), **flags}
+        settings = load(**flags)
+        if running is not None:
+            if _changed(running.settings, settings) <= SOFT:
+                return await running._change(settings, flags, progress)
+            await running._shutdown()
+        manager = cls(settings, flags, progress)
+        try:
+            await manager._begin()
+        except BaseException:
+            await manager._shutdown()
+            raise
+        process_state.put(KEY, manager)
+        process_state.at_exit(KEY, manager._at_exit)
+        return manager
+
+    async def _change(
+        self,
+        settings: Settings,
+        flags: Mapping[str, Any],
+        progress: Callable[[StartEvent], Any] | None,
+    ) -> LLMManager:
+        """
+        Go on with other settings over the same server; calls under way are not touched, and a
+        change that fails changes nothing.
+        """
+        before = self.settings, self.flags, self.model, self.judge, self._progress
+        changed = _changed(self.settings, settings)
+        self.settings, self.flags, self._progress = settings, dict(flags), progress
+        self._client.settings = self._server.settings = settings
+        try:
+            if changed & {"model", "allow_cloud"}:
+                self.model = settings.model
+                await self._take_model()
+        except BaseException:
+            self.settings, self.flags, self.model, self.judge, self._progress = before
+            self._client.settings = self._server.settings = self.settings
+            raise
+        if "parallel" in changed:
+            self._set_places(settings.parallel or self._server.slots)
+            self._server.note_slots()
+        self._say("ready", f"{self.model} is ready")
+        self._progress = None
+        return self
+
+    async def _is_there(self) -> bool:
+        """Whether the server still answers; our own is started again if it has ended."""
+        try:
+            await self._server.ready()
+            await self._client.version()
+        except (ServerError, ModelError):
+            return False
+        return True
+
+    async def _begin(self) -> None:
+        await self._server.begin()
+        self._set_places(self.settings.parallel or self._server.slots)
+        await self._take_model()
+        self.started_at = datetime.now(UTC)
+        self._say("ready", f"{self.model} is ready")
+        self._progress = None  # whoever started it is told of the start, not of what comes later
+
+    async def _back(self) -> None:
+        """A server that had ended is back: the model is loaded before any call reaches it."""
+        if self.settings.parallel is None:
+            self._set_places(self._server.slots)
+        if self.model:
+            await self._client.load(self._load_body(self.model))
+
+    def _say(self, step: str, text: str, done: int = 0, total: int = 0) -> None:
+        if self._progress is not None:
+            self._progress(StartEvent(step=step, text=text, done=done, total=total))
+
+    # Model ----------------------------------------------------------------------------------------
+
+    async def ensure_model(self, model: str) -> None:
+        """
+        Make a model beside the session's own ready for `ask(..., model=...)`: pulled if missing,
+        and warm.
+
+        Raises
+        ------
+        ModelError
+            There is no such model; the message names those that are there.
+        """
+        self._check()
+        await event_loop.call(self._take(model))
+
+    async def unload(self, model: str | None = None) -> None:
+        """
+        Have the server put a model (default: the session's) out of its memory; the next call loads
+        it again.
+
+        Answers under way are finished first. Programs that use the same server lose the model, too.
+        """
+        self._check()
+        await event_loop.call(
+            self._client.load(
+                wire.load_body(
+                    model=model or self.model, keep_alive=0, num_ctx=self.settings.num_ctx
+                )
+            )
+        )
+
+    async def restart(self) -> None:
+        """
+        End our server and start another; returns when that is ready and the model warm.
+
+        Answers under way end with StreamInterrupted (or RunnerCrashed, where the model's process
+        ended first), calls that wait go to the new server. Other kernels of this user that share
+        the server go over to the new one, too.
+
+        Raises
+        ------
+        ServerNotManaged
+            The server was not started here.
+        ServerError
+            It could not be started again.
+        """
+        self._check()
+        await event_loop.call(self._restart())
+
+    async def _restart(self) -> None:
+        await self._server.restart()
+        self._retrying.reset_breakers()
+
+    async def loaded_models(self) -> list[wire.LoadedModel]:
+        """The models in the server's memory, with what they hold of it; generates nothing."""
+        self._check()
+        return await event_loop.call(self._client.loaded_models())
+
+    async def _take_model(self) -> None:
+        models = await self._client.tags()
+        chosen = not self.settings.model_is_given and self.version in OWN_VERSIONS and bool(models)
+        if chosen:
+            self.model = models[0].name.removesuffix(":latest")
+        self.judge = (
+            JUDGE
+            if chosen and is_demo(self.model) and wire.match_model(JUDGE, models)
+            else self.model
+        )
+        await self._take(self.model, models)
+
+    async def _take(self, model: str, models: Sequence[wire.Model] | None = None) -> None:
+        if models is None:
+            models = await self._client.tags()
+        found = wire.match_model(model, models)
+        self._client.refuse_cloud(model, found)
+        if found is None and is_judge(model):
+            # Never pulled: whatever a registry may have under this name is not ours
+            raise ModelNotFound(
+                f"{self.url} has no {model}.",
+                fix="on Ollama, run `urisk install-judge` in a terminal; the embedded engine has "
+                "it beside the demo model",
+            )
+        if found is None:
+            await self._pull(model, models)
+        self._say("loading", f"Loading {model}")
+        await self._client.load(self._load_body(model))
+
+    def _load_body(self, model: str) -> bytes:
+        settings = self.settings
+        return wire.load_body(
+            model=model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
+        )
+
+    async def _pull(self, model: str, models: Sequence[wire.Model]) -> None:
+        layers: dict[str, tuple[int, int]] = {}
+        has = ", ".join(model.name for model in models[:8]) or "none"
+        self._say("pulling", f"Pulling {model}")
+        try:
+            async with aclosing(self._client.pull(model)) as lines:
+                async for line in lines:
+                    if line.digest:
+                        layers[line.digest] = (line.completed, line.total)
+                    done, total = (
+                        (sum(column) for column in zip(*layers.values(), strict=True))
+                        if layers
+                        else (0, 0)
+                    )
+                    self._say("pulling", f"Pulling {model}", done, total)
+        except ModelNotFound as exc:
+            raise ModelNotFound(
+                f"there is no model {model!r}: neither on the server (it has: {has}) nor to pull.",
+                fix=exc.fix,
+            ) from exc
+        except (PullFailed, ServerInternalError) as exc:
+            kind = type(exc) if isinstance(exc, PullFailed) else PullFailed
+            raise kind(
+                f"{model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server "
+                f"has: {has}.",
+                fix=_pull_fix(exc, models),
+            ) from exc
+
+    # Calls ----------------------------------------------------------------------------------------
+
+    async def generate(
+        self,
+        prompt: str,
+        system_prompt: str | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        format: Any = None,
+    ) -> Answer:
+        """
+        The answer to a prompt; waits in order for its turn, for as long as it takes.
+
+        Parameters
+        ----------
+        prompt, system_prompt
+            Text.
+        options
+            Ollama's options (temperature, seed, num_predict, ...); num_ctx is the manager's.
+        format
+            A JSON schema that the answer keeps to.
+
+        Raises
+        ------
+        InputError, ServerError, ModelError
+            Each with what to do. A cancel stops the generation on the server.
+        """
+        return await self.chat(_messages(prompt, system_prompt), options=options, format=format)
+
+    def generate_sync(
+        self,
+        prompt: str,
+        system_prompt: str | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        format: Any = None,
+    ) -> Answer:
+        """`generate`, blocking; an interrupt stops the generation."""
+        return self.chat_sync(_messages(prompt, system_prompt), options=options, format=format)
+
+    async def chat(
+        self,
+        messages: Sequence[wire.Message],
+        *,
+        options: Mapping[str, Any] | None = None,
+        format: Any = None,
+    ) -> Answer:
+        """
+        The answer to a chat, given as `{"role": ..., "content": ...}` messages; otherwise as
+        `generate`.
+        """
+        return await event_loop.call(self._stream(messages, options, format).whole())
+
+    def chat_sync(
+        self,
+        messages: Sequence[wire.Message],
+        *,
+        options: Mapping[str, Any] | None = None,
+        format: Any = None,
+    ) -> Answer:
+        """`chat`, blocking; an interrupt stops the generation."""
+        return event_loop.run(self._stream(messages, options, format).whole())
+
+    def stream(
+        self,
+        prompt: str,
+        system_prompt: str | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+    ) -> AnswerStream:
+        """
+        The answer in pieces as they come: `async for piece in manager.stream(...)`, then `.answer`
+        of the stream.
+        """
+        return self._stream(_messages(prompt, system_prompt), options, None)
+
+    def stream_sync(
+        self,
+        prompt: str,
+        system_prompt: str | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+    ) -> AnswerStream:
+        """The same for `for piece in ...`, blocking; an interrupt stops the generation."""
+        return self.stream(prompt, system_prompt, options=options)
+
+    async def ask(self, payload: bytes, model: str | None = None) -> Answer:
+        """
+        The answer to a question given as JSON bytes with `format`, `messages` and `options`, sent
+        in that order.
+
+        Parameters
+        ----------
+        payload
+            The question.
+        model
+            Who answers, made ready by `have`; default: the session's model.
+        """
+        return await event_loop.call(self._question(payload, model).whole())
+
+    def ask_sync(self, payload: bytes, model: str | None = None) -> Answer:
+        """`ask`, blocking."""
+        return event_loop.run(self._question(payload, model).whole())
+
+    def _question(self, payload: bytes, model: str | None) -> AnswerStream:
+        self._check()
+        settings, who = self.settings, model or self.model
+        body = wire.payload_body(
+            payload, model=who, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
+        )
+        return AnswerStream(self, body, who)
+
+    def _stream(
+        self, messages: Sequence[wire.Message], options: Mapping[str, Any] | None, format: Any
+    ) -> AnswerStream:
+        self._check()
+        if not messages:
+            raise InputError(
+                "the chat has no messages.",
+                fix='give at least one: [{"role": "user", "content": "..."}]',
+            )
+        settings = self.settings
+        body = wire.chat_body(
+            messages,
+            model=self.model,
+            keep_alive=settings.keep_alive_value,
+            num_ctx=settings.num_ctx,
+            options=options,
+            format=format,
+        )
+        return AnswerStream(self, body)
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkedError(
+                "this session belongs to the parent process.",
+                fix="start one in this process: await LLMManager.initialize()",
+            )
+        if self._closed:
+            raise NotInitialized(
+                "this session was shut down.", fix="%urisk_start, or: await LLMManager.initialize()"
+            )
+
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place among the calls in flight; those who wait are served in order."""
+        self._check()
+        who, task = object(), asyncio.current_task()
+        if task is not None:
+            self._in_flight.add(task)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                await self._places.acquire_on_behalf_of(who)
+                stack.callback(self._places.release_on_behalf_of, who)
+                yield
+        except asyncio.CancelledError as exc:
+            # By us alone: its caller has not cancelled it, too
+            if task in self._cut and task is not None and task.uncancel() == 0:
+                raise ServerConnectionLost(
+                    "the session was shut down during the call.", fix="%urisk_start, then ask again"
+                ) from exc
+            raise
+        finally:
+            self._in_flight.discard(task)
+
+    def stream_reply(self, record: CallRecord) -> AsyncGenerator[wire.Piece | wire.Final, None]:
+        """The pieces of the reply to the record's request; its tries are noted in the record."""
+        return self._retrying.stream_reply(record, self.settings.max_retries)
+
+    # Facts ----------------------------------------------------------------------------------------
+
+    @property
+    def parallel(self) -> int:
+        """How many calls may be in flight; may be set at any time."""
+        return int(self._places.total_tokens)
+
+    @parallel.setter
+    def parallel(self, most: int) -> None:
+        if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= 256:
+            raise InputError(f"parallel is {most!r}.", fix="give a whole number from 1 to 256")
+        self._set_places(most)
+
+    @contextlib.contextmanager
+    def allow_parallel(self, least: int | None) -> Iterator[None]:
+        """
+        Let at least so many calls be in flight while this lasts, for a run that asks for more than
+        the session allows.
+        """
+        if least is None:
+            yield
+            return
+        self._wanted.append(least)
+        self._set_places(self._usual)
+        try:
+            yield
+        finally:
+            self._wanted.remove(least)
+            self._set_places(self._usual)
+
+    def _set_places(self, usual: int) -> None:
+        self._usual = usual
+        self._places.total_tokens = max(usual, *self._wanted, 1)
+
+    @property
+    def url(self) -> str:
+        return self.settings.url
+
+    @property
+    def engine(self) -> Engine:
+        """What answers: `ollama`, `embedded` or `simulated`."""
+        return self._server.engine
+
+    @property
+    def version(self) -> str:
+        return self._server.version
+
+    @property
+    def state(self) -> ServerState:
+        """What is known of the server."""
+        return self._server.state
+
+    @property
+    def failure(self) -> UriskError | None:
+        """Why the server could not be started again, in state `failed`."""
+        return self._server.failure
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What there is to know about this server beyond its state: sentences."""
+        return tuple(self._server.notes)
+
+    @property
+    def restart_count(self) -> int:
+        """How often the server was started again after it had ended by itself."""
+        return self._server.restart_count
+
+    @property
+    def is_managed(self) -> bool:
+        """
+        Whether the server was started here or by another kernel of this user, and a guardian keeps
+        it.
+        """
+        return self._server.lease is not None
+
+    @property
+    def origin(self) -> str:
+        """
+        Where the server comes from: `started` by this process, `shared` with another kernel of this
+        user that had started it,
+        `kept` warm from a kernel before this one, or `external`.
+        """
+        lease = self._server.lease
+        if lease is None:
+            return "external"
+        if lease.is_starter:
+            return "started"
+        return "shared" if lease.facts["leases"] > 1 else "kept"
+
+    @property
+    def still_running(self) -> bool:
+        """
+        After a shutdown: whether the server still runs, because it is of others or others use it.
+        """
+        return self._server.still_running
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, where it is ours."""
+        return None if self._server.lease is None else self._server.lease.server
+
+    @property
+    def lease_count(self) -> int:
+        """
+        How many kernels have a share in our server, this one among them; 0 where it is not ours.
+        """
+        return 0 if self._server.lease is None else self._server.lease.shares
+
+    @property
+    def log(self) -> str:
+        """The file that our server writes its log to; empty where there is none."""
+        return "" if self._server.lease is None else str(self._server.lease.facts["log"])
+
+    @property
+    def slots(self) -> int:
+        """How many calls the server answers at once: known of our own, taken for 1 of others'."""
+        return self._server.slots
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls the server is working on, as far as they are ours."""
+        return int(self._places.borrowed_tokens)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait here for their turn."""
+        return self._places.statistics().tasks_waiting
+
+    def breaker(self, model: str | None = None) -> str:
+        """`closed`, `open` or `half_open`, for the session's model or another."""
+        return self._retrying.breaker(model or self.model).state(time.monotonic())
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether answers are scripted."""
+        return self.engine is Engine.SIMULATED
+
+    @property
+    def is_demo_model(self) -> bool:
+        """
+        Whether the session's model is the small one of the demonstration, which is weak at labels.
+        """
+        return is_demo(self.model)
+
+    def __repr__(self) -> str:
+        state = (
+            "closed"
+            if self._closed
+            else f"{self.model} at {self.url}, {'managed' if self.is_managed else 'external'}"
+        )
+        return f"<LLMManager {state}>"
+
+    # Shutdown -------------------------------------------------------------------------------------
+
+    async def shutdown(self) -> None:
+        """
+        End the session: calls in flight end with ServerConnectionLost, connections are closed, a
+        server that was started here is stopped.
+
+        Blocks about a second at most. A server of others goes on, with its models. Doing it again
+        changes nothing.
+        """
+        await event_loop.call(self._shutdown())
+
+    def shutdown_sync(self) -> None:
+        """`shutdown`, blocking."""
+        event_loop.run(self._shutdown())
+
+    async def _shutdown(self, keep_s: float = 0.0, within_s: float = 2 * leases.GRACE_S) -> None:
+        if self._pid != os.getpid():
+            return  # a forked child must not stop its parent's server
+        self._closed = True
+        if process_state.get(KEY) is self:
+            # Whatever becomes of the rest, an interrupt for example: this session is over
+            process_state.forget(KEY)
+        try:
+            await self._end_calls()
+            await self._server.stop_monitoring(CLOSE_S)
+            # A connection that will not close must not keep a server
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._client.aclose(), CLOSE_S)
+        finally:
+            await self._server.end(keep_s, within_s)
+
+    async def _end_calls(self) -> None:
+        waiting = {task for task in self._in_flight if task is not asyncio.current_task()}
+        # Once: a second cancel would look like one of the caller's own
+        for task in waiting - self._cut:
+            task.cancel()
+        self._cut |= waiting
+        if waiting:
+            await asyncio.wait(waiting, timeout=CLOSE_S)
+
+    def _at_exit(self) -> None:
+        """
+        At the end of the interpreter: no thread, executor or name look-up works any more, and time
+        is short.
+        """
+        is_restart = process_state.get(RESTARTS)
+        keep_s = self.settings.keep_warm_s if is_restart is not None and is_restart() else 0.0
+        call = event_loop.submit(self._shutdown(keep_s, EXIT_S - 2 * CLOSE_S))
+        call.done.wait(EXIT_S)
+
+
+def is_demo(model: str) -> bool:
+    """
+    Whether a name means the small model of the demonstration, on the embedded engine or on a real
+    Ollama.
+    """
+    return any(wire.same_model(model, name) for name in DEMO_MODELS)
+
+
+def is_judge(model: str) -> bool:
+    """Whether a name means the judge of this package, which is asked in the short form."""
+    return wire.same_model(model, JUDGE)
+
+
+def _forget_start(start: _Start) -> None:
+    if process_state.get(STARTING) is start:
+        process_state.forget(STARTING)
+
+
+def _changed(old: Settings, new: Settings) -> frozenset[str]:
+    before, after = old.model_dump(), new.model_dump()
+    return frozenset(name for name in after if before[name] != after[name])
+
+
+def _messages(prompt: str, system_prompt: str | None) -> list[wire.Message]:
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InputError(f"the prompt is {prompt!r}.", fix="give some text")
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return [*system, {"role": "user", "content": prompt}]
+
+
+def _pull_fix(error: Exception, models: Sequence[wire.Model]) -> str:
+    if models and not isinstance(error, DiskFull):
+        return f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
+    return getattr(error, "fix", "check the network, then run %urisk_start again")

@@ -1,0 +1,234 @@
+"""Decisions about failures, as data and pure functions of (state, event, now): what a failure
+means, when to try again, when to pause.
+
+Knows: which failure is worth another try, which one counts against a server, how long to wait. Does
+not know how a try is made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb import errors
+
+if TYPE_CHECKING:
+    from tenacity import AsyncRetrying, RetryCallState
+
+__all__ = ["RETRY_RULES", "Breaker", "RetryRule", "retry_rule_for", "retrying"]
+
+FIRST_WAIT_S, MAX_WAIT_S = 0.2, 5.0
+MAX_ASKED_S = 30.0  # of a Retry-After
+RUNNER_WAIT_S = 1.0  # a server needs a moment to see that its runner is gone
+
+
+# What a failure means -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryRule:
+    """
+    What a failure before the first token means.
+
+    Parameters
+    ----------
+    tries
+        How many tries in all it is worth; None: as many as the settings allow.
+    counts
+        Whether it speaks against the server's health, which is what the breaker counts. Being busy
+        does not, nor does a request that the server rightly refuses, nor a lack of memory, which a
+        pause does not cure.
+    """
+
+    tries: int | None = 1
+    counts: bool = False
+
+
+# The nearest base that stands here is what counts. Whatever is not here, a cancel and an interrupt
+# for example, is passed on at once and counts nothing.
+RETRY_RULES: dict[type[BaseException], RetryRule] = {
+    # Refused: made sure of between tries
+    errors.ServerNotRunning: RetryRule(tries=None, counts=True),
+    # The connection broke: generation is idempotent
+    errors.ServerConnectionLost: RetryRule(tries=None, counts=True),
+    # Ours is started again; who hangs twice will hang thrice
+    errors.ServerHung: RetryRule(tries=2, counts=True),
+    errors.ServerBusy: RetryRule(tries=None),  # 503, 429: a full queue is no fault
+    # The server loads the model again; twice is no accident
+    errors.RunnerCrashed: RetryRule(tries=2, counts=True),
+    errors.ServerInternalError: RetryRule(tries=2, counts=True),  # any other 5xx
+    errors.ServerStartFailed: RetryRule(counts=True),  # its own restarts are behind it
+    # Never again after the first token: the caller has seen text
+    errors.StreamInterrupted: RetryRule(counts=True),
+    # It answered the side probes all the while: slow, not broken
+    errors.ServerTimeout: RetryRule(),
+    errors.OutOfMemory: RetryRule(),
+    errors.ModelNotFound: RetryRule(tries=2),  # pulled, where that is allowed, then asked once more
+    errors.CircuitOpen: RetryRule(),
+    errors.ServerError: RetryRule(),
+    errors.ModelError: RetryRule(),
+}
+NO_RETRY = RetryRule()
+
+
+def retry_rule_for(error: BaseException | None) -> RetryRule:
+    """The meaning of how a try ended; of success, a cancel or a mistake of ours: nothing."""
+    return next(
+        (RETRY_RULES[base] for base in type(error).__mro__ if base in RETRY_RULES), NO_RETRY
+    )
+
+
+# Trying again -------------------------------------------------------------------------------------
+
+
+def retrying(
+    max_retries: int, before_sleep: Callable[[RetryCallState], Awaitable[Any]]
+) -> AsyncRetrying:
+    """
+    Tries with full jitter: the n-th wait is uniform between 0 and 0.2 s * 2^n, at most 5 s.
+
+    Parameters
+    ----------
+    max_retries
+        Tries after the first one (OLLAMA_MAX_RETRIES).
+    before_sleep
+        Awaited between tries; makes sure that the server is up.
+    """
+    from tenacity import AsyncRetrying, stop_after_attempt, wait_random_exponential
+
+    backoff = wait_random_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)
+    # Each kind of failure has its own number of tries: a busy moment before costs none of them
+    seen: Counter[RetryRule] = Counter()
+
+    def again(state: RetryCallState) -> bool:
+        meaning = retry_rule_for(_error(state))
+        seen[meaning] += 1
+        return meaning.tries is None or seen[meaning] < meaning.tries
+
+    def wait(state: RetryCallState) -> float:
+        return max(_least_wait_s(_error(state)), backoff(state))
+
+    return AsyncRetrying(
+        stop=stop_after_attempt(max_retries + 1),
+        wait=wait,
+        retry=again,
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+
+
+def _least_wait_s(error: BaseException | None) -> float:
+    """
+    What the failure itself asks for: the server's Retry-After, or time for it to see that its
+    runner is gone.
+    """
+    if isinstance(error, errors.RunnerCrashed):
+        return RUNNER_WAIT_S
+    asked_s = getattr(error, "facts", {}).get("retry_after_s") or 0.0
+    return min(float(asked_s), MAX_ASKED_S)
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
+
+
+# The breaker --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class Breaker:
+    """
+    Stops asking a server that fails time after time; after a pause, one call alone tries whether it
+    is well again.
+
+    Used on one loop, so it needs no lock. A call is one logical call, with all its tries.
+
+    Parameters
+    ----------
+    threshold
+        Failures in a row that open it.
+    pause_s, longest_s
+        The first pause; it doubles with each trial that fails, up to the longest.
+    """
+
+    threshold: int = 5
+    pause_s: float = 5.0
+    longest_s: float = 60.0
+    failures: int = 0
+    opened_at: float | None = None  # on the caller's monotonic clock
+    trying: bool = False
+    last: BaseException | None = None
+    _pause_s: float = field(default=0.0, init=False)
+
+    def state(self, now: float) -> str:
+        """`closed`: calls go through; `open`: none does; `half_open`: one does."""
+        if self.opened_at is None:
+            return "closed"
+        return "half_open" if now - self.opened_at >= self._pause_s else "open"
+
+    def admit(self, now: float) -> bool:
+        """
+        Whether this call is the one that tries the server out; every call that was admitted is
+        ended by one of the three below.
+
+        Raises
+        ------
+        CircuitOpen
+            The call is not to be made.
+        """
+        state = self.state(now)
+        if state == "closed":
+            return False
+        if state == "open" or self.trying:
+            raise self._refusal(now)
+        self.trying = True
+        return True
+
+    def _refusal(self, now: float) -> errors.CircuitOpen:
+        since_s = now - self.opened_at if self.opened_at is not None else 0.0
+        left_s = max(0.0, self._pause_s - since_s)
+        when = f"it is tried again in {left_s:.1f} s" if left_s else "one call is trying it now"
+        seen = getattr(self.last, "message", repr(self.last))
+        message = f"the server failed {self.failures} times in a row, the last time so: {seen} It is left alone; {when}."
+        return errors.CircuitOpen(
+            message, fix="wait, or look at the server: %urisk_status", left_s=left_s
+        )
+
+    def record_success(self) -> None:
+        """The call ended well: everything is forgotten."""
+        self.failures, self.opened_at, self.trying, self.last, self._pause_s = (
+            0,
+            None,
+            False,
+            None,
+            0.0,
+        )
+
+    def record_failure(self, error: BaseException, now: float, *, trial: bool) -> None:
+        """
+        The call failed; only what counts is counted, but a trial that is refused rightly shows a
+        server that is well.
+        """
+        if trial:
+            self.trying = False
+        if not retry_rule_for(error).counts:
+            if trial and isinstance(error, errors.UriskError):
+                self.record_success()
+            return
+        self.failures += 1
+        self.last = error
+        if trial or (self.failures >= self.threshold and self.opened_at is None):
+            self._pause_s = (
+                min(2 * self._pause_s or self.pause_s, self.longest_s) if trial else self.pause_s
+            )
+            self.opened_at = now
+
+    def record_cancel(self, *, trial: bool) -> None:
+        """
+        The call was given up by its caller: it says nothing, and the place of a trial is free
+        again.
+        """
+        if trial:
+            self.trying = False

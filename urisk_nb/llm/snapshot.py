@@ -1,0 +1,267 @@
+"""What is known of the session at one moment, for whoever shows it: the dashboard, its snapshot,
+the status, the first line of a start.
+
+Two speeds: what the manager knows by itself costs microseconds; what the server and the system are
+asked for (models in memory, processes) is a `Look`, milliseconds, and is taken more seldom. Nothing
+here is HTML.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from urisk_nb.errors import UriskError
+from urisk_nb.llm.wire import LoadedModel, same_model
+from urisk_nb.risk.row_warnings import LABELED_BY
+from urisk_nb.server import port
+from urisk_nb.server.memory_usage import MemoryUsage, measure_memory
+
+if TYPE_CHECKING:
+    from urisk_nb.llm.calls import CallRecord
+    from urisk_nb.llm.manager import LLMManager
+
+__all__ = [
+    "NOT_STARTED",
+    "STARTING",
+    "ServerProbe",
+    "SessionSnapshot",
+    "describe_server",
+    "probe_server",
+    "session_notes",
+    "take_snapshot",
+]
+
+ENGINES = {
+    "ollama": "Ollama",
+    "embedded": "Embedded engine (llama.cpp)",
+    "simulated": "SIMULATED engine",
+}
+NOTES = {
+    **LABELED_BY,
+    "demo_ask": "The demo model (135 million parameters) answers %%ask. It writes well and knows "
+    "little.",
+}
+LOOK_S = 2.0
+ORIGINS = {
+    "started": "started here",
+    "shared": "shared with another kernel of yours",
+    "kept": "kept warm from the last kernel",
+}
+TROUBLES = {
+    "crashed": "ended, and is being started again",
+    "failed": "not running",
+    "hung": "does not answer",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerProbe:
+    """
+    What the server and the system said when they were asked.
+
+    Attributes
+    ----------
+    residents
+        The models in the server's memory; None where it could not say.
+    problem, fix
+        Why it could not, and what to do.
+    held
+        What its processes hold, where this account may see them.
+    owner
+        The account that it runs under, where the system tells.
+    pid
+        Its process; 0 where this account may not see it, None where it has just gone.
+    """
+
+    loaded_models: tuple[LoadedModel, ...] | None = None
+    problem: str = ""
+    fix: str = ""
+    memory: MemoryUsage | None = None
+    owner: str = ""
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSnapshot:
+    """
+    The session at one moment; without a session, all but `at` and `now_s` are empty.
+
+    Attributes
+    ----------
+    at, now_s
+        The moment: UTC, and on the monotonic clock of the calls.
+    state, server, is_ours
+        See ServerState; one line that names the server; whether it was started by us.
+    model, num_ctx, parallel, slots
+        Who answers, with how many tokens of context; calls in flight at most; the server's slots, 0
+        where unknown.
+    other_num_ctx
+        The context that the session's model was last seen in memory with, where it was another than
+        the session's, and when that was.
+    records, live
+        Calls that have ended, the oldest first; calls under way.
+    """
+
+    at: datetime
+    now_s: float
+    state: str = "stopped"
+    server: str = ""
+    is_ours: bool = False
+    is_shared: bool = False
+    other_num_ctx: tuple[int, float] | None = None
+    model: str = ""
+    num_ctx: int = 0
+    parallel: int = 1
+    slots: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    restart_count: int = 0
+    breaker: str = "closed"
+    failure: tuple[str, str] | None = None
+    notes: tuple[str, ...] = ()
+    log: str = ""
+    records: tuple[CallRecord, ...] = ()
+    live: tuple[CallRecord, ...] = ()
+    probe: ServerProbe = ServerProbe()
+
+    @property
+    def is_loaded(self) -> bool | None:
+        """
+        Whether the session's model is in the server's memory; None where the server did not say.
+        """
+        if self.probe.loaded_models is None:
+            return None
+        return any(same_model(self.model, resident.name) for resident in self.probe.loaded_models)
+
+    @property
+    def longest_wait_s(self) -> float:
+        """For how long the first of the calls that wait here has waited."""
+        return max(
+            (record.elapsed_s(self.now_s) for record in self.live if record.started_s is None),
+            default=0.0,
+        )
+
+
+STARTING = "a session is being started"
+NOT_STARTED = "no session: nothing was started in this kernel, or it was stopped"
+
+
+def take_snapshot(
+    manager: LLMManager | None, seen: ServerProbe | None = None, *, is_starting: bool = False
+) -> SessionSnapshot:
+    """
+    What the manager knows now, with a look that was taken before; without one, whether one is being
+    started.
+    """
+    at, now_s = datetime.now(UTC), time.monotonic()
+    if manager is None:
+        return SessionSnapshot(at=at, now_s=now_s, state="starting" if is_starting else "stopped")
+    is_ours, failure = manager.is_managed, manager.failure
+    return SessionSnapshot(
+        at=at,
+        now_s=now_s,
+        state=str(manager.state),
+        server=describe_server(manager),
+        is_ours=is_ours,
+        is_shared=manager.lease_count > 1,
+        model=manager.model,
+        num_ctx=manager.settings.num_ctx,
+        parallel=manager.parallel,
+        slots=manager.slots if is_ours else 0,
+        in_flight=manager.in_flight,
+        waiting=manager.waiting,
+        restart_count=manager.restart_count,
+        breaker=manager.breaker(),
+        failure=None if failure is None else (failure.message, failure.fix),
+        notes=tuple(session_notes(manager)),
+        log=manager.log,
+        records=manager.calls.records,
+        live=manager.calls.live,
+        probe=seen or ServerProbe(),
+    )
+
+
+async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -> ServerProbe:
+    """
+    Ask the server for its models and the system for its processes; never raises. On the manager's
+    loop.
+    """
+    try:
+        # Not the patience of a call: a server that is well says this at once.
+        async with asyncio.timeout(LOOK_S):
+            loaded_models: tuple[LoadedModel, ...] | None = tuple(await manager.loaded_models())
+        problem = fix = ""
+    except UriskError as exc:
+        loaded_models, problem, fix = None, exc.message, exc.fix
+    except TimeoutError:
+        loaded_models, problem = (
+            None,
+            f"{manager.url} takes connections and did not answer within {LOOK_S:g} s.",
+        )
+        fix = "Wait, or restart it."
+    pid = _pid(manager, before) if manager.settings.is_loopback else 0
+    memory = measure_memory(pid) if pid else None
+    if before is not None and pid == before.pid:
+        owner = before.owner
+    else:
+        owner = (
+            _account(port.owner_uid(manager.settings.port)) if manager.settings.is_loopback else ""
+        )
+    # A process that is gone is looked for anew the next time; one that may not be seen is not,
+    # since looking takes a while.
+    return ServerProbe(
+        loaded_models=loaded_models,
+        problem=problem,
+        fix=fix,
+        memory=memory,
+        owner=owner,
+        pid=pid if memory or not pid else None,
+    )
+
+
+def _pid(manager: LLMManager, before: ServerProbe | None) -> int:
+    """The server's process; 0 where this account may not see it."""
+    if manager.pid is not None:
+        return manager.pid
+    if before is not None and before.pid is not None and not before.problem:
+        return before.pid
+    return port.listener(manager.settings.port) or 0
+
+
+def _account(uid: int | None) -> str:
+    if uid is None:
+        return ""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def describe_server(manager: LLMManager) -> str:
+    """Which server, which version, where, and whose: one line."""
+    state = str(manager.state)
+    whose = (
+        ORIGINS.get(manager.origin, "already running")
+        if state == "managed"
+        else TROUBLES.get(state, "already running")
+    )
+    return f"{ENGINES[str(manager.engine)]} {manager.version} at {manager.url}, {whose}"
+
+
+def session_notes(manager: LLMManager) -> list[str]:
+    """What the user must know about who answers: sentences."""
+    judged = manager.judge != manager.model
+    holds = {
+        "simulated": manager.is_simulated,
+        "demo_model": manager.is_demo_model and not judged,
+        "demo_ask": manager.is_demo_model and judged,
+        "small_judge": judged,
+    }
+    known = [NOTES[code] for code, it_does in holds.items() if it_does]
+    return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.notes)]

@@ -1,0 +1,189 @@
+"""Which engine to start, and how: the program, its arguments, its environment. Decides; starts
+nothing.
+
+The order is the user's word, then Ollama, then the embedded engine where it is complete; the
+simulation is never chosen by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, SettingsError
+from urisk_nb.settings import Engine, Settings
+
+__all__ = [
+    "choose",
+    "command",
+    "data_folder",
+    "demo_model_path",
+    "environment",
+    "find_ollama",
+    "fingerprint",
+    "slots",
+]
+
+DEMO_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+DEMO_MODEL_BYTES = 98_362_432
+WAYS_OUT = (
+    "install Ollama (ollama.com/download), or use the embedded engine: %pip install "
+    '"urisk-nb[embedded]" and then `urisk fetch-model`, '
+    "or, to try the tool only: %urisk_start --engine simulated"
+)
+
+
+# Which engine -------------------------------------------------------------------------------------
+
+
+def find_ollama() -> str | None:
+    """The path of the `ollama` program, or None."""
+    return shutil.which("ollama")
+
+
+def data_folder(settings: Settings) -> Path:
+    """Where the demo model lies: URISK_DATA, or the user's data folder."""
+    if settings.data:
+        return settings.data
+    from platformdirs import user_data_path
+
+    return user_data_path("urisk_nb", appauthor=False)
+
+
+def demo_model_path(settings: Settings) -> Path | None:
+    """The demo model's file, if it has been fetched whole."""
+    path = data_folder(settings) / DEMO_MODEL
+    try:
+        return path if path.stat().st_size == DEMO_MODEL_BYTES else None
+    except OSError:
+        return None
+
+
+def choose(settings: Settings) -> Engine:
+    """
+    The engine to start: the one that was named, else Ollama where it is installed, else the
+    embedded one where it is complete.
+
+    Raises
+    ------
+    OllamaNotInstalled
+        There is nothing to start; the fix names the three ways out. The simulation is never chosen
+        by itself.
+    PackageMissing, ModelNotFound, SettingsError
+        The embedded engine was named and its package, its model, or the file of URISK_GGUF is not
+        there.
+    """
+    if settings.engine is Engine.EMBEDDED:
+        _embedded_model(settings)
+    if settings.engine in (Engine.EMBEDDED, Engine.SIMULATED):
+        return settings.engine
+    if find_ollama():
+        return Engine.OLLAMA
+    if settings.engine is Engine.OLLAMA:
+        raise OllamaNotInstalled("`ollama` is not on the PATH.", fix=WAYS_OUT)
+    if settings.gguf is not None or (_has_llamacpp() and demo_model_path(settings)):
+        _embedded_model(settings)
+        return Engine.EMBEDDED
+    raise OllamaNotInstalled(
+        f"no server answers at {settings.url}, and `ollama` is not on the PATH.", fix=WAYS_OUT
+    )
+
+
+def _has_llamacpp() -> bool:
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
+def _embedded_model(settings: Settings) -> Path:
+    if not _has_llamacpp():
+        raise PackageMissing(
+            "the embedded engine needs the package xllamacpp.",
+            fix='%pip install "urisk-nb[embedded]"',
+        )
+    if settings.gguf is not None:
+        if not settings.gguf.is_file():
+            raise SettingsError(
+                f"URISK_GGUF is {str(settings.gguf)!r}; there is no such file.",
+                fix="set it to an existing .gguf file, or unset it",
+            )
+        return settings.gguf.resolve()
+    found = demo_model_path(settings)
+    if found is None:
+        fix = "run `urisk fetch-model` in a terminal (93 MB, once), or set URISK_GGUF to a model file of yours"
+        raise ModelNotFound("the embedded engine has no model file.", fix=fix)
+    return found.resolve()
+
+
+# Start --------------------------------------------------------------------------------------------
+
+
+def command(engine: Engine, settings: Settings) -> list[str]:
+    """The program and its arguments."""
+    if engine is Engine.OLLAMA:
+        return [find_ollama() or "ollama", "serve"]
+    brain = (
+        ["scripted"]
+        if engine is Engine.SIMULATED
+        else ["llamacpp", "--gguf", str(_embedded_model(settings))]
+    )
+    place = ["--host", settings.host, "--port", str(settings.port)]
+    size = ["--slots", str(settings.parallel or 1), "--num-ctx", str(settings.num_ctx)]
+    return [sys.executable, "-m", "urisk_nb.standin", "--brain", *brain, *place, *size]
+
+
+def environment(engine: Engine, settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
+    """
+    The environment of the server: ours, less what would change its runner, plus where to listen and
+    not to phone home.
+    """
+    env = {name: value for name, value in base.items() if not name.startswith("LLAMA_")}
+    if engine is Engine.OLLAMA:
+        env["OLLAMA_HOST"] = (
+            f"{settings.host}:{settings.port}"
+            if ":" not in settings.host
+            else f"[{settings.host}]:{settings.port}"
+        )
+        if not settings.allow_cloud:
+            env["OLLAMA_NO_CLOUD"] = "1"
+        if settings.parallel:
+            env["OLLAMA_NUM_PARALLEL"] = str(settings.parallel)
+    else:
+        # The child runs in another folder and must still find this very package.
+        here = str(Path(__file__).parents[2])
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [here, base.get("PYTHONPATH")]))
+    return env
+
+
+def slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) -> int:
+    """How many calls a server that we start answers at once."""
+    if settings.parallel:
+        return settings.parallel
+    named = environ.get("OLLAMA_NUM_PARALLEL", "").strip() if engine is Engine.OLLAMA else ""
+    return int(named) if named.isdecimal() and int(named) > 0 else 1
+
+
+def fingerprint(words: list[str], env: Mapping[str, str]) -> str:
+    """
+    What makes two servers at one address different: the command, and every variable that Ollama or
+    the embedded engine reads.
+    """
+    read = {
+        name: value
+        for name, value in env.items()
+        if name.startswith(("OLLAMA_", "CUDA_", "HIP_", "ROCR_", "GGML_"))
+    }
+    told_per_call = {
+        "OLLAMA_URL",
+        "OLLAMA_MODEL",
+        "OLLAMA_KEEP_ALIVE",
+        "OLLAMA_TIMEOUT",
+        "OLLAMA_MAX_RETRIES",
+        "OLLAMA_AUTO_START",
+    }
+    kept = {name: value for name, value in sorted(read.items()) if name not in told_per_call}
+    return hashlib.sha256(json.dumps([words, kept]).encode()).hexdigest()[:16]

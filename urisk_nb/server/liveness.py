@@ -1,0 +1,125 @@
+"""The watch: while every call to a server is silent, it is looked at; one that does not answer that
+either is given up.
+
+Knows calls and silence. Does not know what a server is: whoever owns the watch says how it is asked
+and what giving it up means. Costs nothing while nothing is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import copy
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+
+from urisk_nb.errors import ServerConnectionLost, ServerError
+
+__all__ = ["CallHeartbeat", "LivenessMonitor", "ProbeSchedule"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSchedule:
+    """How long a server may be silent under a call, and how it is looked at then; seconds."""
+
+    silent_s: float = 10.0
+    every_s: float = 5.0
+    within_s: float = 2.0
+    strikes: int = 3
+
+
+class CallHeartbeat:
+    """
+    One call as the watch sees it: when it last heard something, and how it is cut off from a server
+    that hangs.
+    """
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+        self._scope: anyio.CancelScope | None = None
+        self._cut: ServerError | None = None
+
+    async def within(self, coming: Awaitable[T]) -> T:
+        """What is awaited. Raises ServerHung where the watch has given the server up."""
+        with anyio.CancelScope() as self._scope:
+            got = await coming
+            self.at = time.monotonic()
+            return got
+        raise self._cut or ServerConnectionLost("the call was cut off.", fix="ask again")
+
+    def cut(self, error: ServerError) -> None:
+        """End the call with the error."""
+        self._cut = error
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+class LivenessMonitor:
+    """
+    Watches all calls to one server; used on one loop.
+
+    Parameters
+    ----------
+    answers
+        Asks the server, over a connection apart from the calls; whether it answered.
+    give_up
+        Awaited after so many questions in vain as the watch allows.
+    """
+
+    def __init__(
+        self, answers: Callable[[], Awaitable[bool]], give_up: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.watch = ProbeSchedule()
+        self._answers, self._give_up = answers, give_up
+        self._heartbeats: set[CallHeartbeat] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[CallHeartbeat]:
+        """A call under way."""
+        heartbeat = CallHeartbeat()
+        self._heartbeats.add(heartbeat)
+        if self._task is None or self._task.done():
+            # An empty context: the task outlives the cell that happened to start it.
+            self._task = asyncio.get_running_loop().create_task(
+                self._look(), context=contextvars.Context()
+            )
+        try:
+            yield heartbeat
+        finally:
+            self._heartbeats.discard(heartbeat)
+            if not self._heartbeats:
+                self.stop()
+
+    async def _look(self) -> None:
+        strikes = 0
+        while self._heartbeats:
+            silent_s = time.monotonic() - max(heartbeat.at for heartbeat in self._heartbeats)
+            if silent_s < self.watch.silent_s:
+                strikes = 0
+                await asyncio.sleep(self.watch.silent_s - silent_s)
+                continue
+            strikes = 0 if await self._answers() else strikes + 1
+            if strikes >= self.watch.strikes:
+                strikes = 0
+                await self._give_up()
+            await asyncio.sleep(self.watch.every_s)
+
+    def cut(self, error: ServerError) -> None:
+        """End every call with the error."""
+        for heartbeat in list(self._heartbeats):
+            # One of its own for each call: a traceback grows with each raise
+            heartbeat.cut(copy.copy(error))
+
+    def stop(self) -> None:
+        """Look no more, until the next call."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None

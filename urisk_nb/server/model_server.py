@@ -1,0 +1,518 @@
+"""The server that answers: found, adopted, or started; watched while it is asked; started again
+when it ends.
+
+Knows the states of a server and who may do what in each. Does not know models: whoever owns this is
+told when a server is back, and warms it. What a guardian of ours does not keep is never stopped,
+started or signalled here.
+
+Idle costs nothing: the end of a server of ours is told by its guardian, and a server of others is
+looked at when it is asked. Only while a call is silent is the server probed, over a connection of
+its own. Over 400 lines: the states and the ways between them are one machine, and a step that is
+read without the others is misread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import copy
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb.errors import (
+    PortTaken,
+    ServerConnectionLost,
+    ServerCrashLoop,
+    ServerError,
+    ServerHung,
+    ServerNotManaged,
+    ServerNotRunning,
+    ServerStartFailed,
+    ServerTimeout,
+    UriskError,
+)
+from urisk_nb.server import checks, engines, leases, port, runtime_dir
+from urisk_nb.server.liveness import CallHeartbeat, LivenessMonitor
+from urisk_nb.server.restart_policy import RestartPolicy
+from urisk_nb.settings import Engine, Settings
+
+if TYPE_CHECKING:
+    from urisk_nb.llm.client import Client
+
+__all__ = ["Server", "ServerState"]
+
+READY_S = 30.0
+NEWS_S = 0.2
+END_S = 5.0  # for the guardian to tell of an end, beyond the time that it gives the server
+OWN_VERSIONS = {"0.0.0-urisk-llamacpp": Engine.EMBEDDED, "0.0.0-urisk-scripted": Engine.SIMULATED}
+
+
+class ServerState(StrEnum):
+    """What is known of the server, and so what may be done with it."""
+
+    UNKNOWN = "unknown"  # nothing was asked yet
+    REMOTE = "remote"  # on another machine: never started, stopped or signalled
+    # On this machine, of others: never stopped; if it goes away, it is theirs to start
+    EXTERNAL = "external"
+    STARTING = "starting"  # its process exists and does not answer yet
+    MANAGED = "managed"  # answers, and is kept by a guardian of ours in which we have a share
+    CRASHED = "crashed"  # ours has ended by itself; another is looked for or started
+    # Takes connections and answers nothing: ours is ended and started again, others' is an error
+    HUNG = "hung"
+    FAILED = "failed"  # could not be started, or ended too often; only a new start leads out
+    PORT_CONFLICT = "port_conflict"  # the address answers and is no Ollama
+    STOPPING = "stopping"  # our share is being given back
+    STOPPED = "stopped"  # the session is over
+
+
+class Server:
+    """
+    The server at the address of the settings; used on one loop.
+
+    Parameters
+    ----------
+    settings, client
+        Where it is, and who asks it.
+    say
+        Told each step of a start: its name and a sentence.
+    warm
+        Awaited when a server that had ended is back, before any call reaches it.
+
+    Attributes
+    ----------
+    state
+        See ServerState.
+    version
+        As it says itself.
+    lease
+        Our share in it, where a guardian of ours keeps it.
+    notes
+        What its user should know: sentences.
+    restarted
+        How often it was started again.
+    still_running
+        After `end`: whether the server still runs, for others.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        say: Callable[[str, str], Any],
+        warm: Callable[[], Awaitable[Any]],
+    ) -> None:
+        self.settings = settings
+        self.state = ServerState.UNKNOWN
+        self.version = ""
+        self.lease: leases.Lease | None = None
+        self.notes: list[str] = []
+        self.restart_count = 0
+        self.still_running = False
+        self.restart_policy = RestartPolicy()
+        self._client, self._say, self._warm = client, say, warm
+        self._recovery: asyncio.Task[None] | None = None
+        # When one of us last asked for its end, on the monotonic clock
+        self._asked_end_s = -math.inf
+        self._failure: UriskError | None = None
+        self.watcher = LivenessMonitor(self._answers, self._give_up)
+
+    @property
+    def engine(self) -> Engine:
+        """What answers, as its version tells."""
+        return OWN_VERSIONS.get(self.version, Engine.OLLAMA)
+
+    @property
+    def failure(self) -> UriskError | None:
+        """Why the state is `failed`, where ours had run before."""
+        return self._failure if self.state is ServerState.FAILED else None
+
+    @property
+    def slots(self) -> int:
+        """How many calls it answers at once, where we know: its starter's word, else 1."""
+        return int(self.lease.facts["slots"]) if self.lease is not None else 1
+
+    # Start ----------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """
+        Find the server, or start it; returns when it answers.
+
+        Raises
+        ------
+        ServerError
+            Each with what to do; `state` says which kind.
+        """
+        self._say("checking", f"Looking for a server at {self.settings.url}")
+        try:
+            await self._find_or_start()
+        except PortTaken:
+            self.state = ServerState.PORT_CONFLICT
+            raise
+        except ServerError:
+            self.state = ServerState.FAILED
+            raise
+
+    async def _find_or_start(self) -> None:
+        self.notes.clear()  # they were about the one before
+        if not self.settings.is_loopback:
+            self._adopt(await self._remote_version(), ServerState.REMOTE)
+        elif not await self._join():
+            await self._adopt_or_start()
+        checks.check_engine(self.settings, self.engine, self.version)
+        checks.check_min_version(self.settings, self.version)
+
+    async def _join(self) -> bool:
+        """
+        Whether there is a server of ours to share. One that hangs, or ends just now, is none: it is
+        ended, and another started.
+        """
+        joined = await leases.join(runtime_dir.folder(self.settings))
+        if joined is None:
+            return False
+        try:
+            await self._own(joined, max(READY_S / 3, READY_S - float(joined.facts["age_s"])))
+        except ServerStartFailed:
+            await self._give_back()
+            return False
+        return True
+
+    async def _adopt_or_start(self) -> None:
+        # A server that its guardian is stopping still answers for a moment: it is waited for by the
+        # start, not adopted.
+        stopping = runtime_dir.has_guardian(runtime_dir.folder(self.settings))
+        version = None if stopping else await self._answering()
+        if version is None:
+            await self._start()
+        else:
+            checks.check_owner(self.settings)
+            self._adopt(version, ServerState.EXTERNAL)
+
+    async def _give_back(self) -> None:
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            await lease.leave()
+
+    def _adopt(self, version: str, state: ServerState) -> None:
+        self.lease, self.version, self.state = None, version, state
+
+    async def _remote_version(self) -> str:
+        try:
+            return await self._client.version()
+        except ServerNotRunning as exc:
+            raise ServerNotRunning(
+                f"nothing answers at {self.settings.url}.",
+                fix="start Ollama on that machine, or check OLLAMA_URL",
+            ) from exc
+
+    async def _answering(self) -> str | None:
+        """The version of the server at the address, or None where nothing listens."""
+        try:
+            return await self._client.version()
+        except ServerNotRunning:
+            return None
+        except ServerTimeout as exc:
+            raise PortTaken(exc.message, fix=exc.fix) from exc
+
+    async def _start(self) -> None:
+        settings = self.settings
+        if not settings.auto_start:
+            raise ServerNotRunning(
+                f"nothing answers at {settings.url}, and OLLAMA_AUTO_START is off.",
+                fix="start it: `ollama serve`, or %env OLLAMA_AUTO_START=true",
+            )
+        kind = engines.choose(settings)
+        self._say("starting", f"Starting the {kind} engine")
+        self.state = ServerState.STARTING
+        await self._own(await leases.start(kind, settings))
+
+    async def _own(self, lease: leases.Lease, within_s: float = READY_S) -> None:
+        """
+        Wait until the server of our share answers; should another one have taken its port, that one
+        is adopted.
+        """
+        self.lease, self.state = lease, ServerState.STARTING
+        version = await self._ready(lease, within_s)
+        if version is None:
+            await self._adopt_the_quicker(lease)
+            return
+        lease.on_end = lambda seen: self._ended(lease, seen)
+        self.version, self.state = version, ServerState.MANAGED
+        self._note_differences(lease)
+
+    async def _ready(self, lease: leases.Lease, within_s: float) -> str | None:
+        """The version, as soon as the server answers; None where it has ended."""
+        pause_s, end_s = 0.025, time.monotonic() + within_s
+        while time.monotonic() < end_s:
+            # A listening port is no sign: Ollama takes connections for a while before it answers.
+            # And the answer may be that of another server, which was quicker: then ours is about to
+            # end.
+            with contextlib.suppress(ServerError):
+                version = await self._client.version(within_s=1.0)
+                if not lease.ended.is_set() and port.listens(lease.server, self.settings.port):
+                    return version
+            if lease.ended.is_set():
+                return None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(lease.ended.wait(), pause_s)
+            pause_s = min(0.25, 1.5 * pause_s)
+        await lease.report_hang(self.watcher.watch.within_s)
+        raise ServerStartFailed(
+            f"the server was not ready after {within_s:g} s.",
+            fix=f"look at its log, then try again: {lease.facts['log'] or '(none)'}",
+        )
+
+    async def _adopt_the_quicker(self, lease: leases.Lease) -> None:
+        seen = lease.exit or leases.Exit(code=None)
+        self.lease = None
+        if (
+            "address already in use" in seen.tail
+            and (version := await self._answering()) is not None
+        ):
+            checks.check_owner(self.settings)
+            self._adopt(version, ServerState.EXTERNAL)
+            return
+        raise leases.start_error(lease.engine, seen)
+
+    def _note_differences(self, lease: leases.Lease) -> None:
+        if not lease.facts["log"]:
+            self.notes.append(
+                "no folder for locks could be written: other kernels cannot share this server"
+            )
+        if lease.is_starter:
+            return
+        with contextlib.suppress(UriskError):
+            words = engines.command(lease.engine, self.settings)
+            if (
+                engines.fingerprint(
+                    words, engines.environment(lease.engine, self.settings, os.environ)
+                )
+                != lease.facts["key"]
+            ):
+                self.notes.append(
+                    "another kernel started this server, with other settings than yours; they "
+                    "hold until it is stopped"
+                )
+
+    def note_slots(self) -> None:
+        """
+        More calls in flight than our server has slots wait inside of it, instead of here, where
+        they could be given up.
+        """
+        wanted = self.settings.parallel or 1
+        if self.lease is not None and wanted > self.slots:
+            has = "one slot" if self.slots == 1 else f"{self.slots} slots"
+            self.notes.append(
+                f"the server was started with {has}; for more: %urisk_stop, then %urisk_start "
+                f"--parallel {wanted}"
+            )
+
+    # The end of a server of ours ------------------------------------------------------------------
+
+    def _ended(self, lease: leases.Lease, seen: leases.Exit) -> None:
+        """Told by the lease. A recovery that is under way sees it by itself."""
+        if lease is not self.lease or self.state not in (ServerState.MANAGED, ServerState.HUNG):
+            return
+        self.lease, self.state = None, ServerState.CRASHED
+        if seen.asked:
+            self._asked_end_s = time.monotonic()
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.get_running_loop().create_task(
+                self._recover(seen), context=contextvars.Context()
+            )
+
+    async def _recover(self, seen: leases.Exit) -> None:
+        """
+        Look for another server, or start one, until one is warm or it has been tried too often.
+        Never raises.
+        """
+        why: UriskError = leases.start_error(self.engine, seen)
+        before = self.engine
+        asked = seen.asked
+        while (pause_s := 0.0 if asked else self.restart_policy.next(time.monotonic())) is not None:
+            await asyncio.sleep(pause_s)
+            # One that was asked for is no sign of trouble
+            count_noun, asked = int(not asked), False
+            try:
+                # Looked for first: Ollama's desktop app ends servers of others to put its own in
+                # their place.
+                await self._find_or_start()
+                checks.check_engine_unchanged(self.settings, before, self.engine)
+            except (
+                ServerStartFailed,
+                ServerNotRunning,
+                ServerConnectionLost,
+                ServerTimeout,
+            ) as exc:
+                why = exc
+            except UriskError as exc:
+                why = exc
+                break
+            except Exception as exc:  # noqa: BLE001  nobody awaits this: what is not told here is never told
+                why = ServerStartFailed(
+                    f"the server could not be started again: {exc!r}.", fix="%urisk_start"
+                )
+            else:
+                self.restart_count += count_noun
+                if await self._warm_up():
+                    return
+                continue
+            await self._give_back()
+        await self._give_back()
+        self.state = ServerState.FAILED
+        self._failure = why if pause_s is not None else self._keeps_ending(why)
+
+    async def _warm_up(self) -> bool:
+        """
+        Whether the server lived through its warm-up; what else is wrong with that is told to the
+        next call.
+        """
+        with contextlib.suppress(UriskError):
+            await self._warm()
+        return self.state is not ServerState.CRASHED
+
+    def _keeps_ending(self, why: UriskError) -> ServerCrashLoop:
+        times, minutes = len(self.restart_policy.pauses_s), self.restart_policy.within_s / 60
+        message = f"the server was started again {times} times in {minutes:g} minutes and ended every time. The last: {why.message}"
+        return ServerCrashLoop(message, fix="look at the cause, then: %urisk_start")
+
+    async def ready(self) -> None:
+        """
+        Return when the server may be asked: at once, or when one that had ended is back and warm.
+
+        Raises
+        ------
+        ServerError
+            It could not be started again.
+        """
+        while self._recovery is not None and not self._recovery.done():
+            await asyncio.wait({self._recovery})
+        if self.state is ServerState.FAILED and self._failure is not None:
+            # One of its own for each caller: a traceback grows with each raise
+            raise copy.copy(self._failure)
+
+    async def restart(self) -> None:
+        """
+        End our server and start another; returns when that is ready and warm. Calls that were in
+        the middle of an answer are cut off.
+
+        Raises
+        ------
+        ServerError
+            It is not ours to end, or could not be started again.
+        """
+        await self.ready()
+        lease = self.lease
+        if lease is None:
+            raise ServerNotManaged(
+                f"the server at {self.settings.url} was not started here.",
+                fix="restart Ollama itself, then %urisk_start",
+            )
+        if not self.settings.auto_start:
+            said = "OLLAMA_AUTO_START is off: nothing would start the server again."
+            raise ServerNotManaged(
+                said, fix="%env OLLAMA_AUTO_START=true, %urisk_stop, then %urisk_start"
+            )
+        lease.end()
+        try:
+            async with asyncio.timeout(2 * leases.GRACE_S + END_S):
+                await lease.ended.wait()
+        except TimeoutError as exc:
+            raise ServerHung(
+                "the server did not end.", fix="%urisk_stop, then %urisk_start"
+            ) from exc
+        await self.ready()
+        if self.state in (ServerState.STOPPING, ServerState.STOPPED):
+            raise ServerConnectionLost("the session was shut down meanwhile.", fix="%urisk_start")
+
+    def ended_on_request_since(self, moment_s: float) -> bool:
+        """
+        Whether one of us has asked for its end since then: what failed by that says nothing about
+        the server.
+        """
+        return self._asked_end_s >= moment_s
+
+    # Silence --------------------------------------------------------------------------------------
+
+    def track_call(self) -> AbstractContextManager[CallHeartbeat]:
+        """A call under way: while every call is silent, the server is looked at."""
+        return self.watcher.call()
+
+    async def _answers(self) -> bool:
+        """
+        Whether the server says its version; one that is gone is no case of silence, and its calls
+        know it already.
+        """
+        try:
+            await self._client.version(within_s=self.watcher.watch.within_s)
+        except (ServerTimeout, PortTaken):
+            return False
+        except ServerError:
+            return True
+        return True
+
+    async def _give_up(self) -> None:
+        """
+        A server of ours is ended by its guardian, unless it answers that; the calls to one of
+        others end.
+        """
+        if self.lease is None:
+            self.watcher.cut(self._hung())
+            return
+        before, self.state = self.state, ServerState.HUNG
+        try:
+            await self.lease.report_hang(self.watcher.watch.within_s)
+        finally:
+            # It answered the guardian; else its end has been told by now, or will be
+            if self.state is ServerState.HUNG:
+                self.state = before
+
+    def _hung(self) -> ServerHung:
+        said = f"{self.settings.url} takes connections and has not even said its version {self.watcher.watch.strikes} times in a row."
+        return ServerHung(said, fix="it is not ours to stop: restart Ollama, then ask again")
+
+    # End ------------------------------------------------------------------------------------------
+
+    async def stop_monitoring(self, within_s: float) -> None:
+        """
+        Watch no more, and start nothing again; a start that was under way gives its share back
+        itself.
+        """
+        self.watcher.stop()
+        if self._recovery is not None and not self._recovery.done():
+            self._recovery.cancel()
+            await asyncio.wait({self._recovery}, timeout=within_s)
+
+    async def wait_for_exit_news(self) -> None:
+        """
+        After a connection broke: a moment for the news that the server has ended, so that the next
+        try waits for the next one.
+        """
+        if self.lease is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.lease.ended.wait(), NEWS_S)
+
+    async def end(self, keep_s: float = 0.0, within_s: float = 2 * leases.GRACE_S) -> None:
+        """
+        Give our share back; the last share's end is the server's. A server of others goes on.
+
+        Parameters
+        ----------
+        keep_s
+            How long it may be kept for a kernel that comes back.
+        within_s
+            How long to wait until it is gone.
+        """
+        self.still_running = self.state in (ServerState.EXTERNAL, ServerState.REMOTE)
+        self.state = ServerState.STOPPING
+        await self.stop_monitoring(within_s)
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            await lease.leave(keep_s, within_s)
+            self.still_running = lease.stays
+        self.state = ServerState.STOPPED
