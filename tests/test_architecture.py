@@ -4,29 +4,29 @@ heavy ones come late.
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "urisk_nb"
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent / "urisk_nb"
 
-# Lowest first. A module imports only from strictly lower layers; names on one line are strangers.
-LAYERS = [
-    {"errors"},
-    {"settings", "process_state", "arguments", "embedded"},
-    {"event_loop", "risk", "standin"},
-    {"readers"},
-    {"server"},
-    {"llm"},
-    {"render"},
-    {"table"},
-    {"session", "demo", "terminal"},
-    {"notebook", "service"},
-    {"evaluate", "installing"},
-    {"cli"},
-    {"__init__", "__main__"},
-]
+# A module imports only from strictly lower layers; names of one layer are strangers to each other.
+# ARCHITECTURE.md draws the same.
+LAYERS = {
+    0: {"errors"},
+    1: {"settings", "process_state", "arguments", "terminal", "embedded"},
+    2: {"event_loop", "risk", "standin"},
+    3: {"readers", "server"},
+    4: {"llm", "render"},
+    5: {"table"},
+    6: {"session"},
+    7: {"notebook", "service", "demo", "evaluate", "installing"},
+    8: {"cli"},
+}
+FRONT_DOORS = {"__init__", "__main__"}  # above all layers
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
@@ -142,7 +142,9 @@ def imports(path):
 
 def layer(module):
     top = module.split(".")[0]
-    for number, names in enumerate(LAYERS):
+    if top in FRONT_DOORS:
+        return max(LAYERS) + 1
+    for number, names in LAYERS.items():
         if top in names:
             return number
     raise AssertionError(f"{module} has no layer: add it to LAYERS in {__file__}")
@@ -209,6 +211,61 @@ def test_functions_stay_small(module, path):
         assert "over 400 lines" in (ast.get_docstring(ast.parse(source)) or "").lower(), (
             f"{module} is over 500 lines and does not say why"
         )
+
+
+def test_the_drawing_is_the_house():
+    """
+    ARCHITECTURE.md draws the layers, the highest first, with every module and folder in its own.
+    """
+    page = (ROOT.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    _, found, rest = page.partition("<!-- layers: checked by tests/test_architecture.py -->")
+    assert found
+    rows = re.findall(r"^L(\d+) +(.*?) *(?:\|.*)?$", rest.split("```")[1], re.MULTILINE)
+    numbers = [int(number) for number, _ in rows]
+    assert numbers == sorted(numbers, reverse=True)
+    drawn = {}
+    for number, names in rows:
+        drawn.setdefault(int(number), set()).update(names.split())
+    house = {
+        number: {f"{name}/" if (ROOT / name).is_dir() else name for name in names}
+        for number, names in LAYERS.items()
+    }
+    assert drawn == house
+
+
+def test_every_module_has_a_layer_and_every_name_a_module():
+    """
+    A new file needs a layer, and a file that is gone leaves none behind.
+    """
+    there = {param.id.split(".")[0] for param in MODULES} - FRONT_DOORS
+    named = [name for names in LAYERS.values() for name in names]
+    assert sorted(named) == sorted(there)
+
+
+# Folders of tests that belong to no one folder of the package.
+TESTS_OF_ALL = {
+    "contract": "the same facts over every server",
+    "data": "recorded exchanges",
+    "fake_ollama": "the scripted server that tests run against",
+    "faults": "the fault matrix, over real kernels and processes",
+}
+
+
+def test_tests_stand_in_the_order_of_the_house():
+    """
+    Each folder of the package has its tests in a folder of the same name, and there is no other.
+    """
+    tests = {path.name for path in TESTS.iterdir() if path.is_dir() and any(path.glob("*.*"))}
+    house = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert tests - set(TESTS_OF_ALL) == house
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.name)
+def test_no_file_of_tests_is_long(path):
+    """
+    600 lines: a test is found by reading.
+    """
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
 
 
 def test_files_are_in_the_order():
