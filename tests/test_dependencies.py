@@ -20,6 +20,7 @@ NOT_IMPORTED = {
     "jupyterlab": "shows the notebooks",
     "anywidget": "plotly's widgets need it",
     "openpyxl": "pandas reads and writes Excel with it",
+    "sniffio": "httpcore looks for it in every call, and walks sys.path where it is missing",
 }
 
 
