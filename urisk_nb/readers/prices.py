@@ -8,10 +8,11 @@ doubtful raises before anything runs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ import pandas as pd
 from pandas.api import types as kinds
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.values import closest, count_noun, is_missing, kind, read_moment, show
+from urisk_nb.readers.files import find_path, read_frame
+from urisk_nb.risk.inputs import Prices
+from urisk_nb.risk.values import closest, count_noun, describe_type, is_missing, read_moment, show
 
-__all__ = ["Prices", "label_of", "read_prices"]
+__all__ = ["find_label", "read_benchmark", "read_prices"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -31,55 +34,33 @@ Codes = npt.NDArray[np.intp]
 DATE_NAMES = ("dates", "day", "time", "timestamp", "datum")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Prices:
+def read_prices(given: object, *, tickers: Sequence[str] = (), returns: bool = False) -> Prices:
     """
-    Prices as read: one column a ticker, one row a date.
-
-    Attributes
-    ----------
-    close
-        float64; the index is naive, at midnight, sorted and without duplicates; NaN where there was
-        no price.
-    volume
-        The same shape, or None.
-    flags
-        "unsorted": the rows came in another order.
-    is_returns
-        The values are simple returns, not prices.
-    faults
-        Column -> date -> what stood there instead of a number (NaN in `close`). Such a column is a
-        row with status bad_data.
-    """
-
-    close: pd.DataFrame
-    volume: pd.DataFrame | None = None
-    flags: tuple[str, ...] = ()
-    is_returns: bool = False
-    faults: Mapping[str, Mapping[pd.Timestamp, str]] = field(default_factory=dict)
-
-
-def read_prices(data: object, *, returns: bool = False) -> Prices:
-    """
-    Prices (or, with `returns`, simple returns) from a wide or a long frame.
+    Return the prices (or, with `returns`, the simple returns) of a wide or a long frame.
 
     Parameters
     ----------
-    data
-        Wide: one column a ticker. Long: columns ticker, close and optionally volume. The dates are
-        the index or a column called date or datetime. A time zone is dropped and the local date
-        kept; nothing is converted to UTC. A named Series is a frame of one column.
+    given
+        A frame, the path of a CSV or Parquet file that holds one, or a callable that is given the
+        tickers and returns one. Wide: one column a ticker. Long: columns ticker, close and
+        optionally volume. The dates are the index or a column called date or datetime. A time zone
+        is dropped and the local date kept; nothing is converted to UTC. A named Series is a frame
+        of one column.
+    tickers
+        What a callable is given.
     returns
         The values are simple returns. It is never guessed.
 
     Raises
     ------
     InputError
-        When the frame itself is at fault: no dates, no columns, two rows for one date, dates with
-        and without a time zone. A column at fault is no error here: see `Prices.faults`, and the
-        status of its row.
+        When the file cannot be read, or the frame itself is at fault: no dates, no columns, two
+        rows for one date, dates with and without a time zone. A column at fault is no error here:
+        see `Prices.faults`, and the status of its row.
+    PackageMissing
+        The file is Parquet and pyarrow is not installed.
     """
-    frame = _frame(data)
+    frame = _check_frame(_load(given, tickers))
     names = {str(column).strip().lower() for column in frame.columns}
     if names & {"ticker", "symbol"}:
         return _read_long(frame, returns=returns)
@@ -113,7 +94,37 @@ def read_prices(data: object, *, returns: bool = False) -> Prices:
     return Prices(close=close.sort_index(), flags=flags, is_returns=returns, faults=faults)
 
 
-def _frame(data: object) -> pd.DataFrame:
+def read_benchmark(given: object, *, returns: bool = False) -> Prices:
+    """
+    Return a benchmark that is no column of the prices: one column, by the Series' own name.
+
+    Raises
+    ------
+    InputError
+        It is no Series, or its dates cannot be read.
+    """
+    if not isinstance(given, pd.Series):
+        raise InputError(
+            f"the benchmark is {describe_type(given)}, not a Series.",
+            fix="a Series of prices, indexed by date",
+        )
+    name = given.name if isinstance(given.name, str) and given.name.strip() else "given"
+    # A ticker column means a long frame, whatever the Series is called.
+    read = read_prices(given.rename("given").to_frame(), returns=returns)
+    return replace(
+        read,
+        close=read.close.rename(columns={"given": name}),
+        faults={name: read.faults["given"]} if read.faults else {},
+    )
+
+
+def _load(given: Any, tickers: Sequence[str]) -> object:
+    if isinstance(given, str | Path):
+        return read_frame(find_path(given, "prices"))
+    return given(list(tickers)) if callable(given) else given
+
+
+def _check_frame(data: object) -> pd.DataFrame:
     if isinstance(data, pd.Series):
         if not isinstance(data.name, str):
             raise InputError("the prices are a Series without a name.", fix='prices.rename("NVDA")')
@@ -124,7 +135,7 @@ def _frame(data: object) -> pd.DataFrame:
             if hasattr(data, "to_pandas")
             else "pd.DataFrame(prices): dates as index, one column a ticker"
         )
-        raise InputError(f"the prices are {kind(data)}, not a DataFrame.", fix=hint)
+        raise InputError(f"the prices are {describe_type(data)}, not a DataFrame.", fix=hint)
     if isinstance(data.columns, pd.MultiIndex):
         level = next(
             (name for name in data.columns.get_level_values(0) if str(name).lower() == "close"),
@@ -149,7 +160,7 @@ def _frame(data: object) -> pd.DataFrame:
     return data
 
 
-def label_of(frame: pd.DataFrame, *names: str) -> Any:
+def find_label(frame: pd.DataFrame, *names: str) -> Any:
     """The label of the column that has one of these names in any case, or None."""
     found = [column for column in frame.columns if str(column).strip().lower() in names]
     if len(found) > 1:
@@ -163,7 +174,7 @@ def label_of(frame: pd.DataFrame, *names: str) -> Any:
 
 
 def _split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
-    label = label_of(frame, "date", "datetime")
+    label = find_label(frame, "date", "datetime")
     if label is None and not isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
         label = _unnamed_dates(frame)
     if label is not None:
@@ -294,7 +305,9 @@ def _check_labels(labels: pd.Index[Any]) -> None:
     for label in labels:
         if not isinstance(label, str):
             fix = 'prices.columns = ["NVDA", ...]; read numbers as text, so that leading zeros stay'
-            raise InputError(f"the column {show(label)} is {kind(label)}, not a ticker.", fix=fix)
+            raise InputError(
+                f"the column {show(label)} is {describe_type(label)}, not a ticker.", fix=fix
+            )
     counts = Counter(label.strip() for label in labels)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise InputError(
@@ -339,9 +352,9 @@ def _fault_cells(
 def _read_long(frame: pd.DataFrame, *, returns: bool) -> Prices:
     names = ("return", "returns", "close") if returns else ("close",)
     ticker_label, close_label, volume_label = (
-        label_of(frame, "ticker", "symbol"),
-        label_of(frame, *names),
-        label_of(frame, "volume"),
+        find_label(frame, "ticker", "symbol"),
+        find_label(frame, *names),
+        find_label(frame, "volume"),
     )
     if close_label is None:
         near = closest(names[0], map(str, frame.columns), 1) or [
