@@ -22,7 +22,7 @@ __all__ = ["find_path", "read_frame", "read_json_lines"]
 
 
 def find_path(given: str | Path, what: str) -> Path:
-    """Return the path of a file or folder that exists; InputError, beginning with `what`, if none does."""
+    """Return the path of a file or folder; InputError, beginning with `what`, if there is none."""
     path = Path(given).expanduser()
     try:
         found = path.exists()

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError
+from urisk_nb.readers.columns import find_label
 from urisk_nb.readers.documents import read_folder
 from urisk_nb.readers.files import find_path, read_frame, read_json_lines
-from urisk_nb.readers.prices import find_label
 from urisk_nb.risk.inputs import SHARED, Document
 from urisk_nb.risk.tickers import read_symbol
 from urisk_nb.risk.values import closest, describe_type, fold_name, is_missing, read_moment, show
@@ -189,8 +189,11 @@ def _read_ticker(value: object, where: str) -> str | None:
     ticker NA.
     """
     if is_missing(value):
-        fix = f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the ticker NA with keep_default_na=False"
-        raise InputError(f"{where} has no ticker.", fix=fix)
+        raise InputError(
+            f"{where} has no ticker.",
+            fix=f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the "
+            "ticker NA with keep_default_na=False",
+        )
     if isinstance(value, str) and fold_name(value) == SHARED:
         return None
     return read_symbol(value, where)
