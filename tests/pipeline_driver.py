@@ -3,7 +3,8 @@ Driving the flow of one ticker without a server: a plan for a text, and the flow
 answered by a function.
 """
 
-from urisk_nb.risk.inputs import Document, Holding, RiskParams
+from urisk_nb.risk.inputs import Document, Holding
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.pipeline import prepare
 
 

@@ -29,9 +29,9 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
-    "readers": ["files"],
+    "readers": ["files", "documents", "holdings", "columns", "dates", "prices", "news"],
     "risk": [
-        *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "formulas"),
+        *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
         *(
             "metrics",
             "market",

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urisk_nb.risk.inputs import Document, Holding, RiskParams, read_prices
+from urisk_nb.readers.prices import read_prices
+from urisk_nb.risk.inputs import Document, Holding
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.pipeline import judge, prepare
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.taxonomy import DEFAULT

@@ -458,7 +458,7 @@ PARAMS = ("alpha", "start", "end", "window", "as_of", "returns", "model", "label
 
 
 def _risk(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
-    from urisk_nb.risk.inputs import parallel_calls
+    from urisk_nb.risk.params import parallel_calls
 
     out, parallel = _variable(args.out, "--out"), parallel_calls(args.parallel)
     run = _open(shell, args, cell)

@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.values import NUMBER, closest, kind, read_moment, read_number, show, written
+from urisk_nb.risk.values import (
+    NUMBER,
+    closest,
+    describe_type,
+    format_number,
+    read_moment,
+    read_number,
+    show,
+)
 
 __all__ = ["MAX_PARALLEL", "RiskParams", "alpha_label", "parallel_calls", "tail_mass"]
 
@@ -193,7 +201,7 @@ def tail_mass(value: object) -> float:
     except (TypeError, ValueError) as exc:
         text = str(value)
         fix = (
-            f"alpha={written(float(text[:-1]) / 100)}"
+            f"alpha={format_number(float(text[:-1]) / 100)}"
             if re.fullmatch(r"\s*" + NUMBER + "%", text)
             else "alpha=0.05 (the mass of the tail)"
         )
@@ -215,7 +223,7 @@ def _alpha_hint(mass: float) -> str:
         meant = 1 - mass / 100
     else:
         return "alpha=0.05 (the mass of the tail)"
-    return f"did you mean {written(meant)}? alpha={written(meant)} is the mass of the tail, as a fraction"
+    return f"did you mean {format_number(meant)}? alpha={format_number(meant)} is the mass of the tail, as a fraction"
 
 
 def _setting_date(name: str, value: object) -> date | None:
@@ -262,7 +270,7 @@ def _text_setting(name: str, value: object) -> str | None:
             if name == "benchmark"
             else ""
         )
-        raise InputError(f"{name} is {kind(value)}, not text.", fix=f'{name}="..."{extra}')
+        raise InputError(f"{name} is {describe_type(value)}, not text.", fix=f'{name}="..."{extra}')
     if not value.strip() and name != "query":
         raise InputError(f"{name} is empty text.", fix=f"leave {name} out, or name one")
     return value.strip() or None

@@ -10,17 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-import pandas as pd
-
 from urisk_nb.risk.evidence import Sentence, SplitDocument, choose, filter_by_query, in_order, split
-from urisk_nb.risk.inputs import (
-    Document,
-    Holding,
-    Prices,
-    RiskParams,
-    documents_for,
-    normalize_weights,
-)
+from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
 from urisk_nb.risk.query import check_query
 from urisk_nb.risk.questions import (
@@ -166,7 +158,7 @@ def prepare(
     documents: Sequence[Document] | None,
     params: RiskParams,
     *,
-    benchmark: pd.Series[float] | None = None,
+    benchmark: Prices | None = None,
     taxonomy: Taxonomy = DEFAULT,
     examples: Sequence[Example] = EXAMPLES,
 ) -> Plan:
@@ -226,7 +218,7 @@ def _select_evidence(
     passages: dict[Document, SplitDocument] = {}
     selections = {}
     for holding in holdings:
-        own, flags = documents_for(documents, holding, params, as_of=as_of)
+        own, flags = select_documents(documents, holding, params, as_of=as_of)
         for document in own:
             if document not in passages:
                 passages[document] = split(document)

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from urisk_nb.errors import InputError
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
 from urisk_nb.risk.evidence import Sentence, plain
-from urisk_nb.risk.inputs import Document, RiskParams
+from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES, Taxonomy
 
 __all__ = [
