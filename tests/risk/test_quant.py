@@ -474,7 +474,7 @@ def test_the_page_names_every_column_and_flag():
         for name in ("inputs.py", "quant.py")
     )
     flags = {
-        *re.findall(r'flags\.add\("(\w+)"', source),
+        *re.findall(r'\bflags?(?:\.add)?\(\s*"(\w+)"', source),
         "flat",
         "flat_benchmark",
         "no_volume",

@@ -13,7 +13,7 @@ from typing import Any
 from urisk_nb.risk.evidence import Sentence, SplitDocument, choose, filter_by_query, in_order, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
+from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
 from urisk_nb.risk.query import check_query
 from urisk_nb.risk.questions import (
     EXAMPLES,
@@ -184,7 +184,7 @@ def prepare(
     if params.query is not None and documents is not None:
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
-    as_of = params.as_of if prices is None else as_of_date(prices, params).date()
+    as_of = params.as_of if prices is None else find_as_of_date(prices, params).date()
     return Plan(
         holdings=plan_holdings,
         params=params,
