@@ -171,3 +171,28 @@ def test_the_core_imports_without_the_extras():
         timeout=50,
     )
     assert done.returncode == 0, done.stderr
+
+
+# Each takes 0.2 to 3 s to import, and one or two tests use it.
+HEAVY = {
+    *("empyrical", "jax", "jsonschema", "nbformat", "optax", "playwright", "plotly"),
+    *("schemathesis", "scipy", "statsmodels"),
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.name)
+def test_heavy_oracles_are_imported_by_the_tests_that_use_them(path):
+    """
+    Who runs one test does not wait for the oracles of all others.
+    """
+    at_the_top = {package for package, is_late in packages_imported(path) if not is_late}
+    assert at_the_top & HEAVY == set()
+
+
+def test_pytest_starts_without_the_plugins_of_nbval_and_schemathesis(request):
+    """
+    They are installed for tests that start processes of their own, and take seconds to load.
+    """
+    plugins = request.config.pluginmanager
+    assert plugins.is_blocked("nbval")
+    assert plugins.is_blocked("schemathesis")

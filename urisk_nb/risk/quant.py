@@ -85,6 +85,8 @@ __all__ = [
 
 MIN_RETURNS = 30  # for volatility, moments and beta
 MIN_TAIL = 5  # expected observations in the tail
+# Rows without prices that name the closest columns: a look through 10,000 columns takes 40 ms.
+MAX_SUGGESTED = 100
 DECAY_MONTHLY = 0.97  # RiskMetrics 1996
 
 DATA_COLUMNS = (
@@ -190,14 +192,17 @@ def quant_rows(
     )
     measured = _measure(market, assets, read_reference(market, assets, params, benchmark), params)
     blank = _blank_values(market, params)
-    rows = {}
+    rows: dict[str, QuantRow] = {}
+    suggested = 0
     for holding, column, flags in drafts:
         found = _Figures(
             values=blank | {"weight": NAN if holding.weight is None else holding.weight}
         )
         found.flags.update((*holding.flags, *flags, *prices.flags))
         if column is None:
-            rows[holding.symbol] = _build_row_without_prices(market, holding, found)
+            near = closest(holding.symbol, market.columns) if suggested < MAX_SUGGESTED else []
+            suggested += 1
+            rows[holding.symbol] = _build_row_without_prices(holding, near, found)
         else:
             found.values |= measured[column].values
             found.flags |= measured[column].flags
@@ -418,8 +423,7 @@ def _blank_values(market: Market, params: RiskParams) -> dict[str, Any]:
     )
 
 
-def _build_row_without_prices(market: Market, holding: Holding, found: _Figures) -> QuantRow:
-    near = closest(holding.symbol, market.columns)
+def _build_row_without_prices(holding: Holding, near: Sequence[str], found: _Figures) -> QuantRow:
     message = f"the prices have no column {holding.symbol!r}" + (
         f"; closest: {', '.join(near)}." if near else "."
     )
