@@ -3,10 +3,12 @@ What people see before the code: plain pages whose links lead somewhere, and for
 that parse.
 """
 
+import ast
 import re
 
 import pytest
 import yaml
+from test_architecture import LAYERS
 
 from harness import ROOT
 
@@ -52,7 +54,8 @@ def test_sentences_are_counted_as_a_reader_counts_them():
     """
     Code, tables and headings are no prose; a figure's point ends no sentence.
     """
-    page = "# A head\n\nOne two `x = 1` four. Five 1.5 seven!\n\n| a | b |\n\n```\nno no\n```\n- Eight.\n"
+    words = "One two `x = 1` four. Five 1.5 seven!"
+    page = f"# A head\n\n{words}\n\n| a | b |\n\n```\nno no\n```\n- Eight.\n"
     assert [count for count, _ in prose(page)] == [4, 3, 1]
 
 
@@ -179,3 +182,54 @@ def test_issue_forms_are_whole(name):
     fields = [part for part in form["body"] if part["type"] != "markdown"]
     assert len({field["id"] for field in fields}) == len(fields) > 0
     assert all(field["attributes"]["label"] for field in fields)
+
+
+ARCHITECTURE = read("ARCHITECTURE.md")
+QUESTIONS = re.findall(r"^\| (.+\?) \| `([^`]+)` \| `([^`]+)` \|$", ARCHITECTURE, re.MULTILINE)
+
+
+def test_architecture_draws_the_layers_that_are_tested():
+    """
+    The drawing has each layer of the architecture test, with the same number and names.
+    """
+    block = re.search(r"<!-- layers.*?-->\n```text\n(.*?)```", ARCHITECTURE, re.DOTALL)[1]
+    drawn = {}
+    for line in block.splitlines():
+        number, names = re.match(r" ?(\d+)  (\w+(?:, \w+)*)  +\S", line).groups()
+        drawn[int(number)] = {*names.split(", ")}
+    assert drawn == dict(enumerate(LAYERS))
+    assert [*drawn] == sorted(drawn, reverse=True)
+
+
+def test_architecture_answers_ten_questions():
+    """
+    A reader finds ten answers.
+    """
+    assert len({question for question, _, _ in QUESTIONS}) == 10
+
+
+@pytest.mark.parametrize(("question", "path", "name"), QUESTIONS)
+def test_each_answer_is_there(question, path, name):
+    """
+    The file that an answer names has the function, class or method that it names.
+    """
+    nodes = ast.parse(read(path)).body
+    for part in name.split("."):
+        found = next((node for node in nodes if getattr(node, "name", None) == part), None)
+        assert found is not None, f"{path} has no {name}: who asks {question!r} is led astray"
+        nodes = found.body
+
+
+def test_files_that_pages_name_are_there():
+    """
+    Each file of the package, the tests, the docs or the benchmarks that a page names exists.
+    """
+    named = {
+        (page, path)
+        for page in PAGES
+        for path in re.findall(
+            r"`((?:urisk_nb|tests|docs|benchmarks|notebooks|training|\.ci)/[\w/.-]+)`", read(page)
+        )
+    }
+    assert len(named) > 10
+    assert [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()] == []
