@@ -11,6 +11,8 @@ import yaml
 from test_architecture import LAYERS
 
 from harness import ROOT
+from urisk_nb.llm.dialects import ollama, openai
+from urisk_nb.llm.dialects.dialect import Feature
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -233,3 +235,18 @@ def test_files_that_pages_name_are_there():
     }
     assert len(named) > 10
     assert [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_page_on_servers_says_what_each_dialect_can_do():
+    """
+    The table has each feature once, with a yes where the dialect has it.
+    """
+    table = read("docs/servers.md").partition("<!-- features")[2].partition("\n\n")[0]
+    said = {
+        row[0]: tuple(cell == "yes" for cell in row[1:4])
+        for row in (re.split(r"\s*\|\s*", line)[1:] for line in table.splitlines()[3:])
+    }
+    dialects = (ollama.DIALECT, openai.LLAMA_CPP, openai.DIALECT)
+    assert said == {
+        feature.value: tuple(dialect.can(feature) for dialect in dialects) for feature in Feature
+    }
