@@ -4,6 +4,7 @@ that parse.
 """
 
 import ast
+import itertools
 import re
 
 import pytest
@@ -192,15 +193,18 @@ QUESTIONS = re.findall(r"^\| (.+\?) \| `([^`]+)` \| `([^`]+)` \|$", ARCHITECTURE
 
 def test_architecture_draws_the_layers_that_are_tested():
     """
-    The drawing has each layer of the architecture test, with the same number and names.
+    The drawing has each name of the architecture test, in the same layer, the highest first.
     """
     block = re.search(r"<!-- layers.*?-->\n```text\n(.*?)```", ARCHITECTURE, re.DOTALL)[1]
-    drawn = {}
-    for line in block.splitlines():
-        number, names = re.match(r" ?(\d+)  (\w+(?:, \w+)*)  +\S", line).groups()
-        drawn[int(number)] = {*names.split(", ")}
-    assert drawn == dict(enumerate(LAYERS))
-    assert [*drawn] == sorted(drawn, reverse=True)
+    drawn = [re.match(r"L(\d)  (.+?) +\| \S", line).groups() for line in block.splitlines()]
+    assert drawn == sorted(drawn, key=lambda line: line[0], reverse=True)
+    layers = {number: {name for _, name in group} for number, group in _by_layer(drawn)}
+    assert layers == dict(enumerate(LAYERS))
+
+
+def _by_layer(drawn):
+    names = [(int(number), name.rstrip("/")) for number, text in drawn for name in text.split()]
+    return itertools.groupby(sorted(names), key=lambda pair: pair[0])
 
 
 def test_architecture_answers_ten_questions():
