@@ -182,8 +182,9 @@ class Question:
         ``label`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples
         in reverse order), ``severity`` (the risk is given, and only the severity is asked),
         ``prior`` (one of these about a sentence without content).
-    taxonomy, risk
-        What may be answered, and the risk that is given, for servers that are asked in another way.
+    taxonomy, risk, query
+        What a decision model is told in place of the chat: the categories, the risk where it is
+        given, and what the reader asks about.
     """
 
     key: str
@@ -193,6 +194,7 @@ class Question:
     purpose: Purpose
     taxonomy: Taxonomy = DEFAULT
     risk: str | None = None
+    query: str | None = None
 
 
 def schema(taxonomy: Taxonomy, only: str | None = None) -> dict[str, Any]:
@@ -373,6 +375,7 @@ def build_question(
         purpose="severity" if only is not None else "second" if reverse else "label",
         taxonomy=taxonomy,
         risk=only,
+        query=params.query,
     )
 
 
