@@ -379,7 +379,7 @@ async def assess_async(
 
     A cancel stops the calls in flight, on the server too.
     """
-    parallel = inputs.parallel_calls(parallel)
+    parallel = inputs.read_parallel(parallel)
     run = open_run(
         tickers,
         prices=prices,
@@ -452,7 +452,7 @@ def assess(
     ServerError, ModelError
         The run could not go on; `partial` on the exception is the table of what was done.
     """
-    parallel = inputs.parallel_calls(parallel)
+    parallel = inputs.read_parallel(parallel)
     run = open_run(
         tickers,
         prices=prices,

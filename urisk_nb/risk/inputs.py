@@ -15,7 +15,7 @@ answered with the closest ones.
 from __future__ import annotations
 
 from urisk_nb.risk.documents import Document, documents_for, read_evidence
-from urisk_nb.risk.params import RiskParams, alpha_label, parallel_calls, tail_mass
+from urisk_nb.risk.params import RiskParams, alpha_label, read_parallel, tail_mass
 from urisk_nb.risk.prices import Prices, read_prices
 from urisk_nb.risk.tickers import Holding, normalize_weights, parse_tickers, resolve
 from urisk_nb.risk.values import closest, count_noun, kind
@@ -31,7 +31,7 @@ __all__ = [
     "documents_for",
     "kind",
     "normalize_weights",
-    "parallel_calls",
+    "read_parallel",
     "parse_tickers",
     "read_evidence",
     "read_prices",
