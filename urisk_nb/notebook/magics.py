@@ -307,7 +307,7 @@ def _stop(*_: Any) -> None:
     except NotInitialized:
         line = "Nothing to stop: no session was started in this kernel."
     else:
-        why = "another kernel uses it" if manager.is_managed else "it was not started here"
+        why = "another kernel of yours uses it" if manager.is_managed else "it was not started here"
         manager.shutdown_sync()
         line = "Stopped: the server has ended."
         if manager.still_running:
