@@ -30,7 +30,7 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
-    "readers": ["files", "documents", "holdings", "columns", "dates", "prices", "news"],
+    "readers": ["files", "documents", "holdings", "columns", "prices", "news"],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
         *(

@@ -22,7 +22,6 @@ from itertools import chain
 from typing import Any
 
 from urisk_nb.risk.inputs import Document
-from urisk_nb.risk.query import split_words
 from urisk_nb.risk.taxonomy import Taxonomy
 
 __all__ = [
@@ -433,6 +432,8 @@ def filter_by_query(sentences: Sequence[Sentence], query: str | None) -> tuple[S
     """
     if query is None:
         return tuple(sentences)
+    from urisk_nb.risk.query import split_words
+
     wanted = set(split_words(query))
     return tuple(
         sentence for sentence in sentences if not wanted.isdisjoint(split_words(sentence.text))
@@ -479,11 +480,7 @@ def choose(
         *(f"{category.name} {category.definition}" for category in taxonomy.categories),
     ]
     general = _bm25(corpus, chain.from_iterable(_tokens(background)))
-    asked = (
-        _bm25([split_words(sentence.text) for sentence in sentences], split_words(query))
-        if query
-        else [0.0] * len(sentences)
-    )
+    asked = _score_query(sentences, query)
 
     def rank(index: int) -> tuple[float, float, int, int]:
         day = sentences[index].document.date or date.min
@@ -492,6 +489,14 @@ def choose(
     return tuple(
         sentences[index] for index in sorted(sorted(range(len(sentences)), key=rank)[:limit])
     )
+
+
+def _score_query(sentences: Sequence[Sentence], query: str | None) -> list[float]:
+    if query is None:
+        return [0.0] * len(sentences)
+    from urisk_nb.risk.query import split_words
+
+    return _bm25([split_words(sentence.text) for sentence in sentences], split_words(query))
 
 
 def _tokens(texts: Sequence[str]) -> list[list[str]]:

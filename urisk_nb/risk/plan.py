@@ -14,7 +14,6 @@ from urisk_nb.risk.evidence import Sentence, SplitDocument, choose, filter_by_qu
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
-from urisk_nb.risk.query import check_query
 from urisk_nb.risk.questions import (
     EXAMPLES,
     SCHEMA_VERSION,
@@ -183,6 +182,8 @@ def prepare(
     """
     check_examples(examples, taxonomy)
     if params.query is not None and documents is not None:
+        from urisk_nb.risk.query import check_query
+
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
     as_of = params.as_of if prices is None else as_of_date(prices, params).date()
