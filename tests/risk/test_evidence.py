@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from urisk_nb.risk.evidence import (
     MAX_SENTENCE_CHARS,
     choose,
+    clean_text,
     filter_by_query,
-    in_order,
-    plain,
+    sort_documents,
     split,
 )
 from urisk_nb.risk.inputs import Document
@@ -88,7 +88,10 @@ def test_quotes_are_the_source_verbatim(parts):
 
 def test_no_word_of_prose_is_lost():
     """Between the quotes of a prose text there is only white space."""
-    text = "The U.S. fined Acme Inc. 4.3 bn. 2018 was bad.\nNo. 5 fell, e.g. in Asia.\u00a0\u201cWe won't pay.\u201d It paid."
+    text = (
+        "The U.S. fined Acme Inc. 4.3 bn. 2018 was bad.\nNo. 5 fell, e.g. in Asia.\u00a0"
+        "\u201cWe won't pay.\u201d It paid."
+    )
     rest = text
     for quote in quotes(text):
         head, _, rest = rest.partition(quote)
@@ -294,7 +297,9 @@ def test_chat_template_marks_cannot_end_the_turn():
     )
     shown = " ".join(sentence.text for sentence in split(document(hostile)).sentences)
     assert not [
-        mark for mark in ("<|", "|>", "[INST", "<start", "</s") if mark in shown + plain(hostile)
+        mark
+        for mark in ("<|", "|>", "[INST", "<start", "</s")
+        if mark in shown + clean_text(hostile)
     ]
 
 
@@ -358,7 +363,10 @@ def test_choice_follows_the_query_then_risk():
     What bears on the query comes first, the rest by the words of the categories; the order of the
     text is kept.
     """
-    text = "We like tea here. Litigation and a fine were announced. It was sunny. The chip plant in Taiwan is busy. Dogs are nice."
+    text = (
+        "We like tea here. Litigation and a fine were announced. It was sunny. "
+        "The chip plant in Taiwan is busy. Dogs are nice."
+    )
     sentences = split(document(text)).sentences
     assert [s.quote for s in choose(sentences, "supply from Taiwan", DEFAULT, 2)] == [
         "Litigation and a fine were announced.",
@@ -382,7 +390,8 @@ def test_choosing_does_not_start_jax(tmp_path):
         from urisk_nb.risk.evidence import choose, split
         from urisk_nb.risk.inputs import Document
         from urisk_nb.risk.taxonomy import DEFAULT
-        sentences = split(Document(id="E1", ticker=None, text="A fine was announced. It was sunny.")).sentences
+        document = Document(id="E1", ticker=None, text="A fine was announced. It was sunny.")
+        sentences = split(document).sentences
         print(len(choose(sentences, "fine", DEFAULT, 1)), "jax" in sys.modules)
         import jax.lax
     """
@@ -427,7 +436,7 @@ def test_documents_have_one_order():
     expected = ("9", "1", "3", "2")
     for seed in range(10):
         shuffled = random.Random(seed).sample(documents, 4)
-        assert tuple(one.id for one in in_order(shuffled)) == expected
+        assert tuple(one.id for one in sort_documents(shuffled)) == expected
 
 
 @pytest.mark.parametrize("limit", [1, 2, 40])

@@ -29,9 +29,9 @@ __all__ = [
     "Sentence",
     "SplitDocument",
     "choose",
+    "clean_text",
     "filter_by_query",
-    "in_order",
-    "plain",
+    "sort_documents",
     "split",
 ]
 
@@ -48,16 +48,20 @@ _HIDDEN = re.compile(
 _TEMPLATE_MARK = re.compile(r"<(?=[|\uff5c/<_A-Za-z])|\[(?=/?[A-Z_]{3,20}\])")
 _INSTRUCTION = re.compile(
     r"""
-      \b(?:ignore|disregard|forget|override|bypass)\b .{0,40}? \b(?:instruction|prompt|rule|guideline|direction|command|context)s?\b
-    | \b(?:ignore|disregard|forget)\s+(?:everything|anything|all\s+(?:of\s+)?the|the|all)\s+(?:previous|prior|above|before|preceding)\b
-    | \byou\s+(?:must|should|shall|will|have\s+to|need\s+to|are\s+to)\s+(?:now\s+|only\s+|always\s+)?
+      \b(?:ignore|disregard|forget|override|bypass)\b .{0,40}?
+      \b(?:instruction|prompt|rule|guideline|direction|command|context)s?\b
+    | \b(?:ignore|disregard|forget)\s+(?:everything|anything|all\s+(?:of\s+)?the|the|all)\s+
+      (?:previous|prior|above|before|preceding)\b
+    | \byou\s+(?:must|should|shall|will|have\s+to|need\s+to|are\s+to)\s+
+      (?:now\s+|only\s+|always\s+)?
       (?:answer|respond|reply|output|rate|label|classify|return|say|write|judge|score|ignore)\b
     | \b(?:respond|reply|answer|output)\s+(?:only|always|exactly|solely)\b
     | ^\W*(?:answer|respond|reply|output|classify|rate|label|mark|score|treat|return|print|write)\b
       .{0,60}? \b(?:severity|json|none|low|safe)\b
     | ^\W*(?:system|assistant|user|developer)\s*(?:prompt|message|note|override)?\s*[:>\]]
     | \b(?:new|updated|real|hidden)\s+instructions?\b | \bsystem\s+prompt\b | \bprompt\s+injection\b
-    | \b(?:you\s+are|act\s+as|pretend\s+to\s+be)\s+(?:now\s+)?(?:an?\s+)?(?:ai|assistant|chatbot|language\s+model|helpful|unrestricted)\b
+    | \b(?:you\s+are|act\s+as|pretend\s+to\s+be)\s+(?:now\s+)?(?:an?\s+)?
+      (?:ai|assistant|chatbot|language\s+model|helpful|unrestricted)\b
     | \bdo\s+not\s+(?:flag|label|classify|judge|rate)\b
     | ["']?(?:risk|severity)["']\s*: | \bseverity\s*(?:[:=]|is|of|to)?\s*[0-5]\b
     | <\s?[|\uff5c] | [|\uff5c]> | \[/?INST\] | <</?SYS>> | </?(?:start|end)_of_turn> | </?s>
@@ -79,26 +83,32 @@ _NUMBER = re.compile(r"[^\sA-Za-z]*\d[^\s]*|[-\u2013\u2014%$]+")
 # Not a grammar: enough to tell "Apple cuts guidance" from "Risk factors". Any form of a word here
 # keeps the line; in doubt it is kept.
 _VERB_WORDS = """
-    is are was were be been being has have had do does did will would can cannot could may might must shall should isn't aren't wasn't
-    weren't hasn't haven't hadn't doesn't don't didn't won't wouldn't can't couldn't accuse acquire admit agree allege announce appoint
-    approve ask assess award bar beat become begin believe block blame boost borrow bring burn buy call cancel cause challenge charge
-    choose cite claim close collapse come complete confirm consider continue crash cut decline default defend delay delist deny detain dip
-    disclose dismiss double downgrade drag drop ease eliminate end enter exceed expect exit expand expire face fail fall file find fine
-    fire fight freeze get give go grow halt halve hack hike hire hit hold hope hurt idle impose improve increase indict jump join keep
-    know lag launch lay lead leave lift lose lower lure make meet merge miss move name near need oust outpace own pause pay plan plead
-    plunge post probe prompt pull quit raid raise rally reach rebound recall receive recover refinance refuse reject remain remove repay
-    replace report require resign restate resume retire retreat return reveal rise sack said say scrap see seek seize sell send settle
-    shed shrink shut sign sink slash slide slip slow slump soar split spin stall start steal step stop strike struggle submit sue suffer
-    surge suspend swing take tell threaten tighten top trim triple tumble turn uncover urge violate vote vow want warn weaken weigh win
-    withdraw won lost fell rose grew sank took made paid sold bought left met broke began went came saw told gave held kept led hid ran
-    shrank stole struck shook spent stood sought brought caught found got knew wrote withdrew swung slid sent dealt drew drove flew froze
-    fought
+    is are was were be been being has have had do does did will would can cannot could may might
+    must shall should isn't aren't wasn't weren't hasn't haven't hadn't doesn't don't didn't won't
+    wouldn't can't couldn't accuse acquire admit agree allege announce appoint approve ask assess
+    award bar beat become begin believe block blame boost borrow bring burn buy call cancel cause
+    challenge charge choose cite claim close collapse come complete confirm consider continue crash
+    cut decline default defend delay delist deny detain dip disclose dismiss double downgrade drag
+    drop ease eliminate end enter exceed expect exit expand expire face fail fall file find fine
+    fire fight freeze get give go grow halt halve hack hike hire hit hold hope hurt idle impose
+    improve increase indict jump join keep know lag launch lay lead leave lift lose lower lure make
+    meet merge miss move name near need oust outpace own pause pay plan plead plunge post probe
+    prompt pull quit raid raise rally reach rebound recall receive recover refinance refuse reject
+    remain remove repay replace report require resign restate resume retire retreat return reveal
+    rise sack said say scrap see seek seize sell send settle shed shrink shut sign sink slash slide
+    slip slow slump soar split spin stall start steal step stop strike struggle submit sue suffer
+    surge suspend swing take tell threaten tighten top trim triple tumble turn uncover urge violate
+    vote vow want warn weaken weigh win withdraw won lost fell rose grew sank took made paid sold
+    bought left met broke began went came saw told gave held kept led hid ran shrank stole struck
+    shook spent stood sought brought caught found got knew wrote withdrew swung slid sent dealt drew
+    drove flew froze fought
 """
 # What ends in -ed in headings: "Unaudited Condensed Consolidated Balance Sheets", "Related Party
 # Transactions".
 _NO_VERB_WORDS = """
-    Unaudited Condensed Consolidated Balance Sheets Related Party Transactions accumulated adjusted audited combined condensed
-    consolidated deferred detailed diluted fixed limited preferred related selected unaudited united unlimited unrelated weighted
+    Unaudited Condensed Consolidated Balance Sheets Related Party Transactions accumulated adjusted
+    audited combined condensed consolidated deferred detailed diluted fixed limited preferred
+    related selected unaudited united unlimited unrelated weighted
 """
 _VERBS, _NO_VERBS = frozenset(_VERB_WORDS.split()), frozenset(_NO_VERB_WORDS.split())
 
@@ -151,7 +161,7 @@ class SplitDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class _Visible:
+class _VisibleText:
     """
     A text without its hidden spans, and the way back: chunk k starts at ``starts[k]`` here and at
     ``origins[k]`` in the source.
@@ -167,20 +177,20 @@ class _Visible:
         return self.origins[chunk] + index - self.starts[chunk]
 
 
-def plain(text: str) -> str:
+def clean_text(text: str) -> str:
     """
     The text as a model may read it: nothing hidden, no marks of chat templates, white space single.
     """
-    return _flat(_visible(text).text)
+    return _collapse_space(_strip_hidden(text).text)
 
 
-def _flat(text: str) -> str:
+def _collapse_space(text: str) -> str:
     return " ".join(
         _TEMPLATE_MARK.sub(lambda mark: mark.group() + " ", text).replace("|>", "| >").split()
     )
 
 
-def _comments(text: str) -> Iterator[tuple[int, int]]:
+def _find_comments(text: str) -> Iterator[tuple[int, int]]:
     # str.find, not a lazy pattern: a megabyte of unclosed "<!--" would take that quadratic time. An
     # unclosed one hides nothing.
     end = 0
@@ -189,8 +199,8 @@ def _comments(text: str) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _visible(text: str) -> _Visible:
-    spans = sorted(chain(_comments(text), (mark.span() for mark in _HIDDEN.finditer(text))))
+def _strip_hidden(text: str) -> _VisibleText:
+    spans = sorted(chain(_find_comments(text), (mark.span() for mark in _HIDDEN.finditer(text))))
     parts: list[str] = []
     starts, origins, hidden = [0], [0], []
     at = length = 0
@@ -204,10 +214,10 @@ def _visible(text: str) -> _Visible:
         origins.append(end)
         at = end
     parts.append(text[at:])
-    return _Visible("".join(parts), starts, origins, hidden)
+    return _VisibleText("".join(parts), starts, origins, hidden)
 
 
-def in_order(documents: Sequence[Document]) -> tuple[Document, ...]:
+def sort_documents(documents: Sequence[Document]) -> tuple[Document, ...]:
     """
     The documents by date (undated first), source, text and id, so that the order in which they were
     given changes nothing.
@@ -240,32 +250,32 @@ def split(document: Document) -> SplitDocument:
     Boundaries by the ``sentencex`` library for English. Whether a line has a verb is told from a
     list of words, in doubt it is kept.
     """
-    visible = _visible(document.text)
+    visible = _strip_hidden(document.text)
     kept: list[tuple[int, int]] = []
     skipped = 0
-    for start, end in _pieces(visible.text):
+    for start, end in _iterate_pieces(visible.text):
         if _is_sentence(visible.text[start:end]):
             kept.append((start, end))
         else:
             skipped += 1
-    sentences = tuple(_sentences(document, visible, kept))
+    sentences = tuple(_iterate_sentences(document, visible, kept))
     flags = set(chain.from_iterable(sentence.flags for sentence in sentences))
-    flags |= _flags("", _hidden_between(document.text, visible, 0, len(document.text)))
+    flags |= _find_flags("", _find_hidden(document.text, visible, 0, len(document.text)))
     return SplitDocument(sentences=sentences, skipped=skipped, flags=tuple(sorted(flags)))
 
 
-def _sentences(
-    document: Document, visible: _Visible, spans: Sequence[tuple[int, int]]
+def _iterate_sentences(
+    document: Document, visible: _VisibleText, spans: Sequence[tuple[int, int]]
 ) -> Iterator[Sentence]:
     origins = [(visible.origin(start), visible.origin(end - 1) + 1) for start, end in spans]
     # What hides between two sentences is the former's; what hides before the first is the first's.
     edges = [0, *(start for start, _ in origins[1:]), len(document.text)]
     previous = None
     for number, ((start, end), (first, last)) in enumerate(zip(spans, origins, strict=True), 1):
-        text = _flat(visible.text[start:end])
-        flags = _flags(
+        text = _collapse_space(visible.text[start:end])
+        flags = _find_flags(
             visible.text[start:end],
-            _hidden_between(document.text, visible, edges[number - 1], edges[number]),
+            _find_hidden(document.text, visible, edges[number - 1], edges[number]),
         )
         yield Sentence(
             id=f"{document.id}.{number}",
@@ -279,55 +289,55 @@ def _sentences(
         previous = text
 
 
-def _hidden_between(text: str, visible: _Visible, start: int, end: int) -> list[str]:
+def _find_hidden(text: str, visible: _VisibleText, start: int, end: int) -> list[str]:
     low, high = bisect_left(visible.hidden, (start, 0)), bisect_left(visible.hidden, (end, 0))
     return [text[a:b] for a, b in visible.hidden[low:high]]
 
 
-def _flags(shown: str, hidden: Sequence[str]) -> set[str]:
+def _find_flags(shown: str, hidden: Sequence[str]) -> set[str]:
     flags = {"hidden_text"} if hidden else set()
     if any(
         _INSTRUCTION.search(unicodedata.normalize("NFKC", part.removeprefix("<!--")))
-        for part in (_joined(shown), *hidden)
+        for part in (_join_lines(shown), *hidden)
         if part
     ):
         flags.add("injection_suspect")
     return flags
 
 
-def _joined(text: str) -> str:
+def _join_lines(text: str) -> str:
     return " ".join(text.split())
 
 
-def _pieces(text: str) -> Iterator[tuple[int, int]]:
+def _iterate_pieces(text: str) -> Iterator[tuple[int, int]]:
     import sentencex  # a compiled library that only a run with evidence needs
 
-    for start, end in _passages(text):
+    for start, end in _iterate_passages(text):
         pieces: list[tuple[int, int]] = []
         # The library is not asked about a line that has no mark to end a sentence: a megabyte of
         # short lines would be a million calls.
         found = (
             sentencex.get_sentence_boundaries("en", text[start:end])
             if _STOP.search(text, start, end)
-            else [_whole(end - start)]
+            else [_span_all(end - start)]
         )
         for boundary in found:
-            piece = _strip(text, start + boundary["start_index"], start + boundary["end_index"])
+            piece = _trim(text, start + boundary["start_index"], start + boundary["end_index"])
             if piece[0] < piece[1]:
                 _glue(text, pieces, piece)
         yield from chain.from_iterable(_cut(text, *piece) for piece in pieces)
 
 
-def _whole(length: int) -> dict[str, int]:
+def _span_all(length: int) -> dict[str, int]:
     return {"start_index": 0, "end_index": length}
 
 
-def _passages(text: str) -> Iterator[tuple[int, int]]:
+def _iterate_passages(text: str) -> Iterator[tuple[int, int]]:
     for block in _BLOCK.finditer(text):
         start = line_start = block.start()
         before = ""
         for line in block.group().split("\n"):
-            if before and _opens(before, line):
+            if before and _starts_passage(before, line):
                 yield start, line_start
                 start = line_start
             before = line
@@ -335,7 +345,7 @@ def _passages(text: str) -> Iterator[tuple[int, int]]:
         yield start, block.end()
 
 
-def _opens(before: str, line: str) -> bool:
+def _starts_passage(before: str, line: str) -> bool:
     """
     Whether a line starts something new: a list item, a table row, a heading, or text after a row or
     a heading.
@@ -350,7 +360,7 @@ def _opens(before: str, line: str) -> bool:
     )
 
 
-def _strip(text: str, start: int, end: int) -> tuple[int, int]:
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     piece = text[start:end]
     start += len(piece) - len(piece.lstrip())
     end -= len(piece) - len(piece.rstrip())
@@ -372,14 +382,14 @@ def _glue(text: str, pieces: list[tuple[int, int]], piece: tuple[int, int]) -> N
 
 def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     while end - start > MAX_SENTENCE_CHARS:
-        at = _clause(text, start)
-        yield _strip(text, start, at)
-        start, end = _strip(text, at, end)
+        at = _find_cut(text, start)
+        yield _trim(text, start, at)
+        start, end = _trim(text, at, end)
     if start < end:
         yield start, end
 
 
-def _clause(text: str, start: int) -> int:
+def _find_cut(text: str, start: int) -> int:
     """Where to cut: after the last clause mark within the limit, else at white space, else hard."""
     window = text[start : start + MAX_SENTENCE_CHARS]
     marks = [
@@ -458,7 +468,7 @@ def choose(
     Parameters
     ----------
     sentences
-        In document order (`in_order`); nothing is re-ordered in what is returned.
+        In document order (`sort_documents`); nothing is re-ordered in what is returned.
     query
         The reader's question, or None.
     taxonomy
@@ -474,12 +484,12 @@ def choose(
     """
     if len(sentences) <= limit:
         return tuple(sentences)
-    corpus = _tokens([sentence.text for sentence in sentences])
+    corpus = _tokenize([sentence.text for sentence in sentences])
     background = [
         *words,
         *(f"{category.name} {category.definition}" for category in taxonomy.categories),
     ]
-    general = _bm25(corpus, chain.from_iterable(_tokens(background)))
+    general = _score_bm25(corpus, chain.from_iterable(_tokenize(background)))
     asked = _score_query(sentences, query)
 
     def rank(index: int) -> tuple[float, float, int, int]:
@@ -496,17 +506,17 @@ def _score_query(sentences: Sequence[Sentence], query: str | None) -> list[float
         return [0.0] * len(sentences)
     from urisk_nb.risk.query import split_words
 
-    return _bm25([split_words(sentence.text) for sentence in sentences], split_words(query))
+    return _score_bm25([split_words(sentence.text) for sentence in sentences], split_words(query))
 
 
-def _tokens(texts: Sequence[str]) -> list[list[str]]:
-    tokens: list[list[str]] = _library().tokenize(
+def _tokenize(texts: Sequence[str]) -> list[list[str]]:
+    tokens: list[list[str]] = _import_bm25s().tokenize(
         list(texts), stopwords="en", return_ids=False, show_progress=False
     )
     return tokens
 
 
-def _library() -> Any:
+def _import_bm25s() -> Any:
     """
     bm25s, 0.3 s that only a run with very much evidence pays, without JAX.
 
@@ -525,11 +535,11 @@ def _library() -> Any:
     return bm25s
 
 
-def _bm25(corpus: Sequence[Sequence[str]], words: Iterable[str]) -> list[float]:
+def _score_bm25(corpus: Sequence[Sequence[str]], words: Iterable[str]) -> list[float]:
     wanted = sorted(set(words) & set(chain.from_iterable(corpus)))
     if not wanted:
         return [0.0] * len(corpus)
-    index = _library().BM25()
+    index = _import_bm25s().BM25()
     index.index([list(tokens) for tokens in corpus], show_progress=False)
     # Rounded, so that the last bit of a float never ranks one sentence before another.
     return [round(float(score), 4) for score in index.get_scores(wanted)]

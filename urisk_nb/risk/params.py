@@ -223,7 +223,8 @@ def _alpha_hint(mass: float) -> str:
         meant = 1 - mass / 100
     else:
         return "alpha=0.05 (the mass of the tail)"
-    return f"did you mean {format_number(meant)}? alpha={format_number(meant)} is the mass of the tail, as a fraction"
+    number = format_number(meant)
+    return f"did you mean {number}? alpha={number} is the mass of the tail, as a fraction"
 
 
 def _setting_date(name: str, value: object) -> date | None:

@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from urisk_nb.risk.evidence import Sentence, SplitDocument, choose, filter_by_query, in_order, split
+from urisk_nb.risk.evidence import (
+    Sentence,
+    SplitDocument,
+    choose,
+    filter_by_query,
+    sort_documents,
+    split,
+)
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
@@ -229,7 +236,7 @@ def _select_evidence(
             if document not in pieces:
                 pieces[document] = split(document)
         sentences = [
-            sentence for document in in_order(own) for sentence in pieces[document].sentences
+            sentence for document in sort_documents(own) for sentence in pieces[document].sentences
         ]
         bearing = filter_by_query(sentences, params.query)
         chosen = choose(

@@ -20,11 +20,12 @@ _UNSPACED = re.compile(
 # nobody searches for them. The first line is what is left of "company's" and "won't".
 _FUNCTION_WORDS_TEXT = """
     d ll m re s t ve
-    a about after all also am an and any are as at be because been before being but by can could did do does doing down during each
-    either for from get give had has have having he her here him his how i if in into is it its just list may me might more most must
-    my name no nor not of on or other our out over own please shall she should show since so some such tell than that the their them
-    then there these they this those through to too under until up upon us very was we were what when where whether which while who
-    whom whose why will with would you your
+    a about after all also am an and any are as at be because been before being but by can could did
+    do does doing down during each either for from get give had has have having he her here him his
+    how i if in into is it its just list may me might more most must my name no nor not of on or
+    other our out over own please shall she should show since so some such tell than that the their
+    them then there these they this those through to too under until up upon us very was we were
+    what when where whether which while who whom whose why will with would you your
 """
 _FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
 _ENDINGS = ("ation", "atory", "ition", "ator", "ier", "at", "er", "or")

@@ -55,7 +55,7 @@ def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str,
     """
     The column that belongs to a symbol, and ("alias",) when the match is not exact.
 
-    Exact first, then case-insensitive, then the class-share twin (BRK.B = BRK-B = BRK/B). No match
+    Exact first, then case-insensitive, then by share class (BRK.B = BRK-B = BRK/B). No match
     gives (None, ()).
 
     Raises
