@@ -34,8 +34,9 @@ def read_reference(
     market: Market, assets: Mapping[str, Asset], params: RiskParams, given: Prices | None
 ) -> Reference | None:
     """
-    Return the benchmark that the parameters name, or the one that was given beside the prices; None without a
-    benchmark.
+    Return the benchmark that the parameters name, or the one that was given beside the prices.
+
+    None without a benchmark.
 
     Raises
     ------

@@ -1,36 +1,29 @@
 """
-The user's evidence as sentences: split with offsets, cleaned for the model, chosen where there are
-too many.
+The user's evidence as sentences: split with offsets, and cleaned for the model.
 
-A sentence is what the model judges and what the table quotes. What the model reads
+A sentence is what the model labels and what the table quotes. What the model reads
 (``Sentence.text``) is cleaned: hidden characters, HTML comments and the marks of chat templates are
 gone, white space is single. What a reader sees (``Sentence.quote``) is the source, character by
-character. Over 400 lines, a tenth of them words: cleaning, splitting and choosing share the same
-offsets.
+character. Over 400 lines, a tenth of them words: cleaning and splitting share the same offsets.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
-from typing import Any
 
 from urisk_nb.risk.inputs import Document
-from urisk_nb.risk.taxonomy import Taxonomy
 
 __all__ = [
     "MAX_SENTENCE_CHARS",
     "Sentence",
     "SplitDocument",
-    "choose",
     "clean_text",
-    "filter_by_query",
     "sort_documents",
     "split",
 ]
@@ -120,7 +113,7 @@ class Sentence:
 
     Attributes
     ----------
-    ident
+    id
         The document's id and the sentence's number in it: ``E1.2``.
     text
         What the model reads: cleaned, white space single.
@@ -179,7 +172,8 @@ class _VisibleText:
 
 def clean_text(text: str) -> str:
     """
-    The text as a model may read it: nothing hidden, no marks of chat templates, white space single.
+    Return the text as a model may read it: nothing hidden, no marks of chat templates, white space
+    single.
     """
     return _collapse_space(_strip_hidden(text).text)
 
@@ -219,7 +213,7 @@ def _strip_hidden(text: str) -> _VisibleText:
 
 def sort_documents(documents: Sequence[Document]) -> tuple[Document, ...]:
     """
-    The documents by date (undated first), source, text and id, so that the order in which they were
+    Return the documents by date (undated first), source, text and id: the order in which they were
     given changes nothing.
     """
     return tuple(
@@ -229,10 +223,10 @@ def sort_documents(documents: Sequence[Document]) -> tuple[Document, ...]:
 
 def split(document: Document) -> SplitDocument:
     """
-    The sentences of a document, with offsets into its text.
+    Return the sentences of a document, with offsets into its text.
 
-    A piece that starts in lower case or with a digit belongs to the one before; over 600 characters
-    it is cut at clause marks; headings, table rows without a verb and lines without words are left
+    A piece that starts in lower case or with a digit belongs to the one before. Over 600 characters
+    it is cut at clause marks. Headings, table rows without a verb and lines without words are left
     out and counted. A blank line, a list item and a table row end a sentence.
 
     Parameters
@@ -247,8 +241,8 @@ def split(document: Document) -> SplitDocument:
 
     Notes
     -----
-    Boundaries by the ``sentencex`` library for English. Whether a line has a verb is told from a
-    list of words, in doubt it is kept.
+    Boundaries by the ``sentencex`` library for English. A list of words decides whether a line has
+    a verb; in doubt the line is kept.
     """
     visible = _strip_hidden(document.text)
     kept: list[tuple[int, int]] = []
@@ -347,8 +341,8 @@ def _iterate_passages(text: str) -> Iterator[tuple[int, int]]:
 
 def _starts_passage(before: str, line: str) -> bool:
     """
-    Whether a line starts something new: a list item, a table row, a heading, or text after a row or
-    a heading.
+    Tell whether a line starts something new: a list item, a table row, a heading, or text after a
+    row or a heading.
     """
     if _BULLET.match(line) or any(_is_row(text) or text.isupper() for text in (before, line)):
         return True
@@ -390,7 +384,7 @@ def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _find_cut(text: str, start: int) -> int:
-    """Where to cut: after the last clause mark within the limit, else at white space, else hard."""
+    """Return the place after the last clause mark in the limit, or white space, or the limit."""
     window = text[start : start + MAX_SENTENCE_CHARS]
     marks = [
         mark.end() for mark in _CLAUSE.finditer(window) if mark.end() > MAX_SENTENCE_CHARS // 4
@@ -430,116 +424,3 @@ def _is_verb(word: str) -> bool:
     return any(word.removesuffix(ending) in _VERBS for ending in ("s", "es", "d")) or (
         word.endswith("ies") and word[:-3] + "y" in _VERBS
     )
-
-
-def filter_by_query(sentences: Sequence[Sentence], query: str | None) -> tuple[Sentence, ...]:
-    """
-    Return the sentences that bear on the query, in their own order; all of them where there is no
-    query.
-
-    A sentence bears on it if the two share a content word, compared without endings
-    (`query.split_words`). That is the same as a BM25 score above 0.
-    """
-    if query is None:
-        return tuple(sentences)
-    from urisk_nb.risk.query import split_words
-
-    wanted = set(split_words(query))
-    return tuple(
-        sentence for sentence in sentences if not wanted.isdisjoint(split_words(sentence.text))
-    )
-
-
-def choose(
-    sentences: Sequence[Sentence],
-    query: str | None,
-    taxonomy: Taxonomy,
-    limit: int,
-    *,
-    words: Sequence[str] = (),
-) -> tuple[Sentence, ...]:
-    """
-    At most `limit` sentences, in their own order: all, or those that bear most on the query and on
-    risk.
-
-    Ranked by BM25 on the query first, then by BM25 on the words of the categories and of `words`;
-    at equal rank the newer one, then the one that comes first. Deterministic.
-
-    Parameters
-    ----------
-    sentences
-        In document order (`sort_documents`); nothing is re-ordered in what is returned.
-    query
-        The reader's question, or None.
-    taxonomy
-        Its names and definitions are searched for.
-    limit
-        How many may be asked.
-    words
-        Further texts whose words count, such as the worked examples.
-
-    Notes
-    -----
-    Lucene's BM25 with k1 1.5 and b 0.75 by the ``bm25s`` library.
-    """
-    if len(sentences) <= limit:
-        return tuple(sentences)
-    corpus = _tokenize([sentence.text for sentence in sentences])
-    background = [
-        *words,
-        *(f"{category.name} {category.definition}" for category in taxonomy.categories),
-    ]
-    general = _score_bm25(corpus, chain.from_iterable(_tokenize(background)))
-    asked = _score_query(sentences, query)
-
-    def rank(index: int) -> tuple[float, float, int, int]:
-        day = sentences[index].document.date or date.min
-        return (-asked[index], -general[index], -day.toordinal(), index)
-
-    return tuple(
-        sentences[index] for index in sorted(sorted(range(len(sentences)), key=rank)[:limit])
-    )
-
-
-def _score_query(sentences: Sequence[Sentence], query: str | None) -> list[float]:
-    if query is None:
-        return [0.0] * len(sentences)
-    from urisk_nb.risk.query import split_words
-
-    return _score_bm25([split_words(sentence.text) for sentence in sentences], split_words(query))
-
-
-def _tokenize(texts: Sequence[str]) -> list[list[str]]:
-    tokens: list[list[str]] = _import_bm25s().tokenize(
-        list(texts), stopwords="en", return_ids=False, show_progress=False
-    )
-    return tokens
-
-
-def _import_bm25s() -> Any:
-    """
-    bm25s, 0.3 s that only a run with very much evidence pays, without JAX.
-
-    It would start JAX where that is installed, for a selection that is not used here: threads, a
-    second, and on a GPU three quarters of the memory that the model needs. Who has imported JAX
-    before has it as before.
-    """
-    hidden = not {"jax", "bm25s"} & set(sys.modules)
-    if hidden:
-        sys.modules["jax"] = None  # type: ignore[assignment]  # to the import system: there is none
-    try:
-        import bm25s
-    finally:
-        if hidden:
-            del sys.modules["jax"]
-    return bm25s
-
-
-def _score_bm25(corpus: Sequence[Sequence[str]], words: Iterable[str]) -> list[float]:
-    wanted = sorted(set(words) & set(chain.from_iterable(corpus)))
-    if not wanted:
-        return [0.0] * len(corpus)
-    index = _import_bm25s().BM25()
-    index.index([list(tokens) for tokens in corpus], show_progress=False)
-    # Rounded, so that the last bit of a float never ranks one sentence before another.
-    return [round(float(score), 4) for score in index.get_scores(wanted)]

@@ -10,14 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from urisk_nb.risk.evidence import (
-    Sentence,
-    SplitDocument,
-    choose,
-    filter_by_query,
-    sort_documents,
-    split,
-)
+from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
@@ -189,7 +182,7 @@ def prepare(
     """
     check_examples(examples, taxonomy)
     if params.query is not None and documents is not None:
-        from urisk_nb.risk.query import check_query
+        from urisk_nb.risk.relevance import check_query
 
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
@@ -238,14 +231,7 @@ def _select_evidence(
         sentences = [
             sentence for document in sort_documents(own) for sentence in pieces[document].sentences
         ]
-        bearing = filter_by_query(sentences, params.query)
-        chosen = choose(
-            bearing,
-            params.query,
-            taxonomy,
-            params.max_sentences,
-            words=[example.text for example in examples],
-        )
+        bearing, chosen = _choose(sentences, params, taxonomy, examples)
         found = {flag for document in own for flag in pieces[document].flags}
         selections[holding.symbol] = EvidenceSelection(
             chosen=tuple(_flag_shared(sentence) for sentence in chosen),
@@ -255,6 +241,22 @@ def _select_evidence(
             left_out=len(sentences) - len(bearing),
         )
     return selections
+
+
+def _choose(
+    sentences: Sequence[Sentence],
+    params: RiskParams,
+    taxonomy: Taxonomy,
+    examples: Sequence[Example],
+) -> tuple[Sequence[Sentence], Sequence[Sentence]]:
+    """Return the sentences that bear on the query, and those of them that are asked."""
+    if params.query is None and len(sentences) <= params.max_sentences:
+        return sentences, sentences
+    from urisk_nb.risk.relevance import choose, filter_by_query
+
+    bearing = filter_by_query(sentences, params.query)
+    words = [example.text for example in examples]
+    return bearing, choose(bearing, params.query, taxonomy, params.max_sentences, words=words)
 
 
 def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[int]]:

@@ -275,7 +275,8 @@ def rules(taxonomy: Taxonomy, query: str | None = None) -> str:
     ]
     if query:
         lines.append(
-            f"The reader asks about: {clean_text(query)}. A sentence that does not bear on it is {NONE}."
+            f"The reader asks about: {clean_text(query)}. "
+            f"A sentence that does not bear on it is {NONE}."
         )
     return "\n".join(lines)
 
