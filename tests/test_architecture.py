@@ -30,16 +30,16 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
-    "readers": ["files"],
+    "readers": ["files", "documents", "holdings", "columns", "prices", "news"],
     "risk": [
-        *("taxonomy", "values", "tickers", "params", "prices", "documents", "inputs", "formulas"),
+        *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
         *(
             "metrics",
             "market",
             "benchmark",
             "quant",
-            "query",
             "evidence",
+            "relevance",
             "calibration",
             "questions",
             "scoring",

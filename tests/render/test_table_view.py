@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 from pipeline_driver import drive
 
+from urisk_nb.readers.prices import read_prices
 from urisk_nb.render.present import table_html, table_text
 from urisk_nb.render.text_layout import display_width
-from urisk_nb.risk.inputs import Document, Holding, RiskParams, read_prices
+from urisk_nb.risk.inputs import Document, Holding
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.row_warnings import WARNINGS

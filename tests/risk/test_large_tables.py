@@ -5,7 +5,9 @@ import sys
 import pytest
 from price_data import walk
 
-from urisk_nb.risk.inputs import Document, parse_tickers, read_prices
+from urisk_nb.readers.holdings import parse_tickers
+from urisk_nb.readers.prices import read_prices
+from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
 from urisk_nb.table.risk_table import assemble

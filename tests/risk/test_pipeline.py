@@ -5,7 +5,9 @@ import pytest
 from pipeline_driver import document, drive, plan_for
 
 from urisk_nb.errors import InputError, ServerConnectionLost
-from urisk_nb.risk.inputs import Holding, RiskParams, read_prices
+from urisk_nb.readers.prices import read_prices
+from urisk_nb.risk.inputs import Holding
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
 from urisk_nb.risk.questions import Example, Reply, answer
 from urisk_nb.risk.taxonomy import DEFAULT

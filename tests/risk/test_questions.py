@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.evidence import Sentence, split
-from urisk_nb.risk.inputs import Document, RiskParams
+from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.questions import (
     EXAMPLES,
     PLACEHOLDER,

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from pipeline_driver import drive
 
-from urisk_nb.risk.inputs import Document, Holding, RiskParams, read_prices
+from urisk_nb.readers.prices import read_prices
+from urisk_nb.risk.inputs import Document, Holding
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.taxonomy import DEFAULT

@@ -466,7 +466,7 @@ PARAMS = ("alpha", "start", "end", "window", "as_of", "returns", "model", "label
 
 
 def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
-    from urisk_nb.risk.inputs import read_parallel
+    from urisk_nb.risk.params import read_parallel
 
     out, parallel = _check_variable(args.out, "--out"), read_parallel(args.parallel)
     run = _open_run(shell, args, cell)

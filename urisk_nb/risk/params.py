@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.values import NUMBER, closest, kind, read_moment, read_number, show, written
+from urisk_nb.risk.values import (
+    NUMBER,
+    closest,
+    describe_type,
+    format_number,
+    read_moment,
+    read_number,
+    show,
+)
 
 __all__ = ["MAX_PARALLEL", "RiskParams", "alpha_label", "read_parallel", "tail_mass"]
 
@@ -194,7 +202,7 @@ def tail_mass(value: object) -> float:
     except (TypeError, ValueError) as exc:
         text = str(value)
         fix = (
-            f"alpha={written(float(text[:-1]) / 100)}"
+            f"alpha={format_number(float(text[:-1]) / 100)}"
             if re.fullmatch(r"\s*" + NUMBER + "%", text)
             else "alpha=0.05 (the mass of the tail)"
         )
@@ -216,8 +224,8 @@ def _alpha_hint(mass: float) -> str:
         meant = 1 - mass / 100
     else:
         return "alpha=0.05 (the mass of the tail)"
-    mass_text = written(meant)
-    return f"did you mean {mass_text}? alpha={mass_text} is the mass of the tail, as a fraction"
+    number = format_number(meant)
+    return f"did you mean {number}? alpha={number} is the mass of the tail, as a fraction"
 
 
 def _read_date(name: str, value: object) -> date | None:
@@ -264,7 +272,7 @@ def _read_text(name: str, value: object) -> str | None:
             if name == "benchmark"
             else ""
         )
-        raise InputError(f"{name} is {kind(value)}, not text.", fix=f'{name}="..."{extra}')
+        raise InputError(f"{name} is {describe_type(value)}, not text.", fix=f'{name}="..."{extra}')
     if not value.strip() and name != "query":
         raise InputError(f"{name} is empty text.", fix=f"leave {name} out, or name one")
     return value.strip() or None

@@ -19,7 +19,7 @@ from urisk_nb.llm import wire
 from urisk_nb.llm.answers import AnswerStream
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.manager import is_judge
-from urisk_nb.risk.inputs import RiskParams
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.service.live_session import LiveSession, run_on_loop, stream_pieces
 from urisk_nb.service.prometheus import ServiceMetrics
