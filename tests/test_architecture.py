@@ -45,7 +45,7 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("docket", "pipeline", "row_warnings", "evaluation"),
+        *("docket", "pipeline", "row_warnings", "rows", "evaluation"),
     ],
     "server": [
         *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),
@@ -56,8 +56,11 @@ INSIDE = {
         *("answers", "client", "retrying_client", "manager", "model_install", "snapshot"),
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
-    "render": ["text_layout", "table_notes", "present"],
-    "table": ["risk_table"],
+    "render": [
+        *("escaping", "text_layout", "markup", "board", "table_content", "table_html"),
+        "table_text",
+    ],
+    "table": ["report", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),

@@ -15,7 +15,7 @@ from urisk_nb.llm.manager import LLMManager, StartEvent
 from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.notebook.view import BUTTONS, View
-from urisk_nb.render.present import escape_html
+from urisk_nb.render.escaping import escape_html
 
 if TYPE_CHECKING:
     from urisk_nb.llm.snapshot import SessionSnapshot

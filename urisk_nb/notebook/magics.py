@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
-    from urisk_nb.render.present import Board
+    from urisk_nb.render.board import Board
     from urisk_nb.session import Run
 
 __all__ = ["help_of", "run"]
@@ -252,20 +252,20 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
 
 def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
     from urisk_nb.llm import snapshot
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     began = time.monotonic()
     manager = _manager(**{name: value for name, value in vars(args).items() if value is not None})
     line = f"{snapshot.describe_server(manager)}: {manager.model} is ready ({time.monotonic() - began:.1f} s)."
     notes = snapshot.session_notes(manager)
-    present.publish("\n".join([*notes, line]), present.answer_markup("", line, notes))
+    board.publish("\n".join([*notes, line]), markup.answer_markup("", line, notes))
 
 
 def _manager(**flags: Any) -> LLMManager:
     """The manager, started if need be, with the steps shown while it takes time."""
     from urisk_nb import event_loop
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.present import Board
+    from urisk_nb.render.board import Board
 
     board = Board()
     events: list[StartEvent] = []
@@ -281,7 +281,7 @@ def _manager(**flags: Any) -> LLMManager:
 
 
 def _event_line(event: StartEvent) -> tuple[str, str]:
-    from urisk_nb.render.present import progress_markup
+    from urisk_nb.render.markup import progress_markup
 
     share = event.done / event.total if event.total else None
     text = (
@@ -294,7 +294,7 @@ def _event_line(event: StartEvent) -> tuple[str, str]:
 
 def _stop(*_: Any) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     try:
         manager = LLMManager.get_instance()
@@ -306,18 +306,18 @@ def _stop(*_: Any) -> None:
         line = "Stopped: the server has ended."
         if manager.still_running:
             line = f"Closed; the server goes on, since {'another kernel of yours uses it' if own else 'it was not started here'}."
-    present.publish(line, present.answer_markup("", line))
+    board.publish(line, markup.answer_markup("", line))
 
 
 def _status(*_: Any) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     try:
         rows = _status_rows(LLMManager.get_instance())
     except NotInitialized as exc:
         rows = {"state": "not started", "to start": exc.fix}
-    present.publish(*present.status_bundle(rows, "urisk_nb"))
+    board.publish(*markup.status_bundle(rows, "urisk_nb"))
 
 
 def _status_rows(manager: LLMManager) -> dict[str, Any]:
@@ -364,26 +364,26 @@ def _latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
 
 
 def _nest(_: InteractiveShell, args: argparse.Namespace) -> None:
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     shown = nest.turn(args.what)
-    present.publish(
+    board.publish(
         *(
-            present.status_bundle(shown, "urisk_nest")
+            markup.status_bundle(shown, "urisk_nest")
             if isinstance(shown, dict)
-            else (shown, present.answer_markup("", shown))
+            else (shown, markup.answer_markup("", shown))
         )
     )
 
 
 def _dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
     from urisk_nb.notebook import dashboard
-    from urisk_nb.render import present
+    from urisk_nb.render import board
 
     if args.close:
         dashboard.close()
-    elif args.static or present.is_static() or getattr(shell, "kernel", None) is None:
-        present.publish(*dashboard.picture())
+    elif args.static or board.is_static() or getattr(shell, "kernel", None) is None:
+        board.publish(*dashboard.picture())
     else:
         dashboard.running(shell).show()
 
@@ -416,15 +416,17 @@ def _stream(manager: LLMManager, prompt: str, system: str | None) -> Answer:
     """
     Show the answer as it grows; an interrupt shows what there is and goes on as KeyboardInterrupt.
     """
-    from urisk_nb.render.present import Board, answer_markup
+    from urisk_nb.render.board import Board
+    from urisk_nb.render.markup import answer_markup
 
     board, pieces = Board(grows=True), []
     stream = manager.stream_sync(prompt, system)
     try:
         for piece in stream:
             pieces.append(piece)
-            text = "".join(pieces)
-            board.show(text, answer_markup(text))
+            if board.is_due:
+                text = "".join(pieces)
+                board.show(text, answer_markup(text))
     except BaseException as exc:
         text = "".join(pieces)
         board.finish(text, answer_markup(text, "stopped here"))
@@ -510,7 +512,8 @@ def _open(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
 
 def _judge(run: Run, parallel: int | None) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.present import Board, answer_markup, publish
+    from urisk_nb.render.board import Board, publish
+    from urisk_nb.render.markup import answer_markup
     from urisk_nb.session import label_sync
 
     try:
@@ -528,7 +531,7 @@ def _judge(run: Run, parallel: int | None) -> None:
 
 
 def _show_progress(board: Board, run: Run) -> None:
-    from urisk_nb.render.present import progress_markup
+    from urisk_nb.render.markup import progress_markup
 
     now = run.progress
     left = "" if now.eta_s is None else f", about {now.eta_s:.0f} s left"

@@ -21,7 +21,7 @@ from urisk_nb.llm.snapshot import NOT_STARTED, STARTING
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.alerts import Alert, alerts, cache_hits, request_of
 from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
-from urisk_nb.render.present import escape_html, visible
+from urisk_nb.render.escaping import escape_html, visible
 
 if TYPE_CHECKING:
     from urisk_nb.llm.calls import CallRecord
