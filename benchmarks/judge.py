@@ -108,10 +108,14 @@ def count_noun(url: str, last: int) -> list[int] | None:
 
 def new_tokens(manager: LLMManager, first: Prediction, outcomes: list[Prediction]) -> str:
     if (counts := count_noun(manager.url, len(outcomes))) is not None:
-        return f"{statistics.mean(counts):.0f} new prompt tokens a call, at most {max(counts)} (the server's counters)"
+        mean = statistics.mean(counts)
+        return f"{mean:.0f} new prompt tokens a call, at most {max(counts)} (server's counters)"
     rate = first.prompt_tokens / first.prompt_seconds if first.prompt_seconds > 0 else math.nan
     guess = statistics.mean(outcome.prompt_seconds * rate for outcome in outcomes)
-    return f"some {guess:.0f} new prompt tokens a call (estimated: prompt_eval_duration at the speed of the first call, whose prompt was new)"
+    return (
+        f"about {guess:.0f} new prompt tokens a call (estimated: prompt_eval_duration at the speed "
+        "of the first call, whose prompt was new)"
+    )
 
 
 def report(outcomes: list[Prediction], seconds: list[Prediction]) -> list[str]:
