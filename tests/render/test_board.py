@@ -1,4 +1,6 @@
-"""The frames of outputs that change in place: how many may be sent, and that the last one is sent at once."""
+"""The frames of outputs that change in place: how many are sent, and the last one at once."""
+
+from itertools import pairwise
 
 import pytest
 
@@ -59,7 +61,7 @@ def test_a_burst_is_followed_by_ten_frames_a_second(clock):
 
 
 def test_the_last_frame_of_an_answer_does_not_wait(clock, sent):
-    """A hundred tokens at 5 ms: a frame each tenth of a second, and the last one at the moment it is there."""
+    """A hundred tokens at 5 ms: a frame each tenth of a second, and the last one at once."""
     board = Board(grows=True)
     for number in range(1, 101):
         clock.now_s += 0.005
@@ -68,13 +70,16 @@ def test_the_last_frame_of_an_answer_does_not_wait(clock, sent):
     board.finish("word " * 100 + "facts", "")
     assert sent[-1] == (ended_s, "word " * 100 + "facts")
     assert clock.slept_s == []
-    gaps = [after - before for (before, _), (after, _) in zip(sent[:-1], sent[1:-1], strict=False)]
+    gaps = [after - before for (before, _), (after, _) in pairwise(sent[:-1])]
     assert len(sent) <= 7
     assert min(gaps) >= 0.1 - 1e-9
 
 
 def test_many_short_answers_do_not_flood_the_front_end(clock, sent):
-    """A loop over a thousand answers that take no time: every last frame is sent, in any second at most a burst and ten more."""
+    """
+    A loop over a thousand answers that take no time: every last frame is sent, in any second at
+    most a burst and ten more.
+    """
     for number in range(1000):
         board = Board(grows=True)
         board.show(f"{number}", "")
