@@ -21,14 +21,12 @@ __all__ = [
 # JupyterLab's own colors, so that light and dark themes both are legible; a fallback elsewhere.
 MUTED = "color:var(--jp-ui-font-color2,#616161)"
 _LINE = "var(--jp-border-color2,#d0d0d0)"
-CELL = f"text-align:left;vertical-align:top;padding:.35em .7em;border-bottom:1px solid {_LINE}"
+_SPACE = f"vertical-align:top;line-height:1.4;padding:.35em .7em;border-bottom:1px solid {_LINE}"
+CELL = f"text-align:left;{_SPACE}"
 CODE = (
     f"border:1px solid {_LINE};border-radius:.3em;padding:0 .3em;white-space:nowrap;font-size:90%"
 )
-NUMBER = (
-    f"text-align:right;vertical-align:top;padding:.35em .7em;border-bottom:1px solid {_LINE};"
-    "font-variant-numeric:tabular-nums;white-space:nowrap"
-)
+NUMBER = f"text-align:right;{_SPACE};font-variant-numeric:tabular-nums;white-space:nowrap"
 _ANSWER = "white-space:pre-wrap;overflow-wrap:anywhere;max-width:60em"
 _NOTE = (
     "border-left:.3em solid #b45309;padding:.2em .7em;margin:.3em 0;background:rgba(180,83,9,.12)"
