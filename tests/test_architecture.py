@@ -66,7 +66,17 @@ INSIDE = {
         *("app", "serving"),
     ],
     "notebook": [
-        *("nest", "latency_table", "charts", "alerts", "svg", "panels"),
+        *(
+            "nest",
+            "latency_table",
+            "charts",
+            "alerts",
+            "svg",
+            "panel_parts",
+            "panels",
+            "call_panel",
+            "snapshot_panel",
+        ),
         *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
     ],
     "standin": [

@@ -173,4 +173,4 @@ def status(words: str) -> str:
 
 def alert(text: str, action: str) -> str:
     """What went wrong, and what to do."""
-    return panels.alert_list([Alert(text=text, action=action, level="error")])
+    return panels.render_alerts([Alert(text=text, action=action, level="error")])
