@@ -28,7 +28,6 @@ MAGICS = {
     "urisk_status": "line",
     "urisk_stop": "line",
 }
-TABLE = ("urisk_nb.table.risk_table", "RiskTable")
 
 
 class _Magic:
@@ -54,14 +53,10 @@ class _Magic:
 
 
 def register(shell: InteractiveShell) -> None:
-    """
-    Put the magics and the table's rendering into the shell; doing it again replaces them by the
-    same.
-    """
+    """Put the magics into the shell; doing it again replaces them by the same."""
     for name, kind in MAGICS.items():
         # # IPython's record_magic decorator is untyped
         shell.register_magic_function(_Magic(shell, name), magic_kind=kind, magic_name=name)  # type: ignore[call-arg,arg-type]
-    _html_formatter(shell).for_type_by_name(*TABLE, _table_html)
     # At its end the manager asks whether this is a restart: then its server is kept warm for a
     # while.
     process_state.put("is_restart", lambda: _is_restart(shell))
@@ -80,20 +75,3 @@ def unregister(shell: InteractiveShell) -> None:
         dashboard.close()
     for name, kind in MAGICS.items():
         shell.magics_manager.magics[kind].pop(name, None)
-    formatter = _html_formatter(shell)
-    formatter.deferred_printers.pop(TABLE, None)
-    for known in [
-        type_ for type_ in formatter.type_printers if (type_.__module__, type_.__name__) == TABLE
-    ]:
-        formatter.type_printers.pop(known)
-
-
-def _html_formatter(shell: InteractiveShell) -> Any:
-    # # every shell has one
-    return shell.display_formatter.formatters["text/html"]  # type: ignore[union-attr]
-
-
-def _table_html(table: Any) -> str:
-    from urisk_nb.render.present import table_html
-
-    return table_html(table)

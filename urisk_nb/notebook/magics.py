@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
-    from urisk_nb.render.present import Board
+    from urisk_nb.render.board import Board
     from urisk_nb.session import Run
 
 __all__ = ["format_help_of", "run"]
@@ -255,7 +255,7 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
 
 def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
     from urisk_nb.llm import snapshot
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     began = time.monotonic()
     manager = _start_manager(
@@ -264,14 +264,14 @@ def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
     server, seconds = snapshot.describe_server(manager), time.monotonic() - began
     line = f"{server}: {manager.model} is ready ({seconds:.1f} s)."
     notes = snapshot.session_notes(manager)
-    present.publish("\n".join([*notes, line]), present.answer_markup("", line, notes))
+    board.publish("\n".join([*notes, line]), markup.answer_markup("", line, notes))
 
 
 def _start_manager(**flags: Any) -> LLMManager:
     """Return the manager, started if needed; shows the steps of the start."""
     from urisk_nb import event_loop
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.present import Board
+    from urisk_nb.render.board import Board
 
     board = Board()
     events: list[StartEvent] = []
@@ -287,7 +287,7 @@ def _start_manager(**flags: Any) -> LLMManager:
 
 
 def _format_event(event: StartEvent) -> tuple[str, str]:
-    from urisk_nb.render.present import progress_markup
+    from urisk_nb.render.markup import progress_markup
 
     share = event.done / event.total if event.total else None
     text = (
@@ -300,7 +300,7 @@ def _format_event(event: StartEvent) -> tuple[str, str]:
 
 def _stop(*_: Any) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     try:
         manager = LLMManager.get_instance()
@@ -312,18 +312,18 @@ def _stop(*_: Any) -> None:
         line = "Stopped: the server has ended."
         if manager.still_running:
             line = f"Closed. The server keeps running: {why}."
-    present.publish(line, present.answer_markup("", line))
+    board.publish(line, markup.answer_markup("", line))
 
 
 def _show_status(*_: Any) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     try:
         rows = _list_status(LLMManager.get_instance())
     except NotInitialized as exc:
         rows = {"state": "not started", "to start": exc.fix}
-    present.publish(*present.status_bundle(rows, "urisk_nb"))
+    board.publish(*markup.status_bundle(rows, "urisk_nb"))
 
 
 def _list_status(manager: LLMManager) -> dict[str, Any]:
@@ -370,26 +370,23 @@ def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame
 
 
 def _switch_nest(_: InteractiveShell, args: argparse.Namespace) -> None:
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     shown = nest.turn(args.what)
-    present.publish(
-        *(
-            present.status_bundle(shown, "urisk_nest")
-            if isinstance(shown, dict)
-            else (shown, present.answer_markup("", shown))
-        )
-    )
+    if isinstance(shown, dict):
+        board.publish(*markup.status_bundle(shown, "urisk_nest"))
+    else:
+        board.publish(shown, markup.answer_markup("", shown))
 
 
 def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
     from urisk_nb.notebook import dashboard
-    from urisk_nb.render import present
+    from urisk_nb.render import board
 
     if args.close:
         dashboard.close()
-    elif args.static or present.is_static() or getattr(shell, "kernel", None) is None:
-        present.publish(*dashboard.picture())
+    elif args.static or board.is_static() or getattr(shell, "kernel", None) is None:
+        board.publish(*dashboard.picture())
     else:
         dashboard.running(shell).show()
 
@@ -424,15 +421,17 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
 
     An interrupt, or an error, shows what there is and is raised again.
     """
-    from urisk_nb.render.present import Board, answer_markup
+    from urisk_nb.render.board import Board
+    from urisk_nb.render.markup import answer_markup
 
     board, pieces = Board(grows=True), []
     stream = manager.stream_sync(prompt, system)
     try:
         for piece in stream:
             pieces.append(piece)
-            text = "".join(pieces)
-            board.show(text, answer_markup(text))
+            if board.is_due:
+                text = "".join(pieces)
+                board.show(text, answer_markup(text))
     except BaseException as exc:
         text = "".join(pieces)
         board.finish(text, answer_markup(text, "stopped here"))
@@ -518,7 +517,8 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
 
 def _label(run: Run, parallel: int | None) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.present import Board, answer_markup, publish
+    from urisk_nb.render.board import Board, publish
+    from urisk_nb.render.markup import answer_markup
     from urisk_nb.session import label_sync
 
     try:
@@ -536,8 +536,10 @@ def _label(run: Run, parallel: int | None) -> None:
 
 
 def _show_progress(board: Board, run: Run) -> None:
-    from urisk_nb.render.present import progress_markup
+    from urisk_nb.render.markup import progress_markup
 
+    if not board.is_due:
+        return
     now = run.progress
     left = "" if now.eta_s is None else f", about {now.eta_s:.0f} s left"
     counts = f"{now.rows} of {now.rows_total} rows, {now.asked} of {now.questions} questions"
