@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from urisk_nb.errors import InputError
+from urisk_nb.risk.inputs import Prices
 from urisk_nb.risk.market import Asset, BoolArray, Market, bad_cells, unreadable
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.prices import read_prices
 from urisk_nb.risk.tickers import resolve
 from urisk_nb.risk.values import closest, count_noun
 
@@ -33,11 +31,12 @@ class Reference:
 
 
 def read_reference(
-    market: Market, assets: Mapping[str, Asset], params: RiskParams, given: pd.Series[Any] | None
+    market: Market, assets: Mapping[str, Asset], params: RiskParams, given: Prices | None
 ) -> Reference | None:
     """
-    Return the benchmark that the parameters name, or the Series that was given; None without a
-    benchmark.
+    Return the benchmark that the parameters name, or the one that was given beside the prices.
+
+    None without a benchmark.
 
     Raises
     ------
@@ -46,7 +45,7 @@ def read_reference(
     """
     name = params.benchmark
     if given is not None:
-        if name not in (None, "given", getattr(given, "name", None)):
+        if name not in (None, "given", given.close.columns[0]):
             raise InputError(
                 f"benchmark={name!r} and a Series were both given.",
                 fix='benchmark="given", or leave the Series out',
@@ -92,16 +91,11 @@ def _column_reference(market: Market, name: str) -> Reference:
     )
 
 
-def _given_reference(market: Market, series: pd.Series[Any]) -> Reference:
-    if not isinstance(series, pd.Series):
-        raise InputError(
-            f"the benchmark is a {type(series).__name__}, not a Series.",
-            fix="a Series of prices, indexed by date",
-        )
-    read = read_prices(series.rename("given").to_frame(), returns=market.is_returns)
-    values = read.close["given"].reindex(market.dates).to_numpy(dtype=np.float64)
+def _given_reference(market: Market, given: Prices) -> Reference:
+    name = given.close.columns[0]
+    values = given.close[name].reindex(market.dates).to_numpy(dtype=np.float64)
     # its own unreadable cells, not those of a column of the same name
-    if seen := unreadable(market, read.faults.get("given", {})):
+    if seen := unreadable(market, given.faults.get(name, {})):
         raise InputError(f"the benchmark has {seen}.", fix="pd.to_numeric(benchmark)")
     return _usable_reference(market, "", values, "the benchmark")
 

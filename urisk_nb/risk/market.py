@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from urisk_nb.errors import InputError
+from urisk_nb.risk.inputs import Prices
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.prices import Prices
 from urisk_nb.risk.values import count_noun
 
 __all__ = [

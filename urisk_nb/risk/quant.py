@@ -18,6 +18,7 @@ import pandas as pd
 
 from urisk_nb.risk import formulas
 from urisk_nb.risk.benchmark import Reference, read_reference
+from urisk_nb.risk.inputs import Holding, Prices, normalize_weights
 from urisk_nb.risk.market import (
     GAP,
     Asset,
@@ -56,8 +57,7 @@ from urisk_nb.risk.metrics import (
     volatility,
 )
 from urisk_nb.risk.params import RiskParams, alpha_label
-from urisk_nb.risk.prices import Prices
-from urisk_nb.risk.tickers import Holding, normalize_weights, resolver
+from urisk_nb.risk.tickers import resolver
 from urisk_nb.risk.values import closest
 
 __all__ = [
@@ -155,7 +155,7 @@ def quant_rows(
     prices: Prices,
     holdings: Sequence[Holding],
     params: RiskParams,
-    benchmark: pd.Series[Any] | None = None,
+    benchmark: Prices | None = None,
 ) -> dict[str, QuantRow]:
     """
     The computed part of the table, one row a holding, by symbol.

@@ -20,16 +20,16 @@ from pandas.api import types as kinds
 
 __all__ = [
     "NUMBER",
-    "clean",
     "closest",
     "count_noun",
+    "describe_type",
+    "fold_name",
+    "format_number",
     "is_missing",
-    "kind",
     "read_moment",
     "read_number",
     "show",
-    "upper",
-    "written",
+    "strip_invisible",
 ]
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -63,7 +63,7 @@ def read_moment(value: object) -> datetime:
         return datetime.combine(value, datetime.min.time())  # no zone: a bare date has none
     if isinstance(value, str):
         return datetime.fromisoformat(value.strip())
-    raise ValueError(f"{kind(value)} is no date")
+    raise ValueError(f"{describe_type(value)} is no date")
 
 
 def is_missing(value: object) -> bool:
@@ -74,16 +74,16 @@ def is_missing(value: object) -> bool:
     return bool(kinds.is_scalar(value) and pd.isna(value))  # type: ignore[call-overload]
 
 
-def clean(text: str) -> str:
+def strip_invisible(text: str) -> str:
     """NFKC without invisible format characters (a zero-width space pasted from a web page)."""
     return "".join(
         sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) != "Cf"
     )
 
 
-def upper(text: str) -> str:
+def fold_name(text: str) -> str:
     """The one form in which names are compared: clean, upper case, white space single."""
-    return " ".join(clean(text).split()).upper()
+    return " ".join(strip_invisible(text).split()).upper()
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
@@ -93,8 +93,8 @@ def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """
     by_form: dict[str, str] = {}
     for one in known:
-        by_form.setdefault(upper(one), one)
-    return [by_form[form] for form in difflib.get_close_matches(upper(name), by_form, n=count)]
+        by_form.setdefault(fold_name(one), one)
+    return [by_form[form] for form in difflib.get_close_matches(fold_name(name), by_form, n=count)]
 
 
 def show(value: object) -> str:
@@ -103,7 +103,7 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
 
 
-def kind(value: object) -> str:
+def describe_type(value: object) -> str:
     """The type with its article: "a list", "an int"."""
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
@@ -114,6 +114,6 @@ def count_noun(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def written(value: float) -> str:
+def format_number(value: float) -> str:
     """The number as a person would write it: 0.05, not 0.050000000000000044."""
     return f"{round(value, 12):g}"
