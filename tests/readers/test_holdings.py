@@ -36,7 +36,10 @@ def symbols(tickers):
             ["AAPL US EQUITY", "EUR CURNCY", "MSFT", "AAPL"],
         ),
         (
-            "\N{FULLWIDTH LATIN CAPITAL LETTER N}VDA\N{NO-BREAK SPACE}MSFT\N{FULLWIDTH COMMA}A\N{ZERO WIDTH SPACE}APL",
+            (
+                "\N{FULLWIDTH LATIN CAPITAL LETTER N}VDA\N{NO-BREAK SPACE}MSFT"
+                "\N{FULLWIDTH COMMA}A\N{ZERO WIDTH SPACE}APL"
+            ),
             ["NVDA", "MSFT", "AAPL"],
         ),
         ("\N{BYTE ORDER MARK}NVDA", ["NVDA"]),

@@ -14,17 +14,26 @@ import pytest
 from pipeline_driver import drive
 
 from urisk_nb.readers.prices import read_prices
-from urisk_nb.render.present import table_html, table_text
 from urisk_nb.render.text_layout import display_width
 from urisk_nb.risk.inputs import Document, Holding
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.pipeline import judge, prepare
+from urisk_nb.risk.plan import prepare
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.row_warnings import WARNINGS
 from urisk_nb.table.risk_table import assemble
 
 DAYS = pd.bdate_range("2018-01-01", periods=120)
 HOSTILE = "<script>alert(1)</script>\u202eevil\u202c was fined \x1b[31m."
+
+
+def table_html(table):
+    """What a notebook shows."""
+    return table._repr_html_()
+
+
+def table_text(table, width=None):
+    """What a terminal shows."""
+    return table.as_text(width)
 
 
 def document(text, id, ticker, day=date(2018, 3, 1)):
@@ -47,7 +56,7 @@ def table_of_run(plan, label=lambda text: ("none", 0) if "rain" in text else ("l
             text=answer(*found) if found else "?", done_reason="stop", tokens=10, seconds=0.25
         )
 
-    ticker_findings = {symbol: drive(judge(plan, symbol), reply)[0] for symbol in plan.asked}
+    ticker_findings = {symbol: drive(plan, symbol, reply)[0] for symbol in plan.asked}
     return assemble(plan, ticker_findings, run_id="r1", model="m:latest", flags=("demo_model",))
 
 

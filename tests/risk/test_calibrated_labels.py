@@ -12,9 +12,7 @@ from pipeline_driver import drive, plan_for
 
 from urisk_nb import RiskParams, assess
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.render.present import table_html, table_text
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
-from urisk_nb.risk.pipeline import judge
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.taxonomy import DEFAULT
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
@@ -78,7 +76,7 @@ class Model:
 
 def run(model, text="Acme was fined.", **settings):
     plan = plan_for(text, labels="calibrated", **settings)
-    labeled, batches = drive(judge(plan, "AAA"), model)
+    labeled, batches = drive(plan, "AAA", model)
     return plan, labeled, [[question.purpose for question in batch] for batch in batches]
 
 
@@ -100,7 +98,7 @@ def test_a_label_is_what_the_sentence_adds():
     )
     _, labeled, asked = run(model)
     assert asked == [
-        ["judge"],
+        ["label"],
         ["prior"] * len(CONTENT_FREE),
         ["severity"],
         ["prior"] * len(CONTENT_FREE),
@@ -123,7 +121,7 @@ def test_the_written_label_needs_no_further_call():
         lambda text, risk: digits(3),
     )
     _, labeled, asked = run(model)
-    assert asked == [["judge"], ["prior"] * 4, ["prior"] * 4]
+    assert asked == [["label"], ["prior"] * 4, ["prior"] * 4]
     assert labeled.findings[0].label.risk == "legal"
 
 
@@ -140,7 +138,7 @@ def test_a_sentence_that_adds_nothing_changes_nothing():
         pytest.approx(1 / len(LABELS)),
         pytest.approx(1 / 6),
     )
-    assert asked == [["judge"], ["prior"] * 4, ["prior"] * 4]
+    assert asked == [["label"], ["prior"] * 4, ["prior"] * 4]
 
 
 def test_the_judges_probabilities_are_taken_as_they_are():
@@ -150,8 +148,8 @@ def test_the_judges_probabilities_are_taken_as_they_are():
     """
     model = Model(lambda text: spread(business=0.7, legal=0.2), lambda text, risk: digits(2, 0.5))
     plan = replace(plan_for("Acme was fined.", labels="calibrated"), form="short")
-    labeled, batches = drive(judge(plan, "AAA"), model)
-    assert [[question.purpose for question in batch] for batch in batches] == [["judge"]]
+    labeled, batches = drive(plan, "AAA", model)
+    assert [[question.purpose for question in batch] for batch in batches] == [["label"]]
     finding = labeled.findings[0]
     assert (finding.label.risk, finding.label.severity) == ("business", 2)
     assert (finding.p_label, finding.p_severity) == (pytest.approx(0.7), pytest.approx(0.5))
@@ -164,7 +162,7 @@ def test_no_risk_has_no_severity():
         lambda text: spread(none=0.5) if "fined" in text else BIASED, lambda text, risk: digits(3)
     )
     _, labeled, asked = run(model)
-    assert asked == [["judge"], ["prior"] * 4]
+    assert asked == [["label"], ["prior"] * 4]
     finding = labeled.findings[0]
     assert (finding.label.risk, finding.label.severity, finding.p_severity) == ("none", 0, None)
 
@@ -181,7 +179,7 @@ def test_what_is_said_to_nothing_is_asked_once_for_all_sentences():
     }
     model = Model(lambda text: risks.get(text, spread()), lambda text, risk: digits(2))
     _, labeled, asked = run(model, " ".join(risks))
-    assert asked == [["judge"] * 3, ["prior"] * 4, ["prior"] * 8]
+    assert asked == [["label"] * 3, ["prior"] * 4, ["prior"] * 8]
     assert [finding.label.risk for finding in labeled.findings] == ["legal", "legal", "credit"]
 
 
@@ -196,7 +194,7 @@ def test_a_grave_label_is_weighed_in_both_orders():
     )
     _, labeled, asked = run(model)
     assert asked == [
-        ["judge"],
+        ["label"],
         ["prior"] * 4,
         ["prior"] * 4,
         ["second"],
@@ -212,7 +210,7 @@ def test_a_server_that_tells_nothing_gives_greedy_labels():
         lambda text: spread(business=0.7, legal=0.2), lambda text, risk: digits(2), tells=False
     )
     _, labeled, asked = run(model)
-    assert asked == [["judge"]]
+    assert asked == [["label"]]
     finding = labeled.findings[0]
     assert (finding.label.risk, finding.label.severity, finding.p_label, finding.flags) == (
         "business",
@@ -226,7 +224,7 @@ def test_greedy_labels_ask_as_before():
     """No word of log-probabilities in their bytes: what was answered yesterday is still known."""
     plan = plan_for("Acme was fined.")
     (batch,) = drive(
-        judge(plan, "AAA"), lambda question: Reply(text=answer("legal", 2), done_reason="stop")
+        plan, "AAA", lambda question: Reply(text=answer("legal", 2), done_reason="stop")
     )[1]
     assert sorted(json.loads(batch[0].payload)) == ["format", "messages", "options"]
 
@@ -239,7 +237,7 @@ def test_an_answer_that_is_no_label_is_repaired_and_not_weighed():
         reply = model(question)
         return (
             Reply(text="?", done_reason="stop", logprobs=reply.logprobs)
-            if question.purpose == "judge"
+            if question.purpose == "label"
             else reply
         )
 
@@ -298,9 +296,9 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
     plan, labeled, _ = run(model)
     table = assemble(plan, {"AAA": labeled}, run_id="r", model="m")
     assert f"{labeled.findings[0].p_label:.2f}" == "0.60"
-    assert ">p_label</th>" in table_html(table)
-    assert ">0.60</td>" in table_html(table)
-    assert "legal        3  0.60  Acme was fined." in table_text(table)
+    assert ">p_label</th>" in table._repr_html_()
+    assert ">0.60</td>" in table._repr_html_()
+    assert "legal        3  0.60  Acme was fined." in table.as_text(120)
 
     def partly(question):  # as where a further call failed
         reply = model(question)
@@ -312,12 +310,12 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
 
     plan, labeled, _ = run(partly, "Acme was fined. It was a day of rain.")
     mixed = assemble(plan, {"AAA": labeled}, run_id="r", model="m")
-    assert "   –  It was a day of rain." in table_text(mixed)
+    assert "   –  It was a day of rain." in mixed.as_text(120)
     model.tells = False
     plan, labeled, _ = run(model)
     greedy = assemble(plan, {"AAA": labeled}, run_id="r", model="m")
-    assert "p_label" not in table_html(greedy)
-    assert "legal        3  Acme was fined." in table_text(greedy)
+    assert "p_label" not in greedy._repr_html_()
+    assert "legal        3  Acme was fined." in greedy.as_text(120)
 
 
 # Over a socket ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Documents are laid at the right door: a company gets its own and the shared ones, up to the date."""
+"""A company gets its own documents and the shared ones, up to the date; weights are scaled."""
 
 from __future__ import annotations
 

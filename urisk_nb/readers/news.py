@@ -12,8 +12,6 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.readers.columns import find_label
-from urisk_nb.readers.documents import read_folder
-from urisk_nb.readers.files import find_path, read_frame, read_json_lines
 from urisk_nb.risk.inputs import SHARED, Document
 from urisk_nb.risk.tickers import read_symbol
 from urisk_nb.risk.values import closest, describe_type, fold_name, is_missing, read_moment, show
@@ -82,6 +80,9 @@ def _sort_key(one: Document) -> tuple[str, str, str, str, str]:
 def _load(given: Any, tickers: Sequence[str]) -> object:
     if not isinstance(given, str | Path):
         return given(list(tickers)) if callable(given) else given
+    from urisk_nb.readers.documents import read_folder
+    from urisk_nb.readers.files import find_path, read_frame, read_json_lines
+
     path = find_path(given, "evidence")
     if path.is_dir():
         return read_folder(path)

@@ -24,9 +24,8 @@ from urisk_nb.readers.columns import (
     find_distinct,
     find_label,
     read_floats,
+    split_dates,
 )
-from urisk_nb.readers.dates import split_dates
-from urisk_nb.readers.files import find_path, read_frame
 from urisk_nb.risk.inputs import Prices
 from urisk_nb.risk.values import closest, count_noun, describe_type, show
 
@@ -92,6 +91,8 @@ def read_benchmark(given: object, *, returns: bool = False) -> Prices:
 
 def _load(given: Any, tickers: Sequence[str]) -> object:
     if isinstance(given, str | Path):
+        from urisk_nb.readers.files import find_path, read_frame  # most prices are no files
+
         return read_frame(find_path(given, "prices"))
     return given(list(tickers)) if callable(given) else given
 

@@ -11,7 +11,7 @@ import numpy as np
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import describe_type, fold_name, show
 
-__all__ = ["TICKER_HINT", "fold_share_class", "read_symbol", "resolve", "build_resolver"]
+__all__ = ["TICKER_HINT", "build_resolver", "fold_share_class", "read_symbol", "resolve"]
 
 TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:& ]{0,29}")
 # BRK.B, BRK-B and BRK/B are three spellings of one share class.
@@ -55,7 +55,7 @@ def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str,
     """
     The column that belongs to a symbol, and ("alias",) when the match is not exact.
 
-    Exact first, then case-insensitive, then the class-share twin (BRK.B = BRK-B = BRK/B). No match
+    Exact first, then case-insensitive, then by share class (BRK.B = BRK-B = BRK/B). No match
     gives (None, ()).
 
     Raises
