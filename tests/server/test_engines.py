@@ -76,7 +76,7 @@ def test_the_choice_of_the_engine(
         else ModelNotFound
         if has_package
         else PackageMissing,
-        Engine.SIMULATED: Engine.SIMULATED,
+        Engine.SCRIPTED: Engine.SCRIPTED,
     }[engine]
     if isinstance(expected, Engine):
         assert engines.choose(given) is expected
@@ -84,7 +84,7 @@ def test_the_choice_of_the_engine(
     with pytest.raises(expected) as caught:
         engines.choose(given)
     ways = {
-        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]", "--engine simulated"),
+        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]", "--engine scripted"),
         PackageMissing: ("urisk-nb[embedded]",),
         ModelNotFound: ("urisk fetch-model", "URISK_GGUF"),
     }[expected]
@@ -148,7 +148,7 @@ def test_the_stand_in_finds_this_package():
     """
     It runs in another folder, so that its path names the package's parent, before what was set.
     """
-    env = engines.environment(Engine.SIMULATED, settings(), {"PYTHONPATH": "/mine"})
+    env = engines.environment(Engine.SCRIPTED, settings(), {"PYTHONPATH": "/mine"})
     assert env["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/mine"]
     assert "LLAMA_API_KEY" not in engines.environment(
         Engine.EMBEDDED, settings(), {"LLAMA_API_KEY": "x"}
@@ -160,10 +160,10 @@ def test_the_commands(program, tmp_path, embedded, demo_model):
     path = program("")
     given = settings(url="http://localhost:11500", parallel=2, num_ctx=2048, data=demo_model)
     place = ["--host", "127.0.0.1", "--port", "11500", "--slots", "2", "--num-ctx", "2048"]
-    stand_in = [sys.executable, "-m", "urisk_nb.standin", "--brain"]
+    stand_in = [sys.executable, "-m", "fake_ollama", "--brain"]
     embedded(True)
     assert engines.command(Engine.OLLAMA, given) == [str(path), "serve"]
-    assert engines.command(Engine.SIMULATED, given) == [*stand_in, "scripted", *place]
+    assert engines.command(Engine.SCRIPTED, given) == [*stand_in, "scripted", *place]
     weights = str(demo_model / engines.DEMO_MODEL)
     assert engines.command(Engine.EMBEDDED, given) == [
         *stand_in,
