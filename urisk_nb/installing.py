@@ -120,9 +120,9 @@ def _who_answers(settings: Settings) -> tuple[Engine | None, list[str]]:
 
 
 def _on_the_embedded(models: Sequence[str]) -> str:
-    from urisk_nb.llm.wire import same_model
+    from urisk_nb.llm.messages import is_same_model
 
-    if not any(same_model(weights.JUDGE, model) for model in models):
+    if not any(is_same_model(weights.JUDGE, model) for model in models):
         raise ModelNotFound(
             f"the embedded engine has no {weights.JUDGE} (it has: {', '.join(models)}), and makes "
             "no models.",

@@ -168,7 +168,12 @@ class PullProgress:
 
 
 def parse_question(
-    payload: bytes, *, model: str, keep_alive: str | float, num_ctx: int
+    payload: bytes,
+    *,
+    model: str,
+    keep_alive: str | float,
+    num_ctx: int,
+    adapter: int | None = None,
 ) -> ChatRequest:
     """
     Return the chat of a question given as JSON bytes.
@@ -177,7 +182,7 @@ def parse_question(
     ----------
     payload
         An object with `messages` and, as needed, `format`, `options`, `logprobs`, `top_logprobs`.
-    model, keep_alive, num_ctx
+    model, keep_alive, num_ctx, adapter
         What the session adds.
 
     Raises
@@ -210,6 +215,7 @@ def parse_question(
         schema=content.get("format"),
         logprobs=content.get("logprobs"),
         top_logprobs=content.get("top_logprobs"),
+        adapter=adapter,
     )
 
 

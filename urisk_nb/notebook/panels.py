@@ -26,7 +26,7 @@ from urisk_nb.render.present import escape_html, visible
 if TYPE_CHECKING:
     from urisk_nb.llm.calls import CallRecord
     from urisk_nb.llm.snapshot import SessionSnapshot
-    from urisk_nb.llm.wire import LoadedModel
+    from urisk_nb.llm.messages import LoadedModel
 
 __all__ = [
     "STYLE",

@@ -185,6 +185,9 @@ class Question:
     ticker: str
     sentence: Sentence
     purpose: Purpose
+    taxonomy: Taxonomy = DEFAULT
+    risk: str | None = None
+    query: str | None = None
 
 
 def schema(taxonomy: Taxonomy, only: str | None = None) -> dict[str, Any]:

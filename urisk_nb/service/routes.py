@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from urisk_nb.errors import InputError, ServerNotRunning, ServerTimeout, UriskError
-from urisk_nb.llm import wire
+from urisk_nb.llm.messages import is_same_model
 from urisk_nb.llm.answers import AnswerStream
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.manager import is_judge
@@ -95,7 +95,7 @@ async def risk(request: Request, asked: Risk) -> Response:
     if (
         wanted is not None
         and not is_judge(wanted)
-        and not wire.same_model(wanted, (session.running or session).settings.model)
+        and not is_same_model(wanted, (session.running or session).settings.model)
     ):
         raise InputError(
             f"the model {wanted!r} is not the service's.",
@@ -188,7 +188,7 @@ async def health_llm(request: Request) -> Response:
     running = session.running
     if running is None:
         raise NotReady(f"the session is being started: {session.step}.", fix="wait")
-    if not any(wire.same_model(running.model, name) for name in facts["models"]):
+    if not any(is_same_model(running.model, name) for name in facts["models"]):
         raise NotReady(
             f"{running.model} is not in memory.", fix="wait, or ask: the next call loads it"
         )
