@@ -60,7 +60,8 @@ async def look(settings: Settings) -> tuple[str, list[str]]:
     from urisk_nb.llm.client import Client
 
     async with aclosing(Client(settings)) as client:
-        return await client.version(), [model.name for model in await client.tags()]
+        version, models = await client.probe(), await client.list_models()
+        return version, [name for model in models for name in (model.name, *model.aliases)]
 
 
 def install(*, base: str, url: str | None = None) -> str:

@@ -179,7 +179,7 @@ class Settings(BaseSettings):
 
     @property
     def has_path(self) -> bool:
-        """Whether the address has a path beyond `/v1`: a server behind a proxy, not one to start."""
+        """Whether the address has a path beyond `/v1`: behind a proxy, so not one to start."""
         return urlsplit(self.base_url).path != ""
 
     @property

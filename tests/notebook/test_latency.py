@@ -7,7 +7,7 @@ import pytest
 from urisk_nb import errors
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.llm.wire import Final
+from urisk_nb.llm.messages import Final
 from urisk_nb.notebook import charts, latency_table
 from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 

@@ -33,7 +33,9 @@ class Session(Protocol):
     def place(self) -> AbstractAsyncContextManager[None]:
         """Hold one of the places for calls in flight."""
 
-    def run_call(self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk) -> Awaitable[Final]:
+    def run_call(
+        self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk
+    ) -> Awaitable[Final]:
         """Ask the server, with all attempts; the record notes them."""
 
 

@@ -3,7 +3,9 @@ The HTTP client: one connection pool on one loop, every foreign exception turned
 
 The only importer of httpx. Chats are streamed, so that the phases of a call are visible and a caller
 that leaves reaches the server: a cancelled call closes its connection, and the server then stops
-generating. Liveness is probed over a pool of its own, so that it never waits behind answers.
+generating. Liveness is probed over a pool of its own, so that it never waits behind answers. Over
+400 lines: what a server can be asked and what each failure of httpx means belong into the one file
+that knows httpx.
 """
 
 from __future__ import annotations
@@ -334,13 +336,16 @@ class Client:
         dialect, settings = self.dialect, self.settings
         decoder, reception = dialect.open_decoder(), _Reception(settings, on_chunk)
         headers = {**JSON, **_connection(dialect)}
-        request = self._calls.build_request("POST", dialect.chat_path, content=body, headers=headers)
+        request = self._calls.build_request(
+            "POST", dialect.chat_path, content=body, headers=headers
+        )
         try:
             with _translate_errors(settings):
                 async with reception.timer:
                     reply = await self._calls.send(request, stream=True)
                     try:
                         if reply.status_code != 200:
+                            reception.timer.reschedule(None)  # a refusal has a limit of its own
                             text = await _read_refusal(reply, settings.timeout_s)
                             raise _refuse(reply, dialect.decode_error(reply.status_code, text))
                         async for data in reply.aiter_raw():
@@ -557,7 +562,9 @@ class _translate_errors:  # noqa: N801  a context manager, used like a function
 
 
 def _find_meaning(kind: type[BaseException]) -> type[ServerError]:
-    return next((HTTPX_ERRORS[base] for base in kind.__mro__ if base in HTTPX_ERRORS), ProtocolError)
+    return next(
+        (HTTPX_ERRORS[base] for base in kind.__mro__ if base in HTTPX_ERRORS), ProtocolError
+    )
 
 
 @asynccontextmanager

@@ -112,12 +112,14 @@ class LabelReader:
             except StopIteration as end:
                 if end.value is None:
                     break
-                chunk, final = end.value
-                on_chunk(chunk)
-                return final
+                answer: tuple[Chunk, Final] = end.value
+                on_chunk(answer[0])
+                return answer[1]
             except BadRequest as exc:
                 # A template that always thinks takes no beginning of an answer: JSON it is, from now on.
-                if method is LabelMethod.DECISION or "prefill" not in str(exc.facts.get("said", "")):
+                if method is LabelMethod.DECISION or "prefill" not in str(
+                    exc.facts.get("said", "")
+                ):
                     raise
                 self._methods[request.model] = LabelMethod.SCHEMA
                 break

@@ -87,7 +87,9 @@ def takes_adapters(version: str) -> bool:
 
 def says_no_adapters(error: UriskError) -> bool:
     """Whether this is the server's word that it takes no adapters."""
-    return re.search(ollama.NO_ADAPTERS, str(error.facts.get("said", "")), re.IGNORECASE) is not None
+    return (
+        re.search(ollama.NO_ADAPTERS, str(error.facts.get("said", "")), re.IGNORECASE) is not None
+    )
 
 
 async def install(

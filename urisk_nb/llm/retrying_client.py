@@ -129,9 +129,7 @@ class RetryingClient:
         except (ServerTimeout, PortTaken) as exc:
             raise ServerHung(exc.message, fix="restart it, or %urisk_start") from exc
 
-    def _between_attempts(
-        self, record: CallRecord
-    ) -> Callable[[RetryCallState], Awaitable[None]]:
+    def _between_attempts(self, record: CallRecord) -> Callable[[RetryCallState], Awaitable[None]]:
         """Return what is done before the next attempt: a model that has gone is pulled again."""
 
         async def mend(state: RetryCallState) -> None:

@@ -135,7 +135,9 @@ class SessionSnapshot:
         """
         if self.probe.loaded_models is None:
             return None
-        return any(is_same_model(self.model, resident.name) for resident in self.probe.loaded_models)
+        return any(
+            is_same_model(self.model, resident.name) for resident in self.probe.loaded_models
+        )
 
     @property
     def longest_wait_s(self) -> float:

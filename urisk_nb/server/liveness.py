@@ -22,7 +22,6 @@ from urisk_nb.errors import ServerConnectionLost, ServerError
 __all__ = ["CallHeartbeat", "LivenessMonitor", "ProbeSchedule"]
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSchedule:
     """How long a server may be silent under a call, and how it is looked at then; seconds."""

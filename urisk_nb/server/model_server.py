@@ -73,8 +73,13 @@ class ServerState(StrEnum):
 class ServerClient(Protocol):
     """What is needed of the client that asks the server."""
 
-    dialect: Any
-    props: Any
+    @property
+    def dialect(self) -> Any:
+        """The wire that the server speaks."""
+
+    @property
+    def props(self) -> Any:
+        """What it told of itself."""
 
     async def probe(self, within_s: float = ...) -> str:
         """Return the server's version, and find out its dialect."""
