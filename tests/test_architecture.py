@@ -52,8 +52,8 @@ INSIDE = {
         *("engines", "leases", "checks", "model_server"),
     ],
     "llm": [
-        *("messages", "wire", "dialects", "constrained_decoding", "resilience", "latency", "calls"),
-        *("answers", "client", "retrying_client", "manager", "model_install", "snapshot"),
+        *("messages", "dialects", "constrained_decoding", "resilience", "latency", "calls"),
+        *("client", "retrying_client", "answers", "labels", "manager", "model_install", "snapshot"),
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": ["text_layout", "table_notes", "present"],

@@ -60,7 +60,8 @@ async def look(settings: Settings) -> tuple[str, list[str]]:
     from urisk_nb.llm.client import Client
 
     async with aclosing(Client(settings)) as client:
-        return await client.version(), [model.name for model in await client.tags()]
+        version, models = await client.probe(), await client.list_models()
+        return version, [name for model in models for name in (model.name, *model.aliases)]
 
 
 def install(*, base: str, url: str | None = None) -> str:
@@ -120,9 +121,9 @@ def _who_answers(settings: Settings) -> tuple[Engine | None, list[str]]:
 
 
 def _on_the_embedded(models: Sequence[str]) -> str:
-    from urisk_nb.llm.wire import same_model
+    from urisk_nb.llm.messages import is_same_model
 
-    if not any(same_model(weights.JUDGE, model) for model in models):
+    if not any(is_same_model(weights.JUDGE, model) for model in models):
         raise ModelNotFound(
             f"the embedded engine has no {weights.JUDGE} (it has: {', '.join(models)}), and makes "
             "no models.",

@@ -257,7 +257,7 @@ class _Desk:
 
     async def _asked(self, question: Question) -> Reply:
         try:
-            answer = await self.manager.ask(question.payload, self.run.served_by["model"])
+            answer = await self.manager.ask(question, self.run.served_by["model"])
         except SENTENCE_ERRORS as exc:
             return Reply(text=getattr(exc, "partial", ""), done_reason=None, error=exc.message)
         timing = answer.timing
@@ -530,5 +530,5 @@ def _provenance(manager: LLMManager, model: str) -> dict[str, Any]:
         "engine": str(manager.engine),
         "server": manager.version,
         "url": manager.url,
-        "num_ctx": manager.settings.num_ctx,
+        "num_ctx": manager.num_ctx,
     }

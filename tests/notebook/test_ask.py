@@ -195,9 +195,7 @@ def test_a_server_of_ours_ends_with_the_kernel(new_kernel):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     kernel = new_kernel()
-    kernel.good(
-        f"%load_ext urisk_nb\n%urisk_start --engine scripted --url http://127.0.0.1:{port}"
-    )
+    kernel.good(f"%load_ext urisk_nb\n%urisk_start --engine scripted --url http://127.0.0.1:{port}")
     pid = int(kernel.value("__import__('urisk_nb').LLMManager.get_instance().pid"))
     sleeping = kernel.start("import time\nprint('now', flush=True)\ntime.sleep(30)")
     cell, _ = kernel.interrupt_when(sleeping, lambda message: message["msg_type"] == "stream")

@@ -8,7 +8,7 @@ from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from urisk_nb import errors
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.llm.wire import Final
+from urisk_nb.llm.messages import Final
 from urisk_nb.notebook import charts, latency_table
 
 DELAYS = Rule(answer=["a ", "b ", "c ", "d ", "e"], first_ms=80, token_ms=30)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from urisk_nb.errors import UriskError
-from urisk_nb.llm.wire import LoadedModel, same_model
+from urisk_nb.llm.messages import LoadedModel, is_same_model
 from urisk_nb.risk.row_warnings import LABELED_BY
 from urisk_nb.server import port
 from urisk_nb.server.memory_usage import MemoryUsage, measure_memory
@@ -135,7 +135,9 @@ class SessionSnapshot:
         """
         if self.probe.loaded_models is None:
             return None
-        return any(same_model(self.model, resident.name) for resident in self.probe.loaded_models)
+        return any(
+            is_same_model(self.model, resident.name) for resident in self.probe.loaded_models
+        )
 
     @property
     def longest_wait_s(self) -> float:

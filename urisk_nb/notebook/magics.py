@@ -439,13 +439,7 @@ def _stream(manager: LLMManager, prompt: str, system: str | None) -> Answer:
 
 def _answer_facts(answer: Answer, manager: LLMManager) -> str:
     timing = answer.timing
-    who = (
-        "SIMULATED, no model was asked"
-        if answer.simulated
-        else f"{answer.model}, a small demo model"
-        if manager.is_demo_model
-        else answer.model
-    )
+    who = f"{answer.model}, a small demo model" if manager.is_demo_model else answer.model
     cut = " · cut at the limit" if answer.done_reason == "length" else ""
     return f"{who} · {timing.tokens} tokens · {timing.total_s:.1f} s{cut}"
 

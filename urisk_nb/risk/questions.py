@@ -178,6 +178,9 @@ class Question:
         ``judge`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples
         in reverse order), ``severity`` (the risk is given, and only the severity is asked),
         ``prior`` (one of these about a sentence without content).
+    taxonomy, risk, query
+        What a decision model is told in place of the chat: the categories, the risk where it is
+        given, and what the reader asks about.
     """
 
     key: str
@@ -185,6 +188,9 @@ class Question:
     ticker: str
     sentence: Sentence
     purpose: Purpose
+    taxonomy: Taxonomy = DEFAULT
+    risk: str | None = None
+    query: str | None = None
 
 
 def schema(taxonomy: Taxonomy, only: str | None = None) -> dict[str, Any]:
@@ -284,17 +290,9 @@ def short_messages(text: str) -> list[Message]:
     return [{"role": "system", "content": SHORT}, {"role": "user", "content": text}]
 
 
-def _question(
-    content: dict[str, Any], ticker: str, sentence: Sentence, purpose: Purpose
-) -> Question:
+def _question(content: dict[str, Any], **about: Any) -> Question:
     payload = _canonical(content)
-    return Question(
-        key=hashlib.sha256(payload).hexdigest(),
-        payload=payload,
-        ticker=ticker,
-        sentence=sentence,
-        purpose=purpose,
-    )
+    return Question(key=hashlib.sha256(payload).hexdigest(), payload=payload, **about)
 
 
 def ask(
@@ -343,9 +341,12 @@ def ask(
         content |= {"logprobs": True, "top_logprobs": TOLD}
     return _question(
         content,
-        ticker,
-        sentence,
-        "severity" if only is not None else "second" if reverse else "judge",
+        ticker=ticker,
+        sentence=sentence,
+        purpose="severity" if only is not None else "second" if reverse else "judge",
+        taxonomy=taxonomy,
+        risk=only,
+        query=params.query,
     )
 
 
@@ -390,7 +391,9 @@ def repair(question: Question, bad_reply: str, taxonomy: Taxonomy = DEFAULT) -> 
             "whole number from 0 to 5.",
         },
     ]
-    return _question(content, question.ticker, question.sentence, "repair")
+    payload = _canonical(content)
+    key = hashlib.sha256(payload).hexdigest()
+    return replace(question, key=key, payload=payload, purpose="repair")
 
 
 def parse(

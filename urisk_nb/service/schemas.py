@@ -167,7 +167,6 @@ def take_snapshot(answer: Answer) -> dict[str, Any]:
     facts = {
         "model": answer.model,
         "engine": str(answer.engine),
-        "simulated": answer.simulated,
         "done_reason": answer.done_reason,
     }
     return {"text": str(answer), **facts, "timing": timing}
