@@ -45,7 +45,7 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("docket", "pipeline", "row_warnings", "evaluation"),
+        *("labeling", "row_warnings", "evaluation"),
     ],
     "server": [
         *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),

@@ -112,7 +112,7 @@ def test_what_is_written(found, tmp_path):
     assert page.count("<svg") == 1, "greedy labels have no probabilities"
     assert "75.0% (30% to 95%)" in page
     text = evaluate.text(found)
-    assert "A judge that reads nothing reaches category 50.0%" in text
+    assert "The best constant answer, which reads nothing, reaches category 50.0%" in text
     assert "expected calibration error" in text
 
 

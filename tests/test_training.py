@@ -103,7 +103,8 @@ def test_folds_leave_companies_out(demo_model, few, tmp_path):
         tmp_path,
     )
     assert re.search(
-        r"fold 0: category \d+ of \d+ \([\d.]+%\); severity of \d+: exact [\d.]+%, accepted [\d.]+%, within one [\d.]+%",
+        r"fold 0: category \d+ of \d+ \([\d.]+%\); severity of \d+: exact [\d.]+%, "
+        r"accepted [\d.]+%, within one [\d.]+%",
         confidence,
     )
     rows = list(csv.DictReader(few.read_text(encoding="utf-8").splitlines()))
@@ -113,7 +114,8 @@ def test_folds_leave_companies_out(demo_model, few, tmp_path):
     assert [row for row in rows if row["company"] in ours] == held
     done = run("measure.py", tmp_path, "--base", demo_model)
     assert re.search(
-        rf"{len(held)} labelled sentences.*urisk-judge \(embedded\), greedy: {len(held)} valid.*calibrated",
+        rf"{len(held)} labelled sentences.*urisk-judge \(embedded\), greedy: {len(held)} valid"
+        ".*calibrated",
         done,
         re.DOTALL,
     )

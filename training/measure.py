@@ -2,7 +2,7 @@
 What the adapters of a cross-validation say of the sentences that they have not seen, asked as the
 table asks: through llama.cpp, greedy and calibrated.
 
-    python training/measure.py FOLDER --base MODEL.gguf     # FOLDER: from train.py --folds 5 --out FOLDER
+    python training/measure.py FOLDER --base MODEL.gguf    # FOLDER: of train.py --folds 5
 
 Prints the figures over all folds together and writes them, with a reliability picture, into FOLDER.
 Needs the extra `embedded`.
