@@ -125,7 +125,6 @@ class Run:
         holds = {
             "demo_model": is_demo(model),
             "small_judge": is_judge(model),
-            "simulated": manager.is_simulated,
         }
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
         with manager.allow_parallel(parallel):

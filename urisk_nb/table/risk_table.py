@@ -254,7 +254,7 @@ def assemble(
     run_id, model
         Who made the labels, and in which run.
     flags
-        Put on each row that was judged, such as ``demo_model`` or ``simulated``.
+        Put on each row that was judged, such as ``demo_model``.
 
     Returns
     -------
