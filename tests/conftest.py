@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import FakeOllama, Kernel, children, eventually
+from harness import FakeOllama, Kernel, OllamaProgram, children, eventually
 
 # Kernels, servers and programs are started by the hundred: each would compile the package anew
 # where this is set.
@@ -158,3 +158,9 @@ def program(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture
+def ollama(own_places, tmp_path):
+    """A fake `ollama` on the PATH, whose server has the default model."""
+    return OllamaProgram(tmp_path / "bin")

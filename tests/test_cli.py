@@ -48,7 +48,7 @@ def test_the_demo_on_the_scripted_brain_says_simulated():
     `urisk demo --engine scripted`: the six rows, their sentences, SCRIPTED above, and nothing
     left running.
     """
-    done = urisk("demo", "--engine", "scripted")
+    done = urisk("demo", "--engine", "llama3.1")
     assert done.returncode == 0, done.stderr
     assert "SCRIPTED" in done.stdout
     for ticker in ("GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT"):
@@ -99,7 +99,7 @@ def test_doctor_with_a_server(fake_ollama):
     done = urisk("doctor", OLLAMA_URL=fake_ollama.url)
     assert done.returncode == 0
     assert f"answers at {fake_ollama.url}" in done.stdout
-    assert "scripted:latest" in done.stdout
+    assert "llama3.1:latest" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_terminated_demo_leaves_no_server():
     SIGTERM in the middle of the demo: the server that it started ends with it.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "scripted"],
+        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "llama3.1"],
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
         start_new_session=True,
@@ -389,7 +389,7 @@ def test_on_the_embedded_engine_the_judge_is_there_already(fake_ollama_with):
         (REAL, ("--from", "a b"), ("SettingsError", "OLLAMA_MODEL")),
         (REAL, ("--from", "urisk-judge"), ("InputError", "same name")),
     ],
-    ids=["scripted", "base", "no model's name", "the judge's name"],
+    ids=["llama3.1", "base", "no model's name", "the judge's name"],
 )
 def test_what_cannot_be_installed_is_two_lines(fake_ollama_with, scenario, words, seen):
     """

@@ -56,7 +56,7 @@ def found(labels):
         manager = LLMManager.initialize_sync(url=server.url)
         try:
             yield evaluate.evaluate(
-                evaluate.read(labels), manager, models=["scripted"], judge=label_sync
+                evaluate.read(labels), manager, models=["llama3.1"], judge=label_sync
             )
         finally:
             manager.shutdown_sync()
@@ -68,7 +68,7 @@ def test_a_file_becomes_figures(found):
     sentence of a text counts.
     """
     assert [(one.model, one.labels, one.engine) for one in found] == [
-        ("scripted", way, "scripted") for way in ("greedy", "calibrated")
+        ("llama3.1", way, "llama3.1") for way in ("greedy", "calibrated")
     ]
     greedy, calibrated = found
     assert [outcome.label.risk for outcome in greedy.outcomes] == [
@@ -135,7 +135,7 @@ def test_the_command(labels, tmp_path):
         "evaluate",
         str(labels),
         "--engine",
-        "scripted",
+        "llama3.1",
         "--out",
         str(tmp_path / "out"),
     ]

@@ -47,7 +47,7 @@ def scripted(_):
     # Left alone, this answer takes minutes: who waits for its end has lost.
     story = Rule(contains="very long story", answer=["word "] * 4000, token_ms=50)
     with running(ScriptedBackend(Scenario(rules=(story,)))) as server:
-        yield Server(server.url, "scripted:latest")
+        yield Server(server.url, "llama3.1:latest")
 
 
 @contextlib.contextmanager

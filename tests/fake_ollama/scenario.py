@@ -16,7 +16,7 @@ from typing import Any
 
 from fake_ollama.backend import ModelCall
 
-MODEL = "scripted:latest"
+MODEL = "llama3.1:latest"
 """The name under which the scripted backend answers by default."""
 
 

@@ -44,7 +44,7 @@ class ScriptedBackend:
     Parameters
     ----------
     scenario
-        None: one model, `scripted:latest`, and the default rules: for the judge's schema a label
+        None: one model, `llama3.1:latest`, and the default rules: for the judge's schema a label
         from keywords, for another schema its smallest instance, else one sentence that says
         SCRIPTED.
     """
@@ -317,7 +317,7 @@ def _broken_end(rule: Rule) -> Iterator[WireFault]:
     if rule.ends is Ending.ERROR:
         raise Refusal(500, rule.error)
     if rule.ends is Ending.GARBAGE:
-        yield WireFault(raw=b'{"model":"scripted","created_at":\n')
+        yield WireFault(raw=b'{"model":"llama3.1","created_at":\n')
     if rule.ends in {Ending.WEDGE, Ending.CRASH}:
         yield WireFault(
             wedge=rule.ends is Ending.WEDGE,

@@ -79,7 +79,7 @@ async def raw_server(reply, *, hold=False, reset=False):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def body(text="hi", model="scripted", **rest):
+def body(text="hi", model="llama3.1", **rest):
     messages = [{"role": "user", "content": text}]
     fields = {"model": model, "keep_alive": "20m", "num_ctx": 4096}
     return ollama.encode_chat(ChatRequest(messages=messages, **fields, **rest))
@@ -147,7 +147,7 @@ def test_refusals_and_loads_keep_the_connection_too():
                 with pytest.raises(errors.BadRequest):
                     await said(client, "bad")
                 await client.load(
-                    ollama.encode_load(model="scripted", keep_alive="1m", num_ctx=4096)
+                    ollama.encode_load(model="llama3.1", keep_alive="1m", num_ctx=4096)
                 )
             assert server.counters["connections_total"] <= 2
 
@@ -418,9 +418,9 @@ def test_a_prompt_that_is_too_long_is_refused_not_cut():
     """
 
     async def main():
-        models = ({"name": "scripted", "native": False}, "native")
+        models = ({"name": "llama3.1", "native": False}, "native")
         async with scripted(models=models) as (_, client):
-            for model in ("scripted", "native"):
+            for model in ("llama3.1", "native"):
                 with pytest.raises(errors.ContextExceeded, match="4096"):
                     await said(client, "word " * 6000, model=model)
 
@@ -574,7 +574,7 @@ def test_liveness_does_not_wait_behind_answers():
             calls = [asyncio.create_task(said(client)) for _ in range(10)]
             await until(lambda: server.counters["in_flight"] == 8)
             assert await client.probe() == "0.0.0-urisk-scripted"
-            assert [model.name for model in await client.list_models()] == ["scripted:latest"]
+            assert [model.name for model in await client.list_models()] == ["llama3.1:latest"]
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
@@ -615,7 +615,7 @@ def test_a_load_that_fails_says_why():
         ) as (_, client):
             with pytest.raises(errors.OutOfMemory):
                 await client.load(
-                    ollama.encode_load(model="scripted", keep_alive="20m", num_ctx=4096)
+                    ollama.encode_load(model="llama3.1", keep_alive="20m", num_ctx=4096)
                 )
 
     run(main())
@@ -683,7 +683,7 @@ def test_a_pull_ends_with_success():
                 ("pulling 1a2b", count) for count in (0, 60, 40)
             ]
             assert found[-1].status == "success"
-            await client.load(ollama.encode_load(model="scripted", keep_alive="1m", num_ctx=4096))
+            await client.load(ollama.encode_load(model="llama3.1", keep_alive="1m", num_ctx=4096))
             assert server.counters["connections_total"] == 1
 
     run(main())

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
-from harness import alive, children, eventually, free_port
+from harness import OllamaProgram, alive, children, eventually, free_port
 from urisk_nb import errors, event_loop, process_state
 from urisk_nb.llm import resilience
 from urisk_nb.llm.manager import Answer, LLMManager
@@ -118,7 +118,9 @@ def processes(before):
 
 
 def scripted(**flags):
-    return LLMManager.initialize_sync(engine="scripted", **{"url": free_url(), **flags})
+    """Start a session over a server of ours: of the fake `ollama`, put on the PATH for this."""
+    OllamaProgram(os.environ["PATH"])
+    return LLMManager.initialize_sync(engine="ollama", **{"url": free_url(), **flags})
 
 
 # One for all --------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def test_a_failed_start_is_told_to_all_and_can_be_tried_again():
     before, url = children(), free_url()
 
     def attempt(_):
-        with pytest.raises(errors.PullFailed, match=r"nope.*scripted:latest"):
+        with pytest.raises(errors.PullFailed, match=r"nope.*llama3.1:latest"):
             scripted(url=url, model="nope")
 
     with ThreadPoolExecutor(10) as pool:
@@ -174,14 +176,13 @@ def test_a_start_tells_its_steps_and_knows_what_it_has():
     each step is told.
     """
     events, url = [], free_url()
-    manager = LLMManager.initialize_sync(engine="scripted", url=url, progress=events.append)
+    manager = scripted(url=url, progress=events.append)
     assert (manager.engine, manager.is_managed, manager.version) == (
-        Engine.SCRIPTED,
+        Engine.OLLAMA,
         True,
-        "0.0.0-urisk-scripted",
+        "0.33.0",
     )
-    assert (manager.model, manager.url, manager.parallel) == ("scripted", url, 1)
-    assert manager.is_simulated
+    assert (manager.model, manager.url, manager.parallel) == ("llama3.1", url, 1)
     assert not manager.is_demo_model
     assert alive(manager.pid)
     assert timedelta(0) <= datetime.now(UTC) - manager.started_at < timedelta(seconds=30)
@@ -322,14 +323,11 @@ def test_the_judge_is_never_pulled():
 
 
 def test_nothing_to_start():
-    """No server, no Ollama, no model file: three ways out, and no process."""
+    """No server, no Ollama, no model file: the ways out, and no process."""
     before = children()
     with pytest.raises(errors.OllamaNotInstalled) as caught:
         LLMManager.initialize_sync(url=free_url(), data="/nowhere")
-    assert all(
-        way in caught.value.fix
-        for way in ("ollama.com/download", "urisk fetch-model", "--engine scripted")
-    )
+    assert all(way in caught.value.fix for way in ("ollama.com/download", "urisk fetch-model"))
     assert children() == before
 
 
@@ -344,7 +342,7 @@ def test_a_server_that_may_not_be_started(flags):
     before = children()
     url = f"http://{flags.pop('host', '127.0.0.1')}:{free_port()}"
     with pytest.raises(errors.ServerNotRunning, match="nothing answers"):
-        LLMManager.initialize_sync(url=url, engine="scripted", **flags)
+        LLMManager.initialize_sync(url=url, engine="ollama", **flags)
     assert children() == before
 
 
@@ -437,7 +435,7 @@ def test_a_cancelled_start_leaves_nothing():
                 here.call_soon_threadsafe(loading.set)
 
         start = asyncio.create_task(
-            LLMManager.initialize(engine="scripted", url=url, progress=progress)
+            LLMManager.initialize(engine="ollama", url=url, progress=progress)
         )
         await loading.wait()
         start.cancel()
@@ -543,17 +541,17 @@ def test_another_program_at_the_address(reply):
     with squatter(reply) as url:
         began = time.monotonic()
         with pytest.raises(errors.PortTaken) as caught:
-            LLMManager.initialize_sync(url=url, engine="scripted")
+            LLMManager.initialize_sync(url=url, engine="ollama")
         assert time.monotonic() - began < 3.2
     assert "OLLAMA_URL=" in caught.value.fix
     assert children() == before
 
 
 def test_another_engine_at_the_address():
-    """Who asks for Ollama is not given a simulation, and the server there goes on."""
+    """Who asks for the embedded engine is not given an Ollama, and the server there goes on."""
     with server() as top_logprobs:
-        with pytest.raises(errors.PortTaken, match=r"scripted engine.*not by the ollama one"):
-            LLMManager.initialize_sync(url=top_logprobs.url, engine="ollama")
+        with pytest.raises(errors.PortTaken, match=r"ollama engine.*not by the embedded one"):
+            LLMManager.initialize_sync(url=top_logprobs.url, engine="embedded")
         assert answers(top_logprobs.url)
 
 
@@ -595,7 +593,7 @@ def test_a_cloud_model_is_refused_before_anything_is_sent(name):
     server.
     """
     with server(
-        models=("scripted", {"name": "mine", "remote_host": "https://ollama.com"})
+        models=("llama3.1", {"name": "mine", "remote_host": "https://ollama.com"})
     ) as top_logprobs:
         with pytest.raises(errors.CloudModelBlocked, match="leave this machine"):
             LLMManager.initialize_sync(url=top_logprobs.url, model=name)
@@ -641,7 +639,7 @@ def test_what_changes_only_the_call_keeps_the_server():
     assert (second.pid, second.settings.timeout_s, second.engine, len(second.calls)) == (
         pid,
         77,
-        Engine.SCRIPTED,
+        Engine.OLLAMA,
         1,
     )
     assert alive(pid)
@@ -657,7 +655,7 @@ def test_what_changes_the_server_starts_another():
     second = LLMManager.initialize_sync(num_ctx=2048)
     assert second.pid != pid
     assert processes(before) == [second.pid]
-    assert second.settings.engine is Engine.SCRIPTED
+    assert second.settings.engine is Engine.OLLAMA
 
 
 @pytest.mark.slow
@@ -669,14 +667,14 @@ def test_a_change_that_fails_leaves_a_usable_session():
     scripted()
     with pytest.raises(errors.ModelError):
         LLMManager.initialize_sync(model="nope")
-    assert LLMManager.initialize_sync(model="scripted").generate_sync("hi")
+    assert LLMManager.initialize_sync(model="llama3.1").generate_sync("hi")
     manager = LLMManager.get_instance()
     pid, before = manager.pid, manager.settings
     with pytest.raises(errors.ModelError):
         LLMManager.initialize_sync(model="nope", timeout_s=3)
     assert LLMManager.initialize_sync() is manager
-    assert (manager.pid, manager.model, manager.settings) == (pid, "scripted", before)
-    assert manager.generate_sync("hi").model == "scripted"
+    assert (manager.pid, manager.model, manager.settings) == (pid, "llama3.1", before)
+    assert manager.generate_sync("hi").model == "llama3.1"
 
 
 def test_a_call_under_way_survives_a_change_of_timeouts():
@@ -725,7 +723,8 @@ def test_a_start_after_the_servers_end_finds_another():
     ours if need be.
     """
     with server() as top_logprobs:
-        manager = LLMManager.initialize_sync(url=top_logprobs.url, engine="scripted", max_retries=0)
+        manager = LLMManager.initialize_sync(url=top_logprobs.url, max_retries=0)
+    OllamaProgram(os.environ["PATH"])
     with pytest.raises(errors.ServerNotRunning) as caught:
         manager.generate_sync("hi")
     assert "%urisk_start" in caught.value.fix
@@ -741,7 +740,7 @@ def test_another_model_after_a_crash_of_our_server():
     pid = manager.pid
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not alive(pid))
-    with pytest.raises(errors.PullFailed, match="server has: scripted:latest"):
+    with pytest.raises(errors.PullFailed, match="server has: llama3.1:latest"):
         LLMManager.initialize_sync(model="nope")
 
 
@@ -779,7 +778,7 @@ def test_an_answer_knows_where_it_came_from():
     assert answer == "a b c"
     assert isinstance(answer, Answer)
     told = (answer.model, answer.engine, answer.done_reason, answer.thinking)
-    assert told == ("scripted", "scripted", "stop", "")
+    assert told == ("llama3.1", "llama3.1", "stop", "")
     timing = answer.timing
     assert list(manager.calls) == [timing]
     assert timing.queue_s + timing.load_s + timing.prompt_s + timing.generation_s == pytest.approx(
@@ -1195,7 +1194,7 @@ def test_a_server_of_others_goes_on_with_its_model():
         manager = LLMManager.initialize_sync(url=top_logprobs.url)
         manager.shutdown_sync()
         with urllib.request.urlopen(f"{top_logprobs.url}/api/ps", timeout=5) as reply:
-            assert [model["name"] for model in json.load(reply)["models"]] == ["scripted:latest"]
+            assert [model["name"] for model in json.load(reply)["models"]] == ["llama3.1:latest"]
         eventually(lambda: top_logprobs.counters["connections_open"] == 0)
 
 
@@ -1214,11 +1213,12 @@ def test_the_end_of_the_interpreter_stops_our_server(end, code):
         import sys, threading
         from urisk_nb.llm.manager import LLMManager
         sys.stderr = open("/dev/null", "w")
-        manager = LLMManager.initialize_sync(engine="scripted", url=sys.argv[1])
+        manager = LLMManager.initialize_sync(engine="ollama", url=sys.argv[1])
         print(manager.pid, flush=True)
         sys.stdin.readline()
         {end}
     """
+    OllamaProgram(os.environ["PATH"])
     with kernel_like(program, free_url()) as kernel:
         pid = int(kernel.stdout.readline())
         assert alive(pid)
@@ -1240,7 +1240,7 @@ def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
         import os, sys
         from urisk_nb.errors import ForkedError, NotInitialized
         from urisk_nb.llm.manager import LLMManager
-        manager = LLMManager.initialize_sync(engine="scripted", url=sys.argv[1])
+        manager = LLMManager.initialize_sync(engine="ollama", url=sys.argv[1])
         pid = manager.pid
         child = os.fork()
         if not child:
@@ -1265,6 +1265,7 @@ def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
             time.sleep(0.01)
         print(manager.restarts, "SCRIPTED" in manager.generate_sync("hi"), flush=True)
     """
+    OllamaProgram(os.environ["PATH"])
     with kernel_like(code, free_url()) as kernel:
         out, _ = kernel.communicate(timeout=30)
     assert out.splitlines() == [

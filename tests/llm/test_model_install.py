@@ -70,12 +70,12 @@ def started(fake_ollama_with):
     def start(**scenario):
         server = fake_ollama_with(
             {
-                "models": ["scripted", {"name": BASE, "installed": False}],
+                "models": ["llama3.1", {"name": BASE, "installed": False}],
                 "version": "0.33.0",
                 **scenario,
             }
         )
-        return server, LLMManager.initialize_sync(url=server.url, model="scripted")
+        return server, LLMManager.initialize_sync(url=server.url, model="llama3.1")
 
     return start
 
@@ -141,7 +141,7 @@ def test_the_judge_is_made_and_a_second_time_sends_nothing(started, adapter):
         "loading",
     ]
     assert any(event.text.endswith(": success") for event in events)
-    assert set(models(manager)) == {"scripted:latest", BASE, f"{NAME}:latest"}
+    assert set(models(manager)) == {"llama3.1:latest", BASE, f"{NAME}:latest"}
     payload = b'{"messages":[{"role":"user","content":"hi"}],"options":{}}'
     assert "SCRIPTED" in manager.ask_sync(payload, NAME)
     loads = server.counters()["loads"]
@@ -149,7 +149,7 @@ def test_the_judge_is_made_and_a_second_time_sends_nothing(started, adapter):
     assert (second.model, second.sent, second.changed) == (first.model, False, False)
     assert asked(server, hex_of(adapter)) == [3, 1, 2]
     assert server.counters()["loads"] == loads
-    assert manager.model == "scripted"
+    assert manager.model == "llama3.1"
 
 
 def test_another_adapter_takes_the_models_place(started, adapter):
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_read_is_an_error_of_ours(started, adapter):
 def test_an_unknown_base_is_refused_with_what_there_is(started, adapter):
     """Nothing is sent."""
     server, manager = started()
-    with pytest.raises(errors.PullFailed, match=r"'nope'.*scripted:latest"):
+    with pytest.raises(errors.PullFailed, match=r"'nope'.*llama3.1:latest"):
         made(manager, adapter, base="nope")
     assert asked(server, hex_of(adapter)) == [0, 1, 0]
 
@@ -266,7 +266,7 @@ def test_a_whole_file_needs_no_base_and_is_sent_once(started, adapter):
     assert (first.model.name, first.sent, first.changed) == (f"{NAME}:latest", True, True)
     assert asked(server, hex_of(adapter)) == [2, 0, 1]
     assert list(dict.fromkeys(event.step for event in events)) == ["sending", "creating", "loading"]
-    assert set(models(manager)) == {"scripted:latest", f"{NAME}:latest"}
+    assert set(models(manager)) == {"llama3.1:latest", f"{NAME}:latest"}
     assert "SCRIPTED" in manager.ask_sync(
         b'{"messages":[{"role":"user","content":"hi"}],"options":{}}', NAME
     )
@@ -284,7 +284,7 @@ def test_a_manager_without_a_model_is_enough(fake_ollama_with, adapter):
     later.
     """
     server = fake_ollama_with(
-        {"models": ["scripted", {"name": BASE, "installed": False}], "version": "0.33.0"}
+        {"models": ["llama3.1", {"name": BASE, "installed": False}], "version": "0.33.0"}
     )
     events = []
     manager = run(LLMManager.connect(url=server.url, model="nope", progress=events.append))
@@ -305,7 +305,7 @@ def test_a_server_of_ours_that_ends_is_started_again_without_a_model(
     """
     There is none to load: a manager that took no model goes on, and stops its server at the end.
     """
-    with OllamaProgram(tmp_path / "bin", {"models": ["scripted"], "version": "0.34.2"}):
+    with OllamaProgram(tmp_path / "bin", {"models": ["llama3.1"], "version": "0.34.2"}):
         monkeypatch.setenv("PATH", str(tmp_path / "bin"))
         manager = run(
             LLMManager.connect(url=f"http://127.0.0.1:{free_port()}", engine="ollama", model="nope")
@@ -368,9 +368,9 @@ def test_an_adapter_of_another_model_shows_when_it_is_loaded(adapter):
         manager = LLMManager.initialize_sync(url=server.url)
         with pytest.raises(
             errors.ModelUnsuitable,
-            match=r"was made of scripted, and cannot be loaded.*error loading model",
+            match=r"was made of llama3.1, and cannot be loaded.*error loading model",
         ):
-            made(manager, adapter, base="scripted")
+            made(manager, adapter, base="llama3.1")
         manager.shutdown_sync()
 
 
@@ -385,7 +385,7 @@ def test_a_server_that_makes_no_models_says_so(adapter):
         with pytest.raises(
             errors.BadRequest, match=r"scripted server at .* makes no models"
         ) as caught:
-            made(manager, adapter, base="scripted")
+            made(manager, adapter, base="llama3.1")
         assert "Ollama" in caught.value.fix
         manager.shutdown_sync()
 
@@ -407,8 +407,8 @@ def test_a_server_that_is_lost_on_the_way_leaves_an_error_and_no_model(started, 
     assert server.process.wait(5) < 0
     again = FakeOllama("--port", server.url.rpartition(":")[2])
     try:
-        manager = LLMManager.initialize_sync(url=again.url, model="scripted")
-        assert made(manager, adapter, base="scripted").changed
+        manager = LLMManager.initialize_sync(url=again.url, model="llama3.1")
+        assert made(manager, adapter, base="llama3.1").changed
     finally:
         manager.shutdown_sync()
         again.stop()

@@ -26,7 +26,7 @@ def test_start_says_what_answers_and_again_changes_nothing(started, fake_ollama)
     cell = started.good("%urisk_start")
     assert "SCRIPTED" in cell.text()
     assert fake_ollama.url in cell.text()
-    assert "scripted" in cell.text()
+    assert "llama3.1" in cell.text()
     before = fake_ollama.counters()["requests"]
     started.good("%urisk_start")
     assert fake_ollama.counters()["requests"] - before <= 1
@@ -147,7 +147,7 @@ def test_a_model_that_is_not_there_is_named(new_kernel, fake_ollama):
     assert cell.status == "error"
     assert cell.error.count("\n") == 1
     assert "nope" in cell.error
-    assert "scripted" in cell.error
+    assert "llama3.1" in cell.error
 
 
 @pytest.mark.parametrize(

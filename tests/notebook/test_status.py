@@ -80,7 +80,7 @@ def test_stop_says_whether_the_server_goes_on(lab):
 
 
 @pytest.mark.parametrize(
-    ("model", "judge", "scripted", "starts"),
+    ("model", "judge", "llama3.1", "starts"),
     [
         (
             "smollm2-135m",
@@ -89,7 +89,7 @@ def test_stop_says_whether_the_server_goes_on(lab):
             ["The demo model (135 million parameters) answers %%ask", "Labels by urisk-judge"],
         ),
         ("smollm2-135m", "smollm2-135m", False, ["Labels by the demo model"]),
-        ("scripted", "scripted", True, ["SCRIPTED"]),
+        ("llama3.1", "llama3.1", True, ["SCRIPTED"]),
         ("llama3.1", "llama3.1", False, []),
     ],
 )

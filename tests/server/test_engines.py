@@ -163,7 +163,7 @@ def test_the_commands(program, tmp_path, embedded, demo_model):
     stand_in = [sys.executable, "-m", "fake_ollama", "--brain"]
     embedded(True)
     assert engines.build_command(Engine.OLLAMA, given) == [str(path), "serve"]
-    assert engines.build_command(Engine.SCRIPTED, given) == [*stand_in, "scripted", *place]
+    assert engines.build_command(Engine.SCRIPTED, given) == [*stand_in, "llama3.1", *place]
     weights = str(demo_model / weights.GGUF)
     assert engines.build_command(Engine.EMBEDDED, given) == [
         *stand_in,

@@ -269,11 +269,11 @@ def test_chat(service):
     )
     answer = reply.json()
     assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json")
-    assert (answer["engine"], answer["scripted"], answer["done_reason"], answer["model"]) == (
-        "scripted",
+    assert (answer["engine"], answer["llama3.1"], answer["done_reason"], answer["model"]) == (
+        "llama3.1",
         True,
         "length",
-        "scripted",
+        "llama3.1",
     )
     assert answer["text"]
     assert answer["timing"]["tokens"] == 3
@@ -287,7 +287,7 @@ def test_chat_in_pieces(service):
         *pieces, last = lines_of(reply)
     assert len(pieces) > 3
     assert "".join(line["piece"] for line in pieces) == last["text"]
-    assert last["scripted"] is True
+    assert last["llama3.1"] is True
 
 
 def test_the_first_piece_does_not_wait_for_the_last(service):
@@ -431,9 +431,9 @@ def test_risk_is_what_assess_gives(service):
             mine, theirs = line["row"][name], table.loc[ticker, name]
             assert mine == theirs or (mine is None and pd.isna(theirs)), name
     assert [one["quote"] for one in found["AAA"]["findings"]] == [EVIDENCE[0]["text"]]
-    assert found["AAA"]["row"]["flags"].count("scripted") == 1
+    assert found["AAA"]["row"]["flags"].count("llama3.1") == 1
     assert last["run"]["params"]["alpha"] == [0.05, 0.01]
-    assert last["run"]["served_by"]["engine"] == "scripted"
+    assert last["run"]["served_by"]["engine"] == "llama3.1"
 
 
 def test_long_prices(service):
@@ -510,9 +510,9 @@ def test_health_of_a_service_that_is_well(service, fake_ollama):
     assert ollama == {"status": "ready", "state": "external", "version": "0.0.0-urisk-scripted"}
     assert service.http.get("/health/llm").json() == {
         "status": "ready",
-        "model": "scripted",
-        "engine": "scripted",
-        "scripted": True,
+        "model": "llama3.1",
+        "engine": "llama3.1",
+        "llama3.1": True,
     }
     assert chats(fake_ollama) == before
 
@@ -736,7 +736,7 @@ def test_serve_refuses_in_two_lines(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         cases = [
             (
-                ("--host", "0.0.0.0", "--engine", "scripted"),
+                ("--host", "0.0.0.0", "--engine", "llama3.1"),
                 "InputError: 0.0.0.0 can be reached by others",
                 {},
             ),

@@ -17,7 +17,7 @@ LIMIT_S = 10
 def server():
     scenario = Scenario(
         models=(
-            "scripted",
+            "llama3.1",
             "me/Foo:tag",
             {"name": "stub", "remote_host": "https://elsewhere.example"},
         )
@@ -27,7 +27,7 @@ def server():
 
 
 def chat_body(text="hi", **rest):
-    return {"model": "scripted", "messages": [{"role": "user", "content": text}], **rest}
+    return {"model": "llama3.1", "messages": [{"role": "user", "content": text}], **rest}
 
 
 def head(body, path="/api/chat"):
@@ -404,7 +404,7 @@ def test_name_errors_are_ollamas(server, ask, path, name, status, text):
 @pytest.mark.parametrize(
     "name",
     [
-        "scripted",
+        "llama3.1",
         "SCRIPTED:Latest",
         "library/scripted",
         "registry.ollama.ai/library/scripted",
@@ -423,9 +423,9 @@ REFUSALS = [
     (
         chat_body(tools=[{"type": "function"}]),
         400,
-        "registry.ollama.ai/library/scripted:latest does not support tools",
+        "registry.ollama.ai/library/llama3.1:latest does not support tools",
     ),
-    (chat_body(think="low"), 400, '"scripted" does not support thinking'),
+    (chat_body(think="low"), 400, '"llama3.1" does not support thinking'),
     (
         chat_body(think=3),
         400,
@@ -461,7 +461,7 @@ REFUSALS = [
     ),
     ([], 400, "json: cannot unmarshal array into Go value of type api.ChatRequest"),
     (
-        {"model": "scripted", "messages": ["x"]},
+        {"model": "llama3.1", "messages": ["x"]},
         400,
         "json: cannot unmarshal string into Go value of type api.ChatRequest.messages",
     ),
@@ -481,7 +481,7 @@ def test_raw_generate_takes_no_system(server, ask):
         server.url,
         "POST",
         "/api/generate",
-        {"model": "scripted", "prompt": "x", "raw": True, "system": "y"},
+        {"model": "llama3.1", "prompt": "x", "raw": True, "system": "y"},
     )
     assert (got.status, got.json["error"]) == (
         400,
@@ -515,7 +515,7 @@ def test_half_surrogates_in_a_request_do_not_break_the_reply(ask):
             server.url,
             "POST",
             "/api/chat",
-            '{"model":"scripted","stream":false,"messages":[{"role":"user","content":"\\ud83d!\\ud83d\\ude00"}]}',
+            '{"model":"llama3.1","stream":false,"messages":[{"role":"user","content":"\\ud83d!\\ud83d\\ude00"}]}',
         )
         assert got.json["message"]["content"] == "\ufffd!\U0001f600"
 

@@ -23,7 +23,7 @@ MISSING = digest_of(b"never sent")
 
 @pytest.fixture
 def server():
-    with running(ScriptedBackend(Scenario(models=(BASE, "scripted")))) as started:
+    with running(ScriptedBackend(Scenario(models=(BASE, "llama3.1")))) as started:
         yield started
 
 
@@ -139,7 +139,7 @@ def test_a_model_is_made_and_answers_as_its_base_does(call, sent):
     layers = [status for status in statuses if status.startswith("using existing layer sha256:")]
     assert statuses == ["parsing GGUF", *layers, "writing manifest", "success"]
     assert layers[-1].endswith(DIGEST)
-    assert list(tags(call)) == [BASE, NAME, "scripted:latest"]
+    assert list(tags(call)) == [BASE, NAME, "llama3.1:latest"]
     assert tags(call)[NAME]["size"] == tags(call)[BASE]["size"] + len(GGUF)
     assert (
         call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == BASE
@@ -175,7 +175,7 @@ def test_the_digest_is_that_of_base_and_adapter(call, sent):
         (DIGEST, BASE),
         (DIGEST, BASE),
         (digest_of(other), BASE),
-        (DIGEST, "scripted"),
+        (DIGEST, "llama3.1"),
     ):
         assert create(call, digest, **{"from": base}).lines[-1] == {"status": "success"}
         seen.append(tags(call)[NAME]["digest"])
@@ -199,7 +199,7 @@ def test_names_differ_by_more_than_case(call, sent):
     """URISK-JUDGE is urisk-judge: one model, under the name that it has."""
     create(call)
     assert create(call, model="URISK-Judge").lines[-1] == {"status": "success"}
-    assert list(tags(call)) == [BASE, NAME, "scripted:latest"]
+    assert list(tags(call)) == [BASE, NAME, "llama3.1:latest"]
 
 
 def test_a_made_model_can_be_deleted_and_made_again(call, sent):
@@ -209,7 +209,7 @@ def test_a_made_model_can_be_deleted_and_made_again(call, sent):
     assert NAME not in tags(call)
     create(call)
     call("DELETE", "/api/delete", {"model": BASE})
-    assert set(tags(call)) == {"scripted:latest", NAME}
+    assert set(tags(call)) == {"llama3.1:latest", NAME}
     assert chat(call, "urisk-judge")[0] == "urisk-judge"
 
 
@@ -315,7 +315,7 @@ def test_a_model_of_a_file_has_no_base(call, sent):
         "writing manifest",
         "success",
     ]
-    assert list(tags(call)) == [BASE, NAME, "scripted:latest"]
+    assert list(tags(call)) == [BASE, NAME, "llama3.1:latest"]
     assert tags(call)[NAME]["size"] == len(GGUF)
     assert call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == ""
     assert chat(call, "urisk-judge") == ("urisk-judge", chat(call, BASE)[1])
@@ -406,7 +406,7 @@ def test_an_ollama_that_takes_no_adapters_takes_files(ask):
 
         assert call("GET", "/api/version").json == {"version": "0.34.2"}
         call("POST", f"/api/blobs/{DIGEST}", GGUF)
-        assert create(call, **{"from": "scripted"}).status == 400
+        assert create(call, **{"from": "llama3.1"}).status == 400
         assert create_of_file(call).lines[-1] == {"status": "success"}
 
 
@@ -422,7 +422,7 @@ def test_an_ollama_that_takes_no_adapters_any_more(ask):
     with running(
         ScriptedBackend(Scenario(create_error="LoRA adapters are no longer supported"))
     ) as server:
-        got = create(lambda *words: ask(server.url, *words), **{"from": "scripted"})
+        got = create(lambda *words: ask(server.url, *words), **{"from": "llama3.1"})
         assert (got.status, got.json) == (400, {"error": "LoRA adapters are no longer supported"})
 
 
@@ -433,7 +433,7 @@ def test_a_brain_that_makes_no_models_serves_neither(ask):
         creates = False
 
     with running(Fixed()) as server:
-        got = ask(server.url, "POST", "/api/create", {"model": "x", "from": "scripted"})
+        got = ask(server.url, "POST", "/api/create", {"model": "x", "from": "llama3.1"})
         assert got.status == 501
         assert "does not serve /api/create" in got.json["error"]
         assert ask(server.url, "HEAD", f"/api/blobs/{DIGEST}").status == 404

@@ -44,7 +44,7 @@ def test_one_line_tells_that_it_is_ready(process, tmp_path):
     assert line == {
         "url": line["url"],
         "pid": one.pid,
-        "model": "scripted:latest",
+        "model": "llama3.1:latest",
     }
     assert json.loads((tmp_path / "ready").read_text()) == line
     with urllib.request.urlopen(line["url"] + "/api/version", timeout=5) as reply:

@@ -85,7 +85,7 @@ class Served:
             connection.close()
             raise
 
-    def chat(self, text="hi", model="scripted", **rest):
+    def chat(self, text="hi", model="llama3.1", **rest):
         return self.open(
             "POST",
             "/api/chat",
@@ -95,7 +95,7 @@ class Served:
     def send_chat(self, **rest):
         """A chat whose reply nobody waits for here: the socket."""
         body = json.dumps(
-            {"model": "scripted", "messages": [{"role": "user", "content": "hi"}], **rest}
+            {"model": "llama3.1", "messages": [{"role": "user", "content": "hi"}], **rest}
         ).encode()
         connection = socket.create_connection((self.host, self.port), timeout=10)
         connection.sendall(
@@ -409,7 +409,7 @@ def test_an_unload_kills_and_reaps_the_runner(served):
     one = served()
     one.loaded()
     assert (
-        json.loads(one.open("POST", "/api/chat", {"model": "scripted", "keep_alive": 0}).read())[
+        json.loads(one.open("POST", "/api/chat", {"model": "llama3.1", "keep_alive": 0}).read())[
             "done_reason"
         ]
         == "unload"
@@ -425,8 +425,8 @@ def test_an_unloaded_model_may_show_for_a_while(served):
     one = served({"unload_ms": 800})
     runner = one.loaded()
     began = time.monotonic()
-    one.open("POST", "/api/chat", {"model": "scripted", "keep_alive": 0}).read()
-    assert one.shown() == ["scripted:latest"]
+    one.open("POST", "/api/chat", {"model": "llama3.1", "keep_alive": 0}).read()
+    assert one.shown() == ["llama3.1:latest"]
     assert alive(runner)
     eventually(lambda: not one.shown(), what="no model")
     assert time.monotonic() - began >= 0.7
@@ -457,7 +457,7 @@ def test_a_runner_killed_while_idle_shows_until_the_next_request_loads_again(ser
     runner = one.loaded()
     os.kill(runner, signal.SIGKILL)
     eventually(lambda: not one.children(), what="no child")
-    assert one.shown() == ["scripted:latest"]
+    assert one.shown() == ["llama3.1:latest"]
     assert one.counters()["runners"] == []
     assert b'"done":true' in one.chat().read()
     assert one.runner() != runner
@@ -640,7 +640,7 @@ def test_a_pull_that_was_left_goes_on_where_it_was(served):
     `completed` is absent while 0, grows in steps, and starts at the next pull from what is here;
     then the model answers.
     """
-    one = served({"models": ["scripted", {"name": "tiny", "installed": False}], "pull_ms": 30})
+    one = served({"models": ["llama3.1", {"name": "tiny", "installed": False}], "pull_ms": 30})
     first = one.open("POST", "/api/pull", {"model": "tiny"})
     lines = [json.loads(first.readline()) for _ in range(5)]
     first.close()

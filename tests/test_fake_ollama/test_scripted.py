@@ -26,7 +26,7 @@ JUDGE = {
 
 
 def chat(text="hi", **rest):
-    return {"model": "scripted", "messages": [{"role": "user", "content": text}], **rest}
+    return {"model": "llama3.1", "messages": [{"role": "user", "content": text}], **rest}
 
 
 def served(*rules, **rest):
@@ -47,7 +47,7 @@ def test_the_default_answer_says_that_it_is_simulated(ask):
                 server.url,
                 "POST",
                 "/api/generate",
-                {"model": "scripted", "prompt": "x", "stream": False},
+                {"model": "llama3.1", "prompt": "x", "stream": False},
             ).json["response"]
         )
         assert ask(server.url, "GET", "/api/version").json == {"version": "0.33.0"}
@@ -342,7 +342,7 @@ def silent(connection):
         connection.recv(1)
 
 
-def sent(server, text, model="scripted"):
+def sent(server, text, model="llama3.1"):
     """A connection on which this was asked."""
     body = json.dumps(chat(text, model=model)).encode()
     connection = socket.create_connection((server.host, server.port), timeout=5)
@@ -353,7 +353,7 @@ def sent(server, text, model="scripted"):
     return connection
 
 
-def streaming(server, text="go", model="scripted"):
+def streaming(server, text="go", model="llama3.1"):
     """The same, read up to the end of the first piece."""
     connection, got = sent(server, text, model), b""
     while b"}\n\r\n" not in got:
@@ -383,7 +383,7 @@ def test_wedge_lets_the_whole_server_answer_nothing():
 def test_wedge_stops_the_answers_that_run():
     """Another model's stream gets no further piece either."""
     slow = Rule(contains="slow", answer=["x"] * 1000, token_ms=20)
-    scripted = served(ends("wedge", "a"), slow, models=("scripted", "other"))
+    scripted = served(ends("wedge", "a"), slow, models=("llama3.1", "other"))
     with scripted as server, streaming(server, "slow", "other") as other, streaming(server):
         other.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -441,7 +441,7 @@ def test_a_pull_of_what_is_missing_comes_in_steps_and_of_what_is_here_in_one(ask
     here.
     """
     with served(
-        models=("scripted", {"name": "tiny", "installed": False, "size_bytes": 1000})
+        models=("llama3.1", {"name": "tiny", "installed": False, "size_bytes": 1000})
     ) as server:
         layer = [
             line
