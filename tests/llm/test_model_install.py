@@ -17,7 +17,7 @@ import pytest
 from harness import OllamaProgram, StandIn, alive, eventually, free_port
 from urisk_nb import errors, process_state
 from urisk_nb.embedded import weights
-from urisk_nb.llm import wire
+from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.manager import JUDGE, LLMManager, is_judge
 from urisk_nb.llm.model_install import Adapted, Whole, install, says_no_adapters, takes_adapters
@@ -549,10 +549,10 @@ def test_a_creation_without_success_is_none(lines, error):
 
 def test_a_creations_body_has_what_ollama_reads():
     """Key by key."""
-    body = wire.create_body(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
+    body = ollama.encode_create(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
     assert (
         body
         == b'{"model":"urisk-judge","from":"smollm2:135m","adapters":{"urisk-judge.gguf":"sha256:00"},"stream":true}'
     )
-    body = wire.create_body(NAME, files={"urisk-judge.gguf": "sha256:00"})
+    body = ollama.encode_create(NAME, files={"urisk-judge.gguf": "sha256:00"})
     assert body == b'{"model":"urisk-judge","files":{"urisk-judge.gguf":"sha256:00"},"stream":true}'
