@@ -146,7 +146,9 @@ def test_refusals_and_loads_keep_the_connection_too():
             for _ in range(10):
                 with pytest.raises(errors.BadRequest):
                     await said(client, "bad")
-                await client.load(ollama.encode_load(model="simulated", keep_alive="1m", num_ctx=4096))
+                await client.load(
+                    ollama.encode_load(model="simulated", keep_alive="1m", num_ctx=4096)
+                )
             assert server.counters["connections_total"] <= 2
 
     run(main())
@@ -612,7 +614,9 @@ def test_a_load_that_fails_says_why():
             load_error="llama-server process has terminated: exit status 1: out of memory"
         ) as (_, client):
             with pytest.raises(errors.OutOfMemory):
-                await client.load(ollama.encode_load(model="simulated", keep_alive="20m", num_ctx=4096))
+                await client.load(
+                    ollama.encode_load(model="simulated", keep_alive="20m", num_ctx=4096)
+                )
 
     run(main())
 

@@ -395,7 +395,11 @@ def test_recorded_properties():
     assert openai.decode_props([]).slots == 0
     adapters = json.loads(body_of("lora_adapters"))
     assert openai.decode_props({}, adapters).adapters == ("urisk-judge",)
-    assert openai.decode_props({}, [None, {"path": 3}, {"path": "C:\\m\\x.gguf"}]).adapters == ("", "", "x")
+    assert openai.decode_props({}, [None, {"path": 3}, {"path": "C:\\m\\x.gguf"}]).adapters == (
+        "",
+        "",
+        "x",
+    )
 
 
 def test_who_serves_a_list():
@@ -410,9 +414,14 @@ def test_one_token_is_asked_for_as_recorded():
     """The beginning of the answer goes along, one token comes back with its logarithm and its rivals."""
     sent = json.loads(RECORDED["prefill"]["request"]["body"])
     given = request(
-        model=sent["model"], messages=sent["messages"][:-1], options={"seed": 1, "temperature": 0, "num_predict": 48}, adapter=0
+        model=sent["model"],
+        messages=sent["messages"][:-1],
+        options={"seed": 1, "temperature": 0, "num_predict": 48},
+        adapter=0,
     )
-    ours = json.loads(openai.encode_token(given, prefill=sent["messages"][-1]["content"], grammar='root ::= "a"'))
+    ours = json.loads(
+        openai.encode_token(given, prefill=sent["messages"][-1]["content"], grammar='root ::= "a"')
+    )
     expected = {name: value for name, value in sent.items() if name != "top_logprobs"}
     assert {name: ours[name] for name in expected} == expected
     assert (ours["stream"], ours["grammar"], ours["top_logprobs"]) == (False, 'root ::= "a"', 20)
