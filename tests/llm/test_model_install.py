@@ -99,7 +99,7 @@ def run(coroutine):
 def models(manager):
     async def main():
         async with connected(manager.url) as client:
-            return {model.name: model.digest for model in await client.tags()}
+            return {model.name: model.digest for model in await client.list_models()}
 
     return asyncio.run(main())
 

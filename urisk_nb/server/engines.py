@@ -16,7 +16,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, SettingsError
+from urisk_nb.errors import (
+    ModelNotFound,
+    OllamaNotInstalled,
+    PackageMissing,
+    ServerNotRunning,
+    SettingsError,
+)
 from urisk_nb.settings import Engine, Settings
 
 __all__ = [
@@ -75,10 +81,17 @@ def choose(settings: Settings) -> Engine:
     OllamaNotInstalled
         There is nothing to start; the fix names the three ways out. The simulation is never chosen
         by itself.
+    ServerNotRunning
+        An OpenAI-compatible server was named: one that runs is used, none is started.
     PackageMissing, ModelNotFound, SettingsError
         The embedded engine was named and its package, its model, or the file of URISK_GGUF is not
         there.
     """
+    if settings.engine is Engine.OPENAI:
+        raise ServerNotRunning(
+            f"nothing answers at {settings.url}; an OpenAI-compatible server is not started here.",
+            fix="start it, or name another engine: %urisk_start --engine ollama",
+        )
     if settings.engine is Engine.EMBEDDED:
         _embedded_model(settings)
     if settings.engine in (Engine.EMBEDDED, Engine.SIMULATED):
