@@ -294,6 +294,7 @@ def _normal_url(value: str) -> str:
         or parts.query
         or parts.fragment
         or not re.fullmatch(r"(/[\w.~%-]+)*", parts.path)
+        or parts.path.endswith(("/api", "/completions"))  # an endpoint, not the server's address
         or "@" in parts.netloc
         or port in (-1, 0)
     )

@@ -1261,9 +1261,9 @@ def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
         import signal, time
         os.kill(pid, signal.SIGKILL)
         end = time.monotonic() + 5
-        while manager.restarts == 0 and time.monotonic() < end:
+        while manager.restart_count == 0 and time.monotonic() < end:
             time.sleep(0.01)
-        print(manager.restarts, "SCRIPTED" in manager.generate_sync("hi"), flush=True)
+        print(manager.restart_count, "SCRIPTED" in manager.generate_sync("hi"), flush=True)
     """
     OllamaProgram(os.environ["PATH"])
     with kernel_like(code, free_url()) as kernel:

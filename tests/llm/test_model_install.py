@@ -18,8 +18,8 @@ from fake_ollama import Scenario, ScriptedBackend, running, serve
 from harness import FakeOllama, OllamaProgram, alive, eventually, free_port
 from urisk_nb import errors, process_state
 from urisk_nb.embedded import weights
-from urisk_nb.llm import wire
 from urisk_nb.llm.client import Client
+from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.manager import JUDGE, LLMManager, is_judge
 from urisk_nb.llm.model_install import Adapted, Whole, install, says_no_adapters, takes_adapters
 from urisk_nb.server.model_server import ServerState
@@ -99,7 +99,7 @@ def run(coroutine):
 def models(manager):
     async def main():
         async with connected(manager.url) as client:
-            return {model.name: model.digest for model in await client.tags()}
+            return {model.name: model.digest for model in await client.list_models()}
 
     return asyncio.run(main())
 
@@ -549,10 +549,10 @@ def test_a_creation_without_success_is_none(lines, error):
 
 def test_a_creations_body_has_what_ollama_reads():
     """Key by key."""
-    body = wire.create_body(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
+    body = ollama.encode_create(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
     assert (
         body
         == b'{"model":"urisk-judge","from":"smollm2:135m","adapters":{"urisk-judge.gguf":"sha256:00"},"stream":true}'
     )
-    body = wire.create_body(NAME, files={"urisk-judge.gguf": "sha256:00"})
+    body = ollama.encode_create(NAME, files={"urisk-judge.gguf": "sha256:00"})
     assert body == b'{"model":"urisk-judge","files":{"urisk-judge.gguf":"sha256:00"},"stream":true}'

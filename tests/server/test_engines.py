@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from harness import free_port
-from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, SettingsError
+from urisk_nb.errors import (
+    ModelNotFound,
+    OllamaNotInstalled,
+    PackageMissing,
+    ServerNotRunning,
+    SettingsError,
+)
 from urisk_nb.server import engines
 from urisk_nb.settings import Engine, Settings
 
@@ -71,6 +77,7 @@ def test_the_choice_of_the_engine(
         if complete
         else OllamaNotInstalled,
         Engine.OLLAMA: Engine.OLLAMA if has_ollama else OllamaNotInstalled,
+        Engine.OPENAI: ServerNotRunning,
         Engine.EMBEDDED: Engine.EMBEDDED
         if complete
         else ModelNotFound
@@ -87,6 +94,7 @@ def test_the_choice_of_the_engine(
         OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]", "--engine scripted"),
         PackageMissing: ("urisk-nb[embedded]",),
         ModelNotFound: ("urisk fetch-model", "URISK_GGUF"),
+        ServerNotRunning: ("--engine ollama",),
     }[expected]
     assert all(way in caught.value.fix for way in ways)
 

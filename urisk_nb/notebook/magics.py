@@ -80,6 +80,7 @@ def _start_parser(prog: str = "%urisk_start") -> _Parser:
         "--engine",
         help="what to start where no server answers: auto, ollama or embedded (URISK_ENGINE)",
     )
+    parser.add_argument("--dialect", help="wire: auto, ollama or openai (URISK_DIALECT)")
     parser.add_argument("--gguf", help="model file for the embedded engine (URISK_GGUF)")
     parser.add_argument(
         "--num-ctx", dest="num_ctx", help="context window in tokens (URISK_NUM_CTX)"

@@ -86,15 +86,14 @@ def choose(settings: Settings) -> Engine:
     ServerNotRunning
         An OpenAI-compatible server was named: one that runs is used, none is started.
     """
+    if settings.engine is Engine.OPENAI:
+        raise ServerNotRunning(
+            f"nothing answers at {settings.url}; an OpenAI-compatible server is not started here.",
+            fix="start it, or name another engine: %urisk_start --engine ollama",
+        )
     if settings.engine is Engine.EMBEDDED:
         _embedded_model(settings)
         return Engine.EMBEDDED
-    if settings.engine is Engine.OPENAI:
-        raise ServerNotRunning(
-            f"nothing answers at {settings.url}, and an OpenAI-compatible server is not started "
-            "here.",
-            fix="start it yourself, or check OLLAMA_URL",
-        )
     if find_ollama():
         return Engine.OLLAMA
     if settings.engine is Engine.OLLAMA:

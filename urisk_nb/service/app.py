@@ -20,7 +20,7 @@ from urisk_nb.service.live_session import LiveSession
 from urisk_nb.service.prometheus import Figures
 from urisk_nb.service.routes import NotReady, router
 from urisk_nb.service.schemas import problem_of, refusal_of, refused, reply_to
-from urisk_nb.settings import Engine, given_settings
+from urisk_nb.settings import DialectName, Engine, given_settings
 
 __all__ = ["create_app"]
 
@@ -37,6 +37,7 @@ def create_app(
     url: str | None = None,
     model: str | None = None,
     engine: Engine | str | None = None,
+    dialect: DialectName | str | None = None,
     gguf: Path | str | None = None,
     num_ctx: int | None = None,
     parallel: int | None = None,
@@ -62,7 +63,7 @@ def create_app(
     max_body_bytes, max_calls
         What is larger is refused with 413; so many POSTs wait at a time, the next is refused with
         503.
-    url, model, engine, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
+    url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
     max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
         Further settings, likewise.
