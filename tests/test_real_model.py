@@ -157,7 +157,7 @@ def run_of(tickers):
 
 def by_the_demo_model(answer):
     """Words, by real weights, with a timing by the server's counters."""
-    assert (answer["model"], answer["engine"], answer["simulated"]) == (
+    assert (answer["model"], answer["engine"], answer["llama3.1"]) == (
         "smollm2-135m",
         "embedded",
         False,
@@ -185,7 +185,7 @@ def test_the_service_over_real_weights(demo_model):
             "status": "ready",
             "model": "smollm2-135m",
             "engine": "embedded",
-            "simulated": False,
+            "llama3.1": False,
         }
         pid, started = LLMManager.get_instance().pid, children() - before
         assert alive(pid)

@@ -11,11 +11,11 @@ import sys
 import urllib.request
 
 import pytest
+from fake_ollama import running
+from fake_ollama.llamacpp import LlamaBrain
 
 from harness import ROOT
 from urisk_nb.risk.questions import SCHEMA, SHORT, parse
-from urisk_nb.standin import running
-from urisk_nb.standin.llamacpp import LlamaBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

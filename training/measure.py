@@ -15,13 +15,14 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from fake_ollama import running
+from fake_ollama.llamacpp import LlamaBrain
+
 from urisk_nb.evaluate import Evaluation, evaluate, read, text, write
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.risk import evaluation
 from urisk_nb.session import label_sync
 from urisk_nb.settings import Engine
-from urisk_nb.standin import running
-from urisk_nb.standin.llamacpp import LlamaBrain
 
 
 def measured(base: Path, adapter: Path, labels: Path) -> list[Evaluation]:

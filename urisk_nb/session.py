@@ -127,7 +127,6 @@ class Run:
         holds = {
             "demo_model": is_demo(model),
             "small_judge": is_judge(model),
-            "simulated": manager.is_simulated,
         }
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
         with manager.allow_parallel(parallel):
@@ -240,7 +239,7 @@ class _Workers:
 
     async def _ask(self, question: Question) -> Reply:
         try:
-            answer = await self.manager.ask(question.payload, self.run.served_by["model"])
+            answer = await self.manager.ask(question, self.run.served_by["model"])
         except SENTENCE_ERRORS as exc:
             return Reply(text=getattr(exc, "partial", ""), done_reason=None, error=exc.message)
         timing = answer.timing
@@ -531,5 +530,5 @@ def _record_server(manager: LLMManager, model: str) -> dict[str, Any]:
         "engine": str(manager.engine),
         "server": manager.version,
         "url": manager.url,
-        "num_ctx": manager.settings.num_ctx,
+        "num_ctx": manager.num_ctx,
     }

@@ -4,9 +4,9 @@ import contextlib
 import struct
 
 import pytest
+from fake_ollama.llamacpp import LlamaBrain, ModelUnusable, model_name
 
 from urisk_nb.embedded import gguf
-from urisk_nb.standin.llamacpp import LlamaBrain, ModelUnusable, model_name
 
 
 def text(value):
@@ -113,7 +113,6 @@ def test_the_brain_describes_the_file_without_loading_it(model):
 )
 def test_any_file_name_makes_a_legal_model_name(tmp_path, stem, name):
     """Ollama's grammar, in lower case."""
-    from urisk_nb.standin import asks
 
     made = model_name(tmp_path / f"{stem}.gguf")
     assert made == f"{name}:latest"

@@ -11,12 +11,12 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from fake_ollama import running
+from fake_ollama.llamacpp import LlamaBrain
 
 from urisk_nb.embedded import gguf as head
 from urisk_nb.embedded import merge, weights
 from urisk_nb.risk.questions import SCHEMA, SHORT
-from urisk_nb.standin import running
-from urisk_nb.standin.llamacpp import LlamaBrain
 
 Q4_1, Q8_0, F16, F32 = (gguf.GGMLQuantizationType[name] for name in ("Q4_1", "Q8_0", "F16", "F32"))
 ROWS, WIDTH, RANK, ALPHA = 96, 64, 4, 8.0

@@ -81,9 +81,9 @@ def _start_parser(prog: str = "%urisk_start") -> _Parser:
     parser.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
     parser.add_argument(
         "--engine",
-        help="what to start where no server answers: auto, ollama, embedded or simulated "
-        "(URISK_ENGINE)",
+        help="what to start where no server answers: auto, ollama or embedded (URISK_ENGINE)",
     )
+    parser.add_argument("--dialect", help="wire: auto, ollama or openai (URISK_DIALECT)")
     parser.add_argument("--gguf", help="model file for the embedded engine (URISK_GGUF)")
     parser.add_argument(
         "--num-ctx", dest="num_ctx", help="context window in tokens (URISK_NUM_CTX)"
@@ -446,13 +446,7 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
 
 def _describe_answer(answer: Answer, manager: LLMManager) -> str:
     timing = answer.timing
-    who = (
-        "SIMULATED, no model was asked"
-        if answer.simulated
-        else f"{answer.model}, a small demo model"
-        if manager.is_demo_model
-        else answer.model
-    )
+    who = f"{answer.model}, a small demo model" if manager.is_demo_model else answer.model
     cut = " · cut at the limit" if answer.done_reason == "length" else ""
     return f"{who} · {timing.tokens} tokens · {timing.total_s:.1f} s{cut}"
 
