@@ -36,6 +36,7 @@ from urisk_nb.errors import (
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
+from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
@@ -143,10 +144,12 @@ class Run:
         table = assemble(
             self.plan, self.ticker_findings, run_id=self.run_id, model=model, flags=self.flags
         )
-        table.report.meta.update(
+        meta = table.report.meta
+        if self.notes:
+            meta["messages"] = {**meta["messages"], WHOLE_RUN: list(self.notes)}
+        meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
             served_by=self.served_by,
-            notes=list(self.notes),
             libraries={
                 name: version(name) for name in ("urisk-nb", "pandas", "sentencex", "bm25s")
             },

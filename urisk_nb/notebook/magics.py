@@ -511,8 +511,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
 
 def _label(run: Run, parallel: int | None) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.board import Board, publish
-    from urisk_nb.render.markup import answer_markup
+    from urisk_nb.render.board import Board
     from urisk_nb.session import label_sync
 
     try:
@@ -525,8 +524,6 @@ def _label(run: Run, parallel: int | None) -> None:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:
         board.clear()
-        for note in run.notes:
-            publish(note, answer_markup("", note))
 
 
 def _show_progress(board: Board, run: Run) -> None:
