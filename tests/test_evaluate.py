@@ -56,7 +56,7 @@ def found(labels):
         manager = LLMManager.initialize_sync(url=server.url)
         try:
             yield evaluate.evaluate(
-                evaluate.read(labels), manager, models=["llama3.1"], judge=label_sync
+                evaluate.read(labels), manager, models=["llama3.1"], label=label_sync
             )
         finally:
             manager.shutdown_sync()

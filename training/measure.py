@@ -30,7 +30,7 @@ def measured(base: Path, adapter: Path, labels: Path) -> list[Evaluation]:
     with running(LlamaBrain(base, adapter=adapter)) as server:
         manager = LLMManager.initialize_sync(url=server.url, model="urisk-judge")
         try:
-            return evaluate(read(labels), manager, judge=label_sync)
+            return evaluate(read(labels), manager, label=label_sync)
         finally:
             manager.shutdown_sync()
 
