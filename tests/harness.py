@@ -96,6 +96,30 @@ class FakeOllama:
         self.process.stdout.close()
 
 
+@contextlib.contextmanager
+def launch_llamacpp(gguf, *arguments):
+    """llama.cpp's own server for a model file, as the launcher starts it; its address."""
+    command = [sys.executable, "-m", "urisk_nb.embedded.launcher", "--gguf", str(gguf)]
+    with subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    ) as process:
+        try:
+            yield json.loads(process.stdout.readline())["url"]
+        finally:
+            process.kill()
+
+
+def complete_chat(url, **body):
+    """The text of one answer over OpenAI's wire, without our client."""
+    head = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), head)
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.load(reply)["choices"][0]["message"]["content"]
+
+
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -186,7 +186,7 @@ def _whole(manager: LLMManager, adapter: Path, line: Line) -> Whole:
 
 def _is_whole(file: Path) -> bool:
     try:
-        gguf.read(file)
+        gguf.check(file)
     except (OSError, gguf.NotGguf):
         return False
     return True

@@ -23,7 +23,7 @@ class Server:
     """A fake Ollama that serves. Made by `serve` and `running`."""
 
     def __init__(self, app: OllamaApp, host: str, port: int) -> None:
-        self._face = app
+        self._app = app
         self.host = host
         self.port = port
 
@@ -41,11 +41,11 @@ class Server:
         """
         What `GET /urisk/counters` shows, without asking over HTTP. May be read from any thread.
         """
-        return self._face.snapshot()
+        return self._app.snapshot()
 
     def lose(self, model: str) -> None:
         """Tell that a model's runner died while nobody used it. On the server's loop."""
-        self._face.loaded_models.lose(model)
+        self._app.loaded_models.lose(model)
 
 
 @contextlib.asynccontextmanager

@@ -52,36 +52,12 @@ def places(monkeypatch, tmp_path):
         process_state.forget("manager")
 
 
-OLLAMA = """
-    import asyncio, json, os, signal, sys
-    sys.path.insert(0, {root!r})
-    import fake_ollama.app as face
-    from fake_ollama import Scenario, ScriptedBackend, serve
-
-    async def version(self, request, reply):
-        await face._json(reply, {{"version": "0.33.0"}})
-
-    face.Face._version = version
-
-    async def main():
-        stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        host, _, port = os.environ["OLLAMA_HOST"].rpartition(":")
-        async with serve(ScriptedBackend(Scenario.of(json.loads({scenario!r}))), host=host, port=int(port)):
-            print('time=2026-08-22T10:00:00 level=INFO msg="Listening"', file=sys.stderr, flush=True)
-            await stop.wait()
-
-    assert sys.argv[1:] == ["serve"]
-    asyncio.run(main())
-"""
-
-
 @pytest.fixture
-def ollama(program):
+def ollama(tmp_path):
     """
     Make an `ollama` on the PATH that serves as the real one does, with these models and rules.
     """
-    return lambda **scenario: program(OLLAMA.format(root=str(ROOT), scenario=json.dumps(scenario)))
+    return lambda **scenario: OllamaProgram(tmp_path / "bin", scenario).path
 
 
 @contextlib.contextmanager
@@ -182,7 +158,7 @@ def test_a_start_tells_its_steps_and_knows_what_it_has():
         True,
         "0.33.0",
     )
-    assert (manager.model, manager.url, manager.parallel) == ("llama3.1", url, 1)
+    assert (manager.model, manager.url, manager.parallel) == ("llama3.1:latest", url, 1)
     assert not manager.is_demo_model
     assert alive(manager.pid)
     assert timedelta(0) <= datetime.now(UTC) - manager.started_at < timedelta(seconds=30)
@@ -277,36 +253,14 @@ def test_a_pull_that_fails_names_what_is_there(ollama):
     assert "OLLAMA_MODEL=qwen3:8b" in caught.value.fix
 
 
-def test_the_model_of_a_stand_in_is_used_unless_one_was_named():
-    """A server of ours with one model has no llama3.1; a name that was given is never replaced."""
-    with server(models=("other:1b", "that")) as top_logprobs:
-        assert LLMManager.initialize_sync(url=top_logprobs.url).model == "other:1b"
-        assert LLMManager.initialize_sync(url=top_logprobs.url, model="THAT").model == "THAT"
-        assert LLMManager.get_instance().generate_sync("hi").model == "THAT"
-
-
 def test_the_demo_model_is_known_by_its_name():
     """Tables by the small model say so, whichever engine runs it."""
     with server(models=("smollm2-135m", "smollm2:135m", "smollm2:1.7b")) as top_logprobs:
         known = {
             name: LLMManager.initialize_sync(url=top_logprobs.url, model=name).is_demo_model
-            for name in top_logprobs._face._brain.scenario.models
+            for name in top_logprobs._app._backend.scenario.models
         }
     assert known == {"smollm2-135m": True, "smollm2:135m": True, "smollm2:1.7b": False}
-
-
-def test_the_judge_stands_beside_the_demo_model_that_nobody_named():
-    """With another model, or where one was named, the session's own labels."""
-    with server(models=("smollm2-135m", "urisk-judge")) as top_logprobs:
-        manager = LLMManager.initialize_sync(url=top_logprobs.url)
-        assert (manager.model, manager.judge) == ("smollm2-135m", "urisk-judge")
-        manager = LLMManager.initialize_sync(url=top_logprobs.url, model="smollm2-135m")
-        assert (manager.model, manager.judge) == ("smollm2-135m", "smollm2-135m")
-        manager = LLMManager.initialize_sync(url=top_logprobs.url, model="urisk-judge")
-        assert (manager.model, manager.judge) == ("urisk-judge", "urisk-judge")
-        manager.shutdown_sync()
-    with server(models=("other", "urisk-judge")) as top_logprobs:
-        assert LLMManager.initialize_sync(url=top_logprobs.url).judge == "other"
 
 
 def test_the_judge_is_never_pulled():
@@ -315,7 +269,7 @@ def test_the_judge_is_never_pulled():
     was asked of the registry.
     """
     with server(models=("other",)) as top_logprobs:
-        manager = LLMManager.initialize_sync(url=top_logprobs.url)
+        manager = LLMManager.initialize_sync(url=top_logprobs.url, model="other")
         with pytest.raises(errors.ModelNotFound, match="has no urisk-judge") as caught:
             event_loop.run(manager.ensure_model("urisk-judge"))
         assert "urisk install-judge" in caught.value.fix
@@ -424,6 +378,7 @@ def test_a_cancelled_start_leaves_nothing():
     Who gives up while the model loads leaves no process and no half-made session, and may start
     again.
     """
+    OllamaProgram(os.environ["PATH"])
     before, url = children(), free_url()
 
     async def main():
@@ -778,7 +733,7 @@ def test_an_answer_knows_where_it_came_from():
     assert answer == "a b c"
     assert isinstance(answer, Answer)
     told = (answer.model, answer.engine, answer.done_reason, answer.thinking)
-    assert told == ("llama3.1", "llama3.1", "stop", "")
+    assert told == ("llama3.1:latest", "ollama", "stop", "")
     timing = answer.timing
     assert list(manager.calls) == [timing]
     assert timing.queue_s + timing.load_s + timing.prompt_s + timing.generation_s == pytest.approx(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import free_port
+from urisk_nb.embedded import weights
 from urisk_nb.errors import (
     ModelNotFound,
     OllamaNotInstalled,
@@ -62,8 +63,8 @@ def test_the_choice_of_the_engine(
     engine, has_ollama, has_package, has_model, program, embedded, demo_model, tmp_path
 ):
     """
-    Ollama first, then the embedded engine where it is complete; a named one or its absence; the
-    simulation only by name.
+    Ollama first, then the embedded engine where it is complete; a named one or its absence; no
+    server of others.
     """
     if has_ollama:
         program("")
@@ -83,7 +84,6 @@ def test_the_choice_of_the_engine(
         else ModelNotFound
         if has_package
         else PackageMissing,
-        Engine.SCRIPTED: Engine.SCRIPTED,
     }[engine]
     if isinstance(expected, Engine):
         assert engines.choose(given) is expected
@@ -91,7 +91,7 @@ def test_the_choice_of_the_engine(
     with pytest.raises(expected) as caught:
         engines.choose(given)
     ways = {
-        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]", "--engine scripted"),
+        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]"),
         PackageMissing: ("urisk-nb[embedded]",),
         ModelNotFound: ("urisk fetch-model", "URISK_GGUF"),
         ServerNotRunning: ("--engine ollama",),
@@ -152,11 +152,11 @@ def test_the_servers_environment(program):
     assert "OLLAMA_NO_CLOUD" not in more
 
 
-def test_the_stand_in_finds_this_package():
+def test_the_launcher_finds_this_package():
     """
     It runs in another folder, so that its path names the package's parent, before what was set.
     """
-    env = engines.build_environment(Engine.SCRIPTED, settings(), {"PYTHONPATH": "/mine"})
+    env = engines.build_environment(Engine.EMBEDDED, settings(), {"PYTHONPATH": "/mine"})
     assert env["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/mine"]
     assert "LLAMA_API_KEY" not in engines.build_environment(
         Engine.EMBEDDED, settings(), {"LLAMA_API_KEY": "x"}
@@ -164,19 +164,13 @@ def test_the_stand_in_finds_this_package():
 
 
 def test_the_commands(program, tmp_path, embedded, demo_model):
-    """`ollama serve`, or this very Python with the stand-in, its brain and its size."""
+    """`ollama serve`, or this very Python with the launcher, its model file and its size."""
     path = program("")
     given = settings(url="http://localhost:11500", parallel=2, num_ctx=2048, data=demo_model)
-    place = ["--host", "127.0.0.1", "--port", "11500", "--slots", "2", "--num-ctx", "2048"]
-    stand_in = [sys.executable, "-m", "fake_ollama", "--brain"]
     embedded(True)
     assert engines.build_command(Engine.OLLAMA, given) == [str(path), "serve"]
-    assert engines.build_command(Engine.SCRIPTED, given) == [*stand_in, "llama3.1", *place]
-    weights = str(demo_model / weights.GGUF)
     assert engines.build_command(Engine.EMBEDDED, given) == [
-        *stand_in,
-        "llamacpp",
-        "--gguf",
-        weights,
-        *place,
+        *(sys.executable, "-m", "urisk_nb.embedded.launcher"),
+        *("--gguf", str(demo_model / weights.GGUF)),
+        *("--host", "127.0.0.1", "--port", "11500", "--slots", "2", "--num-ctx", "2048"),
     ]
