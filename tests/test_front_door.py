@@ -9,9 +9,9 @@ import re
 
 import pytest
 import yaml
-from test_architecture import LAYERS
 
 from harness import ROOT
+from test_architecture import LAYERS
 from urisk_nb.llm.dialects import ollama, openai
 from urisk_nb.llm.dialects.dialect import Feature
 

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
-from price_data import one, rows_with, walk
 
+from price_data import one, rows_with, walk
 from urisk_nb.errors import InputError
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.readers.prices import read_prices

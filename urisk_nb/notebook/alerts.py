@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb.llm.calls import OK, CallRecord
 from urisk_nb.llm.latency import percentile
-from urisk_nb.llm.wire import same_model
+from urisk_nb.llm.messages import is_same_model
 
 if TYPE_CHECKING:
     from urisk_nb.llm.snapshot import SessionSnapshot
@@ -207,7 +207,7 @@ def _why_loaded(record: Any, facts: SessionSnapshot) -> tuple[str, str]:
     alike = [
         other.number
         for other in facts.records
-        if other.number < record.number and same_model(other.model, record.model)
+        if other.number < record.number and is_same_model(other.model, record.model)
     ]
     since = max(alike, default=0)
     if (seen := facts.other_num_ctx) is not None and _ended_s(since, facts) <= seen[
@@ -264,7 +264,7 @@ def _usual_prompt_s(model: str, facts: SessionSnapshot) -> float:
     alike = (
         record.timing
         for record in facts.records
-        if record.timing is not None and same_model(record.model, model)
+        if record.timing is not None and is_same_model(record.model, model)
     )
     return percentile((timing.prompt_s for timing in alike), 50)
 

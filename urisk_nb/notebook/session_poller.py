@@ -16,8 +16,8 @@ from typing import Any
 from urisk_nb.errors import NotInitialized
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.messages import is_same_model
 from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, probe_server, take_snapshot
-from urisk_nb.llm.wire import same_model
 
 __all__ = ["SessionPoller"]
 
@@ -121,7 +121,7 @@ class SessionPoller:
             # A server gives less than what was asked for where the model has no more: less says
             # nothing, more was somebody else.
             if (
-                same_model(resident.name, manager.model)
+                is_same_model(resident.name, manager.model)
                 and resident.num_ctx > manager.settings.num_ctx
             ):
                 self._other_num_ctx = (resident.num_ctx, time.monotonic())
