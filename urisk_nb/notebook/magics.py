@@ -383,7 +383,7 @@ def _dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
     if args.close:
         dashboard.close()
     elif args.static or board.is_static() or getattr(shell, "kernel", None) is None:
-        board.publish(*dashboard.picture())
+        board.publish(*dashboard.take_picture())
     else:
         dashboard.running(shell).show()
 

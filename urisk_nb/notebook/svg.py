@@ -101,13 +101,15 @@ def _axis(top_s: float) -> str:
     for share in (0.0, 0.5, 1.0):
         y = _y(share * top_s, top_s)
         marks += f'<path d="M{LEFT} {y:.1f}H{WIDTH}" stroke="{LINE}" stroke-width="0.7"/>'
-        marks += f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" font-size="11" fill="{TEXT}">{_axis_words(share * top_s)}</text>'
-    words = f'<text x="{WIDTH}" y="{HEIGHT - 3}" text-anchor="end" font-size="11" fill="{TEXT}">newest</text>'
-    return (
-        marks
-        + words
-        + f'<text x="{LEFT}" y="{HEIGHT - 3}" font-size="11" fill="{TEXT}">older</text>'
-    )
+        marks += _text(LEFT - 6, y + 4, _axis_words(share * top_s), is_end=True)
+    below = HEIGHT - 3
+    return marks + _text(WIDTH, below, "newest", is_end=True) + _text(LEFT, below, "older")
+
+
+def _text(x: float, y: float, words: str, *, size: int = 11, is_end: bool = False) -> str:
+    anchor = ' text-anchor="end"' if is_end else ""
+    place = f'x="{x:g}" y="{y:.1f}"{anchor} font-size="{size}" fill="{TEXT}"'
+    return f"<text {place}>{html.escape(words)}</text>"
 
 
 def _axis_words(seconds: float) -> str:
@@ -165,9 +167,10 @@ def waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
     for number, (name, seconds, colour) in enumerate(steps):
         y, x = number * line, left + gone_s / whole_s * width
         long = max(1.0, seconds / whole_s * width)
-        drawn += f'<text x="{left - 8}" y="{y + 15}" text-anchor="end" font-size="12" fill="{TEXT}">{html.escape(name)}</text>'
+        drawn += _text(left - 8, y + 15, name, size=12, is_end=True)
         drawn += f'<rect x="{x:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{colour}"/>'
-        drawn += f'<text x="{min(x + long, left + width) + 6:.1f}" y="{y + 15}" font-size="12" fill="{TEXT}">{seconds:.3f} s</text>'
+        end = round(min(x + long, left + width) + 6, 1)
+        drawn += _text(end, y + 15, f"{seconds:.3f} s", size=12)
         gone_s += seconds
     return (
         f'<svg role="img" aria-label="{html.escape(label, quote=True)}" viewBox="0 0 {WIDTH} '
@@ -183,4 +186,5 @@ def bar(parts: Mapping[str, float], whole_s: float) -> str:
         long = 200 * seconds / whole_s if whole_s > 0 else 0.0
         drawn += f'<rect x="{x:.1f}" y="0" width="{long:.1f}" height="10" fill="{colour}"/>'
         x += long
-    return f'<svg aria-hidden="true" viewBox="0 0 200 10" style="width:200px;height:10px">{drawn}</svg>'
+    place = 'viewBox="0 0 200 10" style="width:200px;height:10px"'
+    return f'<svg aria-hidden="true" {place}>{drawn}</svg>'
