@@ -16,6 +16,7 @@ from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.notebook.view import BUTTONS, View
 from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.progress_line import format_step
 
 if TYPE_CHECKING:
     from urisk_nb.llm.snapshot import SessionSnapshot
@@ -163,8 +164,7 @@ class DashboardActions:
         }[name]()
 
     def _progress(self, event: StartEvent) -> None:
-        share = f" {event.done / 1e6:,.0f} of {event.total / 1e6:,.0f} MB" if event.total else ""
-        self._view.say(status(f"{event.text}{share} …"), no="Cancel")
+        self._view.say(status(f"{format_step(event)} …"), no="Cancel")
 
 
 def status(words: str) -> str:

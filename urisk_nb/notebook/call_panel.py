@@ -55,7 +55,7 @@ def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
         )
         + "</div>",
         _message(record),
-        svg.waterfall(_steps(record), f"phases of call {record.number}"),
+        svg.draw_waterfall(_steps(record), f"phases of call {record.number}"),
         _compare(record, records),
         _failures(record),
         _request(record),

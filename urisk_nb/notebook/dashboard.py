@@ -30,7 +30,7 @@ from urisk_nb.notebook.view import View, close_all
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Dashboard", "close", "running", "take_picture"]
+__all__ = ["Dashboard", "close_dashboard", "get_dashboard", "take_picture"]
 
 KEY = "dashboard"
 TICK_S = 0.5  # with the five parts that may change at each, fewer than ten messages a second
@@ -50,7 +50,7 @@ HELD = Alert(
 
 
 class Dashboard:
-    """The dashboard of this kernel; `running()` is the one that is shown."""
+    """The dashboard of this kernel; `get_dashboard()` is the one that is shown."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
@@ -321,7 +321,7 @@ class Dashboard:
             self._inspector.forget(self._poller.snapshot().records)
 
 
-def running(shell: InteractiveShell) -> Dashboard:
+def get_dashboard(shell: InteractiveShell) -> Dashboard:
     """The kernel's dashboard, made if there is none. On the thread that runs cells."""
     with process_state.lock():
         if process_state.get(KEY) is None:
@@ -334,10 +334,10 @@ def _keep(made: Dashboard) -> None:
     with process_state.lock():
         process_state.forget(KEY)
         process_state.put(KEY, made)
-        process_state.at_exit(KEY, close)
+        process_state.at_exit(KEY, close_dashboard)
 
 
-def close() -> None:
+def close_dashboard() -> None:
     """Close the kernel's dashboard, if there is one."""
     made = process_state.get(KEY)
     if made is not None:

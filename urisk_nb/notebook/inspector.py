@@ -142,8 +142,9 @@ class Inspector:
         PackageMissing
             plotly's widget needs anywidget.
         """
-        return charts.pickable(
-            latency_table.table(sorted(records, key=lambda record: record.number)), self._picked
+        return charts.draw_clickable(
+            latency_table.build_table(sorted(records, key=lambda record: record.number)),
+            self._picked,
         )
 
     def put(self, *chart: Any) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     # A call, and the seconds of each of its phases from the bottom up
     _Shown = tuple[CallRecord, dict[str, float]]
 
-__all__ = ["FAILED", "bar", "legend", "strip", "waterfall"]
+__all__ = ["FAILED", "draw_bar", "draw_legend", "draw_strip", "draw_waterfall"]
 
 FAILED = "#CC3311"
 WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
@@ -31,13 +31,13 @@ TEXT = "var(--jp-ui-font-color1,currentColor)"
 LINE = "var(--jp-border-color1,#bdbdbd)"
 
 
-def strip(records: Sequence[CallRecord]) -> str:
+def draw_strip(records: Sequence[CallRecord]) -> str:
     """
     The calls as columns, the oldest left, each as high as it took long, its phases from the bottom
     up; failures have a red cap.
     """
     most = next((places for places in PLACES if len(records) <= places), PLACES[-1])
-    shown = [(record, _parts(record)) for record in records[-most:]]
+    shown = [(record, _phase_seconds(record)) for record in records[-most:]]
     top_s = _round_up(max((sum(parts.values()) for _, parts in shown), default=0.0))
     step = (WIDTH - LEFT) / most
     drawn = "".join(
@@ -128,7 +128,7 @@ def _round_up(seconds: float) -> float:
     )
 
 
-def _parts(record: CallRecord) -> dict[str, float]:
+def _phase_seconds(record: CallRecord) -> dict[str, float]:
     """
     Seconds of each phase; where the server gave no counter, the whole stands where the time was
     spent as far as is known.
@@ -148,7 +148,7 @@ def _parts(record: CallRecord) -> dict[str, float]:
     return parts
 
 
-def legend() -> str:
+def draw_legend() -> str:
     """What each colour means."""
     named = [*((NAMES[phase], COLOURS[phase]) for phase in PHASES), ("failed or cancelled", FAILED)]
     return "".join(
@@ -159,7 +159,7 @@ def legend() -> str:
     )
 
 
-def waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
+def draw_waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
     """Steps that follow each other, as bars one below the other: name, seconds, colour."""
     whole_s = sum(seconds for _, seconds, _ in steps) or 1.0
     left, width, line = 170, 640, 22
@@ -179,7 +179,7 @@ def waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
     )
 
 
-def bar(parts: Mapping[str, float], whole_s: float) -> str:
+def draw_bar(parts: Mapping[str, float], whole_s: float) -> str:
     """One call's phases beside each other, as long as it has taken of `whole_s`."""
     drawn, x = "", 0.0
     for colour, seconds in parts.items():
