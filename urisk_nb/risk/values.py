@@ -73,6 +73,8 @@ def is_missing(value: object) -> bool:
 
 def strip_invisible(text: str) -> str:
     """Return the text as NFKC without invisible characters, such as a pasted zero-width space."""
+    if text.isascii():  # which it is already; most names are
+        return text
     return "".join(
         sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) != "Cf"
     )
