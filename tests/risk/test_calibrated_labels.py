@@ -8,8 +8,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from pipeline_driver import drive, plan_for
 
+from pipeline_driver import drive, plan_for
 from urisk_nb import RiskParams, assess
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.render.present import table_html, table_text

@@ -18,7 +18,7 @@ import pandas as pd
 from pandas.api import types as kinds
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.values import closest, count_noun, is_missing, read_moment, show
+from urisk_nb.risk.values import count_noun, find_closest, is_missing, read_moment, show
 
 __all__ = [
     "BoolArray",
@@ -109,7 +109,7 @@ def split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
             )
         return dates, rest
     if kinds.is_numeric_dtype(frame.index.dtype):
-        near = closest("date", map(str, frame.columns), 1)
+        near = find_closest("date", map(str, frame.columns), 1)
         fix = (
             f"prices.rename(columns={{{near[0]!r}: 'date'}})"
             if near

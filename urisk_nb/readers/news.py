@@ -15,7 +15,14 @@ from urisk_nb.errors import InputError
 from urisk_nb.readers.columns import find_label
 from urisk_nb.risk.inputs import SHARED, Document
 from urisk_nb.risk.tickers import read_symbol
-from urisk_nb.risk.values import closest, describe_type, fold_name, is_missing, read_moment, show
+from urisk_nb.risk.values import (
+    describe_type,
+    find_closest,
+    fold_name,
+    is_missing,
+    read_moment,
+    show,
+)
 
 __all__ = ["read_evidence"]
 
@@ -134,7 +141,7 @@ def _read_item(item: object, where: str) -> dict[str, object]:
     cells = {str(key).strip().lower(): value for key, value in item.items()}
     for name in ("text", "ticker"):
         # The close name says more than "no ticker" would.
-        if name not in cells and (near := closest(name, cells, 1)):
+        if name not in cells and (near := find_closest(name, cells, 1)):
             raise InputError(
                 f"{where} has no {name!r}, but {near[0]!r}.", fix=f"rename {near[0]!r} to {name!r}"
             )
@@ -147,7 +154,7 @@ def _iterate_frame(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, object]
     }
     for name in ("ticker", "text"):
         if labels[name] is None:
-            near = closest(name, map(str, frame.columns), 1)
+            near = find_closest(name, map(str, frame.columns), 1)
             fix = (
                 f"evidence.rename(columns={{{near[0]!r}: {name!r}}})"
                 if near

@@ -11,7 +11,7 @@ import numpy as np
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import describe_type, fold_name, show
 
-__all__ = ["TICKER_HINT", "fold_share_class", "read_symbol", "resolve", "resolver"]
+__all__ = ["TICKER_HINT", "build_resolver", "fold_share_class", "read_symbol", "resolve"]
 
 TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:& ]{0,29}")
 # BRK.B, BRK-B and BRK/B are three spellings of one share class.
@@ -67,10 +67,10 @@ def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str,
     InputError
         Two columns match equally well.
     """
-    return resolver(columns)(symbol)
+    return build_resolver(columns)(symbol)
 
 
-def resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, tuple[str, ...]]]:
+def build_resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, tuple[str, ...]]]:
     """
     Return `resolve` for many symbols of the same columns: their forms are made once, and not before
     one is needed.

@@ -20,9 +20,9 @@ from pandas.api import types as kinds
 
 __all__ = [
     "NUMBER",
-    "closest",
     "count_noun",
     "describe_type",
+    "find_closest",
     "fold_name",
     "format_number",
     "is_missing",
@@ -85,7 +85,7 @@ def fold_name(text: str) -> str:
     return " ".join(strip_invisible(text).split()).upper()
 
 
-def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+def find_closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """
     Return up to `count` of the known names that are spelled most like `name`, the best first.
 
