@@ -10,8 +10,8 @@ import sys
 
 import pandas as pd
 import pytest
-from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import ROOT
 from urisk_nb import errors, evaluate
 from urisk_nb.llm.manager import LLMManager

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from fake_ollama import running
 from fake_ollama.llamacpp import LlamaBrain
 
+from fake_ollama import running
 from harness import eventually
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.notebook import latency_table

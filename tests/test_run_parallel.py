@@ -7,8 +7,8 @@ import contextlib
 
 import pandas as pd
 import pytest
-from fake_ollama_env import Laboratory
 
+from fake_ollama_env import Laboratory
 from harness import free_port
 from urisk_nb import LLMManager, assess, process_state
 from urisk_nb.errors import InputError

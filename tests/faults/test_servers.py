@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from fake_ollama_env import SLOW, gone
-
 from harness import eventually
 from urisk_nb import errors, event_loop, process_state
 from urisk_nb.llm.manager import LLMManager

@@ -4,8 +4,8 @@ do.
 """
 
 import pytest
-from call_records import MODEL, answered, facts, failed, request, waited
 
+from call_records import MODEL, answered, facts, failed, request, waited
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.messages import Chunk, Final, LoadedModel
 from urisk_nb.notebook.alerts import alerts, cache_hits

@@ -7,9 +7,9 @@ import os
 import shutil
 
 import pytest
-from fake_ollama_env import Laboratory, gone
 
 from browser import CHROMIUM, FLAGS, jupyter_lab, set_theme, write_notebook
+from fake_ollama_env import Laboratory, gone
 from harness import ROOT
 
 pytestmark = [

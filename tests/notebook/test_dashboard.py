@@ -10,9 +10,9 @@ import time
 import urllib.request
 
 import pytest
+
 from fake_frontend import Front
 from fake_ollama_env import Laboratory
-
 from harness import Kernel, alive, eventually
 
 SLOW = {"contains": "slow", "answer": "word " * 60, "first_ms": 400, "token_ms": 20}

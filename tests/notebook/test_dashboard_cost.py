@@ -6,9 +6,9 @@ stays free for its user.
 import statistics
 
 import pytest
-from cost_probe import LOAD, SCENARIO, Metered
 
 from browser import CHROMIUM, FLAGS, Book, jupyter_lab
+from cost_probe import LOAD, SCENARIO, Metered
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 from html.parser import HTMLParser
 
 import pytest
-from call_records import MODEL, NOW, answered, facts, failed, request, waited
 
+from call_records import MODEL, NOW, answered, facts, failed, request, waited
 from urisk_nb.errors import ServerBusy, StreamInterrupted
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.messages import Chunk, LoadedModel

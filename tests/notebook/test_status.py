@@ -9,8 +9,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from fake_ollama_env import Laboratory
 
+from fake_ollama_env import Laboratory
 from harness import alive, eventually
 from urisk_nb.llm.manager import is_demo
 from urisk_nb.llm.snapshot import session_notes

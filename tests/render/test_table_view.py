@@ -11,8 +11,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from pipeline_driver import drive
 
+from pipeline_driver import drive
 from urisk_nb.readers.prices import read_prices
 from urisk_nb.render.text_layout import display_width
 from urisk_nb.risk.inputs import Document, Holding

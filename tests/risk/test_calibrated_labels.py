@@ -8,9 +8,9 @@ import math
 from dataclasses import replace
 
 import pytest
+
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from pipeline_driver import drive, plan_for
-
 from urisk_nb import RiskParams, assess
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.risk.calibration import CONTENT_FREE, Token

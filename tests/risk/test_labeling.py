@@ -1,8 +1,8 @@
 """What is asked about the sentences of a ticker, and what comes of the replies."""
 
 import pytest
-from pipeline_driver import document, drive, plan_for
 
+from pipeline_driver import document, drive, plan_for
 from urisk_nb.errors import ServerConnectionLost
 from urisk_nb.risk.inputs import Holding
 from urisk_nb.risk.params import RiskParams

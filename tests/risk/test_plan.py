@@ -4,8 +4,8 @@ from datetime import date
 
 import pandas as pd
 import pytest
-from pipeline_driver import document, drive, plan_for
 
+from pipeline_driver import document, drive, plan_for
 from urisk_nb.errors import InputError
 from urisk_nb.readers.prices import read_prices
 from urisk_nb.risk.inputs import Holding

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
-from price_data import one, rows_with, walk
 
+from price_data import one, rows_with, walk
 from urisk_nb.errors import InputError
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.readers.prices import read_prices
@@ -474,7 +474,7 @@ def test_the_page_names_every_column_and_flag():
         for name in ("inputs.py", "quant.py")
     )
     flags = {
-        *re.findall(r'flags\.add\("(\w+)"', source),
+        *re.findall(r'\bflags?(?:\.add)?\(\s*"(\w+)"', source),
         "flat",
         "flat_benchmark",
         "no_volume",

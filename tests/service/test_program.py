@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fake_ollama_env import Laboratory, gone
 
+from fake_ollama_env import Laboratory, gone
 from harness import ROOT, alive, eventually
 
 pytest.importorskip("fastapi", reason="the extra `service` is not installed")

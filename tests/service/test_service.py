@@ -18,7 +18,6 @@ pytest.importorskip("uvicorn", reason="the extra `service` is not installed")
 pytest.importorskip("prometheus_client", reason="the extra `service` is not installed")
 
 from served_app import EVIDENCE, KINDS, PRICES, chats, lines_of, metric_value
-
 from urisk_nb import LLMManager, assess
 from urisk_nb.service import status_of
 

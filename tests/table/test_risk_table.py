@@ -6,8 +6,8 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from pipeline_driver import drive
 
+from pipeline_driver import drive
 from urisk_nb.readers.prices import read_prices
 from urisk_nb.risk.inputs import Document, Holding
 from urisk_nb.risk.params import RiskParams

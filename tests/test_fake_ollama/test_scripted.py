@@ -7,9 +7,10 @@ import contextlib
 import json
 import socket
 
-import fake_ollama
 import jsonschema
 import pytest
+
+import fake_ollama
 from fake_ollama import Ending, Process, Rule, Scenario, ScriptedBackend, running
 from fake_ollama.scripted import instance, label
 

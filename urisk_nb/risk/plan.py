@@ -13,7 +13,7 @@ from typing import Any
 from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
+from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
 from urisk_nb.risk.questions import (
     EXAMPLES,
     SCHEMA_VERSION,
@@ -186,7 +186,7 @@ def prepare(
 
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
-    as_of = params.as_of if prices is None else as_of_date(prices, params).date()
+    as_of = params.as_of if prices is None else find_as_of_date(prices, params).date()
     return Plan(
         holdings=plan_holdings,
         params=params,

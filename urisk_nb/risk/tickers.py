@@ -11,7 +11,7 @@ import numpy as np
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import describe_type, fold_name, show
 
-__all__ = ["TICKER_HINT", "fold_share_class", "read_symbol", "resolve", "resolver"]
+__all__ = ["TICKER_HINT", "build_resolver", "fold_share_class", "read_symbol", "resolve"]
 
 TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:& ]{0,29}")
 # BRK.B, BRK-B and BRK/B are three spellings of one share class.
@@ -21,8 +21,12 @@ TICKER_HINT = "write tickers such as NVDA, BRK.B or NVDA=0.4, separated by comma
 
 def read_symbol(name: object, where: str) -> str:
     """
-    The name in the form of `Holding.symbol`; InputError, beginning with `where`, for one outside
-    the ticker rule.
+    Return the name in the form of `Holding.symbol`.
+
+    Raises
+    ------
+    InputError
+        It is outside the ticker rule. The message begins with `where`.
     """
     if not isinstance(name, str):
         fix = (
@@ -53,7 +57,7 @@ def _ticker_hint(symbol: str) -> str:
 
 def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     """
-    The column that belongs to a symbol, and ("alias",) when the match is not exact.
+    Return the column that belongs to a symbol, and ("alias",) when the match is not exact.
 
     Exact first, then case-insensitive, then by share class (BRK.B = BRK-B = BRK/B). No match
     gives (None, ()).
@@ -63,10 +67,10 @@ def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str,
     InputError
         Two columns match equally well.
     """
-    return resolver(columns)(symbol)
+    return build_resolver(columns)(symbol)
 
 
-def resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, tuple[str, ...]]]:
+def build_resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, tuple[str, ...]]]:
     """
     Return `resolve` for many symbols of the same columns: their forms are made once, and not before
     one is needed.
@@ -98,6 +102,6 @@ def resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, tuple[
 
 
 def fold_share_class(name: str) -> str:
-    """The one spelling that all spellings of a share class share: BRK-B and BRK/B give "BRK.B"."""
+    """Return the one spelling of a share class: BRK.B, BRK-B and BRK/B give "BRK.B"."""
     match = SHARE_CLASS.fullmatch(fold_name(name))
     return f"{match[1]}.{match[2]}" if match else fold_name(name)
