@@ -31,8 +31,9 @@ from urisk_nb.errors import UriskError
 from urisk_nb.llm.manager import LLMManager, is_judge
 from urisk_nb.risk.evaluation import LabeledSentence, majority_baseline, read_labels
 from urisk_nb.risk.evidence import Sentence, split
-from urisk_nb.risk.inputs import Document, RiskParams
-from urisk_nb.risk.questions import Form, Label, ask, parse
+from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.questions import Form, Label, build_question, parse
 from urisk_nb.risk.scoring import settle
 
 SIXTEEN = Path(str(files("urisk_nb") / "data" / "labels_2018_2019.csv"))
@@ -80,7 +81,7 @@ def look(
 ) -> Prediction:
     form: Form = "short" if is_judge(manager.model) else "examples"
     answer = manager.ask_sync(
-        ask(sentence_of(item.text), params, form=form, reverse=reverse).payload
+        build_question(sentence_of(item.text), params, form=form, reverse=reverse).payload
     )
     timing = answer.timing
     return Prediction(
@@ -167,7 +168,7 @@ def main(arguments: list[str]) -> int:
         "--url", help="the server (default: OLLAMA_URL, started if nothing answers)"
     )
     parser.add_argument(
-        "--engine", choices=("ollama", "embedded", "simulated"), help="what to start"
+        "--engine", choices=("ollama", "embedded", "scripted"), help="what to start"
     )
     parser.add_argument(
         "--second",

@@ -7,9 +7,9 @@ import os
 import shutil
 
 import pytest
-from fake_ollama_env import Laboratory, gone
 
 from browser import CHROMIUM, FLAGS, jupyter_lab, set_theme, write_notebook
+from fake_ollama_env import Laboratory, gone
 from harness import ROOT
 
 pytestmark = [
@@ -20,17 +20,17 @@ pytestmark = [
 
 
 @pytest.fixture
-def jupyter(tmp_path, standin):
+def jupyter(tmp_path, fake_ollama):
     """A JupyterLab of its own, whose kernels find the scripted brain."""
     shutil.copy(ROOT / "notebooks/01_quickstart.ipynb", tmp_path)
-    with jupyter_lab(tmp_path, {"OLLAMA_URL": standin.url}) as (url, _):
+    with jupyter_lab(tmp_path, {"OLLAMA_URL": fake_ollama.url}) as (url, _):
         yield url
 
 
 @pytest.mark.filterwarnings("default")
 def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
     """
-    Restart and Run All in JupyterLab, light and dark: the table stands there with SIMULATED above
+    Restart and Run All in JupyterLab, light and dark: the table stands there with SCRIPTED above
     it, its sentences under it, no error.
     """
     from playwright.sync_api import sync_playwright
@@ -45,7 +45,7 @@ def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
             page.screenshot(path=f"{shots}/light.png")
         tables = page.locator(".jp-OutputArea-output .urisk-table")
         judged = tables.filter(has_text="judged by").last.inner_text()
-        assert "SIMULATED" in judged
+        assert "SCRIPTED" in judged
         assert "The European Commission fined Google 4.34 billion euros" in judged
         assert (
             page.locator(
@@ -104,7 +104,7 @@ def test_restart_and_run_all_in_jupyterlab(tmp_path):
         browser.close()
 
 
-def run_all(page, url, last="the server goes on"):
+def run_all(page, url, last="The server keeps running"):
     """Open the notebook, restart the kernel, run all cells, and wait for the last one's output."""
     page.goto(url)
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)

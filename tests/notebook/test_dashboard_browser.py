@@ -10,9 +10,9 @@ import signal
 import time
 
 import pytest
-from fake_ollama_env import Laboratory
 
 from browser import CHROMIUM, FLAGS, Book, jupyter_lab, set_theme
+from fake_ollama_env import Laboratory
 from harness import eventually
 
 pytestmark = [

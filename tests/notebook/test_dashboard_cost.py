@@ -6,16 +6,16 @@ stays free for its user.
 import statistics
 
 import pytest
-from cost_probe import LOAD, SCENARIO, Metered
 
 from browser import CHROMIUM, FLAGS, Book, jupyter_lab
+from cost_probe import LOAD, SCENARIO, Metered
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def server(standin_with):
-    return standin_with(SCENARIO)
+def server(fake_ollama_with):
+    return fake_ollama_with(SCENARIO)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from call_records import answered, failed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from call_records import answered, failed
 from urisk_nb.llm.calls import Calls
-from urisk_nb.llm.wire import Final
+from urisk_nb.llm.messages import Final
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.latency_table import COLOURS
 

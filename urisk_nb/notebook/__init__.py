@@ -1,10 +1,10 @@
-"""The notebook's face: magics that parse and hand over, and the rendering of what comes back.
+"""The notebook: magics that parse and hand over, and the dashboard.
 
-Knows IPython and HTML. Does not know how an answer or a table is made. Everything shown is escaped:
-model text and evidence are hostile.
+It knows IPython and widgets. It does not know how an answer or a table is made. Everything shown is
+escaped: model text and evidence are hostile.
 
-This file is all that `%load_ext urisk_nb` runs, and it must stay a matter of milliseconds: the
-magics themselves are imported when the first of them is used, or asked for its help.
+`%load_ext urisk_nb` runs this file only, and must take milliseconds: the magics are imported when
+you use the first of them, or ask for its help.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAGICS = {
 
 
 class _Magic:
-    """A magic under its name; its help is put together when somebody asks for it."""
+    """A magic under its name; its help is made when you ask for it."""
 
     # IPython would otherwise put its own variables into {braces} of the line.
     _ipython_magic_no_var_expand = True
@@ -40,11 +40,11 @@ class _Magic:
         self.shell, self.__name__ = shell, name
 
     @property
-    # # a plain str on classes, here made on demand
+    # A plain str on classes; here it is made on demand.
     def __doc__(self) -> str:  # type: ignore[override]
         from urisk_nb.notebook import magics
 
-        return magics.help_of(self.__name__)
+        return magics.format_help_of(self.__name__)
 
     def __call__(self, line: str, cell: str | None = None) -> Any:
         from urisk_nb.notebook import magics

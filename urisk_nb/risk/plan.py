@@ -1,6 +1,6 @@
-"""
-What is known of a run before a model is asked: metrics computed, sentences split and chosen,
-everything that decides it recorded.
+"""What is known of a run before a model is asked.
+
+The metrics are computed, the sentences split and chosen, and all that decides the run is recorded.
 """
 
 from __future__ import annotations
@@ -10,19 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-import pandas as pd
-
-from urisk_nb.risk.evidence import Sentence, SplitDocument, choose, filter_by_query, in_order, split
-from urisk_nb.risk.inputs import (
-    Document,
-    Holding,
-    Prices,
-    RiskParams,
-    documents_for,
-    normalize_weights,
-)
-from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
-from urisk_nb.risk.query import check_query
+from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
+from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
 from urisk_nb.risk.questions import (
     EXAMPLES,
     SCHEMA_VERSION,
@@ -34,6 +25,7 @@ from urisk_nb.risk.questions import (
 )
 from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
+from urisk_nb.risk.tickers import fold_share_class
 
 __all__ = ["EvidenceSelection", "Plan", "prepare"]
 
@@ -87,7 +79,7 @@ class Plan:
         How the model is asked; decided when it is known who judges.
     quant
         One row of metrics a symbol; empty without prices.
-    readings
+    selections
         One a symbol; empty without evidence.
     has_prices, has_volume, has_benchmark, has_evidence, has_weights
         Which inputs were given: a column whose input was not given has no flag for its NaN.
@@ -114,7 +106,7 @@ class Plan:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The symbols that have sentences to judge in this run."""
+        """The symbols that have sentences to label in this run."""
         return tuple(
             symbol
             for symbol in self.symbols
@@ -139,14 +131,14 @@ class Plan:
             ),
             "categories": list(self.taxonomy.ids),
             "skipped": {
-                symbol: reading.skipped
-                for symbol, reading in self.selections.items()
-                if reading.skipped
+                symbol: selection.skipped
+                for symbol, selection in self.selections.items()
+                if selection.skipped
             },
             "query_left_out": {
-                symbol: reading.left_out
-                for symbol, reading in self.selections.items()
-                if reading.left_out
+                symbol: selection.left_out
+                for symbol, selection in self.selections.items()
+                if selection.left_out
             },
             "messages": {
                 symbol: text for symbol in self.symbols if (text := self._message(symbol))
@@ -166,12 +158,12 @@ def prepare(
     documents: Sequence[Document] | None,
     params: RiskParams,
     *,
-    benchmark: pd.Series[float] | None = None,
+    benchmark: Prices | None = None,
     taxonomy: Taxonomy = DEFAULT,
     examples: Sequence[Example] = EXAMPLES,
 ) -> Plan:
     """
-    The plan of a run: metrics computed, sentences split and chosen; nothing is asked.
+    Return the plan of a run: metrics computed, sentences split and chosen; nothing is asked.
 
     Parameters
     ----------
@@ -190,9 +182,11 @@ def prepare(
     """
     check_examples(examples, taxonomy)
     if params.query is not None and documents is not None:
+        from urisk_nb.risk.relevance import check_query
+
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
-    as_of = params.as_of if prices is None else as_of_date(prices, params).date()
+    as_of = params.as_of if prices is None else find_as_of_date(prices, params).date()
     return Plan(
         holdings=plan_holdings,
         params=params,
@@ -223,33 +217,59 @@ def _select_evidence(
     as_of: date | None,
 ) -> dict[str, EvidenceSelection]:
     # A shared document is split once, not once a ticker
-    passages: dict[Document, SplitDocument] = {}
+    pieces: dict[Document, SplitDocument] = {}
     selections = {}
+    places = _index_by_company(documents)
     for holding in holdings:
-        own, flags = documents_for(documents, holding, params, as_of=as_of)
-        for document in own:
-            if document not in passages:
-                passages[document] = split(document)
-        sentences = [
-            sentence for document in in_order(own) for sentence in passages[document].sentences
-        ]
-        bearing = filter_by_query(sentences, params.query)
-        chosen = choose(
-            bearing,
-            params.query,
-            taxonomy,
-            params.max_sentences,
-            words=[example.text for example in examples],
+        mine = sorted((*places.get(fold_share_class(holding.symbol), ()), *places.get(None, ())))
+        own, flags = select_documents(
+            [documents[place] for place in mine], holding, params, as_of=as_of
         )
-        found = {flag for document in own for flag in passages[document].flags}
+        for document in own:
+            if document not in pieces:
+                pieces[document] = split(document)
+        sentences = [
+            sentence for document in sort_documents(own) for sentence in pieces[document].sentences
+        ]
+        bearing, chosen = _choose(sentences, params, taxonomy, examples)
+        found = {flag for document in own for flag in pieces[document].flags}
         selections[holding.symbol] = EvidenceSelection(
             chosen=tuple(_flag_shared(sentence) for sentence in chosen),
             sentences=len(sentences),
-            skipped=sum(passages[document].skipped for document in own),
+            skipped=sum(pieces[document].skipped for document in own),
             flags=tuple(sorted({*flags, *found, *_choice_flags(sentences, bearing, chosen)})),
             left_out=len(sentences) - len(bearing),
         )
     return selections
+
+
+def _choose(
+    sentences: Sequence[Sentence],
+    params: RiskParams,
+    taxonomy: Taxonomy,
+    examples: Sequence[Example],
+) -> tuple[Sequence[Sentence], Sequence[Sentence]]:
+    """Return the sentences that bear on the query, and those of them that are asked."""
+    if params.query is None and len(sentences) <= params.max_sentences:
+        return sentences, sentences
+    from urisk_nb.risk.relevance import choose, filter_by_query
+
+    bearing = filter_by_query(sentences, params.query)
+    words = [example.text for example in examples]
+    return bearing, choose(bearing, params.query, taxonomy, params.max_sentences, words=words)
+
+
+def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[int]]:
+    """
+    Return where the documents of each company stand, and under None the shared ones.
+
+    Comparing each document with each ticker would take seconds for some hundred companies.
+    """
+    places: dict[str | None, list[int]] = {}
+    for place, document in enumerate(documents):
+        company = None if document.ticker is None else fold_share_class(document.ticker)
+        places.setdefault(company, []).append(place)
+    return places
 
 
 def _choice_flags(

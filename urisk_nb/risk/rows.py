@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.risk.inputs import Holding
-from urisk_nb.risk.pipeline import Finding, Plan, TickerFindings
+from urisk_nb.risk.labeling import Finding, TickerFindings
+from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.quant import quant_columns
 from urisk_nb.risk.scoring import Level, Score, max_severity, score
 from urisk_nb.risk.taxonomy import NONE

@@ -11,7 +11,8 @@ import pandas as pd
 from urisk_nb.render.table_content import TableContent
 from urisk_nb.render.table_html import render_table_html
 from urisk_nb.render.table_text import render_table_text
-from urisk_nb.risk.pipeline import Plan, TickerFindings
+from urisk_nb.risk.labeling import TickerFindings
+from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.rows import build_findings, build_frame
 from urisk_nb.table.report import Report, unite_reports
 

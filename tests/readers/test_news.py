@@ -1,0 +1,159 @@
+"""Evidence becomes documents that are laid at the right door, or is refused with a way out."""
+
+from __future__ import annotations
+
+import math
+from datetime import date
+
+import pandas as pd
+import pytest
+
+from urisk_nb.errors import InputError
+from urisk_nb.readers.news import read_evidence
+from urisk_nb.risk.inputs import Document
+
+TEXTS = pd.DataFrame(
+    {
+        "Ticker": ["nvda", " * ", "NVDA", "MSFT"],
+        "text": ["b", "shared", "a", "c"],
+        "date": ["2024-01-02", "2024-01-01", pd.Timestamp("2024-01-01", tz="UTC"), None],
+        "source": ["wire", None, "wire", math.nan],
+        "page": [1, 2, 3, 4],
+    }
+)
+
+
+def test_a_frame_of_evidence():
+    """
+    Rows become documents with clean tickers and dates, in an order of their own; unknown columns
+    are ignored.
+    """
+    assert read_evidence(TEXTS) == (
+        Document(id="E1", ticker="MSFT", text="c"),
+        Document(id="E2", ticker=None, text="shared", date=date(2024, 1, 1)),
+        Document(id="E3", ticker="NVDA", text="a", date=date(2024, 1, 1), source="wire"),
+        Document(id="E4", ticker="NVDA", text="b", date=date(2024, 1, 2), source="wire"),
+    )
+
+
+def test_the_order_of_the_rows_changes_nothing():
+    """Shuffled rows give the same documents with the same ids."""
+    for seed in range(5):
+        assert read_evidence(TEXTS.sample(frac=1, random_state=seed)) == read_evidence(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"NVDA": ["a", "b"], "*": "all"},
+        [
+            {"ticker": "NVDA", "text": "a"},
+            {"Ticker": "nvda", "text": "b", "date": None},
+            {"ticker": "*", "text": "all"},
+        ],
+        {"NVDA": [{"text": "a"}, "b"], "\uff0a": ["all"]},
+        pd.DataFrame({"symbol": ["NVDA", "NVDA", "*"], "text": ["a", "b", "all"]}),
+    ],
+)
+def test_every_shape_of_evidence_means_the_same(data):
+    """A mapping, a list and a frame give the same documents."""
+    assert [(one.id, one.ticker, one.text) for one in read_evidence(data)] == [
+        ("E1", "NVDA", "a"),
+        ("E2", None, "all"),
+        ("E3", "NVDA", "b"),
+    ]
+
+
+def test_no_evidence_is_evidence_of_nothing():
+    """A day without news is no error."""
+    assert read_evidence([]) == read_evidence({}) == read_evidence(TEXTS.iloc[:0]) == ()
+
+
+def test_own_ids_stay_and_others_keep_clear_of_them():
+    """Given ids are kept, numbers lose their .0, and a new id is never one that is taken."""
+    data = pd.DataFrame(
+        {"ticker": ["A", "A", "A"], "text": ["x", "y", "z"], "id": [7.0, None, None]}
+    )
+    assert [one.id for one in read_evidence(data)] == ["7", "E1", "E2"]
+    assert [
+        one.id
+        for one in read_evidence(
+            [{"ticker": "A", "text": "x", "id": "E1"}, {"ticker": "A", "text": "y"}]
+        )
+    ] == ["E1", "E2"]
+    # One article about two companies
+    two = [{"ticker": ticker, "text": "x", "id": "R-1"} for ticker in "AB"]
+    assert [one.id for one in read_evidence(two)] == ["R-1", "R-1"]
+
+
+BAD_EVIDENCE = {
+    "None": (None, "a NoneType", "DataFrame"),
+    "a path to nothing": ("news.csv", "no file or folder 'news.csv'", "check the path"),
+    "a number": (5, "an int", "DataFrame"),
+    "an empty frame": (pd.DataFrame(), "no column 'ticker', only none", "add the column"),
+    "a misspelt ticker": (
+        TEXTS.rename(columns={"Ticker": "tickr"}),
+        "no column 'ticker'",
+        "{'tickr': 'ticker'}",
+    ),
+    "no text": (
+        TEXTS.rename(columns={"text": "body"}),
+        "no column 'text'",
+        "add the column 'text'",
+    ),
+    "a hole": (TEXTS.assign(text=["a", "b", None, "c"]), "row 3 has no text", "dropna"),
+    "blank text": (TEXTS.assign(text=["a", " ", "b", "c"]), "row 2 has no text", "dropna"),
+    "a number for a text": ({"NVDA": ["a", 5]}, "item 2 has an int (5)", "dropna"),
+    "a number for texts": ({"NVDA": 5}, "evidence of 'NVDA' is an int", "DataFrame"),
+    "words for a date": (TEXTS.assign(date="soon"), "row 1: 'soon' is not a date", "ISO"),
+    "a number for a date": (
+        [{"ticker": "A", "text": "a", "date": 20240101}],
+        "20240101 is not a date",
+        "ISO",
+    ),
+    "a path for a ticker": ([{"text": "a", "ticker": "../x"}], "'../x' is not a ticker", "NVDA"),
+    "a number for a ticker": ([{"text": "a", "ticker": 700}], "700 is an int", '"700"'),
+    "a misspelt key": ([{"text": "a", "tickr": "NVDA"}], "no 'ticker', but 'tickr'", "rename"),
+    "a misspelt text": ([{"txt": "a", "ticker": "NVDA"}], "no 'text', but 'txt'", "rename"),
+    "a ticker that pandas made NaN": (
+        TEXTS.assign(Ticker=["NA", "NA", math.nan, "*"]),
+        "row 3 has no ticker",
+        "keep_default_na=False",
+    ),
+    "a ticker that is NA": (
+        TEXTS.astype({"Ticker": "string"}).assign(Ticker=["A", pd.NA, "B", "*"]),
+        "row 2 has no ticker",
+        "'*'",
+    ),
+    "a blank ticker": (TEXTS.assign(Ticker=["A", "B", "C", "  "]), "row 4 has no ticker", "'*'"),
+    "an item without a ticker": (
+        [{"ticker": "A", "text": "a"}, {"text": "b"}],
+        "evidence, item 2 has no ticker",
+        "'*'",
+    ),
+    "an item whose ticker is None": (
+        [{"ticker": None, "text": "b"}],
+        "item 1 has no ticker",
+        "'*'",
+    ),
+    "texts without a ticker": (["a", "b"], "item 1 has no ticker", "'*'"),
+    "a key that is None": ({"A": "a", None: "b"}, "evidence of None, item 1 has no ticker", "'*'"),
+    "a key that is NaN": ({math.nan: ["b"]}, "item 1 has no ticker", "'*'"),
+    "an empty key": ({"": "b"}, "evidence of '', item 1 has no ticker", "'*'"),
+    "an id twice for all": (
+        [{"ticker": "*", "text": text, "id": "R1"} for text in "ab"],
+        "two documents for * have the id 'R1'",
+        "own id",
+    ),
+    "an id twice": (TEXTS.assign(id="same"), "two documents for NVDA have the id 'same'", "own id"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_EVIDENCE)
+def test_bad_evidence_is_refused(case):
+    """Evidence that would be lost, or laid at the wrong door, is an error that names its row."""
+    data, seen, fix = BAD_EVIDENCE[case]
+    with pytest.raises(InputError) as caught:
+        read_evidence(data)
+    assert seen in caught.value.message
+    assert fix in caught.value.fix
