@@ -4,7 +4,6 @@ heavy ones come late.
 """
 
 import ast
-import re
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ ROOT = TESTS.parent / "urisk_nb"
 # ARCHITECTURE.md draws the same.
 LAYERS = [
     {"errors"},
-    {"settings", "process_state", "arguments", "terminal", "embedded"},
+    {"settings", "process_state", "arguments", "embedded"},
     {"event_loop", "risk"},
     {"readers", "server"},
     {"llm", "render"},
@@ -47,8 +46,8 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
-        *("escaping", "text_layout", "markup", "board", "table_content", "table_html"),
-        "table_text",
+        *("escaping", "text_layout", "markup", "board", "progress_line"),
+        *("table_content", "table_html", "table_text"),
     ],
     "table": ["report", "risk_table"],
     "service": [
@@ -56,8 +55,8 @@ INSIDE = {
         *("app", "serving"),
     ],
     "notebook": [
-        *("nest", "latency_table", "charts", "alerts", "svg", "panel_parts", "panels"),
-        *("call_panel", "snapshot_panel"),
+        *("nest", "latency_table", "charts", "alerts", "svg"),
+        *("panel_parts", "panels", "call_panel", "snapshot_panel"),
         *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
     ],
 }
@@ -193,10 +192,8 @@ def test_functions_stay_small(module, path):
             length = (body[-1].end_lineno - body[0].lineno + 1) if body else 0
             assert length <= 60, f"{module}.{node.name} has {length} lines"
     if len(source.splitlines()) > 500:
-        said = " ".join((ast.get_docstring(ast.parse(source)) or "").lower().split())
-        assert re.search(r"over [45]00 lines", said), (
-            f"{module} is over 500 lines and does not say why"
-        )
+        docstring = " ".join((ast.get_docstring(ast.parse(source)) or "").lower().split())
+        assert "over 400 lines" in docstring, f"{module} is over 500 lines and does not say why"
 
 
 def test_every_module_has_a_layer_and_every_name_a_module():
@@ -231,7 +228,8 @@ def test_tests_stand_in_the_order_of_the_house():
     """
     Each folder of the package has its tests in a folder of the same name, and there is no other.
     """
-    tests = {path.name for path in TESTS.iterdir() if path.is_dir() and any(path.glob("*.*"))}
+    folders = (path for path in TESTS.iterdir() if path.is_dir() and path.name != "__pycache__")
+    tests = {path.name for path in folders if any(path.glob("*.*"))}
     house = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert tests - set(TESTS_OF_ALL) == house
 

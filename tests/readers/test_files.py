@@ -3,11 +3,15 @@ Files of prices and evidence: each readable form is read, each unreadable one is
 the file.
 """
 
+import csv
 import json
 import os
+from io import StringIO
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from urisk_nb.errors import InputError
 from urisk_nb.readers.files import read_frame, read_json_lines
@@ -214,3 +218,29 @@ def test_evidence_without_a_ticker_is_refused_wherever_it_comes_from(tmp_path, c
     given = NO_TICKER[case](tmp_path)
     with pytest.raises(InputError, match=r"evidence, (row|item) 2 has no ticker"):
         read_evidence(given, tickers=["NA"])
+
+
+CELLS = st.text(alphabet='ab1.-é"\t,\n ', max_size=6)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=5),
+    ends=st.lists(st.integers(0, 3), min_size=6, max_size=6),
+    name=st.sampled_from(["e.csv", "e.tsv"]),
+)
+def test_any_table_reads_as_it_was_written(tmp_path_factory, rows, ends, name):
+    """
+    Whatever the fields hold, and however many separators follow which row, each stays in its place.
+    """
+    separator = "," if name == "e.csv" else "\t"
+    lines = []
+    for row, more in zip([["ticker", "text", "source"], *rows], ends, strict=False):
+        line = StringIO()
+        csv.writer(line, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="").writerow(
+            row
+        )
+        lines.append(line.getvalue() + separator * more)
+    path = tmp_path_factory.mktemp("table") / name
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+    assert read_frame(path, text=True).to_numpy().tolist() == rows

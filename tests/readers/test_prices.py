@@ -48,7 +48,7 @@ def test_long_and_wide_say_the_same():
 
 
 @pytest.mark.parametrize(
-    "name", ["date", "Date", "DATETIME", "Unnamed: 0", "Day", "Dates", "timestamp"]
+    "name", ["date", "Date", "DATETIME", "Unnamed: 0", "Day", "Dates", "timestamp", "Trade Date"]
 )
 @pytest.mark.parametrize(
     "values",
@@ -158,11 +158,14 @@ BAD_PRICES = {
     "a Series without a name": (wide()["AAA"].rename(None), "without a name", "rename"),
     "an integer index": (wide().reset_index(drop=True), "the index counts 0, ..., 3", '"date"'),
     "dates under another name": (dated(["2024-01-01"], "dte"), "no dates", "{'dte': 'date'}"),
-    "columns that pandas moved by one": (
-        pd.read_csv(StringIO("Day,AAA,BBB\n2024-01-01,1.0,2.0,\n2024-01-02,1.5,2.5,\n")),
-        "the columns moved by one",
-        "index_col=False",
-    ),
+    **{
+        f"columns that pandas moved by one, {name}": (
+            pd.read_csv(StringIO(f"{name},AAA,BBB\n2024-01-01,1.0,2.0,\n2024-01-02,1.5,2.5,\n")),
+            "the columns moved by one",
+            "index_col=False",
+        )
+        for name in ("Day", "date", "Trade Date")
+    },
     "dates as numbers": (
         dated([20240101, 20240102]),
         "numbers for dates (first: 20240101)",

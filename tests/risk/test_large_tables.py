@@ -39,7 +39,7 @@ def calls_for(count, spelling, evidence):
 def test_only_the_first_hundred_unknown_tickers_are_compared_with_all_columns(monkeypatch):
     """Each row says that it has no column; from the hundred and first on it suggests none."""
     asked = []
-    monkeypatch.setattr(quant, "closest", lambda name, known: asked.append(name) or ["T1"])
+    monkeypatch.setattr(quant, "find_closest", lambda name, known: asked.append(name) or ["T1"])
     names = [f"X{number}" for number in range(150)]
     rows = rows_with(walk(40, ["T1"]), names)
     assert asked == names[:100]

@@ -18,7 +18,7 @@ import pandas as pd
 from pandas.api import types as kinds
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.values import closest, count_noun, is_missing, read_moment, show
+from urisk_nb.risk.values import count_noun, find_closest, is_missing, read_moment, show
 
 __all__ = [
     "BoolArray",
@@ -97,6 +97,7 @@ def split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
     InputError
         There are no dates, one of them is missing or is not a date, or time zones are mixed.
     """
+    _check_not_moved(frame)
     label = find_label(frame, "date", "datetime")
     if label is None and not isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
         label = _find_unnamed_dates(frame)
@@ -108,7 +109,7 @@ def split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
             )
         return dates, rest
     if kinds.is_numeric_dtype(frame.index.dtype):
-        near = closest("date", map(str, frame.columns), 1)
+        near = find_closest("date", map(str, frame.columns), 1)
         fix = (
             f"prices.rename(columns={{{near[0]!r}: 'date'}})"
             if near
@@ -131,20 +132,35 @@ def _find_unnamed_dates(frame: pd.DataFrame) -> Any:
     """
     if "Unnamed: 0" in frame.columns:
         return "Unnamed: 0"
-    first, last = frame.columns[0], frame.columns[-1]
-    if str(first).strip().lower() not in DATE_NAMES:
+    has_numbers = kinds.is_numeric_dtype(frame.dtypes.iloc[0])
+    if has_numbers or not kinds.is_numeric_dtype(frame.index.dtype):
         return None
-    numbers = kinds.is_numeric_dtype(frame.dtypes.iloc[0])
-    counts = kinds.is_numeric_dtype(frame.index.dtype)
-    if numbers and not counts and frame.iloc[:, -1].isna().all():
-        # What pandas makes of a CSV whose rows end in a separator: each ticker would show its
-        # neighbour's prices.
+    return frame.columns[0] if _is_date_name(frame.columns[0]) else None
+
+
+def _is_date_name(label: object) -> bool:
+    name = str(label).strip().lower()
+    return name in DATE_NAMES or "date" in name
+
+
+def _check_not_moved(frame: pd.DataFrame) -> None:
+    """
+    Refuse a frame whose columns pandas moved by one: each ticker would show its neighbour's prices.
+
+    pandas does so where the rows of a CSV end in a separator: their first field becomes the index.
+    """
+    first, last = frame.columns[0], frame.columns[-1]
+    if (
+        _is_date_name(first)
+        and kinds.is_numeric_dtype(frame.dtypes.iloc[0])
+        and not kinds.is_numeric_dtype(frame.index.dtype)
+        and frame.iloc[:, -1].isna().all()
+    ):
         raise InputError(
             f"the dates are in the index, the column {first!r} has numbers and {last!r} is empty: "
             "the columns moved by one.",
             fix="read the file with pd.read_csv(..., index_col=False), or pass its path",
         )
-    return first if counts and not numbers else None
 
 
 def _read_dates(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:

@@ -33,7 +33,7 @@ NAME_TAIL = re.compile(r"[A-Za-z0-9]{1,3}")
 
 def parse_tickers(tickers: object) -> tuple[Holding, ...]:
     """
-    The holdings of a ticker list, in its order.
+    Return the holdings of a ticker list, in its order.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def parse_tickers(tickers: object) -> tuple[Holding, ...]:
         message says which line.
     """
     found: dict[str, Holding] = {}
-    for where, name, weight in _entries(tickers):
+    for where, name, weight in _iterate_entries(tickers):
         symbol = read_symbol(name, where)
         if symbol in found:
             found[symbol] = replace(found[symbol], flags=("duplicate",))
         else:
-            found[symbol] = Holding(symbol=symbol, weight=_weight(weight, symbol, where))
+            found[symbol] = Holding(symbol=symbol, weight=_read_weight(weight, symbol, where))
     if not found:
         raise InputError("there is no ticker.", fix=TICKER_HINT)
     holdings = tuple(found.values())
@@ -71,15 +71,15 @@ def parse_tickers(tickers: object) -> tuple[Holding, ...]:
     return holdings
 
 
-def _entries(given: object) -> Iterator[tuple[str, object, object]]:
-    """Each (where it stands, name, weight or None), whatever shape the list came in."""
+def _iterate_entries(given: object) -> Iterator[tuple[str, object, object]]:
+    """Yield each (where it stands, name, weight or None), whatever shape the list came in."""
     if isinstance(given, str):
         for number, line in enumerate(given.splitlines(), 1):
-            yield from _line_entries(f"line {number}", line)
+            yield from _split_line(f"line {number}", line)
     elif isinstance(given, Mapping):
         yield from ((f"ticker {show(name)}", name, weight) for name, weight in given.items())
     elif isinstance(given, pd.Series):
-        yield from _series_entries(given)
+        yield from _split_series(given)
     elif isinstance(given, (bytes, pd.DataFrame)) or not isinstance(given, Iterable):
         fix = (
             "dict(zip(frame['ticker'], frame['weight']))"
@@ -94,14 +94,14 @@ def _entries(given: object) -> Iterator[tuple[str, object, object]]:
         for number, item in enumerate(
             sorted(given, key=str) if isinstance(given, (set, frozenset)) else given, 1
         ):
-            yield from _item_entries(f"item {number}", item)
+            yield from _split_item(f"item {number}", item)
 
 
-def _series_entries(series: pd.Series[Any]) -> Iterator[tuple[str, object, object]]:
+def _split_series(series: pd.Series[Any]) -> Iterator[tuple[str, object, object]]:
     names = series.index.tolist()
     if all(isinstance(name, (int, np.integer)) for name in names):
         for number, item in enumerate(series.tolist(), 1):
-            yield from _item_entries(f"item {number}", item)
+            yield from _split_item(f"item {number}", item)
     else:
         yield from (
             (f"ticker {show(name)}", name, weight)
@@ -109,16 +109,16 @@ def _series_entries(series: pd.Series[Any]) -> Iterator[tuple[str, object, objec
         )
 
 
-def _item_entries(where: str, item: object) -> Iterator[tuple[str, object, object]]:
+def _split_item(where: str, item: object) -> Iterator[tuple[str, object, object]]:
     if isinstance(item, str):
-        yield from _line_entries(where, item)
+        yield from _split_line(where, item)
     elif isinstance(item, tuple) and len(item) == 2:
         yield where, item[0], item[1]
     else:
         yield where, item, None
 
 
-def _line_entries(where: str, line: str) -> Iterator[tuple[str, object, object]]:
+def _split_line(where: str, line: str) -> Iterator[tuple[str, object, object]]:
     text = strip_invisible(line).split("#", 1)[0].replace("\N{MINUS SIGN}", "-")
     if comma := re.search(r"=\s*[-+]?0,\d+(?=\s|,|$)", text):
         seen = comma[0].lstrip("= ")
@@ -133,7 +133,7 @@ def _line_entries(where: str, line: str) -> Iterator[tuple[str, object, object]]
 
 
 def _split_weight(token: str, where: str) -> tuple[str, str | None]:
-    """At the last "=", if a number follows; EURUSD=X is a name, NVDA=half is a mistake."""
+    """Split at the last "=" if a number follows; EURUSD=X is a name, NVDA=half is a mistake."""
     name, sign, tail = token.rpartition("=")
     if not sign or " " in tail:
         return token, None
@@ -149,16 +149,16 @@ def _split_weight(token: str, where: str) -> tuple[str, str | None]:
         return token, None
     raise InputError(
         f"{where}: the weight {show(tail)} of {show(name)} is not a number.",
-        fix=f"write {name.rstrip('=') or 'NVDA'}={_weight_hint(tail)}",
+        fix=f"write {name.rstrip('=') or 'NVDA'}={_suggest_weight(tail)}",
     )
 
 
-def _weight_hint(tail: str) -> str:
+def _suggest_weight(tail: str) -> str:
     number = read_number(tail.removesuffix("%"))
     return "0.4" if number is None else format_number(number / 100)
 
 
-def _weight(weight: object, symbol: str, where: str) -> float | None:
+def _read_weight(weight: object, symbol: str, where: str) -> float | None:
     if weight is None:
         return None
     number = read_number(weight)

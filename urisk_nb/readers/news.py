@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -14,7 +15,14 @@ from urisk_nb.errors import InputError
 from urisk_nb.readers.columns import find_label
 from urisk_nb.risk.inputs import SHARED, Document
 from urisk_nb.risk.tickers import read_symbol
-from urisk_nb.risk.values import closest, describe_type, fold_name, is_missing, read_moment, show
+from urisk_nb.risk.values import (
+    describe_type,
+    find_closest,
+    fold_name,
+    is_missing,
+    read_moment,
+    show,
+)
 
 __all__ = ["read_evidence"]
 
@@ -50,21 +58,27 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Docume
     """
     rows = _iterate_rows(_load(given, tickers))
     documents = sorted((_make_document(*row) for row in rows), key=_sort_key)
+    named = _fill_ids(documents)
+    _check_ids(named)
+    return named
+
+
+def _fill_ids(documents: Sequence[Document]) -> tuple[Document, ...]:
+    """Give "E1", "E2", ... to the documents without an id, clear of the ids that are taken."""
     taken = {one.id for one in documents}
-    names = (
-        name for number in range(1, 2 * len(documents) + 1) if (name := f"E{number}") not in taken
-    )
-    named = tuple(one if one.id else replace(one, id=next(names)) for one in documents)
+    free = (name for number in itertools.count(1) if (name := f"E{number}") not in taken)
+    return tuple(one if one.id else replace(one, id=next(free)) for one in documents)
+
+
+def _check_ids(documents: Sequence[Document]) -> None:
     seen: set[tuple[str, str | None]] = set()
-    for one in named:
+    for one in documents:
         if (one.id, one.ticker) in seen:
-            whose = f"for {one.ticker or SHARED}"
             raise InputError(
-                f"two documents {whose} have the id {show(one.id)}.",
+                f"two documents for {one.ticker or SHARED} have the id {show(one.id)}.",
                 fix="give each its own id, or leave the ids out",
             )
         seen.add((one.id, one.ticker))
-    return named
 
 
 def _sort_key(one: Document) -> tuple[str, str, str, str, str]:
@@ -92,7 +106,7 @@ def _load(given: Any, tickers: Sequence[str]) -> object:
 
 
 def _iterate_rows(data: object) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Each (where it stands, its cells by name), whatever shape the evidence came in."""
+    """Yield each (where it stands, its cells by name), whatever shape the evidence came in."""
     if isinstance(data, pd.DataFrame):
         yield from _iterate_frame(data)
     elif isinstance(data, Mapping):
@@ -126,8 +140,8 @@ def _read_item(item: object, where: str) -> dict[str, object]:
         return {"text": item}
     cells = {str(key).strip().lower(): value for key, value in item.items()}
     for name in ("text", "ticker"):
-        # A misspelt "ticker" would make the text evidence against every company.
-        if name not in cells and (near := closest(name, cells, 1)):
+        # The close name says more than "no ticker" would.
+        if name not in cells and (near := find_closest(name, cells, 1)):
             raise InputError(
                 f"{where} has no {name!r}, but {near[0]!r}.", fix=f"rename {near[0]!r} to {name!r}"
             )
@@ -140,7 +154,7 @@ def _iterate_frame(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, object]
     }
     for name in ("ticker", "text"):
         if labels[name] is None:
-            near = closest(name, map(str, frame.columns), 1)
+            near = find_closest(name, map(str, frame.columns), 1)
             fix = (
                 f"evidence.rename(columns={{{near[0]!r}: {name!r}}})"
                 if near
@@ -186,8 +200,9 @@ def _make_document(where: str, cells: Mapping[str, object]) -> Document:
 
 def _read_ticker(value: object, where: str) -> str | None:
     """
-    The company's symbol; None for all companies. An empty cell is neither: pandas makes one of the
-    ticker NA.
+    Return the company's symbol, or None for all companies.
+
+    An empty cell is neither: pandas makes one of the ticker NA.
     """
     if is_missing(value):
         raise InputError(

@@ -27,7 +27,7 @@ from urisk_nb.readers.columns import (
     split_dates,
 )
 from urisk_nb.risk.inputs import Prices
-from urisk_nb.risk.values import closest, count_noun, describe_type, show
+from urisk_nb.risk.values import count_noun, describe_type, find_closest, show
 
 __all__ = ["read_benchmark", "read_prices"]
 
@@ -189,7 +189,7 @@ def _read_long(frame: pd.DataFrame, *, returns: bool) -> Prices:
         find_label(frame, "volume"),
     )
     if close_label is None:
-        near = closest(names[0], map(str, frame.columns), 1) or [
+        near = find_closest(names[0], map(str, frame.columns), 1) or [
             str(name) for name in frame.columns if names[0] in str(name).lower()
         ]
         fix = (

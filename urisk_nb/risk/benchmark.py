@@ -16,7 +16,7 @@ from urisk_nb.risk.market import Asset, BoolArray, Market, describe_bad_cells, d
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.tickers import resolve
-from urisk_nb.risk.values import closest, count_noun
+from urisk_nb.risk.values import count_noun, find_closest
 
 __all__ = ["Reference", "read_reference"]
 
@@ -83,7 +83,7 @@ def _check_reference(market: Market, column: str, values: FloatArray, what: str)
 def _read_column_reference(market: Market, name: str) -> Reference:
     column, _ = resolve(name, market.columns)
     if column is None:
-        near = closest(name, [*market.columns, "equal"])
+        near = find_closest(name, [*market.columns, "equal"])
         fix = (
             f"did you mean {' or '.join(map(repr, near))}?"
             if near

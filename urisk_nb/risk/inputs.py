@@ -100,7 +100,7 @@ class Document:
 
 def normalize_weights(holdings: Sequence[Holding]) -> tuple[Holding, ...]:
     """
-    The holdings with weights that sum to 1: w_i / sum(w). Those without a weight stay so.
+    Return the holdings with weights that sum to 1: w_i / sum(w). Those without a weight stay so.
 
     Raises
     ------
@@ -131,8 +131,7 @@ def select_documents(
     as_of: date | None = None,
 ) -> tuple[tuple[Document, ...], tuple[str, ...]]:
     """
-    A company's own documents and the shared ones, cut at the as-of date, and what was left out as
-    flags.
+    Return a company's own documents and the shared ones up to the date, and flags for the rest.
 
     Parameters
     ----------
@@ -150,10 +149,9 @@ def select_documents(
     """
     cut = params.as_of or (as_of.date() if isinstance(as_of, datetime) else as_of)
     chosen, flags = [], set()
+    company = fold_share_class(holding.symbol)
     for one in documents:
-        if one.ticker is not None and fold_share_class(one.ticker) != fold_share_class(
-            holding.symbol
-        ):
+        if one.ticker is not None and fold_share_class(one.ticker) != company:
             continue
         if one.date is None and params.as_of is not None:
             flags.add("undated")

@@ -19,8 +19,8 @@ import numpy as np
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import (
     NUMBER,
-    closest,
     describe_type,
+    find_closest,
     format_number,
     read_moment,
     read_number,
@@ -143,7 +143,7 @@ class RiskParams:
         known = [one.name for one in fields(cls)]
         for name in settings:
             if name not in known:
-                near = closest(name, known, 1)
+                near = find_closest(name, known, 1)
                 fix = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
                 raise InputError(f"there is no parameter {show(name)}.", fix=fix)
         return cls(**settings)
@@ -293,7 +293,7 @@ def _read_factor(value: object) -> float | None:
 def _read_choice(name: str, value: object, known: tuple[str, ...]) -> str:
     if value in known:
         return str(value)
-    near = closest(str(value), known, 1)
+    near = find_closest(str(value), known, 1)
     raise InputError(
         f"{name}={show(value)} is not one of {', '.join(known)}.",
         fix=f"{name}={near[0] if near else known[0]!r}",

@@ -58,7 +58,7 @@ from urisk_nb.risk.metrics import (
 )
 from urisk_nb.risk.params import RiskParams, alpha_label
 from urisk_nb.risk.tickers import build_resolver
-from urisk_nb.risk.values import closest
+from urisk_nb.risk.values import find_closest
 
 __all__ = [
     "Beta",
@@ -200,7 +200,7 @@ def quant_rows(
         )
         found.flags.update((*holding.flags, *flags, *prices.flags))
         if column is None:
-            near = closest(holding.symbol, market.columns) if suggested < MAX_SUGGESTED else []
+            near = find_closest(holding.symbol, market.columns) if suggested < MAX_SUGGESTED else []
             suggested += 1
             rows[holding.symbol] = _build_row_without_prices(holding, near, found)
         else:

@@ -21,8 +21,12 @@ TICKER_HINT = "write tickers such as NVDA, BRK.B or NVDA=0.4, separated by comma
 
 def read_symbol(name: object, where: str) -> str:
     """
-    The name in the form of `Holding.symbol`; InputError, beginning with `where`, for one outside
-    the ticker rule.
+    Return the name in the form of `Holding.symbol`.
+
+    Raises
+    ------
+    InputError
+        It is outside the ticker rule. The message begins with `where`.
     """
     if not isinstance(name, str):
         fix = (
@@ -53,7 +57,7 @@ def _ticker_hint(symbol: str) -> str:
 
 def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     """
-    The column that belongs to a symbol, and ("alias",) when the match is not exact.
+    Return the column that belongs to a symbol, and ("alias",) when the match is not exact.
 
     Exact first, then case-insensitive, then by share class (BRK.B = BRK-B = BRK/B). No match
     gives (None, ()).
@@ -98,6 +102,6 @@ def build_resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, 
 
 
 def fold_share_class(name: str) -> str:
-    """The one spelling that all spellings of a share class share: BRK-B and BRK/B give "BRK.B"."""
+    """Return the one spelling of a share class: BRK.B, BRK-B and BRK/B give "BRK.B"."""
     match = SHARE_CLASS.fullmatch(fold_name(name))
     return f"{match[1]}.{match[2]}" if match else fold_name(name)
