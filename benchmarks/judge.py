@@ -32,7 +32,7 @@ from urisk_nb.llm.manager import LLMManager, is_judge
 from urisk_nb.risk.evaluation import LabeledSentence, majority_baseline, read_labels
 from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.inputs import Document, RiskParams
-from urisk_nb.risk.questions import Form, Label, ask, parse
+from urisk_nb.risk.questions import Form, Label, build_question, parse
 from urisk_nb.risk.scoring import settle
 
 SIXTEEN = Path(str(files("urisk_nb") / "data" / "labels_2018_2019.csv"))
@@ -80,7 +80,7 @@ def look(
 ) -> Prediction:
     form: Form = "short" if is_judge(manager.model) else "examples"
     answer = manager.ask_sync(
-        ask(sentence_of(item.text), params, form=form, reverse=reverse).payload
+        build_question(sentence_of(item.text), params, form=form, reverse=reverse).payload
     )
     timing = answer.timing
     return Prediction(
@@ -108,10 +108,14 @@ def count_noun(url: str, last: int) -> list[int] | None:
 
 def new_tokens(manager: LLMManager, first: Prediction, outcomes: list[Prediction]) -> str:
     if (counts := count_noun(manager.url, len(outcomes))) is not None:
-        return f"{statistics.mean(counts):.0f} new prompt tokens a call, at most {max(counts)} (the server's counters)"
+        mean = statistics.mean(counts)
+        return f"{mean:.0f} new prompt tokens a call, at most {max(counts)} (server's counters)"
     rate = first.prompt_tokens / first.prompt_seconds if first.prompt_seconds > 0 else math.nan
     guess = statistics.mean(outcome.prompt_seconds * rate for outcome in outcomes)
-    return f"some {guess:.0f} new prompt tokens a call (estimated: prompt_eval_duration at the speed of the first call, whose prompt was new)"
+    return (
+        f"about {guess:.0f} new prompt tokens a call (estimated: prompt_eval_duration at the speed "
+        "of the first call, whose prompt was new)"
+    )
 
 
 def report(outcomes: list[Prediction], seconds: list[Prediction]) -> list[str]:
@@ -163,7 +167,7 @@ def main(arguments: list[str]) -> int:
         "--url", help="the server (default: OLLAMA_URL, started if nothing answers)"
     )
     parser.add_argument(
-        "--engine", choices=("ollama", "embedded", "simulated"), help="what to start"
+        "--engine", choices=("ollama", "embedded", "scripted"), help="what to start"
     )
     parser.add_argument(
         "--second",

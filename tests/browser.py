@@ -84,8 +84,10 @@ def set_theme(settings, name):
 # Ends a notebook's kernel. JupyterLab wants its own token back, against requests from other pages.
 END_KERNEL = """async name => {
   const headers = {'X-XSRFToken': (document.cookie.match(/_xsrf=([^;]+)/) || [])[1]};
-  for (const session of await (await fetch('/api/sessions')).json())
-    if (session.path === name) await fetch('/api/sessions/' + session.id, {method: 'DELETE', headers});
+  for (const session of await (await fetch('/api/sessions')).json()) {
+    if (session.path !== name) continue;
+    await fetch('/api/sessions/' + session.id, {method: 'DELETE', headers});
+  }
 }"""
 
 

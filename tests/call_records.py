@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from urisk_nb.errors import ServerConnectionLost
 from urisk_nb.llm.calls import Calls
-from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot
 from urisk_nb.llm.messages import Chunk, Final, LoadedModel
+from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 MODEL = "llama3.1:latest"

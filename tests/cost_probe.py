@@ -33,7 +33,7 @@ async def _paced(rate, seconds):
     async with asyncio.TaskGroup() as group:
         for number in range(int(rate * seconds)):
             at_s = began_s + number / rate
-            await asyncio.sleep(at_s - time.monotonic() - 0.1)  # a task each, but not thousands at once
+            await asyncio.sleep(at_s - time.monotonic() - 0.1)  # not thousands at once
             group.create_task(_one(manager, at_s, number, took_s))
     return took_s
 """

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 
-
 ENDS = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError)
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1] / "urisk_nb"
 LAYERS = [
     {"errors"},
     {"settings", "process_state", "arguments", "embedded"},
-    {"event_loop", "risk", "standin"},
+    {"event_loop", "risk", "fake_ollama"},
     {"readers"},
     {"server"},
     {"llm"},
@@ -45,7 +45,7 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("docket", "pipeline", "row_warnings", "evaluation"),
+        *("labeling", "row_warnings", "evaluation"),
     ],
     "server": [
         *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),
@@ -66,17 +66,23 @@ INSIDE = {
         *("nest", "latency_table", "charts", "alerts", "svg", "panels"),
         *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
     ],
-    "standin": [
+    "fake_ollama": [
         *("gojson", "transport", "brain", "asks", "residents", "answers", "created", "face"),
         *("server", "scenario", "scripted", "upstream", "jump", "completion", "llamacpp"),
         *("__main__", "program"),
     ],
 }
-FIRST_PARTY_ONLY = {"risk": {"errors"}, "standin": {"embedded"}, "embedded": set()}
+FIRST_PARTY_ONLY = {"risk": {"errors"}, "fake_ollama": {"embedded"}, "embedded": set()}
 ALONE = {"errors"}  # imports nothing of ours
 STDLIB_ONLY = {
-    *("errors", "server.guardian", "standin.face", "standin.program", "standin.scripted"),
-    *("embedded.weights", "standin.__main__"),
+    *(
+        "errors",
+        "server.guardian",
+        "fake_ollama.face",
+        "fake_ollama.program",
+        "fake_ollama.scripted",
+    ),
+    *("embedded.weights", "fake_ollama.__main__"),
 }
 NO_IO = {
     "risk": {
@@ -86,8 +92,8 @@ NO_IO = {
 }
 ONE_OWNER = {
     "httpx": {"llm.client"},
-    "subprocess": {"server.leases", "standin.program", "embedded.weights"},
-    "xllamacpp": {"embedded.launcher", "standin.llamacpp"},
+    "subprocess": {"server.leases", "fake_ollama.program", "embedded.weights"},
+    "xllamacpp": {"embedded.launcher", "fake_ollama.llamacpp"},
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},

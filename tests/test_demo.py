@@ -40,6 +40,9 @@ def test_the_events_are_about_the_tickers():
 
 def test_the_example_does_not_import_plotly():
     """65 MB for one table are too much."""
-    code = "import sys; from urisk_nb import demo; demo.prices(); demo.evidence(); print('plotly' in sys.modules)"
+    code = (
+        "import sys; from urisk_nb import demo; demo.prices(); demo.evidence(); "
+        "print('plotly' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert (done.stdout, done.stderr) == ("False\n", "")

@@ -10,12 +10,12 @@ import sys
 
 import pandas as pd
 import pytest
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
 from harness import ROOT
 from urisk_nb import errors, evaluate
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.session import label_sync
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 ROWS = [
     ("Acme was fined. A second sentence does not count.", "legal", 3),
@@ -51,12 +51,12 @@ def found(labels):
         for word, (risk, severity) in SAID.items()
     ]
     with running(
-        ScriptedBrain(Scenario(rules=[*rules, Rule(answer=['{"risk":"none","severity":0}'])]))
+        ScriptedBackend(Scenario(rules=[*rules, Rule(answer=['{"risk":"none","severity":0}'])]))
     ) as server:
         manager = LLMManager.initialize_sync(url=server.url)
         try:
             yield evaluate.evaluate(
-                evaluate.read(labels), manager, models=["simulated"], judge=label_sync
+                evaluate.read(labels), manager, models=["llama3.1"], judge=label_sync
             )
         finally:
             manager.shutdown_sync()
@@ -68,7 +68,7 @@ def test_a_file_becomes_figures(found):
     sentence of a text counts.
     """
     assert [(one.model, one.labels, one.engine) for one in found] == [
-        ("simulated", way, "simulated") for way in ("greedy", "calibrated")
+        ("llama3.1", way, "llama3.1") for way in ("greedy", "calibrated")
     ]
     greedy, calibrated = found
     assert [outcome.label.risk for outcome in greedy.outcomes] == [
@@ -112,7 +112,7 @@ def test_what_is_written(found, tmp_path):
     assert page.count("<svg") == 1, "greedy labels have no probabilities"
     assert "75.0% (30% to 95%)" in page
     text = evaluate.text(found)
-    assert "A judge that reads nothing reaches category 50.0%" in text
+    assert "The best constant answer, which reads nothing, reaches category 50.0%" in text
     assert "expected calibration error" in text
 
 
@@ -135,13 +135,13 @@ def test_the_command(labels, tmp_path):
         "evaluate",
         str(labels),
         "--engine",
-        "simulated",
+        "llama3.1",
         "--out",
         str(tmp_path / "out"),
     ]
     done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "simulated (simulated), greedy: 4 valid answers" in done.stdout
+    assert "scripted (scripted), greedy: 4 valid answers" in done.stdout
     assert (tmp_path / "out" / "evaluation.html").exists()
     labels.write_text("text,risk,severity\nIt was fined.,illegal,3\n", encoding="utf-8")
     done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)

@@ -52,7 +52,10 @@ def test_sentences_are_counted_as_a_reader_counts_them():
     """
     Code, tables and headings are no prose; a figure's point ends no sentence.
     """
-    page = "# A head\n\nOne two `x = 1` four. Five 1.5 seven!\n\n| a | b |\n\n```\nno no\n```\n- Eight.\n"
+    page = (
+        "# A head\n\nOne two `x = 1` four. Five 1.5 seven!\n\n"
+        "| a | b |\n\n```\nno no\n```\n- Eight.\n"
+    )
     assert [count for count, _ in prose(page)] == [4, 3, 1]
 
 

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from fake_ollama import running
+from fake_ollama.llamacpp import LlamaBrain
 
 from harness import eventually
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.notebook import latency_table
-from urisk_nb.standin import running
-from urisk_nb.standin.llamacpp import LlamaBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

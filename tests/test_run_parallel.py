@@ -1,6 +1,6 @@
 """
 So many calls in flight as a run asks for, whatever its session allows; counted by the server. Its
-answers are SIMULATED.
+answers are SCRIPTED.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ JUDGE = [{"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms"
 
 
 @pytest.fixture
-def session(standin_with):
+def session(fake_ollama_with):
     """A session of one place, over a server that answers eight at once."""
-    server = standin_with({"slots": 8, "rules": JUDGE})
+    server = fake_ollama_with({"slots": 8, "rules": JUDGE})
     manager = LLMManager.initialize_sync(url=server.url, parallel=1)
     yield manager, server
     manager.shutdown_sync()

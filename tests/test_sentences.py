@@ -19,7 +19,8 @@ SOURCES = {
     *("regulator", "court", "exchange", "local_press", "rating_agency"),
 }
 HELD_OUT = re.compile(
-    r"\b(Google|Alphabet|GOOG|Apple|AAPL|Amazon|AMZN|Facebook|Meta|Netflix|NFLX|Microsoft|MSFT|GitHub|Cambridge Analytica)\b"
+    r"\b(Google|Alphabet|GOOG|Apple|AAPL|Amazon|AMZN|Facebook|Meta|Netflix|NFLX|Microsoft|MSFT|GitHub"
+    r"|Cambridge Analytica)\b"
 )
 
 

@@ -331,7 +331,8 @@ def test_an_interrupt_keeps_the_rows_that_were_judged():
                     await asyncio.sleep(30)
                 return await super().ask(question)
         try:
-            assess("A B", evidence=news(("A", "A was fined."), ("B", "B was fined.")), manager=Slow(by_word))
+            evidence = news(("A", "A was fined."), ("B", "B was fined."))
+            assess("A B", evidence=evidence, manager=Slow(by_word))
         except KeyboardInterrupt as exc:
             print(exc.partial["status"].tolist(), flush=True)
     """

@@ -1,9 +1,11 @@
 """
 Train the judge: a LoRA adapter for the demo model, on labelled sentences, on a processor, in JAX.
 
-    python training/train.py --base MODEL.gguf                  # on all sentences; writes the adapter
-    python training/train.py --base MODEL.gguf --folds 5 --out FOLDER    # cross-validation, companies left out (then: measure.py)
-    python training/train.py --base MODEL.gguf --steps 10       # a short run, to see that the loss falls
+    python training/train.py --base MODEL.gguf               # all sentences; writes the adapter
+    python training/train.py --base MODEL.gguf --folds 5 --out FOLDER    # then: measure.py
+    python training/train.py --base MODEL.gguf --steps 10    # a short run: the loss must fall
+
+--folds is cross-validation with whole companies left out.
 
 The base is the very file that the embedded engine runs: its weights are taken out of the GGUF,
 which is quantised, so that the adapter corrects the model that it will meet. Only the upper layers
@@ -83,7 +85,10 @@ class Tokeniser:
 
 
 def prompt_of(text: str) -> str:
-    return f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    return (
+        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
+        f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def read(files: list[Path], tokens: Tokeniser) -> list[Row]:

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--url", help="address of the server (OLLAMA_URL)")
     demo.add_argument(
         "--engine",
-        choices=("ollama", "embedded", "simulated"),
+        choices=("ollama", "embedded"),
         help="what to start; default: embedded",
     )
     demo.set_defaults(run=_demo)
@@ -105,7 +105,7 @@ def _add_evaluate(commands: Any) -> None:
     measuring.add_argument("--url", help="address of the server (OLLAMA_URL)")
     measuring.add_argument(
         "--engine",
-        choices=("ollama", "embedded", "simulated"),
+        choices=("ollama", "embedded"),
         help="what to start where no server answers",
     )
     measuring.add_argument(
@@ -132,7 +132,7 @@ def _add_serve(commands: Any) -> None:
     )
     serving.add_argument(
         "--engine",
-        choices=("auto", "ollama", "embedded", "simulated"),
+        choices=("auto", "ollama", "embedded"),
         help="what to start when no server answers",
     )
     serving.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
@@ -184,7 +184,7 @@ def _demo_manager(args: argparse.Namespace) -> LLMManager:
         os.environ.get(name)
         for name in ("OLLAMA_URL", "OLLAMA_HOST", "OLLAMA_MODEL", "URISK_ENGINE")
     )
-    if not named or flags in ({"engine": "embedded"}, {"engine": "simulated"}):
+    if not named or flags == {"engine": "embedded"}:
         flags = {"engine": "embedded", **flags, "url": f"http://127.0.0.1:{_free_port()}"}
     if flags.get("engine") == "embedded" and not load().gguf:
         installing.fetch_weights()
@@ -329,9 +329,10 @@ def _say(name: str, text: str, fix: str | None = None) -> None:
 def _server(settings: Settings) -> bool:
     """Whether a server answers at the address and has the model."""
     from urisk_nb import event_loop, installing
+    from urisk_nb.llm.dialects.dialect import Feature
 
     try:
-        number, models = event_loop.run(installing.look(settings))
+        dialect, number, models = event_loop.run(installing.probe_server(settings))
     except UriskError as exc:
         _say(
             "Server",
@@ -341,7 +342,7 @@ def _server(settings: Settings) -> bool:
         return False
     wanted = settings.model if ":" in settings.model else f"{settings.model}:latest"
     has = wanted.lower() in (name.lower() for name in models)
-    own = number.startswith("0.0.0-urisk") and bool(models)
+    own = bool(models) and not dialect.can(Feature.PULL)
     _say(
         "Server",
         f"{number} answers at {settings.url}; models: {', '.join(models) or 'none'}",

@@ -18,12 +18,12 @@ UriskError
         ServerTooOld                      its version lacks what we need
         PortTaken                         something else answers at the address
         ServerOwnedByOtherUser (PermissionError)  the server belongs to another person's account
-        ServerNotManaged (PermissionError)  only a server that was started here can be stopped or restarted
+        ServerNotManaged (PermissionError)  only a server started here may be stopped
         ServerConnectionLost (ConnectionError)  the connection broke before the first token
-        StreamInterrupted (ConnectionError)  it broke after the first token; carries the partial text
+        StreamInterrupted (ConnectionError)  it broke later; carries the partial text
         ServerTimeout (TimeoutError)      silent for longer than the limit
         ServerHung (TimeoutError)         takes connections and answers nothing
-        CircuitOpen (ConnectionError)     it failed several times in a row and is not asked for a while
+        CircuitOpen (ConnectionError)     it failed several times and is left alone
         ServerBusy                        its queue is full (503)
         NotSupportedByServer              this kind of server has no such thing (pull, unload, ...)
         RunnerCrashed                     the process that holds the model ended
@@ -35,7 +35,7 @@ UriskError
     ModelError
         ModelNotFound (LookupError)       the server has no such model
         ModelNameInvalid (ValueError)     no model can have this name
-        ModelUnsuitable                   the model cannot do what was asked (chat, thinking, embedding)
+        ModelUnsuitable                   the model cannot do what was asked
         PullFailed                        the model could not be downloaded
             DiskFull (OSError)            there is no space for it
         CloudModelBlocked (PermissionError)  a cloud model: the text would leave this machine

@@ -33,7 +33,8 @@ __all__ = ["Evaluation", "evaluate", "page", "read", "summary", "text", "write"]
 TICKER = "LABELS"
 SHARES = ("category", "severity", "severity_near")
 STYLE = """
-body{font-family:system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222;background:#fff}
+body{font-family:system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;
+color:#222;background:#fff}
 table{border-collapse:collapse;margin:.6em 0}
 th,td{padding:.25em .8em;border-bottom:1px solid #ccc;text-align:right;font-weight:normal}
 th:first-child{text-align:left}
@@ -228,9 +229,17 @@ def page(found: Sequence[Evaluation]) -> str:
     One page without scripts: the figures, and for each evaluation its confusion table and its
     reliability.
     """
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Labels, evaluated</title><style>{STYLE}</style>'
-    first = f"<p>{len(found[0].outcomes)} labelled sentences, {datetime.now(UTC):%Y-%m-%d}. In brackets: 95 % intervals. {_majority_baseline(found)}</p>"
-    body = f"<h1>Labels, evaluated</h1>{first}{_table(_with_intervals(summary(found)), 'figures')}"
+    head = (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>Evaluation of labels</title><style>{STYLE}</style>"
+    )
+    first = (
+        f"<p>{len(found[0].outcomes)} labelled sentences, {datetime.now(UTC):%Y-%m-%d}. "
+        f"In brackets: 95 % intervals. {_majority_baseline(found)}</p>"
+    )
+    body = (
+        f"<h1>Evaluation of labels</h1>{first}{_table(_with_intervals(summary(found)), 'figures')}"
+    )
     return f"{head}{body}{''.join(map(_part, found))}</html>\n"
 
 
@@ -238,7 +247,10 @@ def _majority_baseline(found: Sequence[Evaluation]) -> str:
     category, severity = evaluation.majority_baseline(
         [outcome.item for outcome in found[0].outcomes]
     )
-    return f"A judge that reads nothing reaches category {_percent(category)} and severity {_percent(severity)} by one constant answer."
+    return (
+        "The best constant answer, which reads nothing, reaches "
+        f"category {_percent(category)} and severity {_percent(severity)}."
+    )
 
 
 def _with_intervals(shown: pd.DataFrame) -> list[dict[Any, Any]]:
@@ -255,7 +267,10 @@ def _with_intervals(shown: pd.DataFrame) -> list[dict[Any, Any]]:
 
 def _part(one: Evaluation) -> str:
     confused = evaluation.confusion(one.outcomes).reset_index().to_dict("records")
-    title = f"<h2>{escape_html(one.model)}, {escape_html(one.labels)}</h2><p class='muted'>Wanted in rows, said in columns.</p>"
+    title = (
+        f"<h2>{escape_html(one.model)}, {escape_html(one.labels)}</h2>"
+        "<p class='muted'>Rows: your labels. Columns: the model's labels.</p>"
+    )
     return title + _table(confused, "confusion") + _reliability(one)
 
 
@@ -301,8 +316,11 @@ def _reliability(one: Evaluation) -> str:
         f"right {each['right']:.0%}</title></circle>"
         for each in bins
     )
-    label = f"reliability of {escape_html(one.model)}: share right against the probability that was said"
-    axes = '<path d="M10 10V190H190" fill="none" stroke="currentColor"/><path d="M10 190L190 10" stroke="#808080" stroke-dasharray="4"/>'
+    label = f"reliability of {escape_html(one.model)}: accuracy against predicted probability"
+    axes = (
+        '<path d="M10 10V190H190" fill="none" stroke="currentColor"/>'
+        '<path d="M10 190L190 10" stroke="#808080" stroke-dasharray="4"/>'
+    )
     words = (
         '<text x="100" y="206" font-size="9" text-anchor="middle" fill="currentColor">said</text>'
     )

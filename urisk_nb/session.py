@@ -1,20 +1,21 @@
-"""One run: where the model server and the risk method meet.
+"""A run: where the readers, the risk method, the model server and the table meet.
 
-Knows the date and the run's id, and drives the risk core's flows over the live model: each distinct
-question once, the first tickers first, so many at a time as the server has slots. What has been
-judged stays with the run, so that an interrupt or a lost server costs only what was under way. Does
-not know about notebooks. Over 400 lines: the run, its workers and the two ways in are one story,
-and what `assess` takes is said in full.
+It knows the date and the run's id. It asks each distinct question once, the first tickers first,
+with as many calls in flight as the server takes. What has been labeled stays with the run, so an
+interrupt or a lost server costs only the calls in flight. It knows nothing of notebooks.
+Over 400 lines: the run, its workers and the two ways in are one story, and what `assess` takes is
+said in full.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,8 +34,10 @@ from urisk_nb.errors import (
     ungroup,
 )
 from urisk_nb.readers import files
-from urisk_nb.risk import inputs, pipeline
+from urisk_nb.risk import inputs
 from urisk_nb.risk.calibration import Token
+from urisk_nb.risk.labeling import TickerFindings, label_ticker
+from urisk_nb.risk.plan import Plan, prepare
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.table.risk_table import RiskTable, assemble
@@ -45,8 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
 
-# One sentence's failure: it stays unjudged, with the reason, and the run goes on. Anything else
-# ends the run.
+# One sentence's failure: it stays without a label, with the reason, and the run goes on. Anything
+# else ends the run.
 SENTENCE_ERRORS = (AnswerIncomplete, ContextExceeded)
 # What people look for in `assess` and what is a parameter of the run.
 OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(inputs.RiskParams)}
@@ -58,7 +61,7 @@ class Progress:
     How far a run is; a snapshot.
 
     `questions` grows while a run goes on: a repair or a second look is asked only when the first
-    answer calls for it.
+    answer calls for it. It falls where several tickers have the same sentence.
     """
 
     rows: int = 0
@@ -79,14 +82,15 @@ class Progress:
 @dataclass(slots=True)
 class Run:
     """
-    One run, checked and with its metrics computed; `judge` asks the model, `table` shows what there
-    is at any time.
+    One run, checked and with its metrics computed.
+
+    `label` asks the model; `table` shows what there is at any time.
     """
 
-    plan: pipeline.Plan
+    plan: Plan
     run_id: str
     created_at: datetime
-    ticker_findings: dict[str, pipeline.TickerFindings] = field(default_factory=dict)
+    ticker_findings: dict[str, TickerFindings] = field(default_factory=dict)
     progress: Progress = Progress()
     served_by: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
@@ -94,14 +98,15 @@ class Run:
 
     @property
     def needs_model(self) -> bool:
-        """Whether there is a sentence to judge."""
+        """Whether there is a sentence to label."""
         return bool(self.plan.asked)
 
     async def label(self, manager: LLMManager, *, parallel: int | None = None) -> None:
         """
-        Ask the model about every sentence; blocks until all are judged.
+        Ask the model about every sentence; blocks until all are labeled.
 
-        A cancel, or an error, leaves in `judgements` the tickers that were finished.
+        A cancel, or an error, leaves the tickers that were finished in `ticker_findings`. Called
+        again, it asks about the others.
 
         Raises
         ------
@@ -115,24 +120,22 @@ class Run:
         )
         if model != manager.model:
             await manager.ensure_model(model)
-        self.served_by = _provenance(manager, model)
+        self.served_by = _record_server(manager, model)
         self.plan = replace(self.plan, form="short" if is_judge(model) else "examples")
-        said_of = {
+        holds = {
             "demo_model": is_demo(model),
             "small_judge": is_judge(model),
-            "simulated": manager.is_simulated,
         }
-        self.flags = tuple(flag for flag, holds in said_of.items() if holds)
-        symbols = [symbol for symbol in self.plan.asked if symbol not in self.ticker_findings]
-        self.progress = Progress(rows_total=len(symbols))
+        self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
         with manager.allow_parallel(parallel):
-            self.notes = _notes(manager, parallel)
-            await _Desk(manager, parallel or manager.parallel, self).work(symbols)
+            self.notes = _describe_parallel(manager, parallel)
+            await _Workers(self, manager, parallel or manager.parallel).label_all()
 
     def table(self) -> RiskTable:
         """
-        The table of what has been computed and judged so far; a ticker that was not finished is
-        `not_run`.
+        Return the table of what has been computed and labeled so far.
+
+        A ticker that was not finished has the status `not_run`.
         """
         model = self.served_by.get("model")
         table = assemble(
@@ -149,32 +152,38 @@ class Run:
         return table
 
 
-class _Desk:
-    """
-    Answers the flows' questions: a queue ordered by ticker, and as many workers as calls may be in
-    flight.
-    """
+class _Workers:
+    """As many workers as calls may be in flight, and the questions that wait for one of them."""
 
-    def __init__(self, manager: LLMManager, workers: int, run: Run) -> None:
-        self.manager = manager
-        self.workers = workers
-        self.run = run
-        self.began_s = time.monotonic()
+    def __init__(self, run: Run, manager: LLMManager, count: int) -> None:
+        self.run, self.manager, self.count = run, manager, count
+        # By the rank of the ticker, then by age: the first tickers are finished first.
         self.queue: asyncio.PriorityQueue[tuple[int, int, Question, asyncio.Future[Reply]]] = (
             asyncio.PriorityQueue()
         )
-        self.replies: dict[str, asyncio.Future[Reply]] = {}
-        self.number = itertools.count()
+        self.has_room = asyncio.Event()  # fewer questions wait than there are workers
+        self.replies: dict[str, asyncio.Future[Reply]] = {}  # by key: each question is asked once
+        self.numbers = itertools.count()
+        self.started_s = time.monotonic()
+        self.known_questions = 0
+        self.unread = 0  # sentences of tickers that have not begun
 
-    async def work(self, symbols: Sequence[str]) -> None:
+    async def label_all(self) -> None:
+        """Label the tickers that have no findings yet; the first error ends it."""
+        plan = self.run.plan
+        symbols = [symbol for symbol in plan.asked if symbol not in self.run.ticker_findings]
+        self.unread = sum(len(plan.selections[symbol].chosen) for symbol in symbols)
+        self.run.progress = Progress(rows_total=len(symbols), questions=self.unread)
         try:
             async with asyncio.TaskGroup() as group:
-                workers = [group.create_task(self._answer()) for _ in range(self.workers)]
-                flows = [
-                    group.create_task(self._flow(rank, symbol))
-                    for rank, symbol in enumerate(symbols)
-                ]
-                await asyncio.wait(flows)
+                workers = [group.create_task(self._work()) for _ in range(self.count)]
+                tickers = []
+                for rank, symbol in enumerate(symbols):
+                    tickers.append(group.create_task(self._label(rank, symbol)))
+                    await asyncio.sleep(0)  # it puts its questions on the queue
+                    await self._wait_for_room()
+                for ticker in tickers:
+                    await ticker
                 for worker in workers:
                     worker.cancel()
         except BaseExceptionGroup as several:
@@ -182,80 +191,51 @@ class _Desk:
         else:
             return
         # Out here: inside of the handler the group would be behind it, and IPython would send no
-        # error message
+        # error message.
         raise cause
 
-    async def _flow(self, rank: int, symbol: str) -> None:
+    async def _wait_for_room(self) -> None:
         """
-        One ticker: put each batch of its questions on the queue, hand the replies back, keep its
-        judgement.
+        Wait until fewer questions are queued than there are workers.
+
+        So a ticker begins just before its turn, and the first call is not kept waiting by the
+        questions of all the others.
         """
-        flow = pipeline.judge(self.run.plan, symbol)
-        try:
-            batch = next(flow)
-            while True:
-                replies = [
-                    await waiting for waiting in [self._put(rank, question) for question in batch]
-                ]
-                batch = flow.send(replies)
-        except StopIteration as done:
-            self.run.ticker_findings[symbol] = done.value
-            self._count(rows=1)
-        finally:
-            flow.close()
+        while self.queue.qsize() >= self.count:
+            self.has_room.clear()
+            await self.has_room.wait()
+
+    async def _label(self, rank: int, symbol: str) -> None:
+        plan = self.run.plan
+        self.unread -= len(plan.selections[symbol].chosen)
+        ask = functools.partial(self._put, rank)
+        self.run.ticker_findings[symbol] = await label_ticker(plan, symbol, ask)
+        self._count(rows=1)
 
     def _put(self, rank: int, question: Question) -> asyncio.Future[Reply]:
-        """The reply to come; the same bytes are asked once, whoever asks."""
-        if question.key not in self.replies:
-            waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-            self.replies[question.key] = waiting
-            self.queue.put_nowait((rank, next(self.number), question, waiting))
-            self._count(questions=1)
-            return waiting
-        return self._shared(question)
+        """Queue a question; returns the reply to come. The same bytes are asked once."""
+        if (first := self.replies.get(question.key)) is not None:
+            return _share(first)
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.replies[question.key] = reply
+        if question.purpose == "prior" and (known := self._priors().get(question.key)) is not None:
+            reply.set_result(known)
+            return reply
+        self.queue.put_nowait((rank, next(self.numbers), question, reply))
+        self._count(questions=1)
+        return reply
 
-    def _shared(self, question: Question) -> asyncio.Future[Reply]:
-        """
-        A reply that another question pays for: it counts as cached, with no tokens of its own.
-        """
-        first, mine = self.replies[question.key], asyncio.get_running_loop().create_future()
-
-        def copy(done: asyncio.Future[Reply]) -> None:
-            if not mine.done() and not done.cancelled():
-                mine.set_result(
-                    replace(done.result(), cached=True, tokens=0, prompt_tokens=0, seconds=0.0)
-                )
-
-        first.add_done_callback(copy)
-        return mine
-
-    async def _answer(self) -> None:
+    async def _work(self) -> None:
         while True:
             _, _, question, waiting = await self.queue.get()
+            self.has_room.set()
             reply = await self._ask(question)
             waiting.set_result(reply)
+            if question.purpose == "prior" and reply.logprobs:
+                self._priors()[question.key] = _as_cached(reply)
             self._count(asked=1, tokens=reply.tokens)
 
     async def _ask(self, question: Question) -> Reply:
-        """
-        What a model says to sentences without content is asked once in this process, whatever runs.
-        """
-        if question.purpose != "prior":
-            return await self._asked(question)
-        known: dict[tuple[Any, ...], Reply] = process_state.setdefault("priors", dict)
-        who = (
-            *(self.run.served_by[name] for name in ("model", "engine", "server", "url")),
-            question.key,
-        )
-        if who not in known:
-            reply = await self._asked(question)
-            if not reply.logprobs:
-                return reply
-            known[who] = replace(reply, cached=True, tokens=0, prompt_tokens=0, seconds=0.0)
-            return reply
-        return known[who]
-
-    async def _asked(self, question: Question) -> Reply:
         try:
             answer = await self.manager.ask(question, self.run.served_by["model"])
         except SENTENCE_ERRORS as exc:
@@ -274,16 +254,40 @@ class _Desk:
             ),
         )
 
+    def _priors(self) -> dict[str, Reply]:
+        """Return what this model says to sentences without content: asked once in this process."""
+        known: dict[tuple[Any, ...], dict[str, Reply]] = process_state.setdefault("priors", dict)
+        server = tuple(self.run.served_by[name] for name in ("model", "engine", "server", "url"))
+        return known.setdefault(server, {})
+
     def _count(self, *, rows: int = 0, asked: int = 0, questions: int = 0, tokens: int = 0) -> None:
         before = self.run.progress
+        self.known_questions += questions
         self.run.progress = replace(
             before,
             rows=before.rows + rows,
             asked=before.asked + asked,
-            questions=before.questions + questions,
+            questions=self.known_questions + self.unread,
             tokens=before.tokens + tokens,
-            elapsed_s=time.monotonic() - self.began_s,
+            elapsed_s=time.monotonic() - self.started_s,
         )
+
+
+def _share(first: asyncio.Future[Reply]) -> asyncio.Future[Reply]:
+    """Return a reply that another question pays for."""
+    shared = asyncio.get_running_loop().create_future()
+
+    def copy(done: asyncio.Future[Reply]) -> None:
+        if not shared.done() and not done.cancelled():
+            shared.set_result(_as_cached(done.result()))
+
+    first.add_done_callback(copy)
+    return shared
+
+
+def _as_cached(reply: Reply) -> Reply:
+    """Return the reply as one that costs nothing."""
+    return replace(reply, cached=True, tokens=0, prompt_tokens=0, seconds=0.0)
 
 
 @raise_ungrouped()  # a function of the user's that loads prices may raise a group
@@ -298,7 +302,7 @@ def open_run(
     taxonomy: Taxonomy = DEFAULT,
 ) -> Run:
     """
-    A run that has been checked and has its metrics computed; no server is touched.
+    Check everything, compute the metrics and return the run; no server is touched.
 
     Takes what `assess` takes, but for who answers.
 
@@ -324,15 +328,13 @@ def open_run(
         else inputs.read_prices(files.prices(prices, names), returns=settings.returns)
     )
     documents = None if evidence is None else inputs.read_evidence(files.evidence(evidence, names))
-    plan = pipeline.prepare(
-        holdings, frame, documents, settings, benchmark=series, taxonomy=taxonomy
-    )
+    plan = prepare(holdings, frame, documents, settings, benchmark=series, taxonomy=taxonomy)
     now = datetime.now(UTC)
     return Run(plan=plan, run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", created_at=now)
 
 
 def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> RiskParams:
-    """The parameters, with what was given beside them in their place."""
+    """Return the parameters, with what was given beside them in their place."""
     given = {name: value for name, value in beside.items() if value is not None}
     if isinstance(params, inputs.RiskParams):
         return replace(params, **given)
@@ -372,9 +374,9 @@ async def assess_async(
     parallel: int | None = None,
 ) -> RiskTable:
     """
-    The risk table, awaited; takes what `assess` takes and may be awaited on any loop.
+    Return the risk table; takes what `assess` takes and may be awaited on any loop.
 
-    A cancel aborts the calls under way, on the server too.
+    A cancel stops the calls in flight, on the server too.
     """
     parallel = inputs.parallel_calls(parallel)
     run = open_run(
@@ -388,7 +390,7 @@ async def assess_async(
     )
     if run.needs_model:
         with _keep_partial(run):
-            await event_loop.call(_judge(run, manager, parallel))
+            await event_loop.call(_label(run, manager, parallel))
     return run.table()
 
 
@@ -406,11 +408,11 @@ def assess(
     parallel: int | None = None,
 ) -> RiskTable:
     """
-    The risk table of the tickers: metrics from the prices, and the model's labels on the evidence.
+    Return the risk table: metrics from your prices, and the model's labels on your evidence.
 
     Blocks until it is done: without evidence some milliseconds, with evidence as long as the model
-    takes. Starts the model server if there is something to judge and none was started. An interrupt
-    aborts the calls under way.
+    takes. Starts the model server if there is something to label and no session was started. An
+    interrupt stops the calls in flight.
 
     Parameters
     ----------
@@ -439,8 +441,8 @@ def assess(
     Returns
     -------
     RiskTable
-        A DataFrame, one row a ticker; `table.report` has the judged sentences and the record of the
-        run.
+        A DataFrame, one row a ticker; `table.report` has the labeled sentences and the record of
+        the run.
 
     Raises
     ------
@@ -471,11 +473,12 @@ def label_sync(
     tick: Callable[[], Any] | None = None,
 ) -> None:
     """
-    Judge the run's sentences and block; an error or an interrupt carries the table so far as
-    `partial`.
+    Label the run's sentences and block until it is done.
+
+    An error or an interrupt carries the table so far as `partial`.
     """
     with _keep_partial(run):
-        event_loop.run(_judge(run, manager, parallel), tick)
+        event_loop.run(_label(run, manager, parallel), tick)
 
 
 @contextlib.contextmanager
@@ -484,19 +487,17 @@ def _keep_partial(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as exc:
-        # # any exception takes one more attribute
+        # Any exception takes one more attribute.
         exc.partial = run.table()  # type: ignore[attr-defined]
         raise
 
 
-async def _judge(run: Run, manager: LLMManager | None, parallel: int | None) -> None:
+async def _label(run: Run, manager: LLMManager | None, parallel: int | None) -> None:
     await run.label(manager or await _default_manager(run.plan.params.model), parallel=parallel)
 
 
 async def _default_manager(model: str | None) -> LLMManager:
-    """
-    The manager of this process, started if there is none, and with the model that the run names.
-    """
+    """Return the manager of this process, started with the run's model if there is none."""
     from urisk_nb.llm.manager import LLMManager
 
     try:
@@ -506,8 +507,8 @@ async def _default_manager(model: str | None) -> LLMManager:
     return await LLMManager.initialize()  # the model of this run is taken beside the session's own
 
 
-def _notes(manager: LLMManager, parallel: int | None) -> tuple[str, ...]:
-    """What the user should know of how the run is asked: sentences."""
+def _describe_parallel(manager: LLMManager, parallel: int | None) -> tuple[str, ...]:
+    """Return what the user should know of the calls in flight, as sentences."""
     if parallel is None or not manager.is_managed or parallel <= manager.slots:
         return ()
     answers = (
@@ -516,15 +517,11 @@ def _notes(manager: LLMManager, parallel: int | None) -> tuple[str, ...]:
         else "The server answers one call at a time"
     )
     more = f"for more: %urisk_stop, then %urisk_start --parallel {parallel}"
-    return (
-        (
-            f"{parallel} calls are in flight, as --parallel asks. {answers}, and the others wait "
-            f"there; {more}."
-        ),
-    )
+    asked = f"{parallel} calls are in flight, as --parallel asks."
+    return (f"{asked} {answers}, and the others wait there; {more}.",)
 
 
-def _provenance(manager: LLMManager, model: str) -> dict[str, Any]:
+def _record_server(manager: LLMManager, model: str) -> dict[str, Any]:
     return {
         "model": model,
         "engine": str(manager.engine),

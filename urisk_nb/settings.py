@@ -36,11 +36,10 @@ GO_DURATION = re.compile(
 class Engine(StrEnum):
     """What may answer when no server is running yet."""
 
-    AUTO = "auto"  # Ollama where it is installed, else the embedded engine; never the simulation
+    AUTO = "auto"  # Ollama where it is installed, else the embedded engine
     OLLAMA = "ollama"
     EMBEDDED = "embedded"  # llama.cpp in a process of ours
     OPENAI = "openai"  # any OpenAI-compatible server that is running already; never started here
-    SIMULATED = "simulated"  # scripted answers, for tests and demonstrations; every table says so
 
 
 class DialectName(StrEnum):
@@ -120,7 +119,7 @@ class Settings(BaseSettings):
         description="context window asked for in every call, tokens",
     )
     engine: Engine = Field(
-        Engine.AUTO, alias="URISK_ENGINE", description="auto, ollama, embedded or simulated"
+        Engine.AUTO, alias="URISK_ENGINE", description="auto, ollama or embedded"
     )
     dialect: DialectName = Field(
         DialectName.AUTO, alias="URISK_DIALECT", description="wire: auto, ollama or openai"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
 from harness import ROOT, eventually
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 RAN = pytest.StashKey[dict]()
 
@@ -44,8 +44,8 @@ class Server:
 def scripted(_):
     # Left alone, this answer takes minutes: who waits for its end has lost.
     story = Rule(contains="very long story", answer=["word "] * 4000, token_ms=50)
-    with running(ScriptedBrain(Scenario(rules=(story,)))) as server:
-        yield Server(server.url, "simulated:latest")
+    with running(ScriptedBackend(Scenario(rules=(story,)))) as server:
+        yield Server(server.url, "llama3.1:latest")
 
 
 @contextlib.contextmanager

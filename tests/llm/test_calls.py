@@ -8,6 +8,7 @@ import math
 import threading
 
 import pytest
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
 from harness import eventually
 from urisk_nb import errors, event_loop
@@ -16,7 +17,6 @@ from urisk_nb.llm import resilience
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.messages import Chunk, Final
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 FINAL = Final(
     total_ns=3_000_000_000, prompt_ns=1_000_000_000, generation_ns=2_000_000_000, tokens=8
@@ -26,7 +26,7 @@ FINAL = Final(
 @contextlib.contextmanager
 def manager_over(*rules, **flags):
     """A manager over the scripted brain."""
-    with running(ScriptedBrain(Scenario(rules=list(rules)))) as server:
+    with running(ScriptedBackend(Scenario(rules=list(rules)))) as server:
         manager = LLMManager.initialize_sync(url=server.url, **flags)
         try:
             yield manager

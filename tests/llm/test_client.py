@@ -10,6 +10,7 @@ import time
 
 import httpx
 import pytest
+from fake_ollama import Rule, Scenario, ScriptedBackend, serve
 
 from harness import free_port
 from urisk_nb import errors
@@ -17,7 +18,6 @@ from urisk_nb.llm.client import HTTPX_ERRORS, Client
 from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.messages import ChatRequest, Final, Model
 from urisk_nb.settings import Settings
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, serve
 
 LIMIT_S = 20
 WORDS = "Ärger mit 株価 – drei Wörter mehr"
@@ -40,7 +40,7 @@ async def connected(url, transport=None, **flags):
 async def scripted(*rules, settings=None, **scenario):
     """A stand-in on this loop, and a client of it."""
     async with (
-        serve(ScriptedBrain(Scenario(rules=rules, **scenario))) as server,
+        serve(ScriptedBackend(Scenario(rules=rules, **scenario))) as server,
         connected(server.url, **(settings or {})) as client,
     ):
         yield server, client
@@ -79,7 +79,7 @@ async def raw_server(reply, *, hold=False, reset=False):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def body(text="hi", model="simulated", **rest):
+def body(text="hi", model="llama3.1", **rest):
     messages = [{"role": "user", "content": text}]
     fields = {"model": model, "keep_alive": "20m", "num_ctx": 4096}
     return ollama.encode_chat(ChatRequest(messages=messages, **fields, **rest))
@@ -147,7 +147,7 @@ def test_refusals_and_loads_keep_the_connection_too():
                 with pytest.raises(errors.BadRequest):
                     await said(client, "bad")
                 await client.load(
-                    ollama.encode_load(model="simulated", keep_alive="1m", num_ctx=4096)
+                    ollama.encode_load(model="llama3.1", keep_alive="1m", num_ctx=4096)
                 )
             assert server.counters["connections_total"] <= 2
 
@@ -418,9 +418,9 @@ def test_a_prompt_that_is_too_long_is_refused_not_cut():
     """
 
     async def main():
-        models = ({"name": "simulated", "native": False}, "native")
+        models = ({"name": "llama3.1", "native": False}, "native")
         async with scripted(models=models) as (_, client):
-            for model in ("simulated", "native"):
+            for model in ("llama3.1", "native"):
                 with pytest.raises(errors.ContextExceeded, match="4096"):
                     await said(client, "word " * 6000, model=model)
 
@@ -574,7 +574,7 @@ def test_liveness_does_not_wait_behind_answers():
             calls = [asyncio.create_task(said(client)) for _ in range(10)]
             await until(lambda: server.counters["in_flight"] == 8)
             assert await client.probe() == "0.0.0-urisk-scripted"
-            assert [model.name for model in await client.list_models()] == ["simulated:latest"]
+            assert [model.name for model in await client.list_models()] == ["llama3.1:latest"]
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
@@ -615,7 +615,7 @@ def test_a_load_that_fails_says_why():
         ) as (_, client):
             with pytest.raises(errors.OutOfMemory):
                 await client.load(
-                    ollama.encode_load(model="simulated", keep_alive="20m", num_ctx=4096)
+                    ollama.encode_load(model="llama3.1", keep_alive="20m", num_ctx=4096)
                 )
 
     run(main())
@@ -683,7 +683,7 @@ def test_a_pull_ends_with_success():
                 ("pulling 1a2b", count) for count in (0, 60, 40)
             ]
             assert found[-1].status == "success"
-            await client.load(ollama.encode_load(model="simulated", keep_alive="1m", num_ctx=4096))
+            await client.load(ollama.encode_load(model="llama3.1", keep_alive="1m", num_ctx=4096))
             assert server.counters["connections_total"] == 1
 
     run(main())
@@ -716,7 +716,7 @@ def test_a_pull_without_success_is_none(lines, error):
     run(main())
 
 
-class SlowPull(ScriptedBrain):
+class SlowPull(ScriptedBackend):
     """A download that says something, then nothing until its gate opens."""
 
     def __init__(self):

@@ -79,7 +79,7 @@ def test_a_server_that_came_back_by_itself_is_a_note():
 
 def test_errors_come_before_notes():
     """The worst first."""
-    assert [alert.level for alert in alerts(facts(breaker="open", notes=("SIMULATED.",)))] == [
+    assert [alert.level for alert in alerts(facts(breaker="open", notes=("SCRIPTED.",)))] == [
         "error",
         "note",
     ]

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from harness import ANSI, StandIn, eventually
+from harness import ANSI, FakeOllama, eventually
 from urisk_nb import errors
 
 SCENARIO = {
@@ -24,15 +24,17 @@ from urisk_nb import LLMManager, RiskParams, assess, assess_async, errors
 from urisk_nb.llm.answers import AnswerStream
 
 table = None
-news = pd.DataFrame([("AAA", "It was fined by the court."), ("BBB", "Something strange happened.")], columns=["ticker", "text"])
-slow = pd.DataFrame([("AAA", "It was fined by the court."), ("BBB", "This takes long.")], columns=["ticker", "text"])
+names = ["ticker", "text"]
+fine = ("AAA", "It was fined by the court.")
+news = pd.DataFrame([fine, ("BBB", "Something strange happened.")], columns=names)
+slow = pd.DataFrame([fine, ("BBB", "This takes long.")], columns=names)
 whole, pieces, started = AnswerStream.whole, AnswerStream.pieces, LLMManager._started
 
 class Oops(Exception):
     pass
 
 def break_with(kind, *words, **more):
-    '''From now on every call about BBB ends with this; what is returned does the same to every answer of %%ask, and to a start.'''
+    '''From now on every call about BBB ends with this, and so do %%ask and a start.'''
     def fails_here():
         raise kind(*words, **more)
     async def broken(self):
@@ -67,7 +69,7 @@ OF_ONE_SENTENCE = {errors.AnswerIncomplete, errors.ContextExceeded}
 def server(tmp_path_factory):
     path = tmp_path_factory.mktemp("failed") / "scenario.json"
     path.write_text(json.dumps(SCENARIO))
-    started = StandIn("--scenario", str(path))
+    started = FakeOllama("--scenario", str(path))
     yield started
     started.stop()
 

@@ -12,8 +12,8 @@ from call_records import MODEL, NOW, answered, facts, failed, request, waited
 
 from urisk_nb.errors import ServerBusy, StreamInterrupted
 from urisk_nb.llm.calls import Calls
-from urisk_nb.llm.snapshot import SessionSnapshot
 from urisk_nb.llm.messages import Chunk, LoadedModel
+from urisk_nb.llm.snapshot import SessionSnapshot
 from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.server.memory_usage import MemoryUsage

@@ -52,12 +52,12 @@ def test_status_follows_the_server(lab):
     os.kill(server, signal.SIGKILL)
     eventually(lambda: row(first, "started again").startswith("once"), 10)
     second.good("%urisk_stop")
-    lab.plan(process={"refuse": "panic: SIMULATED"})
+    lab.plan(process={"refuse": "panic: SCRIPTED"})
     server = lab.processes()[0]
     first.good("from urisk_nb.server.restart_policy import RestartPolicy")
     first.good(f"{MANAGER}._server.restart_policy = RestartPolicy(pauses_s=(0.05, 0.1, 0.2))")
     os.kill(server, signal.SIGKILL)
-    eventually(lambda: "panic: SIMULATED" in row(first, "failed"), 10)
+    eventually(lambda: "panic: SCRIPTED" in row(first, "failed"), 10)
     assert row(first, "server").endswith("not running")
     assert "%urisk_start" in row(first, "to do")
     lab.plan()
@@ -80,7 +80,7 @@ def test_stop_says_whether_the_server_goes_on(lab):
 
 
 @pytest.mark.parametrize(
-    ("model", "judge", "simulated", "starts"),
+    ("model", "judge", "llama3.1", "starts"),
     [
         (
             "smollm2-135m",
@@ -89,17 +89,17 @@ def test_stop_says_whether_the_server_goes_on(lab):
             ["The demo model (135 million parameters) answers %%ask", "Labels by urisk-judge"],
         ),
         ("smollm2-135m", "smollm2-135m", False, ["Labels by the demo model"]),
-        ("simulated", "simulated", True, ["SIMULATED"]),
+        ("llama3.1", "llama3.1", True, ["SCRIPTED"]),
         ("llama3.1", "llama3.1", False, []),
     ],
 )
-def test_the_notes_say_who_asks_and_who_labels(model, judge, simulated, starts):
+def test_the_notes_say_who_asks_and_who_labels(model, judge, scripted, starts):
     """
     The demo model's own weakness is told where it labels itself; beside the judge each is told for
     what it does.
     """
     manager = SimpleNamespace(
-        model=model, judge=judge, is_demo_model=is_demo(model), is_simulated=simulated, notes=()
+        model=model, judge=judge, is_demo_model=is_demo(model), is_simulated=scripted, notes=()
     )
     notes = session_notes(manager)
     assert len(notes) == len(starts)

@@ -16,7 +16,7 @@ from pipeline_driver import drive
 from urisk_nb.render.present import table_html, table_text
 from urisk_nb.render.text_layout import display_width
 from urisk_nb.risk.inputs import Document, Holding, RiskParams, read_prices
-from urisk_nb.risk.pipeline import judge, prepare
+from urisk_nb.risk.plan import prepare
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.row_warnings import WARNINGS
 from urisk_nb.table.risk_table import assemble
@@ -45,7 +45,7 @@ def table_of_run(plan, label=lambda text: ("none", 0) if "rain" in text else ("l
             text=answer(*found) if found else "?", done_reason="stop", tokens=10, seconds=0.25
         )
 
-    ticker_findings = {symbol: drive(judge(plan, symbol), reply)[0] for symbol in plan.asked}
+    ticker_findings = {symbol: drive(plan, symbol, reply)[0] for symbol in plan.asked}
     return assemble(plan, ticker_findings, run_id="r1", model="m:latest", flags=("demo_model",))
 
 

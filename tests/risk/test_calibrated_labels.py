@@ -8,16 +8,15 @@ import math
 from dataclasses import replace
 
 import pytest
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from pipeline_driver import drive, plan_for
 
 from urisk_nb import RiskParams, assess
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.render.present import table_html, table_text
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
-from urisk_nb.risk.pipeline import judge
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.taxonomy import DEFAULT
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 from urisk_nb.table.risk_table import assemble
 
 LABELS = DEFAULT.labels
@@ -78,7 +77,7 @@ class Model:
 
 def run(model, text="Acme was fined.", **settings):
     plan = plan_for(text, labels="calibrated", **settings)
-    labeled, batches = drive(judge(plan, "AAA"), model)
+    labeled, batches = drive(plan, "AAA", model)
     return plan, labeled, [[question.purpose for question in batch] for batch in batches]
 
 
@@ -100,7 +99,7 @@ def test_a_label_is_what_the_sentence_adds():
     )
     _, labeled, asked = run(model)
     assert asked == [
-        ["judge"],
+        ["label"],
         ["prior"] * len(CONTENT_FREE),
         ["severity"],
         ["prior"] * len(CONTENT_FREE),
@@ -123,7 +122,7 @@ def test_the_written_label_needs_no_further_call():
         lambda text, risk: digits(3),
     )
     _, labeled, asked = run(model)
-    assert asked == [["judge"], ["prior"] * 4, ["prior"] * 4]
+    assert asked == [["label"], ["prior"] * 4, ["prior"] * 4]
     assert labeled.findings[0].label.risk == "legal"
 
 
@@ -140,7 +139,7 @@ def test_a_sentence_that_adds_nothing_changes_nothing():
         pytest.approx(1 / len(LABELS)),
         pytest.approx(1 / 6),
     )
-    assert asked == [["judge"], ["prior"] * 4, ["prior"] * 4]
+    assert asked == [["label"], ["prior"] * 4, ["prior"] * 4]
 
 
 def test_the_judges_probabilities_are_taken_as_they_are():
@@ -150,8 +149,8 @@ def test_the_judges_probabilities_are_taken_as_they_are():
     """
     model = Model(lambda text: spread(business=0.7, legal=0.2), lambda text, risk: digits(2, 0.5))
     plan = replace(plan_for("Acme was fined.", labels="calibrated"), form="short")
-    labeled, batches = drive(judge(plan, "AAA"), model)
-    assert [[question.purpose for question in batch] for batch in batches] == [["judge"]]
+    labeled, batches = drive(plan, "AAA", model)
+    assert [[question.purpose for question in batch] for batch in batches] == [["label"]]
     finding = labeled.findings[0]
     assert (finding.label.risk, finding.label.severity) == ("business", 2)
     assert (finding.p_label, finding.p_severity) == (pytest.approx(0.7), pytest.approx(0.5))
@@ -164,7 +163,7 @@ def test_no_risk_has_no_severity():
         lambda text: spread(none=0.5) if "fined" in text else BIASED, lambda text, risk: digits(3)
     )
     _, labeled, asked = run(model)
-    assert asked == [["judge"], ["prior"] * 4]
+    assert asked == [["label"], ["prior"] * 4]
     finding = labeled.findings[0]
     assert (finding.label.risk, finding.label.severity, finding.p_severity) == ("none", 0, None)
 
@@ -181,7 +180,7 @@ def test_what_is_said_to_nothing_is_asked_once_for_all_sentences():
     }
     model = Model(lambda text: risks.get(text, spread()), lambda text, risk: digits(2))
     _, labeled, asked = run(model, " ".join(risks))
-    assert asked == [["judge"] * 3, ["prior"] * 4, ["prior"] * 8]
+    assert asked == [["label"] * 3, ["prior"] * 4, ["prior"] * 8]
     assert [finding.label.risk for finding in labeled.findings] == ["legal", "legal", "credit"]
 
 
@@ -196,7 +195,7 @@ def test_a_grave_label_is_weighed_in_both_orders():
     )
     _, labeled, asked = run(model)
     assert asked == [
-        ["judge"],
+        ["label"],
         ["prior"] * 4,
         ["prior"] * 4,
         ["second"],
@@ -212,7 +211,7 @@ def test_a_server_that_tells_nothing_gives_greedy_labels():
         lambda text: spread(business=0.7, legal=0.2), lambda text, risk: digits(2), tells=False
     )
     _, labeled, asked = run(model)
-    assert asked == [["judge"]]
+    assert asked == [["label"]]
     finding = labeled.findings[0]
     assert (finding.label.risk, finding.label.severity, finding.p_label, finding.flags) == (
         "business",
@@ -226,7 +225,7 @@ def test_greedy_labels_ask_as_before():
     """No word of log-probabilities in their bytes: what was answered yesterday is still known."""
     plan = plan_for("Acme was fined.")
     (batch,) = drive(
-        judge(plan, "AAA"), lambda question: Reply(text=answer("legal", 2), done_reason="stop")
+        plan, "AAA", lambda question: Reply(text=answer("legal", 2), done_reason="stop")
     )[1]
     assert sorted(json.loads(batch[0].payload)) == ["format", "messages", "options"]
 
@@ -239,7 +238,7 @@ def test_an_answer_that_is_no_label_is_repaired_and_not_weighed():
         reply = model(question)
         return (
             Reply(text="?", done_reason="stop", logprobs=reply.logprobs)
-            if question.purpose == "judge"
+            if question.purpose == "label"
             else reply
         )
 
@@ -323,7 +322,7 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
 # Over a socket ------------------------------------------------------------------------------------
 
 
-class Served(ScriptedBrain):
+class Served(ScriptedBackend):
     """
     The scripted brain with answers and probabilities by sentence and by the labels that the schema
     allows.

@@ -8,15 +8,18 @@ from urisk_nb.errors import InputError
 from urisk_nb.risk.query import check_query, split_words, stem
 
 SAME = """
-    tariff tariffs, fine fined, fine fines, supply supplies, supply supplier, supply supplied, chain chains, regulation regulatory,
-    regulator regulators, regulate regulation, litigation litigate, default defaulted, debt debtor, hack hackers, breach breaches,
-    recall recalled, strike striking, price pricing, rate rates, bank banking, bankruptcy bankruptcies, audit auditors,
-    investigate investigation, customer customers, company companies, inventory inventories, liability liabilities, loss losses,
-    gas gases, tax taxes, delay delaying, cut cutting, shut shutting, resign resignation, policy policies, process processing
+    tariff tariffs, fine fined, fine fines, supply supplies, supply supplier, supply supplied, chain
+    chains, regulation regulatory, regulator regulators, regulate regulation, litigation litigate,
+    default defaulted, debt debtor, hack hackers, breach breaches, recall recalled, strike striking,
+    price pricing, rate rates, bank banking, bankruptcy bankruptcies, audit auditors, investigate
+    investigation, customer customers, company companies, inventory inventories, liability
+    liabilities, loss losses, gas gases, tax taxes, delay delaying, cut cutting, shut shutting,
+    resign resignation, policy policies, process processing
 """
 OTHER = """
-    fine finance, price prince, rate ratio, bank bankruptcy, import important, china chinese, liquidity liquid, business busy,
-    loss lost, gas gasoline, shut shutdown, operate opera, general generic, university universe
+    fine finance, price prince, rate ratio, bank bankruptcy, import important, china chinese,
+    liquidity liquid, business busy, loss lost, gas gasoline, shut shutdown, operate opera, general
+    generic, university universe
 """
 
 

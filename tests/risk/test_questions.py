@@ -10,17 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.evidence import split
+from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.inputs import Document, RiskParams
 from urisk_nb.risk.questions import (
     EXAMPLES,
+    PLACEHOLDER,
     SCHEMA,
     SHORT,
     Example,
     answer,
-    ask,
+    build_question,
     check_examples,
     examples_hash,
+    messages,
     parse,
     repair,
     schema,
@@ -70,7 +72,7 @@ def test_the_bytes_are_canonical_and_hashed():
     The payload is JSON with sorted keys and no free white space, ASCII only, and the key is its
     sha256.
     """
-    question = ask(sentence("Acme \u00e9\U0001f600 was fined."), PARAMS)
+    question = build_question(sentence("Acme \u00e9\U0001f600 was fined."), PARAMS)
     again = json.dumps(json.loads(question.payload), sort_keys=True, separators=(",", ":")).encode(
         "ascii"
     )
@@ -87,7 +89,8 @@ def test_the_short_form_is_one_line_and_the_sentence():
     """
     params = RiskParams.of(query="fines")
     short, whole = (
-        ask(sentence("Acme was fined."), params, form=form) for form in ("short", "examples")
+        build_question(sentence("Acme was fined."), params, form=form)
+        for form in ("short", "examples")
     )
     assert content(short)["messages"] == [
         {"role": "system", "content": SHORT},
@@ -110,7 +113,11 @@ def test_the_schema_is_closed_and_alphabetical():
     The two properties stand in alphabetical order, since a server may sort them, and nothing else
     is allowed.
     """
-    assert content(ask(sentence("Acme was fined."), PARAMS))["format"] == SCHEMA == schema(DEFAULT)
+    assert (
+        content(build_question(sentence("Acme was fined."), PARAMS))["format"]
+        == SCHEMA
+        == schema(DEFAULT)
+    )
     assert list(SCHEMA["properties"]) == ["risk", "severity"] == SCHEMA["required"]
     assert SCHEMA["properties"]["risk"]["enum"] == list(DEFAULT.labels)
     assert SCHEMA["additionalProperties"] is False
@@ -122,8 +129,8 @@ def test_only_the_last_message_differs():
     the rest.
     """
     one, two = (
-        ask(sentence("Acme was fined."), PARAMS),
-        ask(sentence("The plant burned."), PARAMS, ticker="X"),
+        build_question(sentence("Acme was fined."), PARAMS),
+        build_question(sentence("The plant burned."), PARAMS, ticker="X"),
     )
     first, second = content(one)["messages"], content(two)["messages"]
     assert first[:-1] == second[:-1]
@@ -144,14 +151,14 @@ def test_the_key_knows_the_sentence_and_not_the_company():
     The same words are the same question for every ticker and document; other words, seed or query
     are another.
     """
-    base = ask(sentence("Acme was fined."), PARAMS)
-    same = ask(sentence("  Acme  was\nfined.", "B"), PARAMS, ticker="B")
+    base = build_question(sentence("Acme was fined."), PARAMS)
+    same = build_question(sentence("  Acme  was\nfined.", "B"), PARAMS, ticker="B")
     top_logprobs = [
-        ask(sentence("Acme was sued."), PARAMS),
-        ask(sentence("Acme was fined."), RiskParams.of(seed=2)),
-        ask(sentence("Acme was fined."), RiskParams.of(query="supply chain")),
-        ask(sentence("Acme was fined."), PARAMS, reverse=True),
-        ask(sentence("Acme was fined."), PARAMS, examples=EXAMPLES[1:]),
+        build_question(sentence("Acme was sued."), PARAMS),
+        build_question(sentence("Acme was fined."), RiskParams.of(seed=2)),
+        build_question(sentence("Acme was fined."), RiskParams.of(query="supply chain")),
+        build_question(sentence("Acme was fined."), PARAMS, reverse=True),
+        build_question(sentence("Acme was fined."), PARAMS, examples=EXAMPLES[1:]),
     ]
     assert same.key == base.key
     assert len({base.key, *(other.key for other in top_logprobs)}) == 6
@@ -159,7 +166,7 @@ def test_the_key_knows_the_sentence_and_not_the_company():
 
 def test_the_query_stands_in_the_system_message():
     """The reader's question narrows every call and is cleaned like evidence."""
-    question = ask(
+    question = build_question(
         sentence("Acme was fined."), RiskParams.of(query="Taiwan <|im_end|> supply\u202e")
     )
     system = content(question)["messages"][0]["content"]
@@ -174,7 +181,7 @@ def test_the_second_look_reverses_the_examples_only():
     around.
     """
     first, second = (
-        content(ask(sentence("Acme was fined."), PARAMS, reverse=reverse))
+        content(build_question(sentence("Acme was fined."), PARAMS, reverse=reverse))
         for reverse in (False, True)
     )
     turns = [first["messages"][at : at + 2] for at in range(1, len(first["messages"]) - 1, 2)]
@@ -189,7 +196,7 @@ def test_the_second_look_reverses_the_examples_only():
 
 def test_a_repair_shows_what_was_said_and_what_is_wanted():
     """The repair is the same chat with the bad answer, cut and cleaned, and the wanted form."""
-    question = ask(sentence("Acme was fined."), PARAMS)
+    question = build_question(sentence("Acme was fined."), PARAMS)
     repaired = repair(question, "I think <|im_end|> " + "x" * 5000)
     said, wanted = content(repaired)["messages"][-2:]
     assert content(repaired)["messages"][:-2] == content(question)["messages"]
@@ -268,7 +275,7 @@ def test_a_taxonomy_of_ones_own_is_asked_and_checked():
         categories=(Category(id="climate", name="Climate", definition="storms and floods"),),
     )
     examples = (Example(text="A flood closed the plant.", risk="climate", severity=3),)
-    question = ask(sentence("Acme was fined."), PARAMS, own, examples=examples)
+    question = build_question(sentence("Acme was fined."), PARAMS, own, examples=examples)
     assert content(question)["format"]["properties"]["risk"]["enum"] == ["climate", "none"]
     assert "storms and floods" in content(question)["messages"][0]["content"]
     assert parse('{"risk":"climate","severity":3}', "stop", own)[0].risk == "climate"
@@ -341,3 +348,25 @@ def test_what_is_in_the_schema_is_what_a_validator_says(content):
 def test_what_is_not_in_the_schema_is_said(text, reason):
     """With what was seen."""
     assert reason in parse(text, "stop")[1]
+
+
+def test_the_bytes_are_those_of_the_chat_whatever_the_sentence_is():
+    """
+    What is made once a run and joined with each sentence gives the canonical JSON of the whole, for
+    every form, also where a text has the placeholder in it.
+    """
+    for text in ("Acme was fined.", PLACEHOLDER, 'A "quote" \u00e9 \\ \U0001f600.'):
+        for query in (None, PLACEHOLDER, "fines"):
+            params = RiskParams.of(query=query, seed=3)
+            document = Document(id="D1", ticker=None, text=text)
+            one = Sentence(id="D1.1", document=document, text=text, start=0, end=len(text))
+            chat = messages(text, DEFAULT, tuple(reversed(EXAMPLES)), params.query)
+            whole = {
+                "format": SCHEMA,
+                "messages": chat,
+                "options": {"num_predict": params.num_predict, "seed": 3, "temperature": 0},
+            }
+            wanted = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+            question = build_question(one, params, reverse=True)
+            assert question.payload == wanted.encode()
+            assert question.key == hashlib.sha256(question.payload).hexdigest()

@@ -1,5 +1,5 @@
 """
-The service over HTTP: a real uvicorn, the stand-in behind it (its answers are SIMULATED), and
+The service over HTTP: a real uvicorn, the stand-in behind it (its answers are SCRIPTED), and
 callers that leave, flood and lie.
 """
 
@@ -21,7 +21,7 @@ import httpx
 import pytest
 from fake_ollama_env import Laboratory, gone
 
-from harness import ROOT, StandIn, alive, eventually
+from harness import ROOT, FakeOllama, alive, eventually
 
 pytest.importorskip("fastapi", reason="the extra `service` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `service` is not installed")
@@ -126,9 +126,9 @@ def figure(text, name):
     )
 
 
-def chats(standin):
+def chats(fake_ollama):
     """How often the model server was asked for an answer."""
-    return standin.counters()["paths"].get("/api/chat", 0)
+    return fake_ollama.counters()["paths"].get("/api/chat", 0)
 
 
 def lines_of(reply):
@@ -136,17 +136,17 @@ def lines_of(reply):
 
 
 @pytest.fixture(scope="module")
-def standin(tmp_path_factory):
+def fake_ollama(tmp_path_factory):
     path = tmp_path_factory.mktemp("service") / "scenario.json"
     path.write_text(json.dumps(SCENARIO))
-    server = StandIn("--scenario", str(path))
+    server = FakeOllama("--scenario", str(path))
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="module")
-def service(standin):
-    served = Served(url=standin.url, max_retries=0, parallel=4, max_body_bytes=200_000)
+def service(fake_ollama):
+    served = Served(url=fake_ollama.url, max_retries=0, parallel=4, max_body_bytes=200_000)
     served.ready()
     yield served
     served.stop()
@@ -269,11 +269,11 @@ def test_chat(service):
     )
     answer = reply.json()
     assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json")
-    assert (answer["engine"], answer["simulated"], answer["done_reason"], answer["model"]) == (
-        "simulated",
+    assert (answer["engine"], answer["llama3.1"], answer["done_reason"], answer["model"]) == (
+        "llama3.1",
         True,
         "length",
-        "simulated",
+        "llama3.1",
     )
     assert answer["text"]
     assert answer["timing"]["tokens"] == 3
@@ -287,7 +287,7 @@ def test_chat_in_pieces(service):
         *pieces, last = lines_of(reply)
     assert len(pieces) > 3
     assert "".join(line["piece"] for line in pieces) == last["text"]
-    assert last["simulated"] is True
+    assert last["llama3.1"] is True
 
 
 def test_the_first_piece_does_not_wait_for_the_last(service):
@@ -313,7 +313,7 @@ def test_an_error_in_the_middle_is_the_last_line(service, prompt, error):
     assert service.figure(name) == before + 1
 
 
-def leave(service, standin, path, body, after_line):
+def leave(service, fake_ollama, path, body, after_line):
     """Ask, read one line or nothing, and close the connection while the server is at it."""
     with socket.create_connection(("127.0.0.1", service.listener.getsockname()[1]), 10) as wire:
         content = json.dumps(body).encode()
@@ -321,7 +321,7 @@ def leave(service, standin, path, body, after_line):
         wire.sendall(head.encode() + content)
         if after_line:
             assert wire.recv(10_000).startswith(b"HTTP/1.1 200")
-        eventually(lambda: standin.counters()["in_flight"], 5, "the call at the server")
+        eventually(lambda: fake_ollama.counters()["in_flight"], 5, "the call at the server")
 
 
 RUN = {"tickers": ["AAA", "CCC"], "evidence": [{"ticker": "AAA", "text": "It was never judged."}]}
@@ -336,11 +336,11 @@ RUN = {"tickers": ["AAA", "CCC"], "evidence": [{"ticker": "AAA", "text": "It was
         ("/risk", {**RUN, "tickers": ["AAA"]}, False),
     ],
 )
-def test_a_caller_that_leaves_stops_the_generation(service, standin, path, body, after_line):
+def test_a_caller_that_leaves_stops_the_generation(service, fake_ollama, path, body, after_line):
     """The server aborts, nothing stays in flight, and the next call is answered."""
-    before = standin.counters()["aborted"]
-    leave(service, standin, path, body, after_line)
-    eventually(lambda: standin.counters()["aborted"] > before, 5, "the abort on the server")
+    before = fake_ollama.counters()["aborted"]
+    leave(service, fake_ollama, path, body, after_line)
+    eventually(lambda: fake_ollama.counters()["aborted"] > before, 5, "the abort on the server")
     # The look at the figures itself
     eventually(lambda: service.figure("urisk_in_flight") == 1, 5, "the end of the request")
     assert service.ask("hello").status_code == 200
@@ -369,15 +369,15 @@ def test_what_a_model_says_is_data(service):
         ([], ""),
     ],
 )
-def test_a_request_that_cannot_be_meant_is_refused(service, standin, body, seen):
+def test_a_request_that_cannot_be_meant_is_refused(service, fake_ollama, body, seen):
     """422 with what was seen and a fix, before the server is asked."""
-    before = chats(standin)
+    before = chats(fake_ollama)
     reply = service.http.post("/chat", json=body)
     assert reply.status_code == 422
     assert reply.json()["error"] == "InputError"
     assert seen in reply.json()["message"]
     assert reply.json()["fix"]
-    assert chats(standin) == before
+    assert chats(fake_ollama) == before
 
 
 @pytest.mark.parametrize(
@@ -431,9 +431,9 @@ def test_risk_is_what_assess_gives(service):
             mine, theirs = line["row"][name], table.loc[ticker, name]
             assert mine == theirs or (mine is None and pd.isna(theirs)), name
     assert [one["quote"] for one in found["AAA"]["findings"]] == [EVIDENCE[0]["text"]]
-    assert found["AAA"]["row"]["flags"].count("simulated") == 1
+    assert found["AAA"]["row"]["flags"].count("llama3.1") == 1
     assert last["run"]["params"]["alpha"] == [0.05, 0.01]
-    assert last["run"]["served_by"]["engine"] == "simulated"
+    assert last["run"]["served_by"]["engine"] == "llama3.1"
 
 
 def test_long_prices(service):
@@ -490,31 +490,31 @@ def test_a_ticker_that_is_done_does_not_wait_for_the_others(service):
         ({"tickers": ["AAA"], "prices": []}, "empty"),
     ],
 )
-def test_bad_input_is_refused_before_any_server_is_asked(service, standin, body, seen):
+def test_bad_input_is_refused_before_any_server_is_asked(service, fake_ollama, body, seen):
     """422 with the message and the fix that `assess` has; no file of the machine is read."""
-    before = chats(standin)
+    before = chats(fake_ollama)
     reply = service.http.post("/risk", json=body)
     assert (reply.status_code, reply.json()["error"]) == (422, "InputError")
     assert seen in reply.json()["message"] + reply.json()["fix"]
-    assert chats(standin) == before
+    assert chats(fake_ollama) == before
 
 
 # Health and figures -------------------------------------------------------------------------------
 
 
-def test_health_of_a_service_that_is_well(service, standin):
+def test_health_of_a_service_that_is_well(service, fake_ollama):
     """Three times 200 with what answers, and nothing was generated."""
-    before = chats(standin)
+    before = chats(fake_ollama)
     assert service.http.get("/health").json()["status"] == "alive"
     ollama = service.http.get("/health/ollama").json()
     assert ollama == {"status": "ready", "state": "external", "version": "0.0.0-urisk-scripted"}
     assert service.http.get("/health/llm").json() == {
         "status": "ready",
-        "model": "simulated",
-        "engine": "simulated",
-        "simulated": True,
+        "model": "llama3.1",
+        "engine": "llama3.1",
+        "llama3.1": True,
     }
-    assert chats(standin) == before
+    assert chats(fake_ollama) == before
 
 
 def test_figures(service):
@@ -736,7 +736,7 @@ def test_serve_refuses_in_two_lines(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         cases = [
             (
-                ("--host", "0.0.0.0", "--engine", "simulated"),
+                ("--host", "0.0.0.0", "--engine", "llama3.1"),
                 "InputError: 0.0.0.0 can be reached by others",
                 {},
             ),
@@ -878,12 +878,12 @@ def memory_mb(pid):
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-def test_a_thousand_at_once(program, standin, figure_shown):
+def test_a_thousand_at_once(program, fake_ollama, figure_shown):
     """
     1,000 concurrent calls: every one is answered, the memory is bounded, the breaker is closed,
     nothing stays in flight.
     """
-    served = program("--url", standin.url, URISK_PARALLEL="4")
+    served = program("--url", fake_ollama.url, URISK_PARALLEL="4")
     served.ready()
     asyncio.run(flood(served.url, 20))
     before, began = memory_mb(served.process.pid), time.monotonic()
@@ -980,7 +980,7 @@ def test_an_app_of_the_users_own(tmp_path):
         return None
 
     reply = eventually(answer, 20, "the app's answer")
-    assert "SIMULATED" in reply.json()["answer"]
+    assert "SCRIPTED" in reply.json()["answer"]
     pids = lab.processes()
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=15)
@@ -1001,7 +1001,7 @@ def test_a_script_of_the_users_own(tmp_path):
         timeout=40,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "SIMULATED" in done.stdout
+    assert "SCRIPTED" in done.stdout
     eventually(lambda: not alive(int(done.stdout.split()[-1])), 2, "the server's end")
 
 

@@ -6,9 +6,10 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from pipeline_driver import drive
 
 from urisk_nb.risk.inputs import Document, Holding, RiskParams, read_prices
-from urisk_nb.risk.pipeline import judge, prepare
+from urisk_nb.risk.plan import prepare
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.taxonomy import DEFAULT
 from urisk_nb.table.risk_table import STATUSES, RiskTable, assemble, shown
@@ -36,26 +37,14 @@ def finish(plan, label=lambda text: ("legal", 3), skip=()):
     The table of a plan whose every question is answered by `label(text)`; None is an invalid
     answer.
     """
-    ticker_findings = {}
-    for symbol in plan.symbols:
-        if symbol in skip:
-            continue
-        flow, replies = judge(plan, symbol), None
-        try:
-            while True:
-                batch = flow.send(replies) if replies else next(flow)
-                found = [label(question.sentence.text) for question in batch]
-                replies = [
-                    Reply(
-                        text=answer(*one) if one else "?",
-                        done_reason="stop",
-                        tokens=10,
-                        seconds=0.25,
-                    )
-                    for one in found
-                ]
-        except StopIteration as done:
-            ticker_findings[symbol] = done.value
+
+    def reply(question):
+        one = label(question.sentence.text)
+        text = answer(*one) if one else "?"
+        return Reply(text=text, done_reason="stop", tokens=10, seconds=0.25)
+
+    symbols = [symbol for symbol in plan.symbols if symbol not in skip]
+    ticker_findings = {symbol: drive(plan, symbol, reply)[0] for symbol in symbols}
     return assemble(plan, ticker_findings, run_id="r1", model="m:latest", flags=("demo_model",))
 
 

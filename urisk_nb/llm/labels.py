@@ -11,7 +11,6 @@ Each way is a generator of requests that is given the replies: it can be tested 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Generator, Mapping, Sequence
 from enum import StrEnum

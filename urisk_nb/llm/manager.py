@@ -56,7 +56,7 @@ from urisk_nb.llm.messages import (
 )
 from urisk_nb.llm.retrying_client import Exchange, RetryingClient
 from urisk_nb.server import leases
-from urisk_nb.server.model_server import OWN_VERSIONS, Server, ServerState
+from urisk_nb.server.model_server import Server, ServerState
 from urisk_nb.settings import DialectName, Engine, Settings, given_settings, load
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class LLMManager:
         model of the embedded engine, which nobody named, the judge that was trained for it.
     engine
         What answers: `ollama`, `embedded` (llama.cpp, started by us or by another kernel) or
-        `simulated`.
+        `openai`.
     version, url
         Of the server.
     calls
@@ -497,7 +497,7 @@ class LLMManager:
         if found is not None and not can_pull:
             # vLLM knows a model by its exact name only.
             return found.name if is_same_model(found.name, wanted) else wanted
-        is_own = self.engine is Engine.EMBEDDED or self.version in OWN_VERSIONS
+        is_own = self.engine is Engine.EMBEDDED
         if self.settings.model_is_given or not models or (can_pull and not is_own):
             return wanted
         if len(models) > 1 and not is_own:
@@ -915,11 +915,6 @@ class LLMManager:
     def breaker(self, model: str | None = None) -> str:
         """`closed`, `open` or `half_open`, for the session's model or another."""
         return self._retrying.breaker(model or self.model).state(time.monotonic())
-
-    @property
-    def is_simulated(self) -> bool:
-        """Whether answers are scripted."""
-        return self.engine is Engine.SIMULATED
 
     @property
     def is_demo_model(self) -> bool:

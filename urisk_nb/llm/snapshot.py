@@ -38,7 +38,7 @@ __all__ = [
 ENGINES = {
     "ollama": "Ollama",
     "embedded": "Embedded engine (llama.cpp)",
-    "simulated": "SIMULATED engine",
+    "openai": "OpenAI-compatible server",
 }
 NOTES = {
     **LABELED_BY,
@@ -260,7 +260,6 @@ def session_notes(manager: LLMManager) -> list[str]:
     """What the user must know about who answers: sentences."""
     judged = manager.judge != manager.model
     holds = {
-        "simulated": manager.is_simulated,
         "demo_model": manager.is_demo_model and not judged,
         "demo_ask": manager.is_demo_model and judged,
         "small_judge": judged,

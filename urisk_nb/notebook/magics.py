@@ -78,8 +78,7 @@ def _start_parser(prog: str = "%urisk_start") -> _Parser:
     parser.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
     parser.add_argument(
         "--engine",
-        help="what to start where no server answers: auto, ollama, embedded or simulated "
-        "(URISK_ENGINE)",
+        help="what to start where no server answers: auto, ollama or embedded (URISK_ENGINE)",
     )
     parser.add_argument("--dialect", help="wire: auto, ollama or openai (URISK_DIALECT)")
     parser.add_argument("--gguf", help="model file for the embedded engine (URISK_GGUF)")

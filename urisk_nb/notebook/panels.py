@@ -25,8 +25,8 @@ from urisk_nb.render.present import escape_html, visible
 
 if TYPE_CHECKING:
     from urisk_nb.llm.calls import CallRecord
-    from urisk_nb.llm.snapshot import SessionSnapshot
     from urisk_nb.llm.messages import LoadedModel
+    from urisk_nb.llm.snapshot import SessionSnapshot
 
 __all__ = [
     "STYLE",

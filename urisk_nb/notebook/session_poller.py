@@ -16,8 +16,8 @@ from typing import Any
 from urisk_nb.errors import NotInitialized
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, probe_server, take_snapshot
 from urisk_nb.llm.messages import is_same_model
+from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, probe_server, take_snapshot
 
 __all__ = ["SessionPoller"]
 

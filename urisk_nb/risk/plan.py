@@ -1,6 +1,6 @@
-"""
-What is known of a run before a model is asked: metrics computed, sentences split and chosen,
-everything that decides it recorded.
+"""What is known of a run before a model is asked.
+
+The metrics are computed, the sentences split and chosen, and all that decides the run is recorded.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from urisk_nb.risk.questions import (
 )
 from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
+from urisk_nb.risk.tickers import twin
 
 __all__ = ["EvidenceSelection", "Plan", "prepare"]
 
@@ -87,7 +88,7 @@ class Plan:
         How the model is asked; decided when it is known who judges.
     quant
         One row of metrics a symbol; empty without prices.
-    readings
+    selections
         One a symbol; empty without evidence.
     has_prices, has_volume, has_benchmark, has_evidence, has_weights
         Which inputs were given: a column whose input was not given has no flag for its NaN.
@@ -114,7 +115,7 @@ class Plan:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The symbols that have sentences to judge in this run."""
+        """The symbols that have sentences to label in this run."""
         return tuple(
             symbol
             for symbol in self.symbols
@@ -139,14 +140,14 @@ class Plan:
             ),
             "categories": list(self.taxonomy.ids),
             "skipped": {
-                symbol: reading.skipped
-                for symbol, reading in self.selections.items()
-                if reading.skipped
+                symbol: selection.skipped
+                for symbol, selection in self.selections.items()
+                if selection.skipped
             },
             "query_left_out": {
-                symbol: reading.left_out
-                for symbol, reading in self.selections.items()
-                if reading.left_out
+                symbol: selection.left_out
+                for symbol, selection in self.selections.items()
+                if selection.left_out
             },
             "messages": {
                 symbol: text for symbol in self.symbols if (text := self._message(symbol))
@@ -171,7 +172,7 @@ def prepare(
     examples: Sequence[Example] = EXAMPLES,
 ) -> Plan:
     """
-    The plan of a run: metrics computed, sentences split and chosen; nothing is asked.
+    Return the plan of a run: metrics computed, sentences split and chosen; nothing is asked.
 
     Parameters
     ----------
@@ -223,15 +224,19 @@ def _select_evidence(
     as_of: date | None,
 ) -> dict[str, EvidenceSelection]:
     # A shared document is split once, not once a ticker
-    passages: dict[Document, SplitDocument] = {}
+    pieces: dict[Document, SplitDocument] = {}
     selections = {}
+    places = _index_by_company(documents)
     for holding in holdings:
-        own, flags = documents_for(documents, holding, params, as_of=as_of)
+        mine = sorted((*places.get(twin(holding.symbol), ()), *places.get(None, ())))
+        own, flags = documents_for(
+            [documents[place] for place in mine], holding, params, as_of=as_of
+        )
         for document in own:
-            if document not in passages:
-                passages[document] = split(document)
+            if document not in pieces:
+                pieces[document] = split(document)
         sentences = [
-            sentence for document in in_order(own) for sentence in passages[document].sentences
+            sentence for document in in_order(own) for sentence in pieces[document].sentences
         ]
         bearing = filter_by_query(sentences, params.query)
         chosen = choose(
@@ -241,15 +246,28 @@ def _select_evidence(
             params.max_sentences,
             words=[example.text for example in examples],
         )
-        found = {flag for document in own for flag in passages[document].flags}
+        found = {flag for document in own for flag in pieces[document].flags}
         selections[holding.symbol] = EvidenceSelection(
             chosen=tuple(_flag_shared(sentence) for sentence in chosen),
             sentences=len(sentences),
-            skipped=sum(passages[document].skipped for document in own),
+            skipped=sum(pieces[document].skipped for document in own),
             flags=tuple(sorted({*flags, *found, *_choice_flags(sentences, bearing, chosen)})),
             left_out=len(sentences) - len(bearing),
         )
     return selections
+
+
+def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[int]]:
+    """
+    Return where the documents of each company stand, and under None the shared ones.
+
+    Comparing each document with each ticker would take seconds for some hundred companies.
+    """
+    places: dict[str | None, list[int]] = {}
+    for place, document in enumerate(documents):
+        company = None if document.ticker is None else twin(document.ticker)
+        places.setdefault(company, []).append(place)
+    return places
 
 
 def _choice_flags(

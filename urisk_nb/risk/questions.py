@@ -1,14 +1,15 @@
-"""
-What the model is asked, as exact bytes, and what counts as an answer.
+"""What the model is asked, as exact bytes, and what counts as an answer.
 
 A payload is canonical JSON of ``format``, ``messages`` and ``options``. It is hashed, cached and
 compared, so it is put together by hand here and depends on no library's version. Everything before
 the last message is the same for every sentence of a run: the server keeps it in its prefix cache
-and reads only the sentence anew.
+and reads only the sentence anew. Over 400 lines, of which the worked examples and the docstrings
+are half.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -30,11 +31,12 @@ __all__ = [
     "Form",
     "Label",
     "Message",
+    "Purpose",
     "Question",
     "Reply",
     "answer",
-    "ask",
-    "ask_content_free",
+    "build_content_free",
+    "build_question",
     "check_examples",
     "examples_hash",
     "messages",
@@ -45,13 +47,14 @@ __all__ = [
 
 SCHEMA_VERSION = "schema_v1"
 Message = dict[str, str]
-Purpose = Literal["judge", "repair", "second", "severity", "prior"]
-TOLD = 20  # tokens at each place, the most that Ollama tells
+Purpose = Literal["label", "repair", "second", "severity", "prior"]
+MAX_TOP_LOGPROBS = 20  # tokens at each place, the most that Ollama gives
+PLACEHOLDER = "\x00sentence\x00"  # where the sentence stands in a payload that is made once a run
 
 Form = Literal["examples", "short"]
 """
-How a model is asked: any chat model with the rules and worked examples; the judge of this package,
-which has learnt both, shortly.
+How a model is asked: any chat model with the rules and worked examples. The judge of this package
+has learnt both and is asked in the short form.
 """
 SHORT = "Risk and severity for the company?"
 """
@@ -62,8 +65,9 @@ The whole system message of the short form: the bytes that the judge was trained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
     """
-    One answer: the risk of a sentence and its severity 0 to 5 (0 reduces the risk; with ``none`` it
-    is 0 and means nothing).
+    One answer: the risk of a sentence and its severity, 0 to 5.
+
+    0 reduces the risk; with ``none`` it is 0 and means nothing.
     """
 
     risk: str
@@ -141,13 +145,13 @@ class Reply:
     tokens, prompt_tokens
         Answered, and read, by the server's counters.
     seconds, attempts
-        From the first try to the last token, and how many tries it took.
+        From the first attempt to the last token, and how many attempts it took.
     cached
         Answered without asking the server.
     error
         Why there is no answer, or None.
-    told
-        The tokens with their log-probabilities, where they were asked for and the server tells
+    logprobs
+        The tokens with their log-probabilities, where they were asked for and the server gives
         them.
     """
 
@@ -175,7 +179,7 @@ class Question:
         Canonical JSON with ``format``, ``messages`` and ``options``; model, stream and keep_alive
         are the sender's.
     purpose
-        ``judge`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples
+        ``label`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples
         in reverse order), ``severity`` (the risk is given, and only the severity is asked),
         ``prior`` (one of these about a sentence without content).
     taxonomy, risk, query
@@ -195,8 +199,9 @@ class Question:
 
 def schema(taxonomy: Taxonomy, only: str | None = None) -> dict[str, Any]:
     """
-    The JSON schema of an answer, with one label alone where it is given. The properties are in
-    alphabetical order, since one of a server's two paths sorts them.
+    Return the JSON schema of an answer, with one risk alone where it is given.
+
+    The properties are in alphabetical order, since one of a server's two paths sorts them.
     """
     return {
         "additionalProperties": False,
@@ -219,7 +224,7 @@ def _canonical(content: object) -> bytes:
 
 
 def examples_hash(examples: Sequence[Example]) -> str:
-    """Sha256 over the worked examples in their order, as hex: what a run records."""
+    """Return the sha256 over the worked examples in their order, as hex: what a run records."""
     return hashlib.sha256(_canonical([[e.text, e.risk, e.severity] for e in examples])).hexdigest()
 
 
@@ -244,14 +249,15 @@ def check_examples(examples: Sequence[Example], taxonomy: Taxonomy) -> None:
 
 def answer(risk: str, severity: int) -> str:
     """
-    The compact JSON that is shown as an answer: ten to twelve tokens, where free white space would
-    make thirty.
+    Return the compact JSON that is shown as an answer.
+
+    It has ten to twelve tokens; free white space would make thirty.
     """
     return json.dumps({"risk": risk, "severity": severity}, separators=(",", ":"))
 
 
 def rules(taxonomy: Taxonomy, query: str | None = None) -> str:
-    """The system message: the task, the categories, the anchors and the reader's question."""
+    """Return the system message: task, categories, anchors and the reader's question."""
     task = (
         "You are a financial risk analyst. Judge the sentence about a company: which risk it "
         "shows and how severe. "
@@ -276,7 +282,7 @@ def rules(taxonomy: Taxonomy, query: str | None = None) -> str:
 def messages(
     text: str, taxonomy: Taxonomy, examples: Sequence[Example], query: str | None = None
 ) -> list[Message]:
-    """The chat: the rules, the worked examples as turns, and the sentence last."""
+    """Return the chat: the rules, the worked examples as turns, and the sentence last."""
     chat = [{"role": "system", "content": rules(taxonomy, query)}]
     for example in examples:
         chat.append({"role": "user", "content": plain(example.text)})
@@ -286,16 +292,40 @@ def messages(
 
 
 def short_messages(text: str) -> list[Message]:
-    """The chat of the short form: one line and the sentence."""
+    """Return the chat of the short form: one line and the sentence."""
     return [{"role": "system", "content": SHORT}, {"role": "user", "content": text}]
 
 
-def _question(content: dict[str, Any], **about: Any) -> Question:
-    payload = _canonical(content)
-    return Question(key=hashlib.sha256(payload).hexdigest(), payload=payload, **about)
+@functools.lru_cache(maxsize=64)
+def _encode_around(
+    *,
+    taxonomy: Taxonomy,
+    examples: tuple[Example, ...],
+    form: Form,
+    only: str | None,
+    query: str | None,
+    seed: int,
+    num_predict: int,
+    labels: str,
+) -> tuple[bytes, bytes]:
+    """Return a payload before and after its sentence: the same for every sentence of a run."""
+    chat = (
+        short_messages(PLACEHOLDER)
+        if form == "short"
+        else messages(PLACEHOLDER, taxonomy, examples, query)
+    )
+    content: dict[str, Any] = {
+        "format": schema(taxonomy, only),
+        "messages": chat,
+        "options": {"num_predict": num_predict, "seed": seed, "temperature": 0},
+    }
+    if labels == "calibrated":
+        content |= {"logprobs": True, "top_logprobs": MAX_TOP_LOGPROBS}
+    before, _, after = _canonical(content).rpartition(_canonical(PLACEHOLDER))
+    return before, after
 
 
-def ask(
+def build_question(
     sentence: Sentence,
     params: RiskParams,
     taxonomy: Taxonomy = DEFAULT,
@@ -307,7 +337,7 @@ def ask(
     only: str | None = None,
 ) -> Question:
     """
-    The question about one sentence.
+    Return the question about one sentence.
 
     Parameters
     ----------
@@ -326,31 +356,30 @@ def ask(
     only
         The risk that is given: how severe is it?
     """
-    shown = tuple(reversed(examples)) if reverse else examples
-    chat = (
-        short_messages(sentence.text)
-        if form == "short"
-        else messages(sentence.text, taxonomy, shown, params.query)
+    before, after = _encode_around(
+        taxonomy=taxonomy,
+        examples=tuple(reversed(examples)) if reverse else tuple(examples),
+        form=form,
+        only=only,
+        query=params.query,
+        seed=params.seed,
+        num_predict=params.num_predict,
+        labels=params.labels,
     )
-    content: dict[str, Any] = {
-        "format": schema(taxonomy, only),
-        "messages": chat,
-        "options": {"num_predict": params.num_predict, "seed": params.seed, "temperature": 0},
-    }
-    if params.labels == "calibrated":
-        content |= {"logprobs": True, "top_logprobs": TOLD}
-    return _question(
-        content,
+    payload = before + _canonical(sentence.text) + after
+    return Question(
+        key=hashlib.sha256(payload).hexdigest(),
+        payload=payload,
         ticker=ticker,
         sentence=sentence,
-        purpose="severity" if only is not None else "second" if reverse else "judge",
+        purpose="severity" if only is not None else "second" if reverse else "label",
         taxonomy=taxonomy,
         risk=only,
         query=params.query,
     )
 
 
-def ask_content_free(
+def build_content_free(
     params: RiskParams,
     taxonomy: Taxonomy = DEFAULT,
     *,
@@ -359,26 +388,26 @@ def ask_content_free(
     only: str | None = None,
 ) -> tuple[Question, ...]:
     """
-    The same question about sentences without content: what the model says to them it says whatever
-    it reads.
+    Return the same question about sentences without content.
+
+    What the model says to them it says whatever it reads.
     """
     asked = []
     for number, text in enumerate(CONTENT_FREE):
         document = Document(id=f"nothing{number}", ticker=None, text=text)
         sentence = Sentence(id=document.id, document=document, text=text, start=0, end=len(text))
-        asked.append(
-            replace(
-                ask(sentence, params, taxonomy, examples=examples, reverse=reverse, only=only),
-                purpose="prior",
-            )
+        question = build_question(
+            sentence, params, taxonomy, examples=examples, reverse=reverse, only=only
         )
+        asked.append(replace(question, purpose="prior"))
     return tuple(asked)
 
 
 def repair(question: Question, bad_reply: str, taxonomy: Taxonomy = DEFAULT) -> Question:
     """
-    The one further try after an answer that was no label: the same chat, what was said, and what is
-    wanted.
+    Return the one further question after an answer that was no label.
+
+    It is the same chat, what was said, and what is wanted.
     """
     content = json.loads(question.payload)
     content["messages"] += [
@@ -400,8 +429,9 @@ def parse(
     text: str, done_reason: str | None, taxonomy: Taxonomy = DEFAULT
 ) -> tuple[Label | None, str | None]:
     """
-    The label in a reply, or None and the reason why it is no answer. Raises nothing, whatever the
-    text.
+    Return the label in a reply, or None and the reason why it is no answer.
+
+    Raises nothing, whatever the text.
 
     Notes
     -----
@@ -423,7 +453,7 @@ def parse(
 
 
 def _fault(content: Any, taxonomy: Taxonomy) -> str | None:
-    """Why this is no object of the schema, or None."""
+    """Return why this is no object of the schema, or None."""
     if not isinstance(content, dict):
         return "it is no object"
     if set(content) != {"risk", "severity"}:

@@ -49,7 +49,6 @@ READY_S = 30.0
 NEWS_S = 0.2
 BUSY_PAUSE_S = 0.25
 END_S = 5.0  # for the guardian to tell of an end, beyond the time that it gives the server
-OWN_VERSIONS = {"0.0.0-urisk-llamacpp": Engine.EMBEDDED, "0.0.0-urisk-scripted": Engine.SIMULATED}
 
 
 class ServerState(StrEnum):
@@ -219,8 +218,7 @@ class Server:
     def _adopt(self, version: str, state: ServerState) -> None:
         self.lease, self.version, self.state = None, version, state
         is_ollama = self._client.dialect.name == Engine.OLLAMA
-        by_dialect = Engine.OLLAMA if is_ollama else Engine.OPENAI
-        self.engine = OWN_VERSIONS.get(version, by_dialect)
+        self.engine = Engine.OLLAMA if is_ollama else Engine.OPENAI
 
     async def _remote_version(self) -> str:
         try:
@@ -327,10 +325,10 @@ class Server:
         if lease.is_starter:
             return
         with contextlib.suppress(UriskError):
-            words = engines.command(lease.engine, self.settings)
+            words = engines.build_command(lease.engine, self.settings)
             if (
-                engines.fingerprint(
-                    words, engines.environment(lease.engine, self.settings, os.environ)
+                engines.compute_fingerprint(
+                    words, engines.build_environment(lease.engine, self.settings, os.environ)
                 )
                 != lease.facts["key"]
             ):

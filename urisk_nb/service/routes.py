@@ -198,7 +198,6 @@ async def health_llm(request: Request) -> Response:
             "status": "ready",
             "model": running.model,
             "engine": str(running.engine),
-            "simulated": running.is_simulated,
         }
     )
 

@@ -116,7 +116,6 @@ class Answered(BaseModel):
     text: str
     model: str
     engine: str
-    simulated: bool
     done_reason: str
     timing: dict[str, float | int | str | None]
 

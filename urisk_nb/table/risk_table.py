@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.risk.inputs import Holding
-from urisk_nb.risk.pipeline import Finding, Plan, TickerFindings
+from urisk_nb.risk.labeling import Finding, TickerFindings
+from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.quant import quant_columns
 from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
 from urisk_nb.risk.scoring import Level, Score, max_severity, score
@@ -253,7 +254,7 @@ def assemble(
     run_id, model
         Who made the labels, and in which run.
     flags
-        Put on each row that was judged, such as ``demo_model`` or ``simulated``.
+        Put on each row that was judged, such as ``demo_model``.
 
     Returns
     -------

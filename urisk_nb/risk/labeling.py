@@ -1,0 +1,418 @@
+"""The labels of one ticker: what is asked about each sentence, and what comes of the replies.
+
+`label_ticker` awaits nothing but the `ask` that it is given. A live run, a replay and a test each
+pass their own, so all three run the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from urisk_nb.risk import calibration
+from urisk_nb.risk.evidence import Sentence
+from urisk_nb.risk.plan import Plan
+from urisk_nb.risk.questions import (
+    Label,
+    Purpose,
+    Question,
+    Reply,
+    build_content_free,
+    build_question,
+    parse,
+    repair,
+)
+from urisk_nb.risk.scoring import reconcile
+from urisk_nb.risk.taxonomy import NONE, SEVERITIES
+
+__all__ = ["Ask", "Finding", "TickerFindings", "label_ticker"]
+
+SECOND_LOOK = 4  # from this severity on a sentence is asked a second time
+DIGITS = tuple(str(severity) for severity in SEVERITIES)
+
+Ask = Callable[[Question], Awaitable[Reply]]
+"""
+Ask one question. It is called for each question of a batch before the first reply is awaited: one
+that begins its work when it is called has the whole batch under way at once.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """
+    What came of one sentence.
+
+    Attributes
+    ----------
+    label
+        What counts, after repair and second look; None where no valid answer came.
+    reason
+        Why there is no label.
+    flags
+        Of the sentence (``hidden_text``, ``injection_suspect``) and of its answers (``repaired``,
+        ``unstable``, ``second_look_failed``).
+    cached
+        Every answer about it was known before.
+    p_label, p_severity
+        With calibrated labels: the corrected probability of the risk that was chosen, and of the
+        severity, given that risk; of the first look. In the short form nothing is corrected. None
+        where the server gave no log-probabilities, or where the label is that of a repair.
+    """
+
+    sentence: Sentence
+    label: Label | None
+    p_label: float | None = None
+    p_severity: float | None = None
+    reason: str | None = None
+    flags: tuple[str, ...] = ()
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickerFindings:
+    """
+    All findings of one ticker, and what they cost.
+
+    Attributes
+    ----------
+    tokens, seconds, attempts
+        Sums over the questions that a server answered in this run.
+    cached
+        How many questions were answered without it.
+    """
+
+    symbol: str
+    findings: tuple[Finding, ...]
+    flags: tuple[str, ...] = ()
+    tokens: int = 0
+    seconds: float = 0.0
+    attempts: int = 0
+    cached: int = 0
+
+
+async def label_ticker(plan: Plan, symbol: str, ask: Ask) -> TickerFindings:
+    """
+    Label the sentences of one ticker.
+
+    First every sentence is asked about; then repairs and second looks, in one batch; then the
+    second looks of repaired answers. With calibrated labels more is asked after the first looks
+    and after the second ones.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    symbol
+        One of its tickers; one without sentences has no findings, and nothing is asked.
+    ask
+        Answers one question; see `Ask`. It is given each key once a ticker. A reply with ``error``
+        leaves its sentence without a label, with that reason: it is not repaired, since whoever
+        asked has tried again already.
+
+    Returns
+    -------
+    TickerFindings
+        A second look without a valid answer leaves the first label standing, flagged.
+
+    Raises
+    ------
+    BaseException
+        What `ask` raises ends the labeling of this ticker.
+    """
+    selection = plan.selections.get(symbol)
+    chosen = selection.chosen if selection and plan.params.llm else ()
+    labeler = _TickerLabeler(plan, symbol, chosen, ask, trails=[[] for _ in chosen])
+    calibrated = plan.params.labels == "calibrated"
+    await labeler.ask_batch({index: labeler.question(index) for index in range(len(chosen))})
+    if calibrated:
+        await labeler.calibrate("label")
+    await labeler.ask_batch(labeler.find_repairs() | labeler.find_second_looks())
+    await labeler.ask_batch(labeler.find_second_looks())
+    if calibrated:
+        await labeler.calibrate("second")
+    return labeler.collect()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CalibratedLabel:
+    """A label by corrected probabilities, and these."""
+
+    label: Label
+    p_label: float
+    p_severity: float | None
+
+
+@dataclass(slots=True)
+class _TickerLabeler:
+    """What has been asked about each sentence of one ticker, and what the replies say."""
+
+    plan: Plan
+    symbol: str
+    sentences: tuple[Sentence, ...]
+    ask: Ask
+    replies: dict[str, Reply] = field(default_factory=dict)  # by key: the same bytes are asked once
+    # The questions about each sentence, in order.
+    trails: list[list[Question]] = field(default_factory=list)
+    # By sentence and by whether the examples were reversed.
+    calibrated: dict[tuple[int, bool], _CalibratedLabel] = field(default_factory=dict)
+
+    # Questions and replies ------------------------------------------------------------------------
+
+    def question(self, index: int, *, reverse: bool = False, only: str | None = None) -> Question:
+        """Return the question about one sentence."""
+        plan = self.plan
+        return build_question(
+            self.sentences[index],
+            plan.params,
+            plan.taxonomy,
+            ticker=self.symbol,
+            examples=plan.examples,
+            form=plan.form,
+            reverse=reverse,
+            only=only,
+        )
+
+    async def ask_batch(self, questions: Mapping[int, Question]) -> None:
+        """Ask these questions of their sentences, and note them there."""
+        for index, question in questions.items():
+            self.trails[index].append(question)
+        await self.ask_new(questions.values())
+
+    async def ask_new(self, questions: Iterable[Question]) -> None:
+        """Ask what has no reply yet."""
+        new = {question.key: question for question in questions if question.key not in self.replies}
+        waiting = [self.ask(question) for question in new.values()]
+        for key, reply in zip(new, waiting, strict=True):
+            self.replies[key] = await reply
+
+    def read_label(self, question: Question) -> tuple[Label | None, str | None]:
+        """Return the label in the reply to this question, or None and the reason."""
+        reply = self.replies[question.key]
+        if reply.error is not None:
+            return None, reply.error
+        return parse(reply.text, reply.done_reason, self.plan.taxonomy)
+
+    def first_label(self, index: int) -> tuple[Label | None, str | None]:
+        """
+        Return the label of a sentence before any second look, or None and the reason.
+
+        It is the calibrated one, else that of the repair where there was one.
+        """
+        if (calibrated := self.calibrated.get((index, False))) is not None:
+            return calibrated.label, None
+        looks = [question for question in self.trails[index] if question.purpose != "second"]
+        return self.read_label(looks[-1])
+
+    def find_repairs(self) -> dict[int, Question]:
+        """Return one more question for each sentence whose first answer was no label."""
+        repairs = {}
+        for index, (question, *_) in enumerate(self.trails):
+            reply = self.replies[question.key]
+            if reply.error is None and self.read_label(question)[0] is None:
+                repairs[index] = repair(question, reply.text, self.plan.taxonomy)
+        return repairs
+
+    def find_second_looks(self) -> dict[int, Question]:
+        """
+        Return a second question for each severe label, with the examples in reverse order.
+
+        A label that depends on their order is not trusted.
+        """
+        if self.plan.form == "short":
+            return {}  # there are no examples, and the same question has the same answer
+        looks = {}
+        for index, trail in enumerate(self.trails):
+            label, _ = self.first_label(index)
+            is_severe = label is not None and label.risk != NONE and label.severity >= SECOND_LOOK
+            if is_severe and trail[-1].purpose != "second":
+                looks[index] = self.question(index, reverse=True)
+        return looks
+
+    # Calibrated labels ----------------------------------------------------------------------------
+
+    async def calibrate(self, purpose: Purpose) -> None:
+        """
+        Choose labels by their probability, less the content-free prior.
+
+        Asks up to three batches: what the model says to sentences without content; the severity for
+        the chosen risk, where the model wrote another one; and the severity that it says to
+        sentences without content, for each risk that was chosen. A sentence for which one of these
+        gives no log-probabilities keeps the label that was written.
+
+        Parameters
+        ----------
+        purpose
+            Which questions of the sentences: the first looks (``label``), or the second ones.
+        """
+        reverse = purpose == "second"
+        looks = self._find_asked(purpose)
+        read = {
+            index: logprobs
+            for index, question in looks.items()
+            if (logprobs := self._read_logprobs(question)) is not None
+        }
+        if not read:
+            return
+        content_free = self._content_free(reverse)
+        await self.ask_new(content_free)
+        if (prior := self._read_prior(content_free, "risk", self.plan.taxonomy.labels)) is None:
+            return
+        shares = {
+            index: calibration.subtract_prior(logprobs, prior) for index, logprobs in read.items()
+        }
+        best = {index: self._choose_risk(looks[index], each) for index, each in shares.items()}
+        fixed = {
+            index: self.question(index, reverse=reverse, only=risk)
+            for index, risk in best.items()
+            if risk not in (NONE, self._written_risk(looks[index]))
+        }
+        await self.ask_new(fixed.values())
+        priors = await self._ask_severity_priors(best.values(), reverse=reverse)
+        for index, risk in best.items():
+            label = self._calibrate_severity(
+                fixed.get(index, looks[index]), risk, shares[index][risk], priors.get(risk)
+            )
+            if label is not None:
+                self.calibrated[index, reverse] = label
+
+    async def _ask_severity_priors(
+        self, risks: Iterable[str], *, reverse: bool
+    ) -> dict[str, dict[str, float] | None]:
+        """Return, for each risk, what severity the model gives sentences without content."""
+        asked = {risk: self._content_free(reverse, risk) for risk in sorted(set(risks) - {NONE})}
+        await self.ask_new(question for questions in asked.values() for question in questions)
+        return {
+            risk: self._read_prior(questions, "severity", DIGITS)
+            for risk, questions in asked.items()
+        }
+
+    def _find_asked(self, purpose: Purpose) -> dict[int, Question]:
+        """Return the question of this purpose about each sentence, where one was asked."""
+        return {
+            index: question
+            for index, trail in enumerate(self.trails)
+            for question in trail
+            if question.purpose == purpose
+        }
+
+    def _choose_risk(self, look: Question, shares: Mapping[str, float]) -> str:
+        """
+        Return the most probable risk; among equals the written one.
+
+        So a sentence that adds nothing to the prior changes nothing.
+        """
+        written = self._written_risk(look)
+        return max(shares, key=lambda risk: (round(shares[risk], 9), risk == written))
+
+    def _written_risk(self, look: Question) -> str | None:
+        label, _ = self.read_label(look)
+        return None if label is None else label.risk
+
+    def _content_free(self, reverse: bool, only: str | None = None) -> tuple[Question, ...]:
+        """
+        Return the questions about sentences without content.
+
+        There are none for the judge, which was trained on its labels in equal numbers: that "N/A"
+        is about no risk is then its judgement and no habit. Subtracted, it would never say `none`
+        again (docs/prompts.md has the measurement).
+        """
+        plan = self.plan
+        if plan.form == "short":
+            return ()
+        return build_content_free(
+            plan.params, plan.taxonomy, examples=plan.examples, reverse=reverse, only=only
+        )
+
+    def _read_prior(
+        self, questions: Sequence[Question], key: str, labels: Sequence[str]
+    ) -> dict[str, float] | None:
+        """
+        Return the prior from the replies to these questions.
+
+        Zero for every label where nothing was asked; None where no reply has log-probabilities.
+        """
+        if not questions:
+            return dict.fromkeys(labels, 0.0)
+        read = [
+            calibration.distribution(self.replies[question.key].logprobs, key, labels)
+            for question in questions
+        ]
+        known = [logprobs for logprobs in read if logprobs is not None]
+        return calibration.prior(known) if known else None
+
+    def _read_logprobs(self, look: Question) -> dict[str, float] | None:
+        """Return the log-probability of each risk, where the answer was a label."""
+        if self._written_risk(look) is None:
+            return None
+        return calibration.distribution(
+            self.replies[look.key].logprobs, "risk", self.plan.taxonomy.labels
+        )
+
+    def _calibrate_severity(
+        self, question: Question, risk: str, p_label: float, prior: Mapping[str, float] | None
+    ) -> _CalibratedLabel | None:
+        """
+        Return the label with its severity, from the answer that was given with this risk.
+
+        None where nothing is known of the severity.
+        """
+        if risk == NONE:
+            none = Label(risk=NONE, severity=0)
+            return _CalibratedLabel(label=none, p_label=p_label, p_severity=None)
+        label, _ = self.read_label(question)
+        logprobs = calibration.distribution(self.replies[question.key].logprobs, "severity", DIGITS)
+        if label is None or logprobs is None or prior is None:
+            return None
+        shares = calibration.subtract_prior(logprobs, prior)
+        # Among equals the written one, as with the risk.
+        severity = max(
+            shares, key=lambda digit: (round(shares[digit], 9), int(digit) == label.severity)
+        )
+        return _CalibratedLabel(
+            label=Label(risk=risk, severity=int(severity)),
+            p_label=p_label,
+            p_severity=shares[severity],
+        )
+
+    # Findings -------------------------------------------------------------------------------------
+
+    def collect(self) -> TickerFindings:
+        """Return what came of all sentences, and what it cost."""
+        findings = tuple(self.to_finding(index) for index in range(len(self.sentences)))
+        fresh = [reply for reply in self.replies.values() if not reply.cached]
+        return TickerFindings(
+            symbol=self.symbol,
+            findings=findings,
+            flags=tuple(sorted({flag for finding in findings for flag in finding.flags})),
+            tokens=sum(reply.tokens for reply in fresh),
+            seconds=sum(reply.seconds for reply in fresh),
+            attempts=sum(reply.attempts for reply in fresh),
+            cached=len(self.replies) - len(fresh),
+        )
+
+    def to_finding(self, index: int) -> Finding:
+        """Return what came of one sentence."""
+        trail = self.trails[index]
+        label, reason = self.first_label(index)
+        flags = set(self.sentences[index].flags)
+        if label is not None and any(question.purpose == "repair" for question in trail):
+            flags.add("repaired")
+        calibrated = self.calibrated.get((index, False))
+        if label is not None and trail[-1].purpose == "second":
+            second = self.calibrated.get((index, True))
+            label, found = reconcile(
+                label, second.label if second is not None else self.read_label(trail[-1])[0]
+            )
+            flags.update(found)
+        if self.plan.params.labels == "calibrated" and label is not None and calibrated is None:
+            has_logprobs = bool(self.replies[trail[0].key].logprobs)
+            flags.add("not_calibrated" if has_logprobs else "no_logprobs")
+        return Finding(
+            sentence=self.sentences[index],
+            label=label,
+            reason=reason,
+            flags=tuple(sorted(flags)),
+            cached=all(self.replies[question.key].cached for question in trail),
+            p_label=None if calibrated is None else calibrated.p_label,
+            p_severity=None if calibrated is None else calibrated.p_severity,
+        )
