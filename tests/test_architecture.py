@@ -44,7 +44,7 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("labeling", "row_warnings", "evaluation"),
+        *("labeling", "row_warnings", "rows", "evaluation"),
     ],
     "server": [
         *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),
@@ -55,14 +55,27 @@ INSIDE = {
         *("answers", "client", "retrying_client", "manager", "model_install", "snapshot"),
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
-    "render": ["text_layout", "table_notes", "present"],
-    "table": ["risk_table"],
+    "render": [
+        *("escaping", "text_layout", "markup", "board", "table_content", "table_html"),
+        "table_text",
+    ],
+    "table": ["report", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
     ],
     "notebook": [
-        *("nest", "latency_table", "charts", "alerts", "svg", "panels"),
+        *(
+            "nest",
+            "latency_table",
+            "charts",
+            "alerts",
+            "svg",
+            "panel_parts",
+            "panels",
+            "call_panel",
+            "snapshot_panel",
+        ),
         *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
     ],
     "standin": [

@@ -145,7 +145,6 @@ def _add_serve(commands: Any) -> None:
 
 def _demo(args: argparse.Namespace) -> int:
     from urisk_nb import demo
-    from urisk_nb.render.present import table_text
     from urisk_nb.session import open_run
 
     began = time.monotonic()
@@ -158,7 +157,7 @@ def _demo(args: argparse.Namespace) -> int:
         _judge(run, manager)
     finally:
         manager.shutdown_sync()
-    print(table_text(run.table()))
+    print(run.table().as_text())
     print(
         f"\n{run.progress.asked} questions, {run.progress.tokens} tokens, "
         f"{time.monotonic() - began:.0f} s in all."

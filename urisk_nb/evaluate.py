@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import InputError
-from urisk_nb.render.present import escape_html
+from urisk_nb.render.escaping import escape_html
 from urisk_nb.risk import evaluation
 from urisk_nb.risk.evaluation import LabeledSentence, Prediction
 from urisk_nb.risk.params import LABELS, RiskParams

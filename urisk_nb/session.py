@@ -38,7 +38,7 @@ from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
-from urisk_nb.risk.params import RiskParams, parallel_calls
+from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import Plan, prepare
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
@@ -382,7 +382,7 @@ async def assess_async(
 
     A cancel stops the calls in flight, on the server too.
     """
-    parallel = parallel_calls(parallel)
+    parallel = read_parallel(parallel)
     run = open_run(
         tickers,
         prices=prices,
@@ -455,7 +455,7 @@ def assess(
     ServerError, ModelError
         The run could not go on; `partial` on the exception is the table of what was done.
     """
-    parallel = parallel_calls(parallel)
+    parallel = read_parallel(parallel)
     run = open_run(
         tickers,
         prices=prices,

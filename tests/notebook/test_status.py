@@ -50,7 +50,7 @@ def test_status_follows_the_server(lab):
     assert row(first, "server").endswith("started here")
     assert row(second, "server").endswith("shared with another kernel of yours")
     os.kill(server, signal.SIGKILL)
-    eventually(lambda: row(first, "started again").startswith("once"), 10)
+    eventually(lambda: row(first, "restarts").startswith("once"), 10)
     second.good("%urisk_stop")
     lab.plan(process={"refuse": "panic: SIMULATED"})
     server = lab.processes()[0]

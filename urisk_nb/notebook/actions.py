@@ -15,7 +15,7 @@ from urisk_nb.llm.manager import LLMManager, StartEvent
 from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.notebook.view import BUTTONS, View
-from urisk_nb.render.present import escape_html
+from urisk_nb.render.escaping import escape_html
 
 if TYPE_CHECKING:
     from urisk_nb.llm.snapshot import SessionSnapshot
@@ -173,4 +173,4 @@ def status(words: str) -> str:
 
 def alert(text: str, action: str) -> str:
     """What went wrong, and what to do."""
-    return panels.alert_list([Alert(text=text, action=action, level="error")])
+    return panels.render_alerts([Alert(text=text, action=action, level="error")])

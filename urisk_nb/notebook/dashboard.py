@@ -20,7 +20,7 @@ from urisk_nb import event_loop, process_state
 from urisk_nb.errors import NotInitialized, UriskError
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.snapshot import SessionSnapshot, probe_server, take_snapshot
-from urisk_nb.notebook import panels
+from urisk_nb.notebook import panels, snapshot_panel
 from urisk_nb.notebook.actions import WORDS_S, DashboardActions, alert, status
 from urisk_nb.notebook.alerts import Alert, alerts
 from urisk_nb.notebook.inspector import Inspector
@@ -82,7 +82,10 @@ class Dashboard:
 
         self._shown_s = time.monotonic()
         now = event_loop.run(self._sight.first())
-        bundle = {"text/plain": panels.snapshot_text(now), "text/html": panels.snapshot(now)}
+        bundle = {
+            "text/plain": snapshot_panel.render_snapshot_text(now),
+            "text/html": snapshot_panel.render_snapshot(now),
+        }
         widget = self._view.root._repr_mimebundle_()
         handle = display(
             {**bundle, **{kind: widget[kind] for kind in widget if "widget" in kind}},
@@ -112,7 +115,10 @@ class Dashboard:
         self._post(self._sight.close)
         for handle in self._handles:
             handle.update(
-                {"text/plain": panels.snapshot_text(last), "text/html": panels.snapshot(last)},
+                {
+                    "text/plain": snapshot_panel.render_snapshot_text(last),
+                    "text/html": snapshot_panel.render_snapshot(last),
+                },
                 raw=True,
             )
         if self._inspector is not None:
@@ -238,13 +244,13 @@ class Dashboard:
         now = self._sight.known()
         told = [HELD, *alerts(now)] if self._is_held() else alerts(now)
         parts = {
-            "head": panels.head(now),
-            "alerts": panels.alert_list(told),
-            "live": panels.live(now),
+            "head": panels.render_head(now),
+            "alerts": panels.render_alerts(told),
+            "live": panels.render_live_calls(now),
         }
         drawn = (now.records[-1:], len(now.records))
         if drawn != self._drawn:  # the strip is the costly part
-            self._drawn, parts["figures"] = drawn, panels.figures(now)
+            self._drawn, parts["figures"] = drawn, panels.render_figures(now)
         if (
             self._inspector is not None
             and drawn != self._listed
@@ -347,4 +353,4 @@ def picture() -> tuple[str, str]:
         return take_snapshot(manager, await probe_server(manager))
 
     seen = event_loop.run(now())
-    return panels.snapshot_text(seen), panels.snapshot(seen)
+    return snapshot_panel.render_snapshot_text(seen), snapshot_panel.render_snapshot(seen)

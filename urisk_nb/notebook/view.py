@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.notebook.panels import STYLE
+from urisk_nb.notebook.panel_parts import STYLE
 
 if TYPE_CHECKING:
     import ipywidgets as widgets
