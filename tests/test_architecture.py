@@ -56,7 +56,15 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
-        *("escaping", "text_layout", "markup", "board", "table_content", "table_html"),
+        *(
+            "escaping",
+            "text_layout",
+            "markup",
+            "board",
+            "progress_line",
+            "table_content",
+            "table_html",
+        ),
         "table_text",
     ],
     "table": ["report", "risk_table"],

@@ -21,7 +21,7 @@ from urisk_nb.errors import (
     PackageMissing,
     ServerNotRunning,
 )
-from urisk_nb.terminal import Line, event_text
+from urisk_nb.render.progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager, StartEvent
@@ -39,7 +39,7 @@ def fetch_weights() -> Path:
     from urisk_nb.server.engines import data_folder
     from urisk_nb.settings import load
 
-    folder, line = data_folder(load()), Line()
+    folder, line = data_folder(load()), ProgressLine()
     try:
         return weights.fetch(
             folder,
@@ -91,10 +91,10 @@ def install(*, base: str, url: str | None = None) -> str:
     engine, models = _who_answers(load(url=url, model=base))
     if engine is Engine.EMBEDDED:
         return _on_the_embedded(models)
-    adapter, line = _adapter(), Line()
+    adapter, line = _adapter(), ProgressLine()
 
     def tell(event: StartEvent) -> None:
-        line.show(event_text(event))
+        line.show_step(event)
 
     manager = event_loop.run(
         LLMManager.connect(progress=tell, engine=engine or Engine.OLLAMA, model=base, url=url)
@@ -142,7 +142,7 @@ def _adapter() -> Path:
 
 
 def _install_on_server(
-    manager: LLMManager, adapter: Path, base: str, line: Line, tell: Tell
+    manager: LLMManager, adapter: Path, base: str, line: ProgressLine, tell: Tell
 ) -> Installed:
     """
     With the adapter where that may be; where the server says that it may not, or is known to, with
@@ -166,7 +166,7 @@ def _install_on_server(
     )
 
 
-def _whole(manager: LLMManager, adapter: Path, line: Line) -> Whole:
+def _whole(manager: LLMManager, adapter: Path, line: ProgressLine) -> Whole:
     """
     The demo model with the adapter merged in, kept in the data folder: made only if it is not
     there.
@@ -193,7 +193,7 @@ def _is_whole(file: Path) -> bool:
     return True
 
 
-def _merge(adapter: Path, file: Path, line: Line) -> None:
+def _merge(adapter: Path, file: Path, line: ProgressLine) -> None:
     try:
         merge.check_package()  # before anything is fetched
         merge.merge_adapter(
