@@ -16,7 +16,7 @@ ROOT = TESTS.parent / "urisk_nb"
 # ARCHITECTURE.md draws the same.
 LAYERS = [
     {"errors"},
-    {"settings", "process_state", "arguments", "terminal", "embedded"},
+    {"settings", "process_state", "arguments", "embedded"},
     {"event_loop", "risk"},
     {"readers", "server"},
     {"llm", "render"},
