@@ -52,7 +52,7 @@ INSIDE = {
     ],
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "latency", "calls"),
-        *("client", "retrying_client", "answers", "labels", "manager", "model_install", "snapshot"),
+        *("client", "retrying_client", "answers", "labels", "snapshot", "manager", "model_install"),
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
