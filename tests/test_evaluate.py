@@ -141,7 +141,7 @@ def test_the_command(labels, tmp_path):
     ]
     done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "scripted (scripted), greedy: 4 valid answers" in done.stdout
+    assert "llama3.1 (ollama), greedy: 4 valid answers" in done.stdout
     assert (tmp_path / "out" / "evaluation.html").exists()
     labels.write_text("text,risk,severity\nIt was fined.,illegal,3\n", encoding="utf-8")
     done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)

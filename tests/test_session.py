@@ -41,7 +41,7 @@ class Listed:
     settings = SimpleNamespace(num_ctx=4096)
     num_ctx = 4096
     server, slots = "adopted", 1
-    is_demo_model = is_simulated = False
+    is_demo_model = False
 
     def __init__(self, answer, parallel=1, service_s=0.0):
         self.answer, self.parallel, self.service_s = answer, parallel, service_s
