@@ -68,7 +68,7 @@ def test_a_file_becomes_figures(found):
     sentence of a text counts.
     """
     assert [(one.model, one.labels, one.engine) for one in found] == [
-        ("llama3.1", way, "llama3.1") for way in ("greedy", "calibrated")
+        ("llama3.1", way, "ollama") for way in ("greedy", "calibrated")
     ]
     greedy, calibrated = found
     assert [outcome.label.risk for outcome in greedy.outcomes] == [
