@@ -23,7 +23,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from cost_probe import SCENARIO, Cost, Metered
-
 from harness import FakeOllama
 from urisk_nb.llm.latency import percentile
 

@@ -31,7 +31,8 @@ from urisk_nb.errors import UriskError
 from urisk_nb.llm.manager import LLMManager, is_judge
 from urisk_nb.risk.evaluation import LabeledSentence, majority_baseline, read_labels
 from urisk_nb.risk.evidence import Sentence, split
-from urisk_nb.risk.inputs import Document, RiskParams
+from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.questions import Form, Label, build_question, parse
 from urisk_nb.risk.scoring import settle
 

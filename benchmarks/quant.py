@@ -17,7 +17,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from urisk_nb.risk.inputs import RiskParams, parse_tickers, read_prices
+from urisk_nb.readers.holdings import parse_tickers
+from urisk_nb.readers.prices import read_prices
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.quant import quant_rows
 from urisk_nb.session import open_run
 

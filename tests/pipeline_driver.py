@@ -3,8 +3,9 @@ Labeling the sentences of one ticker without a server: a plan for a text, and th
 by a function.
 """
 
-from urisk_nb.risk.inputs import Document, Holding, RiskParams
+from urisk_nb.risk.inputs import Document, Holding
 from urisk_nb.risk.labeling import label_ticker
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
 
 

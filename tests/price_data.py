@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from urisk_nb.readers.holdings import parse_tickers
+from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.prices import read_prices
 from urisk_nb.risk.quant import quant_rows
-from urisk_nb.risk.tickers import parse_tickers
 
 
 def walk(rows=300, columns=("AAA", "BBB", "CCC"), *, seed=7, freq="B"):
@@ -19,7 +19,10 @@ def walk(rows=300, columns=("AAA", "BBB", "CCC"), *, seed=7, freq="B"):
 
 def rows_with(frame, tickers, benchmark_series=None, **params):
     prices = read_prices(frame, returns=params.get("returns", False))
-    return quant_rows(prices, parse_tickers(tickers), RiskParams.of(**params), benchmark_series)
+    given = None
+    if benchmark_series is not None:
+        given = read_benchmark(benchmark_series, returns=prices.is_returns)
+    return quant_rows(prices, parse_tickers(tickers), RiskParams.of(**params), given)
 
 
 def one(frame, ticker="AAA", **params):

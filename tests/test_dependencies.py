@@ -3,6 +3,7 @@ What is imported is declared, what is declared is imported, and the core does wi
 """
 
 import ast
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -20,6 +21,7 @@ NOT_IMPORTED = {
     "jupyterlab": "shows the notebooks",
     "anywidget": "plotly's widgets need it",
     "openpyxl": "pandas reads and writes Excel with it",
+    "sniffio": "httpcore looks for it in every call, and walks sys.path where it is missing",
 }
 
 
@@ -38,12 +40,17 @@ def names_of(*groups):
     return {name_of(requirement) for one in lists for requirement in one}
 
 
+@functools.cache
+def packages_of_modules():
+    """The packages that bring each module; found by reading what every installed package lists."""
+    return importlib.metadata.packages_distributions()
+
+
 def packages_imported(path):
     """
     Yield (package on the index, whether the import waits in a function) for each import of another
     project.
     """
-    homes = importlib.metadata.packages_distributions()
 
     def walk(node, is_late):
         for child in ast.iter_child_nodes(node):
@@ -54,7 +61,7 @@ def packages_imported(path):
                 modules = [child.module]
             for module in (name.partition(".")[0] for name in modules):
                 if module not in sys.stdlib_module_names and module != "urisk_nb":
-                    yield name_of(homes.get(module, [module])[0]), is_late
+                    yield name_of(packages_of_modules().get(module, [module])[0]), is_late
             yield from walk(
                 child, is_late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             )
@@ -164,3 +171,28 @@ def test_the_core_imports_without_the_extras():
         timeout=50,
     )
     assert done.returncode == 0, done.stderr
+
+
+# Each takes 0.2 to 3 s to import, and one or two tests use it.
+HEAVY = {
+    *("empyrical", "jax", "jsonschema", "nbformat", "optax", "playwright", "plotly"),
+    *("schemathesis", "scipy", "statsmodels"),
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.name)
+def test_heavy_oracles_are_imported_by_the_tests_that_use_them(path):
+    """
+    Who runs one test does not wait for the oracles of all others.
+    """
+    at_the_top = {package for package, is_late in packages_imported(path) if not is_late}
+    assert at_the_top & HEAVY == set()
+
+
+def test_pytest_starts_without_the_plugins_of_nbval_and_schemathesis(request):
+    """
+    They are installed for tests that start processes of their own, and take seconds to load.
+    """
+    plugins = request.config.pluginmanager
+    assert plugins.is_blocked("nbval")
+    assert plugins.is_blocked("schemathesis")

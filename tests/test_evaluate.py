@@ -10,8 +10,8 @@ import sys
 
 import pandas as pd
 import pytest
-from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import ROOT
 from urisk_nb import errors, evaluate
 from urisk_nb.llm.manager import LLMManager
@@ -56,7 +56,7 @@ def found(labels):
         manager = LLMManager.initialize_sync(url=server.url)
         try:
             yield evaluate.evaluate(
-                evaluate.read(labels), manager, models=["llama3.1"], judge=label_sync
+                evaluate.read(labels), manager, models=["llama3.1"], label=label_sync
             )
         finally:
             manager.shutdown_sync()

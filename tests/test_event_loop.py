@@ -146,6 +146,27 @@ def test_iteration_loses_nothing():
         assert asyncio.run(collect()) == list(range(2000))
 
 
+async def _one():
+    yield 1
+
+
+def test_the_end_of_an_iteration_is_seen_at_once(monkeypatch):
+    """
+    The caller does not wait for the end of a slice: with slices of 30 s, a hundred iterations end.
+    """
+    monkeypatch.setattr(event_loop, "SLICE_S", 30.0)
+    began = time.monotonic()
+    for _ in range(50):
+        assert list(event_loop.iterate_sync(_one())) == [1]
+
+    async def all_of():
+        return [item async for item in event_loop.iterate(_one())]
+
+    for _ in range(50):
+        assert asyncio.run(all_of()) == [1]
+    assert time.monotonic() - began < 10
+
+
 def test_leaving_an_iteration_closes_the_source():
     """
     A caller that stops early cancels the source and its clean-up has run.

@@ -17,8 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fake_ollama_env import Laboratory, gone
 
+from fake_ollama_env import Laboratory, gone
 from harness import alive, eventually, free_port
 from urisk_nb import LLMManager, assess, demo, errors, process_state
 from urisk_nb.server.model_server import ServerState

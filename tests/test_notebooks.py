@@ -21,18 +21,9 @@ def test_a_notebook_runs_as_stored(path, fake_ollama):
     the stored one.
     """
     env = {**os.environ, "OLLAMA_URL": fake_ollama.url, "URISK_STATIC": "1"}
-    words = [
-        "-m",
-        "pytest",
-        "-q",
-        "--nbval",
-        "--nbval-current-env",
-        "--nbval-cell-timeout=60",
-        "-p",
-        "no:cacheprovider",
-        "-W",
-        "default",
-    ]
+    # the plugin is off in pyproject.toml, since no other test needs it
+    words = ["-m", "pytest", "-q", "-p", "nbval.plugin", "--nbval", "--nbval-current-env"]
+    words += ["--nbval-cell-timeout=60", "-p", "no:cacheprovider", "-W", "default"]
     done = subprocess.run(
         [sys.executable, *words, str(path)],
         capture_output=True,

@@ -7,8 +7,8 @@ import contextlib
 
 import pandas as pd
 import pytest
-from fake_ollama_env import Laboratory
 
+from fake_ollama_env import Laboratory
 from harness import free_port
 from urisk_nb import LLMManager, assess, process_state
 from urisk_nb.errors import InputError
@@ -42,7 +42,7 @@ def test_a_run_has_as_many_calls_in_flight_as_it_asks_for(session, given, peak):
     assert table.loc["AAA", "judged"] == 12
     assert server.counters()["peak_in_flight"] == peak
     assert manager.parallel == 1
-    assert table.report.meta["notes"] == []
+    assert "*" not in table.report.meta["messages"]
 
 
 def test_a_run_that_asks_for_less_leaves_the_session_alone(session):
@@ -84,7 +84,7 @@ def test_a_number_that_cannot_be_is_refused_before_any_server(given):
 
 def test_a_server_of_ours_with_fewer_slots_is_said(tmp_path, monkeypatch):
     """
-    The calls are in flight and wait in the server: the table's notes say so, and how to get more.
+    The calls are in flight and wait in the server: the table says so, and how to get more.
     """
     lab = Laboratory(tmp_path, None)
     lab.plan(rules=JUDGE)
@@ -93,9 +93,10 @@ def test_a_server_of_ours_with_fewer_slots_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "work")
     manager = LLMManager.initialize_sync(url=f"http://127.0.0.1:{free_port()}", engine="ollama")
     try:
-        notes = assess("AAA", evidence=NEWS, parallel=3).report.meta["notes"]
+        table = assess("AAA", evidence=NEWS, parallel=3)
     finally:
         manager.shutdown_sync()
-    assert len(notes) == 1
-    assert "3 calls are in flight" in notes[0]
-    assert "%urisk_start --parallel 3" in notes[0]
+    (note,) = table.report.meta["messages"]["*"]
+    assert note.startswith("3 calls are in flight")
+    assert "%urisk_start --parallel 3" in note
+    assert note in " ".join(repr(table).split())

@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from urisk_nb import event_loop
+from urisk_nb import event_loop, process_state, session
 from urisk_nb.errors import AnswerIncomplete, InputError, ServerConnectionLost
+from urisk_nb.risk.calibration import CONTENT_FREE, Token
+from urisk_nb.risk.labeling import label_ticker
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.questions import SHORT
 from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
@@ -39,12 +41,13 @@ class Listed:
     model = judge = "judge:7b"
     engine, version, url = "ollama", "0.12.3", "http://127.0.0.1:1"
     settings = SimpleNamespace(num_ctx=4096)
+    is_managed, slots = False, 1
     num_ctx = 4096
-    server, slots = "adopted", 1
     is_demo_model = False
 
-    def __init__(self, answer, parallel=1, service_s=0.0):
+    def __init__(self, answer, parallel=1, service_s=0.0, logprobs=False):
         self.answer, self.parallel, self.service_s = answer, parallel, service_s
+        self.logprobs = logprobs
         self.asked, self.payloads, self.now, self.peak = [], [], 0, 0
 
     @contextlib.contextmanager
@@ -59,7 +62,10 @@ class Listed:
             self.payloads.append(json.loads(question.payload)["messages"])
             text = self.payloads[-1][-1]["content"]
             self.asked.append(text)
-            return Text(self.answer(text))
+            answer = Text(self.answer(text))
+            if self.logprobs:  # a token for each character, and nothing said of others
+                answer.logprobs = tuple(Token(text=one, logprob=-0.01) for one in answer)
+            return answer
         finally:
             self.now -= 1
 
@@ -221,6 +227,94 @@ def test_the_first_tickers_are_finished_first():
     assert list(run.ticker_findings) == ["A", "B", "C"]
     first, second = (place for place, text in enumerate(manager.asked) if text == "A was fined.")
     assert first < second < manager.asked.index("C was fined.")
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_a_ticker_begins_just_before_its_turn(monkeypatch, parallel):
+    """
+    The first call does not wait for the questions of all tickers, and no worker waits for one.
+    """
+    begun, ahead = [], []
+
+    async def label(plan, symbol, ask):
+        begun.append(symbol)
+        return await label_ticker(plan, symbol, ask)
+
+    def answer(text):
+        ahead.append(len(begun) - len(run.ticker_findings))
+        return by_word(text)
+
+    monkeypatch.setattr(session, "label_ticker", label)
+    tickers = [f"T{number}" for number in range(40)]
+    evidence = news(*[(one, f"{one} was fined {n} times.") for one in tickers for n in range(2)])
+    run = open_run(tickers, evidence=evidence)
+    manager = Listed(answer, parallel=parallel, service_s=0.001)
+    label_sync(run, manager)
+    assert begun == tickers == list(run.ticker_findings)
+    # Two sentences each: those that are asked, those that wait, and one that has just ended.
+    assert 1 <= max(ahead) <= parallel + 2
+    assert manager.peak == parallel
+
+
+def test_the_number_of_questions_is_known_from_the_start():
+    """
+    The progress counts the sentences of tickers that have not begun; a shared one counts once.
+    """
+    seen = []
+
+    def answer(text):
+        seen.append(run.progress)
+        return by_word(text)
+
+    tickers = [f"T{number}" for number in range(10)]
+    rows = [(one, f"{one} was fined.") for one in tickers] + [
+        (one, "Rates fell.") for one in tickers
+    ]
+    run = open_run(tickers, evidence=news(*rows))
+    label_sync(run, Listed(answer))
+    assert (seen[0].questions, seen[0].rows_total) == (20, 10)
+    assert (run.progress.questions, run.progress.asked, run.progress.rows) == (11, 11, 10)
+    assert sorted({one.asked for one in seen}) == list(range(11))
+
+
+def test_a_run_goes_on_where_it_ended():
+    """
+    What was labeled before an error is not asked again.
+    """
+    broken = True
+
+    def answer(text):
+        if broken and "B" in text:
+            raise ServerConnectionLost("gone", fix="start it")
+        return by_word(text)
+
+    run = open_run("A B C", evidence=news(*[(one, f"{one} was fined.") for one in "ABC"]))
+    manager = Listed(answer)
+    with pytest.raises(ServerConnectionLost):
+        label_sync(run, manager)
+    broken = False
+    label_sync(run, manager)
+    assert run.table()["status"].tolist() == ["ok", "ok", "ok"]
+    assert [text[0] for text in manager.asked] == ["A", "B", "B", "C"]
+
+
+def test_what_a_model_says_to_nothing_is_asked_once_in_a_process():
+    """
+    With calibrated labels: a second run, whatever it reads, asks only about its sentences.
+    """
+    process_state.forget("priors")
+    settings = RiskParams(labels="calibrated")
+    asked = []
+    for word in ("fined", "sued"):
+        manager = Listed(by_word, logprobs=True)
+        table = assess(
+            "A", evidence=news(("A", f"A was {word}.")), manager=manager, params=settings
+        )
+        asked.append(manager.asked)
+        assert table["status"].tolist() == ["ok"]
+    assert len(asked[0]) > len(asked[1]) == 1
+    assert set(CONTENT_FREE) <= set(asked[0])
+    assert asked[1] == ["A was sued."]
 
 
 def test_a_lost_server_ends_the_run_and_keeps_what_was_done():

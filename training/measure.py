@@ -50,7 +50,7 @@ def measured(base: Path, adapter: Path, labels: Path) -> list[Evaluation]:
     with launch(base, adapter) as url:
         manager = LLMManager.initialize_sync(url=url, model="urisk-judge")
         try:
-            return evaluate(read(labels), manager, judge=label_sync)
+            return evaluate(read(labels), manager, label=label_sync)
         finally:
             manager.shutdown_sync()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.risk.inputs import RiskParams
+    from urisk_nb.risk.params import RiskParams
     from urisk_nb.session import assess, assess_async
     from urisk_nb.table.risk_table import RiskTable
 
@@ -33,7 +33,7 @@ __all__ = [
 
 _HOMES = {
     "LLMManager": "urisk_nb.llm.manager",
-    "RiskParams": "urisk_nb.risk.inputs",
+    "RiskParams": "urisk_nb.risk.params",
     "RiskTable": "urisk_nb.table.risk_table",
     "assess": "urisk_nb.session",
     "assess_async": "urisk_nb.session",

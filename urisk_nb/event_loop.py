@@ -17,6 +17,7 @@ import contextvars
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from enum import Enum
 from typing import Any, Generic, TypeVar, cast
 
 from urisk_nb import process_state
@@ -75,6 +76,12 @@ class _Background:
 
 def _background() -> _Background:
     return cast(_Background, process_state.setdefault("loop", _Background))
+
+
+class _End(Enum):
+    """What follows the last item of an iteration."""
+
+    END = "end"
 
 
 class Call(Generic[T]):
@@ -207,17 +214,19 @@ def iterate_sync(source: AsyncIterator[T]) -> Iterator[T]:
         raise WrongThread(
             "a blocking iteration was begun on urisk_nb's own loop.", fix="use `async for` there"
         )
-    items: queue.SimpleQueue[T] = queue.SimpleQueue()
-    work = submit(_pump(source, items))
+    items: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+    # The end follows the last item: a caller that waits for the next one wakes at once, and not
+    # when its slice is over.
+    work = Call(_pump(source, items), lambda: items.put(_End.END))
     try:
         while True:
-            # Looked at before the queue: what was put before the end is still handed out
-            ended = work.done.is_set()
             try:
-                yield items.get(timeout=0 if ended else SLICE_S)
+                item = items.get(timeout=SLICE_S)
             except queue.Empty:
-                if ended:
-                    break
+                continue
+            if item is _End.END:
+                break
+            yield item
     finally:
         if not work.done.is_set():
             work.cancel()
@@ -225,7 +234,7 @@ def iterate_sync(source: AsyncIterator[T]) -> Iterator[T]:
     work.result()
 
 
-async def _pump(source: AsyncIterator[T], items: queue.SimpleQueue[T]) -> None:
+async def _pump(source: AsyncIterator[T], items: queue.SimpleQueue[T | _End]) -> None:
     try:
         async for item in source:
             items.put(item)
@@ -241,18 +250,20 @@ async def iterate(source: AsyncIterator[T]) -> AsyncIterator[T]:
         async for item in source:
             yield item
         return
-    items: asyncio.Queue[T] = asyncio.Queue()
-    work = submit(_push(source, asyncio.get_running_loop(), items))
+    here = asyncio.get_running_loop()
+    items: asyncio.Queue[T | _End] = asyncio.Queue()
+    work = Call(
+        _push(source, here, items), lambda: here.call_soon_threadsafe(items.put_nowait, _End.END)
+    )
     try:
-        while not work.done.is_set():
+        while True:
             try:
-                item = await asyncio.wait_for(items.get(), SLICE_S)
+                found: T | _End = await asyncio.wait_for(items.get(), SLICE_S)
             except TimeoutError:
                 continue
-            yield item
-        await asyncio.sleep(0)  # what was handed over before the end is queued by now
-        while not items.empty():
-            yield items.get_nowait()
+            if found is _End.END:
+                break
+            yield found
     finally:
         if not work.done.is_set():
             work.cancel()
@@ -260,7 +271,7 @@ async def iterate(source: AsyncIterator[T]) -> AsyncIterator[T]:
 
 
 async def _push(
-    source: AsyncIterator[T], loop: asyncio.AbstractEventLoop, items: asyncio.Queue[T]
+    source: AsyncIterator[T], loop: asyncio.AbstractEventLoop, items: asyncio.Queue[T | _End]
 ) -> None:
     try:
         async for item in source:

@@ -33,18 +33,21 @@ from urisk_nb.errors import (
     raise_ungrouped,
     ungroup,
 )
-from urisk_nb.readers import files
-from urisk_nb.risk import inputs
+from urisk_nb.readers.holdings import parse_tickers
+from urisk_nb.readers.news import read_evidence
+from urisk_nb.readers.prices import read_benchmark, read_prices
+from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
+from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import Plan, prepare
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
+from urisk_nb.risk.values import describe_type
 from urisk_nb.table.risk_table import RiskTable, assemble
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.risk.inputs import RiskParams
 
 __all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
 
@@ -52,7 +55,7 @@ __all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
 # else ends the run.
 SENTENCE_ERRORS = (AnswerIncomplete, ContextExceeded)
 # What people look for in `assess` and what is a parameter of the run.
-OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(inputs.RiskParams)}
+OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(RiskParams)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +144,12 @@ class Run:
         table = assemble(
             self.plan, self.ticker_findings, run_id=self.run_id, model=model, flags=self.flags
         )
-        table.report.meta.update(
+        meta = table.report.meta
+        if self.notes:
+            meta["messages"] = {**meta["messages"], WHOLE_RUN: list(self.notes)}
+        meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
             served_by=self.served_by,
-            notes=list(self.notes),
             libraries={
                 name: version(name) for name in ("urisk-nb", "pandas", "sentencex", "bm25s")
             },
@@ -314,7 +319,7 @@ def open_run(
     series = benchmark if isinstance(benchmark, pd.Series) else None
     settings = _settings(params, query=query, benchmark=benchmark if series is None else "given")
     _check_judge(settings.model, taxonomy)
-    holdings = inputs.parse_tickers(tickers)
+    holdings = parse_tickers(tickers)
     if prices is None and evidence is None:
         raise InputError(
             "neither prices nor evidence was given.",
@@ -322,13 +327,14 @@ def open_run(
             "NAME)",
         )
     names = [holding.symbol for holding in holdings]
-    frame = (
-        None
-        if prices is None
-        else inputs.read_prices(files.prices(prices, names), returns=settings.returns)
-    )
-    documents = None if evidence is None else inputs.read_evidence(files.evidence(evidence, names))
-    plan = prepare(holdings, frame, documents, settings, benchmark=series, taxonomy=taxonomy)
+    frame = documents = given = None
+    if prices is not None:
+        frame = read_prices(prices, tickers=names, returns=settings.returns)
+    if evidence is not None:
+        documents = read_evidence(evidence, tickers=names)
+    if series is not None:
+        given = read_benchmark(series, returns=settings.returns)
+    plan = prepare(holdings, frame, documents, settings, benchmark=given, taxonomy=taxonomy)
     now = datetime.now(UTC)
     return Run(plan=plan, run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", created_at=now)
 
@@ -336,12 +342,12 @@ def open_run(
 def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> RiskParams:
     """Return the parameters, with what was given beside them in their place."""
     given = {name: value for name, value in beside.items() if value is not None}
-    if isinstance(params, inputs.RiskParams):
+    if isinstance(params, RiskParams):
         return replace(params, **given)
     if params is None or isinstance(params, Mapping):
-        return inputs.RiskParams.of(**{**(params or {}), **given})
+        return RiskParams.of(**{**(params or {}), **given})
     raise InputError(
-        f"params is {inputs.kind(params)}.",
+        f"params is {describe_type(params)}.",
         fix='params=RiskParams(window="2y"), or a mapping of the same names',
     )
 
@@ -378,7 +384,7 @@ async def assess_async(
 
     A cancel stops the calls in flight, on the server too.
     """
-    parallel = inputs.parallel_calls(parallel)
+    parallel = read_parallel(parallel)
     run = open_run(
         tickers,
         prices=prices,
@@ -451,7 +457,7 @@ def assess(
     ServerError, ModelError
         The run could not go on; `partial` on the exception is the table of what was done.
     """
-    parallel = inputs.parallel_calls(parallel)
+    parallel = read_parallel(parallel)
     run = open_run(
         tickers,
         prices=prices,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import ROOT, eventually
 
 RAN = pytest.StashKey[dict]()

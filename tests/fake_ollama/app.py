@@ -49,7 +49,7 @@ RECENT = 4096
 """Answers that `/urisk/counters` remembers."""
 _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
 _CLOUD_OFF = "ollama cloud is disabled: "
-_ORIGIN_HOSTS = {"localhost", "127.0.0.1", "0.0.0.0"}  # noqa: S104 -- an origin that Ollama allows, nothing is bound here
+_ORIGIN_HOSTS = {"localhost", "127.0.0.1", "0.0.0.0"}
 _ORIGIN_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
 _UNSERVED = ("create", "push", "copy", "embeddings", "me", "signout")
 

@@ -105,7 +105,7 @@ class Runner:
             "--host",
             "127.0.0.1",
         ]
-        self._process = subprocess.Popen(  # noqa: S603 -- this very Python, with our own words
+        self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _IDLE, *self.command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 """The laboratory of the fault matrix."""
 
 import pytest
-from fake_ollama_env import Laboratory
 
+from fake_ollama_env import Laboratory
 from harness import eventually
 from urisk_nb import process_state
 

@@ -14,9 +14,9 @@ import textwrap
 import time
 
 import pytest
-from fake_ollama_env import SLOW, gone
 from jupyter_client import BlockingKernelClient
 
+from fake_ollama_env import SLOW, gone
 from harness import alive, children, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]

@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from fake_ollama_env import SLOW, gone
-
 from harness import eventually
 from urisk_nb import errors, event_loop, process_state
 from urisk_nb.llm.manager import LLMManager
@@ -159,7 +159,7 @@ def test_a_server_of_ours_that_hangs_is_started_again(lab, figure):
     """
     lab.plan(rules=[LATER])
     manager = session()
-    manager._server.watcher.watch = SHORT
+    manager._server.monitor.schedule = SHORT
     server, runner = lab.processes()
     with asked(manager, "later") as call:
         in_flight(lab)
@@ -181,7 +181,7 @@ def test_a_server_of_others_that_hangs_is_an_error(lab):
     with others(lab) as server:
         manager = session(max_retries=0)
         assert manager.state is ServerState.EXTERNAL
-        manager._server.watcher.watch = SHORT
+        manager._server.monitor.schedule = SHORT
         with asked(manager, "slow") as call:
             in_flight(lab)
             os.kill(server.pid, signal.SIGSTOP)
@@ -198,7 +198,7 @@ def test_a_slow_server_is_no_hung_one(lab):
     """It answers the probes: the call waits as long as the limits allow."""
     lab.plan(rules=[{"contains": "later", "answer": "SCRIPTED later", "first_ms": 3000}])
     manager = session()
-    manager._server.watcher.watch = SHORT
+    manager._server.monitor.schedule = SHORT
     answer = manager.generate_sync("later")
     assert (answer.timing.attempts, manager.restart_count) == (1, 0)
     assert lab.counters()["paths"]["/api/version"] >= 5, "it was looked at"
@@ -443,7 +443,7 @@ def test_a_server_of_others_that_hangs_in_a_stream_is_told_with_the_text(lab):
     """The text that had come is on the error, as when a connection breaks."""
     with others(lab) as server:
         manager = session()
-        manager._server.watcher.watch = SHORT
+        manager._server.monitor.schedule = SHORT
         seen = []
 
         def read():
@@ -464,7 +464,7 @@ def test_a_trial_of_a_server_that_hangs_keeps_the_breaker_open(lab):
         manager.generate_sync("hi")
         breaker = manager._retrying.breaker(manager.model)
         for _ in range(5):
-            breaker.failed(
+            breaker.record_failure(
                 errors.ServerConnectionLost("gone", fix="again"), time.monotonic() - 60, trial=False
             )
         os.kill(server.pid, signal.SIGSTOP)

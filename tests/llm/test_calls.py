@@ -8,8 +8,8 @@ import math
 import threading
 
 import pytest
-from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import eventually
 from urisk_nb import errors, event_loop
 from urisk_nb.llm import calls as calls_module

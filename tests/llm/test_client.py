@@ -10,8 +10,8 @@ import time
 
 import httpx
 import pytest
-from fake_ollama import Rule, Scenario, ScriptedBackend, serve
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, serve
 from harness import free_port
 from urisk_nb import errors
 from urisk_nb.llm.client import HTTPX_ERRORS, Client

@@ -3,7 +3,6 @@
 import itertools
 import json
 
-import jsonschema
 import pytest
 
 from urisk_nb.llm.constrained_decoding import build_grammar, decode, find_choices, max_answer_bytes
@@ -85,6 +84,8 @@ def test_a_token_outside_the_options_gives_no_answer(token):
 
 def test_every_answer_fits_the_schema():
     """All answers are valid, quotes and backslashes too, and the longest has the announced size."""
+    import jsonschema
+
     found = closed(
         a=texts('say "x"', "back\\slash", "line\nend"), b=numbers(-1, 0), c=texts("only")
     )

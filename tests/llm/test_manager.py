@@ -22,8 +22,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import OllamaProgram, alive, children, eventually, free_port
 from urisk_nb import errors, event_loop, process_state
 from urisk_nb.llm import resilience

@@ -13,8 +13,8 @@ import socket
 import urllib.request
 
 import pytest
-from fake_ollama import Scenario, ScriptedBackend, running, serve
 
+from fake_ollama import Scenario, ScriptedBackend, running, serve
 from harness import FakeOllama, OllamaProgram, alive, eventually, free_port
 from urisk_nb import errors, process_state
 from urisk_nb.embedded import weights

@@ -5,15 +5,12 @@ cannot do said; a small server as vLLM or LM Studio look, and llama.cpp's own wi
 
 import asyncio
 import contextlib
-import json
 import math
-import subprocess
-import sys
 
 import pytest
 
 from fake_openai import FakeOpenAI
-from harness import ROOT, eventually
+from harness import eventually, launch_llamacpp
 from urisk_nb import assess, errors, event_loop
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.labels import LabelMethod
@@ -182,15 +179,9 @@ def test_a_key_that_is_wanted_is_said():
 
 @pytest.fixture(scope="module")
 def llama(demo_model):
-    """llama.cpp's own server with the demo weights, as a user starts it by hand."""
-    command = [sys.executable, "-m", "urisk_nb.embedded.launcher", "--gguf", str(demo_model)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
-    try:
-        yield json.loads(process.stdout.readline())["url"]
-    finally:
-        process.terminate()
-        process.wait(10)
-        process.stdout.close()
+    """With the demo weights."""
+    with launch_llamacpp(demo_model) as url:
+        yield url
 
 
 @pytest.mark.slow
@@ -267,3 +258,55 @@ def test_a_probe_tells_the_dialect_again_after_another_server_took_the_place():
 
     with serve() as fake:
         asyncio.run(main(fake.url))
+
+
+TEMPLATE = (
+    "{{ state }}\n{{ id }}?\n{% for option in options %}{{ option.key }}"
+    "{% if option.description %}: {{ option.description }}{% endif %}\n{% endfor %}Answer:"
+)
+
+
+@pytest.fixture(scope="module")
+def decision_model(demo_model, tmp_path_factory):
+    """The demo weights as a decision model: three keys on top of the file."""
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
+    source = gguf.GGUFReader(demo_model)
+    path = tmp_path_factory.mktemp("decision") / "decision.gguf"
+    out = gguf.GGUFWriter(path, "llama")
+    for one in source.fields.values():
+        if not one.name.startswith("GGUF.") and one.name != "general.architecture":
+            kind, inner = one.types[0], one.types[-1]
+            is_list = kind == gguf.GGUFValueType.ARRAY
+            out.add_key_value(one.name, one.contents(), kind, sub_type=inner if is_list else None)
+    out.add_string("llama.decision.type", "openjev")
+    out.add_string("tokenizer.chat_template.systemone", TEMPLATE)
+    out.add_array("tokenizer.chat_templates", ["systemone"])
+    for one in source.tensors:
+        out.add_tensor(one.name, one.data, raw_dtype=one.tensor_type)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    yield path
+    path.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_decision_model_labels_by_system_one(decision_model):
+    """
+    Any GGUF with a decision head is asked through System One: one request a label, probabilities of
+    every category and severity, no token written. Untrained, its labels mean nothing.
+    """
+    with launch_llamacpp(decision_model) as url:
+        manager = LLMManager.initialize_sync(url=url)
+        assert manager.model == "decision"
+        table = assess(
+            ["ACME"], evidence=EVIDENCE, manager=manager, params={"labels": "calibrated"}
+        )
+        assert table.loc["ACME", "judged"] == 1
+        assert table.loc["ACME", "tokens"] == 0
+        (finding,) = table.report.findings.to_dict("records")
+        assert 0 < finding["p_label"] <= 1
+        assert asyncio.run(methods(manager)) == {"decision": LabelMethod.DECISION}
+        assert manager.generate_sync("hi", options={"num_predict": 2}).timing.tokens == 2

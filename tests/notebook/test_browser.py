@@ -7,9 +7,9 @@ import os
 import shutil
 
 import pytest
-from fake_ollama_env import Laboratory, gone
 
 from browser import CHROMIUM, FLAGS, jupyter_lab, set_theme, write_notebook
+from fake_ollama_env import Laboratory, gone
 from harness import ROOT
 
 pytestmark = [
@@ -104,7 +104,7 @@ def test_restart_and_run_all_in_jupyterlab(tmp_path):
         browser.close()
 
 
-def run_all(page, url, last="the server goes on"):
+def run_all(page, url, last="The server keeps running"):
     """Open the notebook, restart the kernel, run all cells, and wait for the last one's output."""
     page.goto(url)
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)

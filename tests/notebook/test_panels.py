@@ -8,13 +8,13 @@ from datetime import timedelta
 from html.parser import HTMLParser
 
 import pytest
-from call_records import MODEL, NOW, answered, facts, failed, request, waited
 
+from call_records import MODEL, NOW, answered, facts, failed, request, waited
 from urisk_nb.errors import ServerBusy, StreamInterrupted
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.messages import Chunk, LoadedModel
 from urisk_nb.llm.snapshot import SessionSnapshot
-from urisk_nb.notebook import panels
+from urisk_nb.notebook import call_panel, panels, snapshot_panel
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.server.memory_usage import MemoryUsage
 
@@ -105,13 +105,13 @@ STATES = {
 @pytest.mark.parametrize(("more", "words"), STATES.values(), ids=STATES)
 def test_the_word_beside_the_lamp(more, words):
     """In words, since a colour alone tells some nothing."""
-    assert read(panels.head(facts(**more))).startswith(words)
+    assert read(panels.render_head(facts(**more))).startswith(words)
 
 
 def test_the_colour_of_the_lamp():
     """Green only where the model is there and the server answers."""
     lamps = {
-        name: re.search(r"background:(#\w+)", panels.head(facts(**more)))[1]
+        name: re.search(r"background:(#\w+)", panels.render_head(facts(**more)))[1]
         for name, (more, _) in STATES.items()
     }
     assert {name for name, colour in lamps.items() if colour == panels.LAMPS["good"]} == {"ready"}
@@ -137,7 +137,7 @@ def test_what_a_server_of_ours_shows():
         runners=1,
     )
     words = read(
-        panels.head(
+        panels.render_head(
             facts(
                 probe={"memory": memory, "owner": "quant"},
                 in_flight=1,
@@ -161,7 +161,9 @@ def test_what_a_server_of_ours_shows():
 
 def test_what_a_server_of_others_shows():
     """Whose it is; of its slots nothing is known."""
-    words = read(panels.head(facts(is_ours=False, slots=0, parallel=2, probe={"owner": "ollama"})))
+    words = read(
+        panels.render_head(facts(is_ours=False, slots=0, parallel=2, probe={"owner": "ollama"}))
+    )
     assert "account ollama" in words
     assert "in flight 0 (at most 2)" in words
     assert "process" not in words
@@ -178,7 +180,9 @@ PLACES = [
 def test_where_a_model_is(gpu, where):
     """On the GPU, on the CPU, or on both."""
     model = LoadedModel(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu, num_ctx=8192)
-    assert f"{MODEL} {where} 8,192 tokens –" in read(panels.head(facts(loaded_models=(model,))))
+    assert f"{MODEL} {where} 8,192 tokens –" in read(
+        panels.render_head(facts(loaded_models=(model,)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,13 +203,13 @@ def test_where_a_model_is(gpu, where):
 def test_when_a_model_is_unloaded(expires_at, words):
     """Its date, in whatever zone, as a time that is left; -1 shows as a date in centuries."""
     model = LoadedModel(name=MODEL, size_bytes=10**9, expires_at=expires_at)
-    assert read(panels.head(facts(loaded_models=(model,)))).endswith(f"– {words}")
+    assert read(panels.render_head(facts(loaded_models=(model,)))).endswith(f"– {words}")
 
 
 def test_no_model_in_memory_is_said():
     """It costs the next call a load."""
     assert "No model in memory: the next call loads one." in read(
-        panels.head(facts(loaded_models=()))
+        panels.render_head(facts(loaded_models=()))
     )
 
 
@@ -223,7 +227,7 @@ def test_the_head_does_not_change_by_itself_within_a_minute():
         **{name: getattr(shown, name) for name in shown.__slots__}
         | {"at": NOW + timedelta(seconds=20)}
     )
-    assert panels.head(shown) == panels.head(later)
+    assert panels.render_head(shown) == panels.render_head(later)
 
 
 # Calls under way ----------------------------------------------------------------------------------
@@ -240,13 +244,14 @@ def test_calls_under_way():
     first.add_chunk(Chunk(text="a"))
     first.add_chunk(Chunk(text="b"))
     second.mark_retry(ServerBusy("full.", fix="wait"))
-    words = read(panels.live(facts(calls)))
+    words = read(panels.render_live_calls(facts(calls)))
     assert re.search(
-        rf"4 · {MODEL} generating [\d.]+ 2 6 · {MODEL} queue, load, prompt, attempt 2 [\d.]+ 0 1 · {MODEL} queued locally",
+        rf"4 · {MODEL} generating [\d.]+ 2 6 · {MODEL} queue, load, prompt, attempt 2 [\d.]+ 0 "
+        rf"1 · {MODEL} queued locally",
         words,
     )
     assert words.endswith("and 2 more")
-    assert panels.live(facts()) == ""
+    assert panels.render_live_calls(facts()) == ""
 
 
 # Figures ------------------------------------------------------------------------------------------
@@ -271,7 +276,7 @@ def test_figures_of_calls():
         GeneratorExit(),
     ):
         failed(calls, error)
-    words = read(panels.figures(facts(calls)))
+    words = read(panels.render_figures(facts(calls)))
     assert "100 calls that succeeded p50 p95 p99" in words
     assert (
         "queued locally 5.00 s 9.50 s 9.90 s first token, once sent 50 ms 95 ms 99 ms whole call "
@@ -288,7 +293,7 @@ def test_figures_of_calls():
 
 def test_no_calls_yet_say_what_will_be_there():
     """An empty picture would be a riddle."""
-    assert read(panels.figures(facts())).startswith("No calls yet.")
+    assert read(panels.render_figures(facts())).startswith("No calls yet.")
 
 
 # One call -----------------------------------------------------------------------------------------
@@ -301,7 +306,7 @@ def test_one_call_in_detail():
     calls = Calls()
     for prompt in (0.1, 0.1, 0.4):
         record = answered(calls, prompt=prompt, answer="It was fined.")
-    markup = panels.detail(record, calls.records)
+    markup = call_panel.render_call(record, calls.records)
     words = read(markup)
     assert "Call 3: ok" in words
     assert "100 tokens of prompt, 8 of answer" in words
@@ -326,7 +331,7 @@ def test_a_failed_call_in_detail():
         StreamInterrupted("the answer was cut off.", fix="ask"),
         after=[ServerBusy("its queue is full.", fix="wait")],
     )
-    words = read(panels.detail(record, calls.records))
+    words = read(call_panel.render_call(record, calls.records))
     assert "Call 2: StreamInterrupted" in words
     assert "the answer was cut off." in words
     assert "failed attempts" in words
@@ -340,7 +345,7 @@ def test_a_call_that_was_never_sent_in_detail():
     calls = Calls()
     record = calls.begin(request(), MODEL)
     calls.fail(record, GeneratorExit())
-    words = read(panels.detail(record, calls.records))
+    words = read(call_panel.render_call(record, calls.records))
     assert "Call 1: cancelled" in words
     assert "queued locally" in words
     assert "nan" not in words
@@ -359,7 +364,7 @@ def test_a_call_that_was_never_sent_in_detail():
 def test_requests_that_are_no_chat(body):
     """A part of a long one, or a body of somebody's own: shown as it is, never a failure."""
     calls = Calls()
-    read(panels.detail(failed(calls, body=body), calls.records))
+    read(call_panel.render_call(failed(calls, body=body), calls.records))
 
 
 def test_a_line_of_the_list():
@@ -367,7 +372,7 @@ def test_a_line_of_the_list():
     calls = Calls()
     answered(calls, model="m\n\u202ex")
     failed(calls)
-    lines = [panels.call_line(record) for record in calls.records]
+    lines = [call_panel.format_call(record) for record in calls.records]
     assert "8 tokens" in lines[0]
     assert "ServerConnectionLost" in lines[1]
     assert not any("\u202e" in line for line in lines)
@@ -410,14 +415,14 @@ def test_nothing_hostile_comes_through():
     """
     seen = hostile()
     whole = [
-        panels.snapshot(seen),
-        *(panels.detail(record, seen.records) for record in seen.records),
+        snapshot_panel.render_snapshot(seen),
+        *(call_panel.render_call(record, seen.records) for record in seen.records),
     ]
     for markup in whole:
         words = read(markup)
         assert "<script>x()</script>" in words
         assert "\u202e" not in markup
-    assert "\u202e" not in panels.snapshot_text(seen)
+    assert "\u202e" not in snapshot_panel.render_snapshot_text(seen)
 
 
 def test_the_snapshot_is_whole_and_needs_no_program():
@@ -427,7 +432,7 @@ def test_the_snapshot_is_whole_and_needs_no_program():
     calls = Calls()
     for _ in range(12):
         answered(calls)
-    markup = panels.snapshot(facts(waited(calls, 2), waiting=2, in_flight=1))
+    markup = snapshot_panel.render_snapshot(facts(waited(calls, 2), waiting=2, in_flight=1))
     words = read(markup)
     for part in (
         "Ready ·",
@@ -451,8 +456,12 @@ def test_the_snapshot_is_whole_and_needs_no_program():
 
 def test_the_snapshot_as_text():
     """For a terminal, and for whoever compares notebooks."""
-    assert panels.snapshot_text(facts(server="")).startswith("Not started: no session")
-    lines = panels.snapshot_text(facts(waited(Calls(), 1), waiting=1, in_flight=1)).splitlines()
+    assert snapshot_panel.render_snapshot_text(facts(server="")).startswith(
+        "Not started: no session"
+    )
+    lines = snapshot_panel.render_snapshot_text(
+        facts(waited(Calls(), 1), waiting=1, in_flight=1)
+    ).splitlines()
     assert lines[0].startswith("Ready: Ollama 0.33.0")
     assert "  queued locally: 1" in lines
     assert lines[-1].startswith("  note: 1 call waits behind 1")
@@ -460,12 +469,12 @@ def test_the_snapshot_as_text():
 
 def test_alerts_are_read_out():
     """One live region, with what to do set apart; none where there is nothing to say."""
-    markup = panels.alert_list(
+    markup = panels.render_alerts(
         [Alert(text="seen", action="do", level="error"), Alert(text="only seen")]
     )
     assert 'role="status" aria-live="polite"' in markup
     assert read(markup) == "seen do only seen"
-    assert "role" not in panels.alert_list([Alert(text="3 calls wait", level="note")]).replace(
+    assert "role" not in panels.render_alerts([Alert(text="3 calls wait", level="note")]).replace(
         '<div role="status" aria-live="polite"></div>', ""
     )
-    assert panels.alert_list([]) == ""
+    assert panels.render_alerts([]) == ""

@@ -290,7 +290,7 @@ def test_a_server_of_others_is_asked_politely(new_kernel, recorder):
         == "legal Moderate 35.0"
     )
     assert "SCRIPTED" not in kernel.good("table").html
-    assert "goes on" in kernel.good("%urisk_stop").text()
+    assert "keeps running" in kernel.good("%urisk_stop").text()
     kernel.good(
         f"import urllib.request; urllib.request.urlopen('{recorder.url}/api/version', timeout=5)"
     )

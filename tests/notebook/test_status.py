@@ -9,8 +9,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from fake_ollama_env import Laboratory
 
+from fake_ollama_env import Laboratory
 from harness import alive, eventually
 from urisk_nb.llm.manager import is_demo
 from urisk_nb.llm.snapshot import session_notes
@@ -50,7 +50,7 @@ def test_status_follows_the_server(lab):
     assert row(first, "server").endswith("started here")
     assert row(second, "server").endswith("shared with another kernel of yours")
     os.kill(server, signal.SIGKILL)
-    eventually(lambda: row(first, "started again").startswith("once"), 10)
+    eventually(lambda: row(first, "restarts").startswith("once"), 10)
     second.good("%urisk_stop")
     lab.plan(process={"refuse": "panic: SCRIPTED"})
     server = lab.processes()[0]

@@ -3,16 +3,20 @@ Files of prices and evidence: each readable form is read, each unreadable one is
 the file.
 """
 
+import csv
 import json
 import os
+from io import StringIO
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from urisk_nb.errors import InputError
-from urisk_nb.readers import files
-from urisk_nb.risk.documents import read_evidence
-from urisk_nb.risk.prices import read_prices
+from urisk_nb.readers.files import read_frame, read_json_lines
+from urisk_nb.readers.news import read_evidence
+from urisk_nb.readers.prices import read_prices
 
 
 @pytest.fixture
@@ -28,8 +32,8 @@ def test_csv_tsv_and_parquet_hold_the_same_prices(tmp_path, frame):
     frame.to_csv(tmp_path / "p.tsv", index=False, sep="\t")
     frame.to_parquet(tmp_path / "p.parquet")
     for name in ("p.csv", "p.tsv", "p.parquet"):
-        pd.testing.assert_frame_equal(files.prices(tmp_path / name, []), frame)
-        pd.testing.assert_frame_equal(files.prices(str(tmp_path / name), []), frame)
+        pd.testing.assert_frame_equal(read_frame(tmp_path / name), frame)
+        assert list(read_prices(str(tmp_path / name)).close) == ["NVDA"]
 
 
 def test_evidence_keeps_tickers_that_look_like_something_else(tmp_path):
@@ -37,7 +41,7 @@ def test_evidence_keeps_tickers_that_look_like_something_else(tmp_path):
     NA stays a ticker and 0700 keeps its zero.
     """
     (tmp_path / "e.csv").write_text("ticker,text\nNA,first\n0700.HK,second\n0700,third\n")
-    assert list(files.evidence(tmp_path / "e.csv", [])["ticker"]) == ["NA", "0700.HK", "0700"]
+    assert list(read_frame(tmp_path / "e.csv", text=True)["ticker"]) == ["NA", "0700.HK", "0700"]
 
 
 def test_json_lines_and_a_json_array_are_the_same(tmp_path):
@@ -49,34 +53,7 @@ def test_json_lines_and_a_json_array_are_the_same(tmp_path):
         "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8"
     )
     (tmp_path / "e.json").write_text(json.dumps(rows, indent=1))
-    assert (
-        files.evidence(tmp_path / "e.jsonl", []) == files.evidence(tmp_path / "e.json", []) == rows
-    )
-
-
-def test_a_folder_is_listed_not_built(tmp_path):
-    """
-    Text files named by ticker are read by listing the folder; other files are left alone.
-    """
-    (tmp_path / "NVDA.txt").write_text("Fined.")
-    (tmp_path / "BRK.B.md").write_text("Sued.")
-    (tmp_path / "notes.pdf").write_bytes(b"%PDF")
-    assert [(row["ticker"], row["text"]) for row in files.evidence(tmp_path, [])] == [
-        ("BRK.B", "Sued."),
-        ("NVDA", "Fined."),
-    ]
-
-
-def test_a_callable_is_given_the_tickers_and_its_errors_are_its_own(frame):
-    """
-    Any source of data plugs in; an exception of the user's own code is not dressed up.
-    """
-    assert files.prices(lambda tickers: frame.assign(n=len(tickers)), ["A", "B"])["n"].tolist() == [
-        2,
-        2,
-    ]
-    with pytest.raises(ZeroDivisionError):
-        files.prices(lambda tickers: 1 / 0, [])
+    assert read_json_lines(tmp_path / "e.jsonl") == read_json_lines(tmp_path / "e.json") == rows
 
 
 def write(name, content):
@@ -88,6 +65,7 @@ def write(name, content):
     return make
 
 
+READ = {"prices": read_prices, "evidence": read_evidence}
 BAD = [
     ("prices", write("empty.csv", b""), "empty.csv"),
     ("prices", write("words.xlsx", b"PK"), ".xlsx"),
@@ -111,7 +89,7 @@ def test_what_cannot_be_read_is_named(tmp_path, kind, make, seen):
     The error says which file and what to do.
     """
     with pytest.raises(InputError) as caught:
-        getattr(files, kind)(make(tmp_path), [])
+        READ[kind](make(tmp_path))
     assert seen in caught.value.message
     assert caught.value.fix
 
@@ -124,7 +102,7 @@ def test_a_file_without_permission_is_named(tmp_path):
     path = write("secret.csv", b"a\n1\n")(tmp_path)
     path.chmod(0)
     with pytest.raises(InputError, match=r"secret\.csv"):
-        files.prices(path, [])
+        read_prices(path)
 
 
 DAYS = pd.DataFrame(
@@ -136,7 +114,9 @@ TRAILING = {
     "in header and rows": "Day,AAPL,MSFT,\n2023-01-02,150.0,380.0,\n2023-01-03,151.0,379.0,\n",
     "in the header": "Day,AAPL,MSFT,,\n2023-01-02,150.0,380.0\n2023-01-03,151.0,379.0\n",
     "several": "Day,AAPL,MSFT\n2023-01-02,150.0,380.0,,,\n2023-01-03,151.0,379.0, ,\n",
-    "after quotes": '"Day","AAPL","MSFT"\n"2023-01-02","150.0","380.0",""\n"2023-01-03","151.0","379.0",\n',
+    "after quotes": (
+        '"Day","AAPL","MSFT"\n"2023-01-02","150.0","380.0",""\n"2023-01-03","151.0","379.0",\n'
+    ),
     "with a byte order "
     "mark": "\ufeffDay,AAPL,MSFT\r\n2023-01-02,150.0,380.0,\r\n\r\n2023-01-03,151.0,379.0,\r\n",
 }
@@ -150,7 +130,7 @@ def test_a_separator_at_the_end_of_a_row_moves_no_column(tmp_path, case, name):
     """
     text = TRAILING[case] if name == "p.csv" else TRAILING[case].replace(",", "\t")
     (tmp_path / name).write_bytes(text.encode())
-    read = files.prices(tmp_path / name, [])
+    read = read_frame(tmp_path / name)
     pd.testing.assert_frame_equal(read, DAYS)
     close = read_prices(read).close
     assert close.loc["2023-01-03"].to_dict() == {"AAPL": 151.0, "MSFT": 379.0}
@@ -178,7 +158,7 @@ def test_a_row_longer_than_the_header_is_refused(tmp_path, kind, text, seen):
     """
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(InputError) as caught:
-        getattr(files, kind)(tmp_path / "p.csv", [])
+        READ[kind](tmp_path / "p.csv")
     assert f"p.csv, {seen}" in caught.value.message
     assert "sep=';'" in caught.value.fix if ";" in text else "header" in caught.value.fix
 
@@ -192,7 +172,7 @@ def test_evidence_rows_that_end_in_a_separator_keep_their_columns(tmp_path):
     (tmp_path / "e.csv").write_text(
         f'ticker,text\nNA,"first, with\r\nlines",\nB,"{long}",\n', newline=""
     )
-    read = files.evidence(tmp_path / "e.csv", [])
+    read = read_frame(tmp_path / "e.csv", text=True)
     assert read.to_dict("list") == {"ticker": ["NA", "B"], "text": ["first, with\r\nlines", long]}
 
 
@@ -202,7 +182,7 @@ def test_what_to_csv_writes_is_read_back(tmp_path):
     """
     frame = DAYS.set_index(pd.DatetimeIndex(DAYS["Day"], name=None)).drop(columns="Day")
     frame.to_csv(tmp_path / "p.csv")
-    close = read_prices(files.prices(tmp_path / "p.csv", [])).close
+    close = read_prices(tmp_path / "p.csv").close
     assert close.to_numpy().tolist() == frame.to_numpy().tolist()
     assert list(close.index) == list(frame.index)
 
@@ -212,7 +192,7 @@ def test_long_prices_keep_tickers_that_look_like_something_else(tmp_path):
     NA is no missing value and 0700 no number where they are tickers; in the other columns they are.
     """
     (tmp_path / "p.csv").write_text("date,Ticker,close\n2023-01-02,NA,1\n2023-01-02,0700,NA\n")
-    close = read_prices(files.prices(tmp_path / "p.csv", [])).close
+    close = read_prices(tmp_path / "p.csv").close
     assert list(close.columns) == ["NA", "0700"]
     assert close["NA"].tolist() == [1.0]
     assert close["0700"].isna().all()
@@ -237,17 +217,30 @@ def test_evidence_without_a_ticker_is_refused_wherever_it_comes_from(tmp_path, c
     """
     given = NO_TICKER[case](tmp_path)
     with pytest.raises(InputError, match=r"evidence, (row|item) 2 has no ticker"):
-        read_evidence(files.evidence(given, ["NA"]))
+        read_evidence(given, tickers=["NA"])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a file name there has no asterisk")
-def test_a_folder_has_a_file_for_all_companies(tmp_path):
+CELLS = st.text(alphabet='ab1.-é"\t,\n ', max_size=6)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=5),
+    ends=st.lists(st.integers(0, 3), min_size=6, max_size=6),
+    name=st.sampled_from(["e.csv", "e.tsv"]),
+)
+def test_any_table_reads_as_it_was_written(tmp_path_factory, rows, ends, name):
     """
-    What is in `*.txt` counts for every company.
+    Whatever the fields hold, and however many separators follow which row, each stays in its place.
     """
-    (tmp_path / "*.txt").write_text("Rates rose.")
-    (tmp_path / "NA.txt").write_text("Fined.")
-    assert [(one.ticker, one.text) for one in read_evidence(files.evidence(tmp_path, []))] == [
-        (None, "Rates rose."),
-        ("NA", "Fined."),
-    ]
+    separator = "," if name == "e.csv" else "\t"
+    lines = []
+    for row, more in zip([["ticker", "text", "source"], *rows], ends, strict=False):
+        line = StringIO()
+        csv.writer(line, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="").writerow(
+            row
+        )
+        lines.append(line.getvalue() + separator * more)
+    path = tmp_path_factory.mktemp("table") / name
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+    assert read_frame(path, text=True).to_numpy().tolist() == rows

@@ -11,11 +11,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from pipeline_driver import drive
 
-from urisk_nb.render.present import table_html, table_text
+from pipeline_driver import drive
+from urisk_nb.readers.prices import read_prices
 from urisk_nb.render.text_layout import display_width
-from urisk_nb.risk.inputs import Document, Holding, RiskParams, read_prices
+from urisk_nb.risk.inputs import Document, Holding
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.row_warnings import WARNINGS
@@ -23,6 +24,16 @@ from urisk_nb.table.risk_table import assemble
 
 DAYS = pd.bdate_range("2018-01-01", periods=120)
 HOSTILE = "<script>alert(1)</script>\u202eevil\u202c was fined \x1b[31m."
+
+
+def table_html(table):
+    """What a notebook shows."""
+    return table._repr_html_()
+
+
+def table_text(table, width=None):
+    """What a terminal shows."""
+    return table.as_text(width)
 
 
 def document(text, id, ticker, day=date(2018, 3, 1)):

@@ -8,12 +8,11 @@ import math
 from dataclasses import replace
 
 import pytest
+
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from pipeline_driver import drive, plan_for
-
 from urisk_nb import RiskParams, assess
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.render.present import table_html, table_text
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.taxonomy import DEFAULT
@@ -297,9 +296,9 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
     plan, labeled, _ = run(model)
     table = assemble(plan, {"AAA": labeled}, run_id="r", model="m")
     assert f"{labeled.findings[0].p_label:.2f}" == "0.60"
-    assert ">p_label</th>" in table_html(table)
-    assert ">0.60</td>" in table_html(table)
-    assert "legal        3  0.60  Acme was fined." in table_text(table)
+    assert ">p_label</th>" in table._repr_html_()
+    assert ">0.60</td>" in table._repr_html_()
+    assert "legal        3  0.60  Acme was fined." in table.as_text(120)
 
     def partly(question):  # as where a further call failed
         reply = model(question)
@@ -311,12 +310,12 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
 
     plan, labeled, _ = run(partly, "Acme was fined. It was a day of rain.")
     mixed = assemble(plan, {"AAA": labeled}, run_id="r", model="m")
-    assert "   –  It was a day of rain." in table_text(mixed)
+    assert "   –  It was a day of rain." in mixed.as_text(120)
     model.tells = False
     plan, labeled, _ = run(model)
     greedy = assemble(plan, {"AAA": labeled}, run_id="r", model="m")
-    assert "p_label" not in table_html(greedy)
-    assert "legal        3  Acme was fined." in table_text(greedy)
+    assert "p_label" not in greedy._repr_html_()
+    assert "legal        3  Acme was fined." in greedy.as_text(120)
 
 
 # Over a socket ------------------------------------------------------------------------------------
@@ -343,7 +342,9 @@ class Served(ScriptedBackend):
             (digit, severity),
             ("}", None),
         ]
-        return Rule(answer=[text for text, _ in parts], told=[logprobs(*part) for part in parts])
+        return Rule(
+            answer=[text for text, _ in parts], logprobs=[logprobs(*part) for part in parts]
+        )
 
 
 def logprobs(text, shares):

@@ -1,12 +1,8 @@
-import math
-import os
+"""Documents as sentences: where they are cut, what is left out, what a reader cannot see."""
+
 import random
-import subprocess
-import sys
-import textwrap
 import time
 from datetime import date
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,14 +10,12 @@ from hypothesis import strategies as st
 
 from urisk_nb.risk.evidence import (
     MAX_SENTENCE_CHARS,
-    choose,
-    filter_by_query,
-    in_order,
-    plain,
+    clean_text,
+    sort_documents,
     split,
 )
 from urisk_nb.risk.inputs import Document
-from urisk_nb.risk.query import split_words
+from urisk_nb.risk.relevance import choose
 from urisk_nb.risk.taxonomy import DEFAULT
 
 
@@ -88,7 +82,10 @@ def test_quotes_are_the_source_verbatim(parts):
 
 def test_no_word_of_prose_is_lost():
     """Between the quotes of a prose text there is only white space."""
-    text = "The U.S. fined Acme Inc. 4.3 bn. 2018 was bad.\nNo. 5 fell, e.g. in Asia.\u00a0\u201cWe won't pay.\u201d It paid."
+    text = (
+        "The U.S. fined Acme Inc. 4.3 bn. 2018 was bad.\nNo. 5 fell, e.g. in Asia.\u00a0"
+        "\u201cWe won't pay.\u201d It paid."
+    )
     rest = text
     for quote in quotes(text):
         head, _, rest = rest.partition(quote)
@@ -294,7 +291,9 @@ def test_chat_template_marks_cannot_end_the_turn():
     )
     shown = " ".join(sentence.text for sentence in split(document(hostile)).sentences)
     assert not [
-        mark for mark in ("<|", "|>", "[INST", "<start", "</s") if mark in shown + plain(hostile)
+        mark
+        for mark in ("<|", "|>", "[INST", "<start", "</s")
+        if mark in shown + clean_text(hostile)
     ]
 
 
@@ -347,75 +346,6 @@ def test_two_megabytes_take_seconds():
     assert time.perf_counter() - begin < 20
 
 
-def test_choice_keeps_all_that_fit():
-    """With no more sentences than may be asked, nothing is ranked and nothing changes."""
-    sentences = split(document("One fell. Two fell. Three fell.")).sentences
-    assert choose(sentences, "anything", DEFAULT, 3) == sentences
-
-
-def test_choice_follows_the_query_then_risk():
-    """
-    What bears on the query comes first, the rest by the words of the categories; the order of the
-    text is kept.
-    """
-    text = "We like tea here. Litigation and a fine were announced. It was sunny. The chip plant in Taiwan is busy. Dogs are nice."
-    sentences = split(document(text)).sentences
-    assert [s.quote for s in choose(sentences, "supply from Taiwan", DEFAULT, 2)] == [
-        "Litigation and a fine were announced.",
-        "The chip plant in Taiwan is busy.",
-    ]
-    assert [s.quote for s in choose(sentences, None, DEFAULT, 1)] == [
-        "Litigation and a fine were announced."
-    ]
-
-
-def test_choosing_does_not_start_jax(tmp_path):
-    """
-    bm25s would, where it is installed, and JAX takes most of a GPU's memory; whoever wants it can
-    still have it.
-    """
-    (tmp_path / "jax").mkdir()
-    (tmp_path / "jax/__init__.py").write_text("print('started')\n")
-    (tmp_path / "jax/lax.py").write_text("def top_k(values, k): return values, values\n")
-    code = """
-        import sys
-        from urisk_nb.risk.evidence import choose, split
-        from urisk_nb.risk.inputs import Document
-        from urisk_nb.risk.taxonomy import DEFAULT
-        sentences = split(Document(id="E1", ticker=None, text="A fine was announced. It was sunny.")).sentences
-        print(len(choose(sentences, "fine", DEFAULT, 1)), "jax" in sys.modules)
-        import jax.lax
-    """
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True
-    )
-    assert done.stdout.splitlines() == ["1 False", "started"], done.stderr
-
-
-def test_at_equal_rank_the_newer_is_chosen():
-    """Two documents with the same words: the sentence of the newer one is asked."""
-    old, new = (
-        split(document("Litigation looms here.", id=i, day=d)).sentences[0]
-        for i, d in (("A", date(2018, 1, 1)), ("B", date(2019, 1, 1)))
-    )
-    assert choose([old, new], None, DEFAULT, 1) == (new,)
-
-
-def test_choice_without_a_known_word_is_the_newest():
-    """
-    A corpus in which nothing matches, or that has no words for the ranking, still gives a choice.
-    """
-    sentences = [
-        split(document(text, id=text)).sentences[0]
-        for text in ("\u516c\u53f8", "\u88ab\u7f5a", "\u6b3e\u9805")
-    ]
-    assert choose(sentences, "Taiwan", DEFAULT, 2) == tuple(sentences[:2])
-
-
 def test_documents_have_one_order():
     """By date, source, text: however they were given."""
     documents = [
@@ -427,59 +357,7 @@ def test_documents_have_one_order():
     expected = ("9", "1", "3", "2")
     for seed in range(10):
         shuffled = random.Random(seed).sample(documents, 4)
-        assert tuple(one.id for one in in_order(shuffled)) == expected
-
-
-@pytest.mark.parametrize("limit", [1, 2, 40])
-def test_a_query_filters_whatever_the_number(limit):
-    """Only sentences that bear on the query are kept, also where all of them could be asked."""
-    sentences = split(
-        document(
-            "Suppliers in Taiwan stopped.\n\nRates rose.\n\nThe supply of chips is tight.\n\nA "
-            "fine was paid."
-        )
-    ).sentences
-    bearing = filter_by_query(sentences, "What about the supply chain?")
-    assert [sentence.quote for sentence in bearing] == [
-        "Suppliers in Taiwan stopped.",
-        "The supply of chips is tight.",
-    ]
-    assert len(choose(bearing, "What about the supply chain?", DEFAULT, limit)) == min(limit, 2)
-    assert filter_by_query(sentences, "dividends") == ()
-    assert filter_by_query(sentences, None) == sentences
-
-
-def test_what_bears_on_a_query_has_a_score_above_zero():
-    """
-    The filter is the sign of BM25, computed by the formula of Lucene for the words of the query.
-    """
-    sentences = split(
-        document(
-            "Suppliers stopped.\n\nRates rose.\n\nA fine was paid to supply chips to a supplier."
-        )
-    ).sentences
-    query = set(split_words("supply of chips"))
-    corpus = [split_words(sentence.text) for sentence in sentences]
-    average = sum(map(len, corpus)) / len(corpus)
-
-    def bm25(words):
-        total = 0.0
-        for word in query:
-            holders = sum(word in other for other in corpus)
-            idf = math.log(1 + (len(corpus) - holders + 0.5) / (holders + 0.5))
-            count = words.count(word)
-            total += idf * count / (count + 1.5 * (0.25 + 0.75 * len(words) / average))
-        return total
-
-    scores = [bm25(words) for words in corpus]
-    assert [score > 0 for score in scores] == [True, False, True]
-    assert [
-        sentence in filter_by_query(sentences, "supply of chips") for sentence in sentences
-    ] == [True, False, True]
-    best = sentences[max(range(3), key=lambda index: scores[index])]
-    assert choose(filter_by_query(sentences, "supply of chips"), "supply of chips", DEFAULT, 1) == (
-        best,
-    )
+        assert tuple(one.id for one in sort_documents(shuffled)) == expected
 
 
 CLAUSE = "the plant is shut, "  # 19 characters, the mark is the 18th

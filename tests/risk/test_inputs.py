@@ -1,24 +1,86 @@
-"""Whatever a user hands over is read under one roof."""
+"""A company gets its own documents and the shared ones, up to the date; weights are scaled."""
 
 from __future__ import annotations
 
-from urisk_nb.risk import documents, inputs, params, prices, tickers, values
+from datetime import date
+
+import pandas as pd
+import pytest
+
+from urisk_nb.errors import InputError
+from urisk_nb.readers.news import read_evidence
+from urisk_nb.risk.inputs import Document, Holding, normalize_weights, select_documents
+from urisk_nb.risk.params import RiskParams
+
+TEXTS = (
+    Document(id="E1", ticker="MSFT", text="c"),
+    Document(id="E2", ticker=None, text="shared", date=date(2024, 1, 1)),
+    Document(id="E3", ticker="NVDA", text="a", date=date(2024, 1, 1), source="wire"),
+    Document(id="E4", ticker="NVDA", text="b", date=date(2024, 1, 2), source="wire"),
+)
 
 
-def test_one_roof_for_what_the_user_gives():
+def own_texts(holding="NVDA", as_of=None):
+    documents, flags = select_documents(TEXTS, Holding(symbol=holding), RiskParams(), as_of=as_of)
+    return [one.text for one in documents], flags
+
+
+def test_a_company_gets_its_own_and_the_shared_documents():
+    """Its own, those that were given for all, and nobody else's."""
+    assert own_texts() == (["shared", "a", "b"], ())
+    assert own_texts("MSFT") == (["c", "shared"], ())
+    assert own_texts("AAPL") == (["shared"], ())
+
+
+def test_evidence_after_the_date_is_cut():
     """
-    Each reader and each record can be had from `inputs`, and is the one that its own module makes.
+    What was written later is left out and said; what has no date is left out only when the date was
+    asked for.
     """
-    owners = {
-        documents: ["Document", "documents_for", "read_evidence"],
-        params: ["RiskParams", "alpha_label", "parallel_calls", "tail_mass"],
-        prices: ["Prices", "read_prices"],
-        tickers: ["Holding", "parse_tickers", "resolve", "normalize_weights"],
-        values: ["closest", "count_noun", "kind"],
-    }
-    assert sorted(inputs.__all__) == sorted(name for names in owners.values() for name in names)
-    assert all(
-        getattr(inputs, name) is getattr(owner, name)
-        for owner, names in owners.items()
-        for name in names
+    assert own_texts(as_of=date(2024, 1, 1)) == (["shared", "a"], ("future_evidence",))
+    assert own_texts(as_of=pd.Timestamp("2024-01-01")) == (["shared", "a"], ("future_evidence",))
+    assert own_texts("MSFT", as_of=date(2024, 1, 1)) == (["c", "shared"], ())
+
+
+def test_params_decide_the_date():
+    """The as-of date of the parameters goes before that of the prices."""
+    documents = TEXTS
+    for symbol, texts, flags in (
+        ("MSFT", ["shared"], ("undated",)),
+        ("NVDA", ["shared", "a"], ("future_evidence",)),
+    ):
+        own, seen = select_documents(
+            documents,
+            Holding(symbol=symbol),
+            RiskParams.of(as_of="2024-01-01"),
+            as_of=date(2030, 1, 1),
+        )
+        assert ([one.text for one in own], seen) == (texts, flags)
+
+
+def test_both_spellings_of_a_share_class_are_the_companys_own():
+    """BRK-B's documents serve BRK.B and are flagged; those of BRK.A do not."""
+    documents = read_evidence({"BRK-B": "one", "BRK.B": "two", "BRK.A": "three"})
+    own, flags = select_documents(documents, Holding(symbol="BRK.B"), RiskParams())
+    assert ([one.text for one in own], flags) == (["one", "two"], ("alias",))
+
+
+def test_normalized_weights_sum_to_one():
+    """Scaling divides by the sum, shorts included; a holding without a weight stays without one."""
+    holdings = (
+        Holding(symbol="A", weight=3.0),
+        Holding(symbol="B", weight=-1.0),
+        Holding(symbol="C"),
     )
+    assert [one.weight for one in normalize_weights(holdings)] == [1.5, -0.5, None]
+
+
+@pytest.mark.parametrize(
+    ("weights", "seen"), [((None, None), "no ticker has a weight"), ((0.5, -0.5), "sum to 0")]
+)
+def test_weights_without_a_scale_are_refused(weights, seen):
+    """Nothing to scale, or a net-zero book."""
+    holdings = [Holding(symbol=name, weight=one) for name, one in zip("AB", weights, strict=True)]
+    with pytest.raises(InputError, match=seen) as caught:
+        normalize_weights(holdings)
+    assert "leave normalise out" in caught.value.fix

@@ -3,9 +3,12 @@
 import sys
 
 import pytest
-from price_data import walk
 
-from urisk_nb.risk.inputs import Document, parse_tickers, read_prices
+from price_data import rows_with, walk
+from urisk_nb.readers.holdings import parse_tickers
+from urisk_nb.readers.prices import read_prices
+from urisk_nb.risk import quant
+from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
 from urisk_nb.table.risk_table import assemble
@@ -31,6 +34,18 @@ def calls_for(count, spelling, evidence):
         sys.setprofile(None)
     assert (len(table), table["n_obs"].tolist()) == (count, [40] * count)
     return calls
+
+
+def test_only_the_first_hundred_unknown_tickers_are_compared_with_all_columns(monkeypatch):
+    """Each row says that it has no column; from the hundred and first on it suggests none."""
+    asked = []
+    monkeypatch.setattr(quant, "find_closest", lambda name, known: asked.append(name) or ["T1"])
+    names = [f"X{number}" for number in range(150)]
+    rows = rows_with(walk(40, ["T1"]), names)
+    assert asked == names[:100]
+    assert [rows[name].status for name in names] == ["no_data"] * 150
+    assert rows["X99"].message == "the prices have no column 'X99'; closest: T1."
+    assert rows["X100"].message == "the prices have no column 'X100'."
 
 
 def one_each(names):

@@ -11,6 +11,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 import pytest
+
 from price_data import one, rows_with, walk
 
 # --- calendars, gaps, frequencies ---

@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
-from price_data import one, rows_with, walk
 
+from price_data import one, rows_with, walk
 from urisk_nb.errors import InputError
+from urisk_nb.readers.holdings import parse_tickers
+from urisk_nb.readers.prices import read_prices
 from urisk_nb.risk import metrics, quant
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.prices import read_prices
 from urisk_nb.risk.quant import quant_columns, quant_rows
-from urisk_nb.risk.tickers import parse_tickers
 
 # --- as published, and by independent libraries ---
 
@@ -471,10 +471,10 @@ def test_the_page_names_every_column_and_flag():
     page = (root / "docs/metrics.md").read_text(encoding="utf-8")
     source = "".join(
         (root / "urisk_nb/risk" / name).read_text(encoding="utf-8")
-        for name in ("documents.py", "quant.py")
+        for name in ("inputs.py", "quant.py")
     )
     flags = {
-        *re.findall(r'flags\.add\("(\w+)"', source),
+        *re.findall(r'\bflags?(?:\.add)?\(\s*"(\w+)"', source),
         "flat",
         "flat_benchmark",
         "no_volume",

@@ -10,7 +10,7 @@ import pytest
 
 from harness import ROOT
 from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
-from urisk_nb.table.risk_table import STATUSES
+from urisk_nb.risk.rows import STATUSES
 
 CODE = re.compile(r"[a-z]+(?:_[a-z]+)*")
 # Where codes are made: the core, and the run, which says who labeled.

@@ -18,8 +18,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from fake_ollama_env import gone
 
+from fake_ollama_env import gone
 from harness import alive, children, eventually, free_port
 from urisk_nb import event_loop
 from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerNotRunning, ServerStartFailed

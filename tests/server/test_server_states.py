@@ -10,8 +10,8 @@ import urllib.request
 
 import psutil
 import pytest
-from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import OllamaProgram, alive, eventually, free_port
 from urisk_nb import errors, event_loop, process_state
 from urisk_nb.llm.manager import LLMManager

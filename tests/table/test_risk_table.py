@@ -6,13 +6,16 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from pipeline_driver import drive
 
-from urisk_nb.risk.inputs import Document, Holding, RiskParams, read_prices
+from pipeline_driver import drive
+from urisk_nb.readers.prices import read_prices
+from urisk_nb.risk.inputs import Document, Holding
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
 from urisk_nb.risk.questions import Reply, answer
+from urisk_nb.risk.rows import STATUSES
 from urisk_nb.risk.taxonomy import DEFAULT
-from urisk_nb.table.risk_table import STATUSES, RiskTable, assemble, shown
+from urisk_nb.table.risk_table import RiskTable, assemble
 
 HOSTILE = "<script>alert(1)</script>\u202eevil\u202c was fined & $1 to $2 \x1b[31m."
 DAYS = pd.bdate_range("2018-01-01", periods=120)
@@ -408,7 +411,7 @@ def test_the_compact_view_has_ten_columns():
     assert compact.loc["AAA", "vol_ann"] == table.loc["AAA", "vol_ann"] < 1
     assert f"{table.loc['AAA', 'vol_ann']:.1%}" in repr(table)
     assert "r_market" not in repr(table)
-    assert "Do not base a decision on it" in repr(table)
+    assert "Do not base a decision on it" in table.as_text(200)
 
 
 def test_the_first_alpha_is_the_one_shown():
@@ -452,8 +455,9 @@ def test_a_long_quote_is_cut_in_the_view_only():
     long = "Acme was fined " + "and fined again " * 30 + "today."
     table = table_of([document(long)])
     assert table.loc["AAA", "top_quote"] == long
-    assert "\u2026" in repr(table)
-    assert shown(long, 10) == "Acme was\u2026"
+    assert "\u2026" in table._repr_html_()
+    assert "\u2026" in repr(table[["top_quote"]])
+    assert long in " ".join(repr(table).split())
 
 
 def test_odd_shapes_still_show():

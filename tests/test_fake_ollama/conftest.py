@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from fake_ollama import ScriptedBackend
 from fake_ollama.backend import Chunk, Final
-
 from urisk_nb.embedded import weights
 
 

@@ -8,6 +8,7 @@ import json
 import threading
 
 import pytest
+
 from fake_ollama import Rule, Scenario, ScriptedBackend, running, serve
 
 LIMIT_S = 10

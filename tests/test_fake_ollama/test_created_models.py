@@ -7,6 +7,7 @@ import socket
 import tracemalloc
 
 import pytest
+
 from fake_ollama import Rule, Scenario, ScriptedBackend, created_models, running, transport
 
 GGUF = b"GGUF and then some"

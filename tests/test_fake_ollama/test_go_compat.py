@@ -7,9 +7,10 @@ import json
 from datetime import datetime
 
 import pytest
-from fake_ollama import go_compat
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fake_ollama import go_compat
 
 BAD = [
     (b"hello", "invalid character 'h' looking for beginning of value"),

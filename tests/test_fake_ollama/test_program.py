@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_ollama.program import address
 
+from fake_ollama.program import address
 from harness import OllamaProgram, alive, children, eventually, free_port
 
 LINGERS = {"rules": [{"answer": ["a", "b", "c"], "token_ms": 60_000}]}

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
 FILE = Path(__file__).parents[1] / "data" / "ollama_transcripts.jsonl"

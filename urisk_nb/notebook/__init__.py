@@ -1,10 +1,10 @@
-"""The notebook's face: magics that parse and hand over, and the rendering of what comes back.
+"""The notebook: magics that parse and hand over, and the dashboard.
 
-Knows IPython and HTML. Does not know how an answer or a table is made. Everything shown is escaped:
-model text and evidence are hostile.
+It knows IPython and widgets. It does not know how an answer or a table is made. Everything shown is
+escaped: model text and evidence are hostile.
 
-This file is all that `%load_ext urisk_nb` runs, and it must stay a matter of milliseconds: the
-magics themselves are imported when the first of them is used, or asked for its help.
+`%load_ext urisk_nb` runs this file only, and must take milliseconds: the magics are imported when
+you use the first of them, or ask for its help.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ MAGICS = {
     "urisk_status": "line",
     "urisk_stop": "line",
 }
-TABLE = ("urisk_nb.table.risk_table", "RiskTable")
 
 
 class _Magic:
-    """A magic under its name; its help is put together when somebody asks for it."""
+    """A magic under its name; its help is made when you ask for it."""
 
     # IPython would otherwise put its own variables into {braces} of the line.
     _ipython_magic_no_var_expand = True
@@ -41,11 +40,11 @@ class _Magic:
         self.shell, self.__name__ = shell, name
 
     @property
-    # # a plain str on classes, here made on demand
+    # A plain str on classes; here it is made on demand.
     def __doc__(self) -> str:  # type: ignore[override]
         from urisk_nb.notebook import magics
 
-        return magics.help_of(self.__name__)
+        return magics.format_help_of(self.__name__)
 
     def __call__(self, line: str, cell: str | None = None) -> Any:
         from urisk_nb.notebook import magics
@@ -54,14 +53,10 @@ class _Magic:
 
 
 def register(shell: InteractiveShell) -> None:
-    """
-    Put the magics and the table's rendering into the shell; doing it again replaces them by the
-    same.
-    """
+    """Put the magics into the shell; doing it again replaces them by the same."""
     for name, kind in MAGICS.items():
         # # IPython's record_magic decorator is untyped
         shell.register_magic_function(_Magic(shell, name), magic_kind=kind, magic_name=name)  # type: ignore[call-arg,arg-type]
-    _html_formatter(shell).for_type_by_name(*TABLE, _table_html)
     # At its end the manager asks whether this is a restart: then its server is kept warm for a
     # while.
     process_state.put("is_restart", lambda: _is_restart(shell))
@@ -80,20 +75,3 @@ def unregister(shell: InteractiveShell) -> None:
         dashboard.close()
     for name, kind in MAGICS.items():
         shell.magics_manager.magics[kind].pop(name, None)
-    formatter = _html_formatter(shell)
-    formatter.deferred_printers.pop(TABLE, None)
-    for known in [
-        type_ for type_ in formatter.type_printers if (type_.__module__, type_.__name__) == TABLE
-    ]:
-        formatter.type_printers.pop(known)
-
-
-def _html_formatter(shell: InteractiveShell) -> Any:
-    # # every shell has one
-    return shell.display_formatter.formatters["text/html"]  # type: ignore[union-attr]
-
-
-def _table_html(table: Any) -> str:
-    from urisk_nb.render.present import table_html
-
-    return table_html(table)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop
 from urisk_nb.llm.calls import OK
-from urisk_nb.notebook import charts, latency_table, panels
+from urisk_nb.notebook import call_panel, charts, latency_table
 from urisk_nb.notebook.view import close_all
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class Inspector:
         if self.chosen is not None:
             return
         options = [
-            (panels.call_line(record), record.number) for record in self._ordered(records)[:LISTED]
+            (call_panel.format_call(record), record.number)
+            for record in self._ordered(records)[:LISTED]
         ]
         if options != list(self.list.options):
             with self.list.hold_sync():
@@ -119,8 +120,12 @@ class Inspector:
         if number in dict(map(reversed, self.list.options)):
             self.list.value = number
         found = next((record for record in records if record.number == number), None)
-        gone = f'<div class="urisk muted">Call {number} is no longer kept: only the last 200 are.</div>'
-        self.detail.value = gone if found is None else panels.detail(found, records)
+        gone = f"Call {number} is no longer kept: only the last 200 are."
+        self.detail.value = (
+            f'<div class="urisk muted">{gone}</div>'
+            if found is None
+            else call_panel.render_call(found, records)
+        )
 
     @property
     def is_drawn(self) -> bool:
@@ -137,8 +142,9 @@ class Inspector:
         PackageMissing
             plotly's widget needs anywidget.
         """
-        return charts.pickable(
-            latency_table.table(sorted(records, key=lambda record: record.number)), self._picked
+        return charts.draw_clickable(
+            latency_table.build_table(sorted(records, key=lambda record: record.number)),
+            self._picked,
         )
 
     def put(self, *chart: Any) -> None:

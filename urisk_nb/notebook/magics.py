@@ -1,9 +1,10 @@
 """The magics: parse, hand over, show.
 
-Imported when the first magic runs; what a magic needs beyond this is imported by it. Each magic
-checks its line and its cell before any server is touched, blocks in short slices so that an
-interrupt is seen at once, and raises errors that show as two lines. Over 400 lines: the magics with
-their parsers, each of them short, and a reader of one looks for them in one place.
+This module is imported when the first magic runs; a magic imports what else it needs. Each magic
+checks its line and its cell before any server is touched. It blocks in short slices, so an
+interrupt is seen at once, and its errors show as two lines.
+Over 400 lines: the magics and their parsers, each of them short; a reader looks for them in one
+place.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
-    from urisk_nb.render.present import Board
+    from urisk_nb.render.board import Board
     from urisk_nb.session import Run
 
-__all__ = ["help_of", "run"]
+__all__ = ["format_help_of", "run"]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,7 +55,9 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_line(self, line: str) -> argparse.Namespace:
         """
-        The line's words, quotes removed; a backslash is a plain character, as in Windows paths.
+        Parse the words of the line, with quotes removed.
+
+        A backslash is a plain character, as in Windows paths.
         """
         lexer = shlex.shlex(line, posix=True)
         lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
@@ -71,8 +74,8 @@ class _Parser(argparse.ArgumentParser):
 def _start_parser(prog: str = "%urisk_start") -> _Parser:
     parser = _Parser(
         prog,
-        "Find or start the model server, pull the model if it is missing, and warm it. Doing it "
-        "again changes nothing.",
+        "Find or start the model server, pull the model if it is missing, and warm it. A second "
+        "time changes nothing.",
     )
     parser.add_argument("--url", help="address of the server (OLLAMA_URL)")
     parser.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
@@ -153,7 +156,7 @@ def _risk_parser() -> _Parser:
     parser.add_argument(
         "--no-llm", dest="no_llm", action="store_true", help="metrics only; no server is touched"
     )
-    parser.add_argument("--model", help="model that judges")
+    parser.add_argument("--model", help="model that labels the sentences")
     parser.add_argument(
         "--labels",
         metavar="KIND",
@@ -168,8 +171,8 @@ def _risk_parser() -> _Parser:
 def _stop_parser() -> _Parser:
     return _Parser(
         "%urisk_stop",
-        "End the session, and stop the server if it is ours and no other kernel uses it. A server "
-        "of others goes on.",
+        "End the session. Stop the server if one of your kernels started it and no other uses it. "
+        "Any other server keeps running.",
     )
 
 
@@ -180,8 +183,8 @@ def _status_parser() -> _Parser:
 def _nest_parser() -> _Parser:
     parser = _Parser(
         "%urisk_nest",
-        "Let your own cells call asyncio.run(...), as copied scripts do. urisk_nb itself never "
-        "needs it.",
+        "Let your own cells call asyncio.run(...), as copied scripts do. urisk_nb itself does "
+        "not need it.",
     )
     parser.add_argument(
         "what",
@@ -232,19 +235,19 @@ PARSERS: dict[str, Callable[[], _Parser]] = {
 }
 
 
-def help_of(name: str) -> str:
-    """What `NAME?` shows."""
+def format_help_of(name: str) -> str:
+    """Return what `NAME?` shows."""
     return PARSERS[name]().format_help()
 
 
 @raise_ungrouped()
 def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
-    """Run the magic: its line is parsed, and refused, before anything else happens."""
+    """Run a magic. Its line is parsed, or refused, before anything else happens."""
     nest.warn_of_dropped_cells()
     args = PARSERS[name]().parse_line(line)
     if cell is not None:
-        return (_ask if name == "ask" else _risk)(shell, args, cell)
-    return LINES[name](shell, args)
+        return (_ask if name == "ask" else _make_table)(shell, args, cell)
+    return LINE_MAGICS[name](shell, args)
 
 
 # Server -------------------------------------------------------------------------------------------
@@ -252,27 +255,30 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
 
 def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
     from urisk_nb.llm import snapshot
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     began = time.monotonic()
-    manager = _manager(**{name: value for name, value in vars(args).items() if value is not None})
-    line = f"{snapshot.describe_server(manager)}: {manager.model} is ready ({time.monotonic() - began:.1f} s)."
+    manager = _start_manager(
+        **{name: value for name, value in vars(args).items() if value is not None}
+    )
+    server, seconds = snapshot.describe_server(manager), time.monotonic() - began
+    line = f"{server}: {manager.model} is ready ({seconds:.1f} s)."
     notes = snapshot.session_notes(manager)
-    present.publish("\n".join([*notes, line]), present.answer_markup("", line, notes))
+    board.publish("\n".join([*notes, line]), markup.answer_markup("", line, notes))
 
 
-def _manager(**flags: Any) -> LLMManager:
-    """The manager, started if need be, with the steps shown while it takes time."""
+def _start_manager(**flags: Any) -> LLMManager:
+    """Return the manager, started if needed; shows the steps of the start."""
     from urisk_nb import event_loop
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.present import Board
+    from urisk_nb.render.board import Board
 
     board = Board()
     events: list[StartEvent] = []
 
     def tick() -> None:
         if events:
-            board.show(*_event_line(events[-1]))
+            board.show(*_format_event(events[-1]))
 
     try:
         return event_loop.run(LLMManager.initialize(progress=events.append, **flags), tick)
@@ -280,47 +286,43 @@ def _manager(**flags: Any) -> LLMManager:
         board.clear()
 
 
-def _event_line(event: StartEvent) -> tuple[str, str]:
-    from urisk_nb.render.present import progress_markup
+def _format_event(event: StartEvent) -> tuple[str, str]:
+    from urisk_nb.render.markup import progress_markup
+    from urisk_nb.render.progress_line import format_step
 
-    share = event.done / event.total if event.total else None
-    text = (
-        f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB"
-        if event.total
-        else event.text
-    )
-    return text, progress_markup(text, share)
+    text = format_step(event)
+    return text, progress_markup(text, event.done / event.total if event.total else None)
 
 
 def _stop(*_: Any) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     try:
         manager = LLMManager.get_instance()
     except NotInitialized:
         line = "Nothing to stop: no session was started in this kernel."
     else:
-        own = manager.is_managed
+        why = "another kernel of yours uses it" if manager.is_managed else "it was not started here"
         manager.shutdown_sync()
         line = "Stopped: the server has ended."
         if manager.still_running:
-            line = f"Closed; the server goes on, since {'another kernel of yours uses it' if own else 'it was not started here'}."
-    present.publish(line, present.answer_markup("", line))
+            line = f"Closed. The server keeps running: {why}."
+    board.publish(line, markup.answer_markup("", line))
 
 
-def _status(*_: Any) -> None:
+def _show_status(*_: Any) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render import present
+    from urisk_nb.render import board, markup
 
     try:
-        rows = _status_rows(LLMManager.get_instance())
+        rows = _list_status(LLMManager.get_instance())
     except NotInitialized as exc:
         rows = {"state": "not started", "to start": exc.fix}
-    present.publish(*present.status_bundle(rows, "urisk_nb"))
+    board.publish(*markup.status_bundle(rows, "urisk_nb"))
 
 
-def _status_rows(manager: LLMManager) -> dict[str, Any]:
+def _list_status(manager: LLMManager) -> dict[str, Any]:
     from urisk_nb.llm import snapshot
 
     rows: dict[str, Any] = {
@@ -335,7 +337,7 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
         rows["process"] = manager.pid
     if manager.restart_count:
         times = {1: "once", 2: "twice"}.get(manager.restart_count, f"{manager.restart_count} times")
-        rows["started again"] = f"{times}, since it had ended by itself"
+        rows["restarts"] = f"{times}, after the server had ended by itself"
     if manager.failure is not None:
         rows["failed"], rows["to do"] = manager.failure.message, manager.failure.fix
     if manager.breaker() != "closed":
@@ -353,47 +355,44 @@ def _status_rows(manager: LLMManager) -> dict[str, Any]:
     return rows
 
 
-def _latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
+def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
     from urisk_nb.llm.manager import LLMManager
     from urisk_nb.notebook import charts, latency_table
 
-    calls = latency_table.table(LLMManager.get_instance().calls.records)
+    calls = latency_table.build_table(LLMManager.get_instance().calls.records)
     if args.plot:
-        charts.show(charts.latency(calls))
+        charts.show_chart(charts.draw_latency(calls))
     return calls
 
 
-def _nest(_: InteractiveShell, args: argparse.Namespace) -> None:
-    from urisk_nb.render import present
+def _switch_nest(_: InteractiveShell, args: argparse.Namespace) -> None:
+    from urisk_nb.render import board, markup
 
     shown = nest.turn(args.what)
-    present.publish(
-        *(
-            present.status_bundle(shown, "urisk_nest")
-            if isinstance(shown, dict)
-            else (shown, present.answer_markup("", shown))
-        )
-    )
+    if isinstance(shown, dict):
+        board.publish(*markup.status_bundle(shown, "urisk_nest"))
+    else:
+        board.publish(shown, markup.answer_markup("", shown))
 
 
-def _dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
+def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
     from urisk_nb.notebook import dashboard
-    from urisk_nb.render import present
+    from urisk_nb.render import board
 
     if args.close:
-        dashboard.close()
-    elif args.static or present.is_static() or getattr(shell, "kernel", None) is None:
-        present.publish(*dashboard.picture())
+        dashboard.close_dashboard()
+    elif args.static or board.is_static() or getattr(shell, "kernel", None) is None:
+        board.publish(*dashboard.take_picture())
     else:
-        dashboard.running(shell).show()
+        dashboard.get_dashboard(shell).show()
 
 
-LINES: dict[str, Callable[[InteractiveShell, argparse.Namespace], Any]] = {
-    "urisk_dashboard": _dashboard,
-    "urisk_latency": _latency,
-    "urisk_nest": _nest,
+LINE_MAGICS: dict[str, Callable[[InteractiveShell, argparse.Namespace], Any]] = {
+    "urisk_dashboard": _show_dashboard,
+    "urisk_latency": _show_latency,
+    "urisk_nest": _switch_nest,
     "urisk_start": _start,
-    "urisk_status": _status,
+    "urisk_status": _show_status,
     "urisk_stop": _stop,
 }
 
@@ -402,42 +401,46 @@ LINES: dict[str, Callable[[InteractiveShell, argparse.Namespace], Any]] = {
 
 
 def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> None:
-    name = _variable(args.name, "%%ask")
+    name = _check_variable(args.name, "%%ask")
     if not cell.strip():
         raise InputError(
             "%%ask: the cell has no question.", fix="write the question under the %%ask line"
         )
-    answer = _stream(_manager(), cell.strip(), args.system)
+    answer = _stream_answer(_start_manager(), cell.strip(), args.system)
     if name:
         shell.user_ns[name] = answer
 
 
-def _stream(manager: LLMManager, prompt: str, system: str | None) -> Answer:
+def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answer:
     """
-    Show the answer as it grows; an interrupt shows what there is and goes on as KeyboardInterrupt.
+    Show the answer as it grows.
+
+    An interrupt, or an error, shows what there is and is raised again.
     """
-    from urisk_nb.render.present import Board, answer_markup
+    from urisk_nb.render.board import Board
+    from urisk_nb.render.markup import answer_markup
 
     board, pieces = Board(grows=True), []
     stream = manager.stream_sync(prompt, system)
     try:
         for piece in stream:
             pieces.append(piece)
-            text = "".join(pieces)
-            board.show(text, answer_markup(text))
+            if board.is_due:
+                text = "".join(pieces)
+                board.show(text, answer_markup(text))
     except BaseException as exc:
         text = "".join(pieces)
         board.finish(text, answer_markup(text, "stopped here"))
         if isinstance(exc, KeyboardInterrupt):
-            _brief(exc, "the answer was stopped; the server has stopped too.")
+            _shorten_traceback(exc, "you stopped the answer; the server has stopped, too.")
         raise
     answer = stream.answer
-    facts = _answer_facts(answer, manager)
+    facts = _describe_answer(answer, manager)
     board.finish(f"{answer}\n\n{facts}", answer_markup(str(answer), facts))
     return answer
 
 
-def _answer_facts(answer: Answer, manager: LLMManager) -> str:
+def _describe_answer(answer: Answer, manager: LLMManager) -> str:
     timing = answer.timing
     who = f"{answer.model}, a small demo model" if manager.is_demo_model else answer.model
     cut = " · cut at the limit" if answer.done_reason == "length" else ""
@@ -447,23 +450,23 @@ def _answer_facts(answer: Answer, manager: LLMManager) -> str:
 # Risk ---------------------------------------------------------------------------------------------
 
 
-# Of RiskParams, as the flags have them
+# The parameters of the run that have an option of the same name.
 PARAMS = ("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query")
 
 
-def _risk(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
-    from urisk_nb.risk.inputs import parallel_calls
+def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
+    from urisk_nb.risk.params import read_parallel
 
-    out, parallel = _variable(args.out, "--out"), parallel_calls(args.parallel)
-    run = _open(shell, args, cell)
+    out, parallel = _check_variable(args.out, "--out"), read_parallel(args.parallel)
+    run = _open_run(shell, args, cell)
     try:
         if run.needs_model:
-            _judge(run, parallel)
+            _label(run, parallel)
     except BaseException as exc:  # whatever it is: what was computed is shown and kept
-        _keep(shell, run, out)
+        _show_partial(shell, run, out)
         if isinstance(exc, KeyboardInterrupt):
-            _brief(
-                exc, f"stopped with {len(run.ticker_findings)} rows judged; the others are not_run."
+            _shorten_traceback(
+                exc, f"stopped with {len(run.ticker_findings)} rows done; the others are not_run."
             )
         raise
     table = run.table()
@@ -472,7 +475,7 @@ def _risk(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
     return table
 
 
-def _open(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
+def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
     from urisk_nb.session import open_run
 
     if not cell.strip():
@@ -490,48 +493,49 @@ def _open(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
         "llm": not args.no_llm
     }
     prices, evidence = (
-        _value(shell, args.prices, "--prices"),
-        _value(shell, args.evidence, "--evidence"),
+        _resolve(shell, args.prices, "--prices"),
+        _resolve(shell, args.evidence, "--evidence"),
     )
     return open_run(
         cell,
         prices=prices,
         evidence=evidence,
         params=params,
-        benchmark=_benchmark(shell, args.benchmark),
+        benchmark=_resolve_benchmark(shell, args.benchmark),
     )
 
 
-def _judge(run: Run, parallel: int | None) -> None:
+def _label(run: Run, parallel: int | None) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.present import Board, answer_markup, publish
+    from urisk_nb.render.board import Board
     from urisk_nb.session import label_sync
 
     try:
         LLMManager.get_instance()
-        manager = _manager()
+        manager = _start_manager()
     except NotInitialized:
-        manager = _manager(model=run.plan.params.model)
+        manager = _start_manager(model=run.plan.params.model)
     board = Board()
     try:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:
         board.clear()
-        for note in run.notes:
-            publish(note, answer_markup("", note))
 
 
 def _show_progress(board: Board, run: Run) -> None:
-    from urisk_nb.render.present import progress_markup
+    from urisk_nb.render.markup import progress_markup
 
+    if not board.is_due:
+        return
     now = run.progress
     left = "" if now.eta_s is None else f", about {now.eta_s:.0f} s left"
-    text = f"{now.rows} of {now.rows_total} rows, {now.asked} of {now.questions} questions, {now.tokens} tokens{left}"
+    counts = f"{now.rows} of {now.rows_total} rows, {now.asked} of {now.questions} questions"
+    text = f"{counts}, {now.tokens} tokens{left}"
     board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
 
 
-def _keep(shell: InteractiveShell, run: Run, out: str | None) -> None:
-    """Show and assign what was done before the error goes on: nothing that was computed is lost."""
+def _show_partial(shell: InteractiveShell, run: Run, out: str | None) -> None:
+    """Show and assign what was computed, before the error is raised again."""
     from IPython.display import display
 
     table = run.table()
@@ -540,13 +544,13 @@ def _keep(shell: InteractiveShell, run: Run, out: str | None) -> None:
     display(table)  # type: ignore[no-untyped-call]
 
 
-def _brief(exc: KeyboardInterrupt, text: str) -> None:
-    """One line in the notebook in place of a stack through our own waiting."""
-    # # the hook that IPython looks for
+def _shorten_traceback(exc: KeyboardInterrupt, text: str) -> None:
+    """Have the notebook show one line in place of a stack through our own waiting."""
+    # IPython looks for this method.
     exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]
 
 
-def _variable(name: str | None, where: str) -> str | None:
+def _check_variable(name: str | None, where: str) -> str | None:
     if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
         raise InputError(
             f"{where}: {name!r} is not a variable name.",
@@ -557,12 +561,12 @@ def _variable(name: str | None, where: str) -> str | None:
     return name
 
 
-def _value(shell: InteractiveShell, name: str | None, flag: str) -> Any:
-    """The user's variable of this name, or else the path that it is."""
+def _resolve(shell: InteractiveShell, name: str | None, flag: str) -> Any:
+    """Return the user's variable of this name, or the name itself where it is a path."""
     if name is None or name in shell.user_ns:
         return None if name is None else shell.user_ns[name]
     if not name.isidentifier():
-        return name  # a path; the session says so if nothing is there
+        return name  # a path; the reader says so if nothing is there
     import difflib
 
     import pandas as pd
@@ -581,7 +585,7 @@ def _value(shell: InteractiveShell, name: str | None, flag: str) -> Any:
     raise InputError(f"{flag}: there is no variable {name!r}.", fix=fix)
 
 
-def _benchmark(shell: InteractiveShell, name: str | None) -> Any:
+def _resolve_benchmark(shell: InteractiveShell, name: str | None) -> Any:
     import pandas as pd
 
     value = shell.user_ns.get(name) if name else None

@@ -1,8 +1,8 @@
-"""What the user's paths and callables hold: prices and evidence, read from CSV, Parquet, JSON lines
-or a folder of texts.
+"""
+Files as frames and rows: CSV, Parquet and JSON lines.
 
-Turns what cannot be read into an error that names the file; what the content means is checked by
-the risk core. A file's content is data: nothing is unpickled or evaluated.
+What cannot be read is an error that names the file; the other readers say what its content means. A
+file's content is data: nothing is unpickled or evaluated.
 """
 
 from __future__ import annotations
@@ -18,37 +18,11 @@ import pandas as pd
 
 from urisk_nb.errors import InputError, PackageMissing
 
-__all__ = ["evidence", "prices"]
+__all__ = ["find_path", "read_frame", "read_json_lines"]
 
 
-def prices(given: Any, tickers: list[str]) -> Any:
-    """
-    The prices as data: a path is read, a callable is given the tickers, anything else is handed on
-    as it is.
-    """
-    if isinstance(given, str | Path):
-        return _read_frame(_existing(given, "prices"))
-    return given(tickers) if callable(given) else given
-
-
-def evidence(given: Any, tickers: list[str]) -> Any:
-    """
-    The evidence as data: a path (file or folder) is read, a callable is given the tickers, anything
-    else is handed on.
-    """
-    if isinstance(given, str | Path):
-        path = _existing(given, "evidence")
-        if path.is_dir():
-            return _read_folder(path)
-        return (
-            _read_json_lines(path)
-            if path.suffix.lower() in (".jsonl", ".ndjson", ".json")
-            else _read_frame(path, text=True)
-        )
-    return given(tickers) if callable(given) else given
-
-
-def _existing(given: str | Path, what: str) -> Path:
+def find_path(given: str | Path, what: str) -> Path:
+    """Return the path of a file or folder; InputError, beginning with `what`, if there is none."""
     path = Path(given).expanduser()
     try:
         found = path.exists()
@@ -62,10 +36,22 @@ def _existing(given: str | Path, what: str) -> Path:
     return path
 
 
-def _read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
+def read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
     """
-    A CSV or Parquet file; evidence is read as text, so that a ticker such as NA or 0700 stays what
-    it is.
+    Return the frame in a CSV or Parquet file.
+
+    Parameters
+    ----------
+    text
+        All cells of a CSV are text, as in evidence; else its numbers are numbers. A ticker such as
+        NA or 0700 stays what it is either way.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a row has more fields than the header.
+    PackageMissing
+        It is Parquet and pyarrow is not installed.
     """
     kind = path.suffix.lower()
     try:
@@ -77,7 +63,7 @@ def _read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
         raise PackageMissing(
             f"{path.name}: reading Parquet needs pyarrow.", fix="%pip install pyarrow"
         ) from exc
-    except InputError:  # a ValueError, too
+    except InputError:  # ours already, and a ValueError as well
         raise
     except (ValueError, OSError, UnicodeError) as exc:
         raise InputError(
@@ -92,7 +78,7 @@ def _read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
 
 def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
     """
-    A CSV file, its fields laid under the header from the left.
+    Lay the fields of a CSV file under its header, from the left.
 
     pandas alone would take the first column for an index where rows end in a separator, and every
     figure would move by one column.
@@ -102,7 +88,7 @@ def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
     header = _check_rows(content, separator, path)
     frame = _parse_columns(content, separator, range(len(header)), text)
     for place, name in enumerate(() if text else header):
-        # So that NA and 0700 stay what they are among numbers, too
+        # NA and 0700 stay what they are, among numbers too.
         if name.strip().lower() in ("ticker", "symbol"):
             frame[frame.columns[place]] = _parse_columns(
                 content, separator, range(place, place + 1), True
@@ -115,7 +101,7 @@ def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
 
 
 def _parse_columns(content: str, separator: str, places: range, text: bool) -> pd.DataFrame:
-    """These columns, also where rows have more fields: usecols cuts off the rest."""
+    """Read these columns, also where rows have more fields: usecols cuts off the rest."""
     if text:
         return pd.read_csv(
             StringIO(content),
@@ -130,10 +116,10 @@ def _parse_columns(content: str, separator: str, places: range, text: bool) -> p
 
 def _check_rows(content: str, separator: str, path: Path) -> list[str]:
     """
-    The header; InputError for a row with more fields than it, unless the further ones are empty.
+    Return the header; refuse a row with more fields than it, unless the further ones are empty.
     """
     header: list[str] = []
-    for line, row in _csv_rows(content, separator):
+    for line, row in _iterate_csv(content, separator):
         if not header:
             header = row
         elif len(row) > len(header) and any(field.strip() for field in row[len(header) :]):
@@ -147,12 +133,18 @@ def _check_rows(content: str, separator: str, path: Path) -> list[str]:
 def _row_fix(header: list[str], separator: str) -> str:
     other = next((sign for sign in ";\t|," if sign != separator and sign in header[0]), None)
     if len(header) == 1 and other:
-        return f"pass a frame: pd.read_csv(..., sep={other!r}), with decimal=',' where numbers have a decimal comma"
-    return "give every column a name in the header, the one of the dates too, and put quotes around a field that holds a separator"
+        return (
+            f"pass a frame: pd.read_csv(..., sep={other!r}), with decimal=',' where numbers have a "
+            "decimal comma"
+        )
+    return (
+        "give every column a name in the header, the one of the dates too, and put quotes around a "
+        "field that holds a separator"
+    )
 
 
-def _csv_rows(content: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not blank, and the line of the file that it starts at."""
+def _iterate_csv(content: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not blank, and the line of the file that it starts at."""
     limit = csv.field_size_limit()
     csv.field_size_limit(max(limit, len(content)))  # a document may be one field
     try:
@@ -168,7 +160,8 @@ def _csv_rows(content: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(limit)
 
 
-def _read_json_lines(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the objects in a file of JSON lines, or in one JSON array."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as exc:
@@ -176,9 +169,9 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
             f"{path.name} cannot be read: {exc}.", fix="save it as UTF-8 text"
         ) from exc
     if text.lstrip().startswith("["):
-        text = "\n".join(json.dumps(row) for row in _parsed(text, path, 1))
+        text = "\n".join(json.dumps(row) for row in _parse_json(text, path, 1))
     rows = [
-        _parsed(line, path, number)
+        _parse_json(line, path, number)
         for number, line in enumerate(text.split("\n"), 1)
         if line.strip()
     ]
@@ -191,36 +184,11 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _parsed(text: str, path: Path, line: int) -> Any:
+def _parse_json(text: str, path: Path, line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as exc:
         raise InputError(
             f"{path.name}, line {line + exc.lineno - 1}: not JSON ({exc.msg}).",
             fix='write one object a line: {"ticker": "NVDA", "text": "..."}',
-        ) from exc
-
-
-def _read_folder(folder: Path) -> list[dict[str, Any]]:
-    """
-    Text files named by ticker; the names are listed and compared, no path is built from a ticker.
-    """
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in (".txt", ".md") and path.is_file()
-    )
-    if not files:
-        raise InputError(
-            f"{folder} has no .txt or .md file.",
-            fix="name one text file for each ticker: NVDA.txt, MSFT.txt",
-        )
-    try:
-        return [
-            {"ticker": path.stem, "text": path.read_text(encoding="utf-8"), "source": path.name}
-            for path in files
-        ]
-    except UnicodeError as exc:
-        raise InputError(
-            f"a file in {folder} is not UTF-8 text: {exc}.", fix="save it as UTF-8"
         ) from exc

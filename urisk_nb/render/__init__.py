@@ -1,5 +1,7 @@
-"""The renderer: tables, answers and progress, as HTML and as text.
+"""
+The renderer: tables, answers and progress, as HTML and as text.
 
-Knows what a row, a warning and a message are. Does not know runs, servers or IPython's magics. All
-text that comes from outside is escaped.
+Knows rows, warnings, messages and answers. Does not know runs, servers or magics. Text from a model
+or from evidence is escaped and its invisible characters are made visible; it is never handed to
+`IPython.display.Markdown` or `HTML`, which open files and addresses and run what is injected.
 """

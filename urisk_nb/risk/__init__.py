@@ -1,5 +1,5 @@
 """
-Everything about risk: inputs, metrics, evidence, questions, scores, the table.
+Everything about risk: inputs as records, metrics, evidence, questions, scores.
 
 Knows: tickers, prices, the user's documents, how each number and each question is made.
 Does not know: servers, files, clocks, threads, notebooks; it is pure and synchronous.

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.market import Asset, BoolArray, Market, bad_cells, unreadable
+from urisk_nb.risk.inputs import Prices
+from urisk_nb.risk.market import Asset, BoolArray, Market, describe_bad_cells, describe_unreadable
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.prices import read_prices
 from urisk_nb.risk.tickers import resolve
-from urisk_nb.risk.values import closest, count_noun
+from urisk_nb.risk.values import count_noun, find_closest
 
 __all__ = ["Reference", "read_reference"]
 
@@ -33,11 +31,12 @@ class Reference:
 
 
 def read_reference(
-    market: Market, assets: Mapping[str, Asset], params: RiskParams, given: pd.Series[Any] | None
+    market: Market, assets: Mapping[str, Asset], params: RiskParams, given: Prices | None
 ) -> Reference | None:
     """
-    Return the benchmark that the parameters name, or the Series that was given; None without a
-    benchmark.
+    Return the benchmark that the parameters name, or the one given beside the prices.
+
+    None without a benchmark.
 
     Raises
     ------
@@ -46,12 +45,12 @@ def read_reference(
     """
     name = params.benchmark
     if given is not None:
-        if name not in (None, "given", getattr(given, "name", None)):
+        if name not in (None, "given", given.close.columns[0]):
             raise InputError(
                 f"benchmark={name!r} and a Series were both given.",
                 fix='benchmark="given", or leave the Series out',
             )
-        return _given_reference(market, given)
+        return _read_given_reference(market, given)
     if name is None:
         return None
     if name == "given":
@@ -59,11 +58,15 @@ def read_reference(
             'benchmark="given", but no Series was passed.',
             fix="pass the Series, or name a column of the prices",
         )
-    return _equal_reference(market, assets) if name == "equal" else _column_reference(market, name)
+    return (
+        _build_equal_reference(market, assets)
+        if name == "equal"
+        else _read_column_reference(market, name)
+    )
 
 
-def _usable_reference(market: Market, column: str, values: FloatArray, what: str) -> Reference:
-    if wrong := bad_cells(market, column, values, what):
+def _check_reference(market: Market, column: str, values: FloatArray, what: str) -> Reference:
+    if wrong := describe_bad_cells(market, column, values, what):
         raise InputError(wrong, fix="correct these rows, or choose another benchmark")
     present = ~np.isnan(values)
     count = int(np.count_nonzero(present))
@@ -77,39 +80,34 @@ def _usable_reference(market: Market, column: str, values: FloatArray, what: str
     )
 
 
-def _column_reference(market: Market, name: str) -> Reference:
+def _read_column_reference(market: Market, name: str) -> Reference:
     column, _ = resolve(name, market.columns)
     if column is None:
-        near = closest(name, [*market.columns, "equal"])
+        near = find_closest(name, [*market.columns, "equal"])
         fix = (
             f"did you mean {' or '.join(map(repr, near))}?"
             if near
             else 'benchmark="equal", or a column of the prices'
         )
         raise InputError(f"the prices have no column {name!r} for the benchmark.", fix=fix)
-    return _usable_reference(
+    return _check_reference(
         market, column, market.close[:, market.position[column]], f"benchmark {column!r}"
     )
 
 
-def _given_reference(market: Market, series: pd.Series[Any]) -> Reference:
-    if not isinstance(series, pd.Series):
-        raise InputError(
-            f"the benchmark is a {type(series).__name__}, not a Series.",
-            fix="a Series of prices, indexed by date",
-        )
-    read = read_prices(series.rename("given").to_frame(), returns=market.is_returns)
-    values = read.close["given"].reindex(market.dates).to_numpy(dtype=np.float64)
-    # its own unreadable cells, not those of a column of the same name
-    if seen := unreadable(market, read.faults.get("given", {})):
+def _read_given_reference(market: Market, given: Prices) -> Reference:
+    name = given.close.columns[0]
+    values = given.close[name].reindex(market.dates).to_numpy(dtype=np.float64)
+    # its own describe_unreadable cells, not those of a column of the same name
+    if seen := describe_unreadable(market, given.faults.get(name, {})):
         raise InputError(f"the benchmark has {seen}.", fix="pd.to_numeric(benchmark)")
-    return _usable_reference(market, "", values, "the benchmark")
+    return _check_reference(market, "", values, "the benchmark")
 
 
 @quiet
-def _equal_reference(market: Market, assets: Mapping[str, Asset]) -> Reference | None:
+def _build_equal_reference(market: Market, assets: Mapping[str, Asset]) -> Reference | None:
     """
-    The equal-weighted mean return of the usable assets, on the rows that all of them have.
+    Return the equal-weighted mean return of the usable assets, on the rows that all have.
 
     It is kept as a price path like any other benchmark, so that the joint returns are made in one
     place. Sorted by name: the order of the columns changes no digit.

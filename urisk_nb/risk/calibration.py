@@ -1,13 +1,11 @@
-"""
-How sure the model was: the probability of each label where a label begins, less what the model says
-to no sentence at all.
+"""How sure the model was: the probability of each label, less the content-free prior.
 
-A small model prefers some labels whatever it reads. What it prefers is seen on sentences without
-content; taken off, what is left is what the sentence itself says (Zhao et al. 2021, "Calibrate
-Before Use"). Pure arithmetic over the tokens that a server tells: their text and log-probability,
-and those of up to twenty others at the same place. It works on the text of the tokens, not on their
-number: tokenisers differ in whether a quotation mark, a space or a colon belongs to the word behind
-it, and two labels may begin with the same token.
+A small model prefers some labels whatever it reads. Its answers to sentences without content show
+which. Subtracting that prior leaves what the sentence itself says (Zhao et al. 2021, "Calibrate
+Before Use"). This is pure arithmetic over the tokens of an answer: their text, their
+log-probability, and those of up to twenty others at the same place. It reads the text of the
+tokens, not their number: tokenizers differ in whether a quotation mark, a space or a colon belongs
+to the word behind it, and two labels may begin with the same token.
 """
 
 from __future__ import annotations
@@ -22,8 +20,7 @@ __all__ = ["CONTENT_FREE", "Token", "distribution", "plain", "prior", "subtract_
 # Asked once a model and prompt. None of them says anything about a company.
 CONTENT_FREE = ("N/A", "The company.", "Something happened at the company.", "[MASK]")
 
-
-LEAST = 1e-9  # of probability: what is told adds up to 1 but for its rounding
+MIN_PROBABILITY = 1e-9  # what is given adds up to 1 but for its rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +32,7 @@ class Token:
     ----------
     text, logprob
         What was written, and its log-probability before any grammar.
-    others
+    top_logprobs
         The most probable ones at this place, with theirs; the written one need not be among them.
     """
 
@@ -48,10 +45,10 @@ def distribution(
     tokens: Sequence[Token], key: str, labels: Sequence[str]
 ) -> dict[str, float] | None:
     """
-    The log-probability of each label at the place where the value of the key begins.
+    Return the log-probability of each label at the place where the value of the key begins.
 
-    A label that none of the told tokens leads to gets the floor, which it cannot exceed: the
-    smallest of the told ones, the written one among them (it is the most probable that the schema
+    A label that none of the given tokens leads to gets the floor, which it cannot exceed: the
+    smallest of the given ones, the written one among them (it is the most probable that the schema
     allows, at temperature 0), or what they leave of 1, whichever is less. A token that leads to
     several labels is followed where it is the one that was written, and shared equally among them
     where it is not. The values are not normalised: what they leave of 1 is for words that are no
@@ -69,7 +66,7 @@ def distribution(
     Returns
     -------
     dict or None
-        None where the answer has no such key or no tokens are told.
+        None where the answer has no such key, or no tokens were given.
     """
     text = "".join(token.text for token in tokens)
     begin = _value_begins(text, key)
@@ -86,7 +83,7 @@ def distribution(
 
 
 def _value_begins(text: str, key: str) -> int | None:
-    """Where the value's first character stands; of a string, the one behind the quotation mark."""
+    """Return where the value begins; a string begins behind its quotation mark."""
     named = json.dumps(key)
     at = text.find(named)
     colon = text.find(":", at + len(named)) if at >= 0 else -1
@@ -104,7 +101,7 @@ def _follow(
     tokens: Sequence[Token], before: str, left: Mapping[str, str]
 ) -> tuple[dict[str, float], float]:
     """
-    The log-probability of each label, and the floor.
+    Return the log-probability of each label, and the floor.
 
     Parameters
     ----------
@@ -115,7 +112,8 @@ def _follow(
     """
     logprobs = _read_logprobs(tokens[0])
     floor = min(
-        *logprobs.values(), math.log(max(LEAST, 1.0 - sum(map(math.exp, logprobs.values()))))
+        *logprobs.values(),
+        math.log(max(MIN_PROBABILITY, 1.0 - sum(map(math.exp, logprobs.values())))),
     )
     sums: dict[str, float] = {}
     for text, logprob in logprobs.items():
@@ -145,7 +143,7 @@ def _read_logprobs(token: Token) -> dict[str, float]:
 
 
 def _fits(text: str, before: str, left: Mapping[str, str]) -> list[str]:
-    """The labels that this token, in place of the written one, leads to."""
+    """Return the labels that this token, in place of the written one, leads to."""
     if not text.startswith(before):
         return []
     word = text[len(before) :]
@@ -160,8 +158,9 @@ def _fits(text: str, before: str, left: Mapping[str, str]) -> list[str]:
 
 def _ends(word: str, rest: str) -> bool:
     """
-    Whether the token is what is left of the label, and then what ends it: a quotation mark, a
-    comma, a bracket, white space.
+    Return whether the token is the rest of the label and what ends it.
+
+    A quotation mark, a comma, a bracket or white space ends a label.
     """
     return bool(rest or word) and word.startswith(rest) and word[len(rest)] in '",}\n\t '
 
@@ -178,20 +177,19 @@ def _log_sum(values: Iterable[float]) -> float:
     )
 
 
-# Corrected ----------------------------------------------------------------------------------------
+# Calibrated ---------------------------------------------------------------------------------------
 
 
 def prior(logprobs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean log-probability of each label over what was said to sentences without content."""
+    """Return the mean log-probability of each label over sentences without content."""
     return {label: sum(each[label] for each in logprobs) / len(logprobs) for label in logprobs[0]}
 
 
 def subtract_prior(logprobs: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
     """
-    The probability of each label, which add up to 1: what is told for a sentence, less what the
-    model says to none.
+    Return the probability of each label after subtracting the prior; they add up to 1.
 
-    p(label) = exp(told - before) / sum over the labels of exp(told - before).
+    p(label) = exp(logprob - before) / sum over the labels of exp(logprob - before).
     """
     gains = {label: logprob - before[label] for label, logprob in logprobs.items()}
     whole = _log_sum(gains.values())
@@ -199,5 +197,5 @@ def subtract_prior(logprobs: Mapping[str, float], before: Mapping[str, float]) -
 
 
 def plain(logprobs: Mapping[str, float]) -> dict[str, float]:
-    """The same without a correction: what is told, made to add up to 1."""
+    """Return the probabilities without subtracting anything, made to add up to 1."""
     return subtract_prior(logprobs, dict.fromkeys(logprobs, 0.0))

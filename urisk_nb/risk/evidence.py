@@ -1,38 +1,30 @@
 """
-The user's evidence as sentences: split with offsets, cleaned for the model, chosen where there are
-too many.
+The user's evidence as sentences: split with offsets, and cleaned for the model.
 
-A sentence is what the model judges and what the table quotes. What the model reads
+A sentence is what the model labels and what the table quotes. What the model reads
 (``Sentence.text``) is cleaned: hidden characters, HTML comments and the marks of chat templates are
 gone, white space is single. What a reader sees (``Sentence.quote``) is the source, character by
-character. Over 400 lines, a tenth of them words: cleaning, splitting and choosing share the same
-offsets.
+character. Over 400 lines, a tenth of them words: cleaning and splitting share the same offsets.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
-from typing import Any
 
 from urisk_nb.risk.inputs import Document
-from urisk_nb.risk.query import split_words
-from urisk_nb.risk.taxonomy import Taxonomy
 
 __all__ = [
     "MAX_SENTENCE_CHARS",
     "Sentence",
     "SplitDocument",
-    "choose",
-    "filter_by_query",
-    "in_order",
-    "plain",
+    "clean_text",
+    "sort_documents",
     "split",
 ]
 
@@ -49,16 +41,20 @@ _HIDDEN = re.compile(
 _TEMPLATE_MARK = re.compile(r"<(?=[|\uff5c/<_A-Za-z])|\[(?=/?[A-Z_]{3,20}\])")
 _INSTRUCTION = re.compile(
     r"""
-      \b(?:ignore|disregard|forget|override|bypass)\b .{0,40}? \b(?:instruction|prompt|rule|guideline|direction|command|context)s?\b
-    | \b(?:ignore|disregard|forget)\s+(?:everything|anything|all\s+(?:of\s+)?the|the|all)\s+(?:previous|prior|above|before|preceding)\b
-    | \byou\s+(?:must|should|shall|will|have\s+to|need\s+to|are\s+to)\s+(?:now\s+|only\s+|always\s+)?
+      \b(?:ignore|disregard|forget|override|bypass)\b .{0,40}?
+      \b(?:instruction|prompt|rule|guideline|direction|command|context)s?\b
+    | \b(?:ignore|disregard|forget)\s+(?:everything|anything|all\s+(?:of\s+)?the|the|all)\s+
+      (?:previous|prior|above|before|preceding)\b
+    | \byou\s+(?:must|should|shall|will|have\s+to|need\s+to|are\s+to)\s+
+      (?:now\s+|only\s+|always\s+)?
       (?:answer|respond|reply|output|rate|label|classify|return|say|write|judge|score|ignore)\b
     | \b(?:respond|reply|answer|output)\s+(?:only|always|exactly|solely)\b
     | ^\W*(?:answer|respond|reply|output|classify|rate|label|mark|score|treat|return|print|write)\b
       .{0,60}? \b(?:severity|json|none|low|safe)\b
     | ^\W*(?:system|assistant|user|developer)\s*(?:prompt|message|note|override)?\s*[:>\]]
     | \b(?:new|updated|real|hidden)\s+instructions?\b | \bsystem\s+prompt\b | \bprompt\s+injection\b
-    | \b(?:you\s+are|act\s+as|pretend\s+to\s+be)\s+(?:now\s+)?(?:an?\s+)?(?:ai|assistant|chatbot|language\s+model|helpful|unrestricted)\b
+    | \b(?:you\s+are|act\s+as|pretend\s+to\s+be)\s+(?:now\s+)?(?:an?\s+)?
+      (?:ai|assistant|chatbot|language\s+model|helpful|unrestricted)\b
     | \bdo\s+not\s+(?:flag|label|classify|judge|rate)\b
     | ["']?(?:risk|severity)["']\s*: | \bseverity\s*(?:[:=]|is|of|to)?\s*[0-5]\b
     | <\s?[|\uff5c] | [|\uff5c]> | \[/?INST\] | <</?SYS>> | </?(?:start|end)_of_turn> | </?s>
@@ -80,26 +76,32 @@ _NUMBER = re.compile(r"[^\sA-Za-z]*\d[^\s]*|[-\u2013\u2014%$]+")
 # Not a grammar: enough to tell "Apple cuts guidance" from "Risk factors". Any form of a word here
 # keeps the line; in doubt it is kept.
 _VERB_WORDS = """
-    is are was were be been being has have had do does did will would can cannot could may might must shall should isn't aren't wasn't
-    weren't hasn't haven't hadn't doesn't don't didn't won't wouldn't can't couldn't accuse acquire admit agree allege announce appoint
-    approve ask assess award bar beat become begin believe block blame boost borrow bring burn buy call cancel cause challenge charge
-    choose cite claim close collapse come complete confirm consider continue crash cut decline default defend delay delist deny detain dip
-    disclose dismiss double downgrade drag drop ease eliminate end enter exceed expect exit expand expire face fail fall file find fine
-    fire fight freeze get give go grow halt halve hack hike hire hit hold hope hurt idle impose improve increase indict jump join keep
-    know lag launch lay lead leave lift lose lower lure make meet merge miss move name near need oust outpace own pause pay plan plead
-    plunge post probe prompt pull quit raid raise rally reach rebound recall receive recover refinance refuse reject remain remove repay
-    replace report require resign restate resume retire retreat return reveal rise sack said say scrap see seek seize sell send settle
-    shed shrink shut sign sink slash slide slip slow slump soar split spin stall start steal step stop strike struggle submit sue suffer
-    surge suspend swing take tell threaten tighten top trim triple tumble turn uncover urge violate vote vow want warn weaken weigh win
-    withdraw won lost fell rose grew sank took made paid sold bought left met broke began went came saw told gave held kept led hid ran
-    shrank stole struck shook spent stood sought brought caught found got knew wrote withdrew swung slid sent dealt drew drove flew froze
-    fought
+    is are was were be been being has have had do does did will would can cannot could may might
+    must shall should isn't aren't wasn't weren't hasn't haven't hadn't doesn't don't didn't won't
+    wouldn't can't couldn't accuse acquire admit agree allege announce appoint approve ask assess
+    award bar beat become begin believe block blame boost borrow bring burn buy call cancel cause
+    challenge charge choose cite claim close collapse come complete confirm consider continue crash
+    cut decline default defend delay delist deny detain dip disclose dismiss double downgrade drag
+    drop ease eliminate end enter exceed expect exit expand expire face fail fall file find fine
+    fire fight freeze get give go grow halt halve hack hike hire hit hold hope hurt idle impose
+    improve increase indict jump join keep know lag launch lay lead leave lift lose lower lure make
+    meet merge miss move name near need oust outpace own pause pay plan plead plunge post probe
+    prompt pull quit raid raise rally reach rebound recall receive recover refinance refuse reject
+    remain remove repay replace report require resign restate resume retire retreat return reveal
+    rise sack said say scrap see seek seize sell send settle shed shrink shut sign sink slash slide
+    slip slow slump soar split spin stall start steal step stop strike struggle submit sue suffer
+    surge suspend swing take tell threaten tighten top trim triple tumble turn uncover urge violate
+    vote vow want warn weaken weigh win withdraw won lost fell rose grew sank took made paid sold
+    bought left met broke began went came saw told gave held kept led hid ran shrank stole struck
+    shook spent stood sought brought caught found got knew wrote withdrew swung slid sent dealt drew
+    drove flew froze fought
 """
 # What ends in -ed in headings: "Unaudited Condensed Consolidated Balance Sheets", "Related Party
 # Transactions".
 _NO_VERB_WORDS = """
-    Unaudited Condensed Consolidated Balance Sheets Related Party Transactions accumulated adjusted audited combined condensed
-    consolidated deferred detailed diluted fixed limited preferred related selected unaudited united unlimited unrelated weighted
+    Unaudited Condensed Consolidated Balance Sheets Related Party Transactions accumulated adjusted
+    audited combined condensed consolidated deferred detailed diluted fixed limited preferred
+    related selected unaudited united unlimited unrelated weighted
 """
 _VERBS, _NO_VERBS = frozenset(_VERB_WORDS.split()), frozenset(_NO_VERB_WORDS.split())
 
@@ -111,7 +113,7 @@ class Sentence:
 
     Attributes
     ----------
-    ident
+    id
         The document's id and the sentence's number in it: ``E1.2``.
     text
         What the model reads: cleaned, white space single.
@@ -152,7 +154,7 @@ class SplitDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class _Visible:
+class _VisibleText:
     """
     A text without its hidden spans, and the way back: chunk k starts at ``starts[k]`` here and at
     ``origins[k]`` in the source.
@@ -168,20 +170,21 @@ class _Visible:
         return self.origins[chunk] + index - self.starts[chunk]
 
 
-def plain(text: str) -> str:
+def clean_text(text: str) -> str:
     """
-    The text as a model may read it: nothing hidden, no marks of chat templates, white space single.
+    Return the text as a model may read it: nothing hidden, no marks of chat templates, white space
+    single.
     """
-    return _flat(_visible(text).text)
+    return _collapse_space(_strip_hidden(text).text)
 
 
-def _flat(text: str) -> str:
+def _collapse_space(text: str) -> str:
     return " ".join(
         _TEMPLATE_MARK.sub(lambda mark: mark.group() + " ", text).replace("|>", "| >").split()
     )
 
 
-def _comments(text: str) -> Iterator[tuple[int, int]]:
+def _find_comments(text: str) -> Iterator[tuple[int, int]]:
     # str.find, not a lazy pattern: a megabyte of unclosed "<!--" would take that quadratic time. An
     # unclosed one hides nothing.
     end = 0
@@ -190,8 +193,8 @@ def _comments(text: str) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _visible(text: str) -> _Visible:
-    spans = sorted(chain(_comments(text), (mark.span() for mark in _HIDDEN.finditer(text))))
+def _strip_hidden(text: str) -> _VisibleText:
+    spans = sorted(chain(_find_comments(text), (mark.span() for mark in _HIDDEN.finditer(text))))
     parts: list[str] = []
     starts, origins, hidden = [0], [0], []
     at = length = 0
@@ -205,12 +208,12 @@ def _visible(text: str) -> _Visible:
         origins.append(end)
         at = end
     parts.append(text[at:])
-    return _Visible("".join(parts), starts, origins, hidden)
+    return _VisibleText("".join(parts), starts, origins, hidden)
 
 
-def in_order(documents: Sequence[Document]) -> tuple[Document, ...]:
+def sort_documents(documents: Sequence[Document]) -> tuple[Document, ...]:
     """
-    The documents by date (undated first), source, text and id, so that the order in which they were
+    Return the documents by date (undated first), source, text and id: the order in which they were
     given changes nothing.
     """
     return tuple(
@@ -220,10 +223,10 @@ def in_order(documents: Sequence[Document]) -> tuple[Document, ...]:
 
 def split(document: Document) -> SplitDocument:
     """
-    The sentences of a document, with offsets into its text.
+    Return the sentences of a document, with offsets into its text.
 
-    A piece that starts in lower case or with a digit belongs to the one before; over 600 characters
-    it is cut at clause marks; headings, table rows without a verb and lines without words are left
+    A piece that starts in lower case or with a digit belongs to the one before. Over 600 characters
+    it is cut at clause marks. Headings, table rows without a verb and lines without words are left
     out and counted. A blank line, a list item and a table row end a sentence.
 
     Parameters
@@ -238,35 +241,35 @@ def split(document: Document) -> SplitDocument:
 
     Notes
     -----
-    Boundaries by the ``sentencex`` library for English. Whether a line has a verb is told from a
-    list of words, in doubt it is kept.
+    Boundaries by the ``sentencex`` library for English. A list of words decides whether a line has
+    a verb; in doubt the line is kept.
     """
-    visible = _visible(document.text)
+    visible = _strip_hidden(document.text)
     kept: list[tuple[int, int]] = []
     skipped = 0
-    for start, end in _pieces(visible.text):
+    for start, end in _iterate_pieces(visible.text):
         if _is_sentence(visible.text[start:end]):
             kept.append((start, end))
         else:
             skipped += 1
-    sentences = tuple(_sentences(document, visible, kept))
+    sentences = tuple(_iterate_sentences(document, visible, kept))
     flags = set(chain.from_iterable(sentence.flags for sentence in sentences))
-    flags |= _flags("", _hidden_between(document.text, visible, 0, len(document.text)))
+    flags |= _find_flags("", _find_hidden(document.text, visible, 0, len(document.text)))
     return SplitDocument(sentences=sentences, skipped=skipped, flags=tuple(sorted(flags)))
 
 
-def _sentences(
-    document: Document, visible: _Visible, spans: Sequence[tuple[int, int]]
+def _iterate_sentences(
+    document: Document, visible: _VisibleText, spans: Sequence[tuple[int, int]]
 ) -> Iterator[Sentence]:
     origins = [(visible.origin(start), visible.origin(end - 1) + 1) for start, end in spans]
     # What hides between two sentences is the former's; what hides before the first is the first's.
     edges = [0, *(start for start, _ in origins[1:]), len(document.text)]
     previous = None
     for number, ((start, end), (first, last)) in enumerate(zip(spans, origins, strict=True), 1):
-        text = _flat(visible.text[start:end])
-        flags = _flags(
+        text = _collapse_space(visible.text[start:end])
+        flags = _find_flags(
             visible.text[start:end],
-            _hidden_between(document.text, visible, edges[number - 1], edges[number]),
+            _find_hidden(document.text, visible, edges[number - 1], edges[number]),
         )
         yield Sentence(
             id=f"{document.id}.{number}",
@@ -280,55 +283,55 @@ def _sentences(
         previous = text
 
 
-def _hidden_between(text: str, visible: _Visible, start: int, end: int) -> list[str]:
+def _find_hidden(text: str, visible: _VisibleText, start: int, end: int) -> list[str]:
     low, high = bisect_left(visible.hidden, (start, 0)), bisect_left(visible.hidden, (end, 0))
     return [text[a:b] for a, b in visible.hidden[low:high]]
 
 
-def _flags(shown: str, hidden: Sequence[str]) -> set[str]:
+def _find_flags(shown: str, hidden: Sequence[str]) -> set[str]:
     flags = {"hidden_text"} if hidden else set()
     if any(
         _INSTRUCTION.search(unicodedata.normalize("NFKC", part.removeprefix("<!--")))
-        for part in (_joined(shown), *hidden)
+        for part in (_join_lines(shown), *hidden)
         if part
     ):
         flags.add("injection_suspect")
     return flags
 
 
-def _joined(text: str) -> str:
+def _join_lines(text: str) -> str:
     return " ".join(text.split())
 
 
-def _pieces(text: str) -> Iterator[tuple[int, int]]:
+def _iterate_pieces(text: str) -> Iterator[tuple[int, int]]:
     import sentencex  # a compiled library that only a run with evidence needs
 
-    for start, end in _passages(text):
+    for start, end in _iterate_passages(text):
         pieces: list[tuple[int, int]] = []
         # The library is not asked about a line that has no mark to end a sentence: a megabyte of
         # short lines would be a million calls.
         found = (
             sentencex.get_sentence_boundaries("en", text[start:end])
             if _STOP.search(text, start, end)
-            else [_whole(end - start)]
+            else [_span_all(end - start)]
         )
         for boundary in found:
-            piece = _strip(text, start + boundary["start_index"], start + boundary["end_index"])
+            piece = _trim(text, start + boundary["start_index"], start + boundary["end_index"])
             if piece[0] < piece[1]:
                 _glue(text, pieces, piece)
         yield from chain.from_iterable(_cut(text, *piece) for piece in pieces)
 
 
-def _whole(length: int) -> dict[str, int]:
+def _span_all(length: int) -> dict[str, int]:
     return {"start_index": 0, "end_index": length}
 
 
-def _passages(text: str) -> Iterator[tuple[int, int]]:
+def _iterate_passages(text: str) -> Iterator[tuple[int, int]]:
     for block in _BLOCK.finditer(text):
         start = line_start = block.start()
         before = ""
         for line in block.group().split("\n"):
-            if before and _opens(before, line):
+            if before and _starts_passage(before, line):
                 yield start, line_start
                 start = line_start
             before = line
@@ -336,10 +339,10 @@ def _passages(text: str) -> Iterator[tuple[int, int]]:
         yield start, block.end()
 
 
-def _opens(before: str, line: str) -> bool:
+def _starts_passage(before: str, line: str) -> bool:
     """
-    Whether a line starts something new: a list item, a table row, a heading, or text after a row or
-    a heading.
+    Tell whether a line starts something new: a list item, a table row, a heading, or text after a
+    row or a heading.
     """
     if _BULLET.match(line) or any(_is_row(text) or text.isupper() for text in (before, line)):
         return True
@@ -351,7 +354,7 @@ def _opens(before: str, line: str) -> bool:
     )
 
 
-def _strip(text: str, start: int, end: int) -> tuple[int, int]:
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     piece = text[start:end]
     start += len(piece) - len(piece.lstrip())
     end -= len(piece) - len(piece.rstrip())
@@ -373,15 +376,15 @@ def _glue(text: str, pieces: list[tuple[int, int]], piece: tuple[int, int]) -> N
 
 def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     while end - start > MAX_SENTENCE_CHARS:
-        at = _clause(text, start)
-        yield _strip(text, start, at)
-        start, end = _strip(text, at, end)
+        at = _find_cut(text, start)
+        yield _trim(text, start, at)
+        start, end = _trim(text, at, end)
     if start < end:
         yield start, end
 
 
-def _clause(text: str, start: int) -> int:
-    """Where to cut: after the last clause mark within the limit, else at white space, else hard."""
+def _find_cut(text: str, start: int) -> int:
+    """Return the place after the last clause mark in the limit, or white space, or the limit."""
     window = text[start : start + MAX_SENTENCE_CHARS]
     marks = [
         mark.end() for mark in _CLAUSE.finditer(window) if mark.end() > MAX_SENTENCE_CHARS // 4
@@ -421,110 +424,3 @@ def _is_verb(word: str) -> bool:
     return any(word.removesuffix(ending) in _VERBS for ending in ("s", "es", "d")) or (
         word.endswith("ies") and word[:-3] + "y" in _VERBS
     )
-
-
-def filter_by_query(sentences: Sequence[Sentence], query: str | None) -> tuple[Sentence, ...]:
-    """
-    Return the sentences that bear on the query, in their own order; all of them where there is no
-    query.
-
-    A sentence bears on it if the two share a content word, compared without endings
-    (`query.split_words`). That is the same as a BM25 score above 0.
-    """
-    if query is None:
-        return tuple(sentences)
-    wanted = set(split_words(query))
-    return tuple(
-        sentence for sentence in sentences if not wanted.isdisjoint(split_words(sentence.text))
-    )
-
-
-def choose(
-    sentences: Sequence[Sentence],
-    query: str | None,
-    taxonomy: Taxonomy,
-    limit: int,
-    *,
-    words: Sequence[str] = (),
-) -> tuple[Sentence, ...]:
-    """
-    At most `limit` sentences, in their own order: all, or those that bear most on the query and on
-    risk.
-
-    Ranked by BM25 on the query first, then by BM25 on the words of the categories and of `words`;
-    at equal rank the newer one, then the one that comes first. Deterministic.
-
-    Parameters
-    ----------
-    sentences
-        In document order (`in_order`); nothing is re-ordered in what is returned.
-    query
-        The reader's question, or None.
-    taxonomy
-        Its names and definitions are searched for.
-    limit
-        How many may be asked.
-    words
-        Further texts whose words count, such as the worked examples.
-
-    Notes
-    -----
-    Lucene's BM25 with k1 1.5 and b 0.75 by the ``bm25s`` library.
-    """
-    if len(sentences) <= limit:
-        return tuple(sentences)
-    corpus = _tokens([sentence.text for sentence in sentences])
-    background = [
-        *words,
-        *(f"{category.name} {category.definition}" for category in taxonomy.categories),
-    ]
-    general = _bm25(corpus, chain.from_iterable(_tokens(background)))
-    asked = (
-        _bm25([split_words(sentence.text) for sentence in sentences], split_words(query))
-        if query
-        else [0.0] * len(sentences)
-    )
-
-    def rank(index: int) -> tuple[float, float, int, int]:
-        day = sentences[index].document.date or date.min
-        return (-asked[index], -general[index], -day.toordinal(), index)
-
-    return tuple(
-        sentences[index] for index in sorted(sorted(range(len(sentences)), key=rank)[:limit])
-    )
-
-
-def _tokens(texts: Sequence[str]) -> list[list[str]]:
-    tokens: list[list[str]] = _library().tokenize(
-        list(texts), stopwords="en", return_ids=False, show_progress=False
-    )
-    return tokens
-
-
-def _library() -> Any:
-    """
-    bm25s, 0.3 s that only a run with very much evidence pays, without JAX.
-
-    It would start JAX where that is installed, for a selection that is not used here: threads, a
-    second, and on a GPU three quarters of the memory that the model needs. Who has imported JAX
-    before has it as before.
-    """
-    hidden = not {"jax", "bm25s"} & set(sys.modules)
-    if hidden:
-        sys.modules["jax"] = None  # type: ignore[assignment]  # to the import system: there is none
-    try:
-        import bm25s
-    finally:
-        if hidden:
-            del sys.modules["jax"]
-    return bm25s
-
-
-def _bm25(corpus: Sequence[Sequence[str]], words: Iterable[str]) -> list[float]:
-    wanted = sorted(set(words) & set(chain.from_iterable(corpus)))
-    if not wanted:
-        return [0.0] * len(corpus)
-    index = _library().BM25()
-    index.index([list(tokens) for tokens in corpus], show_progress=False)
-    # Rounded, so that the last bit of a float never ranks one sentence before another.
-    return [round(float(score), 4) for score in index.get_scores(wanted)]

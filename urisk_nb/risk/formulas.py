@@ -25,8 +25,8 @@ __all__ = [
     "ewma_volatility",
     "excess_kurtosis",
     "expected_shortfall",
-    "finite",
     "regression",
+    "replace_inf",
     "scaled_deviations",
     "skewness",
     "tail_rank",
@@ -38,15 +38,16 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 
 
-def finite(values: Any) -> FloatArray:
-    """The values, NaN in place of what is infinite."""
+def replace_inf(values: Any) -> FloatArray:
+    """Return the values, NaN in place of what is infinite."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def dot(rows: FloatArray, others: FloatArray) -> FloatArray:
     """
-    The scalar product of each row with its other; a matrix product would add in an order that
-    depends on its size.
+    Return the scalar product of each row with its other.
+
+    A matrix product would add in an order that depends on its size.
     """
     if rows.ndim == 1:
         return np.asarray(rows @ others)
@@ -56,64 +57,66 @@ def dot(rows: FloatArray, others: FloatArray) -> FloatArray:
 
 
 def total_return(prices: FloatArray) -> FloatArray:
-    """P_T / P_0 - 1."""
-    return finite(prices[..., -1] / prices[..., 0] - 1)
+    """Return P_T / P_0 - 1."""
+    return replace_inf(prices[..., -1] / prices[..., 0] - 1)
 
 
 def volatility(returns: FloatArray, root: float) -> FloatArray:
-    """std(r, ddof=1) * root, the root of the periods in a year."""
-    return finite(np.std(returns, axis=-1, ddof=1) * root)
+    """Return std(r, ddof=1) * root, the root of the periods in a year."""
+    return replace_inf(np.std(returns, axis=-1, ddof=1) * root)
 
 
 def ewma_volatility(returns: FloatArray, root: float, decay: float) -> FloatArray:
-    """sqrt(sum_i w_i r_{T-i}^2) * root."""
+    """Return sqrt(sum_i w_i r_{T-i}^2) * root."""
     weights = decay_weights(returns.shape[-1], decay)
-    return finite(np.sqrt(dot(np.square(returns), weights)) * root)
+    return replace_inf(np.sqrt(dot(np.square(returns), weights)) * root)
 
 
 @functools.lru_cache(maxsize=64)
 def decay_weights(size: int, decay: float) -> FloatArray:
-    """(1-l) l^i / (1-l^T), the newest last."""
+    """Return (1-l) l^i / (1-l^T), the newest last."""
     powers = np.power(decay, np.arange(size - 1, -1, -1, dtype=np.float64))
     weights: FloatArray = powers * ((1 - decay) / (1 - math.pow(decay, size)))
     return weights
 
 
 def downside_deviation(returns: FloatArray, root: float) -> FloatArray:
-    """sqrt(mean(min(r, 0)^2)) * root."""
-    return finite(np.sqrt(np.mean(np.square(np.minimum(returns, 0.0)), axis=-1)) * root)
+    """Return sqrt(mean(min(r, 0)^2)) * root."""
+    return replace_inf(np.sqrt(np.mean(np.square(np.minimum(returns, 0.0)), axis=-1)) * root)
 
 
 def tail_rank(alpha: float, size: int) -> int:
     """
-    ceil(alpha * T), and at least 1; rounded first, since 0.07 * 100 and its like are not whole in
-    binary.
+    Return ceil(alpha * T), and at least 1.
+
+    It is rounded first, since 0.07 * 100 and its like are not whole in binary.
     """
     return max(1, math.ceil(round(alpha * size, 9)))
 
 
 def value_at_risk(ordered: FloatArray, alpha: float) -> FloatArray:
-    """-r_(k) of returns in ascending order, k the rank of the tail."""
+    """Return -r_(k) of returns in ascending order, k the rank of the tail."""
     losses: FloatArray = -ordered[..., tail_rank(alpha, ordered.shape[-1]) - 1]
     return losses + 0.0  # a zero return is a loss of 0, not of -0
 
 
 def expected_shortfall(ordered: FloatArray, alpha: float) -> FloatArray:
     """
-    VaR plus the mean excess over alpha * T, of returns in ascending order: rounding cannot put it
-    below VaR.
+    Return VaR plus the mean excess over alpha * T, of returns in ascending order.
+
+    In this form rounding cannot put it below VaR.
     """
     size = ordered.shape[-1]
     tail = ordered[..., : tail_rank(alpha, size)]
     last = tail[..., -1:]
-    return finite(-last[..., 0] + np.sum(last - tail[..., :-1], axis=-1) / (alpha * size))
+    return replace_inf(-last[..., 0] + np.sum(last - tail[..., :-1], axis=-1) / (alpha * size))
 
 
 def drawdown(
     prices: FloatArray,
 ) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray]:
     """
-    Depth, peak, trough and current of 1 - P / cummax(P).
+    Return depth, peak, trough and current of 1 - P / cummax(P).
 
     Peak and trough are positions: of the last price at the peak, and of the first at the bottom;
     both mean nothing where depth is not positive.
@@ -125,13 +128,14 @@ def drawdown(
     size = prices.shape[-1]
     at_peak = (prices == high) & (np.arange(size) <= trough[..., None])
     peak = size - 1 - np.argmax(at_peak[..., ::-1], axis=-1)
-    return finite(depth[..., 0]), peak, trough, finite(falls[..., -1])
+    return replace_inf(depth[..., 0]), peak, trough, replace_inf(falls[..., -1])
 
 
 def scaled_deviations(returns: FloatArray) -> FloatArray:
     """
-    Deviations from the mean over their largest, NaN for flat returns: moments are free of scale,
-    their powers stay in range.
+    Return the deviations from the mean over their largest, NaN for flat returns.
+
+    Moments are free of scale, and so the powers stay in the range of floats.
     """
     deviations = returns - returns.mean(axis=-1, keepdims=True)
     widest = np.max(np.abs(deviations), axis=-1, keepdims=True)
@@ -143,29 +147,30 @@ def scaled_deviations(returns: FloatArray) -> FloatArray:
 
 
 def skewness(deviations: FloatArray) -> FloatArray:
-    """sqrt(n (n-1)) / (n-2) * m3 / m2^1.5, of scaled deviations."""
+    """Return sqrt(n (n-1)) / (n-2) * m3 / m2^1.5, of scaled deviations."""
     size = deviations.shape[-1]
     # Products and roots: a general power is slow, and processors round it differently
     squares = deviations * deviations
     second = np.mean(squares, axis=-1)
     biased = np.mean(squares * deviations, axis=-1) / (second * np.sqrt(second))
-    return finite(math.sqrt(size * (size - 1)) / (size - 2) * biased)
+    return replace_inf(math.sqrt(size * (size - 1)) / (size - 2) * biased)
 
 
 def excess_kurtosis(deviations: FloatArray) -> FloatArray:
-    """(n-1) / ((n-2)(n-3)) * ((n+1) (m4 / m2^2 - 3) + 6), of scaled deviations."""
+    """Return (n-1) / ((n-2)(n-3)) * ((n+1) (m4 / m2^2 - 3) + 6), of scaled deviations."""
     size = deviations.shape[-1]
     squares = deviations * deviations
     biased = np.mean(squares * squares, axis=-1) / np.square(np.mean(squares, axis=-1)) - 3
-    return finite((size - 1) / ((size - 2) * (size - 3)) * ((size + 1) * biased + 6))
+    return replace_inf((size - 1) / ((size - 2) * (size - 3)) * ((size + 1) * biased + 6))
 
 
 def regression(
     returns: FloatArray, benchmark: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """
-    Slope, standard error and correlation of least squares with a constant, on a benchmark (one
-    series) that is not flat.
+    Return slope, standard error and correlation of least squares with a constant.
+
+    The benchmark is one series, and not flat.
     """
     dx, dy = benchmark - benchmark.mean(), returns - returns.mean(axis=-1, keepdims=True)
     sxx, syy, sxy = float(dx @ dx), dot(dy, dy), dot(dy, dx)
@@ -178,4 +183,4 @@ def regression(
     )
     flat = (returns.max(axis=-1) == returns.min(axis=-1)) | ~(sxx * syy > 0)
     correlation = np.where(flat, np.nan, np.clip(sxy / np.sqrt(sxx * syy), -1.0, 1.0))
-    return finite(slope), finite(error), finite(correlation)
+    return replace_inf(slope), replace_inf(error), replace_inf(correlation)

@@ -151,6 +151,8 @@ class _TickerLabeler:
     sentences: tuple[Sentence, ...]
     ask: Ask
     replies: dict[str, Reply] = field(default_factory=dict)  # by key: the same bytes are asked once
+    # What the replies say, each read once: the label, or the reason why there is none.
+    labels: dict[str, tuple[Label | None, str | None]] = field(default_factory=dict)
     # The questions about each sentence, in order.
     trails: list[list[Question]] = field(default_factory=list)
     # By sentence and by whether the examples were reversed.
@@ -187,10 +189,14 @@ class _TickerLabeler:
 
     def read_label(self, question: Question) -> tuple[Label | None, str | None]:
         """Return the label in the reply to this question, or None and the reason."""
-        reply = self.replies[question.key]
-        if reply.error is not None:
-            return None, reply.error
-        return parse(reply.text, reply.done_reason, self.plan.taxonomy)
+        if question.key not in self.labels:
+            reply = self.replies[question.key]
+            self.labels[question.key] = (
+                parse(reply.text, reply.done_reason, self.plan.taxonomy)
+                if reply.error is None
+                else (None, reply.error)
+            )
+        return self.labels[question.key]
 
     def first_label(self, index: int) -> tuple[Label | None, str | None]:
         """

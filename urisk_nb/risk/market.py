@@ -17,34 +17,34 @@ import numpy.typing as npt
 import pandas as pd
 
 from urisk_nb.errors import InputError
+from urisk_nb.risk.inputs import Prices
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.prices import Prices
 from urisk_nb.risk.values import count_noun
 
 __all__ = [
-    "GAP",
+    "MAX_STEP_SPACINGS",
     "Asset",
     "Block",
     "Calendar",
     "Market",
-    "as_of_date",
-    "bad_cells",
-    "blocks",
-    "calendar_of",
-    "changes_in",
+    "compute_changes",
+    "describe_bad_cells",
+    "describe_unreadable",
+    "find_as_of_date",
+    "find_calendar",
     "read_assets",
     "read_market",
-    "unreadable",
+    "split_into_blocks",
 ]
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-GAP = 5  # a step of more than so many median spacings is no one-period return
-CELLS = 1 << 16  # of one block: half a megabyte
+MAX_STEP_SPACINGS = 5  # a step of more than so many median spacings is no one-period return
+MAX_BLOCK_CELLS = 1 << 16  # of one block: half a megabyte
 # A return beyond this is a broken feed, and its square would leave the range of floats
-HUGE = 1e100
+MAX_RETURN = 1e100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -126,8 +126,9 @@ class Block:
 
     def path(self, *, is_returns: bool) -> FloatArray:
         """
-        What total return and drawdown are read from: the prices, or the wealth of 1 before the
-        first return.
+        Return what total return and drawdown are read from.
+
+        These are the prices, or the wealth of 1 before the first return.
         """
         if not is_returns:
             return self.values
@@ -135,10 +136,9 @@ class Block:
         return np.concatenate((np.ones((len(wealth), 1)), wealth), axis=1)
 
 
-def as_of_date(prices: Prices, params: RiskParams) -> pd.Timestamp:
+def find_as_of_date(prices: Prices, params: RiskParams) -> pd.Timestamp:
     """
-    The date of the run: `params.as_of`, else the last date of the prices, but not later than
-    `params.end`.
+    Return the date of the run: `params.as_of`, else the last price not later than `params.end`.
     """
     if params.as_of is not None:
         return pd.Timestamp(params.as_of).as_unit("us")
@@ -146,7 +146,7 @@ def as_of_date(prices: Prices, params: RiskParams) -> pd.Timestamp:
     used = index if params.end is None else index[index <= pd.Timestamp(params.end)]
     if not len(used):
         raise InputError(
-            f"no price is on or before end={params.end}; {_extent(prices)}.",
+            f"no price is on or before end={params.end}; {_describe_extent(prices)}.",
             fix=f"end={index[-1].date()}",
         )
     last: pd.Timestamp = used[-1]
@@ -154,11 +154,11 @@ def as_of_date(prices: Prices, params: RiskParams) -> pd.Timestamp:
 
 
 def read_market(prices: Prices, params: RiskParams) -> Market:
-    """The prices of the period that the parameters cut out; InputError if it holds none."""
-    as_of = as_of_date(prices, params)
+    """Return the prices of the period that the parameters cut out; InputError if it holds none."""
+    as_of = find_as_of_date(prices, params)
     index = pd.DatetimeIndex(prices.close.index)
     last = as_of if params.end is None else min(as_of, pd.Timestamp(params.end))
-    first = _first_date(params, last)
+    first = _find_first_date(params, last)
     begin = 0 if first is None else int(index.searchsorted(first, side="left"))
     stop = int(index.searchsorted(last, side="right"))
     if stop <= begin:
@@ -168,7 +168,7 @@ def read_market(prices: Prices, params: RiskParams) -> Market:
             else f"from {first.date()} on"
         )
         fix = f"choose a period within {index[0].date()} and {index[-1].date()}"
-        raise InputError(f"there is no price {since}; {_extent(prices)}.", fix=fix)
+        raise InputError(f"there is no price {since}; {_describe_extent(prices)}.", fix=fix)
     period = index[begin:stop]
     columns = [str(name) for name in prices.close.columns]
     # column by column in memory, since each asset is read by itself
@@ -189,7 +189,7 @@ def read_market(prices: Prices, params: RiskParams) -> Market:
     )
 
 
-def _first_date(params: RiskParams, last: pd.Timestamp) -> pd.Timestamp | None:
+def _find_first_date(params: RiskParams, last: pd.Timestamp) -> pd.Timestamp | None:
     if params.start is not None:
         return pd.Timestamp(params.start)
     if params.window is None:
@@ -200,31 +200,33 @@ def _first_date(params: RiskParams, last: pd.Timestamp) -> pd.Timestamp | None:
     return first
 
 
-def _extent(prices: Prices) -> str:
+def _describe_extent(prices: Prices) -> str:
     index = prices.close.index
     return f"the prices run from {index[0].date()} to {index[-1].date()}"
 
 
 def read_assets(market: Market, columns: Sequence[str], params: RiskParams) -> dict[str, Asset]:
-    """Each column on the days that it has; its status and message say what makes it unusable."""
+    """Return each column on the days that it has; its status says whether it can be used."""
     places = [market.position[column] for column in columns]
     assets: dict[str, Asset] = {}
-    for block in blocks(market, places, market.present):
-        wild = _wild(block, is_returns=market.is_returns)
+    for block in split_into_blocks(market, places, market.present):
+        wild = _find_wild(block, is_returns=market.is_returns)
         for place, is_wild in zip(block.places, wild, strict=True):
             column = market.columns[place]
-            assets[column] = _asset(market, place, block.calendar, params, is_wild=bool(is_wild))
+            assets[column] = _check_asset(
+                market, place, block.calendar, params, is_wild=bool(is_wild)
+            )
     return {column: assets[column] for column in columns}
 
 
-def _asset(
+def _check_asset(
     market: Market, place: int, calendar: Calendar, params: RiskParams, *, is_wild: bool
 ) -> Asset:
-    """`is_wild`: a value that no price has was seen, so that all of them are looked at."""
+    """Return the asset; `is_wild` says that some value is no price, so that all are looked at."""
     column = market.columns[place]
     what, bare = f"column {column!r}", Asset(column=column, calendar=calendar)
     if (is_wild or column in market.faults) and (
-        wrong := bad_cells(market, column, market.close[:, place], what)
+        wrong := describe_bad_cells(market, column, market.close[:, place], what)
     ):
         return replace(bare, status="bad_data", message=wrong)
     if len(calendar.rows) < 2:
@@ -236,33 +238,34 @@ def _asset(
         return Asset(column=column, calendar=calendar, factor=factor)
     first, last = (market.dates[calendar.rows[end]].date() for end in (0, -1))
     if math.isnan(factor):
-        seen = f"a median spacing of {calendar.spacing} days between {first} and {last}, neither days, weeks nor months"
+        spacing = f"a median spacing of {calendar.spacing} days between {first} and {last}"
+        seen = f"{spacing}, neither days, weeks nor months"
         return replace(
             bare, status="bad_data", message=f"{what} has {seen}: give periods_per_year."
         )
     return replace(
         bare,
         status="bad_data",
-        message=f"{what} jumps by a factor of {HUGE:g} or more between {first} and {last}.",
+        message=f"{what} jumps by a factor of {MAX_RETURN:g} or more between {first} and {last}.",
     )
 
 
 @quiet
-def _wild(block: Block, *, is_returns: bool) -> BoolArray:
-    """Which columns hold something that is no price (no return), or move as no price does."""
+def _find_wild(block: Block, *, is_returns: bool) -> BoolArray:
+    """Return which columns hold something that is no price, or move as no price does."""
     if not block.values.shape[1]:
         return np.zeros(len(block.places), dtype=bool)
-    path, moves = block.path(is_returns=is_returns), changes_in(block.values, is_returns=is_returns)
-    steady = (np.abs(moves) < HUGE).all(axis=1) & (path < HUGE * path[:, :1]).all(axis=1)
-    sound = (block.values > (-1.0 if is_returns else 0.0)).all(axis=1) & np.isfinite(
-        block.values
-    ).all(axis=1)
-    return np.asarray(~(steady & sound))
+    path = block.path(is_returns=is_returns)
+    moves = compute_changes(block.values, is_returns=is_returns)
+    is_steady = (np.abs(moves) < MAX_RETURN).all(axis=1)
+    is_steady &= (path < MAX_RETURN * path[:, :1]).all(axis=1)
+    is_price = (block.values > (-1.0 if is_returns else 0.0)) & np.isfinite(block.values)
+    return np.asarray(~(is_steady & is_price.all(axis=1)))
 
 
-def blocks(market: Market, places: Iterable[int], present: BoolArray) -> Iterator[Block]:
+def split_into_blocks(market: Market, places: Iterable[int], present: BoolArray) -> Iterator[Block]:
     """
-    The columns in groups that have the same rows, each group in parts that fit a processor's cache.
+    Yield the columns in groups that have the same rows, in parts that fit a processor's cache.
 
     Parameters
     ----------
@@ -274,34 +277,37 @@ def blocks(market: Market, places: Iterable[int], present: BoolArray) -> Iterato
     """
     groups: dict[int, tuple[Calendar, list[int]]] = {}
     for place in places:
-        calendar = calendar_of(market, present[:, place])
+        calendar = find_calendar(market, present[:, place])
         groups.setdefault(id(calendar), (calendar, []))[1].append(place)
     for calendar, group in groups.values():
-        step = max(1, CELLS // max(1, len(calendar.rows)))
+        step = max(1, MAX_BLOCK_CELLS // max(1, len(calendar.rows)))
         for part in (group[begin : begin + step] for begin in range(0, len(group), step)):
             # one row a column, side by side in memory: sums run along it
             values = np.ascontiguousarray(market.close.T[part])
             if len(calendar.rows) < values.shape[1]:
                 values = values[:, calendar.rows]
-            moves = changes_in(values, is_returns=market.is_returns)
+            moves = compute_changes(values, is_returns=market.is_returns)
             changes = moves if calendar.keep.all() else moves[:, calendar.keep]
             yield Block(
                 calendar=calendar, places=part, values=values, changes=np.ascontiguousarray(changes)
             )
 
 
-def unreadable(market: Market, cells: Mapping[pd.Timestamp, str]) -> str | None:
-    """The cells of the period that hold no number, in words; None if there are none."""
+def describe_unreadable(market: Market, cells: Mapping[pd.Timestamp, str]) -> str | None:
+    """Describe the cells of the period that hold no number; None if there are none."""
     bad = {day: seen for day, seen in cells.items() if market.dates[0] <= day <= market.dates[-1]}
     if not bad:
         return None
     first = min(bad)
-    return f"{count_noun(len(bad), 'value')} that cannot be read as a number (first: {first.date()}, {bad[first]})"
+    values = f"{count_noun(len(bad), 'value')} that cannot be read as a number"
+    return f"{values} (first: {first.date()}, {bad[first]})"
 
 
-def bad_cells(market: Market, column: str, values: FloatArray, what: str) -> str | None:
-    """What makes the whole column unusable, with count and first date; None if nothing does."""
-    if seen := unreadable(market, market.faults.get(column, {})):
+def describe_bad_cells(market: Market, column: str, values: FloatArray, what: str) -> str | None:
+    """
+    Describe what makes the whole column unusable, with count and first date; None if nothing does.
+    """
+    if seen := describe_unreadable(market, market.faults.get(column, {})):
         return f"{what} has {seen}."
     least, noun = (-1.0, "return") if market.is_returns else (0.0, "price")
     for bad, kind in ((values <= least, f"{{}} <= {least:g}"), (np.isinf(values), "infinite {}")):
@@ -313,28 +319,26 @@ def bad_cells(market: Market, column: str, values: FloatArray, what: str) -> str
 
 
 @quiet
-def changes_in(values: FloatArray, *, is_returns: bool) -> FloatArray:
-    """
-    From each value to the next along the last axis, P_t / P_{t-1} - 1; returns are changes already.
-    """
+def compute_changes(values: FloatArray, *, is_returns: bool) -> FloatArray:
+    """Return P_t / P_{t-1} - 1 along the last axis; returns are changes already."""
     return values if is_returns else values[..., 1:] / values[..., :-1] - 1
 
 
-def calendar_of(market: Market, present: BoolArray) -> Calendar:
-    """The calendar of these rows, made once for all that have the same."""
+def find_calendar(market: Market, present: BoolArray) -> Calendar:
+    """Return the calendar of these rows, made once for all columns that have the same."""
     key = present.tobytes()
     if key not in market.calendars:
-        market.calendars[key] = _new_calendar(market, np.flatnonzero(present))
+        market.calendars[key] = _build_calendar(market, np.flatnonzero(present))
     return market.calendars[key]
 
 
-def _new_calendar(market: Market, rows: IntArray) -> Calendar:
+def _build_calendar(market: Market, rows: IntArray) -> Calendar:
     days = market.days[rows]
     steps = np.diff(days)
-    # the lower median is a step that occurs, so that the bands of `_frequency` need no fractions
+    # The lower median is a step that occurs: the bands of `_read_frequency` need no fractions.
     spacing = int(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else 0
-    short = steps <= GAP * spacing
-    factor, period = _frequency(days, spacing)
+    short = steps <= MAX_STEP_SPACINGS * spacing
+    factor, period = _read_frequency(days, spacing)
     # A return that was given as such is taken at its word, whatever stands before it.
     keep = np.ones(len(rows), dtype=bool) if market.is_returns else short
     at = rows if market.is_returns else rows[1:][short]
@@ -349,8 +353,8 @@ def _new_calendar(market: Market, rows: IntArray) -> Calendar:
     )
 
 
-def _frequency(days: IntArray, spacing: int) -> tuple[float, str]:
-    """Periods in a year, NaN if the spacing is none that is known, and the name of the period."""
+def _read_frequency(days: IntArray, spacing: int) -> tuple[float, str]:
+    """Return the periods in a year, NaN if the spacing is unknown, and the name of the period."""
     if spacing == 1:
         # A market with weekends trades on all seven weekdays. Two days at the weekend are not
         # enough: Sunday to Thursday is a working week.

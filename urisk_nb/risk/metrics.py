@@ -55,15 +55,15 @@ NAN = math.nan
 DECAY = 0.94  # RiskMetrics 1996, daily
 ADV_DAYS = 21
 
-# Squares of huge returns overflow to inf, which `_finite` turns into NaN; a warning on top would
-# only end a strict caller.
+# Squares of huge returns overflow to inf, which `replace_inf` turns into NaN: a warning on top
+# would only end a strict caller.
 quiet = np.errstate(all="ignore")
 
 
 @quiet
 def total_return(prices: Values) -> float:
     """
-    Return over the whole period, P_T / P_0 - 1.
+    Return the return over the whole period, P_T / P_0 - 1.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def total_return(prices: Values) -> float:
 @quiet
 def volatility(returns: Values, periods_per_year: float = 1.0) -> float:
     """
-    Annualised standard deviation, std(r, ddof=1) * sqrt(A).
+    Return the annualized standard deviation, std(r, ddof=1) * sqrt(A).
 
     Parameters
     ----------
@@ -109,8 +109,9 @@ def ewma_volatility(
     returns: Values, periods_per_year: float = 1.0, *, decay: float = DECAY
 ) -> float:
     """
-    Annualised exponentially weighted volatility, sqrt(A * sum_i w_i r_{T-i}^2) with w_i = (1-l) l^i
-    / (1-l^T).
+    Return the annualized exponentially weighted volatility.
+
+    sqrt(A * sum_i w_i r_{T-i}^2) with w_i = (1-l) l^i / (1-l^T).
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ def ewma_volatility(
 @quiet
 def downside_deviation(returns: Values, periods_per_year: float = 1.0) -> float:
     """
-    Annualised downside deviation from zero, sqrt(mean(min(r, 0)^2) * A).
+    Return the annualized downside deviation from zero, sqrt(mean(min(r, 0)^2) * A).
 
     Returns
     -------
@@ -162,7 +163,7 @@ def downside_deviation(returns: Values, periods_per_year: float = 1.0) -> float:
 
 def value_at_risk(returns: Values, alpha: float = 0.05) -> float:
     """
-    Historical value at risk, -r_(k) with k = ceil(alpha * T) and r_(1) the worst return.
+    Return the historical value at risk, -r_(k) with k = ceil(alpha * T) and r_(1) the worst return.
 
     Parameters
     ----------
@@ -196,7 +197,7 @@ def value_at_risk_interval(
     returns: Values, alpha: float = 0.05, confidence: float = 0.95
 ) -> tuple[float, float]:
     """
-    Distribution-free confidence interval of `value_at_risk` from two order statistics.
+    Return a distribution-free confidence interval of `value_at_risk` from two order statistics.
 
     lo = -r_(u) and hi = -r_(l) with l = B(.025), u = B(.975) + 1, B the quantile function of the
     binomial (T, alpha); ranks from the worst.
@@ -227,8 +228,9 @@ def interval_ranks(
     size: int, mass: float, confidence: float = 0.95
 ) -> tuple[int | None, int | None]:
     """
-    Ranks from the worst of the two ends of `value_at_risk_interval`, None where the sample is too
-    short to bound that side.
+    Return the ranks, from the worst, of the two ends of `value_at_risk_interval`.
+
+    None where the sample is too short to bound that side.
     """
     if not size:
         return None, None
@@ -240,8 +242,9 @@ def interval_ranks(
 @quiet
 def expected_shortfall(returns: Values, alpha: float = 0.05) -> float:
     """
-    Mean loss of the worst share alpha: -(1/(alpha T)) * [ sum_{i<k} r_(i) + (alpha T - (k-1)) r_(k)
-    ], k as in `value_at_risk`.
+    Return the mean loss of the worst share alpha.
+
+    -(1/(alpha T)) * [ sum_{i<k} r_(i) + (alpha T - (k-1)) r_(k) ], k as in `value_at_risk`.
 
     Returns
     -------
@@ -288,7 +291,7 @@ class Drawdown:
 @quiet
 def drawdown(prices: Values) -> Drawdown:
     """
-    Drawdown of a price path, 1 - P / cummax(P).
+    Return the drawdown of a price path, 1 - P / cummax(P).
 
     Parameters
     ----------
@@ -332,7 +335,7 @@ class Beta:
 @quiet
 def beta(returns: Values, benchmark: Values) -> Beta:
     """
-    Least squares of the returns on the benchmark's, with a constant.
+    Regress the returns on the benchmark's by least squares, with a constant.
 
     Parameters
     ----------
@@ -369,7 +372,7 @@ def beta(returns: Values, benchmark: Values) -> Beta:
 @quiet
 def skewness(returns: Values) -> float:
     """
-    Bias-corrected skewness G1 = sqrt(n (n-1)) / (n-2) * m3 / m2^1.5.
+    Return the bias-corrected skewness G1 = sqrt(n (n-1)) / (n-2) * m3 / m2^1.5.
 
     Returns
     -------
@@ -388,7 +391,9 @@ def skewness(returns: Values) -> float:
 @quiet
 def excess_kurtosis(returns: Values) -> float:
     """
-    Bias-corrected excess kurtosis G2 = (n-1) / ((n-2)(n-3)) * ((n+1) (m4 / m2^2 - 3) + 6).
+    Return the bias-corrected excess kurtosis.
+
+    G2 = (n-1) / ((n-2)(n-3)) * ((n+1) (m4 / m2^2 - 3) + 6).
 
     Returns
     -------
@@ -411,7 +416,7 @@ def excess_kurtosis(returns: Values) -> float:
 @quiet
 def average_daily_value(prices: Values, volume: Values, *, days: int = ADV_DAYS) -> float:
     """
-    Median of price times volume over the last days that have a volume.
+    Return the median of price times volume over the last days that have a volume.
 
     Returns
     -------
@@ -419,15 +424,15 @@ def average_daily_value(prices: Values, volume: Values, *, days: int = ADV_DAYS)
         In the currency of the prices. Days whose volume is NaN are left out; days without trade
         count as 0. NaN if no day is left.
     """
-    traded = _traded(prices, volume)
+    traded = _traded_value(prices, volume)
     value = traded[np.isfinite(traded)][-days:]
-    return _finite(np.median(value)) if len(value) else NAN
+    return float(formulas.replace_inf(np.median(value))) if len(value) else NAN
 
 
 @quiet
 def amihud(returns: Values, prices: Values, volume: Values) -> float:
     """
-    Illiquidity, mean(|r| / (P * V)) * 1e6 over the days with volume.
+    Return the illiquidity, mean(|r| / (P * V)) * 1e6 over the days with volume.
 
     Parameters
     ----------
@@ -444,20 +449,22 @@ def amihud(returns: Values, prices: Values, volume: Values) -> float:
     -----
     Amihud (2002), with the conventional factor of a million.
     """
-    moves, traded = np.abs(_row_of_numbers(returns)), _traded(prices, volume)
+    moves, traded = np.abs(_to_numbers(returns)), _traded_value(prices, volume)
     if len(moves) != len(traded):
         raise InputError(
             f"{len(moves)} returns stand beside {len(traded)} volumes.",
             fix="give the same days of both",
         )
     days = np.isfinite(traded) & (traded > 0)
-    return _finite(np.mean(moves[days] / traded[days]) * 1e6) if days.any() else NAN
+    if not days.any():
+        return NAN
+    return float(formulas.replace_inf(np.mean(moves[days] / traded[days]) * 1e6))
 
 
 @functools.lru_cache(maxsize=4096)
 def binomial_quantile(q: float, n: int, p: float) -> int:
     """
-    Smallest k with P(X <= k) >= q for X binomial (n, p).
+    Return the smallest k with P(X <= k) >= q for X binomial (n, p).
 
     The probabilities are built from the mode outwards by their ratios and divided by their sum: no
     logarithm of a factorial, no underflow at any n. Terms below 1e-18 of the mode are left out.
@@ -478,7 +485,7 @@ def binomial_quantile(q: float, n: int, p: float) -> int:
     return mode - len(below) + 1 + int(np.searchsorted(steps, q * math.fsum(masses)))
 
 
-def _row_of_numbers(values: Values) -> FloatArray:
+def _to_numbers(values: Values) -> FloatArray:
     try:
         return np.asarray(values, dtype=np.float64).ravel()
     except (TypeError, ValueError) as exc:
@@ -488,19 +495,13 @@ def _row_of_numbers(values: Values) -> FloatArray:
 
 
 def _sample(values: Values) -> FloatArray:
-    """
-    The numbers; none of them if one is not finite, which is how "any NaN gives NaN" comes about.
-    """
-    sample = _row_of_numbers(values)
+    """Return the numbers, and none of them if one is not finite: any NaN gives NaN."""
+    sample = _to_numbers(values)
     return sample if np.isfinite(sample).all() else sample[:0]
 
 
-def _finite(value: float | np.floating[Any]) -> float:
-    return float(value) if math.isfinite(value) else NAN
-
-
 def root_of(periods_per_year: float) -> float:
-    """The factor that makes a figure a period one a year; InputError if there is none."""
+    """Return the factor that makes a figure a period one a year; InputError if there is none."""
     if not 0 < periods_per_year < math.inf:
         raise InputError(
             f"periods_per_year={periods_per_year} is not positive.", fix="periods_per_year=252"
@@ -508,8 +509,8 @@ def root_of(periods_per_year: float) -> float:
     return math.sqrt(periods_per_year)
 
 
-def _traded(prices: Values, volume: Values) -> FloatArray:
-    price, shares = _row_of_numbers(prices), _row_of_numbers(volume)
+def _traded_value(prices: Values, volume: Values) -> FloatArray:
+    price, shares = _to_numbers(prices), _to_numbers(volume)
     if len(price) != len(shares):
         raise InputError(
             f"{len(price)} prices stand beside {len(shares)} volumes.",

@@ -1,8 +1,7 @@
-"""
-The parameters of a run: each is checked, and put into its one form, before anything runs.
+"""The parameters of a run: each is checked, and put into one form, before anything runs.
 
-A value that cannot be meant as given is refused with the likely intention: alpha=5 with 0.05, a
-misspelt name with the closest one.
+A value that cannot be meant as given is refused with the likely one: alpha=5 with 0.05, a misspelt
+name with the closest name.
 """
 
 from __future__ import annotations
@@ -18,9 +17,17 @@ from typing import Any
 import numpy as np
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.values import NUMBER, closest, kind, read_moment, read_number, show, written
+from urisk_nb.risk.values import (
+    NUMBER,
+    describe_type,
+    find_closest,
+    format_number,
+    read_moment,
+    read_number,
+    show,
+)
 
-__all__ = ["MAX_PARALLEL", "RiskParams", "alpha_label", "parallel_calls", "tail_mass"]
+__all__ = ["MAX_PARALLEL", "RiskParams", "alpha_label", "read_parallel", "tail_mass"]
 
 WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
 LABELS = ("greedy", "calibrated")
@@ -60,16 +67,17 @@ class RiskParams:
         Only sentences that bear on it are asked, whatever their number: those that share a content
         word with it, without endings. A chat model is told of it, too.
     labels
-        "greedy": what the model writes; "calibrated": its probabilities less those that it has for
-        no sentence at all, where the server tells them. The judge's are taken as they are.
+        "greedy": the label the model writes. "calibrated": the most probable label after
+        subtracting the content-free prior, where the server gives log-probabilities. From the
+        judge's nothing is subtracted.
     max_sentences, seed, llm, model, num_predict
         How the model is asked.
 
     Raises
     ------
     InputError
-        When a value cannot be meant as given; the message names the setting, the value and the
-        likely intention.
+        A value cannot be meant as given; the message names the parameter, the value and what is
+        allowed.
     """
 
     alpha: tuple[float, ...] = (0.05,)
@@ -94,18 +102,18 @@ class RiskParams:
             # Frozen for everyone else; here the value gets its one form
             object.__setattr__(self, name, value)
 
-        put("alpha", _alphas(self.alpha))
+        put("alpha", _read_alphas(self.alpha))
         for name in ("start", "end", "as_of"):
-            put(name, _setting_date(name, getattr(self, name)))
-        put("window", _window(self.window))
+            put(name, _read_date(name, getattr(self, name)))
+        put("window", _read_window(self.window))
         for name in ("benchmark", "query", "model"):
-            put(name, _text_setting(name, getattr(self, name)))
-        put("labels", _one_of("labels", self.labels, LABELS))
-        put("periods_per_year", _factor(self.periods_per_year))
+            put(name, _read_text(name, getattr(self, name)))
+        put("labels", _read_choice("labels", self.labels, LABELS))
+        put("periods_per_year", _read_factor(self.periods_per_year))
         for name in ("returns", "normalise", "llm"):
-            put(name, _switch(name, getattr(self, name)))
+            put(name, _read_switch(name, getattr(self, name)))
         for name, least in (("max_sentences", 1), ("num_predict", 1), ("seed", 0)):
-            put(name, _whole(name, getattr(self, name), least))
+            put(name, _read_whole(name, getattr(self, name), least))
         self._check_period()
 
     def _check_period(self) -> None:
@@ -124,7 +132,7 @@ class RiskParams:
     @classmethod
     def of(cls, **settings: Any) -> RiskParams:
         """
-        Parameters from loosely typed settings (a magic's flags, a recorded run).
+        Return parameters from loosely typed values: a magic's options, a recorded run.
 
         Raises
         ------
@@ -135,14 +143,16 @@ class RiskParams:
         known = [one.name for one in fields(cls)]
         for name in settings:
             if name not in known:
-                near = closest(name, known, 1)
+                near = find_closest(name, known, 1)
                 fix = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
                 raise InputError(f"there is no parameter {show(name)}.", fix=fix)
         return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:
         """
-        JSON-able values by name, in the order of the fields; `RiskParams.of(**d)` reads them back.
+        Return JSON-able values by name, in the order of the fields.
+
+        `RiskParams.of(**d)` reads them back.
         """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         plain = {
@@ -154,17 +164,16 @@ class RiskParams:
 
 def alpha_label(alpha: float) -> str:
     """
-    The digits of the confidence level in a column's name: 0.05 gives "95", 0.01 "99", 0.025 "975",
-    0.1 "90".
+    Return the digits of the confidence level in a column's name.
 
-    Decimal arithmetic on the shortest spelling of `alpha`, since 1 - 0.05 and its like have no
-    exact binary value.
+    0.05 gives "95", 0.01 "99", 0.025 "975", 0.1 "90". It is decimal arithmetic on the shortest
+    spelling of `alpha`, since 1 - 0.05 and its like have no exact binary value.
     """
     digits = str(1 - Decimal(repr(alpha))).removeprefix("0.").rstrip("0")
     return digits.ljust(2, "0")
 
 
-def _alphas(given: object) -> tuple[float, ...]:
+def _read_alphas(given: object) -> tuple[float, ...]:
     if isinstance(given, str):
         given = [part.strip() for part in given.split(",")]
     values = [given] if not isinstance(given, Iterable) else list(given)
@@ -181,7 +190,7 @@ def _alphas(given: object) -> tuple[float, ...]:
 
 def tail_mass(value: object) -> float:
     """
-    The mass of a tail as a fraction in (0, 0.5].
+    Return the mass of a tail as a fraction in (0, 0.5].
 
     Raises
     ------
@@ -193,7 +202,7 @@ def tail_mass(value: object) -> float:
     except (TypeError, ValueError) as exc:
         text = str(value)
         fix = (
-            f"alpha={written(float(text[:-1]) / 100)}"
+            f"alpha={format_number(float(text[:-1]) / 100)}"
             if re.fullmatch(r"\s*" + NUMBER + "%", text)
             else "alpha=0.05 (the mass of the tail)"
         )
@@ -206,7 +215,7 @@ def tail_mass(value: object) -> float:
 
 
 def _alpha_hint(mass: float) -> str:
-    """5, 95 and 0.95 are how people write what alpha calls 0.05."""
+    """Return what was probably meant: people write 5, 95 and 0.95 for an alpha of 0.05."""
     if 0.5 < mass < 1:
         meant = 1 - mass
     elif 1 < mass <= 50:
@@ -215,10 +224,11 @@ def _alpha_hint(mass: float) -> str:
         meant = 1 - mass / 100
     else:
         return "alpha=0.05 (the mass of the tail)"
-    return f"did you mean {written(meant)}? alpha={written(meant)} is the mass of the tail, as a fraction"
+    number = format_number(meant)
+    return f"did you mean {number}? alpha={number} is the mass of the tail, as a fraction"
 
 
-def _setting_date(name: str, value: object) -> date | None:
+def _read_date(name: str, value: object) -> date | None:
     if value is None:
         return None
     try:
@@ -229,7 +239,7 @@ def _setting_date(name: str, value: object) -> date | None:
         ) from exc
 
 
-def _window(value: object) -> str | None:
+def _read_window(value: object) -> str | None:
     if value is None:
         return None
     text = value.strip() if isinstance(value, str) else ""
@@ -253,7 +263,7 @@ def _window(value: object) -> str | None:
     return f"{count}{unit}"
 
 
-def _text_setting(name: str, value: object) -> str | None:
+def _read_text(name: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
@@ -262,13 +272,13 @@ def _text_setting(name: str, value: object) -> str | None:
             if name == "benchmark"
             else ""
         )
-        raise InputError(f"{name} is {kind(value)}, not text.", fix=f'{name}="..."{extra}')
+        raise InputError(f"{name} is {describe_type(value)}, not text.", fix=f'{name}="..."{extra}')
     if not value.strip() and name != "query":
         raise InputError(f"{name} is empty text.", fix=f"leave {name} out, or name one")
     return value.strip() or None
 
 
-def _factor(value: object) -> float | None:
+def _read_factor(value: object) -> float | None:
     if value is None:
         return None
     number = read_number(value)
@@ -280,27 +290,27 @@ def _factor(value: object) -> float | None:
     return number
 
 
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> str:
+def _read_choice(name: str, value: object, known: tuple[str, ...]) -> str:
     if value in known:
         return str(value)
-    near = closest(str(value), known, 1)
+    near = find_closest(str(value), known, 1)
     raise InputError(
         f"{name}={show(value)} is not one of {', '.join(known)}.",
         fix=f"{name}={near[0] if near else known[0]!r}",
     )
 
 
-def _switch(name: str, value: object) -> bool:
+def _read_switch(name: str, value: object) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise InputError(f"{name}={show(value)} is not True or False.", fix=f"{name}=True")
     return bool(value)
 
 
-def _whole(name: str, value: object, least: int, most: int | None = None) -> int:
+def _read_whole(name: str, value: object, least: int, most: int | None = None) -> int:
     allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
     try:
-        # # anything else is answered below
-        number = int(str(value)) if _is_whole(value) else operator.index(value)  # type: ignore[arg-type]
+        # Anything else is refused below.
+        number = int(str(value)) if _is_whole_text(value) else operator.index(value)  # type: ignore[arg-type]
     except TypeError as exc:
         raise InputError(
             f"{name}={show(value)} is not a whole number {allowed}.", fix=f"{name}={max(least, 1)}"
@@ -312,11 +322,11 @@ def _whole(name: str, value: object, least: int, most: int | None = None) -> int
     return number
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole_text(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\s*[-+]?[0-9]{1,18}\s*", value) is not None
 
 
-def parallel_calls(given: object) -> int | None:
+def read_parallel(given: object) -> int | None:
     """
     Return how many calls of a run may be in flight, or None where nothing was given.
 
@@ -325,4 +335,4 @@ def parallel_calls(given: object) -> int | None:
     InputError
         For anything but a whole number from 1 to 256, also one written as text.
     """
-    return None if given is None else _whole("parallel", given, 1, MAX_PARALLEL)
+    return None if given is None else _read_whole("parallel", given, 1, MAX_PARALLEL)

@@ -10,19 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-import pandas as pd
-
-from urisk_nb.risk.evidence import Sentence, SplitDocument, choose, filter_by_query, in_order, split
-from urisk_nb.risk.inputs import (
-    Document,
-    Holding,
-    Prices,
-    RiskParams,
-    documents_for,
-    normalize_weights,
-)
-from urisk_nb.risk.quant import QuantRow, as_of_date, quant_rows
-from urisk_nb.risk.query import check_query
+from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
+from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
 from urisk_nb.risk.questions import (
     EXAMPLES,
     SCHEMA_VERSION,
@@ -34,7 +25,7 @@ from urisk_nb.risk.questions import (
 )
 from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
-from urisk_nb.risk.tickers import twin
+from urisk_nb.risk.tickers import fold_share_class
 
 __all__ = ["EvidenceSelection", "Plan", "prepare"]
 
@@ -167,7 +158,7 @@ def prepare(
     documents: Sequence[Document] | None,
     params: RiskParams,
     *,
-    benchmark: pd.Series[float] | None = None,
+    benchmark: Prices | None = None,
     taxonomy: Taxonomy = DEFAULT,
     examples: Sequence[Example] = EXAMPLES,
 ) -> Plan:
@@ -191,9 +182,11 @@ def prepare(
     """
     check_examples(examples, taxonomy)
     if params.query is not None and documents is not None:
+        from urisk_nb.risk.relevance import check_query
+
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
-    as_of = params.as_of if prices is None else as_of_date(prices, params).date()
+    as_of = params.as_of if prices is None else find_as_of_date(prices, params).date()
     return Plan(
         holdings=plan_holdings,
         params=params,
@@ -228,24 +221,17 @@ def _select_evidence(
     selections = {}
     places = _index_by_company(documents)
     for holding in holdings:
-        mine = sorted((*places.get(twin(holding.symbol), ()), *places.get(None, ())))
-        own, flags = documents_for(
+        mine = sorted((*places.get(fold_share_class(holding.symbol), ()), *places.get(None, ())))
+        own, flags = select_documents(
             [documents[place] for place in mine], holding, params, as_of=as_of
         )
         for document in own:
             if document not in pieces:
                 pieces[document] = split(document)
         sentences = [
-            sentence for document in in_order(own) for sentence in pieces[document].sentences
+            sentence for document in sort_documents(own) for sentence in pieces[document].sentences
         ]
-        bearing = filter_by_query(sentences, params.query)
-        chosen = choose(
-            bearing,
-            params.query,
-            taxonomy,
-            params.max_sentences,
-            words=[example.text for example in examples],
-        )
+        bearing, chosen = _choose(sentences, params, taxonomy, examples)
         found = {flag for document in own for flag in pieces[document].flags}
         selections[holding.symbol] = EvidenceSelection(
             chosen=tuple(_flag_shared(sentence) for sentence in chosen),
@@ -257,6 +243,22 @@ def _select_evidence(
     return selections
 
 
+def _choose(
+    sentences: Sequence[Sentence],
+    params: RiskParams,
+    taxonomy: Taxonomy,
+    examples: Sequence[Example],
+) -> tuple[Sequence[Sentence], Sequence[Sentence]]:
+    """Return the sentences that bear on the query, and those of them that are asked."""
+    if params.query is None and len(sentences) <= params.max_sentences:
+        return sentences, sentences
+    from urisk_nb.risk.relevance import choose, filter_by_query
+
+    bearing = filter_by_query(sentences, params.query)
+    words = [example.text for example in examples]
+    return bearing, choose(bearing, params.query, taxonomy, params.max_sentences, words=words)
+
+
 def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[int]]:
     """
     Return where the documents of each company stand, and under None the shared ones.
@@ -265,7 +267,7 @@ def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[in
     """
     places: dict[str | None, list[int]] = {}
     for place, document in enumerate(documents):
-        company = None if document.ticker is None else twin(document.ticker)
+        company = None if document.ticker is None else fold_share_class(document.ticker)
         places.setdefault(company, []).append(place)
     return places
 

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
-from urisk_nb.risk.evidence import Sentence, plain
-from urisk_nb.risk.inputs import Document, RiskParams
+from urisk_nb.risk.evidence import Sentence, clean_text
+from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES, Taxonomy
 
 __all__ = [
@@ -266,7 +267,7 @@ def rules(taxonomy: Taxonomy, query: str | None = None) -> str:
     lines = [
         task,
         "Risk categories:",
-        *(f"{category.id}: {plain(category.definition)}" for category in taxonomy.categories),
+        *(f"{category.id}: {clean_text(category.definition)}" for category in taxonomy.categories),
         "Severity: "
         + ", ".join(f"{number} {anchor}" for number, anchor in SEVERITIES.items())
         + ".",
@@ -274,7 +275,8 @@ def rules(taxonomy: Taxonomy, query: str | None = None) -> str:
     ]
     if query:
         lines.append(
-            f"The reader asks about: {plain(query)}. A sentence that does not bear on it is {NONE}."
+            f"The reader asks about: {clean_text(query)}. "
+            f"A sentence that does not bear on it is {NONE}."
         )
     return "\n".join(lines)
 
@@ -285,7 +287,7 @@ def messages(
     """Return the chat: the rules, the worked examples as turns, and the sentence last."""
     chat = [{"role": "system", "content": rules(taxonomy, query)}]
     for example in examples:
-        chat.append({"role": "user", "content": plain(example.text)})
+        chat.append({"role": "user", "content": clean_text(example.text)})
         chat.append({"role": "assistant", "content": answer(example.risk, example.severity)})
     chat.append({"role": "user", "content": text})
     return chat
@@ -411,7 +413,7 @@ def repair(question: Question, bad_reply: str, taxonomy: Taxonomy = DEFAULT) -> 
     """
     content = json.loads(question.payload)
     content["messages"] += [
-        {"role": "assistant", "content": plain(bad_reply[:200]) or "{}"},
+        {"role": "assistant", "content": clean_text(bad_reply[:200]) or "{}"},
         {
             "role": "user",
             "content": "That is not an answer in the wanted form. Judge the same sentence again "

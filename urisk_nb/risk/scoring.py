@@ -81,7 +81,7 @@ def score(
     ratings: Mapping[str, int | None], taxonomy: Taxonomy = DEFAULT, *, judged: bool = False
 ) -> Score:
     """
-    The score of a mapping category -> severity.
+    Return the score of a mapping category -> severity.
 
     ``100 * (1 - prod_c (1 - w(r_c)))`` over the rated categories with w = 0, .05, .15, .35, .60,
     .85 for severities 0 to 5: one severe category is never averaged away, more evidence of risk
@@ -111,7 +111,7 @@ def score(
     >>> score({"legal": 4}).level.value
     'High'
     """
-    rated = _checked(ratings, taxonomy)
+    rated = _check_ratings(ratings, taxonomy)
     coverage = len(rated) / len(taxonomy.ids)
     if not rated:
         if judged:
@@ -135,26 +135,26 @@ def score(
 
 
 def level(points: float) -> Level:
-    """The level of a rounded score, lower bounds included."""
+    """Return the level of a rounded score, lower bounds included."""
     return next(name for bound, name in _CUTS if points >= bound)
 
 
-def _checked(ratings: Mapping[str, Any], taxonomy: Taxonomy) -> dict[str, int]:
+def _check_ratings(ratings: Mapping[str, Any], taxonomy: Taxonomy) -> dict[str, int]:
     unknown = sorted(str(category) for category in ratings if category not in taxonomy.ids)
     if unknown:
         raise InputError(f"{unknown[0]!r} is not a category.", fix=f"use {', '.join(taxonomy.ids)}")
     return {
-        category: _severity(category, ratings[category])
+        category: _check_severity(category, ratings[category])
         for category in taxonomy.ids
-        if not _missing(ratings.get(category))
+        if not _is_missing(ratings.get(category))
     }
 
 
-def _missing(value: object) -> bool:
+def _is_missing(value: object) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
-def _severity(category: str, value: object) -> int:
+def _check_severity(category: str, value: object) -> int:
     if (
         isinstance(value, bool)
         or not isinstance(value, Integral)
@@ -169,8 +169,9 @@ def _severity(category: str, value: object) -> int:
 
 def max_severity(labels: Iterable[Label], taxonomy: Taxonomy = DEFAULT) -> dict[str, int | None]:
     """
-    For each category the highest severity among the labels, or None; a 0 never lowers another
-    sentence's number.
+    Return for each category the highest severity among the labels, or None.
+
+    A 0 never lowers another sentence's number.
     """
     ratings: dict[str, int | None] = dict.fromkeys(taxonomy.ids)
     for label in labels:
@@ -181,7 +182,7 @@ def max_severity(labels: Iterable[Label], taxonomy: Taxonomy = DEFAULT) -> dict[
 
 def reconcile(first: Label, second: Label | None) -> tuple[Label, tuple[str, ...]]:
     """
-    What counts after the second look: the risk of the first, the lower severity of both.
+    Return what counts after the second look: the first risk, the lower severity of both.
 
     A second look that names another risk does not move the sentence to another category: its
     severity is read as that of the first risk; `none` counts as 0. Flags ``unstable`` where the

@@ -20,23 +20,23 @@ from pandas.api import types as kinds
 
 __all__ = [
     "NUMBER",
-    "clean",
-    "closest",
     "count_noun",
+    "describe_type",
+    "find_closest",
+    "fold_name",
+    "format_number",
     "is_missing",
-    "kind",
     "read_moment",
     "read_number",
     "show",
-    "upper",
-    "written",
+    "strip_invisible",
 ]
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 def read_number(value: object) -> float | None:
-    """A finite number, also one written as text; None for anything else."""
+    """Return a finite number, also one written as text; None for anything else."""
     if isinstance(value, (bool, np.bool_)) or (
         isinstance(value, str) and not re.fullmatch(NUMBER, value.strip())
     ):
@@ -49,10 +49,7 @@ def read_number(value: object) -> float | None:
 
 
 def read_moment(value: object) -> datetime:
-    """
-    The moment as written, in its own zone; ValueError for everything that is none, numbers above
-    all.
-    """
+    """Return the moment as written, in its own zone; ValueError for anything else, or a number."""
     if isinstance(value, np.datetime64):
         value = pd.Timestamp(value)
     if is_missing(value):
@@ -63,57 +60,60 @@ def read_moment(value: object) -> datetime:
         return datetime.combine(value, datetime.min.time())  # no zone: a bare date has none
     if isinstance(value, str):
         return datetime.fromisoformat(value.strip())
-    raise ValueError(f"{kind(value)} is no date")
+    raise ValueError(f"{describe_type(value)} is no date")
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell is empty: None, NaN, NaT, or text without a sign."""
+    """Return whether a cell is empty: None, NaN, NaT, or blank text."""
     if isinstance(value, str):
         return not value.strip()
-    # # narrowed by is_scalar, which the stubs cannot say
+    # is_scalar narrows the type, which the stubs cannot say.
     return bool(kinds.is_scalar(value) and pd.isna(value))  # type: ignore[call-overload]
 
 
-def clean(text: str) -> str:
-    """NFKC without invisible format characters (a zero-width space pasted from a web page)."""
+def strip_invisible(text: str) -> str:
+    """Return the text as NFKC without invisible characters, such as a pasted zero-width space."""
+    if text.isascii():  # which it is already; most names are
+        return text
     return "".join(
         sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) != "Cf"
     )
 
 
-def upper(text: str) -> str:
-    """The one form in which names are compared: clean, upper case, white space single."""
-    return " ".join(clean(text).split()).upper()
+def fold_name(text: str) -> str:
+    """Return the form in which names are compared: visible, upper case, white space single."""
+    return " ".join(strip_invisible(text).split()).upper()
 
 
-def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+def find_closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """
-    Up to `count` of the known names that are spelt most like `name`, whatever their case; the best
-    first.
+    Return up to `count` of the known names that are spelled most like `name`, the best first.
+
+    Case does not matter.
     """
     by_form: dict[str, str] = {}
     for one in known:
-        by_form.setdefault(upper(one), one)
-    return [by_form[form] for form in difflib.get_close_matches(upper(name), by_form, n=count)]
+        by_form.setdefault(fold_name(one), one)
+    return [by_form[form] for form in difflib.get_close_matches(fold_name(name), by_form, n=count)]
 
 
 def show(value: object) -> str:
-    """The value for a message: invisible characters escaped, never long."""
+    """Return the value for a message: invisible characters escaped, never long."""
     text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
 
 
-def kind(value: object) -> str:
-    """The type with its article: "a list", "an int"."""
+def describe_type(value: object) -> str:
+    """Return the type with its article: "a list", "an int"."""
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def count_noun(number: int, noun: str) -> str:
-    """The number with its noun: "1 row", "3 rows"."""
+    """Return the number with its noun: "1 row", "3 rows"."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def written(value: float) -> str:
-    """The number as a person would write it: 0.05, not 0.050000000000000044."""
+def format_number(value: float) -> str:
+    """Return the number as a person writes it: 0.05, not 0.050000000000000044."""
     return f"{round(value, 12):g}"

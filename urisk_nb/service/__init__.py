@@ -1,13 +1,12 @@
-"""The service: the session of this process over HTTP, for programs that are no notebook.
+"""The service: the session of this process as an HTTP API for other programs on this machine.
 
-POST /chat and /risk, GET /health, /health/ollama, /health/llm and /metrics. Knows HTTP, and which
-status each error of ours has. Does not know how a server is kept or a table made: that is the
-manager's and the session's. Answers JSON, never HTML: what a model or a document says is data.
-Optional: FastAPI, uvicorn and prometheus-client are the extra `service`, and only who serves
-imports this.
+POST /chat and /risk, GET /health, /health/ollama, /health/llm and /metrics. It knows HTTP, and
+which status each error has. It does not know how a server is kept or how a table is made: the
+manager and the session do. It answers JSON, never HTML: what a model or a document says is data.
+FastAPI, uvicorn and prometheus-client are the extra `service`; nothing else imports this package.
 
-Without a token it answers on loopback alone, and only to callers that name it as loopback, so that
-no web page reaches it under a name of its own.
+Without a token it answers on loopback only, and only to a Host header that names loopback. So no
+web page reaches it under a name of its own.
 """
 
 from urisk_nb.service.app import create_app

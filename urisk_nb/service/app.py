@@ -1,4 +1,4 @@
-"""The app: its life, its routes, its guard, and what each error looks like."""
+"""The app: its lifespan, its routes, its guard, and what each error looks like."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from urisk_nb.arguments import refuse_unknown
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.service.guard import Guard
 from urisk_nb.service.live_session import LiveSession
-from urisk_nb.service.prometheus import Figures
+from urisk_nb.service.prometheus import ServiceMetrics
 from urisk_nb.service.routes import NotReady, router
-from urisk_nb.service.schemas import problem_of, refusal_of, refused, reply_to
+from urisk_nb.service.schemas import (
+    build_error_response,
+    build_refusal,
+    build_response,
+    encode_error,
+)
 from urisk_nb.settings import DialectName, Engine, given_settings
 
 __all__ = ["create_app"]
@@ -52,17 +57,17 @@ def create_app(
     allow_cloud: bool | None = None,
 ) -> FastAPI:
     """
-    The app, which begins the session of this process when it is served, and ends it; one that ran
-    before is used and left running.
+    Return the app. Serving it starts the session of this process, and its end ends the session.
+
+    A session that runs already is used and left running.
 
     Parameters
     ----------
     token
-        Asked of every caller (`Authorization: Bearer ...`), but for /health; default:
+        Every caller sends it (`Authorization: Bearer ...`), except to /health; default:
         URISK_SERVICE_TOKEN. Without one the app answers on loopback only.
     max_body_bytes, max_calls
-        What is larger is refused with 413; so many POSTs wait at a time, the next is refused with
-        503.
+        A larger body is refused with 413; a POST beyond so many that wait is refused with 503.
     url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
     max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
@@ -75,7 +80,7 @@ def create_app(
     SettingsError
         A setting, or the environment, has a value that cannot be used.
     """
-    session, figures = LiveSession(given_settings(locals())), Figures()
+    session, metrics = LiveSession(given_settings(locals())), ServiceMetrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -92,41 +97,47 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.session, app.state.figures = session, figures
+    app.state.session, app.state.metrics = session, metrics
     app.include_router(router)
     token = token or os.environ.get("URISK_SERVICE_TOKEN") or None
     app.add_middleware(
-        Guard, token=token, max_body_bytes=max_body_bytes, max_calls=max_calls, figures=figures
+        Guard,
+        token=token,
+        max_body_bytes=max_body_bytes,
+        max_calls=max_calls,
+        metrics=metrics,
     )
-    handle_errors(app, figures)
+    handle_errors(app, metrics)
     return app
 
 
-def handle_errors(app: FastAPI, figures: Figures) -> None:
+def handle_errors(app: FastAPI, metrics: ServiceMetrics) -> None:
+    """Answer each kind of error with its status, and with name, message and fix as JSON."""
+
     @app.exception_handler(UriskError)
-    async def ours(_: Request, exc: UriskError) -> Response:
-        figures.errors.labels(type(exc).__name__.lstrip("_")).inc()
+    async def handle_ours(_: Request, exc: UriskError) -> Response:
+        metrics.errors.labels(type(exc).__name__.lstrip("_")).inc()
         if isinstance(exc, NotReady):
-            return refused(503, {**problem_of(exc), "error": "NotReady"})
-        return reply_to(exc)
+            return build_response(503, {**encode_error(exc), "error": "NotReady"})
+        return build_error_response(exc)
 
     @app.exception_handler(RequestValidationError)
-    async def unfit(_: Request, exc: RequestValidationError) -> Response:
+    async def handle_invalid(_: Request, exc: RequestValidationError) -> Response:
         first = exc.errors()[0]
         place = ".".join(str(part)[:60] for part in first["loc"] if part != "body") or "the body"
-        return await ours(
-            _, InputError(f"{place}: {first['msg']}.", fix="see /openapi.json for what is taken")
+        return await handle_ours(
+            _, InputError(f"{place}: {first['msg']}.", fix="see /openapi.json for the parameters")
         )
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, exc: HTTPException) -> Response:
-        response = refusal_of(
-            exc.status_code, f"{exc.detail}.", "see /openapi.json for what there is"
+        response = build_refusal(
+            exc.status_code, f"{exc.detail}.", "see /openapi.json for the routes"
         )
         response.headers.update(exc.headers or {})
         return response
 
     @app.exception_handler(Exception)
-    async def mistake(_: Request, exc: Exception) -> Response:
-        figures.errors.labels(type(exc).__name__).inc()
-        return refusal_of(500, "a mistake of ours.", "look at the service's log")
+    async def handle_bug(_: Request, exc: Exception) -> Response:
+        metrics.errors.labels(type(exc).__name__).inc()
+        return build_refusal(500, "Internal error in urisk_nb.", "look at the log of the service")

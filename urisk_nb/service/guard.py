@@ -1,4 +1,4 @@
-"""Before any route: who asks, how much, and how many at once."""
+"""The guard before any route: who asks, how much, and how many at once."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from collections.abc import Mapping
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from urisk_nb.service.prometheus import Figures
-from urisk_nb.service.schemas import refusal_of
-from urisk_nb.service.streams import CallerGone
+from urisk_nb.service.prometheus import ServiceMetrics
+from urisk_nb.service.schemas import build_refusal
+from urisk_nb.service.streams import ClientDisconnected
 from urisk_nb.settings import LOOPBACK
 
 __all__ = ["Guard", "is_loopback"]
 
-BODY_S = 30.0  # a request whose body takes longer gives its place up
-CALLS = frozenset({"/chat", "/risk"})  # the routes that take a body
-ROUTES = CALLS | frozenset(
+MAX_BODY_S = 30.0  # a request whose body takes longer is refused
+POST_ROUTES = frozenset({"/chat", "/risk"})  # the routes that take a body
+ROUTES = POST_ROUTES | frozenset(
     {"/health", "/health/ollama", "/health/llm", "/metrics", "/openapi.json"}
 )
 
 
 class Guard:
-    """Before any route: who asks, how much, and how many at once."""
+    """Middleware that checks who asks, how much, and how many at once."""
 
     def __init__(
         self,
@@ -35,14 +35,14 @@ class Guard:
         token: str | None,
         max_body_bytes: int,
         max_calls: int,
-        figures: Figures,
+        metrics: ServiceMetrics,
     ) -> None:
-        self.app, self.token, self.max_body_bytes, self.max_calls, self.figures = (
+        self.app, self.token, self.max_body_bytes, self.max_calls, self.metrics = (
             app,
             token,
             max_body_bytes,
             max_calls,
-            figures,
+            metrics,
         )
         self.calls = 0
 
@@ -50,32 +50,32 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        with self.figures.call(scope["path"] if scope["path"] in ROUTES else "other") as seen:
+        with self.metrics.call(scope["path"] if scope["path"] in ROUTES else "other") as seen:
 
-            async def noted(message: Message) -> None:
+            async def send_and_note(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     seen.append(message["status"])
                 await send(message)
 
-            with contextlib.suppress(CallerGone):
-                await self._answered(scope, receive, noted)
+            with contextlib.suppress(ClientDisconnected):
+                await self._handle(scope, receive, send_and_note)
 
-    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
-        refused, is_call = (
-            self._stranger(scope, headers),
-            scope["method"] == "POST" and scope["path"] in CALLS,
+        refusal, is_call = (
+            self._check_caller(scope, headers),
+            scope["method"] == "POST" and scope["path"] in POST_ROUTES,
         )
-        if refused is None and is_call:
-            refused = self._too_much(headers)
-        if refused is not None:
-            await refused(scope, receive, send)
+        if refusal is None and is_call:
+            refusal = self._check_request(headers)
+        if refusal is not None:
+            await refusal(scope, receive, send)
         elif is_call:
-            await self._posted(scope, receive, send)
+            await self._handle_post(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
-    def _stranger(self, scope: Scope, headers: Mapping[str, bytes]) -> Response | None:
+    def _check_caller(self, scope: Scope, headers: Mapping[str, bytes]) -> Response | None:
         if self.token is not None:
             kind, _, given = headers.get("authorization", b"").partition(b" ")
             if scope["path"] == "/health" or (
@@ -83,7 +83,7 @@ class Guard:
                 and hmac.compare_digest(given.strip(), self.token.encode())
             ):
                 return None
-            return refusal_of(
+            return build_refusal(
                 401,
                 "the token is missing or wrong.",
                 "send it: Authorization: Bearer ...",
@@ -91,29 +91,29 @@ class Guard:
             )
         server = scope.get("server")
         if server is not None and server[1] is not None and not is_loopback(server[0]):
-            return refusal_of(
+            return build_refusal(
                 403,
                 "without a token this service answers on loopback only.",
                 "set URISK_SERVICE_TOKEN",
             )
         name = headers.get("host", b"").decode("latin-1")
-        if not is_loopback(_name_of(name)):
-            return refusal_of(
+        if not is_loopback(_host_name(name)):
+            return build_refusal(
                 403,
                 f"the Host {name[:100]!r} is not this machine's loopback.",
                 "ask for it as 127.0.0.1, or set a token",
             )
         return None
 
-    def _too_much(self, headers: Mapping[str, bytes]) -> Response | None:
+    def _check_request(self, headers: Mapping[str, bytes]) -> Response | None:
         kind = headers.get("content-type", b"").split(b";")[0].strip().lower()
         # Also what keeps web pages out: a browser asks before it sends this kind across sites
         if kind != b"application/json":
-            return refusal_of(
+            return build_refusal(
                 415, f"the body is {kind.decode('latin-1')[:100]!r}.", "send it as application/json"
             )
         if self.calls >= self.max_calls:
-            return refusal_of(
+            return build_refusal(
                 503,
                 f"{self.calls} requests are waiting already.",
                 "ask again later",
@@ -121,51 +121,53 @@ class Guard:
             )
         length = headers.get("content-length", b"0")
         return (
-            self._too_large()
+            self._refuse_size()
             if length.isdigit() and int(length[:20]) > self.max_body_bytes
             else None
         )
 
-    def _too_large(self) -> Response:
+    def _refuse_size(self) -> Response:
         seen = f"the body is larger than {self.max_body_bytes} bytes."
-        return refusal_of(413, seen, "ask about fewer tickers at a time", Connection="close")
+        return build_refusal(413, seen, "ask about fewer tickers at a time", Connection="close")
 
-    async def _posted(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_post(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.calls += 1
         try:
-            body = await self._body(receive)
+            body = await self._read_body(receive)
             if isinstance(body, Response):
                 await body(scope, receive, send)
             else:
-                await self.app(scope, _again(body, receive), send)
+                await self.app(scope, _replay(body, receive), send)
         finally:
             self.calls -= 1
 
-    async def _body(self, receive: Receive) -> bytes | Response:
+    async def _read_body(self, receive: Receive) -> bytes | Response:
         parts = bytearray()
         try:
-            async with asyncio.timeout(BODY_S):
+            async with asyncio.timeout(MAX_BODY_S):
                 while len(parts) <= self.max_body_bytes:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise CallerGone
+                        raise ClientDisconnected
                     parts += message.get("body", b"")
                     if not message.get("more_body"):
                         return (
-                            bytes(parts) if len(parts) <= self.max_body_bytes else self._too_large()
+                            bytes(parts)
+                            if len(parts) <= self.max_body_bytes
+                            else self._refuse_size()
                         )
         except TimeoutError:
-            return refusal_of(
+            return build_refusal(
                 408,
-                f"the body did not come within {BODY_S:g} s.",
+                f"the body did not come within {MAX_BODY_S:g} s.",
                 "send it faster",
                 Connection="close",
             )
-        return self._too_large()
+        return self._refuse_size()
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, then whatever else comes: the caller's leaving."""
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a receiver of the body that was read, and then of whatever else comes."""
     parts = [body]
 
     async def replay() -> Message:
@@ -179,14 +181,12 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def is_loopback(host: str) -> bool:
-    """
-    Whether a host is this machine's loopback, by number or as localhost; no name is looked up.
-    """
+    """Return whether a host is loopback, by number or as localhost; no name is looked up."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host.lower() in LOOPBACK
 
 
-def _name_of(host: str) -> str:
-    """The Host header without its port."""
+def _host_name(host: str) -> str:
+    """Return the Host header without its port."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

@@ -1,4 +1,4 @@
-"""What /metrics shows."""
+"""The metrics of /metrics."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 
 from urisk_nb.llm.manager import LLMManager
 
-__all__ = ["Figures"]
+__all__ = ["ServiceMetrics"]
 
 
-class Figures:
-    """What /metrics shows; a registry of its own, so that two apps in a process do not meet."""
+class ServiceMetrics:
+    """The metrics of one app, in a registry of its own: a process may have two apps."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -22,35 +22,33 @@ class Figures:
         self.calls = Counter(
             "urisk_calls", "Requests answered.", ["route", "status"], registry=registry
         )
-        self.errors = Counter(
-            "urisk_errors", "Errors told to callers.", ["kind"], registry=registry
-        )
+        self.errors = Counter("urisk_errors", "Errors in answers.", ["kind"], registry=registry)
         self.seconds = Histogram(
             "urisk_call_seconds", "Whole requests.", ["route"], registry=registry, buckets=buckets
         )
         self.first_token = Histogram(
             "urisk_first_token_seconds",
-            "From the last try to the first piece.",
+            "From the last attempt to the first piece.",
             registry=registry,
             buckets=buckets,
         )
-        self.in_flight = Gauge("urisk_in_flight", "Requests under way.", registry=registry)
+        self.in_flight = Gauge("urisk_in_flight", "Requests in flight.", registry=registry)
         self.restart_count = Gauge(
             "urisk_server_restarts",
-            "Times that the model server was started again.",
+            "Restarts of the model server.",
             registry=registry,
         )
         self.breaker = Enum(
             "urisk_breaker_state",
-            "The model's breaker.",
+            "The circuit breaker of the model.",
             states=["closed", "half_open", "open"],
             registry=registry,
         )
 
     @contextlib.contextmanager
     def call(self, route: str) -> Iterator[list[int]]:
-        """One request; the list is given its status."""
-        # As nginx has it: the caller left before there was an answer
+        """Count and time one request; append its status to the list."""
+        # As in nginx: the client left before there was an answer
         began_s, seen = time.monotonic(), [499]
         self.in_flight.inc()
         try:
@@ -63,8 +61,8 @@ class Figures:
             self.calls.labels(route, str(seen[-1])).inc()
             self.seconds.labels(route).observe(time.monotonic() - began_s)
 
-    def shown(self, manager: LLMManager | None) -> bytes:
-        """The figures as Prometheus reads them."""
+    def render(self, manager: LLMManager | None) -> bytes:
+        """Return the metrics as Prometheus reads them."""
         if manager is not None:
             self.restart_count.set(manager.restart_count)
             self.breaker.state(manager.breaker())

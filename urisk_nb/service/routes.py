@@ -1,4 +1,4 @@
-"""The routes. Nothing here knows who asks, or how many do."""
+"""The routes. They do not know who asks, or how many do."""
 
 from __future__ import annotations
 
@@ -20,78 +20,84 @@ from urisk_nb.llm.client import Client
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.manager import is_judge
 from urisk_nb.llm.messages import is_same_model
-from urisk_nb.risk.inputs import RiskParams
+from urisk_nb.risk.params import RiskParams
 from urisk_nb.server.model_server import ServerState
-from urisk_nb.service.live_session import LiveSession, pieces_of, there
-from urisk_nb.service.prometheus import Figures
+from urisk_nb.service.live_session import LiveSession, run_on_loop, stream_pieces
+from urisk_nb.service.prometheus import ServiceMetrics
 from urisk_nb.service.schemas import (
-    Answered,
+    AnswerBody,
     Cell,
-    Chat,
-    Json,
-    Problem,
-    Risk,
-    Wide,
-    records_of,
-    take_snapshot,
+    ChatBody,
+    ErrorBody,
+    JsonResponse,
+    RiskBody,
+    WidePrices,
+    encode_answer,
+    to_records,
 )
 from urisk_nb.service.statuses import STATUSES
-from urisk_nb.service.streams import Lines, begun_lines, unless_gone
+from urisk_nb.service.streams import Lines, run_unless_gone, start_lines
 from urisk_nb.session import Run, open_run
 from urisk_nb.settings import Settings
 
 __all__ = ["NotReady", "router"]
 
 PROBE_S = 2.0  # the longest that a health route takes
-ROWS_S = 0.2  # how often the rows of a run are looked at
+POLL_ROWS_S = 0.2  # how often the rows of a run are looked at
 NOT_READY = frozenset(ServerState) - {ServerState.MANAGED, ServerState.EXTERNAL, ServerState.REMOTE}
 
 
 router = APIRouter()
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": HTTPStatus(status).phrase}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": HTTPStatus(status).phrase}
     for status in sorted({400, 401, 403, 408, 413, 415, *STATUSES.values()})
 }
 NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
 
 
-@router.post("/chat", response_model=Answered, responses={**PROBLEMS, 200: {"content": NDJSON}})
-async def chat(request: Request, asked: Chat) -> Response:
+@router.post("/chat", response_model=AnswerBody, responses={**ERRORS, 200: {"content": NDJSON}})
+async def chat(request: Request, asked: ChatBody) -> Response:
     """
-    The answer to a prompt. With `stream`, NDJSON: `{"piece": ...}` a line, then the answer; after
-    an error a last line with it.
+    Answer a prompt.
+
+    With `stream` the reply is NDJSON: a line `{"piece": ...}` for each piece, then the answer. An
+    error in the middle is the last line.
     """
     session: LiveSession = request.app.state.session
-    figures: Figures = request.app.state.figures
+    metrics: ServiceMetrics = request.app.state.metrics
     options = asked.options.model_dump(exclude_none=True)
-    manager = await unless_gone(request.receive, session.manager())
+    manager = await run_unless_gone(request.receive, session.manager())
     if asked.stream:
-        return await begun_lines(
+        return await start_lines(
             request,
-            _streamed(manager.stream(asked.prompt, asked.system_prompt, options=options), figures),
+            _stream_lines(
+                manager.stream(asked.prompt, asked.system_prompt, options=options), metrics
+            ),
         )
     work = manager.generate(asked.prompt, asked.system_prompt, options=options)
-    answer = await unless_gone(request.receive, there(work))
-    figures.first_token.observe(answer.timing.first_token_s)
-    return Json(take_snapshot(answer))
+    answer = await run_unless_gone(request.receive, run_on_loop(work))
+    metrics.first_token.observe(answer.timing.first_token_s)
+    return JsonResponse(encode_answer(answer))
 
 
-async def _streamed(stream: AnswerStream, figures: Figures) -> Lines:
-    async with aclosing(pieces_of(stream)) as pieces:
+async def _stream_lines(stream: AnswerStream, metrics: ServiceMetrics) -> Lines:
+    async with aclosing(stream_pieces(stream)) as pieces:
         async for piece in pieces:
             yield {"piece": piece}
-    figures.first_token.observe(stream.answer.timing.first_token_s)
-    yield take_snapshot(stream.answer)
+    metrics.first_token.observe(stream.answer.timing.first_token_s)
+    yield encode_answer(stream.answer)
 
 
-@router.post("/risk", response_class=Response, responses={**PROBLEMS, 200: {"content": NDJSON}})
-async def risk(request: Request, asked: Risk) -> Response:
+@router.post("/risk", response_class=Response, responses={**ERRORS, 200: {"content": NDJSON}})
+async def risk(request: Request, asked: RiskBody) -> Response:
     """
-    The risk table as NDJSON: `{"row": ..., "findings": [...]}` as each ticker is done, then
-    `{"run": ...}`, or a line with the error.
+    Make a risk table, as NDJSON.
+
+    A line `{"row": ..., "findings": [...]}` when a ticker is done, then `{"run": ...}`. An error is
+    the last line.
     """
     session: LiveSession = request.app.state.session
-    run = await asyncio.to_thread(_opened, asked)
+    run = await asyncio.to_thread(_open_run, asked)
     wanted = run.plan.params.model
     if (
         wanted is not None
@@ -102,14 +108,14 @@ async def risk(request: Request, asked: Risk) -> Response:
             f"the model {wanted!r} is not the service's.",
             fix="leave it out, or start the service with --model",
         )
-    return await begun_lines(request, _rows(run, session))
+    return await start_lines(request, _stream_rows(run, session))
 
 
-def _opened(asked: Risk) -> Run:
-    """The run, checked and with its metrics; in a thread, since it may take a second."""
+def _open_run(asked: RiskBody) -> Run:
+    """Return the run, checked and with its metrics; called in a thread, since it takes time."""
     return open_run(
         asked.tickers,
-        prices=_frame(asked.prices),
+        prices=_to_frame(asked.prices),
         evidence=None
         if asked.evidence is None
         else [one.model_dump(exclude_none=True) for one in asked.evidence],
@@ -119,8 +125,8 @@ def _opened(asked: Risk) -> Run:
     )
 
 
-def _frame(prices: Wide | list[dict[str, Cell]] | None) -> pd.DataFrame | None:
-    if not isinstance(prices, Wide):
+def _to_frame(prices: WidePrices | list[dict[str, Cell]] | None) -> pd.DataFrame | None:
+    if not isinstance(prices, WidePrices):
         return None if prices is None else pd.DataFrame(prices)
     for name, values in prices.columns.items():
         if len(values) != len(prices.dates):
@@ -129,63 +135,65 @@ def _frame(prices: Wide | list[dict[str, Cell]] | None) -> pd.DataFrame | None:
     return pd.DataFrame(prices.columns, index=pd.Index(prices.dates), dtype="float64")
 
 
-async def _rows(run: Run, session: LiveSession) -> Lines:
+async def _stream_rows(run: Run, session: LiveSession) -> Lines:
     waiting = [symbol for symbol in run.plan.symbols if symbol in run.plan.asked]
-    for line in _done(run, [symbol for symbol in run.plan.symbols if symbol not in run.plan.asked]):
+    for line in _encode_rows(
+        run, [symbol for symbol in run.plan.symbols if symbol not in run.plan.asked]
+    ):
         yield line
     if waiting:
-        judging = asyncio.create_task(_judged(run, session))
+        labeling = asyncio.create_task(_label(run, session))
         try:
-            while waiting and not judging.done():
-                await asyncio.wait({judging}, timeout=ROWS_S)
+            while waiting and not labeling.done():
+                await asyncio.wait({labeling}, timeout=POLL_ROWS_S)
                 done = [symbol for symbol in waiting if symbol in run.ticker_findings]
                 waiting = [symbol for symbol in waiting if symbol not in done]
-                for line in await asyncio.to_thread(_done, run, done):
+                for line in await asyncio.to_thread(_encode_rows, run, done):
                     yield line
-            await judging
+            await labeling
         finally:
-            judging.cancel()
-            await asyncio.wait({judging})
+            labeling.cancel()
+            await asyncio.wait({labeling})
     yield {"run": run.table().report.meta}
 
 
-async def _judged(run: Run, session: LiveSession) -> None:
-    await there(run.label(await session.manager()))
+async def _label(run: Run, session: LiveSession) -> None:
+    await run_on_loop(run.label(await session.manager()))
 
 
-def _done(run: Run, symbols: Iterable[str]) -> list[dict[str, Any]]:
-    """The lines of tickers that are done."""
+def _encode_rows(run: Run, symbols: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the lines of tickers that are done."""
     chosen = list(symbols)
     if not chosen:
         return []
     table = run.table()
     found = table.report.findings
-    rows = records_of(pd.DataFrame(table.loc[chosen]).reset_index())
+    rows = to_records(pd.DataFrame(table.loc[chosen]).reset_index())
     return [
-        {"row": row, "findings": records_of(found[found["ticker"] == row["ticker"]])}
+        {"row": row, "findings": to_records(found[found["ticker"] == row["ticker"]])}
         for row in rows
     ]
 
 
 @router.get("/health")
 async def health() -> Response:
-    """The process lives."""
-    return Json({"status": "alive", "version": version("urisk-nb")})
+    """Say that the process is alive."""
+    return JsonResponse({"status": "alive", "version": version("urisk-nb")})
 
 
-@router.get("/health/ollama", responses={503: PROBLEMS[503]})
+@router.get("/health/ollama", responses={503: ERRORS[503]})
 async def health_ollama(request: Request) -> Response:
-    """The model server answers; nothing is generated. 503 says why it does not."""
-    facts = await _looked(request.app.state.session)
+    """Say whether the model server answers; nothing is generated. 503 has the reason."""
+    facts = await _probe_server(request.app.state.session)
     del facts["models"]
-    return Json({"status": "ready", **facts})
+    return JsonResponse({"status": "ready", **facts})
 
 
-@router.get("/health/llm", responses={503: PROBLEMS[503]})
+@router.get("/health/llm", responses={503: ERRORS[503]})
 async def health_llm(request: Request) -> Response:
-    """The model is in memory; nothing is generated. 503 says why it is not."""
+    """Say whether the model is in memory; nothing is generated. 503 has the reason."""
     session: LiveSession = request.app.state.session
-    facts = await _looked(session)
+    facts = await _probe_server(session)
     running = session.running
     if running is None:
         raise NotReady(f"the session is being started: {session.step}.", fix="wait")
@@ -193,7 +201,7 @@ async def health_llm(request: Request) -> Response:
         raise NotReady(
             f"{running.model} is not in memory.", fix="wait, or ask: the next call loads it"
         )
-    return Json(
+    return JsonResponse(
         {
             "status": "ready",
             "model": running.model,
@@ -203,11 +211,11 @@ async def health_llm(request: Request) -> Response:
 
 
 class NotReady(ServerNotRunning):
-    """Said by a health route alone."""
+    """The server or the model is not ready; raised by health routes only."""
 
 
-async def _looked(session: LiveSession) -> dict[str, Any]:
-    """The server's state, version and models in memory, as it says within PROBE_S."""
+async def _probe_server(session: LiveSession) -> dict[str, Any]:
+    """Return the server's state, version and models in memory, as it says within PROBE_S."""
     running = session.running
     if running is None and session.failed and (session._start is None or session._start.done()):
         raise NotReady(session.failed[-1].message, fix=session.failed[-1].fix)
@@ -216,18 +224,18 @@ async def _looked(session: LiveSession) -> dict[str, Any]:
         why = running.failure
         raise NotReady(
             f"the server is {state}." + (f" {why.message}" if why else ""),
-            fix=why.fix if why else "wait: it is seen to",
+            fix=why.fix if why else "wait: it is being restarted",
         )
     try:
-        said, models = await there(
-            _probed(running.settings if running is not None else session.settings)
+        said, models = await run_on_loop(
+            _probe(running.settings if running is not None else session.settings)
         )
     except UriskError as exc:
         raise NotReady(exc.message, fix=exc.fix) from exc
     return {"state": state, "version": said, "models": models}
 
 
-async def _probed(settings: Settings) -> tuple[str, list[str]]:
+async def _probe(settings: Settings) -> tuple[str, list[str]]:
     client = Client(settings)
     try:
         async with asyncio.timeout(PROBE_S):
@@ -256,7 +264,7 @@ async def _list_ready_models(client: Client) -> list[str]:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
-    text = request.app.state.figures.shown(request.app.state.session.running)
+async def show_metrics(request: Request) -> Response:
+    """Return the metrics as Prometheus reads them."""
+    text = request.app.state.metrics.render(request.app.state.session.running)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -1,7 +1,4 @@
-"""
-What is sent and taken, as JSON: requests that are checked before anything is asked, answers,
-problems.
-"""
+"""The JSON of requests, answers and errors. A request is checked before anything is asked."""
 
 from __future__ import annotations
 
@@ -22,33 +19,34 @@ from urisk_nb.llm.answers import Answer
 from urisk_nb.service.statuses import status_of
 
 __all__ = [
-    "Answered",
+    "AnswerBody",
     "Cell",
-    "Chat",
-    "Evidence",
-    "Json",
-    "Options",
-    "Problem",
-    "Risk",
-    "Wide",
-    "dumped",
-    "problem_of",
-    "records_of",
-    "refusal_of",
-    "refused",
-    "reply_to",
-    "take_snapshot",
+    "ChatBody",
+    "ErrorBody",
+    "EvidenceBody",
+    "JsonResponse",
+    "OptionsBody",
+    "RiskBody",
+    "WidePrices",
+    "build_error_response",
+    "build_refusal",
+    "build_response",
+    "encode_answer",
+    "encode_error",
+    "encode_json",
+    "to_records",
 ]
 
 
-class _Taken(BaseModel):
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Options(_Taken):
+class OptionsBody(_Body):
     """
-    How an answer is made. What would load the model again for everybody (num_ctx, num_gpu, ...) is
-    the service's own.
+    How an answer is made.
+
+    Options that would load the model again for everybody (num_ctx, num_gpu, ...) are not taken.
     """
 
     temperature: float | None = Field(None, ge=0, le=10)
@@ -61,12 +59,12 @@ class Options(_Taken):
     stop: list[str] | None = Field(None, max_length=16)
 
 
-class Chat(_Taken):
-    """A prompt, and how it is to be answered."""
+class ChatBody(_Body):
+    """A prompt, and how to answer it."""
 
     prompt: str = Field(min_length=1)
     system_prompt: str | None = None
-    options: Options = Options()
+    options: OptionsBody = OptionsBody()
     stream: bool = False
 
 
@@ -74,14 +72,14 @@ Cell = str | int | float | None
 Number = Annotated[float, Field(ge=-1e300, le=1e300)]
 
 
-class Wide(_Taken):
+class WidePrices(_Body):
     """Prices, a column for each ticker."""
 
     dates: list[str]
     columns: dict[str, list[Number | None]]
 
 
-class Evidence(_Taken):
+class EvidenceBody(_Body):
     """A document about one company; the ticker `*` counts for all of them."""
 
     text: str
@@ -91,18 +89,18 @@ class Evidence(_Taken):
     id: str | None = None
 
 
-class Risk(_Taken):
-    """What `assess` takes, as data: no path is read here."""
+class RiskBody(_Body):
+    """The arguments of `assess`, as data: no path is read here."""
 
     tickers: list[str] | dict[str, Number]
-    prices: Wide | list[dict[str, Cell]] | None = None
-    evidence: list[Evidence] | None = None
+    prices: WidePrices | list[dict[str, Cell]] | None = None
+    evidence: list[EvidenceBody] | None = None
     query: str | None = None
     benchmark: str | None = None
     params: dict[str, Cell | bool | list[Number]] = Field(default_factory=dict)
 
 
-class Problem(BaseModel):
+class ErrorBody(BaseModel):
     """An error: its name, what was seen, what to do."""
 
     error: str
@@ -110,7 +108,7 @@ class Problem(BaseModel):
     fix: str
 
 
-class Answered(BaseModel):
+class AnswerBody(BaseModel):
     """An answer. Seconds in `timing`; null where the server gave no counter."""
 
     text: str
@@ -120,24 +118,21 @@ class Answered(BaseModel):
     timing: dict[str, float | int | str | None]
 
 
-class Json(JSONResponse):
-    """A reply as JSON."""
+class JsonResponse(JSONResponse):
+    """A response as JSON."""
 
     def render(self, content: Any) -> bytes:
-        """
-        ASCII only: half of a surrogate pair, which JSON may carry, is in no encoding. NaN is no
-        JSON.
-        """
-        return dumped(content)
+        """Return ASCII: JSON may carry half of a surrogate pair, which no encoding has."""
+        return encode_json(content)
 
 
-def dumped(content: Any) -> bytes:
-    """JSON, without white space and without NaN."""
+def encode_json(content: Any) -> bytes:
+    """Return JSON without white space and without NaN."""
     return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _plain(value: Any) -> Any:
-    """A cell as JSON has it: nothing for what is missing or not finite, ISO text for a date."""
+def _to_json(value: Any) -> Any:
+    """Return a cell as JSON has it: null if missing or not finite, ISO text for a date."""
     if (
         value is None
         or value is pd.NA
@@ -152,17 +147,17 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, as JSON has them."""
+def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame, as JSON has them."""
     columns = {
-        str(name): [_plain(value) for value in frame[name].tolist()] for name in frame.columns
+        str(name): [_to_json(value) for value in frame[name].tolist()] for name in frame.columns
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def take_snapshot(answer: Answer) -> dict[str, Any]:
-    """An answer with what it knows of itself."""
-    timing = {name: _plain(value) for name, value in dataclasses.asdict(answer.timing).items()}
+def encode_answer(answer: Answer) -> dict[str, Any]:
+    """Return an answer with its model, engine and timing."""
+    timing = {name: _to_json(value) for name, value in dataclasses.asdict(answer.timing).items()}
     facts = {
         "model": answer.model,
         "engine": str(answer.engine),
@@ -171,26 +166,26 @@ def take_snapshot(answer: Answer) -> dict[str, Any]:
     return {"text": str(answer), **facts, "timing": timing}
 
 
-def problem_of(error: UriskError) -> dict[str, str]:
-    """An error of ours as callers get it."""
+def encode_error(error: UriskError) -> dict[str, str]:
+    """Return name, message and fix of an error."""
     return {"error": type(error).__name__, "message": error.message, "fix": error.fix}
 
 
-def refused(status: int, problem: Mapping[str, Any], **headers: str) -> Response:
-    """A problem with its status."""
-    return Json(
+def build_response(status: int, problem: Mapping[str, Any], **headers: str) -> Response:
+    """Return an error with its status."""
+    return JsonResponse(
         problem, status, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
 
 
-def refusal_of(status: int, message: str, fix: str, **headers: str) -> Response:
-    """A refusal that is HTTP's own affair."""
+def build_refusal(status: int, message: str, fix: str, **headers: str) -> Response:
+    """Return a refusal that has no error class of its own."""
     name = HTTPStatus(status).phrase.title().replace(" ", "").replace("-", "")
-    return refused(status, {"error": name, "message": message, "fix": fix}, **headers)
+    return build_response(status, {"error": name, "message": message, "fix": fix}, **headers)
 
 
-def reply_to(error: UriskError) -> Response:
-    """An error of ours as a reply, with the time to come back where it is known."""
+def build_error_response(error: UriskError) -> Response:
+    """Return an error as a response, with Retry-After where the wait is known."""
     wait_s = error.facts.get("retry_after_s") or error.facts.get("left_s")
     headers = {} if wait_s is None else {"Retry_After": str(max(1, math.ceil(wait_s)))}
-    return refused(status_of(error), problem_of(error), **headers)
+    return build_response(status_of(error), encode_error(error), **headers)

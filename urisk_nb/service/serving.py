@@ -1,4 +1,4 @@
-"""The service as a process of its own."""
+"""The service as a process of its own: `urisk serve`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from urisk_nb.settings import DialectName, Engine, given_settings
 
 __all__ = ["serve"]
 
-GRACE_S = 5.0  # what calls under way are given at the end
+GRACE_S = 5.0  # how long calls in flight may go on at the end
 
 
 class _Server(uvicorn.Server):
     """
-    Ends in order: calls under way have GRACE_S, then the session ends, which tells each of them
-    why. A start that fails ends it.
+    A server that ends in order.
+
+    Calls in flight have GRACE_S; then the session ends, which tells each of them why. A session
+    that cannot start ends the server.
     """
 
     session: LiveSession
 
     async def on_tick(self, counter: int) -> bool:
-        if self.session.failed and not self.session.is_begun:
+        if self.session.failed and not self.session.has_started:
             return True
         return await super().on_tick(counter)
 
@@ -68,8 +70,9 @@ def serve(
     allow_cloud: bool | None = None,
 ) -> None:
     """
-    Serve until SIGTERM or SIGINT; then end the calls, the session, and a server that was started
-    for it.
+    Serve until SIGTERM or SIGINT.
+
+    At the end the calls in flight end, the session, and a model server that was started for it.
 
     Parameters
     ----------
@@ -85,7 +88,7 @@ def serve(
     Raises
     ------
     InputError
-        The address cannot be listened at, or may not be without a token.
+        The address is taken, or is open to others and there is no token.
     SettingsError, ServerError, ModelError
         The session could not be started.
     """
@@ -93,7 +96,7 @@ def serve(
     token = token or os.environ.get("URISK_SERVICE_TOKEN") or None
     if token is None and not is_loopback(host):
         raise InputError(
-            f"{host} can be reached by others, and there is no token.",
+            f"others can reach {host}, and there is no token.",
             fix="set URISK_SERVICE_TOKEN, or --host 127.0.0.1",
         )
     app = create_app(token=token, **overrides)
@@ -109,24 +112,24 @@ def serve(
         )
     )
     server.session = app.state.session
-    with _listening(host, port) as listener:
-        print(f"urisk_nb serves at http://{_shown(listener)}; Ctrl-C ends it.", flush=True)
+    with _listen(host, port) as listener:
+        print(f"urisk_nb serves at http://{_format_address(listener)}; Ctrl-C ends it.", flush=True)
         try:
             server.run(sockets=[listener])
         except (SystemExit, KeyboardInterrupt):
             if not server.started:  # else uvicorn has ended in order, and only repeats the signal
                 raise
-    if server.session.failed and not server.session.is_begun:
+    if server.session.failed and not server.session.has_started:
         raise server.session.failed[-1]
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as exc:
         raise InputError(
-            f"{host}:{port} cannot be listened at ({exc}).", fix="choose another port: --port 8001"
+            f"Cannot listen on {host}:{port} ({exc}).", fix="choose another port: --port 8001"
         ) from exc
     # Inherited by each connection; asyncio sets it only where a socket names its protocol, and each
     # answer would wait 40 ms.
@@ -134,6 +137,6 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _shown(listener: socket.socket) -> str:
+def _format_address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

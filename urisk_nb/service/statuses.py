@@ -1,4 +1,4 @@
-"""Which HTTP status each error of ours has."""
+"""The HTTP status of each error."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ STATUSES: dict[type[UriskError], int] = {
     errors.InputError: 422,
     errors.NotInitialized: 503,
     errors.FetchFailed: 502,
-    # Nothing to ask just now: not installed, not running, starting, lost, busy, left alone
+    # No server to ask just now: not installed, not running, starting, lost, busy, circuit open
     errors.ServerError: 503,
+    errors.NotSupportedByServer: 501,
     errors.StreamInterrupted: 502,
     errors.RunnerCrashed: 502,
     errors.ServerInternalError: 502,
@@ -35,5 +36,5 @@ STATUSES: dict[type[UriskError], int] = {
 
 
 def status_of(error: UriskError) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error."""
     return next(STATUSES[base] for base in type(error).__mro__ if base in STATUSES)

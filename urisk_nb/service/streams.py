@@ -1,6 +1,4 @@
-"""
-A caller may leave: work that is cancelled then, and lines that are sent as soon as they are there.
-"""
+"""Lines that are sent as soon as they are there, and work that ends when the client disconnects."""
 
 from __future__ import annotations
 
@@ -15,20 +13,20 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from urisk_nb.errors import UriskError
-from urisk_nb.service.prometheus import Figures
-from urisk_nb.service.schemas import dumped, problem_of
+from urisk_nb.service.prometheus import ServiceMetrics
+from urisk_nb.service.schemas import encode_error, encode_json
 
-__all__ = ["CallerGone", "LineResponse", "Lines", "begun_lines", "unless_gone"]
+__all__ = ["ClientDisconnected", "LineResponse", "Lines", "run_unless_gone", "start_lines"]
 
 T = TypeVar("T")
 
 
-class CallerGone(Exception):
-    """The caller has left; nobody is to be told anything."""
+class ClientDisconnected(Exception):
+    """The client has disconnected; there is nobody to answer."""
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; the work is cancelled when the caller leaves."""
+async def run_unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of the work; cancel it when the client disconnects."""
 
     async def left() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -38,7 +36,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise CallerGone
+            raise ClientDisconnected
         return task.result()
     finally:
         for each in (task, gone):
@@ -51,21 +49,22 @@ Lines = AsyncGenerator[dict[str, Any], None]
 
 class LineResponse(Response):
     """
-    NDJSON, a line as soon as it is there. The first line is there before the status is sent, so
-    that an early error has its own.
+    NDJSON, each line sent as soon as it is there.
+
+    The first line is there before the status is sent, so that an early error has its own status.
     """
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, first: dict[str, Any], rest: Lines, figures: Figures) -> None:
+    def __init__(self, first: dict[str, Any], rest: Lines, metrics: ServiceMetrics) -> None:
         super().__init__()
         del self.headers["content-length"]
-        self.first, self.rest, self.figures = first, rest, figures
+        self.first, self.rest, self.metrics = first, rest, metrics
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.suppress(CallerGone, OSError):
+        with contextlib.suppress(ClientDisconnected, OSError):
             async with aclosing(self.rest):
-                await unless_gone(receive, self._send(send))
+                await run_unless_gone(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -74,27 +73,28 @@ class LineResponse(Response):
             async for line in self.rest:
                 await send_line(send, line)
         except UriskError as exc:
-            self.figures.errors.labels(type(exc).__name__).inc()
-            await send_line(send, problem_of(exc))
+            self.metrics.errors.labels(type(exc).__name__).inc()
+            await send_line(send, encode_error(exc))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def send_line(send: Send, line: dict[str, Any]) -> None:
-    await send({"type": "http.response.body", "body": dumped(line) + b"\n", "more_body": True})
+    await send({"type": "http.response.body", "body": encode_json(line) + b"\n", "more_body": True})
 
 
-async def begun_lines(request: Request, lines: Lines) -> Response:
+async def start_lines(request: Request, lines: Lines) -> Response:
     """
-    The reply made of the lines, begun when the first one is there; an error before it has a status
-    of its own.
+    Return the response made of the lines, when the first one is there.
+
+    An error before it has a status of its own.
     """
     try:
-        first = await unless_gone(request.receive, _next(lines))
+        first = await run_unless_gone(request.receive, _read_first(lines))
     except BaseException:
         await lines.aclose()
         raise
-    return LineResponse(first, lines, request.app.state.figures)
+    return LineResponse(first, lines, request.app.state.metrics)
 
 
-async def _next(lines: Lines) -> dict[str, Any]:
+async def _read_first(lines: Lines) -> dict[str, Any]:
     return await anext(lines)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.prices import read_prices
+from urisk_nb.readers.prices import read_benchmark, read_prices
 
 DAYS = pd.bdate_range("2024-01-01", periods=4, name="date")
 
@@ -48,7 +48,7 @@ def test_long_and_wide_say_the_same():
 
 
 @pytest.mark.parametrize(
-    "name", ["date", "Date", "DATETIME", "Unnamed: 0", "Day", "Dates", "timestamp"]
+    "name", ["date", "Date", "DATETIME", "Unnamed: 0", "Day", "Dates", "timestamp", "Trade Date"]
 )
 @pytest.mark.parametrize(
     "values",
@@ -154,15 +154,18 @@ BAD_PRICES = {
     "no columns": (wide()[[]], "empty (4 rows, 0 columns)", "prices.info()"),
     "None": (None, "a NoneType", "pd.DataFrame"),
     "a dict": ({"AAA": [1]}, "a dict", "pd.DataFrame"),
-    "a path": ("prices.csv", "a str", "pd.DataFrame"),
+    "a path to nothing": ("prices.csv", "no file or folder 'prices.csv'", "check the path"),
     "a Series without a name": (wide()["AAA"].rename(None), "without a name", "rename"),
     "an integer index": (wide().reset_index(drop=True), "the index counts 0, ..., 3", '"date"'),
     "dates under another name": (dated(["2024-01-01"], "dte"), "no dates", "{'dte': 'date'}"),
-    "columns that pandas moved by one": (
-        pd.read_csv(StringIO("Day,AAA,BBB\n2024-01-01,1.0,2.0,\n2024-01-02,1.5,2.5,\n")),
-        "the columns moved by one",
-        "index_col=False",
-    ),
+    **{
+        f"columns that pandas moved by one, {name}": (
+            pd.read_csv(StringIO(f"{name},AAA,BBB\n2024-01-01,1.0,2.0,\n2024-01-02,1.5,2.5,\n")),
+            "the columns moved by one",
+            "index_col=False",
+        )
+        for name in ("Day", "date", "Trade Date")
+    },
     "dates as numbers": (
         dated([20240101, 20240102]),
         "numbers for dates (first: 20240101)",
@@ -291,3 +294,36 @@ def test_a_ticker_that_is_called_like_a_date_stays_a_ticker():
         [f"2024-01-0{day}" for day in range(1, 5)]
     )
     assert list(read_prices(texts).close) == ["DAY", "AAA"]
+
+
+def test_a_callable_is_given_the_tickers_and_its_errors_are_its_own():
+    """
+    Any source of data plugs in; an exception of the user's own code is not dressed up.
+    """
+    read = read_prices(
+        lambda tickers: wide(**{name: [1.0] * 4 for name in tickers}), tickers=("AAA", "BBB")
+    )
+    assert list(read.close) == ["AAA", "BBB"]
+    with pytest.raises(ZeroDivisionError):
+        read_prices(lambda tickers: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("SPY", "SPY"), (None, "given"), ("ticker", "ticker")]
+)
+def test_a_benchmark_is_one_column_by_its_own_name(name, column):
+    """
+    Whatever the Series is called, it is read as prices; what is no number is kept as a fault.
+    """
+    read = read_benchmark(wide(AAA=[1.0, 2.0, "x", 4.0])["AAA"].rename(name))
+    assert read.close[column].tolist()[:2] == [1.0, 2.0]
+    assert read.faults == {column: {DAYS[2]: "'x'"}}
+    assert read_benchmark(wide()["AAA"].rename(name)).faults == {}
+
+
+def test_a_benchmark_that_is_no_series_is_refused():
+    """
+    A frame could hold several.
+    """
+    with pytest.raises(InputError, match="a DataFrame, not a Series"):
+        read_benchmark(wide())

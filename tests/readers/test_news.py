@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.documents import Document, documents_for, read_evidence
-from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.tickers import Holding
+from urisk_nb.readers.news import read_evidence
+from urisk_nb.risk.inputs import Document
 
 TEXTS = pd.DataFrame(
     {
@@ -89,7 +88,7 @@ def test_own_ids_stay_and_others_keep_clear_of_them():
 
 BAD_EVIDENCE = {
     "None": (None, "a NoneType", "DataFrame"),
-    "a path": ("news.csv", "a str", "DataFrame"),
+    "a path to nothing": ("news.csv", "no file or folder 'news.csv'", "check the path"),
     "a number": (5, "an int", "DataFrame"),
     "an empty frame": (pd.DataFrame(), "no column 'ticker', only none", "add the column"),
     "a misspelt ticker": (
@@ -158,50 +157,3 @@ def test_bad_evidence_is_refused(case):
         read_evidence(data)
     assert seen in caught.value.message
     assert fix in caught.value.fix
-
-
-def own_texts(holding="NVDA", as_of=None):
-    documents, flags = documents_for(
-        read_evidence(TEXTS), Holding(symbol=holding), RiskParams(), as_of=as_of
-    )
-    return [one.text for one in documents], flags
-
-
-def test_a_company_gets_its_own_and_the_shared_documents():
-    """Its own, those that were given for all, and nobody else's."""
-    assert own_texts() == (["shared", "a", "b"], ())
-    assert own_texts("MSFT") == (["c", "shared"], ())
-    assert own_texts("AAPL") == (["shared"], ())
-
-
-def test_evidence_after_the_date_is_cut():
-    """
-    What was written later is left out and said; what has no date is left out only when the date was
-    asked for.
-    """
-    assert own_texts(as_of=date(2024, 1, 1)) == (["shared", "a"], ("future_evidence",))
-    assert own_texts(as_of=pd.Timestamp("2024-01-01")) == (["shared", "a"], ("future_evidence",))
-    assert own_texts("MSFT", as_of=date(2024, 1, 1)) == (["c", "shared"], ())
-
-
-def test_params_decide_the_date():
-    """The as-of date of the parameters goes before that of the prices."""
-    documents = read_evidence(TEXTS)
-    for symbol, texts, flags in (
-        ("MSFT", ["shared"], ("undated",)),
-        ("NVDA", ["shared", "a"], ("future_evidence",)),
-    ):
-        own, seen = documents_for(
-            documents,
-            Holding(symbol=symbol),
-            RiskParams.of(as_of="2024-01-01"),
-            as_of=date(2030, 1, 1),
-        )
-        assert ([one.text for one in own], seen) == (texts, flags)
-
-
-def test_both_spellings_of_a_share_class_are_the_companys_own():
-    """BRK-B's documents serve BRK.B and are flagged; those of BRK.A do not."""
-    documents = read_evidence({"BRK-B": "one", "BRK.B": "two", "BRK.A": "three"})
-    own, flags = documents_for(documents, Holding(symbol="BRK.B"), RiskParams())
-    assert ([one.text for one in own], flags) == (["one", "two"], ("alias",))

@@ -1,0 +1,176 @@
+"""Tickers are read as they were meant, or refused with a way out."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+
+from urisk_nb.errors import InputError
+from urisk_nb.readers.holdings import parse_tickers
+from urisk_nb.risk.inputs import Holding
+
+
+def symbols(tickers):
+    return [holding.symbol for holding in parse_tickers(tickers)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("NVDA, MSFT\nAAPL  AMZN", ["NVDA", "MSFT", "AAPL", "AMZN"]),
+        ("nvda", ["NVDA"]),
+        ("NVDA # chips, GPU=1\n# MSFT\n\nAAPL", ["NVDA", "AAPL"]),
+        (
+            "BRK.B BRK-A BRK/B ^GSPC 0700.HK BTC-USD EURUSD=X M&M.NS ES=F US10YT=RR EUR= EURUSD=",
+            None,
+        ),
+        ("AAPL US Equity\nSPX Index", ["AAPL US EQUITY", "SPX INDEX"]),
+        (
+            "AAPL US Equity=0.5, EUR  Curncy\nMSFT AAPL",
+            ["AAPL US EQUITY", "EUR CURNCY", "MSFT", "AAPL"],
+        ),
+        (
+            (
+                "\N{FULLWIDTH LATIN CAPITAL LETTER N}VDA\N{NO-BREAK SPACE}MSFT"
+                "\N{FULLWIDTH COMMA}A\N{ZERO WIDTH SPACE}APL"
+            ),
+            ["NVDA", "MSFT", "AAPL"],
+        ),
+        ("\N{BYTE ORDER MARK}NVDA", ["NVDA"]),
+    ],
+)
+def test_cell_text_becomes_tickers(text, expected):
+    """
+    Commas, white space, comments, terminal names and full-width signs are read as people write
+    them.
+    """
+    assert symbols(text) == (expected or text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "symbol", "weight"),
+    [
+        ("NVDA=0.4", "NVDA", 0.4),
+        ("NVDA = 0.4", "NVDA", 0.4),
+        ("NVDA= -.4", "NVDA", -0.4),
+        ("NVDA=\N{MINUS SIGN}1e-1", "NVDA", -0.1),
+        ("EURUSD=X=0.4", "EURUSD=X", 0.4),
+        ("AAPL US Equity = 2", "AAPL US EQUITY", 2),
+        ("0700.HK=0", "0700.HK", 0),
+        ("EURUSD=X", "EURUSD=X", None),
+    ],
+)
+def test_a_weight_follows_the_last_equals_sign(text, symbol, weight):
+    """A number after the last "=" is the weight; letters there belong to the name."""
+    assert parse_tickers(text) == (Holding(symbol=symbol, weight=weight),)
+
+
+@pytest.mark.parametrize(
+    "tickers",
+    [
+        "NVDA=0.4, BRK.B=0.6",
+        ["NVDA=0.4", "BRK.B = 0.6"],
+        [("NVDA", 0.4), ("BRK.B", 0.6)],
+        {"nvda": 0.4, "BRK.B": 0.6},
+        {"NVDA": "0.4", "BRK.B": Decimal("0.6")},
+        pd.Series([0.4, 0.6], index=["NVDA", "BRK.B"]),
+        pd.Series(["NVDA=0.4", "BRK.B=0.6"]),
+        np.array(["NVDA=0.4", "BRK.B=0.6"]),
+        (text for text in ("NVDA=0.4", "BRK.B=0.6")),
+    ],
+)
+def test_every_shape_of_list_means_the_same(tickers):
+    """Text, lists, pairs, mappings and Series give the same holdings."""
+    assert parse_tickers(tickers) == (
+        Holding(symbol="NVDA", weight=0.4),
+        Holding(symbol="BRK.B", weight=0.6),
+    )
+
+
+def test_a_set_gives_one_order():
+    """A set has no order: its holdings come sorted, in every process."""
+    names = [f"T{number}" for number in range(10, 40)]
+    assert symbols(set(names)) == names
+
+
+def test_a_duplicate_keeps_its_first_line():
+    """The first line counts, and the holding says that there was another."""
+    assert parse_tickers("NVDA=0.4, nvda=0.5") == (
+        Holding(symbol="NVDA", weight=0.4, flags=("duplicate",)),
+    )
+
+
+def test_a_missing_weight_beside_others_is_said():
+    """Where some have a weight, one without is flagged; where none has, nothing is."""
+    assert parse_tickers("NVDA=0.4, MSFT")[1].flags == ("no_weight",)
+    assert parse_tickers("NVDA, MSFT")[1].flags == ()
+
+
+BAD_TICKERS = {
+    "nothing": ("", "there is no ticker", "NVDA=0.4"),
+    "only a comment": ("# later", "there is no ticker", "NVDA=0.4"),
+    "an empty list": ([], "there is no ticker", "NVDA=0.4"),
+    "a path": ("NVDA\n../../etc/passwd", "line 2: '../../etc/passwd'", "commas"),
+    "a dollar sign": ("$NVDA", "'$NVDA'", "did you mean NVDA?"),
+    "an emoji": ("NVDA\N{ROCKET}", "is not a ticker", "did you mean NVDA?"),
+    "a NUL": ("NVDA\x00", r"'NVDA\x00'", "did you mean NVDA?"),
+    "a script": ("<script>alert(1)</script>", "'<script>alert(1)</script>'", "commas"),
+    "semicolons": ("NVDA;MSFT", "'NVDA;MSFT'", "separate tickers by commas"),
+    "far too long": ("A" * 31, "is not a ticker", "commas"),
+    "a novel": ("A" * 100_000, "AAA...'", "commas"),
+    "a weight in words": ("NVDA=half", "line 1: the weight 'half' of 'NVDA'", "NVDA=0.4"),
+    "a weight in percent": ("NVDA=25%", "'25%'", "NVDA=0.25"),
+    "no weight after =": ("NVDA=", "the weight ''", "NVDA=0.4"),
+    "an infinite weight": ("NVDA=inf", "'inf'", "NVDA=0.4"),
+    "a weight beyond floats": ("NVDA=1e999", "'1e999'", "NVDA=0.4"),
+    "a decimal comma": ("NVDA=0,4", "decimal comma", "0.4"),
+    "two weights": ("NVDA=1=2", "two weights", "NVDA=2"),
+    "a weight without =": ("NVDA 0.4", "'0.4' looks like a weight", "NVDA=0.4"),
+    "a weight without a name": ("=0.4", "''", "NVDA=0.4"),
+    "a number in a list": (["NVDA", 700], "item 2: 700 is an int", '"700"'),
+    "None in a list": ([None], "item 1: None", "NVDA=0.4"),
+    "None": (None, "a NoneType", "NVDA=0.4"),
+    "bytes": (b"NVDA", "a bytes", "NVDA=0.4"),
+    "a frame": (pd.DataFrame({"ticker": ["A"]}), "a DataFrame", "dict(zip("),
+    "a mapping to words": ({"NVDA": "half"}, "'half'", "NVDA=0.4"),
+    "a mapping to NaN": ({"NVDA": math.nan}, "nan", "NVDA=0.4"),
+    "a mapping to True": ({"NVDA": True}, "True", "NVDA=0.4"),
+    "a mapping to a list": ({"NVDA": [1]}, "[1]", "NVDA=0.4"),
+    "a mapping from numbers": ({700: 0.5}, "700 is an int", '"700"'),
+    "a Series of words": (pd.Series(["half"], index=["NVDA"]), "'half'", "NVDA=0.4"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TICKERS)
+def test_bad_tickers_are_refused(case):
+    """The message says where and what was seen, the fix what to write."""
+    given_tickers, seen, fix = BAD_TICKERS[case]
+    with pytest.raises(InputError) as caught:
+        parse_tickers(given_tickers)
+    assert seen in caught.value.message
+    assert fix in caught.value.fix
+    assert len(str(caught.value)) < 300
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_text_gives_safe_symbols_or_an_input_error(text):
+    """
+    Whatever is typed, a symbol is upper case, without path parts that lead upwards from the start,
+    and short; or it is refused.
+    """
+    try:
+        holdings = parse_tickers(text)
+    except InputError:
+        return
+    for holding in holdings:
+        assert holding.symbol == holding.symbol.upper()
+        assert 0 < len(holding.symbol) <= 30
+        assert not holding.symbol.startswith(("/", "."))
+        assert not set(holding.symbol) & set("<>\\\"'`$;|\x00\n")

@@ -1,0 +1,187 @@
+"""
+One call as HTML: its phases, beside those of the median call, its attempts, request and answer.
+
+Pure: records in, markup out; everything that comes from outside is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb.llm.calls import OK
+from urisk_nb.llm.latency import percentile
+from urisk_nb.notebook import svg
+from urisk_nb.notebook.alerts import request_of
+from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
+from urisk_nb.notebook.panel_parts import format_seconds, html_block, html_table
+from urisk_nb.render.escaping import escape_html, visible
+
+if TYPE_CHECKING:
+    from urisk_nb.llm.calls import CallRecord
+
+__all__ = ["format_call", "render_call"]
+
+MIN_SECONDS = 0.005  # a multiple of less says nothing
+
+
+def format_call(record: CallRecord) -> str:
+    """One line of the list to choose from; plain text."""
+    timing = record.timing
+    took = "" if timing is None else f"{timing.elapsed_s:7.2f} s"
+    said = (
+        f"{timing.tokens} tokens" if timing is not None and record.outcome == OK else record.outcome
+    )
+    at = f"{record.asked_at.astimezone():%H:%M:%S}"
+    return f"{record.number:>5}  {at}  {took:>9}  {said:<14} {visible(record.model)}"
+
+
+def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
+    """
+    One call: its phases, beside those of the median call, its attempts, its options, its prompt and
+    its answer.
+    """
+    timing = record.timing
+    parts = [
+        f"<h4>Call {record.number}: {escape_html(record.outcome)}</h4>",
+        f'<div class="muted">{escape_html(record.model)}, asked at '
+        f"{record.asked_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+        + (
+            f", {timing.prompt_tokens} tokens of prompt, {timing.tokens} of answer"
+            if timing is not None and record.outcome == OK
+            else ""
+        )
+        + "</div>",
+        _message(record),
+        svg.draw_waterfall(_steps(record), f"phases of call {record.number}"),
+        _compare(record, records),
+        _failures(record),
+        _request(record),
+    ]
+    return html_block("".join(parts))
+
+
+def _message(record: CallRecord) -> str:
+    return f'<div class="alert error">{escape_html(record.message)}</div>' if record.message else ""
+
+
+def _steps(record: CallRecord) -> list[tuple[str, float, str]]:
+    """What the call's time went on, in order."""
+    timing = record.timing
+    if timing is None:
+        return []
+    steps = [(NAMES["wait_s"], timing.wait_s, COLOURS["wait_s"])]
+    if record.failures:
+        steps.append((NAMES["retry_s"], timing.retry_s, COLOURS["retry_s"]))
+    if math.isnan(timing.server_total_s):
+        if not math.isnan(timing.first_token_s):
+            steps.append(("to the first token", timing.first_token_s, COLOURS["prompt_s"]))
+            steps.append(
+                (
+                    "from then to the end",
+                    timing.total_s - timing.first_token_s,
+                    COLOURS["generation_s"],
+                )
+            )
+        elif not math.isnan(timing.total_s):
+            steps.append(("no answer", timing.total_s, svg.FAILED))
+        return steps
+    steps += [(NAMES[phase], getattr(timing, phase), COLOURS[phase]) for phase in PHASES[2:]]
+    return [
+        *steps,
+        ("wire, and reading here", max(0.0, timing.total_s - timing.server_total_s), "#8c8c8c"),
+    ]
+
+
+def _compare(record: CallRecord, records: Sequence[CallRecord]) -> str:
+    """Each figure beside the median of the calls of the same model that ended well."""
+    alike = [
+        other.timing
+        for other in records
+        if other.outcome == OK and other.model == record.model and other.timing is not None
+    ]
+    if record.timing is None or record.outcome != OK or len(alike) < 2:
+        return ""
+    rows = []
+    for field, name in {
+        **NAMES,
+        "first_token_s": "first token, once sent",
+        "elapsed_s": "whole call",
+    }.items():
+        own, median = (
+            getattr(record.timing, field),
+            percentile((getattr(timing, field) for timing in alike), 50),
+        )
+        # Milliseconds come and go: a multiple of next to nothing says nothing.
+        times = f"{own / median:.1f} ×" if median > MIN_SECONDS and own > MIN_SECONDS else "–"
+        rows.append([name, format_seconds(own), format_seconds(median), times])
+    return html_table(
+        ["", "this call", f"median of {len(alike)}", "times"],
+        rows,
+        "this call beside the median",
+        1,
+    )
+
+
+def _failures(record: CallRecord) -> str:
+    if not record.failures:
+        return ""
+    rows = [
+        [str(n), escape_html(f.error), escape_html(f.message), format_seconds(f.took_s)]
+        for n, f in enumerate(record.failures, 1)
+    ]
+    return "<h4>Failed attempts</h4>" + html_table(
+        ["attempt", "error", "what was seen", "took"], rows, "failed attempts", 3
+    )
+
+
+def _request(record: CallRecord) -> str:
+    request = request_of(record)
+    if not request:
+        return _fold(
+            "Request (its beginning; the rest was not kept)", record.body.decode("utf-8", "replace")
+        )
+    given, messages = request.get("options"), request.get("messages")
+    options = ", ".join(
+        f"{name} {_short(value)}"
+        for name, value in (given.items() if isinstance(given, dict) else ())
+    )
+    others = ", ".join(
+        f"{name} {_short(request[name])}"
+        for name in ("keep_alive", "think", "truncate")
+        if name in request
+    )
+    parts = [
+        f"<h4>Request</h4><div>options: {escape_html(options) or '–'}; {escape_html(others)}</div>"
+    ]
+    if "format" in request:
+        parts.append(
+            _fold("Answer's schema", json.dumps(request["format"], indent=1, ensure_ascii=False))
+        )
+    parts += [
+        _fold(f"Prompt: {_role(message)}", _content(message))
+        for message in (messages if isinstance(messages, list) else ())
+    ]
+    return "".join(parts) + _fold(
+        "Answer" if record.outcome == OK else "Answer, as far as it came", record.answer
+    )
+
+
+def _role(message: Any) -> str:
+    return str(message.get("role", "")) if isinstance(message, dict) else ""
+
+
+def _content(message: Any) -> str:
+    return str(message.get("content", "")) if isinstance(message, dict) else str(message)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _fold(title: str, text: str) -> str:
+    summary = f"<summary>{escape_html(title)} ({len(text):,} characters)</summary>"
+    return f"<details>{summary}<pre>{escape_html(text)}</pre></details>"

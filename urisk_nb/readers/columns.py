@@ -1,0 +1,227 @@
+"""
+Columns of a frame that somebody else made: found by name; read as dates, numbers, distinct values.
+
+Dates become local calendar days: a time zone is dropped and the local date kept. Nothing is
+guessed: a number is no date, and "01/02/2018" is no ISO date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pandas.api import types as kinds
+
+from urisk_nb.errors import InputError
+from urisk_nb.risk.values import count_noun, find_closest, is_missing, read_moment, show
+
+__all__ = [
+    "BoolArray",
+    "Codes",
+    "FloatArray",
+    "find_distinct",
+    "find_label",
+    "read_floats",
+    "split_dates",
+]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Codes = npt.NDArray[np.intp]
+# Names of a first column that holds the dates; "date" and "datetime" count anywhere.
+DATE_NAMES = ("dates", "day", "time", "timestamp", "datum")
+
+
+def find_label(frame: pd.DataFrame, *names: str) -> Any:
+    """Return the label of the column that has one of these names, in any case, or None."""
+    found = [column for column in frame.columns if str(column).strip().lower() in names]
+    if len(found) > 1:
+        raise InputError(
+            f"the columns {found} mean the same.", fix=f"drop one: frame.drop(columns={found[1]!r})"
+        )
+    return found[0] if found else None
+
+
+def find_distinct(values: pd.Series[Any], where: str) -> tuple[Codes, list[object]]:
+    """Return codes into the distinct values (-1 where there is none), and these values."""
+    try:
+        codes, distinct = pd.factorize(values)
+    except TypeError as exc:
+        raise InputError(
+            f"{where} holds lists or other containers, not single values.", fix="one value a row"
+        ) from exc
+    blank = [code for code, value in enumerate(distinct) if is_missing(value)]
+    if blank:  # an empty text counts as missing
+        codes, distinct = pd.factorize(values.astype(object).mask(np.isin(codes, blank)))
+    return codes, list(distinct)
+
+
+def read_floats(column: pd.Series[Any]) -> tuple[FloatArray, BoolArray]:
+    """Return the values as float64, and which cells held something that is not a number."""
+    dtype = column.dtype
+    if (
+        kinds.is_bool_dtype(dtype)
+        or kinds.is_complex_dtype(dtype)
+        or kinds.is_datetime64_any_dtype(dtype)
+        or kinds.is_timedelta64_dtype(dtype)
+    ):
+        return np.full(len(column), np.nan), column.notna().to_numpy(dtype=bool)
+    if kinds.is_numeric_dtype(dtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
+    cells = column.astype(object)
+    odd = cells.map(
+        lambda cell: (
+            not isinstance(cell, (int, float, str, Decimal, np.number)) or isinstance(cell, bool)
+        )
+    ).to_numpy(dtype=bool)
+    values = pd.to_numeric(cells.where(~odd), errors="coerce").to_numpy(
+        dtype=np.float64, na_value=np.nan
+    )
+    return values, np.isnan(values) & cells.notna().to_numpy(dtype=bool)
+
+
+# --- dates ----------------------------------------------------------------------------------------
+
+
+def split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
+    """
+    Return the dates of a frame, naive and at midnight, and its other columns.
+
+    Raises
+    ------
+    InputError
+        There are no dates, one of them is missing or is not a date, or time zones are mixed.
+    """
+    _check_not_moved(frame)
+    label = find_label(frame, "date", "datetime")
+    if label is None and not isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
+        label = _find_unnamed_dates(frame)
+    if label is not None:
+        dates, rest = _read_dates(frame[label], f"column {label!r}"), frame.drop(columns=[label])
+        if rest.columns.empty:
+            raise InputError(
+                f"the prices have no column but {label!r}.", fix="add one column a ticker"
+            )
+        return dates, rest
+    if kinds.is_numeric_dtype(frame.index.dtype):
+        near = find_closest("date", map(str, frame.columns), 1)
+        fix = (
+            f"prices.rename(columns={{{near[0]!r}: 'date'}})"
+            if near
+            else 'name the column of dates "date", or set_index() it'
+        )
+        raise InputError(
+            f"the prices have no dates: the index counts {frame.index[0]}, ..., {frame.index[-1]}.",
+            fix=fix,
+        )
+    return _read_dates(frame.index.to_series(), "the index"), frame.copy()
+
+
+def _find_unnamed_dates(frame: pd.DataFrame) -> Any:
+    """
+    Return the column that holds the dates where none is called date or datetime, or None.
+
+    to_csv() of a frame whose index has no name comes back with its dates in "Unnamed: 0". A first
+    column such as "Day" counts only where the index has no dates and the column holds no numbers:
+    DAY and TIME are tickers, too.
+    """
+    if "Unnamed: 0" in frame.columns:
+        return "Unnamed: 0"
+    has_numbers = kinds.is_numeric_dtype(frame.dtypes.iloc[0])
+    if has_numbers or not kinds.is_numeric_dtype(frame.index.dtype):
+        return None
+    return frame.columns[0] if _is_date_name(frame.columns[0]) else None
+
+
+def _is_date_name(label: object) -> bool:
+    name = str(label).strip().lower()
+    return name in DATE_NAMES or "date" in name
+
+
+def _check_not_moved(frame: pd.DataFrame) -> None:
+    """
+    Refuse a frame whose columns pandas moved by one: each ticker would show its neighbour's prices.
+
+    pandas does so where the rows of a CSV end in a separator: their first field becomes the index.
+    """
+    first, last = frame.columns[0], frame.columns[-1]
+    if (
+        _is_date_name(first)
+        and kinds.is_numeric_dtype(frame.dtypes.iloc[0])
+        and not kinds.is_numeric_dtype(frame.index.dtype)
+        and frame.iloc[:, -1].isna().all()
+    ):
+        raise InputError(
+            f"the dates are in the index, the column {first!r} has numbers and {last!r} is empty: "
+            "the columns moved by one.",
+            fix="read the file with pd.read_csv(..., index_col=False), or pass its path",
+        )
+
+
+def _read_dates(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:
+    """Return local calendar dates, whatever they were written as."""
+    if isinstance(values.dtype, pd.PeriodDtype):
+        return _drop_time(pd.PeriodIndex(values).to_timestamp(how="end"))
+    if kinds.is_datetime64_any_dtype(values.dtype):
+        known = pd.DatetimeIndex(values)
+    elif kinds.is_numeric_dtype(values.dtype):
+        fix = 'pd.to_datetime(dates, format="%Y%m%d"), or whatever the numbers mean'
+        raise InputError(f"{where} has numbers for dates (first: {values.iloc[0]}).", fix=fix)
+    else:
+        known = _parse_objects(values, where)
+    if known.hasnans:
+        rows = np.flatnonzero(known.isna())
+        raise InputError(
+            f"{where} has {count_noun(len(rows), 'row')} without a date (first: row "
+            f"{rows[0] + 1}).",
+            fix="drop them, or fill in their dates",
+        )
+    return _drop_time(known)
+
+
+def _drop_time(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    # tz_localize(None) keeps the wall clock: a close in New York stays on its own day
+    return pd.DatetimeIndex(index.tz_localize(None).normalize().as_unit("us"), name="date")
+
+
+def _parse_objects(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:
+    # In long form 500 tickers share their dates: each is read once
+    codes, distinct = find_distinct(values, where)
+    moments = []
+    for code, value in enumerate(distinct):
+        try:
+            moments.append(read_moment(value))
+        except ValueError as exc:
+            row = int(np.argmax(codes == code)) + 1
+            raise InputError(
+                f"{where}, row {row}: {show(value)} is not a date.",
+                fix="write ISO dates (2019-12-30), or convert first: pd.to_datetime(dates, "
+                'format="%m/%d/%Y")',
+            ) from exc
+    _check_zones(moments, where)
+    # The last one is for code -1: the missing dates.
+    known = np.array([*(moment.date() for moment in moments), None], dtype="datetime64[D]")
+    return pd.DatetimeIndex(known[codes].astype("datetime64[us]"))
+
+
+def _check_zones(moments: Sequence[datetime], where: str) -> None:
+    aware = [moment for moment in moments if moment.tzinfo is not None]
+    if aware and len(aware) < len(moments):
+        bare = next(moment for moment in moments if moment.tzinfo is None)
+        seen = f"{where} has dates with a time zone ({aware[0]}) and without ({bare})."
+        raise InputError(seen, fix="dates.tz_localize(None) on the part that has a zone")
+    offsets = [moment.utcoffset() for moment in aware]
+    hours = [offset.total_seconds() / 3600 for offset in offsets if offset is not None]
+    zones = {
+        str(getattr(moment.tzinfo, "key", getattr(moment.tzinfo, "zone", "fixed")))
+        for moment in aware
+    }
+    # Summer time moves by an hour, never more
+    if len(zones) > 1 or (hours and max(hours) - min(hours) > 1):
+        seen = f"{where} mixes time zones (UTC{min(hours):+g} to UTC{max(hours):+g})."
+        raise InputError(seen, fix='one zone for all: dates.tz_convert("America/New_York")')

@@ -1,0 +1,170 @@
+"""The ticker list, in whatever shape it comes. Rules: docs/metrics.md, "Inputs"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from urisk_nb.errors import InputError
+from urisk_nb.risk.inputs import Holding
+from urisk_nb.risk.tickers import TICKER_HINT, read_symbol
+from urisk_nb.risk.values import (
+    NUMBER,
+    describe_type,
+    format_number,
+    read_number,
+    show,
+    strip_invisible,
+)
+
+__all__ = ["parse_tickers"]
+
+# A line of a terminal that carries spaces: "AAPL US Equity" is one name.
+TERMINAL = re.compile(rf".+ (?:EQUITY|INDEX|CURNCY|COMDTY)(?:={NUMBER})?", re.IGNORECASE)
+# What may follow "=" inside a name: EURUSD=X, ES=F, US10YT=RR. Anything longer was meant as a
+# weight.
+NAME_TAIL = re.compile(r"[A-Za-z0-9]{1,3}")
+
+
+def parse_tickers(tickers: object) -> tuple[Holding, ...]:
+    """
+    Return the holdings of a ticker list, in its order.
+
+    Parameters
+    ----------
+    tickers
+        The text of a cell (commas, white space, new lines; `#` starts a comment; `NVDA=0.4` carries
+        a weight), a list of such texts or of pairs (ticker, weight), a mapping ticker -> weight, a
+        Series of weights indexed by ticker, or a Series of tickers.
+
+    Returns
+    -------
+    tuple of Holding
+        One a distinct symbol. A duplicate keeps its first line and is flagged.
+
+    Raises
+    ------
+    InputError
+        No ticker at all; a name outside the ticker rule; a weight that is no finite number. The
+        message says which line.
+    """
+    found: dict[str, Holding] = {}
+    for where, name, weight in _iterate_entries(tickers):
+        symbol = read_symbol(name, where)
+        if symbol in found:
+            found[symbol] = replace(found[symbol], flags=("duplicate",))
+        else:
+            found[symbol] = Holding(symbol=symbol, weight=_read_weight(weight, symbol, where))
+    if not found:
+        raise InputError("there is no ticker.", fix=TICKER_HINT)
+    holdings = tuple(found.values())
+    if any(one.weight is not None for one in holdings):
+        return tuple(
+            one if one.weight is not None else replace(one, flags=(*one.flags, "no_weight"))
+            for one in holdings
+        )
+    return holdings
+
+
+def _iterate_entries(given: object) -> Iterator[tuple[str, object, object]]:
+    """Yield each (where it stands, name, weight or None), whatever shape the list came in."""
+    if isinstance(given, str):
+        for number, line in enumerate(given.splitlines(), 1):
+            yield from _split_line(f"line {number}", line)
+    elif isinstance(given, Mapping):
+        yield from ((f"ticker {show(name)}", name, weight) for name, weight in given.items())
+    elif isinstance(given, pd.Series):
+        yield from _split_series(given)
+    elif isinstance(given, (bytes, pd.DataFrame)) or not isinstance(given, Iterable):
+        fix = (
+            "dict(zip(frame['ticker'], frame['weight']))"
+            if isinstance(given, pd.DataFrame)
+            else TICKER_HINT
+        )
+        raise InputError(
+            f"the tickers are {describe_type(given)}, not text, a list or a mapping.", fix=fix
+        )
+    else:
+        # A set has no order of its own: sorted, so that two runs give one table.
+        for number, item in enumerate(
+            sorted(given, key=str) if isinstance(given, (set, frozenset)) else given, 1
+        ):
+            yield from _split_item(f"item {number}", item)
+
+
+def _split_series(series: pd.Series[Any]) -> Iterator[tuple[str, object, object]]:
+    names = series.index.tolist()
+    if all(isinstance(name, (int, np.integer)) for name in names):
+        for number, item in enumerate(series.tolist(), 1):
+            yield from _split_item(f"item {number}", item)
+    else:
+        yield from (
+            (f"ticker {show(name)}", name, weight)
+            for name, weight in zip(names, series.tolist(), strict=True)
+        )
+
+
+def _split_item(where: str, item: object) -> Iterator[tuple[str, object, object]]:
+    if isinstance(item, str):
+        yield from _split_line(where, item)
+    elif isinstance(item, tuple) and len(item) == 2:
+        yield where, item[0], item[1]
+    else:
+        yield where, item, None
+
+
+def _split_line(where: str, line: str) -> Iterator[tuple[str, object, object]]:
+    text = strip_invisible(line).split("#", 1)[0].replace("\N{MINUS SIGN}", "-")
+    if comma := re.search(r"=\s*[-+]?0,\d+(?=\s|,|$)", text):
+        seen = comma[0].lstrip("= ")
+        raise InputError(
+            f"{where}: {show(seen)} looks like a weight with a decimal comma.",
+            fix=f"write {seen.replace(',', '.')}",
+        )
+    text = re.sub(rf"\s*=\s*(?={NUMBER}(?:[\s,]|$))", "=", text)  # "NVDA = 0.4" is one entry
+    for piece in text.split(","):
+        for token in [piece.strip()] if TERMINAL.fullmatch(piece.strip()) else piece.split():
+            yield where, *_split_weight(token, where)
+
+
+def _split_weight(token: str, where: str) -> tuple[str, str | None]:
+    """Split at the last "=" if a number follows; EURUSD=X is a name, NVDA=half is a mistake."""
+    name, sign, tail = token.rpartition("=")
+    if not sign or " " in tail:
+        return token, None
+    if re.fullmatch(NUMBER, tail):
+        if re.fullmatch(NUMBER, name.rpartition("=")[2]) and "=" in name:
+            raise InputError(
+                f"{where}: {show(token)} has two weights.", fix=f"write {name.split('=')[0]}={tail}"
+            )
+        return name, tail
+    # "EUR=" is a name in its own right
+    spot_rate = not tail and re.fullmatch(r"[A-Za-z]{3}(?:[A-Za-z]{3})?", name)
+    if spot_rate or (NAME_TAIL.fullmatch(tail) and tail.lower() not in {"inf", "nan"}):
+        return token, None
+    raise InputError(
+        f"{where}: the weight {show(tail)} of {show(name)} is not a number.",
+        fix=f"write {name.rstrip('=') or 'NVDA'}={_suggest_weight(tail)}",
+    )
+
+
+def _suggest_weight(tail: str) -> str:
+    number = read_number(tail.removesuffix("%"))
+    return "0.4" if number is None else format_number(number / 100)
+
+
+def _read_weight(weight: object, symbol: str, where: str) -> float | None:
+    if weight is None:
+        return None
+    number = read_number(weight)
+    if number is None:
+        raise InputError(
+            f"{where}: the weight {show(weight)} of {symbol} is not a finite number.",
+            fix=f"write {symbol}=0.4",
+        )
+    return number

@@ -1,0 +1,135 @@
+"""
+Outputs that appear in place: a finished one, or one that changes while work goes on.
+
+In a notebook an output is one display that is updated; in a terminal a line that is rewritten or
+text that grows; static (URISK_STATIC=1) it appears once, whole, as committed notebooks want it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+__all__ = ["Board", "FrameBudget", "is_static", "publish"]
+
+INTERVAL_S = 0.1  # between two frames of one output
+BURST_FRAMES = 20  # that may follow each other without a pause
+
+
+def is_static() -> bool:
+    """Tell whether outputs are made once and whole (URISK_STATIC=1)."""
+    return os.environ.get("URISK_STATIC", "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def _in_kernel() -> bool:
+    from IPython.core.getipython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def publish(plain: str, markup: str) -> None:
+    """Show one finished output."""
+    if _in_kernel():
+        from IPython.display import display
+
+        display({"text/plain": plain, "text/html": markup}, raw=True)  # type: ignore[no-untyped-call]
+    else:
+        print(plain)
+
+
+class FrameBudget:
+    """
+    How many frames this process may send to its front end: a burst, then ten a second.
+
+    A front end drops messages that come faster than it takes them, the last one too. One frame more
+    does no harm, so the last frame of an answer need not wait; where many answers end one after the
+    other, their frames do.
+    """
+
+    def __init__(self, burst: int = BURST_FRAMES, interval_s: float = INTERVAL_S) -> None:
+        self.burst, self.interval_s = burst, interval_s
+        self._left, self._at_s = float(burst), time.monotonic()
+
+    def wait_s(self) -> float:
+        """Return for how many seconds the next frame has to wait."""
+        now_s = time.monotonic()
+        self._left = min(self.burst, self._left + (now_s - self._at_s) / self.interval_s)
+        self._at_s = now_s
+        return max(0.0, (1 - self._left) * self.interval_s)
+
+    def take(self) -> None:
+        """Wait as long as the next frame has to, and take it."""
+        if (wait_s := self.wait_s()) > 0:
+            time.sleep(wait_s)
+            self.wait_s()
+        self._left -= 1
+
+
+_BUDGET = FrameBudget()
+
+
+class Board:
+    """
+    One output that changes in place: a streamed answer, or a line of progress.
+
+    In a notebook it is one display that is updated at most ten times a second, the last frame
+    always; in a terminal a line that is rewritten (progress) or text that grows (answers); static:
+    nothing until `finish`.
+    """
+
+    def __init__(self, *, grows: bool = False) -> None:
+        self.grows = grows
+        self.static = is_static()
+        self.kernel = _in_kernel()
+        self.handle: Any = None
+        self.shown = ""
+        self.next_s = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `show` would draw now; ask first where a frame is costly to make."""
+        if self.static or time.monotonic() < self.next_s:
+            return False
+        return not self.kernel or _BUDGET.wait_s() == 0
+
+    def show(self, plain: str, markup: str) -> None:
+        """Draw a frame, unless the last one was just now."""
+        if self.is_due and plain != self.shown:
+            self._draw(plain, markup)
+
+    def finish(self, plain: str, markup: str) -> None:
+        """Draw the last frame, in any case."""
+        self._draw(plain, markup)
+        if not self.kernel:
+            print(flush=True)
+
+    def clear(self) -> None:
+        """Take the output away, as far as the place allows."""
+        if self.kernel and self.handle is not None:
+            self.finish("", "")
+        elif self.shown and not self.kernel and not self.grows:
+            print("\r" + " " * len(self.shown) + "\r", end="", flush=True)
+
+    def _draw(self, plain: str, markup: str) -> None:
+        if self.kernel:
+            _BUDGET.take()
+        began_s = time.monotonic()
+        if self.kernel:
+            self._display({"text/plain": plain, "text/html": markup})
+        elif self.grows:
+            print(plain[len(self.shown) :], end="", flush=True)
+        else:
+            print("\r" + plain.ljust(len(self.shown)), end="", flush=True)
+        self.shown = plain
+        # A long text takes long to render: leave the browser at least as much time as it cost here,
+        # ten times over.
+        self.next_s = time.monotonic() + max(INTERVAL_S, 10 * (time.monotonic() - began_s))
+
+    def _display(self, bundle: dict[str, str]) -> None:
+        from IPython.display import display
+
+        if self.handle is None:
+            self.handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self.handle.update(bundle, raw=True)

@@ -1,0 +1,306 @@
+"""
+What a table shows, before it is HTML or text: columns, values as text, warnings, messages,
+sentences, and the line under it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb.render.escaping import one_line
+from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "DASH",
+    "MAX_MESSAGES",
+    "MAX_ROWS",
+    "Column",
+    "TableContent",
+    "collect_messages",
+    "collect_notes",
+    "describe_run",
+    "describe_warnings",
+    "format_value",
+    "list_columns",
+    "list_sentences",
+    "row_labels",
+]
+
+MAX_ROWS = 100
+MAX_MESSAGES = 20
+DASH = "–"  # where there is no value
+WHOLE_RUN = "*"  # the key of a message that is about no single ticker
+_HEADINGS = {
+    "ret_total": "return",
+    "vol_ann": "vol (ann.)",
+    "max_dd": "max drawdown",
+    "top_risk": "top risk",
+    "top_quote": "worst sentence",
+}
+_TAIL = re.compile(r"(var|es)_(\d+)")
+_COMPACT = re.compile(r"ret_total|vol_ann|max_dd|(?:var|es)_\d+")
+_FRACTION = re.compile(
+    r"ret_total|vol_(?:ewma_)?ann|downside_dev_ann|(?:max|cur)_dd|var_\d+(?:_lo|_hi)?|es_\d+"
+    r"|weight|coverage"
+)
+_UNKNOWN = "This version of urisk_nb has no explanation for this code."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TableContent:
+    """
+    A table and what stands behind it.
+
+    Attributes
+    ----------
+    frame
+        One row a ticker, or whatever the user made of such a table.
+    findings
+        One row a labeled sentence: ticker, risk, severity, p_label, quote, source, date, status,
+        flags, reason.
+    meta
+        The record of the run; of tables put together ``{"runs": [...]}``.
+    """
+
+    frame: pd.DataFrame
+    findings: pd.DataFrame
+    meta: Mapping[str, Any]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is still a table of a run; else the user chose the columns."""
+        columns, index = self.frame.columns, self.frame.index
+        if columns.nlevels > 1 or index.nlevels > 1 or not columns.is_unique:
+            return False
+        return {"status", "run_id", "score"} <= set(columns)
+
+    @property
+    def tickers(self) -> Sequence[Any]:
+        """The ticker of each row of a whole table, also after `reset_index`."""
+        return list(self.frame.get("ticker", self.frame.index))
+
+    @property
+    def runs(self) -> Sequence[Mapping[str, Any]]:
+        """The record of each run that is in it."""
+        runs: Sequence[Mapping[str, Any]] = self.meta.get("runs", [self.meta])
+        return runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """
+    A column that is shown: the frame's name, the heading, the values, and whether they are numbers.
+
+    The column `warnings` is none of the frame's: its values are the codes of each row.
+    """
+
+    name: str
+    heading: str
+    values: Sequence[Any]
+    is_number: bool
+
+
+# Columns ------------------------------------------------------------------------------------------
+
+
+def row_labels(content: TableContent, rows: int = MAX_ROWS) -> tuple[str, list[str]]:
+    """Return the heading of the first column, and what names each row in it."""
+    if content.is_whole:
+        return "ticker", [one_line(ticker) for ticker in content.tickers[:rows]]
+    index = content.frame.index[:rows]
+    heads = ", ".join(one_line(name) for name in index.names if name is not None)
+    return heads, [_label(label) for label in index]
+
+
+def _label(label: Any) -> str:
+    parts = label if isinstance(label, tuple) else (label,)
+    return ", ".join(format_value("", part) for part in parts)
+
+
+def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
+    """
+    Return the columns that are shown, with the values of the first rows.
+
+    Of a whole table those are the labels, the main figures, `status` unless all rows are ok, and
+    `warnings`. A column whose input was given is among them, with or without values. Columns that
+    the user chose are shown as they are chosen.
+    """
+    frame = content.frame.head(rows)
+    if not content.is_whole:
+        return [_chosen_column(frame, place) for place in range(len(frame.columns))]
+    columns = [
+        Column(
+            name=name,
+            heading=_heading(name),
+            values=frame[name].tolist(),
+            is_number=name == "score" or bool(_COMPACT.fullmatch(name)),
+        )
+        for name in _compact_names(content.frame)
+    ]
+    if any(_row_codes(content.frame)):
+        codes = _row_codes(frame)
+        columns.append(Column(name="warnings", heading="warnings", values=codes, is_number=False))
+    return columns
+
+
+def _chosen_column(frame: pd.DataFrame, place: int) -> Column:
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    series = frame.iloc[:, place]
+    is_number = is_numeric_dtype(series.dtype) and not is_bool_dtype(series.dtype)
+    label = frame.columns[place]
+    return Column(
+        name=label if isinstance(label, str) else "",
+        heading=_label(label),
+        values=series.tolist(),
+        is_number=is_number,
+    )
+
+
+def _compact_names(frame: pd.DataFrame) -> list[str]:
+    # `judged` has a number in each row as soon as evidence was given and a model was to be asked.
+    labeled = "judged" in frame and frame["judged"].notna().any()
+    labels = ("level", "score", "top_risk", "top_quote") if labeled else ()
+    figures = [name for name in map(str, frame.columns) if _COMPACT.fullmatch(name)]
+    states = ("status",) if (frame["status"] != "ok").any() else ()
+    return [name for name in (*labels, *figures, *states) if name in frame]
+
+
+def _heading(name: str) -> str:
+    if tail := _TAIL.fullmatch(name):
+        kind, digits = tail.groups()
+        percent = digits[:2] + ("." + digits[2:] if digits[2:] else "")
+        return f"{'VaR' if kind == 'var' else 'ES'} {percent}"
+    return _HEADINGS.get(name, name)
+
+
+def format_value(name: str, value: Any) -> str:
+    """Return a value of the column of that name as text on one line."""
+    import pandas as pd
+
+    if isinstance(value, str):
+        return one_line(value)
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return DASH
+    if isinstance(value, float):
+        if _FRACTION.fullmatch(name):
+            return f"{value:.1%}"
+        return f"{value:.1f}" if name == "score" else f"{value:.6g}"
+    if isinstance(value, pd.Timestamp):
+        return value.date().isoformat() if value == value.normalize() else value.isoformat()
+    return one_line(value)
+
+
+# Warnings, notes, messages ------------------------------------------------------------------------
+
+
+def _flags(frame: pd.DataFrame) -> Iterable[Any]:
+    import pandas as pd
+
+    cells = frame.get("flags")
+    return cells if isinstance(cells, pd.Series) else ()
+
+
+def _row_codes(frame: pd.DataFrame) -> list[list[str]]:
+    """
+    Return the codes beside each row: not those of the whole table, nor the one that its status
+    says.
+    """
+    cells = list(_flags(frame)) or [""] * len(frame)
+    return [
+        [code for code in codes_in([cell]) if code not in LABELED_BY and code != state]
+        for cell, state in zip(cells, frame["status"], strict=True)
+    ]
+
+
+def describe_warnings(content: TableContent) -> dict[str, str]:
+    """Return one sentence for each code that occurs in the table."""
+    codes = [code for code in codes_in(_flags(content.frame)) if code not in LABELED_BY]
+    return {code: WARNINGS.get(code, _UNKNOWN) for code in codes}
+
+
+def collect_notes(content: TableContent) -> list[str]:
+    """Return what must be known of who labeled the table."""
+    codes = codes_in(_flags(content.frame))
+    return [text for code, text in LABELED_BY.items() if code in codes]
+
+
+def collect_messages(content: TableContent) -> list[str]:
+    """
+    Return what the run says of the rows shown and of itself, such as which price is bad; the rest
+    is counted.
+    """
+    if not content.is_whole:
+        return []
+    tickers = set(content.tickers)
+    lines: dict[str, None] = {}
+    for run in content.runs:
+        given: Mapping[str, Any] = run.get("messages", {})
+        for key, said in given.items():
+            if key == WHOLE_RUN or key in tickers:
+                head = "" if key == WHOLE_RUN else f"{key}: "
+                lines |= dict.fromkeys(head + one_line(text) for text in _texts(said))
+    shown = list(lines)[:MAX_MESSAGES]
+    more = len(lines) - len(shown)
+    return [*shown, f'and {more} more: table.report.meta["messages"]'] if more else shown
+
+
+def _texts(said: str | Iterable[str]) -> list[str]:
+    return [said] if isinstance(said, str) else list(said)
+
+
+def describe_run(content: TableContent) -> str:
+    """Return the line under the table: who labeled it, and what else there is."""
+    if not content.is_whole:
+        return f"{len(content.frame)} rows x {len(content.frame.columns)} columns"
+    served = [(run, run["served_by"]) for run in content.runs if run.get("served_by")]
+    # Nothing of the run where no model was asked: a committed notebook then compares equal.
+    parts = [
+        f"run {run.get('run_id', '')} · labeled by {by['model']} ({by['engine']}, {by['server']})"
+        for run, by in served
+    ] or ["no model asked"]
+    shown = {"ticker", *(column.name for column in list_columns(content, 0))}
+    more = len(set(content.frame.columns) - shown)
+    return " · ".join([*map(one_line, parts), f"{more} more columns: table.columns"])
+
+
+# Sentences ----------------------------------------------------------------------------------------
+
+
+def list_sentences(content: TableContent) -> list[dict[str, str]]:
+    """
+    Return the sentences of the tickers shown, in table order, the worst first; each value as text.
+
+    Keys: ticker, risk, severity, p_label, quote, source, date, warnings.
+    """
+    import pandas as pd
+
+    findings = content.findings
+    if not content.is_whole or not len(findings):
+        return []
+    order = {ticker: place for place, ticker in enumerate(content.tickers)}
+    frame = findings[findings["ticker"].isin(set(order))]
+    frame = frame.assign(
+        _place=frame["ticker"].map(order),
+        _severity=pd.to_numeric(frame["severity"]).fillna(-1).astype(float),
+    )
+    frame = frame.sort_values(["_place", "_severity"], ascending=[True, False], kind="stable")
+    return [_sentence(row) for row in frame.to_dict("records")]
+
+
+def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
+    names = ("ticker", "risk", "severity", "quote", "source", "date")
+    texts = {name: format_value(name, row[name]) for name in names}
+    p_label = row["p_label"]
+    texts["p_label"] = DASH if format_value("", p_label) == DASH else f"{p_label:.2f}"
+    reason = format_value("", row["reason"]) if row["status"] == "unjudged" else DASH
+    said = (*map(one_line, codes_in([row["flags"]])), reason)
+    texts["warnings"] = ", ".join(part for part in said if part != DASH)
+    # Where no risk was seen a severity says nothing.
+    return texts | {"severity": DASH} if texts["risk"] == "none" else texts

@@ -1,0 +1,154 @@
+"""A table as HTML, legible in light and dark themes; everything in it is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.markup import CELL, CODE, MUTED, NUMBER, note_boxes
+from urisk_nb.render.table_content import (
+    DASH,
+    MAX_ROWS,
+    Column,
+    TableContent,
+    collect_messages,
+    collect_notes,
+    describe_run,
+    describe_warnings,
+    format_value,
+    list_columns,
+    list_sentences,
+    row_labels,
+)
+from urisk_nb.render.text_layout import cut
+from urisk_nb.risk.row_warnings import WARNINGS
+
+__all__ = ["render_table_html"]
+
+MAX_SENTENCES = 200
+MAX_OPEN_SENTENCES = 60  # more are folded
+MAX_CELL_CHARS = 240
+MAX_QUOTE_CHARS = 600
+PILL = {
+    "Low": "#1b7f3b",
+    "Moderate": "#7a6200",
+    "Elevated": "#a84a05",
+    "High": "#c2410c",
+    "Severe": "#b91c1c",
+    "NR": "#6b7280",
+}
+_WIDE = f"{CELL};min-width:14em;max-width:36em;white-space:normal"
+_TABLE = 'style="border-collapse:collapse"'
+
+
+def render_table_html(content: TableContent) -> str:
+    """Return the table and, under it, its messages, its warnings and the labeled sentences."""
+    columns = list_columns(content)
+    head, labels = row_labels(content)
+    heads = "".join(
+        f'<th scope="col" style="{NUMBER if column.is_number else CELL};white-space:normal">'
+        f"{escape_html(column.heading)}</th>"
+        for column in columns
+    )
+    rows = len(content.frame)
+    more = f"<div>{MAX_ROWS} of {rows} rows shown.</div>" if rows > MAX_ROWS else ""
+    # tex2jax_ignore: a "$" in a quote is money, not mathematics.
+    return (
+        f'<div class="urisk-table tex2jax_ignore">{note_boxes(collect_notes(content))}'
+        f'<table aria-label="risk table" {_TABLE}><thead><tr>'
+        f'<th scope="col" style="{CELL}">{escape_html(head)}</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(_rows(labels, columns))}</tbody></table>{more}{_messages(content)}"
+        f"{_warnings(content)}{_sentences(content)}"
+        f'<div style="{MUTED};font-size:85%">{escape_html(describe_run(content))}</div></div>'
+    )
+
+
+def _rows(labels: Sequence[str], columns: Sequence[Column]) -> Iterable[str]:
+    for number, label in enumerate(labels):
+        cells = "".join(_cell(column, column.values[number]) for column in columns)
+        yield f'<tr><th scope="row" style="{CELL}">{escape_html(label)}</th>{cells}</tr>'
+
+
+def _cell(column: Column, value: Any) -> str:
+    if column.name == "warnings" and isinstance(value, list):
+        return _codes(value)
+    style = NUMBER if column.is_number else CELL
+    text = format_value(column.name, value)
+    if text == DASH:
+        return f'<td style="{style};{MUTED}">{DASH}</td>'
+    if column.name == "level" and text in PILL:
+        pill = f"background:{PILL[text]};color:#fff;border-radius:.8em;padding:.1em .6em"
+        return f'<td style="{CELL}"><span style="{pill};white-space:nowrap">{text}</span></td>'
+    if isinstance(value, str) and (column.name == "top_quote" or len(text) > 40):
+        return f'<td style="{_WIDE}"><bdi>{escape_html(cut(text, MAX_CELL_CHARS))}</bdi></td>'
+    return f'<td style="{style}">{escape_html(text)}</td>'
+
+
+def _codes(codes: Sequence[str]) -> str:
+    """
+    Each code in a frame of its own, with its sentence for the pointer; the same sentences stand
+    under the table.
+    """
+    marks = " ".join(
+        f'<span style="{CODE}" title="{escape_html(WARNINGS.get(code, ""))}">'
+        f"{escape_html(code)}</span>"
+        for code in codes
+    )
+    return f'<td style="{CELL};max-width:16em;white-space:normal;line-height:1.7">{marks}</td>'
+
+
+def _warnings(content: TableContent) -> str:
+    lines = "".join(
+        f'<div style="margin:.15em 0"><span style="{CODE}">{escape_html(code)}</span> '
+        f"{escape_html(text)}</div>"
+        for code, text in describe_warnings(content).items()
+    )
+    if not lines:
+        return ""
+    return f'<div role="note" aria-label="warnings" style="{MUTED};margin:.5em 0">{lines}</div>'
+
+
+def _messages(content: TableContent) -> str:
+    lines = "".join(f"<div>{escape_html(line)}</div>" for line in collect_messages(content))
+    if not lines:
+        return ""
+    return f'<div role="note" aria-label="messages" style="margin:.5em 0">{lines}</div>'
+
+
+def _sentences(content: TableContent) -> str:
+    rows = list_sentences(content)
+    if not rows:
+        return ""
+    sure = ("p_label",) if any(row["p_label"] != DASH for row in rows) else ()
+    warned = ("warnings",) if any(row["warnings"] for row in rows) else ()
+    names = ("ticker", "risk", "severity", *sure, "quote", "source", "date", *warned)
+    heads = "".join(
+        f'<th scope="col" style="{CELL}">{"sentence" if name == "quote" else name}</th>'
+        for name in names
+    )
+    body = "".join(
+        "<tr>" + "".join(_sentence_cell(name, row) for name in names) + "</tr>"
+        for row in rows[:MAX_SENTENCES]
+    )
+    more = f" ({MAX_SENTENCES} shown; all of them: table.report.findings)"
+    return (
+        f"<details{' open' if len(rows) <= MAX_OPEN_SENTENCES else ''}>"
+        f"<summary>{len(rows)} labeled sentences{more if len(rows) > MAX_SENTENCES else ''}"
+        f'</summary><table aria-label="labeled sentences" {_TABLE}>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></details>"
+    )
+
+
+def _sentence_cell(name: str, row: Mapping[str, str]) -> str:
+    text = row[name]
+    if name == "quote":
+        style = f"{CELL};max-width:48em;white-space:normal"
+        return f'<td style="{style}"><bdi>{escape_html(cut(text, MAX_QUOTE_CHARS))}</bdi></td>'
+    styles = {
+        "severity": NUMBER,
+        "p_label": NUMBER,
+        "date": f"{CELL};white-space:nowrap",
+        "warnings": f"{CELL};max-width:20em;white-space:normal;{MUTED}",
+    }
+    return f'<td style="{styles.get(name, CELL)}">{escape_html(text)}</td>'

@@ -1,0 +1,127 @@
+"""A table as text for a terminal of some width; what does not fit beside goes on below."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from urisk_nb.render.escaping import visible
+from urisk_nb.render.table_content import (
+    DASH,
+    MAX_ROWS,
+    Column,
+    TableContent,
+    collect_messages,
+    collect_notes,
+    describe_run,
+    describe_warnings,
+    format_value,
+    list_columns,
+    list_sentences,
+    row_labels,
+)
+from urisk_nb.render.text_layout import MIN_WIDTH, cut, display_width, format_grid, wrap
+
+__all__ = ["render_table_text"]
+
+MAX_SENTENCES = 60
+MAX_CELL_CHARS = 40
+MAX_QUOTE_CHARS = 600
+
+
+def render_table_text(content: TableContent, width: int | None = None) -> str:
+    """
+    Return the table, each ticker's worst sentence, messages, warnings, and the labeled sentences.
+
+    Parameters
+    ----------
+    width
+        Columns that a line may take; default: those of the terminal, or 120.
+    """
+    if width is None:
+        width = shutil.get_terminal_size((120, 24)).columns
+    width = max(MIN_WIDTH, width)
+    blocks = [
+        [line for note in collect_notes(content) for line in wrap(note, width)]
+        + _grid(content, width),
+        _worst_sentences(content, width),
+        [line for one in collect_messages(content) for line in wrap(one, width, rest="  ")],
+        _warnings(content, width),
+        _sentences(content, width),
+        wrap(describe_run(content), width),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines)
+
+
+def _grid(content: TableContent, width: int) -> list[str]:
+    # A quote is too long for a column beside others: it has lines of its own.
+    columns = [
+        column
+        for column in list_columns(content)
+        if not (content.is_whole and column.name == "top_quote")
+    ]
+    head, labels = row_labels(content)
+    numbers = {code: str(number) for number, code in enumerate(describe_warnings(content), 1)}
+    rows = [
+        [label, *(_cell(column, column.values[number], numbers) for column in columns)]
+        for number, label in enumerate(labels)
+    ]
+    right = frozenset(place for place, column in enumerate(columns, 1) if column.is_number)
+    heads = [head, *(column.heading for column in columns)]
+    lines = format_grid(heads, rows, width, right=right)
+    if (count := len(content.frame)) > MAX_ROWS:
+        lines += wrap(f"{MAX_ROWS} of {count} rows shown.", width)
+    return lines
+
+
+def _cell(column: Column, value: Any, numbers: Mapping[str, str]) -> str:
+    if column.name == "warnings" and isinstance(value, list):
+        return " ".join(numbers[code] for code in value)
+    return cut(format_value(column.name, value), MAX_CELL_CHARS)
+
+
+def _worst_sentences(content: TableContent, width: int) -> list[str]:
+    columns = {column.name: column for column in list_columns(content)} if content.is_whole else {}
+    if "top_quote" not in columns:
+        return []
+    quotes = [format_value("top_quote", value) for value in columns["top_quote"].values]
+    lines = [
+        line
+        for label, quote in zip(row_labels(content)[1], quotes, strict=True)
+        if quote != DASH
+        for line in wrap(f"{label}: {quote}", width, "  ", "    ")
+    ]
+    return [*wrap("worst sentence of each", width), *lines] if lines else []
+
+
+def _warnings(content: TableContent, width: int) -> list[str]:
+    """One sentence for each code, under the number that stands in the column `warnings`."""
+    texts = describe_warnings(content)
+    lines = ["warnings"] if texts else []
+    for number, (code, text) in enumerate(texts.items(), 1):
+        lines += wrap(f"{visible(code)}: {text}", width, f"{number:>4} ", " " * 5)
+    return lines
+
+
+def _sentences(content: TableContent, width: int) -> list[str]:
+    rows = list_sentences(content)
+    if not rows:
+        return []
+    is_sure = any(row["p_label"] != DASH for row in rows)
+    lines = wrap(f"{len(rows)} labeled sentences", width)
+    for row in rows[:MAX_SENTENCES]:
+        lines += _sentence(row, width, is_sure=is_sure)
+    if len(rows) > MAX_SENTENCES:
+        lines += wrap(f"{MAX_SENTENCES} shown; all of them: table.report.findings", width)
+    return lines
+
+
+def _sentence(row: Mapping[str, str], width: int, *, is_sure: bool) -> list[str]:
+    head = f"  {row['ticker']:<6} {row['risk']:<12}{row['severity']:>2}  "
+    head += f"{row['p_label']:>4}  " if is_sure else ""
+    origin = [row[name] for name in ("source", "date", "warnings") if row[name] not in ("", DASH)]
+    quote = cut(row["quote"], MAX_QUOTE_CHARS) + (f"  [{', '.join(origin)}]" if origin else "")
+    if 2 * display_width(head) <= width:
+        return wrap(quote, width, head, " " * display_width(head))
+    return [cut(head.rstrip(), width), *wrap(quote, width, "    ", "    ")]

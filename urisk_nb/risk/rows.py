@@ -1,0 +1,263 @@
+"""
+The rows of a run: the frame that a table shows, and the findings behind it, made of a plan and of
+what the model said.
+
+Pure: a plan and findings in, frames out. `urisk_nb.table` puts the two together and shows them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from urisk_nb.risk.inputs import Holding
+from urisk_nb.risk.labeling import Finding, TickerFindings
+from urisk_nb.risk.plan import Plan
+from urisk_nb.risk.quant import quant_columns
+from urisk_nb.risk.scoring import Level, Score, max_severity, score
+from urisk_nb.risk.taxonomy import NONE
+
+__all__ = ["MIN_JUDGED", "STATUSES", "build_findings", "build_frame"]
+
+# Ascending: a row has the worst that applies. What the user can repair stands above what the model
+# did, the prices above all: without them a row has no figures. The flags name every reason, also
+# those that the status hides.
+STATUSES = ("ok", "partial", "no_evidence", "not_run", "model_error", "bad_data", "no_data")
+MIN_JUDGED = 5  # labeled sentences; fewer are flagged thin_evidence
+
+_TEXT = pd.Series(["a"]).dtype  # str since pandas 3, object before
+_LEVEL = pd.CategoricalDtype([level.value for level in Level], ordered=True)
+_TEXTS = ("status", "flags", "run_id", "period", "top_risk", "top_quote", "model")
+_COUNTS = (
+    *("n_obs", "n_missing", "stale_days", "n_joint"),
+    *("sentences", "judged", "findings", "tokens", "attempts", "cached"),
+)
+_DATES = ("as_of", "first_obs", "last_obs", "max_dd_peak", "max_dd_trough")
+
+
+def build_frame(
+    plan: Plan,
+    ticker_findings: Mapping[str, TickerFindings],
+    *,
+    run_id: str,
+    model: str | None = None,
+    flags: Sequence[str] = (),
+) -> pd.DataFrame:
+    """
+    Build the rows of a run.
+
+    Parameters
+    ----------
+    ticker_findings
+        By symbol. A symbol that has sentences to label and no findings here has the status
+        ``not_run``.
+    run_id, model
+        Who made the labels, and in which run.
+    flags
+        Put on each row that was labeled, such as ``demo_model``.
+
+    Returns
+    -------
+    DataFrame
+        One row a holding, in the order given, index ``ticker``. Without evidence the model's
+        columns are NA and say nothing.
+    """
+    asked = frozenset(plan.asked)
+    rows = [
+        _row(
+            plan,
+            holding,
+            ticker_findings.get(holding.symbol),
+            is_asked=holding.symbol in asked,
+            run_id=run_id,
+            model=model,
+            flags=flags,
+        )
+        for holding in plan.holdings
+    ]
+    index = pd.Index(plan.symbols, name="ticker", dtype=_TEXT)
+    columns = {name: _series(name, [row.get(name) for row in rows], index) for name in _names(plan)}
+    return pd.DataFrame(columns, index=index)
+
+
+def build_findings(ticker_findings: Iterable[TickerFindings]) -> pd.DataFrame:
+    """Build the findings behind the rows: one row a sentence, in the order given."""
+    found = [(one.symbol, finding) for one in ticker_findings for finding in one.findings]
+    return pd.DataFrame(
+        {
+            name: _finding_series(name, [cell(symbol, finding) for symbol, finding in found])
+            for name, cell in _FINDING.items()
+        }
+    )
+
+
+def _names(plan: Plan) -> list[str]:
+    """Return the columns in the order of the documented groups."""
+    quant = (
+        quant_columns(plan.params, has_volume=plan.has_volume, has_benchmark=plan.has_benchmark)
+        if plan.has_prices
+        else ()
+    )
+    p_top = ["p_top"] if plan.params.labels == "calibrated" else []
+    return [
+        *("status", "flags", "run_id"),
+        *quant,
+        *(["weight"] if plan.has_weights else []),
+        *(f"r_{category}" for category in plan.taxonomy.ids),
+        *("score", "level", "coverage", "top_risk", "top_quote", *p_top),
+        *("sentences", "judged", "findings"),
+        *("model", "latency_s", "tokens", "attempts", "cached"),
+    ]
+
+
+def _series(name: str, values: list[Any], index: pd.Index[Any]) -> pd.Series[Any]:
+    if name in _TEXTS:
+        return _texts(values, index)
+    if name == "level":
+        return pd.Series(values, index=index, dtype=_LEVEL)
+    if name in _DATES:
+        return pd.Series(pd.to_datetime(values), index=index)
+    if name.startswith("r_") or name in _COUNTS:
+        return pd.Series(pd.array(values, dtype="Int64"), index=index)
+    return pd.Series(values, index=index, dtype="float64")
+
+
+def _texts(values: Iterable[str | None], index: pd.Index[Any] | None = None) -> pd.Series[Any]:
+    # Half of a surrogate pair is in no encoding, so a frame cannot store it; the replacement keeps
+    # the offsets.
+    safe = [
+        value if value is None or value.isascii() else re.sub(r"[\ud800-\udfff]", "\ufffd", value)
+        for value in values
+    ]
+    return pd.Series(safe, index=index, dtype=_TEXT)
+
+
+def _row(
+    plan: Plan,
+    holding: Holding,
+    labeled: TickerFindings | None,
+    *,
+    is_asked: bool,
+    run_id: str,
+    model: str | None,
+    flags: Sequence[str],
+) -> dict[str, Any]:
+    symbol = holding.symbol
+    values: dict[str, Any] = {"run_id": run_id, "level": Level.NR.value, "weight": holding.weight}
+    statuses, found = ["ok"], set(holding.flags)
+    if (quant := plan.quant.get(symbol)) is not None:
+        values = quant.values | values  # the weight is the holding's own
+        statuses.append(quant.status)
+        found.update(quant.flags)
+    if (selection := plan.selections.get(symbol)) is not None:
+        values["sentences"] = selection.sentences
+        found.update(selection.flags)
+    if plan.has_evidence and plan.params.llm:
+        status, more = _label_values(plan, labeled, values, is_asked=is_asked)
+        statuses.append(status)
+        found.update(more)
+    if labeled is not None and labeled.findings:
+        values["model"] = model
+        found.update(flags)
+    values["status"], values["flags"] = max(statuses, key=STATUSES.index), ";".join(sorted(found))
+    return values
+
+
+def _label_values(
+    plan: Plan, labeled: TickerFindings | None, values: dict[str, Any], *, is_asked: bool
+) -> tuple[str, set[str]]:
+    """Fill in what the model said of one ticker; return its status and its flags."""
+    if not is_asked:
+        values |= {"judged": 0, "findings": 0}
+        return "no_evidence", {"no_evidence"}
+    if labeled is None:
+        values |= {"judged": 0, "findings": 0}
+        return "not_run", {"not_run"}
+    judged = [finding for finding in labeled.findings if finding.label is not None]
+    rated = [
+        finding for finding in judged if finding.label is not None and finding.label.risk != NONE
+    ]
+    values |= {
+        "judged": len(judged),
+        "findings": len(rated),
+        "tokens": labeled.tokens,
+        "latency_s": labeled.seconds,
+    }
+    values |= {"attempts": labeled.attempts, "cached": labeled.cached}
+    flags = {
+        *labeled.flags,
+        *_evidence_flags(judged, rated),
+        *({"unjudged"} if len(judged) < len(labeled.findings) else ()),
+    }
+    if not judged:
+        return "model_error", flags
+    ratings = max_severity(
+        (finding.label for finding in judged if finding.label is not None), plan.taxonomy
+    )
+    result = score(ratings, plan.taxonomy, judged=True)
+    values |= {f"r_{category}": rating for category, rating in ratings.items()}
+    values |= {"score": result.score, "level": result.level.value, "coverage": result.coverage}
+    if (top := _top(result, rated)) is not None:
+        values |= {"top_quote": top.sentence.quote, "p_top": top.p_label}
+    values["top_risk"] = result.top_risk
+    return "partial" if "unjudged" in flags else "ok", flags | set(result.flags)
+
+
+def _evidence_flags(judged: Sequence[Finding], rated: Sequence[Finding]) -> set[str]:
+    thin = {"thin_evidence"} if 0 < len(judged) < MIN_JUDGED else set()
+    single = (
+        {"single_source"} if len({finding.sentence.document for finding in rated}) == 1 else set()
+    )
+    return thin | single
+
+
+def _top(result: Score, rated: Sequence[Finding]) -> Finding | None:
+    """
+    The worst sentence of the top risk, the newest at equal severity; then the first in document
+    order.
+    """
+
+    def rank(finding: Finding) -> tuple[int, int]:
+        day = finding.sentence.document.date
+        return (finding.label.severity if finding.label else 0, day.toordinal() if day else 0)
+
+    own = [
+        finding
+        for finding in rated
+        if finding.label is not None and finding.label.risk == result.top_risk
+    ]
+    return max(own, key=rank) if own else None
+
+
+_FINDING: dict[str, Callable[[str, Finding], Any]] = {
+    "ticker": lambda symbol, _: symbol,
+    "risk": lambda _, finding: finding.label.risk if finding.label else None,
+    "severity": lambda _, finding: finding.label.severity if finding.label else None,
+    "p_label": lambda _, finding: finding.p_label,
+    "p_severity": lambda _, finding: finding.p_severity,
+    "quote": lambda _, finding: finding.sentence.quote,
+    "source": lambda _, finding: finding.sentence.document.source,
+    "date": lambda _, finding: finding.sentence.document.date,
+    "evidence": lambda _, finding: finding.sentence.id,
+    "start": lambda _, finding: finding.sentence.start,
+    "end": lambda _, finding: finding.sentence.end,
+    "cached": lambda _, finding: finding.cached,
+    "status": lambda _, finding: "judged" if finding.label else "unjudged",
+    "flags": lambda _, finding: ";".join(finding.flags),
+    "reason": lambda _, finding: finding.reason,
+}
+
+
+def _finding_series(name: str, values: list[Any]) -> pd.Series[Any]:
+    if name in ("severity", "start", "end"):
+        return pd.Series(values, dtype="Int64")
+    if name in ("p_label", "p_severity"):
+        return pd.Series(values, dtype="float64")
+    if name == "date":
+        return pd.Series(pd.to_datetime(values))
+    if name == "cached":
+        return pd.Series(values, dtype="bool")
+    return _texts(values)
