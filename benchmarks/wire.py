@@ -22,10 +22,11 @@ from pathlib import Path
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the scripted server is that of the tests
+sys.path.insert(
+    0, str(Path(__file__).parents[1] / "tests")
+)  # the scripted server is that of the tests
 
 from harness import FakeOllama
-
 from urisk_nb import assess
 from urisk_nb.llm.manager import LLMManager
 
@@ -115,8 +116,12 @@ def measure(manager: LLMManager, args: argparse.Namespace) -> None:
     manager.generate_sync(prompt)
     (body,) = {record.body for record in manager.calls.records}
     raw = lambda: run_raw(manager.url, [body], 1, 1)
-    compare("generate", 3 * args.rounds, lambda: time_of(lambda: manager.generate_sync(prompt)), raw)
-    compare("stream", 3 * args.rounds, lambda: time_of(lambda: list(manager.stream_sync(prompt))), raw)
+    compare(
+        "generate", 3 * args.rounds, lambda: time_of(lambda: manager.generate_sync(prompt)), raw
+    )
+    compare(
+        "stream", 3 * args.rounds, lambda: time_of(lambda: list(manager.stream_sync(prompt))), raw
+    )
     symbols = [f"T{number}" for number in range(args.tickers)]
     evidence = evidence_of(symbols)
 
