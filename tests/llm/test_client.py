@@ -166,7 +166,7 @@ def test_a_proxy_of_the_environment_is_not_used(scheme, monkeypatch):
 
     async def main():
         async with scripted() as (_, client):
-            assert await client.probe() == "0.0.0-urisk-scripted"
+            assert await client.probe() == "0.33.0"
             assert len(await said(client)) > 1
 
     run(main())
@@ -573,7 +573,7 @@ def test_liveness_does_not_wait_behind_answers():
         async with scripted(Rule(first_ms=60_000), slots=8) as (server, client):
             calls = [asyncio.create_task(said(client)) for _ in range(10)]
             await until(lambda: server.counters["in_flight"] == 8)
-            assert await client.probe() == "0.0.0-urisk-scripted"
+            assert await client.probe() == "0.33.0"
             assert [model.name for model in await client.list_models()] == ["llama3.1:latest"]
             for call in calls:
                 call.cancel()

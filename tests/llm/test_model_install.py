@@ -383,7 +383,7 @@ def test_a_server_that_makes_no_models_says_so(adapter):
     with running(Fixed()) as server:
         manager = LLMManager.initialize_sync(url=server.url)
         with pytest.raises(
-            errors.BadRequest, match=r"scripted server at .* makes no models"
+            errors.BadRequest, match=r"ollama server at .* makes no models"
         ) as caught:
             made(manager, adapter, base="llama3.1")
         assert "Ollama" in caught.value.fix
