@@ -223,7 +223,7 @@ class Bench:
         All calls, or the last few, in the order of their ends: one slot, so the order is the same
         for all who saw them.
         """
-        rows = latency_table.table(self.manager.calls.records).to_dict("records")
+        rows = latency_table.build_table(self.manager.calls.records).to_dict("records")
         seen = self.llama.ended_with("timings"), self.face.ended_with("total_duration"), rows
         assert len({len(each) for each in seen}) == 1
         return [Call(*each) for each in zip(*(each[-of:] for each in seen), strict=True)]
@@ -458,7 +458,7 @@ def test_the_table_is_the_managers_own_record(bench):
     """Row by row, figure by figure, also by what an answer carries."""
     answer = bench.manager.generate_sync("Say yes.", options={"num_predict": 2})
     kept = [asdict(timing) for timing in bench.manager.calls]
-    rows = latency_table.table(bench.manager.calls.records).to_dict("records")
+    rows = latency_table.build_table(bench.manager.calls.records).to_dict("records")
     assert [{name: row[name] for name in kept[0] if name != "asked_at"} for row in rows] == [
         {name: value for name, value in each.items() if name != "asked_at"} for each in kept
     ]

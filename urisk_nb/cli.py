@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import PackageMissing, UriskError
-from urisk_nb.terminal import Line, event_text
+from urisk_nb.render.progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
@@ -187,11 +187,9 @@ def _start_manager(args: argparse.Namespace) -> LLMManager:
         flags = {"engine": "embedded", **flags, "url": f"http://127.0.0.1:{_free_port()}"}
     if flags.get("engine") == "embedded" and not load().gguf:
         installing.fetch_weights()
-    line = Line()
+    line = ProgressLine()
     try:
-        return event_loop.run(
-            LLMManager.initialize(progress=lambda event: line.show(event_text(event)), **flags)
-        )
+        return event_loop.run(LLMManager.initialize(progress=line.show_step, **flags))
     finally:
         line.clear()
 
@@ -199,7 +197,7 @@ def _start_manager(args: argparse.Namespace) -> LLMManager:
 def _label(run: Run, manager: LLMManager) -> None:
     from urisk_nb.session import label_sync
 
-    line = Line()
+    line = ProgressLine()
 
     def tick() -> None:
         now = run.progress

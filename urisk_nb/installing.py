@@ -21,7 +21,7 @@ from urisk_nb.errors import (
     PackageMissing,
     ServerNotRunning,
 )
-from urisk_nb.terminal import Line, event_text
+from urisk_nb.render.progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from urisk_nb.llm.dialects.dialect import Dialect
@@ -40,7 +40,7 @@ def fetch_weights() -> Path:
     from urisk_nb.server.engines import data_folder
     from urisk_nb.settings import load
 
-    folder, line = data_folder(load()), Line()
+    folder, line = data_folder(load()), ProgressLine()
     try:
         return weights.fetch(
             folder,
@@ -92,10 +92,10 @@ def install(*, base: str, url: str | None = None) -> str:
     settings = load(url=url, model=base)
     if (ready := _find_ready_judge(settings)) is not None:
         return ready
-    adapter, line = _adapter(), Line()
+    adapter, line = _adapter(), ProgressLine()
 
     def tell(event: StartEvent) -> None:
-        line.show(event_text(event))
+        line.show_step(event)
 
     manager = event_loop.run(
         LLMManager.connect(progress=tell, engine=Engine.OLLAMA, model=base, url=url)
@@ -141,7 +141,7 @@ def _adapter() -> Path:
 
 
 def _install_on_server(
-    manager: LLMManager, adapter: Path, base: str, line: Line, tell: Tell
+    manager: LLMManager, adapter: Path, base: str, line: ProgressLine, tell: Tell
 ) -> Installed:
     """
     With the adapter where that may be; where the server says that it may not, or is known to, with
@@ -165,7 +165,7 @@ def _install_on_server(
     )
 
 
-def _whole(manager: LLMManager, adapter: Path, line: Line) -> Whole:
+def _whole(manager: LLMManager, adapter: Path, line: ProgressLine) -> Whole:
     """
     The demo model with the adapter merged in, kept in the data folder: made only if it is not
     there.
@@ -192,7 +192,7 @@ def _is_whole(file: Path) -> bool:
     return True
 
 
-def _merge(adapter: Path, file: Path, line: Line) -> None:
+def _merge(adapter: Path, file: Path, line: ProgressLine) -> None:
     try:
         merge.check_package()  # before anything is fetched
         merge.merge_adapter(

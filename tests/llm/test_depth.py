@@ -8,7 +8,7 @@ import pytest
 
 import urisk_nb
 from fake_openai import FakeOpenAI
-from harness import StandIn
+from harness import FakeOllama
 from urisk_nb import assess, event_loop
 from urisk_nb.llm.labels import LabelMethod
 from urisk_nb.llm.manager import LLMManager
@@ -49,7 +49,7 @@ def between(stack, outer):
 
 @pytest.fixture
 def manager():
-    server = StandIn()
+    server = FakeOllama()
     manager = LLMManager.initialize_sync(url=server.url)
     yield manager
     manager.shutdown_sync()

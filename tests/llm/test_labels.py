@@ -28,7 +28,7 @@ def question_of(**rest):
     sentence = Sentence(id="s", document=document, text=TEXT, start=0, end=len(TEXT))
     query = rest.pop("query", None)
     params = RiskParams(labels=rest.pop("labels", "calibrated"), query=query)
-    return questions.ask(sentence, params, **rest)
+    return questions.build_question(sentence, params, **rest)
 
 
 def request_of(question):

@@ -5,15 +5,12 @@ cannot do said; a small server as vLLM or LM Studio look, and llama.cpp's own wi
 
 import asyncio
 import contextlib
-import json
 import math
-import subprocess
-import sys
 
 import pytest
 
 from fake_openai import FakeOpenAI
-from harness import ROOT, eventually
+from harness import eventually, launch_llamacpp
 from urisk_nb import assess, errors, event_loop
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.labels import LabelMethod
@@ -180,23 +177,10 @@ def test_a_key_that_is_wanted_is_said():
         event_loop.run(fake.stop())
 
 
-@contextlib.contextmanager
-def launched(weights):
-    """llama.cpp's own server over these weights, as a user starts it by hand; its address."""
-    command = [sys.executable, "-m", "urisk_nb.embedded.launcher", "--gguf", str(weights)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
-    try:
-        yield json.loads(process.stdout.readline())["url"]
-    finally:
-        process.terminate()
-        process.wait(10)
-        process.stdout.close()
-
-
 @pytest.fixture(scope="module")
 def llama(demo_model):
     """With the demo weights."""
-    with launched(demo_model) as url:
+    with launch_llamacpp(demo_model) as url:
         yield url
 
 
@@ -314,7 +298,7 @@ def test_a_decision_model_labels_by_system_one(decision_model):
     Any GGUF with a decision head is asked through System One: one request a label, probabilities of
     every category and severity, no token written. Untrained, its labels mean nothing.
     """
-    with launched(decision_model) as url:
+    with launch_llamacpp(decision_model) as url:
         manager = LLMManager.initialize_sync(url=url)
         assert manager.model == "decision"
         table = assess(

@@ -8,11 +8,11 @@ import pytest
 from call_records import MODEL, answered, facts, failed, request, waited
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.messages import Chunk, Final, LoadedModel
-from urisk_nb.notebook.alerts import alerts, cache_hits
+from urisk_nb.notebook.alerts import cache_hits, find_alerts
 
 
 def only(shown):
-    (alert,) = alerts(shown)
+    (alert,) = find_alerts(shown)
     return alert
 
 
@@ -25,12 +25,12 @@ def calls_of(*phases):
 
 def test_a_healthy_session_says_nothing():
     """Twenty alike calls on a model that fits."""
-    assert alerts(facts(calls_of(*[{}] * 20))) == []
+    assert find_alerts(facts(calls_of(*[{}] * 20))) == []
 
 
 def test_no_session_says_nothing():
     """There is nothing to teach yet."""
-    assert alerts(facts(server="", state="stopped", loaded_models=None)) == []
+    assert find_alerts(facts(server="", state="stopped", loaded_models=None)) == []
 
 
 TROUBLES = {
@@ -79,7 +79,7 @@ def test_a_server_that_came_back_by_itself_is_a_note():
 
 def test_errors_come_before_notes():
     """The worst first."""
-    assert [alert.level for alert in alerts(facts(breaker="open", notes=("SCRIPTED.",)))] == [
+    assert [alert.level for alert in find_alerts(facts(breaker="open", notes=("SCRIPTED.",)))] == [
         "error",
         "note",
     ]
@@ -103,7 +103,7 @@ def test_a_model_that_does_not_fit_in_gpu_memory(gpu, share):
 def test_a_model_on_one_side_alone_is_no_alert(gpu):
     """All on the GPU is well; without a GPU there is nothing to fit."""
     assert (
-        alerts(
+        find_alerts(
             facts(loaded_models=(LoadedModel(name=MODEL, size_bytes=5_000_000_000, gpu_bytes=gpu),))
         )
         == []
@@ -138,7 +138,7 @@ def test_calls_that_wait_for_a_limit_of_our_own():
 
 def test_calls_that_wait_for_a_moment_are_not_spoken_of():
     """They come and go faster than a sentence can be read."""
-    assert alerts(facts(waited(Calls(), 3, seconds=0.3), waiting=3, in_flight=1)) == []
+    assert find_alerts(facts(waited(Calls(), 3, seconds=0.3), waiting=3, in_flight=1)) == []
 
 
 def test_a_wait_at_the_server_means_somebody_else():
@@ -147,7 +147,7 @@ def test_a_wait_at_the_server_means_somebody_else():
     assert (
         alert.text == "Call 6 waited 1.3 s for a slot at the server: another program uses it, too."
     )
-    assert alerts(facts(calls_of(*[{}] * 5, {"queue": 0.15}))) == []
+    assert find_alerts(facts(calls_of(*[{}] * 5, {"queue": 0.15}))) == []
 
 
 def test_a_wait_at_the_server_behind_our_own_calls():
@@ -209,17 +209,17 @@ def test_a_load_for_no_reason_that_is_known_here():
 @pytest.mark.parametrize(("load", "seen"), [(0.75, 0), (0.76, 1)])
 def test_a_load_is_unusual_beyond_three_times_the_median(load, seen):
     """The others loaded for 0.25 s: 0.75 s is three times that and passes, 0.76 s is more."""
-    assert len(alerts(facts(calls_of(*[{"load": 0.25}] * 5, {"load": load})))) == seen
+    assert len(find_alerts(facts(calls_of(*[{"load": 0.25}] * 5, {"load": load})))) == seen
 
 
 def test_a_load_long_ago_is_history():
     """Twenty calls later nobody wants to read of it."""
-    assert alerts(facts(calls_of(*[{}] * 3, {"load": 2.0}, *[{}] * 20))) == []
+    assert find_alerts(facts(calls_of(*[{}] * 3, {"load": 2.0}, *[{}] * 20))) == []
 
 
 def test_a_server_whose_every_call_loads_a_little_is_not_accused():
     """Some versions count a fifth of a second for finding the model."""
-    assert alerts(facts(calls_of(*[{"load": 0.25}] * 6))) == []
+    assert find_alerts(facts(calls_of(*[{"load": 0.25}] * 6))) == []
 
 
 # Prompt cache -------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_a_prompt_that_was_read_anew():
 @pytest.mark.parametrize(("prompt", "seen"), [(0.75, 0), (0.76, 1)])
 def test_a_prompt_takes_long_beyond_three_times_the_median(prompt, seen):
     """The median is 0.25 s: 0.75 s is three times that and passes, 0.76 s is more."""
-    assert len(alerts(facts(calls_of(*[{"prompt": 0.25}] * 5, {"prompt": prompt})))) == seen
+    assert len(find_alerts(facts(calls_of(*[{"prompt": 0.25}] * 5, {"prompt": prompt})))) == seen
 
 
 def test_another_prompt_is_not_expected_in_the_cache():
@@ -247,14 +247,14 @@ def test_another_prompt_is_not_expected_in_the_cache():
         *[{}] * 5,
         {"prompt": 0.9, "body": request(format={"type": "object"}, think=False, stop=["x" * 400])},
     )
-    assert alerts(facts(calls)) == []
+    assert find_alerts(facts(calls)) == []
 
 
 def test_a_prompt_that_was_read_anew_after_a_load_is_explained_by_it():
     """One cause, one alert."""
     assert [
         alert.text[:14]
-        for alert in alerts(facts(calls_of(*[{}] * 5, {"prompt": 0.9, "load": 2.0})))
+        for alert in find_alerts(facts(calls_of(*[{}] * 5, {"prompt": 0.9, "load": 2.0})))
     ] == ["Call 6 waited "]
 
 

@@ -322,7 +322,8 @@ def test_one_call_is_looked_into(front):
     number = int(select["_options_labels"][0].split()[0])
     front.choose("SelectModel", 0)
     front.says(
-        rf"Call {number}: ok .* reading the prompt .* options: temperature 0, num_ctx 4096; .*<script>x\(\)</script>"
+        rf"Call {number}: ok .* reading the prompt .* options: temperature 0, num_ctx 4096; "
+        r".*<script>x\(\)</script>"
     )
     front.run("m.generate_sync('next')")
     front.says("[0-9] calls that succeeded")
@@ -472,7 +473,7 @@ def test_kernels_that_share_a_server(front, lab, new_kernel):
         front.click("Restart")
         front.says("Restarted in")
         front.until(lambda: front.buttons()["Restart"])
-    state = CALL + "m.generate_sync('hi')\nprint(m.state, m.restarts, m.breaker(), m.pid)"
+    state = CALL + "m.generate_sync('hi')\nprint(m.state, m.restart_count, m.breaker(), m.pid)"
     expected = f"owned 0 closed {lab.counters()['pid']}"
     eventually(lambda: other.good(state).text().strip() == expected, 10, expected)
     other.stop()

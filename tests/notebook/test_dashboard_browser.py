@@ -28,7 +28,10 @@ RULES = [
     {"contains": "hostile", "answer": HOSTILE},
     {"contains": "reset", "answer": ["one ", "two"], "ends": "reset"},
 ]
-START = "%load_ext urisk_nb\n%urisk_start\nfrom urisk_nb import LLMManager, event_loop\nm = LLMManager.get_instance()"
+START = """%load_ext urisk_nb
+%urisk_start
+from urisk_nb import LLMManager, event_loop
+m = LLMManager.get_instance()"""
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +93,12 @@ window.words = [];
 new MutationObserver(() => {
   const lamp = document.querySelector('.urisk-dashboard strong');
   const word = lamp ? lamp.textContent : '';
-  if (!window.words.length || window.words.at(-1)[1] !== word) window.words.push([Date.now() / 1000, word]);
+  const is_new = !window.words.length || window.words.at(-1)[1] !== word;
+  if (is_new) window.words.push([Date.now() / 1000, word]);
 }).observe(document, {subtree: true, childList: true, characterData: true});
-document.addEventListener('keydown', event => { if (event.shiftKey && event.key === 'Enter') window.pressed = Date.now() / 1000; }, true);
+document.addEventListener('keydown', event => {
+  if (event.shiftKey && event.key === 'Enter') window.pressed = Date.now() / 1000;
+}, true);
 """
 
 
@@ -223,8 +229,10 @@ HELD = """def held():
     gc.collect()
     files = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
     return {
-        "widgets": len(ipywidgets.widgets.widget._instances), "comms": len(comm.get_comm_manager().comms),
-        "threads": threading.active_count(), "callbacks": sum(map(len, get_ipython().events.callbacks.values())),
+        "widgets": len(ipywidgets.widgets.widget._instances),
+        "comms": len(comm.get_comm_manager().comms),
+        "threads": threading.active_count(),
+        "callbacks": sum(map(len, get_ipython().events.callbacks.values())),
         "files": len([name for name in files if "eventfd" not in name and "history" not in name]),
     }"""
 
@@ -240,7 +248,7 @@ def test_ten_times_opened_and_closed(book):
             book.button("Inspect a call").click()
             book.button("Chart").click()
             book.page.wait_for_selector(
-                ".urisk-dashboard .js-plotly-plot .bars", state="external", timeout=60_000
+                ".urisk-dashboard .js-plotly-plot .bars", state="attached", timeout=60_000
             )
         book.run("%urisk_dashboard --close")
         cell.get_by_text("as it was at").wait_for(timeout=5000)
@@ -301,7 +309,7 @@ def test_one_call_looked_into(book, figure):
     began = time.monotonic()
     book.button("Chart").click()
     place.locator(".js-plotly-plot .bars .point path").first.wait_for(
-        state="external", timeout=60_000
+        state="attached", timeout=60_000
     )
     figure("first chart", time.monotonic() - began)
     assert page.locator(".modebar-btn").count() == 0
@@ -342,7 +350,7 @@ def test_two_places(book, lab):
     eventually(is_flat, 8, "an end of the looks")
 
 
-ENDED = "The kernel ended or was started again."
+ENDED = "The kernel ended or restarted."
 
 
 def test_the_kernel_ends(jupyter):
@@ -393,28 +401,44 @@ def restart(book):
 # lies behind it.
 CONTRASTS = """
 (() => {
-  const parse = text => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
-  const over = (top, below) => top.slice(0, 3).map((part, i) => part * top[3] + below[i] * (1 - top[3]));
+  const parse = text => {
+    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const mix = (top, below, share) => top * share + below * (1 - share);
+  const over = (top, below) => top.slice(0, 3).map((part, i) => mix(part, below[i], top[3]));
   const behind = node => {
     if (!node) return [255, 255, 255];
     const colour = parse(getComputedStyle(node).backgroundColor);
     return colour[3] === 1 ? colour.slice(0, 3) : over(colour, behind(node.parentElement));
   };
-  const light = rgb => rgb.map(part => part / 255).map(part => part <= .03928 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)
+  const linear = part => part <= .03928 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4;
+  const light = rgb => rgb.map(part => linear(part / 255))
     .reduce((sum, part, i) => sum + part * [.2126, .7152, .0722][i], 0);
-  const contrast = (a, b) => { const [low, high] = [light(a), light(b)].sort((x, y) => x - y); return (high + .05) / (low + .05); };
+  const contrast = (a, b) => {
+    const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+    return (high + .05) / (low + .05);
+  };
   const found = [];
   const place = document.querySelector('.urisk-dashboard');
   for (const node of place.querySelectorAll('*')) {
     const style = getComputedStyle(node), ground = behind(node);
-    if (!node.checkVisibility() || node.closest('[disabled]') || style.opacity === '0') continue;
+    const is_seen = node.checkVisibility() && style.opacity !== '0';
+    if (!is_seen || node.closest('[disabled]')) continue;
     const is_drawn = node instanceof SVGElement;
-    const text = [...node.childNodes].filter(child => child.nodeType === 3 && child.data.trim()).map(child => child.data.trim()).join(' ');
-    const add = (kind, what, colour, below) => found.push({kind, what, ratio: contrast(over(parse(colour), below), below)});
-    if (text && node.tagName !== 'STYLE') add('text', text.slice(0, 40), is_drawn ? style.fill : style.color, ground);
-    if (node.matches('svg[aria-label] [fill^="#"]:not(text), svg[aria-hidden] rect')) add('shape', style.fill, style.fill, ground);
-    if (node.matches('.bars .point path')) add('shape', 'chart ' + style.fill, style.fill, behind(node.closest('.js-plotly-plot')));
-    if (node.matches('.lamp, .muted > span > span')) add('shape', style.backgroundColor, style.backgroundColor, behind(node.parentElement));
+    const text = [...node.childNodes].filter(child => child.nodeType === 3)
+      .map(child => child.data.trim()).filter(Boolean).join(' ');
+    const add = (kind, what, colour, below) =>
+      found.push({kind, what, ratio: contrast(over(parse(colour), below), below)});
+    if (text && node.tagName !== 'STYLE')
+      add('text', text.slice(0, 40), is_drawn ? style.fill : style.color, ground);
+    if (node.matches('svg[aria-label] [fill^="#"]:not(text), svg[aria-hidden] rect'))
+      add('shape', style.fill, style.fill, ground);
+    const fill = style.backgroundColor;
+    if (node.matches('.bars .point path'))
+      add('shape', 'chart ' + style.fill, style.fill, behind(node.closest('.js-plotly-plot')));
+    if (node.matches('.lamp, .muted > span > span'))
+      add('shape', fill, fill, behind(node.parentElement));
   }
   return found;
 })()
@@ -424,11 +448,13 @@ CONTRASTS = """
 CONTROLS = """
 [...document.querySelector('.urisk-dashboard').querySelectorAll('button, select, input, summary')]
   .filter(node => node.checkVisibility() && !node.disabled)
-  .map(node => (node.ariaLabel || node.labels?.[0]?.textContent || (node.matches('select') ? node.title : node.textContent))
+  .map(node => (node.ariaLabel || node.labels?.[0]?.textContent
+    || (node.matches('select') ? node.title : node.textContent))
     .replace(/[\ue000-\uf8ff]/g, '').trim())
 """
 UNLABELLED = """
-[...document.querySelectorAll('.urisk table:not([aria-label]), .urisk svg:not([role=img][aria-label], [aria-hidden=true])')]
+[...document.querySelectorAll('.urisk table:not([aria-label]), '
+  + '.urisk svg:not([role=img][aria-label], [aria-hidden=true])')]
   .map(node => node.outerHTML.slice(0, 200))
 """
 STRIPE = """
@@ -465,7 +491,7 @@ def test_legible_and_reachable(book, jupyter, theme):
     place.locator("summary").first.click()
     book.button("Chart").click()
     page.wait_for_selector(
-        ".urisk-dashboard .js-plotly-plot .bars", state="external", timeout=60_000
+        ".urisk-dashboard .js-plotly-plot .bars", state="attached", timeout=60_000
     )
     book.button("Restart").click()
     place.locator("button.mod-danger:visible").wait_for()

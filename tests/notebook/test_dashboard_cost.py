@@ -89,16 +89,19 @@ def test_without_calls(front, server, figure):
 # Until the list of calls is there, or is gone, milliseconds; timed in the page, since the way there
 # and back takes time of its own.
 CLICK = """() => new Promise(done => {
-  const root = document.querySelector('.urisk-dashboard'), shown = () => Boolean(root.querySelector('.urisk-calls'));
+  const root = document.querySelector('.urisk-dashboard');
+  const shown = () => Boolean(root.querySelector('.urisk-calls'));
   const before = shown(), began = performance.now();
   new MutationObserver((_, watch) => {
     if (shown() !== before) { watch.disconnect(); done(performance.now() - began) }
   }).observe(root, {childList: true, subtree: true});
-  [...root.querySelectorAll('button')].find(button => button.textContent.includes('Look into')).click();
+  const buttons = [...root.querySelectorAll('button')];
+  buttons.find(button => button.textContent.includes('Inspect')).click();
 })"""
 LONG_TASKS = """() => {
   window.longTasks = [];
-  new PerformanceObserver(list => window.longTasks.push(...list.getEntries().map(task => task.duration))).observe({type: 'longtask'});
+  const take = list => window.longTasks.push(...list.getEntries().map(task => task.duration));
+  new PerformanceObserver(take).observe({type: 'longtask'});
 }"""
 
 

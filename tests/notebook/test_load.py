@@ -61,7 +61,8 @@ def test_loading_takes_milliseconds():
 
 
 OURS = "n in ('ask', 'risk') or n.startswith('urisk_')"
-MAGICS = f"[sorted(n for n in get_ipython().magics_manager.magics[k] if {OURS}) for k in ('cell', 'line')]"
+KNOWN = "get_ipython().magics_manager.magics"
+MAGICS = f"[sorted(n for n in {KNOWN}[k] if {OURS}) for k in ('cell', 'line')]"
 
 
 def test_loading_twice_reloading_and_unloading(kernel):
@@ -69,7 +70,8 @@ def test_loading_twice_reloading_and_unloading(kernel):
     Twice changes nothing, reload keeps the magics, unload takes them and the formatter out, load
     brings them back.
     """
-    loaded = "[['ask', 'risk'], ['urisk_dashboard', 'urisk_latency', 'urisk_nest', 'urisk_start', 'urisk_status', 'urisk_stop']]"
+    lines = ("dashboard", "latency", "nest", "start", "status", "stop")
+    loaded = str([["ask", "risk"], [f"urisk_{name}" for name in lines]])
     kernel.good("%load_ext urisk_nb\n%load_ext urisk_nb")
     assert kernel.value(MAGICS) == loaded
     kernel.good("%reload_ext urisk_nb")
@@ -116,7 +118,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from urisk_nb import load_ipython_extension
 shell = InteractiveShell.instance()
 def magics():
-    return {("%" if kind == "line" else "%%") + name for kind, known in shell.magics_manager.magics.items() for name in known}
+    kinds = shell.magics_manager.magics.items()
+    marks = {"line": "%", "cell": "%%"}
+    return {marks[kind] + name for kind, known in kinds for name in known}
 before = magics()
 load_ipython_extension(shell)
 print(*sorted(magics() - before))

@@ -246,7 +246,8 @@ def test_calls_under_way():
     second.mark_retry(ServerBusy("full.", fix="wait"))
     words = read(panels.render_live_calls(facts(calls)))
     assert re.search(
-        rf"4 · {MODEL} generating [\d.]+ 2 6 · {MODEL} queue, load, prompt, attempt 2 [\d.]+ 0 1 · {MODEL} queued locally",
+        rf"4 · {MODEL} generating [\d.]+ 2 6 · {MODEL} queue, load, prompt, attempt 2 [\d.]+ 0 "
+        rf"1 · {MODEL} queued locally",
         words,
     )
     assert words.endswith("and 2 more")

@@ -52,7 +52,7 @@ def test_a_column_is_as_high_as_its_call_took_long():
         answered(
             calls, queue=0.1 * times, load=0.2 * times, prompt=0.3 * times, generation=0.4 * times
         )
-    root = parsed(svg.strip(calls.records))
+    root = parsed(svg.draw_strip(calls.records))
     bottom, high = area(root)
     assert "2 s" in labels(root)
     for number, whole in ((0, 0.95), (1, 1.9)):
@@ -79,7 +79,7 @@ def test_the_newest_call_is_on_the_right_and_no_more_than_two_hundred_are_shown(
     for count in (1, 50, 51, 200):
         while len(calls.records) < count:
             answered(calls)
-        drawn = columns(parsed(svg.strip(calls.records)), COLOURS["generation_s"])
+        drawn = columns(parsed(svg.draw_strip(calls.records)), COLOURS["generation_s"])
         assert len(drawn) == count
         assert drawn[-1][0] + drawn[-1][2] == pytest.approx(svg.WIDTH, abs=2)
         wide.append(drawn[0][2])
@@ -96,7 +96,7 @@ def test_calls_that_failed_have_a_red_cap():
     answered(calls)
     failed(calls)
     failed(calls, GeneratorExit())
-    root = parsed(svg.strip(calls.records))
+    root = parsed(svg.draw_strip(calls.records))
     assert len(columns(root, svg.FAILED)) == 2
     assert (
         root.get("aria-label") == "Latency of the last 3 calls, up to 1 seconds; 2 did not succeed"
@@ -112,7 +112,7 @@ def test_a_call_without_counters_stands_as_long_as_our_clock_says():
     record.first_s = record.asked_s + 0.5
     calls.end(record, Final())
     object.__setattr__(record.timing, "total_s", 2.0)
-    root = parsed(svg.strip(calls.records))
+    root = parsed(svg.draw_strip(calls.records))
     high = area(root)[1]
     assert columns(root, COLOURS["prompt_s"])[0][3] == pytest.approx(0.25 * high, abs=0.1)
     assert columns(root, COLOURS["generation_s"])[0][3] == pytest.approx(0.75 * high, abs=0.1)
@@ -128,7 +128,7 @@ def test_the_axis_ends_a_little_above_the_longest(longest_s):
 
 def test_no_calls_and_no_time_still_have_an_axis():
     """Nothing to draw is no reason to fail."""
-    assert "1 s" in labels(parsed(svg.strip(())))
+    assert "1 s" in labels(parsed(svg.draw_strip(())))
 
 
 def bars(root):
@@ -138,7 +138,7 @@ def bars(root):
 def test_a_waterfall_goes_on_where_the_step_before_ended():
     """As long as its share of the whole; figures beside it; names are text."""
     root = parsed(
-        svg.waterfall(
+        svg.draw_waterfall(
             [("a<b", 1.0, "#111111"), ("c", 3.0, "#222222"), ("d", 0.0, "#333333")], 'call "1"'
         )
     )
@@ -152,13 +152,13 @@ def test_a_waterfall_goes_on_where_the_step_before_ended():
 
 def test_a_bar_is_as_long_as_its_share():
     """A call that has taken half of the longest one's time fills half of it."""
-    drawn = bars(parsed(svg.bar({"#111111": 1.0, "#222222": 1.0}, 4.0)))
+    drawn = bars(parsed(svg.draw_bar({"#111111": 1.0, "#222222": 1.0}, 4.0)))
     assert drawn == [(0.0, 50.0), (50.0, 50.0)]
-    assert bars(parsed(svg.bar({"#111111": 0.0}, 0.0))) == [(0.0, 0.0)]
+    assert bars(parsed(svg.draw_bar({"#111111": 0.0}, 0.0))) == [(0.0, 0.0)]
 
 
 def test_the_legend_names_every_colour():
     """In words, since colours alone tell some nothing."""
-    legend = svg.legend()
+    legend = svg.draw_legend()
     assert all(colour in legend for colour in (*COLOURS.values(), svg.FAILED))
     assert "failed or cancelled" in legend

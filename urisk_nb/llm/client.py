@@ -3,9 +3,9 @@ The HTTP client: one connection pool on one loop, every foreign exception turned
 
 The only importer of httpx. Chats are streamed, so that the phases of a call are visible and a caller
 that leaves reaches the server: a cancelled call closes its connection, and the server then stops
-generating. Liveness is probed over a pool of its own, so that it never waits behind answers. Over
-400 lines: what a server can be asked and what each failure of httpx means belong into the one file
-that knows httpx.
+generating. Liveness is probed over a pool of its own, so that it never waits behind answers.
+Over 400 lines: what a server can be asked and what each failure of httpx means belong into the one
+file that knows httpx.
 """
 
 from __future__ import annotations

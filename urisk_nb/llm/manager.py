@@ -481,6 +481,11 @@ class LLMManager:
         self._check()
         return await event_loop.call(self._client.list_loaded_models())
 
+    async def models(self) -> list[Model]:
+        """Return the models that the server offers; generates nothing."""
+        self._check()
+        return await event_loop.call(self._client.list_models())
+
     async def _take_model(self) -> None:
         models = await self._client.list_models()
         self.model = self._choose_model(models)

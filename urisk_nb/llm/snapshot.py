@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from urisk_nb.errors import UriskError
+from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.messages import LoadedModel, is_same_model
 from urisk_nb.risk.row_warnings import LABELED_BY
 from urisk_nb.server import port
@@ -65,11 +66,12 @@ class ServerProbe:
 
     Attributes
     ----------
-    residents
-        The models in the server's memory; None where it could not say.
+    loaded_models
+        The models in the server's memory; None where it did not answer, or where such a server
+        does not say.
     problem, fix
-        Why it could not, and what to do.
-    held
+        Why it did not answer, and what to do.
+    memory
         What its processes hold, where this account may see them.
     owner
         The account that it runs under, where the system tells.
@@ -195,7 +197,7 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
     try:
         # Not the patience of a call: a server that is well says this at once.
         async with asyncio.timeout(LOOK_S):
-            loaded_models: tuple[LoadedModel, ...] | None = tuple(await manager.loaded_models())
+            loaded_models = await _list_loaded(manager)
         problem = fix = ""
     except UriskError as exc:
         loaded_models, problem, fix = None, exc.message, exc.fix
@@ -223,6 +225,14 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
         owner=owner,
         pid=pid if memory or not pid else None,
     )
+
+
+async def _list_loaded(manager: LLMManager) -> tuple[LoadedModel, ...] | None:
+    """Return the models in the server's memory; None where such a server does not say."""
+    if manager.dialect.can(Feature.LOADED_MODELS):
+        return tuple(await manager.loaded_models())
+    await manager.models()  # it answers: that is all that can be seen of it
+    return None
 
 
 def _pid(manager: LLMManager, before: ServerProbe | None) -> int:

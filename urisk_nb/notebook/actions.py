@@ -1,6 +1,6 @@
 """
-What the dashboard's buttons do: asked first where something is destroyed, done on the loop, and
-told how it went. Never raises.
+What the dashboard's buttons do: ask first where something is destroyed, work on the loop, say how
+it went. Never raises.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.notebook.view import BUTTONS, View
 from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.progress_line import format_step
 
 if TYPE_CHECKING:
     from urisk_nb.llm.snapshot import SessionSnapshot
 
-__all__ = ["ACTS", "DashboardActions", "alert", "status"]
+__all__ = ["ACTIONS", "DashboardActions", "alert", "status"]
 
 ASKED_S = 30.0  # a question waits so long for its answer
 WORDS_S = 8.0  # how long the word about what was done stays; of what went wrong, ten times as long
 
 # What each button does: the word while it is done, the word after it, and what is asked before it
 # is done.
-ACTS = {
+ACTIONS = {
     "start": ("Starting", "Started", ""),
     "warm": ("Loading the model", "Loaded", ""),
     "unload": ("Unloading", "Unloaded", "The next call loads {model} again."),
@@ -41,28 +42,29 @@ OTHERS = " Other kernels of yours use it, too: their answers are cut off, and th
 
 class DashboardActions:
     """
-    At most one act at a time; used on the loop.
+    The dashboard's actions, at most one at a time; used on the loop.
 
     Parameters
     ----------
     view
         Whose line under the buttons says what is asked, done, or went wrong.
-    known
-        The facts at this moment.
-    flags
-        How the last session was started, for one that is started anew.
-    ended
-        Called after an act: what was seen before it is old.
+    snapshot
+        Returns the session as it is.
+    overrides
+        Returns the settings for a session that is started.
+    on_end
+        Called after an action: what was seen before it is old.
     """
 
     def __init__(
         self,
         view: View,
-        known: Callable[[], SessionSnapshot],
-        flags: Callable[[], Mapping[str, Any]],
-        ended: Callable[[], Any],
+        snapshot: Callable[[], SessionSnapshot],
+        overrides: Callable[[], Mapping[str, Any]],
+        on_end: Callable[[], Any],
     ) -> None:
-        self._view, self._known, self._flags, self._ended = view, known, flags, ended
+        self._view, self._snapshot, self._overrides = view, snapshot, overrides
+        self._on_end = on_end
         self._asked, self._asked_s = "", 0.0
         self._task: asyncio.Task[None] | None = None
         self._words, self._until_s = "", 0.0
@@ -78,14 +80,14 @@ class DashboardActions:
         return self._task is not None
 
     def click(self, name: str) -> None:
-        """A button of `ACTS`, or `yes`, or `no`."""
+        """A button of `ACTIONS`, or `yes`, or `no`."""
         if name == "yes" and self._asked:
-            self._do(self._asked)
+            self._start(self._asked)
         elif name == "no":
             self._asked = ""
             if self._task is not None:
                 self._task.cancel()
-        elif name in ACTS and not self.is_busy:
+        elif name in ACTIONS and not self.is_busy:
             self._ask(name)
 
     def tick(self, *, is_held: bool) -> None:
@@ -101,16 +103,16 @@ class DashboardActions:
         if not self.is_busy:
             self._view.say(self._words)
 
-    def tell(self, markup: str, for_s: float = WORDS_S) -> None:
+    def say(self, markup: str, for_s: float = WORDS_S) -> None:
         """Words that stand under the buttons for a while."""
         self._words, self._until_s = markup, time.monotonic() + for_s
 
     def _ask(self, name: str) -> None:
-        question = ACTS[name][2]
+        question = ACTIONS[name][2]
         if not question:
-            self._do(name)
+            self._start(name)
             return
-        now = self._known()
+        now = self._snapshot()
         calls = len(now.live)
         words = question.format(
             model=now.model,
@@ -129,30 +131,30 @@ class DashboardActions:
             no="Cancel",
         )
 
-    def _do(self, name: str) -> None:
+    def _start(self, name: str) -> None:
         self._asked = ""
-        self._task = asyncio.get_running_loop().create_task(self._done(name))
+        self._task = asyncio.get_running_loop().create_task(self._run(name))
 
-    async def _done(self, name: str) -> None:
-        doing, done, _ = ACTS[name]
+    async def _run(self, name: str) -> None:
+        doing, done, _ = ACTIONS[name]
         began_s = time.monotonic()
         self._view.say(status(f"{doing} …"), no="" if name in FINAL else "Cancel")
         try:
             await self._work(name)
-            self.tell(status(f"{done} in {time.monotonic() - began_s:.1f} s."))
+            self.say(status(f"{done} in {time.monotonic() - began_s:.1f} s."))
         except asyncio.CancelledError:
-            self.tell(status("Cancelled."))
+            self.say(status("Cancelled."))
         except UriskError as exc:
-            self.tell(alert(exc.message, exc.fix), 10 * WORDS_S)
+            self.say(alert(exc.message, exc.fix), 10 * WORDS_S)
         except Exception as exc:  # noqa: BLE001  nobody awaits this: it is shown instead
-            self.tell(alert(f"{doing} failed: {exc!r}.", "Report it."), 10 * WORDS_S)
+            self.say(alert(f"{doing} failed: {exc!r}.", "Report it."), 10 * WORDS_S)
         finally:
             self._task = None
-            self._ended()
+            self._on_end()
 
     def _work(self, name: str) -> Coroutine[Any, Any, Any]:
         if name == "start":
-            return LLMManager.initialize(progress=self._progress, **self._flags())
+            return LLMManager.initialize(progress=self._progress, **self._overrides())
         manager = LLMManager.get_instance()
         return {
             "warm": lambda: manager.ensure_model(manager.model),
@@ -162,8 +164,7 @@ class DashboardActions:
         }[name]()
 
     def _progress(self, event: StartEvent) -> None:
-        share = f" {event.done / 1e6:,.0f} of {event.total / 1e6:,.0f} MB" if event.total else ""
-        self._view.say(status(f"{event.text}{share} …"), no="Cancel")
+        self._view.say(status(f"{format_step(event)} …"), no="Cancel")
 
 
 def status(words: str) -> str:

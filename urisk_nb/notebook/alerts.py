@@ -18,7 +18,7 @@ from urisk_nb.llm.messages import is_same_model
 if TYPE_CHECKING:
     from urisk_nb.llm.snapshot import SessionSnapshot
 
-__all__ = ["Alert", "alerts", "cache_hits", "request_of"]
+__all__ = ["Alert", "cache_hits", "find_alerts", "request_of"]
 
 RECENT = 20  # calls: what was seen before them is history
 MIN_SECONDS = 0.2  # shorter than this a load, a wait or a reading anew is nobody's trouble
@@ -38,15 +38,15 @@ class Alert:
     level: str = "warning"
 
 
-def alerts(facts: SessionSnapshot) -> list[Alert]:
+def find_alerts(now: SessionSnapshot) -> list[Alert]:
     """What is to be said just now, the worst first."""
     found = [
-        *_trouble(facts),
-        *_memory(facts),
-        *_queues(facts),
-        *_loads(facts),
-        *_read_anew(facts),
-        *_notes(facts),
+        *_find_trouble(now),
+        *_find_spill(now),
+        *_find_queues(now),
+        *_find_loads(now),
+        *_find_cache_misses(now),
+        *_list_notes(now),
     ]
     return sorted(found, key=lambda alert: ("error", "warning", "note").index(alert.level))
 
@@ -54,35 +54,38 @@ def alerts(facts: SessionSnapshot) -> list[Alert]:
 # The server ---------------------------------------------------------------------------------------
 
 
-def _trouble(facts: SessionSnapshot) -> Iterator[Alert]:
-    log = f" Its log: {facts.log}" if facts.log else ""
-    if facts.failure is not None:
-        message, fix = facts.failure
+def _find_trouble(now: SessionSnapshot) -> Iterator[Alert]:
+    log = f" Its log: {now.log}" if now.log else ""
+    if now.failure is not None:
+        message, fix = now.failure
         yield Alert(text=message, action=fix, level="error")
-    elif facts.state == "crashed":
+    elif now.state == "crashed":
         yield Alert(
             text="The server ended unexpectedly and is being restarted.",
             action=f"Calls wait for it.{log}",
             level="error",
         )
-    elif facts.state == "hung":
+    elif now.state == "hung":
         yield Alert(
             text="The server accepts connections but does not answer.",
             action="It is being restarted.",
             level="error",
         )
-    elif facts.probe.problem:
-        yield Alert(text=facts.probe.problem, action=facts.probe.fix, level="error")
-    if facts.breaker == "open":
-        text = "The server failed several times in a row. The circuit is open: no call is sent for a while, then one call probes the server."
+    elif now.probe.problem:
+        yield Alert(text=now.probe.problem, action=now.probe.fix, level="error")
+    if now.breaker == "open":
+        text = (
+            "The server failed several times in a row. The circuit is open: no call is sent for a "
+            "while, then one call probes the server."
+        )
         yield Alert(text=text, action="Wait, or restart it.", level="error")
-    elif facts.breaker == "half_open":
+    elif now.breaker == "half_open":
         yield Alert(
             text="The server failed several times in a row. The circuit is half-open: the next "
             "call probes the server."
         )
-    if facts.restart_count and facts.state == "managed":
-        times = "once" if facts.restart_count == 1 else f"{facts.restart_count} times"
+    if now.restart_count and now.state == "managed":
+        times = "once" if now.restart_count == 1 else f"{now.restart_count} times"
         yield Alert(
             text=f"The server ended unexpectedly {times} and was restarted.",
             action=log.strip(),
@@ -90,43 +93,53 @@ def _trouble(facts: SessionSnapshot) -> Iterator[Alert]:
         )
 
 
-def _notes(facts: SessionSnapshot) -> Iterator[Alert]:
-    for text in facts.notes:
+def _list_notes(now: SessionSnapshot) -> Iterator[Alert]:
+    for text in now.notes:
         yield Alert(text=text, level="note")
 
 
-def _memory(facts: SessionSnapshot) -> Iterator[Alert]:
-    for model in facts.probe.loaded_models or ():
+def _find_spill(now: SessionSnapshot) -> Iterator[Alert]:
+    for model in now.probe.loaded_models or ():
         on_cpu = 1 - model.gpu_bytes / model.size_bytes if model.size_bytes else 0.0
         if model.gpu_bytes > 0 and on_cpu >= 0.01:
-            text = f"{model.name} does not fit in GPU memory: {on_cpu:.0%} of it is on the CPU, which is much slower."
-            action = f"Use a smaller model, or less context (now {model.num_ctx} tokens): %urisk_start --num-ctx 2048"
+            text = (
+                f"{model.name} does not fit in GPU memory: {on_cpu:.0%} of it is on the CPU, "
+                "which is much slower."
+            )
+            action = (
+                f"Use a smaller model, or less context (now {model.num_ctx} tokens): "
+                "%urisk_start --num-ctx 2048"
+            )
             yield Alert(text=text, action=action)
 
 
-def _queues(facts: SessionSnapshot) -> Iterator[Alert]:
-    if facts.waiting and facts.longest_wait_s > WAIT_S:
-        calls = "1 call waits" if facts.waiting == 1 else f"{facts.waiting} calls wait"
-        if facts.slots > facts.parallel:
-            text = f"{calls} in the local queue: at most {facts.parallel} may be in flight, and the server has {facts.slots} slots."
+def _find_queues(now: SessionSnapshot) -> Iterator[Alert]:
+    if now.waiting and now.longest_wait_s > WAIT_S:
+        calls = "1 call waits" if now.waiting == 1 else f"{now.waiting} calls wait"
+        if now.slots > now.parallel:
+            text = (
+                f"{calls} in the local queue: at most {now.parallel} may be in flight, "
+                f"and the server has {now.slots} slots."
+            )
             yield Alert(
                 text=text,
-                action=f"Send more at once: %urisk_start --parallel {facts.slots}",
+                action=f"Send more at once: %urisk_start --parallel {now.slots}",
                 level="note",
             )
             return
-        slots, twice = (
-            "1 slot" if facts.slots == 1 else f"{facts.slots} slots",
-            2 * max(2, facts.slots, facts.parallel),
-        )
+        slots = "1 slot" if now.slots == 1 else f"{now.slots} slots"
+        twice = 2 * max(2, now.slots, now.parallel)
         text = (
-            f"{calls} behind {facts.in_flight}: the server has {slots}."
-            if facts.slots
-            else f"{calls} behind {facts.in_flight}."
+            f"{calls} behind {now.in_flight}: the server has {slots}."
+            if now.slots
+            else f"{calls} behind {now.in_flight}."
         )
         more = f"%urisk_stop, then %urisk_start --parallel {twice}"
-        if not facts.is_ours:
-            more = f"start Ollama with OLLAMA_NUM_PARALLEL={twice}, then %urisk_start --parallel {twice}"
+        if not now.is_ours:
+            more = (
+                f"start Ollama with OLLAMA_NUM_PARALLEL={twice}, "
+                f"then %urisk_start --parallel {twice}"
+            )
         yield Alert(
             text=text,
             action=f"For more at once (each slot holds a context of its own): {more}",
@@ -134,14 +147,14 @@ def _queues(facts: SessionSnapshot) -> Iterator[Alert]:
         )
     queued = [
         record
-        for record in _answered(facts)
+        for record in _recent_answers(now)
         if record.timing.queue_s > max(MIN_SECONDS, 0.5 * record.timing.server_total_s)
     ]
-    if queued and not facts.waiting:
+    if queued and not now.waiting:
         last = queued[-1]
         text = f"Call {last.number} waited {last.timing.queue_s:.1f} s for a slot at the server: "
-        if _overlap(last, facts):
-            text += f"{facts.parallel} may be in flight at once, and it has fewer slots."
+        if _overlaps(last, now):
+            text += f"{now.parallel} may be in flight at once, and it has fewer slots."
             yield Alert(
                 text=text,
                 action="Queue calls locally so that they can be cancelled: %urisk_start "
@@ -153,33 +166,33 @@ def _queues(facts: SessionSnapshot) -> Iterator[Alert]:
             yield Alert(text=f"{text}another program uses it, too.", action=action, level="note")
 
 
-def _overlap(record: Any, facts: SessionSnapshot) -> bool:
+def _overlaps(record: Any, now: SessionSnapshot) -> bool:
     """Whether another call of ours was at the server while this one waited there."""
     return any(
         other is not record
         and other.sent_s is not None
         and other.sent_s < record.first_s
-        and (other.ended_s or facts.now_s) > record.sent_s
-        for other in (*facts.records, *facts.live)
+        and (other.ended_s or now.now_s) > record.sent_s
+        for other in (*now.records, *now.live)
     )
 
 
 # Single calls -------------------------------------------------------------------------------------
 
 
-def _answered(facts: SessionSnapshot) -> list[Any]:
+def _recent_answers(now: SessionSnapshot) -> list[Any]:
     """The last calls that ended well."""
-    return [record for record in facts.records[-RECENT:] if record.outcome == OK]
+    return [record for record in now.records[-RECENT:] if record.outcome == OK]
 
 
-def _loads(facts: SessionSnapshot) -> Iterator[Alert]:
+def _find_loads(now: SessionSnapshot) -> Iterator[Alert]:
     """The last call that had to load its model, with the likeliest reason."""
-    for record in reversed(_answered(facts)):
+    for record in reversed(_recent_answers(now)):
         if (
             record.timing.load_s > MIN_SECONDS
-            and not record.timing.load_s <= OUTLIER_FACTOR * _usual_load_s(record, facts)
+            and not record.timing.load_s <= OUTLIER_FACTOR * _usual_load_s(record, now)
         ):
-            why, action = _why_loaded(record, facts)
+            why, action = _explain_load(record, now)
             yield Alert(
                 text=f"Call {record.number} waited {record.timing.load_s:.1f} s for the model to "
                 f"load: {why}.",
@@ -188,7 +201,7 @@ def _loads(facts: SessionSnapshot) -> Iterator[Alert]:
             return
 
 
-def _usual_load_s(record: Any, facts: SessionSnapshot) -> float:
+def _usual_load_s(record: Any, now: SessionSnapshot) -> float:
     """
     Of the other calls; NaN where there is none, which makes every load unusual: the model was warm
     at the start.
@@ -196,29 +209,27 @@ def _usual_load_s(record: Any, facts: SessionSnapshot) -> float:
     return percentile(
         (
             other.timing.load_s
-            for other in facts.records
+            for other in now.records
             if other.timing is not None and other is not record
         ),
         50,
     )
 
 
-def _why_loaded(record: Any, facts: SessionSnapshot) -> tuple[str, str]:
+def _explain_load(record: Any, now: SessionSnapshot) -> tuple[str, str]:
     alike = [
         other.number
-        for other in facts.records
+        for other in now.records
         if other.number < record.number and is_same_model(other.model, record.model)
     ]
     since = max(alike, default=0)
-    if (seen := facts.other_num_ctx) is not None and _ended_s(since, facts) <= seen[
-        1
-    ] <= record.sent_s:
-        text = f"num_ctx changed from {seen[0]}, set by another program, to {facts.num_ctx}"
+    if (seen := now.other_num_ctx) is not None and _ended_s(since, now) <= seen[1] <= record.sent_s:
+        text = f"num_ctx changed from {seen[0]}, set by another program, to {now.num_ctx}"
         return (
             text,
             "Use one num_ctx in all programs that share the server: each change reloads the model.",
         )
-    others = {other.model for other in facts.records if since < other.number < record.number}
+    others = {other.model for other in now.records if since < other.number < record.number}
     if others:
         named = ", ".join(sorted(others)[:3])
         return (
@@ -227,49 +238,52 @@ def _why_loaded(record: Any, facts: SessionSnapshot) -> tuple[str, str]:
         )
     return (
         (
-            "it was not in memory (unused for longer than keep_alive, unloaded, or evicted by another "
-            "program)"
+            "it was not in memory (unused for longer than keep_alive, unloaded, or evicted by "
+            "another program)"
         ),
         "Keep it longer: %urisk_start --keep-alive 2h",
     )
 
 
-def _read_anew(facts: SessionSnapshot) -> Iterator[Alert]:
+def _find_cache_misses(now: SessionSnapshot) -> Iterator[Alert]:
     """
     The last call whose prompt begins as the one before it did, and was read from its beginning all
     the same.
     """
-    known = {record.number: record for record in facts.records}
+    known = {record.number: record for record in now.records}
     slow = [
         record
-        for record in _answered(facts)
+        for record in _recent_answers(now)
         if record.timing.load_s <= MIN_SECONDS < record.timing.prompt_s
     ]
-    usual_s = {model: _usual_prompt_s(model, facts) for model in {record.model for record in slow}}
+    usual_s = {model: _usual_prompt_s(model, now) for model in {record.model for record in slow}}
     for record in reversed(slow):
         before, usual = known.get(record.number - 1), usual_s[record.model]
         if (
             before is not None
             and record.timing.prompt_s > OUTLIER_FACTOR * usual
-            and _begins_as(before, record)
+            and _has_same_beginning(before, record)
         ):
             text = f"The prompt of call {record.number} missed the cache: "
             text += f"reading it took {record.timing.prompt_s:.2f} s; {usual:.2f} s is usual."
-            action = "A slot caches one prompt: send prompts with the same beginning one after the other, or give the server more slots."
+            action = (
+                "A slot caches one prompt: send prompts with the same beginning one after the "
+                "other, or give the server more slots."
+            )
             yield Alert(text=text, action=action, level="note")
             return
 
 
-def _usual_prompt_s(model: str, facts: SessionSnapshot) -> float:
+def _usual_prompt_s(model: str, now: SessionSnapshot) -> float:
     alike = (
         record.timing
-        for record in facts.records
+        for record in now.records
         if record.timing is not None and is_same_model(record.model, model)
     )
     return percentile((timing.prompt_s for timing in alike), 50)
 
 
-def _begins_as(before: CallRecord, record: CallRecord) -> bool:
+def _has_same_beginning(before: CallRecord, record: CallRecord) -> bool:
     """
     Whether so much of both requests is the same that the server could have kept the beginning.
     """
@@ -311,6 +325,6 @@ def request_of(record: CallRecord) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _ended_s(number: int, facts: SessionSnapshot) -> float:
+def _ended_s(number: int, now: SessionSnapshot) -> float:
     """When that call ended; 0, which is before everything, for one that is not known any more."""
-    return next((record.ended_s or 0.0 for record in facts.records if record.number == number), 0.0)
+    return next((record.ended_s or 0.0 for record in now.records if record.number == number), 0.0)

@@ -34,7 +34,8 @@ def format_call(record: CallRecord) -> str:
     said = (
         f"{timing.tokens} tokens" if timing is not None and record.outcome == OK else record.outcome
     )
-    return f"{record.number:>5}  {record.asked_at.astimezone():%H:%M:%S}  {took:>9}  {said:<14} {visible(record.model)}"
+    at = f"{record.asked_at.astimezone():%H:%M:%S}"
+    return f"{record.number:>5}  {at}  {took:>9}  {said:<14} {visible(record.model)}"
 
 
 def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
@@ -54,7 +55,7 @@ def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
         )
         + "</div>",
         _message(record),
-        svg.waterfall(_steps(record), f"phases of call {record.number}"),
+        svg.draw_waterfall(_steps(record), f"phases of call {record.number}"),
         _compare(record, records),
         _failures(record),
         _request(record),
@@ -182,4 +183,5 @@ def _short(value: Any) -> str:
 
 
 def _fold(title: str, text: str) -> str:
-    return f"<details><summary>{escape_html(title)} ({len(text):,} characters)</summary><pre>{escape_html(text)}</pre></details>"
+    summary = f"<summary>{escape_html(title)} ({len(text):,} characters)</summary>"
+    return f"<details>{summary}<pre>{escape_html(text)}</pre></details>"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["latency", "pickable", "show"]
+__all__ = ["draw_clickable", "draw_latency", "show_chart"]
 
 # No toolbar: newer versions of plotly have a button there that uploads the chart.
 CONFIG = {"displayModeBar": False, "displaylogo": False}
@@ -27,7 +27,7 @@ def _plotly() -> Any:
     return go
 
 
-def latency(calls: pd.DataFrame) -> go.Figure:
+def draw_latency(calls: pd.DataFrame) -> go.Figure:
     """
     Return the stacked phases of each call, seconds; hovering shows the figures.
 
@@ -68,12 +68,12 @@ def latency(calls: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def show(figure: go.Figure) -> None:
+def show_chart(figure: go.Figure) -> None:
     """Show it the way that plotly is set to here."""
     figure.show(config=CONFIG)
 
 
-def pickable(calls: pd.DataFrame, picked: Callable[[int], Any]) -> go.FigureWidget:
+def draw_clickable(calls: pd.DataFrame, picked: Callable[[int], Any]) -> go.FigureWidget:
     """
     The same as a widget that tells which call was clicked, by its number.
 
@@ -82,7 +82,7 @@ def pickable(calls: pd.DataFrame, picked: Callable[[int], Any]) -> go.FigureWidg
     PackageMissing
         plotly is not installed, or anywidget, which its widget needs.
     """
-    go, chart = _plotly(), latency(calls)
+    go, chart = _plotly(), draw_latency(calls)
     try:
         figure = go.FigureWidget(chart)
     except ImportError as exc:

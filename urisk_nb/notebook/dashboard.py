@@ -22,7 +22,7 @@ from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.snapshot import SessionSnapshot, probe_server, take_snapshot
 from urisk_nb.notebook import panels, snapshot_panel
 from urisk_nb.notebook.actions import WORDS_S, DashboardActions, alert, status
-from urisk_nb.notebook.alerts import Alert, alerts
+from urisk_nb.notebook.alerts import Alert, find_alerts
 from urisk_nb.notebook.inspector import Inspector
 from urisk_nb.notebook.session_poller import SessionPoller
 from urisk_nb.notebook.view import View, close_all
@@ -30,7 +30,7 @@ from urisk_nb.notebook.view import View, close_all
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Dashboard", "close", "picture", "running"]
+__all__ = ["Dashboard", "close_dashboard", "get_dashboard", "take_picture"]
 
 KEY = "dashboard"
 TICK_S = 0.5  # with the five parts that may change at each, fewer than ten messages a second
@@ -50,12 +50,12 @@ HELD = Alert(
 
 
 class Dashboard:
-    """The dashboard of this kernel; `running()` is the one that is shown."""
+    """The dashboard of this kernel; `get_dashboard()` is the one that is shown."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         self._loop = event_loop.loop()
-        self._woken = asyncio.Event()
+        self._wake = asyncio.Event()
         self._handles: list[Any] = []
         self._views: int | None = None  # as the browser counts; None: it has said nothing yet
         self._cells = 0  # that run, one within the other
@@ -64,11 +64,13 @@ class Dashboard:
         self._listed: tuple[Any, ...] = ()
         self._listed_s = 0.0
         self._inspector: Inspector | None = None
-        self._sight = SessionPoller(self._woken.set, self._met)
-        self._view = View(self._click, self._viewed)
-        self._acts = DashboardActions(self._view, self._sight.known, self._sight.flags, self._acted)
-        shell.events.register("pre_run_cell", self._cell_begins)
-        shell.events.register("post_run_cell", self._cell_ends)
+        self._poller = SessionPoller(self._wake.set, self._change_session)
+        self._view = View(self._click, self._count_views)
+        self._actions = DashboardActions(
+            self._view, self._poller.snapshot, self._poller.overrides, self._after_action
+        )
+        shell.events.register("pre_run_cell", self._begin_cell)
+        shell.events.register("post_run_cell", self._end_cell)
         self._task = event_loop.submit(self._run())
 
     # Life -----------------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ class Dashboard:
         from IPython.display import display
 
         self._shown_s = time.monotonic()
-        now = event_loop.run(self._sight.first())
+        now = event_loop.run(self._poller.first_snapshot())
         bundle = {
             "text/plain": snapshot_panel.render_snapshot_text(now),
             "text/html": snapshot_panel.render_snapshot(now),
@@ -93,7 +95,7 @@ class Dashboard:
             display_id=True,
         )  # type: ignore[no-untyped-call]
         self._handles.append(handle)
-        self._post(self._woken.set)
+        self._post(self._wake.set)
 
     def close(self) -> None:
         """
@@ -102,17 +104,17 @@ class Dashboard:
         """
         if process_state.get(KEY) is not self:
             return
-        last = self._sight.known()
+        last = self._poller.snapshot()
         process_state.forget(KEY)
         for name, callback in (
-            ("pre_run_cell", self._cell_begins),
-            ("post_run_cell", self._cell_ends),
+            ("pre_run_cell", self._begin_cell),
+            ("post_run_cell", self._end_cell),
         ):
             with contextlib.suppress(ValueError):
                 self._shell.events.unregister(name, callback)
         self._task.cancel()
         self._task.done.wait(1.0)
-        self._post(self._sight.close)
+        self._post(self._poller.close)
         for handle in self._handles:
             handle.update(
                 {
@@ -135,7 +137,7 @@ class Dashboard:
         if name == "chart" and (inspector := self._inspector) is not None:
             self._draw_chart(inspector)
         else:
-            self._post(lambda: self._clicked(name))
+            self._post(lambda: self._do_click(name))
 
     def _draw_chart(self, inspector: Inspector) -> None:
         """
@@ -144,12 +146,12 @@ class Dashboard:
         """
         chart: tuple[Any, ...] = ()
         if not inspector.is_drawn:
-            self._post(lambda: self._acts.tell(status(CHART), 60.0))
+            self._post(lambda: self._actions.say(status(CHART), 60.0))
             try:
-                chart = (inspector.make_chart(self._sight.known().records),)
+                chart = (inspector.make_chart(self._poller.snapshot().records),)
             except UriskError as exc:
                 words = alert(exc.message, exc.fix)
-                self._post(lambda: self._acts.tell(words, 10 * WORDS_S))
+                self._post(lambda: self._actions.say(words, 10 * WORDS_S))
         self._post(lambda: self._put_chart(inspector, chart))
 
     def _put_chart(self, inspector: Inspector, chart: tuple[Any, ...]) -> None:
@@ -159,27 +161,27 @@ class Dashboard:
         else:
             for late in chart:
                 close_all(late)
-        self._woken.set()
+        self._wake.set()
 
     def _choose(self, number: int) -> None:
-        self._post(lambda: self._chosen(number))
+        self._post(lambda: self._show_call(number))
 
-    def _viewed(self, views: int) -> None:
+    def _count_views(self, views: int) -> None:
         self._views = views
-        self._post(self._woken.set)
+        self._post(self._wake.set)
 
-    def _cell_begins(self, _: Any = None) -> None:
+    def _begin_cell(self, _: Any = None) -> None:
         if self._cells == 0:
             self._cell_s = time.monotonic()
         self._cells += 1
-        self._post(self._woken.set)
+        self._post(self._wake.set)
 
-    def _cell_ends(self, _: Any = None) -> None:
+    def _end_cell(self, _: Any = None) -> None:
         # The cell that showed the dashboard ends without having begun, as far as is known here.
         self._cells, self._cell_end_s = max(0, self._cells - 1), time.monotonic()
-        self._post(self._woken.set)
+        self._post(self._wake.set)
 
-    def _met(self) -> None:
+    def _change_session(self) -> None:
         """
         Another session: this is closed before it is, which registered itself just now; and its
         calls have other numbers.
@@ -215,23 +217,23 @@ class Dashboard:
         another: it may be back soon.
         """
         state, end_s = (
-            self._sight.state,
+            self._poller.state,
             math.inf if pause_s is None else time.monotonic() + pause_s,
         )
         while (
-            not self._woken.is_set()
-            and self._sight.state == state
+            not self._wake.is_set()
+            and self._poller.state == state
             and (left_s := end_s - time.monotonic()) > 0
         ):
             with contextlib.suppress(TimeoutError):
                 # Not wait_for: before Python 3.12 it may lose a cancel that comes together with the
                 # event.
                 async with asyncio.timeout(None if pause_s is None else min(left_s, STATE_S)):
-                    await self._woken.wait()
-        self._woken.clear()
+                    await self._wake.wait()
+        self._wake.clear()
 
     def _is_watched(self) -> bool:
-        if self._acts.is_at_work or self._views:
+        if self._actions.is_at_work or self._views:
             return True
         if self._views is not None and not self._cells:
             return False
@@ -240,12 +242,12 @@ class Dashboard:
         return self._cells > 0 or time.monotonic() - max(self._shown_s, self._cell_end_s) < UNSEEN_S
 
     def _tick(self) -> None:
-        self._sight.poll()
-        now = self._sight.known()
-        told = [HELD, *alerts(now)] if self._is_held() else alerts(now)
+        self._poller.poll()
+        now = self._poller.snapshot()
+        found = [HELD, *find_alerts(now)] if self._is_held() else find_alerts(now)
         parts = {
             "head": panels.render_head(now),
-            "alerts": panels.render_alerts(told),
+            "alerts": panels.render_alerts(found),
             "live": panels.render_live_calls(now),
         }
         drawn = (now.records[-1:], len(now.records))
@@ -259,17 +261,17 @@ class Dashboard:
             self._listed, self._listed_s = drawn, time.monotonic()
             self._inspector.update(now.records)
         self._view.show(parts)
-        self._acts.tick(is_held=self._is_held())
-        self._view.enable(self._enabled(now))
+        self._actions.tick(is_held=self._is_held())
+        self._view.enable(self._enabled_buttons(now))
 
     def _is_held(self) -> bool:
         """Whether a cell keeps the kernel from hearing clicks."""
         return self._cells > 0 and time.monotonic() - self._cell_s > CELL_S
 
-    def _enabled(self, now: SessionSnapshot) -> set[str]:
+    def _enabled_buttons(self, now: SessionSnapshot) -> set[str]:
         if self._is_held():
             return set()
-        if self._acts.is_busy:
+        if self._actions.is_busy:
             return {"calls"}
         is_ours = now.is_ours and now.state == "managed"
         is_well = now.state in ("managed", "external", "remote") and not now.probe.problem
@@ -283,19 +285,19 @@ class Dashboard:
         }
         return {name for name, holds in can.items() if holds}
 
-    def _acted(self) -> None:
-        self._sight.forget()
-        self._woken.set()
+    def _after_action(self) -> None:
+        self._poller.forget()
+        self._wake.set()
 
-    def _clicked(self, name: str) -> None:
+    def _do_click(self, name: str) -> None:
         if name == "calls":
             self._open_or_close()
         elif name in ("order", "follow"):
             if self._inspector is not None:
-                self._inspector.forget(self._sight.known().records)
+                self._inspector.forget(self._poller.snapshot().records)
         else:
-            self._acts.click(name)
-        self._woken.set()
+            self._actions.click(name)
+        self._wake.set()
 
     # Inspector ------------------------------------------------------------------------------------
 
@@ -306,20 +308,20 @@ class Dashboard:
             close_all(before.root)
             return
         self._inspector = Inspector(self._click, self._choose)
-        self._inspector.update(self._sight.known().records)
+        self._inspector.update(self._poller.snapshot().records)
         self._view.put(self._inspector.root)
 
-    def _chosen(self, number: int) -> None:
+    def _show_call(self, number: int) -> None:
         if self._inspector is not None:
-            self._inspector.choose(number, self._sight.known().records)
+            self._inspector.choose(number, self._poller.snapshot().records)
 
     def _empty(self) -> None:
         if self._inspector is not None:
             self._inspector.put()
-            self._inspector.forget(self._sight.known().records)
+            self._inspector.forget(self._poller.snapshot().records)
 
 
-def running(shell: InteractiveShell) -> Dashboard:
+def get_dashboard(shell: InteractiveShell) -> Dashboard:
     """The kernel's dashboard, made if there is none. On the thread that runs cells."""
     with process_state.lock():
         if process_state.get(KEY) is None:
@@ -332,17 +334,17 @@ def _keep(made: Dashboard) -> None:
     with process_state.lock():
         process_state.forget(KEY)
         process_state.put(KEY, made)
-        process_state.at_exit(KEY, close)
+        process_state.at_exit(KEY, close_dashboard)
 
 
-def close() -> None:
+def close_dashboard() -> None:
     """Close the kernel's dashboard, if there is one."""
     made = process_state.get(KEY)
     if made is not None:
         made.close()
 
 
-def picture() -> tuple[str, str]:
+def take_picture() -> tuple[str, str]:
     """The dashboard as it would be now, as text and as HTML, without a widget."""
 
     async def now() -> SessionSnapshot:

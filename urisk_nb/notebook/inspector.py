@@ -120,8 +120,12 @@ class Inspector:
         if number in dict(map(reversed, self.list.options)):
             self.list.value = number
         found = next((record for record in records if record.number == number), None)
-        gone = f'<div class="urisk muted">Call {number} is no longer kept: only the last 200 are.</div>'
-        self.detail.value = gone if found is None else call_panel.render_call(found, records)
+        gone = f"Call {number} is no longer kept: only the last 200 are."
+        self.detail.value = (
+            f'<div class="urisk muted">{gone}</div>'
+            if found is None
+            else call_panel.render_call(found, records)
+        )
 
     @property
     def is_drawn(self) -> bool:
@@ -138,8 +142,9 @@ class Inspector:
         PackageMissing
             plotly's widget needs anywidget.
         """
-        return charts.pickable(
-            latency_table.table(sorted(records, key=lambda record: record.number)), self._picked
+        return charts.draw_clickable(
+            latency_table.build_table(sorted(records, key=lambda record: record.number)),
+            self._picked,
         )
 
     def put(self, *chart: Any) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from urisk_nb.llm.calls import CallRecord
 
-__all__ = ["COLOURS", "NAMES", "PHASES", "SOURCES", "table"]
+__all__ = ["COLOURS", "NAMES", "PHASES", "SOURCES", "build_table"]
 
 # In the order in which they happen; together they are the call, from the asking to the last token,
 # but for what the wire takes.
@@ -52,7 +52,7 @@ SOURCES = {
 }
 
 
-def table(records: Iterable[CallRecord]) -> pd.DataFrame:
+def build_table(records: Iterable[CallRecord]) -> pd.DataFrame:
     """
     One row a call that has ended, in the order of their ends; times in seconds, NaN where nothing
     was measured.

@@ -288,14 +288,10 @@ def _start_manager(**flags: Any) -> LLMManager:
 
 def _format_event(event: StartEvent) -> tuple[str, str]:
     from urisk_nb.render.markup import progress_markup
+    from urisk_nb.render.progress_line import format_step
 
-    share = event.done / event.total if event.total else None
-    text = (
-        f"{event.text} {event.done / 1e6:.0f} of {event.total / 1e6:.0f} MB"
-        if event.total
-        else event.text
-    )
-    return text, progress_markup(text, share)
+    text = format_step(event)
+    return text, progress_markup(text, event.done / event.total if event.total else None)
 
 
 def _stop(*_: Any) -> None:
@@ -363,9 +359,9 @@ def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame
     from urisk_nb.llm.manager import LLMManager
     from urisk_nb.notebook import charts, latency_table
 
-    calls = latency_table.table(LLMManager.get_instance().calls.records)
+    calls = latency_table.build_table(LLMManager.get_instance().calls.records)
     if args.plot:
-        charts.show(charts.latency(calls))
+        charts.show_chart(charts.draw_latency(calls))
     return calls
 
 
@@ -384,11 +380,11 @@ def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
     from urisk_nb.render import board
 
     if args.close:
-        dashboard.close()
+        dashboard.close_dashboard()
     elif args.static or board.is_static() or getattr(shell, "kernel", None) is None:
-        board.publish(*dashboard.picture())
+        board.publish(*dashboard.take_picture())
     else:
-        dashboard.running(shell).show()
+        dashboard.get_dashboard(shell).show()
 
 
 LINE_MAGICS: dict[str, Callable[[InteractiveShell, argparse.Namespace], Any]] = {

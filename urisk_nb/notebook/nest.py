@@ -70,7 +70,10 @@ def hazard(library: str, known: LoopState) -> str:
     if library == SUCCESSOR:
         return ""
     if known.ipykernel is not None and known.ipykernel >= ONE_CONTEXT_FROM:
-        return f"{library} with ipykernel {_dotted(known.ipykernel)} silently drops the cells queued behind a nested call (Run All)"
+        return (
+            f"{library} with ipykernel {_dotted(known.ipykernel)} silently drops the cells queued "
+            "behind a nested call (Run All)"
+        )
     if library == ORIGINAL and known.python >= ORIGINAL_UNFIT_FROM:
         return (
             f"nest_asyncio is no longer maintained and does not fit Python {_dotted(known.python)}"
@@ -279,7 +282,10 @@ def _off() -> str:
     known = loop_state()
     if known.patched_by is None:
         return "Nothing to turn off: asyncio is not patched."
-    return f"Still on: {_named(known.patched_by, known)} cannot be undone in a running kernel. Restart the kernel; it starts with it off."
+    return (
+        f"Still on: {_named(known.patched_by, known)} cannot be undone in a running kernel. "
+        "Restart the kernel; it starts with it off."
+    )
 
 
 def warn_of_dropped_cells() -> None:

@@ -53,10 +53,10 @@ background:var(--jp-layout-color2,rgba(127,127,127,.12));color:inherit;font-size
 .urisk-dashboard .js-plotly-plot text{fill:var(--jp-ui-font-color1,currentColor)!important}
 .urisk-dashboard .jupyter-widgets-disconnected::before{content:none}
 .urisk-dashboard.jupyter-widgets-disconnected::before{
-content:"The kernel ended or restarted. This is the last state;
-run the cell again for a live view.";
-font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,
-inherit);padding:.25em .7em;
+content:"The kernel ended or restarted. This is the last state; "
+"run the cell again for a live view.";
+font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
+color:var(--jp-ui-font-color1,inherit);padding:.25em .7em;
 border-left:.3em solid #b45309;background:rgba(180,83,9,.12);margin:.3em 0}
 .urisk-dashboard.jupyter-widgets-disconnected .lamp{background:#767676!important}
 .urisk-dashboard.jupyter-widgets-disconnected :is(button,.widget-inline-hbox:not(.widget-html)){

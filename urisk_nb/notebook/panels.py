@@ -203,7 +203,7 @@ def _live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
     return [
         f"{record.number} · {escape_html(record.model)}",
         escape_html(words + attempt),
-        svg.bar(parts, whole_s),
+        svg.draw_bar(parts, whole_s),
         f"{record.elapsed_s(now_s):.1f}",
         str(len(record.texts)),
     ]
@@ -252,8 +252,8 @@ def render_figures(now: SessionSnapshot) -> str:
         1,
     )
     return html_block(
-        f"{svg.strip(now.records)}<div "
-        f'class="muted">{svg.legend()}</div>{table}<div>{_counts(now.records)}</div>'
+        f"{svg.draw_strip(now.records)}<div "
+        f'class="muted">{svg.draw_legend()}</div>{table}<div>{_counts(now.records)}</div>'
     )
 
 

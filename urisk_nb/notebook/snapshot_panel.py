@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from urisk_nb.llm.snapshot import NOT_STARTED, STARTING
-from urisk_nb.notebook.alerts import alerts
+from urisk_nb.notebook.alerts import find_alerts
 from urisk_nb.notebook.panel_parts import STYLE, format_seconds, html_table
 from urisk_nb.notebook.panels import (
     health,
@@ -46,10 +46,12 @@ def render_snapshot(now: SessionSnapshot) -> str:
         if rows
         else ""
     )
-    when = f'<div class="muted">urisk_nb dashboard, as it was at {now.at.astimezone():%Y-%m-%d %H:%M:%S %Z}. Live: %urisk_dashboard</div>'
+    at = f"{now.at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    words = f"urisk_nb dashboard, as it was at {at}. Live: %urisk_dashboard"
+    when = f'<div class="muted">{words}</div>'
     body = (
         render_head(now)
-        + render_alerts(alerts(now))
+        + render_alerts(find_alerts(now))
         + render_live_calls(now)
         + render_figures(now)
         + calls
@@ -87,6 +89,6 @@ def render_snapshot_text(now: SessionSnapshot) -> str:
     )
     lines += [
         f"  {alert.level}: {visible(alert.text)} {visible(alert.action)}".rstrip()
-        for alert in alerts(now)
+        for alert in find_alerts(now)
     ]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     # A call, and the seconds of each of its phases from the bottom up
     _Shown = tuple[CallRecord, dict[str, float]]
 
-__all__ = ["FAILED", "bar", "legend", "strip", "waterfall"]
+__all__ = ["FAILED", "draw_bar", "draw_legend", "draw_strip", "draw_waterfall"]
 
 FAILED = "#CC3311"
 WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
@@ -31,13 +31,13 @@ TEXT = "var(--jp-ui-font-color1,currentColor)"
 LINE = "var(--jp-border-color1,#bdbdbd)"
 
 
-def strip(records: Sequence[CallRecord]) -> str:
+def draw_strip(records: Sequence[CallRecord]) -> str:
     """
     The calls as columns, the oldest left, each as high as it took long, its phases from the bottom
     up; failures have a red cap.
     """
     most = next((places for places in PLACES if len(records) <= places), PLACES[-1])
-    shown = [(record, _parts(record)) for record in records[-most:]]
+    shown = [(record, _phase_seconds(record)) for record in records[-most:]]
     top_s = _round_up(max((sum(parts.values()) for _, parts in shown), default=0.0))
     step = (WIDTH - LEFT) / most
     drawn = "".join(
@@ -101,13 +101,15 @@ def _axis(top_s: float) -> str:
     for share in (0.0, 0.5, 1.0):
         y = _y(share * top_s, top_s)
         marks += f'<path d="M{LEFT} {y:.1f}H{WIDTH}" stroke="{LINE}" stroke-width="0.7"/>'
-        marks += f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" font-size="11" fill="{TEXT}">{_axis_words(share * top_s)}</text>'
-    words = f'<text x="{WIDTH}" y="{HEIGHT - 3}" text-anchor="end" font-size="11" fill="{TEXT}">newest</text>'
-    return (
-        marks
-        + words
-        + f'<text x="{LEFT}" y="{HEIGHT - 3}" font-size="11" fill="{TEXT}">older</text>'
-    )
+        marks += _text(LEFT - 6, y + 4, _axis_words(share * top_s), is_end=True)
+    below = HEIGHT - 3
+    return marks + _text(WIDTH, below, "newest", is_end=True) + _text(LEFT, below, "older")
+
+
+def _text(x: float, y: float, words: str, *, size: int = 11, is_end: bool = False) -> str:
+    anchor = ' text-anchor="end"' if is_end else ""
+    place = f'x="{x:g}" y="{y:.1f}"{anchor} font-size="{size}" fill="{TEXT}"'
+    return f"<text {place}>{html.escape(words)}</text>"
 
 
 def _axis_words(seconds: float) -> str:
@@ -126,7 +128,7 @@ def _round_up(seconds: float) -> float:
     )
 
 
-def _parts(record: CallRecord) -> dict[str, float]:
+def _phase_seconds(record: CallRecord) -> dict[str, float]:
     """
     Seconds of each phase; where the server gave no counter, the whole stands where the time was
     spent as far as is known.
@@ -146,7 +148,7 @@ def _parts(record: CallRecord) -> dict[str, float]:
     return parts
 
 
-def legend() -> str:
+def draw_legend() -> str:
     """What each colour means."""
     named = [*((NAMES[phase], COLOURS[phase]) for phase in PHASES), ("failed or cancelled", FAILED)]
     return "".join(
@@ -157,7 +159,7 @@ def legend() -> str:
     )
 
 
-def waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
+def draw_waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
     """Steps that follow each other, as bars one below the other: name, seconds, colour."""
     whole_s = sum(seconds for _, seconds, _ in steps) or 1.0
     left, width, line = 170, 640, 22
@@ -165,9 +167,10 @@ def waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
     for number, (name, seconds, colour) in enumerate(steps):
         y, x = number * line, left + gone_s / whole_s * width
         long = max(1.0, seconds / whole_s * width)
-        drawn += f'<text x="{left - 8}" y="{y + 15}" text-anchor="end" font-size="12" fill="{TEXT}">{html.escape(name)}</text>'
+        drawn += _text(left - 8, y + 15, name, size=12, is_end=True)
         drawn += f'<rect x="{x:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{colour}"/>'
-        drawn += f'<text x="{min(x + long, left + width) + 6:.1f}" y="{y + 15}" font-size="12" fill="{TEXT}">{seconds:.3f} s</text>'
+        end = round(min(x + long, left + width) + 6, 1)
+        drawn += _text(end, y + 15, f"{seconds:.3f} s", size=12)
         gone_s += seconds
     return (
         f'<svg role="img" aria-label="{html.escape(label, quote=True)}" viewBox="0 0 {WIDTH} '
@@ -176,11 +179,12 @@ def waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
     )
 
 
-def bar(parts: Mapping[str, float], whole_s: float) -> str:
+def draw_bar(parts: Mapping[str, float], whole_s: float) -> str:
     """One call's phases beside each other, as long as it has taken of `whole_s`."""
     drawn, x = "", 0.0
     for colour, seconds in parts.items():
         long = 200 * seconds / whole_s if whole_s > 0 else 0.0
         drawn += f'<rect x="{x:.1f}" y="0" width="{long:.1f}" height="10" fill="{colour}"/>'
         x += long
-    return f'<svg aria-hidden="true" viewBox="0 0 200 10" style="width:200px;height:10px">{drawn}</svg>'
+    place = 'viewBox="0 0 200 10" style="width:200px;height:10px"'
+    return f'<svg aria-hidden="true" {place}>{drawn}</svg>'

@@ -38,11 +38,11 @@ class View:
     ----------
     clicked
         Called with a button's name, or `yes`, `no`; on whatever thread the click comes in.
-    viewed
+    on_view
         Called with the number of places where the tree is shown, as the browser counts them.
     """
 
-    def __init__(self, clicked: Callable[[str], Any], viewed: Callable[[int], Any]) -> None:
+    def __init__(self, clicked: Callable[[str], Any], on_view: Callable[[int], Any]) -> None:
         import ipywidgets as widgets
 
         self.parts = {name: widgets.HTML() for name in PARTS}
@@ -69,7 +69,7 @@ class View:
         self.root.add_class("urisk-dashboard")
         # A number in place of None has the browser count the views; see ipywidgets' DOMWidget.
         self.root._view_count = 0
-        self.root.observe(lambda change: viewed(int(change["new"] or 0)), "_view_count")
+        self.root.observe(lambda change: on_view(int(change["new"] or 0)), "_view_count")
 
     def show(self, parts: Mapping[str, str]) -> None:
         """Send the parts that are new."""
