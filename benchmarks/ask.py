@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server and kernel of the tests
 
-from harness import Kernel, FakeOllama
+from harness import FakeOllama, Kernel
 
 SETUP = """
 %load_ext urisk_nb

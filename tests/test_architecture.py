@@ -16,12 +16,10 @@ ROOT = TESTS.parent / "urisk_nb"
 # ARCHITECTURE.md draws the same.
 LAYERS = [
     {"errors"},
-    {"settings", "process_state", "arguments", "embedded"},
+    {"settings", "process_state", "arguments", "terminal", "embedded"},
     {"event_loop", "risk"},
-    {"readers"},
-    {"server"},
-    {"llm"},
-    {"render"},
+    {"readers", "server"},
+    {"llm", "render"},
     {"table"},
     {"session"},
     {"notebook", "service", "demo", "evaluate", "installing"},
@@ -58,8 +56,8 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
-        *("escaping", "text_layout", "markup", "board", "progress_line"),
-        *("table_content", "table_html", "table_text"),
+        *("escaping", "text_layout", "markup", "board", "table_content", "table_html"),
+        "table_text",
     ],
     "table": ["report", "risk_table"],
     "service": [
@@ -67,19 +65,36 @@ INSIDE = {
         *("app", "serving"),
     ],
     "notebook": [
-        *("nest", "latency_table", "charts", "alerts", "svg"),
-        *("panel_parts", "panels", "call_panel", "snapshot_panel"),
+        *(
+            "nest",
+            "latency_table",
+            "charts",
+            "alerts",
+            "svg",
+            "panel_parts",
+            "panels",
+            "call_panel",
+            "snapshot_panel",
+        ),
         *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
     ],
+    "fake_ollama": [
+        *("gojson", "transport", "brain", "asks", "residents", "answers", "created", "face"),
+        *("server", "scenario", "scripted", "upstream", "jump", "completion", "llamacpp"),
+        *("__main__", "program"),
+    ],
 }
-FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": set()}
+FIRST_PARTY_ONLY = {"risk": {"errors"}, "fake_ollama": {"embedded"}, "embedded": set()}
 ALONE = {"errors"}  # imports nothing of ours
 STDLIB_ONLY = {
     *(
         "errors",
         "server.guardian",
+        "fake_ollama.face",
+        "fake_ollama.program",
+        "fake_ollama.scripted",
     ),
-    *("embedded.weights"),
+    *("embedded.weights", "fake_ollama.__main__"),
 }
 NO_IO = {
     "risk": {
@@ -89,8 +104,8 @@ NO_IO = {
 }
 ONE_OWNER = {
     "httpx": {"llm.client"},
-    "subprocess": {"server.leases", "embedded.weights"},
-    "xllamacpp": {"embedded.launcher"},
+    "subprocess": {"server.leases", "fake_ollama.program", "embedded.weights"},
+    "xllamacpp": {"embedded.launcher", "fake_ollama.llamacpp"},
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},

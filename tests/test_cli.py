@@ -10,8 +10,10 @@ import urllib.request
 
 import pytest
 
+from fake_ollama_env import Laboratory
+from fake_openai import FakeOpenAI
 from harness import ROOT, FakeOllama, OllamaProgram, alive, children, eventually, free_port
-from urisk_nb import cli
+from urisk_nb import cli, event_loop
 from urisk_nb.embedded import weights
 
 
@@ -43,29 +45,18 @@ def test_help_and_version():
 
 
 @pytest.mark.slow
-def test_the_demo_on_the_scripted_brain_says_simulated():
+def test_the_demo_over_a_named_server(fake_ollama):
     """
-    `urisk demo --engine scripted`: the six rows, their sentences, SCRIPTED above, and nothing
-    left running.
+    `urisk demo --url`: the six rows and their sentences; the server was used and keeps running.
     """
-    done = urisk("demo", "--engine", "llama3.1")
+    done = urisk("demo", "--url", fake_ollama.url)
     assert done.returncode == 0, done.stderr
-    assert "SCRIPTED" in done.stdout
     for ticker in ("GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT"):
         assert re.search(
             rf"^{ticker} +(Low|Moderate|Elevated|High|Severe) ", done.stdout, re.MULTILINE
         )
     assert "The European Commission fined Google 4.34 billion euros" in done.stdout
     assert "23.7%" in done.stdout
-
-
-@pytest.mark.slow
-def test_the_demo_over_a_named_server(fake_ollama):
-    """
-    `--url` uses that server and leaves it running.
-    """
-    done = urisk("demo", "--url", fake_ollama.url)
-    assert done.returncode == 0, done.stderr
     assert fake_ollama.counters()["requests"] > 20
 
 
@@ -148,14 +139,13 @@ def test_a_folder_that_cannot_be_made_is_two_lines():
 @pytest.mark.timeout(600)
 def test_the_main_job_with_the_real_demo_model(demo_model):
     """
-    `urisk demo`: the table of the six companies by the judge over the real demo model, said to be
-    small, and never SCRIPTED.
+    `urisk demo`: the table of the six companies, labeled by the judge, which is said to be small.
     """
     done = urisk("demo", timeout=500, URISK_DATA=str(demo_model.parent))
     assert done.returncode == 0, done.stderr
-    assert "Labels by urisk-judge (135 million parameters" in done.stdout
+    assert "Labels by urisk-judge, a small model" in done.stdout
     assert "SCRIPTED" not in done.stdout
-    assert "22 judged sentences" in done.stdout
+    assert "22 labeled sentences" in done.stdout
     rows = re.findall(
         r"^(GOOG|AAPL|AMZN|FB|NFLX|MSFT) +(Low|Moderate|Elevated|High|Severe) +[\d.]+ ",
         done.stdout,
@@ -178,14 +168,16 @@ def test_a_stand_in_that_ends_frees_its_port():
 
 
 @pytest.mark.slow
-def test_a_terminated_demo_leaves_no_server():
+def test_a_terminated_demo_leaves_no_server(tmp_path):
     """
     SIGTERM in the middle of the demo: the server that it started ends with it.
     """
+    lab = Laboratory(tmp_path, None)
     process = subprocess.Popen(
-        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "llama3.1"],
+        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "ollama", "--url", lab.url],
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
+        env={**os.environ, **lab.env},
         start_new_session=True,
     )
     server = eventually(lambda: next(iter(children(process.pid)), None), 30, "the server's start")
@@ -356,28 +348,36 @@ def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path):
         models_at(url)
 
 
+@pytest.fixture
+def openai_with():
+    """Start OpenAI-compatible servers on the loop of the package; they make no models."""
+    started = []
+
+    def start(**options):
+        started.append(event_loop.run(FakeOpenAI(**options).start()))
+        return started[-1]
+
+    yield start
+    for server in started:
+        event_loop.run(server.stop())
+
+
 @pytest.mark.slow
-def test_on_the_embedded_engine_the_judge_is_there_already(fake_ollama_with):
+def test_where_the_judge_is_there_already_nothing_is_made(openai_with):
     """
-    Its demo model brings the judge: nothing is asked of it but its models. With another model file
-    there is none, and no way to make it.
+    A server that makes no models and has the judge, as the embedded engine is: nothing is asked of
+    it but what it has. Without the judge there is no way to make it.
     """
-    server = fake_ollama_with(
-        {"models": ["smollm2-135m", "urisk-judge"], "version": "0.0.0-urisk-llamacpp"}
-    )
+    server = openai_with(models=("smollm2-135m:latest", "urisk-judge:latest"))
     done = urisk("install-judge", "--url", server.url)
     assert done.returncode == 0, done.stderr
-    assert (
-        done.stdout
-        == f"The embedded engine has urisk-judge already, and it is not installed by hand: "
-        f"{USE}urisk-judge\n"
-    )
-    assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}
-    server = fake_ollama_with({"models": ["smollm2-135m"], "version": "0.0.0-urisk-llamacpp"})
+    assert done.stdout == f"{server.url} has urisk-judge already: {USE}urisk-judge\n"
+    assert {method for method, _, _ in server.requests} == {"GET"}
+    server = openai_with(models=("smollm2-135m:latest",))
     done = urisk("install-judge", "--url", server.url)
     assert done.returncode == 1
-    assert "ModelNotFound: the embedded engine has no urisk-judge" in done.stderr
-    assert "  Fix: unset URISK_GGUF" in done.stderr
+    assert re.search(r"ModelNotFound: the server at .* has no urisk-judge", done.stderr)
+    assert "  Fix: stop it and use Ollama" in done.stderr
 
 
 @pytest.mark.slow

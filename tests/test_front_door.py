@@ -3,12 +3,17 @@ What people see before the code: plain pages whose links lead somewhere, and for
 that parse.
 """
 
+import ast
+import itertools
 import re
 
 import pytest
 import yaml
 
 from harness import ROOT
+from test_architecture import LAYERS
+from urisk_nb.llm.dialects import ollama, openai
+from urisk_nb.llm.dialects.dialect import Feature
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -52,10 +57,8 @@ def test_sentences_are_counted_as_a_reader_counts_them():
     """
     Code, tables and headings are no prose; a figure's point ends no sentence.
     """
-    page = (
-        "# A head\n\nOne two `x = 1` four. Five 1.5 seven!\n\n"
-        "| a | b |\n\n```\nno no\n```\n- Eight.\n"
-    )
+    words = "One two `x = 1` four. Five 1.5 seven!"
+    page = f"# A head\n\n{words}\n\n| a | b |\n\n```\nno no\n```\n- Eight.\n"
     assert [count for count, _ in prose(page)] == [4, 3, 1]
 
 
@@ -182,3 +185,72 @@ def test_issue_forms_are_whole(name):
     fields = [part for part in form["body"] if part["type"] != "markdown"]
     assert len({field["id"] for field in fields}) == len(fields) > 0
     assert all(field["attributes"]["label"] for field in fields)
+
+
+ARCHITECTURE = read("ARCHITECTURE.md")
+QUESTIONS = re.findall(r"^\| (.+\?) \| `([^`]+)` \| `([^`]+)` \|$", ARCHITECTURE, re.MULTILINE)
+
+
+def test_architecture_draws_the_layers_that_are_tested():
+    """
+    The drawing has each name of the architecture test, in the same layer, the highest first.
+    """
+    block = re.search(r"<!-- layers.*?-->\n```text\n(.*?)```", ARCHITECTURE, re.DOTALL)[1]
+    drawn = [re.match(r"L(\d)  (.+?) +\| \S", line).groups() for line in block.splitlines()]
+    assert drawn == sorted(drawn, key=lambda line: line[0], reverse=True)
+    layers = {number: {name for _, name in group} for number, group in _by_layer(drawn)}
+    assert layers == dict(enumerate(LAYERS))
+
+
+def _by_layer(drawn):
+    names = [(int(number), name.rstrip("/")) for number, text in drawn for name in text.split()]
+    return itertools.groupby(sorted(names), key=lambda pair: pair[0])
+
+
+def test_architecture_answers_ten_questions():
+    """
+    A reader finds ten answers.
+    """
+    assert len({question for question, _, _ in QUESTIONS}) == 10
+
+
+@pytest.mark.parametrize(("question", "path", "name"), QUESTIONS)
+def test_each_answer_is_there(question, path, name):
+    """
+    The file that an answer names has the function, class or method that it names.
+    """
+    nodes = ast.parse(read(path)).body
+    for part in name.split("."):
+        found = next((node for node in nodes if getattr(node, "name", None) == part), None)
+        assert found is not None, f"{path} has no {name}: who asks {question!r} is led astray"
+        nodes = found.body
+
+
+def test_files_that_pages_name_are_there():
+    """
+    Each file of the package, the tests, the docs or the benchmarks that a page names exists.
+    """
+    named = {
+        (page, path)
+        for page in PAGES
+        for path in re.findall(
+            r"`((?:urisk_nb|tests|docs|benchmarks|notebooks|training|\.ci)/[\w/.-]+)`", read(page)
+        )
+    }
+    assert len(named) > 10
+    assert [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_page_on_servers_says_what_each_dialect_can_do():
+    """
+    The table has each feature once, with a yes where the dialect has it.
+    """
+    table = read("docs/servers.md").partition("<!-- features")[2].partition("\n\n")[0]
+    said = {
+        row[0]: tuple(cell == "yes" for cell in row[1:4])
+        for row in (re.split(r"\s*\|\s*", line)[1:] for line in table.splitlines()[3:])
+    }
+    dialects = (ollama.DIALECT, openai.LLAMA_CPP, openai.DIALECT)
+    assert said == {
+        feature.value: tuple(dialect.can(feature) for dialect in dialects) for feature in Feature
+    }

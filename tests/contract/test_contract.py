@@ -8,7 +8,6 @@ A fact that a server has no word for is skipped with its reason.
 import asyncio
 import json
 
-import jsonschema
 import pytest
 
 from urisk_nb.errors import BadRequest, ContextExceeded, InputError, NotSupportedByServer
@@ -138,6 +137,8 @@ def test_the_same_question_has_the_same_answer(server):
 
 def test_an_answer_obeys_its_schema(server):
     """Valid at the first try, and ended by itself."""
+    import jsonschema
+
     *chunks, final = chat(
         server, "Acme was fined 5 billion dollars.", schema=SCHEMA, num_predict=64
     )
@@ -147,6 +148,7 @@ def test_an_answer_obeys_its_schema(server):
 
 def test_a_label_is_asked_in_the_servers_best_way(server):
     """Compact JSON of the schema; with log-probabilities of both values where they are told."""
+    import jsonschema
 
     async def use(client):
         items, reader = [], LabelReader(client)

@@ -80,27 +80,23 @@ def test_stop_says_whether_the_server_goes_on(lab):
 
 
 @pytest.mark.parametrize(
-    ("model", "judge", "llama3.1", "starts"),
+    ("model", "judge", "starts"),
     [
         (
             "smollm2-135m",
             "urisk-judge",
-            False,
             ["The demo model (135 million parameters) answers %%ask", "Labels by urisk-judge"],
         ),
-        ("smollm2-135m", "smollm2-135m", False, ["Labels by the demo model"]),
-        ("llama3.1", "llama3.1", True, ["SCRIPTED"]),
-        ("llama3.1", "llama3.1", False, []),
+        ("smollm2-135m", "smollm2-135m", ["Labels by the demo model"]),
+        ("llama3.1", "llama3.1", []),
     ],
 )
-def test_the_notes_say_who_asks_and_who_labels(model, judge, scripted, starts):
+def test_the_notes_say_who_asks_and_who_labels(model, judge, starts):
     """
     The demo model's own weakness is told where it labels itself; beside the judge each is told for
     what it does.
     """
-    manager = SimpleNamespace(
-        model=model, judge=judge, is_demo_model=is_demo(model), is_simulated=scripted, notes=()
-    )
+    manager = SimpleNamespace(model=model, judge=judge, is_demo_model=is_demo(model), notes=())
     notes = session_notes(manager)
     assert len(notes) == len(starts)
     assert all(note.startswith(start) for note, start in zip(notes, starts, strict=True))

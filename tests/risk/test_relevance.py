@@ -62,6 +62,7 @@ def test_words_that_only_begin_alike_are_two(one, other):
         ("\uff34\uff41\uff49\uff57\uff41\uff4e", ["taiwan"]),
         ("\u7f5a\u6b3e", ["\u7f5a\u6b3e"]),
         ("\u88ab\u7f5a\u6b3e", ["\u88ab\u7f5a", "\u7f5a\u6b3e"]),
+        ("US tariffs hurt us", ["u.s", "tariff", "hurt"]),
         ("what is it?", []),
     ],
 )

@@ -7,7 +7,6 @@ import contextlib
 import json
 import socket
 
-import jsonschema
 import pytest
 
 import fake_ollama
@@ -56,6 +55,8 @@ def test_the_default_answer_says_that_it_is_simulated(ask):
 
 def test_the_judges_schema_gets_a_valid_label_always_the_same(ask):
     """Same sentence, same label; every label fits the schema and ends with `stop`."""
+    import jsonschema
+
     sentences = [
         "Acme was fined 2 billion dollars by the regulator.",
         "The meeting is in Berlin.",
@@ -111,6 +112,8 @@ SCHEMAS = [
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_other_schemas_get_a_valid_instance(schema):
     """Checked by jsonschema, not by us."""
+    import jsonschema
+
     jsonschema.validate(instance(schema), schema)
 
 

@@ -45,8 +45,9 @@ def split_words(text: str) -> list[str]:
     Function words ("the", "which", "would") do not count.
     """
     words = []
-    for match in _WORD.finditer(unicodedata.normalize("NFKC", text).casefold()):
-        word = match.group()
+    for match in _WORD.finditer(unicodedata.normalize("NFKC", text)):
+        # The country in capitals is one word with "U.S."; else it would be the pronoun.
+        word = "u.s" if match.group() == "US" else match.group().casefold()
         words += [
             run[at : at + 2]
             for run in _UNSPACED.findall(word)
