@@ -338,3 +338,11 @@ def test_a_dollar_is_no_formula(table):
     JupyterLab sets text between dollars as mathematics, unless the output says that it is none.
     """
     assert "tex2jax_ignore" in table_html(table).split(">")[0]
+
+
+def test_the_default_width_is_the_terminals(table, monkeypatch):
+    """In a terminal its own columns; elsewhere 120, whatever terminal a server was started in."""
+    monkeypatch.setenv("COLUMNS", "50")
+    assert table.as_text() == table.as_text(120)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert table.as_text() == table.as_text(50) != table.as_text(120)
