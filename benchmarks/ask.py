@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server and kernel of the tests
 
-from harness import Kernel, StandIn
+from harness import FakeOllama, Kernel
 
 SETUP = """
 %load_ext urisk_nb
@@ -46,7 +46,7 @@ def time_cell(kernel: Kernel, code: str) -> float:
 
 def measure(scenario: Path, rounds: int) -> tuple[list[tuple[float, float]], str]:
     """Return the seconds of `%%ask` and of the raw stream in each round, and what a cell showed."""
-    server, kernel = StandIn("--scenario", str(scenario)), Kernel()
+    server, kernel = FakeOllama("--scenario", str(scenario)), Kernel()
     try:
         kernel.good(SETUP.format(url=server.url))
         kernel.good(ASK)

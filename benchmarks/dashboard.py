@@ -1,7 +1,7 @@
 """
 Measure what the dashboard costs: python benchmarks/dashboard.py [--seconds 60] [--rate 50] [--open]
 
-The same paced load over a scripted stand-in (SIMULATED, another process), in three kernels: without
+The same paced load over a scripted stand-in (SCRIPTED, another process), in three kernels: without
 the dashboard, with it shown and looked at, and with it shown while nobody looks. They take turns,
 so that what else the machine does falls on all alike. Prints the kernel's processor time, the calls
 and their latency, what went to the browser, and the kernel's memory at the start, after a third and
@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from cost_probe import SCENARIO, Cost, Metered
-from harness import StandIn
+from harness import FakeOllama
 from urisk_nb.llm.latency import percentile
 
 WAYS = ("none", "viewed", "unviewed")
@@ -105,7 +105,7 @@ def measure(seconds: float, rate: float, *, inspector: bool) -> list[Way]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         plan = Path(folder) / "scenario.json"
         plan.write_text(json.dumps(SCENARIO))
-        server = StandIn("--scenario", str(plan))
+        server = FakeOllama("--scenario", str(plan))
         stack.callback(server.stop)
         ways = []
         for name in WAYS:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from urisk_nb.errors import ServerConnectionLost
 from urisk_nb.llm.calls import Calls
+from urisk_nb.llm.messages import Chunk, Final, LoadedModel
 from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot
-from urisk_nb.llm.wire import Final, LoadedModel, Piece
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 MODEL = "llama3.1:latest"
@@ -42,7 +42,7 @@ def answered(
     record = calls.begin(request(model=model) if body is None else body, model)
     record.mark_started()
     record.mark_sent()
-    record.add_chunk(Piece(text=answer))
+    record.add_chunk(Chunk(text=answer))
     counters = {
         f"{name}_ns": round(phases[name] * 1e9) for name in ("load", "prompt", "generation")
     }

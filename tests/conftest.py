@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Kernel, StandIn, children, eventually
+from harness import FakeOllama, Kernel, OllamaProgram, children, eventually
 
 # Kernels, servers and programs are started by the hundred: each would compile the package anew
 # where this is set.
@@ -32,7 +32,7 @@ def no_leaks(request):
     No test leaves a process or a thread of its own behind; the package's one loop thread may stay,
     and tqdm's.
     """
-    if {"kernel", "standin", "jupyter"} & set(request.fixturenames):
+    if {"kernel", "fake_ollama", "jupyter"} & set(request.fixturenames):
         yield  # these live longer than one test, and their own fixtures end them
         return
     before, threads = children(), set(threading.enumerate())
@@ -78,7 +78,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 @pytest.fixture
-def standin_with(tmp_path):
+def fake_ollama_with(tmp_path):
     """Start a stand-in with a scenario (a dict, as its --scenario file takes it)."""
     started = []
 
@@ -87,7 +87,7 @@ def standin_with(tmp_path):
             path = tmp_path / f"scenario{len(started)}.json"
             path.write_text(json.dumps(scenario))
             arguments = ("--scenario", str(path), *arguments)
-        started.append(StandIn(*arguments))
+        started.append(FakeOllama(*arguments))
         return started[-1]
 
     yield start
@@ -96,9 +96,9 @@ def standin_with(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def standin():
+def fake_ollama():
     """One scripted stand-in for the tests of a module."""
-    server = StandIn()
+    server = FakeOllama()
     yield server
     server.stop()
 
@@ -158,3 +158,9 @@ def program(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture
+def ollama(own_places, tmp_path):
+    """A fake `ollama` on the PATH, whose server has the default model."""
+    return OllamaProgram(tmp_path / "bin")

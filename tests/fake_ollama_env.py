@@ -1,6 +1,6 @@
 """
 A laboratory: a stand-in for `ollama` on the PATH, real processes and real kernels around it. What
-it answers is SIMULATED.
+it answers is SCRIPTED.
 """
 
 import contextlib

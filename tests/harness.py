@@ -1,5 +1,5 @@
 """
-What tests are made with: a stand-in server as a real process, a real kernel spoken to as a front
+What tests are made with: a fake Ollama as a real process, a real kernel spoken to as a front
 end does, waiting for others.
 """
 
@@ -67,24 +67,15 @@ def free_port():
             return port
 
 
-class StandIn:
-    """A scripted stand-in, running as a process."""
+class FakeOllama:
+    """A fake Ollama, running as a process."""
 
     def __init__(self, *arguments, env=None):
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "urisk_nb.standin",
-                "--brain",
-                "scripted",
-                "--port",
-                "0",
-                *arguments,
-            ],
+            [sys.executable, "-m", "fake_ollama", "--port", "0", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=ROOT,
+            cwd=ROOT / "tests",
             env={**os.environ, **(env or {})},
         )
         line = self.process.stdout.readline()
@@ -103,6 +94,30 @@ class StandIn:
             self.process.kill()
             self.process.wait(5)
         self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def launch_llamacpp(gguf, *arguments):
+    """llama.cpp's own server for a model file, as the launcher starts it; its address."""
+    command = [sys.executable, "-m", "urisk_nb.embedded.launcher", "--gguf", str(gguf)]
+    with subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    ) as process:
+        try:
+            yield json.loads(process.stdout.readline())["url"]
+        finally:
+            process.kill()
+
+
+def complete_chat(url, **body):
+    """The text of one answer over OpenAI's wire, without our client."""
+    head = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), head)
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.load(reply)["choices"][0]["message"]["content"]
 
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -217,15 +232,15 @@ class Kernel:
 OLLAMA_SCRIPT = """#!{python}
 import os, sys
 sys.path.insert(0, {root!r})
-os.environ["URISK_STANDIN_SCENARIO"] = {scenario!r}
-from urisk_nb.standin.program import main
+os.environ["FAKE_OLLAMA_SCENARIO"] = {scenario!r}
+from fake_ollama.program import main
 sys.exit(main())
 """
 
 
 class OllamaProgram:
-    """A folder with an `ollama` for PATH: the stand-in's program with this scenario. SIMULATED
-    answers, real processes.
+    """A folder with an `ollama` for PATH: the fake with this scenario. Its answers are
+    scripted, its processes are real.
 
     Starts nothing. As a context manager it takes the program away again at the end, as an
     uninstallation does.
@@ -238,7 +253,9 @@ class OllamaProgram:
         self.scenario = self.folder / "scenario.json"
         self.plan(scenario or {})
         self.path.write_text(
-            OLLAMA_SCRIPT.format(python=sys.executable, root=str(ROOT), scenario=str(self.scenario))
+            OLLAMA_SCRIPT.format(
+                python=sys.executable, root=str(ROOT / "tests"), scenario=str(self.scenario)
+            )
         )
         self.path.chmod(0o755)
 

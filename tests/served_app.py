@@ -106,9 +106,9 @@ def metric_value(text, name):
     )
 
 
-def chats(standin):
+def chats(fake_ollama):
     """How often the model server was asked for an answer."""
-    return standin.counters()["paths"].get("/api/chat", 0)
+    return fake_ollama.counters()["paths"].get("/api/chat", 0)
 
 
 def lines_of(reply):

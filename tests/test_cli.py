@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from harness import ROOT, OllamaProgram, StandIn, alive, children, eventually, free_port
+from harness import ROOT, FakeOllama, OllamaProgram, alive, children, eventually, free_port
 from urisk_nb import cli
 from urisk_nb.embedded import weights
 
@@ -45,12 +45,12 @@ def test_help_and_version():
 @pytest.mark.slow
 def test_the_demo_on_the_scripted_brain_says_simulated():
     """
-    `urisk demo --engine simulated`: the six rows, their sentences, SIMULATED above, and nothing
+    `urisk demo --engine scripted`: the six rows, their sentences, SCRIPTED above, and nothing
     left running.
     """
-    done = urisk("demo", "--engine", "simulated")
+    done = urisk("demo", "--engine", "llama3.1")
     assert done.returncode == 0, done.stderr
-    assert "SIMULATED" in done.stdout
+    assert "SCRIPTED" in done.stdout
     for ticker in ("GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT"):
         assert re.search(
             rf"^{ticker} +(Low|Moderate|Elevated|High|Severe) ", done.stdout, re.MULTILINE
@@ -60,13 +60,13 @@ def test_the_demo_on_the_scripted_brain_says_simulated():
 
 
 @pytest.mark.slow
-def test_the_demo_over_a_named_server(standin):
+def test_the_demo_over_a_named_server(fake_ollama):
     """
     `--url` uses that server and leaves it running.
     """
-    done = urisk("demo", "--url", standin.url)
+    done = urisk("demo", "--url", fake_ollama.url)
     assert done.returncode == 0, done.stderr
-    assert standin.counters()["requests"] > 20
+    assert fake_ollama.counters()["requests"] > 20
 
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path):
@@ -92,14 +92,14 @@ def test_doctor_names_the_log_of_the_last_server(tmp_path):
     assert str(log) in urisk("doctor", **runtime).stdout
 
 
-def test_doctor_with_a_server(standin):
+def test_doctor_with_a_server(fake_ollama):
     """
     A server that answers is named with its models: status 0.
     """
-    done = urisk("doctor", OLLAMA_URL=standin.url)
+    done = urisk("doctor", OLLAMA_URL=fake_ollama.url)
     assert done.returncode == 0
-    assert f"answers at {standin.url}" in done.stdout
-    assert "simulated:latest" in done.stdout
+    assert f"answers at {fake_ollama.url}" in done.stdout
+    assert "llama3.1:latest" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -149,12 +149,12 @@ def test_a_folder_that_cannot_be_made_is_two_lines():
 def test_the_main_job_with_the_real_demo_model(demo_model):
     """
     `urisk demo`: the table of the six companies by the judge over the real demo model, said to be
-    small, and never SIMULATED.
+    small, and never SCRIPTED.
     """
     done = urisk("demo", timeout=500, URISK_DATA=str(demo_model.parent))
     assert done.returncode == 0, done.stderr
     assert "Labels by urisk-judge (135 million parameters" in done.stdout
-    assert "SIMULATED" not in done.stdout
+    assert "SCRIPTED" not in done.stdout
     assert "22 judged sentences" in done.stdout
     rows = re.findall(
         r"^(GOOG|AAPL|AMZN|FB|NFLX|MSFT) +(Low|Moderate|Elevated|High|Severe) +[\d.]+ ",
@@ -169,10 +169,10 @@ def test_a_stand_in_that_ends_frees_its_port():
     """
     Started and stopped twice on one port.
     """
-    first = StandIn()
+    first = FakeOllama()
     port = first.url.rpartition(":")[2]
     first.stop()
-    second = StandIn("--port", port)
+    second = FakeOllama("--port", port)
     assert second.url.endswith(port)
     second.stop()
 
@@ -183,7 +183,7 @@ def test_a_terminated_demo_leaves_no_server():
     SIGTERM in the middle of the demo: the server that it started ends with it.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "simulated"],
+        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "llama3.1"],
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
         start_new_session=True,
@@ -206,12 +206,12 @@ def models_at(url):
 
 
 @pytest.mark.slow
-def test_the_judge_is_installed_on_the_server_that_answers(standin_with):
+def test_the_judge_is_installed_on_the_server_that_answers(fake_ollama_with):
     """
     Base pulled, model made, server left running; a second time it was ready already; another base
     makes another model of it.
     """
-    server = standin_with(REAL)
+    server = fake_ollama_with(REAL)
     done = urisk("install-judge", "--url", server.url)
     assert (done.returncode, done.stdout) == (
         0,
@@ -250,12 +250,12 @@ def merged_in(folder):
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("version", ["0.34.2", "my-build"], ids=["known", "refused"])
-def test_an_ollama_without_adapters_gets_the_merged_model(standin_with, data, version):
+def test_an_ollama_without_adapters_gets_the_merged_model(fake_ollama_with, data, version):
     """
     From 0.34.1 on nothing is pulled and no adapter is sent; elsewhere one refusal leads there. Said
     in a sentence, the file is kept, and a second time nothing is merged or sent.
     """
-    server = standin_with({**REAL, "version": version, "create_error": NO_MORE})
+    server = fake_ollama_with({**REAL, "version": version, "create_error": NO_MORE})
     adapter = f"/api/blobs/sha256:{weights.ADAPTER_SHA256}"
     (data / "urisk-judge-none.gguf").touch()  # of another adapter, say
     for left in data.glob(f"urisk-judge-{weights.ADAPTER_SHA256[:12]}.gguf"):
@@ -297,11 +297,11 @@ def test_an_ollama_without_adapters_gets_the_merged_model(standin_with, data, ve
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_a_merged_file_that_is_cut_short_is_made_anew(standin_with, data):
+def test_a_merged_file_that_is_cut_short_is_made_anew(fake_ollama_with, data):
     """
     It is not sent as it is.
     """
-    server = standin_with({**REAL, "version": "0.35.0", "create_error": NO_MORE})
+    server = fake_ollama_with({**REAL, "version": "0.35.0", "create_error": NO_MORE})
     file = data / f"urisk-judge-{weights.ADAPTER_SHA256[:12]}.gguf"
     file.write_bytes(b"GGUF")
     done = urisk("install-judge", "--url", server.url, URISK_DATA=str(data), timeout=150)
@@ -311,7 +311,7 @@ def test_a_merged_file_that_is_cut_short_is_made_anew(standin_with, data):
 
 
 def test_without_the_package_for_merging_nothing_is_fetched(
-    standin_with, monkeypatch, tmp_path, capsys
+    fake_ollama_with, monkeypatch, tmp_path, capsys
 ):
     """
     Two lines with the extra that brings it, and nothing was sent or written.
@@ -321,7 +321,7 @@ def test_without_the_package_for_merging_nothing_is_fetched(
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("URISK_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    server = standin_with({**REAL, "version": "0.34.2"})
+    server = fake_ollama_with({**REAL, "version": "0.34.2"})
     assert cli.main(["install-judge", "--url", server.url]) == 1
     said = capsys.readouterr().err
     assert (
@@ -357,12 +357,12 @@ def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_on_the_embedded_engine_the_judge_is_there_already(standin_with):
+def test_on_the_embedded_engine_the_judge_is_there_already(fake_ollama_with):
     """
     Its demo model brings the judge: nothing is asked of it but its models. With another model file
     there is none, and no way to make it.
     """
-    server = standin_with(
+    server = fake_ollama_with(
         {"models": ["smollm2-135m", "urisk-judge"], "version": "0.0.0-urisk-llamacpp"}
     )
     done = urisk("install-judge", "--url", server.url)
@@ -373,7 +373,7 @@ def test_on_the_embedded_engine_the_judge_is_there_already(standin_with):
         f"{USE}urisk-judge\n"
     )
     assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}
-    server = standin_with({"models": ["smollm2-135m"], "version": "0.0.0-urisk-llamacpp"})
+    server = fake_ollama_with({"models": ["smollm2-135m"], "version": "0.0.0-urisk-llamacpp"})
     done = urisk("install-judge", "--url", server.url)
     assert done.returncode == 1
     assert "ModelNotFound: the embedded engine has no urisk-judge" in done.stderr
@@ -384,18 +384,18 @@ def test_on_the_embedded_engine_the_judge_is_there_already(standin_with):
 @pytest.mark.parametrize(
     ("scenario", "words", "seen"),
     [
-        (None, (), ("PullFailed", "SIMULATED")),
+        (None, (), ("PullFailed", "SCRIPTED")),
         (REAL, ("--from", "nope"), ("PullFailed", "'nope'")),
         (REAL, ("--from", "a b"), ("SettingsError", "OLLAMA_MODEL")),
         (REAL, ("--from", "urisk-judge"), ("InputError", "same name")),
     ],
-    ids=["simulated", "base", "no model's name", "the judge's name"],
+    ids=["llama3.1", "base", "no model's name", "the judge's name"],
 )
-def test_what_cannot_be_installed_is_two_lines(standin_with, scenario, words, seen):
+def test_what_cannot_be_installed_is_two_lines(fake_ollama_with, scenario, words, seen):
     """
     No stack: what was seen, and what to do; status 1, and no model more than before.
     """
-    server = standin_with(scenario)
+    server = fake_ollama_with(scenario)
     before = set(models_at(server.url)) | {"smollm2:135m"}
     done = urisk("install-judge", "--url", server.url, *words)
     assert done.returncode == 1
@@ -423,14 +423,14 @@ def test_without_a_server_and_without_ollama_nothing_is_installed(tmp_path):
     assert "ServerNotRunning" in done.stderr
 
 
-def test_a_damaged_adapter_is_not_installed(standin_with, monkeypatch, tmp_path, capsys):
+def test_a_damaged_adapter_is_not_installed(fake_ollama_with, monkeypatch, tmp_path, capsys):
     """
     The file of this package is checked before anything is pulled or sent.
     """
     (tmp_path / "bad.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr(weights, "ADAPTER", tmp_path / "bad.gguf")
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    server = standin_with(REAL)
+    server = fake_ollama_with(REAL)
     assert cli.main(["install-judge", "--url", server.url]) == 1
     said = capsys.readouterr().err
     assert "is not the published file" in said

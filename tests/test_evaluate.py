@@ -11,11 +11,11 @@ import sys
 import pandas as pd
 import pytest
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import ROOT
 from urisk_nb import errors, evaluate
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.session import label_sync
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 ROWS = [
     ("Acme was fined. A second sentence does not count.", "legal", 3),
@@ -51,12 +51,12 @@ def found(labels):
         for word, (risk, severity) in SAID.items()
     ]
     with running(
-        ScriptedBrain(Scenario(rules=[*rules, Rule(answer=['{"risk":"none","severity":0}'])]))
+        ScriptedBackend(Scenario(rules=[*rules, Rule(answer=['{"risk":"none","severity":0}'])]))
     ) as server:
         manager = LLMManager.initialize_sync(url=server.url)
         try:
             yield evaluate.evaluate(
-                evaluate.read(labels), manager, models=["simulated"], judge=label_sync
+                evaluate.read(labels), manager, models=["llama3.1"], label=label_sync
             )
         finally:
             manager.shutdown_sync()
@@ -68,7 +68,7 @@ def test_a_file_becomes_figures(found):
     sentence of a text counts.
     """
     assert [(one.model, one.labels, one.engine) for one in found] == [
-        ("simulated", way, "simulated") for way in ("greedy", "calibrated")
+        ("llama3.1", way, "llama3.1") for way in ("greedy", "calibrated")
     ]
     greedy, calibrated = found
     assert [outcome.label.risk for outcome in greedy.outcomes] == [
@@ -135,13 +135,13 @@ def test_the_command(labels, tmp_path):
         "evaluate",
         str(labels),
         "--engine",
-        "simulated",
+        "llama3.1",
         "--out",
         str(tmp_path / "out"),
     ]
     done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "simulated (simulated), greedy: 4 valid answers" in done.stdout
+    assert "scripted (scripted), greedy: 4 valid answers" in done.stdout
     assert (tmp_path / "out" / "evaluation.html").exists()
     labels.write_text("text,risk,severity\nIt was fined.,illegal,3\n", encoding="utf-8")
     done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)

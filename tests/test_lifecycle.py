@@ -1,7 +1,7 @@
 """The six steps, over every engine there is: the stand-in's program always, llama.cpp with real
 weights, `ollama` where it is installed.
 
-The stand-in's answers are SIMULATED; its processes are not. Figures are shown after the run, each
+The stand-in's answers are SCRIPTED; its processes are not. Figures are shown after the run, each
 with its engine.
 """
 
@@ -54,7 +54,7 @@ def engine(request, tmp_path, monkeypatch):
     """The engine, nothing of it left afterwards."""
     url = f"http://127.0.0.1:{free_port()}"
     if request.param == "stand-in":
-        made = standin_engine(tmp_path, monkeypatch, url)
+        made = fake_ollama_engine(tmp_path, monkeypatch, url)
     elif request.param == "llama.cpp":
         pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
         made = Engine(
@@ -71,12 +71,12 @@ def engine(request, tmp_path, monkeypatch):
         manager.shutdown_sync()
 
 
-def standin_engine(folder, monkeypatch, url):
+def fake_ollama_engine(folder, monkeypatch, url):
     lab = Laboratory(folder, None)
     lab.plan(models=[{"name": "llama3.1", "installed": False}], rules=[])
     monkeypatch.setenv("PATH", lab.env["PATH"])
     monkeypatch.chdir(folder / "work")
-    return Engine("stand-in (SIMULATED)", {"engine": "ollama", "url": url}, is_quick=True)
+    return Engine("stand-in (SCRIPTED)", {"engine": "ollama", "url": url}, is_quick=True)
 
 
 # The seed's names ---------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """
 So many calls in flight as a run asks for, whatever its session allows; counted by the server. Its
-answers are SIMULATED.
+answers are SCRIPTED.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ JUDGE = [{"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms"
 
 
 @pytest.fixture
-def session(standin_with):
+def session(fake_ollama_with):
     """A session of one place, over a server that answers eight at once."""
-    server = standin_with({"slots": 8, "rules": JUDGE})
+    server = fake_ollama_with({"slots": 8, "rules": JUDGE})
     manager = LLMManager.initialize_sync(url=server.url, parallel=1)
     yield manager, server
     manager.shutdown_sync()
@@ -42,7 +42,7 @@ def test_a_run_has_as_many_calls_in_flight_as_it_asks_for(session, given, peak):
     assert table.loc["AAA", "judged"] == 12
     assert server.counters()["peak_in_flight"] == peak
     assert manager.parallel == 1
-    assert table.report.meta["notes"] == []
+    assert "*" not in table.report.meta["messages"]
 
 
 def test_a_run_that_asks_for_less_leaves_the_session_alone(session):
@@ -84,7 +84,7 @@ def test_a_number_that_cannot_be_is_refused_before_any_server(given):
 
 def test_a_server_of_ours_with_fewer_slots_is_said(tmp_path, monkeypatch):
     """
-    The calls are in flight and wait in the server: the table's notes say so, and how to get more.
+    The calls are in flight and wait in the server: the table says so, and how to get more.
     """
     lab = Laboratory(tmp_path, None)
     lab.plan(rules=JUDGE)
@@ -93,9 +93,10 @@ def test_a_server_of_ours_with_fewer_slots_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "work")
     manager = LLMManager.initialize_sync(url=f"http://127.0.0.1:{free_port()}", engine="ollama")
     try:
-        notes = assess("AAA", evidence=NEWS, parallel=3).report.meta["notes"]
+        table = assess("AAA", evidence=NEWS, parallel=3)
     finally:
         manager.shutdown_sync()
-    assert len(notes) == 1
-    assert "3 calls are in flight" in notes[0]
-    assert "%urisk_start --parallel 3" in notes[0]
+    (note,) = table.report.meta["messages"]["*"]
+    assert note.startswith("3 calls are in flight")
+    assert "%urisk_start --parallel 3" in note
+    assert note in " ".join(repr(table).split())

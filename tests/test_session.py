@@ -42,7 +42,8 @@ class Listed:
     engine, version, url = "ollama", "0.12.3", "http://127.0.0.1:1"
     settings = SimpleNamespace(num_ctx=4096)
     is_managed, slots = False, 1
-    is_demo_model = is_simulated = False
+    num_ctx = 4096
+    is_demo_model = False
 
     def __init__(self, answer, parallel=1, service_s=0.0, logprobs=False):
         self.answer, self.parallel, self.service_s = answer, parallel, service_s
@@ -53,12 +54,12 @@ class Listed:
     def allow_parallel(self, least):
         yield
 
-    async def ask(self, payload, model=None):
+    async def ask(self, question, model=None):
         self.now += 1
         self.peak = max(self.peak, self.now)
         try:
             await asyncio.sleep(self.service_s)
-            self.payloads.append(json.loads(payload)["messages"])
+            self.payloads.append(json.loads(question.payload)["messages"])
             text = self.payloads[-1][-1]["content"]
             self.asked.append(text)
             answer = Text(self.answer(text))
@@ -418,11 +419,11 @@ def test_an_interrupt_keeps_the_rows_that_were_judged():
         from test_session import Listed, by_word, news
         from urisk_nb import assess
         class Slow(Listed):
-            async def ask(self, payload, model=None):
-                if b"B was" in payload:
+            async def ask(self, question, model=None):
+                if b"B was" in question.payload:
                     print("asked B", flush=True)
                     await asyncio.sleep(30)
-                return await super().ask(payload)
+                return await super().ask(question)
         try:
             evidence = news(("A", "A was fined."), ("B", "B was fined."))
             assess("A B", evidence=evidence, manager=Slow(by_word))

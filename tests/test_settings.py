@@ -78,6 +78,24 @@ def test_ollama_host_counts_where_no_url_is_set(monkeypatch, host, url):
     assert load().url == "http://localhost:1"
 
 
+@pytest.mark.parametrize(
+    ("url", "dialed", "has_path"),
+    [
+        ("http://localhost:8000/v1", "http://127.0.0.1:8000", False),
+        ("http://localhost:8000/v1/", "http://127.0.0.1:8000", False),
+        ("http://gpu.example/team/v1", "http://gpu.example/team", True),
+        ("http://gpu.example/team", "http://gpu.example/team", True),
+        ("http://localhost:11434", "http://127.0.0.1:11434", False),
+    ],
+)
+def test_an_address_may_have_a_path(url, dialed, has_path):
+    """
+    As the documents of OpenAI-compatible servers write it; `/v1` at the end is part of each path.
+    """
+    settings = load(url=url)
+    assert (settings.base_url, settings.has_path) == (dialed, has_path)
+
+
 def test_localhost_is_dialled_without_a_look_up():
     """
     The address that is dialled has no name to look up, since look-ups fail while the interpreter
@@ -121,6 +139,10 @@ BAD = [
     ("OLLAMA_URL", "http://localhost:99999"),
     ("OLLAMA_URL", "http://localhost:0"),
     ("OLLAMA_URL", "http://localhost:11434/api"),
+    ("OLLAMA_URL", "http://localhost:8000/v1/chat/completions"),
+    ("OLLAMA_URL", "http://localhost:8000/v1//x"),
+    ("OLLAMA_URL", "http://localhost:8000/v1?key=1"),
+    ("URISK_DIALECT", "llama"),
     ("OLLAMA_URL", "http://local host:1"),
     ("OLLAMA_URL", "http://me:secret@localhost:1"),
     ("OLLAMA_KEEP_ALIVE", "20 minutes"),

@@ -4,18 +4,14 @@ a model that answers.
 """
 
 import csv
-import json
 import re
 import subprocess
 import sys
-import urllib.request
 
 import pytest
 
-from harness import ROOT
+from harness import ROOT, complete_chat, launch_llamacpp
 from urisk_nb.risk.questions import SCHEMA, SHORT, parse
-from urisk_nb.standin import running
-from urisk_nb.standin.llamacpp import LlamaBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -48,13 +44,6 @@ def run(script, *words):
     return done.stdout
 
 
-def asked(url, body):
-    with urllib.request.urlopen(
-        urllib.request.Request(f"{url}/api/chat", json.dumps(body).encode()), timeout=60
-    ) as reply:
-        return json.load(reply)["message"]["content"]
-
-
 def test_ten_steps(demo_model, few, tmp_path):
     """
     The loss falls by a quarter and more, and llama.cpp loads the file over the base and answers
@@ -70,15 +59,16 @@ def test_ten_steps(demo_model, few, tmp_path):
         {"role": "system", "content": SHORT},
         {"role": "user", "content": "It was fined 4 million."},
     ]
-    body = {
-        "model": "urisk-judge",
-        "messages": messages,
-        "format": SCHEMA,
-        "stream": False,
-        "options": {"temperature": 0},
-    }
-    with running(LlamaBrain(demo_model, threads=1, adapter=made)) as server:
-        label, reason = parse(asked(server.url, body), "stop")
+    schema = {"type": "json_schema", "json_schema": {"name": "label", "schema": SCHEMA}}
+    with launch_llamacpp(demo_model, "--threads", 1, "--adapter", made) as url:
+        text = complete_chat(
+            url,
+            lora=[{"id": 0, "scale": 1.0}],
+            messages=messages,
+            response_format=schema,
+            temperature=0,
+        )
+    label, reason = parse(text, "stop")
     assert label is not None, reason
 
 

@@ -11,6 +11,12 @@ Needs the extra `embedded`.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -20,16 +26,31 @@ from urisk_nb.llm.manager import LLMManager
 from urisk_nb.risk import evaluation
 from urisk_nb.session import label_sync
 from urisk_nb.settings import Engine
-from urisk_nb.standin import running
-from urisk_nb.standin.llamacpp import LlamaBrain
+
+
+@contextlib.contextmanager
+def launch(base: Path, adapter: Path) -> Iterator[str]:
+    """llama.cpp's own server over the base with this adapter; its address."""
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "urisk-judge.gguf"  # the name by which the session finds it
+        link.symlink_to(adapter.resolve())
+        words = ["--gguf", str(base), "--adapter", str(link)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "urisk_nb.embedded.launcher", *words], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            try:
+                yield json.loads(process.stdout.readline())["url"]
+            finally:
+                process.terminate()
 
 
 def measured(base: Path, adapter: Path, labels: Path) -> list[Evaluation]:
     """One fold: its adapter over the base, its sentences."""
-    with running(LlamaBrain(base, adapter=adapter)) as server:
-        manager = LLMManager.initialize_sync(url=server.url, model="urisk-judge")
+    with launch(base, adapter) as url:
+        manager = LLMManager.initialize_sync(url=url, model="urisk-judge")
         try:
-            return evaluate(read(labels), manager, judge=label_sync)
+            return evaluate(read(labels), manager, label=label_sync)
         finally:
             manager.shutdown_sync()
 

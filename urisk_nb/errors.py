@@ -25,6 +25,7 @@ UriskError
         ServerHung (TimeoutError)         takes connections and answers nothing
         CircuitOpen (ConnectionError)     it failed several times and is left alone
         ServerBusy                        its queue is full (503)
+        NotSupportedByServer              this kind of server has no such thing (pull, unload, ...)
         RunnerCrashed                     the process that holds the model ended
         OutOfMemory (MemoryError)         memory ran out
             ModelTooLarge                 the model cannot fit on this machine
@@ -68,6 +69,7 @@ __all__ = [
     "ModelTooLarge",
     "ModelUnsuitable",
     "NotInitialized",
+    "NotSupportedByServer",
     "OllamaNotInstalled",
     "OutOfMemory",
     "PackageMissing",
@@ -234,6 +236,10 @@ class ServerHung(ServerError, TimeoutError):
 
 class CircuitOpen(ServerError, ConnectionError):
     """The server failed several times in a row and is not asked again until a pause is over."""
+
+
+class NotSupportedByServer(ServerError):
+    """This kind of server has no such thing: it pulls no models, say, or unloads none."""
 
 
 class ServerBusy(ServerError):

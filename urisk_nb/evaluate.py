@@ -1,5 +1,5 @@
 """
-`urisk evaluate`: one's own labelled sentences, judged by one's own models, greedy beside
+`urisk evaluate`: your labeled sentences, labeled again by your models, greedy beside
 calibrated; as a table, as CSV, as a page.
 """
 
@@ -91,10 +91,10 @@ def evaluate(
     manager: LLMManager,
     *,
     models: Sequence[str] = (),
-    judge: Callable[[Run, LLMManager], Any],
+    label: Callable[[Run, LLMManager], Any],
 ) -> list[Evaluation]:
     """
-    Each model, greedy and calibrated, over the sentences; blocks until all are judged.
+    Evaluate each model, greedy and calibrated, over the sentences; blocks until all are labeled.
 
     Parameters
     ----------
@@ -104,19 +104,21 @@ def evaluate(
         Who answers.
     models
         Names; default: the manager's, and the judge beside it where there is one.
-    judge
-        Called with each run and the manager; judges and blocks, `session.label_sync` for example.
+    label
+        Called with each run and the manager; labels and blocks, `session.label_sync` for example.
     """
     names = models or dict.fromkeys([manager.model, manager.judge])
-    return [_one(items, manager, model, labels, judge) for model in names for labels in LABELS]
+    return [
+        _evaluate_one(items, manager, model, labels, label) for model in names for labels in LABELS
+    ]
 
 
-def _one(
+def _evaluate_one(
     items: Sequence[LabeledSentence],
     manager: LLMManager,
     model: str,
     labels: str,
-    judge: Callable[[Run, LLMManager], Any],
+    label: Callable[[Run, LLMManager], Any],
 ) -> Evaluation:
     evidence = [
         {"ticker": TICKER, "text": item.text, "id": f"L{number}"}
@@ -125,7 +127,7 @@ def _one(
     # As many as there are, and some: a text may hold several sentences.
     params = RiskParams.of(labels=labels, model=model, max_sentences=10 * len(items))
     run, began_s = open_run([TICKER], evidence=evidence, params=params), time.monotonic()
-    judge(run, manager)
+    label(run, manager)
     seconds = time.monotonic() - began_s
     table = run.table()
     found = {row["evidence"]: row for row in table.report.findings.to_dict("records")}

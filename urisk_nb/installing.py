@@ -7,7 +7,7 @@ Ollama takes adapters up to version 0.34.0 only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,12 @@ from urisk_nb.errors import (
 from urisk_nb.render.progress_line import ProgressLine
 
 if TYPE_CHECKING:
+    from urisk_nb.llm.dialects.dialect import Dialect
     from urisk_nb.llm.manager import LLMManager, StartEvent
     from urisk_nb.llm.model_install import Installed, Whole
-    from urisk_nb.settings import Engine, Settings
+    from urisk_nb.settings import Settings
 
-__all__ = ["fetch_weights", "install", "look"]
+__all__ = ["fetch_weights", "install", "probe_server"]
 
 USE = f"use it with %%risk --model {weights.JUDGE}"
 Tell = Callable[["StartEvent"], Any]
@@ -53,14 +54,14 @@ def fetch_weights() -> Path:
         line.clear()
 
 
-async def look(settings: Settings) -> tuple[str, list[str]]:
-    """
-    What is there already: the version of the server at the address, and the names of its models.
-    """
+async def probe_server(settings: Settings) -> tuple[Dialect, str, list[str]]:
+    """Return the dialect and the version of the server at the address, and its models' names."""
     from urisk_nb.llm.client import Client
 
     async with aclosing(Client(settings)) as client:
-        return await client.version(), [model.name for model in await client.tags()]
+        version, models = await client.probe(), await client.list_models()
+        names = [name for model in models for name in (model.name, *model.aliases)]
+        return client.dialect, version, list(dict.fromkeys(names))
 
 
 def install(*, base: str, url: str | None = None) -> str:
@@ -88,16 +89,16 @@ def install(*, base: str, url: str | None = None) -> str:
     from urisk_nb.llm.manager import LLMManager
     from urisk_nb.settings import Engine, load
 
-    engine, models = _who_answers(load(url=url, model=base))
-    if engine is Engine.EMBEDDED:
-        return _on_the_embedded(models)
+    settings = load(url=url, model=base)
+    if (ready := _find_ready_judge(settings)) is not None:
+        return ready
     adapter, line = _adapter(), ProgressLine()
 
     def tell(event: StartEvent) -> None:
         line.show_step(event)
 
     manager = event_loop.run(
-        LLMManager.connect(progress=tell, engine=engine or Engine.OLLAMA, model=base, url=url)
+        LLMManager.connect(progress=tell, engine=Engine.OLLAMA, model=base, url=url)
     )
     try:
         done = _install_on_server(manager, adapter, base, line, tell)
@@ -107,31 +108,29 @@ def install(*, base: str, url: str | None = None) -> str:
     return f"{weights.JUDGE} {'is ready' if done.changed else 'was ready already'} on {manager.url}: {USE}"
 
 
-def _who_answers(settings: Settings) -> tuple[Engine | None, list[str]]:
-    """The engine at the address, None where nothing answers, and the names of its models."""
-    from urisk_nb.server.model_server import OWN_VERSIONS
-    from urisk_nb.settings import Engine
+def _find_ready_judge(settings: Settings) -> str | None:
+    """
+    Return what to tell the user where the server makes no models and has the judge.
+
+    The embedded engine is such a server. None: nothing answers, or the server makes models.
+    """
+    from urisk_nb.llm.dialects.dialect import Feature
+    from urisk_nb.llm.messages import is_same_model
 
     try:
-        number, models = event_loop.run(look(settings))
+        dialect, version, models = event_loop.run(probe_server(settings))
     except ServerNotRunning:
-        return None, []
-    return OWN_VERSIONS.get(number, Engine.OLLAMA), models
-
-
-def _on_the_embedded(models: Sequence[str]) -> str:
-    from urisk_nb.llm.wire import same_model
-
-    if not any(same_model(weights.JUDGE, model) for model in models):
+        return None
+    if dialect.can(Feature.CREATE):
+        return None
+    if not any(is_same_model(weights.JUDGE, model) for model in models):
         raise ModelNotFound(
-            f"the embedded engine has no {weights.JUDGE} (it has: {', '.join(models)}), and makes "
-            "no models.",
-            fix="unset URISK_GGUF and start it anew: its demo model brings urisk-judge; or stop "
-            "it and use Ollama",
+            f"the server at {settings.url} ({version}) has no {weights.JUDGE} (it has: "
+            f"{', '.join(models)}), and makes no models.",
+            fix="stop it and use Ollama; or use the embedded engine without URISK_GGUF: its demo "
+            "model brings urisk-judge",
         )
-    return (
-        f"The embedded engine has {weights.JUDGE} already, and it is not installed by hand: {USE}"
-    )
+    return f"{settings.url} has {weights.JUDGE} already: {USE}"
 
 
 def _adapter() -> Path:
@@ -187,7 +186,7 @@ def _whole(manager: LLMManager, adapter: Path, line: ProgressLine) -> Whole:
 
 def _is_whole(file: Path) -> bool:
     try:
-        gguf.read(file)
+        gguf.check(file)
     except (OSError, gguf.NotGguf):
         return False
     return True

@@ -36,6 +36,7 @@ from urisk_nb.errors import (
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
+from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
@@ -127,7 +128,6 @@ class Run:
         holds = {
             "demo_model": is_demo(model),
             "small_judge": is_judge(model),
-            "simulated": manager.is_simulated,
         }
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
         with manager.allow_parallel(parallel):
@@ -144,10 +144,12 @@ class Run:
         table = assemble(
             self.plan, self.ticker_findings, run_id=self.run_id, model=model, flags=self.flags
         )
-        table.report.meta.update(
+        meta = table.report.meta
+        if self.notes:
+            meta["messages"] = {**meta["messages"], WHOLE_RUN: list(self.notes)}
+        meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
             served_by=self.served_by,
-            notes=list(self.notes),
             libraries={
                 name: version(name) for name in ("urisk-nb", "pandas", "sentencex", "bm25s")
             },
@@ -240,7 +242,7 @@ class _Workers:
 
     async def _ask(self, question: Question) -> Reply:
         try:
-            answer = await self.manager.ask(question.payload, self.run.served_by["model"])
+            answer = await self.manager.ask(question, self.run.served_by["model"])
         except SENTENCE_ERRORS as exc:
             return Reply(text=getattr(exc, "partial", ""), done_reason=None, error=exc.message)
         timing = answer.timing
@@ -531,5 +533,5 @@ def _record_server(manager: LLMManager, model: str) -> dict[str, Any]:
         "engine": str(manager.engine),
         "server": manager.version,
         "url": manager.url,
-        "num_ctx": manager.settings.num_ctx,
+        "num_ctx": manager.num_ctx,
     }

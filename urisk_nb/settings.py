@@ -21,7 +21,7 @@ from urisk_nb.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_MODEL", "Engine", "Settings", "given_settings", "load"]
+__all__ = ["DEFAULT_MODEL", "DialectName", "Engine", "Settings", "given_settings", "load"]
 
 DEFAULT_MODEL = "llama3.1:latest"
 DEFAULT_PORT = 11434
@@ -36,10 +36,18 @@ GO_DURATION = re.compile(
 class Engine(StrEnum):
     """What may answer when no server is running yet."""
 
-    AUTO = "auto"  # Ollama where it is installed, else the embedded engine; never the simulation
+    AUTO = "auto"  # Ollama where it is installed, else the embedded engine
     OLLAMA = "ollama"
     EMBEDDED = "embedded"  # llama.cpp in a process of ours
-    SIMULATED = "simulated"  # scripted answers, for tests and demonstrations; every table says so
+    OPENAI = "openai"  # any OpenAI-compatible server that is running already; never started here
+
+
+class DialectName(StrEnum):
+    """Which wire the server speaks."""
+
+    AUTO = "auto"  # found by probing: Ollama's own where it has it, else OpenAI-compatible
+    OLLAMA = "ollama"
+    OPENAI = "openai"
 
 
 class Settings(BaseSettings):
@@ -111,7 +119,10 @@ class Settings(BaseSettings):
         description="context window asked for in every call, tokens",
     )
     engine: Engine = Field(
-        Engine.AUTO, alias="URISK_ENGINE", description="auto, ollama, embedded or simulated"
+        Engine.AUTO, alias="URISK_ENGINE", description="auto, ollama or embedded"
+    )
+    dialect: DialectName = Field(
+        DialectName.AUTO, alias="URISK_DIALECT", description="wire: auto, ollama or openai"
     )
     gguf: Path | None = Field(
         None, alias="URISK_GGUF", description="model file for the embedded engine"
@@ -160,10 +171,15 @@ class Settings(BaseSettings):
     @property
     def base_url(self) -> str:
         """
-        The address that is dialled: `localhost` becomes 127.0.0.1, since a name look-up fails while
-        the interpreter exits.
+        The address that is dialed: `localhost` becomes 127.0.0.1, since a name look-up fails while
+        the interpreter exits, and `/v1` at the end is left out: each path has its own.
         """
-        return self.url.replace("//localhost", "//127.0.0.1", 1)
+        return self.url.replace("//localhost", "//127.0.0.1", 1).removesuffix("/v1")
+
+    @property
+    def has_path(self) -> bool:
+        """Whether the address has a path beyond `/v1`: behind a proxy, so not one to start."""
+        return urlsplit(self.base_url).path != ""
 
     @property
     def host(self) -> str:
@@ -277,13 +293,14 @@ def _normal_url(value: str) -> str:
         or any(ch.isspace() for ch in text)
         or parts.query
         or parts.fragment
-        or parts.path
+        or not re.fullmatch(r"(/[\w.~%-]+)*", parts.path)
+        or parts.path.endswith(("/api", "/completions"))  # an endpoint, not the server's address
         or "@" in parts.netloc
         or port in (-1, 0)
     )
     if problem:
         raise ValueError(
-            f"an address such as http://localhost:{DEFAULT_PORT}, with nothing after the port"
+            f"an address such as http://localhost:{DEFAULT_PORT} or http://localhost:8000/v1"
         )
     return text
 

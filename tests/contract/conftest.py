@@ -1,7 +1,4 @@
-"""
-The three servers that must look the same to a client, and what is said at the end about which of
-them were there.
-"""
+"""The servers that must look the same to our client, and which of them were there."""
 
 import contextlib
 import json
@@ -16,8 +13,8 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import ROOT, eventually
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 RAN = pytest.StashKey[dict]()
 
@@ -28,6 +25,7 @@ class Server:
 
     url: str
     model: str
+    is_native: bool = True  # speaks Ollama's own wire
 
     def ask(self, method, path, body=None, **rest):
         """One request as it is, without our client; a dict is sent as JSON."""
@@ -46,28 +44,18 @@ class Server:
 def scripted(_):
     # Left alone, this answer takes minutes: who waits for its end has lost.
     story = Rule(contains="very long story", answer=["word "] * 4000, token_ms=50)
-    with running(ScriptedBrain(Scenario(rules=(story,)))) as server:
-        yield Server(server.url, "simulated:latest")
+    with running(ScriptedBackend(Scenario(rules=(story,)))) as server:
+        yield Server(server.url, "llama3.1:latest")
 
 
 @contextlib.contextmanager
 def llamacpp(request):
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
     weights = request.getfixturevalue("demo_model")
-    command = [
-        sys.executable,
-        "-m",
-        "urisk_nb.standin",
-        "--brain",
-        "llamacpp",
-        "--threads",
-        "1",
-        "--gguf",
-        str(weights),
-    ]
-    with process(command, stdout=subprocess.PIPE, cwd=ROOT) as started:
+    command = [sys.executable, "-m", "urisk_nb.embedded.launcher", "--gguf", str(weights)]
+    with process([*command, "--num-ctx", "2048"], stdout=subprocess.PIPE, cwd=ROOT) as started:
         ready = json.loads(started.stdout.readline())
-        yield Server(ready["url"], ready["model"])
+        yield Server(ready["url"], ready["models"][0], is_native=False)
 
 
 @contextlib.contextmanager
@@ -133,30 +121,41 @@ def model_of_ollama(url):
 
 
 SERVERS = {"scripted": scripted, "llamacpp": llamacpp, "ollama": ollama}
+SLOW = {
+    "llamacpp": [pytest.mark.slow, pytest.mark.timeout(180)],
+    "ollama": [pytest.mark.slow, pytest.mark.timeout(600)],  # its model may be a large one
+}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "scripted",
-        pytest.param("llamacpp", marks=[pytest.mark.slow, pytest.mark.timeout(180)]),
-        # Its model may be a large one
-        pytest.param("ollama", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
-    ],
-)
-def server(request):
-    """Each of the servers in turn; one that cannot be had is skipped with the reason."""
+def marked(*names):
+    return [pytest.param(name, marks=SLOW.get(name, [])) for name in names]
+
+
+@contextlib.contextmanager
+def started_server(request):
+    """The server that the parameter names; one that cannot be had is skipped with the reason."""
     ran = request.config.stash.setdefault(RAN, {})
     try:
         with SERVERS[request.param](request) as started:
-            ran[request.param] = (
-                f"ran, {started.model}, version "
-                f"{started.ask('GET', '/api/version').json()['version']}"
-            )
+            ran[request.param] = f"ran, {started.model}"
             yield started
     except pytest.skip.Exception as exc:
         ran[request.param] = f"skipped: {exc.msg}"
         raise
+
+
+@pytest.fixture(scope="module", params=marked("scripted", "llamacpp", "ollama"))
+def server(request):
+    """Each of the servers in turn."""
+    with started_server(request) as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=marked("scripted", "ollama"))
+def native_server(request):
+    """Those that speak Ollama's own wire."""
+    with started_server(request) as started:
+        yield started
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -1,30 +1,27 @@
-"""What a client may count on, whoever answers: the scripted stand-in, llama.cpp behind our face,
-Ollama.
+"""
+What our client may count on, whoever answers: the scripted server and Ollama over Ollama's own
+wire, llama.cpp's own server over the OpenAI-compatible one.
 
-`pytest -m contract` runs it all, `-m "contract and not slow"` the stand-in only. A fact that one
-server does not keep is a fault of that server, or no fact.
+A fact that a server has no word for is skipped with its reason.
 """
 
 import asyncio
 import json
-import re
-from contextlib import aclosing
-from datetime import datetime
 
-import httpx
 import pytest
 
-from harness import eventually
-from urisk_nb.embedded import weights
-from urisk_nb.errors import BadRequest, ContextExceeded, ModelNotFound, ModelUnsuitable
-from urisk_nb.llm import wire
+from urisk_nb.errors import BadRequest, ContextExceeded, InputError, NotSupportedByServer
 from urisk_nb.llm.client import Client
+from urisk_nb.llm.dialects import ollama
+from urisk_nb.llm.dialects.dialect import Feature
+from urisk_nb.llm.labels import LabelMethod, LabelReader
+from urisk_nb.llm.messages import ChatRequest, Chunk, Final, find_model
 from urisk_nb.settings import Settings
 
 pytestmark = pytest.mark.contract
 
 # The same in every request: another value would load the model again; Ollama raises less than this
-# for vision models
+# for vision models.
 NUM_CTX = 2048
 STORY = "Write a very long story."
 SCHEMA = {
@@ -38,33 +35,26 @@ SCHEMA = {
 }
 
 
-def body(server, text, *, format=None, **options):
-    fixed = {"temperature": 0, "seed": 1, "num_predict": 8, **options}
-    messages = [{"role": "user", "content": text}]
-    return wire.chat_body(
-        messages, model=server.model, keep_alive="5m", num_ctx=NUM_CTX, options=fixed, format=format
+def ask(server, text, *, schema=None, logprobs=None, **options):
+    return ChatRequest(
+        model=server.model,
+        messages=[{"role": "user", "content": text}],
+        keep_alive="5m",
+        num_ctx=NUM_CTX,
+        options={"temperature": 0, "seed": 1, "num_predict": 8, **options},
+        schema=schema,
+        top_logprobs=logprobs,
+        logprobs=None if logprobs is None else True,
     )
 
 
-def raw(server, text=None, **rest):
-    """A chat's fields without our client's; without text it loads."""
-    messages = [] if text is None else [{"role": "user", "content": text}]
-    # think false: the few tokens of a thinking model would otherwise all be thoughts
-    return {
-        "model": server.model,
-        "messages": messages,
-        "think": False,
-        "options": {"num_ctx": NUM_CTX, "num_predict": 4},
-        **rest,
-    }
-
-
 def with_client(server, use):
-    """Run `use(client)` on a loop of its own, and close the client."""
+    """Run `use(client)` on a loop of its own with a client that knows the server's dialect."""
 
     async def main():
         client = Client(Settings(url=server.url, num_ctx=NUM_CTX, timeout_s=120))
         try:
+            await client.probe()
             return await use(client)
         finally:
             await client.aclose()
@@ -72,232 +62,66 @@ def with_client(server, use):
     return asyncio.run(main())
 
 
-async def collect(client, content):
-    async with aclosing(client.chat(content)) as answer:
-        return [item async for item in answer]
+async def collect(client, request, on_chunk=lambda _: None):
+    items = []
+
+    def take(item):
+        items.append(item)
+        on_chunk(item)
+
+    await client.chat(client.dialect.encode_chat(request), take)
+    return items
 
 
 def chat(server, text, **rest):
-    return with_client(server, lambda client: collect(client, body(server, text, **rest)))
+    return with_client(server, lambda client: collect(client, ask(server, text, **rest)))
 
 
-def refused(reply, status):
-    """A refusal as JSON with a text, and with this status."""
-    assert reply.status_code == status
-    assert reply.headers["content-type"].startswith("application/json")
-    assert list(reply.json()) == ["error"]
-    return reply.json()["error"]
+def text_of(items):
+    return "".join(item.text for item in items)
 
 
-# ---- small requests ------------------------------------------------------------------------------
+def test_its_dialect_is_found_and_its_model_is_listed(server):
+    """A probe finds the wire; the list of models has the one that is asked."""
+
+    async def use(client):
+        return client.dialect, await client.list_models()
+
+    dialect, models = with_client(server, use)
+    assert dialect.name in ("ollama", "llama.cpp")
+    assert find_model(server.model, models) is not None
 
 
-def test_it_says_that_it_runs_and_its_version(server):
-    """GET and HEAD of / and /api/version."""
-    assert re.match(r"\d+\.\d+", with_client(server, lambda client: client.version()))
-    assert server.ask("GET", "/").text == "Ollama is running"
-    for path in ("/", "/api/version"):
-        head = server.ask("HEAD", path)
-        assert (head.status_code, head.content) == (200, b"")
+def test_what_it_cannot_do_is_one_clear_error(server):
+    """The models in memory are listed, or it is said that this server does not list them."""
+
+    async def use(client):
+        if client.dialect.can(Feature.LOADED_MODELS):
+            load = ollama.encode_load(model=server.model, keep_alive="5m", num_ctx=NUM_CTX)
+            await client.load(load)
+            assert server.model in [model.name for model in await client.list_loaded_models()]
+        else:
+            with pytest.raises(NotSupportedByServer, match=r"llama\.cpp server at .* cannot list"):
+                await client.list_loaded_models()
+
+    with_client(server, use)
 
 
-def test_the_models_and_their_fields(server):
-    """
-    /api/tags: the name with its tag, sha256 without a prefix, size, a date with a zone, details.
-    """
-    models = server.ask("GET", "/api/tags").json()["models"]
-    entry = next(entry for entry in models if entry["name"] == server.model)
-    assert entry["model"] == entry["name"]
-    assert re.fullmatch(r"[0-9a-f]{64}", entry["digest"])
-    assert entry["size"] > 0
-    assert datetime.fromisoformat(entry["modified_at"]).tzinfo is not None
-    assert {
-        "parent_model",
-        "format",
-        "family",
-        "families",
-        "parameter_size",
-        "quantization_level",
-    } <= entry["details"].keys()
-    assert server.model in [
-        model.name for model in with_client(server, lambda client: client.tags())
-    ]
+def test_an_answer_comes_in_chunks_and_ends_once(server):
+    """The chunks come one by one, the end last."""
+    *chunks, final = chat(server, STORY)
+    assert len(chunks) > 1
+    assert all(type(chunk) is Chunk for chunk in chunks)
+    assert isinstance(final, Final)
 
 
-def test_an_unknown_path_and_a_wrong_method_are_plain_text(server):
-    """404 and 405 in words, not JSON."""
-    for method, path, status, text in [
-        ("GET", "/api/nothing", 404, "404 page not found"),
-        ("POST", "/nothing", 404, "404 page not found"),
-        ("DELETE", "/api/version", 405, "405 method not allowed"),
-        ("GET", "/api/chat", 405, "405 method not allowed"),
-    ]:
-        reply = server.ask(method, path)
-        assert (reply.status_code, reply.text) == (status, text)
-        assert reply.headers["content-type"].startswith("text/plain")
-
-
-@pytest.mark.parametrize(
-    "content", [b"hello", b'{"model":', b'{"model": 5}', b"[1]", b'{"model": "x", "messages": "y"}']
-)
-def test_bad_json_is_a_400(server, content):
-    """No JSON, JSON that ends early, and JSON of another shape, on both ways of asking."""
-    assert refused(server.ask("POST", "/api/chat", content), 400)
-    if b"messages" not in content:
-        assert refused(server.ask("POST", "/api/generate", content), 400)
-
-
-def test_an_empty_body_is_a_400(server):
-    """In the server's own words."""
-    assert refused(server.ask("POST", "/api/chat", b""), 400) == "missing request body"
-    assert refused(server.ask("POST", "/api/generate", b""), 400) == "missing request body"
-
-
-def test_a_strangers_host_header_is_a_403(server):
-    """
-    Against pages that let their own name point here: nothing is said; names of this machine are
-    answered.
-    """
-    reply = server.ask("GET", "/api/version", headers={"Host": "evil.example"})
-    assert (reply.status_code, reply.content) == (403, b"")
-    assert (
-        server.ask(
-            "POST", "/api/chat", raw(server, "x"), headers={"Host": "evil.example:11434"}
-        ).status_code
-        == 403
-    )
-    for name in ("localhost", "127.0.0.1:1", "[::1]:11434", "x.localhost"):
-        assert server.ask("GET", "/api/version", headers={"Host": name}).status_code == 200
-
-
-def test_a_model_that_is_not_there_is_a_404(server):
-    """The name stands in the text, and our client raises ModelNotFound."""
-    assert (
-        refused(server.ask("POST", "/api/chat", {"model": "no-such-model", "messages": []}), 404)
-        == "model 'no-such-model' not found"
-    )
-    content = wire.load_body(model="no-such-model", keep_alive="5m", num_ctx=NUM_CTX)
-    with pytest.raises(ModelNotFound, match="no-such-model"):
-        with_client(server, lambda client: client.load(content))
-
-
-# ---- loading -------------------------------------------------------------------------------------
-
-
-def test_load_and_unload(server):
-    """
-    One JSON object although a stream was asked for; then /api/ps has the model with its window;
-    unloaded, it is gone.
-    """
-    loaded = server.ask("POST", "/api/chat", raw(server))
-    assert loaded.headers["content-type"].startswith("application/json")
-    assert (loaded.json()["done"], loaded.json()["done_reason"]) == (True, "load")
-    assert loaded.json()["message"] == {"role": "assistant", "content": ""}
-    (found,) = [
-        each
-        for each in with_client(server, lambda client: client.loaded_models())
-        if each.name == server.model
-    ]
-    assert found.num_ctx == NUM_CTX
-    entry = server.resident()
-    assert entry["size"] > 0
-    assert entry["model"] == server.model
-    assert {"digest", "details", "expires_at", "size_vram", "context_length"} <= entry.keys()
-    unloaded = server.ask("POST", "/api/chat", raw(server, keep_alive=0))
-    assert (unloaded.json()["done"], unloaded.json()["done_reason"]) == (True, "unload")
-    eventually(lambda: server.resident() is None, 10, "the model's leaving /api/ps")
-
-
-def test_keep_alive_stays_until_another_is_given(server):
-    """
-    A request without it keeps the last one: forever (beyond 2100) stays forever; another value then
-    counts.
-    """
-
-    def ask(**rest):
-        assert (
-            server.ask("POST", "/api/chat", raw(server, "Hello", stream=False, **rest)).status_code
-            == 200
-        )
-
-    def forever():
-        return datetime.fromisoformat(server.resident()["expires_at"]).year > 2100
-
-    for value, expected in ((-1, True), ("5m", False)):
-        ask(keep_alive=value)
-        # The date is set when the model becomes idle, which may be a moment after the reply.
-        # Called in this round
-        eventually(lambda: forever() is expected, 5, f"keep_alive {value}")  # noqa: B023
-        for _ in range(2):
-            ask()
-            assert forever() is expected
-
-
-@pytest.mark.parametrize("value", ["20", "forever", True])
-def test_a_keep_alive_without_a_unit_is_a_400(server, value):
-    """As text it needs one; a truth value is none."""
-    assert refused(server.ask("POST", "/api/chat", raw(server, keep_alive=value)), 400)
-
-
-# ---- answers -------------------------------------------------------------------------------------
-
-
-def test_a_stream_is_lines_with_exactly_one_final_at_the_end(server):
-    """
-    application/x-ndjson in chunks, each line ended; the text is in the lines before the last, which
-    says done.
-    """
-    reply = server.ask("POST", "/api/chat", raw(server, STORY))
-    assert reply.headers["content-type"] == "application/x-ndjson"
-    assert reply.headers["transfer-encoding"] == "chunked"
-    assert reply.text.endswith("}\n")
-    lines = [json.loads(line) for line in reply.text.splitlines()]
-    assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
-    assert "".join(line["message"]["content"] for line in lines).strip()
-    for line in lines:
-        assert line["model"] == server.model
-        assert line["message"]["role"] == "assistant"
-        assert datetime.fromisoformat(line["created_at"]).utcoffset().total_seconds() == 0
-
-
-def test_our_client_reads_pieces_and_one_final(server):
-    """The pieces come one by one, the last object last."""
-    *pieces, final = chat(server, STORY)
-    assert len(pieces) > 1
-    assert all(type(piece) is wire.Piece for piece in pieces)
-    assert isinstance(final, wire.Final)
-
-
-def test_without_a_stream_the_answer_is_one_object(server):
-    """The same text as the stream's pieces together."""
-    streamed = server.ask(
-        "POST",
-        "/api/chat",
-        raw(server, STORY, options={"num_ctx": NUM_CTX, "num_predict": 4, "temperature": 0}),
-    )
-    whole = server.ask(
-        "POST",
-        "/api/chat",
-        raw(
-            server,
-            STORY,
-            stream=False,
-            options={"num_ctx": NUM_CTX, "num_predict": 4, "temperature": 0},
-        ),
-    )
-    pieces = [json.loads(line)["message"]["content"] for line in streamed.text.splitlines()]
-    assert whole.headers["content-type"] == "application/json; charset=utf-8"
-    assert whole.json()["done"] is True
-    assert whole.json()["message"]["content"] == "".join(pieces)
-
-
-def test_the_final_counts_tokens_and_time(server):
-    """Each above zero, in nanoseconds, and the parts within the whole."""
+def test_the_end_counts_tokens_and_time(server):
+    """Each above zero, in nanoseconds; where the whole is told, the parts are within it."""
     final = chat(server, "Hello, who are you?")[-1]
     assert final.prompt_tokens > 0
     assert final.tokens > 0
-    assert min(final.total_ns, final.prompt_ns, final.generation_ns) > 0
-    assert final.prompt_ns + final.generation_ns <= final.total_ns
+    assert min(final.prompt_ns, final.generation_ns) > 0
+    assert final.total_ns == 0 or final.prompt_ns + final.generation_ns <= final.total_ns
 
 
 def test_num_predict_cuts_and_says_length(server):
@@ -306,22 +130,57 @@ def test_num_predict_cuts_and_says_length(server):
     assert (final.done_reason, final.tokens) == ("length", 3)
 
 
+def test_the_same_question_has_the_same_answer(server):
+    """At temperature 0."""
+    assert text_of(chat(server, "Name two colors.")) == text_of(chat(server, "Name two colors."))
+
+
 def test_an_answer_obeys_its_schema(server):
     """Valid at the first try, and ended by itself."""
     import jsonschema
 
-    *pieces, final = chat(
-        server, "Acme was fined 5 billion dollars.", format=SCHEMA, num_predict=64
+    *chunks, final = chat(
+        server, "Acme was fined 5 billion dollars.", schema=SCHEMA, num_predict=64
     )
     assert final.done_reason == "stop"
-    jsonschema.validate(json.loads("".join(piece.text for piece in pieces)), SCHEMA)
+    jsonschema.validate(json.loads(text_of(chunks)), SCHEMA)
+
+
+def test_a_label_is_asked_in_the_servers_best_way(server):
+    """Compact JSON of the schema; with log-probabilities of both values where they are told."""
+    import jsonschema
+
+    async def use(client):
+        items, reader = [], LabelReader(client)
+        request = ask(server, "Acme was fined.", schema=SCHEMA, num_predict=64, logprobs=5)
+        final = await reader.ask(None, request, client.dialect.encode_chat(request), items.append)
+        return items, final, await reader.find_method(server.model)
+
+    items, final, method = with_client(server, use)
+    assert final.done_reason == "stop"
+    jsonschema.validate(json.loads(text_of(items)), SCHEMA)
+    told = [token for item in items for token in item.logprobs]
+    if method is LabelMethod.CHOICES:
+        assert final.tokens == 2
+        assert "".join(token.text for token in told) == text_of(items)
+        assert sum(len(token.top_logprobs) > 1 for token in told) == 2
+
+
+def test_log_probabilities_are_those_of_the_answer(server):
+    """Each token with its logarithm and its rivals."""
+    items = chat(server, "Name two colors.", logprobs=3)
+    told = [token for item in items for token in item.logprobs]
+    if not told:
+        pytest.skip("this server tells no log-probabilities")
+    assert "".join(token.text for token in told) == text_of(items)
+    assert all(token.logprob <= 0 and len(token.top_logprobs) <= 3 for token in told)
 
 
 def test_a_prompt_that_is_too_long_is_refused(server):
-    """With truncate false it is an error, before the first token; the next question is answered."""
+    """It is an error, before the first token; the next question is answered."""
     with pytest.raises(ContextExceeded):
         chat(server, "word " * 6000)
-    assert isinstance(chat(server, "Hello")[-1], wire.Final)
+    assert isinstance(chat(server, "Hello")[-1], Final)
 
 
 def test_options_of_a_wrong_type_are_refused(server):
@@ -330,7 +189,12 @@ def test_options_of_a_wrong_type_are_refused(server):
         chat(server, "Hello", temperature="warm")
 
 
-# ---- several -------------------------------------------------------------------------------------
+def test_an_option_that_the_wire_has_no_word_for_is_refused(server):
+    """It is never dropped silently; Ollama's own wire has words for all of its options."""
+    if server.is_native:
+        pytest.skip("Ollama's own wire takes every option of Ollama")
+    with pytest.raises(InputError, match="mirostat"):
+        chat(server, "Hello", mirostat=2)
 
 
 def test_a_client_that_leaves_frees_the_slot(server):
@@ -339,29 +203,17 @@ def test_a_client_that_leaves_frees_the_slot(server):
     have ended.
     """
 
-    async def leave(client):
-        async with aclosing(client.chat(body(server, STORY, num_predict=4000))) as answer:
-            await anext(answer)
-
     async def use(client):
-        await leave(client)
+        came = asyncio.Event()
+        story = ask(server, STORY, num_predict=1900)
+        call = asyncio.create_task(collect(client, story, lambda _: came.set()))
+        await came.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
         async with asyncio.timeout(20):
-            return await collect(client, body(server, "Hello", num_predict=2))
+            return await collect(client, ask(server, "Hello", num_predict=2))
 
-    assert isinstance(with_client(server, use)[-1], wire.Final)
-
-
-def test_a_client_that_leaves_before_the_first_byte_frees_the_slot(server):
-    """Without a stream nothing is sent before the end, and the answer is given up all the same."""
-    content = raw(server, STORY, stream=False, options={"num_ctx": NUM_CTX, "num_predict": 4000})
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(server.url + "/api/chat", json=content, timeout=0.7, trust_env=False)
-
-    async def use(client):
-        async with asyncio.timeout(20):
-            return await collect(client, body(server, "Hello", num_predict=2))
-
-    assert isinstance(with_client(server, use)[-1], wire.Final)
+    assert isinstance(with_client(server, use)[-1], Final)
 
 
 def test_two_questions_at_once_are_both_answered(server):
@@ -369,58 +221,17 @@ def test_two_questions_at_once_are_both_answered(server):
 
     async def use(client):
         return await asyncio.gather(
-            *(collect(client, body(server, text)) for text in ("Hello", "Good morning"))
+            *(collect(client, ask(server, text)) for text in ("Hello", "Good morning"))
         )
 
-    assert all(
-        isinstance(items[-1], wire.Final)
-        and sum(isinstance(item, wire.Final) for item in items) == 1
-        for items in with_client(server, use)
-    )
+    for items in with_client(server, use):
+        assert [isinstance(item, Final) for item in items].count(True) == 1
 
 
-# ---- a model with an adapter ---------------------------------------------------------------------
-
-
-def test_a_model_is_made_with_the_adapter_of_this_package(server):
-    """
-    The file is kept by its hash, `success` is the last line, and the model is listed with one
-    digest, however often it is made.
-    """
-    if server.ask("POST", "/api/create", b"{}").status_code == 501:
-        pytest.skip("the embedded engine has the judge by itself and makes no models")
-    name, digest = "urisk-contract-test", f"sha256:{weights.ADAPTER_SHA256}"
+def test_many_answers_one_after_the_other(server):
+    """A connection that the server closes between two answers is no error."""
 
     async def use(client):
-        if not await client.has_blob(digest):
-            await client.put_blob(digest, weights.adapter())
-        assert await client.has_blob(digest)
-        steps = [
-            step.status
-            async for step in client.create(
-                name, base=server.model, adapters={"urisk-judge.gguf": digest}
-            )
-        ]
-        return steps, wire.match_model(name, await client.tags())
+        return [(await collect(client, ask(server, "Hi", num_predict=1)))[-1] for _ in range(12)]
 
-    try:
-        steps, made = with_client(server, use)
-        assert steps[-1] == "success"
-        assert {"parsing GGUF", "writing manifest"} <= set(steps)
-        assert with_client(server, use)[1].digest == made.digest
-    except ModelUnsuitable as exc:
-        pytest.skip(f"this Ollama takes no adapters: {exc.message}")
-    finally:
-        server.ask("DELETE", "/api/delete", {"model": name})
-
-
-def test_a_file_of_another_hash_is_refused(server):
-    """Nothing is kept under a name that it has not; what is no digest is a 400."""
-    if server.ask("POST", "/api/create", b"{}").status_code == 501:
-        pytest.skip("the embedded engine takes no files")
-    path = f"/api/blobs/sha256:{'0' * 64}"
-    assert refused(server.ask("POST", path, b"GGUF"), 400).startswith("digest mismatch, expected")
-    assert server.ask("HEAD", path).status_code == 404
-    assert (
-        refused(server.ask("POST", "/api/blobs/sha256:12", b"GGUF"), 400) == "invalid digest format"
-    )
+    assert all(isinstance(final, Final) for final in with_client(server, use))

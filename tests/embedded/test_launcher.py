@@ -255,7 +255,11 @@ def test_a_file_gives_its_model_a_name(tmp_path):
     The stem, as far as a name can hold it; the demo model's name only where the file has its size.
     """
     for stem, name in {
+        "Qwen3-0.6B-Q8_0": "qwen3-0.6b-q8_0",
         "Qwen3 0.6B (Q8)": "qwen3-0.6b-q8",
+        "--a b--": "a-b",
+        "日本": "model",
+        "_a": "_a",
         "...": "model",
         "x" * 200: "x" * 80,
     }.items():

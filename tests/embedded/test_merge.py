@@ -12,11 +12,10 @@ import gguf
 import numpy as np
 import pytest
 
+from harness import complete_chat, launch_llamacpp
 from urisk_nb.embedded import gguf as head
 from urisk_nb.embedded import merge, weights
 from urisk_nb.risk.questions import SCHEMA, SHORT
-from urisk_nb.standin import running
-from urisk_nb.standin.llamacpp import LlamaBrain
 
 Q4_1, Q8_0, F16, F32 = (gguf.GGMLQuantizationType[name] for name in ("Q4_1", "Q8_0", "F16", "F32"))
 ROWS, WIDTH, RANK, ALPHA = 96, 64, 4, 8.0
@@ -171,12 +170,7 @@ def test_all_that_the_base_says_of_itself_is_kept(tmp_path, adapter, alignment):
     )
     norm = "blk.0.attn_norm.weight"
     assert (tensors(out)[norm][1] == tensors(base)[norm][1]).all()
-    read = head.read(out)
-    assert (read.quantization, read.template, read.parameters) == (
-        "Q8_0",
-        TEMPLATE,
-        head.read(base).parameters,
-    )
+    head.check(out)
 
 
 def test_the_same_files_give_the_same_bytes(base, adapter, tmp_path):
@@ -320,30 +314,30 @@ def test_without_the_package_it_says_what_to_install(base, adapter, tmp_path, mo
 SENTENCES = Path(__file__).parents[2] / "training" / "sentences" / "news.csv"
 
 
-def labels(ask, path, model, texts):
-    """What this model of this file says to each sentence."""
-    found = []
-    with running(LlamaBrain(path, threads=1)) as server:
-        for text in texts:
-            messages = [{"role": "system", "content": SHORT}, {"role": "user", "content": text}]
-            fixed = {"temperature": 0, "seed": 1, "num_predict": 48}
-            body = {
-                "model": model,
-                "messages": messages,
-                "think": False,
-                "options": fixed,
-                "format": SCHEMA,
-                "stream": False,
-            }
-            found.append(
-                json.loads(ask(server.url, "POST", "/api/chat", body).json["message"]["content"])
+def labels(path, lora, texts):
+    """What the model of this file says to each sentence."""
+    schema = {"type": "json_schema", "json_schema": {"name": "label", "schema": SCHEMA}}
+    with launch_llamacpp(path, "--threads", 1) as url:
+        return [
+            json.loads(
+                complete_chat(
+                    url,
+                    lora=lora,
+                    messages=[
+                        {"role": "system", "content": SHORT},
+                        {"role": "user", "content": text},
+                    ],
+                    response_format=schema,
+                    temperature=0,
+                )
             )
-    return found
+            for text in texts
+        ]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_real_judge_says_the_same_merged(demo_model, tmp_path, ask, figure):
+def test_the_real_judge_says_the_same_merged(demo_model, tmp_path, figure):
     """
     llama.cpp loads the file; of 32 sentences at least 28 get the very label that base and adapter
     give.
@@ -356,8 +350,8 @@ def test_the_real_judge_says_the_same_merged(demo_model, tmp_path, ask, figure):
     assert len(texts) == 32
     pairs = list(
         zip(
-            labels(ask, out, "merged-judge", texts),
-            labels(ask, demo_model, "urisk-judge", texts),
+            labels(out, [], texts),
+            labels(demo_model, [{"id": 0, "scale": 1.0}], texts),
             strict=True,
         )
     )

@@ -32,7 +32,7 @@ def is_text(message):
 
 
 def session_works(kernel):
-    assert "SIMULATED" in kernel.good("%%ask\nStill there?").text()
+    assert "SCRIPTED" in kernel.good("%%ask\nStill there?").text()
 
 
 # Interrupts ---------------------------------------------------------------------------------------
@@ -559,7 +559,7 @@ def test_magics_inside_of_others(around, lab):
         cell = kernel.good(
             "print(*(output.data['text/plain'] for output in kept.outputs), kept.stdout)"
         )
-    assert "SIMULATED" in cell.text()
+    assert "SCRIPTED" in cell.text()
 
 
 BACKGROUND = """
@@ -580,7 +580,7 @@ def test_the_output_of_a_background_job_finds_its_cell(lab):
     The next cell runs already: an update by display id arrives at its own output; on ipykernel 7
     printed text does, too.
     """
-    lab.plan(rules=[{"contains": "later", "answer": "SIMULATED later", "first_ms": 600}])
+    lab.plan(rules=[{"contains": "later", "answer": "SCRIPTED later", "first_ms": 600}])
     kernel, *_ = lab.started()
     first = kernel.start(BACKGROUND)
     kernel.finish(first)

@@ -2,7 +2,7 @@
 what its user sees of that.
 
 A manager of this process over real processes of the stand-in's program; what they answer is
-SIMULATED.
+SCRIPTED.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from fake_ollama_env import SLOW, gone
 from harness import eventually
 from urisk_nb import errors, event_loop, process_state
@@ -28,10 +29,9 @@ from urisk_nb.server import model_server as server_module
 from urisk_nb.server.liveness import ProbeSchedule
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.server.restart_policy import RestartPolicy
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-LATER = {"contains": "later", "answer": "SIMULATED later", "first_ms": 400}
+LATER = {"contains": "later", "answer": "SCRIPTED later", "first_ms": 400}
 
 
 def session(**flags):
@@ -66,7 +66,7 @@ def test_an_idle_server_that_is_killed_is_back_before_the_next_call(lab, figure)
     figure("end of an idle server noticed", time.monotonic() - began)
     assert time.monotonic() - began < 0.5
     gone([runner])
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
     figure("from the kill to the next answer", time.monotonic() - began)
     assert (manager.state, manager.restart_count) == (ServerState.MANAGED, 1)
     assert lab.counters()["loads"] == 1, "warmed before the call"
@@ -92,7 +92,7 @@ def test_a_server_killed_before_the_first_token_costs_a_try(lab):
         in_flight(lab)
         os.kill(manager.pid, signal.SIGKILL)
         answer = call.result(30)
-    assert (answer, answer.timing.attempts) == ("SIMULATED later", 2)
+    assert (answer, answer.timing.attempts) == ("SCRIPTED later", 2)
     assert manager.breaker() == "closed"
 
 
@@ -112,7 +112,7 @@ def test_a_server_killed_in_a_stream_is_told_with_the_text(lab):
         read()
     assert caught.value.partial == "".join(seen)
     assert len(seen) >= 20
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
 
 
 @pytest.mark.row(24)
@@ -143,7 +143,7 @@ def test_a_runner_that_is_killed(when, lab):
             assert "word" in caught.value.facts["partial"]
         elif when == "before the first token":
             assert call.result(20).timing.attempts == 2
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
     assert lab.processes()[0] == server
     assert lab.processes()[1] != runner
 
@@ -159,7 +159,7 @@ def test_a_server_of_ours_that_hangs_is_started_again(lab, figure):
     """
     lab.plan(rules=[LATER])
     manager = session()
-    manager._server.watcher.watch = SHORT
+    manager._server.monitor.schedule = SHORT
     server, runner = lab.processes()
     with asked(manager, "later") as call:
         in_flight(lab)
@@ -170,7 +170,7 @@ def test_a_server_of_ours_that_hangs_is_started_again(lab, figure):
         "from the hang to the answer, probes every 0.2 s after 0.5 s (10 s and 5 s in use)",
         time.monotonic() - began,
     )
-    assert (answer, answer.timing.attempts) == ("SIMULATED later", 2)
+    assert (answer, answer.timing.attempts) == ("SCRIPTED later", 2)
     gone([server, runner])
     assert manager.restart_count == 1
 
@@ -181,7 +181,7 @@ def test_a_server_of_others_that_hangs_is_an_error(lab):
     with others(lab) as server:
         manager = session(max_retries=0)
         assert manager.state is ServerState.EXTERNAL
-        manager._server.watcher.watch = SHORT
+        manager._server.monitor.schedule = SHORT
         with asked(manager, "slow") as call:
             in_flight(lab)
             os.kill(server.pid, signal.SIGSTOP)
@@ -190,15 +190,15 @@ def test_a_server_of_others_that_hangs_is_an_error(lab):
             ):
                 call.result(30)
         os.kill(server.pid, signal.SIGCONT)
-        assert "SIMULATED" in manager.generate_sync("hi")
+        assert "SCRIPTED" in manager.generate_sync("hi")
         assert server.poll() is None
 
 
 def test_a_slow_server_is_no_hung_one(lab):
     """It answers the probes: the call waits as long as the limits allow."""
-    lab.plan(rules=[{"contains": "later", "answer": "SIMULATED later", "first_ms": 3000}])
+    lab.plan(rules=[{"contains": "later", "answer": "SCRIPTED later", "first_ms": 3000}])
     manager = session()
-    manager._server.watcher.watch = SHORT
+    manager._server.monitor.schedule = SHORT
     answer = manager.generate_sync("later")
     assert (answer.timing.attempts, manager.restart_count) == (1, 0)
     assert lab.counters()["paths"]["/api/version"] >= 5, "it was looked at"
@@ -228,7 +228,7 @@ def test_a_server_that_takes_the_port_over_is_adopted(lab):
     manager = session()
     os.kill(manager.pid, signal.SIGKILL)
     with others(lab) as taker:
-        assert "SIMULATED" in manager.generate_sync("hi")
+        assert "SCRIPTED" in manager.generate_sync("hi")
         assert (manager.state, manager.is_managed) == (ServerState.EXTERNAL, False)
         manager.shutdown_sync()
         assert taker.poll() is None
@@ -241,30 +241,30 @@ def test_a_server_that_ends_again_and_again_is_given_up(lab, monkeypatch):
     monkeypatch.setattr(
         server_module, "RestartPolicy", lambda: RestartPolicy(pauses_s=(0.05, 0.1, 0.2))
     )
-    lab.plan(process={"exit_after_ms": 200, "last_words": "panic: SIMULATED", "exit_code": 2})
+    lab.plan(process={"exit_after_ms": 200, "last_words": "panic: SCRIPTED", "exit_code": 2})
     manager = session()
     eventually(lambda: manager.state is ServerState.FAILED, 20)
     with pytest.raises(
-        errors.ServerCrashLoop, match=r"3 times in 5 minutes.*panic: SIMULATED"
+        errors.ServerCrashLoop, match=r"3 times in 5 minutes.*panic: SCRIPTED"
     ) as caught:
         manager.generate_sync("hi")
     assert "%urisk_start" in caught.value.fix
     assert manager.restart_count <= 3
     lab.plan()
-    assert "SIMULATED" in session().generate_sync("hi")
+    assert "SCRIPTED" in session().generate_sync("hi")
 
 
 @pytest.mark.row(35)
 def test_no_storm_of_starts_where_none_can_succeed(lab):
     """A program that ends at once is started once; its own words are in the error."""
     log = lab.folder / "starts"
-    lab.plan(process={"refuse": "Error: SIMULATED refusal"})
+    lab.plan(process={"refuse": "Error: SCRIPTED refusal"})
     lab.program.path.write_text(
         lab.program.path.read_text().replace(
             "import os, sys", f"import os, sys\nopen({str(log)!r}, 'a').write('x')"
         )
     )
-    with pytest.raises(errors.ServerStartFailed, match="SIMULATED refusal"):
+    with pytest.raises(errors.ServerStartFailed, match="SCRIPTED refusal"):
         session()
     assert log.read_text() == "x"
     assert not lab.answers()
@@ -325,7 +325,7 @@ def test_an_interrupted_stop_is_a_stop(lab):
         LLMManager.get_instance()
     gone(pids, 2)
     lab.plan()
-    assert "SIMULATED" in session().generate_sync("hi")
+    assert "SCRIPTED" in session().generate_sync("hi")
 
 
 def test_a_connection_that_does_not_close_keeps_no_server(lab):
@@ -356,7 +356,7 @@ def test_a_server_that_is_being_stopped_is_not_adopted(lab):
         stopping.result(10)
     assert manager.state is ServerState.MANAGED
     assert manager.pid != old
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
 
 
 def test_a_recovery_that_meets_a_fault_of_the_system_goes_on(lab, monkeypatch):
@@ -376,7 +376,7 @@ def test_a_recovery_that_meets_a_fault_of_the_system_goes_on(lab, monkeypatch):
     monkeypatch.setattr(leases.subprocess, "Popen", popen)
     os.kill(manager.pid, signal.SIGKILL)
     eventually(lambda: manager.restart_count == 1 and manager.state is ServerState.MANAGED, 10)
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_a_warm_up_that_fails_after_a_restart_costs_neither_server_nor_share(fai
     os.kill(manager.pid, signal.SIGKILL)
     eventually(lambda: manager.restart_count == 1 and manager._server._recovery.done(), 10)
     assert manager.state is ServerState.MANAGED
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
     pids = lab.processes()
     manager.shutdown_sync()
     gone(pids, 0.5)
@@ -413,10 +413,10 @@ def test_a_session_does_not_change_its_engine_by_itself(lab, monkeypatch):
     manager = session()
     os.kill(manager.pid, signal.SIGKILL)
     eventually(lambda: not lab.answers(), 5)
-    with running(ScriptedBrain(Scenario(models=["llama3.1"])), port=lab.port):
+    with running(ScriptedBackend(Scenario(models=["llama3.1"])), port=lab.port):
         eventually(lambda: manager.state is ServerState.FAILED, 10)
         with pytest.raises(
-            errors.PortTaken, match=r"simulated engine now; this session began with the ollama one"
+            errors.PortTaken, match=r"scripted engine now; this session began with the ollama one"
         ):
             manager.generate_sync("hi")
 
@@ -434,7 +434,7 @@ def test_a_server_that_hangs_before_it_is_joined_is_replaced(lab, monkeypatch):
     os.kill(frozen, signal.SIGSTOP)
     manager = session()
     assert manager.pid != frozen
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
     gone([frozen])
     event_loop.run(held.leave())
 
@@ -443,7 +443,7 @@ def test_a_server_of_others_that_hangs_in_a_stream_is_told_with_the_text(lab):
     """The text that had come is on the error, as when a connection breaks."""
     with others(lab) as server:
         manager = session()
-        manager._server.watcher.watch = SHORT
+        manager._server.monitor.schedule = SHORT
         seen = []
 
         def read():
@@ -464,7 +464,7 @@ def test_a_trial_of_a_server_that_hangs_keeps_the_breaker_open(lab):
         manager.generate_sync("hi")
         breaker = manager._retrying.breaker(manager.model)
         for _ in range(5):
-            breaker.failed(
+            breaker.record_failure(
                 errors.ServerConnectionLost("gone", fix="again"), time.monotonic() - 60, trial=False
             )
         os.kill(server.pid, signal.SIGSTOP)
@@ -500,7 +500,7 @@ def test_a_cancel_of_the_callers_own_stays_a_cancel(lab):
 
 @contextlib.contextmanager
 def scripted(*rules, **scenario):
-    with running(ScriptedBrain(Scenario(rules=rules, **scenario))) as started:
+    with running(ScriptedBackend(Scenario(rules=rules, **scenario))) as started:
         yield started
 
 

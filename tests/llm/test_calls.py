@@ -9,14 +9,14 @@ import threading
 
 import pytest
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import eventually
 from urisk_nb import errors, event_loop
 from urisk_nb.llm import calls as calls_module
 from urisk_nb.llm import resilience
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.llm.wire import Final, Piece
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
+from urisk_nb.llm.messages import Chunk, Final
 
 FINAL = Final(
     total_ns=3_000_000_000, prompt_ns=1_000_000_000, generation_ns=2_000_000_000, tokens=8
@@ -26,7 +26,7 @@ FINAL = Final(
 @contextlib.contextmanager
 def manager_over(*rules, **flags):
     """A manager over the scripted brain."""
-    with running(ScriptedBrain(Scenario(rules=list(rules)))) as server:
+    with running(ScriptedBackend(Scenario(rules=list(rules)))) as server:
         manager = LLMManager.initialize_sync(url=server.url, **flags)
         try:
             yield manager
@@ -42,8 +42,8 @@ def test_the_phases_of_a_record():
     record.mark_started()
     record.mark_sent()
     seen.append(record.phase)
-    record.add_chunk(Piece(text="one "))
-    record.add_chunk(Piece(text="two"))
+    record.add_chunk(Chunk(text="one "))
+    record.add_chunk(Chunk(text="two"))
     seen.append(record.phase)
     assert (calls.live, calls.records, record.answer) == ((record,), (), "one two")
     timing = calls.end(record, FINAL)
@@ -110,7 +110,7 @@ def test_what_is_kept_is_bounded():
     calls, most = Calls(), calls_module.MAX_KEPT
     record = calls.begin(b"x" * (most + 5), "m")
     for _ in range(3):
-        record.add_chunk(Piece(text="y" * most))
+        record.add_chunk(Chunk(text="y" * most))
     assert (len(record.body), len(record.answer)) == (most + 5, 3 * most)
     calls.end(record, FINAL)
     assert (len(record.body), len(record.answer)) == (most, most)

@@ -11,12 +11,13 @@ import time
 import httpx
 import pytest
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, serve
 from harness import free_port
 from urisk_nb import errors
-from urisk_nb.llm import wire
-from urisk_nb.llm.client import FAULTS, Client
+from urisk_nb.llm.client import HTTPX_ERRORS, Client
+from urisk_nb.llm.dialects import ollama
+from urisk_nb.llm.messages import ChatRequest, Final, Model
 from urisk_nb.settings import Settings
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, serve
 
 LIMIT_S = 20
 WORDS = "Ärger mit 株価 – drei Wörter mehr"
@@ -39,7 +40,7 @@ async def connected(url, transport=None, **flags):
 async def scripted(*rules, settings=None, **scenario):
     """A stand-in on this loop, and a client of it."""
     async with (
-        serve(ScriptedBrain(Scenario(rules=rules, **scenario))) as server,
+        serve(ScriptedBackend(Scenario(rules=rules, **scenario))) as server,
         connected(server.url, **(settings or {})) as client,
     ):
         yield server, client
@@ -78,15 +79,18 @@ async def raw_server(reply, *, hold=False, reset=False):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def body(text="hi", model="simulated", **rest):
-    return wire.chat_body(
-        [{"role": "user", "content": text}], model=model, keep_alive="20m", num_ctx=4096, **rest
-    )
+def body(text="hi", model="llama3.1", **rest):
+    messages = [{"role": "user", "content": text}]
+    fields = {"model": model, "keep_alive": "20m", "num_ctx": 4096}
+    return ollama.encode_chat(ChatRequest(messages=messages, **fields, **rest))
 
 
-async def said(client, text="hi"):
+async def said(client, text="hi", **rest):
     """Everything that a chat gives."""
-    return [piece async for piece in client.chat(body(text))]
+    chunks = []
+    final = await client.chat(body(text, **rest), chunks.append)
+    assert chunks[-1] is final
+    return chunks
 
 
 async def until(condition):
@@ -108,7 +112,7 @@ def test_an_answer_comes_in_pieces_and_ends_with_its_counters(size):
             *pieces, final = await said(client)
             assert "".join(piece.text for piece in pieces) + final.text == WORDS
             assert len(pieces) > 3
-            assert not any(isinstance(piece, wire.Final) for piece in pieces)
+            assert not any(isinstance(piece, Final) for piece in pieces)
             noted = server.counters["recent"][0]
             assert (final.done_reason, final.tokens) == ("stop", noted["answered"])
             assert final.prompt_tokens == noted["prompt_new"] + noted["prompt_cached"]
@@ -142,7 +146,9 @@ def test_refusals_and_loads_keep_the_connection_too():
             for _ in range(10):
                 with pytest.raises(errors.BadRequest):
                     await said(client, "bad")
-                await client.load(wire.load_body(model="simulated", keep_alive="1m", num_ctx=4096))
+                await client.load(
+                    ollama.encode_load(model="llama3.1", keep_alive="1m", num_ctx=4096)
+                )
             assert server.counters["connections_total"] <= 2
 
     run(main())
@@ -160,7 +166,7 @@ def test_a_proxy_of_the_environment_is_not_used(scheme, monkeypatch):
 
     async def main():
         async with scripted() as (_, client):
-            assert await client.version() == "0.0.0-urisk-scripted"
+            assert await client.probe() == "0.0.0-urisk-scripted"
             assert len(await said(client)) > 1
 
     run(main())
@@ -169,16 +175,20 @@ def test_a_proxy_of_the_environment_is_not_used(scheme, monkeypatch):
 # Leaving ------------------------------------------------------------------------------------------
 
 
-def test_closing_the_iterator_stops_the_generation():
-    """Who leaves after two pieces leaves the server idle, and the next call is answered."""
+def test_leaving_in_the_middle_stops_the_generation():
+    """
+    Who leaves after two chunks leaves the server idle, and the next call is answered.
+    """
 
     async def main():
         slow = Rule(contains="slow", answer="word " * 1000, token_ms=5)
         async with scripted(slow) as (server, client):
-            reply = client.chat(body("slow"))
-            await anext(reply)
-            await anext(reply)
-            await reply.aclose()
+            chunks = []
+            call = asyncio.create_task(client.chat(body("slow"), chunks.append))
+            await until(lambda: len(chunks) >= 2)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
             await until(lambda: server.counters["in_flight"] == 0)
             assert server.counters["aborted"] == 1
             assert (await said(client, "next"))[-1].done_reason == "stop"
@@ -344,7 +354,7 @@ def test_nothing_listens():
     async def main():
         async with connected(f"http://127.0.0.1:{free_port()}") as client:
             began = time.monotonic()
-            for attempt in (client.version(), client.tags(), said(client)):
+            for attempt in (client.probe(), client.list_models(), said(client)):
                 with pytest.raises(errors.ServerNotRunning, match="nothing answers"):
                     await attempt
             assert time.monotonic() - began < 1
@@ -408,11 +418,11 @@ def test_a_prompt_that_is_too_long_is_refused_not_cut():
     """
 
     async def main():
-        models = ({"name": "simulated", "native": False}, "native")
+        models = ({"name": "llama3.1", "native": False}, "native")
         async with scripted(models=models) as (_, client):
-            for model in ("simulated", "native"):
+            for model in ("llama3.1", "native"):
                 with pytest.raises(errors.ContextExceeded, match="4096"):
-                    _ = [piece async for piece in client.chat(body("word " * 6000, model=model))]
+                    await said(client, "word " * 6000, model=model)
 
     run(main())
 
@@ -464,15 +474,15 @@ def test_every_exception_of_httpx_has_a_meaning(kind):
     No class is left to the default of the table, and each becomes one of ours with its cause, in a
     chat and in a small request.
     """
-    meaning = next((FAULTS[base] for base in kind.__mro__ if base in FAULTS), None)
-    assert meaning is not None, f"httpx.{kind.__name__} has no entry in FAULTS"
+    meaning = next((HTTPX_ERRORS[base] for base in kind.__mro__ if base in HTTPX_ERRORS), None)
+    assert meaning is not None, f"httpx.{kind.__name__} has no entry in HTTPX_ERRORS"
 
     async def fail(request):
         raise made(kind)
 
     async def main():
         async with connected("http://127.0.0.1:1", httpx.MockTransport(fail)) as client:
-            for attempt in (said(client), client.tags()):
+            for attempt in (said(client), client.list_models()):
                 with pytest.raises(meaning) as caught:
                     await attempt
                 assert type(caught.value.__cause__) is kind
@@ -522,9 +532,9 @@ def test_another_program_at_the_address_is_told_apart(answer):
         async with raw_server(answer) as url, connected(url) as client:
             began = time.monotonic()
             with pytest.raises(
-                errors.PortTaken, match=r"127\.0\.0\.1:\d+ answers, but it is not Ollama"
+                errors.PortTaken, match=r"127\.0\.0\.1:\d+ answers, but it is neither Ollama nor"
             ):
-                await client.version()
+                await client.probe()
             assert time.monotonic() - began < 3
 
     run(main())
@@ -536,7 +546,7 @@ def test_a_program_that_resets_every_connection_is_another_program():
     async def main():
         async with raw_server(b"", reset=True) as url, connected(url) as client:
             with pytest.raises(errors.PortTaken):
-                await client.version()
+                await client.probe()
 
     run(main())
 
@@ -550,7 +560,7 @@ def test_a_silent_program_is_given_up_soon():
         async with raw_server(b"", hold=True) as url, connected(url) as client:
             began = time.monotonic()
             with pytest.raises(errors.ServerTimeout, match="says nothing"):
-                await client.version(within_s=0.3)
+                await client.probe(within_s=0.3)
             assert time.monotonic() - began < 1
 
     run(main())
@@ -563,8 +573,8 @@ def test_liveness_does_not_wait_behind_answers():
         async with scripted(Rule(first_ms=60_000), slots=8) as (server, client):
             calls = [asyncio.create_task(said(client)) for _ in range(10)]
             await until(lambda: server.counters["in_flight"] == 8)
-            assert await client.version() == "0.0.0-urisk-scripted"
-            assert [model.name for model in await client.tags()] == ["simulated:latest"]
+            assert await client.probe() == "0.0.0-urisk-scripted"
+            assert [model.name for model in await client.list_models()] == ["llama3.1:latest"]
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
@@ -580,17 +590,17 @@ def test_models_and_what_is_loaded():
             _,
             client,
         ):
-            assert {model.name: model.remote for model in await client.tags()} == {
+            assert {model.name: model.remote for model in await client.list_models()} == {
                 "a:latest": False,
                 "b:latest": True,
             }
-            assert await client.loaded_models() == []
-            await client.load(wire.load_body(model="a", keep_alive="20m", num_ctx=2048))
+            assert await client.list_loaded_models() == []
+            await client.load(ollama.encode_load(model="a", keep_alive="20m", num_ctx=2048))
             assert [
-                (resident.name, resident.num_ctx) for resident in await client.loaded_models()
+                (resident.name, resident.num_ctx) for resident in await client.list_loaded_models()
             ] == [("a:latest", 2048)]
-            await client.load(wire.load_body(model="a", keep_alive=0, num_ctx=2048))
-            while await client.loaded_models():
+            await client.load(ollama.encode_load(model="a", keep_alive=0, num_ctx=2048))
+            while await client.list_loaded_models():
                 await asyncio.sleep(0.001)
 
     run(main())
@@ -604,7 +614,9 @@ def test_a_load_that_fails_says_why():
             load_error="llama-server process has terminated: exit status 1: out of memory"
         ) as (_, client):
             with pytest.raises(errors.OutOfMemory):
-                await client.load(wire.load_body(model="simulated", keep_alive="20m", num_ctx=4096))
+                await client.load(
+                    ollama.encode_load(model="llama3.1", keep_alive="20m", num_ctx=4096)
+                )
 
     run(main())
 
@@ -627,7 +639,7 @@ def test_a_list_of_models_that_is_none(answer, error):
     async def main():
         async with raw_server(answer) as url, connected(url) as client:
             with pytest.raises(error):
-                await client.tags()
+                await client.list_models()
 
     run(main())
 
@@ -637,7 +649,7 @@ def test_null_where_a_list_belongs_is_no_models():
 
     async def main():
         async with raw_server(reply('{"models":null}')) as url, connected(url) as client:
-            assert await client.tags() == []
+            assert await client.list_models() == []
 
     run(main())
 
@@ -671,7 +683,7 @@ def test_a_pull_ends_with_success():
                 ("pulling 1a2b", count) for count in (0, 60, 40)
             ]
             assert found[-1].status == "success"
-            await client.load(wire.load_body(model="simulated", keep_alive="1m", num_ctx=4096))
+            await client.load(ollama.encode_load(model="llama3.1", keep_alive="1m", num_ctx=4096))
             assert server.counters["connections_total"] == 1
 
     run(main())
@@ -704,7 +716,7 @@ def test_a_pull_without_success_is_none(lines, error):
     run(main())
 
 
-class SlowPull(ScriptedBrain):
+class SlowPull(ScriptedBackend):
     """A download that says something, then nothing until its gate opens."""
 
     def __init__(self):
@@ -756,12 +768,12 @@ def test_a_pull_may_be_silent_while_it_verifies():
 
 def test_cloud_models_are_refused_by_name_and_by_what_the_server_says():
     """A stub may have any name; `remote_host` in its entry gives it away."""
-    remote = wire.Model(name="mine:latest", remote=True)
+    remote = Model(name="mine:latest", remote=True)
     client = Client(Settings())
     for arguments in (("gpt-oss:120b-cloud",), ("x:cloud", None), ("mine", remote)):
         with pytest.raises(errors.CloudModelBlocked, match="leave this machine"):
             client.refuse_cloud(*arguments)
-    client.refuse_cloud("llama3.1", wire.Model(name="llama3.1:latest"))
+    client.refuse_cloud("llama3.1", Model(name="llama3.1:latest"))
     Client(Settings(allow_cloud=True)).refuse_cloud("gpt-oss:120b-cloud", remote)
 
 

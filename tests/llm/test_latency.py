@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urisk_nb.llm.latency import percentile, timing_of
-from urisk_nb.llm.wire import Final
+from urisk_nb.llm.messages import Final
 
 NS = st.integers(0, 10**12)
 

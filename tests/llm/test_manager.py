@@ -23,14 +23,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import alive, children, eventually, free_port
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
+from harness import OllamaProgram, alive, children, eventually, free_port
 from urisk_nb import errors, event_loop, process_state
 from urisk_nb.llm import resilience
 from urisk_nb.llm.manager import Answer, LLMManager
 from urisk_nb.server import leases
 from urisk_nb.server import model_server as server_module
 from urisk_nb.settings import Engine
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 ROOT = Path(leases.__file__).parents[2]
 SECONDS_TO_PROMPT = 0.25
@@ -52,42 +52,18 @@ def places(monkeypatch, tmp_path):
         process_state.forget("manager")
 
 
-OLLAMA = """
-    import asyncio, json, os, signal, sys
-    sys.path.insert(0, {root!r})
-    import urisk_nb.standin.face as face
-    from urisk_nb.standin import Scenario, ScriptedBrain, serve
-
-    async def version(self, request, reply):
-        await face._json(reply, {{"version": "0.33.0"}})
-
-    face.Face._version = version
-
-    async def main():
-        stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        host, _, port = os.environ["OLLAMA_HOST"].rpartition(":")
-        async with serve(ScriptedBrain(Scenario.of(json.loads({scenario!r}))), host=host, port=int(port)):
-            print('time=2026-08-22T10:00:00 level=INFO msg="Listening"', file=sys.stderr, flush=True)
-            await stop.wait()
-
-    assert sys.argv[1:] == ["serve"]
-    asyncio.run(main())
-"""
-
-
 @pytest.fixture
-def ollama(program):
+def ollama(tmp_path):
     """
     Make an `ollama` on the PATH that serves as the real one does, with these models and rules.
     """
-    return lambda **scenario: program(OLLAMA.format(root=str(ROOT), scenario=json.dumps(scenario)))
+    return lambda **scenario: OllamaProgram(tmp_path / "bin", scenario).path
 
 
 @contextlib.contextmanager
 def server(*rules, port=0, **scenario):
     """A scripted server of others, in a thread."""
-    with running(ScriptedBrain(Scenario(rules=rules, **scenario)), port=port) as started:
+    with running(ScriptedBackend(Scenario(rules=rules, **scenario)), port=port) as started:
         yield started
 
 
@@ -117,8 +93,10 @@ def processes(before):
     return [server for guardian in children() - before for server in children(guardian)]
 
 
-def simulated(**flags):
-    return LLMManager.initialize_sync(engine="simulated", **{"url": free_url(), **flags})
+def scripted(**flags):
+    """Start a session over a server of ours: of the fake `ollama`, put on the PATH for this."""
+    OllamaProgram(os.environ["PATH"])
+    return LLMManager.initialize_sync(engine="ollama", **{"url": free_url(), **flags})
 
 
 # One for all --------------------------------------------------------------------------------------
@@ -131,12 +109,12 @@ def test_twenty_who_start_at_once_get_one_manager():
     """
     before, url = children(), free_url()
     with ThreadPoolExecutor(20) as pool:
-        managers = list(pool.map(lambda _: simulated(url=url), range(20)))
+        managers = list(pool.map(lambda _: scripted(url=url), range(20)))
     assert {id(manager) for manager in managers} == {id(LLMManager.get_instance())}
     assert processes(before) == [managers[0].pid]
     assert LLMManager.initialize_sync() is managers[0]
     assert asyncio.run(LLMManager.initialize()) is managers[0]
-    assert simulated(url=url) is managers[0]
+    assert scripted(url=url) is managers[0]
 
 
 def test_without_a_start_there_is_none():
@@ -154,15 +132,15 @@ def test_a_failed_start_is_told_to_all_and_can_be_tried_again():
     before, url = children(), free_url()
 
     def attempt(_):
-        with pytest.raises(errors.PullFailed, match=r"nope.*simulated:latest"):
-            simulated(url=url, model="nope")
+        with pytest.raises(errors.PullFailed, match=r"nope.*llama3.1:latest"):
+            scripted(url=url, model="nope")
 
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(attempt, range(10)))
     assert children() == before
     with pytest.raises(errors.NotInitialized):
         LLMManager.get_instance()
-    assert simulated(url=url).generate_sync("hi")
+    assert scripted(url=url).generate_sync("hi")
 
 
 # Start --------------------------------------------------------------------------------------------
@@ -174,14 +152,13 @@ def test_a_start_tells_its_steps_and_knows_what_it_has():
     each step is told.
     """
     events, url = [], free_url()
-    manager = LLMManager.initialize_sync(engine="simulated", url=url, progress=events.append)
+    manager = scripted(url=url, progress=events.append)
     assert (manager.engine, manager.is_managed, manager.version) == (
-        Engine.SIMULATED,
+        Engine.OLLAMA,
         True,
-        "0.0.0-urisk-scripted",
+        "0.33.0",
     )
-    assert (manager.model, manager.url, manager.parallel) == ("simulated", url, 1)
-    assert manager.is_simulated
+    assert (manager.model, manager.url, manager.parallel) == ("llama3.1:latest", url, 1)
     assert not manager.is_demo_model
     assert alive(manager.pid)
     assert timedelta(0) <= datetime.now(UTC) - manager.started_at < timedelta(seconds=30)
@@ -220,7 +197,7 @@ def test_an_ollama_on_the_path_is_started(ollama):
     assert {b"OLLAMA_NO_CLOUD=1", f"OLLAMA_HOST={url.removeprefix('http://')}".encode()} <= set(
         environment
     )
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
 
 
 def test_a_missing_model_is_pulled_with_its_bytes_told(ollama):
@@ -276,36 +253,14 @@ def test_a_pull_that_fails_names_what_is_there(ollama):
     assert "OLLAMA_MODEL=qwen3:8b" in caught.value.fix
 
 
-def test_the_model_of_a_stand_in_is_used_unless_one_was_named():
-    """A server of ours with one model has no llama3.1; a name that was given is never replaced."""
-    with server(models=("other:1b", "that")) as top_logprobs:
-        assert LLMManager.initialize_sync(url=top_logprobs.url).model == "other:1b"
-        assert LLMManager.initialize_sync(url=top_logprobs.url, model="THAT").model == "THAT"
-        assert LLMManager.get_instance().generate_sync("hi").model == "THAT"
-
-
 def test_the_demo_model_is_known_by_its_name():
     """Tables by the small model say so, whichever engine runs it."""
     with server(models=("smollm2-135m", "smollm2:135m", "smollm2:1.7b")) as top_logprobs:
         known = {
             name: LLMManager.initialize_sync(url=top_logprobs.url, model=name).is_demo_model
-            for name in top_logprobs._face._brain.scenario.models
+            for name in top_logprobs._app._backend.scenario.models
         }
     assert known == {"smollm2-135m": True, "smollm2:135m": True, "smollm2:1.7b": False}
-
-
-def test_the_judge_stands_beside_the_demo_model_that_nobody_named():
-    """With another model, or where one was named, the session's own labels."""
-    with server(models=("smollm2-135m", "urisk-judge")) as top_logprobs:
-        manager = LLMManager.initialize_sync(url=top_logprobs.url)
-        assert (manager.model, manager.judge) == ("smollm2-135m", "urisk-judge")
-        manager = LLMManager.initialize_sync(url=top_logprobs.url, model="smollm2-135m")
-        assert (manager.model, manager.judge) == ("smollm2-135m", "smollm2-135m")
-        manager = LLMManager.initialize_sync(url=top_logprobs.url, model="urisk-judge")
-        assert (manager.model, manager.judge) == ("urisk-judge", "urisk-judge")
-        manager.shutdown_sync()
-    with server(models=("other", "urisk-judge")) as top_logprobs:
-        assert LLMManager.initialize_sync(url=top_logprobs.url).judge == "other"
 
 
 def test_the_judge_is_never_pulled():
@@ -314,7 +269,7 @@ def test_the_judge_is_never_pulled():
     was asked of the registry.
     """
     with server(models=("other",)) as top_logprobs:
-        manager = LLMManager.initialize_sync(url=top_logprobs.url)
+        manager = LLMManager.initialize_sync(url=top_logprobs.url, model="other")
         with pytest.raises(errors.ModelNotFound, match="has no urisk-judge") as caught:
             event_loop.run(manager.ensure_model("urisk-judge"))
         assert "urisk install-judge" in caught.value.fix
@@ -322,14 +277,11 @@ def test_the_judge_is_never_pulled():
 
 
 def test_nothing_to_start():
-    """No server, no Ollama, no model file: three ways out, and no process."""
+    """No server, no Ollama, no model file: the ways out, and no process."""
     before = children()
     with pytest.raises(errors.OllamaNotInstalled) as caught:
         LLMManager.initialize_sync(url=free_url(), data="/nowhere")
-    assert all(
-        way in caught.value.fix
-        for way in ("ollama.com/download", "urisk fetch-model", "--engine simulated")
-    )
+    assert all(way in caught.value.fix for way in ("ollama.com/download", "urisk fetch-model"))
     assert children() == before
 
 
@@ -344,7 +296,7 @@ def test_a_server_that_may_not_be_started(flags):
     before = children()
     url = f"http://{flags.pop('host', '127.0.0.1')}:{free_port()}"
     with pytest.raises(errors.ServerNotRunning, match="nothing answers"):
-        LLMManager.initialize_sync(url=url, engine="simulated", **flags)
+        LLMManager.initialize_sync(url=url, engine="ollama", **flags)
     assert children() == before
 
 
@@ -390,7 +342,7 @@ def test_who_loses_the_race_for_the_port_adopts_the_winner(monkeypatch):
             return await real(engine, settings)
 
         monkeypatch.setattr(leases, "start", late)
-        manager = simulated(url=f"http://127.0.0.1:{port}")
+        manager = scripted(url=f"http://127.0.0.1:{port}")
         assert (manager.is_managed, manager.pid) == (False, None)
         assert manager.generate_sync("hi")
         assert children() == before
@@ -414,7 +366,7 @@ def test_a_port_that_is_taken_is_adopted_after_our_process_has_ended(monkeypatch
 
     monkeypatch.setattr(leases, "start", late)
     with top_logprobs:
-        manager = simulated(url=f"http://127.0.0.1:{port}")
+        manager = scripted(url=f"http://127.0.0.1:{port}")
         assert (manager.is_managed, manager.pid) == (False, None)
         assert manager.generate_sync("hi")
         manager.shutdown_sync()
@@ -426,6 +378,7 @@ def test_a_cancelled_start_leaves_nothing():
     Who gives up while the model loads leaves no process and no half-made session, and may start
     again.
     """
+    OllamaProgram(os.environ["PATH"])
     before, url = children(), free_url()
 
     async def main():
@@ -437,7 +390,7 @@ def test_a_cancelled_start_leaves_nothing():
                 here.call_soon_threadsafe(loading.set)
 
         start = asyncio.create_task(
-            LLMManager.initialize(engine="simulated", url=url, progress=progress)
+            LLMManager.initialize(engine="ollama", url=url, progress=progress)
         )
         await loading.wait()
         start.cancel()
@@ -448,7 +401,7 @@ def test_a_cancelled_start_leaves_nothing():
     eventually(lambda: children() == before and process_state.get("manager.starting") is None, 3)
     with pytest.raises(errors.NotInitialized):
         LLMManager.get_instance()
-    assert simulated(url=url).generate_sync("hi")
+    assert scripted(url=url).generate_sync("hi")
 
 
 def on_loop(coroutine):
@@ -543,17 +496,17 @@ def test_another_program_at_the_address(reply):
     with squatter(reply) as url:
         began = time.monotonic()
         with pytest.raises(errors.PortTaken) as caught:
-            LLMManager.initialize_sync(url=url, engine="simulated")
+            LLMManager.initialize_sync(url=url, engine="ollama")
         assert time.monotonic() - began < 3.2
     assert "OLLAMA_URL=" in caught.value.fix
     assert children() == before
 
 
 def test_another_engine_at_the_address():
-    """Who asks for Ollama is not given a simulation, and the server there goes on."""
+    """Who asks for the embedded engine is not given an Ollama, and the server there goes on."""
     with server() as top_logprobs:
-        with pytest.raises(errors.PortTaken, match=r"simulated engine.*not by the ollama one"):
-            LLMManager.initialize_sync(url=top_logprobs.url, engine="ollama")
+        with pytest.raises(errors.PortTaken, match=r"ollama engine.*not by the embedded one"):
+            LLMManager.initialize_sync(url=top_logprobs.url, engine="embedded")
         assert answers(top_logprobs.url)
 
 
@@ -595,7 +548,7 @@ def test_a_cloud_model_is_refused_before_anything_is_sent(name):
     server.
     """
     with server(
-        models=("simulated", {"name": "mine", "remote_host": "https://ollama.com"})
+        models=("llama3.1", {"name": "mine", "remote_host": "https://ollama.com"})
     ) as top_logprobs:
         with pytest.raises(errors.CloudModelBlocked, match="leave this machine"):
             LLMManager.initialize_sync(url=top_logprobs.url, model=name)
@@ -633,7 +586,7 @@ def test_what_changes_only_the_call_keeps_the_server():
     Another timeout or model: the same session goes on with it, over the same process, the earlier
     timings kept.
     """
-    first = simulated()
+    first = scripted()
     first.generate_sync("hi")
     pid = first.pid
     second = LLMManager.initialize_sync(timeout_s=77)
@@ -641,7 +594,7 @@ def test_what_changes_only_the_call_keeps_the_server():
     assert (second.pid, second.settings.timeout_s, second.engine, len(second.calls)) == (
         pid,
         77,
-        Engine.SIMULATED,
+        Engine.OLLAMA,
         1,
     )
     assert alive(pid)
@@ -652,12 +605,12 @@ def test_what_changes_only_the_call_keeps_the_server():
 def test_what_changes_the_server_starts_another():
     """Another window of context is another server: the first ends, one is left."""
     before = children()
-    first = simulated()
+    first = scripted()
     pid = first.pid
     second = LLMManager.initialize_sync(num_ctx=2048)
     assert second.pid != pid
     assert processes(before) == [second.pid]
-    assert second.settings.engine is Engine.SIMULATED
+    assert second.settings.engine is Engine.OLLAMA
 
 
 @pytest.mark.slow
@@ -666,17 +619,17 @@ def test_a_change_that_fails_leaves_a_usable_session():
     A mistyped model must not cost the session: what ran before still answers, or at least a plain
     start works again.
     """
-    simulated()
+    scripted()
     with pytest.raises(errors.ModelError):
         LLMManager.initialize_sync(model="nope")
-    assert LLMManager.initialize_sync(model="simulated").generate_sync("hi")
+    assert LLMManager.initialize_sync(model="llama3.1").generate_sync("hi")
     manager = LLMManager.get_instance()
     pid, before = manager.pid, manager.settings
     with pytest.raises(errors.ModelError):
         LLMManager.initialize_sync(model="nope", timeout_s=3)
     assert LLMManager.initialize_sync() is manager
-    assert (manager.pid, manager.model, manager.settings) == (pid, "simulated", before)
-    assert manager.generate_sync("hi").model == "simulated"
+    assert (manager.pid, manager.model, manager.settings) == (pid, "llama3.1", before)
+    assert manager.generate_sync("hi").model == "llama3.1"
 
 
 def test_a_call_under_way_survives_a_change_of_timeouts():
@@ -725,25 +678,24 @@ def test_a_start_after_the_servers_end_finds_another():
     ours if need be.
     """
     with server() as top_logprobs:
-        manager = LLMManager.initialize_sync(
-            url=top_logprobs.url, engine="simulated", max_retries=0
-        )
+        manager = LLMManager.initialize_sync(url=top_logprobs.url, max_retries=0)
+    OllamaProgram(os.environ["PATH"])
     with pytest.raises(errors.ServerNotRunning) as caught:
         manager.generate_sync("hi")
     assert "%urisk_start" in caught.value.fix
     manager = LLMManager.initialize_sync()
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
     assert manager.is_managed
 
 
 @pytest.mark.slow
 def test_another_model_after_a_crash_of_our_server():
     """A change finds the server down and starts it, as a call would."""
-    manager = simulated()
+    manager = scripted()
     pid = manager.pid
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not alive(pid))
-    with pytest.raises(errors.PullFailed, match="server has: simulated:latest"):
+    with pytest.raises(errors.PullFailed, match="server has: llama3.1:latest"):
         LLMManager.initialize_sync(model="nope")
 
 
@@ -780,13 +732,8 @@ def test_an_answer_knows_where_it_came_from():
         answer = manager.generate_sync("hi")
     assert answer == "a b c"
     assert isinstance(answer, Answer)
-    assert (answer.model, answer.engine, answer.done_reason, answer.thinking, answer.simulated) == (
-        "simulated",
-        "simulated",
-        "stop",
-        "",
-        True,
-    )
+    told = (answer.model, answer.engine, answer.done_reason, answer.thinking)
+    assert told == ("llama3.1:latest", "ollama", "stop", "")
     timing = answer.timing
     assert list(manager.calls) == [timing]
     assert timing.queue_s + timing.load_s + timing.prompt_s + timing.generation_s == pytest.approx(
@@ -801,7 +748,7 @@ def test_an_answer_knows_where_it_came_from():
 
 def test_an_answer_goes_through_pickle_and_copy():
     """Dask and multiprocessing hand it on whole."""
-    answer = simulated().generate_sync("hi")
+    answer = scripted().generate_sync("hi")
     for twin in (pickle.loads(pickle.dumps(answer)), copy.copy(answer), copy.deepcopy(answer)):
         assert twin == answer
         assert type(twin) is Answer
@@ -833,7 +780,7 @@ def test_a_question_is_asked_with_its_own_schema():
     }
     message = {"role": "user", "content": "It was fined by the court."}
     payload = json.dumps({"format": schema, "messages": [message], "options": {"seed": 1}}).encode()
-    manager = simulated()
+    manager = scripted()
     for answer in (manager.ask_sync(payload), asyncio.run(manager.ask(payload))):
         assert json.loads(answer)["risk"] == "legal"
 
@@ -895,7 +842,7 @@ def test_a_prompt_without_text_is_refused(prompt):
 
 def test_a_chat_without_messages_is_refused():
     """It would load the model and give an empty answer."""
-    manager = simulated()
+    manager = scripted()
     with pytest.raises(errors.InputError):
         manager.chat_sync([])
 
@@ -903,7 +850,7 @@ def test_a_chat_without_messages_is_refused():
 @pytest.mark.parametrize("value", [float("nan"), complex(1)])
 def test_an_option_that_cannot_be_sent_is_refused(value):
     """Our error, with what was seen; not one of the JSON module."""
-    manager = simulated()
+    manager = scripted()
     with pytest.raises(errors.InputError):
         manager.generate_sync("hi", options={"seed": value})
 
@@ -1045,10 +992,10 @@ def test_what_is_not_worth_another_try(rule, error, tries, monkeypatch):
 @pytest.mark.slow
 def test_a_crash_of_our_server_costs_the_next_call_nothing_but_time():
     """The server is killed while idle: the next call starts it again, warm, and is answered."""
-    manager = simulated()
+    manager = scripted()
     first = manager.pid
     os.kill(first, signal.SIGKILL)
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
     assert manager.pid != first
     assert alive(manager.pid)
     assert manager.is_managed
@@ -1160,7 +1107,7 @@ def test_a_shutdown_ends_our_server_and_a_second_changes_nothing():
     Our server is gone, a second shutdown changes nothing, calls say so, and a new start works.
     """
     before, url = children(), free_url()
-    manager = simulated(url=url)
+    manager = scripted(url=url)
     began = time.monotonic()
     manager.shutdown_sync()
     assert time.monotonic() - began < 1
@@ -1173,7 +1120,7 @@ def test_a_shutdown_ends_our_server_and_a_second_changes_nothing():
         manager.generate_sync("hi")
     with pytest.raises(errors.NotInitialized):
         LLMManager.get_instance()
-    assert simulated(url=url).generate_sync("hi")
+    assert scripted(url=url).generate_sync("hi")
 
 
 def test_calls_in_flight_end_with_the_session():
@@ -1181,7 +1128,7 @@ def test_calls_in_flight_end_with_the_session():
     One that is answered and one that waits both end soon with ServerConnectionLost, not with a hang
     or a bare cancel.
     """
-    manager = simulated(load_timeout_s=600)
+    manager = scripted(load_timeout_s=600)
     with server(SLOW) as top_logprobs, ThreadPoolExecutor(2) as pool:
         manager = LLMManager.initialize_sync(url=top_logprobs.url, engine="auto")
         calls = [pool.submit(manager.generate_sync, "slow") for _ in range(2)]
@@ -1202,7 +1149,7 @@ def test_a_server_of_others_goes_on_with_its_model():
         manager = LLMManager.initialize_sync(url=top_logprobs.url)
         manager.shutdown_sync()
         with urllib.request.urlopen(f"{top_logprobs.url}/api/ps", timeout=5) as reply:
-            assert [model["name"] for model in json.load(reply)["models"]] == ["simulated:latest"]
+            assert [model["name"] for model in json.load(reply)["models"]] == ["llama3.1:latest"]
         eventually(lambda: top_logprobs.counters["connections_open"] == 0)
 
 
@@ -1221,11 +1168,12 @@ def test_the_end_of_the_interpreter_stops_our_server(end, code):
         import sys, threading
         from urisk_nb.llm.manager import LLMManager
         sys.stderr = open("/dev/null", "w")
-        manager = LLMManager.initialize_sync(engine="simulated", url=sys.argv[1])
+        manager = LLMManager.initialize_sync(engine="ollama", url=sys.argv[1])
         print(manager.pid, flush=True)
         sys.stdin.readline()
         {end}
     """
+    OllamaProgram(os.environ["PATH"])
     with kernel_like(program, free_url()) as kernel:
         pid = int(kernel.stdout.readline())
         assert alive(pid)
@@ -1247,7 +1195,7 @@ def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
         import os, sys
         from urisk_nb.errors import ForkedError, NotInitialized
         from urisk_nb.llm.manager import LLMManager
-        manager = LLMManager.initialize_sync(engine="simulated", url=sys.argv[1])
+        manager = LLMManager.initialize_sync(engine="ollama", url=sys.argv[1])
         pid = manager.pid
         child = os.fork()
         if not child:
@@ -1264,14 +1212,15 @@ def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
             gc.collect()
             sys.exit(0)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), "SIMULATED" in manager.generate_sync("hi"), manager.pid == pid, flush=True)
+        print(os.waitstatus_to_exitcode(status), "SCRIPTED" in manager.generate_sync("hi"), manager.pid == pid, flush=True)
         import signal, time
         os.kill(pid, signal.SIGKILL)
         end = time.monotonic() + 5
-        while manager.restarts == 0 and time.monotonic() < end:
+        while manager.restart_count == 0 and time.monotonic() < end:
             time.sleep(0.01)
-        print(manager.restarts, "SIMULATED" in manager.generate_sync("hi"), flush=True)
+        print(manager.restart_count, "SCRIPTED" in manager.generate_sync("hi"), flush=True)
     """
+    OllamaProgram(os.environ["PATH"])
     with kernel_like(code, free_url()) as kernel:
         out, _ = kernel.communicate(timeout=30)
     assert out.splitlines() == [

@@ -14,16 +14,16 @@ import urllib.request
 
 import pytest
 
-from harness import OllamaProgram, StandIn, alive, eventually, free_port
+from fake_ollama import Scenario, ScriptedBackend, running, serve
+from harness import FakeOllama, OllamaProgram, alive, eventually, free_port
 from urisk_nb import errors, process_state
 from urisk_nb.embedded import weights
-from urisk_nb.llm import wire
 from urisk_nb.llm.client import Client
+from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.manager import JUDGE, LLMManager, is_judge
 from urisk_nb.llm.model_install import Adapted, Whole, install, says_no_adapters, takes_adapters
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.settings import Settings
-from urisk_nb.standin import Scenario, ScriptedBrain, running, serve
 
 BASE, NAME = "smollm2:135m", "urisk-judge"
 LIMIT_S = 20
@@ -62,20 +62,20 @@ def places(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def started(standin_with):
+def started(fake_ollama_with):
     """
     A session over a stand-in of others that looks like an Ollama with one model beside the base.
     """
 
     def start(**scenario):
-        server = standin_with(
+        server = fake_ollama_with(
             {
-                "models": ["simulated", {"name": BASE, "installed": False}],
+                "models": ["llama3.1", {"name": BASE, "installed": False}],
                 "version": "0.33.0",
                 **scenario,
             }
         )
-        return server, LLMManager.initialize_sync(url=server.url, model="simulated")
+        return server, LLMManager.initialize_sync(url=server.url, model="llama3.1")
 
     return start
 
@@ -99,7 +99,7 @@ def run(coroutine):
 def models(manager):
     async def main():
         async with connected(manager.url) as client:
-            return {model.name: model.digest for model in await client.tags()}
+            return {model.name: model.digest for model in await client.list_models()}
 
     return asyncio.run(main())
 
@@ -141,15 +141,15 @@ def test_the_judge_is_made_and_a_second_time_sends_nothing(started, adapter):
         "loading",
     ]
     assert any(event.text.endswith(": success") for event in events)
-    assert set(models(manager)) == {"simulated:latest", BASE, f"{NAME}:latest"}
+    assert set(models(manager)) == {"llama3.1:latest", BASE, f"{NAME}:latest"}
     payload = b'{"messages":[{"role":"user","content":"hi"}],"options":{}}'
-    assert "SIMULATED" in manager.ask_sync(payload, NAME)
+    assert "SCRIPTED" in manager.ask_sync(payload, NAME)
     loads = server.counters()["loads"]
     second = made(manager, adapter)
     assert (second.model, second.sent, second.changed) == (first.model, False, False)
     assert asked(server, hex_of(adapter)) == [3, 1, 2]
     assert server.counters()["loads"] == loads
-    assert manager.model == "simulated"
+    assert manager.model == "llama3.1"
 
 
 def test_another_adapter_takes_the_models_place(started, adapter):
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_read_is_an_error_of_ours(started, adapter):
 def test_an_unknown_base_is_refused_with_what_there_is(started, adapter):
     """Nothing is sent."""
     server, manager = started()
-    with pytest.raises(errors.PullFailed, match=r"'nope'.*simulated:latest"):
+    with pytest.raises(errors.PullFailed, match=r"'nope'.*llama3.1:latest"):
         made(manager, adapter, base="nope")
     assert asked(server, hex_of(adapter)) == [0, 1, 0]
 
@@ -266,8 +266,8 @@ def test_a_whole_file_needs_no_base_and_is_sent_once(started, adapter):
     assert (first.model.name, first.sent, first.changed) == (f"{NAME}:latest", True, True)
     assert asked(server, hex_of(adapter)) == [2, 0, 1]
     assert list(dict.fromkeys(event.step for event in events)) == ["sending", "creating", "loading"]
-    assert set(models(manager)) == {"simulated:latest", f"{NAME}:latest"}
-    assert "SIMULATED" in manager.ask_sync(
+    assert set(models(manager)) == {"llama3.1:latest", f"{NAME}:latest"}
+    assert "SCRIPTED" in manager.ask_sync(
         b'{"messages":[{"role":"user","content":"hi"}],"options":{}}', NAME
     )
     second = made_whole(manager, adapter)
@@ -278,13 +278,13 @@ def test_a_whole_file_needs_no_base_and_is_sent_once(started, adapter):
     assert (third.sent, third.changed) == (True, True)
 
 
-def test_a_manager_without_a_model_is_enough(standin_with, adapter):
+def test_a_manager_without_a_model_is_enough(fake_ollama_with, adapter):
     """
     `bare` touches no model, is not the session of the process, and tells of a pull that it makes
     later.
     """
-    server = standin_with(
-        {"models": ["simulated", {"name": BASE, "installed": False}], "version": "0.33.0"}
+    server = fake_ollama_with(
+        {"models": ["llama3.1", {"name": BASE, "installed": False}], "version": "0.33.0"}
     )
     events = []
     manager = run(LLMManager.connect(url=server.url, model="nope", progress=events.append))
@@ -305,7 +305,7 @@ def test_a_server_of_ours_that_ends_is_started_again_without_a_model(
     """
     There is none to load: a manager that took no model goes on, and stops its server at the end.
     """
-    with OllamaProgram(tmp_path / "bin", {"models": ["simulated"], "version": "0.34.2"}):
+    with OllamaProgram(tmp_path / "bin", {"models": ["llama3.1"], "version": "0.34.2"}):
         monkeypatch.setenv("PATH", str(tmp_path / "bin"))
         manager = run(
             LLMManager.connect(url=f"http://127.0.0.1:{free_port()}", engine="ollama", model="nope")
@@ -330,7 +330,7 @@ def test_a_server_of_ours_that_ends_is_started_again_without_a_model(
 def test_a_whole_file_that_does_not_load_is_told(adapter):
     """The model is there and of no use; the words are not those about a base."""
 
-    class Unloadable(ScriptedBrain):
+    class Unloadable(ScriptedBackend):
         async def load(self, model, num_ctx):
             if model.name.startswith(NAME):
                 self.scenario = Scenario(
@@ -355,7 +355,7 @@ def test_an_adapter_of_another_model_shows_when_it_is_loaded(adapter):
     no use.
     """
 
-    class OfAnother(ScriptedBrain):
+    class OfAnother(ScriptedBackend):
         async def load(self, model, num_ctx):
             if model.base:
                 self.scenario = Scenario(
@@ -368,24 +368,24 @@ def test_an_adapter_of_another_model_shows_when_it_is_loaded(adapter):
         manager = LLMManager.initialize_sync(url=server.url)
         with pytest.raises(
             errors.ModelUnsuitable,
-            match=r"was made of simulated, and cannot be loaded.*error loading model",
+            match=r"was made of llama3.1, and cannot be loaded.*error loading model",
         ):
-            made(manager, adapter, base="simulated")
+            made(manager, adapter, base="llama3.1")
         manager.shutdown_sync()
 
 
 def test_a_server_that_makes_no_models_says_so(adapter):
     """No such path: which server it is, and what does make them."""
 
-    class Fixed(ScriptedBrain):
+    class Fixed(ScriptedBackend):
         creates = False
 
     with running(Fixed()) as server:
         manager = LLMManager.initialize_sync(url=server.url)
         with pytest.raises(
-            errors.BadRequest, match=r"simulated server at .* makes no models"
+            errors.BadRequest, match=r"scripted server at .* makes no models"
         ) as caught:
-            made(manager, adapter, base="simulated")
+            made(manager, adapter, base="llama3.1")
         assert "Ollama" in caught.value.fix
         manager.shutdown_sync()
 
@@ -405,10 +405,10 @@ def test_a_server_that_is_lost_on_the_way_leaves_an_error_and_no_model(started, 
     with pytest.raises(errors.ServerConnectionLost):
         made(manager, adapter, progress=told)
     assert server.process.wait(5) < 0
-    again = StandIn("--port", server.url.rpartition(":")[2])
+    again = FakeOllama("--port", server.url.rpartition(":")[2])
     try:
-        manager = LLMManager.initialize_sync(url=again.url, model="simulated")
-        assert made(manager, adapter, base="simulated").changed
+        manager = LLMManager.initialize_sync(url=again.url, model="llama3.1")
+        assert made(manager, adapter, base="llama3.1").changed
     finally:
         manager.shutdown_sync()
         again.stop()
@@ -439,7 +439,7 @@ def test_who_leaves_gives_the_creation_up(started, adapter):
         lambda: server.counters()["connections_open"] <= before, 5, "the end of the connection"
     )
     assert f"{NAME}:latest" not in models(manager)
-    assert "SIMULATED" in manager.generate_sync("hi")
+    assert "SCRIPTED" in manager.generate_sync("hi")
 
 
 # The client ---------------------------------------------------------------------------------------
@@ -450,7 +450,7 @@ def test_a_file_is_sent_as_it_is_over_a_connection_that_is_kept(adapter):
 
     async def main():
         digest = f"sha256:{hex_of(adapter)}"
-        async with serve(ScriptedBrain()) as server, connected(server.url) as client:
+        async with serve(ScriptedBackend()) as server, connected(server.url) as client:
             assert not await client.has_blob(digest)
             for _ in range(3):
                 await client.put_blob(digest, adapter)
@@ -464,7 +464,7 @@ def test_a_digest_that_is_none_is_a_refusal(adapter):
     """Not taken for a file that is missing."""
 
     async def main():
-        async with serve(ScriptedBrain()) as server, connected(server.url) as client:
+        async with serve(ScriptedBackend()) as server, connected(server.url) as client:
             with pytest.raises(errors.BadRequest):
                 await client.has_blob("sha256:12")
             with pytest.raises(errors.BadRequest, match="invalid digest format"):
@@ -549,10 +549,10 @@ def test_a_creation_without_success_is_none(lines, error):
 
 def test_a_creations_body_has_what_ollama_reads():
     """Key by key."""
-    body = wire.create_body(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
+    body = ollama.encode_create(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
     assert (
         body
         == b'{"model":"urisk-judge","from":"smollm2:135m","adapters":{"urisk-judge.gguf":"sha256:00"},"stream":true}'
     )
-    body = wire.create_body(NAME, files={"urisk-judge.gguf": "sha256:00"})
+    body = ollama.encode_create(NAME, files={"urisk-judge.gguf": "sha256:00"})
     assert body == b'{"model":"urisk-judge","files":{"urisk-judge.gguf":"sha256:00"},"stream":true}'

@@ -7,7 +7,7 @@ import pytest
 
 from call_records import MODEL, answered, facts, failed, request, waited
 from urisk_nb.llm.calls import Calls
-from urisk_nb.llm.wire import Final, LoadedModel, Piece
+from urisk_nb.llm.messages import Chunk, Final, LoadedModel
 from urisk_nb.notebook.alerts import cache_hits, find_alerts
 
 
@@ -79,7 +79,7 @@ def test_a_server_that_came_back_by_itself_is_a_note():
 
 def test_errors_come_before_notes():
     """The worst first."""
-    assert [alert.level for alert in find_alerts(facts(breaker="open", notes=("SIMULATED.",)))] == [
+    assert [alert.level for alert in find_alerts(facts(breaker="open", notes=("SCRIPTED.",)))] == [
         "error",
         "note",
     ]
@@ -157,7 +157,7 @@ def test_a_wait_at_the_server_behind_our_own_calls():
     for record in (first, second):
         record.mark_started()
         record.mark_sent()
-        record.add_chunk(Piece(text="a"))
+        record.add_chunk(Chunk(text="a"))
     calls.end(first, Final(total_ns=10**9, generation_ns=10**9))
     calls.end(second, Final(total_ns=3 * 10**9, generation_ns=10**9))
     alert = only(facts(calls, parallel=4))

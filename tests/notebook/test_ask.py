@@ -13,23 +13,23 @@ from harness import alive, eventually
 
 
 @pytest.fixture(scope="module")
-def started(kernel, standin):
-    kernel.good(f"%urisk_start --url {standin.url}")
+def started(kernel, fake_ollama):
+    kernel.good(f"%urisk_start --url {fake_ollama.url}")
     return kernel
 
 
-def test_start_says_what_answers_and_again_changes_nothing(started, standin):
+def test_start_says_what_answers_and_again_changes_nothing(started, fake_ollama):
     """
-    The line names engine, address and model; SIMULATED stands beside it; a second start asks for
+    The line names engine, address and model; SCRIPTED stands beside it; a second start asks for
     nothing more.
     """
     cell = started.good("%urisk_start")
-    assert "SIMULATED" in cell.text()
-    assert standin.url in cell.text()
-    assert "simulated" in cell.text()
-    before = standin.counters()["requests"]
+    assert "SCRIPTED" in cell.text()
+    assert fake_ollama.url in cell.text()
+    assert "llama3.1" in cell.text()
+    before = fake_ollama.counters()["requests"]
     started.good("%urisk_start")
-    assert standin.counters()["requests"] - before <= 1
+    assert fake_ollama.counters()["requests"] - before <= 1
 
 
 def test_ask_streams_and_binds(started):
@@ -37,7 +37,7 @@ def test_ask_streams_and_binds(started):
     The cell shows the whole answer, and the name is given it as a string that knows its timing.
     """
     cell = started.good("%%ask answer\nWhat are the risks in NVDA?")
-    assert "SIMULATED" in cell.text()
+    assert "SCRIPTED" in cell.text()
     assert (
         started.value("isinstance(answer, str) and len(answer) > 5 and answer.timing.total_s > 0")
         == "True"
@@ -77,12 +77,12 @@ def test_stop_and_status_without_a_session(new_kernel):
 STORY = {"rules": [{"contains": "story", "answer": ["word "] * 600, "token_ms": 20}]}
 
 
-def test_an_interrupt_stops_the_answer_here_and_on_the_server(new_kernel, standin_with):
+def test_an_interrupt_stops_the_answer_here_and_on_the_server(new_kernel, fake_ollama_with):
     """
     Stop while `%%ask` streams: the prompt is back at once, the server has aborted, the text so far
     is shown, the next call works.
     """
-    server = standin_with(STORY)
+    server = fake_ollama_with(STORY)
     kernel = new_kernel()
     kernel.good(f"%load_ext urisk_nb\n%urisk_start --url {server.url}")
 
@@ -101,12 +101,12 @@ def test_an_interrupt_stops_the_answer_here_and_on_the_server(new_kernel, standi
 
 
 @pytest.mark.slow
-def test_a_lost_server_in_the_middle_shows_what_had_come(new_kernel, standin_with):
+def test_a_lost_server_in_the_middle_shows_what_had_come(new_kernel, fake_ollama_with):
     """
     The connection breaks after some words: an error of two lines, the words shown, nothing asked
     twice.
     """
-    server = standin_with({"rules": [{"answer": ["one ", "two ", "three "], "ends": "reset"}]})
+    server = fake_ollama_with({"rules": [{"answer": ["one ", "two ", "three "], "ends": "reset"}]})
     kernel = new_kernel()
     kernel.good(f"%load_ext urisk_nb\n%urisk_start --url {server.url}")
     cell = kernel.run("%%ask\nCount.")
@@ -116,11 +116,11 @@ def test_a_lost_server_in_the_middle_shows_what_had_come(new_kernel, standin_wit
 
 
 @pytest.mark.slow
-def test_model_text_is_never_markup(new_kernel, standin_with):
+def test_model_text_is_never_markup(new_kernel, fake_ollama_with):
     """
     An answer of script tags, an address or a path is shown as text, nothing is fetched or opened.
     """
-    server = standin_with(
+    server = fake_ollama_with(
         {
             "rules": [
                 {"contains": "evil", "answer": "<script>alert(1)</script> /etc/hostname"},
@@ -137,17 +137,17 @@ def test_model_text_is_never_markup(new_kernel, standin_with):
 
 
 @pytest.mark.slow
-def test_a_model_that_is_not_there_is_named(new_kernel, standin):
+def test_a_model_that_is_not_there_is_named(new_kernel, fake_ollama):
     """
     `--model nope`: an error of two lines with the models that are there.
     """
     kernel = new_kernel()
     kernel.good("%load_ext urisk_nb")
-    cell = kernel.run(f"%urisk_start --url {standin.url} --model nope")
+    cell = kernel.run(f"%urisk_start --url {fake_ollama.url} --model nope")
     assert cell.status == "error"
     assert cell.error.count("\n") == 1
     assert "nope" in cell.error
-    assert "simulated" in cell.error
+    assert "llama3.1" in cell.error
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,7 @@ def test_a_server_of_ours_ends_with_the_kernel(new_kernel):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     kernel = new_kernel()
-    kernel.good(
-        f"%load_ext urisk_nb\n%urisk_start --engine simulated --url http://127.0.0.1:{port}"
-    )
+    kernel.good(f"%load_ext urisk_nb\n%urisk_start --engine scripted --url http://127.0.0.1:{port}")
     pid = int(kernel.value("__import__('urisk_nb').LLMManager.get_instance().pid"))
     sleeping = kernel.start("import time\nprint('now', flush=True)\ntime.sleep(30)")
     cell, _ = kernel.interrupt_when(sleeping, lambda message: message["msg_type"] == "stream")

@@ -20,17 +20,17 @@ pytestmark = [
 
 
 @pytest.fixture
-def jupyter(tmp_path, standin):
+def jupyter(tmp_path, fake_ollama):
     """A JupyterLab of its own, whose kernels find the scripted brain."""
     shutil.copy(ROOT / "notebooks/01_quickstart.ipynb", tmp_path)
-    with jupyter_lab(tmp_path, {"OLLAMA_URL": standin.url}) as (url, _):
+    with jupyter_lab(tmp_path, {"OLLAMA_URL": fake_ollama.url}) as (url, _):
         yield url
 
 
 @pytest.mark.filterwarnings("default")
 def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
     """
-    Restart and Run All in JupyterLab, light and dark: the table stands there with SIMULATED above
+    Restart and Run All in JupyterLab, light and dark: the table stands there with SCRIPTED above
     it, its sentences under it, no error.
     """
     from playwright.sync_api import sync_playwright
@@ -45,7 +45,7 @@ def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
             page.screenshot(path=f"{shots}/light.png")
         tables = page.locator(".jp-OutputArea-output .urisk-table")
         judged = tables.filter(has_text="judged by").last.inner_text()
-        assert "SIMULATED" in judged
+        assert "SCRIPTED" in judged
         assert "The European Commission fined Google 4.34 billion euros" in judged
         assert (
             page.locator(

@@ -235,7 +235,7 @@ def test_a_server_that_hangs_does_not_hold_up_the_dashboard(front, lab):
     front.says("^Ready ·", 6)
 
 
-def test_a_session_of_another_server_shows_nothing_of_the_last(front, lab, standin):
+def test_a_session_of_another_server_shows_nothing_of_the_last(front, lab, fake_ollama):
     """
     Its own process, its own calls: the list of the other's is emptied. When that server goes, it
     can be started for.
@@ -248,17 +248,17 @@ def test_a_session_of_another_server_shows_nothing_of_the_last(front, lab, stand
         )
     )
     front.until(lambda: select["_options_labels"])
-    front.run(f"%urisk_start --url {standin.url}")
-    front.says(f"SIMULATED engine .* at {standin.url}.*process {standin.process.pid}")
+    front.run(f"%urisk_start --url {fake_ollama.url}")
+    front.says(f"SCRIPTED engine .* at {fake_ollama.url}.*process {fake_ollama.process.pid}")
     front.until(lambda: not select["_options_labels"])
     front.click("Inspect a call")
     front.run(f"%urisk_start --url {lab.url}")
     front.says(f"at {lab.url}")
 
 
-def test_a_server_of_others_that_goes_away(front, lab, standin_with):
+def test_a_server_of_others_that_goes_away(front, lab, fake_ollama_with):
     """Red; a start is offered, a restart is not: it was theirs."""
-    others = standin_with({})
+    others = fake_ollama_with({})
     front.run(f"%urisk_start --url {others.url}")
     front.says("^Ready")
     front.until(lambda: front.buttons()["Restart"] is False)

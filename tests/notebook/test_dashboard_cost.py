@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def server(standin_with):
-    return standin_with(SCENARIO)
+def server(fake_ollama_with):
+    return fake_ollama_with(SCENARIO)
 
 
 @pytest.fixture

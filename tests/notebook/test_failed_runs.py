@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from harness import ANSI, StandIn, eventually
+from harness import ANSI, FakeOllama, eventually
 from urisk_nb import errors
 
 SCENARIO = {
@@ -69,7 +69,7 @@ OF_ONE_SENTENCE = {errors.AnswerIncomplete, errors.ContextExceeded}
 def server(tmp_path_factory):
     path = tmp_path_factory.mktemp("failed") / "scenario.json"
     path.write_text(json.dumps(SCENARIO))
-    started = StandIn("--scenario", str(path))
+    started = FakeOllama("--scenario", str(path))
     yield started
     started.stop()
 

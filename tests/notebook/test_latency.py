@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from urisk_nb import errors
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.llm.wire import Final
+from urisk_nb.llm.messages import Final
 from urisk_nb.notebook import charts, latency_table
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 DELAYS = Rule(answer=["a ", "b ", "c ", "d ", "e"], first_ms=80, token_ms=30)
 
@@ -20,7 +20,7 @@ def calls():
     Three calls, 80 ms to the first token and four times 30 ms after it, over a server that loads in
     50 ms.
     """
-    with running(ScriptedBrain(Scenario(rules=[DELAYS], load_ms=50))) as server:
+    with running(ScriptedBackend(Scenario(rules=[DELAYS], load_ms=50))) as server:
         manager = LLMManager.initialize_sync(url=server.url)
         for _ in range(3):
             manager.generate_sync("hi")
@@ -122,12 +122,12 @@ def test_a_chart_without_its_package_says_what_to_install(monkeypatch, calls, hi
 
 
 @pytest.mark.slow
-def test_the_magic_returns_the_table_and_shows_the_chart(new_kernel, standin):
+def test_the_magic_returns_the_table_and_shows_the_chart(new_kernel, fake_ollama):
     """
     The DataFrame is the cell's value; `--plot` adds one figure; without a session the error says
     what to do.
     """
-    kernel = new_kernel({"OLLAMA_URL": standin.url})
+    kernel = new_kernel({"OLLAMA_URL": fake_ollama.url})
     kernel.good("%load_ext urisk_nb")
     assert kernel.run("%urisk_latency").ename == errors.NotInitialized.__name__
     kernel.good("%urisk_start")

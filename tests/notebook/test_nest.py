@@ -210,12 +210,12 @@ def test_on_lets_cells_nest_and_loses_none_behind_them(loaded):
 
 @pytest.mark.slow
 @NEEDS_SUCCESSOR
-def test_our_magics_work_after_on(loaded, standin):
+def test_our_magics_work_after_on(loaded, fake_ollama):
     """
     `%%ask` before and after a nested cell, with the same answer object, and cells queued behind it
     run.
     """
-    loaded.good(f"%urisk_nest on\n%urisk_start --url {standin.url}")
+    loaded.good(f"%urisk_nest on\n%urisk_start --url {fake_ollama.url}")
     assert loaded.good("%%ask first\nHello?").text()
     loaded.good(NESTS)
     assert queued(loaded, "%%ask second\nHello?") == [f"cell {number}" for number in range(5)]
@@ -225,7 +225,9 @@ def test_our_magics_work_after_on(loaded, standin):
 @pytest.mark.row(8)
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["nest_asyncio", "nest_asyncio2"])
-def test_a_library_applied_by_the_user_is_told_only_where_it_drops_cells(loaded, standin, library):
+def test_a_library_applied_by_the_user_is_told_only_where_it_drops_cells(
+    loaded, fake_ollama, library
+):
     """
     nest_asyncio with ipykernel >= 7.1: one warning at the next magic of ours, none later, and the
     magics work. Otherwise: none.
@@ -233,7 +235,7 @@ def test_a_library_applied_by_the_user_is_told_only_where_it_drops_cells(loaded,
     pytest.importorskip(library)
     loaded.good(f"import {library}\n{library}.apply()")
     cells = [
-        loaded.good(f"%urisk_start --url {standin.url}"),
+        loaded.good(f"%urisk_start --url {fake_ollama.url}"),
         loaded.good("%%ask answer\nHello?"),
         loaded.good("%urisk_status"),
     ]

@@ -12,8 +12,8 @@ import pytest
 from call_records import MODEL, NOW, answered, facts, failed, request, waited
 from urisk_nb.errors import ServerBusy, StreamInterrupted
 from urisk_nb.llm.calls import Calls
+from urisk_nb.llm.messages import Chunk, LoadedModel
 from urisk_nb.llm.snapshot import SessionSnapshot
-from urisk_nb.llm.wire import LoadedModel, Piece
 from urisk_nb.notebook import call_panel, panels, snapshot_panel
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.server.memory_usage import MemoryUsage
@@ -241,8 +241,8 @@ def test_calls_under_way():
     for record in (first, second):
         record.mark_started()
         record.mark_sent()
-    first.add_chunk(Piece(text="a"))
-    first.add_chunk(Piece(text="b"))
+    first.add_chunk(Chunk(text="a"))
+    first.add_chunk(Chunk(text="b"))
     second.mark_retry(ServerBusy("full.", fix="wait"))
     words = read(panels.render_live_calls(facts(calls)))
     assert re.search(

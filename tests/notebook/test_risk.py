@@ -289,7 +289,7 @@ def test_a_server_of_others_is_asked_politely(new_kernel, recorder):
         )
         == "legal Moderate 35.0"
     )
-    assert "SIMULATED" not in kernel.good("table").html
+    assert "SCRIPTED" not in kernel.good("table").html
     assert "keeps running" in kernel.good("%urisk_stop").text()
     kernel.good(
         f"import urllib.request; urllib.request.urlopen('{recorder.url}/api/version', timeout=5)"
@@ -309,12 +309,12 @@ evil = pd.DataFrame({"ticker": tickers, "date": "2019-01-02", "source": sources,
 
 
 @pytest.mark.slow
-def test_hostile_evidence_makes_a_table(new_kernel, standin):
+def test_hostile_evidence_makes_a_table(new_kernel, fake_ollama):
     """
     Script tags, bidirectional controls, instructions to the model and 2 MB of text: a table,
     nothing executed, all text escaped.
     """
-    kernel = new_kernel({"OLLAMA_URL": standin.url})
+    kernel = new_kernel({"OLLAMA_URL": fake_ollama.url})
     kernel.good(f"%load_ext urisk_nb\n{SETUP}\n{HOSTILE}")
     assert int(kernel.value("max(map(len, evil.text))")) > 2_000_000
     cell = kernel.good("%%risk --prices prices --evidence evil --out table\nGOOG MSFT", timeout=60)
@@ -338,12 +338,12 @@ SEVERE = {
 
 
 @pytest.mark.slow
-def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, standin_with):
+def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, fake_ollama_with):
     """
     Stop in the middle of `%%risk`: the prompt at once, the finished row judged, the rest not_run,
     metrics of all, the server has aborted.
     """
-    server = standin_with(SEVERE)
+    server = fake_ollama_with(SEVERE)
     kernel = new_kernel()
     kernel.good(f"%load_ext urisk_nb\n{SETUP}\n%urisk_start --url {server.url}")
 
@@ -380,16 +380,16 @@ def test_a_dead_server_loses_nothing(new_kernel):
         kernel.value("table['status'].tolist(), table['var_95'].notna().all()")
         == "['not_run', 'not_run'] True"
     )
-    assert "SIMULATED" not in cell.text()
+    assert "SCRIPTED" not in cell.text()
 
 
 @pytest.mark.slow
-def test_a_model_for_one_cell_is_not_the_sessions(new_kernel, standin_with):
+def test_a_model_for_one_cell_is_not_the_sessions(new_kernel, fake_ollama_with):
     """
     `%%risk --model other` judges by that model, says so in the table, and leaves the session's own
     as it was; an unknown one is named.
     """
-    server = standin_with({"models": ["one", "other"]})
+    server = fake_ollama_with({"models": ["one", "other"]})
     kernel = new_kernel()
     kernel.good(f"%load_ext urisk_nb\n{SETUP}\n%urisk_start --url {server.url} --model one")
     kernel.good("%%risk --evidence news --model other --out table\nGOOG")
@@ -405,12 +405,12 @@ def test_a_model_for_one_cell_is_not_the_sessions(new_kernel, standin_with):
 
 
 @pytest.mark.slow
-def test_parallel_of_a_cell_is_its_own(new_kernel, standin_with):
+def test_parallel_of_a_cell_is_its_own(new_kernel, fake_ollama_with):
     """
     `%%risk --parallel 4` in a session of one place: four calls in flight, and the session has its
     own limit again afterwards.
     """
-    server = standin_with(
+    server = fake_ollama_with(
         {
             "slots": 8,
             "rules": [

@@ -52,12 +52,12 @@ def test_status_follows_the_server(lab):
     os.kill(server, signal.SIGKILL)
     eventually(lambda: row(first, "restarts").startswith("once"), 10)
     second.good("%urisk_stop")
-    lab.plan(process={"refuse": "panic: SIMULATED"})
+    lab.plan(process={"refuse": "panic: SCRIPTED"})
     server = lab.processes()[0]
     first.good("from urisk_nb.server.restart_policy import RestartPolicy")
     first.good(f"{MANAGER}._server.restart_policy = RestartPolicy(pauses_s=(0.05, 0.1, 0.2))")
     os.kill(server, signal.SIGKILL)
-    eventually(lambda: "panic: SIMULATED" in row(first, "failed"), 10)
+    eventually(lambda: "panic: SCRIPTED" in row(first, "failed"), 10)
     assert row(first, "server").endswith("not running")
     assert "%urisk_start" in row(first, "to do")
     lab.plan()
@@ -80,27 +80,23 @@ def test_stop_says_whether_the_server_goes_on(lab):
 
 
 @pytest.mark.parametrize(
-    ("model", "judge", "simulated", "starts"),
+    ("model", "judge", "starts"),
     [
         (
             "smollm2-135m",
             "urisk-judge",
-            False,
             ["The demo model (135 million parameters) answers %%ask", "Labels by urisk-judge"],
         ),
-        ("smollm2-135m", "smollm2-135m", False, ["Labels by the demo model"]),
-        ("simulated", "simulated", True, ["SIMULATED"]),
-        ("llama3.1", "llama3.1", False, []),
+        ("smollm2-135m", "smollm2-135m", ["Labels by the demo model"]),
+        ("llama3.1", "llama3.1", []),
     ],
 )
-def test_the_notes_say_who_asks_and_who_labels(model, judge, simulated, starts):
+def test_the_notes_say_who_asks_and_who_labels(model, judge, starts):
     """
     The demo model's own weakness is told where it labels itself; beside the judge each is told for
     what it does.
     """
-    manager = SimpleNamespace(
-        model=model, judge=judge, is_demo_model=is_demo(model), is_simulated=simulated, notes=()
-    )
+    manager = SimpleNamespace(model=model, judge=judge, is_demo_model=is_demo(model), notes=())
     notes = session_notes(manager)
     assert len(notes) == len(starts)
     assert all(note.startswith(start) for note, start in zip(notes, starts, strict=True))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from call_records import answered, failed
 from urisk_nb.llm.calls import Calls
-from urisk_nb.llm.wire import Final
+from urisk_nb.llm.messages import Final
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.latency_table import COLOURS
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from pipeline_driver import drive, plan_for
 from urisk_nb import RiskParams, assess
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
 from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.taxonomy import DEFAULT
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 from urisk_nb.table.risk_table import assemble
 
 LABELS = DEFAULT.labels
@@ -321,7 +321,7 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
 # Over a socket ------------------------------------------------------------------------------------
 
 
-class Served(ScriptedBrain):
+class Served(ScriptedBackend):
     """
     The scripted brain with answers and probabilities by sentence and by the labels that the schema
     allows.
@@ -342,7 +342,9 @@ class Served(ScriptedBrain):
             (digit, severity),
             ("}", None),
         ]
-        return Rule(answer=[text for text, _ in parts], told=[logprobs(*part) for part in parts])
+        return Rule(
+            answer=[text for text, _ in parts], logprobs=[logprobs(*part) for part in parts]
+        )
 
 
 def logprobs(text, shares):

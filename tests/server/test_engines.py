@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from harness import free_port
-from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, SettingsError
+from urisk_nb.embedded import weights
+from urisk_nb.errors import (
+    ModelNotFound,
+    OllamaNotInstalled,
+    PackageMissing,
+    ServerNotRunning,
+    SettingsError,
+)
 from urisk_nb.server import engines
 from urisk_nb.settings import Engine, Settings
 
@@ -43,8 +50,8 @@ def demo_model(tmp_path):
     """A file with the demo model's name and size, without its content."""
     folder = tmp_path / "weights"
     folder.mkdir()
-    with (folder / engines.DEMO_MODEL).open("wb") as file:
-        file.truncate(engines.DEMO_MODEL_BYTES)
+    with (folder / weights.GGUF).open("wb") as file:
+        file.truncate(weights.GGUF_BYTES)
     return folder
 
 
@@ -56,8 +63,8 @@ def test_the_choice_of_the_engine(
     engine, has_ollama, has_package, has_model, program, embedded, demo_model, tmp_path
 ):
     """
-    Ollama first, then the embedded engine where it is complete; a named one or its absence; the
-    simulation only by name.
+    Ollama first, then the embedded engine where it is complete; a named one or its absence; no
+    server of others.
     """
     if has_ollama:
         program("")
@@ -71,12 +78,12 @@ def test_the_choice_of_the_engine(
         if complete
         else OllamaNotInstalled,
         Engine.OLLAMA: Engine.OLLAMA if has_ollama else OllamaNotInstalled,
+        Engine.OPENAI: ServerNotRunning,
         Engine.EMBEDDED: Engine.EMBEDDED
         if complete
         else ModelNotFound
         if has_package
         else PackageMissing,
-        Engine.SIMULATED: Engine.SIMULATED,
     }[engine]
     if isinstance(expected, Engine):
         assert engines.choose(given) is expected
@@ -84,9 +91,10 @@ def test_the_choice_of_the_engine(
     with pytest.raises(expected) as caught:
         engines.choose(given)
     ways = {
-        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]", "--engine simulated"),
+        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]"),
         PackageMissing: ("urisk-nb[embedded]",),
         ModelNotFound: ("urisk fetch-model", "URISK_GGUF"),
+        ServerNotRunning: ("--engine ollama",),
     }[expected]
     assert all(way in caught.value.fix for way in ways)
 
@@ -99,7 +107,7 @@ def test_a_model_file_of_ones_own(embedded, tmp_path):
     file = tmp_path / "mine.gguf"
     file.write_bytes(b"GGUF")
     assert engines.choose(settings(gguf=file)) is Engine.EMBEDDED
-    words = engines.command(Engine.EMBEDDED, settings(gguf=file))
+    words = engines.build_command(Engine.EMBEDDED, settings(gguf=file))
     assert words[words.index("--gguf") + 1] == str(file)
     with pytest.raises(SettingsError, match=r"nowhere\.gguf"):
         engines.choose(settings(gguf=tmp_path / "nowhere.gguf"))
@@ -110,8 +118,8 @@ def test_a_model_file_of_ones_own(embedded, tmp_path):
 
 def test_a_half_fetched_demo_model_is_none(tmp_path, demo_model):
     """Only a file of the full size counts, in URISK_DATA or in the user's data folder."""
-    assert engines.demo_model_path(settings(data=demo_model)) == demo_model / engines.DEMO_MODEL
-    with (demo_model / engines.DEMO_MODEL).open("wb") as file:
+    assert engines.demo_model_path(settings(data=demo_model)) == demo_model / weights.GGUF
+    with (demo_model / weights.GGUF).open("wb") as file:
         file.truncate(1000)
     assert engines.demo_model_path(settings(data=demo_model)) is None
     assert engines.demo_model_path(settings(data=tmp_path / "none")) is None
@@ -130,45 +138,39 @@ def test_the_servers_environment(program):
         "OLLAMA_HOST": "0.0.0.0",
         "OLLAMA_MODELS": "/m",
     }
-    env = engines.environment(Engine.OLLAMA, settings(url="http://localhost:11500"), base)
+    env = engines.build_environment(Engine.OLLAMA, settings(url="http://localhost:11500"), base)
     assert env == {
         "HOME": "/home/u",
         "OLLAMA_MODELS": "/m",
         "OLLAMA_HOST": "127.0.0.1:11500",
         "OLLAMA_NO_CLOUD": "1",
     }
-    more = engines.environment(
+    more = engines.build_environment(
         Engine.OLLAMA, settings(url="http://[::1]:11500", parallel=3, allow_cloud=True), base
     )
     assert (more["OLLAMA_HOST"], more["OLLAMA_NUM_PARALLEL"]) == ("[::1]:11500", "3")
     assert "OLLAMA_NO_CLOUD" not in more
 
 
-def test_the_stand_in_finds_this_package():
+def test_the_launcher_finds_this_package():
     """
     It runs in another folder, so that its path names the package's parent, before what was set.
     """
-    env = engines.environment(Engine.SIMULATED, settings(), {"PYTHONPATH": "/mine"})
+    env = engines.build_environment(Engine.EMBEDDED, settings(), {"PYTHONPATH": "/mine"})
     assert env["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/mine"]
-    assert "LLAMA_API_KEY" not in engines.environment(
+    assert "LLAMA_API_KEY" not in engines.build_environment(
         Engine.EMBEDDED, settings(), {"LLAMA_API_KEY": "x"}
     )
 
 
 def test_the_commands(program, tmp_path, embedded, demo_model):
-    """`ollama serve`, or this very Python with the stand-in, its brain and its size."""
+    """`ollama serve`, or this very Python with the launcher, its model file and its size."""
     path = program("")
     given = settings(url="http://localhost:11500", parallel=2, num_ctx=2048, data=demo_model)
-    place = ["--host", "127.0.0.1", "--port", "11500", "--slots", "2", "--num-ctx", "2048"]
-    stand_in = [sys.executable, "-m", "urisk_nb.standin", "--brain"]
     embedded(True)
-    assert engines.command(Engine.OLLAMA, given) == [str(path), "serve"]
-    assert engines.command(Engine.SIMULATED, given) == [*stand_in, "scripted", *place]
-    weights = str(demo_model / engines.DEMO_MODEL)
-    assert engines.command(Engine.EMBEDDED, given) == [
-        *stand_in,
-        "llamacpp",
-        "--gguf",
-        weights,
-        *place,
+    assert engines.build_command(Engine.OLLAMA, given) == [str(path), "serve"]
+    assert engines.build_command(Engine.EMBEDDED, given) == [
+        *(sys.executable, "-m", "urisk_nb.embedded.launcher"),
+        *("--gguf", str(demo_model / weights.GGUF)),
+        *("--host", "127.0.0.1", "--port", "11500", "--slots", "2", "--num-ctx", "2048"),
     ]

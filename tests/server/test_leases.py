@@ -28,7 +28,7 @@ from urisk_nb.server import runtime_dir as place_module
 from urisk_nb.settings import Engine, Settings
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-pytestmark = pytest.mark.usefixtures("own_places")
+pytestmark = pytest.mark.usefixtures("ollama")
 ROOT = Path(leases.__file__).parents[2]
 SECOND = 1.0
 
@@ -74,9 +74,9 @@ def version(given):
 HOLDER = """
     import asyncio, os, sys
     from urisk_nb import event_loop
-    from urisk_nb.ollama import process
+    from urisk_nb.server import leases
     from urisk_nb.settings import Engine, Settings
-    lease = event_loop.run(process.start(Engine({engine!r}), Settings(url={url!r})))
+    lease = event_loop.run(leases.start(Engine({engine!r}), Settings(url={url!r})))
     print(lease.server, lease.facts["leases"], flush=True)
     {then}
     sys.stdin.readline()
@@ -84,7 +84,7 @@ HOLDER = """
 
 
 @contextlib.contextmanager
-def holder(given, then="pass", engine="simulated"):
+def holder(given, then="pass", engine="ollama"):
     """
     Another process that holds a share; yields it and the server's pid. It goes when its input ends,
     or before.
@@ -145,10 +145,10 @@ def test_a_server_starts_answers_and_stops(start):
     a second.
     """
     given = settings()
-    lease = start(Engine.SIMULATED, given)
-    assert eventually(lambda: version(given), 10) == "0.0.0-urisk-scripted"
+    lease = start(Engine.OLLAMA, given)
+    assert eventually(lambda: version(given), 10) == "0.33.0"
     assert lease.is_starter
-    assert (lease.engine, lease.facts["slots"], lease.exit) == (Engine.SIMULATED, 1, None)
+    assert (lease.engine, lease.facts["slots"], lease.exit) == (Engine.OLLAMA, 1, None)
     server, keeper = lease.server, lease.guardian
     assert {server} == children(keeper)
     began = time.monotonic()
@@ -167,7 +167,7 @@ def test_a_server_lives_apart_from_us(start):
     Its own session and group, a neutral folder, no input, and a log that only this user can read.
     """
     given = settings()
-    lease = start(Engine.SIMULATED, given)
+    lease = start(Engine.OLLAMA, given)
     eventually(lambda: version(given), 10)
     server, log = lease.server, Path(lease.facts["log"])
     assert os.getsid(server) == os.getpgid(server) == server
@@ -190,7 +190,7 @@ def test_a_server_lives_apart_from_us(start):
 @LINUX
 def test_a_guardian_is_small(start, figure):
     """It is one more process for as long as there is a server: it must not weigh."""
-    lease = start(Engine.SIMULATED, settings())
+    lease = start(Engine.OLLAMA, settings())
     status = Path(f"/proc/{lease.guardian}/status").read_text()
     held = int(status.split("VmRSS:")[1].split()[0]) / 1024
     figure("guardian, MB resident", held)
@@ -212,7 +212,7 @@ def test_an_interrupt_of_our_group_does_not_reach_it():
         eventually(lambda: version(given), 10)
         os.killpg(other.pid, signal.SIGINT)
         assert other.stdout.readline() == "interrupted\n"
-        assert version(given) == "0.0.0-urisk-scripted"
+        assert version(given) == "0.33.0"
         other.communicate("\n", timeout=5)
         assert other.returncode == 0
     eventually(lambda: not alive(server), SECOND)
@@ -270,7 +270,7 @@ def test_the_last_share_ends_the_server(start):
     leaving ends it.
     """
     given = settings()
-    lease = start(Engine.SIMULATED, given)
+    lease = start(Engine.OLLAMA, given)
     eventually(lambda: version(given), 10)
     with holder(given) as (other, server):
         assert server == lease.server
@@ -389,7 +389,7 @@ def test_who_meets_a_guardian_that_is_about_to_end_starts_anew(start):
         ending.bind(str(place / "g.sock"))
         ending.listen()
         assert eventually(lambda: joined_after(ending, place), 5) == "no share"
-    lease = start(Engine.SIMULATED, given)
+    lease = start(Engine.OLLAMA, given)
     assert eventually(lambda: version(given), 10)
     assert lease.is_starter
 
@@ -412,13 +412,13 @@ def joined_after(listener, place):
 def test_a_server_can_be_kept_for_who_comes_back(comes_back, start):
     """For the time that was asked for and no longer; who joins in time finds the same process."""
     given = settings()
-    lease = start(Engine.SIMULATED, given)
+    lease = start(Engine.OLLAMA, given)
     server = lease.server
     eventually(lambda: version(given), 10)
     leave(lease, keep_s=30 if comes_back else 0.3)
     assert alive(server)
     if comes_back:
-        back = start(Engine.SIMULATED, given)
+        back = start(Engine.OLLAMA, given)
         assert (back.server, back.is_starter) == (server, False)
         leave(back)
     eventually(lambda: not alive(server), SECOND)
@@ -430,10 +430,10 @@ def test_what_is_kept_for_one_is_not_ended_by_another(start):
     first.
     """
     given = settings()
-    restarting, other = start(Engine.SIMULATED, given), start(Engine.SIMULATED, given)
+    restarting, other = start(Engine.OLLAMA, given), start(Engine.OLLAMA, given)
     leave(restarting, keep_s=30)
     leave(other)
-    back = start(Engine.SIMULATED, given)
+    back = start(Engine.OLLAMA, given)
     assert (back.server, back.is_starter) == (restarting.server, False)
     leave(back)
     eventually(lambda: not alive(back.server), SECOND)
@@ -485,7 +485,7 @@ def test_an_accused_server_is_ended_only_if_it_hangs(start):
     holders are told.
     """
     given = settings()
-    lease = start(Engine.SIMULATED, given)
+    lease = start(Engine.OLLAMA, given)
     eventually(lambda: version(given), 10)
     assert event_loop.run(lease.report_hang(2.0))
     assert version(given)
@@ -501,7 +501,7 @@ def test_an_accused_server_is_ended_only_if_it_hangs(start):
 def test_two_accusers_are_both_told(start):
     """Two kernels wait for one slow server: it answers the guardian, and both go on."""
     given = settings()
-    first, second = start(Engine.SIMULATED, given), start(Engine.SIMULATED, given)
+    first, second = start(Engine.OLLAMA, given), start(Engine.OLLAMA, given)
     eventually(lambda: version(given), 10)
 
     async def both():
@@ -578,7 +578,7 @@ def test_where_the_system_does_not_tell_of_ends_they_are_looked_for(tmp_path, mo
     wrapped = tmp_path / "old.py"
     wrapped.write_text(OLD_KERNEL.format(folder=str(Path(guardian.__file__).parent)))
     given = settings()
-    patch = f"process.guardian.__file__ = {str(wrapped)!r}"
+    patch = f"leases.guardian.__file__ = {str(wrapped)!r}"
     code = HOLDER.replace("lease = ", f"{patch}\n    lease = ")
     monkeypatch.setitem(globals(), "HOLDER", code)
     with holder(
@@ -600,12 +600,12 @@ def test_a_guardian_that_does_not_answer_is_waited_for_and_said_so(start, monkey
     monkeypatch.setattr(leases, "LOCK_S", 0.5)
     monkeypatch.setattr(leases, "ANSWER_S", 0.3)
     given = settings()
-    lease = start(Engine.SIMULATED, given)
+    lease = start(Engine.OLLAMA, given)
     before = children()
     os.kill(lease.guardian, signal.SIGSTOP)
     try:
         with pytest.raises(ServerStartFailed, match="guardian"):
-            event_loop.run(leases.start(Engine.SIMULATED, given))
+            event_loop.run(leases.start(Engine.OLLAMA, given))
         eventually(lambda: children() == before, 3)
     finally:
         os.kill(lease.guardian, signal.SIGCONT)
@@ -634,7 +634,7 @@ def test_an_orphan_of_a_killed_guardian_is_ended_at_the_next_start(start):
     """Where the system does not end it (macOS), the next start does."""
     given = settings()
     with orphan(place_module.folder(given)) as server:
-        start(Engine.SIMULATED, given)
+        start(Engine.OLLAMA, given)
         assert server.wait(5) == -signal.SIGTERM
 
 
@@ -650,7 +650,7 @@ def test_a_stale_record_harms_nobody(state, start):
     with orphan(place, began="another boot/1") as stranger:
         if state != "another's":
             (place / "state.json").write_text(state)
-        lease = start(Engine.SIMULATED, given)
+        lease = start(Engine.OLLAMA, given)
         assert eventually(lambda: version(given), 10)
         assert stranger.poll() is None
         assert json.loads((place / "state.json").read_text())["server"] == lease.server
@@ -665,9 +665,7 @@ def test_a_taken_port_is_in_the_last_words(start):
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()
-        lease = start(
-            Engine.SIMULATED, settings(url=f"http://127.0.0.1:{squatter.getsockname()[1]}")
-        )
+        lease = start(Engine.OLLAMA, settings(url=f"http://127.0.0.1:{squatter.getsockname()[1]}"))
         assert exit_of(lease).code == 1
         assert "bind: address already in use" in lease.exit.words
 
@@ -747,7 +745,7 @@ def test_a_runtime_folder_that_cannot_be_used_is_passed_over(trouble, tmp_path, 
     place = place_module.folder(given)
     assert place.parent == tmp_path / "data" / f"urisk-{os.getuid()}"
     assert place.stat().st_mode & 0o777 == 0o700
-    lease = start(Engine.SIMULATED, given)
+    lease = start(Engine.OLLAMA, given)
     with holder(given) as (_, server):
         assert server == lease.server
 
@@ -775,10 +773,10 @@ def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
     """It is kept as well as ever: it ends with us. Only, nobody else can join."""
     monkeypatch.setattr(place_module, "_is_private", lambda _: False)
     given = settings()
-    lease = start(Engine.SIMULATED, given)
+    lease = start(Engine.OLLAMA, given)
     assert eventually(lambda: version(given), 10)
     assert lease.facts["log"] == ""
-    then = "from urisk_nb.ollama import place; print(bool(place.folder(Settings(url='http://127.0.0.1:1'))), flush=True)"
+    then = "from urisk_nb.server import runtime_dir; print(bool(runtime_dir.folder(Settings(url='http://127.0.0.1:1'))), flush=True)"
     with holder(given, then) as (other, server):
         assert server != lease.server
         assert other.stdout.readline() == "True\n"
@@ -790,9 +788,9 @@ def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
 def test_an_unshared_server_ends_with_a_killed_holder(monkeypatch):
     """Without a folder too, the life of the process is what counts."""
     given = settings()
-    then = f"""from urisk_nb.ollama import place
-    place._is_private = lambda _: False
-    alone = event_loop.run(process.start(Engine.SIMULATED, Settings(url='http://127.0.0.1:{free_port()}')))
+    then = f"""from urisk_nb.server import runtime_dir
+    runtime_dir._is_private = lambda _: False
+    alone = event_loop.run(leases.start(Engine.OLLAMA, Settings(url='http://127.0.0.1:{free_port()}')))
     print(alone.server, flush=True)"""
     with holder(given, then) as (other, server):
         alone = int(other.stdout.readline())
@@ -807,7 +805,7 @@ def test_on_windows_nothing_is_started(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(leases.os, "name", "nt")
         with pytest.raises(ServerNotRunning) as caught:
-            asyncio.run(leases.start(Engine.SIMULATED, given))
+            asyncio.run(leases.start(Engine.OLLAMA, given))
     assert "start Ollama" in caught.value.fix
 
 
@@ -818,14 +816,14 @@ def test_a_start_of_another_kernel_that_does_not_end_is_said_so(monkeypatch):
     with (place_module.folder(given) / "start.lock").open("a") as file:
         place_module.fcntl.flock(file, place_module.fcntl.LOCK_EX)
         with pytest.raises(ServerStartFailed, match="another kernel has been starting"):
-            event_loop.run(leases.start(Engine.SIMULATED, given))
+            event_loop.run(leases.start(Engine.OLLAMA, given))
 
 
 @pytest.mark.slow
 def test_what_does_not_speak_the_language_has_no_share(start):
     """Nonsense over the socket ends its connection and nothing else."""
     given = settings()
-    lease = start(Engine.SIMULATED, given)
+    lease = start(Engine.OLLAMA, given)
     eventually(lambda: version(given), 10)
     for words in (b"nonsense\n", b"[]\n", b'{"pid": "x"}\n', b'{"pid": 999999999}\n', b"x" * 9000):
         with socket.socket(socket.AF_UNIX) as talker:

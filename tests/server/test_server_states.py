@@ -11,12 +11,12 @@ import urllib.request
 import psutil
 import pytest
 
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import OllamaProgram, alive, eventually, free_port
 from urisk_nb import errors, event_loop, process_state
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.server import port
 from urisk_nb.server.memory_usage import measure_memory
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
 
 pytestmark = pytest.mark.slow
 SCENARIO = {
@@ -136,7 +136,7 @@ def test_a_restart_that_may_start_nothing_is_refused(manager):
 
 def test_a_server_of_others_is_not_started_again(own_places):
     """It says whose affair that is, and the server goes on."""
-    with running(ScriptedBrain(Scenario())) as others:
+    with running(ScriptedBackend(Scenario())) as others:
         manager = LLMManager.initialize_sync(url=others.url)
         with pytest.raises(errors.ServerNotManaged, match="not started here") as seen:
             event_loop.run(manager.restart())
@@ -173,7 +173,7 @@ def test_unloading_by_hand(manager):
 def test_an_unload_waits_for_the_answer_under_way():
     """The server finishes what it has begun."""
     slow = Rule(contains="slow", answer=["a "] * 20, token_ms=20)
-    with running(ScriptedBrain(Scenario(rules=[slow]))) as server:
+    with running(ScriptedBackend(Scenario(rules=[slow]))) as server:
         manager = LLMManager.initialize_sync(url=server.url)
         call = event_loop.submit(manager.stream("slow").whole())
         eventually(lambda: [record.phase for record in manager.calls.live] == ["answering"])

@@ -1,31 +1,31 @@
-"""A service over a scripted model server, whose answers are SIMULATED."""
+"""A service over the fake Ollama."""
 
 import json
 
 import pytest
 
-from harness import StandIn
+from harness import FakeOllama
 from urisk_nb import process_state
 
 
 @pytest.fixture(scope="module")
-def standin(tmp_path_factory):
+def fake_ollama(tmp_path_factory):
     """The model server behind the service."""
     from served_app import SCENARIO
 
     path = tmp_path_factory.mktemp("service") / "scenario.json"
     path.write_text(json.dumps(SCENARIO))
-    server = StandIn("--scenario", str(path))
+    server = FakeOllama("--scenario", str(path))
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="module")
-def service(standin):
+def service(fake_ollama):
     """One service for the tests of a module."""
     from served_app import Served
 
-    served = Served(url=standin.url, max_retries=0, parallel=4, max_body_bytes=200_000)
+    served = Served(url=fake_ollama.url, max_retries=0, parallel=4, max_body_bytes=200_000)
     served.ready()
     yield served
     served.stop()

@@ -106,7 +106,7 @@ def test_serve_refuses_in_two_lines(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         cases = [
             (
-                ("--host", "0.0.0.0", "--engine", "simulated"),
+                ("--host", "0.0.0.0", "--engine", "ollama"),
                 "InputError: others can reach 0.0.0.0",
                 {},
             ),
@@ -251,12 +251,12 @@ def memory_mb(pid):
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-def test_a_thousand_at_once(program, standin, figure):
+def test_a_thousand_at_once(program, fake_ollama, figure):
     """
     1,000 concurrent calls: every one is answered, the memory is bounded, the breaker is closed,
     nothing stays in flight.
     """
-    served = program("--url", standin.url, URISK_PARALLEL="4")
+    served = program("--url", fake_ollama.url, URISK_PARALLEL="4")
     served.ready()
     asyncio.run(flood(served.url, 20))
     before, began = memory_mb(served.process.pid), time.monotonic()
@@ -345,7 +345,7 @@ def test_an_app_of_the_users_own(tmp_path):
         return None
 
     reply = eventually(answer, 20, "the app's answer")
-    assert "SIMULATED" in reply.json()["answer"]
+    assert "SCRIPTED" in reply.json()["answer"]
     pids = lab.processes()
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=15)
@@ -366,5 +366,5 @@ def test_a_script_of_the_users_own(tmp_path):
         timeout=40,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "SIMULATED" in done.stdout
+    assert "SCRIPTED" in done.stdout
     eventually(lambda: not alive(int(done.stdout.split()[-1])), 2, "the server's end")

@@ -1,6 +1,6 @@
 """
-The service over HTTP: a real uvicorn, a scripted model server behind it (its answers are
-SIMULATED), and callers that leave, flood and lie.
+The service over HTTP: a real uvicorn, the fake Ollama behind it, and callers that leave, flood and
+lie.
 """
 
 import json
@@ -68,6 +68,7 @@ EXPECTED = {
     **dict.fromkeys(("ModelError", "FetchFailed"), 502),
     **dict.fromkeys(("ServerTimeout", "ServerHung"), 504),
     **dict.fromkeys(("OutOfMemory", "ModelTooLarge", "DiskFull"), 507),
+    "NotSupportedByServer": 501,
     "ModelNotFound": 404,
     "CloudModelBlocked": 403,
 }
@@ -123,12 +124,8 @@ def test_chat(service):
     )
     answer = reply.json()
     assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json")
-    assert (answer["engine"], answer["simulated"], answer["done_reason"], answer["model"]) == (
-        "simulated",
-        True,
-        "length",
-        "simulated",
-    )
+    assert (answer["engine"], answer["done_reason"]) == ("ollama", "length")
+    assert answer["model"].startswith("llama3.1")
     assert answer["text"]
     assert answer["timing"]["tokens"] == 3
     assert answer["timing"]["total_s"] > 0
@@ -141,7 +138,7 @@ def test_chat_in_pieces(service):
         *pieces, last = lines_of(reply)
     assert len(pieces) > 3
     assert "".join(line["piece"] for line in pieces) == last["text"]
-    assert last["simulated"] is True
+    assert last["engine"] == "ollama"
 
 
 def test_the_first_piece_does_not_wait_for_the_last(service):
@@ -167,7 +164,7 @@ def test_an_error_in_the_middle_is_the_last_line(service, prompt, error):
     assert service.metric(name) == before + 1
 
 
-def leave(service, standin, path, body, after_line):
+def leave(service, fake_ollama, path, body, after_line):
     """Ask, read one line or nothing, and close the connection while the server is at it."""
     with socket.create_connection(("127.0.0.1", service.listener.getsockname()[1]), 10) as wire:
         content = json.dumps(body).encode()
@@ -178,7 +175,7 @@ def leave(service, standin, path, body, after_line):
         wire.sendall(head.encode() + content)
         if after_line:
             assert wire.recv(10_000).startswith(b"HTTP/1.1 200")
-        eventually(lambda: standin.counters()["in_flight"], 5, "the call at the server")
+        eventually(lambda: fake_ollama.counters()["in_flight"], 5, "the call at the server")
 
 
 RUN = {"tickers": ["AAA", "CCC"], "evidence": [{"ticker": "AAA", "text": "It was never judged."}]}
@@ -193,11 +190,11 @@ RUN = {"tickers": ["AAA", "CCC"], "evidence": [{"ticker": "AAA", "text": "It was
         ("/risk", {**RUN, "tickers": ["AAA"]}, False),
     ],
 )
-def test_a_caller_that_leaves_stops_the_generation(service, standin, path, body, after_line):
+def test_a_caller_that_leaves_stops_the_generation(service, fake_ollama, path, body, after_line):
     """The server aborts, nothing stays in flight, and the next call is answered."""
-    before = standin.counters()["aborted"]
-    leave(service, standin, path, body, after_line)
-    eventually(lambda: standin.counters()["aborted"] > before, 5, "the abort on the server")
+    before = fake_ollama.counters()["aborted"]
+    leave(service, fake_ollama, path, body, after_line)
+    eventually(lambda: fake_ollama.counters()["aborted"] > before, 5, "the abort on the server")
     # The look at the figures itself
     eventually(lambda: service.metric("urisk_in_flight") == 1, 5, "the end of the request")
     assert service.ask("hello").status_code == 200
@@ -226,15 +223,15 @@ def test_what_a_model_says_is_data(service):
         ([], ""),
     ],
 )
-def test_a_request_that_cannot_be_meant_is_refused(service, standin, body, seen):
+def test_a_request_that_cannot_be_meant_is_refused(service, fake_ollama, body, seen):
     """422 with what was seen and a fix, before the server is asked."""
-    before = chats(standin)
+    before = chats(fake_ollama)
     reply = service.http.post("/chat", json=body)
     assert reply.status_code == 422
     assert reply.json()["error"] == "InputError"
     assert seen in reply.json()["message"]
     assert reply.json()["fix"]
-    assert chats(standin) == before
+    assert chats(fake_ollama) == before
 
 
 @pytest.mark.parametrize(
@@ -288,9 +285,8 @@ def test_risk_is_what_assess_gives(service):
             mine, theirs = line["row"][name], table.loc[ticker, name]
             assert mine == theirs or (mine is None and pd.isna(theirs)), name
     assert [one["quote"] for one in found["AAA"]["findings"]] == [EVIDENCE[0]["text"]]
-    assert found["AAA"]["row"]["flags"].count("simulated") == 1
     assert last["run"]["params"]["alpha"] == [0.05, 0.01]
-    assert last["run"]["served_by"]["engine"] == "simulated"
+    assert last["run"]["served_by"]["engine"] == "ollama"
 
 
 def test_long_prices(service):
@@ -347,31 +343,29 @@ def test_a_ticker_that_is_done_does_not_wait_for_the_others(service):
         ({"tickers": ["AAA"], "prices": []}, "empty"),
     ],
 )
-def test_bad_input_is_refused_before_any_server_is_asked(service, standin, body, seen):
+def test_bad_input_is_refused_before_any_server_is_asked(service, fake_ollama, body, seen):
     """422 with the message and the fix that `assess` has; no file of the machine is read."""
-    before = chats(standin)
+    before = chats(fake_ollama)
     reply = service.http.post("/risk", json=body)
     assert (reply.status_code, reply.json()["error"]) == (422, "InputError")
     assert seen in reply.json()["message"] + reply.json()["fix"]
-    assert chats(standin) == before
+    assert chats(fake_ollama) == before
 
 
 # Health and figures -------------------------------------------------------------------------------
 
 
-def test_health_of_a_service_that_is_well(service, standin):
+def test_health_of_a_service_that_is_well(service, fake_ollama):
     """Three times 200 with what answers, and nothing was generated."""
-    before = chats(standin)
+    before = chats(fake_ollama)
     assert service.http.get("/health").json()["status"] == "alive"
     ollama = service.http.get("/health/ollama").json()
-    assert ollama == {"status": "ready", "state": "external", "version": "0.0.0-urisk-scripted"}
-    assert service.http.get("/health/llm").json() == {
-        "status": "ready",
-        "model": "simulated",
-        "engine": "simulated",
-        "simulated": True,
-    }
-    assert chats(standin) == before
+    assert ollama == {"status": "ready", "state": "external", "version": "0.33.0"}
+    llm = service.http.get("/health/llm").json()
+    assert (llm.pop("status"), llm.pop("engine")) == ("ready", "ollama")
+    assert llm.pop("model").startswith("llama3.1")
+    assert llm == {}
+    assert chats(fake_ollama) == before
 
 
 def test_figures(service):

@@ -117,7 +117,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.adapter is not None and not args.adapter.is_file():
         raise LaunchError(f"the adapter {args.adapter} is no file: check the path")
     try:
-        gguf.read(args.gguf)
+        gguf.check(args.gguf)
     except OSError as exc:
         raise LaunchError(f"the model file {args.gguf} cannot be read: {exc.strerror}") from exc
     except gguf.NotGguf as exc:

@@ -1,29 +1,27 @@
-"""
-An answer, whole or in pieces, as the caller gets it: text that knows where it came from and where
-its time went.
-"""
+"""An answer, whole or in pieces, as the caller gets it: text that knows where it came from and where its time went."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, Self
 
 from urisk_nb import event_loop
 from urisk_nb.errors import NotInitialized
-from urisk_nb.llm import wire
 from urisk_nb.llm.calls import CallRecord, Calls
+from urisk_nb.llm.client import OnChunk
 from urisk_nb.llm.latency import CallTiming
+from urisk_nb.llm.messages import Chunk, Final, TokenLogprob
+from urisk_nb.llm.retrying_client import Exchange
 from urisk_nb.settings import Engine
 
 __all__ = ["Answer", "AnswerStream", "Session"]
 
 
 class Session(Protocol):
-    """
-    What a stream needs of the manager: a place among the calls in flight, and the server's reply to
-    a body.
-    """
+    """What a stream needs of the manager: a place among the calls in flight, and a way to the server."""
 
     model: str
     calls: Calls
@@ -35,8 +33,10 @@ class Session(Protocol):
     def place(self) -> AbstractAsyncContextManager[None]:
         """Hold one of the places for calls in flight."""
 
-    def stream_reply(self, record: CallRecord) -> AsyncGenerator[wire.Piece | wire.Final, None]:
-        """The pieces of the reply to the record's request; its tries are noted in the record."""
+    def run_call(
+        self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk
+    ) -> Awaitable[Final]:
+        """Ask the server, with all attempts; the record notes them."""
 
 
 class Answer(str):
@@ -46,16 +46,15 @@ class Answer(str):
     Attributes
     ----------
     model, engine
-        Who answered; `engine` is `ollama`, `embedded` or `simulated`.
+        Who answered; `engine` is `ollama`, `embedded` or `openai`.
     done_reason
         `stop`, or `length` where the answer was cut at a limit.
     thinking
         The model's reasoning, where the model gives one.
     timing
         The phases of the call.
-    told
-        The tokens with their log-probabilities, where they were asked for (`logprobs`) and the
-        server tells them.
+    logprobs
+        The tokens with their log-probabilities, where they were asked for and the server tells them.
     """
 
     __slots__ = ("done_reason", "engine", "logprobs", "model", "thinking", "timing")
@@ -64,7 +63,7 @@ class Answer(str):
     done_reason: str
     thinking: str
     timing: CallTiming
-    logprobs: tuple[wire.TokenLogprob, ...]
+    logprobs: tuple[TokenLogprob, ...]
 
     def __new__(
         cls,
@@ -75,26 +74,15 @@ class Answer(str):
         done_reason: str,
         timing: CallTiming,
         thinking: str = "",
-        logprobs: tuple[wire.TokenLogprob, ...] = (),
+        logprobs: tuple[TokenLogprob, ...] = (),
     ) -> Self:
         self = super().__new__(cls, text)
-        self.model, self.engine, self.done_reason, self.thinking, self.timing = (
-            model,
-            engine,
-            done_reason,
-            thinking,
-            timing,
-        )
-        self.logprobs = logprobs
+        self.model, self.engine, self.done_reason = model, engine, done_reason
+        self.thinking, self.timing, self.logprobs = thinking, timing, logprobs
         return self
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
         return (str(self),), {name: getattr(self, name) for name in self.__slots__}
-
-    @property
-    def simulated(self) -> bool:
-        """Whether no model was asked."""
-        return self.engine == Engine.SIMULATED
 
 
 class AnswerStream:
@@ -105,11 +93,14 @@ class AnswerStream:
     has ended.
     """
 
-    def __init__(self, session: Session, body: bytes, model: str | None = None) -> None:
-        self._session = session
-        self._body = body
-        # As it is asked: the session may go on with another while this call is under way
+    def __init__(
+        self, session: Session, body: bytes, exchange: Exchange, model: str | None = None
+    ) -> None:
+        self._session, self._body, self._exchange = session, body, exchange
+        # As it is asked: the session may go on with another model while this call is in flight.
         self._model = model or session.model
+        self._thoughts: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
         self._answer: Answer | None = None
 
     @property
@@ -126,45 +117,50 @@ class AnswerStream:
         return event_loop.iterate_sync(self.pieces())
 
     async def pieces(self) -> AsyncGenerator[str, None]:
-        """The pieces, on the manager's own loop."""
-        calls, record = self._session.calls, self._session.calls.begin(self._body, self._model)
-        thoughts: list[str] = []
-        logprobs: list[wire.TokenLogprob] = []
+        """Yield the pieces, on the manager's own loop; leaving cancels the call."""
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def take(chunk: Chunk | Final) -> None:
+            if chunk.text:
+                pieces.put_nowait(chunk.text)
+
+        call = asyncio.get_running_loop().create_task(self.whole(take))
+        call.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
-            async with self._session.place(), aclosing(self._session.stream_reply(record)) as reply:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await call
+        finally:
+            call.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await call
+
+    async def whole(self, on_chunk: OnChunk = lambda _: None) -> Answer:
+        """Return the answer, on the manager's own loop."""
+        session = self._session
+        record = session.calls.begin(self._body, self._model)
+
+        def take(chunk: Chunk | Final) -> None:
+            self._logprobs += chunk.logprobs
+            if isinstance(chunk, Chunk) and chunk.thinking:
+                self._thoughts.append(chunk.thinking)
+            on_chunk(chunk)
+
+        try:
+            async with session.place():
                 record.mark_started()
-                async for piece in reply:
-                    record.add_chunk(piece)
-                    logprobs += piece.logprobs
-                    if isinstance(piece, wire.Final):
-                        self._end(record, "".join(thoughts), tuple(logprobs), piece)
-                    elif piece.thinking:
-                        thoughts.append(piece.thinking)
-                    if piece.text:
-                        yield piece.text
+                final = await session.run_call(record, self._exchange, take)
         except BaseException as exc:
-            calls.fail(record, exc)
+            session.calls.fail(record, exc)
             raise
-
-    def _end(
-        self,
-        record: CallRecord,
-        thinking: str,
-        logprobs: tuple[wire.TokenLogprob, ...],
-        final: wire.Final,
-    ) -> None:
         text = record.answer
-        timing = self._session.calls.end(record, final)
-        facts = {
-            "model": self._model,
-            "engine": str(self._session.engine),
-            "done_reason": final.done_reason,
-        }
-        self._answer = Answer(text, timing=timing, thinking=thinking, logprobs=logprobs, **facts)
-
-    async def whole(self) -> Answer:
-        """The answer, on the manager's own loop."""
-        async with aclosing(self.pieces()) as pieces:
-            async for _ in pieces:
-                pass
-        return self.answer
+        self._answer = Answer(
+            text,
+            model=self._model,
+            engine=str(session.engine),
+            done_reason=final.done_reason,
+            timing=session.calls.end(record, final),
+            thinking="".join(self._thoughts),
+            logprobs=tuple(self._logprobs),
+        )
+        return self._answer

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from urisk_nb.errors import UriskError
-from urisk_nb.llm import wire
 from urisk_nb.llm.latency import CallTiming, percentile, timing_of
+from urisk_nb.llm.messages import Chunk, Final
 
 __all__ = ["CANCELLED", "OK", "CallRecord", "Calls", "FailedAttempt"]
 
@@ -119,12 +119,12 @@ class CallRecord:
             FailedAttempt(error=type(error).__name__, message=_words(error), took_s=took_s)
         )
 
-    def add_chunk(self, piece: wire.Piece | wire.Final) -> None:
-        """A piece of the answer is there."""
+    def add_chunk(self, chunk: Chunk | Final) -> None:
+        """A chunk of the answer, or its end, is there."""
         if self.first_s is None:
             self.first_s = time.monotonic()
-        if piece.text:
-            self.texts.append(piece.text)
+        if chunk.text:
+            self.texts.append(chunk.text)
 
     @property
     def answer(self) -> str:
@@ -184,7 +184,7 @@ class Calls:
         self._live[record.number] = record
         return record
 
-    def end(self, record: CallRecord, final: wire.Final) -> CallTiming:
+    def end(self, record: CallRecord, final: Final) -> CallTiming:
         """The call has ended well; its timing."""
         timing = self._timing(record, final)
         self._ended(record, timing, OK)
@@ -200,11 +200,11 @@ class Calls:
         record.message = _words(error) if is_error else ""
         self._ended(
             record,
-            self._timing(record, wire.Final()),
+            self._timing(record, Final()),
             type(error).__name__ if is_error else CANCELLED,
         )
 
-    def _timing(self, record: CallRecord, final: wire.Final) -> CallTiming:
+    def _timing(self, record: CallRecord, final: Final) -> CallTiming:
         record.ended_s = time.monotonic()
 
         def since(began_s: float | None, end_s: float | None) -> float:

@@ -1,19 +1,22 @@
-"""The HTTP client: one connection pool on one loop, and every foreign exception turned into ours.
+"""
+The HTTP client: one connection pool on one loop, every foreign exception turned into ours.
 
-The only importer of httpx. Answers are always streamed, so that the phases of a call are visible
-and that leaving a call reaches the server: closing an iterator closes its connection, and the
-server then aborts the generation. Liveness is asked over a pool of its own, so that it never waits
-behind answers.
+The only importer of httpx. Chats are streamed, so that the phases of a call are visible and a caller
+that leaves reaches the server: a cancelled call closes its connection, and the server then stops
+generating. Liveness is probed over a pool of its own, so that it never waits behind answers.
+Over 400 lines: what a server can be asked and what each failure of httpx means belong into the one
+file that knows httpx.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import httpx
@@ -22,6 +25,7 @@ from urisk_nb.errors import (
     AnswerIncomplete,
     CloudModelBlocked,
     InputError,
+    NotSupportedByServer,
     PortTaken,
     ProtocolError,
     ServerBusy,
@@ -32,23 +36,26 @@ from urisk_nb.errors import (
     StreamInterrupted,
     UriskError,
 )
-from urisk_nb.llm import wire
-from urisk_nb.settings import Settings
+from urisk_nb.llm.dialects import ollama, openai
+from urisk_nb.llm.dialects.dialect import Dialect, Feature
+from urisk_nb.llm.messages import Chunk, Final, LoadedModel, Model, PullProgress, ServerProps
+from urisk_nb.settings import DialectName, Settings
 
-__all__ = ["FAULTS", "Client"]
+__all__ = ["HTTPX_ERRORS", "Client", "OnChunk"]
 
 CONNECT_S = 2.0
 PROBE_S = 2.5
 DRAIN_S = 0.5
 MAX_CONNECTIONS = 256  # as many as calls may be in flight; the manager bounds them
 MAX_IDLE = 8
-KEPT_OPEN_S = 1200.0
+KEEP_OPEN_S = 1200.0
 MAX_REFUSAL_BYTES = 64 * 1024
 BLOCK_BYTES = 256 * 1024
+JSON = {"Content-Type": "application/json"}
 
 # What each exception of httpx means before the first token. A subclass counts as its nearest base
 # that stands here.
-FAULTS: dict[type[Exception], type[ServerError]] = {
+HTTPX_ERRORS: dict[type[Exception], type[ServerError]] = {
     httpx.ConnectError: ServerNotRunning,
     httpx.ConnectTimeout: ServerNotRunning,
     httpx.PoolTimeout: ServerBusy,
@@ -70,9 +77,20 @@ FIXES: dict[type[ServerError], str] = {
     ServerBusy: "ask less at once: %env URISK_PARALLEL=1",
     ServerTimeout: "give it longer: %env OLLAMA_TIMEOUT=120",
     ServerConnectionLost: "ask again; if it goes on, look at the server's log",
-    ProtocolError: "check that OLLAMA_URL is an Ollama server",
+    ProtocolError: "check that OLLAMA_URL is a model server",
 }
-NOT_OLLAMA = "stop that program, or choose another address: %env OLLAMA_URL=http://127.0.0.1:11500"
+FIRST_WORDS = {
+    ServerNotRunning: "nothing answers",
+    ServerConnectionLost: "the connection broke",
+    ServerBusy: "no connection was free",
+}
+ANOTHER_ADDRESS = (
+    "stop that program, or choose another address: %env OLLAMA_URL=http://127.0.0.1:11500"
+)
+NAMED = {DialectName.OLLAMA: ollama.DIALECT, DialectName.OPENAI: openai.DIALECT}
+
+OnChunk = Callable[[Chunk | Final], Any]
+"""Called with each part of an answer as it comes, on the loop."""
 
 
 class Client:
@@ -82,35 +100,41 @@ class Client:
     Parameters
     ----------
     settings
-        Address, limits of time, and whether cloud models may be used.
+        Address, dialect, limits of time, and whether cloud models may be used.
     transport
         In place of the network, for tests.
+
+    Attributes
+    ----------
+    props
+        What a llama.cpp server told of itself at the last probe that found it.
     """
 
     def __init__(
         self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self.settings = settings
-        self._calls = self._pool(MAX_CONNECTIONS, transport)
-        self._probes = self._pool(2, transport)
+        self.props = ServerProps()
+        self._dialect = NAMED.get(settings.dialect, ollama.DIALECT)
+        self._is_found = False  # whether a probe has told the dialect
+        self._calls = self._open_pool(MAX_CONNECTIONS, transport)
+        self._probes = self._open_pool(2, transport)
 
-    def _pool(
+    def _open_pool(
         self, connections: int, transport: httpx.AsyncBaseTransport | None
     ) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=self.settings.base_url,
-            # Silence is timed here, object by object; httpx would only see bytes.
+            # Silence is timed here, part by part; httpx would only see bytes.
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             limits=httpx.Limits(
                 max_connections=connections,
                 max_keepalive_connections=MAX_IDLE,
-                keepalive_expiry=KEPT_OPEN_S,
+                keepalive_expiry=KEEP_OPEN_S,
             ),
             transport=transport,
-            # A proxy of the environment must not see evidence, and cannot reach loopback
-            trust_env=False,
-            # Building a TLS context costs tens of milliseconds, and plain http on loopback needs
-            # none.
+            trust_env=False,  # a proxy must not see evidence, and cannot reach loopback
+            # Building a TLS context costs tens of milliseconds, and plain http needs none.
             verify=self.settings.url.startswith("https"),
         )
 
@@ -119,175 +143,247 @@ class Client:
         await self._calls.aclose()
         await self._probes.aclose()
 
-    # Small requests -------------------------------------------------------------------------------
+    # Which server ---------------------------------------------------------------------------------
 
-    async def version(self, within_s: float = PROBE_S) -> str:
+    @property
+    def dialect(self) -> Dialect:
+        """The wire that the server speaks; native Ollama until a probe has found another."""
+        return self._dialect
+
+    def forget_dialect(self) -> None:
+        """Find out anew at the next probe: another server may answer at the address by then."""
+        self._is_found = False
+
+    def _find(self, dialect: Dialect, props: ServerProps = ServerProps()) -> None:  # noqa: B008  frozen
+        self._dialect, self.props, self._is_found = dialect, props, True
+
+    async def probe(self, within_s: float = PROBE_S) -> str:
         """
-        The server's version; blocks at most `within_s`.
+        Return the server's version, and find out its dialect where that is not known; block at most `within_s`.
 
         Raises
         ------
         ServerNotRunning
             Nothing listens.
         ServerTimeout
-            Something listens and says nothing: a server that is starting or hung, or another
-            program.
+            Something listens and says nothing: a server that starts or hangs, or another program.
+        ServerBusy
+            A llama.cpp server is still loading its model.
         PortTaken
-            Something answers that is not Ollama.
+            Something answers that speaks no dialect of ours.
         """
-        with _mapped(self.settings):
+        with _translate_errors(self.settings):
             async with _limit(within_s, self._silent_probe):
                 try:
-                    reply = await self._probes.get("/api/version")
+                    return await self._identify()
                 except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as exc:
-                    raise self._taken(
-                        f"it does not speak HTTP: {exc or 'it breaks the connection'}"
-                    ) from exc
-        content = _json(reply)
-        if (
-            reply.status_code != 200
-            or not isinstance(content, dict)
-            or not isinstance(content.get("version"), str)
-        ):
-            raise self._taken(f"HTTP {reply.status_code} on /api/version")
-        return str(content["version"])
+                    seen = f"it does not speak HTTP: {exc or 'it breaks the connection'}"
+                    raise self._taken(seen, NAMED.get(self.settings.dialect)) from exc
 
-    def _taken(self, seen: str) -> PortTaken:
-        return PortTaken(
-            f"{self.settings.host}:{self.settings.port} answers, but it is not Ollama ({seen}).",
-            fix=NOT_OLLAMA,
-        )
+    async def _identify(self) -> str:
+        known = self._dialect if self._is_found else NAMED.get(self.settings.dialect)
+        seen = ""
+        if known in (None, ollama.DIALECT):
+            reply = await self._probes.get("/api/version")
+            content = _load_json(reply)
+            version = content.get("version") if isinstance(content, dict) else None
+            if reply.status_code == 200 and isinstance(version, str):
+                self._find(ollama.DIALECT)
+                return version
+            seen = f"HTTP {reply.status_code} on /api/version"
+            if known is not None:
+                raise self._taken(seen, known)
+        if known is openai.LLAMA_CPP:
+            return await self._check_llama_cpp()
+        return await self._identify_openai(seen, known)
+
+    async def _identify_openai(self, seen: str, known: Dialect | None) -> str:
+        reply = await self._probes.get(openai.DIALECT.models_path)
+        content = _load_json(reply)
+        is_llama_cpp = openai.is_llama_cpp(reply.headers, content)
+        if reply.status_code in (401, 403) or (reply.status_code == 503 and is_llama_cpp):
+            raise openai.decode_error(reply.status_code, reply.text)
+        if reply.status_code != 200 or not openai.is_model_list(content):
+            and_seen = f"{seen}, " if seen else ""
+            seen = f"{and_seen}HTTP {reply.status_code} on {openai.DIALECT.models_path}"
+            raise self._taken(seen, known)
+        if is_llama_cpp:
+            self._find(openai.LLAMA_CPP, await self._read_props())
+            return self.props.build
+        self._find(openai.DIALECT)
+        return openai.read_owner(content)
+
+    async def _check_llama_cpp(self) -> str:
+        reply = await self._probes.get("/health", headers=_connection(openai.LLAMA_CPP))
+        if not openai.is_llama_cpp(reply.headers):
+            raise self._taken(f"HTTP {reply.status_code} on /health", openai.LLAMA_CPP)
+        if reply.status_code != 200:
+            raise openai.decode_error(reply.status_code, reply.text)
+        return self.props.build
+
+    async def _read_props(self) -> ServerProps:
+        headers = _connection(openai.LLAMA_CPP)
+        props = _load_json(await self._probes.get("/props", headers=headers))
+        adapters = _load_json(await self._probes.get("/lora-adapters", headers=headers))
+        return openai.decode_props(props, adapters)
+
+    def _taken(self, seen: str, known: Dialect | None) -> PortTaken:
+        wanted = {
+            "ollama": "it is not Ollama",
+            "openai": "it is no OpenAI-compatible server",
+            "llama.cpp": "it is no llama.cpp server any more",
+        }
+        neither = "it is neither Ollama nor an OpenAI-compatible server"
+        what = neither if known is None else wanted[known.name]
+        address = f"{self.settings.host}:{self.settings.port}"
+        return PortTaken(f"{address} answers, but {what} ({seen}).", fix=ANOTHER_ADDRESS)
 
     def _silent_probe(self) -> ServerTimeout:
         address = f"{self.settings.host}:{self.settings.port}"
         return ServerTimeout(
-            f"{address} takes connections and says nothing: a server that hangs, or another "
-            "program.",
-            fix=NOT_OLLAMA,
+            f"{address} takes connections and says nothing: a server that hangs, or another program.",
+            fix=ANOTHER_ADDRESS,
         )
 
-    async def tags(self) -> list[wire.Model]:
-        """The models that the server has, the newest first."""
-        return [
-            wire.model_of(entry) for entry in (await self._get("/api/tags")).get("models") or []
-        ]
+    def require(self, feature: Feature, what: str) -> None:
+        """
+        Check that the server can do something.
 
-    async def loaded_models(self) -> list[wire.LoadedModel]:
-        """The models in memory."""
-        return [
-            wire.loaded_model_of(entry)
-            for entry in (await self._get("/api/ps")).get("models") or []
-        ]
+        Raises
+        ------
+        NotSupportedByServer
+            It cannot; the message says what was wanted.
+        """
+        if not self.dialect.can(feature):
+            raise NotSupportedByServer(
+                f"the {self.dialect.name} server at {self.settings.url} cannot {what}.",
+                fix="do it where that server is started, or use Ollama",
+            )
+
+    # Small requests -------------------------------------------------------------------------------
+
+    async def list_models(self) -> list[Model]:
+        """Return the models that the server offers, in its order."""
+        return self.dialect.decode_models(await self._get(self.dialect.models_path))
+
+    async def list_loaded_models(self) -> list[LoadedModel]:
+        """Return the models in the server's memory; raise NotSupportedByServer where it does not say."""
+        self.require(Feature.LOADED_MODELS, "list the models in its memory")
+        return ollama.decode_loaded_models(await self._get("/api/ps"))
 
     async def _get(self, path: str) -> dict[str, Any]:
-        with _mapped(self.settings):
-            async with _limit(
-                self.settings.timeout_s,
-                lambda: self._silence(self.settings.timeout_s, "OLLAMA_TIMEOUT", ""),
-            ):
-                reply = await self._probes.get(path)
+        with _translate_errors(self.settings):
+            async with _limit(self.settings.timeout_s, self._silent_reply):
+                reply = await self._probes.get(path, headers=_connection(self.dialect))
         if reply.status_code != 200:
-            raise wire.error_of(reply.status_code, reply.text)
-        content = _json(reply)
+            raise self.dialect.decode_error(reply.status_code, reply.text)
+        content = _load_json(reply)
         if not isinstance(content, dict):
-            raise ProtocolError(
-                f"{path} is answered by {reply.text[:80]!r}.", fix=FIXES[ProtocolError]
-            )
+            seen = f"{path} is answered by {reply.text[:80]!r}."
+            raise ProtocolError(seen, fix=FIXES[ProtocolError])
         return content
 
-    # Files ----------------------------------------------------------------------------------------
-
-    async def has_blob(self, digest: str) -> bool:
-        """Whether the server has the file of this digest (`sha256:` and 64 hex digits)."""
-        with _mapped(self.settings):
-            async with _limit(
-                self.settings.timeout_s,
-                lambda: self._silence(self.settings.timeout_s, "OLLAMA_TIMEOUT", ""),
-            ):
-                reply = await self._probes.head(f"/api/blobs/{digest}")
-        if reply.status_code not in (200, 404):
-            raise wire.error_of(reply.status_code, reply.text)
-        return reply.status_code == 200
-
-    async def put_blob(self, digest: str, path: Path) -> None:
+    async def post(
+        self, path: str, body: bytes, decode_error: Callable[[int, str], UriskError]
+    ) -> Any:
         """
-        Send a file; returns when the server has it and has found the digest right. The whole is
-        bounded by the load timeout.
+        Return the JSON of a reply that comes in one piece, within the load timeout.
 
-        Raises InputError where the file cannot be read, and what the server's refusal means
-        (wire.ERRORS).
+        Parameters
+        ----------
+        path, body
+            What is asked.
+        decode_error
+            Turns status and text of a refusal into an error.
         """
-        within_s = self.settings.load_timeout_s
-        with _mapped(self.settings):
-            async with _limit(
-                within_s,
-                lambda: self._silence(within_s, "URISK_LOAD_TIMEOUT", "while it was sent a file"),
-            ):
-                reply = await self._calls.post(f"/api/blobs/{digest}", content=_blocks(path))
-        if reply.status_code not in (200, 201):
-            raise wire.error_of(reply.status_code, reply.text)
+        settings = self.settings
+        headers = {**JSON, **_connection(self.dialect)}
+        with _translate_errors(settings):
+            async with _limit(settings.load_timeout_s, self._silent_load):
+                reply = await self._calls.post(path, content=body, headers=headers)
+        if reply.status_code != 200:
+            raise _refuse(reply, decode_error(reply.status_code, reply.text))
+        content = _load_json(reply)
+        if content is None:
+            seen = f"{path} is answered by {reply.text[:80]!r}."
+            raise ProtocolError(seen, fix=FIXES[ProtocolError])
+        return content
 
-    # Streams --------------------------------------------------------------------------------------
+    # Chats ----------------------------------------------------------------------------------------
 
-    async def chat(self, body: bytes) -> AsyncGenerator[wire.Piece | wire.Final, None]:
+    async def chat(self, body: bytes, on_chunk: OnChunk = lambda _: None) -> Final:
         """
-        The pieces of an answer, then its last object. Leaving the iteration closes the connection,
-        and the server stops.
+        Send a chat, hand over its chunks as they come, and return its end; a cancel stops the server.
+
+        Parameters
+        ----------
+        body
+            As the server's dialect encodes it.
+        on_chunk
+            Called with each chunk, and with the end.
 
         Raises
         ------
         ServerNotRunning, ServerConnectionLost, ServerTimeout
-            Before the first piece; asking again is safe.
+            Before the first chunk; asking again is safe.
         StreamInterrupted
             After it; carries the text so far.
         AnswerIncomplete
-            The stream ended in order, but without its last object.
+            The stream ended in order, but without its end.
         UriskError
-            What the server's refusal means (wire.ERRORS).
+            What the server's refusal means.
         """
-        said: list[str] = []
-        try:
-            async with aclosing(self._objects("/api/chat", body)) as objects:
-                async for content in objects:
-                    piece = wire.piece_of(content)
-                    said.append(piece.text)
-                    yield piece
-                    if isinstance(piece, wire.Final):
-                        await _drain(objects)
-                        return
-        except (ServerConnectionLost, ServerTimeout) as exc:
-            if not said:
-                raise
-            raise _interrupted(exc, "".join(said)) from exc
-        except UriskError as exc:
-            exc.facts["partial"] = "".join(said)
-            raise
-        fix = "ask again; a long run of equal pieces makes some versions of Ollama stop here"
-        raise AnswerIncomplete(
-            "the answer ended without its last object (no done: true).",
-            fix=fix,
-            partial="".join(said),
+        dialect, settings = self.dialect, self.settings
+        decoder, reception = dialect.open_decoder(), _Reception(settings, on_chunk)
+        headers = {**JSON, **_connection(dialect)}
+        request = self._calls.build_request(
+            "POST", dialect.chat_path, content=body, headers=headers
         )
+        try:
+            with _translate_errors(settings):
+                async with reception.timer:
+                    reply = await self._calls.send(request, stream=True)
+                    try:
+                        if reply.status_code != 200:
+                            reception.timer.reschedule(None)  # a refusal has a limit of its own
+                            text = await _read_refusal(reply, settings.timeout_s)
+                            raise _refuse(reply, dialect.decode_error(reply.status_code, text))
+                        async for data in reply.aiter_raw():
+                            reception.take(decoder.feed(data))
+                        reception.take(decoder.finish())
+                    finally:
+                        await reply.aclose()
+        except (TimeoutError, UriskError) as exc:
+            # What comes after the end is of no interest but that the connection can be used again.
+            if reception.final is None:
+                reception.fail(exc)
+        if reception.final is None:
+            raise reception.to_incomplete()
+        return reception.final
+
+    # Models of Ollama -----------------------------------------------------------------------------
 
     async def load(self, body: bytes) -> None:
-        """Load (or unload) a model; blocks until the server says that it is done."""
-        async with aclosing(self._objects("/api/chat", body)) as objects:
+        """Load or unload a model; block until the server says that it is done."""
+        async with aclosing(self._stream_objects("/api/chat", body)) as objects:
             async for content in objects:
-                wire.piece_of(content)
+                ollama.decode_chat(content)
 
-    async def pull(self, model: str) -> AsyncGenerator[wire.PullProgress, None]:
-        """
-        The progress of a download; ends after `success`, which is the only proof of it.
+    async def read_capabilities(self, model: str) -> frozenset[str]:
+        """Return what the server says that a model can do; nothing where it does not say."""
+        if not self.dialect.can(Feature.CAPABILITIES):
+            return frozenset()
+        shown = await self.post("/api/show", ollama.encode_show(model), ollama.decode_error)
+        return ollama.decode_capabilities(shown)
 
-        Leaving the iteration stops the download; what has arrived is kept by the server and resumed
-        the next time.
+    async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         """
-        steps = self._steps(
-            "/api/pull",
-            wire.pull_body(model),
-            "download",
-            "max retries exceeded: the download ended without success",
-        )
+        Yield the progress of a download; it ends after `success`, which is the only proof of it.
+
+        Leaving the iteration stops the download; the server keeps what has arrived and resumes it.
+        """
+        short = "max retries exceeded: the download ended without success"
+        steps = self._stream_steps("/api/pull", ollama.encode_pull(model), "download", short)
         async with aclosing(steps):
             async for progress in steps:
                 yield progress
@@ -299,120 +395,155 @@ class Client:
         base: str = "",
         adapters: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
-    ) -> AsyncGenerator[wire.PullProgress, None]:
+    ) -> AsyncGenerator[PullProgress, None]:
         """
-        The steps in which a model is made, of another one and an adapter or of files; ends after
-        `success`, which is the only proof of it.
+        Yield the steps in which a model is made, of another one and an adapter or of files.
 
-        The server must have the base (its pull would say `success`, too) and the blobs. Leaving the
-        iteration gives it up.
+        It ends after `success`, which is the only proof of it. The server must have the base (its
+        pull would say `success`, too) and the blobs. Leaving the iteration gives it up.
         """
-        body = wire.create_body(model, base=base, adapters=adapters, files=files)
-        async with aclosing(
-            self._steps("/api/create", body, "creation", "the creation ended without success")
-        ) as steps:
+        body = ollama.encode_create(model, base=base, adapters=adapters, files=files)
+        short = "the creation ended without success"
+        async with aclosing(self._stream_steps("/api/create", body, "creation", short)) as steps:
             async for progress in steps:
                 yield progress
 
-    async def _steps(
+    async def has_blob(self, digest: str) -> bool:
+        """Return whether the server has the file of this digest (`sha256:` and 64 hex digits)."""
+        with _translate_errors(self.settings):
+            async with _limit(self.settings.timeout_s, self._silent_reply):
+                reply = await self._probes.head(f"/api/blobs/{digest}")
+        if reply.status_code not in (200, 404):
+            raise ollama.decode_error(reply.status_code, reply.text)
+        return reply.status_code == 200
+
+    async def put_blob(self, digest: str, path: Path) -> None:
+        """
+        Send a file; return when the server has it and has found the digest right.
+
+        The whole is bounded by the load timeout. Raises InputError where the file cannot be read,
+        and what the server's refusal means.
+        """
+        within_s = self.settings.load_timeout_s
+        with _translate_errors(self.settings):
+            async with _limit(within_s, lambda: self._silent_load("while it was sent a file")):
+                reply = await self._calls.post(f"/api/blobs/{digest}", content=_read_blocks(path))
+        if reply.status_code not in (200, 201):
+            raise ollama.decode_error(reply.status_code, reply.text)
+
+    async def _stream_steps(
         self, path: str, body: bytes, what: str, short: str
-    ) -> AsyncGenerator[wire.PullProgress, None]:
-        """The lines up to `success`; an end without it is the error that `short` means."""
+    ) -> AsyncGenerator[PullProgress, None]:
+        """Yield the lines up to `success`; an end without it is the error that `short` means."""
         # Between two lines the server may verify gigabytes: it is given as long as a load.
-        async with aclosing(self._objects(path, body, f"in the middle of a {what}")) as objects:
+        slow = f"in the middle of a {what}"
+        async with aclosing(self._stream_objects(path, body, slow)) as objects:
             async for content in objects:
-                progress = wire.progress_of(content)
+                progress = ollama.decode_progress(content)
                 yield progress
                 if progress.status == "success":
                     await _drain(objects)
                     return
-        raise wire.error_of(None, short)
+        raise ollama.decode_error(None, short)
 
-    async def _objects(
-        self, path: str, body: bytes, slow: str = ""
+    async def _stream_objects(
+        self, path: str, body: bytes, silent: str = "for the first token"
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """
-        The objects of a streamed reply: the first within the load timeout, each further one within
-        the timeout, or that one if slow.
-        """
-        lines = wire.Lines()
-        first = self.settings.load_timeout_s
-        next_limit = (self.settings.timeout_s, "OLLAMA_TIMEOUT", "between two tokens")
-        if slow:
-            next_limit = (first, "URISK_LOAD_TIMEOUT", slow)
-        async with self._opened(path, body, first) as reply:
-            chunks = reply.aiter_raw()
-            limit = (first, "URISK_LOAD_TIMEOUT", "for the first token")
-            while (chunk := await self._next(chunks, *limit)) is not None:
-                for content in lines.feed(chunk):
-                    yield content
-                limit = next_limit
-            for content in lines.end():
-                yield content
-
-    @asynccontextmanager
-    async def _opened(
-        self, path: str, body: bytes, within_s: float
-    ) -> AsyncIterator[httpx.Response]:
-        with _mapped(self.settings):
-            request = self._calls.build_request(
-                "POST", path, content=body, headers={"Content-Type": "application/json"}
-            )
-            async with _limit(
-                within_s,
-                lambda: self._silence(within_s, "URISK_LOAD_TIMEOUT", "for the first token"),
-            ):
+        """Yield the objects of a streamed reply, each within the load timeout."""
+        lines, within_s = ollama.JsonLines(), self.settings.load_timeout_s
+        request = self._calls.build_request("POST", path, content=body, headers=JSON)
+        with _translate_errors(self.settings):
+            async with _limit(within_s, self._silent_load):
                 reply = await self._calls.send(request, stream=True)
             try:
                 if reply.status_code != 200:
-                    error = wire.error_of(reply.status_code, await self._refusal(reply))
-                    error.facts["retry_after_s"] = _seconds(reply.headers.get("Retry-After"))
-                    raise error
-                yield reply
+                    text = await _read_refusal(reply, self.settings.timeout_s)
+                    raise _refuse(reply, ollama.decode_error(reply.status_code, text))
+                chunks, more = reply.aiter_raw(), True
+                while more:
+                    async with _limit(within_s, lambda: self._silent_load(silent)):
+                        data = await anext(chunks, None)
+                    more = data is not None
+                    for content in lines.finish() if data is None else lines.feed(data):
+                        yield content
             finally:
                 await reply.aclose()
 
-    async def _refusal(self, reply: httpx.Response) -> str:
-        """The body of a refusal, as far as it comes within a moment."""
-        body = bytearray()
-        with contextlib.suppress(TimeoutError, httpx.HTTPError):
-            async with asyncio.timeout(min(PROBE_S, self.settings.timeout_s)):
-                async for chunk in reply.aiter_raw():
-                    body += chunk
-                    if len(body) > MAX_REFUSAL_BYTES:
-                        break
-        return body.decode("utf-8", "replace")
+    def _silent_reply(self) -> ServerTimeout:
+        return _silence(self.settings, self.settings.timeout_s, "OLLAMA_TIMEOUT", "")
 
-    async def _next(
-        self, chunks: AsyncIterator[bytes], within_s: float, name: str, what: str
-    ) -> bytes | None:
-        with _mapped(self.settings):
-            async with _limit(within_s, lambda: self._silence(within_s, name, what)):
-                return await anext(chunks, None)
-
-    def _silence(self, within_s: float, name: str, what: str) -> ServerTimeout:
-        return ServerTimeout(
-            f"{self.settings.url} was silent for {within_s:g} s{' ' + what if what else ''}.",
-            fix=f"give it longer: %env {name}={within_s * 4:g}",
-        )
+    def _silent_load(self, what: str = "for the first token") -> ServerTimeout:
+        return _silence(self.settings, self.settings.load_timeout_s, "URISK_LOAD_TIMEOUT", what)
 
     # Cloud ----------------------------------------------------------------------------------------
 
-    def refuse_cloud(self, model: str, known: wire.Model | None = None) -> None:
-        """
-        Raise CloudModelBlocked for a model that runs elsewhere, before any text is sent, unless the
-        settings allow it.
-        """
-        if not self.settings.allow_cloud and (
-            wire.is_cloud(model) or (known is not None and known.remote)
-        ):
+    def refuse_cloud(self, model: str, known: Model | None = None) -> None:
+        """Raise CloudModelBlocked for a model that runs elsewhere, unless the settings allow it."""
+        is_remote = ollama.is_cloud_model(model) or (known is not None and known.remote)
+        if is_remote and not self.settings.allow_cloud:
             raise CloudModelBlocked(
                 f"{model!r} runs in Ollama's cloud: the text would leave this machine.",
                 fix="use a model that runs here, or allow it: %env URISK_ALLOW_CLOUD=true",
             )
 
 
-class _mapped:  # noqa: N801  a context manager, used like a function
+class _Reception:
+    """One reply as it comes in: its text, its end, and how long it may be silent."""
+
+    def __init__(self, settings: Settings, on_chunk: OnChunk) -> None:
+        self.timer = asyncio.timeout(settings.load_timeout_s)
+        self.final: Final | None = None
+        self._texts: list[str] = []
+        self._settings, self._on_chunk = settings, on_chunk
+        self._now = asyncio.get_running_loop().time
+
+    def take(self, items: Iterable[Chunk | Final]) -> None:
+        """Hand the items on; each starts the time anew in which the next one has to come."""
+        for item in items:
+            self._texts.append(item.text)
+            self._on_chunk(item)
+            if isinstance(item, Final):
+                self.final = item
+            limit_s = self._settings.timeout_s if self.final is None else DRAIN_S
+            self.timer.reschedule(self._now() + limit_s)
+
+    @property
+    def text(self) -> str:
+        """What has come so far."""
+        return "".join(self._texts)
+
+    def fail(self, exc: TimeoutError | UriskError) -> NoReturn:
+        """Raise what the caller is told: after the first token, an answer that was cut off."""
+        error = exc if isinstance(exc, UriskError) else self._silence()
+        if error is not exc:
+            error.__cause__ = exc
+        if not self._texts or not isinstance(error, ServerConnectionLost | ServerTimeout):
+            error.facts["partial"] = self.text
+            raise error
+        raise StreamInterrupted(
+            f"the answer was cut off after {len(self.text)} characters: {error.message}",
+            fix="ask again; the partial text is on the error, as .partial",
+            partial=self.text,
+        ) from error
+
+    def _silence(self) -> ServerTimeout:
+        settings = self._settings
+        if self._texts:
+            what = ("OLLAMA_TIMEOUT", "between two tokens")
+            return _silence(settings, settings.timeout_s, *what)
+        what = ("URISK_LOAD_TIMEOUT", "for the first token")
+        return _silence(settings, settings.load_timeout_s, *what)
+
+    def to_incomplete(self) -> AnswerIncomplete:
+        """Return the error for a stream that ended in order, but without its end."""
+        return AnswerIncomplete(
+            "the answer ended without its last part (no `done`, no `finish_reason`).",
+            fix="ask again; a long run of equal pieces makes some versions of Ollama stop here",
+            partial=self.text,
+        )
+
+
+class _translate_errors:  # noqa: N801  a context manager, used like a function
     """Turns what httpx raises into what it means."""
 
     def __init__(self, settings: Settings) -> None:
@@ -422,24 +553,18 @@ class _mapped:  # noqa: N801  a context manager, used like a function
         return None
 
     def __exit__(self, kind: Any, exc: BaseException | None, traceback: Any) -> None:
-        if isinstance(
-            exc, httpx.HTTPError | httpx.InvalidURL | httpx.StreamError | httpx.CookieConflict
-        ):
-            meaning = _meaning(type(exc))
+        known = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
+        if isinstance(exc, known):
+            meaning = _find_meaning(type(exc))
             words = str(exc) or type(exc).__name__
-            said = f"{_FIRST_WORDS[meaning]} ({words})" if meaning in _FIRST_WORDS else words
+            said = f"{FIRST_WORDS[meaning]} ({words})" if meaning in FIRST_WORDS else words
             raise meaning(f"{self.settings.url}: {said}.", fix=FIXES[meaning]) from exc
 
 
-_FIRST_WORDS = {
-    ServerNotRunning: "nothing answers",
-    ServerConnectionLost: "the connection broke",
-    ServerBusy: "no connection was free",
-}
-
-
-def _meaning(kind: type[BaseException]) -> type[ServerError]:
-    return next((FAULTS[base] for base in kind.__mro__ if base in FAULTS), ProtocolError)
+def _find_meaning(kind: type[BaseException]) -> type[ServerError]:
+    return next(
+        (HTTPX_ERRORS[base] for base in kind.__mro__ if base in HTTPX_ERRORS), ProtocolError
+    )
 
 
 @asynccontextmanager
@@ -453,45 +578,61 @@ async def _limit(within_s: float, error: Callable[[], UriskError]) -> AsyncItera
         raise error() from exc
 
 
+def _silence(settings: Settings, within_s: float, name: str, what: str) -> ServerTimeout:
+    return ServerTimeout(
+        f"{settings.url} was silent for {within_s:g} s{' ' + what if what else ''}.",
+        fix=f"give it longer: %env {name}={within_s * 4:g}",
+    )
+
+
+def _connection(dialect: Dialect) -> dict[str, str]:
+    """Return the header for a server that closes connections without a word: none is used twice."""
+    return {} if dialect.keeps_connection else {"Connection": "close"}
+
+
+async def _read_refusal(reply: httpx.Response, timeout_s: float) -> str:
+    """Return the body of a refusal, as far as it comes within a moment."""
+    body = bytearray()
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(min(PROBE_S, timeout_s)):
+            async for chunk in reply.aiter_raw():
+                body += chunk
+                if len(body) > MAX_REFUSAL_BYTES:
+                    break
+    return body.decode("utf-8", "replace")
+
+
+def _refuse(reply: httpx.Response, error: UriskError) -> UriskError:
+    """Return the error with the server's wish when to come back."""
+    error.facts["retry_after_s"] = _read_seconds(reply.headers.get("Retry-After"))
+    return error
+
+
+def _read_seconds(header: str | None) -> float | None:
+    """Return Retry-After as seconds; a date, which is the header's other form, is passed over."""
+    return float(header) if header is not None and header.isascii() and header.isdigit() else None
+
+
+def _load_json(reply: httpx.Response) -> Any:
+    try:
+        return json.loads(reply.content)
+    except (ValueError, RecursionError):
+        return None
+
+
 async def _drain(objects: AsyncGenerator[dict[str, Any], None]) -> None:
-    """
-    Read what follows the last object, which is the end of the body: only then can the connection
-    serve the next call.
-    """
+    """Read what follows the last object, the end of the body: only then can the connection be used again."""
     with contextlib.suppress(TimeoutError, UriskError):
         async with asyncio.timeout(DRAIN_S):
             async for _ in objects:
                 pass
 
 
-async def _blocks(path: Path) -> AsyncIterator[bytes]:
+async def _read_blocks(path: Path) -> AsyncIterator[bytes]:
     try:
         async with await anyio.open_file(path, "rb") as file:
             while block := await file.read(BLOCK_BYTES):
                 yield block
     except OSError as exc:
-        raise InputError(
-            f"{path} cannot be read: {exc.strerror or exc}.", fix="check the file and its rights"
-        ) from exc
-
-
-def _interrupted(cause: ServerError, partial: str) -> StreamInterrupted:
-    return StreamInterrupted(
-        f"the answer was cut off after {len(partial)} characters: {cause.message}",
-        fix="ask again; the partial text is on the error, as .partial",
-        partial=partial,
-    )
-
-
-def _seconds(header: str | None) -> float | None:
-    """
-    Retry-After as a number of seconds; a date, which is the header's other form, is passed over.
-    """
-    return float(header) if header is not None and header.isascii() and header.isdigit() else None
-
-
-def _json(reply: httpx.Response) -> Any:
-    try:
-        return reply.json()
-    except (ValueError, UnicodeDecodeError):
-        return None
+        seen = f"{path} cannot be read: {exc.strerror or exc}."
+        raise InputError(seen, fix="check the file and its rights") from exc

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from urisk_nb.llm.wire import Final
+from urisk_nb.llm.messages import Final
 
 __all__ = ["CallTiming", "percentile", "timing_of"]
 
@@ -82,21 +82,23 @@ def timing_of(
     final: Final, *, first_token_s: float, total_s: float, **known_here: Any
 ) -> CallTiming:
     """
-    The timing of a call from the last object of its reply, our clock, and what else is known here:
+    The timing of a call from the end of its reply, our clock, and what else is known here:
     `wait_s`, `attempts`, ...
     """
-    known = final.total_ns > 0
-    queue_ns = max(0, final.total_ns - final.load_ns - final.prompt_ns - final.generation_ns)
+    spent_ns = final.load_ns + final.prompt_ns + final.generation_ns
+    # llama.cpp tells its phases and not its total: what our clock has beyond them is the queue.
+    whole_s = final.total_ns / 1e9 if final.total_ns else total_s
+    known = final.total_ns > 0 or spent_ns > 0
 
-    def seconds(nanoseconds: int) -> float:
+    def seconds(nanoseconds: float) -> float:
         return nanoseconds / 1e9 if known else math.nan
 
     return CallTiming(
-        queue_s=seconds(queue_ns),
+        queue_s=max(0.0, whole_s - spent_ns / 1e9) if known else math.nan,
         load_s=seconds(final.load_ns),
         prompt_s=seconds(final.prompt_ns),
         generation_s=seconds(final.generation_ns),
-        server_total_s=seconds(final.total_ns),
+        server_total_s=final.total_ns / 1e9 if final.total_ns else math.nan,
         first_token_s=first_token_s,
         total_s=total_s,
         prompt_tokens=final.prompt_tokens,

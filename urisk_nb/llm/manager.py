@@ -13,12 +13,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -37,19 +38,35 @@ from urisk_nb.errors import (
     ServerInternalError,
     UriskError,
 )
-from urisk_nb.llm import wire
 from urisk_nb.llm.answers import Answer, AnswerStream
 from urisk_nb.llm.calls import CallRecord, Calls
-from urisk_nb.llm.client import Client
-from urisk_nb.llm.retrying_client import RetryingClient
+from urisk_nb.llm.client import Client, OnChunk
+from urisk_nb.llm.dialects import ollama
+from urisk_nb.llm.dialects.dialect import Dialect, Feature
+from urisk_nb.llm.labels import LabelReader
+from urisk_nb.llm.messages import (
+    ChatRequest,
+    Final,
+    LoadedModel,
+    Message,
+    Model,
+    find_model,
+    is_same_model,
+    parse_question,
+)
+from urisk_nb.llm.retrying_client import Exchange, RetryingClient
 from urisk_nb.server import leases
-from urisk_nb.server.model_server import OWN_VERSIONS, Server, ServerState
-from urisk_nb.settings import Engine, Settings, given_settings, load
+from urisk_nb.server.model_server import Server, ServerState
+from urisk_nb.settings import DialectName, Engine, Settings, given_settings, load
+
+if TYPE_CHECKING:
+    from urisk_nb.risk.questions import Question
 
 __all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo", "is_judge"]
 
 KEY, STARTING = "manager", "manager.starting"
-DEMO_MODELS = ("smollm2-135m", "smollm2:135m")
+# As the embedded engine and Ollama name it, and as llama.cpp names it where no alias is given.
+DEMO_MODELS = ("smollm2-135m", "smollm2:135m", "SmolLM2-135M-Instruct.Q4_1.gguf")
 JUDGE = "urisk-judge"
 # What may change without another server: the rest decides which server answers and how it is run.
 SOFT = frozenset(
@@ -124,7 +141,7 @@ class LLMManager:
         model of the embedded engine, which nobody named, the judge that was trained for it.
     engine
         What answers: `ollama`, `embedded` (llama.cpp, started by us or by another kernel) or
-        `simulated`.
+        `openai`.
     version, url
         Of the server.
     calls
@@ -149,6 +166,8 @@ class LLMManager:
         self._client = Client(settings)
         self._server = Server(settings, self._client, self._say, self._back)
         self._retrying = RetryingClient(self._client, self._server, self._take)
+        self._labels = LabelReader(self._client)
+        self._window = 0  # tokens of context, where the server's list of models tells
         self._places = anyio.CapacityLimiter(settings.parallel or 1)
         self._usual = settings.parallel or 1  # so many places where no run has asked for more
         self._wanted: list[int] = []  # what the runs under way have asked for
@@ -167,6 +186,7 @@ class LLMManager:
         url: str | None = None,
         model: str | None = None,
         engine: Engine | str | None = None,
+        dialect: DialectName | str | None = None,
         gguf: Path | str | None = None,
         num_ctx: int | None = None,
         parallel: int | None = None,
@@ -192,7 +212,7 @@ class LLMManager:
 
         Parameters
         ----------
-        url, model, engine, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
+        url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
             Settings, each in place of its environment variable; None leaves it to the environment.
             The README lists them.
         max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
@@ -218,6 +238,7 @@ class LLMManager:
         url: str | None = None,
         model: str | None = None,
         engine: Engine | str | None = None,
+        dialect: DialectName | str | None = None,
         gguf: Path | str | None = None,
         num_ctx: int | None = None,
         parallel: int | None = None,
@@ -367,7 +388,7 @@ class LLMManager:
         """Whether the server still answers; our own is started again if it has ended."""
         try:
             await self._server.ready()
-            await self._client.version()
+            await self._client.probe()
         except (ServerError, ModelError):
             return False
         return True
@@ -384,8 +405,9 @@ class LLMManager:
         """A server that had ended is back: the model is loaded before any call reaches it."""
         if self.settings.parallel is None:
             self._set_places(self._server.slots)
+        self._labels.reset()
         if self.model:
-            await self._client.load(self._load_body(self.model))
+            await self._load(self.model)
 
     def _say(self, step: str, text: str, done: int = 0, total: int = 0) -> None:
         if self._progress is not None:
@@ -412,15 +434,18 @@ class LLMManager:
         it again.
 
         Answers under way are finished first. Programs that use the same server lose the model, too.
+
+        Raises
+        ------
+        NotSupportedByServer
+            The server keeps its model for as long as it runs.
         """
         self._check()
-        await event_loop.call(
-            self._client.load(
-                wire.load_body(
-                    model=model or self.model, keep_alive=0, num_ctx=self.settings.num_ctx
-                )
-            )
+        self._client.require(Feature.UNLOAD, "put a model out of its memory")
+        body = ollama.encode_load(
+            model=model or self.model, keep_alive=0, num_ctx=self.settings.num_ctx
         )
+        await event_loop.call(self._client.load(body))
 
     async def restart(self) -> None:
         """
@@ -444,27 +469,64 @@ class LLMManager:
         await self._server.restart()
         self._retrying.reset_breakers()
 
-    async def loaded_models(self) -> list[wire.LoadedModel]:
-        """The models in the server's memory, with what they hold of it; generates nothing."""
+    async def loaded_models(self) -> list[LoadedModel]:
+        """
+        The models in the server's memory, with what they hold of it; generates nothing.
+
+        Raises
+        ------
+        NotSupportedByServer
+            The server does not say.
+        """
         self._check()
-        return await event_loop.call(self._client.loaded_models())
+        return await event_loop.call(self._client.list_loaded_models())
 
     async def _take_model(self) -> None:
-        models = await self._client.tags()
-        chosen = not self.settings.model_is_given and self.version in OWN_VERSIONS and bool(models)
-        if chosen:
-            self.model = models[0].name.removesuffix(":latest")
-        self.judge = (
-            JUDGE
-            if chosen and is_demo(self.model) and wire.match_model(JUDGE, models)
-            else self.model
-        )
+        models = await self._client.list_models()
+        self.model = self._choose_model(models)
+        is_free = not self.settings.model_is_given
+        has_judge = find_model(JUDGE, models) is not None
+        self.judge = JUDGE if is_free and has_judge and is_demo(self.model) else self.model
         await self._take(self.model, models)
+        self._note_fixed_settings()
 
-    async def _take(self, model: str, models: Sequence[wire.Model] | None = None) -> None:
+    def _choose_model(self, models: Sequence[Model]) -> str:
+        """The model that was named, or the one model of a server that takes no others."""
+        wanted, can_pull = self.settings.model, self._client.dialect.can(Feature.PULL)
+        found = find_model(wanted, models)
+        if found is not None and not can_pull:
+            # vLLM knows a model by its exact name only.
+            return found.name if is_same_model(found.name, wanted) else wanted
+        is_own = self.engine is Engine.EMBEDDED
+        if self.settings.model_is_given or not models or (can_pull and not is_own):
+            return wanted
+        if len(models) > 1 and not is_own:
+            raise ModelNotFound(
+                f"{self.url} has several models and none was named: {_list_names(models)}.",
+                fix=f"name one: %env OLLAMA_MODEL={models[0].name}",
+            )
+        name = models[0].name.removesuffix(":latest")
+        if not is_own:
+            self._server.notes.append(f"no model was named: {name} is the only one of this server")
+        return name
+
+    def _note_fixed_settings(self) -> None:
+        """Say which settings were given and mean nothing to this server."""
+        dialect, settings = self._client.dialect, self.settings
+        if "keep_alive" in settings.model_fields_set and not dialect.can(Feature.KEEP_ALIVE):
+            self._server.notes.append(
+                "OLLAMA_KEEP_ALIVE has no effect here: this server keeps its model while it runs"
+            )
+        is_fixed = "num_ctx" in settings.model_fields_set and not dialect.can(Feature.LOAD)
+        if is_fixed and self.num_ctx not in (0, settings.num_ctx):
+            self._server.notes.append(
+                f"URISK_NUM_CTX has no effect here: this server's window has {self.num_ctx} tokens"
+            )
+
+    async def _take(self, model: str, models: Sequence[Model] | None = None) -> None:
         if models is None:
-            models = await self._client.tags()
-        found = wire.match_model(model, models)
+            models = await self._client.list_models()
+        found = find_model(model, models)
         self._client.refuse_cloud(model, found)
         if found is None and is_judge(model):
             # Never pulled: whatever a registry may have under this name is not ours
@@ -475,18 +537,30 @@ class LLMManager:
             )
         if found is None:
             await self._pull(model, models)
-        self._say("loading", f"Loading {model}")
-        await self._client.load(self._load_body(model))
+        elif is_same_model(model, self.model):
+            self._window = found.num_ctx
+        await self._load(model)
 
-    def _load_body(self, model: str) -> bytes:
-        settings = self.settings
-        return wire.load_body(
-            model=model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
-        )
+    async def _load(self, model: str) -> None:
+        """Load a model where the server does that on request; others have it in memory always."""
+        if self._client.dialect.can(Feature.LOAD):
+            self._say("loading", f"Loading {model}")
+            settings = self.settings
+            body = ollama.encode_load(
+                model=model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
+            )
+            await self._client.load(body)
 
-    async def _pull(self, model: str, models: Sequence[wire.Model]) -> None:
+    async def _pull(self, model: str, models: Sequence[Model]) -> None:
         layers: dict[str, tuple[int, int]] = {}
-        has = ", ".join(model.name for model in models[:8]) or "none"
+        has = _list_names(models)
+        if not self._client.dialect.can(Feature.PULL):
+            raise ModelNotFound(
+                f"{self.url} has no model {model!r}, and cannot pull one. It has: {has}.",
+                fix=f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
+                if models
+                else "load a model where that server is started",
+            )
         self._say("pulling", f"Pulling {model}")
         try:
             async with aclosing(self._client.pull(model)) as lines:
@@ -554,7 +628,7 @@ class LLMManager:
 
     async def chat(
         self,
-        messages: Sequence[wire.Message],
+        messages: Sequence[Message],
         *,
         options: Mapping[str, Any] | None = None,
         format: Any = None,
@@ -567,7 +641,7 @@ class LLMManager:
 
     def chat_sync(
         self,
-        messages: Sequence[wire.Message],
+        messages: Sequence[Message],
         *,
         options: Mapping[str, Any] | None = None,
         format: Any = None,
@@ -598,34 +672,41 @@ class LLMManager:
         """The same for `for piece in ...`, blocking; an interrupt stops the generation."""
         return self.stream(prompt, system_prompt, options=options)
 
-    async def ask(self, payload: bytes, model: str | None = None) -> Answer:
+    async def ask(self, question: Question | bytes, model: str | None = None) -> Answer:
         """
-        The answer to a question given as JSON bytes with `format`, `messages` and `options`, sent
-        in that order.
+        The answer to a question about one sentence, asked in the best way that the server offers.
 
         Parameters
         ----------
-        payload
-            The question.
+        question
+            The question; or its payload alone, JSON bytes with `format`, `messages` and `options`.
         model
-            Who answers, made ready by `have`; default: the session's model.
+            Who answers, made ready by `ensure_model`; default: the session's model.
+
+        Returns
+        -------
+        Answer
+            Compact JSON with the keys of the question's schema, and `logprobs` where the server
+            gives them.
         """
-        return await event_loop.call(self._question(payload, model).whole())
+        return await event_loop.call(self._prepare_question(question, model).whole())
 
-    def ask_sync(self, payload: bytes, model: str | None = None) -> Answer:
+    def ask_sync(self, question: Question | bytes, model: str | None = None) -> Answer:
         """`ask`, blocking."""
-        return event_loop.run(self._question(payload, model).whole())
+        return event_loop.run(self._prepare_question(question, model).whole())
 
-    def _question(self, payload: bytes, model: str | None) -> AnswerStream:
+    def _prepare_question(self, question: Question | bytes, model: str | None) -> AnswerStream:
         self._check()
-        settings, who = self.settings, model or self.model
-        body = wire.payload_body(
-            payload, model=who, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
+        who = model or self.model
+        payload, about = (
+            (question, None) if isinstance(question, bytes) else (question.payload, question)
         )
-        return AnswerStream(self, body, who)
+        request = parse_question(payload, **self._request_fields(who))
+        body = self._client.dialect.encode_chat(request)
+        return AnswerStream(self, body, partial(self._labels.ask, about, request, body), who)
 
     def _stream(
-        self, messages: Sequence[wire.Message], options: Mapping[str, Any] | None, format: Any
+        self, messages: Sequence[Message], options: Mapping[str, Any] | None, format: Any
     ) -> AnswerStream:
         self._check()
         if not messages:
@@ -633,16 +714,24 @@ class LLMManager:
                 "the chat has no messages.",
                 fix='give at least one: [{"role": "user", "content": "..."}]',
             )
-        settings = self.settings
-        body = wire.chat_body(
-            messages,
-            model=self.model,
-            keep_alive=settings.keep_alive_value,
-            num_ctx=settings.num_ctx,
-            options=options,
-            format=format,
+        request = ChatRequest(
+            messages=messages,
+            options=options or {},
+            schema=format,
+            **self._request_fields(self.model),
         )
-        return AnswerStream(self, body)
+        body = self._client.dialect.encode_chat(request)
+        return AnswerStream(self, body, partial(self._client.chat, body))
+
+    def _request_fields(self, model: str) -> dict[str, Any]:
+        """What the session adds to each request."""
+        adapters = self._client.props.adapters
+        return {
+            "model": model,
+            "keep_alive": self.settings.keep_alive_value,
+            "num_ctx": self.settings.num_ctx,
+            "adapter": adapters.index(JUDGE) if is_judge(model) and JUDGE in adapters else None,
+        }
 
     def _check(self) -> None:
         if self._pid != os.getpid():
@@ -677,9 +766,11 @@ class LLMManager:
         finally:
             self._in_flight.discard(task)
 
-    def stream_reply(self, record: CallRecord) -> AsyncGenerator[wire.Piece | wire.Final, None]:
-        """The pieces of the reply to the record's request; its tries are noted in the record."""
-        return self._retrying.stream_reply(record, self.settings.max_retries)
+    def run_call(
+        self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk
+    ) -> Awaitable[Final]:
+        """Ask the server, with all attempts; the record notes them."""
+        return self._retrying.run(record, exchange, on_chunk, self.settings.max_retries)
 
     # Facts ----------------------------------------------------------------------------------------
 
@@ -721,8 +812,20 @@ class LLMManager:
 
     @property
     def engine(self) -> Engine:
-        """What answers: `ollama`, `embedded` or `simulated`."""
+        """What answers: `ollama`, `embedded` or `openai`."""
         return self._server.engine
+
+    @property
+    def dialect(self) -> Dialect:
+        """The wire that the server speaks, and what such a server can do."""
+        return self._client.dialect
+
+    @property
+    def num_ctx(self) -> int:
+        """Context window of a call in tokens; 0 where the server fixes it and does not tell."""
+        if self.dialect.can(Feature.LOAD):
+            return self.settings.num_ctx
+        return self._client.props.num_ctx or self._window
 
     @property
     def version(self) -> str:
@@ -814,11 +917,6 @@ class LLMManager:
         return self._retrying.breaker(model or self.model).state(time.monotonic())
 
     @property
-    def is_simulated(self) -> bool:
-        """Whether answers are scripted."""
-        return self.engine is Engine.SIMULATED
-
-    @property
     def is_demo_model(self) -> bool:
         """
         Whether the session's model is the small one of the demonstration, which is weak at labels.
@@ -890,12 +988,12 @@ def is_demo(model: str) -> bool:
     Whether a name means the small model of the demonstration, on the embedded engine or on a real
     Ollama.
     """
-    return any(wire.same_model(model, name) for name in DEMO_MODELS)
+    return any(is_same_model(model, name) for name in DEMO_MODELS)
 
 
 def is_judge(model: str) -> bool:
     """Whether a name means the judge of this package, which is asked in the short form."""
-    return wire.same_model(model, JUDGE)
+    return is_same_model(model, JUDGE)
 
 
 def _forget_start(start: _Start) -> None:
@@ -908,14 +1006,18 @@ def _changed(old: Settings, new: Settings) -> frozenset[str]:
     return frozenset(name for name in after if before[name] != after[name])
 
 
-def _messages(prompt: str, system_prompt: str | None) -> list[wire.Message]:
+def _messages(prompt: str, system_prompt: str | None) -> list[Message]:
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError(f"the prompt is {prompt!r}.", fix="give some text")
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     return [*system, {"role": "user", "content": prompt}]
 
 
-def _pull_fix(error: Exception, models: Sequence[wire.Model]) -> str:
+def _list_names(models: Sequence[Model]) -> str:
+    return ", ".join(model.name for model in models[:8]) or "none"
+
+
+def _pull_fix(error: Exception, models: Sequence[Model]) -> str:
     if models and not isinstance(error, DiskFull):
         return f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
     return getattr(error, "fix", "check the network, then run %urisk_start again")

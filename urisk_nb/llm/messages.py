@@ -53,6 +53,8 @@ class ChatRequest:
         JSON schema of the answer, or `"json"`; None for free text.
     logprobs, top_logprobs
         Whether the server tells log-probabilities, and of how many tokens at each place.
+    adapter
+        Number of the adapter (LoRA) of a llama.cpp server that answers; None: the server's own choice.
     """
 
     model: str
@@ -63,6 +65,7 @@ class ChatRequest:
     schema: Any = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    adapter: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +149,23 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerProps:
-    """What a llama.cpp server tells of itself: answers at once, context tokens of each, build."""
+    """
+    What a llama.cpp server tells of itself.
+
+    Attributes
+    ----------
+    slots, num_ctx
+        Answers at once, and the context window of each in tokens; 0: unknown.
+    build
+        Its version.
+    adapters
+        File names of its adapters (LoRA) without folder and ending, by number.
+    """
 
     slots: int = 0
     num_ctx: int = 0
     build: str = ""
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +183,12 @@ class PullProgress:
 
 
 def parse_question(
-    payload: bytes, *, model: str, keep_alive: str | float, num_ctx: int
+    payload: bytes,
+    *,
+    model: str,
+    keep_alive: str | float,
+    num_ctx: int,
+    adapter: int | None = None,
 ) -> ChatRequest:
     """
     Return the chat of a question given as JSON bytes.
@@ -177,7 +197,7 @@ def parse_question(
     ----------
     payload
         An object with `messages` and, as needed, `format`, `options`, `logprobs`, `top_logprobs`.
-    model, keep_alive, num_ctx
+    model, keep_alive, num_ctx, adapter
         What the session adds.
 
     Raises
@@ -210,6 +230,7 @@ def parse_question(
         schema=content.get("format"),
         logprobs=content.get("logprobs"),
         top_logprobs=content.get("top_logprobs"),
+        adapter=adapter,
     )
 
 

@@ -25,9 +25,10 @@ from urisk_nb.errors import (
     ServerInternalError,
     UriskError,
 )
-from urisk_nb.llm import wire
 from urisk_nb.llm.client import Client
+from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.manager import LLMManager, StartEvent
+from urisk_nb.llm.messages import Model, find_model, is_same_model
 
 __all__ = ["Adapted", "Installed", "Whole", "install", "says_no_adapters", "takes_adapters"]
 
@@ -65,7 +66,7 @@ class Installed:
     model is another than before.
     """
 
-    model: wire.Model
+    model: Model
     sent: bool
     changed: bool
 
@@ -86,7 +87,9 @@ def takes_adapters(version: str) -> bool:
 
 def says_no_adapters(error: UriskError) -> bool:
     """Whether this is the server's word that it takes no adapters."""
-    return re.search(wire.NO_ADAPTERS, str(error.facts.get("said", "")), re.IGNORECASE) is not None
+    return (
+        re.search(ollama.NO_ADAPTERS, str(error.facts.get("said", "")), re.IGNORECASE) is not None
+    )
 
 
 async def install(
@@ -128,7 +131,7 @@ async def install(
 
 
 async def _ensure_base(manager: LLMManager, base: str, name: str, progress: Progress) -> None:
-    if wire.same_model(name, base):
+    if is_same_model(name, base):
         raise InputError(
             f"the model cannot be made of {base!r} under that same name: it would be lost.",
             fix="make it of another model",
@@ -141,7 +144,7 @@ async def _make(
     manager: LLMManager, way: Adapted | Whole, name: str, progress: Progress
 ) -> Installed:
     async with aclosing(Client(manager.settings)) as client:
-        before = wire.match_model(name, await client.tags())
+        before = find_model(name, await client.list_models())
         try:
             sent = await _send(client, way, progress)
             await _create(client, way, name, progress)
@@ -149,7 +152,7 @@ async def _make(
             if exc.facts.get("status") in NO_SUCH_PATH and not isinstance(exc, ModelError):
                 raise _no_maker(exc, manager) from exc
             raise
-        found = wire.match_model(name, await client.tags())
+        found = find_model(name, await client.list_models())
     if found is None:
         raise ServerInternalError(
             f"{manager.url} said success, and does not list {name}.",

@@ -84,7 +84,9 @@ def retry_rule_for(error: BaseException | None) -> RetryRule:
 
 
 def retrying(
-    max_retries: int, before_sleep: Callable[[RetryCallState], Awaitable[Any]]
+    max_retries: int,
+    before_sleep: Callable[[RetryCallState], Awaitable[Any]],
+    may_retry: Callable[[], bool] = lambda: True,
 ) -> AsyncRetrying:
     """
     Tries with full jitter: the n-th wait is uniform between 0 and 0.2 s * 2^n, at most 5 s.
@@ -95,6 +97,8 @@ def retrying(
         Tries after the first one (OLLAMA_MAX_RETRIES).
     before_sleep
         Awaited between tries; makes sure that the server is up.
+    may_retry
+        Asked after a failure: false once the caller has seen text.
     """
     from tenacity import AsyncRetrying, stop_after_attempt, wait_random_exponential
 
@@ -105,7 +109,7 @@ def retrying(
     def again(state: RetryCallState) -> bool:
         meaning = retry_rule_for(_error(state))
         seen[meaning] += 1
-        return meaning.tries is None or seen[meaning] < meaning.tries
+        return may_retry() and (meaning.tries is None or seen[meaning] < meaning.tries)
 
     def wait(state: RetryCallState) -> float:
         return max(_least_wait_s(_error(state)), backoff(state))

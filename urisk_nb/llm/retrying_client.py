@@ -1,14 +1,10 @@
-"""
-One call, with all its tries: admitted by the breaker, watched while it is silent, tried again until
-its first token and never after.
-"""
+"""One call with all its attempts: admitted by the breaker, watched while it is silent, tried again until its first token."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import (
@@ -21,21 +17,21 @@ from urisk_nb.errors import (
     ServerTimeout,
     StreamInterrupted,
 )
-from urisk_nb.llm import wire
 from urisk_nb.llm.calls import CallRecord
-from urisk_nb.llm.client import Client
+from urisk_nb.llm.client import Client, OnChunk
+from urisk_nb.llm.messages import Chunk, Final
 from urisk_nb.llm.resilience import Breaker, retrying
-from urisk_nb.server.liveness import CallHeartbeat
 from urisk_nb.server.model_server import Server
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["RetryingClient"]
+__all__ = ["Exchange", "RetryingClient"]
 
-# What the end of a server looks like to a call
-ENDS = (RunnerCrashed, ServerConnectionLost, ServerNotRunning, StreamInterrupted)
-Reply = AsyncGenerator[wire.Piece | wire.Final, None]
+# What the end of a server looks like to a call.
+SERVER_ENDS = (RunnerCrashed, ServerConnectionLost, ServerNotRunning, StreamInterrupted)
+Exchange = Callable[[OnChunk], Awaitable[Final]]
+"""One attempt: asks the server, hands chunks over as they come, returns the end."""
 
 
 class RetryingClient:
@@ -46,51 +42,58 @@ class RetryingClient:
     ----------
     client, server
         Who is asked, and through what.
-    take
+    ensure_model
         Awaited for a model that has gone: it is pulled and loaded again.
     """
 
     def __init__(
-        self, client: Client, server: Server, take: Callable[[str], Awaitable[Any]]
+        self, client: Client, server: Server, ensure_model: Callable[[str], Awaitable[Any]]
     ) -> None:
-        self._client, self._server, self._take = client, server, take
+        self._client, self._server, self._ensure_model = client, server, ensure_model
         self._breakers: dict[str, Breaker] = {}
 
     def breaker(self, model: str) -> Breaker:
-        """The model's own."""
+        """Return the model's own breaker."""
         return self._breakers.setdefault(model, Breaker())
 
-    async def stream_reply(self, record: CallRecord, max_retries: int) -> Reply:
+    async def run(
+        self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk, max_retries: int
+    ) -> Final:
         """
-        The pieces; tries again until the first of them, never after, and notes its tries in the
-        record.
-        """
-        async with self._admitted(record.model):
-            with self._server.track_call() as heartbeat:
-                async for attempt in retrying(max_retries, self._between_tries(record)):
-                    with attempt:
-                        reply, first = await self._begun(record, heartbeat)
-                async with aclosing(reply):
-                    yield first
-                    async for piece in _pulsing(heartbeat, reply, first.text):
-                        yield piece
+        Return the end of the answer; retry until the first chunk, never after.
 
-    async def _begun(
-        self, record: CallRecord, heartbeat: CallHeartbeat
-    ) -> tuple[Reply, wire.Piece | wire.Final]:
-        """One try, as far as its first piece: what follows, and the piece."""
-        await self._server.ready()
-        record.mark_sent()
-        reply = self._client.chat(record.body)
-        try:
-            return reply, await heartbeat.within(anext(reply))
-        except BaseException:
-            await reply.aclose()
-            raise
+        Parameters
+        ----------
+        record
+            Notes attempts and chunks.
+        exchange
+            One attempt.
+        on_chunk
+            Called with each chunk.
+        max_retries
+            Attempts after the first.
+        """
+        async with self._admit(record.model):
+            with self._server.track_call() as heartbeat:
+
+                def take(chunk: Chunk | Final) -> None:
+                    heartbeat.beat()
+                    record.add_chunk(chunk)
+                    on_chunk(chunk)
+
+                may_retry = lambda: record.first_s is None  # noqa: E731  read at each failure
+                attempts = retrying(max_retries, self._between_attempts(record), may_retry)
+                async for attempt in attempts:
+                    with attempt:
+                        await self._server.ready()
+                        record.mark_sent()
+                        with _cut_off(record), heartbeat.guard():
+                            return await exchange(take)
+        raise AssertionError("retrying ends with a value or an error")  # pragma: no cover
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, model: str) -> AsyncIterator[None]:
-        """One logical call, with all its tries, in the breaker's eyes."""
+    async def _admit(self, model: str) -> AsyncIterator[None]:
+        """Hold one logical call, with all its attempts, in the breaker's eyes."""
         breaker, began_s = self.breaker(model), time.monotonic()
         trial = breaker.admit(began_s)
         try:
@@ -99,7 +102,7 @@ class RetryingClient:
                 await self._try_out()
             yield
         except Exception as exc:
-            if isinstance(exc, ENDS) and await self._was_asked_for(began_s):
+            if isinstance(exc, SERVER_ENDS) and await self._ended_on_request(began_s):
                 breaker.record_cancel(trial=trial)
             else:
                 breaker.record_failure(exc, time.monotonic(), trial=trial)
@@ -109,11 +112,8 @@ class RetryingClient:
             raise
         breaker.record_success()
 
-    async def _was_asked_for(self, began_s: float) -> bool:
-        """
-        Whether the server ended since then because one of its users restarted it; the news comes a
-        moment after the end.
-        """
+    async def _ended_on_request(self, began_s: float) -> bool:
+        """Return whether the server ended since then because one of its users restarted it."""
         await self._server.wait_for_exit_news()
         return self._server.ended_on_request_since(began_s)
 
@@ -123,44 +123,35 @@ class RetryingClient:
             breaker.record_success()
 
     async def _try_out(self) -> None:
-        """A server that hangs is found out in seconds, not after the load timeout."""
+        """Find out a server that hangs in seconds, not after the load timeout."""
         try:
-            await self._client.version()
+            await self._client.probe()
         except (ServerTimeout, PortTaken) as exc:
             raise ServerHung(exc.message, fix="restart it, or %urisk_start") from exc
 
-    def _between_tries(self, record: CallRecord) -> Callable[[RetryCallState], Awaitable[None]]:
-        """
-        What is done before the next try: a model that has gone is pulled again. The server itself
-        is made sure of by the try.
-        """
+    def _between_attempts(self, record: CallRecord) -> Callable[[RetryCallState], Awaitable[None]]:
+        """Return what is done before the next attempt: a model that has gone is pulled again."""
 
         async def mend(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             if error is not None:
                 record.mark_retry(error)
             if isinstance(error, ModelNotFound):
-                await self._take(record.model)
+                await self._ensure_model(record.model)
             elif isinstance(error, ServerConnectionLost | ServerNotRunning):
                 await self._server.wait_for_exit_news()
 
         return mend
 
 
-async def _pulsing(
-    heartbeat: CallHeartbeat, reply: AsyncIterator[wire.Piece | wire.Final], said: str
-) -> AsyncIterator[wire.Piece | wire.Final]:
-    """
-    What follows the first piece; a server that is given up in the middle is told with the text that
-    had come.
-    """
+@contextlib.contextmanager
+def _cut_off(record: CallRecord) -> Iterator[None]:
+    """Keep the text of an answer whose server is given up in the middle."""
     try:
-        while (piece := await heartbeat.within(anext(reply, None))) is not None:
-            said += piece.text
-            yield piece
+        yield
     except ServerHung as exc:
-        raise StreamInterrupted(
-            f"the answer was cut off after {len(said)} characters: {exc.message}",
-            fix=exc.fix,
-            partial=said,
-        ) from exc
+        if record.first_s is None:
+            raise
+        text = record.answer
+        message = f"the answer was cut off after {len(text)} characters: {exc.message}"
+        raise StreamInterrupted(message, fix=exc.fix, partial=text) from exc

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from urisk_nb.errors import UriskError
-from urisk_nb.llm.wire import LoadedModel, same_model
+from urisk_nb.llm.messages import LoadedModel, is_same_model
 from urisk_nb.risk.row_warnings import LABELED_BY
 from urisk_nb.server import port
 from urisk_nb.server.memory_usage import MemoryUsage, measure_memory
@@ -38,7 +38,7 @@ __all__ = [
 ENGINES = {
     "ollama": "Ollama",
     "embedded": "Embedded engine (llama.cpp)",
-    "simulated": "SIMULATED engine",
+    "openai": "OpenAI-compatible server",
 }
 NOTES = {
     **LABELED_BY,
@@ -135,7 +135,9 @@ class SessionSnapshot:
         """
         if self.probe.loaded_models is None:
             return None
-        return any(same_model(self.model, resident.name) for resident in self.probe.loaded_models)
+        return any(
+            is_same_model(self.model, resident.name) for resident in self.probe.loaded_models
+        )
 
     @property
     def longest_wait_s(self) -> float:
@@ -258,7 +260,6 @@ def session_notes(manager: LLMManager) -> list[str]:
     """What the user must know about who answers: sentences."""
     judged = manager.judge != manager.model
     holds = {
-        "simulated": manager.is_simulated,
         "demo_model": manager.is_demo_model and not judged,
         "demo_ask": manager.is_demo_model and judged,
         "small_judge": judged,

@@ -81,9 +81,9 @@ def _start_parser(prog: str = "%urisk_start") -> _Parser:
     parser.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
     parser.add_argument(
         "--engine",
-        help="what to start where no server answers: auto, ollama, embedded or simulated "
-        "(URISK_ENGINE)",
+        help="what to start where no server answers: auto, ollama or embedded (URISK_ENGINE)",
     )
+    parser.add_argument("--dialect", help="wire: auto, ollama or openai (URISK_DIALECT)")
     parser.add_argument("--gguf", help="model file for the embedded engine (URISK_GGUF)")
     parser.add_argument(
         "--num-ctx", dest="num_ctx", help="context window in tokens (URISK_NUM_CTX)"
@@ -442,13 +442,7 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
 
 def _describe_answer(answer: Answer, manager: LLMManager) -> str:
     timing = answer.timing
-    who = (
-        "SIMULATED, no model was asked"
-        if answer.simulated
-        else f"{answer.model}, a small demo model"
-        if manager.is_demo_model
-        else answer.model
-    )
+    who = f"{answer.model}, a small demo model" if manager.is_demo_model else answer.model
     cut = " · cut at the limit" if answer.done_reason == "length" else ""
     return f"{who} · {timing.tokens} tokens · {timing.total_s:.1f} s{cut}"
 
@@ -513,8 +507,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
 
 def _label(run: Run, parallel: int | None) -> None:
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.board import Board, publish
-    from urisk_nb.render.markup import answer_markup
+    from urisk_nb.render.board import Board
     from urisk_nb.session import label_sync
 
     try:
@@ -527,8 +520,6 @@ def _label(run: Run, parallel: int | None) -> None:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:
         board.clear()
-        for note in run.notes:
-            publish(note, answer_markup("", note))
 
 
 def _show_progress(board: Board, run: Run) -> None:

@@ -30,8 +30,8 @@ from urisk_nb.render.escaping import escape_html
 
 if TYPE_CHECKING:
     from urisk_nb.llm.calls import CallRecord
+    from urisk_nb.llm.messages import LoadedModel
     from urisk_nb.llm.snapshot import SessionSnapshot
-    from urisk_nb.llm.wire import LoadedModel
 
 __all__ = [
     "health",

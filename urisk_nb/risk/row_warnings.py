@@ -14,8 +14,6 @@ __all__ = ["LABELED_BY", "WARNINGS", "codes_in"]
 # Who made the labels. These hold for the whole table, so they stand above it and not beside each
 # row.
 LABELED_BY = {
-    "simulated": "SIMULATED: rules made up these labels. No model read anything, and nothing here "
-    "says anything about a company.",
     "demo_model": "Labels by the demo model (135 million parameters), which labels sentences "
     "poorly. "
     "It shows how the table works. Do not base a decision on it.",

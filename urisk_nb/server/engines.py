@@ -1,8 +1,7 @@
 """Which engine to start, and how: the program, its arguments, its environment. Decides; starts
 nothing.
 
-The order is the user's word, then Ollama, then the embedded engine where it is complete; the
-simulation is never chosen by itself.
+The order is the user's word, then Ollama, then the embedded engine where it is complete.
 """
 
 from __future__ import annotations
@@ -16,26 +15,29 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from urisk_nb.errors import ModelNotFound, OllamaNotInstalled, PackageMissing, SettingsError
+from urisk_nb.errors import (
+    ModelNotFound,
+    OllamaNotInstalled,
+    PackageMissing,
+    ServerNotRunning,
+    SettingsError,
+)
 from urisk_nb.settings import Engine, Settings
 
 __all__ = [
+    "build_command",
+    "build_environment",
     "choose",
-    "command",
+    "compute_fingerprint",
+    "count_slots",
     "data_folder",
     "demo_model_path",
-    "environment",
     "find_ollama",
-    "fingerprint",
-    "slots",
 ]
 
-DEMO_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
-DEMO_MODEL_BYTES = 98_362_432
 WAYS_OUT = (
     "install Ollama (ollama.com/download), or use the embedded engine: %pip install "
-    '"urisk-nb[embedded]" and then `urisk fetch-model`, '
-    "or, to try the tool only: %urisk_start --engine simulated"
+    '"urisk-nb[embedded]" and then `urisk fetch-model`'
 )
 
 
@@ -58,31 +60,40 @@ def data_folder(settings: Settings) -> Path:
 
 def demo_model_path(settings: Settings) -> Path | None:
     """The demo model's file, if it has been fetched whole."""
-    path = data_folder(settings) / DEMO_MODEL
+    from urisk_nb.embedded import weights
+
+    path = data_folder(settings) / weights.GGUF
     try:
-        return path if path.stat().st_size == DEMO_MODEL_BYTES else None
+        return path if path.stat().st_size == weights.GGUF_BYTES else None
     except OSError:
         return None
 
 
 def choose(settings: Settings) -> Engine:
     """
-    The engine to start: the one that was named, else Ollama where it is installed, else the
-    embedded one where it is complete.
+    Return the engine to start.
+
+    It is the one that was named, else Ollama where it is installed, else the embedded one where it
+    is complete.
 
     Raises
     ------
     OllamaNotInstalled
-        There is nothing to start; the fix names the three ways out. The simulation is never chosen
-        by itself.
+        There is nothing to start; the fix names the ways out.
     PackageMissing, ModelNotFound, SettingsError
         The embedded engine was named and its package, its model, or the file of URISK_GGUF is not
         there.
+    ServerNotRunning
+        An OpenAI-compatible server was named: one that runs is used, none is started.
     """
+    if settings.engine is Engine.OPENAI:
+        raise ServerNotRunning(
+            f"nothing answers at {settings.url}; an OpenAI-compatible server is not started here.",
+            fix="start it, or name another engine: %urisk_start --engine ollama",
+        )
     if settings.engine is Engine.EMBEDDED:
         _embedded_model(settings)
-    if settings.engine in (Engine.EMBEDDED, Engine.SIMULATED):
-        return settings.engine
+        return Engine.EMBEDDED
     if find_ollama():
         return Engine.OLLAMA
     if settings.engine is Engine.OLLAMA:
@@ -122,21 +133,19 @@ def _embedded_model(settings: Settings) -> Path:
 # Start --------------------------------------------------------------------------------------------
 
 
-def command(engine: Engine, settings: Settings) -> list[str]:
-    """The program and its arguments."""
+def build_command(engine: Engine, settings: Settings) -> list[str]:
+    """Return the program and its arguments."""
     if engine is Engine.OLLAMA:
         return [find_ollama() or "ollama", "serve"]
-    brain = (
-        ["scripted"]
-        if engine is Engine.SIMULATED
-        else ["llamacpp", "--gguf", str(_embedded_model(settings))]
-    )
-    place = ["--host", settings.host, "--port", str(settings.port)]
+    model = ["--gguf", str(_embedded_model(settings))]
+    address = ["--host", settings.host, "--port", str(settings.port)]
     size = ["--slots", str(settings.parallel or 1), "--num-ctx", str(settings.num_ctx)]
-    return [sys.executable, "-m", "urisk_nb.standin", "--brain", *brain, *place, *size]
+    return [sys.executable, "-m", "urisk_nb.embedded.launcher", *model, *address, *size]
 
 
-def environment(engine: Engine, settings: Settings, base: Mapping[str, str]) -> dict[str, str]:
+def build_environment(
+    engine: Engine, settings: Settings, base: Mapping[str, str]
+) -> dict[str, str]:
     """
     The environment of the server: ours, less what would change its runner, plus where to listen and
     not to phone home.
@@ -159,7 +168,7 @@ def environment(engine: Engine, settings: Settings, base: Mapping[str, str]) -> 
     return env
 
 
-def slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) -> int:
+def count_slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) -> int:
     """How many calls a server that we start answers at once."""
     if settings.parallel:
         return settings.parallel
@@ -167,7 +176,7 @@ def slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) -> int
     return int(named) if named.isdecimal() and int(named) > 0 else 1
 
 
-def fingerprint(words: list[str], env: Mapping[str, str]) -> str:
+def compute_fingerprint(words: list[str], env: Mapping[str, str]) -> str:
     """
     What makes two servers at one address different: the command, and every variable that Ollama or
     the embedded engine reads.

@@ -83,7 +83,8 @@ class Lease:
     server, guardian
         Process ids.
     facts
-        What the starter said: `engine`, `slots`, `key` (fingerprint of command and environment),
+        What the starter said: `engine`, `slots`, `num_ctx`, `key` (fingerprint of command and
+        environment),
         `log`.
     is_starter
         Whether this process started the server; else it joined.
@@ -341,11 +342,15 @@ async def start(kind: Engine, settings: Settings) -> Lease:
 
 
 async def _spawn(kind: Engine, settings: Settings, place: Path | None) -> Lease:
-    words, env = engines.command(kind, settings), engines.environment(kind, settings, os.environ)
+    words, env = (
+        engines.build_command(kind, settings),
+        engines.build_environment(kind, settings, os.environ),
+    )
     facts = {
         "engine": str(kind),
-        "slots": engines.slots(kind, settings, os.environ),
-        "key": engines.fingerprint(words, env),
+        "slots": engines.count_slots(kind, settings, os.environ),
+        "num_ctx": settings.num_ctx,
+        "key": engines.compute_fingerprint(words, env),
         "log": str(place / "server.log") if place else "",
     }
     plan = {

@@ -14,15 +14,12 @@ import copy
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import anyio
 
 from urisk_nb.errors import ServerConnectionLost, ServerError
 
 __all__ = ["CallHeartbeat", "LivenessMonitor", "ProbeSchedule"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,19 +41,23 @@ class CallHeartbeat:
     def __init__(self) -> None:
         self.at = time.monotonic()
         self._scope: anyio.CancelScope | None = None
-        self._cut: ServerError | None = None
+        self._error: ServerError | None = None
 
-    async def within(self, coming: Awaitable[T]) -> T:
-        """What is awaited. Raises ServerHung where the watch has given the server up."""
+    def beat(self) -> None:
+        """Note that something has come."""
+        self.at = time.monotonic()
+
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Let the monitor end what runs inside; the monitor's error is raised then."""
         with anyio.CancelScope() as self._scope:
-            got = await coming
-            self.at = time.monotonic()
-            return got
-        raise self._cut or ServerConnectionLost("the call was cut off.", fix="ask again")
+            yield
+        if self._scope.cancelled_caught:
+            raise self._error or ServerConnectionLost("the call was cut off.", fix="ask again")
 
     def cut(self, error: ServerError) -> None:
         """End the call with the error."""
-        self._cut = error
+        self._error = error
         if self._scope is not None:
             self._scope.cancel()
 
@@ -76,7 +77,7 @@ class LivenessMonitor:
     def __init__(
         self, answers: Callable[[], Awaitable[bool]], give_up: Callable[[], Awaitable[None]]
     ) -> None:
-        self.watch = ProbeSchedule()
+        self.schedule = ProbeSchedule()
         self._answers, self._give_up = answers, give_up
         self._heartbeats: set[CallHeartbeat] = set()
         self._task: asyncio.Task[None] | None = None
@@ -102,15 +103,15 @@ class LivenessMonitor:
         strikes = 0
         while self._heartbeats:
             silent_s = time.monotonic() - max(heartbeat.at for heartbeat in self._heartbeats)
-            if silent_s < self.watch.silent_s:
+            if silent_s < self.schedule.silent_s:
                 strikes = 0
-                await asyncio.sleep(self.watch.silent_s - silent_s)
+                await asyncio.sleep(self.schedule.silent_s - silent_s)
                 continue
             strikes = 0 if await self._answers() else strikes + 1
-            if strikes >= self.watch.strikes:
+            if strikes >= self.schedule.strikes:
                 strikes = 0
                 await self._give_up()
-            await asyncio.sleep(self.watch.every_s)
+            await asyncio.sleep(self.schedule.every_s)
 
     def cut(self, error: ServerError) -> None:
         """End every call with the error."""

@@ -23,10 +23,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from urisk_nb.errors import (
     PortTaken,
+    ServerBusy,
     ServerConnectionLost,
     ServerCrashLoop,
     ServerError,
@@ -42,15 +43,12 @@ from urisk_nb.server.liveness import CallHeartbeat, LivenessMonitor
 from urisk_nb.server.restart_policy import RestartPolicy
 from urisk_nb.settings import Engine, Settings
 
-if TYPE_CHECKING:
-    from urisk_nb.llm.client import Client
-
 __all__ = ["Server", "ServerState"]
 
 READY_S = 30.0
 NEWS_S = 0.2
+BUSY_PAUSE_S = 0.25
 END_S = 5.0  # for the guardian to tell of an end, beyond the time that it gives the server
-OWN_VERSIONS = {"0.0.0-urisk-llamacpp": Engine.EMBEDDED, "0.0.0-urisk-scripted": Engine.SIMULATED}
 
 
 class ServerState(StrEnum):
@@ -71,6 +69,24 @@ class ServerState(StrEnum):
     STOPPED = "stopped"  # the session is over
 
 
+class ServerClient(Protocol):
+    """What is needed of the client that asks the server."""
+
+    @property
+    def dialect(self) -> Any:
+        """The wire that the server speaks."""
+
+    @property
+    def props(self) -> Any:
+        """What it told of itself."""
+
+    async def probe(self, within_s: float = ...) -> str:
+        """Return the server's version, and find out its dialect."""
+
+    def forget_dialect(self) -> None:
+        """Find out the dialect anew at the next probe."""
+
+
 class Server:
     """
     The server at the address of the settings; used on one loop.
@@ -88,8 +104,9 @@ class Server:
     ----------
     state
         See ServerState.
-    version
-        As it says itself.
+    version, engine
+        As it says itself, and what it is: as its guardian says where we have a lease, else by its
+        dialect.
     lease
         Our share in it, where a guardian of ours keeps it.
     notes
@@ -103,13 +120,14 @@ class Server:
     def __init__(
         self,
         settings: Settings,
-        client: Client,
+        client: ServerClient,
         say: Callable[[str, str], Any],
         warm: Callable[[], Awaitable[Any]],
     ) -> None:
         self.settings = settings
         self.state = ServerState.UNKNOWN
         self.version = ""
+        self.engine = Engine.OLLAMA
         self.lease: leases.Lease | None = None
         self.notes: list[str] = []
         self.restart_count = 0
@@ -120,12 +138,7 @@ class Server:
         # When one of us last asked for its end, on the monotonic clock
         self._asked_end_s = -math.inf
         self._failure: UriskError | None = None
-        self.watcher = LivenessMonitor(self._answers, self._give_up)
-
-    @property
-    def engine(self) -> Engine:
-        """What answers, as its version tells."""
-        return OWN_VERSIONS.get(self.version, Engine.OLLAMA)
+        self.monitor = LivenessMonitor(self._answers, self._give_up)
 
     @property
     def failure(self) -> UriskError | None:
@@ -134,8 +147,10 @@ class Server:
 
     @property
     def slots(self) -> int:
-        """How many calls it answers at once, where we know: its starter's word, else 1."""
-        return int(self.lease.facts["slots"]) if self.lease is not None else 1
+        """Answers at once: its starter's word, what llama.cpp tells of itself, else 1."""
+        if self.lease is not None:
+            return int(self.lease.facts["slots"])
+        return self._client.props.slots or 1
 
     # Start ----------------------------------------------------------------------------------------
 
@@ -160,12 +175,14 @@ class Server:
 
     async def _find_or_start(self) -> None:
         self.notes.clear()  # they were about the one before
+        self._client.forget_dialect()  # another kind of server may answer by now
         if not self.settings.is_loopback:
             self._adopt(await self._remote_version(), ServerState.REMOTE)
         elif not await self._join():
             await self._adopt_or_start()
         checks.check_engine(self.settings, self.engine, self.version)
-        checks.check_min_version(self.settings, self.version)
+        if self.engine is Engine.OLLAMA:
+            checks.check_min_version(self.settings, self.version)
 
     async def _join(self) -> bool:
         """
@@ -200,10 +217,12 @@ class Server:
 
     def _adopt(self, version: str, state: ServerState) -> None:
         self.lease, self.version, self.state = None, version, state
+        is_ollama = self._client.dialect.name == Engine.OLLAMA
+        self.engine = Engine.OLLAMA if is_ollama else Engine.OPENAI
 
     async def _remote_version(self) -> str:
         try:
-            return await self._client.version()
+            return await self._wait_loaded()
         except ServerNotRunning as exc:
             raise ServerNotRunning(
                 f"nothing answers at {self.settings.url}.",
@@ -213,14 +232,32 @@ class Server:
     async def _answering(self) -> str | None:
         """The version of the server at the address, or None where nothing listens."""
         try:
-            return await self._client.version()
+            return await self._wait_loaded()
         except ServerNotRunning:
             return None
         except ServerTimeout as exc:
             raise PortTaken(exc.message, fix=exc.fix) from exc
 
+    async def _wait_loaded(self) -> str:
+        """The version of a server; one that says that it loads its model is waited for."""
+        end_s = time.monotonic() + self.settings.load_timeout_s
+        while True:
+            try:
+                return await self._client.probe()
+            except ServerBusy:
+                if time.monotonic() >= end_s:
+                    raise
+                self._say("loading", "Waiting for the server to load its model")
+                await asyncio.sleep(BUSY_PAUSE_S)
+
     async def _start(self) -> None:
         settings = self.settings
+        if settings.has_path:
+            raise ServerNotRunning(
+                f"nothing answers at {settings.url}, and a server at an address with a path is "
+                "not started from here.",
+                fix="start it, or check OLLAMA_URL",
+            )
         if not settings.auto_start:
             raise ServerNotRunning(
                 f"nothing answers at {settings.url}, and OLLAMA_AUTO_START is off.",
@@ -243,6 +280,7 @@ class Server:
             return
         lease.on_end = lambda seen: self._ended(lease, seen)
         self.version, self.state = version, ServerState.MANAGED
+        self.engine = lease.engine
         self._note_differences(lease)
 
     async def _ready(self, lease: leases.Lease, within_s: float) -> str | None:
@@ -253,7 +291,7 @@ class Server:
             # And the answer may be that of another server, which was quicker: then ours is about to
             # end.
             with contextlib.suppress(ServerError):
-                version = await self._client.version(within_s=1.0)
+                version = await self._client.probe(within_s=1.0)
                 if not lease.ended.is_set() and port.listens(lease.server, self.settings.port):
                     return version
             if lease.ended.is_set():
@@ -261,7 +299,7 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(lease.ended.wait(), pause_s)
             pause_s = min(0.25, 1.5 * pause_s)
-        await lease.report_hang(self.watcher.watch.within_s)
+        await lease.report_hang(self.monitor.schedule.within_s)
         raise ServerStartFailed(
             f"the server was not ready after {within_s:g} s.",
             fix=f"look at its log, then try again: {lease.facts['log'] or '(none)'}",
@@ -287,10 +325,10 @@ class Server:
         if lease.is_starter:
             return
         with contextlib.suppress(UriskError):
-            words = engines.command(lease.engine, self.settings)
+            words = engines.build_command(lease.engine, self.settings)
             if (
-                engines.fingerprint(
-                    words, engines.environment(lease.engine, self.settings, os.environ)
+                engines.compute_fingerprint(
+                    words, engines.build_environment(lease.engine, self.settings, os.environ)
                 )
                 != lease.facts["key"]
             ):
@@ -441,7 +479,7 @@ class Server:
 
     def track_call(self) -> AbstractContextManager[CallHeartbeat]:
         """A call under way: while every call is silent, the server is looked at."""
-        return self.watcher.call()
+        return self.monitor.call()
 
     async def _answers(self) -> bool:
         """
@@ -449,7 +487,7 @@ class Server:
         know it already.
         """
         try:
-            await self._client.version(within_s=self.watcher.watch.within_s)
+            await self._client.probe(within_s=self.monitor.schedule.within_s)
         except (ServerTimeout, PortTaken):
             return False
         except ServerError:
@@ -462,18 +500,18 @@ class Server:
         others end.
         """
         if self.lease is None:
-            self.watcher.cut(self._hung())
+            self.monitor.cut(self._hung())
             return
         before, self.state = self.state, ServerState.HUNG
         try:
-            await self.lease.report_hang(self.watcher.watch.within_s)
+            await self.lease.report_hang(self.monitor.schedule.within_s)
         finally:
             # It answered the guardian; else its end has been told by now, or will be
             if self.state is ServerState.HUNG:
                 self.state = before
 
     def _hung(self) -> ServerHung:
-        said = f"{self.settings.url} takes connections and has not even said its version {self.watcher.watch.strikes} times in a row."
+        said = f"{self.settings.url} takes connections and has not even said its version {self.monitor.schedule.strikes} times in a row."
         return ServerHung(said, fix="it is not ours to stop: restart Ollama, then ask again")
 
     # End ------------------------------------------------------------------------------------------
@@ -483,7 +521,7 @@ class Server:
         Watch no more, and start nothing again; a start that was under way gives its share back
         itself.
         """
-        self.watcher.stop()
+        self.monitor.stop()
         if self._recovery is not None and not self._recovery.done():
             self._recovery.cancel()
             await asyncio.wait({self._recovery}, timeout=within_s)

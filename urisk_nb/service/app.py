@@ -25,7 +25,7 @@ from urisk_nb.service.schemas import (
     build_response,
     encode_error,
 )
-from urisk_nb.settings import Engine, given_settings
+from urisk_nb.settings import DialectName, Engine, given_settings
 
 __all__ = ["create_app"]
 
@@ -42,6 +42,7 @@ def create_app(
     url: str | None = None,
     model: str | None = None,
     engine: Engine | str | None = None,
+    dialect: DialectName | str | None = None,
     gguf: Path | str | None = None,
     num_ctx: int | None = None,
     parallel: int | None = None,
@@ -67,7 +68,7 @@ def create_app(
         URISK_SERVICE_TOKEN. Without one the app answers on loopback only.
     max_body_bytes, max_calls
         A larger body is refused with 413; a POST beyond so many that wait is refused with 503.
-    url, model, engine, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
+    url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
     max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
         Further settings, likewise.

@@ -15,10 +15,11 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from urisk_nb.errors import InputError, ServerNotRunning, ServerTimeout, UriskError
-from urisk_nb.llm import wire
 from urisk_nb.llm.answers import AnswerStream
 from urisk_nb.llm.client import Client
+from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.manager import is_judge
+from urisk_nb.llm.messages import is_same_model
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.service.live_session import LiveSession, run_on_loop, stream_pieces
@@ -101,7 +102,7 @@ async def risk(request: Request, asked: RiskBody) -> Response:
     if (
         wanted is not None
         and not is_judge(wanted)
-        and not wire.same_model(wanted, (session.running or session).settings.model)
+        and not is_same_model(wanted, (session.running or session).settings.model)
     ):
         raise InputError(
             f"the model {wanted!r} is not the service's.",
@@ -196,7 +197,7 @@ async def health_llm(request: Request) -> Response:
     running = session.running
     if running is None:
         raise NotReady(f"the session is being started: {session.step}.", fix="wait")
-    if not any(wire.same_model(running.model, name) for name in facts["models"]):
+    if not any(is_same_model(running.model, name) for name in facts["models"]):
         raise NotReady(
             f"{running.model} is not in memory.", fix="wait, or ask: the next call loads it"
         )
@@ -205,7 +206,6 @@ async def health_llm(request: Request) -> Response:
             "status": "ready",
             "model": running.model,
             "engine": str(running.engine),
-            "simulated": running.is_simulated,
         }
     )
 
@@ -239,7 +239,7 @@ async def _probe(settings: Settings) -> tuple[str, list[str]]:
     client = Client(settings)
     try:
         async with asyncio.timeout(PROBE_S):
-            return await client.version(), [model.name for model in await client.loaded_models()]
+            return await client.probe(), await _list_ready_models(client)
     except TimeoutError as exc:
         if isinstance(exc, UriskError):
             raise
@@ -249,6 +249,14 @@ async def _probe(settings: Settings) -> tuple[str, list[str]]:
         ) from exc
     finally:
         await client.aclose()
+
+
+async def _list_ready_models(client: Client) -> list[str]:
+    """The models in memory; of a server that has one model for as long as it runs, its names."""
+    if client.dialect.can(Feature.LOADED_MODELS):
+        return [model.name for model in await client.list_loaded_models()]
+    models = await client.list_models()
+    return [name for model in models for name in (model.name, *model.aliases)]
 
 
 @router.get(

@@ -114,7 +114,6 @@ class AnswerBody(BaseModel):
     text: str
     model: str
     engine: str
-    simulated: bool
     done_reason: str
     timing: dict[str, float | int | str | None]
 
@@ -162,7 +161,6 @@ def encode_answer(answer: Answer) -> dict[str, Any]:
     facts = {
         "model": answer.model,
         "engine": str(answer.engine),
-        "simulated": answer.simulated,
         "done_reason": answer.done_reason,
     }
     return {"text": str(answer), **facts, "timing": timing}

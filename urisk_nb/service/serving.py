@@ -14,7 +14,7 @@ from urisk_nb.errors import InputError
 from urisk_nb.service.app import create_app
 from urisk_nb.service.guard import is_loopback
 from urisk_nb.service.live_session import LiveSession
-from urisk_nb.settings import Engine, given_settings
+from urisk_nb.settings import DialectName, Engine, given_settings
 
 __all__ = ["serve"]
 
@@ -55,6 +55,7 @@ def serve(
     url: str | None = None,
     model: str | None = None,
     engine: Engine | str | None = None,
+    dialect: DialectName | str | None = None,
     gguf: Path | str | None = None,
     num_ctx: int | None = None,
     parallel: int | None = None,
@@ -79,7 +80,7 @@ def serve(
         Where to listen; anything but loopback needs a token.
     token
         Asked of every caller; default: URISK_SERVICE_TOKEN.
-    url, model, engine, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
+    url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
     max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
         Further settings, likewise.

@@ -16,6 +16,7 @@ STATUSES: dict[type[UriskError], int] = {
     errors.FetchFailed: 502,
     # No server to ask just now: not installed, not running, starting, lost, busy, circuit open
     errors.ServerError: 503,
+    errors.NotSupportedByServer: 501,
     errors.StreamInterrupted: 502,
     errors.RunnerCrashed: 502,
     errors.ServerInternalError: 502,

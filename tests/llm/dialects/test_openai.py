@@ -393,6 +393,50 @@ def test_recorded_properties():
     props = openai.decode_props(json.loads(body_of("props")))
     assert (props.slots, props.num_ctx, props.build) == (1, 4096, "b0-unknown")
     assert openai.decode_props([]).slots == 0
+    adapters = json.loads(body_of("lora_adapters"))
+    assert openai.decode_props({}, adapters).adapters == ("urisk-judge",)
+    assert openai.decode_props({}, [None, {"path": 3}, {"path": "C:\\m\\x.gguf"}]).adapters == (
+        "",
+        "",
+        "x",
+    )
+
+
+def test_who_serves_a_list():
+    """An empty list is a list; its owner is told by its entries."""
+    assert openai.is_model_list({"data": []})
+    assert not openai.is_model_list({"models": []})
+    assert openai.read_owner({"data": [3, {"owned_by": "vllm"}]}) == "vllm"
+    assert openai.read_owner({"data": []}) == ""
+
+
+def test_one_token_is_asked_for_as_recorded():
+    """The beginning of the answer goes along, one token comes back with its logarithm and its rivals."""
+    sent = json.loads(RECORDED["prefill"]["request"]["body"])
+    given = request(
+        model=sent["model"],
+        messages=sent["messages"][:-1],
+        options={"seed": 1, "temperature": 0, "num_predict": 48},
+        adapter=0,
+    )
+    ours = json.loads(
+        openai.encode_token(given, prefill=sent["messages"][-1]["content"], grammar='root ::= "a"')
+    )
+    expected = {name: value for name, value in sent.items() if name != "top_logprobs"}
+    assert {name: ours[name] for name in expected} == expected
+    assert (ours["stream"], ours["grammar"], ours["top_logprobs"]) == (False, 'root ::= "a"', 20)
+    token, final = openai.decode_token(json.loads(body_of("prefill")))
+    assert token.text == "legal"
+    assert token.logprob == max(logprob for _, logprob in token.top_logprobs)
+    assert len(token.top_logprobs) == 4
+    assert final.prompt_ns > 0
+
+
+@pytest.mark.parametrize("name", ["logprobs_whole", "chat_whole", "unknown_model"])
+def test_another_number_of_tokens_is_a_protocol_error(name):
+    """Two tokens, or none with log-probabilities."""
+    with pytest.raises(errors.ProtocolError, match="not one"):
+        openai.decode_token(json.loads(body_of(name)))
 
 
 # Errors

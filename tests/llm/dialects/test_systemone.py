@@ -169,3 +169,12 @@ def test_no_rule_is_dead():
         for s, b in texts
     }
     assert found == set(range(len(systemone.RULES)))
+
+
+def test_a_query_is_part_of_the_question():
+    """What the reader asks about narrows the risk, not the severity."""
+    questions = systemone.build_label_questions(
+        CATEGORIES, ANCHORS, none=NONE, query="supply chain"
+    )
+    assert "supply chain" in questions["risk"].instructions
+    assert "supply chain" not in questions["severity"].instructions

@@ -25,7 +25,7 @@ from urisk_nb.llm.dialects.dialect import (
     read_number,
     to_error,
 )
-from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, ServerProps
+from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, ServerProps, TokenLogprob
 
 __all__ = [
     "DIALECT",
@@ -37,12 +37,17 @@ __all__ = [
     "decode_error",
     "decode_models",
     "decode_props",
+    "decode_token",
     "encode_chat",
     "encode_llama_cpp_chat",
+    "encode_token",
     "is_llama_cpp",
+    "is_model_list",
+    "read_owner",
 ]
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
+MAX_TOP_LOGPROBS = 20
 NOT_OPENAI = "check that OLLAMA_URL is an OpenAI-compatible server, or name the wire: %env URISK_DIALECT=ollama"
 
 # Ollama's name of an option -> the name on this wire.
@@ -126,9 +131,55 @@ def _translate_options(options: Mapping[str, Any], names: Mapping[str, str]) -> 
 
 def encode_llama_cpp_chat(request: ChatRequest) -> bytes:
     """Return the bytes of a streamed chat for llama.cpp's own server, which knows more words."""
+    return dump_json(_build_llama_cpp_chat(request))
+
+
+def _build_llama_cpp_chat(request: ChatRequest) -> dict[str, Any]:
+    body = build_chat(request, LLAMA_CPP_OPTIONS)
     # A thinking model thinks unless told otherwise, and its thoughts are held to no schema.
-    quiet = {"chat_template_kwargs": {"enable_thinking": False}}
-    return dump_json(build_chat(request, LLAMA_CPP_OPTIONS) | quiet)
+    body["chat_template_kwargs"] = {"enable_thinking": False}
+    if request.adapter is not None:
+        body["lora"] = [{"id": request.adapter, "scale": 1.0}]
+    return body
+
+
+def encode_token(request: ChatRequest, *, prefill: str, grammar: str) -> bytes:
+    """
+    Return the bytes that ask llama.cpp for the one token that follows the beginning of an answer.
+
+    Not streamed: each event wakes two programs, and there is only one token.
+
+    Parameters
+    ----------
+    request
+        The chat; its schema does not count.
+    prefill
+        The answer so far.
+    grammar
+        What the token may begin.
+    """
+    body = _build_llama_cpp_chat(replace(request, schema=None, top_logprobs=MAX_TOP_LOGPROBS))
+    del body["stream_options"]
+    body["messages"].append({"role": "assistant", "content": prefill})
+    return dump_json({**body, "stream": False, "max_tokens": 1, "grammar": grammar})
+
+
+def decode_token(content: Any) -> tuple[TokenLogprob, Final]:
+    """
+    Return the token of such a reply, and its counters.
+
+    Raises
+    ------
+    ProtocolError
+        The reply has no token.
+    """
+    decoder = ChatDecoder()
+    items = [*decoder.feed(json.dumps(content).encode()), *decoder.finish()]
+    tokens = [token for item in items for token in item.logprobs]
+    if len(tokens) != 1 or not isinstance(items[-1], Final):
+        seen = f"the reply has {len(tokens)} tokens with log-probabilities, not one."
+        raise ProtocolError(seen, fix="update llama.cpp; log-probabilities are part of its chat")
+    return tokens[0], items[-1]
 
 
 # Replies ------------------------------------------------------------------------------------------
@@ -314,7 +365,7 @@ def _read_model(entry: Mapping[str, Any]) -> Model:
     meta = entry.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     is_file = entry.get("owned_by") == "llamacpp" and ("/" in listed or "\\" in listed)
-    name = listed.replace("\\", "/").rpartition("/")[2] if is_file else listed
+    name = _file_name(listed) if is_file else listed
     others = entry.get("aliases")
     aliases = [
         alias for alias in (others if isinstance(others, list) else ()) if isinstance(alias, str)
@@ -327,6 +378,18 @@ def _read_model(entry: Mapping[str, Any]) -> Model:
     )
 
 
+def is_model_list(content: Any) -> bool:
+    """Return whether a reply is a list of models, be it empty."""
+    return isinstance(content, dict) and isinstance(content.get("data"), list)
+
+
+def read_owner(content: Any) -> str:
+    """Return who serves the models, such as `vllm`, from the reply of `/v1/models`; empty: unknown."""
+    entries = content.get("data") if isinstance(content, dict) else None
+    owners = (entry.get("owned_by") for entry in entries or () if isinstance(entry, dict))
+    return next((owner for owner in owners if isinstance(owner, str)), "")
+
+
 def is_llama_cpp(headers: Mapping[str, str], content: Any = None) -> bool:
     """Return whether a reply is from llama.cpp: by its header, or by its list of models."""
     if headers.get("server", "").lower().startswith("llama.cpp"):
@@ -335,15 +398,25 @@ def is_llama_cpp(headers: Mapping[str, str], content: Any = None) -> bool:
     return any(isinstance(e, dict) and e.get("owned_by") == "llamacpp" for e in entries or ())
 
 
-def decode_props(content: Any) -> ServerProps:
-    """Return the reply of llama.cpp's `/props` as a record; 0 and empty where it does not say."""
+def decode_props(content: Any, adapters: Any = None) -> ServerProps:
+    """Return llama.cpp's `/props` and `/lora-adapters` as a record; 0 and empty: it does not say."""
     found = content if isinstance(content, dict) else {}
     defaults = found.get("default_generation_settings")
     return ServerProps(
         slots=read_count(found, "total_slots"),
         num_ctx=read_count(defaults if isinstance(defaults, dict) else {}, "n_ctx"),
         build=str(found.get("build_info") or ""),
+        adapters=tuple(map(_read_adapter, adapters if isinstance(adapters, list) else ())),
     )
+
+
+def _read_adapter(entry: Any) -> str:
+    path = entry.get("path") if isinstance(entry, dict) else None
+    return _file_name(path).removesuffix(".gguf") if isinstance(path, str) else ""
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 # Errors -------------------------------------------------------------------------------------------

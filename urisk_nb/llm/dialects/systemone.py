@@ -70,7 +70,12 @@ class Decision:
 
 
 def build_label_questions(
-    categories: Mapping[str, str], severities: Sequence[str], *, none: str, risk: str | None = None
+    categories: Mapping[str, str],
+    severities: Sequence[str],
+    *,
+    none: str,
+    risk: str | None = None,
+    query: str | None = None,
 ) -> dict[str, Choice | Score]:
     """
     Return the questions about one sentence: which risk, and how severe.
@@ -88,6 +93,8 @@ def build_label_questions(
         The label of a sentence that shows no risk of the company.
     risk
         The risk that is given, one of `categories`.
+    query
+        What the reader asks about; a sentence that does not bear on it shows no risk.
     """
     shown = "the risk"
     if risk is not None:
@@ -99,9 +106,10 @@ def build_label_questions(
     if risk is not None:
         return {"severity": severity}
     options = {**categories, none: "not about a risk of this company"}
-    which = Choice(
-        instructions="Which risk does the sentence show for the company?", options=options
-    )
+    asked = "Which risk does the sentence show for the company?"
+    if query:
+        asked += f" The reader asks about: {query}. A sentence that does not bear on it is {none}."
+    which = Choice(instructions=asked, options=options)
     return {"risk": which, "severity": severity}
 
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running, serve
+from fake_ollama import Rule, Scenario, ScriptedBackend, running, serve
 
 LIMIT_S = 10
 
@@ -18,17 +18,17 @@ LIMIT_S = 10
 def server():
     scenario = Scenario(
         models=(
-            "simulated",
+            "llama3.1",
             "me/Foo:tag",
             {"name": "stub", "remote_host": "https://elsewhere.example"},
         )
     )
-    with running(ScriptedBrain(scenario)) as started:
+    with running(ScriptedBackend(scenario)) as started:
         yield started
 
 
 def chat_body(text="hi", **rest):
-    return {"model": "simulated", "messages": [{"role": "user", "content": text}], **rest}
+    return {"model": "llama3.1", "messages": [{"role": "user", "content": text}], **rest}
 
 
 def head(body, path="/api/chat"):
@@ -85,11 +85,11 @@ def run(coroutine):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_stops_the_generation(gate_brain, stream):
+def test_a_client_that_leaves_stops_the_generation(gate_backend, stream):
     """Closing the connection closes the brain's iterator, frees the slot, and is counted."""
 
     async def main():
-        brain = gate_brain()
+        brain = gate_backend()
         async with serve(brain) as server:
             reader, writer = await opened(server, head(chat_body("first", stream=stream)))
             await brain.began.get()
@@ -107,11 +107,11 @@ def test_a_client_that_leaves_stops_the_generation(gate_brain, stream):
     run(main())
 
 
-def test_a_client_that_leaves_the_queue_frees_its_place(gate_brain):
+def test_a_client_that_leaves_the_queue_frees_its_place(gate_backend):
     """Who gives up waiting is never asked for; the next in line is."""
 
     async def main():
-        brain = gate_brain()
+        brain = gate_backend()
         async with serve(brain) as server:
             connections = []
             for text in ("a", "b", "c"):
@@ -144,7 +144,7 @@ def test_a_client_that_leaves_during_the_load_aborts_it(ask):
     """Nothing is resident after it, and the next request loads anew."""
 
     async def main():
-        class Slow(ScriptedBrain):
+        class Slow(ScriptedBackend):
             loading = asyncio.Event()
             go = asyncio.Event()
 
@@ -172,11 +172,11 @@ def test_a_client_that_leaves_during_the_load_aborts_it(ask):
 # ---- order, slots, time --------------------------------------------------------------------------
 
 
-def test_requests_are_served_in_the_order_of_asking(gate_brain):
+def test_requests_are_served_in_the_order_of_asking(gate_backend):
     """One slot, five requests: first come, first served; the wait is in total_duration alone."""
 
     async def main():
-        brain = gate_brain()
+        brain = gate_backend()
         async with serve(brain) as server:
             connections = []
             for text in "abcde":
@@ -196,11 +196,11 @@ def test_requests_are_served_in_the_order_of_asking(gate_brain):
     run(main())
 
 
-def test_as_many_run_at_once_as_there_are_slots(gate_brain):
+def test_as_many_run_at_once_as_there_are_slots(gate_backend):
     """Four slots, six requests: four in flight, two wait."""
 
     async def main():
-        brain = gate_brain(Scenario(slots=4))
+        brain = gate_backend(Scenario(slots=4))
         async with serve(brain) as server:
             connections = [
                 await opened(server, head(chat_body(text, stream=False))) for text in "abcdef"
@@ -215,11 +215,11 @@ def test_as_many_run_at_once_as_there_are_slots(gate_brain):
     run(main())
 
 
-def test_nothing_is_sent_before_the_first_object(gate_brain):
+def test_nothing_is_sent_before_the_first_object(gate_backend):
     """Not even the status line: a load, a queue and a long prompt all happen before it."""
 
     async def main():
-        brain = gate_brain()
+        brain = gate_backend()
         brain.before.clear()
         async with serve(brain) as server:
             reader, writer = await opened(server, head(chat_body()))
@@ -242,7 +242,7 @@ def test_another_context_window_loads_again():
     """
 
     async def main():
-        async with serve(ScriptedBrain(Scenario(load_ms=30))) as server:
+        async with serve(ScriptedBackend(Scenario(load_ms=30))) as server:
             durations = []
             for num_ctx in (4096, 4096, 2048, None):
                 options = {"num_ctx": num_ctx} if num_ctx else {}
@@ -257,11 +257,11 @@ def test_another_context_window_loads_again():
     run(main())
 
 
-def test_a_reload_waits_for_those_who_use_the_old_window(gate_brain):
+def test_a_reload_waits_for_those_who_use_the_old_window(gate_backend):
     """The model is not pulled away from under an answer."""
 
     async def main():
-        brain = gate_brain()
+        brain = gate_backend()
         async with serve(brain) as server:
             first, _ = await opened(server, head(chat_body("a", stream=False)))
             await brain.began.get()
@@ -285,7 +285,7 @@ def test_too_many_waiting_for_a_load_are_refused():
     async def main():
         loading, go = asyncio.Event(), asyncio.Event()
 
-        class Slow(ScriptedBrain):
+        class Slow(ScriptedBackend):
             async def load(self, model, num_ctx):
                 loading.set()
                 await go.wait()
@@ -311,7 +311,9 @@ def test_too_many_waiting_for_a_load_are_refused():
 def test_a_failed_load_is_a_500_and_keeps_nothing(ask):
     """The brain's own text reaches the client before any stream begins."""
     with running(
-        ScriptedBrain(Scenario(load_error="llama-server process has terminated: exit status 1: no"))
+        ScriptedBackend(
+            Scenario(load_error="llama-server process has terminated: exit status 1: no")
+        )
     ) as server:
         got = ask(server.url, "POST", "/api/chat", chat_body())
         assert (got.status, got.json) == (
@@ -343,7 +345,7 @@ def eventually_empty(server, ask):
 
 def test_a_short_keep_alive_ends_by_itself(ask):
     """The timer starts with the end of the last request."""
-    with running(ScriptedBrain()) as server:
+    with running(ScriptedBackend()) as server:
         ask(server.url, "POST", "/api/chat", chat_body(keep_alive="20ms"))
         assert eventually_empty(server, ask)
 
@@ -403,11 +405,11 @@ def test_name_errors_are_ollamas(server, ask, path, name, status, text):
 @pytest.mark.parametrize(
     "name",
     [
-        "simulated",
-        "SIMULATED:Latest",
-        "library/simulated",
-        "registry.ollama.ai/library/simulated",
-        "simulated:local",
+        "llama3.1",
+        "SCRIPTED:Latest",
+        "library/scripted",
+        "registry.ollama.ai/library/scripted",
+        "scripted:local",
     ],
 )
 def test_names_match_without_case_and_defaults(server, ask, name):
@@ -422,9 +424,9 @@ REFUSALS = [
     (
         chat_body(tools=[{"type": "function"}]),
         400,
-        "registry.ollama.ai/library/simulated:latest does not support tools",
+        "registry.ollama.ai/library/llama3.1:latest does not support tools",
     ),
-    (chat_body(think="low"), 400, '"simulated" does not support thinking'),
+    (chat_body(think="low"), 400, '"llama3.1" does not support thinking'),
     (
         chat_body(think=3),
         400,
@@ -460,7 +462,7 @@ REFUSALS = [
     ),
     ([], 400, "json: cannot unmarshal array into Go value of type api.ChatRequest"),
     (
-        {"model": "simulated", "messages": ["x"]},
+        {"model": "llama3.1", "messages": ["x"]},
         400,
         "json: cannot unmarshal string into Go value of type api.ChatRequest.messages",
     ),
@@ -480,7 +482,7 @@ def test_raw_generate_takes_no_system(server, ask):
         server.url,
         "POST",
         "/api/generate",
-        {"model": "simulated", "prompt": "x", "raw": True, "system": "y"},
+        {"model": "llama3.1", "prompt": "x", "raw": True, "system": "y"},
     )
     assert (got.status, got.json["error"]) == (
         400,
@@ -502,26 +504,26 @@ def test_null_fields_count_as_absent(server, ask):
 def test_half_surrogates_in_a_request_do_not_break_the_reply(ask):
     """A lone half of a pair becomes U+FFFD, as Go reads it, and the reply is valid UTF-8."""
 
-    class Echo(ScriptedBrain):
+    class Echo(ScriptedBackend):
         async def answer(self, ask):
-            from urisk_nb.standin import Finish, Piece
+            from fake_ollama import Chunk, Final
 
-            yield Piece(text=ask.last)
-            yield Finish(reason="stop", prompt_new=1)
+            yield Chunk(text=ask.last)
+            yield Final(reason="stop", prompt_new=1)
 
     with running(Echo()) as server:
         got = ask(
             server.url,
             "POST",
             "/api/chat",
-            '{"model":"simulated","stream":false,"messages":[{"role":"user","content":"\\ud83d!\\ud83d\\ude00"}]}',
+            '{"model":"llama3.1","stream":false,"messages":[{"role":"user","content":"\\ud83d!\\ud83d\\ude00"}]}',
         )
         assert got.json["message"]["content"] == "\ufffd!\U0001f600"
 
 
 def test_html_signs_are_escaped_as_go_does(ask):
     """`<`, `>` and `&` leave as \\u003c, \\u003e, \\u0026."""
-    with running(ScriptedBrain(Scenario(rules=(Rule(answer=["<b>&"]),)))) as server:
+    with running(ScriptedBackend(Scenario(rules=(Rule(answer=["<b>&"]),)))) as server:
         body = ask(server.url, "POST", "/api/chat", chat_body(stream=False)).body
         assert b'"content":"\\u003cb\\u003e\\u0026"' in body
 
@@ -531,7 +533,9 @@ def test_html_signs_are_escaped_as_go_does(ask):
 
 def test_a_pull_makes_a_model_usable_and_a_delete_takes_it_away(ask):
     """Not installed: 404. Pulled: listed and answering. Deleted: 404 again."""
-    with running(ScriptedBrain(Scenario(models=({"name": "tiny", "installed": False},)))) as server:
+    with running(
+        ScriptedBackend(Scenario(models=({"name": "tiny", "installed": False},)))
+    ) as server:
         chat = {**chat_body(stream=False), "model": "tiny"}
         assert ask(server.url, "POST", "/api/chat", chat).status == 404
         lines = ask(server.url, "POST", "/api/pull", {"model": "tiny"}).lines
@@ -556,7 +560,7 @@ def test_a_scripted_pull_is_sent_as_written(ask):
         {"status": "pulling x", "total": 9, "completed": 5},
         {"error": "max retries exceeded: EOF"},
     ]
-    with running(ScriptedBrain(Scenario(pulls={"big:latest": lines}))) as server:
+    with running(ScriptedBackend(Scenario(pulls={"big:latest": lines}))) as server:
         got = ask(server.url, "POST", "/api/pull", {"model": "big"})
         assert (got.status, got.lines) == (200, lines)
 
@@ -679,7 +683,7 @@ def test_a_client_that_does_not_read_blocks_only_itself(ask):
     async def main():
         big = "x" * 8_000_000
         scenario = Scenario(slots=2, rules=(Rule(contains="big", answer=[big]),))
-        async with serve(ScriptedBrain(scenario)) as server:
+        async with serve(ScriptedBackend(scenario)) as server:
             _, stuck = await opened(server, head(chat_body("big")))
             await until(lambda: server.counters["in_flight"] == 1)
             got = await asyncio.to_thread(ask, server.url, "POST", "/api/chat", chat_body("big"))
@@ -696,7 +700,7 @@ def test_the_end_of_the_server_waits_for_no_client():
 
     async def main():
         scenario = Scenario(rules=(Rule(answer=["x" * 8_000_000]),))
-        async with serve(ScriptedBrain(scenario)) as server:
+        async with serve(ScriptedBackend(scenario)) as server:
             for data in (head(chat_body("big")), head(chat_body("queued")), b"GET", b""):
                 await opened(server, data)
             await until(lambda: waiting_and_running(server) == 2)
@@ -758,7 +762,7 @@ def test_a_wrong_method_names_the_right_ones(server, ask, method, path, allow):
 def test_a_fault_of_ours_is_a_500_and_the_server_lives(ask, capfd):
     """An exception in a brain reaches nobody but stderr."""
 
-    class Broken(ScriptedBrain):
+    class Broken(ScriptedBackend):
         async def answer(self, ask):
             raise ZeroDivisionError("on purpose")
             yield
@@ -771,7 +775,7 @@ def test_a_fault_of_ours_is_a_500_and_the_server_lives(ask, capfd):
 
 def test_counters_tell_what_happened(ask):
     """Requests by path, and for each answer what was new in its prompt."""
-    with running(ScriptedBrain()) as server:
+    with running(ScriptedBackend()) as server:
         for _ in range(2):
             ask(server.url, "POST", "/api/chat", chat_body("one two three"))
         got = ask(server.url, "GET", "/urisk/counters").json

@@ -1,11 +1,10 @@
-"""The `ollama` program as a stand-in: `python -m urisk_nb.standin.program serve`. What it answers
-is SIMULATED, its processes are real.
+"""The program `ollama`, faked: what it answers is scripted, its processes are real.
 
 Knows: OLLAMA_HOST, what the program writes and with which code it ends, a runner process for each
 loaded model. Does not know: the protocol. Why: whoever starts, stops or loses a server meets the
 same process tree, the same last words and the same orphans as with Ollama.
 
-The scenario is the JSON file that URISK_STANDIN_SCENARIO names. Nothing is written under HOME.
+The scenario is the JSON file that FAKE_OLLAMA_SCENARIO names. Nothing is written under HOME.
 POSIX only. Source: protocol notes, sections 10, 13 and 14.
 """
 
@@ -22,12 +21,13 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from urisk_nb.standin.brain import Ask, Finish, Hooks, Model, Piece, RunnerGone, Wire
-from urisk_nb.standin.scenario import Process, Scenario
-from urisk_nb.standin.scripted import GONE_FIRST, GONE_LATER, ScriptedBrain
-from urisk_nb.standin.server import Server, listen_error, serve
+from fake_ollama.app import VERSION
+from fake_ollama.backend import Chunk, Final, Hooks, Model, ModelCall, RunnerGone, WireFault
+from fake_ollama.scenario import Process, Scenario
+from fake_ollama.scripted import GONE_FIRST, GONE_LATER, ScriptedBackend
+from fake_ollama.server import Server, listen_error, serve
 
-SCENARIO = "URISK_STANDIN_SCENARIO"
+SCENARIO = "FAKE_OLLAMA_SCENARIO"
 """Environment variable: the scenario's JSON file."""
 PORT = 11434
 GONE_LOADING = "llama-server process has terminated: signal: killed"
@@ -38,7 +38,7 @@ _IDLE = "import time\nwhile True: time.sleep(3600)"
 _KEY = (
     "Couldn't find '{home}/.ollama/id_ed25519'. Generating new private key.\n"
     "Your new public key is: \n\n"
-    "ssh-ed25519 SIMULATED-no-key-was-made\n"
+    "ssh-ed25519 SCRIPTED-no-key-was-made\n"
 )
 _T = TypeVar("_T")
 
@@ -105,7 +105,7 @@ class Runner:
             "--host",
             "127.0.0.1",
         ]
-        self._process = subprocess.Popen(  # noqa: S603 -- this very Python, with our own words
+        self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _IDLE, *self.command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -147,8 +147,8 @@ def _blob(model: Model) -> str:
     return f"{store}/blobs/sha256-{model.digest}"
 
 
-class WithRunner(ScriptedBrain):
-    """The scripted brain with a process for each loaded model. When that dies, its answers fail as
+class RunnerBackend(ScriptedBackend):
+    """The scripted backend with a process for each loaded model. When that dies, its answers fail as
     Ollama's do.
 
     Attributes
@@ -210,11 +210,11 @@ class WithRunner(ScriptedBrain):
         await asyncio.gather(*(runner.kill() for runner in runners))
         await super().close()
 
-    async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish | Wire, None]:
-        runner, text = self._runners[ask.model.name], GONE_FIRST
-        async with contextlib.aclosing(super().answer(ask)) as items:
+    async def answer(self, call: ModelCall) -> AsyncGenerator[Chunk | Final | WireFault, None]:
+        runner, text = self._runners[call.model.name], GONE_FIRST
+        async with contextlib.aclosing(super().answer(call)) as items:
             while (item := await runner.guard(_next(items), text)) is not None:
-                text = GONE_LATER if isinstance(item, Piece) else text
+                text = GONE_LATER if isinstance(item, Chunk) else text
                 yield item
 
 
@@ -247,21 +247,21 @@ def _scenario() -> Scenario:
 
 
 def _version(scenario: Scenario) -> str:
-    return scenario.version or "0.0.0-urisk-scripted"
+    return scenario.version or VERSION
 
 
 async def _serve(scenario: Scenario, host: str, port: int) -> None:
     """Until a signal comes; ends the process. Raises OSError: no listener."""
-    stop, hooks, brain = (
+    stop, hooks, backend = (
         asyncio.Event(),
         Hooks(gate=asyncio.Event(), access=_access(host)),
-        WithRunner(scenario),
+        RunnerBackend(scenario),
     )
     hooks.crash = lambda: os._exit(CRASHED)
-    hooks.facts = lambda: {"pid": os.getpid(), "runners": brain.pids}
-    async with serve(brain, host=host, port=port, hooks=hooks) as server:
+    hooks.facts = lambda: {"pid": os.getpid(), "runners": backend.pids}
+    async with serve(backend, host=host, port=port, hooks=hooks) as server:
         _on_signals(stop, scenario.process)
-        brain.lost = server.lose
+        backend.lost = server.lose
         _first_lines(scenario, server)
         life = asyncio.ensure_future(_live(scenario.process, hooks))
         await stop.wait()
@@ -287,7 +287,7 @@ def _first_lines(scenario: Scenario, server: Server) -> None:
 
 async def _live(process: Process, hooks: Hooks) -> None:
     await asyncio.sleep(process.ready_ms / 1e3)
-    log("inference compute", "types.go:60", id="cpu", library="cpu", description="SIMULATED")
+    log("inference compute", "types.go:60", id="cpu", library="cpu", description="SCRIPTED")
     log("vram-based default context", "routes.go:2101", default_num_ctx=4096)
     hooks.gate.set()
     if process.exit_after_ms is not None:

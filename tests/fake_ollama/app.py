@@ -1,8 +1,8 @@
-"""Ollama's HTTP face: paths, replies, streams and errors, for any brain.
+"""Ollama's HTTP app: paths, replies, streams and errors, for any backend.
 
 Knows: the protocol, as clients see it (protocol notes, sections 1 to 7).
 Does not know: where answers come from.
-Why one face: what a client meets in tests is what it meets on a machine without Ollama.
+Why one app: what a client meets in tests is what it meets on a machine without Ollama.
 """
 
 from __future__ import annotations
@@ -19,8 +19,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from urisk_nb.standin import asks, gojson
-from urisk_nb.standin.answers import (
+from fake_ollama import go_compat, requests
+from fake_ollama.backend import (
+    Backend,
+    Final,
+    Hooks,
+    Model,
+    ModelCall,
+    Refusal,
+    RunnerGone,
+    WireFault,
+)
+from fake_ollama.created_models import CreatedModels, Store
+from fake_ollama.loaded_models import LoadedModel, LoadedModels
+from fake_ollama.replies import (
     BARE,
     JSON,
     Answer,
@@ -30,17 +42,14 @@ from urisk_nb.standin.answers import (
     show_entry,
     tag,
 )
-from urisk_nb.standin.brain import Ask, Brain, Finish, Hooks, Model, Refused, RunnerGone, Wire
-from urisk_nb.standin.created import Created, Store
-from urisk_nb.standin.residents import Resident, Residents
-from urisk_nb.standin.transport import Handler, Reply, Request, serve_connection
+from fake_ollama.transport import Handler, Reply, Request, serve_connection
 
-VERSION = "0.0.0"
+VERSION = "0.33.0"
 RECENT = 4096
 """Answers that `/urisk/counters` remembers."""
 _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
 _CLOUD_OFF = "ollama cloud is disabled: "
-_ORIGIN_HOSTS = {"localhost", "127.0.0.1", "0.0.0.0"}  # noqa: S104 -- an origin that Ollama allows, nothing is bound here
+_ORIGIN_HOSTS = {"localhost", "127.0.0.1", "0.0.0.0"}
 _ORIGIN_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
 _UNSERVED = ("create", "push", "copy", "embeddings", "me", "signout")
 
@@ -65,17 +74,17 @@ class Counters:
         return {**plain, "paths": dict(self.paths), "recent": list(self.recent)}
 
 
-class Face:
+class OllamaApp:
     """The routes of one server. Run it through `serve` or `running` of the next module."""
 
-    def __init__(self, brain: Brain, *, loopback: bool, queue: int, hooks: Hooks) -> None:
-        self._brain = brain
+    def __init__(self, backend: Backend, *, loopback: bool, queue: int, hooks: Hooks) -> None:
+        self._backend = backend
         self._hooks = hooks
         self._loopback = loopback
         self._gone: set[str] = set()  # deleted here; a pull brings them back
         self._pulled: set[str] = set()
-        self._created = Created(self._store())
-        self.residents = Residents(brain, queue=queue)
+        self._created = CreatedModels(self._store())
+        self.loaded_models = LoadedModels(backend, queue=queue)
         self.counters = Counters()
         self._routes: dict[str, dict[str, Handler]] = {
             "/": dict.fromkeys(("HEAD", "GET"), self._root),
@@ -91,7 +100,7 @@ class Face:
             "/api/delete": {"DELETE": self._delete},
             "/urisk/counters": {"GET": self._counters},
             **{f"/api/{name}": {"POST": self._unserved} for name in _UNSERVED},
-            **(self._created.routes if getattr(brain, "creates", False) else {}),
+            **(self._created.routes if getattr(backend, "creates", False) else {}),
         }
 
     # ---- one request -----------------------------------------------------------------------------
@@ -122,7 +131,7 @@ class Face:
     async def _handled(self, request: Request, reply: Reply) -> None:
         try:
             await self._dispatch(request, reply)
-        except Refused as exc:
+        except Refusal as exc:
             await self._refuse(reply, exc)
         except (ConnectionError, TimeoutError):
             raise
@@ -159,10 +168,10 @@ class Face:
             return 403
         return 204 if request.method == "OPTIONS" else None
 
-    async def _refuse(self, reply: Reply, exc: Refused, *, stream: bool = False) -> None:
+    async def _refuse(self, reply: Reply, exc: Refusal, *, stream: bool = False) -> None:
         """A status where nothing was sent yet, an error line after that."""
         self.counters.refused += 1
-        error = gojson.dumps({"error": exc.text})
+        error = go_compat.dumps({"error": exc.text})
         if reply.status:
             await reply.send(error + b"\n")
             await reply.end()
@@ -177,13 +186,7 @@ class Face:
         await reply.whole(200, b"Ollama is running", "text/plain; charset=utf-8")
 
     async def _version(self, _request: Request, reply: Reply) -> None:
-        await _json(
-            reply,
-            {
-                "version": getattr(self._brain, "version", "")
-                or f"{VERSION}-urisk-{self._brain.engine}"
-            },
-        )
+        await _json(reply, {"version": getattr(self._backend, "version", "") or VERSION})
 
     async def _status(self, _request: Request, reply: Reply) -> None:
         await _json(reply, {"cloud": {"disabled": True, "source": "env"}})
@@ -193,32 +196,33 @@ class Face:
 
     def snapshot(self) -> dict[str, Any]:
         """What `/urisk/counters` shows."""
-        return {**self.counters.as_dict(), "loads": self.residents.loads, **self._hooks.facts()}
+        return {**self.counters.as_dict(), "loads": self.loaded_models.loads, **self._hooks.facts()}
 
     async def _unserved(self, request: Request, _reply: Reply) -> None:
-        raise Refused(
-            501, f"the urisk_nb stand-in does not serve {request.path}; use Ollama for this"
-        )
+        raise Refusal(501, f"the fake Ollama does not serve {request.path}; use Ollama for this")
 
     async def _tags(self, _request: Request, reply: Reply) -> None:
         models = sorted(self._installed(), key=lambda model: -model.modified_ns)
         await _json(reply, {"models": [tag(model) for model in models]})
 
     async def _ps(self, _request: Request, reply: Reply) -> None:
-        await _json(reply, {"models": [ps_entry(resident) for resident in self.residents.shown()]})
+        await _json(
+            reply,
+            {"models": [ps_entry(loaded_model) for loaded_model in self.loaded_models.shown()]},
+        )
 
     async def _show(self, request: Request, reply: Reply) -> None:
         sent = _model_field(request, "api.ShowRequest")
         if not sent:
-            raise Refused(400, "model is required")
+            raise Refusal(400, "model is required")
         await _json(reply, show_entry(self._find(sent, shown_missing=True)))
 
     async def _delete(self, request: Request, reply: Reply) -> None:
         sent = _model_field(request, "api.DeleteRequest")
         if not sent:
-            raise Refused(400, "model is required")
-        if asks.name(sent) is None:
-            raise Refused(400, f'name "{sent}" is invalid')
+            raise Refusal(400, "model is required")
+        if requests.name(sent) is None:
+            raise Refusal(400, f'name "{sent}" is invalid')
         self._gone.add(name := self._find(sent).name)
         self._created.models.pop(name, None)
         await reply.whole(200, b"")
@@ -230,29 +234,29 @@ class Face:
             "options": "map[string]interface {}",
             "keep_alive": "any",
         }
-        got = asks.fields(asks.decode(request.body), "api.EmbedRequest", known)
+        got = requests.fields(requests.decode(request.body), "api.EmbedRequest", known)
         texts = got.get("input", [])
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise Refused(400, "invalid input type")
+            raise Refusal(400, "invalid input type")
         sent = got.get("model", "")
-        if sent and asks.name(sent) and self._lookup(sent) is None:
-            raise Refused(404, f'model "{sent}" not found, try pulling it first')
+        if sent and requests.name(sent) and self._lookup(sent) is None:
+            raise Refusal(404, f'model "{sent}" not found, try pulling it first')
         self._find(sent)
         if any(texts):
-            raise Refused(501, _NO_EMBEDDINGS)
+            raise Refusal(501, _NO_EMBEDDINGS)
         await _json(reply, {"model": sent, "embeddings": []})
 
     async def _pull(self, request: Request, reply: Reply) -> None:
         known = {"model": "string", "name": "string", "stream": "bool", "insecure": "bool"}
-        got = asks.fields(asks.decode(request.body), "api.PullRequest", known)
-        name = asks.name(got.get("model") or got.get("name", ""))
+        got = requests.fields(requests.decode(request.body), "api.PullRequest", known)
+        name = requests.name(got.get("model") or got.get("name", ""))
         if name is None:
-            raise Refused(400, "invalid model name")
+            raise Refusal(400, "invalid model name")
         await send_progress(reply, self._progress(name.shown), stream=got.get("stream", True))
 
     async def _progress(self, name: str) -> AsyncGenerator[Mapping[str, Any], None]:
-        async with contextlib.aclosing(self._brain.pull(name)) as lines:
+        async with contextlib.aclosing(self._backend.pull(name)) as lines:
             async for line in lines:
                 await self._hooks.gate.wait()
                 if line.get("status") == "success":
@@ -262,12 +266,12 @@ class Face:
 
     def _store(self) -> Store:
         pause_s, error = (
-            getattr(self._brain, "create_pause_s", 0.0),
-            getattr(self._brain, "create_error", ""),
+            getattr(self._backend, "create_pause_s", 0.0),
+            getattr(self._backend, "create_error", ""),
         )
         return Store(
             find=self._lookup,
-            models=self._brain.models,
+            models=self._backend.models,
             pull=self._progress,
             made=self._made,
             pause_s=pause_s,
@@ -279,7 +283,7 @@ class Face:
         A loaded model of before is not the one that was made now: the next request loads it again.
         """
         self._gone.discard(model.name)
-        self.residents.lose(model.name)
+        self.loaded_models.lose(model.name)
 
     # ---- models ----------------------------------------------------------------------------------
 
@@ -287,7 +291,7 @@ class Face:
         # As old as its base and after it: the first of all answers by default
         made = self._created.models
         models = [
-            *(model for model in self._brain.models() if model.name not in made),
+            *(model for model in self._backend.models() if model.name not in made),
             *made.values(),
         ]
         return [
@@ -297,19 +301,19 @@ class Face:
         ]
 
     def _lookup(self, sent: str) -> Model | None:
-        name = asks.name(sent)
+        name = requests.name(sent)
         wanted = name.shown.lower() if name else ""
         return next((model for model in self._installed() if model.name.lower() == wanted), None)
 
     def _find(self, sent: str, *, shown_missing: bool = False) -> Model:
         if not sent:
-            raise Refused(404, "model '' not found")
-        name = asks.name(sent)
+            raise Refusal(404, "model '' not found")
+        name = requests.name(sent)
         if name is None:
-            raise Refused(400, "invalid model name")
+            raise Refusal(400, "invalid model name")
         model = self._lookup(sent)
         if name.cloud or (model and model.remote_host):
-            raise Refused(
+            raise Refusal(
                 403,
                 _CLOUD_OFF
                 + (
@@ -319,47 +323,47 @@ class Face:
                 ),
             )
         if model is None:
-            raise Refused(404, f"model '{name.shown if shown_missing else sent}' not found")
+            raise Refusal(404, f"model '{name.shown if shown_missing else sent}' not found")
         return model
 
     # ---- chat and generate -----------------------------------------------------------------------
 
     async def _chat(self, request: Request, reply: Reply) -> None:
-        body = asks.chat(request.body)
+        body = requests.chat(request.body)
         if not body.model:
-            raise Refused(400, "model is required")
+            raise Refusal(400, "model is required")
         await self._generation(body, reply)
 
     async def _generate(self, request: Request, reply: Reply) -> None:
-        await self._generation(asks.generate(request.body), reply)
+        await self._generation(requests.generate(request.body), reply)
 
-    async def _generation(self, body: asks.Body, reply: Reply) -> None:
+    async def _generation(self, body: requests.Body, reply: Reply) -> None:
         started = time.perf_counter_ns()
         model = self._find(body.model)
         if body.empty and body.keep_alive_ns is not None and body.keep_alive_ns < 10**9:
-            self.residents.unload(model)
+            self.loaded_models.unload(model)
             await _json(reply, reply_object(body, "", done=True, done_reason="unload"))
             return
         _check_able(body, model)
-        options = asks.options(body.options)
-        async with self.residents.use(
+        options = requests.options(body.options)
+        async with self.loaded_models.use(
             model, options.get("num_ctx"), body.keep_alive_ns
-        ) as resident:
+        ) as loaded_model:
             load_ns = time.perf_counter_ns() - started
             if body.empty:
                 await _json(reply, reply_object(body, "", done=True, done_reason="load"))
                 return
             answer = Answer(body=body, started_ns=started, load_ns=load_ns)
             try:
-                ask = _ask(body, model, options, resident.num_ctx)
-                async with self._slot(resident):
-                    await self._answer(ask, answer, reply)
-            except Refused as exc:
-                resident.lost |= isinstance(exc, RunnerGone)
+                call = _call(body, model, options, loaded_model.num_ctx)
+                async with self._slot(loaded_model):
+                    await self._answer(call, answer, reply)
+            except Refusal as exc:
+                loaded_model.lost |= isinstance(exc, RunnerGone)
                 await self._refuse(reply, exc, stream=body.stream)
 
     @contextlib.asynccontextmanager
-    async def _slot(self, resident: Resident) -> AsyncIterator[None]:
+    async def _slot(self, loaded_model: LoadedModel) -> AsyncIterator[None]:
         """
         One of the model's slots, in the order of asking; a cancel in here is a client that left.
         """
@@ -367,7 +371,7 @@ class Face:
         counters.waiting += 1
         try:
             try:
-                await resident.slots.acquire()
+                await loaded_model.slots.acquire()
             finally:
                 counters.waiting -= 1
             counters.in_flight += 1
@@ -376,28 +380,28 @@ class Face:
                 yield
             finally:
                 counters.in_flight -= 1
-                resident.slots.release()
+                loaded_model.slots.release()
         except (asyncio.CancelledError, ConnectionError):
             counters.aborted += 1
             raise
 
-    async def _answer(self, ask: Ask, answer: Answer, reply: Reply) -> None:
-        async with contextlib.aclosing(self._brain.answer(ask)) as items:
+    async def _answer(self, call: ModelCall, answer: Answer, reply: Reply) -> None:
+        async with contextlib.aclosing(self._backend.answer(call)) as items:
             async for item in items:
-                if isinstance(item, Finish):
-                    self._note(ask, answer, item)
-                elif isinstance(item, Wire):
+                if isinstance(item, Final):
+                    self._note(call, answer, item)
+                elif isinstance(item, WireFault):
                     self._hooks.down(item)
                 await self._hooks.gate.wait()
                 if await answer.take(item, reply):
                     return
         await answer.close(reply)
 
-    def _note(self, ask: Ask, answer: Answer, finish: Finish) -> None:
+    def _note(self, call: ModelCall, answer: Answer, finish: Final) -> None:
         self.counters.recent.append(
             {
-                "model": ask.model.name,
-                "endpoint": ask.endpoint,
+                "model": call.model.name,
+                "endpoint": call.endpoint,
                 "prompt_new": finish.prompt_new,
                 "prompt_cached": finish.prompt_cached,
                 "answered": finish.answered,
@@ -411,28 +415,30 @@ class Face:
 
 
 def _model_field(request: Request, struct: str) -> str:
-    got = asks.fields(asks.decode(request.body), struct, {"model": "string", "name": "string"})
+    got = requests.fields(
+        requests.decode(request.body), struct, {"model": "string", "name": "string"}
+    )
     return str(got.get("model") or got.get("name", ""))
 
 
-def _check_able(body: asks.Body, model: Model) -> None:
+def _check_able(body: requests.Body, model: Model) -> None:
     """Refuse what the model cannot do; `think: false` is accepted by every model."""
     if body.think and "thinking" not in model.capabilities:
-        raise Refused(400, f'"{body.model}" does not support thinking')
+        raise Refusal(400, f'"{body.model}" does not support thinking')
     for lacking in body.lacking:
         if lacking not in model.capabilities:
-            raise Refused(
+            raise Refusal(
                 400, f"registry.ollama.ai/library/{model.name} does not support {lacking}"
             )
 
 
-def _ask(body: asks.Body, model: Model, options: Mapping[str, Any], num_ctx: int) -> Ask:
-    return Ask(
+def _call(body: requests.Body, model: Model, options: Mapping[str, Any], num_ctx: int) -> ModelCall:
+    return ModelCall(
         model=model,
         endpoint=body.endpoint,
         messages=body.messages,
         raw=body.raw,
-        format=asks.check_format(body.format),
+        format=requests.check_format(body.format),
         options=options,
         num_ctx=num_ctx,
         top_logprobs=body.top_logprobs,
@@ -459,4 +465,4 @@ def _origin_allowed(origin: str, host: str) -> bool:
 
 
 async def _json(reply: Reply, value: Any) -> None:
-    await reply.whole(200, gojson.dumps(value), JSON)
+    await reply.whole(200, go_compat.dumps(value), JSON)

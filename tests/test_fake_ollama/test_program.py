@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from fake_ollama.program import address
 from harness import OllamaProgram, alive, children, eventually, free_port
-from urisk_nb.standin.program import address
 
 LINGERS = {"rules": [{"answer": ["a", "b", "c"], "token_ms": 60_000}]}
 MUTE = {"rules": [{"answer": ["a"], "first_ms": 60_000}]}
@@ -29,7 +29,7 @@ EOF = "an error was encountered while running the model: unexpected EOF"
 
 
 class Served:
-    """One `ollama serve`, its output in files, so that no pipe fills, and what a client asks it."""
+    """One `ollama serve`, its output in files, so that no pipe fills, and what a client requests it."""
 
     def __init__(self, folder, scenario, *, port=None, ready=True, host="127.0.0.1"):
         self.program = OllamaProgram(folder, scenario)
@@ -85,7 +85,7 @@ class Served:
             connection.close()
             raise
 
-    def chat(self, text="hi", model="simulated", **rest):
+    def chat(self, text="hi", model="llama3.1", **rest):
         return self.open(
             "POST",
             "/api/chat",
@@ -95,7 +95,7 @@ class Served:
     def send_chat(self, **rest):
         """A chat whose reply nobody waits for here: the socket."""
         body = json.dumps(
-            {"model": "simulated", "messages": [{"role": "user", "content": "hi"}], **rest}
+            {"model": "llama3.1", "messages": [{"role": "user", "content": "hi"}], **rest}
         ).encode()
         connection = socket.create_connection((self.host, self.port), timeout=10)
         connection.sendall(
@@ -186,13 +186,13 @@ def command(folder, *arguments, scenario=None, **env):
 
 def test_it_is_ready_at_once_and_says_which_version_it_is(served):
     """
-    By default the one that says SIMULATED's origin; else the scenario's; without PATH, HOME or a
+    By default the one that says SCRIPTED's origin; else the scenario's; without PATH, HOME or a
     package of ours installed.
     """
     began = time.monotonic()
     one = served()
     assert time.monotonic() - began < 2  # measured: 0.11 s on an idle machine
-    assert one.answers() == {"version": "0.0.0-urisk-scripted"}
+    assert one.answers() == {"version": "0.33.0"}
     assert served({"version": "0.33.0"}).answers() == {"version": "0.33.0"}
 
 
@@ -280,7 +280,7 @@ def test_version_tells_the_servers_and_its_own(served, tmp_path):
         warned,
         "",
     )
-    alone = "Warning: could not connect to a running Ollama instance\nWarning: client version is 0.0.0-urisk-scripted\n"
+    alone = "Warning: could not connect to a running Ollama instance\nWarning: client version is 0.33.0\n"
     assert command(tmp_path / "c", "--version", OLLAMA_HOST=f"127.0.0.1:{free_port()}") == (
         0,
         alone,
@@ -409,7 +409,7 @@ def test_an_unload_kills_and_reaps_the_runner(served):
     one = served()
     one.loaded()
     assert (
-        json.loads(one.open("POST", "/api/chat", {"model": "simulated", "keep_alive": 0}).read())[
+        json.loads(one.open("POST", "/api/chat", {"model": "llama3.1", "keep_alive": 0}).read())[
             "done_reason"
         ]
         == "unload"
@@ -425,8 +425,8 @@ def test_an_unloaded_model_may_show_for_a_while(served):
     one = served({"unload_ms": 800})
     runner = one.loaded()
     began = time.monotonic()
-    one.open("POST", "/api/chat", {"model": "simulated", "keep_alive": 0}).read()
-    assert one.shown() == ["simulated:latest"]
+    one.open("POST", "/api/chat", {"model": "llama3.1", "keep_alive": 0}).read()
+    assert one.shown() == ["llama3.1:latest"]
     assert alive(runner)
     eventually(lambda: not one.shown(), what="no model")
     assert time.monotonic() - began >= 0.7
@@ -457,7 +457,7 @@ def test_a_runner_killed_while_idle_shows_until_the_next_request_loads_again(ser
     runner = one.loaded()
     os.kill(runner, signal.SIGKILL)
     eventually(lambda: not one.children(), what="no child")
-    assert one.shown() == ["simulated:latest"]
+    assert one.shown() == ["llama3.1:latest"]
     assert one.counters()["runners"] == []
     assert b'"done":true' in one.chat().read()
     assert one.runner() != runner
@@ -640,7 +640,7 @@ def test_a_pull_that_was_left_goes_on_where_it_was(served):
     `completed` is absent while 0, grows in steps, and starts at the next pull from what is here;
     then the model answers.
     """
-    one = served({"models": ["simulated", {"name": "tiny", "installed": False}], "pull_ms": 30})
+    one = served({"models": ["llama3.1", {"name": "tiny", "installed": False}], "pull_ms": 30})
     first = one.open("POST", "/api/pull", {"model": "tiny"})
     lines = [json.loads(first.readline()) for _ in range(5)]
     first.close()

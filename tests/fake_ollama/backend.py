@@ -1,9 +1,8 @@
-"""What stands behind the HTTP face: the protocol that a brain fulfils, and the records that pass
+"""What stands behind the HTTP app: the protocol that a backend fulfils, and the records that pass
 between the two.
 
-Knows: models, questions, pieces of an answer.
+Knows: models, questions, chunks of an answer.
 Does not know: HTTP, JSON bodies, who asks.
-Why: the face is tested with the scripted brain, and what was tested there holds for llama.cpp too.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """One question, already checked by the face."""
+class ModelCall:
+    """One question, already checked by the app."""
 
     model: Model
     endpoint: str  # "chat" or "generate"
@@ -62,7 +61,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class Chunk:
     """A fragment of an answer, usually one token."""
 
     text: str
@@ -71,8 +70,8 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
-    """The end of an answer. A brain that ends without one makes an answer without `done`."""
+class Final:
+    """The end of an answer. A backend that ends without one makes an answer without `done`."""
 
     reason: str  # "stop" or "length"
     prompt_new: int  # tokens of the prompt that were computed
@@ -84,8 +83,8 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wire:
-    """A fault of the wire, on purpose. Only the scripted brain sends it.
+class WireFault:
+    """A fault of the wire, on purpose. Only the scripted backend sends it.
 
     `raw` is written as one chunk as it is; `split_bytes` cuts every later chunk into parts of that
     size; `abort` cuts the connection;
@@ -99,8 +98,8 @@ class Wire:
     crash: bool = False
 
 
-class Refused(Exception):
-    """The brain does not answer: a status before the first piece, an error line after it.
+class Refusal(Exception):
+    """The backend does not answer: a status before the first piece, an error line after it.
 
     Parameters
     ----------
@@ -124,7 +123,7 @@ class Refused(Exception):
         self.kind = kind
 
 
-class RunnerGone(Refused):
+class RunnerGone(Refusal):
     """
     What computed the answers is dead: this request fails, and the next one loads the model again.
     """
@@ -138,7 +137,7 @@ def _open_gate() -> asyncio.Event:
 
 @dataclass(slots=True, kw_only=True)
 class Hooks:
-    """What the process around a face adds to it.
+    """What the process around a app adds to it.
 
     Parameters
     ----------
@@ -157,7 +156,7 @@ class Hooks:
     facts: Callable[[], Mapping[str, Any]] = dict
     access: Callable[[int, int, str, str], None] = lambda *_: None
 
-    def down(self, wire: Wire) -> None:
+    def down(self, wire: WireFault) -> None:
         """Do what the fault does to the whole server."""
         if wire.wedge:
             self.gate.clear()
@@ -165,14 +164,12 @@ class Hooks:
             self.crash()
 
 
-class Brain(Protocol):
+class Backend(Protocol):
     """
-    What the face needs. All methods are called on the face's loop; each call of `answer` holds one
+    What the app needs. All methods are called on the app's loop; each call of `answer` holds one
     of `slots`.
     """
 
-    engine: str
-    """Stands in the version: `0.0.0-urisk-<engine>`."""
     slots: int
     """Answers at a time for one model."""
     default_num_ctx: int
@@ -184,7 +181,7 @@ class Brain(Protocol):
 
     async def load(self, model: Model, num_ctx: int) -> int:
         """
-        Make the model ready with this context window; return the bytes it holds. Raises Refused. A
+        Make the model ready with this context window; return the bytes it holds. Raises Refusal. A
         cancel gives the load up.
         """
         ...
@@ -193,9 +190,9 @@ class Brain(Protocol):
         """Free what `load` took. Never called while the model answers."""
         ...
 
-    def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish | Wire, None]:
+    def answer(self, call: ModelCall) -> AsyncGenerator[Chunk | Final | WireFault, None]:
         """
-        Pieces, then a Finish. Raises Refused. Closing the iterator stops the computation at once.
+        Pieces, then a Final. Raises Refusal. Closing the iterator stops the computation at once.
         """
         ...
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, running
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
 
 FILE = Path(__file__).parents[1] / "data" / "ollama_transcripts.jsonl"
 RECORDED = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
@@ -134,7 +134,7 @@ def replayed(ask):
     """
     All requests in the recorded order against one server: what came before matters (loads, caches).
     """
-    with running(ScriptedBrain(SCENARIO)) as server:
+    with running(ScriptedBackend(SCENARIO)) as server:
         answers = []
         for record in RECORDED:
             request = record["request"]

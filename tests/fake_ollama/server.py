@@ -1,4 +1,4 @@
-"""Running the face: on the caller's loop, or in a thread of its own.
+"""Running the app: on the caller's loop, or in a thread of its own.
 
 Knows: listeners, loops, the orderly end.
 Does not know: the protocol.
@@ -15,15 +15,15 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from urisk_nb.standin.brain import Brain, Hooks
-from urisk_nb.standin.face import Face
+from fake_ollama.app import OllamaApp
+from fake_ollama.backend import Backend, Hooks
 
 
 class Server:
-    """A stand-in that serves. Made by `serve` and `running`."""
+    """A fake Ollama that serves. Made by `serve` and `running`."""
 
-    def __init__(self, face: Face, host: str, port: int) -> None:
-        self._face = face
+    def __init__(self, app: OllamaApp, host: str, port: int) -> None:
+        self._app = app
         self.host = host
         self.port = port
 
@@ -41,28 +41,28 @@ class Server:
         """
         What `GET /urisk/counters` shows, without asking over HTTP. May be read from any thread.
         """
-        return self._face.snapshot()
+        return self._app.snapshot()
 
     def lose(self, model: str) -> None:
         """Tell that a model's runner died while nobody used it. On the server's loop."""
-        self._face.residents.lose(model)
+        self._app.loaded_models.lose(model)
 
 
 @contextlib.asynccontextmanager
 async def serve(
-    brain: Brain,
+    backend: Backend,
     *,
     host: str = "127.0.0.1",
     port: int = 0,
     queue: int = 512,
     hooks: Hooks | None = None,
 ) -> AsyncIterator[Server]:
-    """A stand-in for Ollama on this loop, for as long as the block runs.
+    """A fake Ollama on this loop, for as long as the block runs.
 
     Parameters
     ----------
-    brain
-        What answers: a `ScriptedBrain`, a llama.cpp brain, or your own. It is closed at the end.
+    backend
+        What answers: a `ScriptedBackend`, a llama.cpp backend, or your own. It is closed at the end.
     host, port
         Where to listen; port 0 takes a free one, see `Server.url`.
     queue
@@ -83,20 +83,20 @@ async def serve(
     Examples
     --------
     >>> import asyncio
-    >>> from urisk_nb.standin import ScriptedBrain, serve
+    >>> from fake_ollama import ScriptedBackend, serve
     >>> async def where():
-    ...     async with serve(ScriptedBrain()) as server:
+    ...     async with serve(ScriptedBackend()) as server:
     ...         return server.url.rpartition(":")[0]
     >>> asyncio.run(where())
     'http://127.0.0.1'
     """
     hooks = hooks or Hooks()
-    face = Face(brain, loopback=_is_loopback(host), queue=queue, hooks=hooks)
+    app = OllamaApp(backend, loopback=_is_loopback(host), queue=queue, hooks=hooks)
     tasks: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A task of our own: asyncio 3.11 logs a traceback for each of its own that is cancelled.
-        task = asyncio.ensure_future(face.connection(reader, writer))
+        task = asyncio.ensure_future(app.connection(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -109,12 +109,12 @@ async def serve(
 
     hooks.crash = hooks.crash or cut
     try:
-        yield Server(face, host, listener.sockets[0].getsockname()[1])
+        yield Server(app, host, listener.sockets[0].getsockname()[1])
     finally:
         cut()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await face.residents.close()
-        await brain.close()
+        await app.loaded_models.close()
+        await backend.close()
 
 
 def listen_error(exc: OSError, host: str, port: int) -> str:
@@ -136,9 +136,9 @@ def _is_loopback(host: str) -> bool:
 
 @contextlib.contextmanager
 def running(
-    brain: Brain, *, host: str = "127.0.0.1", port: int = 0, queue: int = 512
+    backend: Backend, *, host: str = "127.0.0.1", port: int = 0, queue: int = 512
 ) -> Iterator[Server]:
-    """A stand-in for Ollama in a thread of its own, for as long as the block runs. For code that
+    """A fake Ollama in a thread of its own, for as long as the block runs. For code that
     has no loop.
 
     Parameters and errors are those of `serve`. Blocks until it listens, and at the end until its
@@ -147,15 +147,15 @@ def running(
     Examples
     --------
     >>> import urllib.request
-    >>> from urisk_nb.standin import ScriptedBrain, running
-    >>> with running(ScriptedBrain()) as server:
+    >>> from fake_ollama import ScriptedBackend, running
+    >>> with running(ScriptedBackend()) as server:
     ...     print(urllib.request.urlopen(server.url).read().decode())
     Ollama is running
     """
     ready: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def main() -> None:
-        async with serve(brain, host=host, port=port, queue=queue) as server:
+        async with serve(backend, host=host, port=port, queue=queue) as server:
             stop = asyncio.Event()
             ready.set_result((server, asyncio.get_running_loop(), stop))
             await stop.wait()
@@ -168,7 +168,7 @@ def running(
                 raise
             ready.set_exception(exc)
 
-    thread = threading.Thread(target=body, name="urisk-standin", daemon=True)
+    thread = threading.Thread(target=body, name="urisk-fake_ollama", daemon=True)
     thread.start()
     server, loop, stop = ready.result()
     try:

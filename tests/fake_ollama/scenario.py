@@ -1,4 +1,4 @@
-"""What a scripted brain is told to do: its models, its rules, its delays and faults, as plain data.
+"""What a scripted backend is logprobs to do: its models, its rules, its delays and faults, as plain data.
 
 Knows: the fields and what they mean; JSON files.
 Does not know: how an answer is made or sent.
@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from urisk_nb.standin.brain import Ask
+from fake_ollama.backend import ModelCall
 
-MODEL = "simulated:latest"
-"""The name under which the scripted brain answers by default."""
+MODEL = "llama3.1:latest"
+"""The name under which the scripted backend answers by default."""
 
 
 class Ending(enum.Enum):
@@ -40,7 +40,7 @@ class Ending(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """How the process of `urisk_nb.standin.program` starts and ends; without a meaning for a server
+    """How the process of `fake_ollama.program` starts and ends; without a meaning for a server
     in a thread or on a loop.
 
     Parameters
@@ -83,9 +83,9 @@ class Rule:
     answer
         A text; or a list of texts, the pieces as they are to be sent; or an object, sent as compact
         JSON. None: what the default rules say.
-    told
+    logprobs
         With `answer` as a list of pieces: for each of them its token as `logprobs` has it,
-        `{"token", "logprob", "top_logprobs"}`. Empty: the brain is certain of every piece.
+        `{"token", "logprob", "top_logprobs"}`. Empty: the backend is certain of every piece.
     first_ms, token_ms
         Delay to the first piece, and between two pieces, milliseconds.
     ends
@@ -106,7 +106,7 @@ class Rule:
     endpoint: str = ""
     times: int | None = None
     answer: str | Sequence[str] | Mapping[str, Any] | None = None
-    told: Sequence[Mapping[str, Any]] = ()
+    logprobs: Sequence[Mapping[str, Any]] = ()
     first_ms: float = 0.0
     token_ms: float = 0.0
     ends: Ending = Ending.STOP
@@ -120,19 +120,19 @@ class Rule:
         object.__setattr__(self, "ends", Ending(self.ends))
         re.compile(self.regex)
 
-    def fits(self, ask: Ask) -> bool:
+    def fits(self, call: ModelCall) -> bool:
         """Whether the rule is for this request, `times` left aside."""
         return (
-            self.model in {"", ask.model.name, ask.model.base or ask.model.name}
-            and self.endpoint in {"", ask.endpoint}
-            and self.contains in ask.last
-            and re.search(self.regex, ask.last) is not None
+            self.model in {"", call.model.name, call.model.base or call.model.name}
+            and self.endpoint in {"", call.endpoint}
+            and self.contains in call.last
+            and re.search(self.regex, call.last) is not None
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What a scripted brain is: its models, its rules (the first that fits counts), its delays.
+    """What a scripted backend is: its models, its rules (the first that fits counts), its delays.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class Scenario:
         How long a model that is unloaded still shows in `/api/ps`, milliseconds; the next load
         waits for it.
     version
-        What `/api/version` says. Empty: `0.0.0-urisk-scripted`.
+        What `/api/version` says. Empty: a recent Ollama's.
     process
         See `Process`.
     """

@@ -7,12 +7,11 @@ import contextlib
 import json
 import socket
 
-import jsonschema
 import pytest
 
-from urisk_nb import standin
-from urisk_nb.standin import Ending, Process, Rule, Scenario, ScriptedBrain, running
-from urisk_nb.standin.scripted import instance, label
+import fake_ollama
+from fake_ollama import Ending, Process, Rule, Scenario, ScriptedBackend, running
+from fake_ollama.scripted import instance, label
 
 RISKS = ["market", "credit", "liquidity", "operational", "legal", "business", "governance", "none"]
 JUDGE = {
@@ -27,11 +26,11 @@ JUDGE = {
 
 
 def chat(text="hi", **rest):
-    return {"model": "simulated", "messages": [{"role": "user", "content": text}], **rest}
+    return {"model": "llama3.1", "messages": [{"role": "user", "content": text}], **rest}
 
 
 def served(*rules, **rest):
-    return running(ScriptedBrain(Scenario(rules=rules, **rest)))
+    return running(ScriptedBackend(Scenario(rules=rules, **rest)))
 
 
 def text_of(got):
@@ -40,22 +39,24 @@ def text_of(got):
 
 def test_the_default_answer_says_that_it_is_simulated(ask):
     """Nobody can take a scripted answer for a model's."""
-    with running(ScriptedBrain()) as server:
-        assert "SIMULATED" in text_of(ask(server.url, "POST", "/api/chat", chat()))
+    with running(ScriptedBackend()) as server:
+        assert "SCRIPTED" in text_of(ask(server.url, "POST", "/api/chat", chat()))
         assert (
-            "SIMULATED"
+            "SCRIPTED"
             in ask(
                 server.url,
                 "POST",
                 "/api/generate",
-                {"model": "simulated", "prompt": "x", "stream": False},
+                {"model": "llama3.1", "prompt": "x", "stream": False},
             ).json["response"]
         )
-        assert ask(server.url, "GET", "/api/version").json == {"version": "0.0.0-urisk-scripted"}
+        assert ask(server.url, "GET", "/api/version").json == {"version": "0.33.0"}
 
 
 def test_the_judges_schema_gets_a_valid_label_always_the_same(ask):
     """Same sentence, same label; every label fits the schema and ends with `stop`."""
+    import jsonschema
+
     sentences = [
         "Acme was fined 2 billion dollars by the regulator.",
         "The meeting is in Berlin.",
@@ -63,7 +64,7 @@ def test_the_judges_schema_gets_a_valid_label_always_the_same(ask):
         "",
         "Ω ☃",
     ]
-    with running(ScriptedBrain()) as server:
+    with running(ScriptedBackend()) as server:
         for sentence in sentences:
             got = [
                 ask(server.url, "POST", "/api/chat", chat(sentence or "-", format=JUDGE))
@@ -111,6 +112,8 @@ SCHEMAS = [
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_other_schemas_get_a_valid_instance(schema):
     """Checked by jsonschema, not by us."""
+    import jsonschema
+
     jsonschema.validate(instance(schema), schema)
 
 
@@ -149,7 +152,7 @@ def test_the_first_rule_that_fits_counts(ask):
     )
     with served(*rules) as server:
         assert text_of(ask(server.url, "POST", "/api/chat", chat("some tea"))) == "right"
-        assert "SIMULATED" in text_of(ask(server.url, "POST", "/api/chat", chat("coffee")))
+        assert "SCRIPTED" in text_of(ask(server.url, "POST", "/api/chat", chat("coffee")))
 
 
 def test_a_rule_can_step_aside(ask):
@@ -177,7 +180,7 @@ def test_an_object_is_sent_as_compact_json(ask):
 
 def test_num_predict_cuts_with_length(ask):
     """Partial JSON, done, `length`, status 200: no error."""
-    with running(ScriptedBrain()) as server:
+    with running(ScriptedBackend()) as server:
         got = ask(server.url, "POST", "/api/chat", chat(format=JUDGE, options={"num_predict": 3}))
     assert (got.status, got.lines[-1]["done_reason"], got.lines[-1]["eval_count"]) == (
         200,
@@ -289,7 +292,7 @@ def test_a_scenario_is_read_from_json(tmp_path):
     )
     scenario = Scenario.load(path)
     assert scenario.rules == (Rule(contains="x", ends=Ending.CUT),)
-    assert [model.name for model in ScriptedBrain(scenario).models()] == ["a:latest", "b:latest"]
+    assert [model.name for model in ScriptedBackend(scenario).models()] == ["a:latest", "b:latest"]
     assert scenario.slots == 2
 
 
@@ -314,17 +317,17 @@ def test_what_is_no_scenario_is_a_value_error(tmp_path, text):
 
 
 def test_public_names_are_sorted_and_there():
-    """`urisk_nb.standin.__all__` is the promise."""
-    assert standin.__all__ == sorted(standin.__all__)
-    assert all(hasattr(standin, name) for name in standin.__all__)
+    """`fake_ollama.__all__` is the promise."""
+    assert fake_ollama.__all__ == sorted(fake_ollama.__all__)
+    assert all(hasattr(fake_ollama, name) for name in fake_ollama.__all__)
 
 
 def test_a_taken_port_is_an_os_error():
     """In the caller's thread, and no thread is left."""
     with (
-        running(ScriptedBrain()) as server,
+        running(ScriptedBackend()) as server,
         pytest.raises(OSError, match="in use"),
-        running(ScriptedBrain(), port=server.port),
+        running(ScriptedBackend(), port=server.port),
     ):
         pass
 
@@ -343,7 +346,7 @@ def silent(connection):
         connection.recv(1)
 
 
-def sent(server, text, model="simulated"):
+def sent(server, text, model="llama3.1"):
     """A connection on which this was asked."""
     body = json.dumps(chat(text, model=model)).encode()
     connection = socket.create_connection((server.host, server.port), timeout=5)
@@ -354,7 +357,7 @@ def sent(server, text, model="simulated"):
     return connection
 
 
-def streaming(server, text="go", model="simulated"):
+def streaming(server, text="go", model="llama3.1"):
     """The same, read up to the end of the first piece."""
     connection, got = sent(server, text, model), b""
     while b"}\n\r\n" not in got:
@@ -384,7 +387,7 @@ def test_wedge_lets_the_whole_server_answer_nothing():
 def test_wedge_stops_the_answers_that_run():
     """Another model's stream gets no further piece either."""
     slow = Rule(contains="slow", answer=["x"] * 1000, token_ms=20)
-    scripted = served(ends("wedge", "a"), slow, models=("simulated", "other"))
+    scripted = served(ends("wedge", "a"), slow, models=("llama3.1", "other"))
     with scripted as server, streaming(server, "slow", "other") as other, streaming(server):
         other.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -442,7 +445,7 @@ def test_a_pull_of_what_is_missing_comes_in_steps_and_of_what_is_here_in_one(ask
     here.
     """
     with served(
-        models=("simulated", {"name": "tiny", "installed": False, "size_bytes": 1000})
+        models=("llama3.1", {"name": "tiny", "installed": False, "size_bytes": 1000})
     ) as server:
         layer = [
             line
@@ -468,7 +471,7 @@ def test_a_pull_of_what_is_missing_comes_in_steps_and_of_what_is_here_in_one(ask
 
 def test_a_version_may_be_claimed(ask):
     """For a client that behaves by the version."""
-    with running(ScriptedBrain(Scenario(version="0.33.0"))) as server:
+    with running(ScriptedBackend(Scenario(version="0.33.0"))) as server:
         assert ask(server.url, "GET", "/api/version").json == {"version": "0.33.0"}
 
 

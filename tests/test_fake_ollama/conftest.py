@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fake_ollama import ScriptedBackend
+from fake_ollama.backend import Chunk, Final
 from urisk_nb.embedded import weights
-from urisk_nb.standin import ScriptedBrain
-from urisk_nb.standin.brain import Finish, Piece
 
 
 @dataclass
@@ -96,7 +96,7 @@ def ask():
     )
 
 
-class GateBrain(ScriptedBrain):
+class GateBackend(ScriptedBackend):
     """
     Answers one piece, then waits until its gate is opened; tells when it began and when it was
     closed.
@@ -114,16 +114,16 @@ class GateBrain(ScriptedBrain):
         self.began.put_nowait(ask.last)
         try:
             await self.before.wait()
-            yield Piece(text=ask.last)
+            yield Chunk(text=ask.last)
             await self.gate.wait()
-            yield Finish(reason="stop", prompt_new=1, answered=1, answer_ns=1, prompt_ns=1)
+            yield Final(reason="stop", prompt_new=1, answered=1, answer_ns=1, prompt_ns=1)
         finally:
             self.closed.put_nowait(ask.last)
 
 
 @pytest.fixture
-def gate_brain():
-    return GateBrain
+def gate_backend():
+    return GateBackend
 
 
 @pytest.fixture(scope="session")

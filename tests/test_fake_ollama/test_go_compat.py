@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urisk_nb.standin import gojson
+from fake_ollama import go_compat
 
 BAD = [
     (b"hello", "invalid character 'h' looking for beginning of value"),
@@ -35,8 +35,8 @@ BAD = [
 @pytest.mark.parametrize(("body", "text"), BAD)
 def test_syntax_errors_are_gos(body, text):
     """The text of encoding/json; clients match on the status alone."""
-    with pytest.raises(gojson.GoError) as caught:
-        gojson.loads(body)
+    with pytest.raises(go_compat.GoError) as caught:
+        go_compat.loads(body)
     if body != rb'"\x"':  # Python points at the backslash, Go at the character behind it
         assert str(caught.value) == text
 
@@ -44,15 +44,15 @@ def test_syntax_errors_are_gos(body, text):
 @pytest.mark.parametrize("body", [b"", b"  \r\n\t"])
 def test_nothing_is_told_apart(body):
     """An empty body has an error of its own."""
-    with pytest.raises(gojson.NoBody):
-        gojson.loads(body)
+    with pytest.raises(go_compat.NoBody):
+        go_compat.loads(body)
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b"9" * 10_000, b'{"a":' * 100_000])
 def test_hostile_depth_and_length_are_refused(body):
     """Neither a crash nor a hang."""
-    with pytest.raises(gojson.GoError):
-        gojson.loads(body)
+    with pytest.raises(go_compat.GoError):
+        go_compat.loads(body)
 
 
 @given(
@@ -66,13 +66,13 @@ def test_what_is_written_is_read_again(value):
     Through both encoders: ours is valid JSON for Python's, and Python's for ours; what follows the
     value is not looked at.
     """
-    assert json.loads(gojson.dumps(value)) == value
-    assert gojson.loads(json.dumps(value).encode() + b" rest") == value
+    assert json.loads(go_compat.dumps(value)) == value
+    assert go_compat.loads(json.dumps(value).encode() + b" rest") == value
 
 
 def test_gos_escapes():
     """HTML signs and line separators are escaped, other characters are not."""
-    assert gojson.dumps("<é>&\u2028") == '"\\u003cé\\u003e\\u0026\\u2028"'.encode()
+    assert go_compat.dumps("<é>&\u2028") == '"\\u003cé\\u003e\\u0026\\u2028"'.encode()
 
 
 DURATIONS = [
@@ -91,7 +91,7 @@ DURATIONS = [
 @pytest.mark.parametrize(("text", "seconds"), DURATIONS)
 def test_durations(text, seconds):
     """The examples of Go's time.ParseDuration."""
-    assert gojson.duration_ns(text) == round(seconds * 1e9)
+    assert go_compat.duration_ns(text) == round(seconds * 1e9)
 
 
 BAD_DURATIONS = [
@@ -108,8 +108,8 @@ BAD_DURATIONS = [
 @pytest.mark.parametrize(("text", "error"), BAD_DURATIONS)
 def test_bad_durations(text, error):
     """Go's texts."""
-    with pytest.raises(gojson.GoError) as caught:
-        gojson.duration_ns(text)
+    with pytest.raises(go_compat.GoError) as caught:
+        go_compat.duration_ns(text)
     assert str(caught.value) == error
 
 
@@ -118,24 +118,24 @@ def test_bad_durations(text, error):
     [
         (0, 0),
         (1.5, 1_500_000_000),
-        (-1, gojson.FOREVER_NS),
-        ("-1m", gojson.FOREVER_NS),
+        (-1, go_compat.FOREVER_NS),
+        ("-1m", go_compat.FOREVER_NS),
         (1e300, 9 * 10**18),
     ],
 )
 def test_keep_alive(value, ns):
     """A number is seconds; anything negative is for ever; nothing overflows."""
-    assert gojson.keep_alive_ns(value) == ns
+    assert go_compat.keep_alive_ns(value) == ns
 
 
 def test_instants_drop_trailing_zeros():
     """Nine digits at most, none where there are none, and a zone that datetime reads."""
-    assert gojson.instant(1_700_000_000 * 10**9) == "2023-11-14T22:13:20Z"
-    assert gojson.instant(1_700_000_000 * 10**9 + 120_000_000) == "2023-11-14T22:13:20.12Z"
-    assert gojson.instant(1_700_000_000 * 10**9 + 1) == "2023-11-14T22:13:20.000000001Z"
-    local = gojson.instant(1_700_000_000 * 10**9, local=True)
+    assert go_compat.instant(1_700_000_000 * 10**9) == "2023-11-14T22:13:20Z"
+    assert go_compat.instant(1_700_000_000 * 10**9 + 120_000_000) == "2023-11-14T22:13:20.12Z"
+    assert go_compat.instant(1_700_000_000 * 10**9 + 1) == "2023-11-14T22:13:20.000000001Z"
+    local = go_compat.instant(1_700_000_000 * 10**9, local=True)
     assert datetime.fromisoformat(local).timestamp() == 1_700_000_000
-    assert gojson.instant(1_700_000_000 * 10**9 + gojson.FOREVER_NS)[:4] == "2316"
+    assert go_compat.instant(1_700_000_000 * 10**9 + go_compat.FOREVER_NS)[:4] == "2316"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_local_instants_carry_the_offset(monkeypatch, zone, end):
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        assert gojson.instant(1_700_000_000 * 10**9, local=True).endswith(end)
+        assert go_compat.instant(1_700_000_000 * 10**9, local=True).endswith(end)
     finally:
         monkeypatch.undo()
         time.tzset()

@@ -1,5 +1,5 @@
 """Answers from rules: deterministic, with the delays and the faults that a test of a client needs.
-Everything it says is SIMULATED.
+Everything it says is SCRIPTED.
 
 Knows: rules, words as tokens, a schema's smallest instance, keywords for the judge's labels.
 Does not know: HTTP.
@@ -21,10 +21,10 @@ import zlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
-from urisk_nb.standin.brain import Ask, Finish, Model, Piece, Refused, RunnerGone, Wire
-from urisk_nb.standin.scenario import Ending, Rule, Scenario
+from fake_ollama.backend import Chunk, Final, Model, ModelCall, Refusal, RunnerGone, WireFault
+from fake_ollama.scenario import Ending, Rule, Scenario
 
-SENTENCE = "This answer is SIMULATED: no model is running, the text was scripted."
+SENTENCE = "This answer is SCRIPTED: no model is running."
 GONE_FIRST = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an "
     "internal error, "
@@ -38,18 +38,17 @@ _TOKEN = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+")
 _PER_MESSAGE, _PER_PROMPT = 5, 4
 
 
-class ScriptedBrain:
-    """A brain that follows a scenario. Fulfils `Brain`; keeps nothing between runs.
+class ScriptedBackend:
+    """A backend that follows a scenario. Fulfils `Backend`; keeps nothing between runs.
 
     Parameters
     ----------
     scenario
-        None: one model, `simulated:latest`, and the default rules: for the judge's schema a label
+        None: one model, `llama3.1:latest`, and the default rules: for the judge's schema a label
         from keywords, for another schema its smallest instance, else one sentence that says
-        SIMULATED.
+        SCRIPTED.
     """
 
-    engine = "scripted"
     creates = True  # /api/blobs and /api/create are served
 
     def __init__(self, scenario: Scenario | None = None) -> None:
@@ -74,7 +73,7 @@ class ScriptedBrain:
     async def load(self, model: Model, num_ctx: int) -> int:
         await asyncio.sleep(self.scenario.load_ms / 1e3)
         if self.scenario.load_error:
-            raise Refused(500, self.scenario.load_error)
+            raise Refusal(500, self.scenario.load_error)
         return model.size_bytes + num_ctx * 1024
 
     async def unload(self, model: Model) -> None:
@@ -94,15 +93,15 @@ class ScriptedBrain:
     async def lose_runner(self, model: Model) -> None:
         """What `Ending.RUNNER` does beside failing; here there is no runner."""
 
-    async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Finish | Wire, None]:
-        _check_schema(ask)
-        rule = self._rule(ask)
+    async def answer(self, call: ModelCall) -> AsyncGenerator[Chunk | Final | WireFault, None]:
+        _check_schema(call)
+        rule = self._rule(call)
         started = time.perf_counter_ns()
-        prompt = self._prompt(ask)
-        cached = self._remember(ask, prompt)
+        prompt = self._prompt(call)
+        cached = self._remember(call, prompt)
         await _until(started, rule.first_ms)
         if rule.status != 200:
-            raise Refused(
+            raise Refusal(
                 rule.status,
                 rule.error,
                 body=None if rule.body is None else rule.body.encode(),
@@ -110,14 +109,16 @@ class ScriptedBrain:
             )
         first = time.perf_counter_ns()
         if rule.split_bytes:
-            yield Wire(split_bytes=rule.split_bytes)
-        pieces, reason = _limited(list(_pieces(rule, ask)), ask)
+            yield WireFault(split_bytes=rule.split_bytes)
+        pieces, reason = _limited(list(_pieces(rule, call)), call)
         for number, text in enumerate(pieces):
             await _until(first, number * rule.token_ms)
-            yield Piece(
+            yield Chunk(
                 text=text,
                 logprobs=_logprobs(
-                    text, ask.top_logprobs, rule.told[number] if number < len(rule.told) else None
+                    text,
+                    call.top_logprobs,
+                    rule.logprobs[number] if number < len(rule.logprobs) else None,
                 ),
             )
         for item in _broken_end(rule):
@@ -125,10 +126,10 @@ class ScriptedBrain:
         if rule.ends in {Ending.HANG, Ending.WEDGE}:
             await asyncio.Event().wait()
         if rule.ends is Ending.RUNNER:
-            await self.lose_runner(ask.model)
+            await self.lose_runner(call.model)
             raise RunnerGone(500, GONE_LATER if pieces else GONE_FIRST)
         if rule.ends in {Ending.STOP, Ending.LENGTH}:
-            yield Finish(
+            yield Final(
                 reason="length" if rule.ends is Ending.LENGTH else reason,
                 prompt_new=len(prompt) - cached,
                 prompt_cached=cached,
@@ -136,14 +137,14 @@ class ScriptedBrain:
                 answered=len(pieces),
                 answer_ns=max(1, time.perf_counter_ns() - first),
                 context=tuple(zlib.crc32(token.encode()) % 50_000 for token in prompt)
-                if ask.endpoint == "generate"
+                if call.endpoint == "generate"
                 else (),
             )
 
-    def _rule(self, ask: Ask) -> Rule:
+    def _rule(self, call: ModelCall) -> Rule:
         for number, rule in enumerate(self.scenario.rules):
             left = self._left[number]
-            if left != 0 and rule.fits(ask):
+            if left != 0 and rule.fits(call):
                 self._left[number] = None if left is None else left - 1
                 return rule
         return Rule(first_ms=self.scenario.first_ms, token_ms=self.scenario.token_ms)
@@ -152,7 +153,7 @@ class ScriptedBrain:
         yield {"status": "pulling manifest"}
         if model is None:
             have = ", ".join(known.name for known in self._models)
-            why = f"{name} is not here: this server is SIMULATED and has only {have}; install Ollama to pull"
+            why = f"{name} is not here: this server is SCRIPTED and has only {have}; install Ollama to pull"
             yield {"error": f"pull model manifest: {why}"}
             return
         yield from self._layer(model)
@@ -179,25 +180,25 @@ class ScriptedBrain:
                 **({"completed": model.size_bytes * step // _PULL_STEPS} if step else {}),
             }
 
-    def _prompt(self, ask: Ask) -> list[str]:
+    def _prompt(self, call: ModelCall) -> list[str]:
         """
         The prompt's tokens; cut in the middle, or refused, when they are too many (as the two paths
         of Ollama do).
         """
-        tokens = list(_prompt_tokens(ask))
-        if len(tokens) < ask.num_ctx:
+        tokens = list(_prompt_tokens(call))
+        if len(tokens) < call.num_ctx:
             return tokens
-        if ask.model.native or not ask.truncate:
-            raise Refused(400, _too_long(len(tokens), ask.num_ctx))
-        return tokens[:4] + tokens[-(ask.num_ctx // 2) :]
+        if call.model.native or not call.truncate:
+            raise Refusal(400, _too_long(len(tokens), call.num_ctx))
+        return tokens[:4] + tokens[-(call.num_ctx // 2) :]
 
-    def _remember(self, ask: Ask, prompt: list[str]) -> int:
+    def _remember(self, call: ModelCall, prompt: list[str]) -> int:
         """
         Tokens of the prompt that were known from the request before: the common prefix, at least
         one is always new.
         """
-        known = self._known.get(ask.model.name, [])
-        self._known[ask.model.name] = prompt
+        known = self._known.get(call.model.name, [])
+        self._known[call.model.name] = prompt
         same = sum(
             1
             for _ in itertools.takewhile(
@@ -228,7 +229,7 @@ def _model(entry: str | Mapping[str, Any], number: int) -> Model:
         "context_length": 8192,
         "embedding_length": 64,
         "parameter_size": "0",
-        "quantization": "SIMULATED",
+        "quantization": "SCRIPTED",
     }
     info = {
         "general.architecture": "llama",
@@ -240,11 +241,11 @@ def _model(entry: str | Mapping[str, Any], number: int) -> Model:
 # ---- tokens --------------------------------------------------------------------------------------
 
 
-def _prompt_tokens(ask: Ask) -> Iterator[str]:
-    if ask.raw is not None:
-        yield from _TOKEN.findall(ask.raw) or [""]
+def _prompt_tokens(call: ModelCall) -> Iterator[str]:
+    if call.raw is not None:
+        yield from _TOKEN.findall(call.raw) or [""]
         return
-    for message in ask.messages:
+    for message in call.messages:
         yield from (
             f"<{message['role']}>",
             *_TOKEN.findall(message["content"]),
@@ -266,16 +267,16 @@ def _nested(error: Mapping[str, Any]) -> str:
     return json.dumps({"error": error}, separators=(",", ":"))
 
 
-def _limited(pieces: list[str], ask: Ask) -> tuple[list[str], str]:
+def _limited(pieces: list[str], call: ModelCall) -> tuple[list[str], str]:
     """Cut at the first stop string, then at num_predict; with the reason."""
     text = "".join(pieces)
     ends = [
-        at for at in (text.find(stop) for stop in ask.options.get("stop", ()) if stop) if at >= 0
+        at for at in (text.find(stop) for stop in call.options.get("stop", ()) if stop) if at >= 0
     ]
     if ends:
         pieces = list(_cut(pieces, min(ends)))
-    limit = ask.options.get("num_predict", -1)
-    if limit == 0 and ask.model.native and ask.endpoint == "chat":
+    limit = call.options.get("num_predict", -1)
+    if limit == 0 and call.model.native and call.endpoint == "chat":
         limit = 1  # measured: that path answers one token
     if 0 < limit <= len(pieces):  # reached before the model could say that it had finished
         return pieces[:limit], "length"
@@ -291,13 +292,13 @@ def _cut(pieces: Sequence[str], length: int) -> Iterator[str]:
 
 
 def _logprobs(
-    text: str, top: int | None, told: Mapping[str, Any] | None
+    text: str, top: int | None, logprobs: Mapping[str, Any] | None
 ) -> tuple[Mapping[str, Any], ...]:
     """As the rule tells it; else certain of everything: log-probability 0."""
     if top is None:
         return ()
-    if told is not None:
-        return ({**told, "top_logprobs": list(told.get("top_logprobs", ()))[:top]},)
+    if logprobs is not None:
+        return ({**logprobs, "top_logprobs": list(logprobs.get("top_logprobs", ()))[:top]},)
     entry = {"token": text, "logprob": 0.0, "bytes": list(text.encode())}
     return ({**entry, "top_logprobs": [entry] if top else []},)
 
@@ -305,51 +306,51 @@ def _logprobs(
 # ---- what is said --------------------------------------------------------------------------------
 
 
-def _pieces(rule: Rule, ask: Ask) -> Iterator[str]:
-    answer = _default(ask) if rule.answer is None else rule.answer
+def _pieces(rule: Rule, call: ModelCall) -> Iterator[str]:
+    answer = _default(call) if rule.answer is None else rule.answer
     if isinstance(answer, Mapping):
         answer = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
     yield from _TOKEN.findall(answer) if isinstance(answer, str) else answer
 
 
-def _broken_end(rule: Rule) -> Iterator[Wire]:
+def _broken_end(rule: Rule) -> Iterator[WireFault]:
     if rule.ends is Ending.ERROR:
-        raise Refused(500, rule.error)
+        raise Refusal(500, rule.error)
     if rule.ends is Ending.GARBAGE:
-        yield Wire(raw=b'{"model":"simulated","created_at":\n')
+        yield WireFault(raw=b'{"model":"llama3.1","created_at":\n')
     if rule.ends in {Ending.WEDGE, Ending.CRASH}:
-        yield Wire(
+        yield WireFault(
             wedge=rule.ends is Ending.WEDGE,
             crash=rule.ends is Ending.CRASH,
             abort=rule.ends is Ending.CRASH,
         )
     if rule.ends is Ending.RESET:
-        yield Wire(raw=b'{"model":"simul', abort=True)
+        yield WireFault(raw=b'{"model":"simul', abort=True)
 
 
-def _default(ask: Ask) -> str | Mapping[str, Any]:
-    if ask.format is None:
+def _default(call: ModelCall) -> str | Mapping[str, Any]:
+    if call.format is None:
         return SENTENCE
-    if ask.format == "json":
+    if call.format == "json":
         # Measured: no grammar on that path
-        return SENTENCE if ask.model.native and ask.endpoint == "chat" else {"SIMULATED": True}
-    properties = ask.format.get("properties", {})
+        return SENTENCE if call.model.native and call.endpoint == "chat" else {"SCRIPTED": True}
+    properties = call.format.get("properties", {})
     if {"risk", "severity"} <= set(properties) and properties["risk"].get("enum"):
-        return label(ask.last, properties["risk"]["enum"])
-    value = instance(ask.format, native=ask.model.native and ask.endpoint == "chat")
+        return label(call.last, properties["risk"]["enum"])
+    value = instance(call.format, native=call.model.native and call.endpoint == "chat")
     return value if isinstance(value, Mapping) else json.dumps(value)
 
 
-def _check_schema(ask: Ask) -> None:
+def _check_schema(call: ModelCall) -> None:
     """A schema that no grammar can be made of is refused, whatever the rules say."""
-    if isinstance(ask.format, Mapping):
+    if isinstance(call.format, Mapping):
         try:
-            instance(ask.format)
+            instance(call.format)
         except ValueError as exc:
-            raise Refused(400, _bad_schema(str(exc), native=ask.model.native)) from exc
+            raise Refusal(400, _bad_schema(str(exc), native=call.model.native)) from exc
         except (AttributeError, TypeError) as exc:  # `properties` that is no object, and the like
-            part = json.dumps(ask.format, separators=(",", ":"))
-            raise Refused(400, _bad_schema(part, native=ask.model.native)) from exc
+            part = json.dumps(call.format, separators=(",", ":"))
+            raise Refusal(400, _bad_schema(part, native=call.model.native)) from exc
 
 
 def _bad_schema(part: str, *, native: bool) -> str:
@@ -390,7 +391,7 @@ _MILD = frozenset({"opened", "launched", "grew", "record", "beat", "raised", "gr
 
 
 def label(sentence: str, categories: Sequence[Any]) -> Mapping[str, Any]:
-    """SIMULATED: a risk and a severity from keywords, the same for the same sentence. Not a
+    """SCRIPTED: a risk and a severity from keywords, the same for the same sentence. Not a
     judgement.
 
     Severity: 4 with a word of alarm, 1 with a word of success, else 2; 0 and `none` where no
@@ -427,7 +428,7 @@ def instance(schema: Mapping[str, Any], *, native: bool = False) -> Any:
     if kind in {"object", "array"}:
         return _container(kind, schema, native=native)
     plain = {
-        "string": "SIMULATED",
+        "string": "SCRIPTED",
         "integer": schema.get("minimum", 0),
         "number": schema.get("minimum", 0),
         "boolean": False,

@@ -1,4 +1,4 @@
-"""From the records of a brain to the objects of a reply: answers line by line or whole, and how
+"""From the records of a backend to the objects of a reply: answers line by line or whole, and how
 models are shown.
 
 Knows: the fields of the replies, their order, which are left out.
@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from urisk_nb.standin import gojson
-from urisk_nb.standin.asks import Body
-from urisk_nb.standin.brain import Finish, Model, Piece, Wire
-from urisk_nb.standin.residents import Resident
-from urisk_nb.standin.transport import Reply
+from fake_ollama import go_compat
+from fake_ollama.backend import Chunk, Final, Model, WireFault
+from fake_ollama.loaded_models import LoadedModel
+from fake_ollama.requests import Body
+from fake_ollama.transport import Reply
 
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
@@ -32,7 +32,7 @@ def reply_object(
     said: dict[str, Any] = {"message": {"role": "assistant", "content": text, **thought}}
     if body.endpoint == "generate":
         said = {"response": text, **thought}
-    head = {"model": body.model, "created_at": gojson.instant(time.time_ns())}
+    head = {"model": body.model, "created_at": go_compat.instant(time.time_ns())}
     return {**head, **said, "done": done, **{name: value for name, value in rest.items() if value}}
 
 
@@ -56,13 +56,13 @@ class Answer:
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     logprobs: list[Mapping[str, Any]] = field(default_factory=list)
-    finish: Finish | None = None
+    finish: Final | None = None
 
-    async def take(self, item: Piece | Finish | Wire, reply: Reply) -> bool:
+    async def take(self, item: Chunk | Final | WireFault, reply: Reply) -> bool:
         """Send or keep one item; True when nothing more can be sent."""
-        if isinstance(item, Wire):
+        if isinstance(item, WireFault):
             return await self._fault(item, reply)
-        if isinstance(item, Finish):
+        if isinstance(item, Final):
             self.finish = item
         elif self.body.stream:
             await self._line(
@@ -82,10 +82,10 @@ class Answer:
         return False
 
     async def close(self, reply: Reply) -> None:
-        """Send the last object, or end without one where the brain gave no Finish."""
+        """Send the last object, or end without one where the backend gave no Final."""
         if not self.body.stream:
             last = self._last("".join(self.texts), self.logprobs)
-            await reply.whole(200, gojson.dumps(last), JSON)
+            await reply.whole(200, go_compat.dumps(last), JSON)
             return
         if self.finish:
             await self._line(reply, self._last("", []))
@@ -118,9 +118,9 @@ class Answer:
     async def _line(self, reply: Reply, value: Any) -> None:
         if not reply.status:
             reply.begin(200, NDJSON)
-        await reply.send(gojson.dumps(value) + b"\n")
+        await reply.send(go_compat.dumps(value) + b"\n")
 
-    async def _fault(self, wire: Wire, reply: Reply) -> bool:
+    async def _fault(self, wire: WireFault, reply: Reply) -> bool:
         if wire.split_bytes:
             size = wire.split_bytes
             reply.pieces = lambda data: [data[at : at + size] for at in range(0, len(data), size)]
@@ -143,11 +143,11 @@ async def send_progress(
     async with contextlib.aclosing(lines):
         if not stream:
             last = [line async for line in lines][-1]
-            await reply.whole(500 if "error" in last else 200, gojson.dumps(last), BARE)
+            await reply.whole(500 if "error" in last else 200, go_compat.dumps(last), BARE)
             return
         reply.begin(200, NDJSON)
         async for line in lines:
-            await reply.send(gojson.dumps(line) + b"\n")
+            await reply.send(go_compat.dumps(line) + b"\n")
         await reply.end()
 
 
@@ -174,7 +174,7 @@ def tag(model: Model) -> dict[str, Any]:
         "name": model.name,
         "model": model.name,
         **remote,
-        "modified_at": gojson.instant(model.modified_ns, local=True),
+        "modified_at": go_compat.instant(model.modified_ns, local=True),
         "size": model.size_bytes,
         "digest": model.digest,
         "details": {**_details(model), **lengths},
@@ -182,27 +182,27 @@ def tag(model: Model) -> dict[str, Any]:
     }
 
 
-def ps_entry(resident: Resident) -> dict[str, Any]:
-    model = resident.model
+def ps_entry(loaded_model: LoadedModel) -> dict[str, Any]:
+    model = loaded_model.model
     return {
         "name": model.name,
         "model": model.name,
-        "size": resident.size_bytes,
+        "size": loaded_model.size_bytes,
         "digest": model.digest,
         "details": _details(model),
-        "expires_at": gojson.instant(resident.expires_ns, local=True),
+        "expires_at": go_compat.instant(loaded_model.expires_ns, local=True),
         "size_vram": 0,
-        "context_length": resident.num_ctx,
+        "context_length": loaded_model.num_ctx,
     }
 
 
 def show_entry(model: Model) -> dict[str, Any]:
     return {
-        "modelfile": f"# Modelfile made by the urisk_nb stand-in\nFROM {model.name}\n",
+        "modelfile": f"# Modelfile made by a fake Ollama\nFROM {model.name}\n",
         **({"template": model.template} if model.template else {}),
         "details": {**_details(model), "parent_model": model.base},
         "model_info": dict(model.info),
         "capabilities": list(model.capabilities),
-        "modified_at": gojson.instant(model.modified_ns, local=True),
+        "modified_at": go_compat.instant(model.modified_ns, local=True),
         **({"license": model.license} if model.license else {}),
     }

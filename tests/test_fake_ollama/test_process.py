@@ -1,4 +1,4 @@
-"""The stand-in as a real process: its one line, its end, and what it says when it cannot start."""
+"""The fake Ollama as a real process: its one line, its end, and what it says when it cannot start."""
 
 import json
 import signal
@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
 
 
 def started(*arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "urisk_nb.standin", *arguments],
+        [sys.executable, "-m", "fake_ollama", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=ROOT,
+        cwd=TESTS,
         text=True,
     )
 
 
 @pytest.fixture
 def process():
-    """Start a stand-in and read its line; whatever the test does, it is gone afterwards."""
+    """Start a fake Ollama and read its line; whatever the test does, it is gone afterwards."""
     alive = []
 
     def start(*arguments):
@@ -39,17 +39,16 @@ def process():
 
 
 def test_one_line_tells_that_it_is_ready(process, tmp_path):
-    """url, pid, brain and model on stdout and in the ready file; the url answers at once."""
+    """url, pid and model on stdout and in the ready file; the url answers at once."""
     one, line = process("--ready-file", str(tmp_path / "ready"))
     assert line == {
         "url": line["url"],
         "pid": one.pid,
-        "brain": "scripted",
-        "model": "simulated:latest",
+        "model": "llama3.1:latest",
     }
     assert json.loads((tmp_path / "ready").read_text()) == line
     with urllib.request.urlopen(line["url"] + "/api/version", timeout=5) as reply:
-        assert json.load(reply) == {"version": "0.0.0-urisk-scripted"}
+        assert json.load(reply) == {"version": "0.33.0"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -89,22 +88,6 @@ def test_a_taken_port_is_told_as_ollama_tells_it(process):
 @pytest.mark.parametrize(
     ("arguments", "content", "said"),
     [
-        (
-            ["--brain", "llamacpp", "--gguf", "FILE"],
-            None,
-            "cannot be read: No such file or directory",
-        ),
-        (
-            ["--brain", "llamacpp", "--gguf", "FILE"],
-            b"no model at all, just some text",
-            "a GGUF model starts with b'GGUF'",
-        ),
-        (
-            ["--brain", "llamacpp", "--gguf", "FILE"],
-            b"GGUF\x03\0\0\0" + b"\xff" * 64,
-            "cut short or damaged",
-        ),
-        (["--brain", "llamacpp"], None, "--gguf PATH, or URISK_GGUF"),
         (["--scenario", "FILE"], b"{", "scenario "),
         (["--scenario", "FILE"], None, "No such file or directory"),
     ],
@@ -123,10 +106,10 @@ def test_what_it_cannot_do_is_one_line_and_1(tmp_path, arguments, content, said)
 
 
 def test_it_starts_light():
-    """Neither the engine nor any package of the notebook is imported before the first load."""
-    code = "import sys, urisk_nb.standin.__main__ as m, urisk_nb.standin.llamacpp; print([n for n in sys.modules if n in sys.argv])"
-    heavy = ["xllamacpp", "pandas", "numpy", "httpx", "pydantic", "IPython"]
+    """No package beyond the standard library is imported, nor any of ours."""
+    code = "import sys, fake_ollama.__main__; print([n for n in sys.modules if n in sys.argv])"
+    heavy = ["urisk_nb", "pandas", "numpy", "httpx", "pydantic", "IPython"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=TESTS, check=True
     )
     assert done.stdout.strip() == "[]"

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from urisk_nb.standin import gojson
-from urisk_nb.standin.brain import Refused
+from fake_ollama import go_compat
+from fake_ollama.backend import Refusal
 
 _CHAT = {
     "model": "string",
@@ -112,7 +112,7 @@ class Body:
     think: Any
     truncate: bool
     top_logprobs: int | None
-    lacking: tuple[str, ...]  # capabilities that it needs and no brain has
+    lacking: tuple[str, ...]  # capabilities that it needs and no backend has
 
 
 def decode(body: bytes) -> Any:
@@ -120,38 +120,38 @@ def decode(body: bytes) -> Any:
 
     Raises
     ------
-    Refused
+    Refusal
         400, with Go's text.
     """
     try:
-        return gojson.loads(body)
-    except gojson.NoBody as exc:
-        raise Refused(400, "missing request body") from exc
-    except gojson.GoError as exc:
-        raise Refused(400, str(exc)) from exc
+        return go_compat.loads(body)
+    except go_compat.NoBody as exc:
+        raise Refusal(400, "missing request body") from exc
+    except go_compat.GoError as exc:
+        raise Refusal(400, str(exc)) from exc
 
 
 def fields(value: Any, struct: str, known: Mapping[str, str]) -> dict[str, Any]:
-    """The known fields of a decoded body; Refused(400) where one has another type."""
+    """The known fields of a decoded body; Refusal(400) where one has another type."""
     try:
-        return gojson.check(struct, value, known)
-    except gojson.GoError as exc:
-        raise Refused(400, str(exc)) from exc
+        return go_compat.check(struct, value, known)
+    except go_compat.GoError as exc:
+        raise Refusal(400, str(exc)) from exc
 
 
 def chat(body: bytes) -> Body:
-    """The body of `/api/chat`, checked. Raises Refused."""
+    """The body of `/api/chat`, checked. Raises Refusal."""
     got = fields(decode(body), "api.ChatRequest", _CHAT)
     messages = tuple(_message(item) for item in got.get("messages", ()))
     return _body("chat", got, messages=messages, raw=None, empty=not messages)
 
 
 def generate(body: bytes) -> Body:
-    """The body of `/api/generate`, checked. Raises Refused."""
+    """The body of `/api/generate`, checked. Raises Refusal."""
     got = fields(decode(body), "api.GenerateRequest", _GENERATE)
     prompt, system = got.get("prompt", ""), got.get("system", "")
     if got.get("raw") and (got.get("template") or system or got.get("context")):
-        raise Refused(400, "raw mode does not support template, system, or context")
+        raise Refusal(400, "raw mode does not support template, system, or context")
     user = {"role": "user", "content": prompt}
     messages = ({"role": "system", "content": system}, user) if system else (user,)
     return _body(
@@ -170,13 +170,13 @@ def _message(value: Any) -> Mapping[str, Any]:
 
 def _body(endpoint: str, got: dict[str, Any], **parts: Any) -> Body:
     try:
-        keep_alive_ns = gojson.keep_alive_ns(got["keep_alive"]) if "keep_alive" in got else None
-    except gojson.GoError as exc:
-        raise Refused(400, str(exc)) from exc
+        keep_alive_ns = go_compat.keep_alive_ns(got["keep_alive"]) if "keep_alive" in got else None
+    except go_compat.GoError as exc:
+        raise Refusal(400, str(exc)) from exc
     think = _think(got.get("think"))
     top = got.get("top_logprobs", 0)
     if not 0 <= top <= 20:
-        raise Refused(400, "top_logprobs must be between 0 and 20")
+        raise Refusal(400, "top_logprobs must be between 0 and 20")
     return Body(
         endpoint=endpoint,
         model=got.get("model", ""),
@@ -197,9 +197,9 @@ def _think(value: Any) -> Any:
         return value
     choices = '"high", "medium", "low", "max", true, or false'
     if not isinstance(value, str):
-        raise Refused(400, f"think must be a boolean or string ({choices})")
+        raise Refusal(400, f"think must be a boolean or string ({choices})")
     if value not in {"high", "medium", "low", "max"}:
-        raise Refused(400, f'invalid think value: "{value}" (must be {choices})')
+        raise Refusal(400, f'invalid think value: "{value}" (must be {choices})')
     return value
 
 
@@ -220,33 +220,33 @@ def options(sent: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises
     ------
-    Refused
+    Refusal
         500: an option has another type. (Ollama finds it late, so it is no 400.)
     """
     known = {name: value for name, value in sent.items() if name in _KINDS and value is not None}
     for name, value in known.items():
         wanted = _KINDS[name]
         if not _fits(value, wanted):
-            raise Refused(500, f'option "{name}" must be of type {wanted}')
+            raise Refusal(500, f'option "{name}" must be of type {wanted}')
         if wanted == "array" and not all(isinstance(item, str) for item in value):
-            raise Refused(500, f'option "{name}" must be of an array of strings')
+            raise Refusal(500, f'option "{name}" must be of an array of strings')
     whole = {name: int(value) for name, value in known.items() if _KINDS[name] == "integer"}
     return {**DEFAULTS, **known, **whole}
 
 
 def _fits(value: Any, wanted: str) -> bool:
     seen = {"integer": "number", "float32": "number", "boolean": "bool", "array": "array"}[wanted]
-    return gojson.kind(value) == seen
+    return go_compat.kind(value) == seen
 
 
 def check_format(value: Any) -> Any:
-    """None, `"json"` or a schema. Raises Refused(500) for anything else."""
+    """None, `"json"` or a schema. Raises Refusal(500) for anything else."""
     if value is None or value == "":
         return None
     if value == "json" or isinstance(value, dict):
         return value
-    text = gojson.dumps(value).decode().replace("\\", "\\\\").replace('"', '\\"')
-    raise Refused(500, f'invalid format: "{text}"; expected "json" or a valid JSON Schema object')
+    text = go_compat.dumps(value).decode().replace("\\", "\\\\").replace('"', '\\"')
+    raise Refusal(500, f'invalid format: "{text}"; expected "json" or a valid JSON Schema object')
 
 
 # ---- names ---------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def name(text: str) -> Name | None:
 
     Raises
     ------
-    Refused
+    Refusal
         400: it says both `:local` and `:cloud`.
     """
     rest, local, cloud = text.strip(), False, False
@@ -288,7 +288,7 @@ def name(text: str) -> Name | None:
     tag = match["tag"] or "latest"
     cloud = cloud or tag.lower().endswith("-cloud")
     if local and cloud:
-        raise Refused(400, f'use either :local or :cloud, not both: "{text}"')
+        raise Refusal(400, f'use either :local or :cloud, not both: "{text}"')
     return Name(shown=_shown(match, tag), cloud=cloud)
 
 

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from urisk_nb.standin import Rule, Scenario, ScriptedBrain, created, running, transport
+from fake_ollama import Rule, Scenario, ScriptedBackend, created_models, running, transport
 
 GGUF = b"GGUF and then some"
 NAME, BASE = "urisk-judge:latest", "smollm2:135m"
@@ -24,7 +24,7 @@ MISSING = digest_of(b"never sent")
 
 @pytest.fixture
 def server():
-    with running(ScriptedBrain(Scenario(models=(BASE, "simulated")))) as started:
+    with running(ScriptedBackend(Scenario(models=(BASE, "llama3.1")))) as started:
         yield started
 
 
@@ -104,7 +104,7 @@ def test_blobs_are_bounded_all_together(call, monkeypatch):
     """
     What does not fit beside the others is a 413 and is not kept; what is there can be sent again.
     """
-    monkeypatch.setattr(created, "MOST_BLOB_BYTES", len(GGUF) + 3)
+    monkeypatch.setattr(created_models, "MOST_BLOB_BYTES", len(GGUF) + 3)
     assert call("POST", f"/api/blobs/{DIGEST}", GGUF).status == 201
     assert call("POST", f"/api/blobs/{digest_of(b'more')}", b"more").status == 413
     assert call("HEAD", f"/api/blobs/{digest_of(b'more')}").status == 404
@@ -140,7 +140,7 @@ def test_a_model_is_made_and_answers_as_its_base_does(call, sent):
     layers = [status for status in statuses if status.startswith("using existing layer sha256:")]
     assert statuses == ["parsing GGUF", *layers, "writing manifest", "success"]
     assert layers[-1].endswith(DIGEST)
-    assert list(tags(call)) == [BASE, NAME, "simulated:latest"]
+    assert list(tags(call)) == [BASE, NAME, "llama3.1:latest"]
     assert tags(call)[NAME]["size"] == tags(call)[BASE]["size"] + len(GGUF)
     assert (
         call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == BASE
@@ -151,7 +151,7 @@ def test_a_model_is_made_and_answers_as_its_base_does(call, sent):
 def test_rules_for_the_base_hold_for_what_is_made_of_it(ask):
     """A rule that names the base, and an earlier one that names the model itself."""
     rules = (Rule(contains="both", model=NAME, answer="own"), Rule(model=BASE, answer="the base's"))
-    with running(ScriptedBrain(Scenario(models=(BASE, "other"), rules=rules))) as server:
+    with running(ScriptedBackend(Scenario(models=(BASE, "other"), rules=rules))) as server:
 
         def call(*words):
             return ask(server.url, *words)
@@ -159,7 +159,7 @@ def test_rules_for_the_base_hold_for_what_is_made_of_it(ask):
         call("POST", f"/api/blobs/{DIGEST}", GGUF)
         create(call)
         assert chat(call, "urisk-judge")[1] == "the base's"
-        assert "SIMULATED" in chat(call, "other")[1]
+        assert "SCRIPTED" in chat(call, "other")[1]
         body = {"model": NAME, "messages": [{"role": "user", "content": "both"}], "stream": False}
         assert call("POST", "/api/chat", body).json["message"]["content"] == "own"
 
@@ -176,7 +176,7 @@ def test_the_digest_is_that_of_base_and_adapter(call, sent):
         (DIGEST, BASE),
         (DIGEST, BASE),
         (digest_of(other), BASE),
-        (DIGEST, "simulated"),
+        (DIGEST, "llama3.1"),
     ):
         assert create(call, digest, **{"from": base}).lines[-1] == {"status": "success"}
         seen.append(tags(call)[NAME]["digest"])
@@ -200,7 +200,7 @@ def test_names_differ_by_more_than_case(call, sent):
     """URISK-JUDGE is urisk-judge: one model, under the name that it has."""
     create(call)
     assert create(call, model="URISK-Judge").lines[-1] == {"status": "success"}
-    assert list(tags(call)) == [BASE, NAME, "simulated:latest"]
+    assert list(tags(call)) == [BASE, NAME, "llama3.1:latest"]
 
 
 def test_a_made_model_can_be_deleted_and_made_again(call, sent):
@@ -210,13 +210,13 @@ def test_a_made_model_can_be_deleted_and_made_again(call, sent):
     assert NAME not in tags(call)
     create(call)
     call("DELETE", "/api/delete", {"model": BASE})
-    assert set(tags(call)) == {"simulated:latest", NAME}
+    assert set(tags(call)) == {"llama3.1:latest", NAME}
     assert chat(call, "urisk-judge")[0] == "urisk-judge"
 
 
 def test_a_base_that_can_be_pulled_is_pulled_first(ask):
     """The pull's lines come first, its success among them; then those of the create."""
-    with running(ScriptedBrain(Scenario(models=({"name": BASE, "installed": False},)))) as server:
+    with running(ScriptedBackend(Scenario(models=({"name": BASE, "installed": False},)))) as server:
 
         def call(*words):
             return ask(server.url, *words)
@@ -316,7 +316,7 @@ def test_a_model_of_a_file_has_no_base(call, sent):
         "writing manifest",
         "success",
     ]
-    assert list(tags(call)) == [BASE, NAME, "simulated:latest"]
+    assert list(tags(call)) == [BASE, NAME, "llama3.1:latest"]
     assert tags(call)[NAME]["size"] == len(GGUF)
     assert call("POST", "/api/show", {"model": "urisk-judge"}).json["details"]["parent_model"] == ""
     assert chat(call, "urisk-judge") == ("urisk-judge", chat(call, BASE)[1])
@@ -397,7 +397,7 @@ def test_a_large_file_is_taken_and_not_kept(call, server, chunked):
 def test_an_ollama_that_takes_no_adapters_takes_files(ask):
     """The refusal is about adapters alone, and the version is the scenario's."""
     with running(
-        ScriptedBrain(
+        ScriptedBackend(
             Scenario(create_error="LoRA adapters are no longer supported", version="0.34.2")
         )
     ) as server:
@@ -407,7 +407,7 @@ def test_an_ollama_that_takes_no_adapters_takes_files(ask):
 
         assert call("GET", "/api/version").json == {"version": "0.34.2"}
         call("POST", f"/api/blobs/{DIGEST}", GGUF)
-        assert create(call, **{"from": "simulated"}).status == 400
+        assert create(call, **{"from": "llama3.1"}).status == 400
         assert create_of_file(call).lines[-1] == {"status": "success"}
 
 
@@ -421,20 +421,20 @@ def test_without_a_stream_and_without_an_adapter(call):
 def test_an_ollama_that_takes_no_adapters_any_more(ask):
     """A scenario with `create_error`: 400 with its text, as Ollama from 0.34.1 on."""
     with running(
-        ScriptedBrain(Scenario(create_error="LoRA adapters are no longer supported"))
+        ScriptedBackend(Scenario(create_error="LoRA adapters are no longer supported"))
     ) as server:
-        got = create(lambda *words: ask(server.url, *words), **{"from": "simulated"})
+        got = create(lambda *words: ask(server.url, *words), **{"from": "llama3.1"})
         assert (got.status, got.json) == (400, {"error": "LoRA adapters are no longer supported"})
 
 
 def test_a_brain_that_makes_no_models_serves_neither(ask):
     """As before there was one that does: 501 for a create, 404 for a blob."""
 
-    class Fixed(ScriptedBrain):
+    class Fixed(ScriptedBackend):
         creates = False
 
     with running(Fixed()) as server:
-        got = ask(server.url, "POST", "/api/create", {"model": "x", "from": "simulated"})
+        got = ask(server.url, "POST", "/api/create", {"model": "x", "from": "llama3.1"})
         assert got.status == 501
         assert "does not serve /api/create" in got.json["error"]
         assert ask(server.url, "HEAD", f"/api/blobs/{DIGEST}").status == 404

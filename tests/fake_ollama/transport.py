@@ -2,7 +2,7 @@
 
 Knows: requests, replies, keep-alive, chunks, limits, and that a client has left.
 Does not know: paths, JSON.
-Why not a library: the stand-in must start anywhere in milliseconds, must show exactly the bytes
+Why not a library: the fake must start anywhere in milliseconds, must show exactly the bytes
 that Ollama shows (no header before the first object), and must see a client leave while it is
 computing.
 """

@@ -3,7 +3,7 @@ each under a name of its own.
 
 Knows: /api/blobs and /api/create, as far as `from` with one adapter goes, and one of `files`.
 Does not know: what is in the files, of which only the hash is kept. A model with an adapter answers
-as its base does, one that was made of a file as the first of the brain's models. Source: protocol
+as its base does, one that was made of a file as the first of the backend's models. Source: protocol
 notes, section 14; the texts are those of Ollama 0.33.
 """
 
@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
-from urisk_nb.standin import asks
-from urisk_nb.standin.answers import send_progress
-from urisk_nb.standin.brain import Model, Refused
-from urisk_nb.standin.transport import HASHED_BYTES, Handler, Hashed, Reply, Request
+from fake_ollama import requests
+from fake_ollama.backend import Model, Refusal
+from fake_ollama.replies import send_progress
+from fake_ollama.transport import HASHED_BYTES, Handler, Hashed, Reply, Request
 
 MOST_BLOB_BYTES = HASHED_BYTES
 """All blobs together, though their content is not kept; more is 413."""
@@ -52,14 +52,14 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """What the face does for it.
+    """What the app does for it.
 
     Parameters
     ----------
     find
         The installed model of a name.
     models
-        What the brain has, the first of which speaks for a model that is made of a file.
+        What the backend has, the first of which speaks for a model that is made of a file.
     pull
         The progress of a pull of a name; afterwards `find` finds it.
     made
@@ -78,7 +78,7 @@ class Store:
     error: str = ""
 
 
-class Created:
+class CreatedModels:
     """The blobs, and the models that were made with them.
 
     Attributes
@@ -103,7 +103,7 @@ class Created:
     async def _look(self, request: Request, reply: Reply) -> None:
         sent, digest = _digest(request)
         if digest not in self._blobs:
-            raise Refused(404, f'blob "{sent}" not found')
+            raise Refusal(404, f'blob "{sent}" not found')
         await reply.whole(200, b"")
 
     async def _take(self, request: Request, reply: Reply) -> None:
@@ -113,42 +113,42 @@ class Created:
             return
         blob = request.hashed or Hashed()
         if sum(other.size for other in self._blobs.values()) + blob.size > MOST_BLOB_BYTES:
-            raise Refused(
-                413, f"the urisk_nb stand-in holds {MOST_BLOB_BYTES >> 20} MiB of blobs at most"
+            raise Refusal(
+                413, f"the fake Ollama holds {MOST_BLOB_BYTES >> 20} MiB of blobs at most"
             )
         seen = f"sha256:{blob.sha256.hexdigest()}"
         if seen != sent:
-            raise Refused(400, f'digest mismatch, expected "{sent}", got "{seen}"')
+            raise Refusal(400, f'digest mismatch, expected "{sent}", got "{seen}"')
         self._blobs[seen] = blob
         await reply.whole(201, b"")
 
     # ---- create ----------------------------------------------------------------------------------
 
     async def _create(self, request: Request, reply: Reply) -> None:
-        got = asks.fields(asks.decode(request.body), "api.CreateRequest", _FIELDS)
+        got = requests.fields(requests.decode(request.body), "api.CreateRequest", _FIELDS)
         adapters, files = _digests(got, "adapters"), _digests(got, "files")
         if adapters and self._store.error:
-            raise Refused(400, self._store.error)
+            raise Refusal(400, self._store.error)
         name, base = (
-            asks.name(got.get("model") or got.get("name", "")),
-            asks.name(got.get("from", "")),
+            requests.name(got.get("model") or got.get("name", "")),
+            requests.name(got.get("from", "")),
         )
         if name is None or (got.get("from") and base is None):
-            raise Refused(400, "invalid model name")
+            raise Refusal(400, "invalid model name")
         if other := [field for field in _ELSE if got.get(field)]:
-            raise Refused(
+            raise Refusal(
                 501,
-                f"the urisk_nb stand-in makes models of `from`, `adapters` and `files` only; use "
+                f"the fake Ollama makes models of `from`, `adapters` and `files` only; use "
                 f"Ollama for `{other[0]}`",
             )
         if base is None and not files:
-            raise Refused(400, "neither 'from' or 'files' was specified")
+            raise Refusal(400, "neither 'from' or 'files' was specified")
         if len(adapters) > 1:
-            raise Refused(400, "only one adapter is currently supported")
+            raise Refusal(400, "only one adapter is currently supported")
         if base is None and (adapters or len(files) > 1):
-            raise Refused(
+            raise Refusal(
                 501,
-                "the urisk_nb stand-in makes a model of one file, without an adapter; use Ollama "
+                "the fake Ollama makes a model of one file, without an adapter; use Ollama "
                 "for more",
             )
         lines = (
@@ -240,11 +240,11 @@ class Created:
 
 def _digest(request: Request) -> tuple[str, str]:
     """
-    The digest as it was sent, and as it is kept; a dash is as good as a colon. Raises Refused.
+    The digest as it was sent, and as it is kept; a dash is as good as a colon. Raises Refusal.
     """
     sent = unquote(request.path.removeprefix(_BLOBS))
     if _DIGEST.fullmatch(sent) is None:
-        raise Refused(400, _BAD_DIGEST)
+        raise Refusal(400, _BAD_DIGEST)
     return sent, _plain(sent)
 
 
@@ -255,7 +255,7 @@ def _plain(digest: str) -> str:
 def _digests(got: Mapping[str, Any], field: str) -> list[str]:
     digests = list(got.get(field, {}).values())
     if not all(isinstance(digest, str) for digest in digests):
-        raise Refused(
+        raise Refusal(
             400,
             f"json: cannot unmarshal value into Go struct field CreateRequest.{field} of type "
             "string",

@@ -1,0 +1,312 @@
+"""
+How a question is asked: System One, constrained decoding, or a JSON schema; decided once a model,
+with the same label whichever way, and nothing lost where a way fails.
+"""
+
+import asyncio
+import json
+import math
+
+import pytest
+
+from urisk_nb import errors
+from urisk_nb.llm import constrained_decoding
+from urisk_nb.llm.dialects import ollama, openai, systemone
+from urisk_nb.llm.labels import LabelMethod, LabelReader, ask_by_choices, ask_by_decision
+from urisk_nb.llm.messages import Final, parse_question
+from urisk_nb.risk import calibration, questions
+from urisk_nb.risk.evidence import Sentence
+from urisk_nb.risk.inputs import Document, RiskParams
+from urisk_nb.risk.taxonomy import DEFAULT
+
+TEXT = "The company was fined 2 billion dollars."
+DIGITS = [str(number) for number in range(6)]
+
+
+def question_of(**rest):
+    document = Document(id="d", ticker="ACME", text=TEXT)
+    sentence = Sentence(id="s", document=document, text=TEXT, start=0, end=len(TEXT))
+    query = rest.pop("query", None)
+    params = RiskParams(labels=rest.pop("labels", "calibrated"), query=query)
+    return questions.build_question(sentence, params, **rest)
+
+
+def request_of(question):
+    return parse_question(question.payload, model="m", keep_alive="20m", num_ctx=4096)
+
+
+def drive(requests, replies):
+    """What was sent, and what came out, with these replies."""
+    sent, content, replies = [], None, list(replies)
+    try:
+        while True:
+            sent.append(json.loads(requests.send(content)))
+            content = replies.pop(0)
+    except StopIteration as end:
+        return sent, end.value
+
+
+def token(text, logprob, *top, prompt=(40, 5.0), answer_ms=0.001):
+    """A reply of llama.cpp to the question for one token."""
+    others = [{"token": name, "logprob": value} for name, value in top]
+    entry = {"token": text, "logprob": logprob, "top_logprobs": others}
+    return {
+        "choices": [
+            {
+                "finish_reason": "length",
+                "message": {"content": text},
+                "logprobs": {"content": [entry]},
+            }
+        ],
+        "usage": {"prompt_tokens": prompt[0], "completion_tokens": 1},
+        "timings": {
+            "prompt_n": prompt[0],
+            "prompt_ms": prompt[1],
+            "predicted_n": 1,
+            "predicted_ms": answer_ms,
+        },
+    }
+
+
+# Constrained decoding -----------------------------------------------------------------------------
+
+
+def choices_of(request):
+    return constrained_decoding.find_choices(request.schema)
+
+
+def test_a_label_is_two_tokens():
+    """
+    One token each is asked for, behind what stands already; the rest is put there, and the
+    counters are the sums.
+    """
+    request = request_of(question_of())
+    replies = [
+        token("legal", -0.1, ("legal", -0.1), ("market", -2.5)),
+        token("4", -0.7, ("4", -0.7), ("3", -0.9), prompt=(50, 3.0), answer_ms=1.0),
+    ]
+    sent, (chunk, final) = drive(ask_by_choices(request, choices_of(request)), replies)
+    assert [body["messages"][-1]["content"] for body in sent] == [
+        '{"risk":"',
+        '{"risk":"legal","severity":',
+    ]
+    assert all((body["max_tokens"], body["stream"]) == (1, False) for body in sent)
+    assert sent[1]["grammar"] == 'root ::= "0}" | "1}" | "2}" | "3}" | "4}" | "5}"'
+    assert chunk.text == '{"risk":"legal","severity":4}'
+    assert final == Final(
+        done_reason="stop", prompt_tokens=40, prompt_ns=5_000_000, tokens=2, generation_ns=4_001_000
+    )
+
+
+def test_the_log_probabilities_are_read_as_those_of_a_written_label():
+    """What stands between the choices is certain; the probabilities are the server's own."""
+    request = request_of(question_of())
+    replies = [
+        token("legal", math.log(0.7), ("legal", math.log(0.7)), ("market", math.log(0.2))),
+        token("4", math.log(0.6), ("4", math.log(0.6)), ("3", math.log(0.3))),
+    ]
+    _, (chunk, _) = drive(ask_by_choices(request, choices_of(request)), replies)
+    assert "".join(one.text for one in chunk.logprobs) == chunk.text
+    risks = calibration.distribution(tokens_of(chunk), "risk", DEFAULT.labels)
+    severities = calibration.distribution(tokens_of(chunk), "severity", DIGITS)
+    assert math.exp(risks["legal"]) == pytest.approx(0.7)
+    assert math.exp(risks["market"]) == pytest.approx(0.2)
+    assert math.exp(severities["3"]) == pytest.approx(0.3)
+
+
+def tokens_of(chunk):
+    return [
+        calibration.Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs)
+        for one in chunk.logprobs
+    ]
+
+
+def test_a_token_that_fits_nothing_gives_up():
+    """The server did not keep to the grammar: the caller asks for JSON instead."""
+    request = request_of(question_of())
+    _, found = drive(ask_by_choices(request, choices_of(request)), [token("poem", -1.0)])
+    assert found is None
+
+
+# System One ---------------------------------------------------------------------------------------
+
+
+def decision(risks, severities):
+    return {
+        "answers": {
+            "risk": {"probabilities": {**dict.fromkeys(DEFAULT.labels, 0.0), **risks}},
+            "severity": {"probabilities": {**dict.fromkeys(DIGITS, 0.0), **severities}},
+        },
+        "usage": {"input_tokens": 46},
+    }
+
+
+def test_a_decision_becomes_the_label_of_its_most_probable_answers():
+    """Both answers, and all probabilities as they were given."""
+    question = question_of(query="fines")
+    reply = decision({"legal": 0.6, "market": 0.3, "none": 0.1}, {"4": 0.5, "3": 0.5})
+    (sent,), (chunk, final) = drive(ask_by_decision(question, request_of(question)), [reply])
+    assert (sent["state"], sent["model"], sent["keep_alive"]) == (TEXT, "m", "20m")
+    assert list(sent["questions"]["risk"]["criteria"]) == list(DEFAULT.labels)
+    assert "fines" in sent["questions"]["risk"]["instructions"]
+    label, reason = questions.parse(chunk.text, final.done_reason)
+    assert (label.risk, label.severity, reason) == ("legal", 3, None)  # of equals the lower
+    risks = calibration.distribution(tokens_of(chunk), "risk", DEFAULT.labels)
+    assert math.exp(risks["market"]) == pytest.approx(0.3)
+    assert math.exp(risks["none"]) == pytest.approx(0.1)
+    assert math.exp(calibration.distribution(tokens_of(chunk), "severity", DIGITS)["4"]) == 0.5
+    assert final.prompt_tokens == 46
+
+
+def test_of_a_given_risk_only_the_severity_is_asked():
+    """The answer has the given risk, as a written one has."""
+    question = question_of(only="credit")
+    reply = decision({}, {"2": 1.0})
+    del reply["answers"]["risk"]
+    (sent,), (chunk, _) = drive(ask_by_decision(question, request_of(question)), [reply])
+    assert list(sent["questions"]) == ["severity"]
+    assert "credit" in sent["questions"]["severity"]["instructions"]
+    assert chunk.text == '{"risk":"credit","severity":2}'
+
+
+@pytest.mark.parametrize("risk", DEFAULT.labels)
+def test_labels_that_begin_alike_are_told_apart(risk):
+    """A token is a whole label and what ends it."""
+    question = question_of()
+    reply = decision({risk: 1.0}, {"0": 1.0})
+    _, (chunk, _) = drive(ask_by_decision(question, request_of(question)), [reply])
+    found = calibration.distribution(tokens_of(chunk), "risk", DEFAULT.labels)
+    assert max(found, key=found.get) == risk
+
+
+# Which way ----------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """A client that answers by a list, and keeps what it was asked."""
+
+    def __init__(self, dialect, *replies, capabilities=()):
+        self.dialect, self.replies, self.capabilities = dialect, list(replies), capabilities
+        self.asked = []
+
+    async def read_capabilities(self, model):
+        self.asked.append("capabilities")
+        return frozenset(self.capabilities)
+
+    async def post(self, path, body, decode_error):
+        self.asked.append(path)
+        reply = self.replies.pop(0)
+        if isinstance(reply, tuple):
+            raise decode_error(*reply)
+        return reply
+
+    async def chat(self, body, on_chunk):
+        self.asked.append("chat")
+        return Final(done_reason="stop")
+
+
+def ask(client, *asked):
+    """Ask each question over one reader; what was handed over."""
+
+    async def main():
+        reader, chunks = LabelReader(client), []
+        for question in asked:
+            request = request_of(question)
+            body = client.dialect.encode_chat(request)
+            await reader.ask(question, request, body, chunks.append)
+        return [chunk.text for chunk in chunks], await reader.find_method("m")
+
+    return asyncio.run(main())
+
+
+NO_DECISION = (501, '{"error":{"message":"This model is not a decision model"}}')
+LABEL = [token("legal", -0.1), token("4", -0.7)]
+
+
+def test_a_decision_model_on_ollama():
+    """Told by its capabilities, once."""
+    reply = decision({"legal": 1.0}, {"4": 1.0})
+    client = Scripted(ollama.DIALECT, reply, reply, capabilities=["decision"])
+    texts, method = ask(client, question_of(), question_of(labels="greedy"))
+    assert texts == ['{"risk":"legal","severity":4}'] * 2
+    assert method is LabelMethod.DECISION
+    assert client.asked == ["capabilities", systemone.PATH, systemone.PATH]
+
+
+def test_a_chat_model_on_ollama_writes_json():
+    """No grammar of ours goes over that wire."""
+    client = Scripted(ollama.DIALECT, capabilities=["completion"])
+    _, method = ask(client, question_of())
+    assert method is LabelMethod.SCHEMA
+    assert client.asked == ["capabilities", "chat"]
+
+
+def test_a_chat_model_on_llama_cpp_is_asked_for_choices():
+    """Whether it decides is asked once; each label is two requests."""
+    client = Scripted(openai.LLAMA_CPP, NO_DECISION, *LABEL, *LABEL)
+    texts, method = ask(client, question_of(), question_of(labels="greedy"))
+    assert texts == ['{"risk":"legal","severity":4}'] * 2
+    assert method is LabelMethod.CHOICES
+    assert client.asked == ["capabilities", systemone.PATH, *["/v1/chat/completions"] * 4]
+
+
+def test_a_decision_model_on_llama_cpp():
+    """The smallest question tells it."""
+    smallest = {"answers": {"q": {"probabilities": {"a": 1, "b": 0}}}}
+    client = Scripted(openai.LLAMA_CPP, smallest, decision({"none": 1.0}, {"0": 1.0}))
+    texts, method = ask(client, question_of())
+    assert (texts, method) == (['{"risk":"none","severity":0}'], LabelMethod.DECISION)
+
+
+@pytest.mark.parametrize(
+    "options", [{"stop": ["x"]}, {"num_predict": 5}], ids=["stop", "cut short"]
+)
+def test_an_answer_that_may_be_cut_is_written(options):
+    """Where the options could end it early, nothing is put there by us."""
+    question = question_of()
+    content = json.loads(question.payload)
+    content["options"] |= options
+    client = Scripted(openai.LLAMA_CPP, NO_DECISION)
+
+    async def main():
+        request = parse_question(
+            json.dumps(content).encode(), model="m", keep_alive=0, num_ctx=4096
+        )
+        await LabelReader(client).ask(question, request, b"", lambda _: None)
+
+    asyncio.run(main())
+    assert client.asked == ["capabilities", systemone.PATH, "chat"]
+
+
+def test_a_template_that_takes_no_beginning_is_asked_for_json_from_then_on():
+    """It always thinks; the refusal costs one request, once."""
+    refusal = (
+        400,
+        '{"error":{"message":"Assistant response prefill is incompatible with enable_thinking."}}',
+    )
+    client = Scripted(openai.LLAMA_CPP, NO_DECISION, refusal)
+    _, method = ask(client, question_of(), question_of())
+    assert method is LabelMethod.SCHEMA
+    assert client.asked == ["capabilities", systemone.PATH, "/v1/chat/completions", "chat", "chat"]
+
+
+def test_another_refusal_is_an_error():
+    """What the server does not accept is not asked in another way."""
+    client = Scripted(openai.LLAMA_CPP, NO_DECISION, (400, '{"error":{"message":"no"}}'))
+    with pytest.raises(errors.BadRequest):
+        ask(client, question_of())
+
+
+def test_several_workers_ask_once_which_way():
+    """Twenty questions at once: the server is asked what it can do once."""
+    client = Scripted(openai.LLAMA_CPP, NO_DECISION)
+
+    async def main():
+        reader = LabelReader(client)
+        await asyncio.gather(*(reader.find_method("m") for _ in range(20)))
+        reader.reset()
+        client.replies.append(NO_DECISION)
+        await reader.find_method("m")
+
+    asyncio.run(main())
+    assert client.asked == ["capabilities", systemone.PATH] * 2

@@ -1,0 +1,312 @@
+"""
+Sessions over OpenAI-compatible servers: found by probing or named, their model taken, what they
+cannot do said; a small server as vLLM or LM Studio look, and llama.cpp's own with real weights.
+"""
+
+import asyncio
+import contextlib
+import math
+
+import pytest
+
+from fake_openai import FakeOpenAI
+from harness import eventually, launch_llamacpp
+from urisk_nb import assess, errors, event_loop
+from urisk_nb.llm.client import Client
+from urisk_nb.llm.labels import LabelMethod
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.server.model_server import ServerState
+from urisk_nb.settings import Engine, Settings
+
+EVIDENCE = {"ACME": ["The company was fined 2 billion dollars by regulators."]}
+
+
+@contextlib.contextmanager
+def serve(*models, **rest):
+    """The small server, on the package's own loop."""
+    fake = FakeOpenAI(models or ("some-7b",), **rest)
+    event_loop.run(fake.start())
+    try:
+        yield fake
+    finally:
+        event_loop.run(fake.stop())
+
+
+@pytest.fixture(autouse=True)
+def ended():
+    yield
+    with contextlib.suppress(errors.NotInitialized):
+        LLMManager.get_instance().shutdown_sync()
+
+
+def start(fake, **rest):
+    return LLMManager.initialize_sync(url=fake.url, **rest)
+
+
+def test_the_one_model_of_a_server_is_taken_and_that_is_said():
+    """Nobody named one: the only one answers, and a note says which."""
+    with serve() as fake:
+        manager = start(fake)
+        assert (manager.model, manager.judge) == ("some-7b", "some-7b")
+        assert (manager.engine, manager.dialect.name, manager.version) == (
+            Engine.OPENAI,
+            "openai",
+            "vllm",
+        )
+        assert (manager.num_ctx, manager.slots, manager.state) == (8192, 1, ServerState.EXTERNAL)
+        assert any("some-7b is the only one of this server" in note for note in manager.notes)
+        answer = manager.generate_sync("hi", options={"seed": 1, "num_predict": 4})
+        assert (answer, answer.engine, answer.done_reason) == ("Hello world", "openai", "stop")
+        assert (answer.timing.tokens, answer.timing.prompt_tokens) == (2, 7)
+        assert math.isnan(answer.timing.queue_s)
+        sent = fake.requests[-1][2]
+        assert (sent["max_tokens"], sent["seed"], sent["model"]) == (4, 1, "some-7b")
+        assert "keep_alive" not in sent
+
+
+def test_a_stream_comes_in_pieces():
+    """As the server gives them; leaving in the middle reaches it."""
+    with serve(answer=("a", "b", "c", "d")) as fake:
+        manager = start(fake)
+        assert list(manager.stream_sync("hi")) == ["a", "b", "c", "d"]
+        fake.token_s = 0.05
+        for piece in manager.stream_sync("hi"):
+            assert piece == "a"
+            break
+        eventually(lambda: not manager.in_flight, 2, "the end of the call")
+
+
+def test_a_model_is_named_exactly_as_the_server_has_it():
+    """vLLM knows exact names only; one that is not there is an error that lists what is."""
+    with serve("Org/Some-7B", "other") as fake:
+        assert start(fake, model="org/some-7b").model == "Org/Some-7B"
+        with pytest.raises(errors.ModelNotFound, match=r"has no model 'mine'.*Org/Some-7B, other"):
+            start(fake, model="mine")
+
+
+def test_several_models_and_none_named():
+    """Nothing is guessed."""
+    with serve("one", "two") as fake:
+        with pytest.raises(errors.ModelNotFound, match="several models") as caught:
+            start(fake)
+        assert "OLLAMA_MODEL=one" in caught.value.fix
+
+
+@pytest.mark.parametrize("given", ["", "/v1"])
+def test_an_address_with_a_path(given):
+    """Behind a proxy, and as the documents of such servers write it."""
+    with serve(prefix="/team") as fake:
+        fake.url += given
+        manager = start(fake)
+        assert manager.generate_sync("hi") == "Hello world"
+        assert manager.url == fake.url
+
+
+def test_a_server_behind_a_path_is_never_started(monkeypatch):
+    """Nothing answers there: it is said, and nothing is started in its place."""
+    with serve() as fake:
+        address = fake.url
+    with pytest.raises(errors.ServerNotRunning, match="not started from here"):
+        LLMManager.initialize_sync(url=f"{address}/team/v1")
+
+
+def test_the_wire_may_be_named():
+    """A named wire is the only one that is tried."""
+    with serve() as fake:
+        assert start(fake, dialect="openai").dialect.name == "openai"
+        assert [path for _, path, _ in fake.requests if path == "/api/version"] == []
+        with pytest.raises(errors.PortTaken, match="it is not Ollama"):
+            start(fake, dialect="ollama")
+        with pytest.raises(errors.PortTaken, match="answered by the openai engine"):
+            start(fake, dialect="auto", engine="ollama")
+        assert start(fake, engine="openai").engine is Engine.OPENAI
+
+
+@pytest.mark.parametrize("what", ["unload", "loaded_models"])
+def test_what_it_cannot_do_is_one_clear_error(what):
+    """No such thing on this wire: said with the name of the server, and nothing is sent."""
+    with serve() as fake:
+        manager = start(fake)
+        before = len(fake.requests)
+        with pytest.raises(errors.NotSupportedByServer, match=r"the openai server at .* cannot"):
+            event_loop.run(getattr(manager, what)())
+        assert len(fake.requests) == before
+
+
+def test_settings_that_mean_nothing_here_are_said():
+    """The window and the keep-alive were named by the user and are the server's own."""
+    with serve() as fake:
+        notes = " ".join(start(fake, num_ctx=2048, keep_alive="1h").notes)
+        assert "URISK_NUM_CTX has no effect here: this server's window has 8192 tokens" in notes
+        assert "OLLAMA_KEEP_ALIVE has no effect here" in notes
+
+
+def test_a_risk_table_by_a_json_schema():
+    """A server that has neither decisions nor grammars writes JSON, held to the schema."""
+    with serve() as fake:
+        manager = start(fake)
+        table = assess(["ACME"], evidence=EVIDENCE, manager=manager)
+        assert table.loc["ACME", "judged"] == 1
+        assert table.report.meta["served_by"] == {
+            "model": "some-7b",
+            "engine": "openai",
+            "server": "vllm",
+            "url": manager.url,
+            "num_ctx": 8192,
+        }
+        sent = fake.requests[-1][2]
+        assert sent["response_format"]["json_schema"]["schema"]["required"] == ["risk", "severity"]
+
+
+def test_a_key_that_is_wanted_is_said():
+    """401 on the list of models is no other program: it lets nobody in."""
+
+    class Closed(FakeOpenAI):
+        async def _reply(self, writer, path, body):
+            if path == "/v1/models":
+                self._send(writer, 401, {"error": {"message": "Missing API key"}})
+            else:
+                await super()._reply(writer, path, body)
+
+    fake = Closed()
+    event_loop.run(fake.start())
+    try:
+        with pytest.raises(errors.BadRequest, match="Missing API key"):
+            start(fake)
+    finally:
+        event_loop.run(fake.stop())
+
+
+@pytest.fixture(scope="module")
+def llama(demo_model):
+    """With the demo weights."""
+    with launch_llamacpp(demo_model) as url:
+        yield url
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_llama_cpp_started_by_hand_answers_and_labels(llama):
+    """
+    Chat and labels over one server of others: both models by their names, two tokens a label, the
+    window and the slots as it tells them, its phases in the timing.
+    """
+    manager = LLMManager.initialize_sync(url=llama)
+    assert (manager.engine, manager.dialect.name) == (Engine.OPENAI, "llama.cpp")
+    assert (manager.model, manager.judge) == ("smollm2-135m", "urisk-judge")
+    assert (manager.num_ctx, manager.slots) == (4096, 1)
+    answer = manager.generate_sync("Name two colors.", options={"num_predict": 4, "temperature": 0})
+    assert (answer.done_reason, answer.timing.tokens) == ("length", 4)
+    timing = answer.timing
+    assert min(timing.prompt_s, timing.generation_s) > 0
+    spent_s = timing.queue_s + timing.load_s + timing.prompt_s + timing.generation_s
+    assert spent_s == pytest.approx(timing.total_s)
+    severities = []
+    for labels in ("greedy", "calibrated"):
+        table = assess(["ACME"], evidence=EVIDENCE, manager=manager, params={"labels": labels})
+        (finding,) = table.report.findings.to_dict("records")
+        assert finding["risk"] == "legal"
+        severities.append(finding["severity"])
+        assert table.loc["ACME", "tokens"] == 2
+    assert severities[0] == severities[1], "the most probable token is the one that is written"
+    assert finding["p_label"] > 0.9
+    assert asyncio.run(methods(manager)) == {"urisk-judge": LabelMethod.CHOICES}
+
+
+async def methods(manager):
+    return dict(manager._labels._methods)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_llama_cpp_server_that_loads_is_waited_for(llama):
+    """`Loading model` means wait: the session begins when it is ready."""
+    busy = [503, 503]
+
+    class Loading(FakeOpenAI):
+        async def _reply(self, writer, path, body):
+            status = busy.pop() if busy and path == "/v1/models" else 200
+            if path != "/api/version" and status == 200:
+                await super()._reply(writer, path, body)
+            else:
+                self._send(
+                    writer, max(404, status), {"error": {"message": "Loading model"}}, "llama.cpp"
+                )
+
+    fake = Loading()
+    event_loop.run(fake.start())
+    try:
+        assert start(fake).model == "some-7b"
+    finally:
+        event_loop.run(fake.stop())
+
+
+def test_a_probe_tells_the_dialect_again_after_another_server_took_the_place():
+    """What was found is kept until it is asked for anew."""
+
+    async def main(url):
+        client = Client(Settings(url=url))
+        try:
+            await client.probe()
+            assert client.dialect.name == "openai"
+            client.forget_dialect()
+            assert client.dialect.name == "openai"
+            await client.probe()
+            assert client.dialect.name == "openai"
+        finally:
+            await client.aclose()
+
+    with serve() as fake:
+        asyncio.run(main(fake.url))
+
+
+TEMPLATE = (
+    "{{ state }}\n{{ id }}?\n{% for option in options %}{{ option.key }}"
+    "{% if option.description %}: {{ option.description }}{% endif %}\n{% endfor %}Answer:"
+)
+
+
+@pytest.fixture(scope="module")
+def decision_model(demo_model, tmp_path_factory):
+    """The demo weights as a decision model: three keys on top of the file."""
+    gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
+    source = gguf.GGUFReader(demo_model)
+    path = tmp_path_factory.mktemp("decision") / "decision.gguf"
+    out = gguf.GGUFWriter(path, "llama")
+    for one in source.fields.values():
+        if not one.name.startswith("GGUF.") and one.name != "general.architecture":
+            kind, inner = one.types[0], one.types[-1]
+            is_list = kind == gguf.GGUFValueType.ARRAY
+            out.add_key_value(one.name, one.contents(), kind, sub_type=inner if is_list else None)
+    out.add_string("llama.decision.type", "openjev")
+    out.add_string("tokenizer.chat_template.systemone", TEMPLATE)
+    out.add_array("tokenizer.chat_templates", ["systemone"])
+    for one in source.tensors:
+        out.add_tensor(one.name, one.data, raw_dtype=one.tensor_type)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    yield path
+    path.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_decision_model_labels_by_system_one(decision_model):
+    """
+    Any GGUF with a decision head is asked through System One: one request a label, probabilities of
+    every category and severity, no token written. Untrained, its labels mean nothing.
+    """
+    with launch_llamacpp(decision_model) as url:
+        manager = LLMManager.initialize_sync(url=url)
+        assert manager.model == "decision"
+        table = assess(
+            ["ACME"], evidence=EVIDENCE, manager=manager, params={"labels": "calibrated"}
+        )
+        assert table.loc["ACME", "judged"] == 1
+        assert table.loc["ACME", "tokens"] == 0
+        (finding,) = table.report.findings.to_dict("records")
+        assert 0 < finding["p_label"] <= 1
+        assert asyncio.run(methods(manager)) == {"decision": LabelMethod.DECISION}
+        assert manager.generate_sync("hi", options={"num_predict": 2}).timing.tokens == 2
