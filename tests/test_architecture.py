@@ -56,8 +56,8 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
-        *("escaping", "text_layout", "markup", "board", "table_content", "table_html"),
-        "table_text",
+        *("escaping", "text_layout", "markup", "board", "progress_line"),
+        *("table_content", "table_html", "table_text"),
     ],
     "table": ["report", "risk_table"],
     "service": [
@@ -78,24 +78,10 @@ INSIDE = {
         ),
         *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
     ],
-    "fake_ollama": [
-        *("gojson", "transport", "brain", "asks", "residents", "answers", "created", "face"),
-        *("server", "scenario", "scripted", "upstream", "jump", "completion", "llamacpp"),
-        *("__main__", "program"),
-    ],
 }
-FIRST_PARTY_ONLY = {"risk": {"errors"}, "fake_ollama": {"embedded"}, "embedded": set()}
+FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": set()}
 ALONE = {"errors"}  # imports nothing of ours
-STDLIB_ONLY = {
-    *(
-        "errors",
-        "server.guardian",
-        "fake_ollama.face",
-        "fake_ollama.program",
-        "fake_ollama.scripted",
-    ),
-    *("embedded.weights", "fake_ollama.__main__"),
-}
+STDLIB_ONLY = {"errors", "server.guardian", "embedded.weights"}
 NO_IO = {
     "risk": {
         *("anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading"),
@@ -104,8 +90,8 @@ NO_IO = {
 }
 ONE_OWNER = {
     "httpx": {"llm.client"},
-    "subprocess": {"server.leases", "fake_ollama.program", "embedded.weights"},
-    "xllamacpp": {"embedded.launcher", "fake_ollama.llamacpp"},
+    "subprocess": {"server.leases", "embedded.weights"},
+    "xllamacpp": {"embedded.launcher"},
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},
