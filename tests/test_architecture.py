@@ -78,24 +78,10 @@ INSIDE = {
         ),
         *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
     ],
-    "fake_ollama": [
-        *("gojson", "transport", "brain", "asks", "residents", "answers", "created", "face"),
-        *("server", "scenario", "scripted", "upstream", "jump", "completion", "llamacpp"),
-        *("__main__", "program"),
-    ],
 }
-FIRST_PARTY_ONLY = {"risk": {"errors"}, "fake_ollama": {"embedded"}, "embedded": set()}
+FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": set()}
 ALONE = {"errors"}  # imports nothing of ours
-STDLIB_ONLY = {
-    *(
-        "errors",
-        "server.guardian",
-        "fake_ollama.face",
-        "fake_ollama.program",
-        "fake_ollama.scripted",
-    ),
-    *("embedded.weights", "fake_ollama.__main__"),
-}
+STDLIB_ONLY = {"errors", "server.guardian", "embedded.gguf", "embedded.weights"}
 NO_IO = {
     "risk": {
         *("anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading"),
@@ -104,8 +90,8 @@ NO_IO = {
 }
 ONE_OWNER = {
     "httpx": {"llm.client"},
-    "subprocess": {"server.leases", "fake_ollama.program", "embedded.weights"},
-    "xllamacpp": {"embedded.launcher", "fake_ollama.llamacpp"},
+    "subprocess": {"server.leases", "embedded.weights"},
+    "xllamacpp": {"embedded.launcher"},
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},
@@ -242,6 +228,7 @@ TESTS_OF_ALL = {
     "data": "recorded exchanges",
     "fake_ollama": "the scripted server that tests run against",
     "faults": "the fault matrix, over real kernels and processes",
+    "test_fake_ollama": "the scripted server's own tests",
 }
 
 
