@@ -263,7 +263,9 @@ def describe_server(manager: LLMManager) -> str:
         if state == "managed"
         else TROUBLES.get(state, "already running")
     )
-    return f"{ENGINES[str(manager.engine)]} {manager.version} at {manager.url}, {whose}"
+    # A build of llama.cpp that does not know its own number says "b0-unknown".
+    version = "" if "unknown" in manager.version else f" {manager.version}"
+    return f"{ENGINES[str(manager.engine)]}{version} at {manager.url}, {whose}"
 
 
 def session_notes(manager: LLMManager) -> list[str]:
