@@ -16,7 +16,7 @@ ROOT = TESTS.parent / "urisk_nb"
 # ARCHITECTURE.md draws the same.
 LAYERS = [
     {"errors"},
-    {"settings", "process_state", "arguments", "terminal", "embedded"},
+    {"settings", "process_state", "arguments", "embedded"},
     {"event_loop", "risk"},
     {"readers", "server"},
     {"llm", "render"},
@@ -56,7 +56,8 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
-        *("escaping", "text_layout", "markup", "board", "table_content", "table_html"),
+        *("escaping", "text_layout", "markup", "board", "progress_line"),
+        *("table_content", "table_html"),
         "table_text",
     ],
     "table": ["report", "risk_table"],

@@ -20,11 +20,10 @@ def started(kernel, fake_ollama):
 
 def test_start_says_what_answers_and_again_changes_nothing(started, fake_ollama):
     """
-    The line names engine, address and model; SCRIPTED stands beside it; a second start asks for
-    nothing more.
+    The line names engine, address and model; a second start asks for nothing more.
     """
     cell = started.good("%urisk_start")
-    assert "SCRIPTED" in cell.text()
+    assert "Ollama" in cell.text()
     assert fake_ollama.url in cell.text()
     assert "llama3.1" in cell.text()
     before = fake_ollama.counters()["requests"]
