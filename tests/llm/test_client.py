@@ -38,7 +38,7 @@ async def connected(url, transport=None, **flags):
 
 @contextlib.asynccontextmanager
 async def scripted(*rules, settings=None, **scenario):
-    """A stand-in on this loop, and a client of it."""
+    """A fake Ollama on this loop, and a client of it."""
     async with (
         serve(ScriptedBackend(Scenario(rules=rules, **scenario))) as server,
         connected(server.url, **(settings or {})) as client,
@@ -737,7 +737,7 @@ def test_leaving_a_pull_stops_it():
     """The server sees the connection close and ends the download."""
 
     async def main():
-        brain = SlowPull()
+        backend = SlowPull()
         async with serve(brain) as server, connected(server.url) as client:
             lines = client.pull("tiny")
             assert (await anext(lines)).completed == 50
@@ -752,7 +752,7 @@ def test_a_pull_may_be_silent_while_it_verifies():
     """Hashing many gigabytes says nothing for longer than the pause between two tokens may last."""
 
     async def main():
-        brain = SlowPull()
+        backend = SlowPull()
         async with (
             serve(brain) as server,
             connected(server.url, timeout_s=0.1, load_timeout_s=30) as client,

@@ -89,7 +89,7 @@ def test_a_client_that_leaves_stops_the_generation(gate_backend, stream):
     """Closing the connection closes the brain's iterator, frees the slot, and is counted."""
 
     async def main():
-        brain = gate_backend()
+        backend = gate_backend()
         async with serve(brain) as server:
             reader, writer = await opened(server, head(chat_body("first", stream=stream)))
             await brain.began.get()
@@ -111,7 +111,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place(gate_backend):
     """Who gives up waiting is never asked for; the next in line is."""
 
     async def main():
-        brain = gate_backend()
+        backend = gate_backend()
         async with serve(brain) as server:
             connections = []
             for text in ("a", "b", "c"):
@@ -153,7 +153,7 @@ def test_a_client_that_leaves_during_the_load_aborts_it(ask):
                 await self.go.wait()
                 return await super().load(model, num_ctx)
 
-        brain = Slow()
+        backend = Slow()
         async with serve(brain) as server:
             _, writer = await opened(server, head(chat_body()))
             await brain.loading.wait()
@@ -176,7 +176,7 @@ def test_requests_are_served_in_the_order_of_asking(gate_backend):
     """One slot, five requests: first come, first served; the wait is in total_duration alone."""
 
     async def main():
-        brain = gate_backend()
+        backend = gate_backend()
         async with serve(brain) as server:
             connections = []
             for text in "abcde":
@@ -200,7 +200,7 @@ def test_as_many_run_at_once_as_there_are_slots(gate_backend):
     """Four slots, six requests: four in flight, two wait."""
 
     async def main():
-        brain = gate_backend(Scenario(slots=4))
+        backend = gate_backend(Scenario(slots=4))
         async with serve(brain) as server:
             connections = [
                 await opened(server, head(chat_body(text, stream=False))) for text in "abcdef"
@@ -219,7 +219,7 @@ def test_nothing_is_sent_before_the_first_object(gate_backend):
     """Not even the status line: a load, a queue and a long prompt all happen before it."""
 
     async def main():
-        brain = gate_backend()
+        backend = gate_backend()
         brain.before.clear()
         async with serve(brain) as server:
             reader, writer = await opened(server, head(chat_body()))
@@ -261,7 +261,7 @@ def test_a_reload_waits_for_those_who_use_the_old_window(gate_backend):
     """The model is not pulled away from under an answer."""
 
     async def main():
-        brain = gate_backend()
+        backend = gate_backend()
         async with serve(brain) as server:
             first, _ = await opened(server, head(chat_body("a", stream=False)))
             await brain.began.get()
@@ -309,7 +309,7 @@ def test_too_many_waiting_for_a_load_are_refused():
 
 
 def test_a_failed_load_is_a_500_and_keeps_nothing(ask):
-    """The brain's own text reaches the client before any stream begins."""
+    """The backend's own text reaches the client before any stream begins."""
     with running(
         ScriptedBackend(
             Scenario(load_error="llama-server process has terminated: exit status 1: no")
@@ -760,7 +760,7 @@ def test_a_wrong_method_names_the_right_ones(server, ask, method, path, allow):
 
 
 def test_a_fault_of_ours_is_a_500_and_the_server_lives(ask, capfd):
-    """An exception in a brain reaches nobody but stderr."""
+    """An exception in a backend reaches nobody but stderr."""
 
     class Broken(ScriptedBackend):
         async def answer(self, ask):
