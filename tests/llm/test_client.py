@@ -738,11 +738,11 @@ def test_leaving_a_pull_stops_it():
 
     async def main():
         backend = SlowPull()
-        async with serve(brain) as server, connected(server.url) as client:
+        async with serve(backend) as server, connected(server.url) as client:
             lines = client.pull("tiny")
             assert (await anext(lines)).completed == 50
             await lines.aclose()
-            await brain.left.wait()
+            await backend.left.wait()
 
     run(main())
 
@@ -754,10 +754,10 @@ def test_a_pull_may_be_silent_while_it_verifies():
     async def main():
         backend = SlowPull()
         async with (
-            serve(brain) as server,
+            serve(backend) as server,
             connected(server.url, timeout_s=0.1, load_timeout_s=30) as client,
         ):
-            asyncio.get_running_loop().call_later(0.5, brain.gate.set)
+            asyncio.get_running_loop().call_later(0.5, backend.gate.set)
             assert (await pulled(client))[-1].status == "success"
 
     run(main())

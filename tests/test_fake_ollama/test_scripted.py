@@ -1,5 +1,5 @@
 """
-The scripted brain: its rules, its faults as a client meets them, and the labels that are no
+The scripted backend: its rules, its faults as a client meets them, and the labels that are no
 judgement.
 """
 
