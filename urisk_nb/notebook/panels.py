@@ -94,6 +94,7 @@ def health(now: SessionSnapshot) -> tuple[str, str]:
 
 
 def list_facts(now: SessionSnapshot) -> Mapping[str, str]:
+    """Return what is known of the server and the model, each by the words that it is shown with."""
     slots = (
         f"{now.slots} {'slot' if now.slots == 1 else 'slots'}"
         if now.slots
