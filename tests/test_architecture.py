@@ -52,12 +52,12 @@ INSIDE = {
     ],
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "latency", "calls"),
-        *("client", "retrying_client", "answers", "labels", "manager", "model_install", "snapshot"),
+        *("client", "retrying_client", "answers", "labels", "snapshot", "manager", "model_install"),
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
-        *("escaping", "text_layout", "markup", "board", "table_content", "table_html"),
-        "table_text",
+        *("escaping", "text_layout", "markup", "board", "progress_line"),
+        *("table_content", "table_html", "table_text"),
     ],
     "table": ["report", "risk_table"],
     "service": [

@@ -123,7 +123,7 @@ def test_a_file_that_is_none(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command(labels, tmp_path):
+def test_the_command(labels, tmp_path, fake_ollama):
     """
     From a shell, over scripted answers; a bad row ends it with status 1 before anything is started.
     """
@@ -134,7 +134,9 @@ def test_the_command(labels, tmp_path):
         "urisk_nb.cli",
         "evaluate",
         str(labels),
-        "--engine",
+        "--url",
+        fake_ollama.url,
+        "--models",
         "llama3.1",
         "--out",
         str(tmp_path / "out"),

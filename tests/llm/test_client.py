@@ -495,7 +495,8 @@ def test_every_exception_of_httpx_has_a_meaning(kind):
 
 
 def reply(text, status="200 OK", kind="application/json"):
-    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}"
+    return f"{head}\r\n\r\n{text}".encode()
 
 
 @pytest.mark.parametrize(
