@@ -406,10 +406,10 @@ def test_name_errors_are_ollamas(server, ask, path, name, status, text):
     "name",
     [
         "llama3.1",
-        "SCRIPTED:Latest",
-        "library/scripted",
-        "registry.ollama.ai/library/scripted",
-        "scripted:local",
+        "LLAMA3.1:Latest",
+        "library/llama3.1",
+        "registry.ollama.ai/library/llama3.1",
+        "llama3.1:local",
     ],
 )
 def test_names_match_without_case_and_defaults(server, ask, name):
