@@ -141,7 +141,7 @@ def runner_of(lease):
 
 def test_a_server_starts_answers_and_stops(start):
     """
-    The stand-in as a process: it answers while a share is held, and ends with the last one, within
+    The fake Ollama as a process: it answers while a share is held, and ends with the last one, within
     a second.
     """
     given = settings()

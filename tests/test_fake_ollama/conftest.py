@@ -1,4 +1,4 @@
-"""A plain socket client, a brain with gates, and the demo model for the slow tests."""
+"""A plain socket client, a backend with gates, and the demo model for the slow tests."""
 
 import asyncio
 import json

@@ -86,18 +86,18 @@ def run(coroutine):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_stops_the_generation(gate_backend, stream):
-    """Closing the connection closes the brain's iterator, frees the slot, and is counted."""
+    """Closing the connection closes the backend's iterator, frees the slot, and is counted."""
 
     async def main():
-        brain = gate_backend()
-        async with serve(brain) as server:
+        backend = gate_backend()
+        async with serve(backend) as server:
             reader, writer = await opened(server, head(chat_body("first", stream=stream)))
-            await brain.began.get()
+            await backend.began.get()
             if stream:
                 await reader.readuntil(b"\n{")
             writer.close()
-            assert await brain.closed.get() == "first"
-            brain.gate.set()
+            assert await backend.closed.get() == "first"
+            backend.gate.set()
             reader, writer = await opened(server, head(chat_body("second", stream=False)))
             assert (await whole_reply(reader))[1]["message"]["content"] == "second"
             writer.close()
@@ -111,17 +111,17 @@ def test_a_client_that_leaves_the_queue_frees_its_place(gate_backend):
     """Who gives up waiting is never asked for; the next in line is."""
 
     async def main():
-        brain = gate_backend()
-        async with serve(brain) as server:
+        backend = gate_backend()
+        async with serve(backend) as server:
             connections = []
             for text in ("a", "b", "c"):
                 connections.append(await opened(server, head(chat_body(text, stream=False))))
                 await until_busy(server, len(connections))
             connections[1][1].close()
             await until(lambda: server.counters["waiting"] == 1)
-            brain.gate.set()
+            backend.gate.set()
             await whole_reply(connections[2][0])
-            assert [brain.began.get_nowait() for _ in range(brain.began.qsize())] == ["a", "c"]
+            assert [backend.began.get_nowait() for _ in range(backend.began.qsize())] == ["a", "c"]
 
     run(main())
 
@@ -153,14 +153,14 @@ def test_a_client_that_leaves_during_the_load_aborts_it(ask):
                 await self.go.wait()
                 return await super().load(model, num_ctx)
 
-        brain = Slow()
-        async with serve(brain) as server:
+        backend = Slow()
+        async with serve(backend) as server:
             _, writer = await opened(server, head(chat_body()))
-            await brain.loading.wait()
+            await backend.loading.wait()
             writer.close()
             await until(lambda: server.counters["connections_open"] == 0)
             assert (await get(server, "/api/ps"))["models"] == []
-            brain.go.set()
+            backend.go.set()
             reader, writer = await opened(server, head(chat_body(stream=False)))
             assert (await whole_reply(reader))[1]["done"] is True
             writer.close()
@@ -176,16 +176,16 @@ def test_requests_are_served_in_the_order_of_asking(gate_backend):
     """One slot, five requests: first come, first served; the wait is in total_duration alone."""
 
     async def main():
-        brain = gate_backend()
-        async with serve(brain) as server:
+        backend = gate_backend()
+        async with serve(backend) as server:
             connections = []
             for text in "abcde":
                 connections.append(await opened(server, head(chat_body(text, stream=False))))
                 await until_busy(server, len(connections))
             await asyncio.sleep(0.05)  # the wait that must show
-            brain.gate.set()
+            backend.gate.set()
             replies = [(await whole_reply(reader))[1] for reader, _ in connections]
-            assert [brain.began.get_nowait() for _ in range(5)] == list("abcde")
+            assert [backend.began.get_nowait() for _ in range(5)] == list("abcde")
             last = replies[-1]
             assert last["total_duration"] >= 50e6
             assert (
@@ -200,14 +200,14 @@ def test_as_many_run_at_once_as_there_are_slots(gate_backend):
     """Four slots, six requests: four in flight, two wait."""
 
     async def main():
-        brain = gate_backend(Scenario(slots=4))
-        async with serve(brain) as server:
+        backend = gate_backend(Scenario(slots=4))
+        async with serve(backend) as server:
             connections = [
                 await opened(server, head(chat_body(text, stream=False))) for text in "abcdef"
             ]
             await until(lambda: waiting_and_running(server) == 6)
             assert (server.counters["in_flight"], server.counters["waiting"]) == (4, 2)
-            brain.gate.set()
+            backend.gate.set()
             for reader, _ in connections:
                 await whole_reply(reader)
             assert server.counters["peak_in_flight"] == 4
@@ -219,14 +219,14 @@ def test_nothing_is_sent_before_the_first_object(gate_backend):
     """Not even the status line: a load, a queue and a long prompt all happen before it."""
 
     async def main():
-        brain = gate_backend()
-        brain.before.clear()
-        async with serve(brain) as server:
+        backend = gate_backend()
+        backend.before.clear()
+        async with serve(backend) as server:
             reader, writer = await opened(server, head(chat_body()))
-            await brain.began.get()
+            await backend.began.get()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(reader.read(1), 0.05)
-            brain.before.set()
+            backend.before.set()
             assert (await reader.readuntil(b"\r\n")) == b"HTTP/1.1 200 OK\r\n"
             writer.close()
 
@@ -261,17 +261,17 @@ def test_a_reload_waits_for_those_who_use_the_old_window(gate_backend):
     """The model is not pulled away from under an answer."""
 
     async def main():
-        brain = gate_backend()
-        async with serve(brain) as server:
+        backend = gate_backend()
+        async with serve(backend) as server:
             first, _ = await opened(server, head(chat_body("a", stream=False)))
-            await brain.began.get()
+            await backend.began.get()
             second, _ = await opened(
                 server, head(chat_body("b", stream=False, options={"num_ctx": 2048}))
             )
             third, _ = await opened(server, head(chat_body("c", stream=False)))
             await until(lambda: server.counters["requests"] == 3)
-            assert brain.began.empty()
-            brain.gate.set()
+            assert backend.began.empty()
+            backend.gate.set()
             for reader in (first, second, third):
                 await whole_reply(reader)
             assert server.counters["loads"] == 3
@@ -309,7 +309,7 @@ def test_too_many_waiting_for_a_load_are_refused():
 
 
 def test_a_failed_load_is_a_500_and_keeps_nothing(ask):
-    """The brain's own text reaches the client before any stream begins."""
+    """The backend's own text reaches the client before any stream begins."""
     with running(
         ScriptedBackend(
             Scenario(load_error="llama-server process has terminated: exit status 1: no")
@@ -406,10 +406,10 @@ def test_name_errors_are_ollamas(server, ask, path, name, status, text):
     "name",
     [
         "llama3.1",
-        "SCRIPTED:Latest",
-        "library/scripted",
-        "registry.ollama.ai/library/scripted",
-        "scripted:local",
+        "LLAMA3.1:Latest",
+        "library/llama3.1",
+        "registry.ollama.ai/library/llama3.1",
+        "llama3.1:local",
     ],
 )
 def test_names_match_without_case_and_defaults(server, ask, name):
@@ -760,7 +760,7 @@ def test_a_wrong_method_names_the_right_ones(server, ask, method, path, allow):
 
 
 def test_a_fault_of_ours_is_a_500_and_the_server_lives(ask, capfd):
-    """An exception in a brain reaches nobody but stderr."""
+    """An exception in a backend reaches nobody but stderr."""
 
     class Broken(ScriptedBackend):
         async def answer(self, ask):

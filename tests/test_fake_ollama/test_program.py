@@ -1,5 +1,5 @@
 """
-The `ollama` program's stand-in as real processes: how it starts, what it says, which runners it
+The fake program `ollama` as real processes: how it starts, what it says, which runners it
 has, and how everything ends.
 """
 
