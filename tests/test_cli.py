@@ -1,5 +1,6 @@
 """`urisk` in a shell: the real program, its output and its exit status."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,8 +11,9 @@ import urllib.request
 
 import pytest
 
+from fake_openai import FakeOpenAI
 from harness import ROOT, FakeOllama, OllamaProgram, alive, children, eventually, free_port
-from urisk_nb import cli
+from urisk_nb import cli, event_loop
 from urisk_nb.embedded import weights
 
 
@@ -43,14 +45,15 @@ def test_help_and_version():
 
 
 @pytest.mark.slow
-def test_the_demo_on_the_scripted_brain_says_simulated():
+def test_the_demo_with_an_engine_that_is_named(tmp_path):
     """
-    `urisk demo --engine scripted`: the six rows, their sentences, SCRIPTED above, and nothing
-    left running.
+    `urisk demo --engine ollama`: the six rows and their sentences, and nothing left running.
     """
-    done = urisk("demo", "--engine", "llama3.1")
+    url = f"http://127.0.0.1:{free_port()}"
+    OllamaProgram(tmp_path / "bin")
+    place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = urisk("demo", "--engine", "ollama", "--url", url, **place)
     assert done.returncode == 0, done.stderr
-    assert "SCRIPTED" in done.stdout
     for ticker in ("GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT"):
         assert re.search(
             rf"^{ticker} +(Low|Moderate|Elevated|High|Severe) ", done.stdout, re.MULTILINE
@@ -178,14 +181,18 @@ def test_a_stand_in_that_ends_frees_its_port():
 
 
 @pytest.mark.slow
-def test_a_terminated_demo_leaves_no_server():
+def test_a_terminated_demo_leaves_no_server(tmp_path):
     """
     SIGTERM in the middle of the demo: the server that it started ends with it.
     """
+    OllamaProgram(tmp_path / "bin")
+    place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    url = f"http://127.0.0.1:{free_port()}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "llama3.1"],
+        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "ollama", "--url", url],
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
+        env={**os.environ, **place},
         start_new_session=True,
     )
     server = eventually(lambda: next(iter(children(process.pid)), None), 30, "the server's start")
@@ -356,28 +363,33 @@ def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path):
         models_at(url)
 
 
+@contextlib.contextmanager
+def openai_server(*models):
+    """A server that makes no models, as the embedded engine is one."""
+    fake = FakeOpenAI(models)
+    event_loop.run(fake.start())
+    try:
+        yield fake.url
+    finally:
+        event_loop.run(fake.stop())
+
+
 @pytest.mark.slow
-def test_on_the_embedded_engine_the_judge_is_there_already(fake_ollama_with):
+def test_on_the_embedded_engine_the_judge_is_there_already():
     """
-    Its demo model brings the judge: nothing is asked of it but its models. With another model file
-    there is none, and no way to make it.
+    Its demo model brings the judge: nothing is made. With another model file there is none, and no
+    way to make it.
     """
-    server = fake_ollama_with(
-        {"models": ["smollm2-135m", "urisk-judge"], "version": "0.0.0-urisk-llamacpp"}
-    )
-    done = urisk("install-judge", "--url", server.url)
+    with openai_server("smollm2-135m", "urisk-judge") as url:
+        done = urisk("install-judge", "--url", url)
     assert done.returncode == 0, done.stderr
-    assert (
-        done.stdout
-        == f"The embedded engine has urisk-judge already, and it is not installed by hand: "
-        f"{USE}urisk-judge\n"
-    )
-    assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}
-    server = fake_ollama_with({"models": ["smollm2-135m"], "version": "0.0.0-urisk-llamacpp"})
-    done = urisk("install-judge", "--url", server.url)
+    assert done.stdout == f"{url} has urisk-judge already: {USE}urisk-judge\n"
+    with openai_server("smollm2-135m") as url:
+        done = urisk("install-judge", "--url", url)
     assert done.returncode == 1
-    assert "ModelNotFound: the embedded engine has no urisk-judge" in done.stderr
-    assert "  Fix: unset URISK_GGUF" in done.stderr
+    assert "ModelNotFound: the server at" in done.stderr
+    assert "has no urisk-judge (it has: smollm2-135m), and makes no models" in done.stderr
+    assert "  Fix: stop it and use Ollama" in done.stderr
 
 
 @pytest.mark.slow

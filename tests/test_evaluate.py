@@ -68,7 +68,7 @@ def test_a_file_becomes_figures(found):
     sentence of a text counts.
     """
     assert [(one.model, one.labels, one.engine) for one in found] == [
-        ("llama3.1", way, "llama3.1") for way in ("greedy", "calibrated")
+        ("llama3.1", way, "ollama") for way in ("greedy", "calibrated")
     ]
     greedy, calibrated = found
     assert [outcome.label.risk for outcome in greedy.outcomes] == [
@@ -123,7 +123,7 @@ def test_a_file_that_is_none(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command(labels, tmp_path):
+def test_the_command(labels, tmp_path, fake_ollama):
     """
     From a shell, over scripted answers; a bad row ends it with status 1 before anything is started.
     """
@@ -134,14 +134,16 @@ def test_the_command(labels, tmp_path):
         "urisk_nb.cli",
         "evaluate",
         str(labels),
-        "--engine",
+        "--url",
+        fake_ollama.url,
+        "--models",
         "llama3.1",
         "--out",
         str(tmp_path / "out"),
     ]
     done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "scripted (scripted), greedy: 4 valid answers" in done.stdout
+    assert "llama3.1 (ollama), greedy: 4 valid answers" in done.stdout
     assert (tmp_path / "out" / "evaluation.html").exists()
     labels.write_text("text,risk,severity\nIt was fined.,illegal,3\n", encoding="utf-8")
     done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)

@@ -166,7 +166,7 @@ def test_a_proxy_of_the_environment_is_not_used(scheme, monkeypatch):
 
     async def main():
         async with scripted() as (_, client):
-            assert await client.probe() == "0.0.0-urisk-scripted"
+            assert await client.probe() == "0.33.0"
             assert len(await said(client)) > 1
 
     run(main())
@@ -495,7 +495,8 @@ def test_every_exception_of_httpx_has_a_meaning(kind):
 
 
 def reply(text, status="200 OK", kind="application/json"):
-    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}"
+    return f"{head}\r\n\r\n{text}".encode()
 
 
 @pytest.mark.parametrize(
@@ -573,7 +574,7 @@ def test_liveness_does_not_wait_behind_answers():
         async with scripted(Rule(first_ms=60_000), slots=8) as (server, client):
             calls = [asyncio.create_task(said(client)) for _ in range(10)]
             await until(lambda: server.counters["in_flight"] == 8)
-            assert await client.probe() == "0.0.0-urisk-scripted"
+            assert await client.probe() == "0.33.0"
             assert [model.name for model in await client.list_models()] == ["llama3.1:latest"]
             for call in calls:
                 call.cancel()

@@ -695,7 +695,7 @@ def test_another_model_after_a_crash_of_our_server():
     pid = manager.pid
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not alive(pid))
-    with pytest.raises(errors.PullFailed, match="server has: llama3.1:latest"):
+    with pytest.raises(errors.PullFailed, match=r"server has: llama3\.1:latest"):
         LLMManager.initialize_sync(model="nope")
 
 
@@ -1200,7 +1200,8 @@ def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
         child = os.fork()
         if not child:
             seen = []
-            for attempt in (lambda: manager.generate_sync("hi"), lambda: list(manager.stream_sync("hi")), LLMManager.get_instance):
+            ways = [lambda: manager.generate_sync("hi"), lambda: list(manager.stream_sync("hi"))]
+            for attempt in (*ways, LLMManager.get_instance):
                 try:
                     attempt()
                 except (ForkedError, NotInitialized) as exc:
@@ -1212,7 +1213,8 @@ def test_a_fork_neither_uses_nor_stops_what_is_its_parents():
             gc.collect()
             sys.exit(0)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), "SCRIPTED" in manager.generate_sync("hi"), manager.pid == pid, flush=True)
+        answered = "SCRIPTED" in manager.generate_sync("hi")
+        print(os.waitstatus_to_exitcode(status), answered, manager.pid == pid, flush=True)
         import signal, time
         os.kill(pid, signal.SIGKILL)
         end = time.monotonic() + 5

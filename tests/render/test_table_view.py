@@ -4,7 +4,6 @@ and all of it in the width.
 """
 
 import re
-from datetime import date
 from html import unescape
 from html.parser import HTMLParser
 
@@ -12,18 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_driver import drive
+from table_maker import DAYS, HOSTILE, document, finish
 from urisk_nb.readers.prices import read_prices
 from urisk_nb.render.text_layout import display_width
-from urisk_nb.risk.inputs import Document, Holding
+from urisk_nb.risk.inputs import Holding
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
-from urisk_nb.risk.questions import Reply, answer
 from urisk_nb.risk.row_warnings import WARNINGS
-from urisk_nb.table.risk_table import assemble
-
-DAYS = pd.bdate_range("2018-01-01", periods=120)
-HOSTILE = "<script>alert(1)</script>\u202eevil\u202c was fined \x1b[31m."
 
 
 def table_html(table):
@@ -36,28 +30,16 @@ def table_text(table, width=None):
     return table.as_text(width)
 
 
-def document(text, id, ticker, day=date(2018, 3, 1)):
-    return Document(id=id, ticker=ticker, text=text, date=day, source="wire")
-
-
 def series(seed=1, days=120):
     return 100 * np.cumprod(1 + np.random.default_rng(seed).normal(0, 0.01, days))
 
 
-def table_of_run(plan, label=lambda text: ("none", 0) if "rain" in text else ("legal", 3)):
-    """
-    The table of a plan whose every question is answered by `label(text)`; None is an invalid
-    answer.
-    """
+def label_of(text):
+    return ("none", 0) if "rain" in text else ("legal", 3)
 
-    def reply(question):
-        found = label(question.sentence.text)
-        return Reply(
-            text=answer(*found) if found else "?", done_reason="stop", tokens=10, seconds=0.25
-        )
 
-    ticker_findings = {symbol: drive(plan, symbol, reply)[0] for symbol in plan.asked}
-    return assemble(plan, ticker_findings, run_id="r1", model="m:latest", flags=("demo_model",))
+def table_of_run(plan, label=label_of):
+    return finish(plan, label)
 
 
 class Tables(HTMLParser):
@@ -356,3 +338,11 @@ def test_a_dollar_is_no_formula(table):
     JupyterLab sets text between dollars as mathematics, unless the output says that it is none.
     """
     assert "tex2jax_ignore" in table_html(table).split(">")[0]
+
+
+def test_the_default_width_is_the_terminals(table, monkeypatch):
+    """In a terminal its own columns; elsewhere 120, whatever terminal a server was started in."""
+    monkeypatch.setenv("COLUMNS", "50")
+    assert table.as_text() == table.as_text(120)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert table.as_text() == table.as_text(50) != table.as_text(120)

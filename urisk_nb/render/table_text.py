@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from urisk_nb.render.text_layout import MIN_WIDTH, cut, display_width, format_gr
 
 __all__ = ["render_table_text"]
 
+DEFAULT_WIDTH = 120
 MAX_SENTENCES = 60
 MAX_CELL_CHARS = 40
 MAX_QUOTE_CHARS = 600
@@ -37,11 +39,10 @@ def render_table_text(content: TableContent, width: int | None = None) -> str:
     Parameters
     ----------
     width
-        Columns that a line may take; default: those of the terminal, or 120.
+        Columns that a line may take; default: those of the terminal, and 120 where the output is
+        none, so that what a notebook stores depends on no terminal.
     """
-    if width is None:
-        width = shutil.get_terminal_size((120, 24)).columns
-    width = max(MIN_WIDTH, width)
+    width = max(MIN_WIDTH, _terminal_width() if width is None else width)
     blocks = [
         [line for note in collect_notes(content) for line in wrap(note, width)]
         + _grid(content, width),
@@ -52,6 +53,11 @@ def render_table_text(content: TableContent, width: int | None = None) -> str:
         wrap(describe_run(content), width),
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)
+
+
+def _terminal_width() -> int:
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if is_terminal else DEFAULT_WIDTH
 
 
 def _grid(content: TableContent, width: int) -> list[str]:
