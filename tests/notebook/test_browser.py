@@ -44,7 +44,7 @@ def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
         finally:
             page.screenshot(path=f"{shots}/light.png")
         tables = page.locator(".jp-OutputArea-output .urisk-table")
-        judged = tables.filter(has_text="judged by").last.inner_text()
+        judged = tables.filter(has_text="labeled by").last.inner_text()
         assert "SCRIPTED" in judged
         assert "The European Commission fined Google 4.34 billion euros" in judged
         assert (
