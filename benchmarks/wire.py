@@ -1,16 +1,18 @@
 """
 Measure what the client costs over raw httpx: python benchmarks/wire.py [--tickers 500] [--rounds 3]
 
-One scripted server (another process) answers the same bytes to both, in turns. Prints ratios of times:
-`generate` and `stream` of 100 tokens at 5 ms each, and `assess` of so many tickers with 4 sentences,
-4 calls in flight and 100 ms a reply, against as many raw workers that send the same requests.
-With --profile, prints where the event loop's thread spends its time in one `assess`.
+One scripted server (another process) answers the same bytes to both, in turns. Prints ratios of
+times:
+`generate` and `stream` of 100 tokens at 5 ms each, and `assess` of so many tickers with 4
+sentences, 4 calls in flight and 100 ms a reply, against as many raw workers that send the same
+requests. With --profile, prints where the event loop's thread spends its time in one `assess`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import itertools
 import json
 import statistics
@@ -22,10 +24,11 @@ from pathlib import Path
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the scripted server is that of the tests
+sys.path.insert(
+    0, str(Path(__file__).parents[1] / "tests")
+)  # the scripted server is that of the tests
 
 from harness import FakeOllama
-
 from urisk_nb import assess
 from urisk_nb.llm.manager import LLMManager
 
@@ -114,9 +117,16 @@ def measure(manager: LLMManager, args: argparse.Namespace) -> None:
     prompt = f"Write {TOKENS} tokens."
     manager.generate_sync(prompt)
     (body,) = {record.body for record in manager.calls.records}
-    raw = lambda: run_raw(manager.url, [body], 1, 1)
-    compare("generate", 3 * args.rounds, lambda: time_of(lambda: manager.generate_sync(prompt)), raw)
-    compare("stream", 3 * args.rounds, lambda: time_of(lambda: list(manager.stream_sync(prompt))), raw)
+
+    def raw() -> float:
+        return run_raw(manager.url, [body], 1, 1)
+
+    ways: dict[str, Callable[[], object]] = {
+        "generate": lambda: manager.generate_sync(prompt),
+        "stream": lambda: list(manager.stream_sync(prompt)),
+    }
+    for name, way in ways.items():
+        compare(name, 3 * args.rounds, functools.partial(time_of, way), raw)
     symbols = [f"T{number}" for number in range(args.tickers)]
     evidence = evidence_of(symbols)
 

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from urisk_nb.errors import ServerConnectionLost
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.messages import Chunk, Final, LoadedModel
+from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot
+from urisk_nb.server.model_server import ServerState
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 MODEL = "llama3.1:latest"
@@ -86,8 +88,8 @@ def facts(calls=None, *, loaded_models=ON_THE_GPU, **more):
     probe = ServerProbe(loaded_models=loaded_models, **more.pop("probe", {}))
     known = {
         "state": "managed",
-        "server": "Ollama 0.33.0 at http://localhost:11434, started here",
-        "is_ours": True,
+        "server_label": "Ollama 0.33.0 at http://localhost:11434, started here",
+        "is_managed": True,
         "model": MODEL,
         "num_ctx": 4096,
         "slots": 1,
@@ -95,4 +97,7 @@ def facts(calls=None, *, loaded_models=ON_THE_GPU, **more):
         "live": calls.live,
         "probe": probe,
     }
-    return SessionSnapshot(at=NOW, now_s=time.monotonic(), **{**known, **more})
+    known |= more
+    known["state"] = ServerState(known["state"])
+    known["breaker"] = BreakerState(known.get("breaker", "closed"))
+    return SessionSnapshot(at=NOW, now_s=time.monotonic(), **known)

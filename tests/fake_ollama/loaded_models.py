@@ -74,7 +74,8 @@ class LoadedModels:
         Parameters
         ----------
         num_ctx
-            Context window, tokens; None: the backend's default, *not* the one in force, as in Ollama.
+            Context window, tokens; None: the backend's default, *not* the one in force, as in
+            Ollama.
         keep_ns
             None: what was given last, or the default at a load.
 

@@ -148,8 +148,8 @@ def _blob(model: Model) -> str:
 
 
 class RunnerBackend(ScriptedBackend):
-    """The scripted backend with a process for each loaded model. When that dies, its answers fail as
-    Ollama's do.
+    """The scripted backend with a process for each loaded model. When that dies, its answers fail
+    as Ollama's do.
 
     Attributes
     ----------

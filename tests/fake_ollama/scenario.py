@@ -1,4 +1,5 @@
-"""What a scripted backend is logprobs to do: its models, its rules, its delays and faults, as plain data.
+"""What a scripted backend is logprobs to do: its models, its rules, its delays and faults, as plain
+data.
 
 Knows: the fields and what they mean; JSON files.
 Does not know: how an answer is made or sent.

@@ -62,7 +62,8 @@ async def serve(
     Parameters
     ----------
     backend
-        What answers: a `ScriptedBackend`, a llama.cpp backend, or your own. It is closed at the end.
+        What answers: a `ScriptedBackend`, a llama.cpp backend, or your own. It is closed at the
+        end.
     host, port
         Where to listen; port 0 takes a free one, see `Server.url`.
     queue

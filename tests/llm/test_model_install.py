@@ -383,7 +383,7 @@ def test_a_server_that_makes_no_models_says_so(adapter):
     with running(Fixed()) as server:
         manager = LLMManager.initialize_sync(url=server.url)
         with pytest.raises(
-            errors.BadRequest, match=r"scripted server at .* makes no models"
+            errors.BadRequest, match=r"ollama server at .* makes no models"
         ) as caught:
             made(manager, adapter, base="llama3.1")
         assert "Ollama" in caught.value.fix
@@ -550,9 +550,9 @@ def test_a_creation_without_success_is_none(lines, error):
 def test_a_creations_body_has_what_ollama_reads():
     """Key by key."""
     body = ollama.encode_create(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
-    assert (
-        body
-        == b'{"model":"urisk-judge","from":"smollm2:135m","adapters":{"urisk-judge.gguf":"sha256:00"},"stream":true}'
+    assert body == (
+        b'{"model":"urisk-judge","from":"smollm2:135m",'
+        b'"adapters":{"urisk-judge.gguf":"sha256:00"},"stream":true}'
     )
     body = ollama.encode_create(NAME, files={"urisk-judge.gguf": "sha256:00"})
     assert body == b'{"model":"urisk-judge","files":{"urisk-judge.gguf":"sha256:00"},"stream":true}'

@@ -30,7 +30,7 @@ def test_a_healthy_session_says_nothing():
 
 def test_no_session_says_nothing():
     """There is nothing to teach yet."""
-    assert find_alerts(facts(server="", state="stopped", loaded_models=None)) == []
+    assert find_alerts(facts(server_label="", state="stopped", loaded_models=None)) == []
 
 
 TROUBLES = {
@@ -116,7 +116,7 @@ def test_calls_that_wait_behind_others():
     assert alert.text == "3 calls wait behind 1: the server has 1 slot."
     assert "%urisk_start --parallel 4" in alert.action
     others = only(
-        facts(waited(Calls(), 1), waiting=1, in_flight=2, is_ours=False, slots=0, parallel=2)
+        facts(waited(Calls(), 1), waiting=1, in_flight=2, is_managed=False, slots=0, parallel=2)
     )
     assert others.text == "1 call waits behind 2."
     assert "OLLAMA_NUM_PARALLEL=4" in others.action

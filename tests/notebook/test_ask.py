@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import alive, eventually
+from harness import OllamaProgram, alive, eventually
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,10 @@ def started(kernel, fake_ollama):
 
 def test_start_says_what_answers_and_again_changes_nothing(started, fake_ollama):
     """
-    The line names engine, address and model; SCRIPTED stands beside it; a second start asks for
-    nothing more.
+    The line names engine, address and model; a second start asks for nothing more.
     """
     cell = started.good("%urisk_start")
-    assert "SCRIPTED" in cell.text()
+    assert "Ollama 0.33.0" in cell.text()
     assert fake_ollama.url in cell.text()
     assert "llama3.1" in cell.text()
     before = fake_ollama.counters()["requests"]
@@ -201,15 +200,16 @@ def test_something_else_at_the_address_is_said(kernel, answer):
 
 
 @pytest.mark.slow
-def test_a_server_of_ours_ends_with_the_kernel(new_kernel):
+def test_a_server_of_ours_ends_with_the_kernel(new_kernel, tmp_path):
     """
     Started by the kernel, not hit by an interrupt of a cell, gone after an orderly shutdown.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    kernel = new_kernel()
-    kernel.good(f"%load_ext urisk_nb\n%urisk_start --engine scripted --url http://127.0.0.1:{port}")
+    OllamaProgram(tmp_path / "bin")
+    kernel = new_kernel({"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)})
+    kernel.good(f"%load_ext urisk_nb\n%urisk_start --engine ollama --url http://127.0.0.1:{port}")
     pid = int(kernel.value("__import__('urisk_nb').LLMManager.get_instance().pid"))
     sleeping = kernel.start("import time\nprint('now', flush=True)\ntime.sleep(30)")
     cell, _ = kernel.interrupt_when(sleeping, lambda message: message["msg_type"] == "stream")

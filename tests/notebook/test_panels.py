@@ -97,8 +97,11 @@ STATES = {
     "breaker": ({"breaker": "open"}, "Circuit open"),
     "trial": ({"breaker": "half_open"}, "Circuit half-open"),
     "starting": ({"state": "starting", "loaded_models": None}, "Starting"),
-    "first start": ({"server": "", "state": "starting"}, "Starting · a session is being started"),
-    "nothing": ({"server": "", "state": "stopped"}, "Not started · no session"),
+    "first start": (
+        {"server_label": "", "state": "starting"},
+        "Starting · a session is being started",
+    ),
+    "nothing": ({"server_label": "", "state": "stopped"}, "Not started · no session"),
 }
 
 
@@ -162,7 +165,7 @@ def test_what_a_server_of_ours_shows():
 def test_what_a_server_of_others_shows():
     """Whose it is; of its slots nothing is known."""
     words = read(
-        panels.render_head(facts(is_ours=False, slots=0, parallel=2, probe={"owner": "ollama"}))
+        panels.render_head(facts(is_managed=False, slots=0, parallel=2, probe={"owner": "ollama"}))
     )
     assert "account ollama" in words
     assert "in flight 0 (at most 2)" in words
@@ -392,18 +395,17 @@ def hostile():
     calls.begin(body, EVIL)
     loaded_models = (LoadedModel(name=EVIL, size_bytes=5, gpu_bytes=3, expires_at=EVIL),)
     texts = {
-        "server": EVIL,
+        "server_label": EVIL,
         "model": EVIL,
         "notes": (EVIL,),
         "log": EVIL,
-        "breaker": EVIL,
         "failure": (EVIL, EVIL),
     }
     return facts(
         calls,
         loaded_models=loaded_models,
         probe={"problem": EVIL, "fix": EVIL, "owner": EVIL},
-        is_ours=False,
+        is_managed=False,
         **texts,
     )
 
@@ -456,7 +458,7 @@ def test_the_snapshot_is_whole_and_needs_no_program():
 
 def test_the_snapshot_as_text():
     """For a terminal, and for whoever compares notebooks."""
-    assert snapshot_panel.render_snapshot_text(facts(server="")).startswith(
+    assert snapshot_panel.render_snapshot_text(facts(server_label="")).startswith(
         "Not started: no session"
     )
     lines = snapshot_panel.render_snapshot_text(

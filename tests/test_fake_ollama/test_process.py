@@ -1,4 +1,6 @@
-"""The fake Ollama as a real process: its one line, its end, and what it says when it cannot start."""
+"""
+The fake Ollama as a real process: its one line, its end, and what it says when it cannot start.
+"""
 
 import json
 import signal

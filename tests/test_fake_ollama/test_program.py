@@ -29,7 +29,9 @@ EOF = "an error was encountered while running the model: unexpected EOF"
 
 
 class Served:
-    """One `ollama serve`, its output in files, so that no pipe fills, and what a client requests it."""
+    """
+    One `ollama serve`, its output in files, so that no pipe fills, and what a client requests it.
+    """
 
     def __init__(self, folder, scenario, *, port=None, ready=True, host="127.0.0.1"):
         self.program = OllamaProgram(folder, scenario)

@@ -1,4 +1,7 @@
-"""An answer, whole or in pieces, as the caller gets it: text that knows where it came from and where its time went."""
+"""
+An answer, whole or in pieces, as the caller gets it: text that knows where it came from and where
+its time went.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ __all__ = ["Answer", "AnswerStream", "Session"]
 
 
 class Session(Protocol):
-    """What a stream needs of the manager: a place among the calls in flight, and a way to the server."""
+    """
+    What a stream needs of the manager: a place among the calls in flight, and a way to the server.
+    """
 
     model: str
     calls: Calls
@@ -54,7 +59,8 @@ class Answer(str):
     timing
         The phases of the call.
     logprobs
-        The tokens with their log-probabilities, where they were asked for and the server tells them.
+        The tokens with their log-probabilities, where they were asked for and the server tells
+        them.
     """
 
     __slots__ = ("done_reason", "engine", "logprobs", "model", "thinking", "timing")

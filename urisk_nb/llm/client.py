@@ -1,9 +1,9 @@
 """
 The HTTP client: one connection pool on one loop, every foreign exception turned into ours.
 
-The only importer of httpx. Chats are streamed, so that the phases of a call are visible and a caller
-that leaves reaches the server: a cancelled call closes its connection, and the server then stops
-generating. Liveness is probed over a pool of its own, so that it never waits behind answers.
+The only importer of httpx. Chats are streamed, so that the phases of a call are visible and a
+caller that leaves reaches the server: a cancelled call closes its connection, and the server then
+stops generating. Liveness is probed over a pool of its own, so that it never waits behind answers.
 Over 400 lines: what a server can be asked and what each failure of httpx means belong into the one
 file that knows httpx.
 """
@@ -159,7 +159,8 @@ class Client:
 
     async def probe(self, within_s: float = PROBE_S) -> str:
         """
-        Return the server's version, and find out its dialect where that is not known; block at most `within_s`.
+        Return the server's version, and find out its dialect where that is not known; block at most
+        `within_s`.
 
         Raises
         ------
@@ -241,7 +242,8 @@ class Client:
     def _silent_probe(self) -> ServerTimeout:
         address = f"{self.settings.host}:{self.settings.port}"
         return ServerTimeout(
-            f"{address} takes connections and says nothing: a server that hangs, or another program.",
+            f"{address} takes connections and says nothing: a server that hangs, or another "
+            "program.",
             fix=ANOTHER_ADDRESS,
         )
 
@@ -267,7 +269,9 @@ class Client:
         return self.dialect.decode_models(await self._get(self.dialect.models_path))
 
     async def list_loaded_models(self) -> list[LoadedModel]:
-        """Return the models in the server's memory; raise NotSupportedByServer where it does not say."""
+        """
+        Return the models in the server's memory; raise NotSupportedByServer where it does not say.
+        """
         self.require(Feature.LOADED_MODELS, "list the models in its memory")
         return ollama.decode_loaded_models(await self._get("/api/ps"))
 
@@ -313,7 +317,8 @@ class Client:
 
     async def chat(self, body: bytes, on_chunk: OnChunk = lambda _: None) -> Final:
         """
-        Send a chat, hand over its chunks as they come, and return its end; a cancel stops the server.
+        Send a chat, hand over its chunks as they come, and return its end; a cancel stops the
+        server.
 
         Parameters
         ----------
@@ -621,7 +626,10 @@ def _load_json(reply: httpx.Response) -> Any:
 
 
 async def _drain(objects: AsyncGenerator[dict[str, Any], None]) -> None:
-    """Read what follows the last object, the end of the body: only then can the connection be used again."""
+    """
+    Read what follows the last object, the end of the body: only then can the connection be used
+    again.
+    """
     with contextlib.suppress(TimeoutError, UriskError):
         async with asyncio.timeout(DRAIN_S):
             async for _ in objects:

@@ -1,9 +1,10 @@
 """
-How a question about one sentence is asked: in the best way that the server offers, decided once a model.
+How a question about one sentence is asked: in the best way that the server offers, decided once a
+model.
 
-A decision model gives every label its probability in one pass (System One). llama.cpp's own server is
-asked for one token at each place where the schema leaves a choice, and tells its log-probabilities
-(constrained decoding). Any other server writes JSON that it holds to a schema.
+A decision model gives every label its probability in one pass (System One). llama.cpp's own server
+is asked for one token at each place where the schema leaves a choice, and tells its
+log-probabilities (constrained decoding). Any other server writes JSON that it holds to a schema.
 
 Each way is a generator of requests that is given the replies: it can be tested without a server.
 """
@@ -115,7 +116,8 @@ class LabelReader:
                 on_chunk(answer[0])
                 return answer[1]
             except BadRequest as exc:
-                # A template that always thinks takes no beginning of an answer: JSON it is, from now on.
+                # A template that always thinks takes no beginning of an answer: JSON it is, from
+                # now on.
                 if method is LabelMethod.DECISION or "prefill" not in str(
                     exc.facts.get("said", "")
                 ):
@@ -145,7 +147,8 @@ def ask_by_choices(
     request: ChatRequest, choices: Sequence[constrained_decoding.Choice]
 ) -> Requests:
     """
-    Ask llama.cpp for one token at each choice; the log-probabilities are those of the written answer.
+    Ask llama.cpp for one token at each choice; the log-probabilities are those of the written
+    answer.
 
     The counters are the sums over the requests. The time to read what the second and later ones add
     to the prompt is time of the answer, as it would be had the model written it.
@@ -221,7 +224,10 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
 
 
 def _to_token(probabilities: Mapping[str, float], end: str) -> TokenLogprob:
-    """Return the most probable answer as a token, with the others as its rivals; the first of equals wins."""
+    """
+    Return the most probable answer as a token, with the others as its rivals; the first of equals
+    wins.
+    """
     logs = {name + end: math.log(max(MIN_PROBABILITY, p)) for name, p in probabilities.items()}
     text = max(logs, key=lambda name: logs[name])
     rivals = tuple((name, log) for name, log in logs.items() if name != text)

@@ -54,7 +54,9 @@ from urisk_nb.llm.messages import (
     is_same_model,
     parse_question,
 )
+from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.retrying_client import Exchange, RetryingClient
+from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, take_snapshot
 from urisk_nb.server import leases
 from urisk_nb.server.model_server import Server, ServerState
 from urisk_nb.settings import DialectName, Engine, Settings, given_settings, load
@@ -904,8 +906,13 @@ class LLMManager:
 
     @property
     def slots(self) -> int:
-        """How many calls the server answers at once: known of our own, taken for 1 of others'."""
+        """How many calls the server answers at once; taken for 1 where it does not tell."""
         return self._server.slots
+
+    @property
+    def known_slots(self) -> int:
+        """The same, and 0 where the server does not tell."""
+        return self._server.known_slots
 
     @property
     def in_flight(self) -> int:
@@ -917,8 +924,19 @@ class LLMManager:
         """How many calls wait here for their turn."""
         return self._places.statistics().tasks_waiting
 
-    def breaker(self, model: str | None = None) -> str:
-        """`closed`, `open` or `half_open`, for the session's model or another."""
+    def snapshot(self, probe: ServerProbe | None = None) -> SessionSnapshot:
+        """
+        The session as it is now, for whoever shows it; asks nobody.
+
+        Parameters
+        ----------
+        probe
+            What the server and the system said when they were asked last (`probe_server`).
+        """
+        return take_snapshot(self, probe)
+
+    def breaker(self, model: str | None = None) -> BreakerState:
+        """Whether calls go through, for the session's model or another."""
         return self._retrying.breaker(model or self.model).state(time.monotonic())
 
     @property

@@ -54,7 +54,8 @@ class ChatRequest:
     logprobs, top_logprobs
         Whether the server tells log-probabilities, and of how many tokens at each place.
     adapter
-        Number of the adapter (LoRA) of a llama.cpp server that answers; None: the server's own choice.
+        Number of the adapter (LoRA) of a llama.cpp server that answers; None: the server's own
+        choice.
     """
 
     model: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import errors
@@ -17,7 +18,7 @@ from urisk_nb import errors
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying, RetryCallState
 
-__all__ = ["RETRY_RULES", "Breaker", "RetryRule", "retry_rule_for", "retrying"]
+__all__ = ["RETRY_RULES", "Breaker", "BreakerState", "RetryRule", "retry_rule_for", "retrying"]
 
 FIRST_WAIT_S, MAX_WAIT_S = 0.2, 5.0
 MAX_ASKED_S = 30.0  # of a Retry-After
@@ -141,6 +142,14 @@ def _error(state: RetryCallState) -> BaseException | None:
 # The breaker --------------------------------------------------------------------------------------
 
 
+class BreakerState(StrEnum):
+    """Whether calls go through a breaker."""
+
+    CLOSED = "closed"  # all of them
+    OPEN = "open"  # none
+    HALF_OPEN = "half_open"  # one, which probes the server
+
+
 @dataclass(slots=True, kw_only=True)
 class Breaker:
     """
@@ -166,11 +175,12 @@ class Breaker:
     last: BaseException | None = None
     _pause_s: float = field(default=0.0, init=False)
 
-    def state(self, now: float) -> str:
-        """`closed`: calls go through; `open`: none does; `half_open`: one does."""
+    def state(self, now: float) -> BreakerState:
+        """Whether calls go through."""
         if self.opened_at is None:
-            return "closed"
-        return "half_open" if now - self.opened_at >= self._pause_s else "open"
+            return BreakerState.CLOSED
+        is_over = now - self.opened_at >= self._pause_s
+        return BreakerState.HALF_OPEN if is_over else BreakerState.OPEN
 
     def admit(self, now: float) -> bool:
         """
@@ -183,9 +193,9 @@ class Breaker:
             The call is not to be made.
         """
         state = self.state(now)
-        if state == "closed":
+        if state is BreakerState.CLOSED:
             return False
-        if state == "open" or self.trying:
+        if state is BreakerState.OPEN or self.trying:
             raise self._refusal(now)
         self.trying = True
         return True
@@ -195,7 +205,10 @@ class Breaker:
         left_s = max(0.0, self._pause_s - since_s)
         when = f"it is tried again in {left_s:.1f} s" if left_s else "one call is trying it now"
         seen = getattr(self.last, "message", repr(self.last))
-        message = f"the server failed {self.failures} times in a row, the last time so: {seen} It is left alone; {when}."
+        message = (
+            f"the server failed {self.failures} times in a row, the last time so: {seen} "
+            f"The circuit is open; {when}."
+        )
         return errors.CircuitOpen(
             message, fix="wait, or look at the server: %urisk_status", left_s=left_s
         )

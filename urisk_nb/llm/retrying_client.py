@@ -1,4 +1,7 @@
-"""One call with all its attempts: admitted by the breaker, watched while it is silent, tried again until its first token."""
+"""
+One call with all its attempts: admitted by the breaker, watched while it is silent, tried again
+until its first token.
+"""
 
 from __future__ import annotations
 

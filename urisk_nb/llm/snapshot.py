@@ -1,9 +1,9 @@
-"""What is known of the session at one moment, for whoever shows it: the dashboard, its snapshot,
-the status, the first line of a start.
+"""
+The session at one moment, for whoever shows it: status, dashboard, alerts, service, doctor.
 
-Two speeds: what the manager knows by itself costs microseconds; what the server and the system are
-asked for (models in memory, processes) is a `Look`, milliseconds, and is taken more seldom. Nothing
-here is HTML.
+Two speeds: what the manager knows by itself costs microseconds (`manager.snapshot()`); what the
+server and the system are asked for (models in memory, processes) is a `ServerProbe`, takes
+milliseconds, and is taken more seldom. Nothing here is HTML.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING
 from urisk_nb.errors import UriskError
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.messages import LoadedModel, is_same_model
+from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.risk.row_warnings import LABELED_BY
 from urisk_nb.server import port
 from urisk_nb.server.memory_usage import MemoryUsage, measure_memory
+from urisk_nb.server.model_server import ServerState
+from urisk_nb.settings import Engine
 
 if TYPE_CHECKING:
     from urisk_nb.llm.calls import CallRecord
@@ -33,29 +36,30 @@ __all__ = [
     "describe_server",
     "probe_server",
     "session_notes",
+    "snapshot_without_session",
     "take_snapshot",
 ]
 
 ENGINES = {
-    "ollama": "Ollama",
-    "embedded": "Embedded engine (llama.cpp)",
-    "openai": "OpenAI-compatible server",
+    Engine.OLLAMA: "Ollama",
+    Engine.EMBEDDED: "Embedded engine (llama.cpp)",
+    Engine.OPENAI: "OpenAI-compatible server",
 }
 NOTES = {
     **LABELED_BY,
     "demo_ask": "The demo model (135 million parameters) answers %%ask. It writes well and knows "
     "little.",
 }
-LOOK_S = 2.0
+PROBE_S = 2.0
 ORIGINS = {
     "started": "started here",
     "shared": "shared with another kernel of yours",
     "kept": "kept warm from the last kernel",
 }
 TROUBLES = {
-    "crashed": "ended, and is being started again",
-    "failed": "not running",
-    "hung": "does not answer",
+    ServerState.CRASHED: "ended, and is being started again",
+    ServerState.FAILED: "not running",
+    ServerState.HUNG: "does not answer",
 }
 
 
@@ -96,8 +100,11 @@ class SessionSnapshot:
     ----------
     at, now_s
         The moment: UTC, and on the monotonic clock of the calls.
-    state, server, is_ours
-        See ServerState; one line that names the server; whether it was started by us.
+    state, server_label, is_managed, is_shared
+        See ServerState; one line that names the server; whether a guardian of this user keeps it,
+        and for several kernels.
+    features
+        What a server of this kind can do.
     model, num_ctx, parallel, slots
         Who answers, with how many tokens of context; calls in flight at most; the server's slots, 0
         where unknown.
@@ -110,9 +117,10 @@ class SessionSnapshot:
 
     at: datetime
     now_s: float
-    state: str = "stopped"
-    server: str = ""
-    is_ours: bool = False
+    state: ServerState = ServerState.STOPPED
+    server_label: str = ""
+    features: frozenset[Feature] = frozenset(Feature)
+    is_managed: bool = False
     is_shared: bool = False
     other_num_ctx: tuple[int, float] | None = None
     model: str = ""
@@ -122,7 +130,7 @@ class SessionSnapshot:
     in_flight: int = 0
     waiting: int = 0
     restart_count: int = 0
-    breaker: str = "closed"
+    breaker: BreakerState = BreakerState.CLOSED
     failure: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
     log: str = ""
@@ -137,9 +145,7 @@ class SessionSnapshot:
         """
         if self.probe.loaded_models is None:
             return None
-        return any(
-            is_same_model(self.model, resident.name) for resident in self.probe.loaded_models
-        )
+        return any(is_same_model(self.model, loaded.name) for loaded in self.probe.loaded_models)
 
     @property
     def longest_wait_s(self) -> float:
@@ -154,28 +160,27 @@ STARTING = "a session is being started"
 NOT_STARTED = "no session: nothing was started in this kernel, or it was stopped"
 
 
-def take_snapshot(
-    manager: LLMManager | None, seen: ServerProbe | None = None, *, is_starting: bool = False
-) -> SessionSnapshot:
-    """
-    What the manager knows now, with a look that was taken before; without one, whether one is being
-    started.
-    """
-    at, now_s = datetime.now(UTC), time.monotonic()
-    if manager is None:
-        return SessionSnapshot(at=at, now_s=now_s, state="starting" if is_starting else "stopped")
-    is_ours, failure = manager.is_managed, manager.failure
+def snapshot_without_session(*, is_starting: bool = False) -> SessionSnapshot:
+    """Return what there is to show where no session runs: whether one is being started."""
+    state = ServerState.STARTING if is_starting else ServerState.STOPPED
+    return SessionSnapshot(at=datetime.now(UTC), now_s=time.monotonic(), state=state)
+
+
+def take_snapshot(manager: LLMManager, probe: ServerProbe | None = None) -> SessionSnapshot:
+    """Return what the manager knows now, with a probe of the server that was taken before."""
+    failure = manager.failure
     return SessionSnapshot(
-        at=at,
-        now_s=now_s,
-        state=str(manager.state),
-        server=describe_server(manager),
-        is_ours=is_ours,
+        at=datetime.now(UTC),
+        now_s=time.monotonic(),
+        state=manager.state,
+        server_label=describe_server(manager),
+        features=manager.dialect.features,
+        is_managed=manager.is_managed,
         is_shared=manager.lease_count > 1,
         model=manager.model,
-        num_ctx=manager.settings.num_ctx,
+        num_ctx=manager.num_ctx,
         parallel=manager.parallel,
-        slots=manager.slots if is_ours else 0,
+        slots=manager.known_slots,
         in_flight=manager.in_flight,
         waiting=manager.waiting,
         restart_count=manager.restart_count,
@@ -185,7 +190,7 @@ def take_snapshot(
         log=manager.log,
         records=manager.calls.records,
         live=manager.calls.live,
-        probe=seen or ServerProbe(),
+        probe=probe or ServerProbe(),
     )
 
 
@@ -196,7 +201,7 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
     """
     try:
         # Not the patience of a call: a server that is well says this at once.
-        async with asyncio.timeout(LOOK_S):
+        async with asyncio.timeout(PROBE_S):
             loaded_models = await _list_loaded(manager)
         problem = fix = ""
     except UriskError as exc:
@@ -204,7 +209,7 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
     except TimeoutError:
         loaded_models, problem = (
             None,
-            f"{manager.url} takes connections and did not answer within {LOOK_S:g} s.",
+            f"{manager.url} takes connections and did not answer within {PROBE_S:g} s.",
         )
         fix = "Wait, or restart it."
     pid = _pid(manager, before) if manager.settings.is_loopback else 0
@@ -257,15 +262,13 @@ def _account(uid: int | None) -> str:
 
 def describe_server(manager: LLMManager) -> str:
     """Which server, which version, where, and whose: one line."""
-    state = str(manager.state)
-    whose = (
-        ORIGINS.get(manager.origin, "already running")
-        if state == "managed"
-        else TROUBLES.get(state, "already running")
-    )
-    # A build of llama.cpp that does not know its own number says "b0-unknown".
-    version = "" if "unknown" in manager.version else f" {manager.version}"
-    return f"{ENGINES[str(manager.engine)]}{version} at {manager.url}, {whose}"
+    whose = TROUBLES.get(manager.state, "already running")
+    if manager.state is ServerState.MANAGED:
+        whose = ORIGINS.get(manager.origin, whose)
+    is_llama_cpp = manager.engine is Engine.OPENAI and manager.dialect.name == "llama.cpp"
+    what = "llama.cpp" if is_llama_cpp else ENGINES[manager.engine]
+    version = f" {manager.version}" if manager.version else ""
+    return f"{what}{version} at {manager.url}, {whose}"
 
 
 def session_notes(manager: LLMManager) -> list[str]:

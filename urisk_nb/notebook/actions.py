@@ -118,7 +118,7 @@ class DashboardActions:
             model=now.model,
             others=OTHERS if now.is_shared else "",
             server=" and stops its server, unless another kernel uses it"
-            if now.is_ours
+            if now.is_managed
             else ". The external server keeps running",
             cut=""
             if not calls

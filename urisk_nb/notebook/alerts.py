@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urisk_nb.llm.calls import OK, CallRecord
 from urisk_nb.llm.latency import percentile
 from urisk_nb.llm.messages import is_same_model
+from urisk_nb.llm.resilience import BreakerState
+from urisk_nb.server.model_server import ServerState
 
 if TYPE_CHECKING:
     from urisk_nb.llm.snapshot import SessionSnapshot
@@ -59,13 +61,13 @@ def _find_trouble(now: SessionSnapshot) -> Iterator[Alert]:
     if now.failure is not None:
         message, fix = now.failure
         yield Alert(text=message, action=fix, level="error")
-    elif now.state == "crashed":
+    elif now.state is ServerState.CRASHED:
         yield Alert(
             text="The server ended unexpectedly and is being restarted.",
             action=f"Calls wait for it.{log}",
             level="error",
         )
-    elif now.state == "hung":
+    elif now.state is ServerState.HUNG:
         yield Alert(
             text="The server accepts connections but does not answer.",
             action="It is being restarted.",
@@ -73,18 +75,18 @@ def _find_trouble(now: SessionSnapshot) -> Iterator[Alert]:
         )
     elif now.probe.problem:
         yield Alert(text=now.probe.problem, action=now.probe.fix, level="error")
-    if now.breaker == "open":
+    if now.breaker is BreakerState.OPEN:
         text = (
             "The server failed several times in a row. The circuit is open: no call is sent for a "
             "while, then one call probes the server."
         )
         yield Alert(text=text, action="Wait, or restart it.", level="error")
-    elif now.breaker == "half_open":
+    elif now.breaker is BreakerState.HALF_OPEN:
         yield Alert(
             text="The server failed several times in a row. The circuit is half-open: the next "
             "call probes the server."
         )
-    if now.restart_count and now.state == "managed":
+    if now.restart_count and now.state is ServerState.MANAGED:
         times = "once" if now.restart_count == 1 else f"{now.restart_count} times"
         yield Alert(
             text=f"The server ended unexpectedly {times} and was restarted.",
@@ -135,7 +137,7 @@ def _find_queues(now: SessionSnapshot) -> Iterator[Alert]:
             else f"{calls} behind {now.in_flight}."
         )
         more = f"%urisk_stop, then %urisk_start --parallel {twice}"
-        if not now.is_ours:
+        if not now.is_managed:
             more = (
                 f"start Ollama with OLLAMA_NUM_PARALLEL={twice}, "
                 f"then %urisk_start --parallel {twice}"

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop, process_state
 from urisk_nb.errors import NotInitialized, UriskError
+from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.llm.snapshot import SessionSnapshot, probe_server, take_snapshot
+from urisk_nb.llm.snapshot import SessionSnapshot, probe_server, snapshot_without_session
 from urisk_nb.notebook import panels, snapshot_panel
 from urisk_nb.notebook.actions import WORDS_S, DashboardActions, alert, status
 from urisk_nb.notebook.alerts import Alert, find_alerts
 from urisk_nb.notebook.inspector import Inspector
 from urisk_nb.notebook.session_poller import SessionPoller
 from urisk_nb.notebook.view import View, close_all
+from urisk_nb.server.model_server import ServerState
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Dashboard", "close_dashboard", "get_dashboard", "take_picture"]
 
 KEY = "dashboard"
+READY = (ServerState.MANAGED, ServerState.EXTERNAL, ServerState.REMOTE)
 TICK_S = 0.5  # with the five parts that may change at each, fewer than ten messages a second
 STATE_S = 0.1  # between two looks at the session's state, which costs nothing
 # Of one processor, at most, for drawing: a tick that takes long makes the next one wait
@@ -273,14 +276,16 @@ class Dashboard:
             return set()
         if self._actions.is_busy:
             return {"calls"}
-        is_ours = now.is_ours and now.state == "managed"
-        is_well = now.state in ("managed", "external", "remote") and not now.probe.problem
+        is_managed = now.is_managed and now.state is ServerState.MANAGED
+        is_well = now.state in READY and not now.probe.problem
         can = {
-            "start": not is_well and not is_ours and now.state not in ("starting", "crashed"),
-            "warm": is_well and now.is_loaded is False,
-            "unload": is_well and now.is_loaded is True,
-            "restart": is_ours,
-            "stop": bool(now.server),
+            "start": not is_well
+            and not is_managed
+            and now.state not in (ServerState.STARTING, ServerState.CRASHED),
+            "warm": is_well and now.is_loaded is False and Feature.LOAD in now.features,
+            "unload": is_well and now.is_loaded is True and Feature.UNLOAD in now.features,
+            "restart": is_managed,
+            "stop": bool(now.server_label),
             "calls": True,
         }
         return {name for name, holds in can.items() if holds}
@@ -351,8 +356,8 @@ def take_picture() -> tuple[str, str]:
         try:
             manager = LLMManager.get_instance()
         except NotInitialized:
-            return take_snapshot(None, is_starting=LLMManager.is_starting())
-        return take_snapshot(manager, await probe_server(manager))
+            return snapshot_without_session(is_starting=LLMManager.is_starting())
+        return manager.snapshot(await probe_server(manager))
 
     seen = event_loop.run(now())
     return snapshot_panel.render_snapshot_text(seen), snapshot_panel.render_snapshot(seen)

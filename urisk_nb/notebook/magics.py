@@ -254,16 +254,15 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
 
 
 def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
-    from urisk_nb.llm import snapshot
     from urisk_nb.render import board, markup
 
     began = time.monotonic()
     manager = _start_manager(
         **{name: value for name, value in vars(args).items() if value is not None}
     )
-    server, seconds = snapshot.describe_server(manager), time.monotonic() - began
-    line = f"{server}: {manager.model} is ready ({seconds:.1f} s)."
-    notes = snapshot.session_notes(manager)
+    now, seconds = manager.snapshot(), time.monotonic() - began
+    line = f"{now.server_label}: {now.model} is ready ({seconds:.1f} s)."
+    notes = now.notes
     board.publish("\n".join([*notes, line]), markup.answer_markup("", line, notes))
 
 
@@ -323,26 +322,27 @@ def _show_status(*_: Any) -> None:
 
 
 def _list_status(manager: LLMManager) -> dict[str, Any]:
-    from urisk_nb.llm import snapshot
+    from urisk_nb.llm.resilience import BreakerState
 
+    now = manager.snapshot()
     rows: dict[str, Any] = {
-        "server": snapshot.describe_server(manager),
-        "model": manager.model,
+        "server": now.server_label,
+        "model": now.model,
         "engine": manager.engine,
-        "calls in flight": f"at most {manager.parallel}",
+        "calls in flight": f"at most {now.parallel}",
     }
     if manager.judge != manager.model:
         rows["labels in %%risk"] = manager.judge
     if manager.pid is not None:
         rows["process"] = manager.pid
-    if manager.restart_count:
-        times = {1: "once", 2: "twice"}.get(manager.restart_count, f"{manager.restart_count} times")
+    if now.restart_count:
+        times = {1: "once", 2: "twice"}.get(now.restart_count, f"{now.restart_count} times")
         rows["restarts"] = f"{times}, after the server had ended by itself"
-    if manager.failure is not None:
-        rows["failed"], rows["to do"] = manager.failure.message, manager.failure.fix
-    if manager.breaker() != "closed":
+    if now.failure is not None:
+        rows["failed"], rows["to do"] = now.failure
+    if now.breaker is not BreakerState.CLOSED:
         rows["circuit"] = (
-            f"{manager.breaker().replace('_', '-')}: the server failed several times in a row; no "
+            f"{now.breaker.replace('_', '-')}: the server failed several times in a row; no "
             "call is sent for a while"
         )
     calls = manager.calls
@@ -350,7 +350,7 @@ def _list_status(manager: LLMManager) -> dict[str, Any]:
     if len(calls):
         rows["first token, p50"] = f"{calls.percentile('first_token_s', 50):.2f} s"
         rows["whole call, p50"] = f"{calls.percentile('elapsed_s', 50):.2f} s"
-    for number, text in enumerate(snapshot.session_notes(manager)):
+    for number, text in enumerate(now.notes):
         rows["note" if not number else f"note {number + 1}"] = text
     return rows
 

@@ -103,6 +103,7 @@ def format_seconds(value: float) -> str:
 
 
 def format_bytes(value: float) -> str:
+    """Return a size in MB, from a thousand of them on in GB."""
     return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
 
 

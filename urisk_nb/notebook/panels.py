@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from urisk_nb.llm.calls import CANCELLED, OK
+from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.latency import percentile
+from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.snapshot import NOT_STARTED, STARTING
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.alerts import Alert, cache_hits
@@ -27,6 +29,7 @@ from urisk_nb.notebook.panel_parts import (
     html_table,
 )
 from urisk_nb.render.escaping import escape_html
+from urisk_nb.server.model_server import ServerState
 
 if TYPE_CHECKING:
     from urisk_nb.llm.calls import CallRecord
@@ -46,20 +49,23 @@ MAX_LIVE = 6
 NEVER_S = 50 * 365 * 86400.0  # keep_alive -1 shows as a date centuries ahead
 LAMPS = {"good": "#1b7f3b", "busy": "#b45309", "bad": "#d03030", "off": "#767676"}
 DOWN = {
-    "crashed": "Down, restarting",
-    "failed": "Down",
-    "hung": "Does not answer",
-    "port_conflict": "Port taken",
+    ServerState.CRASHED: "Down, restarting",
+    ServerState.FAILED: "Down",
+    ServerState.HUNG: "Does not answer",
+    ServerState.PORT_CONFLICT: "Port taken",
 }
+OFF = (ServerState.STOPPED, ServerState.STOPPING, ServerState.UNKNOWN)
 _LAMP = '<span class="lamp" aria-hidden="true" style="background:{}"></span>'
 
 
 def render_head(now: SessionSnapshot) -> str:
     """Whether it is well, which server it is and what it holds, and the models in its memory."""
     lamp, word = health(now)
-    line = escape_html(now.server or (STARTING if now.state == "starting" else NOT_STARTED))
+    line = escape_html(
+        now.server_label or (STARTING if now.state is ServerState.STARTING else NOT_STARTED)
+    )
     top = f"<div>{_LAMP.format(LAMPS[lamp])}<strong>{word}</strong> · {line}</div>"
-    if not now.server:
+    if not now.server_label:
         return html_block(top)
     named = "".join(
         f"<div><dt>{name}</dt><dd>{escape_html(value)}</dd></div>"
@@ -70,20 +76,25 @@ def render_head(now: SessionSnapshot) -> str:
 
 def health(now: SessionSnapshot) -> tuple[str, str]:
     """Which lamp, and the word beside it: colour alone says nothing to some."""
-    if now.state == "starting":
+    if now.state is ServerState.STARTING:
         return "busy", "Starting"
-    if not now.server or now.state in ("stopped", "stopping", "unknown"):
+    if not now.server_label or now.state in OFF:
         return "off", "Not started"
     if now.state in DOWN:
         return "bad", DOWN[now.state]
     if now.probe.problem:
         return "bad", "Does not answer"
-    if now.breaker != "closed":
-        return ("bad", "Circuit open") if now.breaker == "open" else ("busy", "Circuit half-open")
+    if now.breaker is not BreakerState.CLOSED:
+        return (
+            ("bad", "Circuit open")
+            if now.breaker is BreakerState.OPEN
+            else ("busy", "Circuit half-open")
+        )
     return ("good", "Ready") if now.is_loaded is not False else ("busy", "Ready, model not loaded")
 
 
 def list_facts(now: SessionSnapshot) -> Mapping[str, str]:
+    """Return what is known of the server and the model, each by the words that it is shown with."""
     slots = (
         f"{now.slots} {'slot' if now.slots == 1 else 'slots'}"
         if now.slots
@@ -104,12 +115,14 @@ def list_facts(now: SessionSnapshot) -> Mapping[str, str]:
             else ""
         )
         rows["memory"] = f"{format_bytes(memory.server_bytes)}{runners}"
-    if now.probe.owner and not now.is_ours:
+    if now.probe.owner and not now.is_managed:
         rows["account"] = now.probe.owner
     return rows | {"restarts": str(now.restart_count), "circuit": now.breaker.replace("_", "-")}
 
 
 def _models(now: SessionSnapshot) -> str:
+    if Feature.LOADED_MODELS not in now.features:
+        return '<div class="muted">This server does not list the models in its memory.</div>'
     if now.probe.loaded_models is None:
         return ""
     if not now.probe.loaded_models:

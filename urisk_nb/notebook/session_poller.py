@@ -14,7 +14,12 @@ from urisk_nb.errors import NotInitialized
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.messages import is_same_model
-from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, probe_server, take_snapshot
+from urisk_nb.llm.snapshot import (
+    ServerProbe,
+    SessionSnapshot,
+    probe_server,
+    snapshot_without_session,
+)
 
 __all__ = ["SessionPoller"]
 
@@ -70,7 +75,7 @@ class SessionPoller:
         manager = _manager()
         if manager is None:
             return replace(
-                take_snapshot(None, is_starting=LLMManager.is_starting()),
+                snapshot_without_session(is_starting=LLMManager.is_starting()),
                 records=self._calls.records,
             )
         if manager.calls is not self._calls:
@@ -78,7 +83,7 @@ class SessionPoller:
             self._probe, self._probed_s, self._other_num_ctx = None, -math.inf, None
             self._last_overrides, self._calls = manager.flags, manager.calls
             self._on_new_session()
-        return replace(take_snapshot(manager, self._probe), other_num_ctx=self._other_num_ctx)
+        return replace(manager.snapshot(self._probe), other_num_ctx=self._other_num_ctx)
 
     def forget(self) -> None:
         """Probe again at the next poll: what was seen is old."""
@@ -115,10 +120,7 @@ class SessionPoller:
         for model in seen.loaded_models or ():
             # A server gives less than what was asked for where the model has no more: less says
             # nothing, more was somebody else.
-            if (
-                is_same_model(model.name, manager.model)
-                and model.num_ctx > manager.settings.num_ctx
-            ):
+            if is_same_model(model.name, manager.model) and model.num_ctx > manager.num_ctx:
                 self._other_num_ctx = (model.num_ctx, time.monotonic())
         if seen != before:
             self._on_change()

@@ -20,6 +20,7 @@ from urisk_nb.notebook.panels import (
     render_live_calls,
 )
 from urisk_nb.render.escaping import escape_html, visible
+from urisk_nb.server.model_server import ServerState
 
 if TYPE_CHECKING:
     from urisk_nb.llm.calls import CallRecord
@@ -76,15 +77,11 @@ def _row(record: CallRecord) -> list[str]:
 def render_snapshot_text(now: SessionSnapshot) -> str:
     """The same in a few lines of plain text."""
     lamp_word = health(now)[1]
-    lines = [
-        (
-            f"{lamp_word}: "
-            f"{visible(now.server or (STARTING if now.state == 'starting' else NOT_STARTED))}"
-        )
-    ]
+    absent = STARTING if now.state is ServerState.STARTING else NOT_STARTED
+    lines = [f"{lamp_word}: {visible(now.server_label or absent)}"]
     lines += (
         [f"  {name}: {visible(value)}" for name, value in list_facts(now).items()]
-        if now.server
+        if now.server_label
         else []
     )
     lines += [

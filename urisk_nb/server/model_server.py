@@ -147,10 +147,15 @@ class Server:
 
     @property
     def slots(self) -> int:
-        """Answers at once: its starter's word, what llama.cpp tells of itself, else 1."""
+        """Answers at once; taken for 1 where nobody tells."""
+        return self.known_slots or 1
+
+    @property
+    def known_slots(self) -> int:
+        """Answers at once: its starter's word, or what llama.cpp tells of itself; else 0."""
         if self.lease is not None:
             return int(self.lease.facts["slots"])
-        return self._client.props.slots or 1
+        return int(self._client.props.slots)
 
     # Start ----------------------------------------------------------------------------------------
 
@@ -416,7 +421,10 @@ class Server:
 
     def _keeps_ending(self, why: UriskError) -> ServerCrashLoop:
         times, minutes = len(self.restart_policy.pauses_s), self.restart_policy.within_s / 60
-        message = f"the server was started again {times} times in {minutes:g} minutes and ended every time. The last: {why.message}"
+        message = (
+            f"the server was started again {times} times in {minutes:g} minutes and ended every "
+            f"time. The last: {why.message}"
+        )
         return ServerCrashLoop(message, fix="look at the cause, then: %urisk_start")
 
     async def ready(self) -> None:
@@ -511,7 +519,10 @@ class Server:
                 self.state = before
 
     def _hung(self) -> ServerHung:
-        said = f"{self.settings.url} takes connections and has not even said its version {self.monitor.schedule.strikes} times in a row."
+        said = (
+            f"{self.settings.url} takes connections and has not even said its version "
+            f"{self.monitor.schedule.strikes} times in a row."
+        )
         return ServerHung(said, fix="it is not ours to stop: restart Ollama, then ask again")
 
     # End ------------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ class ServiceMetrics:
     def render(self, manager: LLMManager | None) -> bytes:
         """Return the metrics as Prometheus reads them."""
         if manager is not None:
-            self.restart_count.set(manager.restart_count)
-            self.breaker.state(manager.breaker())
+            now = manager.snapshot()
+            self.restart_count.set(now.restart_count)
+            self.breaker.state(now.breaker)
         return generate_latest(self.registry)

@@ -20,6 +20,7 @@ from urisk_nb.llm.client import Client
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.manager import is_judge
 from urisk_nb.llm.messages import is_same_model
+from urisk_nb.llm.snapshot import snapshot_without_session
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.service.live_session import LiveSession, run_on_loop, stream_pieces
@@ -219,20 +220,17 @@ async def _probe_server(session: LiveSession) -> dict[str, Any]:
     running = session.running
     if running is None and session.failed and (session._start is None or session._start.done()):
         raise NotReady(session.failed[-1].message, fix=session.failed[-1].fix)
-    state = str(running.state) if running is not None else "starting"
-    if running is not None and running.state in NOT_READY:
-        why = running.failure
-        raise NotReady(
-            f"the server is {state}." + (f" {why.message}" if why else ""),
-            fix=why.fix if why else "wait: it is being restarted",
-        )
+    now = snapshot_without_session(is_starting=True) if running is None else running.snapshot()
+    if running is not None and now.state in NOT_READY:
+        why, fix = now.failure or ("", "wait: it is being restarted")
+        raise NotReady(f"the server is {now.state}. {why}".rstrip(), fix=fix)
     try:
         said, models = await run_on_loop(
             _probe(running.settings if running is not None else session.settings)
         )
     except UriskError as exc:
         raise NotReady(exc.message, fix=exc.fix) from exc
-    return {"state": state, "version": said, "models": models}
+    return {"state": str(now.state), "version": said, "models": models}
 
 
 async def _probe(settings: Settings) -> tuple[str, list[str]]:

@@ -322,7 +322,7 @@ def test_an_endless_event_is_given_up(monkeypatch, data):
             errors.ContextExceeded,
         ),
         (
-            b'data: {"object":"error","message":"This model\'s maximum context length is 4096 tokens."}\n\n',
+            b'data: {"object":"error","message":"The model\'s maximum context length is 4096"}\n\n',
             errors.ContextExceeded,
         ),
         (b'{"error":{"message":"The model `x` does not exist."}}', errors.ModelNotFound),
@@ -411,7 +411,9 @@ def test_who_serves_a_list():
 
 
 def test_one_token_is_asked_for_as_recorded():
-    """The beginning of the answer goes along, one token comes back with its logarithm and its rivals."""
+    """
+    The beginning of the answer goes along, one token comes back with its logarithm and its rivals.
+    """
     sent = json.loads(RECORDED["prefill"]["request"]["body"])
     given = request(
         model=sent["model"],
@@ -500,7 +502,8 @@ SAID = [
     (
         400,
         (
-            '{"message":"This model\'s maximum context length is 8192 tokens. However, you requested '
+            '{"message":"This model\'s maximum context length is 8192 tokens. However, you '
+            "requested "
             '8204 tokens"}'
         ),
         errors.ContextExceeded,

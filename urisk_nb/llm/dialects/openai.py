@@ -48,7 +48,10 @@ __all__ = [
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
 MAX_TOP_LOGPROBS = 20
-NOT_OPENAI = "check that OLLAMA_URL is an OpenAI-compatible server, or name the wire: %env URISK_DIALECT=ollama"
+NOT_OPENAI = (
+    "check that OLLAMA_URL is an OpenAI-compatible server, or name the wire: "
+    "%env URISK_DIALECT=ollama"
+)
 
 # Ollama's name of an option -> the name on this wire.
 SHARED_OPTIONS = {
@@ -384,7 +387,9 @@ def is_model_list(content: Any) -> bool:
 
 
 def read_owner(content: Any) -> str:
-    """Return who serves the models, such as `vllm`, from the reply of `/v1/models`; empty: unknown."""
+    """
+    Return who serves the models, such as `vllm`, from the reply of `/v1/models`; empty: unknown.
+    """
     entries = content.get("data") if isinstance(content, dict) else None
     owners = (entry.get("owned_by") for entry in entries or () if isinstance(entry, dict))
     return next((owner for owner in owners if isinstance(owner, str)), "")
@@ -399,7 +404,9 @@ def is_llama_cpp(headers: Mapping[str, str], content: Any = None) -> bool:
 
 
 def decode_props(content: Any, adapters: Any = None) -> ServerProps:
-    """Return llama.cpp's `/props` and `/lora-adapters` as a record; 0 and empty: it does not say."""
+    """
+    Return llama.cpp's `/props` and `/lora-adapters` as a record; 0 and empty: it does not say.
+    """
     found = content if isinstance(content, dict) else {}
     defaults = found.get("default_generation_settings")
     return ServerProps(
