@@ -1,6 +1,4 @@
-"""
-Who holds leases of a server in the tests: other processes, and servers that do not want to end.
-"""
+"""Who holds a lease in tests: this process, another one, and servers that end badly."""
 
 import asyncio
 import contextlib
@@ -18,8 +16,6 @@ from urisk_nb.server import leases
 from urisk_nb.settings import Settings
 
 ROOT = Path(leases.__file__).parents[2]
-
-SECOND = 1.0
 
 
 def leave(lease, **named):
@@ -51,7 +47,8 @@ HOLDER = """
     from urisk_nb import event_loop
     from urisk_nb.server import leases
     from urisk_nb.settings import Engine, Settings
-    lease = event_loop.run(leases.start(Engine({engine!r}), Settings(url={url!r})))
+    {before}
+    lease = event_loop.run(leases.start(Engine.OLLAMA, Settings(url={url!r})))
     print(lease.server, lease.facts["leases"], flush=True)
     {then}
     sys.stdin.readline()
@@ -59,12 +56,12 @@ HOLDER = """
 
 
 @contextlib.contextmanager
-def holder(given, then="pass", engine="ollama"):
+def holder(given, then="pass", before="pass"):
     """
     Another process that holds a share; yields it and the server's pid. It goes when its input ends,
-    or before.
+    or before. `before` and `then` are lines of its code around the start.
     """
-    code = textwrap.dedent(HOLDER.format(engine=engine, url=given.url, then=then))
+    code = textwrap.dedent(HOLDER.format(before=before, url=given.url, then=then))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(
         [sys.executable, "-c", code],

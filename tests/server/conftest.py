@@ -1,4 +1,4 @@
-"""A server's lease to ask for, given back whatever a test does."""
+"""A lease to take in a test, given back after it."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""What can go wrong with a server's process, and what an earlier one may have left behind."""
+"""
+The server's process when something is wrong: what was left behind, programs that cannot run, folders
+that cannot be used.
+"""
 
 import asyncio
 import contextlib
@@ -13,14 +16,16 @@ from pathlib import Path
 import pytest
 
 from harness import alive, eventually, free_port
-from lease_holders import SECOND, exit_of, holder, leave, settings, version
+from lease_holders import exit_of, holder, leave, settings, version
 from urisk_nb import event_loop
 from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerNotRunning, ServerStartFailed
 from urisk_nb.server import guardian, leases
 from urisk_nb.server import runtime_dir as place_module
 from urisk_nb.settings import Engine
 
+LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 pytestmark = pytest.mark.usefixtures("ollama")
+SECOND = 1.0
 
 
 # What was left behind -----------------------------------------------------------------------------

@@ -16,17 +16,7 @@ import pytest
 
 from fake_ollama_env import gone
 from harness import alive, children, eventually
-from lease_holders import (
-    HOLDER,
-    SECOND,
-    exit_of,
-    holder,
-    leave,
-    runner_of,
-    settings,
-    stubborn,
-    version,
-)
+from lease_holders import exit_of, holder, leave, runner_of, settings, stubborn, version
 from urisk_nb import event_loop
 from urisk_nb.errors import ServerStartFailed
 from urisk_nb.server import guardian, leases
@@ -34,8 +24,8 @@ from urisk_nb.server import runtime_dir as place_module
 from urisk_nb.settings import Engine
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-
 pytestmark = pytest.mark.usefixtures("ollama")
+SECOND = 1.0
 
 
 # Its life -----------------------------------------------------------------------------------------
@@ -472,7 +462,7 @@ guardian.main()
 
 
 @pytest.mark.slow
-def test_where_the_system_does_not_tell_of_ends_they_are_looked_for(tmp_path, monkeypatch):
+def test_where_the_system_does_not_tell_of_ends_they_are_looked_for(tmp_path):
     """
     An old kernel, or a sandbox that forbids it: a fork holds the connection, and the holder's end
     is seen all the same.
@@ -481,12 +471,11 @@ def test_where_the_system_does_not_tell_of_ends_they_are_looked_for(tmp_path, mo
     wrapped.write_text(OLD_KERNEL.format(folder=str(Path(guardian.__file__).parent)))
     given = settings()
     patch = f"leases.guardian.__file__ = {str(wrapped)!r}"
-    code = HOLDER.replace("lease = ", f"{patch}\n    lease = ")
-    monkeypatch.setitem(globals(), "HOLDER", code)
     with holder(
         given,
         "pid = os.fork()\n    if not pid:\n        import time; time.sleep(60); os._exit(0)\n    "
         "print(pid, flush=True)",
+        before=patch,
     ) as (other, server):
         child = int(other.stdout.readline())
         eventually(lambda: version(given), 10)

@@ -11,7 +11,7 @@ import pytest
 
 from fake_ollama import Scenario, ScriptedBackend, running
 from fake_ollama.backend import Chunk, Final
-from program_driver import Served
+from ollama_process import Served
 from urisk_nb.embedded import weights
 
 
@@ -136,7 +136,6 @@ def demo_model():
 
 @pytest.fixture(scope="module")
 def server():
-    """A scripted server with a model, one of somebody's own name and one that runs elsewhere."""
     scenario = Scenario(
         models=(
             "llama3.1",

@@ -1,16 +1,24 @@
-"""
-The face on real sockets: streams, queues, loads, clients that leave, and what else a server meets.
-"""
+"""The app on real sockets: streams, queues, loads, names, and requests that are refused."""
 
 import asyncio
 import threading
 
 import pytest
 
-from app_driver import chat_body, get, head, opened, run, until, waiting_and_running, whole_reply
-from fake_ollama import Scenario, ScriptedBackend, running, serve
+from fake_ollama import Rule, Scenario, ScriptedBackend, running, serve
+from raw_http import (
+    chat_body,
+    get,
+    head,
+    opened,
+    run,
+    until,
+    until_busy,
+    waiting_and_running,
+    whole_reply,
+)
 
-# clients that leave -------------------------------------------------------------------------------
+# ---- clients that leave --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -55,10 +63,6 @@ def test_a_client_that_leaves_the_queue_frees_its_place(gate_backend):
     run(main())
 
 
-async def until_busy(server, count):
-    await until(lambda: waiting_and_running(server) == count)
-
-
 def test_a_client_that_leaves_during_the_load_aborts_it(ask):
     """Nothing is resident after it, and the next request loads anew."""
 
@@ -88,7 +92,7 @@ def test_a_client_that_leaves_during_the_load_aborts_it(ask):
     run(main())
 
 
-# order, slots, time -------------------------------------------------------------------------------
+# ---- order, slots, time --------------------------------------------------------------------------
 
 
 def test_requests_are_served_in_the_order_of_asking(gate_backend):
@@ -152,7 +156,7 @@ def test_nothing_is_sent_before_the_first_object(gate_backend):
     run(main())
 
 
-# loads --------------------------------------------------------------------------------------------
+# ---- loads ---------------------------------------------------------------------------------------
 
 
 def test_another_context_window_loads_again():
@@ -267,3 +271,218 @@ def test_a_short_keep_alive_ends_by_itself(ask):
     with running(ScriptedBackend()) as server:
         ask(server.url, "POST", "/api/chat", chat_body(keep_alive="20ms"))
         assert eventually_empty(server, ask)
+
+
+# ---- names, section 2 ----------------------------------------------------------------------------
+
+EMPTY, BAD, ABSENT = "", "foo bar", "foo"
+NAMES = [
+    ("/api/generate", EMPTY, 404, "model '' not found"),
+    ("/api/generate", BAD, 400, "invalid model name"),
+    ("/api/generate", ABSENT, 404, "model 'foo' not found"),
+    ("/api/chat", EMPTY, 400, "model is required"),
+    ("/api/chat", BAD, 400, "invalid model name"),
+    ("/api/chat", ABSENT, 404, "model 'foo' not found"),
+    ("/api/embed", EMPTY, 404, "model '' not found"),
+    ("/api/embed", BAD, 400, "invalid model name"),
+    ("/api/embed", ABSENT, 404, 'model "foo" not found, try pulling it first'),
+    ("/api/show", EMPTY, 400, "model is required"),
+    ("/api/show", BAD, 400, "invalid model name"),
+    ("/api/show", ABSENT, 404, "model 'foo:latest' not found"),
+    ("/api/pull", EMPTY, 400, "invalid model name"),
+    ("/api/pull", BAD, 400, "invalid model name"),
+    ("/api/delete", EMPTY, 400, "model is required"),
+    ("/api/delete", BAD, 400, 'name "foo bar" is invalid'),
+    ("/api/delete", ABSENT, 404, "model 'foo' not found"),
+    ("/api/chat", "x:120b-cloud", 403, "ollama cloud is disabled: remote model is unavailable"),
+    ("/api/chat", "x:cloud", 403, "ollama cloud is disabled: remote model is unavailable"),
+    ("/api/show", "x:cloud", 403, "ollama cloud is disabled: remote model details are unavailable"),
+    ("/api/chat", "stub", 403, "ollama cloud is disabled: remote model is unavailable"),
+    ("/api/chat", "x:cloud:local", 400, 'use either :local or :cloud, not both: "x:cloud:local"'),
+    ("/api/chat", "x:", 400, "invalid model name"),
+    ("/api/chat", "-x", 400, "invalid model name"),
+    ("/api/chat", "a.b/x", 400, "invalid model name"),
+    ("/api/chat", "a/b/c/d", 400, "invalid model name"),
+    ("/api/chat", "x" * 81, 400, "invalid model name"),
+]
+
+
+@pytest.mark.parametrize(("path", "name", "status", "text"), NAMES)
+def test_name_errors_are_ollamas(server, ask, path, name, status, text):
+    """Each endpoint refuses a missing, a malformed and an unknown name in its own words."""
+    method = "DELETE" if path == "/api/delete" else "POST"
+    got = ask(
+        server.url,
+        method,
+        path,
+        {
+            "model": name,
+            "prompt": "x",
+            "messages": [{"role": "user", "content": "x"}],
+            "input": "x",
+        },
+    )
+    assert (got.status, got.json) == (status, {"error": text})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama3.1",
+        "LLAMA3.1:Latest",
+        "library/llama3.1",
+        "registry.ollama.ai/library/llama3.1",
+        "llama3.1:local",
+    ],
+)
+def test_names_match_without_case_and_defaults(server, ask, name):
+    """A model is found by any spelling of its name, and the reply echoes the one that was sent."""
+    got = ask(server.url, "POST", "/api/chat", {**chat_body(stream=False), "model": name})
+    assert (got.status, got.json["model"]) == (200, name)
+
+
+# ---- requests that are refused -------------------------------------------------------------------
+
+REFUSALS = [
+    (
+        chat_body(tools=[{"type": "function"}]),
+        400,
+        "registry.ollama.ai/library/llama3.1:latest does not support tools",
+    ),
+    (chat_body(think="low"), 400, '"llama3.1" does not support thinking'),
+    (
+        chat_body(think=3),
+        400,
+        'think must be a boolean or string ("high", "medium", "low", "max", true, or false)',
+    ),
+    (chat_body(top_logprobs=-1), 400, "top_logprobs must be between 0 and 20"),
+    (
+        chat_body(stream="yes"),
+        400,
+        "json: cannot unmarshal string into Go struct field ChatRequest.stream of type bool",
+    ),
+    (
+        chat_body(options=[]),
+        400,
+        (
+            "json: cannot unmarshal array into Go struct field ChatRequest.options of type "
+            "map[string]interface {}"
+        ),
+    ),
+    (chat_body(keep_alive={}), 400, "Unsupported type: 'map[string]interface {}'"),
+    (chat_body(keep_alive="5x"), 400, 'time: unknown unit "x" in duration "5x"'),
+    (
+        chat_body(options={"temperature": "hot"}),
+        500,
+        'option "temperature" must be of type float32',
+    ),
+    (chat_body(options={"stop": "."}), 500, 'option "stop" must be of type array'),
+    (chat_body(options={"stop": [1]}), 500, 'option "stop" must be of an array of strings'),
+    (
+        chat_body(format=3),
+        500,
+        'invalid format: "3"; expected "json" or a valid JSON Schema object',
+    ),
+    ([], 400, "json: cannot unmarshal array into Go value of type api.ChatRequest"),
+    (
+        {"model": "llama3.1", "messages": ["x"]},
+        400,
+        "json: cannot unmarshal string into Go value of type api.ChatRequest.messages",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "text"), REFUSALS)
+def test_refusals_carry_ollamas_texts(server, ask, body, status, text):
+    """What cannot be asked is refused before anything is generated."""
+    got = ask(server.url, "POST", "/api/chat", body)
+    assert (got.status, got.json) == (status, {"error": text})
+
+
+def test_raw_generate_takes_no_system(server, ask):
+    """raw excludes template, system and context."""
+    got = ask(
+        server.url,
+        "POST",
+        "/api/generate",
+        {"model": "llama3.1", "prompt": "x", "raw": True, "system": "y"},
+    )
+    assert (got.status, got.json["error"]) == (
+        400,
+        "raw mode does not support template, system, or context",
+    )
+
+
+def test_null_fields_count_as_absent(server, ask):
+    """JSON null is no wrong type."""
+    got = ask(
+        server.url,
+        "POST",
+        "/api/chat",
+        chat_body(stream=False, format=None, options=None, keep_alive=None, think=None),
+    )
+    assert got.status == 200
+
+
+def test_half_surrogates_in_a_request_do_not_break_the_reply(ask):
+    """A lone half of a pair becomes U+FFFD, as Go reads it, and the reply is valid UTF-8."""
+
+    class Echo(ScriptedBackend):
+        async def answer(self, ask):
+            from fake_ollama import Chunk, Final
+
+            yield Chunk(text=ask.last)
+            yield Final(reason="stop", prompt_new=1)
+
+    with running(Echo()) as server:
+        got = ask(
+            server.url,
+            "POST",
+            "/api/chat",
+            '{"model":"llama3.1","stream":false,"messages":[{"role":"user","content":"\\ud83d!\\ud83d\\ude00"}]}',
+        )
+        assert got.json["message"]["content"] == "\ufffd!\U0001f600"
+
+
+def test_html_signs_are_escaped_as_go_does(ask):
+    """`<`, `>` and `&` leave as \\u003c, \\u003e, \\u0026."""
+    with running(ScriptedBackend(Scenario(rules=(Rule(answer=["<b>&"]),)))) as server:
+        body = ask(server.url, "POST", "/api/chat", chat_body(stream=False)).body
+        assert b'"content":"\\u003cb\\u003e\\u0026"' in body
+
+
+# ---- pull, delete --------------------------------------------------------------------------------
+
+
+def test_a_pull_makes_a_model_usable_and_a_delete_takes_it_away(ask):
+    """Not installed: 404. Pulled: listed and answering. Deleted: 404 again."""
+    with running(
+        ScriptedBackend(Scenario(models=({"name": "tiny", "installed": False},)))
+    ) as server:
+        chat = {**chat_body(stream=False), "model": "tiny"}
+        assert ask(server.url, "POST", "/api/chat", chat).status == 404
+        lines = ask(server.url, "POST", "/api/pull", {"model": "tiny"}).lines
+        assert lines[0] == {"status": "pulling manifest"}
+        assert lines[-1] == {"status": "success"}
+        assert ask(server.url, "POST", "/api/chat", chat).status == 200
+        assert [model["name"] for model in ask(server.url, "GET", "/api/tags").json["models"]] == [
+            "tiny:latest"
+        ]
+        gone = ask(server.url, "DELETE", "/api/delete", {"model": "tiny"})
+        assert (gone.status, gone.body) == (200, b"")
+        assert ask(server.url, "GET", "/api/tags").json == {"models": []}
+        assert ask(server.url, "POST", "/api/pull", {"name": "tiny", "stream": False}).json == {
+            "status": "success"
+        }
+
+
+def test_a_scripted_pull_is_sent_as_written(ask):
+    """Progress that goes down, layers without a count, an error with status 200."""
+    lines = [
+        {"status": "pulling x"},
+        {"status": "pulling x", "total": 9, "completed": 5},
+        {"error": "max retries exceeded: EOF"},
+    ]
+    with running(ScriptedBackend(Scenario(pulls={"big:latest": lines}))) as server:
+        got = ask(server.url, "POST", "/api/pull", {"model": "big"})
+        assert (got.status, got.lines) == (200, lines)

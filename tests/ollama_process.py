@@ -1,4 +1,4 @@
-"""The scripted server's program as its own tests start it."""
+"""The fake program `ollama` as a process, asked without our client."""
 
 import contextlib
 import http.client
@@ -12,16 +12,6 @@ from pathlib import Path
 import pytest
 
 from harness import OllamaProgram, children, eventually, free_port
-
-LINGERS = {"rules": [{"answer": ["a", "b", "c"], "token_ms": 60_000}]}
-
-STOPPED = (
-    "model runner has unexpectedly stopped, this may be due to resource limitations or an "
-    "internal error, "
-    "check ollama server logs for details"
-)
-
-EOF = "an error was encountered while running the model: unexpected EOF"
 
 
 class Served:
@@ -137,6 +127,14 @@ def cmdline(pid):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def received(connection):
+    """A short reply, to the end of its JSON."""
+    got = b""
+    while b"}" not in got and (part := connection.recv(65536)):
+        got += part
+    return got.decode()
 
 
 def bound(seconds, ask):

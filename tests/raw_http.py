@@ -1,4 +1,4 @@
-"""Requests to the scripted server on this loop, for its own tests."""
+"""Raw requests over sockets of one's own, for what no well-behaved client would send."""
 
 import asyncio
 import contextlib
@@ -63,6 +63,10 @@ def run(coroutine):
 
 def waiting_and_running(server):
     return server.counters["waiting"] + server.counters["in_flight"]
+
+
+async def until_busy(server, count):
+    await until(lambda: waiting_and_running(server) == count)
 
 
 async def until(condition):
