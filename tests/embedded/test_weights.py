@@ -65,7 +65,10 @@ def pip(tmp_path, monkeypatch, wheel):
 
 
 REAL_PYTHON = sys.executable
-DOWNLOAD = "dest = sys.argv[sys.argv.index('--dest') + 1]\npathlib.Path(dest).mkdir()\nshutil.copy(WHEEL, dest)\n"
+DOWNLOAD = """dest = sys.argv[sys.argv.index('--dest') + 1]
+pathlib.Path(dest).mkdir()
+shutil.copy(WHEEL, dest)
+"""
 
 
 def calls(tmp_path):
