@@ -6,6 +6,8 @@ that parse.
 import ast
 import itertools
 import re
+import tomllib
+from fnmatch import fnmatch
 
 import pytest
 import yaml
@@ -254,3 +256,19 @@ def test_the_page_on_servers_says_what_each_dialect_can_do():
     assert said == {
         feature.value: tuple(dialect.can(feature) for dialect in dialects) for feature in Feature
     }
+
+
+def test_the_source_distribution_has_what_the_tests_read():
+    """
+    Whoever unpacks it can run the tests: each page, workflow and form is included.
+    """
+    project = tomllib.loads(read("pyproject.toml"))
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    left_out = [
+        name
+        for name in [*PAGES, *YAML]
+        if not any(
+            fnmatch("/" + name, place) or f"/{name}".startswith(place + "/") for place in included
+        )
+    ]
+    assert left_out == []

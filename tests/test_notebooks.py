@@ -48,7 +48,7 @@ def test_stored_outputs_say_who_answered(path):
     assert outputs
     assert not [output for output in outputs if output["output_type"] == "error"]
     judged = [
-        str(output["data"]) for output in outputs if "judged by" in str(output.get("data", ""))
+        str(output["data"]) for output in outputs if "labeled by" in str(output.get("data", ""))
     ]
     assert bool(judged) == any(
         "%%risk" in cell["source"][0] and "--no-llm" not in cell["source"][0] for cell in cells
