@@ -105,8 +105,8 @@ def install(*, base: str, url: str | None = None) -> str:
     finally:
         manager.shutdown_sync()
         line.clear()
-    ready = "is ready" if done.changed else "was ready already"
-    return f"{weights.JUDGE} {ready} on {manager.url}: {USE}"
+    state = "is ready" if done.changed else "was ready already"
+    return f"{weights.JUDGE} {state} on {manager.url}: {USE}"
 
 
 def _find_ready_judge(settings: Settings) -> str | None:

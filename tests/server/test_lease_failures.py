@@ -192,8 +192,8 @@ def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
     lease = start(Engine.OLLAMA, given)
     assert eventually(lambda: version(given), 10)
     assert lease.facts["log"] == ""
-    folder = "runtime_dir.folder(Settings(url='http://127.0.0.1:1'))"
-    then = f"from urisk_nb.server import runtime_dir; print(bool({folder}), flush=True)"
+    then = """from urisk_nb.server import runtime_dir
+    print(bool(runtime_dir.folder(Settings(url='http://127.0.0.1:1'))), flush=True)"""
     with holder(given, then) as (other, server):
         assert server != lease.server
         assert other.stdout.readline() == "True\n"
