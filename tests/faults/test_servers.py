@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fake_ollama import Scenario, ScriptedBackend, running
 from fake_ollama_env import SLOW, gone
+from fake_openai import FakeOpenAI
 from fault_calls import LATER, asked, in_flight, session
 from harness import eventually
 from urisk_nb import errors, event_loop
@@ -224,7 +224,7 @@ def test_a_server_that_ends_again_and_again_is_given_up(lab, monkeypatch):
     monkeypatch.setattr(
         server_module, "RestartPolicy", lambda: RestartPolicy(pauses_s=(0.05, 0.1, 0.2))
     )
-    lab.plan(process={"exit_after_ms": 200, "last_words": "panic: SCRIPTED", "exit_code": 2})
+    lab.plan(process={"exit_after_ms": 600, "last_words": "panic: SCRIPTED", "exit_code": 2})
     manager = session()
     eventually(lambda: manager.state is ServerState.FAILED, 20)
     with pytest.raises(
@@ -396,12 +396,16 @@ def test_a_session_does_not_change_its_engine_by_itself(lab, monkeypatch):
     manager = session()
     os.kill(manager.pid, signal.SIGKILL)
     eventually(lambda: not lab.answers(), 5)
-    with running(ScriptedBackend(Scenario(models=["llama3.1"])), port=lab.port):
+    other = FakeOpenAI(["llama3.1"])
+    event_loop.run(other.start(lab.port))
+    try:
         eventually(lambda: manager.state is ServerState.FAILED, 10)
         with pytest.raises(
-            errors.PortTaken, match=r"scripted engine now; this session began with the ollama one"
+            errors.PortTaken, match=r"openai engine now; this session began with the ollama one"
         ):
             manager.generate_sync("hi")
+    finally:
+        event_loop.run(other.stop())
 
 
 def test_a_server_that_hangs_before_it_is_joined_is_replaced(lab, monkeypatch):
