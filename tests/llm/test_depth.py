@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
+import pandas as pd
 import pytest
 
 import urisk_nb
@@ -89,3 +91,32 @@ def test_a_label_by_choices_goes_no_deeper(stacks, monkeypatch):
     finally:
         manager.shutdown_sync()
         event_loop.run(fake.stop())
+
+
+def test_a_run_goes_through_few_modules(manager):
+    """
+    One `assess` with prices and evidence over a running session executes code of at most 40 of our
+    modules; imports do not count.
+    """
+    executed = set()
+
+    def note(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(OURS) and code.co_name != "<module>":
+            executed.add(code.co_filename.removeprefix(OURS))
+
+    async def profile(function):
+        sys.setprofile(function)
+
+    dates = pd.bdate_range("2024-01-01", periods=300)
+    days = np.arange(300)
+    prices = pd.DataFrame({"ACME": 100 + np.sin(days), "SPY": 100 + np.cos(days)}, index=dates)
+    event_loop.run(profile(note))
+    sys.setprofile(note)
+    try:
+        assess(["ACME"], prices=prices, benchmark="SPY", evidence=EVIDENCE, manager=manager)
+    finally:
+        sys.setprofile(None)
+        event_loop.run(profile(None))
+    assert len(executed) > 20
+    assert len(executed) <= 40, sorted(executed)

@@ -30,8 +30,8 @@ def jupyter(tmp_path, fake_ollama):
 @pytest.mark.filterwarnings("default")
 def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
     """
-    Restart and Run All in JupyterLab, light and dark: the table stands there with SCRIPTED above
-    it, its sentences under it, no error.
+    Restart and Run All in JupyterLab, light and dark: the table stands there, who labeled it
+    and its sentences under it, no error.
     """
     from playwright.sync_api import sync_playwright
 
@@ -45,7 +45,7 @@ def test_the_quickstart_in_jupyterlab(jupyter, tmp_path):
             page.screenshot(path=f"{shots}/light.png")
         tables = page.locator(".jp-OutputArea-output .urisk-table")
         judged = tables.filter(has_text="labeled by").last.inner_text()
-        assert "SCRIPTED" in judged
+        assert "labeled by llama3.1" in judged
         assert "The European Commission fined Google 4.34 billion euros" in judged
         assert (
             page.locator(

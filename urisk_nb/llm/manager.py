@@ -935,11 +935,6 @@ class LLMManager:
         """
         return take_snapshot(self, probe)
 
-    async def ping(self) -> None:
-        """Ask the server for a sign of life; raise a ServerError where it gives none."""
-        self._check()
-        await event_loop.call(self._client.probe())
-
     def breaker(self, model: str | None = None) -> BreakerState:
         """Whether calls go through, for the session's model or another."""
         return self._retrying.breaker(model or self.model).state(time.monotonic())

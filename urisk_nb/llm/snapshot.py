@@ -240,14 +240,6 @@ async def _list_loaded(manager: LLMManager) -> tuple[LoadedModel, ...] | None:
     return None
 
 
-async def _list_loaded_models(manager: LLMManager) -> tuple[LoadedModel, ...] | None:
-    """Return the models in memory; None where the server has no such list, but answers."""
-    if manager.dialect.can(Feature.LOADED_MODELS):
-        return tuple(await manager.loaded_models())
-    await manager.ping()
-    return None
-
-
 def _pid(manager: LLMManager, before: ServerProbe | None) -> int:
     """The server's process; 0 where this account may not see it."""
     if manager.pid is not None:

@@ -337,7 +337,7 @@ def _list_status(manager: LLMManager) -> dict[str, Any]:
         rows["process"] = manager.pid
     if now.restart_count:
         times = {1: "once", 2: "twice"}.get(now.restart_count, f"{now.restart_count} times")
-        rows["started again"] = f"{times}, since it had ended by itself"
+        rows["restarts"] = f"{times}, after the server had ended by itself"
     if now.failure is not None:
         rows["failed"], rows["to do"] = now.failure
     if now.breaker is not BreakerState.CLOSED:

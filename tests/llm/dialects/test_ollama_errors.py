@@ -15,9 +15,6 @@ TRANSCRIPTS = [
     .read_text(encoding="utf-8")
     .splitlines()
 ]
-COMMON = {"model": "m", "keep_alive": "20m", "num_ctx": 4096}
-
-
 NAMES = {
     "chat_no_model": errors.ModelNameInvalid,
     "chat_unknown_model": errors.ModelNotFound,
