@@ -249,7 +249,7 @@ def test_a_session_of_another_server_shows_nothing_of_the_last(front, lab, fake_
     )
     front.until(lambda: select["_options_labels"])
     front.run(f"%urisk_start --url {fake_ollama.url}")
-    front.says(f"SCRIPTED engine .* at {fake_ollama.url}.*process {fake_ollama.process.pid}")
+    front.says(f"Ollama .* at {fake_ollama.url}.*process {fake_ollama.process.pid}")
     front.until(lambda: not select["_options_labels"])
     front.click("Inspect a call")
     front.run(f"%urisk_start --url {lab.url}")
@@ -474,7 +474,7 @@ def test_kernels_that_share_a_server(front, lab, new_kernel):
         front.says("Restarted in")
         front.until(lambda: front.buttons()["Restart"])
     state = CALL + "m.generate_sync('hi')\nprint(m.state, m.restart_count, m.breaker(), m.pid)"
-    expected = f"owned 0 closed {lab.counters()['pid']}"
+    expected = f"managed 0 closed {lab.counters()['pid']}"
     eventually(lambda: other.good(state).text().strip() == expected, 10, expected)
     other.stop()
     front.click("Restart")
