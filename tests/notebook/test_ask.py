@@ -1,5 +1,5 @@
 """
-`%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against a stand-in of ours.
+`%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against a fake Ollama of ours.
 """
 
 import re
