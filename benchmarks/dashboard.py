@@ -1,7 +1,7 @@
 """
 Measure what the dashboard costs: python benchmarks/dashboard.py [--seconds 60] [--rate 50] [--open]
 
-The same paced load over a scripted stand-in (SCRIPTED, another process), in three kernels: without
+The same paced load over the fake Ollama (another process), in three kernels: without
 the dashboard, with it shown and looked at, and with it shown while nobody looks. They take turns,
 so that what else the machine does falls on all alike. Prints the kernel's processor time, the calls
 and their latency, what went to the browser, and the kernel's memory at the start, after a third and
@@ -19,7 +19,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# The stand-in and the front end are those of the tests
+# The fake Ollama and the front end are those of the tests
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from cost_probe import SCENARIO, Cost, Metered

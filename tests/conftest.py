@@ -79,7 +79,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture
 def fake_ollama_with(tmp_path):
-    """Start a stand-in with a scenario (a dict, as its --scenario file takes it)."""
+    """Start a fake Ollama with a scenario (a dict, as its --scenario file takes it)."""
     started = []
 
     def start(scenario=None, *arguments):
@@ -97,7 +97,7 @@ def fake_ollama_with(tmp_path):
 
 @pytest.fixture(scope="module")
 def fake_ollama():
-    """One scripted stand-in for the tests of a module."""
+    """One fake Ollama for the tests of a module."""
     server = FakeOllama()
     yield server
     server.stop()

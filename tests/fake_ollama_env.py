@@ -1,5 +1,5 @@
 """
-A laboratory: a stand-in for `ollama` on the PATH, real processes and real kernels around it. What
+A laboratory: a fake `ollama` on the PATH, real processes and real kernels around it. What
 it answers is SCRIPTED.
 """
 

@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 @pytest.mark.slow
 def test_a_notebook_runs_as_stored(path, fake_ollama):
     """
-    nbval on the scripted brain: no cell fails, and each output that does not depend on a model is
+    nbval on the fake Ollama: no cell fails, and each output that does not depend on a model is
     the stored one.
     """
     env = {**os.environ, "OLLAMA_URL": fake_ollama.url, "URISK_STATIC": "1"}
@@ -53,7 +53,7 @@ def test_stored_outputs_say_who_answered(path):
     assert bool(judged) == any(
         "%%risk" in cell["source"][0] and "--no-llm" not in cell["source"][0] for cell in cells
     )
-    assert all("urisk-judge" in text or "SCRIPTED" in text for text in judged)
+    assert all("urisk-judge" in text for text in judged)
     started = next(
         str(cell["outputs"]) for cell in cells if "%urisk_start" in "".join(cell["source"])
     )

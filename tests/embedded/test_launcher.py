@@ -195,11 +195,12 @@ def test_what_it_cannot_do_is_one_line_and_1(tmp_path, content, options, said):
 
 
 def test_a_file_that_llama_cpp_refuses_ends_with_1(tiny_gguf):
-    """The last line names the file; llama.cpp's own reason stands above it."""
+    """One line names the file; llama.cpp's own reason stands beside it."""
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
     out, err, code = run("--gguf", tiny_gguf)
     assert (code, out) == (1, "")
-    assert err.splitlines()[-1].startswith("Error: llama.cpp cannot load tiny.gguf: ")
+    # llama.cpp logs in a thread of its own, so its last lines may come after ours.
+    assert "Error: llama.cpp cannot load tiny.gguf: " in err
     assert "Traceback" not in err
 
 

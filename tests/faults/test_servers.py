@@ -1,7 +1,7 @@
 """The fault matrix, as a server meets it: killed, stopped, hung, replaced, ending again and again;
 what its user sees of that.
 
-A manager of this process over real processes of the stand-in's program; what they answer is
+A manager of this process over real processes of the fake Ollama; what they answer is
 SCRIPTED.
 """
 

@@ -25,7 +25,7 @@ FINAL = Final(
 
 @contextlib.contextmanager
 def manager_over(*rules, **flags):
-    """A manager over the scripted brain."""
+    """A manager over the fake Ollama."""
     with running(ScriptedBackend(Scenario(rules=list(rules)))) as server:
         manager = LLMManager.initialize_sync(url=server.url, **flags)
         try:

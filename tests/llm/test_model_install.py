@@ -32,7 +32,7 @@ NO_MORE = "LoRA adapters are no longer supported"
 
 def test_one_name_on_both_sides():
     """
-    The stand-in shares no code with the client, so each has the name; the judge that is made is the
+    The fake Ollama shares no code with the client, so each has the name; the judge that is made is the
     one that is asked shortly.
     """
     assert weights.JUDGE == JUDGE
@@ -64,7 +64,7 @@ def places(monkeypatch, tmp_path):
 @pytest.fixture
 def started(fake_ollama_with):
     """
-    A session over a stand-in of others that looks like an Ollama with one model beside the base.
+    A session over a fake Ollama of others that looks like an Ollama with one model beside the base.
     """
 
     def start(**scenario):

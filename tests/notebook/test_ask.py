@@ -1,5 +1,5 @@
 """
-`%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against a stand-in of ours.
+`%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against a fake Ollama of ours.
 """
 
 import re
@@ -42,6 +42,20 @@ def test_ask_streams_and_binds(started):
         == "True"
     )
     assert started.value("answer[:20]") in cell.text()
+
+
+def test_many_answers_in_one_cell_lose_no_last_frame(started):
+    """
+    Forty short answers in a loop: each has its own output, which ends with the line of its call.
+    """
+    ask = "get_ipython().run_cell_magic('ask', '', f'question {number}')"
+    cell = started.good(f"for number in range(40):\n    {ask}")
+    last = {}
+    for kind, content in cell.outputs:
+        assert kind in ("display_data", "update_display_data")
+        last[content["transient"]["display_id"]] = content["data"]["text/plain"]
+    assert len(last) == 40
+    assert all(" tokens · " in text for text in last.values())
 
 
 def test_status_counts_the_calls(started):

@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture
 def jupyter(tmp_path, fake_ollama):
-    """A JupyterLab of its own, whose kernels find the scripted brain."""
+    """A JupyterLab of its own, whose kernels find the fake Ollama."""
     shutil.copy(ROOT / "notebooks/01_quickstart.ipynb", tmp_path)
     with jupyter_lab(tmp_path, {"OLLAMA_URL": fake_ollama.url}) as (url, _):
         yield url

@@ -35,7 +35,7 @@ def test_phases_are_what_the_server_was_told_and_add_up(calls):
     """
     assert list(calls.index) == [1, 2, 3]
     assert set(calls["outcome"]) == {"ok"}
-    # What the prefix cache saved of the second and third prompt is in the queue: the stand-in's
+    # What the prefix cache saved of the second and third prompt is in the queue: the fake Ollama's
     # delay is for the whole.
     assert (calls["queue_s"] + calls["prompt_s"]).between(0.075, 0.095).all()
     assert calls["prompt_s"][1] > 0.075

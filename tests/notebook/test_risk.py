@@ -160,7 +160,7 @@ def test_a_bad_line_of_start_is_an_error(kernel):
 class Recorder(ThreadingHTTPServer):
     """
     A server of others that speaks just enough of Ollama's protocol, written apart from the
-    stand-in; keeps every request.
+    fake Ollama; keeps every request.
     """
 
     daemon_threads = True

@@ -323,7 +323,7 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
 
 class Served(ScriptedBackend):
     """
-    The scripted brain with answers and probabilities by sentence and by the labels that the schema
+    The scripted backend with answers and probabilities by sentence and by the labels that the schema
     allows.
     """
 

@@ -56,7 +56,7 @@ def test_a_restart_by_hand(manager):
     assert manager.pid not in old
     assert not any(map(alive, old))
     assert names(manager) == ["llama3.1:latest"]
-    assert (manager.restart_policy, manager.breaker(), str(manager.state)) == (
+    assert (manager.restart_count, manager.breaker(), str(manager.state)) == (
         0,
         "closed",
         "managed",
@@ -103,7 +103,7 @@ def test_many_answers_that_a_restart_cuts_off_speak_against_nobody(manager, tmp_
 def test_a_restart_lets_calls_through_again(manager):
     """A breaker that has opened speaks of the server that was."""
     for _ in range(5):
-        manager._retrying.breaker(manager.model).failed(
+        manager._retrying.breaker(manager.model).record_failure(
             errors.ServerConnectionLost("gone.", fix="ask"), time.monotonic(), trial=False
         )
     assert manager.breaker() == "open"
@@ -182,7 +182,7 @@ def test_an_unload_waits_for_the_answer_under_way():
         manager.shutdown_sync()
 
 
-@pytest.mark.parametrize("act", ["unload", "restart", "residents"])
+@pytest.mark.parametrize("act", ["unload", "restart", "loaded_models"])
 def test_nothing_is_done_after_the_end(manager, act):
     """The error says how to begin again."""
     manager.shutdown_sync()

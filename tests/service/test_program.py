@@ -67,7 +67,7 @@ class Program:
 @pytest.fixture
 def program(tmp_path):
     """
-    Programs in a laboratory, where `ollama` is the stand-in; ended by force where the test did not.
+    Programs in a laboratory, where `ollama` is the fake Ollama; ended by force where the test did not.
     """
     lab = Laboratory(tmp_path, None)
     made = []

@@ -1,4 +1,4 @@
-"""A plain socket client, a brain with gates, and the demo model for the slow tests."""
+"""A plain socket client, a backend with gates, and the demo model for the slow tests."""
 
 import asyncio
 import json
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fake_ollama import ScriptedBackend
+from fake_ollama import Scenario, ScriptedBackend, running
 from fake_ollama.backend import Chunk, Final
+from ollama_process import Served
 from urisk_nb.embedded import weights
 
 
@@ -131,3 +132,30 @@ def demo_model():
     """The real demo model, fetched once for the session into a folder that outlives it."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "urisk-nb-tests"
     return weights.fetch(Path(os.environ.get("URISK_TEST_WEIGHTS", default)))
+
+
+@pytest.fixture(scope="module")
+def server():
+    scenario = Scenario(
+        models=(
+            "llama3.1",
+            "me/Foo:tag",
+            {"name": "stub", "remote_host": "https://elsewhere.example"},
+        )
+    )
+    with running(ScriptedBackend(scenario)) as started:
+        yield started
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Start `ollama serve` with a scenario; it and its runners are gone afterwards."""
+    started = []
+
+    def start(scenario=None, **rest):
+        started.append(Served(tmp_path / str(len(started)), scenario or {}, **rest))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()

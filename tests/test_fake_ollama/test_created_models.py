@@ -427,7 +427,7 @@ def test_an_ollama_that_takes_no_adapters_any_more(ask):
         assert (got.status, got.json) == (400, {"error": "LoRA adapters are no longer supported"})
 
 
-def test_a_brain_that_makes_no_models_serves_neither(ask):
+def test_a_backend_that_makes_no_models_serves_neither(ask):
     """As before there was one that does: 501 for a create, 404 for a blob."""
 
     class Fixed(ScriptedBackend):

@@ -1,5 +1,5 @@
 """
-The scripted brain: its rules, its faults as a client meets them, and the labels that are no
+The scripted backend: its rules, its faults as a client meets them, and the labels that are no
 judgement.
 """
 
@@ -37,7 +37,7 @@ def text_of(got):
     return "".join(line["message"]["content"] for line in got.lines)
 
 
-def test_the_default_answer_says_that_it_is_simulated(ask):
+def test_the_default_answer_says_that_it_is_scripted(ask):
     """Nobody can take a scripted answer for a model's."""
     with running(ScriptedBackend()) as server:
         assert "SCRIPTED" in text_of(ask(server.url, "POST", "/api/chat", chat()))

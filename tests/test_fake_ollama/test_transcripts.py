@@ -1,5 +1,5 @@
 """
-What a real Ollama 0.33 answered to 69 requests, against what the scripted brain's face answers to
+What a real Ollama 0.33 answered to 69 requests, against what the fake Ollama's face answers to
 the same.
 """
 
@@ -15,7 +15,7 @@ FILE = Path(__file__).parents[1] / "data" / "ollama_transcripts.jsonl"
 RECORDED = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
 
 EXACT = "exact"  # every chunk, byte for byte
-NUMBERS = "numbers"  # byte for byte but for token counts: the scripted brain counts words
+NUMBERS = "numbers"  # byte for byte but for token counts: the fake Ollama counts words
 # The same keys in the same order, the same types, equal model, done and done_reason
 SHAPE = "shape"
 STREAM = "stream"  # one object a chunk: shapes of the first, of the last, and nothing else between

@@ -150,7 +150,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def start_server(args: argparse.Namespace) -> Any:
+def launch_server(args: argparse.Namespace) -> Any:
     """
     Load the model and return the `xllamacpp.Server`, which listens.
 
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     try:
-        server = start_server(args)
+        server = launch_server(args)
     except LaunchError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return 1

@@ -380,7 +380,7 @@ class Server:
         while (pause_s := 0.0 if asked else self.restart_policy.next(time.monotonic())) is not None:
             await asyncio.sleep(pause_s)
             # One that was asked for is no sign of trouble
-            count_noun, asked = int(not asked), False
+            counted, asked = int(not asked), False
             try:
                 # Looked for first: Ollama's desktop app ends servers of others to put its own in
                 # their place.
@@ -401,7 +401,7 @@ class Server:
                     f"the server could not be started again: {exc!r}.", fix="%urisk_start"
                 )
             else:
-                self.restart_count += count_noun
+                self.restart_count += counted
                 if await self._warm_up():
                     return
                 continue
