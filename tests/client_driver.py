@@ -29,7 +29,7 @@ async def connected(url, transport=None, **flags):
 
 @contextlib.asynccontextmanager
 async def scripted(*rules, settings=None, **scenario):
-    """A stand-in on this loop, and a client of it."""
+    """A fake Ollama on this loop, and a client of it."""
     async with (
         serve(ScriptedBackend(Scenario(rules=rules, **scenario))) as server,
         connected(server.url, **(settings or {})) as client,

@@ -9,7 +9,7 @@ import re
 import time
 
 
-class Front:
+class FakeFrontend:
     """
     Mirrors the widgets of a kernel (harness.Kernel) from its messages.
 

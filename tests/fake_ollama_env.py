@@ -1,5 +1,5 @@
 """
-A laboratory: a fake `ollama` on the PATH, real processes and real kernels around it. What
+An environment with a fake `ollama` on the PATH, real processes and real kernels around it. What
 it answers is SCRIPTED.
 """
 
@@ -14,7 +14,7 @@ SLOW = {"contains": "slow", "answer": "word " * 2000, "token_ms": 5}
 SCENARIO = {"version": "0.33.0", "models": ["llama3.1"], "rules": [SLOW]}
 
 
-class Laboratory:
+class FakeOllamaEnv:
     """
     One address, one folder for locks, one `ollama`; kernels and managers that see them and nothing
     else.

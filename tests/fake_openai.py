@@ -43,8 +43,8 @@ class FakeOpenAI:
         self.token_s = 0.0
         self._tasks = set()
 
-    async def start(self):
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def start(self, port=0):
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", port)
         self.url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}{self.prefix}"
         return self
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from fake_ollama_env import Laboratory, gone
+from fake_ollama_env import FakeOllamaEnv, gone
 from harness import CALLERS_MODELS, alive, eventually, find_ollama_model, free_port
 from urisk_nb import LLMManager, assess, demo, errors, process_state
 from urisk_nb.server.model_server import ServerState
@@ -88,7 +88,7 @@ def ollama_engine(monkeypatch, url):
 
 
 def fake_ollama_engine(folder, monkeypatch, url):
-    lab = Laboratory(folder, None)
+    lab = FakeOllamaEnv(folder, None)
     lab.plan(models=[{"name": "llama3.1", "installed": False}], rules=[])
     monkeypatch.setenv("PATH", lab.env["PATH"])
     monkeypatch.chdir(folder / "work")

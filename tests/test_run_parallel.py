@@ -8,7 +8,7 @@ import contextlib
 import pandas as pd
 import pytest
 
-from fake_ollama_env import Laboratory
+from fake_ollama_env import FakeOllamaEnv
 from harness import free_port
 from urisk_nb import LLMManager, assess, process_state
 from urisk_nb.errors import InputError
@@ -86,7 +86,7 @@ def test_a_server_of_ours_with_fewer_slots_is_said(tmp_path, monkeypatch):
     """
     The calls are in flight and wait in the server: the table says so, and how to get more.
     """
-    lab = Laboratory(tmp_path, None)
+    lab = FakeOllamaEnv(tmp_path, None)
     lab.plan(rules=JUDGE)
     for name, value in lab.env.items():
         monkeypatch.setenv(name, value)

@@ -1,16 +1,16 @@
-"""The laboratory of the fault matrix."""
+"""The environment of the fault matrix."""
 
 import pytest
 
-from fake_ollama_env import Laboratory
+from fake_ollama_env import FakeOllamaEnv
 from harness import eventually
 from urisk_nb import process_state
 
 
 @pytest.fixture
 def lab(tmp_path, new_kernel, monkeypatch):
-    """A laboratory; its environment is ours, too."""
-    made = Laboratory(tmp_path, new_kernel)
+    """Yield a fake Ollama's environment, which is that of this process, too."""
+    made = FakeOllamaEnv(tmp_path, new_kernel)
     for name, value in made.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path / "work")

@@ -321,12 +321,12 @@ def test_leaving_a_pull_stops_it():
     """The server sees the connection close and ends the download."""
 
     async def main():
-        brain = SlowPull()
-        async with serve(brain) as server, connected(server.url) as client:
+        backend = SlowPull()
+        async with serve(backend) as server, connected(server.url) as client:
             lines = client.pull("tiny")
             assert (await anext(lines)).completed == 50
             await lines.aclose()
-            await brain.left.wait()
+            await backend.left.wait()
 
     run(main())
 
@@ -336,12 +336,12 @@ def test_a_pull_may_be_silent_while_it_verifies():
     """Hashing many gigabytes says nothing for longer than the pause between two tokens may last."""
 
     async def main():
-        brain = SlowPull()
+        backend = SlowPull()
         async with (
-            serve(brain) as server,
+            serve(backend) as server,
             connected(server.url, timeout_s=0.1, load_timeout_s=30) as client,
         ):
-            asyncio.get_running_loop().call_later(0.5, brain.gate.set)
+            asyncio.get_running_loop().call_later(0.5, backend.gate.set)
             assert (await pulled(client))[-1].status == "success"
 
     run(main())

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from browser import CHROMIUM, FLAGS, jupyter_lab, set_theme, write_notebook
-from fake_ollama_env import Laboratory, gone
+from fake_ollama_env import FakeOllamaEnv, gone
 from harness import ROOT
 
 pytestmark = [
@@ -78,7 +78,7 @@ def test_restart_and_run_all_in_jupyterlab(tmp_path):
     from playwright.sync_api import sync_playwright
 
     shots = os.environ.get("URISK_TEST_SHOTS", str(tmp_path))
-    lab = Laboratory(tmp_path, None)
+    lab = FakeOllamaEnv(tmp_path, None)
     kernel = {
         "kernelspec": {
             "name": "python3",

@@ -11,8 +11,8 @@ import urllib.request
 
 import pytest
 
-from fake_frontend import Front
-from fake_ollama_env import Laboratory
+from fake_frontend import FakeFrontend
+from fake_ollama_env import FakeOllamaEnv
 from harness import Kernel, alive, eventually
 
 SLOW = {"contains": "slow", "answer": "word " * 60, "first_ms": 400, "token_ms": 20}
@@ -22,7 +22,7 @@ CALL = "from urisk_nb import LLMManager, event_loop\nm = LLMManager.get_instance
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    lab = Laboratory(tmp_path_factory.mktemp("dashboard"), Kernel)
+    lab = FakeOllamaEnv(tmp_path_factory.mktemp("dashboard"), Kernel)
     lab.plan(rules=[SLOW], load_ms=300)
     yield lab
     lab.close()
@@ -36,7 +36,7 @@ def kernel(lab):
 @pytest.fixture
 def front(lab, kernel):
     """The dashboard, open over a session and looked at; closed again at the end."""
-    front = Front(kernel)
+    front = FakeFrontend(kernel)
     front.run("%urisk_start")
     front.run("%urisk_dashboard")
     front.set(front.root, _view_count=1)
@@ -249,7 +249,7 @@ def test_a_session_of_another_server_shows_nothing_of_the_last(front, lab, fake_
     )
     front.until(lambda: select["_options_labels"])
     front.run(f"%urisk_start --url {fake_ollama.url}")
-    front.says(f"SCRIPTED engine .* at {fake_ollama.url}.*process {fake_ollama.process.pid}")
+    front.says(f"Ollama .* at {fake_ollama.url}.*process {fake_ollama.process.pid}")
     front.until(lambda: not select["_options_labels"])
     front.click("Inspect a call")
     front.run(f"%urisk_start --url {lab.url}")
@@ -474,7 +474,7 @@ def test_kernels_that_share_a_server(front, lab, new_kernel):
         front.says("Restarted in")
         front.until(lambda: front.buttons()["Restart"])
     state = CALL + "m.generate_sync('hi')\nprint(m.state, m.restart_count, m.breaker(), m.pid)"
-    expected = f"owned 0 closed {lab.counters()['pid']}"
+    expected = f"managed 0 closed {lab.counters()['pid']}"
     eventually(lambda: other.good(state).text().strip() == expected, 10, expected)
     other.stop()
     front.click("Restart")
@@ -487,7 +487,7 @@ def test_kernels_that_share_a_server(front, lab, new_kernel):
 
 def test_a_picture_on_demand(kernel):
     """`--static`: the same as HTML and text, no widget; also without a session."""
-    front = Front(kernel)
+    front = FakeFrontend(kernel)
     front.run("%urisk_start")
     cell = kernel.good("%urisk_dashboard --static")
     ((kind, content),) = cell.outputs
@@ -522,7 +522,7 @@ def test_the_end_of_the_kernel_leaves_the_picture(lab, new_kernel, cells, restar
     before its end.
     """
     kernel = new_kernel({**lab.env}, str(lab.folder / "work"))
-    front = Front(kernel)
+    front = FakeFrontend(kernel)
     front.run("%load_ext urisk_nb")
     for cell in cells:
         front.run(cell)

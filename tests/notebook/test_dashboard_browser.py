@@ -12,7 +12,7 @@ import time
 import pytest
 
 from browser import CHROMIUM, FLAGS, Book, jupyter_lab, set_theme
-from fake_ollama_env import Laboratory
+from fake_ollama_env import FakeOllamaEnv
 from harness import eventually
 
 pytestmark = [
@@ -36,10 +36,10 @@ m = LLMManager.get_instance()"""
 
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory):
-    """One JupyterLab and one browser: the page, the address, the laboratory."""
+    """One JupyterLab and one browser: the page, the address, the fake Ollama."""
     from playwright.sync_api import sync_playwright
 
-    lab = Laboratory(tmp_path_factory.mktemp("dashboard"), None)
+    lab = FakeOllamaEnv(tmp_path_factory.mktemp("dashboard"), None)
     lab.plan(rules=RULES, load_ms=300, token_ms=2, first_ms=20)
     env = {**lab.env, "PATH": f"{lab.env['PATH']}:{os.environ['PATH']}"}
     with jupyter_lab(lab.folder / "work", env) as (url, _), sync_playwright() as playwright:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fake_ollama_env import Laboratory
+from fake_ollama_env import FakeOllamaEnv
 from harness import alive, eventually
 from urisk_nb.llm.manager import is_demo
 from urisk_nb.llm.snapshot import session_notes
@@ -20,7 +20,7 @@ MANAGER = "__import__('urisk_nb').LLMManager.get_instance()"
 
 @pytest.fixture
 def lab(tmp_path, new_kernel):
-    made = Laboratory(tmp_path, new_kernel)
+    made = FakeOllamaEnv(tmp_path, new_kernel)
     yield made
     made.close()
     eventually(lambda: not made.answers(), 5)

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fake_ollama_env import Laboratory, gone
+from fake_ollama_env import FakeOllamaEnv, gone
 from harness import ROOT, alive, eventually
 
 pytest.importorskip("fastapi", reason="the extra `service` is not installed")
@@ -67,9 +67,9 @@ class Program:
 @pytest.fixture
 def program(tmp_path):
     """
-    Programs in a laboratory, where `ollama` is the fake Ollama; ended by force where the test did not.
+    Programs where `ollama` is the fake Ollama; ended by force where the test did not.
     """
-    lab = Laboratory(tmp_path, None)
+    lab = FakeOllamaEnv(tmp_path, None)
     made = []
 
     def start(*words, **env):
@@ -311,7 +311,7 @@ def test_an_app_of_the_users_own(tmp_path):
     A FastAPI app whose lifespan starts and ends the session: it answers, and its end takes the
     server along.
     """
-    lab = Laboratory(tmp_path, None)
+    lab = FakeOllamaEnv(tmp_path, None)
     (tmp_path / "mine.py").write_text(textwrap.dedent(APP))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -356,7 +356,7 @@ def test_an_app_of_the_users_own(tmp_path):
 @pytest.mark.slow
 def test_a_script_of_the_users_own(tmp_path):
     """A script that starts, asks and shuts down: the answer, status 0, nothing left."""
-    lab = Laboratory(tmp_path, None)
+    lab = FakeOllamaEnv(tmp_path, None)
     env = {**os.environ, **lab.env, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT)],

@@ -36,7 +36,7 @@ SOURCES = {
     "wait_s": "our clock: until the first attempt is sent; it waits for a free place, and for a "
     "server that is being restarted",
     "retry_s": "our clock: from the first attempt to the last one",
-    "queue_s": "the server's counters: its total less load, prompt and generation",
+    "queue_s": "the server's total, or ours where it gives none, less load, prompt and generation",
     "load_s": "the server's counters",
     "prompt_s": "the server's counters: the part of the prompt that was not in its cache",
     "generation_s": "the server's counters",

@@ -65,6 +65,7 @@ display:none}
 
 
 def html_block(body: str) -> str:
+    """Return the markup in a block that carries the styles of the package."""
     return f'<div class="urisk">{body}</div>'
 
 
@@ -91,6 +92,7 @@ def _cell(content: str, kind: str, *, first: bool) -> str:
 
 
 def format_seconds(value: float) -> str:
+    """Return seconds with as many digits as tell them apart."""
     if math.isnan(value):
         return "–"
     return (
