@@ -13,7 +13,7 @@ alone: it starts in some 20 ms, holds some 10 MB, and works from whatever enviro
 runs in. Linux and macOS; of macOS's parts (kqueue in place of pidfd, no parent-death signal)
 nothing has been run. Over 400 lines: it is run as one file, without the package around it.
 
-Spoken over a share, one JSON object a line:
+A lease is a connection; over it go JSON objects, one a line. To the guardian:
 
     {"pid": 12}        to the guardian, first: whose share it is; the facts of the server answer
     {"leave": 30.0}    the share ends; the server may be kept that many seconds for somebody who
