@@ -79,8 +79,9 @@ STUBBORN = """
     import os, signal, subprocess, sys, time
     if {ignores}:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(0, flush=True); time.sleep(600)"
-    runner = subprocess.Popen([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, start_new_session={apart})
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(0, flush=True)"
+    command = [sys.executable, "-I", "-c", code + "; time.sleep(600)"]
+    runner = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session={apart})
     runner.stdout.readline()
     print("runner", runner.pid, file=sys.stderr, flush=True)
     if {leaves}:

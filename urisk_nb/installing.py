@@ -105,7 +105,8 @@ def install(*, base: str, url: str | None = None) -> str:
     finally:
         manager.shutdown_sync()
         line.clear()
-    return f"{weights.JUDGE} {'is ready' if done.changed else 'was ready already'} on {manager.url}: {USE}"
+    state = "is ready" if done.changed else "was ready already"
+    return f"{weights.JUDGE} {state} on {manager.url}: {USE}"
 
 
 def _find_ready_judge(settings: Settings) -> str | None:

@@ -65,7 +65,10 @@ def pip(tmp_path, monkeypatch, wheel):
 
 
 REAL_PYTHON = sys.executable
-DOWNLOAD = "dest = sys.argv[sys.argv.index('--dest') + 1]\npathlib.Path(dest).mkdir()\nshutil.copy(WHEEL, dest)\n"
+DOWNLOAD = (
+    "dest = sys.argv[sys.argv.index('--dest') + 1]\n"
+    "pathlib.Path(dest).mkdir()\nshutil.copy(WHEEL, dest)\n"
+)
 
 
 def calls(tmp_path):

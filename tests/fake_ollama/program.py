@@ -56,7 +56,8 @@ def log(text: str, source: str = "routes.go:2008", **facts: Any) -> None:
     more = "".join(f" {name}={value}" for name, value in facts.items())
     now = time.time()
     zone = time.strftime("%z", time.localtime(now))
-    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.localtime(now))}.{int(now * 1e3) % 1000:03d}{zone[:3]}:{zone[3:]}"
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
+    stamp = f"{second}.{int(now * 1e3) % 1000:03d}{zone[:3]}:{zone[3:]}"
     quoted = f'"{text}"' if " " in text else text
     _write(2, f"time={stamp} level=INFO source={source} msg={quoted}{more}")
 

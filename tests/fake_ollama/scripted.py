@@ -153,7 +153,7 @@ class ScriptedBackend:
         yield {"status": "pulling manifest"}
         if model is None:
             have = ", ".join(known.name for known in self._models)
-            why = f"{name} is not here: this server is SCRIPTED and has only {have}; install Ollama to pull"
+            why = f"{name} is not here: this server is SCRIPTED and has only {have}"
             yield {"error": f"pull model manifest: {why}"}
             return
         yield from self._layer(model)
@@ -255,7 +255,10 @@ def _prompt_tokens(call: ModelCall) -> Iterator[str]:
 
 
 def _too_long(tokens: int, num_ctx: int) -> str:
-    message = f"request ({tokens} tokens) exceeds the available context size ({num_ctx} tokens), try increasing it"
+    message = (
+        f"request ({tokens} tokens) exceeds the available context size ({num_ctx} tokens), "
+        "try increasing it"
+    )
     kind = "exceed_context_size_error"
     return _nested(
         {"code": 400, "message": message, "type": kind, "n_prompt_tokens": tokens, "n_ctx": num_ctx}

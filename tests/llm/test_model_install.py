@@ -32,8 +32,8 @@ NO_MORE = "LoRA adapters are no longer supported"
 
 def test_one_name_on_both_sides():
     """
-    The fake Ollama shares no code with the client, so each has the name; the judge that is made is the
-    one that is asked shortly.
+    The fake Ollama shares no code with the client, so each has the name; the judge that is made is
+    the one that is asked shortly.
     """
     assert weights.JUDGE == JUDGE
     assert is_judge(f"{weights.JUDGE}:latest")

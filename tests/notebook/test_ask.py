@@ -1,5 +1,5 @@
 """
-`%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against a fake Ollama of ours.
+`%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against the fake Ollama.
 """
 
 import re

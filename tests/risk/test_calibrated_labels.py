@@ -323,8 +323,8 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
 
 class Served(ScriptedBackend):
     """
-    The scripted backend with answers and probabilities by sentence and by the labels that the schema
-    allows.
+    The scripted backend with answers and probabilities by sentence and by the labels that the
+    schema allows.
     """
 
     def _rule(self, ask):

@@ -1,6 +1,6 @@
 """
-The server's process when something is wrong: what was left behind, programs that cannot run, folders
-that cannot be used.
+The server's process when something is wrong: what was left behind, programs that cannot run,
+folders that cannot be used.
 """
 
 import asyncio
@@ -192,7 +192,8 @@ def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
     lease = start(Engine.OLLAMA, given)
     assert eventually(lambda: version(given), 10)
     assert lease.facts["log"] == ""
-    then = "from urisk_nb.server import runtime_dir; print(bool(runtime_dir.folder(Settings(url='http://127.0.0.1:1'))), flush=True)"
+    then = """from urisk_nb.server import runtime_dir
+    print(bool(runtime_dir.folder(Settings(url='http://127.0.0.1:1'))), flush=True)"""
     with holder(given, then) as (other, server):
         assert server != lease.server
         assert other.stdout.readline() == "True\n"

@@ -33,8 +33,8 @@ SECOND = 1.0
 
 def test_a_server_starts_answers_and_stops(start):
     """
-    The fake Ollama as a process: it answers while a share is held, and ends with the last one, within
-    a second.
+    The fake Ollama as a process: it answers while a share is held, and ends with the last one,
+    within a second.
     """
     given = settings()
     lease = start(Engine.OLLAMA, given)

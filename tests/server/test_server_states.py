@@ -2,11 +2,13 @@
 What a user does to a server by hand: unload a model, start the server again, see what it holds.
 """
 
+import asyncio
 import json
 import os
 import signal
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,8 +17,9 @@ from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import OllamaProgram, alive, eventually, free_port
 from urisk_nb import errors, event_loop, process_state
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.server import port
+from urisk_nb.server import model_server, port
 from urisk_nb.server.memory_usage import measure_memory
+from urisk_nb.settings import Settings
 
 pytestmark = pytest.mark.slow
 SCENARIO = {
@@ -218,3 +221,44 @@ def test_who_listens(manager):
     """
     assert port.listener(manager.settings.port) == manager.pid
     assert port.listener(free_port()) is None
+
+
+class LoadingClient:
+    """Says so many times that the server loads its model, as llama.cpp does; then its version."""
+
+    def __init__(self, times):
+        self.left = times
+
+    async def probe(self, within_s=None):
+        self.left -= 1
+        if self.left >= 0:
+            raise errors.ServerBusy("the server is loading its model.", fix="wait")
+        return "b1"
+
+
+@pytest.mark.parametrize(("patience_s", "is_ready"), [(60, True), (0.2, False)])
+def test_a_server_that_loads_its_model_is_waited_for(monkeypatch, patience_s, is_ready):
+    """The time for a load is URISK_LOAD_TIMEOUT, not the time that a server has to answer."""
+    monkeypatch.setattr(model_server.port, "listens", lambda *_: True)
+    said, hangs = [], []
+
+    async def main():
+        async def report_hang(within_s):
+            hangs.append(within_s)
+
+        lease = SimpleNamespace(
+            ended=asyncio.Event(), server=1, facts={"log": ""}, report_hang=report_hang
+        )
+        given = Settings(load_timeout_s=patience_s)
+        client = LoadingClient(8)
+        server = model_server.Server(given, client, lambda *step: said.append(step), None)
+        return await server._ready(lease, 0.05)
+
+    if is_ready:
+        assert asyncio.run(main()) == "b1"
+        assert not hangs
+    else:
+        with pytest.raises(errors.ServerStartFailed, match="not ready after 0 s"):
+            asyncio.run(main())
+        assert hangs
+    assert [step for step, _ in said] == ["loading"]

@@ -388,7 +388,8 @@ def test_a_large_file_is_taken_and_not_kept(call, server, chunked):
     tracemalloc.stop()
     assert create_of_file(call, digest).lines[-1] == {"status": "success"}
     assert tags(call)[NAME]["size"] == len(content)
-    head = f"POST /api/create HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    top = "POST /api/create HTTP/1.1\r\nHost: localhost\r\n"
+    head = f"{top}Content-Length: {len(content)}\r\n\r\n".encode()
     with socket.create_connection((server.host, server.port), timeout=10) as connection:
         connection.sendall(head)
         assert b"413" in connection.recv(4096)

@@ -140,7 +140,10 @@ def test_version_tells_the_servers_and_its_own(served, tmp_path):
         warned,
         "",
     )
-    alone = "Warning: could not connect to a running Ollama instance\nWarning: client version is 0.33.0\n"
+    alone = (
+        "Warning: could not connect to a running Ollama instance\n"
+        "Warning: client version is 0.33.0\n"
+    )
     assert command(tmp_path / "c", "--version", OLLAMA_HOST=f"127.0.0.1:{free_port()}") == (
         0,
         alone,

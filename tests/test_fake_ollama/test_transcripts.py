@@ -95,7 +95,10 @@ FOREIGN = {
     "foreign_host": {"Host": "rebind.example"},
     "foreign_origin": {"Origin": "http://evil.example"},
 }
-STORY = "The ocean is a vast and mysterious realm, teeming with life and teeming with secrets that few have seen, and fewer still have told"
+STORY = (
+    "The ocean is a vast and mysterious realm, teeming with life and teeming with secrets that "
+    "few have seen, and fewer still have told"
+)
 SCENARIO = Scenario(
     models=(
         {"name": "smol", "native": False},

@@ -55,7 +55,10 @@ def test_a_chunked_request_and_100_continue(server):
 
     async def main():
         data = json.dumps(chat_body(stream=False)).encode()
-        top = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+        top = (
+            b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\n"
+            b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+        )
         reader, writer = await opened(server, top)
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(
@@ -86,7 +89,10 @@ GARBAGE = [
         b"413",
     ),
     (
-        b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFF\r\n",
+        (
+            b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFF\r\n"
+        ),
         b"413",
     ),
     (

@@ -125,7 +125,10 @@ def _embedded_model(settings: Settings) -> Path:
         return settings.gguf.resolve()
     found = demo_model_path(settings)
     if found is None:
-        fix = "run `urisk fetch-model` in a terminal (93 MB, once), or set URISK_GGUF to a model file of yours"
+        fix = (
+            "run `urisk fetch-model` in a terminal (93 MB, once), or set URISK_GGUF to a model "
+            "file of yours"
+        )
         raise ModelNotFound("the embedded engine has no model file.", fix=fix)
     return found.resolve()
 

@@ -15,16 +15,20 @@ nothing has been run. Over 400 lines: it is run as one file, without the package
 
 Spoken over a share, one JSON object a line:
 
-    {"pid": 12}        to the guardian, first: whose share it is; answered by the facts of the server
-    {"leave": 30.0}    the share ends; the server may be kept that many seconds for somebody who comes back
-    {"report_hang": 2.0}    the server seems to hang: it is stopped unless it answers the guardian within that many seconds
-    {"end": true}      the server is to end now, and everybody is told of it; who wants another starts one
+    {"pid": 12}        to the guardian, first: whose share it is; the facts of the server answer
+    {"leave": 30.0}    the share ends; the server may be kept that many seconds for somebody who
+                       comes back
+    {"report_hang": 2.0}  the server seems to hang: it is stopped unless it answers the guardian
+                       within that many seconds
+    {"end": true}      the server is to end now, and everybody is told of it; who wants another
+                       starts one
     {"server": 13, ..} from the guardian: the facts
     {"stays": true}    the share has ended and the server goes on
     {"answers": true}  the accused server answered
     {"failed": ".."}   the program could not be run
     {"leases": 2}      how many have a share now
-    {"exit": 1, ..}    the server has ended, with the end of its log, and whether that was asked for; the connection ends, too
+    {"exit": 1, ..}    the server has ended, with the end of its log, and whether that was asked
+                       for; the connection ends, too
 """
 
 from __future__ import annotations

@@ -413,7 +413,10 @@ def start_error(kind: Engine, seen: Exit, program: str = "") -> ServerError:
         )
     log = f"Its log ends: {seen.words[-600:]!r}" if seen.words else "Its log is empty."
     if "permission denied" in seen.words.lower() or "read-only file system" in seen.words.lower():
-        fix = "give Ollama a place for its keys and models: %env HOME=/a/folder/that/can/be/written, then %urisk_start"
+        fix = (
+            "give Ollama a place for its keys and models: %env HOME=/a/folder/that/can/be/written, "
+            "then %urisk_start"
+        )
         return HomeNotWritable(f"the {kind} engine cannot write its folder. {log}", fix=fix)
     code = "without an exit code" if seen.code is None else f"with exit code {seen.code}"
     return ServerStartFailed(

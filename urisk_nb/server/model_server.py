@@ -290,15 +290,23 @@ class Server:
 
     async def _ready(self, lease: leases.Lease, within_s: float) -> str | None:
         """The version, as soon as the server answers; None where it has ended."""
-        pause_s, end_s = 0.025, time.monotonic() + within_s
+        pause_s, is_loading, began_s = 0.025, False, time.monotonic()
+        end_s = began_s + within_s
         while time.monotonic() < end_s:
             # A listening port is no sign: Ollama takes connections for a while before it answers.
             # And the answer may be that of another server, which was quicker: then ours is about to
             # end.
-            with contextlib.suppress(ServerError):
+            try:
                 version = await self._client.probe(within_s=1.0)
                 if not lease.ended.is_set() and port.listens(lease.server, self.settings.port):
                     return version
+            except ServerBusy:  # llama.cpp answers while it loads; a large model takes minutes
+                if not is_loading:
+                    self._say("loading", "Waiting for the server to load its model")
+                    end_s += self.settings.load_timeout_s
+                is_loading = True
+            except ServerError:
+                pass
             if lease.ended.is_set():
                 return None
             with contextlib.suppress(TimeoutError):
@@ -306,7 +314,7 @@ class Server:
             pause_s = min(0.25, 1.5 * pause_s)
         await lease.report_hang(self.monitor.schedule.within_s)
         raise ServerStartFailed(
-            f"the server was not ready after {within_s:g} s.",
+            f"the server was not ready after {time.monotonic() - began_s:.0f} s.",
             fix=f"look at its log, then try again: {lease.facts['log'] or '(none)'}",
         )
 
