@@ -346,3 +346,17 @@ def test_the_default_width_is_the_terminals(table, monkeypatch):
     assert table.as_text() == table.as_text(120)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert table.as_text() == table.as_text(50) != table.as_text(120)
+
+
+def test_many_sentences_are_counted_and_cut():
+    """250 sentences of 250 tickers: 200 in HTML, folded; 60 in text; how many there are is said."""
+    symbols = [f"T{n}" for n in range(250)]
+    documents = [document("Acme was fined.", f"D{n}", f"T{n}") for n in range(250)]
+    holdings = [Holding(symbol=symbol) for symbol in symbols]
+    table = table_of_run(prepare(holdings, None, documents, RiskParams.of()))
+    html, text = table._repr_html_(), table.as_text(120)
+    assert "<details><summary>250 labeled sentences (200 shown; all of them:" in html
+    assert len(Tables(html).found[1]) == 201
+    assert "250 labeled sentences\n" in text
+    assert text.count("Acme was fined. [wire") == 60
+    assert "60 shown; all of them: table.report.findings" in text

@@ -306,8 +306,8 @@ def cache_hits(records: Sequence[CallRecord]) -> tuple[int, int]:
     for record in records:
         if not math.isnan(pace := _pace(record)):
             paces.setdefault(record.model, []).append(pace)
-    told = [(pace, max(found)) for found in paces.values() if len(found) > 1 for pace in found]
-    return sum(pace < slowest / 2 for pace, slowest in told), len(told)
+    known = [(pace, max(found)) for found in paces.values() if len(found) > 1 for pace in found]
+    return sum(pace < slowest / 2 for pace, slowest in known), len(known)
 
 
 def _pace(record: CallRecord) -> float:

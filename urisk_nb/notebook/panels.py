@@ -286,10 +286,10 @@ def _counts(records: Sequence[CallRecord]) -> str:
     ]
     if cancelled := sum(record.outcome == CANCELLED for record in records):
         parts.append(f"cancelled: {cancelled}")
-    hits, told = cache_hits(records)
-    if told:
+    hits, known = cache_hits(records)
+    if known:
         how = "estimated from the time that a token of the prompt took: servers report no counter"
         parts.append(
-            f'<span title="{how}">prompt cache (estimate): {hits} of {told} calls hit</span>'
+            f'<span title="{how}">prompt cache (estimate): {hits} of {known} calls hit</span>'
         )
     return " · ".join(parts)

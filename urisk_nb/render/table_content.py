@@ -6,7 +6,7 @@ sentences, and the line under it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,7 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
         for name in _compact_names(content.frame)
     ]
     if any(_row_codes(content.frame)):
-        codes = _row_codes(frame)
+        codes = list(_row_codes(frame))
         columns.append(Column(name="warnings", heading="warnings", values=codes, is_number=False))
     return columns
 
@@ -207,16 +207,14 @@ def _flags(frame: pd.DataFrame) -> Iterable[Any]:
     return cells if isinstance(cells, pd.Series) else ()
 
 
-def _row_codes(frame: pd.DataFrame) -> list[list[str]]:
+def _row_codes(frame: pd.DataFrame) -> Iterator[list[str]]:
     """
-    Return the codes beside each row: not those of the whole table, nor the one that its status
+    Yield the codes beside each row: not those of the whole table, nor the one that its status
     says.
     """
     cells = list(_flags(frame)) or [""] * len(frame)
-    return [
-        [code for code in codes_in([cell]) if code not in LABELED_BY and code != state]
-        for cell, state in zip(cells, frame["status"], strict=True)
-    ]
+    for cell, state in zip(cells, frame["status"], strict=True):
+        yield [code for code in codes_in([cell]) if code not in LABELED_BY and code != state]
 
 
 def describe_warnings(content: TableContent) -> dict[str, str]:
@@ -273,9 +271,10 @@ def describe_run(content: TableContent) -> str:
 # Sentences ----------------------------------------------------------------------------------------
 
 
-def list_sentences(content: TableContent) -> list[dict[str, str]]:
+def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[str, str]]]:
     """
-    Return the sentences of the tickers shown, in table order, the worst first; each value as text.
+    Count the sentences of the tickers in the table, and return the first of them as text, in table
+    order, the worst first.
 
     Keys: ticker, risk, severity, p_label, quote, source, date, warnings.
     """
@@ -283,7 +282,7 @@ def list_sentences(content: TableContent) -> list[dict[str, str]]:
 
     findings = content.findings
     if not content.is_whole or not len(findings):
-        return []
+        return 0, []
     order = {ticker: place for place, ticker in enumerate(content.tickers)}
     frame = findings[findings["ticker"].isin(set(order))]
     frame = frame.assign(
@@ -291,7 +290,7 @@ def list_sentences(content: TableContent) -> list[dict[str, str]]:
         _severity=pd.to_numeric(frame["severity"]).fillna(-1).astype(float),
     )
     frame = frame.sort_values(["_place", "_severity"], ascending=[True, False], kind="stable")
-    return [_sentence(row) for row in frame.to_dict("records")]
+    return len(frame), [_sentence(row) for row in frame.head(limit).to_dict("records")]
 
 
 def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:

@@ -117,7 +117,7 @@ def _messages(content: TableContent) -> str:
 
 
 def _sentences(content: TableContent) -> str:
-    rows = list_sentences(content)
+    count, rows = list_sentences(content, MAX_SENTENCES)
     if not rows:
         return ""
     sure = ("p_label",) if any(row["p_label"] != DASH for row in rows) else ()
@@ -128,13 +128,12 @@ def _sentences(content: TableContent) -> str:
         for name in names
     )
     body = "".join(
-        "<tr>" + "".join(_sentence_cell(name, row) for name in names) + "</tr>"
-        for row in rows[:MAX_SENTENCES]
+        "<tr>" + "".join(_sentence_cell(name, row) for name in names) + "</tr>" for row in rows
     )
     more = f" ({MAX_SENTENCES} shown; all of them: table.report.findings)"
     return (
-        f"<details{' open' if len(rows) <= MAX_OPEN_SENTENCES else ''}>"
-        f"<summary>{len(rows)} labeled sentences{more if len(rows) > MAX_SENTENCES else ''}"
+        f"<details{' open' if count <= MAX_OPEN_SENTENCES else ''}>"
+        f"<summary>{count} labeled sentences{more if count > MAX_SENTENCES else ''}"
         f'</summary><table aria-label="labeled sentences" {_TABLE}>'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></details>"
     )

@@ -111,14 +111,14 @@ def _warnings(content: TableContent, width: int) -> list[str]:
 
 
 def _sentences(content: TableContent, width: int) -> list[str]:
-    rows = list_sentences(content)
+    count, rows = list_sentences(content, MAX_SENTENCES)
     if not rows:
         return []
     is_sure = any(row["p_label"] != DASH for row in rows)
-    lines = wrap(f"{len(rows)} labeled sentences", width)
-    for row in rows[:MAX_SENTENCES]:
+    lines = wrap(f"{count} labeled sentences", width)
+    for row in rows:
         lines += _sentence(row, width, is_sure=is_sure)
-    if len(rows) > MAX_SENTENCES:
+    if count > MAX_SENTENCES:
         lines += wrap(f"{MAX_SENTENCES} shown; all of them: table.report.findings", width)
     return lines
 

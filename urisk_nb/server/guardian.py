@@ -13,22 +13,22 @@ alone: it starts in some 20 ms, holds some 10 MB, and works from whatever enviro
 runs in. Linux and macOS; of macOS's parts (kqueue in place of pidfd, no parent-death signal)
 nothing has been run. Over 400 lines: it is run as one file, without the package around it.
 
-Spoken over a share, one JSON object a line:
+A lease is a connection; over it go JSON objects, one a line. To the guardian:
 
-    {"pid": 12}        to the guardian, first: whose share it is; the facts of the server answer
-    {"leave": 30.0}    the share ends; the server may be kept that many seconds for somebody who
-                       comes back
-    {"report_hang": 2.0}  the server seems to hang: it is stopped unless it answers the guardian
-                       within that many seconds
-    {"end": true}      the server is to end now, and everybody is told of it; who wants another
-                       starts one
-    {"server": 13, ..} from the guardian: the facts
-    {"stays": true}    the share has ended and the server goes on
-    {"answers": true}  the accused server answered
-    {"failed": ".."}   the program could not be run
-    {"leases": 2}      how many have a share now
-    {"exit": 1, ..}    the server has ended, with the end of its log, and whether that was asked
-                       for; the connection ends, too
+    {"pid": 12}           first: whose lease it is; the answer is the facts of the server
+    {"leave": 30.0}       the lease ends; keep the server that many seconds for who comes back
+    {"report_hang": 2.0}  the server seems to hang: stop it if it does not answer in that time
+    {"end": true}         end the server now, and tell everybody; who wants another starts one
+
+From the guardian:
+
+    {"server": 13, ..}    the facts
+    {"stays": true}       the lease has ended and the server keeps running
+    {"answers": true}     the server that was reported answered
+    {"failed": ".."}      the program could not be run
+    {"leases": 2}         how many have a lease now
+    {"exit": 1, ..}       the server has ended: the end of its log, and whether it was asked to;
+                          the connection ends, too
 """
 
 from __future__ import annotations
