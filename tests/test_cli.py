@@ -158,7 +158,7 @@ def test_the_main_job_with_the_real_demo_model(demo_model):
     assert done.returncode == 0, done.stderr
     assert "Labels by urisk-judge (135 million parameters" in done.stdout
     assert "SCRIPTED" not in done.stdout
-    assert "22 judged sentences" in done.stdout
+    assert "22 labeled sentences" in done.stdout
     rows = re.findall(
         r"^(GOOG|AAPL|AMZN|FB|NFLX|MSFT) +(Low|Moderate|Elevated|High|Severe) +[\d.]+ ",
         done.stdout,
