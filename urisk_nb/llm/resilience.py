@@ -66,9 +66,8 @@ RETRY_RULES: dict[type[BaseException], RetryRule] = {
     # It answered the side probes all the while: slow, not broken
     errors.ServerTimeout: RetryRule(),
     errors.OutOfMemory: RetryRule(),
-    errors.ModelNotFound: RetryRule(
-        attempts=2
-    ),  # pulled, where that is allowed, then asked once more
+    # Pulled, where that is allowed, then asked once more
+    errors.ModelNotFound: RetryRule(attempts=2),
     errors.CircuitOpen: RetryRule(),
     errors.ServerError: RetryRule(),
     errors.ModelError: RetryRule(),
