@@ -15,6 +15,8 @@ from urisk_nb import assess, errors, event_loop
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.labels import LabelMethod
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.snapshot import probe_server
+from urisk_nb.notebook import panels
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.settings import Engine, Settings
 
@@ -211,6 +213,14 @@ def test_llama_cpp_started_by_hand_answers_and_labels(llama):
     assert severities[0] == severities[1], "the most probable token is the one that is written"
     assert finding["p_label"] > 0.9
     assert asyncio.run(methods(manager)) == {"urisk-judge": LabelMethod.CHOICES}
+    now = manager.snapshot(event_loop.run(probe_server(manager)))
+    assert now.server_label.startswith("llama.cpp ")
+    assert now.server_label.endswith(f"at {llama}, already running")
+    assert (now.probe.problem, now.is_loaded, now.slots, now.num_ctx) == ("", None, 1, 4096)
+    assert (now.is_managed, now.state) == (False, ServerState.EXTERNAL)
+    head = panels.render_head(now)
+    assert "Ready" in head
+    assert "does not list the models in its memory" in head
 
 
 async def methods(manager):

@@ -73,7 +73,7 @@ def test_the_table(kind, tries, counts):
     what memory lacks, neither.
     """
     seen = retry_rule_for(error(kind) if issubclass(kind, errors.UriskError) else kind())
-    assert (seen.tries, seen.counts) == (tries, counts)
+    assert (seen.attempts, seen.counts) == (tries, counts)
 
 
 def test_nothing_stands_in_the_table_twice_or_unused():

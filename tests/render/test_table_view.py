@@ -360,3 +360,14 @@ def test_many_sentences_are_counted_and_cut():
     assert "250 labeled sentences\n" in text
     assert text.count("Acme was fined. [wire") == 60
     assert "60 shown; all of them: table.report.findings" in text
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [("0.33.0", "labeled by m (ollama, 0.33.0)"), ("b0-unknown", "labeled by m (ollama)")],
+)
+def test_the_last_line_says_who_labeled(table, server, words):
+    """The model, the engine and its version, where it knows one."""
+    table.report.meta["served_by"] = {"model": "m", "engine": "ollama", "server": server}
+    assert f"run r1 · {words} · " in table.as_text(200)
+    assert words in table._repr_html_()

@@ -12,6 +12,7 @@ Each way is a generator of requests that is given the replies: it can be tested 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Generator, Mapping, Sequence
 from enum import StrEnum
@@ -71,8 +72,9 @@ class LabelReader:
         return self._methods[model]
 
     async def _choose(self, model: str) -> LabelMethod:
-        if systemone.CAPABILITY in await self._client.read_capabilities(model):
-            return LabelMethod.DECISION
+        with contextlib.suppress(BadRequest, ProtocolError):  # some servers have no such route
+            if systemone.CAPABILITY in await self._client.read_capabilities(model):
+                return LabelMethod.DECISION
         if not self._client.dialect.can(Feature.GRAMMAR):
             return LabelMethod.SCHEMA
         try:

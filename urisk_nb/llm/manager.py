@@ -110,7 +110,7 @@ class _Start:
     """
 
     def __init__(self, flags: Mapping[str, Any], task: asyncio.Task[LLMManager]) -> None:
-        self.flags, self.task, self.waiters, self.given_up = flags, task, 0, False
+        self.flags, self.task, self.waiters, self.is_cancelled = flags, task, 0, False
 
     async def join(self) -> LLMManager:
         self.waiters += 1
@@ -118,7 +118,7 @@ class _Start:
             return await asyncio.shield(self.task)
         except asyncio.CancelledError:
             if self.waiters == 1 and not self.task.done():
-                self.given_up = True
+                self.is_cancelled = True
                 self.task.cancel()
                 await asyncio.wait({self.task})
             raise
@@ -166,8 +166,8 @@ class LLMManager:
         self.started_at: datetime | None = None
         self._progress = progress
         self._client = Client(settings)
-        self._server = Server(settings, self._client, self._say, self._back)
-        self._retrying = RetryingClient(self._client, self._server, self._take)
+        self._server = Server(settings, self._client, self._report, self._restore_model)
+        self._retrying = RetryingClient(self._client, self._server, self._prepare_model)
         self._labels = LabelReader(self._client)
         self._window = 0  # tokens of context, where the server's list of models tells
         self._places = anyio.CapacityLimiter(settings.parallel or 1)
@@ -270,10 +270,10 @@ class LLMManager:
         It is not the one of this process: whoever asked for it shuts it down. `progress` is told of
         all that it does, and errors are those of a server, as with `initialize`.
         """
-        return await event_loop.call(cls._bare(flags, progress))
+        return await event_loop.call(cls._connect(flags, progress))
 
     @classmethod
-    async def _bare(
+    async def _connect(
         cls, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
     ) -> LLMManager:
         given = {name: value for name, value in flags.items() if value is not None}
@@ -315,7 +315,7 @@ class LLMManager:
     ) -> LLMManager:
         given = {name: value for name, value in flags.items() if value is not None}
         while (starting := process_state.get(STARTING)) is not None:
-            if starting.given_up:
+            if starting.is_cancelled:
                 await asyncio.wait({starting.task})
             elif starting.flags == given:
                 return await starting.join()  # type: ignore[no-any-return]  # kept in untyped state
@@ -324,19 +324,19 @@ class LLMManager:
                 with contextlib.suppress(UriskError):
                     await starting.join()
         running: LLMManager | None = process_state.get(KEY)
-        start = _Start(given, asyncio.create_task(cls._started(running, given, progress)))
+        start = _Start(given, asyncio.create_task(cls._start_or_reuse(running, given, progress)))
         process_state.put(STARTING, start)
         start.task.add_done_callback(lambda _: _forget_start(start))
         return await start.join()
 
     @classmethod
-    async def _started(
+    async def _start_or_reuse(
         cls,
         running: LLMManager | None,
         flags: Mapping[str, Any],
         progress: Callable[[StartEvent], Any] | None,
     ) -> LLMManager:
-        if running is not None and (running._closed or not await running._is_there()):
+        if running is not None and (running._closed or not await running._is_alive()):
             await running._shutdown()
             flags, running = {**running.flags, **flags}, None
         if running is not None and not flags:
@@ -349,7 +349,7 @@ class LLMManager:
             await running._shutdown()
         manager = cls(settings, flags, progress)
         try:
-            await manager._begin()
+            await manager._start_session()
         except BaseException:
             await manager._shutdown()
             raise
@@ -382,11 +382,11 @@ class LLMManager:
         if "parallel" in changed:
             self._set_places(settings.parallel or self._server.slots)
             self._server.note_slots()
-        self._say("ready", f"{self.model} is ready")
+        self._report("ready", f"{self.model} is ready")
         self._progress = None
         return self
 
-    async def _is_there(self) -> bool:
+    async def _is_alive(self) -> bool:
         """Whether the server still answers; our own is started again if it has ended."""
         try:
             await self._server.ready()
@@ -395,15 +395,15 @@ class LLMManager:
             return False
         return True
 
-    async def _begin(self) -> None:
+    async def _start_session(self) -> None:
         await self._server.begin()
         self._set_places(self.settings.parallel or self._server.slots)
         await self._take_model()
         self.started_at = datetime.now(UTC)
-        self._say("ready", f"{self.model} is ready")
+        self._report("ready", f"{self.model} is ready")
         self._progress = None  # whoever started it is told of the start, not of what comes later
 
-    async def _back(self) -> None:
+    async def _restore_model(self) -> None:
         """A server that had ended is back: the model is loaded before any call reaches it."""
         if self.settings.parallel is None:
             self._set_places(self._server.slots)
@@ -411,7 +411,7 @@ class LLMManager:
         if self.model:
             await self._load(self.model)
 
-    def _say(self, step: str, text: str, done: int = 0, total: int = 0) -> None:
+    def _report(self, step: str, text: str, done: int = 0, total: int = 0) -> None:
         if self._progress is not None:
             self._progress(StartEvent(step=step, text=text, done=done, total=total))
 
@@ -428,7 +428,7 @@ class LLMManager:
             There is no such model; the message names those that are there.
         """
         self._check()
-        await event_loop.call(self._take(model))
+        await event_loop.call(self._prepare_model(model))
 
     async def unload(self, model: str | None = None) -> None:
         """
@@ -494,7 +494,7 @@ class LLMManager:
         is_free = not self.settings.model_is_given
         has_judge = find_model(JUDGE, models) is not None
         self.judge = JUDGE if is_free and has_judge and is_demo(self.model) else self.model
-        await self._take(self.model, models)
+        await self._prepare_model(self.model, models)
         self._note_fixed_settings()
 
     def _choose_model(self, models: Sequence[Model]) -> str:
@@ -530,7 +530,7 @@ class LLMManager:
                 f"URISK_NUM_CTX has no effect here: this server's window has {self.num_ctx} tokens"
             )
 
-    async def _take(self, model: str, models: Sequence[Model] | None = None) -> None:
+    async def _prepare_model(self, model: str, models: Sequence[Model] | None = None) -> None:
         if models is None:
             models = await self._client.list_models()
         found = find_model(model, models)
@@ -551,7 +551,7 @@ class LLMManager:
     async def _load(self, model: str) -> None:
         """Load a model where the server does that on request; others have it in memory always."""
         if self._client.dialect.can(Feature.LOAD):
-            self._say("loading", f"Loading {model}")
+            self._report("loading", f"Loading {model}")
             settings = self.settings
             body = ollama.encode_load(
                 model=model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
@@ -568,7 +568,7 @@ class LLMManager:
                 if models
                 else "load a model where that server is started",
             )
-        self._say("pulling", f"Pulling {model}")
+        self._report("pulling", f"Pulling {model}")
         try:
             async with aclosing(self._client.pull(model)) as lines:
                 async for line in lines:
@@ -579,7 +579,7 @@ class LLMManager:
                         if layers
                         else (0, 0)
                     )
-                    self._say("pulling", f"Pulling {model}", done, total)
+                    self._report("pulling", f"Pulling {model}", done, total)
         except ModelNotFound as exc:
             raise ModelNotFound(
                 f"there is no model {model!r}: neither on the server (it has: {has}) nor to pull.",

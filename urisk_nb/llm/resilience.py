@@ -35,7 +35,7 @@ class RetryRule:
 
     Parameters
     ----------
-    tries
+    attempts
         How many tries in all it is worth; None: as many as the settings allow.
     counts
         Whether it speaks against the server's health, which is what the breaker counts. Being busy
@@ -43,7 +43,7 @@ class RetryRule:
         pause does not cure.
     """
 
-    tries: int | None = 1
+    attempts: int | None = 1
     counts: bool = False
 
 
@@ -51,22 +51,23 @@ class RetryRule:
 # for example, is passed on at once and counts nothing.
 RETRY_RULES: dict[type[BaseException], RetryRule] = {
     # Refused: made sure of between tries
-    errors.ServerNotRunning: RetryRule(tries=None, counts=True),
+    errors.ServerNotRunning: RetryRule(attempts=None, counts=True),
     # The connection broke: generation is idempotent
-    errors.ServerConnectionLost: RetryRule(tries=None, counts=True),
+    errors.ServerConnectionLost: RetryRule(attempts=None, counts=True),
     # Ours is started again; who hangs twice will hang thrice
-    errors.ServerHung: RetryRule(tries=2, counts=True),
-    errors.ServerBusy: RetryRule(tries=None),  # 503, 429: a full queue is no fault
+    errors.ServerHung: RetryRule(attempts=2, counts=True),
+    errors.ServerBusy: RetryRule(attempts=None),  # 503, 429: a full queue is no fault
     # The server loads the model again; twice is no accident
-    errors.RunnerCrashed: RetryRule(tries=2, counts=True),
-    errors.ServerInternalError: RetryRule(tries=2, counts=True),  # any other 5xx
+    errors.RunnerCrashed: RetryRule(attempts=2, counts=True),
+    errors.ServerInternalError: RetryRule(attempts=2, counts=True),  # any other 5xx
     errors.ServerStartFailed: RetryRule(counts=True),  # its own restarts are behind it
     # Never again after the first token: the caller has seen text
     errors.StreamInterrupted: RetryRule(counts=True),
     # It answered the side probes all the while: slow, not broken
     errors.ServerTimeout: RetryRule(),
     errors.OutOfMemory: RetryRule(),
-    errors.ModelNotFound: RetryRule(tries=2),  # pulled, where that is allowed, then asked once more
+    # Pulled, where that is allowed, then asked once more
+    errors.ModelNotFound: RetryRule(attempts=2),
     errors.CircuitOpen: RetryRule(),
     errors.ServerError: RetryRule(),
     errors.ModelError: RetryRule(),
@@ -110,7 +111,7 @@ def retrying(
     def again(state: RetryCallState) -> bool:
         meaning = retry_rule_for(_error(state))
         seen[meaning] += 1
-        return may_retry() and (meaning.tries is None or seen[meaning] < meaning.tries)
+        return may_retry() and (meaning.attempts is None or seen[meaning] < meaning.attempts)
 
     def wait(state: RetryCallState) -> float:
         return max(_least_wait_s(_error(state)), backoff(state))

@@ -65,12 +65,12 @@ display:none}
 
 
 def html_block(body: str) -> str:
-    """Return the markup in a block that carries the styles of the package."""
+    """Return the markup in a block that the style sheet knows."""
     return f'<div class="urisk">{body}</div>'
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str, numbers: int) -> str:
-    """Cells are markup already; the columns from `numbers` on are figures."""
+    """Return a table of cells that are markup; the columns from `numbers` on are figures."""
     kinds = ["" if column < numbers else ' class="n"' for column in range(len(head))]
     top = "".join(
         f'<th scope="col"{kind}>{name}</th>' for name, kind in zip(head, kinds, strict=True)
@@ -92,7 +92,7 @@ def _cell(content: str, kind: str, *, first: bool) -> str:
 
 
 def format_seconds(value: float) -> str:
-    """Return seconds with as many digits as tell them apart."""
+    """Return a duration with its unit; a dash for NaN."""
     if math.isnan(value):
         return "–"
     return (
@@ -105,12 +105,13 @@ def format_seconds(value: float) -> str:
 
 
 def format_bytes(value: float) -> str:
+    """Return a size in MB or GB."""
     """Return a size in MB, from a thousand of them on in GB."""
     return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
 
 
 def format_span(seconds: float) -> str:
-    """A length of time, coarse: it is to be read, and must not change with every look."""
+    """Return a length of time, coarse: it is read, and must not change with every look."""
     if seconds < 90:
         return "less than a minute" if seconds < 55 else "1 min"
     minutes = round(seconds / 60)

@@ -259,13 +259,18 @@ def describe_run(content: TableContent) -> str:
         return f"{len(content.frame)} rows x {len(content.frame.columns)} columns"
     served = [(run, run["served_by"]) for run in content.runs if run.get("served_by")]
     # Nothing of the run where no model was asked: a committed notebook then compares equal.
-    parts = [
-        f"run {run.get('run_id', '')} · labeled by {by['model']} ({by['engine']}, {by['server']})"
-        for run, by in served
-    ] or ["no model asked"]
+    parts = [f"run {run.get('run_id', '')} · {_labeler(by)}" for run, by in served]
+    parts = parts or ["no model asked"]
     shown = {"ticker", *(column.name for column in list_columns(content, 0))}
     more = len(set(content.frame.columns) - shown)
     return " · ".join([*map(one_line, parts), f"{more} more columns: table.columns"])
+
+
+def _labeler(by: Mapping[str, Any]) -> str:
+    """Say who labeled; a build of llama.cpp that does not know its own number is not named."""
+    server = str(by["server"])
+    where = by["engine"] if "unknown" in server else f"{by['engine']}, {server}"
+    return f"labeled by {by['model']} ({where})"
 
 
 # Sentences ----------------------------------------------------------------------------------------
