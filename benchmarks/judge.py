@@ -58,7 +58,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def read_items(path: Path) -> list[LabeledSentence]:
     """
-    The labelled sentences of a file, in either form; InputError says what is wrong with a file that
+    The labeled sentences of a file, in either form; InputError says what is wrong with a file that
     has neither.
     """
     rows = rows_of(path)

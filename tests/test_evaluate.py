@@ -1,5 +1,5 @@
 """
-`urisk evaluate`: a file of labelled sentences to figures, CSV files and a page; a mistake is told
+`urisk evaluate`: a file of labeled sentences to figures, CSV files and a page; a mistake is told
 before any server is started.
 """
 

@@ -1,5 +1,5 @@
 """
-The labelled sentences: allowed labels, spread evenly, said once, about nobody who exists, and none
+The labeled sentences: allowed labels, spread evenly, said once, about nobody who exists, and none
 of them known from the evaluation.
 """
 

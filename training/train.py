@@ -1,5 +1,5 @@
 """
-Train the judge: a LoRA adapter for the demo model, on labelled sentences, on a processor, in JAX.
+Train the judge: a LoRA adapter for the demo model, on labeled sentences, on a processor, in JAX.
 
     python training/train.py --base MODEL.gguf               # all sentences; writes the adapter
     python training/train.py --base MODEL.gguf --folds 5 --out FOLDER    # then: measure.py
@@ -50,7 +50,7 @@ FORM_WEIGHT = 0.1  # of the tokens that every answer has: braces, keys, commas
 @dataclass(frozen=True)
 class Row:
     """
-    A labelled sentence, and its tokens: the prompt, the answer, and which tokens of the answer tell
+    A labeled sentence, and its tokens: the prompt, the answer, and which tokens of the answer tell
     the labels.
     """
 
@@ -188,8 +188,8 @@ def shared_start(rows: list[Row]) -> int:
     """How many tokens all prompts begin with."""
     return next(
         place
-        for place, confidence in enumerate(zip(*(row.prompt for row in rows), strict=False))
-        if len(set(confidence)) > 1
+        for place, tokens in enumerate(zip(*(row.prompt for row in rows), strict=False))
+        if len(set(tokens)) > 1
     )
 
 

@@ -54,7 +54,7 @@ class Evaluation:
     model, labels, engine
         Who answered, and how the labels were taken.
     outcomes
-        One for each labelled sentence, in the order of the file.
+        One for each labeled sentence, in the order of the file.
     seconds, tokens
         Of the whole run, second looks and priors included.
     """
@@ -70,7 +70,7 @@ class Evaluation:
 
 def read(path: str | Path) -> list[LabeledSentence]:
     """
-    The labelled sentences of a CSV file (see `risk.evaluation.read_labels`).
+    The labeled sentences of a CSV file (see `risk.evaluation.read_labels`).
 
     Raises
     ------
@@ -99,7 +99,7 @@ def evaluate(
     Parameters
     ----------
     items
-        The labelled sentences. Of a text with several, the first counts.
+        The labeled sentences. Of a text with several, the first counts.
     manager
         Who answers.
     models
@@ -173,7 +173,7 @@ def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
 
 def text(found: Sequence[Evaluation]) -> str:
     """For a terminal."""
-    lines = [f"{len(found[0].outcomes)} labelled sentences. {_majority_baseline(found)}"]
+    lines = [f"{len(found[0].outcomes)} labeled sentences. {_majority_baseline(found)}"]
     for one in found:
         f, count = one.figures, max(1, len(one.outcomes))
         lines.append(f"{one.model} ({one.engine}), {one.labels}: {f['valid']:.0f} valid answers")
@@ -236,7 +236,7 @@ def page(found: Sequence[Evaluation]) -> str:
         f"<title>Evaluation of labels</title><style>{STYLE}</style>"
     )
     first = (
-        f"<p>{len(found[0].outcomes)} labelled sentences, {datetime.now(UTC):%Y-%m-%d}. "
+        f"<p>{len(found[0].outcomes)} labeled sentences, {datetime.now(UTC):%Y-%m-%d}. "
         f"In brackets: 95 % intervals. {_majority_baseline(found)}</p>"
     )
     body = (

@@ -27,8 +27,9 @@ SETUP = """
 from urisk_nb import demo
 prices, news = demo.prices(), demo.evidence()
 """
+# Few rows: the install command is to be on the first screen of the README, too.
 RISK = """%%risk --prices prices --evidence news --benchmark equal
-GOOG=0.3, AAPL=0.2, AMZN=0.2, FB=0.1, NFLX=0.1, MSFT=0.1"""
+GOOG=0.4, AAPL=0.2, FB=0.2, MSFT=0.2"""
 QUESTIONS = """
 from urisk_nb import LLMManager, event_loop
 m = LLMManager.get_instance()

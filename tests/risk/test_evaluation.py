@@ -156,7 +156,7 @@ def test_both_forms_of_rows():
 @pytest.mark.parametrize(
     ("rows", "seen"),
     [
-        ([], "no labelled sentences"),
+        ([], "no labeled sentences"),
         ([{"text": "a", "label": "legal"}], "text, label"),
         ([{"text": "a", "risk": "legal"}], "text, risk"),
         ([ROW, {**ROW, "risk": "Legal"}], "row 2 has the risk 'Legal'"),

@@ -85,9 +85,7 @@ def read_labels(
         A column is missing, or a row cannot be meant as it stands; names the row.
     """
     if not rows:
-        raise InputError(
-            "there are no labelled sentences.", fix="give rows with text,risk,severity"
-        )
+        raise InputError("there are no labeled sentences.", fix="give rows with text,risk,severity")
     missing = [name for name in ("text", "risk") if name not in rows[0]]
     if missing or not (
         {"severity"} <= set(rows[0]) or {"severity_min", "severity_max"} <= set(rows[0])
