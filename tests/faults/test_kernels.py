@@ -100,7 +100,7 @@ def test_a_restart_keeps_the_server_warm(lab, figure):
     Restart and Run All finds the same process with its model in memory; without a word of
     %urisk_start it ends after the time set.
     """
-    kernel, *pids = lab.started(URISK_KEEP_WARM="3")
+    kernel, *pids = lab.started(URISK_KEEP_WARM="15")  # longer than a loaded machine needs
     began = time.monotonic()
     kernel.manager.restart_kernel(env={**os.environ, "URISK_KEEP_WARM": "1"})
     kernel.client.wait_for_ready(timeout=30)
