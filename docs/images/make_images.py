@@ -71,7 +71,7 @@ def take_table(book: Any) -> None:
     cell.locator(".urisk-table").wait_for(timeout=120_000)
     book.page.mouse.move(0, 0)
     book.page.wait_for_timeout(500)
-    cut_out(book.page, cell, HERE / "table.png", 890)
+    cut_out(book.page, cell, HERE / "table.png", 612)
 
 
 def take_dashboard(book: Any) -> None:
