@@ -28,7 +28,8 @@ names = ["ticker", "text"]
 fine = ("AAA", "It was fined by the court.")
 news = pd.DataFrame([fine, ("BBB", "Something strange happened.")], columns=names)
 slow = pd.DataFrame([fine, ("BBB", "This takes long.")], columns=names)
-whole, pieces, started = AnswerStream.whole, AnswerStream.pieces, LLMManager._started
+whole, pieces = AnswerStream.whole, AnswerStream.pieces
+initialize = vars(LLMManager)["initialize"]
 
 class Oops(Exception):
     pass
@@ -37,20 +38,20 @@ def break_with(kind, *words, **more):
     '''From now on every call about BBB ends with this, and so do %%ask and a start.'''
     def fails_here():
         raise kind(*words, **more)
-    async def broken(self):
+    async def broken(self, *words):
         if b"strange" in self._body:
             fails_here()
-        return await whole(self)
+        return await whole(self, *words)
     async def broken_pieces(self):
         fails_here()
         yield ""
-    async def broken_start(*_):
+    async def broken_start(*_, **more):
         fails_here()
     AnswerStream.whole = broken
     return broken_pieces, classmethod(broken_start)
 
 def mend():
-    AnswerStream.whole, AnswerStream.pieces, LLMManager._started = whole, pieces, started
+    AnswerStream.whole, AnswerStream.pieces, LLMManager.initialize = whole, pieces, initialize
 """
 RISK = "%%risk --evidence news --parallel 1 --out table\nAAA BBB"
 ASSESS = 'assess("AAA BBB", evidence=news, parallel=1)'
@@ -144,7 +145,7 @@ def test_every_kind_of_error_fails_the_cell(session, kind):
     assert session.value("table['status'].tolist()") == "['ok', 'not_run']"
     session.good("AnswerStream.pieces = ask")
     assert failure(session.run("%%ask\nhello")) == (kind, two_lines)
-    session.good("mend()\nLLMManager._started = start")
+    session.good("mend()\nLLMManager.initialize = start")
     assert failure(session.run("%urisk_start")) == (kind, two_lines)
 
 
@@ -165,7 +166,7 @@ def test_a_bug_of_ours_keeps_its_stack_and_fails_the_cell(session, made):
     assert session.value("table['status'].tolist()") == "['ok', 'not_run']"
     session.good("AnswerStream.pieces = ask")
     assert failure(session.run("%%ask\nhello"))[0] == "Oops"
-    session.good("mend()\nLLMManager._started = start")
+    session.good("mend()\nLLMManager.initialize = start")
     assert failure(session.run("%urisk_start"))[0] == "Oops"
 
 
