@@ -201,8 +201,8 @@ class LLMManager:
         progress: Callable[[StartEvent], Any] | None = None,
     ) -> LLMManager:
         """
-        The running manager, started if there is none: server found or started, model pulled and
-        warm.
+        Return the running manager, started if there is none: server found or started, model pulled
+        and warm.
 
         Many callers at once: the first does the work, the others wait for it. Without settings a
         running manager is given as it is; with settings that change only the call (model, timeouts,
@@ -261,8 +261,8 @@ class LLMManager:
         cls, *, progress: Callable[[StartEvent], Any] | None = None, **flags: Any
     ) -> LLMManager:
         """
-        A manager whose server was found or started, and that has taken no model: for who makes one
-        there.
+        Return a manager whose server was found or started, and that has taken no model: for who
+        makes one there.
 
         It is not the one of this process: whoever asked for it shuts it down. `progress` is told of
         all that it does, and errors are those of a server, as with `initialize`.
@@ -286,7 +286,7 @@ class LLMManager:
     @classmethod
     def get_instance(cls) -> LLMManager:
         """
-        The manager that is running in this process.
+        Return the manager that is running in this process.
 
         Raises
         ------
@@ -303,7 +303,7 @@ class LLMManager:
 
     @classmethod
     def is_starting(cls) -> bool:
-        """Whether somebody in this process is starting a session."""
+        """Return whether somebody in this process is starting a session."""
         return process_state.get(STARTING) is not None
 
     @classmethod
@@ -470,7 +470,7 @@ class LLMManager:
 
     async def loaded_models(self) -> list[LoadedModel]:
         """
-        The models in the server's memory, with what they hold of it; generates nothing.
+        Return the models in the server's memory, with what they hold of it; generates nothing.
 
         Raises
         ------
@@ -510,7 +510,7 @@ class LLMManager:
         format: Any = None,
     ) -> Answer:
         """
-        The answer to a prompt; waits in order for its turn, for as long as it takes.
+        Return the answer to a prompt; wait in order for its turn, for as long as it takes.
 
         Parameters
         ----------
@@ -547,7 +547,7 @@ class LLMManager:
         format: Any = None,
     ) -> Answer:
         """
-        The answer to a chat, given as `{"role": ..., "content": ...}` messages; otherwise as
+        Return the answer to a chat, given as `{"role": ..., "content": ...}` messages; otherwise as
         `generate`.
         """
         return await event_loop.call(self._stream(messages, options, format).whole())
@@ -570,8 +570,8 @@ class LLMManager:
         options: Mapping[str, Any] | None = None,
     ) -> AnswerStream:
         """
-        The answer in pieces as they come: `async for piece in manager.stream(...)`, then `.answer`
-        of the stream.
+        Return the answer in pieces as they come: `async for piece in manager.stream(...)`, then
+        `.answer` of the stream.
         """
         return self._stream(_messages(prompt, system_prompt), options, None)
 
@@ -582,12 +582,13 @@ class LLMManager:
         *,
         options: Mapping[str, Any] | None = None,
     ) -> AnswerStream:
-        """The same for `for piece in ...`, blocking; an interrupt stops the generation."""
+        """Stream like `stream`, for a plain `for`; an interrupt stops the generation."""
         return self.stream(prompt, system_prompt, options=options)
 
     async def ask(self, question: Question | bytes, model: str | None = None) -> Answer:
         """
-        The answer to a question about one sentence, asked in the best way that the server offers.
+        Return the answer to a question about one sentence, asked in the best way that the server
+        offers.
 
         Parameters
         ----------
@@ -659,7 +660,7 @@ class LLMManager:
 
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """A place among the calls in flight; those who wait are served in order."""
+        """Hold one of the places for calls in flight; those who wait are served in order."""
         self._check()
         who, task = object(), asyncio.current_task()
         if task is not None:
@@ -832,7 +833,7 @@ class LLMManager:
 
     def snapshot(self, probe: ServerProbe | None = None) -> SessionSnapshot:
         """
-        The session as it is now, for whoever shows it; asks nobody.
+        Return the session as it is now, for whoever shows it; asks nobody.
 
         Parameters
         ----------
@@ -842,7 +843,7 @@ class LLMManager:
         return take_snapshot(self, probe)
 
     def breaker(self, model: str | None = None) -> BreakerState:
-        """Whether calls go through, for the session's model or another."""
+        """Return whether calls go through, for the session's model or another."""
         return self._retrying.breaker(model or self.model).state(time.monotonic())
 
     @property

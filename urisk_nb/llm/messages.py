@@ -254,14 +254,14 @@ def _normalize_name(name: str) -> str:
 
 def is_demo(model: str) -> bool:
     """
-    Whether a name means the small model of the demonstration, on the embedded engine or on a real
-    Ollama.
+    Return whether a name means the small model of the demonstration, on the embedded engine or on a
+    real Ollama.
     """
     return any(is_same_model(model, name) for name in DEMO_MODELS)
 
 
 def is_judge(model: str) -> bool:
-    """Whether a name means the judge of this package, which is asked in the short form."""
+    """Return whether a name means the judge of this package, which is asked in the short form."""
     return is_same_model(model, JUDGE)
 
 

@@ -33,7 +33,7 @@ class ModelLoader:
         self._client, self._server, self._report = client, server, report
 
     def choose(self, models: Sequence[Model]) -> str:
-        """The model that was named, or the one model of a server that takes no others."""
+        """Return the model that was named, or the one model of a server that takes no others."""
         wanted, can_pull = self._client.settings.model, self._client.dialect.can(Feature.PULL)
         found = find_model(wanted, models)
         if found is not None and not can_pull:

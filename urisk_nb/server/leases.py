@@ -284,7 +284,7 @@ def _disown() -> None:
 
 
 async def join(place: Path | None) -> Lease | None:
-    """A share in the server of the guardian at the folder, or None where there is no guardian."""
+    """Join the guardian at the folder and return a lease, or None where there is no guardian."""
     if place is None:
         return None
     try:
@@ -298,8 +298,8 @@ async def join(place: Path | None) -> Lease | None:
 
 async def start(kind: Engine, settings: Settings) -> Lease:
     """
-    A share in the server at the address: of a guardian that another kernel was quicker to start, or
-    of one started here.
+    Return a share in the server at the address: of a guardian that another kernel was quicker to
+    start, or of one started here.
 
     Returns as soon as the server's process exists, which is before it answers. Blocks no longer
     than some 15 s.
@@ -405,7 +405,7 @@ def _closed_on_error(end: socket.socket) -> Iterator[None]:
 
 
 def start_error(kind: Engine, seen: Exit, program: str = "") -> ServerError:
-    """What it means that a server ended before it answered."""
+    """Return the error for a server that ended before it answered."""
     if seen.failed:
         return ProgramBroken(
             f"{program or kind} cannot be run: {seen.failed}.",
