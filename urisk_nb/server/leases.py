@@ -35,9 +35,6 @@ from urisk_nb.server import engines, guardian
 from urisk_nb.server.runtime_dir import LOCK_S, folder, has_guardian, start_lock
 from urisk_nb.settings import Engine, Settings
 
-if sys.platform != "win32":
-    pass
-
 __all__ = ["GRACE_S", "Exit", "Lease", "join", "start", "start_error"]
 
 GRACE_S = 0.7  # after SIGTERM; Ollama needs some 30 ms
