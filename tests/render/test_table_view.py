@@ -364,7 +364,7 @@ def test_many_sentences_are_counted_and_cut():
 
 @pytest.mark.parametrize(
     ("server", "words"),
-    [("0.33.0", "labeled by m (ollama, 0.33.0)"), ("b0-unknown", "labeled by m (ollama)")],
+    [("0.33.0", "labeled by m (ollama, 0.33.0)"), ("", "labeled by m (ollama)")],
 )
 def test_the_last_line_says_who_labeled(table, server, words):
     """The model, the engine and its version, where it knows one."""

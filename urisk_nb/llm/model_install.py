@@ -196,6 +196,6 @@ def _no_use(name: str, way: Adapted | Whole, exc: UriskError) -> ModelUnsuitable
 def _no_maker(exc: UriskError, manager: LLMManager) -> BadRequest:
     said = exc.facts.get("said", exc.message)
     return BadRequest(
-        f"the {manager.engine} server at {manager.url} ({manager.version}) makes no models: {said}",
+        f"the {manager.engine} server at {manager.url} makes no models: {said}",
         fix="use a real Ollama, of version 0.5.5 or later",
     )

@@ -267,9 +267,8 @@ def describe_run(content: TableContent) -> str:
 
 
 def _labeler(by: Mapping[str, Any]) -> str:
-    """Say who labeled; a build of llama.cpp that does not know its own number is not named."""
-    server = str(by["server"])
-    where = by["engine"] if "unknown" in server else f"{by['engine']}, {server}"
+    """Say who labeled; not every server tells its version."""
+    where = ", ".join(filter(None, (by["engine"], by["server"])))
     return f"labeled by {by['model']} ({where})"
 
 

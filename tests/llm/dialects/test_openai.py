@@ -391,7 +391,7 @@ def test_llama_cpp_is_told_by_its_answers():
 def test_recorded_properties():
     """Slots, and the window of each."""
     props = openai.decode_props(json.loads(body_of("props")))
-    assert (props.slots, props.num_ctx, props.build) == (1, 4096, "b0-unknown")
+    assert (props.slots, props.num_ctx, props.build) == (1, 4096, "")
     assert openai.decode_props([]).slots == 0
     adapters = json.loads(body_of("lora_adapters"))
     assert openai.decode_props({}, adapters).adapters == ("urisk-judge",)

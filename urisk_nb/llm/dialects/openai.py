@@ -409,10 +409,11 @@ def decode_props(content: Any, adapters: Any = None) -> ServerProps:
     """
     found = content if isinstance(content, dict) else {}
     defaults = found.get("default_generation_settings")
+    build = str(found.get("build_info") or "")
     return ServerProps(
         slots=read_count(found, "total_slots"),
         num_ctx=read_count(defaults if isinstance(defaults, dict) else {}, "n_ctx"),
-        build=str(found.get("build_info") or ""),
+        build="" if build.endswith("unknown") else build,  # "b0-unknown" names no build
         adapters=tuple(map(_read_adapter, adapters if isinstance(adapters, list) else ())),
     )
 
