@@ -28,7 +28,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from urisk_nb.errors import UriskError
-from urisk_nb.llm.manager import LLMManager, is_judge
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.messages import is_judge
 from urisk_nb.risk.evaluation import LabeledSentence, majority_baseline, read_labels
 from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.inputs import Document

@@ -52,7 +52,8 @@ INSIDE = {
     ],
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "latency", "calls"),
-        *("client", "retrying_client", "answers", "labels", "snapshot", "manager", "model_install"),
+        *("client", "retrying_client", "answers", "labels", "snapshot", "model_loader", "manager"),
+        "model_install",
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [

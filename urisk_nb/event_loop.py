@@ -114,7 +114,7 @@ class Call(Generic[T]):
         self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 
     def result(self) -> T:
-        """The value or the exception, once `done` is set."""
+        """Return the value or the exception, once `done` is set."""
         if self._task is None:
             raise RuntimeError("the call has not begun: wait for `done` first")
         with raise_ungrouped():
@@ -143,12 +143,12 @@ class Call(Generic[T]):
 
 
 def loop() -> asyncio.AbstractEventLoop:
-    """The background loop; for `call_soon_threadsafe`."""
+    """Return the background loop; for `call_soon_threadsafe`."""
     return _background().loop
 
 
 def on_loop() -> bool:
-    """Whether the caller runs on the background loop's thread."""
+    """Return whether the caller runs on the background loop's thread."""
     return threading.current_thread() is _background().thread
 
 

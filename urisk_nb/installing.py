@@ -36,7 +36,7 @@ Tell = Callable[["StartEvent"], Any]
 
 
 def fetch_weights() -> Path:
-    """The verified file, fetched if it is not there."""
+    """Return the verified file, fetched if it is not there."""
     from urisk_nb.server.engines import data_folder
     from urisk_nb.settings import load
 

@@ -56,12 +56,12 @@ def _reset_after_fork(module: ModuleType) -> None:
 
 
 def lock() -> threading.RLock:
-    """The lock under which state is made; re-entrant."""
+    """Return the lock under which state is made; re-entrant."""
     return _home().lock  # type: ignore[no-any-return]  # an attribute of a plain module object
 
 
 def get(name: str) -> Any:
-    """What was put under the name in this process, or None."""
+    """Return what was put under the name in this process, or None."""
     return _home().values.get(name)
 
 
@@ -71,7 +71,7 @@ def put(name: str, value: Any) -> None:
 
 
 def setdefault(name: str, make: Callable[[], Any]) -> Any:
-    """What is kept under the name, made once if there is nothing yet."""
+    """Return what is kept under the name, made once if there is nothing yet."""
     with lock():
         values = _home().values
         if name not in values:

@@ -20,7 +20,8 @@ from urisk_nb import errors, process_state
 from urisk_nb.embedded import weights
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.dialects import ollama
-from urisk_nb.llm.manager import JUDGE, LLMManager, is_judge
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.messages import JUDGE, is_judge
 from urisk_nb.llm.model_install import Adapted, Whole, install, says_no_adapters, takes_adapters
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.settings import Settings

@@ -12,7 +12,7 @@ import pytest
 
 from fake_ollama_env import FakeOllamaEnv
 from harness import alive, eventually
-from urisk_nb.llm.manager import is_demo
+from urisk_nb.llm.messages import is_demo
 from urisk_nb.llm.snapshot import session_notes
 
 MANAGER = "__import__('urisk_nb').LLMManager.get_instance()"

@@ -99,28 +99,28 @@ class CallRecord:
         return "asked" if self.first_s is None else "answering"
 
     def elapsed_s(self, now_s: float) -> float:
-        """Seconds since it was asked for, on the monotonic clock, or until its end."""
+        """Return seconds since it was asked for, on the monotonic clock, or until its end."""
         return (now_s if self.ended_s is None else self.ended_s) - self.asked_s
 
     def mark_started(self) -> None:
-        """Its turn has come."""
+        """Note that its turn has come."""
         self.started_s = time.monotonic()
 
     def mark_sent(self) -> None:
-        """A try is sent now."""
+        """Note that an attempt is sent now."""
         self.sent_s = time.monotonic()
         if self.first_sent_s is None:
             self.first_sent_s = self.sent_s
 
     def mark_retry(self, error: BaseException) -> None:
-        """The try failed, and another will be made."""
+        """Note an attempt that failed, before the next one."""
         took_s = time.monotonic() - (self.sent_s if self.sent_s is not None else self.asked_s)
         self.failures.append(
             FailedAttempt(error=type(error).__name__, message=_words(error), took_s=took_s)
         )
 
     def add_chunk(self, chunk: Chunk | Final) -> None:
-        """A chunk of the answer, or its end, is there."""
+        """Take in a chunk of the answer, or its end."""
         if self.first_s is None:
             self.first_s = time.monotonic()
         if chunk.text:
@@ -172,7 +172,7 @@ class Calls:
         return tuple(self._live.values())
 
     def begin(self, body: bytes, model: str) -> CallRecord:
-        """A call is asked for."""
+        """Open the record of a call that is asked for."""
         self.asked += 1
         record = CallRecord(
             number=self.asked,
@@ -185,14 +185,14 @@ class Calls:
         return record
 
     def end(self, record: CallRecord, final: Final) -> CallTiming:
-        """The call has ended well; its timing."""
+        """Close the record of a call that ended well; return its timing."""
         timing = self._timing(record, final)
         self._ended(record, timing, OK)
         return timing
 
     def fail(self, record: CallRecord, error: BaseException) -> None:
         """
-        The call has ended with an error, or was given up; one that has ended before stays as it is.
+        Close the record of a call that failed or was cancelled; one that was closed before stays.
         """
         if record.outcome:
             return
@@ -234,8 +234,8 @@ class Calls:
 
     def percentile(self, name: str, share: float) -> float:
         """
-        The nearest-rank percentile, `share` from 0 to 100, of a figure of CallTiming over the calls
-        that ended well.
+        Return the nearest-rank percentile, `share` from 0 to 100, of a figure of CallTiming over
+        the calls that ended well.
         """
         return percentile((getattr(timing, name) for timing in self), share)
 

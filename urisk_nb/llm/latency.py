@@ -82,7 +82,7 @@ def timing_of(
     final: Final, *, first_token_s: float, total_s: float, **known_here: Any
 ) -> CallTiming:
     """
-    The timing of a call from the end of its reply, our clock, and what else is known here:
+    Return the timing of a call from the end of its reply, our clock, and what else is known here:
     `wait_s`, `attempts`, ...
     """
     spent_ns = final.load_ns + final.prompt_ns + final.generation_ns
@@ -109,8 +109,8 @@ def timing_of(
 
 def percentile(values: Iterable[float], share: float) -> float:
     """
-    The nearest-rank percentile: the smallest value that at least `share` % of the values do not
-    exceed; NaN without values.
+    Return the nearest-rank percentile: the smallest value that at least `share` % of the values do
+    not exceed; NaN without values.
 
     Parameters
     ----------

@@ -14,7 +14,6 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,16 +25,12 @@ import anyio
 from urisk_nb import event_loop, process_state
 from urisk_nb.arguments import refuse_unknown
 from urisk_nb.errors import (
-    DiskFull,
     ForkedError,
     InputError,
     ModelError,
-    ModelNotFound,
     NotInitialized,
-    PullFailed,
     ServerConnectionLost,
     ServerError,
-    ServerInternalError,
     UriskError,
 )
 from urisk_nb.llm.answers import Answer, AnswerStream
@@ -45,15 +40,19 @@ from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.dialects.dialect import Dialect, Feature
 from urisk_nb.llm.labels import LabelReader
 from urisk_nb.llm.messages import (
+    JUDGE,
     ChatRequest,
     Final,
     LoadedModel,
     Message,
     Model,
     find_model,
+    is_demo,
+    is_judge,
     is_same_model,
     parse_question,
 )
+from urisk_nb.llm.model_loader import ModelLoader
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.retrying_client import Exchange, RetryingClient
 from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, take_snapshot
@@ -67,9 +66,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo", "is_judge"]
 
 KEY, STARTING = "manager", "manager.starting"
-# As the embedded engine and Ollama name it, and as llama.cpp names it where no alias is given.
-DEMO_MODELS = ("smollm2-135m", "smollm2:135m", "SmolLM2-135M-Instruct.Q4_1.gguf")
-JUDGE = "urisk-judge"
 # What may change without another server: the rest decides which server answers and how it is run.
 SOFT = frozenset(
     {
@@ -169,6 +165,7 @@ class LLMManager:
         self._server = Server(settings, self._client, self._report, self._restore_model)
         self._retrying = RetryingClient(self._client, self._server, self._prepare_model)
         self._labels = LabelReader(self._client)
+        self._loader = ModelLoader(self._client, self._server, self._report)
         self._window = 0  # tokens of context, where the server's list of models tells
         self._places = anyio.CapacityLimiter(settings.parallel or 1)
         self._usual = settings.parallel or 1  # so many places where no run has asked for more
@@ -204,8 +201,8 @@ class LLMManager:
         progress: Callable[[StartEvent], Any] | None = None,
     ) -> LLMManager:
         """
-        The running manager, started if there is none: server found or started, model pulled and
-        warm.
+        Return the running manager, started if there is none: server found or started, model pulled
+        and warm.
 
         Many callers at once: the first does the work, the others wait for it. Without settings a
         running manager is given as it is; with settings that change only the call (model, timeouts,
@@ -264,8 +261,8 @@ class LLMManager:
         cls, *, progress: Callable[[StartEvent], Any] | None = None, **flags: Any
     ) -> LLMManager:
         """
-        A manager whose server was found or started, and that has taken no model: for who makes one
-        there.
+        Return a manager whose server was found or started, and that has taken no model: for who
+        makes one there.
 
         It is not the one of this process: whoever asked for it shuts it down. `progress` is told of
         all that it does, and errors are those of a server, as with `initialize`.
@@ -289,7 +286,7 @@ class LLMManager:
     @classmethod
     def get_instance(cls) -> LLMManager:
         """
-        The manager that is running in this process.
+        Return the manager that is running in this process.
 
         Raises
         ------
@@ -306,7 +303,7 @@ class LLMManager:
 
     @classmethod
     def is_starting(cls) -> bool:
-        """Whether somebody in this process is starting a session."""
+        """Return whether somebody in this process is starting a session."""
         return process_state.get(STARTING) is not None
 
     @classmethod
@@ -409,7 +406,7 @@ class LLMManager:
             self._set_places(self._server.slots)
         self._labels.reset()
         if self.model:
-            await self._load(self.model)
+            await self._loader.load(self.model)
 
     def _report(self, step: str, text: str, done: int = 0, total: int = 0) -> None:
         if self._progress is not None:
@@ -473,7 +470,7 @@ class LLMManager:
 
     async def loaded_models(self) -> list[LoadedModel]:
         """
-        The models in the server's memory, with what they hold of it; generates nothing.
+        Return the models in the server's memory, with what they hold of it; generates nothing.
 
         Raises
         ------
@@ -490,108 +487,17 @@ class LLMManager:
 
     async def _take_model(self) -> None:
         models = await self._client.list_models()
-        self.model = self._choose_model(models)
+        self.model = self._loader.choose(models)
         is_free = not self.settings.model_is_given
         has_judge = find_model(JUDGE, models) is not None
         self.judge = JUDGE if is_free and has_judge and is_demo(self.model) else self.model
         await self._prepare_model(self.model, models)
-        self._note_fixed_settings()
-
-    def _choose_model(self, models: Sequence[Model]) -> str:
-        """The model that was named, or the one model of a server that takes no others."""
-        wanted, can_pull = self.settings.model, self._client.dialect.can(Feature.PULL)
-        found = find_model(wanted, models)
-        if found is not None and not can_pull:
-            # vLLM knows a model by its exact name only.
-            return found.name if is_same_model(found.name, wanted) else wanted
-        is_own = self.engine is Engine.EMBEDDED
-        if self.settings.model_is_given or not models or (can_pull and not is_own):
-            return wanted
-        if len(models) > 1 and not is_own:
-            raise ModelNotFound(
-                f"{self.url} has several models and none was named: {_list_names(models)}.",
-                fix=f"name one: %env OLLAMA_MODEL={models[0].name}",
-            )
-        name = models[0].name.removesuffix(":latest")
-        if not is_own:
-            self._server.notes.append(f"no model was named: {name} is the only one of this server")
-        return name
-
-    def _note_fixed_settings(self) -> None:
-        """Say which settings were given and mean nothing to this server."""
-        dialect, settings = self._client.dialect, self.settings
-        if "keep_alive" in settings.model_fields_set and not dialect.can(Feature.KEEP_ALIVE):
-            self._server.notes.append(
-                "OLLAMA_KEEP_ALIVE has no effect here: this server keeps its model while it runs"
-            )
-        is_fixed = "num_ctx" in settings.model_fields_set and not dialect.can(Feature.LOAD)
-        if is_fixed and self.num_ctx not in (0, settings.num_ctx):
-            self._server.notes.append(
-                f"URISK_NUM_CTX has no effect here: this server's window has {self.num_ctx} tokens"
-            )
+        self._loader.note_fixed_settings(self.num_ctx)
 
     async def _prepare_model(self, model: str, models: Sequence[Model] | None = None) -> None:
-        if models is None:
-            models = await self._client.list_models()
-        found = find_model(model, models)
-        self._client.refuse_cloud(model, found)
-        if found is None and is_judge(model):
-            # Never pulled: whatever a registry may have under this name is not ours
-            raise ModelNotFound(
-                f"{self.url} has no {model}.",
-                fix="on Ollama, run `urisk install-judge` in a terminal; the embedded engine has "
-                "it beside the demo model",
-            )
-        if found is None:
-            await self._pull(model, models)
-        elif is_same_model(model, self.model):
+        found = await self._loader.prepare(model, models)
+        if found is not None and is_same_model(model, self.model):
             self._window = found.num_ctx
-        await self._load(model)
-
-    async def _load(self, model: str) -> None:
-        """Load a model where the server does that on request; others have it in memory always."""
-        if self._client.dialect.can(Feature.LOAD):
-            self._report("loading", f"Loading {model}")
-            settings = self.settings
-            body = ollama.encode_load(
-                model=model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
-            )
-            await self._client.load(body)
-
-    async def _pull(self, model: str, models: Sequence[Model]) -> None:
-        layers: dict[str, tuple[int, int]] = {}
-        has = _list_names(models)
-        if not self._client.dialect.can(Feature.PULL):
-            raise ModelNotFound(
-                f"{self.url} has no model {model!r}, and cannot pull one. It has: {has}.",
-                fix=f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
-                if models
-                else "load a model where that server is started",
-            )
-        self._report("pulling", f"Pulling {model}")
-        try:
-            async with aclosing(self._client.pull(model)) as lines:
-                async for line in lines:
-                    if line.digest:
-                        layers[line.digest] = (line.completed, line.total)
-                    done, total = (
-                        (sum(column) for column in zip(*layers.values(), strict=True))
-                        if layers
-                        else (0, 0)
-                    )
-                    self._report("pulling", f"Pulling {model}", done, total)
-        except ModelNotFound as exc:
-            raise ModelNotFound(
-                f"there is no model {model!r}: neither on the server (it has: {has}) nor to pull.",
-                fix=exc.fix,
-            ) from exc
-        except (PullFailed, ServerInternalError) as exc:
-            kind = type(exc) if isinstance(exc, PullFailed) else PullFailed
-            raise kind(
-                f"{model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server "
-                f"has: {has}.",
-                fix=_pull_fix(exc, models),
-            ) from exc
 
     # Calls ----------------------------------------------------------------------------------------
 
@@ -604,7 +510,7 @@ class LLMManager:
         format: Any = None,
     ) -> Answer:
         """
-        The answer to a prompt; waits in order for its turn, for as long as it takes.
+        Return the answer to a prompt; wait in order for its turn, for as long as it takes.
 
         Parameters
         ----------
@@ -641,7 +547,7 @@ class LLMManager:
         format: Any = None,
     ) -> Answer:
         """
-        The answer to a chat, given as `{"role": ..., "content": ...}` messages; otherwise as
+        Return the answer to a chat, given as `{"role": ..., "content": ...}` messages; otherwise as
         `generate`.
         """
         return await event_loop.call(self._stream(messages, options, format).whole())
@@ -664,8 +570,8 @@ class LLMManager:
         options: Mapping[str, Any] | None = None,
     ) -> AnswerStream:
         """
-        The answer in pieces as they come: `async for piece in manager.stream(...)`, then `.answer`
-        of the stream.
+        Return the answer in pieces as they come: `async for piece in manager.stream(...)`, then
+        `.answer` of the stream.
         """
         return self._stream(_messages(prompt, system_prompt), options, None)
 
@@ -676,12 +582,13 @@ class LLMManager:
         *,
         options: Mapping[str, Any] | None = None,
     ) -> AnswerStream:
-        """The same for `for piece in ...`, blocking; an interrupt stops the generation."""
+        """Stream like `stream`, for a plain `for`; an interrupt stops the generation."""
         return self.stream(prompt, system_prompt, options=options)
 
     async def ask(self, question: Question | bytes, model: str | None = None) -> Answer:
         """
-        The answer to a question about one sentence, asked in the best way that the server offers.
+        Return the answer to a question about one sentence, asked in the best way that the server
+        offers.
 
         Parameters
         ----------
@@ -753,7 +660,7 @@ class LLMManager:
 
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """A place among the calls in flight; those who wait are served in order."""
+        """Hold one of the places for calls in flight; those who wait are served in order."""
         self._check()
         who, task = object(), asyncio.current_task()
         if task is not None:
@@ -926,7 +833,7 @@ class LLMManager:
 
     def snapshot(self, probe: ServerProbe | None = None) -> SessionSnapshot:
         """
-        The session as it is now, for whoever shows it; asks nobody.
+        Return the session as it is now, for whoever shows it; asks nobody.
 
         Parameters
         ----------
@@ -936,7 +843,7 @@ class LLMManager:
         return take_snapshot(self, probe)
 
     def breaker(self, model: str | None = None) -> BreakerState:
-        """Whether calls go through, for the session's model or another."""
+        """Return whether calls go through, for the session's model or another."""
         return self._retrying.breaker(model or self.model).state(time.monotonic())
 
     @property
@@ -1006,19 +913,6 @@ class LLMManager:
         call.done.wait(EXIT_S)
 
 
-def is_demo(model: str) -> bool:
-    """
-    Whether a name means the small model of the demonstration, on the embedded engine or on a real
-    Ollama.
-    """
-    return any(is_same_model(model, name) for name in DEMO_MODELS)
-
-
-def is_judge(model: str) -> bool:
-    """Whether a name means the judge of this package, which is asked in the short form."""
-    return is_same_model(model, JUDGE)
-
-
 def _forget_start(start: _Start) -> None:
     if process_state.get(STARTING) is start:
         process_state.forget(STARTING)
@@ -1034,13 +928,3 @@ def _messages(prompt: str, system_prompt: str | None) -> list[Message]:
         raise InputError(f"the prompt is {prompt!r}.", fix="give some text")
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     return [*system, {"role": "user", "content": prompt}]
-
-
-def _list_names(models: Sequence[Model]) -> str:
-    return ", ".join(model.name for model in models[:8]) or "none"
-
-
-def _pull_fix(error: Exception, models: Sequence[Model]) -> str:
-    if models and not isinstance(error, DiskFull):
-        return f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
-    return getattr(error, "fix", "check the network, then run %urisk_start again")

@@ -14,6 +14,7 @@ from typing import Any
 from urisk_nb.errors import InputError
 
 __all__ = [
+    "JUDGE",
     "ChatRequest",
     "Chunk",
     "Final",
@@ -24,9 +25,15 @@ __all__ = [
     "ServerProps",
     "TokenLogprob",
     "find_model",
+    "is_demo",
+    "is_judge",
     "is_same_model",
     "parse_question",
 ]
+
+# As the embedded engine and Ollama name it, and as llama.cpp names it where no alias is given.
+DEMO_MODELS = ("smollm2-135m", "smollm2:135m", "SmolLM2-135M-Instruct.Q4_1.gguf")
+JUDGE = "urisk-judge"
 
 Message = Mapping[str, Any]
 QUESTION_FIELDS = frozenset({"format", "logprobs", "messages", "options", "top_logprobs"})
@@ -243,6 +250,19 @@ def is_same_model(one: str, other: str) -> bool:
 def _normalize_name(name: str) -> str:
     head, slash, last = name.lower().removesuffix(":local").rpartition("/")
     return f"{head}{slash}{last}" if ":" in last else f"{head}{slash}{last}:latest"
+
+
+def is_demo(model: str) -> bool:
+    """
+    Return whether a name means the small model of the demonstration, on the embedded engine or on a
+    real Ollama.
+    """
+    return any(is_same_model(model, name) for name in DEMO_MODELS)
+
+
+def is_judge(model: str) -> bool:
+    """Return whether a name means the judge of this package, which is asked in the short form."""
+    return is_same_model(model, JUDGE)
 
 
 def find_model(name: str, models: Sequence[Model]) -> Model | None:

@@ -73,8 +73,8 @@ class Installed:
 
 def takes_adapters(version: str) -> bool:
     """
-    Whether a server of this version makes models with adapters, as far as that can be told: what is
-    no Ollama's number may.
+    Return whether a server of this version makes models with adapters, as far as that can be told:
+    what is no Ollama's number may.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def takes_adapters(version: str) -> bool:
 
 
 def says_no_adapters(error: UriskError) -> bool:
-    """Whether this is the server's word that it takes no adapters."""
+    """Return whether this is the server's word that it takes no adapters."""
     return (
         re.search(ollama.NO_ADAPTERS, str(error.facts.get("said", "")), re.IGNORECASE) is not None
     )

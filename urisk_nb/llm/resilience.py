@@ -76,7 +76,7 @@ NO_RETRY = RetryRule()
 
 
 def retry_rule_for(error: BaseException | None) -> RetryRule:
-    """The meaning of how a try ended; of success, a cancel or a mistake of ours: nothing."""
+    """Return the rule for how an attempt ended; success, a cancel and a bug have NO_RETRY."""
     return next(
         (RETRY_RULES[base] for base in type(error).__mro__ if base in RETRY_RULES), NO_RETRY
     )
@@ -177,7 +177,7 @@ class Breaker:
     _pause_s: float = field(default=0.0, init=False)
 
     def state(self, now: float) -> BreakerState:
-        """Whether calls go through."""
+        """Return whether calls go through."""
         if self.opened_at is None:
             return BreakerState.CLOSED
         is_over = now - self.opened_at >= self._pause_s
@@ -185,8 +185,8 @@ class Breaker:
 
     def admit(self, now: float) -> bool:
         """
-        Whether this call is the one that tries the server out; every call that was admitted is
-        ended by one of the three below.
+        Return whether this call is the one that tries the server out; every call that was admitted
+        is ended by one of the three below.
 
         Raises
         ------
@@ -215,7 +215,7 @@ class Breaker:
         )
 
     def record_success(self) -> None:
-        """The call ended well: everything is forgotten."""
+        """Close the circuit: the call ended well."""
         self.failures, self.opened_at, self.trying, self.last, self._pause_s = (
             0,
             None,
@@ -226,7 +226,7 @@ class Breaker:
 
     def record_failure(self, error: BaseException, now: float, *, trial: bool) -> None:
         """
-        The call failed; only what counts is counted, but a trial that is refused rightly shows a
+        Count a failed call, if it counts; but a trial that is refused rightly shows a
         server that is well.
         """
         if trial:
@@ -245,7 +245,7 @@ class Breaker:
 
     def record_cancel(self, *, trial: bool) -> None:
         """
-        The call was given up by its caller: it says nothing, and the place of a trial is free
+        Note a call that its caller cancelled: it says nothing, and the place of a trial is free
         again.
         """
         if trial:

@@ -272,7 +272,7 @@ def describe_server(manager: LLMManager) -> str:
 
 
 def session_notes(manager: LLMManager) -> list[str]:
-    """What the user must know about who answers: sentences."""
+    """Return what the user must know about who answers: sentences."""
     judged = manager.judge != manager.model
     holds = {
         "demo_model": manager.is_demo_model and not judged,

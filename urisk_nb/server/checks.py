@@ -29,7 +29,7 @@ def check_owner(settings: Settings) -> None:
 
 
 def check_engine(settings: Settings, engine: Engine, version: str) -> None:
-    """Who names an engine gets that one or none."""
+    """Refuse a server of another engine than the one that was named."""
     if settings.engine not in (Engine.AUTO, engine):
         raise PortTaken(
             f"{settings.url} is answered by the {engine} engine ({version}), not by the "
@@ -40,7 +40,7 @@ def check_engine(settings: Settings, engine: Engine, version: str) -> None:
 
 
 def check_min_version(settings: Settings, version: str) -> None:
-    """A version that cannot be read, or 0.0.0, is somebody's own build."""
+    """Refuse an Ollama that is too old; 0.0.0 and unreadable versions are private builds."""
     numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     if numbers and (0, 0, 0) < tuple(map(int, numbers.groups())) < MIN_OLLAMA_VERSION:
         raise ServerTooOld(
@@ -52,7 +52,7 @@ def check_min_version(settings: Settings, version: str) -> None:
 
 def check_engine_unchanged(settings: Settings, before: Engine, engine: Engine) -> None:
     """
-    A session does not go on with another engine by itself: whose words an answer is would change in
+    Refuse to go on with another engine: whose words an answer is would change in
     the middle of a table.
     """
     if engine is not before:

@@ -45,12 +45,12 @@ WAYS_OUT = (
 
 
 def find_ollama() -> str | None:
-    """The path of the `ollama` program, or None."""
+    """Return the path of the `ollama` program, or None."""
     return shutil.which("ollama")
 
 
 def data_folder(settings: Settings) -> Path:
-    """Where the demo model lies: URISK_DATA, or the user's data folder."""
+    """Return the folder of the demo model: URISK_DATA, or the user's data folder."""
     if settings.data:
         return settings.data
     from platformdirs import user_data_path
@@ -59,7 +59,7 @@ def data_folder(settings: Settings) -> Path:
 
 
 def demo_model_path(settings: Settings) -> Path | None:
-    """The demo model's file, if it has been fetched whole."""
+    """Return the demo model's file, if it has been fetched whole."""
     from urisk_nb.embedded import weights
 
     path = data_folder(settings) / weights.GGUF
@@ -150,8 +150,8 @@ def build_environment(
     engine: Engine, settings: Settings, base: Mapping[str, str]
 ) -> dict[str, str]:
     """
-    The environment of the server: ours, less what would change its runner, plus where to listen and
-    not to phone home.
+    Return the environment of the server: ours, less what would change its runner, plus where to
+    listen and not to phone home.
     """
     env = {name: value for name, value in base.items() if not name.startswith("LLAMA_")}
     if engine is Engine.OLLAMA:
@@ -172,7 +172,7 @@ def build_environment(
 
 
 def count_slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) -> int:
-    """How many calls a server that we start answers at once."""
+    """Return how many calls a server that we start answers at once."""
     if settings.parallel:
         return settings.parallel
     named = environ.get("OLLAMA_NUM_PARALLEL", "").strip() if engine is Engine.OLLAMA else ""
@@ -181,8 +181,8 @@ def count_slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) 
 
 def compute_fingerprint(words: list[str], env: Mapping[str, str]) -> str:
     """
-    What makes two servers at one address different: the command, and every variable that Ollama or
-    the embedded engine reads.
+    Return what makes two servers at one address different: the command, and every variable that
+    Ollama or the embedded engine reads.
     """
     read = {
         name: value

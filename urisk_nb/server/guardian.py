@@ -61,8 +61,8 @@ CHILD_SUBREAPER, PARENT_DEATH_SIGNAL = 36, 1  # of prctl(2)
 
 def process_start_time(pid: int) -> str | None:
     """
-    When the process began, in the system's own words, or None if there is none: a number alone may
-    be another's by now.
+    Return when the process began, in the system's own words, or None if there is none: a number
+    alone may be another's by now.
 
     Not comparable between machines or boots, except for equality: the boot is part of it.
     """
@@ -149,7 +149,7 @@ class _LeaseConnection:
         return self.end
 
     def is_over(self) -> bool:
-        """Whether its process has ended, as far as that is not told by `end`."""
+        """Return whether its process has ended, as far as that is not told by `end`."""
         return self.end is None and self.pid > 0 and process_start_time(self.pid) != self.began
 
     def say(self, **words: Any) -> None:

@@ -35,9 +35,6 @@ from urisk_nb.server import engines, guardian
 from urisk_nb.server.runtime_dir import LOCK_S, folder, has_guardian, start_lock
 from urisk_nb.settings import Engine, Settings
 
-if sys.platform != "win32":
-    pass
-
 __all__ = ["GRACE_S", "Exit", "Lease", "join", "start", "start_error"]
 
 GRACE_S = 0.7  # after SIGTERM; Ollama needs some 30 ms
@@ -284,7 +281,7 @@ def _disown() -> None:
 
 
 async def join(place: Path | None) -> Lease | None:
-    """A share in the server of the guardian at the folder, or None where there is no guardian."""
+    """Join the guardian at the folder and return a lease, or None where there is no guardian."""
     if place is None:
         return None
     try:
@@ -298,8 +295,8 @@ async def join(place: Path | None) -> Lease | None:
 
 async def start(kind: Engine, settings: Settings) -> Lease:
     """
-    A share in the server at the address: of a guardian that another kernel was quicker to start, or
-    of one started here.
+    Return a share in the server at the address: of a guardian that another kernel was quicker to
+    start, or of one started here.
 
     Returns as soon as the server's process exists, which is before it answers. Blocks no longer
     than some 15 s.
@@ -405,7 +402,7 @@ def _closed_on_error(end: socket.socket) -> Iterator[None]:
 
 
 def start_error(kind: Engine, seen: Exit, program: str = "") -> ServerError:
-    """What it means that a server ended before it answered."""
+    """Return the error for a server that ended before it answered."""
     if seen.failed:
         return ProgramBroken(
             f"{program or kind} cannot be run: {seen.failed}.",

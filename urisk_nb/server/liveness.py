@@ -84,7 +84,7 @@ class LivenessMonitor:
 
     @contextlib.contextmanager
     def call(self) -> Iterator[CallHeartbeat]:
-        """A call under way."""
+        """Watch a call while it is in flight."""
         heartbeat = CallHeartbeat()
         self._heartbeats.add(heartbeat)
         if self._task is None or self._task.done():

@@ -486,15 +486,15 @@ class Server:
 
     def ended_on_request_since(self, moment_s: float) -> bool:
         """
-        Whether one of us has asked for its end since then: what failed by that says nothing about
-        the server.
+        Return whether one of us has asked for its end since then: what failed by that says nothing
+        about the server.
         """
         return self._asked_end_s >= moment_s
 
     # Silence --------------------------------------------------------------------------------------
 
     def track_call(self) -> AbstractContextManager[CallHeartbeat]:
-        """A call under way: while every call is silent, the server is looked at."""
+        """Watch a call in flight: while all calls are silent, the server is probed."""
         return self.monitor.call()
 
     async def _answers(self) -> bool:

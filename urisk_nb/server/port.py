@@ -14,16 +14,16 @@ __all__ = ["listener", "listens", "owner_uid"]
 
 def owner_uid(port: int) -> int | None:
     """
-    The account whose process listens on the loopback port, where the system tells (Linux); else
-    None.
+    Return the account whose process listens on the loopback port, where the system tells (Linux);
+    else None.
     """
     return next((uid for uid, _ in _listening(port) or ()), None)
 
 
 def listener(port: int) -> int | None:
     """
-    The process that listens on the loopback port, where the system tells (Linux, for one's own
-    processes); else None.
+    Return the process that listens on the loopback port, where the system tells (Linux, for one's
+    own processes); else None.
     """
     wanted = {f"socket:[{inode}]" for _, inode in _listening(port) or ()}
     for folder in Path("/proc").glob("[0-9]*") if wanted else ():
@@ -48,8 +48,8 @@ def _open_files(pid: int) -> set[str]:
 
 def listens(server: int, port: int) -> bool:
     """
-    Whether it is this server, or one of its group, that listens on the port; true where the system
-    does not tell (Linux does).
+    Return whether it is this server, or one of its group, that listens on the port; true where the
+    system does not tell (Linux does).
     """
     sockets = _listening(port)
     if sockets is None:

@@ -29,8 +29,8 @@ class RestartPolicy:
 
     def next(self, now: float, jitter: Callable[[], float] = random.random) -> float | None:
         """
-        Seconds to wait before the next start, half to the whole of the pause, or None where there
-        is none; remembers it.
+        Return seconds to wait before the next start, half to the whole of the pause, or None where
+        there is none; remembers it.
         """
         self.times = [at for at in self.times if now - at < self.within_s]
         if len(self.times) >= len(self.pauses_s):

@@ -30,8 +30,8 @@ MAX_ADDRESS_BYTES = 100  # of an AF_UNIX socket: 104 on macOS, 108 on Linux, wit
 
 def folder(settings: Settings) -> Path | None:
     """
-    Where guardian and leases of this address meet: a folder that only this user can enter; None
-    where there is no such place.
+    Return the folder where guardian and leases of this address meet: one that only this user can
+    enter; None where there is no such place.
 
     Under XDG_RUNTIME_DIR, else under the folder for temporary files; one whose path is too long for
     a socket is passed over.
@@ -76,7 +76,7 @@ def _is_private(place: Path) -> bool:
 
 @asynccontextmanager
 async def start_lock(place: Path) -> AsyncIterator[None]:
-    """One start at a time among all kernels of this user; waited for without blocking the loop."""
+    """Allow one start at a time among all kernels of this user, without blocking the loop."""
     with (place / "start.lock").open("a") as file:
         async with asyncio.timeout(LOCK_S):
             while True:
@@ -94,8 +94,8 @@ async def start_lock(place: Path) -> AsyncIterator[None]:
 
 def has_guardian(place: Path | None) -> bool:
     """
-    Whether a guardian is at work at the folder, though it may let nobody join any more: it stops
-    its server.
+    Return whether a guardian is at work at the folder, though it may let nobody join any more: it
+    stops its server.
     """
     if place is None:
         return False

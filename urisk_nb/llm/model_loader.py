@@ -1,0 +1,158 @@
+"""Which model answers, and how it gets into the server's memory: chosen, pulled, loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from urisk_nb.errors import DiskFull, ModelNotFound, PullFailed, ServerInternalError
+from urisk_nb.llm.client import Client
+from urisk_nb.llm.dialects import ollama
+from urisk_nb.llm.dialects.dialect import Feature
+from urisk_nb.llm.messages import Model, find_model, is_judge, is_same_model
+from urisk_nb.server.model_server import Server
+from urisk_nb.settings import Engine
+
+__all__ = ["ModelLoader"]
+
+
+class ModelLoader:
+    """
+    The models of one server, as a session needs them; used on one loop.
+
+    Parameters
+    ----------
+    client, server
+        Who is asked; what the user should know goes to the server's notes.
+    report
+        Called with each step: its name, a sentence, and for a pull the bytes done and in all.
+    """
+
+    def __init__(self, client: Client, server: Server, report: Callable[..., Any]) -> None:
+        self._client, self._server, self._report = client, server, report
+
+    def choose(self, models: Sequence[Model]) -> str:
+        """Return the model that was named, or the one model of a server that takes no others."""
+        wanted, can_pull = self._client.settings.model, self._client.dialect.can(Feature.PULL)
+        found = find_model(wanted, models)
+        if found is not None and not can_pull:
+            # vLLM knows a model by its exact name only.
+            return found.name if is_same_model(found.name, wanted) else wanted
+        is_own = self._server.engine is Engine.EMBEDDED
+        if self._client.settings.model_is_given or not models or (can_pull and not is_own):
+            return wanted
+        if len(models) > 1 and not is_own:
+            raise ModelNotFound(
+                f"{self._client.settings.url} has several models and none was named: "
+                f"{_list_names(models)}.",
+                fix=f"name one: %env OLLAMA_MODEL={models[0].name}",
+            )
+        name = models[0].name.removesuffix(":latest")
+        if not is_own:
+            self._server.notes.append(f"no model was named: {name} is the only one of this server")
+        return name
+
+    def note_fixed_settings(self, num_ctx: int) -> None:
+        """Say which settings were given and mean nothing to this server."""
+        dialect, settings = self._client.dialect, self._client.settings
+        if "keep_alive" in settings.model_fields_set and not dialect.can(Feature.KEEP_ALIVE):
+            self._server.notes.append(
+                "OLLAMA_KEEP_ALIVE has no effect here: this server keeps its model while it runs"
+            )
+        is_fixed = "num_ctx" in settings.model_fields_set and not dialect.can(Feature.LOAD)
+        if is_fixed and num_ctx not in (0, settings.num_ctx):
+            self._server.notes.append(
+                f"URISK_NUM_CTX has no effect here: this server's window has {num_ctx} tokens"
+            )
+
+    async def prepare(self, model: str, models: Sequence[Model] | None = None) -> Model | None:
+        """
+        Make a model ready: pulled if the server lacks it, and loaded.
+
+        Parameters
+        ----------
+        models
+            What the server has, where it was just asked; None asks it.
+
+        Returns
+        -------
+        Model or None
+            The server's record of it; None where it was pulled now.
+
+        Raises
+        ------
+        ModelError, ServerError
+            Each with what to do.
+        """
+        if models is None:
+            models = await self._client.list_models()
+        found = find_model(model, models)
+        self._client.refuse_cloud(model, found)
+        if found is None and is_judge(model):
+            # Never pulled: whatever a registry may have under this name is not ours
+            raise ModelNotFound(
+                f"{self._client.settings.url} has no {model}.",
+                fix="on Ollama, run `urisk install-judge` in a terminal; the embedded engine has "
+                "it beside the demo model",
+            )
+        if found is None:
+            await self._pull(model, models)
+        await self.load(model)
+        return found
+
+    async def load(self, model: str) -> None:
+        """Load a model where the server does that on request; others have it in memory always."""
+        if self._client.dialect.can(Feature.LOAD):
+            self._report("loading", f"Loading {model}")
+            settings = self._client.settings
+            body = ollama.encode_load(
+                model=model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
+            )
+            await self._client.load(body)
+
+    async def _pull(self, model: str, models: Sequence[Model]) -> None:
+        layers: dict[str, tuple[int, int]] = {}
+        has = _list_names(models)
+        if not self._client.dialect.can(Feature.PULL):
+            raise ModelNotFound(
+                f"{self._client.settings.url} has no model {model!r}, and cannot pull one. "
+                f"It has: {has}.",
+                fix=f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
+                if models
+                else "load a model where that server is started",
+            )
+        self._report("pulling", f"Pulling {model}")
+        try:
+            async with aclosing(self._client.pull(model)) as lines:
+                async for line in lines:
+                    if line.digest:
+                        layers[line.digest] = (line.completed, line.total)
+                    done, total = (
+                        (sum(column) for column in zip(*layers.values(), strict=True))
+                        if layers
+                        else (0, 0)
+                    )
+                    self._report("pulling", f"Pulling {model}", done, total)
+        except ModelNotFound as exc:
+            raise ModelNotFound(
+                f"there is no model {model!r}: neither on the server (it has: {has}) nor to pull.",
+                fix=exc.fix,
+            ) from exc
+        except (PullFailed, ServerInternalError) as exc:
+            kind = type(exc) if isinstance(exc, PullFailed) else PullFailed
+            raise kind(
+                f"{model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server "
+                f"has: {has}.",
+                fix=_pull_fix(exc, models),
+            ) from exc
+
+
+def _list_names(models: Sequence[Model]) -> str:
+    return ", ".join(model.name for model in models[:8]) or "none"
+
+
+def _pull_fix(error: Exception, models: Sequence[Model]) -> str:
+    if models and not isinstance(error, DiskFull):
+        return f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
+    return getattr(error, "fix", "check the network, then run %urisk_start again")
