@@ -49,7 +49,7 @@ HOLDER = """
     from urisk_nb.settings import Engine, Settings
     {before}
     lease = event_loop.run(leases.start(Engine.OLLAMA, Settings(url={url!r})))
-    print(lease.server, lease.facts["leases"], flush=True)
+    print(lease.server_pid, lease.facts["leases"], flush=True)
     {then}
     sys.stdin.readline()
 """

@@ -417,7 +417,7 @@ def test_a_server_that_hangs_before_it_is_joined_is_replaced(lab, monkeypatch):
     given = session().settings
     held = event_loop.run(leases.join(runtime_dir.folder(given)))
     LLMManager.get_instance().shutdown_sync()
-    frozen = held.server
+    frozen = held.server_pid
     os.kill(frozen, signal.SIGSTOP)
     manager = session()
     assert manager.pid != frozen

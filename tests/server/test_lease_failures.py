@@ -69,7 +69,7 @@ def test_a_stale_record_harms_nobody(state, start):
         lease = start(Engine.OLLAMA, given)
         assert eventually(lambda: version(given), 10)
         assert stranger.poll() is None
-        assert json.loads((place / "state.json").read_text())["server"] == lease.server
+        assert json.loads((place / "state.json").read_text())["server"] == lease.server_pid
         stranger.kill()
 
 
@@ -163,7 +163,7 @@ def test_a_runtime_folder_that_cannot_be_used_is_passed_over(trouble, tmp_path, 
     assert place.stat().st_mode & 0o777 == 0o700
     lease = start(Engine.OLLAMA, given)
     with holder(given) as (_, server):
-        assert server == lease.server
+        assert server == lease.server_pid
 
 
 def spoil(trouble, tmp_path, monkeypatch):
@@ -195,10 +195,10 @@ def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
     then = """from urisk_nb.server import runtime_dir
     print(bool(runtime_dir.folder(Settings(url='http://127.0.0.1:1'))), flush=True)"""
     with holder(given, then) as (other, server):
-        assert server != lease.server
+        assert server != lease.server_pid
         assert other.stdout.readline() == "True\n"
     leave(lease)
-    assert not alive(lease.server)
+    assert not alive(lease.server_pid)
 
 
 @pytest.mark.slow
@@ -208,7 +208,7 @@ def test_an_unshared_server_ends_with_a_killed_holder(monkeypatch):
     then = f"""from urisk_nb.server import runtime_dir
     runtime_dir._is_private = lambda _: False
     alone = event_loop.run(leases.start(Engine.OLLAMA, Settings(url='http://127.0.0.1:{free_port()}')))
-    print(alone.server, flush=True)"""
+    print(alone.server_pid, flush=True)"""
     with holder(given, then) as (other, server):
         alone = int(other.stdout.readline())
         assert alive(alone)
@@ -251,4 +251,4 @@ def test_what_does_not_speak_the_language_has_no_share(start):
                 assert talker.recv(10) == b""
     assert version(given)
     leave(lease)
-    assert not alive(lease.server)
+    assert not alive(lease.server_pid)

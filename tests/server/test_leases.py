@@ -41,7 +41,7 @@ def test_a_server_starts_answers_and_stops(start):
     assert eventually(lambda: version(given), 10) == "0.33.0"
     assert lease.is_starter
     assert (lease.engine, lease.facts["slots"], lease.exit) == (Engine.OLLAMA, 1, None)
-    server, keeper = lease.server, lease.guardian
+    server, keeper = lease.server_pid, lease.guardian
     assert {server} == children(keeper)
     began = time.monotonic()
     leave(lease)
@@ -61,7 +61,7 @@ def test_a_server_lives_apart_from_us(start):
     given = settings()
     lease = start(Engine.OLLAMA, given)
     eventually(lambda: version(given), 10)
-    server, log = lease.server, Path(lease.facts["log"])
+    server, log = lease.server_pid, Path(lease.facts["log"])
     assert os.getsid(server) == os.getpgid(server) == server
     links = {
         name: str(Path(f"/proc/{server}/{name}").readlink())
@@ -127,7 +127,7 @@ def test_stopping_ends_the_runner_too(ignores, program, start, figure):
     figure(f"stop, SIGTERM {'ignored' if ignores else 'heeded'}", time.monotonic() - began)
     assert time.monotonic() - began < SECOND
     assert lease.exit.code == (-signal.SIGKILL if ignores else -signal.SIGTERM)
-    assert not alive(lease.server)
+    assert not alive(lease.server_pid)
     assert not alive(runner)
 
 
@@ -165,7 +165,7 @@ def test_the_last_share_ends_the_server(start):
     lease = start(Engine.OLLAMA, given)
     eventually(lambda: version(given), 10)
     with holder(given) as (other, server):
-        assert server == lease.server
+        assert server == lease.server_pid
         began = time.monotonic()
         leave(lease)
         assert time.monotonic() - began < SECOND / 2
@@ -257,9 +257,9 @@ def test_a_share_taken_while_the_last_is_given_back_is_in_a_live_server(program,
             leaving = asyncio.create_task(lease.leave())
             await asyncio.sleep(0)
             following = await leases.start(Engine.OLLAMA, given)
-            assert following.server != lease.server
-            assert not alive(lease.server)
-            assert alive(following.server)
+            assert following.server_pid != lease.server_pid
+            assert not alive(lease.server_pid)
+            assert alive(following.server_pid)
             await leaving
             await up(following)
             lease = following
@@ -305,13 +305,13 @@ def test_a_server_can_be_kept_for_who_comes_back(comes_back, start):
     """For the time that was asked for and no longer; who joins in time finds the same process."""
     given = settings()
     lease = start(Engine.OLLAMA, given)
-    server = lease.server
+    server = lease.server_pid
     eventually(lambda: version(given), 10)
     leave(lease, keep_s=30 if comes_back else 0.3)
     assert alive(server)
     if comes_back:
         back = start(Engine.OLLAMA, given)
-        assert (back.server, back.is_starter) == (server, False)
+        assert (back.server_pid, back.is_starter) == (server, False)
         leave(back)
     eventually(lambda: not alive(server), SECOND)
 
@@ -326,9 +326,9 @@ def test_what_is_kept_for_one_is_not_ended_by_another(start):
     leave(restarting, keep_s=30)
     leave(other)
     back = start(Engine.OLLAMA, given)
-    assert (back.server, back.is_starter) == (restarting.server, False)
+    assert (back.server_pid, back.is_starter) == (restarting.server_pid, False)
     leave(back)
-    eventually(lambda: not alive(back.server), SECOND)
+    eventually(lambda: not alive(back.server_pid), SECOND)
 
 
 @pytest.mark.slow
@@ -346,7 +346,7 @@ def test_a_killed_guardian_takes_the_server_along(ignores, program, start, figur
     os.kill(lease.guardian, signal.SIGKILL)
     began = time.monotonic()
     assert exit_of(lease).code is None
-    eventually(lambda: not alive(lease.server) and not alive(runner), 2)
+    eventually(lambda: not alive(lease.server_pid) and not alive(runner), 2)
     figure(
         f"server and runner gone after the guardian's death, SIGTERM "
         f"{'ignored' if ignores else 'heeded'}",
@@ -381,12 +381,12 @@ def test_an_accused_server_is_ended_only_if_it_hangs(start):
     eventually(lambda: version(given), 10)
     assert event_loop.run(lease.report_hang(2.0))
     assert version(given)
-    os.kill(lease.server, signal.SIGSTOP)
+    os.kill(lease.server_pid, signal.SIGSTOP)
     began = time.monotonic()
     assert not event_loop.run(lease.report_hang(0.3))
     assert exit_of(lease).accused
     assert time.monotonic() - began < 0.3 + 2 * SECOND
-    assert not alive(lease.server)
+    assert not alive(lease.server_pid)
 
 
 @pytest.mark.slow

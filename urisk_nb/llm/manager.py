@@ -105,8 +105,8 @@ class _Start:
     leaves.
     """
 
-    def __init__(self, flags: Mapping[str, Any], task: asyncio.Task[LLMManager]) -> None:
-        self.flags, self.task, self.waiters, self.is_cancelled = flags, task, 0, False
+    def __init__(self, overrides: Mapping[str, Any], task: asyncio.Task[LLMManager]) -> None:
+        self.overrides, self.task, self.waiters, self.is_cancelled = overrides, task, 0, False
 
     async def join(self) -> LLMManager:
         self.waiters += 1
@@ -152,11 +152,11 @@ class LLMManager:
     def __init__(
         self,
         settings: Settings,
-        flags: Mapping[str, Any],
+        overrides: Mapping[str, Any],
         progress: Callable[[StartEvent], Any] | None = None,
     ) -> None:
         self.settings = settings
-        self.flags = dict(flags)
+        self.overrides = dict(overrides)
         self.model = self.judge = settings.model
         self.calls = Calls()
         self.started_at: datetime | None = None
@@ -258,7 +258,7 @@ class LLMManager:
 
     @classmethod
     async def connect(
-        cls, *, progress: Callable[[StartEvent], Any] | None = None, **flags: Any
+        cls, *, progress: Callable[[StartEvent], Any] | None = None, **overrides: Any
     ) -> LLMManager:
         """
         Return a manager whose server was found or started, and that has taken no model: for who
@@ -267,13 +267,13 @@ class LLMManager:
         It is not the one of this process: whoever asked for it shuts it down. `progress` is told of
         all that it does, and errors are those of a server, as with `initialize`.
         """
-        return await event_loop.call(cls._connect(flags, progress))
+        return await event_loop.call(cls._connect(overrides, progress))
 
     @classmethod
     async def _connect(
-        cls, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
+        cls, overrides: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
     ) -> LLMManager:
-        given = {name: value for name, value in flags.items() if value is not None}
+        given = {name: value for name, value in overrides.items() if value is not None}
         manager = cls(load(**given), given, progress)
         manager.model = manager.judge = ""
         try:
@@ -308,16 +308,16 @@ class LLMManager:
 
     @classmethod
     async def _initialize(
-        cls, flags: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
+        cls, overrides: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
     ) -> LLMManager:
-        given = {name: value for name, value in flags.items() if value is not None}
+        given = {name: value for name, value in overrides.items() if value is not None}
         while (starting := process_state.get(STARTING)) is not None:
             if starting.is_cancelled:
                 await asyncio.wait({starting.task})
-            elif starting.flags == given:
+            elif starting.overrides == given:
                 return await starting.join()  # type: ignore[no-any-return]  # kept in untyped state
             else:
-                # Another's start, with other flags: how it ends is for those who asked for it.
+                # Another's start, with other overrides: how it ends is for those who asked for it.
                 with contextlib.suppress(UriskError):
                     await starting.join()
         running: LLMManager | None = process_state.get(KEY)
@@ -330,21 +330,21 @@ class LLMManager:
     async def _start_or_reuse(
         cls,
         running: LLMManager | None,
-        flags: Mapping[str, Any],
+        overrides: Mapping[str, Any],
         progress: Callable[[StartEvent], Any] | None,
     ) -> LLMManager:
         if running is not None and (running._closed or not await running._is_alive()):
             await running._shutdown()
-            flags, running = {**running.flags, **flags}, None
-        if running is not None and not flags:
+            overrides, running = {**running.overrides, **overrides}, None
+        if running is not None and not overrides:
             return running
-        flags = {**(running.flags if running else {}), **flags}
-        settings = load(**flags)
+        overrides = {**(running.overrides if running else {}), **overrides}
+        settings = load(**overrides)
         if running is not None:
             if _changed(running.settings, settings) <= SOFT:
-                return await running._change(settings, flags, progress)
+                return await running._change(settings, overrides, progress)
             await running._shutdown()
-        manager = cls(settings, flags, progress)
+        manager = cls(settings, overrides, progress)
         try:
             await manager._start_session()
         except BaseException:
@@ -357,23 +357,23 @@ class LLMManager:
     async def _change(
         self,
         settings: Settings,
-        flags: Mapping[str, Any],
+        overrides: Mapping[str, Any],
         progress: Callable[[StartEvent], Any] | None,
     ) -> LLMManager:
         """
         Go on with other settings over the same server; calls under way are not touched, and a
         change that fails changes nothing.
         """
-        before = self.settings, self.flags, self.model, self.judge, self._progress
+        before = self.settings, self.overrides, self.model, self.judge, self._progress
         changed = _changed(self.settings, settings)
-        self.settings, self.flags, self._progress = settings, dict(flags), progress
+        self.settings, self.overrides, self._progress = settings, dict(overrides), progress
         self._client.settings = self._server.settings = settings
         try:
             if changed & {"model", "allow_cloud"}:
                 self.model = settings.model
                 await self._take_model()
         except BaseException:
-            self.settings, self.flags, self.model, self.judge, self._progress = before
+            self.settings, self.overrides, self.model, self.judge, self._progress = before
             self._client.settings = self._server.settings = self.settings
             raise
         if "parallel" in changed:
@@ -797,14 +797,14 @@ class LLMManager:
     @property
     def pid(self) -> int | None:
         """The server's process, where it is ours."""
-        return None if self._server.lease is None else self._server.lease.server
+        return None if self._server.lease is None else self._server.lease.server_pid
 
     @property
     def lease_count(self) -> int:
         """
-        How many kernels have a share in our server, this one among them; 0 where it is not ours.
+        How many kernels have a lease on our server, this one among them; 0 where it is not ours.
         """
-        return 0 if self._server.lease is None else self._server.lease.shares
+        return 0 if self._server.lease is None else self._server.lease.lease_count
 
     @property
     def log(self) -> str:

@@ -1,10 +1,10 @@
-"""The guardian: a small program that keeps one server for as long as somebody has a share in it,
+"""The guardian: a small program that keeps one server for as long as somebody has a lease on it,
 and never longer.
 
-Run as `python -I -S guardian.py PLAN` in a session of its own, with the first share as its standard
-input. A share is a connection over an AF_UNIX socket and, beside it, the life of the process at its
-other end: whichever ends first ends the share, so that neither a killed kernel nor a forked child
-that holds a copy of the socket can keep the server. When the last share is gone the server's whole
+Run as `python -I -S guardian.py PLAN` in a session of its own, with the first lease as its standard
+input. A lease is a connection over an AF_UNIX socket and, beside it, the life of the process at its
+other end: whichever ends first ends the lease, so that neither a killed kernel nor a forked child
+that holds a copy of the socket can keep the server. When the last lease is gone the server's whole
 group is stopped, with what the server has left behind. When the server ends by itself, everybody is
 told at once.
 
@@ -134,7 +134,7 @@ class _LeaseConnection:
 
     def belongs_to(self, pid: int) -> _End | None:
         """
-        Note whose share it is; something to select on, where the system has such a thing. OSError:
+        Note whose lease it is; something to select on, where the system has such a thing. OSError:
         there is no such process.
         """
         self.pid, self.began = pid, process_start_time(pid) or ""
@@ -171,7 +171,7 @@ class _LeaseConnection:
 
 class Guardian:
     """
-    One server and its shares.
+    One server and its leases.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ class Guardian:
         `command` (list), `folder` (for socket, locks, state and log; null: no one else can join),
         `grace_s`, `port`, `facts` (told to everybody as they are).
     first
-        The share of whoever started this.
+        The lease of whoever started this.
     """
 
     def __init__(self, plan: dict[str, Any], first: socket.socket) -> None:
@@ -346,7 +346,7 @@ class Guardian:
             try:
                 self._handle_message(lease, json.loads(line))
             except (ValueError, TypeError, KeyError, AttributeError, OSError):
-                lines = None  # what does not speak our language has no share
+                lines = None  # what does not speak our language has no lease
         if lines is None:
             self._drop(lease)
 
@@ -379,7 +379,7 @@ class Guardian:
             lease.say(stays=True)
             self._drop(lease)
         else:
-            # The share stays open, so that whoever leaves can wait for the end
+            # The lease stays open, so that whoever leaves can wait for the end
             self.stopping = True
 
     def _drop(self, lease: _LeaseConnection) -> None:

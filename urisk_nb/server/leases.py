@@ -1,4 +1,4 @@
-"""The server's process, seen from this side: a share in it, which a guardian keeps.
+"""The server's process, seen from this side: a lease on it, which a guardian keeps.
 
 The only importer of subprocess beside the guardian's own fork. A server that is started here has a
 guardian, one for each user and address, and everybody who uses that server holds a `Lease`: a
@@ -73,11 +73,11 @@ class Exit:
 
 class Lease:
     """
-    A share in a server; used on one loop.
+    A lease on a server; used on one loop.
 
     Attributes
     ----------
-    server, guardian
+    server_pid, guardian
         Process ids.
     facts
         What the starter said: `engine`, `slots`, `num_ctx`, `key` (fingerprint of command and
@@ -104,12 +104,12 @@ class Lease:
         self.on_end: Callable[[Exit], Any] = lambda _: None
         self._left = False
         self.stays = False  # after `leave`: the server goes on, for others or for a while
-        self.shares = 1  # in the server, ours among them, as far as we have been told
+        self.lease_count = 1  # in the server, ours among them, as far as we have been told
         self._answered: asyncio.Future[bool] | None = None
         self._listening: asyncio.Task[None] | None = None
 
     @property
-    def server(self) -> int:
+    def server_pid(self) -> int:
         return int(self.facts["server"])
 
     @property
@@ -121,7 +121,7 @@ class Lease:
         return Engine(self.facts["engine"])
 
     async def greet(self, within_s: float) -> bool:
-        """Say whose share this is, and hear the facts; false where the guardian is about to end."""
+        """Say whose lease this is, and hear the facts; false where the guardian is about to end."""
         self._say(pid=os.getpid())
         try:
             async with asyncio.timeout(within_s):
@@ -171,7 +171,7 @@ class Lease:
         if "stays" in words:
             self.stays = True
         elif "leases" in words:
-            self.shares = words["leases"]
+            self.lease_count = words["leases"]
         elif "answers" in words and self._answered is not None and not self._answered.done():
             self._answered.set_result(True)
         return None
@@ -181,7 +181,7 @@ class Lease:
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(False)
         if seen.code is None and not seen.failed and not self._left:
-            await _sweep(self.server, self.facts.get("created"))
+            await _sweep(self.server_pid, self.facts.get("created"))
         self.ended.set()
         if not self._left:
             self.on_end(seen)
@@ -195,7 +195,7 @@ class Lease:
             await asyncio.sleep(0.01)
 
     def drop(self) -> None:
-        """End the share at once, without a word: the guardian sees the connection end."""
+        """End the lease at once, without a word: the guardian sees the connection end."""
         self._left = True
         # A close alone does not tell the guardian where a forked child holds a copy
         with contextlib.suppress(OSError):
@@ -218,14 +218,14 @@ class Lease:
 
     def end(self) -> None:
         """
-        Have the server ended now, for everybody; `ended` tells when. The share ends with it, as in
+        Have the server ended now, for everybody; `ended` tells when. The lease ends with it, as in
         a crash.
         """
         self._say(end=True)
 
     async def leave(self, keep_s: float = 0.0, within_s: float = 2 * GRACE_S) -> None:
         """
-        Give the share back; where it was the last one, wait until the server is gone, at most
+        Give the lease back; where it was the last one, wait until the server is gone, at most
         `within_s`.
 
         Parameters
@@ -295,7 +295,7 @@ async def join(place: Path | None) -> Lease | None:
 
 async def start(kind: Engine, settings: Settings) -> Lease:
     """
-    Return a share in the server at the address: of a guardian that another kernel was quicker to
+    Return a lease on the server at the address: of a guardian that another kernel was quicker to
     start, or of one started here.
 
     Returns as soon as the server's process exists, which is before it answers. Blocks no longer

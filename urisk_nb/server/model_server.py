@@ -59,13 +59,13 @@ class ServerState(StrEnum):
     # On this machine, of others: never stopped; if it goes away, it is theirs to start
     EXTERNAL = "external"
     STARTING = "starting"  # its process exists and does not answer yet
-    MANAGED = "managed"  # answers, and is kept by a guardian of ours in which we have a share
+    MANAGED = "managed"  # answers, and is kept by a guardian of ours on which we hold a lease
     CRASHED = "crashed"  # ours has ended by itself; another is looked for or started
     # Takes connections and answers nothing: ours is ended and started again, others' is an error
     HUNG = "hung"
     FAILED = "failed"  # could not be started, or ended too often; only a new start leads out
     PORT_CONFLICT = "port_conflict"  # the address answers and is no Ollama
-    STOPPING = "stopping"  # our share is being given back
+    STOPPING = "stopping"  # our lease is being given back
     STOPPED = "stopped"  # the session is over
 
 
@@ -108,7 +108,7 @@ class Server:
         As it says itself, and what it is: as its guardian says where we have a lease, else by its
         dialect.
     lease
-        Our share in it, where a guardian of ours keeps it.
+        Our lease on it, where a guardian of ours keeps it.
     notes
         What its user should know: sentences.
     restarted
@@ -275,7 +275,7 @@ class Server:
 
     async def _own(self, lease: leases.Lease, within_s: float = READY_S) -> None:
         """
-        Wait until the server of our share answers; should another one have taken its port, that one
+        Wait until the server of our lease answers; should another one have taken its port, that one
         is adopted.
         """
         self.lease, self.state = lease, ServerState.STARTING
@@ -298,7 +298,7 @@ class Server:
             # end.
             try:
                 version = await self._client.probe(within_s=1.0)
-                if not lease.ended.is_set() and port.listens(lease.server, self.settings.port):
+                if not lease.ended.is_set() and port.listens(lease.server_pid, self.settings.port):
                     return version
             except ServerBusy:  # llama.cpp answers while it loads; a large model takes minutes
                 if not is_loading:
@@ -537,7 +537,7 @@ class Server:
 
     async def stop_monitoring(self, within_s: float) -> None:
         """
-        Watch no more, and start nothing again; a start that was under way gives its share back
+        Watch no more, and start nothing again; a start that was under way gives its lease back
         itself.
         """
         self.monitor.stop()
@@ -556,7 +556,7 @@ class Server:
 
     async def end(self, keep_s: float = 0.0, within_s: float = 2 * leases.GRACE_S) -> None:
         """
-        Give our share back; the last share's end is the server's. A server of others goes on.
+        Give our lease back; the last lease's end is the server's. A server of others goes on.
 
         Parameters
         ----------
