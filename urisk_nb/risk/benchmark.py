@@ -84,12 +84,12 @@ def _read_column_reference(market: Market, name: str) -> Reference:
     column, _ = resolve(name, market.columns)
     if column is None:
         near = find_closest(name, [*market.columns, "equal"])
-        fix = (
-            f"did you mean {' or '.join(map(repr, near))}?"
+        raise InputError(
+            f"the prices have no column {name!r} for the benchmark.",
+            fix=f"did you mean {' or '.join(map(repr, near))}?"
             if near
-            else 'benchmark="equal", or a column of the prices'
+            else 'benchmark="equal", or a column of the prices',
         )
-        raise InputError(f"the prices have no column {name!r} for the benchmark.", fix=fix)
     return _check_reference(
         market, column, market.close[:, market.position[column]], f"benchmark {column!r}"
     )

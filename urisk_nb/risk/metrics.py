@@ -306,15 +306,15 @@ def drawdown(prices: Values) -> Drawdown:
     sample = _sample(prices)
     if not len(sample):
         return Drawdown(depth=NAN, peak=None, trough=None, current=NAN)
-    found = formulas.drawdown(sample)
-    depth, peak, trough, current = float(found[0]), int(found[1]), int(found[2]), float(found[3])
-    if not depth > 0:
-        return Drawdown(depth=depth, peak=None, trough=None, current=current)
-    if isinstance(prices, pd.Series):
-        return Drawdown(
-            depth=depth, peak=prices.index[peak], trough=prices.index[trough], current=current
-        )
-    return Drawdown(depth=depth, peak=peak, trough=trough, current=current)
+    depth, peak, trough, current = formulas.drawdown(sample)
+    labels = prices.index if isinstance(prices, pd.Series) else range(len(sample))
+    fell = bool(depth > 0)
+    return Drawdown(
+        depth=float(depth),
+        peak=labels[int(peak)] if fell else None,
+        trough=labels[int(trough)] if fell else None,
+        current=float(current),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -456,9 +456,8 @@ def amihud(returns: Values, prices: Values, volume: Values) -> float:
             fix="give the same days of both",
         )
     days = np.isfinite(traded) & (traded > 0)
-    if not days.any():
-        return NAN
-    return float(formulas.replace_inf(np.mean(moves[days] / traded[days]) * 1e6))
+    illiquidity = np.mean(moves[days] / traded[days]) * 1e6 if days.any() else NAN
+    return float(formulas.replace_inf(illiquidity))
 
 
 @functools.lru_cache(maxsize=4096)
