@@ -98,11 +98,6 @@ class Run:
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
-    def needs_model(self) -> bool:
-        """Whether there is a sentence to label."""
-        return bool(self.plan.asked)
-
     async def label(self, manager: LLMManager, *, parallel: int | None = None) -> None:
         """
         Ask the model about every sentence; blocks until all are labeled.
@@ -395,7 +390,7 @@ async def assess_async(
         benchmark=benchmark,
         taxonomy=taxonomy,
     )
-    if run.needs_model:
+    if run.plan.asked:
         with _keep_partial(run):
             await event_loop.call(_label(run, manager, parallel))
     return run.table()
@@ -468,7 +463,7 @@ def assess(
         benchmark=benchmark,
         taxonomy=taxonomy,
     )
-    if run.needs_model:
+    if run.plan.asked:
         label_sync(run, manager, parallel)
     return run.table()
 

@@ -204,9 +204,8 @@ def _parse_objects(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:
         try:
             moments.append(read_moment(value))
         except ValueError as exc:
-            row = int(np.argmax(codes == code)) + 1
             raise InputError(
-                f"{where}, row {row}: {show(value)} is not a date.",
+                f"{where}, row {np.argmax(codes == code) + 1}: {show(value)} is not a date.",
                 fix="write ISO dates (2019-12-30), or convert first: pd.to_datetime(dates, "
                 'format="%m/%d/%Y")',
             ) from exc

@@ -134,15 +134,12 @@ def _split_weight(token: str, where: str) -> tuple[str, str | None]:
     spot_rate = not tail and re.fullmatch(r"[A-Za-z]{3}(?:[A-Za-z]{3})?", name)
     if spot_rate or (NAME_TAIL.fullmatch(tail) and tail.lower() not in {"inf", "nan"}):
         return token, None
+    percent = read_number(tail.removesuffix("%"))
+    meant = "0.4" if percent is None else format_number(percent / 100)
     raise InputError(
         f"{where}: the weight {show(tail)} of {show(name)} is not a number.",
-        fix=f"write {name.rstrip('=') or 'NVDA'}={_suggest_weight(tail)}",
+        fix=f"write {name.rstrip('=') or 'NVDA'}={meant}",
     )
-
-
-def _suggest_weight(tail: str) -> str:
-    number = read_number(tail.removesuffix("%"))
-    return "0.4" if number is None else format_number(number / 100)
 
 
 def _read_weight(weight: object, symbol: str, where: str) -> float | None:

@@ -153,8 +153,12 @@ def _read_wide(frame: pd.DataFrame, *, returns: bool) -> Prices:
             f"({count_noun(len(twice), 'repeated row')} in all).",
             fix="keep one row for each date: prices.groupby(level=0).last()",
         )
-    flags = () if dates.is_monotonic_increasing else ("unsorted",)
-    return Prices(close=close.sort_index(), flags=flags, is_returns=returns, faults=faults)
+    return Prices(
+        close=close.sort_index(),
+        flags=() if dates.is_monotonic_increasing else ("unsorted",),
+        is_returns=returns,
+        faults=faults,
+    )
 
 
 def _check_labels(labels: pd.Index[Any]) -> None:
@@ -191,12 +195,11 @@ def _read_long(frame: pd.DataFrame, *, returns: bool) -> Prices:
     codes, columns = _read_tickers(frame[ticker_label])
     _check_duplicates(dates, codes, columns)
     values, bad = read_floats(frame[close_label])
-    close = _pivot(dates, codes, columns, values)
     faults: dict[str, dict[pd.Timestamp, str]] = {}
     for code, day, cell in zip(codes[bad], dates[bad], frame[close_label][bad], strict=True):
         faults.setdefault(columns[code], {})[day] = show(cell)
     return Prices(
-        close=close,
+        close=_pivot(dates, codes, columns, values),
         volume=None
         if volume_label is None
         else _pivot(dates, codes, columns, read_floats(frame[volume_label])[0]),

@@ -86,13 +86,10 @@ def read_labels(
     """
     if not rows:
         raise InputError("there are no labeled sentences.", fix="give rows with text,risk,severity")
-    missing = [name for name in ("text", "risk") if name not in rows[0]]
-    if missing or not (
-        {"severity"} <= set(rows[0]) or {"severity_min", "severity_max"} <= set(rows[0])
-    ):
-        seen = ", ".join(map(str, rows[0]))
+    ways = ({"text", "risk", "severity"}, {"text", "risk", "severity_min", "severity_max"})
+    if not any(way <= set(rows[0]) for way in ways):
         raise InputError(
-            f"the columns are {seen}.",
+            f"the columns are {', '.join(map(str, rows[0]))}.",
             fix="wanted: text,risk,severity (or severity_min,severity_max)",
         )
     return [_item(number, row, taxonomy) for number, row in enumerate(rows, 1)]

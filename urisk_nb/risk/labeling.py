@@ -170,7 +170,6 @@ class _TickerLabeler:
     # Questions and replies ------------------------------------------------------------------------
 
     def question(self, index: int, *, reverse: bool = False, only: str | None = None) -> Question:
-        """Return the question about one sentence."""
         return build_question(
             self.sentences[index],
             self.plan.params,
@@ -390,7 +389,6 @@ class _TickerLabeler:
         )
 
     def to_finding(self, index: int) -> Finding:
-        """Return what came of one sentence."""
         trail = self.trails[index]
         label, reason = self.first_label(index)
         flags = set(self.sentences[index].flags)

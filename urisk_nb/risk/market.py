@@ -228,8 +228,8 @@ def _check_asset(
     ):
         return replace(bare, status="bad_data", message=wrong)
     if len(calendar.rows) < 2:
-        kind = "return" if market.is_returns else "price"
-        message = f"{what} has {len(calendar.rows) or 'no'} {kind} in the period; two are needed."
+        seen = f"has {len(calendar.rows) or 'no'} {'return' if market.is_returns else 'price'}"
+        message = f"{what} {seen} in the period; two are needed."
         return replace(bare, status="no_data", message=message)
     factor = params.periods_per_year or calendar.factor
     if not math.isnan(factor) and not is_wild:

@@ -134,8 +134,10 @@ class RiskParams:
         for name in settings:
             if name not in known:
                 near = find_closest(name, known, 1)
-                fix = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
-                raise InputError(f"there is no parameter {show(name)}.", fix=fix)
+                raise InputError(
+                    f"there is no parameter {show(name)}.",
+                    fix=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}",
+                )
         return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -189,12 +191,12 @@ def tail_mass(value: object) -> float:
         mass = float(value)  # type: ignore[arg-type]  # whatever it is, the error below names it
     except (TypeError, ValueError) as exc:
         text = str(value)
-        fix = (
-            f"alpha={format_number(float(text[:-1]) / 100)}"
+        raise InputError(
+            f"alpha={show(value)} is not a number in (0, 0.5].",
+            fix=f"alpha={format_number(float(text[:-1]) / 100)}"
             if re.fullmatch(r"\s*" + NUMBER + "%", text)
-            else "alpha=0.05 (the mass of the tail)"
-        )
-        raise InputError(f"alpha={show(value)} is not a number in (0, 0.5].", fix=fix) from exc
+            else "alpha=0.05 (the mass of the tail)",
+        ) from exc
     if isinstance(value, (bool, np.bool_)) or not 0 < mass <= 0.5:
         raise InputError(
             f"alpha={show(value)} is not a tail mass in (0, 0.5].", fix=_alpha_hint(mass)

@@ -118,7 +118,13 @@ def _names(plan: Plan) -> list[str]:
 
 def _series(name: str, values: list[Any], index: pd.Index[Any] | None = None) -> pd.Series[Any]:
     if name in _TEXTS:
-        return _texts(values, index)
+        # Half of a surrogate pair is in no encoding, so a frame cannot store it; the replacement
+        # keeps the offsets.
+        safe = [
+            text if text is None or text.isascii() else re.sub(r"[\ud800-\udfff]", "\ufffd", text)
+            for text in values
+        ]
+        return pd.Series(safe, index=index, dtype=_TEXT)
     if name == "level":
         return pd.Series(values, index=index, dtype=_LEVEL)
     if name in _DATES:
@@ -126,16 +132,6 @@ def _series(name: str, values: list[Any], index: pd.Index[Any] | None = None) ->
     if name.startswith("r_") or name in _COUNTS:
         return pd.Series(pd.array(values, dtype="Int64"), index=index)
     return pd.Series(values, index=index, dtype="float64")
-
-
-def _texts(values: Iterable[str | None], index: pd.Index[Any] | None) -> pd.Series[Any]:
-    # Half of a surrogate pair is in no encoding, so a frame cannot store it; the replacement keeps
-    # the offsets.
-    safe = [
-        value if value is None or value.isascii() else re.sub(r"[\ud800-\udfff]", "\ufffd", value)
-        for value in values
-    ]
-    return pd.Series(safe, index=index, dtype=_TEXT)
 
 
 def _row(
