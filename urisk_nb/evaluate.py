@@ -14,19 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from urisk_nb.errors import InputError
 from urisk_nb.render.escaping import escape_html
 from urisk_nb.risk import evaluation
 from urisk_nb.risk.evaluation import LabeledSentence, Prediction
 from urisk_nb.risk.params import LABELS, RiskParams
 from urisk_nb.risk.questions import Label
-from urisk_nb.session import open_run
+from urisk_nb.session import Run, open_run
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.session import Run
 
 __all__ = ["Evaluation", "evaluate", "page", "read", "summary", "text", "write"]
 
@@ -168,8 +167,6 @@ def _outcome(item: LabeledSentence, row: dict[Any, Any] | None) -> Prediction:
 
 def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
     """One row for each evaluation: its figures, and seconds and tokens a sentence."""
-    import pandas as pd
-
     return pd.DataFrame(
         [
             {
@@ -213,8 +210,6 @@ def write(found: Sequence[Evaluation], folder: Path) -> list[Path]:
     `evaluation.csv`, `labels.csv` (each sentence with what was said) and `evaluation.html`, into
     the folder, which is made.
     """
-    import pandas as pd
-
     folder.mkdir(parents=True, exist_ok=True)
     sentences = [
         {

@@ -165,13 +165,15 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         raise InputError(
             f"{path.name} cannot be read: {exc}.", fix="save it as UTF-8 text"
         ) from exc
-    if text.lstrip().startswith("["):
-        text = "\n".join(json.dumps(row) for row in _parse_json(text, path, 1))
-    rows = [
-        _parse_json(line, path, number)
-        for number, line in enumerate(text.split("\n"), 1)
-        if line.strip()
-    ]
+    rows = (
+        _parse_json(text, path, 1)
+        if text.lstrip().startswith("[")
+        else [
+            _parse_json(line, path, number)
+            for number, line in enumerate(text.split("\n"), 1)
+            if line.strip()
+        ]
+    )
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise InputError(

@@ -191,9 +191,8 @@ def _read_ticker(value: object, where: str) -> str | None:
             fix=f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the "
             "ticker NA with keep_default_na=False",
         )
-    if isinstance(value, str) and fold_name(value) == SHARED:
-        return None
-    return read_symbol(value, where)
+    is_shared = isinstance(value, str) and fold_name(value) == SHARED
+    return None if is_shared else read_symbol(value, where)
 
 
 def _read_id(value: object) -> str:

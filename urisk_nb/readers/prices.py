@@ -227,12 +227,11 @@ def _read_tickers(column: pd.Series[Any]) -> tuple[Codes, list[str]]:
 
 def _check_duplicates(dates: pd.DatetimeIndex, codes: Codes, columns: list[str]) -> None:
     key = pd.factorize(dates)[0] * np.int64(len(columns)) + codes
-    twice = pd.Series(key).duplicated().to_numpy(dtype=bool)
-    if twice.any():
-        first = int(np.flatnonzero(twice)[0])
+    twice = np.flatnonzero(pd.Series(key).duplicated())
+    if len(twice):
         raise InputError(
-            f"{columns[codes[first]]} has more than one row for {dates[first].date()} "
-            f"({count_noun(int(twice.sum()), 'repeated row')} in all).",
+            f"{columns[codes[twice[0]]]} has more than one row for {dates[twice[0]].date()} "
+            f"({count_noun(len(twice), 'repeated row')} in all).",
             fix='prices.drop_duplicates(["date", "ticker"], keep="last")',
         )
 

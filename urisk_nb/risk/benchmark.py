@@ -123,5 +123,8 @@ def _build_equal_reference(market: Market, assets: Mapping[str, Asset]) -> Refer
     elif len(rows):
         changes = values[rows[1:]] / values[rows[:-1]] - 1
         path[rows] = np.concatenate(([1.0], np.cumprod(1 + changes.mean(axis=1))))
-    count = max(len(assets[name].calendar.at) for name in names)
-    return Reference(values=path, present=~np.isnan(path), count=count)
+    return Reference(
+        values=path,
+        present=~np.isnan(path),
+        count=max(len(assets[name].calendar.at) for name in names),
+    )

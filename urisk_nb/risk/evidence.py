@@ -388,9 +388,8 @@ def _is_sentence(text: str) -> bool:
         return False
     if _NOT_LATIN.search(text) or _has_verb(text):
         return True
-    if _is_row(text):
-        return False
-    return len(words) > 12 or (len(words) > 2 and bool(_END.search(text)))
+    ends = len(words) > 2 and bool(_END.search(text))
+    return (len(words) > 12 or ends) and not _is_row(text)
 
 
 def _is_row(text: str) -> bool:

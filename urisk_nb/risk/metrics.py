@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from urisk_nb.errors import InputError
@@ -47,7 +46,7 @@ __all__ = [
     "volatility",
 ]
 
-FloatArray = npt.NDArray[np.float64]
+FloatArray = formulas.FloatArray
 # What the functions take: anything that numpy reads as one row of numbers
 Values = Sequence[float] | FloatArray | pd.Series
 
@@ -466,8 +465,8 @@ def binomial_quantile(q: float, n: int, p: float) -> int:
         if above[-1] < 1e-18:
             break
     masses = np.array(below[:0:-1] + above)
-    steps = np.cumsum(masses)
-    return mode - len(below) + 1 + int(np.searchsorted(steps, q * math.fsum(masses)))
+    rank = np.searchsorted(np.cumsum(masses), q * math.fsum(masses))
+    return mode - len(below) + 1 + int(rank)
 
 
 def _to_numbers(values: Values) -> FloatArray:

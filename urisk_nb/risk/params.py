@@ -146,11 +146,10 @@ class RiskParams:
 
         `RiskParams.of(**d)` reads them back.
         """
-        plain = {
+        return {
             name: value.isoformat() if isinstance(value, date) else value
-            for name, value in asdict(self).items()
+            for name, value in {**asdict(self), "alpha": list(self.alpha)}.items()
         }
-        return plain | {"alpha": list(self.alpha)}
 
 
 def alpha_label(alpha: float) -> str:

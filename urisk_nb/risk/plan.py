@@ -25,6 +25,7 @@ from urisk_nb.risk.questions import (
     check_examples,
     examples_hash,
 )
+from urisk_nb.risk.relevance import check_query, choose, filter_by_query
 from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.tickers import fold_share_class
@@ -184,8 +185,6 @@ def prepare(
     """
     check_examples(examples, taxonomy)
     if params.query is not None and documents is not None:
-        from urisk_nb.risk.relevance import check_query
-
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
     as_of = params.as_of if prices is None else find_as_of_date(prices, params).date()
@@ -258,8 +257,6 @@ def _choose(
     """Return the sentences that bear on the query, and those of them that are asked."""
     if params.query is None and len(sentences) <= params.max_sentences:
         return sentences, sentences
-    from urisk_nb.risk.relevance import choose, filter_by_query
-
     bearing = filter_by_query(sentences, params.query)
     return bearing, choose(
         bearing,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -274,11 +275,8 @@ class _Batch:
 
     def flag(self, name: str, where: BoolArray | bool = True) -> None:
         """Flag the columns that the reason holds for."""
-        for own, holds in zip(
-            self.figures, np.broadcast_to(where, len(self.figures)).tolist(), strict=True
-        ):
-            if holds:
-                own.flags.add(name)
+        for own in compress(self.figures, np.broadcast_to(where, len(self.figures))):
+            own.flags.add(name)
 
 
 def _measure_dates(market: Market, own: Asset) -> _Figures:
