@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CONTENT_FREE", "Token", "distribution", "plain", "prior", "subtract_prior"]
+__all__ = ["CONTENT_FREE", "Token", "distribution", "prior", "subtract_prior"]
 
 # Asked once a model and prompt. None of them says anything about a company.
 CONTENT_FREE = ("N/A", "The company.", "Something happened at the company.", "[MASK]")
@@ -166,8 +166,3 @@ def subtract_prior(logprobs: Mapping[str, float], before: Mapping[str, float]) -
     gains = {label: logprob - before[label] for label, logprob in logprobs.items()}
     whole = _log_sum(gains.values())
     return {label: math.exp(gain - whole) for label, gain in gains.items()}
-
-
-def plain(logprobs: Mapping[str, float]) -> dict[str, float]:
-    """Return the probabilities without subtracting anything, made to add up to 1."""
-    return subtract_prior(logprobs, dict.fromkeys(logprobs, 0.0))

@@ -309,7 +309,7 @@ class _TickerLabeler:
 
     def _written_risk(self, look: Question) -> str | None:
         label, _ = self.read_label(look)
-        return None if label is None else label.risk
+        return label.risk if label else None
 
     def _content_free(self, reverse: bool, only: str | None = None) -> tuple[Question, ...]:
         """
@@ -402,7 +402,7 @@ class _TickerLabeler:
             )
             flags.update(found)
         if self.plan.params.labels == "calibrated" and label is not None and calibrated is None:
-            has_logprobs = bool(self.replies[trail[0].key].logprobs)
+            has_logprobs = self.replies[trail[0].key].logprobs
             flags.add("not_calibrated" if has_logprobs else "no_logprobs")
         return Finding(
             sentence=self.sentences[index],
