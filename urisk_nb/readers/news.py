@@ -57,8 +57,16 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Docume
     PackageMissing
         The file is Parquet and pyarrow is not installed.
     """
-    rows = _iterate_rows(_load(given, tickers))
-    documents = sorted((_make_document(*row) for row in rows), key=_sort_key)
+    documents = sorted(
+        (_make_document(*row) for row in _iterate_rows(_load(given, tickers))),
+        key=lambda one: (
+            one.date or date.min,
+            one.source or "",
+            one.text,
+            one.ticker or "",
+            one.id,
+        ),
+    )
     counts = Counter((one.id, one.ticker) for one in documents if one.id)
     if twice := next((key for key, count in counts.items() if count > 1), None):
         raise InputError(
@@ -69,16 +77,6 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Docume
     taken = {one.id for one in documents}
     free = (name for number in itertools.count(1) if (name := f"E{number}") not in taken)
     return tuple(one if one.id else replace(one, id=next(free)) for one in documents)
-
-
-def _sort_key(one: Document) -> tuple[str, str, str, str, str]:
-    return (
-        one.date.isoformat() if one.date else "",
-        one.source or "",
-        one.text,
-        one.ticker or "",
-        one.id,
-    )
 
 
 def _load(given: Any, tickers: Sequence[str]) -> object:

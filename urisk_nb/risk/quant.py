@@ -189,7 +189,14 @@ def quant_rows(
         market, list(dict.fromkeys(column for _, column, _ in drafts if column is not None)), params
     )
     measured = _measure(market, assets, read_reference(market, assets, params, benchmark), params)
-    blank = _blank_values(market, params)
+    blank = {
+        **dict.fromkeys(quant_columns(params, has_volume=True, has_benchmark=True), NAN),
+        **dict.fromkeys(("first_obs", "last_obs", "max_dd_peak", "max_dd_trough"), pd.NaT),
+        "as_of": market.as_of,
+        "n_obs": 0,
+        "n_missing": len(market.dates),
+        "period": None,
+    }
     unmatched = [holding.symbol for holding, column, _ in drafts if column is None]
     near = {symbol: find_closest(symbol, market.columns) for symbol in unmatched[:MAX_SUGGESTED]}
     rows = {}
@@ -400,17 +407,6 @@ def _measure_volume(market: Market, batch: _Batch) -> None:
 
 
 # --- one row --------------------------------------------------------------------------------------
-
-
-def _blank_values(market: Market, params: RiskParams) -> dict[str, Any]:
-    return {
-        **dict.fromkeys(quant_columns(params, has_volume=True, has_benchmark=True), NAN),
-        **dict.fromkeys(("first_obs", "last_obs", "max_dd_peak", "max_dd_trough"), pd.NaT),
-        "as_of": market.as_of,
-        "n_obs": 0,
-        "n_missing": len(market.dates),
-        "period": None,
-    }
 
 
 def _describe_state(
