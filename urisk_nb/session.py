@@ -77,9 +77,8 @@ class Progress:
     @property
     def eta_s(self) -> float | None:
         """Seconds left at the pace so far; None before the first answer."""
-        if not self.asked:
-            return None
-        return self.elapsed_s / self.asked * (self.questions - self.asked)
+        left = self.questions - self.asked
+        return self.elapsed_s / self.asked * left if self.asked else None
 
 
 @dataclass(slots=True)
@@ -98,11 +97,6 @@ class Run:
     served_by: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def needs_model(self) -> bool:
-        """Whether there is a sentence to label."""
-        return bool(self.plan.asked)
 
     async def label(self, manager: LLMManager, *, parallel: int | None = None) -> None:
         """
@@ -125,10 +119,7 @@ class Run:
             await manager.ensure_model(model)
         self.served_by = _record_server(manager, model)
         self.plan = replace(self.plan, form="short" if is_judge(model) else "examples")
-        holds = {
-            "demo_model": is_demo(model),
-            "small_judge": is_judge(model),
-        }
+        holds = {"demo_model": is_demo(model), "small_judge": is_judge(model)}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
         with manager.allow_parallel(parallel):
             self.notes = _describe_parallel(manager, parallel)
@@ -140,9 +131,12 @@ class Run:
 
         A ticker that was not finished has the status `not_run`.
         """
-        model = self.served_by.get("model")
         table = assemble(
-            self.plan, self.ticker_findings, run_id=self.run_id, model=model, flags=self.flags
+            self.plan,
+            self.ticker_findings,
+            run_id=self.run_id,
+            model=self.served_by.get("model"),
+            flags=self.flags,
         )
         meta = table.report.meta
         if self.notes:
@@ -213,8 +207,9 @@ class _Workers:
     async def _label(self, rank: int, symbol: str) -> None:
         plan = self.run.plan
         self.unread -= len(plan.selections[symbol].chosen)
-        ask = functools.partial(self._put, rank)
-        self.run.ticker_findings[symbol] = await label_ticker(plan, symbol, ask)
+        self.run.ticker_findings[symbol] = await label_ticker(
+            plan, symbol, functools.partial(self._put, rank)
+        )
         self._count(rows=1)
 
     def _put(self, rank: int, question: Question) -> asyncio.Future[Reply]:
@@ -327,14 +322,15 @@ def open_run(
             "NAME)",
         )
     names = [holding.symbol for holding in holdings]
-    frame = documents = given = None
-    if prices is not None:
-        frame = read_prices(prices, tickers=names, returns=settings.returns)
-    if evidence is not None:
-        documents = read_evidence(evidence, tickers=names)
-    if series is not None:
-        given = read_benchmark(series, returns=settings.returns)
-    plan = prepare(holdings, frame, documents, settings, benchmark=given, taxonomy=taxonomy)
+    returns = settings.returns
+    plan = prepare(
+        holdings,
+        None if prices is None else read_prices(prices, tickers=names, returns=returns),
+        None if evidence is None else read_evidence(evidence, tickers=names),
+        settings,
+        benchmark=None if series is None else read_benchmark(series, returns=returns),
+        taxonomy=taxonomy,
+    )
     now = datetime.now(UTC)
     return Run(plan=plan, run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", created_at=now)
 
@@ -394,7 +390,7 @@ async def assess_async(
         benchmark=benchmark,
         taxonomy=taxonomy,
     )
-    if run.needs_model:
+    if run.plan.asked:
         with _keep_partial(run):
             await event_loop.call(_label(run, manager, parallel))
     return run.table()
@@ -467,7 +463,7 @@ def assess(
         benchmark=benchmark,
         taxonomy=taxonomy,
     )
-    if run.needs_model:
+    if run.plan.asked:
         label_sync(run, manager, parallel)
     return run.table()
 
@@ -522,9 +518,12 @@ def _describe_parallel(manager: LLMManager, parallel: int | None) -> tuple[str, 
         if manager.slots > 1
         else "The server answers one call at a time"
     )
-    more = f"for more: %urisk_stop, then %urisk_start --parallel {parallel}"
-    asked = f"{parallel} calls are in flight, as --parallel asks."
-    return (f"{asked} {answers}, and the others wait there; {more}.",)
+    return (
+        (
+            f"{parallel} calls are in flight, as --parallel asks. {answers}, and the others wait "
+            f"there; for more: %urisk_stop, then %urisk_start --parallel {parallel}."
+        ),
+    )
 
 
 def _record_server(manager: LLMManager, model: str) -> dict[str, Any]:

@@ -96,6 +96,11 @@ BAD_EVIDENCE = {
         "no column 'ticker'",
         "{'tickr': 'ticker'}",
     ),
+    "a longer name for the text": (
+        TEXTS.rename(columns={"text": "article_full_text_en"}),
+        "no column 'text'",
+        "{'article_full_text_en': 'text'}",
+    ),
     "no text": (
         TEXTS.rename(columns={"text": "body"}),
         "no column 'text'",

@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urisk_nb.risk.calibration import Token, distribution, plain, prior, subtract_prior
+from urisk_nb.risk.calibration import Token, distribution, prior, subtract_prior
 
 LABELS = ("legal", "liquidity", "business", "none")
+
+
+def plain(logprobs):
+    """The probabilities without subtracting anything, made to add up to 1."""
+    return subtract_prior(logprobs, dict.fromkeys(logprobs, 0.0))
 
 
 def token(text, share=1.0, **top_logprobs):

@@ -460,7 +460,7 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
     out, parallel = _check_variable(args.out, "--out"), read_parallel(args.parallel)
     run = _open_run(shell, args, cell)
     try:
-        if run.needs_model:
+        if run.plan.asked:
             _label(run, parallel)
     except BaseException as exc:  # whatever it is: what was computed is shown and kept
         _show_partial(shell, run, out)

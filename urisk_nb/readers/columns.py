@@ -28,6 +28,7 @@ __all__ = [
     "find_label",
     "read_floats",
     "split_dates",
+    "suggest_rename",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -45,6 +46,13 @@ def find_label(frame: pd.DataFrame, *names: str) -> Any:
             f"the columns {found} mean the same.", fix=f"drop one: frame.drop(columns={found[1]!r})"
         )
     return found[0] if found else None
+
+
+def suggest_rename(frame: pd.DataFrame, what: str, name: str) -> str | None:
+    """Return how to rename the column that is probably meant; None if none is close."""
+    columns = [str(column) for column in frame.columns]
+    near = find_closest(name, columns, 1) or [one for one in columns if name in one.lower()]
+    return f"{what}.rename(columns={{{near[0]!r}: {name!r}}})" if near else None
 
 
 def find_distinct(values: pd.Series[Any], where: str) -> tuple[Codes, list[object]]:
@@ -109,15 +117,10 @@ def split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
             )
         return dates, rest
     if kinds.is_numeric_dtype(frame.index.dtype):
-        near = find_closest("date", map(str, frame.columns), 1)
-        fix = (
-            f"prices.rename(columns={{{near[0]!r}: 'date'}})"
-            if near
-            else 'name the column of dates "date", or set_index() it'
-        )
         raise InputError(
             f"the prices have no dates: the index counts {frame.index[0]}, ..., {frame.index[-1]}.",
-            fix=fix,
+            fix=suggest_rename(frame, "prices", "date")
+            or 'name the column of dates "date", or set_index() it',
         )
     return _read_dates(frame.index.to_series(), "the index"), frame.copy()
 
@@ -132,10 +135,12 @@ def _find_unnamed_dates(frame: pd.DataFrame) -> Any:
     """
     if "Unnamed: 0" in frame.columns:
         return "Unnamed: 0"
-    has_numbers = kinds.is_numeric_dtype(frame.dtypes.iloc[0])
-    if has_numbers or not kinds.is_numeric_dtype(frame.index.dtype):
-        return None
-    return frame.columns[0] if _is_date_name(frame.columns[0]) else None
+    counts = (
+        _is_date_name(frame.columns[0])
+        and not kinds.is_numeric_dtype(frame.dtypes.iloc[0])
+        and kinds.is_numeric_dtype(frame.index.dtype)
+    )
+    return frame.columns[0] if counts else None
 
 
 def _is_date_name(label: object) -> bool:
@@ -170,8 +175,10 @@ def _read_dates(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:
     if kinds.is_datetime64_any_dtype(values.dtype):
         known = pd.DatetimeIndex(values)
     elif kinds.is_numeric_dtype(values.dtype):
-        fix = 'pd.to_datetime(dates, format="%Y%m%d"), or whatever the numbers mean'
-        raise InputError(f"{where} has numbers for dates (first: {values.iloc[0]}).", fix=fix)
+        raise InputError(
+            f"{where} has numbers for dates (first: {values.iloc[0]}).",
+            fix='pd.to_datetime(dates, format="%Y%m%d"), or whatever the numbers mean',
+        )
     else:
         known = _parse_objects(values, where)
     if known.hasnans:
@@ -197,9 +204,8 @@ def _parse_objects(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:
         try:
             moments.append(read_moment(value))
         except ValueError as exc:
-            row = int(np.argmax(codes == code)) + 1
             raise InputError(
-                f"{where}, row {row}: {show(value)} is not a date.",
+                f"{where}, row {np.argmax(codes == code) + 1}: {show(value)} is not a date.",
                 fix="write ISO dates (2019-12-30), or convert first: pd.to_datetime(dates, "
                 'format="%m/%d/%Y")',
             ) from exc
@@ -213,15 +219,22 @@ def _check_zones(moments: Sequence[datetime], where: str) -> None:
     aware = [moment for moment in moments if moment.tzinfo is not None]
     if aware and len(aware) < len(moments):
         bare = next(moment for moment in moments if moment.tzinfo is None)
-        seen = f"{where} has dates with a time zone ({aware[0]}) and without ({bare})."
-        raise InputError(seen, fix="dates.tz_localize(None) on the part that has a zone")
-    offsets = [moment.utcoffset() for moment in aware]
-    hours = [offset.total_seconds() / 3600 for offset in offsets if offset is not None]
+        raise InputError(
+            f"{where} has dates with a time zone ({aware[0]}) and without ({bare}).",
+            fix="dates.tz_localize(None) on the part that has a zone",
+        )
+    hours = [
+        offset.total_seconds() / 3600
+        for moment in aware
+        if (offset := moment.utcoffset()) is not None
+    ]
     zones = {
         str(getattr(moment.tzinfo, "key", getattr(moment.tzinfo, "zone", "fixed")))
         for moment in aware
     }
     # Summer time moves by an hour, never more
     if len(zones) > 1 or (hours and max(hours) - min(hours) > 1):
-        seen = f"{where} mixes time zones (UTC{min(hours):+g} to UTC{max(hours):+g})."
-        raise InputError(seen, fix='one zone for all: dates.tz_convert("America/New_York")')
+        raise InputError(
+            f"{where} mixes time zones (UTC{min(hours):+g} to UTC{max(hours):+g}).",
+            fix='one zone for all: dates.tz_convert("America/New_York")',
+        )

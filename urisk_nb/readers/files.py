@@ -7,6 +7,7 @@ file's content is data: nothing is unpickled or evaluated.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterator
@@ -20,20 +21,19 @@ from urisk_nb.errors import InputError, PackageMissing
 
 __all__ = ["find_path", "read_frame", "read_json_lines"]
 
+JSON_LINES = 'write one object a line: {"ticker": "NVDA", "text": "..."}'
+
 
 def find_path(given: str | Path, what: str) -> Path:
     """Return the path of a file or folder; InputError, beginning with `what`, if there is none."""
     path = Path(given).expanduser()
-    try:
-        found = path.exists()
-    except (OSError, ValueError):  # too long for a file name: somebody gave the text itself
-        found = False
-    if not found:
-        raise InputError(
-            f"{what}: no file or folder {str(given)[:200]!r}.",
-            fix=f"check the path; the working directory is {Path.cwd()}",
-        )
-    return path
+    with contextlib.suppress(OSError, ValueError):  # too long for a name: it is the text itself
+        if path.exists():
+            return path
+    raise InputError(
+        f"{what}: no file or folder {str(given)[:200]!r}.",
+        fix=f"check the path; the working directory is {Path.cwd()}",
+    )
 
 
 def read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
@@ -102,31 +102,28 @@ def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
 
 def _parse_columns(content: str, separator: str, places: range, text: bool) -> pd.DataFrame:
     """Read these columns, also where rows have more fields: usecols cuts off the rest."""
-    if text:
-        return pd.read_csv(
-            StringIO(content),
-            sep=separator,
-            index_col=False,
-            usecols=places,
-            dtype=str,
-            keep_default_na=False,
-        )
-    return pd.read_csv(StringIO(content), sep=separator, index_col=False, usecols=places)
+    return pd.read_csv(
+        StringIO(content),
+        sep=separator,
+        index_col=False,
+        usecols=places,
+        dtype=str if text else None,
+        keep_default_na=not text,
+    )
 
 
 def _check_rows(content: str, separator: str, path: Path) -> list[str]:
     """
     Return the header; refuse a row with more fields than it, unless the further ones are empty.
     """
-    header: list[str] = []
-    for line, row in _iterate_csv(content, separator):
-        if not header:
-            header = row
-        elif len(row) > len(header) and any(field.strip() for field in row[len(header) :]):
-            seen = (
-                f"{path.name}, line {line}: {len(row)} fields, where the header has {len(header)}."
+    rows = _iterate_csv(content, separator)
+    _, header = next(rows, (0, []))
+    for line, row in rows:
+        if any(field.strip() for field in row[len(header) :]):
+            raise InputError(
+                f"{path.name}, line {line}: {len(row)} fields, where the header has {len(header)}.",
+                fix=_row_fix(header, separator),
             )
-            raise InputError(seen, fix=_row_fix(header, separator))
     return header
 
 
@@ -168,18 +165,19 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         raise InputError(
             f"{path.name} cannot be read: {exc}.", fix="save it as UTF-8 text"
         ) from exc
-    if text.lstrip().startswith("["):
-        text = "\n".join(json.dumps(row) for row in _parse_json(text, path, 1))
-    rows = [
-        _parse_json(line, path, number)
-        for number, line in enumerate(text.split("\n"), 1)
-        if line.strip()
-    ]
+    rows = (
+        _parse_json(text, path, 1)
+        if text.lstrip().startswith("[")
+        else [
+            _parse_json(line, path, number)
+            for number, line in enumerate(text.split("\n"), 1)
+            if line.strip()
+        ]
+    )
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise InputError(
-                f"{path.name}: item {number} is {str(row)[:60]!r}, not an object.",
-                fix='write one object a line: {"ticker": "NVDA", "text": "..."}',
+                f"{path.name}: item {number} is {str(row)[:60]!r}, not an object.", fix=JSON_LINES
             )
     return rows
 
@@ -190,5 +188,5 @@ def _parse_json(text: str, path: Path, line: int) -> Any:
     except json.JSONDecodeError as exc:
         raise InputError(
             f"{path.name}, line {line + exc.lineno - 1}: not JSON ({exc.msg}).",
-            fix='write one object a line: {"ticker": "NVDA", "text": "..."}',
+            fix=JSON_LINES,
         ) from exc

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,12 +62,12 @@ def parse_tickers(tickers: object) -> tuple[Holding, ...]:
     if not found:
         raise InputError("there is no ticker.", fix=TICKER_HINT)
     holdings = tuple(found.values())
-    if any(one.weight is not None for one in holdings):
-        return tuple(
-            one if one.weight is not None else replace(one, flags=(*one.flags, "no_weight"))
-            for one in holdings
-        )
-    return holdings
+    if all(one.weight is None for one in holdings):
+        return holdings
+    return tuple(
+        one if one.weight is not None else replace(one, flags=(*one.flags, "no_weight"))
+        for one in holdings
+    )
 
 
 def _iterate_entries(given: object) -> Iterator[tuple[str, object, object]]:
@@ -76,18 +75,18 @@ def _iterate_entries(given: object) -> Iterator[tuple[str, object, object]]:
     if isinstance(given, str):
         for number, line in enumerate(given.splitlines(), 1):
             yield from _split_line(f"line {number}", line)
-    elif isinstance(given, Mapping):
+    elif isinstance(given, pd.Series) and all(
+        isinstance(name, (int, np.integer)) for name in given.index
+    ):
+        yield from _iterate_entries(given.tolist())
+    elif isinstance(given, (Mapping, pd.Series)):
         yield from ((f"ticker {show(name)}", name, weight) for name, weight in given.items())
-    elif isinstance(given, pd.Series):
-        yield from _split_series(given)
     elif isinstance(given, (bytes, pd.DataFrame)) or not isinstance(given, Iterable):
-        fix = (
-            "dict(zip(frame['ticker'], frame['weight']))"
-            if isinstance(given, pd.DataFrame)
-            else TICKER_HINT
-        )
         raise InputError(
-            f"the tickers are {describe_type(given)}, not text, a list or a mapping.", fix=fix
+            f"the tickers are {describe_type(given)}, not text, a list or a mapping.",
+            fix="dict(zip(frame['ticker'], frame['weight']))"
+            if isinstance(given, pd.DataFrame)
+            else TICKER_HINT,
         )
     else:
         # A set has no order of its own: sorted, so that two runs give one table.
@@ -95,18 +94,6 @@ def _iterate_entries(given: object) -> Iterator[tuple[str, object, object]]:
             sorted(given, key=str) if isinstance(given, (set, frozenset)) else given, 1
         ):
             yield from _split_item(f"item {number}", item)
-
-
-def _split_series(series: pd.Series[Any]) -> Iterator[tuple[str, object, object]]:
-    names = series.index.tolist()
-    if all(isinstance(name, (int, np.integer)) for name in names):
-        for number, item in enumerate(series.tolist(), 1):
-            yield from _split_item(f"item {number}", item)
-    else:
-        yield from (
-            (f"ticker {show(name)}", name, weight)
-            for name, weight in zip(names, series.tolist(), strict=True)
-        )
 
 
 def _split_item(where: str, item: object) -> Iterator[tuple[str, object, object]]:
@@ -147,15 +134,12 @@ def _split_weight(token: str, where: str) -> tuple[str, str | None]:
     spot_rate = not tail and re.fullmatch(r"[A-Za-z]{3}(?:[A-Za-z]{3})?", name)
     if spot_rate or (NAME_TAIL.fullmatch(tail) and tail.lower() not in {"inf", "nan"}):
         return token, None
+    percent = read_number(tail.removesuffix("%"))
+    meant = "0.4" if percent is None else format_number(percent / 100)
     raise InputError(
         f"{where}: the weight {show(tail)} of {show(name)} is not a number.",
-        fix=f"write {name.rstrip('=') or 'NVDA'}={_suggest_weight(tail)}",
+        fix=f"write {name.rstrip('=') or 'NVDA'}={meant}",
     )
-
-
-def _suggest_weight(tail: str) -> str:
-    number = read_number(tail.removesuffix("%"))
-    return "0.4" if number is None else format_number(number / 100)
 
 
 def _read_weight(weight: object, symbol: str, where: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError
-from urisk_nb.readers.columns import find_label
+from urisk_nb.readers.columns import find_label, suggest_rename
 from urisk_nb.risk.inputs import SHARED, Document
 from urisk_nb.risk.tickers import read_symbol
 from urisk_nb.risk.values import (
@@ -56,39 +57,26 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Docume
     PackageMissing
         The file is Parquet and pyarrow is not installed.
     """
-    rows = _iterate_rows(_load(given, tickers))
-    documents = sorted((_make_document(*row) for row in rows), key=_sort_key)
-    named = _fill_ids(documents)
-    _check_ids(named)
-    return named
-
-
-def _fill_ids(documents: Sequence[Document]) -> tuple[Document, ...]:
-    """Give "E1", "E2", ... to the documents without an id, clear of the ids that are taken."""
+    documents = sorted(
+        (_make_document(*row) for row in _iterate_rows(_load(given, tickers))),
+        key=lambda one: (
+            one.date or date.min,
+            one.source or "",
+            one.text,
+            one.ticker or "",
+            one.id,
+        ),
+    )
+    counts = Counter((one.id, one.ticker) for one in documents if one.id)
+    if twice := next((key for key, count in counts.items() if count > 1), None):
+        raise InputError(
+            f"two documents for {twice[1] or SHARED} have the id {show(twice[0])}.",
+            fix="give each its own id, or leave the ids out",
+        )
+    # "E1", "E2", ... for those without an id, clear of the ids that are taken.
     taken = {one.id for one in documents}
     free = (name for number in itertools.count(1) if (name := f"E{number}") not in taken)
     return tuple(one if one.id else replace(one, id=next(free)) for one in documents)
-
-
-def _check_ids(documents: Sequence[Document]) -> None:
-    seen: set[tuple[str, str | None]] = set()
-    for one in documents:
-        if (one.id, one.ticker) in seen:
-            raise InputError(
-                f"two documents for {one.ticker or SHARED} have the id {show(one.id)}.",
-                fix="give each its own id, or leave the ids out",
-            )
-        seen.add((one.id, one.ticker))
-
-
-def _sort_key(one: Document) -> tuple[str, str, str, str, str]:
-    return (
-        one.date.isoformat() if one.date else "",
-        one.source or "",
-        one.text,
-        one.ticker or "",
-        one.id,
-    )
 
 
 def _load(given: Any, tickers: Sequence[str]) -> object:
@@ -128,9 +116,9 @@ def _iterate_items(items: Sequence[object], what: str) -> Iterator[tuple[str, di
 
 def _check_list(data: object, what: str) -> list[object]:
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
-        fix = 'evidence={"NVDA": ["..."]}, a list of dicts, or a DataFrame with ticker and text'
         raise InputError(
-            f"{what} is {describe_type(data)}, not a frame, a mapping or a list.", fix=fix
+            f"{what} is {describe_type(data)}, not a frame, a mapping or a list.",
+            fix='evidence={"NVDA": ["..."]}, a list of dicts, or a DataFrame with ticker and text',
         )
     return list(data)
 
@@ -154,21 +142,12 @@ def _iterate_frame(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, object]
     }
     for name in ("ticker", "text"):
         if labels[name] is None:
-            near = find_closest(name, map(str, frame.columns), 1)
-            fix = (
-                f"evidence.rename(columns={{{near[0]!r}: {name!r}}})"
-                if near
-                else f"add the column {name!r}"
-            )
-            fix += (
-                ""
-                if near or name == "text"
-                else f"; the ticker {SHARED!r} counts for all companies"
-            )
+            shared = f"; the ticker {SHARED!r} counts for all companies"
             raise InputError(
                 f"the evidence has no column {name!r}, only "
                 f"{', '.join(map(repr, frame.columns)) or 'none'}.",
-                fix=fix,
+                fix=suggest_rename(frame, "evidence", name)
+                or f"add the column {name!r}{shared if name == 'ticker' else ''}",
             )
     columns = {
         name: frame[label].astype(object).tolist()
@@ -183,7 +162,7 @@ def _iterate_frame(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, object]
 
 
 def _make_document(where: str, cells: Mapping[str, object]) -> Document:
-    text, ticker, source = cells.get("text"), cells.get("ticker"), cells.get("source")
+    text, source = cells.get("text"), cells.get("source")
     if is_missing(text) or not isinstance(text, str):
         seen = "no text" if is_missing(text) else f"{describe_type(text)} ({show(text)}) for a text"
         raise InputError(
@@ -191,7 +170,7 @@ def _make_document(where: str, cells: Mapping[str, object]) -> Document:
         )
     return Document(
         id=_read_id(cells.get("id")),
-        ticker=_read_ticker(ticker, where),
+        ticker=_read_ticker(cells.get("ticker"), where),
         text=text,
         date=_read_date(cells.get("date"), where),
         source=None if is_missing(source) else str(source).strip(),
@@ -210,9 +189,8 @@ def _read_ticker(value: object, where: str) -> str | None:
             fix=f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the "
             "ticker NA with keep_default_na=False",
         )
-    if isinstance(value, str) and fold_name(value) == SHARED:
-        return None
-    return read_symbol(value, where)
+    is_shared = isinstance(value, str) and fold_name(value) == SHARED
+    return None if is_shared else read_symbol(value, where)
 
 
 def _read_id(value: object) -> str:

@@ -7,8 +7,7 @@ doubtful raises before anything runs.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,16 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.readers.columns import (
-    BoolArray,
     Codes,
     FloatArray,
     find_distinct,
     find_label,
     read_floats,
     split_dates,
+    suggest_rename,
 )
 from urisk_nb.risk.inputs import Prices
-from urisk_nb.risk.values import count_noun, describe_type, find_closest, show
+from urisk_nb.risk.values import count_noun, describe_type, show
 
 __all__ = ["read_benchmark", "read_prices"]
 
@@ -60,9 +59,8 @@ def read_prices(given: object, *, tickers: Sequence[str] = (), returns: bool = F
     """
     frame = _check_frame(_load(given, tickers))
     names = {str(column).strip().lower() for column in frame.columns}
-    if names & {"ticker", "symbol"}:
-        return _read_long(frame, returns=returns)
-    return _read_wide(frame, returns=returns)
+    read = _read_long if names & {"ticker", "symbol"} else _read_wide
+    return read(frame, returns=returns)
 
 
 def read_benchmark(given: object, *, returns: bool = False) -> Prices:
@@ -103,12 +101,12 @@ def _check_frame(data: object) -> pd.DataFrame:
             raise InputError("the prices are a Series without a name.", fix='prices.rename("NVDA")')
         data = data.to_frame()
     if not isinstance(data, pd.DataFrame):
-        hint = (
-            "prices.to_pandas()"
+        raise InputError(
+            f"the prices are {describe_type(data)}, not a DataFrame.",
+            fix="prices.to_pandas()"
             if hasattr(data, "to_pandas")
-            else "pd.DataFrame(prices): dates as index, one column a ticker"
+            else "pd.DataFrame(prices): dates as index, one column a ticker",
         )
-        raise InputError(f"the prices are {describe_type(data)}, not a DataFrame.", fix=hint)
     if isinstance(data.columns, pd.MultiIndex):
         level = next(
             (name for name in data.columns.get_level_values(0) if str(name).lower() == "close"),
@@ -137,7 +135,7 @@ def _read_wide(frame: pd.DataFrame, *, returns: bool) -> Prices:
     dates, frame = split_dates(frame)
     _check_labels(frame.columns)
     frame.columns = pd.Index([str(column).strip() for column in frame.columns], dtype=object)
-    faults = {}
+    faults: Mapping[str, Mapping[pd.Timestamp, str]] = {}
     if all(isinstance(dtype, np.dtype) and dtype.kind in "iuf" for dtype in frame.dtypes):
         numbers = frame.to_numpy(dtype=np.float64)  # all at once: 10,000 columns take their time
         close = pd.DataFrame(numbers, index=dates, columns=list(frame.columns))
@@ -145,40 +143,38 @@ def _read_wide(frame: pd.DataFrame, *, returns: bool) -> Prices:
         columns = {name: read_floats(frame[name]) for name in frame.columns}
         close = pd.DataFrame({name: values for name, (values, _) in columns.items()}, index=dates)
         faults = {
-            name: _collect_faults(frame[name], dates, bad)
+            name: dict(zip(dates[bad], map(show, frame[name][bad].tolist()), strict=True))
             for name, (_, bad) in columns.items()
             if bad.any()
         }
     if twice := dates[dates.duplicated()].tolist():
-        fix = "keep one row for each date: prices.groupby(level=0).last()"
         raise InputError(
             f"the date {twice[0].date()} has more than one row "
             f"({count_noun(len(twice), 'repeated row')} in all).",
-            fix=fix,
+            fix="keep one row for each date: prices.groupby(level=0).last()",
         )
-    flags = () if dates.is_monotonic_increasing else ("unsorted",)
-    return Prices(close=close.sort_index(), flags=flags, is_returns=returns, faults=faults)
+    return Prices(
+        close=close.sort_index(),
+        flags=() if dates.is_monotonic_increasing else ("unsorted",),
+        is_returns=returns,
+        faults=faults,
+    )
 
 
 def _check_labels(labels: pd.Index[Any]) -> None:
     for label in labels:
         if not isinstance(label, str):
-            fix = 'prices.columns = ["NVDA", ...]; read numbers as text, so that leading zeros stay'
             raise InputError(
-                f"the column {show(label)} is {describe_type(label)}, not a ticker.", fix=fix
+                f"the column {show(label)} is {describe_type(label)}, not a ticker.",
+                fix='prices.columns = ["NVDA", ...]; read numbers as text, so that leading zeros '
+                "stay",
             )
-    counts = Counter(label.strip() for label in labels)
-    if twice := [name for name, count in counts.items() if count > 1]:
+    names = labels.str.strip()
+    if names.has_duplicates:
         raise InputError(
-            f"the prices have the column {twice[0]!r} more than once.",
+            f"the prices have the column {names[names.duplicated()][0]!r} more than once.",
             fix="prices.loc[:, ~prices.columns.duplicated()]",
         )
-
-
-def _collect_faults(
-    column: pd.Series[Any], dates: pd.DatetimeIndex, bad: BoolArray
-) -> dict[pd.Timestamp, str]:
-    return dict(zip(dates[bad], map(show, column[bad].tolist()), strict=True))
 
 
 def _read_long(frame: pd.DataFrame, *, returns: bool) -> Prices:
@@ -189,38 +185,27 @@ def _read_long(frame: pd.DataFrame, *, returns: bool) -> Prices:
         find_label(frame, "volume"),
     )
     if close_label is None:
-        near = find_closest(names[0], map(str, frame.columns), 1) or [
-            str(name) for name in frame.columns if names[0] in str(name).lower()
-        ]
-        fix = (
-            f"prices.rename(columns={{{near[0]!r}: {names[0]!r}}})"
-            if near
-            else f"name the column of values {names[0]!r}"
-        )
         raise InputError(
             f"the long prices have no column {names[0]!r}, only "
             f"{', '.join(map(repr, frame.columns))}.",
-            fix=fix,
+            fix=suggest_rename(frame, "prices", names[0])
+            or f"name the column of values {names[0]!r}",
         )
     dates, frame = split_dates(frame)
     codes, columns = _read_tickers(frame[ticker_label])
     _check_duplicates(dates, codes, columns)
     values, bad = read_floats(frame[close_label])
-    close = _pivot(dates, codes, columns, values)
-    cells = _collect_long_faults(
-        frame[close_label], dates, [columns[code] for code in codes[bad]], bad
-    )
-    volume = (
-        None
-        if volume_label is None
-        else _pivot(dates, codes, columns, read_floats(frame[volume_label])[0])
-    )
+    faults: dict[str, dict[pd.Timestamp, str]] = {}
+    for code, day, cell in zip(codes[bad], dates[bad], frame[close_label][bad], strict=True):
+        faults.setdefault(columns[code], {})[day] = show(cell)
     return Prices(
-        close=close,
-        volume=volume,
+        close=_pivot(dates, codes, columns, values),
+        volume=None
+        if volume_label is None
+        else _pivot(dates, codes, columns, read_floats(frame[volume_label])[0]),
         flags=_find_flags(dates, codes),
         is_returns=returns,
-        faults=cells,
+        faults=faults,
     )
 
 
@@ -231,9 +216,9 @@ def _read_tickers(column: pd.Series[Any]) -> tuple[Codes, list[str]]:
     wrong = np.isin(codes, [-1, *(code for code, name in enumerate(names) if not name)])
     if wrong.any():
         row = int(np.argmax(wrong))
-        fix = 'read tickers as text: read_csv(..., dtype={"ticker": str})'
         raise InputError(
-            f"row {row + 1} of the prices has the ticker {show(column.iloc[row])}.", fix=fix
+            f"row {row + 1} of the prices has the ticker {show(column.iloc[row])}.",
+            fix='read tickers as text: read_csv(..., dtype={"ticker": str})',
         )
     columns = list(dict.fromkeys(names))
     places = {name: place for place, name in enumerate(columns)}
@@ -242,12 +227,11 @@ def _read_tickers(column: pd.Series[Any]) -> tuple[Codes, list[str]]:
 
 def _check_duplicates(dates: pd.DatetimeIndex, codes: Codes, columns: list[str]) -> None:
     key = pd.factorize(dates)[0] * np.int64(len(columns)) + codes
-    twice = pd.Series(key).duplicated().to_numpy(dtype=bool)
-    if twice.any():
-        first = int(np.flatnonzero(twice)[0])
+    twice = np.flatnonzero(pd.Series(key).duplicated())
+    if len(twice):
         raise InputError(
-            f"{columns[codes[first]]} has more than one row for {dates[first].date()} "
-            f"({count_noun(int(twice.sum()), 'repeated row')} in all).",
+            f"{columns[codes[twice[0]]]} has more than one row for {dates[twice[0]].date()} "
+            f"({count_noun(len(twice), 'repeated row')} in all).",
             fix='prices.drop_duplicates(["date", "ticker"], keep="last")',
         )
 
@@ -266,12 +250,3 @@ def _find_flags(dates: pd.DatetimeIndex, codes: Codes) -> tuple[str, ...]:
     order = np.argsort(codes, kind="stable")
     same, days = np.diff(codes[order]) == 0, dates.to_numpy()[order]
     return ("unsorted",) if bool(np.any(same & (days[1:] < days[:-1]))) else ()
-
-
-def _collect_long_faults(
-    column: pd.Series[Any], dates: pd.DatetimeIndex, tickers: list[str], bad: BoolArray
-) -> dict[str, dict[pd.Timestamp, str]]:
-    cells: dict[str, dict[pd.Timestamp, str]] = {}
-    for day, ticker, cell in zip(dates[bad], tickers, column[bad].tolist(), strict=True):
-        cells.setdefault(ticker, {})[day] = show(cell)
-    return cells

@@ -84,12 +84,12 @@ def _read_column_reference(market: Market, name: str) -> Reference:
     column, _ = resolve(name, market.columns)
     if column is None:
         near = find_closest(name, [*market.columns, "equal"])
-        fix = (
-            f"did you mean {' or '.join(map(repr, near))}?"
+        raise InputError(
+            f"the prices have no column {name!r} for the benchmark.",
+            fix=f"did you mean {' or '.join(map(repr, near))}?"
             if near
-            else 'benchmark="equal", or a column of the prices'
+            else 'benchmark="equal", or a column of the prices',
         )
-        raise InputError(f"the prices have no column {name!r} for the benchmark.", fix=fix)
     return _check_reference(
         market, column, market.close[:, market.position[column]], f"benchmark {column!r}"
     )
@@ -123,5 +123,8 @@ def _build_equal_reference(market: Market, assets: Mapping[str, Asset]) -> Refer
     elif len(rows):
         changes = values[rows[1:]] / values[rows[:-1]] - 1
         path[rows] = np.concatenate(([1.0], np.cumprod(1 + changes.mean(axis=1))))
-    count = max(len(assets[name].calendar.at) for name in names)
-    return Reference(values=path, present=~np.isnan(path), count=count)
+    return Reference(
+        values=path,
+        present=~np.isnan(path),
+        count=max(len(assets[name].calendar.at) for name in names),
+    )

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CONTENT_FREE", "Token", "distribution", "plain", "prior", "subtract_prior"]
+__all__ = ["CONTENT_FREE", "Token", "distribution", "prior", "subtract_prior"]
 
 # Asked once a model and prompt. None of them says anything about a company.
 CONTENT_FREE = ("N/A", "The company.", "Something happened at the company.", "[MASK]")
@@ -89,11 +89,7 @@ def _value_begins(text: str, key: str) -> int | None:
     colon = text.find(":", at + len(named)) if at >= 0 else -1
     if colon < 0 or text[at + len(named) : colon].strip():
         return None
-    begin = colon + 1
-    while begin < len(text) and text[begin].isspace():
-        begin += 1
-    if begin < len(text) and text[begin] == '"':
-        begin += 1
+    begin = len(text) - len(text[colon + 1 :].lstrip().removeprefix('"'))
     return begin if begin < len(text) else None
 
 
@@ -110,7 +106,7 @@ def _follow(
     left
         For each label that is still possible, what of it is still to be written.
     """
-    logprobs = _read_logprobs(tokens[0])
+    logprobs = {**dict(tokens[0].top_logprobs), tokens[0].text: tokens[0].logprob}
     floor = min(
         *logprobs.values(),
         math.log(max(MIN_PROBABILITY, 1.0 - sum(map(math.exp, logprobs.values())))),
@@ -118,63 +114,39 @@ def _follow(
     sums: dict[str, float] = {}
     for text, logprob in logprobs.items():
         fits = _fits(text, before, left)
+        shares = dict.fromkeys(fits, -math.log(max(1, len(fits))))
         if len(fits) > 1 and text == tokens[0].text and len(tokens) > 1:
             deeper, _ = _follow(
                 tokens[1:], "", {label: left[label][len(text) - len(before) :] for label in fits}
             )
             # Among these labels the next token decides; what it leaves to other words is shared as
             # they are.
-            whole = _log_sum(deeper.values())
-            for label in fits:
-                share = (
-                    deeper.get(label, -math.inf) - whole
-                    if whole > -math.inf
-                    else -math.log(len(fits))
-                )
-                _add(sums, label, logprob + share)
-        else:
-            for label in fits:
-                _add(sums, label, logprob - math.log(len(fits)))
+            if (whole := _log_sum(deeper.values())) > -math.inf:
+                shares = {label: deeper.get(label, -math.inf) - whole for label in fits}
+        for label, share in shares.items():
+            sums[label] = _log_sum((sums.get(label, -math.inf), logprob + share))
     return sums, floor
-
-
-def _read_logprobs(token: Token) -> dict[str, float]:
-    return {**dict(token.top_logprobs), token.text: token.logprob}
 
 
 def _fits(text: str, before: str, left: Mapping[str, str]) -> list[str]:
     """Return the labels that this token, in place of the written one, leads to."""
-    if not text.startswith(before):
-        return []
-    word = text[len(before) :]
-    if not word:
+    word = text.removeprefix(before)
+    if not word or not text.startswith(before):
         return []
     return [
         label
         for label, rest in left.items()
-        if (rest.startswith(word) if len(word) <= len(rest) else _ends(word, rest))
+        # A quotation mark, a comma, a bracket or white space ends a label.
+        if rest.startswith(word) or word.startswith(tuple(rest + end for end in '",}\n\t '))
     ]
-
-
-def _ends(word: str, rest: str) -> bool:
-    """
-    Return whether the token is the rest of the label and what ends it.
-
-    A quotation mark, a comma, a bracket or white space ends a label.
-    """
-    return bool(rest or word) and word.startswith(rest) and word[len(rest)] in '",}\n\t '
-
-
-def _add(sums: dict[str, float], label: str, logprob: float) -> None:
-    sums[label] = _log_sum((sums.get(label, -math.inf), logprob))
 
 
 def _log_sum(values: Iterable[float]) -> float:
     known = [value for value in values if value > -math.inf]
-    top = max(known, default=-math.inf)
-    return (
-        top if top == -math.inf else top + math.log(sum(math.exp(value - top) for value in known))
-    )
+    if not known:
+        return -math.inf
+    top = max(known)
+    return top + math.log(sum(math.exp(value - top) for value in known))
 
 
 # Calibrated ---------------------------------------------------------------------------------------
@@ -194,8 +166,3 @@ def subtract_prior(logprobs: Mapping[str, float], before: Mapping[str, float]) -
     gains = {label: logprob - before[label] for label, logprob in logprobs.items()}
     whole = _log_sum(gains.values())
     return {label: math.exp(gain - whole) for label, gain in gains.items()}
-
-
-def plain(logprobs: Mapping[str, float]) -> dict[str, float]:
-    """Return the probabilities without subtracting anything, made to add up to 1."""
-    return subtract_prior(logprobs, dict.fromkeys(logprobs, 0.0))

@@ -86,13 +86,10 @@ def read_labels(
     """
     if not rows:
         raise InputError("there are no labeled sentences.", fix="give rows with text,risk,severity")
-    missing = [name for name in ("text", "risk") if name not in rows[0]]
-    if missing or not (
-        {"severity"} <= set(rows[0]) or {"severity_min", "severity_max"} <= set(rows[0])
-    ):
-        seen = ", ".join(map(str, rows[0]))
+    ways = ({"text", "risk", "severity"}, {"text", "risk", "severity_min", "severity_max"})
+    if not any(way <= set(rows[0]) for way in ways):
         raise InputError(
-            f"the columns are {seen}.",
+            f"the columns are {', '.join(map(str, rows[0]))}.",
             fix="wanted: text,risk,severity (or severity_min,severity_max)",
         )
     return [_item(number, row, taxonomy) for number, row in enumerate(rows, 1)]
@@ -179,10 +176,8 @@ def interval(right: int, total: int, level: float = LEVEL) -> tuple[float, float
     if not total:
         return math.nan, math.nan
     z, p = NormalDist().inv_cdf((1 + level) / 2), right / total
-    middle, spread = (
-        p + z * z / (2 * total),
-        z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)),
-    )
+    middle = p + z * z / (2 * total)
+    spread = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     return (middle - spread) / (1 + z * z / total), (middle + spread) / (1 + z * z / total)
 
 
@@ -252,20 +247,16 @@ def confusion(outcomes: Sequence[Prediction], taxonomy: Taxonomy = DEFAULT) -> p
     """
     seen: Counter[tuple[str, str]] = Counter()
     for outcome in outcomes:
-        confidence = outcome.label.risk if outcome.label else "invalid"
-        seen[
-            confidence
-            if outcome.is_right
-            else next(name for name in taxonomy.labels if name in outcome.item.risks),
-            confidence,
-        ] += 1
-    rows = {
-        wanted: {
-            confidence: seen[wanted, confidence] for confidence in (*taxonomy.labels, "invalid")
-        }
-        for wanted in taxonomy.labels
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="wanted", columns="said")
+        said = outcome.label.risk if outcome.label else "invalid"
+        first = next(name for name in taxonomy.labels if name in outcome.item.risks)
+        seen[said if outcome.is_right else first, said] += 1
+    return pd.DataFrame(
+        {
+            said: [seen[wanted, said] for wanted in taxonomy.labels]
+            for said in (*taxonomy.labels, "invalid")
+        },
+        index=pd.Index(taxonomy.labels, name="wanted"),
+    ).rename_axis(columns="said")
 
 
 def majority_baseline(

@@ -245,17 +245,14 @@ def split(document: Document) -> SplitDocument:
     a verb; in doubt the line is kept.
     """
     visible = _strip_hidden(document.text)
-    kept: list[tuple[int, int]] = []
-    skipped = 0
-    for start, end in _iterate_pieces(visible.text):
-        if _is_sentence(visible.text[start:end]):
-            kept.append((start, end))
-        else:
-            skipped += 1
+    pieces = list(_iterate_pieces(visible.text))
+    kept = [(start, end) for start, end in pieces if _is_sentence(visible.text[start:end])]
     sentences = tuple(_iterate_sentences(document, visible, kept))
     flags = set(chain.from_iterable(sentence.flags for sentence in sentences))
     flags |= _find_flags("", _find_hidden(document.text, visible, 0, len(document.text)))
-    return SplitDocument(sentences=sentences, skipped=skipped, flags=tuple(sorted(flags)))
+    return SplitDocument(
+        sentences=sentences, skipped=len(pieces) - len(kept), flags=tuple(sorted(flags))
+    )
 
 
 def _iterate_sentences(
@@ -266,11 +263,9 @@ def _iterate_sentences(
     edges = [0, *(start for start, _ in origins[1:]), len(document.text)]
     previous = None
     for number, ((start, end), (first, last)) in enumerate(zip(spans, origins, strict=True), 1):
-        text = _collapse_space(visible.text[start:end])
-        flags = _find_flags(
-            visible.text[start:end],
-            _find_hidden(document.text, visible, edges[number - 1], edges[number]),
-        )
+        shown = visible.text[start:end]
+        hidden = _find_hidden(document.text, visible, edges[number - 1], edges[number])
+        text = _collapse_space(shown)
         yield Sentence(
             id=f"{document.id}.{number}",
             document=document,
@@ -278,7 +273,7 @@ def _iterate_sentences(
             start=first,
             end=last,
             previous=previous,
-            flags=tuple(sorted(flags)),
+            flags=tuple(sorted(_find_flags(shown, hidden))),
         )
         previous = text
 
@@ -292,15 +287,11 @@ def _find_flags(shown: str, hidden: Sequence[str]) -> set[str]:
     flags = {"hidden_text"} if hidden else set()
     if any(
         _INSTRUCTION.search(unicodedata.normalize("NFKC", part.removeprefix("<!--")))
-        for part in (_join_lines(shown), *hidden)
+        for part in (" ".join(shown.split()), *hidden)
         if part
     ):
         flags.add("injection_suspect")
     return flags
-
-
-def _join_lines(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _iterate_pieces(text: str) -> Iterator[tuple[int, int]]:
@@ -313,17 +304,13 @@ def _iterate_pieces(text: str) -> Iterator[tuple[int, int]]:
         found = (
             sentencex.get_sentence_boundaries("en", text[start:end])
             if _STOP.search(text, start, end)
-            else [_span_all(end - start)]
+            else [{"start_index": 0, "end_index": end - start}]
         )
         for boundary in found:
             piece = _trim(text, start + boundary["start_index"], start + boundary["end_index"])
             if piece[0] < piece[1]:
                 _glue(text, pieces, piece)
         yield from chain.from_iterable(_cut(text, *piece) for piece in pieces)
-
-
-def _span_all(length: int) -> dict[str, int]:
-    return {"start_index": 0, "end_index": length}
 
 
 def _iterate_passages(text: str) -> Iterator[tuple[int, int]]:
@@ -401,9 +388,8 @@ def _is_sentence(text: str) -> bool:
         return False
     if _NOT_LATIN.search(text) or _has_verb(text):
         return True
-    if _is_row(text):
-        return False
-    return len(words) > 12 or (len(words) > 2 and bool(_END.search(text)))
+    ends = len(words) > 2 and bool(_END.search(text))
+    return (len(words) > 12 or ends) and not _is_row(text)
 
 
 def _is_row(text: str) -> bool:

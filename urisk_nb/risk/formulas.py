@@ -76,8 +76,7 @@ def ewma_volatility(returns: FloatArray, root: float, decay: float) -> FloatArra
 def decay_weights(size: int, decay: float) -> FloatArray:
     """Return (1-l) l^i / (1-l^T), the newest last."""
     powers = np.power(decay, np.arange(size - 1, -1, -1, dtype=np.float64))
-    weights: FloatArray = powers * ((1 - decay) / (1 - math.pow(decay, size)))
-    return weights
+    return np.asarray(powers * ((1 - decay) / (1 - math.pow(decay, size))))
 
 
 def downside_deviation(returns: FloatArray, root: float) -> FloatArray:
@@ -96,8 +95,8 @@ def tail_rank(alpha: float, size: int) -> int:
 
 def value_at_risk(ordered: FloatArray, alpha: float) -> FloatArray:
     """Return -r_(k) of returns in ascending order, k the rank of the tail."""
-    losses: FloatArray = -ordered[..., tail_rank(alpha, ordered.shape[-1]) - 1]
-    return losses + 0.0  # a zero return is a loss of 0, not of -0
+    # a zero return is a loss of 0, not of -0
+    return np.asarray(0.0 - ordered[..., tail_rank(alpha, ordered.shape[-1]) - 1])
 
 
 def expected_shortfall(ordered: FloatArray, alpha: float) -> FloatArray:
@@ -140,10 +139,8 @@ def scaled_deviations(returns: FloatArray) -> FloatArray:
     deviations = returns - returns.mean(axis=-1, keepdims=True)
     widest = np.max(np.abs(deviations), axis=-1, keepdims=True)
     flat = returns.max(axis=-1, keepdims=True) == returns.min(axis=-1, keepdims=True)
-    normalize_weights: FloatArray = deviations / np.where(
-        flat | ~(widest > 0) | np.isinf(widest), np.nan, widest
-    )
-    return normalize_weights
+    unusable = flat | ~(widest > 0) | np.isinf(widest)
+    return np.asarray(deviations / np.where(unusable, np.nan, widest))
 
 
 def skewness(deviations: FloatArray) -> FloatArray:

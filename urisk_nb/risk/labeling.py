@@ -133,6 +133,15 @@ async def label_ticker(plan: Plan, symbol: str, ask: Ask) -> TickerFindings:
     return labeler.collect()
 
 
+def _choose(shares: Mapping[str, float], written: str | None) -> str:
+    """Return the most probable one; among equals the written one."""
+    return max(shares, key=lambda each: (round(shares[each], 9), each == written))
+
+
+def _is_severe(label: Label | None) -> bool:
+    return label is not None and label.risk != NONE and label.severity >= SECOND_LOOK
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CalibratedLabel:
     """A label by corrected probabilities, and these."""
@@ -161,15 +170,13 @@ class _TickerLabeler:
     # Questions and replies ------------------------------------------------------------------------
 
     def question(self, index: int, *, reverse: bool = False, only: str | None = None) -> Question:
-        """Return the question about one sentence."""
-        plan = self.plan
         return build_question(
             self.sentences[index],
-            plan.params,
-            plan.taxonomy,
+            self.plan.params,
+            self.plan.taxonomy,
             ticker=self.symbol,
-            examples=plan.examples,
-            form=plan.form,
+            examples=self.plan.examples,
+            form=self.plan.form,
             reverse=reverse,
             only=only,
         )
@@ -211,12 +218,12 @@ class _TickerLabeler:
 
     def find_repairs(self) -> dict[int, Question]:
         """Return one more question for each sentence whose first answer was no label."""
-        repairs = {}
-        for index, (question, *_) in enumerate(self.trails):
-            reply = self.replies[question.key]
-            if reply.error is None and self.read_label(question)[0] is None:
-                repairs[index] = repair(question, reply.text, self.plan.taxonomy)
-        return repairs
+        firsts = [(question, self.replies[question.key]) for question, *_ in self.trails]
+        return {
+            index: repair(question, reply.text, self.plan.taxonomy)
+            for index, (question, reply) in enumerate(firsts)
+            if reply.error is None and self.read_label(question)[0] is None
+        }
 
     def find_second_looks(self) -> dict[int, Question]:
         """
@@ -226,13 +233,11 @@ class _TickerLabeler:
         """
         if self.plan.form == "short":
             return {}  # there are no examples, and the same question has the same answer
-        looks = {}
-        for index, trail in enumerate(self.trails):
-            label, _ = self.first_label(index)
-            is_severe = label is not None and label.risk != NONE and label.severity >= SECOND_LOOK
-            if is_severe and trail[-1].purpose != "second":
-                looks[index] = self.question(index, reverse=True)
-        return looks
+        return {
+            index: self.question(index, reverse=True)
+            for index, trail in enumerate(self.trails)
+            if trail[-1].purpose != "second" and _is_severe(self.first_label(index)[0])
+        }
 
     # Calibrated labels ----------------------------------------------------------------------------
 
@@ -251,22 +256,32 @@ class _TickerLabeler:
             Which questions of the sentences: the first looks (``label``), or the second ones.
         """
         reverse = purpose == "second"
-        looks = self._find_asked(purpose)
+        looks = {
+            index: question
+            for index, trail in enumerate(self.trails)
+            for question in trail
+            if question.purpose == purpose
+        }
+        risks = self.plan.taxonomy.labels
         read = {
             index: logprobs
-            for index, question in looks.items()
-            if (logprobs := self._read_logprobs(question)) is not None
+            for index, look in looks.items()
+            if self._written_risk(look) is not None
+            and (logprobs := self._read_distribution(look, "risk", risks)) is not None
         }
         if not read:
             return
         content_free = self._content_free(reverse)
         await self.ask_new(content_free)
-        if (prior := self._read_prior(content_free, "risk", self.plan.taxonomy.labels)) is None:
+        if (prior := self._read_prior(content_free, "risk", risks)) is None:
             return
         shares = {
             index: calibration.subtract_prior(logprobs, prior) for index, logprobs in read.items()
         }
-        best = {index: self._choose_risk(looks[index], each) for index, each in shares.items()}
+        # Among equals the written one: a sentence that adds nothing to the prior changes nothing.
+        best = {
+            index: _choose(each, self._written_risk(looks[index])) for index, each in shares.items()
+        }
         fixed = {
             index: self.question(index, reverse=reverse, only=risk)
             for index, risk in best.items()
@@ -292,27 +307,9 @@ class _TickerLabeler:
             for risk, questions in asked.items()
         }
 
-    def _find_asked(self, purpose: Purpose) -> dict[int, Question]:
-        """Return the question of this purpose about each sentence, where one was asked."""
-        return {
-            index: question
-            for index, trail in enumerate(self.trails)
-            for question in trail
-            if question.purpose == purpose
-        }
-
-    def _choose_risk(self, look: Question, shares: Mapping[str, float]) -> str:
-        """
-        Return the most probable risk; among equals the written one.
-
-        So a sentence that adds nothing to the prior changes nothing.
-        """
-        written = self._written_risk(look)
-        return max(shares, key=lambda risk: (round(shares[risk], 9), risk == written))
-
     def _written_risk(self, look: Question) -> str | None:
         label, _ = self.read_label(look)
-        return None if label is None else label.risk
+        return label.risk if label else None
 
     def _content_free(self, reverse: bool, only: str | None = None) -> tuple[Question, ...]:
         """
@@ -322,11 +319,14 @@ class _TickerLabeler:
         is about no risk is then its judgement and no habit. Subtracted, it would never say `none`
         again (docs/prompts.md has the measurement).
         """
-        plan = self.plan
-        if plan.form == "short":
+        if self.plan.form == "short":
             return ()
         return build_content_free(
-            plan.params, plan.taxonomy, examples=plan.examples, reverse=reverse, only=only
+            self.plan.params,
+            self.plan.taxonomy,
+            examples=self.plan.examples,
+            reverse=reverse,
+            only=only,
         )
 
     def _read_prior(
@@ -339,20 +339,14 @@ class _TickerLabeler:
         """
         if not questions:
             return dict.fromkeys(labels, 0.0)
-        read = [
-            calibration.distribution(self.replies[question.key].logprobs, key, labels)
-            for question in questions
-        ]
+        read = (self._read_distribution(question, key, labels) for question in questions)
         known = [logprobs for logprobs in read if logprobs is not None]
         return calibration.prior(known) if known else None
 
-    def _read_logprobs(self, look: Question) -> dict[str, float] | None:
-        """Return the log-probability of each risk, where the answer was a label."""
-        if self._written_risk(look) is None:
-            return None
-        return calibration.distribution(
-            self.replies[look.key].logprobs, "risk", self.plan.taxonomy.labels
-        )
+    def _read_distribution(
+        self, question: Question, key: str, labels: Sequence[str]
+    ) -> dict[str, float] | None:
+        return calibration.distribution(self.replies[question.key].logprobs, key, labels)
 
     def _calibrate_severity(
         self, question: Question, risk: str, p_label: float, prior: Mapping[str, float] | None
@@ -363,17 +357,15 @@ class _TickerLabeler:
         None where nothing is known of the severity.
         """
         if risk == NONE:
-            none = Label(risk=NONE, severity=0)
-            return _CalibratedLabel(label=none, p_label=p_label, p_severity=None)
+            return _CalibratedLabel(
+                label=Label(risk=NONE, severity=0), p_label=p_label, p_severity=None
+            )
         label, _ = self.read_label(question)
-        logprobs = calibration.distribution(self.replies[question.key].logprobs, "severity", DIGITS)
+        logprobs = self._read_distribution(question, "severity", DIGITS)
         if label is None or logprobs is None or prior is None:
             return None
         shares = calibration.subtract_prior(logprobs, prior)
-        # Among equals the written one, as with the risk.
-        severity = max(
-            shares, key=lambda digit: (round(shares[digit], 9), int(digit) == label.severity)
-        )
+        severity = _choose(shares, str(label.severity))
         return _CalibratedLabel(
             label=Label(risk=risk, severity=int(severity)),
             p_label=p_label,
@@ -384,7 +376,7 @@ class _TickerLabeler:
 
     def collect(self) -> TickerFindings:
         """Return what came of all sentences, and what it cost."""
-        findings = tuple(self.to_finding(index) for index in range(len(self.sentences)))
+        findings = tuple(map(self.to_finding, range(len(self.sentences))))
         fresh = [reply for reply in self.replies.values() if not reply.cached]
         return TickerFindings(
             symbol=self.symbol,
@@ -397,7 +389,6 @@ class _TickerLabeler:
         )
 
     def to_finding(self, index: int) -> Finding:
-        """Return what came of one sentence."""
         trail = self.trails[index]
         label, reason = self.first_label(index)
         flags = set(self.sentences[index].flags)
@@ -411,7 +402,7 @@ class _TickerLabeler:
             )
             flags.update(found)
         if self.plan.params.labels == "calibrated" and label is not None and calibrated is None:
-            has_logprobs = bool(self.replies[trail[0].key].logprobs)
+            has_logprobs = self.replies[trail[0].key].logprobs
             flags.add("not_calibrated" if has_logprobs else "no_logprobs")
         return Finding(
             sentence=self.sentences[index],

@@ -149,8 +149,7 @@ def find_as_of_date(prices: Prices, params: RiskParams) -> pd.Timestamp:
             f"no price is on or before end={params.end}; {_describe_extent(prices)}.",
             fix=f"end={index[-1].date()}",
         )
-    last: pd.Timestamp = used[-1]
-    return last
+    return pd.Timestamp(used[-1])
 
 
 def read_market(prices: Prices, params: RiskParams) -> Market:
@@ -167,8 +166,10 @@ def read_market(prices: Prices, params: RiskParams) -> Market:
             if first is None or last < index[0]
             else f"from {first.date()} on"
         )
-        fix = f"choose a period within {index[0].date()} and {index[-1].date()}"
-        raise InputError(f"there is no price {since}; {_describe_extent(prices)}.", fix=fix)
+        raise InputError(
+            f"there is no price {since}; {_describe_extent(prices)}.",
+            fix=f"choose a period within {index[0].date()} and {index[-1].date()}",
+        )
     period = index[begin:stop]
     columns = [str(name) for name in prices.close.columns]
     # column by column in memory, since each asset is read by itself
@@ -196,8 +197,7 @@ def _find_first_date(params: RiskParams, last: pd.Timestamp) -> pd.Timestamp | N
         return None
     count, unit = int(params.window[:-1]), params.window[-1]
     years, months, weeks, days = (count if unit == one else 0 for one in "ymwd")
-    first: pd.Timestamp = last - pd.DateOffset(years=years, months=months, weeks=weeks, days=days)
-    return first
+    return pd.Timestamp(last - pd.DateOffset(years=years, months=months, weeks=weeks, days=days))
 
 
 def _describe_extent(prices: Prices) -> str:
@@ -212,10 +212,8 @@ def read_assets(market: Market, columns: Sequence[str], params: RiskParams) -> d
     for block in split_into_blocks(market, places, market.present):
         wild = _find_wild(block, is_returns=market.is_returns)
         for place, is_wild in zip(block.places, wild, strict=True):
-            column = market.columns[place]
-            assets[column] = _check_asset(
-                market, place, block.calendar, params, is_wild=bool(is_wild)
-            )
+            asset = _check_asset(market, place, block.calendar, params, is_wild=bool(is_wild))
+            assets[asset.column] = asset
     return {column: assets[column] for column in columns}
 
 
@@ -230,24 +228,21 @@ def _check_asset(
     ):
         return replace(bare, status="bad_data", message=wrong)
     if len(calendar.rows) < 2:
-        kind = "return" if market.is_returns else "price"
-        message = f"{what} has {len(calendar.rows) or 'no'} {kind} in the period; two are needed."
+        seen = f"has {len(calendar.rows) or 'no'} {'return' if market.is_returns else 'price'}"
+        message = f"{what} {seen} in the period; two are needed."
         return replace(bare, status="no_data", message=message)
     factor = params.periods_per_year or calendar.factor
     if not math.isnan(factor) and not is_wild:
-        return Asset(column=column, calendar=calendar, factor=factor)
+        return replace(bare, factor=factor)
     first, last = (market.dates[calendar.rows[end]].date() for end in (0, -1))
     if math.isnan(factor):
-        spacing = f"a median spacing of {calendar.spacing} days between {first} and {last}"
-        seen = f"{spacing}, neither days, weeks nor months"
-        return replace(
-            bare, status="bad_data", message=f"{what} has {seen}: give periods_per_year."
+        seen = (
+            f"has a median spacing of {calendar.spacing} days between {first} and {last}, neither "
+            "days, weeks nor months: give periods_per_year"
         )
-    return replace(
-        bare,
-        status="bad_data",
-        message=f"{what} jumps by a factor of {MAX_RETURN:g} or more between {first} and {last}.",
-    )
+    else:
+        seen = f"jumps by a factor of {MAX_RETURN:g} or more between {first} and {last}"
+    return replace(bare, status="bad_data", message=f"{what} {seen}.")
 
 
 @quiet
@@ -299,8 +294,8 @@ def describe_unreadable(market: Market, cells: Mapping[pd.Timestamp, str]) -> st
     if not bad:
         return None
     first = min(bad)
-    values = f"{count_noun(len(bad), 'value')} that cannot be read as a number"
-    return f"{values} (first: {first.date()}, {bad[first]})"
+    values = count_noun(len(bad), "value")
+    return f"{values} that cannot be read as a number (first: {first.date()}, {bad[first]})"
 
 
 def describe_bad_cells(market: Market, column: str, values: FloatArray, what: str) -> str | None:
@@ -339,13 +334,11 @@ def _build_calendar(market: Market, rows: IntArray) -> Calendar:
     spacing = int(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else 0
     short = steps <= MAX_STEP_SPACINGS * spacing
     factor, period = _read_frequency(days, spacing)
-    # A return that was given as such is taken at its word, whatever stands before it.
-    keep = np.ones(len(rows), dtype=bool) if market.is_returns else short
-    at = rows if market.is_returns else rows[1:][short]
     return Calendar(
         rows=rows,
-        keep=keep,
-        at=at,
+        # A return that was given as such is taken at its word, whatever stands before it.
+        keep=np.ones(len(rows), dtype=bool) if market.is_returns else short,
+        at=rows if market.is_returns else rows[1:][short],
         spacing=spacing,
         factor=factor,
         period=period,

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from urisk_nb.errors import InputError
@@ -47,7 +46,7 @@ __all__ = [
     "volatility",
 ]
 
-FloatArray = npt.NDArray[np.float64]
+FloatArray = formulas.FloatArray
 # What the functions take: anything that numpy reads as one row of numbers
 Values = Sequence[float] | FloatArray | pd.Series
 
@@ -75,8 +74,7 @@ def total_return(prices: Values) -> float:
     float
         Fraction; negative is a loss. NaN for fewer than two prices, or any NaN.
     """
-    sample = _sample(prices)
-    return NAN if len(sample) < 2 else float(formulas.total_return(sample))
+    return _apply(formulas.total_return, prices, 2)
 
 
 @quiet
@@ -100,8 +98,7 @@ def volatility(returns: Values, periods_per_year: float = 1.0) -> float:
     -----
     The square-root rule assumes uncorrelated returns.
     """
-    sample = _sample(returns)
-    return NAN if len(sample) < 2 else float(formulas.volatility(sample, root_of(periods_per_year)))
+    return _apply(formulas.volatility, returns, 2, root_of(periods_per_year))
 
 
 @quiet
@@ -134,10 +131,7 @@ def ewma_volatility(
     """
     if not 0 < decay < 1:
         raise InputError(f"decay={decay} is not between 0 and 1.", fix="decay=0.94")
-    sample = _sample(returns)
-    if not len(sample):
-        return NAN
-    return float(formulas.ewma_volatility(sample, root_of(periods_per_year), decay))
+    return _apply(formulas.ewma_volatility, returns, 1, root_of(periods_per_year), decay)
 
 
 @quiet
@@ -155,10 +149,7 @@ def downside_deviation(returns: Values, periods_per_year: float = 1.0) -> float:
     The mean runs over all observations, gains counted as zero (Sortino and van der Meer, 1991). The
     standard deviation of the negative returns alone is another and smaller number.
     """
-    sample = _sample(returns)
-    if not len(sample):
-        return NAN
-    return float(formulas.downside_deviation(sample, root_of(periods_per_year)))
+    return _apply(formulas.downside_deviation, returns, 1, root_of(periods_per_year))
 
 
 def value_at_risk(returns: Values, alpha: float = 0.05) -> float:
@@ -189,8 +180,7 @@ def value_at_risk(returns: Values, alpha: float = 0.05) -> float:
     nine decimals before it is rounded up, since 0.05 * 20 and its like are not whole in binary;
     alpha is the stored number, never 1 - 0.95.
     """
-    mass, sample = tail_mass(alpha), _sample(returns)
-    return float(formulas.value_at_risk(np.sort(sample), mass)) if len(sample) else NAN
+    return _apply(formulas.value_at_risk, np.sort(_to_numbers(returns)), 1, tail_mass(alpha))
 
 
 def value_at_risk_interval(
@@ -262,8 +252,7 @@ def expected_shortfall(returns: Values, alpha: float = 0.05) -> float:
     coherent estimator of Acerbi and Tasche (2002), equal to the minimum of Rockafellar and Uryasev
     (2000). Computed as VaR plus the mean excess, so that rounding cannot put it below VaR.
     """
-    mass, sample = tail_mass(alpha), _sample(returns)
-    return float(formulas.expected_shortfall(np.sort(sample), mass)) if len(sample) else NAN
+    return _apply(formulas.expected_shortfall, np.sort(_to_numbers(returns)), 1, tail_mass(alpha))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,15 +295,15 @@ def drawdown(prices: Values) -> Drawdown:
     sample = _sample(prices)
     if not len(sample):
         return Drawdown(depth=NAN, peak=None, trough=None, current=NAN)
-    found = formulas.drawdown(sample)
-    depth, peak, trough, current = float(found[0]), int(found[1]), int(found[2]), float(found[3])
-    if not depth > 0:
-        return Drawdown(depth=depth, peak=None, trough=None, current=current)
-    if isinstance(prices, pd.Series):
-        return Drawdown(
-            depth=depth, peak=prices.index[peak], trough=prices.index[trough], current=current
-        )
-    return Drawdown(depth=depth, peak=peak, trough=trough, current=current)
+    depth, peak, trough, current = formulas.drawdown(sample)
+    labels = prices.index if isinstance(prices, pd.Series) else range(len(sample))
+    fell = bool(depth > 0)
+    return Drawdown(
+        depth=float(depth),
+        peak=labels[int(peak)] if fell else None,
+        trough=labels[int(trough)] if fell else None,
+        current=float(current),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -384,8 +373,7 @@ def skewness(returns: Values) -> float:
     -----
     Joanes and Gill (1998); as in pandas, and in scipy with bias=False.
     """
-    sample = _sample(returns)
-    return NAN if len(sample) < 3 else float(formulas.skewness(formulas.scaled_deviations(sample)))
+    return _apply(lambda sample: formulas.skewness(formulas.scaled_deviations(sample)), returns, 3)
 
 
 @quiet
@@ -405,11 +393,8 @@ def excess_kurtosis(returns: Values) -> float:
     -----
     Joanes and Gill (1998); as in pandas, and in scipy with bias=False.
     """
-    sample = _sample(returns)
-    return (
-        NAN
-        if len(sample) < 4
-        else float(formulas.excess_kurtosis(formulas.scaled_deviations(sample)))
+    return _apply(
+        lambda sample: formulas.excess_kurtosis(formulas.scaled_deviations(sample)), returns, 4
     )
 
 
@@ -456,9 +441,8 @@ def amihud(returns: Values, prices: Values, volume: Values) -> float:
             fix="give the same days of both",
         )
     days = np.isfinite(traded) & (traded > 0)
-    if not days.any():
-        return NAN
-    return float(formulas.replace_inf(np.mean(moves[days] / traded[days]) * 1e6))
+    illiquidity = np.mean(moves[days] / traded[days]) * 1e6 if days.any() else NAN
+    return float(formulas.replace_inf(illiquidity))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -481,8 +465,8 @@ def binomial_quantile(q: float, n: int, p: float) -> int:
         if above[-1] < 1e-18:
             break
     masses = np.array(below[:0:-1] + above)
-    steps = np.cumsum(masses)
-    return mode - len(below) + 1 + int(np.searchsorted(steps, q * math.fsum(masses)))
+    rank = np.searchsorted(np.cumsum(masses), q * math.fsum(masses))
+    return mode - len(below) + 1 + int(rank)
 
 
 def _to_numbers(values: Values) -> FloatArray:
@@ -498,6 +482,14 @@ def _sample(values: Values) -> FloatArray:
     """Return the numbers, and none of them if one is not finite: any NaN gives NaN."""
     sample = _to_numbers(values)
     return sample if np.isfinite(sample).all() else sample[:0]
+
+
+def _apply(
+    formula: Callable[..., FloatArray], values: Values, least: int, *settings: float
+) -> float:
+    """Return the figure, NaN for fewer numbers than the formula needs."""
+    sample = _sample(values)
+    return float(formula(sample, *settings)) if len(sample) >= least else NAN
 
 
 def root_of(periods_per_year: float) -> float:

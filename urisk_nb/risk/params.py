@@ -6,10 +6,11 @@ name with the closest name.
 
 from __future__ import annotations
 
+import functools
 import operator
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -98,22 +99,11 @@ class RiskParams:
     num_predict: int = 48
 
     def __post_init__(self) -> None:
-        def put(name: str, value: object) -> None:
-            # Frozen for everyone else; here the value gets its one form
-            object.__setattr__(self, name, value)
-
-        put("alpha", _read_alphas(self.alpha))
-        for name in ("start", "end", "as_of"):
-            put(name, _read_date(name, getattr(self, name)))
-        put("window", _read_window(self.window))
-        for name in ("benchmark", "query", "model"):
-            put(name, _read_text(name, getattr(self, name)))
-        put("labels", _read_choice("labels", self.labels, LABELS))
-        put("periods_per_year", _read_factor(self.periods_per_year))
-        for name in ("returns", "normalise", "llm"):
-            put(name, _read_switch(name, getattr(self, name)))
-        for name, least in (("max_sentences", 1), ("num_predict", 1), ("seed", 0)):
-            put(name, _read_whole(name, getattr(self, name), least))
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not None or one.default is not None:
+                # Frozen for everyone else; here the value gets its one form
+                object.__setattr__(self, one.name, _READERS[one.name](one.name, value))
         self._check_period()
 
     def _check_period(self) -> None:
@@ -144,8 +134,10 @@ class RiskParams:
         for name in settings:
             if name not in known:
                 near = find_closest(name, known, 1)
-                fix = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
-                raise InputError(f"there is no parameter {show(name)}.", fix=fix)
+                raise InputError(
+                    f"there is no parameter {show(name)}.",
+                    fix=f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}",
+                )
         return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,12 +146,10 @@ class RiskParams:
 
         `RiskParams.of(**d)` reads them back.
         """
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        plain = {
+        return {
             name: value.isoformat() if isinstance(value, date) else value
-            for name, value in values.items()
+            for name, value in {**asdict(self), "alpha": list(self.alpha)}.items()
         }
-        return plain | {"alpha": list(self.alpha)}
 
 
 def alpha_label(alpha: float) -> str:
@@ -173,15 +163,14 @@ def alpha_label(alpha: float) -> str:
     return digits.ljust(2, "0")
 
 
-def _read_alphas(given: object) -> tuple[float, ...]:
+def _read_alphas(_: str, given: object) -> tuple[float, ...]:
     if isinstance(given, str):
         given = [part.strip() for part in given.split(",")]
     values = [given] if not isinstance(given, Iterable) else list(given)
     if not values:
         raise InputError("alpha is empty.", fix="alpha=0.05")
-    masses = tuple(dict.fromkeys(tail_mass(value) for value in values))
-    labels = [alpha_label(mass) for mass in masses]
-    if len(set(labels)) < len(labels):
+    masses = tuple(dict.fromkeys(map(tail_mass, values)))
+    if len(set(map(alpha_label, masses))) < len(masses):
         raise InputError(
             f"two of alpha={list(masses)} have the same column name.", fix="keep one of them"
         )
@@ -201,12 +190,12 @@ def tail_mass(value: object) -> float:
         mass = float(value)  # type: ignore[arg-type]  # whatever it is, the error below names it
     except (TypeError, ValueError) as exc:
         text = str(value)
-        fix = (
-            f"alpha={format_number(float(text[:-1]) / 100)}"
+        raise InputError(
+            f"alpha={show(value)} is not a number in (0, 0.5].",
+            fix=f"alpha={format_number(float(text[:-1]) / 100)}"
             if re.fullmatch(r"\s*" + NUMBER + "%", text)
-            else "alpha=0.05 (the mass of the tail)"
-        )
-        raise InputError(f"alpha={show(value)} is not a number in (0, 0.5].", fix=fix) from exc
+            else "alpha=0.05 (the mass of the tail)",
+        ) from exc
     if isinstance(value, (bool, np.bool_)) or not 0 < mass <= 0.5:
         raise InputError(
             f"alpha={show(value)} is not a tail mass in (0, 0.5].", fix=_alpha_hint(mass)
@@ -228,9 +217,7 @@ def _alpha_hint(mass: float) -> str:
     return f"did you mean {number}? alpha={number} is the mass of the tail, as a fraction"
 
 
-def _read_date(name: str, value: object) -> date | None:
-    if value is None:
-        return None
+def _read_date(name: str, value: object) -> date:
     try:
         return read_moment(value).date()
     except ValueError as exc:
@@ -239,9 +226,7 @@ def _read_date(name: str, value: object) -> date | None:
         ) from exc
 
 
-def _read_window(value: object) -> str | None:
-    if value is None:
-        return None
+def _read_window(_: str, value: object) -> str:
     text = value.strip() if isinstance(value, str) else ""
     if not (match := WINDOW.fullmatch(text)):
         raise InputError(
@@ -264,8 +249,6 @@ def _read_window(value: object) -> str | None:
 
 
 def _read_text(name: str, value: object) -> str | None:
-    if value is None:
-        return None
     if not isinstance(value, str):
         extra = (
             '; pass a Series as benchmark= of the call, and "given" here'
@@ -278,9 +261,7 @@ def _read_text(name: str, value: object) -> str | None:
     return value.strip() or None
 
 
-def _read_factor(value: object) -> float | None:
-    if value is None:
-        return None
+def _read_factor(_: str, value: object) -> float:
     number = read_number(value)
     if number is None or number <= 0:
         raise InputError(
@@ -290,13 +271,13 @@ def _read_factor(value: object) -> float | None:
     return number
 
 
-def _read_choice(name: str, value: object, known: tuple[str, ...]) -> str:
-    if value in known:
+def _read_labels(_: str, value: object) -> str:
+    if value in LABELS:
         return str(value)
-    near = find_closest(str(value), known, 1)
+    near = find_closest(str(value), LABELS, 1)
     raise InputError(
-        f"{name}={show(value)} is not one of {', '.join(known)}.",
-        fix=f"{name}={near[0] if near else known[0]!r}",
+        f"labels={show(value)} is not one of {', '.join(LABELS)}.",
+        fix=f"labels={near[0] if near else LABELS[0]!r}",
     )
 
 
@@ -307,23 +288,22 @@ def _read_switch(name: str, value: object) -> bool:
 
 
 def _read_whole(name: str, value: object, least: int, most: int | None = None) -> int:
-    allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
-    try:
-        # Anything else is refused below.
-        number = int(str(value)) if _is_whole_text(value) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError as exc:
-        raise InputError(
-            f"{name}={show(value)} is not a whole number {allowed}.", fix=f"{name}={max(least, 1)}"
-        ) from exc
-    if isinstance(value, bool) or number < least or (most is not None and number > most):
+    number = _parse_whole(value)
+    if number is None or number < least or (most is not None and number > most):
+        allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
         raise InputError(
             f"{name}={show(value)} is not a whole number {allowed}.", fix=f"{name}={max(least, 1)}"
         )
     return number
 
 
-def _is_whole_text(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\s*[-+]?[0-9]{1,18}\s*", value) is not None
+def _parse_whole(value: object) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?[0-9]{1,18}\s*", value):
+        return int(value)
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # anything else ends in None
+    except TypeError:
+        return None
 
 
 def read_parallel(given: object) -> int | None:
@@ -336,3 +316,16 @@ def read_parallel(given: object) -> int | None:
         For anything but a whole number from 1 to 256, also one written as text.
     """
     return None if given is None else _read_whole("parallel", given, 1, MAX_PARALLEL)
+
+
+_READERS: dict[str, Callable[[str, object], object]] = {
+    "alpha": _read_alphas,
+    **dict.fromkeys(("start", "end", "as_of"), _read_date),
+    "window": _read_window,
+    **dict.fromkeys(("benchmark", "query", "model"), _read_text),
+    "labels": _read_labels,
+    "periods_per_year": _read_factor,
+    **dict.fromkeys(("returns", "normalise", "llm"), _read_switch),
+    **dict.fromkeys(("max_sentences", "num_predict"), functools.partial(_read_whole, least=1)),
+    "seed": functools.partial(_read_whole, least=0),
+}

@@ -5,12 +5,14 @@ The metrics are computed, the sentences split and chosen, and all that decides t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import chain
 from typing import Any
 
-from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
+from urisk_nb.risk.evidence import Sentence, sort_documents, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
@@ -23,6 +25,7 @@ from urisk_nb.risk.questions import (
     check_examples,
     examples_hash,
 )
+from urisk_nb.risk.relevance import check_query, choose, filter_by_query
 from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.tickers import fold_share_class
@@ -182,8 +185,6 @@ def prepare(
     """
     check_examples(examples, taxonomy)
     if params.query is not None and documents is not None:
-        from urisk_nb.risk.relevance import check_query
-
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
     as_of = params.as_of if prices is None else find_as_of_date(prices, params).date()
@@ -216,8 +217,7 @@ def _select_evidence(
     examples: Sequence[Example],
     as_of: date | None,
 ) -> dict[str, EvidenceSelection]:
-    # A shared document is split once, not once a ticker
-    pieces: dict[Document, SplitDocument] = {}
+    split_once = functools.cache(split)  # a shared document is split once, not once a ticker
     selections = {}
     places = _index_by_company(documents)
     for holding in holdings:
@@ -225,19 +225,24 @@ def _select_evidence(
         own, flags = select_documents(
             [documents[place] for place in mine], holding, params, as_of=as_of
         )
-        for document in own:
-            if document not in pieces:
-                pieces[document] = split(document)
-        sentences = [
-            sentence for document in sort_documents(own) for sentence in pieces[document].sentences
-        ]
+        pieces = [split_once(document) for document in sort_documents(own)]
+        sentences = [sentence for piece in pieces for sentence in piece.sentences]
         bearing, chosen = _choose(sentences, params, taxonomy, examples)
-        found = {flag for document in own for flag in pieces[document].flags}
+        holds = {
+            "off_query": bool(sentences) and not bearing,
+            "shared_evidence": any(sentence.document.ticker is None for sentence in chosen),
+            "truncated": len(chosen) < len(bearing),
+        }
+        found = chain(
+            flags,
+            chain.from_iterable(piece.flags for piece in pieces),
+            (flag for flag, is_so in holds.items() if is_so),
+        )
         selections[holding.symbol] = EvidenceSelection(
             chosen=tuple(_flag_shared(sentence) for sentence in chosen),
             sentences=len(sentences),
-            skipped=sum(pieces[document].skipped for document in own),
-            flags=tuple(sorted({*flags, *found, *_choice_flags(sentences, bearing, chosen)})),
+            skipped=sum(piece.skipped for piece in pieces),
+            flags=tuple(sorted(set(found))),
             left_out=len(sentences) - len(bearing),
         )
     return selections
@@ -252,11 +257,14 @@ def _choose(
     """Return the sentences that bear on the query, and those of them that are asked."""
     if params.query is None and len(sentences) <= params.max_sentences:
         return sentences, sentences
-    from urisk_nb.risk.relevance import choose, filter_by_query
-
     bearing = filter_by_query(sentences, params.query)
-    words = [example.text for example in examples]
-    return bearing, choose(bearing, params.query, taxonomy, params.max_sentences, words=words)
+    return bearing, choose(
+        bearing,
+        params.query,
+        taxonomy,
+        params.max_sentences,
+        words=[example.text for example in examples],
+    )
 
 
 def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[int]]:
@@ -270,17 +278,6 @@ def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[in
         company = None if document.ticker is None else fold_share_class(document.ticker)
         places.setdefault(company, []).append(place)
     return places
-
-
-def _choice_flags(
-    sentences: Sequence[Sentence], bearing: Sequence[Sentence], chosen: Sequence[Sentence]
-) -> set[str]:
-    holds = {
-        "off_query": bool(sentences) and not bearing,
-        "shared_evidence": any(sentence.document.ticker is None for sentence in chosen),
-        "truncated": len(chosen) < len(bearing),
-    }
-    return {flag for flag, is_so in holds.items() if is_so}
 
 
 def _flag_shared(sentence: Sentence) -> Sentence:

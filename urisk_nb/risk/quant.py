@@ -9,8 +9,9 @@ the least data that each number needs, and the flags. The user's page about them
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -140,17 +141,14 @@ def quant_columns(params: RiskParams, *, has_volume: bool, has_benchmark: bool) 
 
     Those of an input that was not given are left out.
     """
-    tails = [name for alpha in params.alpha for name in _tail_names(alpha)]
-    joint = JOINT_COLUMNS if has_benchmark else ()
-    volume = VOLUME_COLUMNS if has_volume else ()
     return [
         *DATA_COLUMNS,
         *SPREAD_COLUMNS,
-        *tails,
+        *(name for alpha in params.alpha for name in _tail_names(alpha)),
         *DRAWDOWN_COLUMNS,
-        *joint,
+        *(JOINT_COLUMNS if has_benchmark else ()),
         *MOMENT_COLUMNS,
-        *volume,
+        *(VOLUME_COLUMNS if has_volume else ()),
     ]
 
 
@@ -191,22 +189,29 @@ def quant_rows(
         market, list(dict.fromkeys(column for _, column, _ in drafts if column is not None)), params
     )
     measured = _measure(market, assets, read_reference(market, assets, params, benchmark), params)
-    blank = _blank_values(market, params)
-    rows: dict[str, QuantRow] = {}
-    suggested = 0
+    blank = {
+        **dict.fromkeys(quant_columns(params, has_volume=True, has_benchmark=True), NAN),
+        **dict.fromkeys(("first_obs", "last_obs", "max_dd_peak", "max_dd_trough"), pd.NaT),
+        "as_of": market.as_of,
+        "n_obs": 0,
+        "n_missing": len(market.dates),
+        "period": None,
+    }
+    unmatched = [holding.symbol for holding, column, _ in drafts if column is None]
+    near = {symbol: find_closest(symbol, market.columns) for symbol in unmatched[:MAX_SUGGESTED]}
+    rows = {}
     for holding, column, flags in drafts:
-        found = _Figures(
-            values=blank | {"weight": NAN if holding.weight is None else holding.weight}
+        found = _Figures() if column is None else measured[column]
+        status, message = _describe_state(holding.symbol, assets.get(column or ""), near)
+        weight = NAN if holding.weight is None else holding.weight
+        reasons = {*holding.flags, *flags, *prices.flags, *found.flags, status} - {"ok"}
+        rows[holding.symbol] = QuantRow(
+            column=column,
+            values=blank | {"weight": weight} | found.values,
+            status=status,
+            flags=tuple(sorted(reasons)),
+            message=message,
         )
-        found.flags.update((*holding.flags, *flags, *prices.flags))
-        if column is None:
-            near = find_closest(holding.symbol, market.columns) if suggested < MAX_SUGGESTED else []
-            suggested += 1
-            rows[holding.symbol] = _build_row_without_prices(holding, near, found)
-        else:
-            found.values |= measured[column].values
-            found.flags |= measured[column].flags
-            rows[holding.symbol] = _build_row(found, assets[column])
     return rows
 
 
@@ -240,24 +245,24 @@ def _measure(
             known[key] = _measure_dates(market, own)
         found[column] = _Figures(values=dict(known[key].values), flags=set(known[key].flags))
     usable = [market.position[column] for column, own in assets.items() if own.status == "ok"]
-    for block in split_into_blocks(market, usable, market.present):
-        columns = [market.columns[place] for place in block.places]
-        batch = _Batch(block=block, figures=[found[column] for column in columns])
-        factor = assets[columns[0]].factor
+
+    def iterate_batches(present: BoolArray) -> Iterator[_Batch]:
+        for block in split_into_blocks(market, usable, present):
+            columns = [market.columns[place] for place in block.places]
+            yield _Batch(
+                block=block,
+                assets=[assets[column] for column in columns],
+                figures=[found[column] for column in columns],
+            )
+
+    for batch in iterate_batches(market.present):
         _measure_path(market, batch)
-        _measure_spread(batch, factor)
+        _measure_spread(batch)
         _measure_tails(batch, params)
         _measure_volume(market, batch)
     if reference is not None:
-        joint = market.present & reference.present[:, None]
-        for block in split_into_blocks(market, usable, joint):
-            columns = [market.columns[place] for place in block.places]
-            _measure_joint(
-                market,
-                _Batch(block=block, figures=[found[column] for column in columns]),
-                reference,
-                assets,
-            )
+        for batch in iterate_batches(market.present & reference.present[:, None]):
+            _measure_joint(market, batch, reference)
     return found
 
 
@@ -266,6 +271,7 @@ class _Batch:
     """The columns of a block, with what has been found of each."""
 
     block: Block
+    assets: list[Asset]
     figures: list[_Figures]
 
     def put(self, name: str, values: FloatArray | Sequence[Any]) -> None:
@@ -276,11 +282,8 @@ class _Batch:
 
     def flag(self, name: str, where: BoolArray | bool = True) -> None:
         """Flag the columns that the reason holds for."""
-        for own, holds in zip(
-            self.figures, np.broadcast_to(where, len(self.figures)).tolist(), strict=True
-        ):
-            if holds:
-                own.flags.add(name)
+        for own in compress(self.figures, np.broadcast_to(where, len(self.figures))):
+            own.flags.add(name)
 
 
 def _measure_dates(market: Market, own: Asset) -> _Figures:
@@ -288,19 +291,18 @@ def _measure_dates(market: Market, own: Asset) -> _Figures:
     found = _Figures(values={"n_obs": count, "n_missing": len(market.dates) - count})
     if not count:
         return found
-    first, last = market.dates[calendar.rows[0]], market.dates[calendar.rows[-1]]
+    last = market.dates[calendar.rows[-1]]
     stale = (market.as_of - last).days
     if calendar.gap:
         found.flags.add("gap")
     if calendar.spacing and stale > MAX_STEP_SPACINGS * calendar.spacing:
         found.flags.add("stale")
-    period = calendar.period if own.status == "ok" else None
     found.values |= {
-        "first_obs": first,
+        "first_obs": market.dates[calendar.rows[0]],
         "last_obs": last,
         "stale_days": stale,
         "ann_factor": own.factor,
-        "period": period,
+        "period": calendar.period if own.status == "ok" else None,
     }
     return found
 
@@ -312,27 +314,25 @@ def _measure_path(market: Market, batch: _Batch) -> None:
     before = path.shape[1] - len(rows)
     fell = depth > 0
     batch.flag("no_drawdown", ~fell)
-    dates: list[list[Any]] = [
-        [
-            market.dates[rows[max(at - before, 0)]] if real else pd.NaT
-            for at, real in zip(side.tolist(), fell.tolist(), strict=True)
-        ]
-        for side in (peak, trough)
-    ]
+    for name, side in (("max_dd_peak", peak), ("max_dd_trough", trough)):
+        pairs = zip(side.tolist(), fell.tolist(), strict=True)
+        batch.put(
+            name,
+            [market.dates[rows[max(at - before, 0)]] if real else pd.NaT for at, real in pairs],
+        )
     batch.put("max_dd", depth)
-    for name, values in zip(("max_dd_peak", "max_dd_trough"), dates, strict=True):
-        batch.put(name, values)
     batch.put("cur_dd", current)
     batch.put("ret_total", formulas.total_return(path))
 
 
-def _measure_spread(batch: _Batch, factor: float) -> None:
+def _measure_spread(batch: _Batch) -> None:
     returns = batch.block.changes
     if returns.shape[1] < MIN_RETURNS:
         batch.flag("short_history")
         return
     batch.flag("flat", returns.max(axis=1) == returns.min(axis=1))
-    root, decay = root_of(factor), DECAY_MONTHLY if batch.block.calendar.spacing >= 27 else DECAY
+    root = root_of(batch.assets[0].factor)
+    decay = DECAY_MONTHLY if batch.block.calendar.spacing >= 27 else DECAY
     deviations = formulas.scaled_deviations(returns)
     batch.put("vol_ann", formulas.volatility(returns, root))
     batch.put("vol_ewma_ann", formulas.ewma_volatility(returns, root, decay))
@@ -357,16 +357,14 @@ def _measure_tails(batch: _Batch, params: RiskParams) -> None:
         batch.put(shortfall, formulas.expected_shortfall(ordered, alpha))
 
 
-def _measure_joint(
-    market: Market, batch: _Batch, reference: Reference, assets: Mapping[str, Asset]
-) -> None:
+def _measure_joint(market: Market, batch: _Batch, reference: Reference) -> None:
     """Compute the joint figures: returns are made after the intersection, on the joint calendar."""
     calendar, returns = batch.block.calendar, batch.block.changes
     theirs = compute_changes(reference.values[calendar.rows], is_returns=market.is_returns)[
         calendar.keep
     ]
     count = len(theirs)
-    own = np.array([len(assets[market.columns[place]].calendar.at) for place in batch.block.places])
+    own = np.array([len(asset.calendar.at) for asset in batch.assets])
     batch.flag(
         "short_joint", (count < MIN_RETURNS) | (count < 0.5 * np.maximum(own, reference.count))
     )
@@ -411,37 +409,11 @@ def _measure_volume(market: Market, batch: _Batch) -> None:
 # --- one row --------------------------------------------------------------------------------------
 
 
-def _blank_values(market: Market, params: RiskParams) -> dict[str, Any]:
-    values: dict[str, Any] = dict.fromkeys(
-        quant_columns(params, has_volume=True, has_benchmark=True), NAN
-    )
-    dates = dict.fromkeys(("first_obs", "last_obs", "max_dd_peak", "max_dd_trough"), pd.NaT)
-    return (
-        values
-        | dates
-        | {"as_of": market.as_of, "n_obs": 0, "n_missing": len(market.dates), "period": None}
-    )
-
-
-def _build_row_without_prices(holding: Holding, near: Sequence[str], found: _Figures) -> QuantRow:
-    message = f"the prices have no column {holding.symbol!r}" + (
-        f"; closest: {', '.join(near)}." if near else "."
-    )
-    return QuantRow(
-        column=None,
-        values=found.values,
-        status="no_data",
-        flags=tuple(sorted(found.flags | {"no_data"})),
-        message=message,
-    )
-
-
-def _build_row(found: _Figures, own: Asset) -> QuantRow:
-    flags = found.flags if own.status == "ok" else found.flags | {own.status}
-    return QuantRow(
-        column=own.column,
-        values=found.values,
-        status=own.status,
-        flags=tuple(sorted(flags)),
-        message=own.message,
-    )
+def _describe_state(
+    symbol: str, own: Asset | None, near: Mapping[str, Sequence[str]]
+) -> tuple[str, str | None]:
+    """Return the status of a row and what is wrong with its data."""
+    if own is not None:
+        return own.status, own.message
+    closest = f"; closest: {', '.join(near[symbol])}" if near.get(symbol) else ""
+    return "no_data", f"the prices have no column {symbol!r}{closest}."

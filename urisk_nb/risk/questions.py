@@ -259,13 +259,12 @@ def answer(risk: str, severity: int) -> str:
 
 def rules(taxonomy: Taxonomy, query: str | None = None) -> str:
     """Return the system message: task, categories, anchors and the reader's question."""
-    task = (
-        "You are a financial risk analyst. Judge the sentence about a company: which risk it "
-        "shows and how severe. "
-        "Severity 0 means that it reduces the risk. Answer as compact JSON."
-    )
     lines = [
-        task,
+        (
+            "You are a financial risk analyst. Judge the sentence about a company: which risk it "
+            "shows and how severe. "
+            "Severity 0 means that it reduces the risk. Answer as compact JSON."
+        ),
         "Risk categories:",
         *(f"{category.id}: {clean_text(category.definition)}" for category in taxonomy.categories),
         "Severity: "
@@ -285,17 +284,11 @@ def messages(
     text: str, taxonomy: Taxonomy, examples: Sequence[Example], query: str | None = None
 ) -> list[Message]:
     """Return the chat: the rules, the worked examples as turns, and the sentence last."""
-    chat = [{"role": "system", "content": rules(taxonomy, query)}]
+    chat = [("system", rules(taxonomy, query))]
     for example in examples:
-        chat.append({"role": "user", "content": clean_text(example.text)})
-        chat.append({"role": "assistant", "content": answer(example.risk, example.severity)})
-    chat.append({"role": "user", "content": text})
-    return chat
-
-
-def short_messages(text: str) -> list[Message]:
-    """Return the chat of the short form: one line and the sentence."""
-    return [{"role": "system", "content": SHORT}, {"role": "user", "content": text}]
+        chat.append(("user", clean_text(example.text)))
+        chat.append(("assistant", answer(example.risk, example.severity)))
+    return [{"role": role, "content": content} for role, content in [*chat, ("user", text)]]
 
 
 @functools.lru_cache(maxsize=64)
@@ -311,14 +304,10 @@ def _encode_around(
     labels: str,
 ) -> tuple[bytes, bytes]:
     """Return a payload before and after its sentence: the same for every sentence of a run."""
-    chat = (
-        short_messages(PLACEHOLDER)
-        if form == "short"
-        else messages(PLACEHOLDER, taxonomy, examples, query)
-    )
+    short = [{"role": "system", "content": SHORT}, {"role": "user", "content": PLACEHOLDER}]
     content: dict[str, Any] = {
         "format": schema(taxonomy, only),
-        "messages": chat,
+        "messages": short if form == "short" else messages(PLACEHOLDER, taxonomy, examples, query),
         "options": {"num_predict": num_predict, "seed": seed, "temperature": 0},
     }
     if labels == "calibrated":
@@ -394,15 +383,22 @@ def build_content_free(
 
     What the model says to them it says whatever it reads.
     """
-    asked = []
-    for number, text in enumerate(CONTENT_FREE):
-        document = Document(id=f"nothing{number}", ticker=None, text=text)
-        sentence = Sentence(id=document.id, document=document, text=text, start=0, end=len(text))
-        question = build_question(
-            sentence, params, taxonomy, examples=examples, reverse=reverse, only=only
+    documents = [
+        Document(id=f"nothing{number}", ticker=None, text=text)
+        for number, text in enumerate(CONTENT_FREE)
+    ]
+    questions = [
+        build_question(
+            Sentence(id=one.id, document=one, text=one.text, start=0, end=len(one.text)),
+            params,
+            taxonomy,
+            examples=examples,
+            reverse=reverse,
+            only=only,
         )
-        asked.append(replace(question, purpose="prior"))
-    return tuple(asked)
+        for one in documents
+    ]
+    return tuple(replace(question, purpose="prior") for question in questions)
 
 
 def repair(question: Question, bad_reply: str, taxonomy: Taxonomy = DEFAULT) -> Question:
@@ -423,8 +419,12 @@ def repair(question: Question, bad_reply: str, taxonomy: Taxonomy = DEFAULT) -> 
         },
     ]
     payload = _canonical(content)
-    key = hashlib.sha256(payload).hexdigest()
-    return replace(question, key=key, payload=payload, purpose="repair")
+    return replace(
+        question,
+        key=hashlib.sha256(payload).hexdigest(),
+        payload=payload,
+        purpose="repair",
+    )
 
 
 def parse(

@@ -172,7 +172,11 @@ def choose(
         *(f"{category.name} {category.definition}" for category in taxonomy.categories),
     ]
     general = _score_bm25(corpus, chain.from_iterable(_tokenize(background)))
-    asked = _score_query(sentences, query)
+    asked = (
+        [0.0] * len(sentences)
+        if query is None
+        else _score_bm25([split_words(one.text) for one in sentences], split_words(query))
+    )
 
     def rank(index: int) -> tuple[float, float, int, int]:
         day = sentences[index].document.date or date.min
@@ -183,17 +187,10 @@ def choose(
     )
 
 
-def _score_query(sentences: Sequence[Sentence], query: str | None) -> list[float]:
-    if query is None:
-        return [0.0] * len(sentences)
-    return _score_bm25([split_words(sentence.text) for sentence in sentences], split_words(query))
-
-
 def _tokenize(texts: Sequence[str]) -> list[list[str]]:
-    tokens: list[list[str]] = _import_bm25s().tokenize(
-        list(texts), stopwords="en", return_ids=False, show_progress=False
+    return list(
+        _import_bm25s().tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
     )
-    return tokens
 
 
 def _import_bm25s() -> Any:

@@ -30,12 +30,16 @@ MIN_JUDGED = 5  # labeled sentences; fewer are flagged thin_evidence
 
 _TEXT = pd.Series(["a"]).dtype  # str since pandas 3, object before
 _LEVEL = pd.CategoricalDtype([level.value for level in Level], ordered=True)
-_TEXTS = ("status", "flags", "run_id", "period", "top_risk", "top_quote", "model")
+_TEXTS = (
+    *("status", "flags", "run_id", "period", "top_risk", "top_quote", "model"),
+    *("ticker", "risk", "quote", "source", "evidence", "reason"),
+)
 _COUNTS = (
     *("n_obs", "n_missing", "stale_days", "n_joint"),
     *("sentences", "judged", "findings", "tokens", "attempts", "cached"),
+    *("severity", "start", "end"),
 )
-_DATES = ("as_of", "first_obs", "last_obs", "max_dd_peak", "max_dd_trough")
+_DATES = ("as_of", "first_obs", "last_obs", "max_dd_peak", "max_dd_trough", "date")
 
 
 def build_frame(
@@ -86,12 +90,11 @@ def build_frame(
 def build_findings(ticker_findings: Iterable[TickerFindings]) -> pd.DataFrame:
     """Build the findings behind the rows: one row a sentence, in the order given."""
     found = [(one.symbol, finding) for one in ticker_findings for finding in one.findings]
-    return pd.DataFrame(
-        {
-            name: _finding_series(name, [cell(symbol, finding) for symbol, finding in found])
-            for name, cell in _FINDING.items()
-        }
-    )
+    columns = {
+        name: _series(name, [cell(symbol, finding) for symbol, finding in found])
+        for name, cell in _FINDING.items()
+    }
+    return pd.DataFrame(columns).astype({"cached": "bool"})  # a count in the rows
 
 
 def _names(plan: Plan) -> list[str]:
@@ -101,21 +104,27 @@ def _names(plan: Plan) -> list[str]:
         if plan.has_prices
         else ()
     )
-    p_top = ["p_top"] if plan.params.labels == "calibrated" else []
     return [
         *("status", "flags", "run_id"),
         *quant,
         *(["weight"] if plan.has_weights else []),
         *(f"r_{category}" for category in plan.taxonomy.ids),
-        *("score", "level", "coverage", "top_risk", "top_quote", *p_top),
+        *("score", "level", "coverage", "top_risk", "top_quote"),
+        *(["p_top"] if plan.params.labels == "calibrated" else []),
         *("sentences", "judged", "findings"),
         *("model", "latency_s", "tokens", "attempts", "cached"),
     ]
 
 
-def _series(name: str, values: list[Any], index: pd.Index[Any]) -> pd.Series[Any]:
+def _series(name: str, values: list[Any], index: pd.Index[Any] | None = None) -> pd.Series[Any]:
     if name in _TEXTS:
-        return _texts(values, index)
+        # Half of a surrogate pair is in no encoding, so a frame cannot store it; the replacement
+        # keeps the offsets.
+        safe = [
+            text if text is None or text.isascii() else re.sub(r"[\ud800-\udfff]", "\ufffd", text)
+            for text in values
+        ]
+        return pd.Series(safe, index=index, dtype=_TEXT)
     if name == "level":
         return pd.Series(values, index=index, dtype=_LEVEL)
     if name in _DATES:
@@ -123,16 +132,6 @@ def _series(name: str, values: list[Any], index: pd.Index[Any]) -> pd.Series[Any
     if name.startswith("r_") or name in _COUNTS:
         return pd.Series(pd.array(values, dtype="Int64"), index=index)
     return pd.Series(values, index=index, dtype="float64")
-
-
-def _texts(values: Iterable[str | None], index: pd.Index[Any] | None = None) -> pd.Series[Any]:
-    # Half of a surrogate pair is in no encoding, so a frame cannot store it; the replacement keeps
-    # the offsets.
-    safe = [
-        value if value is None or value.isascii() else re.sub(r"[\ud800-\udfff]", "\ufffd", value)
-        for value in values
-    ]
-    return pd.Series(safe, index=index, dtype=_TEXT)
 
 
 def _row(
@@ -170,48 +169,40 @@ def _label_values(
     plan: Plan, labeled: TickerFindings | None, values: dict[str, Any], *, is_asked: bool
 ) -> tuple[str, set[str]]:
     """Fill in what the model said of one ticker; return its status and its flags."""
-    if not is_asked:
+    if labeled is None or not is_asked:
         values |= {"judged": 0, "findings": 0}
-        return "no_evidence", {"no_evidence"}
-    if labeled is None:
-        values |= {"judged": 0, "findings": 0}
-        return "not_run", {"not_run"}
-    judged = [finding for finding in labeled.findings if finding.label is not None]
-    rated = [
-        finding for finding in judged if finding.label is not None and finding.label.risk != NONE
-    ]
+        reason = "not_run" if is_asked else "no_evidence"
+        return reason, {reason}
+    judged = [finding for finding in labeled.findings if finding.label]
+    rated = [finding for finding in judged if finding.label and finding.label.risk != NONE]
     values |= {
         "judged": len(judged),
         "findings": len(rated),
         "tokens": labeled.tokens,
         "latency_s": labeled.seconds,
+        "attempts": labeled.attempts,
+        "cached": labeled.cached,
     }
-    values |= {"attempts": labeled.attempts, "cached": labeled.cached}
-    flags = {
-        *labeled.flags,
-        *_evidence_flags(judged, rated),
-        *({"unjudged"} if len(judged) < len(labeled.findings) else ()),
+    holds = {
+        "thin_evidence": 0 < len(judged) < MIN_JUDGED,
+        "single_source": len({finding.sentence.document for finding in rated}) == 1,
+        "unjudged": len(judged) < len(labeled.findings),
     }
+    flags = {*labeled.flags, *(flag for flag, is_so in holds.items() if is_so)}
     if not judged:
         return "model_error", flags
-    ratings = max_severity(
-        (finding.label for finding in judged if finding.label is not None), plan.taxonomy
-    )
+    ratings = max_severity((finding.label for finding in judged if finding.label), plan.taxonomy)
     result = score(ratings, plan.taxonomy, judged=True)
-    values |= {f"r_{category}": rating for category, rating in ratings.items()}
-    values |= {"score": result.score, "level": result.level.value, "coverage": result.coverage}
+    values |= {
+        **{f"r_{category}": rating for category, rating in ratings.items()},
+        "score": result.score,
+        "level": result.level.value,
+        "coverage": result.coverage,
+        "top_risk": result.top_risk,
+    }
     if (top := _top(result, rated)) is not None:
         values |= {"top_quote": top.sentence.quote, "p_top": top.p_label}
-    values["top_risk"] = result.top_risk
     return "partial" if "unjudged" in flags else "ok", flags | set(result.flags)
-
-
-def _evidence_flags(judged: Sequence[Finding], rated: Sequence[Finding]) -> set[str]:
-    thin = {"thin_evidence"} if 0 < len(judged) < MIN_JUDGED else set()
-    single = (
-        {"single_source"} if len({finding.sentence.document for finding in rated}) == 1 else set()
-    )
-    return thin | single
 
 
 def _top(result: Score, rated: Sequence[Finding]) -> Finding | None:
@@ -224,12 +215,8 @@ def _top(result: Score, rated: Sequence[Finding]) -> Finding | None:
         day = finding.sentence.document.date
         return (finding.label.severity if finding.label else 0, day.toordinal() if day else 0)
 
-    own = [
-        finding
-        for finding in rated
-        if finding.label is not None and finding.label.risk == result.top_risk
-    ]
-    return max(own, key=rank) if own else None
+    own = (one for one in rated if one.label and one.label.risk == result.top_risk)
+    return max(own, key=rank, default=None)
 
 
 _FINDING: dict[str, Callable[[str, Finding], Any]] = {
@@ -249,15 +236,3 @@ _FINDING: dict[str, Callable[[str, Finding], Any]] = {
     "flags": lambda _, finding: ";".join(finding.flags),
     "reason": lambda _, finding: finding.reason,
 }
-
-
-def _finding_series(name: str, values: list[Any]) -> pd.Series[Any]:
-    if name in ("severity", "start", "end"):
-        return pd.Series(values, dtype="Int64")
-    if name in ("p_label", "p_severity"):
-        return pd.Series(values, dtype="float64")
-    if name == "date":
-        return pd.Series(pd.to_datetime(values))
-    if name == "cached":
-        return pd.Series(values, dtype="bool")
-    return _texts(values)

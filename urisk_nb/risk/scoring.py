@@ -114,15 +114,13 @@ def score(
     rated = _check_ratings(ratings, taxonomy)
     coverage = len(rated) / len(taxonomy.ids)
     if not rated:
-        if judged:
-            return Score(
-                score=0.0,
-                level=Level.LOW,
-                coverage=coverage,
-                top_risk=None,
-                flags=("no_risk_found",),
-            )
-        return Score(score=None, level=Level.NR, coverage=coverage, top_risk=None)
+        return Score(
+            score=0.0 if judged else None,
+            level=Level.LOW if judged else Level.NR,
+            coverage=coverage,
+            top_risk=None,
+            flags=("no_risk_found",) if judged else (),
+        )
     # Rounded, since float noise must not decide a level; multiplied in taxonomy order, so that no
     # order adds any.
     points = round(100 * (1 - math.prod(1 - WEIGHTS[severity] for severity in rated.values())), 6)
@@ -191,6 +189,5 @@ def reconcile(first: Label, second: Label | None) -> tuple[Label, tuple[str, ...
     """
     if second is None:
         return first, ("second_look_failed",)
-    lower = min(first.severity, second.severity)
     flags = ("unstable",) if abs(first.severity - second.severity) >= 2 else ()
-    return Label(risk=first.risk, severity=lower), flags
+    return Label(risk=first.risk, severity=min(first.severity, second.severity)), flags

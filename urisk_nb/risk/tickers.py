@@ -29,12 +29,12 @@ def read_symbol(name: object, where: str) -> str:
         It is outside the ticker rule. The message begins with `where`.
     """
     if not isinstance(name, str):
-        fix = (
-            f'write "{name}" in quotes; numbers lose leading zeros'
+        raise InputError(
+            f"{where}: {show(name)} is {describe_type(name)}, not a ticker.",
+            fix=f'write "{name}" in quotes; numbers lose leading zeros'
             if isinstance(name, (int, np.integer))
-            else TICKER_HINT
+            else TICKER_HINT,
         )
-        raise InputError(f"{where}: {show(name)} is {describe_type(name)}, not a ticker.", fix=fix)
     symbol = fold_name(name)
     if re.fullmatch(r"\d*\.\d+", symbol):
         raise InputError(

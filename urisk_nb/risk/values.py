@@ -91,9 +91,7 @@ def find_closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 
     Case does not matter.
     """
-    by_form: dict[str, str] = {}
-    for one in known:
-        by_form.setdefault(fold_name(one), one)
+    by_form = {fold_name(one): one for one in reversed([*known])}  # the first of a form stays
     return [by_form[form] for form in difflib.get_close_matches(fold_name(name), by_form, n=count)]
 
 

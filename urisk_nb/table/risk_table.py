@@ -92,9 +92,8 @@ class RiskTable(pd.DataFrame):
         return self.as_text()
 
     def _repr_html_(self) -> str | None:
-        if not pd.get_option("display.notebook_repr_html"):
-            return None
-        return render_table_html(self._content())
+        wanted = pd.get_option("display.notebook_repr_html")
+        return render_table_html(self._content()) if wanted else None
 
 
 def assemble(
@@ -113,8 +112,7 @@ def assemble(
     RiskTable
         One row a holding, in the order given, index ``ticker``, with its report.
     """
-    frame = build_frame(plan, ticker_findings, run_id=run_id, model=model, flags=flags)
-    table = RiskTable(frame)
+    table = RiskTable(build_frame(plan, ticker_findings, run_id=run_id, model=model, flags=flags))
     given = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
     meta = {**plan.meta, "run_id": run_id, "model": model, "flags": sorted(flags)}
     object.__setattr__(table, "_report", Report(findings=build_findings(given), meta=meta))
