@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from urisk_nb.errors import UriskError
 from urisk_nb.llm.manager import LLMManager, StartEvent
+from urisk_nb.llm.snapshot import SessionSnapshot
 from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.notebook.view import BUTTONS, View
 from urisk_nb.render.escaping import escape_html
 from urisk_nb.render.progress_line import format_step
-
-if TYPE_CHECKING:
-    from urisk_nb.llm.snapshot import SessionSnapshot
 
 __all__ = ["ACTIONS", "DashboardActions", "alert", "status"]
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop, process_state
-from urisk_nb.errors import NotInitialized, UriskError
+from urisk_nb.errors import UriskError
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.snapshot import SessionSnapshot, probe_server, snapshot_without_session
@@ -25,7 +25,7 @@ from urisk_nb.notebook import panels, snapshot_panel
 from urisk_nb.notebook.actions import WORDS_S, DashboardActions, alert, status
 from urisk_nb.notebook.alerts import Alert, find_alerts
 from urisk_nb.notebook.inspector import Inspector
-from urisk_nb.notebook.session_poller import SessionPoller
+from urisk_nb.notebook.session_poller import SessionPoller, find_manager
 from urisk_nb.notebook.view import View, close_all
 from urisk_nb.server.model_server import ServerState
 
@@ -335,17 +335,15 @@ def get_dashboard(shell: InteractiveShell) -> Dashboard:
 
 
 def _keep(made: Dashboard) -> None:
-    """As the kernel's one, and as the first to be closed at its end."""
-    with process_state.lock():
-        process_state.forget(KEY)
-        process_state.put(KEY, made)
-        process_state.at_exit(KEY, close_dashboard)
+    """As the kernel's one, and as the first to be closed at its end; under the lock."""
+    process_state.forget(KEY)
+    process_state.put(KEY, made)
+    process_state.at_exit(KEY, close_dashboard)
 
 
 def close_dashboard() -> None:
     """Close the kernel's dashboard, if there is one."""
-    made = process_state.get(KEY)
-    if made is not None:
+    if (made := process_state.get(KEY)) is not None:
         made.close()
 
 
@@ -353,9 +351,7 @@ def take_picture() -> tuple[str, str]:
     """The dashboard as it would be now, as text and as HTML, without a widget."""
 
     async def now() -> SessionSnapshot:
-        try:
-            manager = LLMManager.get_instance()
-        except NotInitialized:
+        if (manager := find_manager()) is None:
             return snapshot_without_session(is_starting=LLMManager.is_starting())
         return manager.snapshot(await probe_server(manager))
 

@@ -21,7 +21,7 @@ from urisk_nb.llm.snapshot import (
     snapshot_without_session,
 )
 
-__all__ = ["SessionPoller"]
+__all__ = ["SessionPoller", "find_manager"]
 
 PROBE_S = 2.0  # between two probes of the server and its processes
 FIRST_S = 0.3  # to wait for the first probe before the first picture
@@ -53,12 +53,12 @@ class SessionPoller:
     @property
     def state(self) -> str:
         """The server's state; costs nothing."""
-        manager = _manager()
+        manager = find_manager()
         return "" if manager is None else str(manager.state)
 
     def overrides(self) -> Mapping[str, Any]:
         """Return the settings to start with: the last session's where none runs, else none."""
-        return self._last_overrides if _manager() is None else {}
+        return self._last_overrides if find_manager() is None else {}
 
     async def first_snapshot(self) -> SessionSnapshot:
         """
@@ -72,7 +72,7 @@ class SessionPoller:
 
     def snapshot(self) -> SessionSnapshot:
         """Return what is known without asking the server."""
-        manager = _manager()
+        manager = find_manager()
         if manager is None:
             return replace(
                 snapshot_without_session(is_starting=LLMManager.is_starting()),
@@ -94,7 +94,7 @@ class SessionPoller:
         Probe the server and the system where it is time to, in a task of its own: a server that
         hangs must not hold up the picture.
         """
-        manager = _manager()
+        manager = find_manager()
         if (
             manager is not None
             and self._probing is None
@@ -114,7 +114,7 @@ class SessionPoller:
             seen = ServerProbe(problem=f"the server could not be probed: {exc!r}.", fix="report it")
         finally:
             self._probing, self._probed_s = None, time.monotonic()
-        if manager is not _manager():
+        if manager is not find_manager():
             return
         before, self._probe = self._probe, seen
         for model in seen.loaded_models or ():
@@ -126,7 +126,8 @@ class SessionPoller:
             self._on_change()
 
 
-def _manager() -> LLMManager | None:
+def find_manager() -> LLMManager | None:
+    """Return the manager of this kernel, or None where no session runs."""
     with contextlib.suppress(NotInitialized):
         return LLMManager.get_instance()
     return None

@@ -10,18 +10,14 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from urisk_nb.llm.calls import OK
+from urisk_nb.llm.calls import OK, CallRecord
 from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
 
-if TYPE_CHECKING:
-    from urisk_nb.llm.calls import CallRecord
-
-    # A call, and the seconds of each of its phases from the bottom up
-    _Shown = tuple[CallRecord, dict[str, float]]
-
 __all__ = ["FAILED", "draw_bar", "draw_legend", "draw_strip", "draw_waterfall"]
+
+# A call, and the seconds of each of its phases from the bottom up
+_Shown = tuple[CallRecord, dict[str, float]]
 
 FAILED = "#CC3311"
 WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
