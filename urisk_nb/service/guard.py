@@ -37,13 +37,8 @@ class Guard:
         max_calls: int,
         metrics: ServiceMetrics,
     ) -> None:
-        self.app, self.token, self.max_body_bytes, self.max_calls, self.metrics = (
-            app,
-            token,
-            max_body_bytes,
-            max_calls,
-            metrics,
-        )
+        self.app, self.token, self.metrics = app, token, metrics
+        self.max_body_bytes, self.max_calls = max_body_bytes, max_calls
         self.calls = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,10 +57,8 @@ class Guard:
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
-        refusal, is_call = (
-            self._check_caller(scope, headers),
-            scope["method"] == "POST" and scope["path"] in POST_ROUTES,
-        )
+        refusal = self._check_caller(scope, headers)
+        is_call = scope["method"] == "POST" and scope["path"] in POST_ROUTES
         if refusal is None and is_call:
             refusal = self._check_request(headers)
         if refusal is not None:
@@ -120,11 +113,8 @@ class Guard:
                 Retry_After="1",
             )
         length = headers.get("content-length", b"0")
-        return (
-            self._refuse_size()
-            if length.isdigit() and int(length[:20]) > self.max_body_bytes
-            else None
-        )
+        is_larger = length.isdigit() and int(length[:20]) > self.max_body_bytes
+        return self._refuse_size() if is_larger else None
 
     def _refuse_size(self) -> Response:
         seen = f"the body is larger than {self.max_body_bytes} bytes."
@@ -145,17 +135,13 @@ class Guard:
         parts = bytearray()
         try:
             async with asyncio.timeout(MAX_BODY_S):
-                while len(parts) <= self.max_body_bytes:
+                has_more = True
+                while has_more and len(parts) <= self.max_body_bytes:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientDisconnected
                     parts += message.get("body", b"")
-                    if not message.get("more_body"):
-                        return (
-                            bytes(parts)
-                            if len(parts) <= self.max_body_bytes
-                            else self._refuse_size()
-                        )
+                    has_more = message.get("more_body", False)
         except TimeoutError:
             return build_refusal(
                 408,
@@ -163,7 +149,7 @@ class Guard:
                 "send it faster",
                 Connection="close",
             )
-        return self._refuse_size()
+        return bytes(parts) if len(parts) <= self.max_body_bytes else self._refuse_size()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -171,11 +157,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     parts = [body]
 
     async def replay() -> Message:
-        return (
-            {"type": "http.request", "body": parts.pop(), "more_body": False}
-            if parts
-            else await receive()
-        )
+        if parts:
+            return {"type": "http.request", "body": parts.pop(), "more_body": False}
+        return await receive()
 
     return replay
 

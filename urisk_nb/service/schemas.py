@@ -149,21 +149,22 @@ def _to_json(value: Any) -> Any:
 
 def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame, as JSON has them."""
-    columns = {
-        str(name): [_to_json(value) for value in frame[name].tolist()] for name in frame.columns
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [
+        {str(name): _to_json(value) for name, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
 
 
 def encode_answer(answer: Answer) -> dict[str, Any]:
     """Return an answer with its model, engine and timing."""
-    timing = {name: _to_json(value) for name, value in dataclasses.asdict(answer.timing).items()}
-    facts = {
+    timing = dataclasses.asdict(answer.timing)
+    return {
+        "text": str(answer),
         "model": answer.model,
         "engine": str(answer.engine),
         "done_reason": answer.done_reason,
+        "timing": {name: _to_json(value) for name, value in timing.items()},
     }
-    return {"text": str(answer), **facts, "timing": timing}
 
 
 def encode_error(error: UriskError) -> dict[str, str]:
