@@ -189,7 +189,7 @@ def _start_manager(args: argparse.Namespace) -> LLMManager:
         installing.fetch_weights()
     line = ProgressLine()
     try:
-        return event_loop.run(LLMManager.initialize(progress=line.show_step, **flags))
+        return event_loop.run(LLMManager.initialize(progress=line.show, **flags))
     finally:
         line.clear()
 

@@ -94,13 +94,18 @@ RESTARTS = "is_restart"
 class StartEvent:
     """
     A step of the start, for people: `checking`, `starting`, `pulling` (with bytes), `loading` or
-    `ready`.
+    `ready`. As a str it is the text with its megabytes, where it has some.
     """
 
     step: str
     text: str
     done: int = 0
     total: int = 0
+
+    def __str__(self) -> str:
+        if not self.total:
+            return self.text
+        return f"{self.text} {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB"
 
 
 class _Start:

@@ -17,7 +17,6 @@ from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.notebook.view import BUTTONS, View
 from urisk_nb.render.escaping import escape_html
-from urisk_nb.render.progress_line import format_step
 
 __all__ = ["ACTIONS", "DashboardActions", "alert", "status"]
 
@@ -162,7 +161,7 @@ class DashboardActions:
         }[name]()
 
     def _progress(self, event: StartEvent) -> None:
-        self._view.say(status(f"{format_step(event)} …"), no="Cancel")
+        self._view.say(status(f"{event} …"), no="Cancel")
 
 
 def status(words: str) -> str:

@@ -23,7 +23,6 @@ from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.notebook import nest
 from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
-from urisk_nb.render.progress_line import format_step
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -262,8 +261,8 @@ def _start_manager(**flags: Any) -> LLMManager:
     def tick() -> None:
         if events:
             event = events[-1]
-            text, share = format_step(event), event.done / event.total if event.total else None
-            board.show(text, progress_markup(text, share))
+            share = event.done / event.total if event.total else None
+            board.show(str(event), progress_markup(str(event), share))
 
     try:
         return event_loop.run(LLMManager.initialize(progress=events.append, **flags), tick)

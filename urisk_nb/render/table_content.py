@@ -88,8 +88,7 @@ class TableContent:
     @property
     def runs(self) -> Sequence[Mapping[str, Any]]:
         """The record of each run that is in it."""
-        runs: Sequence[Mapping[str, Any]] = self.meta.get("runs", [self.meta])
-        return runs
+        return self.meta.get("runs", [self.meta])  # type: ignore[no-any-return]  # from untyped meta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,14 +151,12 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
 def _chosen_column(frame: pd.DataFrame, place: int) -> Column:
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-    series = frame.iloc[:, place]
-    is_number = is_numeric_dtype(series.dtype) and not is_bool_dtype(series.dtype)
-    label = frame.columns[place]
+    series, label = frame.iloc[:, place], frame.columns[place]
     return Column(
         name=label if isinstance(label, str) else "",
         heading=_label(label),
         values=series.tolist(),
-        is_number=is_number,
+        is_number=is_numeric_dtype(series.dtype) and not is_bool_dtype(series.dtype),
     )
 
 
@@ -239,18 +236,14 @@ def collect_messages(content: TableContent) -> list[str]:
     tickers = set(content.tickers)
     lines: dict[str, None] = {}
     for run in content.runs:
-        given: Mapping[str, Any] = run.get("messages", {})
-        for key, said in given.items():
+        for key, said in run.get("messages", {}).items():
             if key == WHOLE_RUN or key in tickers:
                 head = "" if key == WHOLE_RUN else f"{key}: "
-                lines |= dict.fromkeys(head + one_line(text) for text in _texts(said))
+                texts = [said] if isinstance(said, str) else said
+                lines |= dict.fromkeys(head + one_line(text) for text in texts)
     shown = list(lines)[:MAX_MESSAGES]
     more = len(lines) - len(shown)
     return [*shown, f'and {more} more: table.report.meta["messages"]'] if more else shown
-
-
-def _texts(said: str | Iterable[str]) -> list[str]:
-    return [said] if isinstance(said, str) else list(said)
 
 
 def describe_run(content: TableContent) -> str:
