@@ -133,11 +133,9 @@ def _check_address(host: str, port: int) -> None:
     if not 0 <= port <= 65535:
         raise LaunchError(f"--port is {port}: a port is a number from 0 to 65535")
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        ):
-            pass
+        socket.create_server((host, port), family=family).close()
     except OSError as exc:
         reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
         raise LaunchError(f"listen tcp {place}: bind: {reason}") from exc

@@ -21,6 +21,7 @@ from urisk_nb.errors import InputError, NotInitialized, raise_ungrouped
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.notebook import nest
+from urisk_nb.notebook.session_poller import find_manager
 from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
 
@@ -245,16 +246,14 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
 
 def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
     began = time.monotonic()
-    manager = _start_manager(
-        **{name: value for name, value in vars(args).items() if value is not None}
-    )
+    manager = _start_manager(**vars(args))
     now, seconds = manager.snapshot(), time.monotonic() - began
     line = f"{now.server_label}: {now.model} is ready ({seconds:.1f} s)."
     publish("\n".join([*now.notes, line]), answer_markup("", line, now.notes))
 
 
 def _start_manager(**flags: Any) -> LLMManager:
-    """Return the manager, started if needed; shows the steps of the start."""
+    """Return the manager, started if needed; shows the steps of the start. None: not given."""
     board = Board()
     events: list[StartEvent] = []
 
@@ -271,9 +270,7 @@ def _start_manager(**flags: Any) -> LLMManager:
 
 
 def _stop(*_: Any) -> None:
-    try:
-        manager = LLMManager.get_instance()
-    except NotInitialized:
+    if (manager := find_manager()) is None:
         line = "Nothing to stop: no session was started in this kernel."
     else:
         why = "another kernel of yours uses it" if manager.is_managed else "it was not started here"
@@ -464,12 +461,8 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
 def _label(run: Run, parallel: int | None) -> None:
     from urisk_nb.session import label_sync
 
-    try:
-        LLMManager.get_instance()
-        manager = _start_manager()
-    except NotInitialized:
-        manager = _start_manager(model=run.plan.params.model)
-    board = Board()
+    model = run.plan.params.model if find_manager() is None else None
+    manager, board = _start_manager(model=model), Board()
     try:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:
