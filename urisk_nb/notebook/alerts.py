@@ -165,7 +165,6 @@ def _overlaps(record: Any, now: SessionSnapshot) -> bool:
 
 
 def _recent_answers(now: SessionSnapshot) -> list[Any]:
-    """The last calls that ended well."""
     return [record for record in now.records[-RECENT:] if record.outcome == OK]
 
 
@@ -214,9 +213,8 @@ def _explain_load(record: Any, now: SessionSnapshot) -> tuple[str, str]:
         )
     others = {other.model for other in now.records if since < other.number < record.number}
     if others:
-        named = ", ".join(sorted(others)[:3])
         return (
-            f"calls to {named} came in between and may have evicted it",
+            f"calls to {', '.join(sorted(others)[:3])} came in between and may have evicted it",
             "Use one model at a time, or give the server more memory.",
         )
     return (

@@ -37,9 +37,6 @@ __all__ = ["build_parser", "format_help_of", "run"]
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ours and which never ends the process."""
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, add_help=False, allow_abbrev=False)
-
     def error(self, message: str) -> NoReturn:
         flags = sorted(self._option_string_actions)
         words = [word for word in message.replace("=", " ").split() if word.startswith("--")]
@@ -74,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 # Each magic: what help calls it, what it does, and its arguments as `add_argument` takes them.
-MAGICS: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
+USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "ask": (
         "%%ask",
         "Stream the model's answer to the cell's text. Interrupt the kernel to stop it.",
@@ -219,8 +216,8 @@ MAGICS: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
 
 def build_parser(name: str) -> _Parser:
     """Return the parser of a magic's line."""
-    prog, description, arguments = MAGICS[name]
-    parser = _Parser(prog, description)
+    prog, description, arguments = USAGES[name]
+    parser = _Parser(prog, description=description, add_help=False, allow_abbrev=False)
     for argument, options in arguments.items():
         parser.add_argument(argument, **options)
     return parser

@@ -92,7 +92,6 @@ def _height(seconds: float, top_s: float) -> float:
 
 
 def _axis(top_s: float) -> str:
-    """Lines at the top, the middle and the bottom, with their seconds."""
     marks = ""
     for share in (0.0, 0.5, 1.0):
         y = _y(share * top_s, top_s)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from urisk_nb.render.escaping import one_line
 from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = [
     "DASH",
@@ -149,8 +149,6 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
 
 
 def _chosen_column(frame: pd.DataFrame, place: int) -> Column:
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
     series, label = frame.iloc[:, place], frame.columns[place]
     return Column(
         name=label if isinstance(label, str) else "",
@@ -179,8 +177,6 @@ def _heading(name: str) -> str:
 
 def format_value(name: str, value: Any) -> str:
     """Return a value of the column of that name as text on one line."""
-    import pandas as pd
-
     if isinstance(value, str):
         return one_line(value)
     if pd.api.types.is_scalar(value) and pd.isna(value):
@@ -198,8 +194,6 @@ def format_value(name: str, value: Any) -> str:
 
 
 def _flags(frame: pd.DataFrame) -> Iterable[Any]:
-    import pandas as pd
-
     cells = frame.get("flags")
     return cells if isinstance(cells, pd.Series) else ()
 
@@ -216,8 +210,11 @@ def _row_codes(frame: pd.DataFrame) -> Iterator[list[str]]:
 
 def describe_warnings(content: TableContent) -> dict[str, str]:
     """Return one sentence for each code that occurs in the table."""
-    codes = [code for code in codes_in(_flags(content.frame)) if code not in LABELED_BY]
-    return {code: WARNINGS.get(code, _UNKNOWN) for code in codes}
+    return {
+        code: WARNINGS.get(code, _UNKNOWN)
+        for code in codes_in(_flags(content.frame))
+        if code not in LABELED_BY
+    }
 
 
 def collect_notes(content: TableContent) -> list[str]:
@@ -276,8 +273,6 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
 
     Keys: ticker, risk, severity, p_label, quote, source, date, warnings.
     """
-    import pandas as pd
-
     findings = content.findings
     if not content.is_whole or not len(findings):
         return 0, []

@@ -124,11 +124,8 @@ def handle_errors(app: FastAPI, metrics: ServiceMetrics) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, exc: HTTPException) -> Response:
-        response = build_refusal(
-            exc.status_code, f"{exc.detail}.", "see /openapi.json for the routes"
-        )
-        response.headers.update(exc.headers or {})
-        return response
+        fix = "see /openapi.json for the routes"
+        return build_refusal(exc.status_code, f"{exc.detail}.", fix, exc.headers)
 
     @app.exception_handler(Exception)
     async def handle_bug(_: Request, exc: Exception) -> Response:

@@ -80,7 +80,7 @@ class Guard:
                 401,
                 "the token is missing or wrong.",
                 "send it: Authorization: Bearer ...",
-                WWW_Authenticate="Bearer",
+                {"WWW-Authenticate": "Bearer"},
             )
         server = scope.get("server")
         if server is not None and server[1] is not None and not is_loopback(server[0]):
@@ -110,7 +110,7 @@ class Guard:
                 503,
                 f"{self.calls} requests are waiting already.",
                 "ask again later",
-                Retry_After="1",
+                {"Retry-After": "1"},
             )
         length = headers.get("content-length", b"0")
         is_larger = length.isdigit() and int(length[:20]) > self.max_body_bytes
@@ -118,7 +118,9 @@ class Guard:
 
     def _refuse_size(self) -> Response:
         seen = f"the body is larger than {self.max_body_bytes} bytes."
-        return build_refusal(413, seen, "ask about fewer tickers at a time", Connection="close")
+        return build_refusal(
+            413, seen, "ask about fewer tickers at a time", {"Connection": "close"}
+        )
 
     async def _handle_post(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.calls += 1
@@ -147,7 +149,7 @@ class Guard:
                 408,
                 f"the body did not come within {MAX_BODY_S:g} s.",
                 "send it faster",
-                Connection="close",
+                {"Connection": "close"},
             )
         return bytes(parts) if len(parts) <= self.max_body_bytes else self._refuse_size()
 
@@ -172,5 +174,4 @@ def is_loopback(host: str) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """Return the Host header without its port."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

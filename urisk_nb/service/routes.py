@@ -162,7 +162,6 @@ async def _label(run: Run, session: LiveSession) -> None:
 
 
 def _encode_rows(run: Run, symbols: list[str]) -> list[dict[str, Any]]:
-    """Return the lines of tickers that are done."""
     if not symbols:
         return []
     table = run.table()

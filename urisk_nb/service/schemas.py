@@ -30,7 +30,6 @@ __all__ = [
     "WidePrices",
     "build_error_response",
     "build_refusal",
-    "build_response",
     "encode_answer",
     "encode_error",
     "encode_json",
@@ -172,21 +171,16 @@ def encode_error(error: UriskError) -> dict[str, str]:
     return {"error": type(error).__name__, "message": error.message, "fix": error.fix}
 
 
-def build_response(status: int, problem: Mapping[str, Any], **headers: str) -> Response:
-    """Return an error with its status."""
-    return JsonResponse(
-        problem, status, headers={name.replace("_", "-"): value for name, value in headers.items()}
-    )
-
-
-def build_refusal(status: int, message: str, fix: str, **headers: str) -> Response:
+def build_refusal(
+    status: int, message: str, fix: str, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return a refusal that has no error class of its own."""
     name = HTTPStatus(status).phrase.title().replace(" ", "").replace("-", "")
-    return build_response(status, {"error": name, "message": message, "fix": fix}, **headers)
+    return JsonResponse({"error": name, "message": message, "fix": fix}, status, headers)
 
 
 def build_error_response(error: UriskError) -> Response:
     """Return an error as a response, with Retry-After where the wait is known."""
     wait_s = error.facts.get("retry_after_s") or error.facts.get("left_s")
-    headers = {} if wait_s is None else {"Retry_After": str(max(1, math.ceil(wait_s)))}
-    return build_response(status_of(error), encode_error(error), **headers)
+    headers = {} if wait_s is None else {"Retry-After": str(max(1, math.ceil(wait_s)))}
+    return JsonResponse(encode_error(error), status_of(error), headers)
