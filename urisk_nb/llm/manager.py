@@ -301,13 +301,17 @@ class LLMManager:
         NotInitialized
             There is none.
         """
-        manager: LLMManager | None = process_state.get(KEY)
-        if manager is None:
+        if (manager := cls.find_instance()) is None:
             raise NotInitialized(
                 "no session was started in this process.",
                 fix="%urisk_start, or: await LLMManager.initialize()",
             )
         return manager
+
+    @classmethod
+    def find_instance(cls) -> LLMManager | None:
+        """The manager that is running in this process, or None."""
+        return process_state.get(KEY)  # type: ignore[no-any-return]  # kept in untyped state
 
     @classmethod
     def is_starting(cls) -> bool:

@@ -200,12 +200,14 @@ def _usual_load_s(record: Any, now: SessionSnapshot) -> float:
 
 
 def _explain_load(record: Any, now: SessionSnapshot) -> tuple[str, str]:
-    alike = [
-        other.number
-        for other in now.records
-        if other.number < record.number and is_same_model(other.model, record.model)
-    ]
-    since = max(alike, default=0)
+    since = max(
+        (
+            other.number
+            for other in now.records
+            if other.number < record.number and is_same_model(other.model, record.model)
+        ),
+        default=0,
+    )
     if (seen := now.other_num_ctx) is not None and _ended_s(since, now) <= seen[1] <= record.sent_s:
         return (
             f"num_ctx changed from {seen[0]}, set by another program, to {now.num_ctx}",

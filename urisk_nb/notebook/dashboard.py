@@ -26,7 +26,7 @@ from urisk_nb.notebook import panels, snapshot_panel
 from urisk_nb.notebook.actions import WORDS_S, DashboardActions, alert, status
 from urisk_nb.notebook.alerts import Alert, find_alerts
 from urisk_nb.notebook.inspector import Inspector
-from urisk_nb.notebook.session_poller import SessionPoller, find_manager
+from urisk_nb.notebook.session_poller import SessionPoller
 from urisk_nb.notebook.view import View, close_all
 from urisk_nb.server.model_server import ServerState
 
@@ -344,7 +344,7 @@ def take_picture() -> tuple[str, str]:
     """The dashboard as it would be now, as text and as HTML, without a widget."""
 
     async def now() -> SessionSnapshot:
-        if (manager := find_manager()) is None:
+        if (manager := LLMManager.find_instance()) is None:
             return snapshot_without_session(is_starting=LLMManager.is_starting())
         return manager.snapshot(await probe_server(manager))
 

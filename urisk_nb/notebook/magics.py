@@ -21,7 +21,6 @@ from urisk_nb.errors import InputError, NotInitialized, raise_ungrouped
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.notebook import nest
-from urisk_nb.notebook.session_poller import find_manager
 from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
 
@@ -267,7 +266,7 @@ def _start_manager(**flags: Any) -> LLMManager:
 
 
 def _stop(*_: Any) -> None:
-    if (manager := find_manager()) is None:
+    if (manager := LLMManager.find_instance()) is None:
         line = "Nothing to stop: no session was started in this kernel."
     else:
         why = "another kernel of yours uses it" if manager.is_managed else "it was not started here"
@@ -458,7 +457,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
 def _label(run: Run, parallel: int | None) -> None:
     from urisk_nb.session import label_sync
 
-    model = run.plan.params.model if find_manager() is None else None
+    model = run.plan.params.model if LLMManager.find_instance() is None else None
     manager, board = _start_manager(model=model), Board()
     try:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import math
 import time
@@ -35,9 +34,7 @@ class LiveSession:
     @property
     def running(self) -> LLMManager | None:
         """The manager, where there is one."""
-        with contextlib.suppress(NotInitialized):
-            return LLMManager.get_instance()
-        return None
+        return LLMManager.find_instance()
 
     async def begin(self) -> None:
         """
