@@ -159,11 +159,11 @@ def launch_server(args: argparse.Namespace) -> Any:
     """
     _check(args)
     adapter = args.adapter
-    try:
-        if adapter is None and _is_demo_model(args.gguf):
+    if adapter is None and _is_demo_model(args.gguf):
+        try:
             adapter = weights.adapter()
-    except weights.WeightsError as exc:
-        raise LaunchError(f"{exc}; {exc.fix}") from exc
+        except weights.WeightsError as exc:
+            raise LaunchError(f"{exc}; {exc.fix}") from exc
     # Threads that wait for each other spin for a moment, then sleep. Measured on 2 cores, tokens a
     # second alone and beside two busy programs: OpenMP's default 71 and 3, sleeping at once 27 and
     # 14, this 75 and 30. The library reads it once, when it is loaded.

@@ -31,18 +31,13 @@ class LiveSession:
         self._last_start_s = -math.inf
         self._is_owner = False
 
-    @property
-    def running(self) -> LLMManager | None:
-        """The manager, where there is one."""
-        return LLMManager.find_instance()
-
     async def begin(self) -> None:
         """
         Start a manager in the background where none is running.
 
         /health answers meanwhile.
         """
-        self.has_started = self.running is not None
+        self.has_started = LLMManager.find_instance() is not None
         if not self.has_started:
             self._is_owner = True
             self._start_session(self.flags)
@@ -75,7 +70,7 @@ class LiveSession:
         """
         if self._start is not None and not self._start.done():
             return await asyncio.shield(self._start)
-        running = self.running
+        running = LLMManager.find_instance()
         if running is not None and running.failure is None:
             return running
         if time.monotonic() - self._last_start_s > RETRY_START_S:
@@ -98,5 +93,5 @@ class LiveSession:
         if self._start is not None and not self._start.done():
             self._start.cancel()
             await asyncio.wait({self._start})
-        if self._is_owner and (running := self.running) is not None:
+        if self._is_owner and (running := LLMManager.find_instance()) is not None:
             await running.shutdown()

@@ -18,7 +18,7 @@ from urisk_nb.errors import InputError, ServerNotRunning, ServerTimeout, UriskEr
 from urisk_nb.llm.answers import AnswerStream
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.dialects.dialect import Feature
-from urisk_nb.llm.manager import is_judge
+from urisk_nb.llm.manager import LLMManager, is_judge
 from urisk_nb.llm.messages import is_same_model
 from urisk_nb.llm.snapshot import snapshot_without_session
 from urisk_nb.risk.params import RiskParams
@@ -103,7 +103,7 @@ async def risk(request: Request, asked: RiskBody) -> Response:
     if (
         wanted is not None
         and not is_judge(wanted)
-        and not is_same_model(wanted, (session.running or session).settings.model)
+        and not is_same_model(wanted, (LLMManager.find_instance() or session).settings.model)
     ):
         raise InputError(
             f"the model {wanted!r} is not the service's.",
@@ -191,8 +191,7 @@ async def health_llm(request: Request) -> Response:
     """Say whether the model is in memory; nothing is generated. 503 has the reason."""
     session: LiveSession = request.app.state.session
     facts = await _probe_server(session)
-    running = session.running
-    if running is None:
+    if (running := LLMManager.find_instance()) is None:
         raise NotReady(f"the session is being started: {session.step}.", fix="wait")
     if not any(is_same_model(running.model, name) for name in facts["models"]):
         raise NotReady(
@@ -213,7 +212,7 @@ class NotReady(ServerNotRunning):
 
 async def _probe_server(session: LiveSession) -> dict[str, Any]:
     """Return the server's state, version and models in memory, as it says within PROBE_S."""
-    running = session.running
+    running = LLMManager.find_instance()
     if running is None and session.failed and (session._start is None or session._start.done()):
         raise NotReady(session.failed[-1].message, fix=session.failed[-1].fix)
     now = snapshot_without_session(is_starting=True) if running is None else running.snapshot()
@@ -258,5 +257,5 @@ async def _list_ready_models(client: Client) -> list[str]:
 )
 async def show_metrics(request: Request) -> Response:
     """Return the metrics as Prometheus reads them."""
-    text = request.app.state.metrics.render(request.app.state.session.running)
+    text = request.app.state.metrics.render(LLMManager.find_instance())
     return Response(text, media_type=CONTENT_TYPE_LATEST)
