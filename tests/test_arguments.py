@@ -158,7 +158,7 @@ def test_the_magics_parse_nothing():
         "--url http://h --model m",
     }
     for name, line in lines.items():
-        given = vars(magics.PARSERS[name]().parse_line(line))
+        given = vars(magics.build_parser(name).parse_line(line))
         words = line.split()[1::2]
         assert sorted(value for value in given.values() if isinstance(value, str)) == sorted(words)
         assert {type(value) for value in given.values()} <= {str, bool, type(None)}

@@ -106,7 +106,7 @@ def _start_manager(args: argparse.Namespace) -> Iterator[LLMManager]:
         installing.fetch_weights()
     line = ProgressLine()
     try:
-        manager = event_loop.run(LLMManager.initialize(progress=line.show_step, **flags))
+        manager = event_loop.run(LLMManager.initialize(progress=line.show, **flags))
     finally:
         line.clear()
     try:

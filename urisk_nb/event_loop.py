@@ -16,7 +16,7 @@ import contextlib
 import contextvars
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from enum import Enum
 from typing import Any, Generic, TypeVar, cast
 
@@ -183,12 +183,12 @@ def run(coro: Coroutine[Any, Any, T], tick: Callable[[], Any] | None = None) -> 
     return submit(coro).wait(tick)
 
 
-async def call(coro: Coroutine[Any, Any, T]) -> T:
+async def call(coro: Coroutine[Any, Any, T], *, slice_s: float | None = SLICE_S) -> T:
     """
     Await the coroutine from any loop; it runs on the background loop.
 
-    The wait wakes every SLICE_S: an idle kernel loop would otherwise not see an interrupt
-    (ipykernel issue 881).
+    The wait wakes every `slice_s`: an idle kernel loop would otherwise not see an interrupt
+    (ipykernel issue 881). None never wakes: a service has many callers and no interrupts.
     """
     if on_loop():
         return await coro
@@ -197,7 +197,7 @@ async def call(coro: Coroutine[Any, Any, T]) -> T:
     try:
         while not work.done.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), SLICE_S)
+                await asyncio.wait_for(ended.wait(), slice_s)
     except asyncio.CancelledError:
         work.cancel()
         raise
@@ -242,9 +242,12 @@ async def _pump(source: AsyncIterator[T], items: queue.SimpleQueue[T | _End]) ->
         await _close(source)
 
 
-async def iterate(source: AsyncIterator[T]) -> AsyncIterator[T]:
+async def iterate(
+    source: AsyncIterator[T], *, slice_s: float | None = SLICE_S
+) -> AsyncGenerator[T, None]:
     """
-    Items of an asynchronous iterator that lives on the background loop, for a caller on any loop.
+    Items of an asynchronous iterator that lives on the background loop, for a caller on any loop;
+    `slice_s` as in `call`.
     """
     if on_loop():
         async for item in source:
@@ -258,7 +261,7 @@ async def iterate(source: AsyncIterator[T]) -> AsyncIterator[T]:
     try:
         while True:
             try:
-                found: T | _End = await asyncio.wait_for(items.get(), SLICE_S)
+                found: T | _End = await asyncio.wait_for(items.get(), slice_s)
             except TimeoutError:
                 continue
             if found is _End.END:

@@ -93,15 +93,11 @@ def install(*, base: str, url: str | None = None) -> str:
     if (ready := _find_ready_judge(settings)) is not None:
         return ready
     adapter, line = _adapter(), ProgressLine()
-
-    def tell(event: StartEvent) -> None:
-        line.show_step(event)
-
     manager = event_loop.run(
-        LLMManager.connect(progress=tell, engine=Engine.OLLAMA, model=base, url=url)
+        LLMManager.connect(progress=line.show, engine=Engine.OLLAMA, model=base, url=url)
     )
     try:
-        done = _install_on_server(manager, adapter, base, line, tell)
+        done = _install_on_server(manager, adapter, base, line, line.show)
     finally:
         manager.shutdown_sync()
         line.clear()

@@ -133,11 +133,9 @@ def _check_address(host: str, port: int) -> None:
     if not 0 <= port <= 65535:
         raise LaunchError(f"--port is {port}: a port is a number from 0 to 65535")
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        ):
-            pass
+        socket.create_server((host, port), family=family).close()
     except OSError as exc:
         reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
         raise LaunchError(f"listen tcp {place}: bind: {reason}") from exc
@@ -161,11 +159,11 @@ def launch_server(args: argparse.Namespace) -> Any:
     """
     _check(args)
     adapter = args.adapter
-    try:
-        if adapter is None and _is_demo_model(args.gguf):
+    if adapter is None and _is_demo_model(args.gguf):
+        try:
             adapter = weights.adapter()
-    except weights.WeightsError as exc:
-        raise LaunchError(f"{exc}; {exc.fix}") from exc
+        except weights.WeightsError as exc:
+            raise LaunchError(f"{exc}; {exc.fix}") from exc
     # Threads that wait for each other spin for a moment, then sleep. Measured on 2 cores, tokens a
     # second alone and beside two busy programs: OpenMP's default 71 and 3, sleeping at once 27 and
     # 14, this 75 and 30. The library reads it once, when it is loaded.

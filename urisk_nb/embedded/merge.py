@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,20 +41,15 @@ Progress = Callable[[int, int], None]
 class NeedsGguf(WeightsError):
     """The package `gguf`, which reads and writes the files, is not installed."""
 
-    def __init__(
-        self,
-        message: str = "to merge the adapter needs the package gguf",
-        fix: str = 'pip install "urisk-nb[judge]"',
-    ) -> None:
-        super().__init__(message, fix)
-
 
 def check_package() -> None:
     """Raise NeedsGguf where the package is missing; some 0.1 s where it is there."""
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as exc:
-        raise NeedsGguf from exc
+        raise NeedsGguf(
+            "to merge the adapter needs the package gguf", 'pip install "urisk-nb[judge]"'
+        ) from exc
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | None = None) -> Path:
@@ -74,14 +69,17 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | Non
         base, no room to write.
     """
     check_package()
-    model, part = _open(base), _open(adapter)
-    corrections = _corrections(part, adapter, {tensor.name: tensor for tensor in model.tensors})
+    model = _open(base)
+    weights = {tensor.name: tensor for tensor in model.tensors}
+    corrections = _corrections(_open(adapter), adapter, weights)
     try:
         with _place_atomically(out) as path:
             _write(path, model, corrections, progress or (lambda _done, _total: None))
     except OSError as exc:
-        fix = "free some 150 MB there, or choose a folder that you may write to: URISK_DATA"
-        raise WeightsError(f"{out} cannot be written: {exc.strerror or exc}", fix) from exc
+        raise WeightsError(
+            f"{out} cannot be written: {exc.strerror or exc}",
+            "free some 150 MB there, or choose a folder that you may write to: URISK_DATA",
+        ) from exc
     return out
 
 
@@ -99,10 +97,8 @@ class _Correction:
     scale: float
 
     def of_rows(self, start: int, end: int) -> np.ndarray[Any, Any]:
-        product: np.ndarray[Any, Any] = self.up[start:end].astype("float64") @ self.down.astype(
-            "float64"
-        )
-        return (self.scale * product).astype("float32")
+        product = self.up[start:end].astype("float64") @ self.down.astype("float64")
+        return (self.scale * product).astype("float32")  # type: ignore[no-any-return]  # of Any
 
 
 def _open(path: Path) -> GGUFReader:
@@ -190,9 +186,8 @@ def _write(
 ) -> None:
     from gguf import GGUFWriter
 
-    writer = GGUFWriter(path, ARCHITECTURE)
-    writer.data_alignment = model.alignment
-    try:
+    with closing(GGUFWriter(path, ARCHITECTURE)) as writer:
+        writer.data_alignment = model.alignment
         _metadata(writer, model)
         total = sum(_announce(writer, tensor) for tensor in model.tensors)
         writer.write_header_to_file()
@@ -204,8 +199,6 @@ def _write(
             writer.write_tensor_data(data)
             done += data.nbytes
             tell(done, total)
-    finally:
-        writer.close()
 
 
 def _metadata(writer: GGUFWriter, model: GGUFReader) -> None:

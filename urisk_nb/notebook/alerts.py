@@ -9,16 +9,14 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from urisk_nb.llm.calls import OK, CallRecord
 from urisk_nb.llm.latency import percentile
 from urisk_nb.llm.messages import is_same_model
 from urisk_nb.llm.resilience import BreakerState
+from urisk_nb.llm.snapshot import SessionSnapshot
 from urisk_nb.server.model_server import ServerState
-
-if TYPE_CHECKING:
-    from urisk_nb.llm.snapshot import SessionSnapshot
 
 __all__ = ["Alert", "cache_hits", "find_alerts", "request_of"]
 
@@ -48,7 +46,7 @@ def find_alerts(now: SessionSnapshot) -> list[Alert]:
         *_find_queues(now),
         *_find_loads(now),
         *_find_cache_misses(now),
-        *_list_notes(now),
+        *(Alert(text=text, level="note") for text in now.notes),
     ]
     return sorted(found, key=lambda alert: ("error", "warning", "note").index(alert.level))
 
@@ -76,11 +74,12 @@ def _find_trouble(now: SessionSnapshot) -> Iterator[Alert]:
     elif now.probe.problem:
         yield Alert(text=now.probe.problem, action=now.probe.fix, level="error")
     if now.breaker is BreakerState.OPEN:
-        text = (
-            "The server failed several times in a row. The circuit is open: no call is sent for a "
-            "while, then one call probes the server."
+        yield Alert(
+            text="The server failed several times in a row. The circuit is open: no call is sent "
+            "for a while, then one call probes the server.",
+            action="Wait, or restart it.",
+            level="error",
         )
-        yield Alert(text=text, action="Wait, or restart it.", level="error")
     elif now.breaker is BreakerState.HALF_OPEN:
         yield Alert(
             text="The server failed several times in a row. The circuit is half-open: the next "
@@ -95,56 +94,39 @@ def _find_trouble(now: SessionSnapshot) -> Iterator[Alert]:
         )
 
 
-def _list_notes(now: SessionSnapshot) -> Iterator[Alert]:
-    for text in now.notes:
-        yield Alert(text=text, level="note")
-
-
 def _find_spill(now: SessionSnapshot) -> Iterator[Alert]:
     for model in now.probe.loaded_models or ():
         on_cpu = 1 - model.gpu_bytes / model.size_bytes if model.size_bytes else 0.0
         if model.gpu_bytes > 0 and on_cpu >= 0.01:
-            text = (
-                f"{model.name} does not fit in GPU memory: {on_cpu:.0%} of it is on the CPU, "
-                "which is much slower."
+            yield Alert(
+                text=f"{model.name} does not fit in GPU memory: {on_cpu:.0%} of it is on the CPU, "
+                "which is much slower.",
+                action=f"Use a smaller model, or less context (now {model.num_ctx} tokens): "
+                "%urisk_start --num-ctx 2048",
             )
-            action = (
-                f"Use a smaller model, or less context (now {model.num_ctx} tokens): "
-                "%urisk_start --num-ctx 2048"
-            )
-            yield Alert(text=text, action=action)
 
 
 def _find_queues(now: SessionSnapshot) -> Iterator[Alert]:
     if now.waiting and now.longest_wait_s > WAIT_S:
         calls = "1 call waits" if now.waiting == 1 else f"{now.waiting} calls wait"
         if now.slots > now.parallel:
-            text = (
-                f"{calls} in the local queue: at most {now.parallel} may be in flight, "
-                f"and the server has {now.slots} slots."
-            )
             yield Alert(
-                text=text,
+                text=f"{calls} in the local queue: at most {now.parallel} may be in flight, "
+                f"and the server has {now.slots} slots.",
                 action=f"Send more at once: %urisk_start --parallel {now.slots}",
                 level="note",
             )
             return
         slots = "1 slot" if now.slots == 1 else f"{now.slots} slots"
         twice = 2 * max(2, now.slots, now.parallel)
-        text = (
-            f"{calls} behind {now.in_flight}: the server has {slots}."
-            if now.slots
-            else f"{calls} behind {now.in_flight}."
+        known = f": the server has {slots}" if now.slots else ""
+        restart = (
+            "%urisk_stop" if now.is_managed else f"start Ollama with OLLAMA_NUM_PARALLEL={twice}"
         )
-        more = f"%urisk_stop, then %urisk_start --parallel {twice}"
-        if not now.is_managed:
-            more = (
-                f"start Ollama with OLLAMA_NUM_PARALLEL={twice}, "
-                f"then %urisk_start --parallel {twice}"
-            )
         yield Alert(
-            text=text,
-            action=f"For more at once (each slot holds a context of its own): {more}",
+            text=f"{calls} behind {now.in_flight}{known}.",
+            action="For more at once (each slot holds a context of its own): "
+            f"{restart}, then %urisk_start --parallel {twice}",
             level="note",
         )
     queued = [
@@ -154,18 +136,18 @@ def _find_queues(now: SessionSnapshot) -> Iterator[Alert]:
     ]
     if queued and not now.waiting:
         last = queued[-1]
-        text = f"Call {last.number} waited {last.timing.queue_s:.1f} s for a slot at the server: "
         if _overlaps(last, now):
-            text += f"{now.parallel} may be in flight at once, and it has fewer slots."
-            yield Alert(
-                text=text,
-                action="Queue calls locally so that they can be cancelled: %urisk_start "
-                "--parallel 1",
-                level="note",
-            )
+            why = f"{now.parallel} may be in flight at once, and it has fewer slots."
+            action = "Queue calls locally so that they can be cancelled: %urisk_start --parallel 1"
         else:
+            why = "another program uses it, too."
             action = "Share it, or start your own: %urisk_start --url http://127.0.0.1:11500"
-            yield Alert(text=f"{text}another program uses it, too.", action=action, level="note")
+        yield Alert(
+            text=f"Call {last.number} waited {last.timing.queue_s:.1f} s for a slot at the server: "
+            + why,
+            action=action,
+            level="note",
+        )
 
 
 def _overlaps(record: Any, now: SessionSnapshot) -> bool:
@@ -183,7 +165,6 @@ def _overlaps(record: Any, now: SessionSnapshot) -> bool:
 
 
 def _recent_answers(now: SessionSnapshot) -> list[Any]:
-    """The last calls that ended well."""
     return [record for record in now.records[-RECENT:] if record.outcome == OK]
 
 
@@ -219,23 +200,23 @@ def _usual_load_s(record: Any, now: SessionSnapshot) -> float:
 
 
 def _explain_load(record: Any, now: SessionSnapshot) -> tuple[str, str]:
-    alike = [
-        other.number
-        for other in now.records
-        if other.number < record.number and is_same_model(other.model, record.model)
-    ]
-    since = max(alike, default=0)
+    since = max(
+        (
+            other.number
+            for other in now.records
+            if other.number < record.number and is_same_model(other.model, record.model)
+        ),
+        default=0,
+    )
     if (seen := now.other_num_ctx) is not None and _ended_s(since, now) <= seen[1] <= record.sent_s:
-        text = f"num_ctx changed from {seen[0]}, set by another program, to {now.num_ctx}"
         return (
-            text,
+            f"num_ctx changed from {seen[0]}, set by another program, to {now.num_ctx}",
             "Use one num_ctx in all programs that share the server: each change reloads the model.",
         )
     others = {other.model for other in now.records if since < other.number < record.number}
     if others:
-        named = ", ".join(sorted(others)[:3])
         return (
-            f"calls to {named} came in between and may have evicted it",
+            f"calls to {', '.join(sorted(others)[:3])} came in between and may have evicted it",
             "Use one model at a time, or give the server more memory.",
         )
     return (
@@ -266,23 +247,25 @@ def _find_cache_misses(now: SessionSnapshot) -> Iterator[Alert]:
             and record.timing.prompt_s > OUTLIER_FACTOR * usual
             and _has_same_beginning(before, record)
         ):
-            text = f"The prompt of call {record.number} missed the cache: "
-            text += f"reading it took {record.timing.prompt_s:.2f} s; {usual:.2f} s is usual."
-            action = (
-                "A slot caches one prompt: send prompts with the same beginning one after the "
-                "other, or give the server more slots."
+            yield Alert(
+                text=f"The prompt of call {record.number} missed the cache: reading it took "
+                f"{record.timing.prompt_s:.2f} s; {usual:.2f} s is usual.",
+                action="A slot caches one prompt: send prompts with the same beginning one after "
+                "the other, or give the server more slots.",
+                level="note",
             )
-            yield Alert(text=text, action=action, level="note")
             return
 
 
 def _usual_prompt_s(model: str, now: SessionSnapshot) -> float:
-    alike = (
-        record.timing
-        for record in now.records
-        if record.timing is not None and is_same_model(record.model, model)
+    return percentile(
+        (
+            record.timing.prompt_s
+            for record in now.records
+            if record.timing is not None and is_same_model(record.model, model)
+        ),
+        50,
     )
-    return percentile((timing.prompt_s for timing in alike), 50)
 
 
 def _has_same_beginning(before: CallRecord, record: CallRecord) -> bool:

@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from urisk_nb.llm.calls import OK
+from urisk_nb.llm.calls import OK, CallRecord
 from urisk_nb.llm.latency import percentile
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.alerts import request_of
 from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
 from urisk_nb.notebook.panel_parts import format_seconds, html_block, html_table
 from urisk_nb.render.escaping import escape_html, visible
-
-if TYPE_CHECKING:
-    from urisk_nb.llm.calls import CallRecord
 
 __all__ = ["format_call", "render_call"]
 
@@ -54,17 +51,13 @@ def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
             else ""
         )
         + "</div>",
-        _message(record),
+        f'<div class="alert error">{escape_html(record.message)}</div>' if record.message else "",
         svg.draw_waterfall(_steps(record), f"phases of call {record.number}"),
         _compare(record, records),
         _failures(record),
         _request(record),
     ]
     return html_block("".join(parts))
-
-
-def _message(record: CallRecord) -> str:
-    return f'<div class="alert error">{escape_html(record.message)}</div>' if record.message else ""
 
 
 def _steps(record: CallRecord) -> list[tuple[str, float, str]]:
@@ -110,10 +103,8 @@ def _compare(record: CallRecord, records: Sequence[CallRecord]) -> str:
         "first_token_s": "first token, once sent",
         "elapsed_s": "whole call",
     }.items():
-        own, median = (
-            getattr(record.timing, field),
-            percentile((getattr(timing, field) for timing in alike), 50),
-        )
+        own = getattr(record.timing, field)
+        median = percentile((getattr(timing, field) for timing in alike), 50)
         # Milliseconds come and go: a multiple of next to nothing says nothing.
         times = f"{own / median:.1f} ×" if median > MIN_SECONDS and own > MIN_SECONDS else "–"
         rows.append([name, format_seconds(own), format_seconds(median), times])
@@ -160,21 +151,16 @@ def _request(record: CallRecord) -> str:
         parts.append(
             _fold("Answer's schema", json.dumps(request["format"], indent=1, ensure_ascii=False))
         )
-    parts += [
-        _fold(f"Prompt: {_role(message)}", _content(message))
-        for message in (messages if isinstance(messages, list) else ())
-    ]
+    parts += map(_fold_message, messages if isinstance(messages, list) else ())
     return "".join(parts) + _fold(
         "Answer" if record.outcome == OK else "Answer, as far as it came", record.answer
     )
 
 
-def _role(message: Any) -> str:
-    return str(message.get("role", "")) if isinstance(message, dict) else ""
-
-
-def _content(message: Any) -> str:
-    return str(message.get("content", "")) if isinstance(message, dict) else str(message)
+def _fold_message(message: Any) -> str:
+    if not isinstance(message, dict):
+        return _fold("Prompt: ", str(message))
+    return _fold(f"Prompt: {message.get('role', '')}", str(message.get("content", "")))
 
 
 def _short(value: Any) -> str:

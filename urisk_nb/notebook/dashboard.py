@@ -14,10 +14,11 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop, process_state
-from urisk_nb.errors import NotInitialized, UriskError
+from urisk_nb.errors import UriskError
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.snapshot import SessionSnapshot, probe_server, snapshot_without_session
@@ -87,17 +88,9 @@ class Dashboard:
 
         self._shown_s = time.monotonic()
         now = event_loop.run(self._poller.first_snapshot())
-        bundle = {
-            "text/plain": snapshot_panel.render_snapshot_text(now),
-            "text/html": snapshot_panel.render_snapshot(now),
-        }
-        widget = self._view.root._repr_mimebundle_()
-        handle = display(
-            {**bundle, **{kind: widget[kind] for kind in widget if "widget" in kind}},
-            raw=True,
-            display_id=True,
-        )  # type: ignore[no-untyped-call]
-        self._handles.append(handle)
+        bundle = self._view.root._repr_mimebundle_()
+        bundle = {kind: bundle[kind] for kind in bundle if "widget" in kind} | _make_bundle(now)
+        self._handles.append(display(bundle, raw=True, display_id=True))  # type: ignore[no-untyped-call]
         self._post(self._wake.set)
 
     def close(self) -> None:
@@ -119,13 +112,7 @@ class Dashboard:
         self._task.done.wait(1.0)
         self._post(self._poller.close)
         for handle in self._handles:
-            handle.update(
-                {
-                    "text/plain": snapshot_panel.render_snapshot_text(last),
-                    "text/html": snapshot_panel.render_snapshot(last),
-                },
-                raw=True,
-            )
+            handle.update(_make_bundle(last), raw=True)
         if self._inspector is not None:
             close_all(self._inspector.root)
         self._view.close()
@@ -140,7 +127,7 @@ class Dashboard:
         if name == "chart" and (inspector := self._inspector) is not None:
             self._draw_chart(inspector)
         else:
-            self._post(lambda: self._do_click(name))
+            self._post(partial(self._do_click, name))
 
     def _draw_chart(self, inspector: Inspector) -> None:
         """
@@ -165,9 +152,6 @@ class Dashboard:
             for late in chart:
                 close_all(late)
         self._wake.set()
-
-    def _choose(self, number: int) -> None:
-        self._post(lambda: self._show_call(number))
 
     def _count_views(self, views: int) -> None:
         self._views = views
@@ -312,7 +296,9 @@ class Dashboard:
             self._view.put()
             close_all(before.root)
             return
-        self._inspector = Inspector(self._click, self._choose)
+        self._inspector = Inspector(
+            self._click, lambda number: self._post(partial(self._show_call, number))
+        )
         self._inspector.update(self._poller.snapshot().records)
         self._view.put(self._inspector.root)
 
@@ -326,6 +312,13 @@ class Dashboard:
             self._inspector.forget(self._poller.snapshot().records)
 
 
+def _make_bundle(now: SessionSnapshot) -> dict[str, str]:
+    return {
+        "text/plain": snapshot_panel.render_snapshot_text(now),
+        "text/html": snapshot_panel.render_snapshot(now),
+    }
+
+
 def get_dashboard(shell: InteractiveShell) -> Dashboard:
     """The kernel's dashboard, made if there is none. On the thread that runs cells."""
     with process_state.lock():
@@ -335,17 +328,15 @@ def get_dashboard(shell: InteractiveShell) -> Dashboard:
 
 
 def _keep(made: Dashboard) -> None:
-    """As the kernel's one, and as the first to be closed at its end."""
-    with process_state.lock():
-        process_state.forget(KEY)
-        process_state.put(KEY, made)
-        process_state.at_exit(KEY, close_dashboard)
+    """As the kernel's one, and as the first to be closed at its end; under the lock."""
+    process_state.forget(KEY)
+    process_state.put(KEY, made)
+    process_state.at_exit(KEY, close_dashboard)
 
 
 def close_dashboard() -> None:
     """Close the kernel's dashboard, if there is one."""
-    made = process_state.get(KEY)
-    if made is not None:
+    if (made := process_state.get(KEY)) is not None:
         made.close()
 
 
@@ -353,9 +344,7 @@ def take_picture() -> tuple[str, str]:
     """The dashboard as it would be now, as text and as HTML, without a widget."""
 
     async def now() -> SessionSnapshot:
-        try:
-            manager = LLMManager.get_instance()
-        except NotInitialized:
+        if (manager := LLMManager.find_instance()) is None:
             return snapshot_without_session(is_starting=LLMManager.is_starting())
         return manager.snapshot(await probe_server(manager))
 

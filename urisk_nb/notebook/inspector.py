@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from urisk_nb import event_loop
-from urisk_nb.llm.calls import OK
+from urisk_nb.llm.calls import OK, CallRecord
 from urisk_nb.notebook import call_panel, charts, latency_table
-from urisk_nb.notebook.view import close_all
-
-if TYPE_CHECKING:
-    from urisk_nb.llm.calls import CallRecord
+from urisk_nb.notebook.view import close_all, make_button
 
 __all__ = ["Inspector"]
 
@@ -46,11 +44,17 @@ class Inspector:
             description="Order",
             layout={"width": "260px"},
         )
-        self.follow = _button(
-            widgets, "Follow", "step-forward", "Let the list follow new calls again"
+        self.follow = make_button(
+            partial(clicked, "follow"),
+            description="Follow",
+            icon="step-forward",
+            tooltip="Let the list follow new calls again",
         )
-        self.chart = _button(
-            widgets, "Chart", "bar-chart", "All calls as a chart; click a column to choose its call"
+        self.chart = make_button(
+            partial(clicked, "chart"),
+            description="Chart",
+            icon="bar-chart",
+            tooltip="All calls as a chart; click a column to choose its call",
         )
         # JupyterLab keeps the arrow keys for its cells, but where something is typed: a list is of
         # no use by keyboard, a number is.
@@ -71,8 +75,6 @@ class Inspector:
         )
         self.root = widgets.VBox([top, self.place, self.list, self.detail])
         self.order.observe(lambda _: clicked("order"), "value")
-        self.follow.on_click(lambda _: clicked("follow"))
-        self.chart.on_click(lambda _: clicked("chart"))
         for widget in (self.list, self.number):
             widget.observe(self._selected, "value")
 
@@ -120,9 +122,9 @@ class Inspector:
         if number in dict(map(reversed, self.list.options)):
             self.list.value = number
         found = next((record for record in records if record.number == number), None)
-        gone = f"Call {number} is no longer kept: only the last 200 are."
         self.detail.value = (
-            f'<div class="urisk muted">{gone}</div>'
+            f'<div class="urisk muted">Call {number} is no longer kept: '
+            "only the last 200 are.</div>"
             if found is None
             else call_panel.render_call(found, records)
         )
@@ -157,7 +159,3 @@ class Inspector:
 def _took_s(record: CallRecord) -> float:
     timing = record.timing
     return -math.inf if timing is None or math.isnan(timing.total_s) else timing.elapsed_s
-
-
-def _button(widgets: Any, words: str, icon: str, tooltip: str) -> Any:
-    return widgets.Button(description=words, icon=icon, tooltip=tooltip, layout={"width": "auto"})

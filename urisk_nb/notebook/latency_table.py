@@ -65,22 +65,21 @@ def build_table(records: Iterable[CallRecord]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    known = [
-        (record.number, record.timing, record.outcome)
-        for record in records
-        if record.timing is not None
-    ]
-    rows = [
-        {
+    rows = {
+        record.number: {
             **asdict(timing),
             "elapsed_s": timing.elapsed_s,
             "tokens_per_s": timing.tokens_per_s,
-            "outcome": outcome,
+            "outcome": record.outcome,
         }
-        for _, timing, outcome in known
-    ]
-    index = pd.Index([number for number, _, _ in known], name="call", dtype="int64")
-    made = pd.DataFrame(rows, index=index, columns=list(SOURCES))
+        for record in records
+        if (timing := record.timing) is not None
+    }
+    made = pd.DataFrame(
+        list(rows.values()),
+        index=pd.Index(list(rows), name="call", dtype="int64"),
+        columns=list(SOURCES),
+    )
     made["asked_at"] = pd.to_datetime(made["asked_at"], utc=True)
     made.attrs["source"] = dict(SOURCES)
     return made

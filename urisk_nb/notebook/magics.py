@@ -1,44 +1,42 @@
 """The magics: parse, hand over, show.
 
-This module is imported when the first magic runs; a magic imports what else it needs. Each magic
-checks its line and its cell before any server is touched. It blocks in short slices, so an
-interrupt is seen at once, and its errors show as two lines.
-Over 400 lines: the magics and their parsers, each of them short; a reader looks for them in one
-place.
+This module is imported when the first magic runs. A magic imports itself what takes longer than the
+manager: pandas, charts, the dashboard. It checks its line and its cell before any server is
+touched, and blocks in short slices, so an interrupt is seen at once. Its errors show as two lines.
+Over 400 lines: the magics and their arguments; a reader looks for them in one place.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import keyword
 import shlex
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from urisk_nb import event_loop
 from urisk_nb.errors import InputError, NotInitialized, raise_ungrouped
+from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
+from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.notebook import nest
+from urisk_nb.render.board import Board, is_static, publish
+from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
 
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
-    from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
-    from urisk_nb.render.board import Board
     from urisk_nb.session import Run
 
-__all__ = ["format_help_of", "run"]
+__all__ = ["build_parser", "format_help_of", "run"]
 
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are ours and which never ends the process."""
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, add_help=False, allow_abbrev=False)
-
     def error(self, message: str) -> NoReturn:
-        import difflib
-
         flags = sorted(self._option_string_actions)
         words = [word for word in message.replace("=", " ").split() if word.startswith("--")]
         close = (
@@ -71,180 +69,169 @@ class _Parser(argparse.ArgumentParser):
         return self.parse_args(words)
 
 
-def _start_parser(prog: str = "%urisk_start") -> _Parser:
-    parser = _Parser(
-        prog,
-        "Find or start the model server, pull the model if it is missing, and warm it. A second "
-        "time changes nothing.",
-    )
-    parser.add_argument("--url", help="address of the server (OLLAMA_URL)")
-    parser.add_argument("--model", help="model that answers (OLLAMA_MODEL)")
-    parser.add_argument(
-        "--engine",
-        help="what to start where no server answers: auto, ollama or embedded (URISK_ENGINE)",
-    )
-    parser.add_argument("--dialect", help="wire: auto, ollama or openai (URISK_DIALECT)")
-    parser.add_argument("--gguf", help="model file for the embedded engine (URISK_GGUF)")
-    parser.add_argument(
-        "--num-ctx", dest="num_ctx", help="context window in tokens (URISK_NUM_CTX)"
-    )
-    parser.add_argument("--parallel", help="calls in flight (URISK_PARALLEL)")
-    parser.add_argument(
-        "--keep-alive",
-        dest="keep_alive",
-        help="how long the model stays loaded after a call, 2h (OLLAMA_KEEP_ALIVE)",
-    )
-    return parser
-
-
-def _ask_parser() -> _Parser:
-    parser = _Parser(
-        "%%ask", "Stream the model's answer to the cell's text. Interrupt the kernel to stop it."
-    )
-    parser.add_argument(
-        "name",
-        nargs="?",
-        help="variable that is given the answer object (a str with .timing, .model)",
-    )
-    parser.add_argument("--system", help="system prompt")
-    return parser
-
-
-def _risk_parser() -> _Parser:
-    parser = _Parser(
+# Each magic: what help calls it, what it does, and its arguments as `add_argument` takes them.
+USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
+    "ask": (
+        "%%ask",
+        "Stream the model's answer to the cell's text. Interrupt the kernel to stop it.",
+        {
+            "name": {
+                "nargs": "?",
+                "help": "variable that is given the answer object (a str with .timing, .model)",
+            },
+            "--system": {"help": "system prompt"},
+        },
+    ),
+    "risk": (
         "%%risk",
-        "Risk table of the cell's tickers (NVDA, MSFT=0.3; # comments): metrics from prices, "
-        "labels by the model on evidence.",
-    )
-    parser.add_argument(
-        "--prices",
-        metavar="NAME",
-        help="DataFrame (wide, or long: date, ticker, close), callable, or path of a CSV or "
-        "Parquet file",
-    )
-    parser.add_argument(
-        "--evidence",
-        metavar="NAME",
-        help="DataFrame (ticker, text, date, source), dict, list, callable, or path of a file or "
-        "folder",
-    )
-    parser.add_argument(
-        "--query", metavar="TEXT", help="ask only about sentences that share a word with it"
-    )
-    parser.add_argument(
-        "--benchmark",
-        metavar="NAME",
-        help="a column of the prices, a Series, or equal (the table's own equal-weighted mean)",
-    )
-    parser.add_argument("--start", metavar="DATE", help="first date, 2023-01-31")
-    parser.add_argument("--end", metavar="DATE", help="last date")
-    parser.add_argument(
-        "--window", metavar="SPAN", help="2y, 6m, 12w or 90d, back from the last date"
-    )
-    parser.add_argument(
-        "--as-of",
-        dest="as_of",
-        metavar="DATE",
-        help="prices and evidence after it are left out; default: the last date in the prices",
-    )
-    parser.add_argument(
-        "--alpha", metavar="LIST", help="tail masses, 0.05,0.01; the first is the main one"
-    )
-    parser.add_argument(
-        "--returns", action="store_true", help="the prices are simple returns already"
-    )
-    parser.add_argument(
-        "--no-llm", dest="no_llm", action="store_true", help="metrics only; no server is touched"
-    )
-    parser.add_argument("--model", help="model that labels the sentences")
-    parser.add_argument(
-        "--labels",
-        metavar="KIND",
-        help="greedy: the label the model writes; calibrated: the most probable label after "
-        "subtracting the content-free prior",
-    )
-    parser.add_argument("--parallel", metavar="N", help="calls in flight for this run, 1 to 256")
-    parser.add_argument("--out", metavar="NAME", help="variable that is given the table")
-    return parser
-
-
-def _stop_parser() -> _Parser:
-    return _Parser(
-        "%urisk_stop",
-        "End the session. Stop the server if one of your kernels started it and no other uses it. "
-        "Any other server keeps running.",
-    )
-
-
-def _status_parser() -> _Parser:
-    return _Parser("%urisk_status", "Which server and which model answer, and how fast.")
-
-
-def _nest_parser() -> _Parser:
-    parser = _Parser(
-        "%urisk_nest",
-        "Let your own cells call asyncio.run(...), as copied scripts do. urisk_nb itself does "
-        "not need it.",
-    )
-    parser.add_argument(
-        "what",
-        nargs="?",
-        default="status",
-        metavar="on|off|status",
-        help="default: status; off takes a kernel restart",
-    )
-    return parser
-
-
-def _latency_parser() -> _Parser:
-    parser = _Parser(
-        "%urisk_latency",
-        "Where the time of the last 200 calls went: a DataFrame, one row a call, seconds.",
-    )
-    parser.add_argument("--plot", action="store_true", help="a chart of the phases, too")
-    return parser
-
-
-def _dashboard_parser() -> _Parser:
-    parser = _Parser(
+        (
+            "Risk table of the cell's tickers (NVDA, MSFT=0.3; # comments): metrics from prices, "
+            "labels by the model on evidence."
+        ),
+        {
+            "--prices": {
+                "metavar": "NAME",
+                "help": "DataFrame (wide, or long: date, ticker, close), callable, or path of a "
+                "CSV or Parquet file",
+            },
+            "--evidence": {
+                "metavar": "NAME",
+                "help": "DataFrame (ticker, text, date, source), dict, list, callable, or path of "
+                "a file or folder",
+            },
+            "--query": {
+                "metavar": "TEXT",
+                "help": "ask only about sentences that share a word with it",
+            },
+            "--benchmark": {
+                "metavar": "NAME",
+                "help": "a column of the prices, a Series, or equal (the table's own "
+                "equal-weighted mean)",
+            },
+            "--start": {"metavar": "DATE", "help": "first date, 2023-01-31"},
+            "--end": {"metavar": "DATE", "help": "last date"},
+            "--window": {
+                "metavar": "SPAN",
+                "help": "2y, 6m, 12w or 90d, back from the last date",
+            },
+            "--as-of": {
+                "metavar": "DATE",
+                "help": "prices and evidence after it are left out; default: the last date in the "
+                "prices",
+            },
+            "--alpha": {
+                "metavar": "LIST",
+                "help": "tail masses, 0.05,0.01; the first is the main one",
+            },
+            "--returns": {
+                "action": "store_true",
+                "help": "the prices are simple returns already",
+            },
+            "--no-llm": {
+                "action": "store_true",
+                "help": "metrics only; no server is touched",
+            },
+            "--model": {"help": "model that labels the sentences"},
+            "--labels": {
+                "metavar": "KIND",
+                "help": "greedy: the label the model writes; calibrated: the most probable label "
+                "after subtracting the content-free prior",
+            },
+            "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
+            "--out": {"metavar": "NAME", "help": "variable that is given the table"},
+        },
+    ),
+    "urisk_dashboard": (
         "%urisk_dashboard",
         "Health and latency, live; look into any single call; start, stop and restart the server.",
-    )
-    parser.add_argument(
-        "--static",
-        action="store_true",
-        help="a picture of this moment, without widgets, as committed notebooks want it",
-    )
-    parser.add_argument(
-        "--close",
-        action="store_true",
-        help="leave a picture of the last moment, and end the widgets",
-    )
-    return parser
-
-
-PARSERS: dict[str, Callable[[], _Parser]] = {
-    "ask": _ask_parser,
-    "risk": _risk_parser,
-    "urisk_dashboard": _dashboard_parser,
-    "urisk_latency": _latency_parser,
-    "urisk_nest": _nest_parser,
-    "urisk_start": _start_parser,
-    "urisk_status": _status_parser,
-    "urisk_stop": _stop_parser,
+        {
+            "--static": {
+                "action": "store_true",
+                "help": "a picture of this moment, without widgets, as committed notebooks want it",
+            },
+            "--close": {
+                "action": "store_true",
+                "help": "leave a picture of the last moment, and end the widgets",
+            },
+        },
+    ),
+    "urisk_latency": (
+        "%urisk_latency",
+        "Where the time of the last 200 calls went: a DataFrame, one row a call, seconds.",
+        {"--plot": {"action": "store_true", "help": "a chart of the phases, too"}},
+    ),
+    "urisk_nest": (
+        "%urisk_nest",
+        (
+            "Let your own cells call asyncio.run(...), as copied scripts do. urisk_nb itself does "
+            "not need it."
+        ),
+        {
+            "what": {
+                "nargs": "?",
+                "default": "status",
+                "metavar": "on|off|status",
+                "help": "default: status; off takes a kernel restart",
+            }
+        },
+    ),
+    "urisk_start": (
+        "%urisk_start",
+        (
+            "Find or start the model server, pull the model if it is missing, and warm it. A "
+            "second time changes nothing."
+        ),
+        {
+            "--url": {"help": "address of the server (OLLAMA_URL)"},
+            "--model": {"help": "model that answers (OLLAMA_MODEL)"},
+            "--engine": {
+                "help": "what to start where no server answers: auto, ollama or embedded "
+                "(URISK_ENGINE)"
+            },
+            "--dialect": {"help": "wire: auto, ollama or openai (URISK_DIALECT)"},
+            "--gguf": {"help": "model file for the embedded engine (URISK_GGUF)"},
+            "--num-ctx": {"help": "context window in tokens (URISK_NUM_CTX)"},
+            "--parallel": {"help": "calls in flight (URISK_PARALLEL)"},
+            "--keep-alive": {
+                "help": "how long the model stays loaded after a call, 2h (OLLAMA_KEEP_ALIVE)"
+            },
+        },
+    ),
+    "urisk_status": (
+        "%urisk_status",
+        "Which server and which model answer, and how fast.",
+        {},
+    ),
+    "urisk_stop": (
+        "%urisk_stop",
+        (
+            "End the session. Stop the server if one of your kernels started it and no other uses "
+            "it. Any other server keeps running."
+        ),
+        {},
+    ),
 }
+
+
+def build_parser(name: str) -> _Parser:
+    """Return the parser of a magic's line."""
+    prog, description, arguments = USAGES[name]
+    parser = _Parser(prog, description=description, add_help=False, allow_abbrev=False)
+    for argument, options in arguments.items():
+        parser.add_argument(argument, **options)
+    return parser
 
 
 def format_help_of(name: str) -> str:
     """Return what `NAME?` shows."""
-    return PARSERS[name]().format_help()
+    return build_parser(name).format_help()
 
 
 @raise_ungrouped()
 def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     """Run a magic. Its line is parsed, or refused, before anything else happens."""
     nest.warn_of_dropped_cells()
-    args = PARSERS[name]().parse_line(line)
+    args = build_parser(name).parse_line(line)
     if cell is not None:
         return (_ask if name == "ask" else _make_table)(shell, args, cell)
     return LINE_MAGICS[name](shell, args)
@@ -254,30 +241,23 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
 
 
 def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
-    from urisk_nb.render import board, markup
-
     began = time.monotonic()
-    manager = _start_manager(
-        **{name: value for name, value in vars(args).items() if value is not None}
-    )
+    manager = _start_manager(**vars(args))
     now, seconds = manager.snapshot(), time.monotonic() - began
     line = f"{now.server_label}: {now.model} is ready ({seconds:.1f} s)."
-    notes = now.notes
-    board.publish("\n".join([*notes, line]), markup.answer_markup("", line, notes))
+    publish("\n".join([*now.notes, line]), answer_markup("", line, now.notes))
 
 
 def _start_manager(**flags: Any) -> LLMManager:
-    """Return the manager, started if needed; shows the steps of the start."""
-    from urisk_nb import event_loop
-    from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.board import Board
-
+    """Return the manager, started if needed; shows the steps of the start. None: not given."""
     board = Board()
     events: list[StartEvent] = []
 
     def tick() -> None:
         if events:
-            board.show(*_format_event(events[-1]))
+            event = events[-1]
+            share = event.done / event.total if event.total else None
+            board.show(str(event), progress_markup(str(event), share))
 
     try:
         return event_loop.run(LLMManager.initialize(progress=events.append, **flags), tick)
@@ -285,21 +265,8 @@ def _start_manager(**flags: Any) -> LLMManager:
         board.clear()
 
 
-def _format_event(event: StartEvent) -> tuple[str, str]:
-    from urisk_nb.render.markup import progress_markup
-    from urisk_nb.render.progress_line import format_step
-
-    text = format_step(event)
-    return text, progress_markup(text, event.done / event.total if event.total else None)
-
-
 def _stop(*_: Any) -> None:
-    from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render import board, markup
-
-    try:
-        manager = LLMManager.get_instance()
-    except NotInitialized:
+    if (manager := LLMManager.find_instance()) is None:
         line = "Nothing to stop: no session was started in this kernel."
     else:
         why = "another kernel of yours uses it" if manager.is_managed else "it was not started here"
@@ -307,23 +274,18 @@ def _stop(*_: Any) -> None:
         line = "Stopped: the server has ended."
         if manager.still_running:
             line = f"Closed. The server keeps running: {why}."
-    board.publish(line, markup.answer_markup("", line))
+    publish(line, answer_markup("", line))
 
 
 def _show_status(*_: Any) -> None:
-    from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render import board, markup
-
     try:
         rows = _list_status(LLMManager.get_instance())
     except NotInitialized as exc:
         rows = {"state": "not started", "to start": exc.fix}
-    board.publish(*markup.status_bundle(rows, "urisk_nb"))
+    publish(*status_bundle(rows, "urisk_nb"))
 
 
 def _list_status(manager: LLMManager) -> dict[str, Any]:
-    from urisk_nb.llm.resilience import BreakerState
-
     now = manager.snapshot()
     rows: dict[str, Any] = {
         "server": now.server_label,
@@ -350,13 +312,13 @@ def _list_status(manager: LLMManager) -> dict[str, Any]:
     if len(calls):
         rows["first token, p50"] = f"{calls.percentile('first_token_s', 50):.2f} s"
         rows["whole call, p50"] = f"{calls.percentile('elapsed_s', 50):.2f} s"
-    for number, text in enumerate(now.notes):
-        rows["note" if not number else f"note {number + 1}"] = text
-    return rows
+    notes = {
+        f"note {number}" if number > 1 else "note": text for number, text in enumerate(now.notes, 1)
+    }
+    return rows | notes
 
 
 def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
-    from urisk_nb.llm.manager import LLMManager
     from urisk_nb.notebook import charts, latency_table
 
     calls = latency_table.build_table(LLMManager.get_instance().calls.records)
@@ -366,23 +328,20 @@ def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame
 
 
 def _switch_nest(_: InteractiveShell, args: argparse.Namespace) -> None:
-    from urisk_nb.render import board, markup
-
     shown = nest.turn(args.what)
     if isinstance(shown, dict):
-        board.publish(*markup.status_bundle(shown, "urisk_nest"))
+        publish(*status_bundle(shown, "urisk_nest"))
     else:
-        board.publish(shown, markup.answer_markup("", shown))
+        publish(shown, answer_markup("", shown))
 
 
 def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
     from urisk_nb.notebook import dashboard
-    from urisk_nb.render import board
 
     if args.close:
         dashboard.close_dashboard()
-    elif args.static or board.is_static() or getattr(shell, "kernel", None) is None:
-        board.publish(*dashboard.take_picture())
+    elif args.static or is_static() or getattr(shell, "kernel", None) is None:
+        publish(*dashboard.take_picture())
     else:
         dashboard.get_dashboard(shell).show()
 
@@ -417,9 +376,6 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
 
     An interrupt, or an error, shows what there is and is raised again.
     """
-    from urisk_nb.render.board import Board
-    from urisk_nb.render.markup import answer_markup
-
     board, pieces = Board(grows=True), []
     stream = manager.stream_sync(prompt, system)
     try:
@@ -455,6 +411,8 @@ PARAMS = ("alpha", "start", "end", "window", "as_of", "returns", "model", "label
 
 
 def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
+    from IPython.display import display
+
     from urisk_nb.risk.params import read_parallel
 
     out, parallel = _check_variable(args.out, "--out"), read_parallel(args.parallel)
@@ -463,16 +421,13 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
         if run.plan.asked:
             _label(run, parallel)
     except BaseException as exc:  # whatever it is: what was computed is shown and kept
-        _show_partial(shell, run, out)
+        display(_keep_table(shell, run, out))  # type: ignore[no-untyped-call]
         if isinstance(exc, KeyboardInterrupt):
             _shorten_traceback(
                 exc, f"stopped with {len(run.ticker_findings)} rows done; the others are not_run."
             )
         raise
-    table = run.table()
-    if out:
-        shell.user_ns[out] = table
-    return table
+    return _keep_table(shell, run, out)
 
 
 def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
@@ -489,33 +444,21 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             fix="name a variable or a file: %%risk --prices prices --evidence news",
         )
     # Text as it was typed: the run reads and checks it, as it does for `assess`.
-    params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None} | {
-        "llm": not args.no_llm
-    }
-    prices, evidence = (
-        _resolve(shell, args.prices, "--prices"),
-        _resolve(shell, args.evidence, "--evidence"),
-    )
+    params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None}
     return open_run(
         cell,
-        prices=prices,
-        evidence=evidence,
-        params=params,
+        prices=_resolve(shell, args.prices, "--prices"),
+        evidence=_resolve(shell, args.evidence, "--evidence"),
+        params={**params, "llm": not args.no_llm},
         benchmark=_resolve_benchmark(shell, args.benchmark),
     )
 
 
 def _label(run: Run, parallel: int | None) -> None:
-    from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.render.board import Board
     from urisk_nb.session import label_sync
 
-    try:
-        LLMManager.get_instance()
-        manager = _start_manager()
-    except NotInitialized:
-        manager = _start_manager(model=run.plan.params.model)
-    board = Board()
+    model = run.plan.params.model if LLMManager.find_instance() is None else None
+    manager, board = _start_manager(model=model), Board()
     try:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:
@@ -523,8 +466,6 @@ def _label(run: Run, parallel: int | None) -> None:
 
 
 def _show_progress(board: Board, run: Run) -> None:
-    from urisk_nb.render.markup import progress_markup
-
     if not board.is_due:
         return
     now = run.progress
@@ -534,14 +475,12 @@ def _show_progress(board: Board, run: Run) -> None:
     board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
 
 
-def _show_partial(shell: InteractiveShell, run: Run, out: str | None) -> None:
-    """Show and assign what was computed, before the error is raised again."""
-    from IPython.display import display
-
+def _keep_table(shell: InteractiveShell, run: Run, out: str | None) -> Any:
+    """Return the table of what was computed, kept in the variable `out` where there is one."""
     table = run.table()
     if out:
         shell.user_ns[out] = table
-    display(table)  # type: ignore[no-untyped-call]
+    return table
 
 
 def _shorten_traceback(exc: KeyboardInterrupt, text: str) -> None:
@@ -564,11 +503,9 @@ def _check_variable(name: str | None, where: str) -> str | None:
 def _resolve(shell: InteractiveShell, name: str | None, flag: str) -> Any:
     """Return the user's variable of this name, or the name itself where it is a path."""
     if name is None or name in shell.user_ns:
-        return None if name is None else shell.user_ns[name]
+        return shell.user_ns.get(name)
     if not name.isidentifier():
         return name  # a path; the reader says so if nothing is there
-    import difflib
-
     import pandas as pd
 
     known = [
@@ -588,5 +525,5 @@ def _resolve(shell: InteractiveShell, name: str | None, flag: str) -> Any:
 def _resolve_benchmark(shell: InteractiveShell, name: str | None) -> Any:
     import pandas as pd
 
-    value = shell.user_ns.get(name) if name else None
+    value = shell.user_ns.get(name)
     return value if isinstance(value, pd.Series) else name

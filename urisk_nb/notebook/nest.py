@@ -296,16 +296,7 @@ def warn_of_dropped_cells() -> None:
     if _Done.warned or not hasattr(asyncio, "_nest_patched"):
         return
     library, ipykernel = _patched_by(_running()), _ipykernel()
-    if (
-        library in (ORIGINAL, OLD_SUCCESSOR)
-        and ipykernel is not None
-        and ipykernel >= ONE_CONTEXT_FROM
-    ):
+    if library in (ORIGINAL, OLD_SUCCESSOR) and ipykernel and ipykernel >= ONE_CONTEXT_FROM:
         _Done.warned = True
-        reason = hazard(
-            library,
-            LoopState(
-                python=sys.version_info[:2], ipykernel=ipykernel, original=None, successor=None
-            ),
-        )
+        reason = hazard(library, loop_state())
         print(f"Warning: {reason}.\n  Fix: {RESTART}.", file=sys.stderr)

@@ -11,13 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-from urisk_nb.llm.calls import CANCELLED, OK
+from urisk_nb.llm.calls import CANCELLED, OK, CallRecord
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.latency import percentile
+from urisk_nb.llm.messages import LoadedModel
 from urisk_nb.llm.resilience import BreakerState
-from urisk_nb.llm.snapshot import NOT_STARTED, STARTING
+from urisk_nb.llm.snapshot import NOT_STARTED, STARTING, SessionSnapshot
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.alerts import Alert, cache_hits
 from urisk_nb.notebook.latency_table import COLOURS
@@ -31,14 +31,10 @@ from urisk_nb.notebook.panel_parts import (
 from urisk_nb.render.escaping import escape_html
 from urisk_nb.server.model_server import ServerState
 
-if TYPE_CHECKING:
-    from urisk_nb.llm.calls import CallRecord
-    from urisk_nb.llm.messages import LoadedModel
-    from urisk_nb.llm.snapshot import SessionSnapshot
-
 __all__ = [
     "health",
     "list_facts",
+    "name_server",
     "render_alerts",
     "render_figures",
     "render_head",
@@ -61,9 +57,7 @@ _LAMP = '<span class="lamp" aria-hidden="true" style="background:{}"></span>'
 def render_head(now: SessionSnapshot) -> str:
     """Whether it is well, which server it is and what it holds, and the models in its memory."""
     lamp, word = health(now)
-    line = escape_html(
-        now.server_label or (STARTING if now.state is ServerState.STARTING else NOT_STARTED)
-    )
+    line = escape_html(name_server(now))
     top = f"<div>{_LAMP.format(LAMPS[lamp])}<strong>{word}</strong> · {line}</div>"
     if not now.server_label:
         return html_block(top)
@@ -72,6 +66,12 @@ def render_head(now: SessionSnapshot) -> str:
         for name, value in list_facts(now).items()
     )
     return html_block(f'{top}<dl class="facts">{named}</dl>{_models(now)}')
+
+
+def name_server(now: SessionSnapshot) -> str:
+    """Return which server it is, or that there is none yet."""
+    absent = STARTING if now.state is ServerState.STARTING else NOT_STARTED
+    return now.server_label or absent
 
 
 def health(now: SessionSnapshot) -> tuple[str, str]:
@@ -127,21 +127,22 @@ def _models(now: SessionSnapshot) -> str:
         return ""
     if not now.probe.loaded_models:
         return '<div class="muted">No model in memory: the next call loads one.</div>'
-    rows = [_model(model, now.at) for model in now.probe.loaded_models]
     return html_table(
-        ["model in memory", "where", "size", "context", "unloaded"], rows, "models in memory", 2
+        ["model in memory", "where", "size", "context", "unloaded"],
+        [_model(model, now.at) for model in now.probe.loaded_models],
+        "models in memory",
+        2,
     )
 
 
 def _model(model: LoadedModel, at: datetime) -> list[str]:
     share = model.gpu_bytes / model.size_bytes if model.size_bytes else 0.0
     where = "CPU" if not share else "GPU" if share >= 1 else f"GPU {share:.0%}, CPU {1 - share:.0%}"
-    context = f"{model.num_ctx:,} tokens" if model.num_ctx else "–"
     return [
         escape_html(model.name),
         where,
         format_bytes(model.size_bytes),
-        context,
+        f"{model.num_ctx:,} tokens" if model.num_ctx else "–",
         _format_expiry(model.expires_at, at),
     ]
 
@@ -288,8 +289,8 @@ def _counts(records: Sequence[CallRecord]) -> str:
         parts.append(f"cancelled: {cancelled}")
     hits, known = cache_hits(records)
     if known:
-        how = "estimated from the time that a token of the prompt took: servers report no counter"
         parts.append(
-            f'<span title="{how}">prompt cache (estimate): {hits} of {known} calls hit</span>'
+            '<span title="estimated from the time that a token of the prompt took: servers report '
+            f'no counter">prompt cache (estimate): {hits} of {known} calls hit</span>'
         )
     return " · ".join(parts)

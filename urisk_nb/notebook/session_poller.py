@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from urisk_nb.errors import NotInitialized
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.messages import is_same_model
@@ -53,12 +51,12 @@ class SessionPoller:
     @property
     def state(self) -> str:
         """The server's state; costs nothing."""
-        manager = _manager()
+        manager = LLMManager.find_instance()
         return "" if manager is None else str(manager.state)
 
     def overrides(self) -> Mapping[str, Any]:
         """Return the settings to start with: the last session's where none runs, else none."""
-        return self._last_overrides if _manager() is None else {}
+        return self._last_overrides if LLMManager.find_instance() is None else {}
 
     async def first_snapshot(self) -> SessionSnapshot:
         """
@@ -72,7 +70,7 @@ class SessionPoller:
 
     def snapshot(self) -> SessionSnapshot:
         """Return what is known without asking the server."""
-        manager = _manager()
+        manager = LLMManager.find_instance()
         if manager is None:
             return replace(
                 snapshot_without_session(is_starting=LLMManager.is_starting()),
@@ -94,7 +92,7 @@ class SessionPoller:
         Probe the server and the system where it is time to, in a task of its own: a server that
         hangs must not hold up the picture.
         """
-        manager = _manager()
+        manager = LLMManager.find_instance()
         if (
             manager is not None
             and self._probing is None
@@ -114,7 +112,7 @@ class SessionPoller:
             seen = ServerProbe(problem=f"the server could not be probed: {exc!r}.", fix="report it")
         finally:
             self._probing, self._probed_s = None, time.monotonic()
-        if manager is not _manager():
+        if manager is not LLMManager.find_instance():
             return
         before, self._probe = self._probe, seen
         for model in seen.loaded_models or ():
@@ -124,9 +122,3 @@ class SessionPoller:
                 self._other_num_ctx = (model.num_ctx, time.monotonic())
         if seen != before:
             self._on_change()
-
-
-def _manager() -> LLMManager | None:
-    with contextlib.suppress(NotInitialized):
-        return LLMManager.get_instance()
-    return None

@@ -6,25 +6,20 @@ For a closed dashboard, for a kernel that has ended, for committed notebooks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from urisk_nb.llm.snapshot import NOT_STARTED, STARTING
+from urisk_nb.llm.calls import CallRecord
+from urisk_nb.llm.snapshot import SessionSnapshot
 from urisk_nb.notebook.alerts import find_alerts
 from urisk_nb.notebook.panel_parts import STYLE, format_seconds, html_table
 from urisk_nb.notebook.panels import (
     health,
     list_facts,
+    name_server,
     render_alerts,
     render_figures,
     render_head,
     render_live_calls,
 )
 from urisk_nb.render.escaping import escape_html, visible
-from urisk_nb.server.model_server import ServerState
-
-if TYPE_CHECKING:
-    from urisk_nb.llm.calls import CallRecord
-    from urisk_nb.llm.snapshot import SessionSnapshot
 
 __all__ = ["render_snapshot", "render_snapshot_text"]
 
@@ -48,15 +43,13 @@ def render_snapshot(now: SessionSnapshot) -> str:
         else ""
     )
     at = f"{now.at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
-    words = f"urisk_nb dashboard, as it was at {at}. Live: %urisk_dashboard"
-    when = f'<div class="muted">{words}</div>'
     body = (
         render_head(now)
         + render_alerts(find_alerts(now))
         + render_live_calls(now)
         + render_figures(now)
         + calls
-        + when
+        + f'<div class="muted">urisk_nb dashboard, as it was at {at}. Live: %urisk_dashboard</div>'
     )
     return f'{STYLE}<div class="urisk" role="group" aria-label="urisk_nb dashboard">{body}</div>'
 
@@ -76,14 +69,9 @@ def _row(record: CallRecord) -> list[str]:
 
 def render_snapshot_text(now: SessionSnapshot) -> str:
     """The same in a few lines of plain text."""
-    lamp_word = health(now)[1]
-    absent = STARTING if now.state is ServerState.STARTING else NOT_STARTED
-    lines = [f"{lamp_word}: {visible(now.server_label or absent)}"]
-    lines += (
-        [f"  {name}: {visible(value)}" for name, value in list_facts(now).items()]
-        if now.server_label
-        else []
-    )
+    lines = [f"{health(now)[1]}: {visible(name_server(now))}"]
+    if now.server_label:
+        lines += [f"  {name}: {visible(value)}" for name, value in list_facts(now).items()]
     lines += [
         f"  {alert.level}: {visible(alert.text)} {visible(alert.action)}".rstrip()
         for alert in find_alerts(now)

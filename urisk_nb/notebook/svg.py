@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-from urisk_nb.llm.calls import OK
+from urisk_nb.llm.calls import OK, CallRecord
 from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
 
-if TYPE_CHECKING:
-    from urisk_nb.llm.calls import CallRecord
-
-    # A call, and the seconds of each of its phases from the bottom up
-    _Shown = tuple[CallRecord, dict[str, float]]
-
 __all__ = ["FAILED", "draw_bar", "draw_legend", "draw_strip", "draw_waterfall"]
+
+# A call, and the seconds of each of its phases from the bottom up
+_Shown = tuple[CallRecord, dict[str, float]]
 
 FAILED = "#CC3311"
 WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
@@ -39,13 +35,11 @@ def draw_strip(records: Sequence[CallRecord]) -> str:
     most = next((places for places in PLACES if len(records) <= places), PLACES[-1])
     shown = [(record, _phase_seconds(record)) for record in records[-most:]]
     top_s = _round_up(max((sum(parts.values()) for _, parts in shown), default=0.0))
-    step = (WIDTH - LEFT) / most
     drawn = "".join(
-        f'<path d="{path}" fill="{COLOURS[phase]}"/>'
-        for phase, path in _paths(shown, top_s, step, most).items()
+        f'<path d="{path}" fill="{colour}"/>'
+        for colour, path in _paths(shown, top_s, most).items()
         if path
     )
-    caps = "".join(_caps(shown, top_s, step, most))
     failed = sum(record.outcome != OK for record, _ in shown)
     label = f"Latency of the last {len(shown)} calls, up to {top_s:g} seconds" + (
         f"; {failed} did not succeed" if failed else ""
@@ -53,34 +47,28 @@ def draw_strip(records: Sequence[CallRecord]) -> str:
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'style="width:100%;height:auto;display:block">'
-        f"{_axis(top_s)}{drawn}"
-        + (f'<path d="{caps}" fill="{FAILED}"/>' if caps else "")
-        + "</svg>"
+        f"{_axis(top_s)}{drawn}</svg>"
     )
 
 
-def _paths(shown: Sequence[_Shown], top_s: float, step: float, most: int) -> dict[str, str]:
+def _paths(shown: Sequence[_Shown], top_s: float, most: int) -> dict[str, str]:
     """
-    Each phase's columns; one too low to be seen is left out, as most phases of most calls are.
+    The columns by colour, caps last; one too low to be seen is left out, as most phases of most
+    calls are.
     """
-    columns: dict[str, list[str]] = {phase: [] for phase in PHASES}
-    for number, (_, parts) in enumerate(shown, most - len(shown)):
-        bottom = _y(0.0, top_s)
+    step = (WIDTH - LEFT) / most
+    width = step - min(1.0, step / 4)
+    columns: dict[str, list[str]] = {colour: [] for colour in (*COLOURS.values(), FAILED)}
+    for number, (record, parts) in enumerate(shown, most - len(shown)):
+        left, bottom = LEFT + number * step, _y(0.0, top_s)
         for phase, seconds in parts.items():
             height = _height(seconds, top_s)
             if height >= SEEN:
-                columns[phase].append(
-                    _column(LEFT + number * step, bottom, step - min(1.0, step / 4), height)
-                )
+                columns[COLOURS[phase]].append(_column(left, bottom, width, height))
             bottom -= height
-    return {phase: "".join(found) for phase, found in columns.items()}
-
-
-def _caps(shown: Sequence[_Shown], top_s: float, step: float, most: int) -> Iterable[str]:
-    for number, (record, parts) in enumerate(shown, most - len(shown)):
         if record.outcome != OK:
-            top = max(TOP + 4.0, _y(sum(parts.values()), top_s))
-            yield _column(LEFT + number * step, top, step - min(1.0, step / 4), 4.0)
+            columns[FAILED].append(_column(left, max(TOP + 4.0, bottom), width, 4.0))
+    return {colour: "".join(found) for colour, found in columns.items()}
 
 
 def _column(left: float, bottom: float, width: float, height: float) -> str:
@@ -96,7 +84,6 @@ def _height(seconds: float, top_s: float) -> float:
 
 
 def _axis(top_s: float) -> str:
-    """Lines at the top, the middle and the bottom, with their seconds."""
     marks = ""
     for share in (0.0, 0.5, 1.0):
         y = _y(share * top_s, top_s)

@@ -9,14 +9,12 @@ differs from what was sent before, so an idle dashboard sends nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from urisk_nb.notebook.panel_parts import STYLE
 
-if TYPE_CHECKING:
-    import ipywidgets as widgets
-
-__all__ = ["BUTTONS", "View", "close_all"]
+__all__ = ["BUTTONS", "View", "close_all", "make_button"]
 
 # Each button: what it says, its icon, and what it does, for the tooltip.
 BUTTONS = {
@@ -46,25 +44,25 @@ class View:
         import ipywidgets as widgets
 
         self.parts = {name: widgets.HTML() for name in PARTS}
-        self.buttons = {name: _button(widgets, name, clicked) for name in BUTTONS}
+        self.buttons = {
+            name: make_button(
+                partial(clicked, name), description=words, icon=icon, tooltip=tip, disabled=True
+            )
+            for name, (words, icon, tip) in BUTTONS.items()
+        }
         self.message = widgets.HTML()
-        self.yes, self.no = (_plain_button(widgets, name, clicked) for name in ("yes", "no"))
+        self.yes = make_button(partial(clicked, "yes"), button_style="danger")
+        self.no = make_button(partial(clicked, "no"))
         # Only the places with something in them: an empty box would still take room.
         self.question = widgets.HBox(
             [self.message, self.yes, self.no], layout={"align_items": "center", "display": "none"}
         )
         self.place = widgets.VBox([])
         controls = widgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
-        body = [
-            self.parts["head"],
-            controls,
-            self.question,
-            self.parts["alerts"],
-            self.parts["live"],
-            self.parts["figures"],
-        ]
+        head, *others = self.parts.values()
         self.root = widgets.VBox(
-            [widgets.HTML(STYLE), *body, self.place], layout={"max_width": "980px"}
+            [widgets.HTML(STYLE), head, controls, self.question, *others, self.place],
+            layout={"max_width": "980px"},
         )
         self.root.add_class("urisk-dashboard")
         # A number in place of None has the browser count the views; see ipywidgets' DOMWidget.
@@ -107,20 +105,12 @@ def _set(widget: Any, name: str, value: Any) -> None:
         setattr(widget, name, value)
 
 
-def _button(widgets: Any, name: str, clicked: Callable[[str], Any]) -> widgets.Button:
-    words, icon, tooltip = BUTTONS[name]
-    button = widgets.Button(
-        description=words, icon=icon, tooltip=tooltip, disabled=True, layout={"width": "auto"}
-    )
-    button.on_click(lambda _: clicked(name))
-    return button
+def make_button(clicked: Callable[[], Any], **traits: Any) -> Any:
+    """Return a button as wide as its words; `clicked` is called on whatever thread the click is."""
+    import ipywidgets as widgets
 
-
-def _plain_button(widgets: Any, name: str, clicked: Callable[[str], Any]) -> widgets.Button:
-    button = widgets.Button(
-        layout={"width": "auto", "display": "none"}, button_style="danger" if name == "yes" else ""
-    )
-    button.on_click(lambda _: clicked(name))
+    button = widgets.Button(layout={"width": "auto"}, **traits)
+    button.on_click(lambda _: clicked())
     return button
 
 

@@ -65,6 +65,8 @@ def status_bundle(rows: Mapping[str, Any], title: str) -> tuple[str, str]:
         f'<td style="{CELL}">{escape_html(value)}</td></tr>'
         for name, value in rows.items()
     )
-    table = f'<table style="border-collapse:collapse;margin:.3em 0">{cells}</table>'
-    markup = f"<div><strong>{escape_html(title)}</strong>{table}</div>"
+    markup = (
+        f"<div><strong>{escape_html(title)}</strong>"
+        f'<table style="border-collapse:collapse;margin:.3em 0">{cells}</table></div>'
+    )
     return "\n".join([title, *lines]), markup

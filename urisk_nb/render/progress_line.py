@@ -4,32 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Protocol
 
-__all__ = ["ProgressLine", "Step", "format_step"]
-
-
-class Step(Protocol):
-    """A step of some work, with its bytes where it has some; `total` is 0 where it has none."""
-
-    @property
-    def text(self) -> str:
-        """What is being done."""
-
-    @property
-    def done(self) -> int:
-        """Bytes that are there."""
-
-    @property
-    def total(self) -> int:
-        """Bytes in all."""
-
-
-def format_step(step: Step) -> str:
-    """Return a step with its megabytes, where it has some."""
-    if not step.total:
-        return step.text
-    return f"{step.text} {step.done / 1e6:,.0f} of {step.total / 1e6:,.0f} MB"
+__all__ = ["ProgressLine"]
 
 
 class ProgressLine:
@@ -43,18 +19,15 @@ class ProgressLine:
         self.width = 0
         self.next_s = 0.0
 
-    def show(self, text: str) -> None:
-        """Show this, unless something was shown a moment ago."""
+    def show(self, step: object) -> None:
+        """Show a text, or a step of some work, unless something was shown a moment ago."""
         if time.monotonic() < self.next_s:
             return
         self.next_s = time.monotonic() + (0.1 if self.live else 5.0)
+        text = str(step)
         line, end = (f"\r{text.ljust(self.width)}", "") if self.live else (text, "\n")
         print(line, end=end, file=sys.stderr, flush=True)
         self.width = len(text)
-
-    def show_step(self, step: Step) -> None:
-        """Show a step of some work."""
-        self.show(format_step(step))
 
     def say(self, text: str) -> None:
         """Print this in any case, as a line that stays."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from urisk_nb.render.escaping import one_line
 from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = [
     "DASH",
@@ -88,8 +88,7 @@ class TableContent:
     @property
     def runs(self) -> Sequence[Mapping[str, Any]]:
         """The record of each run that is in it."""
-        runs: Sequence[Mapping[str, Any]] = self.meta.get("runs", [self.meta])
-        return runs
+        return self.meta.get("runs", [self.meta])  # type: ignore[no-any-return]  # from untyped meta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,16 +149,12 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
 
 
 def _chosen_column(frame: pd.DataFrame, place: int) -> Column:
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
-    series = frame.iloc[:, place]
-    is_number = is_numeric_dtype(series.dtype) and not is_bool_dtype(series.dtype)
-    label = frame.columns[place]
+    series, label = frame.iloc[:, place], frame.columns[place]
     return Column(
         name=label if isinstance(label, str) else "",
         heading=_label(label),
         values=series.tolist(),
-        is_number=is_number,
+        is_number=is_numeric_dtype(series.dtype) and not is_bool_dtype(series.dtype),
     )
 
 
@@ -182,8 +177,6 @@ def _heading(name: str) -> str:
 
 def format_value(name: str, value: Any) -> str:
     """Return a value of the column of that name as text on one line."""
-    import pandas as pd
-
     if isinstance(value, str):
         return one_line(value)
     if pd.api.types.is_scalar(value) and pd.isna(value):
@@ -201,8 +194,6 @@ def format_value(name: str, value: Any) -> str:
 
 
 def _flags(frame: pd.DataFrame) -> Iterable[Any]:
-    import pandas as pd
-
     cells = frame.get("flags")
     return cells if isinstance(cells, pd.Series) else ()
 
@@ -219,8 +210,11 @@ def _row_codes(frame: pd.DataFrame) -> Iterator[list[str]]:
 
 def describe_warnings(content: TableContent) -> dict[str, str]:
     """Return one sentence for each code that occurs in the table."""
-    codes = [code for code in codes_in(_flags(content.frame)) if code not in LABELED_BY]
-    return {code: WARNINGS.get(code, _UNKNOWN) for code in codes}
+    return {
+        code: WARNINGS.get(code, _UNKNOWN)
+        for code in codes_in(_flags(content.frame))
+        if code not in LABELED_BY
+    }
 
 
 def collect_notes(content: TableContent) -> list[str]:
@@ -239,18 +233,14 @@ def collect_messages(content: TableContent) -> list[str]:
     tickers = set(content.tickers)
     lines: dict[str, None] = {}
     for run in content.runs:
-        given: Mapping[str, Any] = run.get("messages", {})
-        for key, said in given.items():
+        for key, said in run.get("messages", {}).items():
             if key == WHOLE_RUN or key in tickers:
                 head = "" if key == WHOLE_RUN else f"{key}: "
-                lines |= dict.fromkeys(head + one_line(text) for text in _texts(said))
+                texts = [said] if isinstance(said, str) else said
+                lines |= dict.fromkeys(head + one_line(text) for text in texts)
     shown = list(lines)[:MAX_MESSAGES]
     more = len(lines) - len(shown)
     return [*shown, f'and {more} more: table.report.meta["messages"]'] if more else shown
-
-
-def _texts(said: str | Iterable[str]) -> list[str]:
-    return [said] if isinstance(said, str) else list(said)
 
 
 def describe_run(content: TableContent) -> str:
@@ -282,8 +272,6 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
 
     Keys: ticker, risk, severity, p_label, quote, source, date, warnings.
     """
-    import pandas as pd
-
     findings = content.findings
     if not content.is_whole or not len(findings):
         return 0, []

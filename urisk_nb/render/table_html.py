@@ -104,16 +104,18 @@ def _warnings(content: TableContent) -> str:
         f"{escape_html(text)}</div>"
         for code, text in describe_warnings(content).items()
     )
-    if not lines:
-        return ""
-    return f'<div role="note" aria-label="warnings" style="{MUTED};margin:.5em 0">{lines}</div>'
+    return _note(lines, "warnings", f"{MUTED};")
 
 
 def _messages(content: TableContent) -> str:
     lines = "".join(f"<div>{escape_html(line)}</div>" for line in collect_messages(content))
+    return _note(lines, "messages")
+
+
+def _note(lines: str, label: str, style: str = "") -> str:
     if not lines:
         return ""
-    return f'<div role="note" aria-label="messages" style="margin:.5em 0">{lines}</div>'
+    return f'<div role="note" aria-label="{label}" style="{style}margin:.5em 0">{lines}</div>'
 
 
 def _sentences(content: TableContent) -> str:

@@ -18,13 +18,8 @@ from urisk_nb.errors import InputError, UriskError
 from urisk_nb.service.guard import Guard
 from urisk_nb.service.live_session import LiveSession
 from urisk_nb.service.prometheus import ServiceMetrics
-from urisk_nb.service.routes import NotReady, router
-from urisk_nb.service.schemas import (
-    build_error_response,
-    build_refusal,
-    build_response,
-    encode_error,
-)
+from urisk_nb.service.routes import router
+from urisk_nb.service.schemas import build_error_response, build_refusal
 from urisk_nb.settings import DialectName, Engine, given_settings
 
 __all__ = ["create_app"]
@@ -116,9 +111,7 @@ def handle_errors(app: FastAPI, metrics: ServiceMetrics) -> None:
 
     @app.exception_handler(UriskError)
     async def handle_ours(_: Request, exc: UriskError) -> Response:
-        metrics.errors.labels(type(exc).__name__.lstrip("_")).inc()
-        if isinstance(exc, NotReady):
-            return build_response(503, {**encode_error(exc), "error": "NotReady"})
+        metrics.errors.labels(type(exc).__name__).inc()
         return build_error_response(exc)
 
     @app.exception_handler(RequestValidationError)
@@ -131,11 +124,8 @@ def handle_errors(app: FastAPI, metrics: ServiceMetrics) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, exc: HTTPException) -> Response:
-        response = build_refusal(
-            exc.status_code, f"{exc.detail}.", "see /openapi.json for the routes"
-        )
-        response.headers.update(exc.headers or {})
-        return response
+        fix = "see /openapi.json for the routes"
+        return build_refusal(exc.status_code, f"{exc.detail}.", fix, exc.headers)
 
     @app.exception_handler(Exception)
     async def handle_bug(_: Request, exc: Exception) -> Response:

@@ -37,13 +37,8 @@ class Guard:
         max_calls: int,
         metrics: ServiceMetrics,
     ) -> None:
-        self.app, self.token, self.max_body_bytes, self.max_calls, self.metrics = (
-            app,
-            token,
-            max_body_bytes,
-            max_calls,
-            metrics,
-        )
+        self.app, self.token, self.metrics = app, token, metrics
+        self.max_body_bytes, self.max_calls = max_body_bytes, max_calls
         self.calls = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,10 +57,8 @@ class Guard:
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
-        refusal, is_call = (
-            self._check_caller(scope, headers),
-            scope["method"] == "POST" and scope["path"] in POST_ROUTES,
-        )
+        refusal = self._check_caller(scope, headers)
+        is_call = scope["method"] == "POST" and scope["path"] in POST_ROUTES
         if refusal is None and is_call:
             refusal = self._check_request(headers)
         if refusal is not None:
@@ -87,7 +80,7 @@ class Guard:
                 401,
                 "the token is missing or wrong.",
                 "send it: Authorization: Bearer ...",
-                WWW_Authenticate="Bearer",
+                {"WWW-Authenticate": "Bearer"},
             )
         server = scope.get("server")
         if server is not None and server[1] is not None and not is_loopback(server[0]):
@@ -117,18 +110,17 @@ class Guard:
                 503,
                 f"{self.calls} requests are waiting already.",
                 "ask again later",
-                Retry_After="1",
+                {"Retry-After": "1"},
             )
         length = headers.get("content-length", b"0")
-        return (
-            self._refuse_size()
-            if length.isdigit() and int(length[:20]) > self.max_body_bytes
-            else None
-        )
+        is_larger = length.isdigit() and int(length[:20]) > self.max_body_bytes
+        return self._refuse_size() if is_larger else None
 
     def _refuse_size(self) -> Response:
         seen = f"the body is larger than {self.max_body_bytes} bytes."
-        return build_refusal(413, seen, "ask about fewer tickers at a time", Connection="close")
+        return build_refusal(
+            413, seen, "ask about fewer tickers at a time", {"Connection": "close"}
+        )
 
     async def _handle_post(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.calls += 1
@@ -145,25 +137,21 @@ class Guard:
         parts = bytearray()
         try:
             async with asyncio.timeout(MAX_BODY_S):
-                while len(parts) <= self.max_body_bytes:
+                has_more = True
+                while has_more and len(parts) <= self.max_body_bytes:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientDisconnected
                     parts += message.get("body", b"")
-                    if not message.get("more_body"):
-                        return (
-                            bytes(parts)
-                            if len(parts) <= self.max_body_bytes
-                            else self._refuse_size()
-                        )
+                    has_more = message.get("more_body", False)
         except TimeoutError:
             return build_refusal(
                 408,
                 f"the body did not come within {MAX_BODY_S:g} s.",
                 "send it faster",
-                Connection="close",
+                {"Connection": "close"},
             )
-        return self._refuse_size()
+        return bytes(parts) if len(parts) <= self.max_body_bytes else self._refuse_size()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -171,11 +159,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     parts = [body]
 
     async def replay() -> Message:
-        return (
-            {"type": "http.request", "body": parts.pop(), "more_body": False}
-            if parts
-            else await receive()
-        )
+        if parts:
+            return {"type": "http.request", "body": parts.pop(), "more_body": False}
+        return await receive()
 
     return replay
 
@@ -188,5 +174,4 @@ def is_loopback(host: str) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """Return the Host header without its port."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

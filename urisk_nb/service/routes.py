@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from contextlib import aclosing
 from http import HTTPStatus
 from importlib.metadata import version
@@ -14,16 +13,17 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from urisk_nb import event_loop
 from urisk_nb.errors import InputError, ServerNotRunning, ServerTimeout, UriskError
 from urisk_nb.llm.answers import AnswerStream
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.dialects.dialect import Feature
-from urisk_nb.llm.manager import is_judge
+from urisk_nb.llm.manager import LLMManager, is_judge
 from urisk_nb.llm.messages import is_same_model
 from urisk_nb.llm.snapshot import snapshot_without_session
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.server.model_server import ServerState
-from urisk_nb.service.live_session import LiveSession, run_on_loop, stream_pieces
+from urisk_nb.service.live_session import LiveSession
 from urisk_nb.service.prometheus import ServiceMetrics
 from urisk_nb.service.schemas import (
     AnswerBody,
@@ -76,13 +76,13 @@ async def chat(request: Request, asked: ChatBody) -> Response:
             ),
         )
     work = manager.generate(asked.prompt, asked.system_prompt, options=options)
-    answer = await run_unless_gone(request.receive, run_on_loop(work))
+    answer = await run_unless_gone(request.receive, event_loop.call(work, slice_s=None))
     metrics.first_token.observe(answer.timing.first_token_s)
     return JsonResponse(encode_answer(answer))
 
 
 async def _stream_lines(stream: AnswerStream, metrics: ServiceMetrics) -> Lines:
-    async with aclosing(stream_pieces(stream)) as pieces:
+    async with aclosing(event_loop.iterate(stream.pieces(), slice_s=None)) as pieces:
         async for piece in pieces:
             yield {"piece": piece}
     metrics.first_token.observe(stream.answer.timing.first_token_s)
@@ -103,7 +103,7 @@ async def risk(request: Request, asked: RiskBody) -> Response:
     if (
         wanted is not None
         and not is_judge(wanted)
-        and not is_same_model(wanted, (session.running or session).settings.model)
+        and not is_same_model(wanted, (LLMManager.find_instance() or session).settings.model)
     ):
         raise InputError(
             f"the model {wanted!r} is not the service's.",
@@ -138,9 +138,8 @@ def _to_frame(prices: WidePrices | list[dict[str, Cell]] | None) -> pd.DataFrame
 
 async def _stream_rows(run: Run, session: LiveSession) -> Lines:
     waiting = [symbol for symbol in run.plan.symbols if symbol in run.plan.asked]
-    for line in _encode_rows(
-        run, [symbol for symbol in run.plan.symbols if symbol not in run.plan.asked]
-    ):
+    done = [symbol for symbol in run.plan.symbols if symbol not in run.plan.asked]
+    for line in _encode_rows(run, done):
         yield line
     if waiting:
         labeling = asyncio.create_task(_label(run, session))
@@ -159,20 +158,17 @@ async def _stream_rows(run: Run, session: LiveSession) -> Lines:
 
 
 async def _label(run: Run, session: LiveSession) -> None:
-    await run_on_loop(run.label(await session.manager()))
+    await event_loop.call(run.label(await session.manager()), slice_s=None)
 
 
-def _encode_rows(run: Run, symbols: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the lines of tickers that are done."""
-    chosen = list(symbols)
-    if not chosen:
+def _encode_rows(run: Run, symbols: list[str]) -> list[dict[str, Any]]:
+    if not symbols:
         return []
     table = run.table()
     found = table.report.findings
-    rows = to_records(pd.DataFrame(table.loc[chosen]).reset_index())
     return [
         {"row": row, "findings": to_records(found[found["ticker"] == row["ticker"]])}
-        for row in rows
+        for row in to_records(pd.DataFrame(table.loc[symbols]).reset_index())
     ]
 
 
@@ -195,8 +191,7 @@ async def health_llm(request: Request) -> Response:
     """Say whether the model is in memory; nothing is generated. 503 has the reason."""
     session: LiveSession = request.app.state.session
     facts = await _probe_server(session)
-    running = session.running
-    if running is None:
+    if (running := LLMManager.find_instance()) is None:
         raise NotReady(f"the session is being started: {session.step}.", fix="wait")
     if not any(is_same_model(running.model, name) for name in facts["models"]):
         raise NotReady(
@@ -217,7 +212,7 @@ class NotReady(ServerNotRunning):
 
 async def _probe_server(session: LiveSession) -> dict[str, Any]:
     """Return the server's state, version and models in memory, as it says within PROBE_S."""
-    running = session.running
+    running = LLMManager.find_instance()
     if running is None and session.failed and (session._start is None or session._start.done()):
         raise NotReady(session.failed[-1].message, fix=session.failed[-1].fix)
     now = snapshot_without_session(is_starting=True) if running is None else running.snapshot()
@@ -225,9 +220,7 @@ async def _probe_server(session: LiveSession) -> dict[str, Any]:
         why, fix = now.failure or ("", "wait: it is being restarted")
         raise NotReady(f"the server is {now.state}. {why}".rstrip(), fix=fix)
     try:
-        said, models = await run_on_loop(
-            _probe(running.settings if running is not None else session.settings)
-        )
+        said, models = await event_loop.call(_probe((running or session).settings), slice_s=None)
     except UriskError as exc:
         raise NotReady(exc.message, fix=exc.fix) from exc
     return {"state": str(now.state), "version": said, "models": models}
@@ -264,5 +257,5 @@ async def _list_ready_models(client: Client) -> list[str]:
 )
 async def show_metrics(request: Request) -> Response:
     """Return the metrics as Prometheus reads them."""
-    text = request.app.state.metrics.render(request.app.state.session.running)
+    text = request.app.state.metrics.render(LLMManager.find_instance())
     return Response(text, media_type=CONTENT_TYPE_LATEST)

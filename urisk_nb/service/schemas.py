@@ -30,7 +30,6 @@ __all__ = [
     "WidePrices",
     "build_error_response",
     "build_refusal",
-    "build_response",
     "encode_answer",
     "encode_error",
     "encode_json",
@@ -149,21 +148,22 @@ def _to_json(value: Any) -> Any:
 
 def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame, as JSON has them."""
-    columns = {
-        str(name): [_to_json(value) for value in frame[name].tolist()] for name in frame.columns
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [
+        {str(name): _to_json(value) for name, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
 
 
 def encode_answer(answer: Answer) -> dict[str, Any]:
     """Return an answer with its model, engine and timing."""
-    timing = {name: _to_json(value) for name, value in dataclasses.asdict(answer.timing).items()}
-    facts = {
+    timing = dataclasses.asdict(answer.timing)
+    return {
+        "text": str(answer),
         "model": answer.model,
         "engine": str(answer.engine),
         "done_reason": answer.done_reason,
+        "timing": {name: _to_json(value) for name, value in timing.items()},
     }
-    return {"text": str(answer), **facts, "timing": timing}
 
 
 def encode_error(error: UriskError) -> dict[str, str]:
@@ -171,21 +171,16 @@ def encode_error(error: UriskError) -> dict[str, str]:
     return {"error": type(error).__name__, "message": error.message, "fix": error.fix}
 
 
-def build_response(status: int, problem: Mapping[str, Any], **headers: str) -> Response:
-    """Return an error with its status."""
-    return JsonResponse(
-        problem, status, headers={name.replace("_", "-"): value for name, value in headers.items()}
-    )
-
-
-def build_refusal(status: int, message: str, fix: str, **headers: str) -> Response:
+def build_refusal(
+    status: int, message: str, fix: str, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return a refusal that has no error class of its own."""
     name = HTTPStatus(status).phrase.title().replace(" ", "").replace("-", "")
-    return build_response(status, {"error": name, "message": message, "fix": fix}, **headers)
+    return JsonResponse({"error": name, "message": message, "fix": fix}, status, headers)
 
 
 def build_error_response(error: UriskError) -> Response:
     """Return an error as a response, with Retry-After where the wait is known."""
     wait_s = error.facts.get("retry_after_s") or error.facts.get("left_s")
-    headers = {} if wait_s is None else {"Retry_After": str(max(1, math.ceil(wait_s)))}
-    return build_response(status_of(error), encode_error(error), **headers)
+    headers = {} if wait_s is None else {"Retry-After": str(max(1, math.ceil(wait_s)))}
+    return JsonResponse(encode_error(error), status_of(error), headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -25,14 +25,14 @@ class ClientDisconnected(Exception):
     """The client has disconnected; there is nobody to answer."""
 
 
-async def run_unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def run_unless_gone(receive: Receive, work: Awaitable[T]) -> T:
     """Return the result of the work; cancel it when the client disconnects."""
 
     async def left() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    task, gone = asyncio.create_task(work), asyncio.create_task(left())
+    task, gone = asyncio.ensure_future(work), asyncio.create_task(left())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -89,12 +89,8 @@ async def start_lines(request: Request, lines: Lines) -> Response:
     An error before it has a status of its own.
     """
     try:
-        first = await run_unless_gone(request.receive, _read_first(lines))
+        first = await run_unless_gone(request.receive, anext(lines))
     except BaseException:
         await lines.aclose()
         raise
     return LineResponse(first, lines, request.app.state.metrics)
-
-
-async def _read_first(lines: Lines) -> dict[str, Any]:
-    return await anext(lines)
