@@ -21,6 +21,7 @@ from urisk_nb.readers.columns import (
     BoolArray,
     Codes,
     FloatArray,
+    check_not_moved,
     find_distinct,
     find_label,
     read_floats,
@@ -118,6 +119,7 @@ def _check_frame(data: object) -> pd.DataFrame:
             f"the prices have {data.columns.nlevels} levels of columns.",
             fix=f"take one of them: prices[{level!r}]",
         )
+    check_not_moved(data, "the prices")
     if isinstance(data.index, pd.MultiIndex):
         if any(name is None or name in data.columns for name in data.index.names):
             raise InputError(
