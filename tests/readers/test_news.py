@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import date
+from io import StringIO
 
 import pandas as pd
 import pytest
@@ -147,6 +148,61 @@ BAD_EVIDENCE = {
     ),
     "an id twice": (TEXTS.assign(id="same"), "two documents for NVDA have the id 'same'", "own id"),
 }
+
+
+MOVED = {
+    "text for the ticker": "ticker,text,date\nNVDA,Fined heavily.,2020-01-01,\n",
+    "no text at all": "date,ticker,text\n2020-01-01,NVDA,Fined.,\n",
+    "one word for the ticker": "ticker,text,source\nNVDA,Bankrupt,Reuters,\n",
+    "two separators": "ticker,text,date\nNVDA,Fined.,2020-01-01,,\nMSFT,Sued.,2020-01-02,,\n",
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_evidence_that_pandas_moved_is_refused(case):
+    """Rows that end in a separator lay each text at a door that is no company's."""
+    with pytest.raises(InputError, match=r"the evidence: .* the columns moved by one") as caught:
+        read_evidence(pd.read_csv(StringIO(MOVED[case])))
+    assert "index_col=False" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "index", [[3, 5], pd.Index(["n1", "n2"], name="note"), pd.DatetimeIndex(["2020-01-01"] * 2)]
+)
+def test_evidence_with_an_index_and_an_empty_column_is_read(index):
+    """Rows that were filtered, named or dated keep their columns, also where no source is known."""
+    frame = pd.DataFrame({"ticker": "NVDA", "text": ["Fined.", "Sued."], "source": None})
+    assert [one.text for one in read_evidence(frame.set_axis(index))] == ["Fined.", "Sued."]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(
+            (name, "text")
+            for name in ("Fined heavily.", "fined heavily", "FINED HEAVILY", "It sank.")
+        ),
+        *((name, "text") for name in ("Apple was fined", "Nvidia, fined by FTC", "Sued again!")),
+        *((name, "date") for name in ("2020-01-01", "2020-01-01 16:00")),
+    ],
+)
+def test_a_text_or_a_date_is_no_ticker(name, kind):
+    """Numbers for the index of a moved frame show no shape: the words themselves do."""
+    with pytest.raises(InputError, match=f"is a {kind}, not a ticker") as caught:
+        read_evidence([{"ticker": name, "text": "2020-01-01"}])
+    assert "column" in caught.value.fix
+    text = f'id,ticker,text,source\n7,NVDA,"{name}",Reuters,\n'
+    with pytest.raises(InputError, match=f"is a {kind}, not a ticker"):
+        read_evidence(pd.read_csv(StringIO(text)))
+
+
+@pytest.mark.parametrize(
+    "name", ["BRK B", "AAPL US Equity", "aapl us equity", "EUR  Curncy", "AT&T", "BAC PR L", "RR."]
+)
+def test_a_ticker_of_several_words_stays_one(name):
+    """Share classes, preferred shares and the names of a terminal hold spaces."""
+    (one,) = read_evidence([{"ticker": name, "text": "Fined."}])
+    assert one.ticker == " ".join(name.upper().split())
 
 
 @pytest.mark.parametrize("case", BAD_EVIDENCE)

@@ -173,7 +173,8 @@ def _is_moved(frame: pd.DataFrame) -> bool:
     if kinds.infer_dtype(frame.index.get_level_values(0), skipna=True) != "string":
         return False
     if _is_blank(last):
-        return not _is_blank(first) and not _is_iso_date(first.iloc[0])
+        has_dates = _is_date_name(frame.columns[0]) and _is_iso_date(first.iloc[0])
+        return not _is_blank(first) and not has_dates
     # A remark after the last separator stands where prices should
     has_numbers = kinds.is_numeric_dtype(first.dtype) and not _is_blank(first)
     if not has_numbers or not _is_iso_date(frame.index[0]):

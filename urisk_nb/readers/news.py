@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError
-from urisk_nb.readers.columns import find_label
+from urisk_nb.readers.columns import check_not_moved, find_label
 from urisk_nb.risk.inputs import SHARED, Document
 from urisk_nb.risk.tickers import read_symbol
 from urisk_nb.risk.values import (
@@ -51,8 +51,9 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Docume
     Raises
     ------
     InputError
-        A missing column, a row without text, a row without a ticker, a ticker that is none, a date
-        that is none, the same id twice for one ticker; a file that cannot be read.
+        A missing column, columns that pandas moved by one, a row without text, a row without a
+        ticker, a ticker that is none, a date that is none, the same id twice for one ticker; a file
+        that cannot be read.
     PackageMissing
         The file is Parquet and pyarrow is not installed.
     """
@@ -149,6 +150,7 @@ def _read_item(item: object, where: str) -> dict[str, object]:
 
 
 def _iterate_frame(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, object]]]:
+    check_not_moved(frame, "the evidence")
     labels = {name: find_label(frame, name) for name in ("text", "date", "source", "id")} | {
         "ticker": find_label(frame, "ticker", "symbol")
     }
