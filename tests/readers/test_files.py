@@ -163,6 +163,55 @@ def test_a_row_longer_than_the_header_is_refused(tmp_path, kind, text, seen):
     assert "sep=';'" in caught.value.fix if ";" in text else "header" in caught.value.fix
 
 
+@pytest.mark.parametrize("kind", ["prices", "evidence"])
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        *(("p.csv", sign) for sign in ";\t|"),
+        *(("p.txt", sign) for sign in ";\t|"),
+        *(("p.tsv", sign) for sign in ";|,"),
+    ],
+)
+def test_another_separator_is_named(tmp_path, kind, name, sign):
+    """One field in the header, which another sign splits: the file type says the wrong one."""
+    header, row = {
+        "prices": (["Day", "AAPL", "MSFT"], ["2023-01-02", "150.5", "380"]),
+        "evidence": (["ticker", "text"], ["NVDA", "Fined."]),
+    }[kind]
+    text = f"{sign.join(header)}\n{sign.join(row)}\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as caught:
+        READ[kind](tmp_path / name)
+    assert f"{name}: the header has one field" in caught.value.message
+    assert f"sep={sign!r}" in caught.value.fix
+    if sign != ",":
+        with pytest.raises(InputError) as caught:
+            READ[kind](pd.read_csv(StringIO(text)))
+        assert f"sep={sign!r}" in caught.value.fix
+    assert READ[kind](pd.read_csv(StringIO(text), sep=sign))
+
+
+COUNTED = {
+    "an index that counts": ",Day,AAPL\n0,2023-01-02,150.0\n1,2023-01-03,151.0\n",
+    "rows that were filtered": ",Day,AAPL\n4,2023-01-02,150.0\n9,2023-01-03,151.0\n",
+    "beside a date": ",date,AAPL\n0,2023-01-02,150.0\n1,2023-01-03,151.0\n",
+    "long prices": ",Day,ticker,close\n0,2023-01-02,AAPL,150.0\n1,2023-01-03,AAPL,151.0\n",
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_an_index_that_counts_is_no_date(tmp_path, case):
+    """to_csv() writes it before the column of dates: it is neither a date nor a ticker."""
+    (tmp_path / "p.csv").write_text(COUNTED[case])
+    for source in (tmp_path / "p.csv", pd.read_csv(StringIO(COUNTED[case]))):
+        close = read_prices(source).close
+        assert list(close.columns) == ["AAPL"]
+        assert close["AAPL"].to_dict() == {
+            pd.Timestamp("2023-01-02"): 150.0,
+            pd.Timestamp("2023-01-03"): 151.0,
+        }
+
+
 SHORT = {
     "a price left out": ("prices", "Day,AAPL,MSFT\n2023-01-02,1,2\n2023-01-03,2\n", "3: 2 fields"),
     "the first row": ("prices", "Day,AAPL,MSFT\n2023-01-02,2\n2023-01-03,1,2\n", "2: 2 fields"),

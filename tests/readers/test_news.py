@@ -53,6 +53,15 @@ def test_the_order_of_the_rows_changes_nothing():
             {"ticker": "*", "text": "all"},
         ],
         {"NVDA": [{"text": "a"}, "b"], "\uff0a": ["all"]},
+        [
+            {"symbol": "NVDA", "text": "a"},
+            {"Symbol": "nvda", "text": "b"},
+            {"symbol": "*", "text": "all"},
+        ],
+        {
+            "NVDA": [{"text": "a", "ticker": " nvda"}, {"text": "b", "symbol": None}],
+            "*": [{"text": "all", "ticker": "*"}],
+        },
         pd.DataFrame({"symbol": ["NVDA", "NVDA", "*"], "text": ["a", "b", "all"]}),
     ],
 )
@@ -141,6 +150,26 @@ BAD_EVIDENCE = {
     "a key that is None": ({"A": "a", None: "b"}, "evidence of None, item 1 has no ticker", "'*'"),
     "a key that is NaN": ({math.nan: ["b"]}, "item 1 has no ticker", "'*'"),
     "an empty key": ({"": "b"}, "evidence of '', item 1 has no ticker", "'*'"),
+    "another company's item": (
+        {"AAPL": ["a", {"text": "b", "ticker": "MSFT"}]},
+        "evidence of 'AAPL', item 2 has the ticker 'MSFT'",
+        "move it under 'MSFT'",
+    ),
+    "another company's symbol": (
+        {"AAPL": {"text": "b", "symbol": "MSFT"}},
+        "item 1 has the ticker 'MSFT', but stands under 'AAPL'",
+        "leave its ticker out",
+    ),
+    "an item for all under one": (
+        {"AAPL": [{"text": "b", "ticker": "*"}]},
+        "item 1 has the ticker '*'",
+        "move it",
+    ),
+    "ticker and symbol": (
+        [{"ticker": "A", "symbol": "B", "text": "a"}],
+        "'ticker' and 'symbol' mean the same",
+        "leave one out",
+    ),
     "an id twice for all": (
         [{"ticker": "*", "text": text, "id": "R1"} for text in "ab"],
         "two documents for * have the id 'R1'",

@@ -19,13 +19,23 @@ import pandas as pd
 from pandas.api import types as kinds
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.values import count_noun, find_closest, is_missing, read_moment, show
+from urisk_nb.risk.values import (
+    count_noun,
+    find_closest,
+    find_separator,
+    fix_separator,
+    is_missing,
+    read_moment,
+    show,
+)
 
 __all__ = [
     "BoolArray",
     "Codes",
     "FloatArray",
     "check_not_moved",
+    "check_separator",
+    "drop_counter",
     "find_distinct",
     "find_label",
     "read_floats",
@@ -160,6 +170,37 @@ def check_not_moved(frame: pd.DataFrame, what: str) -> None:
             fix="read the file with pd.read_csv(..., index_col=False), or pass its path; if each "
             'column is right, name the index: frame.rename_axis("index")',
         )
+
+
+def check_separator(frame: pd.DataFrame, what: str) -> None:
+    """Refuse a frame whose one column holds whole rows: they were split at another sign."""
+    if len(frame.columns) == 1 and kinds.is_numeric_dtype(frame.index.dtype):
+        label = frame.columns[0]
+        if other := find_separator(label):
+            raise InputError(
+                f"{what}: the only column is {show(label)}, which {other!r} splits.",
+                fix=fix_separator(other),
+            )
+
+
+def drop_counter(frame: pd.DataFrame) -> pd.DataFrame:
+    """
+    Return the frame without a first column that only counts its rows.
+
+    to_csv() writes the index as a column without a name. An index that counts is no date and no
+    ticker. One with gaps, of rows that were filtered, is dropped where another column has the
+    dates.
+    """
+    if len(frame.columns) < 2 or str(frame.columns[0]).strip() not in ("", "Unnamed: 0"):
+        return frame
+    first, rest = frame.iloc[:, 0], frame.iloc[:, 1:]
+    if not kinds.is_integer_dtype(first.dtype) or first.isna().any():
+        return frame
+    counts = first.to_numpy(dtype=np.int64)
+    has_dates = find_label(rest, "date", "datetime") is not None or (
+        _is_date_name(rest.columns[0]) and not kinds.is_numeric_dtype(rest.dtypes.iloc[0])
+    )
+    return rest if has_dates or (counts == np.arange(len(frame))).all() else frame
 
 
 def _is_moved(frame: pd.DataFrame) -> bool:

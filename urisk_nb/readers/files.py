@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError, PackageMissing
-from urisk_nb.risk.values import count_noun, read_moment
+from urisk_nb.risk.values import count_noun, find_separator, fix_separator, read_moment, show
 
 __all__ = ["find_path", "read_frame", "read_json_lines"]
 
@@ -138,6 +138,11 @@ def _check_rows(content: str, separator: str, path: Path, text: bool) -> list[st
                 short.setdefault(len(row), line)
     named = max((place for place, name in enumerate(header, 1) if name.strip()), default=0)
     expected = min(named, full)
+    if named == 1 and (other := find_separator(header[0], other_than=separator)):
+        raise InputError(
+            f"{path.name}: the header has one field, {show(header[0])}, which {other!r} splits.",
+            fix=fix_separator(other),
+        )
     if lines := [(line, count) for count, line in short.items() if count < expected]:
         line, count = min(lines)
         raise InputError(
@@ -170,12 +175,9 @@ def _ends_clearly(header: list[str], row: list[str]) -> bool:
 
 
 def _row_fix(header: list[str], separator: str) -> str:
-    other = next((sign for sign in ";\t|," if sign != separator and sign in header[0]), None)
+    other = find_separator(header[0], other_than=separator)
     if len(header) == 1 and other:
-        return (
-            f"pass a frame: pd.read_csv(..., sep={other!r}), with decimal=',' where numbers have a "
-            "decimal comma"
-        )
+        return fix_separator(other)
     return (
         "give every column a name in the header, the one of the dates too, and put quotes around a "
         "field that holds a separator"

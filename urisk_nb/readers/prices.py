@@ -22,6 +22,8 @@ from urisk_nb.readers.columns import (
     Codes,
     FloatArray,
     check_not_moved,
+    check_separator,
+    drop_counter,
     find_distinct,
     find_label,
     read_floats,
@@ -119,6 +121,8 @@ def _check_frame(data: object) -> pd.DataFrame:
             f"the prices have {data.columns.nlevels} levels of columns.",
             fix=f"take one of them: prices[{level!r}]",
         )
+    check_separator(data, "the prices")
+    data = drop_counter(data)
     check_not_moved(data, "the prices")
     if isinstance(data.index, pd.MultiIndex):
         if any(name is None or name in data.columns for name in data.index.names):
