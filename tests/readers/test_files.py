@@ -163,6 +163,121 @@ def test_a_row_longer_than_the_header_is_refused(tmp_path, kind, text, seen):
     assert "sep=';'" in caught.value.fix if ";" in text else "header" in caught.value.fix
 
 
+@pytest.mark.parametrize("kind", ["prices", "evidence"])
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        *(("p.csv", sign) for sign in ";\t|"),
+        *(("p.txt", sign) for sign in ";\t|"),
+        *(("p.tsv", sign) for sign in ";|,"),
+    ],
+)
+def test_another_separator_is_named(tmp_path, kind, name, sign):
+    """One field in the header, which another sign splits: the file type says the wrong one."""
+    header, row = {
+        "prices": (["Day", "AAPL", "MSFT"], ["2023-01-02", "150.5", "380"]),
+        "evidence": (["ticker", "text"], ["NVDA", "Fined."]),
+    }[kind]
+    text = f"{sign.join(header)}\n{sign.join(row)}\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as caught:
+        READ[kind](tmp_path / name)
+    assert f"{name}: the header has one field" in caught.value.message
+    assert f"sep={sign!r}" in caught.value.fix
+    if sign != ",":
+        with pytest.raises(InputError) as caught:
+            READ[kind](pd.read_csv(StringIO(text)))
+        assert f"sep={sign!r}" in caught.value.fix
+    assert READ[kind](pd.read_csv(StringIO(text), sep=sign))
+
+
+COUNTED = {
+    "an index that counts": ",Day,AAPL\n0,2023-01-02,150.0\n1,2023-01-03,151.0\n",
+    "rows that were filtered": ",Day,AAPL\n4,2023-01-02,150.0\n9,2023-01-03,151.0\n",
+    "beside a date": ",date,AAPL\n0,2023-01-02,150.0\n1,2023-01-03,151.0\n",
+    "long prices": ",Day,ticker,close\n0,2023-01-02,AAPL,150.0\n1,2023-01-03,AAPL,151.0\n",
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_an_index_that_counts_is_no_date(tmp_path, case):
+    """to_csv() writes it before the column of dates: it is neither a date nor a ticker."""
+    (tmp_path / "p.csv").write_text(COUNTED[case])
+    for source in (tmp_path / "p.csv", pd.read_csv(StringIO(COUNTED[case]))):
+        close = read_prices(source).close
+        assert list(close.columns) == ["AAPL"]
+        assert close["AAPL"].to_dict() == {
+            pd.Timestamp("2023-01-02"): 150.0,
+            pd.Timestamp("2023-01-03"): 151.0,
+        }
+
+
+SHORT = {
+    "a price left out": ("prices", "Day,AAPL,MSFT\n2023-01-02,1,2\n2023-01-03,2\n", "3: 2 fields"),
+    "the first row": ("prices", "Day,AAPL,MSFT\n2023-01-02,2\n2023-01-03,1,2\n", "2: 2 fields"),
+    "a foot line": ("prices", "Day,AAPL\n2023-01-02,1\n\nfrom a site\n", "4: 1 field,"),
+    "a header that goes on": ("prices", "Day,A,B,,\n2023-01-02,1,2\n2023-01-03,1\n", "3: 2 fields"),
+    "two widths": ("prices", "Day,A,B,C\n2023-01-02,1,2\n2023-01-03,1\n", "3: 2 fields"),
+    "long prices": (
+        "prices",
+        "date,ticker,close,volume\n2023-01-02,A,1,2\n2023-01-03,A,2\n",
+        "3: 3 fields, where the header has 4",
+    ),
+    "a text left out": ("evidence", "ticker,text\nA,x\nB\n", "3: 1 field,"),
+    "an id left out": ("evidence", "id,ticker,text\n1,A,x\nA,x\n", "3: 2 fields"),
+    "a source for the date": (
+        "evidence",
+        "ticker,text,date,source\nA,x,2023-01-02,wire\nA,x,wire\n",
+        "3: 3 fields, where the header has 4",
+    ),
+    "a date for the source": (
+        "evidence",
+        "ticker,text,source,date\nA,x,wire,2023-01-02\nA,x,2023-01-03\n",
+        "3: 3 fields, where the header has 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_a_row_shorter_than_others_is_refused(tmp_path, case):
+    """Nobody can tell which field is missing: the line is named, before a value moves."""
+    kind, text, seen = SHORT[case]
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(InputError) as caught:
+        READ[kind](tmp_path / "p.csv")
+    assert f"p.csv, line {seen}" in caught.value.message
+    assert "missing field" in caught.value.fix
+
+
+def test_an_empty_field_is_no_missing_one(tmp_path):
+    """A separator that stands says where the hole is."""
+    (tmp_path / "p.csv").write_text("Day,AAPL,MSFT\n2023-01-02,1,2\n2023-01-03,,5\n2023-01-04,3,\n")
+    close = read_prices(tmp_path / "p.csv").close
+    assert close["AAPL"].isna().tolist() == [False, True, False]
+    assert close["MSFT"].isna().tolist() == [False, False, True]
+
+
+def test_a_column_that_no_row_fills_is_empty(tmp_path):
+    """All rows are alike, so no value moved among them."""
+    (tmp_path / "p.csv").write_text("Day,AAPL,MSFT\n2023-01-02,1\n2023-01-03,2\n")
+    close = read_prices(tmp_path / "p.csv").close
+    assert close["AAPL"].tolist() == [1.0, 2.0]
+    assert close["MSFT"].isna().all()
+
+
+def test_evidence_may_leave_out_its_last_columns(tmp_path):
+    """A row of ticker and text is whole, and so is one that ends in its date."""
+    (tmp_path / "e.csv").write_text(
+        "ticker,text,date,source\nA,x,2023-01-02,wire\nA,y\nA,z,2023-01-03\n"
+    )
+    found = {one.text: (str(one.date), one.source) for one in read_evidence(tmp_path / "e.csv")}
+    assert found == {
+        "x": ("2023-01-02", "wire"),
+        "y": ("None", None),
+        "z": ("2023-01-03", None),
+    }
+
+
 def test_evidence_rows_that_end_in_a_separator_keep_their_columns(tmp_path):
     """
     Text, ticker and line ends of a document stay as they are, also in a field of more than 131,072

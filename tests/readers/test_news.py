@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import date
+from io import StringIO
 
 import pandas as pd
 import pytest
@@ -52,6 +53,15 @@ def test_the_order_of_the_rows_changes_nothing():
             {"ticker": "*", "text": "all"},
         ],
         {"NVDA": [{"text": "a"}, "b"], "\uff0a": ["all"]},
+        [
+            {"symbol": "NVDA", "text": "a"},
+            {"Symbol": "nvda", "text": "b"},
+            {"symbol": "*", "text": "all"},
+        ],
+        {
+            "NVDA": [{"text": "a", "ticker": " nvda"}, {"text": "b", "symbol": None}],
+            "*": [{"text": "all", "ticker": "*"}],
+        },
         pd.DataFrame({"symbol": ["NVDA", "NVDA", "*"], "text": ["a", "b", "all"]}),
     ],
 )
@@ -145,6 +155,26 @@ BAD_EVIDENCE = {
     "a key that is None": ({"A": "a", None: "b"}, "evidence of None, item 1 has no ticker", "'*'"),
     "a key that is NaN": ({math.nan: ["b"]}, "item 1 has no ticker", "'*'"),
     "an empty key": ({"": "b"}, "evidence of '', item 1 has no ticker", "'*'"),
+    "another company's item": (
+        {"AAPL": ["a", {"text": "b", "ticker": "MSFT"}]},
+        "evidence of 'AAPL', item 2 has the ticker 'MSFT'",
+        "move it under 'MSFT'",
+    ),
+    "another company's symbol": (
+        {"AAPL": {"text": "b", "symbol": "MSFT"}},
+        "item 1 has the ticker 'MSFT', but stands under 'AAPL'",
+        "leave its ticker out",
+    ),
+    "an item for all under one": (
+        {"AAPL": [{"text": "b", "ticker": "*"}]},
+        "item 1 has the ticker '*'",
+        "move it",
+    ),
+    "ticker and symbol": (
+        [{"ticker": "A", "symbol": "B", "text": "a"}],
+        "'ticker' and 'symbol' mean the same",
+        "leave one out",
+    ),
     "an id twice for all": (
         [{"ticker": "*", "text": text, "id": "R1"} for text in "ab"],
         "two documents for * have the id 'R1'",
@@ -152,6 +182,61 @@ BAD_EVIDENCE = {
     ),
     "an id twice": (TEXTS.assign(id="same"), "two documents for NVDA have the id 'same'", "own id"),
 }
+
+
+MOVED = {
+    "text for the ticker": "ticker,text,date\nNVDA,Fined heavily.,2020-01-01,\n",
+    "no text at all": "date,ticker,text\n2020-01-01,NVDA,Fined.,\n",
+    "one word for the ticker": "ticker,text,source\nNVDA,Bankrupt,Reuters,\n",
+    "two separators": "ticker,text,date\nNVDA,Fined.,2020-01-01,,\nMSFT,Sued.,2020-01-02,,\n",
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_evidence_that_pandas_moved_is_refused(case):
+    """Rows that end in a separator lay each text at a door that is no company's."""
+    with pytest.raises(InputError, match=r"the evidence: .* the columns moved by one") as caught:
+        read_evidence(pd.read_csv(StringIO(MOVED[case])))
+    assert "index_col=False" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "index", [[3, 5], pd.Index(["n1", "n2"], name="note"), pd.DatetimeIndex(["2020-01-01"] * 2)]
+)
+def test_evidence_with_an_index_and_an_empty_column_is_read(index):
+    """Rows that were filtered, named or dated keep their columns, also where no source is known."""
+    frame = pd.DataFrame({"ticker": "NVDA", "text": ["Fined.", "Sued."], "source": None})
+    assert [one.text for one in read_evidence(frame.set_axis(index))] == ["Fined.", "Sued."]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(
+            (name, "text")
+            for name in ("Fined heavily.", "fined heavily", "FINED HEAVILY", "It sank.")
+        ),
+        *((name, "text") for name in ("Apple was fined", "Nvidia, fined by FTC", "Sued again!")),
+        *((name, "date") for name in ("2020-01-01", "2020-01-01 16:00")),
+    ],
+)
+def test_a_text_or_a_date_is_no_ticker(name, kind):
+    """Numbers for the index of a moved frame show no shape: the words themselves do."""
+    with pytest.raises(InputError, match=f"is a {kind}, not a ticker") as caught:
+        read_evidence([{"ticker": name, "text": "2020-01-01"}])
+    assert "column" in caught.value.fix
+    text = f'id,ticker,text,source\n7,NVDA,"{name}",Reuters,\n'
+    with pytest.raises(InputError, match=f"is a {kind}, not a ticker"):
+        read_evidence(pd.read_csv(StringIO(text)))
+
+
+@pytest.mark.parametrize(
+    "name", ["BRK B", "AAPL US Equity", "aapl us equity", "EUR  Curncy", "AT&T", "BAC PR L", "RR."]
+)
+def test_a_ticker_of_several_words_stays_one(name):
+    """Share classes, preferred shares and the names of a terminal hold spaces."""
+    (one,) = read_evidence([{"ticker": name, "text": "Fined."}])
+    assert one.ticker == " ".join(name.upper().split())
 
 
 @pytest.mark.parametrize("case", BAD_EVIDENCE)

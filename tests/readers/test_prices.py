@@ -158,14 +158,6 @@ BAD_PRICES = {
     "a Series without a name": (wide()["AAA"].rename(None), "without a name", "rename"),
     "an integer index": (wide().reset_index(drop=True), "the index counts 0, ..., 3", '"date"'),
     "dates under another name": (dated(["2024-01-01"], "dte"), "no dates", "{'dte': 'date'}"),
-    **{
-        f"columns that pandas moved by one, {name}": (
-            pd.read_csv(StringIO(f"{name},AAA,BBB\n2024-01-01,1.0,2.0,\n2024-01-02,1.5,2.5,\n")),
-            "the columns moved by one",
-            "index_col=False",
-        )
-        for name in ("Day", "date", "Trade Date")
-    },
     "dates as numbers": (
         dated([20240101, 20240102]),
         "numbers for dates (first: 20240101)",
@@ -279,6 +271,50 @@ def test_a_bad_frame_is_refused(case):
         read_prices(frame)
     assert seen in caught.value.message
     assert fix in caught.value.fix
+
+
+HEADERS = [
+    *("Day", "date", "Trade Date", "Trade Day", "Period", "Session", "Fecha", "\u65e5\u4ed8"),
+    *("t", "Week", "Month", "as_of", "Business Day", "Quotes"),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"index_col": 0, "parse_dates": True}])
+@pytest.mark.parametrize("name", HEADERS)
+def test_columns_that_pandas_moved_are_refused_whatever_they_are_called(name, options):
+    """Rows that end in a separator give each ticker its neighbour's prices: the shape shows it."""
+    text = f"{name},AAPL,MSFT\n2024-01-01,100.0,300.0,\n2024-01-02,101.0,301.0,\n"
+    with pytest.raises(InputError, match="the columns moved by one") as caught:
+        read_prices(pd.read_csv(StringIO(text), **options))
+    assert "index_col=False" in caught.value.fix
+    read = read_prices(pd.read_csv(StringIO(text.replace(name, "date")), index_col=False))
+    assert read.close["AAPL"].tolist() == [100.0, 101.0]
+
+
+MOVED = {
+    "two separators": "Trade Day,AAPL,MSFT\n2024-01-01,1.0,2.0,,\n2024-01-02,1.0,2.0,,\n",
+    "dates that are not ISO": "Trade Day,AAPL,MSFT\n01/31/2024,1.0,2.0,\n02/01/2024,1.0,2.0,\n",
+    "a blank after it": "Trade Day,AAPL,MSFT\n2024-01-01,1.0,2.0, \n2024-01-02,1.0,2.0, \n",
+    "a remark after it": "Trade Day,AAPL,MSFT\n2024-01-01,1.0,2.0,\n2024-01-02,1.0,2.0,half day\n",
+    "a word among the prices": "Trade Day,AAPL,MSFT\n2024-01-01,n/k,2.0,\n2024-01-02,1.0,2.0,\n",
+    "long": "Day,ticker,exchange,close,volume\n2024-01-01,AAPL,XNAS,1.0,5,\n",
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_other_rows_that_pandas_moved_are_refused(case):
+    """Two separators, a remark, other dates, a long table: the kind of fault is the same."""
+    with pytest.raises(InputError, match="the columns moved by one"):
+        read_prices(pd.read_csv(StringIO(MOVED[case])))
+
+
+@pytest.mark.parametrize("index", [DAYS.rename(None), DAYS.strftime("%Y-%m-%d").rename("date")])
+def test_a_last_ticker_without_prices_is_no_moved_column(index):
+    """A download that failed leaves an empty column: its row says so, and the others go on."""
+    frame = wide(AAPL=[1.0, 2.0, 3.0, 4.0], MSFT=[np.nan] * 4).set_axis(index)
+    close = read_prices(frame).close
+    assert close["AAPL"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert close["MSFT"].isna().all()
 
 
 def test_a_ticker_that_is_called_like_a_date_stays_a_ticker():

@@ -7,6 +7,7 @@ guessed: a number is no date, and "01/02/2018" is no ISO date.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -18,12 +19,23 @@ import pandas as pd
 from pandas.api import types as kinds
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.values import count_noun, find_closest, is_missing, read_moment, show
+from urisk_nb.risk.values import (
+    count_noun,
+    find_closest,
+    find_separator,
+    fix_separator,
+    is_missing,
+    read_moment,
+    show,
+)
 
 __all__ = [
     "BoolArray",
     "Codes",
     "FloatArray",
+    "check_not_moved",
+    "check_separator",
+    "drop_counter",
     "find_distinct",
     "find_label",
     "read_floats",
@@ -36,6 +48,7 @@ BoolArray = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.intp]
 # Names of a first column that holds the dates; "date" and "datetime" count anywhere.
 DATE_NAMES = ("dates", "day", "time", "timestamp", "datum")
+TICKER_AS_WRITTEN = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:&]*")
 
 
 def find_label(frame: pd.DataFrame, *names: str) -> Any:
@@ -105,7 +118,6 @@ def split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
     InputError
         There are no dates, one of them is missing or is not a date, or time zones are mixed.
     """
-    _check_not_moved(frame)
     label = find_label(frame, "date", "datetime")
     if label is None and not isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
         label = _find_unnamed_dates(frame)
@@ -148,24 +160,92 @@ def _is_date_name(label: object) -> bool:
     return name in DATE_NAMES or "date" in name
 
 
-def _check_not_moved(frame: pd.DataFrame) -> None:
+def check_not_moved(frame: pd.DataFrame, what: str) -> None:
     """
-    Refuse a frame whose columns pandas moved by one: each ticker would show its neighbour's prices.
+    Refuse a frame whose columns pandas moved by one: each would show what belongs to its neighbour.
 
-    pandas does so where the rows of a CSV end in a separator: their first field becomes the index.
+    pandas does so where the rows of a CSV end in a separator: their first field becomes an index
+    without a name, and the last column is left empty. The shape decides, whatever the header says.
     """
-    first, last = frame.columns[0], frame.columns[-1]
-    if (
-        _is_date_name(first)
-        and kinds.is_numeric_dtype(frame.dtypes.iloc[0])
-        and not kinds.is_numeric_dtype(frame.index.dtype)
-        and frame.iloc[:, -1].isna().all()
-    ):
+    if len(frame) and len(frame.columns) > 1 and _is_moved(frame):
+        first, last = frame.columns[0], frame.columns[-1]
         raise InputError(
-            f"the dates are in the index, the column {first!r} has numbers and {last!r} is empty: "
-            "the columns moved by one.",
-            fix="read the file with pd.read_csv(..., index_col=False), or pass its path",
+            f"{what}: the index has no name and holds {show(frame.index[0])}, the column {first!r} "
+            f"holds {show(frame.iloc[0, 0])} and {last!r} is empty: the columns moved by one.",
+            fix="read the file with pd.read_csv(..., index_col=False), or pass its path; if each "
+            'column is right, name the index: frame.rename_axis("index")',
         )
+
+
+def check_separator(frame: pd.DataFrame, what: str) -> None:
+    """Refuse a frame whose one column holds whole rows: they were split at another sign."""
+    if len(frame.columns) == 1 and kinds.is_numeric_dtype(frame.index.dtype):
+        label = frame.columns[0]
+        if other := find_separator(label):
+            raise InputError(
+                f"{what}: the only column is {show(label)}, which {other!r} splits.",
+                fix=fix_separator(other),
+            )
+
+
+def drop_counter(frame: pd.DataFrame) -> pd.DataFrame:
+    """
+    Return the frame without a first column that only counts its rows.
+
+    to_csv() writes the index as a column without a name. An index that counts is no date and no
+    ticker. One with gaps, of rows that were filtered, is dropped where another column has the
+    dates.
+    """
+    if len(frame.columns) < 2 or str(frame.columns[0]).strip() not in ("", "Unnamed: 0"):
+        return frame
+    first, rest = frame.iloc[:, 0], frame.iloc[:, 1:]
+    if not kinds.is_integer_dtype(first.dtype) or first.isna().any():
+        return frame
+    counts = first.to_numpy(dtype=np.int64)
+    has_dates = find_label(rest, "date", "datetime") is not None or (
+        _is_date_name(rest.columns[0]) and not kinds.is_numeric_dtype(rest.dtypes.iloc[0])
+    )
+    return rest if has_dates or (counts == np.arange(len(frame))).all() else frame
+
+
+def _is_moved(frame: pd.DataFrame) -> bool:
+    if any(name is not None for name in frame.index.names):
+        return False
+    first, last = frame.iloc[:, 0], frame.iloc[:, -1]
+    if isinstance(frame.index, pd.DatetimeIndex):
+        # A ticker without prices is as empty as a moved column: the header must look odd, too
+        return _is_blank(last) and not _is_blank(first) and _begins_unlike_ticker(frame)
+    # Two separators at the end of each row make an index of two levels
+    if kinds.infer_dtype(frame.index.get_level_values(0), skipna=True) != "string":
+        return False
+    if _is_blank(last):
+        has_dates = _is_date_name(frame.columns[0]) and _is_iso_date(first.iloc[0])
+        return not _is_blank(first) and not has_dates
+    # A remark after the last separator stands where prices should
+    has_numbers = kinds.is_numeric_dtype(first.dtype) and not _is_blank(first)
+    if not has_numbers or not _is_iso_date(frame.index[0]):
+        return False
+    return bool(np.isnan(read_floats(last)[0]).all())
+
+
+def _is_blank(column: pd.Series[Any]) -> bool:
+    return bool(column.isna().all()) or all(map(is_missing, column.tolist()))
+
+
+def _is_iso_date(value: object) -> bool:
+    try:
+        read_moment(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _begins_unlike_ticker(frame: pd.DataFrame) -> bool:
+    """Return whether the first label names dates, or is the only one not written as a ticker."""
+    odd = [not TICKER_AS_WRITTEN.fullmatch(str(label)) for label in frame.columns]
+    return (odd[0] and not any(odd[1:])) or (
+        kinds.is_numeric_dtype(frame.dtypes.iloc[0]) and _is_date_name(frame.columns[0])
+    )
 
 
 def _read_dates(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError, PackageMissing
+from urisk_nb.risk.values import count_noun, find_separator, fix_separator, read_moment, show
 
 __all__ = ["find_path", "read_frame", "read_json_lines"]
 
@@ -49,7 +50,7 @@ def read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The file cannot be read, or a row has more fields than the header.
+        The file cannot be read, or a row has more fields than the header, or fewer than the others.
     PackageMissing
         It is Parquet and pyarrow is not installed.
     """
@@ -85,7 +86,7 @@ def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
     """
     with path.open(encoding="utf-8-sig", newline="") as file:  # a document keeps its own line ends
         content = file.read()
-    header = _check_rows(content, separator, path)
+    header = _check_rows(content, separator, path, text)
     frame = _parse_columns(content, separator, range(len(header)), text)
     for place, name in enumerate(() if text else header):
         # NA and 0700 stay what they are, among numbers too.
@@ -112,28 +113,69 @@ def _parse_columns(content: str, separator: str, places: range, text: bool) -> p
     )
 
 
-def _check_rows(content: str, separator: str, path: Path) -> list[str]:
+def _check_rows(content: str, separator: str, path: Path, text: bool) -> list[str]:
     """
-    Return the header; refuse a row with more fields than it, unless the further ones are empty.
+    Return the header; refuse a row with more fields than it, unless the further ones are empty, and
+    a row with fewer fields than others have: any of its fields may be the missing one.
     """
-    rows = _iterate_csv(content, separator)
-    _, header = next(rows, (0, []))
-    for line, row in rows:
-        if any(field.strip() for field in row[len(header) :]):
-            raise InputError(
-                f"{path.name}, line {line}: {len(row)} fields, where the header has {len(header)}.",
-                fix=_row_fix(header, separator),
+    header: list[str] = []
+    full = 0
+    short: dict[int, int] = {}  # the first line of each number of fields
+    for line, row in _iterate_csv(content, separator):
+        if not header:
+            header = row
+        elif len(row) > len(header) and any(field.strip() for field in row[len(header) :]):
+            seen = (
+                f"{path.name}, line {line}: {len(row)} fields, where the header has {len(header)}."
             )
+            raise InputError(seen, fix=_row_fix(header, separator))
+        else:
+            full = max(full, len(row))
+            # In evidence only further columns of this row may be left out, see below
+            if len(row) < len(header) and not (text and _ends_clearly(header, row)):
+                short.setdefault(len(row), line)
+    named = max((place for place, name in enumerate(header, 1) if name.strip()), default=0)
+    expected = min(named, full)
+    if named == 1 and (other := find_separator(header[0], other_than=separator)):
+        raise InputError(
+            f"{path.name}: the header has one field, {show(header[0])}, which {other!r} splits.",
+            fix=fix_separator(other),
+        )
+    if lines := [(line, count) for count, line in short.items() if count < expected]:
+        line, count = min(lines)
+        raise InputError(
+            f"{path.name}, line {line}: {count_noun(count, 'field')}, where the header has "
+            f"{named}.",
+            fix=f"fill in the missing field, or leave it empty between two {separator!r}",
+        )
     return header
 
 
+def _ends_clearly(header: list[str], row: list[str]) -> bool:
+    """
+    Return whether a short row of evidence only leaves out columns at its end.
+
+    So it is where it holds nothing but ticker and text, or ends in a date under the name of dates.
+    Else the missing field may be one before, and the others stand under a wrong name.
+    """
+    names = [name.strip().lower() for name in header[: len(row)]]
+    if "text" not in names or not {"ticker", "symbol"} & set(names):
+        return False
+    if len(names) == 2:
+        return True
+    if names[-1] != "date":
+        return False
+    try:
+        read_moment(row[-1])
+    except ValueError:
+        return False
+    return True
+
+
 def _row_fix(header: list[str], separator: str) -> str:
-    other = next((sign for sign in ";\t|," if sign != separator and sign in header[0]), None)
+    other = find_separator(header[0], other_than=separator)
     if len(header) == 1 and other:
-        return (
-            f"pass a frame: pd.read_csv(..., sep={other!r}), with decimal=',' where numbers have a "
-            "decimal comma"
-        )
+        return fix_separator(other)
     return (
         "give every column a name in the header, the one of the dates too, and put quotes around a "
         "field that holds a separator"

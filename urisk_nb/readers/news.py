@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError
-from urisk_nb.readers.columns import find_label, suggest_rename
+from urisk_nb.readers.columns import check_not_moved, check_separator, find_label, suggest_rename
 from urisk_nb.risk.inputs import SHARED, Document
-from urisk_nb.risk.tickers import read_symbol
+from urisk_nb.risk.tickers import fold_share_class, read_symbol
 from urisk_nb.risk.values import (
     describe_type,
     find_closest,
@@ -39,8 +39,9 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Docume
     given
         A frame, a mapping of ticker to texts, a list of mappings, the path of a CSV, Parquet or
         JSON-lines file or of a folder of text files named by ticker, or a callable that is given
-        the tickers and returns one of these. Columns or keys: text, ticker, and optionally date,
-        source, id. The ticker ``*`` counts for all companies. Further columns are ignored.
+        the tickers and returns one of these. Columns or keys: text, ticker (or symbol), and
+        optionally date, source, id. The ticker ``*`` counts for all companies. Further columns are
+        ignored.
     tickers
         What a callable is given.
 
@@ -52,8 +53,9 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Docume
     Raises
     ------
     InputError
-        A missing column, a row without text, a row without a ticker, a ticker that is none, a date
-        that is none, the same id twice for one ticker; a file that cannot be read.
+        A missing column, columns that pandas moved by one, a row without text, a row without a
+        ticker, a ticker that is none, a date that is none, the same id twice for one ticker; a file
+        that cannot be read.
     PackageMissing
         The file is Parquet and pyarrow is not installed.
     """
@@ -101,11 +103,22 @@ def _iterate_rows(data: object) -> Iterator[tuple[str, Mapping[str, object]]]:
         for ticker, texts in data.items():
             what = f"evidence of {show(ticker)}"
             items = [texts] if isinstance(texts, (str, Mapping)) else _check_list(texts, what)
-            yield from (
-                (where, {**cells, "ticker": ticker}) for where, cells in _iterate_items(items, what)
-            )
+            for where, cells in _iterate_items(items, what):
+                _check_same_ticker(ticker, cells.get("ticker"), where)
+                yield where, {**cells, "ticker": ticker}
     else:
         yield from _iterate_items(_check_list(data, "the evidence"), "evidence")
+
+
+def _check_same_ticker(key: object, own: object, where: str) -> None:
+    """Refuse an item that names another company than the key that it stands under."""
+    if is_missing(own) or is_missing(key):  # a key that is none has an error of its own
+        return
+    if fold_share_class(str(own)) != fold_share_class(str(key)):
+        raise InputError(
+            f"{where} has the ticker {show(own)}, but stands under {show(key)}.",
+            fix=f"move it under {show(own)}, or leave its ticker out",
+        )
 
 
 def _iterate_items(items: Sequence[object], what: str) -> Iterator[tuple[str, dict[str, object]]]:
@@ -127,6 +140,12 @@ def _read_item(item: object, where: str) -> dict[str, object]:
     if not isinstance(item, Mapping):
         return {"text": item}
     cells = {str(key).strip().lower(): value for key, value in item.items()}
+    if "symbol" in cells:
+        if "ticker" in cells:
+            raise InputError(
+                f"{where}: the keys 'ticker' and 'symbol' mean the same.", fix="leave one out"
+            )
+        cells["ticker"] = cells.pop("symbol")
     for name in ("text", "ticker"):
         # The close name says more than "no ticker" would.
         if name not in cells and (near := find_closest(name, cells, 1)):
@@ -137,6 +156,8 @@ def _read_item(item: object, where: str) -> dict[str, object]:
 
 
 def _iterate_frame(frame: pd.DataFrame) -> Iterator[tuple[str, dict[str, object]]]:
+    check_separator(frame, "the evidence")
+    check_not_moved(frame, "the evidence")
     labels = {name: find_label(frame, name) for name in ("text", "date", "source", "id")} | {
         "ticker": find_label(frame, "ticker", "symbol")
     }

@@ -19,6 +19,9 @@ from urisk_nb.errors import InputError
 from urisk_nb.readers.columns import (
     Codes,
     FloatArray,
+    check_not_moved,
+    check_separator,
+    drop_counter,
     find_distinct,
     find_label,
     read_floats,
@@ -116,6 +119,9 @@ def _check_frame(data: object) -> pd.DataFrame:
             f"the prices have {data.columns.nlevels} levels of columns.",
             fix=f"take one of them: prices[{level!r}]",
         )
+    check_separator(data, "the prices")
+    data = drop_counter(data)
+    check_not_moved(data, "the prices")
     if isinstance(data.index, pd.MultiIndex):
         if any(name is None or name in data.columns for name in data.index.names):
             raise InputError(

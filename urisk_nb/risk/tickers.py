@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.values import describe_type, fold_name, show
+from urisk_nb.risk.values import describe_type, fold_name, show, strip_invisible
 
 __all__ = ["TICKER_HINT", "build_resolver", "fold_share_class", "read_symbol", "resolve"]
 
 TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:& ]{0,29}")
 # BRK.B, BRK-B and BRK/B are three spellings of one share class.
 SHARE_CLASS = re.compile(r"(.+)[.\-/]([A-Z])")
+# What a terminal writes after the name: "AAPL US Equity", "T 4.5 Govt".
+TERMINAL_WORDS = {"EQUITY", "INDEX", "CURNCY", "COMDTY", "CORP", "GOVT", "MTGE", "MUNI", "CLASS"}
 TICKER_HINT = "write tickers such as NVDA, BRK.B or NVDA=0.4, separated by commas or white space"
 
 
@@ -41,9 +43,36 @@ def read_symbol(name: object, where: str) -> str:
             f"{where}: {show(name)} looks like a weight without a ticker.",
             fix=f"write NVDA={symbol}",
         )
+    if _is_sentence(name):
+        raise InputError(
+            f"{where}: {show(name)} is a text, not a ticker.",
+            fix="check that each column stands under its own name; " + TICKER_HINT,
+        )
+    if re.match(r"\d{4}-\d\d-\d\d", symbol):
+        raise InputError(
+            f"{where}: {show(name)} is a date, not a ticker.",
+            fix="check that each column stands under its own name",
+        )
     if not TICKER.fullmatch(symbol):
         raise InputError(f"{where}: {show(name)} is not a ticker.", fix=_ticker_hint(symbol))
     return symbol
+
+
+def _is_sentence(name: str) -> bool:
+    """
+    Return whether words follow that no ticker has: "Fined heavily." is one, "BRK B" is none.
+
+    A text in the place of a ticker would give its figures to a company that does not exist.
+    """
+    words = strip_invisible(name).split()
+    if len(words) > 1 and words[-1][-1] in ".!?":
+        return True
+    return any(
+        word.isalpha()
+        and word.upper() not in TERMINAL_WORDS
+        and (len(word) > 3 or (len(word) == 3 and not word.isupper()))
+        for word in (word.strip(".,:;!?'\"()") for word in words[1:])
+    )
 
 
 def _ticker_hint(symbol: str) -> str:

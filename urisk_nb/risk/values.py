@@ -23,6 +23,8 @@ __all__ = [
     "count_noun",
     "describe_type",
     "find_closest",
+    "find_separator",
+    "fix_separator",
     "fold_name",
     "format_number",
     "is_missing",
@@ -93,6 +95,20 @@ def find_closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """
     by_form = {fold_name(one): one for one in reversed([*known])}  # the first of a form stays
     return [by_form[form] for form in difflib.get_close_matches(fold_name(name), by_form, n=count)]
+
+
+def find_separator(label: object, *, other_than: str = "") -> str | None:
+    """Return the sign that splits what looks like a whole header in one label, or None."""
+    text = str(label)
+    return next((sign for sign in ";\t|," if sign != other_than and sign in text), None)
+
+
+def fix_separator(sign: str) -> str:
+    """Return what to do about a file whose fields another sign separates."""
+    return (
+        f"pass a frame: pd.read_csv(..., sep={sign!r}), with decimal=',' where numbers have a "
+        "decimal comma"
+    )
 
 
 def show(value: object) -> str:
