@@ -37,7 +37,7 @@ from urisk_nb.errors import (
     UriskError,
 )
 from urisk_nb.llm.dialects import ollama, openai
-from urisk_nb.llm.dialects.dialect import Dialect, Feature
+from urisk_nb.llm.dialects.dialect import Dialect, Feature, clean_words
 from urisk_nb.llm.messages import Chunk, Final, LoadedModel, Model, PullProgress, ServerProps
 from urisk_nb.settings import DialectName, Settings
 
@@ -190,7 +190,7 @@ class Client:
             version = content.get("version") if isinstance(content, dict) else None
             if reply.status_code == 200 and isinstance(version, str):
                 self._find(ollama.DIALECT)
-                return version
+                return clean_words(version)
             seen = f"HTTP {reply.status_code} on /api/version"
             if known is not None:
                 raise self._taken(seen, known)
@@ -561,7 +561,7 @@ class _translate_errors:  # noqa: N801  a context manager, used like a function
         known = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
         if isinstance(exc, known):
             meaning = _find_meaning(type(exc))
-            words = str(exc) or type(exc).__name__
+            words = clean_words(str(exc)) or type(exc).__name__
             said = f"{FIRST_WORDS[meaning]} ({words})" if meaning in FIRST_WORDS else words
             raise meaning(f"{self.settings.url}: {said}.", fix=FIXES[meaning]) from exc
 
