@@ -160,6 +160,15 @@ def test_a_risk_table_by_a_json_schema():
         assert sent["response_format"]["json_schema"]["schema"]["required"] == ["risk", "severity"]
 
 
+def test_a_server_without_schemas_ends_a_table_with_what_to_use_instead():
+    """`response_format` is refused: the run says so, and that no call of yours is wrong."""
+    with serve() as fake:
+        manager = start(fake)
+        fake.status, fake.error = 400, "response_format is not supported"
+        with pytest.raises(errors.NotSupportedByServer, match="hold an answer to a JSON schema"):
+            assess(["ACME"], evidence=EVIDENCE, manager=manager)
+
+
 def test_a_key_that_is_wanted_is_said():
     """401 on the list of models is no other program: it lets nobody in."""
 

@@ -474,6 +474,12 @@ def test_every_recorded_refusal_has_its_meaning(record):
 # proxies.
 SAID = [
     (
+        400,
+        '{"error":{"message":"response_format is not supported"}}',
+        errors.NotSupportedByServer,
+    ),
+    (422, '{"detail":"extra fields not permitted"}', errors.NotSupportedByServer),
+    (
         503,
         '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}',
         errors.ServerBusy,
@@ -548,3 +554,51 @@ def test_no_rule_is_dead():
 def test_any_body_is_an_error_and_never_a_crash(body):
     """Broken JSON, other types, nests."""
     assert isinstance(openai.decode_error(500, body), UriskError)
+
+
+NO_SCHEMA = "this server cannot hold an answer to a JSON schema: it answered with HTTP "
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, '{"error":{"message":"response_format is not supported"}}'),
+        (400, '{"error":{"message":"This response_format type is unavailable now"}}'),
+        (400, '{"error":{"message":"Unrecognized request argument supplied: response_format"}}'),
+        (400, '{"error":{"message":"this model doesn\'t support structured outputs"}}'),
+        (
+            422,
+            '{"detail":[{"loc":["body","response_format"],"msg":"extra fields not permitted"}]}',
+        ),
+        (501, '{"error":{"message":"response_format json_schema: not implemented"}}'),
+    ],
+)
+def test_a_server_without_schemas_is_said(status, body):
+    """The schema is ours, so that no call can be mended: another server is what helps."""
+    error = openai.decode_error(status, body)
+    assert type(error) is errors.NotSupportedByServer
+    assert error.message.startswith(f"{NO_SCHEMA}{status}: ")
+    assert "Ollama" in error.fix
+    assert "llama.cpp" in error.fix
+
+
+def test_a_field_that_is_refused_without_a_name():
+    """Older servers do not say which field is too much; it is one of ours all the same."""
+    error = openai.decode_error(422, '{"detail":"extra fields not permitted"}')
+    assert type(error) is errors.NotSupportedByServer
+    assert "does not take all that urisk_nb sends: it answered with HTTP 422" in error.message
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Invalid schema for response_format 'answer': 'oneOf' is not supported",
+        "The provided JSON schema contains features not supported by xgrammar.",
+        "Field 'json_schema': JSON schema conversion failed:\\nUnrecognized schema: 5",
+    ],
+)
+def test_a_schema_that_is_refused_is_the_callers_own(said):
+    """A server that takes schemas does not take every schema."""
+    error = openai.decode_error(400, f'{{"error":{{"message":"{said}"}}}}')
+    assert type(error) is errors.BadRequest
+    assert "check the schema" in error.fix

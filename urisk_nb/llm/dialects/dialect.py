@@ -172,12 +172,15 @@ class ErrorRule:
         What its text contains (regular expression, case does not count).
     error, fix
         What it means, and what to do.
+    meaning
+        A sentence's beginning that says it in our words, where the server's own are not enough.
     """
 
     statuses: tuple[int, ...]
     pattern: str
     error: type[UriskError]
     fix: str
+    meaning: str = ""
 
 
 def find_rule(rules: Sequence[ErrorRule], status: int | None, text: str) -> ErrorRule:
@@ -208,9 +211,8 @@ def to_error(rules: Sequence[ErrorRule], status: int | None, body: str) -> Urisk
     said = clean_words(text)
     where = "an error in its stream" if status is None else f"HTTP {status}"
     what = f": {said}" if said else ", without a reason."
-    return rule.error(
-        f"the server answered with {where}{what}", fix=rule.fix, status=status, said=said
-    )
+    who = f"{rule.meaning}: it" if rule.meaning else "the server"
+    return rule.error(f"{who} answered with {where}{what}", fix=rule.fix, status=status, said=said)
 
 
 def clean_words(text: str) -> str:

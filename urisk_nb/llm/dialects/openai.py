@@ -434,6 +434,20 @@ def _file_name(path: str) -> str:
 # Errors -------------------------------------------------------------------------------------------
 
 
+OTHER_SERVERS = (
+    "use another model server: Ollama, llama.cpp's own, or the embedded engine (%urisk_start "
+    "--engine embedded --url http://127.0.0.1:11500)"
+)
+UNKNOWN_FIELD = (
+    r"(extra (fields|inputs) (are )?not (permitted|allowed)"
+    r"|(unknown|unrecognized|unexpected|unsupported)( \w+){0,2} (argument|param|parameter|field)\b)"
+)
+# A server that takes schemas, and not this one, says "invalid schema": that is another thing.
+NO_SCHEMAS = (
+    r"(?s)^(?!.*invalid schema)(?=.*(response_format|json_schema|structured.outputs?))"
+    r".*(not? support|n.t support|unsupported|unavailable|not (available|implemented)"
+    rf"|{UNKNOWN_FIELD})"
+)
 # Read from top to bottom, the first that fits counts. Texts are matched by the words that
 # llama.cpp, vLLM, LM Studio and OpenAI share.
 RULES: tuple[ErrorRule, ...] = (
@@ -456,6 +470,20 @@ RULES: tuple[ErrorRule, ...] = (
         r"\bmodel\b.*(not exist|not found|not loaded)|no models? (is |are )?loaded|model_not_found",
         errors.ModelNotFound,
         "name a model that this server has: %env OLLAMA_MODEL=NAME",
+    ),
+    ErrorRule(
+        (400, 404, 415, 422, 500, 501),
+        NO_SCHEMAS,
+        errors.NotSupportedByServer,
+        OTHER_SERVERS,
+        "this server cannot hold an answer to a JSON schema",
+    ),
+    ErrorRule(
+        (400, 422),
+        UNKNOWN_FIELD,
+        errors.NotSupportedByServer,
+        OTHER_SERVERS,
+        "this server does not take all that urisk_nb sends",
     ),
     ErrorRule(
         (501,),
