@@ -185,9 +185,42 @@ class Server:
             self._adopt(await self._remote_version(), ServerState.REMOTE)
         elif not await self._join():
             await self._adopt_or_start()
+        self._check_kind()
+
+    def _check_kind(self) -> None:
         checks.check_engine(self.settings, self.engine, self.version)
         if self.engine is Engine.OLLAMA:
             checks.check_min_version(self.settings, self.version)
+
+    async def check_start(self) -> Engine | None:
+        """
+        Decide as `begin` does, and start nothing; a server that loads its model is not waited for.
+
+        Returns
+        -------
+        Engine or None
+            The engine that would be started; None where a server answers that would be used.
+
+        Raises
+        ------
+        ServerError
+            Why the start would fail.
+        """
+        self._client.forget_dialect()
+        try:
+            version = await self._client.probe()
+        except ServerNotRunning:
+            if self.settings.is_loopback:
+                return self._choose_engine()
+            raise
+        is_ours = runtime_dir.has_guardian(runtime_dir.folder(self.settings))
+        if self.settings.is_loopback and not is_ours:
+            checks.check_owner(self.settings)
+        self._adopt(version, ServerState.EXTERNAL)
+        if is_ours and self.engine is Engine.OPENAI:
+            self.engine = Engine.EMBEDDED  # the only one of this wire that is started here
+        self._check_kind()
+        return None
 
     async def _join(self) -> bool:
         """
@@ -256,6 +289,12 @@ class Server:
                 await asyncio.sleep(BUSY_PAUSE_S)
 
     async def _start(self) -> None:
+        kind = self._choose_engine()
+        self._say("starting", f"Starting the {kind} engine")
+        self.state = ServerState.STARTING
+        await self._own(await leases.start(kind, self.settings))
+
+    def _choose_engine(self) -> Engine:
         settings = self.settings
         if settings.has_path:
             raise ServerNotRunning(
@@ -268,10 +307,7 @@ class Server:
                 f"nothing answers at {settings.url}, and OLLAMA_AUTO_START is off.",
                 fix="start it: `ollama serve`, or %env OLLAMA_AUTO_START=true",
             )
-        kind = engines.choose(settings)
-        self._say("starting", f"Starting the {kind} engine")
-        self.state = ServerState.STARTING
-        await self._own(await leases.start(kind, settings))
+        return engines.choose(settings)
 
     async def _own(self, lease: leases.Lease, within_s: float = READY_S) -> None:
         """

@@ -1,9 +1,11 @@
-"""A server's own words in ours: one line, no web page, nothing that drives a terminal."""
+"""A server's own words in ours: one line, no web page, nothing that drives a terminal; and what
+they mean where a schema is refused."""
 
 import json
 
 import pytest
 
+from urisk_nb import errors
 from urisk_nb.llm.dialects import ollama, openai, systemone
 
 PAGE = (
@@ -69,3 +71,53 @@ def test_names_and_versions_do_not_drive_a_terminal():
     assert [one.name for one in ollama.decode_models(tags)] == ["m⟨U+001B⟩"]
     assert [one.name for one in ollama.decode_loaded_models(tags)] == ["m⟨U+001B⟩"]
     assert ollama.decode_progress({"status": "pull\x1b\nx"}).status == "pull⟨U+001B⟩ x"
+
+
+# What a refusal of a schema means
+
+NO_SCHEMA = "this server cannot hold an answer to a JSON schema: it answered with HTTP "
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, '{"error":{"message":"response_format is not supported"}}'),
+        (400, '{"error":{"message":"This response_format type is unavailable now"}}'),
+        (400, '{"error":{"message":"Unrecognized request argument supplied: response_format"}}'),
+        (400, '{"error":{"message":"this model doesn\'t support structured outputs"}}'),
+        (
+            422,
+            '{"detail":[{"loc":["body","response_format"],"msg":"extra fields not permitted"}]}',
+        ),
+        (501, '{"error":{"message":"response_format json_schema: not implemented"}}'),
+    ],
+)
+def test_a_server_without_schemas_is_said(status, body):
+    """The schema is ours, so that no call can be mended: another server is what helps."""
+    error = openai.decode_error(status, body)
+    assert type(error) is errors.NotSupportedByServer
+    assert error.message.startswith(f"{NO_SCHEMA}{status}: ")
+    assert "Ollama" in error.fix
+    assert "llama.cpp" in error.fix
+
+
+def test_a_field_that_is_refused_without_a_name():
+    """Older servers do not say which field is too much; it is one of ours all the same."""
+    error = openai.decode_error(422, '{"detail":"extra fields not permitted"}')
+    assert type(error) is errors.NotSupportedByServer
+    assert "does not take all that urisk_nb sends: it answered with HTTP 422" in error.message
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Invalid schema for response_format 'answer': 'oneOf' is not supported",
+        "The provided JSON schema contains features not supported by xgrammar.",
+        "Field 'json_schema': JSON schema conversion failed:\\nUnrecognized schema: 5",
+    ],
+)
+def test_a_schema_that_is_refused_is_the_callers_own(said):
+    """A server that takes schemas does not take every schema."""
+    error = openai.decode_error(400, f'{{"error":{{"message":"{said}"}}}}')
+    assert type(error) is errors.BadRequest
+    assert "check the schema" in error.fix
