@@ -236,10 +236,12 @@ async def methods(manager):
     return dict(manager._labels._methods)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_a_llama_cpp_server_that_loads_is_waited_for(llama):
-    """`Loading model` means wait: the session begins when it is ready."""
+@pytest.mark.parametrize("header", ["llama.cpp", "nginx"])
+def test_a_llama_cpp_server_that_loads_is_waited_for(header):
+    """
+    `Loading model` means wait: the session begins when it is ready. A proxy may have replaced the
+    header.
+    """
     busy = [503, 503]
 
     class Loading(FakeOpenAI):
@@ -249,13 +251,47 @@ def test_a_llama_cpp_server_that_loads_is_waited_for(llama):
                 await super()._reply(writer, path, body)
             else:
                 self._send(
-                    writer, max(404, status), {"error": {"message": "Loading model"}}, "llama.cpp"
+                    writer, max(404, status), {"error": {"message": "Loading model"}}, header
                 )
 
     fake = Loading()
     event_loop.run(fake.start())
     try:
         assert start(fake).model == "some-7b"
+    finally:
+        event_loop.run(fake.stop())
+
+
+class OnlyChat(FakeOpenAI):
+    """Has no list of models; refuses a chat without messages, as such servers do."""
+
+    chat_path = "/v1/chat/completions"
+
+    async def _reply(self, writer, path, body):
+        if path != self.chat_path:
+            self._send(writer, 404, {"detail": "Not Found"})
+        elif not body["messages"]:
+            self._send(writer, 400, {"error": {"message": "messages is empty"}})
+        else:
+            await super()._reply(writer, "/v1/chat/completions", body)
+
+
+def test_a_server_without_a_list_of_models():
+    """Chat is enough where wire and model were named; else it is asked for them."""
+    fake = OnlyChat()
+    event_loop.run(fake.start())
+    try:
+        with pytest.raises(errors.PortTaken):
+            start(fake)
+        with pytest.raises(errors.PortTaken):
+            start(fake, dialect="openai")
+        manager = start(fake, dialect="openai", model="some-7b")
+        assert manager.generate_sync("hi") == "Hello world"
+        assert event_loop.run(manager._client.probe()) == ""
+        fake.chat_path = "/elsewhere"
+        manager.shutdown_sync()
+        with pytest.raises(errors.PortTaken):
+            start(fake, dialect="openai", model="some-7b")
     finally:
         event_loop.run(fake.stop())
 
