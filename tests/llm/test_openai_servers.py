@@ -16,7 +16,7 @@ from urisk_nb.llm.client import Client
 from urisk_nb.llm.labels import LabelMethod
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.snapshot import probe_server
-from urisk_nb.notebook import panels
+from urisk_nb.notebook import dashboard, magics, panels
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.settings import Engine, Settings
 
@@ -260,6 +260,46 @@ def test_a_llama_cpp_server_that_loads_is_waited_for(header):
         assert start(fake).model == "some-7b"
     finally:
         event_loop.run(fake.stop())
+
+
+def test_a_server_that_is_gone_keeps_its_session_and_its_calls(capsys):
+    """
+    It was not started here, and nothing takes its place: the session says that nothing answers,
+    until the server is back.
+    """
+    fake = FakeOpenAI()
+    event_loop.run(fake.start())
+    try:
+        manager = start(fake, engine="openai")
+        manager.generate_sync("hi")
+    finally:
+        event_loop.run(fake.stop())
+    gone = f"nothing answers at {fake.url}"
+    with pytest.raises(errors.ServerNotRunning, match=gone):
+        LLMManager.initialize_sync()
+    assert LLMManager.get_instance() is manager
+    assert (manager.state, len(manager.calls)) == (ServerState.FAILED, 1)
+    now = manager.snapshot()
+    assert now.failure == (f"{gone}.", "start that server again, then %urisk_start")
+    assert now.server_label.endswith("not running")
+    magics._show_status()
+    said = capsys.readouterr().out
+    assert gone in said
+    assert "not started" not in said
+    assert gone in dashboard.take_picture()[0]
+    event_loop.run(fake.start(int(fake.url.rpartition(":")[2])))
+    try:
+        assert LLMManager.initialize_sync() is manager
+        assert (manager.state, manager.failure) == (ServerState.EXTERNAL, None)
+        assert manager.generate_sync("hi") == "Hello world"
+        assert len(manager.calls) == 2
+    finally:
+        event_loop.run(fake.stop())
+    event_loop.run(manager.check_external())
+    assert manager.state is ServerState.FAILED
+    with serve() as other:
+        assert start(other).url == other.url
+        assert manager.state is ServerState.STOPPED
 
 
 class OnlyChat(FakeOpenAI):

@@ -333,8 +333,12 @@ class LLMManager:
         overrides: Mapping[str, Any],
         progress: Callable[[StartEvent], Any] | None,
     ) -> LLMManager:
+        gone: LLMManager | None = None  # kept with its calls until another takes its place
         if running is not None and (running._closed or not await running._is_alive()):
-            await running._shutdown()
+            if running._closed or running.is_managed:
+                await running._shutdown()
+            else:
+                gone = running
             overrides, running = {**running.overrides, **overrides}, None
         if running is not None and not overrides:
             return running
@@ -350,6 +354,8 @@ class LLMManager:
         except BaseException:
             await manager._shutdown()
             raise
+        if gone is not None:
+            await gone._shutdown()
         process_state.put(KEY, manager)
         process_state.at_exit(KEY, manager._at_exit)
         return manager
@@ -388,9 +394,20 @@ class LLMManager:
         try:
             await self._server.ready()
             await self._client.probe()
-        except (ServerError, ModelError):
+        except (ServerError, ModelError) as exc:
+            self._server.note_loss(exc)
             return False
+        self._server.note_return()
         return True
+
+    async def check_external(self) -> None:
+        """
+        Ask a server of others whether it still answers, so that the state says so; never raises.
+
+        What becomes of a server that was started here, its guardian tells.
+        """
+        if not (self._closed or self.is_managed):
+            await event_loop.call(self._is_alive())
 
     async def _start_session(self) -> None:
         await self._server.begin()

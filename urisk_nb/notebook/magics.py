@@ -311,11 +311,14 @@ def _stop(*_: Any) -> None:
 
 
 def _show_status(*_: Any) -> None:
+    from urisk_nb import event_loop
     from urisk_nb.llm.manager import LLMManager
     from urisk_nb.render import board, markup
 
     try:
-        rows = _list_status(LLMManager.get_instance())
+        manager = LLMManager.get_instance()
+        event_loop.run(manager.check_external())
+        rows = _list_status(manager)
     except NotInitialized as exc:
         rows = {"state": "not started", "to start": exc.fix}
     board.publish(*markup.status_bundle(rows, "urisk_nb"))

@@ -138,6 +138,7 @@ class Server:
         # When one of us last asked for its end, on the monotonic clock
         self._asked_end_s = -math.inf
         self._failure: UriskError | None = None
+        self._lost: ServerState | None = None  # what a server of others was before it was lost
         self.monitor = LivenessMonitor(self._answers, self._give_up)
 
     @property
@@ -471,6 +472,22 @@ class Server:
         )
         return ServerCrashLoop(message, fix="look at the cause, then: %urisk_start")
 
+    def note_loss(self, why: UriskError) -> None:
+        """Note that a server of others does not answer; its end is told by nobody else."""
+        if self.state in (ServerState.EXTERNAL, ServerState.REMOTE):
+            self._lost = self.state
+        if self._lost is None:
+            return
+        if isinstance(why, ServerNotRunning):
+            seen = f"nothing answers at {self.settings.url}."
+            why = ServerNotRunning(seen, fix="start that server again, then %urisk_start")
+        self.state, self._failure = ServerState.FAILED, why
+
+    def note_return(self) -> None:
+        """Note that the server answers: one that was lost is back."""
+        if self._lost is not None:
+            self.state, self._failure, self._lost = self._lost, None, None
+
     async def ready(self) -> None:
         """
         Return when the server may be asked: at once, or when one that had ended is back and warm.
@@ -482,9 +499,10 @@ class Server:
         """
         while self._recovery is not None and not self._recovery.done():
             await asyncio.wait({self._recovery})
-        if self.state is ServerState.FAILED and self._failure is not None:
+        # A server of others may be back at any time: only asking it tells.
+        if self.failure is not None and self._lost is None:
             # One of its own for each caller: a traceback grows with each raise
-            raise copy.copy(self._failure)
+            raise copy.copy(self.failure)
 
     async def restart(self) -> None:
         """
