@@ -163,3 +163,66 @@ def test_the_magics_parse_nothing():
         assert sorted(value for value in given.values() if isinstance(value, str)) == sorted(words)
         assert {type(value) for value in given.values()} <= {str, bool, type(None)}
     assert set(magics.PARAMS) <= {one.name for one in dataclasses.fields(RiskParams)}
+
+
+UNFIT = [
+    ("assess", {"manager": "x"}, "manager is 'x'"),
+    ("assess_async", {"manager": "x"}, "manager is 'x'"),
+    ("assess", {"manager": LLMManager}, "manager is <class"),
+    ("assess", {"taxonomy": "x"}, "taxonomy is 'x'"),
+    ("assess", {"taxonomy": {}}, "taxonomy is {}"),
+    ("assess_async", {"taxonomy": None}, "taxonomy is None"),
+    ("initialize", {"progress": 5}, "progress is 5"),
+    ("initialize_sync", {"progress": 5}, "progress is 5"),
+    ("serve", {"port": "x"}, "port is 'x'"),
+    ("serve", {"port": True}, "port is True"),
+    ("serve", {"port": 65_536}, "port is 65536"),
+    ("serve", {"host": ""}, "host is ''"),
+    ("serve", {"token": ""}, "the token is empty"),
+    ("create_app", {"max_body_bytes": "x"}, "max_body_bytes is 'x'"),
+    ("create_app", {"max_calls": -1}, "max_calls is -1"),
+    ("create_app", {"max_calls": 0}, "max_calls is 0"),
+    ("create_app", {"token": 5}, "the token is no text"),
+    ("create_app", {"token": " "}, "the token is empty"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "seen"), UNFIT, ids=[f"{name} {given}" for name, given, _ in UNFIT]
+)
+def test_a_value_that_cannot_be_used_is_refused(name, given, seen):
+    """InputError, before anything is begun: what was seen, and what to give."""
+    args = ("AAA",) if name in OF_A_RUN else ()
+    beside = {"evidence": {"AAA": ["It was fined."]}} if name in OF_A_RUN else {}
+    with pytest.raises(InputError) as caught:
+        call(ALL[name], *args, **beside, **given)
+    assert caught.value.message.startswith(seen)
+    assert caught.value.fix.startswith(("give ", "leave "))
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ({"format": "xml"}, "format is 'xml'"),
+        ({"format": ""}, "format is ''"),
+        ({"format": 5}, "format is 5"),
+        ({"format": "x" * 500}, f"format is '{'x' * 76}..."),
+        ({"options": 5}, "options is 5"),
+        ({"options": {1: 2}}, "an option's name is 1"),
+        ({"options": {"num_ctx": 100}}, "options['num_ctx'] is 100"),
+    ],
+)
+def test_what_a_call_cannot_use_is_refused(fake_ollama, given, seen):
+    """It is said before anything is sent, by each way to ask."""
+    manager = LLMManager.initialize_sync(url=fake_ollama.url)
+    try:
+        before = fake_ollama.counters()["paths"].get("/api/chat", 0)
+        with pytest.raises(InputError) as caught:
+            manager.generate_sync("hi", **given)
+        assert caught.value.message.startswith(seen)
+        with pytest.raises(InputError):
+            asyncio.run(manager.chat([{"role": "user", "content": "hi"}], **given))
+        assert fake_ollama.counters()["paths"].get("/api/chat", 0) == before
+        assert manager.generate_sync("hi", format="json", options={"seed": 1})
+    finally:
+        manager.shutdown_sync()

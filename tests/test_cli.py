@@ -105,6 +105,96 @@ def test_doctor_with_a_server(fake_ollama):
     assert "llama3.1:latest" in done.stdout
 
 
+class Refusing(FakeOpenAI):
+    """Refuses the list of models."""
+
+    async def _reply(self, writer, path, body):
+        if path == "/v1/models":
+            self._send(writer, self.status, self.error)
+        else:
+            self._send(writer, 404, {"detail": "Not Found"})
+
+
+UNFIT = {
+    "a key is wanted": (
+        lambda: Refusing(status=401, error={"error": {"message": "Missing API key"}}),
+        {},
+        "Missing API key",
+        "Fix: use a server that lets you in",
+    ),
+    "a web page": (
+        lambda: Refusing(status=500, error="<html><title>Oops</title></html>"),
+        {},
+        "HTTP 500 on /v1/models",
+        "Fix: stop that program, or choose another address",
+    ),
+    "two models": (lambda: FakeOpenAI(("one", "two")), {}, "several models", "OLLAMA_MODEL=one"),
+    "another model": (
+        lambda: FakeOpenAI(("one",)),
+        {"OLLAMA_MODEL": "mine"},
+        "has no model 'mine'",
+        "OLLAMA_MODEL=one",
+    ),
+    "another engine": (
+        FakeOpenAI,
+        {"URISK_ENGINE": "ollama"},
+        "answered by the openai engine",
+        "Fix: use another port",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_doctor_decides_as_the_start_does(name, tmp_path):
+    """
+    A server that no session could use is not ready, though an `ollama` could be started: the start
+    does not get that far. Both give the same reason.
+    """
+    make, env, seen, fix = UNFIT[name]
+    OllamaProgram(tmp_path / "bin")
+    fake = make()
+    event_loop.run(fake.start())
+    try:
+        place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)}
+        done = urisk("doctor", OLLAMA_URL=fake.url, **place, **env)
+    finally:
+        event_loop.run(fake.stop())
+    assert done.returncode == 1, done.stdout
+    (server,) = re.findall(r"^Server: (.*\n  Fix: .*)$", done.stdout, re.MULTILINE)
+    assert seen in server
+    assert fix in server
+    assert "Not ready" in done.stdout
+
+
+def test_doctor_with_the_one_model_of_a_server():
+    """It is ready, and what the server calls itself does not drive the terminal."""
+    fake = FakeOpenAI(owner="v\x1b[31mllm")
+    event_loop.run(fake.start())
+    try:
+        done = urisk("doctor", OLLAMA_URL=fake.url)
+    finally:
+        event_loop.run(fake.stop())
+    assert done.returncode == 0, done.stdout
+    assert "Server: v⟨U+001B⟩[31mllm answers" in done.stdout
+    assert "models: some-7b" in done.stdout
+
+
+def test_doctor_says_what_a_start_would_start(tmp_path):
+    """Nothing answers: an installed Ollama would be started, unless nothing may be."""
+    OllamaProgram(tmp_path / "bin")
+    env = {
+        "PATH": str(tmp_path / "bin"),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "OLLAMA_URL": f"http://127.0.0.1:{free_port()}",
+    }
+    done = urisk("doctor", **env)
+    assert done.returncode == 0, done.stdout
+    assert "a start takes the ollama engine" in done.stdout
+    done = urisk("doctor", OLLAMA_AUTO_START="false", **env)
+    assert done.returncode == 1, done.stdout
+    assert "OLLAMA_AUTO_START is off" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "env", "seen"),
     [

@@ -192,3 +192,15 @@ def test_empty_means_not_set(monkeypatch):
     """
     monkeypatch.setenv("OLLAMA_MODEL", "")
     assert load().model == "llama3.1:latest"
+
+
+@pytest.mark.parametrize("engine", ["embedded", "openai"])
+def test_an_engine_that_does_not_speak_the_dialect_is_refused(monkeypatch, engine):
+    """Only Ollama speaks its own wire; nothing is started to find that out."""
+    for flags in ({"engine": engine, "dialect": "ollama"}, {"engine": engine}):
+        with pytest.raises(SettingsError, match=f"{engine} engine does not speak") as caught:
+            load(**flags)
+        assert "--dialect auto" in caught.value.fix
+        monkeypatch.setenv("URISK_DIALECT", "ollama")
+    assert load(engine="ollama").dialect == "ollama"
+    assert load(engine=engine, dialect="openai").engine == engine

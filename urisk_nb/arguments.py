@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from urisk_nb.errors import InputError
 
-__all__ = ["refuse_unknown"]
+__all__ = ["refuse_unknown", "require"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +49,29 @@ def refuse_unknown(
         return checked
 
     return decorate
+
+
+def require(is_fit: object, name: str, value: object, fix: str) -> None:
+    """
+    Refuse the value of an argument.
+
+    Parameters
+    ----------
+    is_fit
+        Whether it can be used.
+    name, value
+        What the message says: long values are cut.
+    fix
+        What to give.
+
+    Raises
+    ------
+    InputError
+        It cannot.
+    """
+    if not is_fit:
+        seen = repr(value)
+        raise InputError(f"{name} is {seen if len(seen) <= 80 else f'{seen[:77]}...'}.", fix=fix)
 
 
 def _refusal(

@@ -215,7 +215,9 @@ def _doctor(_: argparse.Namespace) -> int:
     )
     for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
         print(f"  {name:<12} {_describe_package(name)}")
-    ready = any([_check_server(settings), _check_ollama(settings), _check_embedded(settings)])
+    ready = _check_server(settings)
+    _check_ollama()
+    _check_embedded(settings)
     _say_log(settings)
     print(
         "Ready: a model can answer."
@@ -238,28 +240,22 @@ def _say(name: str, text: str, fix: str | None = None) -> None:
 
 
 def _check_server(settings: Settings) -> bool:
-    """Return whether a server answers at the address and has the model."""
-    from urisk_nb import event_loop, installing
-    from urisk_nb.llm.dialects.dialect import Feature
+    """Return whether a start would end with a model that answers, and say why."""
+    from urisk_nb import event_loop
+    from urisk_nb.llm.model_loader import check_start
 
     try:
-        dialect, number, models = event_loop.run(installing.probe_server(settings))
+        found = event_loop.run(check_start(settings))
     except UriskError as exc:
-        _say(
-            "Server",
-            f"none at {settings.url} ({exc.message})",
-            None if settings.auto_start else "set OLLAMA_AUTO_START=true, or start it by hand",
-        )
+        _say("Server", f"none that can be used at {settings.url}: {exc.message}", exc.fix)
         return False
-    wanted = settings.model if ":" in settings.model else f"{settings.model}:latest"
-    has = wanted.lower() in (name.lower() for name in models)
-    own = bool(models) and not dialect.can(Feature.PULL)
-    _say(
-        "Server",
-        f"{number} answers at {settings.url}; models: {', '.join(models) or 'none'}",
-        None if has or own else f"ollama pull {settings.model}",
-    )
-    return has or own
+    if found.engine is not None:
+        text = f"none at {settings.url}; a start takes the {found.engine} engine"
+    else:
+        names = ", ".join(found.models) or "none"
+        text = f"{found.version or 'one'} answers at {settings.url}; models: {names}"
+    _say("Server", text, None if found.has_model else f"ollama pull {found.model}")
+    return found.has_model
 
 
 def _say_log(settings: Settings) -> None:
@@ -271,25 +267,24 @@ def _say_log(settings: Settings) -> None:
         _say("Log", str(log), None)
 
 
-def _check_ollama(settings: Settings) -> bool:
+def _check_ollama() -> None:
     found = shutil.which("ollama")
     _say(
         "Ollama",
         found or "not on PATH",
         None if found else "install it (ollama.com/download), or use the embedded engine",
     )
-    return found is not None and settings.auto_start
 
 
-def _check_embedded(settings: Settings) -> bool:
-    """Return whether the embedded engine could answer: its package and a model file."""
+def _check_embedded(settings: Settings) -> None:
+    """Say whether the embedded engine could answer: its package and a model file."""
     from urisk_nb.server.engines import demo_model_path
 
     try:
         engine = version("xllamacpp")
     except PackageNotFoundError:
         _say("Embedded engine", "xllamacpp is not installed", 'pip install "urisk-nb[embedded]"')
-        return False
+        return
     gguf = settings.gguf or demo_model_path(settings)
     if gguf is None or not gguf.exists():
         _say(
@@ -297,13 +292,12 @@ def _check_embedded(settings: Settings) -> bool:
             f"xllamacpp {engine}, but no model file" + (f" at {gguf}" if gguf else ""),
             "urisk fetch-model" if not settings.gguf else "set URISK_GGUF to an existing file",
         )
-        return False
+        return
     _say(
         "Embedded engine",
         f"xllamacpp {engine}, model {gguf}"
         + ("" if settings.gguf else " (the demo model, and urisk-judge)"),
     )
-    return True
 
 
 # Each command: what it runs, what it is for, and its arguments.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from urisk_nb import event_loop, process_state
-from urisk_nb.arguments import refuse_unknown
+from urisk_nb.arguments import refuse_unknown, require
 from urisk_nb.errors import (
     AnswerIncomplete,
     ContextExceeded,
@@ -311,6 +311,8 @@ def open_run(
     InputError
         Something given cannot be used; says what was seen and what to do.
     """
+    fix = "give a Taxonomy, or leave it out: taxonomy=Taxonomy(categories=(...), version='mine')"
+    require(isinstance(taxonomy, Taxonomy), "taxonomy", taxonomy, fix)
     series = benchmark if isinstance(benchmark, pd.Series) else None
     settings = _settings(params, query=query, benchmark=benchmark if series is None else "given")
     _check_judge(settings.model, taxonomy)
@@ -381,6 +383,7 @@ async def assess_async(
     A cancel stops the calls in flight, on the server too.
     """
     parallel = read_parallel(parallel)
+    _check_manager(manager)
     run = open_run(
         tickers,
         prices=prices,
@@ -454,6 +457,7 @@ def assess(
         The run could not go on; `partial` on the exception is the table of what was done.
     """
     parallel = read_parallel(parallel)
+    _check_manager(manager)
     run = open_run(
         tickers,
         prices=prices,
@@ -492,6 +496,12 @@ def _keep_partial(run: Run) -> Iterator[None]:
         # Any exception takes one more attribute.
         exc.partial = run.table()  # type: ignore[attr-defined]
         raise
+
+
+def _check_manager(manager: object) -> None:
+    is_fit = manager is None or (hasattr(manager, "ask") and not isinstance(manager, type))
+    fix = "give what `await LLMManager.initialize()` returns, or leave it out"
+    require(is_fit, "manager", manager, fix)
 
 
 async def _label(run: Run, manager: LLMManager | None, parallel: int | None) -> None:

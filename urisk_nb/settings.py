@@ -234,7 +234,7 @@ def load(**flags: Any) -> Settings:
     try:
         if "OLLAMA_URL" not in given:
             given.update(_url_from_host(os.environ, dotenv_values(env_file) if env_file else {}))
-        return Settings(_env_file=env_file or None, **given)
+        settings = Settings(_env_file=env_file or None, **given)
     except ValidationError as exc:
         raise _settings_error(exc) from exc
     except UnicodeDecodeError as exc:
@@ -242,6 +242,22 @@ def load(**flags: Any) -> Settings:
             f"{env_file} is not UTF-8 text (byte {exc.start}).",
             fix="save it as UTF-8, or remove it",
         ) from exc
+    _check_engine_speaks(settings)
+    return settings
+
+
+def _check_engine_speaks(settings: Settings) -> None:
+    """Only Ollama speaks Ollama's own wire: no server of another engine would ever be found."""
+    if settings.dialect is DialectName.OLLAMA and settings.engine in (
+        Engine.EMBEDDED,
+        Engine.OPENAI,
+    ):
+        raise SettingsError(
+            f"the {settings.engine} engine does not speak the dialect 'ollama' (URISK_ENGINE is "
+            f"{str(settings.engine)!r}, URISK_DIALECT is 'ollama').",
+            fix="leave the dialect out, or use --dialect auto (%env URISK_DIALECT=auto)",
+            name="URISK_DIALECT",
+        )
 
 
 def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:

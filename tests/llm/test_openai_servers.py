@@ -16,7 +16,7 @@ from urisk_nb.llm.client import Client
 from urisk_nb.llm.labels import LabelMethod
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.snapshot import probe_server
-from urisk_nb.notebook import panels
+from urisk_nb.notebook import dashboard, magics, panels
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.settings import Engine, Settings
 
@@ -160,6 +160,15 @@ def test_a_risk_table_by_a_json_schema():
         assert sent["response_format"]["json_schema"]["schema"]["required"] == ["risk", "severity"]
 
 
+def test_a_server_without_schemas_ends_a_table_with_what_to_use_instead():
+    """`response_format` is refused: the run says so, and that no call of yours is wrong."""
+    with serve() as fake:
+        manager = start(fake)
+        fake.status, fake.error = 400, "response_format is not supported"
+        with pytest.raises(errors.NotSupportedByServer, match="hold an answer to a JSON schema"):
+            assess(["ACME"], evidence=EVIDENCE, manager=manager)
+
+
 def test_a_key_that_is_wanted_is_said():
     """401 on the list of models is no other program: it lets nobody in."""
 
@@ -227,10 +236,12 @@ async def methods(manager):
     return dict(manager._labels._methods)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_a_llama_cpp_server_that_loads_is_waited_for(llama):
-    """`Loading model` means wait: the session begins when it is ready."""
+@pytest.mark.parametrize("header", ["llama.cpp", "nginx"])
+def test_a_llama_cpp_server_that_loads_is_waited_for(header):
+    """
+    `Loading model` means wait: the session begins when it is ready. A proxy may have replaced the
+    header.
+    """
     busy = [503, 503]
 
     class Loading(FakeOpenAI):
@@ -240,13 +251,87 @@ def test_a_llama_cpp_server_that_loads_is_waited_for(llama):
                 await super()._reply(writer, path, body)
             else:
                 self._send(
-                    writer, max(404, status), {"error": {"message": "Loading model"}}, "llama.cpp"
+                    writer, max(404, status), {"error": {"message": "Loading model"}}, header
                 )
 
     fake = Loading()
     event_loop.run(fake.start())
     try:
         assert start(fake).model == "some-7b"
+    finally:
+        event_loop.run(fake.stop())
+
+
+def test_a_server_that_is_gone_keeps_its_session_and_its_calls(capsys):
+    """
+    It was not started here, and nothing takes its place: the session says that nothing answers,
+    until the server is back.
+    """
+    fake = FakeOpenAI()
+    event_loop.run(fake.start())
+    try:
+        manager = start(fake, engine="openai")
+        manager.generate_sync("hi")
+    finally:
+        event_loop.run(fake.stop())
+    gone = f"nothing answers at {fake.url}"
+    with pytest.raises(errors.ServerNotRunning, match=gone):
+        LLMManager.initialize_sync()
+    assert LLMManager.get_instance() is manager
+    assert (manager.state, len(manager.calls)) == (ServerState.FAILED, 1)
+    now = manager.snapshot()
+    assert now.failure == (f"{gone}.", "start that server again, then %urisk_start")
+    assert now.server_label.endswith("not running")
+    magics._show_status()
+    said = capsys.readouterr().out
+    assert gone in said
+    assert "not started" not in said
+    assert gone in dashboard.take_picture()[0]
+    event_loop.run(fake.start(int(fake.url.rpartition(":")[2])))
+    try:
+        assert LLMManager.initialize_sync() is manager
+        assert (manager.state, manager.failure) == (ServerState.EXTERNAL, None)
+        assert manager.generate_sync("hi") == "Hello world"
+        assert len(manager.calls) == 2
+    finally:
+        event_loop.run(fake.stop())
+    event_loop.run(manager.check_external())
+    assert manager.state is ServerState.FAILED
+    with serve() as other:
+        assert start(other).url == other.url
+        assert manager.state is ServerState.STOPPED
+
+
+class OnlyChat(FakeOpenAI):
+    """Has no list of models; refuses a chat without messages, as such servers do."""
+
+    chat_path = "/v1/chat/completions"
+
+    async def _reply(self, writer, path, body):
+        if path != self.chat_path:
+            self._send(writer, 404, {"detail": "Not Found"})
+        elif not body["messages"]:
+            self._send(writer, 400, {"error": {"message": "messages is empty"}})
+        else:
+            await super()._reply(writer, "/v1/chat/completions", body)
+
+
+def test_a_server_without_a_list_of_models():
+    """Chat is enough where wire and model were named; else it is asked for them."""
+    fake = OnlyChat()
+    event_loop.run(fake.start())
+    try:
+        with pytest.raises(errors.PortTaken):
+            start(fake)
+        with pytest.raises(errors.PortTaken):
+            start(fake, dialect="openai")
+        manager = start(fake, dialect="openai", model="some-7b")
+        assert manager.generate_sync("hi") == "Hello world"
+        assert event_loop.run(manager._client.probe()) == ""
+        fake.chat_path = "/elsewhere"
+        manager.shutdown_sync()
+        with pytest.raises(errors.PortTaken):
+            start(fake, dialect="openai", model="some-7b")
     finally:
         event_loop.run(fake.stop())
 

@@ -116,6 +116,15 @@ def test_a_model_file_of_ones_own(embedded, tmp_path):
         engines.choose(settings(gguf=file))
 
 
+def test_a_named_dialect_keeps_the_embedded_engine_out(embedded, tmp_path):
+    """It does not speak Ollama's wire: its start would never be seen to answer."""
+    embedded(True)
+    (tmp_path / "mine.gguf").write_bytes(b"GGUF")
+    with pytest.raises(OllamaNotInstalled) as caught:
+        engines.choose(settings(gguf=tmp_path / "mine.gguf", dialect="ollama"))
+    assert "URISK_DIALECT=auto" in caught.value.fix
+
+
 def test_a_half_fetched_demo_model_is_none(tmp_path, demo_model):
     """Only a file of the full size counts, in URISK_DATA or in the user's data folder."""
     assert engines.demo_model_path(settings(data=demo_model)) == demo_model / weights.GGUF

@@ -37,7 +37,7 @@ from urisk_nb.errors import (
     UriskError,
 )
 from urisk_nb.llm.dialects import ollama, openai
-from urisk_nb.llm.dialects.dialect import Dialect, Feature
+from urisk_nb.llm.dialects.dialect import Dialect, Feature, clean_words
 from urisk_nb.llm.messages import Chunk, Final, LoadedModel, Model, PullProgress, ServerProps
 from urisk_nb.settings import DialectName, Settings
 
@@ -51,6 +51,7 @@ MAX_IDLE = 8
 KEEP_OPEN_S = 1200.0
 MAX_REFUSAL_BYTES = 64 * 1024
 BLOCK_BYTES = 256 * 1024
+NO_SUCH_PATH = (404, 405, 501)
 JSON = {"Content-Type": "application/json"}
 
 # What each exception of httpx means before the first token. A subclass counts as its nearest base
@@ -117,6 +118,7 @@ class Client:
         self.props = ServerProps()
         self._dialect = NAMED.get(settings.dialect, ollama.DIALECT)
         self._is_found = False  # whether a probe has told the dialect
+        self._has_list = True  # of its models
         self._calls = self._open_pool(MAX_CONNECTIONS, transport)
         self._probes = self._open_pool(2, transport)
 
@@ -152,7 +154,7 @@ class Client:
 
     def forget_dialect(self) -> None:
         """Find out anew at the next probe: another server may answer at the address by then."""
-        self._is_found = False
+        self._is_found, self._has_list = False, True
 
     def _find(self, dialect: Dialect, props: ServerProps = ServerProps()) -> None:  # noqa: B008  frozen
         self._dialect, self.props, self._is_found = dialect, props, True
@@ -190,7 +192,7 @@ class Client:
             version = content.get("version") if isinstance(content, dict) else None
             if reply.status_code == 200 and isinstance(version, str):
                 self._find(ollama.DIALECT)
-                return version
+                return clean_words(version)
             seen = f"HTTP {reply.status_code} on /api/version"
             if known is not None:
                 raise self._taken(seen, known)
@@ -202,8 +204,11 @@ class Client:
         reply = await self._probes.get(openai.DIALECT.models_path)
         content = _load_json(reply)
         is_llama_cpp = openai.is_llama_cpp(reply.headers, content)
-        if reply.status_code in (401, 403) or (reply.status_code == 503 and is_llama_cpp):
+        if reply.status_code in (401, 403) or _is_loading(reply):
             raise openai.decode_error(reply.status_code, reply.text)
+        if known is not None and await self._has_only_chat(reply):
+            self._find(known)
+            return ""
         if reply.status_code != 200 or not openai.is_model_list(content):
             and_seen = f"{seen}, " if seen else ""
             seen = f"{and_seen}HTTP {reply.status_code} on {openai.DIALECT.models_path}"
@@ -214,9 +219,27 @@ class Client:
         self._find(openai.DIALECT)
         return openai.read_owner(content)
 
+    async def _has_only_chat(self, reply: httpx.Response) -> bool:
+        """
+        Return whether a server answers chats, and has no list of models.
+
+        Its wire and its model must have been named: without a list, nothing else tells them. The
+        chat has no messages, so that the server refuses it before any work.
+        """
+        lacks_list = reply.status_code in NO_SUCH_PATH
+        settings = self.settings
+        if not (lacks_list and settings.dialect is DialectName.OPENAI and settings.model_is_given):
+            return False
+        chat = await self._probes.post(
+            openai.DIALECT.chat_path,
+            json={"model": settings.model, "messages": [], "max_tokens": 1},
+        )
+        self._has_list = chat.status_code in NO_SUCH_PATH
+        return not self._has_list
+
     async def _check_llama_cpp(self) -> str:
         reply = await self._probes.get("/health", headers=_connection(openai.LLAMA_CPP))
-        if not openai.is_llama_cpp(reply.headers):
+        if not openai.is_llama_cpp(reply.headers) and not _is_loading(reply):
             raise self._taken(f"HTTP {reply.status_code} on /health", openai.LLAMA_CPP)
         if reply.status_code != 200:
             raise openai.decode_error(reply.status_code, reply.text)
@@ -265,7 +288,13 @@ class Client:
     # Small requests -------------------------------------------------------------------------------
 
     async def list_models(self) -> list[Model]:
-        """Return the models that the server offers, in its order."""
+        """
+        Return the models that the server offers, in its order.
+
+        A server without such a list is taken to have the model that was named.
+        """
+        if not self._has_list:
+            return [Model(name=self.settings.model)]
         return self.dialect.decode_models(await self._get(self.dialect.models_path))
 
     async def list_loaded_models(self) -> list[LoadedModel]:
@@ -561,7 +590,7 @@ class _translate_errors:  # noqa: N801  a context manager, used like a function
         known = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
         if isinstance(exc, known):
             meaning = _find_meaning(type(exc))
-            words = str(exc) or type(exc).__name__
+            words = clean_words(str(exc)) or type(exc).__name__
             said = f"{FIRST_WORDS[meaning]} ({words})" if meaning in FIRST_WORDS else words
             raise meaning(f"{self.settings.url}: {said}.", fix=FIXES[meaning]) from exc
 
@@ -611,6 +640,13 @@ def _refuse(reply: httpx.Response, error: UriskError) -> UriskError:
     """Return the error with the server's wish when to come back."""
     error.facts["retry_after_s"] = _read_seconds(reply.headers.get("Retry-After"))
     return error
+
+
+def _is_loading(reply: httpx.Response) -> bool:
+    """Return whether a server says that it loads its model, as llama.cpp's does at any path."""
+    return reply.status_code == 503 and (
+        openai.is_llama_cpp(reply.headers) or "loading model" in reply.text.lower()
+    )
 
 
 def _read_seconds(header: str | None) -> float | None:

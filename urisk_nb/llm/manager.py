@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from urisk_nb import event_loop, process_state
-from urisk_nb.arguments import refuse_unknown
+from urisk_nb.arguments import refuse_unknown, require
 from urisk_nb.errors import (
     ForkedError,
     InputError,
@@ -278,6 +278,7 @@ class LLMManager:
     async def _connect(
         cls, overrides: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
     ) -> LLMManager:
+        _check_progress(progress)
         given = {name: value for name, value in overrides.items() if value is not None}
         manager = cls(load(**given), given, progress)
         manager.model = manager.judge = ""
@@ -319,6 +320,7 @@ class LLMManager:
     async def _initialize(
         cls, overrides: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
     ) -> LLMManager:
+        _check_progress(progress)
         given = {name: value for name, value in overrides.items() if value is not None}
         while (starting := process_state.get(STARTING)) is not None:
             if starting.is_cancelled:
@@ -342,8 +344,12 @@ class LLMManager:
         overrides: Mapping[str, Any],
         progress: Callable[[StartEvent], Any] | None,
     ) -> LLMManager:
+        gone: LLMManager | None = None  # kept with its calls until another takes its place
         if running is not None and (running._closed or not await running._is_alive()):
-            await running._shutdown()
+            if running._closed or running.is_managed:
+                await running._shutdown()
+            else:
+                gone = running
             overrides, running = {**running.overrides, **overrides}, None
         if running is not None and not overrides:
             return running
@@ -359,6 +365,8 @@ class LLMManager:
         except BaseException:
             await manager._shutdown()
             raise
+        if gone is not None:
+            await gone._shutdown()
         process_state.put(KEY, manager)
         process_state.at_exit(KEY, manager._at_exit)
         return manager
@@ -397,9 +405,20 @@ class LLMManager:
         try:
             await self._server.ready()
             await self._client.probe()
-        except (ServerError, ModelError):
+        except (ServerError, ModelError) as exc:
+            self._server.note_loss(exc)
             return False
+        self._server.note_return()
         return True
+
+    async def check_external(self) -> None:
+        """
+        Ask a server of others whether it still answers, so that the state says so; never raises.
+
+        What becomes of a server that was started here, its guardian tells.
+        """
+        if not (self._closed or self.is_managed):
+            await event_loop.call(self._is_alive())
 
     async def _start_session(self) -> None:
         await self._server.begin()
@@ -526,9 +545,10 @@ class LLMManager:
         prompt, system_prompt
             Text.
         options
-            Ollama's options (temperature, seed, num_predict, ...); num_ctx is the manager's.
+            Ollama's options (temperature, seed, num_predict, ...), without num_ctx, which is the
+            session's.
         format
-            A JSON schema that the answer keeps to.
+            A JSON schema that the answer keeps to, or `"json"`.
 
         Raises
         ------
@@ -637,6 +657,8 @@ class LLMManager:
                 "the chat has no messages.",
                 fix='give at least one: [{"role": "user", "content": "..."}]',
             )
+        _check_options(options)
+        _check_format(format)
         request = ChatRequest(
             messages=messages,
             options=options or {},
@@ -930,6 +952,27 @@ def _forget_start(start: _Start) -> None:
 def _changed(old: Settings, new: Settings) -> frozenset[str]:
     before, after = old.model_dump(), new.model_dump()
     return frozenset(name for name in after if before[name] != after[name])
+
+
+def _check_progress(progress: object) -> None:
+    is_fit = progress is None or callable(progress)
+    require(is_fit, "progress", progress, "give a function of one StartEvent: progress=print")
+
+
+def _check_options(options: object) -> None:
+    fix = 'give a mapping of names to values: options={"temperature": 0, "seed": 1}'
+    require(options is None or isinstance(options, Mapping), "options", options, fix)
+    if isinstance(options, Mapping):
+        for name in options:
+            require(isinstance(name, str), "an option's name", name, fix)
+        fix = "leave it out; one window holds for the session: %urisk_start --num-ctx 8192"
+        require("num_ctx" not in options, "options['num_ctx']", options.get("num_ctx"), fix)
+
+
+def _check_format(format: object) -> None:
+    is_fit = format is None or format == "json" or isinstance(format, Mapping)
+    fix = 'give a JSON schema as a dict, format="json", or leave it out'
+    require(is_fit, "format", format, fix)
 
 
 def _messages(prompt: str, system_prompt: str | None) -> list[Message]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from urisk_nb.errors import DiskFull, ModelNotFound, PullFailed, ServerInternalError
@@ -12,9 +13,9 @@ from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.messages import Model, find_model, is_judge, is_same_model
 from urisk_nb.server.model_server import Server
-from urisk_nb.settings import Engine
+from urisk_nb.settings import Engine, Settings
 
-__all__ = ["ModelLoader"]
+__all__ = ["ModelLoader", "StartCheck", "check_start"]
 
 
 class ModelLoader:
@@ -87,6 +88,21 @@ class ModelLoader:
         """
         if models is None:
             models = await self._client.list_models()
+        found = self.check(model, models)
+        if found is None:
+            await self._pull(model, models)
+        await self.load(model)
+        return found
+
+    def check(self, model: str, models: Sequence[Model]) -> Model | None:
+        """
+        Return the server's record of a model; None: the server lacks it, and can pull one.
+
+        Raises
+        ------
+        ModelError
+            The server cannot have it, or may not be asked.
+        """
         found = find_model(model, models)
         self._client.refuse_cloud(model, found)
         if found is None and is_judge(model):
@@ -96,9 +112,14 @@ class ModelLoader:
                 fix="on Ollama, run `urisk install-judge` in a terminal; the embedded engine has "
                 "it beside the demo model",
             )
-        if found is None:
-            await self._pull(model, models)
-        await self.load(model)
+        if found is None and not self._client.dialect.can(Feature.PULL):
+            raise ModelNotFound(
+                f"{self._client.settings.url} has no model {model!r}, and cannot pull one. "
+                f"It has: {_list_names(models)}.",
+                fix=f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
+                if models
+                else "load a model where that server is started",
+            )
         return found
 
     async def load(self, model: str) -> None:
@@ -114,14 +135,6 @@ class ModelLoader:
     async def _pull(self, model: str, models: Sequence[Model]) -> None:
         layers: dict[str, tuple[int, int]] = {}
         has = _list_names(models)
-        if not self._client.dialect.can(Feature.PULL):
-            raise ModelNotFound(
-                f"{self._client.settings.url} has no model {model!r}, and cannot pull one. "
-                f"It has: {has}.",
-                fix=f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
-                if models
-                else "load a model where that server is started",
-            )
         self._report("pulling", f"Pulling {model}")
         try:
             async with aclosing(self._client.pull(model)) as lines:
@@ -146,6 +159,59 @@ class ModelLoader:
                 f"has: {has}.",
                 fix=_pull_fix(exc, models),
             ) from exc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartCheck:
+    """
+    What a start would do.
+
+    Attributes
+    ----------
+    engine
+        What it would start; None where a server answers that it would use.
+    version, models
+        Of that server: names and aliases.
+    model, has_model
+        Who would answer, and whether the server has it or brings it along.
+    """
+
+    engine: Engine | None
+    model: str
+    has_model: bool = True
+    version: str = ""
+    models: tuple[str, ...] = ()
+
+
+async def check_start(settings: Settings) -> StartCheck:
+    """
+    Decide as a start with these settings does, and start nothing.
+
+    Raises
+    ------
+    ServerError, ModelError
+        Why the start would fail.
+    """
+    async with aclosing(Client(settings)) as client:
+        server = Server(settings, client, lambda *_: None, _load_nothing)
+        engine = await server.check_start()
+        if engine is not None:
+            return StartCheck(engine=engine, model=settings.model)
+        loader, models = ModelLoader(client, server, lambda *_: None), await client.list_models()
+        model = loader.choose(models)
+        found = loader.check(model, models)
+        names = [name for one in models for name in (one.name, *one.aliases)]
+        return StartCheck(
+            engine=None,
+            model=model,
+            has_model=found is not None,
+            version=server.version,
+            models=tuple(dict.fromkeys(names)),
+        )
+
+
+async def _load_nothing() -> None:
+    """Stand for the warm-up of a server that is only looked at."""
 
 
 def _list_names(models: Sequence[Model]) -> str:

@@ -279,7 +279,9 @@ def _stop(*_: Any) -> None:
 
 def _show_status(*_: Any) -> None:
     try:
-        rows = _list_status(LLMManager.get_instance())
+        manager = LLMManager.get_instance()
+        event_loop.run(manager.check_external())
+        rows = _list_status(manager)
     except NotInitialized as exc:
         rows = {"state": "not started", "to start": exc.fix}
     publish(*status_bundle(rows, "urisk_nb"))

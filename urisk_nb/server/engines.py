@@ -22,7 +22,7 @@ from urisk_nb.errors import (
     ServerNotRunning,
     SettingsError,
 )
-from urisk_nb.settings import Engine, Settings
+from urisk_nb.settings import DialectName, Engine, Settings
 
 __all__ = [
     "build_command",
@@ -98,6 +98,12 @@ def choose(settings: Settings) -> Engine:
         return Engine.OLLAMA
     if settings.engine is Engine.OLLAMA:
         raise OllamaNotInstalled("`ollama` is not on the PATH.", fix=WAYS_OUT)
+    if settings.dialect is DialectName.OLLAMA:  # which the embedded engine does not speak
+        raise OllamaNotInstalled(
+            f"no Ollama answers at {settings.url}, and `ollama` is not on the PATH.",
+            fix="install Ollama (ollama.com/download), or leave the dialect 'ollama' out: %env "
+            "URISK_DIALECT=auto",
+        )
     if settings.gguf is not None or (_has_llamacpp() and demo_model_path(settings)):
         _embedded_model(settings)
         return Engine.EMBEDDED

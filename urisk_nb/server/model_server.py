@@ -138,6 +138,7 @@ class Server:
         # When one of us last asked for its end, on the monotonic clock
         self._asked_end_s = -math.inf
         self._failure: UriskError | None = None
+        self._lost: ServerState | None = None  # what a server of others was before it was lost
         self.monitor = LivenessMonitor(self._answers, self._give_up)
 
     @property
@@ -185,9 +186,42 @@ class Server:
             self._adopt(await self._remote_version(), ServerState.REMOTE)
         elif not await self._join():
             await self._adopt_or_start()
+        self._check_kind()
+
+    def _check_kind(self) -> None:
         checks.check_engine(self.settings, self.engine, self.version)
         if self.engine is Engine.OLLAMA:
             checks.check_min_version(self.settings, self.version)
+
+    async def check_start(self) -> Engine | None:
+        """
+        Decide as `begin` does, and start nothing; a server that loads its model is not waited for.
+
+        Returns
+        -------
+        Engine or None
+            The engine that would be started; None where a server answers that would be used.
+
+        Raises
+        ------
+        ServerError
+            Why the start would fail.
+        """
+        self._client.forget_dialect()
+        try:
+            version = await self._client.probe()
+        except ServerNotRunning:
+            if self.settings.is_loopback:
+                return self._choose_engine()
+            raise
+        is_ours = runtime_dir.has_guardian(runtime_dir.folder(self.settings))
+        if self.settings.is_loopback and not is_ours:
+            checks.check_owner(self.settings)
+        self._adopt(version, ServerState.EXTERNAL)
+        if is_ours and self.engine is Engine.OPENAI:
+            self.engine = Engine.EMBEDDED  # the only one of this wire that is started here
+        self._check_kind()
+        return None
 
     async def _join(self) -> bool:
         """
@@ -256,6 +290,12 @@ class Server:
                 await asyncio.sleep(BUSY_PAUSE_S)
 
     async def _start(self) -> None:
+        kind = self._choose_engine()
+        self._say("starting", f"Starting the {kind} engine")
+        self.state = ServerState.STARTING
+        await self._own(await leases.start(kind, self.settings))
+
+    def _choose_engine(self) -> Engine:
         settings = self.settings
         if settings.has_path:
             raise ServerNotRunning(
@@ -268,10 +308,7 @@ class Server:
                 f"nothing answers at {settings.url}, and OLLAMA_AUTO_START is off.",
                 fix="start it: `ollama serve`, or %env OLLAMA_AUTO_START=true",
             )
-        kind = engines.choose(settings)
-        self._say("starting", f"Starting the {kind} engine")
-        self.state = ServerState.STARTING
-        await self._own(await leases.start(kind, settings))
+        return engines.choose(settings)
 
     async def _own(self, lease: leases.Lease, within_s: float = READY_S) -> None:
         """
@@ -435,6 +472,22 @@ class Server:
         )
         return ServerCrashLoop(message, fix="look at the cause, then: %urisk_start")
 
+    def note_loss(self, why: UriskError) -> None:
+        """Note that a server of others does not answer; its end is told by nobody else."""
+        if self.state in (ServerState.EXTERNAL, ServerState.REMOTE):
+            self._lost = self.state
+        if self._lost is None:
+            return
+        if isinstance(why, ServerNotRunning):
+            seen = f"nothing answers at {self.settings.url}."
+            why = ServerNotRunning(seen, fix="start that server again, then %urisk_start")
+        self.state, self._failure = ServerState.FAILED, why
+
+    def note_return(self) -> None:
+        """Note that the server answers: one that was lost is back."""
+        if self._lost is not None:
+            self.state, self._failure, self._lost = self._lost, None, None
+
     async def ready(self) -> None:
         """
         Return when the server may be asked: at once, or when one that had ended is back and warm.
@@ -446,9 +499,10 @@ class Server:
         """
         while self._recovery is not None and not self._recovery.done():
             await asyncio.wait({self._recovery})
-        if self.state is ServerState.FAILED and self._failure is not None:
+        # A server of others may be back at any time: only asking it tells.
+        if self.failure is not None and self._lost is None:
             # One of its own for each caller: a traceback grows with each raise
-            raise copy.copy(self._failure)
+            raise copy.copy(self.failure)
 
     async def restart(self) -> None:
         """

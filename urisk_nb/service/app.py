@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from urisk_nb.arguments import refuse_unknown
+from urisk_nb.arguments import refuse_unknown, require
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.service.guard import Guard
 from urisk_nb.service.live_session import LiveSession
@@ -22,7 +22,7 @@ from urisk_nb.service.routes import router
 from urisk_nb.service.schemas import build_error_response, build_refusal
 from urisk_nb.settings import DialectName, Engine, given_settings
 
-__all__ = ["create_app"]
+__all__ = ["check_token", "create_app"]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_CALLS = 2048
@@ -75,6 +75,10 @@ def create_app(
     SettingsError
         A setting, or the environment, has a value that cannot be used.
     """
+    for name, most in (("max_body_bytes", max_body_bytes), ("max_calls", max_calls)):
+        is_fit = isinstance(most, int) and not isinstance(most, bool) and most >= 1
+        require(is_fit, name, most, "give a whole number from 1 on")
+    check_token(token)
     session, metrics = LiveSession(given_settings(locals())), ServiceMetrics()
 
     @contextlib.asynccontextmanager
@@ -104,6 +108,20 @@ def create_app(
     )
     handle_errors(app, metrics)
     return app
+
+
+def check_token(token: object) -> None:
+    """
+    Refuse a token that keeps nobody out.
+
+    Raises
+    ------
+    InputError
+        It is no text, or an empty one.
+    """
+    if token is not None and (not isinstance(token, str) or not token.strip()):
+        seen = "empty" if isinstance(token, str) else f"no text, but of type {type(token).__name__}"
+        raise InputError(f"the token is {seen}.", fix="give some text, or leave it out")
 
 
 def handle_errors(app: FastAPI, metrics: ServiceMetrics) -> None:

@@ -474,6 +474,12 @@ def test_every_recorded_refusal_has_its_meaning(record):
 # proxies.
 SAID = [
     (
+        400,
+        '{"error":{"message":"response_format is not supported"}}',
+        errors.NotSupportedByServer,
+    ),
+    (422, '{"detail":"extra fields not permitted"}', errors.NotSupportedByServer),
+    (
         503,
         '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}',
         errors.ServerBusy,

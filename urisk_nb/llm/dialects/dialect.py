@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -13,11 +14,17 @@ from typing import Any, Protocol
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, TokenLogprob
 
+MAX_WORDS_CHARS = 300
+PAGE = re.compile(r"<\s*(!doctype|html|head|body|title)\b", re.IGNORECASE)
+TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+
 __all__ = [
     "Dialect",
     "ErrorRule",
     "Feature",
     "ReplyDecoder",
+    "clean_name",
+    "clean_words",
     "decode_logprobs",
     "dump_json",
     "extract_error_text",
@@ -165,12 +172,15 @@ class ErrorRule:
         What its text contains (regular expression, case does not count).
     error, fix
         What it means, and what to do.
+    meaning
+        A sentence's beginning that says it in our words, where the server's own are not enough.
     """
 
     statuses: tuple[int, ...]
     pattern: str
     error: type[UriskError]
     fix: str
+    meaning: str = ""
 
 
 def find_rule(rules: Sequence[ErrorRule], status: int | None, text: str) -> ErrorRule:
@@ -198,11 +208,38 @@ def to_error(rules: Sequence[ErrorRule], status: int | None, body: str) -> Urisk
     """
     text = extract_error_text(body)
     rule = find_rule(rules, status, text)
-    said = text[:300] or "nothing"
-    where = "in its stream" if status is None else f"with HTTP {status}"
-    return rule.error(
-        f"the server answered {where}: {said}", fix=rule.fix, status=status, said=text
-    )
+    said = clean_words(text)
+    where = "an error in its stream" if status is None else f"HTTP {status}"
+    what = f": {said}" if said else ", without a reason."
+    who = f"{rule.meaning}: it" if rule.meaning else "the server"
+    return rule.error(f"{who} answered with {where}{what}", fix=rule.fix, status=status, said=said)
+
+
+def clean_words(text: str) -> str:
+    r"""
+    Return a server's words as one line that is safe in a terminal and fits an error message.
+
+    A web page becomes its title, and a long text is cut.
+
+    Examples
+    --------
+    >>> clean_words("<html><head><title>502 Bad Gateway</title></head><body>...</body></html>")
+    '502 Bad Gateway'
+    >>> clean_words("crashed\n\x1b[31m")
+    'crashed ⟨U+001B⟩[31m'
+    """
+    if page := PAGE.search(text):
+        title = TITLE.search(text)
+        text = f"{text[: page.start()]} {html.unescape(title[1]) if title else 'a web page'}"
+    words = clean_name(" ".join(text.split()))
+    return words if len(words) <= MAX_WORDS_CHARS else f"{words[: MAX_WORDS_CHARS - 3]}..."
+
+
+def clean_name(name: str) -> str:
+    """Return a name or a version that a server tells, with what does not print written out."""
+    if name.isprintable():
+        return name
+    return "".join(char if char.isprintable() else f"⟨U+{ord(char):04X}⟩" for char in name)
 
 
 def extract_error_text(body: str) -> str:

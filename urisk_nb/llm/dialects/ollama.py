@@ -20,6 +20,8 @@ from urisk_nb.llm.dialects.dialect import (
     Dialect,
     ErrorRule,
     Feature,
+    clean_name,
+    clean_words,
     decode_logprobs,
     dump_json,
     read_count,
@@ -181,7 +183,7 @@ def decode_chat(content: Mapping[str, Any]) -> Chunk | Final:
         return Chunk(text=text, thinking=thinking, logprobs=logprobs)
     return Final(
         text=text,
-        done_reason=str(content.get("done_reason") or ""),
+        done_reason=clean_words(str(content.get("done_reason") or "")),
         total_ns=read_count(content, "total_duration"),
         load_ns=read_count(content, "load_duration"),
         prompt_tokens=read_count(content, "prompt_eval_count"),
@@ -197,7 +199,7 @@ def decode_progress(content: Mapping[str, Any]) -> PullProgress:
     if "error" in content:
         raise decode_error(None, str(content["error"]))
     return PullProgress(
-        status=str(content.get("status") or ""),
+        status=clean_words(str(content.get("status") or "")),
         digest=str(content.get("digest") or ""),
         total=read_count(content, "total"),
         completed=read_count(content, "completed"),
@@ -208,7 +210,7 @@ def decode_models(content: Any) -> list[Model]:
     """Return the reply of `/api/tags` as records, in the server's order: the newest first."""
     return [
         Model(
-            name=str(entry.get("name") or entry.get("model") or ""),
+            name=clean_name(str(entry.get("name") or entry.get("model") or "")),
             digest=str(entry.get("digest") or ""),
             size_bytes=read_count(entry, "size"),
             remote=bool(entry.get("remote_host") or entry.get("remote_model")),
@@ -222,7 +224,7 @@ def decode_loaded_models(content: Any) -> list[LoadedModel]:
     """Return the reply of `/api/ps` as records."""
     return [
         LoadedModel(
-            name=str(entry.get("name") or ""),
+            name=clean_name(str(entry.get("name") or "")),
             size_bytes=read_count(entry, "size"),
             gpu_bytes=read_count(entry, "size_vram"),
             num_ctx=read_count(entry, "context_length"),

@@ -19,6 +19,8 @@ from urisk_nb.llm.dialects.dialect import (
     Dialect,
     ErrorRule,
     Feature,
+    clean_name,
+    clean_words,
     decode_logprobs,
     dump_json,
     read_count,
@@ -318,7 +320,7 @@ class ChatDecoder:
         usage, timings = self._usage, self._timings
         read = read_count(timings, "prompt_n") + read_count(timings, "cache_n")
         return Final(
-            done_reason=self._reason,
+            done_reason=clean_words(self._reason),
             prompt_tokens=read_count(usage, "prompt_tokens") or read,
             prompt_ns=_read_ms(timings, "prompt_ms"),
             tokens=read_count(usage, "completion_tokens") or read_count(timings, "predicted_n"),
@@ -364,14 +366,16 @@ def decode_models(content: Any) -> list[Model]:
 
 
 def _read_model(entry: Mapping[str, Any]) -> Model:
-    listed = str(entry.get("id") or "")
+    listed = clean_name(str(entry.get("id") or ""))
     meta = entry.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     is_file = entry.get("owned_by") == "llamacpp" and ("/" in listed or "\\" in listed)
     name = _file_name(listed) if is_file else listed
     others = entry.get("aliases")
     aliases = [
-        alias for alias in (others if isinstance(others, list) else ()) if isinstance(alias, str)
+        clean_name(alias)
+        for alias in (others if isinstance(others, list) else ())
+        if isinstance(alias, str)
     ]
     return Model(
         name=name,
@@ -392,7 +396,7 @@ def read_owner(content: Any) -> str:
     """
     entries = content.get("data") if isinstance(content, dict) else None
     owners = (entry.get("owned_by") for entry in entries or () if isinstance(entry, dict))
-    return next((owner for owner in owners if isinstance(owner, str)), "")
+    return clean_words(next((owner for owner in owners if isinstance(owner, str)), ""))
 
 
 def is_llama_cpp(headers: Mapping[str, str], content: Any = None) -> bool:
@@ -409,7 +413,7 @@ def decode_props(content: Any, adapters: Any = None) -> ServerProps:
     """
     found = content if isinstance(content, dict) else {}
     defaults = found.get("default_generation_settings")
-    build = str(found.get("build_info") or "")
+    build = clean_words(str(found.get("build_info") or ""))
     return ServerProps(
         slots=read_count(found, "total_slots"),
         num_ctx=read_count(defaults if isinstance(defaults, dict) else {}, "n_ctx"),
@@ -420,7 +424,7 @@ def decode_props(content: Any, adapters: Any = None) -> ServerProps:
 
 def _read_adapter(entry: Any) -> str:
     path = entry.get("path") if isinstance(entry, dict) else None
-    return _file_name(path).removesuffix(".gguf") if isinstance(path, str) else ""
+    return clean_name(_file_name(path)).removesuffix(".gguf") if isinstance(path, str) else ""
 
 
 def _file_name(path: str) -> str:
@@ -430,6 +434,20 @@ def _file_name(path: str) -> str:
 # Errors -------------------------------------------------------------------------------------------
 
 
+OTHER_SERVERS = (
+    "use another model server: Ollama, llama.cpp's own, or the embedded engine (%urisk_start "
+    "--engine embedded --url http://127.0.0.1:11500)"
+)
+UNKNOWN_FIELD = (
+    r"(extra (fields|inputs) (are )?not (permitted|allowed)"
+    r"|(unknown|unrecognized|unexpected|unsupported)( \w+){0,2} (argument|param|parameter|field)\b)"
+)
+# A server that takes schemas, and not this one, says "invalid schema": that is another thing.
+NO_SCHEMAS = (
+    r"(?s)^(?!.*invalid schema)(?=.*(response_format|json_schema|structured.outputs?))"
+    r".*(not? support|n.t support|unsupported|unavailable|not (available|implemented)"
+    rf"|{UNKNOWN_FIELD})"
+)
 # Read from top to bottom, the first that fits counts. Texts are matched by the words that
 # llama.cpp, vLLM, LM Studio and OpenAI share.
 RULES: tuple[ErrorRule, ...] = (
@@ -452,6 +470,20 @@ RULES: tuple[ErrorRule, ...] = (
         r"\bmodel\b.*(not exist|not found|not loaded)|no models? (is |are )?loaded|model_not_found",
         errors.ModelNotFound,
         "name a model that this server has: %env OLLAMA_MODEL=NAME",
+    ),
+    ErrorRule(
+        (400, 404, 415, 422, 500, 501),
+        NO_SCHEMAS,
+        errors.NotSupportedByServer,
+        OTHER_SERVERS,
+        "this server cannot hold an answer to a JSON schema",
+    ),
+    ErrorRule(
+        (400, 422),
+        UNKNOWN_FIELD,
+        errors.NotSupportedByServer,
+        OTHER_SERVERS,
+        "this server does not take all that urisk_nb sends",
     ),
     ErrorRule(
         (501,),
