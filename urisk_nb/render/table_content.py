@@ -141,7 +141,7 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
             values=frame[name].tolist(),
             is_number=name == "score" or bool(_COMPACT.fullmatch(name)),
         )
-        for name in _compact_names(content.frame)
+        for name in _compact_names(content)
     ]
     if any(_row_codes(content.frame)):
         codes = list(_row_codes(frame))
@@ -163,9 +163,15 @@ def _chosen_column(frame: pd.DataFrame, place: int) -> Column:
     )
 
 
-def _compact_names(frame: pd.DataFrame) -> list[str]:
+def _compact_names(content: TableContent) -> list[str]:
+    frame = content.frame
     # `judged` has a number in each row as soon as evidence was given and a model was to be asked.
-    labeled = "judged" in frame and frame["judged"].notna().any()
+    # Without a row the record of the run tells.
+    labeled = "judged" in frame and (
+        frame["judged"].notna().any()
+        if len(frame)
+        else any(run.get("has_labels") for run in content.runs)
+    )
     labels = ("level", "score", "top_risk", "top_quote") if labeled else ()
     figures = [name for name in map(str, frame.columns) if _COMPACT.fullmatch(name)]
     states = ("status",) if (frame["status"] != "ok").any() else ()
@@ -209,12 +215,12 @@ def _flags(frame: pd.DataFrame) -> Iterable[Any]:
 
 def _row_codes(frame: pd.DataFrame) -> Iterator[list[str]]:
     """
-    Yield the codes beside each row: not those of the whole table, nor the one that its status
-    says.
+    Yield the codes beside each row: not those of the whole table.
+
+    A code that is also the row's status is among them: each number under the table is in a row.
     """
-    cells = list(_flags(frame)) or [""] * len(frame)
-    for cell, state in zip(cells, frame["status"], strict=True):
-        yield [code for code in codes_in([cell]) if code not in LABELED_BY and code != state]
+    for cell in _flags(frame):
+        yield [code for code in codes_in([cell]) if code not in LABELED_BY]
 
 
 def describe_warnings(content: TableContent) -> dict[str, str]:

@@ -102,11 +102,16 @@ def _worst_sentences(content: TableContent, width: int) -> list[str]:
 
 
 def _warnings(content: TableContent, width: int) -> list[str]:
-    """One sentence for each code, under the number that stands in the column `warnings`."""
+    """
+    Return one sentence for each code, under the number that stands in the column `warnings`.
+
+    Columns that the user chose name the codes themselves, so there is no number.
+    """
     texts = describe_warnings(content)
     lines = ["warnings"] if texts else []
     for number, (code, text) in enumerate(texts.items(), 1):
-        lines += wrap(f"{visible(code)}: {text}", width, f"{number:>4} ", " " * 5)
+        first = f"{number:>4} " if content.is_whole else " " * 5
+        lines += wrap(f"{visible(code)}: {text}", width, first, " " * 5)
     return lines
 
 
