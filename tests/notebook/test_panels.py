@@ -427,6 +427,12 @@ def test_nothing_hostile_comes_through():
     assert "\u202e" not in snapshot_panel.render_snapshot_text(seen)
 
 
+def test_a_dollar_in_the_snapshot_is_money():
+    """No front end sets what stands between two dollars as mathematics: the class forbids it."""
+    top = snapshot_panel.render_snapshot(facts()).split("</style>")[1].split(">")[0]
+    assert "tex2jax_ignore" in top
+
+
 def test_the_snapshot_is_whole_and_needs_no_program():
     """
     All parts, a table of the last calls, when it was made; every table and picture has a name.

@@ -20,6 +20,7 @@ from urisk_nb.notebook.panels import (
     render_live_calls,
 )
 from urisk_nb.render.escaping import escape_html, visible
+from urisk_nb.render.markup import PLAIN
 from urisk_nb.server.model_server import ServerState
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def render_snapshot(now: SessionSnapshot) -> str:
         + calls
         + when
     )
-    return f'{STYLE}<div class="urisk" role="group" aria-label="urisk_nb dashboard">{body}</div>'
+    label = 'role="group" aria-label="urisk_nb dashboard"'
+    return f'{STYLE}<div class="urisk {PLAIN}" {label}>{body}</div>'
 
 
 def _row(record: CallRecord) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from urisk_nb.render.escaping import escape_html
-from urisk_nb.render.markup import CELL, CODE, MUTED, NUMBER, note_boxes
+from urisk_nb.render.markup import CELL, CODE, MUTED, NUMBER, PLAIN, note_boxes
 from urisk_nb.render.table_content import (
     DASH,
     MAX_ROWS,
@@ -53,9 +53,8 @@ def render_table_html(content: TableContent) -> str:
     )
     rows = len(content.frame)
     more = f"<div>{MAX_ROWS} of {rows} rows shown.</div>" if rows > MAX_ROWS else ""
-    # tex2jax_ignore: a "$" in a quote is money, not mathematics.
     return (
-        f'<div class="urisk-table tex2jax_ignore">{note_boxes(collect_notes(content))}'
+        f'<div class="urisk-table {PLAIN}">{note_boxes(collect_notes(content))}'
         f'<table aria-label="risk table" {_TABLE}><thead><tr>'
         f'<th scope="col" style="{CELL}">{escape_html(head)}</th>{heads}</tr></thead>'
         f"<tbody>{''.join(_rows(labels, columns))}</tbody></table>{more}{_messages(content)}"
