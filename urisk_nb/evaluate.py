@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import InputError
 from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk import evaluation
 from urisk_nb.risk.evaluation import LabeledSentence, Prediction
 from urisk_nb.risk.params import LABELS, RiskParams
@@ -173,7 +174,8 @@ def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
 
 def text(found: Sequence[Evaluation]) -> str:
     """For a terminal."""
-    lines = [f"{len(found[0].outcomes)} labeled sentences. {_majority_baseline(found)}"]
+    counted = format_count(len(found[0].outcomes), "labeled sentence")
+    lines = [f"{counted}. {_majority_baseline(found)}"]
     for one in found:
         f, count = one.figures, max(1, len(one.outcomes))
         lines.append(f"{one.model} ({one.engine}), {one.labels}: {f['valid']:.0f} valid answers")
@@ -191,7 +193,9 @@ def text(found: Sequence[Evaluation]) -> str:
                 f"{f['ece']:.3f}"
             )
         lines.append(
-            f"  {one.seconds / count:.2f} s and {one.tokens / count:.1f} tokens a sentence"
+            f"  {one.seconds / count:.2f} s"
+            + (f" and {one.tokens / count:.1f} tokens" if one.tokens else "")
+            + " a sentence"
         )
     return "\n".join(lines)
 
@@ -235,8 +239,9 @@ def page(found: Sequence[Evaluation]) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f"<title>Evaluation of labels</title><style>{STYLE}</style>"
     )
+    counted = format_count(len(found[0].outcomes), "labeled sentence")
     first = (
-        f"<p>{len(found[0].outcomes)} labeled sentences, {datetime.now(UTC):%Y-%m-%d}. "
+        f"<p>{counted}, {datetime.now(UTC):%Y-%m-%d}. "
         f"In brackets: 95 % intervals. {_majority_baseline(found)}</p>"
     )
     body = (

@@ -397,6 +397,25 @@ def test_the_default_width_is_the_terminals(table, monkeypatch):
     assert table.as_text() == table.as_text(50) != table.as_text(120)
 
 
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["Acme was fined."], "1 labeled sentence"),
+        (["Acme was fined.", "It rained."], "2 labeled sentences"),
+        (["It was lost."], "1 sentence, none labeled"),
+        (["It was lost.", "All was lost."], "2 sentences, none labeled"),
+        (["It was lost.", "Acme was fined."], "2 sentences, 1 labeled"),
+    ],
+)
+def test_a_sentence_without_a_label_is_not_counted_as_labeled(texts, words):
+    """The heading says how many there are, and how many of them have a label; in both views."""
+    documents = [document(text, f"D{n}", "AAA") for n, text in enumerate(texts)]
+    plan = prepare([Holding(symbol="AAA")], None, documents, RiskParams.of())
+    table = table_of_run(plan, lambda text: None if "lost" in text else label_of(text))
+    assert f"<summary>{words}</summary>" in table_html(table)
+    assert f"\n\n{words}\n" in table_text(table, 120)
+
+
 def test_many_sentences_are_counted_and_cut():
     """250 sentences of 250 tickers: 200 in HTML, folded; 60 in text; how many there are is said."""
     symbols = [f"T{n}" for n in range(250)]

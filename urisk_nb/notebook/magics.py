@@ -441,10 +441,14 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
 
 
 def _describe_answer(answer: Answer, manager: LLMManager) -> str:
+    from urisk_nb.render.text_layout import format_count
+
     timing = answer.timing
     who = f"{answer.model}, a small demo model" if manager.is_demo_model else answer.model
+    # Not every server counts; none is then no count of an answer.
+    tokens = f" · {format_count(timing.tokens, 'token')}" if timing.tokens else ""
     cut = " · cut at the limit" if answer.done_reason == "length" else ""
-    return f"{who} · {timing.tokens} tokens · {timing.total_s:.1f} s{cut}"
+    return f"{who}{tokens} · {timing.total_s:.1f} s{cut}"
 
 
 # Risk ---------------------------------------------------------------------------------------------
@@ -524,13 +528,15 @@ def _label(run: Run, parallel: int | None) -> None:
 
 def _show_progress(board: Board, run: Run) -> None:
     from urisk_nb.render.markup import progress_markup
+    from urisk_nb.render.text_layout import format_count
 
     if not board.is_due:
         return
     now = run.progress
     left = "" if now.eta_s is None else f", about {now.eta_s:.0f} s left"
     counts = f"{now.rows} of {now.rows_total} rows, {now.asked} of {now.questions} questions"
-    text = f"{counts}, {now.tokens} tokens{left}"
+    tokens = f", {format_count(now.tokens, 'token')}" if now.tokens else ""
+    text = f"{counts}{tokens}{left}"
     board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.render.escaping import one_line
+from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "collect_messages",
     "collect_notes",
     "describe_run",
+    "describe_sentences",
     "describe_warnings",
     "format_value",
     "list_columns",
@@ -290,17 +292,33 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
     """
     import pandas as pd
 
-    findings = content.findings
-    if not content.is_whole or not len(findings):
+    frame = _shown_findings(content)
+    if frame is None:
         return 0, []
     order = {ticker: place for place, ticker in enumerate(content.tickers)}
-    frame = findings[findings["ticker"].isin(set(order))]
     frame = frame.assign(
         _place=frame["ticker"].map(order),
         _severity=pd.to_numeric(frame["severity"]).fillna(-1).astype(float),
     )
     frame = frame.sort_values(["_place", "_severity"], ascending=[True, False], kind="stable")
     return len(frame), [_sentence(row) for row in frame.head(limit).to_dict("records")]
+
+
+def describe_sentences(content: TableContent) -> str:
+    """Return the heading of the sentences: how many there are, and how many have a label."""
+    frame = _shown_findings(content)
+    count = 0 if frame is None else len(frame)
+    labeled = 0 if frame is None else int((frame["status"] == "judged").sum())
+    if labeled == count:
+        return format_count(count, "labeled sentence")
+    return f"{format_count(count, 'sentence')}, {labeled or 'none'} labeled"
+
+
+def _shown_findings(content: TableContent) -> pd.DataFrame | None:
+    findings = content.findings
+    if not content.is_whole or not len(findings):
+        return None
+    return findings[findings["ticker"].isin(set(content.tickers))]
 
 
 def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:

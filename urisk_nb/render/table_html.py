@@ -15,6 +15,7 @@ from urisk_nb.render.table_content import (
     collect_messages,
     collect_notes,
     describe_run,
+    describe_sentences,
     describe_warnings,
     format_value,
     list_columns,
@@ -132,7 +133,7 @@ def _sentences(content: TableContent) -> str:
     more = f" ({MAX_SENTENCES} shown; all of them: table.report.findings)"
     return (
         f"<details{' open' if count <= MAX_OPEN_SENTENCES else ''}>"
-        f"<summary>{count} labeled sentences{more if count > MAX_SENTENCES else ''}"
+        f"<summary>{describe_sentences(content)}{more if count > MAX_SENTENCES else ''}"
         f'</summary><table aria-label="labeled sentences" {_TABLE}>'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></details>"
     )

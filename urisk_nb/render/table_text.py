@@ -16,6 +16,7 @@ from urisk_nb.render.table_content import (
     collect_messages,
     collect_notes,
     describe_run,
+    describe_sentences,
     describe_warnings,
     format_value,
     list_columns,
@@ -120,7 +121,7 @@ def _sentences(content: TableContent, width: int) -> list[str]:
     if not rows:
         return []
     is_sure = any(row["p_label"] != DASH for row in rows)
-    lines = wrap(f"{count} labeled sentences", width)
+    lines = wrap(describe_sentences(content), width)
     for row in rows:
         lines += _sentence(row, width, is_sure=is_sure)
     if count > MAX_SENTENCES:
