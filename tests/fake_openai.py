@@ -19,7 +19,7 @@ class FakeOpenAI:
         A path before `/v1`, as behind a proxy.
     answer
         Texts of an answer; `{schema}` questions get the first enumerated value of each property.
-    owner, window
+    owner, window, aliases
         What the list of models says.
     status, error
         A refusal in place of an answer.
@@ -32,11 +32,13 @@ class FakeOpenAI:
         prefix="",
         answer=("Hello", " world"),
         owner="vllm",
+        aliases=(),
         window=8192,
         status=200,
         error="",
     ):
         self.models, self.prefix, self.answer = models, prefix, answer
+        self.aliases = list(aliases)
         self.owner, self.window, self.status, self.error = owner, window, status, error
         self.requests = []
         self.aborted = 0
@@ -81,6 +83,7 @@ class FakeOpenAI:
                     "object": "model",
                     "owned_by": self.owner,
                     "max_model_len": self.window,
+                    **({"aliases": self.aliases} if self.aliases else {}),
                 }
                 for name in self.models
             ]

@@ -486,7 +486,7 @@ def test_on_the_embedded_engine_the_judge_is_there_already():
     [
         (None, (), ("PullFailed", "SCRIPTED")),
         (REAL, ("--from", "nope"), ("PullFailed", "'nope'")),
-        (REAL, ("--from", "a b"), ("SettingsError", "OLLAMA_MODEL")),
+        (REAL, ("--from", "a b"), ("SettingsError", "model is 'a b'")),
         (REAL, ("--from", "urisk-judge"), ("InputError", "same name")),
     ],
     ids=["llama3.1", "base", "no model's name", "the judge's name"],

@@ -3,7 +3,7 @@
 import pytest
 
 from urisk_nb.errors import SettingsError
-from urisk_nb.settings import Engine, load
+from urisk_nb.settings import Engine, Settings, load
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +175,37 @@ def test_a_value_that_cannot_be_is_named(monkeypatch, name, value):
     assert value.replace("secret", "***") in caught.value.message
     assert "secret" not in str(caught.value)
     assert caught.value.fix.startswith(f"%env {name}=")
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_an_argument_that_cannot_be_is_named(monkeypatch, name, value):
+    """It came as an argument: its name is that of the argument, and no variable has to be set."""
+    argument = next(key for key, field in Settings.model_fields.items() if field.alias == name)
+    monkeypatch.setenv(name, "")
+    with pytest.raises(SettingsError) as caught:
+        load(**{argument: value})
+    assert caught.value.message.startswith(f"{argument} is ")
+    assert caught.value.fix.startswith((f"give {argument} as ", f"leave {argument} out"))
+    assert name not in str(caught.value)
+
+
+def test_a_variable_beside_an_argument_is_named_as_one(monkeypatch):
+    """Only the argument that was given has its own name."""
+    monkeypatch.setenv("OLLAMA_MODEL", "two words")
+    with pytest.raises(SettingsError, match=r"^OLLAMA_MODEL is "):
+        load(engine="auto")
+
+
+@pytest.mark.parametrize("value", ["openai", "gpu"])
+def test_no_engine_is_offered_that_cannot_be_started(monkeypatch, value):
+    """An OpenAI-compatible server is used where one runs; as an engine it is refused."""
+    monkeypatch.setenv("URISK_ENGINE", value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    wanted = caught.value.message.split("wanted: ")[1]
+    assert wanted.startswith("auto, ollama or embedded")
+    assert "'openai'" not in wanted
+    assert caught.value.fix == "%env URISK_ENGINE=auto"
 
 
 def test_an_env_file_that_is_no_text_is_named(elsewhere):

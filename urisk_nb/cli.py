@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import PackageMissing, UriskError
 from urisk_nb.render.progress_line import ProgressLine
+from urisk_nb.render.text_layout import format_count
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
@@ -78,8 +79,10 @@ def _demo(args: argparse.Namespace) -> int:
     with _start_manager(args) as manager:
         _label(run, manager)
     print(run.table().as_text())
+    done = run.progress
+    tokens = f"{format_count(done.tokens, 'token')}, " if done.tokens else ""
     print(
-        f"\n{run.progress.asked} questions, {run.progress.tokens} tokens, "
+        f"\n{format_count(done.asked, 'question')}, {tokens}"
         f"{time.monotonic() - began:.0f} s in all."
     )
     return 0
@@ -123,7 +126,8 @@ def _label(run: Run, manager: LLMManager) -> None:
     def tick() -> None:
         now = run.progress
         line.show(
-            f"Labeling: {now.asked} of {now.questions} questions, {now.tokens} tokens"
+            f"Labeling: {now.asked} of {now.questions} questions"
+            + (f", {format_count(now.tokens, 'token')}" if now.tokens else "")
             + ("" if now.eta_s is None else f", about {now.eta_s:.0f} s left")
         )
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk import evaluation
 from urisk_nb.risk.evaluation import LabeledSentence, Prediction
 from urisk_nb.risk.params import LABELS, RiskParams
@@ -184,7 +185,8 @@ def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
 
 def text(found: Sequence[Evaluation]) -> str:
     """For a terminal."""
-    lines = [f"{len(found[0].outcomes)} labeled sentences. {_majority_baseline(found)}"]
+    counted = format_count(len(found[0].outcomes), "labeled sentence")
+    lines = [f"{counted}. {_majority_baseline(found)}"]
     for one in found:
         f = one.figures
         lines += [
@@ -201,7 +203,8 @@ def text(found: Sequence[Evaluation]) -> str:
                 f"  probabilities: Brier score {f['brier']:.3f}, expected calibration error "
                 f"{f['ece']:.3f}"
             )
-        lines.append(f"  {one.seconds_each:.2f} s and {one.tokens_each:.1f} tokens a sentence")
+        tokens = f" and {one.tokens_each:.1f} tokens" if one.tokens else ""
+        lines.append(f"  {one.seconds_each:.2f} s{tokens} a sentence")
     return "\n".join(lines)
 
 
@@ -238,10 +241,11 @@ def page(found: Sequence[Evaluation]) -> str:
     One page without scripts: the figures, and for each evaluation its confusion table and its
     reliability.
     """
+    counted = format_count(len(found[0].outcomes), "labeled sentence")
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f"<title>Evaluation of labels</title><style>{STYLE}</style><h1>Evaluation of labels</h1>"
-        f"<p>{len(found[0].outcomes)} labeled sentences, {datetime.now(UTC):%Y-%m-%d}. "
+        f"<p>{counted}, {datetime.now(UTC):%Y-%m-%d}. "
         f"In brackets: 95 % intervals. {_majority_baseline(found)}</p>"
         f"{_table(_with_intervals(summary(found)), 'figures')}{''.join(map(_part, found))}</html>\n"
     )

@@ -33,13 +33,18 @@ GO_DURATION = re.compile(
 )
 
 
+ENGINE_CHOICES = "auto, ollama or embedded"
+
+
 class Engine(StrEnum):
     """What may answer when no server is running yet."""
 
     AUTO = "auto"  # Ollama where it is installed, else the embedded engine
     OLLAMA = "ollama"
     EMBEDDED = "embedded"  # llama.cpp in a process of ours
-    OPENAI = "openai"  # any OpenAI-compatible server that is running already; never started here
+    # Any OpenAI-compatible server that is running already. It says what answers, and cannot be
+    # asked for: none is started here.
+    OPENAI = "openai"
 
 
 class DialectName(StrEnum):
@@ -118,9 +123,7 @@ class Settings(BaseSettings):
         le=1_048_576,
         description="context window asked for in every call, tokens",
     )
-    engine: Engine = Field(
-        Engine.AUTO, alias="URISK_ENGINE", description="auto, ollama or embedded"
-    )
+    engine: Engine = Field(Engine.AUTO, alias="URISK_ENGINE", description=ENGINE_CHOICES)
     dialect: DialectName = Field(
         DialectName.AUTO, alias="URISK_DIALECT", description="wire: auto, ollama or openai"
     )
@@ -162,6 +165,18 @@ class Settings(BaseSettings):
         if not value.strip() or any(ch.isspace() for ch in value.strip()):
             raise ValueError("a model name such as llama3.1:latest, without spaces")
         return value.strip()
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine(cls, value: object) -> object:
+        if value == Engine.OPENAI:
+            raise ValueError(
+                f"{ENGINE_CHOICES}; an OpenAI-compatible server is used where one runs, and never "
+                "started"
+            )
+        if value not in list(Engine):
+            raise ValueError(ENGINE_CHOICES)
+        return value
 
     @field_validator("gguf", "data")
     @classmethod
@@ -220,7 +235,7 @@ def load(**flags: Any) -> Settings:
     Raises
     ------
     SettingsError
-        A value cannot be used; the message names the variable and what was seen.
+        A value cannot be used; the message names the variable or the argument, and what was seen.
     """
     import os
 
@@ -230,13 +245,14 @@ def load(**flags: Any) -> Settings:
     # field's name.
     aliases = {name: field.alias or name for name, field in Settings.model_fields.items()}
     given = {aliases.get(name, name): value for name, value in flags.items() if value is not None}
+    arguments = {aliases[name]: name for name in flags if aliases.get(name) in given}
     env_file = find_dotenv(usecwd=True)
     try:
         if "OLLAMA_URL" not in given:
             given.update(_url_from_host(os.environ, dotenv_values(env_file) if env_file else {}))
         settings = Settings(_env_file=env_file or None, **given)
     except ValidationError as exc:
-        raise _settings_error(exc) from exc
+        raise _settings_error(exc, arguments) from exc
     except UnicodeDecodeError as exc:
         raise SettingsError(
             f"{env_file} is not UTF-8 text (byte {exc.start}).",
@@ -325,7 +341,8 @@ def _is_number(value: str) -> bool:
     return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)", value) is not None
 
 
-def _settings_error(exc: ValidationError) -> SettingsError:
+def _settings_error(exc: ValidationError, arguments: Mapping[str, str]) -> SettingsError:
+    """Return the error; `arguments` has the name of each argument by its variable."""
     first = exc.errors(include_url=False)[0]
     place = str(first["loc"][0]) if first["loc"] else "settings"
     alias = (
@@ -335,18 +352,19 @@ def _settings_error(exc: ValidationError) -> SettingsError:
     wanted = first["msg"].removeprefix("Value error, ")
     wanted = wanted[:1].lower() + wanted[1:]
     seen = str(first.get("input"))
-    return SettingsError(
-        f"{alias} is {_masked(seen)!r}; wanted: {wanted}.",
-        fix=f"%env {alias}={_example(alias)}",
-        name=alias,
-    )
+    name, example = arguments.get(alias, alias), _example(alias)
+    if alias in arguments:
+        fix = f"give {name} as {example}, or leave it out" if example else f"leave {name} out"
+    else:
+        fix = f"%env {alias}={example or '(a valid value, or unset it)'}"
+    return SettingsError(f"{name} is {_masked(seen)!r}; wanted: {wanted}.", fix=fix, name=name)
 
 
 def _example(alias: str) -> str:
     for field in Settings.model_fields.values():
         if field.alias == alias and field.default is not None:
             return str(field.default)
-    return "(a valid value, or unset it)"
+    return ""
 
 
 def _masked(text: str) -> str:

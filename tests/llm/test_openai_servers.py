@@ -56,7 +56,7 @@ def test_the_one_model_of_a_server_is_taken_and_that_is_said():
             "vllm",
         )
         assert (manager.num_ctx, manager.slots, manager.state) == (8192, 1, ServerState.EXTERNAL)
-        assert any("some-7b is the only one of this server" in note for note in manager.notes)
+        assert manager.notes == ("no model was named: this server has only some-7b",)
         answer = manager.generate_sync("hi", options={"seed": 1, "num_predict": 4})
         assert (answer, answer.engine, answer.done_reason) == ("Hello world", "openai", "stop")
         assert (answer.timing.tokens, answer.timing.prompt_tokens) == (2, 7)
@@ -64,6 +64,40 @@ def test_the_one_model_of_a_server_is_taken_and_that_is_said():
         sent = fake.requests[-1][2]
         assert (sent["max_tokens"], sent["seed"], sent["model"]) == (4, 1, "some-7b")
         assert "keep_alive" not in sent
+
+
+def test_the_other_names_of_the_one_model_are_told():
+    """A llama.cpp server may have the judge so; the path of its file is told nowhere."""
+    with serve("/home/me/some-7b.gguf", owner="llamacpp", aliases=["urisk-judge"]) as fake:
+        (note,) = start(fake).notes
+        assert note == "no model was named: this server has only some-7b.gguf (also urisk-judge)"
+
+
+def test_a_second_start_says_each_note_once():
+    """
+    What the model before needed is taken back, what holds still stands once; a start that fails
+    changes nothing.
+    """
+    with serve("some-7b", aliases=["other"]) as fake:
+        manager = start(fake, keep_alive="1h")
+        note, kept = manager.notes
+        assert note == "no model was named: this server has only some-7b (also other)"
+        assert kept.startswith("OLLAMA_KEEP_ALIVE has no effect")
+        for _ in range(2):
+            with pytest.raises(errors.ModelNotFound) as caught:
+                start(fake, model="nope")
+            assert "It has: some-7b (also other)." in caught.value.message
+            assert manager.notes == (note, kept)
+        for name in ("other", "some-7b"):
+            assert start(fake, model=name) is manager
+            assert manager.notes == (kept,)
+
+
+def test_an_option_that_the_server_does_not_take_is_named():
+    """In plain words, with those that it takes."""
+    with serve() as fake, pytest.raises(errors.InputError) as caught:
+        start(fake).generate_sync("hi", options={"foo": 1})
+    assert caught.value.message == "this server does not take the option 'foo'."
 
 
 def test_a_stream_comes_in_pieces():
@@ -121,7 +155,8 @@ def test_the_wire_may_be_named():
             start(fake, dialect="ollama")
         with pytest.raises(errors.PortTaken, match="answered by the openai engine"):
             start(fake, dialect="auto", engine="ollama")
-        assert start(fake, engine="openai").engine is Engine.OPENAI
+        with pytest.raises(errors.SettingsError, match="engine is 'openai'; wanted: auto"):
+            start(fake, engine="openai")
 
 
 @pytest.mark.parametrize("what", ["unload", "loaded_models"])

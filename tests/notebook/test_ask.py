@@ -6,10 +6,12 @@ import re
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from harness import OllamaProgram, alive, eventually
+from urisk_nb.notebook.magics import _describe_answer
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,18 @@ def test_ask_streams_and_binds(started):
         == "True"
     )
     assert started.value("answer[:20]") in cell.text()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [(0, "m · 1.5 s"), (1, "m · 1 token · 1.5 s"), (2, "m · 2 tokens · 1.5 s")],
+)
+def test_the_line_under_an_answer_counts_where_the_server_does(tokens, words):
+    """A server without usage has no `0 tokens`."""
+    answer = SimpleNamespace(
+        model="m", done_reason="stop", timing=SimpleNamespace(tokens=tokens, total_s=1.5)
+    )
+    assert _describe_answer(answer, SimpleNamespace(is_demo_model=False)) == words
 
 
 def test_many_answers_in_one_cell_lose_no_last_frame(started):

@@ -452,7 +452,7 @@ CONTROLS = """
     || (node.matches('select') ? node.title : node.textContent))
     .replace(/[\ue000-\uf8ff]/g, '').trim())
 """
-UNLABELLED = """
+UNLABELED = """
 [...document.querySelectorAll('.urisk table:not([aria-label]), '
   + '.urisk svg:not([role=img][aria-label], [aria-hidden=true])')]
   .map(node => node.outerHTML.slice(0, 200))
@@ -504,7 +504,7 @@ def test_legible_and_reachable(book, jupyter, theme):
         if one["ratio"] < (4.5 if one["kind"] == "text" else 3.0)
     }
     assert not low
-    assert page.evaluate(UNLABELLED) == []
+    assert page.evaluate(UNLABELED) == []
     names = page.evaluate(CONTROLS)
     assert all(names), names
     assert by_tab(book) >= len(names)

@@ -427,6 +427,22 @@ def test_nothing_hostile_comes_through():
     assert "\u202e" not in snapshot_panel.render_snapshot_text(seen)
 
 
+def test_a_count_that_no_server_told_is_left_out():
+    """A server without usage: no `0 tokens`, neither in the list of calls nor in a call."""
+    calls = Calls()
+    silent, one = answered(calls, tokens=0, prompt_tokens=0), answered(calls, tokens=1)
+    assert "token" not in call_panel.format_call(silent)
+    assert "tokens" not in call_panel.render_call(silent, calls.records)
+    assert " 1 token " in f"{call_panel.format_call(one)} "
+    assert "100 tokens of prompt, 1 of answer" in call_panel.render_call(one, calls.records)
+
+
+def test_a_dollar_in_the_snapshot_is_money():
+    """No front end sets what stands between two dollars as mathematics: the class forbids it."""
+    top = snapshot_panel.render_snapshot(facts()).split("</style>")[1].split(">")[0]
+    assert "tex2jax_ignore" in top
+
+
 def test_the_snapshot_is_whole_and_needs_no_program():
     """
     All parts, a table of the last calls, when it was made; every table and picture has a name.

@@ -117,17 +117,16 @@ EXPECTED = {
     "SHORT": ["short_history", "short_tail"],
     "OLD": ["short_tail", "stale"],
     "FINE": ["truncated"],
+    "WRONG": ["bad_data", "no_evidence"],
+    "GONE": ["no_data", "no_evidence"],
 }
 
 
 def test_warnings_stand_beside_their_rows_in_html(table):
-    """
-    Each code of the column `flags` is in its row, but for the one that the status says already.
-    """
+    """Each code of the column `flags` is in its row, also the one that the status says."""
     shown = cells(table, "warnings")
     for ticker, wanted in EXPECTED.items():
         assert set(wanted) <= set(str(shown[ticker]).split()), ticker
-    assert "bad_data" not in str(shown["WRONG"])
     assert "demo_model" not in str(shown["FINE"])
 
 
@@ -144,6 +143,56 @@ def test_warnings_stand_beside_their_rows_in_text(table):
         row = next(line for line in text.splitlines() if line.startswith(f"{ticker} "))
         marks = row.split("  ")[-1].split()
         assert set(wanted) <= {codes[mark] for mark in marks}, (row, codes)
+
+
+def legend_of(text):
+    """The codes under a table in text, by the number before each."""
+    lines = text.split("\nwarnings\n")[1].split("\n\n")[0].splitlines()
+    numbered = [line.split(":")[0].split() for line in lines if line[3:4].isdigit()]
+    return dict(numbered)
+
+
+@pytest.mark.parametrize("status", ["no_data", "bad_data", "no_evidence", "not_run"])
+def test_each_number_under_the_table_is_in_a_row(frame, status):
+    """Also where the status is the only thing that is wrong with the row."""
+    ticker = {"no_data": "GONE", "bad_data": "WRONG"}.get(status, "FINE")
+    evidence = {
+        "no_evidence": [],
+        "not_run": [document(f"Fine was fined {n} times.", f"D{n}", "FINE") for n in range(9)],
+    }.get(status)
+    plan = prepare([Holding(symbol=ticker)], read_prices(frame), evidence, RiskParams.of())
+    table = finish(plan, skip=[ticker])
+    assert list(table["status"]) == [status]
+    text = table_text(table, 140)
+    heads, _, row = text.splitlines()[:3]
+    assert heads.split()[-1] == "warnings"
+    marks = row.rsplit("  ", 1)[1].split()
+    assert [legend_of(text)[mark] for mark in marks] == table["flags"].iloc[0].split(";")
+    assert set(marks) == set(legend_of(text))
+    assert status in table["flags"].iloc[0].split(";")
+    assert status in cells(table, "warnings")[ticker].split()
+
+
+def test_chosen_columns_have_no_numbers_for_warnings(table):
+    """The column `flags` that the user chose names the codes: a number would stand for nothing."""
+    text = table_text(table[["status", "flags"]], 140)
+    assert "     no_data: There are no prices" in text
+    assert legend_of(text) == {}
+
+
+def test_a_table_without_rows_keeps_its_columns(table, frame):
+    """A filter that leaves nothing leaves the headings, and none of an input not given."""
+    heads = [
+        row[0]
+        for row in (Tables(table_html(table)).found[0], Tables(table_html(table.iloc[:0])).found[0])
+    ]
+    assert heads[1] == [name for name in heads[0] if name not in ("status", "warnings")]
+    assert {"level", "score", "top risk", "VaR 95"} <= set(heads[1])
+    assert "top risk" in table_text(table.iloc[:0], 200)
+    both = pd.concat([table, table.rename(index="{}2".format)])
+    assert "score" in table_text(both.iloc[:0], 200)
+    plan = prepare([Holding(symbol="FINE")], read_prices(frame), None, RiskParams.of())
+    assert "score" not in table_text(table_of_run(plan).iloc[:0], 200)
 
 
 @pytest.mark.parametrize(
@@ -346,6 +395,25 @@ def test_the_default_width_is_the_terminals(table, monkeypatch):
     assert table.as_text() == table.as_text(120)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert table.as_text() == table.as_text(50) != table.as_text(120)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["Acme was fined."], "1 labeled sentence"),
+        (["Acme was fined.", "It rained."], "2 labeled sentences"),
+        (["It was lost."], "1 sentence, none labeled"),
+        (["It was lost.", "All was lost."], "2 sentences, none labeled"),
+        (["It was lost.", "Acme was fined."], "2 sentences, 1 labeled"),
+    ],
+)
+def test_a_sentence_without_a_label_is_not_counted_as_labeled(texts, words):
+    """The heading says how many there are, and how many of them have a label; in both views."""
+    documents = [document(text, f"D{n}", "AAA") for n, text in enumerate(texts)]
+    plan = prepare([Holding(symbol="AAA")], None, documents, RiskParams.of())
+    table = table_of_run(plan, lambda text: None if "lost" in text else label_of(text))
+    assert f"<summary>{words}</summary>" in table_html(table)
+    assert f"\n\n{words}\n" in table_text(table, 120)
 
 
 def test_many_sentences_are_counted_and_cut():

@@ -382,6 +382,7 @@ class LLMManager:
         change that fails changes nothing.
         """
         before = self.settings, self.overrides, self.model, self.judge, self._progress
+        notes = list(self._server.notes)
         changed = _changed(self.settings, settings)
         self.settings, self.overrides, self._progress = settings, dict(overrides), progress
         self._client.settings = self._server.settings = settings
@@ -392,6 +393,7 @@ class LLMManager:
         except BaseException:
             self.settings, self.overrides, self.model, self.judge, self._progress = before
             self._client.settings = self._server.settings = self.settings
+            self._server.notes[:] = notes
             raise
         if "parallel" in changed:
             self._set_places(settings.parallel or self._server.slots)

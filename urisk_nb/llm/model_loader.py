@@ -32,9 +32,15 @@ class ModelLoader:
 
     def __init__(self, client: Client, server: Server, report: Callable[..., Any]) -> None:
         self._client, self._server, self._report = client, server, report
+        self._noted: set[str] = set()
 
     def choose(self, models: Sequence[Model]) -> str:
-        """Return the model that was named, or the one model of a server that takes no others."""
+        """
+        Return the model that was named, or the one model of a server that takes no others.
+
+        What was noted of the choice before is taken back.
+        """
+        self._server.notes[:] = [text for text in self._server.notes if text not in self._noted]
         wanted, can_pull = self._client.settings.model, self._client.dialect.can(Feature.PULL)
         found = find_model(wanted, models)
         if found is not None and not can_pull:
@@ -51,19 +57,23 @@ class ModelLoader:
             )
         name = models[0].name.removesuffix(":latest")
         if not is_own:
-            self._server.notes.append(f"no model was named: {name} is the only one of this server")
+            self._note(f"no model was named: this server has only {_list_names(models)}")
         return name
+
+    def _note(self, text: str) -> None:
+        self._noted.add(text)
+        self._server.notes.append(text)
 
     def note_fixed_settings(self, num_ctx: int) -> None:
         """Say which settings were given and mean nothing to this server."""
         dialect, settings = self._client.dialect, self._client.settings
         if "keep_alive" in settings.model_fields_set and not dialect.can(Feature.KEEP_ALIVE):
-            self._server.notes.append(
+            self._note(
                 "OLLAMA_KEEP_ALIVE has no effect here: this server keeps its model while it runs"
             )
         is_fixed = "num_ctx" in settings.model_fields_set and not dialect.can(Feature.LOAD)
         if is_fixed and num_ctx not in (0, settings.num_ctx):
-            self._server.notes.append(
+            self._note(
                 f"URISK_NUM_CTX has no effect here: this server's window has {num_ctx} tokens"
             )
 
@@ -215,7 +225,15 @@ async def _load_nothing() -> None:
 
 
 def _list_names(models: Sequence[Model]) -> str:
-    return ", ".join(model.name for model in models[:8]) or "none"
+    return ", ".join(map(_name_model, models[:8])) or "none"
+
+
+def _name_model(model: Model) -> str:
+    """Return the name, with its other names; a file of the server's machine is none."""
+    others = [
+        alias for alias in model.aliases if not ({"/", "\\"} & set(alias) and ".gguf" in alias)
+    ]
+    return f"{model.name} (also {', '.join(others)})" if others else model.name
 
 
 def _pull_fix(error: Exception, models: Sequence[Model]) -> str:

@@ -18,6 +18,7 @@ from urisk_nb.notebook.alerts import request_of
 from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
 from urisk_nb.notebook.panel_parts import format_seconds, html_block, html_table
 from urisk_nb.render.escaping import escape_html, visible
+from urisk_nb.render.text_layout import format_count
 
 __all__ = ["format_call", "render_call"]
 
@@ -28,9 +29,9 @@ def format_call(record: CallRecord) -> str:
     """One line of the list to choose from; plain text."""
     timing = record.timing
     took = "" if timing is None else f"{timing.elapsed_s:7.2f} s"
-    said = (
-        f"{timing.tokens} tokens" if timing is not None and record.outcome == OK else record.outcome
-    )
+    said = record.outcome
+    if timing is not None and record.outcome == OK and timing.tokens:
+        said = format_count(timing.tokens, "token")
     at = f"{record.asked_at.astimezone():%H:%M:%S}"
     return f"{record.number:>5}  {at}  {took:>9}  {said:<14} {visible(record.model)}"
 
@@ -46,8 +47,8 @@ def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
         f'<div class="muted">{escape_html(record.model)}, asked at '
         f"{record.asked_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
         + (
-            f", {timing.prompt_tokens} tokens of prompt, {timing.tokens} of answer"
-            if timing is not None and record.outcome == OK
+            f", {format_count(timing.prompt_tokens, 'token')} of prompt, {timing.tokens} of answer"
+            if timing is not None and record.outcome == OK and timing.tokens
             else ""
         )
         + "</div>",

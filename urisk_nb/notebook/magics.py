@@ -23,6 +23,7 @@ from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.notebook import nest
 from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
+from urisk_nb.render.text_layout import format_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -399,10 +400,14 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
 
 
 def _describe_answer(answer: Answer, manager: LLMManager) -> str:
+    from urisk_nb.render.text_layout import format_count
+
     timing = answer.timing
     who = f"{answer.model}, a small demo model" if manager.is_demo_model else answer.model
+    # Not every server counts; none is then no count of an answer.
+    tokens = f" · {format_count(timing.tokens, 'token')}" if timing.tokens else ""
     cut = " · cut at the limit" if answer.done_reason == "length" else ""
-    return f"{who} · {timing.tokens} tokens · {timing.total_s:.1f} s{cut}"
+    return f"{who}{tokens} · {timing.total_s:.1f} s{cut}"
 
 
 # Risk ---------------------------------------------------------------------------------------------
@@ -473,7 +478,8 @@ def _show_progress(board: Board, run: Run) -> None:
     now = run.progress
     left = "" if now.eta_s is None else f", about {now.eta_s:.0f} s left"
     counts = f"{now.rows} of {now.rows_total} rows, {now.asked} of {now.questions} questions"
-    text = f"{counts}, {now.tokens} tokens{left}"
+    tokens = f", {format_count(now.tokens, 'token')}" if now.tokens else ""
+    text = f"{counts}{tokens}{left}"
     board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
 
 

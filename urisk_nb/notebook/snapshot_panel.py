@@ -20,6 +20,7 @@ from urisk_nb.notebook.panels import (
     render_live_calls,
 )
 from urisk_nb.render.escaping import escape_html, visible
+from urisk_nb.render.markup import PLAIN
 
 __all__ = ["render_snapshot", "render_snapshot_text"]
 
@@ -51,7 +52,8 @@ def render_snapshot(now: SessionSnapshot) -> str:
         + calls
         + f'<div class="muted">urisk_nb dashboard, as it was at {at}. Live: %urisk_dashboard</div>'
     )
-    return f'{STYLE}<div class="urisk" role="group" aria-label="urisk_nb dashboard">{body}</div>'
+    label = 'role="group" aria-label="urisk_nb dashboard"'
+    return f'{STYLE}<div class="urisk {PLAIN}" {label}>{body}</div>'
 
 
 def _row(record: CallRecord) -> list[str]:

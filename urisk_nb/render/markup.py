@@ -12,12 +12,16 @@ __all__ = [
     "CODE",
     "MUTED",
     "NUMBER",
+    "PLAIN",
     "answer_markup",
     "note_boxes",
     "progress_markup",
     "status_bundle",
 ]
 
+# A front end sets what stands between two "$" as mathematics, unless this class forbids it. In an
+# answer or a message a "$" is money.
+PLAIN = "tex2jax_ignore"
 # JupyterLab's own colors, so that light and dark themes both are legible; a fallback elsewhere.
 MUTED = "color:var(--jp-ui-font-color2,#616161)"
 _LINE = "var(--jp-border-color2,#d0d0d0)"
@@ -43,7 +47,7 @@ def answer_markup(text: str, footer: str = "", notes: Sequence[str] = ()) -> str
     """Return an answer as HTML: the text as it is, escaped, with a line of facts under it."""
     body = f'<div role="log" style="{_ANSWER}">{escape_html(text)}</div>'
     foot = f'<div style="{MUTED};font-size:85%">{escape_html(footer)}</div>' if footer else ""
-    return body + note_boxes(notes) + foot
+    return f'<div class="{PLAIN}">{body}{note_boxes(notes)}{foot}</div>'
 
 
 def progress_markup(text: str, share: float | None) -> str:
@@ -53,7 +57,7 @@ def progress_markup(text: str, share: float | None) -> str:
         if share is None
         else f'<progress max="1" value="{min(1.0, share):.3f}" style="{_BAR}"></progress>'
     )
-    return f'<div role="status" style="{MUTED}">{bar}{escape_html(text)}</div>'
+    return f'<div class="{PLAIN}" role="status" style="{MUTED}">{bar}{escape_html(text)}</div>'
 
 
 def status_bundle(rows: Mapping[str, Any], title: str) -> tuple[str, str]:
@@ -65,8 +69,6 @@ def status_bundle(rows: Mapping[str, Any], title: str) -> tuple[str, str]:
         f'<td style="{CELL}">{escape_html(value)}</td></tr>'
         for name, value in rows.items()
     )
-    markup = (
-        f"<div><strong>{escape_html(title)}</strong>"
-        f'<table style="border-collapse:collapse;margin:.3em 0">{cells}</table></div>'
-    )
+    table = f'<table style="border-collapse:collapse;margin:.3em 0">{cells}</table>'
+    markup = f'<div class="{PLAIN}"><strong>{escape_html(title)}</strong>{table}</div>'
     return "\n".join([title, *lines]), markup

@@ -14,6 +14,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from urisk_nb.render.escaping import one_line
+from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "collect_messages",
     "collect_notes",
     "describe_run",
+    "describe_sentences",
     "describe_warnings",
     "format_value",
     "list_columns",
@@ -140,7 +142,7 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
             values=frame[name].tolist(),
             is_number=name == "score" or bool(_COMPACT.fullmatch(name)),
         )
-        for name in _compact_names(content.frame)
+        for name in _compact_names(content)
     ]
     if any(_row_codes(content.frame)):
         codes = list(_row_codes(frame))
@@ -158,9 +160,15 @@ def _chosen_column(frame: pd.DataFrame, place: int) -> Column:
     )
 
 
-def _compact_names(frame: pd.DataFrame) -> list[str]:
+def _compact_names(content: TableContent) -> list[str]:
+    frame = content.frame
     # `judged` has a number in each row as soon as evidence was given and a model was to be asked.
-    labeled = "judged" in frame and frame["judged"].notna().any()
+    # Without a row the record of the run tells.
+    labeled = "judged" in frame and (
+        frame["judged"].notna().any()
+        if len(frame)
+        else any(run.get("has_labels") for run in content.runs)
+    )
     labels = ("level", "score", "top_risk", "top_quote") if labeled else ()
     figures = [name for name in map(str, frame.columns) if _COMPACT.fullmatch(name)]
     states = ("status",) if (frame["status"] != "ok").any() else ()
@@ -200,12 +208,12 @@ def _flags(frame: pd.DataFrame) -> Iterable[Any]:
 
 def _row_codes(frame: pd.DataFrame) -> Iterator[list[str]]:
     """
-    Yield the codes beside each row: not those of the whole table, nor the one that its status
-    says.
+    Yield the codes beside each row: not those of the whole table.
+
+    A code that is also the row's status is among them: each number under the table is in a row.
     """
-    cells = list(_flags(frame)) or [""] * len(frame)
-    for cell, state in zip(cells, frame["status"], strict=True):
-        yield [code for code in codes_in([cell]) if code not in LABELED_BY and code != state]
+    for cell in _flags(frame):
+        yield [code for code in codes_in([cell]) if code not in LABELED_BY]
 
 
 def describe_warnings(content: TableContent) -> dict[str, str]:
@@ -272,17 +280,33 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
 
     Keys: ticker, risk, severity, p_label, quote, source, date, warnings.
     """
-    findings = content.findings
-    if not content.is_whole or not len(findings):
+    frame = _shown_findings(content)
+    if frame is None:
         return 0, []
     order = {ticker: place for place, ticker in enumerate(content.tickers)}
-    frame = findings[findings["ticker"].isin(set(order))]
     frame = frame.assign(
         _place=frame["ticker"].map(order),
         _severity=pd.to_numeric(frame["severity"]).fillna(-1).astype(float),
     )
     frame = frame.sort_values(["_place", "_severity"], ascending=[True, False], kind="stable")
     return len(frame), [_sentence(row) for row in frame.head(limit).to_dict("records")]
+
+
+def describe_sentences(content: TableContent) -> str:
+    """Return the heading of the sentences: how many there are, and how many have a label."""
+    frame = _shown_findings(content)
+    count = 0 if frame is None else len(frame)
+    labeled = 0 if frame is None else int((frame["status"] == "judged").sum())
+    if labeled == count:
+        return format_count(count, "labeled sentence")
+    return f"{format_count(count, 'sentence')}, {labeled or 'none'} labeled"
+
+
+def _shown_findings(content: TableContent) -> pd.DataFrame | None:
+    findings = content.findings
+    if not content.is_whole or not len(findings):
+        return None
+    return findings[findings["ticker"].isin(set(content.tickers))]
 
 
 def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:

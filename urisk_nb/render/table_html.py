@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from urisk_nb.render.escaping import escape_html
-from urisk_nb.render.markup import CELL, CODE, MUTED, NUMBER, note_boxes
+from urisk_nb.render.markup import CELL, CODE, MUTED, NUMBER, PLAIN, note_boxes
 from urisk_nb.render.table_content import (
     DASH,
     MAX_ROWS,
@@ -15,6 +15,7 @@ from urisk_nb.render.table_content import (
     collect_messages,
     collect_notes,
     describe_run,
+    describe_sentences,
     describe_warnings,
     format_value,
     list_columns,
@@ -53,9 +54,8 @@ def render_table_html(content: TableContent) -> str:
     )
     rows = len(content.frame)
     more = f"<div>{MAX_ROWS} of {rows} rows shown.</div>" if rows > MAX_ROWS else ""
-    # tex2jax_ignore: a "$" in a quote is money, not mathematics.
     return (
-        f'<div class="urisk-table tex2jax_ignore">{note_boxes(collect_notes(content))}'
+        f'<div class="urisk-table {PLAIN}">{note_boxes(collect_notes(content))}'
         f'<table aria-label="risk table" {_TABLE}><thead><tr>'
         f'<th scope="col" style="{CELL}">{escape_html(head)}</th>{heads}</tr></thead>'
         f"<tbody>{''.join(_rows(labels, columns))}</tbody></table>{more}{_messages(content)}"
@@ -135,7 +135,7 @@ def _sentences(content: TableContent) -> str:
     more = f" ({MAX_SENTENCES} shown; all of them: table.report.findings)"
     return (
         f"<details{' open' if count <= MAX_OPEN_SENTENCES else ''}>"
-        f"<summary>{count} labeled sentences{more if count > MAX_SENTENCES else ''}"
+        f"<summary>{describe_sentences(content)}{more if count > MAX_SENTENCES else ''}"
         f'</summary><table aria-label="labeled sentences" {_TABLE}>'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></details>"
     )

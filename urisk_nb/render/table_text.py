@@ -16,6 +16,7 @@ from urisk_nb.render.table_content import (
     collect_messages,
     collect_notes,
     describe_run,
+    describe_sentences,
     describe_warnings,
     format_value,
     list_columns,
@@ -102,11 +103,16 @@ def _worst_sentences(content: TableContent, width: int) -> list[str]:
 
 
 def _warnings(content: TableContent, width: int) -> list[str]:
-    """One sentence for each code, under the number that stands in the column `warnings`."""
+    """
+    Return one sentence for each code, under the number that stands in the column `warnings`.
+
+    Columns that the user chose name the codes themselves, so there is no number.
+    """
     texts = describe_warnings(content)
     lines = ["warnings"] if texts else []
     for number, (code, text) in enumerate(texts.items(), 1):
-        lines += wrap(f"{visible(code)}: {text}", width, f"{number:>4} ", " " * 5)
+        first = f"{number:>4} " if content.is_whole else " " * 5
+        lines += wrap(f"{visible(code)}: {text}", width, first, " " * 5)
     return lines
 
 
@@ -115,7 +121,7 @@ def _sentences(content: TableContent, width: int) -> list[str]:
     if not rows:
         return []
     is_sure = any(row["p_label"] != DASH for row in rows)
-    lines = wrap(f"{count} labeled sentences", width)
+    lines = wrap(describe_sentences(content), width)
     for row in rows:
         lines += _sentence(row, width, is_sure=is_sure)
     if count > MAX_SENTENCES:

@@ -8,10 +8,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["MIN_WIDTH", "cut", "display_width", "format_grid", "pad", "wrap"]
+__all__ = ["MIN_WIDTH", "cut", "display_width", "format_count", "format_grid", "pad", "wrap"]
 
 MIN_WIDTH = 20  # a narrower terminal is treated as this wide
 _GAP = "  "
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return the count with its noun, in the plural but for one: `1 token`, `2 tokens`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def display_width(text: str) -> int:

@@ -76,7 +76,7 @@ def read_labels(
     rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy = DEFAULT
 ) -> list[LabeledSentence]:
     """
-    Labelled sentences from rows with text, risk and severity; `|` stands between risks that are
+    Labeled sentences from rows with text, risk and severity; `|` stands between risks that are
     both right, severity_min and severity_max may take the place of severity.
 
     Raises

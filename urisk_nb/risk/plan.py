@@ -133,6 +133,7 @@ class Plan:
                 else {"examples_hash": examples_hash(self.examples)}
             ),
             "categories": list(self.taxonomy.ids),
+            "has_labels": self.has_evidence and self.params.llm,
             "skipped": {
                 symbol: selection.skipped
                 for symbol, selection in self.selections.items()

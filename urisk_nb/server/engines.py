@@ -19,7 +19,6 @@ from urisk_nb.errors import (
     ModelNotFound,
     OllamaNotInstalled,
     PackageMissing,
-    ServerNotRunning,
     SettingsError,
 )
 from urisk_nb.settings import DialectName, Engine, Settings
@@ -83,14 +82,7 @@ def choose(settings: Settings) -> Engine:
     PackageMissing, ModelNotFound, SettingsError
         The embedded engine was named and its package, its model, or the file of URISK_GGUF is not
         there.
-    ServerNotRunning
-        An OpenAI-compatible server was named: one that runs is used, none is started.
     """
-    if settings.engine is Engine.OPENAI:
-        raise ServerNotRunning(
-            f"nothing answers at {settings.url}; an OpenAI-compatible server is not started here.",
-            fix="start it, or name another engine: %urisk_start --engine ollama",
-        )
     if settings.engine is Engine.EMBEDDED:
         _embedded_model(settings)
         return Engine.EMBEDDED

@@ -130,6 +130,7 @@ class Server:
         self.engine = Engine.OLLAMA
         self.lease: leases.Lease | None = None
         self.notes: list[str] = []
+        self._slots_note = ""
         self.restart_count = 0
         self.still_running = False
         self.restart_policy = RestartPolicy()
@@ -392,13 +393,16 @@ class Server:
         More calls in flight than our server has slots wait inside of it, instead of here, where
         they could be given up.
         """
+        if self._slots_note in self.notes:
+            self.notes.remove(self._slots_note)
         wanted = self.settings.parallel or 1
         if self.lease is not None and wanted > self.slots:
             has = "one slot" if self.slots == 1 else f"{self.slots} slots"
-            self.notes.append(
+            self._slots_note = (
                 f"the server was started with {has}; for more: %urisk_stop, then %urisk_start "
                 f"--parallel {wanted}"
             )
+            self.notes.append(self._slots_note)
 
     # The end of a server of ours ------------------------------------------------------------------
 

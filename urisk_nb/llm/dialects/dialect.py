@@ -75,7 +75,7 @@ class Dialect:
     chat_path, models_path
         Where chats go, and where the list of models is.
     encode_chat
-        The body of a streamed chat. Raises InputError for an option that the wire has no word for.
+        The body of a streamed chat. Raises InputError for an option that the server does not take.
     open_decoder
         A decoder for one reply.
     decode_models

@@ -99,7 +99,7 @@ def build_chat(request: ChatRequest, names: Mapping[str, str]) -> dict[str, Any]
     Raises
     ------
     InputError
-        The request has an option that this wire has no word for.
+        The request has an option that this server does not take.
     """
     body: dict[str, Any] = {
         "model": request.model,
@@ -124,7 +124,7 @@ def _translate_options(options: Mapping[str, Any], names: Mapping[str, str]) -> 
     unknown = sorted(name for name in options if name not in names and name != "num_ctx")
     if unknown:
         raise InputError(
-            f"this server's wire has no word for the option {unknown[0]!r}.",
+            f"this server does not take the option {unknown[0]!r}.",
             fix=f"leave it out; the server knows {', '.join(sorted(names))}",
         )
     found = {names[name]: value for name, value in options.items() if name != "num_ctx"}
