@@ -1,5 +1,6 @@
 """The documents say what the code does: settings, dependencies, commands."""
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -133,3 +134,23 @@ def test_what_is_public_is_documented(name):
             inspect.isclass(value) or inspect.isfunction(value)
         ):
             assert inspect.getdoc(value), f"{name}.{public} has no docstring"
+
+
+NOT_A_VERB = {
+    *("A", "An", "The", "Whether", "What", "How", "All", "Each", "Every", "No", "Its", "It"),
+    *("Where", "Who", "When", "One", "Those", "Nothing", "Names", "Seconds", "Bytes"),
+}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "urisk_nb").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_public_docstrings_begin_with_a_verb(path):
+    """What a public function does stands first: "Return the ...", not "The ..."."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        is_value = any("property" in ast.unparse(one) for one in node.decorator_list)
+        docstring = ast.get_docstring(node)
+        if docstring and not is_value and not node.name.startswith("_"):
+            assert docstring.split()[0] not in NOT_A_VERB, f"{path.name}: {node.name}"

@@ -80,7 +80,7 @@ class Evaluation:
 
 def read(path: str | Path) -> list[LabeledSentence]:
     """
-    The labeled sentences of a CSV file (see `risk.evaluation.read_labels`).
+    Return the labeled sentences of a CSV file (see `risk.evaluation.read_labels`).
 
     Raises
     ------
@@ -167,7 +167,7 @@ def _outcome(item: LabeledSentence, row: dict[Any, Any] | None) -> Prediction:
 
 
 def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
-    """One row for each evaluation: its figures, and seconds and tokens a sentence."""
+    """Return one row for each evaluation: its figures, and seconds and tokens a sentence."""
     return pd.DataFrame(
         [
             {
@@ -238,8 +238,8 @@ def write(found: Sequence[Evaluation], folder: Path) -> list[Path]:
 
 def page(found: Sequence[Evaluation]) -> str:
     """
-    One page without scripts: the figures, and for each evaluation its confusion table and its
-    reliability.
+    Return one page without scripts: the figures, and for each evaluation its confusion table and
+    its reliability.
     """
     counted = format_count(len(found[0].outcomes), "labeled sentence")
     return (

@@ -305,7 +305,7 @@ def test_a_server_that_is_gone_keeps_its_session_and_its_calls(capsys):
     fake = FakeOpenAI()
     event_loop.run(fake.start())
     try:
-        manager = start(fake, engine="openai")
+        manager = start(fake, auto_start=False)
         manager.generate_sync("hi")
     finally:
         event_loop.run(fake.stop())

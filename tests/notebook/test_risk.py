@@ -148,9 +148,9 @@ def test_a_bad_line_of_start_is_an_error(kernel):
     for line, seen in (
         ("--modle x", "did you mean --model"),
         ("--engine gpu", "gpu"),
-        ("--url ftp://x", "OLLAMA_URL"),
+        ("--url ftp://x", "url is 'ftp://x'"),
         ("--num-ctx 3", "512"),
-        ("--parallel 0", "URISK_PARALLEL"),
+        ("--parallel 0", "parallel is '0'"),
     ):
         cell = kernel.run(f"%urisk_start {line}")
         assert (cell.status, cell.error.count("\n")) == ("error", 1), cell.error

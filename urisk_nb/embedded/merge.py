@@ -54,8 +54,8 @@ def check_package() -> None:
 
 def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | None = None) -> Path:
     """
-    The base's weights with the adapter's part added, as one GGUF file: matrices in Q8_0, all else
-    as the base has it.
+    Write the base's weights with the adapter's part added to one GGUF file: matrices in Q8_0, all
+    else as the base has it.
 
     Takes some seconds and some 300 MB of memory, a third of it the file that is read. `out` is
     there whole or not at all; what was there before is replaced.

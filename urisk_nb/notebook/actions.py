@@ -77,7 +77,7 @@ class DashboardActions:
         return self._task is not None
 
     def click(self, name: str) -> None:
-        """A button of `ACTIONS`, or `yes`, or `no`."""
+        """Handle a click on a button of `ACTIONS`, or on `yes` or `no`."""
         if name == "yes" and self._asked:
             self._start(self._asked)
         elif name == "no":
@@ -165,10 +165,10 @@ class DashboardActions:
 
 
 def status(words: str) -> str:
-    """A line that is read out when it comes."""
+    """Return a line that is read out when it comes."""
     return f'<div class="urisk" role="status">{escape_html(words)}</div>'
 
 
 def alert(text: str, action: str) -> str:
-    """What went wrong, and what to do."""
+    """Return what went wrong, and what to do."""
     return panels.render_alerts([Alert(text=text, action=action, level="error")])

@@ -39,7 +39,7 @@ class Alert:
 
 
 def find_alerts(now: SessionSnapshot) -> list[Alert]:
-    """What is to be said just now, the worst first."""
+    """Return the alerts of this moment, the worst first."""
     found = [
         *_find_trouble(now),
         *_find_spill(now),
@@ -302,7 +302,7 @@ def _pace(record: CallRecord) -> float:
 
 
 def request_of(record: CallRecord) -> dict[str, Any]:
-    """The request as an object; empty where only a part of it was kept."""
+    """Return the request as an object; empty where only a part of it was kept."""
     try:
         content = json.loads(record.body)
     except ValueError:

@@ -26,7 +26,7 @@ MIN_SECONDS = 0.005  # a multiple of less says nothing
 
 
 def format_call(record: CallRecord) -> str:
-    """One line of the list to choose from; plain text."""
+    """Return one line of the list to choose from; plain text."""
     timing = record.timing
     took = "" if timing is None else f"{timing.elapsed_s:7.2f} s"
     said = record.outcome
@@ -38,8 +38,8 @@ def format_call(record: CallRecord) -> str:
 
 def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
     """
-    One call: its phases, beside those of the median call, its attempts, its options, its prompt and
-    its answer.
+    Return one call: its phases, beside those of the median call, its attempts, its options, its
+    prompt and its answer.
     """
     timing = record.timing
     parts = [

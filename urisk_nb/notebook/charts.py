@@ -75,7 +75,7 @@ def show_chart(figure: go.Figure) -> None:
 
 def draw_clickable(calls: pd.DataFrame, picked: Callable[[int], Any]) -> go.FigureWidget:
     """
-    The same as a widget that tells which call was clicked, by its number.
+    Return the same as a widget that tells which call was clicked, by its number.
 
     Raises
     ------

@@ -81,7 +81,7 @@ class Dashboard:
 
     def show(self) -> None:
         """
-        One more place that shows it. The place also holds a picture, for whoever reads the notebook
+        Show it in one more place. The place also holds a picture, for whoever reads the notebook
         without a kernel.
         """
         from IPython.display import display
@@ -320,7 +320,7 @@ def _make_bundle(now: SessionSnapshot) -> dict[str, str]:
 
 
 def get_dashboard(shell: InteractiveShell) -> Dashboard:
-    """The kernel's dashboard, made if there is none. On the thread that runs cells."""
+    """Return the kernel's dashboard, made if there is none. On the thread that runs cells."""
     with process_state.lock():
         if process_state.get(KEY) is None:
             _keep(Dashboard(shell))
@@ -341,7 +341,7 @@ def close_dashboard() -> None:
 
 
 def take_picture() -> tuple[str, str]:
-    """The dashboard as it would be now, as text and as HTML, without a widget."""
+    """Return the dashboard as it would be now, as text and as HTML, without a widget."""
 
     async def now() -> SessionSnapshot:
         if (manager := LLMManager.find_instance()) is None:

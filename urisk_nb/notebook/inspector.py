@@ -136,8 +136,8 @@ class Inspector:
 
     def make_chart(self, records: Sequence[CallRecord]) -> Any:
         """
-        The chart of these calls, for `put`. Not on the loop: loading plotly takes a second, which
-        answers would have to wait.
+        Return the chart of these calls, for `put`. Not on the loop: loading plotly takes a second,
+        which answers would have to wait.
 
         Raises
         ------

@@ -54,8 +54,8 @@ SOURCES = {
 
 def build_table(records: Iterable[CallRecord]) -> pd.DataFrame:
     """
-    One row a call that has ended, in the order of their ends; times in seconds, NaN where nothing
-    was measured.
+    Return one row a call that has ended, in the order of their ends; times in seconds, NaN where
+    nothing was measured.
 
     Returns
     -------

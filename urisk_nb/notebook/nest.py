@@ -66,7 +66,7 @@ class LoopState:
 
 
 def hazard(library: str, known: LoopState) -> str:
-    """What goes wrong with this library here; empty where nothing does."""
+    """Return what goes wrong with this library here; empty where nothing does."""
     if library == SUCCESSOR:
         return ""
     if known.ipykernel is not None and known.ipykernel >= ONE_CONTEXT_FROM:
@@ -83,7 +83,7 @@ def hazard(library: str, known: LoopState) -> str:
 
 def choose(known: LoopState) -> str | None:
     """
-    The library to apply, or None where nothing is to be done.
+    Return the library to apply, or None where nothing is to be done.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def _installed(known: LoopState) -> str:
 
 
 def status_rows(known: LoopState, ours: bool = False) -> dict[str, str]:
-    """What `%urisk_nest status` shows."""
+    """Return what `%urisk_nest status` shows."""
     rows = {"nested asyncio.run": "off: a cell that calls it fails"}
     if known.patched_by is not None:
         reason = hazard(known.patched_by, known)
@@ -157,7 +157,7 @@ def _named(library: str, known: LoopState) -> str:
 
 
 def loop_state() -> LoopState:
-    """The facts of this process, seen from the thread that runs the cell."""
+    """Return the facts of this process, seen from the thread that runs the cell."""
     loop = _running()
     return LoopState(
         python=sys.version_info[:2],

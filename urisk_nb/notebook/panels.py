@@ -55,7 +55,9 @@ _LAMP = '<span class="lamp" aria-hidden="true" style="background:{}"></span>'
 
 
 def render_head(now: SessionSnapshot) -> str:
-    """Whether it is well, which server it is and what it holds, and the models in its memory."""
+    """
+    Return whether it is well, which server it is and what it holds, and the models in its memory.
+    """
     lamp, word = health(now)
     line = escape_html(name_server(now))
     top = f"<div>{_LAMP.format(LAMPS[lamp])}<strong>{word}</strong> · {line}</div>"
@@ -181,7 +183,7 @@ def render_alerts(found: Sequence[Alert]) -> str:
 
 
 def render_live_calls(now: SessionSnapshot) -> str:
-    """The in-flight calls: how far each is, and how long ago it was asked."""
+    """Return the in-flight calls: how far each is, and how long ago it was asked."""
     if not now.live:
         return ""
     shown = sorted(now.live, key=lambda record: (record.started_s is None, record.number))[
@@ -227,7 +229,7 @@ def _live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
 
 
 def render_figures(now: SessionSnapshot) -> str:
-    """The strip of the last calls, its legend, percentiles, failures by kind, cache hits."""
+    """Return the strip of the last calls, its legend, percentiles, failures by kind, cache hits."""
     if not now.records:
         return html_block(
             '<div class="muted">No calls yet. Each call shows here as a column whose height is '

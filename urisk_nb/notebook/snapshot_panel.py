@@ -29,8 +29,8 @@ MAX_ROWS = 10
 
 def render_snapshot(now: SessionSnapshot) -> str:
     """
-    The whole as it is now, without widgets: for a closed dashboard, for a kernel that has ended,
-    for committed notebooks.
+    Return the whole dashboard as it is now, without widgets: for a closed dashboard, for a kernel
+    that has ended, for committed notebooks.
     """
     rows = [
         [str(record.number), escape_html(record.model), escape_html(record.outcome), *_row(record)]
@@ -70,7 +70,7 @@ def _row(record: CallRecord) -> list[str]:
 
 
 def render_snapshot_text(now: SessionSnapshot) -> str:
-    """The same in a few lines of plain text."""
+    """Return the same in a few lines of plain text."""
     lines = [f"{health(now)[1]}: {visible(name_server(now))}"]
     if now.server_label:
         lines += [f"  {name}: {visible(value)}" for name, value in list_facts(now).items()]

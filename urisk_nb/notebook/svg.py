@@ -29,8 +29,8 @@ LINE = "var(--jp-border-color1,#bdbdbd)"
 
 def draw_strip(records: Sequence[CallRecord]) -> str:
     """
-    The calls as columns, the oldest left, each as high as it took long, its phases from the bottom
-    up; failures have a red cap.
+    Return the calls as columns, the oldest left, each as high as it took long, its phases from the
+    bottom up; failures have a red cap.
     """
     most = next((places for places in PLACES if len(records) <= places), PLACES[-1])
     shown = [(record, _phase_seconds(record)) for record in records[-most:]]
@@ -136,7 +136,7 @@ def _phase_seconds(record: CallRecord) -> dict[str, float]:
 
 
 def draw_legend() -> str:
-    """What each colour means."""
+    """Return what each colour means."""
     named = [*((NAMES[phase], COLOURS[phase]) for phase in PHASES), ("failed or cancelled", FAILED)]
     return "".join(
         f'<span style="white-space:nowrap;margin-right:1.2em"><span aria-hidden="true" '
@@ -167,7 +167,7 @@ def draw_waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
 
 
 def draw_bar(parts: Mapping[str, float], whole_s: float) -> str:
-    """One call's phases beside each other, as long as it has taken of `whole_s`."""
+    """Return one call's phases beside each other, as long as it has taken of `whole_s`."""
     drawn, x = "", 0.0
     for colour, seconds in parts.items():
         long = 200 * seconds / whole_s if whole_s > 0 else 0.0

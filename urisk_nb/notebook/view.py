@@ -82,8 +82,8 @@ class View:
 
     def say(self, markup: str, yes: str = "", no: str = "") -> None:
         """
-        One line under the buttons: a question with two answers, work with a way to end it, or a
-        word; nothing for nothing.
+        Write one line under the buttons: a question with two answers, work with a way to end it, or
+        a word; nothing for nothing.
         """
         _set(self.message, "value", markup)
         for button, words in ((self.yes, yes), (self.no, no)):

@@ -51,7 +51,7 @@ class LabeledSentence:
     high: int
 
     def steps(self, severity: int) -> int:
-        """How many steps a severity lies outside the range; 0 within it."""
+        """Return how many steps a severity lies outside the range; 0 within it."""
         return max(self.low - severity, severity - self.high, 0)
 
 
@@ -124,7 +124,8 @@ def _is_severity(value: object) -> bool:
 
 def figures(outcomes: Sequence[Prediction]) -> dict[str, float]:
     """
-    The figures of a model's labels; shares from 0 to 1, NaN where there is nothing to take them of.
+    Return the figures of a model's labels; shares from 0 to 1, NaN where there is nothing to take
+    them of.
 
     Returns
     -------
@@ -167,8 +168,8 @@ def _share(part: float, whole: int) -> float:
 
 def interval(right: int, total: int, level: float = LEVEL) -> tuple[float, float]:
     """
-    The interval of a share by Wilson's score method (Wilson 1927), which holds for few cases and
-    for shares near 0 and 1; NaN without.
+    Return the interval of a share by Wilson's score method (Wilson 1927), which holds for few cases
+    and for shares near 0 and 1; NaN without.
 
     (p + z^2/2n -/+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z the normal quantile of (1 +
     level)/2.
@@ -227,8 +228,8 @@ def reliability(outcomes: Sequence[Prediction], bins: int = BINS) -> pd.DataFram
 
 def expected_calibration_error(outcomes: Sequence[Prediction], bins: int = BINS) -> float:
     """
-    The mean distance between said and seen over the bins, each weighed by its cases (Naeini et al.
-    2015); 0 is best, NaN without.
+    Return the mean distance between said and seen over the bins, each weighed by its cases (Naeini
+    et al. 2015); 0 is best, NaN without.
     """
     table = reliability(outcomes, bins)
     return (
@@ -263,8 +264,8 @@ def majority_baseline(
     items: Sequence[LabeledSentence], taxonomy: Taxonomy = DEFAULT
 ) -> tuple[float, float]:
     """
-    What the best constant answer reaches, category and severity: a model near it has learnt nothing
-    from the sentences.
+    Return what the best constant answer reaches, category and severity: a model near it has learnt
+    nothing from the sentences.
     """
     about = [item for item in items if item.risks != {NONE}]
     category = max(sum(risk in item.risks for item in items) for risk in taxonomy.labels)
