@@ -119,7 +119,7 @@ def test_initialization(engine, figure):
     figure(f"{engine.name}: start to warm", time.monotonic() - began)
     assert [events[0].step, events[-1].step] == ["checking", "ready"]
     assert manager.state is ServerState.MANAGED
-    assert manager.version
+    assert manager.version or engine.name == "llama.cpp", "llama.cpp's build may be unknown"
     assert manager.started_at is not None
     assert engine.list_loaded()
 

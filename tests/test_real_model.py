@@ -100,7 +100,7 @@ def test_an_answer_in_words(manager):
     """
     answer = manager.generate_sync("Name one ocean.", options={"num_predict": 24, "temperature": 0})
     assert len(answer) > 5
-    assert answer.timing.tokens == 24
+    assert 4 < answer.timing.tokens <= 24  # it may end by itself before the limit
     assert answer.timing.generation_s > 0
     for _ in manager.stream_sync("Write a very long story about the sea."):
         break

@@ -247,7 +247,7 @@ def test_a_server_that_loads_its_model_is_waited_for(monkeypatch, patience_s, is
             hangs.append(within_s)
 
         lease = SimpleNamespace(
-            ended=asyncio.Event(), server=1, facts={"log": ""}, report_hang=report_hang
+            ended=asyncio.Event(), server_pid=1, facts={"log": ""}, report_hang=report_hang
         )
         given = Settings(load_timeout_s=patience_s)
         client = LoadingClient(8)
