@@ -356,7 +356,7 @@ class LLMManager:
         overrides = {**(running.overrides if running else {}), **overrides}
         settings = load(**overrides)
         if running is not None:
-            if _changed(running.settings, settings) <= SOFT:
+            if _diff_settings(running.settings, settings) <= SOFT:
                 return await running._change(settings, overrides, progress)
             await running._shutdown()
         manager = cls(settings, overrides, progress)
@@ -383,7 +383,7 @@ class LLMManager:
         """
         before = self.settings, self.overrides, self.model, self.judge, self._progress
         notes = list(self._server.notes)
-        changed = _changed(self.settings, settings)
+        changed = _diff_settings(self.settings, settings)
         self.settings, self.overrides, self._progress = settings, dict(overrides), progress
         self._client.settings = self._server.settings = settings
         try:
@@ -951,7 +951,7 @@ def _forget_start(start: _Start) -> None:
         process_state.forget(STARTING)
 
 
-def _changed(old: Settings, new: Settings) -> frozenset[str]:
+def _diff_settings(old: Settings, new: Settings) -> frozenset[str]:
     before, after = old.model_dump(), new.model_dump()
     return frozenset(name for name in after if before[name] != after[name])
 

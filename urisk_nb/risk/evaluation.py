@@ -182,7 +182,7 @@ def interval(right: int, total: int, level: float = LEVEL) -> tuple[float, float
     return (middle - spread) / (1 + z * z / total), (middle + spread) / (1 + z * z / total)
 
 
-def _known(outcomes: Sequence[Prediction]) -> list[tuple[float, bool]]:
+def _pair_confidences(outcomes: Sequence[Prediction]) -> list[tuple[float, bool]]:
     return [
         (outcome.p_label, outcome.is_right) for outcome in outcomes if outcome.p_label is not None
     ]
@@ -193,7 +193,7 @@ def brier(outcomes: Sequence[Prediction]) -> float:
     Mean squared difference between the probability of the chosen category and whether it is right
     (Brier 1950); 0 is best.
     """
-    known = _known(outcomes)
+    known = _pair_confidences(outcomes)
     return _share(sum((p - right) ** 2 for p, right in known), len(known))
 
 
@@ -208,7 +208,7 @@ def reliability(outcomes: Sequence[Prediction], bins: int = BINS) -> pd.DataFram
         `said` (mean probability), `right` (share).
     """
     rows: dict[int, list[tuple[float, bool]]] = {}
-    for p, right in _known(outcomes):
+    for p, right in _pair_confidences(outcomes):
         rows.setdefault(min(bins - 1, max(0, math.ceil(p * bins) - 1)), []).append((p, right))
     return pd.DataFrame(
         [
