@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -82,9 +82,8 @@ class Dialect:
         The body of the list as records.
     decode_error
         HTTP status (None: inside a stream) and the text of a refusal as one of our errors.
-    keeps_connection
-        False: the server closes the connection after a streamed reply without announcing it, so
-        a connection must not be used twice.
+    headers
+        Sent with every request.
     """
 
     name: str
@@ -95,7 +94,7 @@ class Dialect:
     open_decoder: Callable[[], ReplyDecoder]
     decode_models: Callable[[Any], list[Model]]
     decode_error: Callable[[int | None, str], UriskError]
-    keeps_connection: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def can(self, feature: Feature) -> bool:
         """Return whether such a server can do this."""

@@ -556,5 +556,6 @@ LLAMA_CPP = replace(
     name="llama.cpp",
     features=frozenset({Feature.PHASES, Feature.GRAMMAR, Feature.SLOTS}),
     encode_chat=encode_llama_cpp_chat,
-    keeps_connection=False,
+    # The server closes a connection after a streamed reply without a word: none is used twice.
+    headers={"Connection": "close"},
 )
