@@ -463,9 +463,7 @@ class Client:
         """Yield the lines up to `success`; an end without it is the error that `short` means."""
         request = self._calls.build_request("POST", path, content=body, headers=JSON)
         sent = self._calls.send(request, stream=True)
-        async with contextlib.aclosing(
-            await self._receive(sent, NO_START, is_load=True)
-        ) as reply:
+        async with contextlib.aclosing(await self._receive(sent, NO_START, is_load=True)) as reply:
             if reply.status_code != 200:
                 raise await _read_refusal(reply, ollama.decode_error, self.settings)
             lines, chunks, is_open = ollama.JsonLines(), reply.aiter_raw(), True

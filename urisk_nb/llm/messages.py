@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from urisk_nb.arguments import require
 from urisk_nb.errors import InputError
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "PullProgress",
     "ServerProps",
     "TokenLogprob",
+    "build_messages",
+    "check_chat",
     "find_model",
     "is_demo",
     "is_judge",
@@ -188,6 +191,34 @@ class PullProgress:
     digest: str = ""
     total: int = 0
     completed: int = 0
+
+
+def build_messages(prompt: str, system_prompt: str | None) -> list[Message]:
+    """Return a prompt as the messages of a chat; raise InputError where it has no text."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InputError(f"the prompt is {prompt!r}.", fix="give some text")
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return [*system, {"role": "user", "content": prompt}]
+
+
+def check_chat(messages: Sequence[Message], options: Any, format: object) -> None:
+    """Raise InputError for a chat that no server takes."""
+    if not messages:
+        raise InputError(
+            "the chat has no messages.",
+            fix='give at least one: [{"role": "user", "content": "..."}]',
+        )
+    fix = 'give a mapping of names to values: options={"temperature": 0, "seed": 1}'
+    given = {} if options is None else options
+    require(isinstance(given, Mapping), "options", options, fix)
+    for name, value in given.items():
+        require(isinstance(name, str), "an option's name", name, fix)
+        window_fix = "leave it out; one window holds for the session: %urisk_start --num-ctx 8192"
+        require(name != "num_ctx", "options['num_ctx']", value, window_fix)
+    is_fit = format is None or format == "json" or isinstance(format, Mapping)
+    require(
+        is_fit, "format", format, 'give a JSON schema as a dict, format="json", or leave it out'
+    )
 
 
 def parse_question(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from urisk_nb.errors import UriskError
 from urisk_nb.llm.dialects.dialect import Feature
-from urisk_nb.llm.messages import LoadedModel, is_same_model
+from urisk_nb.llm.messages import LoadedModel, is_demo, is_same_model
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.risk.row_warnings import LABELED_BY
 from urisk_nb.server import port
@@ -51,11 +51,6 @@ NOTES = {
     "little.",
 }
 PROBE_S = 2.0
-ORIGINS = {
-    "started": "started here",
-    "shared": "shared with another kernel of yours",
-    "kept": "kept warm from the last kernel",
-}
 TROUBLES = {
     ServerState.CRASHED: "ended, and is being started again",
     ServerState.FAILED: "not running",
@@ -168,26 +163,26 @@ def snapshot_without_session(*, is_starting: bool = False) -> SessionSnapshot:
 
 def take_snapshot(manager: LLMManager, probe: ServerProbe | None = None) -> SessionSnapshot:
     """Return what the manager knows now, with a probe of the server that was taken before."""
-    failure = manager.failure
+    server, limiter = manager.server, manager.limiter
     return SessionSnapshot(
         at=datetime.now(UTC),
         now_s=time.monotonic(),
-        state=manager.state,
+        state=server.state,
         server_label=describe_server(manager),
         features=manager.dialect.features,
         is_managed=manager.is_managed,
-        is_shared=manager.lease_count > 1,
+        is_shared=server.lease is not None and server.lease.lease_count > 1,
         model=manager.model,
         num_ctx=manager.num_ctx,
         parallel=manager.parallel,
-        slots=manager.known_slots,
-        in_flight=manager.in_flight,
-        waiting=manager.waiting,
-        restart_count=manager.restart_count,
+        slots=server.known_slots,
+        in_flight=limiter.in_flight,
+        waiting=limiter.waiting,
+        restart_count=server.restart_count,
         breaker=manager.breaker(),
-        failure=None if failure is None else (failure.message, failure.fix),
+        failure=None if server.failure is None else (server.failure.message, server.failure.fix),
         notes=tuple(session_notes(manager)),
-        log=manager.log,
+        log="" if server.lease is None else str(server.lease.facts["log"]),
         records=manager.calls.records,
         live=manager.calls.live,
         probe=probe or ServerProbe(),
@@ -202,7 +197,7 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
     try:
         # Not the patience of a call: a server that is well says this at once.
         async with asyncio.timeout(PROBE_S):
-            loaded_models = await _list_loaded(manager)
+            loaded_models = await _read_loaded_models(manager)
         problem = fix = ""
     except UriskError as exc:
         loaded_models, problem, fix = None, exc.message, exc.fix
@@ -232,7 +227,7 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
     )
 
 
-async def _list_loaded(manager: LLMManager) -> tuple[LoadedModel, ...] | None:
+async def _read_loaded_models(manager: LLMManager) -> tuple[LoadedModel, ...] | None:
     """Return the models in the server's memory; None where such a server does not say."""
     if manager.dialect.can(Feature.LOADED_MODELS):
         return tuple(await manager.loaded_models())
@@ -241,7 +236,7 @@ async def _list_loaded(manager: LLMManager) -> tuple[LoadedModel, ...] | None:
 
 
 def _pid(manager: LLMManager, before: ServerProbe | None) -> int:
-    """The server's process; 0 where this account may not see it."""
+    """Return the server's process; 0 where this account may not see it."""
     if manager.pid is not None:
         return manager.pid
     if before is not None and before.pid is not None and not before.problem:
@@ -261,10 +256,14 @@ def _account(uid: int | None) -> str:
 
 
 def describe_server(manager: LLMManager) -> str:
-    """Which server, which version, where, and whose: one line."""
-    whose = TROUBLES.get(manager.state, "already running")
-    if manager.state is ServerState.MANAGED:
-        whose = ORIGINS.get(manager.origin, whose)
+    """Return one line: which server, its version, its address, and who started it."""
+    whose, lease = TROUBLES.get(manager.state, "already running"), manager.server.lease
+    if manager.state is ServerState.MANAGED and lease is not None:
+        is_shared = lease.facts["leases"] > 1
+        kept = (
+            "shared with another kernel of yours" if is_shared else "kept warm from the last kernel"
+        )
+        whose = "started here" if lease.is_starter else kept
     is_llama_cpp = manager.engine is Engine.OPENAI and manager.dialect.name == "llama.cpp"
     what = "llama.cpp" if is_llama_cpp else ENGINES[manager.engine]
     version = f" {manager.version}" if manager.version else ""
@@ -273,10 +272,10 @@ def describe_server(manager: LLMManager) -> str:
 
 def session_notes(manager: LLMManager) -> list[str]:
     """Return what the user must know about who answers: sentences."""
-    judged = manager.judge != manager.model
+    judged, is_demo_model = manager.judge != manager.model, is_demo(manager.model)
     holds = {
-        "demo_model": manager.is_demo_model and not judged,
-        "demo_ask": manager.is_demo_model and judged,
+        "demo_model": is_demo_model and not judged,
+        "demo_ask": is_demo_model and judged,
         "small_judge": judged,
     }
     known = [NOTES[code] for code, it_does in holds.items() if it_does]
