@@ -466,14 +466,14 @@ class Client:
         async with contextlib.aclosing(await self._receive(sent, NO_START, is_load=True)) as reply:
             if reply.status_code != 200:
                 raise await _read_refusal(reply, ollama.decode_error, self.settings)
-            lines, chunks, is_open = ollama.JsonLines(), reply.aiter_raw(), True
+            lines, chunks = ollama.JsonLines(ollama.decode_progress), reply.aiter_raw()
+            is_open = True
             while is_open:
                 # Between two lines the server may verify gigabytes: it gets the time of a load.
                 waited = f"in the middle of a {what}"
                 data = await self._receive(anext(chunks, None), waited, is_load=True)
                 is_open = data is not None
-                for content in lines.finish() if data is None else lines.feed(data):
-                    progress = ollama.decode_progress(content)
+                for progress in lines.finish() if data is None else lines.feed(data):
                     yield progress
                     if progress.status == "success":
                         await _drain(chunks)

@@ -129,7 +129,7 @@ class LabelReader:
         return await client.chat(body, on_chunk)
 
 
-SMALLEST = {"q": systemone.Choice(instructions="?", options={"a": None, "b": None})}
+SMALLEST = {"q": systemone.TypedQuestion(instructions="?", criteria={"a": None, "b": None})}
 
 
 # Constrained decoding -----------------------------------------------------------------------------
@@ -159,14 +159,14 @@ def ask_by_choices(
     tokens: list[TokenLogprob] = []
     finals: list[Final] = []
     try:
-        step = next(steps)
+        prefill, options = next(steps)
         while True:
-            grammar = constrained_decoding.build_grammar(step.options)
-            content = yield openai.encode_token(request, prefill=step.text, grammar=grammar)
+            grammar = constrained_decoding.build_grammar(options)
+            content = yield openai.encode_token(request, prefill=prefill, grammar=grammar)
             token, final = openai.decode_token(content)
             tokens.append(token)
             finals.append(final)
-            step = steps.send(token.text)
+            prefill, options = steps.send(token.text)
     except StopIteration as end:
         pieces = end.value
     if pieces is None:
@@ -212,17 +212,15 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
         questions=questions,
         keep_alive=request.keep_alive,
     )
-    decision = systemone.decode_decision(content, questions)
-    risks = decision.probabilities.get("risk", {risk or "": 1.0})
-    severities = decision.probabilities["severity"]
+    probabilities, prompt_tokens = systemone.decode_decision(content, questions)
     tokens = (
         TokenLogprob(text='{"risk":"', logprob=0.0),
-        _to_token(risks, '",'),
+        _to_token(probabilities.get("risk", {risk or "": 1.0}), '",'),
         TokenLogprob(text='"severity":', logprob=0.0),
-        _to_token(severities, "}"),
+        _to_token(probabilities["severity"], "}"),
     )
     chunk = Chunk(text="".join(token.text for token in tokens), logprobs=tokens)
-    return chunk, Final(done_reason="stop", prompt_tokens=decision.prompt_tokens)
+    return chunk, Final(done_reason="stop", prompt_tokens=prompt_tokens)
 
 
 def _to_token(probabilities: Mapping[str, float], end: str) -> TokenLogprob:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from urisk_nb.errors import InputError, UriskError
+from urisk_nb import errors
+from urisk_nb.errors import InputError, ProtocolError, UriskError
 from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, TokenLogprob
 
 MAX_WORDS_CHARS = 300
@@ -19,6 +20,9 @@ PAGE = re.compile(r"<\s*(!doctype|html|head|body|title)\b", re.IGNORECASE)
 TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 __all__ = [
+    "BUSY",
+    "CONNECTION_LOST",
+    "INTERNAL_ERROR",
     "Dialect",
     "ErrorRule",
     "Feature",
@@ -29,6 +33,7 @@ __all__ = [
     "dump_json",
     "extract_error_text",
     "find_rule",
+    "parse_object",
     "read_count",
     "read_number",
     "to_error",
@@ -81,7 +86,7 @@ class Dialect:
     decode_models
         The body of the list as records.
     decode_error
-        HTTP status (None: inside a stream) and the text of a refusal as one of our errors.
+        HTTP status (None: inside a stream) and the text of a refusal as an error of this package.
     headers
         Sent with every request.
     """
@@ -122,6 +127,17 @@ def dump_json(content: Mapping[str, Any]) -> bytes:
         ) from exc
     # Half of a surrogate pair has no encoding: servers would read the replacement character, too.
     return re.sub(r"[\ud800-\udfff]", "\ufffd", text).encode("utf-8")
+
+
+def parse_object(text: bytes | str, fix: str) -> dict[str, Any]:
+    """Return a part of a reply that is a JSON object; raise ProtocolError for anything else."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise ProtocolError(f"the reply is not JSON: {text[:80]!r}.", fix=fix) from exc
+    if not isinstance(content, dict):
+        raise ProtocolError(f"the reply is no JSON object: {text[:80]!r}.", fix=fix)
+    return content
 
 
 def read_count(content: Mapping[str, Any], name: str) -> int:
@@ -172,7 +188,7 @@ class ErrorRule:
     error, fix
         What it means, and what to do.
     meaning
-        A sentence's beginning that says it in our words, where the server's own are not enough.
+        The beginning of a sentence that says it, where the server's own words are not enough.
     """
 
     statuses: tuple[int, ...]
@@ -180,6 +196,16 @@ class ErrorRule:
     error: type[UriskError]
     fix: str
     meaning: str = ""
+
+
+# The same in the tables of several dialects.
+BUSY = ErrorRule(
+    (503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"
+)
+CONNECTION_LOST = ErrorRule((499, 502), r"", errors.ServerConnectionLost, "ask again")
+INTERNAL_ERROR = ErrorRule(
+    (), r"", errors.ServerInternalError, "ask again; if it goes on, look at the server's log"
+)
 
 
 def find_rule(rules: Sequence[ErrorRule], status: int | None, text: str) -> ErrorRule:
@@ -254,19 +280,14 @@ def extract_error_text(body: str) -> str:
             content = json.loads(text)
         except (ValueError, RecursionError):
             break
-        found = _find_error_text(content)
-        if found is None:
+        if not isinstance(content, dict):
             break
-        text = found.strip()
+        error = content.get("error")
+        if isinstance(error, dict):
+            error = error.get("message")
+        if error is None:
+            error = content.get("message") or content.get("detail")
+        if not isinstance(error, str):
+            break
+        text = error.strip()
     return text
-
-
-def _find_error_text(content: Any) -> str | None:
-    if not isinstance(content, dict):
-        return None
-    error = content.get("error")
-    if isinstance(error, dict):
-        error = error.get("message")
-    if error is None:
-        error = content.get("message") or content.get("detail")
-    return error if isinstance(error, str) else None
