@@ -449,7 +449,7 @@ def test_a_trial_of_a_server_that_hangs_keeps_the_breaker_open(lab):
     with others(lab) as server:
         manager = session(max_retries=0)
         manager.generate_sync("hi")
-        breaker = manager._retrying.breaker(manager.model)
+        breaker = manager._retrying.breakers[manager.model]
         for _ in range(5):
             breaker.record_failure(
                 errors.ServerConnectionLost("gone", fix="again"), time.monotonic() - 60, trial=False

@@ -48,7 +48,7 @@ def test_a_label_is_two_tokens():
     pieces, seen = run(SCHEMA, "legal", "3")
     assert pieces == ('{"risk":"', "legal", '","severity":', "3", "}")
     assert [prefill for prefill, _ in seen] == ['{"risk":"', '{"risk":"legal","severity":']
-    assert seen[1].options == ("0}", "1}", "2}", "3}", "4}", "5}")
+    assert seen[1][1] == ("0}", "1}", "2}", "3}", "4}", "5}")
 
 
 def test_a_single_option_is_not_asked():

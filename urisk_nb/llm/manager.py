@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo", "is_judge"]
 
 KEY, STARTING = "manager", "manager.starting"
-# What may change without another server: the rest decides which server answers and how it is run.
+# Settings that may change over the same server; the others decide which server runs, and how
 SOFT = frozenset(
     {
         "model",
@@ -83,7 +83,7 @@ SOFT = frozenset(
     }
 )
 CLOSE_S = 0.2
-# The most that the end of the interpreter is held up; the guardian goes on by itself after that
+# How long the end of the interpreter waits at most; the guardian needs nobody after that
 EXIT_S = 0.9
 # In the runtime: says at the end whether the kernel is about to start again
 RESTARTS = "is_restart"
@@ -109,12 +109,12 @@ class StartEvent:
 
 class _Start:
     """
-    A start under way: one task, and those who wait for it; it is given up when the last of them
-    leaves.
+    A start under way: one task, and how many callers wait for it; it is cancelled when the last of
+    them leaves.
     """
 
     def __init__(self, overrides: Mapping[str, Any], task: asyncio.Task[LLMManager]) -> None:
-        self.overrides, self.task, self.waiters, self.is_cancelled = overrides, task, 0, False
+        self.overrides, self.task, self.waiters = overrides, task, 0
 
     async def join(self) -> LLMManager:
         self.waiters += 1
@@ -122,7 +122,6 @@ class _Start:
             return await asyncio.shield(self.task)
         except asyncio.CancelledError:
             if self.waiters == 1 and not self.task.done():
-                self.is_cancelled = True
                 self.task.cancel()
                 await asyncio.wait({self.task})
             raise
@@ -271,11 +270,10 @@ class LLMManager:
         cls, *, progress: Callable[[StartEvent], Any] | None = None, **overrides: Any
     ) -> LLMManager:
         """
-        Return a manager whose server was found or started, and that has taken no model: for who
-        makes one there.
+        Return a manager that has a server and no model yet, so that a model can be made there.
 
-        It is not the one of this process: whoever asked for it shuts it down. `progress` is told of
-        all that it does, and errors are those of a server, as with `initialize`.
+        It is not the manager of this process: its caller shuts it down. `progress` is called, and
+        errors of a server are raised, as by `initialize`.
         """
         return await event_loop.call(cls._connect(overrides, progress))
 
@@ -327,7 +325,7 @@ class LLMManager:
     ) -> LLMManager:
         _check_progress(progress)
         while (starting := process_state.get(STARTING)) is not None:
-            if starting.is_cancelled:
+            if starting.task.cancelling():
                 await asyncio.wait({starting.task})
             elif starting.overrides == overrides:
                 return await starting.join()  # type: ignore[no-any-return]  # kept in untyped state
@@ -497,7 +495,7 @@ class LLMManager:
 
     async def _restart(self) -> None:
         await self.server.restart()
-        self._retrying.reset_breakers()
+        self._retrying.breakers.clear()  # they speak of the server that was replaced
 
     async def loaded_models(self) -> list[LoadedModel]:
         """
@@ -786,7 +784,7 @@ class LLMManager:
 
     def breaker(self, model: str | None = None) -> BreakerState:
         """Return whether calls go through, for the session's model or another."""
-        return self._retrying.breaker(model or self.model).state(time.monotonic())
+        return self._retrying.breakers[model or self.model].state(time.monotonic())
 
     def __repr__(self) -> str:
         state = (

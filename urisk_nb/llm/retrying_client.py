@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import (
@@ -50,6 +52,11 @@ class RetryingClient:
         How many calls may be in flight.
     ensure_model
         Awaited for a model that has gone: it is pulled and loaded again.
+
+    Attributes
+    ----------
+    breakers
+        Each model's own breaker.
     """
 
     def __init__(
@@ -61,11 +68,7 @@ class RetryingClient:
     ) -> None:
         self._client, self._server, self._limiter = client, server, limiter
         self._ensure_model = ensure_model
-        self._breakers: dict[str, Breaker] = {}
-
-    def breaker(self, model: str) -> Breaker:
-        """Return the model's own breaker."""
-        return self._breakers.setdefault(model, Breaker())
+        self.breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
 
     async def run(self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk) -> Final:
         """
@@ -90,7 +93,7 @@ class RetryingClient:
 
                 attempts = retrying(
                     self._client.settings.max_retries,
-                    self._between_attempts(record),
+                    partial(self._repair, record),
                     may_retry=lambda: record.first_s is None,
                 )
                 async for attempt in attempts:
@@ -109,7 +112,7 @@ class RetryingClient:
         """
         async with self._limiter.hold():
             record.mark_started()
-            breaker, began_s = self.breaker(record.model), time.monotonic()
+            breaker, began_s = self.breakers[record.model], time.monotonic()
             trial = breaker.admit(began_s)
             try:
                 if trial:
@@ -132,11 +135,6 @@ class RetryingClient:
         await self._server.wait_for_exit_news()
         return self._server.ended_on_request_since(began_s)
 
-    def reset_breakers(self) -> None:
-        """Close all breakers: the server they speak of has been replaced."""
-        for breaker in self._breakers.values():
-            breaker.record_success()
-
     async def _check_answers(self) -> None:
         """Find out a server that hangs in seconds, not after the load timeout."""
         try:
@@ -144,24 +142,20 @@ class RetryingClient:
         except (ServerTimeout, PortTaken) as exc:
             raise ServerHung(exc.message, fix="restart it, or %urisk_start") from exc
 
-    def _between_attempts(self, record: CallRecord) -> Callable[[RetryCallState], Awaitable[None]]:
-        """Return what is done before the next attempt: a model that has gone is pulled again."""
-
-        async def mend(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            if error is not None:
-                record.mark_retry(error)
-            if isinstance(error, ModelNotFound):
-                await self._ensure_model(record.model)
-            elif isinstance(error, ServerConnectionLost | ServerNotRunning):
-                await self._server.wait_for_exit_news()
-
-        return mend
+    async def _repair(self, record: CallRecord, state: RetryCallState) -> None:
+        """Do what the next attempt needs: a model that has gone is pulled again."""
+        error = state.outcome.exception() if state.outcome else None
+        if error is not None:
+            record.mark_retry(error)
+        if isinstance(error, ModelNotFound):
+            await self._ensure_model(record.model)
+        elif isinstance(error, ServerConnectionLost | ServerNotRunning):
+            await self._server.wait_for_exit_news()
 
 
 @contextlib.contextmanager
 def _keep_text(record: CallRecord) -> Iterator[None]:
-    """Keep the text of an answer whose server is given up in the middle."""
+    """Keep the text of an answer whose server hangs in the middle of it."""
     try:
         yield
     except ServerHung as exc:

@@ -195,9 +195,13 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
     loop.
     """
     try:
-        # Not the patience of a call: a server that is well says this at once.
+        # Shorter than the limit of a call: a server that is well says this at once.
         async with asyncio.timeout(PROBE_S):
-            loaded_models = await _read_loaded_models(manager)
+            loaded_models: tuple[LoadedModel, ...] | None = None
+            if manager.dialect.can(Feature.LOADED_MODELS):
+                loaded_models = tuple(await manager.loaded_models())
+            else:
+                await manager.models()  # that it answers is all that such a server tells
         problem = fix = ""
     except UriskError as exc:
         loaded_models, problem, fix = None, exc.message, exc.fix
@@ -209,12 +213,11 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
         fix = "Wait, or restart it."
     pid = _pid(manager, before) if manager.settings.is_loopback else 0
     memory = measure_memory(pid) if pid else None
+    owner = ""
     if before is not None and pid == before.pid:
         owner = before.owner
-    else:
-        owner = (
-            _account(port.owner_uid(manager.settings.port)) if manager.settings.is_loopback else ""
-        )
+    elif manager.settings.is_loopback:
+        owner = _account(port.owner_uid(manager.settings.port))
     # A process that is gone is looked for anew the next time; one that may not be seen is not,
     # since looking takes a while.
     return ServerProbe(
@@ -225,14 +228,6 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
         owner=owner,
         pid=pid if memory or not pid else None,
     )
-
-
-async def _read_loaded_models(manager: LLMManager) -> tuple[LoadedModel, ...] | None:
-    """Return the models in the server's memory; None where such a server does not say."""
-    if manager.dialect.can(Feature.LOADED_MODELS):
-        return tuple(await manager.loaded_models())
-    await manager.models()  # it answers: that is all that can be seen of it
-    return None
 
 
 def _pid(manager: LLMManager, before: ServerProbe | None) -> int:

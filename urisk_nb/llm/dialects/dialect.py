@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from urisk_nb import errors
-from urisk_nb.errors import InputError, ProtocolError, UriskError
 from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, TokenLogprob
 
 MAX_WORDS_CHARS = 300
@@ -98,7 +97,7 @@ class Dialect:
     encode_chat: Callable[[ChatRequest], bytes]
     open_decoder: Callable[[], ReplyDecoder]
     decode_models: Callable[[Any], list[Model]]
-    decode_error: Callable[[int | None, str], UriskError]
+    decode_error: Callable[[int | None, str], errors.UriskError]
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def can(self, feature: Feature) -> bool:
@@ -121,7 +120,7 @@ def dump_json(content: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as exc:
-        raise InputError(
+        raise errors.InputError(
             f"the request cannot be sent as JSON: {exc}.",
             fix="use plain numbers, text, lists and dicts in options, messages and format",
         ) from exc
@@ -134,9 +133,9 @@ def parse_object(text: bytes | str, fix: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise ProtocolError(f"the reply is not JSON: {text[:80]!r}.", fix=fix) from exc
+        raise errors.ProtocolError(f"the reply is not JSON: {text[:80]!r}.", fix=fix) from exc
     if not isinstance(content, dict):
-        raise ProtocolError(f"the reply is no JSON object: {text[:80]!r}.", fix=fix)
+        raise errors.ProtocolError(f"the reply is no JSON object: {text[:80]!r}.", fix=fix)
     return content
 
 
@@ -193,7 +192,7 @@ class ErrorRule:
 
     statuses: tuple[int, ...]
     pattern: str
-    error: type[UriskError]
+    error: type[errors.UriskError]
     fix: str
     meaning: str = ""
 
@@ -218,7 +217,7 @@ def find_rule(rules: Sequence[ErrorRule], status: int | None, text: str) -> Erro
     )
 
 
-def to_error(rules: Sequence[ErrorRule], status: int | None, body: str) -> UriskError:
+def to_error(rules: Sequence[ErrorRule], status: int | None, body: str) -> errors.UriskError:
     """
     Return the error that a refusal means.
 

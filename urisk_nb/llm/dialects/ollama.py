@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from urisk_nb import errors
-from urisk_nb.errors import ProtocolError, UriskError
 from urisk_nb.llm.dialects.dialect import (
     BUSY,
     CONNECTION_LOST,
@@ -140,7 +139,7 @@ class JsonLines(Generic[T]):
             *lines, rest = bytes(self._rest).split(b"\n")
             self._rest = bytearray(rest)
         if len(self._rest) > MAX_LINE_BYTES:
-            raise ProtocolError(
+            raise errors.ProtocolError(
                 f"a line of the reply is longer than {MAX_LINE_BYTES >> 20} MiB.", fix=NOT_OLLAMA
             )
         for line in lines:
@@ -151,7 +150,7 @@ class JsonLines(Generic[T]):
         """Yield the last object where no line end follows it; half an object is nothing."""
         rest, self._rest = bytes(self._rest).strip(), bytearray()
         content = None
-        with contextlib.suppress(ProtocolError):
+        with contextlib.suppress(errors.ProtocolError):
             content = parse_object(rest, NOT_OLLAMA)
         if content is not None:
             yield self._decode(content)
@@ -388,7 +387,7 @@ RULES: tuple[ErrorRule, ...] = (
 )
 
 
-def decode_error(status: int | None, body: str) -> UriskError:
+def decode_error(status: int | None, body: str) -> errors.UriskError:
     """Return the error that a refusal means; `status` is None for an error line in a stream."""
     return to_error(RULES, status, body)
 

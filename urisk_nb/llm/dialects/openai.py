@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 from urisk_nb import errors
-from urisk_nb.errors import InputError, ProtocolError, UriskError
 from urisk_nb.llm.dialects.dialect import (
     CONNECTION_LOST,
     INTERNAL_ERROR,
@@ -125,7 +124,7 @@ def _build_chat(request: ChatRequest, names: Mapping[str, str]) -> dict[str, Any
 def _translate_options(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     unknown = sorted(name for name in options if name not in names and name != "num_ctx")
     if unknown:
-        raise InputError(
+        raise errors.InputError(
             f"this server does not take the option {unknown[0]!r}.",
             fix=f"leave it out; the server knows {', '.join(sorted(names))}",
         )
@@ -185,7 +184,9 @@ def decode_token(content: Any) -> tuple[TokenLogprob, Final]:
     tokens = [token for item in items for token in item.logprobs]
     if len(tokens) != 1 or not isinstance(items[-1], Final):
         seen = f"the reply has {len(tokens)} tokens with log-probabilities, not one."
-        raise ProtocolError(seen, fix="update llama.cpp; log-probabilities are part of its chat")
+        raise errors.ProtocolError(
+            seen, fix="update llama.cpp; log-probabilities are part of its chat"
+        )
     return tokens[0], items[-1]
 
 
@@ -209,7 +210,7 @@ class EventLines:
         self._rest += chunk
         if b"\n" not in chunk and b"\r" not in chunk:
             if len(self._rest) > MAX_EVENT_BYTES:
-                raise ProtocolError(
+                raise errors.ProtocolError(
                     f"an event of the reply is longer than {MAX_EVENT_BYTES >> 20} MiB.",
                     fix=NOT_OPENAI,
                 )
@@ -262,12 +263,14 @@ class ChatDecoder:
         """Yield what is complete with this data."""
         if self._is_stream is None and (begin := data.lstrip()[:1]):
             if begin == b"<":
-                raise ProtocolError(f"the reply is a web page: {data[:80]!r}.", fix=NOT_OPENAI)
+                raise errors.ProtocolError(
+                    f"the reply is a web page: {data[:80]!r}.", fix=NOT_OPENAI
+                )
             self._is_stream = begin != b"{"
         if not self._is_stream:
             self._body += data
             if len(self._body) > MAX_EVENT_BYTES:
-                raise ProtocolError(
+                raise errors.ProtocolError(
                     f"the reply is longer than {MAX_EVENT_BYTES >> 20} MiB.", fix=NOT_OPENAI
                 )
             return
@@ -529,7 +532,7 @@ RULES: tuple[ErrorRule, ...] = (
 )
 
 
-def decode_error(status: int | None, body: str) -> UriskError:
+def decode_error(status: int | None, body: str) -> errors.UriskError:
     """Return the error that a refusal means; `status` is None for an error inside a stream."""
     return to_error(RULES, status, body)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from urisk_nb import errors
-from urisk_nb.errors import ProtocolError, UriskError
 from urisk_nb.llm.dialects.dialect import (
     BUSY,
     CONNECTION_LOST,
@@ -193,8 +192,8 @@ def _read_probabilities(name: str, answer: Any, allowed: Sequence[str]) -> dict[
     return {option: value / total for option, value in values.items()}
 
 
-def _bad_reply(seen: str) -> ProtocolError:
-    return ProtocolError(
+def _bad_reply(seen: str) -> errors.ProtocolError:
+    return errors.ProtocolError(
         f"the reply of {PATH} cannot be used: {seen}.",
         fix="use a chat model, or a server whose System One route answers as documented",
     )
@@ -237,6 +236,6 @@ RULES: tuple[ErrorRule, ...] = (
 )
 
 
-def decode_error(status: int | None, body: str) -> UriskError:
+def decode_error(status: int | None, body: str) -> errors.UriskError:
     """Return the error that a refusal of this route means."""
     return to_error(RULES, status, body)
