@@ -38,8 +38,8 @@ class Answer(str):
     timing
         The phases of the call.
     logprobs
-        The tokens with their log-probabilities, where they were asked for and the server tells
-        them.
+        The tokens with their log-probabilities, where they were asked for and the server
+        reports them.
     """
 
     __slots__ = ("done_reason", "engine", "logprobs", "model", "thinking", "timing")

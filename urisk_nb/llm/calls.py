@@ -112,7 +112,7 @@ def timing_of(
     is known here: `wait_s`, `attempts`, ...
     """
     spent_ns = final.load_ns + final.prompt_ns + final.generation_ns
-    # llama.cpp tells its phases and not its total: what is measured beyond them is the queue.
+    # llama.cpp reports its phases and not its total: what is measured beyond them is the queue.
     whole_s = final.total_ns / 1e9 if final.total_ns else total_s
     known = final.total_ns > 0 or spent_ns > 0
 
@@ -185,7 +185,7 @@ class CallRecord:
     failures
         The tries that failed and were made again.
     outcome
-        Empty while it is under way, then `ok`, `cancelled` (by the caller) or the name of the
+        Empty while it is in flight, then `ok`, `cancelled` (by the caller) or the name of the
         error.
     message
         What the error said.
@@ -213,8 +213,8 @@ class CallRecord:
     def phase(self) -> str:
         """
         How far it is: `queued locally`, `waiting for the server` (that is being started again),
-        `asked` (queue, load and prompt: the server tells them apart at the end), `answering`; or
-        the outcome.
+        `asked` (queue, load and prompt: the server reports them at the end), `answering`; or the
+        outcome.
         """
         if self.outcome:
             return self.outcome
@@ -260,7 +260,7 @@ class CallRecord:
 
 class Calls:
     """
-    The calls under way and the last 200 that have ended; iterating gives the timings of those that
+    The calls in flight and the last 200 that have ended; iterating gives the timings of those that
     ended well, the oldest first.
 
     Attributes
@@ -294,7 +294,7 @@ class Calls:
 
     @property
     def live(self) -> tuple[CallRecord, ...]:
-        """The calls under way, in the order in which they were asked."""
+        """The calls in flight, in the order in which they were asked."""
         return tuple(self._live.values())
 
     def begin(self, body: bytes, model: str) -> CallRecord:

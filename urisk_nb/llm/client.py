@@ -121,7 +121,7 @@ class Client:
     dialect
         The wire that the server speaks; native Ollama until a probe has found another.
     props
-        What a llama.cpp server told of itself at the last probe that found it.
+        What a llama.cpp server reported about itself at the last probe that found it.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Client:
         self.settings = settings
         self.props = ServerProps()
         self.dialect = NAMED.get(settings.dialect, ollama.DIALECT)
-        self._is_found = False  # whether a probe has told the dialect
+        self._is_found = False  # whether a probe has found the dialect
         self._has_list = True  # whether the server lists its models
         self._calls = self._open_pool(MAX_CONNECTIONS, transport)
         self._probes = self._open_pool(2, transport)
@@ -245,7 +245,7 @@ class Client:
         """
         Return whether a server answers chats, and has no list of models.
 
-        Its wire and its model must have been named: without a list, nothing else tells them. The
+        Its wire and its model must have been named: without a list, nothing else shows them. The
         chat has no messages, so that the server refuses it before any work.
         """
         lacks_list = reply.status_code in NO_SUCH_PATH
@@ -306,7 +306,7 @@ class Client:
 
     async def list_loaded_models(self) -> list[LoadedModel]:
         """
-        Return the models in the server's memory; raise NotSupportedByServer where it does not say.
+        Return the models in the server's memory; raise NotSupportedByServer if it has no such list.
         """
         self.require(Feature.LOADED_MODELS, "list the models in its memory")
         return ollama.decode_loaded_models(await self._get("/api/ps"))
@@ -404,7 +404,7 @@ class Client:
         await self.chat(body)
 
     async def read_capabilities(self, model: str) -> frozenset[str]:
-        """Return what the server says that a model can do; nothing where it does not say."""
+        """Return what a model can do, as the server reports it; empty where it does not."""
         if not self.dialect.can(Feature.CAPABILITIES):
             return frozenset()
         shown = await self.post("/api/show", ollama.encode_show(model), ollama.decode_error)
@@ -431,7 +431,7 @@ class Client:
         Yield the steps in which a model is made, of another one and an adapter or of files.
 
         It ends after `success`, which is the only proof of it. The server must have the base (its
-        pull would say `success`, too) and the blobs. Leaving the iteration gives it up.
+        pull would say `success`, too) and the blobs. Leaving the iteration cancels it.
         """
         body = ollama.encode_create(model, base=base, adapters=adapters, files=files)
         return self._stream_steps(
@@ -518,7 +518,7 @@ class _Reception:
         return "".join(self._texts)
 
     def fail(self, exc: TimeoutError | UriskError) -> NoReturn:
-        """Raise what the caller is told: after the first token, an answer that was cut off."""
+        """Raise the error for the caller: after the first token, an answer that was cut off."""
         if isinstance(exc, UriskError):
             error = exc
         else:

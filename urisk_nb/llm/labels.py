@@ -3,7 +3,7 @@ How a question about one sentence is asked: in the best way that the server offe
 model.
 
 A decision model gives every label its probability in one pass (System One). llama.cpp's own server
-is asked for one token at each place where the schema leaves a choice, and tells its
+is asked for one token at each place where the schema leaves a choice, and reports its
 log-probabilities (constrained decoding). Any other server writes JSON that it holds to a schema.
 
 Each way is a generator of requests that is given the replies: it can be tested without a server.
@@ -78,7 +78,7 @@ class LabelReader:
         if not self._client.dialect.can(Feature.GRAMMAR):
             return LabelMethod.SCHEMA
         try:
-            # llama.cpp does not list what its model can do: a smallest question tells.
+            # llama.cpp does not list what its model can do: a smallest question shows it.
             body = systemone.encode_decision(model=model, state="-", questions=SMALLEST)
             await self._client.post(systemone.PATH, body, systemone.decode_error)
         except (ModelError, BadRequest, ProtocolError):
@@ -171,12 +171,12 @@ def ask_by_choices(
         pieces = end.value
     if pieces is None:
         return None
-    told = [
+    reported = [
         tokens[number // 2] if number % 2 else TokenLogprob(text=piece, logprob=0.0)
         for number, piece in enumerate(pieces)
         if piece
     ]
-    chunk = Chunk(text="".join(pieces), logprobs=tuple(told))
+    chunk = Chunk(text="".join(pieces), logprobs=tuple(reported))
     first, *others = finals
     spent_ns = sum(f.generation_ns for f in finals) + sum(f.prompt_ns for f in others)
     return chunk, Final(
@@ -196,7 +196,7 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
     Ask a decision model for the probabilities of every risk and severity.
 
     The answer is the compact JSON of the most probable ones. Its tokens carry the probabilities as
-    log-probabilities, so that whoever reads a written label reads this one, too.
+    log-probabilities, so that it is read like a written label.
     """
     taxonomy, risk = question.taxonomy, question.risk
     questions = systemone.build_label_questions(

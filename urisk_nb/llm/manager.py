@@ -83,7 +83,7 @@ SOFT = frozenset(
     }
 )
 CLOSE_S = 0.2
-# How long the end of the interpreter waits at most; the guardian needs nobody after that
+# How long the end of the interpreter waits at most; the guardian goes on by itself after that
 EXIT_S = 0.9
 # In the runtime: says at the end whether the kernel is about to start again
 RESTARTS = "is_restart"
@@ -109,8 +109,8 @@ class StartEvent:
 
 class _Start:
     """
-    A start under way: one task, and how many callers wait for it; it is cancelled when the last of
-    them leaves.
+    A start in progress: one task, and how many callers wait for it. It is cancelled when the last
+    of them leaves.
     """
 
     def __init__(self, overrides: Mapping[str, Any], task: asyncio.Task[LLMManager]) -> None:
@@ -143,7 +143,7 @@ class LLMManager:
         The model that answers.
     judge
         The model that labels sentences where a run names none: `model` too, but beside the demo
-        model of the embedded engine, which nobody named, the judge that was trained for it.
+        model of the embedded engine, taken by default, the judge that was trained for it.
     engine
         What answers: `ollama`, `embedded` (llama.cpp, started here or by another kernel) or
         `openai`.
@@ -154,7 +154,7 @@ class LLMManager:
     limiter
         How many calls are in flight, and how many wait.
     calls
-        The last 200 calls and those under way; iterating gives the timings of those that ended
+        The last 200 calls and those in flight; iterating gives the timings of those that ended
         well.
     started_at
         When it became ready (UTC).
@@ -176,7 +176,7 @@ class LLMManager:
         self.server = Server(settings, self._client, self._report, self._restore_model)
         self._labels = LabelReader(self._client)
         self._loader = ModelLoader(self._client, self.server, self._report)
-        self._window = 0  # tokens of context, where the server's list of models tells
+        self._window = 0  # tokens of context, where the server's list of models has them
         self.limiter = CallLimiter(settings.parallel or 1)
         self._retrying = RetryingClient(
             self._client, self.server, self.limiter, self._prepare_model
@@ -231,7 +231,7 @@ class LLMManager:
         Raises
         ------
         InputError
-            An argument that there is not; the likely one is named.
+            An unknown argument; the message names the likely one.
         SettingsError, ServerError, ModelError
             Each with what to do.
         """
@@ -353,6 +353,7 @@ class LLMManager:
                 return running
             overrides = {**running.overrides, **overrides}
         settings = load(**overrides)
+        # A lost external server: its session is shown, with its calls, until another one is ready
         is_lost = running is not None and not (is_well or running._closed or running.is_managed)
         if running is not None and not is_lost:
             if is_well and _diff_settings(running.settings, settings) <= SOFT:
@@ -365,7 +366,7 @@ class LLMManager:
             await manager._shutdown()
             raise
         if running is not None and is_lost:
-            await running._shutdown()  # not before: it is shown, with its calls, until now
+            await running._shutdown()
         process_state.put(KEY, manager)
         process_state.at_exit(KEY, manager._at_exit)
         return manager
@@ -377,7 +378,7 @@ class LLMManager:
         progress: Callable[[StartEvent], Any] | None,
     ) -> LLMManager:
         """
-        Go on with other settings over the same server; calls under way are not touched, and a
+        Go on with other settings over the same server; calls in flight are not touched, and a
         change that fails changes nothing.
         """
         before = self.settings, self.overrides, self.model, self.judge, self._progress
@@ -416,7 +417,7 @@ class LLMManager:
         """
         Ask an external server whether it still answers, so that the state says so; never raises.
 
-        The guardian tells what becomes of a managed server.
+        The guardian reports the end of a managed server.
         """
         if not (self._closed or self.is_managed):
             await event_loop.call(self._is_alive())
@@ -427,7 +428,7 @@ class LLMManager:
         await self._take_model()
         self.started_at = datetime.now(UTC)
         self._report("ready", f"{self.model} is ready")
-        self._progress = None  # whoever started it is told of the start, not of what comes later
+        self._progress = None  # called for the start, not for what comes later
 
     async def _restore_model(self) -> None:
         """Load the model on a server that had ended and is back, before any call reaches it."""
@@ -461,7 +462,7 @@ class LLMManager:
         Have the server put a model (default: the session's) out of its memory; the next call loads
         it again.
 
-        Answers under way are finished first. Programs that use the same server lose the model, too.
+        Answers in progress are finished first. Programs that use the same server lose the model.
 
         Raises
         ------
@@ -479,7 +480,7 @@ class LLMManager:
         """
         End the managed server and start another; returns when it is ready and the model warm.
 
-        Answers under way end with StreamInterrupted (or RunnerCrashed, where the model's process
+        Answers in progress end with StreamInterrupted (or RunnerCrashed, where the model's process
         ended first), calls that wait go to the new server. Other kernels of this user that share
         the server go over to the new one, too.
 
@@ -504,7 +505,7 @@ class LLMManager:
         Raises
         ------
         NotSupportedByServer
-            The server does not say.
+            The server has no such list.
         """
         self._check()
         return await event_loop.call(self._client.list_loaded_models())
@@ -773,7 +774,7 @@ class LLMManager:
 
     def snapshot(self, probe: ServerProbe | None = None) -> SessionSnapshot:
         """
-        Return the session as it is now, for whoever shows it; asks nobody.
+        Return the session as it is now, for display; sends no request.
 
         Parameters
         ----------

@@ -62,7 +62,7 @@ class ChatRequest:
     schema
         JSON schema of the answer, or `"json"`; None for free text.
     logprobs, top_logprobs
-        Whether the server tells log-probabilities, and of how many tokens at each place.
+        Whether the server reports log-probabilities, and of how many tokens at each place.
     adapter
         Number of the adapter (LoRA) of a llama.cpp server that answers; None: the server's own
         choice.
@@ -90,7 +90,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A fragment of an answer, with its tokens' log-probabilities where the server tells them."""
+    """A fragment of an answer, with its tokens' log-probabilities where the server reports them."""
 
     text: str
     thinking: str = ""
@@ -104,7 +104,7 @@ class Final:
 
     Durations in nanoseconds. `prompt_tokens` counts the whole prompt, cached or not; `prompt_ns`
     is the time for the part that was not cached. Time spent in the server's queue is in `total_ns`
-    only, and only Ollama tells it.
+    only, and only Ollama reports it.
     """
 
     text: str = ""
@@ -126,7 +126,7 @@ class Model:
     Attributes
     ----------
     name, digest, size_bytes
-        As the server lists it; empty or 0 where it does not say.
+        As the server lists it; empty or 0 where it does not report it.
     remote
         True where the model runs on another machine than the server.
     capabilities
@@ -161,7 +161,7 @@ class LoadedModel:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerProps:
     """
-    What a llama.cpp server tells of itself.
+    What a llama.cpp server reports about itself.
 
     Attributes
     ----------

@@ -25,7 +25,7 @@ class ModelLoader:
     Parameters
     ----------
     client, server
-        Who is asked; what the user should know goes to the server's notes.
+        The client to ask, and the server whose notes tell the user what to know.
     report
         Called with each step: its name, a sentence, and for a pull the bytes done and in all.
     """
@@ -65,7 +65,7 @@ class ModelLoader:
         self._server.notes.append(text)
 
     def note_fixed_settings(self, num_ctx: int) -> None:
-        """Say which settings were given and mean nothing to this server."""
+        """Note the settings that were given and have no effect on this server."""
         dialect, settings = self._client.dialect, self._client.settings
         if "keep_alive" in settings.model_fields_set and not dialect.can(Feature.KEEP_ALIVE):
             self._note(

@@ -1,5 +1,5 @@
 """
-The session at one moment, for whoever shows it: status, dashboard, alerts, service, doctor.
+The session at one moment, for display: status, dashboard, alerts, service, doctor.
 
 Two speeds: what the manager knows by itself costs microseconds (`manager.snapshot()`); what the
 server and the system are asked for (models in memory, processes) is a `ServerProbe`, takes
@@ -73,7 +73,7 @@ class ServerProbe:
     memory
         What its processes hold, where this account may see them.
     owner
-        The account that it runs under, where the system tells.
+        The account that it runs under, where the system reports it.
     pid
         Its process; 0 where this account may not see it, None where it has just gone.
     """
@@ -107,7 +107,7 @@ class SessionSnapshot:
         The context that the session's model was last seen in memory with, where it was another than
         the session's, and when that was.
     records, live
-        Calls that have ended, the oldest first; calls under way.
+        Calls that have ended, the oldest first; calls in flight.
     """
 
     at: datetime
@@ -136,7 +136,7 @@ class SessionSnapshot:
     @property
     def is_loaded(self) -> bool | None:
         """
-        Whether the session's model is in the server's memory; None where the server did not say.
+        Whether the session's model is in the server's memory; None where it did not report that.
         """
         if self.probe.loaded_models is None:
             return None
@@ -201,7 +201,7 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
             if manager.dialect.can(Feature.LOADED_MODELS):
                 loaded_models = tuple(await manager.loaded_models())
             else:
-                await manager.models()  # that it answers is all that such a server tells
+                await manager.models()  # such a server shows no more than that it answers
         problem = fix = ""
     except UriskError as exc:
         loaded_models, problem, fix = None, exc.message, exc.fix

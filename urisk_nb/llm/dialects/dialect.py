@@ -48,11 +48,11 @@ class Feature(StrEnum):
     UNLOAD = "unload"  # puts a model out of memory on request
     KEEP_ALIVE = "keep_alive"  # keeps a model loaded for as long as the request says
     LOADED_MODELS = "loaded_models"  # lists the models in its memory
-    CAPABILITIES = "capabilities"  # tells what a model can do
-    QUEUE_TIME = "queue_time"  # tells how long a request waited for a slot
-    PHASES = "phases"  # tells the time for prompt and answer apart
+    CAPABILITIES = "capabilities"  # reports what a model can do
+    QUEUE_TIME = "queue_time"  # reports how long a request waited for a slot
+    PHASES = "phases"  # reports the times of prompt and answer separately
     GRAMMAR = "grammar"  # takes a grammar and a prompt as it is: constrained decoding
-    SLOTS = "slots"  # tells how many calls it answers at once, and its window
+    SLOTS = "slots"  # reports how many calls it answers at once, and its window
 
 
 class ReplyDecoder(Protocol):
@@ -260,7 +260,7 @@ def clean_words(text: str) -> str:
 
 
 def clean_name(name: str) -> str:
-    """Return a name or a version that a server tells, with what does not print written out."""
+    """Return a name or a version from a server, with characters that do not print spelled out."""
     if name.isprintable():
         return name
     return "".join(char if char.isprintable() else f"⟨U+{ord(char):04X}⟩" for char in name)

@@ -312,12 +312,14 @@ class ChatDecoder:
         self._reason = str(choice.get("finish_reason") or self._reason)
         message = choice.get("delta") or choice.get("message")
         message = message if isinstance(message, dict) else {}
-        told = choice.get("logprobs")
+        logprobs = choice.get("logprobs")
         chunk = Chunk(
             text=_read_text(message.get("content")),
             # vLLM calls it `reasoning` from 0.12 on; the others `reasoning_content`.
             thinking=_read_text(message.get("reasoning_content") or message.get("reasoning")),
-            logprobs=decode_logprobs(told.get("content") if isinstance(told, dict) else None),
+            logprobs=decode_logprobs(
+                logprobs.get("content") if isinstance(logprobs, dict) else None
+            ),
         )
         if chunk.text or chunk.thinking or chunk.logprobs:
             yield chunk
@@ -407,7 +409,7 @@ def is_llama_cpp(headers: Mapping[str, str], content: Any = None) -> bool:
 
 def decode_props(content: Any, adapters: Any = None) -> ServerProps:
     """
-    Return llama.cpp's `/props` and `/lora-adapters` as a record; 0 and empty: it does not say.
+    Return llama.cpp's `/props` and `/lora-adapters` as a record; 0 and empty: not reported.
     """
     found = content if isinstance(content, dict) else {}
     defaults = found.get("default_generation_settings")

@@ -150,7 +150,7 @@ def decode_decision(
     """
     Return the probabilities of every answer to every question, and how many tokens were read.
 
-    The probabilities of a question add up to 1. The count is 0 where the server does not say.
+    The probabilities of a question add up to 1. The count is 0 where the server does not report it.
 
     Parameters
     ----------
@@ -176,14 +176,16 @@ def decode_decision(
 
 
 def _read_probabilities(name: str, answer: Any, allowed: Sequence[str]) -> dict[str, float]:
-    told = answer.get("probabilities") if isinstance(answer, dict) else None
-    if not isinstance(told, dict):
+    reported = answer.get("probabilities") if isinstance(answer, dict) else None
+    if not isinstance(reported, dict):
         raise _bad_reply(f"the answer to {name!r} has no probabilities")
     values: dict[str, float] = {}
     for option in allowed:
-        value = read_number(told.get(option))
+        value = read_number(reported.get(option))
         if value is None or not 0 <= value <= 1:
-            raise _bad_reply(f"the probability of {option!r} in {name!r} is {told.get(option)!r}")
+            raise _bad_reply(
+                f"the probability of {option!r} in {name!r} is {reported.get(option)!r}"
+            )
         values[option] = value
     total = math.fsum(values.values())
     if total <= 0:
