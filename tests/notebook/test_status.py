@@ -54,7 +54,7 @@ def test_status_follows_the_server(lab):
     lab.plan(process={"refuse": "panic: SCRIPTED"})
     server = lab.processes()[0]
     first.good("from urisk_nb.server.restart_policy import RestartPolicy")
-    first.good(f"{MANAGER}._server.restart_policy = RestartPolicy(pauses_s=(0.05, 0.1, 0.2))")
+    first.good(f"{MANAGER}.server.restart_policy = RestartPolicy(pauses_s=(0.05, 0.1, 0.2))")
     os.kill(server, signal.SIGKILL)
     eventually(lambda: "panic: SCRIPTED" in row(first, "failed"), 10)
     assert row(first, "server").endswith("not running")

@@ -129,9 +129,6 @@ class Model:
         As the server lists it; empty or 0 where it does not report it.
     remote
         True where the model runs on another machine than the server.
-    capabilities
-        What the server says that the model can do, such as `completion` or `decision`; empty where
-        it does not say.
     aliases
         Other names under which the server offers it.
     num_ctx
@@ -142,7 +139,6 @@ class Model:
     digest: str = ""
     size_bytes: int = 0
     remote: bool = False
-    capabilities: frozenset[str] = frozenset()
     aliases: tuple[str, ...] = ()
     num_ctx: int = 0
 

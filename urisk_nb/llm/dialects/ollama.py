@@ -200,7 +200,6 @@ def decode_models(content: Any) -> list[Model]:
             digest=str(entry.get("digest") or ""),
             size_bytes=read_count(entry, "size"),
             remote=bool(entry.get("remote_host") or entry.get("remote_model")),
-            capabilities=decode_capabilities(entry),
         )
         for entry in _list_models(content)
     ]
