@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from cost_probe import SCENARIO, Cost, Metered
 from harness import FakeOllama
-from urisk_nb.llm.latency import percentile
+from urisk_nb.llm.calls import percentile
 
 WAYS = ("none", "viewed", "unviewed")
 ROUNDS = 6

@@ -51,7 +51,7 @@ INSIDE = {
         *("engines", "leases", "checks", "model_server"),
     ],
     "llm": [
-        *("messages", "dialects", "constrained_decoding", "resilience", "latency", "calls"),
+        *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
         *("client", "retrying_client", "answers", "labels", "snapshot", "model_loader", "manager"),
         "model_install",
     ],

@@ -43,7 +43,6 @@ class Listed:
     settings = SimpleNamespace(num_ctx=4096)
     is_managed, slots = False, 1
     num_ctx = 4096
-    is_demo_model = False
 
     def __init__(self, answer, parallel=1, service_s=0.0, logprobs=False):
         self.answer, self.parallel, self.service_s = answer, parallel, service_s

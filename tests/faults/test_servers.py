@@ -142,7 +142,7 @@ def test_a_server_of_ours_that_hangs_is_started_again(lab, figure):
     """
     lab.plan(rules=[LATER])
     manager = session()
-    manager._server.monitor.schedule = SHORT
+    manager.server.monitor.schedule = SHORT
     server, runner = lab.processes()
     with asked(manager, "later") as call:
         in_flight(lab)
@@ -164,7 +164,7 @@ def test_a_server_of_others_that_hangs_is_an_error(lab):
     with others(lab) as server:
         manager = session(max_retries=0)
         assert manager.state is ServerState.EXTERNAL
-        manager._server.monitor.schedule = SHORT
+        manager.server.monitor.schedule = SHORT
         with asked(manager, "slow") as call:
             in_flight(lab)
             os.kill(server.pid, signal.SIGSTOP)
@@ -181,7 +181,7 @@ def test_a_slow_server_is_no_hung_one(lab):
     """It answers the probes: the call waits as long as the limits allow."""
     lab.plan(rules=[{"contains": "later", "answer": "SCRIPTED later", "first_ms": 3000}])
     manager = session()
-    manager._server.monitor.schedule = SHORT
+    manager.server.monitor.schedule = SHORT
     answer = manager.generate_sync("later")
     assert (answer.timing.attempts, manager.restart_count) == (1, 0)
     assert lab.counters()["paths"]["/api/version"] >= 5, "it was looked at"
@@ -278,7 +278,7 @@ def test_a_server_with_other_settings_is_shared_and_said_so(lab, monkeypatch):
     LLMManager.get_instance().shutdown_sync()
     monkeypatch.setenv("OLLAMA_FLASH_ATTENTION", "1")
     second = session()
-    assert second.origin == "shared"
+    assert "shared with another kernel" in second.snapshot().server_label
     assert ["other settings" in note for note in second.notes] == [True]
     second.shutdown_sync()
     event_loop.run(held.leave())
@@ -378,7 +378,7 @@ def test_a_warm_up_that_fails_after_a_restart_costs_neither_server_nor_share(fai
 
     manager._client.load = load
     os.kill(manager.pid, signal.SIGKILL)
-    eventually(lambda: manager.restart_count == 1 and manager._server._recovery.done(), 10)
+    eventually(lambda: manager.restart_count == 1 and manager.server._recovery.done(), 10)
     assert manager.state is ServerState.MANAGED
     assert "SCRIPTED" in manager.generate_sync("hi")
     pids = lab.processes()
@@ -430,7 +430,7 @@ def test_a_server_of_others_that_hangs_in_a_stream_is_told_with_the_text(lab):
     """The text that had come is on the error, as when a connection breaks."""
     with others(lab) as server:
         manager = session()
-        manager._server.monitor.schedule = SHORT
+        manager.server.monitor.schedule = SHORT
         seen = []
 
         def read():
@@ -449,7 +449,7 @@ def test_a_trial_of_a_server_that_hangs_keeps_the_breaker_open(lab):
     with others(lab) as server:
         manager = session(max_retries=0)
         manager.generate_sync("hi")
-        breaker = manager._retrying.breaker(manager.model)
+        breaker = manager._retrying.breakers[manager.model]
         for _ in range(5):
             breaker.record_failure(
                 errors.ServerConnectionLost("gone", fix="again"), time.monotonic() - 60, trial=False
@@ -472,10 +472,10 @@ def test_a_cancel_of_the_callers_own_stays_a_cancel(lab):
         call = asyncio.create_task(
             manager._stream([{"role": "user", "content": "slow"}], None, None).whole()
         )
-        while not manager._in_flight:
+        while not manager.limiter.in_flight:
             await asyncio.sleep(0.005)
         call.cancel()
-        await manager._end_calls()
+        await manager.limiter.cancel_all(0.2)
         with pytest.raises(asyncio.CancelledError):
             await call
 

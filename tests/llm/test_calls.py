@@ -149,12 +149,17 @@ def test_a_live_call_is_seen_from_outside():
         )
         live = manager.calls.live[0]
         eventually(lambda: live.answer.startswith("a a a "))
-        assert (manager.in_flight, manager.waiting) == (1, 1)
+        assert (manager.limiter.in_flight, manager.limiter.waiting) == (1, 1)
         assert b"slow" in live.body
         assert 0 < live.elapsed_s(live.asked_s + 1) <= 1
         first.wait()
         second.wait()
-        assert (manager.calls.live, len(manager.calls), manager.in_flight, manager.waiting) == (
+        assert (
+            manager.calls.live,
+            len(manager.calls),
+            manager.limiter.in_flight,
+            manager.limiter.waiting,
+        ) == (
             (),
             2,
             0,

@@ -47,8 +47,8 @@ def test_a_label_is_two_tokens():
     """Each choice is asked once; what stands between them is put there."""
     pieces, seen = run(SCHEMA, "legal", "3")
     assert pieces == ('{"risk":"', "legal", '","severity":', "3", "}")
-    assert [step.text for step in seen] == ['{"risk":"', '{"risk":"legal","severity":']
-    assert seen[1].options == ("0}", "1}", "2}", "3}", "4}", "5}")
+    assert [prefill for prefill, _ in seen] == ['{"risk":"', '{"risk":"legal","severity":']
+    assert seen[1][1] == ("0}", "1}", "2}", "3}", "4}", "5}")
 
 
 def test_a_single_option_is_not_asked():
@@ -64,7 +64,7 @@ def test_a_token_may_be_part_of_an_option():
     assert run(found, "mark")[0] == ('{"x":"', "mark", 'et"}')
     pieces, seen = run(found, "c", '"')
     assert pieces == ('{"x":"', "c", "redit", '"', "}")
-    assert (seen[1].text, seen[1].options) == ('{"x":"credit', ('"}', 'or"}'))
+    assert seen[1] == ('{"x":"credit', ('"}', 'or"}'))
 
 
 def test_one_number_may_begin_another():

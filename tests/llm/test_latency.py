@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urisk_nb.llm.latency import percentile, timing_of
+from urisk_nb.llm.calls import percentile, timing_of
 from urisk_nb.llm.messages import Final
 
 NS = st.integers(0, 10**12)

@@ -109,7 +109,7 @@ def test_a_stream_comes_in_pieces():
         for piece in manager.stream_sync("hi"):
             assert piece == "a"
             break
-        eventually(lambda: not manager.in_flight, 2, "the end of the call")
+        eventually(lambda: not manager.limiter.in_flight, 2, "the end of the call")
 
 
 def test_a_model_is_named_exactly_as_the_server_has_it():
@@ -325,7 +325,7 @@ def test_a_server_that_is_gone_keeps_its_session_and_its_calls(capsys):
     event_loop.run(fake.start(int(fake.url.rpartition(":")[2])))
     try:
         assert LLMManager.initialize_sync() is manager
-        assert (manager.state, manager.failure) == (ServerState.EXTERNAL, None)
+        assert (manager.state, manager.server.failure) == (ServerState.EXTERNAL, None)
         assert manager.generate_sync("hi") == "Hello world"
         assert len(manager.calls) == 2
     finally:

@@ -55,7 +55,7 @@ def test_the_line_under_an_answer_counts_where_the_server_does(tokens, words):
     answer = SimpleNamespace(
         model="m", done_reason="stop", timing=SimpleNamespace(tokens=tokens, total_s=1.5)
     )
-    assert _describe_answer(answer, SimpleNamespace(is_demo_model=False)) == words
+    assert _describe_answer(answer) == words
 
 
 def test_many_answers_in_one_cell_lose_no_last_frame(started):

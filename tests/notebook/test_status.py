@@ -12,7 +12,6 @@ import pytest
 
 from fake_ollama_env import FakeOllamaEnv
 from harness import alive, eventually
-from urisk_nb.llm.messages import is_demo
 from urisk_nb.llm.snapshot import session_notes
 
 MANAGER = "__import__('urisk_nb').LLMManager.get_instance()"
@@ -55,7 +54,7 @@ def test_status_follows_the_server(lab):
     lab.plan(process={"refuse": "panic: SCRIPTED"})
     server = lab.processes()[0]
     first.good("from urisk_nb.server.restart_policy import RestartPolicy")
-    first.good(f"{MANAGER}._server.restart_policy = RestartPolicy(pauses_s=(0.05, 0.1, 0.2))")
+    first.good(f"{MANAGER}.server.restart_policy = RestartPolicy(pauses_s=(0.05, 0.1, 0.2))")
     os.kill(server, signal.SIGKILL)
     eventually(lambda: "panic: SCRIPTED" in row(first, "failed"), 10)
     assert row(first, "server").endswith("not running")
@@ -96,7 +95,7 @@ def test_the_notes_say_who_asks_and_who_labels(model, judge, starts):
     The demo model's own weakness is told where it labels itself; beside the judge each is told for
     what it does.
     """
-    manager = SimpleNamespace(model=model, judge=judge, is_demo_model=is_demo(model), notes=())
+    manager = SimpleNamespace(model=model, judge=judge, notes=())
     notes = session_notes(manager)
     assert len(notes) == len(starts)
     assert all(note.startswith(start) for note, start in zip(notes, starts, strict=True))

@@ -106,7 +106,7 @@ def test_many_answers_that_a_restart_cuts_off_speak_against_nobody(manager, tmp_
 def test_a_restart_lets_calls_through_again(manager):
     """A breaker that has opened speaks of the server that was."""
     for _ in range(5):
-        manager._retrying.breaker(manager.model).record_failure(
+        manager._retrying.breakers[manager.model].record_failure(
             errors.ServerConnectionLost("gone.", fix="ask"), time.monotonic(), trial=False
         )
     assert manager.breaker() == "open"
@@ -116,7 +116,7 @@ def test_a_restart_lets_calls_through_again(manager):
 
 def test_a_wait_for_a_server_that_comes_back_is_part_of_the_call(manager):
     """It is killed while idle; the call that meets it waits, and says so in its timing."""
-    manager._server.restart_policy.pauses_s = (1.0, 1.0)
+    manager.server.restart_policy.pauses_s = (1.0, 1.0)
     os.kill(manager.pid, signal.SIGKILL)
     eventually(lambda: str(manager.state) == "crashed")
     call = event_loop.submit(manager.stream("hi").whole())
@@ -131,7 +131,7 @@ def test_a_wait_for_a_server_that_comes_back_is_part_of_the_call(manager):
 def test_a_restart_that_may_start_nothing_is_refused(manager):
     """OLLAMA_AUTO_START is off: the server goes on."""
     pid = manager.pid
-    manager._server.settings = manager.settings.model_copy(update={"auto_start": False})
+    manager.server.settings = manager.settings.model_copy(update={"auto_start": False})
     with pytest.raises(errors.ServerNotManaged, match="OLLAMA_AUTO_START is off"):
         event_loop.run(manager.restart())
     assert alive(pid)
@@ -153,11 +153,11 @@ def test_a_restart_that_fails_says_why(manager, tmp_path):
     The program has gone meanwhile: an error with a way out, and the manager says that it failed.
     """
     (tmp_path / "bin" / "ollama").write_text("#!/bin/sh\nexit 3\n")
-    manager._server.restart_policy.pauses_s = (0.01,)
+    manager.server.restart_policy.pauses_s = (0.01,)
     with pytest.raises(errors.ServerStartFailed, match="exit code 3"):
         event_loop.run(manager.restart())
     assert str(manager.state) == "failed"
-    assert manager.failure is not None
+    assert manager.server.failure is not None
 
 
 def test_unloading_by_hand(manager):

@@ -7,41 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, Self
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 from urisk_nb import event_loop
 from urisk_nb.errors import NotInitialized
-from urisk_nb.llm.calls import CallRecord, Calls
+from urisk_nb.llm.calls import CallTiming
 from urisk_nb.llm.client import OnChunk
-from urisk_nb.llm.latency import CallTiming
 from urisk_nb.llm.messages import Chunk, Final, TokenLogprob
 from urisk_nb.llm.retrying_client import Exchange
-from urisk_nb.settings import Engine
 
-__all__ = ["Answer", "AnswerStream", "Session"]
+if TYPE_CHECKING:
+    from urisk_nb.llm.manager import LLMManager
 
-
-class Session(Protocol):
-    """
-    What a stream needs of the manager: a place among the calls in flight, and a way to the server.
-    """
-
-    model: str
-    calls: Calls
-
-    @property
-    def engine(self) -> Engine:
-        """What answers."""
-
-    def place(self) -> AbstractAsyncContextManager[None]:
-        """Hold one of the places for calls in flight."""
-
-    def run_call(
-        self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk
-    ) -> Awaitable[Final]:
-        """Ask the server, with all attempts; the record notes them."""
+__all__ = ["Answer", "AnswerStream"]
 
 
 class Answer(str):
@@ -59,8 +38,8 @@ class Answer(str):
     timing
         The phases of the call.
     logprobs
-        The tokens with their log-probabilities, where they were asked for and the server tells
-        them.
+        The tokens with their log-probabilities, where they were asked for and the server
+        reports them.
     """
 
     __slots__ = ("done_reason", "engine", "logprobs", "model", "thinking", "timing")
@@ -100,7 +79,7 @@ class AnswerStream:
     """
 
     def __init__(
-        self, session: Session, body: bytes, exchange: Exchange, model: str | None = None
+        self, session: LLMManager, body: bytes, exchange: Exchange, model: str | None = None
     ) -> None:
         self._session, self._body, self._exchange = session, body, exchange
         # As it is asked: the session may go on with another model while this call is in flight.
@@ -153,13 +132,11 @@ class AnswerStream:
             on_chunk(chunk)
 
         try:
-            async with session.place():
-                record.mark_started()
-                final = await session.run_call(record, self._exchange, take)
+            final = await session.run_call(record, self._exchange, take)
         except BaseException as exc:
             session.calls.fail(record, exc)
             raise
-        text = record.answer
+        text = record.answer  # whole: the end of the record keeps the first part only
         self._answer = Answer(
             text,
             model=self._model,

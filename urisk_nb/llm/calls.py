@@ -11,19 +11,145 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from urisk_nb.errors import UriskError
-from urisk_nb.llm.latency import CallTiming, percentile, timing_of
 from urisk_nb.llm.messages import Chunk, Final
 
-__all__ = ["CANCELLED", "OK", "CallRecord", "Calls", "FailedAttempt"]
+__all__ = [
+    "CANCELLED",
+    "OK",
+    "CallRecord",
+    "CallTiming",
+    "Calls",
+    "FailedAttempt",
+    "percentile",
+    "timing_of",
+]
 
 KEPT = 200
 MAX_KEPT = 64 * 1024  # bytes of a request, characters of an answer
 OK, CANCELLED = "ok", "cancelled"
+
+
+# Timing -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTiming:
+    """
+    The phases of one call, in seconds; NaN where the server gave no counter.
+
+    Attributes
+    ----------
+    queue_s
+        Waiting for a slot at the server: its total less load, prompt and generation, which its
+        counters leave out.
+    load_s, prompt_s, generation_s, server_total_s
+        The server's counters. `prompt_s` is for the part of the prompt that was not in its prefix
+        cache.
+    first_token_s, total_s
+        By the clock of this process: from the sending of the request (the last try) to the first
+        piece and to the end.
+    wait_s
+        Before the first try was sent: the local queue, until one more call may be in flight, and
+        a server that was being started again.
+    retry_s
+        Tries that failed, and the pauses between them: from the first try's sending to the last
+        one's.
+    prompt_tokens, tokens
+        The whole prompt, cached or not, and the answer.
+    attempts
+        Tries, the one that succeeded included.
+    asked_at, model
+        When the call was made (UTC), and of whom.
+    """
+
+    queue_s: float
+    load_s: float
+    prompt_s: float
+    generation_s: float
+    server_total_s: float
+    first_token_s: float
+    total_s: float
+    wait_s: float = 0.0
+    retry_s: float = 0.0
+    prompt_tokens: int = 0
+    tokens: int = 0
+    attempts: int = 1
+    asked_at: datetime | None = None
+    model: str = ""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from the asking to the end; of a call that was never sent, the wait."""
+        return self.wait_s + self.retry_s + (0.0 if math.isnan(self.total_s) else self.total_s)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """
+        Tokens of the answer for each second of generation; NaN where either is unknown, and for a
+        single token.
+
+        The first token comes with the prompt. The server counts the time of the generation from
+        there, so it belongs to the other tokens.
+        """
+        return (
+            (self.tokens - 1) / self.generation_s
+            if self.tokens > 1 and self.generation_s > 0
+            else math.nan
+        )
+
+
+def timing_of(
+    final: Final, *, first_token_s: float, total_s: float, **known_here: Any
+) -> CallTiming:
+    """
+    Return the timing of a call from the end of its reply, the clock of this process, and what else
+    is known here: `wait_s`, `attempts`, ...
+    """
+    spent_ns = final.load_ns + final.prompt_ns + final.generation_ns
+    # llama.cpp reports its phases and not its total: what is measured beyond them is the queue.
+    whole_s = final.total_ns / 1e9 if final.total_ns else total_s
+    known = final.total_ns > 0 or spent_ns > 0
+
+    def seconds(nanoseconds: float) -> float:
+        return nanoseconds / 1e9 if known else math.nan
+
+    return CallTiming(
+        queue_s=max(0.0, whole_s - spent_ns / 1e9) if known else math.nan,
+        load_s=seconds(final.load_ns),
+        prompt_s=seconds(final.prompt_ns),
+        generation_s=seconds(final.generation_ns),
+        server_total_s=final.total_ns / 1e9 if final.total_ns else math.nan,
+        first_token_s=first_token_s,
+        total_s=total_s,
+        prompt_tokens=final.prompt_tokens,
+        tokens=final.tokens,
+        **known_here,
+    )
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """
+    Return the nearest-rank percentile: the smallest value that at least `share` % of the values do
+    not exceed; NaN without values.
+
+    Parameters
+    ----------
+    values
+        Numbers; NaN is left out.
+    share
+        0 to 100; 50 is the median.
+    """
+    known = sorted(value for value in values if not math.isnan(value))
+    return known[max(0, math.ceil(share / 100 * len(known)) - 1)] if known else math.nan
+
+
+# Calls --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +178,14 @@ class CallRecord:
     model, asked_at
         Who is asked, and since when (UTC).
     asked_s, started_s, first_sent_s, sent_s, first_s, ended_s
-        Our monotonic clock, seconds: asked for, its turn, first and last try sent, first piece,
-        end. None: not yet.
+        Monotonic clock of this process, seconds: asked for, its turn, first and last try sent,
+        first piece, end. None: not yet.
     texts
         The answer so far.
     failures
         The tries that failed and were made again.
     outcome
-        Empty while it is under way, then `ok`, `cancelled` (by the caller) or the name of the
+        Empty while it is in flight, then `ok`, `cancelled` (by the caller) or the name of the
         error.
     message
         What the error said.
@@ -87,8 +213,8 @@ class CallRecord:
     def phase(self) -> str:
         """
         How far it is: `queued locally`, `waiting for the server` (that is being started again),
-        `asked` (queue, load and prompt: the server tells them apart at the end), `answering`; or
-        the outcome.
+        `asked` (queue, load and prompt: the server reports them at the end), `answering`; or the
+        outcome.
         """
         if self.outcome:
             return self.outcome
@@ -134,7 +260,7 @@ class CallRecord:
 
 class Calls:
     """
-    The calls under way and the last 200 that have ended; iterating gives the timings of those that
+    The calls in flight and the last 200 that have ended; iterating gives the timings of those that
     ended well, the oldest first.
 
     Attributes
@@ -168,7 +294,7 @@ class Calls:
 
     @property
     def live(self) -> tuple[CallRecord, ...]:
-        """The calls under way, in the order in which they were asked."""
+        """The calls in flight, in the order in which they were asked."""
         return tuple(self._live.values())
 
     def begin(self, body: bytes, model: str) -> CallRecord:
@@ -186,9 +312,7 @@ class Calls:
 
     def end(self, record: CallRecord, final: Final) -> CallTiming:
         """Close the record of a call that ended well; return its timing."""
-        timing = self._timing(record, final)
-        self._ended(record, timing, OK)
-        return timing
+        return self._close(record, final, OK)
 
     def fail(self, record: CallRecord, error: BaseException) -> None:
         """
@@ -198,19 +322,15 @@ class Calls:
             return
         is_error = isinstance(error, Exception)  # a cancel and a consumer who leaves are none
         record.message = _words(error) if is_error else ""
-        self._ended(
-            record,
-            self._timing(record, Final()),
-            type(error).__name__ if is_error else CANCELLED,
-        )
+        self._close(record, Final(), type(error).__name__ if is_error else CANCELLED)
 
-    def _timing(self, record: CallRecord, final: Final) -> CallTiming:
+    def _close(self, record: CallRecord, final: Final, outcome: str) -> CallTiming:
         record.ended_s = time.monotonic()
 
         def since(began_s: float | None, end_s: float | None) -> float:
             return math.nan if began_s is None or end_s is None else end_s - began_s
 
-        return timing_of(
+        record.timing = timing_of(
             final,
             first_token_s=since(record.sent_s, record.first_s),
             total_s=since(record.sent_s, record.ended_s),
@@ -223,14 +343,13 @@ class Calls:
             asked_at=record.asked_at,
             model=record.model,
         )
-
-    def _ended(self, record: CallRecord, timing: CallTiming, outcome: str) -> None:
-        record.timing, record.outcome = timing, outcome
+        record.outcome = outcome
         record.body = record.body[:MAX_KEPT]
         record.texts[:] = [record.answer[:MAX_KEPT]]
         self._live.pop(record.number, None)
         self._kept.append(record)
         self.outcomes[outcome] += 1
+        return record.timing
 
     def percentile(self, name: str, share: float) -> float:
         """

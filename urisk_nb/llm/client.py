@@ -1,10 +1,11 @@
 """
-The HTTP client: one connection pool on one loop, every foreign exception turned into ours.
+The HTTP client: one connection pool on one loop, every exception of httpx turned into an error of
+this package.
 
 The only importer of httpx. Chats are streamed, so that the phases of a call are visible and a
 caller that leaves reaches the server: a cancelled call closes its connection, and the server then
-stops generating. Liveness is probed over a pool of its own, so that it never waits behind answers.
-Over 400 lines: what a server can be asked and what each failure of httpx means belong into the one
+stops generating. Liveness is probed over a second pool, so that a probe never waits behind answers.
+Over 400 lines: what a server can be asked and what each failure of httpx means belong in the one
 file that knows httpx.
 """
 
@@ -13,10 +14,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 import httpx
@@ -46,6 +54,7 @@ __all__ = ["HTTPX_ERRORS", "Client", "OnChunk"]
 CONNECT_S = 2.0
 PROBE_S = 2.5
 DRAIN_S = 0.5
+NO_START = "for the first token"  # what a server was silent for
 MAX_CONNECTIONS = 256  # as many as calls may be in flight; the manager bounds them
 MAX_IDLE = 8
 KEEP_OPEN_S = 1200.0
@@ -90,6 +99,8 @@ ANOTHER_ADDRESS = (
 )
 NAMED = {DialectName.OLLAMA: ollama.DIALECT, DialectName.OPENAI: openai.DIALECT}
 
+T = TypeVar("T")
+DecodeError = Callable[[int | None, str], UriskError]
 OnChunk = Callable[[Chunk | Final], Any]
 """Called with each part of an answer as it comes, on the loop."""
 
@@ -107,8 +118,10 @@ class Client:
 
     Attributes
     ----------
+    dialect
+        The wire that the server speaks; native Ollama until a probe has found another.
     props
-        What a llama.cpp server told of itself at the last probe that found it.
+        What a llama.cpp server reported about itself at the last probe that found it.
     """
 
     def __init__(
@@ -116,9 +129,9 @@ class Client:
     ) -> None:
         self.settings = settings
         self.props = ServerProps()
-        self._dialect = NAMED.get(settings.dialect, ollama.DIALECT)
-        self._is_found = False  # whether a probe has told the dialect
-        self._has_list = True  # of its models
+        self.dialect = NAMED.get(settings.dialect, ollama.DIALECT)
+        self._is_found = False  # whether a probe has found the dialect
+        self._has_list = True  # whether the server lists its models
         self._calls = self._open_pool(MAX_CONNECTIONS, transport)
         self._probes = self._open_pool(2, transport)
 
@@ -147,17 +160,12 @@ class Client:
 
     # Which server ---------------------------------------------------------------------------------
 
-    @property
-    def dialect(self) -> Dialect:
-        """The wire that the server speaks; native Ollama until a probe has found another."""
-        return self._dialect
-
     def forget_dialect(self) -> None:
         """Find out anew at the next probe: another server may answer at the address by then."""
         self._is_found, self._has_list = False, True
 
     def _find(self, dialect: Dialect, props: ServerProps = ServerProps()) -> None:  # noqa: B008  frozen
-        self._dialect, self.props, self._is_found = dialect, props, True
+        self.dialect, self.props, self._is_found = dialect, props, True
 
     async def probe(self, within_s: float = PROBE_S) -> str:
         """
@@ -173,18 +181,30 @@ class Client:
         ServerBusy
             A llama.cpp server is still loading its model.
         PortTaken
-            Something answers that speaks no dialect of ours.
+            Something answers that speaks no known dialect.
         """
         with _translate_errors(self.settings):
-            async with _limit(within_s, self._silent_probe):
-                try:
+            try:
+                async with asyncio.timeout(within_s):
                     return await self._identify()
-                except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as exc:
-                    seen = f"it does not speak HTTP: {exc or 'it breaks the connection'}"
-                    raise self._taken(seen, NAMED.get(self.settings.dialect)) from exc
+            except UriskError:
+                raise
+            except TimeoutError as exc:
+                raise ServerTimeout(
+                    f"{self._address} takes connections and says nothing: a server that hangs, or "
+                    "another program.",
+                    fix=ANOTHER_ADDRESS,
+                ) from exc
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as exc:
+                seen = f"it does not speak HTTP: {exc or 'it breaks the connection'}"
+                raise self._taken(seen, NAMED.get(self.settings.dialect)) from exc
+
+    @property
+    def _address(self) -> str:
+        return f"{self.settings.host}:{self.settings.port}"
 
     async def _identify(self) -> str:
-        known = self._dialect if self._is_found else NAMED.get(self.settings.dialect)
+        known = self.dialect if self._is_found else NAMED.get(self.settings.dialect)
         seen = ""
         if known in (None, ollama.DIALECT):
             reply = await self._probes.get("/api/version")
@@ -203,7 +223,6 @@ class Client:
     async def _identify_openai(self, seen: str, known: Dialect | None) -> str:
         reply = await self._probes.get(openai.DIALECT.models_path)
         content = _load_json(reply)
-        is_llama_cpp = openai.is_llama_cpp(reply.headers, content)
         if reply.status_code in (401, 403) or _is_loading(reply):
             raise openai.decode_error(reply.status_code, reply.text)
         if known is not None and await self._has_only_chat(reply):
@@ -213,17 +232,20 @@ class Client:
             and_seen = f"{seen}, " if seen else ""
             seen = f"{and_seen}HTTP {reply.status_code} on {openai.DIALECT.models_path}"
             raise self._taken(seen, known)
-        if is_llama_cpp:
-            self._find(openai.LLAMA_CPP, await self._read_props())
-            return self.props.build
-        self._find(openai.DIALECT)
-        return openai.read_owner(content)
+        if not openai.is_llama_cpp(reply.headers, content):
+            self._find(openai.DIALECT)
+            return openai.read_owner(content)
+        headers = openai.LLAMA_CPP.headers
+        props = _load_json(await self._probes.get("/props", headers=headers))
+        adapters = _load_json(await self._probes.get("/lora-adapters", headers=headers))
+        self._find(openai.LLAMA_CPP, openai.decode_props(props, adapters))
+        return self.props.build
 
     async def _has_only_chat(self, reply: httpx.Response) -> bool:
         """
         Return whether a server answers chats, and has no list of models.
 
-        Its wire and its model must have been named: without a list, nothing else tells them. The
+        Its wire and its model must have been named: without a list, nothing else shows them. The
         chat has no messages, so that the server refuses it before any work.
         """
         lacks_list = reply.status_code in NO_SUCH_PATH
@@ -238,18 +260,12 @@ class Client:
         return not self._has_list
 
     async def _check_llama_cpp(self) -> str:
-        reply = await self._probes.get("/health", headers=_connection(openai.LLAMA_CPP))
+        reply = await self._probes.get("/health", headers=openai.LLAMA_CPP.headers)
         if not openai.is_llama_cpp(reply.headers) and not _is_loading(reply):
             raise self._taken(f"HTTP {reply.status_code} on /health", openai.LLAMA_CPP)
         if reply.status_code != 200:
             raise openai.decode_error(reply.status_code, reply.text)
         return self.props.build
-
-    async def _read_props(self) -> ServerProps:
-        headers = _connection(openai.LLAMA_CPP)
-        props = _load_json(await self._probes.get("/props", headers=headers))
-        adapters = _load_json(await self._probes.get("/lora-adapters", headers=headers))
-        return openai.decode_props(props, adapters)
 
     def _taken(self, seen: str, known: Dialect | None) -> PortTaken:
         wanted = {
@@ -259,16 +275,7 @@ class Client:
         }
         neither = "it is neither Ollama nor an OpenAI-compatible server"
         what = neither if known is None else wanted[known.name]
-        address = f"{self.settings.host}:{self.settings.port}"
-        return PortTaken(f"{address} answers, but {what} ({seen}).", fix=ANOTHER_ADDRESS)
-
-    def _silent_probe(self) -> ServerTimeout:
-        address = f"{self.settings.host}:{self.settings.port}"
-        return ServerTimeout(
-            f"{address} takes connections and says nothing: a server that hangs, or another "
-            "program.",
-            fix=ANOTHER_ADDRESS,
-        )
+        return PortTaken(f"{self._address} answers, but {what} ({seen}).", fix=ANOTHER_ADDRESS)
 
     def require(self, feature: Feature, what: str) -> None:
         """
@@ -299,28 +306,18 @@ class Client:
 
     async def list_loaded_models(self) -> list[LoadedModel]:
         """
-        Return the models in the server's memory; raise NotSupportedByServer where it does not say.
+        Return the models in the server's memory; raise NotSupportedByServer if it has no such list.
         """
         self.require(Feature.LOADED_MODELS, "list the models in its memory")
         return ollama.decode_loaded_models(await self._get("/api/ps"))
 
     async def _get(self, path: str) -> dict[str, Any]:
-        with _translate_errors(self.settings):
-            async with _limit(self.settings.timeout_s, self._silent_reply):
-                reply = await self._probes.get(path, headers=_connection(self.dialect))
-        if reply.status_code != 200:
-            raise self.dialect.decode_error(reply.status_code, reply.text)
-        content = _load_json(reply)
-        if not isinstance(content, dict):
-            seen = f"{path} is answered by {reply.text[:80]!r}."
-            raise ProtocolError(seen, fix=FIXES[ProtocolError])
-        return content
+        reply = await self._receive(self._probes.get(path, headers=self.dialect.headers))
+        return _read_object(path, reply, self.dialect.decode_error)
 
-    async def post(
-        self, path: str, body: bytes, decode_error: Callable[[int, str], UriskError]
-    ) -> Any:
+    async def post(self, path: str, body: bytes, decode_error: DecodeError) -> dict[str, Any]:
         """
-        Return the JSON of a reply that comes in one piece, within the load timeout.
+        Return the JSON object of a reply that comes in one piece, within the load timeout.
 
         Parameters
         ----------
@@ -329,18 +326,22 @@ class Client:
         decode_error
             Turns status and text of a refusal into an error.
         """
+        headers = {**JSON, **self.dialect.headers}
+        sent = self._calls.post(path, content=body, headers=headers)
+        reply = await self._receive(sent, NO_START, is_load=True)
+        return _read_object(path, reply, decode_error)
+
+    async def _receive(self, work: Awaitable[T], what: str = "", *, is_load: bool = False) -> T:
+        """Return what comes within the time limit of a reply, or of a load."""
         settings = self.settings
-        headers = {**JSON, **_connection(self.dialect)}
         with _translate_errors(settings):
-            async with _limit(settings.load_timeout_s, self._silent_load):
-                reply = await self._calls.post(path, content=body, headers=headers)
-        if reply.status_code != 200:
-            raise _refuse(reply, decode_error(reply.status_code, reply.text))
-        content = _load_json(reply)
-        if content is None:
-            seen = f"{path} is answered by {reply.text[:80]!r}."
-            raise ProtocolError(seen, fix=FIXES[ProtocolError])
-        return content
+            try:
+                async with asyncio.timeout(
+                    settings.load_timeout_s if is_load else settings.timeout_s
+                ):
+                    return await work
+            except TimeoutError as exc:
+                raise _silence(settings, what, is_load=is_load) from exc
 
     # Chats ----------------------------------------------------------------------------------------
 
@@ -369,60 +370,56 @@ class Client:
         """
         dialect, settings = self.dialect, self.settings
         decoder, reception = dialect.open_decoder(), _Reception(settings, on_chunk)
-        headers = {**JSON, **_connection(dialect)}
-        request = self._calls.build_request(
-            "POST", dialect.chat_path, content=body, headers=headers
-        )
+        headers = {**JSON, **dialect.headers}
         try:
             with _translate_errors(settings):
-                async with reception.timer:
-                    reply = await self._calls.send(request, stream=True)
-                    try:
-                        if reply.status_code != 200:
-                            reception.timer.reschedule(None)  # a refusal has a limit of its own
-                            text = await _read_refusal(reply, settings.timeout_s)
-                            raise _refuse(reply, dialect.decode_error(reply.status_code, text))
-                        async for data in reply.aiter_raw():
-                            reception.take(decoder.feed(data))
-                        reception.take(decoder.finish())
-                    finally:
-                        await reply.aclose()
+                async with (
+                    reception.timer,
+                    self._calls.stream(
+                        "POST", dialect.chat_path, content=body, headers=headers
+                    ) as reply,
+                ):
+                    if reply.status_code != 200:
+                        reception.timer.reschedule(None)  # a refusal has its own limit
+                        raise await _read_refusal(reply, dialect.decode_error, settings)
+                    async for data in reply.aiter_raw():
+                        reception.take(decoder.feed(data))
+                    reception.take(decoder.finish())
         except (TimeoutError, UriskError) as exc:
-            # What comes after the end is of no interest but that the connection can be used again.
+            # What follows the end matters only for using the connection again.
             if reception.final is None:
                 reception.fail(exc)
         if reception.final is None:
-            raise reception.to_incomplete()
+            raise AnswerIncomplete(
+                "the answer ended without its last part (no `done`, no `finish_reason`).",
+                fix="ask again; a long run of equal pieces makes some versions of Ollama stop here",
+                partial=reception.text,
+            )
         return reception.final
 
     # Models of Ollama -----------------------------------------------------------------------------
 
     async def load(self, body: bytes) -> None:
         """Load or unload a model; block until the server says that it is done."""
-        async with aclosing(self._stream_objects("/api/chat", body)) as objects:
-            async for content in objects:
-                ollama.decode_chat(content)
+        await self.chat(body)
 
     async def read_capabilities(self, model: str) -> frozenset[str]:
-        """Return what the server says that a model can do; nothing where it does not say."""
+        """Return what a model can do, as the server reports it; empty where it does not."""
         if not self.dialect.can(Feature.CAPABILITIES):
             return frozenset()
         shown = await self.post("/api/show", ollama.encode_show(model), ollama.decode_error)
         return ollama.decode_capabilities(shown)
 
-    async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
+    def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         """
         Yield the progress of a download; it ends after `success`, which is the only proof of it.
 
         Leaving the iteration stops the download; the server keeps what has arrived and resumes it.
         """
         short = "max retries exceeded: the download ended without success"
-        steps = self._stream_steps("/api/pull", ollama.encode_pull(model), "download", short)
-        async with aclosing(steps):
-            async for progress in steps:
-                yield progress
+        return self._stream_steps("/api/pull", ollama.encode_pull(model), "download", short)
 
-    async def create(
+    def create(
         self,
         model: str,
         *,
@@ -434,19 +431,16 @@ class Client:
         Yield the steps in which a model is made, of another one and an adapter or of files.
 
         It ends after `success`, which is the only proof of it. The server must have the base (its
-        pull would say `success`, too) and the blobs. Leaving the iteration gives it up.
+        pull would say `success`, too) and the blobs. Leaving the iteration cancels it.
         """
         body = ollama.encode_create(model, base=base, adapters=adapters, files=files)
-        short = "the creation ended without success"
-        async with aclosing(self._stream_steps("/api/create", body, "creation", short)) as steps:
-            async for progress in steps:
-                yield progress
+        return self._stream_steps(
+            "/api/create", body, "creation", "the creation ended without success"
+        )
 
     async def has_blob(self, digest: str) -> bool:
         """Return whether the server has the file of this digest (`sha256:` and 64 hex digits)."""
-        with _translate_errors(self.settings):
-            async with _limit(self.settings.timeout_s, self._silent_reply):
-                reply = await self._probes.head(f"/api/blobs/{digest}")
+        reply = await self._receive(self._probes.head(f"/api/blobs/{digest}"))
         if reply.status_code not in (200, 404):
             raise ollama.decode_error(reply.status_code, reply.text)
         return reply.status_code == 200
@@ -458,10 +452,8 @@ class Client:
         The whole is bounded by the load timeout. Raises InputError where the file cannot be read,
         and what the server's refusal means.
         """
-        within_s = self.settings.load_timeout_s
-        with _translate_errors(self.settings):
-            async with _limit(within_s, lambda: self._silent_load("while it was sent a file")):
-                reply = await self._calls.post(f"/api/blobs/{digest}", content=_read_blocks(path))
+        sent = self._calls.post(f"/api/blobs/{digest}", content=_read_blocks(path))
+        reply = await self._receive(sent, "while it was sent a file", is_load=True)
         if reply.status_code not in (200, 201):
             raise ollama.decode_error(reply.status_code, reply.text)
 
@@ -469,45 +461,24 @@ class Client:
         self, path: str, body: bytes, what: str, short: str
     ) -> AsyncGenerator[PullProgress, None]:
         """Yield the lines up to `success`; an end without it is the error that `short` means."""
-        # Between two lines the server may verify gigabytes: it is given as long as a load.
-        slow = f"in the middle of a {what}"
-        async with aclosing(self._stream_objects(path, body, slow)) as objects:
-            async for content in objects:
-                progress = ollama.decode_progress(content)
-                yield progress
-                if progress.status == "success":
-                    await _drain(objects)
-                    return
-        raise ollama.decode_error(None, short)
-
-    async def _stream_objects(
-        self, path: str, body: bytes, silent: str = "for the first token"
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the objects of a streamed reply, each within the load timeout."""
-        lines, within_s = ollama.JsonLines(), self.settings.load_timeout_s
         request = self._calls.build_request("POST", path, content=body, headers=JSON)
-        with _translate_errors(self.settings):
-            async with _limit(within_s, self._silent_load):
-                reply = await self._calls.send(request, stream=True)
-            try:
-                if reply.status_code != 200:
-                    text = await _read_refusal(reply, self.settings.timeout_s)
-                    raise _refuse(reply, ollama.decode_error(reply.status_code, text))
-                chunks, more = reply.aiter_raw(), True
-                while more:
-                    async with _limit(within_s, lambda: self._silent_load(silent)):
-                        data = await anext(chunks, None)
-                    more = data is not None
-                    for content in lines.finish() if data is None else lines.feed(data):
-                        yield content
-            finally:
-                await reply.aclose()
-
-    def _silent_reply(self) -> ServerTimeout:
-        return _silence(self.settings, self.settings.timeout_s, "OLLAMA_TIMEOUT", "")
-
-    def _silent_load(self, what: str = "for the first token") -> ServerTimeout:
-        return _silence(self.settings, self.settings.load_timeout_s, "URISK_LOAD_TIMEOUT", what)
+        sent = self._calls.send(request, stream=True)
+        async with contextlib.aclosing(await self._receive(sent, NO_START, is_load=True)) as reply:
+            if reply.status_code != 200:
+                raise await _read_refusal(reply, ollama.decode_error, self.settings)
+            lines, chunks = ollama.JsonLines(ollama.decode_progress), reply.aiter_raw()
+            is_open = True
+            while is_open:
+                # Between two lines the server may verify gigabytes: it gets the time of a load.
+                waited = f"in the middle of a {what}"
+                data = await self._receive(anext(chunks, None), waited, is_load=True)
+                is_open = data is not None
+                for progress in lines.finish() if data is None else lines.feed(data):
+                    yield progress
+                    if progress.status == "success":
+                        await _drain(chunks)
+                        return
+        raise ollama.decode_error(None, short)
 
     # Cloud ----------------------------------------------------------------------------------------
 
@@ -547,9 +518,12 @@ class _Reception:
         return "".join(self._texts)
 
     def fail(self, exc: TimeoutError | UriskError) -> NoReturn:
-        """Raise what the caller is told: after the first token, an answer that was cut off."""
-        error = exc if isinstance(exc, UriskError) else self._silence()
-        if error is not exc:
+        """Raise the error for the caller: after the first token, an answer that was cut off."""
+        if isinstance(exc, UriskError):
+            error = exc
+        else:
+            what = "between two tokens" if self._texts else NO_START
+            error = _silence(self._settings, what, is_load=not self._texts)
             error.__cause__ = exc
         if not self._texts or not isinstance(error, ServerConnectionLost | ServerTimeout):
             error.facts["partial"] = self.text
@@ -560,86 +534,59 @@ class _Reception:
             partial=self.text,
         ) from error
 
-    def _silence(self) -> ServerTimeout:
-        settings = self._settings
-        if self._texts:
-            what = ("OLLAMA_TIMEOUT", "between two tokens")
-            return _silence(settings, settings.timeout_s, *what)
-        what = ("URISK_LOAD_TIMEOUT", "for the first token")
-        return _silence(settings, settings.load_timeout_s, *what)
 
-    def to_incomplete(self) -> AnswerIncomplete:
-        """Return the error for a stream that ended in order, but without its end."""
-        return AnswerIncomplete(
-            "the answer ended without its last part (no `done`, no `finish_reason`).",
-            fix="ask again; a long run of equal pieces makes some versions of Ollama stop here",
-            partial=self.text,
-        )
-
-
-class _translate_errors:  # noqa: N801  a context manager, used like a function
-    """Turns what httpx raises into what it means."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, exc: BaseException | None, traceback: Any) -> None:
-        known = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
-        if isinstance(exc, known):
-            meaning = _find_meaning(type(exc))
-            words = clean_words(str(exc)) or type(exc).__name__
-            said = f"{FIRST_WORDS[meaning]} ({words})" if meaning in FIRST_WORDS else words
-            raise meaning(f"{self.settings.url}: {said}.", fix=FIXES[meaning]) from exc
-
-
-def _find_meaning(kind: type[BaseException]) -> type[ServerError]:
-    return next(
-        (HTTPX_ERRORS[base] for base in kind.__mro__ if base in HTTPX_ERRORS), ProtocolError
-    )
-
-
-@asynccontextmanager
-async def _limit(within_s: float, error: Callable[[], UriskError]) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def _translate_errors(settings: Settings) -> Iterator[None]:
+    """Turn what httpx raises into what it means."""
     try:
-        async with asyncio.timeout(within_s):
-            yield
-    except TimeoutError as exc:
-        if isinstance(exc, UriskError):
-            raise
-        raise error() from exc
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict) as exc:
+        known = (HTTPX_ERRORS[base] for base in type(exc).__mro__ if base in HTTPX_ERRORS)
+        meaning = next(known, ProtocolError)
+        words = clean_words(str(exc)) or type(exc).__name__
+        said = f"{FIRST_WORDS[meaning]} ({words})" if meaning in FIRST_WORDS else words
+        raise meaning(f"{settings.url}: {said}.", fix=FIXES[meaning]) from exc
 
 
-def _silence(settings: Settings, within_s: float, name: str, what: str) -> ServerTimeout:
+def _silence(settings: Settings, what: str, *, is_load: bool) -> ServerTimeout:
+    name = "URISK_LOAD_TIMEOUT" if is_load else "OLLAMA_TIMEOUT"
+    within_s = settings.load_timeout_s if is_load else settings.timeout_s
     return ServerTimeout(
         f"{settings.url} was silent for {within_s:g} s{' ' + what if what else ''}.",
         fix=f"give it longer: %env {name}={within_s * 4:g}",
     )
 
 
-def _connection(dialect: Dialect) -> dict[str, str]:
-    """Return the header for a server that closes connections without a word: none is used twice."""
-    return {} if dialect.keeps_connection else {"Connection": "close"}
-
-
-async def _read_refusal(reply: httpx.Response, timeout_s: float) -> str:
-    """Return the body of a refusal, as far as it comes within a moment."""
+async def _read_refusal(
+    reply: httpx.Response, decode_error: DecodeError, settings: Settings
+) -> UriskError:
+    """Return what a refusal in a stream means, as far as its body comes within a moment."""
     body = bytearray()
     with contextlib.suppress(TimeoutError, httpx.HTTPError):
-        async with asyncio.timeout(min(PROBE_S, timeout_s)):
+        async with asyncio.timeout(min(PROBE_S, settings.timeout_s)):
             async for chunk in reply.aiter_raw():
                 body += chunk
                 if len(body) > MAX_REFUSAL_BYTES:
                     break
-    return body.decode("utf-8", "replace")
+    return _to_error(reply, body.decode("utf-8", "replace"), decode_error)
 
 
-def _refuse(reply: httpx.Response, error: UriskError) -> UriskError:
-    """Return the error with the server's wish when to come back."""
-    error.facts["retry_after_s"] = _read_seconds(reply.headers.get("Retry-After"))
+def _to_error(reply: httpx.Response, text: str, decode_error: DecodeError) -> UriskError:
+    """Return what a refusal means, with the server's wish when to come back."""
+    error = decode_error(reply.status_code, text)
+    wish = reply.headers.get("Retry-After", "")  # a date, its other form, is passed over
+    error.facts["retry_after_s"] = float(wish) if wish.isascii() and wish.isdigit() else None
     return error
+
+
+def _read_object(path: str, reply: httpx.Response, decode_error: DecodeError) -> dict[str, Any]:
+    if reply.status_code != 200:
+        raise _to_error(reply, reply.text, decode_error)
+    content = _load_json(reply)
+    if not isinstance(content, dict):
+        seen = f"{path} is answered by {reply.text[:80]!r}."
+        raise ProtocolError(seen, fix=FIXES[ProtocolError])
+    return content
 
 
 def _is_loading(reply: httpx.Response) -> bool:
@@ -649,11 +596,6 @@ def _is_loading(reply: httpx.Response) -> bool:
     )
 
 
-def _read_seconds(header: str | None) -> float | None:
-    """Return Retry-After as seconds; a date, which is the header's other form, is passed over."""
-    return float(header) if header is not None and header.isascii() and header.isdigit() else None
-
-
 def _load_json(reply: httpx.Response) -> Any:
     try:
         return json.loads(reply.content)
@@ -661,14 +603,11 @@ def _load_json(reply: httpx.Response) -> Any:
         return None
 
 
-async def _drain(objects: AsyncGenerator[dict[str, Any], None]) -> None:
-    """
-    Read what follows the last object, the end of the body: only then can the connection be used
-    again.
-    """
-    with contextlib.suppress(TimeoutError, UriskError):
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """Read what follows the last object: only then can the connection be used again."""
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
         async with asyncio.timeout(DRAIN_S):
-            async for _ in objects:
+            async for _ in chunks:
                 pass
 
 

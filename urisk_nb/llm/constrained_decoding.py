@@ -18,7 +18,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Choice", "Step", "build_grammar", "decode", "find_choices", "max_answer_bytes"]
+__all__ = ["Choice", "build_grammar", "decode", "find_choices", "max_answer_bytes"]
 
 ANNOTATIONS = {"title", "description"}  # keywords that allow and forbid nothing
 PYTHON_TYPES = {"string": str, "integer": int}
@@ -38,23 +38,6 @@ class Choice:
     """
 
     prefix: str
-    options: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """
-    One token to ask for.
-
-    Attributes
-    ----------
-    text
-        The answer so far, to be prefilled.
-    options
-        What may follow. The token has to be the start of one of them, or all of it.
-    """
-
-    text: str
     options: tuple[str, ...]
 
 
@@ -122,9 +105,14 @@ def build_grammar(options: Sequence[str]) -> str:
     return "root ::= " + " | ".join(json.dumps(option) for option in options)
 
 
-def decode(choices: Sequence[Choice]) -> Generator[Step, str, tuple[str, ...] | None]:
+def decode(
+    choices: Sequence[Choice],
+) -> Generator[tuple[str, tuple[str, ...]], str, tuple[str, ...] | None]:
     r"""
     Yield each token to ask for, take its text by `send`, and return the answer.
+
+    A token is asked for by the answer so far, which is prefilled, and the options of what may
+    follow: the token has to be the start of one of them, or all of it.
 
     Returns
     -------
@@ -139,7 +127,7 @@ def decode(choices: Sequence[Choice]) -> Generator[Step, str, tuple[str, ...] | 
     ...           "properties": {"risk": {"type": "string", "enum": ["credit", "legal"]}}}
     >>> steps = decode(find_choices(schema))
     >>> next(steps)
-    Step(text='{"risk":"', options=('credit"}', 'legal"}'))
+    ('{"risk":"', ('credit"}', 'legal"}'))
     >>> try:
     ...     steps.send("leg")
     ... except StopIteration as end:
@@ -154,7 +142,7 @@ def decode(choices: Sequence[Choice]) -> Generator[Step, str, tuple[str, ...] | 
             shared = os.path.commonprefix(left)  # noqa: RUF071 - compares texts character by character
             pieces[-1] += shared
             left = _follow(shared, left)
-            token = yield Step(text="".join(pieces), options=left)
+            token = yield "".join(pieces), left
             left = _follow(token, left) if token else ()
             if not left:
                 return None

@@ -3,7 +3,7 @@ How a question about one sentence is asked: in the best way that the server offe
 model.
 
 A decision model gives every label its probability in one pass (System One). llama.cpp's own server
-is asked for one token at each place where the schema leaves a choice, and tells its
+is asked for one token at each place where the schema leaves a choice, and reports its
 log-probabilities (constrained decoding). Any other server writes JSON that it holds to a schema.
 
 Each way is a generator of requests that is given the replies: it can be tested without a server.
@@ -78,7 +78,7 @@ class LabelReader:
         if not self._client.dialect.can(Feature.GRAMMAR):
             return LabelMethod.SCHEMA
         try:
-            # llama.cpp does not list what its model can do: a smallest question tells.
+            # llama.cpp does not list what its model can do: a smallest question shows it.
             body = systemone.encode_decision(model=model, state="-", questions=SMALLEST)
             await self._client.post(systemone.PATH, body, systemone.decode_error)
         except (ModelError, BadRequest, ProtocolError):
@@ -129,7 +129,7 @@ class LabelReader:
         return await client.chat(body, on_chunk)
 
 
-SMALLEST = {"q": systemone.Choice(instructions="?", options={"a": None, "b": None})}
+SMALLEST = {"q": systemone.TypedQuestion(instructions="?", criteria={"a": None, "b": None})}
 
 
 # Constrained decoding -----------------------------------------------------------------------------
@@ -159,24 +159,24 @@ def ask_by_choices(
     tokens: list[TokenLogprob] = []
     finals: list[Final] = []
     try:
-        step = next(steps)
+        prefill, options = next(steps)
         while True:
-            grammar = constrained_decoding.build_grammar(step.options)
-            content = yield openai.encode_token(request, prefill=step.text, grammar=grammar)
+            grammar = constrained_decoding.build_grammar(options)
+            content = yield openai.encode_token(request, prefill=prefill, grammar=grammar)
             token, final = openai.decode_token(content)
             tokens.append(token)
             finals.append(final)
-            step = steps.send(token.text)
+            prefill, options = steps.send(token.text)
     except StopIteration as end:
         pieces = end.value
     if pieces is None:
         return None
-    told = [
+    reported = [
         tokens[number // 2] if number % 2 else TokenLogprob(text=piece, logprob=0.0)
         for number, piece in enumerate(pieces)
         if piece
     ]
-    chunk = Chunk(text="".join(pieces), logprobs=tuple(told))
+    chunk = Chunk(text="".join(pieces), logprobs=tuple(reported))
     first, *others = finals
     spent_ns = sum(f.generation_ns for f in finals) + sum(f.prompt_ns for f in others)
     return chunk, Final(
@@ -196,7 +196,7 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
     Ask a decision model for the probabilities of every risk and severity.
 
     The answer is the compact JSON of the most probable ones. Its tokens carry the probabilities as
-    log-probabilities, so that whoever reads a written label reads this one, too.
+    log-probabilities, so that it is read like a written label.
     """
     taxonomy, risk = question.taxonomy, question.risk
     questions = systemone.build_label_questions(
@@ -212,17 +212,15 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
         questions=questions,
         keep_alive=request.keep_alive,
     )
-    decision = systemone.decode_decision(content, questions)
-    risks = decision.probabilities.get("risk", {risk or "": 1.0})
-    severities = decision.probabilities["severity"]
+    probabilities, prompt_tokens = systemone.decode_decision(content, questions)
     tokens = (
         TokenLogprob(text='{"risk":"', logprob=0.0),
-        _to_token(risks, '",'),
+        _to_token(probabilities.get("risk", {risk or "": 1.0}), '",'),
         TokenLogprob(text='"severity":', logprob=0.0),
-        _to_token(severities, "}"),
+        _to_token(probabilities["severity"], "}"),
     )
     chunk = Chunk(text="".join(token.text for token in tokens), logprobs=tokens)
-    return chunk, Final(done_reason="stop", prompt_tokens=decision.prompt_tokens)
+    return chunk, Final(done_reason="stop", prompt_tokens=prompt_tokens)
 
 
 def _to_token(probabilities: Mapping[str, float], end: str) -> TokenLogprob:

@@ -1,10 +1,12 @@
 """The manager: one server, one model, one session, for the life of the process.
 
-Its life has six steps: start (whoever comes first does the work, the rest wait for it); check the
+Its life has six steps: start (the first caller does the work, the others wait for it); check the
 server, adopt it or start it; pull the model if it is missing and warm it; keep one session; answer
 over it; shut down. Everything runs on the background loop; the public coroutines may be awaited on
-any loop, and each has a blocking twin. Over 400 lines, a third of them docstrings: the six steps
-are one story and are read as one.
+any loop, and each has a blocking twin.
+
+Over 400 lines: half are the signatures and docstrings of what users call. The six steps share the
+state of one session, and a step is misread without the others.
 """
 
 from __future__ import annotations
@@ -13,14 +15,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import anyio
 
 from urisk_nb import event_loop, process_state
 from urisk_nb.arguments import refuse_unknown, require
@@ -29,7 +30,6 @@ from urisk_nb.errors import (
     InputError,
     ModelError,
     NotInitialized,
-    ServerConnectionLost,
     ServerError,
     UriskError,
 )
@@ -39,6 +39,7 @@ from urisk_nb.llm.client import Client, OnChunk
 from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.dialects.dialect import Dialect, Feature
 from urisk_nb.llm.labels import LabelReader
+from urisk_nb.llm.limiter import CallLimiter
 from urisk_nb.llm.messages import (
     JUDGE,
     ChatRequest,
@@ -46,6 +47,8 @@ from urisk_nb.llm.messages import (
     LoadedModel,
     Message,
     Model,
+    build_messages,
+    check_chat,
     find_model,
     is_demo,
     is_judge,
@@ -66,7 +69,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo", "is_judge"]
 
 KEY, STARTING = "manager", "manager.starting"
-# What may change without another server: the rest decides which server answers and how it is run.
+# Settings that may change over the same server; the others decide which server runs, and how
 SOFT = frozenset(
     {
         "model",
@@ -80,7 +83,7 @@ SOFT = frozenset(
     }
 )
 CLOSE_S = 0.2
-# The most that the end of the interpreter is held up; the guardian goes on by itself after that
+# How long the end of the interpreter waits at most; the guardian goes on by itself after that
 EXIT_S = 0.9
 # In the runtime: says at the end whether the kernel is about to start again
 RESTARTS = "is_restart"
@@ -106,12 +109,12 @@ class StartEvent:
 
 class _Start:
     """
-    A start under way: one task, and those who wait for it; it is given up when the last of them
-    leaves.
+    A start in progress: one task, and how many callers wait for it. It is cancelled when the last
+    of them leaves.
     """
 
     def __init__(self, overrides: Mapping[str, Any], task: asyncio.Task[LLMManager]) -> None:
-        self.overrides, self.task, self.waiters, self.is_cancelled = overrides, task, 0, False
+        self.overrides, self.task, self.waiters = overrides, task, 0
 
     async def join(self) -> LLMManager:
         self.waiters += 1
@@ -119,7 +122,6 @@ class _Start:
             return await asyncio.shield(self.task)
         except asyncio.CancelledError:
             if self.waiters == 1 and not self.task.done():
-                self.is_cancelled = True
                 self.task.cancel()
                 await asyncio.wait({self.task})
             raise
@@ -141,14 +143,18 @@ class LLMManager:
         The model that answers.
     judge
         The model that labels sentences where a run names none: `model` too, but beside the demo
-        model of the embedded engine, which nobody named, the judge that was trained for it.
+        model of the embedded engine, taken by default, the judge that was trained for it.
     engine
-        What answers: `ollama`, `embedded` (llama.cpp, started by us or by another kernel) or
+        What answers: `ollama`, `embedded` (llama.cpp, started here or by another kernel) or
         `openai`.
     version, url
         Of the server.
+    server
+        Its state, and what becomes of it.
+    limiter
+        How many calls are in flight, and how many wait.
     calls
-        The last 200 calls and those under way; iterating gives the timings of those that ended
+        The last 200 calls and those in flight; iterating gives the timings of those that ended
         well.
     started_at
         When it became ready (UTC).
@@ -167,16 +173,14 @@ class LLMManager:
         self.started_at: datetime | None = None
         self._progress = progress
         self._client = Client(settings)
-        self._server = Server(settings, self._client, self._report, self._restore_model)
-        self._retrying = RetryingClient(self._client, self._server, self._prepare_model)
+        self.server = Server(settings, self._client, self._report, self._restore_model)
         self._labels = LabelReader(self._client)
-        self._loader = ModelLoader(self._client, self._server, self._report)
-        self._window = 0  # tokens of context, where the server's list of models tells
-        self._places = anyio.CapacityLimiter(settings.parallel or 1)
-        self._usual = settings.parallel or 1  # so many places where no run has asked for more
-        self._wanted: list[int] = []  # what the runs under way have asked for
-        self._in_flight: set[asyncio.Task[Any]] = set()
-        self._cut: set[asyncio.Task[Any]] = set()  # those that the shutdown has cancelled
+        self._loader = ModelLoader(self._client, self.server, self._report)
+        self._window = 0  # tokens of context, where the server's list of models has them
+        self.limiter = CallLimiter(settings.parallel or 1)
+        self._retrying = RetryingClient(
+            self._client, self.server, self.limiter, self._prepare_model
+        )
         self._closed = False
         self._pid = os.getpid()
 
@@ -227,7 +231,7 @@ class LLMManager:
         Raises
         ------
         InputError
-            An argument that there is not; the likely one is named.
+            An unknown argument; the message names the likely one.
         SettingsError, ServerError, ModelError
             Each with what to do.
         """
@@ -266,11 +270,10 @@ class LLMManager:
         cls, *, progress: Callable[[StartEvent], Any] | None = None, **overrides: Any
     ) -> LLMManager:
         """
-        Return a manager whose server was found or started, and that has taken no model: for who
-        makes one there.
+        Return a manager that has a server and no model yet, so that a model can be made there.
 
-        It is not the one of this process: whoever asked for it shuts it down. `progress` is told of
-        all that it does, and errors are those of a server, as with `initialize`.
+        It is not the manager of this process: its caller shuts it down. `progress` is called, and
+        errors of a server are raised, as by `initialize`.
         """
         return await event_loop.call(cls._connect(overrides, progress))
 
@@ -283,7 +286,7 @@ class LLMManager:
         manager = cls(load(**given), given, progress)
         manager.model = manager.judge = ""
         try:
-            await manager._server.begin()
+            await manager.server.begin()
         except BaseException:
             await manager._shutdown()
             raise
@@ -321,18 +324,18 @@ class LLMManager:
         cls, overrides: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
     ) -> LLMManager:
         _check_progress(progress)
-        given = {name: value for name, value in overrides.items() if value is not None}
         while (starting := process_state.get(STARTING)) is not None:
-            if starting.is_cancelled:
+            if starting.task.cancelling():
                 await asyncio.wait({starting.task})
-            elif starting.overrides == given:
+            elif starting.overrides == overrides:
                 return await starting.join()  # type: ignore[no-any-return]  # kept in untyped state
             else:
-                # Another's start, with other overrides: how it ends is for those who asked for it.
+                # A start with other overrides: how it ends is for those who asked for it.
                 with contextlib.suppress(UriskError):
                     await starting.join()
         running: LLMManager | None = process_state.get(KEY)
-        start = _Start(given, asyncio.create_task(cls._start_or_reuse(running, given, progress)))
+        task = asyncio.create_task(cls._start_or_reuse(running, overrides, progress))
+        start = _Start(overrides, task)
         process_state.put(STARTING, start)
         start.task.add_done_callback(lambda _: _forget_start(start))
         return await start.join()
@@ -344,19 +347,16 @@ class LLMManager:
         overrides: Mapping[str, Any],
         progress: Callable[[StartEvent], Any] | None,
     ) -> LLMManager:
-        gone: LLMManager | None = None  # kept with its calls until another takes its place
-        if running is not None and (running._closed or not await running._is_alive()):
-            if running._closed or running.is_managed:
-                await running._shutdown()
-            else:
-                gone = running
-            overrides, running = {**running.overrides, **overrides}, None
-        if running is not None and not overrides:
-            return running
-        overrides = {**(running.overrides if running else {}), **overrides}
-        settings = load(**overrides)
+        is_well = running is not None and not running._closed and await running._is_alive()
         if running is not None:
-            if _diff_settings(running.settings, settings) <= SOFT:
+            if is_well and not overrides:
+                return running
+            overrides = {**running.overrides, **overrides}
+        settings = load(**overrides)
+        # A lost external server: its session is shown, with its calls, until another one is ready
+        is_lost = running is not None and not (is_well or running._closed or running.is_managed)
+        if running is not None and not is_lost:
+            if is_well and _diff_settings(running.settings, settings) <= SOFT:
                 return await running._change(settings, overrides, progress)
             await running._shutdown()
         manager = cls(settings, overrides, progress)
@@ -365,8 +365,8 @@ class LLMManager:
         except BaseException:
             await manager._shutdown()
             raise
-        if gone is not None:
-            await gone._shutdown()
+        if running is not None and is_lost:
+            await running._shutdown()
         process_state.put(KEY, manager)
         process_state.at_exit(KEY, manager._at_exit)
         return manager
@@ -378,62 +378,62 @@ class LLMManager:
         progress: Callable[[StartEvent], Any] | None,
     ) -> LLMManager:
         """
-        Go on with other settings over the same server; calls under way are not touched, and a
+        Go on with other settings over the same server; calls in flight are not touched, and a
         change that fails changes nothing.
         """
         before = self.settings, self.overrides, self.model, self.judge, self._progress
-        notes = list(self._server.notes)
+        notes = list(self.server.notes)
         changed = _diff_settings(self.settings, settings)
         self.settings, self.overrides, self._progress = settings, dict(overrides), progress
-        self._client.settings = self._server.settings = settings
+        self._client.settings = self.server.settings = settings
         try:
             if changed & {"model", "allow_cloud"}:
                 self.model = settings.model
                 await self._take_model()
         except BaseException:
             self.settings, self.overrides, self.model, self.judge, self._progress = before
-            self._client.settings = self._server.settings = self.settings
-            self._server.notes[:] = notes
+            self._client.settings = self.server.settings = self.settings
+            self.server.notes[:] = notes
             raise
         if "parallel" in changed:
-            self._set_places(settings.parallel or self._server.slots)
-            self._server.note_slots()
+            self.limiter.set_usual(settings.parallel or self.server.slots)
+            self.server.note_slots()
         self._report("ready", f"{self.model} is ready")
         self._progress = None
         return self
 
     async def _is_alive(self) -> bool:
-        """Whether the server still answers; our own is started again if it has ended."""
+        """Return whether the server answers; a managed one that has ended is started again."""
         try:
-            await self._server.ready()
+            await self.server.ready()
             await self._client.probe()
         except (ServerError, ModelError) as exc:
-            self._server.note_loss(exc)
+            self.server.note_loss(exc)
             return False
-        self._server.note_return()
+        self.server.note_return()
         return True
 
     async def check_external(self) -> None:
         """
-        Ask a server of others whether it still answers, so that the state says so; never raises.
+        Ask an external server whether it still answers, so that the state says so; never raises.
 
-        What becomes of a server that was started here, its guardian tells.
+        The guardian reports the end of a managed server.
         """
         if not (self._closed or self.is_managed):
             await event_loop.call(self._is_alive())
 
     async def _start_session(self) -> None:
-        await self._server.begin()
-        self._set_places(self.settings.parallel or self._server.slots)
+        await self.server.begin()
+        self.limiter.set_usual(self.settings.parallel or self.server.slots)
         await self._take_model()
         self.started_at = datetime.now(UTC)
         self._report("ready", f"{self.model} is ready")
-        self._progress = None  # whoever started it is told of the start, not of what comes later
+        self._progress = None  # called for the start, not for what comes later
 
     async def _restore_model(self) -> None:
-        """A server that had ended is back: the model is loaded before any call reaches it."""
+        """Load the model on a server that had ended and is back, before any call reaches it."""
         if self.settings.parallel is None:
-            self._set_places(self._server.slots)
+            self.limiter.set_usual(self.server.slots)
         self._labels.reset()
         if self.model:
             await self._loader.load(self.model)
@@ -462,7 +462,7 @@ class LLMManager:
         Have the server put a model (default: the session's) out of its memory; the next call loads
         it again.
 
-        Answers under way are finished first. Programs that use the same server lose the model, too.
+        Answers in progress are finished first. Programs that use the same server lose the model.
 
         Raises
         ------
@@ -478,9 +478,9 @@ class LLMManager:
 
     async def restart(self) -> None:
         """
-        End our server and start another; returns when that is ready and the model warm.
+        End the managed server and start another; returns when it is ready and the model warm.
 
-        Answers under way end with StreamInterrupted (or RunnerCrashed, where the model's process
+        Answers in progress end with StreamInterrupted (or RunnerCrashed, where the model's process
         ended first), calls that wait go to the new server. Other kernels of this user that share
         the server go over to the new one, too.
 
@@ -495,8 +495,8 @@ class LLMManager:
         await event_loop.call(self._restart())
 
     async def _restart(self) -> None:
-        await self._server.restart()
-        self._retrying.reset_breakers()
+        await self.server.restart()
+        self._retrying.breakers.clear()  # they speak of the server that was replaced
 
     async def loaded_models(self) -> list[LoadedModel]:
         """
@@ -505,7 +505,7 @@ class LLMManager:
         Raises
         ------
         NotSupportedByServer
-            The server does not say.
+            The server has no such list.
         """
         self._check()
         return await event_loop.call(self._client.list_loaded_models())
@@ -557,7 +557,9 @@ class LLMManager:
         InputError, ServerError, ModelError
             Each with what to do. A cancel stops the generation on the server.
         """
-        return await self.chat(_messages(prompt, system_prompt), options=options, format=format)
+        return await self.chat(
+            build_messages(prompt, system_prompt), options=options, format=format
+        )
 
     def generate_sync(
         self,
@@ -568,7 +570,7 @@ class LLMManager:
         format: Any = None,
     ) -> Answer:
         """`generate`, blocking; an interrupt stops the generation."""
-        return self.chat_sync(_messages(prompt, system_prompt), options=options, format=format)
+        return self.chat_sync(build_messages(prompt, system_prompt), options=options, format=format)
 
     async def chat(
         self,
@@ -604,7 +606,7 @@ class LLMManager:
         Return the answer in pieces as they come: `async for piece in manager.stream(...)`, then
         `.answer` of the stream.
         """
-        return self._stream(_messages(prompt, system_prompt), options, None)
+        return self._stream(build_messages(prompt, system_prompt), options, None)
 
     def stream_sync(
         self,
@@ -654,13 +656,7 @@ class LLMManager:
         self, messages: Sequence[Message], options: Mapping[str, Any] | None, format: Any
     ) -> AnswerStream:
         self._check()
-        if not messages:
-            raise InputError(
-                "the chat has no messages.",
-                fix='give at least one: [{"role": "user", "content": "..."}]',
-            )
-        _check_options(options)
-        _check_format(format)
+        check_chat(messages, options, format)
         request = ChatRequest(
             messages=messages,
             options=options or {},
@@ -691,67 +687,32 @@ class LLMManager:
                 "this session was shut down.", fix="%urisk_start, or: await LLMManager.initialize()"
             )
 
-    @contextlib.asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold one of the places for calls in flight; those who wait are served in order."""
-        self._check()
-        who, task = object(), asyncio.current_task()
-        if task is not None:
-            self._in_flight.add(task)
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                await self._places.acquire_on_behalf_of(who)
-                stack.callback(self._places.release_on_behalf_of, who)
-                yield
-        except asyncio.CancelledError as exc:
-            # By us alone: its caller has not cancelled it, too
-            if task in self._cut and task is not None and task.uncancel() == 0:
-                raise ServerConnectionLost(
-                    "the session was shut down during the call.", fix="%urisk_start, then ask again"
-                ) from exc
-            raise
-        finally:
-            self._in_flight.discard(task)
-
     def run_call(
         self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk
     ) -> Awaitable[Final]:
-        """Ask the server, with all attempts; the record notes them."""
-        return self._retrying.run(record, exchange, on_chunk, self.settings.max_retries)
+        """Wait for the turn of a call, then ask with all attempts; the record notes them."""
+        self._check()
+        return self._retrying.run(record, exchange, on_chunk)
 
     # Facts ----------------------------------------------------------------------------------------
 
     @property
     def parallel(self) -> int:
         """How many calls may be in flight; may be set at any time."""
-        return int(self._places.total_tokens)
+        return self.limiter.limit
 
     @parallel.setter
     def parallel(self, most: int) -> None:
         if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= 256:
             raise InputError(f"parallel is {most!r}.", fix="give a whole number from 1 to 256")
-        self._set_places(most)
+        self.limiter.set_usual(most)
 
-    @contextlib.contextmanager
-    def allow_parallel(self, least: int | None) -> Iterator[None]:
+    def allow_parallel(self, least: int | None) -> AbstractContextManager[None]:
         """
         Let at least so many calls be in flight while this lasts, for a run that asks for more than
         the session allows.
         """
-        if least is None:
-            yield
-            return
-        self._wanted.append(least)
-        self._set_places(self._usual)
-        try:
-            yield
-        finally:
-            self._wanted.remove(least)
-            self._set_places(self._usual)
-
-    def _set_places(self, usual: int) -> None:
-        self._usual = usual
-        self._places.total_tokens = max(usual, *self._wanted, 1)
+        return self.limiter.allow(least)
 
     @property
     def url(self) -> str:
@@ -760,7 +721,7 @@ class LLMManager:
     @property
     def engine(self) -> Engine:
         """What answers: `ollama`, `embedded` or `openai`."""
-        return self._server.engine
+        return self.server.engine
 
     @property
     def dialect(self) -> Dialect:
@@ -776,27 +737,22 @@ class LLMManager:
 
     @property
     def version(self) -> str:
-        return self._server.version
+        return self.server.version
 
     @property
     def state(self) -> ServerState:
         """What is known of the server."""
-        return self._server.state
-
-    @property
-    def failure(self) -> UriskError | None:
-        """Why the server could not be started again, in state `failed`."""
-        return self._server.failure
+        return self.server.state
 
     @property
     def notes(self) -> Sequence[str]:
         """What there is to know about this server beyond its state: sentences."""
-        return tuple(self._server.notes)
+        return tuple(self.server.notes)
 
     @property
     def restart_count(self) -> int:
         """How often the server was started again after it had ended by itself."""
-        return self._server.restart_count
+        return self.server.restart_count
 
     @property
     def is_managed(self) -> bool:
@@ -804,69 +760,21 @@ class LLMManager:
         Whether the server was started here or by another kernel of this user, and a guardian keeps
         it.
         """
-        return self._server.lease is not None
-
-    @property
-    def origin(self) -> str:
-        """
-        Where the server comes from: `started` by this process, `shared` with another kernel of this
-        user that had started it,
-        `kept` warm from a kernel before this one, or `external`.
-        """
-        lease = self._server.lease
-        if lease is None:
-            return "external"
-        if lease.is_starter:
-            return "started"
-        return "shared" if lease.facts["leases"] > 1 else "kept"
-
-    @property
-    def still_running(self) -> bool:
-        """
-        After a shutdown: whether the server still runs, because it is of others or others use it.
-        """
-        return self._server.still_running
+        return self.server.lease is not None
 
     @property
     def pid(self) -> int | None:
-        """The server's process, where it is ours."""
-        return None if self._server.lease is None else self._server.lease.server_pid
-
-    @property
-    def lease_count(self) -> int:
-        """
-        How many kernels have a lease on our server, this one among them; 0 where it is not ours.
-        """
-        return 0 if self._server.lease is None else self._server.lease.lease_count
-
-    @property
-    def log(self) -> str:
-        """The file that our server writes its log to; empty where there is none."""
-        return "" if self._server.lease is None else str(self._server.lease.facts["log"])
+        """The process of a managed server, else None."""
+        return None if self.server.lease is None else self.server.lease.server_pid
 
     @property
     def slots(self) -> int:
         """How many calls the server answers at once; taken for 1 where it does not tell."""
-        return self._server.slots
-
-    @property
-    def known_slots(self) -> int:
-        """The same, and 0 where the server does not tell."""
-        return self._server.known_slots
-
-    @property
-    def in_flight(self) -> int:
-        """How many calls the server is working on, as far as they are ours."""
-        return int(self._places.borrowed_tokens)
-
-    @property
-    def waiting(self) -> int:
-        """How many calls wait here for their turn."""
-        return self._places.statistics().tasks_waiting
+        return self.server.slots
 
     def snapshot(self, probe: ServerProbe | None = None) -> SessionSnapshot:
         """
-        Return the session as it is now, for whoever shows it; asks nobody.
+        Return the session as it is now, for display; sends no request.
 
         Parameters
         ----------
@@ -877,14 +785,7 @@ class LLMManager:
 
     def breaker(self, model: str | None = None) -> BreakerState:
         """Return whether calls go through, for the session's model or another."""
-        return self._retrying.breaker(model or self.model).state(time.monotonic())
-
-    @property
-    def is_demo_model(self) -> bool:
-        """
-        Whether the session's model is the small one of the demonstration, which is weak at labels.
-        """
-        return is_demo(self.model)
+        return self._retrying.breakers[model or self.model].state(time.monotonic())
 
     def __repr__(self) -> str:
         state = (
@@ -901,7 +802,7 @@ class LLMManager:
         End the session: calls in flight end with ServerConnectionLost, connections are closed, a
         server that was started here is stopped.
 
-        Blocks about a second at most. A server of others goes on, with its models. Doing it again
+        Blocks about a second at most. An external server goes on, with its models. Doing it again
         changes nothing.
         """
         await event_loop.call(self._shutdown())
@@ -918,22 +819,13 @@ class LLMManager:
             # Whatever becomes of the rest, an interrupt for example: this session is over
             process_state.forget(KEY)
         try:
-            await self._end_calls()
-            await self._server.stop_monitoring(CLOSE_S)
+            await self.limiter.cancel_all(CLOSE_S)
+            await self.server.stop_monitoring(CLOSE_S)
             # A connection that will not close must not keep a server
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._client.aclose(), CLOSE_S)
         finally:
-            await self._server.end(keep_s, within_s)
-
-    async def _end_calls(self) -> None:
-        waiting = {task for task in self._in_flight if task is not asyncio.current_task()}
-        # Once: a second cancel would look like one of the caller's own
-        for task in waiting - self._cut:
-            task.cancel()
-        self._cut |= waiting
-        if waiting:
-            await asyncio.wait(waiting, timeout=CLOSE_S)
+            await self.server.end(keep_s, within_s)
 
     def _at_exit(self) -> None:
         """
@@ -959,26 +851,3 @@ def _diff_settings(old: Settings, new: Settings) -> frozenset[str]:
 def _check_progress(progress: object) -> None:
     is_fit = progress is None or callable(progress)
     require(is_fit, "progress", progress, "give a function of one StartEvent: progress=print")
-
-
-def _check_options(options: object) -> None:
-    fix = 'give a mapping of names to values: options={"temperature": 0, "seed": 1}'
-    require(options is None or isinstance(options, Mapping), "options", options, fix)
-    if isinstance(options, Mapping):
-        for name in options:
-            require(isinstance(name, str), "an option's name", name, fix)
-        fix = "leave it out; one window holds for the session: %urisk_start --num-ctx 8192"
-        require("num_ctx" not in options, "options['num_ctx']", options.get("num_ctx"), fix)
-
-
-def _check_format(format: object) -> None:
-    is_fit = format is None or format == "json" or isinstance(format, Mapping)
-    fix = 'give a JSON schema as a dict, format="json", or leave it out'
-    require(is_fit, "format", format, fix)
-
-
-def _messages(prompt: str, system_prompt: str | None) -> list[Message]:
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise InputError(f"the prompt is {prompt!r}.", fix="give some text")
-    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    return [*system, {"role": "user", "content": prompt}]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from urisk_nb.arguments import require
 from urisk_nb.errors import InputError
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "PullProgress",
     "ServerProps",
     "TokenLogprob",
+    "build_messages",
+    "check_chat",
     "find_model",
     "is_demo",
     "is_judge",
@@ -59,7 +62,7 @@ class ChatRequest:
     schema
         JSON schema of the answer, or `"json"`; None for free text.
     logprobs, top_logprobs
-        Whether the server tells log-probabilities, and of how many tokens at each place.
+        Whether the server reports log-probabilities, and of how many tokens at each place.
     adapter
         Number of the adapter (LoRA) of a llama.cpp server that answers; None: the server's own
         choice.
@@ -87,7 +90,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A fragment of an answer, with its tokens' log-probabilities where the server tells them."""
+    """A fragment of an answer, with its tokens' log-probabilities where the server reports them."""
 
     text: str
     thinking: str = ""
@@ -101,7 +104,7 @@ class Final:
 
     Durations in nanoseconds. `prompt_tokens` counts the whole prompt, cached or not; `prompt_ns`
     is the time for the part that was not cached. Time spent in the server's queue is in `total_ns`
-    only, and only Ollama tells it.
+    only, and only Ollama reports it.
     """
 
     text: str = ""
@@ -123,12 +126,9 @@ class Model:
     Attributes
     ----------
     name, digest, size_bytes
-        As the server lists it; empty or 0 where it does not say.
+        As the server lists it; empty or 0 where it does not report it.
     remote
         True where the model runs on another machine than the server.
-    capabilities
-        What the server says that the model can do, such as `completion` or `decision`; empty where
-        it does not say.
     aliases
         Other names under which the server offers it.
     num_ctx
@@ -139,7 +139,6 @@ class Model:
     digest: str = ""
     size_bytes: int = 0
     remote: bool = False
-    capabilities: frozenset[str] = frozenset()
     aliases: tuple[str, ...] = ()
     num_ctx: int = 0
 
@@ -158,7 +157,7 @@ class LoadedModel:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerProps:
     """
-    What a llama.cpp server tells of itself.
+    What a llama.cpp server reports about itself.
 
     Attributes
     ----------
@@ -188,6 +187,34 @@ class PullProgress:
     digest: str = ""
     total: int = 0
     completed: int = 0
+
+
+def build_messages(prompt: str, system_prompt: str | None) -> list[Message]:
+    """Return a prompt as the messages of a chat; raise InputError where it has no text."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InputError(f"the prompt is {prompt!r}.", fix="give some text")
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return [*system, {"role": "user", "content": prompt}]
+
+
+def check_chat(messages: Sequence[Message], options: Any, format: object) -> None:
+    """Raise InputError for a chat that no server takes."""
+    if not messages:
+        raise InputError(
+            "the chat has no messages.",
+            fix='give at least one: [{"role": "user", "content": "..."}]',
+        )
+    fix = 'give a mapping of names to values: options={"temperature": 0, "seed": 1}'
+    given = {} if options is None else options
+    require(isinstance(given, Mapping), "options", options, fix)
+    for name, value in given.items():
+        require(isinstance(name, str), "an option's name", name, fix)
+        window_fix = "leave it out; one window holds for the session: %urisk_start --num-ctx 8192"
+        require(name != "num_ctx", "options['num_ctx']", value, window_fix)
+    is_fit = format is None or format == "json" or isinstance(format, Mapping)
+    require(
+        is_fit, "format", format, 'give a JSON schema as a dict, format="json", or leave it out'
+    )
 
 
 def parse_question(

@@ -11,7 +11,7 @@ from urisk_nb.errors import DiskFull, ModelNotFound, PullFailed, ServerInternalE
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.dialects.dialect import Feature
-from urisk_nb.llm.messages import Model, find_model, is_judge, is_same_model
+from urisk_nb.llm.messages import Model, PullProgress, find_model, is_judge, is_same_model
 from urisk_nb.server.model_server import Server
 from urisk_nb.settings import Engine, Settings
 
@@ -25,7 +25,7 @@ class ModelLoader:
     Parameters
     ----------
     client, server
-        Who is asked; what the user should know goes to the server's notes.
+        The client to ask, and the server whose notes tell the user what to know.
     report
         Called with each step: its name, a sentence, and for a pull the bytes done and in all.
     """
@@ -65,7 +65,7 @@ class ModelLoader:
         self._server.notes.append(text)
 
     def note_fixed_settings(self, num_ctx: int) -> None:
-        """Say which settings were given and mean nothing to this server."""
+        """Note the settings that were given and have no effect on this server."""
         dialect, settings = self._client.dialect, self._client.settings
         if "keep_alive" in settings.model_fields_set and not dialect.can(Feature.KEEP_ALIVE):
             self._note(
@@ -116,7 +116,7 @@ class ModelLoader:
         found = find_model(model, models)
         self._client.refuse_cloud(model, found)
         if found is None and is_judge(model):
-            # Never pulled: whatever a registry may have under this name is not ours
+            # Never pulled: a registry may have another model under this name
             raise ModelNotFound(
                 f"{self._client.settings.url} has no {model}.",
                 fix="on Ollama, run `urisk install-judge` in a terminal; the embedded engine has "
@@ -143,19 +143,16 @@ class ModelLoader:
             await self._client.load(body)
 
     async def _pull(self, model: str, models: Sequence[Model]) -> None:
-        layers: dict[str, tuple[int, int]] = {}
+        layers: dict[str, PullProgress] = {}
         has = _list_names(models)
         self._report("pulling", f"Pulling {model}")
         try:
             async with aclosing(self._client.pull(model)) as lines:
                 async for line in lines:
                     if line.digest:
-                        layers[line.digest] = (line.completed, line.total)
-                    done, total = (
-                        (sum(column) for column in zip(*layers.values(), strict=True))
-                        if layers
-                        else (0, 0)
-                    )
+                        layers[line.digest] = line
+                    done = sum(layer.completed for layer in layers.values())
+                    total = sum(layer.total for layer in layers.values())
                     self._report("pulling", f"Pulling {model}", done, total)
         except ModelNotFound as exc:
             raise ModelNotFound(
@@ -164,10 +161,13 @@ class ModelLoader:
             ) from exc
         except (PullFailed, ServerInternalError) as exc:
             kind = type(exc) if isinstance(exc, PullFailed) else PullFailed
+            fix = exc.fix
+            if models and not isinstance(exc, DiskFull):
+                fix = f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
             raise kind(
                 f"{model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server "
                 f"has: {has}.",
-                fix=_pull_fix(exc, models),
+                fix=fix,
             ) from exc
 
 
@@ -234,9 +234,3 @@ def _name_model(model: Model) -> str:
         alias for alias in model.aliases if not ({"/", "\\"} & set(alias) and ".gguf" in alias)
     ]
     return f"{model.name} (also {', '.join(others)})" if others else model.name
-
-
-def _pull_fix(error: Exception, models: Sequence[Model]) -> str:
-    if models and not isinstance(error, DiskFull):
-        return f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
-    return getattr(error, "fix", "check the network, then run %urisk_start again")

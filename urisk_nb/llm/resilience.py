@@ -50,20 +50,20 @@ class RetryRule:
 # The nearest base that stands here is what counts. Whatever is not here, a cancel and an interrupt
 # for example, is passed on at once and counts nothing.
 RETRY_RULES: dict[type[BaseException], RetryRule] = {
-    # Refused: made sure of between tries
+    # The connection was refused: the server is started between tries
     errors.ServerNotRunning: RetryRule(attempts=None, counts=True),
     # The connection broke: generation is idempotent
     errors.ServerConnectionLost: RetryRule(attempts=None, counts=True),
-    # Ours is started again; who hangs twice will hang thrice
+    # A managed server is started again; one that hangs twice will hang again
     errors.ServerHung: RetryRule(attempts=2, counts=True),
     errors.ServerBusy: RetryRule(attempts=None),  # 503, 429: a full queue is no fault
-    # The server loads the model again; twice is no accident
+    # The server loads the model again; a second crash is no accident
     errors.RunnerCrashed: RetryRule(attempts=2, counts=True),
     errors.ServerInternalError: RetryRule(attempts=2, counts=True),  # any other 5xx
     errors.ServerStartFailed: RetryRule(counts=True),  # its own restarts are behind it
     # Never again after the first token: the caller has seen text
     errors.StreamInterrupted: RetryRule(counts=True),
-    # It answered the side probes all the while: slow, not broken
+    # It answered the probes meanwhile: slow, not broken
     errors.ServerTimeout: RetryRule(),
     errors.OutOfMemory: RetryRule(),
     # Pulled, where that is allowed, then asked once more
@@ -91,7 +91,8 @@ def retrying(
     may_retry: Callable[[], bool] = lambda: True,
 ) -> AsyncRetrying:
     """
-    Tries with full jitter: the n-th wait is uniform between 0 and 0.2 s * 2^n, at most 5 s.
+    Return the attempts of a call, with full jitter: the n-th wait is uniform between 0 and
+    0.2 s * 2^n, at most 5 s.
 
     Parameters
     ----------
@@ -127,8 +128,8 @@ def retrying(
 
 def _least_wait_s(error: BaseException | None) -> float:
     """
-    What the failure itself asks for: the server's Retry-After, or time for it to see that its
-    runner is gone.
+    Return the wait that the failure itself asks for: the server's Retry-After, or time for it to
+    see that its runner is gone.
     """
     if isinstance(error, errors.RunnerCrashed):
         return RUNNER_WAIT_S
@@ -185,8 +186,8 @@ class Breaker:
 
     def admit(self, now: float) -> bool:
         """
-        Return whether this call is the one that tries the server out; every call that was admitted
-        is ended by one of the three below.
+        Return whether this call is the one that tries the server out; the end of every admitted
+        call is told by one of the three methods below.
 
         Raises
         ------
@@ -226,8 +227,8 @@ class Breaker:
 
     def record_failure(self, error: BaseException, now: float, *, trial: bool) -> None:
         """
-        Count a failed call, if it counts; but a trial that is refused rightly shows a
-        server that is well.
+        Count a failed call, if its rule says so; a trial that is rightly refused shows a server
+        that is well, and closes the circuit.
         """
         if trial:
             self.trying = False

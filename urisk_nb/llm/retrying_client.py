@@ -1,13 +1,15 @@
 """
-One call with all its attempts: admitted by the breaker, watched while it is silent, tried again
-until its first token.
+One call with all its attempts: it waits for its turn, is admitted by the breaker, watched while it
+is silent, and tried again until its first token.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import (
@@ -22,6 +24,7 @@ from urisk_nb.errors import (
 )
 from urisk_nb.llm.calls import CallRecord
 from urisk_nb.llm.client import Client, OnChunk
+from urisk_nb.llm.limiter import CallLimiter
 from urisk_nb.llm.messages import Chunk, Final
 from urisk_nb.llm.resilience import Breaker, retrying
 from urisk_nb.server.model_server import Server
@@ -45,23 +48,29 @@ class RetryingClient:
     ----------
     client, server
         Who is asked, and through what.
+    limiter
+        How many calls may be in flight.
     ensure_model
         Awaited for a model that has gone: it is pulled and loaded again.
+
+    Attributes
+    ----------
+    breakers
+        Each model's own breaker.
     """
 
     def __init__(
-        self, client: Client, server: Server, ensure_model: Callable[[str], Awaitable[Any]]
+        self,
+        client: Client,
+        server: Server,
+        limiter: CallLimiter,
+        ensure_model: Callable[[str], Awaitable[Any]],
     ) -> None:
-        self._client, self._server, self._ensure_model = client, server, ensure_model
-        self._breakers: dict[str, Breaker] = {}
+        self._client, self._server, self._limiter = client, server, limiter
+        self._ensure_model = ensure_model
+        self.breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
 
-    def breaker(self, model: str) -> Breaker:
-        """Return the model's own breaker."""
-        return self._breakers.setdefault(model, Breaker())
-
-    async def run(
-        self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk, max_retries: int
-    ) -> Final:
+    async def run(self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk) -> Final:
         """
         Return the end of the answer; retry until the first chunk, never after.
 
@@ -73,10 +82,8 @@ class RetryingClient:
             One attempt.
         on_chunk
             Called with each chunk.
-        max_retries
-            Attempts after the first.
         """
-        async with self._admit(record.model):
+        async with self._admit(record):
             with self._server.track_call() as heartbeat:
 
                 def take(chunk: Chunk | Final) -> None:
@@ -84,72 +91,71 @@ class RetryingClient:
                     record.add_chunk(chunk)
                     on_chunk(chunk)
 
-                may_retry = lambda: record.first_s is None  # noqa: E731  read at each failure
-                attempts = retrying(max_retries, self._between_attempts(record), may_retry)
+                attempts = retrying(
+                    self._client.settings.max_retries,
+                    partial(self._repair, record),
+                    may_retry=lambda: record.first_s is None,
+                )
                 async for attempt in attempts:
                     with attempt:
                         await self._server.ready()
                         record.mark_sent()
-                        with _cut_off(record), heartbeat.guard():
+                        with _keep_text(record), heartbeat.guard():
                             return await exchange(take)
         raise AssertionError("retrying ends with a value or an error")  # pragma: no cover
 
     @contextlib.asynccontextmanager
-    async def _admit(self, model: str) -> AsyncIterator[None]:
-        """Hold one logical call, with all its attempts, in the breaker's eyes."""
-        breaker, began_s = self.breaker(model), time.monotonic()
-        trial = breaker.admit(began_s)
-        try:
-            if trial:
-                await self._server.ready()
-                await self._try_out()
-            yield
-        except Exception as exc:
-            if isinstance(exc, SERVER_ENDS) and await self._ended_on_request(began_s):
+    async def _admit(self, record: CallRecord) -> AsyncIterator[None]:
+        """
+        Wait for the turn of a call, and tell the breaker how it ends; with all its attempts it is
+        one call.
+        """
+        async with self._limiter.hold():
+            record.mark_started()
+            breaker, began_s = self.breakers[record.model], time.monotonic()
+            trial = breaker.admit(began_s)
+            try:
+                if trial:
+                    await self._server.ready()
+                    await self._check_answers()
+                yield
+            except Exception as exc:
+                if isinstance(exc, SERVER_ENDS) and await self._ended_on_request(began_s):
+                    breaker.record_cancel(trial=trial)
+                else:
+                    breaker.record_failure(exc, time.monotonic(), trial=trial)
+                raise
+            except BaseException:
                 breaker.record_cancel(trial=trial)
-            else:
-                breaker.record_failure(exc, time.monotonic(), trial=trial)
-            raise
-        except BaseException:
-            breaker.record_cancel(trial=trial)
-            raise
-        breaker.record_success()
+                raise
+            breaker.record_success()
 
     async def _ended_on_request(self, began_s: float) -> bool:
         """Return whether the server ended since then because one of its users restarted it."""
         await self._server.wait_for_exit_news()
         return self._server.ended_on_request_since(began_s)
 
-    def reset_breakers(self) -> None:
-        """Close all breakers: the server they speak of has been replaced."""
-        for breaker in self._breakers.values():
-            breaker.record_success()
-
-    async def _try_out(self) -> None:
+    async def _check_answers(self) -> None:
         """Find out a server that hangs in seconds, not after the load timeout."""
         try:
             await self._client.probe()
         except (ServerTimeout, PortTaken) as exc:
             raise ServerHung(exc.message, fix="restart it, or %urisk_start") from exc
 
-    def _between_attempts(self, record: CallRecord) -> Callable[[RetryCallState], Awaitable[None]]:
-        """Return what is done before the next attempt: a model that has gone is pulled again."""
-
-        async def mend(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            if error is not None:
-                record.mark_retry(error)
-            if isinstance(error, ModelNotFound):
-                await self._ensure_model(record.model)
-            elif isinstance(error, ServerConnectionLost | ServerNotRunning):
-                await self._server.wait_for_exit_news()
-
-        return mend
+    async def _repair(self, record: CallRecord, state: RetryCallState) -> None:
+        """Do what the next attempt needs: a model that has gone is pulled again."""
+        error = state.outcome.exception() if state.outcome else None
+        if error is not None:
+            record.mark_retry(error)
+        if isinstance(error, ModelNotFound):
+            await self._ensure_model(record.model)
+        elif isinstance(error, ServerConnectionLost | ServerNotRunning):
+            await self._server.wait_for_exit_news()
 
 
 @contextlib.contextmanager
-def _cut_off(record: CallRecord) -> Iterator[None]:
-    """Keep the text of an answer whose server is given up in the middle."""
+def _keep_text(record: CallRecord) -> Iterator[None]:
+    """Keep the text of an answer whose server hangs in the middle of it."""
     try:
         yield
     except ServerHung as exc:

@@ -1,5 +1,5 @@
 """
-The session at one moment, for whoever shows it: status, dashboard, alerts, service, doctor.
+The session at one moment, for display: status, dashboard, alerts, service, doctor.
 
 Two speeds: what the manager knows by itself costs microseconds (`manager.snapshot()`); what the
 server and the system are asked for (models in memory, processes) is a `ServerProbe`, takes
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from urisk_nb.errors import UriskError
 from urisk_nb.llm.dialects.dialect import Feature
-from urisk_nb.llm.messages import LoadedModel, is_same_model
+from urisk_nb.llm.messages import LoadedModel, is_demo, is_same_model
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.risk.row_warnings import LABELED_BY
 from urisk_nb.server import port
@@ -51,11 +51,6 @@ NOTES = {
     "little.",
 }
 PROBE_S = 2.0
-ORIGINS = {
-    "started": "started here",
-    "shared": "shared with another kernel of yours",
-    "kept": "kept warm from the last kernel",
-}
 TROUBLES = {
     ServerState.CRASHED: "ended, and is being started again",
     ServerState.FAILED: "not running",
@@ -78,7 +73,7 @@ class ServerProbe:
     memory
         What its processes hold, where this account may see them.
     owner
-        The account that it runs under, where the system tells.
+        The account that it runs under, where the system reports it.
     pid
         Its process; 0 where this account may not see it, None where it has just gone.
     """
@@ -112,7 +107,7 @@ class SessionSnapshot:
         The context that the session's model was last seen in memory with, where it was another than
         the session's, and when that was.
     records, live
-        Calls that have ended, the oldest first; calls under way.
+        Calls that have ended, the oldest first; calls in flight.
     """
 
     at: datetime
@@ -141,7 +136,7 @@ class SessionSnapshot:
     @property
     def is_loaded(self) -> bool | None:
         """
-        Whether the session's model is in the server's memory; None where the server did not say.
+        Whether the session's model is in the server's memory; None where it did not report that.
         """
         if self.probe.loaded_models is None:
             return None
@@ -168,26 +163,26 @@ def snapshot_without_session(*, is_starting: bool = False) -> SessionSnapshot:
 
 def take_snapshot(manager: LLMManager, probe: ServerProbe | None = None) -> SessionSnapshot:
     """Return what the manager knows now, with a probe of the server that was taken before."""
-    failure = manager.failure
+    server, limiter = manager.server, manager.limiter
     return SessionSnapshot(
         at=datetime.now(UTC),
         now_s=time.monotonic(),
-        state=manager.state,
+        state=server.state,
         server_label=describe_server(manager),
         features=manager.dialect.features,
         is_managed=manager.is_managed,
-        is_shared=manager.lease_count > 1,
+        is_shared=server.lease is not None and server.lease.lease_count > 1,
         model=manager.model,
         num_ctx=manager.num_ctx,
         parallel=manager.parallel,
-        slots=manager.known_slots,
-        in_flight=manager.in_flight,
-        waiting=manager.waiting,
-        restart_count=manager.restart_count,
+        slots=server.known_slots,
+        in_flight=limiter.in_flight,
+        waiting=limiter.waiting,
+        restart_count=server.restart_count,
         breaker=manager.breaker(),
-        failure=None if failure is None else (failure.message, failure.fix),
+        failure=None if server.failure is None else (server.failure.message, server.failure.fix),
         notes=tuple(session_notes(manager)),
-        log=manager.log,
+        log="" if server.lease is None else str(server.lease.facts["log"]),
         records=manager.calls.records,
         live=manager.calls.live,
         probe=probe or ServerProbe(),
@@ -200,9 +195,13 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
     loop.
     """
     try:
-        # Not the patience of a call: a server that is well says this at once.
+        # Shorter than the limit of a call: a server that is well says this at once.
         async with asyncio.timeout(PROBE_S):
-            loaded_models = await _list_loaded(manager)
+            loaded_models: tuple[LoadedModel, ...] | None = None
+            if manager.dialect.can(Feature.LOADED_MODELS):
+                loaded_models = tuple(await manager.loaded_models())
+            else:
+                await manager.models()  # such a server shows no more than that it answers
         problem = fix = ""
     except UriskError as exc:
         loaded_models, problem, fix = None, exc.message, exc.fix
@@ -214,12 +213,11 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
         fix = "Wait, or restart it."
     pid = _pid(manager, before) if manager.settings.is_loopback else 0
     memory = measure_memory(pid) if pid else None
+    owner = ""
     if before is not None and pid == before.pid:
         owner = before.owner
-    else:
-        owner = (
-            _account(port.owner_uid(manager.settings.port)) if manager.settings.is_loopback else ""
-        )
+    elif manager.settings.is_loopback:
+        owner = _account(port.owner_uid(manager.settings.port))
     # A process that is gone is looked for anew the next time; one that may not be seen is not,
     # since looking takes a while.
     return ServerProbe(
@@ -232,16 +230,8 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
     )
 
 
-async def _list_loaded(manager: LLMManager) -> tuple[LoadedModel, ...] | None:
-    """Return the models in the server's memory; None where such a server does not say."""
-    if manager.dialect.can(Feature.LOADED_MODELS):
-        return tuple(await manager.loaded_models())
-    await manager.models()  # it answers: that is all that can be seen of it
-    return None
-
-
 def _pid(manager: LLMManager, before: ServerProbe | None) -> int:
-    """The server's process; 0 where this account may not see it."""
+    """Return the server's process; 0 where this account may not see it."""
     if manager.pid is not None:
         return manager.pid
     if before is not None and before.pid is not None and not before.problem:
@@ -261,10 +251,14 @@ def _account(uid: int | None) -> str:
 
 
 def describe_server(manager: LLMManager) -> str:
-    """Which server, which version, where, and whose: one line."""
-    whose = TROUBLES.get(manager.state, "already running")
-    if manager.state is ServerState.MANAGED:
-        whose = ORIGINS.get(manager.origin, whose)
+    """Return one line: which server, its version, its address, and who started it."""
+    whose, lease = TROUBLES.get(manager.state, "already running"), manager.server.lease
+    if manager.state is ServerState.MANAGED and lease is not None:
+        is_shared = lease.facts["leases"] > 1
+        kept = (
+            "shared with another kernel of yours" if is_shared else "kept warm from the last kernel"
+        )
+        whose = "started here" if lease.is_starter else kept
     is_llama_cpp = manager.engine is Engine.OPENAI and manager.dialect.name == "llama.cpp"
     what = "llama.cpp" if is_llama_cpp else ENGINES[manager.engine]
     version = f" {manager.version}" if manager.version else ""
@@ -273,10 +267,10 @@ def describe_server(manager: LLMManager) -> str:
 
 def session_notes(manager: LLMManager) -> list[str]:
     """Return what the user must know about who answers: sentences."""
-    judged = manager.judge != manager.model
+    judged, is_demo_model = manager.judge != manager.model, is_demo(manager.model)
     holds = {
-        "demo_model": manager.is_demo_model and not judged,
-        "demo_ask": manager.is_demo_model and judged,
+        "demo_model": is_demo_model and not judged,
+        "demo_ask": is_demo_model and judged,
         "small_judge": judged,
     }
     known = [NOTES[code] for code, it_does in holds.items() if it_does]

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from urisk_nb.llm.calls import OK, CallRecord
-from urisk_nb.llm.latency import percentile
+from urisk_nb.llm.calls import OK, CallRecord, percentile
 from urisk_nb.llm.messages import is_same_model
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.snapshot import SessionSnapshot

@@ -11,8 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from urisk_nb.llm.calls import OK, CallRecord
-from urisk_nb.llm.latency import percentile
+from urisk_nb.llm.calls import OK, CallRecord, percentile
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.alerts import request_of
 from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES

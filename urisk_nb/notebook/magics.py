@@ -273,7 +273,7 @@ def _stop(*_: Any) -> None:
         why = "another kernel of yours uses it" if manager.is_managed else "it was not started here"
         manager.shutdown_sync()
         line = "Stopped: the server has ended."
-        if manager.still_running:
+        if manager.server.still_running:
             line = f"Closed. The server keeps running: {why}."
     publish(line, answer_markup("", line))
 
@@ -394,16 +394,17 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
             _shorten_traceback(exc, "you stopped the answer; the server has stopped, too.")
         raise
     answer = stream.answer
-    facts = _describe_answer(answer, manager)
+    facts = _describe_answer(answer)
     board.finish(f"{answer}\n\n{facts}", answer_markup(str(answer), facts))
     return answer
 
 
-def _describe_answer(answer: Answer, manager: LLMManager) -> str:
+def _describe_answer(answer: Answer) -> str:
+    from urisk_nb.llm.manager import is_demo
     from urisk_nb.render.text_layout import format_count
 
     timing = answer.timing
-    who = f"{answer.model}, a small demo model" if manager.is_demo_model else answer.model
+    who = f"{answer.model}, a small demo model" if is_demo(answer.model) else answer.model
     # Not every server counts; none is then no count of an answer.
     tokens = f" · {format_count(timing.tokens, 'token')}" if timing.tokens else ""
     cut = " · cut at the limit" if answer.done_reason == "length" else ""

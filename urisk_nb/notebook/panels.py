@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from urisk_nb.llm.calls import CANCELLED, OK, CallRecord
+from urisk_nb.llm.calls import CANCELLED, OK, CallRecord, percentile
 from urisk_nb.llm.dialects.dialect import Feature
-from urisk_nb.llm.latency import percentile
 from urisk_nb.llm.messages import LoadedModel
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.snapshot import NOT_STARTED, STARTING, SessionSnapshot

@@ -71,7 +71,7 @@ class LiveSession:
         if self._start is not None and not self._start.done():
             return await asyncio.shield(self._start)
         running = LLMManager.find_instance()
-        if running is not None and running.failure is None:
+        if running is not None and running.server.failure is None:
             return running
         if time.monotonic() - self._last_start_s > RETRY_START_S:
             return await asyncio.shield(self._start_session(self.flags if running is None else {}))

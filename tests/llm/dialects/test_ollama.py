@@ -90,7 +90,7 @@ def test_lines_are_found_however_they_are_cut(seed):
     objects = [{"n": number, "text": "é😀\n" * number} for number in range(40)]
     data = b"".join(json.dumps(item, ensure_ascii=False).encode() + b"\n" for item in objects)
     cuts = sorted(random.Random(seed).sample(range(1, len(data)), 60))
-    lines, found = ollama.JsonLines(), []
+    lines, found = ollama.JsonLines(dict), []
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
         found += lines.feed(data[start:end])
     assert [*found, *lines.finish()] == objects
@@ -100,7 +100,7 @@ def test_a_last_line_without_an_end_counts_and_half_a_line_does_not():
     """
     Servers leave out the last line end; a cut object is nothing.
     """
-    lines = ollama.JsonLines()
+    lines = ollama.JsonLines(dict)
     assert list(lines.feed(b'{"a":1}')) == []
     assert list(lines.finish()) == [{"a": 1}]
     assert list(lines.feed(b'{"a":')) + list(lines.finish()) == []
@@ -114,7 +114,7 @@ def test_what_is_no_object_is_a_protocol_error(data):
     HTML, arrays, numbers, other bytes, nests without end.
     """
     with pytest.raises(ProtocolError):
-        list(ollama.JsonLines().feed(data))
+        list(ollama.JsonLines(dict).feed(data))
 
 
 def test_an_endless_line_is_given_up(monkeypatch):
@@ -122,7 +122,7 @@ def test_an_endless_line_is_given_up(monkeypatch):
     A line without end does not fill the memory.
     """
     monkeypatch.setattr(ollama, "MAX_LINE_BYTES", 1000)
-    lines = ollama.JsonLines()
+    lines = ollama.JsonLines(dict)
 
     def feed():
         for _ in range(100):
@@ -138,7 +138,7 @@ def test_an_eight_megabyte_line_is_read():
     """
     line = json.dumps({"context": list(range(1_200_000)), "done": True}).encode() + b"\n"
     assert len(line) > 8_000_000
-    assert next(iter(ollama.JsonLines().feed(line)))["done"] is True
+    assert next(iter(ollama.JsonLines(dict).feed(line)))["done"] is True
 
 
 def test_omitted_counters_are_zero():
@@ -206,7 +206,7 @@ def test_recorded_answers_are_read_with_all_their_counters():
             or b'"eval_count"' not in chunks
         ):
             continue
-        lines = ollama.JsonLines()
+        lines = ollama.JsonLines(dict)
         pieces = [ollama.decode_chat(item) for item in [*lines.feed(chunks), *lines.finish()]]
         final = pieces[-1]
         assert isinstance(final, Final)
@@ -224,7 +224,7 @@ def test_half_an_object_that_ends_in_a_brace_is_nothing_too():
     """
     Cut behind an inner object, the rest is still half an object.
     """
-    lines = ollama.JsonLines()
+    lines = ollama.JsonLines(dict)
     assert [*lines.feed(b'{"a":1}\n{"message":{"content":"x"}'), *lines.finish()] == [{"a": 1}]
 
 
@@ -232,7 +232,7 @@ def test_an_object_is_there_as_soon_as_its_line_ends():
     """
     Nothing waits for the next line: a token is shown when it has come.
     """
-    lines = ollama.JsonLines()
+    lines = ollama.JsonLines(dict)
     assert list(lines.feed(b'{"a":1}\n{"b"')) == [{"a": 1}]
     assert list(lines.feed(b":2}\r\n\n \n")) == [{"b": 2}]
     assert list(lines.finish()) == []
@@ -417,7 +417,7 @@ def read_whole(transcript):
     body = "".join(transcript["chunks"]).encode()
     if int(transcript["status"]) >= 400:
         return ollama.decode_error(int(transcript["status"]), body.decode())
-    path, decoder = transcript["request"]["path"], ollama.ChatDecoder()
+    path, decoder = transcript["request"]["path"], ollama.DIALECT.open_decoder()
     if path in ("/api/chat", "/api/generate"):
         chunks = [chunk.encode() for chunk in transcript["chunks"]]
         return [*(item for chunk in chunks for item in decoder.feed(chunk)), *decoder.finish()]

@@ -142,7 +142,7 @@ def test_calls_in_flight_end_with_the_session():
     with server(SLOW) as other, ThreadPoolExecutor(2) as pool:
         manager = LLMManager.initialize_sync(url=other.url, engine="auto")
         calls = [pool.submit(manager.generate_sync, "slow") for _ in range(2)]
-        eventually(lambda: other.counters["in_flight"] == 1 and len(manager._in_flight) == 2)
+        eventually(lambda: other.counters["in_flight"] == 1 and len(manager.limiter._tasks) == 2)
         began = time.monotonic()
         manager.shutdown_sync()
         for call in calls:

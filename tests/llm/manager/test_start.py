@@ -15,7 +15,7 @@ import pytest
 from harness import OllamaProgram, alive, children, eventually, free_port
 from manager_env import answers, free_url, loading_at, on_loop, processes, scripted, server
 from urisk_nb import errors, event_loop, process_state
-from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.manager import LLMManager, is_demo
 from urisk_nb.server import leases
 from urisk_nb.server import model_server as server_module
 from urisk_nb.settings import Engine
@@ -85,7 +85,7 @@ def test_a_start_tells_its_steps_and_knows_what_it_has():
         "0.33.0",
     )
     assert (manager.model, manager.url, manager.parallel) == ("llama3.1:latest", url, 1)
-    assert not manager.is_demo_model
+    assert not is_demo(manager.model)
     assert alive(manager.pid)
     assert timedelta(0) <= datetime.now(UTC) - manager.started_at < timedelta(seconds=30)
     assert [event.step for event in events] == ["checking", "starting", "loading", "ready"]
@@ -183,7 +183,7 @@ def test_the_demo_model_is_known_by_its_name():
     """Tables by the small model say so, whichever engine runs it."""
     with server(models=("smollm2-135m", "smollm2:135m", "smollm2:1.7b")) as other:
         known = {
-            name: LLMManager.initialize_sync(url=other.url, model=name).is_demo_model
+            name: is_demo(LLMManager.initialize_sync(url=other.url, model=name).model)
             for name in other._app._backend.scenario.models
         }
     assert known == {"smollm2-135m": True, "smollm2:135m": True, "smollm2:1.7b": False}

@@ -7,11 +7,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from urisk_nb.errors import InputError, UriskError
+from urisk_nb import errors
 from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, TokenLogprob
 
 MAX_WORDS_CHARS = 300
@@ -19,6 +19,9 @@ PAGE = re.compile(r"<\s*(!doctype|html|head|body|title)\b", re.IGNORECASE)
 TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 __all__ = [
+    "BUSY",
+    "CONNECTION_LOST",
+    "INTERNAL_ERROR",
     "Dialect",
     "ErrorRule",
     "Feature",
@@ -29,6 +32,7 @@ __all__ = [
     "dump_json",
     "extract_error_text",
     "find_rule",
+    "parse_object",
     "read_count",
     "read_number",
     "to_error",
@@ -44,11 +48,11 @@ class Feature(StrEnum):
     UNLOAD = "unload"  # puts a model out of memory on request
     KEEP_ALIVE = "keep_alive"  # keeps a model loaded for as long as the request says
     LOADED_MODELS = "loaded_models"  # lists the models in its memory
-    CAPABILITIES = "capabilities"  # tells what a model can do
-    QUEUE_TIME = "queue_time"  # tells how long a request waited for a slot
-    PHASES = "phases"  # tells the time for prompt and answer apart
+    CAPABILITIES = "capabilities"  # reports what a model can do
+    QUEUE_TIME = "queue_time"  # reports how long a request waited for a slot
+    PHASES = "phases"  # reports the times of prompt and answer separately
     GRAMMAR = "grammar"  # takes a grammar and a prompt as it is: constrained decoding
-    SLOTS = "slots"  # tells how many calls it answers at once, and its window
+    SLOTS = "slots"  # reports how many calls it answers at once, and its window
 
 
 class ReplyDecoder(Protocol):
@@ -81,10 +85,9 @@ class Dialect:
     decode_models
         The body of the list as records.
     decode_error
-        HTTP status (None: inside a stream) and the text of a refusal as one of our errors.
-    keeps_connection
-        False: the server closes the connection after a streamed reply without announcing it, so
-        a connection must not be used twice.
+        HTTP status (None: inside a stream) and the text of a refusal as an error of this package.
+    headers
+        Sent with every request.
     """
 
     name: str
@@ -94,8 +97,8 @@ class Dialect:
     encode_chat: Callable[[ChatRequest], bytes]
     open_decoder: Callable[[], ReplyDecoder]
     decode_models: Callable[[Any], list[Model]]
-    decode_error: Callable[[int | None, str], UriskError]
-    keeps_connection: bool = True
+    decode_error: Callable[[int | None, str], errors.UriskError]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def can(self, feature: Feature) -> bool:
         """Return whether such a server can do this."""
@@ -117,12 +120,23 @@ def dump_json(content: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as exc:
-        raise InputError(
+        raise errors.InputError(
             f"the request cannot be sent as JSON: {exc}.",
             fix="use plain numbers, text, lists and dicts in options, messages and format",
         ) from exc
     # Half of a surrogate pair has no encoding: servers would read the replacement character, too.
     return re.sub(r"[\ud800-\udfff]", "\ufffd", text).encode("utf-8")
+
+
+def parse_object(text: bytes | str, fix: str) -> dict[str, Any]:
+    """Return a part of a reply that is a JSON object; raise ProtocolError for anything else."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise errors.ProtocolError(f"the reply is not JSON: {text[:80]!r}.", fix=fix) from exc
+    if not isinstance(content, dict):
+        raise errors.ProtocolError(f"the reply is no JSON object: {text[:80]!r}.", fix=fix)
+    return content
 
 
 def read_count(content: Mapping[str, Any], name: str) -> int:
@@ -173,14 +187,24 @@ class ErrorRule:
     error, fix
         What it means, and what to do.
     meaning
-        A sentence's beginning that says it in our words, where the server's own are not enough.
+        The beginning of a sentence that says it, where the server's own words are not enough.
     """
 
     statuses: tuple[int, ...]
     pattern: str
-    error: type[UriskError]
+    error: type[errors.UriskError]
     fix: str
     meaning: str = ""
+
+
+# The same in the tables of several dialects.
+BUSY = ErrorRule(
+    (503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"
+)
+CONNECTION_LOST = ErrorRule((499, 502), r"", errors.ServerConnectionLost, "ask again")
+INTERNAL_ERROR = ErrorRule(
+    (), r"", errors.ServerInternalError, "ask again; if it goes on, look at the server's log"
+)
 
 
 def find_rule(rules: Sequence[ErrorRule], status: int | None, text: str) -> ErrorRule:
@@ -193,7 +217,7 @@ def find_rule(rules: Sequence[ErrorRule], status: int | None, text: str) -> Erro
     )
 
 
-def to_error(rules: Sequence[ErrorRule], status: int | None, body: str) -> UriskError:
+def to_error(rules: Sequence[ErrorRule], status: int | None, body: str) -> errors.UriskError:
     """
     Return the error that a refusal means.
 
@@ -236,7 +260,7 @@ def clean_words(text: str) -> str:
 
 
 def clean_name(name: str) -> str:
-    """Return a name or a version that a server tells, with what does not print written out."""
+    """Return a name or a version from a server, with characters that do not print spelled out."""
     if name.isprintable():
         return name
     return "".join(char if char.isprintable() else f"⟨U+{ord(char):04X}⟩" for char in name)
@@ -255,19 +279,14 @@ def extract_error_text(body: str) -> str:
             content = json.loads(text)
         except (ValueError, RecursionError):
             break
-        found = _find_error_text(content)
-        if found is None:
+        if not isinstance(content, dict):
             break
-        text = found.strip()
+        error = content.get("error")
+        if isinstance(error, dict):
+            error = error.get("message")
+        if error is None:
+            error = content.get("message") or content.get("detail")
+        if not isinstance(error, str):
+            break
+        text = error.strip()
     return text
-
-
-def _find_error_text(content: Any) -> str | None:
-    if not isinstance(content, dict):
-        return None
-    error = content.get("error")
-    if isinstance(error, dict):
-        error = error.get("message")
-    if error is None:
-        error = content.get("message") or content.get("detail")
-    return error if isinstance(error, str) else None

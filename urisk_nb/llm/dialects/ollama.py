@@ -10,13 +10,15 @@ versions. Over 400 lines, a third of them the table of errors: it is data.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from urisk_nb import errors
-from urisk_nb.errors import ProtocolError, UriskError
 from urisk_nb.llm.dialects.dialect import (
+    BUSY,
+    CONNECTION_LOST,
+    INTERNAL_ERROR,
     Dialect,
     ErrorRule,
     Feature,
@@ -24,6 +26,7 @@ from urisk_nb.llm.dialects.dialect import (
     clean_words,
     decode_logprobs,
     dump_json,
+    parse_object,
     read_count,
     to_error,
 )
@@ -32,7 +35,6 @@ from urisk_nb.llm.messages import ChatRequest, Chunk, Final, LoadedModel, Model,
 __all__ = [
     "DIALECT",
     "RULES",
-    "ChatDecoder",
     "JsonLines",
     "decode_capabilities",
     "decode_chat",
@@ -48,6 +50,7 @@ __all__ = [
     "is_cloud_model",
 ]
 
+T = TypeVar("T")
 MAX_LINE_BYTES = 32 * 1024 * 1024  # the longest known lines carry a token history of some megabytes
 NOT_OLLAMA = "check that OLLAMA_URL is an Ollama server"
 
@@ -114,60 +117,43 @@ def encode_create(
 # Replies ------------------------------------------------------------------------------------------
 
 
-class JsonLines:
-    """Splits a stream into JSON objects, one a line, wherever its bytes are cut."""
+class JsonLines(Generic[T]):
+    """
+    Splits a stream into JSON objects, one a line, wherever its bytes are cut.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    decode
+        Turns an object into what is yielded.
+    """
+
+    def __init__(self, decode: Callable[[dict[str, Any]], T]) -> None:
+        self._decode = decode
         self._rest = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """Yield the objects that are complete with this data."""
+    def feed(self, data: bytes) -> Iterator[T]:
+        """Yield what is complete with this data."""
         self._rest += data
         lines: list[bytes] = []
         if b"\n" in data:  # only then: splitting a long line at each of its pieces costs its square
             *lines, rest = bytes(self._rest).split(b"\n")
             self._rest = bytearray(rest)
         if len(self._rest) > MAX_LINE_BYTES:
-            raise ProtocolError(
+            raise errors.ProtocolError(
                 f"a line of the reply is longer than {MAX_LINE_BYTES >> 20} MiB.", fix=NOT_OLLAMA
             )
         for line in lines:
             if line.strip():
-                yield _load_object(line)
+                yield self._decode(parse_object(line, NOT_OLLAMA))
 
-    def finish(self) -> Iterator[dict[str, Any]]:
+    def finish(self) -> Iterator[T]:
         """Yield the last object where no line end follows it; half an object is nothing."""
         rest, self._rest = bytes(self._rest).strip(), bytearray()
-        with contextlib.suppress(ProtocolError):
-            if rest:
-                yield _load_object(rest)
-
-
-def _load_object(line: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as exc:
-        raise ProtocolError(f"the reply is not JSON: {line[:80]!r}.", fix=NOT_OLLAMA) from exc
-    if not isinstance(content, dict):
-        raise ProtocolError(f"the reply is no JSON object: {line[:80]!r}.", fix=NOT_OLLAMA)
-    return content
-
-
-class ChatDecoder:
-    """Turns the bytes of a streamed chat into chunks and its end."""
-
-    def __init__(self) -> None:
-        self._lines = JsonLines()
-
-    def feed(self, data: bytes) -> Iterator[Chunk | Final]:
-        """Yield what is complete with this data."""
-        for content in self._lines.feed(data):
-            yield decode_chat(content)
-
-    def finish(self) -> Iterator[Chunk | Final]:
-        """Yield what the end of the body completes."""
-        for content in self._lines.finish():
-            yield decode_chat(content)
+        content = None
+        with contextlib.suppress(errors.ProtocolError):
+            content = parse_object(rest, NOT_OLLAMA)
+        if content is not None:
+            yield self._decode(content)
 
 
 def decode_chat(content: Mapping[str, Any]) -> Chunk | Final:
@@ -214,7 +200,6 @@ def decode_models(content: Any) -> list[Model]:
             digest=str(entry.get("digest") or ""),
             size_bytes=read_count(entry, "size"),
             remote=bool(entry.get("remote_host") or entry.get("remote_model")),
-            capabilities=_read_capabilities(entry),
         )
         for entry in _list_models(content)
     ]
@@ -236,14 +221,9 @@ def decode_loaded_models(content: Any) -> list[LoadedModel]:
 
 def decode_capabilities(content: Any) -> frozenset[str]:
     """Return what a model can do, such as `completion`, from the reply of `/api/show`."""
-    return _read_capabilities(content) if isinstance(content, dict) else frozenset()
-
-
-def _read_capabilities(content: Mapping[str, Any]) -> frozenset[str]:
-    found = content.get("capabilities")
-    return frozenset(
-        filter(lambda name: isinstance(name, str), found if isinstance(found, list) else ())
-    )
+    found = content.get("capabilities") if isinstance(content, dict) else None
+    names = found if isinstance(found, list) else ()
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def _list_models(content: Any) -> list[dict[str, Any]]:
@@ -350,9 +330,7 @@ RULES: tuple[ErrorRule, ...] = (
         errors.ModelNotFound,
         "ollama pull MODEL, or run %urisk_start, which pulls it",
     ),
-    ErrorRule(
-        (503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"
-    ),
+    BUSY,
     ErrorRule(
         (),
         r"llama-server binary not found|error starting llama-server",
@@ -372,7 +350,6 @@ RULES: tuple[ErrorRule, ...] = (
         errors.ServerTimeout,
         "give it longer: %env OLLAMA_LOAD_TIMEOUT=15m before Ollama is started",
     ),
-    ErrorRule((499,), r"", errors.ServerConnectionLost, "ask again"),
     ErrorRule(
         (401,),
         r"",
@@ -404,14 +381,12 @@ RULES: tuple[ErrorRule, ...] = (
         errors.BadRequest,
         "check options and format of the call",
     ),
-    ErrorRule((502,), r"", errors.ServerConnectionLost, "ask again"),
-    ErrorRule(
-        (), r"", errors.ServerInternalError, "ask again; if it goes on, look at the server's log"
-    ),
+    CONNECTION_LOST,
+    INTERNAL_ERROR,
 )
 
 
-def decode_error(status: int | None, body: str) -> UriskError:
+def decode_error(status: int | None, body: str) -> errors.UriskError:
     """Return the error that a refusal means; `status` is None for an error line in a stream."""
     return to_error(RULES, status, body)
 
@@ -434,7 +409,7 @@ DIALECT = Dialect(
     chat_path="/api/chat",
     models_path="/api/tags",
     encode_chat=encode_chat,
-    open_decoder=ChatDecoder,
+    open_decoder=partial(JsonLines, decode_chat),
     decode_models=decode_models,
     decode_error=decode_error,
 )

@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from urisk_nb import errors
-from urisk_nb.errors import InputError, ProtocolError, UriskError
 from urisk_nb.llm.dialects.dialect import (
+    CONNECTION_LOST,
+    INTERNAL_ERROR,
     Dialect,
     ErrorRule,
     Feature,
@@ -23,6 +24,7 @@ from urisk_nb.llm.dialects.dialect import (
     clean_words,
     decode_logprobs,
     dump_json,
+    parse_object,
     read_count,
     read_number,
     to_error,
@@ -35,7 +37,6 @@ __all__ = [
     "RULES",
     "ChatDecoder",
     "EventLines",
-    "build_chat",
     "decode_error",
     "decode_models",
     "decode_props",
@@ -79,10 +80,10 @@ LLAMA_CPP_OPTIONS = SHARED_OPTIONS | {
 
 def encode_chat(request: ChatRequest) -> bytes:
     """Return the bytes of a streamed chat in the words that all these servers share."""
-    return dump_json(build_chat(request, SHARED_OPTIONS))
+    return dump_json(_build_chat(request, SHARED_OPTIONS))
 
 
-def build_chat(request: ChatRequest, names: Mapping[str, str]) -> dict[str, Any]:
+def _build_chat(request: ChatRequest, names: Mapping[str, str]) -> dict[str, Any]:
     """
     Return the body of a streamed chat.
 
@@ -123,7 +124,7 @@ def build_chat(request: ChatRequest, names: Mapping[str, str]) -> dict[str, Any]
 def _translate_options(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     unknown = sorted(name for name in options if name not in names and name != "num_ctx")
     if unknown:
-        raise InputError(
+        raise errors.InputError(
             f"this server does not take the option {unknown[0]!r}.",
             fix=f"leave it out; the server knows {', '.join(sorted(names))}",
         )
@@ -140,7 +141,7 @@ def encode_llama_cpp_chat(request: ChatRequest) -> bytes:
 
 
 def _build_llama_cpp_chat(request: ChatRequest) -> dict[str, Any]:
-    body = build_chat(request, LLAMA_CPP_OPTIONS)
+    body = _build_chat(request, LLAMA_CPP_OPTIONS)
     # A thinking model thinks unless told otherwise, and its thoughts are held to no schema.
     body["chat_template_kwargs"] = {"enable_thinking": False}
     if request.adapter is not None:
@@ -183,7 +184,9 @@ def decode_token(content: Any) -> tuple[TokenLogprob, Final]:
     tokens = [token for item in items for token in item.logprobs]
     if len(tokens) != 1 or not isinstance(items[-1], Final):
         seen = f"the reply has {len(tokens)} tokens with log-probabilities, not one."
-        raise ProtocolError(seen, fix="update llama.cpp; log-probabilities are part of its chat")
+        raise errors.ProtocolError(
+            seen, fix="update llama.cpp; log-probabilities are part of its chat"
+        )
     return tokens[0], items[-1]
 
 
@@ -207,7 +210,7 @@ class EventLines:
         self._rest += chunk
         if b"\n" not in chunk and b"\r" not in chunk:
             if len(self._rest) > MAX_EVENT_BYTES:
-                raise ProtocolError(
+                raise errors.ProtocolError(
                     f"an event of the reply is longer than {MAX_EVENT_BYTES >> 20} MiB.",
                     fix=NOT_OPENAI,
                 )
@@ -260,12 +263,14 @@ class ChatDecoder:
         """Yield what is complete with this data."""
         if self._is_stream is None and (begin := data.lstrip()[:1]):
             if begin == b"<":
-                raise ProtocolError(f"the reply is a web page: {data[:80]!r}.", fix=NOT_OPENAI)
+                raise errors.ProtocolError(
+                    f"the reply is a web page: {data[:80]!r}.", fix=NOT_OPENAI
+                )
             self._is_stream = begin != b"{"
         if not self._is_stream:
             self._body += data
             if len(self._body) > MAX_EVENT_BYTES:
-                raise ProtocolError(
+                raise errors.ProtocolError(
                     f"the reply is longer than {MAX_EVENT_BYTES >> 20} MiB.", fix=NOT_OPENAI
                 )
             return
@@ -276,7 +281,9 @@ class ChatDecoder:
         """Yield what the end of the body completes; nothing where the answer was cut short."""
         if not self._is_stream:
             if self._body.strip():
-                yield from self._read(_load_object(self._body.decode("utf-8", "replace")))
+                yield from self._read(
+                    parse_object(self._body.decode("utf-8", "replace"), NOT_OPENAI)
+                )
         else:
             for text in self._events.finish():
                 yield from self._take(text)
@@ -289,7 +296,7 @@ class ChatDecoder:
         if text.strip() == "[DONE]":
             yield self._close()
         else:
-            yield from self._read(_load_object(text))
+            yield from self._read(parse_object(text, NOT_OPENAI))
 
     def _read(self, event: Mapping[str, Any]) -> Iterator[Chunk]:
         if event.get("error") or event.get("object") == "error":
@@ -305,12 +312,14 @@ class ChatDecoder:
         self._reason = str(choice.get("finish_reason") or self._reason)
         message = choice.get("delta") or choice.get("message")
         message = message if isinstance(message, dict) else {}
-        told = choice.get("logprobs")
+        logprobs = choice.get("logprobs")
         chunk = Chunk(
             text=_read_text(message.get("content")),
             # vLLM calls it `reasoning` from 0.12 on; the others `reasoning_content`.
             thinking=_read_text(message.get("reasoning_content") or message.get("reasoning")),
-            logprobs=decode_logprobs(told.get("content") if isinstance(told, dict) else None),
+            logprobs=decode_logprobs(
+                logprobs.get("content") if isinstance(logprobs, dict) else None
+            ),
         )
         if chunk.text or chunk.thinking or chunk.logprobs:
             yield chunk
@@ -341,16 +350,6 @@ def _read_ms(timings: Mapping[str, Any], name: str) -> int:
     return 0 if value is None else max(0, round(value * 1e6))
 
 
-def _load_object(text: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise ProtocolError(f"the reply is not JSON: {text[:80]!r}.", fix=NOT_OPENAI) from exc
-    if not isinstance(content, dict):
-        raise ProtocolError(f"the reply is no JSON object: {text[:80]!r}.", fix=NOT_OPENAI)
-    return content
-
-
 # Models and facts ---------------------------------------------------------------------------------
 
 
@@ -361,8 +360,12 @@ def decode_models(content: Any) -> list[Model]:
     A llama.cpp server without an alias names its model by the path of its file, which is the
     machine's own business: the last part is the name, the whole stays known as an alias.
     """
+    return [_read_model(entry) for entry in _list_entries(content)]
+
+
+def _list_entries(content: Any) -> list[dict[str, Any]]:
     entries = content.get("data") if isinstance(content, dict) else None
-    return [_read_model(entry) for entry in entries or () if isinstance(entry, dict)]
+    return [entry for entry in entries or () if isinstance(entry, dict)]
 
 
 def _read_model(entry: Mapping[str, Any]) -> Model:
@@ -394,22 +397,19 @@ def read_owner(content: Any) -> str:
     """
     Return who serves the models, such as `vllm`, from the reply of `/v1/models`; empty: unknown.
     """
-    entries = content.get("data") if isinstance(content, dict) else None
-    owners = (entry.get("owned_by") for entry in entries or () if isinstance(entry, dict))
+    owners = (entry.get("owned_by") for entry in _list_entries(content))
     return clean_words(next((owner for owner in owners if isinstance(owner, str)), ""))
 
 
 def is_llama_cpp(headers: Mapping[str, str], content: Any = None) -> bool:
     """Return whether a reply is from llama.cpp: by its header, or by its list of models."""
-    if headers.get("server", "").lower().startswith("llama.cpp"):
-        return True
-    entries = content.get("data") if isinstance(content, dict) else None
-    return any(isinstance(e, dict) and e.get("owned_by") == "llamacpp" for e in entries or ())
+    is_named = headers.get("server", "").lower().startswith("llama.cpp")
+    return is_named or any(e.get("owned_by") == "llamacpp" for e in _list_entries(content))
 
 
 def decode_props(content: Any, adapters: Any = None) -> ServerProps:
     """
-    Return llama.cpp's `/props` and `/lora-adapters` as a record; 0 and empty: it does not say.
+    Return llama.cpp's `/props` and `/lora-adapters` as a record; 0 and empty: not reported.
     """
     found = content if isinstance(content, dict) else {}
     defaults = found.get("default_generation_settings")
@@ -523,20 +523,18 @@ RULES: tuple[ErrorRule, ...] = (
         errors.BadRequest,
         "check the request; the server's words say what it does not accept",
     ),
-    ErrorRule((499, 502), r"", errors.ServerConnectionLost, "ask again"),
+    CONNECTION_LOST,
     ErrorRule(
         (504,),
         r"",
         errors.ServerTimeout,
         "ask again, or give the proxy before the server more time",
     ),
-    ErrorRule(
-        (), r"", errors.ServerInternalError, "ask again; if it goes on, look at the server's log"
-    ),
+    INTERNAL_ERROR,
 )
 
 
-def decode_error(status: int | None, body: str) -> UriskError:
+def decode_error(status: int | None, body: str) -> errors.UriskError:
     """Return the error that a refusal means; `status` is None for an error inside a stream."""
     return to_error(RULES, status, body)
 
@@ -556,5 +554,6 @@ LLAMA_CPP = replace(
     name="llama.cpp",
     features=frozenset({Feature.PHASES, Feature.GRAMMAR, Feature.SLOTS}),
     encode_chat=encode_llama_cpp_chat,
-    keeps_connection=False,
+    # The server closes a connection after a streamed reply without a word: none is used twice.
+    headers={"Connection": "close"},
 )

@@ -13,16 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from urisk_nb import errors
-from urisk_nb.errors import InputError, ProtocolError, UriskError
-from urisk_nb.llm.dialects.dialect import ErrorRule, dump_json, read_count, read_number, to_error
+from urisk_nb.llm.dialects.dialect import (
+    BUSY,
+    CONNECTION_LOST,
+    INTERNAL_ERROR,
+    ErrorRule,
+    dump_json,
+    read_count,
+    read_number,
+    to_error,
+)
 
 __all__ = [
     "CAPABILITY",
     "PATH",
     "RULES",
-    "Choice",
-    "Decision",
-    "Score",
+    "TypedQuestion",
     "build_label_questions",
     "decode_decision",
     "decode_error",
@@ -31,42 +37,30 @@ __all__ = [
 
 PATH = "/v1/systemone"
 CAPABILITY = "decision"  # as Ollama's /api/show names it
-MIN_LEVELS, MAX_LEVELS = 2, 10
-MIN_OPTIONS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A question with one answer of several: option to its description, or None."""
-
-    instructions: str
-    options: Mapping[str, str | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """A question with an answer on a scale: the description of each level, lowest first."""
-
-    instructions: str
-    levels: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class TypedQuestion:
     """
-    What a decision model answered.
+    A question whose answers are known.
 
     Attributes
     ----------
-    probabilities
-        For each question the probability of each answer, which add up to 1; levels of a score are
-        named "0", "1", ...
-    prompt_tokens
-        Tokens that the model read; 0 where the server does not say.
+    instructions
+        What is asked.
+    criteria
+        Options with their descriptions (or None) of which one is chosen; or the descriptions of
+        the levels of a score, the lowest first.
     """
 
-    probabilities: Mapping[str, Mapping[str, float]]
-    prompt_tokens: int = 0
+    instructions: str
+    criteria: Mapping[str, str | None] | Sequence[str]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The options; or the levels, which are named "0", "1", ..."""
+        is_choice = isinstance(self.criteria, Mapping)
+        return tuple(self.criteria if is_choice else map(str, range(len(self.criteria))))
 
 
 def build_label_questions(
@@ -76,7 +70,7 @@ def build_label_questions(
     none: str,
     risk: str | None = None,
     query: str | None = None,
-) -> dict[str, Choice | Score]:
+) -> dict[str, TypedQuestion]:
     """
     Return the questions about one sentence: which risk, and how severe.
 
@@ -99,25 +93,24 @@ def build_label_questions(
     shown = "the risk"
     if risk is not None:
         shown = f"the {risk} risk ({categories[risk]})"
-    severity = Score(
+    severity = TypedQuestion(
         instructions=f"How severe is {shown} that the sentence shows for the company?",
-        levels=tuple(severities),
+        criteria=tuple(severities),
     )
     if risk is not None:
         return {"severity": severity}
-    options = {**categories, none: "not about a risk of this company"}
+    options: dict[str, str | None] = {**categories, none: "not about a risk of this company"}
     asked = "Which risk does the sentence show for the company?"
     if query:
         asked += f" The reader asks about: {query}. A sentence that does not bear on it is {none}."
-    which = Choice(instructions=asked, options=options)
-    return {"risk": which, "severity": severity}
+    return {"risk": TypedQuestion(instructions=asked, criteria=options), "severity": severity}
 
 
 def encode_decision(
     *,
     model: str,
     state: str,
-    questions: Mapping[str, Choice | Score],
+    questions: Mapping[str, TypedQuestion],
     keep_alive: str | float | None = None,
 ) -> bytes:
     """
@@ -133,17 +126,17 @@ def encode_decision(
         Id to question.
     keep_alive
         How long the model stays loaded; None where the server has no such thing.
-
-    Raises
-    ------
-    InputError
-        A question has too few or too many answers.
     """
     body: dict[str, Any] = {
         "model": model,
         "state": state,
         "questions": {
-            name: _encode_question(name, question) for name, question in questions.items()
+            name: {
+                "type": "choice" if isinstance(question.criteria, Mapping) else "score",
+                "instructions": question.instructions,
+                "criteria": question.criteria,
+            }
+            for name, question in questions.items()
         },
     }
     if keep_alive is not None:
@@ -151,27 +144,13 @@ def encode_decision(
     return dump_json(body)
 
 
-def _encode_question(name: str, question: Choice | Score) -> dict[str, Any]:
-    if isinstance(question, Choice):
-        if len(question.options) < MIN_OPTIONS:
-            raise InputError(
-                f"the question {name!r} has {len(question.options)} options.",
-                fix=f"give at least {MIN_OPTIONS}",
-            )
-        kind, criteria = "choice", dict(question.options)
-        return {"type": kind, "instructions": question.instructions, "criteria": criteria}
-    if not MIN_LEVELS <= len(question.levels) <= MAX_LEVELS:
-        raise InputError(
-            f"the question {name!r} has {len(question.levels)} levels.",
-            fix=f"give {MIN_LEVELS} to {MAX_LEVELS}",
-        )
-    levels = list(question.levels)
-    return {"type": "score", "instructions": question.instructions, "criteria": levels}
-
-
-def decode_decision(content: Any, questions: Mapping[str, Choice | Score]) -> Decision:
+def decode_decision(
+    content: Any, questions: Mapping[str, TypedQuestion]
+) -> tuple[dict[str, dict[str, float]], int]:
     """
-    Return the probabilities of every answer to every question that was asked.
+    Return the probabilities of every answer to every question, and how many tokens were read.
+
+    The probabilities of a question add up to 1. The count is 0 where the server does not report it.
 
     Parameters
     ----------
@@ -189,29 +168,24 @@ def decode_decision(content: Any, questions: Mapping[str, Choice | Score]) -> De
     if not isinstance(answers, dict):
         raise _bad_reply("it has no answers")
     found = {
-        name: _read_probabilities(name, answers.get(name), _list_answers(question))
+        name: _read_probabilities(name, answers.get(name), question.answers)
         for name, question in questions.items()
     }
     usage = content.get("usage")
-    read = read_count(usage, "input_tokens") if isinstance(usage, dict) else 0
-    return Decision(probabilities=found, prompt_tokens=read)
-
-
-def _list_answers(question: Choice | Score) -> tuple[str, ...]:
-    if isinstance(question, Choice):
-        return tuple(question.options)
-    return tuple(map(str, range(len(question.levels))))
+    return found, read_count(usage, "input_tokens") if isinstance(usage, dict) else 0
 
 
 def _read_probabilities(name: str, answer: Any, allowed: Sequence[str]) -> dict[str, float]:
-    told = answer.get("probabilities") if isinstance(answer, dict) else None
-    if not isinstance(told, dict):
+    reported = answer.get("probabilities") if isinstance(answer, dict) else None
+    if not isinstance(reported, dict):
         raise _bad_reply(f"the answer to {name!r} has no probabilities")
     values: dict[str, float] = {}
     for option in allowed:
-        value = read_number(told.get(option))
+        value = read_number(reported.get(option))
         if value is None or not 0 <= value <= 1:
-            raise _bad_reply(f"the probability of {option!r} in {name!r} is {told.get(option)!r}")
+            raise _bad_reply(
+                f"the probability of {option!r} in {name!r} is {reported.get(option)!r}"
+            )
         values[option] = value
     total = math.fsum(values.values())
     if total <= 0:
@@ -220,8 +194,8 @@ def _read_probabilities(name: str, answer: Any, allowed: Sequence[str]) -> dict[
     return {option: value / total for option, value in values.items()}
 
 
-def _bad_reply(seen: str) -> ProtocolError:
-    return ProtocolError(
+def _bad_reply(seen: str) -> errors.ProtocolError:
+    return errors.ProtocolError(
         f"the reply of {PATH} cannot be used: {seen}.",
         fix="use a chat model, or a server whose System One route answers as documented",
     )
@@ -252,22 +226,18 @@ RULES: tuple[ErrorRule, ...] = (
         errors.ProtocolError,
         "update the server: System One needs Ollama 0.35 or later, or a recent llama.cpp",
     ),
-    ErrorRule(
-        (503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"
-    ),
+    BUSY,
     ErrorRule(
         (400, 401, 403, 409, 413, 415, 422),
         r"",
         errors.BadRequest,
         "check the question; the server's words say what it does not accept",
     ),
-    ErrorRule((499, 502), r"", errors.ServerConnectionLost, "ask again"),
-    ErrorRule(
-        (), r"", errors.ServerInternalError, "ask again; if it goes on, look at the server's log"
-    ),
+    CONNECTION_LOST,
+    INTERNAL_ERROR,
 )
 
 
-def decode_error(status: int | None, body: str) -> UriskError:
+def decode_error(status: int | None, body: str) -> errors.UriskError:
     """Return the error that a refusal of this route means."""
     return to_error(RULES, status, body)
