@@ -14,8 +14,9 @@ import pytest
 from harness import FakeOllama, Kernel, OllamaProgram, children, eventually
 
 # Kernels, servers and programs are started by the hundred: each would compile the package anew
-# where this is set.
+# where this is set, and pytest would rewrite the asserts of all test modules in each run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)
