@@ -17,6 +17,9 @@ from harness import FakeOllama, Kernel, OllamaProgram, children, eventually
 # where this is set, and pytest would rewrite the asserts of all test modules in each run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# jsonschema looks for it and does without, for a format that no schema here has; its grammar takes
+# more than a second to build.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 @pytest.fixture(autouse=True)
