@@ -46,9 +46,10 @@ def packages_of_modules():
     return importlib.metadata.packages_distributions()
 
 
+@functools.cache
 def packages_imported(path):
     """
-    Yield (package on the index, whether the import waits in a function) for each import of another
+    List (package on the index, whether the import waits in a function) for each import of another
     project.
     """
 
@@ -66,7 +67,7 @@ def packages_imported(path):
                 child, is_late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             )
 
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
+    return list(walk(ast.parse(path.read_text(encoding="utf-8")), False))
 
 
 FILES = sorted((ROOT / "urisk_nb").rglob("*.py"))

@@ -107,14 +107,13 @@ def test_stop_and_status_without_a_session(new_kernel):
 STORY = {"rules": [{"contains": "story", "answer": ["word "] * 600, "token_ms": 20}]}
 
 
-def test_an_interrupt_stops_the_answer_here_and_on_the_server(new_kernel, fake_ollama_with):
+def test_an_interrupt_stops_the_answer_here_and_on_the_server(kernel, fake_ollama_with):
     """
     Stop while `%%ask` streams: the prompt is back at once, the server has aborted, the text so far
     is shown, the next call works.
     """
     server = fake_ollama_with(STORY)
-    kernel = new_kernel()
-    kernel.good(f"%load_ext urisk_nb\n%urisk_start --url {server.url}")
+    kernel.good(f"%urisk_stop\n%urisk_start --url {server.url}")
 
     def streaming(message):
         return "word word" in str(message["content"].get("data", {}).get("text/plain", ""))
@@ -128,6 +127,7 @@ def test_an_interrupt_stops_the_answer_here_and_on_the_server(new_kernel, fake_o
     eventually(lambda: server.counters()["aborted"] == 1 and server.counters()["in_flight"] == 0)
     assert kernel.good("%%ask again\nHello?").text()
     assert kernel.value("again.done_reason") == "stop"
+    kernel.good("%urisk_stop")
 
 
 @pytest.mark.slow
