@@ -2,6 +2,7 @@
 What all tests share: a clean environment, servers and kernels to ask for, and the watch for leaks.
 """
 
+import gc
 import json
 import os
 import sys
@@ -14,8 +15,12 @@ import pytest
 from harness import FakeOllama, Kernel, OllamaProgram, children, eventually
 
 # Kernels, servers and programs are started by the hundred: each would compile the package anew
-# where this is set.
+# where this is set, and pytest would rewrite the asserts of all test modules in each run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# jsonschema looks for it and does without, for a format that no schema here has; its grammar takes
+# more than a second to build.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +59,15 @@ FIGURES = pytest.StashKey[list]()
 
 def pytest_configure(config):
     config.stash[FIGURES] = []
+
+
+def pytest_collection_finish():
+    """
+    The thousands of collected tests are not looked through for garbage again and again. Objects
+    without cycles end as early as ever.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture

@@ -32,9 +32,11 @@ def children(parent=None):
     that nobody waited for.
     """
     found = set()
-    for listed in Path(f"/proc/{parent or os.getpid()}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found.update(map(int, listed.read_text().split()))
+    # Asked twice a test: a glob would take three times as long.
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{parent or os.getpid()}/task") as threads:
+        for thread in threads:
+            with contextlib.suppress(OSError):
+                found.update(map(int, Path(thread.path, "children").read_text().split()))
     return found
 
 

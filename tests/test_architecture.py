@@ -4,6 +4,7 @@ heavy ones come late.
 """
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -119,8 +120,9 @@ def modules():
 MODULES = list(modules())
 
 
+@functools.cache
 def imports(path):
-    """Yield (name, lazy) for each import that runs; typing-only ones are skipped."""
+    """List (name, lazy) for each import that runs; typing-only ones are skipped."""
     package = ("urisk_nb", *path.relative_to(ROOT).parent.parts)
 
     def walk(node, lazy):
@@ -142,7 +144,7 @@ def imports(path):
                     child, lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
                 )
 
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
+    return list(walk(ast.parse(path.read_text(encoding="utf-8")), False))
 
 
 def layer(module):

@@ -33,6 +33,26 @@ def urisk(*words, timeout=60, **env):
     )
 
 
+@pytest.fixture
+def urisk_here(monkeypatch, capsys):
+    """
+    Run `urisk` as `urisk` does, in this process: for a test of many cases, since a start of Python
+    costs more than what is tested. That the program itself says these things, others test.
+    """
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.chdir(ROOT)
+
+    def run(*words, **env):
+        with monkeypatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            status = cli.main(words)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, status, said.out, said.err)
+
+    return run
+
+
 def test_help_and_version():
     """
     The commands are named; the version is the package's.
@@ -145,7 +165,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("name", UNFIT)
-def test_doctor_decides_as_the_start_does(name, tmp_path):
+def test_doctor_decides_as_the_start_does(name, tmp_path, urisk_here):
     """
     A server that no session could use is not ready, though an `ollama` could be started: the start
     does not get that far. Both give the same reason.
@@ -156,7 +176,7 @@ def test_doctor_decides_as_the_start_does(name, tmp_path):
     event_loop.run(fake.start())
     try:
         place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)}
-        done = urisk("doctor", OLLAMA_URL=fake.url, **place, **env)
+        done = urisk_here("doctor", OLLAMA_URL=fake.url, **place, **env)
     finally:
         event_loop.run(fake.stop())
     assert done.returncode == 1, done.stdout
@@ -179,7 +199,7 @@ def test_doctor_with_the_one_model_of_a_server():
     assert "models: some-7b" in done.stdout
 
 
-def test_doctor_says_what_a_start_would_start(tmp_path):
+def test_doctor_says_what_a_start_would_start(tmp_path, urisk_here):
     """Nothing answers: an installed Ollama would be started, unless nothing may be."""
     OllamaProgram(tmp_path / "bin")
     env = {
@@ -187,10 +207,10 @@ def test_doctor_says_what_a_start_would_start(tmp_path):
         "XDG_RUNTIME_DIR": str(tmp_path),
         "OLLAMA_URL": f"http://127.0.0.1:{free_port()}",
     }
-    done = urisk("doctor", **env)
+    done = urisk_here("doctor", **env)
     assert done.returncode == 0, done.stdout
     assert "a start takes the ollama engine" in done.stdout
-    done = urisk("doctor", OLLAMA_AUTO_START="false", **env)
+    done = urisk_here("doctor", OLLAMA_AUTO_START="false", **env)
     assert done.returncode == 1, done.stdout
     assert "OLLAMA_AUTO_START is off" in done.stdout
 

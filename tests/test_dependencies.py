@@ -46,9 +46,10 @@ def packages_of_modules():
     return importlib.metadata.packages_distributions()
 
 
+@functools.cache
 def packages_imported(path):
     """
-    Yield (package on the index, whether the import waits in a function) for each import of another
+    List (package on the index, whether the import waits in a function) for each import of another
     project.
     """
 
@@ -66,7 +67,7 @@ def packages_imported(path):
                 child, is_late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             )
 
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
+    return list(walk(ast.parse(path.read_text(encoding="utf-8")), False))
 
 
 FILES = sorted((ROOT / "urisk_nb").rglob("*.py"))
@@ -189,10 +190,9 @@ def test_heavy_oracles_are_imported_by_the_tests_that_use_them(path):
     assert at_the_top & HEAVY == set()
 
 
-def test_pytest_starts_without_the_plugins_of_nbval_and_schemathesis(request):
+@pytest.mark.parametrize("name", ["anyio", "nbval", "platformdirs", "schemathesis"])
+def test_pytest_starts_without_the_plugins_of_other_packages(request, name):
     """
-    They are installed for tests that start processes of their own, and take seconds to load.
+    No test needs them in this process, and they take seconds to load.
     """
-    plugins = request.config.pluginmanager
-    assert plugins.is_blocked("nbval")
-    assert plugins.is_blocked("schemathesis")
+    assert request.config.pluginmanager.is_blocked(name)

@@ -1,6 +1,7 @@
 """The fault matrix is complete: each of its rows has a test, or a reason why it has none."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -13,8 +14,13 @@ WITHOUT = {
 }
 
 
+@functools.cache
 def marked():
     """The rows that a test is marked with."""
+    return set(_read_marks())
+
+
+def _read_marks():
     for path in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith(
@@ -27,7 +33,7 @@ def marked():
 
 def test_every_row_has_a_test_or_a_reason():
     """54 rows, one of them without a test."""
-    assert set(marked()) == set(ROWS) - set(WITHOUT)
+    assert marked() == set(ROWS) - set(WITHOUT)
 
 
 def test_the_page_on_the_lifecycle_names_every_row():
@@ -46,5 +52,5 @@ def test_the_readme_counts_the_tested_faults():
     """The number in README.md is that of the rows that have a test."""
     readme = (TESTS.parent / "README.md").read_text(encoding="utf-8")
     assert [int(count) for count in re.findall(r"(\d+)\s+(?:tested )?faults", readme)] == [
-        len(set(marked()))
+        len(marked())
     ]

@@ -141,7 +141,9 @@ def test_a_live_call_is_seen_from_outside():
     """
     slow = Rule(contains="slow", answer=["a "] * 40, token_ms=20)
     with manager_over(slow) as manager:
-        first, second = (event_loop.submit(manager.stream("slow").whole()) for _ in range(2))
+        first, second = (
+            event_loop.submit(manager.stream(question).whole()) for question in ("slow", "quick")
+        )
         eventually(
             lambda: (
                 [record.phase for record in manager.calls.live] == ["answering", "queued locally"]

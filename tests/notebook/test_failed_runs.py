@@ -77,7 +77,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def connected(kernel, server):
-    kernel.good(f"{SETUP}\n%urisk_start --url {server.url}")
+    # Colours are most of the work of a traceback, and `failure` takes them out again.
+    kernel.good(f"%colors nocolor\n{SETUP}\n%urisk_start --url {server.url}")
     return kernel
 
 

@@ -30,22 +30,23 @@ def calls():
 
 def test_phases_are_what_the_server_was_told_and_add_up(calls):
     """
-    Each within 15 ms of the delays that were set; together within 2 ms of the whole, by the
-    server's clock, and no more than by ours.
+    None shorter than the delays that were set, and the best of three within 15 ms of them, since a
+    busy machine adds to one; together within 2 ms of the whole, by the server's clock, and no more
+    than by ours.
     """
     assert list(calls.index) == [1, 2, 3]
     assert set(calls["outcome"]) == {"ok"}
     # What the prefix cache saved of the second and third prompt is in the queue: the fake Ollama's
     # delay is for the whole.
-    assert (calls["queue_s"] + calls["prompt_s"]).between(0.075, 0.095).all()
+    assert 0.075 <= (calls["queue_s"] + calls["prompt_s"]).min() <= 0.095
     assert calls["prompt_s"][1] > 0.075
-    assert calls["generation_s"].between(0.115, 0.140).all()
+    assert 0.115 <= calls["generation_s"].min() <= 0.140
     assert (calls["load_s"] < 0.015).all(), "warmed before"
     phases = calls[["queue_s", "load_s", "prompt_s", "generation_s"]].sum(axis=1)
     assert ((phases - calls["server_total_s"]).abs() < 0.002).all()
     assert (calls["server_total_s"] <= calls["total_s"] + 0.002).all()
     assert (calls["tokens"] == 5).all()
-    assert calls["tokens_per_s"].between(4 / 0.140, 4 / 0.115).all(), (
+    assert 4 / 0.140 <= calls["tokens_per_s"].max() <= 4 / 0.115, (
         "four of 30 ms each; the first is not among them"
     )
 

@@ -53,11 +53,13 @@ def test_loading_imports_nothing_heavy():
 @pytest.mark.row(54)
 def test_loading_takes_milliseconds():
     """
-    Ours take under 10 ms: the best of five, since the machine does other things too.
+    Ours take under 10 ms: once in five tries, since the machine does other things too.
     """
-    best = min(probe()["seconds"] for _ in range(5))
-    print(f"load_ext: {best * 1e3:.1f} ms")
-    assert best < 0.010
+    seconds = []
+    while len(seconds) < 5 and min(seconds, default=1) >= 0.010:
+        seconds.append(probe()["seconds"])
+    print(f"load_ext: {min(seconds) * 1e3:.1f} ms")
+    assert min(seconds) < 0.010
 
 
 OURS = "n in ('ask', 'risk') or n.startswith('urisk_')"

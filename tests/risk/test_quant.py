@@ -83,14 +83,15 @@ def test_independent_libraries_agree(seed):
     """Empyrical, scipy, pandas and statsmodels compute the same numbers by other code."""
     import empyrical
     import scipy.stats
-    import statsmodels.api as sm
+    from statsmodels.regression.linear_model import OLS
+    from statsmodels.tools import add_constant
 
     frame = walk(seed=seed)
     rows = rows_with(frame, list(frame.columns), benchmark="BBB")
     changes = frame.pct_change(fill_method=None).dropna()
     for name in frame.columns:
         values, mine, bench = rows[name].values, changes[name], changes["BBB"]
-        fit = sm.OLS(mine, sm.add_constant(bench)).fit()
+        fit = OLS(mine, add_constant(bench)).fit()
         expected = {
             "vol_ann": empyrical.annual_volatility(mine, annualization=252),
             "downside_dev_ann": empyrical.downside_risk(mine, annualization=252),
@@ -206,11 +207,12 @@ def test_equal_is_the_mean_of_the_tables_own_assets():
     The equal benchmark is the mean return of the assets that are in the table, and of no other
     column.
     """
-    import statsmodels.api as sm
+    from statsmodels.regression.linear_model import OLS
+    from statsmodels.tools import add_constant
 
     frame = walk(300, ["AAA", "BBB", "CCC"])
     moves = frame[["AAA", "BBB"]].pct_change(fill_method=None).dropna()
-    fit = sm.OLS(moves["AAA"], sm.add_constant(moves.mean(axis=1))).fit()
+    fit = OLS(moves["AAA"], add_constant(moves.mean(axis=1))).fit()
     values = rows_with(frame, "AAA BBB", benchmark="equal")["AAA"].values
     assert (values["beta"], values["beta_se"]) == pytest.approx(
         (fit.params.iloc[1], fit.bse.iloc[1])

@@ -59,6 +59,7 @@ def test_hostile_depth_and_length_are_refused(body):
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=25,
     )
 )
 def test_what_is_written_is_read_again(value):

@@ -209,7 +209,8 @@ def test_an_answer_knows_where_it_came_from():
 
 def test_an_answer_goes_through_pickle_and_copy():
     """Dask and multiprocessing hand it on whole."""
-    answer = scripted().generate_sync("hi")
+    with server() as other:
+        answer = LLMManager.initialize_sync(url=other.url).generate_sync("hi")
     for twin in (pickle.loads(pickle.dumps(answer)), copy.copy(answer), copy.deepcopy(answer)):
         assert twin == answer
         assert type(twin) is Answer
@@ -241,9 +242,10 @@ def test_a_question_is_asked_with_its_own_schema():
     }
     message = {"role": "user", "content": "It was fined by the court."}
     payload = json.dumps({"format": schema, "messages": [message], "options": {"seed": 1}}).encode()
-    manager = scripted()
-    for answer in (manager.ask_sync(payload), asyncio.run(manager.ask(payload))):
-        assert json.loads(answer)["risk"] == "legal"
+    with server() as other:
+        manager = LLMManager.initialize_sync(url=other.url)
+        for answer in (manager.ask_sync(payload), asyncio.run(manager.ask(payload))):
+            assert json.loads(answer)["risk"] == "legal"
 
 
 def test_a_stream_gives_pieces_and_then_the_answer():
@@ -299,14 +301,16 @@ def test_a_prompt_without_text_is_refused(prompt):
 
 def test_a_chat_without_messages_is_refused():
     """It would load the model and give an empty answer."""
-    manager = scripted()
-    with pytest.raises(errors.InputError):
-        manager.chat_sync([])
+    with server() as other:
+        manager = LLMManager.initialize_sync(url=other.url)
+        with pytest.raises(errors.InputError):
+            manager.chat_sync([])
 
 
 @pytest.mark.parametrize("value", [float("nan"), complex(1)])
 def test_an_option_that_cannot_be_sent_is_refused(value):
     """Our error, with what was seen; not one of the JSON module."""
-    manager = scripted()
-    with pytest.raises(errors.InputError):
-        manager.generate_sync("hi", options={"seed": value})
+    with server() as other:
+        manager = LLMManager.initialize_sync(url=other.url)
+        with pytest.raises(errors.InputError):
+            manager.generate_sync("hi", options={"seed": value})
