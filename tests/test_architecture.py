@@ -91,7 +91,7 @@ NO_IO = {
 }
 ONE_OWNER = {
     "httpx": {"llm.client"},
-    "subprocess": {"server.leases", "embedded.weights"},
+    "subprocess": {"server.guardian", "server.leases", "embedded.weights"},
     "xllamacpp": {"embedded.launcher"},
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
