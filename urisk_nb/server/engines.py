@@ -38,6 +38,16 @@ WAYS_OUT = (
     "install Ollama (ollama.com/download), or use the embedded engine: %pip install "
     '"urisk-nb[embedded]" and then `urisk fetch-model`'
 )
+# What an engine reads at its start, and what urisk_nb sends with each call or reads itself
+ENGINE_VARIABLES = ("OLLAMA_", "CUDA_", "HIP_", "ROCR_", "GGML_")
+CALL_VARIABLES = {
+    "OLLAMA_URL",
+    "OLLAMA_MODEL",
+    "OLLAMA_KEEP_ALIVE",
+    "OLLAMA_TIMEOUT",
+    "OLLAMA_MAX_RETRIES",
+    "OLLAMA_AUTO_START",
+}
 
 
 # Which engine -------------------------------------------------------------------------------------
@@ -124,8 +134,8 @@ def _embedded_model(settings: Settings) -> Path:
     found = demo_model_path(settings)
     if found is None:
         fix = (
-            "run `urisk fetch-model` in a terminal (93 MB, once), or set URISK_GGUF to a model "
-            "file of yours"
+            "run `urisk fetch-model` in a terminal (93 MB, once), or set URISK_GGUF to your "
+            "own model file"
         )
         raise ModelNotFound("the embedded engine has no model file.", fix=fix)
     return found.resolve()
@@ -148,8 +158,8 @@ def build_environment(
     engine: Engine, settings: Settings, base: Mapping[str, str]
 ) -> dict[str, str]:
     """
-    Return the environment of the server: ours, less what would change its runner, plus where to
-    listen and not to phone home.
+    Return the environment of the server: `base` less what would change its runner, plus where to
+    listen and, for Ollama, to stay off its cloud.
     """
     env = {name: value for name, value in base.items() if not name.startswith("LLAMA_")}
     if engine is Engine.OLLAMA:
@@ -177,23 +187,14 @@ def count_slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) 
     return int(named) if named.isdecimal() and int(named) > 0 else 1
 
 
-def compute_fingerprint(words: list[str], env: Mapping[str, str]) -> str:
+def compute_fingerprint(command: list[str], env: Mapping[str, str]) -> str:
     """
     Return what makes two servers at one address different: the command, and every variable that
     Ollama or the embedded engine reads.
     """
-    read = {
+    kept = {
         name: value
-        for name, value in env.items()
-        if name.startswith(("OLLAMA_", "CUDA_", "HIP_", "ROCR_", "GGML_"))
+        for name, value in sorted(env.items())
+        if name.startswith(ENGINE_VARIABLES) and name not in CALL_VARIABLES
     }
-    told_per_call = {
-        "OLLAMA_URL",
-        "OLLAMA_MODEL",
-        "OLLAMA_KEEP_ALIVE",
-        "OLLAMA_TIMEOUT",
-        "OLLAMA_MAX_RETRIES",
-        "OLLAMA_AUTO_START",
-    }
-    kept = {name: value for name, value in sorted(read.items()) if name not in told_per_call}
-    return hashlib.sha256(json.dumps([words, kept]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([command, kept]).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The guardian: a small program that keeps one server for as long as somebody has a lease on it,
+"""The guardian: a small program that keeps one server for as long as a process has a lease on it,
 and never longer.
 
 Run as `python -I -S guardian.py PLAN` in a session of its own, with the first lease as its standard
@@ -183,7 +183,7 @@ class Guardian:
         finally:
             self._refuse_leases()
             if self.exit_code is not None:
-                # At once: what is left of its group is ended while others look for another server
+                # At once: its users look for another server while the rest of its group is ended
                 self._announce_end()
             self._stop()
             self._announce_end()
@@ -224,7 +224,7 @@ class Guardian:
         self._reap()
 
     def _reap(self) -> None:
-        """Take the exit code of every child that has ended, adopted ones too."""
+        """Take the exit code of every child that has ended, and of each orphan that became one."""
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self.server:
@@ -318,6 +318,7 @@ class Guardian:
                 server=self.server,
                 created=process_start_time(self.server),
                 guardian=os.getpid(),
+                leases=len(self.leases),
                 age_s=time.monotonic() - self.started_s,
                 **self.plan["facts"],
             )
@@ -462,7 +463,10 @@ def _prepare_server(guardian: int) -> None:
 
 
 def _sweep() -> bool:
-    """Kill every child, adopted ones too, where the system names them; whether there was none."""
+    """
+    Kill every child, and each orphan that became one, where the system lists them; return whether
+    there was none.
+    """
     try:
         pids = [
             int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

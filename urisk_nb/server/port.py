@@ -1,7 +1,7 @@
 """Whose socket listens at a port, as far as the system tells (Linux does).
 
-An answer at an address says nothing about who gave it: another server may have been quicker than
-ours, or may run under another person's account.
+An answer at an address does not say which server gave it: an external server may have taken the
+port first, or may run under another person's account.
 """
 
 from __future__ import annotations
