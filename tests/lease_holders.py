@@ -49,7 +49,7 @@ HOLDER = """
     from urisk_nb.settings import Engine, Settings
     {before}
     lease = event_loop.run(leases.start(Engine.OLLAMA, Settings(url={url!r})))
-    print(lease.server_pid, lease.facts["leases"], flush=True)
+    print(lease.server_pid, flush=True)
     {then}
     sys.stdin.readline()
 """
@@ -70,7 +70,7 @@ def holder(given, then="pass", before="pass"):
         start_new_session=True,
     ) as other:
         try:
-            yield other, int(other.stdout.readline().split()[0])
+            yield other, int(other.stdout.readline())
         finally:
             other.kill()
 

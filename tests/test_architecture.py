@@ -23,13 +23,13 @@ LAYERS = [
     {"llm", "render"},
     {"table"},
     {"session"},
-    {"notebook", "service", "demo", "evaluate", "installing"},
+    {"notebook", "service", "demo", "evaluate"},
     {"cli"},
     {"__init__", "__main__"},
 ]
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
-    "embedded": ["gguf", "weights", "merge", "launcher"],
+    "embedded": ["weights", "merge", "launcher"],
     "readers": ["files", "documents", "holdings", "columns", "prices", "news"],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
@@ -81,9 +81,9 @@ INSIDE = {
         *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
     ],
 }
-FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": set()}
+FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": {"errors"}}
 ALONE = {"errors"}  # imports nothing of ours
-STDLIB_ONLY = {"errors", "server.guardian", "embedded.gguf", "embedded.weights"}
+STDLIB_ONLY = {"errors", "server.guardian", "embedded.weights"}
 NO_IO = {
     "risk": {
         *("anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading"),
@@ -92,7 +92,7 @@ NO_IO = {
 }
 ONE_OWNER = {
     "httpx": {"llm.client"},
-    "subprocess": {"server.leases", "embedded.weights"},
+    "subprocess": {"server.guardian", "server.leases", "embedded.weights"},
     "xllamacpp": {"embedded.launcher"},
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},

@@ -298,13 +298,13 @@ def test_state_survives_a_reimport():
     process = script("""
         import sys
         from urisk_nb import event_loop, process_state
-        first = event_loop._background().loop
+        first = event_loop._get_background().loop
         process_state.put("x", 5)
         for name in [name for name in sys.modules if name.startswith("urisk_nb")]:
             del sys.modules[name]
         from urisk_nb import event_loop as again, process_state as fresh
         assert again is not event_loop
-        print(again._background().loop is first, fresh.get("x"))
+        print(again._get_background().loop is first, fresh.get("x"))
     """)
     assert process.communicate(timeout=20)[0] == "True 5\n"
 

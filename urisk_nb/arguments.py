@@ -1,5 +1,5 @@
 """What a public function is called with: an argument that it does not have is refused by an error
-of ours, with the likely one.
+of urisk_nb, with the likely one.
 
 Python's own TypeError names the mistake and no way out. The signature stays as it is written, for
 Shift-Tab and for type checkers.
@@ -39,14 +39,16 @@ def refuse_unknown(
         signature = inspect.signature(function)
 
         @functools.wraps(function)
-        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        def check_and_call(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as exc:
-                raise _refusal(function.__name__, signature, kwargs, elsewhere or {}, exc) from None
+                raise _build_refusal(
+                    function.__name__, signature, kwargs, elsewhere or {}, exc
+                ) from None
             return function(*args, **kwargs)
 
-        return checked
+        return check_and_call
 
     return decorate
 
@@ -74,7 +76,7 @@ def require(is_fit: object, name: str, value: object, fix: str) -> None:
         raise InputError(f"{name} is {seen if len(seen) <= 80 else f'{seen[:77]}...'}.", fix=fix)
 
 
-def _refusal(
+def _build_refusal(
     function: str,
     signature: inspect.Signature,
     given: Mapping[str, object],

@@ -94,7 +94,7 @@ def _start_manager(args: argparse.Namespace) -> Iterator[LLMManager]:
     The server that the user named, or else the embedded engine on a port of its own with the demo
     model; shut down at the end.
     """
-    from urisk_nb import event_loop, installing
+    from urisk_nb import event_loop
     from urisk_nb.llm.manager import LLMManager
     from urisk_nb.settings import load
 
@@ -106,7 +106,7 @@ def _start_manager(args: argparse.Namespace) -> Iterator[LLMManager]:
     if not named or flags == {"engine": "embedded"}:
         flags = {"engine": "embedded", **flags, "url": f"http://127.0.0.1:{_free_port()}"}
     if flags.get("engine") == "embedded" and not load().gguf:
-        installing.fetch_weights()
+        _fetch_weights()
     line = ProgressLine()
     try:
         manager = event_loop.run(LLMManager.initialize(progress=line.show, **flags))
@@ -147,22 +147,35 @@ def _free_port() -> int:
 
 
 def _fetch_model(_: argparse.Namespace) -> int:
-    from urisk_nb import installing
-
     print(
-        f"The demo model is at {installing.fetch_weights()}. It is small, and made to be tried; "
+        f"The demo model is at {_fetch_weights()}. It is small, and made to be tried; "
         "with the adapter of this package it labels as urisk-judge."
     )
     return 0
+
+
+def _fetch_weights() -> Path:
+    from urisk_nb.llm.model_install import fetch_weights
+
+    line = ProgressLine()
+    try:
+        return fetch_weights(line.show)
+    finally:
+        line.clear()
 
 
 # install-judge ------------------------------------------------------------------------------------
 
 
 def _install_judge(args: argparse.Namespace) -> int:
-    from urisk_nb import installing
+    from urisk_nb.llm.model_install import install_judge
 
-    print(installing.install(base=args.base, url=args.url))
+    line = ProgressLine()
+    try:
+        said = install_judge(line.show, url=args.url)
+    finally:
+        line.clear()
+    print(said)
     return 0
 
 
@@ -333,16 +346,7 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
     "install-judge": (
         _install_judge,
         "make the model urisk-judge on your Ollama",
-        {
-            "--from": {
-                "dest": "base",
-                "default": "smollm2:135m",
-                "metavar": "MODEL",
-                "help": "what it is made of, where Ollama is older than 0.34.1 (default: "
-                "smollm2:135m)",
-            },
-            "--url": _URL,
-        },
+        {"--url": _URL},
     ),
     "doctor": (
         _doctor,

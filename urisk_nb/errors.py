@@ -42,7 +42,7 @@ UriskError
         ContextExceeded (ValueError)      the prompt is longer than the context window
         AnswerIncomplete                  the stream ended without its last object
 
-Imports nothing of ours, so that every layer may raise and catch.
+Imports nothing else of urisk_nb, so that every layer may raise and catch.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class ServerOwnedByOtherUser(ServerError, PermissionError):
 
 class ServerNotManaged(ServerError, PermissionError):
     """
-    Only a server that was started here is ended or started again; somebody else may be using this
+    Only a server that was started here is ended or started again; another program may be using this
     one.
     """
 

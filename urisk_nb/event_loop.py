@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from enum import Enum
 from typing import Any, Generic, TypeVar, cast
 
 from urisk_nb import process_state
@@ -48,15 +48,12 @@ class _Background:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        ready = threading.Event()
-        self.thread = threading.Thread(
-            target=self._serve, args=(ready,), name="urisk-loop", daemon=True
-        )
+        self.thread = threading.Thread(target=self.loop.run_forever, name="urisk-loop", daemon=True)
         # An empty context: what runs on the loop by itself must not print into the cell that
         # happened to start it.
         contextvars.Context().run(self.thread.start)
-        ready.wait()
-        process_state.after_fork("loop", self._reset_after_fork)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset_after_fork)
 
     def _reset_after_fork(self) -> None:
         """
@@ -68,29 +65,18 @@ class _Background:
         if selector is not None:
             selector.close()
 
-    def _serve(self, ready: threading.Event) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.call_soon(ready.set)
-        self.loop.run_forever()
 
-
-def _background() -> _Background:
+def _get_background() -> _Background:
     return cast(_Background, process_state.setdefault("loop", _Background))
 
 
-class _End(Enum):
-    """What follows the last item of an iteration."""
-
-    END = "end"
-
-
 class Call(Generic[T]):
-    """One coroutine under way on the loop; the handle may be used from any thread."""
+    """One coroutine that runs on the loop; the handle may be used from any thread."""
 
     def __init__(
         self, coro: Coroutine[Any, Any, T], notify: Callable[[], Any] | None = None
     ) -> None:
-        self._loop = _background().loop
+        self._loop = _get_background().loop
         self._task: asyncio.Task[T] | None = None
         self.done = threading.Event()
         self._coro = coro
@@ -144,12 +130,12 @@ class Call(Generic[T]):
 
 def loop() -> asyncio.AbstractEventLoop:
     """Return the background loop; for `call_soon_threadsafe`."""
-    return _background().loop
+    return _get_background().loop
 
 
 def on_loop() -> bool:
     """Return whether the caller runs on the background loop's thread."""
-    return threading.current_thread() is _background().thread
+    return threading.current_thread() is _get_background().thread
 
 
 def submit(coro: Coroutine[Any, Any, T]) -> Call[T]:
@@ -214,32 +200,24 @@ def iterate_sync(source: AsyncIterator[T]) -> Iterator[T]:
         raise WrongThread(
             "a blocking iteration was begun on urisk_nb's own loop.", fix="use `async for` there"
         )
-    items: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
-    # The end follows the last item: a caller that waits for the next one wakes at once, and not
-    # when its slice is over.
-    work = Call(_pump(source, items), lambda: items.put(_End.END))
+    items: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+    # None follows the last item: a caller that waits for the next one wakes at once, and not when
+    # its slice is over.
+    work = Call(_pump(source, items.put), lambda: items.put(None))
     try:
         while True:
             try:
-                item = items.get(timeout=SLICE_S)
+                found = items.get(timeout=SLICE_S)
             except queue.Empty:
                 continue
-            if item is _End.END:
+            if found is None:
                 break
-            yield item
+            yield found[0]
     finally:
         if not work.done.is_set():
             work.cancel()
             work.done.wait(CLEANUP_S)
     work.result()
-
-
-async def _pump(source: AsyncIterator[T], items: queue.SimpleQueue[T | _End]) -> None:
-    try:
-        async for item in source:
-            items.put(item)
-    finally:
-        await _close(source)
 
 
 async def iterate(
@@ -254,36 +232,32 @@ async def iterate(
             yield item
         return
     here = asyncio.get_running_loop()
-    items: asyncio.Queue[T | _End] = asyncio.Queue()
-    work = Call(
-        _push(source, here, items), lambda: here.call_soon_threadsafe(items.put_nowait, _End.END)
-    )
+    items: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
+
+    def put(item: tuple[T] | None) -> None:
+        here.call_soon_threadsafe(items.put_nowait, item)
+
+    work = Call(_pump(source, put), lambda: put(None))
     try:
         while True:
             try:
-                found: T | _End = await asyncio.wait_for(items.get(), slice_s)
+                found = await asyncio.wait_for(items.get(), slice_s)
             except TimeoutError:
                 continue
-            if found is _End.END:
+            if found is None:
                 break
-            yield found
+            yield found[0]
     finally:
         if not work.done.is_set():
             work.cancel()
     work.result()
 
 
-async def _push(
-    source: AsyncIterator[T], loop: asyncio.AbstractEventLoop, items: asyncio.Queue[T | _End]
-) -> None:
+async def _pump(source: AsyncIterator[T], put: Callable[[tuple[T]], Any]) -> None:
     try:
         async for item in source:
-            loop.call_soon_threadsafe(items.put_nowait, item)
+            put((item,))
     finally:
-        await _close(source)
-
-
-async def _close(source: AsyncIterator[Any]) -> None:
-    close = getattr(source, "aclose", None)
-    if close is not None:
-        await close()
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-__all__ = ["after_fork", "at_exit", "forget", "get", "lock", "put", "setdefault"]
+__all__ = ["at_exit", "forget", "get", "lock", "put", "setdefault"]
 
 NAME = "_urisk_nb_runtime"
 
 
-def _home() -> ModuleType:
+def _get_home() -> ModuleType:
     module = sys.modules.get(NAME)
     if module is not None:
         return module
@@ -37,43 +37,39 @@ def _home() -> ModuleType:
 
 
 def _begin(module: ModuleType) -> None:
-    module.__dict__.update(
-        pid=os.getpid(), values={}, closers={}, forked={}, lock=threading.RLock()
-    )
+    module.__dict__.update(pid=os.getpid(), values={}, closers={}, lock=threading.RLock())
 
 
 def _reset_after_fork(module: ModuleType) -> None:
     """
-    In the child: the parent's loop thread does not exist here, its sockets are not ours to use, its
+    In the child: the parent's loop thread does not exist here, its sockets must not be used, its
     lock may be held for ever.
     """
-    kept, let_go = module.values, list(module.forked.values())
+    kept = module.values
     _begin(module)
-    # Held on to: whoever is finalised here must not reach into what is shared with the parent
+    # Held on to: what is finalized here must not reach into what is shared with the parent
     module.__dict__["parents"] = kept
-    for close in let_go:
-        close()
 
 
 def lock() -> threading.RLock:
     """Return the lock under which state is made; re-entrant."""
-    return _home().lock  # type: ignore[no-any-return]  # an attribute of a plain module object
+    return _get_home().lock  # type: ignore[no-any-return]  # an attribute of a plain module object
 
 
 def get(name: str) -> Any:
     """Return what was put under the name in this process, or None."""
-    return _home().values.get(name)
+    return _get_home().values.get(name)
 
 
 def put(name: str, value: Any) -> None:
     """Keep the value under the name until the process ends."""
-    _home().values[name] = value
+    _get_home().values[name] = value
 
 
 def setdefault(name: str, make: Callable[[], Any]) -> Any:
     """Return what is kept under the name, made once if there is nothing yet."""
     with lock():
-        values = _home().values
+        values = _get_home().values
         if name not in values:
             values[name] = make()
         return values[name]
@@ -81,7 +77,7 @@ def setdefault(name: str, make: Callable[[], Any]) -> Any:
 
 def forget(name: str) -> None:
     """Drop what is kept under the name, its closer too."""
-    home = _home()
+    home = _get_home()
     home.values.pop(name, None)
     home.closers.pop(name, None)
 
@@ -94,15 +90,7 @@ def at_exit(name: str, close: Callable[[], None]) -> None:
     A later call under the same name takes the place of the one before it; `forget` first to become
     the last.
     """
-    _home().closers[name] = close
-
-
-def after_fork(name: str, close: Callable[[], None]) -> None:
-    """
-    Call `close` in every forked child of this process, at once; it must not touch what is shared
-    with the parent.
-    """
-    _home().forked[name] = close
+    _get_home().closers[name] = close
 
 
 def _close_all(module: ModuleType) -> None:

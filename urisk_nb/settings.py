@@ -41,7 +41,7 @@ class Engine(StrEnum):
 
     AUTO = "auto"  # Ollama where it is installed, else the embedded engine
     OLLAMA = "ollama"
-    EMBEDDED = "embedded"  # llama.cpp in a process of ours
+    EMBEDDED = "embedded"  # llama.cpp in a process that urisk_nb starts
     # Any OpenAI-compatible server that is running already. It says what answers, and cannot be
     # asked for: none is started here.
     OPENAI = "openai"
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
         alias="OLLAMA_MAX_RETRIES",
         ge=0,
         le=20,
-        description="tries after the first one, before the first token",
+        description="retries of a call, before the first token",
     )
     auto_start: bool = Field(
         True, alias="OLLAMA_AUTO_START", description="start a server when none answers"
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         alias="URISK_KEEP_WARM",
         ge=0,
         le=86_400,
-        description="how long our server waits for a kernel that restarts, seconds",
+        description="how long a managed server waits for a kernel that restarts, seconds",
     )
     num_ctx: int = Field(
         4096,
@@ -147,7 +147,32 @@ class Settings(BaseSettings):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        return _normal_url(value)
+        text = re.sub(r"(?<=[^/:])/$", "", value.strip())
+        if "://" not in text:
+            text = f"http://{text}"
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            port, parts = -1, urlsplit("")
+        problem = (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or any(ch.isspace() for ch in text)
+            or parts.query
+            or parts.fragment
+            or not re.fullmatch(r"(/[\w.~%-]+)*", parts.path)
+            or parts.path.endswith(
+                ("/api", "/completions")
+            )  # an endpoint, not the server's address
+            or "@" in parts.netloc
+            or port in (-1, 0)
+        )
+        if problem:
+            raise ValueError(
+                f"an address such as http://localhost:{DEFAULT_PORT} or http://localhost:8000/v1"
+            )
+        return text
 
     @field_validator("keep_alive")
     @classmethod
@@ -249,10 +274,10 @@ def load(**flags: Any) -> Settings:
     env_file = find_dotenv(usecwd=True)
     try:
         if "OLLAMA_URL" not in given:
-            given.update(_url_from_host(os.environ, dotenv_values(env_file) if env_file else {}))
+            given.update(_read_ollama_host(os.environ, dotenv_values(env_file) if env_file else {}))
         settings = Settings(_env_file=env_file or None, **given)
     except ValidationError as exc:
-        raise _settings_error(exc, arguments) from exc
+        raise _build_settings_error(exc, arguments) from exc
     except UnicodeDecodeError as exc:
         raise SettingsError(
             f"{env_file} is not UTF-8 text (byte {exc.start}).",
@@ -286,17 +311,17 @@ def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _url_from_host(
+def _read_ollama_host(
     environ: Mapping[str, str], env_file: Mapping[str, str | None]
 ) -> dict[str, str]:
     """OLLAMA_HOST, which people set for Ollama's own client, counts where OLLAMA_URL is not set."""
     if environ.get("OLLAMA_URL") or env_file.get("OLLAMA_URL"):
         return {}
     host = (environ.get("OLLAMA_HOST") or env_file.get("OLLAMA_HOST") or "").strip().strip("\"'")
-    return {"OLLAMA_URL": _url_of_host(host)} if host else {}
+    return {"OLLAMA_URL": _parse_ollama_host(host)} if host else {}
 
 
-def _url_of_host(host: str) -> str:
+def _parse_ollama_host(host: str) -> str:
     """
     OLLAMA_HOST as the server reads it: without a scheme port 11434, with one its usual port; no
     host means any, dialled at loopback.
@@ -310,63 +335,30 @@ def _url_of_host(host: str) -> str:
     return re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", host)
 
 
-def _normal_url(value: str) -> str:
-    text = re.sub(r"(?<=[^/:])/$", "", value.strip())
-    if "://" not in text:
-        text = f"http://{text}"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        port, parts = -1, urlsplit("")
-    problem = (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or any(ch.isspace() for ch in text)
-        or parts.query
-        or parts.fragment
-        or not re.fullmatch(r"(/[\w.~%-]+)*", parts.path)
-        or parts.path.endswith(("/api", "/completions"))  # an endpoint, not the server's address
-        or "@" in parts.netloc
-        or port in (-1, 0)
-    )
-    if problem:
-        raise ValueError(
-            f"an address such as http://localhost:{DEFAULT_PORT} or http://localhost:8000/v1"
-        )
-    return text
-
-
 def _is_number(value: str) -> bool:
     return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)", value) is not None
 
 
-def _settings_error(exc: ValidationError, arguments: Mapping[str, str]) -> SettingsError:
+def _build_settings_error(exc: ValidationError, arguments: Mapping[str, str]) -> SettingsError:
     """Return the error; `arguments` has the name of each argument by its variable."""
     first = exc.errors(include_url=False)[0]
     place = str(first["loc"][0]) if first["loc"] else "settings"
-    alias = (
-        next((field.alias for name, field in Settings.model_fields.items() if name == place), None)
-        or place
-    )
+    field = next((f for n, f in Settings.model_fields.items() if place in (n, f.alias)), None)
+    alias = field.alias if field and field.alias else place
+    example = str(field.default) if field and field.default is not None else ""
     wanted = first["msg"].removeprefix("Value error, ")
     wanted = wanted[:1].lower() + wanted[1:]
     seen = str(first.get("input"))
-    name, example = arguments.get(alias, alias), _example(alias)
+    name = arguments.get(alias, alias)
     if alias in arguments:
         fix = f"give {name} as {example}, or leave it out" if example else f"leave {name} out"
     else:
         fix = f"%env {alias}={example or '(a valid value, or unset it)'}"
-    return SettingsError(f"{name} is {_masked(seen)!r}; wanted: {wanted}.", fix=fix, name=name)
+    return SettingsError(
+        f"{name} is {_mask_password(seen)!r}; wanted: {wanted}.", fix=fix, name=name
+    )
 
 
-def _example(alias: str) -> str:
-    for field in Settings.model_fields.values():
-        if field.alias == alias and field.default is not None:
-            return str(field.default)
-    return ""
-
-
-def _masked(text: str) -> str:
+def _mask_password(text: str) -> str:
     """An address may carry a password; it is never shown."""
     return re.sub(r"(//[^/@\s]*:)[^/@\s]*@", r"\1***@", text)[:200]

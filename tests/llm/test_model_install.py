@@ -1,6 +1,6 @@
 """
-A model made on a server of an adapter or of a whole file: what is sent, what is proof, and what
-each way to fail leaves behind.
+The judge made on a server of one file: what is sent, what is proof, and what each way to fail
+leaves behind.
 """
 
 import asyncio
@@ -22,20 +22,17 @@ from urisk_nb.llm.client import Client
 from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.messages import JUDGE, is_judge
-from urisk_nb.llm.model_install import Adapted, Whole, install, says_no_adapters, takes_adapters
+from urisk_nb.llm.model_install import create_judge
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.settings import Settings
 
-BASE, NAME = "smollm2:135m", "urisk-judge"
+BASE = "smollm2:135m"
 LIMIT_S = 20
 NO_MORE = "LoRA adapters are no longer supported"
 
 
 def test_one_name_on_both_sides():
-    """
-    The fake Ollama shares no code with the client, so each has the name; the judge that is made is
-    the one that is asked shortly.
-    """
+    """The embedded engine serves the judge under the name by which it is asked shortly."""
     assert weights.JUDGE == JUDGE
     assert is_judge(f"{weights.JUDGE}:latest")
 
@@ -45,8 +42,8 @@ def hex_of(path):
 
 
 @pytest.fixture
-def adapter(tmp_path):
-    """A file of several blocks that looks like an adapter."""
+def file(tmp_path):
+    """A file of several blocks that looks like a model."""
     path = tmp_path / "urisk-judge.gguf"
     path.write_bytes(b"GGUF" + bytes(range(256)) * 3000)
     return path
@@ -65,7 +62,7 @@ def places(monkeypatch, tmp_path):
 @pytest.fixture
 def started(fake_ollama_with):
     """
-    A session over a fake Ollama of others that looks like an Ollama with one model beside the base.
+    A session over a fake Ollama that looks like an Ollama with one model beside the base.
     """
 
     def start(**scenario):
@@ -81,16 +78,8 @@ def started(fake_ollama_with):
     return start
 
 
-def adapted(file, *, base=BASE, digest=None):
-    return Adapted(base=base, file=file, digest=digest or hex_of(file))
-
-
-def made(manager, adapter, *, name=NAME, progress=lambda _: None, **changes):
-    return run(install(manager, adapted(adapter, **changes), name=name, progress=progress))
-
-
-def made_whole(manager, file, *, digest=None, **rest):
-    return run(install(manager, Whole(file=file, digest=digest or hex_of(file)), name=NAME, **rest))
+def made(manager, file, *, digest=None, show=lambda _: None):
+    return run(create_judge(manager, file, digest or hex_of(file), show))
 
 
 def run(coroutine):
@@ -125,184 +114,74 @@ def asked(server, digest):
 # Install ------------------------------------------------------------------------------------------
 
 
-def test_the_judge_is_made_and_a_second_time_sends_nothing(started, adapter):
-    """
-    A base that is missing is pulled, the file is sent once, the model answers; then nothing is
-    pulled, sent or changed.
-    """
-    server, manager = started()
-    events = []
-    first = made(manager, adapter, progress=events.append)
-    assert (first.model.name, first.sent, first.changed) == (f"{NAME}:latest", True, True)
-    assert asked(server, hex_of(adapter)) == [2, 1, 1]
-    assert list(dict.fromkeys(event.step for event in events)) == [
-        "pulling",
-        "sending",
-        "creating",
-        "loading",
-    ]
-    assert any(event.text.endswith(": success") for event in events)
-    assert set(models(manager)) == {"llama3.1:latest", BASE, f"{NAME}:latest"}
-    payload = b'{"messages":[{"role":"user","content":"hi"}],"options":{}}'
-    assert "SCRIPTED" in manager.ask_sync(payload, NAME)
-    loads = server.counters()["loads"]
-    second = made(manager, adapter)
-    assert (second.model, second.sent, second.changed) == (first.model, False, False)
-    assert asked(server, hex_of(adapter)) == [3, 1, 2]
-    assert server.counters()["loads"] == loads
-    assert manager.model == "llama3.1"
-
-
-def test_another_adapter_takes_the_models_place(started, adapter):
-    """Under the same name, with another digest, and loaded anew."""
-    server, manager = started()
-    before, loads = made(manager, adapter), server.counters()["loads"]
-    adapter.write_bytes(adapter.read_bytes() + b".")
-    after = made(manager, adapter)
-    assert (after.sent, after.changed) == (True, True)
-    assert models(manager)[f"{NAME}:latest"] == after.model.digest != before.model.digest
-    assert server.counters()["loads"] == loads + 1
-
-
-def test_a_damaged_file_is_refused_by_the_server(started, adapter):
+def test_a_damaged_file_is_refused_by_the_server(started, file):
     """Its hash is not the one that was promised: no model, and a way out."""
     server, manager = started()
     with pytest.raises(errors.BadRequest, match="digest mismatch, expected") as caught:
-        made(manager, adapter, digest="0" * 64)
+        made(manager, file, digest="0" * 64)
     assert "install urisk-nb again" in caught.value.fix
-    assert asked(server, "0" * 64) == [2, 1, 0]
-    assert f"{NAME}:latest" not in models(manager)
+    assert asked(server, "0" * 64) == [2, 0, 0]
+    assert f"{JUDGE}:latest" not in models(manager)
 
 
-def test_a_file_that_cannot_be_read_is_an_error_of_ours(started, adapter):
+def test_a_file_that_cannot_be_read_is_an_error_of_ours(started, file):
     """Named with its path; the session goes on."""
     _, manager = started()
     with pytest.raises(errors.InputError, match=r"none\.gguf cannot be read: No such file"):
-        made(manager, adapter.with_name("none.gguf"), digest="0" * 64)
-    assert made(manager, adapter).changed
+        made(manager, file.with_name("none.gguf"), digest="0" * 64)
+    assert made(manager, file)
 
 
-def test_an_unknown_base_is_refused_with_what_there_is(started, adapter):
-    """Nothing is sent."""
-    server, manager = started()
-    with pytest.raises(errors.PullFailed, match=r"'nope'.*llama3.1:latest"):
-        made(manager, adapter, base="nope")
-    assert asked(server, hex_of(adapter)) == [0, 1, 0]
-
-
-@pytest.mark.parametrize("name", [BASE, BASE.upper()])
-def test_the_base_is_never_overwritten(started, adapter, name):
-    """Under its own name the model would take its place: refused before anything is asked."""
-    server, manager = started()
-    with pytest.raises(errors.InputError, match="same name"):
-        made(manager, adapter, name=name)
-    assert asked(server, hex_of(adapter)) == [0, 0, 0]
-
-
-def test_a_name_that_cannot_be_is_the_servers_refusal(started, adapter):
-    """With the form that names have."""
-    _, manager = started()
-    with pytest.raises(errors.ModelNameInvalid, match="invalid model name"):
-        made(manager, adapter, name="a/b/c/d/e")
-
-
-def test_an_ollama_that_takes_no_adapters_takes_the_whole_file(started, adapter):
-    """
-    From 0.34.1 on: the server's words, which can be told from other refusals, and two ways out.
-    """
-    _, manager = started(create_error=NO_MORE)
-    with pytest.raises(errors.ModelUnsuitable, match=NO_MORE) as caught:
-        made(manager, adapter)
-    assert says_no_adapters(caught.value)
-    assert all(word in caught.value.fix for word in ("install-judge", "embedded"))
-    assert f"{NAME}:latest" not in models(manager)
-    assert made_whole(manager, adapter).changed
-
-
-def test_other_refusals_are_not_taken_for_that_one(started, adapter):
-    """A bad name, a lost server: the merged file would help neither."""
-    _, manager = started()
-    with pytest.raises(errors.ModelNameInvalid) as caught:
-        made(manager, adapter, name="a/b/c/d/e")
-    assert not says_no_adapters(caught.value)
-    assert not says_no_adapters(
-        errors.ServerConnectionLost("adapters are no longer supported", fix="none")
-    )
-
-
-@pytest.mark.parametrize(
-    ("version", "takes"),
-    [
-        *(
-            (version, True)
-            for version in (
-                "0.5.5",
-                "0.33.0",
-                "0.34.0",
-                "0.0.0",
-                "",
-                "main-4f2a",
-                "0.0.0-urisk-scripted",
-            )
-        ),
-        *(
-            (version, False)
-            for version in ("0.34.1", "0.34.2", "0.34.1-rc0", "0.35.0", "0.100.0", "1.0.0")
-        ),
-    ],
-)
-def test_the_version_tells_whether_an_adapter_is_tried(version, takes):
-    """Numbers are compared as numbers; what has none is asked."""
-    assert takes_adapters(version) is takes
-
-
-def test_a_whole_file_needs_no_base_and_is_sent_once(started, adapter):
+def test_a_whole_file_needs_no_base_and_is_sent_once(started, file):
     """
     Nothing is pulled; the model answers; a second time sends and changes nothing, another file
     takes its place.
     """
     server, manager = started(version="0.34.2", create_error=NO_MORE)
-    events = []
-    first = made_whole(manager, adapter, progress=events.append)
-    assert (first.model.name, first.sent, first.changed) == (f"{NAME}:latest", True, True)
-    assert asked(server, hex_of(adapter)) == [2, 0, 1]
-    assert list(dict.fromkeys(event.step for event in events)) == ["sending", "creating", "loading"]
-    assert set(models(manager)) == {"llama3.1:latest", f"{NAME}:latest"}
+    steps = []
+    assert made(manager, file, show=steps.append)
+    assert asked(server, hex_of(file)) == [2, 0, 1]
+    assert [str(step).split()[0] for step in (steps[0], steps[1], steps[-1])] == [
+        "Sending",
+        "Making",
+        "Loading",
+    ]
+    before = models(manager)
+    assert set(before) == {"llama3.1:latest", f"{JUDGE}:latest"}
     assert "SCRIPTED" in manager.ask_sync(
-        b'{"messages":[{"role":"user","content":"hi"}],"options":{}}', NAME
+        b'{"messages":[{"role":"user","content":"hi"}],"options":{}}', JUDGE
     )
-    second = made_whole(manager, adapter)
-    assert (second.model, second.sent, second.changed) == (first.model, False, False)
-    assert asked(server, hex_of(adapter)) == [3, 0, 2]
-    adapter.write_bytes(adapter.read_bytes() + b".")
-    third = made_whole(manager, adapter)
-    assert (third.sent, third.changed) == (True, True)
+    loads = server.counters()["loads"]
+    assert not made(manager, file)
+    assert models(manager) == before
+    assert asked(server, hex_of(file)) == [3, 0, 2]
+    assert server.counters()["loads"] == loads
+    file.write_bytes(file.read_bytes() + b".")
+    assert made(manager, file)
+    assert models(manager) != before
+    assert server.counters()["loads"] == loads + 1
+    assert manager.model == "llama3.1"
 
 
-def test_a_manager_without_a_model_is_enough(fake_ollama_with, adapter):
+def test_a_manager_without_a_model_is_enough(fake_ollama_with, file):
     """
-    `bare` touches no model, is not the session of the process, and tells of a pull that it makes
-    later.
+    `connect` touches no model, and is not the session of the process.
     """
     server = fake_ollama_with(
         {"models": ["llama3.1", {"name": BASE, "installed": False}], "version": "0.33.0"}
     )
-    events = []
-    manager = run(LLMManager.connect(url=server.url, model="nope", progress=events.append))
+    manager = run(LLMManager.connect(url=server.url, model="nope"))
     try:
         assert set(server.counters()["paths"]) == {"/api/version"}
         assert not LLMManager.is_starting()
         assert process_state.get("manager") is None
-        assert made(manager, adapter).changed
-        assert any(event.step == "pulling" and event.total for event in events)
+        assert made(manager, file)
     finally:
         manager.shutdown_sync()
 
 
 @pytest.mark.slow
-def test_a_server_of_ours_that_ends_is_started_again_without_a_model(
-    monkeypatch, tmp_path, adapter
-):
+def test_a_server_of_ours_that_ends_is_started_again_without_a_model(monkeypatch, tmp_path, file):
     """
     There is none to load: a manager that took no model goes on, and stops its server at the end.
     """
@@ -319,7 +198,7 @@ def test_a_server_of_ours_that_ends_is_started_again_without_a_model(
                 10,
                 "another server",
             )
-            assert made_whole(manager, adapter).changed
+            assert made(manager, file)
             second = manager.pid
             with urllib.request.urlopen(f"{manager.url}/urisk/counters", timeout=5) as reply:
                 assert json.load(reply)["paths"]["/api/chat"] == 1  # that the judge loads
@@ -328,12 +207,12 @@ def test_a_server_of_ours_that_ends_is_started_again_without_a_model(
     eventually(lambda: not alive(second), 5, "the end of the server")
 
 
-def test_a_whole_file_that_does_not_load_is_told(adapter):
-    """The model is there and of no use; the words are not those about a base."""
+def test_a_whole_file_that_does_not_load_is_told(file):
+    """The model is there and of no use."""
 
     class Unloadable(ScriptedBackend):
         async def load(self, model, num_ctx):
-            if model.name.startswith(NAME):
+            if model.name.startswith(JUDGE):
                 self.scenario = Scenario(
                     load_error="llama-server process has terminated: exit status 1: error loading "
                     "model"
@@ -345,37 +224,12 @@ def test_a_whole_file_that_does_not_load_is_told(adapter):
         with pytest.raises(
             errors.ModelUnsuitable, match=r"was made of urisk-judge\.gguf, and cannot be loaded"
         ) as caught:
-            made_whole(manager, adapter)
-        assert "adapter" not in caught.value.fix
+            made(manager, file)
+        assert "update Ollama" in caught.value.fix
         manager.shutdown_sync()
 
 
-def test_an_adapter_of_another_model_shows_when_it_is_loaded(adapter):
-    """
-    The creation succeeds, since only the load knows; the error says that the model is there and of
-    no use.
-    """
-
-    class OfAnother(ScriptedBackend):
-        async def load(self, model, num_ctx):
-            if model.base:
-                self.scenario = Scenario(
-                    load_error="llama-server process has terminated: exit status 1: error loading "
-                    "model"
-                )
-            return await super().load(model, num_ctx)
-
-    with running(OfAnother()) as server:
-        manager = LLMManager.initialize_sync(url=server.url)
-        with pytest.raises(
-            errors.ModelUnsuitable,
-            match=r"was made of llama3.1, and cannot be loaded.*error loading model",
-        ):
-            made(manager, adapter, base="llama3.1")
-        manager.shutdown_sync()
-
-
-def test_a_server_that_makes_no_models_says_so(adapter):
+def test_a_server_that_makes_no_models_says_so(file):
     """No such path: which server it is, and what does make them."""
 
     class Fixed(ScriptedBackend):
@@ -386,37 +240,37 @@ def test_a_server_that_makes_no_models_says_so(adapter):
         with pytest.raises(
             errors.BadRequest, match=r"ollama server at .* makes no models"
         ) as caught:
-            made(manager, adapter, base="llama3.1")
+            made(manager, file)
         assert "Ollama" in caught.value.fix
         manager.shutdown_sync()
 
 
 @pytest.mark.slow
-def test_a_server_that_is_lost_on_the_way_leaves_an_error_and_no_model(started, adapter):
+def test_a_server_that_is_lost_on_the_way_leaves_an_error_and_no_model(started, file):
     """
     It is killed between two lines of the creation: ServerConnectionLost, at once; where it comes up
     again, the same call succeeds.
     """
     server, manager = started(create_ms=60_000)
 
-    def told(event):
-        if "parsing" in event.text:
+    def kill(event):
+        if "parsing" in str(event):
             server.process.kill()
 
     with pytest.raises(errors.ServerConnectionLost):
-        made(manager, adapter, progress=told)
+        made(manager, file, show=kill)
     assert server.process.wait(5) < 0
     again = FakeOllama("--port", server.url.rpartition(":")[2])
     try:
         manager = LLMManager.initialize_sync(url=again.url, model="llama3.1")
-        assert made(manager, adapter, base="llama3.1").changed
+        assert made(manager, file)
     finally:
         manager.shutdown_sync()
         again.stop()
 
 
 @pytest.mark.slow
-def test_who_leaves_gives_the_creation_up(started, adapter):
+def test_who_leaves_gives_the_creation_up(started, file):
     """
     A cancel in the middle closes the connection; the server makes nothing, and the session answers
     on.
@@ -425,10 +279,8 @@ def test_who_leaves_gives_the_creation_up(started, adapter):
     seen, before = [], server.counters()["connections_open"]
 
     async def main():
-        task = asyncio.create_task(
-            install(manager, adapted(adapter), name=NAME, progress=seen.append)
-        )
-        while not any("parsing" in event.text for event in seen):
+        task = asyncio.create_task(create_judge(manager, file, hex_of(file), seen.append))
+        while not any("parsing" in str(event) for event in seen):
             await asyncio.sleep(0.01)
         assert server.counters()["connections_open"] > before
         task.cancel()
@@ -439,29 +291,29 @@ def test_who_leaves_gives_the_creation_up(started, adapter):
     eventually(
         lambda: server.counters()["connections_open"] <= before, 5, "the end of the connection"
     )
-    assert f"{NAME}:latest" not in models(manager)
+    assert f"{JUDGE}:latest" not in models(manager)
     assert "SCRIPTED" in manager.generate_sync("hi")
 
 
 # The client ---------------------------------------------------------------------------------------
 
 
-def test_a_file_is_sent_as_it_is_over_a_connection_that_is_kept(adapter):
+def test_a_file_is_sent_as_it_is_over_a_connection_that_is_kept(file):
     """In blocks, whole; what is there is accepted again."""
 
     async def main():
-        digest = f"sha256:{hex_of(adapter)}"
+        digest = f"sha256:{hex_of(file)}"
         async with serve(ScriptedBackend()) as server, connected(server.url) as client:
             assert not await client.has_blob(digest)
             for _ in range(3):
-                await client.put_blob(digest, adapter)
+                await client.put_blob(digest, file)
                 assert await client.has_blob(digest)
             assert server.counters["connections_total"] == 2
 
     run(main())
 
 
-def test_a_digest_that_is_none_is_a_refusal(adapter):
+def test_a_digest_that_is_none_is_a_refusal(file):
     """Not taken for a file that is missing."""
 
     async def main():
@@ -469,12 +321,12 @@ def test_a_digest_that_is_none_is_a_refusal(adapter):
             with pytest.raises(errors.BadRequest):
                 await client.has_blob("sha256:12")
             with pytest.raises(errors.BadRequest, match="invalid digest format"):
-                await client.put_blob("sha256:12", adapter)
+                await client.put_blob("sha256:12", file)
 
     run(main())
 
 
-def test_a_server_that_takes_the_file_and_says_nothing_is_timed(adapter):
+def test_a_server_that_takes_the_file_and_says_nothing_is_timed(file):
     """Within the load timeout, with the variable that gives it longer."""
 
     async def main(url):
@@ -482,7 +334,7 @@ def test_a_server_that_takes_the_file_and_says_nothing_is_timed(adapter):
             with pytest.raises(
                 errors.ServerTimeout, match=r"silent for 0.2 s while it was sent a file"
             ) as caught:
-                await client.put_blob("sha256:" + "0" * 64, adapter)
+                await client.put_blob("sha256:" + "0" * 64, file)
             assert "URISK_LOAD_TIMEOUT" in caught.value.fix
 
     with socket.create_server(("127.0.0.1", 0)) as listener:  # takes connections, reads nothing
@@ -541,7 +393,7 @@ def test_a_creation_without_success_is_none(lines, error):
                 _ = [
                     step
                     async for step in client.create(
-                        NAME, base=BASE, adapters={"a.gguf": "sha256:0"}
+                        JUDGE, base=BASE, adapters={"a.gguf": "sha256:0"}
                     )
                 ]
 
@@ -550,10 +402,10 @@ def test_a_creation_without_success_is_none(lines, error):
 
 def test_a_creations_body_has_what_ollama_reads():
     """Key by key."""
-    body = ollama.encode_create(NAME, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
+    body = ollama.encode_create(JUDGE, base=BASE, adapters={"urisk-judge.gguf": "sha256:00"})
     assert body == (
         b'{"model":"urisk-judge","from":"smollm2:135m",'
         b'"adapters":{"urisk-judge.gguf":"sha256:00"},"stream":true}'
     )
-    body = ollama.encode_create(NAME, files={"urisk-judge.gguf": "sha256:00"})
+    body = ollama.encode_create(JUDGE, files={"urisk-judge.gguf": "sha256:00"})
     assert body == b'{"model":"urisk-judge","files":{"urisk-judge.gguf":"sha256:00"},"stream":true}'

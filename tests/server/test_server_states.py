@@ -252,7 +252,7 @@ def test_a_server_that_loads_its_model_is_waited_for(monkeypatch, patience_s, is
         given = Settings(load_timeout_s=patience_s)
         client = LoadingClient(8)
         server = model_server.Server(given, client, lambda *step: said.append(step), None)
-        return await server._ready(lease, 0.05)
+        return await server._wait_until_ready(lease, 0.05)
 
     if is_ready:
         assert asyncio.run(main()) == "b1"

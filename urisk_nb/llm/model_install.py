@@ -1,201 +1,199 @@
-"""A model that is made on the server: of one that it has and an adapter, or of a file that is a
-whole model.
+"""Models that are put in place for later: the demo model's weights on this machine, and urisk-judge
+on an Ollama.
 
-Knows the order: base, file, creation, proof; and which Ollama takes an adapter. Does not know which
-file: whoever calls hands its path and its hash over. Doing it again sends nothing and changes
-nothing; another file takes the model's place under the same name.
+The judge is one file, the demo model with this package's adapter merged in (145 MB). It is made on
+this machine, kept in the data folder, sent to the server and created there. Doing it again sends
+nothing and changes nothing. Why no adapter on top of Ollama's own base: Ollama takes none from
+0.34.1 on; every version that makes models takes a whole one.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from urisk_nb import event_loop
+from urisk_nb.embedded import merge, weights
 from urisk_nb.errors import (
     BadRequest,
-    InputError,
     ModelError,
+    ModelNotFound,
     ModelUnsuitable,
     RunnerCrashed,
     ServerInternalError,
+    ServerNotRunning,
     UriskError,
 )
 from urisk_nb.llm.client import Client
-from urisk_nb.llm.dialects import ollama
-from urisk_nb.llm.manager import LLMManager, StartEvent
-from urisk_nb.llm.messages import Model, find_model, is_same_model
+from urisk_nb.llm.dialects.dialect import Feature
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.messages import JUDGE, find_model, is_same_model
+from urisk_nb.server.engines import data_folder
+from urisk_nb.settings import Engine, Settings, load
 
-__all__ = ["Adapted", "Installed", "Whole", "install", "says_no_adapters", "takes_adapters"]
+__all__ = ["create_judge", "fetch_weights", "install_judge"]
 
-Progress = Callable[[StartEvent], Any]
+Show = Callable[[object], Any]
+"""Called with each step of the work: a text, or an event whose text says it."""
 NO_SUCH_PATH = (404, 405, 501)
-# As a creation names it, whatever it is called here; Ollama refuses some characters of paths
+# The name in the request, whatever the file is called here; Ollama refuses some characters of paths
 FILE = "urisk-judge.gguf"
-NO_ADAPTERS_FROM = (0, 34, 1)
+USE = f"use it with %%risk --model {JUDGE}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapted:
-    """
-    To be made of a base, which is pulled if it is missing, and an adapter (GGUF). `digest`: its
-    sha256, as hex digits.
-    """
-
-    base: str
-    file: Path
-    digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
-    """To be made of one file (GGUF) and nothing else. `digest`: its sha256, as hex digits."""
-
-    file: Path
-    digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
-    """
-    What was done: the model as the server lists it, whether the file had to be sent, whether the
-    model is another than before.
-    """
-
-    model: Model
-    sent: bool
-    changed: bool
-
-
-def takes_adapters(version: str) -> bool:
-    """
-    Return whether a server of this version makes models with adapters, as far as that can be told:
-    what is no Ollama's number may.
-
-    Examples
-    --------
-    >>> takes_adapters("0.34.0"), takes_adapters("0.34.1"), takes_adapters("my build")
-    (True, False, True)
-    """
-    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
-    return numbers is None or tuple(map(int, numbers.groups())) < NO_ADAPTERS_FROM
-
-
-def says_no_adapters(error: UriskError) -> bool:
-    """Return whether this is the server's word that it takes no adapters."""
-    return (
-        re.search(ollama.NO_ADAPTERS, str(error.facts.get("said", "")), re.IGNORECASE) is not None
+def fetch_weights(show: Show) -> Path:
+    """Return the demo model's verified file, fetched if it is not there."""
+    return weights.fetch(
+        data_folder(load()),
+        progress=lambda done, total: show(
+            f"Fetching the demo model (93 MB, once), and checking it: {done / total:.0%}"
+        ),
     )
 
 
-async def install(
-    manager: LLMManager, way: Adapted | Whole, *, name: str, progress: Progress = lambda _: None
-) -> Installed:
+def install_judge(show: Show, *, url: str | None = None) -> str:
     """
-    Make the model `name` on the manager's server; returns when it is there and loads. Nothing is
-    sent that the server has.
+    Make urisk-judge on the server that answers, or else on an Ollama that is started for this and
+    stopped afterwards.
+
+    Parameters
+    ----------
+    show
+        Told each step.
+    url
+        Address of the server; default: the settings'.
+
+    Returns
+    -------
+    str
+        What to tell the user.
+
+    Raises
+    ------
+    UriskError
+        Each with what to do.
+    """
+    if (ready := event_loop.run(_find_ready_judge(load(url=url)))) is not None:
+        return ready
+    adapter = weights.adapter()
+    manager = event_loop.run(LLMManager.connect(progress=show, engine=Engine.OLLAMA, url=url))
+    try:
+        file = _merge_judge(data_folder(manager.settings), adapter, show)
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        is_new = event_loop.run(create_judge(manager, file, digest, show))
+    finally:
+        manager.shutdown_sync()
+    state = "is ready" if is_new else "was ready already"
+    return f"{JUDGE} {state} on {manager.url}: {USE}"
+
+
+async def _find_ready_judge(settings: Settings) -> str | None:
+    """
+    Return what to tell the user where the server makes no models and has the judge.
+
+    The embedded engine is such a server. None: nothing answers, or the server makes models.
+    """
+    async with aclosing(Client(settings)) as client:
+        try:
+            version, models = await client.probe(), await client.list_models()
+        except ServerNotRunning:
+            return None
+        if client.dialect.can(Feature.CREATE):
+            return None
+    names = dict.fromkeys(name for model in models for name in (model.name, *model.aliases))
+    if not any(is_same_model(JUDGE, name) for name in names):
+        raise ModelNotFound(
+            f"the server at {settings.url} ({version}) has no {JUDGE} (it has: "
+            f"{', '.join(names)}), and makes no models.",
+            fix="stop it and use Ollama; or use the embedded engine without URISK_GGUF: its demo "
+            "model brings urisk-judge",
+        )
+    return f"{settings.url} has {JUDGE} already: {USE}"
+
+
+def _merge_judge(folder: Path, adapter: Path, show: Show) -> Path:
+    """Return the demo model with the adapter merged in, made only if it is not in the folder."""
+    file = folder / f"{JUDGE}-{weights.ADAPTER_SHA256[:12]}.gguf"
+    if not (file.is_file() and file.stat().st_size == merge.MERGED_BYTES):
+        merge.check_package()  # before anything is fetched
+        merge.merge_adapter(
+            fetch_weights(show),
+            adapter,
+            file,
+            lambda done, total: show(
+                f"Merging the adapter into the demo model's weights: {done / total:.0%}"
+            ),
+        )
+    return file
+
+
+async def create_judge(
+    manager: LLMManager, file: Path, digest: str, show: Show = lambda _: None
+) -> bool:
+    """
+    Create urisk-judge on the manager's server; return when it is there and loads.
 
     Parameters
     ----------
     manager
         A running session, or a bare one; its own model stays what it is.
-    way
-        What it is made of. The server checks the digest.
-    progress
-        Called with each step: `pulling`, `sending`, `creating`, `loading`.
+    file, digest
+        The whole model (GGUF), and its sha256 as hex digits, which the server checks. The file is
+        not sent if the server has it.
+    show
+        Told each step.
+
+    Returns
+    -------
+    bool
+        Whether the model is another than before.
 
     Raises
     ------
     InputError
-        The name is the base's own, or the file cannot be read.
+        The file cannot be read.
     ModelError, ServerError
-        Each with what to do; `says_no_adapters` tells an Ollama that wants a whole file. What the
-        server had under this name is as it was, unless it is the load that fails.
+        Each with what to do. What the server had under this name is as it was, unless it is the
+        load that fails.
     """
-    if isinstance(way, Adapted):
-        await _ensure_base(manager, way.base, name, progress)
-    done = await event_loop.call(_make(manager, way, name, progress))
-    progress(StartEvent(step="loading", text=f"Loading {name}"))
+    is_new = await event_loop.call(_create(manager, file, f"sha256:{digest}", show))
+    show(f"Loading {JUDGE}")
     try:
-        await manager.ensure_model(name)
-    except (
-        RunnerCrashed,
-        ServerInternalError,
-    ) as exc:  # made, but not to be run, an adapter for another base say: only a load tells
-        raise _no_use(name, way, exc) from exc
-    return done
+        await manager.ensure_model(JUDGE)
+    except (RunnerCrashed, ServerInternalError) as exc:  # only a load tells
+        raise ModelUnsuitable(
+            f"{JUDGE} was made of {file.name}, and cannot be loaded: {exc.message}",
+            fix="update Ollama; if it stays, look at the server's log",
+        ) from exc
+    return is_new
 
 
-async def _ensure_base(manager: LLMManager, base: str, name: str, progress: Progress) -> None:
-    if is_same_model(name, base):
-        raise InputError(
-            f"the model cannot be made of {base!r} under that same name: it would be lost.",
-            fix="make it of another model",
-        )
-    progress(StartEvent(step="pulling", text=f"Looking for {base}"))
-    await manager.ensure_model(base)
-
-
-async def _make(
-    manager: LLMManager, way: Adapted | Whole, name: str, progress: Progress
-) -> Installed:
+async def _create(manager: LLMManager, file: Path, digest: str, show: Show) -> bool:
     async with aclosing(Client(manager.settings)) as client:
-        before = find_model(name, await client.list_models())
+        before = find_model(JUDGE, await client.list_models())
         try:
-            sent = await _send(client, way, progress)
-            await _create(client, way, name, progress)
+            if not await client.has_blob(digest):
+                show(f"Sending {file.name}")
+                await client.put_blob(digest, file)
+            async with aclosing(client.create(JUDGE, files={FILE: digest})) as steps:
+                async for step in steps:
+                    show(f"Making {JUDGE}: {step.status}")
         except UriskError as exc:
             if exc.facts.get("status") in NO_SUCH_PATH and not isinstance(exc, ModelError):
-                raise _no_maker(exc, manager) from exc
+                raise BadRequest(
+                    f"the {manager.engine} server at {manager.url} makes no models: "
+                    f"{exc.facts.get('said', exc.message)}",
+                    fix="use a real Ollama, of version 0.5.5 or later",
+                ) from exc
             raise
-        found = find_model(name, await client.list_models())
+        found = find_model(JUDGE, await client.list_models())
     if found is None:
         raise ServerInternalError(
-            f"{manager.url} said success, and does not list {name}.",
+            f"{manager.url} said success, and does not list {JUDGE}.",
             fix="try again; then look at the server's log",
         )
-    return Installed(
-        model=found, sent=sent, changed=before is None or before.digest != found.digest
-    )
-
-
-async def _send(client: Client, way: Adapted | Whole, progress: Progress) -> bool:
-    if await client.has_blob(f"sha256:{way.digest}"):
-        return False
-    progress(StartEvent(step="sending", text=f"Sending {way.file.name}"))
-    await client.put_blob(f"sha256:{way.digest}", way.file)
-    return True
-
-
-async def _create(client: Client, way: Adapted | Whole, name: str, progress: Progress) -> None:
-    progress(StartEvent(step="creating", text=f"Making {name}"))
-    files = {FILE: f"sha256:{way.digest}"}
-    steps = (
-        client.create(name, base=way.base, adapters=files)
-        if isinstance(way, Adapted)
-        else client.create(name, files=files)
-    )
-    async with aclosing(steps):
-        async for step in steps:
-            progress(StartEvent(step="creating", text=f"Making {name}: {step.status}"))
-
-
-def _no_use(name: str, way: Adapted | Whole, exc: UriskError) -> ModelUnsuitable:
-    made_of, fix = way.file.name, "update Ollama; if it stays, look at the server's log"
-    if isinstance(way, Adapted):
-        made_of, fix = way.base, "make it of the model that the adapter was trained for"
-    return ModelUnsuitable(
-        f"{name} was made of {made_of}, and cannot be loaded: {exc.message}", fix=fix
-    )
-
-
-def _no_maker(exc: UriskError, manager: LLMManager) -> BadRequest:
-    said = exc.facts.get("said", exc.message)
-    return BadRequest(
-        f"the {manager.engine} server at {manager.url} makes no models: {said}",
-        fix="use a real Ollama, of version 0.5.5 or later",
-    )
+    return before is None or before.digest != found.digest

@@ -31,21 +31,25 @@ __all__ = [
     "count_slots",
     "data_folder",
     "demo_model_path",
-    "find_ollama",
 ]
 
 WAYS_OUT = (
     "install Ollama (ollama.com/download), or use the embedded engine: %pip install "
     '"urisk-nb[embedded]" and then `urisk fetch-model`'
 )
+# What an engine reads at its start, and what urisk_nb sends with each call or reads itself
+ENGINE_VARIABLES = ("OLLAMA_", "CUDA_", "HIP_", "ROCR_", "GGML_")
+CALL_VARIABLES = {
+    "OLLAMA_URL",
+    "OLLAMA_MODEL",
+    "OLLAMA_KEEP_ALIVE",
+    "OLLAMA_TIMEOUT",
+    "OLLAMA_MAX_RETRIES",
+    "OLLAMA_AUTO_START",
+}
 
 
 # Which engine -------------------------------------------------------------------------------------
-
-
-def find_ollama() -> str | None:
-    """Return the path of the `ollama` program, or None."""
-    return shutil.which("ollama")
 
 
 def data_folder(settings: Settings) -> Path:
@@ -83,25 +87,22 @@ def choose(settings: Settings) -> Engine:
         The embedded engine was named and its package, its model, or the file of URISK_GGUF is not
         there.
     """
-    if settings.engine is Engine.EMBEDDED:
-        _embedded_model(settings)
-        return Engine.EMBEDDED
-    if find_ollama():
-        return Engine.OLLAMA
-    if settings.engine is Engine.OLLAMA:
-        raise OllamaNotInstalled("`ollama` is not on the PATH.", fix=WAYS_OUT)
-    if settings.dialect is DialectName.OLLAMA:  # which the embedded engine does not speak
-        raise OllamaNotInstalled(
-            f"no Ollama answers at {settings.url}, and `ollama` is not on the PATH.",
-            fix="install Ollama (ollama.com/download), or leave the dialect 'ollama' out: %env "
-            "URISK_DIALECT=auto",
-        )
-    if settings.gguf is not None or (_has_llamacpp() and demo_model_path(settings)):
-        _embedded_model(settings)
-        return Engine.EMBEDDED
-    raise OllamaNotInstalled(
-        f"no server answers at {settings.url}, and `ollama` is not on the PATH.", fix=WAYS_OUT
-    )
+    if settings.engine is not Engine.EMBEDDED:
+        if shutil.which("ollama"):
+            return Engine.OLLAMA
+        if settings.engine is Engine.OLLAMA:
+            raise OllamaNotInstalled("`ollama` is not on the PATH.", fix=WAYS_OUT)
+        nothing = f"no server answers at {settings.url}, and `ollama` is not on the PATH."
+        if settings.dialect is DialectName.OLLAMA:  # which the embedded engine does not speak
+            raise OllamaNotInstalled(
+                nothing,
+                fix="install Ollama (ollama.com/download), or leave the dialect 'ollama' out: %env "
+                "URISK_DIALECT=auto",
+            )
+        if settings.gguf is None and not (_has_llamacpp() and demo_model_path(settings)):
+            raise OllamaNotInstalled(nothing, fix=WAYS_OUT)
+    _embedded_model(settings)
+    return Engine.EMBEDDED
 
 
 def _has_llamacpp() -> bool:
@@ -124,8 +125,8 @@ def _embedded_model(settings: Settings) -> Path:
     found = demo_model_path(settings)
     if found is None:
         fix = (
-            "run `urisk fetch-model` in a terminal (93 MB, once), or set URISK_GGUF to a model "
-            "file of yours"
+            "run `urisk fetch-model` in a terminal (93 MB, once), or set URISK_GGUF to your "
+            "own model file"
         )
         raise ModelNotFound("the embedded engine has no model file.", fix=fix)
     return found.resolve()
@@ -137,7 +138,7 @@ def _embedded_model(settings: Settings) -> Path:
 def build_command(engine: Engine, settings: Settings) -> list[str]:
     """Return the program and its arguments."""
     if engine is Engine.OLLAMA:
-        return [find_ollama() or "ollama", "serve"]
+        return [shutil.which("ollama") or "ollama", "serve"]
     model = ["--gguf", str(_embedded_model(settings))]
     address = ["--host", settings.host, "--port", str(settings.port)]
     size = ["--slots", str(settings.parallel or 1), "--num-ctx", str(settings.num_ctx)]
@@ -148,8 +149,8 @@ def build_environment(
     engine: Engine, settings: Settings, base: Mapping[str, str]
 ) -> dict[str, str]:
     """
-    Return the environment of the server: ours, less what would change its runner, plus where to
-    listen and not to phone home.
+    Return the environment of the server: `base` less what would change its runner, plus where to
+    listen and, for Ollama, to stay off its cloud.
     """
     env = {name: value for name, value in base.items() if not name.startswith("LLAMA_")}
     if engine is Engine.OLLAMA:
@@ -177,23 +178,14 @@ def count_slots(engine: Engine, settings: Settings, environ: Mapping[str, str]) 
     return int(named) if named.isdecimal() and int(named) > 0 else 1
 
 
-def compute_fingerprint(words: list[str], env: Mapping[str, str]) -> str:
+def compute_fingerprint(command: list[str], env: Mapping[str, str]) -> str:
     """
     Return what makes two servers at one address different: the command, and every variable that
     Ollama or the embedded engine reads.
     """
-    read = {
+    kept = {
         name: value
-        for name, value in env.items()
-        if name.startswith(("OLLAMA_", "CUDA_", "HIP_", "ROCR_", "GGML_"))
+        for name, value in sorted(env.items())
+        if name.startswith(ENGINE_VARIABLES) and name not in CALL_VARIABLES
     }
-    told_per_call = {
-        "OLLAMA_URL",
-        "OLLAMA_MODEL",
-        "OLLAMA_KEEP_ALIVE",
-        "OLLAMA_TIMEOUT",
-        "OLLAMA_MAX_RETRIES",
-        "OLLAMA_AUTO_START",
-    }
-    kept = {name: value for name, value in sorted(read.items()) if name not in told_per_call}
-    return hashlib.sha256(json.dumps([words, kept]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([command, kept]).encode()).hexdigest()[:16]

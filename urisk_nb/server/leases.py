@@ -1,9 +1,8 @@
 """The server's process, seen from this side: a lease on it, which a guardian keeps.
 
-The only importer of subprocess beside the guardian's own fork. A server that is started here has a
-guardian, one for each user and address, and everybody who uses that server holds a `Lease`: a
-connection that ends with this process, however it ends. The last lease's end is the server's. What
-was not started by a guardian of ours is never stopped here.
+A server that is started here has a guardian, one for each user and address. Each process that uses
+the server holds a `Lease`: a connection that ends with the process, however that ends. The last
+lease's end is the server's. A server without a guardian is never stopped here.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urisk_nb import process_state
 from urisk_nb.errors import (
     HomeNotWritable,
     ProgramBroken,
@@ -50,15 +49,13 @@ MAX_LINE_BYTES = 1 << 20
 class Exit:
     """
     How a server ended: `code` as its parent saw it (negative: a signal), None where its guardian
-    was killed; `asked`: by `Lease.end`.
+    was killed; `asked`: by `Lease.end`; `failed`: why the program could not be run at all.
     """
 
     code: int | None
     tail: str = ""
-    accused: bool = False
     asked: bool = False
-    failed: str = ""  # the program could not be run at all
-    errno: int = 0
+    failed: str = ""
 
     @property
     def words(self) -> str:
@@ -103,8 +100,8 @@ class Lease:
         self.ended = asyncio.Event()
         self.on_end: Callable[[Exit], Any] = lambda _: None
         self._left = False
-        self.stays = False  # after `leave`: the server goes on, for others or for a while
-        self.lease_count = 1  # in the server, ours among them, as far as we have been told
+        self.stays = False  # after `leave`: the server still runs, for other leases or for a while
+        self.lease_count = 1  # on the server, this one among them, as the guardian said last
         self._answered: asyncio.Future[bool] | None = None
         self._listening: asyncio.Task[None] | None = None
 
@@ -125,16 +122,15 @@ class Lease:
         self._say(pid=os.getpid())
         try:
             async with asyncio.timeout(within_s):
-                words = json.loads(await self._reader.readline() or b"{}")
+                self.facts = json.loads(await self._reader.readline() or b"{}")
         except (OSError, TimeoutError, ValueError):
-            words = {}
+            pass
         except asyncio.CancelledError:
             self.drop()
             raise
-        if "failed" in words:
-            self.exit = Exit(code=None, failed=words["failed"], errno=words.get("errno") or 0)
-        self.facts = words
-        if "server" not in words:
+        if "failed" in self.facts:
+            self.exit = Exit(code=None, failed=self.facts["failed"])
+        if "server" not in self.facts:
             self.drop()
             return False
         # An empty context: the task outlives the cell that happened to start it.
@@ -153,60 +149,50 @@ class Lease:
             while seen is None and (line := await self._reader.readline()):
                 seen = self._handle_message(json.loads(line))
         self._writer.close()
-        await self._end(seen or Exit(code=None))
+        self.exit = seen or Exit(code=None)
+        self._set_answered(False)
+        if seen is None and not self._left:
+            await _sweep(self.server_pid, self.facts.get("created"))
+        self.ended.set()
+        if not self._left:
+            self.on_end(self.exit)
+        await self._wait_for_guardian()
 
     def _handle_message(self, words: dict[str, Any]) -> Exit | None:
-        """
-        The end, where that is what is told; what the guardian does after it is its own affair.
-        """
+        """Return how the server ended, where the message says so; it is the last one."""
         if "exit" in words:
-            return Exit(
-                code=words["exit"],
-                tail=words["tail"],
-                accused=words["accused"],
-                asked=words["asked"],
-            )
-        if "failed" in words:
-            return Exit(code=None, failed=words["failed"], errno=words.get("errno") or 0)
+            return Exit(code=words["exit"], tail=words["tail"], asked=words["asked"])
         if "stays" in words:
             self.stays = True
         elif "leases" in words:
             self.lease_count = words["leases"]
-        elif "answers" in words and self._answered is not None and not self._answered.done():
-            self._answered.set_result(True)
+        elif "answers" in words:
+            self._set_answered(True)
         return None
 
-    async def _end(self, seen: Exit) -> None:
-        self.exit = seen
+    def _set_answered(self, is_alive: bool) -> None:
         if self._answered is not None and not self._answered.done():
-            self._answered.set_result(False)
-        if seen.code is None and not seen.failed and not self._left:
-            await _sweep(self.server_pid, self.facts.get("created"))
-        self.ended.set()
-        if not self._left:
-            self.on_end(seen)
-        await self._wait_reaped()
+            self._answered.set_result(is_alive)
 
-    async def _wait_reaped(self) -> None:
-        """Take the guardian's exit code, so that no zombie is left to this process."""
+    async def _wait_for_guardian(self) -> None:
+        """Wait until the guardian is gone, a moment after the server."""
         for _ in range(100):
             if self.stays or self._popen is None or self._popen.poll() is not None:
                 return
             await asyncio.sleep(0.01)
 
     def drop(self) -> None:
-        """End the lease at once, without a word: the guardian sees the connection end."""
+        """End the lease at once, without a message: the guardian sees the connection end."""
         self._left = True
         # A close alone does not tell the guardian where a forked child holds a copy
         with contextlib.suppress(OSError):
             self._writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self._writer.close()
-        _reap_later(self._popen)
 
     async def report_hang(self, within_s: float) -> bool:
         """
-        Tell the guardian that the server hangs; whether it answered the guardian. If not, it is
-        stopped.
+        Tell the guardian that the server hangs; return whether it answered the guardian. If not, it
+        is stopped.
         """
         self._answered = asyncio.get_running_loop().create_future()
         self._say(report_hang=within_s)
@@ -218,8 +204,8 @@ class Lease:
 
     def end(self) -> None:
         """
-        Have the server ended now, for everybody; `ended` tells when. The lease ends with it, as in
-        a crash.
+        Have the server ended now, for all holders of a lease; `ended` tells when. The lease ends
+        with it, as in a crash.
         """
         self._say(end=True)
 
@@ -231,7 +217,7 @@ class Lease:
         Parameters
         ----------
         keep_s
-            How long the server may be kept for somebody who comes back.
+            How long the server may be kept for a holder that comes back.
         """
         if self._left:
             return
@@ -240,44 +226,8 @@ class Lease:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self.ended.wait()
-                await self._wait_reaped()
+                await self._wait_for_guardian()
         self.drop()
-
-
-def _reap_later(popen: subprocess.Popen[bytes] | None) -> None:
-    """
-    Take the exit code of a guardian whenever it ends; one that goes on for others at our own end is
-    left alone.
-    """
-    if popen is None or popen.poll() is not None:
-        return
-    process_state.setdefault("guardians", list).append(popen)
-    # An old kernel, one that forbids it, macOS: looked at when the next one is made
-    with contextlib.suppress(OSError, AttributeError):
-        end = os.pidfd_open(popen.pid)
-        asyncio.get_running_loop().add_reader(end, _ended, end)
-
-
-def _ended(end: int) -> None:
-    asyncio.get_running_loop().remove_reader(end)
-    os.close(end)
-    _reap()
-
-
-def _reap() -> None:
-    """
-    Take the exit codes of those that have ended; where the system does not tell of an end, this is
-    done at the next start.
-    """
-    known: list[subprocess.Popen[bytes]] = process_state.get("guardians") or []
-    known[:] = [popen for popen in known if popen.poll() is None]
-
-
-def _disown() -> None:
-    _reap()
-    for popen in process_state.get("guardians") or []:
-        # Else Python warns that it still runs, which is what it is meant to do
-        popen.returncode = 0
 
 
 async def join(place: Path | None) -> Lease | None:
@@ -295,8 +245,8 @@ async def join(place: Path | None) -> Lease | None:
 
 async def start(kind: Engine, settings: Settings) -> Lease:
     """
-    Return a lease on the server at the address: of a guardian that another kernel was quicker to
-    start, or of one started here.
+    Return a lease on the server at the address, of a guardian that another kernel has just started,
+    or of one started here.
 
     Returns as soon as the server's process exists, which is before it answers. Blocks no longer
     than some 15 s.
@@ -313,17 +263,15 @@ async def start(kind: Engine, settings: Settings) -> Lease:
             "on Windows a server is used, not started.",
             fix="start Ollama from its menu, then run %urisk_start again",
         )
-    _reap()
     place = folder(settings)
     try:
         if place is None:
             return await _spawn(kind, settings, None)
         async with start_lock(place):
-            joined = await join(place)
-            if joined is None:
-                await _sweep_stale(place)
-                joined = await _spawn(kind, settings, place)
-            return joined
+            if (joined := await join(place)) is not None:
+                return joined
+            await _sweep_stale(place)
+            return await _spawn(kind, settings, place)
     except TimeoutError as exc:
         raise ServerStartFailed(
             f"another kernel has been starting a server at {settings.url} for more than "
@@ -339,66 +287,50 @@ async def start(kind: Engine, settings: Settings) -> Lease:
 
 
 async def _spawn(kind: Engine, settings: Settings, place: Path | None) -> Lease:
-    words, env = (
-        engines.build_command(kind, settings),
-        engines.build_environment(kind, settings, os.environ),
-    )
+    command = engines.build_command(kind, settings)
+    env = engines.build_environment(kind, settings, os.environ)
     facts = {
         "engine": str(kind),
         "slots": engines.count_slots(kind, settings, os.environ),
         "num_ctx": settings.num_ctx,
-        "key": engines.compute_fingerprint(words, env),
+        "key": engines.compute_fingerprint(command, env),
         "log": str(place / "server.log") if place else "",
     }
     plan = {
-        "command": words,
+        "command": command,
         "folder": str(place) if place else None,
         "grace_s": GRACE_S,
+        "host": settings.host,
+        "port": settings.port,
         "facts": facts,
     }
-    process_state.at_exit("guardians", _disown)
-    ours, theirs = socket.socketpair()
-    with theirs, _closed_on_error(ours):
-        popen = subprocess.Popen(  # noqa: S603, ASYNC220  our own program; takes a few ms
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                guardian.__file__,
-                json.dumps({**plan, "host": settings.host, "port": settings.port}),
-            ],
-            stdin=theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",  # Ollama looks for its runner under the working directory, too
-            env=env,
-            start_new_session=True,  # an interrupt of a cell goes to the kernel's whole group
-        )
+    here, there = socket.socketpair()
     try:
-        with _closed_on_error(ours):
-            lease = Lease(
-                *await asyncio.open_unix_connection(sock=ours, limit=MAX_LINE_BYTES), popen
+        with there:
+            popen = subprocess.Popen(  # noqa: S603, ASYNC220  the guardian; takes a few ms
+                [sys.executable, "-I", "-S", guardian.__file__, json.dumps(plan)],
+                stdin=there.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",  # Ollama looks for its runner under the working directory, too
+                env=env,
+                start_new_session=True,  # an interrupt of a cell goes to the kernel's whole group
             )
+        # It takes the exit code whenever that comes, and holds up no exit of the interpreter
+        threading.Thread(target=popen.wait, name="urisk-guardian", daemon=True).start()
+        reader, writer = await asyncio.open_unix_connection(sock=here, limit=MAX_LINE_BYTES)
     except BaseException:
-        _reap_later(popen)
+        here.close()
         raise
+    lease = Lease(reader, writer, popen)
     if await lease.greet(LOCK_S):
         return lease
     if lease.exit is not None:
-        raise start_error(kind, lease.exit, words[0])
+        raise start_error(kind, lease.exit, command[0])
     raise ServerStartFailed(
-        "the guardian of the server ended without a word.",
+        "the guardian of the server ended without a message.",
         fix="try again: %urisk_start; else run `urisk doctor`",
     )
-
-
-@contextlib.contextmanager
-def _closed_on_error(end: socket.socket) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        end.close()
-        raise
 
 
 def start_error(kind: Engine, seen: Exit, program: str = "") -> ServerError:
@@ -426,15 +358,14 @@ def start_error(kind: Engine, seen: Exit, program: str = "") -> ServerError:
 
 async def _sweep_stale(place: Path) -> None:
     """
-    End a server whose guardian was killed, if it is the very process that the guardian wrote down.
+    End a server whose guardian was killed, if it is the very process that the guardian recorded.
     """
     try:
         state = json.loads((place / "state.json").read_text())
         server, began = int(state["server"]), state["created"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if has_guardian(place):
-        # A guardian is at work on it, and none can be started meanwhile: we hold the start lock
+    if has_guardian(place):  # no other can be started meanwhile: the start lock is held
         return
     if (
         state.get("version") == guardian.STATE_VERSION

@@ -1,8 +1,8 @@
-"""The watch: while every call to a server is silent, it is looked at; one that does not answer that
-either is given up.
+"""The liveness monitor: while every call to a server is silent, the server is probed; one that does
+not answer the probes is given up.
 
-Knows calls and silence. Does not know what a server is: whoever owns the watch says how it is asked
-and what giving it up means. Costs nothing while nothing is asked.
+Knows calls and silence. Does not know what a server is: the owner of the monitor says how to probe
+it and how to give it up. Costs nothing while no call runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["CallHeartbeat", "LivenessMonitor", "ProbeSchedule"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSchedule:
-    """How long a server may be silent under a call, and how it is looked at then; seconds."""
+    """How long a server may be silent under a call, and how it is probed then; seconds."""
 
     silent_s: float = 10.0
     every_s: float = 5.0
@@ -34,8 +34,8 @@ class ProbeSchedule:
 
 class CallHeartbeat:
     """
-    One call as the watch sees it: when it last heard something, and how it is cut off from a server
-    that hangs.
+    One call as the monitor sees it: when it last received something, and how it is cut off from a
+    server that hangs.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class CallHeartbeat:
         self._error: ServerError | None = None
 
     def beat(self) -> None:
-        """Note that something has come."""
+        """Note that something has arrived."""
         self.at = time.monotonic()
 
     @contextlib.contextmanager
@@ -69,9 +69,9 @@ class LivenessMonitor:
     Parameters
     ----------
     answers
-        Asks the server, over a connection apart from the calls; whether it answered.
+        Probes the server, over a connection apart from the calls; returns whether it answered.
     give_up
-        Awaited after so many questions in vain as the watch allows.
+        Awaited after as many probes without an answer as the schedule allows.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LivenessMonitor:
         if self._task is None or self._task.done():
             # An empty context: the task outlives the cell that happened to start it.
             self._task = asyncio.get_running_loop().create_task(
-                self._look(), context=contextvars.Context()
+                self._probe(), context=contextvars.Context()
             )
         try:
             yield heartbeat
@@ -99,7 +99,7 @@ class LivenessMonitor:
             if not self._heartbeats:
                 self.stop()
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         strikes = 0
         while self._heartbeats:
             silent_s = time.monotonic() - max(heartbeat.at for heartbeat in self._heartbeats)
@@ -116,11 +116,11 @@ class LivenessMonitor:
     def cut(self, error: ServerError) -> None:
         """End every call with the error."""
         for heartbeat in list(self._heartbeats):
-            # One of its own for each call: a traceback grows with each raise
+            # A copy for each call: a traceback grows with each raise
             heartbeat.cut(copy.copy(error))
 
     def stop(self) -> None:
-        """Look no more, until the next call."""
+        """Stop the probes, until the next call."""
         if self._task is not None:
             self._task.cancel()
             self._task = None

@@ -9,10 +9,6 @@ import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import psutil
 
 __all__ = ["MemoryUsage", "measure_memory"]
 
@@ -43,15 +39,18 @@ class MemoryUsage:
 
 def measure_memory(pid: int) -> MemoryUsage | None:
     """
-    Of the server with this process id; None where there is none, or it may not be looked at. Blocks
-    about a millisecond on Linux.
+    Measure the server with this process id; None where there is none, or it may not be looked at.
+    Blocks about a millisecond on Linux.
     """
     import psutil
 
+    below: list[int] = []
     try:
         server = psutil.Process(pid)
         began_s, held = server.create_time(), server.memory_info().rss
-        below = [_held(child) for child in _below(server)]
+        for child in _list_descendants(pid):
+            with contextlib.suppress(psutil.Error):  # it has ended since
+                below.append(psutil.Process(child).memory_info().rss)
     except psutil.Error:
         return None
     return MemoryUsage(
@@ -63,31 +62,19 @@ def measure_memory(pid: int) -> MemoryUsage | None:
     )
 
 
-def _below(process: psutil.Process) -> list[psutil.Process]:
+def _list_descendants(pid: int) -> list[int]:
     """
-    The processes below this one. Not by psutil's own list where the system has one: psutil looks at
-    every process of the machine.
+    The processes below this one. From the system's own list where it has one: psutil looks at every
+    process of the machine.
     """
-    import psutil
-
     try:
-        lists = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")]
-    except OSError:  # the server ends at this moment
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:  # the process ends at this moment
         lists = []
     if not lists:
-        return process.children(recursive=True)
-    found = []
-    for pid in map(int, " ".join(lists).split()):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child = psutil.Process(pid)
-            found += [child, *_below(child)]
-    return found
+        import psutil
 
-
-def _held(process: psutil.Process) -> int:
-    import psutil
-
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0  # it has ended since
+        with contextlib.suppress(psutil.Error):
+            return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    children = [int(child) for child in " ".join(lists).split()]
+    return children + [below for child in children for below in _list_descendants(child)]

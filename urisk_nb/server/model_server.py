@@ -1,12 +1,10 @@
-"""The server that answers: found, adopted, or started; watched while it is asked; started again
-when it ends.
+"""The server that answers: found or started; watched while it is asked; started again when it ends.
 
-Knows the states of a server and who may do what in each. Does not know models: whoever owns this is
-told when a server is back, and warms it. What a guardian of ours does not keep is never stopped,
-started or signalled here.
+Knows the states of a server and what may be done in each. Does not know models: its owner is told
+when a server is back, and warms it. An external server is never stopped, started or signalled here.
 
-Idle costs nothing: the end of a server of ours is told by its guardian, and a server of others is
-looked at when it is asked. Only while a call is silent is the server probed, over a connection of
+Idle costs nothing: the guardian tells of the end of a managed server, and an external server is
+looked at when it is asked. The server is probed only while a call is silent, over a connection of
 its own. Over 400 lines: the states and the ways between them are one machine, and a step that is
 read without the others is misread.
 """
@@ -48,7 +46,8 @@ __all__ = ["Server", "ServerState"]
 READY_S = 30.0
 NEWS_S = 0.2
 BUSY_PAUSE_S = 0.25
-END_S = 5.0  # for the guardian to tell of an end, beyond the time that it gives the server
+SLOTS_NOTE = "the server was started with"
+END_S = 5.0  # for the guardian to report an end, beyond the time that it gives the server
 
 
 class ServerState(StrEnum):
@@ -56,16 +55,17 @@ class ServerState(StrEnum):
 
     UNKNOWN = "unknown"  # nothing was asked yet
     REMOTE = "remote"  # on another machine: never started, stopped or signalled
-    # On this machine, of others: never stopped; if it goes away, it is theirs to start
+    # On this machine, not started by urisk_nb: never stopped, and not replaced when it goes away
     EXTERNAL = "external"
     STARTING = "starting"  # its process exists and does not answer yet
-    MANAGED = "managed"  # answers, and is kept by a guardian of ours on which we hold a lease
-    CRASHED = "crashed"  # ours has ended by itself; another is looked for or started
-    # Takes connections and answers nothing: ours is ended and started again, others' is an error
+    MANAGED = "managed"  # answers; a guardian keeps it, and this process holds a lease on it
+    CRASHED = "crashed"  # a managed server has ended by itself; another is looked for or started
+    # Takes connections and answers nothing: a managed server is ended and started again, an
+    # external one is an error
     HUNG = "hung"
     FAILED = "failed"  # could not be started, or ended too often; only a new start leads out
     PORT_CONFLICT = "port_conflict"  # the address answers and is no Ollama
-    STOPPING = "stopping"  # our lease is being given back
+    STOPPING = "stopping"  # the lease is being given back
     STOPPED = "stopped"  # the session is over
 
 
@@ -78,7 +78,7 @@ class ServerClient(Protocol):
 
     @property
     def props(self) -> Any:
-        """What it told of itself."""
+        """What it says of itself."""
 
     async def probe(self, within_s: float = ...) -> str:
         """Return the server's version, and find out its dialect."""
@@ -96,7 +96,7 @@ class Server:
     settings, client
         Where it is, and who asks it.
     say
-        Told each step of a start: its name and a sentence.
+        Called with each step of a start: its name and a sentence.
     warm
         Awaited when a server that had ended is back, before any call reaches it.
 
@@ -105,16 +105,16 @@ class Server:
     state
         See ServerState.
     version, engine
-        As it says itself, and what it is: as its guardian says where we have a lease, else by its
+        As it says itself, and what it is: as its guardian says where there is a lease, else by its
         dialect.
     lease
-        Our lease on it, where a guardian of ours keeps it.
+        The lease on a managed server, else None.
     notes
         What its user should know: sentences.
-    restarted
-        How often it was started again.
+    restart_count
+        How often it was started again after an end of its own.
     still_running
-        After `end`: whether the server still runs, for others.
+        After `end`: whether the server still runs.
     """
 
     def __init__(
@@ -130,21 +130,20 @@ class Server:
         self.engine = Engine.OLLAMA
         self.lease: leases.Lease | None = None
         self.notes: list[str] = []
-        self._slots_note = ""
         self.restart_count = 0
         self.still_running = False
         self.restart_policy = RestartPolicy()
         self._client, self._say, self._warm = client, say, warm
         self._recovery: asyncio.Task[None] | None = None
-        # When one of us last asked for its end, on the monotonic clock
+        # When a holder of a lease last asked for its end, on the monotonic clock
         self._asked_end_s = -math.inf
         self._failure: UriskError | None = None
-        self._lost: ServerState | None = None  # what a server of others was before it was lost
+        self._lost: ServerState | None = None  # what an external server was before it was lost
         self.monitor = LivenessMonitor(self._answers, self._give_up)
 
     @property
     def failure(self) -> UriskError | None:
-        """Why the state is `failed`, where ours had run before."""
+        """Why the state is `failed`, where a server had run before."""
         return self._failure if self.state is ServerState.FAILED else None
 
     @property
@@ -173,20 +172,22 @@ class Server:
         self._say("checking", f"Looking for a server at {self.settings.url}")
         try:
             await self._find_or_start()
-        except PortTaken:
-            self.state = ServerState.PORT_CONFLICT
-            raise
-        except ServerError:
-            self.state = ServerState.FAILED
+        except ServerError as exc:
+            is_conflict = isinstance(exc, PortTaken)
+            self.state = ServerState.PORT_CONFLICT if is_conflict else ServerState.FAILED
             raise
 
     async def _find_or_start(self) -> None:
-        self.notes.clear()  # they were about the one before
+        self.notes.clear()  # they were about the last one
         self._client.forget_dialect()  # another kind of server may answer by now
         if not self.settings.is_loopback:
-            self._adopt(await self._remote_version(), ServerState.REMOTE)
+            await self._use_remote()
         elif not await self._join():
-            await self._adopt_or_start()
+            # A server that its guardian is stopping still answers for a moment: the start waits for
+            # its end
+            is_stopping = runtime_dir.has_guardian(runtime_dir.folder(self.settings))
+            if is_stopping or not await self._use_external():
+                await self._start()
         self._check_kind()
 
     def _check_kind(self) -> None:
@@ -215,71 +216,63 @@ class Server:
             if self.settings.is_loopback:
                 return self._choose_engine()
             raise
-        is_ours = runtime_dir.has_guardian(runtime_dir.folder(self.settings))
-        if self.settings.is_loopback and not is_ours:
+        is_managed = runtime_dir.has_guardian(runtime_dir.folder(self.settings))
+        if self.settings.is_loopback and not is_managed:
             checks.check_owner(self.settings)
-        self._adopt(version, ServerState.EXTERNAL)
-        if is_ours and self.engine is Engine.OPENAI:
+        self._use(version, ServerState.EXTERNAL)
+        if is_managed and self.engine is Engine.OPENAI:
             self.engine = Engine.EMBEDDED  # the only one of this wire that is started here
         self._check_kind()
         return None
 
     async def _join(self) -> bool:
         """
-        Whether there is a server of ours to share. One that hangs, or ends just now, is none: it is
-        ended, and another started.
+        Join the guardian of the address; return whether its server is used. One that hangs, or ends
+        just now, is ended, and another started.
         """
         joined = await leases.join(runtime_dir.folder(self.settings))
         if joined is None:
             return False
         try:
-            await self._own(joined, max(READY_S / 3, READY_S - float(joined.facts["age_s"])))
+            await self._manage(joined, max(READY_S / 3, READY_S - float(joined.facts["age_s"])))
         except ServerStartFailed:
             await self._give_back()
             return False
         return True
 
-    async def _adopt_or_start(self) -> None:
-        # A server that its guardian is stopping still answers for a moment: it is waited for by the
-        # start, not adopted.
-        stopping = runtime_dir.has_guardian(runtime_dir.folder(self.settings))
-        version = None if stopping else await self._answering()
-        if version is None:
-            await self._start()
-        else:
-            checks.check_owner(self.settings)
-            self._adopt(version, ServerState.EXTERNAL)
+    async def _use_external(self) -> bool:
+        """Use the server that answers; return whether there is one."""
+        try:
+            version = await self._wait_until_loaded()
+        except ServerNotRunning:
+            return False
+        except ServerTimeout as exc:
+            raise PortTaken(exc.message, fix=exc.fix) from exc
+        checks.check_owner(self.settings)
+        self._use(version, ServerState.EXTERNAL)
+        return True
 
     async def _give_back(self) -> None:
         lease, self.lease = self.lease, None
         if lease is not None:
             await lease.leave()
 
-    def _adopt(self, version: str, state: ServerState) -> None:
+    def _use(self, version: str, state: ServerState) -> None:
         self.lease, self.version, self.state = None, version, state
         is_ollama = self._client.dialect.name == Engine.OLLAMA
         self.engine = Engine.OLLAMA if is_ollama else Engine.OPENAI
 
-    async def _remote_version(self) -> str:
+    async def _use_remote(self) -> None:
         try:
-            return await self._wait_loaded()
+            self._use(await self._wait_until_loaded(), ServerState.REMOTE)
         except ServerNotRunning as exc:
             raise ServerNotRunning(
                 f"nothing answers at {self.settings.url}.",
                 fix="start Ollama on that machine, or check OLLAMA_URL",
             ) from exc
 
-    async def _answering(self) -> str | None:
-        """The version of the server at the address, or None where nothing listens."""
-        try:
-            return await self._wait_loaded()
-        except ServerNotRunning:
-            return None
-        except ServerTimeout as exc:
-            raise PortTaken(exc.message, fix=exc.fix) from exc
-
-    async def _wait_loaded(self) -> str:
-        """The version of a server; one that says that it loads its model is waited for."""
+    async def _wait_until_loaded(self) -> str:
+        """Return the version of a server, after it has loaded its model."""
         end_s = time.monotonic() + self.settings.load_timeout_s
         while True:
             try:
@@ -294,7 +287,7 @@ class Server:
         kind = self._choose_engine()
         self._say("starting", f"Starting the {kind} engine")
         self.state = ServerState.STARTING
-        await self._own(await leases.start(kind, self.settings))
+        await self._manage(await leases.start(kind, self.settings))
 
     def _choose_engine(self) -> Engine:
         settings = self.settings
@@ -311,29 +304,31 @@ class Server:
             )
         return engines.choose(settings)
 
-    async def _own(self, lease: leases.Lease, within_s: float = READY_S) -> None:
+    async def _manage(self, lease: leases.Lease, within_s: float = READY_S) -> None:
         """
-        Wait until the server of our lease answers; should another one have taken its port, that one
-        is adopted.
+        Wait until the server of the lease answers; use the external one that took its port, if one
+        did.
         """
         self.lease, self.state = lease, ServerState.STARTING
-        version = await self._ready(lease, within_s)
+        version = await self._wait_until_ready(lease, within_s)
         if version is None:
-            await self._adopt_the_quicker(lease)
-            return
-        lease.on_end = lambda seen: self._ended(lease, seen)
+            self.lease, seen = None, lease.exit or leases.Exit(code=None)
+            if "address already in use" in seen.tail and await self._use_external():
+                return
+            raise leases.start_error(lease.engine, seen)
+        lease.on_end = lambda seen: self._handle_exit(lease, seen)
         self.version, self.state = version, ServerState.MANAGED
         self.engine = lease.engine
         self._note_differences(lease)
 
-    async def _ready(self, lease: leases.Lease, within_s: float) -> str | None:
-        """The version, as soon as the server answers; None where it has ended."""
+    async def _wait_until_ready(self, lease: leases.Lease, within_s: float) -> str | None:
+        """Return the version as soon as the server answers; None where it has ended."""
         pause_s, is_loading, began_s = 0.025, False, time.monotonic()
         end_s = began_s + within_s
         while time.monotonic() < end_s:
             # A listening port is no sign: Ollama takes connections for a while before it answers.
-            # And the answer may be that of another server, which was quicker: then ours is about to
-            # end.
+            # And the answer may be that of an external server, which was quicker: then the new one
+            # is about to end.
             try:
                 version = await self._client.probe(within_s=1.0)
                 if not lease.ended.is_set() and port.listens(lease.server_pid, self.settings.port):
@@ -356,18 +351,6 @@ class Server:
             fix=f"look at its log, then try again: {lease.facts['log'] or '(none)'}",
         )
 
-    async def _adopt_the_quicker(self, lease: leases.Lease) -> None:
-        seen = lease.exit or leases.Exit(code=None)
-        self.lease = None
-        if (
-            "address already in use" in seen.tail
-            and (version := await self._answering()) is not None
-        ):
-            checks.check_owner(self.settings)
-            self._adopt(version, ServerState.EXTERNAL)
-            return
-        raise leases.start_error(lease.engine, seen)
-
     def _note_differences(self, lease: leases.Lease) -> None:
         if not lease.facts["log"]:
             self.notes.append(
@@ -376,13 +359,9 @@ class Server:
         if lease.is_starter:
             return
         with contextlib.suppress(UriskError):
-            words = engines.build_command(lease.engine, self.settings)
-            if (
-                engines.compute_fingerprint(
-                    words, engines.build_environment(lease.engine, self.settings, os.environ)
-                )
-                != lease.facts["key"]
-            ):
+            command = engines.build_command(lease.engine, self.settings)
+            env = engines.build_environment(lease.engine, self.settings, os.environ)
+            if engines.compute_fingerprint(command, env) != lease.facts["key"]:
                 self.notes.append(
                     "another kernel started this server, with other settings than yours; they "
                     "hold until it is stopped"
@@ -390,24 +369,21 @@ class Server:
 
     def note_slots(self) -> None:
         """
-        More calls in flight than our server has slots wait inside of it, instead of here, where
-        they could be given up.
+        Note that more calls are in flight than a managed server has slots: they wait inside of it
+        instead of here, where they could be cancelled.
         """
-        if self._slots_note in self.notes:
-            self.notes.remove(self._slots_note)
+        self.notes[:] = [note for note in self.notes if not note.startswith(SLOTS_NOTE)]
         wanted = self.settings.parallel or 1
         if self.lease is not None and wanted > self.slots:
             has = "one slot" if self.slots == 1 else f"{self.slots} slots"
-            self._slots_note = (
-                f"the server was started with {has}; for more: %urisk_stop, then %urisk_start "
-                f"--parallel {wanted}"
+            self.notes.append(
+                f"{SLOTS_NOTE} {has}; for more: %urisk_stop, then %urisk_start --parallel {wanted}"
             )
-            self.notes.append(self._slots_note)
 
-    # The end of a server of ours ------------------------------------------------------------------
+    # Restarts -------------------------------------------------------------------------------------
 
-    def _ended(self, lease: leases.Lease, seen: leases.Exit) -> None:
-        """Told by the lease. A recovery that is under way sees it by itself."""
+    def _handle_exit(self, lease: leases.Lease, seen: leases.Exit) -> None:
+        """Start a recovery; one that is under way sees the end by itself."""
         if lease is not self.lease or self.state not in (ServerState.MANAGED, ServerState.HUNG):
             return
         self.lease, self.state = None, ServerState.CRASHED
@@ -428,11 +404,11 @@ class Server:
         asked = seen.asked
         while (pause_s := 0.0 if asked else self.restart_policy.next(time.monotonic())) is not None:
             await asyncio.sleep(pause_s)
-            # One that was asked for is no sign of trouble
+            # An end that was asked for is no sign of trouble
             counted, asked = int(not asked), False
             try:
-                # Looked for first: Ollama's desktop app ends servers of others to put its own in
-                # their place.
+                # Looked for first: Ollama's desktop app ends other servers to put its own in their
+                # place.
                 await self._find_or_start()
                 checks.check_engine_unchanged(self.settings, before, self.engine)
             except (
@@ -445,39 +421,33 @@ class Server:
             except UriskError as exc:
                 why = exc
                 break
-            except Exception as exc:  # noqa: BLE001  nobody awaits this: what is not told here is never told
+            except Exception as exc:  # noqa: BLE001  nobody awaits this task: its error would be lost
                 why = ServerStartFailed(
                     f"the server could not be started again: {exc!r}.", fix="%urisk_start"
                 )
             else:
                 self.restart_count += counted
-                if await self._warm_up():
+                # What else is wrong with the warm-up is reported by the next call
+                with contextlib.suppress(UriskError):
+                    await self._warm()
+                if self.state is not ServerState.CRASHED:
                     return
                 continue
             await self._give_back()
         await self._give_back()
         self.state = ServerState.FAILED
-        self._failure = why if pause_s is not None else self._keeps_ending(why)
+        self._failure = why if pause_s is not None else self._build_crash_loop_error(why)
 
-    async def _warm_up(self) -> bool:
-        """
-        Whether the server lived through its warm-up; what else is wrong with that is told to the
-        next call.
-        """
-        with contextlib.suppress(UriskError):
-            await self._warm()
-        return self.state is not ServerState.CRASHED
-
-    def _keeps_ending(self, why: UriskError) -> ServerCrashLoop:
+    def _build_crash_loop_error(self, why: UriskError) -> ServerCrashLoop:
         times, minutes = len(self.restart_policy.pauses_s), self.restart_policy.within_s / 60
-        message = (
+        return ServerCrashLoop(
             f"the server was started again {times} times in {minutes:g} minutes and ended every "
-            f"time. The last: {why.message}"
+            f"time. The last: {why.message}",
+            fix="look at the cause, then: %urisk_start",
         )
-        return ServerCrashLoop(message, fix="look at the cause, then: %urisk_start")
 
     def note_loss(self, why: UriskError) -> None:
-        """Note that a server of others does not answer; its end is told by nobody else."""
+        """Note that an external server does not answer; only a call tells of its end."""
         if self.state in (ServerState.EXTERNAL, ServerState.REMOTE):
             self._lost = self.state
         if self._lost is None:
@@ -503,20 +473,20 @@ class Server:
         """
         while self._recovery is not None and not self._recovery.done():
             await asyncio.wait({self._recovery})
-        # A server of others may be back at any time: only asking it tells.
+        # An external server may be back at any time: only a call tells.
         if self.failure is not None and self._lost is None:
-            # One of its own for each caller: a traceback grows with each raise
+            # A copy for each caller: a traceback grows with each raise
             raise copy.copy(self.failure)
 
     async def restart(self) -> None:
         """
-        End our server and start another; returns when that is ready and warm. Calls that were in
-        the middle of an answer are cut off.
+        End the managed server and start another; return when that is ready and warm. Calls that
+        were in the middle of an answer are cut off.
 
         Raises
         ------
         ServerError
-            It is not ours to end, or could not be started again.
+            It is external, or could not be started again.
         """
         await self.ready()
         lease = self.lease
@@ -526,9 +496,9 @@ class Server:
                 fix="restart Ollama itself, then %urisk_start",
             )
         if not self.settings.auto_start:
-            said = "OLLAMA_AUTO_START is off: nothing would start the server again."
             raise ServerNotManaged(
-                said, fix="%env OLLAMA_AUTO_START=true, %urisk_stop, then %urisk_start"
+                "OLLAMA_AUTO_START is off: nothing would start the server again.",
+                fix="%env OLLAMA_AUTO_START=true, %urisk_stop, then %urisk_start",
             )
         lease.end()
         try:
@@ -544,8 +514,8 @@ class Server:
 
     def ended_on_request_since(self, moment_s: float) -> bool:
         """
-        Return whether one of us has asked for its end since then: what failed by that says nothing
-        about the server.
+        Return whether a holder of a lease has asked for its end since then: what failed by that
+        says nothing about the server.
         """
         return self._asked_end_s >= moment_s
 
@@ -557,45 +527,42 @@ class Server:
 
     async def _answers(self) -> bool:
         """
-        Whether the server says its version; one that is gone is no case of silence, and its calls
-        know it already.
+        Return whether the server says its version. A server that is gone is no case of silence: its
+        calls know it already.
         """
         try:
             await self._client.probe(within_s=self.monitor.schedule.within_s)
-        except (ServerTimeout, PortTaken):
-            return False
-        except ServerError:
-            return True
+        except ServerError as exc:
+            return not isinstance(exc, ServerTimeout | PortTaken)
         return True
 
     async def _give_up(self) -> None:
         """
-        A server of ours is ended by its guardian, unless it answers that; the calls to one of
-        others end.
+        Have the guardian end a managed server, unless it answers that; end the calls to an external
+        one.
         """
         if self.lease is None:
-            self.monitor.cut(self._hung())
+            self.monitor.cut(
+                ServerHung(
+                    f"{self.settings.url} takes connections and has not even said its version "
+                    f"{self.monitor.schedule.strikes} times in a row.",
+                    fix="it was not started here: restart Ollama, then ask again",
+                )
+            )
             return
         before, self.state = self.state, ServerState.HUNG
         try:
             await self.lease.report_hang(self.monitor.schedule.within_s)
         finally:
-            # It answered the guardian; else its end has been told by now, or will be
+            # It answered the guardian; else its end has been reported by now, or will be
             if self.state is ServerState.HUNG:
                 self.state = before
-
-    def _hung(self) -> ServerHung:
-        said = (
-            f"{self.settings.url} takes connections and has not even said its version "
-            f"{self.monitor.schedule.strikes} times in a row."
-        )
-        return ServerHung(said, fix="it is not ours to stop: restart Ollama, then ask again")
 
     # End ------------------------------------------------------------------------------------------
 
     async def stop_monitoring(self, within_s: float) -> None:
         """
-        Watch no more, and start nothing again; a start that was under way gives its lease back
+        Stop the probes, and start nothing again; a start that was under way gives its lease back
         itself.
         """
         self.monitor.stop()
@@ -605,8 +572,8 @@ class Server:
 
     async def wait_for_exit_news(self) -> None:
         """
-        After a connection broke: a moment for the news that the server has ended, so that the next
-        try waits for the next one.
+        Wait a moment, after a connection broke, for the news that the server has ended: the next
+        attempt then waits for the next server.
         """
         if self.lease is not None:
             with contextlib.suppress(TimeoutError):
@@ -614,12 +581,12 @@ class Server:
 
     async def end(self, keep_s: float = 0.0, within_s: float = 2 * leases.GRACE_S) -> None:
         """
-        Give our lease back; the last lease's end is the server's. A server of others goes on.
+        Give the lease back; the last lease's end is the server's. An external server still runs.
 
         Parameters
         ----------
         keep_s
-            How long it may be kept for a kernel that comes back.
+            How long it may be kept for a kernel that restarts.
         within_s
             How long to wait until it is gone.
         """

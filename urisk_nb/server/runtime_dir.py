@@ -1,6 +1,6 @@
 """
-Where the guardian of an address and those who share its server meet: a folder, its locks, and who
-may be trusted with it.
+Where the guardian of an address and the kernels that share its server meet: a folder, its locks,
+and which folders can be trusted.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ def folder(settings: Settings) -> Path | None:
     if os.name == "nt":
         return None
     name = hashlib.sha256(f"{settings.host}:{settings.port}".encode()).hexdigest()[:12]
-    last = "/tmp"  # noqa: S108  the folder below it is made private
-    bases = dict.fromkeys(filter(None, [os.environ.get("XDG_RUNTIME_DIR", ""), _temporary(), last]))
-    for base in bases:
+    bases = [os.environ.get("XDG_RUNTIME_DIR", "")]
+    with contextlib.suppress(FileNotFoundError):  # no folder for temporary files can be written
+        bases.append(tempfile.gettempdir())
+    bases.append("/tmp")  # noqa: S108  the folder below it is made private
+    for base in dict.fromkeys(filter(None, bases)):
         place = Path(base) / f"urisk-{os.getuid()}"
         if (
             len(str(place / name / "g.sock").encode()) <= MAX_ADDRESS_BYTES
@@ -52,15 +54,8 @@ def folder(settings: Settings) -> Path | None:
     return None
 
 
-def _temporary() -> str:
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:  # nothing can be written anywhere
-        return ""
-
-
 def _is_private(place: Path) -> bool:
-    """Make the folder if it is not there; whether it is ours and closed to others."""
+    """Make the folder if it is not there; return whether it is this user's and closed to others."""
     try:
         place.mkdir(mode=0o700, exist_ok=True)
         facts = place.lstat()
