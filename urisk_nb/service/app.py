@@ -22,7 +22,7 @@ from urisk_nb.service.routes import router
 from urisk_nb.service.schemas import build_error_response, build_refusal
 from urisk_nb.settings import DialectName, Engine, given_settings
 
-__all__ = ["check_token", "create_app"]
+__all__ = ["create_app", "read_token"]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_CALLS = 2048
@@ -78,7 +78,7 @@ def create_app(
     for name, most in (("max_body_bytes", max_body_bytes), ("max_calls", max_calls)):
         is_fit = isinstance(most, int) and not isinstance(most, bool) and most >= 1
         require(is_fit, name, most, "give a whole number from 1 on")
-    check_token(token)
+    token = read_token(token)
     session, metrics = LiveSession(given_settings(locals())), ServiceMetrics()
 
     @contextlib.asynccontextmanager
@@ -98,7 +98,6 @@ def create_app(
     )
     app.state.session, app.state.metrics = session, metrics
     app.include_router(router)
-    token = token or os.environ.get("URISK_SERVICE_TOKEN") or None
     app.add_middleware(
         Guard,
         token=token,
@@ -110,9 +109,9 @@ def create_app(
     return app
 
 
-def check_token(token: object) -> None:
+def read_token(token: object) -> str | None:
     """
-    Refuse a token that keeps nobody out.
+    Return the token to ask for: the one given, else URISK_SERVICE_TOKEN; None where neither is set.
 
     Raises
     ------
@@ -122,6 +121,7 @@ def check_token(token: object) -> None:
     if token is not None and (not isinstance(token, str) or not token.strip()):
         seen = "empty" if isinstance(token, str) else f"no text, but of type {type(token).__name__}"
         raise InputError(f"the token is {seen}.", fix="give some text, or leave it out")
+    return token or os.environ.get("URISK_SERVICE_TOKEN") or None
 
 
 def handle_errors(app: FastAPI, metrics: ServiceMetrics) -> None:
