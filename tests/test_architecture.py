@@ -68,16 +68,14 @@ INSIDE = {
     "notebook": [
         *(
             "nest",
-            "latency_table",
-            "charts",
+            "latencies",
             "alerts",
             "svg",
             "panel_parts",
             "panels",
             "call_panel",
-            "snapshot_panel",
         ),
-        *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
+        *("view", "actions", "inspector", "session_poller", "dashboard", "magics"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": set()}
@@ -96,7 +94,7 @@ ONE_OWNER = {
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},
-    "plotly": {"notebook.charts"},
+    "plotly": {"notebook.latencies"},
     "sqlite3": set(),
     "fastapi": {
         *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),

@@ -322,11 +322,11 @@ def _list_status(manager: LLMManager) -> dict[str, Any]:
 
 
 def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
-    from urisk_nb.notebook import charts, latency_table
+    from urisk_nb.notebook import latencies
 
-    calls = latency_table.build_table(LLMManager.get_instance().calls.records)
+    calls = latencies.build_table(LLMManager.get_instance().calls.records)
     if args.plot:
-        charts.show_chart(charts.draw_latency(calls))
+        latencies.show_chart(latencies.draw_latency(calls))
     return calls
 
 

@@ -1,8 +1,9 @@
 """
-The parts of the live dashboard as HTML: its head, alerts, in-flight calls, figures.
+The dashboard as HTML: its head, alerts, in-flight calls, figures, and the whole of it as a picture.
 
 Pure: a snapshot of the session in, markup out; everything that comes from outside is escaped. The
-same markup stands in the live dashboard, a part in each widget, and in its picture.
+same markup stands in the live dashboard, a part in each widget, and in its picture. The picture is
+for a closed dashboard, for a kernel that has ended, and for committed notebooks.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from urisk_nb.llm.messages import LoadedModel
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.snapshot import NOT_STARTED, STARTING, SessionSnapshot
 from urisk_nb.notebook import svg
-from urisk_nb.notebook.alerts import Alert, cache_hits
-from urisk_nb.notebook.latency_table import COLOURS
+from urisk_nb.notebook.alerts import Alert, cache_hits, find_alerts
+from urisk_nb.notebook.latencies import COLOURS
 from urisk_nb.notebook.panel_parts import (
+    STYLE,
     format_bytes,
     format_seconds,
     format_span,
     html_block,
     html_table,
 )
-from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.escaping import escape_html, visible
+from urisk_nb.render.markup import PLAIN
 from urisk_nb.server.model_server import ServerState
 
 __all__ = [
@@ -39,9 +42,12 @@ __all__ = [
     "render_figures",
     "render_head",
     "render_live_calls",
+    "render_snapshot",
+    "render_snapshot_text",
 ]
 
 MAX_LIVE = 6
+MAX_ROWS = 10  # calls in a picture
 NEVER_S = 50 * 365 * 86400.0  # keep_alive -1 shows as a date centuries ahead
 LAMPS = {"good": "#1b7f3b", "busy": "#b45309", "bad": "#d03030", "off": "#767676"}
 DOWN = {
@@ -296,3 +302,60 @@ def _counts(records: Sequence[CallRecord]) -> str:
             f'no counter">prompt cache (estimate): {hits} of {known} calls hit</span>'
         )
     return " · ".join(parts)
+
+
+# The picture --------------------------------------------------------------------------------------
+
+
+def render_snapshot(now: SessionSnapshot) -> str:
+    """
+    Return the whole dashboard as it is now, without widgets: for a closed dashboard, for a kernel
+    that has ended, for committed notebooks.
+    """
+    rows = [
+        [str(record.number), escape_html(record.model), escape_html(record.outcome), *_row(record)]
+        for record in reversed(now.records[-MAX_ROWS:])
+    ]
+    calls = (
+        html_table(
+            ["call", "model", "ended", "first token", "whole", "tokens"], rows, "last calls", 3
+        )
+        if rows
+        else ""
+    )
+    at = f"{now.at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    body = (
+        render_head(now)
+        + render_alerts(find_alerts(now))
+        + render_live_calls(now)
+        + render_figures(now)
+        + calls
+        + f'<div class="muted">urisk_nb dashboard, as it was at {at}. Live: %urisk_dashboard</div>'
+    )
+    label = 'role="group" aria-label="urisk_nb dashboard"'
+    return f'{STYLE}<div class="urisk {PLAIN}" {label}>{body}</div>'
+
+
+def _row(record: CallRecord) -> list[str]:
+    timing = record.timing
+    return (
+        ["–"] * 3
+        if timing is None
+        else [
+            format_seconds(timing.first_token_s),
+            format_seconds(timing.elapsed_s),
+            str(timing.tokens or "–"),
+        ]
+    )
+
+
+def render_snapshot_text(now: SessionSnapshot) -> str:
+    """Return the same in a few lines of plain text."""
+    lines = [f"{health(now)[1]}: {visible(name_server(now))}"]
+    if now.server_label:
+        lines += [f"  {name}: {visible(value)}" for name, value in list_facts(now).items()]
+    lines += [
+        f"  {alert.level}: {visible(alert.text)} {visible(alert.action)}".rstrip()
+        for alert in find_alerts(now)
+    ]
+    return "\n".join(lines)

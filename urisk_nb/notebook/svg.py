@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from urisk_nb.llm.calls import OK, CallRecord
-from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
+from urisk_nb.notebook.latencies import COLOURS, NAMES, PHASES
 
 __all__ = ["FAILED", "draw_bar", "draw_legend", "draw_strip", "draw_waterfall"]
 

@@ -91,14 +91,6 @@ class View:
             _set(button.layout, "display", None if words else "none")
         _set(self.question.layout, "display", None if markup else "none")
 
-    def put(self, *children: Any) -> None:
-        """Fill the place at the end; what was there is the caller's to close."""
-        self.place.children = children
-
-    def close(self) -> None:
-        """End every widget of the tree, with what belongs to it."""
-        close_all(self.root)
-
 
 def _set(widget: Any, name: str, value: Any) -> None:
     if getattr(widget, name) != value:
