@@ -57,10 +57,10 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
-        *("escaping", "text_layout", "markup", "board", "progress_line"),
+        *("escaping", "text_layout", "markup", "board"),
         *("table_content", "table_html", "table_text"),
     ],
-    "table": ["report", "risk_table"],
+    "table": ["risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
@@ -71,7 +71,6 @@ INSIDE = {
             "latencies",
             "alerts",
             "svg",
-            "panel_parts",
             "panels",
             "call_panel",
         ),

@@ -18,6 +18,7 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.markup import html_table
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk import evaluation
 from urisk_nb.risk.evaluation import LabeledSentence, Prediction
@@ -287,25 +288,14 @@ def _percent(value: float) -> str:
 
 
 def _table(rows: Sequence[dict[Any, Any]], label: str) -> str:
-    head = "".join(f'<th scope="col">{escape_html(name)}</th>' for name in rows[0])
-    body = "".join(
-        "<tr>"
-        + "".join(_cell(value, first=not place) for place, value in enumerate(row.values()))
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<table aria-label="{label}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    )
+    cells = [[escape_html(_format(value)) for value in row.values()] for row in rows]
+    return html_table([escape_html(name) for name in rows[0]], cells, label, len(rows[0]))
 
 
-def _cell(value: Any, *, first: bool) -> str:
-    shown = (
-        ("–" if math.isnan(value) else f"{value:.3g}") if isinstance(value, float) else str(value)
-    )
-    return (
-        f'<th scope="row">{escape_html(shown)}</th>' if first else f"<td>{escape_html(shown)}</td>"
-    )
+def _format(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
 
 
 def _reliability(one: Evaluation) -> str:

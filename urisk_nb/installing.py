@@ -21,7 +21,7 @@ from urisk_nb.errors import (
     PackageMissing,
     ServerNotRunning,
 )
-from urisk_nb.render.progress_line import ProgressLine
+from urisk_nb.render.board import ProgressLine
 
 if TYPE_CHECKING:
     from urisk_nb.llm.dialects.dialect import Dialect

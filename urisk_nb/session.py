@@ -37,6 +37,7 @@ from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.render.table_content import WHOLE_RUN
+from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
@@ -79,6 +80,14 @@ class Progress:
         """Seconds left at the pace so far; None before the first answer."""
         left = self.questions - self.asked
         return self.elapsed_s / self.asked * left if self.asked else None
+
+    def __str__(self) -> str:
+        tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
+        left = "" if self.eta_s is None else f", about {self.eta_s:.0f} s left"
+        return (
+            f"{self.rows} of {self.rows_total} rows, {self.asked} of {self.questions} questions"
+            f"{tokens}{left}"
+        )
 
 
 @dataclass(slots=True)
@@ -382,17 +391,7 @@ async def assess_async(
 
     A cancel stops the calls in flight, on the server too.
     """
-    parallel = read_parallel(parallel)
-    _check_manager(manager)
-    run = open_run(
-        tickers,
-        prices=prices,
-        evidence=evidence,
-        query=query,
-        params=params,
-        benchmark=benchmark,
-        taxonomy=taxonomy,
-    )
+    run = _open_checked(**locals())
     if run.plan.asked:
         with _keep_partial(run):
             await event_loop.call(_label(run, manager, parallel))
@@ -456,20 +455,19 @@ def assess(
     ServerError, ModelError
         The run could not go on; `partial` on the exception is the table of what was done.
     """
-    parallel = read_parallel(parallel)
-    _check_manager(manager)
-    run = open_run(
-        tickers,
-        prices=prices,
-        evidence=evidence,
-        query=query,
-        params=params,
-        benchmark=benchmark,
-        taxonomy=taxonomy,
-    )
+    run = _open_checked(**locals())
     if run.plan.asked:
         label_sync(run, manager, parallel)
     return run.table()
+
+
+def _open_checked(*, manager: object, parallel: object, **given: Any) -> Run:
+    """Check who answers, and open the run with the other arguments of `assess`."""
+    read_parallel(parallel)
+    is_fit = manager is None or (hasattr(manager, "ask") and not isinstance(manager, type))
+    fix = "give what `await LLMManager.initialize()` returns, or leave it out"
+    require(is_fit, "manager", manager, fix)
+    return open_run(**given)
 
 
 def label_sync(
@@ -498,14 +496,9 @@ def _keep_partial(run: Run) -> Iterator[None]:
         raise
 
 
-def _check_manager(manager: object) -> None:
-    is_fit = manager is None or (hasattr(manager, "ask") and not isinstance(manager, type))
-    fix = "give what `await LLMManager.initialize()` returns, or leave it out"
-    require(is_fit, "manager", manager, fix)
-
-
 async def _label(run: Run, manager: LLMManager | None, parallel: int | None) -> None:
-    await run.label(manager or await _default_manager(run.plan.params.model), parallel=parallel)
+    manager = manager or await _default_manager(run.plan.params.model)
+    await run.label(manager, parallel=read_parallel(parallel))
 
 
 async def _default_manager(model: str | None) -> LLMManager:

@@ -148,9 +148,10 @@ def test_a_bad_line_of_start_is_an_error(kernel):
     for line, seen in (
         ("--modle x", "did you mean --model"),
         ("--engine gpu", "gpu"),
-        ("--url ftp://x", "url is 'ftp://x'"),
-        ("--num-ctx 3", "512"),
-        ("--parallel 0", "parallel is '0'"),
+        ("--url ftp://x", "--url is 'ftp://x'"),
+        ("--num-ctx 3", "--num-ctx is '3'"),
+        ("--num-ctx x", "Fix: give --num-ctx as 4096, or leave it out"),
+        ("--parallel 0", "--parallel is '0'"),
     ):
         cell = kernel.run(f"%urisk_start {line}")
         assert (cell.status, cell.error.count("\n")) == ("error", 1), cell.error

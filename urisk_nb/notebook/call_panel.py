@@ -16,9 +16,9 @@ from urisk_nb.llm.latency import percentile
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.alerts import request_of
 from urisk_nb.notebook.latencies import COLOURS, NAMES, PHASES
-from urisk_nb.notebook.panel_parts import format_seconds, html_block, html_table
 from urisk_nb.render.escaping import escape_html, visible
-from urisk_nb.render.text_layout import format_count
+from urisk_nb.render.markup import html_block, html_table
+from urisk_nb.render.text_layout import format_count, format_seconds
 
 __all__ = ["format_call", "render_call"]
 

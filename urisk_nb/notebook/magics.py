@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from urisk_nb import event_loop
-from urisk_nb.errors import InputError, NotInitialized, raise_ungrouped
+from urisk_nb.arguments import name_flag
+from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrouped
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.notebook import nest
@@ -233,9 +234,12 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     """Run a magic. Its line is parsed, or refused, before anything else happens."""
     nest.warn_of_dropped_cells()
     args = build_parser(name).parse_line(line)
-    if cell is not None:
-        return (_ask if name == "ask" else _make_table)(shell, args, cell)
-    return LINE_MAGICS[name](shell, args)
+    given = (shell, args) if cell is None else (shell, args, cell)
+    try:
+        return MAGICS[name](*given)
+    except UriskError as exc:
+        name_flag(exc, USAGES[name][2])
+        raise
 
 
 # Server -------------------------------------------------------------------------------------------
@@ -349,16 +353,6 @@ def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
         dashboard.get_dashboard(shell).show()
 
 
-LINE_MAGICS: dict[str, Callable[[InteractiveShell, argparse.Namespace], Any]] = {
-    "urisk_dashboard": _show_dashboard,
-    "urisk_latency": _show_latency,
-    "urisk_nest": _switch_nest,
-    "urisk_start": _start,
-    "urisk_status": _show_status,
-    "urisk_stop": _stop,
-}
-
-
 # Ask ----------------------------------------------------------------------------------------------
 
 
@@ -400,8 +394,6 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
 
 
 def _describe_answer(answer: Answer, manager: LLMManager) -> str:
-    from urisk_nb.render.text_layout import format_count
-
     timing = answer.timing
     who = f"{answer.model}, a small demo model" if manager.is_demo_model else answer.model
     # Not every server counts; none is then no count of an answer.
@@ -475,11 +467,7 @@ def _label(run: Run, parallel: int | None) -> None:
 def _show_progress(board: Board, run: Run) -> None:
     if not board.is_due:
         return
-    now = run.progress
-    left = "" if now.eta_s is None else f", about {now.eta_s:.0f} s left"
-    counts = f"{now.rows} of {now.rows_total} rows, {now.asked} of {now.questions} questions"
-    tokens = f", {format_count(now.tokens, 'token')}" if now.tokens else ""
-    text = f"{counts}{tokens}{left}"
+    now, text = run.progress, str(run.progress)
     board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
 
 
@@ -535,3 +523,16 @@ def _resolve_benchmark(shell: InteractiveShell, name: str | None) -> Any:
 
     value = shell.user_ns.get(name)
     return value if isinstance(value, pd.Series) else name
+
+
+# Cell magics also take the text of the cell.
+MAGICS: dict[str, Callable[..., Any]] = {
+    "ask": _ask,
+    "risk": _make_table,
+    "urisk_dashboard": _show_dashboard,
+    "urisk_latency": _show_latency,
+    "urisk_nest": _switch_nest,
+    "urisk_start": _start,
+    "urisk_status": _show_status,
+    "urisk_stop": _stop,
+}

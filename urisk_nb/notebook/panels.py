@@ -22,16 +22,9 @@ from urisk_nb.llm.snapshot import NOT_STARTED, STARTING, SessionSnapshot
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.alerts import Alert, cache_hits, find_alerts
 from urisk_nb.notebook.latencies import COLOURS
-from urisk_nb.notebook.panel_parts import (
-    STYLE,
-    format_bytes,
-    format_seconds,
-    format_span,
-    html_block,
-    html_table,
-)
 from urisk_nb.render.escaping import escape_html, visible
-from urisk_nb.render.markup import PLAIN
+from urisk_nb.render.markup import PLAIN, STYLE, html_block, html_table
+from urisk_nb.render.text_layout import format_bytes, format_seconds, format_span
 from urisk_nb.server.model_server import ServerState
 
 __all__ = [

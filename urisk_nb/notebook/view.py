@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from urisk_nb.notebook.panel_parts import STYLE
+from urisk_nb.render.markup import STYLE
 
 __all__ = ["BUTTONS", "View", "close_all", "make_button"]
 

@@ -281,8 +281,6 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
     Keys: ticker, risk, severity, p_label, quote, source, date, warnings.
     """
     frame = _shown_findings(content)
-    if frame is None:
-        return 0, []
     order = {ticker: place for place, ticker in enumerate(content.tickers)}
     frame = frame.assign(
         _place=frame["ticker"].map(order),
@@ -295,18 +293,15 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
 def describe_sentences(content: TableContent) -> str:
     """Return the heading of the sentences: how many there are, and how many have a label."""
     frame = _shown_findings(content)
-    count = 0 if frame is None else len(frame)
-    labeled = 0 if frame is None else int((frame["status"] == "judged").sum())
+    count, labeled = len(frame), int((frame["status"] == "judged").sum())
     if labeled == count:
         return format_count(count, "labeled sentence")
     return f"{format_count(count, 'sentence')}, {labeled or 'none'} labeled"
 
 
-def _shown_findings(content: TableContent) -> pd.DataFrame | None:
-    findings = content.findings
-    if not content.is_whole or not len(findings):
-        return None
-    return findings[findings["ticker"].isin(set(content.tickers))]
+def _shown_findings(content: TableContent) -> pd.DataFrame:
+    tickers = set(content.tickers) if content.is_whole else ()
+    return content.findings[content.findings["ticker"].isin(tickers)]
 
 
 def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
