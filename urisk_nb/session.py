@@ -126,7 +126,13 @@ class Run:
         )
         if model != manager.model:
             await manager.ensure_model(model)
-        self.served_by = _record_server(manager, model)
+        self.served_by = {
+            "model": model,
+            "engine": str(manager.engine),
+            "server": manager.version,
+            "url": manager.url,
+            "num_ctx": manager.num_ctx,
+        }
         self.plan = replace(self.plan, form="short" if is_judge(model) else "examples")
         holds = {"demo_model": is_demo(model), "small_judge": is_judge(model)}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
@@ -516,24 +522,9 @@ def _describe_parallel(manager: LLMManager, parallel: int | None) -> tuple[str, 
     """Return what the user should know of the calls in flight, as sentences."""
     if parallel is None or not manager.is_managed or parallel <= manager.slots:
         return ()
-    answers = (
-        f"The server answers {manager.slots} at once"
-        if manager.slots > 1
-        else "The server answers one call at a time"
+    at_once = f"{manager.slots} at once" if manager.slots > 1 else "one call at a time"
+    note = (
+        f"{parallel} calls are in flight, as --parallel asks. The server answers {at_once}, and "
+        f"the others wait there; for more: %urisk_stop, then %urisk_start --parallel {parallel}."
     )
-    return (
-        (
-            f"{parallel} calls are in flight, as --parallel asks. {answers}, and the others wait "
-            f"there; for more: %urisk_stop, then %urisk_start --parallel {parallel}."
-        ),
-    )
-
-
-def _record_server(manager: LLMManager, model: str) -> dict[str, Any]:
-    return {
-        "model": model,
-        "engine": str(manager.engine),
-        "server": manager.version,
-        "url": manager.url,
-        "num_ctx": manager.num_ctx,
-    }
+    return (note,)

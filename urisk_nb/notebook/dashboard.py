@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from urisk_nb import event_loop, process_state
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.manager import LLMManager
@@ -173,23 +175,16 @@ class Dashboard:
 
     async def _pause(self, pause_s: float | None) -> None:
         """
-        Until the next picture is due; sooner where something was done, or the server's state is
-        another: it may be back soon.
+        Wait until the next picture is due; less long where something was done, or where the state
+        of the server has changed.
         """
-        state, end_s = (
-            self._poller.state,
-            math.inf if pause_s is None else time.monotonic() + pause_s,
-        )
-        while (
-            not self._wake.is_set()
-            and self._poller.state == state
-            and (left_s := end_s - time.monotonic()) > 0
-        ):
-            with contextlib.suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it may lose a cancel that comes together with the
-                # event.
-                async with asyncio.timeout(None if pause_s is None else min(left_s, STATE_S)):
-                    await self._wake.wait()
+        state = self._poller.state
+        end_s = math.inf if pause_s is None else time.monotonic() + pause_s
+        slice_s = None if pause_s is None else STATE_S
+        while self._poller.state == state and time.monotonic() < end_s:
+            with anyio.move_on_after(slice_s):
+                await self._wake.wait()
+                break
         self._wake.clear()
 
     def _is_watched(self) -> bool:

@@ -3,7 +3,9 @@
 This module is imported when the first magic runs. A magic imports itself what takes longer than the
 manager: pandas, charts, the dashboard. It checks its line and its cell before any server is
 touched, and blocks in short slices, so an interrupt is seen at once. Its errors show as two lines.
-Over 400 lines: the magics and their arguments; a reader looks for them in one place.
+Over 400 lines: half of them are the table of arguments. A magic, its arguments and its help are one
+thing: who adds an option changes the table and the function that reads it, and what is longer than
+parsing and showing is in the modules that it calls.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import keyword
+import re
 import shlex
 import time
 from collections.abc import Callable
@@ -36,21 +39,15 @@ __all__ = ["build_parser", "format_help_of", "run"]
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours and which never ends the process."""
+    """An argument parser that raises InputError, and never ends the process."""
 
     def error(self, message: str) -> NoReturn:
         flags = sorted(self._option_string_actions)
-        words = [word for word in message.replace("=", " ").split() if word.startswith("--")]
-        close = (
-            difflib.get_close_matches(words[0], flags, 1)
-            if words and "unrecognized" in message
-            else []
-        )
-        fix = (
-            f"did you mean {close[0]}?"
-            if close
-            else f"see {self.prog}? for what it takes: {' '.join(flags)}"
-        )
+        typed = re.search("unrecognized.*?(--[^ =]+)", message)
+        close = difflib.get_close_matches(typed[1], flags, 1) if typed else []
+        fix = f"see {self.prog}? for what it takes: {' '.join(flags)}"
+        if close:
+            fix = f"did you mean {close[0]}?"
         raise InputError(f"{self.prog}: {message}.", fix=fix)
 
     def parse_line(self, line: str) -> argparse.Namespace:
@@ -293,36 +290,31 @@ def _show_status(*_: Any) -> None:
 
 
 def _list_status(manager: LLMManager) -> dict[str, Any]:
-    now = manager.snapshot()
-    rows: dict[str, Any] = {
+    """Return what `%urisk_status` shows; a row without a value is left out."""
+    now, calls = manager.snapshot(), manager.calls
+    times = {1: "once", 2: "twice"}.get(now.restart_count, f"{now.restart_count} times")
+    failed, to_do = now.failure or (None, None)
+    breaker = now.breaker.replace("_", "-")
+    rows = {
         "server": now.server_label,
         "model": now.model,
         "engine": manager.engine,
         "calls in flight": f"at most {now.parallel}",
+        "labels in %%risk": manager.judge if manager.judge != manager.model else None,
+        "process": manager.pid,
+        "restarts": f"{times}, after the server had ended by itself" if now.restart_count else None,
+        "failed": failed,
+        "to do": to_do,
+        "circuit": f"{breaker}: the server failed several times in a row; no call is sent for a "
+        "while"
+        if now.breaker is not BreakerState.CLOSED
+        else None,
+        "calls": len(calls),
+        "first token, p50": f"{calls.percentile('first_token_s', 50):.2f} s" if calls else None,
+        "whole call, p50": f"{calls.percentile('elapsed_s', 50):.2f} s" if calls else None,
+        **{f"note {n}" if n > 1 else "note": text for n, text in enumerate(now.notes, 1)},
     }
-    if manager.judge != manager.model:
-        rows["labels in %%risk"] = manager.judge
-    if manager.pid is not None:
-        rows["process"] = manager.pid
-    if now.restart_count:
-        times = {1: "once", 2: "twice"}.get(now.restart_count, f"{now.restart_count} times")
-        rows["restarts"] = f"{times}, after the server had ended by itself"
-    if now.failure is not None:
-        rows["failed"], rows["to do"] = now.failure
-    if now.breaker is not BreakerState.CLOSED:
-        rows["circuit"] = (
-            f"{now.breaker.replace('_', '-')}: the server failed several times in a row; no "
-            "call is sent for a while"
-        )
-    calls = manager.calls
-    rows["calls"] = len(calls)
-    if len(calls):
-        rows["first token, p50"] = f"{calls.percentile('first_token_s', 50):.2f} s"
-        rows["whole call, p50"] = f"{calls.percentile('elapsed_s', 50):.2f} s"
-    notes = {
-        f"note {number}" if number > 1 else "note": text for number, text in enumerate(now.notes, 1)
-    }
-    return rows | notes
+    return {name: value for name, value in rows.items() if value is not None}
 
 
 def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
@@ -335,7 +327,7 @@ def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame
 
 
 def _switch_nest(_: InteractiveShell, args: argparse.Namespace) -> None:
-    shown = nest.turn(args.what)
+    shown = nest.switch(args.what)
     if isinstance(shown, dict):
         publish(*status_bundle(shown, "urisk_nest"))
     else:
@@ -472,7 +464,7 @@ def _show_progress(board: Board, run: Run) -> None:
 
 
 def _keep_table(shell: InteractiveShell, run: Run, out: str | None) -> Any:
-    """Return the table of what was computed, kept in the variable `out` where there is one."""
+    """Return the table of what was computed; keep it in the variable `out`, if one was named."""
     table = run.table()
     if out:
         shell.user_ns[out] = table
@@ -480,7 +472,7 @@ def _keep_table(shell: InteractiveShell, run: Run, out: str | None) -> Any:
 
 
 def _shorten_traceback(exc: KeyboardInterrupt, text: str) -> None:
-    """Have the notebook show one line in place of a stack through our own waiting."""
+    """Have the notebook show one line in place of the stack of the waiting thread."""
     # IPython looks for this method.
     exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]
 

@@ -24,7 +24,8 @@ from urisk_nb.notebook.alerts import Alert, cache_hits, find_alerts
 from urisk_nb.notebook.latencies import COLOURS
 from urisk_nb.render.escaping import escape_html, visible
 from urisk_nb.render.markup import PLAIN, STYLE, html_block, html_table
-from urisk_nb.render.text_layout import format_bytes, format_seconds, format_span
+from urisk_nb.render.text_layout import format_bytes, format_count, format_seconds, format_span
+from urisk_nb.server.memory_usage import MemoryUsage
 from urisk_nb.server.model_server import ServerState
 
 __all__ = [
@@ -96,29 +97,25 @@ def health(now: SessionSnapshot) -> tuple[str, str]:
 
 def list_facts(now: SessionSnapshot) -> Mapping[str, str]:
     """Return what is known of the server and the model, each by the words that it is shown with."""
-    slots = (
-        f"{now.slots} {'slot' if now.slots == 1 else 'slots'}"
-        if now.slots
-        else f"at most {now.parallel}"
-    )
-    rows = {
+    slots = format_count(now.slots, "slot") if now.slots else f"at most {now.parallel}"
+    return {
         "model": now.model,
         "in flight": f"{now.in_flight} ({slots})",
         "queued locally": str(now.waiting),
+        **({} if now.probe.memory is None else _list_memory(now.probe.memory, now.at)),
+        **({"account": now.probe.owner} if now.probe.owner and not now.is_managed else {}),
+        "restarts": str(now.restart_count),
+        "circuit": now.breaker.replace("_", "-"),
     }
-    if (memory := now.probe.memory) is not None:
-        rows["up"] = format_span((now.at - memory.started_at).total_seconds())
-        rows["process"] = str(memory.pid)
-        runners = (
-            f" + {format_bytes(memory.runner_bytes)} in {memory.runners} "
-            f"runner{'s' * (memory.runners > 1)}"
-            if memory.runners
-            else ""
-        )
-        rows["memory"] = f"{format_bytes(memory.server_bytes)}{runners}"
-    if now.probe.owner and not now.is_managed:
-        rows["account"] = now.probe.owner
-    return rows | {"restarts": str(now.restart_count), "circuit": now.breaker.replace("_", "-")}
+
+
+def _list_memory(memory: MemoryUsage, at: datetime) -> Mapping[str, str]:
+    used = format_bytes(memory.server_bytes)
+    if memory.runners:
+        runners = format_count(memory.runners, "runner")
+        used += f" + {format_bytes(memory.runner_bytes)} in {runners}"
+    up_s = (at - memory.started_at).total_seconds()
+    return {"up": format_span(up_s), "process": str(memory.pid), "memory": used}
 
 
 def _models(now: SessionSnapshot) -> str:
@@ -257,7 +254,7 @@ def render_figures(now: SessionSnapshot) -> str:
     ]
     table = html_table(
         [
-            f"{len(known)} {'call' if len(known) == 1 else 'calls'} that succeeded",
+            f"{format_count(len(known), 'call')} that succeeded",
             "p50",
             "p95",
             "p99",

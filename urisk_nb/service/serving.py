@@ -32,7 +32,7 @@ class _Server(uvicorn.Server):
     session: LiveSession
 
     async def on_tick(self, counter: int) -> bool:
-        if self.session.failed and not self.session.has_started:
+        if self.session.failure and not self.session.has_started:
             return True
         return await super().on_tick(counter)
 
@@ -122,8 +122,8 @@ def serve(
         except (SystemExit, KeyboardInterrupt):
             if not server.started:  # else uvicorn has ended in order, and only repeats the signal
                 raise
-    if server.session.failed and not server.session.has_started:
-        raise server.session.failed[-1]
+    if server.session.failure and not server.session.has_started:
+        raise server.session.failure
 
 
 def _listen(host: str, port: int) -> socket.socket:
