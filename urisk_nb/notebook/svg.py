@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from urisk_nb.llm.calls import OK, CallRecord
 from urisk_nb.notebook.latencies import COLOURS, NAMES, PHASES
@@ -21,6 +22,7 @@ _Shown = tuple[CallRecord, dict[str, float]]
 
 FAILED = "#CC3311"
 WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
+STEP_HEIGHT = 22  # of a line of the waterfall
 PLACES = (50, 100, 200)  # for columns: a few calls are not drawn as thin as many
 SEEN = 0.05  # the least height that is written as more than 0.0
 TEXT = "var(--jp-ui-font-color1,currentColor)"
@@ -149,29 +151,36 @@ def draw_legend() -> str:
 def draw_waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
     """Steps that follow each other, as bars one below the other: name, seconds, colour."""
     whole_s = sum(seconds for _, seconds, _ in steps) or 1.0
-    left, width, line = 170, 640, 22
-    drawn, gone_s = "", 0.0
-    for number, (name, seconds, colour) in enumerate(steps):
-        y, x = number * line, left + gone_s / whole_s * width
-        long = max(1.0, seconds / whole_s * width)
-        drawn += _text(left - 8, y + 15, name, size=12, is_end=True)
-        drawn += f'<rect x="{x:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{colour}"/>'
-        end = round(min(x + long, left + width) + 6, 1)
-        drawn += _text(end, y + 15, f"{seconds:.3f} s", size=12)
-        gone_s += seconds
+    starts_s = accumulate((seconds for _, seconds, _ in steps), initial=0.0)
+    drawn = "".join(
+        _draw_step(number * STEP_HEIGHT, start_s / whole_s, step, step[1] / whole_s)
+        for number, (step, start_s) in enumerate(zip(steps, starts_s, strict=False))
+    )
     return (
         f'<svg role="img" aria-label="{html.escape(label, quote=True)}" viewBox="0 0 {WIDTH} '
-        f'{max(1, len(steps)) * line}" '
+        f'{max(1, len(steps)) * STEP_HEIGHT}" '
         f'style="width:100%;max-width:{WIDTH}px;height:auto;display:block">{drawn}</svg>'
+    )
+
+
+def _draw_step(y: int, start: float, step: tuple[str, float, str], share: float) -> str:
+    name, seconds, colour = step
+    left, width = 170, 640
+    x, long = left + start * width, max(1.0, share * width)
+    end = round(min(x + long, left + width) + 6, 1)
+    return (
+        f"{_text(left - 8, y + 15, name, size=12, is_end=True)}"
+        f'<rect x="{x:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{colour}"/>'
+        f"{_text(end, y + 15, f'{seconds:.3f} s', size=12)}"
     )
 
 
 def draw_bar(parts: Mapping[str, float], whole_s: float) -> str:
     """Return one call's phases beside each other, as long as it has taken of `whole_s`."""
-    drawn, x = "", 0.0
-    for colour, seconds in parts.items():
-        long = 200 * seconds / whole_s if whole_s > 0 else 0.0
-        drawn += f'<rect x="{x:.1f}" y="0" width="{long:.1f}" height="10" fill="{colour}"/>'
-        x += long
+    long = [200 * seconds / whole_s if whole_s > 0 else 0.0 for seconds in parts.values()]
+    drawn = "".join(
+        f'<rect x="{x:.1f}" y="0" width="{width:.1f}" height="10" fill="{colour}"/>'
+        for colour, x, width in zip(parts, accumulate(long, initial=0.0), long, strict=False)
+    )
     place = 'viewBox="0 0 200 10" style="width:200px;height:10px"'
     return f'<svg aria-hidden="true" {place}>{drawn}</svg>'

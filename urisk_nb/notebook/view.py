@@ -72,29 +72,23 @@ class View:
     def show(self, parts: Mapping[str, str]) -> None:
         """Send the parts that are new."""
         for name, markup in parts.items():
-            _set(self.parts[name], "value", markup)
+            self.parts[name].value = markup
 
     def enable(self, names: Iterable[str]) -> None:
         """Let these buttons be pressed, and no others."""
         wanted = set(names)
         for name, button in self.buttons.items():
-            _set(button, "disabled", name not in wanted)
+            button.disabled = name not in wanted
 
     def say(self, markup: str, yes: str = "", no: str = "") -> None:
         """
         Write one line under the buttons: a question with two answers, work with a way to end it, or
         a word; nothing for nothing.
         """
-        _set(self.message, "value", markup)
-        for button, words in ((self.yes, yes), (self.no, no)):
-            _set(button, "description", words)
-            _set(button.layout, "display", None if words else "none")
-        _set(self.question.layout, "display", None if markup else "none")
-
-
-def _set(widget: Any, name: str, value: Any) -> None:
-    if getattr(widget, name) != value:
-        setattr(widget, name, value)
+        self.message.value = markup
+        self.yes.description, self.no.description = yes, no
+        for widget, words in ((self.yes, yes), (self.no, no), (self.question, markup)):
+            widget.layout.display = None if words else "none"
 
 
 def make_button(clicked: Callable[[], Any], **traits: Any) -> Any:
