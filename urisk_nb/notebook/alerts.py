@@ -134,7 +134,7 @@ def _find_queues(now: SessionSnapshot) -> Iterator[Alert]:
         )
     queued = [
         record
-        for record in _recent_answers(now)
+        for record in _list_recent_answers(now)
         if record.timing.queue_s > max(MIN_SECONDS, 0.5 * record.timing.server_total_s)
     ]
     if queued and not now.waiting:
@@ -167,13 +167,13 @@ def _overlaps(record: Any, now: SessionSnapshot) -> bool:
 # Single calls -------------------------------------------------------------------------------------
 
 
-def _recent_answers(now: SessionSnapshot) -> list[Any]:
+def _list_recent_answers(now: SessionSnapshot) -> list[Any]:
     return [record for record in now.records[-RECENT:] if record.outcome == OK]
 
 
 def _find_loads(now: SessionSnapshot) -> Iterator[Alert]:
     """The last call that had to load its model, with the likeliest reason."""
-    for record in reversed(_recent_answers(now)):
+    for record in reversed(_list_recent_answers(now)):
         usual_s = _median_s("load_s", (one for one in now.records if one is not record))
         # NaN where there is no other call: the model was warm at the start, so a load is unusual.
         is_usual = record.timing.load_s <= OUTLIER_FACTOR * usual_s
@@ -201,7 +201,9 @@ def _explain_load(record: Any, now: SessionSnapshot) -> tuple[str, str]:
         ),
         default=0,
     )
-    if (seen := now.other_num_ctx) is not None and _ended_s(since, now) <= seen[1] <= record.sent_s:
+    if (seen := now.other_num_ctx) is not None and _find_end_s(since, now) <= seen[
+        1
+    ] <= record.sent_s:
         return (
             f"num_ctx changed from {seen[0]}, set by another program, to {now.num_ctx}",
             "Use one num_ctx in all programs that share the server: each change reloads the model.",
@@ -229,7 +231,7 @@ def _find_cache_misses(now: SessionSnapshot) -> Iterator[Alert]:
     known = {record.number: record for record in now.records}
     slow = [
         record
-        for record in _recent_answers(now)
+        for record in _list_recent_answers(now)
         if record.timing.load_s <= MIN_SECONDS < record.timing.prompt_s
     ]
     for record in reversed(slow):
@@ -290,6 +292,6 @@ def request_of(record: CallRecord) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _ended_s(number: int, now: SessionSnapshot) -> float:
-    """When that call ended; 0, which is before everything, for one that is not known any more."""
+def _find_end_s(number: int, now: SessionSnapshot) -> float:
+    """Return when that call ended; 0, which is before everything, for a call that is not kept."""
     return next((record.ended_s or 0.0 for record in now.records if record.number == number), 0.0)

@@ -54,15 +54,15 @@ def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
         )
         + "</div>",
         f'<div class="alert error">{escape_html(record.message)}</div>' if record.message else "",
-        svg.draw_waterfall(_steps(record), f"phases of call {record.number}"),
+        svg.draw_waterfall(_list_steps(record), f"phases of call {record.number}"),
         _compare(record, records),
-        _failures(record),
-        _request(record),
+        _render_failures(record),
+        _render_request(record),
     ]
     return html_block("".join(parts))
 
 
-def _steps(record: CallRecord) -> list[tuple[str, float, str]]:
+def _list_steps(record: CallRecord) -> list[tuple[str, float, str]]:
     """What the call's time went on, in order."""
     timing = record.timing
     if timing is None:
@@ -116,7 +116,7 @@ def _compare(record: CallRecord, records: Sequence[CallRecord]) -> str:
     )
 
 
-def _failures(record: CallRecord) -> str:
+def _render_failures(record: CallRecord) -> str:
     if not record.failures:
         return ""
     rows = [
@@ -128,7 +128,7 @@ def _failures(record: CallRecord) -> str:
     )
 
 
-def _request(record: CallRecord) -> str:
+def _render_request(record: CallRecord) -> str:
     request = request_of(record)
     if not request:
         return _fold(

@@ -213,13 +213,13 @@ class Dashboard:
             self._inspector.update()
         self._view.show(parts)
         self._actions.tick(is_held=self._is_held())
-        self._view.enable(self._enabled_buttons(now))
+        self._view.enable(self._list_enabled_buttons(now))
 
     def _is_held(self) -> bool:
         """Whether a cell keeps the kernel from hearing clicks."""
         return self._cells > 0 and time.monotonic() - self._cell_s > CELL_S
 
-    def _enabled_buttons(self, now: SessionSnapshot) -> set[str]:
+    def _list_enabled_buttons(self, now: SessionSnapshot) -> set[str]:
         if self._is_held():
             return set()
         if self._actions.is_busy:

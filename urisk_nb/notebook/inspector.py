@@ -117,7 +117,7 @@ class Inspector:
 
     def _sort(self, records: Sequence[CallRecord]) -> list[CallRecord]:
         if self.order.value == "slowest":
-            return sorted(records, key=_took_s, reverse=True)
+            return sorted(records, key=_elapsed_s, reverse=True)
         if self.order.value == "failed":
             records = [record for record in records if record.outcome != OK]
         return sorted(records, key=lambda record: record.number, reverse=True)
@@ -167,6 +167,6 @@ class Inspector:
             close_all(old)
 
 
-def _took_s(record: CallRecord) -> float:
+def _elapsed_s(record: CallRecord) -> float:
     timing = record.timing
     return -math.inf if timing is None or math.isnan(timing.total_s) else timing.elapsed_s

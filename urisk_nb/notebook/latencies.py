@@ -46,19 +46,20 @@ COLOURS = dict(
     zip(PHASES, ("#767676", "#B05A8C", "#AD8600", "#D55E00", "#3A94CC", "#0072B2"), strict=True)
 )
 SOURCES = {
-    "asked_at": "our clock, UTC",
+    "asked_at": "the kernel's clock, UTC",
     "model": "as asked for",
-    "wait_s": "our clock: until the first attempt is sent; it waits for a free place, and for a "
-    "server that is being restarted",
-    "retry_s": "our clock: from the first attempt to the last one",
-    "queue_s": "the server's total, or ours where it gives none, less load, prompt and generation",
+    "wait_s": "the kernel's clock: until the first attempt is sent; a call waits for a free place, "
+    "and for a server that is being restarted",
+    "retry_s": "the kernel's clock: from the first attempt to the last one",
+    "queue_s": "the server's total less load, prompt and generation; the kernel's clock where the "
+    "server gives no total",
     "load_s": "the server's counters",
     "prompt_s": "the server's counters: the part of the prompt that was not in its cache",
     "generation_s": "the server's counters",
     "server_total_s": "the server's counters",
-    "first_token_s": "our clock, from the sending to the first piece",
-    "total_s": "our clock, from the sending to the end",
-    "elapsed_s": "our clock, from the asking to the end: wait_s + retry_s + total_s",
+    "first_token_s": "the kernel's clock, from the sending to the first piece",
+    "total_s": "the kernel's clock, from the sending to the end",
+    "elapsed_s": "the kernel's clock, from the asking to the end: wait_s + retry_s + total_s",
     "prompt_tokens": "the server's counters: the whole prompt, cached or not",
     "tokens": "the server's counters",
     "tokens_per_s": "(tokens - 1) / generation_s: the first one comes with the prompt",
@@ -155,13 +156,13 @@ def draw_latency(calls: pd.DataFrame) -> go.Figure:
 
 
 def show_chart(figure: go.Figure) -> None:
-    """Show it the way that plotly is set to here."""
+    """Show the chart with the renderer that plotly is set to."""
     figure.show(config=CONFIG)
 
 
-def draw_clickable(calls: pd.DataFrame, picked: Callable[[int], Any]) -> go.FigureWidget:
+def draw_clickable(calls: pd.DataFrame, on_pick: Callable[[int], Any]) -> go.FigureWidget:
     """
-    Return the same as a widget that tells which call was clicked, by its number.
+    Return the same chart as a widget; `on_pick` gets the number of the call that is clicked.
 
     Raises
     ------
@@ -177,10 +178,10 @@ def draw_clickable(calls: pd.DataFrame, picked: Callable[[int], Any]) -> go.Figu
     figure._config = {**figure._config, **CONFIG}
     figure.update_layout(width=860)  # a widget is given its place too late to fill it
 
-    def clicked(_: Any, points: Any, __: Any) -> None:
+    def pick(_: Any, points: Any, __: Any) -> None:
         for place in points.point_inds:
-            picked(int(calls.index[place]))
+            on_pick(int(calls.index[place]))
 
     for bar in figure.data:
-        bar.on_click(clicked)
+        bar.on_click(pick)
     return figure

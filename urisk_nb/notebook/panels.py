@@ -67,7 +67,7 @@ def render_head(now: SessionSnapshot) -> str:
         f"<div><dt>{name}</dt><dd>{escape_html(value)}</dd></div>"
         for name, value in list_facts(now).items()
     )
-    return html_block(f'{top}<dl class="facts">{named}</dl>{_models(now)}')
+    return html_block(f'{top}<dl class="facts">{named}</dl>{_render_models(now)}')
 
 
 def name_server(now: SessionSnapshot) -> str:
@@ -118,7 +118,7 @@ def _list_memory(memory: MemoryUsage, at: datetime) -> Mapping[str, str]:
     return {"up": format_span(up_s), "process": str(memory.pid), "memory": used}
 
 
-def _models(now: SessionSnapshot) -> str:
+def _render_models(now: SessionSnapshot) -> str:
     if Feature.LOADED_MODELS not in now.features:
         return '<div class="muted">This server does not list the models in its memory.</div>'
     if now.probe.loaded_models is None:
@@ -127,13 +127,13 @@ def _models(now: SessionSnapshot) -> str:
         return '<div class="muted">No model in memory: the next call loads one.</div>'
     return html_table(
         ["model in memory", "where", "size", "context", "unloaded"],
-        [_model(model, now.at) for model in now.probe.loaded_models],
+        [_render_model(model, now.at) for model in now.probe.loaded_models],
         "models in memory",
         2,
     )
 
 
-def _model(model: LoadedModel, at: datetime) -> list[str]:
+def _render_model(model: LoadedModel, at: datetime) -> list[str]:
     share = model.gpu_bytes / model.size_bytes if model.size_bytes else 0.0
     where = "CPU" if not share else "GPU" if share >= 1 else f"GPU {share:.0%}, CPU {1 - share:.0%}"
     return [
@@ -186,7 +186,7 @@ def render_live_calls(now: SessionSnapshot) -> str:
         :MAX_LIVE
     ]
     whole_s = max(record.elapsed_s(now.now_s) for record in shown)
-    rows = [_live_row(record, now.now_s, whole_s) for record in shown]
+    rows = [_render_live_row(record, now.now_s, whole_s) for record in shown]
     more = (
         f'<div class="muted">and {len(now.live) - len(shown)} more</div>'
         if len(now.live) > len(shown)
@@ -200,7 +200,7 @@ def render_live_calls(now: SessionSnapshot) -> str:
     )
 
 
-def _live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
+def _render_live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
     sent_s = record.first_sent_s if record.first_sent_s is not None else now_s
     first_s = record.first_s if record.first_s is not None else now_s
     parts = {
@@ -265,7 +265,7 @@ def render_figures(now: SessionSnapshot) -> str:
     )
     return html_block(
         f"{svg.draw_strip(now.records)}<div "
-        f'class="muted">{svg.draw_legend()}</div>{table}<div>{_counts(now.records)}</div>'
+        f'class="muted">{svg.draw_legend()}</div>{table}<div>{_count_outcomes(now.records)}</div>'
     )
 
 
@@ -273,7 +273,7 @@ def _format_rate(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f}"
 
 
-def _counts(records: Sequence[CallRecord]) -> str:
+def _count_outcomes(records: Sequence[CallRecord]) -> str:
     """Failures by kind, and how much the prefix cache saved."""
     kinds = Counter(record.outcome for record in records if record.outcome not in (OK, CANCELLED))
     parts = [
@@ -303,7 +303,12 @@ def render_snapshot(now: SessionSnapshot) -> str:
     that has ended, for committed notebooks.
     """
     rows = [
-        [str(record.number), escape_html(record.model), escape_html(record.outcome), *_row(record)]
+        [
+            str(record.number),
+            escape_html(record.model),
+            escape_html(record.outcome),
+            *_render_times(record),
+        ]
         for record in reversed(now.records[-MAX_ROWS:])
     ]
     calls = (
@@ -326,7 +331,7 @@ def render_snapshot(now: SessionSnapshot) -> str:
     return f'{STYLE}<div class="urisk {PLAIN}" {label}>{body}</div>'
 
 
-def _row(record: CallRecord) -> list[str]:
+def _render_times(record: CallRecord) -> list[str]:
     timing = record.timing
     return (
         ["–"] * 3

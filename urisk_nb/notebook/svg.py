@@ -35,11 +35,11 @@ def draw_strip(records: Sequence[CallRecord]) -> str:
     bottom up; failures have a red cap.
     """
     most = next((places for places in PLACES if len(records) <= places), PLACES[-1])
-    shown = [(record, _phase_seconds(record)) for record in records[-most:]]
+    shown = [(record, _measure_phases(record)) for record in records[-most:]]
     top_s = _round_up(max((sum(parts.values()) for _, parts in shown), default=0.0))
     drawn = "".join(
         f'<path d="{path}" fill="{colour}"/>'
-        for colour, path in _paths(shown, top_s, most).items()
+        for colour, path in _draw_columns(shown, top_s, most).items()
         if path
     )
     failed = sum(record.outcome != OK for record, _ in shown)
@@ -49,11 +49,11 @@ def draw_strip(records: Sequence[CallRecord]) -> str:
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'style="width:100%;height:auto;display:block">'
-        f"{_axis(top_s)}{drawn}</svg>"
+        f"{_draw_axis(top_s)}{drawn}</svg>"
     )
 
 
-def _paths(shown: Sequence[_Shown], top_s: float, most: int) -> dict[str, str]:
+def _draw_columns(shown: Sequence[_Shown], top_s: float, most: int) -> dict[str, str]:
     """
     The columns by colour, caps last; one too low to be seen is left out, as most phases of most
     calls are.
@@ -66,14 +66,14 @@ def _paths(shown: Sequence[_Shown], top_s: float, most: int) -> dict[str, str]:
         for phase, seconds in parts.items():
             height = _height(seconds, top_s)
             if height >= SEEN:
-                columns[COLOURS[phase]].append(_column(left, bottom, width, height))
+                columns[COLOURS[phase]].append(_draw_column(left, bottom, width, height))
             bottom -= height
         if record.outcome != OK:
-            columns[FAILED].append(_column(left, max(TOP + 4.0, bottom), width, 4.0))
+            columns[FAILED].append(_draw_column(left, max(TOP + 4.0, bottom), width, 4.0))
     return {colour: "".join(found) for colour, found in columns.items()}
 
 
-def _column(left: float, bottom: float, width: float, height: float) -> str:
+def _draw_column(left: float, bottom: float, width: float, height: float) -> str:
     return f"M{left:.1f} {bottom:.1f}h{width:.1f}v{-height:.1f}h{-width:.1f}z"
 
 
@@ -85,23 +85,25 @@ def _height(seconds: float, top_s: float) -> float:
     return seconds / top_s * (HEIGHT - BOTTOM - TOP)
 
 
-def _axis(top_s: float) -> str:
+def _draw_axis(top_s: float) -> str:
     marks = ""
     for share in (0.0, 0.5, 1.0):
         y = _y(share * top_s, top_s)
         marks += f'<path d="M{LEFT} {y:.1f}H{WIDTH}" stroke="{LINE}" stroke-width="0.7"/>'
-        marks += _text(LEFT - 6, y + 4, _axis_words(share * top_s), is_end=True)
+        marks += _draw_text(LEFT - 6, y + 4, _format_axis(share * top_s), is_end=True)
     below = HEIGHT - 3
-    return marks + _text(WIDTH, below, "newest", is_end=True) + _text(LEFT, below, "older")
+    return (
+        marks + _draw_text(WIDTH, below, "newest", is_end=True) + _draw_text(LEFT, below, "older")
+    )
 
 
-def _text(x: float, y: float, words: str, *, size: int = 11, is_end: bool = False) -> str:
+def _draw_text(x: float, y: float, words: str, *, size: int = 11, is_end: bool = False) -> str:
     anchor = ' text-anchor="end"' if is_end else ""
     place = f'x="{x:g}" y="{y:.1f}"{anchor} font-size="{size}" fill="{TEXT}"'
     return f"<text {place}>{html.escape(words)}</text>"
 
 
-def _axis_words(seconds: float) -> str:
+def _format_axis(seconds: float) -> str:
     return f"{1000 * seconds:g} ms" if 0 < seconds < 1 else f"{seconds:g} s"
 
 
@@ -117,7 +119,7 @@ def _round_up(seconds: float) -> float:
     )
 
 
-def _phase_seconds(record: CallRecord) -> dict[str, float]:
+def _measure_phases(record: CallRecord) -> dict[str, float]:
     """
     Seconds of each phase; where the server gave no counter, the whole stands where the time was
     spent as far as is known.
@@ -169,9 +171,9 @@ def _draw_step(y: int, start: float, step: tuple[str, float, str], share: float)
     x, long = left + start * width, max(1.0, share * width)
     end = round(min(x + long, left + width) + 6, 1)
     return (
-        f"{_text(left - 8, y + 15, name, size=12, is_end=True)}"
+        f"{_draw_text(left - 8, y + 15, name, size=12, is_end=True)}"
         f'<rect x="{x:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{colour}"/>'
-        f"{_text(end, y + 15, f'{seconds:.3f} s', size=12)}"
+        f"{_draw_text(end, y + 15, f'{seconds:.3f} s', size=12)}"
     )
 
 

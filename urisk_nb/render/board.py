@@ -30,16 +30,6 @@ def _in_kernel() -> bool:
     return getattr(get_ipython(), "kernel", None) is not None
 
 
-def publish(plain: str, markup: str) -> None:
-    """Show one finished output."""
-    if _in_kernel():
-        from IPython.display import display
-
-        display({"text/plain": plain, "text/html": markup}, raw=True)  # type: ignore[no-untyped-call]
-    else:
-        print(plain)
-
-
 class FrameBudget:
     """
     How many frames this process may send to its front end: a burst, then ten a second.
@@ -135,6 +125,11 @@ class Board:
             self.handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self.handle.update(bundle, raw=True)
+
+
+def publish(plain: str, markup: str) -> None:
+    """Show one finished output."""
+    Board(grows=True).finish(plain, markup)
 
 
 class ProgressLine:

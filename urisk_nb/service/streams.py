@@ -24,11 +24,11 @@ T = TypeVar("T")
 async def run_unless_gone(receive: Receive, work: Awaitable[T]) -> T:
     """Return the result of the work; cancel it when the client disconnects."""
 
-    async def left() -> None:
+    async def wait_for_disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    task, gone = asyncio.ensure_future(work), asyncio.create_task(left())
+    task, gone = asyncio.ensure_future(work), asyncio.create_task(wait_for_disconnect())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
