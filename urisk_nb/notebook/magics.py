@@ -457,8 +457,6 @@ def _label(run: Run, parallel: int | None) -> None:
 
 
 def _show_progress(board: Board, run: Run) -> None:
-    if not board.is_due:
-        return
     now, text = run.progress, str(run.progress)
     board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
 

@@ -20,7 +20,7 @@ __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
 
 _COMPACT = (
     *("status", "level", "score", "top_risk", "top_quote"),
-    *("ret_total", "vol_ann", "var", "es", "max_dd"),
+    *("ret_total", "vol_ann", r"var_\d+", r"es_\d+", "max_dd"),
 )
 
 
@@ -93,15 +93,13 @@ class RiskTable(pd.DataFrame):
 
     def compact(self) -> pd.DataFrame:
         """Return about ten columns, as far as they exist: values as they are, not as text."""
-        names = [self._find_column(name) for name in _COMPACT]
-        return pd.DataFrame(self)[[name for name in names if name is not None]]
-
-    def _find_column(self, name: str) -> str | None:
-        """Return the column of that name; for var and es the first tail that the user chose."""
-        if name in ("var", "es"):
-            tails = (str(column) for column in self.columns)
-            return next((tail for tail in tails if re.fullmatch(rf"{name}_\d+", tail)), None)
-        return name if name in self.columns else None
+        names = list(map(str, self.columns))
+        # Of var and es the first tail that the user chose.
+        wanted = [
+            next((name for name in names if re.fullmatch(pattern, name)), None)
+            for pattern in _COMPACT
+        ]
+        return pd.DataFrame(self)[[name for name in wanted if name is not None]]
 
     def as_text(self, width: int | None = None) -> str:
         """
