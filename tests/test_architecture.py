@@ -58,10 +58,10 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
-        *("escaping", "text_layout", "markup", "board", "progress_line"),
+        *("escaping", "text_layout", "markup", "board"),
         *("table_content", "table_html", "table_text"),
     ],
-    "table": ["report", "risk_table"],
+    "table": ["risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
@@ -69,16 +69,13 @@ INSIDE = {
     "notebook": [
         *(
             "nest",
-            "latency_table",
-            "charts",
+            "latencies",
             "alerts",
             "svg",
-            "panel_parts",
             "panels",
             "call_panel",
-            "snapshot_panel",
         ),
-        *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
+        *("view", "actions", "inspector", "session_poller", "dashboard", "magics"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": {"errors"}}
@@ -97,7 +94,7 @@ ONE_OWNER = {
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},
-    "plotly": {"notebook.charts"},
+    "plotly": {"notebook.latencies"},
     "sqlite3": set(),
     "fastapi": {
         *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),

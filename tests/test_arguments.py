@@ -10,9 +10,11 @@ import inspect
 import pytest
 
 from urisk_nb import LLMManager, RiskParams, assess, assess_async
-from urisk_nb.errors import InputError
+from urisk_nb.arguments import name_flag
+from urisk_nb.errors import InputError, UriskError
 from urisk_nb.notebook import magics
-from urisk_nb.settings import Settings
+from urisk_nb.risk.params import read_parallel
+from urisk_nb.settings import Settings, load
 
 pytest.importorskip("fastapi", reason="the extra `service` is not installed")
 pytest.importorskip("uvicorn", reason="the extra `service` is not installed")
@@ -163,6 +165,34 @@ def test_the_magics_parse_nothing():
         assert sorted(value for value in given.values() if isinstance(value, str)) == sorted(words)
         assert {type(value) for value in given.values()} <= {str, bool, type(None)}
     assert set(magics.PARAMS) <= {one.name for one in dataclasses.fields(RiskParams)}
+
+
+@pytest.mark.parametrize(
+    ("read", "message", "fix"),
+    [
+        (
+            lambda: load(num_ctx="x"),
+            "--num-ctx is 'x'; ",
+            "give --num-ctx as 4096, or leave it out",
+        ),
+        (lambda: load(parallel="x"), "--parallel is 'x'; ", "leave --parallel out"),
+        (lambda: RiskParams.of(as_of="x"), "--as-of 'x' is not a date", "--as-of 2019-12-30"),
+        (lambda: RiskParams.of(window="3x"), "--window '3x' is not", '--window 2y ("2y", "6m",'),
+        (lambda: RiskParams.of(labels="x"), "--labels 'x' is not one of", "--labels greedy"),
+        (lambda: read_parallel("x"), "--parallel 'x' is not a whole", "--parallel 1"),
+        (lambda: load(url="ftp://x"), "url is 'ftp://x'", "give url as http"),
+    ],
+)
+def test_an_error_names_the_flag_that_was_typed(read, message, fix):
+    """
+    The flag in message and fix where the command has one for the argument; else the argument.
+    """
+    flags = ("name", "--as-of", "--labels", "--num-ctx", "--parallel", "--window")
+    with pytest.raises(UriskError) as caught:
+        read()
+    name_flag(caught.value, flags)
+    assert caught.value.message.startswith(message)
+    assert caught.value.fix.startswith(fix)
 
 
 UNFIT = [

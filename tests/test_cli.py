@@ -219,7 +219,7 @@ def test_doctor_says_what_a_start_would_start(tmp_path, urisk_here):
 @pytest.mark.parametrize(
     ("words", "env", "seen"),
     [
-        (("demo", "--url", "nowhere:1:2"), {}, "url is 'nowhere:1:2'"),
+        (("demo", "--url", "nowhere:1:2"), {}, "--url is 'nowhere:1:2'"),
         (
             ("demo", "--engine", "ollama", "--url", "http://127.0.0.1:9"),
             {"PATH": "/nowhere"},

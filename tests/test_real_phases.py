@@ -20,7 +20,7 @@ import pytest
 
 from harness import launch_llamacpp
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.notebook import latency_table
+from urisk_nb.notebook import latencies
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -196,7 +196,7 @@ class Bench:
         All calls, or the last few, in the order of their ends: one slot, so the order is the same
         for all who saw them.
         """
-        rows = latency_table.build_table(self.manager.calls.records).to_dict("records")
+        rows = latencies.build_table(self.manager.calls.records).to_dict("records")
         seen = self.tap.ended_with("timings")
         assert len(seen) == len(rows)
         return [Call(*each) for each in zip(seen[-of:], rows[-of:], strict=True)]
@@ -361,7 +361,7 @@ def test_the_table_is_the_managers_own_record(bench):
     """Row by row, figure by figure, also by what an answer carries."""
     answer = bench.manager.generate_sync("Say yes.", options={"num_predict": 2})
     kept = [asdict(timing) for timing in bench.manager.calls]
-    rows = latency_table.build_table(bench.manager.calls.records).to_dict("records")
+    rows = latencies.build_table(bench.manager.calls.records).to_dict("records")
     named = [{name: row[name] for name in kept[0] if name != "asked_at"} for row in rows]
     plain = [{n: value for n, value in each.items() if n != "asked_at"} for each in kept]
     assert repr(named) == repr(plain), "NaN is not equal to itself"

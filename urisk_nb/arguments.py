@@ -10,12 +10,13 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import ParamSpec, TypeVar
 
-from urisk_nb.errors import InputError
+from urisk_nb.errors import InputError, UriskError
 
-__all__ = ["refuse_unknown", "require"]
+__all__ = ["name_flag", "refuse_unknown", "require"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +75,27 @@ def require(is_fit: object, name: str, value: object, fix: str) -> None:
     if not is_fit:
         seen = repr(value)
         raise InputError(f"{name} is {seen if len(seen) <= 80 else f'{seen[:77]}...'}.", fix=fix)
+
+
+def name_flag(error: UriskError, flags: Iterable[str]) -> None:
+    """
+    Put the flag that the user typed in place of the argument's name in an error.
+
+    `num_ctx is 'x'` becomes `--num-ctx is 'x'`, and the fix `window="2y"` becomes `--window 2y`.
+
+    Parameters
+    ----------
+    error
+        The error, changed in place. One that does not begin with an argument's name stays as it is.
+    flags
+        The flags of the command, such as `--num-ctx`.
+    """
+    for flag in flags:
+        name = flag.lstrip("-").replace("-", "_")
+        if flag.startswith("--") and re.match(rf"{name}(=| is )", error.message):
+            error.message = re.sub(rf"^{name}=?", f"{flag} ", error.message).replace("  ", " ", 1)
+            fix = re.sub(rf"\b{name}=(['\"]?)([^'\" ]*)\1", rf"{flag} \2", error.fix)
+            error.fix = re.sub(rf"\b(give|leave) {name}\b", rf"\1 {flag}", fix)
 
 
 def _build_refusal(

@@ -20,8 +20,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from urisk_nb.arguments import name_flag
 from urisk_nb.errors import PackageMissing, UriskError
-from urisk_nb.render.progress_line import ProgressLine
+from urisk_nb.render.board import ProgressLine
 from urisk_nb.render.text_layout import format_count
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except UriskError as exc:
+        name_flag(exc, args.flags)
         print(f"\n{type(exc).__name__}: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     for name, (run, purpose, arguments) in _COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, flags=tuple(arguments))
         for argument, settings in arguments.items():
             command.add_argument(argument, **settings)
     return parser
@@ -123,16 +125,8 @@ def _label(run: Run, manager: LLMManager) -> None:
 
     line = ProgressLine()
 
-    def tick() -> None:
-        now = run.progress
-        line.show(
-            f"Labeling: {now.asked} of {now.questions} questions"
-            + (f", {format_count(now.tokens, 'token')}" if now.tokens else "")
-            + ("" if now.eta_s is None else f", about {now.eta_s:.0f} s left")
-        )
-
     try:
-        label_sync(run, manager, tick=tick)
+        label_sync(run, manager, tick=lambda: line.show(f"Labeling: {run.progress}"))
     finally:
         line.clear()
 
@@ -233,8 +227,10 @@ def _doctor(_: argparse.Namespace) -> int:
     for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
         print(f"  {name:<12} {_describe_package(name)}")
     ready = _check_server(settings)
-    _check_ollama()
-    _check_embedded(settings)
+    ollama = shutil.which("ollama")
+    fix = None if ollama else "install it (ollama.com/download), or use the embedded engine"
+    _say("Ollama", ollama or "not on PATH", fix)
+    _say("Embedded engine", *_check_embedded(settings))
     _say_log(settings)
     print(
         "Ready: a model can answer."
@@ -284,37 +280,21 @@ def _say_log(settings: Settings) -> None:
         _say("Log", str(log), None)
 
 
-def _check_ollama() -> None:
-    found = shutil.which("ollama")
-    _say(
-        "Ollama",
-        found or "not on PATH",
-        None if found else "install it (ollama.com/download), or use the embedded engine",
-    )
-
-
-def _check_embedded(settings: Settings) -> None:
-    """Say whether the embedded engine could answer: its package and a model file."""
+def _check_embedded(settings: Settings) -> tuple[str, str | None]:
+    """Return whether the embedded engine could answer, and the fix: its package, its model file."""
     from urisk_nb.server.engines import demo_model_path
 
     try:
         engine = version("xllamacpp")
     except PackageNotFoundError:
-        _say("Embedded engine", "xllamacpp is not installed", 'pip install "urisk-nb[embedded]"')
-        return
+        return "xllamacpp is not installed", 'pip install "urisk-nb[embedded]"'
     gguf = settings.gguf or demo_model_path(settings)
     if gguf is None or not gguf.exists():
-        _say(
-            "Embedded engine",
-            f"xllamacpp {engine}, but no model file" + (f" at {gguf}" if gguf else ""),
-            "urisk fetch-model" if not settings.gguf else "set URISK_GGUF to an existing file",
-        )
-        return
-    _say(
-        "Embedded engine",
-        f"xllamacpp {engine}, model {gguf}"
-        + ("" if settings.gguf else " (the demo model, and urisk-judge)"),
-    )
+        text = f"xllamacpp {engine}, but no model file" + (f" at {gguf}" if gguf else "")
+        fix = "set URISK_GGUF to an existing file" if settings.gguf else "urisk fetch-model"
+        return text, fix
+    judge = "" if settings.gguf else " (the demo model, and urisk-judge)"
+    return f"xllamacpp {engine}, model {gguf}{judge}", None
 
 
 # Each command: what it runs, what it is for, and its arguments.

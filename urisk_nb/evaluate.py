@@ -18,6 +18,7 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.markup import html_table
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk import evaluation
 from urisk_nb.risk.evaluation import LabeledSentence, Prediction
@@ -141,7 +142,9 @@ def _evaluate_one(
     seconds = time.monotonic() - began_s
     table = run.table()
     found = {row["evidence"]: row for row in table.report.findings.to_dict("records")}
-    outcomes = tuple(_outcome(item, found.get(f"L{number}.1")) for number, item in enumerate(items))
+    outcomes = tuple(
+        _read_outcome(item, found.get(f"L{number}.1")) for number, item in enumerate(items)
+    )
     return Evaluation(
         model=model,
         labels=labels,
@@ -153,7 +156,7 @@ def _evaluate_one(
     )
 
 
-def _outcome(item: LabeledSentence, row: dict[Any, Any] | None) -> Prediction:
+def _read_outcome(item: LabeledSentence, row: dict[Any, Any] | None) -> Prediction:
     if row is None or row["status"] != "judged":
         return Prediction(item=item, label=None)
     return Prediction(
@@ -186,7 +189,7 @@ def summary(found: Sequence[Evaluation]) -> pd.DataFrame:
 def text(found: Sequence[Evaluation]) -> str:
     """For a terminal."""
     counted = format_count(len(found[0].outcomes), "labeled sentence")
-    lines = [f"{counted}. {_majority_baseline(found)}"]
+    lines = [f"{counted}. {_describe_baseline(found)}"]
     for one in found:
         f = one.figures
         lines += [
@@ -242,73 +245,63 @@ def page(found: Sequence[Evaluation]) -> str:
     its reliability.
     """
     counted = format_count(len(found[0].outcomes), "labeled sentence")
+    figures = _render_table(_add_intervals(summary(found)), "figures")
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f"<title>Evaluation of labels</title><style>{STYLE}</style><h1>Evaluation of labels</h1>"
         f"<p>{counted}, {datetime.now(UTC):%Y-%m-%d}. "
-        f"In brackets: 95 % intervals. {_majority_baseline(found)}</p>"
-        f"{_table(_with_intervals(summary(found)), 'figures')}{''.join(map(_part, found))}</html>\n"
+        f"In brackets: 95 % intervals. {_describe_baseline(found)}</p>"
+        f"{figures}{''.join(map(_render_part, found))}</html>\n"
     )
 
 
-def _majority_baseline(found: Sequence[Evaluation]) -> str:
+def _describe_baseline(found: Sequence[Evaluation]) -> str:
     category, severity = evaluation.majority_baseline(
         [outcome.item for outcome in found[0].outcomes]
     )
     return (
         "The best constant answer, which reads nothing, reaches "
-        f"category {_percent(category)} and severity {_percent(severity)}."
+        f"category {_format_percent(category)} and severity {_format_percent(severity)}."
     )
 
 
-def _with_intervals(shown: pd.DataFrame) -> list[dict[Any, Any]]:
+def _add_intervals(shown: pd.DataFrame) -> list[dict[Any, Any]]:
     """The rows, each share with its interval in the same cell."""
     rows = shown.to_dict("records")
     for row in rows:
         for name in SHARES:
             low, high = row.pop(f"{name}_lo", math.nan), row.pop(f"{name}_hi", math.nan)
-            row[name] = _percent(row[name]) + (
+            row[name] = _format_percent(row[name]) + (
                 "" if math.isnan(low) else f" ({low:.0%} to {high:.0%})"
             )
     return rows
 
 
-def _part(one: Evaluation) -> str:
+def _render_part(one: Evaluation) -> str:
     confused = evaluation.confusion(one.outcomes).reset_index().to_dict("records")
     return (
         f"<h2>{escape_html(one.model)}, {escape_html(one.labels)}</h2>"
         "<p class='muted'>Rows: your labels. Columns: the model's labels.</p>"
-        f"{_table(confused, 'confusion')}{_reliability(one)}"
+        f"{_render_table(confused, 'confusion')}{_draw_reliability(one)}"
     )
 
 
-def _percent(value: float) -> str:
+def _format_percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1%}"
 
 
-def _table(rows: Sequence[dict[Any, Any]], label: str) -> str:
-    head = "".join(f'<th scope="col">{escape_html(name)}</th>' for name in rows[0])
-    body = "".join(
-        "<tr>"
-        + "".join(_cell(value, first=not place) for place, value in enumerate(row.values()))
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<table aria-label="{label}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    )
+def _render_table(rows: Sequence[dict[Any, Any]], label: str) -> str:
+    cells = [[escape_html(_format(value)) for value in row.values()] for row in rows]
+    return html_table([escape_html(name) for name in rows[0]], cells, label, len(rows[0]))
 
 
-def _cell(value: Any, *, first: bool) -> str:
-    shown = (
-        ("–" if math.isnan(value) else f"{value:.3g}") if isinstance(value, float) else str(value)
-    )
-    return (
-        f'<th scope="row">{escape_html(shown)}</th>' if first else f"<td>{escape_html(shown)}</td>"
-    )
+def _format(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
 
 
-def _reliability(one: Evaluation) -> str:
+def _draw_reliability(one: Evaluation) -> str:
     """
     Said against seen, a dot for each bin, as large as it has cases; on the line the model knows how
     sure it may be.

@@ -37,6 +37,7 @@ from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.render.table_content import WHOLE_RUN
+from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
@@ -80,6 +81,14 @@ class Progress:
         left = self.questions - self.asked
         return self.elapsed_s / self.asked * left if self.asked else None
 
+    def __str__(self) -> str:
+        tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
+        left = "" if self.eta_s is None else f", about {self.eta_s:.0f} s left"
+        return (
+            f"{self.rows} of {self.rows_total} rows, {self.asked} of {self.questions} questions"
+            f"{tokens}{left}"
+        )
+
 
 @dataclass(slots=True)
 class Run:
@@ -117,7 +126,13 @@ class Run:
         )
         if model != manager.model:
             await manager.ensure_model(model)
-        self.served_by = _record_server(manager, model)
+        self.served_by = {
+            "model": model,
+            "engine": str(manager.engine),
+            "server": manager.version,
+            "url": manager.url,
+            "num_ctx": manager.num_ctx,
+        }
         self.plan = replace(self.plan, form="short" if is_judge(model) else "examples")
         holds = {"demo_model": is_demo(model), "small_judge": is_judge(model)}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
@@ -382,17 +397,7 @@ async def assess_async(
 
     A cancel stops the calls in flight, on the server too.
     """
-    parallel = read_parallel(parallel)
-    _check_manager(manager)
-    run = open_run(
-        tickers,
-        prices=prices,
-        evidence=evidence,
-        query=query,
-        params=params,
-        benchmark=benchmark,
-        taxonomy=taxonomy,
-    )
+    run = _open_checked(**locals())
     if run.plan.asked:
         with _keep_partial(run):
             await event_loop.call(_label(run, manager, parallel))
@@ -456,20 +461,19 @@ def assess(
     ServerError, ModelError
         The run could not go on; `partial` on the exception is the table of what was done.
     """
-    parallel = read_parallel(parallel)
-    _check_manager(manager)
-    run = open_run(
-        tickers,
-        prices=prices,
-        evidence=evidence,
-        query=query,
-        params=params,
-        benchmark=benchmark,
-        taxonomy=taxonomy,
-    )
+    run = _open_checked(**locals())
     if run.plan.asked:
         label_sync(run, manager, parallel)
     return run.table()
+
+
+def _open_checked(*, manager: object, parallel: object, **given: Any) -> Run:
+    """Check who answers, and open the run with the other arguments of `assess`."""
+    read_parallel(parallel)
+    is_fit = manager is None or (hasattr(manager, "ask") and not isinstance(manager, type))
+    fix = "give what `await LLMManager.initialize()` returns, or leave it out"
+    require(is_fit, "manager", manager, fix)
+    return open_run(**given)
 
 
 def label_sync(
@@ -498,14 +502,9 @@ def _keep_partial(run: Run) -> Iterator[None]:
         raise
 
 
-def _check_manager(manager: object) -> None:
-    is_fit = manager is None or (hasattr(manager, "ask") and not isinstance(manager, type))
-    fix = "give what `await LLMManager.initialize()` returns, or leave it out"
-    require(is_fit, "manager", manager, fix)
-
-
 async def _label(run: Run, manager: LLMManager | None, parallel: int | None) -> None:
-    await run.label(manager or await _default_manager(run.plan.params.model), parallel=parallel)
+    manager = manager or await _default_manager(run.plan.params.model)
+    await run.label(manager, parallel=read_parallel(parallel))
 
 
 async def _default_manager(model: str | None) -> LLMManager:
@@ -523,24 +522,9 @@ def _describe_parallel(manager: LLMManager, parallel: int | None) -> tuple[str, 
     """Return what the user should know of the calls in flight, as sentences."""
     if parallel is None or not manager.is_managed or parallel <= manager.slots:
         return ()
-    answers = (
-        f"The server answers {manager.slots} at once"
-        if manager.slots > 1
-        else "The server answers one call at a time"
+    at_once = f"{manager.slots} at once" if manager.slots > 1 else "one call at a time"
+    note = (
+        f"{parallel} calls are in flight, as --parallel asks. The server answers {at_once}, and "
+        f"the others wait there; for more: %urisk_stop, then %urisk_start --parallel {parallel}."
     )
-    return (
-        (
-            f"{parallel} calls are in flight, as --parallel asks. {answers}, and the others wait "
-            f"there; for more: %urisk_stop, then %urisk_start --parallel {parallel}."
-        ),
-    )
-
-
-def _record_server(manager: LLMManager, model: str) -> dict[str, Any]:
-    return {
-        "model": model,
-        "engine": str(manager.engine),
-        "server": manager.version,
-        "url": manager.url,
-        "num_ctx": manager.num_ctx,
-    }
+    return (note,)

@@ -9,7 +9,7 @@ from urisk_nb import errors
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.messages import Final
-from urisk_nb.notebook import charts, latency_table
+from urisk_nb.notebook import latencies
 
 DELAYS = Rule(answer=["a ", "b ", "c ", "d ", "e"], first_ms=80, token_ms=30)
 
@@ -24,7 +24,7 @@ def calls():
         manager = LLMManager.initialize_sync(url=server.url)
         for _ in range(3):
             manager.generate_sync("hi")
-        yield latency_table.build_table(manager.calls.records)
+        yield latencies.build_table(manager.calls.records)
         manager.shutdown_sync()
 
 
@@ -62,7 +62,7 @@ def test_a_server_without_counters_leaves_gaps():
     """NaN, not zero: nothing was measured."""
     calls = Calls()
     calls.end(calls.begin(b"{}", "m"), Final(text="hi"))
-    table = latency_table.build_table(calls.records)
+    table = latencies.build_table(calls.records)
     assert (
         table[["queue_s", "load_s", "prompt_s", "generation_s", "server_total_s"]]
         .isna()
@@ -80,7 +80,7 @@ def test_calls_that_failed_are_rows_too():
         calls.begin(b"{}", "m"),
         errors.ServerConnectionLost("the connection broke.", fix="ask again"),
     )
-    table = latency_table.build_table(calls.records)
+    table = latencies.build_table(calls.records)
     assert list(table.index) == [2]
     assert list(table["outcome"]) == ["ServerConnectionLost"]
     assert table[["total_s", "prompt_s"]].isna().all(axis=None)
@@ -88,15 +88,15 @@ def test_calls_that_failed_are_rows_too():
 
 def test_no_calls_are_an_empty_table():
     """With its columns."""
-    assert latency_table.build_table([]).shape == (0, len(latency_table.SOURCES))
+    assert latencies.build_table([]).shape == (0, len(latencies.SOURCES))
 
 
 def test_the_chart_stacks_the_phases(calls):
     """One bar a call; its parts are the columns."""
-    figure = charts.draw_latency(calls)
-    assert [bar.name for bar in figure.data] == list(latency_table.NAMES.values())
+    figure = latencies.draw_latency(calls)
+    assert [bar.name for bar in figure.data] == list(latencies.NAMES.values())
     assert [list(bar.y) for bar in figure.data] == [
-        list(calls[phase]) for phase in latency_table.PHASES
+        list(calls[phase]) for phase in latencies.PHASES
     ]
     assert figure.layout.barmode == "stack"
 
@@ -104,8 +104,8 @@ def test_the_chart_stacks_the_phases(calls):
 @pytest.mark.parametrize(
     ("hidden", "draw"),
     [
-        ("plotly", charts.draw_latency),
-        ("anywidget", lambda table: charts.draw_clickable(table, print)),
+        ("plotly", latencies.draw_latency),
+        ("anywidget", lambda table: latencies.draw_clickable(table, print)),
     ],
 )
 def test_a_chart_without_its_package_says_what_to_install(monkeypatch, calls, hidden, draw):

@@ -88,7 +88,7 @@ def test_a_refusal_says_what_it_saw(loop_state, words):
 
 
 @pytest.mark.parametrize(
-    ("loop_state", "ours", "words"),
+    ("loop_state", "by_magic", "words"),
     [
         ({}, False, ["off", "would apply nest_asyncio2 1.7.4", "safe with this kernel", "7.4.0"]),
         ({"successor": None}, False, ["off", "refuses", "nest-asyncio2>=1.7.3"]),
@@ -106,9 +106,11 @@ def test_a_refusal_says_what_it_saw(loop_state, words):
         ({"loop": None, "ipykernel": None}, False, ["not needed", "not a kernel"]),
     ],
 )
-def test_status_names_the_library_who_applied_it_and_whether_it_is_safe(loop_state, ours, words):
+def test_status_names_the_library_who_applied_it_and_whether_it_is_safe(
+    loop_state, by_magic, words
+):
     """For every state, with versions."""
-    text = " | ".join(nest.status_rows(known(**loop_state), ours).values())
+    text = " | ".join(nest.list_status(known(**loop_state), by_magic=by_magic).values())
     assert all(word in text for word in words), text
     assert ("NOT SAFE" in text) == ("NOT SAFE" in words)
 
@@ -123,11 +125,11 @@ def test_cells_are_dropped_from_ipykernel_7_1_on(monkeypatch, capsys, library, i
     Below 7.1 neither library loses a cell and nobody is warned; from 7.1 on both do, and the kernel
     says so once.
     """
-    assert ("drops" in nest.hazard(library, known(ipykernel=ipykernel))) is drops
+    assert ("drops" in nest.describe_hazard(library, known(ipykernel=ipykernel))) is drops
     monkeypatch.setattr(nest._Done, "warned", False)
     monkeypatch.setattr(asyncio, "_nest_patched", True, raising=False)
-    monkeypatch.setattr(nest, "_patched_by", lambda loop: library)
-    monkeypatch.setattr(nest, "_ipykernel", lambda: ipykernel)
+    monkeypatch.setattr(nest, "_find_patch", lambda loop: library)
+    monkeypatch.setattr(nest, "_read_kernel_version", lambda: ipykernel)
     nest.warn_of_dropped_cells()
     nest.warn_of_dropped_cells()
     assert capsys.readouterr().err.count("Warning: ") == drops
@@ -137,9 +139,9 @@ def test_the_facts_of_this_process():
     """Seen from inside a loop and from outside of one; the tests' process is not patched."""
 
     async def inside():
-        return nest.loop_state()
+        return nest.read_loop_state()
 
-    assert (nest.loop_state().loop, nest.loop_state().patched_by) == (None, None)
+    assert (nest.read_loop_state().loop, nest.read_loop_state().patched_by) == (None, None)
     within = asyncio.run(inside())
     assert within.own_loop
     assert "asyncio" in within.loop
@@ -148,7 +150,7 @@ def test_the_facts_of_this_process():
 def test_bad_words_are_told_which_there_are():
     """`maybe`: an input error with the three words."""
     with pytest.raises(InputError, match="maybe") as caught:
-        nest.turn("maybe")
+        nest.switch("maybe")
     assert all(word in caught.value.fix for word in ("on", "off", "status"))
 
 

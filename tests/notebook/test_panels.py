@@ -14,7 +14,7 @@ from urisk_nb.errors import ServerBusy, StreamInterrupted
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.messages import Chunk, LoadedModel
 from urisk_nb.llm.snapshot import SessionSnapshot
-from urisk_nb.notebook import call_panel, panels, snapshot_panel
+from urisk_nb.notebook import call_panel, panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.server.memory_usage import MemoryUsage
 
@@ -417,14 +417,14 @@ def test_nothing_hostile_comes_through():
     """
     seen = hostile()
     whole = [
-        snapshot_panel.render_snapshot(seen),
+        panels.render_snapshot(seen),
         *(call_panel.render_call(record, seen.records) for record in seen.records),
     ]
     for markup in whole:
         words = read(markup)
         assert "<script>x()</script>" in words
         assert "\u202e" not in markup
-    assert "\u202e" not in snapshot_panel.render_snapshot_text(seen)
+    assert "\u202e" not in panels.render_snapshot_text(seen)
 
 
 def test_a_count_that_no_server_told_is_left_out():
@@ -439,7 +439,7 @@ def test_a_count_that_no_server_told_is_left_out():
 
 def test_a_dollar_in_the_snapshot_is_money():
     """No front end sets what stands between two dollars as mathematics: the class forbids it."""
-    top = snapshot_panel.render_snapshot(facts()).split("</style>")[1].split(">")[0]
+    top = panels.render_snapshot(facts()).split("</style>")[1].split(">")[0]
     assert "tex2jax_ignore" in top
 
 
@@ -450,7 +450,7 @@ def test_the_snapshot_is_whole_and_needs_no_program():
     calls = Calls()
     for _ in range(12):
         answered(calls)
-    markup = snapshot_panel.render_snapshot(facts(waited(calls, 2), waiting=2, in_flight=1))
+    markup = panels.render_snapshot(facts(waited(calls, 2), waiting=2, in_flight=1))
     words = read(markup)
     for part in (
         "Ready ·",
@@ -474,10 +474,8 @@ def test_the_snapshot_is_whole_and_needs_no_program():
 
 def test_the_snapshot_as_text():
     """For a terminal, and for whoever compares notebooks."""
-    assert snapshot_panel.render_snapshot_text(facts(server_label="")).startswith(
-        "Not started: no session"
-    )
-    lines = snapshot_panel.render_snapshot_text(
+    assert panels.render_snapshot_text(facts(server_label="")).startswith("Not started: no session")
+    lines = panels.render_snapshot_text(
         facts(waited(Calls(), 1), waiting=1, in_flight=1)
     ).splitlines()
     assert lines[0].startswith("Ready: Ollama 0.33.0")

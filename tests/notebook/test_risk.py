@@ -94,7 +94,7 @@ BAD = [
     ("%%risk --prices prces", "GOOG", "no variable 'prces'"),
     ("%%risk --prices ./nowhere.csv", "GOOG", "no file or folder"),
     ("%%risk --price prices", "GOOG", "--price"),
-    ("%%risk --prices prices --alpha five", "GOOG", "alpha='five' is not a number"),
+    ("%%risk --prices prices --alpha five", "GOOG", "--alpha 'five' is not a number"),
     ("%%risk --prices prices --alpha 5", "GOOG", "0.05"),
     ("%%risk --prices prices --start 1.2.2019", "GOOG", "not a date"),
     ("%%risk --prices prices --start 2019-06-01 --end 2019-01-01", "GOOG", "2019"),
@@ -102,7 +102,7 @@ BAD = [
     (
         "%%risk --prices prices --labels sharp",
         "GOOG",
-        "labels='sharp' is not one of greedy, calibrated",
+        "--labels 'sharp' is not one of greedy, calibrated",
     ),
     ("%%risk --prices prices --out 2x", "GOOG", "not a variable name"),
     ("%%risk --prices prices --out class", "GOOG", "not a variable name"),
@@ -148,9 +148,10 @@ def test_a_bad_line_of_start_is_an_error(kernel):
     for line, seen in (
         ("--modle x", "did you mean --model"),
         ("--engine gpu", "gpu"),
-        ("--url ftp://x", "url is 'ftp://x'"),
-        ("--num-ctx 3", "512"),
-        ("--parallel 0", "parallel is '0'"),
+        ("--url ftp://x", "--url is 'ftp://x'"),
+        ("--num-ctx 3", "--num-ctx is '3'"),
+        ("--num-ctx x", "Fix: give --num-ctx as 4096, or leave it out"),
+        ("--parallel 0", "--parallel is '0'"),
     ):
         cell = kernel.run(f"%urisk_start {line}")
         assert (cell.status, cell.error.count("\n")) == ("error", 1), cell.error

@@ -15,7 +15,7 @@ from call_records import answered, failed
 from urisk_nb.llm.calls import Calls
 from urisk_nb.llm.messages import Final
 from urisk_nb.notebook import svg
-from urisk_nb.notebook.latency_table import COLOURS
+from urisk_nb.notebook.latencies import COLOURS
 
 COLUMN = re.compile(r"M([\d.]+) ([\d.]+)h([\d.]+)v-([\d.]+)h-[\d.]+z")
 

@@ -55,7 +55,7 @@ class _Magic:
 def register(shell: InteractiveShell) -> None:
     """Put the magics into the shell; doing it again replaces them by the same."""
     for name, kind in MAGICS.items():
-        # # IPython's record_magic decorator is untyped
+        # IPython's record_magic decorator is untyped
         shell.register_magic_function(_Magic(shell, name), magic_kind=kind, magic_name=name)  # type: ignore[call-arg,arg-type]
     # At its end the manager asks whether this is a restart: then its server is kept warm for a
     # while.
@@ -64,8 +64,8 @@ def register(shell: InteractiveShell) -> None:
 
 def _is_restart(shell: InteractiveShell) -> bool:
     """Whether the kernel ends in order to start again, by the message that tells it to end."""
-    told = getattr(getattr(shell, "kernel", None), "_shutdown_message", None) or {}
-    return bool(told.get("content", {}).get("restart"))
+    message = getattr(getattr(shell, "kernel", None), "_shutdown_message", None) or {}
+    return bool(message.get("content", {}).get("restart"))
 
 
 def unregister(shell: InteractiveShell) -> None:

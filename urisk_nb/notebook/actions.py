@@ -17,8 +17,9 @@ from urisk_nb.notebook import panels
 from urisk_nb.notebook.alerts import Alert
 from urisk_nb.notebook.view import BUTTONS, View
 from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.text_layout import format_count
 
-__all__ = ["ACTIONS", "DashboardActions", "alert", "status"]
+__all__ = ["ACTIONS", "DashboardActions", "render_error", "render_status"]
 
 ASKED_S = 30.0  # a question waits so long for its answer
 WORDS_S = 8.0  # how long the word about what was done stays; of what went wrong, ten times as long
@@ -62,8 +63,8 @@ class DashboardActions:
     ) -> None:
         self._view, self._snapshot = view, snapshot
         self._overrides, self._on_end = overrides, on_end
-        self._asked, self._asked_s = "", 0.0
-        self._words, self._until_s = "", 0.0
+        self._asked = self._words = ""  # the button that is asked about; the line under the buttons
+        self._until_s = 0.0  # when the question or the line goes away
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -89,39 +90,40 @@ class DashboardActions:
 
     def tick(self, *, is_held: bool) -> None:
         """
-        Let old words and old questions go; a yes that is heard after a cell, or much later, is
-        meant no more.
+        Drop old words and old questions. A question also ends when a cell runs: a yes that is
+        heard after the cell may no longer be meant.
         """
-        now_s = time.monotonic()
-        if self._asked and (is_held or now_s - self._asked_s > ASKED_S):
+        is_old = time.monotonic() > self._until_s
+        if is_old or is_held:
             self._asked = ""
-        if now_s > self._until_s:
+        if is_old:
             self._words = ""
         if not self.is_busy:
             self._view.say(self._words)
 
     def say(self, markup: str, for_s: float = WORDS_S) -> None:
-        """Words that stand under the buttons for a while."""
+        """Show this line under the buttons for a while."""
         self._words, self._until_s = markup, time.monotonic() + for_s
 
+    def fail(self, text: str, action: str) -> None:
+        """Show what went wrong, and what to do, for ten times as long."""
+        self.say(render_error(text, action), 10 * WORDS_S)
+
     def _ask(self, name: str) -> None:
-        question = ACTIONS[name][2]
-        if not question:
-            self._start(name)
-            return
         now = self._snapshot()
-        calls = len(now.live)
-        words = question.format(
+        calls = format_count(len(now.live), "in-flight call")
+        words = ACTIONS[name][2].format(
             model=now.model,
             others=OTHERS if now.is_shared else "",
             server=" and stops its server, unless another kernel uses it"
             if now.is_managed
             else ". The external server keeps running",
-            cut=""
-            if not calls
-            else f" {calls} in-flight {'call' if calls == 1 else 'calls'} will be cut off.",
+            cut=f" {calls} will be cut off." if now.live else "",
         )
-        self._asked, self._asked_s = name, time.monotonic()
+        if not words:
+            self._start(name)
+            return
+        self._asked, self._words, self._until_s = name, "", time.monotonic() + ASKED_S
         self._view.say(
             f'<div class="urisk" role="alert">{escape_html(words)}</div>',
             yes=BUTTONS[name][0],
@@ -135,16 +137,16 @@ class DashboardActions:
     async def _run(self, name: str) -> None:
         doing, done, _ = ACTIONS[name]
         began_s = time.monotonic()
-        self._view.say(status(f"{doing} …"), no="" if name in FINAL else "Cancel")
+        self._view.say(render_status(f"{doing} …"), no="" if name in FINAL else "Cancel")
         try:
             await self._work(name)
-            self.say(status(f"{done} in {time.monotonic() - began_s:.1f} s."))
+            self.say(render_status(f"{done} in {time.monotonic() - began_s:.1f} s."))
         except asyncio.CancelledError:
-            self.say(status("Cancelled."))
+            self.say(render_status("Cancelled."))
         except UriskError as exc:
-            self.say(alert(exc.message, exc.fix), 10 * WORDS_S)
+            self.fail(exc.message, exc.fix)
         except Exception as exc:  # noqa: BLE001  nobody awaits this: it is shown instead
-            self.say(alert(f"{doing} failed: {exc!r}.", "Report it."), 10 * WORDS_S)
+            self.fail(f"{doing} failed: {exc!r}.", "Report it.")
         finally:
             self._task = None
             self._on_end()
@@ -152,23 +154,22 @@ class DashboardActions:
     def _work(self, name: str) -> Coroutine[Any, Any, Any]:
         if name == "start":
             return LLMManager.initialize(
-                progress=lambda event: self._view.say(status(f"{event} …"), no="Cancel"),
+                progress=lambda event: self._view.say(render_status(f"{event} …"), no="Cancel"),
                 **self._overrides(),
             )
         manager = LLMManager.get_instance()
-        return {
-            "warm": lambda: manager.ensure_model(manager.model),
-            "unload": manager.unload,
-            "restart": manager.restart,
-            "stop": manager.shutdown,
-        }[name]()
+        if name == "warm":
+            return manager.ensure_model(manager.model)
+        return {"unload": manager.unload, "restart": manager.restart, "stop": manager.shutdown}[
+            name
+        ]()
 
 
-def status(words: str) -> str:
-    """Return a line that is read out when it comes."""
+def render_status(words: str) -> str:
+    """Return a line that screen readers read out when it appears."""
     return f'<div class="urisk" role="status">{escape_html(words)}</div>'
 
 
-def alert(text: str, action: str) -> str:
-    """Return what went wrong, and what to do."""
+def render_error(text: str, action: str) -> str:
+    """Return what went wrong, and what to do, as markup."""
     return panels.render_alerts([Alert(text=text, action=action, level="error")])

@@ -1,13 +1,14 @@
 """
-Alerts that teach: what was seen, why it matters, and what to do about it. Pure: facts in, sentences
-out.
+Alerts of the dashboard: what was seen, why it matters, and what to do about it.
+
+Pure: a snapshot of the session in, sentences out.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,31 @@ class Alert:
     level: str = "warning"
 
 
+# What each state of the server means for calls, and what happens next.
+RESTARTING = {
+    ServerState.CRASHED: (
+        "The server ended unexpectedly and is being restarted.",
+        "Calls wait for it.",
+    ),
+    ServerState.HUNG: (
+        "The server accepts connections but does not answer.",
+        "It is being restarted.",
+    ),
+}
+BREAKER_ALERTS = {
+    BreakerState.OPEN: Alert(
+        text="The server failed several times in a row. The circuit is open: no call is sent "
+        "for a while, then one call probes the server.",
+        action="Wait, or restart it.",
+        level="error",
+    ),
+    BreakerState.HALF_OPEN: Alert(
+        text="The server failed several times in a row. The circuit is half-open: the next "
+        "call probes the server."
+    ),
+}
+
+
 def find_alerts(now: SessionSnapshot) -> list[Alert]:
     """Return the alerts of this moment, the worst first."""
     found = [
@@ -54,41 +80,18 @@ def find_alerts(now: SessionSnapshot) -> list[Alert]:
 
 
 def _find_trouble(now: SessionSnapshot) -> Iterator[Alert]:
-    log = f" Its log: {now.log}" if now.log else ""
-    if now.failure is not None:
-        message, fix = now.failure
-        yield Alert(text=message, action=fix, level="error")
-    elif now.state is ServerState.CRASHED:
-        yield Alert(
-            text="The server ended unexpectedly and is being restarted.",
-            action=f"Calls wait for it.{log}",
-            level="error",
-        )
-    elif now.state is ServerState.HUNG:
-        yield Alert(
-            text="The server accepts connections but does not answer.",
-            action="It is being restarted.",
-            level="error",
-        )
-    elif now.probe.problem:
-        yield Alert(text=now.probe.problem, action=now.probe.fix, level="error")
-    if now.breaker is BreakerState.OPEN:
-        yield Alert(
-            text="The server failed several times in a row. The circuit is open: no call is sent "
-            "for a while, then one call probes the server.",
-            action="Wait, or restart it.",
-            level="error",
-        )
-    elif now.breaker is BreakerState.HALF_OPEN:
-        yield Alert(
-            text="The server failed several times in a row. The circuit is half-open: the next "
-            "call probes the server."
-        )
+    log = f"Its log: {now.log}" if now.log else ""
+    text, action = now.failure or RESTARTING.get(now.state, (now.probe.problem, now.probe.fix))
+    if text:
+        seen_in = f" {log}" if log and now.state is ServerState.CRASHED else ""
+        yield Alert(text=text, action=f"{action}{seen_in}", level="error")
+    if now.breaker in BREAKER_ALERTS:
+        yield BREAKER_ALERTS[now.breaker]
     if now.restart_count and now.state is ServerState.MANAGED:
         times = "once" if now.restart_count == 1 else f"{now.restart_count} times"
         yield Alert(
             text=f"The server ended unexpectedly {times} and was restarted.",
-            action=log.strip(),
+            action=log,
             level="note",
         )
 
@@ -130,7 +133,7 @@ def _find_queues(now: SessionSnapshot) -> Iterator[Alert]:
         )
     queued = [
         record
-        for record in _recent_answers(now)
+        for record in _list_recent_answers(now)
         if record.timing.queue_s > max(MIN_SECONDS, 0.5 * record.timing.server_total_s)
     ]
     if queued and not now.waiting:
@@ -150,7 +153,7 @@ def _find_queues(now: SessionSnapshot) -> Iterator[Alert]:
 
 
 def _overlaps(record: Any, now: SessionSnapshot) -> bool:
-    """Whether another call of ours was at the server while this one waited there."""
+    """Return whether another call of this session was at the server while this one waited."""
     return any(
         other is not record
         and other.sent_s is not None
@@ -163,17 +166,17 @@ def _overlaps(record: Any, now: SessionSnapshot) -> bool:
 # Single calls -------------------------------------------------------------------------------------
 
 
-def _recent_answers(now: SessionSnapshot) -> list[Any]:
+def _list_recent_answers(now: SessionSnapshot) -> list[Any]:
     return [record for record in now.records[-RECENT:] if record.outcome == OK]
 
 
 def _find_loads(now: SessionSnapshot) -> Iterator[Alert]:
     """The last call that had to load its model, with the likeliest reason."""
-    for record in reversed(_recent_answers(now)):
-        if (
-            record.timing.load_s > MIN_SECONDS
-            and not record.timing.load_s <= OUTLIER_FACTOR * _usual_load_s(record, now)
-        ):
+    for record in reversed(_list_recent_answers(now)):
+        usual_s = _median_s("load_s", (one for one in now.records if one is not record))
+        # NaN where there is no other call: the model was warm at the start, so a load is unusual.
+        is_usual = record.timing.load_s <= OUTLIER_FACTOR * usual_s
+        if record.timing.load_s > MIN_SECONDS and not is_usual:
             why, action = _explain_load(record, now)
             yield Alert(
                 text=f"Call {record.number} waited {record.timing.load_s:.1f} s for the model to "
@@ -183,19 +186,9 @@ def _find_loads(now: SessionSnapshot) -> Iterator[Alert]:
             return
 
 
-def _usual_load_s(record: Any, now: SessionSnapshot) -> float:
-    """
-    Of the other calls; NaN where there is none, which makes every load unusual: the model was warm
-    at the start.
-    """
-    return percentile(
-        (
-            other.timing.load_s
-            for other in now.records
-            if other.timing is not None and other is not record
-        ),
-        50,
-    )
+def _median_s(phase: str, records: Iterable[CallRecord]) -> float:
+    """Return the median of this phase of the calls that have one; NaN where there is none."""
+    return percentile((getattr(one.timing, phase) for one in records if one.timing is not None), 50)
 
 
 def _explain_load(record: Any, now: SessionSnapshot) -> tuple[str, str]:
@@ -207,7 +200,9 @@ def _explain_load(record: Any, now: SessionSnapshot) -> tuple[str, str]:
         ),
         default=0,
     )
-    if (seen := now.other_num_ctx) is not None and _ended_s(since, now) <= seen[1] <= record.sent_s:
+    if (seen := now.other_num_ctx) is not None and _find_end_s(since, now) <= seen[
+        1
+    ] <= record.sent_s:
         return (
             f"num_ctx changed from {seen[0]}, set by another program, to {now.num_ctx}",
             "Use one num_ctx in all programs that share the server: each change reloads the model.",
@@ -235,17 +230,15 @@ def _find_cache_misses(now: SessionSnapshot) -> Iterator[Alert]:
     known = {record.number: record for record in now.records}
     slow = [
         record
-        for record in _recent_answers(now)
+        for record in _list_recent_answers(now)
         if record.timing.load_s <= MIN_SECONDS < record.timing.prompt_s
     ]
-    usual_s = {model: _usual_prompt_s(model, now) for model in {record.model for record in slow}}
     for record in reversed(slow):
-        before, usual = known.get(record.number - 1), usual_s[record.model]
-        if (
-            before is not None
-            and record.timing.prompt_s > OUTLIER_FACTOR * usual
-            and _has_same_beginning(before, record)
-        ):
+        before = known.get(record.number - 1)
+        if before is None or not _has_same_beginning(before, record):
+            continue
+        alike = (one for one in now.records if is_same_model(one.model, record.model))
+        if record.timing.prompt_s > OUTLIER_FACTOR * (usual := _median_s("prompt_s", alike)):
             yield Alert(
                 text=f"The prompt of call {record.number} missed the cache: reading it took "
                 f"{record.timing.prompt_s:.2f} s; {usual:.2f} s is usual.",
@@ -254,17 +247,6 @@ def _find_cache_misses(now: SessionSnapshot) -> Iterator[Alert]:
                 level="note",
             )
             return
-
-
-def _usual_prompt_s(model: str, now: SessionSnapshot) -> float:
-    return percentile(
-        (
-            record.timing.prompt_s
-            for record in now.records
-            if record.timing is not None and is_same_model(record.model, model)
-        ),
-        50,
-    )
 
 
 def _has_same_beginning(before: CallRecord, record: CallRecord) -> bool:
@@ -309,6 +291,6 @@ def request_of(record: CallRecord) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _ended_s(number: int, now: SessionSnapshot) -> float:
-    """When that call ended; 0, which is before everything, for one that is not known any more."""
+def _find_end_s(number: int, now: SessionSnapshot) -> float:
+    """Return when that call ended; 0, which is before everything, for a call that is not kept."""
     return next((record.ended_s or 0.0 for record in now.records if record.number == number), 0.0)

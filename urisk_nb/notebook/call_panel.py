@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from urisk_nb.llm.calls import OK, CallRecord, percentile
 from urisk_nb.notebook import svg
 from urisk_nb.notebook.alerts import request_of
-from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
-from urisk_nb.notebook.panel_parts import format_seconds, html_block, html_table
+from urisk_nb.notebook.latencies import COLOURS, NAMES, PHASES
 from urisk_nb.render.escaping import escape_html, visible
-from urisk_nb.render.text_layout import format_count
+from urisk_nb.render.markup import html_block, html_table
+from urisk_nb.render.text_layout import cut, format_count, format_seconds
 
 __all__ = ["format_call", "render_call"]
 
 MIN_SECONDS = 0.005  # a multiple of less says nothing
+MAX_VALUE_CHARS = 80  # of an option's value
 
 
 def format_call(record: CallRecord) -> str:
@@ -52,15 +53,15 @@ def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
         )
         + "</div>",
         f'<div class="alert error">{escape_html(record.message)}</div>' if record.message else "",
-        svg.draw_waterfall(_steps(record), f"phases of call {record.number}"),
+        svg.draw_waterfall(_list_steps(record), f"phases of call {record.number}"),
         _compare(record, records),
-        _failures(record),
-        _request(record),
+        _render_failures(record),
+        _render_request(record),
     ]
     return html_block("".join(parts))
 
 
-def _steps(record: CallRecord) -> list[tuple[str, float, str]]:
+def _list_steps(record: CallRecord) -> list[tuple[str, float, str]]:
     """What the call's time went on, in order."""
     timing = record.timing
     if timing is None:
@@ -81,11 +82,9 @@ def _steps(record: CallRecord) -> list[tuple[str, float, str]]:
         elif not math.isnan(timing.total_s):
             steps.append(("no answer", timing.total_s, svg.FAILED))
         return steps
+    wire_s = max(0.0, timing.total_s - timing.server_total_s)
     steps += [(NAMES[phase], getattr(timing, phase), COLOURS[phase]) for phase in PHASES[2:]]
-    return [
-        *steps,
-        ("wire, and reading here", max(0.0, timing.total_s - timing.server_total_s), "#8c8c8c"),
-    ]
+    return [*steps, ("wire, and reading here", wire_s, "#8c8c8c")]
 
 
 def _compare(record: CallRecord, records: Sequence[CallRecord]) -> str:
@@ -116,7 +115,7 @@ def _compare(record: CallRecord, records: Sequence[CallRecord]) -> str:
     )
 
 
-def _failures(record: CallRecord) -> str:
+def _render_failures(record: CallRecord) -> str:
     if not record.failures:
         return ""
     rows = [
@@ -128,24 +127,18 @@ def _failures(record: CallRecord) -> str:
     )
 
 
-def _request(record: CallRecord) -> str:
+def _render_request(record: CallRecord) -> str:
     request = request_of(record)
     if not request:
         return _fold(
             "Request (its beginning; the rest was not kept)", record.body.decode("utf-8", "replace")
         )
-    given, messages = request.get("options"), request.get("messages")
-    options = ", ".join(
-        f"{name} {_short(value)}"
-        for name, value in (given.items() if isinstance(given, dict) else ())
-    )
-    others = ", ".join(
-        f"{name} {_short(request[name])}"
-        for name in ("keep_alive", "think", "truncate")
-        if name in request
-    )
+    options, messages = request.get("options"), request.get("messages")
+    given = _list_values(options) if isinstance(options, dict) else ""
+    names = ("keep_alive", "think", "truncate")
+    others = _list_values({name: request[name] for name in names if name in request})
     parts = [
-        f"<h4>Request</h4><div>options: {escape_html(options) or '–'}; {escape_html(others)}</div>"
+        f"<h4>Request</h4><div>options: {escape_html(given) or '–'}; {escape_html(others)}</div>"
     ]
     if "format" in request:
         parts.append(
@@ -163,9 +156,9 @@ def _fold_message(message: Any) -> str:
     return _fold(f"Prompt: {message.get('role', '')}", str(message.get("content", "")))
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:79] + "…"
+def _list_values(values: Mapping[str, Any]) -> str:
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    return ", ".join(f"{name} {cut(text, MAX_VALUE_CHARS)}" for name, text in texts.items())
 
 
 def _fold(title: str, text: str) -> str:

@@ -17,13 +17,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from urisk_nb import event_loop, process_state
-from urisk_nb.errors import UriskError
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.snapshot import SessionSnapshot, probe_server, snapshot_without_session
-from urisk_nb.notebook import panels, snapshot_panel
-from urisk_nb.notebook.actions import WORDS_S, DashboardActions, alert, status
+from urisk_nb.notebook import panels
+from urisk_nb.notebook.actions import DashboardActions, render_error
 from urisk_nb.notebook.alerts import Alert, find_alerts
 from urisk_nb.notebook.inspector import Inspector
 from urisk_nb.notebook.session_poller import SessionPoller
@@ -45,7 +46,6 @@ MAX_SECONDS = 2.0  # between two ticks
 LIST_S = 1.0  # between two lists of calls: one that changes faster can be neither read nor clicked
 UNSEEN_S = 10.0  # without a word of the browser, in a kernel that is idle: nobody looks
 CELL_S = 0.5  # a cell that runs longer than this keeps clicks waiting
-CHART = "The first chart takes some seconds: the browser is given 5 MB to draw it with."
 HELD = Alert(
     text="A cell is running: the buttons are off until it has ended.",
     action="Interrupt the kernel (■) to end it now.",
@@ -65,7 +65,6 @@ class Dashboard:
         self._cells = 0  # that run, one within the other
         self._shown_s = self._cell_s = self._cell_end_s = time.monotonic()
         self._drawn: tuple[Any, ...] = ()
-        self._listed: tuple[Any, ...] = ()
         self._listed_s = 0.0
         self._inspector: Inspector | None = None
         self._poller = SessionPoller(self._wake.set, self._change_session)
@@ -91,7 +90,7 @@ class Dashboard:
         bundle = self._view.root._repr_mimebundle_()
         bundle = {kind: bundle[kind] for kind in bundle if "widget" in kind} | _make_bundle(now)
         self._handles.append(display(bundle, raw=True, display_id=True))  # type: ignore[no-untyped-call]
-        self._post(self._wake.set)
+        self._post()
 
     def close(self) -> None:
         """
@@ -113,60 +112,35 @@ class Dashboard:
         self._post(self._poller.close)
         for handle in self._handles:
             handle.update(_make_bundle(last), raw=True)
-        if self._inspector is not None:
-            close_all(self._inspector.root)
-        self._view.close()
+        close_all(self._view.root)
 
-    def _post(self, work: Callable[[], Any]) -> None:
-        """Have it done on the loop."""
-        self._loop.call_soon_threadsafe(work)
+    def _post(self, *works: Callable[[], Any]) -> None:
+        """Have these done on the loop, and then draw."""
+        for work in (*works, self._wake.set):
+            self._loop.call_soon_threadsafe(work)
 
     # Called on other threads ----------------------------------------------------------------------
 
     def _click(self, name: str) -> None:
-        if name == "chart" and (inspector := self._inspector) is not None:
-            self._draw_chart(inspector)
+        if name == "calls":
+            self._post(self._toggle_inspector)
         else:
-            self._post(partial(self._do_click, name))
-
-    def _draw_chart(self, inspector: Inspector) -> None:
-        """
-        Made here, since it takes a second or two, which answers on the loop would have to wait; put
-        in its place there.
-        """
-        chart: tuple[Any, ...] = ()
-        if not inspector.is_drawn:
-            self._post(lambda: self._actions.say(status(CHART), 60.0))
-            try:
-                chart = (inspector.make_chart(self._poller.snapshot().records),)
-            except UriskError as exc:
-                words = alert(exc.message, exc.fix)
-                self._post(lambda: self._actions.say(words, 10 * WORDS_S))
-        self._post(lambda: self._put_chart(inspector, chart))
-
-    def _put_chart(self, inspector: Inspector, chart: tuple[Any, ...]) -> None:
-        """In its place, unless that has been closed meanwhile."""
-        if self._inspector is inspector and process_state.get(KEY) is self:
-            inspector.put(*chart)
-        else:
-            for late in chart:
-                close_all(late)
-        self._wake.set()
+            self._post(partial(self._actions.click, name))
 
     def _count_views(self, views: int) -> None:
         self._views = views
-        self._post(self._wake.set)
+        self._post()
 
     def _begin_cell(self, _: Any = None) -> None:
         if self._cells == 0:
             self._cell_s = time.monotonic()
         self._cells += 1
-        self._post(self._wake.set)
+        self._post()
 
     def _end_cell(self, _: Any = None) -> None:
         # The cell that showed the dashboard ends without having begun, as far as is known here.
         self._cells, self._cell_end_s = max(0, self._cells - 1), time.monotonic()
-        self._post(self._wake.set)
+        self._post()
 
     def _change_session(self) -> None:
         """
@@ -176,7 +150,8 @@ class Dashboard:
         with process_state.lock():
             if process_state.get(KEY) is self:
                 _keep(self)
-        self._post(self._empty)
+        if (inspector := self._inspector) is not None:
+            self._post(inspector.put, inspector.follow)
 
     # On the loop ----------------------------------------------------------------------------------
 
@@ -190,7 +165,7 @@ class Dashboard:
                     self._tick()
                 except Exception as exc:  # noqa: BLE001  a picture that fails must not stop those that follow
                     self._view.say(
-                        alert(
+                        render_error(
                             f"The dashboard could not be drawn: {exc!r}.",
                             "Report it; %urisk_status has the figures.",
                         )
@@ -200,23 +175,16 @@ class Dashboard:
 
     async def _pause(self, pause_s: float | None) -> None:
         """
-        Until the next picture is due; sooner where something was done, or the server's state is
-        another: it may be back soon.
+        Wait until the next picture is due; less long where something was done, or where the state
+        of the server has changed.
         """
-        state, end_s = (
-            self._poller.state,
-            math.inf if pause_s is None else time.monotonic() + pause_s,
-        )
-        while (
-            not self._wake.is_set()
-            and self._poller.state == state
-            and (left_s := end_s - time.monotonic()) > 0
-        ):
-            with contextlib.suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it may lose a cancel that comes together with the
-                # event.
-                async with asyncio.timeout(None if pause_s is None else min(left_s, STATE_S)):
-                    await self._wake.wait()
+        state = self._poller.state
+        end_s = math.inf if pause_s is None else time.monotonic() + pause_s
+        slice_s = None if pause_s is None else STATE_S
+        while self._poller.state == state and time.monotonic() < end_s:
+            with anyio.move_on_after(slice_s):
+                await self._wake.wait()
+                break
         self._wake.clear()
 
     def _is_watched(self) -> bool:
@@ -240,22 +208,18 @@ class Dashboard:
         drawn = (now.records[-1:], len(now.records))
         if drawn != self._drawn:  # the strip is the costly part
             self._drawn, parts["figures"] = drawn, panels.render_figures(now)
-        if (
-            self._inspector is not None
-            and drawn != self._listed
-            and time.monotonic() - self._listed_s >= LIST_S
-        ):
-            self._listed, self._listed_s = drawn, time.monotonic()
-            self._inspector.update(now.records)
+        if self._inspector is not None and time.monotonic() - self._listed_s >= LIST_S:
+            self._listed_s = time.monotonic()
+            self._inspector.update()
         self._view.show(parts)
         self._actions.tick(is_held=self._is_held())
-        self._view.enable(self._enabled_buttons(now))
+        self._view.enable(self._list_enabled_buttons(now))
 
     def _is_held(self) -> bool:
         """Whether a cell keeps the kernel from hearing clicks."""
         return self._cells > 0 and time.monotonic() - self._cell_s > CELL_S
 
-    def _enabled_buttons(self, now: SessionSnapshot) -> set[str]:
+    def _list_enabled_buttons(self, now: SessionSnapshot) -> set[str]:
         if self._is_held():
             return set()
         if self._actions.is_busy:
@@ -278,44 +242,22 @@ class Dashboard:
         self._poller.forget()
         self._wake.set()
 
-    def _do_click(self, name: str) -> None:
-        if name == "calls":
-            self._open_or_close()
-        elif name in ("order", "follow"):
-            if self._inspector is not None:
-                self._inspector.forget(self._poller.snapshot().records)
+    def _toggle_inspector(self) -> None:
+        before, self._inspector = self._inspector, None
+        if before is None:
+            self._inspector = Inspector(
+                lambda: self._poller.snapshot().records, self._post, self._actions
+            )
+            self._view.place.children = (self._inspector.root,)
         else:
-            self._actions.click(name)
-        self._wake.set()
-
-    # Inspector ------------------------------------------------------------------------------------
-
-    def _open_or_close(self) -> None:
-        if self._inspector is not None:
-            before, self._inspector = self._inspector, None
-            self._view.put()
+            self._view.place.children = ()
             close_all(before.root)
-            return
-        self._inspector = Inspector(
-            self._click, lambda number: self._post(partial(self._show_call, number))
-        )
-        self._inspector.update(self._poller.snapshot().records)
-        self._view.put(self._inspector.root)
-
-    def _show_call(self, number: int) -> None:
-        if self._inspector is not None:
-            self._inspector.choose(number, self._poller.snapshot().records)
-
-    def _empty(self) -> None:
-        if self._inspector is not None:
-            self._inspector.put()
-            self._inspector.forget(self._poller.snapshot().records)
 
 
 def _make_bundle(now: SessionSnapshot) -> dict[str, str]:
     return {
-        "text/plain": snapshot_panel.render_snapshot_text(now),
-        "text/html": snapshot_panel.render_snapshot(now),
+        "text/plain": panels.render_snapshot_text(now),
+        "text/html": panels.render_snapshot(now),
     }
 
 
@@ -349,4 +291,4 @@ def take_picture() -> tuple[str, str]:
         return manager.snapshot(await probe_server(manager))
 
     seen = event_loop.run(now())
-    return snapshot_panel.render_snapshot_text(seen), snapshot_panel.render_snapshot(seen)
+    return panels.render_snapshot_text(seen), panels.render_snapshot(seen)

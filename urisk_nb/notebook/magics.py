@@ -3,7 +3,9 @@
 This module is imported when the first magic runs. A magic imports itself what takes longer than the
 manager: pandas, charts, the dashboard. It checks its line and its cell before any server is
 touched, and blocks in short slices, so an interrupt is seen at once. Its errors show as two lines.
-Over 400 lines: the magics and their arguments; a reader looks for them in one place.
+Over 400 lines: half of them are the table of arguments. A magic, its arguments and its help are one
+thing: who adds an option changes the table and the function that reads it, and what is longer than
+parsing and showing is in the modules that it calls.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import keyword
+import re
 import shlex
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from urisk_nb import event_loop
-from urisk_nb.errors import InputError, NotInitialized, raise_ungrouped
+from urisk_nb.arguments import name_flag
+from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrouped
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.notebook import nest
@@ -35,21 +39,15 @@ __all__ = ["build_parser", "format_help_of", "run"]
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours and which never ends the process."""
+    """An argument parser that raises InputError, and never ends the process."""
 
     def error(self, message: str) -> NoReturn:
         flags = sorted(self._option_string_actions)
-        words = [word for word in message.replace("=", " ").split() if word.startswith("--")]
-        close = (
-            difflib.get_close_matches(words[0], flags, 1)
-            if words and "unrecognized" in message
-            else []
-        )
-        fix = (
-            f"did you mean {close[0]}?"
-            if close
-            else f"see {self.prog}? for what it takes: {' '.join(flags)}"
-        )
+        typed = re.search("unrecognized.*?(--[^ =]+)", message)
+        close = difflib.get_close_matches(typed[1], flags, 1) if typed else []
+        fix = f"see {self.prog}? for what it takes: {' '.join(flags)}"
+        if close:
+            fix = f"did you mean {close[0]}?"
         raise InputError(f"{self.prog}: {message}.", fix=fix)
 
     def parse_line(self, line: str) -> argparse.Namespace:
@@ -233,9 +231,12 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     """Run a magic. Its line is parsed, or refused, before anything else happens."""
     nest.warn_of_dropped_cells()
     args = build_parser(name).parse_line(line)
-    if cell is not None:
-        return (_ask if name == "ask" else _make_table)(shell, args, cell)
-    return LINE_MAGICS[name](shell, args)
+    given = (shell, args) if cell is None else (shell, args, cell)
+    try:
+        return MAGICS[name](*given)
+    except UriskError as exc:
+        name_flag(exc, USAGES[name][2])
+        raise
 
 
 # Server -------------------------------------------------------------------------------------------
@@ -289,49 +290,44 @@ def _show_status(*_: Any) -> None:
 
 
 def _list_status(manager: LLMManager) -> dict[str, Any]:
-    now = manager.snapshot()
-    rows: dict[str, Any] = {
+    """Return what `%urisk_status` shows; a row without a value is left out."""
+    now, calls = manager.snapshot(), manager.calls
+    times = {1: "once", 2: "twice"}.get(now.restart_count, f"{now.restart_count} times")
+    failed, to_do = now.failure or (None, None)
+    breaker = now.breaker.replace("_", "-")
+    rows = {
         "server": now.server_label,
         "model": now.model,
         "engine": manager.engine,
         "calls in flight": f"at most {now.parallel}",
+        "labels in %%risk": manager.judge if manager.judge != manager.model else None,
+        "process": manager.pid,
+        "restarts": f"{times}, after the server had ended by itself" if now.restart_count else None,
+        "failed": failed,
+        "to do": to_do,
+        "circuit": f"{breaker}: the server failed several times in a row; no call is sent for a "
+        "while"
+        if now.breaker is not BreakerState.CLOSED
+        else None,
+        "calls": len(calls),
+        "first token, p50": f"{calls.percentile('first_token_s', 50):.2f} s" if calls else None,
+        "whole call, p50": f"{calls.percentile('elapsed_s', 50):.2f} s" if calls else None,
+        **{f"note {n}" if n > 1 else "note": text for n, text in enumerate(now.notes, 1)},
     }
-    if manager.judge != manager.model:
-        rows["labels in %%risk"] = manager.judge
-    if manager.pid is not None:
-        rows["process"] = manager.pid
-    if now.restart_count:
-        times = {1: "once", 2: "twice"}.get(now.restart_count, f"{now.restart_count} times")
-        rows["restarts"] = f"{times}, after the server had ended by itself"
-    if now.failure is not None:
-        rows["failed"], rows["to do"] = now.failure
-    if now.breaker is not BreakerState.CLOSED:
-        rows["circuit"] = (
-            f"{now.breaker.replace('_', '-')}: the server failed several times in a row; no "
-            "call is sent for a while"
-        )
-    calls = manager.calls
-    rows["calls"] = len(calls)
-    if len(calls):
-        rows["first token, p50"] = f"{calls.percentile('first_token_s', 50):.2f} s"
-        rows["whole call, p50"] = f"{calls.percentile('elapsed_s', 50):.2f} s"
-    notes = {
-        f"note {number}" if number > 1 else "note": text for number, text in enumerate(now.notes, 1)
-    }
-    return rows | notes
+    return {name: value for name, value in rows.items() if value is not None}
 
 
 def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
-    from urisk_nb.notebook import charts, latency_table
+    from urisk_nb.notebook import latencies
 
-    calls = latency_table.build_table(LLMManager.get_instance().calls.records)
+    calls = latencies.build_table(LLMManager.get_instance().calls.records)
     if args.plot:
-        charts.show_chart(charts.draw_latency(calls))
+        latencies.show_chart(latencies.draw_latency(calls))
     return calls
 
 
 def _switch_nest(_: InteractiveShell, args: argparse.Namespace) -> None:
-    shown = nest.turn(args.what)
+    shown = nest.switch(args.what)
     if isinstance(shown, dict):
         publish(*status_bundle(shown, "urisk_nest"))
     else:
@@ -347,16 +343,6 @@ def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
         publish(*dashboard.take_picture())
     else:
         dashboard.get_dashboard(shell).show()
-
-
-LINE_MAGICS: dict[str, Callable[[InteractiveShell, argparse.Namespace], Any]] = {
-    "urisk_dashboard": _show_dashboard,
-    "urisk_latency": _show_latency,
-    "urisk_nest": _switch_nest,
-    "urisk_start": _start,
-    "urisk_status": _show_status,
-    "urisk_stop": _stop,
-}
 
 
 # Ask ----------------------------------------------------------------------------------------------
@@ -401,7 +387,6 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
 
 def _describe_answer(answer: Answer) -> str:
     from urisk_nb.llm.manager import is_demo
-    from urisk_nb.render.text_layout import format_count
 
     timing = answer.timing
     who = f"{answer.model}, a small demo model" if is_demo(answer.model) else answer.model
@@ -474,18 +459,12 @@ def _label(run: Run, parallel: int | None) -> None:
 
 
 def _show_progress(board: Board, run: Run) -> None:
-    if not board.is_due:
-        return
-    now = run.progress
-    left = "" if now.eta_s is None else f", about {now.eta_s:.0f} s left"
-    counts = f"{now.rows} of {now.rows_total} rows, {now.asked} of {now.questions} questions"
-    tokens = f", {format_count(now.tokens, 'token')}" if now.tokens else ""
-    text = f"{counts}{tokens}{left}"
+    now, text = run.progress, str(run.progress)
     board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
 
 
 def _keep_table(shell: InteractiveShell, run: Run, out: str | None) -> Any:
-    """Return the table of what was computed, kept in the variable `out` where there is one."""
+    """Return the table of what was computed; keep it in the variable `out`, if one was named."""
     table = run.table()
     if out:
         shell.user_ns[out] = table
@@ -493,7 +472,7 @@ def _keep_table(shell: InteractiveShell, run: Run, out: str | None) -> Any:
 
 
 def _shorten_traceback(exc: KeyboardInterrupt, text: str) -> None:
-    """Have the notebook show one line in place of a stack through our own waiting."""
+    """Have the notebook show one line in place of the stack of the waiting thread."""
     # IPython looks for this method.
     exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]
 
@@ -536,3 +515,16 @@ def _resolve_benchmark(shell: InteractiveShell, name: str | None) -> Any:
 
     value = shell.user_ns.get(name)
     return value if isinstance(value, pd.Series) else name
+
+
+# Cell magics also take the text of the cell.
+MAGICS: dict[str, Callable[..., Any]] = {
+    "ask": _ask,
+    "risk": _make_table,
+    "urisk_dashboard": _show_dashboard,
+    "urisk_latency": _show_latency,
+    "urisk_nest": _switch_nest,
+    "urisk_start": _start,
+    "urisk_status": _show_status,
+    "urisk_stop": _stop,
+}

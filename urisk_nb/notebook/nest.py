@@ -4,7 +4,7 @@ A cell that calls `asyncio.run(...)` fails in a notebook, whose loop is running 
 nest_asyncio and its successor nest_asyncio2 patch asyncio so that it works. urisk_nb never needs
 this and never nests: its calls wait on a loop of their own.
 
-Knows which pair of library and ipykernel loses cells: with ipykernel >= 7.1 all cells run in one
+It knows which pair of library and ipykernel loses cells. With ipykernel >= 7.1 all cells run in one
 context, which nest_asyncio and nest_asyncio2 before 1.7.3 enter twice; every cell queued behind a
 nested call is then dropped without a word.
 """
@@ -22,10 +22,10 @@ from urisk_nb.errors import InputError, PackageMissing, UriskError
 __all__ = [
     "LoopState",
     "choose",
-    "hazard",
-    "loop_state",
-    "status_rows",
-    "turn",
+    "describe_hazard",
+    "list_status",
+    "read_loop_state",
+    "switch",
     "warn_of_dropped_cells",
 ]
 
@@ -35,6 +35,7 @@ SUCCESSOR, OLD_SUCCESSOR, ORIGINAL = "nest_asyncio2", "nest_asyncio2 before 1.7.
 SUCCESSOR_SAFE_FROM: Version = (1, 7, 3)
 ONE_CONTEXT_FROM: Version = (7, 1)  # ipykernel
 ORIGINAL_UNFIT_FROM: Version = (3, 12)  # Python
+NESTED = "nested asyncio.run"  # the row of the status that says whether it works
 RESTART = (
     "restart the kernel, leave out the line that calls apply(), and run %urisk_nest on instead"
 )
@@ -65,19 +66,18 @@ class LoopState:
 # Decide: pure functions of the facts --------------------------------------------------------------
 
 
-def hazard(library: str, known: LoopState) -> str:
+def describe_hazard(library: str, known: LoopState) -> str:
     """Return what goes wrong with this library here; empty where nothing does."""
     if library == SUCCESSOR:
         return ""
     if known.ipykernel is not None and known.ipykernel >= ONE_CONTEXT_FROM:
         return (
-            f"{library} with ipykernel {_dotted(known.ipykernel)} silently drops the cells queued "
-            "behind a nested call (Run All)"
+            f"{library} with ipykernel {_format_version(known.ipykernel)} silently drops the cells "
+            "queued behind a nested call (Run All)"
         )
     if library == ORIGINAL and known.python >= ORIGINAL_UNFIT_FROM:
-        return (
-            f"nest_asyncio is no longer maintained and does not fit Python {_dotted(known.python)}"
-        )
+        python = _format_version(known.python)
+        return f"nest_asyncio is no longer maintained and does not fit Python {python}"
     return ""
 
 
@@ -93,7 +93,7 @@ def choose(known: LoopState) -> str | None:
     PackageMissing
         No library that is safe here is installed.
     """
-    if known.patched_by is not None and (reason := hazard(known.patched_by, known)):
+    if known.patched_by is not None and (reason := describe_hazard(known.patched_by, known)):
         raise InputError(f"asyncio is patched already, and {reason}.", fix=RESTART)
     if known.loop is None or known.patched_by is not None:
         return None
@@ -103,81 +103,79 @@ def choose(known: LoopState) -> str | None:
             fix="start the kernel without that loop, or write `await main()` in place of "
             "`asyncio.run(main())`",
         )
-    return _name_installed(known)
+    return _choose_installed(known)
 
 
-def _name_installed(known: LoopState) -> str:
+def _choose_installed(known: LoopState) -> str:
     if known.successor is not None and known.successor >= SUCCESSOR_SAFE_FROM:
         return SUCCESSOR
-    if known.original is not None and not (reason := hazard(ORIGINAL, known)):
+    if known.original is not None and not (reason := describe_hazard(ORIGINAL, known)):
         return ORIGINAL
     there = (
-        f"nest_asyncio2 {_dotted(known.successor)} is older than 1.7.3"
+        f"nest_asyncio2 {_format_version(known.successor)} is older than 1.7.3"
         if known.successor
         else "nest_asyncio2 is not installed"
     )
     raise PackageMissing(f"{there}{f', and {reason}' if known.original else ''}.", fix=INSTALL)
 
 
-def status_rows(known: LoopState, ours: bool = False) -> dict[str, str]:
-    """Return what `%urisk_nest status` shows."""
-    rows = {"nested asyncio.run": "off: a cell that calls it fails"}
+def list_status(known: LoopState, *, by_magic: bool = False) -> dict[str, str]:
+    """Return what `%urisk_nest status` shows; `by_magic`: `%urisk_nest on` applied the library."""
     if known.patched_by is not None:
-        reason = hazard(known.patched_by, known)
-        rows["nested asyncio.run"] = (
-            f"on, by {_named(known.patched_by, known)} "
-            f"({'%urisk_nest on' if ours else 'applied by other code'})"
-        )
-        rows["this pair"] = f"NOT SAFE: {reason}" if reason else "safe"
-        rows["to change it"] = (
-            RESTART if reason else "restart the kernel; neither library can be undone"
-        )
+        reason = describe_hazard(known.patched_by, known)
+        who = "%urisk_nest on" if by_magic else "applied by other code"
+        rows = {
+            NESTED: f"on, by {_add_version(known.patched_by, known)} ({who})",
+            "this pair": f"NOT SAFE: {reason}" if reason else "safe",
+            "to change it": RESTART
+            if reason
+            else "restart the kernel; neither library can be undone",
+        }
     elif known.loop is None:
-        rows["nested asyncio.run"] = "not needed: no loop runs here, so asyncio.run works as it is"
+        rows = {NESTED: "not needed: no loop runs here, so asyncio.run works as it is"}
     else:
-        rows["%urisk_nest on"] = _prospect(known)
-    rows["loop"] = known.loop or "none is running"
-    rows["ipykernel"] = _dotted(known.ipykernel) if known.ipykernel else "not a kernel"
-    return rows
+        rows = {NESTED: "off: a cell that calls it fails", "%urisk_nest on": _predict(known)}
+    kernel = _format_version(known.ipykernel) if known.ipykernel else "not a kernel"
+    return {**rows, "loop": known.loop or "none is running", "ipykernel": kernel}
 
 
-def _prospect(known: LoopState) -> str:
+def _predict(known: LoopState) -> str:
     try:
-        return f"would apply {_named(choose(known) or '', known)}; safe with this kernel"
+        return f"would apply {_add_version(choose(known) or '', known)}; safe with this kernel"
     except UriskError as exc:
         return f"refuses: {exc.message} Fix: {exc.fix}"
 
 
-def _named(library: str, known: LoopState) -> str:
+def _add_version(library: str, known: LoopState) -> str:
     version = {SUCCESSOR: known.successor, ORIGINAL: known.original}.get(library)
-    return f"{library} {_dotted(version)}" if version else library
+    return f"{library} {_format_version(version)}" if version else library
 
 
 # Look ---------------------------------------------------------------------------------------------
 
 
-def loop_state() -> LoopState:
+def read_loop_state() -> LoopState:
     """Return the facts of this process, seen from the thread that runs the cell."""
-    loop = _running()
+    loop = _find_loop()
     return LoopState(
         python=sys.version_info[:2],
-        ipykernel=_ipykernel(),
-        original=_version_of("nest-asyncio"),
-        successor=_version_of("nest-asyncio2"),
-        patched_by=_patched_by(loop),
+        ipykernel=_read_kernel_version(),
+        original=_read_version("nest-asyncio"),
+        successor=_read_version("nest-asyncio2"),
+        patched_by=_find_patch(loop),
         loop=None if loop is None else f"{type(loop).__module__}.{type(loop).__qualname__}",
         own_loop=isinstance(loop, asyncio.BaseEventLoop),
     )
 
 
-def _running() -> asyncio.AbstractEventLoop | None:
+def _find_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
 
 
-def _ipykernel() -> Version | None:
+def _read_kernel_version() -> Version | None:
     """The version of the kernel that runs, which %pip may have replaced on the disk."""
     module = sys.modules.get("ipykernel")
     return (
@@ -187,7 +185,7 @@ def _ipykernel() -> Version | None:
     )
 
 
-def _version_of(package: str) -> Version | None:
+def _read_version(package: str) -> Version | None:
     from importlib import metadata
 
     try:
@@ -196,10 +194,10 @@ def _version_of(package: str) -> Version | None:
         return None
 
 
-def _patched_by(loop: asyncio.AbstractEventLoop | None) -> str | None:
+def _find_patch(loop: asyncio.AbstractEventLoop | None) -> str | None:
     """
-    Told by what the libraries leave behind: both set the first mark, the successor the second, its
-    fix the third.
+    Return the library that patched asyncio, by the attributes that it sets: both set the first one,
+    the successor also the second, and from its fix on the third.
     """
     if not hasattr(asyncio, "_nest_patched"):
         return None
@@ -214,7 +212,7 @@ def _patched_by(loop: asyncio.AbstractEventLoop | None) -> str | None:
     )
 
 
-def _dotted(version: Version) -> str:
+def _format_version(version: Version) -> str:
     return ".".join(map(str, version))
 
 
@@ -224,13 +222,13 @@ def _dotted(version: Version) -> str:
 class _Done:
     """What happened in this kernel."""
 
-    applied = False  # by us
+    applied = False  # by %urisk_nest on
     warned = False
 
 
-def turn(word: str) -> str | dict[str, str]:
+def switch(word: str) -> str | dict[str, str]:
     """
-    Do what `%urisk_nest WORD` asks for; the text, or the rows, to show.
+    Do what `%urisk_nest WORD` asks for; return the text, or the rows, to show.
 
     Raises
     ------
@@ -239,32 +237,36 @@ def turn(word: str) -> str | dict[str, str]:
     PackageMissing
         As `choose`.
     """
+    known = read_loop_state()
     if word == "status":
-        return status_rows(loop_state(), _Done.applied)
-    if word in ("on", "off"):
-        return _on() if word == "on" else _off()
-    raise InputError(
-        f"%urisk_nest: {word!r} is none of on, off and status.",
-        fix="%urisk_nest on, %urisk_nest off or %urisk_nest status",
-    )
-
-
-def _on() -> str:
-    known = loop_state()
+        return list_status(known, by_magic=_Done.applied)
+    if word == "off":
+        # Neither library keeps what it replaced, and running tasks are of the replaced kind: there
+        # is no way back in this process.
+        if known.patched_by is None:
+            return "Nothing to turn off: asyncio is not patched."
+        return (
+            f"Still on: {_add_version(known.patched_by, known)} cannot be undone in a running "
+            "kernel. Restart the kernel; it starts with it off."
+        )
+    if word != "on":
+        raise InputError(
+            f"%urisk_nest: {word!r} is none of on, off and status.",
+            fix="%urisk_nest on, %urisk_nest off or %urisk_nest status",
+        )
     library = choose(known)
     if library is None:
-        return "Nothing to do: " + status_rows(known, _Done.applied)["nested asyncio.run"] + "."
-    _library(library).apply(_running())
+        return f"Nothing to do: {list_status(known, by_magic=_Done.applied)[NESTED]}."
+    _import(library).apply(_find_loop())
     _Done.applied = True
     return (
-        f"On, by {_named(library, known)}: cells may call asyncio.run(...) and "
-        "loop.run_until_complete(...). "
-        "Interrupting such a cell can also stop other tasks on the kernel's loop. Only a kernel "
-        "restart turns it off."
+        f"On, by {_add_version(library, known)}: cells may call asyncio.run(...) and "
+        "loop.run_until_complete(...). Interrupting such a cell can also stop other tasks on the "
+        "kernel's loop. Only a kernel restart turns it off."
     )
 
 
-def _library(name: str) -> Any:
+def _import(name: str) -> Any:
     # Each is imported by its name in the code, so that what is imported where stays visible to the
     # tests of the architecture.
     if name == SUCCESSOR:
@@ -276,27 +278,15 @@ def _library(name: str) -> Any:
     return nest_asyncio
 
 
-def _off() -> str:
-    # Neither library keeps what it replaced, and running tasks are of the replaced kind: there is
-    # no way back in this process.
-    known = loop_state()
-    if known.patched_by is None:
-        return "Nothing to turn off: asyncio is not patched."
-    return (
-        f"Still on: {_named(known.patched_by, known)} cannot be undone in a running kernel. "
-        "Restart the kernel; it starts with it off."
-    )
-
-
 def warn_of_dropped_cells() -> None:
     """
-    Say it once in a kernel where somebody applied a library that drops queued cells; cheap, since
-    every magic asks.
+    Warn once in a kernel where other code applied a library that drops queued cells. Every magic
+    calls it, so it is cheap.
     """
     if _Done.warned or not hasattr(asyncio, "_nest_patched"):
         return
-    library, ipykernel = _patched_by(_running()), _ipykernel()
+    library, ipykernel = _find_patch(_find_loop()), _read_kernel_version()
     if library in (ORIGINAL, OLD_SUCCESSOR) and ipykernel and ipykernel >= ONE_CONTEXT_FROM:
         _Done.warned = True
-        reason = hazard(library, loop_state())
+        reason = describe_hazard(library, read_loop_state())
         print(f"Warning: {reason}.\n  Fix: {RESTART}.", file=sys.stderr)

@@ -1,8 +1,9 @@
 """
-The parts of the live dashboard as HTML: its head, alerts, in-flight calls, figures.
+The dashboard as HTML: its head, alerts, in-flight calls, figures, and the whole of it as a picture.
 
 Pure: a snapshot of the session in, markup out; everything that comes from outside is escaped. The
-same markup stands in the live dashboard, a part in each widget, and in its picture.
+same markup stands in the live dashboard, a part in each widget, and in its picture. The picture is
+for a closed dashboard, for a kernel that has ended, and for committed notebooks.
 """
 
 from __future__ import annotations
@@ -18,16 +19,12 @@ from urisk_nb.llm.messages import LoadedModel
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.snapshot import NOT_STARTED, STARTING, SessionSnapshot
 from urisk_nb.notebook import svg
-from urisk_nb.notebook.alerts import Alert, cache_hits
-from urisk_nb.notebook.latency_table import COLOURS
-from urisk_nb.notebook.panel_parts import (
-    format_bytes,
-    format_seconds,
-    format_span,
-    html_block,
-    html_table,
-)
-from urisk_nb.render.escaping import escape_html
+from urisk_nb.notebook.alerts import Alert, cache_hits, find_alerts
+from urisk_nb.notebook.latencies import COLOURS
+from urisk_nb.render.escaping import escape_html, visible
+from urisk_nb.render.markup import PLAIN, STYLE, html_block, html_table
+from urisk_nb.render.text_layout import format_bytes, format_count, format_seconds, format_span
+from urisk_nb.server.memory_usage import MemoryUsage
 from urisk_nb.server.model_server import ServerState
 
 __all__ = [
@@ -38,9 +35,12 @@ __all__ = [
     "render_figures",
     "render_head",
     "render_live_calls",
+    "render_snapshot",
+    "render_snapshot_text",
 ]
 
 MAX_LIVE = 6
+MAX_ROWS = 10  # calls in a picture
 NEVER_S = 50 * 365 * 86400.0  # keep_alive -1 shows as a date centuries ahead
 LAMPS = {"good": "#1b7f3b", "busy": "#b45309", "bad": "#d03030", "off": "#767676"}
 DOWN = {
@@ -66,7 +66,7 @@ def render_head(now: SessionSnapshot) -> str:
         f"<div><dt>{name}</dt><dd>{escape_html(value)}</dd></div>"
         for name, value in list_facts(now).items()
     )
-    return html_block(f'{top}<dl class="facts">{named}</dl>{_models(now)}')
+    return html_block(f'{top}<dl class="facts">{named}</dl>{_render_models(now)}')
 
 
 def name_server(now: SessionSnapshot) -> str:
@@ -96,32 +96,28 @@ def health(now: SessionSnapshot) -> tuple[str, str]:
 
 def list_facts(now: SessionSnapshot) -> Mapping[str, str]:
     """Return what is known of the server and the model, each by the words that it is shown with."""
-    slots = (
-        f"{now.slots} {'slot' if now.slots == 1 else 'slots'}"
-        if now.slots
-        else f"at most {now.parallel}"
-    )
-    rows = {
+    slots = format_count(now.slots, "slot") if now.slots else f"at most {now.parallel}"
+    return {
         "model": now.model,
         "in flight": f"{now.in_flight} ({slots})",
         "queued locally": str(now.waiting),
+        **({} if now.probe.memory is None else _list_memory(now.probe.memory, now.at)),
+        **({"account": now.probe.owner} if now.probe.owner and not now.is_managed else {}),
+        "restarts": str(now.restart_count),
+        "circuit": now.breaker.replace("_", "-"),
     }
-    if (memory := now.probe.memory) is not None:
-        rows["up"] = format_span((now.at - memory.started_at).total_seconds())
-        rows["process"] = str(memory.pid)
-        runners = (
-            f" + {format_bytes(memory.runner_bytes)} in {memory.runners} "
-            f"runner{'s' * (memory.runners > 1)}"
-            if memory.runners
-            else ""
-        )
-        rows["memory"] = f"{format_bytes(memory.server_bytes)}{runners}"
-    if now.probe.owner and not now.is_managed:
-        rows["account"] = now.probe.owner
-    return rows | {"restarts": str(now.restart_count), "circuit": now.breaker.replace("_", "-")}
 
 
-def _models(now: SessionSnapshot) -> str:
+def _list_memory(memory: MemoryUsage, at: datetime) -> Mapping[str, str]:
+    used = format_bytes(memory.server_bytes)
+    if memory.runners:
+        runners = format_count(memory.runners, "runner")
+        used += f" + {format_bytes(memory.runner_bytes)} in {runners}"
+    up_s = (at - memory.started_at).total_seconds()
+    return {"up": format_span(up_s), "process": str(memory.pid), "memory": used}
+
+
+def _render_models(now: SessionSnapshot) -> str:
     if Feature.LOADED_MODELS not in now.features:
         return '<div class="muted">This server does not list the models in its memory.</div>'
     if now.probe.loaded_models is None:
@@ -130,13 +126,13 @@ def _models(now: SessionSnapshot) -> str:
         return '<div class="muted">No model in memory: the next call loads one.</div>'
     return html_table(
         ["model in memory", "where", "size", "context", "unloaded"],
-        [_model(model, now.at) for model in now.probe.loaded_models],
+        [_render_model(model, now.at) for model in now.probe.loaded_models],
         "models in memory",
         2,
     )
 
 
-def _model(model: LoadedModel, at: datetime) -> list[str]:
+def _render_model(model: LoadedModel, at: datetime) -> list[str]:
     share = model.gpu_bytes / model.size_bytes if model.size_bytes else 0.0
     where = "CPU" if not share else "GPU" if share >= 1 else f"GPU {share:.0%}, CPU {1 - share:.0%}"
     return [
@@ -189,7 +185,7 @@ def render_live_calls(now: SessionSnapshot) -> str:
         :MAX_LIVE
     ]
     whole_s = max(record.elapsed_s(now.now_s) for record in shown)
-    rows = [_live_row(record, now.now_s, whole_s) for record in shown]
+    rows = [_render_live_row(record, now.now_s, whole_s) for record in shown]
     more = (
         f'<div class="muted">and {len(now.live) - len(shown)} more</div>'
         if len(now.live) > len(shown)
@@ -203,7 +199,7 @@ def render_live_calls(now: SessionSnapshot) -> str:
     )
 
 
-def _live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
+def _render_live_row(record: CallRecord, now_s: float, whole_s: float) -> list[str]:
     sent_s = record.first_sent_s if record.first_sent_s is not None else now_s
     first_s = record.first_s if record.first_s is not None else now_s
     parts = {
@@ -257,7 +253,7 @@ def render_figures(now: SessionSnapshot) -> str:
     ]
     table = html_table(
         [
-            f"{len(known)} {'call' if len(known) == 1 else 'calls'} that succeeded",
+            f"{format_count(len(known), 'call')} that succeeded",
             "p50",
             "p95",
             "p99",
@@ -268,7 +264,7 @@ def render_figures(now: SessionSnapshot) -> str:
     )
     return html_block(
         f"{svg.draw_strip(now.records)}<div "
-        f'class="muted">{svg.draw_legend()}</div>{table}<div>{_counts(now.records)}</div>'
+        f'class="muted">{svg.draw_legend()}</div>{table}<div>{_count_outcomes(now.records)}</div>'
     )
 
 
@@ -276,7 +272,7 @@ def _format_rate(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f}"
 
 
-def _counts(records: Sequence[CallRecord]) -> str:
+def _count_outcomes(records: Sequence[CallRecord]) -> str:
     """Failures by kind, and how much the prefix cache saved."""
     kinds = Counter(record.outcome for record in records if record.outcome not in (OK, CANCELLED))
     parts = [
@@ -295,3 +291,65 @@ def _counts(records: Sequence[CallRecord]) -> str:
             f'no counter">prompt cache (estimate): {hits} of {known} calls hit</span>'
         )
     return " · ".join(parts)
+
+
+# The picture --------------------------------------------------------------------------------------
+
+
+def render_snapshot(now: SessionSnapshot) -> str:
+    """
+    Return the whole dashboard as it is now, without widgets: for a closed dashboard, for a kernel
+    that has ended, for committed notebooks.
+    """
+    rows = [
+        [
+            str(record.number),
+            escape_html(record.model),
+            escape_html(record.outcome),
+            *_render_times(record),
+        ]
+        for record in reversed(now.records[-MAX_ROWS:])
+    ]
+    calls = (
+        html_table(
+            ["call", "model", "ended", "first token", "whole", "tokens"], rows, "last calls", 3
+        )
+        if rows
+        else ""
+    )
+    at = f"{now.at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    body = (
+        render_head(now)
+        + render_alerts(find_alerts(now))
+        + render_live_calls(now)
+        + render_figures(now)
+        + calls
+        + f'<div class="muted">urisk_nb dashboard, as it was at {at}. Live: %urisk_dashboard</div>'
+    )
+    label = 'role="group" aria-label="urisk_nb dashboard"'
+    return f'{STYLE}<div class="urisk {PLAIN}" {label}>{body}</div>'
+
+
+def _render_times(record: CallRecord) -> list[str]:
+    timing = record.timing
+    return (
+        ["–"] * 3
+        if timing is None
+        else [
+            format_seconds(timing.first_token_s),
+            format_seconds(timing.elapsed_s),
+            str(timing.tokens or "–"),
+        ]
+    )
+
+
+def render_snapshot_text(now: SessionSnapshot) -> str:
+    """Return the same in a few lines of plain text."""
+    lines = [f"{health(now)[1]}: {visible(name_server(now))}"]
+    if now.server_label:
+        lines += [f"  {name}: {visible(value)}" for name, value in list_facts(now).items()]
+    lines += [
+        f"  {alert.level}: {visible(alert.text)} {visible(alert.action)}".rstrip()
+        for alert in find_alerts(now)
+    ]
+    return "\n".join(lines)

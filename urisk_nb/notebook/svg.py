@@ -10,9 +10,10 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from urisk_nb.llm.calls import OK, CallRecord
-from urisk_nb.notebook.latency_table import COLOURS, NAMES, PHASES
+from urisk_nb.notebook.latencies import COLOURS, NAMES, PHASES
 
 __all__ = ["FAILED", "draw_bar", "draw_legend", "draw_strip", "draw_waterfall"]
 
@@ -21,6 +22,7 @@ _Shown = tuple[CallRecord, dict[str, float]]
 
 FAILED = "#CC3311"
 WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
+STEP_HEIGHT = 22  # of a line of the waterfall
 PLACES = (50, 100, 200)  # for columns: a few calls are not drawn as thin as many
 SEEN = 0.05  # the least height that is written as more than 0.0
 TEXT = "var(--jp-ui-font-color1,currentColor)"
@@ -33,11 +35,11 @@ def draw_strip(records: Sequence[CallRecord]) -> str:
     bottom up; failures have a red cap.
     """
     most = next((places for places in PLACES if len(records) <= places), PLACES[-1])
-    shown = [(record, _phase_seconds(record)) for record in records[-most:]]
+    shown = [(record, _measure_phases(record)) for record in records[-most:]]
     top_s = _round_up(max((sum(parts.values()) for _, parts in shown), default=0.0))
     drawn = "".join(
         f'<path d="{path}" fill="{colour}"/>'
-        for colour, path in _paths(shown, top_s, most).items()
+        for colour, path in _draw_columns(shown, top_s, most).items()
         if path
     )
     failed = sum(record.outcome != OK for record, _ in shown)
@@ -47,11 +49,11 @@ def draw_strip(records: Sequence[CallRecord]) -> str:
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'style="width:100%;height:auto;display:block">'
-        f"{_axis(top_s)}{drawn}</svg>"
+        f"{_draw_axis(top_s)}{drawn}</svg>"
     )
 
 
-def _paths(shown: Sequence[_Shown], top_s: float, most: int) -> dict[str, str]:
+def _draw_columns(shown: Sequence[_Shown], top_s: float, most: int) -> dict[str, str]:
     """
     The columns by colour, caps last; one too low to be seen is left out, as most phases of most
     calls are.
@@ -64,14 +66,14 @@ def _paths(shown: Sequence[_Shown], top_s: float, most: int) -> dict[str, str]:
         for phase, seconds in parts.items():
             height = _height(seconds, top_s)
             if height >= SEEN:
-                columns[COLOURS[phase]].append(_column(left, bottom, width, height))
+                columns[COLOURS[phase]].append(_draw_column(left, bottom, width, height))
             bottom -= height
         if record.outcome != OK:
-            columns[FAILED].append(_column(left, max(TOP + 4.0, bottom), width, 4.0))
+            columns[FAILED].append(_draw_column(left, max(TOP + 4.0, bottom), width, 4.0))
     return {colour: "".join(found) for colour, found in columns.items()}
 
 
-def _column(left: float, bottom: float, width: float, height: float) -> str:
+def _draw_column(left: float, bottom: float, width: float, height: float) -> str:
     return f"M{left:.1f} {bottom:.1f}h{width:.1f}v{-height:.1f}h{-width:.1f}z"
 
 
@@ -83,23 +85,25 @@ def _height(seconds: float, top_s: float) -> float:
     return seconds / top_s * (HEIGHT - BOTTOM - TOP)
 
 
-def _axis(top_s: float) -> str:
+def _draw_axis(top_s: float) -> str:
     marks = ""
     for share in (0.0, 0.5, 1.0):
         y = _y(share * top_s, top_s)
         marks += f'<path d="M{LEFT} {y:.1f}H{WIDTH}" stroke="{LINE}" stroke-width="0.7"/>'
-        marks += _text(LEFT - 6, y + 4, _axis_words(share * top_s), is_end=True)
+        marks += _draw_text(LEFT - 6, y + 4, _format_axis(share * top_s), is_end=True)
     below = HEIGHT - 3
-    return marks + _text(WIDTH, below, "newest", is_end=True) + _text(LEFT, below, "older")
+    return (
+        marks + _draw_text(WIDTH, below, "newest", is_end=True) + _draw_text(LEFT, below, "older")
+    )
 
 
-def _text(x: float, y: float, words: str, *, size: int = 11, is_end: bool = False) -> str:
+def _draw_text(x: float, y: float, words: str, *, size: int = 11, is_end: bool = False) -> str:
     anchor = ' text-anchor="end"' if is_end else ""
     place = f'x="{x:g}" y="{y:.1f}"{anchor} font-size="{size}" fill="{TEXT}"'
     return f"<text {place}>{html.escape(words)}</text>"
 
 
-def _axis_words(seconds: float) -> str:
+def _format_axis(seconds: float) -> str:
     return f"{1000 * seconds:g} ms" if 0 < seconds < 1 else f"{seconds:g} s"
 
 
@@ -115,7 +119,7 @@ def _round_up(seconds: float) -> float:
     )
 
 
-def _phase_seconds(record: CallRecord) -> dict[str, float]:
+def _measure_phases(record: CallRecord) -> dict[str, float]:
     """
     Seconds of each phase; where the server gave no counter, the whole stands where the time was
     spent as far as is known.
@@ -149,29 +153,36 @@ def draw_legend() -> str:
 def draw_waterfall(steps: Sequence[tuple[str, float, str]], label: str) -> str:
     """Steps that follow each other, as bars one below the other: name, seconds, colour."""
     whole_s = sum(seconds for _, seconds, _ in steps) or 1.0
-    left, width, line = 170, 640, 22
-    drawn, gone_s = "", 0.0
-    for number, (name, seconds, colour) in enumerate(steps):
-        y, x = number * line, left + gone_s / whole_s * width
-        long = max(1.0, seconds / whole_s * width)
-        drawn += _text(left - 8, y + 15, name, size=12, is_end=True)
-        drawn += f'<rect x="{x:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{colour}"/>'
-        end = round(min(x + long, left + width) + 6, 1)
-        drawn += _text(end, y + 15, f"{seconds:.3f} s", size=12)
-        gone_s += seconds
+    starts_s = accumulate((seconds for _, seconds, _ in steps), initial=0.0)
+    drawn = "".join(
+        _draw_step(number * STEP_HEIGHT, start_s / whole_s, step, step[1] / whole_s)
+        for number, (step, start_s) in enumerate(zip(steps, starts_s, strict=False))
+    )
     return (
         f'<svg role="img" aria-label="{html.escape(label, quote=True)}" viewBox="0 0 {WIDTH} '
-        f'{max(1, len(steps)) * line}" '
+        f'{max(1, len(steps)) * STEP_HEIGHT}" '
         f'style="width:100%;max-width:{WIDTH}px;height:auto;display:block">{drawn}</svg>'
+    )
+
+
+def _draw_step(y: int, start: float, step: tuple[str, float, str], share: float) -> str:
+    name, seconds, colour = step
+    left, width = 170, 640
+    x, long = left + start * width, max(1.0, share * width)
+    end = round(min(x + long, left + width) + 6, 1)
+    return (
+        f"{_draw_text(left - 8, y + 15, name, size=12, is_end=True)}"
+        f'<rect x="{x:.1f}" y="{y + 4}" width="{long:.1f}" height="14" fill="{colour}"/>'
+        f"{_draw_text(end, y + 15, f'{seconds:.3f} s', size=12)}"
     )
 
 
 def draw_bar(parts: Mapping[str, float], whole_s: float) -> str:
     """Return one call's phases beside each other, as long as it has taken of `whole_s`."""
-    drawn, x = "", 0.0
-    for colour, seconds in parts.items():
-        long = 200 * seconds / whole_s if whole_s > 0 else 0.0
-        drawn += f'<rect x="{x:.1f}" y="0" width="{long:.1f}" height="10" fill="{colour}"/>'
-        x += long
+    long = [200 * seconds / whole_s if whole_s > 0 else 0.0 for seconds in parts.values()]
+    drawn = "".join(
+        f'<rect x="{x:.1f}" y="0" width="{width:.1f}" height="10" fill="{colour}"/>'
+        for colour, x, width in zip(parts, accumulate(long, initial=0.0), long, strict=False)
+    )
     place = 'viewBox="0 0 200 10" style="width:200px;height:10px"'
     return f'<svg aria-hidden="true" {place}>{drawn}</svg>'

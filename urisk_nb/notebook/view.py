@@ -1,9 +1,9 @@
-"""The dashboard's widgets: one tree, which may be shown in many places. Says what was clicked;
+"""The dashboard's widgets: one tree, which may be shown in many places. It reports clicks, and
 knows nothing of servers.
 
 Everything here is changed on one thread, the package's loop, since a widget is not safe between
-threads; what the browser sends comes on another, and is only handed over. A part is sent when it
-differs from what was sent before, so an idle dashboard sends nothing.
+threads. What the browser sends comes on another thread, and is handed over to the loop. traitlets
+sends a value only when it differs from the one before, so an idle dashboard sends nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from urisk_nb.notebook.panel_parts import STYLE
+from urisk_nb.render.markup import STYLE
 
 __all__ = ["BUTTONS", "View", "close_all", "make_button"]
 
@@ -34,25 +34,25 @@ class View:
 
     Parameters
     ----------
-    clicked
+    on_click
         Called with a button's name, or `yes`, `no`; on whatever thread the click comes in.
     on_view
         Called with the number of places where the tree is shown, as the browser counts them.
     """
 
-    def __init__(self, clicked: Callable[[str], Any], on_view: Callable[[int], Any]) -> None:
+    def __init__(self, on_click: Callable[[str], Any], on_view: Callable[[int], Any]) -> None:
         import ipywidgets as widgets
 
         self.parts = {name: widgets.HTML() for name in PARTS}
         self.buttons = {
             name: make_button(
-                partial(clicked, name), description=words, icon=icon, tooltip=tip, disabled=True
+                partial(on_click, name), description=words, icon=icon, tooltip=tip, disabled=True
             )
             for name, (words, icon, tip) in BUTTONS.items()
         }
         self.message = widgets.HTML()
-        self.yes = make_button(partial(clicked, "yes"), button_style="danger")
-        self.no = make_button(partial(clicked, "no"))
+        self.yes = make_button(partial(on_click, "yes"), button_style="danger")
+        self.no = make_button(partial(on_click, "no"))
         # Only the places with something in them: an empty box would still take room.
         self.question = widgets.HBox(
             [self.message, self.yes, self.no], layout={"align_items": "center", "display": "none"}
@@ -72,45 +72,31 @@ class View:
     def show(self, parts: Mapping[str, str]) -> None:
         """Send the parts that are new."""
         for name, markup in parts.items():
-            _set(self.parts[name], "value", markup)
+            self.parts[name].value = markup
 
     def enable(self, names: Iterable[str]) -> None:
         """Let these buttons be pressed, and no others."""
         wanted = set(names)
         for name, button in self.buttons.items():
-            _set(button, "disabled", name not in wanted)
+            button.disabled = name not in wanted
 
     def say(self, markup: str, yes: str = "", no: str = "") -> None:
         """
         Write one line under the buttons: a question with two answers, work with a way to end it, or
         a word; nothing for nothing.
         """
-        _set(self.message, "value", markup)
-        for button, words in ((self.yes, yes), (self.no, no)):
-            _set(button, "description", words)
-            _set(button.layout, "display", None if words else "none")
-        _set(self.question.layout, "display", None if markup else "none")
-
-    def put(self, *children: Any) -> None:
-        """Fill the place at the end; what was there is the caller's to close."""
-        self.place.children = children
-
-    def close(self) -> None:
-        """End every widget of the tree, with what belongs to it."""
-        close_all(self.root)
+        self.message.value = markup
+        self.yes.description, self.no.description = yes, no
+        for widget, words in ((self.yes, yes), (self.no, no), (self.question, markup)):
+            widget.layout.display = None if words else "none"
 
 
-def _set(widget: Any, name: str, value: Any) -> None:
-    if getattr(widget, name) != value:
-        setattr(widget, name, value)
-
-
-def make_button(clicked: Callable[[], Any], **traits: Any) -> Any:
-    """Return a button as wide as its words; `clicked` is called on whatever thread the click is."""
+def make_button(on_click: Callable[[], Any], **traits: Any) -> Any:
+    """Return a button as wide as its words; `on_click` is called on the thread of the click."""
     import ipywidgets as widgets
 
     button = widgets.Button(layout={"width": "auto"}, **traits)
-    button.on_click(lambda _: clicked())
+    button.on_click(lambda _: on_click())
     return button
 
 

@@ -3,15 +3,17 @@ Outputs that appear in place: a finished one, or one that changes while work goe
 
 In a notebook an output is one display that is updated; in a terminal a line that is rewritten or
 text that grows; static (URISK_STATIC=1) it appears once, whole, as committed notebooks want it.
+`urisk` in a shell shows its progress on standard error.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
-__all__ = ["Board", "FrameBudget", "is_static", "publish"]
+__all__ = ["Board", "FrameBudget", "ProgressLine", "is_static", "publish"]
 
 INTERVAL_S = 0.1  # between two frames of one output
 BURST_FRAMES = 20  # that may follow each other without a pause
@@ -26,16 +28,6 @@ def _in_kernel() -> bool:
     from IPython.core.getipython import get_ipython
 
     return getattr(get_ipython(), "kernel", None) is not None
-
-
-def publish(plain: str, markup: str) -> None:
-    """Show one finished output."""
-    if _in_kernel():
-        from IPython.display import display
-
-        display({"text/plain": plain, "text/html": markup}, raw=True)  # type: ignore[no-untyped-call]
-    else:
-        print(plain)
 
 
 class FrameBudget:
@@ -133,3 +125,40 @@ class Board:
             self.handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self.handle.update(bundle, raw=True)
+
+
+def publish(plain: str, markup: str) -> None:
+    """Show one finished output."""
+    Board(grows=True).finish(plain, markup)
+
+
+class ProgressLine:
+    """
+    A line on standard error that is rewritten in place; where that is no terminal, a new line every
+    five seconds.
+    """
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self.width = 0
+        self.next_s = 0.0
+
+    def show(self, step: object) -> None:
+        """Show a text, or a step of some work, unless something was shown a moment ago."""
+        if time.monotonic() < self.next_s:
+            return
+        self.next_s = time.monotonic() + (0.1 if self.live else 5.0)
+        text = str(step)
+        line, end = (f"\r{text.ljust(self.width)}", "") if self.live else (text, "\n")
+        print(line, end=end, file=sys.stderr, flush=True)
+        self.width = len(text)
+
+    def say(self, text: str) -> None:
+        """Print this in any case, as a line that stays."""
+        self.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self.live and self.width:
+            print("\r" + " " * self.width + "\r", end="", file=sys.stderr, flush=True)

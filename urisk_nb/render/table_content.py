@@ -134,7 +134,7 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
     """
     frame = content.frame.head(rows)
     if not content.is_whole:
-        return [_chosen_column(frame, place) for place in range(len(frame.columns))]
+        return [_read_column(frame, place) for place in range(len(frame.columns))]
     columns = [
         Column(
             name=name,
@@ -142,15 +142,15 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
             values=frame[name].tolist(),
             is_number=name == "score" or bool(_COMPACT.fullmatch(name)),
         )
-        for name in _compact_names(content)
+        for name in _list_compact_names(content)
     ]
-    if any(_row_codes(content.frame)):
-        codes = list(_row_codes(frame))
+    if any(_list_row_codes(content.frame)):
+        codes = list(_list_row_codes(frame))
         columns.append(Column(name="warnings", heading="warnings", values=codes, is_number=False))
     return columns
 
 
-def _chosen_column(frame: pd.DataFrame, place: int) -> Column:
+def _read_column(frame: pd.DataFrame, place: int) -> Column:
     series, label = frame.iloc[:, place], frame.columns[place]
     return Column(
         name=label if isinstance(label, str) else "",
@@ -160,7 +160,7 @@ def _chosen_column(frame: pd.DataFrame, place: int) -> Column:
     )
 
 
-def _compact_names(content: TableContent) -> list[str]:
+def _list_compact_names(content: TableContent) -> list[str]:
     frame = content.frame
     # `judged` has a number in each row as soon as evidence was given and a model was to be asked.
     # Without a row the record of the run tells.
@@ -206,7 +206,7 @@ def _flags(frame: pd.DataFrame) -> Iterable[Any]:
     return cells if isinstance(cells, pd.Series) else ()
 
 
-def _row_codes(frame: pd.DataFrame) -> Iterator[list[str]]:
+def _list_row_codes(frame: pd.DataFrame) -> Iterator[list[str]]:
     """
     Yield the codes beside each row: not those of the whole table.
 
@@ -257,14 +257,14 @@ def describe_run(content: TableContent) -> str:
         return f"{len(content.frame)} rows x {len(content.frame.columns)} columns"
     served = [(run, run["served_by"]) for run in content.runs if run.get("served_by")]
     # Nothing of the run where no model was asked: a committed notebook then compares equal.
-    parts = [f"run {run.get('run_id', '')} · {_labeler(by)}" for run, by in served]
+    parts = [f"run {run.get('run_id', '')} · {_describe_labeler(by)}" for run, by in served]
     parts = parts or ["no model asked"]
     shown = {"ticker", *(column.name for column in list_columns(content, 0))}
     more = len(set(content.frame.columns) - shown)
     return " · ".join([*map(one_line, parts), f"{more} more columns: table.columns"])
 
 
-def _labeler(by: Mapping[str, Any]) -> str:
+def _describe_labeler(by: Mapping[str, Any]) -> str:
     """Say who labeled; not every server tells its version."""
     where = ", ".join(filter(None, (by["engine"], by["server"])))
     return f"labeled by {by['model']} ({where})"
@@ -280,9 +280,7 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
 
     Keys: ticker, risk, severity, p_label, quote, source, date, warnings.
     """
-    frame = _shown_findings(content)
-    if frame is None:
-        return 0, []
+    frame = _select_findings(content)
     order = {ticker: place for place, ticker in enumerate(content.tickers)}
     frame = frame.assign(
         _place=frame["ticker"].map(order),
@@ -294,19 +292,16 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
 
 def describe_sentences(content: TableContent) -> str:
     """Return the heading of the sentences: how many there are, and how many have a label."""
-    frame = _shown_findings(content)
-    count = 0 if frame is None else len(frame)
-    labeled = 0 if frame is None else int((frame["status"] == "judged").sum())
+    frame = _select_findings(content)
+    count, labeled = len(frame), int((frame["status"] == "judged").sum())
     if labeled == count:
         return format_count(count, "labeled sentence")
     return f"{format_count(count, 'sentence')}, {labeled or 'none'} labeled"
 
 
-def _shown_findings(content: TableContent) -> pd.DataFrame | None:
-    findings = content.findings
-    if not content.is_whole or not len(findings):
-        return None
-    return findings[findings["ticker"].isin(set(content.tickers))]
+def _select_findings(content: TableContent) -> pd.DataFrame:
+    tickers = set(content.tickers) if content.is_whole else ()
+    return content.findings[content.findings["ticker"].isin(tickers)]
 
 
 def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:

@@ -1,14 +1,27 @@
 """
-Lay text out in a width of so many terminal columns: cut, wrap and grids of cells. Wide East Asian
-characters count as two.
+Figures in words; text in a width of so many terminal columns: cut, wrapped, in grids of cells.
+
+Wide East Asian characters count as two columns.
 """
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["MIN_WIDTH", "cut", "display_width", "format_count", "format_grid", "pad", "wrap"]
+__all__ = [
+    "MIN_WIDTH",
+    "cut",
+    "display_width",
+    "format_bytes",
+    "format_count",
+    "format_grid",
+    "format_seconds",
+    "format_span",
+    "pad",
+    "wrap",
+]
 
 MIN_WIDTH = 20  # a narrower terminal is treated as this wide
 _GAP = "  "
@@ -17,6 +30,36 @@ _GAP = "  "
 def format_count(count: int, noun: str) -> str:
     """Return the count with its noun, in the plural but for one: `1 token`, `2 tokens`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def format_seconds(value: float) -> str:
+    """Return a duration with its unit; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    return (
+        f"{1000 * value:.0f} ms"
+        if value < 1
+        else f"{value:.2f} s"
+        if value < 100
+        else f"{value:.0f} s"
+    )
+
+
+def format_bytes(value: float) -> str:
+    """Return a size in MB, from a thousand of them on in GB."""
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
+def format_span(seconds: float) -> str:
+    """Return a length of time, coarse: it is read, and must not change with every look."""
+    if seconds < 90:
+        return "less than a minute" if seconds < 55 else "1 min"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return (
+        f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes // 1440} days"
+    )
 
 
 def display_width(text: str) -> int:

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,7 +23,7 @@ from urisk_nb.service.routes import router
 from urisk_nb.service.schemas import build_error_response, build_refusal
 from urisk_nb.settings import DialectName, Engine, given_settings
 
-__all__ = ["check_token", "create_app"]
+__all__ = ["create_app", "read_token"]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_CALLS = 2048
@@ -78,7 +79,7 @@ def create_app(
     for name, most in (("max_body_bytes", max_body_bytes), ("max_calls", max_calls)):
         is_fit = isinstance(most, int) and not isinstance(most, bool) and most >= 1
         require(is_fit, name, most, "give a whole number from 1 on")
-    check_token(token)
+    token = read_token(token)
     session, metrics = LiveSession(given_settings(locals())), ServiceMetrics()
 
     @contextlib.asynccontextmanager
@@ -95,10 +96,15 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        exception_handlers={
+            UriskError: _answer_error,
+            RequestValidationError: _answer_invalid,
+            HTTPException: _answer_unknown_route,
+            Exception: _answer_error,
+        },
     )
     app.state.session, app.state.metrics = session, metrics
     app.include_router(router)
-    token = token or os.environ.get("URISK_SERVICE_TOKEN") or None
     app.add_middleware(
         Guard,
         token=token,
@@ -106,13 +112,12 @@ def create_app(
         max_calls=max_calls,
         metrics=metrics,
     )
-    handle_errors(app, metrics)
     return app
 
 
-def check_token(token: object) -> None:
+def read_token(token: object) -> str | None:
     """
-    Refuse a token that keeps nobody out.
+    Return the token to ask for: the one given, else URISK_SERVICE_TOKEN; None where neither is set.
 
     Raises
     ------
@@ -122,30 +127,27 @@ def check_token(token: object) -> None:
     if token is not None and (not isinstance(token, str) or not token.strip()):
         seen = "empty" if isinstance(token, str) else f"no text, but of type {type(token).__name__}"
         raise InputError(f"the token is {seen}.", fix="give some text, or leave it out")
+    return token or os.environ.get("URISK_SERVICE_TOKEN") or None
 
 
-def handle_errors(app: FastAPI, metrics: ServiceMetrics) -> None:
-    """Answer each kind of error with its status, and with name, message and fix as JSON."""
-
-    @app.exception_handler(UriskError)
-    async def handle_ours(_: Request, exc: UriskError) -> Response:
-        metrics.errors.labels(type(exc).__name__).inc()
+async def _answer_error(request: Request, exc: Exception) -> Response:
+    """Answer an error of the package with its status, and with name, message and fix as JSON."""
+    request.app.state.metrics.errors.labels(type(exc).__name__).inc()
+    if isinstance(exc, UriskError):
         return build_error_response(exc)
+    return build_refusal(500, "Internal error in urisk_nb.", "look at the log of the service")
 
-    @app.exception_handler(RequestValidationError)
-    async def handle_invalid(_: Request, exc: RequestValidationError) -> Response:
-        first = exc.errors()[0]
-        place = ".".join(str(part)[:60] for part in first["loc"] if part != "body") or "the body"
-        return await handle_ours(
-            _, InputError(f"{place}: {first['msg']}.", fix="see /openapi.json for the parameters")
-        )
 
-    @app.exception_handler(HTTPException)
-    async def http(_: Request, exc: HTTPException) -> Response:
-        fix = "see /openapi.json for the routes"
-        return build_refusal(exc.status_code, f"{exc.detail}.", fix, exc.headers)
+async def _answer_invalid(request: Request, exc: Exception) -> Response:
+    """Answer a body that does not fit; FastAPI calls it with RequestValidationError alone."""
+    first = cast(RequestValidationError, exc).errors()[0]
+    place = ".".join(str(part)[:60] for part in first["loc"] if part != "body") or "the body"
+    fix = "see /openapi.json for the parameters"
+    return await _answer_error(request, InputError(f"{place}: {first['msg']}.", fix=fix))
 
-    @app.exception_handler(Exception)
-    async def handle_bug(_: Request, exc: Exception) -> Response:
-        metrics.errors.labels(type(exc).__name__).inc()
-        return build_refusal(500, "Internal error in urisk_nb.", "look at the log of the service")
+
+async def _answer_unknown_route(_: Request, exc: Exception) -> Response:
+    """Answer what the router refuses; FastAPI calls it with HTTPException alone."""
+    seen = cast(HTTPException, exc)
+    fix = "see /openapi.json for the routes"
+    return build_refusal(seen.status_code, f"{seen.detail}.", fix, seen.headers)

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import hmac
 import ipaddress
-from collections.abc import Mapping
 
+from fastapi import Request
 from fastapi.responses import Response
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from urisk_nb.service.prometheus import ServiceMetrics
 from urisk_nb.service.schemas import build_refusal
-from urisk_nb.service.streams import ClientDisconnected
 from urisk_nb.settings import LOOPBACK
 
 __all__ = ["Guard", "is_loopback"]
@@ -52,28 +53,36 @@ class Guard:
                     seen.append(message["status"])
                 await send(message)
 
-            with contextlib.suppress(ClientDisconnected):
+            with contextlib.suppress(ClientDisconnect):
                 await self._handle(scope, receive, send_and_note)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
-        refusal = self._check_caller(scope, headers)
+        headers = Headers(scope=scope)
         is_call = scope["method"] == "POST" and scope["path"] in POST_ROUTES
-        if refusal is None and is_call:
+        refusal = self._check_caller(scope, headers)
+        if is_call and refusal is None:
             refusal = self._check_request(headers)
         if refusal is not None:
             await refusal(scope, receive, send)
-        elif is_call:
-            await self._handle_post(scope, receive, send)
-        else:
+        elif not is_call:
             await self.app(scope, receive, send)
+        else:
+            self.calls += 1
+            try:
+                body = await self._read_body(scope, receive)
+                if isinstance(body, Response):
+                    await body(scope, receive, send)
+                else:
+                    await self.app(scope, _replay(body, receive), send)
+            finally:
+                self.calls -= 1
 
-    def _check_caller(self, scope: Scope, headers: Mapping[str, bytes]) -> Response | None:
+    def _check_caller(self, scope: Scope, headers: Headers) -> Response | None:
         if self.token is not None:
-            kind, _, given = headers.get("authorization", b"").partition(b" ")
+            kind, _, given = headers.get("authorization", "").partition(" ")
             if scope["path"] == "/health" or (
-                kind.lower() == b"bearer"
-                and hmac.compare_digest(given.strip(), self.token.encode())
+                kind.lower() == "bearer"
+                and hmac.compare_digest(given.strip().encode("latin-1"), self.token.encode())
             ):
                 return None
             return build_refusal(
@@ -89,7 +98,7 @@ class Guard:
                 "without a token this service answers on loopback only.",
                 "set URISK_SERVICE_TOKEN",
             )
-        name = headers.get("host", b"").decode("latin-1")
+        name = headers.get("host", "")
         if not is_loopback(_host_name(name)):
             return build_refusal(
                 403,
@@ -98,13 +107,11 @@ class Guard:
             )
         return None
 
-    def _check_request(self, headers: Mapping[str, bytes]) -> Response | None:
-        kind = headers.get("content-type", b"").split(b";")[0].strip().lower()
+    def _check_request(self, headers: Headers) -> Response | None:
+        kind = headers.get("content-type", "").split(";")[0].strip().lower()
         # Also what keeps web pages out: a browser asks before it sends this kind across sites
-        if kind != b"application/json":
-            return build_refusal(
-                415, f"the body is {kind.decode('latin-1')[:100]!r}.", "send it as application/json"
-            )
+        if kind != "application/json":
+            return build_refusal(415, f"the body is {kind[:100]!r}.", "send it as application/json")
         if self.calls >= self.max_calls:
             return build_refusal(
                 503,
@@ -112,7 +119,7 @@ class Guard:
                 "ask again later",
                 {"Retry-After": "1"},
             )
-        length = headers.get("content-length", b"0")
+        length = headers.get("content-length", "0")
         is_larger = length.isdigit() and int(length[:20]) > self.max_body_bytes
         return self._refuse_size() if is_larger else None
 
@@ -122,28 +129,14 @@ class Guard:
             413, seen, "ask about fewer tickers at a time", {"Connection": "close"}
         )
 
-    async def _handle_post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.calls += 1
-        try:
-            body = await self._read_body(receive)
-            if isinstance(body, Response):
-                await body(scope, receive, send)
-            else:
-                await self.app(scope, _replay(body, receive), send)
-        finally:
-            self.calls -= 1
-
-    async def _read_body(self, receive: Receive) -> bytes | Response:
-        parts = bytearray()
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes | Response:
+        body = bytearray()
         try:
             async with asyncio.timeout(MAX_BODY_S):
-                has_more = True
-                while has_more and len(parts) <= self.max_body_bytes:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnected
-                    parts += message.get("body", b"")
-                    has_more = message.get("more_body", False)
+                async for chunk in Request(scope, receive).stream():
+                    body += chunk
+                    if len(body) > self.max_body_bytes:
+                        return self._refuse_size()
         except TimeoutError:
             return build_refusal(
                 408,
@@ -151,7 +144,7 @@ class Guard:
                 "send it faster",
                 {"Connection": "close"},
             )
-        return bytes(parts) if len(parts) <= self.max_body_bytes else self._refuse_size()
+        return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -25,7 +25,7 @@ class LiveSession:
         self.flags = dict(flags)
         self.settings = load(**flags)
         self.step = "starting"
-        self.failed: list[UriskError] = []
+        self.failure: UriskError | None = None  # of the last start that failed
         self.has_started = False  # once a start has succeeded
         self._start: asyncio.Task[LLMManager] | None = None
         self._last_start_s = -math.inf
@@ -56,11 +56,16 @@ class LiveSession:
             return
         error = start.exception()
         self.has_started = self.has_started or error is None
-        if isinstance(error, UriskError):
-            self.failed = [error]
-        elif error is not None:
-            words = f"the session could not be started: {error!r}."
-            self.failed = [ServerStartFailed(words, fix="report it")]
+        if error is not None and not isinstance(error, UriskError):
+            error = ServerStartFailed(
+                f"the session could not be started: {error!r}.", fix="report it"
+            )
+        self.failure = error or self.failure
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a start is under way."""
+        return self._start is not None and not self._start.done()
 
     async def manager(self) -> LLMManager:
         """
@@ -78,10 +83,8 @@ class LiveSession:
         if running is not None:
             return running  # its calls say why
         # One of its own for each caller: a traceback grows with each raise.
-        raise (
-            copy.copy(self.failed[-1])
-            if self.failed
-            else NotInitialized("the session was ended.", fix=f"ask again in {RETRY_START_S:g} s")
+        raise copy.copy(self.failure) or NotInitialized(
+            "the session was ended.", fix=f"ask again in {RETRY_START_S:g} s"
         )
 
     async def end(self) -> None:

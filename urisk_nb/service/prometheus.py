@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, generate_latest
@@ -48,18 +47,15 @@ class ServiceMetrics:
     @contextlib.contextmanager
     def call(self, route: str) -> Iterator[list[int]]:
         """Count and time one request; append its status to the list."""
-        # As in nginx: the client left before there was an answer
-        began_s, seen = time.monotonic(), [499]
-        self.in_flight.inc()
+        seen = [499]  # as in nginx: the client left before there was an answer
         try:
-            yield seen
+            with self.in_flight.track_inprogress(), self.seconds.labels(route).time():
+                yield seen
         except Exception:
             seen.append(500)
             raise
         finally:
-            self.in_flight.dec()
             self.calls.labels(route, str(seen[-1])).inc()
-            self.seconds.labels(route).observe(time.monotonic() - began_s)
 
     def render(self, manager: LLMManager | None) -> bytes:
         """Return the metrics as Prometheus reads them."""

@@ -213,8 +213,8 @@ class NotReady(ServerNotRunning):
 async def _probe_server(session: LiveSession) -> dict[str, Any]:
     """Return the server's state, version and models in memory, as it says within PROBE_S."""
     running = LLMManager.find_instance()
-    if running is None and session.failed and (session._start is None or session._start.done()):
-        raise NotReady(session.failed[-1].message, fix=session.failed[-1].fix)
+    if running is None and session.failure and not session.is_starting:
+        raise NotReady(session.failure.message, fix=session.failure.fix)
     now = snapshot_without_session(is_starting=True) if running is None else running.snapshot()
     if running is not None and now.state in NOT_READY:
         why, fix = now.failure or ("", "wait: it is being restarted")

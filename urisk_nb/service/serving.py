@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import uvicorn
 
 from urisk_nb.arguments import refuse_unknown, require
 from urisk_nb.errors import InputError
-from urisk_nb.service.app import check_token, create_app
+from urisk_nb.service.app import create_app, read_token
 from urisk_nb.service.guard import is_loopback
 from urisk_nb.service.live_session import LiveSession
 from urisk_nb.settings import DialectName, Engine, given_settings
@@ -33,7 +32,7 @@ class _Server(uvicorn.Server):
     session: LiveSession
 
     async def on_tick(self, counter: int) -> bool:
-        if self.session.failed and not self.session.has_started:
+        if self.session.failure and not self.session.has_started:
             return True
         return await super().on_tick(counter)
 
@@ -94,11 +93,10 @@ def serve(
         The session could not be started.
     """
     overrides = given_settings(locals())
-    check_token(token)
+    token = read_token(token)
     require(isinstance(host, str) and host.strip(), "host", host, 'give text: host="127.0.0.1"')
     is_port = isinstance(port, int) and not isinstance(port, bool) and 0 <= port <= MAX_PORT
     require(is_port, "port", port, f"give a whole number up to {MAX_PORT}, such as 8001")
-    token = token or os.environ.get("URISK_SERVICE_TOKEN") or None
     if token is None and not is_loopback(host):
         raise InputError(
             f"others can reach {host}, and there is no token.",
@@ -124,8 +122,8 @@ def serve(
         except (SystemExit, KeyboardInterrupt):
             if not server.started:  # else uvicorn has ended in order, and only repeats the signal
                 raise
-    if server.session.failed and not server.session.has_started:
-        raise server.session.failed[-1]
+    if server.session.failure and not server.session.has_started:
+        raise server.session.failure
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from urisk_nb.errors import UriskError
 from urisk_nb.service.prometheus import ServiceMetrics
 from urisk_nb.service.schemas import encode_error, encode_json
 
-__all__ = ["ClientDisconnected", "LineResponse", "Lines", "run_unless_gone", "start_lines"]
+__all__ = ["LineResponse", "Lines", "run_unless_gone", "start_lines"]
 
 T = TypeVar("T")
-
-
-class ClientDisconnected(Exception):
-    """The client has disconnected; there is nobody to answer."""
 
 
 async def run_unless_gone(receive: Receive, work: Awaitable[T]) -> T:
     """Return the result of the work; cancel it when the client disconnects."""
 
-    async def left() -> None:
+    async def wait_for_disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    task, gone = asyncio.ensure_future(work), asyncio.create_task(left())
+    task, gone = asyncio.ensure_future(work), asyncio.create_task(wait_for_disconnect())
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientDisconnected
+            raise ClientDisconnect
         return task.result()
     finally:
         for each in (task, gone):
@@ -47,7 +43,7 @@ async def run_unless_gone(receive: Receive, work: Awaitable[T]) -> T:
 Lines = AsyncGenerator[dict[str, Any], None]
 
 
-class LineResponse(Response):
+class LineResponse(StreamingResponse):
     """
     NDJSON, each line sent as soon as it is there.
 
@@ -56,30 +52,24 @@ class LineResponse(Response):
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, first: dict[str, Any], rest: Lines, metrics: ServiceMetrics) -> None:
-        super().__init__()
-        del self.headers["content-length"]
-        self.first, self.rest, self.metrics = first, rest, metrics
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # A client that disconnects stops the sending; what makes the lines must end, too.
+        async with aclosing(self.body_iterator):  # type: ignore[type-var]  # made by encode_lines
+            await super().__call__(scope, receive, send)
 
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.suppress(ClientDisconnected, OSError):
-            async with aclosing(self.rest):
-                await run_unless_gone(receive, self._send(send))
 
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await send_line(send, self.first)
+async def encode_lines(
+    first: dict[str, Any], rest: Lines, metrics: ServiceMetrics
+) -> AsyncGenerator[bytes, None]:
+    """Yield each line as JSON; an error is the last line."""
+    async with aclosing(rest):
+        yield encode_json(first) + b"\n"
         try:
-            async for line in self.rest:
-                await send_line(send, line)
+            async for line in rest:
+                yield encode_json(line) + b"\n"
         except UriskError as exc:
-            self.metrics.errors.labels(type(exc).__name__).inc()
-            await send_line(send, encode_error(exc))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def send_line(send: Send, line: dict[str, Any]) -> None:
-    await send({"type": "http.response.body", "body": encode_json(line) + b"\n", "more_body": True})
+            metrics.errors.labels(type(exc).__name__).inc()
+            yield encode_json(encode_error(exc)) + b"\n"
 
 
 async def start_lines(request: Request, lines: Lines) -> Response:
@@ -93,4 +83,4 @@ async def start_lines(request: Request, lines: Lines) -> Response:
     except BaseException:
         await lines.aclose()
         raise
-    return LineResponse(first, lines, request.app.state.metrics)
+    return LineResponse(encode_lines(first, lines, request.app.state.metrics))

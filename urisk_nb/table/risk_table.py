@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -14,14 +15,43 @@ from urisk_nb.render.table_text import render_table_text
 from urisk_nb.risk.labeling import TickerFindings
 from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.rows import build_findings, build_frame
-from urisk_nb.table.report import Report, unite_reports
 
-__all__ = ["RiskTable", "assemble"]
+__all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
 
 _COMPACT = (
     *("status", "level", "score", "top_risk", "top_quote"),
-    *("ret_total", "vol_ann", "var", "es", "max_dd"),
+    *("ret_total", "vol_ann", r"var_\d+", r"es_\d+", "max_dd"),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Report:
+    """
+    What stands behind a table.
+
+    Attributes
+    ----------
+    findings
+        One row a labeled sentence: ticker, risk, severity (0 to 5), p_label and p_severity (their
+        corrected probabilities; NaN where the labels are greedy), quote (verbatim), source, date,
+        evidence (the sentence's id), start, end (offsets into the document), cached, status
+        (``judged`` or ``unjudged``), flags, reason (why it is unjudged).
+    meta
+        What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
+    """
+
+    findings: pd.DataFrame = field(default_factory=lambda: build_findings(()))
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def unite_reports(reports: Sequence[Report]) -> Report:
+    """Put the reports of several tables together, in their order."""
+    if len(reports) == 1:
+        return reports[0]
+    runs = [run for report in reports for run in report.meta.get("runs", [report.meta])]
+    frames = [report.findings for report in reports if len(report.findings)]
+    findings = pd.concat(frames, ignore_index=True) if frames else reports[0].findings
+    return Report(findings=findings, meta={"runs": runs})
 
 
 class RiskTable(pd.DataFrame):
@@ -63,15 +93,13 @@ class RiskTable(pd.DataFrame):
 
     def compact(self) -> pd.DataFrame:
         """Return about ten columns, as far as they exist: values as they are, not as text."""
-        names = [self._find_column(name) for name in _COMPACT]
-        return pd.DataFrame(self)[[name for name in names if name is not None]]
-
-    def _find_column(self, name: str) -> str | None:
-        """Return the column of that name; for var and es the first tail that the user chose."""
-        if name in ("var", "es"):
-            tails = (str(column) for column in self.columns)
-            return next((tail for tail in tails if re.fullmatch(rf"{name}_\d+", tail)), None)
-        return name if name in self.columns else None
+        names = list(map(str, self.columns))
+        # Of var and es the first tail that the user chose.
+        wanted = [
+            next((name for name in names if re.fullmatch(pattern, name)), None)
+            for pattern in _COMPACT
+        ]
+        return pd.DataFrame(self)[[name for name in wanted if name is not None]]
 
     def as_text(self, width: int | None = None) -> str:
         """
