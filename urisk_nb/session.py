@@ -126,13 +126,7 @@ class Run:
         )
         if model != manager.model:
             await manager.ensure_model(model)
-        self.served_by = {
-            "model": model,
-            "engine": str(manager.engine),
-            "server": manager.version,
-            "url": manager.url,
-            "num_ctx": manager.num_ctx,
-        }
+        self.served_by = _record_server(manager, model)
         self.plan = replace(self.plan, form="short" if is_judge(model) else "examples")
         holds = {"demo_model": is_demo(model), "small_judge": is_judge(model)}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
@@ -528,3 +522,13 @@ def _describe_parallel(manager: LLMManager, parallel: int | None) -> tuple[str, 
         f"the others wait there; for more: %urisk_stop, then %urisk_start --parallel {parallel}."
     )
     return (note,)
+
+
+def _record_server(manager: LLMManager, model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "engine": str(manager.engine),
+        "server": manager.version,
+        "url": manager.url,
+        "num_ctx": manager.num_ctx,
+    }
