@@ -29,7 +29,7 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
-    "readers": ["files", "documents", "holdings", "columns", "prices", "news"],
+    "readers": ["encodings", "files", "documents", "holdings", "columns", "prices", "news"],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
         *(
@@ -104,7 +104,17 @@ ONE_OWNER = {
     "uvicorn": {"service.serving"},
     "prometheus_client": {"service.prometheus", "service.routes"},
 }
-LAZY_ONLY = {"gguf", "ipywidgets", "plotly", "psutil", "tenacity", "bm25s", "sentencex", "IPython"}
+LAZY_ONLY = {
+    "gguf",
+    "ipywidgets",
+    "plotly",
+    "psutil",
+    "tenacity",
+    "bm25s",
+    "sentencex",
+    "IPython",
+    "charset_normalizer",
+}
 
 
 def modules():

@@ -22,8 +22,9 @@ class Report:
     ----------
     findings
         One row a labeled sentence: ticker, risk, severity (0 to 5), p_label and p_severity (their
-        corrected probabilities; NaN where the labels are greedy), quote (verbatim), source, date,
-        evidence (the sentence's id), start, end (offsets into the document), cached, status
+        corrected probabilities; NaN where the labels are greedy), quote (verbatim), source, section
+        ("Item 1A" of a filing, "page 3" of a PDF file), date, evidence (the sentence's id),
+        start, end (offsets into the document), cached, status
         (``judged`` or ``unjudged``), flags, reason (why it is unjudged).
     meta
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
