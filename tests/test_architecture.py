@@ -60,7 +60,7 @@ INSIDE = {
         *("escaping", "text_layout", "markup", "board", "progress_line"),
         *("table_content", "table_html", "table_text"),
     ],
-    "table": ["report", "risk_table"],
+    "table": ["exports", "report", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.risk.rows import build_findings
+from urisk_nb.table.exports import ExportFrame
 
 __all__ = ["Report", "unite_reports"]
 
@@ -30,7 +31,7 @@ class Report:
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
     """
 
-    findings: pd.DataFrame = field(default_factory=lambda: build_findings(()))
+    findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
     meta: dict[str, Any] = field(default_factory=dict)
 
 

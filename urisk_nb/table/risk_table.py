@@ -14,6 +14,7 @@ from urisk_nb.render.table_text import render_table_text
 from urisk_nb.risk.labeling import TickerFindings
 from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.rows import build_findings, build_frame
+from urisk_nb.table.exports import ExportFrame
 from urisk_nb.table.report import Report, unite_reports
 
 __all__ = ["RiskTable", "assemble"]
@@ -24,13 +25,14 @@ _COMPACT = (
 )
 
 
-class RiskTable(pd.DataFrame):
+class RiskTable(ExportFrame):
     """
     A DataFrame with a `report` behind it, kept through filtering, sorting, copying, pickling,
     merging and concatenation.
 
     It shows its main columns, warnings and sentences while it is whole; with columns of your own
-    choice it shows those. It looks the same with and without `%load_ext urisk_nb`.
+    choice it shows those. It looks the same with and without `%load_ext urisk_nb`. Its CSV and
+    Excel files hold no formula.
     """
 
     _metadata = ["_report"]  # noqa: RUF012  # pandas' own hook: it wants a list on the class
@@ -115,6 +117,8 @@ def assemble(
     table = RiskTable(build_frame(plan, ticker_findings, run_id=run_id, model=model, flags=flags))
     given = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
     meta = {**plan.meta, "run_id": run_id, "model": model, "flags": sorted(flags)}
-    object.__setattr__(table, "_report", Report(findings=build_findings(given), meta=meta))
+    object.__setattr__(
+        table, "_report", Report(findings=ExportFrame(build_findings(given)), meta=meta)
+    )
     table.attrs["urisk"] = {"run_id": run_id, "score_version": meta["score_version"]}
     return table
