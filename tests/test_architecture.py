@@ -77,7 +77,7 @@ INSIDE = {
             "call_panel",
             "snapshot_panel",
         ),
-        *("view", "inspector", "session_poller", "actions", "dashboard", "magics"),
+        *("view", "inspector", "session_poller", "actions", "dashboard", "expressions", "magics"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": set()}
