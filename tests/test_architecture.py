@@ -30,7 +30,7 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["weights", "merge", "launcher"],
-    "readers": ["files", "documents", "holdings", "columns", "prices", "news"],
+    "readers": ["encodings", "files", "documents", "holdings", "columns", "prices", "news"],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
         *(
@@ -61,7 +61,7 @@ INSIDE = {
         *("escaping", "text_layout", "markup", "board"),
         *("table_content", "table_html", "table_text"),
     ],
-    "table": ["risk_table"],
+    "table": ["exports", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
@@ -75,7 +75,7 @@ INSIDE = {
             "panels",
             "call_panel",
         ),
-        *("view", "actions", "inspector", "session_poller", "dashboard", "magics"),
+        *("view", "actions", "inspector", "session_poller", "dashboard", "expressions", "magics"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": {"errors"}}
@@ -102,7 +102,17 @@ ONE_OWNER = {
     "uvicorn": {"service.serving"},
     "prometheus_client": {"service.prometheus", "service.routes"},
 }
-LAZY_ONLY = {"gguf", "ipywidgets", "plotly", "psutil", "tenacity", "bm25s", "sentencex", "IPython"}
+LAZY_ONLY = {
+    "gguf",
+    "ipywidgets",
+    "plotly",
+    "psutil",
+    "tenacity",
+    "bm25s",
+    "sentencex",
+    "IPython",
+    "charset_normalizer",
+}
 
 
 def modules():

@@ -25,6 +25,7 @@ from urisk_nb.risk.evaluation import LabeledSentence, Prediction
 from urisk_nb.risk.params import LABELS, RiskParams
 from urisk_nb.risk.questions import Label
 from urisk_nb.session import Run, open_run
+from urisk_nb.table.exports import ExportFrame
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
@@ -233,8 +234,8 @@ def write(found: Sequence[Evaluation], folder: Path) -> list[Path]:
         for outcome in one.outcomes
     ]
     paths = [folder / name for name in ("evaluation.csv", "labels.csv", "evaluation.html")]
-    summary(found).to_csv(paths[0], index=False)
-    pd.DataFrame(sentences).astype({"severity": "Int64"}).to_csv(paths[1], index=False)
+    ExportFrame(summary(found)).to_csv(paths[0], index=False)
+    ExportFrame(sentences).astype({"severity": "Int64"}).to_csv(paths[1], index=False)
     paths[2].write_text(page(found), encoding="utf-8")
     return paths
 

@@ -106,6 +106,7 @@ class Run:
     served_by: dict[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    input_notes: tuple[str, ...] = ()
 
     async def label(self, manager: LLMManager, *, parallel: int | None = None) -> None:
         """
@@ -148,8 +149,8 @@ class Run:
             flags=self.flags,
         )
         meta = table.report.meta
-        if self.notes:
-            meta["messages"] = {**meta["messages"], WHOLE_RUN: list(self.notes)}
+        if notes := [*self.input_notes, *self.notes]:
+            meta["messages"] = {**meta["messages"], WHOLE_RUN: notes}
         meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
             served_by=self.served_by,
@@ -334,16 +335,28 @@ def open_run(
         )
     names = [holding.symbol for holding in holdings]
     returns = settings.returns
+    own_prices = None if prices is None else read_prices(prices, tickers=names, returns=returns)
+    own_evidence = None if evidence is None else read_evidence(evidence, tickers=names)
     plan = prepare(
         holdings,
-        None if prices is None else read_prices(prices, tickers=names, returns=returns),
-        None if evidence is None else read_evidence(evidence, tickers=names),
+        own_prices,
+        None if own_evidence is None else own_evidence.documents,
         settings,
         benchmark=None if series is None else read_benchmark(series, returns=returns),
         taxonomy=taxonomy,
     )
     now = datetime.now(UTC)
-    return Run(plan=plan, run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", created_at=now)
+    return Run(
+        plan=plan,
+        run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+        created_at=now,
+        input_notes=tuple(
+            note
+            for given in (own_prices, own_evidence)
+            if given is not None
+            for note in given.notes
+        ),
+    )
 
 
 def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> RiskParams:

@@ -9,6 +9,10 @@ from urisk_nb.readers.documents import read_folder
 from urisk_nb.readers.news import read_evidence
 
 
+def read_documents(given, **options):
+    return read_evidence(given, **options).documents
+
+
 def test_a_folder_is_listed_not_built(tmp_path):
     """
     Text files named by ticker are read by listing the folder; other files are left alone.
@@ -29,7 +33,7 @@ def test_a_folder_has_a_file_for_all_companies(tmp_path):
     """
     (tmp_path / "*.txt").write_text("Rates rose.")
     (tmp_path / "NA.txt").write_text("Fined.")
-    assert [(one.ticker, one.text) for one in read_evidence(tmp_path)] == [
+    assert [(one.ticker, one.text) for one in read_documents(tmp_path)] == [
         (None, "Rates rose."),
         ("NA", "Fined."),
     ]

@@ -19,6 +19,10 @@ from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_prices
 
 
+def read_documents(given, **options):
+    return read_evidence(given, **options).documents
+
+
 @pytest.fixture
 def frame():
     return pd.DataFrame({"date": ["2024-01-02", "2024-01-03"], "NVDA": [1.0, 2.0]})
@@ -65,7 +69,7 @@ def write(name, content):
     return make
 
 
-READ = {"prices": read_prices, "evidence": read_evidence}
+READ = {"prices": read_prices, "evidence": read_documents}
 BAD = [
     ("prices", write("empty.csv", b""), "empty.csv"),
     ("prices", write("words.xlsx", b"PK"), ".xlsx"),
@@ -270,7 +274,7 @@ def test_evidence_may_leave_out_its_last_columns(tmp_path):
     (tmp_path / "e.csv").write_text(
         "ticker,text,date,source\nA,x,2023-01-02,wire\nA,y\nA,z,2023-01-03\n"
     )
-    found = {one.text: (str(one.date), one.source) for one in read_evidence(tmp_path / "e.csv")}
+    found = {one.text: (str(one.date), one.source) for one in read_documents(tmp_path / "e.csv")}
     assert found == {
         "x": ("2023-01-02", "wire"),
         "y": ("None", None),
@@ -332,7 +336,7 @@ def test_evidence_without_a_ticker_is_refused_wherever_it_comes_from(tmp_path, c
     """
     given = NO_TICKER[case](tmp_path)
     with pytest.raises(InputError, match=r"evidence, (row|item) 2 has no ticker"):
-        read_evidence(given, tickers=["NA"])
+        read_documents(given, tickers=["NA"])
 
 
 CELLS = st.text(alphabet='ab1.-é"\t,\n ', max_size=6)

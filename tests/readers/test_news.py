@@ -13,6 +13,11 @@ from urisk_nb.errors import InputError
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.risk.inputs import Document
 
+
+def read_documents(given, **options):
+    return read_evidence(given, **options).documents
+
+
 TEXTS = pd.DataFrame(
     {
         "Ticker": ["nvda", " * ", "NVDA", "MSFT"],
@@ -29,7 +34,7 @@ def test_a_frame_of_evidence():
     Rows become documents with clean tickers and dates, in an order of their own; unknown columns
     are ignored.
     """
-    assert read_evidence(TEXTS) == (
+    assert read_documents(TEXTS) == (
         Document(id="E1", ticker="MSFT", text="c"),
         Document(id="E2", ticker=None, text="shared", date=date(2024, 1, 1)),
         Document(id="E3", ticker="NVDA", text="a", date=date(2024, 1, 1), source="wire"),
@@ -40,7 +45,7 @@ def test_a_frame_of_evidence():
 def test_the_order_of_the_rows_changes_nothing():
     """Shuffled rows give the same documents with the same ids."""
     for seed in range(5):
-        assert read_evidence(TEXTS.sample(frac=1, random_state=seed)) == read_evidence(TEXTS)
+        assert read_documents(TEXTS.sample(frac=1, random_state=seed)) == read_documents(TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def test_the_order_of_the_rows_changes_nothing():
 )
 def test_every_shape_of_evidence_means_the_same(data):
     """A mapping, a list and a frame give the same documents."""
-    assert [(one.id, one.ticker, one.text) for one in read_evidence(data)] == [
+    assert [(one.id, one.ticker, one.text) for one in read_documents(data)] == [
         ("E1", "NVDA", "a"),
         ("E2", None, "all"),
         ("E3", "NVDA", "b"),
@@ -76,7 +81,7 @@ def test_every_shape_of_evidence_means_the_same(data):
 
 def test_no_evidence_is_evidence_of_nothing():
     """A day without news is no error."""
-    assert read_evidence([]) == read_evidence({}) == read_evidence(TEXTS.iloc[:0]) == ()
+    assert read_documents([]) == read_documents({}) == read_documents(TEXTS.iloc[:0]) == ()
 
 
 def test_own_ids_stay_and_others_keep_clear_of_them():
@@ -84,16 +89,16 @@ def test_own_ids_stay_and_others_keep_clear_of_them():
     data = pd.DataFrame(
         {"ticker": ["A", "A", "A"], "text": ["x", "y", "z"], "id": [7.0, None, None]}
     )
-    assert [one.id for one in read_evidence(data)] == ["7", "E1", "E2"]
+    assert [one.id for one in read_documents(data)] == ["7", "E1", "E2"]
     assert [
         one.id
-        for one in read_evidence(
+        for one in read_documents(
             [{"ticker": "A", "text": "x", "id": "E1"}, {"ticker": "A", "text": "y"}]
         )
     ] == ["E1", "E2"]
     # One article about two companies
     two = [{"ticker": ticker, "text": "x", "id": "R-1"} for ticker in "AB"]
-    assert [one.id for one in read_evidence(two)] == ["R-1", "R-1"]
+    assert [one.id for one in read_documents(two)] == ["R-1", "R-1"]
 
 
 BAD_EVIDENCE = {
@@ -196,7 +201,7 @@ MOVED = {
 def test_evidence_that_pandas_moved_is_refused(case):
     """Rows that end in a separator lay each text at a door that is no company's."""
     with pytest.raises(InputError, match=r"the evidence: .* the columns moved by one") as caught:
-        read_evidence(pd.read_csv(StringIO(MOVED[case])))
+        read_documents(pd.read_csv(StringIO(MOVED[case])))
     assert "index_col=False" in caught.value.fix
 
 
@@ -206,7 +211,7 @@ def test_evidence_that_pandas_moved_is_refused(case):
 def test_evidence_with_an_index_and_an_empty_column_is_read(index):
     """Rows that were filtered, named or dated keep their columns, also where no source is known."""
     frame = pd.DataFrame({"ticker": "NVDA", "text": ["Fined.", "Sued."], "source": None})
-    assert [one.text for one in read_evidence(frame.set_axis(index))] == ["Fined.", "Sued."]
+    assert [one.text for one in read_documents(frame.set_axis(index))] == ["Fined.", "Sued."]
 
 
 @pytest.mark.parametrize(
@@ -223,11 +228,11 @@ def test_evidence_with_an_index_and_an_empty_column_is_read(index):
 def test_a_text_or_a_date_is_no_ticker(name, kind):
     """Numbers for the index of a moved frame show no shape: the words themselves do."""
     with pytest.raises(InputError, match=f"is a {kind}, not a ticker") as caught:
-        read_evidence([{"ticker": name, "text": "2020-01-01"}])
+        read_documents([{"ticker": name, "text": "2020-01-01"}])
     assert "column" in caught.value.fix
     text = f'id,ticker,text,source\n7,NVDA,"{name}",Reuters,\n'
     with pytest.raises(InputError, match=f"is a {kind}, not a ticker"):
-        read_evidence(pd.read_csv(StringIO(text)))
+        read_documents(pd.read_csv(StringIO(text)))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +240,7 @@ def test_a_text_or_a_date_is_no_ticker(name, kind):
 )
 def test_a_ticker_of_several_words_stays_one(name):
     """Share classes, preferred shares and the names of a terminal hold spaces."""
-    (one,) = read_evidence([{"ticker": name, "text": "Fined."}])
+    (one,) = read_documents([{"ticker": name, "text": "Fined."}])
     assert one.ticker == " ".join(name.upper().split())
 
 
@@ -244,6 +249,6 @@ def test_bad_evidence_is_refused(case):
     """Evidence that would be lost, or laid at the wrong door, is an error that names its row."""
     data, seen, fix = BAD_EVIDENCE[case]
     with pytest.raises(InputError) as caught:
-        read_evidence(data)
+        read_documents(data)
     assert seen in caught.value.message
     assert fix in caught.value.fix

@@ -12,6 +12,11 @@ from urisk_nb.readers.news import read_evidence
 from urisk_nb.risk.inputs import Document, Holding, normalize_weights, select_documents
 from urisk_nb.risk.params import RiskParams
 
+
+def read_documents(given, **options):
+    return read_evidence(given, **options).documents
+
+
 TEXTS = (
     Document(id="E1", ticker="MSFT", text="c"),
     Document(id="E2", ticker=None, text="shared", date=date(2024, 1, 1)),
@@ -60,7 +65,7 @@ def test_params_decide_the_date():
 
 def test_both_spellings_of_a_share_class_are_the_companys_own():
     """BRK-B's documents serve BRK.B and are flagged; those of BRK.A do not."""
-    documents = read_evidence({"BRK-B": "one", "BRK.B": "two", "BRK.A": "three"})
+    documents = read_documents({"BRK-B": "one", "BRK.B": "two", "BRK.A": "three"})
     own, flags = select_documents(documents, Holding(symbol="BRK.B"), RiskParams())
     assert ([one.text for one in own], flags) == (["one", "two"], ("alias",))
 

@@ -14,7 +14,6 @@ import argparse
 import difflib
 import keyword
 import re
-import shlex
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,6 +24,7 @@ from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrou
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.notebook import nest
+from urisk_nb.notebook.expressions import find_value, split_words
 from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
 from urisk_nb.render.text_layout import format_count
@@ -51,15 +51,9 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}.", fix=fix)
 
     def parse_line(self, line: str) -> argparse.Namespace:
-        """
-        Parse the words of the line, with quotes removed.
-
-        A backslash is a plain character, as in Windows paths.
-        """
-        lexer = shlex.shlex(line, posix=True)
-        lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""
+        """Parse the words of the line; see `split_words`."""
         try:
-            words = list(lexer)
+            words = split_words(line)
         except ValueError as exc:
             raise InputError(
                 f"{self.prog}: a quotation mark is not closed in {line.strip()!r}.",
@@ -89,14 +83,18 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         ),
         {
             "--prices": {
-                "metavar": "NAME",
-                "help": "DataFrame (wide, or long: date, ticker, close), callable, or path of a "
-                "CSV or Parquet file",
+                "metavar": "WHAT",
+                "help": "variable, expression (px['Close']) or path: a DataFrame of any common "
+                "shape, a callable, or a CSV, Excel or Parquet file or a folder of them",
             },
             "--evidence": {
+                "metavar": "WHAT",
+                "help": "variable, expression or path: a DataFrame, dict or list of news or texts, "
+                "a callable, or a file or folder of documents",
+            },
+            "--price-column": {
                 "metavar": "NAME",
-                "help": "DataFrame (ticker, text, date, source), dict, list, callable, or path of "
-                "a file or folder",
+                "help": "the column of prices where there are several; default: the adjusted close",
             },
             "--query": {
                 "metavar": "TEXT",
@@ -126,6 +124,10 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "action": "store_true",
                 "help": "the prices are simple returns already",
             },
+            "--periods-per-year": {
+                "metavar": "N",
+                "help": "252 for days, 52 for weeks, 12 for months; default: read off the dates",
+            },
             "--no-llm": {
                 "action": "store_true",
                 "help": "metrics only; no server is touched",
@@ -135,6 +137,10 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "metavar": "KIND",
                 "help": "greedy: the label the model writes; calibrated: the most probable label "
                 "after subtracting the content-free prior",
+            },
+            "--max-sentences": {
+                "metavar": "N",
+                "help": "sentences of a ticker that the model labels, at most; default: 40",
             },
             "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
             "--out": {"metavar": "NAME", "help": "variable that is given the table"},
@@ -400,7 +406,10 @@ def _describe_answer(answer: Answer) -> str:
 
 
 # The parameters of the run that have an option of the same name.
-PARAMS = ("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query")
+PARAMS = (
+    *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query"),
+    *("price_column", "periods_per_year", "max_sentences"),
+)
 
 
 def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
@@ -440,10 +449,10 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
     params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None}
     return open_run(
         cell,
-        prices=_resolve(shell, args.prices, "--prices"),
-        evidence=_resolve(shell, args.evidence, "--evidence"),
+        prices=find_value(shell.user_ns, args.prices, "--prices"),
+        evidence=find_value(shell.user_ns, args.evidence, "--evidence"),
         params={**params, "llm": not args.no_llm},
-        benchmark=_resolve_benchmark(shell, args.benchmark),
+        benchmark=_find_benchmark(shell, args.benchmark),
     )
 
 
@@ -488,33 +497,12 @@ def _check_variable(name: str | None, where: str) -> str | None:
     return name
 
 
-def _resolve(shell: InteractiveShell, name: str | None, flag: str) -> Any:
-    """Return the user's variable of this name, or the name itself where it is a path."""
-    if name is None or name in shell.user_ns:
-        return shell.user_ns.get(name)
-    if not name.isidentifier():
-        return name  # a path; the reader says so if nothing is there
+def _find_benchmark(shell: InteractiveShell, text: str | None) -> Any:
+    """Return the user's Series, or the text itself: a column of the prices, or "equal"."""
     import pandas as pd
 
-    known = [
-        key
-        for key, value in shell.user_ns.items()
-        if not key.startswith("_") and isinstance(value, pd.DataFrame | dict | list | pd.Series)
-    ]
-    close = difflib.get_close_matches(name, known, 1)
-    fix = (
-        f"did you mean {flag} {close[0]}?"
-        if close
-        else f"assign it in a cell above: {name} = ..., or give a path such as ./{name}.csv"
-    )
-    raise InputError(f"{flag}: there is no variable {name!r}.", fix=fix)
-
-
-def _resolve_benchmark(shell: InteractiveShell, name: str | None) -> Any:
-    import pandas as pd
-
-    value = shell.user_ns.get(name)
-    return value if isinstance(value, pd.Series) else name
+    value = find_value(shell.user_ns, text, "--benchmark", is_label=True)
+    return value if isinstance(value, pd.Series) else text
 
 
 # Cell magics also take the text of the cell.

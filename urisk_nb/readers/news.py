@@ -14,7 +14,7 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.readers.columns import check_not_moved, check_separator, find_label, suggest_rename
-from urisk_nb.risk.inputs import SHARED, Document
+from urisk_nb.risk.inputs import SHARED, Document, Evidence
 from urisk_nb.risk.tickers import fold_share_class, read_symbol
 from urisk_nb.risk.values import (
     describe_type,
@@ -30,7 +30,7 @@ __all__ = ["read_evidence"]
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
-def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Document, ...]:
+def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> Evidence:
     """
     Return the documents of the user's evidence; none is a valid answer.
 
@@ -47,8 +47,8 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Docume
 
     Returns
     -------
-    tuple of Document
-        Sorted by (date, source, text, ticker), undated first.
+    Evidence
+        The documents, and what was not used.
 
     Raises
     ------
@@ -78,7 +78,9 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> tuple[Docume
     # "E1", "E2", ... for those without an id, clear of the ids that are taken.
     taken = {one.id for one in documents}
     free = (name for number in itertools.count(1) if (name := f"E{number}") not in taken)
-    return tuple(one if one.id else replace(one, id=next(free)) for one in documents)
+    return Evidence(
+        documents=tuple(one if one.id else replace(one, id=next(free)) for one in documents)
+    )
 
 
 def _load(given: Any, tickers: Sequence[str]) -> object:

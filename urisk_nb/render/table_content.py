@@ -259,9 +259,17 @@ def describe_run(content: TableContent) -> str:
     # Nothing of the run where no model was asked: a committed notebook then compares equal.
     parts = [f"run {run.get('run_id', '')} · {_describe_labeler(by)}" for run, by in served]
     parts = parts or ["no model asked"]
+    parts += dict.fromkeys(map(_describe_prices, content.runs))
     shown = {"ticker", *(column.name for column in list_columns(content, 0))}
     more = len(set(content.frame.columns) - shown)
-    return " · ".join([*map(one_line, parts), f"{more} more columns: table.columns"])
+    return " · ".join([*map(one_line, filter(None, parts)), f"{more} more columns: table.columns"])
+
+
+def _describe_prices(run: Mapping[str, Any]) -> str:
+    """Say which of several columns of prices was read; empty where there was one."""
+    if not (column := run.get("price_column")):
+        return ""
+    return f"prices: {column} ({'adjusted' if run.get('adjusted') else 'not adjusted'})"
 
 
 def _describe_labeler(by: Mapping[str, Any]) -> str:

@@ -140,6 +140,12 @@ class Sentence:
         """The source's own words, verbatim."""
         return self.document.text[self.start : self.end]
 
+    @property
+    def section(self) -> str | None:
+        """The name of the section that the sentence begins in, such as "Item 1A", or None."""
+        section = self.document.section_at(self.start)
+        return section.name if section else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitDocument:

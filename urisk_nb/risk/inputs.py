@@ -8,9 +8,11 @@ makes one company unusable is kept for its row (`Prices.faults`).
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from typing import Literal
 
 import pandas as pd
 
@@ -18,7 +20,16 @@ from urisk_nb.errors import InputError
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.tickers import fold_share_class
 
-__all__ = ["SHARED", "Document", "Holding", "Prices", "normalize_weights", "select_documents"]
+__all__ = [
+    "SHARED",
+    "Document",
+    "Evidence",
+    "Holding",
+    "Prices",
+    "Section",
+    "normalize_weights",
+    "select_documents",
+]
 
 SHARED = "*"  # the ticker that a document is given for every company
 
@@ -64,6 +75,13 @@ class Prices:
     faults
         Column -> date -> what stood there instead of a number (NaN in `close`). Such a column is a
         row with status bad_data.
+    price_column
+        The name of the column or level that the values were read from where several were offered
+        ("Adj Close"), else None.
+    is_adjusted
+        Whether that column is adjusted for splits and dividends; None where nothing says so.
+    notes
+        What was not used, and what was chosen, one sentence each.
     """
 
     close: pd.DataFrame
@@ -71,6 +89,29 @@ class Prices:
     flags: tuple[str, ...] = ()
     is_returns: bool = False
     faults: Mapping[str, Mapping[pd.Timestamp, str]] = field(default_factory=dict)
+    price_column: str | None = None
+    is_adjusted: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """
+    A part of a document: an item of a filing, a page of a PDF file.
+
+    Attributes
+    ----------
+    name
+        As a reader would cite it: "Item 1A", "page 3".
+    title
+        "Risk Factors"; empty where there is none.
+    start
+        Offset into the document's text; the section ends where the next one starts.
+    """
+
+    name: str
+    title: str = ""
+    start: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +130,16 @@ class Document:
         As given, unchanged.
     date
         The local calendar date, or None.
+    kind
+        "text" is split into sentences. "news" is a row of a news table: a headline is a sentence,
+        whether or not it has a verb.
+    form
+        The form type of a filing ("10-K", "8-K"), or None.
+    sections
+        In the order of their start; empty where none was recognised.
+    origins
+        Pairs (offset into `text`, offset into the source) at which a stretch of unchanged text
+        begins, sorted. Empty: `text` is the source.
     """
 
     id: str
@@ -96,6 +147,40 @@ class Document:
     text: str
     date: date | None = None
     source: str | None = None
+    kind: Literal["text", "news"] = "text"
+    form: str | None = None
+    sections: tuple[Section, ...] = ()
+    origins: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+
+    def section_at(self, offset: int) -> Section | None:
+        """Return the section that holds the character at an offset into `text`, or None."""
+        place = bisect_right(self.sections, offset, key=lambda section: section.start)
+        return self.sections[place - 1] if place else None
+
+    def find_origin(self, offset: int) -> int:
+        """Return where the character at an offset into `text` stands in the source."""
+        place = bisect_right(self.origins, offset, key=lambda pair: pair[0])
+        if not place:
+            return offset
+        start, origin = self.origins[place - 1]
+        return origin + offset - start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """
+    The user's evidence as read.
+
+    Attributes
+    ----------
+    documents
+        Sorted by (date, source, text, ticker), undated first.
+    notes
+        What was not used: files, columns, rows. One sentence each.
+    """
+
+    documents: tuple[Document, ...]
+    notes: tuple[str, ...] = ()
 
 
 def normalize_weights(holdings: Sequence[Holding]) -> tuple[Holding, ...]:

@@ -58,6 +58,9 @@ class RiskParams:
     benchmark
         A column of the prices, "equal" (the equal-weighted mean of the table's own assets) or
         "given" (a Series was passed).
+    price_column
+        Name of the column or level of prices where several are given (Close, Adj Close). Default:
+        the adjusted close, else the close.
     periods_per_year
         Overrides the factor that is read off each asset's own spacing.
     returns
@@ -87,6 +90,7 @@ class RiskParams:
     window: str | None = None
     as_of: date | None = None
     benchmark: str | None = None
+    price_column: str | None = None
     periods_per_year: float | None = None
     returns: bool = False
     normalise: bool = False
@@ -322,7 +326,7 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "alpha": _read_alphas,
     **dict.fromkeys(("start", "end", "as_of"), _read_date),
     "window": _read_window,
-    **dict.fromkeys(("benchmark", "query", "model"), _read_text),
+    **dict.fromkeys(("benchmark", "price_column", "query", "model"), _read_text),
     "labels": _read_labels,
     "periods_per_year": _read_factor,
     **dict.fromkeys(("returns", "normalise", "llm"), _read_switch),

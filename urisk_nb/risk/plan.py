@@ -86,6 +86,9 @@ class Plan:
         One a symbol; empty without evidence.
     has_prices, has_volume, has_benchmark, has_evidence, has_weights
         Which inputs were given: a column whose input was not given has no flag for its NaN.
+    price_column, is_adjusted
+        Which of several columns of prices was read, and whether it is adjusted for splits and
+        dividends; None where nothing says so.
     """
 
     holdings: tuple[Holding, ...]
@@ -100,6 +103,8 @@ class Plan:
     has_evidence: bool
     has_weights: bool
     as_of: date | None
+    price_column: str | None = None
+    is_adjusted: bool | None = None
     form: Form = "examples"
 
     @property
@@ -122,6 +127,8 @@ class Plan:
         return {
             "params": self.params.as_dict(),
             "as_of": self.as_of.isoformat() if self.as_of else None,
+            "price_column": self.price_column,
+            "adjusted": self.is_adjusted,
             "score_version": SCORE_VERSION,
             "schema_version": SCHEMA_VERSION,
             "taxonomy_version": self.taxonomy.version,
@@ -206,6 +213,8 @@ def prepare(
         has_evidence=documents is not None,
         has_weights=any(holding.weight is not None for holding in holdings),
         as_of=as_of,
+        price_column=None if prices is None else prices.price_column,
+        is_adjusted=None if prices is None else prices.is_adjusted,
     )
 
 

@@ -32,7 +32,7 @@ _TEXT = pd.Series(["a"]).dtype  # str since pandas 3, object before
 _LEVEL = pd.CategoricalDtype([level.value for level in Level], ordered=True)
 _TEXTS = (
     *("status", "flags", "run_id", "period", "top_risk", "top_quote", "model"),
-    *("ticker", "risk", "quote", "source", "evidence", "reason"),
+    *("ticker", "risk", "quote", "source", "section", "evidence", "reason"),
 )
 _COUNTS = (
     *("n_obs", "n_missing", "stale_days", "n_joint"),
@@ -227,6 +227,7 @@ _FINDING: dict[str, Callable[[str, Finding], Any]] = {
     "p_severity": lambda _, finding: finding.p_severity,
     "quote": lambda _, finding: finding.sentence.quote,
     "source": lambda _, finding: finding.sentence.document.source,
+    "section": lambda _, finding: finding.sentence.section,
     "date": lambda _, finding: finding.sentence.document.date,
     "evidence": lambda _, finding: finding.sentence.id,
     "start": lambda _, finding: finding.sentence.start,

@@ -15,6 +15,7 @@ from urisk_nb.render.table_text import render_table_text
 from urisk_nb.risk.labeling import TickerFindings
 from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.rows import build_findings, build_frame
+from urisk_nb.table.exports import ExportFrame
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
 
@@ -33,14 +34,15 @@ class Report:
     ----------
     findings
         One row a labeled sentence: ticker, risk, severity (0 to 5), p_label and p_severity (their
-        corrected probabilities; NaN where the labels are greedy), quote (verbatim), source, date,
-        evidence (the sentence's id), start, end (offsets into the document), cached, status
-        (``judged`` or ``unjudged``), flags, reason (why it is unjudged).
+        corrected probabilities; NaN where the labels are greedy), quote (verbatim), source, section
+        ("Item 1A" of a filing, "page 3" of a PDF file), date, evidence (the sentence's id),
+        start, end (offsets into the document), cached, status (``judged`` or ``unjudged``), flags,
+        reason (why it is unjudged).
     meta
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
     """
 
-    findings: pd.DataFrame = field(default_factory=lambda: build_findings(()))
+    findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,13 +56,14 @@ def unite_reports(reports: Sequence[Report]) -> Report:
     return Report(findings=findings, meta={"runs": runs})
 
 
-class RiskTable(pd.DataFrame):
+class RiskTable(ExportFrame):
     """
     A DataFrame with a `report` behind it, kept through filtering, sorting, copying, pickling,
     merging and concatenation.
 
     It shows its main columns, warnings and sentences while it is whole; with columns of your own
-    choice it shows those. It looks the same with and without `%load_ext urisk_nb`.
+    choice it shows those. It looks the same with and without `%load_ext urisk_nb`. Its CSV and
+    Excel files hold no formula.
     """
 
     _metadata = ["_report"]  # noqa: RUF012  # pandas' own hook: it wants a list on the class
@@ -143,6 +146,8 @@ def assemble(
     table = RiskTable(build_frame(plan, ticker_findings, run_id=run_id, model=model, flags=flags))
     given = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
     meta = {**plan.meta, "run_id": run_id, "model": model, "flags": sorted(flags)}
-    object.__setattr__(table, "_report", Report(findings=build_findings(given), meta=meta))
+    object.__setattr__(
+        table, "_report", Report(findings=ExportFrame(build_findings(given)), meta=meta)
+    )
     table.attrs["urisk"] = {"run_id": run_id, "score_version": meta["score_version"]}
     return table

@@ -1,0 +1,194 @@
+"""
+What stands on a magic's line: its words, and the user's values that they name.
+
+A flag takes the name of a variable, a path, or any expression of the user's own namespace, as a
+cell does: `--prices px["Close"]`. The text comes from the user's cell, never from a model.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import difflib
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from urisk_nb.errors import InputError
+
+__all__ = ["find_value", "split_words"]
+
+CLOSING = {"(": ")", "[": "]", "{": "}"}
+# A quotation mark after one of these belongs to an expression: px["Close"], f(x, "a").
+BEFORE_LITERAL = ("(", "[", "{", ",", ":", "=", " ", "+")
+PATH_MARKS = re.compile(r"[/\\~*?]|\.[A-Za-z]{2,7}$")
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+def split_words(line: str) -> list[str]:
+    """
+    Return the words of a line.
+
+    White space separates them. Quotation marks around a word, or around what follows ``--flag=``,
+    are taken off. Those inside of a word stay, and so does white space between brackets:
+    ``px[['A', 'B']]`` is one word. A backslash is a plain character, as in Windows paths.
+
+    Raises
+    ------
+    ValueError
+        A quotation mark around a word is not closed.
+    """
+    words: list[str] = []
+    at = 0
+    while at < len(line):
+        if line[at].isspace():
+            at += 1
+            continue
+        word, at = _read_word(line, at)
+        words.append(word)
+    return words
+
+
+def _read_word(line: str, at: int) -> tuple[str, int]:
+    """Return the word that begins there, and where it ends."""
+    start, word = at, ""
+    while at < len(line) and not line[at].isspace():
+        sign = line[at]
+        is_outer = at == start or re.fullmatch(r"--[\w-]+=", line[start:at]) is not None
+        if sign in "\"'" and is_outer:
+            end = line.find(sign, at + 1)
+            if end < 0:
+                raise ValueError("No closing quotation")
+            word, at = word + line[at + 1 : end], end + 1
+        elif sign in CLOSING and (close := _find_close(line, at)) is not None:
+            word, at = word + line[at:close], close
+        else:
+            word, at = word + sign, at + 1
+    return word, at
+
+
+def _find_close(line: str, at: int) -> int | None:
+    """Return the place after the bracket that closes the one there; None if none does."""
+    expected: list[str] = []
+    while at < len(line):
+        sign = line[at]
+        if sign in "\"'" and line[at - 1] in BEFORE_LITERAL:
+            if (end := line.find(sign, at + 1)) < 0:
+                return None
+            at = end
+        elif sign in CLOSING:
+            expected.append(CLOSING[sign])
+        elif expected and sign == expected[-1]:
+            expected.pop()
+            if not expected:
+                return at + 1
+        at += 1
+    return None
+
+
+# Values -------------------------------------------------------------------------------------------
+
+
+def find_value(
+    namespace: dict[str, Any], text: str | None, flag: str, *, is_label: bool = False
+) -> Any:
+    """
+    Return what a flag's text means: a variable, the path itself, or the value of an expression.
+
+    A variable comes before a file of the same name, and a file before an expression. An expression
+    is evaluated once, and only if every name in it exists.
+
+    Parameters
+    ----------
+    is_label
+        The text may also be the label of a column, such as BTC-USD, and stays as it is where a name
+        in it does not exist.
+
+    Raises
+    ------
+    InputError
+        There is no such variable; the expression fails, or its value is None.
+    """
+    if text is None or (text not in namespace and _is_path(text)):
+        return text
+    if text.isidentifier():
+        if text not in namespace:
+            if is_label:
+                return text
+            raise _missing_variable(text, namespace, flag)
+        value = namespace[text]
+    else:
+        names = _read_names(text)
+        missing = [name for name in names or () if not _is_known(name, namespace)]
+        if names is None or (missing and (is_label or PATH_MARKS.search(text))):
+            return text  # the reader says so if nothing is there
+        if missing:
+            raise _missing_variable(missing[0], namespace, flag)
+        value = _evaluate(text, namespace, flag)
+    if value is None:
+        raise InputError(f"{flag}: {text} is None.", fix=f"assign a value, or leave {flag} out")
+    return value
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, no home
+        return False
+
+
+def _read_names(text: str) -> list[str] | None:
+    """
+    Return the names that an expression takes from outside; None if the text is no expression.
+
+    A number or a text in quotes is none: nothing is gained by its value.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a path such as 1/2.csv is a strange expression
+            tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if isinstance(tree.body, ast.Constant):
+        return None
+    nodes = list(ast.walk(tree))
+    own = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    own |= {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    return [node.id for node in nodes if isinstance(node, ast.Name) and node.id not in own]
+
+
+def _is_known(name: str, namespace: Mapping[str, Any]) -> bool:
+    return name in namespace or hasattr(builtins, name)
+
+
+def _evaluate(text: str, namespace: dict[str, Any], flag: str) -> Any:
+    try:
+        return eval(text, namespace)  # noqa: S307  # the user's own line, as any cell is
+    except Exception as exc:
+        raise InputError(
+            f"{flag}: {text} fails: {type(exc).__name__}: {exc}.",
+            fix="run it in a cell of its own, or give the name of a variable or a file",
+        ) from exc
+
+
+def _missing_variable(name: str, namespace: Mapping[str, Any], flag: str) -> InputError:
+    import pandas as pd
+
+    known = [
+        key
+        for key, value in namespace.items()
+        if not key.startswith("_") and isinstance(value, pd.DataFrame | dict | list | pd.Series)
+    ]
+    close = difflib.get_close_matches(name, known, 1)
+    fix = (
+        f"did you mean {flag} {close[0]}?"
+        if close
+        else f"assign it in a cell above: {name} = ..., or give a path such as ./{name}.csv"
+    )
+    return InputError(f"{flag}: there is no variable {name!r}.", fix=fix)
