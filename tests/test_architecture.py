@@ -29,7 +29,19 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
-    "readers": ["encodings", "files", "documents", "holdings", "columns", "prices", "news"],
+    "readers": [
+        *("encodings", "source_text", "html_text", "pdf_text", "docx_text", "filings"),
+        *(
+            "file_content",
+            "file_names",
+            "documents",
+            "files",
+            "holdings",
+            "columns",
+            "prices",
+            "news",
+        ),
+    ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
         *(
@@ -93,6 +105,8 @@ ONE_OWNER = {
     "httpx": {"llm.client"},
     "subprocess": {"server.leases", "embedded.weights"},
     "xllamacpp": {"embedded.launcher"},
+    "pypdf": {"readers.pdf_text"},
+    "docx": {"readers.docx_text"},
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},
@@ -114,6 +128,8 @@ LAZY_ONLY = {
     "sentencex",
     "IPython",
     "charset_normalizer",
+    "pypdf",
+    "docx",
 }
 
 

@@ -59,8 +59,14 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> Evidence:
     PackageMissing
         The file is Parquet and pyarrow is not installed.
     """
+    loaded = _load(given, tickers)
+    notes: tuple[str, ...] = ()
+    if isinstance(loaded, Evidence):
+        made, notes = loaded.documents, loaded.notes
+    else:
+        made = tuple(_make_document(*row) for row in _iterate_rows(loaded))
     documents = sorted(
-        (_make_document(*row) for row in _iterate_rows(_load(given, tickers))),
+        made,
         key=lambda one: (
             one.date or date.min,
             one.source or "",
@@ -79,19 +85,21 @@ def read_evidence(given: object, *, tickers: Sequence[str] = ()) -> Evidence:
     taken = {one.id for one in documents}
     free = (name for number in itertools.count(1) if (name := f"E{number}") not in taken)
     return Evidence(
-        documents=tuple(one if one.id else replace(one, id=next(free)) for one in documents)
+        documents=tuple(one if one.id else replace(one, id=next(free)) for one in documents),
+        notes=notes,
     )
 
 
 def _load(given: Any, tickers: Sequence[str]) -> object:
     if not isinstance(given, str | Path):
         return given(list(tickers)) if callable(given) else given
-    from urisk_nb.readers.documents import read_folder
+    from urisk_nb.readers.documents import read_documents
     from urisk_nb.readers.files import find_path, read_frame, read_json_lines
 
+    documents = read_documents(given, tickers=tickers)
+    if documents is not None:
+        return documents
     path = find_path(given, "evidence")
-    if path.is_dir():
-        return read_folder(path)
     if path.suffix.lower() in JSON_SUFFIXES:
         return read_json_lines(path)
     return read_frame(path, text=True)
