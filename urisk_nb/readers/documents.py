@@ -4,7 +4,7 @@ Whole documents: text, HTML, PDF and Word files, filings as EDGAR and edgar-craw
 A file's name or its folder says whom it is about, else the trading symbol on its cover. A single
 file that cannot be read is an error; in a folder it is left out and named in a note, and so is
 every other file that is not used. Files are opened for reading only; nothing in them is executed
-or fetched. Rules: docs/evidence.md.
+or fetched. Rules: docs/documents.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from urisk_nb.readers.file_names import find_named_day, find_owners, guess_ticke
 from urisk_nb.readers.filings import base_form, estimate_filing_date
 from urisk_nb.risk.inputs import SHARED, Document, Evidence
 from urisk_nb.risk.tickers import read_symbol
-from urisk_nb.risk.values import count_noun
+from urisk_nb.risk.values import count_noun, fold_name
 
 __all__ = ["is_document", "read_document", "read_documents", "read_folder"]
 
@@ -106,7 +106,7 @@ def _is_pattern(given: str | Path) -> bool:
 
 
 def _read_own_ticker(name: str) -> str:
-    return SHARED if name.strip() == SHARED else read_symbol(name.strip(), "evidence")
+    return SHARED if fold_name(name) == SHARED else read_symbol(name.strip(), "evidence")
 
 
 def is_document(path: Path) -> bool:
@@ -389,11 +389,12 @@ def _make_documents(
     name: str, stem: str, content: FileContent, owners: Sequence[str]
 ) -> tuple[tuple[Document, ...], bool]:
     """Return a document for each owner, and whether its date is an estimate."""
-    day, is_estimated = _find_day(stem, content)
+    is_page = name.lower().removesuffix(".gz").endswith((".htm", ".html", ".xhtml"))
+    day, is_estimated = _find_day(stem, content, is_page)
     return tuple(
         Document(
             id="",
-            ticker=None if owner == SHARED else read_symbol(owner, name),
+            ticker=None if fold_name(owner) == SHARED else read_symbol(owner, name),
             text=content.source.text,
             date=day,
             source=name,
@@ -405,7 +406,7 @@ def _make_documents(
     ), is_estimated
 
 
-def _find_day(stem: str, content: FileContent) -> tuple[date | None, bool]:
+def _find_day(stem: str, content: FileContent, is_page: bool) -> tuple[date | None, bool]:
     """
     Return the day from which a document counts, and whether it is an estimate.
 
@@ -417,6 +418,8 @@ def _find_day(stem: str, content: FileContent) -> tuple[date | None, bool]:
         return content.filed, False
     named = find_named_day(stem)
     base = base_form(content.form)
+    if base is None and is_page and is_edgar_name(stem):
+        base = "10-K"
     is_filing = base in ("10-K", "10-Q", "20-F", "40-F", "8-K", "6-K")
     end = content.period_end
     if named and is_filing and (named == end or is_edgar_name(stem)):
@@ -426,7 +429,7 @@ def _find_day(stem: str, content: FileContent) -> tuple[date | None, bool]:
     if is_filing and content.signed:
         return content.signed, False
     if is_filing and end:
-        return estimate_filing_date(end, content.form), True
+        return estimate_filing_date(end, base), True
     return content.dated, False
 
 

@@ -216,7 +216,9 @@ def _read_text_or_html(path: Path, content: bytes, kind: str) -> FileContent:
     if _SUBMISSION.search(page, 0, 5000):
         start, end, facts, notes = _find_main_document(page)
     is_markdown = find_suffix(path) in (".md", ".markdown")
-    if not is_markdown and (kind == "html" or looks_like_html(page[start : start + 20_000])):
+    if not is_markdown and (
+        kind == "html" or looks_like_html(page[start : min(end, start + 20_000)])
+    ):
         read = read_html(page, start, end)
         found = _describe(drop_page_furniture(read.source), page[start:end], facts, notes=notes)
         return replace(found, tables_left_out=read.tables_left_out)

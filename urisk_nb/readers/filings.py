@@ -97,14 +97,14 @@ TAIL_CHARS = 400_000  # signatures stand before the exhibits
 
 _ITEM = r"(?P<item>\d\.\d\d(?!\d)|1?\d(?!\d)(?:\s?[A-Ka-k](?![a-z]))?)(?:\(T\))?"
 _ITEM_LINE = re.compile(
-    rf"^(?:(?![\"“‘'(\n])[\W_]){{0,8}}(?:part\s+(?P<part>i{{1,3}}|iv)[\s,.:–—-]+)?items?[\s.]{{1,3}}{_ITEM}"
+    rf"^(?:(?![\"“‘'(\n])[\W_]){{0,8}}(?:part\s+(?P<part>i{{1,3}}|iv)[\s,.:–—-]+)?(?P<word>items?)[\s.]{{1,3}}{_ITEM}"
     rf"(?P<more>(?:\s*(?:,|and|&)\s*(?:items?\s+)?\d{{1,2}}[A-C]?)*)"
     rf"(?P<mark>\s*(?:[.:|\]]|[–—-]+)*[ \t]*)(?P<rest>.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
 # Text that lost its lines: "... as amended. ITEM 1A. RISK FACTORS We are ..."
 _ITEM_INSIDE = re.compile(
-    rf"(?<=\s)(?:ITEM|Item)\s{{1,3}}{_ITEM}(?P<more>)(?P<mark>[.:]\s+)"
+    rf"(?<=\s)(?P<word>ITEM|Item)\s{{1,3}}{_ITEM}(?P<more>)(?P<mark>[.:]\s+)"
     rf"(?=(?P<rest>[A-Z][^\n]{{0,150}}))(?P<part>)"
 )
 _NO_HEADING_BEHIND = re.compile(
@@ -307,6 +307,8 @@ def _is_old_current_report(base: str) -> bool:
 
 def _find_start(mark: re.Match[str]) -> int:
     line = mark.group()
+    if "\n" in line[: mark.start("word") - mark.start()]:  # "PART I" stands on a line of its own
+        return mark.start("word")
     return mark.start() + len(line) - len(line.lstrip())
 
 

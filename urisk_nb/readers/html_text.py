@@ -79,6 +79,7 @@ _BULLET = re.compile(r"[•◦▪●■○·∙\-–—*]|o")
 _FIGURE = re.compile(
     r"[\s$€£¥(]*(?:[-–—]|[-–—+]?\d[\d,.]*)[\s)%x*]*|[$€£¥%)]|n/?[am]", re.IGNORECASE
 )
+_YEAR = re.compile(r"(?:19|20)\d\d")
 _ENDS = re.compile(r"[.!?;:\u3002\uff01\uff1f][\"'”’)\]]*$")
 _ENDS_INSIDE = re.compile(r"[a-z)][.!?][\"”’)]*\s+[A-Z“]")
 _HEADING = re.compile(r"(?:item\s+\d{1,2}[abc]?\b|item\s+\d\.\d\d|part\s+[iv]+\b)", re.IGNORECASE)
@@ -286,7 +287,7 @@ class _Scanner:
         ):
             self._end_block()
             if not self.tables:
-                self.blocks.append((PAGE_BREAK, [(0, self.at)]))
+                self.blocks.append((PAGE_BREAK, [(0, self.at - 1)]))
 
     def _close_element(self, tag: str) -> None:
         if tag == "table":
@@ -497,7 +498,7 @@ def _has_sentence(row: Sequence[_Cell]) -> bool:
 
 
 def _is_sentence_cell(cell: _Cell, row: Sequence[_Cell]) -> bool:
-    figures = sum(_is_figure(other) for other in row)
+    figures = sum(_is_figure(other) and not _YEAR.fullmatch(other[0][0]) for other in row)
     bulleted = len(row) > 1 and len(row[0]) == 1 and _BULLET.fullmatch(row[0][0][0]) is not None
     return any(_is_sentence(text, figures, bulleted and not figures) for text, _ in cell)
 
@@ -511,8 +512,8 @@ def _is_sentence(text: str, figures: int, bulleted: bool) -> bool:
     if len(words) < (6 if figures else 3):
         # Chinese and Japanese have no spaces
         return len(text) >= 8 and text[-1] in "\u3002\uff01\uff1f"
-    if figures >= 2:
-        return small >= 4 and text[-1] in ".!?" and len(words) >= 8
+    if figures >= 2:  # a footnote at the label of a row is no sentence
+        return small >= 8 and _ENDS_INSIDE.search(text) is not None
     if _ENDS_INSIDE.search(text) or (text[-1] != ":" and _ENDS.search(text)):
         return small >= 2
     return small >= 15

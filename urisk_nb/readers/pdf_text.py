@@ -39,9 +39,8 @@ _BROKEN_WORD = re.compile(r"([A-Za-z][A-Za-z'’]*)[-\u2010\u00ad]$")
 _WORD = re.compile(r"[A-Za-z]+(?:[-\u2010][A-Za-z]+)*")
 # What stands before a hyphen that is no break of the line's.
 _PREFIXES_TEXT = """
-    non self long short well high low mid multi third first second year half cross co pre post
-    re anti ex so all full part on off in out up down over under inter sub semi quasi year end
-    fixed
+    all anti cross down end ex first fixed full half high long low mid multi non off on part quasi
+    second self short so third up well year
 """
 _PREFIXES = frozenset(_PREFIXES_TEXT.split())
 LONG_LINE = 0.75  # of the usual length: a shorter line may end a paragraph
@@ -228,13 +227,14 @@ def _drop_edges(pages: list[list[str]]) -> list[list[str]]:
     )
     needed = max(MIN_REPEATS, 0.25 * len(shown))
     kept = []
+    seen: set[str] = set()
     for page, lines in zip(shown, pages, strict=True):
         edges = {*page[:EDGE_LINES], *page[-EDGE_LINES:]}
-        drop = {
-            line
-            for line in edges
-            if _PAGE_NUMBER.fullmatch(line) or (len(line) <= 120 and forms[_form(line)] >= needed)
-        }
+        repeated = {line for line in edges if len(line) <= 200 and forms[_form(line)] >= needed}
+        # A sentence, such as a disclaimer, is text once
+        first = {line for line in repeated if _SENTENCE_END.search(line) and line not in seen}
+        seen |= repeated
+        drop = repeated - first | {line for line in edges if _PAGE_NUMBER.fullmatch(line)}
         kept.append([line for line in lines if line not in drop])
     return kept
 
