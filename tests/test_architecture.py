@@ -30,7 +30,8 @@ LAYERS = [
 INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
     "readers": [
-        *("encodings", "source_text", "html_text", "pdf_text", "docx_text", "filings"),
+        *("encodings", "source_text", "html_tables", "html_text", "pdf_text", "docx_text"),
+        *("filing_cover", "filings"),
         *(
             "file_content",
             "file_names",

@@ -210,7 +210,9 @@ def test_a_folder_of_other_companies_is_no_error(tmp_path):
     assert "AMD_note.txt (no ticker of the cell)" in found.notes[0]
 
 
-@pytest.mark.parametrize(("name", "seen"), [("logo.png", "not a document"), (None, "no document")])
+@pytest.mark.parametrize(
+    ("name", "seen"), [("logo.png", "not a document"), (None, r"no \.txt, \.md")]
+)
 def test_a_folder_without_documents_is_refused(tmp_path, name, seen):
     if name:
         put(tmp_path, name, b"x")
@@ -274,10 +276,12 @@ XBRL = """<?xml version='1.0' encoding='ASCII'?><html xmlns:ix="http://www.xbrl.
 <head><title>acmt-20250126</title></head><body><div style="display:none"><ix:header><ix:hidden>
 <ix:nonNumeric contextRef="c1" name="dei:AmendmentFlag">true</ix:nonNumeric></ix:hidden>
 </ix:header></div><p>FORM
-<ix:nonNumeric name="dei:DocumentType" contextRef="c1">10-Q</ix:nonNumeric></p><p>Period ended <ix:nonNumeric contextRef="c1" name="dei:DocumentPeriodEndDate"
+<ix:nonNumeric name="dei:DocumentType" contextRef="c1">10-Q</ix:nonNumeric></p><p>Period ended
+<ix:nonNumeric contextRef="c1" name="dei:DocumentPeriodEndDate"
 format="ixt:date">April&#160;27, 2025</ix:nonNumeric></p><table><tr><td>Common</td><td>
 <ix:nonNumeric contextRef="c1" name="dei:TradingSymbol"><b>ACMT</b></ix:nonNumeric></td></tr>
-</table><p>Item 2. Management's Discussion</p><p>Sales of <ix:nonFraction name="x:R">5</ix:nonFraction>
+</table><p>Item 2. Management's Discussion</p>
+<p>Sales of <ix:nonFraction name="x:R">5</ix:nonFraction>
 million dollars fell.</p><table><tr><td>Date: May 30, 2025</td><td>/s/ J. Doe</td><td></td></tr>
 </table></body></html>"""
 

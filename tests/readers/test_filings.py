@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from document_files import FILING
-from urisk_nb.readers import filings
+from urisk_nb.readers import filing_cover
 from urisk_nb.readers.filings import find_sections
 
 
@@ -204,14 +204,14 @@ def test_an_excerpt_that_begins_with_its_item():
     ],
 )
 def test_the_form_in_a_name(name, form):
-    assert filings.find_form_in_name(name) == form
+    assert filing_cover.find_form_in_name(name) == form
 
 
 def test_the_form_on_a_cover():
-    assert filings.find_form(FILING) == "10-K"
-    assert filings.find_form(FILING.replace("FORM 10-K", "FORM 10-Q/A")) == "10-Q/A"
+    assert filing_cover.find_form(FILING) == "10-K"
+    assert filing_cover.find_form(FILING.replace("FORM 10-K", "FORM 10-Q/A")) == "10-Q/A"
     call = "Please see our Form 10-K on file with the Securities and Exchange Commission. Welcome."
-    assert filings.find_form(call) is None
+    assert filing_cover.find_form(call) is None
 
 
 @pytest.mark.parametrize(
@@ -229,14 +229,14 @@ def test_the_form_on_a_cover():
     ],
 )
 def test_dates_as_filings_write_them(text, day):
-    assert filings.find_dates(text) == ([day] if day else [])
+    assert filing_cover.find_dates(text) == ([day] if day else [])
 
 
 def test_the_dates_of_a_filing():
-    end = filings.find_period_end(FILING)
+    end = filing_cover.find_period_end(FILING)
     assert end == date(2025, 1, 26)
-    assert filings.find_signature_date(FILING, end) == date(2025, 2, 28)
-    assert filings.find_signature_date(FILING, date(2025, 6, 1)) is None
+    assert filing_cover.find_signature_date(FILING, end) == date(2025, 2, 28)
+    assert filing_cover.find_signature_date(FILING, date(2025, 6, 1)) is None
 
 
 @pytest.mark.parametrize(
@@ -245,11 +245,11 @@ def test_the_dates_of_a_filing():
 )
 def test_an_estimate_is_the_last_day_of_filing(form, day):
     """90 days after January 26 is April 26; 45 are March 12."""
-    assert filings.estimate_filing_date(date(2025, 1, 26), form) == day
+    assert filing_cover.estimate_filing_date(date(2025, 1, 26), form) == day
 
 
 def test_the_symbols_on_a_cover():
-    assert filings.find_symbols(FILING)[:1] == ("ACMT",)
-    assert filings.find_symbols("Our shares trade as (NYSE: ACM).") == ("ACM",)
-    assert filings.find_symbols("Trading Symbol(s)\nNone\nYes x No") == ()
-    assert filings.find_symbols("We sell symbols.") == ()
+    assert filing_cover.find_symbols(FILING)[:1] == ("ACMT",)
+    assert filing_cover.find_symbols("Our shares trade as (NYSE: ACM).") == ("ACM",)
+    assert filing_cover.find_symbols("Trading Symbol(s)\nNone\nYes x No") == ()
+    assert filing_cover.find_symbols("We sell symbols.") == ()

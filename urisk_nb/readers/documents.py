@@ -27,7 +27,7 @@ from urisk_nb.readers.file_content import (
     read_content,
 )
 from urisk_nb.readers.file_names import find_named_day, find_owners, guess_ticker, is_edgar_name
-from urisk_nb.readers.filings import base_form, estimate_filing_date
+from urisk_nb.readers.filing_cover import base_form, estimate_filing_date
 from urisk_nb.risk.inputs import SHARED, Document, Evidence
 from urisk_nb.risk.tickers import read_symbol
 from urisk_nb.risk.values import count_noun, fold_name
@@ -316,7 +316,7 @@ def _refuse(
         raise missing
     if not any(reason == "no ticker of the cell" for _, reason in left_out):
         raise InputError(
-            f"{given} has no document"
+            f"{given} has no .txt, .md, .html, .pdf or .docx file"
             + (f" ({_name_left_out(given, left_out)})" if left_out else "")
             + ".",
             fix="name one file for each ticker: NVDA.txt, MSFT_10-K.htm, AMD.pdf",

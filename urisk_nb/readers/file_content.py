@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from urisk_nb.errors import InputError
-from urisk_nb.readers import filings
+from urisk_nb.readers import filing_cover, filings
 from urisk_nb.readers.encodings import decode_text
 from urisk_nb.readers.source_text import SourceText, drop_page_furniture, remove_spans
 from urisk_nb.risk.inputs import Section
@@ -192,7 +192,7 @@ def read_content(path: Path) -> FileContent:
             f"{MAX_TEXT_CHARS / 1e6:,.0f} million are read.",
             fix="save the part that matters as a file of its own",
         )
-    form = filings.find_form_in_name(path.stem) if read.form is None else None
+    form = filing_cover.find_form_in_name(path.stem) if read.form is None else None
     return _describe_again(replace(read, form=form)) if form else read
 
 
@@ -308,14 +308,14 @@ def _describe(
     facts = _read_facts(page)
     cover, end_matter = _strip_tags(page, text)
     form = header.get("CONFORMED SUBMISSION TYPE") or facts.get("documenttype")
-    form = filings.normalize_form(form) if form else filings.find_form(text)
+    form = filing_cover.normalize_form(form) if form else filing_cover.find_form(text)
     if form and not form.endswith("/A") and facts.get("amendmentflag", "").lower() == "true":
         form += "/A"
     period_end = _read_day(header.get("CONFORMED PERIOD OF REPORT")) or _read_day(
         facts.get("documentperiodenddate")
     )
     is_filing = form is not None
-    period_end = period_end or (filings.find_period_end(cover) if is_filing else None)
+    period_end = period_end or (filing_cover.find_period_end(cover) if is_filing else None)
     symbols = tuple(filter(None, facts.get("tradingsymbol", "").upper().split()))
     return FileContent(
         source=source,
@@ -323,9 +323,9 @@ def _describe(
         form=form,
         filed=_read_day(header.get("FILED AS OF DATE")),
         period_end=period_end,
-        signed=filings.find_signature_date(end_matter, period_end) if is_filing else None,
+        signed=filing_cover.find_signature_date(end_matter, period_end) if is_filing else None,
         dated=None if is_filing else _find_stated_date(text, page),
-        symbols=symbols or (filings.find_symbols(cover) if is_filing else ()),
+        symbols=symbols or (filing_cover.find_symbols(cover) if is_filing else ()),
         notes=notes,
     )
 
@@ -333,13 +333,13 @@ def _describe(
 def _describe_again(content: FileContent) -> FileContent:
     """Return what is known of a filing whose form only the name of its file tells."""
     text = content.source.text
-    period_end = content.period_end or filings.find_period_end(text)
+    period_end = content.period_end or filing_cover.find_period_end(text)
     return replace(
         content,
         sections=filings.find_sections(text, content.form) or content.sections,
         dated=None,
         period_end=period_end,
-        signed=content.signed or filings.find_signature_date(text, period_end),
+        signed=content.signed or filing_cover.find_signature_date(text, period_end),
     )
 
 
@@ -369,17 +369,17 @@ def _strip_tags(page: str, text: str) -> tuple[str, str]:
 
 def _read_day(value: object) -> date | None:
 
-    return next(iter(filings.find_dates(str(value))), None) if value else None
+    return next(iter(filing_cover.find_dates(str(value))), None) if value else None
 
 
 def _find_stated_date(text: str, page: str) -> date | None:
     """Return the date of a note, a call or a page: a line "Date: ...", or the page's own mark."""
     for mark in _META_DATE.finditer(page[:100_000]):
-        if days := filings.find_dates(mark.group()):
+        if days := filing_cover.find_dates(mark.group()):
             return days[0]
     head = text[:3000]
     for mark in _DATE_LABEL.finditer(head):
-        if days := filings.find_dates(head[mark.end() : mark.end() + 40]):
+        if days := filing_cover.find_dates(head[mark.end() : mark.end() + 40]):
             return days[0]
     return None
 
@@ -441,7 +441,7 @@ def _read_filing_json(data: object) -> FileContent:
     return FileContent(
         source=SourceText(text),
         sections=tuple(sections),
-        form=filings.normalize_form(str(form)) if form else None,
+        form=filing_cover.normalize_form(str(form)) if form else None,
         filed=filed,
         period_end=_read_day(names.get("period_of_report")),
         symbols=(str(symbol).upper(),) if symbol else (),

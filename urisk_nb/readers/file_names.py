@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import date
 
-from urisk_nb.readers.filings import drop_forms
+from urisk_nb.readers.filing_cover import drop_forms
 from urisk_nb.risk.inputs import SHARED
 from urisk_nb.risk.tickers import fold_share_class
 

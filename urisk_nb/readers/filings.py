@@ -1,5 +1,5 @@
 """
-What a filing says about itself: its form, its dates, its symbols, and where its items begin.
+Where the items of a filing begin.
 
 Pure functions over text. A heading is known by its place at the start of a line and by its title,
 the table of contents by its entries that stand close together and come again. Of what is left, the
@@ -12,25 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 
+from urisk_nb.readers.filing_cover import FORMS_WITH_ITEMS, SIGNATURES, base_form
 from urisk_nb.risk.inputs import Section
 
-__all__ = [
-    "FORMS_WITH_ITEMS",
-    "base_form",
-    "drop_forms",
-    "estimate_filing_date",
-    "find_dates",
-    "find_form",
-    "find_form_in_name",
-    "find_period_end",
-    "find_sections",
-    "find_signature_date",
-    "find_symbols",
-    "find_title",
-    "normalize_form",
-]
+__all__ = ["find_sections", "find_title"]
 
 # Item -> what its title begins with in the filings of any year (a pattern), and how it is shown.
 ANNUAL_ITEMS: dict[str, tuple[str, str]] = {
@@ -83,18 +69,11 @@ QUARTERLY_ITEMS: dict[tuple[int, str], tuple[str, str]] = {
     (2, "5"): ("other", "Other Information"),
     (2, "6"): ("exhibits?", "Exhibits"),
 }
-FORMS_WITH_ITEMS = ("10-K", "10-Q", "8-K", "20-F", "10-12G", "1-K")
-# Days after the end of the period within which the slowest filers file; 8-K: after the event.
-FILING_DAYS = {"10-K": 90, "10-Q": 45, "20-F": 120, "40-F": 90, "8-K": 6, "6-K": 6}
-
 MIN_CONTENTS_ITEMS = 4  # entries in a row that make a table of contents
 MAX_CONTENTS_GAP = 260  # characters from one entry to the next
 MIN_ITEMS = 3  # fewer headings in a text whose form is not known are no sections
 EXCERPT_CHARS = 200  # or one, where the text begins with it
 MAX_TITLE_CHARS = 200
-HEAD_CHARS = 12_000  # the cover
-TAIL_CHARS = 400_000  # signatures stand before the exhibits
-
 _ITEM = r"(?P<item>\d\.\d\d(?!\d)|1?\d(?!\d)(?:\s?[A-Ka-k](?![a-z]))?)(?:\(T\))?"
 _ITEM_LINE = re.compile(
     rf"^(?:(?![\"“‘'(\n])[\W_]){{0,8}}(?:part\s+(?P<part>i{{1,3}}|iv)[\s,.:–—-]+)?(?P<word>items?)[\s.]{{1,3}}{_ITEM}"
@@ -117,7 +96,6 @@ _PART_LINE = re.compile(
     r"^\W{0,8}part\s+(?P<part>i{1,3}|iv)\b[\s.:–—-]*(?P<rest>.{0,60})$",
     re.IGNORECASE | re.MULTILINE,
 )
-_SIGNATURES = re.compile(r"^\W{0,8}signatures?\W{0,8}$", re.IGNORECASE | re.MULTILINE)
 _REFERENCE = re.compile(
     r"[,;)]|(?:of|in|and|to|above|below|herein|under|for|is|are|see|on|as|or|hereof|entitled|which|"
     r"contains|includes|through|disclosure)\b|[\"“'‘]",
@@ -125,56 +103,9 @@ _REFERENCE = re.compile(
 _PAGE_AT_END = re.compile(r"[\s.·…_]*\(?[\dF-]{0,4}\)?\s*$")
 _NUMERALS = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
 
-_MONTHS = {
-    name: number
-    for number, name in enumerate(
-        (
-            *("january", "february", "march", "april", "may", "june", "july", "august"),
-            *("september", "october", "november", "december"),
-        ),
-        1,
-    )
-}
-_MONTH_NAME = r"(?P<{}>[A-Z][a-z]{{2,8}}|[A-Z]{{3,9}})\.?"
-_DATE = re.compile(
-    rf"(?<![\d.])(?:{_MONTH_NAME.format('m1')}\s{{1,3}}(?P<d1>\d{{1,2}})(?:st|nd|rd|th)?\s?,?\s{{0,3}}(?P<y1>(?:19|20)\d\d)"
-    rf"|(?P<d2>\d{{1,2}})(?:st|nd|rd|th)?\s{{1,3}}{_MONTH_NAME.format('m2')},?\s{{1,3}}(?P<y2>(?:19|20)\d\d)"
-    r"|(?P<y3>(?:19|20)\d\d)(?P<s3>[-/.]?)(?P<m3>\d\d)(?P=s3)(?P<d3>\d\d))(?!\d)"
-)
-_PERIOD = re.compile(
-    r"(?:fiscal\s+|transition\s+)?(?:years?|quarter(?:ly)?|period|report)(?:\s+period)?"
-    r"\s{1,3}(?:ended|ending|end)\b:?|date of (?:earliest event )?report(?:ed)?[^\n]{0,60}?:",
-    re.IGNORECASE,
-)
 _SIGNED = re.compile(
     r"signatures?\b|pursuant to the requirements of|duly (?:caused|authorized)|\bdated?\b\s*:",
     re.IGNORECASE,
-)
-
-_FORM = (
-    r"10-?\s?-?(?:KSB40|KSB|K405|KT|K|QSB|QT|Q|12G)|8-?K12B|[86]-?K|(?:20|40)-?F|11-?K|"
-    r"S-?[1348]|F-?[134]|424B\d|DEFM?\s?14A|DEFA\s?14A|PRE[MR]?\s?14A|6-?K|13[DFG]|NT\s?10-?[KQ]"
-)
-# A call and a note speak of forms, too: only a cover has the address of the SEC before it.
-_COVER = re.compile(
-    r"securities\s+and\s+exchange\s+commission[\W_]+washington\W+d\.?\s?c", re.IGNORECASE
-)
-_FORM_COVER = re.compile(
-    rf"\bform\s{{1,4}}(?P<form>{_FORM})\b(?P<amended>\s?/\s?A\b)?", re.IGNORECASE
-)
-_FORM_NAME = re.compile(
-    rf"(?<![A-Za-z0-9])(?P<form>{_FORM})(?P<amended>[-_/]?A)?(?![A-Za-z0-9])", re.IGNORECASE
-)
-_FORM_PARTS = re.compile(r"(NT)?\s?(\d{1,3}|DEFM?|DEFA|PRE[MR]?|S|F|ARS)[\s-]*(.*)")
-_SYMBOL = re.compile(r"[A-Z][A-Z0-9]{1,5}(?:[.\-][A-Z]{1,2})?")
-_NO_SYMBOLS_TEXT = """
-    NYSE NASDAQ AMEX OTC OTCQB OTCQX CBOE LLC INC PLC CORP CO LP THE NONE NA TITLE EACH CLASS
-    COMMON STOCK TRADING SYMBOL SYMBOLS NAME EXCHANGE ON WHICH REGISTERED SHARES PAR VALUE USD
-    ARCA MARKET OF PER ADS ADR NEW YORK SECURITIES NOT APPLICABLE II III IV YES NO
-"""
-_NO_SYMBOLS = frozenset(_NO_SYMBOLS_TEXT.split())
-_SYMBOL_LABEL = re.compile(
-    r"(?i:trading|ticker)\s+(?i:symbols?)|\b(?:NYSE|NASDAQ|Nasdaq|AMEX)(?=\s?:\s?[A-Z])"
 )
 
 
@@ -222,14 +153,12 @@ def find_sections(text: str, form: str | None = None) -> tuple[Section, ...]:
     return tuple(sections)
 
 
-def base_form(form: str | None) -> str | None:
-    """Return the form that another is a kind of: 10-K for 10-K405, 10-KT and 10-K/A."""
-    if form is None:
-        return None
-    for base in FORMS_WITH_ITEMS:
-        if form.startswith(base):
-            return base
-    return form.removesuffix("/A")
+def find_title(item: str, text: str) -> str:
+    """Return the title of an annual report's item, as its text begins with it, else empty."""
+    mark = _ITEM_LINE.match(text[:400])
+    rest = mark["rest"].strip() or _next_line(text[:800], mark.end()) if mark else ""
+    found = _find_title(item, 0, rest, None)
+    return found[1] if found else ""
 
 
 # --- headings -------------------------------------------------------------------------------------
@@ -410,139 +339,7 @@ def _choose_chain(found: Sequence[_Heading], end: int) -> list[_Heading]:
 def _find_signatures(text: str, start: int) -> int | None:
     marks = [
         mark.start()
-        for mark in _SIGNATURES.finditer(text, start)
+        for mark in SIGNATURES.finditer(text, start)
         if "pursuant to" in text[mark.end() : mark.end() + 400].lower()
     ]
     return marks[0] if marks else None
-
-
-# --- form, dates, symbols -------------------------------------------------------------------------
-
-
-def find_form(text: str) -> str | None:
-    """Return the form type that the cover of a filing names, or None."""
-    cover = _COVER.search(text, 0, HEAD_CHARS)
-    found = _FORM_COVER.search(text, cover.end(), cover.end() + 600) if cover else None
-    return normalize_form(found["form"], bool(found["amended"])) if found else None
-
-
-def find_form_in_name(name: str) -> str | None:
-    """Return the form type in the name of a file, or None."""
-    found = _FORM_NAME.search(name)
-    return normalize_form(found["form"], bool(found["amended"])) if found else None
-
-
-def drop_forms(name: str) -> str:
-    """Return the name of a file without form types: the K of 10-K is no ticker."""
-    return _FORM_NAME.sub(" ", name)
-
-
-def find_title(item: str, text: str) -> str:
-    """Return the title of an annual report's item, as its text begins with it, else empty."""
-    mark = _ITEM_LINE.match(text[:400])
-    rest = mark["rest"].strip() or _next_line(text[:800], mark.end()) if mark else ""
-    found = _find_title(item, 0, rest, None)
-    return found[1] if found else ""
-
-
-def normalize_form(form: str, amended: bool = False) -> str:
-    """Return a form type as EDGAR writes it: "10-K" for "10K", "10-Q/A", "DEF 14A"."""
-    form = form.strip().upper()
-    if form.endswith("/A"):
-        form, amended = form[:-2], True
-    parts = _FORM_PARTS.fullmatch(form)
-    if parts:
-        late, head, tail = parts.groups()
-        joint = " " if head[0] in "DP" else "-"
-        form = ("NT " if late else "") + head + (joint + tail if tail else "")
-    return form + ("/A" if amended else "")
-
-
-def read_date(found: re.Match[str]) -> date | None:
-    """Return the date of a match of the date pattern, or None where there is no such day."""
-    for index in "123":
-        year, month, day = found[f"y{index}"], found[f"m{index}"], found[f"d{index}"]
-        if year is None:
-            continue
-        number = int(month) if month.isdigit() else _find_month(month)
-        try:
-            return date(int(year), number, int(day))
-        except ValueError:
-            return None
-    return None
-
-
-def _find_month(name: str) -> int:
-    short = name.lower()
-    return next((number for month, number in _MONTHS.items() if month.startswith(short)), 0)
-
-
-def find_dates(text: str) -> list[date]:
-    """Return the dates in a text: "July 30, 2025", "30 July 2025", "2025-07-30", "20250730"."""
-    return [day for found in _DATE.finditer(text) if (day := read_date(found))]
-
-
-def find_period_end(text: str) -> date | None:
-    """
-    Return the end of the period that the cover of a filing names, or None; of an 8-K the date of
-    the event.
-    """
-    head = text[:HEAD_CHARS]
-    for mark in _PERIOD.finditer(head):
-        found = _DATE.search(head, mark.end(), mark.end() + 60)
-        if found and (day := read_date(found)):
-            return day
-    return None
-
-
-def find_signature_date(text: str, after: date | None) -> date | None:
-    """
-    Return the latest date of the signatures, or None.
-
-    Parameters
-    ----------
-    after
-        The end of the period: a signature stands within the year and a half behind it.
-    """
-    base = max(0, len(text) - TAIL_CHARS)
-    days: set[date] = set()
-    marks = [
-        mark
-        for mark in _SIGNATURES.finditer(text, base)
-        if "pursuant to" in text[mark.end() : mark.end() + 500].lower()
-    ]
-    for mark in marks:
-        block = text[mark.end() : mark.end() + 6000]
-        days.update(day for day in find_dates(block) if _follows(day, after))
-    return max(days, default=None)
-
-
-def _follows(day: date, after: date | None) -> bool:
-    return after is not None and after <= day <= after + timedelta(days=550)
-
-
-def estimate_filing_date(period_end: date, form: str | None) -> date:
-    """
-    Return the day by which a filing is public that names only the end of its period.
-
-    That is the last day on which the slowest filers must file (90 days after a fiscal year, 45
-    after a quarter): earlier would be look-ahead in a run as of a past date.
-    """
-    base = base_form(form) or ""
-    return period_end + timedelta(days=FILING_DAYS.get(base, 90))
-
-
-def find_symbols(text: str) -> tuple[str, ...]:
-    """
-    Return the trading symbols that the cover of a filing names, in its order.
-
-    One letter is no symbol here: covers are full of single letters.
-    """
-    head = text[:HEAD_CHARS]
-    for label in _SYMBOL_LABEL.finditer(head):
-        near = head[label.end() : label.end() + 500]
-        words = (word.strip('."“”*') for word in re.split(r"[\s,;:()|]+", near))
-        found = [one for one in words if _SYMBOL.fullmatch(one) and one not in _NO_SYMBOLS]
-        if found:
-            return tuple(dict.fromkeys(found))
-    return ()

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from urisk_nb.errors import InputError
+from urisk_nb.readers.html_tables import Cell, keep_sentences
 from urisk_nb.readers.source_text import PAGE_BREAK, SourceText
 
 __all__ = ["HtmlText", "find_charset", "looks_like_html", "read_html"]
@@ -74,15 +74,6 @@ _UNSEEN = frozenset("\u200b\ufeff\xad")  # EDGAR's files are full of them: no si
 _SPACES = {ord(sign): " " for sign in "\t\n\r\v\f\xa0\u2002\u2003\u2009"}
 _FOOTNOTE_MARK = re.compile(r"\(?[\d*†‡,]{1,5}\)?")
 
-_MARKER = re.compile(r"\(?(?:\d{1,2}|[A-Za-z]|[ivxIVX]{1,5})[.)]|[•◦▪●■○·∙\-–—*☐☒✓]|\(\d{1,2}\)")
-_BULLET = re.compile(r"[•◦▪●■○·∙\-–—*]|o")
-_FIGURE = re.compile(
-    r"[\s$€£¥(]*(?:[-–—]|[-–—+]?\d[\d,.]*)[\s)%x*]*|[$€£¥%)]|n/?[am]", re.IGNORECASE
-)
-_YEAR = re.compile(r"(?:19|20)\d\d")
-_ENDS = re.compile(r"[.!?;:\u3002\uff01\uff1f][\"'”’)\]]*$")
-_ENDS_INSIDE = re.compile(r"[a-z)][.!?][\"”’)]*\s+[A-Z“]")
-_HEADING = re.compile(r"(?:item\s+\d{1,2}[abc]?\b|item\s+\d\.\d\d|part\s+[iv]+\b)", re.IGNORECASE)
 _HTML_TAG = re.compile(
     r"<(?:!doctype\s+html|html|head|body|div|p|span|h[1-6]|font|br|ul|article)[\s/>]",
     re.IGNORECASE,
@@ -108,11 +99,6 @@ class HtmlText:
 
     source: SourceText
     tables_left_out: int
-
-
-# A paragraph, and pairs (offset into it, offset into the source).
-_Block = tuple[str, list[tuple[int, int]]]
-_Cell = list[_Block]
 
 
 def looks_like_html(text: str) -> bool:
@@ -147,7 +133,7 @@ def read_html(page: str, start: int = 0, end: int | None = None) -> HtmlText:
 
 @dataclass(slots=True)
 class _Table:
-    rows: list[list[_Cell]] = field(default_factory=list)
+    rows: list[list[Cell]] = field(default_factory=list)
 
 
 class _Scanner:
@@ -155,7 +141,7 @@ class _Scanner:
 
     def __init__(self, page: str, start: int, end: int) -> None:
         self.page, self.at, self.end = page, start, end
-        self.blocks: _Cell = []
+        self.blocks: Cell = []
         self.tables: list[_Table] = []
         self.ignored_tables = 0  # opened below MAX_TABLE_DEPTH
         self.texts: list[str] = []  # of the paragraph at hand
@@ -338,12 +324,12 @@ class _Scanner:
             table = self.tables.pop()
             rows = [[cell for cell in row if cell] for row in table.rows]
             rows = [row for row in rows if row]
-            kept = _keep_sentences(rows)
+            kept = keep_sentences(rows)
             self._target().extend(kept)
             if rows and not kept:
                 self.left_out += 1
 
-    def _target(self) -> _Cell:
+    def _target(self) -> Cell:
         """Return the list that takes the next paragraph: of the page, or of the cell at hand."""
         if not self.tables:
             return self.blocks
@@ -442,90 +428,3 @@ def _is_hidden(attributes: str) -> bool:
         _HIDING_STYLE.search(attributes) is not None
         or _HIDDEN_ATTRIBUTE.search(_QUOTED.sub('""', attributes)) is not None
     )
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def _keep_sentences(rows: Sequence[Sequence[_Cell]]) -> list[_Block]:
-    """
-    Return the paragraphs of a table that are text: none of a table of figures.
-
-    A cell that holds a sentence is kept whole, behind the bullet or number of its row. A row of
-    one cell is kept where the table is laid-out text. One or two cells in all are a heading.
-    """
-    cells = sum(len(row) for row in rows)
-    if cells == 1:
-        return list(rows[0][0])
-    if cells == 2 and len(rows) == 1 and not _is_figure(rows[0][1]):
-        return [_join_row(rows[0])]
-    has_sentences = [_has_sentence(row) for row in rows]
-    is_text = any(has_sentences)
-    kept: list[_Block] = []
-    for row, has_sentence in zip(rows, has_sentences, strict=True):
-        if has_sentence:
-            kept.extend(_keep_row(row))
-        elif is_text and len(row) == 1:
-            kept.extend(row[0])
-        elif (is_text or len(rows) <= 2) and _is_heading(row):
-            kept.append(_join_row(row))
-    return kept
-
-
-def _keep_row(row: Sequence[_Cell]) -> list[_Block]:
-    """Return the cells of a row that hold sentences, each behind its bullet or number."""
-    kept: list[_Block] = []
-    marker: _Cell | None = None
-    for cell in row:
-        if len(cell) == 1 and _MARKER.fullmatch(cell[0][0]):
-            marker = cell
-        elif _is_sentence_cell(cell, row):
-            kept.extend([_join_row([marker, cell[:1]]), *cell[1:]] if marker else cell)
-            marker = None
-    return kept
-
-
-def _is_heading(row: Sequence[_Cell]) -> bool:
-    return _HEADING.match(row[0][0][0]) is not None and not _is_figure(row[-1])
-
-
-def _is_figure(cell: _Cell) -> bool:
-    return len(cell) == 1 and _FIGURE.fullmatch(cell[0][0]) is not None
-
-
-def _has_sentence(row: Sequence[_Cell]) -> bool:
-    return any(_is_sentence_cell(cell, row) for cell in row)
-
-
-def _is_sentence_cell(cell: _Cell, row: Sequence[_Cell]) -> bool:
-    figures = sum(_is_figure(other) and not _YEAR.fullmatch(other[0][0]) for other in row)
-    bulleted = len(row) > 1 and len(row[0]) == 1 and _BULLET.fullmatch(row[0][0][0]) is not None
-    return any(_is_sentence(text, figures, bulleted and not figures) for text, _ in cell)
-
-
-def _is_sentence(text: str, figures: int, bulleted: bool) -> bool:
-    """Return whether a cell's text is more than the label of a row with so many figures."""
-    words = text.split()
-    small = sum(word[:1].islower() for word in words)
-    if bulleted:
-        return small >= 2
-    if len(words) < (6 if figures else 3):
-        # Chinese and Japanese have no spaces
-        return len(text) >= 8 and text[-1] in "\u3002\uff01\uff1f"
-    if figures >= 2:  # a footnote at the label of a row is no sentence
-        return small >= 8 and _ENDS_INSIDE.search(text) is not None
-    if _ENDS_INSIDE.search(text) or (text[-1] != ":" and _ENDS.search(text)):
-        return small >= 2
-    return small >= 15
-
-
-def _join_row(cells: Sequence[_Cell]) -> _Block:
-    """Return the paragraphs of some cells as one, with spaces between."""
-    joined = ""
-    pairs: list[tuple[int, int]] = []
-    for text, own in (block for cell in cells for block in cell):
-        if joined:
-            joined += " "
-        pairs.extend((len(joined) + offset, place) for offset, place in own)
-        joined += text
-    return joined, pairs
