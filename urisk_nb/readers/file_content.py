@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import itertools
 import json
 import re
 import stat
@@ -30,6 +31,7 @@ __all__ = ["KINDS", "FileContent", "find_suffix", "is_filing_json", "list_names"
 
 MAX_NAMES = 10  # names in a message; the rest are counted
 MAX_FILE_BYTES = 100_000_000
+MAX_FACTS = 200  # of inline XBRL that say what the document is; a filing has some ten
 MAX_TEXT_CHARS = 20_000_000  # the longest 10-K has some 2 million
 KINDS = {
     **dict.fromkeys((".txt", ".text", ".md", ".markdown"), "text"),
@@ -53,8 +55,8 @@ _HEADER_LINE = re.compile(
     re.MULTILINE,
 )
 _FACT = re.compile(
-    r"<ix:non(?:Numeric|Fraction)\b[^>]{0,600}?\bname\s*=\s*[\"']dei:"
-    r"(TradingSymbol|DocumentType|DocumentPeriodEndDate|AmendmentFlag)[\"'][^>]{0,600}>",
+    r"\bname\s?=\s?[\"']dei:"
+    r"(TradingSymbol|DocumentType|DocumentPeriodEndDate|AmendmentFlag)[\"'][^<>]{0,600}>",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<[^<>]{0,2000}>")
@@ -137,7 +139,10 @@ def _decode(content: bytes, charset: str | None = None) -> str:
             if "\0" not in text[:20_000]:
                 return text
     try:
-        return decode_text(content)
+        text = decode_text(content)
+        if "\0" in text[:20_000]:
+            raise UnicodeError("it holds zero bytes, as binary files do")
+        return text
     except (UnicodeError, LookupError) as exc:
         raise InputError(f"it holds no text: {exc}.", fix="save it as UTF-8 text") from exc
 
@@ -222,13 +227,13 @@ def _read_text_or_html(path: Path, content: bytes, kind: str) -> FileContent:
         read = read_html(page, start, end)
         found = _describe(drop_page_furniture(read.source), page[start:end], facts, notes=notes)
         return replace(found, tables_left_out=read.tables_left_out)
+    if len(page) > MAX_TEXT_CHARS:
+        return FileContent(source=SourceText(page))  # refused by its size
     whole = SourceText(page, ((0, 0),))
     spans = [(0, start), *_find_text_tags(page, start, end), (end, len(page))]
     if is_markdown:
         spans = sorted(mark.span() for mark in _MARKDOWN.finditer(page))
     source = remove_spans(whole, spans) if any(a < b for a, b in spans) else SourceText(page)
-    if len(page) > MAX_TEXT_CHARS:
-        return FileContent(source=source)  # refused by its size
     return _describe(drop_page_furniture(source), "", facts, notes=notes)
 
 
@@ -346,7 +351,7 @@ def _describe_again(content: FileContent) -> FileContent:
 def _read_facts(page: str) -> dict[str, str]:
     """Return what inline XBRL says of the document: its type, period and symbols."""
     facts: dict[str, list[str]] = {}
-    for mark in _FACT.finditer(page) if "dei:" in page else ():
+    for mark in itertools.islice(_FACT.finditer(page), MAX_FACTS):
         close = page.find("</ix:non", mark.end(), mark.end() + 2000)
         value = " ".join(_TAG.sub("", page[mark.end() : max(close, mark.end())]).split())
         if value:
@@ -364,7 +369,11 @@ def _strip_tags(page: str, text: str) -> tuple[str, str]:
     start = max(page.find("</ix:header>"), 0)
     parts = (page[start : start + 150_000], page[max(start, len(page) - 400_000) :])
     cover, end = (html.unescape(_TAG.sub("\n", part)) for part in parts)
-    return re.sub(r"\s*\n\s*", "\n", cover), re.sub(r"\s*\n\s*", "\n", end)
+    return _drop_blank_lines(cover), _drop_blank_lines(end)
+
+
+def _drop_blank_lines(text: str) -> str:
+    return "\n".join(filter(None, map(str.strip, text.split("\n"))))
 
 
 def _read_day(value: object) -> date | None:

@@ -9,6 +9,7 @@ an item begins nothing.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,12 +70,14 @@ QUARTERLY_ITEMS: dict[tuple[int, str], tuple[str, str]] = {
     (2, "5"): ("other", "Other Information"),
     (2, "6"): ("exhibits?", "Exhibits"),
 }
+MAX_HEADINGS = 5000  # lines that begin with an item; a 10-K has some 50
 MIN_CONTENTS_ITEMS = 4  # entries in a row that make a table of contents
 MAX_CONTENTS_GAP = 260  # characters from one entry to the next
 MIN_ITEMS = 3  # fewer headings in a text whose form is not known are no sections
 EXCERPT_CHARS = 200  # or one, where the text begins with it
 MAX_TITLE_CHARS = 200
 _ITEM = r"(?P<item>\d\.\d\d(?!\d)|1?\d(?!\d)(?:\s?[A-Ka-k](?![a-z]))?)(?:\(T\))?"
+_ITEM_WORD = re.compile(r"item", re.IGNORECASE)
 _ITEM_LINE = re.compile(
     rf"^(?:(?![\"“‘'(\n])[\W_]){{0,8}}(?:part\s+(?P<part>i{{1,3}}|iv)[\s,.:–—-]+)?(?P<word>items?)[\s.]{{1,3}}{_ITEM}"
     rf"(?P<more>(?:\s*(?:,|and|&)\s*(?:items?\s+)?\d{{1,2}}[A-C]?)*)"
@@ -137,7 +140,7 @@ def find_sections(text: str, form: str | None = None) -> tuple[Section, ...]:
         ends the last item.
     """
     base = base_form(form)
-    if base is not None and base not in FORMS_WITH_ITEMS:
+    if (base is not None and base not in FORMS_WITH_ITEMS) or not _ITEM_WORD.search(text):
         return ()
     chain = _choose_chain(_drop_contents(_find_headings(text, base, _ITEM_LINE)), len(text))
     if len(chain) < MIN_ITEMS and base != "8-K":
@@ -172,7 +175,7 @@ def _find_headings(text: str, base: str | None, pattern: re.Pattern[str]) -> lis
     ]
     found: list[_Heading] = []
     at = part = 0
-    for mark in pattern.finditer(text):
+    for mark in itertools.islice(pattern.finditer(text), MAX_HEADINGS):
         if pattern is _ITEM_INSIDE:
             if _NO_HEADING_BEHIND.search(text[max(0, mark.start() - 40) : mark.start()]):
                 continue
@@ -281,6 +284,7 @@ def _drop_contents(found: Sequence[_Heading]) -> list[_Heading]:
     which come again later.
     """
     kept: list[_Heading] = []
+    last = {heading.key: number for number, heading in enumerate(found)}
     at = 0
     while at < len(found):
         stop = at + 1
@@ -291,8 +295,7 @@ def _drop_contents(found: Sequence[_Heading]) -> list[_Heading]:
         ):
             stop += 1
         run = found[at:stop]
-        later = {heading.key for heading in found[stop:]}
-        again = sum(heading.key in later for heading in run)
+        again = sum(last[heading.key] >= stop for heading in run)
         if len(run) < MIN_CONTENTS_ITEMS or again < 0.5 * len(run):
             kept.extend(run)
         at = stop
@@ -321,15 +324,20 @@ def _choose_chain(found: Sequence[_Heading], end: int) -> list[_Heading]:
         if merged
         else []
     )
-    best: list[tuple[float, int]] = []
+    best: list[tuple[float, int]] = []  # the weight of the best chain to here, and what is before
+    heaviest: dict[tuple[int, int, str], int] = {}  # of each item the end of its best chain
     for at, heading in enumerate(merged):
         before = max(
-            ((best[place][0], place) for place in range(at) if merged[place].key < heading.key),
-            default=(0.0, -1),
+            (place for key, place in heaviest.items() if key < heading.key),
+            key=lambda place: best[place][0],
+            default=-1,
         )
-        best.append((before[0] + weights[at], before[1]))
+        best.append((weights[at] + (best[before][0] if before >= 0 else 0.0), before))
+        rival = heaviest.setdefault(heading.key, at)
+        if best[at][0] > best[rival][0]:
+            heaviest[heading.key] = at
     chain: list[_Heading] = []
-    place = max(range(len(best)), key=lambda at: best[at][0], default=-1)
+    place = max(heaviest.values(), key=lambda place: best[place][0], default=-1)
     while place >= 0:
         chain.append(merged[place])
         place = best[place][1]

@@ -39,12 +39,12 @@ def keep_sentences(rows: Sequence[Sequence[Cell]]) -> list[Block]:
         return list(rows[0][0])
     if cells == 2 and len(rows) == 1 and not _is_figure(rows[0][1]):
         return [_join_row(rows[0])]
-    has_sentences = [_has_sentence(row) for row in rows]
-    is_text = any(has_sentences)
+    sentences = [_find_sentences(row) for row in rows]
+    is_text = any(map(any, sentences))
     kept: list[Block] = []
-    for row, has_sentence in zip(rows, has_sentences, strict=True):
-        if has_sentence:
-            kept.extend(_keep_row(row))
+    for row, has_sentence in zip(rows, sentences, strict=True):
+        if any(has_sentence):
+            kept.extend(_keep_row(row, has_sentence))
         elif is_text and len(row) == 1:
             kept.extend(row[0])
         elif (is_text or len(rows) <= 2) and _is_heading(row):
@@ -52,14 +52,14 @@ def keep_sentences(rows: Sequence[Sequence[Cell]]) -> list[Block]:
     return kept
 
 
-def _keep_row(row: Sequence[Cell]) -> list[Block]:
+def _keep_row(row: Sequence[Cell], has_sentence: Sequence[bool]) -> list[Block]:
     """Return the cells of a row that hold sentences, each behind its bullet or number."""
     kept: list[Block] = []
     marker: Cell | None = None
-    for cell in row:
+    for cell, is_text in zip(row, has_sentence, strict=True):
         if len(cell) == 1 and _MARKER.fullmatch(cell[0][0]):
             marker = cell
-        elif _is_sentence_cell(cell, row):
+        elif is_text:
             kept.extend([_join_row([marker, cell[:1]]), *cell[1:]] if marker else cell)
             marker = None
     return kept
@@ -73,14 +73,14 @@ def _is_figure(cell: Cell) -> bool:
     return len(cell) == 1 and _FIGURE.fullmatch(cell[0][0]) is not None
 
 
-def _has_sentence(row: Sequence[Cell]) -> bool:
-    return any(_is_sentence_cell(cell, row) for cell in row)
-
-
-def _is_sentence_cell(cell: Cell, row: Sequence[Cell]) -> bool:
-    figures = sum(_is_figure(other) and not _YEAR.fullmatch(other[0][0]) for other in row)
+def _find_sentences(row: Sequence[Cell]) -> list[bool]:
+    """Return for each cell of a row whether it holds a sentence."""
+    figures = sum(_is_figure(cell) and not _YEAR.fullmatch(cell[0][0]) for cell in row)
     bulleted = len(row) > 1 and len(row[0]) == 1 and _BULLET.fullmatch(row[0][0][0]) is not None
-    return any(_is_sentence(text, figures, bulleted and not figures) for text, _ in cell)
+    return [
+        any(_is_sentence(text, figures, bulleted and not figures) for text, _ in cell)
+        for cell in row
+    ]
 
 
 def _is_sentence(text: str, figures: int, bulleted: bool) -> bool:

@@ -19,7 +19,7 @@ from urisk_nb.readers.source_text import PAGE_BREAK, SourceText
 
 __all__ = ["HtmlText", "find_charset", "looks_like_html", "read_html"]
 
-MAX_TAGS = 3_000_000  # a 10-K of 1.5 MB has 40,000
+MAX_TAGS = 1_500_000  # a 10-K of 1.5 MB has 40,000
 MAX_TABLE_DEPTH = 40  # deeper tables are read as part of the one around them
 MAX_TAG_CHARS = 1 << 16  # how far a tag with a ">" in its quotes is followed
 MAX_ODD_TAGS = 1000  # so often; then the first ">" ends a tag
@@ -60,6 +60,7 @@ SELF_ENDING = frozenset(["dd", "dt", "li", "option", "p", "td", "th", "tr"])
 
 _NAME = re.compile(r"/?([A-Za-z][^\s/>]{0,63})")
 _END_OF_TAG = re.compile(r"(?>[^>\"']|\"[^\"]*\"|'[^']*')*>")
+_LESS_THAN = re.compile("<+")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _HIDING_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _HIDDEN_ATTRIBUTE = re.compile(r"\shidden(?=[\s=/]|$)", re.IGNORECASE)
@@ -124,7 +125,7 @@ def read_html(page: str, start: int = 0, end: int | None = None) -> HtmlText:
     Raises
     ------
     InputError
-        It has more than three million tags.
+        It has more than 1.5 million tags.
     """
     scanner = _Scanner(page, start, len(page) if end is None else end)
     scanner.scan()
@@ -155,7 +156,11 @@ class _Scanner:
 
     def scan(self) -> None:
         page, end = self.page, self.end
-        tags = 0
+        if page.count("<", self.at, end) > MAX_TAGS:
+            raise InputError(
+                f"the page has more than {MAX_TAGS:,} tags.",
+                fix="save its text alone, or split it",
+            )
         while self.at < end:
             sign = page.find("<", self.at, end)
             if sign < 0:
@@ -164,12 +169,6 @@ class _Scanner:
                 self._add_text(self.at, sign)
             if sign == end:
                 break
-            tags += 1
-            if tags > MAX_TAGS:
-                raise InputError(
-                    f"the page has more than {MAX_TAGS:,} tags.",
-                    fix="save its text alone, or split it",
-                )
             self._read_tag(sign)
 
     def _read_tag(self, sign: int) -> None:
@@ -227,8 +226,10 @@ class _Scanner:
                 close = inner + 1 if inner >= 0 else end
             self.at = close + 1 if close >= 0 else end
         else:
-            self._add_text(sign, sign + 1)
-            self.at = sign + 1
+            # Of "<<b>" the last sign may begin a tag
+            run = _LESS_THAN.match(page, sign, end)
+            self.at = max(sign + 1, run.end() - 1) if run else sign + 1
+            self._add_text(sign, self.at)
 
     def _skip_element(self, tag: str) -> None:
         """Move behind the end of an element that is not shown."""
