@@ -462,7 +462,7 @@ def test_a_malformed_file_ends_soon(tmp_path, name):
     "name",
     [
         *("stream_bomb.pdf", "double_bomb.pdf", "form_bomb.pdf", "huge_attribute.html"),
-        *("deep_b.html", "deep_table.html", "bomb.docx", "bomb.txt.gz", "too_long.txt"),
+        *("bomb.docx", "bomb.txt.gz", "too_long.txt", "facts.htm"),
     ],
 )
 def test_a_bomb_takes_bounded_memory(tmp_path, name):

@@ -227,8 +227,8 @@ def _read_text_or_html(path: Path, content: bytes, kind: str) -> FileContent:
         read = read_html(page, start, end)
         found = _describe(drop_page_furniture(read.source), page[start:end], facts, notes=notes)
         return replace(found, tables_left_out=read.tables_left_out)
-    if len(page) > MAX_TEXT_CHARS:
-        return FileContent(source=SourceText(page))  # refused by its size
+    if end - start > MAX_TEXT_CHARS:
+        return FileContent(source=SourceText(page[start:end]))  # refused by its size
     whole = SourceText(page, ((0, 0),))
     spans = [(0, start), *_find_text_tags(page, start, end), (end, len(page))]
     if is_markdown:
