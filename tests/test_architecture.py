@@ -31,17 +31,8 @@ INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
     "readers": [
         *("encodings", "source_text", "html_tables", "html_text", "pdf_text", "docx_text"),
-        *("filing_cover", "filings"),
-        *(
-            "file_content",
-            "file_names",
-            "documents",
-            "files",
-            "holdings",
-            "columns",
-            "prices",
-            "news",
-        ),
+        *("filing_cover", "filings", "file_content", "file_names", "documents", "files"),
+        *("holdings", "columns", "prices", "news_values", "news_fields", "news"),
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
