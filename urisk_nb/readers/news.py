@@ -30,12 +30,15 @@ from urisk_nb.risk.values import (
     fold_name,
     is_missing,
     show,
+    strip_invisible,
 )
 
 __all__ = ["read_evidence"]
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SHORT_CHARS = 300  # a text of one line that is no longer is read as a headline
+MAX_LABEL_CHARS = 40
+COUNTER = re.compile(r"|Unnamed: \d+|index|level_\d+")  # what to_csv() and reset_index() add
 MAX_NAMES = 10  # named in a note; further ones are counted
 # One row in 20 without a ticker is a hole. More of them are a ticker that was lost on the way:
 # pandas reads these as missing.
@@ -220,6 +223,12 @@ class _EvidenceReader:
         check_separator(frame, f"the {what}")
         check_not_moved(frame, f"the {what}")
         frame = add_index(frame)
+        if frame.columns.has_duplicates:
+            name = frame.columns[frame.columns.duplicated()][0]
+            raise InputError(
+                f"the {what} has the column {name!r} more than once.",
+                fix="evidence.loc[:, ~evidence.columns.duplicated()]",
+            )
         groups = group_labels(tuple(frame.columns))
         if "ticker" not in groups and key is ...:
             key = self._find_only_ticker()
@@ -352,7 +361,7 @@ class _EvidenceReader:
         self, value: object, has_several: bool, row: Any, where: str, key: object
     ) -> list[str | None]:
         if key is not ...:
-            if not has_several:
+            if value is not None and not has_several:
                 _check_same_ticker(key, value, where)
             return [self._read_ticker(key, where)]
         if value is None and has_several:
@@ -395,20 +404,18 @@ class _EvidenceReader:
                 return None
             if name in self.names:
                 return name
+            listing = self.listings.get(_fold_listing(name))
+            if listing is not None and fold_share_class(name) not in self.companies:
+                self.renamed[name, listing] += 1
+                return listing
         try:
-            symbol = read_symbol(value, where)
+            return read_symbol(value, where)
         except InputError as exc:
             said = exc.message.removeprefix(where).rstrip(".")
             from urisk_nb.readers.news_values import refuse_row
 
             is_name = isinstance(value, str) and len(value.split()) == 1
             raise refuse_row(where, said, exc.fix, is_name=is_name) from exc
-        if fold_share_class(symbol) not in self.companies:
-            listing = self.listings.get(_fold_listing(symbol))
-            if listing is not None:
-                self.renamed[symbol, listing] += 1
-                return listing
-        return symbol
 
     # --- what was not used ------------------------------------------------------------------------
 
@@ -478,8 +485,8 @@ class _EvidenceReader:
             notes.append(
                 f"{rows} of the evidence named no company and {_was(self.nameless)} skipped."
             )
-        names = [str(label) for label in self.unused if label not in self.used]
-        if names := [name for name in names if not _is_counter(name)]:
+        names = [_show_label(label) for label in self.unused if label not in self.used]
+        if names := [name for name in names if not COUNTER.fullmatch(name)]:
             notes.append(f"Columns of the evidence that were not used: {_join(names)}.")
         return tuple(notes)
 
@@ -504,9 +511,10 @@ def _check_no_path(text: str, where: str) -> None:
 
 def _check_same_ticker(key: object, own: object, where: str) -> None:
     """Refuse an item that names another company than the key that it stands under."""
-    if is_missing(own) or is_missing(key):  # a key that is none has an error of its own
-        return
-    if _fold_listing(str(own)) != _fold_listing(str(key)):
+    from urisk_nb.readers.news_values import read_tickers
+
+    names = {_fold_listing(str(one)) for one in read_tickers(own, has_several=False)}
+    if names and not is_missing(key) and _fold_listing(str(key)) not in names:
         raise InputError(
             f"{where} has the ticker {show(own)}, but stands under {show(key)}.",
             fix=f"move it under {show(own)}, or leave its ticker out",
@@ -519,8 +527,9 @@ def _fold_listing(name: str) -> str:
     return fold_share_class(match[1] if match else name)
 
 
-def _is_counter(name: str) -> bool:
-    return re.fullmatch(r"\s*|Unnamed: \d+|index|level_\d+", name) is not None
+def _show_label(label: object) -> str:
+    name = " ".join(strip_invisible(str(label)).split())
+    return name if len(name) <= MAX_LABEL_CHARS else f"{name[: MAX_LABEL_CHARS - 3]}..."
 
 
 def _was(number: int) -> str:

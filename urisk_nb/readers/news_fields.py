@@ -57,7 +57,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         *("trail_text", "article_summary", "short_description"),
     ),
     "date": (
-        *("date", "datetime", "date_time", "published_at", "published", "published_date"),
+        *("date", "datetime", "published_at", "published", "published_date"),
         *("published_on", "published_utc", "published_time", "publish_date", "publish_time"),
         *("publication_date", "pub_date", "date_published", "time_published"),
         *("provider_publish_time", "web_publication_date", "release_date", "news_date"),
@@ -99,7 +99,7 @@ ROLES = {
     for role in FIELDS
     for place, name in enumerate(FIELDS[role])
 }
-COUNTERS = ("", "unnamed0", "index", "level0")  # what to_csv() and reset_index() add
+REMOVED = ("[Removed]", "[removed]", "[deleted]")  # in the place of an article
 TRUNCATED = re.compile(r"(?:\u2026|\.\.\.)?\s*\[\+\d+ chars\]\s*\Z")  # NewsAPI's `content`
 
 
@@ -152,28 +152,38 @@ def group_labels(labels: tuple[Hashable, ...]) -> Mapping[str, tuple[Hashable, .
 def is_row(data: Mapping[Any, Any]) -> bool:
     """Return whether the keys are those of a row, not tickers: a text, and whose or when it is."""
     roles = group_labels(tuple(data))
-    has_text = bool({"title", "text", "summary"} & roles.keys())
+    texts = [label for role in ("title", "text", "summary") for label in roles.get(role, ())]
+    has_text = any(not (data[label] and _is_list_of_rows(data[label])) for label in texts)
     return has_text and bool({"ticker", "date", "url"} & roles.keys())
 
 
 def find_rows(data: Mapping[Any, Any]) -> Any:
     """
     Return what an answer of a news API wraps: a list of articles, or lists by ticker; else None.
+
+    A ticker beside the list is that of its articles.
     """
+    if is_row(data):
+        return None
     if {"columns", "data"} <= data.keys():  # DataFrame.to_json(orient="split")
         rows = (row if isinstance(row, list) else [] for row in data["data"])
         return [dict(zip(data["columns"], row, strict=False)) for row in rows]
-    for name in WRAPPERS:
-        inside = data.get(name)
-        if isinstance(inside, Mapping):
-            found = find_rows(inside)
-            if found is not None:
-                return found
-            if inside and all(_is_list_of_rows(rows) for rows in inside.values()):
-                return inside
-        elif _is_list_of_rows(inside):
-            return inside
-    return None
+    found = next(
+        (rows for name in WRAPPERS if (rows := _open_wrapper(data.get(name))) is not None), None
+    )
+    labels = group_labels(tuple(data)).get("ticker", ())
+    shared = {label: data[label] for label in labels if isinstance(data[label], str)}
+    return [{**shared, **row} for row in found] if shared and isinstance(found, list) else found
+
+
+def _open_wrapper(inside: object) -> Any:
+    if _is_list_of_rows(inside):
+        return inside
+    if not isinstance(inside, Mapping):
+        return None
+    rows = find_rows(inside)
+    is_by_ticker = bool(inside) and all(_is_list_of_rows(one) for one in inside.values())
+    return inside if rows is None and is_by_ticker else rows
 
 
 def _is_list_of_rows(data: object) -> bool:
@@ -252,7 +262,9 @@ def _read_text(value: object) -> object:
         parts = [_read_text(one) for one in value]
         texts = [part for part in parts if isinstance(part, str)]
         return "\n\n".join(texts) if texts and len(texts) == len(parts) else value
-    return strip_markup(value).removeprefix("\ufeff") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return None if value.strip() in REMOVED else strip_markup(value).removeprefix("\ufeff")
 
 
 def _read_part(value: object, parts: Sequence[str]) -> str | None:

@@ -58,6 +58,8 @@ DATE_FORMS = (
     re.compile(r"(?P<year>(?:19|20)\d\d)(?P<month>\d\d)(?P<day>\d\d)\d{4}(?:\d\d)?\Z"),
     re.compile(rf".*?\b{_DAY}[\s.,-]+{_MONTH}[\s.,-]+{_YEAR}", re.IGNORECASE),
     re.compile(rf".*?{_MONTH}[\s.,-]+{_DAY}.{{0,20}}?{_YEAR}", re.IGNORECASE),
+    re.compile(rf"{_DAY}[\s.-]{_MONTH}[\s.-](?P<year>\d\d)\b(?!:)", re.IGNORECASE),
+    re.compile(rf"{_MONTH}[\s.-]{_DAY}[\s.-](?P<year>\d\d)\b(?!:)", re.IGNORECASE),
 )
 EPOCH_FROM, EPOCH_TO = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1990, 2100))
 
@@ -196,7 +198,10 @@ def read_day(value: object) -> date:
         if len(text) <= 60 and (found := form.match(text)):
             month = found["month"].lower()
             number = MONTHS.index(month) + 1 if month in MONTHS else int(month)
-            return date(int(found["year"]), number, int(found["day"]))
+            year = int(found["year"])
+            return date(
+                year if year > 99 else 1900 + year + 100 * (year < 70), number, int(found["day"])
+            )
     raise ValueError("no date")
 
 
