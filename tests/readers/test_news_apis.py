@@ -382,6 +382,17 @@ def test_an_index_of_dates_or_tickers_counts():
     assert (one.ticker, one.date) == ("ACME", DAY)
 
 
+def test_an_article_may_have_a_field_with_the_name_of_a_wrapper():
+    """A row is no page, whatever else it holds; the columns of a table are no row."""
+    row = {"title": TITLE, "ticker": "ACME", "data": [], "results": [{"title": "x"}]}
+    assert [one.text for one in read_evidence([row]).documents] == [TITLE]
+    assert [one.text for one in read_evidence(row).documents] == [TITLE]
+    columns = {"title": [TITLE, "Acme rises"], "ticker": ["ACME", "ACME"]}
+    assert len(read_evidence(columns).documents) == 2
+    (one,) = read_evidence({**columns, "title": [TITLE]}).documents  # one row, of two tickers
+    assert one.text == TITLE
+
+
 def test_several_symbols_make_a_document_each():
     """Lists, texts and dicts of tickers; the ids stay apart."""
     for symbols in (

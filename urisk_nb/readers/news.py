@@ -165,8 +165,10 @@ class _EvidenceReader:
         rows = find_rows(data)
         if rows is not None:
             yield from self.read(rows, what, key)
-        elif is_row(data) and all(isinstance(column, Mapping | list) for column in data.values()):
-            yield from self.read(pd.DataFrame(data), what, key)  # a frame's to_dict() or to_json()
+        elif is_row(data) and _holds_columns(data):
+            yield from self.read(
+                pd.DataFrame(data, dtype=object), what, key
+            )  # a frame's to_dict() or to_json()
         elif key is not ... or is_row(data):
             yield from self._read_items([data], what, key)
         else:
@@ -498,6 +500,14 @@ def _is_headline(text: str) -> bool:
     """Return whether a text without a title is one sentence, as short as a headline."""
     is_line = len(text) <= SHORT_CHARS and "\n" not in text.strip()
     return is_line and not SENTENCE_END.search(text)
+
+
+def _holds_columns(data: Mapping[Any, Any]) -> bool:
+    """Return whether the values are the columns of a table: dicts, or lists of one length."""
+    columns = list(data.values())
+    if all(isinstance(column, Mapping) for column in columns):
+        return True
+    return all(isinstance(column, list) for column in columns) and len(set(map(len, columns))) == 1
 
 
 def _check_no_path(text: str, where: str) -> None:

@@ -153,7 +153,7 @@ def is_row(data: Mapping[Any, Any]) -> bool:
     """Return whether the keys are those of a row, not tickers: a text, and whose or when it is."""
     roles = group_labels(tuple(data))
     texts = [label for role in ("title", "text", "summary") for label in roles.get(role, ())]
-    has_text = any(not (data[label] and _is_list_of_rows(data[label])) for label in texts)
+    has_text = any(is_empty(data[label]) or not _is_list_of_rows(data[label]) for label in texts)
     return has_text and bool({"ticker", "date", "url"} & roles.keys())
 
 
@@ -165,9 +165,9 @@ def find_rows(data: Mapping[Any, Any]) -> Any:
     """
     if is_row(data):
         return None
-    if {"columns", "data"} <= data.keys():  # DataFrame.to_json(orient="split")
-        rows = (row if isinstance(row, list) else [] for row in data["data"])
-        return [dict(zip(data["columns"], row, strict=False)) for row in rows]
+    columns, cells = data.get("columns"), data.get("data")
+    if isinstance(columns, list) and isinstance(cells, list):  # DataFrame.to_json(orient="split")
+        return [dict(zip(columns, row, strict=False)) for row in cells if isinstance(row, list)]
     found = next(
         (rows for name in WRAPPERS if (rows := _open_wrapper(data.get(name))) is not None), None
     )
@@ -235,10 +235,11 @@ def _has_several(
     """
     if label is not None:
         return fold_label(label) in SEVERAL
-    return bool(labels) and all(
+    cells = [row[one] for one in labels]
+    return bool(cells) and all(
         fold_label(one) in SEVERAL
-        and (row[one] is None or not is_scalar(row[one]) or row[one] == "")
-        for one in labels
+        and (isinstance(cell, str) or cell is None or not is_scalar(cell))
+        for one, cell in zip(labels, cells, strict=True)
     )
 
 
@@ -257,7 +258,8 @@ def open_envelope(row: Mapping[Any, Any]) -> Mapping[Any, Any]:
 def _read_text(value: object) -> object:
     """Return the text of a value: of the part of a dict that holds it, of a list of paragraphs."""
     if isinstance(value, Mapping):
-        return next((_read_text(value[part]) for part in TEXT_PARTS if value.get(part)), None)
+        named = (part for part in TEXT_PARTS if not is_empty(value.get(part)))
+        return next((_read_text(value[part]) for part in named), None)
     if isinstance(value, (list, tuple, np.ndarray)):
         parts = [_read_text(one) for one in value]
         texts = [part for part in parts if isinstance(part, str)]
