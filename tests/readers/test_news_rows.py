@@ -196,6 +196,18 @@ def test_what_the_cell_or_the_prices_name_is_a_ticker():
         read_evidence(rows[3:], tickers=["ACME"])
 
 
+def test_news_of_several_companies_are_not_those_of_one():
+    """A column of names says that the rows are not all about the ticker of the cell."""
+    rows = [{"company": "Acme", "title": "Acme fell"}, {"company": "Emca", "title": "Emca fell"}]
+    with pytest.raises(InputError, match="no column 'ticker'"):
+        read_evidence(pd.DataFrame(rows), tickers=["ACME"])
+    with pytest.raises(InputError, match="item 1 has no ticker"):
+        read_evidence(rows, tickers=["ACME"])
+    texts = read_evidence(["Acme fell", "Acme rose"], tickers=["ACME"])
+    assert [one.ticker for one in texts.documents] == ["ACME", "ACME"]
+    assert texts.notes == ("The evidence names no ticker; it counts for ACME.",)
+
+
 def test_a_row_that_repeats_another_counts_once():
     """The same ticker, text and date; another date is another row."""
     rows = [*make_rows(2), *make_rows(2), *make_rows(1, row1={"date": "2024-01-16"})]

@@ -181,7 +181,7 @@ class _EvidenceReader:
 
     def _check_no_refusal(self, data: Mapping[Any, Any]) -> None:
         """Refuse the answer of an API that says why it has no articles: its keys are no tickers."""
-        names = {str(name).lower().replace("_", " ") for name in data}
+        names = {str(name).lower().replace("_", " ") for name in data if not str(name).isupper()}
         said = names & {
             "error",
             "errors",
@@ -220,7 +220,7 @@ class _EvidenceReader:
             yield from self.read(read_frame(path, text=True), what, key)
 
     def _read_frame(self, frame: pd.DataFrame, what: str, key: object) -> Iterator[Document]:
-        from urisk_nb.readers.news_fields import add_index, group_labels
+        from urisk_nb.readers.news_fields import add_index, group_labels, names_company
 
         check_separator(frame, f"the {what}")
         check_not_moved(frame, f"the {what}")
@@ -232,7 +232,7 @@ class _EvidenceReader:
                 fix="evidence.loc[:, ~evidence.columns.duplicated()]",
             )
         groups = group_labels(tuple(frame.columns))
-        if "ticker" not in groups and key is ...:
+        if key is ... and not names_company(dict.fromkeys(frame.columns)):
             key = self._find_only_ticker()
         for name, has_it in (
             ("ticker", "ticker" in groups or key is not ...),
@@ -254,10 +254,10 @@ class _EvidenceReader:
     def _read_items(self, items: Sequence[Any], what: str, key: object) -> Iterator[Document]:
         rows = list(items)
         if not all(isinstance(item, (str, Path)) for item in items):
-            from urisk_nb.readers.news_fields import names_ticker, open_item
+            from urisk_nb.readers.news_fields import names_company, open_item
 
             rows = [row for item in items for row in open_item(item)]
-            has_tickers = any(map(names_ticker, rows))
+            has_tickers = any(map(names_company, rows))
         else:
             has_tickers = any(isinstance(item, Path) for item in items)
         if rows and key is ... and not has_tickers:

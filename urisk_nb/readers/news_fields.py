@@ -29,7 +29,7 @@ __all__ = [
     "find_rows",
     "group_labels",
     "is_row",
-    "names_ticker",
+    "names_company",
     "open_envelope",
     "open_item",
     "read_row",
@@ -41,7 +41,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         *("ticker", "symbol", "tickers", "symbols", "stock", "stocks", "stock_symbol"),
         *("stock_symbols", "stock_ticker", "stock_tickers", "ticker_symbol", "company_ticker"),
         *("related", "related_tickers", "related_symbols", "related_stocks", "ticker_sentiment"),
-        *("ticker_sentiments", "entities", "instruments", "securities", "cashtags"),
+        *("ticker_sentiments", "entities", "instruments", "securities", "cashtags", "ric"),
     ),
     "title": (
         *("title", "headline", "headlines", "news_title", "news_headline", "article_title"),
@@ -81,6 +81,13 @@ SEVERAL = frozenset(
         *("tickers", "symbols", "stocks", "stocksymbols", "stocktickers", "related"),
         *("relatedtickers", "relatedsymbols", "relatedstocks", "tickersentiment"),
         *("tickersentiments", "entities", "instruments", "securities", "cashtags"),
+    )
+)
+# Names of companies that are no tickers: they say that the rows are not all about one.
+COMPANIES = frozenset(
+    (
+        *("company", "companyname", "issuer", "entity", "entityname", "organization", "firm"),
+        *("securityname", "isin", "cusip", "sedol", "cik", "lei", "permno", "gvkey"),
     )
 )
 # Where an answer of a news API keeps its list of articles.
@@ -300,11 +307,12 @@ def open_item(item: Any) -> list[Any]:
     return rows if isinstance(rows, list) else [item]
 
 
-def names_ticker(row: Any) -> bool:
-    """Return whether a row has a field for tickers, filled or not."""
+def names_company(row: Any) -> bool:
+    """Return whether a row has a field for tickers or companies, filled or not."""
     if not isinstance(row, Mapping):
         return False
-    return "ticker" in group_labels(tuple(open_envelope(row)))
+    labels = tuple(open_envelope(row))
+    return "ticker" in group_labels(labels) or any(fold_label(one) in COMPANIES for one in labels)
 
 
 def add_index(frame: pd.DataFrame) -> pd.DataFrame:
