@@ -13,7 +13,7 @@ import pytest
 from harness import ROOT
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.news_fields import FIELDS, SEVERAL, group_labels
-from urisk_nb.readers.news_values import read_day, strip_markup
+from urisk_nb.readers.news_values import read_day, read_markup
 
 
 def test_the_documents_list_every_name():
@@ -175,14 +175,24 @@ MARKUP = {
 @pytest.mark.parametrize("text", MARKUP)
 def test_html_is_read_to_text(text):
     """Tags and entities are gone; what only looks like them stays as it is."""
-    assert strip_markup(text) == MARKUP[text]
+    assert read_markup(text).text == MARKUP[text]
+
+
+def test_html_that_stands_alone_keeps_its_place():
+    """A quote can be found in what was given, whatever tags stand in it."""
+    page = "<p>A regulator fined Acme <b>$5&nbsp;million</b>.</p>"
+    page += "<table><tr><td>Credit</td><td>4</td></tr><tr><td>Loans</td><td>1,204</td></tr></table>"
+    for given in ({"ACME": page}, [{"ticker": "ACME", "text": page}]):
+        (one,) = read_evidence(given).documents
+        assert one.text == "A regulator fined Acme $5 million."
+        assert page[one.find_origin(one.text.index("$")) :].startswith("$5&nbsp;million")
 
 
 def test_broken_html_takes_no_time():
     """Half a million characters of each kind, in proportion."""
     start = time.perf_counter()
     for piece in ("<p", "<p>", "<p <", "&amp;", "<script>", "<a href=", "</p ", "<!--", "&#x"):
-        strip_markup("<p>" + piece * (500_000 // len(piece)))
+        read_markup("<p>" + piece * (500_000 // len(piece)))
     assert time.perf_counter() - start < 20
 
 

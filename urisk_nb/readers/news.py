@@ -337,6 +337,7 @@ class _EvidenceReader:
                 text=text,
                 date=day,
                 source=fields.source,
+                origins=fields.origins,
                 kind="news" if is_news or _is_headline(text) else "text",
             )
             for ticker in tickers
@@ -347,16 +348,22 @@ class _EvidenceReader:
         if is_missing(text) or not isinstance(text, str):
             seen = "no text" if is_missing(text) else f"{describe_type(text)} ({show(text)})"
             raise InputError(f"{where} has {seen}.", fix="leave such items out: dropna() does so")
+        origins: tuple[tuple[int, int], ...] = ()
         if "<" in text or "&" in text:
-            from urisk_nb.readers.news_values import strip_markup
+            from urisk_nb.readers.news_values import read_markup
 
-            text = strip_markup(text)
+            source = read_markup(text)
+            text, origins = source.text, source.origins
         text = text.removeprefix("\ufeff")
         _check_no_path(text, where)
         ticker = self._read_ticker(None if key is ... else key, where)
         self._count_others([ticker], text, None)
         return Document(
-            id="", ticker=ticker, text=text, kind="news" if _is_headline(text) else "text"
+            id="",
+            ticker=ticker,
+            text=text,
+            origins=origins,
+            kind="news" if _is_headline(text) else "text",
         )
 
     def _read_tickers(

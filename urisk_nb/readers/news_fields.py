@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_scalar
 
-from urisk_nb.readers.news_values import is_empty, strip_markup
+from urisk_nb.readers.news_values import is_empty, read_markup
 from urisk_nb.risk.values import is_missing, strip_invisible
 
 __all__ = [
@@ -123,6 +123,8 @@ class NewsRow:
         The field is one of lists, such as `symbols`.
     title, text
         Read to plain text. A value that is no text stays what it is.
+    origins
+        As `Document.origins`, where the text is HTML and stands alone.
     used
         The names that the fields stood under.
     """
@@ -132,6 +134,7 @@ class NewsRow:
     has_several: bool
     title: object
     text: object
+    origins: tuple[tuple[int, int], ...]
     date: object
     source: str | None
     used: frozenset[Hashable]
@@ -226,10 +229,21 @@ def read_row(row: Mapping[Any, Any]) -> NewsRow:
         has_several=_has_several(row, label, groups.get("ticker", ())),
         title=title,
         text=text,
+        origins=_find_origins(title, text, found),
         date=found.get("date"),
         source=", ".join(dict.fromkeys(filter(None, (name, url)))) or None,
         used=frozenset(used.values()),
     )
+
+
+def _find_origins(
+    title: object, text: object, found: Mapping[str, Any]
+) -> tuple[tuple[int, int], ...]:
+    given = found.get("text", found.get("summary"))
+    if not is_missing(title) or not isinstance(given, str):
+        return ()
+    source = read_markup(given)
+    return source.origins if source.text == text else ()
 
 
 def _has_several(
@@ -273,7 +287,7 @@ def _read_text(value: object) -> object:
         return "\n\n".join(texts) if texts and len(texts) == len(parts) else value
     if not isinstance(value, str):
         return value
-    return None if value.strip() in REMOVED else strip_markup(value).removeprefix("\ufeff")
+    return None if value.strip() in REMOVED else read_markup(value).text.removeprefix("\ufeff")
 
 
 def _read_part(value: object, parts: Sequence[str]) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from urisk_nb.errors import InputError
+from urisk_nb.readers.source_text import SourceText
 from urisk_nb.risk.values import (
     describe_type,
     find_closest,
@@ -27,9 +28,9 @@ __all__ = [
     "read_date",
     "read_day",
     "read_id",
+    "read_markup",
     "read_tickers",
     "refuse_row",
-    "strip_markup",
 ]
 
 NO_TEXT = 'drop such rows: evidence.dropna(subset=["text"])'
@@ -42,12 +43,6 @@ TAG = re.compile(
     r"section|article|font|html|body)\b[^<>]*>|</?[abiu]>|<a\s[^<>]*=[^<>]*>"
 )
 ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#[xX][0-9a-fA-F]{1,5});")
-BLOCKS = frozenset(
-    (
-        *("p", "br", "div", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6", "table", "tr"),
-        *("blockquote", "section", "article", "header"),
-    )
-)
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"\b(?P<month>{'|'.join(MONTHS)})[a-z]*"
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?\b"
@@ -230,21 +225,10 @@ def read_date(value: object, where: str) -> date | None:
 # --- markup ---------------------------------------------------------------------------------------
 
 
-def strip_markup(text: str) -> str:
+def read_markup(text: str) -> SourceText:
     """Return a text without HTML tags and entities; text without them stays as it is."""
-    if not TAG.search(text):
-        return unescape(text) if ENTITY.search(text) else text
-    parts: list[str] = []
-    unseen = ""  # the script or style that is open
-    for part in re.split(r"(<[a-zA-Z/!][^<>]*>)", text):
-        tag = re.match(r"</?(\w+)", part)
-        if unseen:
-            unseen = "" if part.lower().startswith(f"</{unseen}") else unseen
-        elif tag is None:
-            parts.append(re.sub(r"\s+", " ", unescape(part)))
-        elif (name := tag[1].lower()) in ("script", "style"):
-            unseen = name if part[1] != "/" else ""
-        elif name in BLOCKS:
-            parts.append("\n\n")
-    lines = (line.strip() for line in re.sub(" +", " ", "".join(parts)).split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    if TAG.search(text):
+        from urisk_nb.readers.html_text import read_html  # most news have no tags
+
+        return read_html(text).source
+    return SourceText(unescape(text) if ENTITY.search(text) else text)
