@@ -265,6 +265,26 @@ def test_broken_lines_of_a_file_are_skipped(tmp_path):
         read_evidence(path)
 
 
+def test_uneven_rows_of_a_file_are_skipped(tmp_path):
+    """One in twenty: a comma in a title without quotes. Nobody can tell which field is whose."""
+    lines = [",".join(row.values()) for row in make_rows(40)]
+    lines[16] = "ACME,Acme falls, says Wire,2024-01-15"
+    lines[30] = "ACME,Acme falls"
+    lines[20] += ","
+    path = tmp_path / "news.csv"
+    path.write_text("\n".join(["ticker,title,date", *lines]))
+    evidence = read_evidence(path)
+    assert len(evidence.documents) == 38
+    (note,) = evidence.notes
+    assert note == (
+        "2 of 40 rows of the evidence were skipped: row 17 (4 fields, where the header has 3), "
+        "row 31 (2 fields, where the header has 3)."
+    )
+    path.write_text("\n".join(["ticker,title,date", *lines[:33]]))
+    with pytest.raises(InputError, match=r"news\.csv, line 18: 4 fields, where the header has 3"):
+        read_evidence(path)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
 def test_json_in_other_encodings_is_read(tmp_path, encoding):
     """A byte order mark is no part of the text."""

@@ -35,14 +35,15 @@ from urisk_nb.risk.values import (
 
 __all__ = ["read_evidence"]
 
+CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SHORT_CHARS = 300  # a text of one line that is no longer is read as a headline
 MAX_LABEL_CHARS = 40
 COUNTER = re.compile(r"|Unnamed: \d+|index|level_\d+")  # what to_csv() and reset_index() add
 MAX_NAMES = 10  # named in a note; further ones are counted
-# One row in 20 without a ticker is a hole. More of them are a ticker that was lost on the way:
-# pandas reads these as missing.
-MAX_MISSING_TICKERS = 0.05
+# One row in 20 without a ticker, or with fields that nobody can tell apart, is a slip. More of them
+# are a ticker that pandas read as missing, or a file of another form.
+MAX_LOST_ROWS = 0.05
 READ_AS_MISSING = {"NA", "NAN", "NULL", "NONE", "N/A", "<NA>"}
 NO_TICKER = (
     f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the "
@@ -217,9 +218,22 @@ class _EvidenceReader:
         elif path.suffix.lower() in JSON_SUFFIXES:
             yield from self.read(read_json(path), what, key)
         else:
-            yield from self.read(read_frame(path, text=True), what, key)
+            uneven: Mapping[int, InputError] = {}
+            try:
+                frame = read_frame(path, text=True)
+            except InputError:
+                frame, uneven = _read_even_rows(path)
+                if not uneven:
+                    raise
+            yield from self._read_frame(frame, what, key, uneven)
 
-    def _read_frame(self, frame: pd.DataFrame, what: str, key: object) -> Iterator[Document]:
+    def _read_frame(
+        self,
+        frame: pd.DataFrame,
+        what: str,
+        key: object,
+        uneven: Mapping[int, InputError] | None = None,
+    ) -> Iterator[Document]:
         from urisk_nb.readers.news_fields import add_index, group_labels, names_company
 
         check_separator(frame, f"the {what}")
@@ -248,7 +262,11 @@ class _EvidenceReader:
                 )
         columns = [frame[label].astype(object).tolist() for label in frame.columns]
         labels = list(frame.columns)
-        rows = [dict(zip(labels, cells, strict=True)) for cells in zip(*columns, strict=True)]
+        rows: list[Any] = [
+            dict(zip(labels, cells, strict=True)) for cells in zip(*columns, strict=True)
+        ]
+        for place, fault in sorted((uneven or {}).items()):
+            rows.insert(place, fault)
         yield from self._read_rows(rows, what, "row", key)
 
     def _read_items(self, items: Sequence[Any], what: str, key: object) -> Iterator[Document]:
@@ -300,7 +318,7 @@ class _EvidenceReader:
     def _check_faults(self, faults: Sequence[tuple[int, InputError]], count: int) -> None:
         lost = [fault for _, fault in faults if fault.facts.get("is_lost")]
         named = self.names.keys() & READ_AS_MISSING
-        if len(lost) > MAX_MISSING_TICKERS * count or (lost and named):
+        if len(lost) > MAX_LOST_ROWS * count or (lost and named):
             raise lost[0]
         # Names of another house's form say nothing about the columns
         misread = [fault for _, fault in faults if not fault.facts.get("is_name")]
@@ -507,6 +525,18 @@ def _is_headline(text: str) -> bool:
     """Return whether a text without a title is one sentence, as short as a headline."""
     is_line = len(text) <= SHORT_CHARS and "\n" not in text.strip()
     return is_line and not SENTENCE_END.search(text)
+
+
+def _read_even_rows(path: Path) -> tuple[pd.DataFrame, Mapping[int, InputError]]:
+    """Return the rows of a CSV file without its uneven ones, and these, if they are few."""
+    from urisk_nb.readers.news_fields import read_uneven_csv
+
+    rows = read_uneven_csv(path) if path.suffix.lower() in CSV_SUFFIXES else []
+    uneven = {place: row for place, row in enumerate(rows) if isinstance(row, InputError)}
+    if len(uneven) > MAX_LOST_ROWS * len(rows):
+        uneven = {}
+    even = [row for row in rows if isinstance(row, Mapping)]
+    return pd.DataFrame(even, dtype=object), uneven
 
 
 def _holds_columns(data: Mapping[Any, Any]) -> bool:

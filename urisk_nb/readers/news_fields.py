@@ -7,10 +7,12 @@ A name counts in any case and with any marks between its words: `publishedAt`, `
 
 from __future__ import annotations
 
+import csv
 import functools
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_scalar
 
-from urisk_nb.readers.news_values import is_empty, read_markup
+from urisk_nb.readers.encodings import read_text
+from urisk_nb.readers.news_values import is_empty, read_markup, refuse_row
 from urisk_nb.risk.values import is_missing, strip_invisible
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "open_envelope",
     "open_item",
     "read_row",
+    "read_uneven_csv",
 ]
 
 # Field -> its names, the best first: the first of them that a row has filled counts.
@@ -340,3 +344,31 @@ def add_index(frame: pd.DataFrame) -> pd.DataFrame:
     ):
         return frame.assign(date=frame.index)
     return frame
+
+
+def read_uneven_csv(path: Path) -> list[Any]:
+    """
+    Return the rows of a CSV file as dicts, and an InputError in the place of each uneven one.
+
+    A comma in a title without quotes gives its row a field too many. Nobody can tell which field is
+    whose there, so that the row is lost, and no other.
+    """
+    content = read_text(path).removeprefix("\ufeff")
+    first = content.lstrip().split("\n", 1)[0]
+    separator = max(",;\t|", key=first.count)
+    reader = csv.reader(StringIO(content, newline=""), delimiter=separator)
+    try:
+        lines = [line for line in reader if any(field.strip() for field in line)]
+    except csv.Error:  # a field of more than 131,072 characters
+        return []
+    header = lines[0] if lines else []
+    rows: list[Any] = []
+    for number, line in enumerate(lines[1:], 1):
+        cells = line if any(line[len(header) :]) else line[: len(header)]
+        if len(cells) == len(header):
+            rows.append(dict(zip(header, cells, strict=True)))
+        else:
+            seen = f"{len(line)} fields, where the header has {len(header)}"
+            fix = "put quotes around a field that holds a separator"
+            rows.append(refuse_row(f"{path.name}, row {number}", f": {seen}", fix, is_lost=True))
+    return rows
