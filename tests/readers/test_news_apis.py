@@ -393,6 +393,21 @@ def test_an_article_may_have_a_field_with_the_name_of_a_wrapper():
     assert one.text == TITLE
 
 
+def test_an_index_of_tickers_is_no_text_of_one_company():
+    """A Series of texts by ticker; another index of words names no company."""
+    texts = pd.Series(["Acme fell", "Emca fell"], index=["ACME", "EMCA"])
+    found = [(one.ticker, one.text) for one in read_evidence(texts, tickers=["ACME"]).documents]
+    assert found == [("ACME", "Acme fell"), ("EMCA", "Emca fell")]
+    with pytest.raises(InputError, match="no column 'ticker'"):
+        read_evidence(texts.set_axis(["first", "second one"]), tickers=["ACME"])
+
+
+def test_texts_by_date_under_a_ticker():
+    """Each is a document of its day."""
+    (one,) = read_evidence({"ACME": {"2024-01-15": TITLE}}).documents
+    assert (one.ticker, one.text, one.date) == ("ACME", TITLE, DAY)
+
+
 def test_several_symbols_make_a_document_each():
     """Lists, texts and dicts of tickers; the ids stay apart."""
     for symbols in (

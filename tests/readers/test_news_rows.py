@@ -298,6 +298,14 @@ def test_json_in_other_encodings_is_read(tmp_path, encoding):
     assert one.text == "Acme \u00e9tait condamn\u00e9e \u00e0 Z\u00fcrich"
 
 
+def test_blank_rows_at_the_end_of_a_sheet_are_nothing():
+    """They are no broken rows, however many there are."""
+    rows = [*make_rows(2), *[dict.fromkeys(("ticker", "title", "date"))] * 9]
+    evidence = read_evidence(pd.DataFrame(rows))
+    assert len(evidence.documents) == 2
+    assert evidence.notes == ()
+
+
 def test_a_column_twice_is_refused():
     """Nobody can tell which one is meant."""
     frame = pd.DataFrame([["ACME", "a", "b"]], columns=["ticker", "text", "text"])

@@ -18,9 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api import types as kinds
 
 from urisk_nb.errors import InputError
-from urisk_nb.readers.columns import check_not_moved, check_separator, suggest_rename
+from urisk_nb.readers.columns import (
+    TICKER_AS_WRITTEN,
+    check_not_moved,
+    check_separator,
+    suggest_rename,
+)
 from urisk_nb.risk.inputs import SHARED, Document, Evidence
 from urisk_nb.risk.tickers import fold_share_class, read_symbol
 from urisk_nb.risk.values import (
@@ -45,6 +51,8 @@ MAX_NAMES = 10  # named in a note; further ones are counted
 # are a ticker that pandas read as missing, or a file of another form.
 MAX_LOST_ROWS = 0.05
 READ_AS_MISSING = {"NA", "NAN", "NULL", "NONE", "N/A", "<NA>"}
+# What an answer of a news API has in the place of articles
+REFUSALS = {"error", "errors", "error message", "information", "note", "message", "status"}
 NO_TICKER = (
     f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the "
     'ticker NA with keep_default_na=False; news of one company: evidence={"NVDA": news}'
@@ -114,7 +122,7 @@ class _EvidenceReader:
 
     def __init__(self, tickers: Sequence[str], known: Sequence[str]) -> None:
         self.tickers = tuple(tickers)
-        self.names = {fold_name(name): name for name in (*known, *tickers)}
+        self.names = {fold_name(name) for name in (*known, *tickers)}
         self.companies = {fold_share_class(name) for name in tickers}
         listings: dict[str, set[str]] = {}
         for name in tickers:
@@ -162,14 +170,17 @@ class _EvidenceReader:
             yield from self._read_by_ticker(data)  # no key can be the name of a column
             return
         from urisk_nb.readers.news_fields import find_rows, is_row
+        from urisk_nb.readers.news_values import is_day
 
         rows = find_rows(data)
         if rows is not None:
             yield from self.read(rows, what, key)
         elif is_row(data) and _holds_columns(data):
-            yield from self.read(
-                pd.DataFrame(data, dtype=object), what, key
-            )  # a frame's to_dict() or to_json()
+            # A frame's to_dict() or to_json()
+            yield from self.read(pd.DataFrame(data, dtype=object), what, key)
+        elif key is not ... and all(map(is_day, data)):
+            rows = [{"date": day, "text": text} for day, text in data.items()]
+            yield from self._read_items(rows, what, key)
         elif key is not ... or is_row(data):
             yield from self._read_items([data], what, key)
         else:
@@ -183,16 +194,8 @@ class _EvidenceReader:
     def _check_no_refusal(self, data: Mapping[Any, Any]) -> None:
         """Refuse the answer of an API that says why it has no articles: its keys are no tickers."""
         names = {str(name).lower().replace("_", " ") for name in data if not str(name).isupper()}
-        said = names & {
-            "error",
-            "errors",
-            "error message",
-            "information",
-            "note",
-            "message",
-            "status",
-        }
-        if said and not any(isinstance(value, list | Mapping) and value for value in data.values()):
+        has_rows = any(isinstance(value, list | Mapping) and value for value in data.values())
+        if names & REFUSALS and not has_rows:
             raise InputError(
                 f"the evidence is an answer without articles: {str(dict(data))[:200]}.",
                 fix="check the request that it answers",
@@ -245,9 +248,12 @@ class _EvidenceReader:
                 f"the {what} has the column {name!r} more than once.",
                 fix="evidence.loc[:, ~evidence.columns.duplicated()]",
             )
-        groups = group_labels(tuple(frame.columns))
         if key is ... and not names_company(dict.fromkeys(frame.columns)):
-            key = self._find_only_ticker()
+            if kinds.infer_dtype(frame.index) != "string":
+                key = self._find_only_ticker()
+            elif all(map(TICKER_AS_WRITTEN.fullmatch, frame.index)):
+                frame = frame.assign(ticker=frame.index)
+        groups = group_labels(tuple(frame.columns))
         for name, has_it in (
             ("ticker", "ticker" in groups or key is not ...),
             ("text", bool({"text", "title", "summary"} & groups.keys())),
@@ -296,6 +302,7 @@ class _EvidenceReader:
     ) -> Iterator[Document]:
         faults: list[tuple[int, InputError]] = []
         documents: list[Document] = []
+        blank, nameless = 0, self.nameless
         for number, row in enumerate(rows, 1):
             where = f"{what}, {noun} {number}"
             try:
@@ -303,23 +310,28 @@ class _EvidenceReader:
             except InputError as fault:
                 if "reason" not in fault.facts or not isinstance(row, Mapping | InputError):
                     raise
-                faults.append((number, fault))
+                if isinstance(row, Mapping) and all(map(is_missing, row.values())):
+                    blank += 1  # the end of a sheet
+                else:
+                    faults.append((number, fault))
         if faults:
-            self._check_faults(faults, len(rows))
+            self._check_faults(faults, len(rows) - blank)
             reasons = [f"{noun} {number} ({fault.facts['reason']})" for number, fault in faults]
             self.notes.append(
                 f"{len(faults):,} of {count_noun(len(rows), noun)} of the {what} "
                 f"{_was(len(faults))} skipped: {_join(reasons)}."
             )
-        if rows and not documents and not faults:
+        if self.nameless > nameless and not documents:
             raise InputError(f"no {noun} of the {what} names a company.", fix=NO_TICKER)
         yield from documents
 
     def _check_faults(self, faults: Sequence[tuple[int, InputError]], count: int) -> None:
         lost = [fault for _, fault in faults if fault.facts.get("is_lost")]
-        named = self.names.keys() & READ_AS_MISSING
-        if len(lost) > MAX_LOST_ROWS * count or (lost and named):
+        named = self.names & READ_AS_MISSING
+        if len(lost) > MAX_LOST_ROWS * count:
             raise lost[0]
+        if named and (nobodys := [one for one in lost if "ticker" in str(one.facts["reason"])]):
+            raise nobodys[0]
         # Names of another house's form say nothing about the columns
         misread = [fault for _, fault in faults if not fault.facts.get("is_name")]
         if len(misread) * 2 > count or len(faults) == count:
@@ -463,9 +475,10 @@ class _EvidenceReader:
 
     def drop_repeated(self, documents: Sequence[Document]) -> list[Document]:
         """Return the documents, each once, and no id twice for one ticker."""
-        kept = list(
-            {(one.ticker, one.text, one.date): one for one in reversed(documents)}.values()
-        )[::-1]
+        first: dict[object, Document] = {}
+        for one in documents:
+            first.setdefault((one.ticker, one.text, one.date), one)
+        kept = list(first.values())
         if repeated := len(documents) - len(kept):
             self.notes.append(
                 f"{count_noun(repeated, 'document')} {_was(repeated)} left out: another one has "

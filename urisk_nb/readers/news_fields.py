@@ -244,7 +244,7 @@ def _find_origins(
     title: object, text: object, found: Mapping[str, Any]
 ) -> tuple[tuple[int, int], ...]:
     given = found.get("text", found.get("summary"))
-    if not is_missing(title) or not isinstance(given, str):
+    if not (is_missing(title) and isinstance(given, str) and isinstance(text, str)):
         return ()
     source = read_markup(given)
     return source.origins if source.text == text else ()

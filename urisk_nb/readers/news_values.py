@@ -23,6 +23,7 @@ from urisk_nb.risk.values import (
 
 __all__ = [
     "check_one_ticker",
+    "is_day",
     "is_empty",
     "join_text",
     "read_date",
@@ -198,6 +199,15 @@ def read_day(value: object) -> date:
                 year if year > 99 else 1900 + year + 100 * (year < 70), number, int(found["day"])
             )
     raise ValueError("no date")
+
+
+def is_day(value: object) -> bool:
+    """Return whether a value is read as a date."""
+    try:
+        read_day(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_epoch(number: float) -> date | None:
