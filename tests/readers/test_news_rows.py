@@ -298,6 +298,22 @@ def test_json_in_other_encodings_is_read(tmp_path, encoding):
     assert one.text == "Acme \u00e9tait condamn\u00e9e \u00e0 Z\u00fcrich"
 
 
+def test_nesting_without_end_is_a_broken_row(tmp_path):
+    """A list in a list 5,000 times costs its own row alone; so do answers in answers."""
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    for cells in ({"symbols": deep, "ticker": None}, {"title": deep}):
+        evidence = read_evidence(make_rows(4, row3=cells))
+        assert evidence.notes[0].endswith("item 3 (its lists are nested too deep).")
+    wrapped = "[]"
+    for _ in range(400):
+        wrapped = f'{{"response": {wrapped}}}'
+    (tmp_path / "news.json").write_text(wrapped)
+    with pytest.raises(InputError):
+        read_evidence(tmp_path / "news.json")
+
+
 def test_blank_rows_at_the_end_of_a_sheet_are_nothing():
     """They are no broken rows, however many there are."""
     rows = [*make_rows(2), *[dict.fromkeys(("ticker", "title", "date"))] * 9]

@@ -307,7 +307,8 @@ class _EvidenceReader:
             where = f"{what}, {noun} {number}"
             try:
                 documents += self._read_row(row, where, key)
-            except InputError as fault:
+            except (InputError, RecursionError) as exc:
+                fault = exc if isinstance(exc, InputError) else _refuse_nesting(where)
                 if "reason" not in fault.facts or not isinstance(row, Mapping | InputError):
                     raise
                 if isinstance(row, Mapping) and all(map(is_missing, row.values())):
@@ -538,6 +539,12 @@ def _is_headline(text: str) -> bool:
     """Return whether a text without a title is one sentence, as short as a headline."""
     is_line = len(text) <= SHORT_CHARS and "\n" not in text.strip()
     return is_line and not SENTENCE_END.search(text)
+
+
+def _refuse_nesting(where: str) -> InputError:
+    from urisk_nb.readers.news_values import refuse_row
+
+    return refuse_row(where, ": its lists are nested too deep", "write its tickers as one list")
 
 
 def _read_even_rows(path: Path) -> tuple[pd.DataFrame, Mapping[int, InputError]]:

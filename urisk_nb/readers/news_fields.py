@@ -99,6 +99,7 @@ WRAPPERS = (
     *("articles", "data", "results", "feed", "news", "items", "response", "result", "docs"),
     *("stories", "headlines", "messages", "value", "entries"),
 )
+MAX_WRAPPERS = 5  # one inside the other
 # Where an article keeps its own fields: yfinance, JSON:API, The Guardian.
 ENVELOPES = ("content", "attributes", "fields")
 NAME_PARTS = ("name", "title", "displayName", "display_name", "domain", "id")
@@ -171,31 +172,36 @@ def is_row(data: Mapping[Any, Any]) -> bool:
     return has_text and bool({"ticker", "date", "url"} & roles.keys())
 
 
-def find_rows(data: Mapping[Any, Any]) -> Any:
+def find_rows(data: Mapping[Any, Any], depth: int = MAX_WRAPPERS) -> Any:
     """
     Return what an answer of a news API wraps: a list of articles, or lists by ticker; else None.
 
     A ticker beside the list is that of its articles.
     """
-    if is_row(data):
+    if is_row(data) or depth == 0:
         return None
     columns, cells = data.get("columns"), data.get("data")
     if isinstance(columns, list) and isinstance(cells, list):  # DataFrame.to_json(orient="split")
         return [dict(zip(columns, row, strict=False)) for row in cells if isinstance(row, list)]
     found = next(
-        (rows for name in WRAPPERS if (rows := _open_wrapper(data.get(name))) is not None), None
+        (
+            rows
+            for name in WRAPPERS
+            if (rows := _open_wrapper(data.get(name), depth - 1)) is not None
+        ),
+        None,
     )
     labels = group_labels(tuple(data)).get("ticker", ())
     shared = {label: data[label] for label in labels if isinstance(data[label], str)}
     return [{**shared, **row} for row in found] if shared and isinstance(found, list) else found
 
 
-def _open_wrapper(inside: object) -> Any:
+def _open_wrapper(inside: object, depth: int) -> Any:
     if _is_list_of_rows(inside):
         return inside
     if not isinstance(inside, Mapping):
         return None
-    rows = find_rows(inside)
+    rows = find_rows(inside, depth)
     is_by_ticker = bool(inside) and all(_is_list_of_rows(one) for one in inside.values())
     return inside if rows is None and is_by_ticker else rows
 
