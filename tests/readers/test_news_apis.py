@@ -296,6 +296,8 @@ def test_json_lines_and_frames_hold_the_same_news(name, tmp_path):
     check(read_evidence(tmp_path / "news.jsonl"))
     frame = pd.DataFrame(answer)
     check(read_evidence(frame))
+    frame.to_parquet(tmp_path / "news.parquet")
+    check(read_evidence(tmp_path / "news.parquet"))
     frame.to_csv(tmp_path / "news.csv")
     evidence = read_evidence(tmp_path / "news.csv")
     if name not in ("Polygon", "Marketaux"):  # of a dict that is text only the name is read

@@ -156,6 +156,22 @@ def test_a_short_text_is_a_headline(text, kind):
     assert read_evidence({"ACME": [text]}).documents[0].kind == kind
 
 
+def test_a_table_of_filings_holds_documents():
+    """A long text is no news, whatever its title; its form and date are known."""
+    (one,) = read_evidence(
+        [
+            {
+                "symbol": "ACME",
+                "title": "Acme 10-K",
+                "text": "Item 1. Business.\nWe make anvils. " * 700,
+                "form_type": "10-K",
+                "filing_date": "2024-02-27",
+            }
+        ]
+    ).documents
+    assert (one.kind, one.form, one.date) == ("text", "10-K", date(2024, 2, 27))
+
+
 MARKUP = {
     "<p>A regulator fined <b>Acme</b>.</p><p>It&nbsp;paid &#36;5&nbsp;million.</p>": (
         "A regulator fined Acme.\n\nIt paid $5 million."

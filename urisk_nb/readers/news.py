@@ -44,6 +44,7 @@ __all__ = ["read_evidence"]
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SHORT_CHARS = 300  # a text of one line that is no longer is read as a headline
+MAX_NEWS_CHARS = 20_000  # a longer text is a filing or a transcript, whatever its title
 MAX_LABEL_CHARS = 40
 COUNTER = re.compile(r"|Unnamed: \d+|index|level_\d+")  # what to_csv() and reset_index() add
 MAX_NAMES = 10  # named in a note; further ones are counted
@@ -359,8 +360,8 @@ class _EvidenceReader:
         day = news_values.read_date(fields.date, where)
         self._count_others(tickers, text, day)
         self.nameless += not tickers
-        is_news = not is_missing(fields.title)
-        self.article_ids |= {own_id} if is_news else set()
+        self.article_ids |= set() if is_missing(fields.title) else {own_id}
+        is_news = len(text) <= MAX_NEWS_CHARS and not is_missing(fields.title)
         return [
             Document(
                 id=own_id,
@@ -368,6 +369,7 @@ class _EvidenceReader:
                 text=text,
                 date=day,
                 source=fields.source,
+                form=fields.form,
                 origins=fields.origins,
                 kind="news" if is_news or _is_headline(text) else "text",
             )

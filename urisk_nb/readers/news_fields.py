@@ -65,7 +65,16 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         *("published_on", "published_utc", "published_time", "publish_date", "publish_time"),
         *("publication_date", "pub_date", "date_published", "time_published"),
         *("provider_publish_time", "web_publication_date", "release_date", "news_date"),
-        *("article_date", "seen_date", "created_at", "created", "version_created", "timestamp"),
+        *(
+            "article_date",
+            "filing_date",
+            "filed_at",
+            "seen_date",
+            "created_at",
+            "created",
+            "version_created",
+            "timestamp",
+        ),
         *("timestamp_utc", "time", "display_time", "crawl_date", "updated_at", "updated"),
         *("dates", "day", "datum"),
     ),
@@ -77,6 +86,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         *("url", "link", "article_url", "news_url", "canonical_url", "web_url", "source_url"),
         *("story_url", "click_through_url", "permalink", "href"),
     ),
+    "form": ("form", "form_type", "filing_type"),
     "id": ("id",),
 }
 # Names of tickers that hold several; an article about no company leaves them empty.
@@ -142,6 +152,7 @@ class NewsRow:
     origins: tuple[tuple[int, int], ...]
     date: object
     source: str | None
+    form: str | None
     used: frozenset[Hashable]
 
 
@@ -242,6 +253,7 @@ def read_row(row: Mapping[Any, Any]) -> NewsRow:
         origins=_find_origins(title, text, found),
         date=found.get("date"),
         source=", ".join(dict.fromkeys(filter(None, (name, url)))) or None,
+        form=_read_part(found.get("form"), NAME_PARTS),
         used=frozenset(used.values()),
     )
 
