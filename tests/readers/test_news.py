@@ -126,8 +126,12 @@ BAD_EVIDENCE = {
         "no column 'text'",
         "add the column 'text'",
     ),
-    "holes": (TEXTS.assign(text=["a", None, None, " "]), "row 2 has no text (3 of 4", "dropna"),
-    "a number for a text": ({"NVDA": ["a", 5]}, "item 2 has an int (5)", "dropna"),
+    "holes": (
+        TEXTS.assign(text=["a", None, None, " "]),
+        "row 2 has no text (3 of 4",
+        "evidence[evidence['text']",
+    ),
+    "a number for a text": ({"NVDA": ["a", 5]}, "item 2 has an int (5)", "for text in"),
     "a number for texts": ({"NVDA": 5}, "evidence of 'NVDA' is an int", "DataFrame"),
     "words for a date": (TEXTS.assign(date="soon"), "row 1: 'soon' is not a date", "ISO"),
     "a number for a date": (

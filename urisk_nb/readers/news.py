@@ -54,6 +54,7 @@ MAX_LOST_ROWS = 0.05
 READ_AS_MISSING = {"NA", "NAN", "NULL", "NONE", "N/A", "<NA>"}
 # What an answer of a news API has in the place of articles
 REFUSALS = {"error", "errors", "error message", "information", "note", "message", "status"}
+KEEP_TEXTS = "[text for text in texts if isinstance(text, str) and text.strip()]"
 NO_TICKER = (
     f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the "
     'ticker NA with keep_default_na=False; news of one company: evidence={"NVDA": news}'
@@ -353,11 +354,12 @@ class _EvidenceReader:
         news_values.check_one_ticker(row, where)
         row = news_fields.open_envelope(row)
         fields = news_fields.read_row(row)
-        self._count_columns(row, fields.used)
-        text = news_values.join_text(fields.title, fields.text, row, where)
+        self._count_columns(row, frozenset(fields.labels.values()))
+        label = news_fields.find_text_label(row)
+        text = news_values.join_text(fields.title, fields.text, row, where, label)
         own_id = news_values.read_id(fields.id)
         tickers = self._read_tickers(fields.ticker, fields.has_several, row, where, key)
-        day = news_values.read_date(fields.date, where)
+        day = news_values.read_date(fields.date, where, fields.labels.get("date"))
         self._count_others(tickers, text, day)
         self.nameless += not tickers
         self.article_ids |= set() if is_missing(fields.title) else {own_id}
@@ -380,7 +382,7 @@ class _EvidenceReader:
         """Return a text that stands alone as a document."""
         if is_missing(text) or not isinstance(text, str):
             seen = "no text" if is_missing(text) else f"{describe_type(text)} ({show(text)})"
-            raise InputError(f"{where} has {seen}.", fix="leave such items out: dropna() does so")
+            raise InputError(f"{where} has {seen}.", fix=KEEP_TEXTS)
         origins: tuple[tuple[int, int], ...] = ()
         if "<" in text or "&" in text:
             from urisk_nb.readers.news_values import read_markup

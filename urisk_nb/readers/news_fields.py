@@ -30,6 +30,7 @@ __all__ = [
     "NewsRow",
     "add_index",
     "find_rows",
+    "find_text_label",
     "group_labels",
     "is_row",
     "names_company",
@@ -140,8 +141,8 @@ class NewsRow:
         Read to plain text. A value that is no text stays what it is.
     origins
         As `Document.origins`, where the text is HTML and stands alone.
-    used
-        The names that the fields stood under.
+    labels
+        Field -> the name that it stood under.
     """
 
     id: object
@@ -153,7 +154,7 @@ class NewsRow:
     date: object
     source: str | None
     form: str | None
-    used: frozenset[Hashable]
+    labels: Mapping[str, Hashable]
 
 
 def fold_label(label: object) -> str:
@@ -254,7 +255,15 @@ def read_row(row: Mapping[Any, Any]) -> NewsRow:
         date=found.get("date"),
         source=", ".join(dict.fromkeys(filter(None, (name, url)))) or None,
         form=_read_part(found.get("form"), NAME_PARTS),
-        used=frozenset(used.values()),
+        labels=used,
+    )
+
+
+def find_text_label(row: Mapping[Any, Any]) -> Hashable:
+    """Return the name under which the texts of a table stand, also where this row has none."""
+    groups = group_labels(tuple(row))
+    return next(
+        (groups[role][0] for role in ("text", "title", "summary") if role in groups), "text"
     )
 
 

@@ -34,7 +34,6 @@ __all__ = [
     "refuse_row",
 ]
 
-NO_TEXT = 'drop such rows: evidence.dropna(subset=["text"])'
 TICKER_PARTS = ("ticker", "symbol", "code")
 QUOTED = re.compile(r"""['"]([^'"]+)['"]""")
 # Several tickers in a field for one: "NVDA, AMD". Words in it make a text, which is no ticker.
@@ -66,20 +65,31 @@ def refuse_row(where: str, said: str, fix: str, **facts: Any) -> InputError:
     return InputError(f"{where}{said}.", fix=fix, reason=reason, **facts)
 
 
-def join_text(title: Any, text: Any, row: Mapping[Any, Any], where: str) -> str:
-    """Return the text of a row: the title, and the body after a blank line."""
+def join_text(title: Any, text: Any, row: Mapping[Any, Any], where: str, label: object) -> str:
+    """
+    Return the text of a row: the title, and the body after a blank line.
+
+    Parameters
+    ----------
+    label
+        Where the text stands; the error says how to leave out the rows without one.
+    """
+    is_text = "isinstance({0}, str) and {0}.strip() != ''"
+    fix = (
+        f"[row for row in evidence if {is_text.format(f'row.get({label!r})')}]"
+        if ", item " in where
+        else f"evidence[evidence[{label!r}].map(lambda text: {is_text.format('text')})]"
+    )
     for value in (title, text):
         if not is_missing(value) and not isinstance(value, str):
-            raise refuse_row(
-                where, f" has {describe_type(value)} ({show(value)}) for a text", NO_TEXT
-            )
+            raise refuse_row(where, f" has {describe_type(value)} ({show(value)}) for a text", fix)
     if is_missing(title) and is_missing(text):
         near = find_closest("text", map(str, row), 1)
         if near and near[0].strip().lower() != "text":
             raise refuse_row(
                 where, f" has no 'text', but {near[0]!r}", f"rename {near[0]!r} to 'text'"
             )
-        raise refuse_row(where, " has no text", NO_TEXT)
+        raise refuse_row(where, " has no text", fix)
     if is_missing(title):
         return str(text)
     title = re.sub(r"\s*\n\s*", " ", title.strip())
@@ -217,7 +227,7 @@ def _read_epoch(number: float) -> date | None:
     return None
 
 
-def read_date(value: object, where: str) -> date | None:
+def read_date(value: object, where: str, label: object) -> date | None:
     """Return the date of a row, or None where it has none."""
     if is_missing(value):
         return None
@@ -227,8 +237,9 @@ def read_date(value: object, where: str) -> date | None:
         raise refuse_row(
             where,
             f": {show(value)} is not a date",
-            "write ISO dates (2019-12-30), or leave the date empty; pd.to_datetime(dates, "
-            'format="%m/%d/%Y") reads other ones',
+            "write ISO dates (2019-12-30), or leave them empty; a frame with another form: "
+            f"evidence.assign(**{{{label!r}: pd.to_datetime(evidence[{label!r}], "
+            'format="%m/%d/%Y")})',
         ) from exc
 
 
