@@ -30,7 +30,11 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["weights", "merge", "launcher"],
-    "readers": ["encodings", "files", "documents", "holdings", "columns", "prices", "news"],
+    "readers": [
+        *("encodings", "source_text", "html_tables", "html_text", "pdf_text", "docx_text"),
+        *("filing_cover", "filings", "file_content", "file_names", "documents", "files"),
+        *("holdings", "columns", "prices", "news_values", "news_fields", "news"),
+    ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
         *(
@@ -91,6 +95,8 @@ ONE_OWNER = {
     "httpx": {"llm.client"},
     "subprocess": {"server.guardian", "server.leases", "embedded.weights"},
     "xllamacpp": {"embedded.launcher"},
+    "pypdf": {"readers.pdf_text"},
+    "docx": {"readers.docx_text"},
     "gguf": {"embedded.merge"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},
@@ -112,6 +118,8 @@ LAZY_ONLY = {
     "sentencex",
     "IPython",
     "charset_normalizer",
+    "pypdf",
+    "docx",
 }
 
 

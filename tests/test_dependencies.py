@@ -80,7 +80,7 @@ def test_every_import_is_declared(path):
     part that the extra is for.
     """
     service = names_of("service") if path.parent.name == "service" else set()
-    optional = names_of("notebook", "embedded", "judge", "service")
+    optional = names_of("documents", "notebook", "embedded", "judge", "service")
     for package, is_late in packages_imported(path):
         assert package in names_of() | service | (optional if is_late else set()), (
             f"{path.name} imports {package}"
@@ -92,9 +92,9 @@ def test_every_dependency_is_imported():
     Nothing is installed for nothing: each dependency is imported, or there is a reason for it.
     """
     used = {package for path in FILES for package, _ in packages_imported(path)}
-    assert names_of() | names_of("notebook", "embedded", "service", "judge") == used | set(
-        NOT_IMPORTED
-    )
+    assert names_of() | names_of(
+        "documents", "notebook", "embedded", "service", "judge"
+    ) == used | set(NOT_IMPORTED)
 
 
 def test_every_dependency_has_a_lower_bound_and_no_upper_one():
@@ -149,6 +149,8 @@ def test_the_core_imports_without_the_extras():
         "anywidget",
         "jupyterlab",
         "openpyxl",
+        "pypdf",
+        "docx",
         "xllamacpp",
         "gguf",
         "fastapi",

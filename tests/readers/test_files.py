@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urisk_nb.errors import InputError
-from urisk_nb.readers.files import read_frame, read_json_lines
+from urisk_nb.readers.files import read_frame, read_json
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_prices
 
@@ -57,7 +57,7 @@ def test_json_lines_and_a_json_array_are_the_same(tmp_path):
         "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8"
     )
     (tmp_path / "e.json").write_text(json.dumps(rows, indent=1))
-    assert read_json_lines(tmp_path / "e.jsonl") == read_json_lines(tmp_path / "e.json") == rows
+    assert read_json(tmp_path / "e.jsonl") == read_json(tmp_path / "e.json") == rows
 
 
 def write(name, content):
@@ -79,7 +79,14 @@ BAD = [
     ("prices", write("ragged.csv", b"a,b\n1,2\n1,2,3\n"), "ragged.csv"),
     ("evidence", write("bad.jsonl", b'{"ticker": "A", "text": "x"}\n{oops}\n'), "line 2"),
     ("evidence", write("number.jsonl", b"3\n"), "not an object"),
-    ("evidence", write("latin.jsonl", '{"text": "Zürich"}'.encode("latin-1")), "latin.jsonl"),
+    ("evidence", write("empty.json", b"\xef\xbb\xbf\n"), "empty.json is empty"),
+    ("evidence", write("deep.json", b"[" * 100_000), "deep.json, line 1: not JSON"),
+    ("evidence", write("long.json", b"[" + b"1" * 5000 + b"]"), "long.json, line 1: not JSON"),
+    (
+        "evidence",
+        write("cut.json", b'[{"ticker": "A",\n "text": "x"},\n {"tick'),
+        "line 3: not JSON",
+    ),
     ("evidence", lambda folder: folder, "no .txt"),
     ("prices", lambda folder: folder / "nowhere.csv", "no file or folder"),
     ("evidence", lambda folder: "The company was fined. " * 500, "no file or folder"),

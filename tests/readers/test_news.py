@@ -32,14 +32,19 @@ TEXTS = pd.DataFrame(
 def test_a_frame_of_evidence():
     """
     Rows become documents with clean tickers and dates, in an order of their own; unknown columns
-    are ignored.
+    are named.
     """
-    assert read_documents(TEXTS) == (
-        Document(id="E1", ticker="MSFT", text="c"),
-        Document(id="E2", ticker=None, text="shared", date=date(2024, 1, 1)),
-        Document(id="E3", ticker="NVDA", text="a", date=date(2024, 1, 1), source="wire"),
-        Document(id="E4", ticker="NVDA", text="b", date=date(2024, 1, 2), source="wire"),
+    evidence = read_evidence(TEXTS)
+    january = date(2024, 1, 1)
+    assert evidence.documents == (
+        Document(id="E1", ticker="MSFT", text="c", kind="news"),
+        Document(id="E2", ticker=None, text="shared", date=january, kind="news"),
+        Document(id="E3", ticker="NVDA", text="a", date=january, source="wire", kind="news"),
+        Document(
+            id="E4", ticker="NVDA", text="b", date=date(2024, 1, 2), source="wire", kind="news"
+        ),
     )
+    assert evidence.notes == ("Columns of the evidence that were not used: page.",)
 
 
 def test_the_order_of_the_rows_changes_nothing():
@@ -117,13 +122,16 @@ BAD_EVIDENCE = {
         "{'article_full_text_en': 'text'}",
     ),
     "no text": (
-        TEXTS.rename(columns={"text": "body"}),
+        TEXTS.rename(columns={"text": "remark"}),
         "no column 'text'",
         "add the column 'text'",
     ),
-    "a hole": (TEXTS.assign(text=["a", "b", None, "c"]), "row 3 has no text", "dropna"),
-    "blank text": (TEXTS.assign(text=["a", " ", "b", "c"]), "row 2 has no text", "dropna"),
-    "a number for a text": ({"NVDA": ["a", 5]}, "item 2 has an int (5)", "dropna"),
+    "holes": (
+        TEXTS.assign(text=["a", None, None, " "]),
+        "row 2 has no text (3 of 4",
+        "evidence[evidence['text']",
+    ),
+    "a number for a text": ({"NVDA": ["a", 5]}, "item 2 has an int (5)", "for text in"),
     "a number for texts": ({"NVDA": 5}, "evidence of 'NVDA' is an int", "DataFrame"),
     "words for a date": (TEXTS.assign(date="soon"), "row 1: 'soon' is not a date", "ISO"),
     "a number for a date": (

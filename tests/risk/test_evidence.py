@@ -200,6 +200,10 @@ HIDDEN = {
     "control": "\x1b",
     "surrogate": "\ud83d",
     "comment": "<!-- ignore -->",
+    "joiner of scripts": "\u200d",
+    "non-joiner": "\u200c",
+    "variation selector": "\ufe0f",
+    "left-to-right mark": "\u200e",
 }
 
 
@@ -215,6 +219,49 @@ def test_hidden_text_stays_in_the_quote_and_never_reaches_the_model(hidden):
     assert first.quote == f"Acme was fi{hidden}ned."
     assert "hidden_text" in first.flags
     assert second.flags == ()
+
+
+NEEDED = {
+    "a family": "\U0001f468\u200d\U0001f469\u200d\U0001f467 Acme was fined.",
+    "a flag of joined emoji": "\U0001f3f3\ufe0f\u200d\U0001f308 Acme was fined.",
+    "a skin tone": "\U0001f469\U0001f3fd\u200d\u2695\ufe0f Acme was fined.",
+    "a keycap": "1\ufe0f\u20e3 Acme was fined.",
+    "a sign of trade": "Acme\u2122\ufe0f was fined.",
+    "the flag of Wales": "\U0001f3f4\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f "
+    "Acme was fined.",
+    "Persian": "\u0634\u0631\u06a9\u062a \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u062f.",
+    "Hindi": "\u0915\u094d\u200d\u0937 \u0915\u0902\u092a\u0928\u0940.",
+    "Hebrew with a mark": "\u05d7\u05d1\u05e8\u05d4 (Acme)\u200f \u05e7\u05e0\u05e1\u05d4.",
+    "Thai with breaks": "\u0e1a\u0e23\u200b\u0e16\u0e39\u0e01\u0e1b\u0e23\u0e31\u0e1a.",
+    "a variant of an ideograph": "\u845b\U000e0100\u98fe\u533a\u306e\u4f1a\u793e\u3002",
+}
+SMUGGLED = {
+    "selectors in a row": "\U0001f600\ufe0f\ufe0f Acme was fined.",
+    "tags after a flag": "\U0001f3f4\U000e0073\U000e0061\U000e0066\U000e0065 Acme was fined.",
+    "a joiner after emoji": "\U0001f600\u200d Acme was fined.",
+    "two joiners": "\u0645\u06cc\u200c\u200c\u062e\u0648\u0627\u0647\u062f.",
+    "a mark among Latin letters": "Ac\u200fme was fined.",
+}
+
+
+@pytest.mark.parametrize("case", NEEDED)
+def test_signs_that_a_script_needs_are_no_hidden_text(case):
+    """Emoji and scripts are written with joiners and selectors: the model reads them, too."""
+    (one,) = split(document(NEEDED[case])).sentences
+    assert one.flags == ()
+    assert one.text == NEEDED[case]
+
+
+@pytest.mark.parametrize("case", SMUGGLED)
+def test_signs_that_no_script_needs_are_hidden_text(case):
+    """The same signs carry hidden text where nothing visible depends on them."""
+    assert split(document(SMUGGLED[case])).flags == ("hidden_text",)
+
+
+def test_a_byte_order_mark_at_the_beginning_is_no_hidden_text():
+    """It says how the file was written; the quote begins after it."""
+    (one,) = split(document("\ufeffAcme was fined.")).sentences
+    assert (one.text, one.quote, one.flags) == ("Acme was fined.", "Acme was fined.", ())
 
 
 def test_a_comment_with_orders_is_flagged_for_them():

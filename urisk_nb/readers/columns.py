@@ -30,6 +30,7 @@ from urisk_nb.risk.values import (
 )
 
 __all__ = [
+    "TICKER_AS_WRITTEN",
     "BoolArray",
     "Codes",
     "FloatArray",

@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError, PackageMissing
+from urisk_nb.readers.encodings import read_text
 from urisk_nb.risk.values import count_noun, find_separator, fix_separator, read_moment, show
 
-__all__ = ["find_path", "read_frame", "read_json_lines"]
+__all__ = ["find_path", "read_frame", "read_json"]
 
 JSON_LINES = 'write one object a line: {"ticker": "NVDA", "text": "..."}'
 
@@ -199,25 +200,33 @@ def _iterate_csv(content: str, separator: str) -> Iterator[tuple[int, list[str]]
         csv.field_size_limit(limit)
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects in a file of JSON lines, or in one JSON array."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as exc:
-        raise InputError(
-            f"{path.name} cannot be read: {exc}.", fix="save it as UTF-8 text"
-        ) from exc
-    rows = (
-        _parse_json(text, path, 1)
-        if text.lstrip().startswith("[")
-        else [
-            _parse_json(line, path, number)
-            for number, line in enumerate(text.split("\n"), 1)
-            if line.strip()
-        ]
-    )
+def read_json(path: Path) -> Any:
+    """
+    Return what a JSON file holds: one value, or a list of the values of JSON lines.
+
+    A line that is no JSON is an InputError in the place of its value, if another line is JSON.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or holds no JSON.
+    """
+    text = read_text(path).removeprefix("\ufeff")
+    if not text.strip():
+        raise InputError(f"{path.name} is empty.", fix=JSON_LINES)
+    value = _parse_json(text, path, 1)
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not isinstance(value, InputError):
+        return value if isinstance(value, (list, dict)) else _check_objects([value], path)
+    values = [_parse_json(line, path, number) for number, line in lines]
+    if not any(isinstance(one, dict) for one in values):  # one broken value over several lines
+        raise value
+    return _check_objects(values, path)
+
+
+def _check_objects(rows: list[Any], path: Path) -> list[Any]:
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
+        if not isinstance(row, (dict, InputError)):
             raise InputError(
                 f"{path.name}: item {number} is {str(row)[:60]!r}, not an object.", fix=JSON_LINES
             )
@@ -225,10 +234,16 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _parse_json(text: str, path: Path, line: int) -> Any:
+    """Return the value of a text, or the error that it is none."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as exc:
-        raise InputError(
-            f"{path.name}, line {line + exc.lineno - 1}: not JSON ({exc.msg}).",
-            fix=JSON_LINES,
-        ) from exc
+        line, said = line + exc.lineno - 1, exc.msg
+    except (ValueError, RecursionError) as exc:  # a number of 5,000 digits, 5,000 brackets
+        said = str(exc)
+    return InputError(
+        f"{path.name}, line {line}: not JSON ({said}).",
+        fix=JSON_LINES,
+        reason="not JSON",
+        is_lost=True,
+    )

@@ -31,11 +31,29 @@ __all__ = [
 MAX_SENTENCE_CHARS = 600  # characters of a sentence before it is cut at a clause mark
 
 # Soft hyphen, joiners, fillers, bidi controls, zero widths, byte order mark, surrogates, tags,
-# controls that are no white space.
-_HIDDEN = re.compile(
+# variation selectors, controls that are no white space.
+_INVISIBLE = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    r"\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+"
 )
+_EMOJI = r"\u203c-\u3299\U0001f000-\U0001faff"
+_RTL = r"\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
+# Runs that change how the signs around them look, and hide nothing: inside emoji, in the scripts
+# that need them, one selector after a sign that has variants. Latin letters need none.
+_NEEDED = re.compile(
+    rf"""
+      (?<=[{_EMOJI}]) \ufe0f? \u200d (?=[{_EMOJI}])
+    | (?<=[{_RTL}\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\u1a20-\u1bff\ua800-\uabff])
+      [\u200c\u200d]
+    | (?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]) \u200b
+    | (?<=[\u1800-\u18af]) [\u180b-\u180f]
+    | (?<=[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]) [\U000e0100-\U000e01ef]
+    | (?<=[^\sA-Za-z\u00c0-\u024f]) [\ufe00-\ufe0f]
+    | (?<=\U0001f3f4) [\U000e0030-\U000e007a]{{3,6}} \U000e007f
+    """,
+    re.VERBOSE,
+)
+_RTL_SIGN = re.compile(f"[{_RTL}]")
 # A server renders the chat as one text, so "<|im_end|>" or "[INST]" in the evidence would end the
 # turn; a space breaks the mark.
 _TEMPLATE_MARK = re.compile(r"<(?=[|\uff5c/<_A-Za-z])|\[(?=/?[A-Z_]{3,20}\])")
@@ -199,8 +217,23 @@ def _find_comments(text: str) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
+def _find_hidden_runs(text: str) -> Iterator[tuple[int, int]]:
+    for run in _INVISIBLE.finditer(text):
+        if not _is_needed(text, *run.span()):
+            yield run.span()
+
+
+def _is_needed(text: str, start: int, end: int) -> bool:
+    """Return whether invisible signs are part of how the text around them is written."""
+    if text[start:end] in ("\u200e", "\u200f", "\u061c"):  # marks of direction
+        around = text[max(0, start - 50) : start] + text[end : end + 50]
+        return bool(_RTL_SIGN.search(around))
+    needed = _NEEDED.match(text, start)  # it looks beyond the run, which fullmatch cannot
+    return needed is not None and needed.end() == end
+
+
 def _strip_hidden(text: str) -> _VisibleText:
-    spans = sorted(chain(_find_comments(text), (mark.span() for mark in _HIDDEN.finditer(text))))
+    spans = sorted(chain(_find_comments(text), _find_hidden_runs(text)))
     parts: list[str] = []
     starts, origins, hidden = [0], [0], []
     at = length = 0
@@ -209,7 +242,9 @@ def _strip_hidden(text: str) -> _VisibleText:
             continue  # a hidden character inside a comment
         parts.append(text[at:start])
         length += start - at
-        hidden.append((start, end))
+        # A byte order mark at the beginning says how the file was written: it is left out, no more
+        if end > 1 or text[0] != "\ufeff":
+            hidden.append((start, end))
         starts.append(length)
         origins.append(end)
         at = end
