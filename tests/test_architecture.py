@@ -37,6 +37,7 @@ INSIDE = {
             "market",
             "benchmark",
             "quant",
+            "sentence_rules",
             "evidence",
             "relevance",
             "calibration",
@@ -111,7 +112,6 @@ LAZY_ONLY = {
     "psutil",
     "tenacity",
     "bm25s",
-    "sentencex",
     "IPython",
     "charset_normalizer",
 }
