@@ -437,7 +437,7 @@ def _continues(text: str, lines: Sequence[_Line], start: int, last: int, number:
     before, line = lines[last], lines[number]
     head, tail = text[before.start : before.end], text[line.start : line.end]
     is_ended = head[-1] in ";:" or bool(rules.END.search(head[-8:]))
-    is_open = not is_ended and _is_open(head)
+    is_open = not is_ended and (_is_open(head) or (head[-1] == "," and not tail[0].isupper()))
     has_gap = line.number != before.number + 1  # blank lines, or a page break
     is_item = bool(
         rules.ITEM_MARK.match(tail) or rules.ITEM_LABEL.match(tail) or rules.HEADING.match(tail)
@@ -455,21 +455,26 @@ def _continues(text: str, lines: Sequence[_Line], start: int, last: int, number:
         return (is_filled and not rules.ITEM_MARK.match(tail)) or (
             is_lower and head[-1] not in ";:"
         )
-    is_filled = _is_wrapped(text, lines, last) or (
-        before.is_in_wrapped_block and (start != before.start or ". " in head)
-    )
     is_level = head.isupper() == tail.isupper()
-    return is_lower or (is_level and is_filled and _is_begun(text, before, start))
+    return is_lower or (is_level and _continues_in_capitals(text, lines, start, last))
 
 
-def _is_begun(text: str, line: _Line, start: int) -> bool:
-    """Tell whether a line that has no end mark is the beginning of a text, and no heading."""
-    words = rules.WORD.findall(text, line.start, line.end)
-    if start == line.start and line.end - start <= 60 and _is_title(words):
-        return False
-    first = rules.WORD.match(text, start)
-    begins = first is not None and first.group().lower() in rules.FUNCTION_WORDS
-    return line.is_in_wrapped_block or begins
+def _continues_in_capitals(text: str, lines: Sequence[_Line], start: int, last: int) -> bool:
+    """Tell whether the next line goes on though it begins as a sentence or a heading would."""
+    before, line = lines[last], lines[last + 1]
+    head = text[before.start : before.end]
+    if start == before.start and len(head) <= 60 and _is_title(rules.WORD.findall(head)):
+        return False  # a heading
+    first, after = (_first_word(text, at) for at in (start, line.start))
+    is_begun = before.is_in_wrapped_block or first in rules.FUNCTION_WORDS
+    is_inside = before.is_in_wrapped_block and (start != before.start or ". " in head)
+    is_clause = first in rules.CLAUSE_WORDS and after not in rules.FUNCTION_WORDS
+    return is_inside or is_clause or (is_begun and _is_wrapped(text, lines, last))
+
+
+def _first_word(text: str, start: int) -> str:
+    word = rules.WORD.match(text, start)
+    return word.group().lower() if word else ""
 
 
 def _is_wrapped(text: str, lines: Sequence[_Line], number: int) -> bool:
@@ -595,7 +600,8 @@ def _rank_phrase(text: str, words: Sequence[str], context: _Context) -> int:
         return _NOTHING
     if _is_title(words):
         is_headline = context.is_first and len(words) > 4 and not text.isupper()
-        return _SENTENCE if is_headline else _LINE
+        is_ended = len(words) > 2 and rules.END.search(text[-8:])
+        return _SENTENCE if is_headline else _HEADLINE if is_ended else _LINE
     if rules.END.search(text[-8:]) or context.is_item or text[-1] == ";":
         return _SENTENCE
     content = [word for word in words if word.lower() not in rules.FUNCTION_WORDS]
