@@ -323,6 +323,7 @@ def _find_pieces(text: str, *, is_news: bool) -> tuple[list[_Piece], list[tuple[
         first = next((n for n, line in enumerate(lines) if line.kind == "text"), 0)
         title = lines.pop(first)
         pieces += _cut(text, *_trim(text, title.start, title.end), rank=_NEWS)
+    furniture = [(line.start, line.end) for line in lines if line.kind == "page"]
     passages = list(_iterate_passages(text, lines))
     for number, (start, end, kind) in enumerate(passages):
         near = passages[max(number - 2, 0) : number + 3]
@@ -337,7 +338,7 @@ def _find_pieces(text: str, *, is_news: bool) -> tuple[list[_Piece], list[tuple[
             is_wordy = kind == "row" and len(rules.WORD.findall(shown)) > 2
             pieces.append(_Piece(start, end, _LINE if is_wordy else _NOTHING))
             continue
-        for first, last in _split_passage(text, *body):
+        for first, last in _split_passage(text, *body, furniture):
             rank = _NEWS if is_news else _rank(text[first:last], context)
             pieces += _cut(text, first, last, rank=rank)
     sure = sum(piece.rank >= _SENTENCE for piece in pieces)
@@ -345,7 +346,7 @@ def _find_pieces(text: str, *, is_news: bool) -> tuple[list[_Piece], list[tuple[
     for piece in pieces:
         shown = text[piece.start : piece.end]
         piece.is_kept = piece.rank >= lowest and bool(rules.LETTER.search(shown))
-    return pieces, [(line.start, line.end) for line in lines if line.kind == "page"]
+    return pieces, furniture
 
 
 def _find_lines(text: str, *, is_news: bool) -> list[_Line]:
@@ -381,9 +382,9 @@ def _mark_running_headers(text: str, lines: Sequence[_Line]) -> None:
     """Mark lines that stand beside page numbers four times or more, whatever number is in them."""
     keys: dict[int, str] = {}
     for number, line in enumerate(lines):
-        if line.kind not in ("text", "row") or line.end - line.start > 100:
+        shown = text[line.start : min(line.end, line.start + 101)]
+        if line.kind not in ("text", "row") or len(shown) > 100 or shown[0].islower():
             continue
-        shown = text[line.start : line.end]
         is_numbered = (shown[0] + shown[-1]).strip("0123456789") != shown[0] + shown[-1]
         beside = lines[max(number - 1, 0) : number + 2]
         if any(one.kind == "page" for one in beside) or (
@@ -506,9 +507,14 @@ def _is_title(words: Sequence[str]) -> bool:
     )
 
 
-def _split_passage(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _split_passage(
+    text: str, start: int, end: int, furniture: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
     at = start
     for mark in rules.STOP.finditer(text, start, end):
+        before = bisect_right(furniture, mark.start(), key=lambda span: span[0])
+        if before and mark.start() < furniture[before - 1][1]:
+            continue  # the full stop of a running header: "ACME INC."
         if mark.end() < end and _ends_sentence(text, mark, at, end):
             piece = _trim(text, at, mark.end())
             if piece[0] < piece[1]:
@@ -539,7 +545,8 @@ def _ends_sentence(text: str, mark: re.Match[str], start: int, end: int) -> bool
         and len(word) <= 3
         and before[-2].lstrip(rules.OPENERS).lower() in (*("item", "note", "part"),)
     )
-    is_short = word in rules.LAST_ABBREVIATIONS or len(word) == 1 or rules.DOTTED.search(word)
+    is_name_part = not rules.LAST_ABBREVIATIONS.isdisjoint((word, word.capitalize()))
+    is_short = is_name_part or len(word) == 1 or rules.DOTTED.search(word)
     return after.lower() in rules.FUNCTION_WORDS or not (is_number or is_short)
 
 

@@ -20,7 +20,7 @@ BULLETS = (
     "\uf0a7\uf0b7"  # of the fonts Wingdings and Symbol
 )
 ITEM_MARK = re.compile(
-    rf"(?:[{BULLETS}\u00b7]\s*|[-*\u2013\u2014#>+]+\s+|-\s?\d{{1,3}}\s?-\s+|o\s{{2,}})+"
+    rf"(?:[{BULLETS}\u00b7]\s*|[-*\u2013\u2014#>+]{{1,20}}\s+|-\s?\d{{1,3}}\s?-\s+|o\s{{2,}})+"
 )
 ITEM_LABEL = re.compile(
     r"\((?:[a-zA-Z]|[ivxIVX]{1,5}|\d{1,3})\)\s*(?=[\w\"\u201c$]|$)|(?:\d{1,2}|[a-z])[.)]\s+"
