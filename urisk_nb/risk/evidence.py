@@ -464,12 +464,14 @@ def _continues_in_capitals(text: str, lines: Sequence[_Line], start: int, last: 
     """Tell whether the next line goes on though it begins as a sentence or a heading would."""
     before, line = lines[last], lines[last + 1]
     head = text[before.start : before.end]
-    if start == before.start and len(head) <= 60 and _is_title(rules.WORD.findall(head)):
+    words = rules.WORD.findall(head)
+    if start == before.start and len(head) <= 60 and _is_title(words):
         return False  # a heading
     first, after = (_first_word(text, at) for at in (start, line.start))
     is_begun = before.is_in_wrapped_block or first in rules.FUNCTION_WORDS
     is_inside = before.is_in_wrapped_block and (start != before.start or ". " in head)
-    is_clause = first in rules.CLAUSE_WORDS and after not in rules.FUNCTION_WORDS
+    has_clause = before.is_in_wrapped_block and _has_clause(words, is_upper=False)
+    is_clause = (first in rules.CLAUSE_WORDS or has_clause) and after not in rules.FUNCTION_WORDS
     return is_inside or is_clause or (is_begun and _is_wrapped(text, lines, last))
 
 
@@ -609,7 +611,7 @@ def _rank_phrase(text: str, words: Sequence[str], context: _Context) -> int:
         is_headline = context.is_first and len(words) > 4 and not text.isupper()
         is_ended = len(words) > 2 and rules.END.search(text[-8:])
         return _SENTENCE if is_headline else _HEADLINE if is_ended else _LINE
-    if rules.END.search(text[-8:]) or context.is_item or text[-1] == ";":
+    if rules.END.search(text[-8:]) or text[-1] == ";" or (context.is_item and len(words) > 2):
         return _SENTENCE
     content = [word for word in words if word.lower() not in rules.FUNCTION_WORDS]
     if len(words) > 8 and sum(not word.islower() for word in content) * 2 >= len(content):

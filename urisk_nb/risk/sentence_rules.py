@@ -57,7 +57,7 @@ PAGE_LINE = re.compile(
 NUMBERED_HEADER = re.compile(r"\||\bpage\b|\bform\b", re.IGNORECASE)
 # An exhibit, a signature, a link, a box to tick.
 LISTING = re.compile(
-    r"^\d{1,3}\.\d{1,3}[a-z]?\b|\bby reference\b|\bExhibit \d|/s/|https?://|[\u2610-\u2612]"
+    r"^\d{1,3}\.\d{1,3}[a-z]?\b|\bby\s+reference\b|\bExhibit\s\d|/s/|https?://|[\u2610-\u2612]"
 )
 
 _CLAUSE = """
