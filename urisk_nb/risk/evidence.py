@@ -53,9 +53,6 @@ _INSTRUCTION = re.compile(
       (?:now\s+|only\s+|always\s+)?
       (?:answer|respond|reply|output|rate|label|classify|return|say|write|judge|score|ignore)\b
     | \b(?:respond|reply|answer|output)\s+(?:only|always|exactly|solely)\b
-    | ^\W*(?:answer|respond|reply|output|classify|rate|label|mark|score|treat|return|print|write)\b
-      .{0,60}? \b(?:severity|json|none|low|safe)\b
-    | ^\W*(?:system|assistant|user|developer)\s*(?:prompt|message|note|override)?\s*[:>\]]
     | \b(?:new|updated|real|hidden)\s+instructions?\b | \bsystem\s+prompt\b | \bprompt\s+injection\b
     | \b(?:you\s+are|act\s+as|pretend\s+to\s+be)\s+(?:now\s+)?(?:an?\s+)?
       (?:ai|assistant|chatbot|language\s+model|helpful|unrestricted)\b
@@ -64,6 +61,23 @@ _INSTRUCTION = re.compile(
     | <\s?[|\uff5c] | [|\uff5c]> | \[/?INST\] | <</?SYS>> | </?(?:start|end)_of_turn> | </?s>
     """,
     re.IGNORECASE | re.VERBOSE,
+)
+# Anchored, so that it is tried once.
+_INSTRUCTION_AT_START = re.compile(
+    r"""
+    \W*(?:
+      (?:answer|respond|reply|output|classify|rate|label|mark|score|treat|return|print|write)\b
+      .{0,60}? \b(?:severity|json|none|low|safe)\b
+    | (?:system|assistant|user|developer)\s*(?:prompt|message|note|override)?\s*[:>\]]
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+# A text that the first pattern finds has one of these: two of three sentences need no search.
+_INSTRUCTION_HINTS = (
+    *("ignore", "disregard", "forget", "override", "bypass", "you", "respond", "reply", "answer"),
+    *("output", "instruction", "prompt", "act as", "pretend", "do not", "severity", "risk'"),
+    *('risk"', "<", "|", "inst]"),
 )
 # How sure the form of a piece makes it that it says something. All sentences are kept. A headline,
 # a line without an end mark and without a clause, is kept in a note: in a report of more than so
@@ -265,13 +279,18 @@ def _find_hidden(text: str, visible: _VisibleText, start: int, end: int) -> list
 
 def _find_flags(shown: str, hidden: Sequence[str]) -> set[str]:
     flags = {"hidden_text"} if hidden else set()
-    if any(
-        _INSTRUCTION.search(unicodedata.normalize("NFKC", part.removeprefix("<!--")))
-        for part in (" ".join(shown.split()), *hidden)
-        if part
-    ):
+    if any(_is_instruction(part.removeprefix("<!--")) for part in (shown, *hidden)):
         flags.add("injection_suspect")
     return flags
+
+
+def _is_instruction(text: str) -> bool:
+    text = unicodedata.normalize("NFKC", " ".join(text.split()))
+    # The letters that IGNORECASE takes for an i, and casefold does not.
+    folded = text.replace("\u0130", "i").replace("\u0131", "i").casefold()
+    if any(hint in folded for hint in _INSTRUCTION_HINTS) and _INSTRUCTION.search(text):
+        return True
+    return bool(_INSTRUCTION_AT_START.match(text))
 
 
 def _join_lines(text: str, start: int, end: int, furniture: Sequence[tuple[int, int]]) -> str:
