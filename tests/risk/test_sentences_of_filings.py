@@ -90,6 +90,7 @@ def test_abbreviations_end_no_sentence(sentence):
         ("See Section 3(f). The rest is due.", ["See Section 3(f).", "The rest is due."]),
         ("The firm\u2019s sales fell. Its clients\u2019 did. We paid.", 3),
         ("Sales fell in the year. -16- Regulation is strict.", 2),
+        ("We sold it. eAcme bought it.", ["We sold it.", "eAcme bought it."]),
         ("We face: \u2022 demand that falls \u2022 costs that rise", 3),
     ],
 )
@@ -192,6 +193,7 @@ def test_what_is_no_sentence_is_left_out_and_counted(line):
     [
         "WE MAY NOT BE ABLE TO CONTINUE AS A GOING CONCERN",
         "We May Be Unable To Repay Our Debt",
+        "THE EMPLOYEE HEREBY ACKNOWLEDGES THE RIGHT OF THE COMPANY TO END THIS PLAN AT ANY TIME.",
         "Loss of our largest customer could end our business",
         "the loss of a license;",
         "The table shows our debt by year of maturity, in millions:",
@@ -230,6 +232,17 @@ def test_bullets_need_no_space(bullet):
         "We note:",
         "Demand fell in Asia",
         "A fire shut the plant and the store",
+    ]
+
+
+def test_marks_may_have_lines_of_their_own():
+    """Items are items also where the bullet is a cell of a table, and "; and" ends one."""
+    items = "\u2022\n\nRoe Bank, for a plant in Doeburg;\n\n(b)\n\nDoe Trust, for New Moefield; and"
+    assert texts(f"We owe:\n\n{items}\n\n{PROSE}") == [
+        "We owe:",
+        "Roe Bank, for a plant in Doeburg;",
+        "Doe Trust, for New Moefield; and",
+        PROSE,
     ]
 
 

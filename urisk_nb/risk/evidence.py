@@ -349,7 +349,7 @@ def _find_pieces(text: str, *, is_news: bool) -> tuple[list[_Piece], list[tuple[
         body = _trim(text, start, end, is_passage=True)
         context = _Context(
             is_first=not number,
-            is_item=body[0] > start,
+            is_item=body[0] > start or _is_mark(text, *passages[number - 1][:2]),
             is_near_table=any(one[2] in ("row", "page") for one in near),
         )
         if kind != "text":
@@ -366,6 +366,15 @@ def _find_pieces(text: str, *, is_news: bool) -> tuple[list[_Piece], list[tuple[
         shown = text[piece.start : piece.end]
         piece.is_kept = piece.rank >= lowest and bool(rules.LETTER.search(shown))
     return pieces, furniture
+
+
+def _is_mark(text: str, start: int, end: int) -> bool:
+    """Tell whether a stretch is a bullet or a label that has a line of its own."""
+    mark = text[start:end] + " "
+    return end - start < 6 and any(
+        match and match.end() == len(mark)
+        for match in (rules.ITEM_MARK.match(mark), rules.ITEM_LABEL.match(mark))
+    )
 
 
 def _find_lines(text: str, *, is_news: bool) -> list[_Line]:
@@ -456,7 +465,7 @@ def _continues(text: str, lines: Sequence[_Line], start: int, last: int, number:
     """Tell whether a line goes on with the passage whose last line is given."""
     before, line = lines[last], lines[number]
     head, tail = text[before.start : before.end], text[line.start : line.end]
-    is_ended = head[-1] in ";:" or bool(rules.END.search(head[-8:]))
+    is_ended = bool(rules.END.search(head[-8:]) or rules.PAUSE.search(head[-8:]))
     is_open = not is_ended and (_is_open(head) or (head[-1] == "," and not tail[0].isupper()))
     has_gap = line.number != before.number + 1  # blank lines, or a page break
     is_item = bool(
@@ -473,7 +482,7 @@ def _continues(text: str, lines: Sequence[_Line], start: int, last: int, number:
     if is_item or is_ended:
         is_filled = before.is_in_wrapped_block and _is_wrapped(text, lines, last)
         return (is_filled and not rules.ITEM_MARK.match(tail)) or (
-            is_lower and head[-1] not in ";:"
+            is_lower and not rules.PAUSE.search(head[-8:])
         )
     is_level = head.isupper() == tail.isupper()
     return is_lower or (is_level and _continues_in_capitals(text, lines, start, last))
@@ -555,7 +564,7 @@ def _ends_sentence(text: str, mark: re.Match[str], start: int, end: int) -> bool
     after = (follows.group(1) if follows else None) or ""
     before = text[max(start, mark.start() - 40) : mark.start()].split()
     word = before[-1].lstrip(rules.OPENERS) if before else ""
-    if after[:1].islower() or word in rules.ABBREVIATIONS:
+    if after.islower() or word in rules.ABBREVIATIONS:  # not "eBay"
         return False
     if after[:1].isdigit():  # a page number or a label between two sentences, or an amount
         return after[-1].isspace() and len(word) > 3
@@ -629,8 +638,10 @@ def _rank_phrase(text: str, words: Sequence[str], context: _Context) -> int:
     if _is_title(words):
         is_headline = context.is_first and len(words) > 4 and not text.isupper()
         is_ended = len(words) > 2 and rules.END.search(text[-8:])
-        return _SENTENCE if is_headline else _HEADLINE if is_ended else _LINE
-    if rules.END.search(text[-8:]) or text[-1] == ";" or (context.is_item and len(words) > 2):
+        is_loud = is_ended and len(words) > 12 and text.isupper()  # "YOU AGREE THAT ..."
+        return _SENTENCE if is_headline or is_loud else _HEADLINE if is_ended else _LINE
+    is_part = rules.PAUSE.search(text[-8:]) and text[-1] != ":"
+    if is_part or rules.END.search(text[-8:]) or (context.is_item and len(words) > 2):
         return _SENTENCE
     content = [word for word in words if word.lower() not in rules.FUNCTION_WORDS]
     if len(words) > 8 and sum(not word.islower() for word in content) * 2 >= len(content):

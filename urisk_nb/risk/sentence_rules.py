@@ -31,6 +31,7 @@ HEADING = re.compile(r"(?:item|part|note|exhibit|schedule)\s+[\divx]+\b", re.IGN
 OPENERS = "\"'\u201c\u2018(["
 CLOSERS = r"\"'\u201d\u2019)\]"
 END = re.compile(rf"[.!?\u2026\u3002\uff01\uff1f\u061f\u0964][{CLOSERS}]*$")
+PAUSE = re.compile(r"(?::|;(?:\s+(?:and|or))?)$")  # of an item of a list, or before a list
 STOP = re.compile(
     rf"(?<![.!?\u2026])[.!?\u2026]+[{CLOSERS}]*(?=\s)"
     rf"|[\u3002\uff01\uff1f\uff61\u061f\u0964\u0965\u06d4]+[{CLOSERS}]*"
