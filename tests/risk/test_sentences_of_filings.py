@@ -237,11 +237,11 @@ def test_bullets_need_no_space(bullet):
 
 def test_marks_may_have_lines_of_their_own():
     """Items are items also where the bullet is a cell of a table, and "; and" ends one."""
-    items = "\u2022\n\nRoe Bank, for a plant in Doeburg;\n\n(b)\n\nDoe Trust, for New Moefield; and"
+    items = "\u2022\n\nRoe Bank, for a plant in Doeburg;\n\n(b)\n\nDoe Trust, for a store; and"
     assert texts(f"We owe:\n\n{items}\n\n{PROSE}") == [
         "We owe:",
         "Roe Bank, for a plant in Doeburg;",
-        "Doe Trust, for New Moefield; and",
+        "Doe Trust, for a store; and",
         PROSE,
     ]
 

@@ -233,7 +233,7 @@ def split(document: Document) -> SplitDocument:
     -----
     Form decides, not vocabulary: end marks, capitals, the width of lines, numbers beside them, and
     the closed classes of English words (pronouns, auxiliaries, prepositions). In doubt a line is
-    kept. docs/evidence.md has the error rates.
+    kept. docs/metrics.md has the error rates.
     """
     visible = _strip_hidden(document.text)
     pieces, furniture = _find_pieces(visible.text, is_news=document.kind == "news")
@@ -363,8 +363,9 @@ def _find_pieces(text: str, *, is_news: bool) -> tuple[list[_Piece], list[tuple[
     sure = sum(piece.rank >= _SENTENCE for piece in pieces)
     lowest = _SENTENCE if sure > _MAX_NOTE else _HEADLINE if sure else _LINE
     for piece in pieces:
-        shown = text[piece.start : piece.end]
-        piece.is_kept = piece.rank >= lowest and bool(rules.LETTER.search(shown))
+        if piece.rank >= lowest:
+            shown = _join_lines(text, piece.start, piece.end, furniture)
+            piece.is_kept = bool(rules.LETTER.search(shown))
     return pieces, furniture
 
 
