@@ -109,6 +109,14 @@ def test_sentences_end_where_they_end(text, expected):
         ),
         ("As of May 31,\n2024, we had no cash.", "As of May 31, 2024, we had no cash."),
         ("On\nMay 3, 2024 the bank\ncalled the loan.", "On May 3, 2024 the bank called the loan."),
+        (
+            "On May 3, 2024, we signed a Credit\nAgreement with the bank, and paid\nit.",
+            "On May 3, 2024, we signed a Credit Agreement with the bank, and paid it.",
+        ),
+        (
+            "On May 3, 2024 we bought a New\nAcme Plant from the bank of Doeburg, and paid\nit.",
+            "On May 3, 2024 we bought a New Acme Plant from the bank of Doeburg, and paid it.",
+        ),
         ("We face anti-\ncorruption laws.", "We face anti-corruption laws."),
         ("We owe $\n1.2\nmillion to the bank.", "We owe $ 1.2 million to the bank."),
         (
@@ -142,7 +150,7 @@ TOWNS = ("Roeville", "Doeburg", "Poeton", "Moefield", "Loeham", "Noeport")
 def test_running_headers_break_no_sentence():
     """Lines that stand beside page numbers again and again are page furniture."""
     pages = [
-        f"The plant that we own in {town} and the store of the\n\n{number}\n\nACME INC.\n\n"
+        f"The plant that we own in {town} and the store of the\n\n{number}\n\nACME. SINCE 1901\n\n"
         f"ANNUAL REPORT\n\ncompany there were shut."
         for number, town in enumerate(TOWNS, 40)
     ]
