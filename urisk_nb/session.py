@@ -154,9 +154,7 @@ class Run:
         meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
             served_by=self.served_by,
-            libraries={
-                name: version(name) for name in ("urisk-nb", "pandas", "sentencex", "bm25s")
-            },
+            libraries={name: version(name) for name in ("urisk-nb", "pandas", "bm25s")},
         )
         return table
 

@@ -129,7 +129,7 @@ def test_statuses_are_the_worst_that_applies():
         document("All is lost.", "D3", "LOST"),
         document("Acme was fined.", "D4", "BAD"),
         document("Acme was fined.", "D5", "GONE"),
-        document("Risk factors", "D6", "EMPTY"),
+        document("12.5 13.0 %", "D6", "EMPTY"),
         document("Acme was fined.", "D7", "SKIP"),
     ]
     symbols = ("OK", "PART", "LOST", "BAD", "GONE", "EMPTY", "NONE", "SKIP")
