@@ -183,6 +183,20 @@ def test_tables_and_missing_paths_are_left_to_others(tmp_path):
     assert [one.text for one in read_evidence(table).documents] == ["Fined."]
 
 
+def test_a_missing_file_of_a_company_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no file or folder 'none\.pdf' for NVDA"):
+        read_documents("NVDA=none.pdf")
+
+
+def test_a_table_has_its_own_tickers(tmp_path):
+    table = put(tmp_path, "rows.csv", "ticker,text\nMSFT,Fined.\n")
+    with pytest.raises(InputError, match="is a table") as caught:
+        read_documents(f"NVDA={table}")
+    fixed = caught.value.fix.partition("--evidence ")[2]
+    assert read_evidence(fixed).documents[0].ticker == "MSFT"
+
+
 @pytest.mark.parametrize("given", ["none/*.htm", "none/**/*.htm"])
 def test_a_pattern_that_matches_nothing_is_an_error(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)

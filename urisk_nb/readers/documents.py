@@ -78,9 +78,19 @@ def read_documents(given: str | Path, *, tickers: Sequence[str] = ()) -> Evidenc
     if not _exists(path) and isinstance(given, str):
         name, sign, rest = given.partition("=")
         if sign and name.strip():
-            target = Path(rest.strip()).expanduser()
-            if _exists(target) or _is_pattern(rest):
-                return _read_place(rest.strip(), tickers, _read_own_ticker(name))
+            ticker, place = _read_own_ticker(name), rest.strip()
+            if not _exists(Path(place).expanduser()) and not _is_pattern(place):
+                raise InputError(
+                    f"evidence: no file or folder {place[:200]!r} for {ticker}.",
+                    fix=f"check the path; the working directory is {Path.cwd()}",
+                )
+            found = _read_place(place, tickers, ticker)
+            if found is None:
+                raise InputError(
+                    f"evidence: {place} is a table, and its rows say whom they are about.",
+                    fix=f"pass it alone: --evidence {place}",
+                )
+            return found
     return _read_place(given, tickers, None)
 
 
