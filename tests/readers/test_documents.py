@@ -390,6 +390,21 @@ def test_word_files(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [
+        (gzip.compress(os.urandom(5000))[:3000], "is cut off"),
+        (b"\x1f\x8b\x08\x00" + b"x" * 99, "gzip file is broken"),
+        (b"", "is empty"),
+        (b"\0" * 999, "holds no text"),
+        (b"PK\x03\x04", "is an archive"),
+    ],
+)
+def test_a_single_file_that_cannot_be_read_is_an_error(tmp_path, content, seen):
+    with pytest.raises(InputError, match=rf"NVDA\.txt\.gz: .*{seen}"):
+        read_document(put(tmp_path, "NVDA.txt.gz", content))
+
+
 def test_markdown_marks_do_not_reach_the_text(tmp_path):
     text = "# Note\n\nA **regulator** [fined](https://example.org/a) the company. 2 ** 3 = 8."
     one = read_one(put(tmp_path, "NVDA.md", text))

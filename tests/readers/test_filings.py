@@ -104,6 +104,11 @@ def test_an_index_at_the_end_is_no_section():
     assert list(cut(body + "\n\n" + entries, "10-K"))[:5] == list(ITEMS)[:5]
 
 
+def test_an_entry_of_the_contents_stands_for_no_missing_heading():
+    text = FILING.replace("Item 1. Business\n", "Our saws\n")
+    assert [name for name, _ in name_sections(text, "10-K")] == list(ITEMS)[1:]
+
+
 def test_filings_without_items_have_no_sections():
     text = FILING.replace("Item", "Part").replace("ITEM", "PART")
     assert find_sections(text, "10-K") == ()

@@ -3,7 +3,7 @@ One file's content: its text, and what it says about itself.
 
 Bytes are read, unpacked and decoded within limits; what the content begins with decides how it is
 read, else the file's name. Of a submission of EDGAR the main document is taken. Nothing in a file
-is executed, and no address in it is fetched.
+is executed, and no address in it is fetched. Over 400 lines: each form of file has its few.
 """
 
 from __future__ import annotations
