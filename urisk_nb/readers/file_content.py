@@ -367,7 +367,7 @@ def _strip_tags(page: str, text: str) -> tuple[str, str]:
     if not page:
         return text, text
     start = max(page.find("</ix:header>"), 0)
-    parts = (page[start : start + 150_000], page[max(start, len(page) - 400_000) :])
+    parts = (page[start : start + 150_000], page[max(start, len(page) - 2_000_000) :])
     cover, end = (html.unescape(_TAG.sub("\n", part)) for part in parts)
     return _drop_blank_lines(cover), _drop_blank_lines(end)
 
