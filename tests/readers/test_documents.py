@@ -183,6 +183,20 @@ def test_tables_and_missing_paths_are_left_to_others(tmp_path):
     assert [one.text for one in read_evidence(table).documents] == ["Fined."]
 
 
+def test_a_missing_file_of_a_company_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no file or folder 'none\.pdf' for NVDA"):
+        read_documents("NVDA=none.pdf")
+
+
+def test_a_table_has_its_own_tickers(tmp_path):
+    table = put(tmp_path, "rows.csv", "ticker,text\nMSFT,Fined.\n")
+    with pytest.raises(InputError, match="is a table") as caught:
+        read_documents(f"NVDA={table}")
+    fixed = caught.value.fix.partition("--evidence ")[2]
+    assert read_evidence(fixed).documents[0].ticker == "MSFT"
+
+
 @pytest.mark.parametrize("given", ["none/*.htm", "none/**/*.htm"])
 def test_a_pattern_that_matches_nothing_is_an_error(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
@@ -374,6 +388,21 @@ def test_word_files(tmp_path):
         SENTENCE,
         "The auditor left in March.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [
+        (gzip.compress(os.urandom(5000))[:3000], "is cut off"),
+        (b"\x1f\x8b\x08\x00" + b"x" * 99, "gzip file is broken"),
+        (b"", "is empty"),
+        (b"\0" * 999, "holds no text"),
+        (b"PK\x03\x04", "is an archive"),
+    ],
+)
+def test_a_single_file_that_cannot_be_read_is_an_error(tmp_path, content, seen):
+    with pytest.raises(InputError, match=rf"NVDA\.txt\.gz: .*{seen}"):
+        read_document(put(tmp_path, "NVDA.txt.gz", content))
 
 
 def test_markdown_marks_do_not_reach_the_text(tmp_path):

@@ -88,6 +88,11 @@ def test_a_line_that_mentions_an_item_is_no_heading(line):
     assert [name for name, _ in name_sections(text)] == ["Item 1", "Item 2", "Item 3"]
 
 
+def test_a_heading_behind_the_line_of_its_part():
+    text = "Item 8. Financial Statements\n\nOn May 13,\nPART III\n\nItem 10. Directors\n\nNo."
+    assert [name for name, _ in name_sections(text, "10-K")] == ["Item 8", "Item 10"]
+
+
 def test_a_heading_repeated_on_each_page_begins_one_section():
     text = "Item 1. Business\n\nOne.\n\n" + "Item 7. Management's Discussion\n\nA page.\n\n" * 4
     text += "Item 8. Financial Statements\n\nThey follow."
@@ -102,6 +107,11 @@ def test_an_index_at_the_end_is_no_section():
         "A fire", "A storm. " * 40
     )
     assert list(cut(body + "\n\n" + entries, "10-K"))[:5] == list(ITEMS)[:5]
+
+
+def test_an_entry_of_the_contents_stands_for_no_missing_heading():
+    text = FILING.replace("Item 1. Business\n", "Our saws\n")
+    assert [name for name, _ in name_sections(text, "10-K")] == list(ITEMS)[1:]
 
 
 def test_filings_without_items_have_no_sections():
@@ -237,6 +247,8 @@ def test_the_dates_of_a_filing():
     assert end == date(2025, 1, 26)
     assert filing_cover.find_signature_date(FILING, end) == date(2025, 2, 28)
     assert filing_cover.find_signature_date(FILING, date(2025, 6, 1)) is None
+    other = FILING.replace("Pursuant to", "In accordance with").replace("Date:", "Dated:\n\n")
+    assert filing_cover.find_signature_date(other, end) == date(2025, 2, 28)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,15 @@ def test_a_table_of_words_keeps_its_sentences():
     assert show(page) == "The auditor resigned in March."
 
 
+def test_headlines_in_a_table_without_figures_are_text():
+    rows = "<tr><td>2024-05-03</td><td>Regulator fines Acme for bribery in two cities</td></tr>"
+    assert blocks(f"<table>{rows * 2}</table>") == [
+        "Regulator fines Acme for bribery in two cities"
+    ] * 2  # fmt: skip
+    figures = "<tr><td>Interest on loans to small firms in Ohio</td><td>5</td></tr>"
+    assert show(f"<table>{figures}</table>") == ""
+
+
 def check_origins(page):
     """Each character of the text stands at its origin in the page, or comes from an entity."""
     source = read_html(page).source

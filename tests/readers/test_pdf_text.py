@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 
 import pytest
@@ -100,6 +101,22 @@ def test_a_page_that_is_too_large_is_named(monkeypatch):
     read = read_pdf(make_pdf("Sales fell.", "x" * 2000))
     assert read.text == "Sales fell."
     assert read.notes == ("page 2 could not be read",)
+
+
+@pytest.mark.parametrize("password", ["secret", ""])
+def test_a_password_is_asked_for_only_where_one_is_needed(password):
+    """Some files need a password for changes only."""
+    import pypdf
+
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(make_pdf("Sales fell.")))
+    writer.encrypt(password, "owner", algorithm="RC4-128")
+    out = io.BytesIO()
+    writer.write(out)
+    if not password:
+        assert read_pdf(out.getvalue()).text == "Sales fell."
+        return
+    with pytest.raises(InputError, match="protected by a password"):
+        read_pdf(out.getvalue())
 
 
 def test_too_many_pages_are_refused(monkeypatch):

@@ -40,6 +40,11 @@ def test_running_headers_at_page_breaks_go_and_headings_stay():
     assert left.startswith("Item 1. Business")
 
 
+def test_the_dates_of_signatures_stay():
+    text = "Some sentence stands here.\n\nOctober 4, 2022\n\n7\n\n\f\n\n" * 6
+    assert drop(text).count("October 4, 2022") == 6
+
+
 def test_a_line_that_comes_again_inside_pages_stays():
     text = "Not applicable.\n\nA sentence about nothing.\n\n" * 6
     assert drop(text) == text

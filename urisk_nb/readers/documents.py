@@ -4,7 +4,7 @@ Whole documents: text, HTML, PDF and Word files, filings as EDGAR and edgar-craw
 A file's name or its folder says whom it is about, else the trading symbol on its cover. A single
 file that cannot be read is an error; in a folder it is left out and named in a note, and so is
 every other file that is not used. Files are opened for reading only; nothing in them is executed
-or fetched. Rules: docs/documents.md.
+or fetched. Rules: docs/documents.md. Over 400 lines: a third are its errors and notes in words.
 """
 
 from __future__ import annotations
@@ -78,9 +78,19 @@ def read_documents(given: str | Path, *, tickers: Sequence[str] = ()) -> Evidenc
     if not _exists(path) and isinstance(given, str):
         name, sign, rest = given.partition("=")
         if sign and name.strip():
-            target = Path(rest.strip()).expanduser()
-            if _exists(target) or _is_pattern(rest):
-                return _read_place(rest.strip(), tickers, _read_own_ticker(name))
+            ticker, place = _read_own_ticker(name), rest.strip()
+            if not _exists(Path(place).expanduser()) and not _is_pattern(place):
+                raise InputError(
+                    f"evidence: no file or folder {place[:200]!r} for {ticker}.",
+                    fix=f"check the path; the working directory is {Path.cwd()}",
+                )
+            found = _read_place(place, tickers, ticker)
+            if found is None:
+                raise InputError(
+                    f"evidence: {place} is a table, and its rows say whom they are about.",
+                    fix=f"pass it alone: --evidence {place}",
+                )
+            return found
     return _read_place(given, tickers, None)
 
 

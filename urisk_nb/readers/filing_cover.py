@@ -11,6 +11,7 @@ from datetime import date, timedelta
 
 __all__ = [
     "SIGNATURES",
+    "SIGNED",
     "base_form",
     "drop_forms",
     "estimate_filing_date",
@@ -28,7 +29,6 @@ FORMS_WITH_ITEMS = ("10-K", "10-Q", "8-K", "20-F", "10-12G", "1-K")
 FILING_DAYS = {"10-K": 90, "10-Q": 45, "20-F": 120, "40-F": 90, "8-K": 6, "6-K": 6}
 
 HEAD_CHARS = 12_000  # the cover
-TAIL_CHARS = 400_000  # signatures stand before the exhibits
 
 _MONTHS = {
     name: number
@@ -77,6 +77,7 @@ _SYMBOL_LABEL = re.compile(
     r"(?i:trading|ticker)\s+(?i:symbols?)|\b(?:NYSE|NASDAQ|Nasdaq|AMEX)(?=\s?:\s?[A-Z])"
 )
 SIGNATURES = re.compile(r"^\W{0,8}signatures?\W{0,8}$", re.IGNORECASE | re.MULTILINE)
+SIGNED = re.compile(r"pursuant\s+to|in\s+accordance\s+with", re.IGNORECASE)
 
 
 def base_form(form: str | None) -> str | None:
@@ -166,12 +167,11 @@ def find_signature_date(text: str, after: date | None) -> date | None:
     after
         The end of the period: a signature stands within the year and a half behind it.
     """
-    base = max(0, len(text) - TAIL_CHARS)
     days: set[date] = set()
     marks = [
         mark
-        for mark in SIGNATURES.finditer(text, base)
-        if "pursuant to" in text[mark.end() : mark.end() + 500].lower()
+        for mark in SIGNATURES.finditer(text)
+        if SIGNED.search(text, mark.end(), mark.end() + 500)
     ]
     for mark in marks:
         block = text[mark.end() : mark.end() + 6000]

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from urisk_nb.readers.filing_cover import FORMS_WITH_ITEMS, SIGNATURES, base_form
+from urisk_nb.readers.filing_cover import FORMS_WITH_ITEMS, SIGNATURES, SIGNED, base_form
 from urisk_nb.risk.inputs import Section
 
 __all__ = ["find_sections", "find_title"]
@@ -106,11 +106,6 @@ _REFERENCE = re.compile(
 _PAGE_AT_END = re.compile(r"[\s.·…_]*\(?[\dF-]{0,4}\)?\s*$")
 _NUMERALS = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
 
-_SIGNED = re.compile(
-    r"signatures?\b|pursuant to the requirements of|duly (?:caused|authorized)|\bdated?\b\s*:",
-    re.IGNORECASE,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class _Heading:
@@ -179,7 +174,7 @@ def _find_headings(text: str, base: str | None, pattern: re.Pattern[str]) -> lis
         if pattern is _ITEM_INSIDE:
             if _NO_HEADING_BEHIND.search(text[max(0, mark.start() - 40) : mark.start()]):
                 continue
-        elif _GOES_ON.search(text[max(0, mark.start() - 60) : mark.start()]):
+        elif _GOES_ON.search(text[max(0, _find_start(mark) - 60) : _find_start(mark)]):
             continue
         while at < len(parts) and parts[at][0] <= mark.start():
             part = parts[at][1]
@@ -348,6 +343,6 @@ def _find_signatures(text: str, start: int) -> int | None:
     marks = [
         mark.start()
         for mark in SIGNATURES.finditer(text, start)
-        if "pursuant to" in text[mark.end() : mark.end() + 400].lower()
+        if SIGNED.search(text, mark.end(), mark.end() + 400)
     ]
     return marks[0] if marks else None

@@ -39,7 +39,8 @@ def keep_sentences(rows: Sequence[Sequence[Cell]]) -> list[Block]:
         return list(rows[0][0])
     if cells == 2 and len(rows) == 1 and not _is_figure(rows[0][1]):
         return [_join_row(rows[0])]
-    sentences = [_find_sentences(row) for row in rows]
+    has_figures = any(_count_figures(row) for row in rows)
+    sentences = [_find_sentences(row, has_figures) for row in rows]
     is_text = any(map(any, sentences))
     kept: list[Block] = []
     for row, has_sentence in zip(rows, sentences, strict=True):
@@ -73,12 +74,24 @@ def _is_figure(cell: Cell) -> bool:
     return len(cell) == 1 and _FIGURE.fullmatch(cell[0][0]) is not None
 
 
-def _find_sentences(row: Sequence[Cell]) -> list[bool]:
-    """Return for each cell of a row whether it holds a sentence."""
-    figures = sum(_is_figure(cell) and not _YEAR.fullmatch(cell[0][0]) for cell in row)
+def _count_figures(row: Sequence[Cell]) -> int:
+    return sum(_is_figure(cell) and not _YEAR.fullmatch(cell[0][0]) for cell in row)
+
+
+def _find_sentences(row: Sequence[Cell], in_figures: bool) -> list[bool]:
+    """
+    Return for each cell of a row whether it holds a sentence.
+
+    In a table without any figures a headline is one, too.
+    """
+    figures = _count_figures(row)
     bulleted = len(row) > 1 and len(row[0]) == 1 and _BULLET.fullmatch(row[0][0][0]) is not None
     return [
-        any(_is_sentence(text, figures, bulleted and not figures) for text, _ in cell)
+        any(
+            _is_sentence(text, figures, bulleted and not figures)
+            or (not in_figures and _is_headline(text))
+            for text, _ in cell
+        )
         for cell in row
     ]
 
@@ -97,6 +110,11 @@ def _is_sentence(text: str, figures: int, bulleted: bool) -> bool:
     if _ENDS_INSIDE.search(text) or (text[-1] != ":" and _ENDS.search(text)):
         return small >= 2
     return small >= 15
+
+
+def _is_headline(text: str) -> bool:
+    words = text.split()
+    return len(words) >= 6 and sum(word[:1].islower() for word in words) >= 3
 
 
 def _join_row(cells: Sequence[Cell]) -> Block:

@@ -39,6 +39,7 @@ _BARE_HEADING = re.compile(
     r"(?:items?\s+\d+[abc]?(?:\s*(?P<items>,|and|&)\s*\d+[abc]?)*)?\W*",
     re.IGNORECASE,
 )
+_DATE_LINE = re.compile(r"(?:dated?:?\s*)?[a-z]{3,9}\.? #, #")  # signatures have them
 _SENTENCE_END = re.compile(r"[.!?:;][\"'”’)\]]*$")
 
 
@@ -181,6 +182,7 @@ def _find_running_headers(shown: Sequence[str], marks: set[int]) -> set[int]:
         for form, numbers in forms.items()
         if len(numbers) >= MIN_REPEATS
         and any(sign.isalpha() for sign in form)
+        and not _DATE_LINE.fullmatch(form)
         and not (_SENTENCE_END.search(form) and len(form.split()) > 6)
         and sum(number in near for number in numbers) > 0.6 * len(numbers)
         for number in numbers
