@@ -31,7 +31,7 @@ INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
     "readers": ["encodings", "files", "documents", "holdings", "columns", "prices", "news"],
     "risk": [
-        *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
+        *("taxonomy", "values", "tickers", "params", "inputs", "formulas", "data_faults"),
         *(
             "metrics",
             "market",

@@ -9,7 +9,13 @@ import pytest
 
 from urisk_nb.errors import InputError
 from urisk_nb.readers.news import read_evidence
-from urisk_nb.risk.inputs import Document, Holding, normalize_weights, select_documents
+from urisk_nb.risk.inputs import (
+    Document,
+    Holding,
+    describe_weights,
+    normalize_weights,
+    select_documents,
+)
 from urisk_nb.risk.params import RiskParams
 
 
@@ -89,3 +95,27 @@ def test_weights_without_a_scale_are_refused(weights, seen):
     with pytest.raises(InputError, match=seen) as caught:
         normalize_weights(holdings)
     assert "leave normalise out" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"A": 0.5, "B": 0.8}, "The weights sum to 1.3, not 1; they are used as given."),
+        ({"A": 40, "B": 60}, "The weights sum to 100, not 1;"),
+        ({"A": 1.3, "B": -0.5}, "The weights sum to 0.8 (1.8 without signs), not 1;"),
+        (
+            {"A": 1, "B": -1},
+            "The weights sum to 0 (2 without signs), not 1; they are used as given.",
+        ),
+        ({"A": 0.333, "B": 0.333, "C": 0.333}, None),
+        ({"A": 1.5, "B": -0.5}, None),
+        ({"A": None, "B": None}, None),
+    ],
+)
+def test_weights_that_do_not_sum_to_one_are_said(weights, said):
+    """Nothing is changed; rounded weights pass; a net-zero book has no scale to offer."""
+    seen = describe_weights([Holding(symbol=name, weight=one) for name, one in weights.items()])
+    assert (seen or "").startswith(said or "")
+    assert (seen is None) is (said is None)
+    scales = sum(one or 0 for one in weights.values()) != 0
+    assert seen is None or ("normalise=True" in seen) is scales

@@ -27,10 +27,12 @@ __all__ = [
     "Holding",
     "Prices",
     "Section",
+    "describe_weights",
     "normalize_weights",
     "select_documents",
 ]
 
+MAX_WEIGHT_ERROR = 0.005  # weights that were rounded to whole per cent still sum to 1
 SHARED = "*"  # the ticker that a document is given for every company
 
 
@@ -206,6 +208,18 @@ def normalize_weights(holdings: Sequence[Holding]) -> tuple[Holding, ...]:
     return tuple(
         one if one.weight is None else replace(one, weight=one.weight / total) for one in holdings
     )
+
+
+def describe_weights(holdings: Sequence[Holding]) -> str | None:
+    """Return a note on weights that do not sum to 1; None where they do, or none was given."""
+    weights = [one.weight for one in holdings if one.weight is not None]
+    total = math.fsum(weights)
+    if not weights or abs(total - 1) <= MAX_WEIGHT_ERROR:
+        return None
+    gross = math.fsum(map(abs, weights))
+    beside = f" ({gross:.4g} without signs)" if abs(gross - abs(total)) > MAX_WEIGHT_ERROR else ""
+    way_out = " normalise=True scales them to 1." if abs(total) > MAX_WEIGHT_ERROR else ""
+    return f"The weights sum to {total:.4g}{beside}, not 1; they are used as given.{way_out}"
 
 
 def select_documents(
