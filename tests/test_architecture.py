@@ -29,7 +29,10 @@ LAYERS = [
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
     "embedded": ["gguf", "weights", "merge", "launcher"],
-    "readers": ["encodings", "files", "documents", "holdings", "columns", "prices", "news"],
+    "readers": [
+        *("encodings", "csv_files", "files", "documents", "holdings", "columns", "number_text"),
+        *("price_fields", "price_shapes", "price_files", "joined_prices", "prices", "news"),
+    ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas", "data_faults"),
         *(
@@ -114,6 +117,7 @@ LAZY_ONLY = {
     "sentencex",
     "IPython",
     "charset_normalizer",
+    "openpyxl",
 }
 
 

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 
 from price_data import one, rows_with, walk
 
@@ -37,6 +36,8 @@ def chinese(columns=("600519.SS",)):
 
 
 def check_all_returns(row, prices):
+    import scipy.stats
+
     moves = prices.dropna().pct_change(fill_method=None).dropna().to_numpy()
     worst = np.sort(moves)
     for alpha, name in ((0.05, "es_95"), (0.01, "es_99")):

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 
-import empyrical
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 
 from price_data import one, rows_with, walk
 from urisk_nb.risk import metrics
@@ -38,6 +36,8 @@ JUMPS = {
 @pytest.mark.parametrize("case", JUMPS)
 def test_a_jump_is_flagged_with_its_dates(case):
     """The flag stands beside figures that are as the prices say: nothing is corrected."""
+    import empyrical
+
     frame, days = JUMPS[case]
     row = one(frame)
     assert ("jump" in row.flags, row.status) == (True, "ok")
@@ -153,6 +153,8 @@ def test_growth_without_noise_is_flat():
 @pytest.mark.parametrize("size", [1e-10, 1e-6])
 def test_small_moves_are_no_rounding(size):
     """A money market fund moves little, and its moves have a shape."""
+    import scipy.stats
+
     moves = np.random.default_rng(5).normal(0, size, 300)
     frame = walk(301, ["AAA"]).assign(FUND=np.cumprod([1.0, *(1 + moves)]))
     row = rows_with(frame, "FUND", benchmark="AAA")["FUND"]
