@@ -130,6 +130,11 @@ SHAPES = {
         lambda value: f"{1000 * value:.2f}".replace(".", ",")
     ),
     "dollars": EXPECTED.map(lambda value: f"${1000 * value:.2f}"),
+    "rows of JSON": LONG.reset_index().to_dict("records"),
+    "a third level and closes alone": pd.concat({"X": FIELDS_FIRST[["Close"]]}, axis=1),
+    "a row of units": saved(
+        EXPECTED.set_axis(pd.MultiIndex.from_product([["NVDA", "MSFT"], ["USD"]]), axis=1)
+    ),
     "a callable": lambda tickers: FIELDS_FIRST,
 }
 
@@ -176,6 +181,16 @@ ONE = {
     "a table with a date column": company(NVDA).reset_index(),
     "a table in small letters": company(NVDA).rename(columns=str.lower),
     "a table with other columns": company(NVDA, RSI=50.0, SMA=1.0, remark="x"),
+    "one letter a field": company(NVDA)[["Open", "High", "Low", "Close", "Volume"]].set_axis(
+        list("ohlcv"), axis=1
+    ),
+    "German": company(NVDA)[["Open", "High", "Low", "Close", "Volume"]].set_axis(
+        ["Erster", "Hoch", "Tief", "Schlusskurs", "Volumen"], axis=1
+    ),
+    "Chinese": company(NVDA)[["Open", "Close", "Volume"]]
+    .set_axis(["开盘", "收盘", "成交量"], axis=1)
+    .rename_axis("日期")
+    .reset_index(),
     "closes alone": company(NVDA)[["Close"]],
     "date and value": EXPECTED[["NVDA"]].set_axis(["value"], axis=1).reset_index(),
     "Alpha Vantage": company(NVDA)[["Open", "High", "Low", "Close", "Volume"]].set_axis(
@@ -271,6 +286,21 @@ def test_an_unknown_price_column_names_those_that_exist(case):
     assert all(repr(name) in caught.value.message for name in ("Close", "Adj Close", "Low"))
     assert caught.value.fix == "price_column='Close'"
     assert read_prices(given, tickers=tickers, price_column="Close").close["NVDA"].tolist() == SPLIT
+
+
+def test_a_table_without_closes_asks_which_column():
+    """Opens are no closes; with price_column they are read."""
+    table = company(NVDA)[["Open", "High"]]
+    levels = pd.concat({"NVDA": table}, axis=1)
+    for given in (table, levels, levels.swaplevel(axis=1)):
+        with pytest.raises(InputError, match="none of them a known price") as caught:
+            read_prices(given, tickers=["NVDA"])
+        assert caught.value.fix == "price_column='Open'"
+        read = read_prices(given, tickers=["NVDA"], price_column="Open")
+        assert read.close["NVDA"].tolist() == [value - 0.1 for value in NVDA]
+    other = EXPECTED[["NVDA"]].set_axis(["signal"], axis=1).assign(beta=1.0)
+    read = read_prices(other, tickers=["NVDA"], price_column="signal")
+    assert read.close.to_dict("list") == {"NVDA": NVDA}
 
 
 def test_a_wide_frame_has_no_price_column():

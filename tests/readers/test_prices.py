@@ -313,6 +313,35 @@ def test_other_rows_that_pandas_moved_are_refused(case):
         read_prices(pd.read_csv(StringIO(MOVED[case])))
 
 
+SPLIT = {
+    "one number": "Day,AAPL\n2024-01-01,150,5\n2024-01-02,151,5\n",
+    "one number under an odd name": "Session,AAPL\n2024-01-01,150,5\n2024-01-02,151,25\n",
+    "two numbers": "Day,AAPL,MSFT\n2024-01-01,150,5,380,1\n2024-01-02,151,5,379,1\n",
+    "one of two": "Date,AAPL,MSFT\n2024-01-01,150.5,3,800.1\n2024-01-02,151.5,3,810.1\n",
+    "thousands": "Trade Date,AAPL,MSFT\n2024-01-01,150.5,3,800\n2024-01-02,151.5,3,810\n",
+    "American dates": "Date,AAPL,MSFT\n01/31/2024,150,5,380\n02/01/2024,151,5,379\n",
+}
+
+
+@pytest.mark.filterwarnings("ignore:Could not infer format")
+@pytest.mark.parametrize("options", [{}, {"parse_dates": True}])
+@pytest.mark.parametrize("case", SPLIT)
+def test_numbers_that_a_comma_split_are_refused(case, options):
+    """Each price would stand under the name of its neighbour, or lose its fraction."""
+    with pytest.raises(InputError, match="more fields than the header"):
+        read_prices(pd.read_csv(StringIO(SPLIT[case]), **options))
+
+
+def test_a_frame_of_whole_numbers_is_read():
+    """Shares at whole prices, a lower-case name first, an index without a name: nothing moved."""
+    for frame in (
+        wide(gold=[2000, 2001, 2002, 2003], SPY=[3, 4, 5, 6], QQQ=[7, 8, 9, 10]),
+        wide(AAPL=[150, 151, 152, 153], MSFT=[5, 6, 7, 8]),
+        wide(gold=[20.5, 20.1, 20.2, 20.3], SPY=[3.0, 4.0, 5.0, 6.0]),
+    ):
+        assert read_prices(frame.rename_axis(None)).close.to_dict("list") == frame.to_dict("list")
+
+
 @pytest.mark.parametrize("index", [DAYS.rename(None), DAYS.strftime("%Y-%m-%d").rename("date")])
 def test_a_last_ticker_without_prices_is_no_moved_column(index):
     """A download that failed leaves an empty column: its row says so, and the others go on."""

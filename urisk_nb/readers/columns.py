@@ -57,7 +57,7 @@ Codes = npt.NDArray[np.intp]
 # Names of a column that holds the dates, where no other is called date or datetime.
 DATE_NAMES = (
     *("dates", "day", "days", "time", "timestamp", "datum", "fecha", "tag", "period", "session"),
-    *("tradingday", "tradeday", "businessday", "asof", "month", "week", "t"),
+    *("tradingday", "tradeday", "businessday", "asof", "month", "week", "t", "日期", "日付"),
 )
 # Dates that are not ISO. Two of them may fit a column: "01/02/2018" alone is ambiguous.
 DATE_FORMATS = (
@@ -163,6 +163,7 @@ def split_dates(
     """
     label = find_dates(frame)
     if label is not None:
+        _check_header(frame, label)
         rest = frame.drop(columns=[label])
         if rest.columns.empty:
             raise InputError(
@@ -176,6 +177,18 @@ def split_dates(
             or 'name the column of dates "date", or set_index() it',
         )
     return _read_dates(frame.index.to_series(), DateSource(None, base), notes), frame.copy()
+
+
+def _check_header(frame: pd.DataFrame, label: Any) -> None:
+    """Refuse a frame whose first row of data became its header."""
+    others = [str(one) for one in frame.columns if one != label]
+    if _holds_date(label) and all(re.fullmatch(r"-?[\d.,]+", one) for one in others):
+        names = ["date", *(f"T{number}" for number in range(1, len(others) + 1))]
+        raise InputError(
+            f"the prices have no header: their first column is called {show(label)}.",
+            fix=f"name the columns: pd.read_csv(..., header=None, names={names[:3]!r}); then use "
+            "tickers for T1, ...",
+        )
 
 
 def find_dates(frame: pd.DataFrame) -> Any:
@@ -290,8 +303,8 @@ def _is_split(frame: pd.DataFrame) -> bool:
     if _is_date_name(label) and not is_ticker:
         return True
     # The parts of "150,5" are whole numbers
-    are_whole = all(kinds.is_integer_dtype(dtype) for dtype in frame.dtypes)
-    return are_whole and len(frame.columns) > 1 and _begins_unlike_ticker(frame)
+    are_whole = len(frame.columns) == 2 and all(map(kinds.is_integer_dtype, frame.dtypes))
+    return are_whole and frame.iloc[:, 1].max() < 1000 and _begins_unlike_ticker(frame)
 
 
 def _is_moved(frame: pd.DataFrame) -> bool:

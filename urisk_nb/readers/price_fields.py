@@ -37,6 +37,8 @@ AS_TRADED = (
     *("lastprice", "last", "priceclose", "trdprc1", "settle", "settlement", "settlementprice"),
     *("pxsettle", "unadjclose", "unadjustedclose", "prc", "nav", "schlusskurs", "schluss", "kurs"),
     *("price", "prices", "mid", "midprice", "pxmid", "value", "obsvalue"),
+    *("clôture", "cloture", "dernier", "cours", "cierre", "último", "ultimo", "precio", "chiusura"),
+    *("prezzo", "收盘", "收盘价", "終値"),
 )
 RETURNS = ("return", "returns", "ret", "rets", "dailyreturn", "dailyreturns", "pctchange", "retx")
 PRICE_FIELDS = frozenset({*ADJUSTED, *AS_TRADED, *RETURNS})
@@ -49,6 +51,9 @@ FIELDS = PRICE_FIELDS | {
     *("stocksplits", "splits", "splitfactor", "splitcoefficient", "divcash", "capitalgains"),
     *("repaired", "vwap", "tradecount", "trades", "count", "turnover", "amount", "bid", "ask"),
     *("change", "changepercent", "changep", "unadjustedvolume", "label", "changeovertime"),
+    *("erster", "eröffnung", "hoch", "tief", "stuecke", "stücke", "volumen", "umsatz"),
+    *("ouverture", "haut", "bas", "plushaut", "plusbas", "apertura", "máximo", "mínimo"),
+    *("开盘", "最高", "最低", "成交量", "成交额", "振幅", "涨跌幅", "涨跌额", "换手率"),
     *("exdividend", "numberoftrades", "adjfactor", "spread", "openinterest", "preclose"),
 }
 # A column of tickers; those of the second line only beside a price, and only if they hold texts

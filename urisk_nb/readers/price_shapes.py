@@ -122,9 +122,11 @@ def _split_levels(frame: pd.DataFrame) -> dict[Any, pd.DataFrame]:
     """Return a wide frame for each field of columns with levels, whichever level has the fields."""
     frame = _index_by_dates(frame)
     columns: Any = frame.columns
+    found = _find_field_level(columns)
     # A level that says nothing, such as the currency of all
     for level in reversed(range(columns.nlevels)):
-        if columns.nlevels > 2 and len(columns.get_level_values(level).unique()) == 1:
+        is_constant = len(columns.get_level_values(level).unique()) == 1
+        if columns.nlevels > 2 and is_constant and level != found:
             columns = columns.droplevel(level)
     found = _find_field_level(columns)
     if found is None or columns.nlevels > 2:
@@ -144,12 +146,13 @@ def _split_levels(frame: pd.DataFrame) -> dict[Any, pd.DataFrame]:
 
 
 def _find_field_level(columns: pd.MultiIndex) -> int | None:
-    """Return the level whose labels are most often names of fields, one of them of prices."""
+    """Return the level whose labels are most often names of fields: of prices, or all of them."""
     shares = {}
     for level in range(columns.nlevels):
         labels = columns.get_level_values(level).unique()
-        if any(map(is_price_field, labels)):
-            shares[level] = sum(fold_label(one) in FIELDS for one in labels) / len(labels)
+        share = sum(fold_label(one) in FIELDS for one in labels) / len(labels)
+        if any(map(is_price_field, labels)) or share == 1:
+            shares[level] = share
     return max(shares, key=lambda level: shares[level]) if shares else None
 
 
@@ -189,8 +192,13 @@ def lift_header_rows(frame: pd.DataFrame) -> pd.DataFrame:
         for row in range(count)
         if not head.iloc[row, 1:].isna().all()
     ]
+    # A row of units: "USD" for all
+    rows = [
+        row for row in rows if len({*row}) > 1 or len(row) == 1 or fold_label(row[0]) in FIELDS
+    ] or rows[:1]
     body = frame.iloc[count:]
-    lifted = body.iloc[:, 1:].set_axis(pd.MultiIndex.from_arrays(rows), axis=1)
+    columns = pd.MultiIndex.from_arrays(rows) if len(rows) > 1 else pd.Index(rows[0], dtype=object)
+    lifted = body.iloc[:, 1:].set_axis(columns, axis=1)
     return lifted.set_axis(pd.Index(body.iloc[:, 0], name="date"), axis=0)
 
 
@@ -297,10 +305,15 @@ def _read_one_company(
     wanted = {fold_name(ticker) for ticker in tickers}
     if any(isinstance(label, str) and fold_name(label) in wanted for label in labels):
         return {}
-    if not any(map(is_price_field, known)) or (len(known) < 2 and others):
+    is_asked = price_column is not None and any(
+        fold_label(label) == fold_label(price_column) for label in labels
+    )
+    if not is_asked and (
+        not known or (len(known) < 2 and (others or not is_price_field(known[0])))
+    ):
         return {}
     if len(tickers) != 1:
-        seen = ", ".join(map(repr, known[:6]))
+        seen = ", ".join(map(repr, labels[:6]))
         raise InputError(
             f"the prices are those of one company ({seen}), and "
             f"{f'the list has {len(tickers)} tickers' if tickers else 'no ticker says of which'}.",

@@ -38,12 +38,14 @@ from urisk_nb.readers.columns import (
     split_dates,
     suggest_rename,
 )
-from urisk_nb.readers.price_fields import PRICE_FIELDS, VOLUMES
+from urisk_nb.readers.price_fields import FIELDS, PRICE_FIELDS, VOLUMES
 from urisk_nb.risk.inputs import Prices
 from urisk_nb.risk.values import count_noun, describe_type, show
 
 __all__ = ["list_names", "read_benchmark", "read_prices"]
 
+# What some services call open, high, low, close and volume
+LETTERS = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "vw": "vwap"}
 MAX_LABELS = 50  # of a frame that are looked at to tell tickers from names of fields
 
 
@@ -174,12 +176,18 @@ def _read_object(given: Any, request: _Request) -> Prices:
     given = _convert(given)
     if isinstance(given, Mapping):
         return _read_mapping(given, request)
+    if (
+        isinstance(given, (list, tuple))
+        and given
+        and all(isinstance(one, Mapping) for one in given)
+    ):
+        given = pd.DataFrame(list(given))  # rows, as JSON has them
     if isinstance(given, pd.Series):
         given = _name_series(given, request)
     if not isinstance(given, pd.DataFrame):
         raise InputError(
             f"the prices are {describe_type(given)}, not a DataFrame.",
-            fix="pd.DataFrame(prices): dates as index, one column a ticker",
+            fix="make a frame of it: pd.DataFrame(prices, index=dates, columns=tickers)",
         )
     return _read_frame(given, request)
 
@@ -292,6 +300,8 @@ def _read_frame(frame: pd.DataFrame, request: _Request) -> Prices:
         frame = turn_columns(lift_header_rows(frame), request.notes)
     if isinstance(frame.columns, pd.MultiIndex):
         return _read_fields(frame, request)
+    if len(frame.columns) < MAX_LABELS and {"o", "h", "l", "c"} <= {*frame.columns}:
+        frame = frame.rename(columns=LETTERS)
     has_fields = _may_have_fields(frame.columns)
     if (ticker := _find_tickers(frame, has_fields=has_fields)) is not None:
         return _read_long(frame, ticker, request)
@@ -362,7 +372,7 @@ def _may_be_texts(frame: pd.DataFrame) -> bool:
 def _may_have_fields(columns: pd.Index[Any]) -> bool:
     """Return whether some label is a name of prices, or ends or begins with one."""
     return any(
-        fold_label(part) in PRICE_FIELDS
+        fold_label(part) in FIELDS
         for label in columns[:MAX_LABELS]
         for part in (label, *re.split(r"[ _.|:/\-]", str(label)))
     )
