@@ -297,11 +297,10 @@ def _is_split(frame: pd.DataFrame) -> bool:
         isinstance(index, pd.DatetimeIndex) or _holds_date(index[0])
     ):
         return False
-    is_ticker = bool(TICKER_AS_WRITTEN.fullmatch(str(label)))
+    if _is_date_name(label) and not TICKER_AS_WRITTEN.fullmatch(str(label)):
+        return True
     if isinstance(frame.index, pd.MultiIndex):
         return kinds.is_numeric_dtype(frame.index.get_level_values(1).dtype)
-    if _is_date_name(label) and not is_ticker:
-        return True
     # The parts of "150,5" are whole numbers
     are_whole = len(frame.columns) == 2 and all(map(kinds.is_integer_dtype, frame.dtypes))
     return are_whole and frame.iloc[:, 1].max() < 1000 and _begins_unlike_ticker(frame)
