@@ -11,7 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from harness import ROOT
 from urisk_nb.errors import InputError
+from urisk_nb.readers import price_fields
 from urisk_nb.readers.prices import list_names, read_prices
 
 DAYS = pd.bdate_range("2024-01-01", periods=4, name="Date")
@@ -191,6 +193,8 @@ ONE = {
     .set_axis(["开盘", "收盘", "成交量"], axis=1)
     .rename_axis("日期")
     .reset_index(),
+    "its name in a column": company(NVDA, Name="NVIDIA Corp", Currency="USD"),
+    "its ticker in a column": company(NVDA, Code="NVDA.US"),
     "closes alone": company(NVDA)[["Close"]],
     "date and value": EXPECTED[["NVDA"]].set_axis(["value"], axis=1).reset_index(),
     "Alpha Vantage": company(NVDA)[["Open", "High", "Low", "Close", "Volume"]].set_axis(
@@ -213,7 +217,8 @@ del ONE["Nasdaq"]
 def test_one_companys_table_takes_its_name_from_the_cell(case):
     """A table without tickers belongs to the only one of the list."""
     close = read_prices(ONE[case], tickers=["NVDA"]).close
-    assert close.to_dict("list") == {"NVDA": NVDA}
+    name = "NVDA.US" if "ticker in" in case else "NVDA"
+    assert close.to_dict("list") == {name: NVDA}
 
 
 def test_one_companys_table_beside_several_tickers_is_refused():
@@ -370,6 +375,17 @@ def test_the_names_of_the_data_are_listed():
         assert {"NVDA", "MSFT"} <= set(list_names(shape))
     assert list_names({"EUR_USD": 1}) == ("EUR_USD",)
     assert list_names(lambda tickers: None) == list_names(None) == ()
+
+
+def test_the_page_lists_every_name():
+    """docs/metrics.md has the table of names that are known."""
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    names = [
+        *(price_fields.ADJUSTED, price_fields.AS_TRADED, price_fields.RETURNS),
+        *(price_fields.VOLUMES, price_fields.TICKER_NAMES, price_fields.OTHER_TICKER_NAMES),
+    ]
+    for one in names:
+        assert ", ".join(f"`{name}`" for name in one) in page
 
 
 def test_nothing_that_was_given_is_changed():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from itertools import islice
@@ -201,8 +202,8 @@ def _find_preamble(content: str, separator: str) -> int:
 
 def _check_names(content: str, separator: str, header: Sequence[str], path: Path) -> None:
     """Refuse two columns of one name, unless the next row is a second header."""
-    names = [name.strip() for name in header if name.strip()]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    names = Counter(name.strip() for name in header if name.strip())
+    twice = next((name for name, count in names.items() if count > 1), None)
     if twice is None:
         return
     below = next((row for _, row in islice(_iterate_csv(content, separator), 1, 2)), [""])

@@ -29,7 +29,7 @@ __all__ = [
 ADJUSTED = (
     *("adjclose", "adjustedclose", "closeadj", "closeadjusted", "adjcloseprice", "adjclosingprice"),
     *("adjustedcloseprice", "adjustedclosingprice", "adjusted", "adjustedprice", "adjprice"),
-    *("adj", "totreturnindexgrossdvds", "totalreturnindex", "totalreturn", "returnindex"),
+    *("adj", "totreturnindexgrossdvds", "totalreturnindex", "returnindex"),
 )
 # As traded, or as the source has it:
 AS_TRADED = (
@@ -60,7 +60,7 @@ FIELDS = PRICE_FIELDS | {
 TICKER_NAMES = ("ticker", "symbol")
 OTHER_TICKER_NAMES = (
     *("tickers", "symbols", "tic", "ric", "instrument", "security", "tscode", "asset", "sid"),
-    *("stock", "code", "name", "secid", "isin", "variable", "bloombergticker", "id"),
+    *("stock", "code", "name", "secid", "isin", "variable", "bloombergticker"),
 )
 
 

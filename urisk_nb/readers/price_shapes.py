@@ -31,6 +31,7 @@ from urisk_nb.readers.price_fields import (
     find_field,
     is_price_field,
 )
+from urisk_nb.risk.tickers import fold_listing
 from urisk_nb.risk.values import fold_name, read_moment
 
 __all__ = [
@@ -385,15 +386,28 @@ def _is_date_level(index: pd.Index[Any], level: int) -> bool:
     return len(values) > 0 and _is_date(values[0])
 
 
-def find_ticker_label(frame: pd.DataFrame) -> Any:
-    """Return the column of tickers where it has another name than ticker or symbol, or None."""
+def find_ticker_label(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
+    """
+    Return the column of tickers where it has another name than ticker or symbol, or None.
+
+    One that says the same in each row counts only if it is a ticker of the list: the table of one
+    company may have its name in a column.
+    """
     if not any(map(is_price_field, frame.columns)):
         return None
     texts = [
         label
         for label in frame.columns
         if fold_label(label) in OTHER_TICKER_NAMES
-        and kinds.infer_dtype(frame[label], skipna=True) == "string"
+        and kinds.infer_dtype(frame[label], skipna=True) in ("string", "categorical")
+    ]
+    wanted = {fold_listing(ticker) for ticker in tickers}
+    texts = [
+        label
+        for label in texts
+        if not wanted
+        or frame[label].nunique() > 1
+        or wanted & {fold_listing(str(one)) for one in frame[label].unique()}
     ]
     return find_field(texts, OTHER_TICKER_NAMES)
 

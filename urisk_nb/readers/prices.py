@@ -303,21 +303,21 @@ def _read_frame(frame: pd.DataFrame, request: _Request) -> Prices:
     if len(frame.columns) < MAX_LABELS and {"o", "h", "l", "c"} <= {*frame.columns}:
         frame = frame.rename(columns=LETTERS)
     has_fields = _may_have_fields(frame.columns)
-    if (ticker := _find_tickers(frame, has_fields=has_fields)) is not None:
+    if (ticker := _find_tickers(frame, request.tickers, has_fields=has_fields)) is not None:
         return _read_long(frame, ticker, request)
     if has_fields or request.price_column is not None:
         return _read_fields(frame, request)
     return _read_wide(frame, request)
 
 
-def _find_tickers(frame: pd.DataFrame, *, has_fields: bool) -> Any:
+def _find_tickers(frame: pd.DataFrame, tickers: Sequence[str], *, has_fields: bool) -> Any:
     """Return the column of tickers of a long frame; None of a wide one."""
     label = find_label(frame, "ticker", "symbol")
     if label is not None or not has_fields:
         return label
     from urisk_nb.readers.price_shapes import find_ticker_label
 
-    return find_ticker_label(frame)
+    return find_ticker_label(frame, tickers)
 
 
 def _read_row_levels(frame: pd.DataFrame, request: _Request) -> Prices:

@@ -48,7 +48,10 @@ MAX_STEP_SPACINGS = 5  # a step of more than so many median spacings is no one-p
 MAX_CLOSURE_DAYS = 14  # from the last price before a market's holiday to the first one after it
 # A column whose days differ from another's in no more than this share trades on the same calendar
 MAX_CALENDAR_DIFFERENCE = 0.02
-MAX_WITNESSES = 256  # columns that are compared to tell a holiday from missing data
+FIRST_WITNESSES, MAX_WITNESSES = (
+    8,
+    256,
+)  # columns that are compared to tell a holiday from missing data
 # Steps in days that are of one period; with more than these shares outside, two are mixed
 BANDS = {"day": (1, 5), "week": (4, 10), "month": (20, 45)}
 MAX_SHORTER, MAX_LONGER, MIN_ODD_STEPS = 0.05, 0.2, 3
@@ -470,9 +473,11 @@ def _find_closures(market: Market, rows: IntArray, long: BoolArray) -> BoolArray
     for place in places:
         between = market.present[rows[place] + 1 : rows[place + 1]]
         others = np.flatnonzero(between.any(axis=0))
-        others = others[:: max(1, math.ceil(len(others) / MAX_WITNESSES))]
-        is_closure[place] = not (
-            len(others) and _share_calendar(market.present[:, others], own, compared)
+        # A few will do in most tables
+        is_closure[place] = not any(
+            _share_calendar(market.present[:, some], own, compared)
+            for count in (FIRST_WITNESSES, MAX_WITNESSES)
+            if len(some := others[:: max(1, math.ceil(len(others) / count))])
         )
         if is_closure[place]:
             market.closures.add((int(rows[place]), int(rows[place + 1])))
@@ -491,9 +496,9 @@ def _recall_closures(market: Market, rows: IntArray, long: BoolArray) -> BoolArr
 
 def _share_calendar(present: BoolArray, own: BoolArray, compared: BoolArray) -> bool:
     """Return whether one of the columns trades on the own days, as far as it reaches."""
-    begun = np.logical_or.accumulate(present, axis=0)
-    ended = np.logical_or.accumulate(present[::-1], axis=0)[::-1]
-    alive = begun & ended & compared[:, None]
+    places = np.arange(len(present))[:, None]
+    first, last = present.argmax(axis=0), len(present) - 1 - present[::-1].argmax(axis=0)
+    alive = (places >= first) & (places <= last) & compared[:, None]
     differing = np.count_nonzero((present != own[:, None]) & alive, axis=0)
     return bool((differing <= MAX_CALENDAR_DIFFERENCE * np.count_nonzero(alive, axis=0)).any())
 
