@@ -9,9 +9,11 @@ import pytest
 
 from urisk_nb.errors import InputError
 from urisk_nb.readers.news import read_evidence
+from urisk_nb.readers.prices import read_prices
 from urisk_nb.risk.inputs import (
     Document,
     Holding,
+    describe_unlisted,
     describe_weights,
     normalize_weights,
     select_documents,
@@ -119,3 +121,17 @@ def test_weights_that_do_not_sum_to_one_are_said(weights, said):
     assert (seen is None) is (said is None)
     scales = sum(one or 0 for one in weights.values()) != 0
     assert seen is None or ("normalise=True" in seen) is scales
+
+
+def test_columns_that_nobody_asked_for_are_named():
+    """Counted, never more than ten; the benchmark is used, and other spellings are, too."""
+    index = pd.bdate_range("2024-01-01", periods=2)
+    prices = read_prices(pd.DataFrame(1.0, index=index, columns=["NVDA US Equity", "SPY", "QQQ"]))
+    nvda = [Holding(symbol="NVDA")]
+    assert describe_unlisted(prices, nvda, "spy") == (
+        "1 column of the prices is not in the list: QQQ."
+    )
+    assert describe_unlisted(prices, nvda).startswith("2 columns of the prices are not in the list")
+    assert describe_unlisted(prices, [*nvda, Holding(symbol="QQQ")], "SPY") is None
+    many = read_prices(pd.DataFrame(1.0, index=index, columns=[f"T{n}" for n in range(30)]))
+    assert describe_unlisted(many, [Holding(symbol="T3")]).endswith("T9, T10 and 19 more.")

@@ -28,6 +28,7 @@ __all__ = ["find_header", "read_csv"]
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE_CHARS, SAMPLE_ROWS = 1 << 16, 30  # what is looked at to find the separator
 TICKER_NAMES = ("ticker", "symbol")
+LEVEL_NAMES = ("", "price", "ticker", "tickers", "symbol", "symbols", "attributes")
 # A cell such as "1.234,56", "1 234.5" or "$187.15": pandas cannot read it as a number, or reads it
 # wrong beside others that it cannot read.
 WRITTEN_DATE = re.compile(
@@ -71,7 +72,10 @@ def read_csv(path: Path, *, text: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if not text:
         _check_names(content, separator, header, path)
         if any(_holds_marked_numbers(frame[label]) for label in frame):
-            frame = _parse_columns(content, separator, range(len(header)), True, keeps_na=False)
+            texts = _parse_columns(content, separator, range(len(header)), True, keeps_na=False)
+            for label in frame:
+                if not kinds.is_integer_dtype(frame[label].dtype):
+                    frame[label] = texts[label]
     for place, name in enumerate(() if text else header):
         # NA and 0700 stay what they are, among numbers too.
         if name.strip().lower() in TICKER_NAMES:
@@ -127,7 +131,9 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
             return 0
         if is_header and any(map(_is_date, rows[place + 1])):
             filled = [sum(map(_is_filled, row)) for row in rows[: place + 1]]
-            return place if all(one < filled[-1] for one in filled[:-1]) else 0
+            # Of a header with levels the first cells are empty, or name the levels
+            is_level = str(rows[place][0] or "").strip().lower() in LEVEL_NAMES
+            return place if not is_level and all(one < filled[-1] for one in filled[:-1]) else 0
     return 0
 
 
