@@ -72,6 +72,16 @@ def test_a_wild_series_has_no_jumps():
     assert one(frame).flags == ()
 
 
+def test_one_of_many_large_moves_is_no_jump():
+    """Beside moves of 70 % one of 85 % says nothing, and one of 900 % does."""
+    frame = walk(300, ["AAA"])
+    for place, factor in ((50, 1.7), (100, 1 / 1.7), (150, 1.85)):
+        frame.iloc[place:] *= factor
+    assert one(frame).flags == ()
+    frame.iloc[200:] *= 10
+    assert one(frame).message.count(" on 2022-") == 1
+
+
 def test_a_jump_in_returns_is_found_too():
     """The rule is about the growth of one period, whatever it was given as."""
     moves = scaled(0.1, 150).pct_change(fill_method=None).dropna()

@@ -31,6 +31,7 @@ FloatArray = npt.NDArray[np.float64]
 
 MIN_JUMP = 1.8  # a split of 2 for 1 on a day of -10 % and on one of +10 %
 JUMP_MOVES = 8  # times the usual move; the usual one is the median of the absolute log returns
+JUMP_LEAD = 1.5  # times the largest move that is none
 MAX_GROWTH = 100.0  # P_T / P_0 beyond which a total return is looked at, and ...
 MAX_ANNUAL_GROWTH = 10.0  # ... flagged, if it is more than so much for each year
 MAX_NAMED = 3  # dates in one message
@@ -79,6 +80,8 @@ def _find_jumps(
 ) -> list[tuple[pd.Timestamp, float]]:
     sizes = np.abs(np.log1p(moves))
     limit = max(math.log(MIN_JUMP), JUMP_MOVES * float(np.median(sizes)))
+    # A fault of the data stands alone; a wild series has many moves of about the same size
+    limit = max(limit, JUMP_LEAD * float(np.max(sizes, initial=0.0, where=sizes < limit)))
     return [
         (dates[place], float(1 + moves[place]))
         for place in map(int, np.flatnonzero(sizes >= limit))
