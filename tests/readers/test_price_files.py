@@ -100,6 +100,43 @@ def test_notes_say_what_was_chosen(tmp_path):
     )
 
 
+def test_a_row_without_a_price_is_no_second_price(tmp_path):
+    """Some sites write a dividend as a row of its own, with the date of the prices."""
+    (tmp_path / "p.csv").write_text(
+        "Date,Open,Close*,Adj Close**\n"
+        '"Jan 31, 2024",1,1.5,1.4\n"Jan 30, 2024",1,1.6,1.5\n"Jan 30, 2024",0.24 Dividend,,\n'
+    )
+    read = read_prices(tmp_path / "p.csv", tickers=["NVDA"])
+    assert read.close["NVDA"].tolist() == [1.5, 1.4]
+    long = pd.read_csv(tmp_path / "p.csv").assign(ticker="NVDA")
+    assert read_prices(long).close["NVDA"].tolist() == [1.5, 1.4]
+
+
+OTHER_TEXTS = {
+    "remarks": "# made, by, a, program\n# today\n" + lines(),
+    "spaces after the commas": lines().replace(",", ", "),
+    "a time of day": lines(dates="%m/%d/%Y 4:00:00 PM"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_TEXTS)
+def test_other_texts_are_read(tmp_path, case):
+    """Lines of remarks, blanks and clocks."""
+    (tmp_path / "p.csv").write_text(OTHER_TEXTS[case])
+    check(read_prices(tmp_path / "p.csv"))
+
+
+def test_what_is_no_file_of_fields_is_refused(tmp_path):
+    """Blanks for separators, and an address: the fix says how to make a frame."""
+    (tmp_path / "p.txt").write_text("Date A B\n2024-01-10 1 2\n2024-01-11 1 2\n")
+    with pytest.raises(InputError, match="no column but") as caught:
+        read_prices(tmp_path / "p.txt")
+    assert caught.value.fix == "pass a frame: pd.read_csv(..., sep=r'\\s+')"
+    assert list(read_prices(pd.read_csv(tmp_path / "p.txt", sep=r"\s+")).close) == ["A", "B"]
+    with pytest.raises(InputError, match="never fetched"):
+        read_prices("https://example.com/p.csv")
+
+
 AMBIGUOUS = {
     "1,234 in quotes": 'Date,NVDA\n2024-01-10,"1,234"\n2024-01-11,"1,235"\n',
     "1,234 between semicolons": "Date;NVDA\n2024-01-10;1,234\n2024-01-11;1,235\n",

@@ -315,7 +315,7 @@ def test_other_rows_that_pandas_moved_are_refused(case):
 
 SPLIT = {
     "one number": "Day,AAPL\n2024-01-01,150,5\n2024-01-02,151,5\n",
-    "one number under an odd name": "Session,AAPL\n2024-01-01,150,5\n2024-01-02,151,25\n",
+    "one number under an odd name": "Quotes,AAPL\n2024-01-01,150,5\n2024-01-02,151,25\n",
     "two numbers": "Day,AAPL,MSFT\n2024-01-01,150,5,380,1\n2024-01-02,151,5,379,1\n",
     "one of two": "Date,AAPL,MSFT\n2024-01-01,150.5,3,800.1\n2024-01-02,151.5,3,810.1\n",
     "thousands": "Trade Date,AAPL,MSFT\n2024-01-01,150.5,3,800\n2024-01-02,151.5,3,810\n",

@@ -23,6 +23,7 @@ from urisk_nb.risk.tickers import resolve
         ("SPX", ["SPX Index"], ("SPX Index", ("alias",))),
         ("NVDA", ["NASDAQ:NVDA"], ("NASDAQ:NVDA", ("alias",))),
         ("NVDA", ["NVDA.US"], ("NVDA.US", ("alias",))),
+        ("NVDA", ["NVDA (USD)"], ("NVDA (USD)", ("alias",))),
         ("NVDA", ["NVDA US"], ("NVDA US", ("alias",))),
         ("NVDA GR EQUITY", ["NVDA US Equity"], (None, ())),
         ("NVDA", ["NVDAX US Equity"], (None, ())),

@@ -167,7 +167,10 @@ def split_dates(
         rest = frame.drop(columns=[label])
         if rest.columns.empty:
             raise InputError(
-                f"the prices have no column but {label!r}.", fix="add one column a ticker"
+                f"the prices have no column but {label!r}.",
+                fix="pass a frame: pd.read_csv(..., sep=r'\\s+')"
+                if " " in str(label)
+                else "add one column a ticker",
             )
         return _read_dates(frame[label], DateSource(label, base), notes), rest
     if kinds.is_numeric_dtype(frame.index.dtype) and not _has_compact_dates(frame.index):

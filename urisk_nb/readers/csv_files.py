@@ -133,7 +133,11 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
             filled = [sum(map(_is_filled, row)) for row in rows[: place + 1]]
             # Of a header with levels the first cells are empty, or name the levels
             is_level = str(rows[place][0] or "").strip().lower() in LEVEL_NAMES
-            return place if not is_level and all(one < filled[-1] for one in filled[:-1]) else 0
+            are_remarks = all(
+                one < filled[-1] or str(row[0]).lstrip().startswith("#")
+                for one, row in zip(filled[:-1], rows, strict=False)
+            )
+            return place if are_remarks and not is_level else 0
     return 0
 
 
@@ -253,7 +257,8 @@ def _check_rows(content: str, separator: str, path: Path, text: bool) -> list[st
         raise InputError(
             f"{path.name}, line {line}: {count_noun(count, 'field')}, where the header has "
             f"{named}.",
-            fix=f"fill in the missing field, or leave it empty between two {separator!r}",
+            fix=f"fill in the missing field, leave it empty between two {separator!r}, or delete "
+            "the line",
         )
     return header
 

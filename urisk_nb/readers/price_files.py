@@ -79,6 +79,11 @@ def load_prices(given: str | Path, tickers: Sequence[str]) -> Loaded:
     path = Path(given).expanduser()
     if not _exists(path) and has_magic(str(given)):
         return _load_many(_match(path), str(given), tickers)
+    if re.match(r"https?:", str(given)):
+        raise InputError(
+            f"prices: {str(given)[:200]!r} is an address of the web, which is never fetched.",
+            fix="fetch it yourself and pass the frame: pd.read_csv('https://...')",
+        )
     path = find_path(given, "prices")
     if path.is_dir():
         return _load_many(sorted(path.iterdir()), f"{path.name}/", tickers)

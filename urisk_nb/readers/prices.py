@@ -386,6 +386,11 @@ def _read_wide(
     _check_labels(frame.columns)
     frame.columns = pd.Index([str(column).strip() for column in frame.columns], dtype=object)
     close, faults = _read_columns(frame, dates, request)
+    if dates.has_duplicates and not faults:
+        # A row without a price is no second price: a dividend, in the tables of some sites
+        kept = close.notna().any(axis=1).to_numpy() | ~dates.duplicated(keep=False)
+        close, dates = close[kept], dates[kept]
+        volume = None if volume is None else volume[kept]
     if twice := dates[dates.duplicated()].tolist():
         raise InputError(
             f"the date {twice[0].date()} has more than one row "
@@ -508,9 +513,14 @@ def _read_long(frame: pd.DataFrame, ticker: Any, request: _Request) -> Prices:
     source = DateSource(dates_label, request.base)
     dates, rows = split_dates(frame, request.notes, base=request.base)
     codes, columns = _read_tickers(rows[ticker], ticker, request)
+    values, bad = _read_marked({"": rows[choice.label]}, percent=request.returns)[""]
+    if (empty := np.isnan(values) & ~bad).any():
+        key = pd.DataFrame({"date": dates, "code": codes})
+        kept = ~(empty & key.duplicated(keep=False).to_numpy())
+        dates, codes, rows = dates[kept], codes[kept], rows[kept]
+        values, bad = values[kept], bad[kept]
     _check_duplicates(dates, codes, columns, source, ticker)
     volume_label = find_field(labels, VOLUMES)
-    values, bad = _read_marked({"": rows[choice.label]}, percent=request.returns)[""]
     faults: dict[str, dict[pd.Timestamp, str]] = {}
     for code, day, cell in zip(codes[bad], dates[bad], rows[choice.label][bad], strict=True):
         faults.setdefault(columns[code], {})[day] = show(cell)

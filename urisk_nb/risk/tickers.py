@@ -29,10 +29,10 @@ MAX_NAME_CHARS = 30  # of a name that the user's own data has
 SHARE_CLASS = re.compile(r"(.+)[.\-/]([A-Z])")
 # What a terminal writes after the name: "AAPL US Equity", "T 4.5 Govt".
 TERMINAL_WORDS = {"EQUITY", "INDEX", "CURNCY", "COMDTY", "CORP", "GOVT", "MTGE", "MUNI", "CLASS"}
-# "NVDA US Equity", "SPX Index", "NVDA US", "NVDA.US", "NASDAQ:NVDA": a name, and where it is traded
+# "NVDA US Equity", "SPX Index", "NVDA.US", "NASDAQ:NVDA", "NVDA (USD)": a name, and where it trades
 LISTING = re.compile(
     r"(?:[A-Z]{2,10}:)?(?P<name>[A-Z0-9^][A-Z0-9.\-/^&]*?)"
-    r"(?:[.:\-]US|(?: [A-Z]{2})?(?: (?:EQUITY|INDEX|CURNCY|COMDTY))?)"
+    r"(?:[.:\-]US|(?: [A-Z]{2})?(?: (?:EQUITY|INDEX|CURNCY|COMDTY))?)(?: \([^()]*\))?"
 )
 TICKER_HINT = "write tickers such as NVDA, BRK.B or NVDA=0.4, separated by commas or white space"
 
