@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from urisk_nb.errors import InputError
+from urisk_nb.readers import files
 from urisk_nb.readers.prices import list_names, read_prices
 
 DAYS = pd.bdate_range("2024-01-10", periods=4, name="Date")
@@ -249,8 +250,9 @@ def test_a_workbook_without_prices_is_refused(tmp_path):
     assert caught.value.fix
 
 
-def test_what_only_looks_like_excel_is_refused(tmp_path):
-    """A zip, a truncated file, and a bomb that unpacks to a gigabyte of zeros."""
+def test_what_only_looks_like_excel_is_refused(tmp_path, monkeypatch):
+    """A zip, a truncated file, and one that unpacks to more than it may."""
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 1 << 21)
     (tmp_path / "text.xlsx").write_text("not a zip")
     with zipfile.ZipFile(tmp_path / "zip.xlsx", "w") as packed:
         packed.writestr("hello.txt", "x")
@@ -260,8 +262,8 @@ def test_what_only_looks_like_excel_is_refused(tmp_path):
         zipfile.ZipFile(tmp_path / "bomb.xlsx", "w", zipfile.ZIP_DEFLATED) as packed,
         packed.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as entry,
     ):
-        for _ in range(600):
-            entry.write(bytes(1 << 20))
+        entry.write(bytes(1 << 22))
+    assert (tmp_path / "bomb.xlsx").stat().st_size < 1 << 14
     for name in ("text.xlsx", "zip.xlsx", "cut.xlsx", "bomb.xlsx"):
         with pytest.raises(InputError, match=name):
             read_prices(tmp_path / name)

@@ -65,6 +65,8 @@ DATE_FORMATS = (
     *("%Y-%m-%d", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y", "%d %B %Y", "%B %d, %Y"),
     *("%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%y", "%y/%m/%d", "%b %Y", "%Y-%m", "%Y%m"),
 )
+MAX_LABEL_CHARS = 200  # of a name that is compared
+MAX_DATE_CHARS = 40  # longer texts are no dates, and would take seconds
 TIME_OF_DAY = re.compile(r"[ T]\d{1,2}:\d\d.*$")
 # What numbers for dates may be: least and most, and how they are read
 DATE_NUMBERS = (
@@ -80,7 +82,7 @@ TICKER_AS_WRITTEN = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:&]*")
 
 def fold_label(label: object) -> str:
     """Return the form in which names of columns are compared: "4. Adj Close*" gives "adjclose"."""
-    text = re.sub(r"^\s*\d+[a-z]?\.\s*|\(.*?\)", "", str(label).lower())
+    text = re.sub(r"^\s*\d+[a-z]?\.\s*|\(.*?\)", "", str(label)[:MAX_LABEL_CHARS].lower())
     return "".join(sign for sign in text if sign.isalnum())
 
 
@@ -482,7 +484,7 @@ def _parse_texts(
 
 def _fit_formats(distinct: Sequence[object]) -> dict[str, list[datetime]]:
     """Return each format that fits all the texts, with what it makes of them."""
-    if not all(isinstance(value, str) for value in distinct):
+    if not all(isinstance(value, str) and len(value) <= MAX_DATE_CHARS for value in distinct):
         return {}
     texts = [TIME_OF_DAY.sub("", str(value).strip()) for value in distinct]
     found = {}

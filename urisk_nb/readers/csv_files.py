@@ -31,6 +31,7 @@ TICKER_NAMES = ("ticker", "symbol")
 LEVEL_NAMES = ("", "price", "ticker", "tickers", "symbol", "symbols", "attributes")
 # A cell such as "1.234,56", "1 234.5" or "$187.15": pandas cannot read it as a number, or reads it
 # wrong beside others that it cannot read.
+MAX_NUMBER_CHARS = 60
 WRITTEN_DATE = re.compile(
     r"\s*(\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/. ](\d\d?|[A-Za-z]{3,9})[-/. ](\d\d|\d{4})"
     r"|[A-Za-z]{3,9} \d\d?,? \d{4}|(19|20)\d{6})([ T]\d.*)?\s*"
@@ -109,7 +110,8 @@ def _holds_marked_numbers(column: pd.Series[Any]) -> bool:
         return False
     cells = column.dropna().map(str)
     return any(
-        MARKED_NUMBER.fullmatch(cell) and not _is_date(cell) for cell in islice(cells.unique(), 200)
+        len(cell) <= MAX_NUMBER_CHARS and MARKED_NUMBER.fullmatch(cell) and not _is_date(cell)
+        for cell in islice(cells.unique(), 200)
     )
 
 

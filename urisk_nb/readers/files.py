@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -36,6 +37,11 @@ CSV_SUFFIXES = (".csv", ".txt", ".tsv")
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, *EXCEL_SUFFIXES, *PARQUET_SUFFIXES)
+# What pandas, pyarrow, openpyxl and the modules below them raise for a broken file
+UNREADABLE = (
+    *(ValueError, OSError, LookupError, TypeError, AttributeError, SyntaxError, OverflowError),
+    *(NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error),
+)
 MAX_UNPACKED_BYTES = 1 << 29  # of an Excel file: a small one may unpack to gigabytes
 HEADER_ROWS = 30  # of a sheet in which the header is looked for
 MAX_NAMED = 10
@@ -97,7 +103,7 @@ def read_table(path: Path, *, text: bool = False) -> tuple[pd.DataFrame, tuple[s
         ) from exc
     except InputError:  # ours already, and a ValueError as well
         raise
-    except (ValueError, OSError, UnicodeError, KeyError, SyntaxError, zipfile.BadZipFile) as exc:
+    except UNREADABLE as exc:
         seen = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise InputError(
             f"{path.name} cannot be read: {seen[:200]}.",
@@ -122,8 +128,10 @@ def _read_excel(path: Path, *, text: bool) -> tuple[pd.DataFrame, tuple[str, ...
                 f"{path.name} unpacks to more than {MAX_UNPACKED_BYTES >> 20} MB.",
                 fix="save the sheet as .csv or .parquet",
             )
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    try:
+    with (
+        path.open("rb") as file,
+        contextlib.closing(openpyxl.load_workbook(file, read_only=True, data_only=True)) as book,
+    ):
         names = [sheet.title for sheet in book.worksheets]
         for sheet in book.worksheets:
             rows = _iterate_sheet(sheet.iter_rows(values_only=True))
@@ -136,8 +144,6 @@ def _read_excel(path: Path, *, text: bool) -> tuple[pd.DataFrame, tuple[str, ...
                 fix="give one sheet a column of dates and a column of prices for each ticker",
             )
         frame, skipped = _build_frame([*first, *rows], text=text)
-    finally:
-        book.close()
     others = [repr(name) for name in names if name != sheet.title]
     notes = [f"Only the sheet {sheet.title!r} of {path.name} was read, not {list_named(others)}."]
     above = [f"{skipped} rows above the header of {sheet.title!r} were not read."]

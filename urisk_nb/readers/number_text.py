@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 SIGNS = str.maketrans({"\N{MINUS SIGN}": "-", **dict.fromkeys("$€£¥'’\u00a0\u202f\u2009 ")})
 NUMBER = re.compile(r"(?P<body>[-+]?[\d.,]*\d[\d.,]*)(?P<unit>[KMB%]?)", re.IGNORECASE)
+MAX_NUMBER_CHARS = 60  # longer texts are no numbers
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9}
 # What a cell shows of the decimal mark, by the first that fits
 EVIDENCE = (
@@ -57,7 +58,7 @@ def find_decimal_mark(cells: Iterable[object], *, has_points: bool = False) -> s
     """
     seen: dict[str, str] = {}
     for cell in cells:
-        if isinstance(cell, str) and (match := NUMBER.fullmatch(cell.translate(SIGNS))):
+        if _is_short(cell) and (match := NUMBER.fullmatch(cell.translate(SIGNS))):
             for pattern, mark in EVIDENCE:
                 if pattern.fullmatch(match["body"]):
                     seen.setdefault(mark, cell)
@@ -101,6 +102,8 @@ def read_number_texts(
 
 
 def _read_one(cell: object, mark: str, *, percent: bool) -> float:
+    if isinstance(cell, str) and not _is_short(cell):
+        return np.nan
     if isinstance(cell, str):
         match = NUMBER.fullmatch(cell.translate(SIGNS))
         if match is None:
@@ -112,6 +115,10 @@ def _read_one(cell: object, mark: str, *, percent: bool) -> float:
         number = _read_plain(body)
         return number / 100 if unit == "%" else number * UNITS[unit]
     return float(cell) if isinstance(cell, (int, float, np.number)) else np.nan
+
+
+def _is_short(cell: object) -> TypeGuard[str]:
+    return isinstance(cell, str) and len(cell) <= MAX_NUMBER_CHARS
 
 
 def _read_plain(text: str) -> float:
