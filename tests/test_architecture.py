@@ -32,11 +32,13 @@ INSIDE = {
     "embedded": ["weights", "merge", "launcher"],
     "readers": [
         *("encodings", "source_text", "html_tables", "html_text", "pdf_text", "docx_text"),
-        *("filing_cover", "filings", "file_content", "file_names", "documents", "files"),
-        *("holdings", "columns", "prices", "news_values", "news_fields", "news"),
+        *("filing_cover", "filings", "file_content", "file_names", "documents"),
+        *("csv_files", "files", "holdings", "columns", "number_text"),
+        *("price_fields", "price_shapes", "price_files", "joined_prices", "prices"),
+        *("news_values", "news_fields", "news"),
     ],
     "risk": [
-        *("taxonomy", "values", "tickers", "params", "inputs", "formulas"),
+        *("taxonomy", "values", "tickers", "params", "inputs", "formulas", "data_faults"),
         *(
             "metrics",
             "market",
@@ -120,6 +122,7 @@ LAZY_ONLY = {
     "charset_normalizer",
     "pypdf",
     "docx",
+    "openpyxl",
 }
 
 

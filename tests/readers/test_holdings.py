@@ -43,6 +43,7 @@ def symbols(tickers):
             ["NVDA", "MSFT", "AAPL"],
         ),
         ("\N{BYTE ORDER MARK}NVDA", ["NVDA"]),
+        ("EUR_USD ES1! .SPX _X VIX3M ^VIX BA. CL_1 XAU_USD", None),
     ],
 )
 def test_cell_text_becomes_tickers(text, expected):
@@ -64,6 +65,12 @@ def test_cell_text_becomes_tickers(text, expected):
         ("AAPL US Equity = 2", "AAPL US EQUITY", 2),
         ("0700.HK=0", "0700.HK", 0),
         ("EURUSD=X", "EURUSD=X", None),
+        ("NVDA=40%", "NVDA", 0.4),
+        ("NVDA = 7 %", "NVDA", 0.07),
+        ("NVDA=-12.5%", "NVDA", -0.125),
+        ("EURUSD=X=150%", "EURUSD=X", 1.5),
+        ("AAPL US Equity = 40%", "AAPL US EQUITY", 0.4),
+        ("ES1!=40%", "ES1!", 0.4),
     ],
 )
 def test_a_weight_follows_the_last_equals_sign(text, symbol, weight):
@@ -79,6 +86,8 @@ def test_a_weight_follows_the_last_equals_sign(text, symbol, weight):
         [("NVDA", 0.4), ("BRK.B", 0.6)],
         {"nvda": 0.4, "BRK.B": 0.6},
         {"NVDA": "0.4", "BRK.B": Decimal("0.6")},
+        {"NVDA": "40%", "BRK.B": "60 %"},
+        "NVDA=40%, BRK.B = 60%",
         pd.Series([0.4, 0.6], index=["NVDA", "BRK.B"]),
         pd.Series(["NVDA=0.4", "BRK.B=0.6"]),
         np.array(["NVDA=0.4", "BRK.B=0.6"]),
@@ -125,7 +134,10 @@ BAD_TICKERS = {
     "far too long": ("A" * 31, "is not a ticker", "commas"),
     "a novel": ("A" * 100_000, "AAA...'", "commas"),
     "a weight in words": ("NVDA=half", "line 1: the weight 'half' of 'NVDA'", "NVDA=0.4"),
-    "a weight in percent": ("NVDA=25%", "'25%'", "NVDA=0.25"),
+    "two signs of per cent": ("NVDA=25%%", "'25%%'", "NVDA=0.4"),
+    "per cent without a ticker": ("NVDA 40%", "'40%' looks like a weight", "NVDA=40%"),
+    "per cent with a decimal comma": ("NVDA=40,5%", "decimal comma", "40.5%"),
+    "per cent of words in a mapping": ({"NVDA": "half%"}, "'half%'", "NVDA=0.4"),
     "no weight after =": ("NVDA=", "the weight ''", "NVDA=0.4"),
     "an infinite weight": ("NVDA=inf", "'inf'", "NVDA=0.4"),
     "a weight beyond floats": ("NVDA=1e999", "'1e999'", "NVDA=0.4"),
@@ -158,6 +170,45 @@ def test_bad_tickers_are_refused(case):
     assert len(str(caught.value)) < 300
 
 
+OWN = [
+    "S&P 500",
+    "EUR_USD",
+    "Zürich",
+    "$SPX",
+    "#1",
+    "贵州茅台",
+    "A+B",
+    "GBP/USD=X",
+    "x" * 31,
+    "A\x00B",
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("S&P 500, NVDA MSFT", ["S&P 500", "NVDA", "MSFT"]),
+        ("s&p 500=40%", ["S&P 500"]),
+        ("zürich\n$spx eur_usd", ["ZÜRICH", "$SPX", "EUR_USD"]),
+        (["贵州茅台", "#1"], None),
+        ({"A+B": 1, "GBP/USD=X": 2}, ["A+B", "GBP/USD=X"]),
+        ("GBP/USD=X=0.5", ["GBP/USD=X"]),
+    ],
+)
+def test_what_the_data_names_is_a_ticker(text, expected):
+    """A column of the user's own is a name, whatever it looks like; case does not matter."""
+    if expected is None:
+        text, expected = text[:1], text[:1]
+    assert [one.symbol for one in parse_tickers(text, known=OWN)] == expected
+
+
+@pytest.mark.parametrize("text", ["A\x00B", "x" * 31, "<b>", "$NVDA"])
+def test_known_names_open_the_door_to_no_others(text):
+    """Control characters and endless names are refused, though a column has them."""
+    with pytest.raises(InputError):
+        parse_tickers([text], known=OWN)
+
+
 # Of any text nearly all is refused, so half of them are made of what is not.
 PARTS = ["a", "Z9", "brk.b", "^GSPC", "EUR=X", "ß", "ı", "-", "..", "/", "<", "'", ",", " ", "\n"]
 
@@ -176,5 +227,5 @@ def test_any_text_gives_safe_symbols_or_an_input_error(text):
     for holding in holdings:
         assert holding.symbol == holding.symbol.upper()
         assert 0 < len(holding.symbol) <= 30
-        assert not holding.symbol.startswith(("/", "."))
+        assert not holding.symbol.startswith(("/", ".."))
         assert not set(holding.symbol) & set("<>\\\"'`$;|\x00\n")

@@ -9,7 +9,15 @@ import pytest
 
 from urisk_nb.errors import InputError
 from urisk_nb.readers.news import read_evidence
-from urisk_nb.risk.inputs import Document, Holding, normalize_weights, select_documents
+from urisk_nb.readers.prices import read_prices
+from urisk_nb.risk.inputs import (
+    Document,
+    Holding,
+    describe_unlisted,
+    describe_weights,
+    normalize_weights,
+    select_documents,
+)
 from urisk_nb.risk.params import RiskParams
 
 
@@ -89,3 +97,41 @@ def test_weights_without_a_scale_are_refused(weights, seen):
     with pytest.raises(InputError, match=seen) as caught:
         normalize_weights(holdings)
     assert "leave normalise out" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"A": 0.5, "B": 0.8}, "The weights sum to 1.3, not 1; they are used as given."),
+        ({"A": 40, "B": 60}, "The weights sum to 100, not 1;"),
+        ({"A": 1.3, "B": -0.5}, "The weights sum to 0.8 (1.8 without signs), not 1;"),
+        (
+            {"A": 1, "B": -1},
+            "The weights sum to 0 (2 without signs), not 1; they are used as given.",
+        ),
+        ({"A": 0.333, "B": 0.333, "C": 0.333}, None),
+        ({"A": 1.5, "B": -0.5}, None),
+        ({"A": None, "B": None}, None),
+    ],
+)
+def test_weights_that_do_not_sum_to_one_are_said(weights, said):
+    """Nothing is changed; rounded weights pass; a net-zero book has no scale to offer."""
+    seen = describe_weights([Holding(symbol=name, weight=one) for name, one in weights.items()])
+    assert (seen or "").startswith(said or "")
+    assert (seen is None) is (said is None)
+    scales = sum(one or 0 for one in weights.values()) != 0
+    assert seen is None or ("normalise=True" in seen) is scales
+
+
+def test_columns_that_nobody_asked_for_are_named():
+    """Counted, never more than ten; the benchmark is used, and other spellings are, too."""
+    index = pd.bdate_range("2024-01-01", periods=2)
+    prices = read_prices(pd.DataFrame(1.0, index=index, columns=["NVDA US Equity", "SPY", "QQQ"]))
+    nvda = [Holding(symbol="NVDA")]
+    assert describe_unlisted(prices, nvda, "spy") == (
+        "1 column of the prices is not in the list: QQQ."
+    )
+    assert describe_unlisted(prices, nvda).startswith("2 columns of the prices are not in the list")
+    assert describe_unlisted(prices, [*nvda, Holding(symbol="QQQ")], "SPY") is None
+    many = read_prices(pd.DataFrame(1.0, index=index, columns=[f"T{n}" for n in range(30)]))
+    assert describe_unlisted(many, [Holding(symbol="T3")]).endswith("T9, T10 and 19 more.")

@@ -473,7 +473,7 @@ def test_the_page_names_every_column_and_flag():
     page = (root / "docs/metrics.md").read_text(encoding="utf-8")
     source = "".join(
         (root / "urisk_nb/risk" / name).read_text(encoding="utf-8")
-        for name in ("inputs.py", "quant.py")
+        for name in ("inputs.py", "quant.py", "data_faults.py", "market.py")
     )
     flags = {
         *re.findall(r'\bflags?(?:\.add)?\(\s*"(\w+)"', source),
@@ -484,6 +484,8 @@ def test_the_page_names_every_column_and_flag():
         "unsorted",
         "duplicate",
         "no_weight",
+        "unlikely_returns",
+        "mixed_frequency",
     }
     elsewhere = {"undated", "future_evidence"}  # of the evidence, explained with it
     assert [

@@ -16,6 +16,18 @@ from urisk_nb.risk.tickers import resolve
         ("BRK.B", ["BRK B", "BRKB"], (None, ())),
         ("BTC-USD", ["BTC.USD"], (None, ())),
         ("GOOG", ["GOOGL"], (None, ())),
+        ("NVDA", ["NVDA US Equity"], ("NVDA US Equity", ("alias",))),
+        ("NVDA", ["nvda us equity", "AMD US Equity"], ("nvda us equity", ("alias",))),
+        ("NVDA US EQUITY", ["NVDA"], ("NVDA", ("alias",))),
+        ("BRK.B", ["BRK/B US Equity"], ("BRK/B US Equity", ("alias",))),
+        ("SPX", ["SPX Index"], ("SPX Index", ("alias",))),
+        ("NVDA", ["NASDAQ:NVDA"], ("NASDAQ:NVDA", ("alias",))),
+        ("NVDA", ["NVDA.US"], ("NVDA.US", ("alias",))),
+        ("NVDA", ["NVDA (USD)"], ("NVDA (USD)", ("alias",))),
+        ("NVDA", ["NVDA US"], ("NVDA US", ("alias",))),
+        ("NVDA GR EQUITY", ["NVDA US Equity"], (None, ())),
+        ("NVDA", ["NVDAX US Equity"], (None, ())),
+        ("NVDA", ["NVDA US Equity", "NVDA"], ("NVDA", ())),
     ],
 )
 def test_resolution_is_exact_then_by_case_then_by_share_class(symbol, columns, expected):
@@ -24,7 +36,13 @@ def test_resolution_is_exact_then_by_case_then_by_share_class(symbol, columns, e
 
 
 @pytest.mark.parametrize(
-    ("symbol", "columns"), [("NVDA", ["nvda", "Nvda"]), ("BRK.B", ["BRK-B", "BRK/B"])]
+    ("symbol", "columns"),
+    [
+        ("NVDA", ["nvda", "Nvda"]),
+        ("BRK.B", ["BRK-B", "BRK/B"]),
+        ("NVDA", ["NVDA US Equity", "NVDA GR Equity"]),
+        ("NVDA US EQUITY", ["NVDA", "nvda"]),
+    ],
 )
 def test_two_candidates_are_an_error(symbol, columns):
     """Two equally good columns are the user's choice."""

@@ -2,13 +2,18 @@
 Columns of a frame that somebody else made: found by name; read as dates, numbers, distinct values.
 
 Dates become local calendar days: a time zone is dropped and the local date kept. Nothing is
-guessed: a number is no date, and "01/02/2018" is no ISO date.
+guessed: "01/31/2018" has one meaning and is read, "01/02/2018" alone has two and is refused.
+
+The module is over 400 lines because the rules that tell dates from other things stand beside each
+other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -33,12 +38,15 @@ __all__ = [
     "TICKER_AS_WRITTEN",
     "BoolArray",
     "Codes",
+    "DateSource",
     "FloatArray",
     "check_not_moved",
     "check_separator",
     "drop_counter",
+    "find_dates",
     "find_distinct",
     "find_label",
+    "fold_label",
     "read_floats",
     "split_dates",
     "suggest_rename",
@@ -47,9 +55,36 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.intp]
-# Names of a first column that holds the dates; "date" and "datetime" count anywhere.
-DATE_NAMES = ("dates", "day", "time", "timestamp", "datum")
+# Names of a column that holds the dates, where no other is called date or datetime.
+DATE_NAMES = (
+    *("dates", "day", "days", "time", "timestamp", "datum", "fecha", "tag", "period", "session"),
+    *("tradingday", "tradeday", "businessday", "asof", "month", "week", "t", "日期", "日付"),
+)
+# Dates that are not ISO. Two of them may fit a column: "01/02/2018" alone is ambiguous.
+DATE_FORMATS = (
+    *("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d"),
+    *("%Y-%m-%d", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y", "%d %B %Y", "%B %d, %Y"),
+    *("%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%y", "%y/%m/%d", "%b %Y", "%Y-%m", "%Y%m"),
+)
+MAX_LABEL_CHARS = 200  # of a name that is compared
+MAX_DATE_CHARS = 40  # longer texts are no dates, and would take seconds
+TIME_OF_DAY = re.compile(r"[ T]\d{1,2}:\d\d.*$")
+# What numbers for dates may be: least and most, and how they are read
+DATE_NUMBERS = (
+    (1900, 2200, 'pd.to_datetime({dates}.astype(str), format="%Y")'),
+    (20_000, 80_000, 'pd.to_datetime({dates}, unit="D", origin="1899-12-30")'),
+    (1e8, 1e10, 'pd.to_datetime({dates}, unit="s")'),
+    (1e11, 1e13, 'pd.to_datetime({dates}, unit="ms")'),
+    (1e14, 1e16, 'pd.to_datetime({dates}, unit="us")'),
+    (1e17, 1e19, 'pd.to_datetime({dates}, unit="ns")'),
+)
 TICKER_AS_WRITTEN = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:&]*")
+
+
+def fold_label(label: object) -> str:
+    """Return the form in which names of columns are compared: "4. Adj Close*" gives "adjclose"."""
+    text = re.sub(r"^\s*\d+[a-z]?\.\s*|\(.*?\)", "", str(label)[:MAX_LABEL_CHARS].lower())
+    return "".join(sign for sign in text if sign.isalnum())
 
 
 def find_label(frame: pd.DataFrame, *names: str) -> Any:
@@ -57,7 +92,8 @@ def find_label(frame: pd.DataFrame, *names: str) -> Any:
     found = [column for column in frame.columns if str(column).strip().lower() in names]
     if len(found) > 1:
         raise InputError(
-            f"the columns {found} mean the same.", fix=f"drop one: frame.drop(columns={found[1]!r})"
+            f"the columns {found} mean the same.",
+            fix=f"drop one: prices.drop(columns={found[1]!r})",
         )
     return found[0] if found else None
 
@@ -110,55 +146,89 @@ def read_floats(column: pd.Series[Any]) -> tuple[FloatArray, BoolArray]:
 # --- dates ----------------------------------------------------------------------------------------
 
 
-def split_dates(frame: pd.DataFrame) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
+def split_dates(
+    frame: pd.DataFrame, notes: list[str] | None = None, *, base: str = "prices"
+) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
     """
     Return the dates of a frame, naive and at midnight, and its other columns.
+
+    Parameters
+    ----------
+    notes
+        Gets a sentence where dates were read that are not ISO.
+    base
+        The expression of the frame, for what errors suggest.
 
     Raises
     ------
     InputError
         There are no dates, one of them is missing or is not a date, or time zones are mixed.
     """
-    label = find_label(frame, "date", "datetime")
-    if label is None and not isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
-        label = _find_unnamed_dates(frame)
+    label = find_dates(frame)
     if label is not None:
-        dates, rest = _read_dates(frame[label], f"column {label!r}"), frame.drop(columns=[label])
+        _check_header(frame, label)
+        rest = frame.drop(columns=[label])
         if rest.columns.empty:
             raise InputError(
-                f"the prices have no column but {label!r}.", fix="add one column a ticker"
+                f"the prices have no column but {label!r}.",
+                fix="pass a frame: pd.read_csv(..., sep=r'\\s+')"
+                if " " in str(label)
+                else "add one column a ticker",
             )
-        return dates, rest
-    if kinds.is_numeric_dtype(frame.index.dtype):
+        return _read_dates(frame[label], DateSource(label, base), notes), rest
+    if kinds.is_numeric_dtype(frame.index.dtype) and not _has_compact_dates(frame.index):
         raise InputError(
             f"the prices have no dates: the index counts {frame.index[0]}, ..., {frame.index[-1]}.",
-            fix=suggest_rename(frame, "prices", "date")
+            fix=suggest_rename(frame, base, "date")
             or 'name the column of dates "date", or set_index() it',
         )
-    return _read_dates(frame.index.to_series(), "the index"), frame.copy()
+    return _read_dates(frame.index.to_series(), DateSource(None, base), notes), frame.copy()
 
 
-def _find_unnamed_dates(frame: pd.DataFrame) -> Any:
+def _check_header(frame: pd.DataFrame, label: Any) -> None:
+    """Refuse a frame whose first row of data became its header."""
+    others = [str(one) for one in frame.columns if one != label]
+    if _holds_date(label) and all(re.fullmatch(r"-?[\d.,]+", one) for one in others):
+        names = ["date", *(f"T{number}" for number in range(1, len(others) + 1))]
+        raise InputError(
+            f"the prices have no header: their first column is called {show(label)}.",
+            fix=f"name the columns: pd.read_csv(..., header=None, names={names[:3]!r}); then use "
+            "tickers for T1, ...",
+        )
+
+
+def find_dates(frame: pd.DataFrame) -> Any:
     """
-    Return the column that holds the dates where none is called date or datetime, or None.
+    Return the label of the column that holds the dates, or None where the index has them.
 
-    to_csv() of a frame whose index has no name comes back with its dates in "Unnamed: 0". A first
-    column such as "Day" counts only where the index has no dates and the column holds no numbers:
-    DAY and TIME are tickers, too.
+    The name decides first. to_csv() of a frame whose index has no name comes back with its dates in
+    "Unnamed: 0". A column such as "Day" counts only where the index has no dates and the column
+    holds no numbers: DAY and TIME are tickers, too. Then the first column of dates counts.
     """
+    label = find_label(frame, "date", "datetime")
+    if label is not None or isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
+        return label
     if "Unnamed: 0" in frame.columns:
         return "Unnamed: 0"
-    counts = (
-        _is_date_name(frame.columns[0])
-        and not kinds.is_numeric_dtype(frame.dtypes.iloc[0])
-        and kinds.is_numeric_dtype(frame.index.dtype)
-    )
-    return frame.columns[0] if counts else None
+    if not kinds.is_numeric_dtype(frame.index.dtype):
+        return None
+    texts = [one for one in frame.columns if not kinds.is_numeric_dtype(frame[one].dtype)]
+    named = [one for one in texts if _is_date_name(one)]
+    dated = [one for one in texts if len(frame) and _holds_date(frame[one].iloc[0])]
+    numbers = [
+        one
+        for one in frame.columns
+        if _is_date_name(one) and not _has_compact_dates(frame.index) and one not in texts
+    ]
+    return next(iter([*(one for one in named if one in dated), *named, *dated, *numbers]), None)
 
 
 def _is_date_name(label: object) -> bool:
-    name = str(label).strip().lower()
-    return name in DATE_NAMES or "date" in name
+    return fold_label(label) in DATE_NAMES or "date" in str(label).lower()
+
+
+def _holds_date(value: object) -> bool:
+    return _is_iso_date(value) or (isinstance(value, str) and bool(_fit_formats([value])))
 
 
 def check_not_moved(frame: pd.DataFrame, what: str) -> None:
@@ -174,15 +244,26 @@ def check_not_moved(frame: pd.DataFrame, what: str) -> None:
             f"{what}: the index has no name and holds {show(frame.index[0])}, the column {first!r} "
             f"holds {show(frame.iloc[0, 0])} and {last!r} is empty: the columns moved by one.",
             fix="read the file with pd.read_csv(..., index_col=False), or pass its path; if each "
-            'column is right, name the index: frame.rename_axis("index")',
+            'column is right, name the index: prices.rename_axis("index")',
+        )
+    if len(frame) and _is_split(frame):
+        raise InputError(
+            f"{what}: the index has no name and holds {show(frame.index[0])}, the column "
+            f"{frame.columns[0]!r} holds {show(frame.iloc[0, 0])}: the rows have more fields than "
+            "the header.",
+            fix="if a decimal comma splits the numbers, save the file with another separator; if "
+            'each column is right, name the index: prices.rename_axis("index")',
         )
 
 
 def check_separator(frame: pd.DataFrame, what: str) -> None:
     """Refuse a frame whose one column holds whole rows: they were split at another sign."""
-    if len(frame.columns) == 1 and kinds.is_numeric_dtype(frame.index.dtype):
-        label = frame.columns[0]
-        if other := find_separator(label):
+    if len(frame.columns) == 1 and isinstance(label := frame.columns[0], str):
+        # A decimal comma has split the rows, but not the header: their parts became an index
+        sign = ";" if isinstance(frame.index, pd.MultiIndex) else ""
+        if (other := find_separator(label)) and (
+            kinds.is_numeric_dtype(frame.index.dtype) or other in (sign, ";", "\t", "|")
+        ):
             raise InputError(
                 f"{what}: the only column is {show(label)}, which {other!r} splits.",
                 fix=fix_separator(other),
@@ -207,6 +288,28 @@ def drop_counter(frame: pd.DataFrame) -> pd.DataFrame:
         _is_date_name(rest.columns[0]) and not kinds.is_numeric_dtype(rest.dtypes.iloc[0])
     )
     return rest if has_dates or (counts == np.arange(len(frame))).all() else frame
+
+
+def _is_split(frame: pd.DataFrame) -> bool:
+    """
+    Return whether the column of dates became an index without a name, and prices stand under its
+    name: "150,5" was read as two fields.
+    """
+    if any(name is not None for name in frame.index.names):
+        return False
+    first, label = frame.iloc[:, 0], frame.columns[0]
+    index = frame.index.get_level_values(0)
+    if not kinds.is_numeric_dtype(first.dtype) or not (
+        isinstance(index, pd.DatetimeIndex) or _holds_date(index[0])
+    ):
+        return False
+    if _is_date_name(label) and not TICKER_AS_WRITTEN.fullmatch(str(label)):
+        return True
+    if isinstance(frame.index, pd.MultiIndex):
+        return kinds.is_numeric_dtype(frame.index.get_level_values(1).dtype)
+    # The parts of "150,5" are whole numbers
+    are_whole = len(frame.columns) == 2 and all(map(kinds.is_integer_dtype, frame.dtypes))
+    return are_whole and frame.iloc[:, 1].max() < 1000 and _begins_unlike_ticker(frame)
 
 
 def _is_moved(frame: pd.DataFrame) -> bool:
@@ -249,25 +352,47 @@ def _begins_unlike_ticker(frame: pd.DataFrame) -> bool:
     )
 
 
-def _read_dates(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:
+@dataclass(frozen=True, slots=True)
+class DateSource:
+    """Where the dates of a frame stand: in a column, or in the index (None)."""
+
+    label: Any
+    base: str = "prices"
+
+    def __str__(self) -> str:
+        return "the index" if self.label is None else f"column {self.label!r}"
+
+    @property
+    def code(self) -> str:
+        """The expression that gives them."""
+        return f"{self.base}.index" if self.label is None else f"{self.base}[{self.label!r}]"
+
+    def fix_with(self, dates: str) -> str:
+        """Return the expression that puts other dates in their place."""
+        if self.label is None:
+            return f"{self.base}.set_axis({dates})"
+        return f"{self.base}.assign(**{{{self.label!r}: {dates}}})"
+
+
+def _read_dates(
+    values: pd.Series[Any], source: DateSource, notes: list[str] | None
+) -> pd.DatetimeIndex:
     """Return local calendar dates, whatever they were written as."""
     if isinstance(values.dtype, pd.PeriodDtype):
         return _drop_time(pd.PeriodIndex(values).to_timestamp(how="end"))
     if kinds.is_datetime64_any_dtype(values.dtype):
         known = pd.DatetimeIndex(values)
     elif kinds.is_numeric_dtype(values.dtype):
-        raise InputError(
-            f"{where} has numbers for dates (first: {values.iloc[0]}).",
-            fix='pd.to_datetime(dates, format="%Y%m%d"), or whatever the numbers mean',
-        )
+        known = _read_date_numbers(values, source)
     else:
-        known = _parse_objects(values, where)
+        known = _parse_objects(values, source, notes)
     if known.hasnans:
         rows = np.flatnonzero(known.isna())
         raise InputError(
-            f"{where} has {count_noun(len(rows), 'row')} without a date (first: row "
+            f"{source} has {count_noun(len(rows), 'row')} without a date (first: row "
             f"{rows[0] + 1}).",
-            fix="drop them, or fill in their dates",
+            fix=f"drop them: {source.base}[[not pd.isna(day) and bool(str(day).strip()) "
+            f"for day in {source.code}]]",
         )
     return _drop_time(known)
 
@@ -277,32 +402,113 @@ def _drop_time(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(index.tz_localize(None).normalize().as_unit("us"), name="date")
 
 
-def _parse_objects(values: pd.Series[Any], where: str) -> pd.DatetimeIndex:
+def _has_compact_dates(values: pd.Index[Any] | pd.Series[Any]) -> bool:
+    """Return whether numbers are dates of eight digits, such as 20240131, and nothing else."""
+    if not len(values) or not kinds.is_integer_dtype(values.dtype) or values.hasnans:
+        return False
+    numbers = values.to_numpy(dtype=np.int64)
+    if numbers.min() < 19000101 or numbers.max() > 21991231:
+        return False
+    return bool(
+        pd.to_datetime(pd.Series(numbers.astype(str)), format="%Y%m%d", errors="coerce")
+        .notna()
+        .all()
+    )
+
+
+def _read_date_numbers(values: pd.Series[Any], source: DateSource) -> pd.DatetimeIndex:
+    if _has_compact_dates(values):
+        return pd.DatetimeIndex(
+            pd.to_datetime(pd.Series(values.to_numpy(dtype=np.int64).astype(str)), format="%Y%m%d")
+        )
+    first = values.iloc[0]
+    meant = next(
+        (code for low, high, code in DATE_NUMBERS if low <= values.min() <= values.max() < high),
+        'pd.to_datetime({dates}, format="%Y%m%d")',
+    )
+    raise InputError(
+        f"{source} has numbers for dates (first: {first}).",
+        fix=source.fix_with(meant.format(dates=source.code)),
+    )
+
+
+def _parse_objects(
+    values: pd.Series[Any], source: DateSource, notes: list[str] | None
+) -> pd.DatetimeIndex:
     # In long form 500 tickers share their dates: each is read once
-    codes, distinct = find_distinct(values, where)
+    codes, distinct = find_distinct(values, str(source))
     moments = []
-    for code, value in enumerate(distinct):
+    for value in distinct:
         try:
             moments.append(read_moment(value))
-        except ValueError as exc:
-            raise InputError(
-                f"{where}, row {np.argmax(codes == code) + 1}: {show(value)} is not a date.",
-                fix="write ISO dates (2019-12-30), or convert first: pd.to_datetime(dates, "
-                'format="%m/%d/%Y")',
-            ) from exc
-    _check_zones(moments, where)
+        except ValueError:
+            moments = _parse_texts(distinct, codes, source, notes)
+            break
+    _check_zones(moments, source)
     # The last one is for code -1: the missing dates.
     known = np.array([*(moment.date() for moment in moments), None], dtype="datetime64[D]")
     return pd.DatetimeIndex(known[codes].astype("datetime64[us]"))
 
 
-def _check_zones(moments: Sequence[datetime], where: str) -> None:
+def _parse_texts(
+    distinct: Sequence[object], codes: Codes, source: DateSource, notes: list[str] | None
+) -> list[datetime]:
+    """Return the moments of texts that are not ISO, if one order of their parts fits all."""
+    found = _fit_formats(distinct)
+    readings: dict[tuple[datetime, ...], str] = {}
+    for name, moments in found.items():
+        readings.setdefault(tuple(moments), name)
+    if len(readings) == 1:
+        ((read, name),) = readings.items()
+        if notes is not None:
+            notes.append(f"The dates of {source} are read as {_spell(name)} ({show(distinct[0])}).")
+        return list(read)
+    if readings:
+        first, second = [*readings.values()][:2]
+        raise InputError(
+            f"{source} has dates such as {show(distinct[0])}, which may be {_spell(first)} or "
+            f"{_spell(second)}.",
+            fix=source.fix_with(f"pd.to_datetime({source.code}, format={second!r})")
+            + f", or with {first!r}",
+        )
+    code, value = (
+        next((code, value) for code, value in enumerate(distinct) if not _holds_date(value))
+        if any(not _holds_date(value) for value in distinct)
+        else (0, distinct[0])
+    )
+    raise InputError(
+        f"{source}, row {np.argmax(codes == code) + 1}: {show(value)} is not a date.",
+        fix="write ISO dates (2019-12-30), or drop the rows without one: "
+        f'{source.base}[pd.to_datetime({source.code}, errors="coerce").notna()]',
+    )
+
+
+def _fit_formats(distinct: Sequence[object]) -> dict[str, list[datetime]]:
+    """Return each format that fits all the texts, with what it makes of them."""
+    if not all(isinstance(value, str) and len(value) <= MAX_DATE_CHARS for value in distinct):
+        return {}
+    texts = [TIME_OF_DAY.sub("", str(value).strip()) for value in distinct]
+    found = {}
+    for name in DATE_FORMATS:
+        with contextlib.suppress(ValueError):
+            found[name] = [datetime.strptime(text, name) for text in texts]  # noqa: DTZ007  # a day has no zone
+    return found
+
+
+def _spell(name: str) -> str:
+    """Return a format as a reader writes it: "day/month/year"."""
+    words = {"d": "day", "m": "month", "b": "month", "B": "month", "Y": "year", "y": "year"}
+    return re.sub(r"%(\w)", lambda match: words[match[1]], name)
+
+
+def _check_zones(moments: Sequence[datetime], source: DateSource) -> None:
     aware = [moment for moment in moments if moment.tzinfo is not None]
+    own_days = source.fix_with(f"[str(day)[:10] for day in {source.code}]")
     if aware and len(aware) < len(moments):
         bare = next(moment for moment in moments if moment.tzinfo is None)
         raise InputError(
-            f"{where} has dates with a time zone ({aware[0]}) and without ({bare}).",
-            fix="dates.tz_localize(None) on the part that has a zone",
+            f"{source} has dates with a time zone ({aware[0]}) and without ({bare}).",
+            fix=f"keep the day that each shows: {own_days}",
         )
     hours = [
         offset.total_seconds() / 3600
@@ -316,6 +522,6 @@ def _check_zones(moments: Sequence[datetime], where: str) -> None:
     # Summer time moves by an hour, never more
     if len(zones) > 1 or (hours and max(hours) - min(hours) > 1):
         raise InputError(
-            f"{where} mixes time zones (UTC{min(hours):+g} to UTC{max(hours):+g}).",
-            fix='one zone for all: dates.tz_convert("America/New_York")',
+            f"{source} mixes time zones (UTC{min(hours):+g} to UTC{max(hours):+g}).",
+            fix=f"keep the day that each shows: {own_days}",
         )

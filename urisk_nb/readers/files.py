@@ -1,5 +1,5 @@
 """
-Files as frames and rows: CSV, Parquet and JSON lines.
+Files as frames and rows: CSV, Excel, Parquet and JSON lines.
 
 What cannot be read is an error that names the file; the other readers say what its content means. A
 file's content is data: nothing is unpickled or evaluated.
@@ -8,22 +8,50 @@ file's content is data: nothing is unpickled or evaluated.
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
-from collections.abc import Iterator
-from io import StringIO
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from urisk_nb.errors import InputError, PackageMissing
+from urisk_nb.readers.csv_files import find_header, read_csv
 from urisk_nb.readers.encodings import read_text
-from urisk_nb.risk.values import count_noun, find_separator, fix_separator, read_moment, show
+from urisk_nb.risk.values import read_moment
 
-__all__ = ["find_path", "read_frame", "read_json"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "find_path",
+    "list_named",
+    "read_frame",
+    "read_json",
+    "read_table",
+]
 
 JSON_LINES = 'write one object a line: {"ticker": "NVDA", "text": "..."}'
+CSV_SUFFIXES = (".csv", ".txt", ".tsv")
+EXCEL_SUFFIXES = (".xlsx", ".xlsm")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+TABLE_SUFFIXES = (*CSV_SUFFIXES, *EXCEL_SUFFIXES, *PARQUET_SUFFIXES)
+# What pandas, pyarrow, openpyxl and the modules below them raise for a broken file
+UNREADABLE = (
+    *(ValueError, OSError, LookupError, TypeError, AttributeError, SyntaxError, OverflowError),
+    *(NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error),
+)
+MAX_UNPACKED_BYTES = 1 << 29  # of an Excel file: a small one may unpack to gigabytes
+HEADER_ROWS = 30  # of a sheet in which the header is looked for
+MAX_NAMED = 10
+
+
+def list_named(names: Iterable[str], most: int = MAX_NAMED) -> str:
+    """Return the names for a note: never more than ten, then how many more there are."""
+    shown = [*names]
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
 
 
 def find_path(given: str | Path, what: str) -> Path:
@@ -40,7 +68,7 @@ def find_path(given: str | Path, what: str) -> Path:
 
 def read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
     """
-    Return the frame in a CSV or Parquet file.
+    Return the frame in a CSV, Excel or Parquet file.
 
     Parameters
     ----------
@@ -53,151 +81,139 @@ def read_frame(path: Path, *, text: bool = False) -> pd.DataFrame:
     InputError
         The file cannot be read, or a row has more fields than the header, or fewer than the others.
     PackageMissing
-        It is Parquet and pyarrow is not installed.
+        It is Parquet or Excel, and the package for it is not installed.
     """
+    return read_table(path, text=text)[0]
+
+
+def read_table(path: Path, *, text: bool = False) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the frame in a file as `read_frame` does, and notes on what of the file it is not."""
     kind = path.suffix.lower()
     try:
-        if kind in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        if kind in (".csv", ".txt", ".tsv"):
-            return _read_csv(path, "\t" if kind == ".tsv" else ",", text)
+        if kind in PARQUET_SUFFIXES:
+            return pd.read_parquet(path), ()
+        if kind in CSV_SUFFIXES:
+            return read_csv(path, text=text)
+        if kind in EXCEL_SUFFIXES:
+            return _read_excel(path, text=text)
     except ImportError as exc:
+        form, package = ("Excel", "openpyxl") if kind in EXCEL_SUFFIXES else ("Parquet", "pyarrow")
         raise PackageMissing(
-            f"{path.name}: reading Parquet needs pyarrow.", fix="%pip install pyarrow"
+            f"{path.name}: reading {form} needs {package}.", fix=f"%pip install {package}"
         ) from exc
     except InputError:  # ours already, and a ValueError as well
         raise
-    except (ValueError, OSError, UnicodeError) as exc:
+    except UNREADABLE as exc:
+        seen = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise InputError(
-            f"{path.name} cannot be read: {str(exc).splitlines()[0][:200]}.",
-            fix="check that it is a UTF-8 CSV with a header line, or Parquet",
+            f"{path.name} cannot be read: {seen[:200]}.",
+            fix="check that it is a CSV with a header line, Excel (.xlsx) or Parquet",
         ) from exc
     raise InputError(
         f"{path.name}: files of type {kind or '(none)'} are not read.",
-        fix="save it as .csv or .parquet",
+        fix="save it as .csv, .xlsx or .parquet",
     )
 
 
-def _read_csv(path: Path, separator: str, text: bool) -> pd.DataFrame:
-    """
-    Lay the fields of a CSV file under its header, from the left.
-
-    pandas alone would take the first column for an index where rows end in a separator, and every
-    figure would move by one column.
-    """
-    with path.open(encoding="utf-8-sig", newline="") as file:  # a document keeps its own line ends
-        content = file.read()
-    header = _check_rows(content, separator, path, text)
-    frame = _parse_columns(content, separator, range(len(header)), text)
-    for place, name in enumerate(() if text else header):
-        # NA and 0700 stay what they are, among numbers too.
-        if name.strip().lower() in ("ticker", "symbol"):
-            frame[frame.columns[place]] = _parse_columns(
-                content, separator, range(place, place + 1), True
-            ).iloc[:, 0]
-    last_name = max((place for place, name in enumerate(header) if name.strip()), default=0)
-    nameless = [frame.columns[place] for place in range(last_name + 1, len(header))]
-    return frame.drop(
-        columns=[label for label in nameless if (frame[label].isna() | (frame[label] == "")).all()]
-    )
+# --- Excel ----------------------------------------------------------------------------------------
 
 
-def _parse_columns(content: str, separator: str, places: range, text: bool) -> pd.DataFrame:
-    """Read these columns, also where rows have more fields: usecols cuts off the rest."""
-    return pd.read_csv(
-        StringIO(content),
-        sep=separator,
-        index_col=False,
-        usecols=places,
-        dtype=str if text else None,
-        keep_default_na=not text,
-    )
+def _read_excel(path: Path, *, text: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the first sheet that holds dates and numbers (of evidence: the first with rows)."""
+    import openpyxl
 
-
-def _check_rows(content: str, separator: str, path: Path, text: bool) -> list[str]:
-    """
-    Return the header; refuse a row with more fields than it, unless the further ones are empty, and
-    a row with fewer fields than others have: any of its fields may be the missing one.
-    """
-    header: list[str] = []
-    full = 0
-    short: dict[int, int] = {}  # the first line of each number of fields
-    for line, row in _iterate_csv(content, separator):
-        if not header:
-            header = row
-        elif len(row) > len(header) and any(field.strip() for field in row[len(header) :]):
-            seen = (
-                f"{path.name}, line {line}: {len(row)} fields, where the header has {len(header)}."
+    with zipfile.ZipFile(path) as packed:
+        if sum(one.file_size for one in packed.infolist()) > MAX_UNPACKED_BYTES:
+            raise InputError(
+                f"{path.name} unpacks to more than {MAX_UNPACKED_BYTES >> 20} MB.",
+                fix="save the sheet as .csv or .parquet",
             )
-            raise InputError(seen, fix=_row_fix(header, separator))
+    with (
+        path.open("rb") as file,
+        contextlib.closing(openpyxl.load_workbook(file, read_only=True, data_only=True)) as book,
+    ):
+        names = [sheet.title for sheet in book.worksheets]
+        for sheet in book.worksheets:
+            rows = _iterate_sheet(sheet.iter_rows(values_only=True))
+            first = list(islice(rows, HEADER_ROWS))
+            if text or _holds_prices(first):
+                break
         else:
-            full = max(full, len(row))
-            # In evidence only further columns of this row may be left out, see below
-            if len(row) < len(header) and not (text and _ends_clearly(header, row)):
-                short.setdefault(len(row), line)
-    named = max((place for place, name in enumerate(header, 1) if name.strip()), default=0)
-    expected = min(named, full)
-    if named == 1 and (other := find_separator(header[0], other_than=separator)):
-        raise InputError(
-            f"{path.name}: the header has one field, {show(header[0])}, which {other!r} splits.",
-            fix=fix_separator(other),
-        )
-    if lines := [(line, count) for count, line in short.items() if count < expected]:
-        line, count = min(lines)
-        raise InputError(
-            f"{path.name}, line {line}: {count_noun(count, 'field')}, where the header has "
-            f"{named}.",
-            fix=f"fill in the missing field, or leave it empty between two {separator!r}",
-        )
-    return header
+            raise InputError(
+                f"{path.name}: no sheet has both dates and numbers ({list_named(names)}).",
+                fix="give one sheet a column of dates and a column of prices for each ticker",
+            )
+        frame, skipped = _build_frame([*first, *rows], text=text)
+    others = [repr(name) for name in names if name != sheet.title]
+    notes = [f"Only the sheet {sheet.title!r} of {path.name} was read, not {list_named(others)}."]
+    above = [f"{skipped} rows above the header of {sheet.title!r} were not read."]
+    return frame, (*(notes if others else ()), *(above if skipped else ()))
 
 
-def _ends_clearly(header: list[str], row: list[str]) -> bool:
-    """
-    Return whether a short row of evidence only leaves out columns at its end.
+def _iterate_sheet(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[Any]]:
+    """Yield the rows that are not empty; "#N/A" and "#N/A N/A" are empty cells."""
+    for row in rows:
+        cells = [
+            None
+            if isinstance(cell, str) and (not cell.strip() or cell.startswith("#N/A"))
+            else cell
+            for cell in row
+        ]
+        if any(cell is not None for cell in cells):
+            yield cells
 
-    So it is where it holds nothing but ticker and text, or ends in a date under the name of dates.
-    Else the missing field may be one before, and the others stand under a wrong name.
-    """
-    names = [name.strip().lower() for name in header[: len(row)]]
-    if "text" not in names or not {"ticker", "symbol"} & set(names):
-        return False
-    if len(names) == 2:
-        return True
-    if names[-1] != "date":
-        return False
+
+def _holds_prices(rows: list[list[Any]]) -> bool:
+    has_dates = any(_is_moment(cell) for row in rows for cell in row)
+    return has_dates and any(isinstance(cell, (int, float)) for row in rows for cell in row)
+
+
+def _is_moment(cell: object) -> bool:
     try:
-        read_moment(row[-1])
+        read_moment(cell)
     except ValueError:
         return False
     return True
 
 
-def _row_fix(header: list[str], separator: str) -> str:
-    other = find_separator(header[0], other_than=separator)
-    if len(header) == 1 and other:
-        return fix_separator(other)
-    return (
-        "give every column a name in the header, the one of the dates too, and put quotes around a "
-        "field that holds a separator"
-    )
+def _build_frame(rows: list[list[Any]], *, text: bool) -> tuple[pd.DataFrame, int]:
+    """Return the rows under their header, and how many stand above it."""
+    skipped = 0 if text else find_header(rows[:HEADER_ROWS])
+    rows = rows[skipped:]
+    width = max(map(len, rows), default=0)
+    filled = [
+        place
+        for place in range(width)
+        if any(len(row) > place and row[place] is not None for row in rows)
+    ]
+    header = rows[0] if rows else []
+    names = [
+        str(header[place])
+        if place < len(header) and header[place] is not None
+        else f"Unnamed: {place}"
+        for place in filled
+    ]
+    columns = [[row[place] if place < len(row) else None for row in rows[1:]] for place in filled]
+    _fill_merged(columns)
+    if text:
+        columns = [["" if cell is None else str(cell) for cell in column] for column in columns]
+    frame = pd.DataFrame(dict(enumerate(columns)), dtype=object)
+    if not text:
+        frame = frame.infer_objects()
+    return frame.set_axis(pd.Index(names, dtype=object), axis=1), skipped
 
 
-def _iterate_csv(content: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row that is not blank, and the line of the file that it starts at."""
-    limit = csv.field_size_limit()
-    csv.field_size_limit(max(limit, len(content)))  # a document may be one field
-    try:
-        rows = csv.reader(StringIO(content, newline=""), delimiter=separator)
-        line = 1
-        for row in rows:
-            if len(row) > 1 or any(field.strip() for field in row):
-                yield line, row
-            line = rows.line_num + 1
-    except csv.Error as exc:
-        raise ValueError(str(exc)) from exc
-    finally:
-        csv.field_size_limit(limit)
+def _fill_merged(columns: list[list[Any]]) -> None:
+    """Fill the first column where its cells are merged: a date that is written once for all."""
+    if len(columns) < 3 or None not in columns[0] or columns[0][:1] == [None]:
+        return
+    if all(isinstance(cell, str) or _is_moment(cell) for cell in columns[1]):
+        for row in range(1, len(columns[0])):
+            if columns[0][row] is None:
+                columns[0][row] = columns[0][row - 1]
+
+
+# --- JSON -----------------------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> Any:

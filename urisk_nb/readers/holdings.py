@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.inputs import Holding
-from urisk_nb.risk.tickers import TICKER_HINT, read_symbol
+from urisk_nb.risk.tickers import TICKER_HINT, is_known, read_symbol
 from urisk_nb.risk.values import (
     NUMBER,
     describe_type,
-    format_number,
     read_number,
     show,
     strip_invisible,
@@ -23,14 +23,15 @@ from urisk_nb.risk.values import (
 
 __all__ = ["parse_tickers"]
 
+WEIGHT = rf"{NUMBER}(?:\s*%)?"  # 40% is 0.4
 # A line of a terminal that carries spaces: "AAPL US Equity" is one name.
-TERMINAL = re.compile(rf".+ (?:EQUITY|INDEX|CURNCY|COMDTY)(?:={NUMBER})?", re.IGNORECASE)
+TERMINAL = re.compile(rf".+ (?:EQUITY|INDEX|CURNCY|COMDTY)(?:={WEIGHT})?", re.IGNORECASE)
 # What may follow "=" inside a name: EURUSD=X, ES=F, US10YT=RR. Anything longer was meant as a
 # weight.
 NAME_TAIL = re.compile(r"[A-Za-z0-9]{1,3}")
 
 
-def parse_tickers(tickers: object) -> tuple[Holding, ...]:
+def parse_tickers(tickers: object, *, known: Collection[str] = ()) -> tuple[Holding, ...]:
     """
     Return the holdings of a ticker list, in its order.
 
@@ -39,7 +40,10 @@ def parse_tickers(tickers: object) -> tuple[Holding, ...]:
     tickers
         The text of a cell (commas, white space, new lines; `#` starts a comment; `NVDA=0.4` carries
         a weight), a list of such texts or of pairs (ticker, weight), a mapping ticker -> weight, a
-        Series of weights indexed by ticker, or a Series of tickers.
+        Series of weights indexed by ticker, or a Series of tickers. `NVDA=40%` is 0.4.
+    known
+        Names that the user's own data has. They are tickers, whatever they look like: "S&P 500"
+        between commas is one, if a column is called so.
 
     Returns
     -------
@@ -53,8 +57,9 @@ def parse_tickers(tickers: object) -> tuple[Holding, ...]:
         message says which line.
     """
     found: dict[str, Holding] = {}
-    for where, name, weight in _iterate_entries(tickers):
-        symbol = read_symbol(name, where)
+    names = frozenset(known)
+    for where, name, weight in _iterate_entries(tickers, names):
+        symbol = read_symbol(name, where, known=names)
         if symbol in found:
             found[symbol] = replace(found[symbol], flags=("duplicate",))
         else:
@@ -70,15 +75,15 @@ def parse_tickers(tickers: object) -> tuple[Holding, ...]:
     )
 
 
-def _iterate_entries(given: object) -> Iterator[tuple[str, object, object]]:
+def _iterate_entries(given: object, known: Collection[str]) -> Iterator[tuple[str, object, object]]:
     """Yield each (where it stands, name, weight or None), whatever shape the list came in."""
     if isinstance(given, str):
         for number, line in enumerate(given.splitlines(), 1):
-            yield from _split_line(f"line {number}", line)
+            yield from _split_line(f"line {number}", line, known)
     elif isinstance(given, pd.Series) and all(
         isinstance(name, (int, np.integer)) for name in given.index
     ):
-        yield from _iterate_entries(given.tolist())
+        yield from _iterate_entries(given.tolist(), known)
     elif isinstance(given, (Mapping, pd.Series)):
         yield from ((f"ticker {show(name)}", name, weight) for name, weight in given.items())
     elif isinstance(given, (bytes, pd.DataFrame)) or not isinstance(given, Iterable):
@@ -93,29 +98,37 @@ def _iterate_entries(given: object) -> Iterator[tuple[str, object, object]]:
         for number, item in enumerate(
             sorted(given, key=str) if isinstance(given, (set, frozenset)) else given, 1
         ):
-            yield from _split_item(f"item {number}", item)
+            yield from _split_item(f"item {number}", item, known)
 
 
-def _split_item(where: str, item: object) -> Iterator[tuple[str, object, object]]:
+def _split_item(
+    where: str, item: object, known: Collection[str]
+) -> Iterator[tuple[str, object, object]]:
     if isinstance(item, str):
-        yield from _split_line(where, item)
+        yield from _split_line(where, item, known)
     elif isinstance(item, tuple) and len(item) == 2:
         yield where, item[0], item[1]
     else:
         yield where, item, None
 
 
-def _split_line(where: str, line: str) -> Iterator[tuple[str, object, object]]:
+def _split_line(
+    where: str, line: str, known: Collection[str]
+) -> Iterator[tuple[str, object, object]]:
     text = strip_invisible(line).split("#", 1)[0].replace("\N{MINUS SIGN}", "-")
-    if comma := re.search(r"=\s*[-+]?0,\d+(?=\s|,|$)", text):
+    if comma := re.search(r"=\s*[-+]?(?:0,\d+(?=\s|,|$)|\d+,\d+\s*%)", text):
         seen = comma[0].lstrip("= ")
         raise InputError(
             f"{where}: {show(seen)} looks like a weight with a decimal comma.",
             fix=f"write {seen.replace(',', '.')}",
         )
-    text = re.sub(rf"\s*=\s*(?={NUMBER}(?:[\s,]|$))", "=", text)  # "NVDA = 0.4" is one entry
-    for piece in text.split(","):
-        for token in [piece.strip()] if TERMINAL.fullmatch(piece.strip()) else piece.split():
+    text = re.sub(rf"(={NUMBER}|=\s+{NUMBER})\s+%", r"\1%", text)  # "NVDA = 40 %" is one entry
+    text = re.sub(rf"\s*=\s*(?={NUMBER}%?(?:[\s,]|$))", "=", text)
+    for piece in map(str.strip, text.split(",")):
+        is_one = TERMINAL.fullmatch(piece) or (
+            known and is_known(re.sub(rf"={NUMBER}%?$", "", piece), known)
+        )
+        for token in [piece] if is_one else piece.split():
             yield where, *_split_weight(token, where)
 
 
@@ -124,8 +137,8 @@ def _split_weight(token: str, where: str) -> tuple[str, str | None]:
     name, sign, tail = token.rpartition("=")
     if not sign or " " in tail:
         return token, None
-    if re.fullmatch(NUMBER, tail):
-        if re.fullmatch(NUMBER, name.rpartition("=")[2]) and "=" in name:
+    if re.fullmatch(WEIGHT, tail):
+        if re.fullmatch(WEIGHT, name.rpartition("=")[2]) and "=" in name:
             raise InputError(
                 f"{where}: {show(token)} has two weights.", fix=f"write {name.split('=')[0]}={tail}"
             )
@@ -134,18 +147,19 @@ def _split_weight(token: str, where: str) -> tuple[str, str | None]:
     spot_rate = not tail and re.fullmatch(r"[A-Za-z]{3}(?:[A-Za-z]{3})?", name)
     if spot_rate or (NAME_TAIL.fullmatch(tail) and tail.lower() not in {"inf", "nan"}):
         return token, None
-    percent = read_number(tail.removesuffix("%"))
-    meant = "0.4" if percent is None else format_number(percent / 100)
     raise InputError(
         f"{where}: the weight {show(tail)} of {show(name)} is not a number.",
-        fix=f"write {name.rstrip('=') or 'NVDA'}={meant}",
+        fix=f"write {name.rstrip('=') or 'NVDA'}=0.4",
     )
 
 
 def _read_weight(weight: object, symbol: str, where: str) -> float | None:
     if weight is None:
         return None
-    number = read_number(weight)
+    is_percent = isinstance(weight, str) and weight.rstrip().endswith("%")
+    number = read_number(str(weight).rstrip().removesuffix("%") if is_percent else weight)
+    if number is not None and is_percent:
+        number = float(Decimal(repr(number)) / 100)  # 7% is 0.07, not 0.07000000000000001
     if number is None:
         raise InputError(
             f"{where}: the weight {show(weight)} of {symbol} is not a finite number.",

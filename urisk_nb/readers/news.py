@@ -205,7 +205,7 @@ class _EvidenceReader:
 
     def _read_path(self, given: str | Path, what: str, key: object) -> Iterator[Document]:
         from urisk_nb.readers import documents
-        from urisk_nb.readers.files import find_path, read_frame, read_json
+        from urisk_nb.readers.files import find_path, read_json, read_table
 
         found = None
         if key is ...:
@@ -225,7 +225,8 @@ class _EvidenceReader:
         else:
             uneven: Mapping[int, InputError] = {}
             try:
-                frame = read_frame(path, text=True)
+                frame, notes = read_table(path, text=True)
+                self.notes += notes
             except InputError:
                 frame, uneven = _read_even_rows(path)
                 if not uneven:

@@ -25,6 +25,7 @@ __all__ = [
     "ewma_volatility",
     "excess_kurtosis",
     "expected_shortfall",
+    "is_flat",
     "regression",
     "replace_inf",
     "scaled_deviations",
@@ -36,6 +37,9 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
+# Returns that differ by no more than this are equal: the quotient of two prices of size 1 is off by
+# a few units of rounding.
+FLAT_SPREAD = 64 * float(np.finfo(np.float64).eps)
 
 
 def replace_inf(values: Any) -> FloatArray:
@@ -54,6 +58,11 @@ def dot(rows: FloatArray, others: FloatArray) -> FloatArray:
     return np.array(
         [row @ other for row, other in zip(rows, np.broadcast_to(others, rows.shape), strict=True)]
     )
+
+
+def is_flat(returns: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return whether all returns are equal, but for rounding."""
+    return np.asarray(returns.max(axis=-1) - returns.min(axis=-1) <= FLAT_SPREAD)
 
 
 def total_return(prices: FloatArray) -> FloatArray:
@@ -138,8 +147,7 @@ def scaled_deviations(returns: FloatArray) -> FloatArray:
     """
     deviations = returns - returns.mean(axis=-1, keepdims=True)
     widest = np.max(np.abs(deviations), axis=-1, keepdims=True)
-    flat = returns.max(axis=-1, keepdims=True) == returns.min(axis=-1, keepdims=True)
-    unusable = flat | ~(widest > 0) | np.isinf(widest)
+    unusable = is_flat(returns)[..., None] | ~(widest > 0) | np.isinf(widest)
     return np.asarray(deviations / np.where(unusable, np.nan, widest))
 
 
@@ -178,6 +186,6 @@ def regression(
         if size > 2 and sxx
         else np.full_like(slope, np.nan)
     )
-    flat = (returns.max(axis=-1) == returns.min(axis=-1)) | ~(sxx * syy > 0)
+    flat = is_flat(returns) | ~(sxx * syy > 0)
     correlation = np.where(flat, np.nan, np.clip(sxy / np.sqrt(sxx * syy), -1.0, 1.0))
     return replace_inf(slope), replace_inf(error), replace_inf(correlation)

@@ -18,7 +18,7 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.tickers import fold_share_class
+from urisk_nb.risk.tickers import build_resolver, fold_share_class
 
 __all__ = [
     "SHARED",
@@ -27,10 +27,14 @@ __all__ = [
     "Holding",
     "Prices",
     "Section",
+    "describe_unlisted",
+    "describe_weights",
     "normalize_weights",
     "select_documents",
 ]
 
+MAX_NAMED = 10  # names in a note
+MAX_WEIGHT_ERROR = 0.005  # weights that were rounded to whole per cent still sum to 1
 SHARED = "*"  # the ticker that a document is given for every company
 
 
@@ -205,6 +209,43 @@ def normalize_weights(holdings: Sequence[Holding]) -> tuple[Holding, ...]:
         )
     return tuple(
         one if one.weight is None else replace(one, weight=one.weight / total) for one in holdings
+    )
+
+
+def describe_weights(holdings: Sequence[Holding]) -> str | None:
+    """Return a note on weights that do not sum to 1; None where they do, or none was given."""
+    weights = [one.weight for one in holdings if one.weight is not None]
+    total = math.fsum(weights)
+    if not weights or abs(total - 1) <= MAX_WEIGHT_ERROR:
+        return None
+    gross = math.fsum(map(abs, weights))
+    beside = f" ({gross:.4g} without signs)" if abs(gross - abs(total)) > MAX_WEIGHT_ERROR else ""
+    way_out = " normalise=True scales them to 1." if abs(total) > MAX_WEIGHT_ERROR else ""
+    return f"The weights sum to {total:.4g}{beside}, not 1; they are used as given.{way_out}"
+
+
+def describe_unlisted(
+    prices: Prices, holdings: Sequence[Holding], benchmark: str | None = None
+) -> str | None:
+    """
+    Return a note on columns of the prices that no ticker of the list means; None if there are none.
+
+    Parameters
+    ----------
+    benchmark
+        The column that the others are compared with; it is used, too.
+    """
+    column_of = build_resolver([str(column) for column in prices.close.columns])
+    names = [holding.symbol for holding in holdings] + ([benchmark] if benchmark else [])
+    used = {column_of(name)[0] for name in names}
+    unused = [column for column in map(str, prices.close.columns) if column not in used]
+    if not unused:
+        return None
+    more = f" and {len(unused) - MAX_NAMED} more" if len(unused) > MAX_NAMED else ""
+    are, noun = ("is", "column") if len(unused) == 1 else ("are", "columns")
+    return (
+        f"{len(unused)} {noun} of the prices {are} not in the list: "
+        f"{', '.join(unused[:MAX_NAMED])}{more}."
     )
 
 

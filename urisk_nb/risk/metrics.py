@@ -352,7 +352,7 @@ def beta(returns: Values, benchmark: Values) -> Beta:
             fix="cut both to their joint dates first",
         )
     y, x = _sample(returns), _sample(benchmark)
-    if len(x) < 2 or len(y) < 2 or x.max() == x.min():
+    if len(x) < 2 or len(y) < 2 or formulas.is_flat(x):
         return Beta(beta=NAN, se=NAN, corr=NAN, n=size)
     slope, error, correlation = map(float, formulas.regression(y, x))
     return Beta(beta=slope, se=error, corr=correlation, n=size)

@@ -28,6 +28,7 @@ from urisk_nb.risk.market import (
     Market,
     compute_changes,
     find_as_of_date,
+    find_calendar,
     read_assets,
     read_market,
     split_into_blocks,
@@ -204,7 +205,8 @@ def quant_rows(
         found = _Figures() if column is None else measured[column]
         status, message = _describe_state(holding.symbol, assets.get(column or ""), near)
         weight = NAN if holding.weight is None else holding.weight
-        reasons = {*holding.flags, *flags, *prices.flags, *found.flags, status} - {"ok"}
+        seen = () if column is None else assets[column].flags
+        reasons = {*holding.flags, *flags, *prices.flags, *seen, *found.flags, status} - {"ok"}
         rows[holding.symbol] = QuantRow(
             column=column,
             values=blank | {"weight": weight} | found.values,
@@ -261,6 +263,7 @@ def _measure(
         _measure_tails(batch, params)
         _measure_volume(market, batch)
     if reference is not None:
+        find_calendar(market, reference.present)  # the holidays of its market are known from here
         for batch in iterate_batches(market.present & reference.present[:, None]):
             _measure_joint(market, batch, reference)
     return found
@@ -330,7 +333,7 @@ def _measure_spread(batch: _Batch) -> None:
     if returns.shape[1] < MIN_RETURNS:
         batch.flag("short_history")
         return
-    batch.flag("flat", returns.max(axis=1) == returns.min(axis=1))
+    batch.flag("flat", formulas.is_flat(returns))
     root = root_of(batch.assets[0].factor)
     decay = DECAY_MONTHLY if batch.block.calendar.spacing >= 27 else DECAY
     deviations = formulas.scaled_deviations(returns)
@@ -371,7 +374,7 @@ def _measure_joint(market: Market, batch: _Batch, reference: Reference) -> None:
     batch.put("n_joint", [count] * len(returns))
     if count < MIN_RETURNS:
         return
-    if theirs.max() == theirs.min():
+    if formulas.is_flat(theirs):
         slope = error = correlation = np.full(len(returns), NAN)
     else:
         slope, error, correlation = formulas.regression(returns, theirs)

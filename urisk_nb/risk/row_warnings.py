@@ -32,11 +32,17 @@ WARNINGS = {
     # Prices
     "bad_data": "The prices cannot be used; the message under the table names the ticker and the "
     "date.",
-    "flat": "All returns are equal, so shape and correlation are undefined.",
-    "flat_benchmark": "All returns of the benchmark are equal, so beta and correlation are "
-    "undefined.",
+    "extreme_total": "The price grew more than 100-fold, and more than 10-fold a year; check its "
+    "unit and its splits.",
+    "flat": "All returns are equal but for rounding, so shape and correlation are undefined.",
+    "flat_benchmark": "All returns of the benchmark are equal but for rounding, so beta and "
+    "correlation are undefined.",
     "gap": "Prices are missing for longer than five usual steps; the return across the gap counts "
     "only in return and drawdown.",
+    "jump": "A price moved by a factor of 1.8 or more, far beyond its usual moves; check it for a "
+    "missed split or another unit.",
+    "mixed_frequency": "The prices change from one frequency to another, such as months to days, "
+    "so no factor makes them annual.",
     "no_data": "There are no prices for this ticker in the period.",
     "no_drawdown": "The price never fell, so the drawdown has no dates.",
     "short_history": "There are fewer than 30 returns, too few for volatility and moments.",
@@ -44,6 +50,8 @@ WARNINGS = {
     "half of the longer history.",
     "short_tail": "Fewer than 5 returns are expected in the tail, too few for VaR and ES.",
     "stale": "The last price is more than five usual steps older than the as-of date.",
+    "unlikely_returns": "The values are too large for returns as fractions (0.015 for 1.5 %); the "
+    "message under the table says why.",
     "unsorted": "The rows of the prices were not in date order; they were sorted.",
     # Volume
     "bad_volume": "Some volumes are negative or infinite; these days were left out of the volume "

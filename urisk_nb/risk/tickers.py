@@ -4,26 +4,48 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import describe_type, fold_name, show, strip_invisible
 
-__all__ = ["TICKER_HINT", "build_resolver", "fold_share_class", "read_symbol", "resolve"]
+__all__ = [
+    "TICKER_HINT",
+    "build_resolver",
+    "fold_listing",
+    "fold_share_class",
+    "is_known",
+    "read_symbol",
+    "resolve",
+]
 
-TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:& ]{0,29}")
+# ".SPX" and "_X" are indices; "EUR_USD" a pair of currencies; "ES1!" a series of futures.
+TICKER = re.compile(r"(?=.{1,30}$)[._]?[A-Z0-9^][A-Z0-9.\-^=/:&_ ]*!?")
+MAX_NAME_CHARS = 30  # of a name that the user's own data has
 # BRK.B, BRK-B and BRK/B are three spellings of one share class.
 SHARE_CLASS = re.compile(r"(.+)[.\-/]([A-Z])")
 # What a terminal writes after the name: "AAPL US Equity", "T 4.5 Govt".
 TERMINAL_WORDS = {"EQUITY", "INDEX", "CURNCY", "COMDTY", "CORP", "GOVT", "MTGE", "MUNI", "CLASS"}
+# "NVDA US Equity", "SPX Index", "NVDA.US", "NASDAQ:NVDA", "NVDA (USD)": a name, and where it trades
+LISTING = re.compile(
+    r"(?:[A-Z]{2,10}:)?(?P<name>[A-Z0-9^][A-Z0-9.\-/^&]*?)"
+    r"(?:[.:\-]US|(?: [A-Z]{2})?(?: (?:EQUITY|INDEX|CURNCY|COMDTY))?)(?: \([^()]*\))?"
+)
 TICKER_HINT = "write tickers such as NVDA, BRK.B or NVDA=0.4, separated by commas or white space"
 
 
-def read_symbol(name: object, where: str) -> str:
+def read_symbol(name: object, where: str, *, known: Collection[str] = ()) -> str:
     """
     Return the name in the form of `Holding.symbol`.
+
+    Parameters
+    ----------
+    known
+        Names that the user's own data has, such as the columns of the prices. They are tickers,
+        whatever they look like, up to 30 visible characters; case does not matter.
 
     Raises
     ------
@@ -38,7 +60,9 @@ def read_symbol(name: object, where: str) -> str:
             else TICKER_HINT,
         )
     symbol = fold_name(name)
-    if re.fullmatch(r"\d*\.\d+", symbol):
+    if known and is_known(name, known):
+        return symbol
+    if re.fullmatch(r"\d*\.\d+|\d+(?:\.\d*)?%|\.\d+%", symbol):
         raise InputError(
             f"{where}: {show(name)} looks like a weight without a ticker.",
             fix=f"write NVDA={symbol}",
@@ -56,6 +80,21 @@ def read_symbol(name: object, where: str) -> str:
     if not TICKER.fullmatch(symbol):
         raise InputError(f"{where}: {show(name)} is not a ticker.", fix=_ticker_hint(symbol))
     return symbol
+
+
+def is_known(name: str, known: Collection[str]) -> bool:
+    """Return whether a name stands among those of the user's own data, and is safe to show."""
+    symbol = fold_name(name)
+    return (
+        0 < len(symbol) <= MAX_NAME_CHARS
+        and all(unicodedata.category(sign)[0] != "C" for sign in symbol)
+        and symbol in _fold_names(frozenset(known))
+    )
+
+
+@functools.lru_cache(maxsize=4)  # asked for each ticker, with the same names
+def _fold_names(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(fold_name(name) for name in names)
 
 
 def _is_sentence(name: str) -> bool:
@@ -78,7 +117,7 @@ def _is_sentence(name: str) -> bool:
 def _ticker_hint(symbol: str) -> str:
     if re.search(r"[A-Z0-9][;|][A-Z0-9]", symbol):
         return "separate tickers by commas or white space"
-    kept = "".join(sign for sign in symbol if TICKER.fullmatch("A" + sign)).lstrip(".-=/:& ")
+    kept = "".join(sign for sign in symbol if TICKER.fullmatch(f"A{sign}A")).lstrip(".-=/:&_ ")
     # "$NVDA" was meant as NVDA; "../x" was meant as nothing
     near = TICKER.fullmatch(kept) and len(symbol) - len(kept) <= 2
     return f"did you mean {kept}?" if near else TICKER_HINT
@@ -88,8 +127,8 @@ def resolve(symbol: str, columns: Sequence[str]) -> tuple[str | None, tuple[str,
     """
     Return the column that belongs to a symbol, and ("alias",) when the match is not exact.
 
-    Exact first, then case-insensitive, then by share class (BRK.B = BRK-B = BRK/B). No match
-    gives (None, ()).
+    Exact first, then case-insensitive, then by share class (BRK.B = BRK-B = BRK/B), then by the
+    name without its listing: NVDA = "NVDA US Equity" = NASDAQ:NVDA. No match gives (None, ()).
 
     Raises
     ------
@@ -119,15 +158,37 @@ def build_resolver(columns: Sequence[str]) -> Callable[[str], tuple[str | None, 
         for form in (fold_name, fold_share_class):
             found = by_form(form).get(form(symbol), [])
             if len(found) > 1:
-                raise InputError(
-                    f"{symbol} could be any of the columns {', '.join(map(repr, found))}.",
-                    fix=f"rename one, or write {found[0]!r} exactly",
-                )
+                raise _name_candidates(symbol, found)
             if found:
                 return found[0], ("alias",)
-        return None, ()
+        return find_listing(symbol)
+
+    def find_listing(symbol: str) -> tuple[str | None, tuple[str, ...]]:
+        # Only one side may name a listing: "NVDA GR Equity" is not "NVDA US Equity".
+        bare = fold_listing(symbol)
+        found = (
+            by_form(fold_listing).get(bare, [])
+            if bare == fold_share_class(symbol)
+            else by_form(fold_share_class).get(bare, [])
+        )
+        if len(found) > 1:
+            raise _name_candidates(symbol, found)
+        return (found[0], ("alias",)) if found else (None, ())
 
     return find
+
+
+def _name_candidates(symbol: str, found: Sequence[str]) -> InputError:
+    return InputError(
+        f"{symbol} could be any of the columns {', '.join(map(repr, found))}.",
+        fix=f"rename one, or write {found[0]!r} exactly",
+    )
+
+
+def fold_listing(name: str) -> str:
+    """Return the name without its exchange and kind: "BRK/B US Equity" gives "BRK.B"."""
+    match = LISTING.fullmatch(fold_name(name))
+    return fold_share_class(match["name"] if match else name)
 
 
 def fold_share_class(name: str) -> str:

@@ -1,0 +1,313 @@
+"""
+CSV files as frames, whatever separates their fields.
+
+pandas alone would take the first column for an index where rows end in a separator, and every
+figure would move by one column. So the rows are checked before pandas sees them.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas.api import types as kinds
+
+from urisk_nb.errors import InputError
+from urisk_nb.readers.encodings import read_text
+from urisk_nb.risk.values import count_noun, find_separator, fix_separator, read_moment, show
+
+__all__ = ["find_header", "read_csv"]
+
+SEPARATORS = (",", ";", "\t", "|")
+SAMPLE_CHARS, SAMPLE_ROWS = 1 << 16, 30  # what is looked at to find the separator
+TICKER_NAMES = ("ticker", "symbol")
+LEVEL_NAMES = ("", "price", "ticker", "tickers", "symbol", "symbols", "attributes")
+# A cell such as "1.234,56", "1 234.5" or "$187.15": pandas cannot read it as a number, or reads it
+# wrong beside others that it cannot read.
+MAX_NUMBER_CHARS = 60
+WRITTEN_DATE = re.compile(
+    r"\s*(\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/. ](\d\d?|[A-Za-z]{3,9})[-/. ](\d\d|\d{4})"
+    r"|[A-Za-z]{3,9} \d\d?,? \d{4}|(19|20)\d{6})([ T]\d.*)?\s*"
+)
+MARKED_NUMBER = re.compile(r"\s*[-+(]?[$€£¥]?\s*\d[\d.,'’\s]*[%KMB)]?\s*[$€£¥]?\s*")
+
+
+def read_csv(path: Path, *, text: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """
+    Return the frame in a CSV file, and notes on what was not read.
+
+    Parameters
+    ----------
+    text
+        All cells are text, as in evidence; else its numbers are numbers.
+
+    Raises
+    ------
+    InputError
+        It holds no text; a row has more fields than the header, or fewer than the others; a name
+        stands twice in the header of prices.
+    ValueError
+        pandas or the csv module cannot read it.
+    """
+    content = read_text(path)
+    separator, notes = ("\t" if path.suffix.lower() == ".tsv" else ","), []
+    if hint := re.match(r'"?sep=(.)"?\r?\n', content):  # Excel writes and reads it
+        separator, content = hint[1], content[hint.end() :]
+    else:
+        separator = _find_csv_separator(content, separator)
+    if not text and (skipped := _find_preamble(content, separator)):
+        notes.append(
+            f"{count_noun(skipped, 'line')} above the header of {path.name} "
+            f"{'was' if skipped == 1 else 'were'} not read."
+        )
+        content = "".join(StringIO(content, newline="").readlines()[skipped:])
+    header = _check_rows(content, separator, path, text)
+    frame = _parse_columns(content, separator, range(len(header)), text)
+    if not text:
+        _check_names(content, separator, header, path)
+        if any(_holds_marked_numbers(frame[label]) for label in frame):
+            texts = _parse_columns(content, separator, range(len(header)), True, keeps_na=False)
+            for label in frame:
+                if not kinds.is_integer_dtype(frame[label].dtype):
+                    frame[label] = texts[label]
+    for place, name in enumerate(() if text else header):
+        # NA and 0700 stay what they are, among numbers too.
+        if name.strip().lower() in TICKER_NAMES:
+            frame[frame.columns[place]] = _parse_columns(
+                content, separator, range(place, place + 1), True
+            ).iloc[:, 0]
+    last_name = max((place for place, name in enumerate(header) if name.strip()), default=0)
+    nameless = [frame.columns[place] for place in range(last_name + 1, len(header))]
+    frame = frame.drop(
+        columns=[label for label in nameless if (frame[label].isna() | (frame[label] == "")).all()]
+    )
+    return frame, tuple(notes)
+
+
+def _parse_columns(
+    content: str, separator: str, places: range, text: bool, *, keeps_na: bool = True
+) -> pd.DataFrame:
+    """Read these columns, also where rows have more fields: usecols cuts off the rest."""
+    return pd.read_csv(
+        StringIO(content),
+        sep=separator,
+        index_col=False,
+        usecols=places,
+        dtype=str if text else None,
+        keep_default_na=not (text and keeps_na),
+    )
+
+
+def _holds_marked_numbers(column: pd.Series[Any]) -> bool:
+    if kinds.is_numeric_dtype(column.dtype):
+        return False
+    cells = column.dropna().map(str)
+    return any(
+        len(cell) <= MAX_NUMBER_CHARS and MARKED_NUMBER.fullmatch(cell) and not _is_date(cell)
+        for cell in islice(cells.unique(), 200)
+    )
+
+
+def find_header(rows: Sequence[Sequence[object]]) -> int:
+    """
+    Return which of the first rows is the header: the one above the first row with a date.
+
+    Rows above it count as a remark only if they have fewer fields; else 0.
+    """
+    widths = [
+        max((place for place, cell in enumerate(row, 1) if _is_filled(cell)), default=0)
+        for row in rows
+    ]
+    for place in range(len(rows) - 1):
+        is_header = widths[place] == widths[place + 1] >= 2 or (
+            widths[place] >= 2 and widths[place + 1] >= 2
+        )
+        if any(map(_is_date, rows[place])):
+            return 0
+        if is_header and any(map(_is_date, rows[place + 1])):
+            filled = [sum(map(_is_filled, row)) for row in rows[: place + 1]]
+            # Of a header with levels the first cells are empty, or name the levels
+            is_level = str(rows[place][0] or "").strip().lower() in LEVEL_NAMES
+            are_remarks = all(
+                one < filled[-1] or str(row[0]).lstrip().startswith("#")
+                for one, row in zip(filled[:-1], rows, strict=False)
+            )
+            return place if are_remarks and not is_level else 0
+    return 0
+
+
+def _is_filled(cell: object) -> bool:
+    return cell is not None and bool(str(cell).strip())
+
+
+def _is_date(cell: object) -> bool:
+    if isinstance(cell, str):
+        return bool(WRITTEN_DATE.fullmatch(cell))
+    try:
+        read_moment(cell)
+    except ValueError:
+        return False
+    return True
+
+
+# --- the separator --------------------------------------------------------------------------------
+
+
+def _find_csv_separator(content: str, usual: str) -> str:
+    """
+    Return the sign that splits the header: the only one that does, else the one that splits the
+    rows in as many fields and lets one begin with a date, else the usual one.
+    """
+    rows = {sign: _sample_rows(content, sign) for sign in SEPARATORS}
+    header = {sign: max(map(_count_filled, found[:3]), default=0) for sign, found in rows.items()}
+    candidates = [sign for sign in SEPARATORS if header[sign] > 1]
+    if len(candidates) <= 1:
+        return candidates[0] if candidates else usual
+    named = [sign for sign in candidates if _count_filled(rows[sign][0]) > 1]
+    if len(named) == 1:
+        return named[0]
+    even = [sign for sign in candidates if len({*map(_count_filled, rows[sign])}) == 1]
+    dated = [
+        sign
+        for sign in even or candidates
+        if any(any(map(_is_date, row)) for row in rows[sign][1:])
+    ]
+    return next(
+        (sign for sign in (usual, *SEPARATORS) if sign in (dated or even or candidates)), usual
+    )
+
+
+def _count_filled(row: Sequence[str]) -> int:
+    return max((place for place, field in enumerate(row, 1) if field.strip()), default=0)
+
+
+def _sample_rows(content: str, separator: str) -> list[list[str]]:
+    sample = content[:SAMPLE_CHARS]
+    try:
+        rows = [row for _, row in islice(_iterate_csv(sample, separator), SAMPLE_ROWS)]
+    except ValueError:
+        return []
+    # The last row of a sample may be cut
+    return (
+        rows[:-1]
+        if len(rows) > 1 and len(sample) < len(content) and len(rows) < SAMPLE_ROWS
+        else rows
+    )
+
+
+def _find_preamble(content: str, separator: str) -> int:
+    """Return how many lines stand above the header."""
+    found = list(islice(_iterate_csv(content[:SAMPLE_CHARS], separator), SAMPLE_ROWS))
+    place = find_header([row for _, row in found])
+    return found[place][0] - 1 if place else 0
+
+
+# --- the rows -------------------------------------------------------------------------------------
+
+
+def _check_names(content: str, separator: str, header: Sequence[str], path: Path) -> None:
+    """Refuse two columns of one name, unless the next row is a second header."""
+    names = Counter(name.strip() for name in header if name.strip())
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is None:
+        return
+    below = next((row for _, row in islice(_iterate_csv(content, separator), 1, 2)), [""])
+    if any(map(_is_date, below)):
+        raise InputError(
+            f"{path.name}: the header has {twice!r} more than once.",
+            fix="give each column its own name, or delete one",
+        )
+
+
+def _check_rows(content: str, separator: str, path: Path, text: bool) -> list[str]:
+    """
+    Return the header; refuse a row with more fields than it, unless the further ones are empty, and
+    a row with fewer fields than others have: any of its fields may be the missing one.
+    """
+    header: list[str] = []
+    full = 0
+    short: dict[int, int] = {}  # the first line of each number of fields
+    for line, row in _iterate_csv(content, separator):
+        if not header:
+            header = row
+        elif len(row) > len(header) and any(field.strip() for field in row[len(header) :]):
+            seen = (
+                f"{path.name}, line {line}: {len(row)} fields, where the header has {len(header)}."
+            )
+            raise InputError(seen, fix=_row_fix(header, separator))
+        else:
+            full = max(full, len(row))
+            # In evidence only further columns of this row may be left out, see below
+            if len(row) < len(header) and not (text and _ends_clearly(header, row)):
+                short.setdefault(len(row), line)
+    named = max((place for place, name in enumerate(header, 1) if name.strip()), default=0)
+    expected = min(named, full)
+    if named == 1 and (other := find_separator(header[0], other_than=separator)):
+        raise InputError(
+            f"{path.name}: the header has one field, {show(header[0])}, which {other!r} splits.",
+            fix=fix_separator(other),
+        )
+    if lines := [(line, count) for count, line in short.items() if count < expected]:
+        line, count = min(lines)
+        raise InputError(
+            f"{path.name}, line {line}: {count_noun(count, 'field')}, where the header has "
+            f"{named}.",
+            fix=f"fill in the missing field, leave it empty between two {separator!r}, or delete "
+            "the line",
+        )
+    return header
+
+
+def _ends_clearly(header: list[str], row: list[str]) -> bool:
+    """
+    Return whether a short row of evidence only leaves out columns at its end.
+
+    So it is where it holds nothing but ticker and text, or ends in a date under the name of dates.
+    Else the missing field may be one before, and the others stand under a wrong name.
+    """
+    names = [name.strip().lower() for name in header[: len(row)]]
+    if "text" not in names or not {"ticker", "symbol"} & set(names):
+        return False
+    if len(names) == 2:
+        return True
+    if names[-1] != "date":
+        return False
+    try:
+        read_moment(row[-1])
+    except ValueError:
+        return False
+    return True
+
+
+def _row_fix(header: list[str], separator: str) -> str:
+    other = find_separator(header[0], other_than=separator)
+    if len(header) == 1 and other:
+        return fix_separator(other)
+    return (
+        "give every column a name in the header, the one of the dates too, and put quotes around a "
+        "field that holds a separator"
+    )
+
+
+def _iterate_csv(content: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not blank, and the line of the file that it starts at."""
+    limit = csv.field_size_limit()
+    csv.field_size_limit(max(limit, len(content)))  # a document may be one field
+    try:
+        rows = csv.reader(StringIO(content, newline=""), delimiter=separator)
+        line = 1
+        for row in rows:
+            if len(row) > 1 or any(field.strip() for field in row):
+                yield line, row
+            line = rows.line_num + 1
+    except csv.Error as exc:
+        raise ValueError(str(exc)) from exc
+    finally:
+        csv.field_size_limit(limit)

@@ -1,0 +1,128 @@
+"""
+Numbers as people write them: "1.234,56", "1,234.56", "1 234,56", "$187.15", "1.5 %", "3.2M".
+
+Which of point and comma is the decimal mark is decided for a whole frame, by the cells that leave
+no choice. Nothing is guessed: where no cell decides, it is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from urisk_nb.errors import InputError
+from urisk_nb.risk.values import show
+
+__all__ = ["find_decimal_mark", "read_number_texts"]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+SIGNS = str.maketrans({"\N{MINUS SIGN}": "-", **dict.fromkeys("$€£¥'’\u00a0\u202f\u2009 ")})
+NUMBER = re.compile(r"(?P<body>[-+]?[\d.,]*\d[\d.,]*)(?P<unit>[KMB%]?)", re.IGNORECASE)
+MAX_NUMBER_CHARS = 60  # longer texts are no numbers
+UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9}
+# What a cell shows of the decimal mark, by the first that fits
+EVIDENCE = (
+    (re.compile(r"[-+]?[\d.]*\.\d{3},\d+"), ","),  # 1.234,56
+    (re.compile(r"[-+]?[\d,]*,\d{3}\.\d+"), "."),  # 1,234.56
+    (re.compile(r"[-+]?\d{1,3}(,\d{3}){2,}"), "."),  # 1,234,567
+    (re.compile(r"[-+]?\d{1,3}(\.\d{3}){2,}"), ","),  # 1.234.567
+    (re.compile(r"[-+]?[1-9]\d{0,2},\d{3}"), "?,"),  # 1,234: one or the other
+    (re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}"), "?."),  # 1.234: read with a decimal point
+    (re.compile(r"[-+]?\d*,\d+"), ","),
+    (re.compile(r"[-+]?\d*\.\d+"), "."),
+)
+
+
+def find_decimal_mark(cells: Iterable[object], *, has_points: bool = False) -> str:
+    """
+    Return the decimal mark of the texts in a frame: "." or ",".
+
+    Parameters
+    ----------
+    cells
+        The cells of all its columns of texts; what is no number says nothing.
+    has_points
+        Other columns hold numbers with a fraction, which were read with a point.
+
+    Raises
+    ------
+    InputError
+        Some cells have a decimal comma and others a decimal point; or no cell decides.
+    """
+    seen: dict[str, str] = {}
+    for cell in cells:
+        if _is_short(cell) and (match := NUMBER.fullmatch(cell.translate(SIGNS))):
+            for pattern, mark in EVIDENCE:
+                if pattern.fullmatch(match["body"]):
+                    seen.setdefault(mark, cell)
+                    break
+    if "," in seen and "." in seen:
+        raise InputError(
+            f"the prices have a decimal comma ({show(seen[','])}) and a decimal point "
+            f"({show(seen['.'])}).",
+            fix='write all with a point: prices.replace(",", ".", regex=True)',
+        )
+    if "," in seen:
+        return ","
+    if "?," in seen and "." not in seen and not has_points:
+        raise InputError(
+            f"the comma in {show(seen['?,'])} may be a decimal comma or separate thousands, and no "
+            "price decides.",
+            fix='for a decimal comma pass the frame prices.replace(",", ".", regex=True); for '
+            'thousands prices.replace(",", "", regex=True)',
+        )
+    return "."
+
+
+def read_number_texts(
+    cells: pd.Series[Any], mark: str, *, percent: bool = False
+) -> tuple[FloatArray, BoolArray]:
+    """
+    Return the numbers in a column of texts, and which cells are none.
+
+    Parameters
+    ----------
+    mark
+        The decimal mark; the other one separates thousands.
+    percent
+        "1.5%" is 0.015, as among returns; else it is no number.
+    """
+    distinct: dict[object, float] = {
+        cell: _read_one(cell, mark, percent=percent) for cell in cells.dropna().unique()
+    }
+    values = np.array([distinct.get(cell, np.nan) for cell in cells], dtype=np.float64)
+    return values, np.isnan(values) & cells.notna().to_numpy(dtype=bool)
+
+
+def _read_one(cell: object, mark: str, *, percent: bool) -> float:
+    if isinstance(cell, str) and not _is_short(cell):
+        return np.nan
+    if isinstance(cell, str):
+        match = NUMBER.fullmatch(cell.translate(SIGNS))
+        if match is None:
+            return _read_plain(cell)
+        unit = match["unit"].upper()
+        if unit == "%" and not percent:
+            return np.nan
+        body = match["body"].replace("." if mark == "," else ",", "").replace(",", ".")
+        number = _read_plain(body)
+        return number / 100 if unit == "%" else number * UNITS[unit]
+    return float(cell) if isinstance(cell, (int, float, np.number)) else np.nan
+
+
+def _is_short(cell: object) -> TypeGuard[str]:
+    return isinstance(cell, str) and len(cell) <= MAX_NUMBER_CHARS
+
+
+def _read_plain(text: str) -> float:
+    try:
+        return float(text) if text.strip().lower() not in ("inf", "nan", "infinity") else np.nan
+    except ValueError:
+        return np.nan

@@ -1,0 +1,127 @@
+"""
+Figures that a price series can hardly have: a missed split, another unit, per cent for fractions.
+
+Nothing is corrected. The row is flagged, and its message says what was seen. The rules stand in
+docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from urisk_nb.risk.values import count_noun
+
+__all__ = [
+    "MAX_ANNUAL_GROWTH",
+    "MAX_GROWTH",
+    "MIN_JUMP",
+    "MIN_USUAL_PERCENT",
+    "describe_gaps",
+    "describe_mixture",
+    "find_faults",
+    "hint_at_kind",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+MIN_JUMP = 1.8  # a split of 2 for 1 on a day of -10 % and on one of +10 %
+JUMP_MOVES = 8  # times the usual move; the usual one is the median of the absolute log returns
+JUMP_LEAD = 1.5  # times the largest move that is none
+MAX_GROWTH = 100.0  # P_T / P_0 beyond which a total return is looked at, and ...
+MAX_ANNUAL_GROWTH = 10.0  # ... flagged, if it is more than so much for each year
+MAX_NAMED = 3  # dates in one message
+# A volatility of 200 % a year, from the median: beyond it "returns" are per cent, or prices
+MAX_ANNUAL_VOLATILITY = 2.0
+MAD_TO_SIGMA = 1.4826
+MIN_USUAL_PERCENT = 0.05  # columns of returns below this are not looked at
+MAX_USUAL_RETURN = 0.2  # the median of absolute values that may be returns of any period
+
+
+def find_faults(
+    moves: FloatArray, dates: Sequence[pd.Timestamp], what: str, factor: float, *, is_returns: bool
+) -> tuple[tuple[str, ...], str | None]:
+    """
+    Return flags and a message about returns that can hardly be true; () and None if all can.
+
+    Parameters
+    ----------
+    moves
+        The changes from each value to the next; all of the period, those over gaps, too.
+    dates
+        The dates that they end on.
+    what
+        What the message begins with.
+    factor
+        Periods in a year.
+    """
+    if is_returns and (meant := _guess_meaning(moves, factor)):
+        return ("unlikely_returns",), f"{what} {meant}."
+    flags, seen = set(), []
+    if jumps := _find_jumps(moves, dates):
+        flags.add("jump")
+        named = ", ".join(f"x{ratio:.4g} on {day.date()}" for day, ratio in jumps[:MAX_NAMED])
+        more = f" and {len(jumps) - MAX_NAMED} more" if len(jumps) > MAX_NAMED else ""
+        seen.append(f"jumps ({named}{more}), as by a missed split or another unit.")
+    growth = float(np.prod(1 + moves))
+    years = max((dates[-1] - dates[0]).days / 365.25, 1.0)
+    if growth > MAX_GROWTH and math.log(growth) / years > math.log(MAX_ANNUAL_GROWTH):
+        flags.add("extreme_total")
+        seen.append(f"grows {growth:.3g}-fold in {count_noun(math.ceil(years), 'year')}.")
+    return tuple(sorted(flags)), f"{what} {' It '.join(seen)}" if seen else None
+
+
+def _find_jumps(
+    moves: FloatArray, dates: Sequence[pd.Timestamp]
+) -> list[tuple[pd.Timestamp, float]]:
+    sizes = np.abs(np.log1p(moves))
+    limit = max(math.log(MIN_JUMP), JUMP_MOVES * float(np.median(sizes)))
+    # A fault of the data stands alone; a wild series has many moves of about the same size
+    limit = max(limit, JUMP_LEAD * float(np.max(sizes, initial=0.0, where=sizes < limit)))
+    return [
+        (dates[place], float(1 + moves[place]))
+        for place in map(int, np.flatnonzero(sizes >= limit))
+    ]
+
+
+def _guess_meaning(values: FloatArray, factor: float) -> str | None:
+    """Say what else the values may be, if they can hardly be returns."""
+    usual = float(np.median(np.abs(values)))
+    if usual * MAD_TO_SIGMA * math.sqrt(factor) <= MAX_ANNUAL_VOLATILITY:
+        return None
+    if values.min() > 0:
+        return f"holds values near {usual:.3g}, all above 0: if they are prices, leave returns out"
+    return f"holds values near {usual:.3g}: if they are per cent, divide them by 100"
+
+
+def hint_at_kind(values: FloatArray, *, is_returns: bool) -> str:
+    """Return what to do about a column with impossible values, or an empty text."""
+    sizes = np.abs(values[np.isfinite(values)])
+    usual = float(np.median(sizes)) if len(sizes) else math.nan
+    if is_returns:
+        return " If they are per cent, divide them by 100." if usual > MAX_USUAL_RETURN else ""
+    looks_like_returns = usual <= MAX_USUAL_RETURN and bool(np.nanmax(values) > 0)
+    return " If they are returns, say so: returns=True." if looks_like_returns else ""
+
+
+def describe_gaps(pairs: Sequence[tuple[pd.Timestamp, pd.Timestamp]]) -> str:
+    """Return how many returns over gaps were left out, and which."""
+    named = ", ".join(f"{begin.date()} to {end.date()}" for begin, end in pairs[:MAX_NAMED])
+    more = f" and {len(pairs) - MAX_NAMED} more" if len(pairs) > MAX_NAMED else ""
+    verb = "was" if len(pairs) == 1 else "were"
+    return f"{count_noun(len(pairs), 'return')} over a gap {verb} left out ({named}{more})"
+
+
+def describe_mixture(
+    odd: Sequence[tuple[pd.Timestamp, pd.Timestamp]], steps: int, period: str
+) -> str:
+    """Return how many steps are of another frequency than the rest."""
+    begin, end = odd[0]
+    return (
+        f"mixes frequencies: {len(odd)} of {steps} steps are none of a {period} (first: "
+        f"{begin.date()} to {end.date()})"
+    )
