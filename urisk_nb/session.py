@@ -15,7 +15,7 @@ import functools
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,12 +39,13 @@ from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.calibration import Token
+from urisk_nb.risk.inputs import Holding, Prices, describe_weights
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import Plan, prepare
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
-from urisk_nb.risk.values import describe_type
+from urisk_nb.risk.values import count_noun, describe_type
 from urisk_nb.table.risk_table import RiskTable, assemble
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ __all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
 # One sentence's failure: it stays without a label, with the reason, and the run goes on. Anything
 # else ends the run.
 SENTENCE_ERRORS = (AnswerIncomplete, ContextExceeded)
+MAX_NAMED = 10  # columns that a note names; the rest are counted
 # What people look for in `assess` and what is a parameter of the run.
 OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(RiskParams)}
 
@@ -324,23 +326,28 @@ def open_run(
     series = benchmark if isinstance(benchmark, pd.Series) else None
     settings = _settings(params, query=query, benchmark=benchmark if series is None else "given")
     _check_judge(settings.model, taxonomy)
-    holdings = parse_tickers(tickers)
     if prices is None and evidence is None:
         raise InputError(
             "neither prices nor evidence was given.",
             fix="give at least one: prices=..., evidence=... (in a cell: --prices NAME --evidence "
             "NAME)",
         )
-    names = [holding.symbol for holding in holdings]
-    returns = settings.returns
-    own_prices = None if prices is None else read_prices(prices, tickers=names, returns=returns)
-    own_evidence = None if evidence is None else read_evidence(evidence, tickers=names)
+    holdings, own_prices = _read_holdings(tickers, prices, settings)
+    own_evidence = (
+        None
+        if evidence is None
+        else read_evidence(
+            evidence,
+            tickers=[holding.symbol for holding in holdings],
+            known=() if own_prices is None else list(own_prices.close.columns),
+        )
+    )
     plan = prepare(
         holdings,
         own_prices,
         None if own_evidence is None else own_evidence.documents,
         settings,
-        benchmark=None if series is None else read_benchmark(series, returns=returns),
+        benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
         taxonomy=taxonomy,
     )
     now = datetime.now(UTC)
@@ -348,13 +355,54 @@ def open_run(
         plan=plan,
         run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         created_at=now,
-        input_notes=tuple(
-            note
-            for given in (own_prices, own_evidence)
-            if given is not None
-            for note in given.notes
+        input_notes=(
+            *filter(None, [describe_weights(plan.holdings)]),
+            *(() if own_prices is None else own_prices.notes),
+            *_name_unused(plan, own_prices),
+            *(() if own_evidence is None else own_evidence.notes),
         ),
     )
+
+
+def _read_holdings(
+    tickers: Any, prices: Any, settings: RiskParams
+) -> tuple[Sequence[Holding], Prices | None]:
+    """
+    Return the ticker list and the prices; a column of the prices is a ticker, whatever its name.
+
+    So the list is read again when the columns are known. A callable is given the tickers and must
+    wait for them.
+    """
+    try:
+        holdings = parse_tickers(tickers)
+    except InputError:
+        if prices is None or callable(prices):
+            raise
+        holdings = ()  # the columns may say more
+    if prices is None:
+        return holdings, None
+    own = read_prices(
+        prices,
+        tickers=[holding.symbol for holding in holdings],
+        returns=settings.returns,
+        price_column=settings.price_column,
+    )
+    return parse_tickers(tickers, known=list(own.close.columns)), own
+
+
+def _name_unused(plan: Plan, prices: Prices | None) -> tuple[str, ...]:
+    """Return a note on the prices of tickers that are in no row."""
+    if prices is None:
+        return ()
+    used = {row.column for row in plan.quant.values()} | {plan.params.benchmark}
+    names = [str(name) for name in prices.close.columns if name not in used]
+    if not names:
+        return ()
+    verb = "is" if len(names) == 1 else "are"
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    named = ", ".join(names[:MAX_NAMED]) + more
+    columns = count_noun(len(names), "column")
+    return (f"{columns} of the prices {verb} not in the ticker list: {named}.",)
 
 
 def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> RiskParams:

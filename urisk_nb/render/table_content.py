@@ -36,6 +36,7 @@ __all__ = [
 
 MAX_ROWS = 100
 MAX_MESSAGES = 20
+MAX_PLAIN = 1e4  # a million per cent; more is written as a power of ten
 DASH = "–"  # where there is no value
 WHOLE_RUN = "*"  # the key of a message that is about no single ticker
 _HEADINGS = {
@@ -191,7 +192,7 @@ def format_value(name: str, value: Any) -> str:
         return DASH
     if isinstance(value, float):
         if _FRACTION.fullmatch(name):
-            return f"{value:.1%}"
+            return f"{value:.1%}" if abs(value) < MAX_PLAIN else f"{100 * value:.3g}%"
         return f"{value:.1f}" if name == "score" else f"{value:.6g}"
     if isinstance(value, pd.Timestamp):
         return value.date().isoformat() if value == value.normalize() else value.isoformat()
