@@ -128,6 +128,10 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "metavar": "N",
                 "help": "252 for days, 52 for weeks, 12 for months; default: read off the dates",
             },
+            "--normalise": {
+                "action": "store_true",
+                "help": "scale the weights to the sum 1",
+            },
             "--no-llm": {
                 "action": "store_true",
                 "help": "metrics only; no server is touched",
@@ -408,7 +412,7 @@ def _describe_answer(answer: Answer) -> str:
 # The parameters of the run that have an option of the same name.
 PARAMS = (
     *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query"),
-    *("price_column", "periods_per_year", "max_sentences"),
+    *("price_column", "periods_per_year", "max_sentences", "normalise"),
 )
 
 

@@ -220,7 +220,11 @@ def describe_weights(holdings: Sequence[Holding]) -> str | None:
         return None
     gross = math.fsum(map(abs, weights))
     beside = f" ({gross:.4g} without signs)" if abs(gross - abs(total)) > MAX_WEIGHT_ERROR else ""
-    way_out = " normalise=True scales them to 1." if abs(total) > MAX_WEIGHT_ERROR else ""
+    way_out = (
+        " normalise=True (--normalise in a cell) scales them to 1."
+        if abs(total) > MAX_WEIGHT_ERROR
+        else ""
+    )
     return f"The weights sum to {total:.4g}{beside}, not 1; they are used as given.{way_out}"
 
 
