@@ -263,3 +263,46 @@ def test_the_advice_about_files_cures(tmp_path, case):
     assert re.search("name in the header|its own name|leave it empty", caught.value.fix)
     (tmp_path / "p.csv").write_text(edited)
     assert read_prices(tmp_path / "p.csv").close["A"].tolist()[0] == 1
+
+
+FAULTY_FILES = {
+    "intraday rows": (dated(HOURS, "Datetime"), [2, 4]),
+    "two readings": (dated(["01/02/2024", "02/02/2024"]), [1, 2]),
+    "days of Excel": (dated([45292, 45293]), [1, 2]),
+    "a word for a date": (dated(["2024-01-01", "total"]), [1]),
+    "a comma of thousands": (
+        dated(["2024-01-01", "2024-01-02"]).assign(AAA=["1,234", "1,235"]),
+        [1.234, 1.235],
+    ),
+    "long repeated rows": (long(TWO, ["AAA"] * 3), [2, 3]),
+}
+SAVE = {
+    "p.csv": lambda frame, path: frame.to_csv(path, index=False),
+    "p.tsv": lambda frame, path: frame.to_csv(path, index=False, sep=";"),
+    "p.xlsx": lambda frame, path: frame.to_excel(path, index=False),
+    "p.parquet": lambda frame, path: frame.to_parquet(path, index=False),
+}
+
+
+@pytest.mark.parametrize("name", SAVE)
+@pytest.mark.parametrize("case", FAULTY_FILES)
+def test_the_fix_for_a_file_reads_it_first(tmp_path, case, name):
+    """Where a path was given, the fix says how to get the frame that its code changes."""
+    frame, expected = FAULTY_FILES[case]
+    SAVE[name](frame, tmp_path / name)
+    with pytest.raises(InputError) as caught:
+        read_prices(tmp_path / name, tickers=["AAA"])
+    first, then = caught.value.fix.split(", and then: ")
+    names = {"pd": pd}
+    exec(first, names)
+    cured = run(then, names["prices"])
+    assert read_prices(cured, tickers=["AAA"]).close["AAA"].dropna().tolist() == expected
+
+
+def test_the_fix_for_a_dict_names_the_part():
+    """The frame of one ticker is changed; the others are left alone."""
+    prices = {"AAA": dated(TWO), "BBB": wide(BBB=[1.0, 2.0, 3.0, 4.0])}
+    with pytest.raises(InputError) as caught:
+        read_prices(prices)
+    cured = {**prices, "AAA": run(caught.value.fix, prices)}
+    assert read_prices(cured).close["AAA"].dropna().tolist() == [2, 3]

@@ -44,7 +44,7 @@ FIELDS_FIRST = pd.concat(
 ).swaplevel(axis=1)
 FIELDS_FIRST = FIELDS_FIRST.sort_index(axis=1)[["Close", "High", "Low", "Open", "Volume"]]
 TICKERS_FIRST = FIELDS_FIRST.swaplevel(axis=1).sort_index(axis=1)
-LONG = FIELDS_FIRST.stack(level="Ticker").rename_axis(index=["Date", "Ticker"])
+LONG = FIELDS_FIRST.stack(level="Ticker", future_stack=True).rename_axis(index=["Date", "Ticker"])
 UNNAMED = FIELDS_FIRST.rename_axis(columns=[None, None])
 
 
@@ -101,7 +101,7 @@ SHAPES = {
     .set_index(["Ticker", "Date"]),
     "rows with a third level": pd.concat({"XNAS": LONG}),
     "melted": EXPECTED.reset_index().melt(id_vars="Date"),
-    "a row a field": LONG.stack()
+    "a row a field": LONG.stack(future_stack=True)
     .rename("value")
     .rename_axis(["Date", "Ticker", "field"])
     .reset_index(),

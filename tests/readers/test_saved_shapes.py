@@ -25,7 +25,7 @@ FIELDS = pd.concat(
     axis=1,
     names=["Price", "Ticker"],
 )
-LONG = FIELDS.stack(level="Ticker")
+LONG = FIELDS.stack(level="Ticker", future_stack=True)
 SHAPES = {
     "wide": CLOSE,
     "wide without a name": CLOSE.rename_axis(None),

@@ -23,7 +23,7 @@ from urisk_nb.errors import InputError
 from urisk_nb.readers.encodings import read_text
 from urisk_nb.risk.values import count_noun, find_separator, fix_separator, read_moment, show
 
-__all__ = ["find_header", "read_csv"]
+__all__ = ["find_header", "is_date", "read_csv"]
 
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE_CHARS, SAMPLE_ROWS = 1 << 16, 30  # what is looked at to find the separator
@@ -110,7 +110,7 @@ def _holds_marked_numbers(column: pd.Series[Any]) -> bool:
         return False
     cells = column.dropna().map(str)
     return any(
-        len(cell) <= MAX_NUMBER_CHARS and MARKED_NUMBER.fullmatch(cell) and not _is_date(cell)
+        len(cell) <= MAX_NUMBER_CHARS and MARKED_NUMBER.fullmatch(cell) and not is_date(cell)
         for cell in islice(cells.unique(), 200)
     )
 
@@ -129,9 +129,9 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
         is_header = widths[place] == widths[place + 1] >= 2 or (
             widths[place] >= 2 and widths[place + 1] >= 2
         )
-        if any(map(_is_date, rows[place])):
+        if any(map(is_date, rows[place])):
             return 0
-        if is_header and any(map(_is_date, rows[place + 1])):
+        if is_header and any(map(is_date, rows[place + 1])):
             filled = [sum(map(_is_filled, row)) for row in rows[: place + 1]]
             # Of a header with levels the first cells are empty, or name the levels
             is_level = str(rows[place][0] or "").strip().lower() in LEVEL_NAMES
@@ -147,7 +147,8 @@ def _is_filled(cell: object) -> bool:
     return cell is not None and bool(str(cell).strip())
 
 
-def _is_date(cell: object) -> bool:
+def is_date(cell: object) -> bool:
+    """Return whether a cell is a date, or a text that is written like one."""
     if isinstance(cell, str):
         return bool(WRITTEN_DATE.fullmatch(cell))
     try:
@@ -175,9 +176,7 @@ def _find_csv_separator(content: str, usual: str) -> str:
         return named[0]
     even = [sign for sign in candidates if len({*map(_count_filled, rows[sign])}) == 1]
     dated = [
-        sign
-        for sign in even or candidates
-        if any(any(map(_is_date, row)) for row in rows[sign][1:])
+        sign for sign in even or candidates if any(any(map(is_date, row)) for row in rows[sign][1:])
     ]
     return next(
         (sign for sign in (usual, *SEPARATORS) if sign in (dated or even or candidates)), usual
@@ -219,7 +218,7 @@ def _check_names(content: str, separator: str, header: Sequence[str], path: Path
     if twice is None:
         return
     below = next((row for _, row in islice(_iterate_csv(content, separator), 1, 2)), [""])
-    if any(map(_is_date, below)):
+    if any(map(is_date, below)):
         raise InputError(
             f"{path.name}: the header has {twice!r} more than once.",
             fix="give each column its own name, or delete one",

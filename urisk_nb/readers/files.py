@@ -19,11 +19,12 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError, PackageMissing
-from urisk_nb.readers.csv_files import find_header, read_csv
+from urisk_nb.readers.csv_files import find_header, is_date, read_csv
 from urisk_nb.readers.encodings import read_text
-from urisk_nb.risk.values import read_moment
 
 __all__ = [
+    "EXCEL_SUFFIXES",
+    "PARQUET_SUFFIXES",
     "TABLE_SUFFIXES",
     "find_path",
     "list_named",
@@ -136,7 +137,7 @@ def _read_excel(path: Path, *, text: bool) -> tuple[pd.DataFrame, tuple[str, ...
         for sheet in book.worksheets:
             rows = _iterate_sheet(sheet.iter_rows(values_only=True))
             first = list(islice(rows, HEADER_ROWS))
-            if text or _holds_prices(first):
+            if text or len(names) == 1 or _holds_prices(first):
                 break
         else:
             raise InputError(
@@ -164,16 +165,8 @@ def _iterate_sheet(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[Any]]:
 
 
 def _holds_prices(rows: list[list[Any]]) -> bool:
-    has_dates = any(_is_moment(cell) for row in rows for cell in row)
+    has_dates = any(is_date(cell) for row in rows for cell in row)
     return has_dates and any(isinstance(cell, (int, float)) for row in rows for cell in row)
-
-
-def _is_moment(cell: object) -> bool:
-    try:
-        read_moment(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _build_frame(rows: list[list[Any]], *, text: bool) -> tuple[pd.DataFrame, int]:
@@ -207,7 +200,7 @@ def _fill_merged(columns: list[list[Any]]) -> None:
     """Fill the first column where its cells are merged: a date that is written once for all."""
     if len(columns) < 3 or None not in columns[0] or columns[0][:1] == [None]:
         return
-    if all(isinstance(cell, str) or _is_moment(cell) for cell in columns[1]):
+    if all(isinstance(cell, str) or is_date(cell) for cell in columns[1]):
         for row in range(1, len(columns[0])):
             if columns[0][row] is None:
                 columns[0][row] = columns[0][row - 1]

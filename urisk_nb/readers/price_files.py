@@ -12,11 +12,18 @@ from pathlib import Path
 import pandas as pd
 
 from urisk_nb.errors import InputError
-from urisk_nb.readers.files import TABLE_SUFFIXES, find_path, list_named, read_table
+from urisk_nb.readers.files import (
+    EXCEL_SUFFIXES,
+    PARQUET_SUFFIXES,
+    TABLE_SUFFIXES,
+    find_path,
+    list_named,
+    read_table,
+)
 from urisk_nb.risk.tickers import fold_listing, fold_share_class
 from urisk_nb.risk.values import count_noun
 
-__all__ = ["Loaded", "PriceFile", "find_file_ticker", "list_file_names", "load_prices"]
+__all__ = ["Loaded", "PriceFile", "begin_fix", "find_file_ticker", "list_file_names", "load_prices"]
 
 # What stands beside a ticker in the name of a file, all in upper case
 FILE_WORDS = {
@@ -125,6 +132,19 @@ def _load_many(paths: Sequence[Path], where: str, tickers: Sequence[str]) -> Loa
         f"{'was' if len(others) == 1 else 'were'} not read: {list_named(others)} (no table)."
     )
     return Loaded(parts=parts, is_many=True, notes=(note,) if others else ())
+
+
+def begin_fix(error: InputError, path: Path) -> InputError:
+    """Return the error with a fix that first reads the file, where its code is about a frame."""
+    if not error.fix or "prices" not in error.fix:
+        return error
+    name = f"{str(path)!r}"
+    code = f"pd.read_csv({name}, sep=None, engine='python')"
+    if path.suffix.lower() in EXCEL_SUFFIXES:
+        code = f"pd.read_excel({name})"
+    elif path.suffix.lower() in PARQUET_SUFFIXES:
+        code = f"pd.read_parquet({name})"
+    return InputError(error.message, fix=f"prices = {code}, and then: {error.fix}")
 
 
 def find_file_ticker(path: Path, tickers: Sequence[str]) -> str:

@@ -162,15 +162,7 @@ def _list_levels(index: pd.Index[Any]) -> list[Sequence[Any]]:
 
 def _read_object(given: Any, request: _Request) -> Prices:
     if isinstance(given, str | Path):
-        from urisk_nb.readers.price_files import load_prices  # most prices are no files
-
-        loaded = load_prices(given, request.tickers)
-        request.notes.extend(loaded.notes)
-        return (
-            _join(loaded.parts, request, is_folder=True)
-            if loaded.is_many
-            else _read_object(loaded.parts[0][1], request)
-        )
+        return _read_path(given, request)
     if callable(given) and not isinstance(given, (pd.DataFrame, pd.Series)):
         return _read_object(given(list(request.tickers)), request)
     given = _convert(given)
@@ -190,6 +182,19 @@ def _read_object(given: Any, request: _Request) -> Prices:
             fix="make a frame of it: pd.DataFrame(prices, index=dates, columns=tickers)",
         )
     return _read_frame(given, request)
+
+
+def _read_path(given: str | Path, request: _Request) -> Prices:
+    from urisk_nb.readers.price_files import begin_fix, load_prices  # most prices are no files
+
+    loaded = load_prices(given, request.tickers)
+    request.notes.extend(loaded.notes)
+    if loaded.is_many:
+        return _join(loaded.parts, request, is_folder=True)
+    try:
+        return _read_object(loaded.parts[0][1], request)
+    except InputError as exc:
+        raise begin_fix(exc, Path(given)) from exc
 
 
 def _convert(given: Any) -> Any:
@@ -261,7 +266,8 @@ def _join(
     read: dict[str, list[Prices]] = {}
     failed: list[InputError] = []
     for name, given in parts:
-        own = replace(request, tickers=(name,), base=f"prices[{name!r}]", notes=[])
+        base = "prices" if is_folder else f"prices[{name!r}]"
+        own = replace(request, tickers=(name,), base=base, notes=[])
         try:
             part = _read_object(given.read() if is_folder else given, own)
         except InputError as exc:
