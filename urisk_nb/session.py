@@ -39,13 +39,13 @@ from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.calibration import Token
-from urisk_nb.risk.inputs import Holding, Prices, describe_weights
+from urisk_nb.risk.inputs import Holding, Prices, describe_unlisted, describe_weights
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import Plan, prepare
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
-from urisk_nb.risk.values import count_noun, describe_type
+from urisk_nb.risk.values import describe_type
 from urisk_nb.table.risk_table import RiskTable, assemble
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ __all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
 # One sentence's failure: it stays without a label, with the reason, and the run goes on. Anything
 # else ends the run.
 SENTENCE_ERRORS = (AnswerIncomplete, ContextExceeded)
-MAX_NAMED = 10  # columns that a note names; the rest are counted
 # What people look for in `assess` and what is a parameter of the run.
 OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(RiskParams)}
 
@@ -350,17 +349,18 @@ def open_run(
         benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
         taxonomy=taxonomy,
     )
+    notes = [describe_weights(plan.holdings)]
+    if own_prices is not None:
+        unlisted = describe_unlisted(own_prices, holdings, settings.benchmark)
+        notes += [*own_prices.notes, unlisted]
+    if own_evidence is not None:
+        notes += own_evidence.notes
     now = datetime.now(UTC)
     return Run(
         plan=plan,
         run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         created_at=now,
-        input_notes=(
-            *filter(None, [describe_weights(plan.holdings)]),
-            *(() if own_prices is None else own_prices.notes),
-            *_name_unused(plan, own_prices),
-            *(() if own_evidence is None else own_evidence.notes),
-        ),
+        input_notes=tuple(filter(None, notes)),
     )
 
 
@@ -388,21 +388,6 @@ def _read_holdings(
         price_column=settings.price_column,
     )
     return parse_tickers(tickers, known=list(own.close.columns)), own
-
-
-def _name_unused(plan: Plan, prices: Prices | None) -> tuple[str, ...]:
-    """Return a note on the prices of tickers that are in no row."""
-    if prices is None:
-        return ()
-    used = {row.column for row in plan.quant.values()} | {plan.params.benchmark}
-    names = [str(name) for name in prices.close.columns if name not in used]
-    if not names:
-        return ()
-    verb = "is" if len(names) == 1 else "are"
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    named = ", ".join(names[:MAX_NAMED]) + more
-    columns = count_noun(len(names), "column")
-    return (f"{columns} of the prices {verb} not in the ticker list: {named}.",)
 
 
 def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> RiskParams:

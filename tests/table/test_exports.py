@@ -14,7 +14,7 @@ LINK = '=HYPERLINK("http://127.0.0.1/x","Acme was fined.")'
 
 @pytest.fixture
 def table():
-    return table_of([document(LINK + " Acme was fined.", source="@wire")])
+    return table_of([document(LINK, source="@wire")])
 
 
 def test_excel_holds_no_formula(table, tmp_path):
@@ -31,7 +31,7 @@ def test_csv_holds_no_formula(table):
     for frame in (table, table.head(1), table.report.findings, table.report.findings.head(1)):
         back = pd.read_csv(StringIO(frame.to_csv()), dtype=str, keep_default_na=False)
         assert back.map(lambda cell: not cell.startswith(("=", "@"))).all(axis=None)
-    assert table.report.findings["quote"].tolist() == [LINK + " Acme was fined."]
+    assert table.report.findings["quote"].tolist() == [LINK]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n=", "＝"])
