@@ -65,8 +65,8 @@ class TableContent:
     frame
         One row a ticker, or whatever the user made of such a table.
     findings
-        One row a labeled sentence: ticker, risk, severity, p_label, quote, source, date, status,
-        flags, reason.
+        One row a labeled sentence: ticker, risk, severity, p_label, quote, source, section,
+        date, status, flags, reason.
     meta
         The record of the run; of tables put together ``{"runs": [...]}``.
     """
@@ -141,7 +141,7 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
             name=name,
             heading=_heading(name),
             values=frame[name].tolist(),
-            is_number=name == "score" or bool(_COMPACT.fullmatch(name)),
+            is_number=name in ("score", "sentences") or bool(_COMPACT.fullmatch(name)),
         )
         for name in _list_compact_names(content)
     ]
@@ -170,7 +170,10 @@ def _list_compact_names(content: TableContent) -> list[str]:
         if len(frame)
         else any(run.get("has_labels") for run in content.runs)
     )
-    labels = ("level", "score", "top_risk", "top_quote") if labeled else ()
+    # Where no model is asked, what was read is all that there is to say of evidence.
+    was_read = "sentences" in frame and frame["sentences"].notna().any()
+    read = ["sentences"] if was_read else []
+    labels = ["level", "score", "top_risk", "top_quote"] if labeled else read
     figures = [name for name in map(str, frame.columns) if _COMPACT.fullmatch(name)]
     states = ("status",) if (frame["status"] != "ok").any() else ()
     return [name for name in (*labels, *figures, *states) if name in frame]
@@ -287,7 +290,7 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
     Count the sentences of the tickers in the table, and return the first of them as text, in table
     order, the worst first.
 
-    Keys: ticker, risk, severity, p_label, quote, source, date, warnings.
+    Keys: ticker, risk, severity, p_label, quote, source, section, date, warnings.
     """
     frame = _select_findings(content)
     order = {ticker: place for place, ticker in enumerate(content.tickers)}
@@ -314,7 +317,7 @@ def _select_findings(content: TableContent) -> pd.DataFrame:
 
 
 def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
-    names = ("ticker", "risk", "severity", "quote", "source", "date")
+    names = ("ticker", "risk", "severity", "quote", "source", "section", "date")
     texts = {name: format_value(name, row[name]) for name in names}
     p_label = row["p_label"]
     texts["p_label"] = DASH if format_value("", p_label) == DASH else f"{p_label:.2f}"

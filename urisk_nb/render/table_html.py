@@ -124,7 +124,8 @@ def _sentences(content: TableContent) -> str:
         return ""
     sure = ("p_label",) if any(row["p_label"] != DASH for row in rows) else ()
     warned = ("warnings",) if any(row["warnings"] for row in rows) else ()
-    names = ("ticker", "risk", "severity", *sure, "quote", "source", "date", *warned)
+    placed = ("section",) if any(row["section"] != DASH for row in rows) else ()
+    names = ("ticker", "risk", "severity", *sure, "quote", "source", *placed, "date", *warned)
     heads = "".join(
         f'<th scope="col" style="{CELL}">{"sentence" if name == "quote" else name}</th>'
         for name in names

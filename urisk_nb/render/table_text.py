@@ -132,7 +132,8 @@ def _sentences(content: TableContent, width: int) -> list[str]:
 def _sentence(row: Mapping[str, str], width: int, *, is_sure: bool) -> list[str]:
     head = f"  {row['ticker']:<6} {row['risk']:<12}{row['severity']:>2}  "
     head += f"{row['p_label']:>4}  " if is_sure else ""
-    origin = [row[name] for name in ("source", "date", "warnings") if row[name] not in ("", DASH)]
+    names = ("source", "section", "date", "warnings")
+    origin = [row[name] for name in names if row[name] not in ("", DASH)]
     quote = cut(row["quote"], MAX_QUOTE_CHARS) + (f"  [{', '.join(origin)}]" if origin else "")
     if 2 * display_width(head) <= width:
         return wrap(quote, width, head, " " * display_width(head))
