@@ -384,11 +384,11 @@ def test_a_folder_in_which_nothing_can_be_read_is_refused(folder):
 
 
 def test_adjusted_prices_of_files(folder):
-    """Each file has both closes; the choice is said once."""
+    """Each file has both closes; one choice holds for all."""
     for name in ("NVDA", "MSFT"):
         company(VALUES[name]).assign(**{"Adj Close": 1.0}).to_csv(folder / f"{name}.csv")
     read = read_prices(folder, tickers=["NVDA", "MSFT"])
-    assert (read.price_column, read.is_adjusted, len(read.notes)) == ("Adj Close", True, 1)
+    assert (read.price_column, read.is_adjusted, read.notes) == ("Adj Close", True, ())
     read = read_prices(folder, tickers=["NVDA", "MSFT"], price_column="close")
     assert read.close.to_dict("list") == {name: VALUES[name] for name in read.close}
 
