@@ -94,7 +94,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
             "--price-column": {
                 "metavar": "NAME",
-                "help": "which column of prices to read, such as Close; default: the adjusted close",
+                "help": "the column of prices to read, such as Close; default: the adjusted one",
             },
             "--query": {
                 "metavar": "TEXT",
@@ -118,8 +118,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
             "--alpha": {
                 "metavar": "LIST",
-                "help": "tail probabilities of VaR and ES, such as 0.05,0.01; the first is the main "
-                "one",
+                "help": "tail probabilities of VaR and ES, such as 0.05,0.01",
             },
             "--returns": {
                 "action": "store_true",

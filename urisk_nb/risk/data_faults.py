@@ -122,6 +122,6 @@ def describe_mixture(
     """Return how many steps are of another frequency than the rest."""
     begin, end = odd[0]
     return (
-        f"mixes frequencies: {len(odd)} of {steps} steps are none of a {period} (first: "
+        f"mixes frequencies: {len(odd)} of {steps} steps are not one {period} (first: "
         f"{begin.date()} to {end.date()})"
     )
