@@ -116,6 +116,13 @@ def test_every_dependency_has_a_lower_bound_and_no_upper_one():
         )
 
 
+def test_a_notebook_reads_every_kind_of_document():
+    """
+    The README's set-up installs `notebook`; an Excel, PDF or Word file needs nothing more.
+    """
+    assert names_of("documents") <= names_of("notebook")
+
+
 def test_two_extras_that_need_a_package_agree_on_its_bound():
     """
     One package, one lower bound.

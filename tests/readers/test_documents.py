@@ -274,7 +274,7 @@ def test_the_day_from_which_a_document_counts(tmp_path, name, text, day):
 def test_an_estimated_day_is_noted(tmp_path):
     found = read_filing(tmp_path, "ACMT.txt", FILING.replace("Date: February 28, 2025", ""))
     (note,) = found.notes
-    assert note.startswith("1 filing states no filing date; the last day on which the SEC")
+    assert note.startswith("1 filing states no filing date; the SEC deadline is used")
     assert note.endswith(": ACMT.txt.")
 
 
@@ -352,7 +352,9 @@ def test_the_main_document_of_a_submission_is_read(tmp_path):
     assert (one.ticker, one.form, one.date) == ("ACMT", "10-K", date(2025, 3, 4))
     for gone in ("subsidiaries", "press release", "Credit losses", "<TABLE>", "<PAGE>", "SEC-"):
         assert gone not in one.text
-    assert found.notes == ("0000.txt: of its 3 documents the 10-K was read, not EX-21, EX-99.1.",)
+    assert found.notes == (
+        "0000.txt: only the 10-K of its 3 documents was read, not EX-21, EX-99.1.",
+    )
     at = one.text.index("The company was fined")
     assert SUBMISSION[one.find_origin(at) :].startswith("The company was fined in May.")
 

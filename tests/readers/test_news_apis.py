@@ -436,7 +436,7 @@ def test_the_answer_that_a_request_failed_is_no_news():
         {"Information": "Your rate limit is 25 requests a day."},
         {"error": "Forbidden"},
     ):
-        with pytest.raises(InputError, match="an answer without articles: ") as caught:
+        with pytest.raises(InputError, match="an API answer without articles: ") as caught:
             read_evidence(answer, tickers=["ACME"])
         assert "check the request" in caught.value.fix
 

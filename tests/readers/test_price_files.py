@@ -130,11 +130,11 @@ def test_other_texts_are_read(tmp_path, case):
 def test_what_is_no_file_of_fields_is_refused(tmp_path):
     """Blanks for separators, and an address: the fix says how to make a frame."""
     (tmp_path / "p.txt").write_text("Date A B\n2024-01-10 1 2\n2024-01-11 1 2\n")
-    with pytest.raises(InputError, match="no column but") as caught:
+    with pytest.raises(InputError, match="only the column") as caught:
         read_prices(tmp_path / "p.txt")
     assert caught.value.fix == "pass a frame: pd.read_csv(..., sep=r'\\s+')"
     assert list(read_prices(pd.read_csv(tmp_path / "p.txt", sep=r"\s+")).close) == ["A", "B"]
-    with pytest.raises(InputError, match="never fetched"):
+    with pytest.raises(InputError, match="nothing is fetched"):
         read_prices("https://example.com/p.csv")
 
 
@@ -339,7 +339,7 @@ def test_other_files_are_named(folder):
     read = read_prices(folder, tickers=["NVDA", "MSFT"])
     assert list(read.close) == ["NVDA"]
     assert read.notes == (
-        "3 files of prices/ were not read: logo.png, old, readme.md (no table).",
+        "3 files of prices/ were not read: logo.png, old, readme.md (not a table).",
         "1 file could not be read: MSFT.csv, line 3: 3 fields, where the header has 2.",
     )
 
@@ -350,7 +350,7 @@ def test_never_more_than_ten_names(folder):
     for number in range(22):
         (folder / f"{number:02}.png").write_bytes(b"")
     (note,) = read_prices(folder, tickers=["NVDA"]).notes
-    assert "09.png and 12 more (no table)" in note
+    assert "09.png and 12 more (not a table)" in note
 
 
 def test_two_files_of_one_ticker_are_one_history(folder):
@@ -384,11 +384,11 @@ def test_a_folder_in_which_nothing_can_be_read_is_refused(folder):
 
 
 def test_adjusted_prices_of_files(folder):
-    """Each file has both closes; the choice is said once."""
+    """Each file has both closes; one choice holds for all."""
     for name in ("NVDA", "MSFT"):
         company(VALUES[name]).assign(**{"Adj Close": 1.0}).to_csv(folder / f"{name}.csv")
     read = read_prices(folder, tickers=["NVDA", "MSFT"])
-    assert (read.price_column, read.is_adjusted, len(read.notes)) == ("Adj Close", True, 1)
+    assert (read.price_column, read.is_adjusted, read.notes) == ("Adj Close", True, ())
     read = read_prices(folder, tickers=["NVDA", "MSFT"], price_column="close")
     assert read.close.to_dict("list") == {name: VALUES[name] for name in read.close}
 

@@ -262,13 +262,11 @@ CHOICES = {
 
 @pytest.mark.parametrize("case", CHOICES)
 def test_adjusted_prices_come_first(case):
-    """A split is no crash: the adjusted close is read, and a note says so."""
+    """A split is no crash: the adjusted close is read, and the table's caption says so."""
     given, tickers = CHOICES[case]
     read = read_prices(given, tickers=tickers)
     assert read.close["NVDA"].tolist() == ADJUSTED
     assert (read.price_column, read.is_adjusted) == ("Adj Close", True)
-    note = "Prices are from 'Adj Close', which is adjusted, not from 'Close'; price_column chooses."
-    assert note in read.notes
 
 
 @pytest.mark.parametrize("case", CHOICES)

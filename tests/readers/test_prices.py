@@ -170,7 +170,7 @@ BAD_PRICES = {
         "format='%d/%m/%Y'",
     ),
     "words for dates": (dated(["2024-01-01", "soon"]), "row 2: 'soon'", "ISO"),
-    "lists for dates": (dated([[1], [2]]), "lists", "one value a row"),
+    "lists for dates": (dated([[1], [2]]), "lists", "one value in each row"),
     "a missing date": (
         dated(["2024-01-01", None]),
         "1 row without a date (first: row 2)",
@@ -237,7 +237,11 @@ BAD_PRICES = {
         "mean the same",
         "drop",
     ),
-    "only dates": (dated(["2024-01-01"])[["date"]], "no column but 'date'", "one column a ticker"),
+    "only dates": (
+        dated(["2024-01-01"])[["date"]],
+        "only the column 'date'",
+        "a column for each ticker",
+    ),
     "long without close": (
         long().rename(columns={"close": "level"}),
         "no column 'close'",

@@ -90,11 +90,11 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             "--evidence": {
                 "metavar": "WHAT",
                 "help": "variable, expression or path: a DataFrame, dict or list of news or texts, "
-                "a callable, or a file or folder of documents",
+                "a callable, or a file or folder of news, filings and notes",
             },
             "--price-column": {
                 "metavar": "NAME",
-                "help": "the column of prices where there are several; default: the adjusted close",
+                "help": "the column of prices to read, such as Close; default: the adjusted one",
             },
             "--query": {
                 "metavar": "TEXT",
@@ -105,7 +105,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "help": "a column of the prices, a Series, or equal (the table's own "
                 "equal-weighted mean)",
             },
-            "--start": {"metavar": "DATE", "help": "first date, 2023-01-31"},
+            "--start": {"metavar": "DATE", "help": "first date, such as 2023-01-31"},
             "--end": {"metavar": "DATE", "help": "last date"},
             "--window": {
                 "metavar": "SPAN",
@@ -118,23 +118,24 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
             "--alpha": {
                 "metavar": "LIST",
-                "help": "tail masses, 0.05,0.01; the first is the main one",
+                "help": "tail probabilities of VaR and ES, such as 0.05,0.01",
             },
             "--returns": {
                 "action": "store_true",
-                "help": "the prices are simple returns already",
+                "help": "the values are simple returns, not prices",
             },
             "--periods-per-year": {
                 "metavar": "N",
-                "help": "252 for days, 52 for weeks, 12 for months; default: read off the dates",
+                "help": "252 for days, 52 for weeks, 12 for months; default: from the spacing of "
+                "the dates",
             },
             "--normalise": {
                 "action": "store_true",
-                "help": "scale the weights to the sum 1",
+                "help": "scale the weights so that they sum to 1",
             },
             "--no-llm": {
                 "action": "store_true",
-                "help": "metrics only; no server is touched",
+                "help": "metrics and sentence counts, no labels; no server is touched",
             },
             "--model": {"help": "model that labels the sentences"},
             "--labels": {
@@ -144,10 +145,10 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
             "--max-sentences": {
                 "metavar": "N",
-                "help": "sentences of a ticker that the model labels, at most; default: 40",
+                "help": "most sentences to label for one ticker; default: 40",
             },
             "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
-            "--out": {"metavar": "NAME", "help": "variable that is given the table"},
+            "--out": {"metavar": "NAME", "help": "variable to store the table in"},
         },
     ),
     "urisk_dashboard": (

@@ -111,7 +111,8 @@ def find_distinct(values: pd.Series[Any], where: str) -> tuple[Codes, list[objec
         codes, distinct = pd.factorize(values)
     except TypeError as exc:
         raise InputError(
-            f"{where} holds lists or other containers, not single values.", fix="one value a row"
+            f"{where} holds lists or other containers, not single values.",
+            fix="one value in each row",
         ) from exc
     blank = [code for code, value in enumerate(distinct) if is_missing(value)]
     if blank:  # an empty text counts as missing
@@ -170,10 +171,10 @@ def split_dates(
         rest = frame.drop(columns=[label])
         if rest.columns.empty:
             raise InputError(
-                f"the prices have no column but {label!r}.",
+                f"the prices have only the column {label!r}.",
                 fix="pass a frame: pd.read_csv(..., sep=r'\\s+')"
                 if " " in str(label)
-                else "add one column a ticker",
+                else "add a column for each ticker",
             )
         return _read_dates(frame[label], DateSource(label, base), notes), rest
     if kinds.is_numeric_dtype(frame.index.dtype) and not _has_compact_dates(frame.index):

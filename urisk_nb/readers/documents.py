@@ -87,7 +87,7 @@ def read_documents(given: str | Path, *, tickers: Sequence[str] = ()) -> Evidenc
             found = _read_place(place, tickers, ticker)
             if found is None:
                 raise InputError(
-                    f"evidence: {place} is a table, and its rows say whom they are about.",
+                    f"evidence: {place} is a table, and its rows name their companies.",
                     fix=f"pass it alone: --evidence {place}",
                 )
             return found
@@ -183,7 +183,7 @@ def read_document(
         raise InputError(
             f"{path.name}: neither its name nor its text has {'one of the ' if tickers else 'a '}"
             f"{names}.",
-            fix=f'say whom it is about: --evidence "{(tickers or ("NVDA",))[0]}={path}"',
+            fix=f'name the company: --evidence "{(tickers or ("NVDA",))[0]}={path}"',
         )
     documents, estimated = _make_documents(path.name, _find_stem(path), content, owners)
     return Evidence(
@@ -320,7 +320,7 @@ def _refuse(
         raise InputError(
             f"{path.name}: neither its name nor its text has "
             + ("one of the tickers of the cell." if tickers else "a ticker."),
-            fix=f'rename it to {name}_{path.name}, or say so: --evidence "{name}={path}"',
+            fix=f'rename it to {name}_{path.name}, or write --evidence "{name}={path}"',
         )
     if missing is not None:
         raise missing
@@ -385,12 +385,13 @@ def _list_notes(
         notes = [*notes[:MAX_NAMES], f"{len(notes) - MAX_NAMES} more such notes."]
     if tables := sum(content.tables_left_out for _, content in read):
         of = count_noun(sum(bool(content.tables_left_out) for _, content in read), "document")
-        notes.append(f"{count_noun(tables, 'table')} without sentences left out of {of}.")
+        was = "was" if tables == 1 else "were"
+        notes.append(f"{count_noun(tables, 'table')} without a sentence {was} left out of {of}.")
     if estimated:
         states = "states" if len(estimated) == 1 else "state"
         notes.append(
-            f"{count_noun(len(estimated), 'filing')} {states} no filing date; the last day on "
-            f"which the SEC asks for it counts: {list_names(estimated)}."
+            f"{count_noun(len(estimated), 'filing')} {states} no filing date; the SEC deadline is "
+            f"used as the date: {list_names(estimated)}."
         )
     return tuple(notes)
 

@@ -177,7 +177,7 @@ def read_content(path: Path) -> FileContent:
     """
     content = _read_bytes(path)
     if not content.strip():
-        raise InputError("it is empty.", fix="check how it was saved")
+        raise InputError("it is empty.", fix="save or download it again")
     kind = _find_kind(path, content)
     if kind == "pdf":
         read = _read_pdf(content)
@@ -190,7 +190,7 @@ def read_content(path: Path) -> FileContent:
     else:
         read = _read_text_or_html(path, content, kind)
     if not read.source.text.strip():
-        raise InputError("it shows no text.", fix="check how it was saved")
+        raise InputError("it shows no text.", fix="save or download it again")
     if len(read.source.text) > MAX_TEXT_CHARS:
         raise InputError(
             f"its text has {len(read.source.text) / 1e6:,.0f} million characters; at most "
@@ -288,7 +288,9 @@ def _find_main_document(
     others = [part[0] for part in parts if part is not main]
     notes: tuple[str, ...] = ()
     if others:
-        notes = (f"of its {len(parts)} documents the {main[0]} was read, not {list_names(others)}",)
+        notes = (
+            f"only the {main[0]} of its {len(parts)} documents was read, not {list_names(others)}",
+        )
     return main[1], main[2], header, notes
 
 
@@ -401,7 +403,7 @@ def _parse_json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
         seen = exc.msg if isinstance(exc, json.JSONDecodeError) else "it is nested too deeply"
-        raise InputError(f"it is not JSON ({seen}).", fix="check how it was saved") from exc
+        raise InputError(f"it is not JSON ({seen}).", fix="save or download it again") from exc
 
 
 def is_filing_json(path: Path) -> bool:
@@ -427,8 +429,8 @@ def _read_filing_json(data: object) -> FileContent:
     """Return the filing that edgar-crawler took apart, each item a section."""
     if not isinstance(data, dict) or not _is_filing_json(data):
         raise InputError(
-            "it is no filing of edgar-crawler: it has no item_1, item_1A, ...",
-            fix="pass rows of news alone, as a file or a list",
+            "it is not a filing as edgar-crawler writes it: it has no item_1, item_1A, ...",
+            fix="if it holds news, pass this file alone",
         )
     names = {str(key).strip().lower(): value for key, value in data.items()}
     text, sections = "", []

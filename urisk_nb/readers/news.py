@@ -199,8 +199,8 @@ class _EvidenceReader:
         has_rows = any(isinstance(value, list | Mapping) and value for value in data.values())
         if names & REFUSALS and not has_rows:
             raise InputError(
-                f"the evidence is an answer without articles: {str(dict(data))[:200]}.",
-                fix="check the request that it answers",
+                f"the evidence is an API answer without articles: {str(dict(data))[:200]}.",
+                fix="check the request that returned it",
             )
 
     def _read_path(self, given: str | Path, what: str, key: object) -> Iterator[Document]:

@@ -74,7 +74,7 @@ def find_decimal_mark(cells: Iterable[object], *, has_points: bool = False) -> s
     if "?," in seen and "." not in seen and not has_points:
         raise InputError(
             f"the comma in {show(seen['?,'])} may be a decimal comma or separate thousands, and no "
-            "price decides.",
+            "other price settles it.",
             fix='for a decimal comma pass the frame prices.replace(",", ".", regex=True); for '
             'thousands prices.replace(",", "", regex=True)',
         )

@@ -96,7 +96,7 @@ def read_pdf(content: bytes) -> PdfText:
     text, sections = _lay_out(pages)
     if not text:
         raise InputError(
-            f"no text on its {len(pages)} pages: they are pictures.",
+            f"there is no text on its {len(pages)} pages: they are pictures.",
             fix="run it through text recognition (OCR) first",
         )
     notes = (f"{_name_pages(skipped)} could not be read",) if skipped else ()

@@ -76,13 +76,10 @@ class Choice:
     is_adjusted
         True: its name says so. False: an adjusted one was there, and this one was asked for. None:
         nothing says so.
-    note
-        What was chosen, where there was a choice.
     """
 
     label: Any
     is_adjusted: bool | None = None
-    note: str | None = None
 
 
 def is_price_field(label: object) -> bool:
@@ -148,13 +145,7 @@ def choose_field(
         # A column of nothing but holes still says which one was meant
         label = traded if traded is not None else find_field(labels, (*ADJUSTED, *AS_TRADED))
         return None if label is None else Choice(label=label)
-    note = None
-    if traded is not None:
-        note = (
-            f"Prices are from {adjusted!r}, which is adjusted, not from {traded!r}; price_column "
-            "chooses."
-        )
-    return Choice(label=adjusted, is_adjusted=True, note=note)
+    return Choice(label=adjusted, is_adjusted=True)
 
 
 def _find_wanted(labels: Sequence[Any], price_column: str) -> Choice:
@@ -168,8 +159,4 @@ def _find_wanted(labels: Sequence[Any], price_column: str) -> Choice:
         )
     adjusted = [one for one in labels if fold_label(one) in ADJUSTED]
     is_adjusted = True if found[0] in adjusted else False if adjusted else None
-    return Choice(
-        label=found[0],
-        is_adjusted=is_adjusted,
-        note=f"Prices are from {found[0]!r}, as asked for.",
-    )
+    return Choice(label=found[0], is_adjusted=is_adjusted)

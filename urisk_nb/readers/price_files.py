@@ -88,7 +88,7 @@ def load_prices(given: str | Path, tickers: Sequence[str]) -> Loaded:
         return _load_many(_match(path), str(given), tickers)
     if re.match(r"https?:", str(given)):
         raise InputError(
-            f"prices: {str(given)[:200]!r} is an address of the web, which is never fetched.",
+            f"prices: {str(given)[:200]!r} is a web address; nothing is fetched from the web.",
             fix="fetch it yourself and pass the frame: pd.read_csv('https://...')",
         )
     path = find_path(given, "prices")
@@ -129,7 +129,7 @@ def _load_many(paths: Sequence[Path], where: str, tickers: Sequence[str]) -> Loa
     others = [path.name for path in paths if path not in set(tables)]
     note = (
         f"{count_noun(len(others), 'file')} of {where} "
-        f"{'was' if len(others) == 1 else 'were'} not read: {list_named(others)} (no table)."
+        f"{'was' if len(others) == 1 else 'were'} not read: {list_named(others)} (not a table)."
     )
     return Loaded(parts=parts, is_many=True, notes=(note,) if others else ())
 

@@ -317,7 +317,7 @@ def _read_one_company(
         seen = ", ".join(map(repr, labels[:6]))
         raise InputError(
             f"the prices are those of one company ({seen}), and "
-            f"{f'the list has {len(tickers)} tickers' if tickers else 'no ticker says of which'}.",
+            f"{f'the list has {len(tickers)} tickers' if tickers else 'no ticker says which one'}.",
             fix=f'say whose they are: {{"{tickers[0] if tickers else "NVDA"}": prices}}',
         )
     kept = [*known, *(others if price_column is not None else ())]
@@ -439,7 +439,7 @@ def turn_columns(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         table = frame.set_index(frame.columns[0])
     if kinds.infer_dtype(table.index) != "string" or not all(map(_is_date, table.columns)):
         return frame
-    notes.append("The prices have a row for each ticker; rows and columns were exchanged.")
+    notes.append("The prices had one row per ticker; rows and columns were swapped.")
     days = pd.Index([str(day)[:10] for day in table.columns], name="date")
     turned: pd.DataFrame = table.T.set_axis(days, axis=0)
     return turned

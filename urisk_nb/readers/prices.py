@@ -344,7 +344,6 @@ def _read_fields(frame: pd.DataFrame, request: _Request) -> Prices:
     )
     if table is not None:
         read = _read_wide(table.close, request, volume=table.volume)
-        request.notes.extend([table.choice.note] if table.choice.note else [])
         return replace(
             read, price_column=str(table.choice.label), is_adjusted=table.choice.is_adjusted
         )
@@ -530,7 +529,6 @@ def _read_long(frame: pd.DataFrame, ticker: Any, request: _Request) -> Prices:
     faults: dict[str, dict[pd.Timestamp, str]] = {}
     for code, day, cell in zip(codes[bad], dates[bad], rows[choice.label][bad], strict=True):
         faults.setdefault(columns[code], {})[day] = show(cell)
-    request.notes.extend([choice.note] if choice.note else [])
     offered = [
         label for label in labels if fold_label(label) in PRICE_FIELDS or label == choice.label
     ]

@@ -273,7 +273,9 @@ def _describe_prices(run: Mapping[str, Any]) -> str:
     """Say which of several columns of prices was read; empty where there was one."""
     if not (column := run.get("price_column")):
         return ""
-    return f"prices: {column} ({'adjusted' if run.get('adjusted') else 'not adjusted'})"
+    # None: nothing says whether they are
+    kind = {True: " (adjusted)", False: " (not adjusted)"}.get(run.get("adjusted"), "")  # type: ignore[arg-type]
+    return f"prices: {column}{kind}"
 
 
 def _describe_labeler(by: Mapping[str, Any]) -> str:

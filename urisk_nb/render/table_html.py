@@ -31,6 +31,8 @@ MAX_SENTENCES = 200
 MAX_OPEN_SENTENCES = 60  # more are folded
 MAX_CELL_CHARS = 240
 MAX_QUOTE_CHARS = 600
+MAX_HEADING_CHARS = 14  # longer headings and sources wrap
+MAX_SOURCE_CHARS = 36
 PILL = {
     "Low": "#1b7f3b",
     "Moderate": "#7a6200",
@@ -48,8 +50,8 @@ def render_table_html(content: TableContent) -> str:
     columns = list_columns(content)
     head, labels = row_labels(content)
     heads = "".join(
-        f'<th scope="col" style="{NUMBER if column.is_number else CELL};white-space:normal">'
-        f"{escape_html(column.heading)}</th>"
+        f'<th scope="col" style="{NUMBER if column.is_number else CELL};'
+        f'{_wrap(column.heading, MAX_HEADING_CHARS)}">{escape_html(column.heading)}</th>'
         for column in columns
     )
     rows = len(content.frame)
@@ -62,6 +64,11 @@ def render_table_html(content: TableContent) -> str:
         f"{_warnings(content)}{_sentences(content)}"
         f'<div style="{MUTED};font-size:85%">{escape_html(describe_run(content))}</div></div>'
     )
+
+
+def _wrap(text: str, limit: int) -> str:
+    """Return the style that keeps a short text on one line, and wraps a longer one."""
+    return f"white-space:{'nowrap' if len(text) <= limit else 'normal'}"
 
 
 def _rows(labels: Sequence[str], columns: Sequence[Column]) -> Iterable[str]:
@@ -150,6 +157,8 @@ def _sentence_cell(name: str, row: Mapping[str, str]) -> str:
     styles = {
         "severity": NUMBER,
         "p_label": NUMBER,
+        "source": f"{CELL};{_wrap(text, MAX_SOURCE_CHARS)}",
+        "section": f"{CELL};{_wrap(text, MAX_HEADING_CHARS)}",
         "date": f"{CELL};white-space:nowrap",
         "warnings": f"{CELL};max-width:20em;white-space:normal;{MUTED}",
     }

@@ -64,9 +64,9 @@ def find_faults(
     flags, seen = set(), []
     if jumps := _find_jumps(moves, dates):
         flags.add("jump")
-        named = ", ".join(f"x{ratio:.4g} on {day.date()}" for day, ratio in jumps[:MAX_NAMED])
+        named = ", ".join(f"{ratio:.4g} on {day.date()}" for day, ratio in jumps[:MAX_NAMED])
         more = f" and {len(jumps) - MAX_NAMED} more" if len(jumps) > MAX_NAMED else ""
-        seen.append(f"jumps ({named}{more}), as by a missed split or another unit.")
+        seen.append(f"jumps by a factor of {named}{more}.")
     growth = float(np.prod(1 + moves))
     years = max((dates[-1] - dates[0]).days / 365.25, 1.0)
     if growth > MAX_GROWTH and math.log(growth) / years > math.log(MAX_ANNUAL_GROWTH):
@@ -122,6 +122,6 @@ def describe_mixture(
     """Return how many steps are of another frequency than the rest."""
     begin, end = odd[0]
     return (
-        f"mixes frequencies: {len(odd)} of {steps} steps are none of a {period} (first: "
+        f"mixes frequencies: {len(odd)} of {steps} steps are not one {period} (first: "
         f"{begin.date()} to {end.date()})"
     )

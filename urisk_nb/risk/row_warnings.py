@@ -18,15 +18,15 @@ LABELED_BY = {
     "poorly. It shows how the table works. Do not base a decision on it.",
     "small_judge": "Labels by urisk-judge (135 million parameters), trained for this task. It "
     "picks the right risk category for 85 % of its test sentences. On real filings it gets 60 % "
-    "right; always answering `none` gets 51 %, and two readers agree on 85 %. Read the quoted "
+    'right; always answering "none" gets 51 %, and two readers agree on 85 %. Read the quoted '
     "sentence before you rely on a row.",
 }
 
 WARNINGS = {
     **LABELED_BY,
     # Tickers and weights
-    "alias": "The ticker matched a column or a document under another spelling, such as BRK-B for "
-    "BRK.B.",
+    "alias": "The column or document writes the ticker in another way, such as BRK-B for BRK.B or "
+    "NVDA US Equity for NVDA.",
     "duplicate": "The ticker was listed more than once; its first entry counts.",
     "no_weight": "Other tickers have a weight; this one has none.",
     # Prices
@@ -39,8 +39,8 @@ WARNINGS = {
     "correlation are undefined.",
     "gap": "Prices are missing for longer than five usual steps; the return across the gap counts "
     "only in return and drawdown.",
-    "jump": "A price moved by a factor of 1.8 or more, far beyond its usual moves; check it for a "
-    "missed split or another unit.",
+    "jump": "A price rose or fell by a factor of 1.8 or more, far beyond its usual moves; check it "
+    "for a missed split or another unit.",
     "mixed_frequency": "The prices change from one frequency to another, such as months to days, "
     "so no factor makes them annual.",
     "no_data": "There are no prices for this ticker in the period.",
