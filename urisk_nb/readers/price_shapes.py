@@ -200,7 +200,7 @@ def lift_header_rows(frame: pd.DataFrame) -> pd.DataFrame:
     body = frame.iloc[count:]
     columns = pd.MultiIndex.from_arrays(rows) if len(rows) > 1 else pd.Index(rows[0], dtype=object)
     lifted = body.iloc[:, 1:].set_axis(columns, axis=1)
-    return lifted.set_axis(pd.Index(body.iloc[:, 0], name="date"), axis=0)
+    return lifted.set_axis(pd.Index(body.iloc[:, 0].infer_objects(), name="date"), axis=0)
 
 
 def _is_mark(cell: object) -> bool:
