@@ -643,14 +643,14 @@ def _read_json_text(text: str) -> Any:
 
 def _find_day_order(rows: Sequence[Any]) -> str | None:
     """Return which of day and month stands first in the dates of rows, where one of them shows."""
+    dicts = [row for row in rows if isinstance(row, Mapping)]
+    if not dicts:
+        return None
     from urisk_nb.readers.news_fields import group_labels
     from urisk_nb.readers.news_values import find_day_order
 
     return find_day_order(
-        row[label]
-        for row in rows
-        if isinstance(row, Mapping)
-        for label in group_labels(tuple(row)).get("date", ())
+        row[label] for row in dicts for label in group_labels(tuple(row)).get("date", ())
     )
 
 
