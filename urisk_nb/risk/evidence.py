@@ -248,8 +248,8 @@ def split(document: Document) -> SplitDocument:
     Return the sentences of a document, with offsets into its text.
 
     Lines that were wrapped are joined again, also across a page break. A piece that starts in lower
-    case or with an amount belongs to the one before. Over 600 characters a sentence is cut at clause
-    marks. Left out and counted are headings, labels and rows of tables, lists of exhibits,
+    case or with an amount belongs to the one before. Over 600 characters a sentence is cut at
+    clause marks. Left out and counted are headings, labels and rows of tables, lists of exhibits,
     signatures, page numbers, running headers and lines without words. Of a row of a news table
     (``document.kind == "news"``) nothing is left out but lines without words, and its first line,
     the headline, is one sentence.
