@@ -204,3 +204,42 @@ def test_rows_without_names_are_refused_with_a_cure(rows):
     code = caught.value.fix.split(", with")[0]
     cured = eval(code, {"pd": pd, "evidence": rows})
     assert read(cured) == [("ACME", None, FIRE)]
+
+
+def test_an_article_alone_is_no_mapping_of_tickers():
+    """TITLE and TEXT would be companies."""
+    article = {"title": FIRE, "text": "It burned."}
+    assert read(article, tickers=("ACME",)) == [("ACME", None, f"{FIRE}\n\nIt burned.")]
+    with pytest.raises(InputError, match="no ticker"):
+        read(article)
+
+
+@pytest.mark.parametrize("form", ["lines", "list"])
+def test_json_under_the_name_of_a_text_is_read_as_rows(tmp_path, form):
+    path = tmp_path / "news.txt"
+    rows = [item(), {"ticker": "BORE", "title": LOSS, "date": "2024-01-16"}]
+    lines = "\n".join(map(json.dumps, rows)) if form == "lines" else json.dumps(rows)
+    path.write_text(lines, encoding="utf-8")
+    assert read(path) == BOTH
+
+
+def test_a_feed_in_a_file_says_how_it_is_read(tmp_path):
+    path = tmp_path / "ACME.xml"
+    path.write_text("<?xml version='1.0'?><rss><channel><item/></channel></rss>")
+    with pytest.raises(InputError, match="news feed") as caught:
+        read(path)
+    assert "feedparser" in caught.value.fix
+    path.write_text("<?xml version='1.0'?><note><p>A saw &amp; a drill burned.</p></note>")
+    assert read(path) == [("ACME", None, "A saw & a drill burned.")]
+
+
+def test_a_filing_keeps_its_items_under_one_key(tmp_path):
+    path = tmp_path / "ACME_10-K.json"
+    filing = {
+        "form": "10-K",
+        "filing_date": "2024-01-15",
+        "items": {"Item 1A": "A fire may stop us."},
+    }
+    path.write_text(json.dumps(filing))
+    (one,) = read_evidence(path, tickers=("ACME",)).documents
+    assert (one.date, one.sections[0].name, one.text) == (DAY, "Item 1A", "A fire may stop us.")

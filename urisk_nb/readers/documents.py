@@ -32,12 +32,13 @@ from urisk_nb.risk.inputs import SHARED, Document, Evidence
 from urisk_nb.risk.tickers import read_symbol
 from urisk_nb.risk.values import count_noun, fold_name
 
-__all__ = ["is_document", "read_document", "read_documents", "read_folder"]
+__all__ = ["holds_json_rows", "is_document", "read_document", "read_documents", "read_folder"]
 
 MAX_NAMES = 10  # files that a note names; the rest are counted
 MAX_PERIOD_DAYS = 7  # nobody files a report so soon: a fiscal year ends on a Saturday near 31 May
 MAX_FILES = 10_000  # in a folder with its subfolders
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".xlsx", ".xls", ".jsonl", ".ndjson")
+JSON_ROWS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*\"")  # under the name .txt
 # What people have beside the forms that are read, and the way out.
 OTHER_KINDS = {
     ".doc": "an old Word file; save it as .docx",
@@ -137,8 +138,15 @@ def is_document(path: Path) -> bool:
             return False
     if suffix in (".txt", ".text") and path.is_file():
         with contextlib.suppress(OSError), path.open("rb") as file:
-            return not _is_table_header(file.readline(2000))
+            line = file.readline(2000)
+            return not (_is_table_header(line) or JSON_ROWS.match(line))
     return True
+
+
+def holds_json_rows(path: Path) -> bool:
+    """Return whether a text file begins as objects in JSON do."""
+    with path.open("rb") as file:
+        return JSON_ROWS.match(file.readline(2000)) is not None
 
 
 def _is_table_header(line: bytes) -> bool:

@@ -40,6 +40,7 @@ KINDS = {
     ".pdf": "pdf",
     ".docx": "docx",
     ".json": "json",
+    ".xml": "html",
 }
 _DATE_LABEL = re.compile(
     r"^[\W_]{0,6}(?:dated?|published(?: on| at)?|publication date|filed(?: on)?)[\W_]{1,6}"
@@ -56,6 +57,7 @@ _META_DATE = re.compile(
     re.IGNORECASE,
 )
 _LINKED_DATE = re.compile(r"\"datePublished\"\s*:\s*\"([^\"]{8,40})\"")  # JSON-LD in a script
+_FEED = re.compile(rb"<(?:rss|feed|rdf:RDF)[\s>]")
 _SUBMISSION = re.compile(r"<SEC-DOCUMENT>|<DOCUMENT>\s*<TYPE>|<SEC-HEADER>", re.IGNORECASE)
 _HEADER_LINE = re.compile(
     r"^\s*(CONFORMED SUBMISSION TYPE|FILED AS OF DATE|CONFORMED PERIOD OF REPORT):\s*(\S+)",
@@ -168,6 +170,11 @@ def _find_kind(path: Path, content: bytes) -> str:
         raise InputError("it is an old Office file.", fix="save it as .docx or PDF")
     if head.startswith(b"{\\rtf"):
         raise InputError("it is rich text.", fix="save it as .docx or PDF")
+    if suffix == ".xml" and _FEED.search(head):
+        raise InputError(
+            "it is a news feed.",
+            fix=f"evidence = feedparser.parse({path.name!r}), with %pip install feedparser",
+        )
     return KINDS.get(suffix, "text")
 
 
@@ -458,8 +465,14 @@ def is_filing_json(path: Path) -> bool:
 def _is_filing_json(data: object) -> bool:
     return isinstance(data, dict) and any(
         isinstance(key, str) and _ITEM_KEY.fullmatch(key) and isinstance(value, str)
-        for key, value in data.items()
+        for key, value in _open_items(data).items()
     )
+
+
+def _open_items(data: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a filing with its items beside its other fields: some keep them under one key."""
+    inside = (data.get(name) for name in ("items", "sections"))
+    return {**data, **next((one for one in inside if isinstance(one, dict)), {})}
 
 
 def _read_filing_json(data: object) -> FileContent:
@@ -469,6 +482,7 @@ def _read_filing_json(data: object) -> FileContent:
             "it is no filing of edgar-crawler: it has no item_1, item_1A, ...",
             fix="pass rows of news alone, as a file or a list",
         )
+    data = _open_items(data)
     names = {str(key).strip().lower(): value for key, value in data.items()}
     text, sections = "", []
     for key, value in data.items():

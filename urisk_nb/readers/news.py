@@ -204,7 +204,7 @@ class _EvidenceReader:
             yield from self._read_items(rows, what, key)
         elif (rows := open_keyed_rows(data)) is not None:
             yield from self._read_items(rows, what, key)
-        elif key is not ... or is_row(data):
+        elif key is not ... or is_row(data) or self._is_lone_row(data):
             yield from self._read_items([data], what, key)
         else:
             self._check_no_refusal(data)
@@ -215,6 +215,17 @@ class _EvidenceReader:
             if is_missing(texts):
                 continue  # nothing was found about it
             yield from self.read(texts, f"evidence of {show(ticker)}", ticker)
+
+    def _is_lone_row(self, data: Mapping[Any, Any]) -> bool:
+        """Return whether a mapping is one article, without ticker and date, not texts by ticker."""
+        from urisk_nb.readers.news_fields import group_labels
+
+        roles = group_labels(tuple(data))
+        return {"title", "text"} <= roles.keys() and all(
+            isinstance(data[label], str) and not str(label).isupper()
+            for role in ("title", "text")
+            for label in roles[role]
+        )
 
     def _check_no_refusal(self, data: Mapping[Any, Any]) -> None:
         """Refuse the answer of an API that says why it has no articles: its keys are no tickers."""
@@ -243,7 +254,9 @@ class _EvidenceReader:
             for document in found.documents:
                 self._count_others([document.ticker], document.text, document.date)
             yield from (replace(document, id="") for document in found.documents)
-        elif path.suffix.lower() in JSON_SUFFIXES:
+        elif path.suffix.lower() in JSON_SUFFIXES or (
+            path.suffix.lower() == ".txt" and documents.holds_json_rows(path)
+        ):
             yield from self.read(read_json(path), what, key)
         else:
             uneven: Mapping[int, InputError] = {}
