@@ -3,6 +3,7 @@
 import datetime
 import json
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -137,11 +138,6 @@ def test_tickers_as_keys_or_cashtags_are_read():
     assert read([row]) == read(pd.DataFrame([row])) == BOTH[:1]
 
 
-def test_a_share_class_with_a_space_is_one_ticker():
-    found = read([item(ticker="BRK B")], tickers=("BRK.B", "B"))
-    assert [one[0] for one in found] in (["BRK.B"], ["BRK B"])
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -243,3 +239,33 @@ def test_a_filing_keeps_its_items_under_one_key(tmp_path):
     path.write_text(json.dumps(filing))
     (one,) = read_evidence(path, tickers=("ACME",)).documents
     assert (one.date, one.sections[0].name, one.text) == (DAY, "Item 1A", "A fire may stop us.")
+
+
+def test_articles_by_id_are_rows():
+    articles = {"a-1": item(), "a-2": {"ticker": "BORE", "title": LOSS, "date": "2024-01-16"}}
+    assert read(articles) == BOTH
+    with pytest.raises(InputError, match="stands under 'BORE'"):
+        read({"BORE": item()})
+
+
+def test_objects_of_a_client_are_rows():
+    assert read([SimpleNamespace(**item())]) == BOTH[:1]
+
+
+def test_a_unit_or_zone_behind_a_name_does_not_hide_it():
+    """A date that is not seen would make the news count in every run."""
+    frame = FRAME.set_axis(["Ticker", "Headline (EN)", "Published Date (UTC)"], axis=1)
+    assert read(frame) == BOTH
+
+
+def test_texts_by_ticker_may_have_a_column_of_dates():
+    frame = FRAME.pivot(index="date", columns="ticker", values="title")
+    assert read(frame.reset_index()) == BOTH
+    assert read(frame.reset_index().astype({"date": str})) == BOTH
+
+
+def test_a_share_class_is_nobody_elses():
+    for written in ("BRK B", "BRK/B"):
+        found = read([item(ticker=written)], tickers=("BRK.B", "BRK", "B"))
+        assert found[0][0] in ("BRK B", "BRK/B")
+        assert len(found) == 1

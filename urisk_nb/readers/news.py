@@ -202,7 +202,7 @@ class _EvidenceReader:
                 for one in (texts if isinstance(texts, list | tuple) else [texts])
             ]
             yield from self._read_items(rows, what, key)
-        elif (rows := open_keyed_rows(data)) is not None:
+        elif (rows := open_keyed_rows(data, self.names)) is not None:
             yield from self._read_items(rows, what, key)
         elif key is not ... or is_row(data) or self._is_lone_row(data):
             yield from self._read_items([data], what, key)
@@ -283,9 +283,8 @@ class _EvidenceReader:
             names_company,
         )
 
-        if key is ... and len(frame) and all(fold_name(str(one)) in self.names for one in frame):
-            # A column of texts for each ticker
-            yield from self._read_by_ticker({name: frame[name].dropna() for name in frame})
+        if key is ... and (by_ticker := self._find_texts_by_ticker(frame)):
+            yield from self._read_by_ticker(by_ticker)
             return
         check_separator(frame, f"the {what}")
         check_not_moved(frame, f"the {what}")
@@ -328,6 +327,18 @@ class _EvidenceReader:
         for place, fault in sorted((uneven or {}).items()):
             rows.insert(place, fault)
         yield from self._read_rows(rows, what, "row", key)
+
+    def _find_texts_by_ticker(self, frame: pd.DataFrame) -> dict[Any, pd.Series]:
+        """Return the columns of a frame that has one of texts for each ticker, by date or not."""
+        from urisk_nb.readers.news_fields import group_labels
+
+        others = [one for one in frame if fold_name(str(one)) not in self.names]
+        if len(others) == len(frame.columns) or others != list(
+            group_labels(tuple(others)).get("date", ())[:1]
+        ):
+            return {}
+        indexed = frame.set_index(others[0]) if others else frame
+        return {name: indexed[name].dropna() for name in indexed}
 
     def _rename_company(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the frame with the name "ticker" for a column of companies that holds tickers."""
@@ -511,7 +522,9 @@ class _EvidenceReader:
         """Yield the tickers of texts such as "NVDA AMD" and "$NVDA $AMD"; "BRK B" is one."""
         for value in values:
             parts = re.split(r"[\s/&+]+", value.strip()) if isinstance(value, str) else []
-            if len(parts) > 1 and fold_name(str(value)) not in self.names:
+            # "BRK B" is a share class
+            is_class = len(parts) == 2 and len(parts[1]) == 1 and len(parts[0]) > 1
+            if len(parts) > 1 and not is_class and fold_name(str(value)) not in self.names:
                 known = [self._is_known(part) for part in parts]
                 are_words = all(len(part) > 2 and part.isupper() for part in parts)
                 if (

@@ -13,7 +13,7 @@ import csv
 import functools
 import json
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from io import StringIO
 from pathlib import Path
@@ -26,7 +26,7 @@ from pandas.api.types import is_scalar
 from urisk_nb.readers.columns import TICKER_AS_WRITTEN
 from urisk_nb.readers.encodings import read_text
 from urisk_nb.readers.news_values import is_day, is_empty, read_markup, refuse_row
-from urisk_nb.risk.values import is_missing, strip_invisible
+from urisk_nb.risk.values import fold_name, is_missing, strip_invisible
 
 __all__ = [
     "FIELDS",
@@ -175,7 +175,10 @@ class NewsRow:
 
 def fold_label(label: object) -> str:
     """Return the name of a column or key without case and marks: "Published At" -> publishedat."""
-    return "".join(filter(str.isalnum, strip_invisible(str(label)).lower()))
+    text = re.sub(
+        r"(?<=\w)\s*\([^()]{1,20}\)\s*\Z", "", strip_invisible(str(label))
+    )  # "Date (UTC)"
+    return "".join(filter(str.isalnum, text.lower()))
 
 
 @functools.lru_cache(maxsize=256)
@@ -393,8 +396,10 @@ def read_json_text(text: str) -> Any:
     return None
 
 
-def open_keyed_rows(data: Mapping[Any, Any]) -> list[Any] | None:
-    """Return the rows of a mapping of numbers or days to rows, such as `to_dict("index")` gives."""
+def open_keyed_rows(data: Mapping[Any, Any], tickers: Container[str]) -> list[Any] | None:
+    """
+    Return the rows of a mapping of numbers, ids or days to rows, such as `to_dict("index")` gives.
+    """
     if not data or not all(isinstance(row, Mapping | list) for row in data.values()):
         return None
     rows = [
@@ -404,10 +409,17 @@ def open_keyed_rows(data: Mapping[Any, Any]) -> list[Any] | None:
     ]
     if not rows or not all(isinstance(row, Mapping) for _, row in rows):
         return None
+    are_ids = not any(
+        TICKER_AS_WRITTEN.fullmatch(str(key)) or fold_name(str(key)) in tickers for key in data
+    )
     if all(re.fullmatch(r"\d{1,7}", str(key)) for key in data):
         return [row for _, row in rows] if all(names_company(row) for _, row in rows) else None
     if all(len(str(key)) >= 8 and is_day(key) for key in data):
         return [row if _has_date(row) else {**row, "date": key} for key, row in rows]
+    if are_ids and all(
+        "ticker" in group_labels(tuple(open_envelope(row))) and is_row(row) for _, row in rows
+    ):
+        return [row for _, row in rows]
     return None
 
 
@@ -449,7 +461,8 @@ def open_item(item: Any) -> list[Any]:
         if hasattr(item, method):
             item = getattr(item, method)()
     if not isinstance(item, Mapping):
-        return [item]
+        own = getattr(item, "__dict__", {})
+        return [dict(own) if is_row(own) else item]  # of a client without dicts
     rows = find_rows(item)
     return rows if isinstance(rows, list) else [item]
 
