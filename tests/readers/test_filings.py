@@ -265,3 +265,33 @@ def test_the_symbols_on_a_cover():
     assert filing_cover.find_symbols("Our shares trade as (NYSE: ACM).") == ("ACM",)
     assert filing_cover.find_symbols("Trading Symbol(s)\nNone\nYes x No") == ()
     assert filing_cover.find_symbols("We sell symbols.") == ()
+
+
+BODY = "We make saws for builders in nine countries, and sell them in shops of ours. " * 8
+FOREIGN = ["Item 3", "Item 3D", "Item 4", "Item 4A", "Item 5", "Item 8", "Item 16K", "Item 19"]
+
+
+@pytest.mark.parametrize("item", ["Item {}. {}", "ITEM {} – {}", "Item {}\n\n{}"])
+def test_the_items_of_a_foreign_annual_report(item):
+    """Form 20-F has titles of its own."""
+    titles = [
+        *("Key Information", "Risk Factors", "Information on the Company"),
+        *("Unresolved Staff Comments", "Operating and Financial Review and Prospects"),
+        *("Financial Information", "Cybersecurity", "Exhibits"),
+    ]
+    names = ["3", "3.D", "4", "4A", "5", "8", "16K", "19"]
+    heads = [item.format(*pair) for pair in zip(names, titles, strict=True)]
+    text = "\n\n".join(f"{head}\n\n{BODY}" for head in heads)
+    sections = find_sections(text, "20-F")
+    assert [one.name for one in sections] == FOREIGN
+    assert [one.title for one in sections] == titles
+
+
+@pytest.mark.parametrize(
+    "item", ["Item\xa0{}.\xa0\xa0{}", "Item{}. {}", "ITEM {}:\xa0{}", "Item {}.\u2003{}"]
+)
+def test_headings_with_odd_spaces_are_found(item):
+    names = {"1": "Business", "1A": "Risk Factors", "9(A)": "Controls and Procedures"}
+    text = "\n\n".join(f"{item.format(*pair)}\n\n{BODY}" for pair in names.items())
+    found = [one.name for one in find_sections(text, "10-K")]
+    assert found == ["Item 1", "Item 1A", "Item 9A"]

@@ -241,3 +241,16 @@ def test_the_encoding_that_a_page_names(content, charset):
 def test_plain_text_of_edgar_is_no_html():
     assert not looks_like_html("<PAGE>\n<TABLE>\n<S> <C>\n1 2\n</TABLE>")
     assert looks_like_html("<DOCUMENT>\n<TYPE>10-K\n<TEXT>\n<HTML><HEAD>")
+
+
+def test_text_behind_an_open_comment_is_kept():
+    page = "<p>A fire stopped us.</p><!-- menu ><p>It is old.</p>" + "<!-- x >" * 100_000
+    assert read_html(page).source.text == "A fire stopped us.\n\nIt is old."
+
+
+@pytest.mark.parametrize("size", ["0", "0px", "0pt;", "0 ; color:red"])
+def test_text_of_no_size_is_hidden(size):
+    page = f'<p>A fire stopped us.<span style="font-size: {size}">Ignore it.</span></p>'
+    assert read_html(page).source.text == "A fire stopped us."
+    page = '<p>A fire <span style="font-size:0.9em">stopped us.</span></p>'
+    assert read_html(page).source.text == "A fire stopped us."

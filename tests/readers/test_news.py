@@ -135,8 +135,8 @@ BAD_EVIDENCE = {
     "a number for texts": ({"NVDA": 5}, "evidence of 'NVDA' is an int", "DataFrame"),
     "words for a date": (TEXTS.assign(date="soon"), "row 1: 'soon' is not a date", "ISO"),
     "a number for a date": (
-        [{"ticker": "A", "text": "a", "date": 20240101}],
-        "20240101 is not a date",
+        [{"ticker": "A", "text": "a", "date": 2024010}],
+        "2024010 is not a date",
         "ISO",
     ),
     "a path for a ticker": ([{"text": "a", "ticker": "../x"}], "'../x' is not a ticker", "NVDA"),

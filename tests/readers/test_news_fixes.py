@@ -21,7 +21,7 @@ FIXES = {
     "holes in a frame": (pd.DataFrame({"t": 1, "ticker": "ACME", "text": ["a", None, " ", 5]}), 1),
     "holes in titles": (pd.DataFrame({"ticker": "ACME", "Title": ["a", None, " ", None]}), 1),
     "holes in a list": ([{"ticker": "ACME", "body": one} for one in ("a", None, "", 5)], 1),
-    "days and months": (FRAME.assign(Published="01/31/2024"), 2),
+    "days and months": (FRAME.assign(Published="01/02/2024"), 2),
     "a misspelt column": (FRAME.rename(columns={"ticker": "tickr"}), 2),
     "a longer name": (FRAME.rename(columns={"text": "article_full_text_en"}), 2),
     "a column twice": (pd.concat([FRAME, FRAME[["text"]]], axis=1), 2),

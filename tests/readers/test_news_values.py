@@ -102,7 +102,7 @@ def test_dates_are_read_as_apis_write_them(value):
             "31 Feb 2024",
             "May be later",
         ),
-        *(20240115, 45306, 1.5, True, "12", "0", "99999999999999999999", [2024], "Q1 2024"),
+        *(20241315, 45306, 1.5, True, "12", "0", "99999999999999999999", [2024], "Q1 2024"),
         *("Acme was fined 15 million in January and again in May of the year 2024, it said.",),
     ],
 )

@@ -96,7 +96,8 @@ def test_no_word_of_prose_is_lost():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Sales fell. 2018 was worse.", ["Sales fell. 2018 was worse."]),
+        ("Sales fell. 2018 was worse.", ["Sales fell.", "2018 was worse."]),
+        ("Sales fell. 2018: down", ["Sales fell. 2018: down"]),
         (
             "Sales fell. and so did profit. It was bad.",
             ["Sales fell. and so did profit.", "It was bad."],

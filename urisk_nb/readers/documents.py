@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 from urisk_nb.errors import InputError, UriskError
@@ -32,11 +32,13 @@ from urisk_nb.risk.inputs import SHARED, Document, Evidence
 from urisk_nb.risk.tickers import read_symbol
 from urisk_nb.risk.values import count_noun, fold_name
 
-__all__ = ["is_document", "read_document", "read_documents", "read_folder"]
+__all__ = ["holds_json_rows", "is_document", "read_document", "read_documents", "read_folder"]
 
 MAX_NAMES = 10  # files that a note names; the rest are counted
+MAX_PERIOD_DAYS = 7  # nobody files a report so soon: a fiscal year ends on a Saturday near 31 May
 MAX_FILES = 10_000  # in a folder with its subfolders
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".xlsx", ".xls", ".jsonl", ".ndjson")
+JSON_ROWS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*\"")  # under the name .txt
 # What people have beside the forms that are read, and the way out.
 OTHER_KINDS = {
     ".doc": "an old Word file; save it as .docx",
@@ -136,8 +138,15 @@ def is_document(path: Path) -> bool:
             return False
     if suffix in (".txt", ".text") and path.is_file():
         with contextlib.suppress(OSError), path.open("rb") as file:
-            return not _is_table_header(file.readline(2000))
+            line = file.readline(2000)
+            return not (_is_table_header(line) or JSON_ROWS.match(line))
     return True
+
+
+def holds_json_rows(path: Path) -> bool:
+    """Return whether a text file begins as objects in JSON do."""
+    with path.open("rb") as file:
+        return JSON_ROWS.match(file.readline(2000)) is not None
 
 
 def _is_table_header(line: bytes) -> bool:
@@ -433,8 +442,10 @@ def _find_day(stem: str, content: FileContent, is_page: bool) -> tuple[date | No
         base = "10-K"
     is_filing = base in ("10-K", "10-Q", "20-F", "40-F", "8-K", "6-K")
     end = content.period_end
-    if named and is_filing and (named == end or is_edgar_name(stem)):
+    if named and is_filing and (is_edgar_name(stem) or _names_period(named, end, base)):
         end, named = end or named, None
+    if named and is_filing and content.signed and named < content.signed:
+        named = None  # nothing is filed before it is signed
     if named and not (is_filing and end and named < end):
         return named, False
     if is_filing and content.signed:
@@ -442,6 +453,15 @@ def _find_day(stem: str, content: FileContent, is_page: bool) -> tuple[date | No
     if is_filing and end:
         return estimate_filing_date(end, base), True
     return content.dated, False
+
+
+def _names_period(named: date, end: date | None, base: str | None) -> bool:
+    """Return whether the day in a name is the end of the period, or near it: "10-K_2024-12-31"."""
+    if base not in ("10-K", "10-Q", "20-F", "40-F"):
+        return named == end
+    if end is None:  # filed on the last day of a quarter, or for it: in doubt the later day counts
+        return (named + timedelta(days=1)).day == 1 and named.month % 3 == 0
+    return abs(named - end) <= timedelta(days=MAX_PERIOD_DAYS)
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ __all__ = ["KINDS", "FileContent", "find_suffix", "is_filing_json", "list_names"
 
 MAX_NAMES = 10  # names in a message; the rest are counted
 MAX_FILE_BYTES = 100_000_000
+HEAD_CHARS = 100_000  # where a page says its date
 MAX_FACTS = 200  # of inline XBRL that say what the document is; a filing has some ten
 MAX_TEXT_CHARS = 20_000_000  # the longest 10-K has some 2 million
 KINDS = {
@@ -39,16 +40,24 @@ KINDS = {
     ".pdf": "pdf",
     ".docx": "docx",
     ".json": "json",
+    ".xml": "html",
 }
 _DATE_LABEL = re.compile(
-    r"^[\W_]{0,6}(?:dated?|published(?: on| at)?|publication date|as of|filed(?: on)?)[\W_]{1,6}",
+    r"^[\W_]{0,6}(?:dated?|published(?: on| at)?|publication date|filed(?: on)?)[\W_]{1,6}"
+    r"(?P<day>[^\n]{4,60})$",
     re.IGNORECASE | re.MULTILINE,
 )
+# A line that goes on behind its date tells of something else: "Dated May 5, 2020, the lease ..."
+_DATE_ALONE = re.compile(
+    r"[^,;]*(?:,?\s*(?:19|20)\d\d)?(?:[\s,T]+[\d:.apmAPMZ+\-\s]*[A-Z]{0,4})?\s*"
+)
 _META_DATE = re.compile(
-    r"<(?:meta|time)\b[^>]{0,300}?(?:article:published_time|datepublished|\bdate\b|pubdate|datetime)"
+    r"<(?P<tag>meta|time)\b[^>]{0,300}?(?:article:published_time|datepublished|\bdate\b|pubdate|datetime)"
     r"[^>]{0,200}>",
     re.IGNORECASE,
 )
+_LINKED_DATE = re.compile(r"\"datePublished\"\s*:\s*\"([^\"]{8,40})\"")  # JSON-LD in a script
+_FEED = re.compile(rb"<(?:rss|feed|rdf:RDF)[\s>]")
 _SUBMISSION = re.compile(r"<SEC-DOCUMENT>|<DOCUMENT>\s*<TYPE>|<SEC-HEADER>", re.IGNORECASE)
 _HEADER_LINE = re.compile(
     r"^\s*(CONFORMED SUBMISSION TYPE|FILED AS OF DATE|CONFORMED PERIOD OF REPORT):\s*(\S+)",
@@ -161,6 +170,11 @@ def _find_kind(path: Path, content: bytes) -> str:
         raise InputError("it is an old Office file.", fix="save it as .docx or PDF")
     if head.startswith(b"{\\rtf"):
         raise InputError("it is rich text.", fix="save it as .docx or PDF")
+    if suffix == ".xml" and _FEED.search(head):
+        raise InputError(
+            "it is a news feed.",
+            fix=f"evidence = feedparser.parse({path.name!r}), with %pip install feedparser",
+        )
     return KINDS.get(suffix, "text")
 
 
@@ -197,8 +211,33 @@ def read_content(path: Path) -> FileContent:
             f"{MAX_TEXT_CHARS / 1e6:,.0f} million are read.",
             fix="save the part that matters as a file of its own",
         )
-    form = filing_cover.find_form_in_name(path.stem) if read.form is None else None
-    return _describe_again(replace(read, form=form)) if form else read
+    if read.form is None:
+        names = [path.stem, *path.parts[-2:-4:-1]]  # ".../NVDA/10-K/0001045810-24-000029/"
+        forms = filter(None, map(filing_cover.find_form_in_name, names[:1]))
+        form = next(forms, None) or _find_form_of_folder(names[1:])
+        read = _describe_again(replace(read, form=form)) if form else read
+    return read if read.filed else _add_submission_header(path, read)
+
+
+def _find_form_of_folder(names: Sequence[str]) -> str | None:
+    """Return the form that a folder is named by, and nothing else: "10-K"."""
+    for name in names:
+        form = filing_cover.find_form_in_name(name)
+        if form and not re.sub(r"[\W_]", "", filing_cover.drop_forms(name)):
+            return form
+    return None
+
+
+def _add_submission_header(path: Path, read: FileContent) -> FileContent:
+    """Return what is read with the filing date that the submission in the same folder states."""
+    beside = path.with_name("full-submission.txt")
+    if not re.match(r"primary[-_]doc", path.name, re.IGNORECASE) or not beside.is_file():
+        return read
+    with contextlib.suppress(OSError), beside.open("rb") as file:
+        head = file.read(20_000).decode("utf-8", "replace")
+        header = dict(_HEADER_LINE.findall(head))
+        return replace(read, filed=_read_day(header.get("FILED AS OF DATE")))
+    return read
 
 
 def _read_pdf(content: bytes) -> FileContent:
@@ -385,12 +424,19 @@ def _read_day(value: object) -> date | None:
 
 def _find_stated_date(text: str, page: str) -> date | None:
     """Return the date of a note, a call or a page: a line "Date: ...", or the page's own mark."""
-    for mark in _META_DATE.finditer(page[:100_000]):
-        if days := filing_cover.find_dates(mark.group()):
+    head = page[:HEAD_CHARS]
+    marks = [(mark["tag"].lower(), mark.group()) for mark in _META_DATE.finditer(head)]
+    stated = [mark for tag, mark in marks if tag == "meta"]
+    stated += [mark[1] for mark in _LINKED_DATE.finditer(head)]
+    for mark in stated:
+        if days := filing_cover.find_dates(mark):
             return days[0]
-    head = text[:3000]
-    for mark in _DATE_LABEL.finditer(head):
-        if days := filing_cover.find_dates(head[mark.end() : mark.end() + 40]):
+    # Other articles on the page have times, too: a day that is too late is no look-ahead
+    if times := [day for _, mark in marks for day in filing_cover.find_dates(mark)]:
+        return max(times)
+    for label in _DATE_LABEL.finditer(text[:3000]):
+        days = filing_cover.find_dates(label["day"])
+        if days and _DATE_ALONE.fullmatch(label["day"]):
             return days[0]
     return None
 
@@ -421,8 +467,14 @@ def is_filing_json(path: Path) -> bool:
 def _is_filing_json(data: object) -> bool:
     return isinstance(data, dict) and any(
         isinstance(key, str) and _ITEM_KEY.fullmatch(key) and isinstance(value, str)
-        for key, value in data.items()
+        for key, value in _open_items(data).items()
     )
+
+
+def _open_items(data: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a filing with its items beside its other fields: some keep them under one key."""
+    inside = (data.get(name) for name in ("items", "sections"))
+    return {**data, **next((one for one in inside if isinstance(one, dict)), {})}
 
 
 def _read_filing_json(data: object) -> FileContent:
@@ -432,6 +484,7 @@ def _read_filing_json(data: object) -> FileContent:
             "it is not a filing as edgar-crawler writes it: it has no item_1, item_1A, ...",
             fix="if it holds news, pass this file alone",
         )
+    data = _open_items(data)
     names = {str(key).strip().lower(): value for key, value in data.items()}
     text, sections = "", []
     for key, value in data.items():

@@ -70,18 +70,59 @@ QUARTERLY_ITEMS: dict[tuple[int, str], tuple[str, str]] = {
     (2, "5"): ("other", "Other Information"),
     (2, "6"): ("exhibits?", "Exhibits"),
 }
+# Of the annual report of a foreign company, form 20-F.
+FOREIGN_ITEMS: dict[str, tuple[str, str]] = {
+    "1": ("identity", "Identity of Directors, Senior Management and Advisers"),
+    "2": ("offer stat", "Offer Statistics and Expected Timetable"),
+    "3": ("key info", "Key Information"),
+    "3A": (r"selected|\W?reserved", ""),
+    "3B": ("capitali", ""),
+    "3C": ("reasons", ""),
+    "3D": ("risk factors", "Risk Factors"),
+    "4": ("information on", "Information on the Company"),
+    "4A": ("unresolved", "Unresolved Staff Comments"),
+    "5": ("operating and", "Operating and Financial Review and Prospects"),
+    "6": ("directors", "Directors, Senior Management and Employees"),
+    "7": ("major share", "Major Shareholders and Related Party Transactions"),
+    "8": ("(?:consolidated )?financial (?:info|statem)", "Financial Information"),
+    "9": ("(?:the )?offer", "The Offer and Listing"),
+    "10": ("additional", "Additional Information"),
+    "11": (
+        "quantitative|qualitative|market risk",
+        "Quantitative and Qualitative Disclosures About Market Risk",
+    ),
+    "12": ("description of", "Description of Securities Other than Equity Securities"),
+    "13": ("defaults?", "Defaults, Dividend Arrearages and Delinquencies"),
+    "14": ("material mod", "Material Modifications to the Rights of Security Holders"),
+    "15": ("(?:disclosure )?controls", "Controls and Procedures"),
+    "16": (r"\W?reserved", ""),
+    "16A": ("audit committee", ""),
+    "16B": ("code of", ""),
+    "16C": ("principal acc", ""),
+    "16D": ("exempt", ""),
+    "16E": ("purchases?", ""),
+    "16F": ("changes? in", ""),
+    "16G": ("corporate gov", ""),
+    "16H": ("mine safety", ""),
+    "16I": ("disclosures? regarding", ""),
+    "16J": ("insider", ""),
+    "16K": ("cyber", "Cybersecurity"),
+    "17": ("(?:consolidated )?financial statements", "Financial Statements"),
+    "18": ("(?:consolidated )?financial statements", "Financial Statements"),
+    "19": ("exhibits?", "Exhibits"),
+}
 MAX_HEADINGS = 5000  # lines that begin with an item; a 10-K has some 50
 MIN_CONTENTS_ITEMS = 4  # entries in a row that make a table of contents
 MAX_CONTENTS_GAP = 260  # characters from one entry to the next
 MIN_ITEMS = 3  # fewer headings in a text whose form is not known are no sections
 EXCERPT_CHARS = 200  # or one, where the text begins with it
 MAX_TITLE_CHARS = 200
-_ITEM = r"(?P<item>\d\.\d\d(?!\d)|1?\d(?!\d)(?:\s?[A-Ka-k](?![a-z]))?)(?:\(T\))?"
+_ITEM = r"(?P<item>\d\.\d\d(?!\d)|1?\d(?!\d)(?:[\s.]?[A-Ka-k](?![a-z])|(?-i:\([A-C]\)))?)(?:\(T\))?"
 _ITEM_WORD = re.compile(r"item", re.IGNORECASE)
 _ITEM_LINE = re.compile(
-    rf"^(?:(?![\"“‘'(\n])[\W_]){{0,8}}(?:part\s+(?P<part>i{{1,3}}|iv)[\s,.:–—-]+)?(?P<word>items?)[\s.]{{1,3}}{_ITEM}"
+    rf"^(?:(?![\"“‘'(\n])[\W_]){{0,8}}(?:part\s+(?P<part>i{{1,3}}|iv)[\s,.:–—-]+)?(?P<word>items?)[\s.]{{0,3}}{_ITEM}"
     rf"(?P<more>(?:\s*(?:,|and|&)\s*(?:items?\s+)?\d{{1,2}}[A-C]?)*)"
-    rf"(?P<mark>\s*(?:[.:|\]]|[–—-]+)*[ \t]*)(?P<rest>.*)$",
+    rf"(?P<mark>\s*(?:[.:|\]]|[–—-]+)*[^\S\n]*)(?P<rest>.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
 # Text that lost its lines: "... as amended. ITEM 1A. RISK FACTORS We are ..."
@@ -191,10 +232,10 @@ def _begins_title(rest: str) -> bool:
 
 
 def _read_heading(text: str, mark: re.Match[str], part: int, base: str | None) -> _Heading | None:
-    item = re.sub(r"[\s()]", "", mark["item"]).upper()
+    item = re.sub(r"[\s()]|\.(?=[A-K])", "", mark["item"].upper())
     if ("." in item) != (base == "8-K") and base is not None and not _is_old_current_report(base):
         return None
-    rest = mark["rest"].strip(" \t|*_")
+    rest = mark["rest"].strip(" \t\xa0|*_")
     if mark["more"] and not rest:
         return None  # "Item 5, 6, 7": the head of a page
     if not rest:
@@ -257,10 +298,15 @@ def _find_title(item: str, part: int, rest: str, base: str | None) -> tuple[int,
         return None
     if base == "8-K":
         return (part, _clean_title(rest).capitalize()) if rest else None
-    pattern, title = ANNUAL_ITEMS.get(item, ("", ""))
+    known = FOREIGN_ITEMS if base == "20-F" else ANNUAL_ITEMS
+    pattern, title = known.get(item, ("", ""))
     if not pattern or not re.match(pattern, rest):
         return None
-    if not title or (item in ("14", "15", "16", "6") and not title.lower().startswith(rest[:7])):
+    if not title or (
+        known is ANNUAL_ITEMS
+        and item in ("14", "15", "16", "6")
+        and not title.lower().startswith(rest[:7])
+    ):
         title = _clean_title(rest).title()
     return part, title
 

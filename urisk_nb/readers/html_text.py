@@ -63,7 +63,11 @@ _NAME = re.compile(r"/?([A-Za-z][^\s/>]{0,63})")
 _END_OF_TAG = re.compile(r"(?>[^>\"']|\"[^\"]*\"|'[^']*')*>")
 _LESS_THAN = re.compile("<+")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
-_HIDING_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_HIDING_STYLE = re.compile(
+    r"(?:display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?:px|pt|em|%)?\s*(?:[;\"']|$))",
+    re.IGNORECASE,
+)
+_FONT_OF_ZERO = re.compile(r"font-size\s*:\s*0(?![.\d])")
 _HIDDEN_ATTRIBUTE = re.compile(r"\shidden(?=[\s=/]|$)", re.IGNORECASE)
 _BREAKING_STYLE = re.compile(
     r"(?:page-)?break-(?:before|after)\s*:\s*(?:always|page|left|right)", re.IGNORECASE
@@ -153,6 +157,7 @@ class _Scanner:
         self.inline_divs: list[bool] = []
         self.sup_start: int | None = None
         self.odd_tags = 0
+        self.comments_close = True
         self.left_out = 0
 
     def scan(self) -> None:
@@ -212,7 +217,10 @@ class _Scanner:
         """Pass over what begins with "<" and is no tag; a lone "<" is text."""
         page, end = self.page, self.end
         if page.startswith("<!--", sign):
-            close = page.find("-->", sign + 4, end)
+            close = page.find("-->", sign + 4, end) if self.comments_close else -1
+            if close < 0:  # as old browsers do: the text behind it is shown
+                self.comments_close = False  # none is searched for again
+                close = page.find(">", sign + 4, end) - 2
             self.at = close + 3 if close >= 0 else end
         elif page.startswith("<![CDATA[", sign):
             close = page.find("]]>", sign, end)
@@ -424,7 +432,7 @@ class _Scanner:
 
 def _is_hidden(attributes: str) -> bool:
     small = attributes.lower()
-    if "none" not in small and "hidden" not in small:
+    if "none" not in small and "hidden" not in small and not _FONT_OF_ZERO.search(small):
         return False
     return (
         _HIDING_STYLE.search(attributes) is not None

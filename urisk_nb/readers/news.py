@@ -55,6 +55,7 @@ READ_AS_MISSING = {"NA", "NAN", "NULL", "NONE", "N/A", "<NA>"}
 # What an answer of a news API has in the place of articles
 REFUSALS = {"error", "errors", "error message", "information", "note", "message", "status"}
 KEEP_TEXTS = "[text for text in texts if isinstance(text, str) and text.strip()]"
+TABLE_OF_ROWS = 'pd.DataFrame(evidence, columns=["ticker", "text"]), with a name for each column'
 NO_TICKER = (
     f"write its ticker, or {SHARED!r} if it counts for all companies; pandas reads the "
     'ticker NA with keep_default_na=False; news of one company: evidence={"NVDA": news}'
@@ -63,10 +64,13 @@ SENTENCE_END = re.compile(
     r"(?<!\bInc)(?<!\bCorp)(?<!\bCo)(?<!\bLtd)(?<!\bSt)(?<!\bNo)(?<!\b[A-Z])"
     r"[.!?][\"'\u201d\u2019)\]]*\s+(?=[A-Z\"'\u201c(\d])"
 )
-# The names of US listings: Google and TradingView, EODHD, Bloomberg, Refinitiv.
+# Names of US listings: TradingView, Capital IQ, EODHD, Bloomberg, Refinitiv, FactSet.
 US_LISTING = re.compile(
-    r"(?:(?:NASDAQ|NYSE|NYSEARCA|NYSEAMERICAN|NYSE AMERICAN|NYSEMKT|AMEX|ARCA|BATS|CBOE|OTC|OTCMKTS"
-    r"|OTCQB|OTCQX|XNAS|XNYS|XASE|ARCX|US):\s*)?(.+?)(?:\.US|\.OQ?|\.N|\s+U[SNWQAPRV](?:\s+EQUITY)?)?"
+    r"(?:(?:NASDAQ(?:[GC][SM])?|NYSE|NYSEARCA|NYSEAMERICAN|NYSE AMERICAN|NYSEMKT|AMEX|ARCA|BATS"
+    r"|CBOE|OTC|OTCMKTS|OTCQB|OTCQX|OTCPK|XNAS|XNYS|XASE|ARCX|US):\s*|(?:NASDAQ|NYSE|AMEX)-|US\.)?"
+    r"(.+?)"
+    r"(?:\.US|\.OQ?|\.N|\.NASDAQ|\.NYSE|-US|:US|:U[NWQAPRV]|:NASDAQ|:NYSE"
+    r"|\s+U[SNWQAPRV](?:\s+EQUITY)?|\s*\((?:NASDAQ|NYSE|NYSE ARCA|AMEX)\))?"
 )
 
 
@@ -133,6 +137,7 @@ class _EvidenceReader:
             form: next(iter(names)) for form, names in listings.items() if len(names) == 1
         }
         self.notes: list[str] = []
+        self.day_order: str | None = None  # of the dates of the rows at hand
         self.renamed: Counter[tuple[str, str]] = Counter()
         self.others: dict[str, set[object]] = {}  # ticker that is not in the cell -> its texts
         self.nameless = 0
@@ -150,6 +155,12 @@ class _EvidenceReader:
             data = data.to_pandas()
         if isinstance(data, pd.DataFrame):
             yield from self._read_frame(data, what, key)
+        elif (
+            isinstance(data, str)
+            and data.lstrip()[:1] in ("{", "[")
+            and ((rows := _read_json_text(data)) is not None)
+        ):
+            yield from self.read(rows, what, key)
         elif isinstance(data, Path) or (isinstance(data, str) and key is ...):
             yield from self._read_path(data, what, key)
         elif isinstance(data, Mapping):
@@ -171,7 +182,7 @@ class _EvidenceReader:
         ):
             yield from self._read_by_ticker(data)  # no key can be the name of a column
             return
-        from urisk_nb.readers.news_fields import find_rows, is_row
+        from urisk_nb.readers.news_fields import find_rows, is_row, open_keyed_rows
         from urisk_nb.readers.news_values import is_day
 
         rows = find_rows(data)
@@ -179,11 +190,21 @@ class _EvidenceReader:
             yield from self.read(rows, what, key)
         elif is_row(data) and _holds_columns(data):
             # A frame's to_dict() or to_json()
-            yield from self.read(pd.DataFrame(data, dtype=object), what, key)
+            columns = {
+                name: dict(cells) if isinstance(cells, pd.Series) else cells
+                for name, cells in data.items()
+            }
+            yield from self.read(pd.DataFrame(columns, dtype=object), what, key)
         elif key is not ... and all(map(is_day, data)):
-            rows = [{"date": day, "text": text} for day, text in data.items()]
+            rows = [
+                {"date": day, **(one if isinstance(one, Mapping) else {"text": one})}
+                for day, texts in data.items()
+                for one in (texts if isinstance(texts, list | tuple) else [texts])
+            ]
             yield from self._read_items(rows, what, key)
-        elif key is not ... or is_row(data):
+        elif (rows := open_keyed_rows(data, self.names)) is not None:
+            yield from self._read_items(rows, what, key)
+        elif key is not ... or is_row(data) or self._is_lone_row(data):
             yield from self._read_items([data], what, key)
         else:
             self._check_no_refusal(data)
@@ -191,7 +212,20 @@ class _EvidenceReader:
 
     def _read_by_ticker(self, data: Mapping[Any, Any]) -> Iterator[Document]:
         for ticker, texts in data.items():
+            if is_missing(texts):
+                continue  # nothing was found about it
             yield from self.read(texts, f"evidence of {show(ticker)}", ticker)
+
+    def _is_lone_row(self, data: Mapping[Any, Any]) -> bool:
+        """Return whether a mapping is one article, without ticker and date, not texts by ticker."""
+        from urisk_nb.readers.news_fields import group_labels
+
+        roles = group_labels(tuple(data))
+        return {"title", "text"} <= roles.keys() and all(
+            isinstance(data[label], str) and not str(label).isupper()
+            for role in ("title", "text")
+            for label in roles[role]
+        )
 
     def _check_no_refusal(self, data: Mapping[Any, Any]) -> None:
         """Refuse the answer of an API that says why it has no articles: its keys are no tickers."""
@@ -220,7 +254,9 @@ class _EvidenceReader:
             for document in found.documents:
                 self._count_others([document.ticker], document.text, document.date)
             yield from (replace(document, id="") for document in found.documents)
-        elif path.suffix.lower() in JSON_SUFFIXES:
+        elif path.suffix.lower() in JSON_SUFFIXES or (
+            path.suffix.lower() == ".txt" and documents.holds_json_rows(path)
+        ):
             yield from self.read(read_json(path), what, key)
         else:
             uneven: Mapping[int, InputError] = {}
@@ -240,8 +276,16 @@ class _EvidenceReader:
         key: object,
         uneven: Mapping[int, InputError] | None = None,
     ) -> Iterator[Document]:
-        from urisk_nb.readers.news_fields import add_index, group_labels, names_company
+        from urisk_nb.readers.news_fields import (
+            add_index,
+            find_company,
+            group_labels,
+            names_company,
+        )
 
+        if key is ... and (by_ticker := self._find_texts_by_ticker(frame)):
+            yield from self._read_by_ticker(by_ticker)
+            return
         check_separator(frame, f"the {what}")
         check_not_moved(frame, f"the {what}")
         frame = add_index(frame)
@@ -251,14 +295,20 @@ class _EvidenceReader:
                 f"the {what} has the column {name!r} more than once.",
                 fix="evidence.loc[:, ~evidence.columns.duplicated()]",
             )
+        if key is ... and "ticker" not in group_labels(tuple(frame.columns)):
+            frame = self._rename_company(frame)
         if key is ... and not names_company(dict.fromkeys(frame.columns)):
             if kinds.infer_dtype(frame.index) != "string":
                 key = self._find_only_ticker()
             elif all(map(TICKER_AS_WRITTEN.fullmatch, frame.index)):
                 frame = frame.assign(ticker=frame.index)
         groups = group_labels(tuple(frame.columns))
+        has_dicts = any(
+            find_company(dict(zip(frame, row, strict=True)))
+            for row in frame.head(20).itertuples(index=False, name=None)
+        )
         for name, has_it in (
-            ("ticker", "ticker" in groups or key is not ...),
+            ("ticker", "ticker" in groups or has_dicts or key is not ...),
             ("text", bool({"text", "title", "summary"} & groups.keys())),
         ):
             if not has_it:
@@ -278,13 +328,50 @@ class _EvidenceReader:
             rows.insert(place, fault)
         yield from self._read_rows(rows, what, "row", key)
 
+    def _find_texts_by_ticker(self, frame: pd.DataFrame) -> dict[Any, pd.Series]:
+        """Return the columns of a frame that has one of texts for each ticker, by date or not."""
+        from urisk_nb.readers.news_fields import group_labels
+
+        others = [one for one in frame if fold_name(str(one)) not in self.names]
+        if len(others) == len(frame.columns) or others != list(
+            group_labels(tuple(others)).get("date", ())[:1]
+        ):
+            return {}
+        indexed = frame.set_index(others[0]) if others else frame
+        return {name: indexed[name].dropna() for name in indexed}
+
+    def _rename_company(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the frame with the name "ticker" for a column of companies that holds tickers."""
+        from urisk_nb.readers.news_fields import find_ticker_column
+
+        label = find_ticker_column(tuple(frame), frame.to_dict("records"), self._is_known)
+        return frame if label is None else frame.rename(columns={label: "ticker"})
+
     def _read_items(self, items: Sequence[Any], what: str, key: object) -> Iterator[Document]:
         rows = list(items)
-        if not all(isinstance(item, (str, Path)) for item in items):
-            from urisk_nb.readers.news_fields import names_company, open_item
+        if not all(
+            isinstance(item, Path) or (isinstance(item, str) and item.lstrip()[:1] != "{")
+            for item in items
+        ):
+            from urisk_nb.readers.news_fields import (
+                find_ticker_column,
+                group_labels,
+                names_company,
+                open_item,
+            )
 
             rows = [row for item in items for row in open_item(item)]
             has_tickers = any(map(names_company, rows))
+            dicts = [row for row in rows if isinstance(row, Mapping)]
+            labels = tuple(dict.fromkeys(label for row in dicts for label in row))
+            if (
+                key is ...
+                and "ticker" not in group_labels(labels)
+                and (company := find_ticker_column(labels, dicts, self._is_known)) is not None
+            ):
+                rows = [
+                    {**row, "ticker": row[company]} if row.get(company) else row for row in dicts
+                ]
         else:
             has_tickers = any(isinstance(item, Path) for item in items)
         if rows and key is ... and not has_tickers:
@@ -306,6 +393,7 @@ class _EvidenceReader:
         faults: list[tuple[int, InputError]] = []
         documents: list[Document] = []
         blank, nameless = 0, self.nameless
+        self.day_order = _find_day_order(rows)
         for number, row in enumerate(rows, 1):
             where = f"{what}, {noun} {number}"
             try:
@@ -352,6 +440,9 @@ class _EvidenceReader:
             return [self._read_text(row, where, key)]
         from urisk_nb.readers import news_fields, news_values
 
+        nested = news_fields.open_nested_rows(row)
+        if nested is not None:
+            return [one for inner in nested for one in self._read_row(inner, where, key)]
         news_values.check_one_ticker(row, where)
         row = news_fields.open_envelope(row)
         fields = news_fields.read_row(row)
@@ -360,7 +451,7 @@ class _EvidenceReader:
         text = news_values.join_text(fields.title, fields.text, row, where, label)
         own_id = news_values.read_id(fields.id)
         tickers = self._read_tickers(fields.ticker, fields.has_several, row, where, key)
-        day = news_values.read_date(fields.date, where, fields.labels.get("date"))
+        day = news_values.read_date(fields.date, where, fields.labels.get("date"), self.day_order)
         self._count_others(tickers, text, day)
         self.nameless += not tickers
         self.article_ids |= set() if is_missing(fields.title) else {own_id}
@@ -383,7 +474,8 @@ class _EvidenceReader:
         """Return a text that stands alone as a document."""
         if is_missing(text) or not isinstance(text, str):
             seen = "no text" if is_missing(text) else f"{describe_type(text)} ({show(text)})"
-            raise InputError(f"{where} has {seen}.", fix=KEEP_TEXTS)
+            fix = TABLE_OF_ROWS if isinstance(text, list | tuple) else KEEP_TEXTS
+            raise InputError(f"{where} has {seen}.", fix=fix)
         origins: tuple[tuple[int, int], ...] = ()
         if "<" in text or "&" in text:
             from urisk_nb.readers.news_values import read_markup
@@ -417,7 +509,7 @@ class _EvidenceReader:
 
         found: list[str | None] = []
         fault = None
-        for one in read_tickers(value, has_several=has_several):
+        for one in self._split_tickers(read_tickers(value, has_several=has_several), has_several):
             try:
                 found.append(self._read_ticker(one, where))
             except InputError as exc:
@@ -425,6 +517,28 @@ class _EvidenceReader:
         if fault and not (has_several and found):
             raise fault
         return list(dict.fromkeys(found))
+
+    def _split_tickers(self, values: Iterable[object], has_several: bool) -> Iterator[object]:
+        """Yield the tickers of texts such as "NVDA AMD" and "$NVDA $AMD"; "BRK B" is one."""
+        for value in values:
+            parts = re.split(r"[\s/&+]+", value.strip()) if isinstance(value, str) else []
+            # "BRK B" is a share class
+            is_class = len(parts) == 2 and len(parts[1]) == 1 and len(parts[0]) > 1
+            if len(parts) > 1 and not is_class and fold_name(str(value)) not in self.names:
+                known = [self._is_known(part) for part in parts]
+                are_words = all(len(part) > 2 and part.isupper() for part in parts)
+                if (
+                    all(known)
+                    or all(part[0] in "$#" for part in parts)
+                    or (has_several and any(known) and are_words)
+                ):
+                    yield from parts
+                    continue
+            yield value
+
+    def _is_known(self, name: str) -> bool:
+        name = fold_name(name).lstrip("$#")
+        return name in self.names or _fold_listing(name) in self.listings
 
     def _refuse_lost_ticker(self, row: Any, where: str) -> None:
         near = find_closest("ticker", map(str, row), 1) if isinstance(row, Mapping) else []
@@ -444,6 +558,7 @@ class _EvidenceReader:
         if is_missing(value):
             self._refuse_lost_ticker(None, where)
         if isinstance(value, str):
+            value = re.sub(r"^\s*[$#](?=[A-Za-z])", "", value)
             name = fold_name(value)
             if name == SHARED:
                 return None
@@ -546,6 +661,25 @@ def _is_headline(text: str) -> bool:
     return is_line and not SENTENCE_END.search(text)
 
 
+def _read_json_text(text: str) -> Any:
+    from urisk_nb.readers.news_fields import read_json_text
+
+    return read_json_text(text)
+
+
+def _find_day_order(rows: Sequence[Any]) -> str | None:
+    """Return which of day and month stands first in the dates of rows, where one of them shows."""
+    dicts = [row for row in rows if isinstance(row, Mapping)]
+    if not dicts:
+        return None
+    from urisk_nb.readers.news_fields import group_labels
+    from urisk_nb.readers.news_values import find_day_order
+
+    return find_day_order(
+        row[label] for row in dicts for label in group_labels(tuple(row)).get("date", ())
+    )
+
+
 def _refuse_nesting(where: str) -> InputError:
     from urisk_nb.readers.news_values import refuse_row
 
@@ -566,7 +700,9 @@ def _read_even_rows(path: Path) -> tuple[pd.DataFrame, Mapping[int, InputError]]
 
 def _holds_columns(data: Mapping[Any, Any]) -> bool:
     """Return whether the values are the columns of a table: dicts, or lists of one length."""
-    columns = list(data.values())
+    columns = [
+        dict(column) if isinstance(column, pd.Series) else column for column in data.values()
+    ]
     if all(isinstance(column, Mapping) for column in columns):
         return True
     return all(isinstance(column, list) for column in columns) and len(set(map(len, columns))) == 1

@@ -3,14 +3,17 @@ The fields of a news row: what news APIs and tables call them, and how they writ
 
 A name counts in any case and with any marks between its words: `publishedAt`, `published_at` and
 "Published At" are one. docs/evidence.md shows the table to users; a test compares the two.
+Over 400 lines: a third are names, and what opens one shape knows the others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
+import json
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from io import StringIO
 from pathlib import Path
@@ -20,22 +23,28 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_scalar
 
+from urisk_nb.readers.columns import TICKER_AS_WRITTEN
 from urisk_nb.readers.encodings import read_text
-from urisk_nb.readers.news_values import is_empty, read_markup, refuse_row
-from urisk_nb.risk.values import is_missing, strip_invisible
+from urisk_nb.readers.news_values import is_day, is_empty, read_markup, refuse_row
+from urisk_nb.risk.values import fold_name, is_missing, strip_invisible
 
 __all__ = [
     "FIELDS",
     "SEVERAL",
     "NewsRow",
     "add_index",
+    "find_company",
     "find_rows",
     "find_text_label",
+    "find_ticker_column",
     "group_labels",
     "is_row",
     "names_company",
     "open_envelope",
     "open_item",
+    "open_keyed_rows",
+    "open_nested_rows",
+    "read_json_text",
     "read_row",
     "read_uneven_csv",
 ]
@@ -47,10 +56,11 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         *("stock_symbols", "stock_ticker", "stock_tickers", "ticker_symbol", "company_ticker"),
         *("related", "related_tickers", "related_symbols", "related_stocks", "ticker_sentiment"),
         *("ticker_sentiments", "entities", "instruments", "securities", "cashtags", "ric"),
+        *("rics", "entity_ticker", "stock_code"),
     ),
     "title": (
         *("title", "headline", "headlines", "news_title", "news_headline", "article_title"),
-        *("story_title", "web_title", "heading"),
+        *("story_title", "web_title", "heading", "event_text"),
     ),
     "text": (
         *("text", "body", "content", "full_text", "full_content", "article", "article_text"),
@@ -76,6 +86,9 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
             "version_created",
             "timestamp",
         ),
+        *("acceptance_date_time", "accepted_date", "accepted", "filed_date", "date_filed", "filed"),
+        *("post_date", "posted_at", "posted", "story_date", "story_time", "news_time"),
+        *("datetime_utc", "date_utc", "iso_date", "published_parsed"),
         *("timestamp_utc", "time", "display_time", "crawl_date", "updated_at", "updated"),
         *("dates", "day", "datum"),
     ),
@@ -96,6 +109,7 @@ SEVERAL = frozenset(
         *("tickers", "symbols", "stocks", "stocksymbols", "stocktickers", "related"),
         *("relatedtickers", "relatedsymbols", "relatedstocks", "tickersentiment"),
         *("tickersentiments", "entities", "instruments", "securities", "cashtags"),
+        "rics",
     )
 )
 # Names of companies that are no tickers: they say that the rows are not all about one.
@@ -103,6 +117,7 @@ COMPANIES = frozenset(
     (
         *("company", "companyname", "issuer", "entity", "entityname", "organization", "firm"),
         *("securityname", "isin", "cusip", "sedol", "cik", "lei", "permno", "gvkey"),
+        *("security", "stockname", "asset", "underlying"),
     )
 )
 # Where an answer of a news API keeps its list of articles.
@@ -123,6 +138,7 @@ ROLES = {
     for place, name in enumerate(FIELDS[role])
 }
 REMOVED = ("[Removed]", "[removed]", "[deleted]")  # in the place of an article
+BROKER_CODES = re.compile(r"\A\{[A-Z]:[^{}\s]*\}!?")  # Interactive Brokers' "{A:800015:L:en}"
 TRUNCATED = re.compile(r"(?:\u2026|\.\.\.)?\s*\[\+\d+ chars\]\s*\Z")  # NewsAPI's `content`
 
 
@@ -159,7 +175,10 @@ class NewsRow:
 
 def fold_label(label: object) -> str:
     """Return the name of a column or key without case and marks: "Published At" -> publishedat."""
-    return "".join(filter(str.isalnum, strip_invisible(str(label)).lower()))
+    text = re.sub(
+        r"(?<=\w)\s*\([^()]{1,20}\)\s*\Z", "", strip_invisible(str(label))
+    )  # "Date (UTC)"
+    return "".join(filter(str.isalnum, text.lower()))
 
 
 @functools.lru_cache(maxsize=256)
@@ -232,11 +251,11 @@ def read_row(row: Mapping[Any, Any]) -> NewsRow:
         label = next((one for one in labels if not is_empty(row[one])), None)
         if label is not None:
             found[role], used[role] = row[label], label
+    if "ticker" not in found and (company := find_company(row)) is not None:
+        found["ticker"], used["ticker"] = row[company], company
     title, text, summary = (_read_text(found.get(role)) for role in ("title", "text", "summary"))
-    if isinstance(text, str) and TRUNCATED.search(text) and isinstance(summary, str):
-        text = None  # the summary is a whole text
-    if isinstance(text, str):
-        text = TRUNCATED.sub("", text)
+    if isinstance(text, str) and TRUNCATED.search(text):  # the summary is a whole text
+        text = None if isinstance(summary, str) else TRUNCATED.sub("", text)
     if is_missing(text):
         text = summary
         used.pop("text", None)
@@ -257,6 +276,34 @@ def read_row(row: Mapping[Any, Any]) -> NewsRow:
         form=_read_part(found.get("form"), NAME_PARTS),
         labels=used,
     )
+
+
+def find_company(row: Mapping[Any, Any]) -> Hashable | None:
+    """Return the name of a dict about the company that holds its ticker."""
+    for label, value in row.items():
+        if isinstance(value, Mapping) and fold_label(label) in COMPANIES:
+            named = (value.get(part) for part in ("ticker", "symbol"))
+            if not all(map(is_empty, named)):
+                return label  # type: ignore[no-any-return]
+    return None
+
+
+def find_ticker_column(
+    labels: Sequence[Hashable],
+    rows: Sequence[Mapping[Any, Any]],
+    is_known: Callable[[str], bool],
+) -> Hashable | None:
+    """Return the column of companies whose cells are written as tickers, some of them known."""
+    for label in labels:
+        cells = [row.get(label) for row in rows] if fold_label(label) in COMPANIES else []
+        texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+        known = [is_known(one) for one in texts]
+        if any(known) and all(
+            is_one or TICKER_AS_WRITTEN.fullmatch(one)
+            for is_one, one in zip(known, texts, strict=True)
+        ):
+            return label
+    return None
 
 
 def find_text_label(row: Mapping[Any, Any]) -> Hashable:
@@ -318,7 +365,9 @@ def _read_text(value: object) -> object:
         return "\n\n".join(texts) if texts and len(texts) == len(parts) else value
     if not isinstance(value, str):
         return value
-    return None if value.strip() in REMOVED else read_markup(value).text.removeprefix("\ufeff")
+    if value.strip() in REMOVED:
+        return None
+    return BROKER_CODES.sub("", read_markup(value).text.removeprefix("\ufeff"))
 
 
 def _read_part(value: object, parts: Sequence[str]) -> str | None:
@@ -337,9 +386,74 @@ def _read_part(value: object, parts: Sequence[str]) -> str | None:
 # --- shapes ---------------------------------------------------------------------------------------
 
 
+def read_json_text(text: str) -> Any:
+    """Return what a text in JSON holds, or None where it is no object and no list of them."""
+    if text.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(text)
+            if isinstance(value, dict) or (value and _is_list_of_rows(value)):
+                return value
+    return None
+
+
+def open_keyed_rows(data: Mapping[Any, Any], tickers: Container[str]) -> list[Any] | None:
+    """
+    Return the rows of a mapping of numbers, ids or days to rows, such as `to_dict("index")` gives.
+    """
+    if not data or not all(isinstance(row, Mapping | list) for row in data.values()):
+        return None
+    rows = [
+        (key, row)
+        for key, value in data.items()
+        for row in (value if isinstance(value, list) else [value])
+    ]
+    if not rows or not all(isinstance(row, Mapping) for _, row in rows):
+        return None
+    are_ids = not any(
+        TICKER_AS_WRITTEN.fullmatch(str(key)) or fold_name(str(key)) in tickers for key in data
+    )
+    if all(re.fullmatch(r"\d{1,7}", str(key)) for key in data):
+        return [row for _, row in rows] if all(names_company(row) for _, row in rows) else None
+    if all(len(str(key)) >= 8 and is_day(key) for key in data):
+        return [row if _has_date(row) else {**row, "date": key} for key, row in rows]
+    if are_ids and all(
+        "ticker" in group_labels(tuple(open_envelope(row))) and is_row(row) for _, row in rows
+    ):
+        return [row for _, row in rows]
+    return None
+
+
+def _has_date(row: Mapping[Any, Any]) -> bool:
+    return "date" in group_labels(tuple(open_envelope(row)))
+
+
+def open_nested_rows(row: Mapping[Any, Any]) -> list[Any] | None:
+    """Return the articles that a row holds as a list, with its ticker and date; else None."""
+    groups = group_labels(tuple(row))
+    for label in groups.get("text", ()):
+        inside = row[label]
+        if (
+            isinstance(inside, list)
+            and inside
+            and _is_list_of_rows(inside)
+            and all("title" in group_labels(tuple(open_envelope(one))) for one in inside)
+        ):
+            shared = {name: row[name] for name in groups.get("ticker", ())}
+            dated = shared | {name: row[name] for name in groups.get("date", ())}
+            return [{**(shared if _has_date(one) else dated), **one} for one in inside]
+    return None
+
+
 def open_item(item: Any) -> list[Any]:
     """Return the rows in an item: one, or those of an answer; a client's object becomes a dict."""
-    if isinstance(item, (str, Path)):
+    if isinstance(item, str):
+        read = read_json_text(item)
+        if read is None:
+            return [item]
+        if isinstance(read, list):
+            return read
+        item = read
+    if isinstance(item, Path):
         return [item]
     if is_dataclass(item) and not isinstance(item, type):
         item = {field.name: getattr(item, field.name) for field in fields(item)}
@@ -347,7 +461,8 @@ def open_item(item: Any) -> list[Any]:
         if hasattr(item, method):
             item = getattr(item, method)()
     if not isinstance(item, Mapping):
-        return [item]
+        own = getattr(item, "__dict__", {})
+        return [dict(own) if is_row(own) else item]  # of a client without dicts
     rows = find_rows(item)
     return rows if isinstance(rows, list) else [item]
 

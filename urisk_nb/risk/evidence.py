@@ -248,8 +248,8 @@ def split(document: Document) -> SplitDocument:
     Return the sentences of a document, with offsets into its text.
 
     Lines that were wrapped are joined again, also across a page break. A piece that starts in lower
-    case or with a digit belongs to the one before. Over 600 characters a sentence is cut at clause
-    marks. Left out and counted are headings, labels and rows of tables, lists of exhibits,
+    case or with an amount belongs to the one before. Over 600 characters a sentence is cut at
+    clause marks. Left out and counted are headings, labels and rows of tables, lists of exhibits,
     signatures, page numbers, running headers and lines without words. Of a row of a news table
     (``document.kind == "news"``) nothing is left out but lines without words, and its first line,
     the headline, is one sentence.
@@ -603,7 +603,11 @@ def _ends_sentence(text: str, mark: re.Match[str], start: int, end: int) -> bool
     if after.islower() or word in rules.ABBREVIATIONS:  # not "eBay"
         return False
     if after[:1].isdigit():  # a page number or a label between two sentences, or an amount
-        return after[-1].isspace() and len(word) > 3
+        is_begun = mark.group() == "." and rules.NUMBER_BEGINS.match(text, mark.end(), end)
+        is_word = word.isalpha() and word.islower()
+        return (after[-1].isspace() or bool(is_begun and is_word)) and len(word) > 3
+    if mark.end() == mark.start() + 1 and not text[mark.end()].isspace() and stop in ".!?":
+        return word.isalpha() and word.islower()  # not "Node.Js", nor the address of a page
     if stop != ".":
         return after not in rules.LAST_ABBREVIATIONS
     is_number = (

@@ -19,22 +19,29 @@ BULLETS = (
     "\u2022\u2023\u2043\u2219\u25aa\u25ab\u25a0\u25cf\u25cb\u25e6\u25ba\u27a2\u2756\u2713"
     "\uf0a7\uf0b7"  # of the fonts Wingdings and Symbol
 )
+# Signs that are bullets at the start of a line only, with a space behind them
+_LINE_BULLETS = (
+    "\u2022\u2027\u2192\u21d2\u25b6\u25b8\u25c6\u25c7\u25ca\u2605\u2606\u2666\u2714-\u2718\u2751\u2752"
+    "\u2794\u279c\u27a4\u27a5\u26ab\u29bf\u2b1b\u2b24\u30fb\u00a7\u00d8\u00ab\u00bb\uf0d8\uf0fc\uf076"
+)
 ITEM_MARK = re.compile(
-    rf"(?:[{BULLETS}\u00b7]\s*|[-*\u2013\u2014#>+]{{1,20}}\s+|-\s?\d{{1,3}}\s?-\s+|o\s{{2,}})+"
+    rf"(?:[{BULLETS}\u00b7]\s*|(?:[{_LINE_BULLETS}]\ufe0f?\s+|o\s)(?=[A-Z])|[-*\u2013\u2014#>+]{{1,20}}\s+|-\s?\d{{1,3}}\s?-\s+|o\s{{2,}})+"
 )
 ITEM_LABEL = re.compile(
     r"\((?:[a-zA-Z]|[ivxIVX]{1,5}|\d{1,3})\)\s*(?=[\w\"\u201c$]|$)|(?:\d{1,2}|[a-z])[.)]\s+"
+    r"|(?:[A-Z]|[ivx]{2,4})\)\s+|\[\d{1,2}\]\s+(?=[A-Z])"
 )
 HEADING = re.compile(r"(?:item|part|note|exhibit|schedule)\s+[\divx]+\b", re.IGNORECASE)
 
 # Where a sentence may end.
 OPENERS = "\"'\u201c\u2018(["
-CLOSERS = r"\"'\u201d\u2019)\]"
+CLOSERS = r"\"'\u201d\u2019)\]\u300d\u300f\uff09\u3011"
 END = re.compile(rf"[.!?\u2026\u3002\uff01\uff1f\u061f\u0964][{CLOSERS}]*$")
 PAUSE = re.compile(r"(?::|;(?:\s+(?:and|or))?)$")  # of an item of a list, or before a list
 STOP = re.compile(
-    rf"(?<![.!?\u2026])[.!?\u2026]+[{CLOSERS}]*(?=\s)"
-    rf"|[\u3002\uff01\uff1f\uff61\u061f\u0964\u0965\u06d4]+[{CLOSERS}]*"
+    rf"(?<![.!?\u2026])[.!?\u2026]+[{CLOSERS}]*(?:[(\[]\d{{1,2}}[)\]])*(?=\s)"  # and footnotes
+    r"|(?<=[a-z]{3})[.!?](?=[A-Z][a-z]*\s)"  # the space was lost
+    rf"|[\u3002\uff01\uff1f\uff61\u061f\u0964\u0965\u06d4]+[{CLOSERS}]*(?![{CLOSERS}\u3068\u306e])"
     rf"|\s(?=[{BULLETS}]\s?\w)"
 )
 AFTER_STOP = re.compile(
@@ -42,6 +49,7 @@ AFTER_STOP = re.compile(
 )
 DOTTED = re.compile(r"\.[A-Za-z]$")  # "U.S" before its last full stop
 CLAUSE_MARK = re.compile(r"(?:[;:,\u2014\u2013]|(?<=\w{4})\))(?=\s)")  # not after "(iv)"
+NUMBER_BEGINS = re.compile(r"\s+\d[\d,]*\s+[a-z]")  # "2018 was worse", "34,000 shares were sold"
 LINE_HYPHEN = re.compile(r"(?<=\w-)[^\S\n]*\n\s*(?=\w)")
 
 # What is no sentence.
@@ -84,11 +92,14 @@ NEVER_LAST = FUNCTION_WORDS - frozenset(_POSSIBLY_LAST.split())  # of a sentence
 
 _WITHIN = """
     Mr Mrs Ms Messrs Dr Prof Hon Rev Gen Sen Rep St No Nos Art Sec Fig Vol Fed Cir Supp Stat Reg
-    Dist Ct v vs cf approx ca e.g i.e p pp viz
+    Dist Ct Lt Col Maj Capt Cmdr Sgt Adm Gov Pres Amb Supt Mt Ft Attn Pty Mfg Natl Univ Hldgs Cl
+    Ser Amdt Ch Div Treas Civ Crim Proc Bus Exch Ex Admin Bankr Compl Ala Ariz Ark Colo Conn Fla Ga
+    Ind Kan Ky Md Mich Minn Mont Neb Nev Okla Penn Tenn Tex Va Vt Wis Wyo Cal v vs cf approx ca
+    e.g i.e p pp viz para paras
 """
 _POSSIBLY_END = """
     Inc Corp Ltd Co Cos LLC Bros Jr Sr Dept Assn Intl Ave Blvd Jan Feb Mar Apr Jun Jul Aug Sep Sept
-    Oct Nov Dec Pte Avg etc al seq p.m a.m
+    Oct Nov Dec Pte Avg Calif Mass etc al seq p.m a.m
 """
 ABBREVIATIONS = frozenset(_WITHIN.split())  # the full stop after one ends no sentence
 LAST_ABBREVIATIONS = frozenset(_POSSIBLY_END.split())  # or only before a word that begins one
