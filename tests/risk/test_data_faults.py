@@ -26,6 +26,8 @@ def scaled(factor, begin, end=None, rows=300):
 JUMPS = {
     "a missed split of 10 for 1": (scaled(0.1, 150), ["2022-08-01"]),
     "a missed split of 2 for 1": (scaled(0.5, 150), ["2022-08-01"]),
+    "a missed split of 3 for 2": (scaled(2 / 3, 150), ["2022-08-01"]),
+    "a reverse split of 2 for 3": (scaled(1.5, 150), ["2022-08-01"]),
     "a reverse split": (scaled(10, 150), ["2022-08-01"]),
     "pence for pounds": (scaled(100, 100, 120), ["2022-05-23", "2022-06-20"]),
     "one row in another unit": (scaled(100, 200, 201), ["2022-10-10", "2022-10-11"]),
@@ -80,6 +82,25 @@ def test_one_of_many_large_moves_is_no_jump():
     assert one(frame).flags == ()
     frame.iloc[200:] *= 10
     assert one(frame).message.count(" on 2022-") == 1
+
+
+@pytest.mark.parametrize("rows", [252 * 5, 365 * 5])
+def test_fat_tails_are_rarely_taken_for_jumps(rows):
+    """Of volatile series with the tails of Student's t (3), at 4 % a day, under 2 % are flagged."""
+    moves = np.random.default_rng(8).standard_t(3, (rows, 500)) / math.sqrt(3) * 0.04
+    names = [f"T{number}" for number in range(500)]
+    index = pd.date_range("2015-01-01", periods=rows, freq="D" if rows > 1500 else "B")
+    table = rows_with(pd.DataFrame(np.exp(moves.cumsum(axis=0)), index=index, columns=names), names)
+    assert sum("jump" in row.flags for row in table.values()) < 10
+
+
+def test_ticks_of_a_price_that_mostly_stands_still_are_no_jumps():
+    """A share at one cent moves by a factor of two, or not at all."""
+    frame = walk(300, ["AAA"])
+    frame["AAA"] = np.where(np.arange(300) % 20 < 17, 0.01, 0.02)
+    assert "jump" not in one(frame).flags
+    frame["AAA"] = np.where(np.arange(300) < 150, 100.0, 50.0)  # one move alone
+    assert "jump" in one(frame).flags
 
 
 def test_a_jump_in_returns_is_found_too():

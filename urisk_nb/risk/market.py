@@ -324,7 +324,7 @@ def _screen(block: Block, *, is_returns: bool) -> tuple[BoolArray, BoolArray]:
     # Comparisons with NaN are false: such a column is wild
     is_price = (values.min(axis=1) > (-1.0 if is_returns else 0.0)) & np.isfinite(top)
     is_steady = (high < MAX_RETURN) & (low > -MAX_RETURN) & (top < MAX_RETURN * path[:, 0])
-    is_odd = (high >= data_faults.MIN_JUMP - 1) | (low <= 1 / data_faults.MIN_JUMP - 1)
+    is_odd = (high >= data_faults.MIN_SPLIT - 1) | (low <= 1 / data_faults.MIN_SPLIT - 1)
     is_odd |= path[:, -1] > data_faults.MAX_GROWTH * path[:, 0]
     if is_returns:  # per cent of a calm series stay below what is odd in a price
         is_odd |= np.median(np.abs(values), axis=1) > data_faults.MIN_USUAL_PERCENT
