@@ -96,10 +96,7 @@ def _find_jumps(
     is_jump |= (sizes >= math.log(MIN_JUMP)) & (sizes >= JUMP_MOVES * tail)
     # A fault of the data stands alone; a wild series has many moves of about the same size
     is_jump &= sizes >= JUMP_LEAD * float(np.max(sizes, initial=0.0, where=~is_jump))
-    return [
-        (dates[place], float(1 + moves[place]))
-        for place in map(int, np.flatnonzero(is_jump))
-    ]
+    return [(dates[place], float(1 + moves[place])) for place in map(int, np.flatnonzero(is_jump))]
 
 
 def _guess_meaning(values: FloatArray, factor: float) -> str | None:
