@@ -111,6 +111,23 @@ def test_a_jump_in_returns_is_found_too():
     assert "on 2022-08-01" in row.message
 
 
+def test_two_units_by_turns_are_jumps():
+    """Where every other price is in pence, the median move is of a factor of 100."""
+    frame = walk(300, ["AAA"])
+    frame.iloc[::2] *= 100
+    assert "jump" in one(frame).flags
+
+
+def test_a_jump_of_the_benchmark_is_said():
+    """It decides beta, and the benchmark need not be a row of the table."""
+    frame = walk(300, ["AAA", "SPX"])
+    assert "jump_benchmark" not in one(frame, benchmark="SPX").flags
+    frame.loc[frame.index[150] :, "SPX"] /= 10
+    assert "jump_benchmark" in one(frame, benchmark="SPX").flags
+    series = frame["SPX"].rename("index")
+    assert "jump_benchmark" in rows_with(frame[["AAA"]], "AAA", series)["AAA"].flags
+
+
 # --- mixed frequencies ---
 
 
@@ -126,6 +143,14 @@ MIXED = {
     "months, then days": mixed(MONTHS, DAYS),
     "days, then months": mixed(DAYS, pd.date_range("2021-04-30", periods=110, freq="ME")),
     "weeks, then days": mixed(WEEKS, DAYS),
+    "many days, then some weeks": mixed(
+        pd.bdate_range("2018-01-01", periods=500),
+        pd.date_range("2020-01-03", periods=30, freq="W-FRI"),
+    ),
+    "many months, then some days": mixed(
+        pd.date_range("1980-01-31", periods=400, freq="ME"),
+        pd.bdate_range("2013-05-01", periods=9),
+    ),
     "days, then weeks": mixed(
         pd.bdate_range("2020-01-01", periods=260), WEEKS[:90] + pd.Timedelta(days=1092)
     ),
@@ -236,3 +261,10 @@ def test_an_absurd_total_is_flagged():
     slow["AAA"] = slow["AAA"] / slow["AAA"].iloc[-1] * 700 ** (np.arange(5200) / 5199)
     slow.iloc[0] = 1.0
     assert "extreme_total" not in one(slow).flags
+
+
+def test_points_and_prices_given_as_returns_say_what_to_do():
+    """Basis points and prices need other ways out than per cent."""
+    moves = walk(300, ["AAA"]).pct_change(fill_method=None).dropna()
+    assert "divide them by 10,000" in one(moves * 1e4, returns=True).message
+    assert "leave returns out" in one(walk(300, ["AAA"]), returns=True).message

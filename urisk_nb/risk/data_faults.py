@@ -24,6 +24,8 @@ __all__ = [
     "describe_gaps",
     "describe_mixture",
     "find_faults",
+    "guess_meaning",
+    "has_jump",
     "hint_at_kind",
 ]
 
@@ -46,6 +48,7 @@ MAX_NAMED = 3  # dates in one message
 MAX_ANNUAL_VOLATILITY = 2.0
 MAD_TO_SIGMA = 1.4826
 MIN_USUAL_PERCENT = 0.05  # columns of returns below this are not looked at
+MIN_USUAL_POINTS = 20.0  # the median of absolute values that are more than per cent
 MAX_USUAL_RETURN = 0.2  # the median of absolute values that may be returns of any period
 
 
@@ -66,7 +69,7 @@ def find_faults(
     factor
         Periods in a year.
     """
-    if is_returns and (meant := _guess_meaning(moves, factor)):
+    if is_returns and (meant := guess_meaning(moves, factor)):
         return ("unlikely_returns",), f"{what} {meant}."
     flags, seen = set(), []
     if jumps := _find_jumps(moves, dates):
@@ -85,7 +88,23 @@ def find_faults(
 def _find_jumps(
     moves: FloatArray, dates: Sequence[pd.Timestamp]
 ) -> list[tuple[pd.Timestamp, float]]:
+    return [
+        (dates[place], float(1 + moves[place]))
+        for place in map(int, np.flatnonzero(_are_jumps(moves)))
+    ]
+
+
+def has_jump(moves: FloatArray) -> bool:
+    """Return whether some of the changes of a series can hardly be true."""
+    is_large = max(moves.max(), 1 / (1 + moves.min()) - 1) >= MIN_SPLIT - 1 if len(moves) else False
+    return bool(is_large and _are_jumps(moves).any())
+
+
+def _are_jumps(moves: FloatArray) -> npt.NDArray[np.bool_]:
     sizes = np.abs(np.log1p(moves))
+    if float(np.median(sizes)) >= math.log(MIN_JUMP):  # two units by turns
+        large: npt.NDArray[np.bool_] = sizes >= math.log(MIN_JUMP)
+        return large
     # A price that mostly stands still moves by whole ticks when it does
     moving = sizes[sizes > 0]
     usual = float(np.median(moving if len(moving) >= MIN_MOVING else sizes))
@@ -96,10 +115,11 @@ def _find_jumps(
     is_jump |= (sizes >= math.log(MIN_JUMP)) & (sizes >= JUMP_MOVES * tail)
     # A fault of the data stands alone; a wild series has many moves of about the same size
     is_jump &= sizes >= JUMP_LEAD * float(np.max(sizes, initial=0.0, where=~is_jump))
-    return [(dates[place], float(1 + moves[place])) for place in map(int, np.flatnonzero(is_jump))]
+    jumps: npt.NDArray[np.bool_] = is_jump
+    return jumps
 
 
-def _guess_meaning(values: FloatArray, factor: float) -> str | None:
+def guess_meaning(values: FloatArray, factor: float) -> str | None:
     """Say what else the values may be, if they can hardly be returns."""
     usual = float(np.median(np.abs(values)))
     if usual * MAD_TO_SIGMA * math.sqrt(factor) <= MAX_ANNUAL_VOLATILITY:
@@ -114,6 +134,8 @@ def hint_at_kind(values: FloatArray, *, is_returns: bool) -> str:
     sizes = np.abs(values[np.isfinite(values)])
     usual = float(np.median(sizes)) if len(sizes) else math.nan
     if is_returns:
+        if usual > MIN_USUAL_POINTS:
+            return " If they are basis points, divide them by 10,000."
         return " If they are per cent, divide them by 100." if usual > MAX_USUAL_RETURN else ""
     looks_like_returns = usual <= MAX_USUAL_RETURN and bool(np.nanmax(values) > 0)
     return " If they are returns, say so: returns=True." if looks_like_returns else ""
