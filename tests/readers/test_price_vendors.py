@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pandas as pd
 import pytest
 
@@ -211,3 +213,77 @@ def test_the_names_of_unknown_prices_are_all_listed():
     assert caught.value.fix == "price_column='Kurz'"
     read = read_prices(frame, tickers=("AAA",), price_column="Kurz")
     assert read.close["AAA"].tolist() == [1.5]
+
+
+TERMINAL = {
+    "tickers above fields": [["", "NVDA US Equity", "MSFT US Equity"], ["Dates", *["PX_LAST"] * 2]],
+    "lines of settings above": [
+        ["Start Date", "1/29/2024"],
+        ["End Date", ""],
+        [],
+        ["", "NVDA US Equity", "MSFT US Equity"],
+        ["Dates", "PX_LAST", "PX_LAST"],
+    ],
+    "a title above": [["Prices"], ["Date", "NVDA", "MSFT"]],
+}
+
+
+@pytest.mark.parametrize("case", TERMINAL)
+@pytest.mark.parametrize("suffix", ["csv", "xlsx"])
+def test_a_terminals_sheet_is_read(tmp_path, case, suffix):
+    """The rows above the dates are a header of one or two lines, and remarks above it."""
+    import openpyxl
+
+    path = tmp_path / f"p.{suffix}"
+    if suffix == "csv":
+        rows = [*TERMINAL[case], *([f"{day:%m/%d/%Y}", str(price), "1.5"] for day, price in ROWS)]
+        path.write_text("\n".join(map(",".join, rows)))
+    else:
+        book = openpyxl.Workbook()
+        for row in TERMINAL[case]:
+            book.active.append([cell or None for cell in row])
+        for day, price in ROWS:
+            book.active.append([day.to_pydatetime(), price, 1.5])
+        book.save(path)
+    read = read_prices(path, tickers=("NVDA", "MSFT"))
+    name = next(name for name in read.close if name.startswith("NVDA"))
+    assert read.close[name].tolist() == PRICES
+
+
+def test_a_name_twice_is_an_error_of_ours():
+    """Two columns of one name beside fields were an AttributeError."""
+    frame = pd.DataFrame([[1.0, 2.0, 3.0]], index=DAYS[:1], columns=["Close", "Close", "Volume"])
+    with pytest.raises(InputError, match="more than once"):
+        read_prices(frame, tickers=("AAA",))
+
+
+def test_own_dates_of_each_ticker_are_not_thrown_away():
+    """To drop the second column of dates would put prices on the days of another ticker."""
+    dates = [f"{day:%Y-%m-%d}" for day in DAYS]
+    prices = pd.DataFrame(zip(dates, PRICES, dates, PRICES, strict=True)).set_axis(
+        ["Date", "Close", "Date", "Close"], axis=1
+    )
+    with pytest.raises(InputError, match="its own dates") as caught:
+        read_prices(prices, tickers=("NVDA", "MSFT"))
+    code = caught.value.fix.split("columns: ")[1].split(", with your")[0]
+    read = read_prices(eval(code, {"prices": prices}), tickers=("NVDA", "MSFT"))
+    assert read.close["MSFT"].tolist() == PRICES
+
+
+def test_many_texts_take_no_time(tmp_path):
+    """Half a million cells with a decimal comma: one by one they took half a minute."""
+    cells = pd.DataFrame({f"T{number}": [1.25, 2.5] * 1000 for number in range(250)})
+    cells.index = pd.bdate_range("2010-01-01", periods=2000, name="Date")
+    cells = cells.add(pd.Series(range(2000), index=cells.index), axis=0)
+    cells.to_csv(tmp_path / "p.csv", sep=";", decimal=",")
+    begin = time.process_time()
+    read = read_prices(tmp_path / "p.csv")
+    assert time.process_time() - begin < 15
+    pd.testing.assert_frame_equal(
+        read.close,
+        cells,
+        check_names=False,
+        check_freq=False,
+        check_index_type=False,
+        check_column_type=False,
+    )

@@ -80,6 +80,7 @@ DATE_FORMATS = (
     *("%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%y", "%y/%m/%d", "%b %Y", "%Y-%m", "%Y%m"),
     *("%a, %d %b %Y", "%a %d %b %Y", "%a %b %d %Y", "%a, %b %d, %Y", "%a %d/%m/%Y", "%a %m/%d/%Y"),
     *("%A, %B %d, %Y", "%A, %d %B %Y", "%b-%d-%Y", "%d. %b %Y", "%d. %B %Y", "%d/%b/%Y", "%d%b%Y"),
+    *("%m-%d-%y", "%d-%m-%y", "%y-%m-%d"),
     *("%d %b %y", "%b %d, %y", "%b-%y", "%b %y", "%b-%Y", "%B %Y", "%Y年%m月%d日"),
 )
 QUARTER = re.compile(r"\d{4}[-\s]?Q[1-4]|Q[1-4][-/\s]?\d{4}")

@@ -163,7 +163,9 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
             widths[place] >= 2 and widths[place + 1] >= 2
         )
         if any(map(is_date, rows[place])):
-            return 0
+            if widths[place] == max(widths):
+                return 0
+            continue  # "Start Date", 1/1/2024
         if is_header and any(map(is_date, rows[place + 1])):
             filled = [sum(map(_is_filled, row)) for row in rows[: place + 1]]
             # Of a header with levels the first cells are empty, or name the levels
@@ -172,7 +174,13 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
                 one < filled[-1] or str(row[0]).lstrip().startswith("#")
                 for one, row in zip(filled[:-1], rows, strict=False)
             )
-            return place if are_remarks and not is_level else 0
+            if not are_remarks or is_level:
+                return 0
+            # A row of tickers above the fields, with an empty cell above the dates
+            above = range(place - 1, -1, -1)
+            return next(
+                (row + 1 for row in above if filled[row] < 2 or _is_filled(rows[row][0])), 0
+            )
     return 0
 
 

@@ -312,6 +312,7 @@ def _read_frame(frame: pd.DataFrame, request: _Request) -> Prices:
         frame = turn_columns(lift_header_rows(frame), request.notes)
     if isinstance(frame.columns, pd.MultiIndex):
         return _read_fields(frame, request)
+    _check_unique(frame.columns)
     if len(frame.columns) < MAX_LABELS and {"o", "h", "l", "c"} <= {*frame.columns}:
         frame = frame.rename(columns=LETTERS)
     if any(isinstance(one, (int, tuple)) or str(one)[:2] in ("('", '("') for one in frame.columns):
@@ -510,12 +511,24 @@ def _check_labels(labels: pd.Index[Any]) -> None:
                 f"the column {show(label)} is {describe_type(label)}, not a ticker.",
                 fix="prices.rename(columns=str); read numbers as text, so that leading zeros stay",
             )
-    names = labels.str.strip()
-    if names.has_duplicates:
+    _check_unique(labels.str.strip())
+
+
+def _check_unique(labels: pd.Index[Any]) -> None:
+    if not labels.has_duplicates:
+        return
+    twice = labels[labels.duplicated()][0]
+    if fold_label(twice) in ("date", "dates", "datetime"):
         raise InputError(
-            f"the prices have the column {names[names.duplicated()][0]!r} more than once.",
-            fix="prices.loc[:, ~prices.columns.str.strip().duplicated()]",
+            f"the prices have {(labels == twice).sum()} columns {twice!r}: each ticker has its own "
+            "dates.",
+            fix='give each ticker its own columns: {"NVDA": prices.iloc[:, :2], "MSFT": '
+            "prices.iloc[:, 2:4]}, with your tickers and places",
         )
+    raise InputError(
+        f"the prices have the column {twice!r} more than once.",
+        fix="prices.loc[:, ~prices.columns.astype(str).str.strip().duplicated()]",
+    )
 
 
 def _read_long(frame: pd.DataFrame, ticker: Any, request: _Request) -> Prices:
