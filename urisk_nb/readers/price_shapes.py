@@ -4,6 +4,8 @@ The shapes that prices come in, brought into one of two forms: wide (a column a 
 yfinance gives two levels of columns in either order, Alpaca two levels of rows, a saved yfinance
 file two header lines, R one column for each ticker and field, and a table of one company has no
 ticker at all. Whatever is plain already never comes here.
+
+The module is over 400 lines because each shape is a few lines, and a table may have two of them.
 """
 
 from __future__ import annotations

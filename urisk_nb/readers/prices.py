@@ -312,21 +312,31 @@ def _read_frame(frame: pd.DataFrame, request: _Request) -> Prices:
         frame = turn_columns(lift_header_rows(frame), request.notes)
     if isinstance(frame.columns, pd.MultiIndex):
         return _read_fields(frame, request)
-    _check_unique(frame.columns)
-    if len(frame.columns) < MAX_LABELS and {"o", "h", "l", "c"} <= {*frame.columns}:
-        frame = frame.rename(columns=LETTERS)
-    if any(isinstance(one, (int, tuple)) or str(one)[:2] in ("('", '("') for one in frame.columns):
-        from urisk_nb.readers.price_shapes import name_labels
-
-        frame = name_labels(frame, request.tickers)
-        if isinstance(frame.columns, pd.MultiIndex):
-            return _read_fields(frame, request)
+    frame = _name_columns(frame, request)
+    if isinstance(frame.columns, pd.MultiIndex):
+        return _read_fields(frame, request)
     has_fields = _may_have_fields(frame.columns)
+    if has_fields or request.price_column is not None:
+        _check_unique(frame.columns)
     if (ticker := _find_tickers(frame, request.tickers, has_fields=has_fields)) is not None:
         return _read_long(frame, ticker, request)
     if has_fields or request.price_column is not None:
         return _read_fields(frame, request)
     return _read_wide(frame, request)
+
+
+def _name_columns(frame: pd.DataFrame, request: _Request) -> pd.DataFrame:
+    """Return a frame whose labels are texts, where numbers, pairs or letters leave no doubt."""
+    labels = frame.columns
+    if len(labels) < MAX_LABELS and {"o", "h", "l", "c"} <= {*labels}:
+        return frame.rename(columns=LETTERS)
+    if labels.inferred_type == "string" and not any(
+        label[:2] in ("('", '("') for label in labels[:MAX_LABELS]
+    ):
+        return frame
+    from urisk_nb.readers.price_shapes import name_labels
+
+    return name_labels(frame, request.tickers)
 
 
 def _find_tickers(frame: pd.DataFrame, tickers: Sequence[str], *, has_fields: bool) -> Any:

@@ -89,7 +89,14 @@ def _check_reference(market: Market, column: str, values: FloatArray, what: str)
         values=values,
         present=present,
         count=count if market.is_returns else count - 1,
-        has_jump=data_faults.has_jump(moves),
+        # Few move so far that a closer look is worth it
+        has_jump=bool(
+            (
+                moves.max() >= data_faults.MIN_SPLIT - 1
+                or moves.min() <= 1 / data_faults.MIN_SPLIT - 1
+            )
+            and data_faults.has_jump(moves)
+        ),
     )
 
 

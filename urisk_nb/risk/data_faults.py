@@ -96,8 +96,7 @@ def _find_jumps(
 
 def has_jump(moves: FloatArray) -> bool:
     """Return whether some of the changes of a series can hardly be true."""
-    is_large = max(moves.max(), 1 / (1 + moves.min()) - 1) >= MIN_SPLIT - 1 if len(moves) else False
-    return bool(is_large and _are_jumps(moves).any())
+    return bool(_are_jumps(moves).any())
 
 
 def _are_jumps(moves: FloatArray) -> npt.NDArray[np.bool_]:
