@@ -114,9 +114,9 @@ def test_numbers_of_any_kind_are_floats(values):
 
 def test_a_cell_of_text_is_kept_as_a_fault():
     """A word among prices is remembered with its date, wide or long; the frame is still read."""
-    seen = {"AAA": {pd.Timestamp("2024-01-02"): "'n/a'"}}
-    assert read_prices(wide(AAA=[1.0, "n/a", 3.0, 4.0], BBB=[1, 2, 3, 4])).faults == seen
-    assert read_prices(long(close=[1.0, "n/a", 3.0, 4.0])).faults == seen
+    seen = {"AAA": {pd.Timestamp("2024-01-02"): "'halted'"}}
+    assert read_prices(wide(AAA=[1.0, "halted", 3.0, 4.0], BBB=[1, 2, 3, 4])).faults == seen
+    assert read_prices(long(close=[1.0, "halted", 3.0, 4.0])).faults == seen
 
 
 def test_volume_stands_beside_the_prices():

@@ -26,6 +26,8 @@ def scaled(factor, begin, end=None, rows=300):
 JUMPS = {
     "a missed split of 10 for 1": (scaled(0.1, 150), ["2022-08-01"]),
     "a missed split of 2 for 1": (scaled(0.5, 150), ["2022-08-01"]),
+    "a missed split of 3 for 2": (scaled(2 / 3, 150), ["2022-08-01"]),
+    "a reverse split of 2 for 3": (scaled(1.5, 150), ["2022-08-01"]),
     "a reverse split": (scaled(10, 150), ["2022-08-01"]),
     "pence for pounds": (scaled(100, 100, 120), ["2022-05-23", "2022-06-20"]),
     "one row in another unit": (scaled(100, 200, 201), ["2022-10-10", "2022-10-11"]),
@@ -82,12 +84,48 @@ def test_one_of_many_large_moves_is_no_jump():
     assert one(frame).message.count(" on 2022-") == 1
 
 
+@pytest.mark.parametrize("rows", [252 * 5, 365 * 5])
+def test_fat_tails_are_rarely_taken_for_jumps(rows):
+    """Of volatile series with the tails of Student's t (3), at 4 % a day, under 2 % are flagged."""
+    moves = np.random.default_rng(8).standard_t(3, (rows, 500)) / math.sqrt(3) * 0.04
+    names = [f"T{number}" for number in range(500)]
+    index = pd.date_range("2015-01-01", periods=rows, freq="D" if rows > 1500 else "B")
+    table = rows_with(pd.DataFrame(np.exp(moves.cumsum(axis=0)), index=index, columns=names), names)
+    assert sum("jump" in row.flags for row in table.values()) < 10
+
+
+def test_ticks_of_a_price_that_mostly_stands_still_are_no_jumps():
+    """A share at one cent moves by a factor of two, or not at all."""
+    frame = walk(300, ["AAA"])
+    frame["AAA"] = np.where(np.arange(300) % 20 < 17, 0.01, 0.02)
+    assert "jump" not in one(frame).flags
+    frame["AAA"] = np.where(np.arange(300) < 150, 100.0, 50.0)  # one move alone
+    assert "jump" in one(frame).flags
+
+
 def test_a_jump_in_returns_is_found_too():
     """The rule is about the growth of one period, whatever it was given as."""
     moves = scaled(0.1, 150).pct_change(fill_method=None).dropna()
     row = one(moves, returns=True)
     assert "jump" in row.flags
     assert "on 2022-08-01" in row.message
+
+
+def test_two_units_by_turns_are_jumps():
+    """Where every other price is in pence, the median move is of a factor of 100."""
+    frame = walk(300, ["AAA"])
+    frame.iloc[::2] *= 100
+    assert "jump" in one(frame).flags
+
+
+def test_a_jump_of_the_benchmark_is_said():
+    """It decides beta, and the benchmark need not be a row of the table."""
+    frame = walk(300, ["AAA", "SPX"])
+    assert "jump_benchmark" not in one(frame, benchmark="SPX").flags
+    frame.loc[frame.index[150] :, "SPX"] /= 10
+    assert "jump_benchmark" in one(frame, benchmark="SPX").flags
+    series = frame["SPX"].rename("index")
+    assert "jump_benchmark" in rows_with(frame[["AAA"]], "AAA", series)["AAA"].flags
 
 
 # --- mixed frequencies ---
@@ -105,6 +143,14 @@ MIXED = {
     "months, then days": mixed(MONTHS, DAYS),
     "days, then months": mixed(DAYS, pd.date_range("2021-04-30", periods=110, freq="ME")),
     "weeks, then days": mixed(WEEKS, DAYS),
+    "many days, then some weeks": mixed(
+        pd.bdate_range("2018-01-01", periods=500),
+        pd.date_range("2020-01-03", periods=30, freq="W-FRI"),
+    ),
+    "many months, then some days": mixed(
+        pd.date_range("1980-01-31", periods=400, freq="ME"),
+        pd.bdate_range("2013-05-01", periods=9),
+    ),
     "days, then weeks": mixed(
         pd.bdate_range("2020-01-01", periods=260), WEEKS[:90] + pd.Timedelta(days=1092)
     ),
@@ -215,3 +261,10 @@ def test_an_absurd_total_is_flagged():
     slow["AAA"] = slow["AAA"] / slow["AAA"].iloc[-1] * 700 ** (np.arange(5200) / 5199)
     slow.iloc[0] = 1.0
     assert "extreme_total" not in one(slow).flags
+
+
+def test_points_and_prices_given_as_returns_say_what_to_do():
+    """Basis points and prices need other ways out than per cent."""
+    moves = walk(300, ["AAA"]).pct_change(fill_method=None).dropna()
+    assert "divide them by 10,000" in one(moves * 1e4, returns=True).message
+    assert "leave returns out" in one(walk(300, ["AAA"]), returns=True).message

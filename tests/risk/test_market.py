@@ -115,7 +115,7 @@ def test_future_rows_change_nothing():
     ]
     assert str(rows[0]) == str(rows[1]) == str(rows[2])
     words = frame.astype(object)
-    words.iloc[250, 0] = "n/a"
+    words.iloc[250, 0] = "halted"
     assert str(rows_with(words, ["AAA", "BBB", "CCC"], as_of=now, alpha=[0.05, 0.01])) == str(
         rows[0]
     )
@@ -169,9 +169,9 @@ BAD_COLUMNS = {
         "1 infinite price (first: 2022-01-06, inf)",
     ),
     "one word": (
-        lambda s: s.astype(object).where(s.index != s.index[3], "n/a"),
+        lambda s: s.astype(object).where(s.index != s.index[3], "halted"),
         "bad_data",
-        "(first: 2022-01-06, 'n/a')",
+        "(first: 2022-01-06, 'halted')",
     ),
     "words": (
         lambda s: s.map(str).add("x"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,12 +60,36 @@ Codes = npt.NDArray[np.intp]
 DATE_NAMES = (
     *("dates", "day", "days", "time", "timestamp", "datum", "fecha", "tag", "period", "session"),
     *("tradingday", "tradeday", "businessday", "asof", "month", "week", "t", "日期", "日付"),
+    *(
+        "일자",
+        "날짜",
+        "дата",
+        "data",
+        "quarter",
+        "unix",
+        "ts",
+        "opentime",
+        "snappedat",
+        "windowstart",
+    ),
 )
 # Dates that are not ISO. Two of them may fit a column: "01/02/2018" alone is ambiguous.
 DATE_FORMATS = (
     *("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d"),
     *("%Y-%m-%d", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%b %d %Y", "%d %B %Y", "%B %d, %Y"),
     *("%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%y", "%y/%m/%d", "%b %Y", "%Y-%m", "%Y%m"),
+    *("%a, %d %b %Y", "%a %d %b %Y", "%a %b %d %Y", "%a, %b %d, %Y", "%a %d/%m/%Y", "%a %m/%d/%Y"),
+    *("%A, %B %d, %Y", "%A, %d %B %Y", "%b-%d-%Y", "%d. %b %Y", "%d. %B %Y", "%d/%b/%Y", "%d%b%Y"),
+    *("%m-%d-%y", "%d-%m-%y", "%y-%m-%d"),
+    *("%d %b %y", "%b %d, %y", "%b-%y", "%b %y", "%b-%Y", "%B %Y", "%Y年%m月%d日"),
+)
+QUARTER = re.compile(r"\d{4}[-\s]?Q[1-4]|Q[1-4][-/\s]?\d{4}")
+# What numbers may count since 1970: nanoseconds of one, least and most
+EPOCHS = (
+    ("seconds", 10**9, 1e8, 1e10),
+    ("milliseconds", 10**6, 1e11, 1e13),
+    ("microseconds", 10**3, 1e14, 1e16),
+    ("nanoseconds", 1, 1e17, 1e19),
 )
 MAX_LABEL_CHARS = 200  # of a name that is compared
 MAX_DATE_CHARS = 40  # longer texts are no dates, and would take seconds
@@ -73,10 +98,6 @@ TIME_OF_DAY = re.compile(r"[ T]\d{1,2}:\d\d.*$")
 DATE_NUMBERS = (
     (1900, 2200, 'pd.to_datetime({dates}.astype(str), format="%Y")'),
     (20_000, 80_000, 'pd.to_datetime({dates}, unit="D", origin="1899-12-30")'),
-    (1e8, 1e10, 'pd.to_datetime({dates}, unit="s")'),
-    (1e11, 1e13, 'pd.to_datetime({dates}, unit="ms")'),
-    (1e14, 1e16, 'pd.to_datetime({dates}, unit="us")'),
-    (1e17, 1e19, 'pd.to_datetime({dates}, unit="ns")'),
 )
 TICKER_AS_WRITTEN = re.compile(r"[A-Z0-9^][A-Z0-9.\-^=/:&]*")
 
@@ -177,7 +198,10 @@ def split_dates(
                 else "add a column for each ticker",
             )
         return _read_dates(frame[label], DateSource(label, base), notes), rest
-    if kinds.is_numeric_dtype(frame.index.dtype) and not _has_compact_dates(frame.index):
+    if kinds.is_numeric_dtype(frame.index.dtype) and not (
+        _has_compact_dates(frame.index) or _find_epoch(frame.index)
+    ):
+        _check_named(frame)
         raise InputError(
             f"the prices have no dates: the index counts {frame.index[0]}, ..., {frame.index[-1]}.",
             fix=suggest_rename(frame, base, "date")
@@ -195,6 +219,17 @@ def _check_header(frame: pd.DataFrame, label: Any) -> None:
             f"the prices have no header: their first column is called {show(label)}.",
             fix=f"name the columns: pd.read_csv(..., header=None, names={names[:3]!r}); then use "
             "tickers for T1, ...",
+        )
+
+
+def _check_named(frame: pd.DataFrame) -> None:
+    """Refuse a frame whose header is a row of numbers."""
+    labels = [re.sub(r"\.\d+$", "", str(label)) for label in frame.columns]
+    if len(labels) > 1 and all(re.fullmatch(r"-?\d[\d.,eE+]*", label) for label in labels):
+        raise InputError(
+            f"the prices have no header: their columns are called {', '.join(labels[:4])}.",
+            fix="name the columns: pd.read_csv(..., header=None, names=['time', 'open', 'high', "
+            "'low', 'close', 'volume'], usecols=range(6)), with your own names",
         )
 
 
@@ -229,7 +264,9 @@ def _is_date_name(label: object) -> bool:
 
 
 def _holds_date(value: object) -> bool:
-    return _is_iso_date(value) or (isinstance(value, str) and bool(_fit_formats([value])))
+    return _is_iso_date(value) or (
+        isinstance(value, str) and bool(value.strip()) and bool(_fit_formats([value]))
+    )
 
 
 def check_not_moved(frame: pd.DataFrame, what: str) -> None:
@@ -380,11 +417,13 @@ def _read_dates(
 ) -> pd.DatetimeIndex:
     """Return local calendar dates, whatever they were written as."""
     if isinstance(values.dtype, pd.PeriodDtype):
-        return _drop_time(pd.PeriodIndex(values).to_timestamp(how="end"))
+        with warnings.catch_warnings():  # pandas is about to drop periods of business days
+            warnings.simplefilter("ignore", FutureWarning)
+            return _drop_time(pd.PeriodIndex(values).to_timestamp(how="end"))
     if kinds.is_datetime64_any_dtype(values.dtype):
         known = pd.DatetimeIndex(values)
     elif kinds.is_numeric_dtype(values.dtype):
-        known = _read_date_numbers(values, source)
+        known = _read_date_numbers(values, source, notes)
     else:
         known = _parse_objects(values, source, notes)
     if known.hasnans:
@@ -417,11 +456,28 @@ def _has_compact_dates(values: pd.Index[Any] | pd.Series[Any]) -> bool:
     )
 
 
-def _read_date_numbers(values: pd.Series[Any], source: DateSource) -> pd.DatetimeIndex:
+def _find_epoch(values: pd.Index[Any] | pd.Series[Any]) -> tuple[str, int] | None:
+    """Return what numbers count since 1970, and the nanoseconds of one; None if they do not."""
+    if not len(values) or values.hasnans or not kinds.is_numeric_dtype(values.dtype):
+        return None
+    least, most = values.min(), values.max()
+    return next(
+        ((unit, size) for unit, size, low, high in EPOCHS if low <= least <= most < high), None
+    )
+
+
+def _read_date_numbers(
+    values: pd.Series[Any], source: DateSource, notes: list[str] | None
+) -> pd.DatetimeIndex:
     if _has_compact_dates(values):
         return pd.DatetimeIndex(
             pd.to_datetime(pd.Series(values.to_numpy(dtype=np.int64).astype(str)), format="%Y%m%d")
         )
+    if epoch := _find_epoch(values):
+        unit, size = epoch
+        if notes is not None:
+            notes.append(f"The dates of {source} are read as {unit} since 1970, in UTC.")
+        return pd.DatetimeIndex(pd.to_datetime((values.to_numpy() * size).astype(np.int64)))
     first = values.iloc[0]
     meant = next(
         (code for low, high, code in DATE_NUMBERS if low <= values.min() <= values.max() < high),
@@ -477,8 +533,15 @@ def _parse_texts(
         if any(not _holds_date(value) for value in distinct)
         else (0, distinct[0])
     )
+    where = f"{source}, row {np.argmax(codes == code) + 1}: {show(value)} is not a date."
+    if not any(map(_holds_date, distinct[:10])):
+        raise InputError(
+            where,
+            fix=source.fix_with(f'pd.to_datetime({source.code}, format="%d %B %Y")')
+            + ", with your own format",
+        )
     raise InputError(
-        f"{source}, row {np.argmax(codes == code) + 1}: {show(value)} is not a date.",
+        where,
         fix="write ISO dates (2019-12-30), or drop the rows without one: "
         f'{source.base}[pd.to_datetime({source.code}, errors="coerce").notna()]',
     )
@@ -493,12 +556,16 @@ def _fit_formats(distinct: Sequence[object]) -> dict[str, list[datetime]]:
     for name in DATE_FORMATS:
         with contextlib.suppress(ValueError):
             found[name] = [datetime.strptime(text, name) for text in texts]  # noqa: DTZ007  # a day has no zone
+    if not found and all(map(QUARTER.fullmatch, texts)):
+        quarters = [re.sub(r"(Q\d)[-/\s]?(\d{4})", r"\2\1", text) for text in texts]
+        found["quarter"] = [pd.Period(quarter, freq="Q").end_time for quarter in quarters]
     return found
 
 
 def _spell(name: str) -> str:
     """Return a format as a reader writes it: "day/month/year"."""
     words = {"d": "day", "m": "month", "b": "month", "B": "month", "Y": "year", "y": "year"}
+    words |= {"a": "weekday", "A": "weekday"}
     return re.sub(r"%(\w)", lambda match: words[match[1]], name)
 
 

@@ -16,6 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pandas.api import types as kinds
 
@@ -28,15 +30,24 @@ __all__ = ["find_header", "is_date", "read_csv"]
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE_CHARS, SAMPLE_ROWS = 1 << 16, 30  # what is looked at to find the separator
 TICKER_NAMES = ("ticker", "symbol")
+# Beside a price these hold tickers, too: texts, and NA or 0700 stays what it is
+OTHER_TICKER_NAMES = (
+    *("tickers", "symbols", "tic", "ric", "instrument", "security", "ts_code", "asset", "sid"),
+    *("stock", "code", "secid", "isin", "variable", "permno", "cusip", "sedol", "figi"),
+)
 LEVEL_NAMES = ("", "price", "ticker", "tickers", "symbol", "symbols", "attributes")
 # A cell such as "1.234,56", "1 234.5" or "$187.15": pandas cannot read it as a number, or reads it
 # wrong beside others that it cannot read.
 MAX_NUMBER_CHARS = 60
 WRITTEN_DATE = re.compile(
-    r"\s*(\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/. ](\d\d?|[A-Za-z]{3,9})[-/. ](\d\d|\d{4})"
-    r"|[A-Za-z]{3,9} \d\d?,? \d{4}|(19|20)\d{6})([ T]\d.*)?\s*"
+    r"\s*([A-Za-z]{3,9},? )?"
+    r"(\d{4}[-/.年]\d\d?[-/.月]\d\d?日?"
+    r"|\d\d?[-/. ](\d\d?|[A-Za-z]{3,9})\.?[-/. ](\d\d|\d{4})"
+    r"|[A-Za-z]{3,9}[- ]\d\d?,?[- ]\d{4}|\d{4}[- ]?Q[1-4]|(19|20)\d{6})([ T]\d.*)?\s*"
 )
-MARKED_NUMBER = re.compile(r"\s*[-+(]?[$€£¥]?\s*\d[\d.,'’\s]*[%KMB)]?\s*[$€£¥]?\s*")
+MARKED_NUMBER = re.compile(
+    r"\s*([A-Z]{3}\s*)?[-+(]{0,2}[$€£¥₩₹]?\s*\d[\d.,'’\s]*[%KMB]?\)?%?\s*([$€£¥₩₹]|[A-Z]{3})?\s*"
+)
 
 
 def read_csv(path: Path, *, text: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -57,11 +68,10 @@ def read_csv(path: Path, *, text: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
         pandas or the csv module cannot read it.
     """
     content = read_text(path)
-    separator, notes = ("\t" if path.suffix.lower() == ".tsv" else ","), []
-    if hint := re.match(r'"?sep=(.)"?\r?\n', content):  # Excel writes and reads it
-        separator, content = hint[1], content[hint.end() :]
-    else:
-        separator = _find_csv_separator(content, separator)
+    notes = []
+    separator, content = _split_hint(content, "\t" if path.suffix.lower() == ".tsv" else ",")
+    if not text:
+        content = _mark_blanks(content, separator)
     if not text and (skipped := _find_preamble(content, separator)):
         notes.append(
             f"{count_noun(skipped, 'line')} above the header of {path.name} "
@@ -77,18 +87,41 @@ def read_csv(path: Path, *, text: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
             for label in frame:
                 if not kinds.is_integer_dtype(frame[label].dtype):
                     frame[label] = texts[label]
-    for place, name in enumerate(() if text else header):
-        # NA and 0700 stay what they are, among numbers too.
-        if name.strip().lower() in TICKER_NAMES:
-            frame[frame.columns[place]] = _parse_columns(
-                content, separator, range(place, place + 1), True
-            ).iloc[:, 0]
+    if not text:
+        _keep_tickers(frame, content, separator, header)
     last_name = max((place for place, name in enumerate(header) if name.strip()), default=0)
     nameless = [frame.columns[place] for place in range(last_name + 1, len(header))]
     frame = frame.drop(
         columns=[label for label in nameless if (frame[label].isna() | (frame[label] == "")).all()]
     )
-    return frame, tuple(notes)
+    return frame if text else _drop_blank_rows(frame), tuple(notes)
+
+
+def _keep_tickers(frame: pd.DataFrame, content: str, separator: str, header: Sequence[str]) -> None:
+    """Put tickers in as they are written: NA and 0700 are no hole and no number."""
+    for place, name in enumerate(header):
+        if name.strip(" <>").lower() in (*TICKER_NAMES, *OTHER_TICKER_NAMES):
+            frame[frame.columns[place]] = _parse_columns(
+                content, separator, range(place, place + 1), True
+            ).iloc[:, 0]
+
+
+def _drop_blank_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the blank rows that a sheet is saved with."""
+    if not len(frame) or not _find_blank(frame.tail(1)).all():
+        return frame
+    return frame[~_find_blank(frame)].reset_index(drop=True)
+
+
+def _find_blank(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    return (rows.isna() | (rows == "")).all(axis=1).to_numpy(dtype=bool)
+
+
+def _split_hint(content: str, usual: str) -> tuple[str, str]:
+    """Return the separator, and the table without a first line that names it."""
+    if hint := re.match(r'"?sep=(.)"?\r?\n', content):  # Excel writes and reads it
+        return hint[1], content[hint.end() :]
+    return _find_csv_separator(content, usual), content
 
 
 def _parse_columns(
@@ -130,7 +163,9 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
             widths[place] >= 2 and widths[place + 1] >= 2
         )
         if any(map(is_date, rows[place])):
-            return 0
+            if widths[place] == max(widths):
+                return 0
+            continue  # "Start Date", 1/1/2024
         if is_header and any(map(is_date, rows[place + 1])):
             filled = [sum(map(_is_filled, row)) for row in rows[: place + 1]]
             # Of a header with levels the first cells are empty, or name the levels
@@ -139,7 +174,13 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
                 one < filled[-1] or str(row[0]).lstrip().startswith("#")
                 for one, row in zip(filled[:-1], rows, strict=False)
             )
-            return place if are_remarks and not is_level else 0
+            if not are_remarks or is_level:
+                return 0
+            # A row of tickers above the fields, with an empty cell above the dates
+            above = range(place - 1, -1, -1)
+            return next(
+                (row + 1 for row in above if filled[row] < 2 or _is_filled(rows[row][0])), 0
+            )
     return 0
 
 
@@ -167,8 +208,13 @@ def _find_csv_separator(content: str, usual: str) -> str:
     rows in as many fields and lets one begin with a date, else the usual one.
     """
     rows = {sign: _sample_rows(content, sign) for sign in SEPARATORS}
-    header = {sign: max(map(_count_filled, found[:3]), default=0) for sign, found in rows.items()}
-    candidates = [sign for sign in SEPARATORS if header[sign] > 1]
+    candidates: list[str] = []
+    for count in (3, SAMPLE_ROWS):  # further down only below lines that nothing splits
+        candidates = candidates or [
+            sign
+            for sign, found in rows.items()
+            if max(map(_count_filled, found[:count]), default=0) > 1
+        ]
     if len(candidates) <= 1:
         return candidates[0] if candidates else usual
     named = [sign for sign in candidates if _count_filled(rows[sign][0]) > 1]
@@ -181,6 +227,20 @@ def _find_csv_separator(content: str, usual: str) -> str:
     return next(
         (sign for sign in (usual, *SEPARATORS) if sign in (dated or even or candidates)), usual
     )
+
+
+def _mark_blanks(content: str, separator: str) -> str:
+    """Return a table whose fields only blanks separate with the separator between them."""
+    lines = [line.split() for line in content[:SAMPLE_CHARS].splitlines()[:SAMPLE_ROWS]]
+    lines = [line for line in lines[:-1] if line] or lines
+    if (
+        separator in content[:SAMPLE_CHARS]
+        or len({*map(len, lines)}) != 1
+        or len(lines[0]) < 2
+        or not any(is_date(line[0]) for line in lines)
+    ):
+        return content
+    return re.sub(r"[^\S\r\n]+", separator, re.sub(r"(?m)^[^\S\r\n]+|[^\S\r\n]+$", "", content))
 
 
 def _count_filled(row: Sequence[str]) -> int:

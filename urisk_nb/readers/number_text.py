@@ -18,13 +18,26 @@ import pandas as pd
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import show
 
-__all__ = ["find_decimal_mark", "read_number_texts"]
+__all__ = ["find_count_mark", "find_decimal_mark", "read_number_texts"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-SIGNS = str.maketrans({"\N{MINUS SIGN}": "-", **dict.fromkeys("$€£¥'’\u00a0\u202f\u2009 ")})
+SIGNS = str.maketrans({"\N{MINUS SIGN}": "-", **dict.fromkeys("$€£¥₩₹'’\u00a0\u202f\u2009 ")})
 NUMBER = re.compile(r"(?P<body>[-+]?[\d.,]*\d[\d.,]*)(?P<unit>[KMB%]?)", re.IGNORECASE)
+# What people write where there is no number; errors of a sheet such as "#REF!" are none of these
+MISSING = {
+    *("", "-", "--", "- -", "—", "–", ".", "..", "na", "n/a", "n.a.", "n.a", "nan", "null", "none"),
+    *("#n/a", "#n/a n/a", "#n/a n.a.", "<na>", "nil", "k.a.", "n.v.", "n.d.", "nd"),
+}
+# "USD 187.15", "187.15 EUR"; a column has one currency
+CURRENCIES = "|".join(
+    (
+        *("USD", "EUR", "GBP", "GBX", "GBp", "CHF", "JPY", "CNY", "HKD", "KRW", "INR", "AUD"),
+        *("CAD", "NZD", "SEK", "NOK", "DKK", "SGD", "TWD", "BRL", "ZAR", "PLN", "MXN", "ILS"),
+    )
+)
+CURRENCY = re.compile(rf"(?:({CURRENCIES})\s*(?=[-+(\d.])|(?<=[\d.)])\s*({CURRENCIES})$)")
 MAX_NUMBER_CHARS = 60  # longer texts are no numbers
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9}
 # What a cell shows of the decimal mark, by the first that fits
@@ -38,6 +51,18 @@ EVIDENCE = (
     (re.compile(r"[-+]?\d*,\d+"), ","),
     (re.compile(r"[-+]?\d*\.\d+"), "."),
 )
+# The same for many cells, one a line; "1,234" is no second kind of "12,5"
+LINE_EVIDENCE = tuple(
+    (re.compile(rf"(?m)^(?![-+]?[1-9]\d{{0,2}}[,.]\d{{3}}$){pattern.pattern}$"), mark)
+    if mark in (",", ".")
+    else (re.compile(rf"(?m)^{pattern.pattern}$"), mark)
+    for pattern, mark in EVIDENCE
+)
+NOT_PLAIN = re.compile(r"[^-+\d.,\n]")
+PLAIN = {
+    ",": re.compile(r"(?:[-+]?[\d.]*\d(?:,\d+)?\n)*"),
+    ".": re.compile(r"(?:[-+]?[\d,]*\d(?:\.\d+)?\n)*"),
+}
 
 
 def find_decimal_mark(cells: Iterable[object], *, has_points: bool = False) -> str:
@@ -56,13 +81,7 @@ def find_decimal_mark(cells: Iterable[object], *, has_points: bool = False) -> s
     InputError
         Some cells have a decimal comma and others a decimal point; or no cell decides.
     """
-    seen: dict[str, str] = {}
-    for cell in cells:
-        if _is_short(cell) and (match := NUMBER.fullmatch(cell.translate(SIGNS))):
-            for pattern, mark in EVIDENCE:
-                if pattern.fullmatch(match["body"]):
-                    seen.setdefault(mark, cell)
-                    break
+    seen = _find_marks(cells)
     if "," in seen and "." in seen:
         raise InputError(
             f"the prices have a decimal comma ({show(seen[','])}) and a decimal point "
@@ -81,11 +100,60 @@ def find_decimal_mark(cells: Iterable[object], *, has_points: bool = False) -> s
     return "."
 
 
+def find_count_mark(prices: Iterable[object], counts: Iterable[object]) -> str:
+    """
+    Return the decimal mark of counts, such as volumes: that of the prices beside them.
+
+    Where these do not show it, "1,234" is a thousand: shares are whole.
+    """
+    for cells in (prices, counts):
+        seen = _find_marks(cells)
+        if ("," in seen) != ("." in seen):
+            return "," if "," in seen else "."
+    return "."
+
+
+def _find_marks(cells: Iterable[object]) -> dict[str, str]:
+    """Return which decimal marks the cells show, each with the first cell that does."""
+    seen: dict[str, str] = {}
+    texts = [cell for cell in cells if _is_short(cell)]
+    lines = "\n".join(texts).translate(SIGNS)
+    if NOT_PLAIN.search(lines) is None and lines.count("\n") == len(texts) - 1:
+        # A million cells at once: one by one they take half a minute
+        for pattern, mark in LINE_EVIDENCE:
+            if mark not in seen and (found := pattern.search(lines)):
+                seen[mark] = texts[lines.count("\n", 0, found.start())]
+        return seen
+    for cell in texts:
+        if match := NUMBER.fullmatch(_strip_signs(cell)):
+            for pattern, mark in EVIDENCE:
+                if pattern.fullmatch(match["body"]):
+                    seen.setdefault(mark, cell)
+                    break
+    return seen
+
+
+def _strip_signs(cell: str) -> str:
+    """Return a number without its currency; one in parentheses is negative."""
+    text = CURRENCY.sub("", cell.strip()).translate(SIGNS)
+    if match := re.fullmatch(r"\(([\d.,]+%?)\)(%?)", text):
+        return f"-{match[1]}{match[2]}"
+    return text
+
+
+def _find_currency(cell: object) -> str | None:
+    match = CURRENCY.search(cell.strip()) if _is_short(cell) else None
+    return match and (match[1] or match[2])
+
+
 def read_number_texts(
     cells: pd.Series[Any], mark: str, *, percent: bool = False
 ) -> tuple[FloatArray, BoolArray]:
     """
     Return the numbers in a column of texts, and which cells are none.
+
+    A cell that says that there is no number, such as "n/a" or "-", is missing. Cells in another
+    currency than the first one are no numbers.
 
     Parameters
     ----------
@@ -94,18 +162,41 @@ def read_number_texts(
     percent
         "1.5%" is 0.015, as among returns; else it is no number.
     """
+    is_told = cells.notna().to_numpy(dtype=bool)
+    if (plain := _read_plain_column(cells[is_told].tolist(), mark)) is not None:
+        values = np.full(len(cells), np.nan)
+        values[is_told] = plain
+        return values, np.zeros(len(cells), dtype=bool)
+    unique = cells.dropna().unique()
+    currencies = dict.fromkeys(filter(None, map(_find_currency, unique)))
     distinct: dict[object, float] = {
-        cell: _read_one(cell, mark, percent=percent) for cell in cells.dropna().unique()
+        cell: np.nan
+        if len(currencies) > 1 and _find_currency(cell) != next(iter(currencies))
+        else _read_one(cell, mark, percent=percent)
+        for cell in unique
     }
+    missing = {cell for cell in unique if isinstance(cell, str) and cell.strip().lower() in MISSING}
     values = np.array([distinct.get(cell, np.nan) for cell in cells], dtype=np.float64)
-    return values, np.isnan(values) & cells.notna().to_numpy(dtype=bool)
+    is_missing = cells.isin(missing).to_numpy(dtype=bool)
+    return values, np.isnan(values) & is_told & ~is_missing
+
+
+def _read_plain_column(cells: list[Any], mark: str) -> list[float] | None:
+    """Return numbers without signs of currencies, units and holes; None if one is not so."""
+    if not all(map(_is_short, cells)):
+        return None
+    text = "\n".join(cells) + "\n"
+    if not PLAIN[mark].fullmatch(text):
+        return None
+    text = text.replace("." if mark == "," else ",", "").replace(",", ".")
+    return list(map(float, text.split("\n")[:-1]))
 
 
 def _read_one(cell: object, mark: str, *, percent: bool) -> float:
     if isinstance(cell, str) and not _is_short(cell):
         return np.nan
     if isinstance(cell, str):
-        match = NUMBER.fullmatch(cell.translate(SIGNS))
+        match = NUMBER.fullmatch(_strip_signs(cell))
         if match is None:
             return _read_plain(cell)
         unit = match["unit"].upper()

@@ -38,7 +38,9 @@ AS_TRADED = (
     *("pxsettle", "unadjclose", "unadjustedclose", "prc", "nav", "schlusskurs", "schluss", "kurs"),
     *("price", "prices", "mid", "midprice", "pxmid", "value", "obsvalue"),
     *("clôture", "cloture", "dernier", "cours", "cierre", "último", "ultimo", "precio", "chiusura"),
-    *("prezzo", "收盘", "收盘价", "終値"),
+    *("prezzo", "收盘", "收盘价", "收盤", "收盤價", "終値", "종가", "zuletzt", "schlusspreis"),
+    *("letzterkurs", "slotkoers", "slot", "laatste", "zamknięcie", "zamkniecie", "ostatnio"),
+    *("fechamento", "cotação", "stängning", "stängningskurs", "senast", "цена", "закрытие"),
 )
 RETURNS = ("return", "returns", "ret", "rets", "dailyreturn", "dailyreturns", "pctchange", "retx")
 PRICE_FIELDS = frozenset({*ADJUSTED, *AS_TRADED, *RETURNS})
@@ -53,6 +55,10 @@ FIELDS = PRICE_FIELDS | {
     *("change", "changepercent", "changep", "unadjustedvolume", "label", "changeovertime"),
     *("erster", "eröffnung", "hoch", "tief", "stuecke", "stücke", "volumen", "umsatz"),
     *("ouverture", "haut", "bas", "plushaut", "plusbas", "apertura", "máximo", "mínimo"),
+    *("eröffn", "geöffnet", "tageshoch", "tagestief", "ouv", "máx", "mín", "abertura", "massimo"),
+    *("minimo", "otwarcie", "najwyższy", "najniższy", "wolumen", "시가", "고가", "저가", "거래량"),
+    *("대비", "등락률", "始値", "高値", "安値", "出来高", "highprc", "openprc", "lowprc"),
+    *("quotevolume", "quoteassetvolume", "closetime", "takerbuyvolume", "marketcap"),
     *("开盘", "最高", "最低", "成交量", "成交额", "振幅", "涨跌幅", "涨跌额", "换手率"),
     *("exdividend", "numberoftrades", "adjfactor", "spread", "openinterest", "preclose"),
 }

@@ -155,15 +155,15 @@ def find_file_ticker(path: Path, tickers: Sequence[str]) -> str:
     stem = path.stem.upper().strip()
     own = {fold_share_class(ticker): ticker for ticker in tickers}
     own |= {form: ticker for ticker in tickers if (form := fold_listing(ticker)) not in own}
-    words = [word for word in re.split(r"[_\s]+", stem) if word]
-    pieces = [word for word in re.split(r"[_\s.\-]+", stem) if word]
+    words = [word for word in re.split(r"[_\s,]+", stem) if word]
+    pieces = [word for word in re.split(r"[_\s,.\-]+", stem) if word]
     for form in (stem, stem.replace("_", "."), *words, *pieces):
         for name in (fold_share_class(form), fold_listing(form)):
             if name in own:
                 return own[name]
     kept = [
         word
-        for word in re.split(r"[_\s]+|-(?=(?:19|20)\d\d|[A-Z]{3,})", stem)
+        for word in re.split(r"[_\s,]+|-(?=(?:19|20)\d\d|[A-Z]{3,})", stem)
         if word and word not in FILE_WORDS and not all(map(DATE_PART.fullmatch, word.split("-")))
     ]
     return re.sub(r"\.US$", "", "_".join(kept)) or stem

@@ -4,6 +4,8 @@ The shapes that prices come in, brought into one of two forms: wide (a column a 
 yfinance gives two levels of columns in either order, Alpaca two levels of rows, a saved yfinance
 file two header lines, R one column for each ticker and field, and a table of one company has no
 ticker at all. Whatever is plain already never comes here.
+
+The module is over 400 lines because each shape is a few lines, and a table may have two of them.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ from urisk_nb.risk.values import fold_name, read_moment
 
 __all__ = [
     "WideTable",
+    "find_rows",
     "find_ticker_label",
     "lift_header_rows",
+    "name_labels",
     "name_levels",
     "read_mapping",
     "split_fields",
@@ -99,10 +103,15 @@ def split_fields(
         has_numbers=lambda label: _has_numbers(fields[label]),
     )
     if choice is None:
+        labels = [*fields]
+        if not isinstance(frame.columns, pd.MultiIndex):
+            dates = find_dates(frame)
+            labels = [one for one in frame.columns if one != dates]
+        unknown = [one for one in labels if fold_label(one) not in FIELDS]
         raise InputError(
-            f"the prices have the columns {', '.join(map(repr, fields))}, none of them a known "
+            f"the prices have the columns {', '.join(map(repr, labels))}, none of them a known "
             "price.",
-            fix=f"price_column={next(iter(fields))!r}",
+            fix=f"price_column={str((unknown or labels)[0])!r}",
         )
     volume = find_field([*fields], VOLUMES)
     return WideTable(
@@ -161,11 +170,42 @@ def _index_by_dates(frame: pd.DataFrame) -> pd.DataFrame:
     """Put dates that reset_index() made a column, ("Date", ""), back into the index."""
     if not kinds.is_numeric_dtype(frame.index.dtype):
         return frame
+    # read_csv(header=[0, 1]) without an index: a row with the name of the dates, then the dates
+    if len(frame) > 1 and _is_mark(frame.iloc[0, 0]) and frame.iloc[0, 1:].isna().all():
+        return frame.iloc[1:, 1:].set_axis(pd.Index(frame.iloc[1:, 0], name="date"), axis=0)
     for place, labels in enumerate(frame.columns):
         if any(fold_label(one) in DATE_MARKS for one in labels):
             rest = frame.iloc[:, [other for other in range(frame.shape[1]) if other != place]]
             return rest.set_axis(pd.Index(frame.iloc[:, place], name="date"), axis=0)
     return frame
+
+
+def name_labels(frame: pd.DataFrame, tickers: Sequence[str]) -> pd.DataFrame:
+    """
+    Return a frame whose columns are called by texts, where the list or the labels leave no doubt.
+
+    A number is a ticker if the list has it. Pairs such as ("Close", "NVDA"), also written as text,
+    are levels of columns.
+    """
+    labels = frame.columns.tolist()
+    if any(isinstance(label, int) for label in labels):
+        if not {str(label) for label in labels if isinstance(label, int)} & {*tickers}:
+            return frame
+        return frame.set_axis(
+            [str(label) if isinstance(label, int) else label for label in labels], axis=1
+        )
+    pairs = [_read_pair(label) for label in labels]
+    if sum(pair is not None for pair in pairs) < 2:
+        return frame
+    whole = [pair or (str(label), "") for pair, label in zip(pairs, labels, strict=True)]
+    return frame.set_axis(pd.MultiIndex.from_tuples(whole), axis=1)
+
+
+def _read_pair(label: object) -> tuple[str, str] | None:
+    if isinstance(label, tuple) and len(label) == 2:
+        return str(label[0]), str(label[1])
+    match = re.fullmatch(r"""\(['"](.*)['"], ['"](.*)['"]\)""", str(label))
+    return (match[1], match[2]) if match else None
 
 
 def lift_header_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -271,17 +311,21 @@ def _split_flat_names(frame: pd.DataFrame, tickers: Sequence[str]) -> dict[Any, 
 
 
 def _split_name(label: str) -> tuple[str, str] | None:
-    """Return ticker and field of a column's name, or None."""
-    for sign in re.findall(r"[ _.|:/\-]", label):
-        for place in (match.start() for match in re.finditer(re.escape(sign), label)):
-            first, second = label[:place].strip(), label[place + 1 :].strip()
-            if not first or not second:
-                continue
-            if fold_label(second) in FIELDS and fold_label(first) not in FIELDS:
-                return first, second
-            if fold_label(first) in FIELDS and fold_label(second) not in FIELDS:
-                return second, first
-    return None
+    """
+    Return ticker and field of a column's name, or None.
+
+    The longest name of a field counts: "Adj Close_NVDA" is no "Close_NVDA" of a field "Adj".
+    """
+    found: list[tuple[str, str]] = []
+    for place in (match.start() for match in re.finditer(r"[ _.|:/\-]", label)):
+        first, second = label[:place].strip(), label[place + 1 :].strip()
+        if not first or not second:
+            continue
+        if fold_label(second) in FIELDS and fold_label(first) not in FIELDS:
+            found.append((first, second))
+        elif fold_label(first) in FIELDS and fold_label(second) not in FIELDS:
+            found.append((second, first))
+    return max(found, key=lambda pair: len(pair[1]), default=None)
 
 
 # --- one company's table --------------------------------------------------------------------------
@@ -393,6 +437,8 @@ def find_ticker_label(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
     One that says the same in each row counts only if it is a ticker of the list: the table of one
     company may have its name in a column.
     """
+    if len(frame.columns) == 3 and not any(map(is_price_field, frame.columns)):
+        return _find_melted(frame, tickers)
     if not any(map(is_price_field, frame.columns)):
         return None
     texts = [
@@ -410,6 +456,25 @@ def find_ticker_label(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
         or wanted & {fold_listing(str(one)) for one in frame[label].unique()}
     ]
     return find_field(texts, OTHER_TICKER_NAMES)
+
+
+def _find_melted(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
+    """Return the column of tickers in a table of dates, tickers of the list, and numbers."""
+    if not frame.columns.is_unique:
+        return None
+    dates = find_dates(frame)
+    wanted = {fold_listing(ticker) for ticker in tickers}
+    for label in frame.columns:
+        others = [one for one in frame.columns if one not in (label, dates)]
+        if (
+            len(others) == 1
+            and fold_label(others[0]) not in FIELDS
+            and kinds.is_numeric_dtype(frame[others[0]].dtype)
+            and kinds.infer_dtype(frame[label], skipna=True) in ("string", "categorical")
+            and wanted & {fold_listing(str(one)) for one in frame[label].unique()}
+        ):
+            return label
+    return None
 
 
 def take_field_rows(
@@ -451,6 +516,18 @@ def _is_date(value: object) -> bool:
     except ValueError:
         return False
     return True
+
+
+def find_rows(given: Mapping[Any, Any]) -> object:
+    """Return the rows in the answer of a price API, beside single values such as its status."""
+    rows = [one for one in given.values() if isinstance(one, list) and one]
+    singles = [one for one in given.values() if one is None or isinstance(one, (str, int, float))]
+    if len(rows) == 1 and len(rows) + len(singles) == len(given) and isinstance(rows[0][0], dict):
+        return rows[0] if singles else None
+    series = [name for name in given if str(name).lower().startswith("time series")]
+    if len(series) == 1 and isinstance(given[series[0]], Mapping):
+        return pd.DataFrame.from_dict(given[series[0]], orient="index")
+    return None
 
 
 def read_mapping(given: Mapping[Any, Any]) -> pd.DataFrame | None:

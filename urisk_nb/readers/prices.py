@@ -225,14 +225,20 @@ def _name_series(series: pd.Series[Any], request: _Request) -> pd.DataFrame:
 
 
 def _read_mapping(given: Mapping[Any, Any], request: _Request) -> Prices:
-    from urisk_nb.readers.price_shapes import read_mapping
+    from urisk_nb.readers.price_shapes import find_rows, read_mapping
 
     fields = read_mapping(given)
     if fields is not None:
         return _read_frame(fields, request)
+    if (rows := find_rows(given)) is not None:
+        name = next((given[key] for key in ("symbol", "ticker") if key in given), None)
+        own = (name,) if isinstance(name, str) else request.tickers
+        return _read_object(rows, replace(request, tickers=own))
     parts = []
     for name, value in given.items():
         part = _convert(value)
+        if isinstance(part, list) and part and all(isinstance(one, Mapping) for one in part):
+            part = pd.DataFrame(part)
         if isinstance(part, Mapping):  # date -> price
             part = pd.Series(dict(part), dtype=object).infer_objects()
         if not isinstance(name, str) or not isinstance(part, (pd.DataFrame, pd.Series)):
@@ -306,9 +312,12 @@ def _read_frame(frame: pd.DataFrame, request: _Request) -> Prices:
         frame = turn_columns(lift_header_rows(frame), request.notes)
     if isinstance(frame.columns, pd.MultiIndex):
         return _read_fields(frame, request)
-    if len(frame.columns) < MAX_LABELS and {"o", "h", "l", "c"} <= {*frame.columns}:
-        frame = frame.rename(columns=LETTERS)
+    frame = _name_columns(frame, request)
+    if isinstance(frame.columns, pd.MultiIndex):
+        return _read_fields(frame, request)
     has_fields = _may_have_fields(frame.columns)
+    if has_fields or request.price_column is not None:
+        _check_unique(frame.columns)
     if (ticker := _find_tickers(frame, request.tickers, has_fields=has_fields)) is not None:
         return _read_long(frame, ticker, request)
     if has_fields or request.price_column is not None:
@@ -316,10 +325,24 @@ def _read_frame(frame: pd.DataFrame, request: _Request) -> Prices:
     return _read_wide(frame, request)
 
 
+def _name_columns(frame: pd.DataFrame, request: _Request) -> pd.DataFrame:
+    """Return a frame whose labels are texts, where numbers, pairs or letters leave no doubt."""
+    labels = frame.columns
+    if len(labels) < MAX_LABELS and {"o", "h", "l", "c"} <= {*labels}:
+        return frame.rename(columns=LETTERS)
+    if labels.inferred_type == "string" and not any(
+        label[:2] in ("('", '("') for label in labels[:MAX_LABELS]
+    ):
+        return frame
+    from urisk_nb.readers.price_shapes import name_labels
+
+    return name_labels(frame, request.tickers)
+
+
 def _find_tickers(frame: pd.DataFrame, tickers: Sequence[str], *, has_fields: bool) -> Any:
     """Return the column of tickers of a long frame; None of a wide one."""
     label = find_label(frame, "ticker", "symbol")
-    if label is not None or not has_fields:
+    if label is not None or not (has_fields or len(frame.columns) == 3):
         return label
     from urisk_nb.readers.price_shapes import find_ticker_label
 
@@ -406,7 +429,7 @@ def _read_wide(
         )
     return Prices(
         close=close.sort_index(),
-        volume=None if volume is None else _read_volume(volume, dates, close),
+        volume=None if volume is None else _read_volume(volume, dates, close, frame),
         flags=() if dates.is_monotonic_increasing else ("unsorted",),
         is_returns=request.returns,
         faults=faults,
@@ -431,18 +454,28 @@ def _read_columns(
 
 
 def _read_marked(
-    columns: Mapping[str, pd.Series[Any]], *, percent: bool
+    columns: Mapping[str, pd.Series[Any]],
+    *,
+    percent: bool = False,
+    prices: Sequence[pd.Series[Any]] | None = None,
 ) -> dict[str, tuple[FloatArray, BoolArray]]:
     """
     Return the numbers of columns, and which cells are none; texts such as "1.234,56" are read, too.
+
+    `prices` says that the columns are volumes, beside these prices.
     """
     read = {name: read_floats(cells) for name, cells in columns.items()}
     texts = {
         name: cells for name, cells in columns.items() if read[name][1].any() and _is_text(cells)
     }
-    if not texts:
+    # Beside prices with a decimal comma "1.000" is a thousand, though it looks like a number
+    if not texts and not (prices is not None and any(map(_is_text, [*columns.values(), *prices]))):
         return read
-    from urisk_nb.readers.number_text import find_decimal_mark, read_number_texts
+    from urisk_nb.readers.number_text import (
+        find_count_mark,
+        find_decimal_mark,
+        read_number_texts,
+    )
 
     others = [cells for cells in columns.values() if _is_text(cells)]
     has_points = any(
@@ -450,9 +483,12 @@ def _read_marked(
         for name, (values, _) in read.items()
         if columns[name].dtype.kind == "f"
     )
-    mark = find_decimal_mark(
-        chain.from_iterable(cells.dropna().unique() for cells in others), has_points=has_points
-    )
+    cells_of = chain.from_iterable(cells.dropna().unique() for cells in others)
+    if prices is None:
+        mark = find_decimal_mark(cells_of, has_points=has_points)
+    else:
+        beside = (cells.dropna().unique() for cells in prices if _is_text(cells))
+        mark = find_count_mark(chain.from_iterable(beside), cells_of)
     # Beside a decimal comma "1.234" is a thousand, though it looks like a number
     again = {
         name: read_number_texts(cells, mark, percent=percent)
@@ -468,11 +504,11 @@ def _is_text(cells: pd.Series[Any]) -> bool:
 
 
 def _read_volume(
-    volume: pd.DataFrame, dates: pd.DatetimeIndex, close: pd.DataFrame
+    volume: pd.DataFrame, dates: pd.DatetimeIndex, close: pd.DataFrame, prices: pd.DataFrame
 ) -> pd.DataFrame:
     columns = {str(label).strip(): volume[label] for label in volume.columns}
     columns = {name: cells for name, cells in columns.items() if name in close.columns}
-    read = _read_marked(columns, percent=False)
+    read = _read_marked(columns, prices=[prices[label] for label in prices.columns])
     table = pd.DataFrame({name: values for name, (values, _) in read.items()}, index=dates)
     return table.reindex(columns=close.columns).sort_index()
 
@@ -484,16 +520,28 @@ def _check_labels(labels: pd.Index[Any]) -> None:
                 f"the column {show(label)} is {describe_type(label)}, not a ticker.",
                 fix="prices.rename(columns=str); read numbers as text, so that leading zeros stay",
             )
-    names = labels.str.strip()
-    if names.has_duplicates:
+    _check_unique(labels.str.strip())
+
+
+def _check_unique(labels: pd.Index[Any]) -> None:
+    if not labels.has_duplicates:
+        return
+    twice = labels[labels.duplicated()][0]
+    if fold_label(twice) in ("date", "dates", "datetime"):
         raise InputError(
-            f"the prices have the column {names[names.duplicated()][0]!r} more than once.",
-            fix="prices.loc[:, ~prices.columns.str.strip().duplicated()]",
+            f"the prices have {(labels == twice).sum()} columns {twice!r}: each ticker has its own "
+            "dates.",
+            fix='give each ticker its own columns: {"NVDA": prices.iloc[:, :2], "MSFT": '
+            "prices.iloc[:, 2:4]}, with your tickers and places",
         )
+    raise InputError(
+        f"the prices have the column {twice!r} more than once.",
+        fix="prices.loc[:, ~prices.columns.astype(str).str.strip().duplicated()]",
+    )
 
 
 def _read_long(frame: pd.DataFrame, ticker: Any, request: _Request) -> Prices:
-    from urisk_nb.readers.price_fields import choose_field, find_field
+    from urisk_nb.readers.price_fields import Choice, choose_field, find_field
     from urisk_nb.readers.price_shapes import take_field_rows
 
     frame = take_field_rows(
@@ -507,6 +555,8 @@ def _read_long(frame: pd.DataFrame, ticker: Any, request: _Request) -> Prices:
         price_column=request.price_column,
         has_numbers=lambda label: bool(frame[label].notna().any()),
     )
+    if choice is None and len(labels) == 1 and fold_label(ticker) not in ("ticker", "symbol"):
+        choice = Choice(label=labels[0])
     if choice is None:
         name = "return" if request.returns else "close"
         numbers = [one for one in labels if frame[one].dtype.kind in "iuf"]
@@ -537,7 +587,10 @@ def _read_long(frame: pd.DataFrame, ticker: Any, request: _Request) -> Prices:
         volume=None
         if volume_label is None
         else _pivot(
-            dates, codes, columns, _read_marked({"": rows[volume_label]}, percent=False)[""][0]
+            dates,
+            codes,
+            columns,
+            _read_marked({"": rows[volume_label]}, prices=[rows[choice.label]])[""][0],
         ),
         flags=_find_flags(dates, codes),
         is_returns=request.returns,
@@ -552,7 +605,13 @@ def _read_long(frame: pd.DataFrame, ticker: Any, request: _Request) -> Prices:
 def _read_tickers(column: pd.Series[Any], label: Any, request: _Request) -> tuple[Codes, list[str]]:
     """Return codes into the columns, and the columns in the order in which they first appear."""
     codes, distinct = find_distinct(column, "the column of tickers")
-    names = [value.strip() if isinstance(value, str) else "" for value in distinct]
+    numbers = {value for value in distinct if isinstance(value, int)}
+    if not {*map(str, numbers)} & {*request.tickers}:  # of the list, so that no zero was lost
+        numbers = set()
+    names = [
+        value.strip() if isinstance(value, str) else str(value) if value in numbers else ""
+        for value in distinct
+    ]
     wrong = np.isin(codes, [-1, *(code for code, name in enumerate(names) if not name)])
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -11,8 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from urisk_nb.errors import InputError
+from urisk_nb.risk import data_faults
 from urisk_nb.risk.inputs import Prices
-from urisk_nb.risk.market import Asset, BoolArray, Market, describe_bad_cells, describe_unreadable
+from urisk_nb.risk.market import (
+    Asset,
+    BoolArray,
+    Market,
+    compute_changes,
+    describe_bad_cells,
+    describe_unreadable,
+)
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.tickers import resolve
@@ -28,6 +36,7 @@ class Reference:
     values: FloatArray
     present: BoolArray
     count: int
+    has_jump: bool = False
 
 
 def read_reference(
@@ -75,8 +84,19 @@ def _check_reference(market: Market, column: str, values: FloatArray, what: str)
             f"{what} has {count_noun(count, 'value')} on the dates of the prices in the period.",
             fix="choose a benchmark of the same dates",
         )
+    moves = compute_changes(values[present], is_returns=market.is_returns)
     return Reference(
-        values=values, present=present, count=count if market.is_returns else count - 1
+        values=values,
+        present=present,
+        count=count if market.is_returns else count - 1,
+        # Few move so far that a closer look is worth it
+        has_jump=bool(
+            (
+                moves.max() >= data_faults.MIN_SPLIT - 1
+                or moves.min() <= 1 / data_faults.MIN_SPLIT - 1
+            )
+            and data_faults.has_jump(moves)
+        ),
     )
 
 

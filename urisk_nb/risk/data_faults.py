@@ -19,19 +19,28 @@ from urisk_nb.risk.values import count_noun
 __all__ = [
     "MAX_ANNUAL_GROWTH",
     "MAX_GROWTH",
-    "MIN_JUMP",
+    "MIN_SPLIT",
     "MIN_USUAL_PERCENT",
     "describe_gaps",
     "describe_mixture",
     "find_faults",
+    "guess_meaning",
+    "has_jump",
     "hint_at_kind",
 ]
 
 FloatArray = npt.NDArray[np.float64]
 
 MIN_JUMP = 1.8  # a split of 2 for 1 on a day of -10 % and on one of +10 %
-JUMP_MOVES = 8  # times the usual move; the usual one is the median of the absolute log returns
-JUMP_LEAD = 1.5  # times the largest move that is none
+MIN_SPLIT = 1.4  # a split of 3 for 2 on a day of -7 %
+SPLITS = (1.5, 2.0, 3.0, 4.0, 5.0, 10.0)  # the usual factors of splits, forward and reverse
+SPLIT_MOVES = 3  # usual moves on the day of a split, beside it
+# The usual move is the median of the absolute log returns, times the cube root of their number: so
+# the largest one grows where they have the tails of Student's t with 3 degrees of freedom.
+JUMP_MOVES = 8.0  # such moves
+SPLIT_JUMP_MOVES = 4.0  # such moves, near the factor of a split
+JUMP_LEAD = 2.5  # times the largest move that is none
+MIN_MOVING = 10  # moves that are not 0, or the usual move is that of all
 MAX_GROWTH = 100.0  # P_T / P_0 beyond which a total return is looked at, and ...
 MAX_ANNUAL_GROWTH = 10.0  # ... flagged, if it is more than so much for each year
 MAX_NAMED = 3  # dates in one message
@@ -39,6 +48,7 @@ MAX_NAMED = 3  # dates in one message
 MAX_ANNUAL_VOLATILITY = 2.0
 MAD_TO_SIGMA = 1.4826
 MIN_USUAL_PERCENT = 0.05  # columns of returns below this are not looked at
+MIN_USUAL_POINTS = 20.0  # the median of absolute values that are more than per cent
 MAX_USUAL_RETURN = 0.2  # the median of absolute values that may be returns of any period
 
 
@@ -59,7 +69,7 @@ def find_faults(
     factor
         Periods in a year.
     """
-    if is_returns and (meant := _guess_meaning(moves, factor)):
+    if is_returns and (meant := guess_meaning(moves, factor)):
         return ("unlikely_returns",), f"{what} {meant}."
     flags, seen = set(), []
     if jumps := _find_jumps(moves, dates):
@@ -78,17 +88,37 @@ def find_faults(
 def _find_jumps(
     moves: FloatArray, dates: Sequence[pd.Timestamp]
 ) -> list[tuple[pd.Timestamp, float]]:
-    sizes = np.abs(np.log1p(moves))
-    limit = max(math.log(MIN_JUMP), JUMP_MOVES * float(np.median(sizes)))
-    # A fault of the data stands alone; a wild series has many moves of about the same size
-    limit = max(limit, JUMP_LEAD * float(np.max(sizes, initial=0.0, where=sizes < limit)))
     return [
         (dates[place], float(1 + moves[place]))
-        for place in map(int, np.flatnonzero(sizes >= limit))
+        for place in map(int, np.flatnonzero(_are_jumps(moves)))
     ]
 
 
-def _guess_meaning(values: FloatArray, factor: float) -> str | None:
+def has_jump(moves: FloatArray) -> bool:
+    """Return whether some of the changes of a series can hardly be true."""
+    return bool(_are_jumps(moves).any())
+
+
+def _are_jumps(moves: FloatArray) -> npt.NDArray[np.bool_]:
+    sizes = np.abs(np.log1p(moves))
+    if float(np.median(sizes)) >= math.log(MIN_JUMP):  # two units by turns
+        large: npt.NDArray[np.bool_] = sizes >= math.log(MIN_JUMP)
+        return large
+    # A price that mostly stands still moves by whole ticks when it does
+    moving = sizes[sizes > 0]
+    usual = float(np.median(moving if len(moving) >= MIN_MOVING else sizes))
+    tail = usual * len(sizes) ** (1 / 3)
+    away = np.min([np.abs(sizes - math.log(split)) for split in SPLITS], axis=0)
+    is_split = (away <= SPLIT_MOVES * usual) & (sizes >= math.log(MIN_SPLIT))
+    is_jump = is_split & (sizes >= SPLIT_JUMP_MOVES * tail)
+    is_jump |= (sizes >= math.log(MIN_JUMP)) & (sizes >= JUMP_MOVES * tail)
+    # A fault of the data stands alone; a wild series has many moves of about the same size
+    is_jump &= sizes >= JUMP_LEAD * float(np.max(sizes, initial=0.0, where=~is_jump))
+    jumps: npt.NDArray[np.bool_] = is_jump
+    return jumps
+
+
+def guess_meaning(values: FloatArray, factor: float) -> str | None:
     """Say what else the values may be, if they can hardly be returns."""
     usual = float(np.median(np.abs(values)))
     if usual * MAD_TO_SIGMA * math.sqrt(factor) <= MAX_ANNUAL_VOLATILITY:
@@ -103,6 +133,8 @@ def hint_at_kind(values: FloatArray, *, is_returns: bool) -> str:
     sizes = np.abs(values[np.isfinite(values)])
     usual = float(np.median(sizes)) if len(sizes) else math.nan
     if is_returns:
+        if usual > MIN_USUAL_POINTS:
+            return " If they are basis points, divide them by 10,000."
         return " If they are per cent, divide them by 100." if usual > MAX_USUAL_RETURN else ""
     looks_like_returns = usual <= MAX_USUAL_RETURN and bool(np.nanmax(values) > 0)
     return " If they are returns, say so: returns=True." if looks_like_returns else ""

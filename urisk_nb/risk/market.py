@@ -55,6 +55,7 @@ FIRST_WITNESSES, MAX_WITNESSES = (
 # Steps in days that are of one period; with more than these shares outside, two are mixed
 BANDS = {"day": (1, 5), "week": (4, 10), "month": (20, 45)}
 MAX_SHORTER, MAX_LONGER, MIN_ODD_STEPS = 0.05, 0.2, 3
+MAX_ODD_RUN = 8  # so many of one side in a row are of another frequency, whatever their share
 MAX_BLOCK_CELLS = 1 << 16  # of one block: half a megabyte
 # A return beyond this is a broken feed, and its square would leave the range of floats
 MAX_RETURN = 1e100
@@ -287,6 +288,9 @@ def _check_asset(
         )
     else:
         seen = f"jumps by a factor of {MAX_RETURN:g} or more between {first} and {last}"
+        values = market.close[calendar.rows, place]
+        if market.is_returns and (meant := data_faults.guess_meaning(values, factor)):
+            seen = meant
     return replace(bare, status="bad_data", message=f"{what} {seen}.")
 
 
@@ -324,7 +328,7 @@ def _screen(block: Block, *, is_returns: bool) -> tuple[BoolArray, BoolArray]:
     # Comparisons with NaN are false: such a column is wild
     is_price = (values.min(axis=1) > (-1.0 if is_returns else 0.0)) & np.isfinite(top)
     is_steady = (high < MAX_RETURN) & (low > -MAX_RETURN) & (top < MAX_RETURN * path[:, 0])
-    is_odd = (high >= data_faults.MIN_JUMP - 1) | (low <= 1 / data_faults.MIN_JUMP - 1)
+    is_odd = (high >= data_faults.MIN_SPLIT - 1) | (low <= 1 / data_faults.MIN_SPLIT - 1)
     is_odd |= path[:, -1] > data_faults.MAX_GROWTH * path[:, 0]
     if is_returns:  # per cent of a calm series stay below what is odd in a price
         is_odd |= np.median(np.abs(values), axis=1) > data_faults.MIN_USUAL_PERCENT
@@ -415,7 +419,10 @@ def _build_calendar(market: Market, rows: IntArray, *, is_joint: bool) -> Calend
     factor, period = _read_frequency(days, spacing)
     if factor == 252.0:  # markets that trade on all seven weekdays have no holidays
         find = _recall_closures if is_joint else _find_closures
-        short |= find(market, rows, ~short & (steps <= MAX_CLOSURE_DAYS))
+        # Trading goes on before and after a holiday
+        near = np.concatenate(([True], short, [True]))
+        is_alone = near[:-2] & near[2:]
+        short |= find(market, rows, ~short & is_alone & (steps <= MAX_CLOSURE_DAYS))
     is_odd = _find_odd_steps(steps, period)
 
     def list_steps(where: BoolArray) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
@@ -450,7 +457,13 @@ def _find_odd_steps(steps: IntArray, period: str) -> BoolArray:
     for odd, limit in ((steps < low, MAX_SHORTER), (steps > high, MAX_LONGER)):
         count = int(np.count_nonzero(odd))
         is_mixed |= count >= MIN_ODD_STEPS and count > limit * len(steps)
+        is_mixed |= count >= MAX_ODD_RUN and _find_longest_run(odd) >= MAX_ODD_RUN
     return ((steps < low) | (steps > high)) & is_mixed
+
+
+def _find_longest_run(flags: BoolArray) -> int:
+    ends = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
+    return int(np.max(ends[1::2] - ends[::2], initial=0))
 
 
 def _find_closures(market: Market, rows: IntArray, long: BoolArray) -> BoolArray:

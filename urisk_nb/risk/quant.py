@@ -372,6 +372,7 @@ def _measure_joint(market: Market, batch: _Batch, reference: Reference) -> None:
         "short_joint", (count < MIN_RETURNS) | (count < 0.5 * np.maximum(own, reference.count))
     )
     batch.put("n_joint", [count] * len(returns))
+    batch.flag("jump_benchmark", reference.has_jump)
     if count < MIN_RETURNS:
         return
     if formulas.is_flat(theirs):

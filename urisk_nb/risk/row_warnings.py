@@ -39,8 +39,10 @@ WARNINGS = {
     "correlation are undefined.",
     "gap": "Prices are missing for longer than five usual steps; the return across the gap counts "
     "only in return and drawdown.",
-    "jump": "A price rose or fell by a factor of 1.8 or more, far beyond its usual moves; check it "
-    "for a missed split or another unit.",
+    "jump": "A price rose or fell by the factor of a split or more, far beyond its usual moves; "
+    "check it for a missed split or another unit.",
+    "jump_benchmark": "The benchmark rose or fell by the factor of a split or more in one step. "
+    "That decides beta and correlation, so check it.",
     "mixed_frequency": "The prices change from one frequency to another, such as months to days, "
     "so no factor makes them annual.",
     "no_data": "There are no prices for this ticker in the period.",
