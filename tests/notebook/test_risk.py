@@ -321,7 +321,8 @@ def test_hostile_evidence_makes_a_table(new_kernel, fake_ollama):
     cell = kernel.good("%%risk --prices prices --evidence evil --out table\nGOOG MSFT", timeout=60)
     assert "<script" not in cell.html
     assert "<img" not in cell.html
-    assert "&lt;script&gt;" in cell.html
+    assert "&lt;img src=x onerror=alert(1)&gt;" in cell.html
+    assert "owned" not in cell.html  # a script in a row of news is no text
     assert "\u202e" not in cell.html
     assert "injection_suspect" in kernel.value("table.loc['GOOG', 'flags']")
     assert "truncated" in kernel.value("table.loc['MSFT', 'flags']")
