@@ -66,6 +66,8 @@ WARNINGS = {
     "injection_suspect": "A sentence reads like an instruction to a language model; it was "
     "labeled like any other, so check its label.",
     "no_evidence": "There was no sentence to ask the model about.",
+    "no_previous": "There is no document of the year before to compare this ticker's evidence "
+    "with.",
     "off_query": "The evidence has sentences for this ticker, but none shares a word with the "
     "query, so none was asked.",
     "shared_evidence": "Some sentences were given for all tickers (`*`), not for this one alone, "
