@@ -58,6 +58,20 @@ def test_counts_and_share_stand_in_the_row():
     json.dumps(table.report.meta)
 
 
+def test_an_extract_is_flagged():
+    """Less than half of the sentences, in either year; half is enough."""
+    whole, half, extract = "A fell. B fell. C fell. D fell.", "A fell. B fell.", "A fell."
+    for new, old, is_flagged in [
+        (whole, extract, True),
+        (extract, whole, True),
+        (whole, half, False),
+        (half, whole, False),
+    ]:
+        documents = [report(old, "old", 2024), report(new, "new", 2025)]
+        flags = finish(run(documents, llm=False), skip=("NWK",)).loc["NWK", "flags"]
+        assert ("uneven_previous" in flags) == is_flagged
+
+
 def test_without_previous_documents_there_is_no_column():
     """Who gives one year has the table as it was."""
     table = finish(run(FOLDER[1:]))

@@ -41,6 +41,7 @@ SAME_REPORT_DAYS = 30
 QUARTER_LAST_YEAR = (305, 425)  # days back to the same quarter of the year before
 MAX_CANDIDATES = 500  # old sentences that one new sentence is compared with
 _SERIES = ("10-K", "20-F", "40-F", "10-Q")
+MIN_EVEN = 0.5
 UNKNOWN, ANY = "", "*"  # groups of documents: of no known form, and of whatever form is left
 MAX_NAMES = 5  # documents that a note names; the rest are counted
 
@@ -88,11 +89,14 @@ class Changes:
         Sentences of the previous documents that are in no current one, in document order.
     note
         Which documents were compared, and which were not used, for the reader.
+    previous_count
+        How many sentences the previous documents have that it was compared with.
     """
 
     current: Mapping[str, Change]
     gone: tuple[Change, ...] = ()
     note: str = ""
+    previous_count: int = 0
     counts: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +108,12 @@ class Changes:
     def share_repeated(self) -> float:
         """Repeated sentences as a share (0 to 1) of those that could be compared."""
         return self.counts["repeated"] / len(self.current)
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether one year has less than half of the other's sentences, as an extract has."""
+        years = (len(self.current), self.previous_count)
+        return min(years) < MIN_EVEN * max(years)
 
     def is_fresh(self, sentence: Sentence) -> bool:
         """Return whether a sentence is new or changed."""
@@ -156,16 +166,19 @@ def compare(current: Sequence[Sentence], previous: Sequence[Sentence], note: str
         pools.setdefault(place, []).extend(sentences)
     found: dict[str, Change] = {}
     gone: list[Change] = []
+    count = 0
     for place, sentences in pools.items():
         if old := left_over if place == ANY else old_groups.get(place):
             changes, left = _compare_group(sentences, old)
             found |= {change.sentence.id: change for change in changes}
             gone += left
+            count += len(old)
     order = {sentence.id: number for number, sentence in enumerate(previous)}
     return Changes(
         current={one.id: found[one.id] for one in current if one.id in found},
         gone=tuple(sorted(gone, key=lambda change: order[change.sentence.id])),
         note=note,
+        previous_count=count,
     )
 
 

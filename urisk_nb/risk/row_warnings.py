@@ -76,6 +76,8 @@ WARNINGS = {
     "thin_evidence": "Fewer than 5 sentences were labeled.",
     "truncated": "There were more sentences than max_sentences; only the most relevant were asked.",
     "undated": "Documents without a date were left out, because as_of was given.",
+    "uneven_previous": "One year has less than half of the other's sentences, as an extract has; "
+    "`new` and `gone` then say little.",
     # Labels
     "no_logprobs": "The server gives no probabilities, so labels are greedy.",
     "no_risk_found": "Sentences were labeled and none of them names a risk.",

@@ -214,6 +214,7 @@ def _row(
         changes = selection.changes if selection else None
         values |= _change_values(changes)
         found.update(() if changes else ("no_previous",))
+        found.update(("uneven_previous",) if changes and changes.is_uneven else ())
     if plan.has_evidence and plan.params.llm:
         status, more = _label_values(plan, labeled, values, is_asked=is_asked)
         statuses.append(status)
