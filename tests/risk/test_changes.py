@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from urisk_nb.risk.changes import MIN_OVERLAP, compare, find_near, has_series, select_previous
+from urisk_nb.risk.changes import MIN_OVERLAP, compare, find_near, select_previous
 from urisk_nb.risk.evidence import split
 from urisk_nb.risk.inputs import Document, Section
 
@@ -228,7 +228,6 @@ def test_the_newest_report_is_read_and_the_one_before_is_its_previous():
         report("x", "8k.htm", date(2023, 5, 1), form="8-K"),
         report("x", "shared-2023.htm", date(2023, 5, 1), ticker=None),
     ]
-    assert has_series(folder)
     current, previous, note = select_previous(folder)
     assert named(current) == ["nwk-2025.htm", "wire", "8k.htm", "shared-2023.htm"]
     assert named(previous) == ["nwk-2024.htm"]

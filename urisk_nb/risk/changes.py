@@ -26,7 +26,6 @@ __all__ = [
     "Changes",
     "compare",
     "find_near",
-    "has_series",
     "select_previous",
 ]
 
@@ -41,7 +40,7 @@ SAME_REPORT_DAYS = 30
 QUARTER_LAST_YEAR = (305, 425)  # days back to the same quarter of the year before
 MAX_CANDIDATES = 500  # old sentences that one new sentence is compared with
 _SERIES = ("10-K", "20-F", "40-F", "10-Q")
-MIN_EVEN = 0.5
+MIN_EVEN = 0.5  # sentences of one year against the other's; fewer are an extract
 UNKNOWN, ANY = "", "*"  # groups of documents: of no known form, and of whatever form is left
 MAX_NAMES = 5  # documents that a note names; the rest are counted
 
@@ -305,12 +304,6 @@ def _fold_section(sentence: Sentence) -> str | None:
 
 
 # Documents ----------------------------------------------------------------------------------------
-
-
-def has_series(documents: Iterable[Document]) -> bool:
-    """Return whether two of a company's documents are reports of one form, as of two years."""
-    counts = Counter(_find_series(one) for one in documents)
-    return any(count > 1 for series, count in counts.items() if series)
 
 
 def select_previous(
