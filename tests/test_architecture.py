@@ -46,6 +46,7 @@ INSIDE = {
             "quant",
             "sentence_rules",
             "evidence",
+            "changes",
             "relevance",
             "calibration",
             "questions",
@@ -66,7 +67,7 @@ INSIDE = {
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
         *("escaping", "text_layout", "markup", "board"),
-        *("table_content", "table_html", "table_text"),
+        *("table_content", "table_changes", "table_html", "table_text"),
     ],
     "table": ["exports", "risk_table"],
     "service": [

@@ -61,6 +61,7 @@ def test_a_run_names_what_it_takes(name):
     wanted = {
         "prices",
         "evidence",
+        "previous",
         "query",
         "benchmark",
         "params",

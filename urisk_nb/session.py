@@ -39,7 +39,7 @@ from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.calibration import Token
-from urisk_nb.risk.inputs import Holding, Prices, describe_unlisted, describe_weights
+from urisk_nb.risk.inputs import Evidence, Holding, Prices, describe_unlisted, describe_weights
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import Plan, prepare
@@ -305,6 +305,7 @@ def open_run(
     *,
     prices: Any = None,
     evidence: Any = None,
+    previous: Any = None,
     query: str | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
     benchmark: str | pd.Series | None = None,
@@ -332,20 +333,13 @@ def open_run(
             "NAME)",
         )
     holdings, own_prices = _read_holdings(tickers, prices, settings)
-    own_evidence = (
-        None
-        if evidence is None
-        else read_evidence(
-            evidence,
-            tickers=[holding.symbol for holding in holdings],
-            known=() if own_prices is None else list(own_prices.close.columns),
-        )
-    )
+    own_evidence, own_previous = _read_evidence(evidence, previous, holdings, own_prices)
     plan = prepare(
         holdings,
         own_prices,
         None if own_evidence is None else own_evidence.documents,
         settings,
+        previous=None if own_previous is None else own_previous.documents,
         benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
         taxonomy=taxonomy,
     )
@@ -355,6 +349,8 @@ def open_run(
         notes += [*own_prices.notes, unlisted]
     if own_evidence is not None:
         notes += own_evidence.notes
+    if own_previous is not None:
+        notes += [f"previous: {note}" for note in own_previous.notes]
     now = datetime.now(UTC)
     return Run(
         plan=plan,
@@ -362,6 +358,32 @@ def open_run(
         created_at=now,
         input_notes=tuple(filter(None, notes)),
     )
+
+
+def _read_evidence(
+    evidence: Any, previous: Any, holdings: Sequence[Holding], prices: Prices | None
+) -> tuple[Evidence | None, Evidence | None]:
+    """Return the evidence and that of the year before, as far as they were given."""
+    read = functools.partial(
+        read_evidence,
+        tickers=[holding.symbol for holding in holdings],
+        known=() if prices is None else list(prices.close.columns),
+    )
+    if previous is not None and evidence is None:
+        raise InputError(
+            "previous was given without evidence to compare it with.",
+            fix="give the documents of this year as evidence=... (in a cell: --evidence NAME)",
+        )
+    own = None if evidence is None else read(evidence)
+    if previous is None:
+        return own, None
+    try:
+        return own, read(previous)
+    except InputError as exc:
+        exc.message = f"previous: {exc.message.removeprefix('evidence: ')}"
+        exc.args = (exc.message,)
+        exc.fix = exc.fix.replace("--evidence", "--previous").replace("evidence=", "previous=")
+        raise
 
 
 def _read_holdings(
@@ -423,6 +445,7 @@ async def assess_async(
     *,
     prices: Any = None,
     evidence: Any = None,
+    previous: Any = None,
     query: str | None = None,
     benchmark: str | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
@@ -448,6 +471,7 @@ def assess(
     *,
     prices: Any = None,
     evidence: Any = None,
+    previous: Any = None,
     query: str | None = None,
     benchmark: str | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
@@ -473,6 +497,10 @@ def assess(
         DataFrame with ticker (`*`: all companies) and text (date, source, id), mapping of ticker to
         texts, list of mappings, the path of a CSV or JSON-lines file or of a folder of text files
         named by ticker, or a callable that is given the list of tickers.
+    previous
+        The same of the year before, in any of these shapes. Each sentence of the evidence is then
+        new, changed or repeated; `table.changes("NVDA")` lists them. Without it the reports of
+        several years in one folder are compared.
     query
         Only sentences that bear on it are asked, and the question is narrowed to it.
     benchmark

@@ -101,6 +101,7 @@ def test_help_names_every_flag(kernel):
     for flag in (
         "--prices",
         "--evidence",
+        "--previous",
         "--query",
         "--benchmark",
         "--start",

@@ -92,6 +92,11 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "help": "variable, expression or path: a DataFrame, dict or list of news or texts, "
                 "a callable, or a file or folder of news, filings and notes",
             },
+            "--previous": {
+                "metavar": "WHAT",
+                "help": "the documents of the year before, as variable, expression or path; each "
+                "sentence of the evidence is then new, changed or repeated",
+            },
             "--price-column": {
                 "metavar": "NAME",
                 "help": "the column of prices to read, such as Close; default: the adjusted one",
@@ -456,6 +461,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
         cell,
         prices=find_value(shell.user_ns, args.prices, "--prices"),
         evidence=find_value(shell.user_ns, args.evidence, "--evidence"),
+        previous=find_value(shell.user_ns, args.previous, "--previous"),
         params={**params, "llm": not args.no_llm},
         benchmark=_find_benchmark(shell, args.benchmark),
     )

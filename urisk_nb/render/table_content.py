@@ -45,12 +45,14 @@ _HEADINGS = {
     "max_dd": "max drawdown",
     "top_risk": "top risk",
     "top_quote": "worst sentence",
+    "share_repeated": "repeated",
 }
+_CHANGES = ("new", "changed", "gone", "share_repeated")
 _TAIL = re.compile(r"(var|es)_(\d+)")
 _COMPACT = re.compile(r"ret_total|vol_ann|max_dd|(?:var|es)_\d+")
 _FRACTION = re.compile(
     r"ret_total|vol_(?:ewma_)?ann|downside_dev_ann|(?:max|cur)_dd|var_\d+(?:_lo|_hi)?|es_\d+"
-    r"|weight|coverage"
+    r"|weight|coverage|share_repeated"
 )
 _UNKNOWN = "This version of urisk_nb has no explanation for this code."
 
@@ -69,11 +71,14 @@ class TableContent:
         date, status, flags, reason.
     meta
         The record of the run; of tables put together ``{"runs": [...]}``.
+    changes
+        One row a new, changed or gone sentence: ticker, change, section, quote, old_quote.
     """
 
     frame: pd.DataFrame
     findings: pd.DataFrame
     meta: Mapping[str, Any]
+    changes: pd.DataFrame | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -141,7 +146,7 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
             name=name,
             heading=_heading(name),
             values=frame[name].tolist(),
-            is_number=name in ("score", "sentences") or bool(_COMPACT.fullmatch(name)),
+            is_number=name in ("score", "sentences", *_CHANGES) or bool(_COMPACT.fullmatch(name)),
         )
         for name in _list_compact_names(content)
     ]
@@ -175,6 +180,7 @@ def _list_compact_names(content: TableContent) -> list[str]:
     read = ["sentences"] if was_read else []
     labels = ["level", "score", "top_risk", "top_quote"] if labeled else read
     figures = [name for name in map(str, frame.columns) if _COMPACT.fullmatch(name)]
+    labels += [name for name in _CHANGES if name in frame]
     states = ("status",) if (frame["status"] != "ok").any() else ()
     return [name for name in (*labels, *figures, *states) if name in frame]
 

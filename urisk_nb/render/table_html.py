@@ -7,6 +7,7 @@ from typing import Any
 
 from urisk_nb.render.escaping import escape_html
 from urisk_nb.render.markup import CELL, CODE, MUTED, NUMBER, PLAIN, note_boxes
+from urisk_nb.render.table_changes import render_changes_html
 from urisk_nb.render.table_content import (
     DASH,
     MAX_ROWS,
@@ -61,7 +62,7 @@ def render_table_html(content: TableContent) -> str:
         f'<table aria-label="risk table" {_TABLE}><thead><tr>'
         f'<th scope="col" style="{CELL}">{escape_html(head)}</th>{heads}</tr></thead>'
         f"<tbody>{''.join(_rows(labels, columns))}</tbody></table>{more}{_messages(content)}"
-        f"{_warnings(content)}{_sentences(content)}"
+        f"{_warnings(content)}{_sentences(content)}{render_changes_html(content)}"
         f'<div style="{MUTED};font-size:85%">{escape_html(describe_run(content))}</div></div>'
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from urisk_nb.render.escaping import visible
+from urisk_nb.render.table_changes import render_changes_text
 from urisk_nb.render.table_content import (
     DASH,
     MAX_ROWS,
@@ -51,6 +52,7 @@ def render_table_text(content: TableContent, width: int | None = None) -> str:
         [line for one in collect_messages(content) for line in wrap(one, width, rest="  ")],
         _warnings(content, width),
         _sentences(content, width),
+        render_changes_text(content, width),
         wrap(describe_run(content), width),
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)

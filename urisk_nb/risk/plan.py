@@ -6,13 +6,13 @@ The metrics are computed, the sentences split and chosen, and all that decides t
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from urisk_nb.risk.evidence import Sentence, sort_documents, split
+from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
@@ -29,6 +29,9 @@ from urisk_nb.risk.relevance import check_query, choose, filter_by_query
 from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.tickers import fold_share_class
+
+if TYPE_CHECKING:
+    from urisk_nb.risk.changes import Changes
 
 __all__ = ["EvidenceSelection", "Plan", "prepare"]
 
@@ -51,6 +54,8 @@ class EvidenceSelection:
         ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
     left_out
         How many sentences do not bear on the query and are not asked for that.
+    changes
+        The sentences against those of the previous documents; None where there are none.
     """
 
     chosen: tuple[Sentence, ...]
@@ -58,10 +63,15 @@ class EvidenceSelection:
     skipped: int
     flags: tuple[str, ...]
     left_out: int = 0
+    changes: Changes | None = None
 
     @property
     def message(self) -> str | None:
-        """What the query left out, as a sentence for the reader; None where it left out nothing."""
+        """What was compared, and what the query left out, for the reader; None for neither."""
+        compared = self.changes.note if self.changes else None
+        return "; ".join(filter(None, (compared, self._describe_query()))) or None
+
+    def _describe_query(self) -> str | None:
         if not self.left_out:
             return None
         if self.left_out == self.sentences:
@@ -84,8 +94,9 @@ class Plan:
         One row of metrics a symbol; empty without prices.
     selections
         One a symbol; empty without evidence.
-    has_prices, has_volume, has_benchmark, has_evidence, has_weights
+    has_prices, has_volume, has_benchmark, has_evidence, has_weights, has_previous
         Which inputs were given: a column whose input was not given has no flag for its NaN.
+        `has_previous` is also True where a folder has the reports of several years.
     price_column, is_adjusted
         Which of several columns of prices was read, and whether it is adjusted for splits and
         dividends; None where nothing says so.
@@ -106,6 +117,7 @@ class Plan:
     price_column: str | None = None
     is_adjusted: bool | None = None
     form: Form = "examples"
+    has_previous: bool = False
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -151,9 +163,18 @@ class Plan:
                 for symbol, selection in self.selections.items()
                 if selection.left_out
             },
+            **({"changes": self._count_changes()} if self.has_previous else {}),
             "messages": {
                 symbol: text for symbol in self.symbols if (text := self._message(symbol))
             },
+        }
+
+    def _count_changes(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Return symbol -> section -> kind -> how many sentences."""
+        return {
+            symbol: selection.changes.count_by_section()
+            for symbol, selection in self.selections.items()
+            if selection.changes
         }
 
     def _message(self, symbol: str) -> str:
@@ -169,6 +190,7 @@ def prepare(
     documents: Sequence[Document] | None,
     params: RiskParams,
     *,
+    previous: Sequence[Document] | None = None,
     benchmark: Prices | None = None,
     taxonomy: Taxonomy = DEFAULT,
     examples: Sequence[Example] = EXAMPLES,
@@ -183,6 +205,9 @@ def prepare(
     prices, documents
         None where not given; no documents at all (an empty sequence) is evidence that was given and
         has nothing.
+    previous
+        The documents of the year before. None: of several reports of one form and ticker among
+        `documents` the newest is read, and the one before it is its previous.
     benchmark
         Returns or prices of a benchmark that is no column, with ``params.benchmark == "given"``.
 
@@ -196,17 +221,26 @@ def prepare(
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
     as_of = params.as_of if prices is None else find_as_of_date(prices, params).date()
+    selections = (
+        {}
+        if documents is None
+        else _select_evidence(
+            plan_holdings,
+            documents,
+            params,
+            previous=previous,
+            taxonomy=taxonomy,
+            examples=examples,
+            as_of=as_of,
+        )
+    )
     return Plan(
         holdings=plan_holdings,
         params=params,
         taxonomy=taxonomy,
         examples=tuple(examples),
         quant={} if prices is None else quant_rows(prices, holdings, params, benchmark),
-        selections={}
-        if documents is None
-        else _select_evidence(
-            plan_holdings, documents, params, taxonomy=taxonomy, examples=examples, as_of=as_of
-        ),
+        selections=selections,
         has_prices=prices is not None,
         has_volume=prices is not None and prices.volume is not None,
         has_benchmark=params.benchmark is not None or benchmark is not None,
@@ -215,6 +249,7 @@ def prepare(
         as_of=as_of,
         price_column=None if prices is None else prices.price_column,
         is_adjusted=None if prices is None else prices.is_adjusted,
+        has_previous=previous is not None or any(one.changes for one in selections.values()),
     )
 
 
@@ -223,6 +258,7 @@ def _select_evidence(
     documents: Sequence[Document],
     params: RiskParams,
     *,
+    previous: Sequence[Document] | None,
     taxonomy: Taxonomy,
     examples: Sequence[Example],
     as_of: date | None,
@@ -230,14 +266,23 @@ def _select_evidence(
     split_once = functools.cache(split)  # a shared document is split once, not once a ticker
     selections = {}
     places = _index_by_company(documents)
+    old_places = _index_by_company(previous or ())
     for holding in holdings:
-        mine = sorted((*places.get(fold_share_class(holding.symbol), ()), *places.get(None, ())))
         own, flags = select_documents(
-            [documents[place] for place in mine], holding, params, as_of=as_of
+            _find_own(documents, places, holding), holding, params, as_of=as_of
         )
-        pieces = [split_once(document) for document in sort_documents(own)]
+        read, old, note = _split_years(
+            own,
+            None
+            if previous is None
+            else select_documents(
+                _find_own(previous, old_places, holding), holding, params, as_of=as_of
+            )[0],
+        )
+        pieces = [split_once(document) for document in sort_documents(read)]
         sentences = [sentence for piece in pieces for sentence in piece.sentences]
-        bearing, chosen = _choose(sentences, params, taxonomy, examples)
+        changes = _compare(sentences, old, note, split_once)
+        bearing, chosen = _choose_fresh_first(sentences, changes, params, taxonomy, examples)
         holds = {
             "off_query": bool(sentences) and not bearing,
             "shared_evidence": any(sentence.document.ticker is None for sentence in chosen),
@@ -254,8 +299,58 @@ def _select_evidence(
             skipped=sum(piece.skipped for piece in pieces),
             flags=tuple(sorted(set(found))),
             left_out=len(sentences) - len(bearing),
+            changes=changes,
         )
     return selections
+
+
+def _split_years(
+    documents: Sequence[Document], previous: Sequence[Document] | None
+) -> tuple[Sequence[Document], Sequence[Document], str]:
+    """Return the documents to read, those that they are compared with, and a note on both."""
+    texts = sum(one.kind == "text" and one.ticker is not None for one in documents)
+    if previous is None and texts < 2:
+        return documents, (), ""
+    # Late: most runs compare nothing
+    from urisk_nb.risk.changes import select_previous
+
+    return select_previous(documents, previous)
+
+
+def _compare(
+    sentences: Sequence[Sentence],
+    previous: Sequence[Document],
+    note: str,
+    split_once: Callable[[Document], SplitDocument],
+) -> Changes | None:
+    if not previous:
+        return None
+    from urisk_nb.risk.changes import compare
+
+    old = [one for document in sort_documents(previous) for one in split_once(document).sentences]
+    changes = compare(sentences, old, note)
+    return changes if changes.current else None
+
+
+def _choose_fresh_first(
+    sentences: Sequence[Sentence],
+    changes: Changes | None,
+    params: RiskParams,
+    taxonomy: Taxonomy,
+    examples: Sequence[Example],
+) -> tuple[Sequence[Sentence], Sequence[Sentence]]:
+    """Choose among the new and changed sentences first where not all can be asked."""
+    bearing, chosen = _choose(sentences, params, taxonomy, examples)
+    if changes is None or len(chosen) == len(bearing):
+        return bearing, chosen
+    fresh = [one for one in bearing if changes.is_fresh(one)]
+    first = _choose(fresh, params, taxonomy, examples)[1]
+    kept = {one.id for one in first}
+    if room := params.max_sentences - len(first):
+        others = [one for one in bearing if not changes.is_fresh(one)]
+        more = _choose(others, replace(params, max_sentences=room), taxonomy, examples)[1]
+        kept.update(one.id for one in more)
+    return bearing, [one for one in bearing if one.id in kept]
 
 
 def _choose(
@@ -275,6 +370,14 @@ def _choose(
         params.max_sentences,
         words=[example.text for example in examples],
     )
+
+
+def _find_own(
+    documents: Sequence[Document], places: Mapping[str | None, list[int]], holding: Holding
+) -> list[Document]:
+    """Return a company's documents and the shared ones, in their order."""
+    own = places.get(fold_share_class(holding.symbol), ())
+    return [documents[place] for place in sorted((*own, *places.get(None, ())))]
 
 
 def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[int]]:

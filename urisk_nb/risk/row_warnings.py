@@ -68,6 +68,8 @@ WARNINGS = {
     "injection_suspect": "A sentence reads like an instruction to a language model; it was "
     "labeled like any other, so check its label.",
     "no_evidence": "There was no sentence to ask the model about.",
+    "no_previous": "There is no document of the year before to compare this ticker's evidence "
+    "with.",
     "off_query": "The evidence has sentences for this ticker, but none shares a word with the "
     "query, so none was asked.",
     "shared_evidence": "Some sentences were given for all tickers (`*`), not for this one alone, "
@@ -76,6 +78,8 @@ WARNINGS = {
     "thin_evidence": "Fewer than 5 sentences were labeled.",
     "truncated": "There were more sentences than max_sentences; only the most relevant were asked.",
     "undated": "Documents without a date were left out, because as_of was given.",
+    "uneven_previous": "One year has less than half of the other's sentences, as an extract has; "
+    "`new` and `gone` then say little.",
     # Labels
     "no_logprobs": "The server gives no probabilities, so labels are greedy.",
     "no_risk_found": "Sentences were labeled and none of them names a risk.",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,7 +21,10 @@ from urisk_nb.risk.quant import quant_columns
 from urisk_nb.risk.scoring import Level, Score, max_severity, score
 from urisk_nb.risk.taxonomy import NONE
 
-__all__ = ["MIN_JUDGED", "STATUSES", "build_findings", "build_frame"]
+if TYPE_CHECKING:
+    from urisk_nb.risk.changes import Changes
+
+__all__ = ["MIN_JUDGED", "STATUSES", "build_changes", "build_findings", "build_frame"]
 
 # Ascending: a row has the worst that applies. What the user can repair stands above what the model
 # did, the prices above all: without them a row has no figures. The flags name every reason, also
@@ -33,9 +37,10 @@ _LEVEL = pd.CategoricalDtype([level.value for level in Level], ordered=True)
 _TEXTS = (
     *("status", "flags", "run_id", "period", "top_risk", "top_quote", "model"),
     *("ticker", "risk", "quote", "source", "section", "evidence", "reason"),
+    *("change", "old_quote"),
 )
 _COUNTS = (
-    *("n_obs", "n_missing", "stale_days", "n_joint"),
+    *("n_obs", "n_missing", "stale_days", "n_joint", "new", "changed", "gone"),
     *("sentences", "judged", "findings", "tokens", "attempts", "cached"),
     *("severity", "start", "end"),
 )
@@ -87,14 +92,64 @@ def build_frame(
     return pd.DataFrame(columns, index=index)
 
 
-def build_findings(ticker_findings: Iterable[TickerFindings]) -> pd.DataFrame:
-    """Build the findings behind the rows: one row a sentence, in the order given."""
+def build_findings(
+    ticker_findings: Iterable[TickerFindings],
+    changes: Mapping[str, Changes | None] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """
+    Build the findings behind the rows: one row a sentence, in the order given.
+
+    Parameters
+    ----------
+    changes
+        By symbol: what became of its sentences since the previous documents.
+    """
     found = [(one.symbol, finding) for one in ticker_findings for finding in one.findings]
     columns = {
         name: _series(name, [cell(symbol, finding) for symbol, finding in found])
         for name, cell in _FINDING.items()
     }
+    since = [
+        known.current.get(finding.sentence.id) if (known := changes.get(symbol)) else None
+        for symbol, finding in found
+    ]
+    columns["change"] = _series("change", [one.kind if one else None for one in since])
+    columns["old_quote"] = _series(
+        "old_quote", [one.old.quote if one and one.old else None for one in since]
+    )
     return pd.DataFrame(columns).astype({"cached": "bool"})  # a count in the rows
+
+
+def build_changes(changes: Mapping[str, Changes | None]) -> pd.DataFrame:
+    """
+    Build the new, changed and gone sentences: one row each, in this order, by symbol.
+
+    Columns: ticker, change, section, quote, old_quote (the former wording of a changed sentence; of
+    a gone one it is the only wording).
+    """
+    rows = [
+        (symbol, change)
+        for symbol, known in changes.items()
+        if known
+        for kind in ("new", "changed", "gone")
+        for change in (*known.current.values(), *known.gone)
+        if change.kind == kind
+    ]
+    columns: dict[str, list[Any]] = {
+        "ticker": [symbol for symbol, _ in rows],
+        "change": [change.kind for _, change in rows],
+        "section": [change.sentence.section for _, change in rows],
+        "quote": [None if change.kind == "gone" else change.sentence.quote for _, change in rows],
+        "old_quote": [
+            change.sentence.quote
+            if change.kind == "gone"
+            else change.old.quote
+            if change.old
+            else None
+            for _, change in rows
+        ],
+    }
+    return pd.DataFrame({name: _series(name, values) for name, values in columns.items()})
 
 
 def _names(plan: Plan) -> list[str]:
@@ -112,6 +167,7 @@ def _names(plan: Plan) -> list[str]:
         *("score", "level", "coverage", "top_risk", "top_quote"),
         *(["p_top"] if plan.params.labels == "calibrated" else []),
         *("sentences", "judged", "findings"),
+        *(["new", "changed", "gone", "share_repeated"] if plan.has_previous else []),
         *("model", "latency_s", "tokens", "attempts", "cached"),
     ]
 
@@ -154,6 +210,11 @@ def _row(
     if (selection := plan.selections.get(symbol)) is not None:
         values["sentences"] = selection.sentences
         found.update(selection.flags)
+    if plan.has_previous:
+        changes = selection.changes if selection else None
+        values |= _change_values(changes)
+        found.update(() if changes else ("no_previous",))
+        found.update(("uneven_previous",) if changes and changes.is_uneven else ())
     if plan.has_evidence and plan.params.llm:
         status, more = _label_values(plan, labeled, values, is_asked=is_asked)
         statuses.append(status)
@@ -163,6 +224,14 @@ def _row(
         found.update(flags)
     values["status"], values["flags"] = max(statuses, key=STATUSES.index), ";".join(sorted(found))
     return values
+
+
+def _change_values(changes: Changes | None) -> dict[str, Any]:
+    """Return the counts against the previous documents; nothing where there are none."""
+    if changes is None:
+        return {}
+    counts = {name: changes.counts[name] for name in ("new", "changed", "gone")}
+    return counts | {"share_repeated": changes.share_repeated}
 
 
 def _label_values(

@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from urisk_nb.errors import InputError
 from urisk_nb.render.table_content import TableContent
 from urisk_nb.render.table_html import render_table_html
 from urisk_nb.render.table_text import render_table_text
 from urisk_nb.risk.labeling import TickerFindings
 from urisk_nb.risk.plan import Plan
-from urisk_nb.risk.rows import build_findings, build_frame
+from urisk_nb.risk.rows import build_changes, build_findings, build_frame
 from urisk_nb.table.exports import ExportFrame
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
@@ -37,13 +38,18 @@ class Report:
         corrected probabilities; NaN where the labels are greedy), quote (verbatim), source, section
         ("Item 1A" of a filing, "page 3" of a PDF file), date, evidence (the sentence's id),
         start, end (offsets into the document), cached, status (``judged`` or ``unjudged``), flags,
-        reason (why it is unjudged).
+        reason (why it is unjudged), change since the previous documents (``new``, ``changed`` or
+        ``repeated``; missing where there is nothing to compare with), old_quote (what a changed
+        sentence said before).
+    changes
+        One row a sentence that is new, changed or gone: ticker, change, section, quote, old_quote.
     meta
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
     """
 
     findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
     meta: dict[str, Any] = field(default_factory=dict)
+    changes: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_changes({})))
 
 
 def unite_reports(reports: Sequence[Report]) -> Report:
@@ -51,9 +57,16 @@ def unite_reports(reports: Sequence[Report]) -> Report:
     if len(reports) == 1:
         return reports[0]
     runs = [run for report in reports for run in report.meta.get("runs", [report.meta])]
-    frames = [report.findings for report in reports if len(report.findings)]
-    findings = pd.concat(frames, ignore_index=True) if frames else reports[0].findings
-    return Report(findings=findings, meta={"runs": runs})
+    return Report(
+        findings=_concatenate([report.findings for report in reports]),
+        meta={"runs": runs},
+        changes=_concatenate([report.changes for report in reports]),
+    )
+
+
+def _concatenate(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
 
 class RiskTable(ExportFrame):
@@ -104,6 +117,42 @@ class RiskTable(ExportFrame):
         ]
         return pd.DataFrame(self)[[name for name in wanted if name is not None]]
 
+    def changes(self, ticker: str | None = None) -> pd.DataFrame:
+        """
+        Return the sentences that are new, changed or gone since the previous documents.
+
+        Parameters
+        ----------
+        ticker
+            Of this one alone; without it of all, with a column `ticker`.
+
+        Returns
+        -------
+        DataFrame
+            Columns change, section, quote (missing where the sentence is gone), old_quote (missing
+            where it is new).
+
+        Raises
+        ------
+        InputError
+            The ticker is not in the report, or the run had no previous documents.
+        """
+        found = self.report.changes
+        if ticker is None:
+            return found.copy()
+        counted = [run.get("changes", {}) for run in self._content().runs]
+        known = [symbol for symbols in counted for symbol in symbols]
+        symbol = ticker.strip().upper() if ticker not in known else ticker
+        if symbol not in known:
+            raise InputError(
+                f"{ticker!r} has no document of the year before to compare with.",
+                fix=f"one of {', '.join(known[:10])} has: table.changes({known[0]!r})"
+                if known
+                else "give it: previous=... (in a cell: --previous NAME)",
+            )
+        own = found[found["ticker"] == symbol].drop(columns="ticker")
+        return own.reset_index(drop=True)
+
     def as_text(self, width: int | None = None) -> str:
         """
         Return what `print` shows.
@@ -117,7 +166,12 @@ class RiskTable(ExportFrame):
 
     def _content(self) -> TableContent:
         report = self.report
-        return TableContent(frame=pd.DataFrame(self), findings=report.findings, meta=report.meta)
+        return TableContent(
+            frame=pd.DataFrame(self),
+            findings=report.findings,
+            meta=report.meta,
+            changes=report.changes,
+        )
 
     def __repr__(self) -> str:
         return self.as_text()
@@ -146,8 +200,12 @@ def assemble(
     table = RiskTable(build_frame(plan, ticker_findings, run_id=run_id, model=model, flags=flags))
     given = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
     meta = {**plan.meta, "run_id": run_id, "model": model, "flags": sorted(flags)}
-    object.__setattr__(
-        table, "_report", Report(findings=ExportFrame(build_findings(given)), meta=meta)
+    changes = {symbol: selection.changes for symbol, selection in plan.selections.items()}
+    report = Report(
+        findings=ExportFrame(build_findings(given, changes)),
+        meta=meta,
+        changes=ExportFrame(build_changes(changes)),
     )
+    object.__setattr__(table, "_report", report)
     table.attrs["urisk"] = {"run_id": run_id, "score_version": meta["score_version"]}
     return table
