@@ -59,6 +59,7 @@ def test_the_line_under_an_answer_counts_where_the_server_does(tokens, words):
     assert _describe_answer(answer) == words
 
 
+@pytest.mark.slow
 def test_many_answers_in_one_cell_lose_no_last_frame(started):
     """
     More short answers in a loop than frames may follow each other without a pause: each has its own

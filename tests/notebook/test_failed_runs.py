@@ -23,6 +23,8 @@ import pandas as pd
 from urisk_nb import LLMManager, RiskParams, assess, assess_async, errors
 from urisk_nb.llm.answers import AnswerStream
 
+pytestmark = pytest.mark.slow  # each of them starts programs
+
 table = None
 names = ["ticker", "text"]
 fine = ("AAA", "It was fined by the court.")
@@ -132,7 +134,6 @@ def test_what_was_computed_is_shown_and_kept(session):
         assert caught.text().strip() == "['ok', 'not_run']"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind.__name__ for kind in KINDS if kind not in OF_ONE_SENTENCE])
 def test_every_kind_of_error_fails_the_cell(session, kind):
     """

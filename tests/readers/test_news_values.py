@@ -204,6 +204,7 @@ def test_html_that_stands_alone_keeps_its_place():
         assert page[one.find_origin(one.text.index("$")) :].startswith("$5&nbsp;million")
 
 
+@pytest.mark.slow
 def test_broken_html_takes_no_time():
     """Half a million characters of each kind, in proportion."""
     start = time.perf_counter()

@@ -270,6 +270,7 @@ def test_own_dates_of_each_ticker_are_not_thrown_away():
     assert read.close["MSFT"].tolist() == PRICES
 
 
+@pytest.mark.slow
 def test_many_texts_take_no_time(tmp_path):
     """Half a million cells with a decimal comma: one by one they took half a minute."""
     cells = pd.DataFrame({f"T{number}": [1.25, 2.5] * 1000 for number in range(250)})

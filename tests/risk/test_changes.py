@@ -171,6 +171,7 @@ def test_no_pair_is_missed():
     assert find_near(*sentences) == wanted
 
 
+@pytest.mark.slow
 def test_two_thousand_sentences_take_a_second():
     """2,000 against 2,000, all changed, of the words that every filing has."""
     rng = random.Random(3)
@@ -194,6 +195,7 @@ def test_two_thousand_sentences_take_a_second():
     assert took < 3  # 1 s on an idle core; the machine may be busy
 
 
+@pytest.mark.slow
 def test_a_thousand_items_of_one_wording_are_compared_in_seconds():
     """Each is like each, and what stands at the same place is the old wording."""
 

@@ -19,6 +19,8 @@ from fake_ollama.program import address
 from harness import OllamaProgram, alive, eventually, free_port
 from ollama_process import bound, cmdline, received
 
+pytestmark = pytest.mark.slow  # each of them starts programs
+
 LINGERS = {"rules": [{"answer": ["a", "b", "c"], "token_ms": 60_000}]}
 MUTE = {"rules": [{"answer": ["a"], "first_ms": 60_000}]}
 STOPPED = (
@@ -122,7 +124,6 @@ def test_a_taken_port_is_told_in_ollamas_one_line(served):
     assert other.err == f"Error: listen tcp 127.0.0.1:{one.port}: bind: address already in use\n"
 
 
-@pytest.mark.slow
 def test_version_tells_the_servers_and_its_own(served, tmp_path):
     """
     One line for the same version, a warning for another, two warnings without a server; always 0.
@@ -179,7 +180,6 @@ def test_it_may_refuse_to_start(served):
     assert one.err == "Error: no space left on device\n"
 
 
-@pytest.mark.slow
 def test_between_listening_and_ready_it_accepts_and_does_not_answer(served):
     """A TCP connect proves nothing; the answer comes when it is ready."""
     one = served({"process": {"ready_ms": 1200}}, ready=False)
@@ -191,7 +191,6 @@ def test_between_listening_and_ready_it_accepts_and_does_not_answer(served):
     assert "vram-based" in one.err
 
 
-@pytest.mark.slow
 def test_it_may_end_by_itself_and_leave_its_runners(served):
     """The last words, the exit code, and an orphan."""
     one = served(
@@ -219,7 +218,6 @@ def test_it_may_ignore_sigterm(served):
     assert one.process.wait(5) == 0
 
 
-@pytest.mark.slow
 def test_a_slow_end_closes_the_listener_at_once_and_swallows_a_second_signal(served):
     """Runner and process stay for the while, then 0."""
     one = served({"process": {"slow_sigterm_ms": 1000}})
@@ -282,7 +280,6 @@ def test_an_unload_kills_and_reaps_the_runner(served):
     assert one.counters()["runners"] == []
 
 
-@pytest.mark.slow
 def test_an_unloaded_model_may_show_for_a_while(served):
     """`unload_ms`: /api/ps goes on naming it, then it is gone and so is its runner."""
     one = served({"unload_ms": 800})
@@ -444,7 +441,6 @@ def ends(how, *pieces):
     return {"rules": [{"contains": "go", "answer": list(pieces), "ends": how}], "slots": 1}
 
 
-@pytest.mark.slow
 def test_hang_sends_its_pieces_and_then_nothing(served):
     """The server answers others; when the client leaves, the slot is free."""
     one = served(ends("hang", "a"))
@@ -457,7 +453,6 @@ def test_hang_sends_its_pieces_and_then_nothing(served):
     assert b'"done":true' in one.chat().read()
 
 
-@pytest.mark.slow
 def test_wedge_silences_the_whole_server(served):
     """It still accepts connections; SIGTERM still ends it."""
     one = served(ends("wedge", "a"))
@@ -497,7 +492,6 @@ def test_runner_kills_it_and_the_next_request_loads_again(served, pieces, status
 # ---- pull ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_pull_that_was_left_goes_on_where_it_was(served):
     """
     `completed` is absent while 0, grows in steps, and starts at the next pull from what is here;
