@@ -10,6 +10,8 @@ import pytest
 from harness import ANSI, FakeOllama, eventually
 from urisk_nb import errors
 
+pytestmark = pytest.mark.slow  # each of them starts programs
+
 SCENARIO = {
     "slots": 4,
     "rules": [
@@ -22,8 +24,6 @@ SETUP = """
 import pandas as pd
 from urisk_nb import LLMManager, RiskParams, assess, assess_async, errors
 from urisk_nb.llm.answers import AnswerStream
-
-pytestmark = pytest.mark.slow  # each of them starts programs
 
 table = None
 names = ["ticker", "text"]
