@@ -6,7 +6,9 @@ from datetime import date
 
 import pytest
 
+from urisk_nb.errors import InputError
 from urisk_nb.readers.file_names import find_named_day, find_owners, guess_ticker, is_edgar_name
+from urisk_nb.readers.news import read_evidence
 
 CELL = ("NVDA", "MSFT", "BRK.B", "K", "A", "ALL", "F", "KEY", "0700.HK", "EUR_USD")
 
@@ -124,3 +126,23 @@ def test_edgar_names_hold_the_end_of_the_period():
     assert is_edgar_name("nvda-20250126")
     assert is_edgar_name("msft-20240630x10k")
     assert not is_edgar_name("nvda-10-k-2025-02-26")
+
+
+@pytest.mark.parametrize(
+    "given", ["filings", "filings/NVDA", "filings/NVDA/2025", "filings/*/*/*.htm"]
+)
+def test_a_folder_names_the_ticker_from_above_too(tmp_path, monkeypatch, given):
+    """What is handed over may be a folder inside of the company's."""
+    (tmp_path / "filings" / "NVDA" / "2025").mkdir(parents=True)
+    (tmp_path / "filings" / "NVDA" / "2025" / "10k.htm").write_text("<p>We were sued.</p>")
+    monkeypatch.chdir(tmp_path)
+    found = read_evidence(given, tickers=["NVDA", "MSFT"])
+    assert [one.ticker for one in found.documents] == ["NVDA"]
+
+
+def test_a_common_folder_is_no_ticker(tmp_path):
+    """`data/` around a folder of filings is not about DATA."""
+    (tmp_path / "data" / "filings").mkdir(parents=True)
+    (tmp_path / "data" / "filings" / "report.txt").write_text("We were sued.")
+    with pytest.raises(InputError, match="report"):
+        read_evidence(tmp_path / "data" / "filings", tickers=["DATA", "MSFT"])

@@ -254,3 +254,8 @@ def test_text_of_no_size_is_hidden(size):
     assert read_html(page).source.text == "A fire stopped us."
     page = '<p>A fire <span style="font-size:0.9em">stopped us.</span></p>'
     assert read_html(page).source.text == "A fire stopped us."
+
+
+@pytest.mark.parametrize("page", ["<pre><![CDATA[", "<p><![CDATA[]]>Fined.", "<![CDATA[ ]]>"])
+def test_empty_character_data_is_nothing(page):
+    assert read_html(page).source.text.strip() == ("Fined." if "Fined" in page else "")

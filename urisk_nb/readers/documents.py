@@ -292,13 +292,17 @@ def _read_files(
             missing = missing or exc
             continue
         parents = [*path.relative_to(root).parts[-2::-1], root.absolute().name]
+        # filings/NVDA/2025/ is NVDA's folder; further up only the very name of a ticker counts
+        parents += [part for part in root.absolute().parts[-2:-4:-1] if part in tickers]
         owners = (
             [ticker]
             if ticker
             else find_owners([_find_stem(path), *parents], content.symbols, tickers)
         )
         if not owners:
-            if not tickers or not guess_ticker([_find_stem(path), *parents[:-1]]):
+            if not tickers or not guess_ticker(
+                [_find_stem(path), *path.relative_to(root).parts[-2::-1]]
+            ):
                 nameless.append(path)
             reason = "no ticker of the cell" if tickers else "no ticker in its name or text"
             left_out.append((name, reason))

@@ -175,6 +175,8 @@ def _find_kind(path: Path, content: bytes) -> str:
             "it is a news feed.",
             fix=f"evidence = feedparser.parse({path.name!r}), with %pip install feedparser",
         )
+    if suffix == ".pdf" and re.match(rb"<(?:!doctype|html|\?xml)", head, re.IGNORECASE):
+        return "html"  # a page that was saved under the name of a report
     return KINDS.get(suffix, "text")
 
 

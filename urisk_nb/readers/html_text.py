@@ -375,10 +375,10 @@ class _Scanner:
             self._add_piece(text[at:].translate(_SPACES), start + at)
 
     def _add_piece(self, text: str, place: int) -> None:
-        if self.ends_in_space and text[0] == " " and not self.preformatted:
+        if self.ends_in_space and text.startswith(" ") and not self.preformatted:
             text, place = text[1:], place + 1
-            if not text:
-                return
+        if not text:
+            return
         self.texts.append(text)
         self.places.append(place)
         self.ends_in_space = text[-1] in " \n"
