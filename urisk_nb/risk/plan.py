@@ -6,11 +6,12 @@ The metrics are computed, the sentences split and chosen, and all that decides t
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urisk_nb.risk.evidence import Sentence, sort_documents, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
@@ -30,7 +31,30 @@ from urisk_nb.risk.scoring import SCORE_VERSION
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.tickers import fold_share_class
 
+if TYPE_CHECKING:
+    from urisk_nb.risk.choice import Choice
+    from urisk_nb.risk.families import Family
+    from urisk_nb.risk.passages import Passage
+
 __all__ = ["EvidenceSelection", "Plan", "prepare"]
+
+MAX_SHORT = 60  # sentences that are asked whole, whatever they are of
+# Without one of these no family of the package sees a decisive event: short evidence without them
+# is not read for alerts, and the modules that do so are not imported.
+_DISTRESS = re.compile(
+    r"doubt|going concern|chapter|petition|bankrupt|insolven|receiver|conservator|liquidat|ceased"
+    r"|support agreement|not (?:\w+ )?have|run(?:ning)? out|default|covenant|complian|ratio|forbear"
+    r"|waive|failed|unable|missed|accelerat|foreclos|desist|consent|memorandum|agreement|corrective"
+    r"|capitali[sz]ed|indict|guilty|convict|prosecution|criminal|charge|fraud|clinical|response"
+    r"|refus|approvable|import alert|debar|exclu|revoke|suspend|withdr|rescind|level|freeze"
+    r"|appoint|troubled|weakness|restat|reli(?:ed|ance)|effective|deficien|auditor|accountant"
+    r"|accounting|kpmg|deloitte|ernst|pricewaterhouse|thornton|bdo|resign|fil(?:e|ed|ing)\b"
+    r"|timely|delinquent|embezzl|misappropriat|adverse opinion|disclaim|committee|misstate|delist"
+    r"|nasdaq|nyse|stock exchange|listing|bid|halted|attack|incident|ransom|breach|unauthori[sz]ed"
+    r"|explosion|derail|blowout|well control|fatalit|killed|recall|spill|leak|release|liquidation"
+    r"|dissolution|administration|rehabilitation|cyber",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +75,10 @@ class EvidenceSelection:
         ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
     left_out
         How many sentences do not bear on the query and are not asked for that.
+    alerts
+        The decisive events of the company itself, by family.
+    not_asked
+        Of much evidence, how many sentences of each kind and part are not asked; else empty.
     """
 
     chosen: tuple[Sentence, ...]
@@ -58,12 +86,26 @@ class EvidenceSelection:
     skipped: int
     flags: tuple[str, ...]
     left_out: int = 0
+    alerts: tuple[Passage, ...] = ()
+    not_asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def message(self) -> str | None:
-        """What the query left out, as a sentence for the reader; None where it left out nothing."""
+        """What was not asked, and why, as a sentence for the reader; None where all was."""
+        return "; ".join(filter(None, (self._query_message, self._reading_message))) or None
+
+    @property
+    def _reading_message(self) -> str:
+        if not self.not_asked:
+            return ""
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.not_asked["kinds"].items())
+        read, chosen = self.not_asked["read"], self.not_asked["asked"]
+        return f"{read:,} sentences read, {chosen} chosen for the model; not chosen: {kinds}"
+
+    @property
+    def _query_message(self) -> str:
         if not self.left_out:
-            return None
+            return ""
         if self.left_out == self.sentences:
             return f"no sentence bears on the query ({self.sentences} read)"
         return f"the query left out {self.left_out} of {self.sentences} sentences"
@@ -86,6 +128,8 @@ class Plan:
         One a symbol; empty without evidence.
     has_prices, has_volume, has_benchmark, has_evidence, has_weights
         Which inputs were given: a column whose input was not given has no flag for its NaN.
+    families_hash
+        Of the families of distress that the evidence was read for, where the user gave some.
     price_column, is_adjusted
         Which of several columns of prices was read, and whether it is adjusted for splits and
         dividends; None where nothing says so.
@@ -106,6 +150,7 @@ class Plan:
     price_column: str | None = None
     is_adjusted: bool | None = None
     form: Form = "examples"
+    families_hash: str | None = None
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -151,6 +196,17 @@ class Plan:
                 for symbol, selection in self.selections.items()
                 if selection.left_out
             },
+            "families_hash": self.families_hash,
+            "not_asked": {
+                symbol: dict(selection.not_asked)
+                for symbol, selection in self.selections.items()
+                if selection.not_asked
+            },
+            "alerts": [
+                _record_alert(symbol, passage)
+                for symbol, selection in self.selections.items()
+                for passage in selection.alerts
+            ],
             "messages": {
                 symbol: text for symbol in self.symbols if (text := self._message(symbol))
             },
@@ -172,6 +228,7 @@ def prepare(
     benchmark: Prices | None = None,
     taxonomy: Taxonomy = DEFAULT,
     examples: Sequence[Example] = EXAMPLES,
+    families: Sequence[Family] | None = None,
 ) -> Plan:
     """
     Return the plan of a run: metrics computed, sentences split and chosen; nothing is asked.
@@ -185,6 +242,8 @@ def prepare(
         has nothing.
     benchmark
         Returns or prices of a benchmark that is no column, with ``params.benchmark == "given"``.
+    families
+        What much evidence is searched for; default: the families of the package.
 
     Raises
     ------
@@ -205,7 +264,13 @@ def prepare(
         selections={}
         if documents is None
         else _select_evidence(
-            plan_holdings, documents, params, taxonomy=taxonomy, examples=examples, as_of=as_of
+            plan_holdings,
+            documents,
+            params,
+            taxonomy=taxonomy,
+            examples=examples,
+            as_of=as_of,
+            families=families,
         ),
         has_prices=prices is not None,
         has_volume=prices is not None and prices.volume is not None,
@@ -215,7 +280,34 @@ def prepare(
         as_of=as_of,
         price_column=None if prices is None else prices.price_column,
         is_adjusted=None if prices is None else prices.is_adjusted,
+        families_hash=_hash(families),
     )
+
+
+def _hash(families: Sequence[Family] | None) -> str | None:
+    if families is None:
+        return None
+    from urisk_nb.risk.families import hash_families
+
+    return hash_families(families)
+
+
+def _record_alert(symbol: str, passage: Passage) -> dict[str, Any]:
+    """Return an alert as values that JSON knows."""
+    sentence = passage.sentence
+    day = sentence.document.date
+    return {
+        "ticker": symbol,
+        "family": passage.family.name if passage.family else None,
+        "category": passage.family.category if passage.family else None,
+        "quote": sentence.quote,
+        "source": sentence.document.source,
+        "section": sentence.section,
+        "date": day.isoformat() if day else None,
+        "evidence": sentence.id,
+        "start": sentence.start,
+        "end": sentence.end,
+    }
 
 
 def _select_evidence(
@@ -226,6 +318,7 @@ def _select_evidence(
     taxonomy: Taxonomy,
     examples: Sequence[Example],
     as_of: date | None,
+    families: Sequence[Family] | None,
 ) -> dict[str, EvidenceSelection]:
     split_once = functools.cache(split)  # a shared document is split once, not once a ticker
     selections = {}
@@ -237,7 +330,10 @@ def _select_evidence(
         )
         pieces = [split_once(document) for document in sort_documents(own)]
         sentences = [sentence for piece in pieces for sentence in piece.sentences]
-        bearing, chosen = _choose(sentences, params, taxonomy, examples)
+        bearing = filter_by_query(sentences, params.query) if params.query else sentences
+        words = [example.text for example in examples]
+        rest = functools.partial(_choose_by_words, params=params, taxonomy=taxonomy, words=words)
+        chosen, alerts, not_asked = _choose(sentences, bearing, params, families, rest)
         holds = {
             "off_query": bool(sentences) and not bearing,
             "shared_evidence": any(sentence.document.ticker is None for sentence in chosen),
@@ -254,27 +350,41 @@ def _select_evidence(
             skipped=sum(piece.skipped for piece in pieces),
             flags=tuple(sorted(set(found))),
             left_out=len(sentences) - len(bearing),
+            alerts=alerts,
+            not_asked=not_asked,
         )
     return selections
 
 
 def _choose(
     sentences: Sequence[Sentence],
+    bearing: Sequence[Sentence],
+    params: RiskParams,
+    families: Sequence[Family] | None,
+    choose_rest: Callable[[Sequence[Sentence], int], Sequence[Sentence]],
+) -> tuple[Sequence[Sentence], tuple[Passage, ...], Mapping[str, Any]]:
+    """Return the sentences that are asked, the alerts, and what is counted of the others."""
+    is_short = len(bearing) <= params.max_sentences and len(sentences) <= MAX_SHORT
+    if is_short and families is None and not any(_DISTRESS.search(one.text) for one in sentences):
+        return bearing, (), {}
+    from urisk_nb.risk.choice import select_sentences
+    from urisk_nb.risk.families import load_families
+
+    choice: Choice = select_sentences(
+        sentences, bearing, params.max_sentences, families or load_families(), choose_rest
+    )
+    return choice.chosen, choice.alerts, choice.not_asked
+
+
+def _choose_by_words(
+    sentences: Sequence[Sentence],
+    limit: int,
+    *,
     params: RiskParams,
     taxonomy: Taxonomy,
-    examples: Sequence[Example],
-) -> tuple[Sequence[Sentence], Sequence[Sentence]]:
-    """Return the sentences that bear on the query, and those of them that are asked."""
-    if params.query is None and len(sentences) <= params.max_sentences:
-        return sentences, sentences
-    bearing = filter_by_query(sentences, params.query)
-    return bearing, choose(
-        bearing,
-        params.query,
-        taxonomy,
-        params.max_sentences,
-        words=[example.text for example in examples],
-    )
+    words: Sequence[str],
+) -> Sequence[Sentence]:
+    return choose(sentences, params.query, taxonomy, limit, words=words)
 
 
 def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[int]]:
