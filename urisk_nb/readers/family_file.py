@@ -24,16 +24,18 @@ def read_family_file(path: str) -> tuple[Family, ...]:
     """
     place = Path(path).expanduser()
     try:
-        if place.stat().st_size > MAX_BYTES:
-            raise InputError(
-                f"families={show(path)} has more than {MAX_BYTES:,} bytes.",
-                fix="give a TOML file of families; docs/filings.md has its format",
-            )
-        text = place.read_text(encoding="utf-8-sig")
+        with place.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content[:MAX_BYTES].decode("utf-8-sig")
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else "is no UTF-8 text"
         raise InputError(
-            f"families={show(path)} cannot be read: {why}.",
+            f"the file of families {show(place.name)} cannot be read: {why}.",
             fix="give the path of a TOML file; docs/filings.md has its format",
         ) from exc
+    if len(content) > MAX_BYTES:
+        raise InputError(
+            f"the file of families {show(place.name)} has more than {MAX_BYTES:,} bytes.",
+            fix="give a TOML file of families; docs/filings.md has its format",
+        )
     return read_families(text, place.name, base=load_families())

@@ -29,7 +29,7 @@ _FOLDED = str.maketrans(
     "\u2018\u2019\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u00a0", "''\"\"----- "
 )
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_REPEATED = re.compile(r"\)(?:[*+]|\{(\d*),?(\d*)\})")
+_REPEATED = re.compile(r"\)(?:[*+]|\{(\d*)(,?)(\d*)\})")
 _UNSAFE_TEXT = re.compile(r"\[[^\]]*\]|\\.")  # a bracket in it opens no group
 
 
@@ -214,7 +214,7 @@ def _compile(given: object, key: str, where: str) -> Iterator[re.Pattern[str]]:
                 fix="write it in lower case",
             )
         for repeat in _REPEATED.finditer(_UNSAFE_TEXT.sub("x", text)):
-            most = repeat[2] or repeat[1] or ""
+            most = (repeat[3] if repeat[2] else repeat[1]) or ""
             if not most.isdigit() or int(most) > MAX_REPEATS:
                 raise InputError(
                     f"{where}: {show(text)} repeats a group without a limit, which can take a "

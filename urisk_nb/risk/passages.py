@@ -487,15 +487,16 @@ def _find_tags(
 
 def _is_debtor(text: str, mark: _Match, context: _Context) -> bool:
     """Tell whether it is the company that is in court."""
-    before, close = text[: mark.start], text[max(mark.start - 24, 0) : mark.end]
+    before, after = text[: mark.start], text[mark.end :]
+    close = text[max(mark.start - 24, 0) : mark.end]
     owner = re.search(r"([\w&.-]+)'s? (?:\w+ ){0,2}$", before[-50:])
     if owner and owner[1] not in ("company", "registrant", "debtors", "bank", "utility"):
         is_own = context.own is not None and context.own.match(owner[1])
         return bool(is_own)
     names = "|".join(filter(None, (_DEBTOR_NAMES, context.own and context.own.pattern)))
-    return bool(
-        re.search(rf"\b(?:{names})(?!'s)[^;.]{{0,100}}$", before) or _OWN_CASE.search(close)
-    )
+    is_subject = re.search(rf"\b(?:{names})(?!'s)[^;.]{{0,100}}$", before)
+    is_object = re.match(rf"[^;.]{{0,40}}\b(?:for|of|over|against) (?:us|{names})\b", after)
+    return bool(is_subject or is_object or _OWN_CASE.search(close))
 
 
 def _rank(passage: Passage, text: str) -> float:
@@ -508,8 +509,10 @@ def _rank(passage: Passage, text: str) -> float:
     elif passage.is_core:
         rank += 2.0
     is_at_home = section == "controls" and family.name == "accounts"
-    rank += 0.0 if is_at_home else _SECTION_RANK.get(section, -2.0 + family.is_decisive)
+    is_told = section == "risk_factors" and kind == "event"  # what has happened stands here, too
+    rank += 0.0 if is_at_home or is_told else _SECTION_RANK.get(section, -2.0 + family.is_decisive)
     rank += sum(_TAG_RANK[tag] for tag in passage.tags)
+    rank += 0.5 * (" billion" in text)
     rank += 0.5 * bool(_NUMBER.search(text)) + 0.5 * bool(_COMPANY.search(text))
     shown = passage.sentence.text
     is_fragment = not re.match(r"[A-Z0-9\u201c\"(\u2022]", shown) or len(shown) < 40
