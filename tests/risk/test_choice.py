@@ -153,7 +153,7 @@ EXAMPLES = [
     "Trading in our shares was halted in 2023.",
     "We learned of a data breach in 2023.",
     "An explosion destroyed our plant in 2023.",
-    "In 2023 we obtained waivers from our bank.",
+    "In 2023 our bank granted waivers under the loan.",
 ]
 
 

@@ -23,6 +23,8 @@ MAX_ASKED = 60  # sentences of the filings of one company
 MAX_OF_FAMILY = 9  # of one family; twice as many of a decisive one and of strain
 MIN_OF_FAMILY = 4
 MAX_HYPOTHETICAL = 12
+MANY_OF_CASH = 8  # events about cash and debt: the filing is read as one with an alert
+HEAVY = 7  # weight of a family whose events show distress
 MAX_ALERTS = 6  # sentences of one family that are listed
 # Words that two sentences share whatever they say.
 _STOP = frozenset(
@@ -125,8 +127,8 @@ def choose_passages(passages: Sequence[Passage], limit: int = MAX_ASKED) -> list
 
     First the four best events of each family. Then events by rank, at most nine of one family
     (eighteen of a decisive one and of ``strain``), and twelve hypotheticals. Where there is an
-    alert, what is left of the limit goes to the next in rank. Of sentences that say nearly the same
-    the first one.
+    alert, or many events about cash, what is left of the limit goes to the next in rank. Of
+    sentences that say nearly the same the first one.
     """
     choice = _Choice(limit)
     order = sorted(
@@ -137,9 +139,17 @@ def choose_passages(passages: Sequence[Passage], limit: int = MAX_ASKED) -> list
     wide = [one.family.name for one in order if one.family and one.family.is_decisive]
     quota = dict.fromkeys([*wide, "strain"], 2 * MAX_OF_FAMILY)
     choice.add(order, {**quota, "*": MAX_HYPOTHETICAL}, MAX_OF_FAMILY)
-    if any(one.is_alert for one in choice.chosen):
+    strained = sum(one.kind == "event" and _is_about_cash(one) for one in choice.chosen)
+    if strained >= MANY_OF_CASH or any(one.is_alert for one in choice.chosen):
         choice.add(order, {}, limit)
     return choice.chosen
+
+
+def _is_about_cash(passage: Passage) -> bool:
+    """Tell whether it says that money is short, or a debt is in trouble."""
+    family = passage.family
+    is_strong = family is not None and family.weight >= HEAVY
+    return is_strong and family is not None and family.category in ("liquidity", "credit")
 
 
 class _Choice:

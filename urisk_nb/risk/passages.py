@@ -162,7 +162,8 @@ _MODAL = re.compile(
     r"\b(?:may(?! (?:of )?\d)|might|could|would|can|if|unless|whether|should|potential(?:ly)?"
     r"|possib(?:le|ly|ility)|no assurance|cannot (?:assure|predict|guarantee|be (?:certain|sure))"
     r"|risks? (?:that|of|related)|in the event|from time to time|likely to|typically|generally"
-    r"|upon (?:the|an) occurrence|to the extent|among other things|in which)\b"
+    r"|upon (?:the|an) occurrence|to the extent|among other things|in which|powers|authority to"
+    r"|the ability to)\b"
 )
 _REALIS = re.compile(
     r"\b(?:(?:has|have|had)(?! (?:to|the right|an? (?:material )?adverse))|been|was|were|did"
@@ -174,7 +175,7 @@ _REALIS = re.compile(
     r"|fined"
     r"|charged|sued|convicted|imposed|revoked|missed|violated|breached|defaulted|became|concluded"
     r"|advised|delayed|caused|disrupted|halted|recalled|restated|downgraded|lowered|placed|elected"
-    r"|expressed|included|contains an|began|discovered|learned|continues?|remains?"
+    r"|expressed|included|lacks?|contains an|began|discovered|learned|continues?|remains?"
     r"|(?:is|are|am) (?:currently|presently|now|not|in default|a defendant|defendants|insolvent"
     r"|subject to an?|the subject|dependent|unable|insufficient|no longer|highly leveraged"
     r"|deficient"
@@ -201,7 +202,8 @@ _RULES = re.compile(
     r"|\bfasb\b|\ban entity|entity's|the amendments (?:require|in this|to the guidance|should)"
     r"|\bsfas\b"
     r"|auditing standard|penny stock|severance (?:payments|benefits) (?:to|under)"
-    r"|trading arrangement|10b5-1|forward-looking|indemnif|change (?:in|of) control|good reason"
+    r"|trading arrangement|10b5-1|code of (?:ethics|conduct|business)|(?:should|must) (?:disclose"
+    r"|evaluate)|forward-looking|indemnif|change (?:in|of) control|good reason"
     r"|(?:obtain|provide) reasonable assurance|material misstatement|inherent limitations"
 )
 _CONCLUDED = re.compile(
@@ -250,13 +252,17 @@ _POINT = re.compile(
     r"|ultimate)"
     r"|whether|(?:our|its) (?:ability|inability)|changes? in|risks?|unanticipated|adverse)\b"
 )
+# What is usual is no event.
+_HABIT = re.compile(r"(?:typically|generally|from time to time|historically, it is)\b")
 # A new way of showing old figures corrects nothing.
 _RESHOWN = re.compile(
     r"restate\w* .{0,60}(?:split|segment|to (?:reflect|conform)|adoption|presentation|discontinued"
     r"|reclassif|comparab)|(?:split|segments?|adoption|discontinued).{0,80}restate"
 )
 # These happen in the past or not at all.
-_NEEDS_REALIS = frozenset(("accident", "suits", "loss", "order", "inquiry", "rating"))
+_NEEDS_REALIS = frozenset(
+    ("accounts", "listing", "accident", "suits", "loss", "order", "inquiry", "rating")
+)
 _ABOUT_DEBTOR = frozenset(("survival", "default", "listing", "rating", "order"))
 _SECTION_RANK = {
     "legal": 1.0,
@@ -441,8 +447,8 @@ def _is_definition(clause: str) -> bool:
 
 
 def _is_point(text: str, shown: str) -> bool:
-    """Tell whether it is a point in a list of what may go wrong."""
-    return shown[:1].islower() and bool(_POINT.match(text))
+    """Tell whether it is a point in a list of what may go wrong, or a habit."""
+    return (shown[:1].islower() and bool(_POINT.match(text))) or bool(_HABIT.match(text))
 
 
 def _is_left_out(family: Family, is_core: bool, is_own: bool, section: str) -> bool:
