@@ -35,7 +35,7 @@ INSIDE = {
         *("filing_cover", "filings", "file_content", "file_names", "documents"),
         *("csv_files", "files", "holdings", "columns", "number_text"),
         *("price_fields", "price_shapes", "price_files", "joined_prices", "prices"),
-        *("news_values", "news_fields", "news"),
+        *("news_values", "news_fields", "news", "family_file"),
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas", "data_faults"),
@@ -47,6 +47,9 @@ INSIDE = {
             "sentence_rules",
             "evidence",
             "changes",
+            "families",
+            "passages",
+            "choice",
             "relevance",
             "calibration",
             "questions",

@@ -66,6 +66,7 @@ def test_a_run_names_what_it_takes(name):
         "benchmark",
         "params",
         "taxonomy",
+        "families",
         "manager",
         "parallel",
     }

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -50,6 +51,7 @@ from urisk_nb.table.risk_table import RiskTable, assemble
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.risk.families import Family
 
 __all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
 
@@ -310,6 +312,7 @@ def open_run(
     params: RiskParams | Mapping[str, Any] | None = None,
     benchmark: str | pd.Series | None = None,
     taxonomy: Taxonomy = DEFAULT,
+    families: str | PathLike[str] | None = None,
 ) -> Run:
     """
     Check everything, compute the metrics and return the run; no server is touched.
@@ -324,7 +327,8 @@ def open_run(
     fix = "give a Taxonomy, or leave it out: taxonomy=Taxonomy(categories=(...), version='mine')"
     require(isinstance(taxonomy, Taxonomy), "taxonomy", taxonomy, fix)
     series = benchmark if isinstance(benchmark, pd.Series) else None
-    settings = _settings(params, query=query, benchmark=benchmark if series is None else "given")
+    named = benchmark if series is None else "given"
+    settings = _settings(params, query=query, benchmark=named, families=families)
     _check_judge(settings.model, taxonomy)
     if prices is None and evidence is None:
         raise InputError(
@@ -342,6 +346,7 @@ def open_run(
         previous=None if own_previous is None else own_previous.documents,
         benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
         taxonomy=taxonomy,
+        families=_read_families(settings.families),
     )
     notes = [describe_weights(plan.holdings)]
     if own_prices is not None:
@@ -412,6 +417,15 @@ def _read_holdings(
     return parse_tickers(tickers, known=list(own.close.columns)), own
 
 
+def _read_families(path: str | None) -> Sequence[Family] | None:
+    """Return the families of the package and of the user's file; None where none was given."""
+    if path is None:
+        return None
+    from urisk_nb.readers.family_file import read_family_file
+
+    return read_family_file(path)
+
+
 def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> RiskParams:
     """Return the parameters, with what was given beside them in their place."""
     given = {name: value for name, value in beside.items() if value is not None}
@@ -450,6 +464,7 @@ async def assess_async(
     benchmark: str | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
     taxonomy: Taxonomy = DEFAULT,
+    families: str | PathLike[str] | None = None,
     manager: LLMManager | None = None,
     parallel: int | None = None,
 ) -> RiskTable:
@@ -476,6 +491,7 @@ def assess(
     benchmark: str | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
     taxonomy: Taxonomy = DEFAULT,
+    families: str | PathLike[str] | None = None,
     manager: LLMManager | None = None,
     parallel: int | None = None,
 ) -> RiskTable:
@@ -509,6 +525,8 @@ def assess(
         Every other setting of the run: `RiskParams(window="2y")`, or a mapping of the same names.
     taxonomy
         Categories of risk, with definitions.
+    families
+        TOML file of further kinds of distress to search long documents for; docs/filings.md.
     manager
         Who answers; default: the manager of this process, started if needed.
     parallel

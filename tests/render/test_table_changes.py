@@ -161,21 +161,24 @@ def test_hostile_sentences_are_escaped():
 
 
 def test_new_and_changed_sentences_are_asked_first():
-    """Of many repeated ones only what is left of the limit is asked, in document order."""
+    """Of the events the new and changed ones come first, whatever repeats from last year."""
     names = ["Ashby", "Barton", "Corby", "Denton", "Elton", "Formby", "Garton", "Hinton"]
     old = " ".join(f"A regulator fined our {name} plant." for name in names)
-    new = old.replace("fined our Corby", "closed our Corby") + " We sold 3 boats."
+    new = old.replace("fined our Corby", "closed our Corby") + " A court fined our boat yard."
     documents = [report(old, "nwk-2024", 2024), report(new, "nwk-2025", 2025)]
     plain = run(documents[1:], max_sentences=3)
-    assert "We sold 3 boats." not in [one.text for one in plain.selections["NWK"].chosen]
+    assert "A court fined our boat yard." not in [
+        one.text for one in plain.selections["NWK"].chosen
+    ]
     plan = run(documents, max_sentences=3)
     chosen = [one.text for one in plan.selections["NWK"].chosen]
     assert "A regulator closed our Corby plant." in chosen
-    assert chosen[-1] == "We sold 3 boats."
+    assert chosen[-1] == "A court fined our boat yard."
     assert len(chosen) == 3
     assert "truncated" in plan.selections["NWK"].flags
     (one,) = run(documents, max_sentences=1).selections["NWK"].chosen
-    assert one.text == "A regulator closed our Corby plant."
+    assert one.text in chosen
+    assert "fined our A" not in one.text  # Ashby's fine is last year's
 
 
 def test_what_was_given_as_previous_is_compared():

@@ -152,6 +152,10 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "metavar": "N",
                 "help": "most sentences to label for one ticker; default: 40",
             },
+            "--families": {
+                "metavar": "FILE",
+                "help": "TOML file of further kinds of distress to search long documents for",
+            },
             "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
             "--out": {"metavar": "NAME", "help": "variable to store the table in"},
         },
@@ -418,7 +422,7 @@ def _describe_answer(answer: Answer) -> str:
 # The parameters of the run that have an option of the same name.
 PARAMS = (
     *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query"),
-    *("price_column", "periods_per_year", "max_sentences", "normalise"),
+    *("price_column", "periods_per_year", "max_sentences", "normalise", "families"),
 )
 
 

@@ -29,6 +29,8 @@ __all__ = [
     "describe_sentences",
     "describe_warnings",
     "format_value",
+    "has_alerts",
+    "list_alerts",
     "list_columns",
     "list_sentences",
     "row_labels",
@@ -182,7 +184,13 @@ def _list_compact_names(content: TableContent) -> list[str]:
     figures = [name for name in map(str, frame.columns) if _COMPACT.fullmatch(name)]
     labels += [name for name in _CHANGES if name in frame]
     states = ("status",) if (frame["status"] != "ok").any() else ()
-    return [name for name in (*labels, *figures, *states) if name in frame]
+    alerts = ["alerts"] if has_alerts(frame) else []
+    return [name for name in (*alerts, *labels, *figures, *states) if name in frame]
+
+
+def has_alerts(frame: pd.DataFrame) -> bool:
+    """Tell whether a row of a table has an alert."""
+    return "alerts" in frame and bool((frame["alerts"].fillna("") != "").any())
 
 
 def _heading(name: str) -> str:
@@ -288,6 +296,25 @@ def _describe_labeler(by: Mapping[str, Any]) -> str:
     """Say who labeled; not every server tells its version."""
     where = ", ".join(filter(None, (by["engine"], by["server"])))
     return f"labeled by {by['model']} ({where})"
+
+
+# Alerts -------------------------------------------------------------------------------------------
+
+
+def list_alerts(content: TableContent) -> list[dict[str, str]]:
+    """
+    Return the decisive sentences of the tickers in the table as text, in table order.
+
+    Keys: ticker, family, quote, source, section, date.
+    """
+    if not content.is_whole:
+        return []
+    names = ("ticker", "family", "quote", "source", "section", "date")
+    alerts = [one for run in content.runs for one in run.get("alerts", ())]
+    order = {ticker: place for place, ticker in enumerate(content.tickers)}
+    mine = [one for one in alerts if one["ticker"] in order]
+    mine.sort(key=lambda one: order[one["ticker"]])
+    return [{name: format_value(name, one[name]) for name in names} for one in mine]
 
 
 # Sentences ----------------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ from urisk_nb.render.table_content import (
     describe_sentences,
     describe_warnings,
     format_value,
+    list_alerts,
     list_columns,
     list_sentences,
     row_labels,
 )
-from urisk_nb.render.text_layout import cut
+from urisk_nb.render.text_layout import cut, format_count
 from urisk_nb.risk.row_warnings import WARNINGS
 
 __all__ = ["render_table_html"]
@@ -61,8 +62,9 @@ def render_table_html(content: TableContent) -> str:
         f'<div class="urisk-table {PLAIN}">{note_boxes(collect_notes(content))}'
         f'<table aria-label="risk table" {_TABLE}><thead><tr>'
         f'<th scope="col" style="{CELL}">{escape_html(head)}</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(_rows(labels, columns))}</tbody></table>{more}{_messages(content)}"
-        f"{_warnings(content)}{_sentences(content)}{render_changes_html(content)}"
+        f"<tbody>{''.join(_rows(labels, columns))}</tbody></table>{more}{_alerts(content)}"
+        f"{_messages(content)}{_warnings(content)}{_sentences(content)}"
+        f"{render_changes_html(content)}"
         f'<div style="{MUTED};font-size:85%">{escape_html(describe_run(content))}</div></div>'
     )
 
@@ -124,6 +126,30 @@ def _note(lines: str, label: str, style: str = "") -> str:
     if not lines:
         return ""
     return f'<div role="note" aria-label="{label}" style="{style}margin:.5em 0">{lines}</div>'
+
+
+def _alerts(content: TableContent) -> str:
+    rows = list_alerts(content)
+    if not rows:
+        return ""
+    every = ("ticker", "family", "quote", "source", "section", "date")
+    names = tuple(name for name in every if any(row[name] != DASH for row in rows))
+    heads = "".join(
+        f'<th scope="col" style="{CELL}">'
+        f"{ {'quote': 'sentence', 'family': 'alert'}.get(name, name) }</th>"
+        for name in names
+    )
+    body = "".join(
+        "<tr>" + "".join(_sentence_cell(name, row) for name in names) + "</tr>"
+        for row in rows[:MAX_SENTENCES]
+    )
+    more = f' ({MAX_SENTENCES} shown; all: table.report.meta["alerts"])'
+    return (
+        f"<details open><summary>{format_count(len(rows), 'alert')}, by the words of the evidence "
+        f"alone{more if len(rows) > MAX_SENTENCES else ''}</summary>"
+        f'<table aria-label="alerts" {_TABLE}><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></details>"
+    )
 
 
 def _sentences(content: TableContent) -> str:

@@ -20,6 +20,7 @@ from urisk_nb.render.table_content import (
     describe_sentences,
     describe_warnings,
     format_value,
+    list_alerts,
     list_columns,
     list_sentences,
     row_labels,
@@ -48,6 +49,7 @@ def render_table_text(content: TableContent, width: int | None = None) -> str:
     blocks = [
         [line for note in collect_notes(content) for line in wrap(note, width)]
         + _grid(content, width),
+        _alerts(content, width),
         _worst_sentences(content, width),
         [line for one in collect_messages(content) for line in wrap(one, width, rest="  ")],
         _warnings(content, width),
@@ -88,6 +90,19 @@ def _cell(column: Column, value: Any, numbers: Mapping[str, str]) -> str:
     if column.name == "warnings" and isinstance(value, list):
         return " ".join(numbers[code] for code in value)
     return cut(format_value(column.name, value), MAX_CELL_CHARS)
+
+
+def _alerts(content: TableContent, width: int) -> list[str]:
+    rows = list_alerts(content)
+    lines = [*wrap("alerts, by the words of the evidence alone", width)] if rows else []
+    for row in rows[:MAX_SENTENCES]:
+        origin = ", ".join(row[name] for name in ("source", "section", "date") if row[name] != DASH)
+        quote = cut(row["quote"], MAX_QUOTE_CHARS) + (f"  [{origin}]" if origin else "")
+        lines += wrap(f"{row['ticker']} {row['family']}: {quote}", width, "  ", "    ")
+    if len(rows) > MAX_SENTENCES:
+        more = f'{MAX_SENTENCES} of {len(rows)} shown; all: table.report.meta["alerts"]'
+        lines += wrap(more, width)
+    return lines
 
 
 def _worst_sentences(content: TableContent, width: int) -> list[str]:

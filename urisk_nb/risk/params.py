@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from decimal import Decimal
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,8 @@ class RiskParams:
         "greedy": the label the model writes. "calibrated": the most probable label after
         subtracting the content-free prior, where the server gives log-probabilities. From the
         judge's nothing is subtracted.
+    families
+        Path of a TOML file of families of distress, beside those of the package: docs/filings.md.
     max_sentences, seed, llm, model, num_predict
         How the model is asked.
 
@@ -95,6 +98,7 @@ class RiskParams:
     returns: bool = False
     normalise: bool = False
     query: str | None = None
+    families: str | None = None
     labels: str = "greedy"
     max_sentences: int = 40
     seed: int = 1
@@ -265,6 +269,10 @@ def _read_text(name: str, value: object) -> str | None:
     return value.strip() or None
 
 
+def _read_path(name: str, value: object) -> str | None:
+    return _read_text(name, str(value) if isinstance(value, PurePath) else value)
+
+
 def _read_factor(_: str, value: object) -> float:
     number = read_number(value)
     if number is None or number <= 0:
@@ -327,6 +335,7 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     **dict.fromkeys(("start", "end", "as_of"), _read_date),
     "window": _read_window,
     **dict.fromkeys(("benchmark", "price_column", "query", "model"), _read_text),
+    "families": _read_path,
     "labels": _read_labels,
     "periods_per_year": _read_factor,
     **dict.fromkeys(("returns", "normalise", "llm"), _read_switch),

@@ -1,13 +1,15 @@
 """What is known of a run before a model is asked.
 
 The metrics are computed, the sentences split and chosen, and all that decides the run is recorded.
+Over 400 lines: the plan is one record, and each input has a part in it.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -32,8 +34,29 @@ from urisk_nb.risk.tickers import fold_share_class
 
 if TYPE_CHECKING:
     from urisk_nb.risk.changes import Changes
+    from urisk_nb.risk.choice import Choice
+    from urisk_nb.risk.families import Family
+    from urisk_nb.risk.passages import Passage
 
 __all__ = ["EvidenceSelection", "Plan", "prepare"]
+
+MAX_SHORT = 60  # sentences that are asked whole, whatever they are of
+# Without one of these no family of the package sees a decisive event: short evidence without them
+# is not read for alerts, and the modules that do so are not imported.
+_DISTRESS = re.compile(
+    r"doubt|going concern|chapter|petition|bankrupt|insolven|receiver|conservator|liquidat|ceased"
+    r"|support agreement|not (?:\w+ )?have|run(?:ning)? out|default|covenant|complian|ratio|forbear"
+    r"|waive|failed|unable|missed|accelerat|foreclos|desist|consent|memorandum|agreement|corrective"
+    r"|capitali[sz]ed|indict|guilty|convict|prosecution|criminal|charge|fraud|clinical|response"
+    r"|refus|approvable|import alert|debar|exclu|revoke|suspend|withdr|rescind|level|freeze"
+    r"|appoint|troubled|weakness|restat|reli(?:ed|ance)|effective|deficien|auditor|accountant"
+    r"|accounting|kpmg|deloitte|ernst|pricewaterhouse|thornton|bdo|resign|fil(?:e|ed|ing)\b"
+    r"|timely|delinquent|embezzl|misappropriat|adverse opinion|disclaim|committee|misstate|delist"
+    r"|nasdaq|nyse|stock exchange|listing|bid|halted|attack|incident|ransom|breach|unauthori[sz]ed"
+    r"|explosion|derail|blowout|well control|fatalit|killed|recall|spill|leak|release|liquidation"
+    r"|dissolution|administration|rehabilitation|cyber",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +79,10 @@ class EvidenceSelection:
         How many sentences do not bear on the query and are not asked for that.
     changes
         The sentences against those of the previous documents; None where there are none.
+    alerts
+        The decisive events of the company itself, by family.
+    not_asked
+        Of much evidence, how many sentences of each kind and part are not asked; else empty.
     """
 
     chosen: tuple[Sentence, ...]
@@ -64,16 +91,26 @@ class EvidenceSelection:
     flags: tuple[str, ...]
     left_out: int = 0
     changes: Changes | None = None
+    alerts: tuple[Passage, ...] = ()
+    not_asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def message(self) -> str | None:
-        """What was compared, and what the query left out, for the reader; None for neither."""
+        """What was compared and what was not asked, for the reader; None for neither."""
         compared = self.changes.note if self.changes else None
-        return "; ".join(filter(None, (compared, self._describe_query()))) or None
+        said = (compared, self._describe_query(), self._describe_reading())
+        return "; ".join(filter(None, said)) or None
 
-    def _describe_query(self) -> str | None:
+    def _describe_reading(self) -> str:
+        if not self.not_asked:
+            return ""
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.not_asked["kinds"].items())
+        read, chosen = self.not_asked["read"], self.not_asked["asked"]
+        return f"{read:,} sentences read, {chosen} chosen for the model; not chosen: {kinds}"
+
+    def _describe_query(self) -> str:
         if not self.left_out:
-            return None
+            return ""
         if self.left_out == self.sentences:
             return f"no sentence bears on the query ({self.sentences} read)"
         return f"the query left out {self.left_out} of {self.sentences} sentences"
@@ -97,6 +134,8 @@ class Plan:
     has_prices, has_volume, has_benchmark, has_evidence, has_weights, has_previous
         Which inputs were given: a column whose input was not given has no flag for its NaN.
         `has_previous` is also True where a folder has the reports of several years.
+    families_hash
+        Of the families of distress that the evidence was read for, where the user gave some.
     price_column, is_adjusted
         Which of several columns of prices was read, and whether it is adjusted for splits and
         dividends; None where nothing says so.
@@ -118,6 +157,7 @@ class Plan:
     is_adjusted: bool | None = None
     form: Form = "examples"
     has_previous: bool = False
+    families_hash: str | None = None
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -164,6 +204,17 @@ class Plan:
                 if selection.left_out
             },
             **({"changes": self._count_changes()} if self.has_previous else {}),
+            "families_hash": self.families_hash,
+            "not_asked": {
+                symbol: dict(selection.not_asked)
+                for symbol, selection in self.selections.items()
+                if selection.not_asked
+            },
+            "alerts": [
+                _record_alert(symbol, passage)
+                for symbol, selection in self.selections.items()
+                for passage in selection.alerts
+            ],
             "messages": {
                 symbol: text for symbol in self.symbols if (text := self._message(symbol))
             },
@@ -194,6 +245,7 @@ def prepare(
     benchmark: Prices | None = None,
     taxonomy: Taxonomy = DEFAULT,
     examples: Sequence[Example] = EXAMPLES,
+    families: Sequence[Family] | None = None,
 ) -> Plan:
     """
     Return the plan of a run: metrics computed, sentences split and chosen; nothing is asked.
@@ -210,6 +262,8 @@ def prepare(
         `documents` the newest is read, and the one before it is its previous.
     benchmark
         Returns or prices of a benchmark that is no column, with ``params.benchmark == "given"``.
+    families
+        What much evidence is searched for; default: the families of the package.
 
     Raises
     ------
@@ -232,6 +286,7 @@ def prepare(
             taxonomy=taxonomy,
             examples=examples,
             as_of=as_of,
+            families=families,
         )
     )
     return Plan(
@@ -250,7 +305,34 @@ def prepare(
         price_column=None if prices is None else prices.price_column,
         is_adjusted=None if prices is None else prices.is_adjusted,
         has_previous=previous is not None or any(one.changes for one in selections.values()),
+        families_hash=_hash(families),
     )
+
+
+def _hash(families: Sequence[Family] | None) -> str | None:
+    if families is None:
+        return None
+    from urisk_nb.risk.families import hash_families
+
+    return hash_families(families)
+
+
+def _record_alert(symbol: str, passage: Passage) -> dict[str, Any]:
+    """Return an alert as values that JSON knows."""
+    sentence = passage.sentence
+    day = sentence.document.date
+    return {
+        "ticker": symbol,
+        "family": passage.family.name if passage.family else None,
+        "category": passage.family.category if passage.family else None,
+        "quote": sentence.quote,
+        "source": sentence.document.source,
+        "section": sentence.section,
+        "date": day.isoformat() if day else None,
+        "evidence": sentence.id,
+        "start": sentence.start,
+        "end": sentence.end,
+    }
 
 
 def _select_evidence(
@@ -262,6 +344,7 @@ def _select_evidence(
     taxonomy: Taxonomy,
     examples: Sequence[Example],
     as_of: date | None,
+    families: Sequence[Family] | None,
 ) -> dict[str, EvidenceSelection]:
     split_once = functools.cache(split)  # a shared document is split once, not once a ticker
     selections = {}
@@ -282,7 +365,23 @@ def _select_evidence(
         pieces = [split_once(document) for document in sort_documents(read)]
         sentences = [sentence for piece in pieces for sentence in piece.sentences]
         changes = _compare(sentences, old, note, split_once)
-        bearing, chosen = _choose_fresh_first(sentences, changes, params, taxonomy, examples)
+        bearing = filter_by_query(sentences, params.query) if params.query else sentences
+        words = [example.text for example in examples]
+        is_fresh = changes.is_fresh if changes else None
+        chosen, alerts, not_asked = _choose(
+            sentences,
+            bearing,
+            params,
+            families,
+            functools.partial(
+                _choose_by_words,
+                params=params,
+                taxonomy=taxonomy,
+                words=words,
+                is_fresh=is_fresh,
+            ),
+            is_fresh=is_fresh,
+        )
         holds = {
             "off_query": bool(sentences) and not bearing,
             "shared_evidence": any(sentence.document.ticker is None for sentence in chosen),
@@ -300,6 +399,8 @@ def _select_evidence(
             flags=tuple(sorted(set(found))),
             left_out=len(sentences) - len(bearing),
             changes=changes,
+            alerts=alerts,
+            not_asked=not_asked,
         )
     return selections
 
@@ -332,44 +433,50 @@ def _compare(
     return changes if changes.current else None
 
 
-def _choose_fresh_first(
-    sentences: Sequence[Sentence],
-    changes: Changes | None,
-    params: RiskParams,
-    taxonomy: Taxonomy,
-    examples: Sequence[Example],
-) -> tuple[Sequence[Sentence], Sequence[Sentence]]:
-    """Choose among the new and changed sentences first where not all can be asked."""
-    bearing, chosen = _choose(sentences, params, taxonomy, examples)
-    if changes is None or len(chosen) == len(bearing):
-        return bearing, chosen
-    fresh = [one for one in bearing if changes.is_fresh(one)]
-    first = _choose(fresh, params, taxonomy, examples)[1]
-    kept = {one.id for one in first}
-    if room := params.max_sentences - len(first):
-        others = [one for one in bearing if not changes.is_fresh(one)]
-        more = _choose(others, replace(params, max_sentences=room), taxonomy, examples)[1]
-        kept.update(one.id for one in more)
-    return bearing, [one for one in bearing if one.id in kept]
-
-
 def _choose(
     sentences: Sequence[Sentence],
+    bearing: Sequence[Sentence],
+    params: RiskParams,
+    families: Sequence[Family] | None,
+    choose_rest: Callable[[Sequence[Sentence], int], Sequence[Sentence]],
+    *,
+    is_fresh: Callable[[Sentence], bool] | None,
+) -> tuple[Sequence[Sentence], tuple[Passage, ...], Mapping[str, Any]]:
+    """Return the sentences that are asked, the alerts, and what is counted of the others."""
+    is_short = len(bearing) <= params.max_sentences and len(sentences) <= MAX_SHORT
+    if is_short and families is None and not any(_DISTRESS.search(one.text) for one in sentences):
+        return bearing, (), {}
+    from urisk_nb.risk.choice import select_sentences
+    from urisk_nb.risk.families import load_families
+
+    choice: Choice = select_sentences(
+        sentences,
+        bearing,
+        params.max_sentences,
+        families or load_families(),
+        choose_rest,
+        is_fresh=is_fresh,
+    )
+    return choice.chosen, choice.alerts, choice.not_asked
+
+
+def _choose_by_words(
+    sentences: Sequence[Sentence],
+    limit: int,
+    *,
     params: RiskParams,
     taxonomy: Taxonomy,
-    examples: Sequence[Example],
-) -> tuple[Sequence[Sentence], Sequence[Sentence]]:
-    """Return the sentences that bear on the query, and those of them that are asked."""
-    if params.query is None and len(sentences) <= params.max_sentences:
-        return sentences, sentences
-    bearing = filter_by_query(sentences, params.query)
-    return bearing, choose(
-        bearing,
-        params.query,
-        taxonomy,
-        params.max_sentences,
-        words=[example.text for example in examples],
-    )
+    words: Sequence[str],
+    is_fresh: Callable[[Sentence], bool] | None,
+) -> Sequence[Sentence]:
+    """Choose by the words of the categories, the new and changed sentences first."""
+    if is_fresh is None:
+        return choose(sentences, params.query, taxonomy, limit, words=words)
+    fresh = [one for one in sentences if is_fresh(one)]
+    first = choose(fresh, params.query, taxonomy, limit, words=words)
+    others = [one for one in sentences if not is_fresh(one)]
+    room = limit - len(first)
+    return [*first, *(choose(others, params.query, taxonomy, room, words=words) if room else ())]
 
 
 def _find_own(

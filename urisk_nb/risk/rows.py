@@ -35,7 +35,7 @@ MIN_JUDGED = 5  # labeled sentences; fewer are flagged thin_evidence
 _TEXT = pd.Series(["a"]).dtype  # str since pandas 3, object before
 _LEVEL = pd.CategoricalDtype([level.value for level in Level], ordered=True)
 _TEXTS = (
-    *("status", "flags", "run_id", "period", "top_risk", "top_quote", "model"),
+    *("status", "flags", "run_id", "alerts", "period", "top_risk", "top_quote", "model"),
     *("ticker", "risk", "quote", "source", "section", "evidence", "reason"),
     *("change", "old_quote"),
 )
@@ -163,6 +163,7 @@ def _names(plan: Plan) -> list[str]:
         *("status", "flags", "run_id"),
         *quant,
         *(["weight"] if plan.has_weights else []),
+        *(["alerts"] if plan.has_evidence else []),
         *(f"r_{category}" for category in plan.taxonomy.ids),
         *("score", "level", "coverage", "top_risk", "top_quote"),
         *(["p_top"] if plan.params.labels == "calibrated" else []),
@@ -209,6 +210,8 @@ def _row(
         found.update(quant.flags)
     if (selection := plan.selections.get(symbol)) is not None:
         values["sentences"] = selection.sentences
+        names = (one.family.name for one in selection.alerts if one.family)
+        values["alerts"] = ", ".join(dict.fromkeys(names))
         found.update(selection.flags)
     if plan.has_previous:
         changes = selection.changes if selection else None

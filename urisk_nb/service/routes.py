@@ -114,6 +114,8 @@ async def risk(request: Request, asked: RiskBody) -> Response:
 
 def _open_run(asked: RiskBody) -> Run:
     """Return the run, checked and with its metrics; called in a thread, since it takes time."""
+    if "families" in asked.params:
+        raise InputError("families names a file of the server.", fix="leave it out")
     return open_run(
         asked.tickers,
         prices=_to_frame(asked.prices),

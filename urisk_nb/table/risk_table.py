@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError
-from urisk_nb.render.table_content import TableContent
+from urisk_nb.render.table_content import TableContent, has_alerts
 from urisk_nb.render.table_html import render_table_html
 from urisk_nb.render.table_text import render_table_text
 from urisk_nb.risk.labeling import TickerFindings
@@ -21,7 +21,7 @@ from urisk_nb.table.exports import ExportFrame
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
 
 _COMPACT = (
-    *("status", "level", "score", "top_risk", "top_quote"),
+    *("status", "alerts", "level", "score", "top_risk", "top_quote"),
     *("ret_total", "vol_ann", r"var_\d+", r"es_\d+", "max_dd"),
 )
 
@@ -114,6 +114,7 @@ class RiskTable(ExportFrame):
         wanted = [
             next((name for name in names if re.fullmatch(pattern, name)), None)
             for pattern in _COMPACT
+            if pattern != "alerts" or has_alerts(self)
         ]
         return pd.DataFrame(self)[[name for name in wanted if name is not None]]
 

@@ -1,0 +1,170 @@
+"""What the words of a sentence say: kind, family, tags; sentences are invented."""
+
+import time
+
+import pytest
+
+from urisk_nb.risk.evidence import split
+from urisk_nb.risk.families import load_families
+from urisk_nb.risk.inputs import Document, Section
+from urisk_nb.risk.passages import find_parts, is_filing, read_passages
+
+
+def read(text, item="Item 7", title="Management's Discussion and Analysis", form="10-K"):
+    """The first sentence of a filing's section, as it is read."""
+    sections = (Section(name=item, title=title, start=0),)
+    document = Document(id="D1", ticker="AAA", text=text, form=form, sections=sections)
+    return read_passages(split(document).sentences, load_families())[0]
+
+
+EVENTS = [
+    ("survival", "These losses raise substantial doubt about our ability to go on."),
+    ("survival", "On May 4, 2023 we filed voluntary petitions under chapter 11."),
+    ("survival", "We do not have sufficient cash to operate beyond March 2024."),
+    ("survival", "A receiver was appointed for the Company by the court in June 2023."),
+    ("default", "We were in default under the term loan as of year end."),
+    ("default", "We did not comply and were not in compliance with the leverage covenant."),
+    ("default", "Our lenders signed a forbearance agreement with us in April 2023."),
+    ("default", "The Company failed to make the interest payment due on its notes."),
+    ("order", "The FDA placed our trial on clinical hold in January 2023."),
+    ("order", "In 2023 the Bank entered into a written agreement with the Federal Reserve."),
+    ("order", "We pleaded guilty to one count in August 2023."),
+    ("accounts", "We identified a material weakness in our internal control in 2023."),
+    ("accounts", "Our audit firm KPMG resigned on June 3, 2023."),
+    ("accounts", "The annual statements for 2021 should no longer be relied upon."),
+    ("listing", "We received a notice from Nasdaq that our shares trade below one dollar."),
+    ("accident", "In March 2023 we discovered a ransomware event on our servers."),
+    ("strain", "We have a working capital deficit of $4 million."),
+    ("loss", "We incurred a net loss of $4 million."),
+    ("inquiry", "We received a subpoena from the Department of Justice."),
+    ("suits", "A class action was filed against us in June 2023."),
+    ("rating", "In May 2023 our credit rating was lowered to B."),
+    ("decline", "We recorded a goodwill impairment charge of $9 million."),
+]
+
+
+@pytest.mark.parametrize(("family", "text"), EVENTS)
+def test_an_event(family, text):
+    """It says that something bad is so, of the company itself."""
+    passage = read(text)
+    assert (passage.kind, passage.family.name, passage.tags) == ("event", family, ())
+    assert passage.rank > 0
+
+
+@pytest.mark.parametrize("text", [text for family, text in EVENTS[:16]])
+def test_a_decisive_event_is_an_alert(text):
+    """The words say the thing itself, of the company."""
+    assert read(text).is_alert
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "If sales fall, we could be in default under our loans.",
+        "A material weakness may be found in the future.",
+        "We may be subject to a consent order.",
+        "Our shares might be delisted from the exchange.",
+        "There is a risk that a fire could destroy our plant.",
+    ],
+)
+def test_a_hypothetical(text):
+    """It says that something may be so; it is no alert."""
+    passage = read(text)
+    assert (passage.kind, passage.is_alert) == ("hypothetical", False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "We are not, and have never been, in default on our loans.",
+        "No material weaknesses were found.",
+        "A material weakness is a deficiency that an auditor must report.",
+        "Accounting Standards Update 2014-15 speaks of substantial doubt.",
+        "Segment income was restated to reflect the new presentation.",
+        "Our loans contain customary covenants and events of default.",
+        "We sell paper to schools.",
+    ],
+)
+def test_routine(text):
+    """Denials, definitions, standards and other ways of showing figures say nothing bad."""
+    passage = read(text)
+    assert (passage.kind, passage.is_alert) == ("routine", False)
+    assert passage.rank < 0
+
+
+@pytest.mark.parametrize(
+    ("tag", "text"),
+    [
+        ("third_party", "Our customer Halden filed for chapter 11 in June 2023."),
+        ("third_party", "During the case Norvik's chapter 11 plan was approved, and we voted."),
+        ("resolved", "The material weakness was remediated in 2023."),
+        ("resolved", "We have regained compliance with the minimum bid rule."),
+    ],
+)
+def test_another_s_case_and_what_is_over(tag, text):
+    """They are read, with a tag, and are no alert."""
+    passage = read(text)
+    assert (passage.kind, passage.tags, passage.is_alert) == ("event", (tag,), False)
+
+
+def test_what_is_three_years_old_is_tagged():
+    """By the newest year in the sentence against the year that the document names most."""
+    rest = " Sales were flat in 2023." * 6
+    assert read("We were in default in 2019." + rest).tags == ("old",)
+    assert read("We were in default in 2022." + rest).tags == ()
+    assert read("We have been in default since 2019." + rest).tags == ()
+
+
+def test_the_month_is_no_modal():
+    """May 4 is a date, and may is not."""
+    assert read("On May 4, 2023 we were in default.").kind == "event"
+    assert read("In future we may be in default.").kind == "hypothetical"
+
+
+@pytest.mark.parametrize(
+    ("item", "title", "text", "kind"),
+    [
+        ("Item 11", "Executive Compensation", "Bonuses fell; sales declined.", "routine"),
+        ("Item 15", "Exhibits", "We were delisted in 2023.", "routine"),
+        ("Item 9A", "Controls and Procedures", "We found a material weakness in 2023.", "event"),
+        ("Item 9A", "Controls and Procedures", "We recorded a loss on disposal.", "routine"),
+        ("Item 5", "Market for Registrant's Common Equity", "We were delisted in May.", "event"),
+    ],
+)
+def test_dropped_sections_keep_decisive_events(item, title, text, kind):
+    """Exhibits, people and the like say nothing but what decides."""
+    assert read(text, item, title).kind == kind
+
+
+def test_parts_of_a_filing():
+    """The cover comes first; an auditor's report is found inside of the statements."""
+    text = "Form 10-K\nItem 1\nWe sell.\nItem 3\nWe sue.\nItem 8\nTables.\n"
+    report = "REPORT OF INDEPENDENT ACCOUNTANTS\n" + "We have audited. " * 40 + "/s/ Firm\nNotes.\n"
+    names = [("Item 1", "Business"), ("Item 3", "Legal Proceedings"), ("Item 8", "")]
+    sections = tuple(
+        Section(name=name, title=title, start=text.index(name)) for name, title in names
+    )
+    document = Document(id="D1", ticker="A", text=text + report, form="10-K", sections=sections)
+    parts = [name for _, name in find_parts(document)]
+    assert parts == ["cover", "business", "legal", "statements", "auditor", "statements"]
+
+
+def test_a_note_is_about_its_company():
+    """News says no "we"; a filing's other names are others."""
+    assert read("Acme filed for chapter 11 in June 2023.", form=None, item="page 1").is_alert
+    assert not read("Acme filed for chapter 11 in June 2023.").is_alert
+    assert not is_filing(Document(id="D1", ticker="A", text="x"))
+    assert is_filing(Document(id="D1", ticker="A", text="x", form="8-K"))
+
+
+def test_two_thousand_sentences_are_read_fast():
+    """In a second and a half of one core."""
+    texts = [text for _, text in EVENTS]
+    text = " ".join(f"{texts[number % len(texts)]} Note {number} ends." for number in range(1040))
+    document = Document(id="D1", ticker="A", text=text, form="10-K")
+    sentences = split(document).sentences
+    assert len(sentences) >= 2000
+    families = load_families()
+    began = time.process_time()
+    read_passages(sentences, families)
+    assert time.process_time() - began < 1.5
