@@ -1,10 +1,10 @@
 """
 Measure the choice of sentences and the alerts: python benchmarks/filings.py --data DIR
 
-DIR has `filings/NAME.txt.gz` and `decisive.csv` (columns file, text, why) and, if you like, the
-same in `distress/`. Prints Markdown: how many of the listed statements, and of the facts (a file
-and what stands in `why` before the colon), are within the first 20, 40 and 60 chosen; what is asked
-and which alerts each filing has; seconds on this machine. No model is asked.
+DIR has `filings/NAME.txt.gz` and `decisive.csv` (columns file, text, why). The same may stand in
+`distress/`. Prints Markdown: how many of the listed statements, and of the facts (a file and what
+stands in `why` before the colon), are within the first 20, 40 and 60 chosen; what is asked and
+which alerts each filing has; seconds on this machine. No model is asked.
 """
 
 from __future__ import annotations

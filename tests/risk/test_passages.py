@@ -168,3 +168,48 @@ def test_two_thousand_sentences_are_read_fast():
     began = time.process_time()
     read_passages(sentences, families)
     assert time.process_time() - began < 1.5
+
+
+BOILERPLATE = [
+    "The agency has broad powers, including the ability to recall products.",
+    "The Board has determined under New York Stock Exchange rules that six members are free.",
+    "We have posted our code of ethics and will disclose any waiver and every violation.",
+    "In May 2023 the amendment and restatement of the credit agreement was signed.",
+    "We withdrew our registration statement in June 2023.",
+    "Its risk-based capital was far above the company action level.",
+    "Typically, we will not lend to a company that has filed for bankruptcy.",
+    "Management should disclose conditions that raised substantial doubt.",
+    "The loss was estimated from the probability of default.",
+    "The agreement and plan of reorganization was signed in May 2023.",
+]
+
+
+@pytest.mark.parametrize("text", BOILERPLATE)
+def test_what_every_filing_says_is_no_alert(text):
+    """Boards, codes, agreements and standards have the words, and say nothing bad."""
+    assert not read(text).is_alert
+
+
+INDUSTRIES = [
+    "The FDIC issued a consent order that requires the Bank to raise capital in 2023.",
+    "We experienced significant deposit outflows in March 2023.",
+    "A.M. Best downgraded our financial strength rating to B+ in 2023.",
+    "Our trial did not meet its primary endpoint in 2023.",
+    "Our lenders reduced our borrowing base to $40 million.",
+    "Vendors have tightened trade credit, and some require cash in advance.",
+    "The lender commenced foreclosure on our hotel in Lund.",
+    "We halted customer withdrawals in November 2022.",
+    "We are a shell company with nominal assets.",
+    "The state denied our request to recover storm costs in rates.",
+    "We have suspended drilling because prices fell.",
+    "We laid off 60% of our employees in January 2024.",
+    "The government revoked our mining concession.",
+    "Our cash will be exhausted by August 2024.",
+]
+
+
+@pytest.mark.parametrize("text", INDUSTRIES)
+def test_each_industry_says_it_in_its_own_words(text):
+    """Banks, insurers, biotech, oil and gas, retail, property, crypto, shells, utilities, mines."""
+    passage = read(text)
+    assert (passage.kind, passage.rank > 0) == ("event", True)

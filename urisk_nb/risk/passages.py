@@ -166,7 +166,8 @@ _MODAL = re.compile(
     r"|the ability to)\b"
 )
 _REALIS = re.compile(
-    r"\b(?:(?:has|have|had)(?! (?:to|the right|an? (?:material )?adverse))|been|was|were|did"
+    r"\b(?:(?:has|have|had)(?! (?:to|the (?:right|power|ability)|broad|an? (?:material )?adverse))"
+    r"|been|was|were|did"
     r"|received|filed"
     r"|entered|recorded|incurred|declared|issued|announced|determined|identified|reported|resulted"
     r"|experienced|commenced|alleged|agreed|notified|served|named|terminated|resigned|paid|settled"
@@ -184,6 +185,7 @@ _REALIS = re.compile(
     rf"|\b{_MONTH} (?:\d{{1,2}}, )?\d{{4}}|\b(?:in|during|for) (?:fiscal )?(?:year )?(?:19"
     rf"|20)\d\d\b"
 )
+_PAST = re.compile(r"\b\w{3,}ed\b")
 _NEGATED = re.compile(
     r"\b(?:no|not|never|without|neither|nor|none|any)\b(?:\W+\w+){0,7}?\W*$"
     r"|\bfree of\W*(?:\w+\W+)?$"
@@ -419,7 +421,8 @@ def _read_match(
     if modal and not is_told and not (family.name == "survival" and is_behind):
         return "hypothetical", ()
     is_open = realis is None and _MODAL.search(text) is not None
-    is_untold = family.name in _NEEDS_REALIS and realis is None and not is_open
+    is_past = realis is not None or (modal is None and _PAST.search(clause) is not None)
+    is_untold = family.name in _NEEDS_REALIS and not is_past and not is_open
     if is_untold or (not _NEGATIVE_WORDS.search(mark.words) and _is_definition(clause)):
         return "routine", ()
     needs_fact = family.name in _NEEDS_REALIS or context.section == "risk_factors"
