@@ -10,6 +10,7 @@ import textwrap
 import threading
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from harness import FakeOllama, Kernel, OllamaProgram, children, eventually
@@ -21,6 +22,11 @@ sys.dont_write_bytecode = False
 # jsonschema looks for it and does without, for a format that no schema here has; its grammar takes
 # more than a second to build.
 sys.modules.setdefault("rfc3987_syntax", None)
+# The same tree gives the same result: a new counterexample is found on purpose, by
+# --hypothesis-profile=search, and not in the run of somebody who changed something else.
+hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
