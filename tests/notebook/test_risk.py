@@ -330,6 +330,22 @@ def test_hostile_evidence_makes_a_table(new_kernel, fake_ollama):
     assert "<script" not in kernel.good("table.sort_values('score')").html
 
 
+@pytest.mark.slow
+def test_alerts_and_families_need_no_model(new_kernel, tmp_path):
+    """`--families FILE` adds to what the evidence is read for; a bad file is refused."""
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text("[tea]\ncategory = 'business'\ndecisive = true\npatterns = ['tea sank']")
+    bad.write_text("[tea]\npatterns = ['tea sank']")
+    kernel = new_kernel({})
+    kernel.good("%load_ext urisk_nb\nnotes = {'AAA': 'The tea sank in June 2023.'}")
+    line = "%%risk --no-llm --evidence notes --out table --families"
+    cell = kernel.good(f"{line} {good}\nAAA")
+    assert 'aria-label="alerts"' in cell.html
+    assert kernel.value("table.loc['AAA', 'alerts']") == "tea"
+    refused = kernel.run(f"{line} {bad}\nAAA")
+    assert "has no category" in str(refused.reply)
+
+
 SEVERE = {
     "rules": [
         {"contains": "fined", "answer": {"risk": "legal", "severity": 3}},

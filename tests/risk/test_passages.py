@@ -153,6 +153,8 @@ def test_a_note_is_about_its_company():
     """News says no "we"; a filing's other names are others."""
     assert read("Acme filed for chapter 11 in June 2023.", form=None, item="page 1").is_alert
     assert not read("Acme filed for chapter 11 in June 2023.").is_alert
+    long = "Acme filed for chapter 11 in June 2023. " + "We sell tea. " * 2000
+    assert not read(long, form=None, item="page 1").is_alert
     assert not is_filing(Document(id="D1", ticker="A", text="x"))
     assert is_filing(Document(id="D1", ticker="A", text="x", form="8-K"))
 
@@ -179,6 +181,7 @@ BOILERPLATE = [
     "Its risk-based capital was far above the company action level.",
     "Typically, we will not lend to a company that has filed for bankruptcy.",
     "Management should disclose conditions that raised substantial doubt.",
+    "One director failed to file on time a report that Section 16(a) requires.",
     "The loss was estimated from the probability of default.",
     "The agreement and plan of reorganization was signed in May 2023.",
 ]

@@ -324,6 +324,7 @@ def test_a_ticker_that_is_done_does_not_wait_for_the_others(service):
         ({"tickers": ["AAA"], "prices": "/etc/passwd"}, "prices"),
         ({"tickers": ["AAA"], "evidence": EVIDENCE, "params": {"alfa": 0.05}}, "alpha"),
         ({"tickers": ["AAA"], "evidence": EVIDENCE, "params": {"alpha": 5}}, "alpha"),
+        ({"tickers": ["AAA"], "evidence": EVIDENCE, "params": {"families": "a.toml"}}, "families"),
         ({"tickers": ["AAA"], "evidence": EVIDENCE, "params": {"model": "huge:405b"}}, "huge:405b"),
         (
             {"tickers": ["AAA"], "prices": {"dates": ["2024-01-01"], "columns": {"AAA": [1, 2]}}},

@@ -21,6 +21,7 @@ from urisk_nb.risk.inputs import Document, Section
 
 __all__ = ["Passage", "find_parts", "is_filing", "read_passages"]
 
+MAX_NOTE_CHARS = 20_000  # a longer text is no note on a company, but its report
 MAX_DROPPED_CHARS = 40_000  # a longer "Properties" has swallowed the items after it
 
 Kind = Literal["event", "hypothetical", "routine"]
@@ -99,6 +100,11 @@ _STATEMENTS = re.compile(
 def is_filing(document: Document) -> bool:
     """Tell whether a document is a filing: it has a form, or items."""
     return document.form is not None or any("Item" in one.name for one in document.sections)
+
+
+def _is_report(document: Document) -> bool:
+    """Tell whether a document calls its company "we": a filing, or a long text."""
+    return is_filing(document) or len(document.text) > MAX_NOTE_CHARS
 
 
 def find_parts(document: Document) -> list[tuple[int, str]]:
@@ -204,7 +210,8 @@ _RULES = re.compile(
     r"|\bfasb\b|\ban entity|entity's|the amendments (?:require|in this|to the guidance|should)"
     r"|\bsfas\b"
     r"|auditing standard|penny stock|severance (?:payments|benefits) (?:to|under)"
-    r"|trading arrangement|10b5-1|code of (?:ethics|conduct|business)|(?:should|must) (?:disclose"
+    r"|trading arrangement|10b5-1|code of (?:ethics|conduct|business)|section 16\(a\)"
+    r"|beneficial owner|(?:should|must) (?:disclose"
     r"|evaluate)|forward-looking|indemnif|change (?:in|of) control|good reason"
     r"|(?:obtain|provide) reasonable assurance|material misstatement|inherent limitations"
 )
@@ -353,7 +360,7 @@ def read_passages(sentences: Sequence[Sentence], families: Sequence[Family]) -> 
             parts[key] = find_parts(document)
             facts[key] = (_find_year(document.text), _find_name(document.text))
         part = _find_part(parts[key], sentence.start)
-        context = _Context(part, *facts[key], sentence.text, is_filing(document))
+        context = _Context(part, *facts[key], sentence.text, _is_report(document))
         passages.append(_read(sentence, families, literals, context))
     return passages
 
