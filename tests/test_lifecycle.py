@@ -24,6 +24,8 @@ from harness import CALLERS_MODELS, alive, eventually, find_ollama_model, free_p
 from urisk_nb import LLMManager, assess, demo, errors, process_state
 from urisk_nb.server.model_server import ServerState
 
+pytestmark = pytest.mark.slow  # servers of their own
+
 SHORT = {"num_predict": 4, "temperature": 0}
 REAL_OLLAMA = pytest.mark.skipif(
     shutil.which("ollama") is None, reason="`ollama` is not on the PATH"
@@ -217,7 +219,6 @@ def test_concurrent_requests(engine, figure):
     assert manager.breaker() == "closed"
 
 
-@pytest.mark.slow
 def test_startup_shutdown_cycle(engine):
     """
     Three times: each server is another process, each is gone, and the files that are open are as
@@ -236,7 +237,6 @@ def test_startup_shutdown_cycle(engine):
     assert len(list(Path("/proc/self/fd").iterdir())) == files
 
 
-@pytest.mark.slow
 def test_a_crash_is_recovered_from(engine, figure):
     """The server is killed while idle: the next call is answered by another, warm one."""
     manager = engine.start()

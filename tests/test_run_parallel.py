@@ -13,6 +13,8 @@ from harness import free_port
 from urisk_nb import LLMManager, assess, process_state
 from urisk_nb.errors import InputError
 
+pytestmark = pytest.mark.slow  # each of them waits for replies
+
 NEWS = pd.DataFrame(
     [("AAA", f"Sentence number {number} is about a fine.") for number in range(12)],
     columns=["ticker", "text"],

@@ -23,7 +23,7 @@ from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.messages import find_model
 from urisk_nb.settings import Settings
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, pytest.mark.slow]
 
 
 @pytest.fixture

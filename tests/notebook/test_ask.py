@@ -14,6 +14,8 @@ from harness import OllamaProgram, alive, eventually
 from urisk_nb.notebook.magics import _describe_answer
 from urisk_nb.render.board import BURST_FRAMES
 
+pytestmark = pytest.mark.slow  # a kernel of its own
+
 
 @pytest.fixture(scope="module")
 def started(kernel, fake_ollama):
@@ -59,7 +61,6 @@ def test_the_line_under_an_answer_counts_where_the_server_does(tokens, words):
     assert _describe_answer(answer) == words
 
 
-@pytest.mark.slow
 def test_many_answers_in_one_cell_lose_no_last_frame(started):
     """
     More short answers in a loop than frames may follow each other without a pause: each has its own
@@ -94,7 +95,6 @@ def test_braces_reach_the_model_as_they_are(started):
     assert started.good("%%ask --system {x}\nWhat is {x} and $x?").status == "ok"
 
 
-@pytest.mark.slow
 def test_stop_and_status_without_a_session(new_kernel):
     """
     Before a start, stop and status say so and are no errors.
@@ -131,7 +131,6 @@ def test_an_interrupt_stops_the_answer_here_and_on_the_server(kernel, fake_ollam
     kernel.good("%urisk_stop")
 
 
-@pytest.mark.slow
 def test_a_lost_server_in_the_middle_shows_what_had_come(new_kernel, fake_ollama_with):
     """
     The connection breaks after some words: an error of two lines, the words shown, nothing asked
@@ -146,7 +145,6 @@ def test_a_lost_server_in_the_middle_shows_what_had_come(new_kernel, fake_ollama
     assert "one two" in cell.text()
 
 
-@pytest.mark.slow
 def test_model_text_is_never_markup(new_kernel, fake_ollama_with):
     """
     An answer of script tags, an address or a path is shown as text, nothing is fetched or opened.
@@ -167,7 +165,6 @@ def test_model_text_is_never_markup(new_kernel, fake_ollama_with):
     assert "http://127.0.0.1:9/x" in kernel.good("%%ask\nweb").text()
 
 
-@pytest.mark.slow
 def test_a_model_that_is_not_there_is_named(new_kernel, fake_ollama):
     """
     `--model nope`: an error of two lines with the models that are there.
@@ -184,7 +181,6 @@ def test_a_model_that_is_not_there_is_named(new_kernel, fake_ollama):
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-OpenSSH\r\n"]
 )
-@pytest.mark.slow
 def test_something_else_at_the_address_is_said(kernel, answer):
     """
     A program that is silent, speaks HTTP or anything else: PortTaken, within seconds.
@@ -217,7 +213,6 @@ def test_something_else_at_the_address_is_said(kernel, answer):
     thread.join(0.2)
 
 
-@pytest.mark.slow
 def test_a_server_of_ours_ends_with_the_kernel(new_kernel, tmp_path):
     """
     Started by the kernel, not hit by an interrupt of a cell, gone after an orderly shutdown.

@@ -15,7 +15,8 @@ from fake_frontend import FakeFrontend
 from fake_ollama_env import FakeOllamaEnv
 from harness import Kernel, alive, eventually
 
-SLOW = {"contains": "slow", "answer": "word " * 60, "first_ms": 400, "token_ms": 20}
+# Longer before the first token than from one picture to the next, so that each phase is seen
+SLOW = {"contains": "slow", "answer": "word " * 60, "first_ms": 700, "token_ms": 20}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 CALL = "from urisk_nb import LLMManager, event_loop\nm = LLMManager.get_instance()\n"
 

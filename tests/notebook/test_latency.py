@@ -11,6 +11,8 @@ from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.messages import Final
 from urisk_nb.notebook import latencies
 
+pytestmark = pytest.mark.slow  # a kernel of its own
+
 DELAYS = Rule(answer=["a ", "b ", "c ", "d ", "e"], first_ms=80, token_ms=30)
 
 
@@ -122,7 +124,6 @@ def test_a_chart_without_its_package_says_what_to_install(monkeypatch, calls, hi
     assert 'pip install "urisk-nb[notebook]"' in caught.value.fix
 
 
-@pytest.mark.slow
 def test_the_magic_returns_the_table_and_shows_the_chart(new_kernel, fake_ollama):
     """
     The DataFrame is the cell's value; `--plot` adds one figure; without a session the error says

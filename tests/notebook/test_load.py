@@ -10,6 +10,8 @@ import pytest
 
 from harness import ROOT
 
+pytestmark = pytest.mark.slow  # kernels of their own
+
 PROBE = """
 import json, sys, time
 from IPython.core.interactiveshell import InteractiveShell

@@ -13,6 +13,8 @@ import pytest
 from urisk_nb.errors import InputError
 from urisk_nb.readers.prices import read_prices
 
+pytestmark = pytest.mark.slow  # hundreds of damaged files
+
 DAYS = pd.bdate_range("2024-01-01", periods=30, name="Date")
 FRAME = pd.DataFrame({"NVDA": np.linspace(1, 2, 30), "MSFT": np.linspace(3, 4, 30)}, index=DAYS)
 WRITERS = {

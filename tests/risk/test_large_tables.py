@@ -13,6 +13,8 @@ from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
 from urisk_nb.table.risk_table import assemble
 
+pytestmark = pytest.mark.slow  # tables of real size
+
 
 def calls_for(count, spelling, evidence):
     """How often Python enters a function, or goes on with a generator, until the table is there."""

@@ -24,7 +24,7 @@ from urisk_nb.server import runtime_dir as place_module
 from urisk_nb.settings import Engine
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-pytestmark = pytest.mark.usefixtures("ollama")
+pytestmark = [pytest.mark.usefixtures("ollama"), pytest.mark.slow]
 SECOND = 1.0
 
 
@@ -149,7 +149,6 @@ def test_a_home_that_cannot_be_written_is_said_so(program, start):
     assert "/nowhere/.ollama" in failed.message
 
 
-@pytest.mark.slow
 @pytest.mark.row(50)
 @pytest.mark.parametrize("trouble", ["missing", "too long", "a file", "a link", "open to others"])
 def test_a_runtime_folder_that_cannot_be_used_is_passed_over(trouble, tmp_path, monkeypatch, start):
@@ -183,7 +182,6 @@ def spoil(trouble, tmp_path, monkeypatch):
         ours.chmod(0o777)
 
 
-@pytest.mark.slow
 @pytest.mark.row(50)
 def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
     """It is kept as well as ever: it ends with us. Only, nobody else can join."""
@@ -201,7 +199,6 @@ def test_without_any_folder_the_server_is_ours_alone(monkeypatch, start):
     assert not alive(lease.server_pid)
 
 
-@pytest.mark.slow
 def test_an_unshared_server_ends_with_a_killed_holder(monkeypatch):
     """Without a folder too, the life of the process is what counts."""
     given = settings()
@@ -236,7 +233,6 @@ def test_a_start_of_another_kernel_that_does_not_end_is_said_so(monkeypatch):
             event_loop.run(leases.start(Engine.OLLAMA, given))
 
 
-@pytest.mark.slow
 def test_what_does_not_speak_the_language_has_no_share(start):
     """Nonsense over the socket ends its connection and nothing else."""
     given = settings()
