@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from decimal import Decimal
 
 import hypothesis.strategies as st
@@ -229,3 +230,14 @@ def test_any_text_gives_safe_symbols_or_an_input_error(text):
         assert 0 < len(holding.symbol) <= 30
         assert not holding.symbol.startswith(("/", ".."))
         assert not set(holding.symbol) & set("<>\\\"'`$;|\x00\n")
+
+
+def test_a_second_run_with_the_same_columns_takes_no_longer():
+    """10,000 names looked up in 10,000: in proportion, also where an equal set was met before."""
+    names = [f"T{number}" for number in range(10_000)]
+    seconds = []
+    for _ in range(2):
+        began = time.process_time()
+        assert len(parse_tickers(names, known=list(names))) == len(names)
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 3 * seconds[0] + 0.3

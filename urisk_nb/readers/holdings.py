@@ -16,6 +16,7 @@ from urisk_nb.risk.tickers import TICKER_HINT, is_known, read_symbol
 from urisk_nb.risk.values import (
     NUMBER,
     describe_type,
+    fold_name,
     read_number,
     show,
     strip_invisible,
@@ -57,7 +58,7 @@ def parse_tickers(tickers: object, *, known: Collection[str] = ()) -> tuple[Hold
         message says which line.
     """
     found: dict[str, Holding] = {}
-    names = frozenset(known)
+    names = frozenset(map(fold_name, known))
     for where, name, weight in _iterate_entries(tickers, names):
         symbol = read_symbol(name, where, known=names)
         if symbol in found:

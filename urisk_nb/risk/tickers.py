@@ -45,7 +45,8 @@ def read_symbol(name: object, where: str, *, known: Collection[str] = ()) -> str
     ----------
     known
         Names that the user's own data has, such as the columns of the prices. They are tickers,
-        whatever they look like, up to 30 visible characters; case does not matter.
+        whatever they look like, up to 30 visible characters. A set of them, each as `fold_name`
+        gives it: it is asked once for each ticker.
 
     Raises
     ------
@@ -83,18 +84,13 @@ def read_symbol(name: object, where: str, *, known: Collection[str] = ()) -> str
 
 
 def is_known(name: str, known: Collection[str]) -> bool:
-    """Return whether a name stands among those of the user's own data, and is safe to show."""
+    """Return whether a name is among those of the user's data (folded), and is safe to show."""
     symbol = fold_name(name)
     return (
         0 < len(symbol) <= MAX_NAME_CHARS
         and all(unicodedata.category(sign)[0] != "C" for sign in symbol)
-        and symbol in _fold_names(frozenset(known))
+        and symbol in known
     )
-
-
-@functools.lru_cache(maxsize=4)  # asked for each ticker, with the same names
-def _fold_names(names: frozenset[str]) -> frozenset[str]:
-    return frozenset(fold_name(name) for name in names)
 
 
 def _is_sentence(name: str) -> bool:
