@@ -230,7 +230,7 @@ def _doctor(_: argparse.Namespace) -> int:
     ollama = shutil.which("ollama")
     fix = None if ollama else "install it (ollama.com/download), or use the embedded engine"
     _say("Ollama", ollama or "not on PATH", fix)
-    _say("Embedded engine", *_check_embedded(settings))
+    _say("Embedded engine", *_check_embedded_engine(settings))
     _say_log(settings)
     print(
         "Ready: a model can answer."
@@ -280,7 +280,7 @@ def _say_log(settings: Settings) -> None:
         _say("Log", str(log), None)
 
 
-def _check_embedded(settings: Settings) -> tuple[str, str | None]:
+def _check_embedded_engine(settings: Settings) -> tuple[str, str | None]:
     """Return whether the embedded engine could answer, and the fix: its package, its model file."""
     from urisk_nb.server.engines import demo_model_path
 

@@ -103,10 +103,10 @@ def choose(known: LoopState) -> str | None:
             fix="start the kernel without that loop, or write `await main()` in place of "
             "`asyncio.run(main())`",
         )
-    return _choose_installed(known)
+    return _choose_package(known)
 
 
-def _choose_installed(known: LoopState) -> str:
+def _choose_package(known: LoopState) -> str:
     if known.successor is not None and known.successor >= SUCCESSOR_SAFE_FROM:
         return SUCCESSOR
     if known.original is not None and not (reason := describe_hazard(ORIGINAL, known)):

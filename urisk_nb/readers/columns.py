@@ -201,7 +201,7 @@ def split_dates(
     if kinds.is_numeric_dtype(frame.index.dtype) and not (
         _has_compact_dates(frame.index) or _find_epoch(frame.index)
     ):
-        _check_named(frame)
+        _check_column_names(frame)
         raise InputError(
             f"the prices have no dates: the index counts {frame.index[0]}, ..., {frame.index[-1]}.",
             fix=suggest_rename(frame, base, "date")
@@ -222,7 +222,7 @@ def _check_header(frame: pd.DataFrame, label: Any) -> None:
         )
 
 
-def _check_named(frame: pd.DataFrame) -> None:
+def _check_column_names(frame: pd.DataFrame) -> None:
     """Refuse a frame whose header is a row of numbers."""
     labels = [re.sub(r"\.\d+$", "", str(label)) for label in frame.columns]
     if len(labels) > 1 and all(re.fullmatch(r"-?\d[\d.,eE+]*", label) for label in labels):

@@ -155,7 +155,7 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
     Rows above it count as a remark only if they have fewer fields; else 0.
     """
     widths = [
-        max((place for place, cell in enumerate(row, 1) if _is_filled(cell)), default=0)
+        max((place for place, cell in enumerate(row, 1) if _has_value(cell)), default=0)
         for row in rows
     ]
     for place in range(len(rows) - 1):
@@ -167,7 +167,7 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
                 return 0
             continue  # "Start Date", 1/1/2024
         if is_header and any(map(is_date, rows[place + 1])):
-            filled = [sum(map(_is_filled, row)) for row in rows[: place + 1]]
+            filled = [sum(map(_has_value, row)) for row in rows[: place + 1]]
             # Of a header with levels the first cells are empty, or name the levels
             is_level = str(rows[place][0] or "").strip().lower() in LEVEL_NAMES
             are_remarks = all(
@@ -179,12 +179,12 @@ def find_header(rows: Sequence[Sequence[object]]) -> int:
             # A row of tickers above the fields, with an empty cell above the dates
             above = range(place - 1, -1, -1)
             return next(
-                (row + 1 for row in above if filled[row] < 2 or _is_filled(rows[row][0])), 0
+                (row + 1 for row in above if filled[row] < 2 or _has_value(rows[row][0])), 0
             )
     return 0
 
 
-def _is_filled(cell: object) -> bool:
+def _has_value(cell: object) -> bool:
     return cell is not None and bool(str(cell).strip())
 
 
@@ -213,14 +213,14 @@ def _find_csv_separator(content: str, usual: str) -> str:
         candidates = candidates or [
             sign
             for sign, found in rows.items()
-            if max(map(_count_filled, found[:count]), default=0) > 1
+            if max(map(_count_fields, found[:count]), default=0) > 1
         ]
     if len(candidates) <= 1:
         return candidates[0] if candidates else usual
-    named = [sign for sign in candidates if _count_filled(rows[sign][0]) > 1]
+    named = [sign for sign in candidates if _count_fields(rows[sign][0]) > 1]
     if len(named) == 1:
         return named[0]
-    even = [sign for sign in candidates if len({*map(_count_filled, rows[sign])}) == 1]
+    even = [sign for sign in candidates if len({*map(_count_fields, rows[sign])}) == 1]
     dated = [
         sign for sign in even or candidates if any(any(map(is_date, row)) for row in rows[sign][1:])
     ]
@@ -243,7 +243,7 @@ def _mark_blanks(content: str, separator: str) -> str:
     return re.sub(r"[^\S\r\n]+", separator, re.sub(r"(?m)^[^\S\r\n]+|[^\S\r\n]+$", "", content))
 
 
-def _count_filled(row: Sequence[str]) -> int:
+def _count_fields(row: Sequence[str]) -> int:
     return max((place for place, field in enumerate(row, 1) if field.strip()), default=0)
 
 

@@ -187,7 +187,7 @@ def _build_frame(rows: list[list[Any]], *, text: bool) -> tuple[pd.DataFrame, in
         for place in filled
     ]
     columns = [[row[place] if place < len(row) else None for row in rows[1:]] for place in filled]
-    _fill_merged(columns)
+    _fill_merged_cells(columns)
     if text:
         columns = [["" if cell is None else str(cell) for cell in column] for column in columns]
     frame = pd.DataFrame(dict(enumerate(columns)), dtype=object)
@@ -196,7 +196,7 @@ def _build_frame(rows: list[list[Any]], *, text: bool) -> tuple[pd.DataFrame, in
     return frame.set_axis(pd.Index(names, dtype=object), axis=1), skipped
 
 
-def _fill_merged(columns: list[list[Any]]) -> None:
+def _fill_merged_cells(columns: list[list[Any]]) -> None:
     """Fill the first column where its cells are merged: a date that is written once for all."""
     if len(columns) < 3 or None not in columns[0] or columns[0][:1] == [None]:
         return

@@ -138,7 +138,7 @@ def choose_field(
         No column has the name that was asked for.
     """
     if price_column is not None:
-        return _find_wanted(labels, price_column)
+        return _find_price_column(labels, price_column)
     usable = [
         label
         for label in labels
@@ -154,7 +154,7 @@ def choose_field(
     return Choice(label=adjusted, is_adjusted=True)
 
 
-def _find_wanted(labels: Sequence[Any], price_column: str) -> Choice:
+def _find_price_column(labels: Sequence[Any], price_column: str) -> Choice:
     exact = [one for one in labels if str(one).strip().lower() == price_column.strip().lower()]
     found = exact or [one for one in labels if fold_label(one) == fold_label(price_column)]
     if not found:

@@ -438,7 +438,7 @@ def find_ticker_label(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
     company may have its name in a column.
     """
     if len(frame.columns) == 3 and not any(map(is_price_field, frame.columns)):
-        return _find_melted(frame, tickers)
+        return _find_melted_column(frame, tickers)
     if not any(map(is_price_field, frame.columns)):
         return None
     texts = [
@@ -458,7 +458,7 @@ def find_ticker_label(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
     return find_field(texts, OTHER_TICKER_NAMES)
 
 
-def _find_melted(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
+def _find_melted_column(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
     """Return the column of tickers in a table of dates, tickers of the list, and numbers."""
     if not frame.columns.is_unique:
         return None

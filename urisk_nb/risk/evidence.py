@@ -200,11 +200,11 @@ def _find_comments(text: str) -> Iterator[tuple[int, int]]:
 
 def _find_hidden_runs(text: str) -> Iterator[tuple[int, int]]:
     for run in _INVISIBLE.finditer(text):
-        if not _is_needed(text, *run.span()):
+        if not _belongs_to_script(text, *run.span()):
             yield run.span()
 
 
-def _is_needed(text: str, start: int, end: int) -> bool:
+def _belongs_to_script(text: str, start: int, end: int) -> bool:
     """Return whether invisible signs are part of how the text around them is written."""
     if text[start:end] in ("\u200e", "\u200f", "\u061c"):  # marks of direction
         around = text[max(0, start - 50) : start] + text[end : end + 50]

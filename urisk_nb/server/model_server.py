@@ -243,7 +243,7 @@ class Server:
     async def _use_external(self) -> bool:
         """Use the server that answers; return whether there is one."""
         try:
-            version = await self._wait_until_loaded()
+            version = await self._wait_for_load()
         except ServerNotRunning:
             return False
         except ServerTimeout as exc:
@@ -264,14 +264,14 @@ class Server:
 
     async def _use_remote(self) -> None:
         try:
-            self._use(await self._wait_until_loaded(), ServerState.REMOTE)
+            self._use(await self._wait_for_load(), ServerState.REMOTE)
         except ServerNotRunning as exc:
             raise ServerNotRunning(
                 f"nothing answers at {self.settings.url}.",
                 fix="start Ollama on that machine, or check OLLAMA_URL",
             ) from exc
 
-    async def _wait_until_loaded(self) -> str:
+    async def _wait_for_load(self) -> str:
         """Return the version of a server, after it has loaded its model."""
         end_s = time.monotonic() + self.settings.load_timeout_s
         while True:
