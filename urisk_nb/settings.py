@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import functools
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -241,7 +242,7 @@ class Settings(BaseSettings):
         """
         return "model" in self.model_fields_set
 
-    @property
+    @functools.cached_property  # each request sends it
     def keep_alive_value(self) -> str | float:
         """As it is sent: Ollama wants a bare number as a number, not as text."""
         return float(self.keep_alive) if _is_number(self.keep_alive) else self.keep_alive

@@ -161,3 +161,20 @@ EXAMPLES = [
 def test_the_quick_look_loses_no_alert(text):
     """Short evidence is read only if it has one of some stems: every decisive word has one."""
     assert select(note(text))[0].alerts
+
+
+@pytest.mark.parametrize(
+    ("text", "family"),
+    [
+        ("The court approved the company as debtor-in-possession on May 5, 2023.", "survival"),
+        ("The company did not make interest payments due on May 5, 2023.", "default"),
+        ("The carrier lost its license on May 5, 2023.", "order"),
+        ("A manager diverted company funds in May 2023.", "accounts"),
+        ("The shares were removed from trading on May 5, 2023.", "listing"),
+    ],
+)
+def test_short_evidence_is_read_for_every_core_word(text, family):
+    """The families' own patterns decide whether a note is read for alerts."""
+    one = Document(id="D1", ticker="ACME", text=text, date=date(2023, 5, 8))
+    plan = prepare([Holding(symbol="ACME")], None, [one], RiskParams(llm=False))
+    assert [alert.family.name for alert in plan.selections["ACME"].alerts] == [family]

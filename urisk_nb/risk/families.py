@@ -12,7 +12,7 @@ import functools
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -20,7 +20,15 @@ from typing import Any
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import find_closest, show
 
-__all__ = ["Cue", "Family", "fold_text", "hash_families", "load_families", "read_families"]
+__all__ = [
+    "Cue",
+    "Family",
+    "fold_text",
+    "has_core_words",
+    "hash_families",
+    "load_families",
+    "read_families",
+]
 
 KEYS = ("category", "cap", "weight", "decisive", "core", "patterns")
 MIN_LITERAL = 3
@@ -90,6 +98,17 @@ def load_families() -> tuple[Family, ...]:
     """Return the families that come with the package."""
     text = files("urisk_nb").joinpath("data/families.toml").read_text(encoding="utf-8")
     return read_families(text, "families.toml")
+
+
+def has_core_words(texts: Iterable[str], families: Sequence[Family]) -> bool:
+    """Return whether a text has core words of a decisive family; without them is no alert."""
+    cues = [cue for family in families if family.is_decisive for cue in family.cues if cue.is_core]
+    return any(
+        cue.pattern.search(text)
+        for text in map(fold_text, texts)
+        for cue in cues
+        if not cue.literals or any(one in text for one in cue.literals)
+    )
 
 
 def read_families(text: str, source: str, base: Sequence[Family] = ()) -> tuple[Family, ...]:

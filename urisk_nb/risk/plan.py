@@ -7,7 +7,6 @@ Over 400 lines: the plan is one record, and each input has a part in it.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -41,22 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["EvidenceSelection", "Plan", "prepare"]
 
 MAX_SHORT = 60  # sentences that are asked whole, whatever they are of
-# Without one of these no family of the package sees a decisive event: short evidence without them
-# is not read for alerts, and the modules that do so are not imported.
-_DISTRESS = re.compile(
-    r"doubt|going concern|chapter|petition|bankrupt|insolven|receiver|conservator|liquidat|ceased"
-    r"|support agreement|not (?:\w+ )?have|run(?:ning)? out|default|covenant|complian|ratio|forbear"
-    r"|waive|failed|unable|missed|accelerat|foreclos|desist|consent|memorandum|agreement|corrective"
-    r"|capitali[sz]ed|indict|guilty|convict|prosecution|criminal|charge|fraud|clinical|response"
-    r"|refus|approvable|import alert|debar|exclu|revoke|suspend|withdr|rescind|level|freeze"
-    r"|appoint|troubled|weakness|restat|reli(?:ed|ance)|effective|deficien|auditor|accountant"
-    r"|accounting|kpmg|deloitte|ernst|pricewaterhouse|thornton|bdo|resign|fil(?:e|ed|ing)\b"
-    r"|timely|delinquent|embezzl|misappropriat|adverse opinion|disclaim|committee|misstate|delist"
-    r"|nasdaq|nyse|stock exchange|listing|bid|halted|attack|incident|ransom|breach|unauthori[sz]ed"
-    r"|explosion|derail|blowout|well control|fatalit|killed|recall|spill|leak|release|liquidation"
-    r"|dissolution|administration|rehabilitation|cyber",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -444,16 +427,18 @@ def _choose(
 ) -> tuple[Sequence[Sentence], tuple[Passage, ...], Mapping[str, Any]]:
     """Return the sentences that are asked, the alerts, and what is counted of the others."""
     is_short = len(bearing) <= params.max_sentences and len(sentences) <= MAX_SHORT
-    if is_short and families is None and not any(_DISTRESS.search(one.text) for one in sentences):
+    from urisk_nb.risk.families import has_core_words, load_families  # only evidence needs them
+
+    families = families or load_families()
+    if is_short and not has_core_words((one.text for one in sentences), families):
         return bearing, (), {}
-    from urisk_nb.risk.choice import select_sentences
-    from urisk_nb.risk.families import load_families
+    from urisk_nb.risk.choice import select_sentences  # and few short texts need this
 
     choice: Choice = select_sentences(
         sentences,
         bearing,
         params.max_sentences,
-        families or load_families(),
+        families,
         choose_rest,
         is_fresh=is_fresh,
     )
