@@ -12,7 +12,11 @@ import pandas as pd
 import pytest
 
 from price_data import one, rows_with, walk
+from urisk_nb.readers.prices import read_prices
 from urisk_nb.risk import metrics
+from urisk_nb.risk.inputs import Holding
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.quant import quant_rows
 
 # --- jumps ---
 
@@ -268,3 +272,40 @@ def test_points_and_prices_given_as_returns_say_what_to_do():
     moves = walk(300, ["AAA"]).pct_change(fill_method=None).dropna()
     assert "divide them by 10,000" in one(moves * 1e4, returns=True).message
     assert "leave returns out" in one(walk(300, ["AAA"]), returns=True).message
+
+
+@pytest.mark.parametrize("decimals", [2, 4, 6, 8, 12, None, "single"])
+@pytest.mark.parametrize("start", [1.0, 100.0, 25_000.0])
+def test_growth_that_was_rounded_is_flat(start, decimals):
+    """The last digit of a file is no risk: without this rule its beta is a number of noise."""
+    days = pd.bdate_range("2023-01-02", periods=300)
+    path = start * 1.0001 ** np.arange(300)
+    if decimals == "single":
+        path = path.astype(np.float32).astype(np.float64)
+    elif decimals is not None:
+        path = np.round(path, decimals)
+    rng = np.random.default_rng(4)
+    prices = pd.DataFrame(
+        {"AAA": 100 * np.exp(rng.normal(0, 0.01, 300).cumsum()), "CASH": path}, index=days
+    )
+    holdings = [Holding(symbol="AAA"), Holding(symbol="CASH")]
+    rows = quant_rows(read_prices(prices), holdings, RiskParams(benchmark="CASH"))
+    noise = 0 if decimals in (None, "single") else 10.0**-decimals / start
+    is_flat = noise < 5e-5  # rounded more coarsely it is a staircase, which moves
+    assert ("flat" in rows["CASH"].flags) == is_flat
+    assert math.isnan(rows["AAA"].values["beta"]) == is_flat
+
+
+def test_small_moves_that_the_digits_can_tell_are_no_rounding():
+    """A fund of bills with seven true digits, and a penny share that moves by its last digit."""
+    days = pd.bdate_range("2023-01-02", periods=300)
+    rng = np.random.default_rng(5)
+    fund = np.round(100 * np.cumprod(1 + 1e-4 + rng.uniform(-2e-5, 2e-5, 300)), 5)
+    penny = np.round(0.02 + 0.01 * rng.integers(0, 2, 300), 2)
+    prices = pd.DataFrame({"FUND": fund, "PENNY": penny}, index=days)
+    holdings = [Holding(symbol="FUND"), Holding(symbol="PENNY")]
+    rows = quant_rows(read_prices(prices), holdings, RiskParams())
+    assert "flat" not in rows["FUND"].flags
+    assert "flat" not in rows["PENNY"].flags
+    expected = np.std(fund[1:] / fund[:-1] - 1, ddof=1) * math.sqrt(252)
+    assert rows["FUND"].values["vol_ann"] == pytest.approx(expected)

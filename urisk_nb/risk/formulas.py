@@ -26,6 +26,7 @@ __all__ = [
     "excess_kurtosis",
     "expected_shortfall",
     "is_flat",
+    "level_rounded",
     "regression",
     "replace_inf",
     "scaled_deviations",
@@ -40,6 +41,8 @@ FloatArray = npt.NDArray[np.float64]
 # Returns that differ by no more than this are equal: the quotient of two prices of size 1 is off by
 # a few units of rounding.
 FLAT_SPREAD = 64 * float(np.finfo(np.float64).eps)
+MAX_ROUNDED_SPREAD = 1e-4  # of returns that may come of rounded prices alone
+MAX_DECIMALS = 12  # of prices in a file
 
 
 def replace_inf(values: Any) -> FloatArray:
@@ -63,6 +66,44 @@ def dot(rows: FloatArray, others: FloatArray) -> FloatArray:
 def is_flat(returns: FloatArray) -> npt.NDArray[np.bool_]:
     """Return whether all returns are equal, but for rounding."""
     return np.asarray(returns.max(axis=-1) - returns.min(axis=-1) <= FLAT_SPREAD)
+
+
+def level_rounded(changes: FloatArray, prices: FloatArray) -> FloatArray:
+    """
+    Return the changes of prices; those that differ by the rounding of the prices alone are equal.
+
+    Parameters
+    ----------
+    changes
+        One-period returns, one row an asset, or one asset's; changed in place.
+    prices
+        What they were made of, rows alike.
+
+    Notes
+    -----
+    Growth by 0.01 % a day, written with four decimals, moves by 0.009 to 0.011 %. What such a file
+    has beside the growth is its last digit, and a beta of it means nothing. Prices whose returns
+    span more than 0.01 % are left as they are.
+    """
+    rows, values = np.atleast_2d(changes), np.atleast_2d(prices)
+    spread = rows.max(axis=-1, initial=-np.inf) - rows.min(axis=-1, initial=np.inf)
+    for place in np.flatnonzero((spread > FLAT_SPREAD) & (spread <= MAX_ROUNDED_SPREAD)):
+        least = values[place].min()
+        if least > 0 and spread[place] <= 2 * _find_unit(values[place]) / least + FLAT_SPREAD:
+            rows[place] = rows[place].mean()
+    return changes
+
+
+def _find_unit(prices: FloatArray) -> float:
+    """Return the unit of the last digit that prices are written with; 0 for full precision."""
+    is_single = np.array_equal(prices.astype(np.float32).astype(np.float64), prices)
+    single = float(np.spacing(np.float32(prices.max()))) if is_single else 0.0
+    written = (
+        10.0**-decimals
+        for decimals in range(MAX_DECIMALS + 1)
+        if np.array_equal(np.round(prices, decimals), prices)
+    )
+    return max(single, next(written, 0.0))
 
 
 def total_return(prices: FloatArray) -> FloatArray:

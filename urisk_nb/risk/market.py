@@ -20,6 +20,7 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk import data_faults
+from urisk_nb.risk.formulas import level_rounded
 from urisk_nb.risk.inputs import Prices
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
@@ -360,10 +361,12 @@ def split_into_blocks(market: Market, places: Iterable[int], present: BoolArray)
             if len(calendar.rows) < values.shape[1]:
                 values = values[:, calendar.rows]
             moves = compute_changes(values, is_returns=market.is_returns)
-            changes = moves if calendar.keep.all() else moves[:, calendar.keep]
-            yield Block(
-                calendar=calendar, places=part, values=values, changes=np.ascontiguousarray(changes)
+            changes = np.ascontiguousarray(
+                moves if calendar.keep.all() else moves[:, calendar.keep]
             )
+            if not market.is_returns:
+                changes = level_rounded(changes, values)
+            yield Block(calendar=calendar, places=part, values=values, changes=changes)
 
 
 def describe_unreadable(market: Market, cells: Mapping[pd.Timestamp, str]) -> str | None:

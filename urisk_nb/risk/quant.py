@@ -366,6 +366,8 @@ def _measure_joint(market: Market, batch: _Batch, reference: Reference) -> None:
     theirs = compute_changes(reference.values[calendar.rows], is_returns=market.is_returns)[
         calendar.keep
     ]
+    if not market.is_returns:
+        theirs = formulas.level_rounded(theirs, reference.values[calendar.rows])
     count = len(theirs)
     own = np.array([len(asset.calendar.at) for asset in batch.assets])
     batch.flag(
