@@ -80,8 +80,8 @@ class Row:
         The reader's own, and others that the reader accepts.
     severity, accepted
         The reader's own, and the lowest and highest that the reader accepts.
-    line
-        As it stands in its file.
+    line, number
+        As it stands in its file, and where.
     """
 
     text: str
@@ -90,6 +90,15 @@ class Row:
     accepted: tuple[int, int]
     company: str
     line: dict[str, str]
+    number: int
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether it is shown masked, too."""
+        return self.number % 2 == 0
+
+    def mask(self) -> str:
+        return mask(self.text, seed=self.number)
 
     @property
     def fold(self) -> int:
@@ -120,16 +129,16 @@ def read(files: Sequence[Path]) -> list[Row]:
     rows = []
     for file in files:
         with file.open(encoding="utf-8", newline="") as lines:
-            rows += [read_row(line) for line in csv.DictReader(lines)]
+            rows += [read_row(*each) for each in enumerate(csv.DictReader(lines))]
     return rows
 
 
-def read_row(line: dict[str, str]) -> Row:
+def read_row(number: int, line: dict[str, str]) -> Row:
     low = int(line.get("severity_min") or line.get("severity_low") or line["severity"])
     high = int(line.get("severity_max") or line.get("severity_high") or line["severity"])
     risks = tuple(line["risk"].split("|"))
     severity = int(line.get("severity") or (0 if risks[0] == "none" else low))
-    return Row(line["text"], risks, severity, (low, high), line.get("company") or "", line)
+    return Row(line["text"], risks, severity, (low, high), line.get("company") or "", line, number)
 
 
 class Tokenizer:
@@ -292,7 +301,7 @@ def train(
     Parameters
     ----------
     versions
-        For each sentence: as it is, and masked.
+        For each sentence: as it is, and for half of them masked.
     """
     adapter = network.create_adapter(jax.random.PRNGKey(args.seed), model.upper, args.rank)
     steps = args.steps or math.ceil(args.epochs * math.ceil(len(rows) / args.batch))
@@ -462,8 +471,11 @@ def main() -> None:
         return prepare([tokenize.encode(text) for text in texts], form, model)
 
     as_is = prepare_texts([row.text for row in rows])
-    masked = prepare_texts([mask(row.text, seed=place) for place, row in enumerate(rows)])
-    versions = list(zip(as_is, masked, strict=True))
+    masked = iter(prepare_texts([row.mask() for row in rows if row.is_masked]))
+    versions = [
+        (one, next(masked)) if row.is_masked else (one,)
+        for row, one in zip(rows, as_is, strict=True)
+    ]
     print(f"{len(rows)} sentences, {max(one.tokens for one in as_is)} tokens at most", flush=True)
     others = {path: prepare_texts([row.text for row in own]) for path, own in measured.items()}
 
@@ -481,7 +493,10 @@ def main() -> None:
         own = pick(rows, held)
         risk, severity = judge(pick(as_is, held), form, model, letters, adapter)
         print(f"{name}: {describe(own, risk, severity)}", flush=True)
-        show(adapter, f"{name}, masked", own, pick(masked, held))
+        twice = [place for place in held if rows[place].is_masked]
+        for kind, version in (("as they are", 0), ("masked", 1)):
+            ready = [versions[place][version] for place in twice]
+            show(adapter, f"{name}, those that are masked, {kind}", pick(rows, twice), ready)
         about = [place for place, row in enumerate(own) if row.risks[0] != "none"]
         temperatures = {
             "choice": fit_temperature(risk, np.stack([row.risk_target() for row in own])),
