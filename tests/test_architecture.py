@@ -39,6 +39,7 @@ INSIDE = {
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas", "data_faults"),
+        "masking",
         *(
             "metrics",
             "market",
