@@ -177,6 +177,31 @@ def test_the_baselines(labels, tmp_path):
     )
 
 
+def test_what_is_measured_teaches_nothing(labels):
+    """It is told which file leaves nothing to learn from."""
+    (file,) = evaluate.read_files([str(labels)])
+    with pytest.raises(errors.InputError, match="labels: all sentences to train on") as error:
+        evaluate.add_baselines(file, file.items)
+    assert "--train FILE" in error.value.fix
+
+
+def test_an_interrupt_carries_the_table_so_far(labels, manager):
+    """As every run does: the labels of a plan that was made for one file are a table, too."""
+    (file,) = evaluate.read_files([str(labels)])
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stop:
+        evaluate.evaluate(
+            evaluate.add_baselines(file),
+            manager,
+            models=["llama3.1"],
+            label=lambda run, manager: label_sync(run, manager, tick=interrupt),
+        )
+    assert list(stop.value.partial.index) == ["LABELS"]
+
+
 def test_the_page(found):
     """At most 100 columns; figures with intervals, baselines, and what each table is of."""
     page = evaluate.text(found)

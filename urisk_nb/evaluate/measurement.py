@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from urisk_nb.errors import InputError
 from urisk_nb.evaluate.labeled_files import LabeledFile
 from urisk_nb.llm.messages import is_judge
 from urisk_nb.readers.holdings import parse_tickers
@@ -157,6 +158,11 @@ def add_baselines(
     learned = None
     if training is not None:
         kept = baselines.drop_known(training, file.items)
+        if not kept:
+            raise InputError(
+                f"{file.name}: all sentences to train on are near-duplicates of measured ones.",
+                fix="name other sentences: --train FILE",
+            )
         learned = len(kept), len(training) - len(kept)
         said["bag of words"] = baselines.BagOfWords(kept).label([one.text for one in file.items])
     return FileEvaluation(
