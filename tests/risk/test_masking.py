@@ -99,6 +99,7 @@ def test_references_and_small_numbers_stay(text):
         ("on 2013-06-30", r"on (?!2013)\d{4}-(?!06)\d\d-(3[01]|28)"),
         ("at 12/31/13", r"at (?!12)\d{2}/(3[01]|28)/(?!13)\d\d"),
         ("fiscal 2013-14 and FY13", r"fiscal (?!2013)\d{4}-\d\d and FY(?!13)\d\d"),
+        ("for 2005-2006", r"for (?!2005)(\d{4})-(?!2006)\d{4}"),
         ("in Sept. 2013", r"in (?!Sep)([A-Z][a-z]{2}\.|May) (?!2013)\d{4}"),
         ("on Monday", r"on (?!Mon)[A-Z][a-z]+day"),
         ("since early May", r"since early (?!May)[A-Z][a-z]+"),
@@ -130,6 +131,16 @@ def test_what_rose_still_rises(seed):
     )
     assert before < after
     assert second == first + 1
+
+
+def test_only_a_company_becomes_the_company():
+    """A thing that opens a sentence does not: the sentence would become one about it."""
+    masked = {mask("Zentrum was cheaper.", seed) for seed in range(10)}
+    assert not any(text.startswith("The Company") for text in masked)
+    for text, names in (("Zentrovia said it fell.", ()), ("Zentrovia fell.", ("Zentrovia",))):
+        masked = {mask(text, seed, names=names) for seed in range(10)}
+        assert any(text.startswith("The Company ") for text in masked)
+        assert any(re.match(r"(?!Zentrovia)[A-Z][a-z]+ \w", text) for text in masked)
 
 
 def test_a_known_name_is_masked_wherever_it_stands():
