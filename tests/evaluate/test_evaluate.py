@@ -284,6 +284,7 @@ def test_what_is_written(found, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)  # three processes
 def test_the_command(labels, tmp_path, fake_ollama):
     """
     From a shell, over scripted answers: two files apart, as JSON; a bad row ends it with status 1
