@@ -39,6 +39,7 @@ INSIDE = {
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "params", "inputs", "formulas", "data_faults"),
+        "masking",
         *(
             "metrics",
             "market",
@@ -56,7 +57,7 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("labeling", "row_warnings", "rows", "evaluation"),
+        *("labeling", "row_warnings", "rows", "evaluation", "baselines"),
     ],
     "server": [
         *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),
@@ -72,6 +73,7 @@ INSIDE = {
         *("escaping", "text_layout", "markup", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
     ],
+    "evaluate": ["labeled_files", "measurement", "report"],
     "table": ["exports", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
@@ -105,6 +107,7 @@ ONE_OWNER = {
     "pypdf": {"readers.pdf_text"},
     "docx": {"readers.docx_text"},
     "gguf": {"embedded.merge"},
+    "sklearn": {"risk.baselines"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},
     "plotly": {"notebook.latencies"},
@@ -116,6 +119,7 @@ ONE_OWNER = {
     "prometheus_client": {"service.prometheus", "service.routes"},
 }
 LAZY_ONLY = {
+    "sklearn",
     "gguf",
     "ipywidgets",
     "plotly",
