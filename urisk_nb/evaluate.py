@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "evaluate", "page", "read", "summary", "text", "write"]
 
 TICKER = "LABELS"
+DECISION = "decision"  # the one way of a decision model: its probabilities as they are
 SHARES = ("category", "severity", "severity_near")
 STYLE = """
 body{font-family:system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;
@@ -106,7 +107,8 @@ def evaluate(
     label: Callable[[Run, LLMManager], Any],
 ) -> list[Evaluation]:
     """
-    Evaluate each model, greedy and calibrated, over the sentences; blocks until all are labeled.
+    Evaluate each model, greedy and calibrated, over the sentences; blocks until all are labeled. A
+    decision model has one way only.
 
     Parameters
     ----------
@@ -119,10 +121,13 @@ def evaluate(
     label
         Called with each run and the manager; labels and blocks, `session.label_sync` for example.
     """
-    names = models or dict.fromkeys([manager.model, manager.judge])
-    return [
-        _evaluate_one(items, manager, model, labels, label) for model in names for labels in LABELS
-    ]
+    found = []
+    for model in models or dict.fromkeys([manager.model, manager.judge]):
+        for labels in LABELS:
+            found.append(_evaluate_one(items, manager, model, labels, label))
+            if found[-1].labels == DECISION:
+                break
+    return found
 
 
 def _evaluate_one(
@@ -148,7 +153,7 @@ def _evaluate_one(
     )
     return Evaluation(
         model=model,
-        labels=labels,
+        labels=DECISION if run.plan.form == "decision" else labels,
         engine=str(manager.engine),
         outcomes=outcomes,
         seconds=seconds,
