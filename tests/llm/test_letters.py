@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import ROOT
-from urisk_nb import assess, errors
+from urisk_nb import assess, errors, evaluate
 from urisk_nb.llm import letters
 from urisk_nb.llm.dialects import systemone
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.risk import evaluation
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES
+from urisk_nb.session import label_sync
 
 jinja2 = pytest.importorskip("jinja2", reason="the package jinja2 is not installed")
 TEMPLATE = jinja2.Environment().from_string(
@@ -175,6 +177,22 @@ def test_the_judge_on_ollama_labels_with_probabilities(lettered):
     assert table.loc["ACME", "p_top"] == first["p_label"]
     assert (table.loc["ACME", "tokens"], table.loc["ACME", "attempts"]) == (4, 2)
     assert "no_logprobs" not in table.loc["ACME", "flags"]
+
+
+def test_a_decision_model_is_evaluated_once(lettered):
+    """Its probabilities come with either way of labels: one row, with its Brier score."""
+    backend, manager = lettered
+    items = evaluation.read_labels(
+        [
+            {"text": "Acme was fined.", "risk": "legal", "severity": "3"},
+            {"text": "The meeting is in Berlin.", "risk": "none", "severity": "0"},
+        ]
+    )
+    (one,) = evaluate.evaluate(items, manager, models=["urisk-judge"], label=label_sync)
+    assert (one.labels, one.figures["category"], len(backend.prompts)) == ("decision", 1.0, 4)
+    share = 0.6 / (0.6 + 7 * 0.3)
+    assert one.figures["brier"] == pytest.approx((1 - share) ** 2)
+    assert "urisk-judge (ollama), decision: 2 valid answers" in evaluate.text([one])
 
 
 def test_an_ollama_with_an_older_judge_is_told_what_to_do():

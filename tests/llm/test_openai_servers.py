@@ -73,6 +73,76 @@ def test_the_other_names_of_the_one_model_are_told():
         assert note == "no model was named: this server has only some-7b.gguf (also urisk-judge)"
 
 
+class BesideTheJudge(FakeOpenAI):
+    """llama.cpp's own server with the judge's adapter, and System One where it is said so."""
+
+    system_one = True
+
+    async def _reply(self, writer, path, body):
+        if path == "/lora-adapters":
+            self._send(writer, 200, [{"id": 0, "path": "/p/urisk-judge.gguf", "scale": 1.0}])
+        elif path == "/v1/systemone" and self.system_one:
+            options = {
+                name: one["criteria"]
+                if isinstance(one["criteria"], dict)
+                else [str(level) for level in range(len(one["criteria"]))]
+                for name, one in body["questions"].items()
+            }
+            answers = {
+                name: {
+                    "probabilities": {key: 0.7 if not at else 0.1 for at, key in enumerate(keys)}
+                }
+                for name, keys in options.items()
+            }
+            self._send(writer, 200, {"answers": answers, "usage": {"input_tokens": 40}})
+        else:
+            await super()._reply(writer, path, body)
+
+
+@contextlib.contextmanager
+def beside_the_judge(**kinds):
+    fake = BesideTheJudge(("smollm2-135m",), owner="llamacpp", aliases=["urisk-judge"])
+    fake.system_one = kinds.get("system_one", True)
+    event_loop.run(fake.start())
+    try:
+        yield fake
+    finally:
+        event_loop.run(fake.stop())
+
+
+def test_the_judge_decides_and_chats_are_without_its_adapter():
+    """
+    A run is one request a sentence, with both questions and the probabilities of both; every chat
+    of the model beneath turns the adapter off.
+    """
+    with beside_the_judge() as fake:
+        manager = start(fake)
+        assert (manager.model, manager.judge) == ("smollm2-135m", "urisk-judge")
+        table = assess(["ACME"], evidence=EVIDENCE, manager=manager)
+        sent = [body for _, path, body in fake.requests if path == "/v1/systemone"]
+        assert [list(body["questions"]) for body in sent] == [["q"], ["risk", "severity"]]
+        assert sent[-1]["model"] == "urisk-judge"
+        (finding,) = table.report.findings.to_dict("records")
+        assert (finding["risk"], finding["severity"]) == ("market", 0)
+        assert finding["p_label"] == pytest.approx(0.7 / 1.4)
+        assert finding["p_severity"] == pytest.approx(0.7 / 1.2)
+        manager.generate_sync("hi")
+        assert fake.requests[-1][2]["lora"] == [{"id": 0, "scale": 0.0}]
+        manager.ask_sync(b'{"messages":[{"role":"user","content":"hi"}]}')
+        assert fake.requests[-1][2]["lora"] == [{"id": 0, "scale": 0.0}]
+
+
+def test_a_server_without_system_one_cannot_serve_the_judge():
+    """One request tells it, before any sentence is asked; the row stays, with its metrics."""
+    with beside_the_judge(system_one=False) as fake:
+        manager = start(fake)
+        with pytest.raises(errors.ModelUnsuitable, match="as a decision model") as caught:
+            assess(["ACME"], evidence=EVIDENCE, manager=manager)
+        assert "llama.cpp" in caught.value.fix
+        assert list(caught.value.partial["status"]) == ["not_run"]
+        assert [path for _, path, _ in fake.requests].count("/v1/systemone") == 1
+
+
 def test_a_second_start_says_each_note_once():
     """
     What the model before needed is taken back, what holds still stands once; a start that fails
