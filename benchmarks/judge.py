@@ -29,12 +29,11 @@ from pathlib import Path
 
 from urisk_nb.errors import UriskError
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.llm.messages import is_judge
 from urisk_nb.risk.evaluation import LabeledSentence, read_labels
 from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.questions import Form, Label, build_question, parse
+from urisk_nb.risk.questions import Label, build_question, parse
 from urisk_nb.risk.scoring import settle
 from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES
 
@@ -81,10 +80,7 @@ def sentence_of(text: str) -> Sentence:
 def look(
     manager: LLMManager, item: LabeledSentence, params: RiskParams, *, reverse: bool = False
 ) -> Prediction:
-    form: Form = "short" if is_judge(manager.model) else "examples"
-    answer = manager.ask_sync(
-        build_question(sentence_of(item.text), params, form=form, reverse=reverse).payload
-    )
+    answer = manager.ask_sync(build_question(sentence_of(item.text), params, reverse=reverse))
     timing = answer.timing
     return Prediction(
         item=item,

@@ -29,7 +29,7 @@ LAYERS = [
 ]
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
-    "embedded": ["weights", "merge", "launcher"],
+    "embedded": ["weights", "gguf_header", "decision", "merge", "launcher"],
     "readers": [
         *("encodings", "source_text", "html_tables", "html_text", "pdf_text", "docx_text"),
         *("filing_cover", "filings", "file_content", "file_names", "documents"),
@@ -65,7 +65,16 @@ INSIDE = {
     ],
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
-        *("client", "retrying_client", "answers", "labels", "snapshot", "model_loader", "manager"),
+        *(
+            "client",
+            "retrying_client",
+            "answers",
+            "letters",
+            "labels",
+            "snapshot",
+            "model_loader",
+            "manager",
+        ),
         "model_install",
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
@@ -93,7 +102,7 @@ INSIDE = {
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": {"errors"}}
 ALONE = {"errors"}  # imports nothing of ours
-STDLIB_ONLY = {"errors", "server.guardian", "embedded.weights"}
+STDLIB_ONLY = {"errors", "server.guardian", "embedded.weights", "embedded.gguf_header"}
 NO_IO = {
     "risk": {
         *("anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading"),

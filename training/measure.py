@@ -1,6 +1,6 @@
 """
 What the adapters of a cross-validation say of the sentences that they have not seen, asked as the
-table asks: through llama.cpp.
+table asks: by System One, through llama.cpp.
 
     python training/measure.py FOLDER --base MODEL.gguf    # FOLDER: of train.py --folds 5
 
@@ -21,6 +21,8 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import decision
+
 from urisk_nb.evaluate import (
     Evaluation,
     LabeledFile,
@@ -39,9 +41,9 @@ from urisk_nb.settings import Engine
 def launch(base: Path, adapter: Path) -> Iterator[str]:
     """llama.cpp's own server over the base with this adapter; its address."""
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / "urisk-judge.gguf"  # the name by which the session finds it
-        link.symlink_to(adapter.resolve())
-        words = ["--gguf", str(base), "--adapter", str(link)]
+        # The name by which the session finds it; without temperatures, which are not fitted yet
+        made = decision.add_entries(adapter, Path(folder) / "urisk-judge.gguf", {})
+        words = ["--gguf", str(base), "--adapter", str(made)]
         with subprocess.Popen(
             [sys.executable, "-m", "urisk_nb.embedded.launcher", *words], stdout=subprocess.PIPE
         ) as process:

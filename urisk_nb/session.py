@@ -120,6 +120,8 @@ class Run:
 
         Raises
         ------
+        InputError
+            The judge would be asked for categories that it has not learnt.
         ServerError, ModelError
             The run cannot go on: the server is lost after all retries, the model is not there.
         """
@@ -128,10 +130,12 @@ class Run:
         model = self.plan.params.model or (
             manager.judge if self.plan.taxonomy.hash == DEFAULT.hash else manager.model
         )
+        _check_judge(model, self.plan.taxonomy)
         if model != manager.model:
             await manager.ensure_model(model)
         self.served_by = _record_server(manager, model)
-        self.plan = replace(self.plan, form="short" if is_judge(model) else "examples")
+        is_decision = await manager.is_decision_model(model)
+        self.plan = replace(self.plan, form="decision" if is_decision else "examples")
         holds = {"demo_model": is_demo(model), "small_judge": is_judge(model)}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
         with manager.allow_parallel(parallel):

@@ -116,8 +116,8 @@ def test_what_masking_changes(found):
     assert (swapped.change, swapped.risk, swapped.severity) == ("swapped", Share(1, 2), Share(1, 2))
 
 
-def test_a_judge_is_asked_once(labels, manager):
-    """It tells its probabilities with the labels that it writes."""
+def test_a_decision_model_is_asked_once(labels, manager):
+    """It tells its probabilities with its labels."""
     (file,) = evaluate.read_files([str(labels)])
     runs = []
     made = evaluate.evaluate(
@@ -129,7 +129,7 @@ def test_a_judge_is_asked_once(labels, manager):
     assert [(one.model, one.labels) for one in made.evaluations] == [
         ("llama3.1", "greedy"),
         ("llama3.1", "calibrated"),
-        ("urisk-judge", "calibrated"),
+        ("urisk-judge", "decision"),
     ]
     assert [run.plan.params.model for run in runs] == ["llama3.1", "llama3.1", "urisk-judge"]
 
@@ -138,6 +138,8 @@ def label_sync_of(run):
     """A labeler that gives no valid answer, without a server."""
     from urisk_nb.risk.labeling import Finding, TickerFindings
 
+    if run.plan.params.model == "urisk-judge":
+        run.plan = replace(run.plan, form="decision")
     (symbol,) = run.plan.symbols
     run.ticker_findings[symbol] = TickerFindings(
         symbol=symbol,

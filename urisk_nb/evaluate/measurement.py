@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import InputError
 from urisk_nb.evaluate.labeled_files import LabeledFile
-from urisk_nb.llm.messages import is_judge
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.risk import baselines, evaluation
 from urisk_nb.risk.evaluation import LabeledSentence, Prediction, Review, Share
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "FileEvaluation", "Stability", "add_baselines", "evaluate"]
 
 TICKER = "LABELS"
+DECISION = "decision"  # the one way of a decision model: its probabilities as they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +190,8 @@ def evaluate(
     """
     Return the file with the labels of each model; blocks until all are there.
 
-    A judge is asked once: it tells its probabilities with the labels that it writes. Other models
-    are asked greedy and calibrated.
+    A decision model is asked once: it tells its probabilities with its labels. Other models are
+    asked greedy and calibrated.
 
     Parameters
     ----------
@@ -206,14 +206,15 @@ def evaluate(
     label
         Called with each run and the manager; labels and blocks, `session.label_sync` for example.
     """
-    return replace(
-        file,
-        evaluations=tuple(
-            _evaluate_one(file.items, manager, model, labels, masked=masked, label=label)
-            for model in models or dict.fromkeys([manager.model, manager.judge])
-            for labels in (LABELS[-1:] if is_judge(model) else LABELS)
-        ),
-    )
+    found: list[Evaluation] = []
+    for model in models or dict.fromkeys([manager.model, manager.judge]):
+        for labels in LABELS:
+            found.append(
+                _evaluate_one(file.items, manager, model, labels, masked=masked, label=label)
+            )
+            if found[-1].labels == DECISION:
+                break
+    return replace(file, evaluations=tuple(found))
 
 
 def _evaluate_one(
@@ -238,7 +239,7 @@ def _evaluate_one(
     said = {one.sentence.document.text: one for one in found.findings}
     return Evaluation(
         model=model,
-        labels=labels,
+        labels=DECISION if run.plan.form == "decision" else labels,
         engine=str(manager.engine),
         predictions=tuple(
             Prediction(item=item, label=said[item.text].label, p_label=said[item.text].p_label)

@@ -146,7 +146,8 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             "--labels": {
                 "metavar": "KIND",
                 "help": "greedy: the label the model writes; calibrated: the most probable label "
-                "after subtracting the content-free prior",
+                "after subtracting the content-free prior; a decision model, such as urisk-judge, "
+                "gives probabilities with either",
             },
             "--max-sentences": {
                 "metavar": "N",

@@ -20,7 +20,6 @@ from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
 from urisk_nb.risk.questions import (
     EXAMPLES,
     SCHEMA_VERSION,
-    SHORT,
     Example,
     Form,
     check_examples,
@@ -109,7 +108,7 @@ class Plan:
     holdings, params, taxonomy, examples
         As given.
     form
-        How the model is asked; decided when it is known who judges.
+        How the model is asked; decided when it is known who labels.
     quant
         One row of metrics a symbol; empty without prices.
     selections
@@ -169,11 +168,7 @@ class Plan:
             "taxonomy_version": self.taxonomy.version,
             "taxonomy_hash": self.taxonomy.hash,
             "form": self.form,
-            **(
-                {"system": SHORT}
-                if self.form == "short"
-                else {"examples_hash": examples_hash(self.examples)}
-            ),
+            **({"examples_hash": examples_hash(self.examples)} if self.form == "examples" else {}),
             "categories": list(self.taxonomy.ids),
             "has_labels": self.has_evidence and self.params.llm,
             "skipped": {
