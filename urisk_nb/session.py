@@ -43,7 +43,7 @@ from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.inputs import Evidence, Holding, Prices, describe_unlisted, describe_weights
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
-from urisk_nb.risk.plan import Plan, prepare
+from urisk_nb.risk.plan import OnRead, Plan, prepare
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.values import describe_type
@@ -317,11 +317,13 @@ def open_run(
     benchmark: str | pd.Series | None = None,
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
+    on_read: OnRead | None = None,
 ) -> Run:
     """
     Check everything, compute the metrics and return the run; no server is touched.
 
-    Takes what `assess` takes, but for who answers.
+    Takes what `assess` takes, but for who answers. `on_read` is called before the evidence of each
+    ticker is read.
 
     Raises
     ------
@@ -351,6 +353,7 @@ def open_run(
         benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
         taxonomy=taxonomy,
         families=_read_families(settings.families),
+        on_read=on_read,
     )
     notes = [describe_weights(plan.holdings)]
     if own_prices is not None:

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from urisk_nb.risk.families import Family
     from urisk_nb.risk.passages import Passage
 
-__all__ = ["EvidenceSelection", "Plan", "prepare"]
+__all__ = ["EvidenceSelection", "OnRead", "Plan", "prepare"]
 
+OnRead = Callable[[str, int, int], object]
+"""Called with a ticker, its number from 1, and how many there are."""
 MAX_SHORT = 60  # sentences that are asked whole, whatever they are of
 
 
@@ -224,6 +226,7 @@ def prepare(
     taxonomy: Taxonomy = DEFAULT,
     examples: Sequence[Example] = EXAMPLES,
     families: Sequence[Family] | None = None,
+    on_read: OnRead | None = None,
 ) -> Plan:
     """
     Return the plan of a run: metrics computed, sentences split and chosen; nothing is asked.
@@ -242,6 +245,8 @@ def prepare(
         Returns or prices of a benchmark that is no column, with ``params.benchmark == "given"``.
     families
         What much evidence is searched for; default: the families of the package.
+    on_read
+        Called before the evidence of each ticker is read: a long filing takes about a second.
 
     Raises
     ------
@@ -265,6 +270,7 @@ def prepare(
             examples=examples,
             as_of=as_of,
             families=families,
+            on_read=on_read,
         )
     )
     return Plan(
@@ -323,12 +329,15 @@ def _select_evidence(
     examples: Sequence[Example],
     as_of: date | None,
     families: Sequence[Family] | None,
+    on_read: OnRead | None,
 ) -> dict[str, EvidenceSelection]:
     split_once = functools.cache(split)  # a shared document is split once, not once a ticker
     selections = {}
     places = _index_by_company(documents)
     old_places = _index_by_company(previous or ())
-    for holding in holdings:
+    for number, holding in enumerate(holdings, 1):
+        if on_read is not None:
+            on_read(holding.symbol, number, len(holdings))
         own, flags = select_documents(
             _find_own(documents, places, holding), holding, params, as_of=as_of
         )
