@@ -29,13 +29,13 @@ from pathlib import Path
 
 from urisk_nb.errors import UriskError
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.llm.messages import is_judge
-from urisk_nb.risk.evaluation import LabeledSentence, majority_baseline, read_labels
+from urisk_nb.risk.evaluation import LabeledSentence, read_labels
 from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.questions import Form, Label, build_question, parse
+from urisk_nb.risk.questions import Label, build_question, parse
 from urisk_nb.risk.scoring import settle
+from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES
 
 SIXTEEN = Path(str(files("urisk_nb") / "data" / "labels_2018_2019.csv"))
 
@@ -80,10 +80,7 @@ def sentence_of(text: str) -> Sentence:
 def look(
     manager: LLMManager, item: LabeledSentence, params: RiskParams, *, reverse: bool = False
 ) -> Prediction:
-    form: Form = "short" if is_judge(manager.model) else "examples"
-    answer = manager.ask_sync(
-        build_question(sentence_of(item.text), params, form=form, reverse=reverse).payload
-    )
+    answer = manager.ask_sync(build_question(sentence_of(item.text), params, reverse=reverse))
     timing = answer.timing
     return Prediction(
         item=item,
@@ -120,6 +117,14 @@ def new_tokens(manager: LLMManager, first: Prediction, outcomes: list[Prediction
     )
 
 
+def best_constant(items: list[LabeledSentence]) -> tuple[float, float]:
+    """What one answer to everything reaches: category, and severity where there is a risk."""
+    about = [item for item in items if item.risk != NONE]
+    category = max(sum(risk in item.risks for item in items) for risk in DEFAULT.labels)
+    severity = max((sum(item.steps(step) == 0 for item in about) for step in SEVERITIES), default=0)
+    return category / len(items), severity / len(about) if about else math.nan
+
+
 def report(outcomes: list[Prediction], seconds: list[Prediction]) -> list[str]:
     total = len(outcomes)
     valid = [(outcome.item, outcome.label) for outcome in outcomes if outcome.label is not None]
@@ -138,7 +143,7 @@ def report(outcomes: list[Prediction], seconds: list[Prediction]) -> list[str]:
         f"{statistics.median(o.seconds for o in outcomes):.2f} s a sentence (median)",
         "named: " + ", ".join(f"{risk} {count}" for risk, count in named.most_common()),
         "a judge that reads nothing would reach: category {:.0%}, severity {:.0%}".format(
-            *majority_baseline([outcome.item for outcome in outcomes])
+            *best_constant([outcome.item for outcome in outcomes])
         ),
     ]
     if seconds:
@@ -186,9 +191,7 @@ def main(arguments: list[str]) -> int:
             # is wholly new.
             first = look(
                 manager,
-                LabeledSentence(
-                    text="A company was founded.", risks=frozenset({"none"}), low=0, high=0
-                ),
+                LabeledSentence(text="A company was founded.", risks=("none",), low=0, high=0),
                 params,
             )
             outcomes = [look(manager, item, params) for item in items]
@@ -208,7 +211,7 @@ def main(arguments: list[str]) -> int:
         print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
         return 1
     for outcome in outcomes if given.verbose else []:
-        wanted = f"{'|'.join(sorted(outcome.item.risks))} {outcome.item.low}-{outcome.item.high}"
+        wanted = f"{'|'.join(outcome.item.risks)} {outcome.item.low}-{outcome.item.high}"
         confidence = (
             f"{outcome.label.risk} {outcome.label.severity}" if outcome.label else "invalid"
         )

@@ -23,6 +23,8 @@ from pathlib import Path
 
 from jupyter_client import KernelManager
 
+from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -158,12 +160,22 @@ def _list_models(address):
     return None
 
 
-def complete_chat(url, **body):
-    """The text of one answer over OpenAI's wire, without our client."""
+def decide(url, text):
+    """
+    What a judge answers to one sentence over System One, without our client: the probabilities of
+    the risks, and of the severities.
+    """
+    risks = dict.fromkeys((*DEFAULT.ids, NONE))
+    questions = {
+        "risk": {"type": "choice", "instructions": "?", "criteria": risks},
+        "severity": {"type": "score", "instructions": "?", "criteria": [*SEVERITIES.values()]},
+    }
+    body = json.dumps({"model": "urisk-judge", "state": text, "questions": questions}).encode()
     head = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), head)
+    request = urllib.request.Request(f"{url}/v1/systemone", body, head)
     with urllib.request.urlopen(request, timeout=60) as reply:
-        return json.load(reply)["choices"][0]["message"]["content"]
+        answers = json.load(reply)["answers"]
+    return answers["risk"]["probabilities"], answers["severity"]["probabilities"]
 
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -29,7 +29,7 @@ LAYERS = [
 ]
 # Inside a package, imports follow this order (later may import earlier).
 INSIDE = {
-    "embedded": ["weights", "merge", "launcher"],
+    "embedded": ["weights", "gguf_header", "decision", "merge", "launcher"],
     "readers": [
         *("encodings", "source_text", "html_tables", "html_text", "pdf_text", "docx_text"),
         *("filing_cover", "filings", "file_content", "file_names", "documents"),
@@ -57,7 +57,7 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("labeling", "row_warnings", "rows", "evaluation"),
+        *("labeling", "row_warnings", "rows", "evaluation", "baselines"),
     ],
     "server": [
         *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),
@@ -65,7 +65,16 @@ INSIDE = {
     ],
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
-        *("client", "retrying_client", "answers", "labels", "snapshot", "model_loader", "manager"),
+        *(
+            "client",
+            "retrying_client",
+            "answers",
+            "letters",
+            "labels",
+            "snapshot",
+            "model_loader",
+            "manager",
+        ),
         "model_install",
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
@@ -73,6 +82,7 @@ INSIDE = {
         *("escaping", "text_layout", "markup", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
     ],
+    "evaluate": ["labeled_files", "measurement", "report"],
     "table": ["exports", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
@@ -92,7 +102,7 @@ INSIDE = {
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": {"errors"}}
 ALONE = {"errors"}  # imports nothing of ours
-STDLIB_ONLY = {"errors", "server.guardian", "embedded.weights"}
+STDLIB_ONLY = {"errors", "server.guardian", "embedded.weights", "embedded.gguf_header"}
 NO_IO = {
     "risk": {
         *("anyio", "asyncio", "httpx", "os", "socket", "sqlite3", "subprocess", "threading"),
@@ -106,6 +116,7 @@ ONE_OWNER = {
     "pypdf": {"readers.pdf_text"},
     "docx": {"readers.docx_text"},
     "gguf": {"embedded.merge"},
+    "sklearn": {"risk.baselines"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage"},
     "plotly": {"notebook.latencies"},
@@ -117,6 +128,7 @@ ONE_OWNER = {
     "prometheus_client": {"service.prometheus", "service.routes"},
 }
 LAZY_ONLY = {
+    "sklearn",
     "gguf",
     "ipywidgets",
     "plotly",

@@ -15,7 +15,7 @@ import pytest
 from fake_openai import FakeOpenAI
 from harness import ROOT, FakeOllama, OllamaProgram, alive, children, eventually, free_port
 from urisk_nb import cli, event_loop
-from urisk_nb.embedded import weights
+from urisk_nb.embedded import decision, weights
 
 
 def urisk(*words, timeout=60, **env):
@@ -335,7 +335,7 @@ def merged_in(folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_the_judge_is_installed_on_the_server_that_answers(fake_ollama_with, data):
+def test_the_judge_is_installed_on_the_server_that_answers(fake_ollama_with, data, tmp_path):
     """
     The file is merged, kept and sent, the model made of it, the server left running; a second time
     nothing is merged or sent.
@@ -350,6 +350,7 @@ def test_the_judge_is_installed_on_the_server_that_answers(fake_ollama_with, dat
         f"urisk-judge is ready on {server.url}: {USE}urisk-judge\n",
     ), done.stderr
     assert sorted(merged_in(data)) == [file.name, "urisk-judge-none.gguf"]
+    assert not list(data.glob(".urisk-judge*"))
     before, made_at = models_at(server.url), file.stat().st_mtime_ns
     assert set(before) == {"llama3.1:latest", "urisk-judge:latest"}
     done = urisk("install-judge", OLLAMA_URL=server.url, URISK_DATA=str(data))
@@ -359,7 +360,9 @@ def test_the_judge_is_installed_on_the_server_that_answers(fake_ollama_with, dat
     ), done.stderr
     assert file.stat().st_mtime_ns == made_at
     assert models_at(server.url) == before
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    # Ollama gets it without the type that it does not serve
+    sent = decision.write_without_type(file, tmp_path / "sent.gguf")
+    digest = hashlib.sha256(sent.read_bytes()).hexdigest()
     paths = server.counters()["paths"]
     # Asked for, sent, asked for again; no model is pulled
     assert (paths[f"/api/blobs/sha256:{digest}"], "/api/pull" in paths) == (3, False)

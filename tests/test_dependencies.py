@@ -80,7 +80,7 @@ def test_every_import_is_declared(path):
     part that the extra is for.
     """
     service = names_of("service") if path.parent.name == "service" else set()
-    optional = names_of("documents", "notebook", "embedded", "judge", "service")
+    optional = names_of("documents", "notebook", "embedded", "judge", "service", "evaluate")
     for package, is_late in packages_imported(path):
         assert package in names_of() | service | (optional if is_late else set()), (
             f"{path.name} imports {package}"
@@ -93,7 +93,7 @@ def test_every_dependency_is_imported():
     """
     used = {package for path in FILES for package, _ in packages_imported(path)}
     assert names_of() | names_of(
-        "documents", "notebook", "embedded", "service", "judge"
+        "documents", "notebook", "embedded", "service", "judge", "evaluate"
     ) == used | set(NOT_IMPORTED)
 
 
@@ -164,6 +164,7 @@ def test_the_core_imports_without_the_extras():
         "starlette",
         "uvicorn",
         "prometheus_client",
+        "sklearn",
     ]
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -186,7 +187,7 @@ def test_the_core_imports_without_the_extras():
 # Each takes 0.2 to 3 s to import, and one or two tests use it.
 HEAVY = {
     *("empyrical", "jax", "jsonschema", "nbformat", "optax", "playwright", "plotly"),
-    *("schemathesis", "scipy", "statsmodels"),
+    *("schemathesis", "scikit-learn", "scipy", "statsmodels"),
 }
 
 

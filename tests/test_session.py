@@ -19,10 +19,10 @@ import pytest
 
 from urisk_nb import event_loop, process_state, session
 from urisk_nb.errors import AnswerIncomplete, InputError, ServerConnectionLost
+from urisk_nb.llm.messages import is_judge
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
 from urisk_nb.risk.labeling import label_ticker
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.questions import SHORT
 from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
 from urisk_nb.session import assess, assess_async, label_sync, open_run
 
@@ -48,6 +48,9 @@ class Listed:
         self.answer, self.parallel, self.service_s = answer, parallel, service_s
         self.logprobs = logprobs
         self.asked, self.payloads, self.now, self.peak = [], [], 0, 0
+
+    async def is_decision_model(self, model):
+        return is_judge(model)
 
     @contextlib.contextmanager
     def allow_parallel(self, least):
@@ -135,20 +138,15 @@ def judge_beside(answer, judge="urisk-judge"):
 
 
 def test_the_judge_labels_where_no_model_was_named():
-    """It is made ready, asked shortly and once however severe, and the table says who it was."""
+    """It is made ready, asked once however severe, and the table says who it was."""
     manager = judge_beside(lambda text: label("legal", 5))
     table = assess("A", evidence=news(("A", "It was fined by the court.")), manager=manager)
     assert manager.had == ["urisk-judge"]
-    assert manager.payloads == [
-        [
-            {"role": "system", "content": SHORT},
-            {"role": "user", "content": "It was fined by the court."},
-        ]
-    ]
+    assert manager.payloads == [[{"role": "user", "content": "It was fined by the court."}]]
     assert table.loc["A", ["r_legal", "model"]].tolist() == [5, "urisk-judge"]
     assert "small_judge" in table.loc["A", "flags"].split(";")
     assert "demo_model" not in table.loc["A", "flags"].split(";")
-    assert (table.report.meta["form"], table.report.meta["system"]) == ("short", SHORT)
+    assert table.report.meta["form"] == "decision"
     assert "urisk-judge" in repr(table)
 
 
@@ -188,6 +186,9 @@ def test_the_judge_is_not_asked_for_other_categories():
             params=RiskParams.of(model="urisk-judge:latest"),
         )
     assert "taxonomy=" in caught.value.fix
+    manager.model = "urisk-judge"  # as after %urisk_start --model urisk-judge
+    with pytest.raises(InputError, match="has learnt the categories market, credit"):
+        assess("A", evidence=news(("A", "A storm hit.")), manager=manager, taxonomy=own)
 
 
 def test_so_many_at_once_and_no_slot_idle():

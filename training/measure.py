@@ -1,10 +1,10 @@
 """
 What the adapters of a cross-validation say of the sentences that they have not seen, asked as the
-table asks: through llama.cpp, greedy and calibrated.
+table asks: by System One, through llama.cpp.
 
     python training/measure.py FOLDER --base MODEL.gguf    # FOLDER: of train.py --folds 5
 
-Prints the figures over all folds together and writes them, with a reliability picture, into FOLDER.
+Prints the page of `urisk evaluate` over all folds together and writes its files into FOLDER.
 Needs the extra `embedded`.
 """
 
@@ -16,14 +16,23 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from urisk_nb.evaluate import Evaluation, evaluate, read, text, write
+import decision
+
+from urisk_nb.evaluate import (
+    Evaluation,
+    LabeledFile,
+    add_baselines,
+    evaluate,
+    read_files,
+    text,
+    write,
+)
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.risk import evaluation
 from urisk_nb.session import label_sync
 from urisk_nb.settings import Engine
 
@@ -32,9 +41,9 @@ from urisk_nb.settings import Engine
 def launch(base: Path, adapter: Path) -> Iterator[str]:
     """llama.cpp's own server over the base with this adapter; its address."""
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / "urisk-judge.gguf"  # the name by which the session finds it
-        link.symlink_to(adapter.resolve())
-        words = ["--gguf", str(base), "--adapter", str(link)]
+        # The name by which the session finds it; without temperatures, which are not fitted yet
+        made = decision.add_entries(adapter, Path(folder) / "urisk-judge.gguf", {})
+        words = ["--gguf", str(base), "--adapter", str(made)]
         with subprocess.Popen(
             [sys.executable, "-m", "urisk_nb.embedded.launcher", *words], stdout=subprocess.PIPE
         ) as process:
@@ -45,26 +54,25 @@ def launch(base: Path, adapter: Path) -> Iterator[str]:
                 process.terminate()
 
 
-def measured(base: Path, adapter: Path, labels: Path) -> list[Evaluation]:
+def measured(base: Path, adapter: Path, file: LabeledFile) -> Evaluation:
     """One fold: its adapter over the base, its sentences."""
     with launch(base, adapter) as url:
         manager = LLMManager.initialize_sync(url=url, model="urisk-judge")
         try:
-            return evaluate(read(labels), manager, label=label_sync)
+            return evaluate(add_baselines(file), manager, label=label_sync).evaluations[0]
         finally:
             manager.shutdown_sync()
 
 
-def together(parts: tuple[Evaluation, ...]) -> Evaluation:
+def together(parts: Sequence[Evaluation]) -> Evaluation:
     """The folds as one: each sentence judged by the adapter that had not seen it."""
-    outcomes = tuple(chain.from_iterable(part.outcomes for part in parts))
     return replace(
         parts[0],
         engine=str(Engine.EMBEDDED),
-        outcomes=outcomes,
+        predictions=tuple(chain.from_iterable(part.predictions for part in parts)),
         seconds=sum(part.seconds for part in parts),
         tokens=sum(part.tokens for part in parts),
-        figures=evaluation.figures(outcomes),
+        asked=sum(part.asked for part in parts),
     )
 
 
@@ -75,13 +83,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--base", type=Path, required=True, help="the demo model's GGUF")
     args = parser.parse_args()
-    folds = [
-        measured(args.base, path, path.with_suffix(".csv"))
-        for path in sorted(args.folder.glob("fold*.gguf"))
-    ]
-    found = [together(parts) for parts in zip(*folds, strict=True)]
+    adapters = sorted(args.folder.glob("fold*.gguf"))
+    files = read_files([str(path.with_suffix(".csv")) for path in adapters])
+    parts = [measured(args.base, path, file) for path, file in zip(adapters, files, strict=True)]
+    items = tuple(chain.from_iterable(file.items for file in files))
+    folds = add_baselines(LabeledFile(name="all folds", items=items))
+    found = replace(folds, evaluations=(together(parts),))
     print(text(found))
-    print("\nWritten: " + ", ".join(str(path) for path in write(found, args.folder)))
+    print("\nWritten: " + ", ".join(str(path) for path in write([found], args.folder)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import json
 import os
 import platform
 import shutil
@@ -120,13 +122,14 @@ def _start_manager(args: argparse.Namespace) -> Iterator[LLMManager]:
         manager.shutdown_sync()
 
 
-def _label(run: Run, manager: LLMManager) -> None:
+def _label(run: Run, manager: LLMManager, title: str = "") -> None:
     from urisk_nb.session import label_sync
 
     line = ProgressLine()
-
+    params = run.plan.params
+    what = f"Labeling {title}, {params.model}, {params.labels}" if title else "Labeling"
     try:
-        label_sync(run, manager, tick=lambda: line.show(f"Labeling: {run.progress}"))
+        label_sync(run, manager, tick=lambda: line.show(f"{what}: {run.progress}"))
     finally:
         line.clear()
 
@@ -177,16 +180,30 @@ def _install_judge(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    """Check the file before any server is touched; then measure the labels."""
+    """Check the files before any server is touched; then measure the labels."""
     from urisk_nb import evaluate
 
-    items = evaluate.read(args.labels)
+    labeled = evaluate.read_files(args.labels)
+    training = [item for path in args.train or () for item in evaluate.read(path)]
+    files = [evaluate.add_baselines(file, training or None) for file in labeled]
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
     args.model = next(iter(models), None)
     with _start_manager(args) as manager:
-        found = evaluate.evaluate(items, manager, models=models, label=_label)
-    print(evaluate.text(found))
-    print("\nWritten: " + ", ".join(str(path) for path in evaluate.write(found, args.out)))
+        files = [
+            evaluate.evaluate(
+                file,
+                manager,
+                models=models,
+                masked=args.mask,
+                label=functools.partial(_label, title=f"{file.name} ({number} of {len(files)})"),
+            )
+            for number, file in enumerate(files, 1)
+        ]
+    written = ", ".join(str(path) for path in evaluate.write(files, args.out))
+    if args.json:
+        print(json.dumps([evaluate.as_dict(file) for file in files], indent=1))
+    else:
+        print("\n\n\n".join(evaluate.text(file) for file in files) + f"\n\nWritten: {written}")
     return 0
 
 
@@ -337,7 +354,23 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
         _evaluate,
         "how good a model's labels are, on sentences that you have labeled",
         {
-            "labels": {"help": "CSV file with text,risk,severity"},
+            "labels": {
+                "nargs": "+",
+                "metavar": "FILE",
+                "help": "CSV files with text,risk,severity, each reported apart; NAME=FILE names "
+                "one",
+            },
+            "--train": {
+                "nargs": "+",
+                "metavar": "FILE",
+                "help": "labeled sentences that a bag of words learns from, to compare with",
+            },
+            "--mask": {
+                "action": "store_true",
+                "help": "ask each sentence again with names, dates and amounts masked, and with "
+                "its company swapped: which labels hold?",
+            },
+            "--json": {"action": "store_true", "help": "print all figures as JSON"},
             "--models": {
                 "help": "names, separated by commas; default: OLLAMA_MODEL, or the demo model "
                 "and urisk-judge"

@@ -43,7 +43,7 @@ from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.inputs import Evidence, Holding, Prices, describe_unlisted, describe_weights
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
-from urisk_nb.risk.plan import Plan, prepare
+from urisk_nb.risk.plan import OnRead, Plan, prepare
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.values import describe_type
@@ -120,6 +120,8 @@ class Run:
 
         Raises
         ------
+        InputError
+            The judge would be asked for categories that it has not learnt.
         ServerError, ModelError
             The run cannot go on: the server is lost after all retries, the model is not there.
         """
@@ -128,10 +130,12 @@ class Run:
         model = self.plan.params.model or (
             manager.judge if self.plan.taxonomy.hash == DEFAULT.hash else manager.model
         )
+        _check_judge(model, self.plan.taxonomy)
         if model != manager.model:
             await manager.ensure_model(model)
         self.served_by = _record_server(manager, model)
-        self.plan = replace(self.plan, form="short" if is_judge(model) else "examples")
+        is_decision = await manager.is_decision_model(model)
+        self.plan = replace(self.plan, form="decision" if is_decision else "examples")
         holds = {"demo_model": is_demo(model), "small_judge": is_judge(model)}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
         with manager.allow_parallel(parallel):
@@ -313,11 +317,13 @@ def open_run(
     benchmark: str | pd.Series | None = None,
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
+    on_read: OnRead | None = None,
 ) -> Run:
     """
     Check everything, compute the metrics and return the run; no server is touched.
 
-    Takes what `assess` takes, but for who answers.
+    Takes what `assess` takes, but for who answers. `on_read` is called before the evidence of each
+    ticker is read.
 
     Raises
     ------
@@ -347,6 +353,7 @@ def open_run(
         benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
         taxonomy=taxonomy,
         families=_read_families(settings.families),
+        on_read=on_read,
     )
     notes = [describe_weights(plan.holdings)]
     if own_prices is not None:

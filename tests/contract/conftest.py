@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import pytest
 
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import ROOT, eventually
+from urisk_nb.embedded import merge, weights
 
 RAN = pytest.StashKey[dict]()
 
@@ -50,9 +51,28 @@ def scripted(_):
 
 @contextlib.contextmanager
 def llamacpp(request):
+    """The demo model and the judge, as the embedded engine serves them."""
+    with launched(request.getfixturevalue("demo_model")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def merged(request):
+    """The judge as one file, as anybody's llama.cpp serves it."""
+    pytest.importorskip("gguf", reason="the package gguf is not installed (the judge extra)")
+    out = request.getfixturevalue("tmp_path_factory").mktemp("merged") / "urisk-judge.gguf"
+    merge.merge_adapter(request.getfixturevalue("demo_model"), weights.adapter(), out)
+    try:
+        with launched(out) as server:
+            yield server
+    finally:
+        out.unlink()
+
+
+@contextlib.contextmanager
+def launched(file):
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
-    weights = request.getfixturevalue("demo_model")
-    command = [sys.executable, "-m", "urisk_nb.embedded.launcher", "--gguf", str(weights)]
+    command = [sys.executable, "-m", "urisk_nb.embedded.launcher", "--gguf", str(file)]
     with process([*command, "--num-ctx", "2048"], stdout=subprocess.PIPE, cwd=ROOT) as started:
         ready = json.loads(started.stdout.readline())
         yield Server(ready["url"], ready["models"][0], is_native=False)
@@ -120,9 +140,10 @@ def model_of_ollama(url):
     return min(fit, key=lambda entry: entry["size"])["name"]
 
 
-SERVERS = {"scripted": scripted, "llamacpp": llamacpp, "ollama": ollama}
+SERVERS = {"scripted": scripted, "llamacpp": llamacpp, "merged": merged, "ollama": ollama}
 SLOW = {
     "llamacpp": [pytest.mark.slow, pytest.mark.timeout(180)],
+    "merged": [pytest.mark.slow, pytest.mark.timeout(180)],
     "ollama": [pytest.mark.slow, pytest.mark.timeout(600)],  # its model may be a large one
 }
 
@@ -156,6 +177,13 @@ def native_server(request):
     """Those that speak Ollama's own wire."""
     with started_server(request) as started:
         yield started
+
+
+@pytest.fixture(scope="module", params=marked("llamacpp", "merged"))
+def decision_server(request):
+    """Those that serve the judge as a decision model."""
+    with started_server(request) as started:
+        yield replace(started, model="urisk-judge")
 
 
 def pytest_terminal_summary(terminalreporter, config):

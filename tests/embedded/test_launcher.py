@@ -55,8 +55,8 @@ def process():
 @pytest.mark.slow
 def test_the_demo_model_is_served_under_two_names(process, demo_model):
     """
-    Both models, the window and the slots are told by the server; the adapter is there, switched
-    off; the log has no request.
+    Both models, the window and the slots are told by the server; the adapter is on where a request
+    says nothing, since System One takes no other; the log has no request.
     """
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
     server, line = process("--gguf", demo_model, "--slots", 2, "--num-ctx", 512)
@@ -75,7 +75,7 @@ def test_the_demo_model_is_served_under_two_names(process, demo_model):
         False,
     )
     (adapter,) = fetch(f"{url}/lora-adapters")[1]
-    assert (Path(adapter["path"]).name, adapter["scale"]) == ("urisk-judge.gguf", 0.0)
+    assert (Path(adapter["path"]).name, adapter["scale"]) == ("urisk-judge.gguf", 1.0)
     chat = {"messages": [{"role": "user", "content": "word " * 600}], "max_tokens": 1}
     assert fetch(f"{url}/v1/chat/completions", chat)[0] == 400, (
         "the window is that of the command line"
@@ -176,6 +176,11 @@ BROKEN = [
         b"GGUF\x03\0\0\0" + bytes(24),
         ["--adapter", "missing.gguf"],
         "the adapter missing.gguf is no file",
+    ),
+    (
+        b"GGUF\x03\0\0\0" + bytes(24),
+        ["--adapter", __file__],
+        "test_launcher.py is no GGUF file",
     ),
 ]
 

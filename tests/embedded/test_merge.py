@@ -4,7 +4,6 @@ the real ones, marked slow.
 """
 
 import csv
-import json
 import sys
 from pathlib import Path
 
@@ -12,10 +11,9 @@ import gguf
 import numpy as np
 import pytest
 
-from harness import complete_chat, launch_llamacpp
-from urisk_nb.embedded import merge, weights
+from harness import decide, launch_llamacpp
+from urisk_nb.embedded import decision, merge, weights
 from urisk_nb.errors import FetchFailed, PackageMissing, UriskError
-from urisk_nb.risk.questions import SCHEMA, SHORT
 
 Q4_1, Q8_0, F16, F32 = (gguf.GGMLQuantizationType[name] for name in ("Q4_1", "Q8_0", "F16", "F32"))
 ROWS, WIDTH, RANK, ALPHA = 96, 64, 4, 8.0
@@ -54,10 +52,23 @@ def write_base(path, *, architecture="llama", alignment=32):
     return path
 
 
-def write_adapter(path, parts=None, *, alpha=ALPHA, architecture="llama"):
+DECIDES = {
+    decision.TYPE: "openjev",
+    decision.TEMPLATE: "{{ state }}",
+    "tokenizer.chat_templates": ["systemone"],
+    "llama.decision.temperature.choice": 1.5,
+}
+
+
+def write_adapter(path, parts=None, *, alpha=ALPHA, architecture="llama", kind="openjev"):
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
+    if kind:
+        writer.add_string(decision.TYPE, kind)
+    writer.add_string(decision.TEMPLATE, DECIDES[decision.TEMPLATE])
+    writer.add_array("tokenizer.chat_templates", ["systemone"])
+    writer.add_float32("llama.decision.temperature.choice", 1.5)
     if alpha is not None:
         writer.add_float32("adapter.lora.alpha", alpha)
     for name, array in (PARTS if parts is None else parts).items():
@@ -156,13 +167,15 @@ def test_each_weight_is_the_bases_and_its_correction(base, adapter, tmp_path, mo
 def test_all_that_the_base_says_of_itself_is_kept(tmp_path, adapter, alignment):
     """
     Words, template and numbers with their types; only the name and the form of the weights are
-    others. Tensors lie where it says.
+    others, and the adapter's entries of a decision model are added. Tensors lie where it says.
     """
     base = write_base(tmp_path / "base.gguf", alignment=alignment)
     out = merge.merge_adapter(base, adapter, tmp_path / "out.gguf")
     before, after = metadata(base), metadata(out)
     changed = {name for name in before | after if before.get(name) != after.get(name)}
-    assert changed == {"general.name", "general.file_type"}
+    counted = {"GGUF.kv_count"}
+    assert changed - counted == {"general.name", "general.file_type", *DECIDES}
+    assert {name: after[name][1] for name in DECIDES} == DECIDES
     assert (after["general.name"][1], after["general.file_type"][1]) == ("urisk judge", 7)
     assert (after["tokenizer.ggml.tokens"][1], after["tokenizer.chat_template"][1]) == (
         WORDS,
@@ -238,6 +251,12 @@ def test_a_part_that_fits_no_weight_is_refused(base, tmp_path, parts):
     )
 
 
+def test_an_adapter_that_makes_no_decision_model_is_refused(base, tmp_path):
+    """It was trained, and the entries were not added."""
+    adapter = write_adapter(tmp_path / "adapter.gguf", kind="")
+    refused(base, adapter, tmp_path, r"adapter\.gguf makes no decision model")
+
+
 @pytest.mark.parametrize("given", [{"alpha": None}, {"parts": {}}], ids=["alpha", "parts"])
 def test_what_is_no_adapter_is_refused(base, tmp_path, given):
     """A file without a scale, or without a part."""
@@ -311,52 +330,31 @@ def test_without_the_package_it_says_what_to_install(base, adapter, tmp_path, mo
 SENTENCES = Path(__file__).parents[2] / "training" / "sentences" / "news.csv"
 
 
-def labels(path, lora, texts):
-    """What the model of this file says to each sentence."""
-    schema = {"type": "json_schema", "json_schema": {"name": "label", "schema": SCHEMA}}
+def labels(path, texts):
+    """The most probable risk and severity that the model of this file gives each sentence."""
     with launch_llamacpp(path, "--threads", 1) as url:
-        return [
-            json.loads(
-                complete_chat(
-                    url,
-                    lora=lora,
-                    messages=[
-                        {"role": "system", "content": SHORT},
-                        {"role": "user", "content": text},
-                    ],
-                    response_format=schema,
-                    temperature=0,
-                )
-            )
-            for text in texts
-        ]
+        return [tuple(max(each, key=each.get) for each in decide(url, text)) for text in texts]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_real_judge_says_the_same_merged(demo_model, tmp_path, figure):
     """
-    llama.cpp loads the file; of 32 sentences at least 28 get the very label that base and adapter
-    give.
+    llama.cpp loads the file as a decision model; of 32 sentences at least 28 get the very label
+    that base and adapter give.
     """
     out = merge.merge_adapter(demo_model, weights.adapter(), tmp_path / "merged-judge.gguf")
-    assert out.stat().st_size < 150e6
+    assert out.stat().st_size == merge.MERGED_BYTES
     with SENTENCES.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     texts = [row["text"] for row in rows[:: len(rows) // 32][:32]]
     assert len(texts) == 32
-    pairs = list(
-        zip(
-            labels(out, [], texts),
-            labels(demo_model, [{"id": 0, "scale": 1.0}], texts),
-            strict=True,
-        )
-    )
+    pairs = list(zip(labels(out, texts), labels(demo_model, texts), strict=True))
     same = sum(one == other for one, other in pairs)
     figure("labels of 32 that are the same merged", same)
     figure(
         "risks of 32 that are the same merged",
-        sum(one["risk"] == other["risk"] for one, other in pairs),
+        sum(one[0] == other[0] for one, other in pairs),
     )
-    assert len({one["risk"] for one, _ in pairs}) > 3
+    assert len({one[0] for one, _ in pairs}) > 3
     assert same >= 28

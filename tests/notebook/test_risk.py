@@ -441,3 +441,33 @@ def test_parallel_of_a_cell_is_its_own(new_kernel, fake_ollama_with):
     kernel.good("%%risk --evidence news --parallel 4\nGOOG AAPL AMZN FB NFLX MSFT")
     assert server.counters()["peak_in_flight"] == 4
     assert kernel.value("__import__('urisk_nb').LLMManager.get_instance().parallel") == "1"
+
+
+def list_frames(cell):
+    """The text of each display of a cell and of each change to it, in order."""
+    return [content["data"].get("text/plain") for _, content in cell.outputs if "data" in content]
+
+
+def test_reading_long_evidence_says_what_is_read(kernel):
+    """
+    A line of progress names the ticker whose evidence is read, and is gone when the table is there.
+    """
+    kernel.good(
+        "from urisk_nb.notebook import magics\nmagics.SOON_S = 0.0\n"
+        "text = ' '.join(f'The plant number {n} made parts of kind {n % 7}.' for n in range(400))\n"
+        "reports = {'AAA': [text], 'BBB': [text + ' It closed.']}"
+    )
+    try:
+        done = kernel.good("%%risk --no-llm --evidence reports\nAAA BBB")
+    finally:
+        kernel.good("magics.SOON_S = 0.5")
+    frames = list_frames(done)
+    assert frames[0] == "reading the evidence of AAA (1 of 2)"
+    assert frames[-2] == ""
+    assert "BBB" in frames[-1]
+
+
+def test_a_short_run_shows_no_progress(kernel):
+    """What is read at once needs no line."""
+    done = kernel.good("%%risk --no-llm --prices prices\nGOOG")
+    assert not any("reading" in text for text in list_frames(done))

@@ -141,19 +141,51 @@ def test_a_sentence_that_adds_nothing_changes_nothing():
     assert asked == [["label"], ["prior"] * 4, ["prior"] * 4]
 
 
-def test_the_judges_probabilities_are_taken_as_they_are():
+def decide(question, risks, severities):
+    """A decision model's reply: both answers, each with its rivals."""
+    model = Model(lambda text: risks, lambda text, risk: severities)
+    tells = json.loads(question.payload) | {"logprobs": True, "top_logprobs": 20}
+    return model(replace(question, payload=json.dumps(tells).encode()))
+
+
+@pytest.mark.parametrize("labels", ["greedy", "calibrated"])
+def test_a_decision_models_probabilities_are_taken_as_they_are(labels):
     """
-    It was trained: what it says to nothing is asked nobody, and not taken off; its label is the
-    written one, with its share.
+    Either way of labels: one question, however severe; nothing is asked about nothing and taken
+    off, there is no second look, and no flag.
     """
-    model = Model(lambda text: spread(business=0.7, legal=0.2), lambda text, risk: digits(2, 0.5))
-    plan = replace(plan_for("Acme was fined.", labels="calibrated"), form="short")
-    labeled, batches = drive(plan, "AAA", model)
+    plan = replace(plan_for("Acme was fined.", labels=labels), form="decision")
+    risks, severities = spread(business=0.7, legal=0.2), digits(5, 0.5)
+    labeled, batches = drive(plan, "AAA", lambda question: decide(question, risks, severities))
     assert [[question.purpose for question in batch] for batch in batches] == [["label"]]
     finding = labeled.findings[0]
-    assert (finding.label.risk, finding.label.severity) == ("business", 2)
+    assert (finding.label.risk, finding.label.severity) == ("business", 5)
     assert (finding.p_label, finding.p_severity) == (pytest.approx(0.7), pytest.approx(0.5))
     assert finding.flags == ()
+    table = assemble(plan, {"AAA": labeled}, run_id="r", model="m")
+    assert table.loc["AAA", "p_top"] == finding.p_label
+    assert list(table.report.findings["p_severity"]) == [finding.p_severity]
+    assert table.report.meta["form"] == "decision"
+    assert "examples_hash" not in table.report.meta
+
+
+def test_a_decision_of_no_risk_has_no_severity():
+    """Its probability is that of `none`; a severity of it means nothing."""
+    plan = replace(plan_for("It rained."), form="decision")
+    labeled, _ = drive(plan, "AAA", lambda one: decide(one, spread(none=0.6), digits(4, 0.9)))
+    finding = labeled.findings[0]
+    assert (finding.label.risk, finding.label.severity) == ("none", 0)
+    assert (finding.p_label, finding.p_severity) == (pytest.approx(0.6), None)
+
+
+def test_a_decision_that_fails_is_asked_once():
+    """It could not answer otherwise: no repair, and the reason stands in the row."""
+    plan = replace(plan_for("Acme was fined."), form="decision")
+    lost = Reply(text="", done_reason=None, error="the sentence is too long")
+    labeled, batches = drive(plan, "AAA", lambda question: lost)
+    assert [len(batch) for batch in batches] == [1]
+    finding = labeled.findings[0]
+    assert (finding.label, finding.reason, finding.p_label) == (None, lost.error, None)
 
 
 def test_no_risk_has_no_severity():

@@ -2,7 +2,6 @@ import csv
 import hashlib
 import json
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +15,6 @@ from urisk_nb.risk.questions import (
     EXAMPLES,
     PLACEHOLDER,
     SCHEMA,
-    SHORT,
     Example,
     answer,
     build_question,
@@ -82,30 +80,23 @@ def test_the_bytes_are_canonical_and_hashed():
     assert content(question)["options"] == {"num_predict": 48, "seed": 1, "temperature": 0}
 
 
-def test_the_short_form_is_one_line_and_the_sentence():
+@pytest.mark.parametrize("labels", ["greedy", "calibrated"])
+def test_a_decision_models_bytes_are_the_sentence(labels):
     """
-    What the judge was trained on, to the byte: no rules, no examples, no query; schema and options
-    as in the other form.
+    No rules, no examples; schema and options as in the other form. The query is beside the bytes,
+    as System One asks it, and whoever gives probabilities always is not asked for them.
     """
-    params = RiskParams.of(query="fines")
-    short, whole = (
+    params = RiskParams.of(query="fines", labels=labels)
+    decision, whole = (
         build_question(sentence("Acme was fined."), params, form=form)
-        for form in ("short", "examples")
+        for form in ("decision", "examples")
     )
-    assert content(short)["messages"] == [
-        {"role": "system", "content": SHORT},
-        {"role": "user", "content": "Acme was fined."},
-    ]
-    assert {name: content(short)[name] for name in ("format", "options")} == {
-        name: content(whole)[name] for name in ("format", "options")
+    assert content(decision) == {
+        "messages": [{"role": "user", "content": "Acme was fined."}],
+        **{name: content(whole)[name] for name in ("format", "options")},
     }
-    assert short.key != whole.key
-
-
-def test_the_short_form_is_what_was_trained():
-    """Training and use have the same system message."""
-    source = (Path(__file__).parents[2] / "training" / "train.py").read_text(encoding="utf-8")
-    assert f'SYSTEM = "{SHORT}"' in source
+    assert (decision.query, decision.taxonomy) == ("fines", DEFAULT)
+    assert decision.key != whole.key
 
 
 def test_the_schema_is_closed_and_alphabetical():

@@ -8,8 +8,8 @@ stderr says why and the exit code is 1.
 
 The demo model's file serves two models under two names: itself, and with the adapter of this
 package the judge. Both are one server, since two in one process count each other's threads and
-become four times slower. The adapter is loaded with scale 0; a request turns it on: `"lora":
-[{"id": 0, "scale": 1}]`.
+become four times slower. The adapter is loaded with scale 1, since `/v1/systemone` takes no other;
+a chat with the demo model turns it off: `"lora": [{"id": 0, "scale": 0}]`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from urisk_nb.embedded import weights
+from urisk_nb.embedded import decision, weights
 from urisk_nb.errors import FetchFailed
 
 DEMO_MODEL = "smollm2-135m:latest"
@@ -74,7 +74,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--adapter",
         type=Path,
-        help="LoRA adapter in place of the package's own, to measure one that you trained",
+        help="the judge's adapter in place of the package's own, to measure one that you trained",
     )
     return parser.parse_args(argv)
 
@@ -161,12 +161,19 @@ def launch_server(args: argparse.Namespace) -> Any:
         The file, the address, the adapter or this Python cannot serve.
     """
     _check(args)
-    adapter = args.adapter
-    if adapter is None and _is_demo_model(args.gguf):
-        try:
+    try:
+        adapter = args.adapter
+        if adapter is None and _is_demo_model(args.gguf):
             adapter = weights.adapter()
-        except FetchFailed as exc:
-            raise LaunchError(f"{exc.message} {exc.fix}") from exc
+        if adapter is None:
+            return _serve(args, args.gguf)
+        with decision.prepare_model(args.gguf, adapter) as model:
+            return _serve(args, model, adapter)
+    except FetchFailed as exc:
+        raise LaunchError(f"{exc.message} {exc.fix}") from exc
+
+
+def _serve(args: argparse.Namespace, model: Path, adapter: Path | None = None) -> Any:
     # Threads that wait for each other spin for a moment, then sleep. Measured on 2 cores, tokens a
     # second alone and beside two busy programs: OpenMP's default 71 and 3, sleeping at once 27 and
     # 14, this 75 and 30. The library reads it once, when it is loaded.
@@ -174,7 +181,7 @@ def launch_server(args: argparse.Namespace) -> Any:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(args.gguf)
+    params.model.path = str(model)
     params.model_alias = set(list_names(args.gguf))
     params.hostnames, params.port = [args.host], args.port
     # Else any web page could read the answers
@@ -187,7 +194,7 @@ def launch_server(args: argparse.Namespace) -> Any:
     params.endpoint_metrics = True
     if adapter is not None:
         lora = xllamacpp.CommonAdapterLoraInfo()
-        lora.path, lora.scale = str(adapter), 0.0
+        lora.path, lora.scale = str(adapter), 1.0
         params.lora_adapters = [lora]
     try:
         return xllamacpp.Server(params)

@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from urisk_nb.embedded.decision import is_decision_key, read_entries
 from urisk_nb.embedded.weights import place_atomically
 from urisk_nb.errors import FetchFailed, PackageMissing
 
@@ -28,7 +29,7 @@ __all__ = ["NAME", "check_package", "merge_adapter"]
 NAME = "urisk judge"
 ARCHITECTURE = "llama"
 FILE_TYPE_Q8_0 = 7  # as `general.file_type` has it
-MERGED_BYTES = 144_811_072  # of the demo model with the adapter of this package
+MERGED_BYTES = 144_812_448  # of the demo model with the adapter of this package
 MAX_VALUES = 1 << 20  # worked on at once: some 30 MB
 _PARTS = (".lora_a", ".lora_b")
 _REPLACED = ("general.architecture", "general.name", "general.file_type")
@@ -52,8 +53,8 @@ def check_package() -> None:
 
 def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | None = None) -> Path:
     """
-    Write the base's weights with the adapter's part added to one GGUF file: matrices in Q8_0, all
-    else as the base has it.
+    Write the base's weights with the adapter's part added to one GGUF file, a decision model:
+    matrices in Q8_0, the adapter's entries on top, all else as the base has it.
 
     Takes some seconds and some 300 MB of memory, a third of it the file that is read. `out` is
     there whole or not at all; what was there before is replaced.
@@ -64,15 +65,16 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | Non
         The package is missing.
     FetchFailed
         A file that is no GGUF file, of another architecture, an adapter that does not fit this
-        base, no room to write.
+        base or makes no decision model of it, no room to write.
     """
     check_package()
-    model = _open(base)
+    model, part = _open(base), _open(adapter)
     weights = {tensor.name: tensor for tensor in model.tensors}
-    corrections = _read_corrections(_open(adapter), adapter, weights)
+    corrections = _read_corrections(part, adapter, weights)
+    read_entries(adapter)  # they are there
     try:
         with place_atomically(out, out.parent) as path:
-            _write(path, model, corrections, progress or (lambda _done, _total: None))
+            _write(path, model, part, corrections, progress or (lambda _done, _total: None))
     except OSError as exc:
         raise FetchFailed(
             f"{out} cannot be written: {exc.strerror or exc}.",
@@ -149,13 +151,17 @@ def _fits(
 
 
 def _write(
-    path: Path, model: GGUFReader, corrections: Mapping[str, Correction], tell: Progress
+    path: Path,
+    model: GGUFReader,
+    part: GGUFReader,
+    corrections: Mapping[str, Correction],
+    tell: Progress,
 ) -> None:
     from gguf import GGUFWriter
 
     with closing(GGUFWriter(path, ARCHITECTURE)) as writer:
         writer.data_alignment = model.alignment
-        _copy_metadata(writer, model)
+        _copy_metadata(writer, model, part)
         total = sum(_announce(writer, tensor) for tensor in model.tensors)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -168,12 +174,13 @@ def _write(
             tell(done, total)
 
 
-def _copy_metadata(writer: GGUFWriter, model: GGUFReader) -> None:
+def _copy_metadata(writer: GGUFWriter, model: GGUFReader, part: GGUFReader) -> None:
     from gguf import GGUFValueType
 
     writer.add_name(NAME)
     writer.add_file_type(FILE_TYPE_Q8_0)
-    for name, field in model.fields.items():
+    added = {name: field for name, field in part.fields.items() if is_decision_key(name)}
+    for name, field in {**model.fields, **added}.items():
         if name.startswith("GGUF.") or name in _REPLACED:
             continue  # the container's own, which the writer counts itself, and what is another now
         inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None

@@ -46,7 +46,15 @@ from urisk_nb.errors import (
 )
 from urisk_nb.llm.dialects import ollama, openai
 from urisk_nb.llm.dialects.dialect import Dialect, Feature, clean_words
-from urisk_nb.llm.messages import Chunk, Final, LoadedModel, Model, PullProgress, ServerProps
+from urisk_nb.llm.messages import (
+    Chunk,
+    Final,
+    LoadedModel,
+    Model,
+    ModelCard,
+    PullProgress,
+    ServerProps,
+)
 from urisk_nb.settings import DialectName, Settings
 
 __all__ = ["HTTPX_ERRORS", "Client", "OnChunk"]
@@ -403,12 +411,12 @@ class Client:
         """Load or unload a model; block until the server says that it is done."""
         await self.chat(body)
 
-    async def read_capabilities(self, model: str) -> frozenset[str]:
-        """Return what a model can do, as the server reports it; empty where it does not."""
+    async def read_card(self, model: str) -> ModelCard:
+        """Return what the server says of a model; empty where it says nothing of its models."""
         if not self.dialect.can(Feature.CAPABILITIES):
-            return frozenset()
+            return ModelCard()
         shown = await self.post("/api/show", ollama.encode_show(model), ollama.decode_error)
-        return ollama.decode_capabilities(shown)
+        return ollama.decode_card(shown)
 
     def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         """

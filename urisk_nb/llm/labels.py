@@ -2,9 +2,10 @@
 How a question about one sentence is asked: in the best way that the server offers, decided once a
 model.
 
-A decision model gives every label its probability in one pass (System One). llama.cpp's own server
-is asked for one token at each place where the schema leaves a choice, and reports its
-log-probabilities (constrained decoding). Any other server writes JSON that it holds to a schema.
+A decision model gives every label its probability in one pass (System One); so does the judge of
+this package on Ollama, asked for one letter a question. llama.cpp's own server is asked for one
+token at each place where the schema leaves a choice, and reports its log-probabilities (constrained
+decoding). Any other server writes JSON that it holds to a schema.
 
 Each way is a generator of requests that is given the replies: it can be tested without a server.
 """
@@ -18,18 +19,26 @@ from collections.abc import Generator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.errors import BadRequest, ModelError, ProtocolError
-from urisk_nb.llm import constrained_decoding
+from urisk_nb.errors import BadRequest, ModelError, ModelUnsuitable, ProtocolError
+from urisk_nb.llm import constrained_decoding, letters
 from urisk_nb.llm.client import Client, OnChunk
-from urisk_nb.llm.dialects import openai, systemone
+from urisk_nb.llm.dialects import ollama, openai, systemone
 from urisk_nb.llm.dialects.dialect import Feature
-from urisk_nb.llm.messages import ChatRequest, Chunk, Final, TokenLogprob
+from urisk_nb.llm.messages import (
+    JUDGE,
+    ChatRequest,
+    Chunk,
+    Final,
+    ModelCard,
+    TokenLogprob,
+    is_judge,
+)
 from urisk_nb.risk.taxonomy import NONE, SEVERITIES
 
 if TYPE_CHECKING:
     from urisk_nb.risk.questions import Question
 
-__all__ = ["LabelMethod", "LabelReader", "ask_by_choices", "ask_by_decision"]
+__all__ = ["LabelMethod", "LabelReader", "ask_by_choices", "ask_by_decision", "ask_by_letters"]
 
 MIN_PROBABILITY = 1e-9
 Requests = Generator[bytes, Any, tuple[Chunk, Final] | None]
@@ -40,8 +49,14 @@ class LabelMethod(StrEnum):
     """How a question is asked."""
 
     DECISION = "decision"  # System One: the probability of every answer, no text
+    LETTERS = "letters"  # the judge on Ollama: the same, read from one token a question
     CHOICES = "choices"  # one token where the schema leaves a choice, the rest is put there
     SCHEMA = "schema"  # JSON, held to a schema by the server
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether the reply has the probability of every label."""
+        return self in (LabelMethod.DECISION, LabelMethod.LETTERS)
 
 
 class LabelReader:
@@ -57,6 +72,7 @@ class LabelReader:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._methods: dict[str, LabelMethod] = {}
+        self._temperatures: dict[str, float] = {}  # of the judge's two questions, on Ollama
         self._lock = asyncio.Lock()
 
     def reset(self) -> None:
@@ -72,18 +88,49 @@ class LabelReader:
         return self._methods[model]
 
     async def _choose(self, model: str) -> LabelMethod:
+        client, card = self._client, ModelCard()
         with contextlib.suppress(BadRequest, ProtocolError):  # some servers have no such route
-            if systemone.CAPABILITY in await self._client.read_capabilities(model):
-                return LabelMethod.DECISION
-        if not self._client.dialect.can(Feature.GRAMMAR):
-            return LabelMethod.SCHEMA
-        try:
+            card = await client.read_card(model)
+        if systemone.CAPABILITY in card.capabilities:
+            return LabelMethod.DECISION
+        if is_judge(model):
+            return await self._choose_for_judge(card)
+        # Where the judge's adapter is loaded, the server's decisions are the judge's, whoever is
+        # asked: this is the model beneath it.
+        if client.dialect.can(Feature.GRAMMAR) and JUDGE not in client.props.adapters:
             # llama.cpp does not list what its model can do: a smallest question shows it.
-            body = systemone.encode_decision(model=model, state="-", questions=SMALLEST)
-            await self._client.post(systemone.PATH, body, systemone.decode_error)
-        except (ModelError, BadRequest, ProtocolError):
-            return LabelMethod.CHOICES
+            with contextlib.suppress(ModelError, BadRequest, ProtocolError):
+                await self._decide_smallest(model)
+                return LabelMethod.DECISION
+        return LabelMethod.CHOICES if client.dialect.can(Feature.GRAMMAR) else LabelMethod.SCHEMA
+
+    async def _choose_for_judge(self, card: ModelCard) -> LabelMethod:
+        """
+        Return how the judge is asked, which has learnt to answer with letters and writes no JSON.
+
+        Raises ModelUnsuitable where it cannot be asked.
+        """
+        if self._client.dialect.can(Feature.CAPABILITIES):
+            self._temperatures = letters.read_temperatures(card.info)
+            return LabelMethod.LETTERS
+        try:
+            await self._decide_smallest(JUDGE)
+        except (ModelError, BadRequest, ProtocolError) as exc:
+            raise ModelUnsuitable(
+                f"{self._client.settings.url} does not serve {JUDGE} as a decision model: "
+                f"{exc.message}",
+                fix="use the embedded engine (%urisk_start --engine embedded --url "
+                "http://127.0.0.1:11500), Ollama with `urisk install-judge`, or llama.cpp's own "
+                "server from b11361 on with the file that this command makes",
+            ) from exc
         return LabelMethod.DECISION
+
+    async def _decide_smallest(self, model: str) -> None:
+        """Ask a smallest question, and check the reply; raise what a refusal means."""
+        body = systemone.encode_decision(model=model, state="-", questions=SMALLEST)
+        content = await self._client.post(systemone.PATH, body, systemone.decode_error)
+        # LM Studio answers an unknown route with 200 and words
+        systemone.decode_decision(content, SMALLEST)
 
     async def ask(
         self, question: Question | None, request: ChatRequest, body: bytes, on_chunk: OnChunk
@@ -100,11 +147,17 @@ class LabelReader:
         on_chunk
             Called with the answer, in one piece where it is not written.
         """
-        client, method = self._client, await self.find_method(request.model)
+        client = self._client
+        if question is None and not client.dialect.can(Feature.GRAMMAR):
+            return await client.chat(body, on_chunk)
+        method = await self.find_method(request.model)
         path, decode_error, requests = client.dialect.chat_path, client.dialect.decode_error, None
         if method is LabelMethod.DECISION and question is not None:
             path, decode_error = systemone.PATH, systemone.decode_error
             requests = ask_by_decision(question, request)
+        elif method is LabelMethod.LETTERS and question is not None:
+            path, decode_error = letters.PATH, ollama.decode_error
+            requests = ask_by_letters(question, request, self._temperatures)
         elif method is LabelMethod.CHOICES and (choices := _find_choices(request)):
             requests = ask_by_choices(request, choices)
         content = None
@@ -120,9 +173,7 @@ class LabelReader:
             except BadRequest as exc:
                 # A template that always thinks takes no beginning of an answer: JSON it is, from
                 # now on.
-                if method is LabelMethod.DECISION or "prefill" not in str(
-                    exc.facts.get("said", "")
-                ):
+                if method.is_decision or "prefill" not in str(exc.facts.get("said", "")):
                     raise
                 self._methods[request.model] = LabelMethod.SCHEMA
                 break
@@ -198,12 +249,11 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
     The answer is the compact JSON of the most probable ones. Its tokens carry the probabilities as
     log-probabilities, so that it is read like a written label.
     """
-    taxonomy, risk = question.taxonomy, question.risk
+    taxonomy = question.taxonomy
     questions = systemone.build_label_questions(
         {category.id: category.definition for category in taxonomy.categories},
         tuple(SEVERITIES.values()),
         none=NONE,
-        risk=risk,
         query=question.query,
     )
     content = yield systemone.encode_decision(
@@ -213,14 +263,58 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
         keep_alive=request.keep_alive,
     )
     probabilities, prompt_tokens = systemone.decode_decision(content, questions)
+    return _to_chunk(probabilities), Final(done_reason="stop", prompt_tokens=prompt_tokens)
+
+
+# Letters ------------------------------------------------------------------------------------------
+
+
+def ask_by_letters(
+    question: Question, request: ChatRequest, temperatures: Mapping[str, float]
+) -> Requests:
+    """
+    Ask the judge on Ollama for the letter of the risk, and for that of the severity.
+
+    The answer is the same as a decision's, and so are its tokens. The counters are the sums. The
+    order of the categories decides which letter is whose, so only the default ones are asked.
+
+    Parameters
+    ----------
+    temperatures
+        By question, `risk` and `severity`.
+    """
+    asked = {"risk": question.taxonomy.labels, "severity": tuple(map(str, SEVERITIES))}
+    probabilities, finals = {}, []
+    for word, answers in asked.items():
+        prompt = letters.build_prompt(question.sentence.text, word)
+        content = yield ollama.encode_letter(request, prompt)
+        final = ollama.decode_chat(content)
+        if not isinstance(final, Final):
+            raise ProtocolError(
+                f"the reply of {letters.PATH} is not done: {str(content)[:80]!r}.",
+                fix="update Ollama (ollama.com/download)",
+            )
+        finals.append(final)
+        probabilities[word] = letters.read_probabilities(
+            final.logprobs, answers, temperatures[word]
+        )
+    counters = ("total_ns", "load_ns", "prompt_tokens", "prompt_ns", "tokens", "generation_ns")
+    sums = {name: sum(getattr(final, name) for final in finals) for name in counters}
+    return _to_chunk(probabilities), Final(done_reason="stop", **sums)
+
+
+# The answer of both -------------------------------------------------------------------------------
+
+
+def _to_chunk(probabilities: Mapping[str, Mapping[str, float]]) -> Chunk:
+    """Return the most probable answers as a written label, each with its rivals."""
     tokens = (
         TokenLogprob(text='{"risk":"', logprob=0.0),
-        _to_token(probabilities.get("risk", {risk or "": 1.0}), '",'),
+        _to_token(probabilities["risk"], '",'),
         TokenLogprob(text='"severity":', logprob=0.0),
         _to_token(probabilities["severity"], "}"),
     )
-    chunk = Chunk(text="".join(token.text for token in tokens), logprobs=tokens)
-    return chunk, Final(done_reason="stop", prompt_tokens=prompt_tokens)
+    return Chunk(text="".join(token.text for token in tokens), logprobs=tokens)
 
 
 def _to_token(probabilities: Mapping[str, float], end: str) -> TokenLogprob:

@@ -56,7 +56,7 @@ from urisk_nb.llm.messages import (
     parse_question,
 )
 from urisk_nb.llm.model_loader import ModelLoader
-from urisk_nb.llm.resilience import BreakerState
+from urisk_nb.llm.resilience import BreakerState, retrying
 from urisk_nb.llm.retrying_client import Exchange, RetryingClient
 from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, take_snapshot
 from urisk_nb.server import leases
@@ -457,6 +457,27 @@ class LLMManager:
         self._check()
         await event_loop.call(self._prepare_model(model))
 
+    async def is_decision_model(self, model: str | None = None) -> bool:
+        """
+        Return whether a model (default: the session's) gives each label a probability in place of
+        text; the first call asks the server.
+
+        Raises
+        ------
+        ModelError
+            The judge is served in a way in which it cannot be asked.
+        """
+        self._check()
+        return await event_loop.call(self._decides(model or self.model))
+
+    async def _decides(self, model: str) -> bool:
+        attempts = retrying(self.settings.max_retries, lambda _: self.server.wait_for_exit_news())
+        async for attempt in attempts:
+            with attempt:
+                await self.server.ready()
+                return (await self._labels.find_method(model)).is_decision
+        raise AssertionError("retrying ends with a value or an error")  # pragma: no cover
+
     async def unload(self, model: str | None = None) -> None:
         """
         Have the server put a model (default: the session's) out of its memory; the next call loads
@@ -669,11 +690,13 @@ class LLMManager:
     def _request_fields(self, model: str) -> dict[str, Any]:
         """What the session adds to each request."""
         adapters = self._client.props.adapters
+        is_beneath = JUDGE in adapters and not is_judge(model)
         return {
             "model": model,
             "keep_alive": self.settings.keep_alive_value,
             "num_ctx": self.settings.num_ctx,
-            "adapter": adapters.index(JUDGE) if is_judge(model) and JUDGE in adapters else None,
+            # The judge's adapter is on where a request says nothing
+            "adapter_off": adapters.index(JUDGE) if is_beneath else None,
         }
 
     def _check(self) -> None:

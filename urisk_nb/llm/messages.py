@@ -22,6 +22,7 @@ __all__ = [
     "LoadedModel",
     "Message",
     "Model",
+    "ModelCard",
     "PullProgress",
     "ServerProps",
     "TokenLogprob",
@@ -63,8 +64,8 @@ class ChatRequest:
         JSON schema of the answer, or `"json"`; None for free text.
     logprobs, top_logprobs
         Whether the server reports log-probabilities, and of how many tokens at each place.
-    adapter
-        Number of the adapter (LoRA) of a llama.cpp server that answers; None: the server's own
+    adapter_off
+        Number of the adapter (LoRA) of a llama.cpp server that is left out; None: the server's own
         choice.
     """
 
@@ -76,7 +77,7 @@ class ChatRequest:
     schema: Any = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    adapter: int | None = None
+    adapter_off: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +142,14 @@ class Model:
     remote: bool = False
     aliases: tuple[str, ...] = ()
     num_ctx: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What a server says of one model: what it can do, and the entries of its file's header."""
+
+    capabilities: frozenset[str] = frozenset()
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +232,7 @@ def parse_question(
     model: str,
     keep_alive: str | float,
     num_ctx: int,
-    adapter: int | None = None,
+    adapter_off: int | None = None,
 ) -> ChatRequest:
     """
     Return the chat of a question given as JSON bytes.
@@ -232,7 +241,7 @@ def parse_question(
     ----------
     payload
         An object with `messages` and, as needed, `format`, `options`, `logprobs`, `top_logprobs`.
-    model, keep_alive, num_ctx, adapter
+    model, keep_alive, num_ctx, adapter_off
         What the session adds.
 
     Raises
@@ -265,7 +274,7 @@ def parse_question(
         schema=content.get("format"),
         logprobs=content.get("logprobs"),
         top_logprobs=content.get("top_logprobs"),
-        adapter=adapter,
+        adapter_off=adapter_off,
     )
 
 
@@ -288,7 +297,7 @@ def is_demo(model: str) -> bool:
 
 
 def is_judge(model: str) -> bool:
-    """Return whether a name means the judge of this package, which is asked in the short form."""
+    """Return whether a name means the judge of this package, which answers with letters."""
     return is_same_model(model, JUDGE)
 
 

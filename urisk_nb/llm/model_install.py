@@ -2,21 +2,24 @@
 on an Ollama.
 
 The judge is one file, the demo model with this package's adapter merged in (145 MB). It is made on
-this machine, kept in the data folder, sent to the server and created there. Doing it again sends
-nothing and changes nothing. Why no adapter on top of Ollama's own base: Ollama takes none from
-0.34.1 on; every version that makes models takes a whole one.
+this machine and kept in the data folder: a decision model for llama.cpp's own server. What is sent
+to Ollama and created there is a copy that does not call itself one, since Ollama serves no decision
+model of this type, and would not let it answer at all. Doing it again sends nothing and changes
+nothing. Why no adapter on top of Ollama's own base: Ollama takes none from 0.34.1 on; every version
+that makes models takes a whole one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import aclosing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from urisk_nb import event_loop
-from urisk_nb.embedded import merge, weights
+from urisk_nb.embedded import decision, merge, weights
 from urisk_nb.errors import (
     BadRequest,
     ModelError,
@@ -81,10 +84,11 @@ def install_judge(show: Show, *, url: str | None = None) -> str:
     adapter = weights.adapter()
     manager = event_loop.run(LLMManager.connect(progress=show, engine=Engine.OLLAMA, url=url))
     try:
-        file = _merge_judge(data_folder(manager.settings), adapter, show)
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        is_new = event_loop.run(create_judge(manager, file, digest, show))
+        folder = data_folder(manager.settings)
+        with _copy_for_ollama(_merge_judge(folder, adapter, show), folder) as file:
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            is_new = event_loop.run(create_judge(manager, file, digest, show))
     finally:
         manager.shutdown_sync()
     state = "is ready" if is_new else "was ready already"
@@ -129,6 +133,16 @@ def _merge_judge(folder: Path, adapter: Path, show: Show) -> Path:
             ),
         )
     return file
+
+
+@contextmanager
+def _copy_for_ollama(file: Path, folder: Path) -> Iterator[Path]:
+    """Yield a copy that Ollama lets answer; it is gone afterwards."""
+    copy = folder / f".{JUDGE}-{os.getpid()}.gguf"
+    try:
+        yield decision.write_without_type(file, copy)
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 async def create_judge(

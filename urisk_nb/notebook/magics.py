@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
+    from urisk_nb.risk.plan import OnRead
     from urisk_nb.session import Run
 
 __all__ = ["build_parser", "format_help_of", "run"]
+
+SOON_S = 0.5  # what is done by then needs no line of progress
 
 
 class _Parser(argparse.ArgumentParser):
@@ -146,7 +149,8 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             "--labels": {
                 "metavar": "KIND",
                 "help": "greedy: the label the model writes; calibrated: the most probable label "
-                "after subtracting the content-free prior",
+                "after subtracting the content-free prior; a decision model, such as urisk-judge, "
+                "gives probabilities with either",
             },
             "--max-sentences": {
                 "metavar": "N",
@@ -461,14 +465,31 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
         )
     # Text as it was typed: the run reads and checks it, as it does for `assess`.
     params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None}
-    return open_run(
-        cell,
-        prices=find_value(shell.user_ns, args.prices, "--prices"),
-        evidence=find_value(shell.user_ns, args.evidence, "--evidence"),
-        previous=find_value(shell.user_ns, args.previous, "--previous"),
-        params={**params, "llm": not args.no_llm},
-        benchmark=_find_benchmark(shell, args.benchmark),
-    )
+    board = Board()
+    try:
+        return open_run(
+            cell,
+            prices=find_value(shell.user_ns, args.prices, "--prices"),
+            evidence=find_value(shell.user_ns, args.evidence, "--evidence"),
+            previous=find_value(shell.user_ns, args.previous, "--previous"),
+            params={**params, "llm": not args.no_llm},
+            benchmark=_find_benchmark(shell, args.benchmark),
+            on_read=_show_reading(board),
+        )
+    finally:
+        board.clear()
+
+
+def _show_reading(board: Board) -> OnRead:
+    """Return what says which ticker's evidence is read, once it takes long enough to be asked."""
+    began_s = time.monotonic()
+
+    def show(symbol: str, number: int, total: int) -> None:
+        if time.monotonic() - began_s > SOON_S:
+            text = f"reading the evidence of {symbol} ({number} of {total})"
+            board.show(text, progress_markup(text, (number - 1) / total))
+
+    return show
 
 
 def _label(run: Run, parallel: int | None) -> None:

@@ -1,9 +1,11 @@
 """
-How good labels are: against labels that somebody made, with the interval that the number of
+How good labels are: against labels that a reader made, with the interval that the number of
 sentences allows.
 
-Pure arithmetic over outcomes. A probability is judged apart from the label: is what was called 80 %
-sure right in 80 of 100 cases?
+Pure arithmetic over predictions. A reader may accept several risks for a sentence; the first is the
+reader's own. Figures of both are told, and never mixed. A probability is judged apart from the
+label: is what was called 80 % sure right in 80 of 100 cases? Over 400 lines: each figure is a few
+lines, and its formula and source beside it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, mean
 from typing import Any
 
 import pandas as pd
@@ -24,31 +26,60 @@ from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES, Taxonomy
 __all__ = [
     "LabeledSentence",
     "Prediction",
+    "Review",
+    "Share",
+    "bound_share",
     "brier",
+    "category_figures",
+    "compare",
     "confusion",
+    "count_right",
     "expected_calibration_error",
     "figures",
+    "find_threshold",
     "interval",
-    "majority_baseline",
+    "kappa",
     "read_labels",
     "reliability",
 ]
 
 BINS = 10
 LEVEL = 0.95
+MOST_WRONG = 0.10  # share of the labels that count, of which more may not be wrong
+NO_ANSWER = "invalid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabeledSentence:
     """
-    A sentence and the labels that are right for it: one of `risks`, a severity from `low` to
-    `high`.
+    A sentence and the labels that are right for it.
+
+    Attributes
+    ----------
+    risks
+        The reader's own risk first, then those that the reader accepts, too.
+    low, high
+        The severities that the reader accepts.
+    severity
+        The reader's own, None where only a range is known.
+    kind, source, company
+        What the sentence is (event, hypothetical, routine, other), where it is from, and whom it is
+        about; empty where nothing says so.
     """
 
     text: str
-    risks: frozenset[str]
+    risks: tuple[str, ...]
     low: int
     high: int
+    severity: int | None = None
+    kind: str = ""
+    source: str = ""
+    company: str = ""
+
+    @property
+    def risk(self) -> str:
+        """The reader's own risk."""
+        return self.risks[0]
 
     def steps(self, severity: int) -> int:
         """Return how many steps a severity lies outside the range; 0 within it."""
@@ -67,17 +98,57 @@ class Prediction:
     p_label: float | None = None
 
     @property
+    def risk(self) -> str:
+        """The category that was said; "invalid" where no valid answer came."""
+        return self.label.risk if self.label else NO_ANSWER
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the category is the reader's own."""
+        return self.risk == self.item.risk
+
+    @property
     def is_right(self) -> bool:
-        """Whether the category is one of the right ones."""
-        return self.label is not None and self.label.risk in self.item.risks
+        """Whether the category is one of those that the reader accepts."""
+        return self.risk in self.item.risks
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many of so many."""
+
+    part: int
+    whole: int
+
+    @property
+    def value(self) -> float:
+        """From 0 to 1; NaN where there is nothing to take it of."""
+        return _divide(self.part, self.whole)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval, see `interval`."""
+        return interval(self.part, self.whole)
+
+
+# Labels of a reader -------------------------------------------------------------------------------
+
+RANGES = (("severity_low", "severity_high"), ("severity_min", "severity_max"))
 
 
 def read_labels(
     rows: Sequence[Mapping[str, Any]], taxonomy: Taxonomy = DEFAULT
 ) -> list[LabeledSentence]:
     """
-    Labeled sentences from rows with text, risk and severity; `|` stands between risks that are
-    both right, severity_min and severity_max may take the place of severity.
+    Return the labeled sentences of rows with text, risk and severity.
+
+    Parameters
+    ----------
+    rows
+        `risk` is the reader's own, further ones that are accepted follow it after `|`.
+        `severity_low` and `severity_high` (or `severity_min` and `severity_max`) say what is
+        accepted; without them `severity` is. `kind`, `source` and `company` are read where they
+        exist, other columns are not.
 
     Raises
     ------
@@ -86,83 +157,141 @@ def read_labels(
     """
     if not rows:
         raise InputError("there are no labeled sentences.", fix="give rows with text,risk,severity")
-    ways = ({"text", "risk", "severity"}, {"text", "risk", "severity_min", "severity_max"})
-    if not any(way <= set(rows[0]) for way in ways):
+    columns = set(rows[0])
+    if not {"text", "risk"} <= columns or not any(
+        set(names) <= columns for names in (("severity",), *RANGES)
+    ):
         raise InputError(
             f"the columns are {', '.join(map(str, rows[0]))}.",
-            fix="wanted: text,risk,severity (or severity_min,severity_max)",
+            fix="wanted: text,risk,severity (or severity_low,severity_high)",
         )
-    return [_item(number, row, taxonomy) for number, row in enumerate(rows, 1)]
+    return [_read_row(number, row, taxonomy) for number, row in enumerate(rows, 1)]
 
 
-def _item(number: int, row: Mapping[str, Any], taxonomy: Taxonomy) -> LabeledSentence:
-    text, risks = str(row["text"] or "").strip(), frozenset(str(row["risk"]).split("|"))
-    low, high = (
-        row.get(name) if row.get(name) is not None else row.get("severity")
-        for name in ("severity_min", "severity_max")
+def _read_row(number: int, row: Mapping[str, Any], taxonomy: Taxonomy) -> LabeledSentence:
+    text = str(row["text"] or "").strip()
+    risks = tuple(part.strip() for part in str(row["risk"]).split("|"))
+    own = row.get("severity")
+    bounds = next(
+        (pair for names in RANGES if all((pair := [row.get(name) for name in names]))),
+        [own, own],
     )
     if not text:
         raise InputError(f"row {number} has no text.", fix="leave it out, or write the sentence")
-    if unknown := risks - set(taxonomy.labels):
+    if unknown := set(risks) - set(taxonomy.labels):
         raise InputError(
             f"row {number} has the risk {min(unknown)!r}.", fix=f"use {', '.join(taxonomy.labels)}"
         )
-    if not (_is_severity(low) and _is_severity(high)) or int(str(low)) > int(str(high)):
+    if len(set(risks)) < len(risks):
+        raise InputError(f"row {number} has a risk twice: {row['risk']!r}.", fix="name each once")
+    low, high = (_read_severity(number, value) for value in bounds)
+    severity = _read_severity(number, own) if own else low if low == high else None
+    if low > high or not (severity is None or low <= severity <= high):
+        seen = f"{low} to {high}" + ("" if severity is None else f", own {severity}")
         raise InputError(
-            f"row {number} has the severity {low!r} to {high!r}.",
-            fix="use whole numbers from 0 to 5",
+            f"row {number} has the severity {seen}.",
+            fix="the first is the lowest that is accepted, the reader's own lies between",
         )
-    return LabeledSentence(text=text, risks=risks, low=int(str(low)), high=int(str(high)))
+    return LabeledSentence(
+        text=text,
+        risks=risks,
+        low=low,
+        high=high,
+        severity=severity,
+        **{name: str(row.get(name) or "").strip() for name in ("kind", "source", "company")},
+    )
 
 
-def _is_severity(value: object) -> bool:
-    return str(value) in map(str, SEVERITIES)
+def _read_severity(number: int, value: object) -> int:
+    if str(value) not in map(str, SEVERITIES):
+        raise InputError(
+            f"row {number} has the severity {value!r}.", fix="use whole numbers from 0 to 5"
+        )
+    return int(str(value))
 
 
 # Figures ------------------------------------------------------------------------------------------
 
 
-def figures(outcomes: Sequence[Prediction]) -> dict[str, float]:
+def figures(predictions: Sequence[Prediction]) -> dict[str, int | float | Share]:
     """
-    Return the figures of a model's labels; shares from 0 to 1, NaN where there is nothing to take
-    them of.
+    Return all figures of a model's labels; NaN where there is nothing to take one of.
 
     Returns
     -------
     dict
-        sentences, valid (answers); category, category_lo, category_hi (share right, with its 95 %
-        interval); severity, severity_lo, severity_hi (share within the right range) and
-        severity_near (at most one step off it), severity_error (mean steps off it): of the
-        sentences that are about a risk and were answered; brier, ece: of those whose probability is
-        known, NaN without.
+        Those of `category_figures`. Then the false alarms among the sentences that the reader files
+        under `none`: labels of severity 3 or worse, and 4 or worse. Of the sentences about a risk
+        that were answered: severity_exact (the reader's own, where it is known), severity (within
+        the accepted range), severity_near (at most one step off the range), severity_error (mean
+        steps off it). Of the labels whose probability is known: brier and ece for accepted labels,
+        brier_first and ece_first for the reader's own.
     """
-    total = len(outcomes)
-    right = sum(outcome.is_right for outcome in outcomes)
-    steps = [
-        outcome.item.steps(outcome.label.severity)
-        for outcome in outcomes
-        if outcome.label and outcome.item.risks != {NONE}
-    ]
-    exact = sum(step == 0 for step in steps)
-    low, high = interval(right, total)
-    severity_low, severity_high = interval(exact, len(steps))
+    quiet = [one for one in predictions if one.item.risk == NONE]
+    graded = [(one.item, one.label) for one in predictions if one.label and one.item.risk != NONE]
+    known = [(item, label) for item, label in graded if item.severity is not None]
+    steps = [item.steps(label.severity) for item, label in graded]
     return {
-        "sentences": total,
-        "valid": sum(outcome.label is not None for outcome in outcomes),
-        "category": _share(right, total),
-        "category_lo": low,
-        "category_hi": high,
-        "severity": _share(exact, len(steps)),
-        "severity_lo": severity_low,
-        "severity_hi": severity_high,
-        "severity_near": _share(sum(step <= 1 for step in steps), len(steps)),
-        "severity_error": _share(sum(steps), len(steps)),
-        "brier": brier(outcomes),
-        "ece": expected_calibration_error(outcomes),
+        **category_figures(predictions),
+        "false_alarm_3": _share(_is_alarm(one, 3) for one in quiet),
+        "false_alarm_4": _share(_is_alarm(one, 4) for one in quiet),
+        "severity_exact": _share(label.severity == item.severity for item, label in known),
+        "severity": _share(step == 0 for step in steps),
+        "severity_near": _share(step <= 1 for step in steps),
+        "severity_error": mean(steps) if steps else math.nan,
+        "brier": brier(predictions),
+        "ece": expected_calibration_error(predictions),
+        "brier_first": brier(predictions, first=True),
+        "ece_first": expected_calibration_error(predictions, first=True),
     }
 
 
-def _share(part: float, whole: int) -> float:
+def category_figures(predictions: Sequence[Prediction]) -> dict[str, int | float | Share]:
+    """
+    Return the figures that need a category only; a sentence without an answer counts as wrong.
+
+    Returns
+    -------
+    dict
+        sentences, answered; first (share with the reader's own category), accepted (with one that
+        the reader accepts); kappa, macro_f1, macro_recall against the reader's own; none_found
+        (share of the reader's `none` that was called so), risk_first and risk_accepted (the right
+        category among the sentences about a risk), risk_missed (those called `none`).
+    """
+    quiet = [one for one in predictions if one.item.risk == NONE]
+    about = [one for one in predictions if one.item.risk != NONE]
+    macro_f1, macro_recall = _average_classes(predictions)
+    return {
+        "sentences": len(predictions),
+        "answered": sum(one.label is not None for one in predictions),
+        "first": count_right(predictions, first=True),
+        "accepted": count_right(predictions),
+        "kappa": kappa([one.item.risk for one in predictions], [one.risk for one in predictions]),
+        "macro_f1": macro_f1,
+        "macro_recall": macro_recall,
+        "none_found": _share(one.is_first for one in quiet),
+        "risk_first": _share(one.is_first for one in about),
+        "risk_accepted": _share(one.is_right for one in about),
+        "risk_missed": _share(one.risk == NONE for one in about),
+    }
+
+
+def count_right(predictions: Sequence[Prediction], *, first: bool = False) -> Share:
+    """Return how many categories the reader accepts, or with `first` are the reader's own."""
+    return _share(one.is_first if first else one.is_right for one in predictions)
+
+
+def _is_alarm(prediction: Prediction, severity: int) -> bool:
+    label = prediction.label
+    return label is not None and label.risk != NONE and label.severity >= severity
+
+
+def _share(cases: Any) -> Share:
+    seen = list(cases)
+    return Share(sum(seen), len(seen))
+
+
+def _divide(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
@@ -182,22 +311,82 @@ def interval(right: int, total: int, level: float = LEVEL) -> tuple[float, float
     return (middle - spread) / (1 + z * z / total), (middle + spread) / (1 + z * z / total)
 
 
-def _pair_confidences(outcomes: Sequence[Prediction]) -> list[tuple[float, bool]]:
+def compare(ours: Share, theirs: Share) -> str:
+    """
+    Return what two shares of the same sentences show: "better", "worse", or "not shown".
+
+    It is shown where the two 95 % intervals lie apart. That asks for more than a test of the
+    difference would.
+    """
+    (low, high), (their_low, their_high) = ours.interval, theirs.interval
+    return "better" if low > their_high else "worse" if high < their_low else "not shown"
+
+
+def kappa(first: Sequence[str], second: Sequence[str]) -> float:
+    """
+    Return Cohen's kappa, how far two readers agree beyond chance (Cohen 1960).
+
+    (p_o - p_e) / (1 - p_e), with p_o the share of equal labels and p_e = sum of p_1(c) p_2(c) over
+    the categories c, p_i(c) the share of c among the labels of reader i. 1 is full agreement, 0 is
+    chance.
+
+    Returns
+    -------
+    float
+        NaN without labels, and where both say one and the same thing to everything.
+    """
+    count = len(first)
+    ours, theirs = Counter(first), Counter(second)
+    by_chance = _divide(sum(ours[label] * theirs[label] for label in ours), count * count)
+    seen = _divide(sum(a == b for a, b in zip(first, second, strict=True)), count)
+    return _divide(seen - by_chance, 1 - by_chance)
+
+
+def _average_classes(predictions: Sequence[Prediction]) -> tuple[float, float]:
+    """
+    Return F1 and recall, the mean over the categories that the reader used, each counted alike.
+
+    Recall = right / those of the category; F1 = 2 right / (those of the category + those called
+    so). Against the reader's own label.
+    """
+    wanted = Counter(one.item.risk for one in predictions)
+    called = Counter(one.risk for one in predictions)
+    right = Counter(one.risk for one in predictions if one.is_first)
+    if not wanted:
+        return math.nan, math.nan
+    return (
+        mean(2 * right[name] / (wanted[name] + called[name]) for name in wanted),
+        mean(right[name] / wanted[name] for name in wanted),
+    )
+
+
+# Probabilities ------------------------------------------------------------------------------------
+
+
+def _pair_confidences(
+    predictions: Sequence[Prediction], *, first: bool
+) -> list[tuple[float, bool]]:
     return [
-        (outcome.p_label, outcome.is_right) for outcome in outcomes if outcome.p_label is not None
+        (one.p_label, one.is_first if first else one.is_right)
+        for one in predictions
+        if one.p_label is not None
     ]
 
 
-def brier(outcomes: Sequence[Prediction]) -> float:
+def brier(predictions: Sequence[Prediction], *, first: bool = False) -> float:
     """
     Mean squared difference between the probability of the chosen category and whether it is right
     (Brier 1950); 0 is best.
+
+    Right is an accepted category, or with `first` the reader's own.
     """
-    known = _pair_confidences(outcomes)
-    return _share(sum((p - right) ** 2 for p, right in known), len(known))
+    known = _pair_confidences(predictions, first=first)
+    return _divide(sum((p - right) ** 2 for p, right in known), len(known))
 
 
-def reliability(outcomes: Sequence[Prediction], bins: int = BINS) -> pd.DataFrame:
+def reliability(
+    predictions: Sequence[Prediction], bins: int = BINS, *, first: bool = False
+) -> pd.DataFrame:
     """
     Said against seen: one row for each bin of equal width that has cases.
 
@@ -205,10 +394,10 @@ def reliability(outcomes: Sequence[Prediction], bins: int = BINS) -> pd.DataFram
     -------
     DataFrame
         Index `bin` (from 0); columns `low`, `high` (its bounds, the upper one included), `n`,
-        `said` (mean probability), `right` (share).
+        `said` (mean probability), `right` (share; see `brier`).
     """
     rows: dict[int, list[tuple[float, bool]]] = {}
-    for p, right in _pair_confidences(outcomes):
+    for p, right in _pair_confidences(predictions, first=first):
         rows.setdefault(min(bins - 1, max(0, math.ceil(p * bins) - 1)), []).append((p, right))
     return pd.DataFrame(
         [
@@ -226,12 +415,14 @@ def reliability(outcomes: Sequence[Prediction], bins: int = BINS) -> pd.DataFram
     ).set_index("bin")
 
 
-def expected_calibration_error(outcomes: Sequence[Prediction], bins: int = BINS) -> float:
+def expected_calibration_error(
+    predictions: Sequence[Prediction], bins: int = BINS, *, first: bool = False
+) -> float:
     """
     Return the mean distance between said and seen over the bins, each weighed by its cases (Naeini
     et al. 2015); 0 is best, NaN without.
     """
-    table = reliability(outcomes, bins)
+    table = reliability(predictions, bins, first=first)
     return (
         float((table["n"] * (table["said"] - table["right"]).abs()).sum() / table["n"].sum())
         if len(table)
@@ -239,35 +430,111 @@ def expected_calibration_error(outcomes: Sequence[Prediction], bins: int = BINS)
     )
 
 
-def confusion(outcomes: Sequence[Prediction], taxonomy: Taxonomy = DEFAULT) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """
+    A threshold, and what it does on the sentences that it was found on.
+
+    Attributes
+    ----------
+    threshold
+        Labels with this probability or more count; None where no threshold is good enough.
+    kept
+        How many are wrong of those that count.
+    bound
+        The share that may be wrong among labels that count, with 95 % confidence.
+    review
+        How many sentences go to review, those without an answer or a probability included.
+    """
+
+    threshold: float | None
+    kept: Share
+    bound: float
+    review: int
+
+
+def find_threshold(
+    predictions: Sequence[Prediction],
+    *,
+    most_wrong: float = MOST_WRONG,
+    level: float = LEVEL,
+    first: bool = False,
+) -> Review:
+    """
+    Return the smallest probability from which on labels may count without a reader.
+
+    Of the labels at or above it at most `most_wrong` are wrong with this confidence: the upper
+    bound of `bound_share` says so. Wrong is a category that the reader does not accept, with
+    `first` one that is not the reader's own.
+
+    Notes
+    -----
+    The bound holds for a threshold that was fixed before these labels were seen. This one is the
+    best of many on the same sentences, so it flatters: measure it on others before relying on it.
+    """
+    known = sorted(_pair_confidences(predictions, first=first), reverse=True)
+    best, wrong = Review(threshold=None, kept=Share(0, 0), bound=1.0, review=len(predictions)), 0
+    for count, (p, right) in enumerate(known, 1):
+        wrong += not right
+        is_last = count == len(known) or known[count][0] < p
+        if is_last and _binomial_cdf(wrong, count, most_wrong) <= 1 - level:
+            best = Review(
+                threshold=p,
+                kept=Share(wrong, count),
+                bound=bound_share(wrong, count, level),
+                review=len(predictions) - count,
+            )
+    return best
+
+
+def bound_share(part: int, whole: int, level: float = LEVEL) -> float:
+    """
+    Return the upper bound of a share with this confidence, one-sided (Clopper and Pearson 1934).
+
+    The p at which so few or fewer cases, binomial (whole, p), have the probability 1 - level. It is
+    the quantile `level` of the beta distribution (part + 1, whole - part). 1 without cases.
+    """
+    low, high = 0.0, 1.0
+    if part == whole:
+        return high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if _binomial_cdf(part, whole, middle) > 1 - level else (low, middle)
+        )
+    return high
+
+
+def _binomial_cdf(most: int, count: int, p: float) -> float:
+    """Return P(X <= most) for X binomial (count, p), 0 < p < 1."""
+    choices = math.lgamma(count + 1)
+    return math.fsum(
+        math.exp(
+            choices
+            - math.lgamma(k + 1)
+            - math.lgamma(count - k + 1)
+            + k * math.log(p)
+            + (count - k) * math.log1p(-p)
+        )
+        for k in range(most + 1)
+    )
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+def confusion(predictions: Sequence[Prediction], taxonomy: Taxonomy = DEFAULT) -> pd.DataFrame:
     """
     Wanted (rows) against said (columns), counts; the column `invalid` where no answer came.
 
     Where several categories are right, the row is the one that was said if it is one of them, else
-    the first in taxonomy order.
+    the reader's own.
     """
-    seen: Counter[tuple[str, str]] = Counter()
-    for outcome in outcomes:
-        said = outcome.label.risk if outcome.label else "invalid"
-        first = next(name for name in taxonomy.labels if name in outcome.item.risks)
-        seen[said if outcome.is_right else first, said] += 1
+    seen = Counter((one.risk if one.is_right else one.item.risk, one.risk) for one in predictions)
     return pd.DataFrame(
         {
             said: [seen[wanted, said] for wanted in taxonomy.labels]
-            for said in (*taxonomy.labels, "invalid")
+            for said in (*taxonomy.labels, NO_ANSWER)
         },
         index=pd.Index(taxonomy.labels, name="wanted"),
     ).rename_axis(columns="said")
-
-
-def majority_baseline(
-    items: Sequence[LabeledSentence], taxonomy: Taxonomy = DEFAULT
-) -> tuple[float, float]:
-    """
-    Return what the best constant answer reaches, category and severity: a model near it has learnt
-    nothing from the sentences.
-    """
-    about = [item for item in items if item.risks != {NONE}]
-    category = max(sum(risk in item.risks for item in items) for risk in taxonomy.labels)
-    severity = max((sum(item.steps(step) == 0 for item in about) for step in SEVERITIES), default=0)
-    return _share(category, len(items)), _share(severity, len(about))

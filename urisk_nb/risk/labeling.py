@@ -54,9 +54,11 @@ class Finding:
     cached
         Every answer about it was known before.
     p_label, p_severity
-        With calibrated labels: the corrected probability of the risk that was chosen, and of the
-        severity, given that risk; of the first look. In the short form nothing is corrected. None
-        where the server gave no log-probabilities, or where the label is that of a repair.
+        The probability of the risk that was chosen, and of the severity that was chosen. A decision
+        model gives both always. Of a chat model they come with calibrated labels, corrected, the
+        severity's given that risk, of the first look; None where the server gave no
+        log-probabilities, or where the label is that of a repair. The severity of ``none`` has no
+        meaning, and no probability.
     """
 
     sentence: Sentence
@@ -94,9 +96,9 @@ async def label_ticker(plan: Plan, symbol: str, ask: Ask) -> TickerFindings:
     """
     Label the sentences of one ticker.
 
-    First every sentence is asked about; then repairs and second looks, in one batch; then the
-    second looks of repaired answers. With calibrated labels more is asked after the first looks
-    and after the second ones.
+    First every sentence is asked about, and a decision model nothing more. Of a chat model follow
+    repairs and second looks, in one batch; then the second looks of repaired answers. With
+    calibrated labels more is asked after the first looks and after the second ones.
 
     Parameters
     ----------
@@ -124,6 +126,11 @@ async def label_ticker(plan: Plan, symbol: str, ask: Ask) -> TickerFindings:
     labeler = _TickerLabeler(plan, symbol, chosen, ask, trails=[[] for _ in chosen])
     calibrated = plan.params.labels == "calibrated"
     await labeler.ask_batch({index: labeler.question(index) for index in range(len(chosen))})
+    if plan.form == "decision":
+        # It gave the probability of every label: there is no order of examples that it depends on,
+        # and no other form in which it could answer.
+        labeler.read_decisions()
+        return labeler.collect()
     if calibrated:
         await labeler.calibrate("label")
     await labeler.ask_batch(labeler.find_repairs() | labeler.find_second_looks())
@@ -144,7 +151,7 @@ def _is_severe(label: Label | None) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CalibratedLabel:
-    """A label by corrected probabilities, and these."""
+    """A label by probabilities, and these."""
 
     label: Label
     p_label: float
@@ -231,13 +238,38 @@ class _TickerLabeler:
 
         A label that depends on their order is not trusted.
         """
-        if self.plan.form == "short":
-            return {}  # there are no examples, and the same question has the same answer
         return {
             index: self.question(index, reverse=True)
             for index, trail in enumerate(self.trails)
             if trail[-1].purpose != "second" and _is_severe(self.first_label(index)[0])
         }
+
+    # Decisions ------------------------------------------------------------------------------------
+
+    def read_decisions(self) -> None:
+        """
+        Take the labels of a decision model, with their probabilities as they are.
+
+        No prior is subtracted. The judge was trained on its labels in equal numbers: that "N/A" is
+        about no risk is its judgement and no habit. Subtracted, it would never say `none` again
+        (docs/prompts.md has the measurement).
+        """
+        for index, (question,) in enumerate(self.trails):
+            label, _ = self.read_label(question)
+            risks = self._read_shares(question, "risk", self.plan.taxonomy.labels)
+            severities = self._read_shares(question, "severity", DIGITS)
+            if label is not None and risks and severities:
+                self.calibrated[index, False] = _CalibratedLabel(
+                    label=label,
+                    p_label=risks[label.risk],
+                    p_severity=None if label.risk == NONE else severities[str(label.severity)],
+                )
+
+    def _read_shares(self, question: Question, key: str, labels: Sequence[str]) -> dict[str, float]:
+        """Return the probability of each label, adding up to 1; empty where the reply has none."""
+        logprobs = self._read_distribution(question, key, labels)
+        none_before = dict.fromkeys(labels, 0.0)
+        return {} if logprobs is None else calibration.subtract_prior(logprobs, none_before)
 
     # Calibrated labels ----------------------------------------------------------------------------
 
@@ -312,15 +344,7 @@ class _TickerLabeler:
         return label.risk if label else None
 
     def _content_free(self, reverse: bool, only: str | None = None) -> tuple[Question, ...]:
-        """
-        Return the questions about sentences without content.
-
-        There are none for the judge, which was trained on its labels in equal numbers: that "N/A"
-        is about no risk is then its judgement and no habit. Subtracted, it would never say `none`
-        again (docs/prompts.md has the measurement).
-        """
-        if self.plan.form == "short":
-            return ()
+        """Return the questions about sentences without content."""
         return build_content_free(
             self.plan.params,
             self.plan.taxonomy,
@@ -333,12 +357,9 @@ class _TickerLabeler:
         self, questions: Sequence[Question], key: str, labels: Sequence[str]
     ) -> dict[str, float] | None:
         """
-        Return the prior from the replies to these questions.
-
-        Zero for every label where nothing was asked; None where no reply has log-probabilities.
+        Return the prior from the replies to these questions; None where no reply has
+        log-probabilities.
         """
-        if not questions:
-            return dict.fromkeys(labels, 0.0)
         read = (self._read_distribution(question, key, labels) for question in questions)
         known = [logprobs for logprobs in read if logprobs is not None]
         return calibration.prior(known) if known else None

@@ -73,8 +73,8 @@ class RiskParams:
         word with it, without endings. A chat model is told of it, too.
     labels
         "greedy": the label the model writes. "calibrated": the most probable label after
-        subtracting the content-free prior, where the server gives log-probabilities. From the
-        judge's nothing is subtracted.
+        subtracting the content-free prior, where the server gives log-probabilities. A decision
+        model, such as the judge, gives the most probable label and its probability either way.
     families
         Path of a TOML file of families of distress, beside those of the package: docs/filings.md.
     max_sentences, seed, llm, model, num_predict

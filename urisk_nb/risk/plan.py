@@ -20,7 +20,6 @@ from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
 from urisk_nb.risk.questions import (
     EXAMPLES,
     SCHEMA_VERSION,
-    SHORT,
     Example,
     Form,
     check_examples,
@@ -37,8 +36,10 @@ if TYPE_CHECKING:
     from urisk_nb.risk.families import Family
     from urisk_nb.risk.passages import Passage
 
-__all__ = ["EvidenceSelection", "Plan", "prepare"]
+__all__ = ["EvidenceSelection", "OnRead", "Plan", "prepare"]
 
+OnRead = Callable[[str, int, int], object]
+"""Called with a ticker, its number from 1, and how many there are."""
 MAX_SHORT = 60  # sentences that are asked whole, whatever they are of
 
 
@@ -109,7 +110,7 @@ class Plan:
     holdings, params, taxonomy, examples
         As given.
     form
-        How the model is asked; decided when it is known who judges.
+        How the model is asked; decided when it is known who labels.
     quant
         One row of metrics a symbol; empty without prices.
     selections
@@ -169,11 +170,7 @@ class Plan:
             "taxonomy_version": self.taxonomy.version,
             "taxonomy_hash": self.taxonomy.hash,
             "form": self.form,
-            **(
-                {"system": SHORT}
-                if self.form == "short"
-                else {"examples_hash": examples_hash(self.examples)}
-            ),
+            **({"examples_hash": examples_hash(self.examples)} if self.form == "examples" else {}),
             "categories": list(self.taxonomy.ids),
             "has_labels": self.has_evidence and self.params.llm,
             "skipped": {
@@ -229,6 +226,7 @@ def prepare(
     taxonomy: Taxonomy = DEFAULT,
     examples: Sequence[Example] = EXAMPLES,
     families: Sequence[Family] | None = None,
+    on_read: OnRead | None = None,
 ) -> Plan:
     """
     Return the plan of a run: metrics computed, sentences split and chosen; nothing is asked.
@@ -247,6 +245,8 @@ def prepare(
         Returns or prices of a benchmark that is no column, with ``params.benchmark == "given"``.
     families
         What much evidence is searched for; default: the families of the package.
+    on_read
+        Called before the evidence of each ticker is read: a long filing takes about a second.
 
     Raises
     ------
@@ -270,6 +270,7 @@ def prepare(
             examples=examples,
             as_of=as_of,
             families=families,
+            on_read=on_read,
         )
     )
     return Plan(
@@ -328,12 +329,15 @@ def _select_evidence(
     examples: Sequence[Example],
     as_of: date | None,
     families: Sequence[Family] | None,
+    on_read: OnRead | None,
 ) -> dict[str, EvidenceSelection]:
     split_once = functools.cache(split)  # a shared document is split once, not once a ticker
     selections = {}
     places = _index_by_company(documents)
     old_places = _index_by_company(previous or ())
-    for holding in holdings:
+    for number, holding in enumerate(holdings, 1):
+        if on_read is not None:
+            on_read(holding.symbol, number, len(holdings))
         own, flags = select_documents(
             _find_own(documents, places, holding), holding, params, as_of=as_of
         )

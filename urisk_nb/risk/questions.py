@@ -27,7 +27,6 @@ __all__ = [
     "EXAMPLES",
     "SCHEMA",
     "SCHEMA_VERSION",
-    "SHORT",
     "Example",
     "Form",
     "Label",
@@ -52,14 +51,10 @@ Purpose = Literal["label", "repair", "second", "severity", "prior"]
 MAX_TOP_LOGPROBS = 20  # tokens at each place, the most that Ollama gives
 PLACEHOLDER = "\x00sentence\x00"  # where the sentence stands in a payload that is made once a run
 
-Form = Literal["examples", "short"]
+Form = Literal["examples", "decision"]
 """
-How a model is asked: any chat model with the rules and worked examples. The judge of this package
-has learnt both and is asked in the short form.
-"""
-SHORT = "Risk and severity for the company?"
-"""
-The whole system message of the short form: the bytes that the judge was trained on (docs/judge.md).
+How a model is asked: a chat model with the rules and worked examples. A decision model is given the
+sentence and the categories, and answers with the probability of each label.
 """
 
 
@@ -183,9 +178,9 @@ class Question:
         ``label`` (the first look), ``repair`` (its answer was no label), ``second`` (the examples
         in reverse order), ``severity`` (the risk is given, and only the severity is asked),
         ``prior`` (one of these about a sentence without content).
-    taxonomy, risk, query
-        What a decision model is told in place of the chat: the categories, the risk where it is
-        given, and what the reader asks about.
+    taxonomy, query
+        What a decision model is told in place of the chat: the categories, and what the reader
+        asks about.
     """
 
     key: str
@@ -194,7 +189,6 @@ class Question:
     sentence: Sentence
     purpose: Purpose
     taxonomy: Taxonomy = DEFAULT
-    risk: str | None = None
     query: str | None = None
 
 
@@ -304,13 +298,14 @@ def _encode_around(
     labels: str,
 ) -> tuple[bytes, bytes]:
     """Return a payload before and after its sentence: the same for every sentence of a run."""
-    short = [{"role": "system", "content": SHORT}, {"role": "user", "content": PLACEHOLDER}]
+    is_chat = form == "examples"
+    alone = [{"role": "user", "content": PLACEHOLDER}]
     content: dict[str, Any] = {
         "format": schema(taxonomy, only),
-        "messages": short if form == "short" else messages(PLACEHOLDER, taxonomy, examples, query),
+        "messages": messages(PLACEHOLDER, taxonomy, examples, query) if is_chat else alone,
         "options": {"num_predict": num_predict, "seed": seed, "temperature": 0},
     }
-    if labels == "calibrated":
+    if labels == "calibrated" and is_chat:
         content |= {"logprobs": True, "top_logprobs": MAX_TOP_LOGPROBS}
     before, _, after = _canonical(content).rpartition(_canonical(PLACEHOLDER))
     return before, after
@@ -341,7 +336,7 @@ def build_question(
     ticker
         For whom it is asked; not part of the bytes.
     form
-        ``short``: neither rules nor examples, and no query, which the judge has not learnt.
+        ``decision``: the bytes hold the sentence alone; the rest is put as System One asks it.
     reverse
         The second look: the worked examples in reverse order.
     only
@@ -365,7 +360,6 @@ def build_question(
         sentence=sentence,
         purpose="severity" if only is not None else "second" if reverse else "label",
         taxonomy=taxonomy,
-        risk=only,
         query=params.query,
     )
 

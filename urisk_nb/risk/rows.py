@@ -166,7 +166,7 @@ def _names(plan: Plan) -> list[str]:
         *(["alerts"] if plan.has_evidence else []),
         *(f"r_{category}" for category in plan.taxonomy.ids),
         *("score", "level", "coverage", "top_risk", "top_quote"),
-        *(["p_top"] if plan.params.labels == "calibrated" else []),
+        *(["p_top"] if plan.params.labels == "calibrated" or plan.form == "decision" else []),
         *("sentences", "judged", "findings"),
         *(["new", "changed", "gone", "share_repeated"] if plan.has_previous else []),
         *("model", "latency_s", "tokens", "attempts", "cached"),

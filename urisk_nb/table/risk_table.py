@@ -35,8 +35,8 @@ class Report:
     ----------
     findings
         One row a labeled sentence: ticker, risk, severity (0 to 5), p_label and p_severity (their
-        corrected probabilities; NaN where the labels are greedy), quote (verbatim), source, section
-        ("Item 1A" of a filing, "page 3" of a PDF file), date, evidence (the sentence's id),
+        probabilities; NaN where a chat model's labels are greedy), quote (verbatim), source,
+        section ("Item 1A" of a filing, "page 3" of a PDF file), date, evidence (the sentence's id),
         start, end (offsets into the document), cached, status (``judged`` or ``unjudged``), flags,
         reason (why it is unjudged), change since the previous documents (``new``, ``changed`` or
         ``repeated``; missing where there is nothing to compare with), old_quote (what a changed

@@ -17,6 +17,7 @@ from urisk_nb.llm.messages import (
     ChatRequest,
     Chunk,
     Final,
+    ModelCard,
     PullProgress,
     find_model,
     is_same_model,
@@ -402,14 +403,30 @@ def test_what_is_no_question_is_refused_before_it_is_sent(payload):
         encode(payload)
 
 
-def test_capabilities_of_a_recorded_model():
-    """What `/api/show` says that a model can do; nothing where it says nothing."""
+def test_the_card_of_a_recorded_model():
+    """What `/api/show` says that a model can do, and what its file's header has."""
     (shown,) = [
         json.loads("".join(record["chunks"])) for record in TRANSCRIPTS if record["name"] == "show"
     ]
-    assert ollama.decode_capabilities(shown) == {"completion"}
+    card = ollama.decode_card(shown)
+    assert (card.capabilities, card.info) == ({"completion"}, shown["model_info"])
+    assert card.info["general.architecture"] == "llama"
     for odd in ({}, [], None, {"capabilities": "completion"}, {"capabilities": [3, None]}):
-        assert ollama.decode_capabilities(odd) == frozenset()
+        assert ollama.decode_card(odd) == ModelCard()
+    assert ollama.decode_card({"model_info": []}) == ModelCard()
+
+
+def test_a_letter_is_asked_for_byte_for_byte():
+    """One token after a prompt as it is, with twenty others, and nothing cut in silence."""
+    given = ChatRequest(model="j", messages=[], num_ctx=2048, keep_alive="20m")
+    assert (
+        ollama.encode_letter(given, "é:")
+        == (
+            '{"model":"j","prompt":"é:","raw":true,"stream":false,"keep_alive":"20m","truncate":false,'
+            '"logprobs":true,"top_logprobs":20,'
+            '"options":{"num_predict":1,"temperature":0,"num_ctx":2048}}'
+        ).encode()
+    )
 
 
 def read_whole(transcript):
@@ -429,7 +446,7 @@ def read_whole(transcript):
     readers = {
         "/api/tags": ollama.decode_models,
         "/api/ps": ollama.decode_loaded_models,
-        "/api/show": ollama.decode_capabilities,
+        "/api/show": ollama.decode_card,
     }
     return readers[path](json.loads(body)) if path in readers else body
 

@@ -419,13 +419,14 @@ def test_one_token_is_asked_for_as_recorded():
         model=sent["model"],
         messages=sent["messages"][:-1],
         options={"seed": 1, "temperature": 0, "num_predict": 48},
-        adapter=0,
+        adapter_off=0,
     )
     ours = json.loads(
         openai.encode_token(given, prefill=sent["messages"][-1]["content"], grammar='root ::= "a"')
     )
-    expected = {name: value for name, value in sent.items() if name != "top_logprobs"}
+    expected = {n: value for n, value in sent.items() if n not in ("top_logprobs", "lora")}
     assert {name: ours[name] for name in expected} == expected
+    assert ours["lora"] == [{"id": 0, "scale": 0.0}]
     assert (ours["stream"], ours["grammar"], ours["top_logprobs"]) == (False, 'root ::= "a"', 20)
     token, final = openai.decode_token(json.loads(body_of("prefill")))
     assert token.text == "legal"

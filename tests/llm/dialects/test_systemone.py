@@ -47,13 +47,6 @@ def test_a_label_is_two_questions():
     assert questions["severity"].criteria == ANCHORS
 
 
-def test_a_severity_of_a_given_risk_names_it():
-    """Where the risk is given only the severity is asked, of that risk."""
-    questions = systemone.build_label_questions(CATEGORIES, ANCHORS, none=NONE, risk="legal")
-    assert list(questions) == ["severity"]
-    assert f"legal risk ({CATEGORIES['legal']})" in questions["severity"].instructions
-
-
 def test_a_recorded_decision():
     """Probabilities of every answer, as the server gave them; they add up to 1."""
     sent = json.loads(RECORDED["decision"]["request"]["body"])
@@ -130,6 +123,7 @@ SAID = [
     (404, "404 page not found", errors.ProtocolError),
     (404, '{"error":{"message":"File Not Found","code":404}}', errors.ProtocolError),
     (400, '{"error":"\\"llama3.1\\" does not support systemone"}', errors.ModelUnsuitable),
+    (400, '{"error":"unsupported decision encoding \\"openjev\\""}', errors.ModelUnsuitable),
     (503, "", errors.ServerBusy),
     (502, "", errors.ServerConnectionLost),
     (500, "boom", errors.ServerInternalError),

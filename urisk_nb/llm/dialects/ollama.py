@@ -30,13 +30,21 @@ from urisk_nb.llm.dialects.dialect import (
     read_count,
     to_error,
 )
-from urisk_nb.llm.messages import ChatRequest, Chunk, Final, LoadedModel, Model, PullProgress
+from urisk_nb.llm.messages import (
+    ChatRequest,
+    Chunk,
+    Final,
+    LoadedModel,
+    Model,
+    ModelCard,
+    PullProgress,
+)
 
 __all__ = [
     "DIALECT",
     "RULES",
     "JsonLines",
-    "decode_capabilities",
+    "decode_card",
     "decode_chat",
     "decode_error",
     "decode_loaded_models",
@@ -44,6 +52,7 @@ __all__ = [
     "decode_progress",
     "encode_chat",
     "encode_create",
+    "encode_letter",
     "encode_load",
     "encode_pull",
     "encode_show",
@@ -52,6 +61,7 @@ __all__ = [
 
 T = TypeVar("T")
 MAX_LINE_BYTES = 32 * 1024 * 1024  # the longest known lines carry a token history of some megabytes
+MAX_TOP_LOGPROBS = 20
 NOT_OLLAMA = "check that OLLAMA_URL is an Ollama server"
 
 
@@ -78,6 +88,27 @@ def encode_chat(request: ChatRequest) -> bytes:
         "top_logprobs": request.top_logprobs,
     }
     return dump_json(body | {name: value for name, value in rest.items() if value is not None})
+
+
+def encode_letter(request: ChatRequest, prompt: str) -> bytes:
+    """
+    Return the bytes that ask for the one token after a prompt that is sent as it is.
+
+    The token is the most probable; with it come the twenty most probable ones. Not streamed.
+    """
+    return dump_json(
+        {
+            "model": request.model,
+            "prompt": prompt,
+            "raw": True,
+            "stream": False,
+            "keep_alive": request.keep_alive,
+            "truncate": False,
+            "logprobs": True,
+            "top_logprobs": MAX_TOP_LOGPROBS,
+            "options": {"num_predict": 1, "temperature": 0, "num_ctx": request.num_ctx},
+        }
+    )
 
 
 def encode_load(*, model: str, keep_alive: str | float, num_ctx: int) -> bytes:
@@ -219,11 +250,16 @@ def decode_loaded_models(content: Any) -> list[LoadedModel]:
     ]
 
 
-def decode_capabilities(content: Any) -> frozenset[str]:
-    """Return what a model can do, such as `completion`, from the reply of `/api/show`."""
-    found = content.get("capabilities") if isinstance(content, dict) else None
-    names = found if isinstance(found, list) else ()
-    return frozenset(name for name in names if isinstance(name, str))
+def decode_card(content: Any) -> ModelCard:
+    """Return the reply of `/api/show` as a record: `completion` and the like, and the header."""
+    found = content if isinstance(content, dict) else {}
+    names, info = found.get("capabilities"), found.get("model_info")
+    return ModelCard(
+        capabilities=frozenset(
+            name for name in (names if isinstance(names, list) else ()) if isinstance(name, str)
+        ),
+        info=info if isinstance(info, dict) else {},
+    )
 
 
 def _list_models(content: Any) -> list[dict[str, Any]]:

@@ -144,8 +144,8 @@ def _build_llama_cpp_chat(request: ChatRequest) -> dict[str, Any]:
     body = _build_chat(request, LLAMA_CPP_OPTIONS)
     # A thinking model thinks unless told otherwise, and its thoughts are held to no schema.
     body["chat_template_kwargs"] = {"enable_thinking": False}
-    if request.adapter is not None:
-        body["lora"] = [{"id": request.adapter, "scale": 1.0}]
+    if request.adapter_off is not None:
+        body["lora"] = [{"id": request.adapter_off, "scale": 0.0}]
     return body
 
 

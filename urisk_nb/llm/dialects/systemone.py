@@ -68,14 +68,12 @@ def build_label_questions(
     severities: Sequence[str],
     *,
     none: str,
-    risk: str | None = None,
     query: str | None = None,
 ) -> dict[str, TypedQuestion]:
     """
     Return the questions about one sentence: which risk, and how severe.
 
-    Questions of one request are answered independently. Where the risk is given, only the severity
-    is asked, and its instructions name the risk, as a chat model writes the severity behind it.
+    Questions of one request are answered independently.
 
     Parameters
     ----------
@@ -85,20 +83,13 @@ def build_label_questions(
         The anchors, from 0 up.
     none
         The label of a sentence that shows no risk of the company.
-    risk
-        The risk that is given, one of `categories`.
     query
         What the reader asks about; a sentence that does not bear on it shows no risk.
     """
-    shown = "the risk"
-    if risk is not None:
-        shown = f"the {risk} risk ({categories[risk]})"
     severity = TypedQuestion(
-        instructions=f"How severe is {shown} that the sentence shows for the company?",
+        instructions="How severe is the risk that the sentence shows for the company?",
         criteria=tuple(severities),
     )
-    if risk is not None:
-        return {"severity": severity}
     options: dict[str, str | None] = {**categories, none: "not about a risk of this company"}
     asked = "Which risk does the sentence show for the company?"
     if query:
@@ -210,6 +201,12 @@ RULES: tuple[ErrorRule, ...] = (
         r"exceeds? the available context size|maximum context length|longer than the context",
         errors.ContextExceeded,
         "shorten the text, or start the server with a larger window",
+    ),
+    ErrorRule(
+        (400,),
+        r"unsupported decision encoding",  # of Ollama, for a type that only llama.cpp knows
+        errors.ModelUnsuitable,
+        "for urisk-judge run `urisk install-judge` in a terminal; serve another one by llama.cpp",
     ),
     ErrorRule(
         (400, 404, 501),

@@ -1,0 +1,341 @@
+"""
+`urisk evaluate`: files of labeled sentences to a page and files for each; a mistake is told before
+any server is started.
+"""
+
+import csv
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from fake_ollama import Rule, Scenario, ScriptedBackend, running
+from harness import ROOT
+from urisk_nb import errors, evaluate
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.risk.evaluation import Prediction, Share
+from urisk_nb.risk.questions import Label
+from urisk_nb.session import label_sync
+
+COLUMNS = ("text", "risk", "severity", "kind", "source")
+ROWS = [
+    ("Trelko was fined. It paid $4 million.", "legal", 3, "event", "10-K:TRK_2020"),
+    ("Trelko was sued.", "legal|governance", 2, "event", "news:TRK"),
+    ("It owes much.", "credit", 4, "event", "10-K:TRK_2021"),
+    ("It rained.", "none", 0, "routine", "10-K:TRK_2020"),
+    ("It rained.", "none", 0, "routine", "10-K:TRK_2021"),
+]
+SAID = {
+    "fined": ("legal", 3),
+    "sued": ("governance", 3),
+    "owes": ("liquidity", 3),
+    "rained": ("none", 0),
+}
+
+
+def write_rows(path, rows=ROWS):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    return path
+
+
+@pytest.fixture
+def labels(tmp_path):
+    return write_rows(tmp_path / "labels.csv")
+
+
+@pytest.fixture
+def manager():
+    """
+    A server whose answers, and how sure it is of them, are known: certain of everything. It says
+    `market 1` to a sentence that was sued without its name.
+    """
+    rules = [
+        Rule(contains="Trelko was sued", answer=['{"risk":"governance","severity":3}']),
+        Rule(contains="was sued", answer=['{"risk":"market","severity":1}']),
+        *(
+            Rule(contains=word, answer=[f'{{"risk":"{risk}","severity":{severity}}}'])
+            for word, (risk, severity) in SAID.items()
+        ),
+        Rule(answer=['{"risk":"none","severity":0}']),
+    ]
+    with running(ScriptedBackend(Scenario(rules=rules))) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        try:
+            yield manager
+        finally:
+            manager.shutdown_sync()
+
+
+@pytest.fixture
+def found(labels, manager):
+    (file,) = evaluate.read_files([str(labels)])
+    return evaluate.evaluate(
+        evaluate.add_baselines(file), manager, models=["llama3.1"], masked=True, label=label_sync
+    )
+
+
+def test_a_file_becomes_figures(found):
+    """
+    Both ways of taking labels; a row is one sentence, whatever its form, and counts though its text
+    stands twice.
+    """
+    assert [(one.model, one.labels, one.engine) for one in found.evaluations] == [
+        ("llama3.1", way, "ollama") for way in ("greedy", "calibrated")
+    ]
+    greedy, calibrated = found.evaluations
+    assert [one.label.risk for one in greedy.predictions] == [
+        *(risk for risk, _ in SAID.values()),
+        "none",
+    ]
+    figures = greedy.figures
+    assert (figures["first"], figures["accepted"]) == (Share(3, 5), Share(4, 5))
+    assert (figures["severity"], figures["severity_exact"]) == (Share(1, 3), Share(1, 3))
+    assert math.isnan(figures["brier"])
+    assert greedy.review["accepted"].threshold is None
+    # Certain of `none` for nothing, and of another label for each sentence but the last, which adds
+    # nothing: it stays as written.
+    assert [round(one.p_label, 3) for one in calibrated.predictions[:3]] == [1.0] * 3
+    assert calibrated.figures["accepted"] == Share(4, 5)
+    assert calibrated.figures["brier"] >= 0.2
+
+
+def test_what_masking_changes(found):
+    """
+    Only sentences that it reaches count: two with a name, of which one has another label without
+    it.
+    """
+    masked, swapped = found.evaluations[0].stability
+    assert (masked.change, masked.risk, masked.severity) == ("masked", Share(1, 2), Share(1, 2))
+    assert (swapped.change, swapped.risk, swapped.severity) == ("swapped", Share(1, 2), Share(1, 2))
+
+
+def test_a_decision_model_is_asked_once(labels, manager):
+    """It tells its probabilities with its labels."""
+    (file,) = evaluate.read_files([str(labels)])
+    runs = []
+    made = evaluate.evaluate(
+        evaluate.add_baselines(file),
+        manager,
+        models=["llama3.1", "urisk-judge"],
+        label=lambda run, _: runs.append(run) or label_sync_of(run),
+    )
+    assert [(one.model, one.labels) for one in made.evaluations] == [
+        ("llama3.1", "greedy"),
+        ("llama3.1", "calibrated"),
+        ("urisk-judge", "decision"),
+    ]
+    assert [run.plan.params.model for run in runs] == ["llama3.1", "llama3.1", "urisk-judge"]
+
+
+def label_sync_of(run):
+    """A labeler that gives no valid answer, without a server."""
+    from urisk_nb.risk.labeling import Finding, TickerFindings
+
+    if run.plan.params.model == "urisk-judge":
+        run.plan = replace(run.plan, form="decision")
+    (symbol,) = run.plan.symbols
+    run.ticker_findings[symbol] = TickerFindings(
+        symbol=symbol,
+        findings=tuple(
+            Finding(sentence=one, label=None) for one in run.plan.selections[symbol].chosen
+        ),
+    )
+
+
+def test_the_baselines(labels, tmp_path):
+    """
+    One constant where `none` is the most frequent, two where it is not; near-duplicates of what is
+    measured teach nothing.
+    """
+    (file,) = evaluate.read_files([str(labels)])
+    quiet = replace(file, items=file.items[2:])
+    assert list(evaluate.add_baselines(quiet).baselines) == ["always none"]
+    both = evaluate.add_baselines(file).baselines
+    assert list(both) == ["always none", "always legal"]
+    assert [one.risk for one in both["always legal"]] == ["legal"] * 5
+    pytest.importorskip("sklearn")
+    training = evaluate.read(
+        write_rows(
+            tmp_path / "training.csv",
+            [
+                ("Trelko was fined. It paid $9 million.", "none", 0, "", ""),
+                ("A fine was paid by Orr.", "legal", 2, "", ""),
+                ("The debt of Orr rose.", "credit", 2, "", ""),
+            ],
+        )
+    )
+    learned = evaluate.add_baselines(file, training)
+    assert learned.training == (2, 1)
+    assert {one.risk for one in learned.baselines["bag of words"]} <= {"legal", "credit"}
+    assert "learned from 2 sentences; 1 near-duplicate of" in " ".join(
+        evaluate.text(learned).split()
+    )
+
+
+def test_what_is_measured_teaches_nothing(labels):
+    """It is told which file leaves nothing to learn from."""
+    (file,) = evaluate.read_files([str(labels)])
+    with pytest.raises(errors.InputError, match="labels: all sentences to train on") as error:
+        evaluate.add_baselines(file, file.items)
+    assert "--train FILE" in error.value.fix
+
+
+def test_its_run_is_a_table_at_any_time(labels, manager):
+    """So an interrupt carries the table so far, as that of every run does."""
+    (file,) = evaluate.read_files([str(labels)])
+    tables = []
+    evaluate.evaluate(
+        evaluate.add_baselines(file),
+        manager,
+        models=["urisk-judge"],
+        label=lambda run, _: tables.append(run.table()) or label_sync_of(run),
+    )
+    assert list(tables[0].index) == ["LABELS"]
+
+
+def test_the_page(found):
+    """At most 100 columns; figures with intervals, baselines, and what each table is of."""
+    page = evaluate.text(found)
+    assert max(map(len, page.splitlines())) <= 100
+    assert page.startswith("labels: 5 labeled sentences, 2 about no risk")
+    for line in (
+        r"reader's own label +60.0 % \(23-88\) +60.0 % \(23-88\) +40.0 % \(12-77\)$",
+        r"an accepted label +80.0 % \(38-96\)",
+        r"of the 3 about a risk",
+        r"always none +not shown +not shown",
+        r"reader's own label +40.0 % \(12-77\)$",
+        r"always legal +not shown +not shown",
+        r"masked +2 +50.0 %",
+        r"event +3 +33.3 %",
+        r"10-K +4 +75.0 %",
+        r"0.9 to 1.0 +\d",
+        r"governance +0 +0 +0 +0 +0 +0 +1 +0 +0",
+    ):
+        assert re_search(line, page), line
+    assert "No probabilities: greedy labels" in page
+
+
+def re_search(pattern, text):
+    return re.search(f"^ *{pattern}", text, re.MULTILINE)
+
+
+def test_two_models_are_compared(found):
+    """Four of five labels alike; kappa of these by hand: (0.8 - 0.24) / (1 - 0.24)."""
+    greedy = found.evaluations[0]
+    other = replace(
+        greedy,
+        model="other",
+        predictions=(
+            *greedy.predictions[:2],
+            Prediction(item=greedy.predictions[2].item, label=Label(risk="credit", severity=4)),
+            *greedy.predictions[3:],
+        ),
+    )
+    both = replace(found, evaluations=(greedy, other))
+    # legal, governance, none twice: 1/25 + 1/25 + 4/25 by chance
+    assert "llama3.1 and other say the same category to 80.0 % (38-96)" in evaluate.text(both)
+    (agreement,) = evaluate.as_dict(both)["agreement"]
+    assert agreement["models"] == ["llama3.1", "other"]
+    assert agreement["kappa"] == pytest.approx((0.8 - 0.24) / (1 - 0.24))
+
+
+def test_what_programs_get(found):
+    """All figures, as JSON that any program reads: no NaN, shares with their intervals."""
+    read = json.loads(json.dumps(evaluate.as_dict(found), allow_nan=False))
+    greedy, calibrated = read["models"]
+    assert (greedy["model"], greedy["labels"]) == ("llama3.1", "greedy")
+    assert greedy["figures"]["first"]["part"] == 3
+    assert greedy["figures"]["first"]["low"] == pytest.approx(0.2307, abs=1e-4)
+    assert greedy["figures"]["brier"] is None
+    assert greedy["by_kind"]["event"]["accepted"] == calibrated["by_kind"]["event"]["accepted"]
+    assert greedy["by_source"]["news"]["first"]["part"] == 0
+    assert greedy["stability"]["masked"]["risk"]["whole"] == 2
+    assert greedy["against"]["always none"] == {"first": "not shown", "accepted": "not shown"}
+    assert greedy["confusion"]["credit"]["liquidity"] == 1
+    assert calibrated["review"]["accepted"]["threshold"] is None
+    assert sum(row["n"] for row in calibrated["reliability"]["first"]) >= 3
+
+
+def test_what_is_written(found, tmp_path):
+    """Tables that read back, a page without scripts that names everything; hostile text is text."""
+    hostile = "<script>x()</script>"
+    evil = replace(
+        found,
+        name=hostile,
+        evaluations=tuple(replace(one, model=hostile) for one in found.evaluations),
+    )
+    paths = evaluate.write([evil], tmp_path / "out" / "deep")
+    assert [path.name for path in paths] == ["evaluation.csv", "labels.csv", "evaluation.html"]
+    figures, sentences = (pd.read_csv(path) for path in paths[:2])
+    assert list(figures["labels"]) == ["greedy", "calibrated"]
+    assert list(figures["accepted"]) == [0.8, 0.8]
+    assert list(figures["first_lo"].round(4)) == [0.2307, 0.2307]
+    assert len(sentences) == 10
+    assert list(sentences["wanted"][:2]) == ["legal", "legal|governance"]
+    page = paths[2].read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count("<svg") == 1, "greedy labels have no probabilities"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)  # three processes
+def test_the_command(labels, tmp_path, fake_ollama):
+    """
+    From a shell, over scripted answers: two files apart, as JSON; a bad row ends it with status 1
+    before anything is started.
+    """
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+
+    def run(*words):
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "urisk_nb.cli", "evaluate", *words),
+                *("--url", fake_ollama.url, "--models", "llama3.1"),
+                *("--out", str(tmp_path / "out")),
+            ],
+            capture_output=True,
+            text=True,
+            env=env,
+            cwd=ROOT,
+            timeout=60,
+        )
+
+    done = run(str(labels), f"again={labels}")
+    assert done.returncode == 0, done.stderr
+    assert "labels: 5 labeled sentences" in done.stdout
+    assert "again: 5 labeled sentences" in done.stdout
+    assert "Labeling labels (1 of 2), llama3.1, greedy" in done.stderr
+    assert (tmp_path / "out" / "evaluation.html").exists()
+    done = run(str(labels), "--json")
+    assert [file["file"] for file in json.loads(done.stdout)] == ["labels"]
+    labels.write_text("text,risk,severity\nIt was fined.,illegal,3\n", encoding="utf-8")
+    done = run(str(labels))
+    assert done.returncode == 1
+    assert "labels.csv: row 1 has the risk 'illegal'" in done.stderr
+
+
+def test_names_of_files(labels, tmp_path):
+    """The name of a file, or the one that is given; each once."""
+    assert [one.name for one in evaluate.read_files([str(labels), f"mine={labels}"])] == [
+        "labels",
+        "mine",
+    ]
+    with_sign = write_rows(tmp_path / "a=b.csv")
+    assert [one.name for one in evaluate.read_files([str(with_sign)])] == ["a=b"]
+    with pytest.raises(errors.InputError, match="two files are called 'labels'") as error:
+        evaluate.read_files([str(labels), str(labels)])
+    assert error.value.fix.endswith(f"other={labels}")
+
+
+def test_a_file_that_is_none(tmp_path):
+    """What was seen, and what is wanted."""
+    with pytest.raises(errors.InputError, match="cannot be read"):
+        evaluate.read(tmp_path / "nowhere.csv")

@@ -1,0 +1,173 @@
+"""The judge as a decision model: a few entries in a model's header, and the copy that has them.
+
+Knows: which entries llama.cpp looks for, and that the adapter's file carries them.
+Does not know: what the template says, or how the server is started.
+Why a copy: llama.cpp reads these entries from the model's own file alone. They are kept with the
+adapter, since template and temperatures belong to its weights and to no others.
+
+The copy's chats begin with a line end. llama.cpp keeps what it has read, and goes on from there
+with the next prompt as far as that begins alike. It does so even where the one was read with the
+adapter and the other without it. A decision after a chat would then go on from a token that the
+chat had read without it, and its probabilities would be others (0.38 for 0.33). So a chat and a
+decision never begin alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from urisk_nb.embedded.gguf_header import (
+    Header,
+    encode_header,
+    encode_text,
+    read_header,
+    read_text,
+    write_copy,
+)
+from urisk_nb.embedded.weights import place_atomically
+from urisk_nb.errors import FetchFailed
+
+__all__ = ["TYPE", "is_decision_key", "prepare_model", "read_entries", "write_without_type"]
+
+TYPE = "llama.decision.type"
+TEMPLATE = "tokenizer.chat_template.systemone"
+KEYS = (TEMPLATE, "tokenizer.chat_templates")
+PREFIX = "llama.decision."  # the type and the temperatures
+CHAT_TEMPLATE, LINE_END = "tokenizer.chat_template", r"{{ '\n' }}"
+LEFT_OVER_S = 3600.0  # a part of a file that is older belongs to a process that was killed
+
+
+def is_decision_key(key: str) -> bool:
+    """Return whether an entry of this key is one of those that make a decision model."""
+    return key in KEYS or key.startswith(PREFIX)
+
+
+def read_entries(adapter: Path) -> dict[str, bytes]:
+    """
+    Return the entries of an adapter that make a decision model of its base.
+
+    Raises
+    ------
+    FetchFailed
+        The file cannot be read, or it has no such entries.
+    """
+    found = read_header(adapter).entries
+    entries = {key: entry for key, entry in found.items() if is_decision_key(key)}
+    if TYPE not in entries or TEMPLATE not in entries:
+        raise FetchFailed(
+            f"{adapter} makes no decision model: it has no {TYPE}, or no template.",
+            fix="add them: python training/decision.py ADAPTER.gguf",
+        )
+    return entries
+
+
+@contextlib.contextmanager
+def prepare_model(base: Path, adapter: Path) -> Iterator[Path]:
+    """
+    Yield a copy of the base that is a decision model by the adapter's entries.
+
+    It is made in some 0.3 s, and used again as long as it is whole. It lies beside the base, else
+    in the user's data folder; copies for other adapters are removed there. Where neither can be
+    written it lies in a folder of its own, which is gone afterwards: llama.cpp holds its file open.
+
+    Raises
+    ------
+    FetchFailed
+        A file that is no GGUF file, an adapter without the entries, no room to write.
+    """
+    header = read_header(base)
+    head = encode_header(header, _list_entries(header, adapter))
+    with adapter.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    start = f"{base.stem}-decision-"
+    size_bytes = len(head) + base.stat().st_size - header.data_offset
+
+    def place(folder: Path) -> Path:
+        path = folder / f"{start}{digest[:12]}.gguf"
+        if not _is_whole(path, head, size_bytes):
+            _remove_others(folder, start, path)
+            with place_atomically(path, folder) as part, part.open("wb") as out:
+                write_copy(base, header, head, out)
+        return path
+
+    for folder in _list_folders(base):
+        with contextlib.suppress(OSError):
+            path = place(folder)
+            break
+    else:
+        with _translate_errors(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+            yield place(Path(name))
+        return
+    yield path
+
+
+def _list_entries(header: Header, adapter: Path) -> dict[str, bytes]:
+    """Return what stands in the copy's header."""
+    entries = {**header.entries, **read_entries(adapter)}
+    if (chat := entries.get(CHAT_TEMPLATE)) is not None:
+        entries[CHAT_TEMPLATE] = encode_text(CHAT_TEMPLATE, LINE_END + read_text(chat))
+    return entries
+
+
+def _list_folders(base: Path) -> tuple[Path, ...]:
+    from platformdirs import user_data_path
+
+    return base.parent, user_data_path("urisk_nb", appauthor=False)
+
+
+def _is_whole(path: Path, head: bytes, size_bytes: int) -> bool:
+    try:
+        with path.open("rb") as file:
+            return path.stat().st_size == size_bytes and file.read(len(head)) == head
+    except OSError:
+        return False
+
+
+def _remove_others(folder: Path, start: str, kept: Path) -> None:
+    """Remove copies for other adapters, and what a process that was killed left over."""
+    old_s = time.time() - LEFT_OVER_S
+    for path in folder.glob(f"{start}*.gguf"):
+        if path != kept:
+            with contextlib.suppress(OSError):  # another process may have it, or not allow it
+                path.unlink()
+    for path in folder.glob(".part-*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < old_s:
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _translate_errors() -> Iterator[None]:
+    try:
+        yield
+    except FetchFailed:
+        raise
+    except OSError as exc:
+        raise FetchFailed(
+            f"there is no place for a copy of the model: {exc.strerror or exc}.",
+            fix="free some 100 MB, or set URISK_DATA to a folder that can be written to",
+        ) from exc
+
+
+def write_without_type(source: Path, out: Path) -> Path:
+    """
+    Write a decision model as a plain one: the same file less the entry that names its type.
+
+    Template and temperatures stay. Ollama from 0.35 on takes a file with a type that it does not
+    know for a decision model, and answers nothing by it.
+
+    Raises
+    ------
+    FetchFailed
+        The source is no GGUF file, or the other file cannot be written.
+    """
+    header = read_header(source)
+    entries = {key: entry for key, entry in header.entries.items() if key != TYPE}
+    with _translate_errors(), place_atomically(out, out.parent) as part, part.open("wb") as file:
+        write_copy(source, header, encode_header(header, entries), file)
+    return out

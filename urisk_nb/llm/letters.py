@@ -1,0 +1,115 @@
+"""
+The judge on Ollama: asked for one letter a question, through `/api/generate`.
+
+Ollama has System One from 0.35 on, but reads no template from a model's file, and refuses decision
+models of the judge's type. So the prompt is put together here as that template has it, and sent as
+it is (`raw`). The answer is the probability of each letter at the next place, as a decision is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from urisk_nb.errors import ModelUnsuitable, ServerTooOld
+from urisk_nb.llm.dialects.dialect import read_number
+from urisk_nb.llm.messages import TokenLogprob
+from urisk_nb.risk.calibration import MIN_PROBABILITY
+
+__all__ = ["PATH", "build_prompt", "read_probabilities", "read_temperatures"]
+
+PATH = "/api/generate"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+WORDS = {"risk": "choice", "severity": "score"}
+"""What each question is called in the prompt, and the type under which its temperature stands."""
+TEMPLATE = "tokenizer.chat_template.systemone"
+TEMPERATURE, BUCKET = ".decision.temperature.", "6_10"  # of questions with 6 to 10 answers
+INSTALL = "make it anew: run `urisk install-judge` in a terminal"
+
+
+def build_prompt(state: str, word: str) -> str:
+    """
+    Return the prompt of one question: the same text as the judge's template makes of it.
+
+    A sentence cannot end its turn: `<|` begins a token of the chat's form, and is taken apart.
+
+    Parameters
+    ----------
+    state
+        The sentence.
+    word
+        One of `WORDS`.
+    """
+    safe = state.replace("<|", "< |")
+    return f"<|im_start|>user\n{safe}<|im_end|>\n<|im_start|>assistant\n{word}:"
+
+
+def read_temperatures(info: Mapping[str, Any]) -> dict[str, float]:
+    """
+    Return the temperature of each of `WORDS`, from what the server says is in the model's file.
+
+    Raises
+    ------
+    ModelUnsuitable
+        The file has no such template: an older judge, which wrote its label as JSON, or another
+        model.
+    """
+    if TEMPLATE not in info:
+        raise ModelUnsuitable(
+            "urisk-judge on this server is an older one, or another model of this name: it has not "
+            "learnt to answer with a letter.",
+            fix=INSTALL,
+        )
+    named = {name.partition(TEMPERATURE)[2]: read_number(value) for name, value in info.items()}
+    return {
+        word: named.get(f"{kind}.{BUCKET}") or named.get(kind) or 1.0
+        for word, kind in WORDS.items()
+    }
+
+
+def read_probabilities(
+    tokens: Sequence[TokenLogprob], answers: Sequence[str], temperature: float
+) -> dict[str, float]:
+    """
+    Return the probability of each answer among them, by the log-probabilities of its letter.
+
+    A letter that the server does not tell gets what the others leave, or the least of them,
+    whichever is less.
+
+    Parameters
+    ----------
+    tokens
+        What the server told of the one token that it wrote.
+    answers
+        The first is A.
+    temperature
+        The log-probabilities are divided by it.
+
+    Raises
+    ------
+    ServerTooOld
+        It told nothing.
+    ModelUnsuitable
+        None of the letters is among what it told.
+    """
+    if not tokens:
+        raise ServerTooOld(
+            "this Ollama tells no log-probabilities, which urisk-judge answers with.",
+            fix="update Ollama to 0.12.11 or later (ollama.com/download)",
+        )
+    told = {**dict(tokens[0].top_logprobs), tokens[0].text: tokens[0].logprob}
+    letters = dict(zip(LETTERS, answers, strict=False))
+    if not told.keys() & letters.keys():
+        raise ModelUnsuitable(
+            f"urisk-judge answers {tokens[0].text[:20]!r}, and none of the letters "
+            f"{LETTERS[0]} to {LETTERS[len(answers) - 1]}: it is another model of this name.",
+            fix=INSTALL,
+        )
+    left = max(MIN_PROBABILITY, 1.0 - math.fsum(map(math.exp, told.values())))
+    floor = min(*told.values(), math.log(left))
+    logits = {name: told.get(letter, floor) / temperature for letter, name in letters.items()}
+    top = max(logits.values())
+    shares = {name: math.exp(logit - top) for name, logit in logits.items()}
+    whole = math.fsum(shares.values())
+    return {name: share / whole for name, share in shares.items()}
