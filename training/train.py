@@ -40,15 +40,14 @@ from itertools import groupby
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import network
 import numpy as np
 import optax
 from network import Model, normalize, run_layers
 
+from urisk_nb.embedded import decision
 from urisk_nb.risk.masking import mask
 
-TEMPLATE_SYSTEMONE = "stand-in"
 HERE = Path(__file__).parent
 RISKS = ("market", "credit", "liquidity", "operational", "legal", "business", "governance", "none")
 SEVERITIES = 6
@@ -238,9 +237,7 @@ def prepare(texts: list[list[int]], form: Form, model: Model) -> list[Prepared]:
             for line, place in enumerate(part):
                 lengths[line] = len(texts[place])
                 ids[line, length - lengths[line] :] = texts[place]
-            xs = run(
-                model.lower, model.embed, ids, form.places(length), form.seen(lengths, length)
-            )
+            xs = run(model.lower, model.embed, ids, form.places(length), form.seen(lengths, length))
             for place, x, count in zip(part, np.asarray(xs), lengths, strict=False):
                 made[place] = Prepared(x[length - count :].astype(np.float16), int(count))
     return [made[place] for place in range(len(texts))]
@@ -439,11 +436,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_entries(temperatures: dict[str, float]) -> dict[str, str | float | list[str]]:
     """Return the metadata that makes a decision model of the base with this adapter."""
-    keys = {f"llama.decision.temperature.{name}": value for name, value in temperatures.items()}
+    keys = {f"{decision.TEMPERATURE}{name}": value for name, value in temperatures.items()}
     return {
-        "llama.decision.type": "openjev",
-        "tokenizer.chat_template.systemone": TEMPLATE_SYSTEMONE,
-        "tokenizer.chat_templates": ["systemone"],
+        decision.TYPE: "openjev",  # llama.cpp's name for one letter, read after a template
+        decision.TEMPLATE: (HERE / "systemone.jinja").read_text(encoding="utf-8"),
+        decision.NAMES: ["systemone"],
         **keys,
     }
 
