@@ -9,7 +9,7 @@ from typing import Any
 
 from urisk_nb.errors import DiskFull, ModelNotFound, PullFailed, ServerInternalError
 from urisk_nb.llm.client import Client
-from urisk_nb.llm.dialects import ollama
+from urisk_nb.llm.dialects import ollama, systemone
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.messages import Model, PullProgress, find_model, is_judge, is_same_model
 from urisk_nb.server.model_server import Server
@@ -134,13 +134,21 @@ class ModelLoader:
 
     async def load(self, model: str) -> None:
         """Load a model where the server does that on request; others have it in memory always."""
-        if self._client.dialect.can(Feature.LOAD):
-            self._report("loading", f"Loading {model}")
-            settings = self._client.settings
-            body = ollama.encode_load(
-                model=model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
+        client, settings = self._client, self._client.settings
+        if not client.dialect.can(Feature.LOAD):
+            return
+        self._report("loading", f"Loading {model}")
+        card, keep_alive = await client.read_card(model), settings.keep_alive_value
+        if systemone.CAPABILITY in card.capabilities:
+            # Ollama refuses a decision model every chat, also the empty one that loads a model.
+            # Where it does not, the model would be loaded with a window that is not its own, and
+            # again for the first decision.
+            body = systemone.encode_smallest(model=model, keep_alive=keep_alive)
+            await client.post(systemone.PATH, body, systemone.decode_error)
+        else:
+            await client.load(
+                ollama.encode_load(model=model, keep_alive=keep_alive, num_ctx=settings.num_ctx)
             )
-            await self._client.load(body)
 
     async def _pull(self, model: str, models: Sequence[Model]) -> None:
         layers: dict[str, PullProgress] = {}
