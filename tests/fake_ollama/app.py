@@ -370,7 +370,7 @@ class OllamaApp:
         asked = decisions.read(request.body)
         model = self._find(asked.model)
         if "decision" not in model.capabilities:
-            raise Refusal(400, f'"{asked.model}" does not support decision')
+            raise Refusal(400, f"registry.ollama.ai/library/{model.name} does not support decision")
         async with self.loaded_models.use(model, None, asked.keep_alive_ns) as loaded_model:
             call = ModelCall(
                 model=model,

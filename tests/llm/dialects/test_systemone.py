@@ -129,6 +129,16 @@ SAID = [
     (400, '{"error":"input exceeds context length"}', errors.ContextExceeded),
     (400, '{"error":"prompt too long"}', errors.ContextExceeded),
     (
+        400,
+        '{"error":"prompt 0 has 3652 tokens; expected 1–2050 (input is never truncated)"}',
+        errors.ContextExceeded,
+    ),
+    (
+        400,
+        '{"error":"registry.ollama.ai/library/llama3.2:1b does not support decision"}',
+        errors.ModelUnsuitable,
+    ),
+    (
         500,
         '{"error":{"code":500,"message":"input (612 tokens) is too large to process."}}',
         errors.ContextExceeded,

@@ -218,8 +218,8 @@ RULES: tuple[ErrorRule, ...] = (
     ErrorRule(
         (),
         r"exceeds? the available context size|exceeds? (the )?context length|maximum context "
-        # The last: models of llama.cpp that read a text in one batch say so, with status 500
-        r"length|longer than the context|prompt (is )?too long|too large to process",
+        r"length|longer than the context|prompt (is )?too long|input is never truncated|"
+        r"too large to process",  # models of llama.cpp that read a text in one batch, status 500
         errors.ContextExceeded,
         "shorten the text, or start the server with a larger window (llama.cpp: --ctx-size and "
         "--ubatch-size)",
