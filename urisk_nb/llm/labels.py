@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,16 @@ from urisk_nb.llm.messages import (
 from urisk_nb.risk.taxonomy import NONE, SEVERITIES
 
 if TYPE_CHECKING:
-    from urisk_nb.risk.questions import Question
+    from urisk_nb.risk.questions import Form, Question
 
-__all__ = ["LabelMethod", "LabelReader", "ask_by_choices", "ask_by_decision", "ask_by_letters"]
+__all__ = [
+    "Judge",
+    "LabelMethod",
+    "LabelReader",
+    "ask_by_choices",
+    "ask_by_decision",
+    "ask_by_letters",
+]
 
 MIN_PROBABILITY = 1e-9
 Requests = Generator[bytes, Any, tuple[Chunk, Final] | None]
@@ -57,6 +65,39 @@ class LabelMethod(StrEnum):
     def is_decision(self) -> bool:
         """Whether the reply has the probability of every label."""
         return self in (LabelMethod.DECISION, LabelMethod.LETTERS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """
+    A model that labels, and how it is asked.
+
+    Attributes
+    ----------
+    model
+        Its name, as it was given.
+    digest
+        Of the model, as the server tells it; empty where it does not.
+    """
+
+    model: str
+    method: LabelMethod
+    digest: str = ""
+
+    @property
+    def form(self) -> Form:
+        """What a question to it holds."""
+        return "decision" if self.method.is_decision else "examples"
+
+    @property
+    def record(self) -> dict[str, str | None]:
+        """What a run records of it, JSON-able."""
+        return {
+            "model": self.model,
+            "digest": self.digest or None,
+            "method": str(self.method),
+            "form": self.form,
+        }
 
 
 class LabelReader:

@@ -126,11 +126,18 @@ class ModelLoader:
             raise ModelNotFound(
                 f"{self._client.settings.url} has no model {model!r}, and cannot pull one. "
                 f"It has: {_list_names(models)}.",
-                fix=f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
+                fix=self._name_instead(model, models)
                 if models
                 else "load a model where that server is started",
             )
         return found
+
+    def _name_instead(self, model: str, models: Sequence[Model]) -> str:
+        """Say which model to name in place of one that cannot be had."""
+        there = "use a model that is there"
+        if is_same_model(model, self._client.settings.model):
+            return f"{there}: %env OLLAMA_MODEL={models[0].name}"
+        return f"{there}, such as {models[0].name}"  # a judge: no setting names it
 
     async def load(self, model: str) -> None:
         """Load a model where the server does that on request; others have it in memory always."""
@@ -171,7 +178,7 @@ class ModelLoader:
             kind = type(exc) if isinstance(exc, PullFailed) else PullFailed
             fix = exc.fix
             if models and not isinstance(exc, DiskFull):
-                fix = f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
+                fix = self._name_instead(model, models)
             raise kind(
                 f"{model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server "
                 f"has: {has}.",

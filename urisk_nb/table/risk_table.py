@@ -13,9 +13,10 @@ from urisk_nb.errors import InputError
 from urisk_nb.render.table_content import TableContent, has_alerts
 from urisk_nb.render.table_html import render_table_html
 from urisk_nb.render.table_text import render_table_text
+from urisk_nb.risk.judges import compare_judges
 from urisk_nb.risk.labeling import TickerFindings
 from urisk_nb.risk.plan import Plan
-from urisk_nb.risk.rows import build_changes, build_findings, build_frame
+from urisk_nb.risk.rows import build_changes, build_findings, build_frame, build_judgements
 from urisk_nb.table.exports import ExportFrame
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
@@ -40,9 +41,12 @@ class Report:
         start, end (offsets into the document), cached, status (``judged`` or ``unjudged``), flags,
         reason (why it is unjudged), change since the previous documents (``new``, ``changed`` or
         ``repeated``; missing where there is nothing to compare with), old_quote (what a changed
-        sentence said before).
+        sentence said before), agreement (the share of further judges that name the same risk, with
+        a severity at most one apart; NaN where there is none).
     changes
         One row a sentence that is new, changed or gone: ticker, change, section, quote, old_quote.
+    judgements
+        One row a sentence and judge: ticker, evidence, judge, risk, severity, p_label, reason.
     meta
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
     """
@@ -50,6 +54,7 @@ class Report:
     findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
     meta: dict[str, Any] = field(default_factory=dict)
     changes: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_changes({})))
+    judgements: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_judgements(())))
 
 
 def unite_reports(reports: Sequence[Report]) -> Report:
@@ -61,6 +66,7 @@ def unite_reports(reports: Sequence[Report]) -> Report:
         findings=_concatenate([report.findings for report in reports]),
         meta={"runs": runs},
         changes=_concatenate([report.changes for report in reports]),
+        judgements=_concatenate([report.judgements for report in reports]),
     )
 
 
@@ -154,6 +160,22 @@ class RiskTable(ExportFrame):
         own = found[found["ticker"] == symbol].drop(columns="ticker")
         return own.reset_index(drop=True)
 
+    def judgements(self) -> pd.DataFrame:
+        """
+        Return what each judge says of each sentence.
+
+        Returns
+        -------
+        DataFrame
+            One row a sentence and judge, of the tickers in the table: ticker, evidence (the
+            sentence's id, as in ``report.findings``), judge (its model), risk, severity (0 to 5),
+            p_label (NaN where the judge gives no probability), reason (why it has no label). The
+            judge whose labels count comes first.
+        """
+        found = self.report.judgements
+        here = found["ticker"].isin(list(self._content().tickers))
+        return found[here].reset_index(drop=True)
+
     def as_text(self, width: int | None = None) -> str:
         """
         Return what `print` shows.
@@ -189,9 +211,15 @@ def assemble(
     run_id: str,
     model: str | None = None,
     flags: Sequence[str] = (),
+    judges: Sequence[Mapping[str, Any]] = (),
 ) -> RiskTable:
     """
-    Make the table of a run; the parameters are those of `urisk_nb.risk.rows.build_frame`.
+    Make the table of a run; the other parameters are those of `urisk_nb.risk.rows.build_frame`.
+
+    Parameters
+    ----------
+    judges
+        Who labeled, as recorded, the one whose labels count first.
 
     Returns
     -------
@@ -200,12 +228,20 @@ def assemble(
     """
     table = RiskTable(build_frame(plan, ticker_findings, run_id=run_id, model=model, flags=flags))
     given = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
-    meta = {**plan.meta, "run_id": run_id, "model": model, "flags": sorted(flags)}
+    meta = {
+        **plan.meta,
+        "run_id": run_id,
+        "model": model,
+        "flags": sorted(flags),
+        "judges": list(judges),
+        "kappa": compare_judges(given, [one["model"] for one in judges]),
+    }
     changes = {symbol: selection.changes for symbol, selection in plan.selections.items()}
     report = Report(
         findings=ExportFrame(build_findings(given, changes)),
         meta=meta,
         changes=ExportFrame(build_changes(changes)),
+        judgements=ExportFrame(build_judgements(given, model=model)),
     )
     object.__setattr__(table, "_report", report)
     table.attrs["urisk"] = {"run_id": run_id, "score_version": meta["score_version"]}
