@@ -427,8 +427,8 @@ def _describe_answer(answer: Answer) -> str:
 
 # The parameters of the run that have an option of the same name.
 PARAMS = (
-    *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query"),
-    *("price_column", "periods_per_year", "max_sentences", "normalise", "families", "judge"),
+    *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query", "judge"),
+    *("price_column", "periods_per_year", "max_sentences", "normalise", "families"),
 )
 
 

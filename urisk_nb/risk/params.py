@@ -32,9 +32,9 @@ from urisk_nb.risk.values import (
 __all__ = ["MAX_PARALLEL", "RiskParams", "alpha_label", "read_parallel", "tail_mass"]
 
 WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
+MAX_JUDGES = 5
 LABELS = ("greedy", "calibrated")
 MAX_PARALLEL = 256
-MAX_JUDGES = 5
 WINDOW_LIMIT = {"d": 36_525, "w": 5_218, "m": 1_200, "y": 100}
 
 

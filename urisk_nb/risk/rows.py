@@ -46,7 +46,6 @@ _TEXTS = (
     *("status", "flags", "run_id", "alerts", "period", "top_risk", "top_quote", "model"),
     *("ticker", "risk", "quote", "source", "section", "evidence", "reason"),
     *("change", "old_quote"),
-    "judge",
 )
 _COUNTS = (
     *("n_obs", "n_missing", "stale_days", "n_joint", "new", "changed", "gone"),
@@ -129,36 +128,6 @@ def build_findings(
     return pd.DataFrame(columns).astype({"cached": "bool"})  # a count in the rows
 
 
-def build_judgements(
-    ticker_findings: Iterable[TickerFindings], *, model: str | None = None
-) -> pd.DataFrame:
-    """
-    Build what each judge said of each sentence: one row each, the judges of a sentence in order.
-
-    Columns: ticker, evidence (the sentence's id), judge, risk, severity, p_label, reason (why there
-    is no label).
-
-    Parameters
-    ----------
-    model
-        Who made the labels that count.
-    """
-    said = [
-        (one.symbol, judge, own)
-        for one in ticker_findings
-        for finding in one.findings
-        for judge, own in ((model, finding), *finding.opinions)
-    ]
-    names = ("ticker", "evidence", "risk", "severity", "p_label", "reason")
-    columns = {
-        name: _series(name, [_FINDING[name](symbol, own) for symbol, _, own in said])
-        for name in names
-    }
-    frame = pd.DataFrame(columns)
-    frame.insert(2, "judge", _series("judge", [judge for _, judge, _ in said]))
-    return frame
-
-
 def build_changes(changes: Mapping[str, Changes | None]) -> pd.DataFrame:
     """
     Build the new, changed and gone sentences: one row each, in this order, by symbol.
@@ -189,6 +158,36 @@ def build_changes(changes: Mapping[str, Changes | None]) -> pd.DataFrame:
         ],
     }
     return pd.DataFrame({name: _series(name, values) for name, values in columns.items()})
+
+
+def build_judgements(
+    ticker_findings: Iterable[TickerFindings], *, model: str | None = None
+) -> pd.DataFrame:
+    """
+    Build what each judge said of each sentence: one row each, the judges of a sentence in order.
+
+    Columns: ticker, evidence (the sentence's id), judge, risk, severity, p_label, reason (why there
+    is no label).
+
+    Parameters
+    ----------
+    model
+        Who made the labels that count.
+    """
+    said = [
+        (one.symbol, judge, own)
+        for one in ticker_findings
+        for finding in one.findings
+        for judge, own in ((model, finding), *finding.opinions)
+    ]
+    names = ("ticker", "evidence", "risk", "severity", "p_label", "reason")
+    columns = {
+        name: _series(name, [_FINDING[name](symbol, own) for symbol, _, own in said])
+        for name in names
+    }
+    frame = pd.DataFrame(columns)
+    frame.insert(2, "judge", _series("model", [judge for _, judge, _ in said]))
+    return frame
 
 
 def _names(plan: Plan) -> list[str]:

@@ -35,14 +35,15 @@ class Report:
     Attributes
     ----------
     findings
-        One row a labeled sentence: ticker, risk, severity (0 to 5), p_label and p_severity (their
-        probabilities; NaN where a chat model's labels are greedy), quote (verbatim), source,
+        One row a labeled sentence: ticker, risk, severity (0 to 5), agreement (the share of further
+        judges that name this risk, with a severity at most one apart; NaN where there is none),
+        p_label and p_severity (the probabilities of risk and severity; NaN where a chat model's
+        labels are greedy), quote (verbatim), source,
         section ("Item 1A" of a filing, "page 3" of a PDF file), date, evidence (the sentence's id),
         start, end (offsets into the document), cached, status (``judged`` or ``unjudged``), flags,
         reason (why it is unjudged), change since the previous documents (``new``, ``changed`` or
         ``repeated``; missing where there is nothing to compare with), old_quote (what a changed
-        sentence said before), agreement (the share of further judges that name the same risk, with
-        a severity at most one apart; NaN where there is none).
+        sentence said before).
     changes
         One row a sentence that is new, changed or gone: ticker, change, section, quote, old_quote.
     judgements
@@ -124,6 +125,22 @@ class RiskTable(ExportFrame):
         ]
         return pd.DataFrame(self)[[name for name in wanted if name is not None]]
 
+    def judgements(self) -> pd.DataFrame:
+        """
+        Return what each judge says of each sentence.
+
+        Returns
+        -------
+        DataFrame
+            One row a sentence and judge, of the tickers in the table: ticker, evidence (the
+            sentence's id, as in ``report.findings``), judge (its model), risk, severity (0 to 5),
+            p_label (NaN where the judge gives no probability), reason (why it has no label). The
+            judge whose labels count comes first.
+        """
+        found = self.report.judgements
+        here = found["ticker"].isin(list(self._content().tickers))
+        return found[here].reset_index(drop=True)
+
     def changes(self, ticker: str | None = None) -> pd.DataFrame:
         """
         Return the sentences that are new, changed or gone since the previous documents.
@@ -159,22 +176,6 @@ class RiskTable(ExportFrame):
             )
         own = found[found["ticker"] == symbol].drop(columns="ticker")
         return own.reset_index(drop=True)
-
-    def judgements(self) -> pd.DataFrame:
-        """
-        Return what each judge says of each sentence.
-
-        Returns
-        -------
-        DataFrame
-            One row a sentence and judge, of the tickers in the table: ticker, evidence (the
-            sentence's id, as in ``report.findings``), judge (its model), risk, severity (0 to 5),
-            p_label (NaN where the judge gives no probability), reason (why it has no label). The
-            judge whose labels count comes first.
-        """
-        found = self.report.judgements
-        here = found["ticker"].isin(list(self._content().tickers))
-        return found[here].reset_index(drop=True)
 
     def as_text(self, width: int | None = None) -> str:
         """
@@ -228,14 +229,7 @@ def assemble(
     """
     table = RiskTable(build_frame(plan, ticker_findings, run_id=run_id, model=model, flags=flags))
     given = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
-    meta = {
-        **plan.meta,
-        "run_id": run_id,
-        "model": model,
-        "flags": sorted(flags),
-        "judges": list(judges),
-        "kappa": compare_judges(given, [one["model"] for one in judges]),
-    }
+    meta = {**plan.meta, "run_id": run_id, "model": model, "flags": sorted(flags)}
     changes = {symbol: selection.changes for symbol, selection in plan.selections.items()}
     report = Report(
         findings=ExportFrame(build_findings(given, changes)),
@@ -243,6 +237,10 @@ def assemble(
         changes=ExportFrame(build_changes(changes)),
         judgements=ExportFrame(build_judgements(given, model=model)),
     )
+    meta |= {
+        "judges": list(judges),
+        "kappa": compare_judges(given, [one["model"] for one in judges]),
+    }
     object.__setattr__(table, "_report", report)
     table.attrs["urisk"] = {"run_id": run_id, "score_version": meta["score_version"]}
     return table
