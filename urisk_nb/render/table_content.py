@@ -273,9 +273,9 @@ def describe_run(content: TableContent) -> str:
     """Return the line under the table: who labeled it, and what else there is."""
     if not content.is_whole:
         return f"{len(content.frame)} rows x {len(content.frame.columns)} columns"
-    served = [(run, run["served_by"]) for run in content.runs if run.get("served_by")]
+    served = [run for run in content.runs if run.get("served_by")]
     # Nothing of the run where no model was asked: a committed notebook then compares equal.
-    parts = [f"run {run.get('run_id', '')} · {_describe_labeler(by)}" for run, by in served]
+    parts = [f"run {run.get('run_id', '')} · {_describe_labeler(run)}" for run in served]
     parts = parts or ["no model asked"]
     parts += dict.fromkeys(map(_describe_prices, content.runs))
     shown = {"ticker", *(column.name for column in list_columns(content, 0))}
@@ -292,10 +292,12 @@ def _describe_prices(run: Mapping[str, Any]) -> str:
     return f"prices: {column}{kind}"
 
 
-def _describe_labeler(by: Mapping[str, Any]) -> str:
-    """Say who labeled; not every server tells its version."""
+def _describe_labeler(run: Mapping[str, Any]) -> str:
+    """Say who labeled, and who was compared; not every server tells its version."""
+    by, others = run["served_by"], [one["model"] for one in run.get("judges", ())[1:]]
     where = ", ".join(filter(None, (by["engine"], by["server"])))
-    return f"labeled by {by['model']} ({where})"
+    compared = f", compared with {', '.join(others)}" if others else ""
+    return f"labeled by {by['model']}{compared} ({where})"
 
 
 # Alerts -------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from urisk_nb.risk.values import (
 __all__ = ["MAX_PARALLEL", "RiskParams", "alpha_label", "read_parallel", "tail_mass"]
 
 WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
+MAX_JUDGES = 5
 LABELS = ("greedy", "calibrated")
 MAX_PARALLEL = 256
 WINDOW_LIMIT = {"d": 36_525, "w": 5_218, "m": 1_200, "y": 100}
@@ -77,7 +78,13 @@ class RiskParams:
         model, such as the judge, gives the most probable label and its probability either way.
     families
         Path of a TOML file of families of distress, beside those of the package: docs/filings.md.
-    max_sentences, seed, llm, model, num_predict
+    judge
+        Who labels: the name of a model, or of 2 to 5, between commas or in a list. Each sentence is
+        asked of all of them; the labels of the first count (docs/judge.md). Default: the session's
+        model, or urisk-judge beside the demo model.
+    model
+        Another name of `judge`.
+    max_sentences, seed, llm, num_predict
         How the model is asked.
 
     Raises
@@ -104,6 +111,7 @@ class RiskParams:
     seed: int = 1
     llm: bool = True
     model: str | None = None
+    judge: tuple[str, ...] | None = None
     num_predict: int = 48
 
     def __post_init__(self) -> None:
@@ -113,6 +121,15 @@ class RiskParams:
                 # Frozen for everyone else; here the value gets its one form
                 object.__setattr__(self, one.name, _READERS[one.name](one.name, value))
         self._check_period()
+        if self.model is not None:
+            named = _read_judges("model", self.model)
+            if self.judge not in (None, named):
+                raise InputError(
+                    f"judge={','.join(self.judge or ())!r} and model={self.model!r} both say who "
+                    "labels.",
+                    fix="give judge alone",
+                )
+            object.__setattr__(self, "judge", named)
 
     def _check_period(self) -> None:
         if self.start and self.window:
@@ -155,8 +172,12 @@ class RiskParams:
         `RiskParams.of(**d)` reads them back.
         """
         return {
-            name: value.isoformat() if isinstance(value, date) else value
-            for name, value in {**asdict(self), "alpha": list(self.alpha)}.items()
+            name: value.isoformat()
+            if isinstance(value, date)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+            for name, value in asdict(self).items()
         }
 
 
@@ -269,6 +290,23 @@ def _read_text(name: str, value: object) -> str | None:
     return value.strip() or None
 
 
+def _read_judges(name: str, value: object) -> tuple[str, ...]:
+    """Return the names of the judges; a text has commas between them."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, Iterable):
+        raise InputError(
+            f"{name} is {describe_type(value)}, not the name of a model.",
+            fix=f'{name}="llama3.1", or several: {name}="urisk-judge,llama3.1"',
+        )
+    names = tuple(str(_read_text(name, one)) for one in given)
+    if not 1 <= len(names) <= MAX_JUDGES:
+        raise InputError(
+            f"{name}={','.join(names)!r} names {len(names) or 'no'} models.",
+            fix=f"name 1 to {MAX_JUDGES}: {name}={','.join(names[:MAX_JUDGES]) or 'urisk-judge'!r}",
+        )
+    return names
+
+
 def _read_path(name: str, value: object) -> str | None:
     return _read_text(name, str(value) if isinstance(value, PurePath) else value)
 
@@ -336,6 +374,7 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "window": _read_window,
     **dict.fromkeys(("benchmark", "price_column", "query", "model"), _read_text),
     "families": _read_path,
+    "judge": _read_judges,
     "labels": _read_labels,
     "periods_per_year": _read_factor,
     **dict.fromkeys(("returns", "normalise", "llm"), _read_switch),

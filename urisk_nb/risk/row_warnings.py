@@ -81,6 +81,10 @@ WARNINGS = {
     "uneven_previous": "One year has less than half of the other's sentences, as an extract has; "
     "`new` and `gone` then say little.",
     # Labels
+    "judges_disagree": "Two judges label a sentence differently, so it does not count; "
+    "table.judgements() has what each says.",
+    "no_opinion": "A further judge gave no valid answer to a sentence; table.judgements() has the "
+    "reason.",
     "no_logprobs": "The server gives no probabilities, so labels are greedy.",
     "no_risk_found": "Sentences were labeled and none of them names a risk.",
     "not_calibrated": "Some labels could not be calibrated and are greedy.",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from urisk_nb.risk.inputs import Holding
+from urisk_nb.risk.judges import DISAGREE, mean_agreement
 from urisk_nb.risk.labeling import Finding, TickerFindings
 from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.quant import quant_columns
@@ -24,7 +25,14 @@ from urisk_nb.risk.taxonomy import NONE
 if TYPE_CHECKING:
     from urisk_nb.risk.changes import Changes
 
-__all__ = ["MIN_JUDGED", "STATUSES", "build_changes", "build_findings", "build_frame"]
+__all__ = [
+    "MIN_JUDGED",
+    "STATUSES",
+    "build_changes",
+    "build_findings",
+    "build_frame",
+    "build_judgements",
+]
 
 # Ascending: a row has the worst that applies. What the user can repair stands above what the model
 # did, the prices above all: without them a row has no figures. The flags name every reason, also
@@ -152,6 +160,36 @@ def build_changes(changes: Mapping[str, Changes | None]) -> pd.DataFrame:
     return pd.DataFrame({name: _series(name, values) for name, values in columns.items()})
 
 
+def build_judgements(
+    ticker_findings: Iterable[TickerFindings], *, model: str | None = None
+) -> pd.DataFrame:
+    """
+    Build what each judge said of each sentence: one row each, the judges of a sentence in order.
+
+    Columns: ticker, evidence (the sentence's id), judge, risk, severity, p_label, reason (why there
+    is no label).
+
+    Parameters
+    ----------
+    model
+        Who made the labels that count.
+    """
+    said = [
+        (one.symbol, judge, own)
+        for one in ticker_findings
+        for finding in one.findings
+        for judge, own in ((model, finding), *finding.opinions)
+    ]
+    names = ("ticker", "evidence", "risk", "severity", "p_label", "reason")
+    columns = {
+        name: _series(name, [_FINDING[name](symbol, own) for symbol, _, own in said])
+        for name in names
+    }
+    frame = pd.DataFrame(columns)
+    frame.insert(2, "judge", _series("model", [judge for _, judge, _ in said]))
+    return frame
+
+
 def _names(plan: Plan) -> list[str]:
     """Return the columns in the order of the documented groups."""
     quant = (
@@ -169,6 +207,7 @@ def _names(plan: Plan) -> list[str]:
         *(["p_top"] if plan.params.labels == "calibrated" or plan.form == "decision" else []),
         *("sentences", "judged", "findings"),
         *(["new", "changed", "gone", "share_repeated"] if plan.has_previous else []),
+        "agreement",
         *("model", "latency_s", "tokens", "attempts", "cached"),
     ]
 
@@ -254,6 +293,7 @@ def _label_values(
         "latency_s": labeled.seconds,
         "attempts": labeled.attempts,
         "cached": labeled.cached,
+        "agreement": mean_agreement(labeled.findings),
     }
     holds = {
         "thin_evidence": 0 < len(judged) < MIN_JUDGED,
@@ -263,8 +303,9 @@ def _label_values(
     flags = {*labeled.flags, *(flag for flag, is_so in holds.items() if is_so)}
     if not judged:
         return "model_error", flags
-    ratings = max_severity((finding.label for finding in judged if finding.label), plan.taxonomy)
-    result = score(ratings, plan.taxonomy, judged=True)
+    counted = [finding for finding in judged if DISAGREE not in finding.flags]
+    ratings = max_severity((finding.label for finding in counted if finding.label), plan.taxonomy)
+    result = score(ratings, plan.taxonomy, judged=bool(counted))
     values |= {
         **{f"r_{category}": rating for category, rating in ratings.items()},
         "score": result.score,
@@ -272,7 +313,7 @@ def _label_values(
         "coverage": result.coverage,
         "top_risk": result.top_risk,
     }
-    if (top := _top(result, rated)) is not None:
+    if (top := _top(result, counted)) is not None:
         values |= {"top_quote": top.sentence.quote, "p_top": top.p_label}
     return "partial" if "unjudged" in flags else "ok", flags | set(result.flags)
 
@@ -308,4 +349,5 @@ _FINDING: dict[str, Callable[[str, Finding], Any]] = {
     "status": lambda _, finding: "judged" if finding.label else "unjudged",
     "flags": lambda _, finding: ";".join(finding.flags),
     "reason": lambda _, finding: finding.reason,
+    "agreement": lambda _, finding: finding.agreement,
 }

@@ -13,9 +13,10 @@ from urisk_nb.errors import InputError
 from urisk_nb.render.table_content import TableContent, has_alerts
 from urisk_nb.render.table_html import render_table_html
 from urisk_nb.render.table_text import render_table_text
+from urisk_nb.risk.judges import compare_judges
 from urisk_nb.risk.labeling import TickerFindings
 from urisk_nb.risk.plan import Plan
-from urisk_nb.risk.rows import build_changes, build_findings, build_frame
+from urisk_nb.risk.rows import build_changes, build_findings, build_frame, build_judgements
 from urisk_nb.table.exports import ExportFrame
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
@@ -34,8 +35,10 @@ class Report:
     Attributes
     ----------
     findings
-        One row a labeled sentence: ticker, risk, severity (0 to 5), p_label and p_severity (their
-        probabilities; NaN where a chat model's labels are greedy), quote (verbatim), source,
+        One row a labeled sentence: ticker, risk, severity (0 to 5), agreement (the share of further
+        judges that name this risk, with a severity at most one apart; NaN where there is none),
+        p_label and p_severity (the probabilities of risk and severity; NaN where a chat model's
+        labels are greedy), quote (verbatim), source,
         section ("Item 1A" of a filing, "page 3" of a PDF file), date, evidence (the sentence's id),
         start, end (offsets into the document), cached, status (``judged`` or ``unjudged``), flags,
         reason (why it is unjudged), change since the previous documents (``new``, ``changed`` or
@@ -43,6 +46,8 @@ class Report:
         sentence said before).
     changes
         One row a sentence that is new, changed or gone: ticker, change, section, quote, old_quote.
+    judgements
+        One row a sentence and judge: ticker, evidence, judge, risk, severity, p_label, reason.
     meta
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
     """
@@ -50,6 +55,7 @@ class Report:
     findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
     meta: dict[str, Any] = field(default_factory=dict)
     changes: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_changes({})))
+    judgements: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_judgements(())))
 
 
 def unite_reports(reports: Sequence[Report]) -> Report:
@@ -61,6 +67,7 @@ def unite_reports(reports: Sequence[Report]) -> Report:
         findings=_concatenate([report.findings for report in reports]),
         meta={"runs": runs},
         changes=_concatenate([report.changes for report in reports]),
+        judgements=_concatenate([report.judgements for report in reports]),
     )
 
 
@@ -117,6 +124,22 @@ class RiskTable(ExportFrame):
             if pattern != "alerts" or has_alerts(self)
         ]
         return pd.DataFrame(self)[[name for name in wanted if name is not None]]
+
+    def judgements(self) -> pd.DataFrame:
+        """
+        Return what each judge says of each sentence.
+
+        Returns
+        -------
+        DataFrame
+            One row a sentence and judge, of the tickers in the table: ticker, evidence (the
+            sentence's id, as in ``report.findings``), judge (its model), risk, severity (0 to 5),
+            p_label (NaN where the judge gives no probability), reason (why it has no label). The
+            judge whose labels count comes first.
+        """
+        found = self.report.judgements
+        here = found["ticker"].isin(list(self._content().tickers))
+        return found[here].reset_index(drop=True)
 
     def changes(self, ticker: str | None = None) -> pd.DataFrame:
         """
@@ -189,9 +212,15 @@ def assemble(
     run_id: str,
     model: str | None = None,
     flags: Sequence[str] = (),
+    judges: Sequence[Mapping[str, Any]] = (),
 ) -> RiskTable:
     """
-    Make the table of a run; the parameters are those of `urisk_nb.risk.rows.build_frame`.
+    Make the table of a run; the other parameters are those of `urisk_nb.risk.rows.build_frame`.
+
+    Parameters
+    ----------
+    judges
+        Who labeled, as recorded, the one whose labels count first.
 
     Returns
     -------
@@ -206,7 +235,12 @@ def assemble(
         findings=ExportFrame(build_findings(given, changes)),
         meta=meta,
         changes=ExportFrame(build_changes(changes)),
+        judgements=ExportFrame(build_judgements(given, model=model)),
     )
+    meta |= {
+        "judges": list(judges),
+        "kappa": compare_judges(given, [one["model"] for one in judges]),
+    }
     object.__setattr__(table, "_report", report)
     table.attrs["urisk"] = {"run_id": run_id, "score_version": meta["score_version"]}
     return table
