@@ -56,7 +56,7 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("labeling", "row_warnings", "rows", "evaluation"),
+        *("labeling", "ratings", "row_warnings", "rows", "evaluation"),
     ],
     "server": [
         *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),
