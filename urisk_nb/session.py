@@ -53,10 +53,10 @@ from urisk_nb.table.risk_table import RiskTable, assemble
 
 if TYPE_CHECKING:
     from urisk_nb.llm.labels import Judge
-    from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.llm.manager import Answer, LLMManager
     from urisk_nb.risk.families import Family
 
-__all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
+__all__ = ["Progress", "Run", "assess", "assess_async", "open_run", "to_reply"]
 
 # One sentence's failure: it stays without a label, with the reason, and the run goes on. Anything
 # else ends the run.
@@ -153,8 +153,9 @@ class Run:
             await manager.ensure_model(*beside)
         self.served_by = _record_server(manager, models[0])
         self.judges = await manager.find_judges(*models)
-        self.plan = replace(self.plan, form=self.judges[0].form)
-        holds = {"demo_model": is_demo(models[0]), "small_judge": is_judge(models[0])}
+        form, is_own = self.judges[0].form, is_judge(models[0])
+        self.plan = replace(self.plan, form=form, is_judge=is_own)
+        holds = {"demo_model": is_demo(models[0]), "small_judge": is_own}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
         with manager.allow_parallel(parallel):
             self.notes = _describe_parallel(manager, parallel)
@@ -292,19 +293,7 @@ class _Workers:
             answer = await self.manager.ask(question, self.judge.model)
         except SENTENCE_ERRORS as exc:
             return Reply(text=getattr(exc, "partial", ""), done_reason=None, error=exc.message)
-        timing = answer.timing
-        return Reply(
-            text=str(answer),
-            done_reason=answer.done_reason,
-            tokens=timing.tokens,
-            prompt_tokens=timing.prompt_tokens,
-            seconds=timing.total_s,
-            attempts=timing.attempts,
-            logprobs=tuple(
-                Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs)
-                for one in answer.logprobs
-            ),
-        )
+        return to_reply(answer)
 
     def _priors(self) -> dict[str, Reply]:
         """Return what this model says to sentences without content: asked once in this process."""
@@ -323,6 +312,23 @@ class _Workers:
             tokens=before.tokens + tokens,
             elapsed_s=time.monotonic() - self.started_s,
         )
+
+
+def to_reply(answer: Answer) -> Reply:
+    """Return a manager's answer as the labeling reads it."""
+    timing = answer.timing
+    return Reply(
+        text=str(answer),
+        done_reason=answer.done_reason,
+        tokens=timing.tokens,
+        prompt_tokens=timing.prompt_tokens,
+        seconds=timing.total_s,
+        attempts=timing.attempts,
+        logprobs=tuple(
+            Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs)
+            for one in answer.logprobs
+        ),
+    )
 
 
 def _share(first: asyncio.Future[Reply]) -> asyncio.Future[Reply]:

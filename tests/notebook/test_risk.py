@@ -104,6 +104,7 @@ BAD = [
         "GOOG",
         "--labels 'sharp' is not one of greedy, calibrated",
     ),
+    ("%%risk --prices prices --review-below 70", "GOOG", "did you mean 0.7?"),
     ("%%risk --prices prices --out 2x", "GOOG", "not a variable name"),
     ("%%risk --prices prices --out class", "GOOG", "not a variable name"),
     ("%%risk --prices prices --parallel 0", "GOOG", "from 1 to 256"),

@@ -157,6 +157,11 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "after subtracting the content-free prior; a decision model, such as urisk-judge, "
                 "gives probabilities with either",
             },
+            "--review-below": {
+                "metavar": "P",
+                "help": "a label with a lower probability does not count, and is listed by "
+                "table.review(); default: the threshold of urisk-judge where it labels",
+            },
             "--max-sentences": {
                 "metavar": "N",
                 "help": "most sentences to label for one ticker; default: 40",
@@ -432,6 +437,7 @@ def _describe_answer(answer: Answer) -> str:
 PARAMS = (
     *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query", "judge"),
     *("price_column", "periods_per_year", "max_sentences", "normalise", "families"),
+    "review_below",
 )
 
 

@@ -29,12 +29,20 @@ from urisk_nb.risk.values import (
     show,
 )
 
-__all__ = ["MAX_PARALLEL", "RiskParams", "alpha_label", "read_parallel", "tail_mass"]
+__all__ = [
+    "JUDGE_REVIEW_BELOW",
+    "MAX_PARALLEL",
+    "RiskParams",
+    "alpha_label",
+    "read_parallel",
+    "tail_mass",
+]
 
 WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
 MAX_JUDGES = 5
 LABELS = ("greedy", "calibrated")
 MAX_PARALLEL = 256
+JUDGE_REVIEW_BELOW = 0.5  # a label of urisk-judge with a lower probability is for a person to judge
 WINDOW_LIMIT = {"d": 36_525, "w": 5_218, "m": 1_200, "y": 100}
 
 
@@ -76,6 +84,9 @@ class RiskParams:
         "greedy": the label the model writes. "calibrated": the most probable label after
         subtracting the content-free prior, where the server gives log-probabilities. A decision
         model, such as the judge, gives the most probable label and its probability either way.
+    review_below
+        A label with a lower probability does not count, and `table.review()` lists it; 0: each
+        counts. Default: the threshold of urisk-judge where it labels, else none.
     families
         Path of a TOML file of families of distress, beside those of the package: docs/filings.md.
     judge
@@ -107,6 +118,7 @@ class RiskParams:
     query: str | None = None
     families: str | None = None
     labels: str = "greedy"
+    review_below: float | None = None
     max_sentences: int = 40
     seed: int = 1
     llm: bool = True
@@ -321,6 +333,20 @@ def _read_factor(_: str, value: object) -> float:
     return number
 
 
+def _read_probability(name: str, value: object) -> float:
+    number = read_number(value)
+    if number is not None and 0 <= number <= 1:
+        return number
+    percent = read_number(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    is_percent = 0 < (percent or 0.0) <= 100
+    raise InputError(
+        f"{name}={show(value)} is not a probability from 0 to 1.",
+        fix=f"did you mean {format_number((percent or 0.0) / 100)}?"
+        if is_percent
+        else f"{name}=0.5",
+    )
+
+
 def _read_labels(_: str, value: object) -> str:
     if value in LABELS:
         return str(value)
@@ -376,6 +402,7 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "families": _read_path,
     "judge": _read_judges,
     "labels": _read_labels,
+    "review_below": _read_probability,
     "periods_per_year": _read_factor,
     **dict.fromkeys(("returns", "normalise", "llm"), _read_switch),
     **dict.fromkeys(("max_sentences", "num_predict"), functools.partial(_read_whole, least=1)),

@@ -16,7 +16,14 @@ from urisk_nb.render.table_text import render_table_text
 from urisk_nb.risk.judges import compare_judges
 from urisk_nb.risk.labeling import TickerFindings
 from urisk_nb.risk.plan import Plan
-from urisk_nb.risk.rows import build_changes, build_findings, build_frame, build_judgements
+from urisk_nb.risk.ratings import REVIEW_RULES, rate_ticker
+from urisk_nb.risk.rows import (
+    build_changes,
+    build_findings,
+    build_frame,
+    build_judgements,
+    build_ratings,
+)
 from urisk_nb.table.exports import ExportFrame
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
@@ -43,7 +50,13 @@ class Report:
         start, end (offsets into the document), cached, status (``judged`` or ``unjudged``), flags,
         reason (why it is unjudged), change since the previous documents (``new``, ``changed`` or
         ``repeated``; missing where there is nothing to compare with), old_quote (what a changed
-        sentence said before).
+        sentence said before), kind (``event``, ``hypothetical``, ``routine``), family (of distress;
+        missing where no word of one stands in it), counted and counted_as (the severity and the
+        category that count; missing where it does not count), rule (what changed them).
+    ratings
+        One row a rated category: ticker, category, rating (0 to 5), evidence (the ids of the
+        sentences that give it, the worst first, between semicolons), rule (what capped, raised or
+        lowered it).
     changes
         One row a sentence that is new, changed or gone: ticker, change, section, quote, old_quote.
     judgements
@@ -53,6 +66,7 @@ class Report:
     """
 
     findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
+    ratings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_ratings(())))
     meta: dict[str, Any] = field(default_factory=dict)
     changes: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_changes({})))
     judgements: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_judgements(())))
@@ -65,6 +79,7 @@ def unite_reports(reports: Sequence[Report]) -> Report:
     runs = [run for report in reports for run in report.meta.get("runs", [report.meta])]
     return Report(
         findings=_concatenate([report.findings for report in reports]),
+        ratings=_concatenate([report.ratings for report in reports]),
         meta={"runs": runs},
         changes=_concatenate([report.changes for report in reports]),
         judgements=_concatenate([report.judgements for report in reports]),
@@ -177,6 +192,32 @@ class RiskTable(ExportFrame):
         own = found[found["ticker"] == symbol].drop(columns="ticker")
         return own.reset_index(drop=True)
 
+    def review(self) -> pd.DataFrame:
+        """
+        Return the labels that a person should look at: they do not count as they are.
+
+        Returns
+        -------
+        DataFrame
+            Columns ticker, quote, risk, severity, p_label, section, why (``low probability``), of
+            the tickers in the table, in its order; empty where each label counts.
+        """
+        content = self._content()
+        frame = content.findings
+        why = (
+            frame["rule"]
+            .fillna("")
+            .map(
+                lambda rules: next((one for one in rules.split("; ") if one in REVIEW_RULES), None)
+            )
+        )
+        order = {ticker: place for place, ticker in enumerate(content.tickers)}
+        names = ["ticker", "quote", "risk", "severity", "p_label", "section"]
+        found = frame[names].assign(why=why)[why.notna() & frame["ticker"].isin(list(order))]
+        return found.sort_values(
+            "ticker", key=lambda one: one.map(order), kind="stable"
+        ).reset_index(drop=True)
+
     def as_text(self, width: int | None = None) -> str:
         """
         Return what `print` shows.
@@ -227,12 +268,15 @@ def assemble(
     RiskTable
         One row a holding, in the order given, index ``ticker``, with its report.
     """
-    table = RiskTable(build_frame(plan, ticker_findings, run_id=run_id, model=model, flags=flags))
     given = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
+    ratings = {one.symbol: rate_ticker(plan, one) for one in given if one.findings}
+    frame = build_frame(plan, ticker_findings, ratings, run_id=run_id, model=model, flags=flags)
+    table = RiskTable(frame)
     meta = {**plan.meta, "run_id": run_id, "model": model, "flags": sorted(flags)}
     changes = {symbol: selection.changes for symbol, selection in plan.selections.items()}
     report = Report(
-        findings=ExportFrame(build_findings(given, changes)),
+        findings=ExportFrame(build_findings(given, ratings, changes)),
+        ratings=ExportFrame(build_ratings(given, ratings)),
         meta=meta,
         changes=ExportFrame(build_changes(changes)),
         judgements=ExportFrame(build_judgements(given, model=model)),
