@@ -1,39 +1,96 @@
 """
-Measure the choice of sentences and the alerts: python benchmarks/filings.py --data DIR
+Measure the choice of sentences, the alerts and the score: python benchmarks/filings.py --data DIR
 
-DIR has `filings/NAME.txt.gz` and `decisive.csv` (columns file, text, why). The same may stand in
-`distress/`. Prints Markdown: how many of the listed statements, and of the facts (a file and what
-stands in `why` before the colon), are within the first 20, 40 and 60 chosen; what is asked and
-which alerts each filing has; seconds on this machine. No model is asked.
+DIR has `filings/NAME.txt.gz`, `decisive.csv` (columns file, text, why) and `MANIFEST.csv` (columns
+file, distressed: yes, mild or no, note). The same may stand in `distress/`. Prints Markdown: how
+many of the listed statements, and of the facts (a file and what stands in `why` before the colon),
+are within the first 20, 40 and 60 chosen; what is asked and which alerts each filing has; seconds
+on this machine.
+
+Then each filing's score and level, and how often a distressed filing stands above a healthy one. By
+default no model is asked: an *eager* reading gives each event its family's cap and each
+hypothetical a 3, so the table shows what the rules alone do. With --judge the embedded urisk-judge
+labels too, which takes minutes; its answers are kept in --cache, so that a second run is fast.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import csv
 import gzip
+import json
 import re
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from urisk_nb.embedded.weights import ADAPTER_SHA256
+from urisk_nb.llm.manager import LLMManager
 from urisk_nb.readers.news import read_evidence
+from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.choice import choose_passages, find_alerts
 from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.families import load_families
-from urisk_nb.risk.passages import read_passages
+from urisk_nb.risk.inputs import Document, Holding
+from urisk_nb.risk.labeling import TickerFindings, label_ticker
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.passages import Passage, read_passages
+from urisk_nb.risk.plan import Plan, prepare
+from urisk_nb.risk.questions import Question, Reply, answer
+from urisk_nb.risk.scoring import score
+from urisk_nb.session import to_reply
+from urisk_nb.table.risk_table import RiskTable, assemble
 
 LIMITS = (20, 40, 60)
+TICKER = "AAA"
 MIN_CHARS = 30  # a shorter sentence that stands inside of a statement does not find it
+ORDER = ("NR", "Low", "Moderate", "Elevated", "High", "Severe")
+CACHE = Path.home() / ".cache" / "urisk-nb-benchmarks" / "answers.json"
 
 
-def read_sentences(path: Path, folder: Path) -> list[Sentence]:
-    """Return the sentences of a filing, read as the product reads a file of a user."""
-    plain = folder / path.name.removesuffix(".gz")
-    plain.write_bytes(gzip.decompress(path.read_bytes()))
-    documents = read_evidence(str(plain)).documents
-    return [sentence for document in documents for sentence in split(document).sentences]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filing:
+    """One filing, and what is known of its company: ``yes``, ``mild`` or ``no`` distress."""
+
+    name: str
+    file: str
+    document: Document
+    sentences: tuple[Sentence, ...]
+    distress: str
+
+
+def read_filings(folder: Path, manifest: Path) -> list[Filing]:
+    """Return the filings of a folder, read as the product reads a file of a user."""
+    known = {}
+    with manifest.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            is_mild = row["distressed"] == "mild" or row["note"].startswith("mild")
+            known[row["file"].rpartition("/")[2]] = "mild" if is_mild else row["distressed"]
+    found = []
+    for path in sorted(folder.glob("*.txt.gz")):
+        with tempfile.TemporaryDirectory() as place:
+            plain = Path(place) / path.name.removesuffix(".gz")
+            plain.write_bytes(gzip.decompress(path.read_bytes()))
+            (document,) = read_evidence(str(plain)).documents
+        document = replace(document, ticker=TICKER)
+        found.append(
+            Filing(
+                name=path.name.partition(".")[0],
+                file=path.name,
+                document=document,
+                sentences=split(document).sentences,
+                distress=known.get(path.name, "no"),
+            )
+        )
+    return found
+
+
+# Choice and alerts --------------------------------------------------------------------------------
 
 
 def read_statements(path: Path) -> dict[str, list[tuple[str, str]]]:
@@ -55,36 +112,34 @@ def is_found(statement: str, chosen: list[str]) -> bool:
     return any(statement in one or (len(one) > MIN_CHARS and one in statement) for one in chosen)
 
 
-def measure_set(title: str, paths: list[Path], statements: Path) -> None:
+def measure_choice(title: str, filings: list[Filing], statements: Path) -> None:
     """Print the tables of one set of filings."""
     listed, families = read_statements(statements), load_families()
     found: Counter[tuple[str, int]] = Counter()
     totals: Counter[str] = Counter()
     rows = []
-    for path in paths:
-        with tempfile.TemporaryDirectory() as folder:
-            sentences = read_sentences(path, Path(folder))
+    for filing in filings:
         began = time.perf_counter()
-        passages = read_passages(sentences, families)
+        passages = read_passages(filing.sentences, families)
         chosen = choose_passages(passages)
         alerts = Counter(one.family.name for one in find_alerts(passages) if one.family)
         seconds = time.perf_counter() - began
         names = ", ".join(f"{name} {count}" for name, count in alerts.items()) or "none"
-        kind = "listed" if path.name in listed else "other"
-        name = path.name.partition(".")[0]
+        kind = "listed" if filing.file in listed else "other"
         rows.append(
-            f"| {name} | {kind} | {len(sentences):,} | {len(chosen)} | {names} | {seconds:.2f} |"
+            f"| {filing.name} | {kind} | {len(passages):,} | {len(chosen)} | {names} "
+            f"| {seconds:.2f} |"
         )
         texts = [fold(one.sentence.text) for one in chosen]
         for limit in LIMITS:
             facts: dict[str, bool] = {}
-            for statement, group in listed.get(path.name, ()):
+            for statement, group in listed.get(filing.file, ()):
                 hit = is_found(statement, texts[:limit])
                 found["statements", limit] += hit
                 facts[group] = facts.get(group, False) or hit
             found["facts", limit] += sum(facts.values())
-        totals["statements"] += len(listed.get(path.name, ()))
-        totals["facts"] += len({group for _, group in listed.get(path.name, ())})
+        totals["statements"] += len(listed.get(filing.file, ()))
+        totals["facts"] += len({group for _, group in listed.get(filing.file, ())})
     print(f"\n### {title}\n\n| found within | 20 | 40 | 60 |\n|---|--:|--:|--:|")
     for kind, total in totals.items():
         cells = " | ".join(f"{found[kind, limit] / max(total, 1):.0%}" for limit in LIMITS)
@@ -93,15 +148,172 @@ def measure_set(title: str, paths: list[Path], statements: Path) -> None:
     print("|---|---|--:|--:|---|--:|", *rows, sep="\n")
 
 
+# Scores -------------------------------------------------------------------------------------------
+
+
+def read_eagerly(plan: Plan) -> Callable[[Question], Reply]:
+    """Answer each question by the words: the cap of an event's family, 3 for a hypothetical."""
+    selection = plan.selections[TICKER]
+    read: Mapping[str, Passage] = {one.sentence.id: one for one in selection.passages}
+
+    def ask(question: Question) -> Reply:
+        passage = read[question.sentence.id]
+        family = passage.family
+        if family is None or passage.kind == "routine":
+            return Reply(text=answer("none", 0), done_reason="stop")
+        severity = family.cap if passage.kind == "event" else 3
+        return Reply(text=answer(family.category, severity), done_reason="stop")
+
+    return ask
+
+
+class Judge:
+    """The embedded urisk-judge, whose answers are kept in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.manager: LLMManager | None = None
+
+    def ask(self, question: Question) -> Reply:
+        """Return the answer that is known, else the judge's."""
+        key = f"{ADAPTER_SHA256[:12]} {question.key}"  # another judge is asked again
+        if key not in self.known:
+            if self.manager is None:
+                self.manager = LLMManager.initialize_sync(engine="embedded")
+            reply = to_reply(self.manager.ask_sync(question, self.manager.judge))
+            self.known[key] = asdict(replace(reply, seconds=0.0))
+        stored = self.known[key]
+        tokens = tuple(
+            Token(**{**one, "top_logprobs": tuple(map(tuple, one["top_logprobs"]))})
+            for one in stored["logprobs"]
+        )
+        return Reply(**{**stored, "logprobs": tokens})
+
+    def save(self) -> None:
+        """Keep what was answered."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.known), encoding="utf-8")
+
+    def close(self) -> None:
+        """Keep what was answered, and stop the server."""
+        self.save()
+        if self.manager is not None:
+            self.manager.shutdown_sync()
+
+
+def label(plan: Plan, ask: Callable[[Question], Reply]) -> tuple[TickerFindings, RiskTable]:
+    """Return the findings and the table of a filing whose questions are answered by `ask`."""
+
+    async def reply(question: Question) -> Reply:
+        return ask(question)
+
+    findings = asyncio.run(label_ticker(plan, TICKER, reply))
+    return findings, assemble(plan, {TICKER: findings}, run_id="benchmark")
+
+
+def score_plainly(findings: TickerFindings) -> tuple[float, str]:
+    """Return score and level without a rule: score_v1 of the highest severity of each category."""
+    ratings: dict[str, int | None] = {}
+    for one in findings.findings:
+        if one.label is not None and one.label.risk != "none":
+            ratings[one.label.risk] = max(one.label.severity, ratings.get(one.label.risk) or 0)
+    result = score(ratings, judged=True)
+    return result.score or 0.0, str(result.level)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one filing: a score and its level without and with the rules, and its row."""
+
+    filing: Filing
+    plain: tuple[float, str]
+    ruled: tuple[float, str]
+    row: Mapping[str, Any]
+
+
+def measure_scores(filing: Filing, judge: Judge | None) -> Outcome:
+    """Return what a filing is scored, labeled by the judge or by the eager reading."""
+    plan = prepare(
+        [Holding(symbol=TICKER)], None, [filing.document], RiskParams.of(labels="calibrated")
+    )
+    if judge is None:
+        findings, table = label(plan, read_eagerly(plan))
+    else:
+        plan = replace(plan, form="short")
+        findings, table = label(plan, judge.ask)
+        judge.save()
+    row = table.loc[TICKER]
+    points = 0.0 if row["level"] == "NR" else float(row["score"])
+    return Outcome(
+        filing=filing,
+        plain=score_plainly(findings),
+        ruled=(points, str(row["level"])),
+        row=row.to_dict(),
+    )
+
+
+def print_scores(labeler: str, sets: Mapping[str, list[Outcome]]) -> None:
+    """Print how well the scores order the filings of each set, and each filing's score."""
+    print(f"\n### Scores: {labeler}\n\n| | pairs in order | healthy above Moderate ", end="")
+    print("| healthy Severe | distressed High or Severe |\n|---|--:|--:|--:|--:|")
+    every = [one for outcomes in sets.values() for one in outcomes]
+    for title, outcomes in {**sets, "All": every}.items():
+        print(f"| {title}, no rules | {summarize([(x.filing, x.plain) for x in outcomes])} |")
+        print(f"| {title}, rules | {summarize([(x.filing, x.ruled) for x in outcomes])} |")
+    print("\n| filing | distress | alerts | score_v1, no rules | score_v2 | to review | top risk |")
+    print("|---|---|---|---|---|--:|---|")
+    for one in every:
+        row, rule = one.row, one.row["top_rule"]
+        top = f"{row['top_risk']}: {rule}" if isinstance(rule, str) else row["top_risk"]
+        (plain, plain_level), (ruled, level) = one.plain, one.ruled
+        print(
+            f"| {one.filing.name} | {one.filing.distress} | {row['alerts'] or 'none'} "
+            f"| {plain:.1f} {plain_level} | {ruled:.1f} {level} | {row['to_review']} | {top} |"
+        )
+
+
+def summarize(scored: list[tuple[Filing, tuple[float, str]]]) -> str:
+    """Return the figures of a set as cells; a tie is half a pair, and mild filings are in none."""
+    bad = [one for filing, one in scored if filing.distress == "yes"]
+    good = [one for filing, one in scored if filing.distress == "no"]
+    pairs = [(one > two) + 0.5 * (one == two) for one, _ in bad for two, _ in good]
+    above = sum(ORDER.index(level) > ORDER.index("Moderate") for _, level in good)
+    severe = sum(level == "Severe" for _, level in good)
+    high = sum(level in ("High", "Severe") for _, level in bad)
+    return (
+        f"{sum(pairs):g} of {len(pairs)} ({sum(pairs) / max(len(pairs), 1):.0%}) "
+        f"| {above} of {len(good)} | {severe} | {high} of {len(bad)}"
+    )
+
+
 def main() -> None:
     """Read the arguments, and print the tables of each set."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with decisive.csv")
-    folder = parser.parse_args().data
-    measure_set("Filings", sorted(folder.glob("filings/*.txt.gz")), folder / "decisive.csv")
-    more = folder / "distress"
+    parser.add_argument("--judge", action="store_true", help="let urisk-judge label, too")
+    parser.add_argument("--cache", type=Path, default=CACHE, help=f"its answers ({CACHE})")
+    given = parser.parse_args()
+    folder, more = given.data, given.data / "distress"
+    sets = {"Filings": read_filings(folder / "filings", folder / "MANIFEST.csv")}
+    measure_choice("Filings", sets["Filings"], folder / "decisive.csv")
     if (more / "decisive.csv").exists():
-        measure_set("Distress", sorted(more.glob("*.txt.gz")), more / "decisive.csv")
+        sets["Distress"] = read_filings(more, more / "MANIFEST.csv")
+        measure_choice("Distress", sets["Distress"], more / "decisive.csv")
+    print_scores("the eager reading", measure_sets(sets, None))
+    if given.judge:
+        judge = Judge(given.cache)
+        try:
+            print_scores("urisk-judge", measure_sets(sets, judge))
+        finally:
+            judge.close()
+
+
+def measure_sets(sets: Mapping[str, list[Filing]], judge: Judge | None) -> dict[str, list[Outcome]]:
+    """Return what came of each filing of each set."""
+    return {
+        title: [measure_scores(one, judge) for one in filings] for title, filings in sets.items()
+    }
 
 
 if __name__ == "__main__":

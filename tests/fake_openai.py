@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import json
 
+from fake_ollama import decisions
+
 ENDS = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError)
 
 
 class FakeOpenAI:
     """
-    Answers `/v1/models` and `/v1/chat/completions`, and 404 for the rest.
+    Answers `/v1/models`, `/v1/chat/completions`, where a model decides `/v1/systemone`, and 404
+    for the rest.
 
     Parameters
     ----------
@@ -21,6 +24,8 @@ class FakeOpenAI:
         Texts of an answer; `{schema}` questions get the first enumerated value of each property.
     owner, window, aliases
         What the list of models says.
+    decides
+        For each of its decision models, the probabilities of options by question, as JSON.
     status, error
         A refusal in place of an answer.
     """
@@ -34,12 +39,14 @@ class FakeOpenAI:
         owner="vllm",
         aliases=(),
         window=8192,
+        decides=None,
         status=200,
         error="",
     ):
         self.models, self.prefix, self.answer = models, prefix, answer
         self.aliases = list(aliases)
         self.owner, self.window, self.status, self.error = owner, window, status, error
+        self.decides = decides or {}
         self.requests = []
         self.aborted = 0
         self.token_s = 0.0
@@ -88,6 +95,8 @@ class FakeOpenAI:
                 for name in self.models
             ]
             self._send(writer, 200, {"object": "list", "data": entries})
+        elif path == f"{self.prefix}/v1/systemone" and self.decides:
+            self._decide(writer, body)
         elif path != f"{self.prefix}/v1/chat/completions":
             self._send(writer, 404, {"detail": "Not Found"})
         elif self.status != 200:
@@ -100,6 +109,14 @@ class FakeOpenAI:
             )
         else:
             await self._stream(writer, body)
+
+    def _decide(self, writer, body):
+        if (said := self.decides.get(body["model"])) is None:
+            error = {"code": 501, "message": "This model is not a decision model"}
+            self._send(writer, 501, {"error": error})
+        else:
+            asked = decisions.read(json.dumps(body).encode())
+            self._send(writer, 200, decisions.answer(asked, said))
 
     @staticmethod
     def _send(writer, status, content, server="uvicorn"):

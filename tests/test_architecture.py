@@ -57,7 +57,7 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("labeling", "row_warnings", "rows", "evaluation", "baselines"),
+        *("labeling", "judges", "ratings", "row_warnings", "rows", "evaluation", "baselines"),
     ],
     "server": [
         *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),

@@ -93,6 +93,16 @@ def test_the_demo_over_a_named_server(fake_ollama):
     assert fake_ollama.counters()["requests"] > 20
 
 
+@pytest.mark.slow
+def test_the_demo_compares_judges(fake_ollama_with):
+    """The first one's labels count; the table says who was compared, and how well they agree."""
+    server = fake_ollama_with({"models": ["one", "other"]})
+    done = urisk("demo", "--judge", "one,other", "--url", server.url)
+    assert done.returncode == 0, done.stderr
+    assert "labeled by one, compared with other" in done.stdout
+    assert re.search(r"one and other: the same risk in \d+ of \d+ sentences", done.stdout)
+
+
 def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path):
     """
     Without server, Ollama and model file: status 1 and a command for each.
@@ -225,6 +235,8 @@ def test_doctor_says_what_a_start_would_start(tmp_path, urisk_here):
             {"PATH": "/nowhere"},
             "OllamaNotInstalled",
         ),
+        (("demo", "--judge", "a,b,a"), {}, "--judge 'a,b,a' names 'a' twice"),
+        (("demo", "--judge", "a", "--model", "b"), {}, "--judge 'a' and model='b' both say"),
         (("doctor",), {"OLLAMA_TIMEOUT": "soon"}, "OLLAMA_TIMEOUT"),
         (("demo",), {"URISK_GGUF": "/nowhere/model.gguf"}, "URISK_GGUF"),
         (

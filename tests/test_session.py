@@ -19,6 +19,7 @@ import pytest
 
 from urisk_nb import event_loop, process_state, session
 from urisk_nb.errors import AnswerIncomplete, InputError, ServerConnectionLost
+from urisk_nb.llm.labels import Judge, LabelMethod
 from urisk_nb.llm.messages import is_judge
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
 from urisk_nb.risk.labeling import label_ticker
@@ -49,8 +50,9 @@ class Listed:
         self.logprobs = logprobs
         self.asked, self.payloads, self.now, self.peak = [], [], 0, 0
 
-    async def is_decision_model(self, model):
-        return is_judge(model)
+    async def find_judges(self, *models):
+        decides = {True: LabelMethod.DECISION, False: LabelMethod.SCHEMA}
+        return tuple(Judge(model=one, method=decides[is_judge(one)]) for one in models)
 
     @contextlib.contextmanager
     def allow_parallel(self, least):
@@ -130,8 +132,8 @@ def judge_beside(answer, judge="urisk-judge"):
     manager = Listed(answer)
     manager.model, manager.judge, manager.had = "smollm2-135m", judge, []
 
-    async def ensure_model(model):
-        manager.had.append(model)
+    async def ensure_model(*models):
+        manager.had += models
 
     manager.ensure_model = ensure_model
     return manager

@@ -76,10 +76,16 @@ def _demo(args: argparse.Namespace) -> int:
     from urisk_nb.session import open_run
 
     began = time.monotonic()
-    print("Six companies, weekly prices of 2018 and 2019, sixteen public events.")
+    named = {name: value for name in ("judge", "model") if (value := getattr(args, name))}
     run = open_run(
-        list(demo.TICKERS), prices=demo.prices(), evidence=demo.evidence(), benchmark="equal"
+        list(demo.TICKERS),
+        prices=demo.prices(),
+        evidence=demo.evidence(),
+        benchmark="equal",
+        params=named,
     )
+    print("Six companies, weekly prices of 2018 and 2019, sixteen public events.")
+    args.model = next(iter(run.plan.params.judge or ()), None)
     with _start_manager(args) as manager:
         _label(run, manager)
     print(run.table().as_text())
@@ -324,10 +330,12 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
             "a real model"
         ),
         {
-            "--model": {
-                "help": "label with this model of your Ollama; default: the demo model, "
-                "fetched once (93 MB)"
+            "--judge": {
+                "metavar": "MODEL",
+                "help": "label with this model of your Ollama, or compare several (a,b); default: "
+                "urisk-judge over the demo model, fetched once (93 MB)",
             },
+            "--model": {"help": "the same as --judge"},
             "--url": _URL,
             "--engine": {
                 "choices": ("ollama", "embedded"),

@@ -31,6 +31,7 @@ from urisk_nb.errors import (
     ContextExceeded,
     InputError,
     NotInitialized,
+    UriskError,
     raise_ungrouped,
     ungroup,
 )
@@ -41,19 +42,21 @@ from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.inputs import Evidence, Holding, Prices, describe_unlisted, describe_weights
+from urisk_nb.risk.judges import describe_kappas, unite_judges
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import OnRead, Plan, prepare
-from urisk_nb.risk.questions import Question, Reply
+from urisk_nb.risk.questions import EXAMPLES, Question, Reply
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.values import describe_type
 from urisk_nb.table.risk_table import RiskTable, assemble
 
 if TYPE_CHECKING:
-    from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.llm.labels import Judge
+    from urisk_nb.llm.manager import Answer, LLMManager
     from urisk_nb.risk.families import Family
 
-__all__ = ["Progress", "Run", "assess", "assess_async", "open_run"]
+__all__ = ["Progress", "Run", "assess", "assess_async", "open_run", "to_reply"]
 
 # One sentence's failure: it stays without a label, with the reason, and the run goes on. Anything
 # else ends the run.
@@ -110,33 +113,49 @@ class Run:
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     input_notes: tuple[str, ...] = ()
+    judges: tuple[Judge, ...] = ()
+    opinions: dict[str, dict[str, TickerFindings]] = field(default_factory=dict)
+
+    def is_done(self, symbol: str) -> bool:
+        """Return whether every judge has labeled a ticker."""
+        by_judge = (self.findings_of(judge) for judge in self.judges)
+        return bool(self.judges) and all(symbol in own for own in by_judge)
+
+    def findings_of(self, judge: Judge) -> dict[str, TickerFindings]:
+        """Return what a judge has found so far, by symbol; that of the first one counts."""
+        if judge is self.judges[0]:
+            return self.ticker_findings
+        return self.opinions.setdefault(judge.model, {})
 
     async def label(self, manager: LLMManager, *, parallel: int | None = None) -> None:
         """
-        Ask the model about every sentence; blocks until all are labeled.
+        Ask the judges about every sentence; blocks until all are labeled.
 
-        A cancel, or an error, leaves the tickers that were finished in `ticker_findings`. Called
-        again, it asks about the others.
+        All judges are ready before the first sentence. Then one after the other is asked about all
+        of them, so that a server with room for one model loads each once. A cancel, or an error,
+        leaves the tickers that were finished in `ticker_findings` (of the first judge, whose labels
+        count) and `opinions` (by further judge). Called again, it asks about the others.
 
         Raises
         ------
         InputError
             The judge would be asked for categories that it has not learnt.
         ServerError, ModelError
-            The run cannot go on: the server is lost after all retries, the model is not there.
+            The run cannot go on: the server is lost after all retries, a model is not there.
         """
         from urisk_nb.llm.manager import is_demo, is_judge
 
-        model = self.plan.params.model or (
-            manager.judge if self.plan.taxonomy.hash == DEFAULT.hash else manager.model
+        models = self.plan.params.judge or (
+            manager.judge if self.plan.taxonomy.hash == DEFAULT.hash else manager.model,
         )
-        _check_judge(model, self.plan.taxonomy)
-        if model != manager.model:
-            await manager.ensure_model(model)
-        self.served_by = _record_server(manager, model)
-        is_decision = await manager.is_decision_model(model)
-        self.plan = replace(self.plan, form="decision" if is_decision else "examples")
-        holds = {"demo_model": is_demo(model), "small_judge": is_judge(model)}
+        _check_judges(models, self.plan.taxonomy)
+        if beside := [model for model in models if model != manager.model]:
+            await manager.ensure_model(*beside)
+        self.served_by = _record_server(manager, models[0])
+        self.judges = await manager.find_judges(*models)
+        form, is_own = self.judges[0].form, is_judge(models[0])
+        self.plan = replace(self.plan, form=form, is_judge=is_own)
+        holds = {"demo_model": is_demo(models[0]), "small_judge": is_own}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
         with manager.allow_parallel(parallel):
             self.notes = _describe_parallel(manager, parallel)
@@ -146,17 +165,18 @@ class Run:
         """
         Return the table of what has been computed and labeled so far.
 
-        A ticker that was not finished has the status `not_run`.
+        A ticker that the first judge has not finished has the status `not_run`.
         """
         table = assemble(
             self.plan,
-            self.ticker_findings,
+            unite_judges(self.ticker_findings, self.opinions),
             run_id=self.run_id,
             model=self.served_by.get("model"),
             flags=self.flags,
+            judges=[judge.record for judge in self.judges],
         )
         meta = table.report.meta
-        if notes := [*self.input_notes, *self.notes]:
+        if notes := [*self.input_notes, *self.notes, *describe_kappas(meta["kappa"])]:
             meta["messages"] = {**meta["messages"], WHOLE_RUN: notes}
         meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
@@ -167,10 +187,14 @@ class Run:
 
 
 class _Workers:
-    """As many workers as calls may be in flight, and the questions that wait for one of them."""
+    """
+    As many workers as calls may be in flight, and the questions that wait for one of them; of one
+    judge at a time.
+    """
 
     def __init__(self, run: Run, manager: LLMManager, count: int) -> None:
         self.run, self.manager, self.count = run, manager, count
+        self.judge = run.judges[0]
         # By the rank of the ticker, then by age: the first tickers are finished first.
         self.queue: asyncio.PriorityQueue[tuple[int, int, Question, asyncio.Future[Reply]]] = (
             asyncio.PriorityQueue()
@@ -183,11 +207,22 @@ class _Workers:
         self.unread = 0  # sentences of tickers that have not begun
 
     async def label_all(self) -> None:
-        """Label the tickers that have no findings yet; the first error ends it."""
-        plan = self.run.plan
-        symbols = [symbol for symbol in plan.asked if symbol not in self.run.ticker_findings]
-        self.unread = sum(len(plan.selections[symbol].chosen) for symbol in symbols)
-        self.run.progress = Progress(rows_total=len(symbols), questions=self.unread)
+        """Label the tickers that a judge has no findings for yet; the first error ends it."""
+        plan, judges = self.run.plan, self.run.judges
+        left = {
+            judge: [symbol for symbol in plan.asked if symbol not in self.run.findings_of(judge)]
+            for judge in judges
+        }
+        self.unread = sum(
+            len(plan.selections[symbol].chosen) for symbols in left.values() for symbol in symbols
+        )
+        self.run.progress = Progress(rows_total=len(left[judges[-1]]), questions=self.unread)
+        for self.judge, symbols in left.items():
+            self.replies = {}  # the same bytes are another question where another one is asked
+            await self._label_each(symbols)
+
+    async def _label_each(self, symbols: Sequence[str]) -> None:
+        """Label these tickers by one judge."""
         try:
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(self.count)]
@@ -204,6 +239,9 @@ class _Workers:
             cause = ungroup(several)  # the first is the cause; its siblings were cancelled for it
         else:
             return
+        if isinstance(cause, UriskError) and len(self.run.judges) > 1:
+            cause.message = f"judge {self.judge.model}: {cause.message}"
+            cause.args = (cause.message,)
         # Out here: inside of the handler the group would be behind it, and IPython would send no
         # error message.
         raise cause
@@ -220,12 +258,12 @@ class _Workers:
             await self.has_room.wait()
 
     async def _label(self, rank: int, symbol: str) -> None:
-        plan = self.run.plan
+        plan, judge = replace(self.run.plan, form=self.judge.form), self.judge
         self.unread -= len(plan.selections[symbol].chosen)
-        self.run.ticker_findings[symbol] = await label_ticker(
+        self.run.findings_of(judge)[symbol] = await label_ticker(
             plan, symbol, functools.partial(self._put, rank)
         )
-        self._count(rows=1)
+        self._count(rows=int(judge is self.run.judges[-1]))
 
     def _put(self, rank: int, question: Question) -> asyncio.Future[Reply]:
         """Queue a question; returns the reply to come. The same bytes are asked once."""
@@ -252,28 +290,16 @@ class _Workers:
 
     async def _ask(self, question: Question) -> Reply:
         try:
-            answer = await self.manager.ask(question, self.run.served_by["model"])
+            answer = await self.manager.ask(question, self.judge.model)
         except SENTENCE_ERRORS as exc:
             return Reply(text=getattr(exc, "partial", ""), done_reason=None, error=exc.message)
-        timing = answer.timing
-        return Reply(
-            text=str(answer),
-            done_reason=answer.done_reason,
-            tokens=timing.tokens,
-            prompt_tokens=timing.prompt_tokens,
-            seconds=timing.total_s,
-            attempts=timing.attempts,
-            logprobs=tuple(
-                Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs)
-                for one in answer.logprobs
-            ),
-        )
+        return to_reply(answer)
 
     def _priors(self) -> dict[str, Reply]:
         """Return what this model says to sentences without content: asked once in this process."""
         known: dict[tuple[Any, ...], dict[str, Reply]] = process_state.setdefault("priors", dict)
-        server = tuple(self.run.served_by[name] for name in ("model", "engine", "server", "url"))
-        return known.setdefault(server, {})
+        server = tuple(self.run.served_by[name] for name in ("engine", "server", "url"))
+        return known.setdefault((self.judge.model, *server), {})
 
     def _count(self, *, rows: int = 0, asked: int = 0, questions: int = 0, tokens: int = 0) -> None:
         before = self.run.progress
@@ -286,6 +312,23 @@ class _Workers:
             tokens=before.tokens + tokens,
             elapsed_s=time.monotonic() - self.started_s,
         )
+
+
+def to_reply(answer: Answer) -> Reply:
+    """Return a manager's answer as the labeling reads it."""
+    timing = answer.timing
+    return Reply(
+        text=str(answer),
+        done_reason=answer.done_reason,
+        tokens=timing.tokens,
+        prompt_tokens=timing.prompt_tokens,
+        seconds=timing.total_s,
+        attempts=timing.attempts,
+        logprobs=tuple(
+            Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs)
+            for one in answer.logprobs
+        ),
+    )
 
 
 def _share(first: asyncio.Future[Reply]) -> asyncio.Future[Reply]:
@@ -335,7 +378,7 @@ def open_run(
     series = benchmark if isinstance(benchmark, pd.Series) else None
     named = benchmark if series is None else "given"
     settings = _settings(params, query=query, benchmark=named, families=families)
-    _check_judge(settings.model, taxonomy)
+    _check_judges(settings.judge or (), taxonomy)
     if prices is None and evidence is None:
         raise InputError(
             "neither prices nor evidence was given.",
@@ -352,6 +395,8 @@ def open_run(
         previous=None if own_previous is None else own_previous.documents,
         benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
         taxonomy=taxonomy,
+        # A category that the taxonomy lacks is no answer
+        examples=[example for example in EXAMPLES if example.risk in taxonomy.labels],
         families=_read_families(settings.families),
         on_read=on_read,
     )
@@ -446,17 +491,23 @@ def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> R
     )
 
 
-def _check_judge(model: str | None, taxonomy: Taxonomy) -> None:
-    """Refuse a taxonomy that the judge has not learnt."""
-    if model is None or taxonomy.hash == DEFAULT.hash:
+def _check_judges(models: Sequence[str], taxonomy: Taxonomy) -> None:
+    """Refuse one judge twice, and a taxonomy that urisk-judge has not learnt."""
+    if not models:
         return
-    from urisk_nb.llm.manager import is_judge
+    from urisk_nb.llm.messages import is_judge, is_same_model
 
-    if is_judge(model):
+    for one, other in itertools.combinations(models, 2):
+        if is_same_model(one, other):
+            same = f"{one!r} twice" if one == other else f"{one!r} and {other!r}, one model"
+            raise InputError(
+                f"judge={','.join(models)!r} names {same}.", fix="name each judge once"
+            )
+    if taxonomy.hash != DEFAULT.hash and (known := next(filter(is_judge, models), None)):
         raise InputError(
-            f"{model!r} has learnt the categories {', '.join(DEFAULT.ids)} with their "
+            f"{known!r} has learnt the categories {', '.join(DEFAULT.ids)} with their "
             "definitions, and no others.",
-            fix="leave out taxonomy=, or judge with a chat model, such as model='llama3.1'",
+            fix="leave out taxonomy=, or label with another model, such as judge='llama3.1'",
         )
 
 
@@ -594,19 +645,19 @@ def _keep_partial(run: Run) -> Iterator[None]:
 
 
 async def _label(run: Run, manager: LLMManager | None, parallel: int | None) -> None:
-    manager = manager or await _default_manager(run.plan.params.model)
+    manager = manager or await _default_manager(run.plan.params.judge)
     await run.label(manager, parallel=read_parallel(parallel))
 
 
-async def _default_manager(model: str | None) -> LLMManager:
-    """Return the manager of this process, started with the run's model if there is none."""
+async def _default_manager(judges: Sequence[str] | None) -> LLMManager:
+    """Return the manager of this process, started with the run's first judge if there is none."""
     from urisk_nb.llm.manager import LLMManager
 
     try:
         LLMManager.get_instance()
     except NotInitialized:
-        return await LLMManager.initialize(model=model)
-    return await LLMManager.initialize()  # the model of this run is taken beside the session's own
+        return await LLMManager.initialize(model=judges[0] if judges else None)
+    return await LLMManager.initialize()  # the judges of this run are taken beside its own model
 
 
 def _describe_parallel(manager: LLMManager, parallel: int | None) -> tuple[str, ...]:

@@ -19,9 +19,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fake_ollama import go_compat, requests
+from fake_ollama import decisions, go_compat, requests
 from fake_ollama.backend import (
     Backend,
+    Chunk,
     Final,
     Hooks,
     Model,
@@ -102,6 +103,9 @@ class OllamaApp:
             **{f"/api/{name}": {"POST": self._unserved} for name in _UNSERVED},
             **(self._created.routes if getattr(backend, "creates", False) else {}),
         }
+        # From 0.35 on; this server is an older one as long as it has no such model
+        if any("decision" in model.capabilities for model in backend.models()):
+            self._routes["/v1/systemone"] = {"POST": self._systemone}
 
     # ---- one request -----------------------------------------------------------------------------
 
@@ -362,6 +366,28 @@ class OllamaApp:
                 loaded_model.lost |= isinstance(exc, RunnerGone)
                 await self._refuse(reply, exc, stream=body.stream)
 
+    async def _systemone(self, request: Request, reply: Reply) -> None:
+        asked = decisions.read(request.body)
+        model = self._find(asked.model)
+        if "decision" not in model.capabilities:
+            raise Refusal(400, f"registry.ollama.ai/library/{model.name} does not support decision")
+        async with self.loaded_models.use(model, None, asked.keep_alive_ns) as loaded_model:
+            call = ModelCall(
+                model=model,
+                endpoint="systemone",
+                messages=({"role": "user", "content": asked.state},),
+                num_ctx=loaded_model.num_ctx,
+            )
+            async with (
+                self._slot(loaded_model),
+                contextlib.aclosing(self._backend.answer(call)) as items,
+            ):
+                texts = [item.text async for item in items if isinstance(item, Chunk)]
+        self.counters.recent.append(
+            {"model": model.name, "endpoint": "systemone", "body": requests.decode(request.body)}
+        )
+        await _json(reply, decisions.answer(asked, "".join(texts)))
+
     @contextlib.asynccontextmanager
     async def _slot(self, loaded_model: LoadedModel) -> AsyncIterator[None]:
         """
@@ -423,6 +449,8 @@ def _model_field(request: Request, struct: str) -> str:
 
 def _check_able(body: requests.Body, model: Model) -> None:
     """Refuse what the model cannot do; `think: false` is accepted by every model."""
+    if "completion" not in model.capabilities:
+        raise Refusal(400, f'"{body.model}" does not support {body.endpoint}')
     if body.think and "thinking" not in model.capabilities:
         raise Refusal(400, f'"{body.model}" does not support thinking')
     for lacking in body.lacking:

@@ -104,6 +104,7 @@ BAD = [
         "GOOG",
         "--labels 'sharp' is not one of greedy, calibrated",
     ),
+    ("%%risk --prices prices --review-below 70", "GOOG", "did you mean 0.7?"),
     ("%%risk --prices prices --out 2x", "GOOG", "not a variable name"),
     ("%%risk --prices prices --out class", "GOOG", "not a variable name"),
     ("%%risk --prices prices --parallel 0", "GOOG", "from 1 to 256"),
@@ -420,6 +421,32 @@ def test_a_model_for_one_cell_is_not_the_sessions(new_kernel, fake_ollama_with):
     assert (cell.status, cell.error.count("\n")) == ("error", 1)
     assert "other" in cell.error
     assert kernel.value("table['status'].tolist()") == "['not_run']"
+
+
+@pytest.mark.slow
+def test_judges_of_a_cell(new_kernel, fake_ollama_with):
+    """
+    `%%risk --judge one,other`: both label, the first one's labels count, and the table has each
+    opinion; names that cannot be meant are refused before a server is started.
+    """
+    rules = [
+        {"model": "one:latest", "contains": "Google", "answer": {"risk": "legal", "severity": 3}},
+        {"model": "other:latest", "contains": "Google", "answer": {"risk": "none", "severity": 0}},
+    ]
+    server = fake_ollama_with({"models": ["session", "one", "other"], "rules": rules})
+    kernel = new_kernel()
+    kernel.good(f"%load_ext urisk_nb\n{SETUP}")
+    cell = kernel.run("%%risk --evidence news --judge one,two,one\nGOOG")
+    assert "--judge 'one,two,one' names 'one' twice" in cell.error
+    assert "not started" in kernel.good("%urisk_status").text()
+    kernel.good(f"%urisk_start --url {server.url} --model session")
+    shown = kernel.good("%%risk --evidence news --judge one,other --out table\nGOOG")
+    assert "compared with other" in shown.text()
+    assert kernel.value("table.loc['GOOG', 'model'], table.loc['GOOG', 'agreement'] < 1") == (
+        "one True"
+    )
+    assert kernel.value("sorted(table.judgements()['judge'].unique())") == "['one', 'other']"
+    assert kernel.value("'judges_disagree' in table.loc['GOOG', 'flags']") == "True"
 
 
 @pytest.mark.slow

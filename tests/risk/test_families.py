@@ -29,6 +29,8 @@ def test_the_package_has_thirteen_families():
     }
     assert {one.category for one in families.values()} <= set(DEFAULT.ids)
     assert (families["survival"].cap, families["order"].cap, families["decline"].cap) == (5, 4, 2)
+    floors = {name: one.floor for name, one in families.items() if one.is_decisive}
+    assert floors == {**dict.fromkeys(DECISIVE, 4), "accident": 2}
 
 
 def test_a_family_is_added_and_another_replaced():
@@ -69,6 +71,8 @@ def test_a_decisive_family_without_core_is_decided_by_all_its_words():
         ("[a]\ncategory='legal'\npatterns=['(?:a+){3,}x']", "repeats a group"),
         ("[a]\ncategory='legal'\ncap=6\npatterns=['x']", "has cap = 6"),
         ("[a]\ncategory='legal'\ncap=2.5\npatterns=['x']", "has cap = 2.5"),
+        ("[a]\ncategory='legal'\ncap=3\nfloor=4\npatterns=['x']", "has floor = 4"),
+        ("[a]\ncategory='legal'\nfloor=1.5\npatterns=['x']", "has floor = 1.5"),
         ("[a]\ncategory='legal'\nweight=true\npatterns=['x']", "has weight = True"),
         ("[a]\ncategory='legal'\ndecisive=1\npatterns=['x']", "has decisive = 1"),
     ],

@@ -216,3 +216,24 @@ def test_each_industry_says_it_in_its_own_words(text):
     """Banks, insurers, biotech, oil and gas, retail, property, crypto, shells, utilities, mines."""
     passage = read(text)
     assert (passage.kind, passage.rank > 0) == ("event", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Acme may lose its largest customer.", "hypothetical"),
+        ("Regulators could fine Acme.", "hypothetical"),
+        ("Unless rates fall, Acme will close two plants.", "hypothetical"),
+        ("Acme closed two plants, which could cost $4 million.", "event"),
+        ("Acme halts its line in Bonn, could lose $4 million a day.", "routine"),
+        ("Data of 87 million people may have been shared.", "routine"),
+        ("Acme said it would close two plants.", "routine"),
+        ("The Commission opened an inquiry into whether Acme broke the law.", "routine"),
+        ("Acme sells tea.", "routine"),
+    ],
+)
+def test_a_hypothetical_in_news(text, kind):
+    """Nothing has happened before its modal verb; news says what has, and then what may."""
+    note = Document(id="N1", ticker="AAA", text=text, kind="news")
+    (passage,) = read_passages(split(note).sentences, load_families())
+    assert passage.kind == kind

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.questions import Label
-from urisk_nb.risk.scoring import Level, level, max_severity, reconcile, score
+from urisk_nb.risk.scoring import SCORE_V2, Level, level, reconcile, score
 from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
 
+VERSIONS = st.sampled_from(("score_v1", "score_v2"))
 RATINGS = st.dictionaries(st.sampled_from(DEFAULT.ids), st.none() | st.integers(0, 5))
 
 # Worked by hand: 100 * (1 - product of (1 - w)), w = 0, .05, .15, .35, .60, .85.
@@ -51,6 +52,31 @@ def test_scores_worked_by_hand(ratings, points, name):
     )
 
 
+# 100 * (1 - product of (1 - w / 3^k)), k = 0, 1, 2, ... from the highest rating down.
+FILING_CASES = [
+    ({"legal": 3, "business": 3}, 42.583333, "Elevated"),  # 1 - .65 * (1 - .35 / 3)
+    ({"legal": 4}, 60.0, "High"),
+    ({"legal": 5}, 85.0, "Severe"),
+    ({"market": 5, "credit": 5}, 89.25, "Severe"),  # 1 - .15 * (1 - .85 / 3)
+    ({"market": 2, "credit": 2}, 19.25, "Low"),  # 1 - .85 * .95
+    ({"market": 2, "credit": 2, "legal": 2}, 20.595833, "Moderate"),  # the third: 1 - .15 / 9
+    ({"market": 2, "credit": 3, "legal": 4}, 65.255556, "High"),  # 1 - .4 * (1 - .35 / 3) * .98333
+    ({"market": 3, "credit": 2}, 38.25, "Moderate"),  # 1 - .65 * .95
+    ({"market": 3, "credit": 2, "legal": 2, "business": 2}, 39.616505, "Moderate"),
+    ({"legal": 0}, 0.0, "Low"),
+    ({}, None, "NR"),
+]
+
+
+@pytest.mark.parametrize(("ratings", "points", "name"), FILING_CASES)
+def test_scores_of_filings_worked_by_hand(ratings, points, name):
+    """Each further category adds a third of what the one before it would have added."""
+    result = score(ratings, version=SCORE_V2)
+    assert result.score == (None if points is None else pytest.approx(points, abs=5e-7))
+    assert result.level == name
+    assert result.top_risk == score(ratings).top_risk
+
+
 @pytest.mark.parametrize(
     ("points", "name"),
     [
@@ -87,19 +113,19 @@ def test_all_ratings_are_rounded_to_six_decimals():
         assert points == round(points, 6)
 
 
-@given(RATINGS, st.sampled_from(DEFAULT.ids), st.integers(0, 5))
-def test_more_evidence_never_lowers_the_score(ratings, id, severity):
+@given(RATINGS, st.sampled_from(DEFAULT.ids), st.integers(0, 5), VERSIONS)
+def test_more_evidence_never_lowers_the_score(ratings, id, severity, version):
     """Another sentence, of any category and severity, leaves the score as it is or raises it."""
     more = {**ratings, id: max(severity, ratings.get(id) or 0)}
-    assert score(more).score >= (score(ratings).score or 0.0)
+    assert score(more, version=version).score >= (score(ratings, version=version).score or 0.0)
 
 
-@given(RATINGS, st.randoms())
-def test_the_order_of_the_mapping_changes_nothing(ratings, rng):
+@given(RATINGS, st.randoms(), VERSIONS)
+def test_the_order_of_the_mapping_changes_nothing(ratings, rng, version):
     """The same ratings in another order give the same result to the last bit."""
     items = list(ratings.items())
     rng.shuffle(items)
-    assert score(dict(items)) == score(ratings)
+    assert score(dict(items), version=version) == score(ratings, version=version)
 
 
 @given(st.lists(RATINGS.map(score).filter(lambda s: s.score is not None), min_size=2, max_size=6))
@@ -167,26 +193,6 @@ def test_a_taxonomy_of_ones_own():
 
 def label(risk, severity):
     return Label(risk=risk, severity=severity)
-
-
-def test_the_rating_is_the_highest_severity():
-    """
-    Each category has the highest severity of its sentences, a 0 lowers nothing, none rates nothing.
-    """
-    ratings = max_severity(
-        [
-            label("legal", 2),
-            label("legal", 4),
-            label("legal", 0),
-            label("none", 0),
-            label("credit", 0),
-        ]
-    )
-    assert {key: value for key, value in ratings.items() if value is not None} == {
-        "legal": 4,
-        "credit": 0,
-    }
-    assert list(ratings) == list(DEFAULT.ids)
 
 
 @pytest.mark.parametrize(

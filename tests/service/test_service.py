@@ -327,6 +327,10 @@ def test_a_ticker_that_is_done_does_not_wait_for_the_others(service):
         ({"tickers": ["AAA"], "evidence": EVIDENCE, "params": {"families": "a.toml"}}, "families"),
         ({"tickers": ["AAA"], "evidence": EVIDENCE, "params": {"model": "huge:405b"}}, "huge:405b"),
         (
+            {"tickers": ["AAA"], "evidence": EVIDENCE, "params": {"judge": "urisk-judge,big:70b"}},
+            "big:70b",
+        ),
+        (
             {"tickers": ["AAA"], "prices": {"dates": ["2024-01-01"], "columns": {"AAA": [1, 2]}}},
             "2 values for 1 dates",
         ),

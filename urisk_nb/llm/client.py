@@ -31,6 +31,7 @@ import httpx
 
 from urisk_nb.errors import (
     AnswerIncomplete,
+    BadRequest,
     CloudModelBlocked,
     InputError,
     NotSupportedByServer,
@@ -415,8 +416,11 @@ class Client:
         """Return what the server says of a model; empty where it says nothing of its models."""
         if not self.dialect.can(Feature.CAPABILITIES):
             return ModelCard()
-        shown = await self.post("/api/show", ollama.encode_show(model), ollama.decode_error)
-        return ollama.decode_card(shown)
+        body = ollama.encode_show(model)
+        try:
+            return ollama.decode_card(await self.post("/api/show", body, ollama.decode_error))
+        except (BadRequest, ProtocolError):  # some servers of this wire have no such route
+            return ModelCard()
 
     def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         """

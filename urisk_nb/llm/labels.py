@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,16 @@ from urisk_nb.llm.messages import (
 from urisk_nb.risk.taxonomy import NONE, SEVERITIES
 
 if TYPE_CHECKING:
-    from urisk_nb.risk.questions import Question
+    from urisk_nb.risk.questions import Form, Question
 
-__all__ = ["LabelMethod", "LabelReader", "ask_by_choices", "ask_by_decision", "ask_by_letters"]
+__all__ = [
+    "Judge",
+    "LabelMethod",
+    "LabelReader",
+    "ask_by_choices",
+    "ask_by_decision",
+    "ask_by_letters",
+]
 
 MIN_PROBABILITY = 1e-9
 Requests = Generator[bytes, Any, tuple[Chunk, Final] | None]
@@ -57,6 +65,39 @@ class LabelMethod(StrEnum):
     def is_decision(self) -> bool:
         """Whether the reply has the probability of every label."""
         return self in (LabelMethod.DECISION, LabelMethod.LETTERS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """
+    A model that labels, and how it is asked.
+
+    Attributes
+    ----------
+    model
+        Its name, as it was given.
+    digest
+        Of the model, as the server tells it; empty where it does not.
+    """
+
+    model: str
+    method: LabelMethod
+    digest: str = ""
+
+    @property
+    def form(self) -> Form:
+        """What a question to it holds."""
+        return "decision" if self.method.is_decision else "examples"
+
+    @property
+    def record(self) -> dict[str, str | None]:
+        """What a run records of it, JSON-able."""
+        return {
+            "model": self.model,
+            "digest": self.digest or None,
+            "method": str(self.method),
+            "form": self.form,
+        }
 
 
 class LabelReader:
@@ -88,17 +129,16 @@ class LabelReader:
         return self._methods[model]
 
     async def _choose(self, model: str) -> LabelMethod:
-        client, card = self._client, ModelCard()
-        with contextlib.suppress(BadRequest, ProtocolError):  # some servers have no such route
-            card = await client.read_card(model)
+        client = self._client
+        card = await client.read_card(model)
         if systemone.CAPABILITY in card.capabilities:
             return LabelMethod.DECISION
         if is_judge(model):
             return await self._choose_for_judge(card)
         # Where the judge's adapter is loaded, the server's decisions are the judge's, whoever is
         # asked: this is the model beneath it.
-        if client.dialect.can(Feature.GRAMMAR) and JUDGE not in client.props.adapters:
-            # llama.cpp does not list what its model can do: a smallest question shows it.
+        if not client.dialect.can(Feature.CAPABILITIES) and JUDGE not in client.props.adapters:
+            # These servers do not list what a model can do: a smallest question shows it.
             with contextlib.suppress(ModelError, BadRequest, ProtocolError):
                 await self._decide_smallest(model)
                 return LabelMethod.DECISION
@@ -127,10 +167,9 @@ class LabelReader:
 
     async def _decide_smallest(self, model: str) -> None:
         """Ask a smallest question, and check the reply; raise what a refusal means."""
-        body = systemone.encode_decision(model=model, state="-", questions=SMALLEST)
+        body = systemone.encode_smallest(model=model)
         content = await self._client.post(systemone.PATH, body, systemone.decode_error)
-        # LM Studio answers an unknown route with 200 and words
-        systemone.decode_decision(content, SMALLEST)
+        systemone.decode_smallest(content)  # LM Studio answers an unknown route with 200 and words
 
     async def ask(
         self, question: Question | None, request: ChatRequest, body: bytes, on_chunk: OnChunk
@@ -178,9 +217,6 @@ class LabelReader:
                 self._methods[request.model] = LabelMethod.SCHEMA
                 break
         return await client.chat(body, on_chunk)
-
-
-SMALLEST = {"q": systemone.TypedQuestion(instructions="?", criteria={"a": None, "b": None})}
 
 
 # Constrained decoding -----------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from urisk_nb.llm.calls import CallRecord, Calls
 from urisk_nb.llm.client import Client, OnChunk
 from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.dialects.dialect import Dialect, Feature
-from urisk_nb.llm.labels import LabelReader
+from urisk_nb.llm.labels import Judge, LabelReader
 from urisk_nb.llm.limiter import CallLimiter
 from urisk_nb.llm.messages import (
     JUDGE,
@@ -444,10 +444,10 @@ class LLMManager:
 
     # Model ----------------------------------------------------------------------------------------
 
-    async def ensure_model(self, model: str) -> None:
+    async def ensure_model(self, *models: str) -> None:
         """
-        Make a model beside the session's own ready for `ask(..., model=...)`: pulled if missing,
-        and warm.
+        Make models beside the session's own ready for `ask(..., model=...)`: pulled if missing, and
+        warm. Nothing is pulled or loaded before it is known that the server can have all of them.
 
         Raises
         ------
@@ -455,28 +455,40 @@ class LLMManager:
             There is no such model; the message names those that are there.
         """
         self._check()
-        await event_loop.call(self._prepare_model(model))
+        await event_loop.call(self._prepare_models(models))
 
-    async def is_decision_model(self, model: str | None = None) -> bool:
+    async def _prepare_models(self, models: Sequence[str]) -> None:
+        known = await self._client.list_models()
+        for model in models:
+            self._loader.check(model, known)
+        for model in models:
+            await self._prepare_model(model, known)
+
+    async def find_judges(self, *models: str) -> tuple[Judge, ...]:
         """
-        Return whether a model (default: the session's) gives each label a probability in place of
-        text; the first call asks the server.
+        Return how each model labels: with a probability for each label, or as text; the first call
+        for a model asks the server.
 
         Raises
         ------
         ModelError
-            The judge is served in a way in which it cannot be asked.
+            A judge is served in a way in which it cannot be asked.
         """
         self._check()
-        return await event_loop.call(self._decides(model or self.model))
+        return await event_loop.call(self._find_judges(models))
 
-    async def _decides(self, model: str) -> bool:
+    async def _find_judges(self, models: Sequence[str]) -> tuple[Judge, ...]:
         attempts = retrying(self.settings.max_retries, lambda _: self.server.wait_for_exit_news())
         async for attempt in attempts:
             with attempt:
                 await self.server.ready()
-                return (await self._labels.find_method(model)).is_decision
+                known = await self._client.list_models()
+                return tuple([await self._find_judge(model, known) for model in models])
         raise AssertionError("retrying ends with a value or an error")  # pragma: no cover
+
+    async def _find_judge(self, model: str, known: Sequence[Model]) -> Judge:
+        method, found = await self._labels.find_method(model), find_model(model, known)
+        return Judge(model=model, method=method, digest=found.digest if found else "")
 
     async def unload(self, model: str | None = None) -> None:
         """

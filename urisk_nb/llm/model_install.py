@@ -44,7 +44,7 @@ Show = Callable[[object], Any]
 NO_SUCH_PATH = (404, 405, 501)
 # The name in the request, whatever the file is called here; Ollama refuses some characters of paths
 FILE = "urisk-judge.gguf"
-USE = f"use it with %%risk --model {JUDGE}"
+USE = f"use it with %%risk --judge {JUDGE}"
 
 
 def fetch_weights(show: Show) -> Path:

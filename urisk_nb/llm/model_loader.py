@@ -9,7 +9,7 @@ from typing import Any
 
 from urisk_nb.errors import DiskFull, ModelNotFound, PullFailed, ServerInternalError
 from urisk_nb.llm.client import Client
-from urisk_nb.llm.dialects import ollama
+from urisk_nb.llm.dialects import ollama, systemone
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.messages import Model, PullProgress, find_model, is_judge, is_same_model
 from urisk_nb.server.model_server import Server
@@ -126,21 +126,36 @@ class ModelLoader:
             raise ModelNotFound(
                 f"{self._client.settings.url} has no model {model!r}, and cannot pull one. "
                 f"It has: {_list_names(models)}.",
-                fix=f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
+                fix=self._name_instead(model, models)
                 if models
                 else "load a model where that server is started",
             )
         return found
 
+    def _name_instead(self, model: str, models: Sequence[Model]) -> str:
+        """Say which model to name in place of one that cannot be had."""
+        there = "use a model that is there"
+        if is_same_model(model, self._client.settings.model):
+            return f"{there}: %env OLLAMA_MODEL={models[0].name}"
+        return f"{there}, such as {models[0].name}"  # a judge: no setting names it
+
     async def load(self, model: str) -> None:
         """Load a model where the server does that on request; others have it in memory always."""
-        if self._client.dialect.can(Feature.LOAD):
-            self._report("loading", f"Loading {model}")
-            settings = self._client.settings
-            body = ollama.encode_load(
-                model=model, keep_alive=settings.keep_alive_value, num_ctx=settings.num_ctx
+        client, settings = self._client, self._client.settings
+        if not client.dialect.can(Feature.LOAD):
+            return
+        self._report("loading", f"Loading {model}")
+        card, keep_alive = await client.read_card(model), settings.keep_alive_value
+        if systemone.CAPABILITY in card.capabilities:
+            # Ollama refuses a decision model every chat, also the empty one that loads a model.
+            # Where it does not, the model would be loaded with a window that is not its own, and
+            # again for the first decision.
+            body = systemone.encode_smallest(model=model, keep_alive=keep_alive)
+            await client.post(systemone.PATH, body, systemone.decode_error)
+        else:
+            await client.load(
+                ollama.encode_load(model=model, keep_alive=keep_alive, num_ctx=settings.num_ctx)
             )
-            await self._client.load(body)
 
     async def _pull(self, model: str, models: Sequence[Model]) -> None:
         layers: dict[str, PullProgress] = {}
@@ -163,7 +178,7 @@ class ModelLoader:
             kind = type(exc) if isinstance(exc, PullFailed) else PullFailed
             fix = exc.fix
             if models and not isinstance(exc, DiskFull):
-                fix = f"use a model that is there: %env OLLAMA_MODEL={models[0].name}"
+                fix = self._name_instead(model, models)
             raise kind(
                 f"{model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server "
                 f"has: {has}.",

@@ -145,12 +145,22 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "action": "store_true",
                 "help": "metrics and sentence counts, no labels; no server is touched",
             },
-            "--model": {"help": "model that labels the sentences"},
+            "--judge": {
+                "metavar": "MODEL",
+                "help": "model that labels the sentences; of several (a,b) the first one's labels "
+                "count, and the others are compared with it",
+            },
+            "--model": {"help": "the same as --judge"},
             "--labels": {
                 "metavar": "KIND",
                 "help": "greedy: the label the model writes; calibrated: the most probable label "
                 "after subtracting the content-free prior; a decision model, such as urisk-judge, "
                 "gives probabilities with either",
+            },
+            "--review-below": {
+                "metavar": "P",
+                "help": "a label with a lower probability does not count, and is listed by "
+                "table.review(); default: the threshold of urisk-judge where it labels",
             },
             "--max-sentences": {
                 "metavar": "N",
@@ -425,8 +435,9 @@ def _describe_answer(answer: Answer) -> str:
 
 # The parameters of the run that have an option of the same name.
 PARAMS = (
-    *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query"),
+    *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query", "judge"),
     *("price_column", "periods_per_year", "max_sentences", "normalise", "families"),
+    "review_below",
 )
 
 
@@ -495,8 +506,8 @@ def _show_reading(board: Board) -> OnRead:
 def _label(run: Run, parallel: int | None) -> None:
     from urisk_nb.session import label_sync
 
-    model = run.plan.params.model if LLMManager.find_instance() is None else None
-    manager, board = _start_manager(model=model), Board()
+    judges = run.plan.params.judge if LLMManager.find_instance() is None else None
+    manager, board = _start_manager(model=judges[0] if judges else None), Board()
     try:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 MAX_ROWS = 100
+NOTHING_DECISIVE = "nothing_decisive"  # the flag of a Low that means that nothing was said
 MAX_MESSAGES = 20
 MAX_PLAIN = 1e4  # a million per cent; more is written as a power of ten
 DASH = "–"  # where there is no value
@@ -147,7 +148,7 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
         Column(
             name=name,
             heading=_heading(name),
-            values=frame[name].tolist(),
+            values=_list_levels(frame) if name == "level" else frame[name].tolist(),
             is_number=name in ("score", "sentences", *_CHANGES) or bool(_COMPACT.fullmatch(name)),
         )
         for name in _list_compact_names(content)
@@ -156,6 +157,15 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
         codes = list(_list_row_codes(frame))
         columns.append(Column(name="warnings", heading="warnings", values=codes, is_number=False))
     return columns
+
+
+def _list_levels(frame: pd.DataFrame) -> list[Any]:
+    """Return the levels; Low says so where it only means that nothing was said."""
+    said = [NOTHING_DECISIVE in codes_in([cell]) for cell in _flags(frame)]
+    return [
+        f"{level} (nothing decisive said)" if is_silent else level
+        for level, is_silent in zip(frame["level"], said or [False] * len(frame), strict=True)
+    ]
 
 
 def _read_column(frame: pd.DataFrame, place: int) -> Column:
@@ -264,18 +274,29 @@ def collect_messages(content: TableContent) -> list[str]:
                 head = "" if key == WHOLE_RUN else f"{key}: "
                 texts = [said] if isinstance(said, str) else said
                 lines |= dict.fromkeys(head + one_line(text) for text in texts)
+    lines |= dict.fromkeys(_describe_ratings(content))
     shown = list(lines)[:MAX_MESSAGES]
     more = len(lines) - len(shown)
     return [*shown, f'and {more} more: table.report.meta["messages"]'] if more else shown
+
+
+def _describe_ratings(content: TableContent) -> Iterator[str]:
+    """Yield for each top risk that a rule capped, raised or lowered which rule it was."""
+    if "top_rule" not in content.frame:
+        return
+    for ticker, row in zip(content.tickers, content.frame.to_dict("records"), strict=True):
+        rating = row.get(f"r_{row['top_risk']}")
+        if isinstance(row["top_rule"], str) and rating is not None:
+            yield one_line(f"{ticker}: {row['top_risk']} {rating} ({row['top_rule']})")
 
 
 def describe_run(content: TableContent) -> str:
     """Return the line under the table: who labeled it, and what else there is."""
     if not content.is_whole:
         return f"{len(content.frame)} rows x {len(content.frame.columns)} columns"
-    served = [(run, run["served_by"]) for run in content.runs if run.get("served_by")]
+    served = [run for run in content.runs if run.get("served_by")]
     # Nothing of the run where no model was asked: a committed notebook then compares equal.
-    parts = [f"run {run.get('run_id', '')} · {_describe_labeler(by)}" for run, by in served]
+    parts = [f"run {run.get('run_id', '')} · {_describe_labeler(run)}" for run in served]
     parts = parts or ["no model asked"]
     parts += dict.fromkeys(map(_describe_prices, content.runs))
     shown = {"ticker", *(column.name for column in list_columns(content, 0))}
@@ -292,10 +313,12 @@ def _describe_prices(run: Mapping[str, Any]) -> str:
     return f"prices: {column}{kind}"
 
 
-def _describe_labeler(by: Mapping[str, Any]) -> str:
-    """Say who labeled; not every server tells its version."""
+def _describe_labeler(run: Mapping[str, Any]) -> str:
+    """Say who labeled, and who was compared; not every server tells its version."""
+    by, others = run["served_by"], [one["model"] for one in run.get("judges", ())[1:]]
     where = ", ".join(filter(None, (by["engine"], by["server"])))
-    return f"labeled by {by['model']} ({where})"
+    compared = f", compared with {', '.join(others)}" if others else ""
+    return f"labeled by {by['model']}{compared} ({where})"
 
 
 # Alerts -------------------------------------------------------------------------------------------
@@ -323,7 +346,7 @@ def list_alerts(content: TableContent) -> list[dict[str, str]]:
 def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[str, str]]]:
     """
     Count the sentences of the tickers in the table, and return the first of them as text, in table
-    order, the worst first.
+    order, those that count most first.
 
     Keys: ticker, risk, severity, p_label, quote, source, section, date, warnings.
     """
@@ -331,9 +354,12 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
     order = {ticker: place for place, ticker in enumerate(content.tickers)}
     frame = frame.assign(
         _place=frame["ticker"].map(order),
+        _counted=pd.to_numeric(frame["counted"]).fillna(-1).astype(float),
         _severity=pd.to_numeric(frame["severity"]).fillna(-1).astype(float),
     )
-    frame = frame.sort_values(["_place", "_severity"], ascending=[True, False], kind="stable")
+    frame = frame.sort_values(
+        ["_place", "_counted", "_severity"], ascending=[True, False, False], kind="stable"
+    )
     return len(frame), [_sentence(row) for row in frame.head(limit).to_dict("records")]
 
 
@@ -357,7 +383,16 @@ def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
     p_label = row["p_label"]
     texts["p_label"] = DASH if format_value("", p_label) == DASH else f"{p_label:.2f}"
     reason = format_value("", row["reason"]) if row["status"] == "unjudged" else DASH
-    said = (*map(one_line, codes_in([row["flags"]])), reason)
+    said = (*map(one_line, codes_in([row["flags"]])), reason, _describe_count(row))
     texts["warnings"] = ", ".join(part for part in said if part != DASH)
     # Where no risk was seen a severity says nothing.
     return texts | {"severity": DASH} if texts["risk"] == "none" else texts
+
+
+def _describe_count(row: Mapping[Any, Any]) -> str:
+    """Say what a sentence counts for where a rule changed it."""
+    if (rule := format_value("", row["rule"])) == DASH:
+        return DASH
+    if (counted := format_value("", row["counted"])) == DASH:
+        return f"does not count: {rule}"
+    return f"counts as {format_value('', row['counted_as'])} {counted}: {rule}"

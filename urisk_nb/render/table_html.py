@@ -87,8 +87,8 @@ def _cell(column: Column, value: Any) -> str:
     text = format_value(column.name, value)
     if text == DASH:
         return f'<td style="{style};{MUTED}">{DASH}</td>'
-    if column.name == "level" and text in PILL:
-        pill = f"background:{PILL[text]};color:#fff;border-radius:.8em;padding:.1em .6em"
+    if column.name == "level" and (colour := PILL.get(text.partition(" (")[0])):
+        pill = f"background:{colour};color:#fff;border-radius:.8em;padding:.1em .6em"
         return f'<td style="{CELL}"><span style="{pill};white-space:nowrap">{text}</span></td>'
     if isinstance(value, str) and (column.name == "top_quote" or len(text) > 40):
         return f'<td style="{_WIDE}"><bdi>{escape_html(cut(text, MAX_CELL_CHARS))}</bdi></td>'

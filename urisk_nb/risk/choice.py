@@ -17,7 +17,15 @@ from urisk_nb.risk.evidence import Sentence
 from urisk_nb.risk.families import Family
 from urisk_nb.risk.passages import Passage, is_filing, read_passages
 
-__all__ = ["MAX_ASKED", "Choice", "choose_passages", "find_alerts", "select_sentences"]
+__all__ = [
+    "MAX_ASKED",
+    "Choice",
+    "choose_passages",
+    "find_alerts",
+    "is_same",
+    "list_words",
+    "select_sentences",
+]
 
 MAX_ASKED = 60  # sentences of the filings of one company
 MAX_OF_FAMILY = 9  # of one family; twice as many of a decisive one and of strain
@@ -46,6 +54,8 @@ class Choice:
     ----------
     chosen
         The sentences to ask, in document order.
+    passages
+        What each of them says, in the same order; empty where no sentence was read for that.
     alerts
         The decisive events of the company itself, by family.
     not_asked
@@ -54,8 +64,14 @@ class Choice:
     """
 
     chosen: tuple[Sentence, ...]
+    passages: tuple[Passage, ...] = ()
     alerts: tuple[Passage, ...] = ()
     not_asked: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_filing(self) -> bool:
+        """Whether a sentence of a filing is chosen."""
+        return any(is_filing(one.document) for one in self.chosen)
 
 
 def select_sentences(
@@ -92,15 +108,17 @@ def select_sentences(
         passages = [_prefer(one) if is_fresh(one.sentence) else one for one in passages]
     filings = [one for one in passages if is_filing(one.sentence.document)]
     if len(bearing) <= limit and len(filings) <= MAX_ASKED:
-        return Choice(chosen=tuple(bearing), alerts=alerts)
+        return Choice(chosen=tuple(bearing), passages=tuple(passages), alerts=alerts)
     notes = [one for one in passages if not is_filing(one.sentence.document)]
     asked = choose_passages(filings, min(limit, MAX_ASKED)) if filings else []
     room = max(limit - len(asked), limit // 2 if filings else limit)
     chosen = {id(one.sentence) for one in _choose_notes(notes, room, choose_rest)}
     chosen |= {id(one.sentence) for one in asked[: limit - len(chosen)]}
+    taken = [one for one in passages if id(one.sentence) in chosen]
     left = [one for one in passages if id(one.sentence) not in chosen]
     return Choice(
-        chosen=tuple(one for one in bearing if id(one) in chosen),
+        chosen=tuple(one.sentence for one in taken),
+        passages=tuple(taken),
         alerts=alerts,
         not_asked={
             "read": len(sentences),
@@ -184,8 +202,8 @@ class _Choice:
             if id(passage) in self.done or self.counts[key] >= quota.get(key, most):
                 continue
             self.done.add(id(passage))
-            words = _list_words(passage.sentence.text)
-            if not any(_is_same(words, other) for other in self.seen):
+            words = list_words(passage.sentence.text)
+            if not any(is_same(words, other) for other in self.seen):
                 self.seen.append(words)
                 self.counts[key] += 1
                 self.chosen.append(passage)
@@ -199,19 +217,20 @@ def find_alerts(passages: Sequence[Passage]) -> list[Passage]:
     counts: Counter[str] = Counter()
     for passage in by_rank:
         name = passage.family.name if passage.family else ""
-        words = _list_words(passage.sentence.text)
-        if counts[name] < MAX_ALERTS and not any(_is_same(words, other) for other in seen):
+        words = list_words(passage.sentence.text)
+        if counts[name] < MAX_ALERTS and not any(is_same(words, other) for other in seen):
             seen.append(words)
             counts[name] += 1
             found.append(passage)
     return found
 
 
-def _list_words(text: str) -> frozenset[str]:
+def list_words(text: str) -> frozenset[str]:
+    """Return the words of a sentence by which `is_same` tells it from others."""
     return frozenset(re.findall(r"[a-z]{3,}", text.lower())) - _STOP
 
 
-def _is_same(words: frozenset[str], other: frozenset[str]) -> bool:
+def is_same(words: frozenset[str], other: frozenset[str]) -> bool:
     """Tell whether two thirds of all words are shared, or nine in ten of the shorter sentence's."""
     both = len(words & other)
     least = min(len(words), len(other))

@@ -30,7 +30,7 @@ __all__ = [
     "read_families",
 ]
 
-KEYS = ("category", "cap", "weight", "decisive", "core", "patterns")
+KEYS = ("category", "cap", "floor", "weight", "decisive", "core", "patterns")
 MIN_LITERAL = 3
 MAX_REPEATS = 9  # of a group: more may take a search exponential time
 _FOLDED = str.maketrans(
@@ -72,6 +72,8 @@ class Family:
         Its own name, and the category of risk that an event of it belongs to.
     cap
         The highest severity of an event, 0 to 5.
+    floor
+        The lowest severity of an alert, at most the cap: what its core words vouch for alone.
     weight
         How early its sentences are asked: 0 to 20.
     is_decisive
@@ -83,6 +85,7 @@ class Family:
     name: str
     category: str
     cap: int
+    floor: int
     weight: float
     is_decisive: bool
     cues: tuple[Cue, ...]
@@ -149,7 +152,7 @@ def read_families(text: str, source: str, base: Sequence[Family] = ()) -> tuple[
 def hash_families(families: Sequence[Family]) -> str:
     """Return twelve hexadecimal digits that change when a family changes."""
     parts = [
-        [one.name, one.category, one.cap, one.weight, one.is_decisive]
+        [one.name, one.category, one.cap, one.floor, one.weight, one.is_decisive]
         + [(cue.pattern.pattern, cue.is_core) for cue in one.cues]
         for one in families
     ]
@@ -177,10 +180,12 @@ def _read_family(name: str, table: object, where: str) -> Family:
     is_decisive = _require({"decisive": False, **table}, "decisive", bool, where, "decisive = true")
     # A decisive family without words of its own core is decided by all of its words.
     cues = [(one, True) for one in core] + [(one, is_decisive and not core) for one in patterns]
+    cap = int(_check_range(table, "cap", 5, where, default=3))
     return Family(
         name=name,
         category=category,
-        cap=int(_check_range(table, "cap", 5, where, default=3)),
+        cap=cap,
+        floor=int(_check_range(table, "floor", cap, where, default=min(4, cap))),
         weight=_check_range(table, "weight", 20, where, default=6),
         is_decisive=is_decisive,
         cues=tuple(
@@ -203,8 +208,9 @@ def _check_range(
 ) -> float:
     value = table.get(key, default)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= most or (key == "cap" and value != int(value)):
-        kind = "a whole number" if key == "cap" else "a number"
+    is_whole = key in ("cap", "floor")
+    if not is_number or not 0 <= value <= most or (is_whole and value != int(value)):
+        kind = "a whole number" if is_whole else "a number"
         raise InputError(f"{where} has {key} = {show(value)}.", fix=f"give {kind} from 0 to {most}")
     return float(value)
 

@@ -49,8 +49,9 @@ class Finding:
     reason
         Why there is no label.
     flags
-        Of the sentence (``hidden_text``, ``injection_suspect``) and of its answers (``repaired``,
-        ``unstable``, ``second_look_failed``).
+        Of the sentence (``hidden_text``, ``injection_suspect``), of its answers (``repaired``,
+        ``unstable``, ``second_look_failed``) and of several judges (``judges_disagree``,
+        ``no_opinion``).
     cached
         Every answer about it was known before.
     p_label, p_severity
@@ -59,6 +60,11 @@ class Finding:
         severity's given that risk, of the first look; None where the server gave no
         log-probabilities, or where the label is that of a repair. The severity of ``none`` has no
         meaning, and no probability.
+    opinions
+        What further judges found in the same sentence, each with its model.
+    agreement
+        The share of these that name the same risk, with a severity at most one apart; of those that
+        gave a valid answer. None where there is none.
     """
 
     sentence: Sentence
@@ -68,6 +74,8 @@ class Finding:
     reason: str | None = None
     flags: tuple[str, ...] = ()
     cached: bool = False
+    opinions: tuple[tuple[str, Finding], ...] = ()
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

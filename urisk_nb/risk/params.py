@@ -29,11 +29,20 @@ from urisk_nb.risk.values import (
     show,
 )
 
-__all__ = ["MAX_PARALLEL", "RiskParams", "alpha_label", "read_parallel", "tail_mass"]
+__all__ = [
+    "JUDGE_REVIEW_BELOW",
+    "MAX_PARALLEL",
+    "RiskParams",
+    "alpha_label",
+    "read_parallel",
+    "tail_mass",
+]
 
 WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
+MAX_JUDGES = 5
 LABELS = ("greedy", "calibrated")
 MAX_PARALLEL = 256
+JUDGE_REVIEW_BELOW = 0.5  # a label of urisk-judge with a lower probability is for a person to judge
 WINDOW_LIMIT = {"d": 36_525, "w": 5_218, "m": 1_200, "y": 100}
 
 
@@ -75,9 +84,18 @@ class RiskParams:
         "greedy": the label the model writes. "calibrated": the most probable label after
         subtracting the content-free prior, where the server gives log-probabilities. A decision
         model, such as the judge, gives the most probable label and its probability either way.
+    review_below
+        A label with a lower probability does not count, and `table.review()` lists it; 0: each
+        counts. Default: the threshold of urisk-judge where it labels, else none.
     families
         Path of a TOML file of families of distress, beside those of the package: docs/filings.md.
-    max_sentences, seed, llm, model, num_predict
+    judge
+        Who labels: the name of a model, or of 2 to 5, between commas or in a list. Each sentence is
+        asked of all of them; the labels of the first count (docs/judge.md). Default: the session's
+        model, or urisk-judge beside the demo model.
+    model
+        Another name of `judge`.
+    max_sentences, seed, llm, num_predict
         How the model is asked.
 
     Raises
@@ -100,10 +118,12 @@ class RiskParams:
     query: str | None = None
     families: str | None = None
     labels: str = "greedy"
+    review_below: float | None = None
     max_sentences: int = 40
     seed: int = 1
     llm: bool = True
     model: str | None = None
+    judge: tuple[str, ...] | None = None
     num_predict: int = 48
 
     def __post_init__(self) -> None:
@@ -113,6 +133,15 @@ class RiskParams:
                 # Frozen for everyone else; here the value gets its one form
                 object.__setattr__(self, one.name, _READERS[one.name](one.name, value))
         self._check_period()
+        if self.model is not None:
+            named = _read_judges("model", self.model)
+            if self.judge not in (None, named):
+                raise InputError(
+                    f"judge={','.join(self.judge or ())!r} and model={self.model!r} both say who "
+                    "labels.",
+                    fix="give judge alone",
+                )
+            object.__setattr__(self, "judge", named)
 
     def _check_period(self) -> None:
         if self.start and self.window:
@@ -155,8 +184,12 @@ class RiskParams:
         `RiskParams.of(**d)` reads them back.
         """
         return {
-            name: value.isoformat() if isinstance(value, date) else value
-            for name, value in {**asdict(self), "alpha": list(self.alpha)}.items()
+            name: value.isoformat()
+            if isinstance(value, date)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+            for name, value in asdict(self).items()
         }
 
 
@@ -269,6 +302,23 @@ def _read_text(name: str, value: object) -> str | None:
     return value.strip() or None
 
 
+def _read_judges(name: str, value: object) -> tuple[str, ...]:
+    """Return the names of the judges; a text has commas between them."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, Iterable):
+        raise InputError(
+            f"{name} is {describe_type(value)}, not the name of a model.",
+            fix=f'{name}="llama3.1", or several: {name}="urisk-judge,llama3.1"',
+        )
+    names = tuple(str(_read_text(name, one)) for one in given)
+    if not 1 <= len(names) <= MAX_JUDGES:
+        raise InputError(
+            f"{name}={','.join(names)!r} names {len(names) or 'no'} models.",
+            fix=f"name 1 to {MAX_JUDGES}: {name}={','.join(names[:MAX_JUDGES]) or 'urisk-judge'!r}",
+        )
+    return names
+
+
 def _read_path(name: str, value: object) -> str | None:
     return _read_text(name, str(value) if isinstance(value, PurePath) else value)
 
@@ -281,6 +331,20 @@ def _read_factor(_: str, value: object) -> float:
             fix="periods_per_year=252 (days), 52 (weeks) or 12 (months)",
         )
     return number
+
+
+def _read_probability(name: str, value: object) -> float:
+    number = read_number(value)
+    if number is not None and 0 <= number <= 1:
+        return number
+    percent = read_number(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    is_percent = 0 < (percent or 0.0) <= 100
+    raise InputError(
+        f"{name}={show(value)} is not a probability from 0 to 1.",
+        fix=f"did you mean {format_number((percent or 0.0) / 100)}?"
+        if is_percent
+        else f"{name}=0.5",
+    )
 
 
 def _read_labels(_: str, value: object) -> str:
@@ -336,7 +400,9 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "window": _read_window,
     **dict.fromkeys(("benchmark", "price_column", "query", "model"), _read_text),
     "families": _read_path,
+    "judge": _read_judges,
     "labels": _read_labels,
+    "review_below": _read_probability,
     "periods_per_year": _read_factor,
     **dict.fromkeys(("returns", "normalise", "llm"), _read_switch),
     **dict.fromkeys(("max_sentences", "num_predict"), functools.partial(_read_whole, least=1)),

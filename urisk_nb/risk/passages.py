@@ -192,6 +192,10 @@ _REALIS = re.compile(
     rf"|20)\d\d\b"
 )
 _PAST = re.compile(r"\b\w{3,}ed\b")
+# Modal words about what has happened or was decided: "may have been shared", "said it would close"
+_TOLD = re.compile(
+    r"\b(?:may|might|could|would) have\b|\b(?:said|says|told|announced) [^.]{0,80}\bwould\b"
+)
 _NEGATED = re.compile(
     r"\b(?:no|not|never|without|neither|nor|none|any)\b(?:\W+\w+){0,7}?\W*$"
     r"|\bfree of\W*(?:\w+\W+)?$"
@@ -302,7 +306,7 @@ class Passage:
         The part of the document: ``mdna``, ``risk_factors``, ``legal``, ``auditor``, ...
     kind
         ``event``: it says that something bad is so. ``hypothetical``: that it may be.
-        ``routine``: neither.
+        ``routine``: neither, or no word of a family stands in it.
     family
         The strongest family whose words it has, or None.
     is_core
@@ -398,9 +402,11 @@ def _read(
             if best is None or order > best[0]:
                 best = (order, kind, family, cue.is_core, tags)
     if best is None:
-        kind = "hypothetical" if _MODAL.search(text) else "routine"
+        kind = "hypothetical" if _is_open(text) else "routine"
         return Passage(sentence=sentence, section=context.section, kind=kind, rank=-9.0)
     _, kind, found, is_core, tags = best
+    if kind == "hypothetical" and not context.is_filing and not _is_open(text):
+        kind = "routine"  # news tells what has happened, and then what may come of it
     passage = Passage(
         sentence=sentence,
         section=context.section,
@@ -410,6 +416,14 @@ def _read(
         tags=tags,
     )
     return replace(passage, rank=_rank(passage, text))
+
+
+def _is_open(text: str) -> bool:
+    """Tell whether a sentence only says what may be: nothing before its modal has happened."""
+    modal = _MODAL.search(_TOLD.sub("was", text))
+    before = modal.string[: modal.start()] if modal else ""
+    is_told = _REALIS.search(before) or _PAST.search(before) or before.rstrip().endswith(",")
+    return modal is not None and not is_told
 
 
 def _read_match(

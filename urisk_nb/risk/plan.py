@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
-from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.params import JUDGE_REVIEW_BELOW, RiskParams
 from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
 from urisk_nb.risk.questions import (
     EXAMPLES,
@@ -26,7 +26,7 @@ from urisk_nb.risk.questions import (
     examples_hash,
 )
 from urisk_nb.risk.relevance import check_query, choose, filter_by_query
-from urisk_nb.risk.scoring import SCORE_VERSION
+from urisk_nb.risk.scoring import SCORE_V1, SCORE_V2
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.tickers import fold_share_class
 
@@ -67,6 +67,10 @@ class EvidenceSelection:
         The decisive events of the company itself, by family.
     not_asked
         Of much evidence, how many sentences of each kind and part are not asked; else empty.
+    passages
+        What the words of each chosen sentence say; empty where no model is asked.
+    score_version
+        ``score_v2`` where a sentence of a filing is chosen, else ``score_v1``.
     """
 
     chosen: tuple[Sentence, ...]
@@ -77,6 +81,8 @@ class EvidenceSelection:
     changes: Changes | None = None
     alerts: tuple[Passage, ...] = ()
     not_asked: Mapping[str, Any] = field(default_factory=dict)
+    passages: tuple[Passage, ...] = ()
+    score_version: str = SCORE_V1
 
     @property
     def message(self) -> str | None:
@@ -140,6 +146,7 @@ class Plan:
     price_column: str | None = None
     is_adjusted: bool | None = None
     form: Form = "examples"
+    is_judge: bool = False
     has_previous: bool = False
     families_hash: str | None = None
 
@@ -158,6 +165,17 @@ class Plan:
         )
 
     @property
+    def review_below(self) -> float | None:
+        """The probability below which a label does not count; None: each counts."""
+        given = self.params.review_below
+        return JUDGE_REVIEW_BELOW if given is None and self.is_judge else given
+
+    @property
+    def score_versions(self) -> dict[str, str]:
+        """By which rules each symbol that has sentences to label is scored."""
+        return {symbol: self.selections[symbol].score_version for symbol in self.asked}
+
+    @property
     def meta(self) -> dict[str, Any]:
         """What decides the run, JSON-able: parameters, versions, hashes, counts."""
         return {
@@ -165,7 +183,9 @@ class Plan:
             "as_of": self.as_of.isoformat() if self.as_of else None,
             "price_column": self.price_column,
             "adjusted": self.is_adjusted,
-            "score_version": SCORE_VERSION,
+            "score_version": ", ".join(sorted(set(self.score_versions.values()))) or SCORE_V1,
+            "score_versions": self.score_versions,
+            "review_below": self.review_below,
             "schema_version": SCHEMA_VERSION,
             "taxonomy_version": self.taxonomy.version,
             "taxonomy_hash": self.taxonomy.hash,
@@ -355,7 +375,7 @@ def _select_evidence(
         bearing = filter_by_query(sentences, params.query) if params.query else sentences
         words = [example.text for example in examples]
         is_fresh = changes.is_fresh if changes else None
-        chosen, alerts, not_asked = _choose(
+        choice = _choose(
             sentences,
             bearing,
             params,
@@ -371,8 +391,8 @@ def _select_evidence(
         )
         holds = {
             "off_query": bool(sentences) and not bearing,
-            "shared_evidence": any(sentence.document.ticker is None for sentence in chosen),
-            "truncated": len(chosen) < len(bearing),
+            "shared_evidence": any(one.document.ticker is None for one in choice.chosen),
+            "truncated": len(choice.chosen) < len(bearing),
         }
         found = chain(
             flags,
@@ -380,14 +400,16 @@ def _select_evidence(
             (flag for flag, is_so in holds.items() if is_so),
         )
         selections[holding.symbol] = EvidenceSelection(
-            chosen=tuple(_flag_shared(sentence) for sentence in chosen),
+            chosen=tuple(_flag_shared(sentence) for sentence in choice.chosen),
             sentences=len(sentences),
             skipped=sum(piece.skipped for piece in pieces),
             flags=tuple(sorted(set(found))),
             left_out=len(sentences) - len(bearing),
             changes=changes,
-            alerts=alerts,
-            not_asked=not_asked,
+            alerts=choice.alerts,
+            not_asked=choice.not_asked,
+            passages=choice.passages,
+            score_version=SCORE_V2 if choice.has_filing else SCORE_V1,
         )
     return selections
 
@@ -428,17 +450,18 @@ def _choose(
     choose_rest: Callable[[Sequence[Sentence], int], Sequence[Sentence]],
     *,
     is_fresh: Callable[[Sentence], bool] | None,
-) -> tuple[Sequence[Sentence], tuple[Passage, ...], Mapping[str, Any]]:
-    """Return the sentences that are asked, the alerts, and what is counted of the others."""
-    is_short = len(bearing) <= params.max_sentences and len(sentences) <= MAX_SHORT
-    from urisk_nb.risk.families import has_core_words, load_families  # only evidence needs them
+) -> Choice:
+    """Return the sentences that are asked, what they say, and what is counted of the others."""
+    # Late: only evidence needs them
+    from urisk_nb.risk.choice import Choice, select_sentences
+    from urisk_nb.risk.families import has_core_words, load_families
 
     families = families or load_families()
-    if is_short and not has_core_words((one.text for one in sentences), families):
-        return bearing, (), {}
-    from urisk_nb.risk.choice import select_sentences  # and few short texts need this
-
-    choice: Choice = select_sentences(
+    is_short = len(bearing) <= params.max_sentences and len(sentences) <= MAX_SHORT
+    # Read in full only where the label of a model is weighed by it, or an alert may be in it
+    if is_short and not params.llm and not has_core_words((x.text for x in sentences), families):
+        return Choice(chosen=tuple(bearing))
+    return select_sentences(
         sentences,
         bearing,
         params.max_sentences,
@@ -446,7 +469,6 @@ def _choose(
         choose_rest,
         is_fresh=is_fresh,
     )
-    return choice.chosen, choice.alerts, choice.not_asked
 
 
 def _choose_by_words(

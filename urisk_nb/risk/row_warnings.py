@@ -75,17 +75,29 @@ WARNINGS = {
     "shared_evidence": "Some sentences were given for all tickers (`*`), not for this one alone, "
     "and count here too.",
     "single_source": "All sentences that name a risk come from one document.",
+    "nothing_decisive": "Low means here that the filing says nothing decisive, not that nothing is "
+    "there.",
+    "thin_filing": "Fewer than 60 sentences were read of evidence with a filing: too few to call a "
+    "company Low, so it has no score.",
     "thin_evidence": "Fewer than 5 sentences were labeled.",
     "truncated": "There were more sentences than max_sentences; only the most relevant were asked.",
     "undated": "Documents without a date were left out, because as_of was given.",
     "uneven_previous": "One year has less than half of the other's sentences, as an extract has; "
     "`new` and `gone` then say little.",
     # Labels
+    "judges_disagree": "Two judges label a sentence differently, so it does not count; "
+    "table.judgements() has what each says.",
+    "no_opinion": "A further judge gave no valid answer to a sentence; table.judgements() has the "
+    "reason.",
     "no_logprobs": "The server gives no probabilities, so labels are greedy.",
-    "no_risk_found": "Sentences were labeled and none of them names a risk.",
+    "no_p_label": "Some labels have no probability to compare with --review-below, so they "
+    "count; add --labels calibrated.",
+    "no_risk_found": "Sentences were labeled, and none of them names a risk that counts.",
     "not_calibrated": "Some labels could not be calibrated and are greedy.",
     "not_run": "The run ended before this ticker was labeled.",
     "repaired": "The model's first answer to a sentence was not valid; it was asked again.",
+    "review": "Some labels are too unsure or in dispute, and do not count as they are; "
+    "table.review() lists them.",
     "second_look_failed": "A second question about a severe sentence got no valid answer; the "
     "first label stands.",
     "unjudged": "Some sentences have no label; table.report.findings gives the reason.",

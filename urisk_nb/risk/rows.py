@@ -15,16 +15,26 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from urisk_nb.risk.inputs import Holding
+from urisk_nb.risk.judges import mean_agreement
 from urisk_nb.risk.labeling import Finding, TickerFindings
 from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.quant import quant_columns
-from urisk_nb.risk.scoring import Level, Score, max_severity, score
+from urisk_nb.risk.ratings import Counted, TickerRatings
+from urisk_nb.risk.scoring import Level
 from urisk_nb.risk.taxonomy import NONE
 
 if TYPE_CHECKING:
     from urisk_nb.risk.changes import Changes
 
-__all__ = ["MIN_JUDGED", "STATUSES", "build_changes", "build_findings", "build_frame"]
+__all__ = [
+    "MIN_JUDGED",
+    "STATUSES",
+    "build_changes",
+    "build_findings",
+    "build_frame",
+    "build_judgements",
+    "build_ratings",
+]
 
 # Ascending: a row has the worst that applies. What the user can repair stands above what the model
 # did, the prices above all: without them a row has no figures. The flags name every reason, also
@@ -35,14 +45,15 @@ MIN_JUDGED = 5  # labeled sentences; fewer are flagged thin_evidence
 _TEXT = pd.Series(["a"]).dtype  # str since pandas 3, object before
 _LEVEL = pd.CategoricalDtype([level.value for level in Level], ordered=True)
 _TEXTS = (
-    *("status", "flags", "run_id", "alerts", "period", "top_risk", "top_quote", "model"),
+    *("status", "flags", "run_id", "alerts", "period", "model"),
+    *("score_version", "top_risk", "top_quote", "top_rule"),
     *("ticker", "risk", "quote", "source", "section", "evidence", "reason"),
-    *("change", "old_quote"),
+    *("change", "old_quote", "kind", "family", "counted_as", "rule", "category"),
 )
 _COUNTS = (
     *("n_obs", "n_missing", "stale_days", "n_joint", "new", "changed", "gone"),
-    *("sentences", "judged", "findings", "tokens", "attempts", "cached"),
-    *("severity", "start", "end"),
+    *("sentences", "judged", "findings", "to_review", "tokens", "attempts", "cached"),
+    *("severity", "start", "end", "counted", "rating"),
 )
 _DATES = ("as_of", "first_obs", "last_obs", "max_dd_peak", "max_dd_trough", "date")
 
@@ -50,6 +61,7 @@ _DATES = ("as_of", "first_obs", "last_obs", "max_dd_peak", "max_dd_trough", "dat
 def build_frame(
     plan: Plan,
     ticker_findings: Mapping[str, TickerFindings],
+    ratings: Mapping[str, TickerRatings],
     *,
     run_id: str,
     model: str | None = None,
@@ -63,6 +75,8 @@ def build_frame(
     ticker_findings
         By symbol. A symbol that has sentences to label and no findings here has the status
         ``not_run``.
+    ratings
+        By symbol, of each that has findings.
     run_id, model
         Who made the labels, and in which run.
     flags
@@ -80,6 +94,7 @@ def build_frame(
             plan,
             holding,
             ticker_findings.get(holding.symbol),
+            ratings.get(holding.symbol),
             is_asked=holding.symbol in asked,
             run_id=run_id,
             model=model,
@@ -94,6 +109,7 @@ def build_frame(
 
 def build_findings(
     ticker_findings: Iterable[TickerFindings],
+    ratings: Mapping[str, TickerRatings] = MappingProxyType({}),
     changes: Mapping[str, Changes | None] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """
@@ -101,23 +117,68 @@ def build_findings(
 
     Parameters
     ----------
+    ratings
+        By symbol, of each that has findings: what its sentences count for.
     changes
         By symbol: what became of its sentences since the previous documents.
     """
-    found = [(one.symbol, finding) for one in ticker_findings for finding in one.findings]
+    found = [
+        (one.symbol, finding, counted)
+        for one in ticker_findings
+        if one.findings
+        for finding, counted in zip(one.findings, ratings[one.symbol].counted, strict=True)
+    ]
     columns = {
-        name: _series(name, [cell(symbol, finding) for symbol, finding in found])
+        name: _series(name, [cell(symbol, finding) for symbol, finding, _ in found])
         for name, cell in _FINDING.items()
     }
+    columns |= {
+        name: _series(name, [cell(counted) for _, _, counted in found])
+        for name, cell in _COUNTED.items()
+    }
+    flags = [
+        ";".join(sorted({*finding.flags, *(("review",) if counted.is_review else ())}))
+        for _, finding, counted in found
+    ]
+    columns["flags"] = _series("flags", flags)
     since = [
         known.current.get(finding.sentence.id) if (known := changes.get(symbol)) else None
-        for symbol, finding in found
+        for symbol, finding, _ in found
     ]
     columns["change"] = _series("change", [one.kind if one else None for one in since])
     columns["old_quote"] = _series(
         "old_quote", [one.old.quote if one and one.old else None for one in since]
     )
     return pd.DataFrame(columns).astype({"cached": "bool"})  # a count in the rows
+
+
+def build_ratings(
+    ticker_findings: Iterable[TickerFindings],
+    ratings: Mapping[str, TickerRatings] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """
+    Build the rating of each category, by symbol, in the order of the taxonomy.
+
+    Columns: ticker, category, rating (0 to 5), evidence (the ids of the sentences that give it, the
+    worst first, between semicolons), rule (what capped, raised or lowered it; missing: nothing).
+    """
+    rows = [
+        (one, rating)
+        for one in ticker_findings
+        if one.findings
+        for rating in ratings[one.symbol].ratings
+    ]
+    columns: dict[str, list[Any]] = {
+        "ticker": [one.symbol for one, _ in rows],
+        "category": [rating.category for _, rating in rows],
+        "rating": [rating.severity for _, rating in rows],
+        "evidence": [
+            ";".join(one.findings[place].sentence.id for place in rating.findings)
+            for one, rating in rows
+        ],
+        "rule": [_join_rules(rating.rules) for _, rating in rows],
+    }
+    return pd.DataFrame({name: _series(name, values) for name, values in columns.items()})
 
 
 def build_changes(changes: Mapping[str, Changes | None]) -> pd.DataFrame:
@@ -152,6 +213,36 @@ def build_changes(changes: Mapping[str, Changes | None]) -> pd.DataFrame:
     return pd.DataFrame({name: _series(name, values) for name, values in columns.items()})
 
 
+def build_judgements(
+    ticker_findings: Iterable[TickerFindings], *, model: str | None = None
+) -> pd.DataFrame:
+    """
+    Build what each judge said of each sentence: one row each, the judges of a sentence in order.
+
+    Columns: ticker, evidence (the sentence's id), judge, risk, severity, p_label, reason (why there
+    is no label).
+
+    Parameters
+    ----------
+    model
+        Who made the labels that count.
+    """
+    said = [
+        (one.symbol, judge, own)
+        for one in ticker_findings
+        for finding in one.findings
+        for judge, own in ((model, finding), *finding.opinions)
+    ]
+    names = ("ticker", "evidence", "risk", "severity", "p_label", "reason")
+    columns = {
+        name: _series(name, [_FINDING[name](symbol, own) for symbol, _, own in said])
+        for name in names
+    }
+    frame = pd.DataFrame(columns)
+    frame.insert(2, "judge", _series("model", [judge for _, judge, _ in said]))
+    return frame
+
+
 def _names(plan: Plan) -> list[str]:
     """Return the columns in the order of the documented groups."""
     quant = (
@@ -165,10 +256,11 @@ def _names(plan: Plan) -> list[str]:
         *(["weight"] if plan.has_weights else []),
         *(["alerts"] if plan.has_evidence else []),
         *(f"r_{category}" for category in plan.taxonomy.ids),
-        *("score", "level", "coverage", "top_risk", "top_quote"),
+        *("score", "level", "score_version", "coverage", "top_risk", "top_quote", "top_rule"),
         *(["p_top"] if plan.params.labels == "calibrated" or plan.form == "decision" else []),
-        *("sentences", "judged", "findings"),
+        *("sentences", "judged", "findings", "to_review"),
         *(["new", "changed", "gone", "share_repeated"] if plan.has_previous else []),
+        "agreement",
         *("model", "latency_s", "tokens", "attempts", "cached"),
     ]
 
@@ -195,6 +287,7 @@ def _row(
     plan: Plan,
     holding: Holding,
     labeled: TickerFindings | None,
+    rated: TickerRatings | None,
     *,
     is_asked: bool,
     run_id: str,
@@ -219,7 +312,7 @@ def _row(
         found.update(() if changes else ("no_previous",))
         found.update(("uneven_previous",) if changes and changes.is_uneven else ())
     if plan.has_evidence and plan.params.llm:
-        status, more = _label_values(plan, labeled, values, is_asked=is_asked)
+        status, more = _label_values(labeled, rated, values, is_asked=is_asked)
         statuses.append(status)
         found.update(more)
     if labeled is not None and labeled.findings:
@@ -238,57 +331,74 @@ def _change_values(changes: Changes | None) -> dict[str, Any]:
 
 
 def _label_values(
-    plan: Plan, labeled: TickerFindings | None, values: dict[str, Any], *, is_asked: bool
+    labeled: TickerFindings | None,
+    rated: TickerRatings | None,
+    values: dict[str, Any],
+    *,
+    is_asked: bool,
 ) -> tuple[str, set[str]]:
     """Fill in what the model said of one ticker; return its status and its flags."""
-    if labeled is None or not is_asked:
+    if labeled is None or rated is None or not is_asked:
         values |= {"judged": 0, "findings": 0}
         reason = "not_run" if is_asked else "no_evidence"
         return reason, {reason}
     judged = [finding for finding in labeled.findings if finding.label]
-    rated = [finding for finding in judged if finding.label and finding.label.risk != NONE]
+    named = [finding for finding in judged if finding.label and finding.label.risk != NONE]
     values |= {
         "judged": len(judged),
-        "findings": len(rated),
+        "findings": len(named),
+        "to_review": rated.to_review,
         "tokens": labeled.tokens,
         "latency_s": labeled.seconds,
         "attempts": labeled.attempts,
         "cached": labeled.cached,
+        "agreement": mean_agreement(labeled.findings),
     }
     holds = {
         "thin_evidence": 0 < len(judged) < MIN_JUDGED,
-        "single_source": len({finding.sentence.document for finding in rated}) == 1,
+        "single_source": len({finding.sentence.document for finding in named}) == 1,
         "unjudged": len(judged) < len(labeled.findings),
     }
     flags = {*labeled.flags, *(flag for flag, is_so in holds.items() if is_so)}
     if not judged:
         return "model_error", flags
-    ratings = max_severity((finding.label for finding in judged if finding.label), plan.taxonomy)
-    result = score(ratings, plan.taxonomy, judged=True)
     values |= {
-        **{f"r_{category}": rating for category, rating in ratings.items()},
-        "score": result.score,
-        "level": result.level.value,
-        "coverage": result.coverage,
-        "top_risk": result.top_risk,
+        **{f"r_{one.category}": one.severity for one in rated.ratings},
+        "score": rated.score.score,
+        "level": rated.score.level.value,
+        "score_version": rated.version,
+        "coverage": rated.score.coverage,
+        "top_risk": rated.score.top_risk,
+        **_top_values(labeled, rated),
     }
-    if (top := _top(result, rated)) is not None:
-        values |= {"top_quote": top.sentence.quote, "p_top": top.p_label}
-    return "partial" if "unjudged" in flags else "ok", flags | set(result.flags)
+    return "partial" if "unjudged" in flags else "ok", flags | set(rated.flags)
 
 
-def _top(result: Score, rated: Sequence[Finding]) -> Finding | None:
+def _top_values(labeled: TickerFindings, rated: TickerRatings) -> dict[str, Any]:
     """
-    The worst sentence of the top risk, the newest at equal severity; then the first in document
-    order.
+    Return the worst sentence of the top risk, its probability, and the rules behind the rating.
+
+    The newest sentence at equal severity, then the first in document order.
     """
 
-    def rank(finding: Finding) -> tuple[int, int]:
-        day = finding.sentence.document.date
-        return (finding.label.severity if finding.label else 0, day.toordinal() if day else 0)
+    def rank(place: int) -> tuple[int, int]:
+        day = labeled.findings[place].sentence.document.date
+        return (rated.counted[place].severity or 0, day.toordinal() if day else 0)
 
-    own = (one for one in rated if one.label and one.label.risk == result.top_risk)
-    return max(own, key=rank, default=None)
+    top = next((one for one in rated.ratings if one.category == rated.score.top_risk), None)
+    if top is None:
+        return {}
+    worst = labeled.findings[max(sorted(top.findings), key=rank)]
+    return {
+        "top_quote": worst.sentence.quote,
+        "top_rule": _join_rules(top.rules),
+        "p_top": worst.p_label,
+    }
+
+
+def _join_rules(rules: Iterable[str]) -> str | None:
+    """Return the rules as one text; None where nothing was changed."""
+    return "; ".join(rules) or None
 
 
 _FINDING: dict[str, Callable[[str, Finding], Any]] = {
@@ -306,6 +416,13 @@ _FINDING: dict[str, Callable[[str, Finding], Any]] = {
     "end": lambda _, finding: finding.sentence.end,
     "cached": lambda _, finding: finding.cached,
     "status": lambda _, finding: "judged" if finding.label else "unjudged",
-    "flags": lambda _, finding: ";".join(finding.flags),
     "reason": lambda _, finding: finding.reason,
+    "agreement": lambda _, finding: finding.agreement,
+}
+_COUNTED: dict[str, Callable[[Counted], Any]] = {
+    "kind": lambda one: one.passage.kind,
+    "family": lambda one: one.passage.family.name if one.passage.family else None,
+    "counted": lambda one: one.severity,
+    "counted_as": lambda one: one.category,
+    "rule": lambda one: _join_rules(one.rules),
 }

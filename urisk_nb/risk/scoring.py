@@ -1,9 +1,9 @@
-"""From the labels of a ticker's sentences to its score and level (score_v1)."""
+"""From the ratings of a ticker's categories to its score and level."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from numbers import Integral
@@ -13,20 +13,21 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.questions import Label
-from urisk_nb.risk.taxonomy import DEFAULT, NONE, Taxonomy
+from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 
 __all__ = [
-    "SCORE_VERSION",
+    "SCORE_V1",
+    "SCORE_V2",
     "WEIGHTS",
     "Level",
     "Score",
     "level",
-    "max_severity",
     "reconcile",
     "score",
 ]
 
-SCORE_VERSION = "score_v1"
+SCORE_V1 = "score_v1"  # of news, notes and calls
+SCORE_V2 = "score_v2"  # of evidence with a filing
 # Of severity 0..5; a stated convention, not a probability
 WEIGHTS = (0.0, 0.05, 0.15, 0.35, 0.60, 0.85)
 
@@ -78,14 +79,20 @@ class Score:
 
 
 def score(
-    ratings: Mapping[str, int | None], taxonomy: Taxonomy = DEFAULT, *, judged: bool = False
+    ratings: Mapping[str, int | None],
+    taxonomy: Taxonomy = DEFAULT,
+    *,
+    judged: bool = False,
+    version: str = SCORE_V1,
 ) -> Score:
     """
     Return the score of a mapping category -> severity.
 
-    ``100 * (1 - prod_c (1 - w(r_c)))`` over the rated categories with w = 0, .05, .15, .35, .60,
-    .85 for severities 0 to 5: one severe category is never averaged away, more evidence of risk
-    never lowers it, an unrated category adds nothing.
+    score_v1 is ``100 * (1 - prod_c (1 - w(r_c)))`` over the rated categories with w = 0, .05, .15,
+    .35, .60, .85 for severities 0 to 5: one severe category is never averaged away, more evidence
+    of risk never lowers it, an unrated category adds nothing. score_v2 takes the categories in
+    descending order of rating and divides w by 1, 3, 9, ...: a filing names a risk of every
+    category, and many small ones are no large one.
 
     Parameters
     ----------
@@ -97,6 +104,8 @@ def score(
     judged
         Whether sentences were judged at all; decides between ``NR`` and a score of 0 where nothing
         is rated.
+    version
+        ``score_v1`` or ``score_v2``.
 
     Raises
     ------
@@ -110,6 +119,8 @@ def score(
     57.75
     >>> score({"legal": 4}).level.value
     'High'
+    >>> score({"legal": 3, "business": 3}, version="score_v2").score
+    42.583333
     """
     rated = _check_ratings(ratings, taxonomy)
     coverage = len(rated) / len(taxonomy.ids)
@@ -121,9 +132,14 @@ def score(
             top_risk=None,
             flags=("no_risk_found",) if judged else (),
         )
-    # Rounded, since float noise must not decide a level; multiplied in taxonomy order, so that no
-    # order adds any.
-    points = round(100 * (1 - math.prod(1 - WEIGHTS[severity] for severity in rated.values())), 6)
+    decay = 3 if version == SCORE_V2 else 1
+    # Rounded, since float noise must not decide a level; multiplied in one order, so that none adds
+    # any.
+    left = math.prod(
+        1 - WEIGHTS[severity] / decay**place
+        for place, severity in enumerate(sorted(rated.values(), reverse=True))
+    )
+    points = round(100 * (1 - left), 6)
     return Score(
         score=points,
         level=level(points),
@@ -163,19 +179,6 @@ def _check_severity(category: str, value: object) -> int:
             fix="give a whole number from 0 to 5, or None where there is no rating",
         )
     return int(value)
-
-
-def max_severity(labels: Iterable[Label], taxonomy: Taxonomy = DEFAULT) -> dict[str, int | None]:
-    """
-    Return for each category the highest severity among the labels, or None.
-
-    A 0 never lowers another sentence's number.
-    """
-    ratings: dict[str, int | None] = dict.fromkeys(taxonomy.ids)
-    for label in labels:
-        if label.risk != NONE:
-            ratings[label.risk] = max(label.severity, ratings[label.risk] or 0)
-    return ratings
 
 
 def reconcile(first: Label, second: Label | None) -> tuple[Label, tuple[str, ...]]:

@@ -99,16 +99,13 @@ async def risk(request: Request, asked: RiskBody) -> Response:
     """
     session: LiveSession = request.app.state.session
     run = await asyncio.to_thread(_open_run, asked)
-    wanted = run.plan.params.model
-    if (
-        wanted is not None
-        and not is_judge(wanted)
-        and not is_same_model(wanted, (LLMManager.find_instance() or session).settings.model)
-    ):
-        raise InputError(
-            f"the model {wanted!r} is not the service's.",
-            fix="leave it out, or start the service with --model",
-        )
+    own = (LLMManager.find_instance() or session).settings.model
+    for wanted in run.plan.params.judge or ():
+        if not (is_judge(wanted) or is_same_model(wanted, own)):
+            raise InputError(
+                f"the model {wanted!r} is not the service's.",
+                fix="leave it out, or start the service with --model",
+            )
     return await start_lines(request, _stream_rows(run, session))
 
 
@@ -146,9 +143,13 @@ async def _stream_rows(run: Run, session: LiveSession) -> Lines:
     if waiting:
         labeling = asyncio.create_task(_label(run, session))
         try:
-            while waiting and not labeling.done():
+            is_over = False
+            while waiting and not is_over:
                 await asyncio.wait({labeling}, timeout=POLL_ROWS_S)
-                done = [symbol for symbol in waiting if symbol in run.ticker_findings]
+                is_over = labeling.done()  # before the rows are looked at: none is then missed
+                # Where a further judge was lost, the labels that count are there all the same
+                is_done = run.ticker_findings.__contains__ if is_over else run.is_done
+                done = [symbol for symbol in waiting if is_done(symbol)]
                 waiting = [symbol for symbol in waiting if symbol not in done]
                 for line in await asyncio.to_thread(_encode_rows, run, done):
                     yield line

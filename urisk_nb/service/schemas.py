@@ -96,7 +96,7 @@ class RiskBody(_Body):
     evidence: list[EvidenceBody] | None = None
     query: str | None = None
     benchmark: str | None = None
-    params: dict[str, Cell | bool | list[Number]] = Field(default_factory=dict)
+    params: dict[str, Cell | bool | list[Number] | list[str]] = Field(default_factory=dict)
 
 
 class ErrorBody(BaseModel):

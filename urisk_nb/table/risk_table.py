@@ -13,9 +13,17 @@ from urisk_nb.errors import InputError
 from urisk_nb.render.table_content import TableContent, has_alerts
 from urisk_nb.render.table_html import render_table_html
 from urisk_nb.render.table_text import render_table_text
+from urisk_nb.risk.judges import compare_judges
 from urisk_nb.risk.labeling import TickerFindings
 from urisk_nb.risk.plan import Plan
-from urisk_nb.risk.rows import build_changes, build_findings, build_frame
+from urisk_nb.risk.ratings import REVIEW_RULES, rate_ticker
+from urisk_nb.risk.rows import (
+    build_changes,
+    build_findings,
+    build_frame,
+    build_judgements,
+    build_ratings,
+)
 from urisk_nb.table.exports import ExportFrame
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
@@ -34,22 +42,34 @@ class Report:
     Attributes
     ----------
     findings
-        One row a labeled sentence: ticker, risk, severity (0 to 5), p_label and p_severity (their
-        probabilities; NaN where a chat model's labels are greedy), quote (verbatim), source,
+        One row a labeled sentence: ticker, risk, severity (0 to 5), agreement (the share of further
+        judges that name this risk, with a severity at most one apart; NaN where there is none),
+        p_label and p_severity (the probabilities of risk and severity; NaN where a chat model's
+        labels are greedy), quote (verbatim), source,
         section ("Item 1A" of a filing, "page 3" of a PDF file), date, evidence (the sentence's id),
         start, end (offsets into the document), cached, status (``judged`` or ``unjudged``), flags,
         reason (why it is unjudged), change since the previous documents (``new``, ``changed`` or
         ``repeated``; missing where there is nothing to compare with), old_quote (what a changed
-        sentence said before).
+        sentence said before), kind (``event``, ``hypothetical``, ``routine``), family (of distress;
+        missing where no word of one stands in it), counted and counted_as (the severity and the
+        category that count; missing where it does not count), rule (what changed them).
+    ratings
+        One row a rated category: ticker, category, rating (0 to 5), evidence (the ids of the
+        sentences that give it, the worst first, between semicolons), rule (what capped, raised or
+        lowered it).
     changes
         One row a sentence that is new, changed or gone: ticker, change, section, quote, old_quote.
+    judgements
+        One row a sentence and judge: ticker, evidence, judge, risk, severity, p_label, reason.
     meta
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
     """
 
     findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
+    ratings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_ratings(())))
     meta: dict[str, Any] = field(default_factory=dict)
     changes: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_changes({})))
+    judgements: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_judgements(())))
 
 
 def unite_reports(reports: Sequence[Report]) -> Report:
@@ -59,8 +79,10 @@ def unite_reports(reports: Sequence[Report]) -> Report:
     runs = [run for report in reports for run in report.meta.get("runs", [report.meta])]
     return Report(
         findings=_concatenate([report.findings for report in reports]),
+        ratings=_concatenate([report.ratings for report in reports]),
         meta={"runs": runs},
         changes=_concatenate([report.changes for report in reports]),
+        judgements=_concatenate([report.judgements for report in reports]),
     )
 
 
@@ -118,6 +140,22 @@ class RiskTable(ExportFrame):
         ]
         return pd.DataFrame(self)[[name for name in wanted if name is not None]]
 
+    def judgements(self) -> pd.DataFrame:
+        """
+        Return what each judge says of each sentence.
+
+        Returns
+        -------
+        DataFrame
+            One row a sentence and judge, of the tickers in the table: ticker, evidence (the
+            sentence's id, as in ``report.findings``), judge (its model), risk, severity (0 to 5),
+            p_label (NaN where the judge gives no probability), reason (why it has no label). The
+            judge whose labels count comes first.
+        """
+        found = self.report.judgements
+        here = found["ticker"].isin(list(self._content().tickers))
+        return found[here].reset_index(drop=True)
+
     def changes(self, ticker: str | None = None) -> pd.DataFrame:
         """
         Return the sentences that are new, changed or gone since the previous documents.
@@ -154,6 +192,32 @@ class RiskTable(ExportFrame):
         own = found[found["ticker"] == symbol].drop(columns="ticker")
         return own.reset_index(drop=True)
 
+    def review(self) -> pd.DataFrame:
+        """
+        Return the labels that a person should look at: they do not count as they are.
+
+        Returns
+        -------
+        DataFrame
+            Columns ticker, quote, risk, severity, p_label, section, why (``low probability``), of
+            the tickers in the table, in its order; empty where each label counts.
+        """
+        content = self._content()
+        frame = content.findings
+        why = (
+            frame["rule"]
+            .fillna("")
+            .map(
+                lambda rules: next((one for one in rules.split("; ") if one in REVIEW_RULES), None)
+            )
+        )
+        order = {ticker: place for place, ticker in enumerate(content.tickers)}
+        names = ["ticker", "quote", "risk", "severity", "p_label", "section"]
+        found = frame[names].assign(why=why)[why.notna() & frame["ticker"].isin(list(order))]
+        return found.sort_values(
+            "ticker", key=lambda one: one.map(order), kind="stable"
+        ).reset_index(drop=True)
+
     def as_text(self, width: int | None = None) -> str:
         """
         Return what `print` shows.
@@ -189,24 +253,38 @@ def assemble(
     run_id: str,
     model: str | None = None,
     flags: Sequence[str] = (),
+    judges: Sequence[Mapping[str, Any]] = (),
 ) -> RiskTable:
     """
-    Make the table of a run; the parameters are those of `urisk_nb.risk.rows.build_frame`.
+    Make the table of a run; the other parameters are those of `urisk_nb.risk.rows.build_frame`.
+
+    Parameters
+    ----------
+    judges
+        Who labeled, as recorded, the one whose labels count first.
 
     Returns
     -------
     RiskTable
         One row a holding, in the order given, index ``ticker``, with its report.
     """
-    table = RiskTable(build_frame(plan, ticker_findings, run_id=run_id, model=model, flags=flags))
     given = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
+    ratings = {one.symbol: rate_ticker(plan, one) for one in given if one.findings}
+    frame = build_frame(plan, ticker_findings, ratings, run_id=run_id, model=model, flags=flags)
+    table = RiskTable(frame)
     meta = {**plan.meta, "run_id": run_id, "model": model, "flags": sorted(flags)}
     changes = {symbol: selection.changes for symbol, selection in plan.selections.items()}
     report = Report(
-        findings=ExportFrame(build_findings(given, changes)),
+        findings=ExportFrame(build_findings(given, ratings, changes)),
+        ratings=ExportFrame(build_ratings(given, ratings)),
         meta=meta,
         changes=ExportFrame(build_changes(changes)),
+        judgements=ExportFrame(build_judgements(given, model=model)),
     )
+    meta |= {
+        "judges": list(judges),
+        "kappa": compare_judges(given, [one["model"] for one in judges]),
+    }
     object.__setattr__(table, "_report", report)
     table.attrs["urisk"] = {"run_id": run_id, "score_version": meta["score_version"]}
     return table

@@ -124,6 +124,36 @@ SAID = [
     (404, '{"error":{"message":"File Not Found","code":404}}', errors.ProtocolError),
     (400, '{"error":"\\"llama3.1\\" does not support systemone"}', errors.ModelUnsuitable),
     (400, '{"error":"unsupported decision encoding \\"openjev\\""}', errors.ModelUnsuitable),
+    (400, '{"error":"\\"tev1\\" is not a llama.cpp decision model"}', errors.ModelUnsuitable),
+    (400, '{"error":{"code":400,"message":"model \'d\' not found"}}', errors.ModelNotFound),
+    (400, '{"error":"input exceeds context length"}', errors.ContextExceeded),
+    (400, '{"error":"prompt too long"}', errors.ContextExceeded),
+    (
+        400,
+        '{"error":"prompt 0 has 3652 tokens; expected 1–2050 (input is never truncated)"}',
+        errors.ContextExceeded,
+    ),
+    (
+        400,
+        '{"error":"registry.ollama.ai/library/llama3.2:1b does not support decision"}',
+        errors.ModelUnsuitable,
+    ),
+    (
+        500,
+        '{"error":{"code":500,"message":"input (612 tokens) is too large to process."}}',
+        errors.ContextExceeded,
+    ),
+    (
+        400,
+        '{"error":"question \\"risk\\": criteria must contain 2–26 candidates"}',
+        errors.BadRequest,
+    ),
+    (
+        400,
+        '{"error":{"message":"questions.risk: too many options (60), supports at most 52"}}',
+        errors.BadRequest,
+    ),
+    (413, '{"error":"request body too large"}', errors.BadRequest),
     (503, "", errors.ServerBusy),
     (502, "", errors.ServerConnectionLost),
     (500, "boom", errors.ServerInternalError),
@@ -143,6 +173,27 @@ def test_every_recorded_refusal_has_its_meaning(name):
 def test_every_known_text_has_its_meaning(status, body, kind):
     """Servers without the route, models without the capability, and the usual faults."""
     assert type(systemone.decode_error(status, body)) is kind
+
+
+@pytest.mark.parametrize(
+    "said", [said for _, said, _ in SAID if "candidates" in said or "too many options" in said]
+)
+def test_too_many_categories_are_told_as_such(said):
+    """The user can do something about a taxonomy, and nothing about a question."""
+    assert "fewer categories" in systemone.decode_error(400, said).fix
+
+
+def test_a_smallest_request():
+    """What every decision model takes: asked to load it, and to find out whether it is one."""
+    sent = json.loads(systemone.encode_smallest(model="d", keep_alive="20m"))
+    assert (sent["model"], sent["keep_alive"]) == ("d", "20m")
+    assert sent["state"].strip()
+    (question,) = sent["questions"].values()
+    assert question["instructions"].strip()
+    assert len(question["criteria"]) == 2
+    systemone.decode_smallest({"answers": {"q": {"probabilities": {"a": 0.5, "b": 0.5}}}})
+    with pytest.raises(errors.ProtocolError):
+        systemone.decode_smallest({"error": "Unexpected endpoint or method."})
 
 
 def test_no_rule_is_dead():

@@ -32,7 +32,9 @@ __all__ = [
     "build_label_questions",
     "decode_decision",
     "decode_error",
+    "decode_smallest",
     "encode_decision",
+    "encode_smallest",
 ]
 
 PATH = "/v1/systemone"
@@ -135,6 +137,23 @@ def encode_decision(
     return dump_json(body)
 
 
+# Every model takes it: none wants fewer options, an empty text or empty instructions.
+_SMALLEST = {"q": TypedQuestion(instructions="?", criteria={"a": None, "b": None})}
+
+
+def encode_smallest(*, model: str, keep_alive: str | float | None = None) -> bytes:
+    """
+    Return the bytes of a smallest request: its answer says nothing, and that there is one says that
+    the model is a decision model, and loaded.
+    """
+    return encode_decision(model=model, state="-", questions=_SMALLEST, keep_alive=keep_alive)
+
+
+def decode_smallest(content: Any) -> None:
+    """Check the reply to a smallest request; raise ProtocolError where it is no decision."""
+    decode_decision(content, _SMALLEST)
+
+
 def decode_decision(
     content: Any, questions: Mapping[str, TypedQuestion]
 ) -> tuple[dict[str, dict[str, float]], int]:
@@ -198,9 +217,19 @@ CHAT_MODEL = "label with a decision model, or with this model as a chat model"
 RULES: tuple[ErrorRule, ...] = (
     ErrorRule(
         (),
-        r"exceeds? the available context size|maximum context length|longer than the context",
+        r"exceeds? the available context size|exceeds? (the )?context length|maximum context "
+        r"length|longer than the context|prompt (is )?too long|input is never truncated|"
+        r"too large to process",  # models of llama.cpp that read a text in one batch, status 500
         errors.ContextExceeded,
-        "shorten the text, or start the server with a larger window",
+        "shorten the text, or start the server with a larger window (llama.cpp: --ctx-size and "
+        "--ubatch-size)",
+    ),
+    ErrorRule(
+        (400,),
+        r"too many options|\bcandidates\b",  # llama.cpp; Ollama: 2–26 candidates
+        errors.BadRequest,
+        "label with a taxonomy of fewer categories, or with a chat model; Ollama takes 25, and "
+        "llama.cpp 51 or more",
     ),
     ErrorRule(
         (400,),
@@ -209,13 +238,22 @@ RULES: tuple[ErrorRule, ...] = (
         "for urisk-judge run `urisk install-judge` in a terminal; serve another one by llama.cpp",
     ),
     ErrorRule(
+        (400,),
+        r"not a llama\.cpp decision model",  # of Ollama, for a file of the form before
+        errors.ModelUnsuitable,
+        "pull the model again (ollama pull MODEL), or label with another one",
+    ),
+    ErrorRule(
         (400, 404, 501),
         r"not a decision model|does not support|no decision",
         errors.ModelUnsuitable,
         CHAT_MODEL,
     ),
     ErrorRule(
-        (404,), r"\bmodel\b.*not found", errors.ModelNotFound, "name a model that this server has"
+        (400, 404),  # 400: of a llama.cpp that serves several
+        r"\bmodel\b.*not found",
+        errors.ModelNotFound,
+        "name a model that this server has",
     ),
     ErrorRule(
         (404, 405, 501),
