@@ -21,8 +21,6 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-import decision
-
 from urisk_nb.evaluate import (
     Evaluation,
     LabeledFile,
@@ -41,9 +39,9 @@ from urisk_nb.settings import Engine
 def launch(base: Path, adapter: Path) -> Iterator[str]:
     """llama.cpp's own server over the base with this adapter; its address."""
     with tempfile.TemporaryDirectory() as folder:
-        # The name by which the session finds it; without temperatures, which are not fitted yet
-        made = decision.add_entries(adapter, Path(folder) / "urisk-judge.gguf", {})
-        words = ["--gguf", str(base), "--adapter", str(made)]
+        link = Path(folder) / "urisk-judge.gguf"  # the name by which the session finds it
+        link.symlink_to(adapter.resolve())
+        words = ["--gguf", str(base), "--adapter", str(link)]
         with subprocess.Popen(
             [sys.executable, "-m", "urisk_nb.embedded.launcher", *words], stdout=subprocess.PIPE
         ) as process:

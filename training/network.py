@@ -9,6 +9,7 @@ adapter corrects the model that it will meet.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,8 @@ class Model:
 
 def read(base: Path, first: int) -> Model:
     """
-    The base's weights, dequantised, one array a projection over all layers; parted at the layer
-    `first`.
+    Return the base's weights, dequantised, one array a projection over all layers; parted at the
+    layer `first`.
     """
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(base).tensors}
 
@@ -71,31 +72,39 @@ def read(base: Path, first: int) -> Model:
     )
 
 
-def normed(x, weight):
+def normalize(x, weight):
     return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + EPSILON) * weight
 
 
-def turned(x, cos, sin):
-    """Rotary positions, pairs beside each other, as llama.cpp has them for this architecture."""
+def rotate(x, cos, sin):
+    """Apply rotary positions, pairs beside each other, as llama.cpp has them for llama."""
     a, b = x[..., 0::2], x[..., 1::2]
     return jnp.stack([a * cos - b * sin, a * sin + b * cos], -1).reshape(x.shape)
 
 
-def through(layers, adapter, opening, x):
+def run_layers(layers, adapter, x, places, seen, *, unroll=True):
     """
-    Activations after these layers, of the prompt's opening (tokens, width), which all sentences
-    share and which is therefore worked on once, and of the sentences after it (sentences, tokens,
-    width); `adapter` None: the base alone.
+    Return the activations after these layers.
 
-    All tokens lie in one axis, heads that share keys are one matrix and the loop over the layers is
-    unrolled: on a processor that halves the time of a step.
+    All tokens lie in one axis, heads that share keys are one matrix, and for training the loop over
+    the layers is unrolled: on a processor that halves the time of a step, and takes longer to
+    compile.
+
+    Parameters
+    ----------
+    layers, adapter
+        Weights, and what is added to them; `adapter` None: the base alone.
+    x
+        Activations before them: (texts, tokens, width).
+    places
+        The position of each token: (tokens,). Only differences count.
+    seen
+        Whether a token (third axis) is seen from another (second): (texts, tokens, tokens).
     """
-    (batch, length, width), start = x.shape, len(opening)
-    angles = (
-        jnp.arange(start + length)[:, None] * (ROPE_BASE ** (-jnp.arange(0, HEAD, 2) / HEAD))[None]
-    )
-    angles = jnp.concatenate([angles[:start], jnp.tile(angles[start:], (batch, 1))])
-    cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+    batch, length, width = x.shape
+    angles = places[:, None] * (ROPE_BASE ** (-jnp.arange(0, HEAD, 2) / HEAD))[None]
+    angles = jnp.tile(angles, (batch, 1))
+    cos, sin = (part[:, None].astype(x.dtype) for part in (jnp.cos(angles), jnp.sin(angles)))
 
     def layer(x, parts):
         w, lora = parts
@@ -104,53 +113,47 @@ def through(layers, adapter, opening, x):
             out = h @ w[name].T
             return out if lora is None else out + SCALE * ((h @ lora[name][0].T) @ lora[name][1])
 
-        h = normed(x, w["n1"])
-        q = turned(project(h, "q").reshape(-1, HEADS, HEAD), cos, sin)
-        k = turned(project(h, "k").reshape(-1, KV_HEADS, HEAD), cos, sin)
+        h = normalize(x, w["n1"])
+        q = rotate(project(h, "q").reshape(-1, HEADS, HEAD), cos, sin)
+        k = rotate(project(h, "k").reshape(-1, KV_HEADS, HEAD), cos, sin)
         v = project(h, "v").reshape(-1, KV_HEADS, HEAD)
-        of_opening = attended(q[None, :start], k[None, :start], v[None, :start])
-        q, *kv = (part[start:].reshape(batch, length, *part.shape[1:]) for part in (q, k, v))
-        before = (
-            jnp.broadcast_to(part[None, :start], (batch, start, KV_HEADS, HEAD)) for part in (k, v)
-        )
-        of_sentences = attended(
-            q, *(jnp.concatenate(pair, 1) for pair in zip(before, kv, strict=True))
-        )
-        x = x + project(jnp.concatenate([of_opening, of_sentences]), "o")
-        h = normed(x, w["n2"])
+        taken = attend(*(part.reshape(batch, length, -1, HEAD) for part in (q, k, v)), seen)
+        x = x + project(taken, "o")
+        h = normalize(x, w["n2"])
         return x + project(jax.nn.silu(project(h, "g")) * project(h, "u"), "d"), None
 
-    flat = jnp.concatenate([opening, x.reshape(-1, width)])
-    flat = jax.lax.scan(layer, flat, (layers, adapter), unroll=True)[0]
-    return flat[:start], flat[start:].reshape(x.shape)
+    flat = jax.lax.scan(layer, x.reshape(-1, width), (layers, adapter), unroll=unroll)[0]
+    return flat.reshape(x.shape)
 
 
-def attended(q, k, v):
+def attend(q, k, v, seen):
     """
-    What each place takes from those up to its own: q (texts, places, heads, width), k and v with
-    fewer heads and maybe more places.
+    Return what each token takes from those that it sees: (texts * tokens, heads * width).
+
+    Parameters
+    ----------
+    q, k, v
+        (texts, tokens, heads, width); `k` and `v` have fewer heads, each shared by a group.
+    seen
+        (texts, tokens, tokens).
     """
-    (texts, places, heads, width), (_, before, sharing, _) = q.shape, k.shape
+    (texts, length, heads, width), sharing = q.shape, k.shape[2]
     group = heads // sharing
     q = (
-        q.reshape(texts, places, sharing, group, width)
+        q.reshape(texts, length, sharing, group, width)
         .transpose(0, 2, 3, 1, 4)
-        .reshape(texts * sharing, group * places, width)
+        .reshape(texts * sharing, group * length, width)
     )
-    k, v = (part.transpose(0, 2, 1, 3).reshape(texts * sharing, before, width) for part in (k, v))
-    scores = (q @ k.transpose(0, 2, 1)).reshape(texts * sharing, group, places, before) / math.sqrt(
-        width
-    )
-    seen = jnp.arange(before)[None] <= jnp.arange(before - places, before)[:, None]
-    shares = jax.nn.softmax(jnp.where(seen, scores, -1e30), -1).reshape(
-        texts * sharing, group * places, before
-    )
-    taken = (shares @ v).reshape(texts, sharing, group, places, width)
-    return taken.transpose(0, 3, 1, 2, 4).reshape(texts * places, heads * width)
+    k, v = (part.transpose(0, 2, 1, 3).reshape(texts * sharing, length, width) for part in (k, v))
+    scores = (q @ k.transpose(0, 2, 1)).reshape(texts, sharing * group, length, length)
+    scores = jnp.where(seen[:, None], scores / math.sqrt(width), -1e30)
+    shares = jax.nn.softmax(scores, -1).reshape(texts * sharing, group * length, length)
+    taken = (shares @ v).reshape(texts, sharing, group, length, width)
+    return taken.transpose(0, 3, 1, 2, 4).reshape(texts * length, heads * width)
 
 
-def fresh(key, layers, rank: int) -> dict:
-    """An adapter that changes nothing yet."""
+def create_adapter(key, layers, rank: int) -> dict:
+    """Return an adapter that changes nothing yet."""
     made = {}
     for number, name in enumerate(PROJECTIONS):
         count, out, width = layers[name].shape
@@ -161,13 +164,25 @@ def fresh(key, layers, rank: int) -> dict:
     return made
 
 
-def write(path: Path, adapter: dict, first: int) -> None:
-    """The adapter of the layers from `first` on, as llama.cpp and Ollama load it."""
+def write(
+    path: Path, adapter: dict, first: int, entries: Mapping[str, str | float | list[str]]
+) -> None:
+    """
+    Write the adapter of the layers from `first` on, as llama.cpp loads it.
+
+    Parameters
+    ----------
+    entries
+        Further metadata: what makes a decision model of the base with this adapter.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", SCALE * adapter["q"][0].shape[1])
     writer.add_string("general.name", "urisk judge")
+    add = {str: writer.add_string, float: writer.add_float32, list: writer.add_array}
+    for name, value in entries.items():
+        add[type(value)](name, value)
     for name, (down, up) in adapter.items():
         for place in range(down.shape[0]):
             stem = f"blk.{first + place}.{PROJECTIONS[name]}.weight"

@@ -5,12 +5,20 @@ Train the judge: a LoRA adapter for the demo model, on labeled sentences, on a p
     python training/train.py --base MODEL.gguf --folds 5 --out FOLDER    # then: measure.py
     python training/train.py --base MODEL.gguf --steps 10    # a short run: the loss must fall
 
---folds is cross-validation with whole companies left out.
+The judge is a decision model: one pass over a sentence and the first word of an answer (`risk:`,
+`severity:`), and the letter after it is read, with its probability. It writes nothing.
+
+--folds is cross-validation with whole companies left out. --measure FILE.csv says what the new
+adapter makes of other labeled sentences.
 
 The base is the very file that the embedded engine runs: its weights are taken out of the GGUF,
 which is quantised, so that the adapter corrects the model that it will meet. Only the upper layers
 are adapted (`--from-layer`): what the lower ones make of a sentence is computed once and kept, and
 every pass over the sentences costs the rest alone.
+
+In each pass half of the sentences have their names, dates and amounts masked: a label must come of
+what is said, not of whom. One sentence in ten is kept from the training, by company: the
+temperatures are fitted on these, and stand in the adapter's metadata with the template.
 
 Needs the extra `train` (jax, optax, gguf) and `embedded` (the tokeniser is llama.cpp's own).
 """
@@ -24,24 +32,35 @@ import math
 import random
 import time
 import urllib.request
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import network
 import numpy as np
 import optax
-from network import Model, normed, through
+from network import Model, normalize, run_layers
+
+from urisk_nb.embedded import decision
+from urisk_nb.risk.masking import mask
 
 HERE = Path(__file__).parent
-SYSTEM = "Risk and severity for the company?"
 RISKS = ("market", "credit", "liquidity", "operational", "legal", "business", "governance", "none")
+SEVERITIES = 6
+TEMPLATE = """<|im_start|>user
+{state}<|im_end|>
+<|im_start|>assistant
+"""
+QUESTIONS = ("risk:", "severity:")  # the answer begins with one of them; a letter follows
+LETTERS = "ABCDEFGH"
 TOGETHER = 16  # sentences through the lower layers at once
 STEP = 8  # lengths are rounded up to this, so that few shapes are compiled
-FORM_WEIGHT = 0.1  # of the tokens that every answer has: braces, keys, commas
+HELD_OUT = 10  # one company in so many is not trained on
+FIRST = 0.75  # of a target, for the first label where the reader accepts others
 
 
 # Sentences ----------------------------------------------------------------------------------------
@@ -50,22 +69,78 @@ FORM_WEIGHT = 0.1  # of the tokens that every answer has: braces, keys, commas
 @dataclass(frozen=True)
 class Row:
     """
-    A labeled sentence, and its tokens: the prompt, the answer, and which tokens of the answer tell
-    the labels.
+    A labeled sentence.
+
+    Attributes
+    ----------
+    text, company
+        As in its file; `company` is empty where the sentence names none.
+    risks
+        The reader's own, and others that the reader accepts.
+    severity, accepted
+        The reader's own, and the lowest and highest that the reader accepts.
+    line, number
+        As it stands in its file, and where.
     """
 
     text: str
-    risk: str
+    risks: tuple[str, ...]
     severity: int
-    accepted: tuple[int, int]  # the severities that its readers would let stand
+    accepted: tuple[int, int]
     company: str
-    line: dict[str, str]  # as it stands in its file
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-    telling: tuple[bool, ...]
+    line: dict[str, str]
+    number: int
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether it is shown masked, too."""
+        return self.number % 2 == 0
+
+    def mask(self) -> str:
+        return mask(self.text, seed=self.number)
+
+    @property
+    def fold(self) -> int:
+        """A number that is the same for all sentences of a company."""
+        return zlib.crc32((self.company or self.text).encode())
+
+    def risk_target(self) -> np.ndarray:
+        """The share of each risk that is to be learnt."""
+        return spread([RISKS.index(risk) for risk in self.risks], len(RISKS))
+
+    def severity_target(self) -> np.ndarray:
+        low, high = self.accepted
+        others = [step for step in range(low, high + 1) if step != self.severity]
+        return spread([self.severity, *others], SEVERITIES)
 
 
-class Tokeniser:
+def spread(places: Sequence[int], count: int) -> np.ndarray:
+    """Return shares: most of it at the first place, the rest at the others."""
+    target = np.zeros(count, np.float32)
+    target[places[0]] = FIRST if len(places) > 1 else 1.0
+    for place in places[1:]:
+        target[place] += (1 - FIRST) / (len(places) - 1)
+    return target
+
+
+def read(files: Sequence[Path]) -> list[Row]:
+    """Return the sentences of CSV files with text, risk, severity (or its range), company."""
+    rows = []
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows += [read_row(*each) for each in enumerate(csv.DictReader(lines))]
+    return rows
+
+
+def read_row(number: int, line: dict[str, str]) -> Row:
+    low = int(line.get("severity_min") or line.get("severity_low") or line["severity"])
+    high = int(line.get("severity_max") or line.get("severity_high") or line["severity"])
+    risks = tuple(line["risk"].split("|"))
+    severity = int(line.get("severity") or (0 if risks[0] == "none" else low))
+    return Row(line["text"], risks, severity, (low, high), line.get("company") or "", line, number)
+
+
+class Tokenizer:
     """llama.cpp's own, over the base model."""
 
     def __init__(self, base: Path) -> None:
@@ -74,6 +149,13 @@ class Tokeniser:
         params = xllamacpp.CommonParams()
         params.model.path, params.n_ctx, params.n_parallel, params.ui = str(base), 512, 1, False
         self._server = xllamacpp.Server(params)
+        begin = self(TEMPLATE.format(state="-"))
+        self.ends = [self(question) for question in QUESTIONS]
+        for question, end in zip(QUESTIONS, self.ends, strict=True):
+            letter = self(LETTERS[0])
+            whole = self(TEMPLATE.format(state="-") + question + LETTERS[0])
+            assert whole == [*begin, *end, *letter], (whole, begin, end, letter)
+        self.letters = np.array([self(letter)[0] for letter in LETTERS])
 
     def __call__(self, text: str) -> list[int]:
         body = json.dumps({"content": text, "parse_special": True, "add_special": False}).encode()
@@ -83,152 +165,102 @@ class Tokeniser:
         with urllib.request.urlopen(request, timeout=30) as reply:
             return json.load(reply)["tokens"]
 
+    def encode(self, text: str) -> list[int]:
+        """
+        Return the tokens of both questions about a sentence: what they share, and both endings.
+        """
+        return [*self(TEMPLATE.format(state=text)), *self.ends[0], *self.ends[1]]
 
-def prompt_of(text: str) -> str:
-    return (
-        f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
-        f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
-    )
 
-
-def read(files: list[Path], tokens: Tokeniser) -> list[Row]:
+@dataclass(frozen=True)
+class Form:
     """
-    The sentences of the files; a label's tokens are found by what differs from the other labels.
+    How both questions about a sentence lie in one line of tokens.
+
+    The first ending stands before the second one, which does not see it and has its positions. All
+    lines end at the right, so that the places of both answers are the same in each.
     """
-    ends = tokens("<|im_end|>")
-    parts = {risk: (tokens('{"risk":"'), tokens(risk)) for risk in RISKS}
-    rows = []
-    for file in files:
-        with file.open(encoding="utf-8", newline="") as lines:
-            for line in csv.DictReader(lines):
-                risk, severity = line["risk"], int(line["severity"])
-                opening, label = parts[risk]
-                between, digit, close = tokens('","severity":'), tokens(str(severity)), tokens("}")
-                answer = tokens(f'{{"risk":"{risk}","severity":{severity}}}')
-                assert answer == opening + label + between + digit + close, (
-                    answer,
-                    opening,
-                    label,
-                    between,
-                    digit,
-                    close,
-                )
-                telling = (
-                    [False] * len(opening)
-                    + [True]
-                    + [False] * (len(label) - 1 + len(between))
-                    + [True]
-                    + [False] * (len(close) + len(ends))
-                )
-                rows.append(
-                    Row(
-                        line["text"],
-                        risk,
-                        severity,
-                        (
-                            int(line.get("severity_min", severity)),
-                            int(line.get("severity_max", severity)),
-                        ),
-                        line.get("company", ""),
-                        line,
-                        tuple(tokens(prompt_of(line["text"]))),
-                        tuple(answer + ends),
-                        tuple(telling),
-                    )
-                )
-    return rows
+
+    first: int  # tokens of the first ending
+    second: int
+
+    @property
+    def answers(self) -> tuple[int, int]:
+        """Where the letters are read, from the right."""
+        return -self.second - 1, -1
+
+    def places(self, length: int) -> np.ndarray:
+        """Return the position of each token of a line."""
+        places = np.arange(length)
+        places[length - self.second :] -= self.first
+        return places.astype(np.float32)
+
+    def seen(self, lengths: np.ndarray, length: int) -> np.ndarray:
+        """Return which token (third axis) is seen from which (second), for lines of `lengths`."""
+        at = np.arange(length)
+        seen = at[None] <= at[:, None]
+        seen[length - self.second :, length - self.second - self.first : length - self.second] = 0
+        return seen[None] & (at[None] >= length - lengths[:, None])[:, None]
 
 
 # Batches ------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class Prepared:
-    """
-    A sentence as the upper layers see it: what the lower ones made of it, and what is to be said at
-    which place.
-    """
+    """What the lower layers made of a sentence, in half precision, and its number of tokens."""
 
-    row: Row
     x: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
+    tokens: int
 
 
-def padded(length: int) -> int:
+def pad(length: int) -> int:
     return STEP * math.ceil(length / STEP)
 
 
-def prepared(rows: list[Row], model: Model, start: int) -> tuple[np.ndarray, list[Prepared]]:
-    """
-    The opening (the first `start` tokens, which are everyone's) and each sentence through the lower
-    layers, once.
-    """
-    run = jax.jit(
-        lambda lower, embed, opening, ids: through(lower, None, embed[opening], embed[ids])
-    )
-    opening, made = np.array(rows[0].prompt[:start]), {}
-
-    def length_of(place: int) -> int:
-        return padded(len(rows[place].prompt) + len(rows[place].answer) - start)
-
-    for length, group in groupby(sorted(range(len(rows)), key=length_of), length_of):
-        for part in batched(list(group), TOGETHER):
-            ids = np.zeros((TOGETHER, length), np.int32)
-            for line, place in enumerate(part):
-                tokens = [*rows[place].prompt, *rows[place].answer][start:]
-                ids[line, : len(tokens)] = tokens
-            ready, xs = run(model.lower, model.embed, opening, ids)
-            for place, x in zip(part, np.asarray(xs), strict=False):
-                made[place] = Prepared(rows[place], x, *wanted(rows[place], start, length))
-    return np.asarray(ready), [made[place] for place in range(len(rows))]
-
-
-def shared_start(rows: list[Row]) -> int:
-    """How many tokens all prompts begin with."""
-    return next(
-        place
-        for place, tokens in enumerate(zip(*(row.prompt for row in rows), strict=False))
-        if len(set(tokens)) > 1
-    )
-
-
-def wanted(row: Row, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The token that is to be said at each place after the opening, and how much it counts."""
-    targets, share = np.zeros(length, np.int32), np.zeros(length, np.float32)
-    for place, (token, telling) in enumerate(
-        zip(row.answer, row.telling, strict=True), len(row.prompt) - start - 1
-    ):
-        targets[place], share[place] = token, 1.0 if telling else FORM_WEIGHT
-    return targets, share
-
-
-def batched(items: list, size: int) -> list[list]:
+def split(items: list, size: int) -> list[list]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def joined(batch: list[Prepared]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A batch as arrays, as long as its longest."""
-    length = max(len(one.targets) for one in batch)
+def prepare(texts: list[list[int]], form: Form, model: Model) -> list[Prepared]:
+    """Return each line of tokens after the lower layers."""
 
-    def filled(name: str) -> np.ndarray:
-        arrays = [getattr(one, name) for one in batch]
-        return np.stack(
-            [
-                np.pad(array, [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)])
-                for array in arrays
-            ]
-        )
+    @jax.jit
+    def run(lower, embed, ids, places, seen):
+        return run_layers(lower, None, embed[ids], places, seen, unroll=False)
 
-    return filled("x"), filled("targets"), filled("weights")
+    made: dict[int, Prepared] = {}
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    for length, group in groupby(order, lambda place: pad(len(texts[place]))):
+        for part in split(list(group), TOGETHER):
+            ids, lengths = np.zeros((TOGETHER, length), np.int32), np.zeros(TOGETHER, np.int32)
+            for line, place in enumerate(part):
+                lengths[line] = len(texts[place])
+                ids[line, length - lengths[line] :] = texts[place]
+            xs = run(model.lower, model.embed, ids, form.places(length), form.seen(lengths, length))
+            for place, x, count in zip(part, np.asarray(xs), lengths, strict=False):
+                made[place] = Prepared(x[length - count :].astype(np.float16), int(count))
+    return [made[place] for place in range(len(texts))]
 
 
-def batches(rows: list[Prepared], size: int, dice: random.Random) -> list[list[Prepared]]:
+def join(batch: Sequence[Prepared], form: Form) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a batch as arrays as long as its longest: activations, positions, what is seen."""
+    length = pad(max(one.tokens for one in batch))
+    x = np.zeros((len(batch), length, batch[0].x.shape[1]), np.float32)
+    for line, one in enumerate(batch):
+        x[line, length - one.tokens :] = one.x
+    lengths = np.array([one.tokens for one in batch])
+    return x, form.places(length), form.seen(lengths, length)
+
+
+def plan_pass(lengths: Sequence[int], size: int, dice: random.Random) -> list[list[int]]:
     """
-    One pass: sentences of like length together, so that little is padded, in an order of its own.
+    Return the batches of one pass, each of the same size: sentences of like length together, so
+    that little is padded, in an order of its own.
     """
-    order = sorted(rows, key=lambda one: (len(one.targets), dice.random()))
-    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    order = sorted(range(len(lengths)), key=lambda place: (pad(lengths[place]), dice.random()))
+    order += order[: -len(order) % size]
+    parts = split(order, size)
     dice.shuffle(parts)
     return parts
 
@@ -236,155 +268,143 @@ def batches(rows: list[Prepared], size: int, dice: random.Random) -> list[list[P
 # Training -----------------------------------------------------------------------------------------
 
 
-ANSWER_PLACES = 14  # as many places as an answer has at most
-# Tokens, the most frequent, that an answer is told from: the whole list of 49,152 would take a
-# fifth of each step
-COMMON = 4096
+def read_letters(ends, h, answers):
+    """Return the log-probabilities of the letters of both questions."""
+    norm, letters = ends
+    h = normalize(h[:, answers, :], norm) @ letters.T
+    return jax.nn.log_softmax(h[:, 0], -1), jax.nn.log_softmax(h[:, 1, :SEVERITIES], -1)
 
 
-def loss_of(upper, ends, adapter, opening, x, targets, share):
-    """
-    Cross-entropy over the answer, among the tokens that `ends` has; only the answer's places are
-    looked up.
-    """
-    norm, embed = ends
-    h = normed(through(upper, adapter, opening, x)[1], norm)
-    places = jnp.argsort(-(share > 0).astype(jnp.int32), axis=1, stable=True)[:, :ANSWER_PLACES]
-    h, targets, share = (
-        jnp.take_along_axis(h, places[..., None], 1),
-        jnp.take_along_axis(targets, places, 1),
-        jnp.take_along_axis(share, places, 1),
-    )
-    told = jax.nn.log_softmax(h @ embed.T, -1)
-    return -(jnp.take_along_axis(told, targets[..., None], -1)[..., 0] * share).sum() / share.sum()
+def compute_loss(adapter, upper, ends, answers, x, places, seen, targets, severity_weight):
+    """Return the mean cross-entropy of both answers."""
+    h = run_layers(upper, adapter, x, places, seen)
+    risk, severity = read_letters(ends, h, answers)
+    wanted_risk, wanted_severity, weight = targets
+    losses = -(wanted_risk * risk).sum(-1) - severity_weight * (wanted_severity * severity).sum(-1)
+    return (weight * losses).sum() / weight.sum()
 
 
 def train(
-    opening: np.ndarray, rows: list[Prepared], model: Model, args: argparse.Namespace
+    rows: Sequence[Row],
+    versions: Sequence[Sequence[Prepared]],
+    form: Form,
+    model: Model,
+    letters: np.ndarray,
+    args: argparse.Namespace,
 ) -> dict:
-    """The adapter after all passes."""
-    adapter = network.fresh(jax.random.PRNGKey(args.seed), model.upper, args.rank)
+    """
+    Return the adapter after all passes.
+
+    Parameters
+    ----------
+    versions
+        For each sentence: as it is, and for half of them masked.
+    """
+    adapter = network.create_adapter(jax.random.PRNGKey(args.seed), model.upper, args.rank)
     steps = args.steps or math.ceil(args.epochs * math.ceil(len(rows) / args.batch))
     rate = optax.warmup_cosine_decay_schedule(
         0.0, args.rate, max(1, steps // 10), steps, args.rate / 50
     )
     method = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=args.decay))
-    known = np.unique([*range(COMMON), *(token for one in rows for token in one.row.answer)])
-    state, ends = method.init(adapter), (model.norm, model.embed[known])
+    state, ends = method.init(adapter), (model.norm, model.embed[letters])
+    slope_of = jax.value_and_grad(compute_loss)
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def step(adapter, state, upper, ends, *batch):
         # The base's weights are arguments: as constants of the compiled step they would be worked
         # on for minutes.
-        value, slope = jax.value_and_grad(lambda one: loss_of(upper, ends, one, *batch))(adapter)
+        value, slope = slope_of(
+            adapter, upper, ends, np.array(form.answers), *batch, args.severity_weight
+        )
         change, state = method.update(slope, state, adapter)
         return optax.apply_updates(adapter, change), state, value
 
-    dice, queue, seen, began_s = random.Random(args.seed), [], [], time.monotonic()
+    risk = np.stack([row.risk_target() for row in rows])
+    severity = np.stack([row.severity_target() for row in rows])
+    weights = np.array([args.none_weight if row.risks[0] == "none" else 1.0 for row in rows])
+    dice, queue, losses, began_s = random.Random(args.seed), [], [], time.monotonic()
     for number in range(steps):
-        queue = queue or batches(rows, args.batch, dice)
-        x, targets, share = joined(queue.pop())
-        adapter, state, value = step(
-            adapter, state, model.upper, ends, opening, x, np.searchsorted(known, targets), share
-        )
-        seen.append(float(value))
+        if not queue:
+            shown = [dice.choice(each) for each in versions]
+            queue = plan_pass([one.tokens for one in shown], args.batch, dice)
+        part = queue.pop()
+        targets = risk[part], severity[part], weights[part]
+        batch = join([shown[place] for place in part], form)
+        adapter, state, value = step(adapter, state, model.upper, ends, *batch, targets)
+        losses.append(float(value))
         if number % 20 == 0 or number == steps - 1:
-            loss = np.mean(seen[-max(2, steps // 20) :])
-            print(
-                f"step {number + 1} of {steps}: loss {loss:.3f}, {time.monotonic() - began_s:.0f} "
-                "s",
-                flush=True,
-            )
+            loss = np.mean(losses[-max(2, steps // 20) :])
+            spent_s = time.monotonic() - began_s
+            print(f"step {number + 1} of {steps}: loss {loss:.3f}, {spent_s:.0f} s", flush=True)
     return adapter
 
 
 # What it has learned ------------------------------------------------------------------------------
 
 
-def judged(
-    rows: list[Row], start: int, model: Model, adapter: dict, tokens: Tokeniser
-) -> list[tuple[str, int, float]]:
-    """
-    For each sentence the most probable label, the most probable severity given that label, and the
-    label's probability.
-    """
-    opening = np.array(rows[0].prompt[:start])
+def judge(
+    ready: Sequence[Prepared], form: Form, model: Model, letters: np.ndarray, adapter: dict
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-probabilities of the risks and of the severities of each sentence."""
 
     @jax.jit
-    def told(model, ids, places):
-        h = through(
-            model.upper,
-            adapter,
-            *through(model.lower, None, model.embed[opening], model.embed[ids]),
-        )[1]
-        h = jnp.take_along_axis(h, places[:, None, None], 1)[:, 0]
-        return jax.nn.log_softmax(normed(h, model.norm) @ model.embed.T, -1)
+    def run(upper, adapter, ends, *batch):
+        h = run_layers(upper, adapter, *batch, unroll=False)
+        return read_letters(ends, h, np.array(form.answers))
 
-    def at_the_ends(lists: list[list[int]]) -> np.ndarray:
-        out = [None] * len(lists)
-        order = sorted(range(len(lists)), key=lambda place: len(lists[place]))
-        for part in batched(order, TOGETHER):
-            ids = np.zeros((TOGETHER, padded(max(len(lists[place]) for place in part))), np.int32)
-            places = np.zeros(TOGETHER, np.int32)
-            for line, place in enumerate(part):
-                ids[line, : len(lists[place])], places[line] = lists[place], len(lists[place]) - 1
-            for place, row in zip(part, np.asarray(told(model, ids, places)), strict=False):
-                out[place] = row
-        return np.stack(out)
+    risk, severity = np.zeros((len(ready), len(RISKS))), np.zeros((len(ready), SEVERITIES))
+    ends = (model.norm, model.embed[letters])
+    for part in plan_pass([one.tokens for one in ready], TOGETHER, random.Random(0)):
+        found = run(model.upper, adapter, ends, *join([ready[place] for place in part], form))
+        risk[part], severity[part] = map(np.asarray, found)
+    return risk, severity
 
-    before, between = tokens('{"risk":"'), tokens('","severity":')
-    labels = {risk: tokens(risk) for risk in RISKS}
-    digits = [tokens(str(severity))[0] for severity in range(6)]
-    begun = [[*row.prompt[start:], *before] for row in rows]
-    logits = at_the_ends(begun)[:, [ids[0] for ids in labels.values()]]
-    risks = [RISKS[place] for place in logits.argmax(1)]
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    severities = at_the_ends(
-        [[*ids, *labels[risk], *between] for ids, risk in zip(begun, risks, strict=True)]
-    )[:, digits].argmax(1)
-    return [
-        (risk, int(severity), float(share.max() / share.sum()))
-        for risk, severity, share in zip(risks, severities, shares, strict=True)
+
+def fit_temperature(logs: np.ndarray, targets: np.ndarray) -> float:
+    """Return the temperature that makes the labels most probable (Guo et al. 2017)."""
+
+    def cost(temperature: float) -> float:
+        scaled = logs / temperature
+        scaled -= np.log(np.exp(scaled).sum(1, keepdims=True))
+        return -float((targets * scaled).sum(1).mean())
+
+    return float(min(np.geomspace(0.5, 5.0, 200), key=cost))
+
+
+def describe(rows: Sequence[Row], risk: np.ndarray, severity: np.ndarray) -> str:
+    """Return the figures of a judge in one line; `urisk evaluate` has them all."""
+    said = [RISKS[place] for place in risk.argmax(1)]
+    steps = severity.argmax(1)
+    total = len(rows)
+    first = sum(row.risks[0] == one for row, one in zip(rows, said, strict=True))
+    accepted = sum(one in row.risks for row, one in zip(rows, said, strict=True))
+    none = [one for row, one in zip(rows, said, strict=True) if row.risks[0] == "none"]
+    alarms = [
+        one != "none" and step >= 3
+        for row, one, step in zip(rows, said, steps, strict=True)
+        if row.risks[0] == "none"
     ]
-
-
-def folds_of(rows: list[Row], count: int, seed: int) -> list[int]:
-    """The fold of each sentence: all of a company in one."""
-    companies = sorted({row.company for row in rows})
-    random.Random(seed).shuffle(companies)
-    number = {company: place % count for place, company in enumerate(companies)}
-    return [number[row.company] for row in rows]
-
-
-def score(rows: list[Row], seen: list[tuple[str, int, float]]) -> str:
-    right = sum(row.risk == risk for row, (risk, _, _) in zip(rows, seen, strict=True))
     real = [
-        (row, severity)
-        for row, (risk, severity, _) in zip(rows, seen, strict=True)
-        if row.risk != "none"
+        (row, step)
+        for row, one, step in zip(rows, said, steps, strict=True)
+        if row.risks[0] != "none" and one != "none"
     ]
-    exact = sum(row.severity == severity for row, severity in real)
-    accepted = sum(row.accepted[0] <= severity <= row.accepted[1] for row, severity in real)
-    near = sum(abs(row.severity - severity) <= 1 for row, severity in real)
-    confidence = f"category {right} of {len(rows)} ({right / len(rows):.1%})"
-    shares = (
-        f"{name} {count / len(real):.1%}"
-        for name, count in (("exact", exact), ("accepted", accepted), ("within one", near))
-    )
-    return f"{confidence}; severity of {len(real)}: {', '.join(shares)}"
-
-
-def write_rows(path: Path, rows: list[Row]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].line)
-        writer.writeheader()
-        writer.writerows(row.line for row in rows)
+    in_range = sum(row.accepted[0] <= step <= row.accepted[1] for row, step in real)
+    parts = [f"risk {first} of {total} ({first / total:.1%}), accepted {accepted / total:.1%}"]
+    if none:
+        parts += [
+            f"none found {none.count('none') / len(none):.1%}",
+            f"none at 3 or more {sum(alarms) / len(none):.1%}",
+        ]
+    if real:
+        parts.append(f"severity in range {in_range / len(real):.1%}")
+    return "; ".join(parts)
 
 
 # The command --------------------------------------------------------------------------------------
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -405,42 +425,97 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--decay", type=float, default=0.01)
+    parser.add_argument("--none-weight", dest="none_weight", type=float, default=1.0)
+    parser.add_argument("--severity-weight", dest="severity_weight", type=float, default=0.7)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folds", type=int, default=0, help="cross-validate over so many folds")
     parser.add_argument("--only", type=int, default=None, help="this fold alone")
+    parser.add_argument("--measure", nargs="+", type=Path, default=[], help="CSV to be judged")
     return parser.parse_args()
 
 
+def build_entries(temperatures: dict[str, float]) -> dict[str, str | float | list[str]]:
+    """Return the metadata that makes a decision model of the base with this adapter."""
+    keys = {f"{decision.TEMPERATURE}{name}": value for name, value in temperatures.items()}
+    return {
+        decision.TYPE: "openjev",  # llama.cpp's name for one letter, read after a template
+        decision.TEMPLATE: (HERE / "systemone.jinja").read_text(encoding="utf-8"),
+        decision.NAMES: ["systemone"],
+        **keys,
+    }
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].line)
+        writer.writeheader()
+        writer.writerows(row.line for row in rows)
+
+
+def pick(items: Sequence, places: Sequence[int]) -> list:
+    return [items[place] for place in places]
+
+
 def main() -> None:
-    args = arguments()
-    tokens = Tokeniser(args.base)
-    rows = read(args.files or sorted((HERE / "sentences").glob("*.csv")), tokens)
+    args = parse_arguments()
+    tokenize = Tokenizer(args.base)
+    form, letters = Form(*map(len, tokenize.ends)), tokenize.letters
+    rows = read(args.files or sorted((HERE / "sentences").glob("*.csv")))
+    measured = {path: read([path]) for path in args.measure}
     model = network.read(args.base, args.from_layer)
-    print(
-        f"{len(rows)} sentences, {max(len(row.prompt) + len(row.answer) for row in rows)} tokens "
-        "at most",
-        flush=True,
-    )
-    start = shared_start(rows)
-    opening, ready = prepared(rows, model, start)
+
+    def prepare_texts(texts: list[str]) -> list[Prepared]:
+        return prepare([tokenize.encode(text) for text in texts], form, model)
+
+    as_is = prepare_texts([row.text for row in rows])
+    masked = iter(prepare_texts([row.mask() for row in rows if row.is_masked]))
+    versions = [
+        (one, next(masked)) if row.is_masked else (one,)
+        for row, one in zip(rows, as_is, strict=True)
+    ]
+    print(f"{len(rows)} sentences, {max(one.tokens for one in as_is)} tokens at most", flush=True)
+    others = {path: prepare_texts([row.text for row in own]) for path, own in measured.items()}
+
+    def train_without(held: Callable[[Row], bool]) -> tuple[dict, list[int]]:
+        kept = [place for place, row in enumerate(rows) if not held(row)]
+        adapter = train(pick(rows, kept), pick(versions, kept), form, model, letters, args)
+        return adapter, [place for place, row in enumerate(rows) if held(row)]
+
+    def show(adapter: dict, name: str, own: list[Row], ready: list[Prepared]) -> None:
+        found = judge(ready, form, model, letters, adapter)
+        print(f"{name}: {describe(own, *found)}", flush=True)
+
+    def finish(adapter: dict, held: list[int], path: Path, name: str) -> None:
+        """Fit the temperatures on the sentences left out, say how good it is, and write it."""
+        own = pick(rows, held)
+        risk, severity = judge(pick(as_is, held), form, model, letters, adapter)
+        print(f"{name}: {describe(own, risk, severity)}", flush=True)
+        twice = [place for place in held if rows[place].is_masked]
+        for kind, version in (("as they are", 0), ("masked", 1)):
+            ready = [versions[place][version] for place in twice]
+            show(adapter, f"{name}, those that are masked, {kind}", pick(rows, twice), ready)
+        about = [place for place, row in enumerate(own) if row.risks[0] != "none"]
+        temperatures = {
+            "choice": fit_temperature(risk, np.stack([row.risk_target() for row in own])),
+            "score": fit_temperature(
+                severity[about], np.stack([own[place].severity_target() for place in about])
+            ),
+        }
+        print(f"temperatures: {temperatures}")
+        for file, others_own in measured.items():
+            show(adapter, file.stem, others_own, others[file])
+        network.write(path, adapter, args.from_layer, build_entries(temperatures))
+        print(f"written: {path}", flush=True)
+
     if not args.folds:
-        out = args.out or HERE / "urisk-judge.gguf"
-        network.write(out, train(opening, ready, model, args), args.from_layer)
-        print(f"written: {out}")
+        adapter, held = train_without(lambda row: row.fold % HELD_OUT == 0)
+        finish(adapter, held, args.out or HERE / "urisk-judge.gguf", "left out")
         return
-    place = folds_of(rows, args.folds, args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
     for fold in range(args.folds) if args.only is None else [args.only]:
-        adapter = train(
-            opening, [one for one, at in zip(ready, place, strict=True) if at != fold], model, args
-        )
-        held = [row for row, at in zip(rows, place, strict=True) if at == fold]
-        print(
-            f"fold {fold}: {score(held, judged(held, start, model, adapter, tokens))}", flush=True
-        )
-        if args.out is not None:
-            args.out.mkdir(parents=True, exist_ok=True)
-            network.write(args.out / f"fold{fold}.gguf", adapter, args.from_layer)
-            write_rows(args.out / f"fold{fold}.csv", held)
+        adapter, held = train_without(lambda row, fold=fold: row.fold % args.folds == fold)
+        finish(adapter, held, args.out / f"fold{fold}.gguf", f"fold {fold}")
+        write_rows(args.out / f"fold{fold}.csv", pick(rows, held))
 
 
 if __name__ == "__main__":

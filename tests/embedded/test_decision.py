@@ -219,7 +219,7 @@ def test_an_adapter_without_the_entries_is_refused(base, tmp_path, lacks):
     adapter = write_adapter(tmp_path / "plain.gguf", **lacks)
     with pytest.raises(FetchFailed, match=r"plain\.gguf makes no decision model") as caught:
         prepare(base, adapter)
-    assert "training/decision.py" in caught.value.fix
+    assert "training/train.py" in caught.value.fix
     assert names(base.parent) == ["tiny.gguf"]
 
 

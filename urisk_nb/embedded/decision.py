@@ -32,11 +32,22 @@ from urisk_nb.embedded.gguf_header import (
 from urisk_nb.embedded.weights import place_atomically
 from urisk_nb.errors import FetchFailed
 
-__all__ = ["TYPE", "is_decision_key", "prepare_model", "read_entries", "write_without_type"]
+__all__ = [
+    "NAMES",
+    "TEMPERATURE",
+    "TEMPLATE",
+    "TYPE",
+    "is_decision_key",
+    "prepare_model",
+    "read_entries",
+    "write_without_type",
+]
 
 TYPE = "llama.decision.type"
 TEMPLATE = "tokenizer.chat_template.systemone"
-KEYS = (TEMPLATE, "tokenizer.chat_templates")
+NAMES = "tokenizer.chat_templates"
+TEMPERATURE = "llama.decision.temperature."
+KEYS = (TEMPLATE, NAMES)
 PREFIX = "llama.decision."  # the type and the temperatures
 CHAT_TEMPLATE, LINE_END = "tokenizer.chat_template", r"{{ '\n' }}"
 LEFT_OVER_S = 3600.0  # a part of a file that is older belongs to a process that was killed
@@ -61,7 +72,7 @@ def read_entries(adapter: Path) -> dict[str, bytes]:
     if TYPE not in entries or TEMPLATE not in entries:
         raise FetchFailed(
             f"{adapter} makes no decision model: it has no {TYPE}, or no template.",
-            fix="add them: python training/decision.py ADAPTER.gguf",
+            fix="use an adapter that training/train.py wrote",
         )
     return entries
 
