@@ -165,10 +165,11 @@ def test_copies_for_other_adapters_are_removed(base, adapter, tmp_path):
     (base.parent / ".part-old").touch()
     os.utime(base.parent / ".part-old", (1, 1))
     (base.parent / ".part-new").touch()
-    (base.parent / "tiny-other.gguf").touch()
+    (base.parent / "tiny-decision-mine.gguf").touch()
+    own = ["tiny-decision-mine.gguf", "tiny.gguf"]
     copy = prepare(base, adapter)
     assert copy != old
-    assert names(base.parent) == [".part-new", copy.name, "tiny-other.gguf", "tiny.gguf"]
+    assert names(base.parent) == sorted([".part-new", copy.name, *own])
 
 
 def forbid(monkeypatch, *folders):

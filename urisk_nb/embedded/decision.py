@@ -15,6 +15,7 @@ decision never begin alike.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import tempfile
 import time
@@ -50,6 +51,7 @@ TEMPERATURE = "llama.decision.temperature."
 KEYS = (TEMPLATE, NAMES)
 PREFIX = "llama.decision."  # the type and the temperatures
 CHAT_TEMPLATE, LINE_END = "tokenizer.chat_template", r"{{ '\n' }}"
+DIGITS = 12  # of the adapter's hash, in the name of a copy
 LEFT_OVER_S = 3600.0  # a part of a file that is older belongs to a process that was killed
 
 
@@ -99,7 +101,7 @@ def prepare_model(base: Path, adapter: Path) -> Iterator[Path]:
     size_bytes = len(head) + base.stat().st_size - header.data_offset
 
     def place(folder: Path) -> Path:
-        path = folder / f"{start}{digest[:12]}.gguf"
+        path = folder / f"{start}{digest[:DIGITS]}.gguf"
         if not _is_whole(path, head, size_bytes):
             _remove_others(folder, start, path)
             with place_atomically(path, folder) as part, part.open("wb") as out:
@@ -111,8 +113,11 @@ def prepare_model(base: Path, adapter: Path) -> Iterator[Path]:
             path = place(folder)
             break
     else:
-        with _translate_errors(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-            yield place(Path(name))
+        with contextlib.ExitStack() as stack:
+            with _translate_errors():
+                own = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+                path = place(Path(stack.enter_context(own)))
+            yield path
         return
     yield path
 
@@ -142,7 +147,7 @@ def _is_whole(path: Path, head: bytes, size_bytes: int) -> bool:
 def _remove_others(folder: Path, start: str, kept: Path) -> None:
     """Remove copies for other adapters, and what a process that was killed left over."""
     old_s = time.time() - LEFT_OVER_S
-    for path in folder.glob(f"{start}*.gguf"):
+    for path in folder.glob(f"{glob.escape(start)}{'[0-9a-f]' * DIGITS}.gguf"):
         if path != kept:
             with contextlib.suppress(OSError):  # another process may have it, or not allow it
                 path.unlink()
