@@ -9,6 +9,7 @@ import pytest
 from document_files import FILING
 from urisk_nb.readers import filing_cover
 from urisk_nb.readers.filings import find_sections
+from urisk_nb.readers.news import read_evidence
 
 
 def name_sections(text, form=None):
@@ -249,6 +250,32 @@ def test_the_dates_of_a_filing():
     assert filing_cover.find_signature_date(FILING, date(2025, 6, 1)) is None
     other = FILING.replace("Pursuant to", "In accordance with").replace("Date:", "Dated:\n\n")
     assert filing_cover.find_signature_date(other, end) == date(2025, 2, 28)
+
+
+@pytest.mark.parametrize(
+    "cover",
+    [
+        "For the fiscal year ended March 31, 2004",
+        "FOR THE FISCAL YEAR ENDED\n\n     MARCH 31, 2004",
+        "[X] ANNUAL REPORT UNDER SECTION 13. For the fiscal year ended: 31 March 2004",
+        "For the year ended March 31, 2004. Transition period from ______ to ______",
+        "For the quarterly period ended March 31, 2004",
+        "For the transition period from January 1, 2004 to March 31, 2004",
+        "For the fifty-two weeks ended March 31, 2004",
+        "Transition report for the three months ended March 31, 2004",
+    ],
+)
+def test_the_period_of_a_cover(cover):
+    """10-K, 10-KSB, 20-F, 10-Q and transition reports say it in their own words."""
+    later = "\nDebt is due in 2009. Aggregate market value as of September 30, 2003."
+    assert filing_cover.find_period_end(cover + later) == date(2004, 3, 31)
+
+
+def test_a_document_carries_its_period(tmp_path):
+    """By the cover of a file; what is old is counted from there."""
+    (tmp_path / "acme.txt").write_text(FILING, encoding="utf-8")
+    (one,) = read_evidence(str(tmp_path / "acme.txt")).documents
+    assert one.period_end == date(2025, 1, 26)
 
 
 @pytest.mark.parametrize(

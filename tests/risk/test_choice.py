@@ -51,9 +51,9 @@ def test_a_long_filing_is_asked_only_where_it_says_something():
         "kinds": {"routine": 100},
         "sections": {"mdna": 100},
     }
-    said = "103 sentences read, 3 chosen for the model; not chosen: 100 routine"
+    said = "103 sentences read, 3 chosen; not chosen: 100 routine"
     assert plan.meta["messages"] == {"AAA": said}
-    assert "truncated" in selection.flags
+    assert "truncated" not in selection.flags  # a higher limit would choose no more
 
 
 def test_short_evidence_is_asked_whole():
@@ -67,6 +67,9 @@ def test_the_limit_is_the_user_s():
     """The most telling first, sixty at most."""
     selection, _ = select(filing(*ROUTINE, DEFAULT, DOUBT), max_sentences=1)
     assert texts(selection) == [DOUBT]
+    assert "truncated" in selection.flags
+    unasked, _ = select(filing(*ROUTINE, DEFAULT, DOUBT), max_sentences=1, llm=False)
+    assert "truncated" not in unasked.flags
     many = [f"In 2023 we were in default on our loan for {one[8:]}" for one in ROUTINE]
     passages = read_passages(split(filing(*many)).sentences, load_families())
     assert len(choose_passages(passages)) <= MAX_ASKED

@@ -1,6 +1,7 @@
 """What the words of a sentence say: kind, family, tags; sentences are invented."""
 
 import time
+from datetime import date
 
 import pytest
 
@@ -40,6 +41,15 @@ EVENTS = [
     ("suits", "A class action was filed against us in June 2023."),
     ("rating", "In May 2023 our credit rating was lowered to B."),
     ("decline", "We recorded a goodwill impairment charge of $9 million."),
+    ("default", "Accordingly we have classified the whole term debt as current."),
+    ("default", "Under the waiver we must keep $2.0 million in the bank."),
+    ("default", "The waiver expires on May 31, 2025."),
+    ("default", "We have had losses in three of four years, and our loan falls due in May."),
+    ("strain", "Three suppliers now want to be paid in advance."),
+    ("strain", "The loan agreement, as changed in May, forbids dividends."),
+    ("strain", "At May 31 we had cash of $231,500 and no revolver."),
+    ("survival", "We have hired a financial adviser, and are in talks with creditors."),
+    ("lean", "Of the $3.1 million that Halden owed us, we have reserved $2.0 million."),
 ]
 
 
@@ -51,7 +61,14 @@ def test_an_event(family, text):
     assert passage.rank > 0
 
 
-@pytest.mark.parametrize("text", [text for family, text in EVENTS[:16]])
+CORE = [
+    "We do not believe that our cash, with the loan of May, will be sufficient for a year.",
+    "On May 2, 2025, the lenders waived this breach until June 30, 2025, for a fee.",
+    "At year end the ratio could not be met, because earnings were negative.",
+]
+
+
+@pytest.mark.parametrize("text", [text for family, text in EVENTS[:16]] + CORE)
 def test_a_decisive_event_is_an_alert(text):
     """The words say the thing itself, of the company."""
     assert read(text).is_alert
@@ -83,6 +100,15 @@ def test_a_hypothetical(text):
         "Segment income was restated to reflect the new presentation.",
         "Our loans contain customary covenants and events of default.",
         "We sell paper to schools.",
+        "Events of default include a missed payment, a false report, and insolvency.",
+        "The indenture defines an event of default as a payment missed by ten days.",
+        "On May 31, 2024, we had cash of $23.4 million and $9.0 million of room in our revolver.",
+        "We were in compliance with the highest leverage ratio and each other covenant.",
+        "We estimate obsolescence from the turnover of each item.",
+        "We test goodwill for impairment each spring.",
+        "Goodwill impairment is tested by comparing fair value with the books.",
+        "A waiver by the Company of one breach shall not operate as a waiver of the next.",
+        "We believe that our cash will be sufficient for the next twelve months.",
     ],
 )
 def test_routine(text):
@@ -97,6 +123,15 @@ def test_routine(text):
     [
         ("third_party", "Our customer Halden filed for chapter 11 in June 2023."),
         ("third_party", "During the case Norvik's chapter 11 plan was approved, and we voted."),
+        (
+            "third_party",
+            "Halden Stores, our main account, filed a petition under chapter 11 in May.",
+        ),
+        ("third_party", "A dealer in Spain filed for bankruptcy in May, and sales declined there."),
+        ("third_party", "In 2023 we wrote down our share in a startup which filed for bankruptcy."),
+        ("third_party", "In May 2023 we signed a forbearance agreement: we agreed to forbear."),
+        ("resolved", "In June 2023 the court dismissed the complaint with prejudice."),
+        ("resolved", "The Commission closed its inquiry in May 2023 and took no action."),
         ("resolved", "The material weakness was remediated in 2023."),
         ("resolved", "We have regained compliance with the minimum bid rule."),
     ],
@@ -107,12 +142,35 @@ def test_another_s_case_and_what_is_over(tag, text):
     assert (passage.kind, passage.tags, passage.is_alert) == ("event", (tag,), False)
 
 
+def test_it_is_the_company_where_no_one_else_is_named():
+    """By the sentences before: a supplier's debt is a supplier's."""
+    debt = " Its loan is due in May 2024, and it does not have sufficient cash to repay it."
+    tags = {}
+    for before in ("The Company makes cans.", "A supplier makes cans.", "Halden Corp. makes cans."):
+        document = Document(id="D1", ticker="A", text=before + debt, form="10-K")
+        passage = read_passages(split(document).sentences, load_families())[-1]
+        tags[before] = (passage.kind, passage.tags)
+    own, *others = tags.values()
+    assert own == ("event", ())
+    assert others == [("event", ("third_party",))] * 2
+
+
 def test_what_is_three_years_old_is_tagged():
     """By the newest year in the sentence against the year that the document names most."""
     rest = " Sales were flat in 2023." * 6
     assert read("We were in default in 2019." + rest).tags == ("old",)
     assert read("We were in default in 2022." + rest).tags == ()
     assert read("We have been in default since 2019." + rest).tags == ()
+
+
+def test_the_period_of_the_cover_comes_before_the_years_that_are_named():
+    """Debt that matures later names more years; a year that ends in January is the one before."""
+    text = "We were in default in 2021." + " The notes mature in 2027." * 9
+    tags = []
+    for end in (None, date(2023, 12, 31), date(2024, 1, 28), date(2024, 12, 31)):
+        document = Document(id="D1", ticker="A", text=text, form="10-K", period_end=end)
+        tags.append(read_passages(split(document).sentences, load_families())[0].tags)
+    assert tags == [("old",), (), (), ("old",)]
 
 
 def test_the_month_is_no_modal():

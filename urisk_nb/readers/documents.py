@@ -424,6 +424,7 @@ def _make_documents(
             source=name,
             form=content.form,
             sections=content.sections,
+            period_end=content.period_end,
             origins=content.source.origins,
         )
         for owner in owners

@@ -47,8 +47,10 @@ _DATE = re.compile(
     r"|(?P<y3>(?:19|20)\d\d)(?P<s3>[-/.]?)(?P<m3>\d\d)(?P=s3)(?P<d3>\d\d))(?!\d)"
 )
 _PERIOD = re.compile(
-    r"(?:fiscal\s+|transition\s+)?(?:years?|quarter(?:ly)?|period|report)(?:\s+period)?"
-    r"\s{1,3}(?:ended|ending|end)\b:?|date of (?:earliest event )?report(?:ed)?[^\n]{0,60}?:",
+    r"(?:fiscal\s+|transition\s+)?(?:years?|quarter(?:ly)?|period|report|months|weeks)"
+    r"(?:\s+period)?\s{1,3}(?:ended|ending|end)\b:?"
+    r"|transition\s+period\s+from:?\s{1,9}[a-z0-9 ,.]{0,20}\d{4}\s+to\b:?"
+    r"|date of (?:earliest event )?report(?:ed)?[^\n]{0,60}?:",
     re.IGNORECASE,
 )
 _FORM = (

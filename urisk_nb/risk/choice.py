@@ -15,7 +15,7 @@ from typing import Any
 
 from urisk_nb.risk.evidence import Sentence
 from urisk_nb.risk.families import Family
-from urisk_nb.risk.passages import Passage, is_filing, read_passages
+from urisk_nb.risk.passages import HEAVY, Passage, is_filing, read_passages
 
 __all__ = [
     "MAX_ASKED",
@@ -32,7 +32,6 @@ MAX_OF_FAMILY = 9  # of one family; twice as many of a decisive one and of strai
 MIN_OF_FAMILY = 4
 MAX_HYPOTHETICAL = 12
 MANY_OF_CASH = 8  # events about cash and debt: the filing is read as one with an alert
-HEAVY = 7  # weight of a family whose events show distress
 FRESH = 3.0  # how much earlier a new or changed sentence is asked, in units of rank
 MAX_ALERTS = 6  # sentences of one family that are listed
 # Words that two sentences share whatever they say.
@@ -61,12 +60,16 @@ class Choice:
     not_asked
         Of what was read and not chosen: how many of each kind, of each part, and in all. Empty
         where everything is asked.
+    is_cut
+        Whether a higher limit may let more through: the limit is reached, and is not the most
+        that filings are asked.
     """
 
     chosen: tuple[Sentence, ...]
     passages: tuple[Passage, ...] = ()
     alerts: tuple[Passage, ...] = ()
     not_asked: Mapping[str, Any] = field(default_factory=dict)
+    is_cut: bool = False
 
     @property
     def has_filing(self) -> bool:
@@ -120,6 +123,7 @@ def select_sentences(
         chosen=tuple(one.sentence for one in taken),
         passages=tuple(taken),
         alerts=alerts,
+        is_cut=len(chosen) >= limit and (bool(notes) or limit < MAX_ASKED),
         not_asked={
             "read": len(sentences),
             "asked": len(chosen),

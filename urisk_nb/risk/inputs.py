@@ -141,6 +141,8 @@ class Document:
         The form type of a filing ("10-K", "8-K"), or None.
     sections
         In the order of their start; empty where none was recognised.
+    period_end
+        The end of the period that a filing is about, or None.
     origins
         Pairs (offset into `text`, offset into the source) at which a stretch of unchanged text
         begins, sorted. Empty: `text` is the source.
@@ -149,6 +151,7 @@ class Document:
     id: str
     ticker: str | None
     text: str
+    period_end: date | None = None
     date: date | None = None
     source: str | None = None
     kind: Literal["text", "news"] = "text"

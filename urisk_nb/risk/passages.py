@@ -13,15 +13,18 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Literal, NamedTuple
 
 from urisk_nb.risk.evidence import Sentence
-from urisk_nb.risk.families import Family, fold_text
+from urisk_nb.risk.families import Cue, Family, fold_text
 from urisk_nb.risk.inputs import Document, Section
 
-__all__ = ["Passage", "find_parts", "is_filing", "read_passages"]
+__all__ = ["HEAVY", "Passage", "find_parts", "is_filing", "read_passages"]
 
 MAX_NOTE_CHARS = 20_000  # a longer text is no note on a company, but its report
+HEAVY = 7  # weight of a family whose events show distress
+MAX_DAYS_LATE = 45  # a fiscal year that ends in January belongs to the year before
 MAX_DROPPED_CHARS = 40_000  # a longer "Properties" has swallowed the items after it
 
 Kind = Literal["event", "hypothetical", "routine"]
@@ -165,7 +168,9 @@ def _name_part(section: Section) -> str:
 
 _MONTH = "(?:january|february|march|april|may|june|july|august|september|october|november|december)"
 _MODAL = re.compile(
-    r"\b(?:may(?! (?:of )?\d)|might|could|would|can|if|unless|whether|should|potential(?:ly)?"
+    r"\b(?:(?<!\bin )(?<!\bof )(?<!\bby )(?<!since )(?<!until )(?<!this )(?<!last )"
+    r"may(?! (?:of )?\d)|might|could(?! not be (?:met|paid|filed|obtained|completed)\b)|would"
+    r"|can|if|unless|whether|should|potential(?:ly)?"
     r"|possib(?:le|ly|ility)|no assurance|cannot (?:assure|predict|guarantee|be (?:certain|sure))"
     r"|risks? (?:that|of|related)|in the event|from time to time|likely to|typically|generally"
     r"|upon (?:the|an) occurrence|to the extent|among other things|in which|powers|authority to"
@@ -209,10 +214,24 @@ _DEFINITION = re.compile(
     r"|we recogni[sz]e|(?:is|are) (?:recogni[sz]ed|measured|calculated|determined|recorded|charged)"
     r"|evaluates?|estimated? using|designed to|guidance|standard|such as|for example|policy)\b"
 )
+# What is done each year, by rule: no figure and no date stands in it.
+_POLICY = re.compile(
+    r"\b(?:we|it|management|the company) (?:also |then |first |annually |periodically |regularly )?"
+    r"(?:tests?|estimates?|assess(?:es)?|reviews?|measures?|values?|monitors?|accounts? for"
+    r"|reserves?|writes? (?:down|off)|compares?|performs?|amortizes?|depreciates?)\b(?! that)"
+    r"|\b(?:is|are) (?:tested|estimated|assessed|reviewed|written (?:down|off)) (?:\w+ )?(?:for|at"
+    r"|by|when|annually|using|based|each)\b"
+)
+_COMPLIES = re.compile(
+    r"(?<!not )(?<!not been )(?<!not be )(?<!longer )\bin (?:full |material )?compliance with\b"
+    r"|\b(?:complied with|met) (?:all|each|every)\b"
+)
 _RULES = re.compile(
     r"\bno (?:significant |material |other )?changes? in|accounting standards? update|\basu\b"
     r"|\bfasb\b|\ban entity|entity's|the amendments (?:require|in this|to the guidance|should)"
     r"|\bsfas\b"
+    r"|events? of default (?:under [^,.]{0,60} )?(?:includes?|means?|consists?|generally)\b"
+    r"|\bdefines? an? |waiver by the (?:company|employer)|shall not (?:operate|be construed) as"
     r"|auditing standard|penny stock|severance (?:payments|benefits) (?:to|under)"
     r"|trading arrangement|10b5-1|code of (?:ethics|conduct|business)|section 16\(a\)"
     r"|beneficial owner|(?:should|must) (?:disclose"
@@ -240,11 +259,25 @@ _THIRD = re.compile(
     r"|franchisees?|distributors?|mortgagors?|homeowners?|cardmembers?|retailers?|airlines?"
     r"|portfolio compan(?:y|ies)|investees?|licensees?|partners?|subsidiary|predecessor|former)\b"
 )
+# Who lends to the company, and on what: in a filing, whose loan it is goes without saying.
+_OWN_LOAN = re.compile(
+    r"\b(?:the|this|that|these|under a) (?:\w+ )?(?:lenders|agent|noteholders|waivers?|forbearance"
+    r"|breach|ratio)\b"
+)
+_IT = re.compile(r"its?\b(?! (?:is|was) (?:\w+ )?(?:that|to)\b)")
+_SUBJECT = re.compile(
+    r"(?:(?:in|on|at|as of|during|since) [^,]{1,40}, )?the (?:company|registrant)\b"
+)
+_OTHER_NAME = re.compile(r"\b(?:inc|corp|corporation|llc|ltd|plc|gmbh|co)\b")
 _RESOLVED = re.compile(
-    r"\b(?:dismissed with prejudice|cured|(?:has|have|been|was|were|fully) (?:remediated|remedied)"
+    r"\b(?:dismiss\w*\b.{0,80}\bwith prejudice|(?:affirmed|upheld) the dismissal"
+    r"|(?:closed|ended|concluded|lifted|terminated) (?:the|its) (?:\w+ ){0,2}(?:inquiry"
+    r"|investigation|examination|order|hold|decree)"
+    r"|(?:was|were|been) (?:dismissed|withdrawn)\b(?!.*(?:without prejudice|appeal))"
+    r"|cured|(?:has|have|been|was|were|fully) (?:remediated|remedied)"
     r"|no longer (?:in|exist)|emerge[ds]? from|fully (?:settled|resolved|repaid)|in our favor"
     r"|in favor of the company|without merit|regained compliance|(?:were|was|are) effective"
-    r"|closed (?:the|its) investigation|well[- ]capitalized|alleviate[sd]?"
+    r"|well[- ]capitalized|alleviate[sd]?"
     r"|successfully completed)\b"
 )
 _CLAUSE = re.compile(
@@ -258,12 +291,20 @@ _ENDS = re.compile(r"chapter|bankrupt|petition|reorgani|insolven|receiver|liquid
 _DEBTOR_NAMES = (
     "we|the (?:company|registrant|corporation|partnership|debtors|trust|bank|utility)|our company"
 )
+_ANOTHER = re.compile(
+    r"\b(?:an?|another|several|other|certain) [^,.;]{0,60}\b(?:which|that|who) (?:\w+ ){0,2}$"
+)
 _OWN_CASE = re.compile(r"\b(?:our|its|the company's|the debtors') ")
 # Points of a list of what may go wrong: "the outcome of ...", "our ability to ..."
 _POINT = re.compile(
     r"\W{0,3}(?:the (?:outcome|timing|impact|effect|ability|extent|amount|potential|risk|cost"
     r"|ultimate)"
     r"|whether|(?:our|its) (?:ability|inability)|changes? in|risks?|unanticipated|adverse)\b"
+)
+# The company is the lender.
+_LENDS = re.compile(
+    r"\b(?:we|the company|the bank) (?:(?:has|have|had|also|then) ){0,2}(?:agreed|elected|decided)"
+    r" (?:not to exercise|to (?:forbear|waive))\b|\b(?:we|the company) (?:waived|forbore)\b"
 )
 # What is usual is no event.
 _HABIT = re.compile(r"(?:typically|generally|from time to time|historically, it is)\b")
@@ -276,6 +317,8 @@ _RESHOWN = re.compile(
 _NEEDS_REALIS = frozenset(
     ("accounts", "listing", "accident", "suits", "loss", "order", "inquiry", "rating")
 )
+_ABOUT_COVENANTS = frozenset(("default", "lean"))
+_BY_POLICY = frozenset(("decline", "lean", "loss", "suits"))  # what policies of accounting name
 _ABOUT_DEBTOR = frozenset(("survival", "default", "listing", "rating", "order"))
 _SECTION_RANK = {
     "legal": 1.0,
@@ -343,6 +386,7 @@ class _Context(NamedTuple):
     own: re.Pattern[str] | None  # the company's own name
     shown: str  # the sentence as a reader sees it
     is_filing: bool
+    is_it: bool  # "it" is the company: the sentences before are about no one else
 
 
 class _Match(NamedTuple):
@@ -355,6 +399,7 @@ def read_passages(sentences: Sequence[Sentence], families: Sequence[Family]) -> 
     """Return what each sentence says, in the order given."""
     parts: dict[int, list[tuple[int, str]]] = {}
     facts: dict[int, tuple[int | None, re.Pattern[str] | None]] = {}
+    speaks: dict[int, bool] = {}
     passages = []
     literals = sorted({one for family in families for cue in family.cues for one in cue.literals})
     for sentence in sentences:
@@ -362,16 +407,29 @@ def read_passages(sentences: Sequence[Sentence], families: Sequence[Family]) -> 
         key = id(document)
         if key not in parts:
             parts[key] = find_parts(document)
-            facts[key] = (_find_year(document.text), _find_name(document.text))
+            facts[key] = (_find_year(document), _find_name(document.text))
         part = _find_part(parts[key], sentence.start)
-        context = _Context(part, *facts[key], sentence.text, _is_report(document))
-        passages.append(_read(sentence, families, literals, context))
+        text = fold_text(sentence.text)
+        is_it = speaks.get(key, False) and bool(_IT.match(text))
+        context = _Context(part, *facts[key], sentence.text, _is_report(document), is_it)
+        passages.append(_read(sentence, text, families, literals, context))
+        speaks[key] = _is_about_company(text, facts[key][1], speaks.get(key, False))
     return passages
 
 
-def _find_year(text: str) -> int | None:
-    """Return the newest year that a long text names again and again."""
-    counts = Counter(_YEAR.findall(text))
+def _is_about_company(text: str, own: re.Pattern[str] | None, was: bool) -> bool:
+    """Tell whether "it" in the sentence after this one is the company, as far as can be seen."""
+    if _THIRD.search(text) or _OTHER_NAME.search(text):
+        return False
+    named = own is not None and own.match(text) is not None
+    return named or _SUBJECT.match(text) is not None or (was and _IT.match(text) is not None)
+
+
+def _find_year(document: Document) -> int | None:
+    """Return the fiscal year: by the cover, else the newest year that is named again and again."""
+    if document.period_end is not None:
+        return (document.period_end - timedelta(days=MAX_DAYS_LATE)).year
+    counts = Counter(_YEAR.findall(document.text))
     least = max(5.0, 0.25 * max(counts.values(), default=0))
     return max((int(year) for year, count in counts.items() if count >= least), default=None)
 
@@ -384,9 +442,12 @@ def _find_name(text: str) -> re.Pattern[str] | None:
 
 
 def _read(
-    sentence: Sentence, families: Sequence[Family], literals: Sequence[str], context: _Context
+    sentence: Sentence,
+    text: str,
+    families: Sequence[Family],
+    literals: Sequence[str],
+    context: _Context,
 ) -> Passage:
-    text = fold_text(sentence.text)
     there = {one for one in literals if one in text}
     best: tuple[tuple[float, ...], Kind, Family, bool, tuple[str, ...]] | None = None
     for family in families:
@@ -398,7 +459,7 @@ def _read(
             kind, tags = _read_match(
                 text, _Match(*mark.span(), mark[0]), family, cue.is_core, context
             )
-            order = (_KIND_ORDER[kind], -len(tags), cue.is_core, family.weight)
+            order = (_KIND_ORDER[kind], *_stand(family, cue, tags), family.weight)
             if best is None or order > best[0]:
                 best = (order, kind, family, cue.is_core, tags)
     if best is None:
@@ -416,6 +477,17 @@ def _read(
         tags=tags,
     )
     return replace(passage, rank=_rank(passage, text))
+
+
+def _stand(family: Family, cue: Cue, tags: Sequence[str]) -> tuple[int, bool]:
+    """
+    Return how a match stands to others of its kind in a sentence: less for each tag.
+
+    Whose bankruptcy it is counts before what followed from it: "filed a petition" is no suit.
+    """
+    is_main = cue.is_core and family.name in _ABOUT_DEBTOR and tags == ("third_party",)
+    is_strong = not tags and family.weight >= HEAVY
+    return (0 if is_strong else -1 if is_main else -2 - len(tags)), cue.is_core
 
 
 def _is_open(text: str) -> bool:
@@ -444,7 +516,9 @@ def _read_match(
     is_open = realis is None and _MODAL.search(text) is not None
     is_past = realis is not None or (modal is None and _PAST.search(clause) is not None)
     is_untold = family.name in _NEEDS_REALIS and not is_past and not is_open
-    if is_untold or (not _NEGATIVE_WORDS.search(mark.words) and _is_definition(clause)):
+    if is_untold or (not _NEGATIVE_WORDS.search(mark.words) and _is_undated(clause, _DEFINITION)):
+        return "routine", ()
+    if family.name in _BY_POLICY and _is_undated(clause, _POLICY):
         return "routine", ()
     needs_fact = family.name in _NEEDS_REALIS or context.section == "risk_factors"
     is_listed = realis is None and _LISTED.search(text[: mark.start])
@@ -461,18 +535,22 @@ def _is_routine(text: str, mark: _Match, family: Family) -> bool:
         and _NEGATED.search(text[max(mark.start - 80, 0) : mark.start])
     )
     is_rule = _RULES.search(text) and not _CONCLUDED.search(text)
+    is_met = family.name in _ABOUT_COVENANTS and _COMPLIES.search(text[: mark.start])
     is_reshown = family.name == "accounts" and "restat" in mark.words and _RESHOWN.search(text)
-    return bool(is_denied or is_rule or is_reshown)
+    return bool(is_denied or is_rule or is_met or is_reshown)
 
 
-def _is_definition(clause: str) -> bool:
+def _is_undated(clause: str, words: re.Pattern[str]) -> bool:
+    """Tell whether a clause has these words, and says of nothing when or how much."""
     is_dated = re.search(rf"{_MONTH} \d|\$ ?\d|\b(?:has|have|had|was|were)\b", clause)
-    return bool(_DEFINITION.search(clause)) and not is_dated
+    return bool(words.search(clause)) and not is_dated
 
 
 def _is_point(text: str, shown: str) -> bool:
     """Tell whether it is a point in a list of what may go wrong, or a habit."""
-    return (shown[:1].islower() and bool(_POINT.match(text))) or bool(_HABIT.match(text))
+    is_listed = shown[:1].islower() and bool(_POINT.match(text))
+    is_term = text.endswith(";") and not _REALIS.search(text)  # of a contract
+    return is_listed or is_term or bool(_HABIT.match(text))
 
 
 def _is_left_out(family: Family, is_core: bool, is_own: bool, section: str) -> bool:
@@ -501,10 +579,14 @@ def _find_tags(
     if family.name in _ABOUT_DEBTOR and "going concern" not in mark.words:
         # A note on a company is about the company, whether or not it says "we".
         named = context.own is not None and context.own.search(text)
-        has_company = not context.is_filing or bool(_COMPANY.search(text) or named)
-        is_third = not is_own or not has_company or bool(_THIRD.search(before[-60:]))
+        is_other = _THIRD.search(text) or _OTHER_NAME.search(text)
+        is_loan = family.name == "default" and not is_other and _OWN_LOAN.search(text)
+        is_named = _COMPANY.search(text) or named or context.is_it or is_loan
+        has_company = not context.is_filing or bool(is_named)
+        is_third = not (is_own or is_loan) or not has_company or bool(_THIRD.search(before[-60:]))
         if context.is_filing and _ENDS.search(mark.words) and not is_third:
             is_third = not _is_debtor(text, mark, context)
+        is_third = is_third or (family.name == "default" and bool(_LENDS.search(text)))
         if "substantial doubt" not in mark.words and is_third:
             yield "third_party"
     if _RESOLVED.search(text):
@@ -518,12 +600,15 @@ def _find_tags(
 def _is_debtor(text: str, mark: _Match, context: _Context) -> bool:
     """Tell whether it is the company that is in court."""
     before, after = text[: mark.start], text[mark.end :]
+    if _ANOTHER.search(before):
+        return False
     close = text[max(mark.start - 24, 0) : mark.end]
     owner = re.search(r"([\w&.-]+)'s? (?:\w+ ){0,2}$", before[-50:])
     if owner and owner[1] not in ("company", "registrant", "debtors", "bank", "utility"):
         is_own = context.own is not None and context.own.match(owner[1])
         return bool(is_own)
-    names = "|".join(filter(None, (_DEBTOR_NAMES, context.own and context.own.pattern)))
+    own = (context.own and context.own.pattern, r"it\b" if context.is_it else None)
+    names = "|".join(filter(None, (_DEBTOR_NAMES, *own)))
     is_subject = re.search(rf"\b(?:{names})(?!'s)[^;.]{{0,100}}$", before)
     is_object = re.match(rf"[^;.]{{0,40}}\b(?:for|of|over|against) (?:us|{names})\b", after)
     return bool(is_subject or is_object or _OWN_CASE.search(close))

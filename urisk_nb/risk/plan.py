@@ -56,8 +56,8 @@ class EvidenceSelection:
         How many sentences the documents have, and how many headings, table rows and lines without
         words were left out.
     flags
-        ``truncated`` (more sentences than are asked), ``off_query`` (none of them bears on the
-        query), ``shared_evidence`` (a sentence that is asked counts for every company),
+        ``truncated`` (a higher max_sentences may ask more), ``off_query`` (none of them bears on
+        the query), ``shared_evidence`` (a sentence that is asked counts for every company),
         ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
     left_out
         How many sentences do not bear on the query and are not asked for that.
@@ -96,7 +96,7 @@ class EvidenceSelection:
             return ""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.not_asked["kinds"].items())
         read, chosen = self.not_asked["read"], self.not_asked["asked"]
-        return f"{read:,} sentences read, {chosen} chosen for the model; not chosen: {kinds}"
+        return f"{read:,} sentences read, {chosen} chosen; not chosen: {kinds}"
 
     def _describe_query(self) -> str:
         if not self.left_out:
@@ -392,7 +392,7 @@ def _select_evidence(
         holds = {
             "off_query": bool(sentences) and not bearing,
             "shared_evidence": any(one.document.ticker is None for one in choice.chosen),
-            "truncated": len(choice.chosen) < len(bearing),
+            "truncated": choice.is_cut and params.llm,
         }
         found = chain(
             flags,

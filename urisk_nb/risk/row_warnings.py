@@ -80,7 +80,8 @@ WARNINGS = {
     "thin_filing": "Fewer than 60 sentences were read of evidence with a filing: too few to call a "
     "company Low, so it has no score.",
     "thin_evidence": "Fewer than 5 sentences were labeled.",
-    "truncated": "There were more sentences than max_sentences; only the most relevant were asked.",
+    "truncated": "As many sentences were asked as max_sentences allows; a higher number may "
+    "ask more.",
     "undated": "Documents without a date were left out, because as_of was given.",
     "uneven_previous": "One year has less than half of the other's sentences, as an extract has; "
     "`new` and `gone` then say little.",
