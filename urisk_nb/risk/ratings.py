@@ -247,9 +247,10 @@ def _count_alert(passage: Passage, family: Family, category: str, severity: int)
 
 
 def _own_category(passage: Passage, taxonomy: Taxonomy) -> str | None:
-    """Return the category of a decisive event, which its family decides."""
+    """Return the category of a decisive event in core words, which its family decides."""
     family = passage.family
-    if family is None or not family.is_decisive or passage.kind != "event":
+    is_decisive = family is not None and family.is_decisive and passage.is_core
+    if family is None or not is_decisive or passage.kind != "event":
         return None
     return family.category if family.category in taxonomy.ids else None
 
@@ -265,15 +266,15 @@ def _list_limits(
         return
     if family is None:
         yield 2, Rule.NO_FAMILY
-    elif passage.kind == "routine":
+        return
+    if passage.kind == "routine":
         yield 1, Rule.ROUTINE
-    elif family.is_decisive and not passage.is_core:
-        yield family.cap - 1, Rule.NOT_CORE
-    else:
-        yield family.cap, Rule.CAP
-        is_other = risk != family.category and family.category in taxonomy.ids
-        if is_other and not family.is_decisive:
-            yield 2, Rule.OTHER_CATEGORY
+        return
+    is_around = family.is_decisive and not passage.is_core
+    yield (family.cap - 1, Rule.NOT_CORE) if is_around else (family.cap, Rule.CAP)
+    is_other = risk != family.category and family.category in taxonomy.ids
+    if is_other and (is_around or not family.is_decisive):
+        yield 2, Rule.OTHER_CATEGORY
     for tag in passage.tags:
         yield _TAGS[tag]
 
