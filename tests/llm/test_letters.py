@@ -161,7 +161,7 @@ def test_the_judge_on_ollama_labels_with_probabilities(lettered):
     """
     backend, manager = lettered
     evidence = [{"ticker": "ACME", "text": "Acme was fined. The meeting is in Berlin."}]
-    params = RiskParams.of(model="urisk-judge")
+    params = RiskParams.of(model="urisk-judge", review_below=0)
     table = assess("ACME", evidence=evidence, manager=manager, params=params)
     assert backend.prompts == [
         letters.build_prompt(text, word)
@@ -188,11 +188,14 @@ def test_a_decision_model_is_evaluated_once(lettered):
             {"text": "The meeting is in Berlin.", "risk": "none", "severity": "0"},
         ]
     )
-    (one,) = evaluate.evaluate(items, manager, models=["urisk-judge"], label=label_sync)
-    assert (one.labels, one.figures["category"], len(backend.prompts)) == ("decision", 1.0, 4)
+    file = evaluate.add_baselines(evaluate.LabeledFile(name="two", items=tuple(items)))
+    found = evaluate.evaluate(file, manager, models=["urisk-judge"], label=label_sync)
+    (one,) = found.evaluations
+    assert (one.labels, len(backend.prompts)) == ("decision", 4)
+    assert one.figures["first"] == evaluation.Share(2, 2)
     share = 0.6 / (0.6 + 7 * 0.3)
     assert one.figures["brier"] == pytest.approx((1 - share) ** 2)
-    assert "urisk-judge (ollama), decision: 2 valid answers" in evaluate.text([one])
+    assert "urisk-judge (ollama)" in evaluate.text([found])
 
 
 def test_an_ollama_with_an_older_judge_is_told_what_to_do():

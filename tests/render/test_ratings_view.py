@@ -177,7 +177,7 @@ def test_review_lists_the_labels_that_do_not_count():
     assert (review["p_label"] < 0.5).all()
     assert table["to_review"].to_dict() == {"BBB": 1, "AAA": 1}
     assert table.loc[["AAA"]].review()["quote"].tolist() == [SUED]
-    assert "review: Some labels have a low probability" in table.as_text(200)
+    assert "review: Some labels are too unsure or in dispute" in table.as_text(200)
     assert "does not count: low probability" in table.as_text(300)
     flags = table.report.findings.set_index("quote")["flags"]
     assert (flags[SUED], flags[CLAIMED]) == ("review", "")

@@ -373,7 +373,6 @@ def _select_evidence(
         sentences = [sentence for piece in pieces for sentence in piece.sentences]
         changes = _compare(sentences, old, note, split_once)
         bearing = filter_by_query(sentences, params.query) if params.query else sentences
-        words = [example.text for example in examples]
         is_fresh = changes.is_fresh if changes else None
         choice = _choose(
             sentences,
@@ -384,7 +383,7 @@ def _select_evidence(
                 _choose_by_words,
                 params=params,
                 taxonomy=taxonomy,
-                words=words,
+                words=[example.text for example in examples],
                 is_fresh=is_fresh,
             ),
             is_fresh=is_fresh,
