@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from harness import ROOT
+from urisk_nb import RiskParams, assess
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -58,3 +60,36 @@ def test_stored_outputs_say_who_answered(path):
         str(cell["outputs"]) for cell in cells if "%urisk_start" in "".join(cell["source"])
     )
     assert "demo model" in started
+
+
+@pytest.fixture(scope="module")
+def read_reports():
+    """The annual reports of notebook 06, read without a model."""
+    return assess(
+        ["HLVN", "TSRD"],
+        evidence=ROOT / "notebooks/data/annual_reports",
+        params=RiskParams(llm=False),
+    )
+
+
+def test_the_annual_reports_raise_the_alerts_that_they_were_written_for(read_reports):
+    """
+    Doubt, breach, weakness and notice are alerts. A customer's chapter 11, what could be and a
+    dismissed lawsuit are none, and the healthy company has none.
+    """
+    alerts = pd.DataFrame(read_reports.report.meta["alerts"])
+    assert set(zip(alerts["ticker"], alerts["family"], strict=True)) == {
+        ("HLVN", family) for family in ("survival", "default", "accounts", "listing")
+    }
+    assert not alerts["quote"].str.contains("[Cc]hapter 11|could|dismissed|recall").any()
+
+
+def test_last_years_annual_report_was_milder(read_reports):
+    """The two wordings of one statement stand beside each other."""
+    changes = read_reports.changes("HLVN")
+    old = changes[changes["change"] == "changed"].set_index("quote")["old_quote"]
+    rest = "our cash, our cash flow from operations and the revolving facility will be sufficient"
+    found = old[old.index.str.startswith(f"We do not believe that {rest}")]
+    assert found.item().startswith(f"We believe that {rest}")
+    gone = changes[changes["change"] == "gone"]["old_quote"]
+    assert gone.str.contains("we expect to refinance them before then").sum() == 1

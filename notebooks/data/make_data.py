@@ -1,8 +1,9 @@
 """
-Make the files of notebook 03: three invented companies, as their data usually arrives.
+Make the files of notebook 03: three invented companies, as their data usually arrives. And the
+prices of notebook 06, whose reports lie in `annual_reports` as they were written.
 
-Prices are random numbers with a fixed seed. The documents were written for this notebook. Run from
-anywhere: `python notebooks/data/make_data.py`.
+Prices are random numbers with a fixed seed. The documents were written for these notebooks. Run
+from anywhere: `python notebooks/data/make_data.py`.
 """
 
 import json
@@ -15,6 +16,18 @@ import pandas as pd
 FOLDER = Path(__file__).parent
 TICKERS = ["ALDR", "BORO", "CEDR"]
 DAYS = pd.bdate_range("2024-03-01", "2025-03-14")
+# Notebook 06: closing prices of these days, which fit what the reports say
+ANCHORS = {
+    "HLVN": {
+        "2024-01-02": 2.74,
+        "2024-06-28": 1.36,
+        "2024-08-02": 1.05,
+        "2024-08-05": 0.96,
+        "2024-09-16": 0.78,
+        "2025-03-31": 0.44,
+    },
+    "TSRD": {"2024-01-02": 14.60, "2024-06-28": 15.10, "2025-03-31": 17.90},
+}
 
 ITEM_1A = [
     "We depend on one foundry in Taiwan for all of our advanced wafers.",
@@ -109,6 +122,20 @@ def make_prices():
     return pd.concat(parts, axis=1, names=["Price", "Ticker"]).rename_axis("Date")
 
 
+def make_report_prices():
+    """One column a ticker: a random walk through its ANCHORS, daily steps of 4.5 % and 1.1 %."""
+    rng = np.random.default_rng(22)
+    found = {}
+    for (ticker, anchors), size in zip(ANCHORS.items(), (0.045, 0.011), strict=True):
+        fixed = pd.Series(anchors).rename(pd.to_datetime)
+        days = pd.bdate_range(fixed.index[0], fixed.index[-1])
+        walk = pd.Series(rng.normal(0, size, len(days)).cumsum(), index=days)
+        # The straight line between two anchors replaces that of the walk
+        lines = (np.log(fixed) - walk[fixed.index]).reindex(days).interpolate()
+        found[ticker] = np.exp(walk + lines).round(4)
+    return pd.DataFrame(found).rename_axis("date")
+
+
 def make_html():
     """A 10-K as EDGAR serves it: inline XBRL, a table of contents, a table of numbers."""
     sections = [
@@ -180,6 +207,7 @@ def make_pdf(pages):
 def main():
     prices = make_prices()
     prices.to_csv(FOLDER / "yfinance.csv")
+    make_report_prices().to_csv(FOLDER / "report_prices.csv")
     book = prices["Adj Close"].rename(columns="{} US Equity".format).rename_axis("Dates")
     book.to_excel(FOLDER / "terminal.xlsx", sheet_name="Prices")
     (FOLDER / "news.json").write_text(
