@@ -34,7 +34,7 @@ from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.questions import Label, build_question, parse
-from urisk_nb.risk.scoring import settle
+from urisk_nb.risk.scoring import reconcile
 from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES
 
 SIXTEEN = Path(str(files("urisk_nb") / "data" / "labels_2018_2019.csv"))
@@ -148,7 +148,7 @@ def report(outcomes: list[Prediction], seconds: list[Prediction]) -> list[str]:
     ]
     if seconds:
         settled = [
-            (one.item, settle(one.label, two.label)[0])
+            (one.item, reconcile(one.label, two.label)[0])
             for one, two in zip(outcomes, seconds, strict=True)
             if one.label
         ]

@@ -341,7 +341,6 @@ def test_llama_cpp_started_by_hand_answers_and_labels(llama):
     assert "does not list the models in its memory" in head
 
 
-@pytest.mark.xfail(reason="the adapter is a stand-in: it has not learnt letters", strict=False)
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_judge_knows_a_fine(llama):

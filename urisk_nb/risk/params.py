@@ -42,7 +42,7 @@ WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
 MAX_JUDGES = 5
 LABELS = ("greedy", "calibrated")
 MAX_PARALLEL = 256
-JUDGE_REVIEW_BELOW = 0.51  # a label of urisk-judge that is less probable is for a person
+JUDGE_REVIEW_BELOW = 0.53  # a label of urisk-judge that is less probable is for a person
 WINDOW_LIMIT = {"d": 36_525, "w": 5_218, "m": 1_200, "y": 100}
 
 
