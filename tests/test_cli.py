@@ -325,7 +325,7 @@ def test_a_terminated_demo_leaves_no_server(tmp_path):
 # install-judge ------------------------------------------------------------------------------------
 
 REAL = {"models": ["llama3.1"], "version": "0.34.2"}
-USE = "use it with %%risk --model "
+USE = "use it with %%risk --judge "
 
 
 def models_at(url):
