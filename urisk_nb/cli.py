@@ -134,6 +134,8 @@ def _label(run: Run, manager: LLMManager, title: str = "") -> None:
     line = ProgressLine()
     params = run.plan.params
     what = f"Labeling {title}, {params.model}, {params.labels}" if title else "Labeling"
+    if title:  # each of several runs names itself, also one that ends before its first step
+        line.show(f"{what}: {run.progress}")
     try:
         label_sync(run, manager, tick=lambda: line.show(f"{what}: {run.progress}"))
     finally:
