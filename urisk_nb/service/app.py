@@ -45,6 +45,7 @@ def create_app(
     keep_alive: str | None = None,
     timeout_s: float | None = None,
     load_timeout_s: float | None = None,
+    outage_wait_s: float | None = None,
     max_retries: int | None = None,
     auto_start: bool | None = None,
     keep_warm_s: float | None = None,
@@ -66,7 +67,7 @@ def create_app(
         A larger body is refused with 413; a POST beyond so many that wait is refused with 503.
     url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
-    max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
+    outage_wait_s, max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
         Further settings, likewise.
 
     Raises

@@ -62,6 +62,7 @@ def serve(
     keep_alive: str | None = None,
     timeout_s: float | None = None,
     load_timeout_s: float | None = None,
+    outage_wait_s: float | None = None,
     max_retries: int | None = None,
     auto_start: bool | None = None,
     keep_warm_s: float | None = None,
@@ -82,7 +83,7 @@ def serve(
         Asked of every caller; default: URISK_SERVICE_TOKEN.
     url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
-    max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
+    outage_wait_s, max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
         Further settings, likewise.
 
     Raises
