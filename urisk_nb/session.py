@@ -120,11 +120,17 @@ class Run:
     opinions: dict[str, dict[str, TickerFindings]] = field(default_factory=dict)
     answered: dict[str, dict[str, Reply]] = field(default_factory=dict)
     failure: str = ""
+    incomplete: dict[str, set[str]] = field(default_factory=dict)
 
     def is_done(self, symbol: str) -> bool:
         """Return whether every judge has labeled a ticker."""
         by_judge = (self.findings_of(judge) for judge in self.judges)
         return bool(self.judges) and all(symbol in own for own in by_judge)
+
+    def is_labeled(self, symbol: str, judge: Judge) -> bool:
+        """Return whether a judge has labeled every sentence of a ticker."""
+        is_there = symbol in self.findings_of(judge)
+        return is_there and symbol not in self.incomplete.get(judge.model, ())
 
     def findings_of(self, judge: Judge) -> dict[str, TickerFindings]:
         """Return what a judge has found so far, by symbol; that of the first one counts."""
@@ -242,10 +248,10 @@ class _Workers:
         self.last_error: UriskError | None = None
 
     async def label_all(self) -> None:
-        """Label the tickers that a judge has no findings for yet; the first error ends it."""
+        """Label the tickers that a judge has not finished yet; the first error ends it."""
         plan, judges = self.run.plan, self.run.judges
         left = {
-            judge: [symbol for symbol in plan.asked if symbol not in self.run.findings_of(judge)]
+            judge: [symbol for symbol in plan.asked if not self.run.is_labeled(symbol, judge)]
             for judge in judges
         }
         self.unread = sum(
@@ -299,9 +305,12 @@ class _Workers:
     async def _label(self, rank: int, symbol: str) -> None:
         plan, judge = replace(self.run.plan, form=self.judge.form), self.judge
         self.unread -= len(plan.selections[symbol].chosen)
-        self.run.findings_of(judge)[symbol] = await label_ticker(
-            plan, symbol, functools.partial(self._put, rank)
-        )
+        found = await label_ticker(plan, symbol, functools.partial(self._put, rank))
+        self.run.findings_of(judge)[symbol] = found
+        incomplete = self.run.incomplete.setdefault(judge.model, set())
+        incomplete.discard(symbol)
+        if any(finding.label is None for finding in found.findings):
+            incomplete.add(symbol)
         self._count(rows=int(judge is self.run.judges[-1]))
 
     def _put(self, rank: int, question: Question) -> asyncio.Future[Reply]:

@@ -25,6 +25,7 @@ __all__ = ["MAX_FAILED_IN_ROW", "CallFailed", "Outage", "RunCalls"]
 MAX_FAILED_IN_ROW = 5  # calls without an answer, one after the other: the run ends
 MAX_ATTEMPTS = 2  # of a call whose failure may be its own
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0  # between two attempts
+CRASH_PAUSE_S = 0.05
 PROBE_PAUSE_S = 0.25  # between two looks at a server that does not answer
 
 T = TypeVar("T")
@@ -74,7 +75,32 @@ def _describe(error: UriskError) -> str:
         errors.ServerHung: "the server hangs",
         errors.RunnerCrashed: "the model's process has ended",
     }
-    return next((text for kind, text in words.items() if isinstance(error, kind)), "no connection")
+    found = (text for kind, text in words.items() if isinstance(error, kind))
+    return next(found, "the connection broke")
+
+
+
+@dataclass(slots=True, eq=False)
+class _Attempts:
+    """
+    What became of one call so far.
+
+    Attributes
+    ----------
+    failed
+        Attempts of all kinds.
+    own
+        Those that may be the call's own fault.
+    waiting_s
+        Since when it waits for the server, on the monotonic clock.
+    incident
+        The outage that it may have caused; it is made alone then.
+    """
+
+    failed: int = 0
+    own: int = 0
+    waiting_s: float | None = None
+    incident: int | None = None
 
 
 class RunCalls:
@@ -82,8 +108,9 @@ class RunCalls:
     The way of every call of a run; used on one loop.
 
     While the server is away one call alone is in flight, which shows whether it is back. A call
-    that may have brought the server down is made once more, and alone. So no other call is lost
-    with it, and its second failure can only be its own.
+    that may have brought the server down is made once more, and alone: so no other call is lost
+    with it, and its second failure can only be its own. The others that were lost with it the
+    first time are then free of suspicion.
 
     Parameters
     ----------
@@ -104,9 +131,11 @@ class RunCalls:
     ) -> None:
         self._budget_s, self._is_up, self._on_outage = budget_s, is_up, on_outage
         self._outage: Outage | None = None
+        self._incident = 0  # counts outages
+        self._solved: set[int] = set()  # incidents whose cause is known
+        self._suspects: list[_Attempts] = []  # calls that are to be made alone
         self._in_flight = 0
         self._is_taken = False  # by a call that is made alone
-        self._suspects = 0  # calls that are to be made alone
         self._changed = asyncio.Event()
 
     async def call(self, ask: Callable[[], Awaitable[T]]) -> tuple[T, int]:
@@ -120,45 +149,52 @@ class RunCalls:
         UriskError
             The run cannot go on.
         """
-        own, attempts, waiting_s = 0, 0, None
-        is_suspect = False
+        mine = _Attempts()
         try:
             while True:
-                async with self._take_turn(is_suspect=is_suspect):
-                    await self._wait_until_up(attempts)
+                async with self._take_turn(mine):
+                    await self._wait_until_up(mine)
                     try:
                         answer = await ask()
                     except UriskError as exc:
-                        error, rule = exc, retry_rule_for(exc).in_run
+                        error = exc
                     else:
                         self._set_outage(None)
-                        return answer, attempts
-                    if rule is InRun.END:
-                        raise error
-                    is_away = rule in (InRun.WAIT, InRun.ALONE)
-                    self._set_outage(error if is_away else None)
-                attempts += 1
-                own += rule is not InRun.WAIT
-                if waiting_s is None and rule is InRun.WAIT:
-                    waiting_s = time.monotonic()
-                if rule is InRun.SKIP or own >= MAX_ATTEMPTS or not self._has_time(waiting_s):
-                    raise CallFailed(error, attempts)
-                if rule is InRun.ALONE and not is_suspect:
-                    is_suspect = True
-                    self._suspects += 1
-                await asyncio.sleep(self._pause_s(error, attempts))
+                        return answer, mine.failed
+                    self._note_failure(error, mine)
+                await asyncio.sleep(self._pause_s(error, mine.failed))
         finally:
-            self._suspects -= is_suspect
+            if mine in self._suspects:
+                self._suspects.remove(mine)
             self._wake()
+
+    def _note_failure(self, error: UriskError, mine: _Attempts) -> None:
+        """Put a failure down to the server or to the call; raise where it was the last attempt."""
+        rule = retry_rule_for(error).in_run
+        if rule is InRun.END:
+            raise error
+        self._set_outage(error if rule in (InRun.WAIT, InRun.ALONE) else None)
+        mine.failed += 1
+        if rule is not InRun.WAIT:
+            mine.own += 1
+        elif mine.waiting_s is None:
+            mine.waiting_s = time.monotonic()
+        if rule is InRun.SKIP or mine.own >= MAX_ATTEMPTS or not self._has_time(mine.waiting_s):
+            if rule is InRun.ALONE and mine.incident is not None:
+                self._solved.add(mine.incident)
+            raise CallFailed(error, mine.failed)
+        if rule is InRun.ALONE:
+            mine.incident = self._incident
+            self._suspects.append(mine)
 
     # Turns ----------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _take_turn(self, *, is_suspect: bool) -> AsyncIterator[None]:
+    async def _take_turn(self, mine: _Attempts) -> AsyncIterator[None]:
         """Wait until the call may be made, in company or alone."""
-        while not self._may_go(is_suspect=is_suspect):
+        while not self._may_go(mine):
             await self._changed.wait()
-        is_alone = self._is_taken = is_suspect or self._outage is not None
+        is_alone = self._is_taken = mine.incident is not None or self._outage is not None
         self._in_flight += 1
         try:
             yield
@@ -168,12 +204,16 @@ class RunCalls:
                 self._is_taken = False
             self._wake()
 
-    def _may_go(self, *, is_suspect: bool) -> bool:
+    def _may_go(self, mine: _Attempts) -> bool:
+        if mine.incident in self._solved:
+            mine.incident, mine.own = None, 0
+            self._suspects.remove(mine)
+            self._wake()
         if self._is_taken:
             return False
-        if is_suspect or self._outage is not None:
+        if mine.incident is not None or self._outage is not None:
             return self._in_flight == 0
-        return self._suspects == 0
+        return not self._suspects
 
     def _wake(self) -> None:
         self._changed.set()
@@ -185,6 +225,7 @@ class RunCalls:
         """Note what was seen of the server; an outage goes on until something is answered."""
         before = self._outage
         if error is not None:
+            self._incident += before is None
             self._outage = Outage(error, before.since_s if before else time.monotonic())
         elif before is not None:
             self._outage = None
@@ -198,7 +239,7 @@ class RunCalls:
         since += [own_since_s] if own_since_s is not None else []
         return all(time.monotonic() - one < self._budget_s() for one in since)
 
-    async def _wait_until_up(self, attempts: int) -> None:
+    async def _wait_until_up(self, mine: _Attempts) -> None:
         """Return when the server answers; raise CallFailed where the budget is spent before."""
         while (outage := self._outage) is not None:
             if await self._is_up():
@@ -207,7 +248,7 @@ class RunCalls:
                     self._set_outage(None)
                 return
             if not self._has_time(None):
-                raise CallFailed(outage.error, attempts)
+                raise CallFailed(outage.error, mine.failed)
             await asyncio.sleep(PROBE_PAUSE_S)
 
     def _pause_s(self, error: UriskError, attempts: int) -> float:
@@ -215,6 +256,8 @@ class RunCalls:
         Return how long to wait before the next attempt: with full jitter, or as long as the server
         asks for, within the budget.
         """
+        if isinstance(error, errors.RunnerCrashed):
+            return CRASH_PAUSE_S  # whether it is back is asked then
         most_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**attempts)
         wish_s = min(float(error.facts.get("retry_after_s") or 0.0), MAX_ASKED_S)
         since_s = self._outage.since_s if self._outage is not None else time.monotonic()
