@@ -193,6 +193,14 @@ class FlakyServer:
     def asked(self):
         return [text for what, text in self.log() if what == "asked"]
 
+    def most_in_flight(self):
+        """How many requests were asked and not yet answered, at the most."""
+        now = most = 0
+        for what, _ in self.log():
+            now += -1 if what == "answered" else 1
+            most = max(most, now)
+        return most
+
     def asked_after_answer(self):
         """The sentences that were asked although their answer had been given."""
         answered, again = set(), []

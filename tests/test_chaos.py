@@ -63,7 +63,7 @@ class Trouble(threading.Thread):
                 began_s = time.monotonic()
                 step()
                 self.outages_s += time.monotonic() - began_s
-        except BaseException as exc:  # shown by the test
+        except BaseException as exc:  # noqa: BLE001  shown by the test
             self.error = exc
 
     def busy(self):

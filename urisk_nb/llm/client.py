@@ -70,6 +70,7 @@ KEEP_OPEN_S = 1200.0
 MAX_REFUSAL_BYTES = 64 * 1024
 BLOCK_BYTES = 256 * 1024
 NO_SUCH_PATH = (404, 405, 501)
+BUSY = (429, 503)  # a server, or a proxy before it, that is there and takes no request now
 JSON = {"Content-Type": "application/json"}
 
 # What each exception of httpx means before the first token. A subclass counts as its nearest base
@@ -188,7 +189,7 @@ class Client:
         ServerTimeout
             Something listens and says nothing: a server that starts or hangs, or another program.
         ServerBusy
-            A llama.cpp server is still loading its model.
+            The server takes no request now: a llama.cpp server is still loading its model, say.
         PortTaken
             Something answers that speaks no known dialect.
         """
@@ -222,6 +223,8 @@ class Client:
             if reply.status_code == 200 and isinstance(version, str):
                 self._find(ollama.DIALECT)
                 return clean_words(version)
+            if reply.status_code in BUSY:
+                raise ollama.decode_error(reply.status_code, reply.text)
             seen = f"HTTP {reply.status_code} on /api/version"
             if known is not None:
                 raise self._taken(seen, known)
@@ -232,7 +235,7 @@ class Client:
     async def _identify_openai(self, seen: str, known: Dialect | None) -> str:
         reply = await self._probes.get(openai.DIALECT.models_path)
         content = _load_json(reply)
-        if reply.status_code in (401, 403) or _is_loading(reply):
+        if reply.status_code in (401, 403, *BUSY) or _is_loading(reply):
             raise openai.decode_error(reply.status_code, reply.text)
         if known is not None and await self._has_only_chat(reply):
             self._find(known)

@@ -79,7 +79,6 @@ def _describe(error: UriskError) -> str:
     return next(found, "the connection broke")
 
 
-
 @dataclass(slots=True, eq=False)
 class _Attempts:
     """

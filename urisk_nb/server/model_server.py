@@ -272,15 +272,20 @@ class Server:
             ) from exc
 
     async def _wait_for_load(self) -> str:
-        """Return the version of a server, after it has loaded its model."""
-        end_s = time.monotonic() + self.settings.load_timeout_s
+        """Return the version of a server, after it has loaded its model or is less busy."""
+        began_s = time.monotonic()
         while True:
             try:
                 return await self._client.probe()
-            except ServerBusy:
-                if time.monotonic() >= end_s:
+            except ServerBusy as exc:
+                is_loading = "loading model" in str(exc.facts.get("said", "")).lower()
+                settings, waited_s = self.settings, time.monotonic() - began_s
+                if waited_s >= (settings.load_timeout_s if is_loading else settings.outage_wait_s):
                     raise
-                self._say("loading", "Waiting for the server to load its model")
+                seen = f"The server answers {exc.facts.get('status')}, waiting ({waited_s:.0f} s)"
+                self._say(
+                    "loading", "Waiting for the server to load its model" if is_loading else seen
+                )
                 await asyncio.sleep(BUSY_PAUSE_S)
 
     async def _start(self) -> None:
