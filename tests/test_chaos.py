@@ -83,6 +83,7 @@ class Trouble(threading.Thread):
         self.server.start()
 
 
+@pytest.mark.row(60)
 def test_a_run_survives_chaos(tmp_path, figure):
     """
     The table is whole but for the sentences that crash the runner, each named; nobody is asked

@@ -56,6 +56,7 @@ def after(seconds, step):
 TICKERS = [f"T{number}" for number in range(6)]
 
 
+@pytest.mark.row(55)
 @pytest.mark.parametrize("word", ["busy", "busy everywhere"])
 def test_c7_a_busy_server_is_waited_for(flaky, word):
     """PDL#702: 503 for some seconds; the table is whole and nobody is asked again."""
@@ -71,6 +72,7 @@ def test_c7_a_busy_server_is_waited_for(flaky, word):
     assert word != "busy" or any("; the server answers 503, waiting (1 s)" in one for one in shown)
 
 
+@pytest.mark.row(56)
 def test_c7_a_restart_is_waited_for(flaky):
     """The connections break, then nothing answers for a while."""
     server, _ = flaky(service_s=0.1)
@@ -89,6 +91,7 @@ def test_c7_a_restart_is_waited_for(flaky):
     assert any("the connection broke, waiting" in one for one in shown)
 
 
+@pytest.mark.row(57)
 def test_c7_a_wait_beyond_the_budget_ends_the_run_with_its_table(flaky):
     """The rows that were done are kept, and an error of two lines fails the cell."""
     server, _ = flaky(parallel=1, outage_wait_s=1.0)
@@ -111,6 +114,7 @@ def test_c7_a_wait_beyond_the_budget_ends_the_run_with_its_table(flaky):
     assert len(caught.value._render_traceback_()) == 2
 
 
+@pytest.mark.row(58)
 def test_c7_an_interrupt_ends_the_wait_at_once(flaky):
     server, _ = flaky()
     run = open_run(TICKERS, evidence=fined(TICKERS))
@@ -135,6 +139,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.row(59)
 def test_c7_a_sentence_that_fails_is_unjudged_and_the_run_goes_on(flaky):
     """ollama-python#471 and others: each kind of failure has its reason; the rest is labeled."""
     server, manager = flaky(parallel=4)
