@@ -138,6 +138,14 @@ def test_a_crash_is_put_down_to_its_own_call():
     assert all(server.asked.count(name) == 2 for name in "abd")
 
 
+def test_a_kill_during_the_second_attempt_convicts_nobody():
+    """The runner ended under it, then its server was killed: two accidents of two kinds."""
+    script = [error(errors.RunnerCrashed), error(errors.ServerConnectionLost)]
+    server, results = drive(lambda: Scripted(a=script), "a", "b")
+    assert results[0] == ("a", 2)
+    assert server.beside["a"][1:] == [0, 0]
+
+
 def test_two_culprits_in_one_crash_are_both_found():
     scripts = {name: [crash() for _ in range(5)] for name in "bc"}
     _, results = drive(lambda: Scripted(**scripts), *"abcdef")

@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from urisk_nb import errors
@@ -23,7 +24,9 @@ from urisk_nb.llm.resilience import MAX_ASKED_S, InRun, retry_rule_for
 __all__ = ["MAX_FAILED_IN_ROW", "CallFailed", "Outage", "RunCalls"]
 
 MAX_FAILED_IN_ROW = 5  # calls without an answer, one after the other: the run ends
-MAX_ATTEMPTS = 2  # of a call whose failure may be its own
+# Of a call whose failure may be its own: with failures of one kind, and of all kinds. A server may
+# be killed by chance just when a call is made again that was lost with a crashed runner.
+MAX_ATTEMPTS, MAX_ATTEMPTS_IN_ALL = 2, 4
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0  # between two attempts
 CRASH_PAUSE_S = 0.05
 PROBE_PAUSE_S = 0.25  # between two looks at a server that does not answer
@@ -89,7 +92,7 @@ class _Attempts:
     failed
         Attempts of all kinds.
     own
-        Those that may be the call's own fault.
+        Those that may be the call's own fault, by kind.
     waiting_s
         Since when it waits for the server, on the monotonic clock.
     incident
@@ -97,9 +100,15 @@ class _Attempts:
     """
 
     failed: int = 0
-    own: int = 0
+    own: Counter[type[UriskError]] = field(default_factory=Counter)
     waiting_s: float | None = None
     incident: int | None = None
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether there is no further attempt."""
+        most = max(self.own.values(), default=0)
+        return most >= MAX_ATTEMPTS or self.own.total() >= MAX_ATTEMPTS_IN_ALL
 
 
 class RunCalls:
@@ -175,16 +184,18 @@ class RunCalls:
         self._set_outage(error if rule in (InRun.WAIT, InRun.ALONE) else None)
         mine.failed += 1
         if rule is not InRun.WAIT:
-            mine.own += 1
+            is_cut = isinstance(error, errors.StreamInterrupted)  # the same, after the first token
+            mine.own[errors.ServerConnectionLost if is_cut else type(error)] += 1
         elif mine.waiting_s is None:
             mine.waiting_s = time.monotonic()
-        if rule is InRun.SKIP or mine.own >= MAX_ATTEMPTS or not self._has_time(mine.waiting_s):
+        if rule is InRun.SKIP or mine.is_used_up or not self._has_time(mine.waiting_s):
             if rule is InRun.ALONE and mine.incident is not None:
                 self._solved.add(mine.incident)
             raise CallFailed(error, mine.failed)
         if rule is InRun.ALONE:
             mine.incident = self._incident
-            self._suspects.append(mine)
+            if mine not in self._suspects:
+                self._suspects.append(mine)
 
     # Turns ----------------------------------------------------------------------------------------
 
@@ -205,7 +216,8 @@ class RunCalls:
 
     def _may_go(self, mine: _Attempts) -> bool:
         if mine.incident in self._solved:
-            mine.incident, mine.own = None, 0
+            mine.incident = None
+            mine.own.clear()
             self._suspects.remove(mine)
             self._wake()
         if self._is_taken:
