@@ -97,12 +97,15 @@ class _Attempts:
         Since when it waits for the server, on the monotonic clock.
     incident
         The outage that it may have caused; it is made alone then.
+    is_alone
+        Whether it keeps the others from being made now.
     """
 
     failed: int = 0
     own: Counter[type[UriskError]] = field(default_factory=Counter)
     waiting_s: float | None = None
     incident: int | None = None
+    is_alone: bool = False
 
     @property
     def is_used_up(self) -> bool:
@@ -204,15 +207,13 @@ class RunCalls:
         """Wait until the call may be made, in company or alone."""
         while not self._may_go(mine):
             await self._changed.wait()
-        is_alone = self._is_taken = mine.incident is not None or self._outage is not None
+        mine.is_alone = self._is_taken = mine.incident is not None or self._outage is not None
         self._in_flight += 1
         try:
             yield
         finally:
             self._in_flight -= 1
-            if is_alone:
-                self._is_taken = False
-            self._wake()
+            self._let_others_go(mine)
 
     def _may_go(self, mine: _Attempts) -> bool:
         if mine.incident in self._solved:
@@ -225,6 +226,11 @@ class RunCalls:
         if mine.incident is not None or self._outage is not None:
             return self._in_flight == 0
         return not self._suspects
+
+    def _let_others_go(self, mine: _Attempts) -> None:
+        if mine.is_alone:
+            mine.is_alone = self._is_taken = False
+        self._wake()
 
     def _wake(self) -> None:
         self._changed.set()
@@ -257,6 +263,8 @@ class RunCalls:
                 # That a busy server takes calls again is seen by a call alone
                 if not isinstance(outage.error, errors.ServerBusy):
                     self._set_outage(None)
+                    if mine.incident is None:
+                        self._let_others_go(mine)
                 return
             if not self._has_time(None):
                 raise CallFailed(outage.error, mine.failed)
