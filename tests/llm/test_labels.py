@@ -393,11 +393,23 @@ def test_the_judge_on_ollama_is_asked_for_letters():
             {"risk": 3.0, "severity": 1.0},
         ),
         ({"llama.decision.temperature.choice": "warm"}, {"risk": 1.0, "severity": 1.0}),
+        ({"llama.decision.temperature.choice": -2.0}, {"risk": 1.0, "severity": 1.0}),
+        ({"llama.decision.temperature.score": 0}, {"risk": 1.0, "severity": 1.0}),
     ],
 )
 def test_temperatures_are_read_as_llama_cpp_reads_them(info, temperatures):
     """That of six to ten answers before that of the type, and 1 where there is none."""
     assert letters.read_temperatures({letters.TEMPLATE: "...", **info}) == temperatures
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-3, 1.0, 1e300])
+def test_any_temperature_leaves_probabilities(temperature):
+    """The most probable letter stays so, and nothing is lost to the range of a float."""
+    (token,) = ollama.decode_chat(letter("A", ("A", 0.5), ("B", 0.3), ("C", 0.2))).logprobs
+    shares = letters.read_probabilities([token], ("a", "b", "c"), temperature)
+    assert math.fsum(shares.values()) == pytest.approx(1)
+    assert shares["a"] >= shares["b"] >= shares["c"] >= 0
+    assert (shares["a"] == 1) == (temperature < 0.01)
 
 
 def test_an_older_judge_on_ollama_is_told():
