@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from harness import ROOT
 from urisk_nb.risk.families import load_families, read_families
 from urisk_nb.risk.inputs import Document, Holding, Section
+from urisk_nb.risk.judges import DISAGREE
 from urisk_nb.risk.labeling import Finding, TickerFindings
 from urisk_nb.risk.params import JUDGE_REVIEW_BELOW, RiskParams
 from urisk_nb.risk.plan import prepare
@@ -45,7 +46,7 @@ def note(*sentences, name="N1"):
     return Document(id=name, ticker="AAA", text=" ".join(sentences))
 
 
-def rate(*documents, labels, p=None, judge=False, families=None, **settings):
+def rate(*documents, labels, p=None, judge=False, families=None, disputed=(), **settings):
     """The ratings of documents whose sentences have these labels and probabilities, else none 0."""
     params = RiskParams.of(**settings)
     plan = prepare([Holding(symbol="AAA")], None, documents, params, families=families)
@@ -58,6 +59,7 @@ def rate(*documents, labels, p=None, judge=False, families=None, **settings):
                 sentence=sentence,
                 label=label and Label(risk=label[0], severity=label[1]),
                 p_label=(p or {}).get(sentence.text),
+                flags=(DISAGREE,) if sentence.text in disputed else (),
             )
         )
     return rate_ticker(plan, TickerFindings(symbol="AAA", findings=tuple(findings)))
@@ -278,6 +280,44 @@ def test_an_alert_counts_whatever_the_probability_is():
     assert rated.to_review == 1
 
 
+def test_an_alert_in_dispute_keeps_its_floor():
+    """As its words say; what the judges say of it, more or less, counts for nothing."""
+    for label in (("credit", 5), ("credit", 0), ("legal", 5), ("none", 0)):
+        rated = rate(filing(DEFAULT), labels={DEFAULT: label}, disputed=[DEFAULT])
+        (one,) = (one for one in rated.counted if one.passage.sentence.text == DEFAULT)
+        assert (one.category, one.severity) == ("credit", 4)
+        assert one.rules == (Rule.ALERT, Rule.DISAGREE)
+        assert severities(rated) == {"credit": 3}, "alone, and no judge vouches for it"
+        assert (rated.to_review, rated.score.score) == (1, 35.0)
+    both = rate(
+        filing(DEFAULT, MISSED),
+        labels={DEFAULT: ("credit", 5), MISSED: ("credit", 5)},
+        disputed=[DEFAULT, MISSED],
+    )
+    assert (severities(both), both.to_review) == ({"credit": 4}, 2)
+    unsure = rate(
+        filing(DEFAULT),
+        labels={DEFAULT: ("credit", 5)},
+        p={DEFAULT: 0.2},
+        review_below=0.5,
+        disputed=[DEFAULT],
+    )
+    assert unsure.counted[0].rules == (Rule.ALERT, Rule.LOW_PROBABILITY, Rule.DISAGREE)
+    assert unsure.to_review == 1
+
+
+def test_what_is_no_alert_and_in_dispute_does_not_count():
+    """Of a filing as of news."""
+    for document in (filing, note):
+        rated = rate(
+            document(SUED, SUED_AGAIN),
+            labels={SUED: ("legal", 3), SUED_AGAIN: ("legal", 2)},
+            disputed=[SUED],
+        )
+        assert severities(rated) == {"legal": 2}
+        assert (rated.counted[0].category, rated.counted[0].rules) == (None, (Rule.DISAGREE,))
+
+
 def test_where_no_label_counts_there_is_no_score():
     """An unsure `none` does not say that there is no risk."""
     for label in (("legal", 4), ("none", 0)):
@@ -292,6 +332,11 @@ def test_every_rule_is_documented():
     text = (ROOT / "docs/filings.md").read_text(encoding="utf-8")
     table = text.partition("| rule | what it did |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `([^`]*)` \|", table, re.MULTILINE) == [*map(str, Rule)]
+
+
+def test_the_judge_s_threshold_is_documented():
+    text = (ROOT / "docs/filings.md").read_text(encoding="utf-8")
+    assert f"`urisk-judge` ({JUDGE_REVIEW_BELOW})" in text
 
 
 # Levels -------------------------------------------------------------------------------------------
