@@ -272,7 +272,9 @@ def test_a_header_that_cannot_be_is_refused(adapter, tmp_path):
     with pytest.raises(FetchFailed, match="no GGUF file"):
         prepare(path, adapter)
     write(path, lambda writer: writer.add_uint32("tokenizer.chat_template", 7))
-    with pytest.raises(FetchFailed, match=r"odd\.gguf has a tokenizer\.chat_template that is no text"):
+    with pytest.raises(
+        FetchFailed, match=r"odd\.gguf has a tokenizer\.chat_template that is no text"
+    ):
         prepare(path, adapter)
     assert names(tmp_path) == ["adapter.gguf", "odd.gguf"]
 
