@@ -116,6 +116,30 @@ def test_what_masking_changes(found):
     assert (swapped.change, swapped.risk, swapped.severity) == ("swapped", Share(1, 2), Share(1, 2))
 
 
+def test_a_label_that_went_with_the_mask_did_not_hold(labels):
+    """No valid answer to a changed sentence is no label that holds."""
+    rules = [
+        Rule(contains="Trelko", answer=['{"risk":"legal","severity":3}']),
+        Rule(contains="rained", answer=['{"risk":"none","severity":0}']),
+        Rule(answer=["no label"]),
+    ]
+    (file,) = evaluate.read_files([str(labels)])
+    with running(ScriptedBackend(Scenario(rules=rules))) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        try:
+            found = evaluate.evaluate(
+                evaluate.add_baselines(file),
+                manager,
+                models=["llama3.1"],
+                masked=True,
+                label=label_sync,
+            )
+        finally:
+            manager.shutdown_sync()
+    for change in found.evaluations[0].stability:
+        assert (change.risk, change.severity) == (Share(0, 2), Share(0, 2))
+
+
 def test_a_decision_model_is_asked_once(labels, manager):
     """It tells its probabilities with its labels."""
     (file,) = evaluate.read_files([str(labels)])

@@ -165,6 +165,16 @@ def test_a_decision_becomes_the_label_of_its_most_probable_answers():
     assert final.prompt_tokens == 46
 
 
+def test_a_small_probability_is_kept():
+    """Down to 1e-9, which stands for 0."""
+    question = question_of()
+    reply = decision({"legal": 0.9999, "market": 1e-4, "credit": 1e-12}, {"0": 1.0})
+    _, (chunk, _) = drive(ask_by_decision(question, request_of(question)), [reply])
+    found = calibration.distribution(tokens_of(chunk), "risk", DEFAULT.labels)
+    assert math.exp(found["market"]) == pytest.approx(1e-4)
+    assert math.exp(found["credit"]) == math.exp(found["none"]) == pytest.approx(1e-9)
+
+
 @pytest.mark.parametrize("risk", DEFAULT.labels)
 def test_labels_that_begin_alike_are_told_apart(risk):
     """A token is a whole label and what ends it."""
@@ -231,6 +241,14 @@ def test_letters_become_the_label_of_the_most_probable_ones():
         generation_ns=20,
         total_ns=4000,
     )
+
+
+def test_a_letter_that_is_not_told_is_no_more_probable_than_one_that_is():
+    """Ollama tells twenty tokens: what they leave may be much, and is of many others."""
+    (token,) = ollama.decode_chat(letter("A", ("A", 0.5), ("B", 0.1))).logprobs
+    shares = letters.read_probabilities([token], DEFAULT.labels, 1.0)
+    assert shares["market"] == pytest.approx(0.5 / (0.5 + 7 * 0.1))
+    assert shares["credit"] == shares["none"] == pytest.approx(0.1 / (0.5 + 7 * 0.1))
 
 
 def test_each_question_has_its_temperature():

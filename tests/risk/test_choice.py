@@ -63,6 +63,17 @@ def test_short_evidence_is_asked_whole():
     assert (plan.meta["not_asked"], plan.meta["messages"]) == ({}, {})
 
 
+def test_what_is_new_is_asked_before_what_was_said_last_year():
+    """Of like weight; without a former year the one with a date is more telling."""
+    missed = "We failed to make the interest payment due on the notes."
+    now, before = filing(*ROUTINE, DEFAULT, missed), filing(*ROUTINE, DEFAULT, name="P1")
+    assert texts(select(now, max_sentences=1)[0]) == [DEFAULT]
+    plan = prepare(
+        [Holding(symbol="AAA")], None, [now], RiskParams.of(max_sentences=1), previous=[before]
+    )
+    assert texts(plan.selections["AAA"]) == [missed]
+
+
 def test_the_limit_is_the_user_s():
     """The most telling first, sixty at most."""
     selection, _ = select(filing(*ROUTINE, DEFAULT, DOUBT), max_sentences=1)

@@ -190,6 +190,36 @@ def test_a_near_duplicate_is_no_second_sentence():
     assert (merged.severity, merged.category) == (None, None)
 
 
+def test_a_near_duplicate_that_needs_no_second_sentence_counts():
+    """At 2 it bears nothing out, so it does not matter how often it is said."""
+    again = "In June 2023 a class action was filed against us."
+    documents = [filing(SUED, length=20), filing(again, name="D2", length=20)]
+    rated = rate(*documents, labels={SUED: ("legal", 2), again: ("legal", 2)}, max_sentences=60)
+    assert [one.severity for one in rated.counted if one.category] == [2, 2]
+    assert not any(Rule.REPEATED in one.rules for one in rated.counted)
+
+
+def test_of_near_duplicates_the_one_that_stands_alone_counts():
+    """A shared document comes first and vouches for no company; the company's own does."""
+    documents = [
+        filing(DEFAULT, length=20, ticker=None, name="A1"),
+        filing(DEFAULT, length=20, name="Z1"),
+    ]
+    rated = rate(*documents, labels={DEFAULT: ("credit", 4)}, max_sentences=60)
+    shared, own = (one for one in rated.counted if one.passage.sentence.text == DEFAULT)
+    assert [one.passage.sentence.document.ticker for one in (shared, own)] == [None, "AAA"]
+    assert (shared.category, shared.rules) == (None, (Rule.REPEATED,))
+    assert (own.severity, severities(rated)) == (4, {"credit": 4})
+
+
+def test_the_worst_sentence_of_a_rating_comes_first():
+    """Then the others that give it, as they stand."""
+    labels = {SUED: ("legal", 2), SUED_AGAIN: ("legal", 3)}
+    rated = rate(filing(SUED, SUED_AGAIN), labels=labels)
+    assert severities(rated) == {"legal": 2}
+    assert rated.ratings[0].findings == (1, 0)
+
+
 def test_an_alert_alone():
     """4 where the model agrees, a step down where it does not; two of them need no model."""
     for label, severity in ((("credit", 4), 4), (("credit", 5), 4), (("none", 0), 3), (None, 3)):
@@ -206,6 +236,9 @@ def test_a_shared_document_vouches_for_no_company():
     """Its default may be anybody's."""
     rated = rate(filing(DEFAULT, ticker=None), labels={DEFAULT: ("credit", 3)})
     assert severities(rated) == {"credit": 2}
+    # Its family decides the category all the same, and caps nothing for it
+    shared = count(DEFAULT, ("legal", 4), lambda text: filing(text, ticker=None))
+    assert shared == ("credit", 4, (Rule.CATEGORY,))
 
 
 def test_filings_and_news_together():
@@ -353,6 +386,8 @@ def test_low_says_so_where_nothing_was_said():
     }
     many = rate(filing(*labels), labels=labels)
     assert (many.score.level, many.flags) == ("Low", ())
+    four = rate(filing(*labels), labels={**labels, LOST: ("business", 1)})
+    assert (four.score.level, four.flags) == ("Low", ("nothing_decisive",))
     assert "nothing_decisive" not in rate(note(FELL), labels={FELL: ("business", 2)}).flags
     told = rate(filing(FIRE), labels={FIRE: ("operational", 2)})
     assert (told.score.level, told.flags) == ("Low", ())
