@@ -89,6 +89,7 @@ def test_a_file_becomes_figures(found):
     assert [(one.model, one.labels, one.engine) for one in found.evaluations] == [
         ("llama3.1", way, "ollama") for way in ("greedy", "calibrated")
     ]
+    assert evaluate.as_dict(found)["agreement"] == [], "one model agrees with no other"
     greedy, calibrated = found.evaluations
     assert [one.label.risk for one in greedy.predictions] == [
         *(risk for risk, _ in SAID.values()),

@@ -203,6 +203,7 @@ def letter(text, *top, prompt=20):
         "eval_count": 1,
         "eval_duration": 10,
         "total_duration": 2000,
+        "load_duration": 300,
         "logprobs": [entry],
     }
 
@@ -240,6 +241,7 @@ def test_letters_become_the_label_of_the_most_probable_ones():
         tokens=2,
         generation_ns=20,
         total_ns=4000,
+        load_ns=600,
     )
 
 
@@ -488,6 +490,15 @@ def test_a_template_that_takes_no_beginning_is_asked_for_json_from_then_on():
     _, method = ask(client, question_of(), question_of())
     assert method is LabelMethod.SCHEMA
     assert client.asked == ["capabilities", systemone.PATH, "/v1/chat/completions", "chat", "chat"]
+
+
+def test_a_decision_model_is_never_asked_for_json():
+    """It writes none, whatever the words of a refusal."""
+    refusal = (400, '{"error":"prefill is not supported"}')
+    client = Scripted(ollama.DIALECT, refusal, capabilities=["decision"])
+    with pytest.raises(errors.BadRequest, match="prefill"):
+        ask(client, question_of())
+    assert client.asked == ["capabilities", systemone.PATH]
 
 
 def test_another_refusal_is_an_error():
