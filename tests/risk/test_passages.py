@@ -233,10 +233,10 @@ def test_several_reports_of_auditors_end_each_by_itself():
 )
 def test_no_document_takes_long(text):
     """As a damaged file may have it; a search that tries each start with each end takes minutes."""
-    began_s = time.monotonic()
+    began_s = time.process_time()
     document = Document(id="D1", ticker="A", text=f"{text}\nWe were in default.", form="10-K")
     read_passages(split(document).sentences, load_families())
-    assert time.monotonic() - began_s < 10
+    assert time.process_time() - began_s < 10
 
 
 def test_a_note_is_about_its_company():
