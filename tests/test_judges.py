@@ -16,6 +16,7 @@ from test_session import Listed, label, news
 from urisk_nb import errors, process_state
 from urisk_nb.llm.labels import Judge, LabelMethod
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.risk.calibration import CONTENT_FREE
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
 from urisk_nb.session import assess, label_sync, open_run
@@ -75,6 +76,19 @@ def test_each_sentence_is_asked_of_each_judge_one_judge_after_the_other():
     table = run.table()
     assert table.loc["A", ["agreement", "r_legal", "model"]].tolist() == [1.0, 2, "one"]
     assert len(table.judgements()) == 6
+
+
+def test_each_judge_has_its_own_prior():
+    """What one says to sentences without content says nothing of another."""
+    process_state.forget("priors")
+    manager = Panel({one: always("legal") for one in ("one", "two")}, logprobs=True)
+    params = {"judge": "one,two", "labels": "calibrated"}
+    run = open_run(["A"], evidence=news(("A", FINED)), params=params)
+    label_sync(run, manager)
+    asked = [(judge, text) for judge, text in manager.steps[1:] if text in CONTENT_FREE]
+    assert {(judge, text) for judge in ("one", "two") for text in CONTENT_FREE} == set(asked)
+    assert len(asked) == 2 * len([one for one in asked if one[0] == "one"])
+    process_state.forget("priors")
 
 
 def test_the_labels_of_the_first_count_and_a_dispute_is_told():

@@ -253,6 +253,32 @@ def test_what_is_no_gguf_file_is_refused(base, adapter, damage):
         prepare(base.with_name("none.gguf"), adapter)
 
 
+def nest(depth):
+    """A header with one entry: arrays in arrays."""
+    entry = struct.pack("<Q", 1) + b"a" + struct.pack("<I", 9)
+    entry += struct.pack("<IQ", 9, 1) * depth + struct.pack("<IQ", 0, 0)
+    return struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + entry
+
+
+def test_a_header_that_cannot_be_is_refused(adapter, tmp_path):
+    """An alignment of 0, arrays a hundred thousand deep, a template that is no text."""
+    path = tmp_path / "odd.gguf"
+    write(path, lambda writer: writer.add_uint32("general.alignment", 0))
+    with pytest.raises(FetchFailed, match=r"no GGUF file.*general\.alignment is 0"):
+        prepare(path, adapter)
+    path.write_bytes(nest(3) + bytes(64))
+    assert list(gguf_header.read_header(path).entries) == ["a"]
+    path.write_bytes(nest(100_000) + bytes(64))
+    with pytest.raises(FetchFailed, match="no GGUF file"):
+        prepare(path, adapter)
+    write(path, lambda writer: writer.add_uint32("tokenizer.chat_template", 7))
+    with pytest.raises(
+        FetchFailed, match=r"odd\.gguf has a tokenizer\.chat_template that is no text"
+    ):
+        prepare(path, adapter)
+    assert names(tmp_path) == ["adapter.gguf", "odd.gguf"]
+
+
 def test_a_file_without_its_type_is_the_same_but_for_that(base, adapter, tmp_path):
     """Template and temperatures stay: by them it is known again."""
     copy, plain = prepare(base, adapter), tmp_path / "plain.gguf"

@@ -89,6 +89,7 @@ def test_a_file_becomes_figures(found):
     assert [(one.model, one.labels, one.engine) for one in found.evaluations] == [
         ("llama3.1", way, "ollama") for way in ("greedy", "calibrated")
     ]
+    assert evaluate.as_dict(found)["agreement"] == [], "one model agrees with no other"
     greedy, calibrated = found.evaluations
     assert [one.label.risk for one in greedy.predictions] == [
         *(risk for risk, _ in SAID.values()),
@@ -114,6 +115,30 @@ def test_what_masking_changes(found):
     masked, swapped = found.evaluations[0].stability
     assert (masked.change, masked.risk, masked.severity) == ("masked", Share(1, 2), Share(1, 2))
     assert (swapped.change, swapped.risk, swapped.severity) == ("swapped", Share(1, 2), Share(1, 2))
+
+
+def test_a_label_that_went_with_the_mask_did_not_hold(labels):
+    """No valid answer to a changed sentence is no label that holds."""
+    rules = [
+        Rule(contains="Trelko", answer=['{"risk":"legal","severity":3}']),
+        Rule(contains="rained", answer=['{"risk":"none","severity":0}']),
+        Rule(answer=["no label"]),
+    ]
+    (file,) = evaluate.read_files([str(labels)])
+    with running(ScriptedBackend(Scenario(rules=rules))) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        try:
+            found = evaluate.evaluate(
+                evaluate.add_baselines(file),
+                manager,
+                models=["llama3.1"],
+                masked=True,
+                label=label_sync,
+            )
+        finally:
+            manager.shutdown_sync()
+    for change in found.evaluations[0].stability:
+        assert (change.risk, change.severity) == (Share(0, 2), Share(0, 2))
 
 
 def test_a_decision_model_is_asked_once(labels, manager):

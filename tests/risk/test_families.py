@@ -97,6 +97,10 @@ def test_a_bad_file_is_refused(text, seen):
         (r"ab|sunk", set()),  # an alternative without three characters is searched always
         (r"colou?r of [a-z]{2}", {"r of "}),
         (r"(?!a )\w+ed\b", set()),
+        (r"cease\x2dand", {"cease"}),
+        (r"\u0063eased", {"eased"}),
+        (r"\143eased work", {"eased work"}),
+        (r"[^]abcd]x[\]efgh]sunk", {"sunk"}),
     ],
 )
 def test_what_every_match_has_is_looked_for_first(pattern, literals):

@@ -120,6 +120,9 @@ def test_a_disputed_label_does_not_count():
     assert table.loc["AAA", "agreement"] == pytest.approx(1 / 3)
     assert "judges_disagree" in table.loc["AAA", "flags"].split(";")
     assert table.loc["AAA", "status"] == "ok"
+    review = table.review()
+    assert review["quote"].tolist() == [FINED, SHUT]
+    assert review["why"].tolist() == ["judges disagree"] * 2
     none = table_of({FINED: ("legal", 4)}, {FINED: ("market", 4)}, texts=(FINED,))
     assert none.loc["AAA", ["level", "judged"]].tolist() == ["NR", 1]
 

@@ -207,6 +207,38 @@ def test_parts_of_a_filing():
     assert parts == ["cover", "business", "legal", "statements", "auditor", "statements"]
 
 
+def test_several_reports_of_auditors_end_each_by_itself():
+    """At what follows it, or where none does after a while; so also behind one without an end."""
+    sign, report = "/s/ Firm\n", "Report of Independent Firm\n" + "We have audited. " * 40
+    texts = [report + sign + "Notes. " * 100, report + sign, "We sell. " * 3000, report]
+    text = "\n".join(texts)
+    parts = find_parts(Document(id="D1", ticker="A", text=text, form="10-K", sections=()))
+    first = text.index(sign) + len("/s/")
+    second = text.index(sign, first) + len("/s/")
+    assert parts == [
+        (0, "auditor"),
+        (first, "body"),
+        (text.index("Report", 1), "auditor"),
+        (second, "body"),
+        (text.rindex("Report"), "auditor"),
+        (len(text), "body"),
+    ]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    ["   \n" * 2000, "Report of independent firms\n" * 8000, "-- \n(" * 1600],
+    ids=["blank lines", "one heading again and again", "dashes"],
+)
+def test_no_document_takes_long(text):
+    """As a damaged file may have it; a search that tries each start with each end takes minutes."""
+    began_s = time.process_time()
+    document = Document(id="D1", ticker="A", text=f"{text}\nWe were in default.", form="10-K")
+    read_passages(split(document).sentences, load_families())
+    assert time.process_time() - began_s < 10
+
+
 def test_a_note_is_about_its_company():
     """News says no "we"; a filing's other names are others."""
     assert read("Acme filed for chapter 11 in June 2023.", form=None, item="page 1").is_alert

@@ -94,7 +94,12 @@ def prepare_model(base: Path, adapter: Path) -> Iterator[Path]:
         A file that is no GGUF file, an adapter without the entries, no room to write.
     """
     header = read_header(base)
-    head = encode_header(header, _list_entries(header, adapter))
+    try:
+        head = encode_header(header, _list_entries(header, adapter))
+    except ValueError as exc:
+        raise FetchFailed(
+            f"{base} has a {CHAT_TEMPLATE} that is no text: {exc}.", fix="fetch it again"
+        ) from exc
     with adapter.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     start = f"{base.stem}-decision-"

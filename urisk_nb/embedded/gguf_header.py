@@ -66,7 +66,7 @@ def read_header(path: Path) -> Header:
         raise FetchFailed(
             f"{path} cannot be read: {exc.strerror or exc}.", fix="check the file and its rights"
         ) from exc
-    except (ValueError, KeyError, struct.error) as exc:
+    except (ValueError, KeyError, RecursionError, struct.error) as exc:
         raise FetchFailed(
             f"{path} is no GGUF file, or not all of it: {exc}.", fix="fetch it again"
         ) from exc
@@ -92,6 +92,8 @@ class _Walk:
             entries[key] = self._data[start : self._at]
             if key == ALIGNMENT_KEY:
                 (alignment,) = struct.unpack_from("<I", self._data, value_at)
+                if not alignment:
+                    raise ValueError(f"its {key} is 0")
         start = self._at
         for _ in range(tensor_count):
             self._text()
@@ -141,9 +143,10 @@ def _align(offset: int, alignment: int) -> int:
 def read_text(entry: bytes) -> str:
     """Return the text of an entry whose value is a string; raise ValueError for any other."""
     (key_bytes,) = struct.unpack_from("<Q", entry)
-    kind, size_bytes = struct.unpack_from("<IQ", entry, 8 + key_bytes)
+    (kind,) = struct.unpack_from("<I", entry, 8 + key_bytes)
     if kind != STRING:
         raise ValueError(f"the type of its value is {kind}, not string")
+    (size_bytes,) = struct.unpack_from("<Q", entry, 8 + key_bytes + 4)
     return entry[len(entry) - size_bytes :].decode()
 
 

@@ -61,7 +61,8 @@ def read_temperatures(info: Mapping[str, Any]) -> dict[str, float]:
             "learnt to answer with a letter.",
             fix=INSTALL,
         )
-    named = {name.partition(TEMPERATURE)[2]: read_number(value) for name, value in info.items()}
+    found = {name.partition(TEMPERATURE)[2]: read_number(value) for name, value in info.items()}
+    named = {name: value for name, value in found.items() if value is not None and value > 0}
     return {
         word: named.get(f"{kind}.{BUCKET}") or named.get(kind) or 1.0
         for word, kind in WORDS.items()
@@ -108,8 +109,8 @@ def read_probabilities(
         )
     left = max(MIN_PROBABILITY, 1.0 - math.fsum(map(math.exp, told.values())))
     floor = min(*told.values(), math.log(left))
-    logits = {name: told.get(letter, floor) / temperature for letter, name in letters.items()}
+    logits = {name: told.get(letter, floor) for letter, name in letters.items()}
     top = max(logits.values())
-    shares = {name: math.exp(logit - top) for name, logit in logits.items()}
+    shares = {name: math.exp((logit - top) / temperature) for name, logit in logits.items()}
     whole = math.fsum(shares.values())
     return {name: share / whole for name, share in shares.items()}

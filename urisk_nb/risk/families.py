@@ -39,6 +39,10 @@ _FOLDED = str.maketrans(
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _REPEATED = re.compile(r"\)(?:[*+]|\{(\d*)(,?)(\d*)\})")
 _UNSAFE_TEXT = re.compile(r"\[[^\]]*\]|\\.")  # a bracket in it opens no group
+# What stands for one character, or says how often it is repeated
+_ONE_SIGN = re.compile(
+    r"\\(?:x..|u.{4}|U.{8}|\d{1,3}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[^}]*\}", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,12 +279,7 @@ def _list_alternatives(pattern: str) -> list[tuple[list[str], list[str]]]:
     found: list[tuple[list[str], list[str]]] = [([], [])]
     run, depth, opened, at = "", 0, 0, 0
     while at < len(pattern):
-        sign, width = pattern[at], 1
-        if sign == "\\":
-            width = 2
-        elif sign in "[{":
-            close = "]" if sign == "[" else "}"
-            width = max(pattern.find(close, at + 1 + (sign == "[")) - at + 1, 1)
+        sign, whole = pattern[at], _ONE_SIGN.match(pattern, at)
         if sign == "(" and depth == 0:
             opened = at + 1
         depth += (sign == "(") - (sign == ")")
@@ -296,6 +295,6 @@ def _list_alternatives(pattern: str) -> list[tuple[list[str], list[str]]]:
             run = ""
             if sign == "|" and depth == 0:
                 found.append(([], []))
-        at += width
+        at = whole.end() if whole else at + 1
     found[-1][0].append(run)
     return found

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from urisk_nb.risk.evidence import Sentence
@@ -25,6 +26,7 @@ __all__ = ["HEAVY", "Passage", "find_parts", "is_filing", "read_passages"]
 MAX_NOTE_CHARS = 20_000  # a longer text is no note on a company, but its report
 HEAVY = 7  # weight of a family whose events show distress
 MAX_DAYS_LATE = 45  # a fiscal year that ends in January belongs to the year before
+MAX_REPORTS = 500  # of auditors, in one document; a filing has a few
 MAX_DROPPED_CHARS = 40_000  # a longer "Properties" has swallowed the items after it
 
 Kind = Literal["event", "hypothetical", "routine"]
@@ -138,8 +140,12 @@ def find_parts(document: Document) -> list[tuple[int, str]]:
 
 def _cut_reports(text: str, parts: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Name the auditor's reports inside of other parts."""
-    for mark in _AUDITOR.finditer(text):
-        stop = _AUDITOR_END.search(text, mark.end() + 400)
+    stop, from_ = None, 0
+    for mark in islice(_AUDITOR.finditer(text), MAX_REPORTS):
+        # Found once for all marks before it: each search may go through the whole text
+        if from_ <= mark.end() + 400:
+            stop = _AUDITOR_END.search(text, mark.end() + 400)
+            from_ = stop.start() + 1 if stop else len(text) + 401
         start = mark.start()
         end = min(stop.end() if stop else mark.end() + 12_000, mark.end() + 20_000, len(text))
         after = _find_part(parts, end)
@@ -335,7 +341,7 @@ _SECTION_RANK = {
 _TAG_RANK = {"third_party": -3.0, "resolved": -1.5, "old": -4.0}
 _NUMBER = re.compile(rf"\$ ?\d|\d+(?:\.\d+)? ?%|{_MONTH} \d|\b(?:19|20)\d\d\b")
 _YEAR = re.compile(r"\b((?:19|20)\d\d)\b")
-_REGISTRANT = re.compile(r"\n([^\n]{3,80})\n\W*\(?\s*exact name of", re.IGNORECASE)
+_REGISTRANT = re.compile(r"\n([^\n]{3,80})\n\W*exact name of", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from urisk_nb.llm.dialects.dialect import (
     BUSY,
     CONNECTION_LOST,
     INTERNAL_ERROR,
+    MAX_ROUNDING,
     ErrorRule,
     dump_json,
     read_count,
@@ -192,7 +193,7 @@ def _read_probabilities(name: str, answer: Any, allowed: Sequence[str]) -> dict[
     values: dict[str, float] = {}
     for option in allowed:
         value = read_number(reported.get(option))
-        if value is None or not 0 <= value <= 1:
+        if value is None or not 0 <= value <= 1 + MAX_ROUNDING:
             raise _bad_reply(
                 f"the probability of {option!r} in {name!r} is {reported.get(option)!r}"
             )
