@@ -211,7 +211,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([evaluate.as_dict(file) for file in files], indent=1))
     else:
-        print("\n\n\n".join(evaluate.text(file) for file in files) + f"\n\nWritten: {written}")
+        print(
+            "\n\n\n".join(evaluate.render_text(file) for file in files) + f"\n\nWritten: {written}"
+        )
     return 0
 
 

@@ -95,7 +95,7 @@ def test_a_file_becomes_figures(found):
         "none",
     ]
     figures = greedy.figures
-    assert (figures["first"], figures["accepted"]) == (Share(3, 5), Share(4, 5))
+    assert (figures["own"], figures["accepted"]) == (Share(3, 5), Share(4, 5))
     assert (figures["severity"], figures["severity_exact"]) == (Share(1, 3), Share(1, 3))
     assert math.isnan(figures["brier"])
     assert greedy.review["accepted"].threshold is None
@@ -175,7 +175,7 @@ def test_the_baselines(labels, tmp_path):
     assert learned.training == (2, 1)
     assert {one.risk for one in learned.baselines["bag of words"]} <= {"legal", "credit"}
     assert "learned from 2 sentences; 1 near-duplicate of" in " ".join(
-        evaluate.text(learned).split()
+        evaluate.render_text(learned).split()
     )
 
 
@@ -202,7 +202,7 @@ def test_its_run_is_a_table_at_any_time(labels, manager):
 
 def test_the_page(found):
     """At most 100 columns; figures with intervals, baselines, and what each table is of."""
-    page = evaluate.text(found)
+    page = evaluate.render_text(found)
     assert max(map(len, page.splitlines())) <= 100
     assert page.startswith("labels: 5 labeled sentences, 2 about no risk")
     for line in (
@@ -240,7 +240,9 @@ def test_two_models_are_compared(found):
     )
     both = replace(found, evaluations=(greedy, other))
     # legal, governance, none twice: 1/25 + 1/25 + 4/25 by chance
-    assert "llama3.1 and other say the same category to 80.0 % (38-96)" in evaluate.text(both)
+    assert "llama3.1 and other say the same category to 80.0 % (38-96)" in evaluate.render_text(
+        both
+    )
     (agreement,) = evaluate.as_dict(both)["agreement"]
     assert agreement["models"] == ["llama3.1", "other"]
     assert agreement["kappa"] == pytest.approx((0.8 - 0.24) / (1 - 0.24))
@@ -251,16 +253,16 @@ def test_what_programs_get(found):
     read = json.loads(json.dumps(evaluate.as_dict(found), allow_nan=False))
     greedy, calibrated = read["models"]
     assert (greedy["model"], greedy["labels"]) == ("llama3.1", "greedy")
-    assert greedy["figures"]["first"]["part"] == 3
-    assert greedy["figures"]["first"]["low"] == pytest.approx(0.2307, abs=1e-4)
+    assert greedy["figures"]["own"]["part"] == 3
+    assert greedy["figures"]["own"]["low"] == pytest.approx(0.2307, abs=1e-4)
     assert greedy["figures"]["brier"] is None
     assert greedy["by_kind"]["event"]["accepted"] == calibrated["by_kind"]["event"]["accepted"]
-    assert greedy["by_source"]["news"]["first"]["part"] == 0
+    assert greedy["by_source"]["news"]["own"]["part"] == 0
     assert greedy["stability"]["masked"]["risk"]["whole"] == 2
-    assert greedy["against"]["always none"] == {"first": "not shown", "accepted": "not shown"}
+    assert greedy["against"]["always none"] == {"own": "not shown", "accepted": "not shown"}
     assert greedy["confusion"]["credit"]["liquidity"] == 1
     assert calibrated["review"]["accepted"]["threshold"] is None
-    assert sum(row["n"] for row in calibrated["reliability"]["first"]) >= 3
+    assert sum(row["n"] for row in calibrated["reliability"]["own"]) >= 3
 
 
 def test_what_is_written(found, tmp_path):
@@ -276,7 +278,7 @@ def test_what_is_written(found, tmp_path):
     figures, sentences = (pd.read_csv(path) for path in paths[:2])
     assert list(figures["labels"]) == ["greedy", "calibrated"]
     assert list(figures["accepted"]) == [0.8, 0.8]
-    assert list(figures["first_lo"].round(4)) == [0.2307, 0.2307]
+    assert list(figures["own_lo"].round(4)) == [0.2307, 0.2307]
     assert len(sentences) == 10
     assert list(sentences["wanted"][:2]) == ["legal", "legal|governance"]
     page = paths[2].read_text(encoding="utf-8")

@@ -192,10 +192,10 @@ def test_a_decision_model_is_evaluated_once(lettered):
     found = evaluate.evaluate(file, manager, models=["urisk-judge"], label=label_sync)
     (one,) = found.evaluations
     assert (one.labels, len(backend.prompts)) == ("decision", 4)
-    assert one.figures["first"] == evaluation.Share(2, 2)
+    assert one.figures["own"] == evaluation.Share(2, 2)
     share = 0.6 / (0.6 + 7 * 0.3)
     assert one.figures["brier"] == pytest.approx((1 - share) ** 2)
-    assert "urisk-judge (ollama)" in evaluate.text(found)
+    assert "urisk-judge (ollama)" in evaluate.render_text(found)
 
 
 def test_an_ollama_with_an_older_judge_is_told_what_to_do():

@@ -64,15 +64,15 @@ def test_the_figures_by_hand():
     """
     got = figures(CASES)
     assert (got["sentences"], got["answered"]) == (5, 4)
-    assert (got["first"], got["accepted"]) == (Share(2, 5), Share(3, 5))
+    assert (got["own"], got["accepted"]) == (Share(2, 5), Share(3, 5))
     assert (got["none_found"], got["risk_missed"]) == (Share(1, 1), Share(0, 4))
-    assert (got["risk_first"], got["risk_accepted"]) == (Share(1, 4), Share(2, 4))
+    assert (got["risk_own"], got["risk_accepted"]) == (Share(1, 4), Share(2, 4))
     assert (got["severity"], got["severity_near"]) == (Share(1, 3), Share(2, 3))
     assert got["severity_exact"] == Share(0, 0), "no own severity is known"
     assert got["severity_error"] == pytest.approx(4 / 3)
     assert got["brier"] == pytest.approx((0.1**2 + 0.2**2 + 0.9**2 + 0.6**2) / 4)
-    assert got["brier_first"] == pytest.approx((0.1**2 + 0.8**2 + 0.9**2 + 0.6**2) / 4)
-    assert got["first"].interval == interval(2, 5)
+    assert got["brier_own"] == pytest.approx((0.1**2 + 0.8**2 + 0.9**2 + 0.6**2) / 4)
+    assert got["own"].interval == interval(2, 5)
 
 
 def test_false_alarms_are_severe_labels_of_sentences_about_nothing():
@@ -183,8 +183,8 @@ def test_without_probabilities_nothing_is_said_of_them():
     assert math.isnan(got["ece"])
     none = figures([])
     assert all(math.isnan(none[name]) for name in ("kappa", "macro_f1", "severity_error", "ece"))
-    assert math.isnan(none["first"].value)
-    assert all(map(math.isnan, none["first"].interval))
+    assert math.isnan(none["own"].value)
+    assert all(map(math.isnan, none["own"].interval))
 
 
 @given(st.integers(1, 300), st.data())
@@ -236,7 +236,7 @@ def test_a_threshold_of_the_reader_s_own_labels():
     """What is accepted only is wrong there."""
     accepted = [outcome("legal|credit", "credit", 1, p=0.9)] * 40
     assert find_threshold(accepted).threshold == 0.9
-    assert find_threshold(accepted, first=True).threshold is None
+    assert find_threshold(accepted, own=True).threshold is None
 
 
 def test_the_confusion_table():

@@ -11,7 +11,7 @@ from urisk_nb.evaluate.measurement import (
     add_baselines,
     evaluate,
 )
-from urisk_nb.evaluate.report import as_dict, text, write
+from urisk_nb.evaluate.report import as_dict, render_text, write
 
 __all__ = [
     "Evaluation",
@@ -23,6 +23,6 @@ __all__ = [
     "evaluate",
     "read",
     "read_files",
-    "text",
+    "render_text",
     "write",
 ]

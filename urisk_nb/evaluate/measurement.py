@@ -18,7 +18,7 @@ from urisk_nb.errors import InputError
 from urisk_nb.evaluate.labeled_files import LabeledFile
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.risk import baselines, evaluation
-from urisk_nb.risk.evaluation import LabeledSentence, Prediction, Review, Share
+from urisk_nb.risk.evaluation import LabeledSentence, Prediction, ReviewThreshold, Share
 from urisk_nb.risk.evidence import Sentence, clean_text
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.masking import find_names, invent_name, mask, swap
@@ -89,11 +89,11 @@ class Evaluation:
         return evaluation.figures(self.predictions)
 
     @property
-    def review(self) -> dict[str, Review]:
+    def review(self) -> dict[str, ReviewThreshold]:
         """The threshold of the review list, for accepted labels and for the reader's own."""
         return {
-            name: evaluation.find_threshold(self.predictions, first=first)
-            for name, first in (("accepted", False), ("first", True))
+            name: evaluation.find_threshold(self.predictions, own=own)
+            for name, own in (("accepted", False), ("own", True))
         }
 
     @property
@@ -151,13 +151,13 @@ def add_baselines(
     InputError, PackageMissing
         See `risk.baselines.BagOfWords`.
     """
-    most = baselines.most_frequent(file.items)
+    most = baselines.find_most_frequent(file.items)
     said = {f"always {NONE}": [NONE] * len(file.items)}
     if most != NONE:
         said[f"always {most}"] = [most] * len(file.items)
     learned = None
     if training is not None:
-        kept = baselines.drop_known(training, file.items)
+        kept = baselines.drop_near_duplicates(training, file.items)
         if not kept:
             raise InputError(
                 f"{file.name}: all sentences to train on are near-duplicates of measured ones.",
@@ -249,7 +249,7 @@ def _evaluate_one(
         tokens=found.tokens,
         asked=len(found.findings),
         stability=tuple(
-            _count_held(
+            _measure_stability(
                 change,
                 [
                     (said[a].label, said[b].label)
@@ -297,7 +297,9 @@ def _open_run(texts: Iterable[str], params: RiskParams) -> Run:
     )
 
 
-def _count_held(change: str, pairs: Sequence[tuple[Label | None, Label | None]]) -> Stability:
+def _measure_stability(
+    change: str, pairs: Sequence[tuple[Label | None, Label | None]]
+) -> Stability:
     """Count the labels that held; one that came or went did not."""
     both = [(one, other) for one, other in pairs if one and other]
     return Stability(

@@ -14,11 +14,11 @@ from urisk_nb.evaluate.measurement import Evaluation, FileEvaluation
 from urisk_nb.render.escaping import escape_html
 from urisk_nb.render.text_layout import format_count, format_grid, wrap
 from urisk_nb.risk import evaluation
-from urisk_nb.risk.evaluation import LabeledSentence, Prediction, Review, Share
+from urisk_nb.risk.evaluation import LabeledSentence, Prediction, ReviewThreshold, Share
 from urisk_nb.risk.taxonomy import NONE
 from urisk_nb.table.exports import ExportFrame
 
-__all__ = ["as_dict", "text", "write"]
+__all__ = ["as_dict", "render_text", "write"]
 
 WIDTH = 100
 MAX_SOURCES = 12  # rows of sources; the others are counted together
@@ -32,7 +32,7 @@ svg{max-width:20em}
 # The figures of the page, in order; a row without a name of a figure is a heading.
 _ROWS = (
     ("answers", "answered"),
-    ("reader's own label", "first"),
+    ("reader's own label", "own"),
     ("an accepted label", "accepted"),
     ("Cohen's kappa, own label", "kappa"),
     ("macro F1, own label", "macro_f1"),
@@ -42,7 +42,7 @@ _ROWS = (
     ("  called severity 3 or worse", "false_alarm_3"),
     ("  called severity 4 or worse", "false_alarm_4"),
     ("of the {about} about a risk", ""),
-    ("  reader's own label", "risk_first"),
+    ("  reader's own label", "risk_own"),
     ("  an accepted label", "risk_accepted"),
     ("  called none", "risk_missed"),
     ("  severity as the reader's own", "severity_exact"),
@@ -52,15 +52,15 @@ _ROWS = (
     ("  Brier score", "brier"),
     ("  calibration error (ECE)", "ece"),
     ("probabilities, own label", ""),
-    ("  Brier score", "brier_first"),
-    ("  calibration error (ECE)", "ece_first"),
+    ("  Brier score", "brier_own"),
+    ("  calibration error (ECE)", "ece_own"),
 )
 
 
 # Text ---------------------------------------------------------------------------------------------
 
 
-def text(file: FileEvaluation) -> str:
+def render_text(file: FileEvaluation) -> str:
     """Return the page of one file for a terminal of 100 columns."""
     quiet = sum(item.risk == NONE for item in file.items)
     lines = [
@@ -161,7 +161,7 @@ def _compare_models(
 
 def _list_comparison(file: FileEvaluation, one: Evaluation) -> list[str]:
     rows = [
-        [name, *(found[key] for key in ("first", "accepted"))]
+        [name, *(found[key] for key in ("own", "accepted"))]
         for name, found in _compare(file, one).items()
     ]
     return [
@@ -174,10 +174,10 @@ def _compare(file: FileEvaluation, one: Evaluation) -> dict[str, dict[str, str]]
     return {
         name: {
             key: evaluation.compare(
-                evaluation.count_right(one.predictions, first=first),
-                evaluation.count_right(said, first=first),
+                evaluation.count_right(one.predictions, own=own),
+                evaluation.count_right(said, own=own),
             )
-            for key, first in (("first", True), ("accepted", False))
+            for key, own in (("own", True), ("accepted", False))
         }
         for name, said in file.baselines.items()
     }
@@ -208,7 +208,7 @@ def _list_review(one: Evaluation) -> list[str]:
             "found from which on a label needs no review.",
             WIDTH,
         )
-    right = {"accepted": "an accepted label", "first": "only the reader's own label"}
+    right = {"accepted": "an accepted label", "own": "only the reader's own label"}
     return [
         line
         for name, review in one.review.items()
@@ -221,7 +221,7 @@ def _list_review(one: Evaluation) -> list[str]:
     ]
 
 
-def _describe_review(review: Review, total: int) -> str:
+def _describe_review(review: ReviewThreshold, total: int) -> str:
     if review.threshold is None:
         return "none. At no probability are at most 10 % of the labels wrong with 95 % confidence."
     return (
@@ -253,7 +253,7 @@ def _group(
 
 
 def _list_groups(title: str, one: Evaluation, name: Callable[[LabeledSentence], str]) -> list[str]:
-    keys = ("first", "accepted", "severity", "false_alarm_3")
+    keys = ("own", "accepted", "severity", "false_alarm_3")
     rows = [
         [group, str(len(said)), *(_format(found[key]) for key in keys)]
         for group, said in _group(one.predictions, name).items()
@@ -265,7 +265,7 @@ def _list_groups(title: str, one: Evaluation, name: Callable[[LabeledSentence], 
 
 def _list_reliability(one: Evaluation) -> list[str]:
     accepted = evaluation.reliability(one.predictions)
-    own = evaluation.reliability(one.predictions, first=True)
+    own = evaluation.reliability(one.predictions, own=True)
     rows = [
         [
             f"{row.low:.1f} to {row.high:.1f}",
@@ -343,8 +343,8 @@ def _gather(file: FileEvaluation, one: Evaluation) -> dict[str, Any]:
             for name, said in _group(one.predictions, _name_source).items()
         },
         "reliability": {
-            name: evaluation.reliability(one.predictions, first=first).to_dict("records")
-            for name, first in (("accepted", False), ("first", True))
+            name: evaluation.reliability(one.predictions, own=own).to_dict("records")
+            for name, own in (("accepted", False), ("own", True))
         },
         "confusion": evaluation.confusion(one.predictions).to_dict("index"),
         "seconds_each": one.seconds_each,
@@ -359,7 +359,7 @@ def _plain(value: Any) -> Any:
             low, high = value.interval
             found = {"part": value.part, "whole": value.whole, "value": value.value}
             return _plain({**found, "low": low, "high": high})
-        case Review():
+        case ReviewThreshold():
             return {**_plain(asdict(value)), "kept": _plain(value.kept)}
         case dict():
             return {str(key): _plain(one) for key, one in value.items()}
@@ -429,7 +429,7 @@ def _flatten(figures: dict[str, int | float | Share]) -> Iterator[tuple[str, flo
 def _render_page(files: Sequence[FileEvaluation]) -> str:
     """Return one page without scripts: of each file the text, and reliability as pictures."""
     parts = "".join(
-        f"<h2>{escape_html(file.name)}</h2><pre>{escape_html(text(file))}</pre>"
+        f"<h2>{escape_html(file.name)}</h2><pre>{escape_html(render_text(file))}</pre>"
         + "".join(_draw_reliability(file, one) for one in file.evaluations)
         for file in files
     )

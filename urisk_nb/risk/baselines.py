@@ -13,12 +13,12 @@ from urisk_nb.risk.changes import fold_numbers, fold_words
 from urisk_nb.risk.evaluation import LabeledSentence
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 
-__all__ = ["BagOfWords", "drop_known", "most_frequent"]
+__all__ = ["BagOfWords", "drop_near_duplicates", "find_most_frequent"]
 
 SAME = 0.6  # share of two sentences' words above which one is a near-duplicate of the other
 
 
-def most_frequent(items: Sequence[LabeledSentence], taxonomy: Taxonomy = DEFAULT) -> str:
+def find_most_frequent(items: Sequence[LabeledSentence], taxonomy: Taxonomy = DEFAULT) -> str:
     """
     Return the category that the reader used most; of several the first of the taxonomy.
 
@@ -28,7 +28,7 @@ def most_frequent(items: Sequence[LabeledSentence], taxonomy: Taxonomy = DEFAULT
     return max(taxonomy.labels, key=lambda name: counts[name])
 
 
-def drop_known(
+def drop_near_duplicates(
     training: Sequence[LabeledSentence], measured: Sequence[LabeledSentence]
 ) -> list[LabeledSentence]:
     """

@@ -26,7 +26,7 @@ from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES, Taxonomy
 __all__ = [
     "LabeledSentence",
     "Prediction",
-    "Review",
+    "ReviewThreshold",
     "Share",
     "bound_share",
     "brier",
@@ -103,7 +103,7 @@ class Prediction:
         return self.label.risk if self.label else NO_ANSWER
 
     @property
-    def is_first(self) -> bool:
+    def is_own(self) -> bool:
         """Whether the category is the reader's own."""
         return self.risk == self.item.risk
 
@@ -225,7 +225,7 @@ def figures(predictions: Sequence[Prediction]) -> dict[str, int | float | Share]
         that were answered: severity_exact (the reader's own, where it is known), severity (within
         the accepted range), severity_near (at most one step off the range), severity_error (mean
         steps off it). Of the labels whose probability is known: brier and ece for accepted labels,
-        brier_first and ece_first for the reader's own.
+        brier_own and ece_own for the reader's own.
     """
     quiet = [one for one in predictions if one.item.risk == NONE]
     graded = [(one.item, one.label) for one in predictions if one.label and one.item.risk != NONE]
@@ -241,8 +241,8 @@ def figures(predictions: Sequence[Prediction]) -> dict[str, int | float | Share]
         "severity_error": mean(steps) if steps else math.nan,
         "brier": brier(predictions),
         "ece": expected_calibration_error(predictions),
-        "brier_first": brier(predictions, first=True),
-        "ece_first": expected_calibration_error(predictions, first=True),
+        "brier_own": brier(predictions, own=True),
+        "ece_own": expected_calibration_error(predictions, own=True),
     }
 
 
@@ -253,9 +253,9 @@ def category_figures(predictions: Sequence[Prediction]) -> dict[str, int | float
     Returns
     -------
     dict
-        sentences, answered; first (share with the reader's own category), accepted (with one that
+        sentences, answered; own (share with the reader's own category), accepted (with one that
         the reader accepts); kappa, macro_f1, macro_recall against the reader's own; none_found
-        (share of the reader's `none` that was called so), risk_first and risk_accepted (the right
+        (share of the reader's `none` that was called so), risk_own and risk_accepted (the right
         category among the sentences about a risk), risk_missed (those called `none`).
     """
     quiet = [one for one in predictions if one.item.risk == NONE]
@@ -264,21 +264,21 @@ def category_figures(predictions: Sequence[Prediction]) -> dict[str, int | float
     return {
         "sentences": len(predictions),
         "answered": sum(one.label is not None for one in predictions),
-        "first": count_right(predictions, first=True),
+        "own": count_right(predictions, own=True),
         "accepted": count_right(predictions),
         "kappa": kappa([one.item.risk for one in predictions], [one.risk for one in predictions]),
         "macro_f1": macro_f1,
         "macro_recall": macro_recall,
-        "none_found": _share(one.is_first for one in quiet),
-        "risk_first": _share(one.is_first for one in about),
+        "none_found": _share(one.is_own for one in quiet),
+        "risk_own": _share(one.is_own for one in about),
         "risk_accepted": _share(one.is_right for one in about),
         "risk_missed": _share(one.risk == NONE for one in about),
     }
 
 
-def count_right(predictions: Sequence[Prediction], *, first: bool = False) -> Share:
-    """Return how many categories the reader accepts, or with `first` are the reader's own."""
-    return _share(one.is_first if first else one.is_right for one in predictions)
+def count_right(predictions: Sequence[Prediction], *, own: bool = False) -> Share:
+    """Return how many categories the reader accepts, or with `own` are the reader's own."""
+    return _share(one.is_own if own else one.is_right for one in predictions)
 
 
 def _is_alarm(prediction: Prediction, severity: int) -> bool:
@@ -351,7 +351,7 @@ def _average_classes(predictions: Sequence[Prediction]) -> tuple[float, float]:
     """
     wanted = Counter(one.item.risk for one in predictions)
     called = Counter(one.risk for one in predictions)
-    right = Counter(one.risk for one in predictions if one.is_first)
+    right = Counter(one.risk for one in predictions if one.is_own)
     if not wanted:
         return math.nan, math.nan
     return (
@@ -363,29 +363,27 @@ def _average_classes(predictions: Sequence[Prediction]) -> tuple[float, float]:
 # Probabilities ------------------------------------------------------------------------------------
 
 
-def _pair_confidences(
-    predictions: Sequence[Prediction], *, first: bool
-) -> list[tuple[float, bool]]:
+def _pair_confidences(predictions: Sequence[Prediction], *, own: bool) -> list[tuple[float, bool]]:
     return [
-        (one.p_label, one.is_first if first else one.is_right)
+        (one.p_label, one.is_own if own else one.is_right)
         for one in predictions
         if one.p_label is not None
     ]
 
 
-def brier(predictions: Sequence[Prediction], *, first: bool = False) -> float:
+def brier(predictions: Sequence[Prediction], *, own: bool = False) -> float:
     """
     Mean squared difference between the probability of the chosen category and whether it is right
     (Brier 1950); 0 is best.
 
-    Right is an accepted category, or with `first` the reader's own.
+    Right is an accepted category, or with `own` the reader's own.
     """
-    known = _pair_confidences(predictions, first=first)
+    known = _pair_confidences(predictions, own=own)
     return _divide(sum((p - right) ** 2 for p, right in known), len(known))
 
 
 def reliability(
-    predictions: Sequence[Prediction], bins: int = BINS, *, first: bool = False
+    predictions: Sequence[Prediction], bins: int = BINS, *, own: bool = False
 ) -> pd.DataFrame:
     """
     Said against seen: one row for each bin of equal width that has cases.
@@ -397,7 +395,7 @@ def reliability(
         `said` (mean probability), `right` (share; see `brier`).
     """
     rows: dict[int, list[tuple[float, bool]]] = {}
-    for p, right in _pair_confidences(predictions, first=first):
+    for p, right in _pair_confidences(predictions, own=own):
         rows.setdefault(min(bins - 1, max(0, math.ceil(p * bins) - 1)), []).append((p, right))
     return pd.DataFrame(
         [
@@ -416,13 +414,13 @@ def reliability(
 
 
 def expected_calibration_error(
-    predictions: Sequence[Prediction], bins: int = BINS, *, first: bool = False
+    predictions: Sequence[Prediction], bins: int = BINS, *, own: bool = False
 ) -> float:
     """
     Return the mean distance between said and seen over the bins, each weighed by its cases (Naeini
     et al. 2015); 0 is best, NaN without.
     """
-    table = reliability(predictions, bins, first=first)
+    table = reliability(predictions, bins, own=own)
     return (
         float((table["n"] * (table["said"] - table["right"]).abs()).sum() / table["n"].sum())
         if len(table)
@@ -431,7 +429,7 @@ def expected_calibration_error(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
+class ReviewThreshold:
     """
     A threshold, and what it does on the sentences that it was found on.
 
@@ -458,27 +456,30 @@ def find_threshold(
     *,
     most_wrong: float = MOST_WRONG,
     level: float = LEVEL,
-    first: bool = False,
-) -> Review:
+    own: bool = False,
+) -> ReviewThreshold:
     """
     Return the smallest probability from which on labels may count without a reader.
 
     Of the labels at or above it at most `most_wrong` are wrong with this confidence: the upper
     bound of `bound_share` says so. Wrong is a category that the reader does not accept, with
-    `first` one that is not the reader's own.
+    `own` one that is not the reader's own.
 
     Notes
     -----
     The bound holds for a threshold that was fixed before these labels were seen. This one is the
     best of many on the same sentences, so it flatters: measure it on others before relying on it.
     """
-    known = sorted(_pair_confidences(predictions, first=first), reverse=True)
-    best, wrong = Review(threshold=None, kept=Share(0, 0), bound=1.0, review=len(predictions)), 0
+    known = sorted(_pair_confidences(predictions, own=own), reverse=True)
+    best, wrong = (
+        ReviewThreshold(threshold=None, kept=Share(0, 0), bound=1.0, review=len(predictions)),
+        0,
+    )
     for count, (p, right) in enumerate(known, 1):
         wrong += not right
         is_last = count == len(known) or known[count][0] < p
         if is_last and _binomial_cdf(wrong, count, most_wrong) <= 1 - level:
-            best = Review(
+            best = ReviewThreshold(
                 threshold=p,
                 kept=Share(wrong, count),
                 bound=bound_share(wrong, count, level),

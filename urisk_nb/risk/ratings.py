@@ -21,7 +21,7 @@ from urisk_nb.risk.plan import EvidenceSelection, Plan
 from urisk_nb.risk.scoring import SCORE_V2, Level, Score, score
 from urisk_nb.risk.taxonomy import NONE, Taxonomy
 
-__all__ = ["REVIEW_RULES", "Counted", "Rating", "Rule", "TickerRatings", "rate_ticker"]
+__all__ = ["REVIEW_RULES", "CountedSentence", "Rating", "Rule", "TickerRatings", "rate_ticker"]
 
 MIN_READ = 60  # sentences; a shorter filing is a notice or an extract
 MAX_ALONE = 2  # the highest rating that one sentence of a filing gives
@@ -55,7 +55,7 @@ _TAGS = {"resolved": (1, Rule.RESOLVED), "third_party": (2, Rule.THIRD_PARTY), "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class CountedSentence:
     """
     What one sentence counts for.
 
@@ -118,7 +118,7 @@ class TickerRatings:
     """
 
     version: str
-    counted: tuple[Counted, ...]
+    counted: tuple[CountedSentence, ...]
     ratings: tuple[Rating, ...]
     score: Score
     flags: tuple[str, ...]
@@ -146,7 +146,7 @@ def rate_ticker(plan: Plan, labeled: TickerFindings) -> TickerRatings:
         for finding, passage in zip(labeled.findings, selection.passages, strict=True)
     ]
     if selection.score_version == SCORE_V2:
-        _merge_repeated(counted)
+        _merge_duplicates(counted)
     ratings = tuple(_rate(counted, plan.taxonomy, selection.score_version))
     result = score(
         {one.category: one.severity for one in ratings},
@@ -183,7 +183,9 @@ def _withhold(result: Score, selection: EvidenceSelection) -> Score:
     return replace(result, score=None, level=Level.NR, flags=("thin_filing",))
 
 
-def _says_nothing(result: Score, selection: EvidenceSelection, counted: Sequence[Counted]) -> bool:
+def _says_nothing(
+    result: Score, selection: EvidenceSelection, counted: Sequence[CountedSentence]
+) -> bool:
     """Tell whether Low only means that a filing says little: nothing decisive, and few events."""
     if selection.score_version != SCORE_V2 or result.level != Level.LOW or selection.alerts:
         return False
@@ -195,7 +197,7 @@ def _says_nothing(result: Score, selection: EvidenceSelection, counted: Sequence
 
 def _count(
     finding: Finding, passage: Passage, taxonomy: Taxonomy, review_below: float | None
-) -> Counted:
+) -> CountedSentence:
     """Return what one sentence counts for, whatever the others say."""
     p_label = finding.p_label
     holds = {
@@ -214,13 +216,13 @@ def _count(
         one = _count_alert(passage, passage.family, own, named.severity if named else 0)
         return replace(one, rules=(*one.rules, *moved, *doubt))
     if named is None:
-        return Counted(passage=passage, rules=doubt)
+        return CountedSentence(passage=passage, rules=doubt)
     limits = [
         (named.severity, None),
         *_list_limits(passage, named.risk, taxonomy, is_filing=is_filing(document)),
     ]
     severity, rule = min(limits, key=lambda one: one[0])
-    return Counted(
+    return CountedSentence(
         passage=passage,
         category=own or named.risk,
         severity=severity,
@@ -229,7 +231,7 @@ def _count(
     )
 
 
-def _count_alert(passage: Passage, family: Family, category: str, severity: int) -> Counted:
+def _count_alert(passage: Passage, family: Family, category: str, severity: int) -> CountedSentence:
     """
     Return what an alert counts for: its words vouch for the floor, whatever the model says.
 
@@ -237,7 +239,7 @@ def _count_alert(passage: Passage, family: Family, category: str, severity: int)
     """
     counts = min(max(severity, family.floor), family.cap)
     changed = {severity < counts: Rule.ALERT, severity > counts: Rule.CAP}
-    return Counted(
+    return CountedSentence(
         passage=passage,
         category=category,
         severity=counts,
@@ -282,7 +284,7 @@ def _list_limits(
 # Categories ---------------------------------------------------------------------------------------
 
 
-def _merge_repeated(counted: list[Counted]) -> None:
+def _merge_duplicates(counted: list[CountedSentence]) -> None:
     """Let of sentences that say nearly the same only the strongest count."""
     order = sorted(
         range(len(counted)),
@@ -302,7 +304,7 @@ def _merge_repeated(counted: list[Counted]) -> None:
             seen.append((one.category, words))
 
 
-def _rate(counted: Sequence[Counted], taxonomy: Taxonomy, version: str) -> Iterator[Rating]:
+def _rate(counted: Sequence[CountedSentence], taxonomy: Taxonomy, version: str) -> Iterator[Rating]:
     """
     Yield the rating of each category that a sentence counts for.
 
