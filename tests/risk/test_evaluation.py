@@ -1,5 +1,5 @@
 """
-How good labels are: against libraries and by hand; what cannot be meant is refused with its row.
+How good labels are: against libraries and by hand; a wrong value is refused with its row.
 """
 
 import math
@@ -126,7 +126,7 @@ def test_macro_figures_by_hand():
 def test_better_only_where_the_intervals_lie_apart():
     """Wilson: 90 of 100 is 82.6 to 94.5 %, 75 is 65.7 to 82.5, 76 is 66.8 to 83.3."""
     assert compare(Share(90, 100), Share(75, 100)) == "better"
-    assert compare(Share(90, 100), Share(76, 100)) == "not shown"
+    assert compare(Share(90, 100), Share(76, 100)) == "no clear difference"
     assert compare(Share(75, 100), Share(90, 100)) == "worse"
 
 
@@ -172,7 +172,7 @@ def test_a_model_that_knows_how_sure_it_is_has_no_error():
     ) == pytest.approx(0)
     table = reliability(of([(0.8, number < 8) for number in range(10)]))
     assert table.to_dict("records") == [
-        {"low": 0.7, "high": 0.8, "n": 10, "said": pytest.approx(0.8), "right": 0.8}
+        {"low": 0.7, "high": 0.8, "n": 10, "probability": pytest.approx(0.8), "right": 0.8}
     ]
 
 
@@ -290,18 +290,18 @@ def test_all_forms_of_rows(names):
         ([{"text": "a", "label": "legal"}], "text, label"),
         ([{"text": "a", "risk": "legal"}], "text, risk"),
         ([{"text": "a", "risk": "legal", "severity_low": "1"}], "text, risk, severity_low"),
-        ([ROW, {**ROW, "risk": "Legal"}], "row 2 has the risk 'Legal'"),
-        ([ROW, {**ROW, "risk": "legal|"}], "row 2 has the risk ''"),
+        ([ROW, {**ROW, "risk": "Legal"}], "row 2 has the unknown risk 'Legal'"),
+        ([ROW, {**ROW, "risk": "legal|"}], "row 2 has the unknown risk ''"),
         ([ROW, {**ROW, "risk": "legal|legal"}], "row 2 has a risk twice"),
         ([ROW, {**ROW, "severity": "6"}], "row 2 has the severity '6'"),
         ([ROW, {**ROW, "severity": ""}], "row 2 has the severity ''"),
         ([ROW, {**ROW, "text": " "}], "row 2 has no text"),
         ([{"text": "a", "risk": "legal", "severity_min": "4", "severity_max": "2"}], "4 to 2"),
-        ([{**ROW, "severity_low": "4", "severity_high": "5"}], "4 to 5, own 3"),
+        ([{**ROW, "severity_low": "4", "severity_high": "5"}], "4 to 5 and the own severity 3"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(rows, seen):
-    """With the row, and what to write."""
+def test_a_wrong_value_is_refused(rows, seen):
+    """The error names the row and says what to write."""
     with pytest.raises(InputError, match=re.escape(seen)) as error:
         read_labels(rows)
     assert error.value.fix
