@@ -77,7 +77,7 @@ def test_each_sentence_is_asked_of_each_judge_one_judge_after_the_other():
     assert len(table.judgements()) == 6
 
 
-def test_the_labels_of_the_first_count_and_a_dispute_is_told():
+def test_the_labels_of_the_first_count_and_disagreement_is_flagged():
     """Each finding has its share, the row the mean; the table says who was compared, and how."""
     by_word = {FINED: ("legal", 3), OPENED: ("none", 0)}
     manager, run = judged_by(
@@ -95,7 +95,7 @@ def test_the_labels_of_the_first_count_and_a_dispute_is_told():
     text = table.as_text()
     assert "labeled by one, compared with two (ollama, 0.12.3)" in text
     assert "one and two: the same risk in 1 of 2 sentences (kappa 0.00)" in text
-    assert "Two judges label a sentence differently" in text
+    assert "Judges disagree on a sentence" in text
 
 
 def test_the_record_names_each_judge():

@@ -179,12 +179,12 @@ def test_three_and_more_need_two_sentences():
 
 
 def test_a_near_duplicate_is_no_second_sentence():
-    """Two documents that say the same bear out nothing; the second one does not count."""
+    """Two documents that say the same confirm nothing; the second one does not count."""
     again = "In June 2023 a class action was filed against us."
     documents = [filing(SUED, length=20), filing(again, name="D2", length=20)]
     rated = rate(*documents, labels={SUED: ("legal", 3), again: ("legal", 3)}, max_sentences=60)
     assert severities(rated) == {"legal": 2}
-    (merged,) = (one for one in rated.counted if Rule.REPEATED in one.rules)
+    (merged,) = (one for one in rated.counted if Rule.NEAR_DUPLICATE in one.rules)
     assert (merged.severity, merged.category) == (None, None)
 
 
