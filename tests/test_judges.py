@@ -214,7 +214,11 @@ def refused(judge, **rest):
     ("judge", "said", "fix"),
     [
         ("a,b,a", "judge='a,b,a' names 'a' twice", "name each judge once"),
-        (["llama3.1", "Llama3.1:latest"], "'Llama3.1:latest', one model", "each judge once"),
+        (
+            ["llama3.1", "Llama3.1:latest"],
+            "names one model twice: 'llama3.1' and 'Llama3.1:latest'",
+            "each judge once",
+        ),
         ("a,b,c,d,e,f", "judge='a,b,c,d,e,f' names 6 models", "name 1 to 5: judge='a,b,c,d,e'"),
         ([], "judge='' names no models", "judge='urisk-judge'"),
         ("a,,b", "judge is empty text", "leave judge out"),
@@ -230,10 +234,10 @@ def test_names_that_cannot_be_meant_are_refused_before_any_server(judge, said, f
 
 
 def test_urisk_judge_is_refused_for_other_categories_also_as_the_second():
-    """It has learnt ours."""
+    """It was trained on ours."""
     weather = Category(id="weather", name="Weather", definition="storms and droughts")
     own = Taxonomy(categories=(*DEFAULT.categories, weather), version="mine")
-    assert "has learnt the categories" in refused("llama3.1,urisk-judge", taxonomy=own).message
+    assert "was trained on the categories" in refused("llama3.1,urisk-judge", taxonomy=own).message
 
 
 @pytest.mark.parametrize("given", [{"judge": "one"}, {"model": "one"}, {"judge": ["one"]}])

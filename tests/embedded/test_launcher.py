@@ -180,7 +180,7 @@ BROKEN = [
     (
         b"GGUF\x03\0\0\0" + bytes(24),
         ["--adapter", __file__],
-        "test_launcher.py is no GGUF file",
+        "test_launcher.py is not a complete GGUF file",
     ),
 ]
 

@@ -204,7 +204,7 @@ def test_an_ollama_with_an_older_judge_is_told_what_to_do():
     with running(backend) as server:
         manager = LLMManager.initialize_sync(url=server.url, model="urisk-judge")
         try:
-            with pytest.raises(errors.ModelUnsuitable, match="an older one") as caught:
+            with pytest.raises(errors.ModelUnsuitable, match="an older version") as caught:
                 assess("A", evidence=[{"ticker": "A", "text": "Acme was fined."}], manager=manager)
         finally:
             manager.shutdown_sync()

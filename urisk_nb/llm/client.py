@@ -630,4 +630,4 @@ async def _read_blocks(path: Path) -> AsyncIterator[bytes]:
                 yield block
     except OSError as exc:
         seen = f"{path} cannot be read: {exc.strerror or exc}."
-        raise InputError(seen, fix="check the file and its rights") from exc
+        raise InputError(seen, fix="check the file and its permissions") from exc
