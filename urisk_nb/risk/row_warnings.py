@@ -99,8 +99,8 @@ WARNINGS = {
     "repaired": "The model's first answer to a sentence was not valid; it was asked again.",
     "review": "Some labels do not count, because of low probability or because judges disagree; "
     "table.review() lists them.",
-    "second_look_failed": "A second question about a severe sentence got no valid answer; its "
-    "first label counts.",
+    "second_look_failed": "A second question about a severe sentence got no valid answer; the "
+    "first answer counts.",
     "unjudged": "Some sentences have no label; table.report.findings gives the reason.",
     "unstable": "Two questions about a sentence gave severities two or more apart; the lower one "
     "counts.",
