@@ -82,7 +82,7 @@ INSIDE = {
         *("escaping", "text_layout", "markup", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
     ],
-    "evaluate": ["labeled_files", "measurement", "report"],
+    "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": ["exports", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),

@@ -150,7 +150,7 @@ def test_nothing_is_taken_from_a_real_document():
             assert not [runs_of[run] for run in runs(file.read(), 12) & runs_of.keys()]
 
 
-def test_what_is_measured_is_not_learnt():
+def test_what_is_measured_is_not_trained_on():
     """
     Nothing of the sixteen events, of their companies, nor of the sentences that prompts were chosen
     on.

@@ -167,23 +167,23 @@ def tiny_gguf(tmp_path):
 BROKEN = [
     (None, [], "cannot be read: No such file or directory"),
     (b"no model at all, just some text", [], "a GGUF model starts with b'GGUF'"),
-    (b"GGUF\x03\0\0\0" + bytes(24), ["--host", "192.0.2.1"], "192.0.2.1 is no loopback address"),
+    (b"GGUF\x03\0\0\0" + bytes(24), ["--host", "192.0.2.1"], "192.0.2.1 is not a loopback address"),
     (
         b"GGUF\x03\0\0\0" + bytes(24),
         ["--host", "example.org"],
-        "example.org is no loopback address",
+        "example.org is not a loopback address",
     ),
     (b"GGUF\x03\0\0\0" + bytes(24), ["--port", 70000], "a port is a number from 0 to 65535"),
     (b"GGUF\x03\0\0\0" + bytes(24), ["--slots", 0], "must be at least 1"),
     (
         b"GGUF\x03\0\0\0" + bytes(24),
         ["--adapter", "missing.gguf"],
-        "the adapter missing.gguf is no file",
+        "the adapter missing.gguf is not a file",
     ),
     (
         b"GGUF\x03\0\0\0" + bytes(24),
         ["--adapter", __file__],
-        "test_launcher.py is no GGUF file",
+        "test_launcher.py is not a complete GGUF file",
     ),
 ]
 

@@ -96,7 +96,7 @@ def test_a_file_becomes_figures(found):
         "none",
     ]
     figures = greedy.figures
-    assert (figures["first"], figures["accepted"]) == (Share(3, 5), Share(4, 5))
+    assert (figures["own"], figures["accepted"]) == (Share(3, 5), Share(4, 5))
     assert (figures["severity"], figures["severity_exact"]) == (Share(1, 3), Share(1, 3))
     assert math.isnan(figures["brier"])
     assert greedy.review["accepted"].threshold is None
@@ -142,7 +142,7 @@ def test_a_label_that_went_with_the_mask_did_not_hold(labels):
 
 
 def test_a_decision_model_is_asked_once(labels, manager):
-    """It tells its probabilities with its labels."""
+    """Its answer is probabilities, so greedy and calibrated labels are the same."""
     (file,) = evaluate.read_files([str(labels)])
     runs = []
     made = evaluate.evaluate(
@@ -196,11 +196,11 @@ def test_the_baselines(labels, tmp_path):
             ],
         )
     )
-    learned = evaluate.add_baselines(file, training)
-    assert learned.training == (2, 1)
-    assert {one.risk for one in learned.baselines["bag of words"]} <= {"legal", "credit"}
-    assert "learned from 2 sentences; 1 near-duplicate of" in " ".join(
-        evaluate.text(learned).split()
+    trained = evaluate.add_baselines(file, training)
+    assert trained.training == (2, 1)
+    assert {one.risk for one in trained.baselines["bag of words"]} <= {"legal", "credit"}
+    assert "was trained on 2 sentences; 1 near-duplicate of" in " ".join(
+        evaluate.render_text(trained).split()
     )
 
 
@@ -227,16 +227,16 @@ def test_its_run_is_a_table_at_any_time(labels, manager):
 
 def test_the_page(found):
     """At most 100 columns; figures with intervals, baselines, and what each table is of."""
-    page = evaluate.text(found)
+    page = evaluate.render_text(found)
     assert max(map(len, page.splitlines())) <= 100
     assert page.startswith("labels: 5 labeled sentences, 2 about no risk")
     for line in (
         r"reader's own label +60.0 % \(23-88\) +60.0 % \(23-88\) +40.0 % \(12-77\)$",
         r"an accepted label +80.0 % \(38-96\)",
         r"of the 3 about a risk",
-        r"always none +not shown +not shown",
+        r"always none +no clear difference +no clear difference",
         r"reader's own label +40.0 % \(12-77\)$",
-        r"always legal +not shown +not shown",
+        r"always legal +no clear difference +no clear difference",
         r"masked +2 +50.0 %",
         r"event +3 +33.3 %",
         r"10-K +4 +75.0 %",
@@ -244,7 +244,7 @@ def test_the_page(found):
         r"governance +0 +0 +0 +0 +0 +0 +1 +0 +0",
     ):
         assert re_search(line, page), line
-    assert "No probabilities: greedy labels" in page
+    assert "There are no probabilities: the labels are greedy" in page
 
 
 def re_search(pattern, text):
@@ -265,7 +265,9 @@ def test_two_models_are_compared(found):
     )
     both = replace(found, evaluations=(greedy, other))
     # legal, governance, none twice: 1/25 + 1/25 + 4/25 by chance
-    assert "llama3.1 and other say the same category to 80.0 % (38-96)" in evaluate.text(both)
+    assert "llama3.1 and other agree on the category of 80.0 % (38-96)" in evaluate.render_text(
+        both
+    )
     (agreement,) = evaluate.as_dict(both)["agreement"]
     assert agreement["models"] == ["llama3.1", "other"]
     assert agreement["kappa"] == pytest.approx((0.8 - 0.24) / (1 - 0.24))
@@ -276,16 +278,19 @@ def test_what_programs_get(found):
     read = json.loads(json.dumps(evaluate.as_dict(found), allow_nan=False))
     greedy, calibrated = read["models"]
     assert (greedy["model"], greedy["labels"]) == ("llama3.1", "greedy")
-    assert greedy["figures"]["first"]["part"] == 3
-    assert greedy["figures"]["first"]["low"] == pytest.approx(0.2307, abs=1e-4)
+    assert greedy["figures"]["own"]["part"] == 3
+    assert greedy["figures"]["own"]["low"] == pytest.approx(0.2307, abs=1e-4)
     assert greedy["figures"]["brier"] is None
     assert greedy["by_kind"]["event"]["accepted"] == calibrated["by_kind"]["event"]["accepted"]
-    assert greedy["by_source"]["news"]["first"]["part"] == 0
+    assert greedy["by_source"]["news"]["own"]["part"] == 0
     assert greedy["stability"]["masked"]["risk"]["whole"] == 2
-    assert greedy["against"]["always none"] == {"first": "not shown", "accepted": "not shown"}
+    assert greedy["against"]["always none"] == {
+        "own": "no clear difference",
+        "accepted": "no clear difference",
+    }
     assert greedy["confusion"]["credit"]["liquidity"] == 1
     assert calibrated["review"]["accepted"]["threshold"] is None
-    assert sum(row["n"] for row in calibrated["reliability"]["first"]) >= 3
+    assert sum(row["n"] for row in calibrated["reliability"]["own"]) >= 3
 
 
 def test_what_is_written(found, tmp_path):
@@ -301,9 +306,9 @@ def test_what_is_written(found, tmp_path):
     figures, sentences = (pd.read_csv(path) for path in paths[:2])
     assert list(figures["labels"]) == ["greedy", "calibrated"]
     assert list(figures["accepted"]) == [0.8, 0.8]
-    assert list(figures["first_lo"].round(4)) == [0.2307, 0.2307]
+    assert list(figures["own_lo"].round(4)) == [0.2307, 0.2307]
     assert len(sentences) == 10
-    assert list(sentences["wanted"][:2]) == ["legal", "legal|governance"]
+    assert list(sentences["reader_risk"][:2]) == ["legal", "legal|governance"]
     page = paths[2].read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -344,7 +349,7 @@ def test_the_command(labels, tmp_path, fake_ollama):
     labels.write_text("text,risk,severity\nIt was fined.,illegal,3\n", encoding="utf-8")
     done = run(str(labels))
     assert done.returncode == 1
-    assert "labels.csv: row 1 has the risk 'illegal'" in done.stderr
+    assert "labels.csv: row 1 has the unknown risk 'illegal'" in done.stderr
 
 
 def test_names_of_files(labels, tmp_path):
@@ -355,9 +360,12 @@ def test_names_of_files(labels, tmp_path):
     ]
     with_sign = write_rows(tmp_path / "a=b.csv")
     assert [one.name for one in evaluate.read_files([str(with_sign)])] == ["a=b"]
-    with pytest.raises(errors.InputError, match="two files are called 'labels'") as error:
+    with pytest.raises(errors.InputError, match="two files have the name 'labels'") as error:
         evaluate.read_files([str(labels), str(labels)])
     assert error.value.fix.endswith(f"other={labels}")
+    with pytest.raises(errors.InputError) as error:
+        evaluate.read_files([f"mine={labels}", f"mine={with_sign}", str(labels)])
+    assert error.value.fix.endswith(f"other={with_sign}"), "a file with that name, not the last one"
 
 
 def test_a_file_that_is_none(tmp_path):

@@ -384,7 +384,7 @@ def test_beneath_the_judges_adapter_is_a_chat_model():
     assert client.asked == ["capabilities", systemone.PATH, systemone.PATH]
 
 
-LEARNT = {letters.TEMPLATE: "...", "llama.decision.temperature.choice": 2.0}
+TRAINED = {letters.TEMPLATE: "...", "llama.decision.temperature.choice": 2.0}
 
 
 def test_the_judge_on_ollama_is_asked_for_letters():
@@ -393,7 +393,7 @@ def test_the_judge_on_ollama_is_asked_for_letters():
         letter("A", *[(one, 0.16 if one == "A" else 0.12) for one in "ABCDEFGH"]),
         letter("F", ("F", 1.0)),
     ]
-    client = Scripted(ollama.DIALECT, *replies, capabilities=["completion"], info=LEARNT)
+    client = Scripted(ollama.DIALECT, *replies, capabilities=["completion"], info=TRAINED)
     texts, method = ask(client, question_of(form="decision"), model="urisk-judge:latest")
     assert (texts, method) == (['{"risk":"market","severity":5}'], LabelMethod.LETTERS)
     assert client.asked == ["capabilities", letters.PATH, letters.PATH]
@@ -435,7 +435,7 @@ def test_any_temperature_leaves_probabilities(temperature):
 def test_an_older_judge_on_ollama_is_told():
     """It wrote JSON, and its letters would mean nothing."""
     client = Scripted(ollama.DIALECT, capabilities=["completion"])
-    with pytest.raises(errors.ModelUnsuitable, match="older one") as caught:
+    with pytest.raises(errors.ModelUnsuitable, match="older version") as caught:
         ask(client, question_of(), model="urisk-judge")
     assert "urisk install-judge" in caught.value.fix
     assert client.asked == ["capabilities"]
@@ -452,7 +452,7 @@ def test_an_older_judge_on_ollama_is_told():
     ids=["LM Studio", "others", "an old llama.cpp", "a chat model"],
 )
 def test_a_judge_without_system_one_is_told(dialect, reply):
-    """It has learnt no other way of answering; the error says where it can be asked."""
+    """It was trained for no other way of answering; the error says where it can be asked."""
     client = Scripted(dialect, reply)
     with pytest.raises(errors.ModelUnsuitable, match="as a decision model") as caught:
         ask(client, question_of(), model="urisk-judge")

@@ -181,12 +181,12 @@ def test_three_and_more_need_two_sentences():
 
 
 def test_a_near_duplicate_is_no_second_sentence():
-    """Two documents that say the same bear out nothing; the second one does not count."""
+    """Two documents that say the same confirm nothing; the second one does not count."""
     again = "In June 2023 a class action was filed against us."
     documents = [filing(SUED, length=20), filing(again, name="D2", length=20)]
     rated = rate(*documents, labels={SUED: ("legal", 3), again: ("legal", 3)}, max_sentences=60)
     assert severities(rated) == {"legal": 2}
-    (merged,) = (one for one in rated.counted if Rule.REPEATED in one.rules)
+    (merged,) = (one for one in rated.counted if Rule.NEAR_DUPLICATE in one.rules)
     assert (merged.severity, merged.category) == (None, None)
 
 
@@ -196,7 +196,7 @@ def test_a_near_duplicate_that_needs_no_second_sentence_counts():
     documents = [filing(SUED, length=20), filing(again, name="D2", length=20)]
     rated = rate(*documents, labels={SUED: ("legal", 2), again: ("legal", 2)}, max_sentences=60)
     assert [one.severity for one in rated.counted if one.category] == [2, 2]
-    assert not any(Rule.REPEATED in one.rules for one in rated.counted)
+    assert not any(Rule.NEAR_DUPLICATE in one.rules for one in rated.counted)
 
 
 def test_of_near_duplicates_the_one_that_stands_alone_counts():
@@ -208,7 +208,7 @@ def test_of_near_duplicates_the_one_that_stands_alone_counts():
     rated = rate(*documents, labels={DEFAULT: ("credit", 4)}, max_sentences=60)
     shared, own = (one for one in rated.counted if one.passage.sentence.text == DEFAULT)
     assert [one.passage.sentence.document.ticker for one in (shared, own)] == [None, "AAA"]
-    assert (shared.category, shared.rules) == (None, (Rule.REPEATED,))
+    assert (shared.category, shared.rules) == (None, (Rule.NEAR_DUPLICATE,))
     assert (own.severity, severities(rated)) == (4, {"credit": 4})
 
 

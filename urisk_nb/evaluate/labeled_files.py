@@ -1,4 +1,4 @@
-"""Files of labeled sentences, each by its name: they are never put together."""
+"""Files of labeled sentences, each with a name: they are never pooled."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def read(path: str | Path) -> list[LabeledSentence]:
     Raises
     ------
     InputError
-        The file cannot be read, or a row cannot be meant as it stands.
+        The file cannot be read, or a row has a value that cannot be used.
     """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             return read_labels(list(csv.DictReader(file)))
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise InputError(
-            f"{str(path)!r} cannot be read: {exc}.", fix="name a CSV file with text,risk,severity"
+            f"{str(path)!r} cannot be read: {exc}.",
+            fix="name a CSV file with the columns text,risk,severity",
         ) from exc
     except InputError as exc:
         exc.message = f"{path}: {exc.message}"
@@ -48,12 +49,12 @@ def read_files(words: Sequence[str]) -> list[LabeledFile]:
     """
     Return the labeled files that the words name, as a path or as `NAME=path`.
 
-    A file without a name is called as it is, without folder and ending.
+    A path without a name is named after the file, without folder and ending.
 
     Raises
     ------
     InputError
-        A file cannot be read or used, or two have one name.
+        A file cannot be read or used, or two have the same name.
     """
     named = []
     for word in words:
@@ -62,7 +63,8 @@ def read_files(words: Sequence[str]) -> list[LabeledFile]:
         named.append((Path(word).stem, word) if is_path else (name, path))
     counts = Counter(name for name, _ in named)
     if twice := [name for name, count in counts.items() if count > 1]:
+        last = [path for name, path in named if name == twice[0]][-1]
         raise InputError(
-            f"two files are called {twice[0]!r}.", fix=f"name one of them: other={named[-1][1]}"
+            f"two files have the name {twice[0]!r}.", fix=f"give one another name: other={last}"
         )
     return [LabeledFile(name=name, items=tuple(read(path))) for name, path in named]

@@ -279,8 +279,8 @@ class Client:
     def _taken(self, seen: str, known: Dialect | None) -> PortTaken:
         wanted = {
             "ollama": "it is not Ollama",
-            "openai": "it is no OpenAI-compatible server",
-            "llama.cpp": "it is no llama.cpp server any more",
+            "openai": "it is not an OpenAI-compatible server",
+            "llama.cpp": "it is not a llama.cpp server any more",
         }
         neither = "it is neither Ollama nor an OpenAI-compatible server"
         what = neither if known is None else wanted[known.name]
@@ -630,4 +630,4 @@ async def _read_blocks(path: Path) -> AsyncIterator[bytes]:
                 yield block
     except OSError as exc:
         seen = f"{path} cannot be read: {exc.strerror or exc}."
-        raise InputError(seen, fix="check the file and its rights") from exc
+        raise InputError(seen, fix="check the file and its permissions") from exc

@@ -237,7 +237,7 @@ def _read_pattern(path: Path, tickers: Sequence[str], ticker: str | None) -> Evi
         found = [one for one in sorted(root.glob(pattern)) if one.is_file()]
     except (ValueError, OSError, NotImplementedError) as exc:
         raise InputError(
-            f"evidence: {str(path)!r} is no pattern: {exc}.", fix="write 'filings/*.htm'"
+            f"evidence: {str(path)!r} is not a pattern: {exc}.", fix="write 'filings/*.htm'"
         ) from exc
     if not found:
         raise InputError(

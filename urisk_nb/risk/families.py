@@ -77,7 +77,7 @@ class Family:
     cap
         The highest severity of an event, 0 to 5.
     floor
-        The lowest severity of an alert, at most the cap: what its core words vouch for alone.
+        The lowest severity of an alert, at most the cap: what its core words count for alone.
     weight
         How early its sentences are asked: 0 to 20.
     is_decisive
@@ -168,7 +168,7 @@ def _read_family(name: str, table: object, where: str) -> Family:
         raise InputError(f"{where} is not a table.", fix="write [name], then its keys below it")
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"{where} is no name.", fix="use lower-case letters, digits and underscores"
+            f"{where} is not a name.", fix="use lower-case letters, digits and underscores"
         )
     for key in table:
         if key not in KEYS:
@@ -229,7 +229,7 @@ def _compile(given: object, key: str, where: str) -> Iterator[re.Pattern[str]]:
             pattern = re.compile(text)
         except re.error as exc:
             raise InputError(
-                f"{where}: {show(text)} is no regular expression: {exc}.",
+                f"{where}: {show(text)} is not a regular expression: {exc}.",
                 fix="write it as Python's re takes it; a literal ( is \\(",
             ) from exc
         if pattern.search(""):

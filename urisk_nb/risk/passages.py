@@ -361,7 +361,7 @@ class Passage:
     is_core
         Whether they say the thing itself.
     tags
-        ``third_party`` (another's case), ``resolved``, ``old`` (three years or more).
+        ``third_party`` (another company's case), ``resolved``, ``old`` (three years or more).
     rank
         Higher is asked earlier; 0 and less is not asked.
     """

@@ -137,7 +137,7 @@ def parse_object(text: bytes | str, fix: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:
         raise errors.ProtocolError(f"the reply is not JSON: {text[:80]!r}.", fix=fix) from exc
     if not isinstance(content, dict):
-        raise errors.ProtocolError(f"the reply is no JSON object: {text[:80]!r}.", fix=fix)
+        raise errors.ProtocolError(f"the reply is not a JSON object: {text[:80]!r}.", fix=fix)
     return content
 
 
