@@ -339,3 +339,50 @@ def test_a_file_that_is_none(tmp_path):
     """What was seen, and what is wanted."""
     with pytest.raises(errors.InputError, match="cannot be read"):
         evaluate.read(tmp_path / "nowhere.csv")
+
+
+SAVED = (
+    "text,risk,severity\nThe bank lost Köln – its main client.,business,4\nWe lease it.,none,0\n"
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SAVED.encode("cp1252"),
+        SAVED.encode("utf-16"),
+        SAVED.replace(",", ";").encode(),
+        b"sep=;\r\n" + SAVED.replace(",", ";").replace("\n", "\r\n").encode(),
+        SAVED.replace(",", "\t").encode(),
+        SAVED.replace("business", " Business").replace("none", "NONE").encode(),
+        SAVED.replace("text,risk,severity", "Text, Risk ,SEVERITY").encode(),
+        f"{SAVED},,\n\n ,,\n".encode(),
+        SAVED.replace(",4", ",4.0").encode(),
+        (SAVED + SAVED.partition("\n")[2]).encode(),
+    ],
+)
+def test_a_file_as_spreadsheet_programs_save_it(content, tmp_path):
+    """Encoding, separator, capitals, blank rows, 4.0 for 4; a repeated row counts once."""
+    (tmp_path / "mine.csv").write_bytes(content)
+    (file,) = evaluate.read_files([str(tmp_path / "mine.csv")])
+    assert [(one.text, one.risk, one.severity) for one in file.items] == [
+        ("The bank lost Köln – its main client.", "business", 4),
+        ("We lease it.", "none", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("We lease it.,business,3\n", "two rows have the text 'We lease it.' and different labels"),
+        ("Rent, and rates, rose.,none,0\n", "line 4: 5 fields, where the header has 3"),
+        (",legal,2\n", "row 3 has no text"),
+        ("It rains.,reputation,2\n", "'reputation'"),
+    ],
+)
+def test_a_row_that_cannot_be_meant(rows, said, tmp_path):
+    """The error names the file and the row."""
+    (tmp_path / "mine.csv").write_text(SAVED + rows, encoding="utf-8")
+    with pytest.raises(errors.InputError, match=re.escape(said)) as caught:
+        evaluate.read_files([str(tmp_path / "mine.csv")])
+    assert "mine.csv" in str(caught.value)
