@@ -290,15 +290,15 @@ def test_what_is_written(found, tmp_path):
 def test_the_command(labels, tmp_path, fake_ollama):
     """
     From a shell, over scripted answers: two files apart, as JSON; a bad row ends it with status 1
-    before anything is started.
+    before anything is started, and an unknown model before anything is asked.
     """
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
 
-    def run(*words):
+    def run(*words, models="llama3.1"):
         return subprocess.run(
             [
                 *(sys.executable, "-m", "urisk_nb.cli", "evaluate", *words),
-                *("--url", fake_ollama.url, "--models", "llama3.1"),
+                *("--url", fake_ollama.url, "--models", models),
                 *("--out", str(tmp_path / "out")),
             ],
             capture_output=True,
@@ -316,6 +316,9 @@ def test_the_command(labels, tmp_path, fake_ollama):
     assert (tmp_path / "out" / "evaluation.html").exists()
     done = run(str(labels), "--json")
     assert [file["file"] for file in json.loads(done.stdout)] == ["labels"]
+    done = run(str(labels), models="llama3.1,nosuch")
+    assert "'nosuch' could not be pulled" in done.stderr
+    assert "Labeling" not in done.stderr  # what is measured before would be lost
     labels.write_text("text,risk,severity\nIt was fined.,illegal,3\n", encoding="utf-8")
     done = run(str(labels))
     assert done.returncode == 1
