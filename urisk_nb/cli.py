@@ -189,14 +189,17 @@ def _install_judge(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     """Check the files before any server is touched; then measure the labels."""
-    from urisk_nb import evaluate
+    from urisk_nb import evaluate, event_loop
 
     labeled = evaluate.read_files(args.labels)
     training = [item for path in args.train or () for item in evaluate.read(path)]
     files = [evaluate.add_baselines(file, training or None) for file in labeled]
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
+    models = list(dict.fromkeys(models))
     args.model = next(iter(models), None)
     with _start_manager(args) as manager:
+        # All of them before the first sentence: a misspelt name would lose what was measured.
+        event_loop.run(manager.ensure_model(*models))
         files = [
             evaluate.evaluate(
                 file,

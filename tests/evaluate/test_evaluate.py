@@ -320,15 +320,15 @@ def test_what_is_written(found, tmp_path):
 def test_the_command(labels, tmp_path, fake_ollama):
     """
     From a shell, over scripted answers: two files apart, as JSON; a bad row ends it with status 1
-    before anything is started.
+    before anything is started, and an unknown model before anything is asked.
     """
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
 
-    def run(*words):
+    def run(*words, models="llama3.1"):
         return subprocess.run(
             [
                 *(sys.executable, "-m", "urisk_nb.cli", "evaluate", *words),
-                *("--url", fake_ollama.url, "--models", "llama3.1"),
+                *("--url", fake_ollama.url, "--models", models),
                 *("--out", str(tmp_path / "out")),
             ],
             capture_output=True,
@@ -346,6 +346,9 @@ def test_the_command(labels, tmp_path, fake_ollama):
     assert (tmp_path / "out" / "evaluation.html").exists()
     done = run(str(labels), "--json")
     assert [file["file"] for file in json.loads(done.stdout)] == ["labels"]
+    done = run(str(labels), models="llama3.1,nosuch")
+    assert "'nosuch' could not be pulled" in done.stderr
+    assert "Labeling" not in done.stderr  # what is measured before would be lost
     labels.write_text("text,risk,severity\nIt was fined.,illegal,3\n", encoding="utf-8")
     done = run(str(labels))
     assert done.returncode == 1
@@ -372,3 +375,50 @@ def test_a_file_that_is_none(tmp_path):
     """What was seen, and what is wanted."""
     with pytest.raises(errors.InputError, match="cannot be read"):
         evaluate.read(tmp_path / "nowhere.csv")
+
+
+SAVED = (
+    "text,risk,severity\nThe bank lost Köln – its main client.,business,4\nWe lease it.,none,0\n"
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SAVED.encode("cp1252"),
+        SAVED.encode("utf-16"),
+        SAVED.replace(",", ";").encode(),
+        b"sep=;\r\n" + SAVED.replace(",", ";").replace("\n", "\r\n").encode(),
+        SAVED.replace(",", "\t").encode(),
+        SAVED.replace("business", " Business").replace("none", "NONE").encode(),
+        SAVED.replace("text,risk,severity", "Text, Risk ,SEVERITY").encode(),
+        f"{SAVED},,\n\n ,,\n".encode(),
+        SAVED.replace(",4", ",4.0").encode(),
+        (SAVED + SAVED.partition("\n")[2]).encode(),
+    ],
+)
+def test_a_file_as_spreadsheet_programs_save_it(content, tmp_path):
+    """Encoding, separator, capitals, blank rows, 4.0 for 4; a repeated row counts once."""
+    (tmp_path / "mine.csv").write_bytes(content)
+    (file,) = evaluate.read_files([str(tmp_path / "mine.csv")])
+    assert [(one.text, one.risk, one.severity) for one in file.items] == [
+        ("The bank lost Köln – its main client.", "business", 4),
+        ("We lease it.", "none", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("We lease it.,business,3\n", "two rows have the text 'We lease it.' and different labels"),
+        ("Rent, and rates, rose.,none,0\n", "line 4: 5 fields, where the header has 3"),
+        (",legal,2\n", "row 3 has no text"),
+        ("It rains.,reputation,2\n", "'reputation'"),
+    ],
+)
+def test_a_row_that_cannot_be_meant(rows, said, tmp_path):
+    """The error names the file and the row."""
+    (tmp_path / "mine.csv").write_text(SAVED + rows, encoding="utf-8")
+    with pytest.raises(errors.InputError, match=re.escape(said)) as caught:
+        evaluate.read_files([str(tmp_path / "mine.csv")])
+    assert "mine.csv" in str(caught.value)

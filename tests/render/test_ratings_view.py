@@ -1,5 +1,6 @@
 """What counts, in the table: columns, levels, rules, and the labels to review."""
 
+import re
 from datetime import date
 
 import pandas as pd
@@ -132,9 +133,18 @@ def test_low_says_so_where_nothing_was_said():
     shown = "Low (nothing decisive said)"
     assert table.as_text(200).count(shown) == 1
     html = table._repr_html_()
-    assert f'color:#fff;border-radius:.8em;padding:.1em .6em;white-space:nowrap">{shown}<' in html
+    # The remark may wrap: on one line it takes the room of the sentence beside it.
+    assert 'padding:.1em .6em;white-space:nowrap">Low</span> (nothing decisive said)<' in html
     assert shown not in table.loc[["BBB"]].as_text(200)
     assert shown not in table[["level"]].as_text(200)
+
+
+def test_a_sentence_keeps_a_least_width_beside_long_names_of_files():
+    """A browser gives a column without one what the names of files and the warnings leave."""
+    html = score([filing(SUED)], {SUED: ("legal", 2)})._repr_html_()
+    cells = re.findall(r'<td style="([^"]*)"><bdi>' + re.escape(SUED), html)
+    assert len(cells) == 2  # the worst sentence of the row, and the labeled sentence
+    assert all("min-width:" in style for style in cells)
 
 
 def review_table():

@@ -65,6 +65,12 @@ CORE = [
     "We do not believe that our cash, with the loan of May, will be sufficient for a year.",
     "On May 2, 2025, the lenders waived this breach until June 30, 2025, for a fee.",
     "At year end the ratio could not be met, because earnings were negative.",
+    "Our plans do not alleviate the substantial doubt about our ability to go on.",
+    "Our plans did not fully alleviate substantial doubt as to our being a going concern.",
+    "We have not been able to resolve the doubt that we can continue as a going concern.",
+    "We have been in default since May 2023, and have not cured it.",
+    "Nasdaq notified us in May 2023 of a low bid price, and we have not regained compliance.",
+    "We identified a material weakness in 2022 that has not been fully remediated.",
 ]
 
 
@@ -95,6 +101,9 @@ def test_a_hypothetical(text):
     [
         "We are not, and have never been, in default on our loans.",
         "No material weaknesses were found.",
+        "There is no substantial doubt about our ability to continue as a going concern.",
+        "The auditor has found no substantial doubt about our ability to be a going concern.",
+        "This does not raise substantial doubt about our ability to continue as a going concern.",
         "A material weakness is a deficiency that an auditor must report.",
         "Accounting Standards Update 2014-15 speaks of substantial doubt.",
         "Segment income was restated to reflect the new presentation.",

@@ -211,6 +211,19 @@ _NEGATED = re.compile(
     r"\b(?:no|not|never|without|neither|nor|none|any)\b(?:\W+\w+){0,7}?\W*$"
     r"|\bfree of\W*(?:\w+\W+)?$"
 )
+# Doubt about a going concern is denied further ahead than other words: "no substantial doubt about
+# our ability to continue as a".
+_NO_DOUBT = re.compile(
+    r"\b(?:no|not|nor|neither|never|without)\b(?:\W+\w+){0,5}?\W+doubt\b"
+    r"(?:\W+\w+){0,9}?\W*$"
+)
+# To deny that it is over denies nothing: "do not alleviate the substantial doubt".
+_ENDING = re.compile(
+    r"\b(?:alleviat|eliminat|remov|resolv|mitigat|overc[ao]m|remed|dispel|cure[ds]?\b)"
+)
+_NOT_YET = re.compile(
+    r"\b(?:not|never|nor|neither|cannot|unable|insufficient|fail\w*)\b(?:\W+\w+){0,3}?\W*$"
+)
 _NEGATIVE_WORDS = re.compile(
     r"\b(?:no|not|never|un(?:able)?|fail\w*|limited|lack\w*|ineffective|insufficient|deficien\w*)\b"
 )
@@ -538,12 +551,20 @@ def _is_routine(text: str, mark: _Match, family: Family) -> bool:
     is_denied = (
         family.name != "strain"
         and not _NEGATIVE_WORDS.search(mark.words)
-        and _NEGATED.search(text[max(mark.start - 80, 0) : mark.start])
+        and _is_denied(text[: mark.start], mark.words)
     )
     is_rule = _RULES.search(text) and not _CONCLUDED.search(text)
     is_met = family.name in _ABOUT_COVENANTS and _COMPLIES.search(text[: mark.start])
     is_reshown = family.name == "accounts" and "restat" in mark.words and _RESHOWN.search(text)
     return bool(is_denied or is_rule or is_met or is_reshown)
+
+
+def _is_denied(before: str, words: str) -> bool:
+    """Tell whether what stands before the words denies them."""
+    denial = _NEGATED.search(before[-80:])
+    if denial is None and "going concern" in words:
+        denial = _NO_DOUBT.search(before)
+    return denial is not None and not _ENDING.search(denial[0])
 
 
 def _is_undated(clause: str, words: re.Pattern[str]) -> bool:
@@ -595,7 +616,8 @@ def _find_tags(
         is_third = is_third or (family.name == "default" and bool(_LENDS.search(text)))
         if "substantial doubt" not in mark.words and is_third:
             yield "third_party"
-    if _RESOLVED.search(text):
+    ends = _RESOLVED.finditer(text)
+    if any(not _NOT_YET.search(text[max(one.start() - 60, 0) : one.start()]) for one in ends):
         yield "resolved"
     years = [int(year) for year in _YEAR.findall(text)]
     is_old = context.year and years and max(years) <= context.year - 3
