@@ -291,9 +291,10 @@ class Server:
 
     def _choose_engine(self) -> Engine:
         settings = self.settings
-        if settings.has_path:
+        if settings.has_path or settings.is_tls:
+            what = "with a path" if settings.has_path else "with https"
             raise ServerNotRunning(
-                f"nothing answers at {settings.url}, and a server at an address with a path is "
+                f"nothing answers at {settings.url}, and a server at an address {what} is "
                 "not started from here.",
                 fix="start it, or check OLLAMA_URL",
             )
