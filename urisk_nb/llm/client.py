@@ -63,11 +63,13 @@ from urisk_nb.llm.messages import (
 )
 from urisk_nb.llm.refusals import Reply, describe_page, describe_refusal, is_page
 from urisk_nb.llm.tls import (
+    describe_missing_tls,
     describe_tls_failure,
     find_tls_error,
     is_cut_off,
     is_tls_alert,
     open_trust,
+    takes_tls,
 )
 from urisk_nb.settings import DialectName, Settings
 
@@ -251,8 +253,15 @@ class Client:
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as exc:
                 if is_tls_alert(str(exc)) or find_tls_error(exc) is not None:
                     raise  # what it means is said outside
+                if not self.settings.is_tls and await takes_tls(*self._place):
+                    raise describe_missing_tls(self.settings) from exc
                 seen = f"it does not speak HTTP: {exc or 'it breaks the connection'}"
                 raise self._taken(seen, NAMED.get(self.settings.dialect)) from exc
+
+    @property
+    def _place(self) -> tuple[str, int]:
+        base = self._probes.base_url
+        return base.host, base.port or self.settings.port
 
     @property
     def _address(self) -> str:
@@ -282,12 +291,12 @@ class Client:
         proxy whose server is down; None where what answers may be another kind of server.
         """
         status = reply.status_code
-        if status == 200 and is_page(_as_seen(reply)):
-            page = describe_page(_as_seen(reply), self.settings)
+        if status == 200 and is_page(self._as_seen(reply)):
+            page = describe_page(self._as_seen(reply), self.settings)
             return PortTaken(page.message, fix=page.fix, status=status)
         if status < 300 or status in NO_SUCH_PATH or _is_loading(reply):
             return None
-        barrier = describe_refusal(_as_seen(reply), self.settings)
+        barrier = describe_refusal(self._as_seen(reply), self.settings)
         if barrier is None and status >= 500:
             barrier = self._to_error(reply, reply.text, openai.decode_error)
         return barrier
@@ -373,20 +382,42 @@ class Client:
 
     # Refusals -------------------------------------------------------------------------------------
 
-    async def _read_refusal(self, reply: httpx.Response, decode_error: DecodeError) -> UriskError:
-        """Return what a refusal in a stream means, as far as its body comes within a moment."""
-        body = bytearray()
+    async def _read_refusal(
+        self,
+        reply: httpx.Response,
+        decode_error: DecodeError,
+        first: bytes = b"",
+        chunks: AsyncIterator[bytes] | None = None,
+    ) -> UriskError:
+        """
+        Return what a refusal in a stream, or a page, means, as far as its body comes within a
+        moment.
+        """
+        body = bytearray(first)
         with contextlib.suppress(TimeoutError, httpx.HTTPError, ProtocolError):
             async with asyncio.timeout(min(PROBE_S, self.settings.timeout_s)):
-                async for chunk in _iterate(reply):
+                async for chunk in chunks or _iterate(reply):
                     body += chunk
                     if len(body) > MAX_REFUSAL_BYTES:
                         break
         return self._to_error(reply, body.decode("utf-8", "replace"), decode_error)
 
+    def _as_seen(self, reply: httpx.Response, text: str | None = None) -> Reply:
+        path = reply.request.url.path.removeprefix(self._calls.base_url.path.rstrip("/"))
+        return Reply(
+            status=reply.status_code,
+            headers=reply.headers,
+            text=self.settings.redact(reply.text if text is None else text),
+            path=path,
+        )
+
+    def _is_page_type(self, reply: httpx.Response) -> bool:
+        """Return whether a reply calls itself a web page, before its body is read."""
+        return is_page(self._as_seen(reply, ""))
+
     def _to_error(self, reply: httpx.Response, text: str, decode_error: DecodeError) -> UriskError:
         """Return what a refusal means, with the server's wish when to come back."""
-        seen = _as_seen(reply, self.settings.redact(text))
+        seen = self._as_seen(reply, text)
         if reply.status_code < 300:
             return describe_page(seen, self.settings)
         error = describe_refusal(seen, self.settings) or decode_error(seen.status, seen.text)
@@ -402,7 +433,7 @@ class Client:
         content = _load_json(reply)
         if isinstance(content, dict):
             return content
-        seen = _as_seen(reply, self.settings.redact(reply.text))
+        seen = self._as_seen(reply)
         if is_page(seen):
             raise describe_page(seen, self.settings)
         raise ProtocolError(f"{path} is answered by {seen.text[:80]!r}.", fix=FIXES[ProtocolError])
@@ -494,10 +525,15 @@ class Client:
                         "POST", dialect.chat_path, content=body, headers=headers
                     ) as reply,
                 ):
-                    if reply.status_code != 200 or _is_page_type(reply):
+                    if reply.status_code != 200 or self._is_page_type(reply):
                         reception.timer.reschedule(None)  # a refusal has its own limit
                         raise await self._read_refusal(reply, dialect.decode_error)
-                    async for data in _iterate(reply):
+                    chunks = _iterate(reply)
+                    first = await anext(chunks, b"")
+                    if first.lstrip().startswith(b"<"):
+                        raise await self._read_refusal(reply, dialect.decode_error, first, chunks)
+                    reception.take(decoder.feed(first))
+                    async for data in chunks:
                         reception.take(decoder.feed(data))
                     reception.take(decoder.finish())
         except (TimeoutError, UriskError) as exc:
@@ -582,7 +618,7 @@ class Client:
         request = self._calls.build_request("POST", path, content=body, headers=JSON)
         sent = self._calls.send(request, stream=True)
         async with contextlib.aclosing(await self._receive(sent, NO_START, is_load=True)) as reply:
-            if reply.status_code != 200 or _is_page_type(reply):
+            if reply.status_code != 200 or self._is_page_type(reply):
                 raise await self._read_refusal(reply, ollama.decode_error)
             lines, chunks = ollama.JsonLines(ollama.decode_progress), _iterate(reply)
             is_open = True
@@ -680,10 +716,7 @@ def _find_tls_failure(exc: Exception, settings: Settings) -> TlsFailed | None:
     if settings.is_tls and isinstance(exc, httpx.ConnectError) and is_cut_off(exc):
         return describe_tls_failure(ssl.SSLEOFError(), settings, os.environ)
     if not settings.is_tls and is_tls_alert(str(exc)):
-        return TlsFailed(
-            f"{settings.url} speaks TLS, and was asked without.",
-            fix=f"%env OLLAMA_URL=https{settings.url[4:]}",
-        )
+        return describe_missing_tls(settings)
     return None
 
 
@@ -694,20 +727,6 @@ def _silence(settings: Settings, what: str, *, is_load: bool) -> ServerTimeout:
         f"{settings.url} was silent for {within_s:g} s{' ' + what if what else ''}.",
         fix=f"give it longer: %env {name}={within_s * 4:g}",
     )
-
-
-def _as_seen(reply: httpx.Response, text: str | None = None) -> Reply:
-    return Reply(
-        status=reply.status_code,
-        headers=reply.headers,
-        text=reply.text if text is None else text,
-        path="/" + reply.request.url.path.lstrip("/"),
-    )
-
-
-def _is_page_type(reply: httpx.Response) -> bool:
-    """Return whether a reply calls itself a web page, before its body is read."""
-    return is_page(_as_seen(reply, ""))
 
 
 def _iterate(reply: httpx.Response) -> AsyncIterator[bytes]:

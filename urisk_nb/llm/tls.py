@@ -6,6 +6,7 @@ them those of this system and those of httpx. Does not know how a connection is 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import ssl
@@ -16,12 +17,14 @@ from urisk_nb.errors import SettingsError, TlsFailed
 from urisk_nb.settings import Settings
 
 __all__ = [
+    "describe_missing_tls",
     "describe_tls_failure",
     "find_tls_error",
     "is_cut_off",
     "is_tls_alert",
     "open_trust",
     "speaks_tls",
+    "takes_tls",
 ]
 
 UNKNOWN_CA = (2, 18, 19, 20, 21)  # X509_V_ERR_*: no issuer that is trusted, or self-signed
@@ -125,6 +128,27 @@ def _walk_causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def describe_missing_tls(settings: Settings) -> TlsFailed:
+    """Return the error for a server that speaks TLS and was asked in plain text."""
+    return TlsFailed(
+        f"{settings.url} speaks TLS, and was asked without.",
+        fix=f"%env OLLAMA_URL=https{settings.url[4:]}",
+    )
+
+
+async def takes_tls(host: str, port: int, within_s: float = 1.0) -> bool:
+    """Return whether a server takes a TLS handshake; nothing is sent to it, so none is trusted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        async with asyncio.timeout(within_s):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+    except (OSError, TimeoutError):
+        return False
+    writer.transport.abort()
+    return True
 
 
 def is_cut_off(error: BaseException) -> bool:
