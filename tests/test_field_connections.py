@@ -202,6 +202,37 @@ def test_c5_a_key_that_is_not_accepted_is_named(monkeypatch):
             probe(server.url.replace("://", "://me:other@"))
 
 
+class Starts(Handler):
+    """A proxy that says 503 for the first requests, as while the server behind it restarts."""
+
+    busy = 3
+
+    def answer(self):
+        if len(self.server.seen) < self.busy:
+            self.server.seen.append((self.path, self.headers))
+            self.reply(503, page("503 Service Temporarily Unavailable"), "text/html")
+        else:
+            super().answer()
+
+
+def test_c5_a_start_waits_while_a_proxy_says_503(monkeypatch):
+    """For a while, and then it says so."""
+    from urisk_nb import LLMManager
+    from urisk_nb.server import model_server
+
+    steps = []
+    with serve(handler=Starts) as server:
+        manager = LLMManager.initialize_sync(url=server.url, progress=steps.append)
+        manager.shutdown_sync()
+    assert "The proxy says 503" in "".join(map(str, steps))
+    monkeypatch.setattr(model_server, "PROXY_BUSY_S", 0.1)
+    with (
+        serve(handler=Starts, busy=99) as server,
+        pytest.raises(errors.ServerBusy, match="HTTP 503: Service Temporarily Unavailable"),
+    ):
+        LLMManager.initialize_sync(url=server.url)
+
+
 def test_c5_a_cloud_model_is_what_ollama_calls_one():
     """Only Ollama's own words, with the address where to sign in, speak of its cloud."""
     own = says(401, b'{"error":"unauthorized","signin_url":"https://ollama.com/connect"}')
@@ -354,6 +385,18 @@ def test_c14_a_bad_ollama_host_is_blamed_on_it(monkeypatch):
     name, _, value = caught.value.fix.removeprefix("%env ").partition("=")
     monkeypatch.setenv(name, value)
     assert load().port == 11434
+
+
+def test_c14_an_unknown_name_is_no_server_to_start(monkeypatch):
+    """The name is what is wrong, and no program on this machine cures it."""
+
+    def look_up(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(errors.ServerNotRunning, match=r"no address of gw\.invalid") as caught:
+        probe("http://gw.invalid")
+    assert "OLLAMA_URL" in caught.value.fix
 
 
 def has_ipv6():

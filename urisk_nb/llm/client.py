@@ -66,6 +66,7 @@ from urisk_nb.llm.tls import (
     describe_missing_tls,
     describe_tls_failure,
     find_tls_error,
+    find_unknown_name,
     is_cut_off,
     is_tls_alert,
     open_trust,
@@ -297,6 +298,8 @@ class Client:
         if status < 300 or status in NO_SUCH_PATH or _is_loading(reply):
             return None
         barrier = describe_refusal(self._as_seen(reply), self.settings)
+        if barrier is not None:
+            barrier.facts["is_proxy"] = True
         if barrier is None and status >= 500:
             barrier = self._to_error(reply, reply.text, openai.decode_error)
         return barrier
@@ -705,7 +708,12 @@ def _translate_errors(settings: Settings) -> Iterator[None]:
         meaning = next(known, ProtocolError)
         words = settings.redact(clean_words(str(exc))) or type(exc).__name__
         said = f"{FIRST_WORDS[meaning]} ({words})" if meaning in FIRST_WORDS else words
-        raise meaning(f"{settings.url}: {said}.", fix=FIXES[meaning]) from exc
+        fix = FIXES[meaning]
+        if meaning is ServerNotRunning and not settings.is_loopback:
+            fix = "start the server on that machine, or check OLLAMA_URL"
+            if (name := find_unknown_name(exc)) is not None:
+                said = f"this machine knows no address of {settings.host} ({name})"
+        raise meaning(f"{settings.url}: {said}.", fix=fix) from exc
 
 
 def _find_tls_failure(exc: Exception, settings: Settings) -> TlsFailed | None:

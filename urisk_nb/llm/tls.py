@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "describe_missing_tls",
     "describe_tls_failure",
     "find_tls_error",
+    "find_unknown_name",
     "is_cut_off",
     "is_tls_alert",
     "open_trust",
@@ -119,6 +121,14 @@ def find_tls_error(error: BaseException | None) -> ssl.SSLError | None:
     for one in _walk_causes(error):
         if isinstance(one, ssl.SSLError):
             return one
+    return None
+
+
+def find_unknown_name(error: BaseException | None) -> str | None:
+    """Return the system's words where a host's name could not be looked up."""
+    for one in _walk_causes(error):
+        if isinstance(one, socket.gaierror):
+            return (one.strerror or str(one)).lower()
     return None
 
 
