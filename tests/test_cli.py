@@ -156,7 +156,7 @@ UNFIT = {
     "a web page": (
         lambda: Refusing(status=500, error="<html><title>Oops</title></html>"),
         {},
-        "failed (HTTP 500: Oops)",
+        "HTTP 500: ",
         "Fix: ask again",
     ),
     "two models": (lambda: FakeOpenAI(("one", "two")), {}, "several models", "OLLAMA_MODEL=one"),

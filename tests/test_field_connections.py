@@ -221,6 +221,7 @@ def test_c5_a_start_waits_while_a_proxy_says_503(monkeypatch):
     from urisk_nb.server import model_server
 
     steps = []
+    monkeypatch.setattr(model_server, "BUSY_PAUSE_S", 0.02)
     with serve(handler=Starts) as server:
         manager = LLMManager.initialize_sync(url=server.url, progress=steps.append)
         manager.shutdown_sync()
@@ -291,6 +292,41 @@ def test_c5_a_redirect_to_a_login_page_asks_for_the_login():
         probe(server.url)
     assert "https://sso.example/login" in caught.value.message
     assert "OLLAMA_API_KEY" in caught.value.fix
+
+
+def test_c5_a_redirect_that_leads_nowhere_else_is_no_new_address():
+    """A slash at the end of each path: no address helps, the proxy has to change."""
+
+    def answer(self):
+        self.reply(308, b"", Location=f"{self.path}/")
+
+    with (
+        serve(handler=type("Slash", (Handler,), {"answer": answer})) as server,
+        pytest.raises(errors.ProtocolError, match=r"redirects to .*/api/version/ ") as caught,
+    ):
+        probe(server.url)
+    assert "OLLAMA_URL=" not in caught.value.fix
+
+
+def test_c5_a_path_that_is_closed_is_not_the_answer():
+    """A gateway closes Ollama's own path, and serves or guards the other wire."""
+
+    class Gateway(Handler):
+        def answer(self):
+            if self.path != "/v1/models":
+                self.reply(403, b'{"message":"no such route"}')
+            elif self.headers.get("Authorization") == f"Bearer {SECRET}":
+                self.reply(200, b'{"object":"list","data":[{"id":"m"}]}')
+            else:
+                self.reply(401, b'{"message":"no key"}')
+
+    with serve(handler=Gateway) as server:
+        with pytest.raises(errors.AccessDenied, match=r"wants a login .*no key") as caught:
+            probe(server.url)
+        assert caught.value.fix.startswith("put OLLAMA_API_KEY=... into .env")
+        with open(".env", "w") as file:
+            file.write(f"OLLAMA_API_KEY={SECRET}\n")
+        assert probe(server.url) == ""
 
 
 PAGES = {

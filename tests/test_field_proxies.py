@@ -148,6 +148,25 @@ def test_c4_a_wrong_path_is_said_where_it_matters(monkeypatch, tmp_path, variabl
         assert probe(server.url) == "0.33.0"
 
 
+def test_c4_no_redirect_leads_from_https_to_http(certificates, monkeypatch):
+    """Neither does the fix: key and text would be readable on the way."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
+    monkeypatch.setenv("OLLAMA_API_KEY", SECRET)
+    with serve() as plain:
+
+        def answer(self):
+            self.reply(301, b"", Location=plain.url + self.path)
+
+        handler = type("Down", (Handler,), {"answer": answer})
+        with (
+            serve(trust=wear(certificates, "good"), handler=handler) as server,
+            pytest.raises(errors.ProtocolError, match=plain.url) as caught,
+        ):
+            probe(server.url)
+        assert "OLLAMA_URL" not in caught.value.fix
+        assert not plain.seen
+
+
 # Behind nginx -------------------------------------------------------------------------------------
 
 CONFIG = """

@@ -26,6 +26,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -189,7 +190,7 @@ class Client:
         # Building a TLS context costs tens of milliseconds, and plain http needs none.
         if not self.settings.is_tls:
             return False
-        return open_trust(self.settings, httpx.create_ssl_context(trust_env=False))
+        return open_trust(self.settings, partial(httpx.create_ssl_context, trust_env=False))
 
     def _dial(self, base_url: str) -> None:
         """Send what follows to this one of the addresses that the settings' address stands for."""
@@ -312,8 +313,10 @@ class Client:
         if _is_loading(reply):
             raise openai.decode_error(reply.status_code, reply.text)
         own = self._read_barrier(reply)
-        if isinstance(own, AccessDenied) or refusal is None:
-            refusal = own or refusal
+        # A gateway may close the one path, and want a key for the other
+        is_closed_path = isinstance(refusal, AccessDenied) and refusal.facts["status"] == 403
+        if refusal is None or (is_closed_path and own is not None):
+            refusal = own
         if known is not None and await self._has_only_chat(reply):
             self._find(known)
             return ""

@@ -182,11 +182,13 @@ def _describe_login(reply: Reply, settings: Settings) -> errors.UriskError | Non
             fix=f"check {sent}, then %urisk_start",
             status=reply.status,
         )
-    what = "wants a login" if reply.status == 401 else "does not let you in"
+    what = f"wants a login ({reply.said}), and urisk_nb sent none"
+    if reply.status == 403:
+        what = f"does not let you in ({reply.said}); urisk_nb sent no login"
     is_basic = reply.headers.get("www-authenticate", "").lower().startswith("basic")
     mine = re.sub(r"://", "://USER:PASSWORD@", settings.url, count=1)
     return errors.AccessDenied(
-        f"{settings.url} {what} ({reply.said}), and urisk_nb sent none.",
+        f"{settings.url} {what}.",
         fix=BASIC.format(url=mine) if is_basic else LOG_IN,
         status=reply.status,
     )
@@ -201,7 +203,7 @@ def _describe_redirect(reply: Reply, settings: Settings) -> errors.UriskError:
     target = urlsplit(urljoin(base + reply.path, reply.headers["location"]))
     host = target.netloc.rpartition("@")[2]
     shown = urlunsplit((target.scheme, host, target.path, "", ""))  # a query may carry a key
-    seen = f"{settings.url} sends to {clean_words(shown)} (HTTP {reply.status})."
+    seen = f"{settings.url} redirects to {clean_words(shown)} (HTTP {reply.status})."
     path = target.path.rstrip("/")
     moved = f"{target.scheme}://{host}{path.removesuffix(reply.path)}"
     is_same_path = path.endswith(reply.path)

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from urisk_nb.errors import SettingsError, TlsFailed
@@ -41,7 +41,7 @@ OPENSSL_NAME = re.compile(r"[0-9a-f]{8}\.\d+")  # how a folder names what OpenSS
 OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
 
-def open_trust(settings: Settings, usual: ssl.SSLContext) -> ssl.SSLContext:
+def open_trust(settings: Settings, usual: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     """
     Return the context for https.
 
@@ -50,7 +50,7 @@ def open_trust(settings: Settings, usual: ssl.SSLContext) -> ssl.SSLContext:
     settings
         `ca_file` and `ca_folder`.
     usual
-        Where neither is set: a context to which the system's certificates are added.
+        Called where neither is set: makes a context, and the system's certificates are added.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def open_trust(settings: Settings, usual: ssl.SSLContext) -> ssl.SSLContext:
         The file or the folder cannot be read, or has no certificate.
     """
     if settings.ca_file is None and settings.ca_folder is None:
-        context = usual
+        context = usual()
         context.load_default_certs()
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
