@@ -148,7 +148,7 @@ def describe_missing_tls(settings: Settings) -> TlsFailed:
     )
 
 
-async def takes_tls(host: str, port: int, within_s: float = 1.0) -> bool:
+async def takes_tls(host: str, port: int, within_s: float = 0.5) -> bool:
     """Return whether a server takes a TLS handshake; nothing is sent to it, so none is trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
