@@ -151,13 +151,13 @@ UNFIT = {
         lambda: Refusing(status=401, error={"error": {"message": "Missing API key"}}),
         {},
         "Missing API key",
-        "Fix: use a server that lets you in",
+        "Fix: put OLLAMA_API_KEY=... into .env",
     ),
     "a web page": (
         lambda: Refusing(status=500, error="<html><title>Oops</title></html>"),
         {},
-        "HTTP 500 on /v1/models",
-        "Fix: stop that program, or choose another address",
+        "HTTP 500: ",
+        "Fix: ask again",
     ),
     "two models": (lambda: FakeOpenAI(("one", "two")), {}, "several models", "OLLAMA_MODEL=one"),
     "another model": (

@@ -24,7 +24,7 @@ OUTSIDE = {"URISK_STATIC"}  # read by the rendering itself, which must not impor
 
 def documented():
     rows = README.partition("<!-- settings:")[2].partition("\n## ")[0]
-    return dict(re.findall(r"^\| ((?:OLLAMA|URISK)_\w+) \|([^|]*)\|", rows, re.MULTILINE))
+    return dict(re.findall(r"^\| ((?:OLLAMA|URISK|SSL)_\w+) \|([^|]*)\|", rows, re.MULTILINE))
 
 
 def test_every_setting_stands_in_the_readme_with_its_default():

@@ -306,7 +306,7 @@ def test_a_key_that_is_wanted_is_said():
     fake = Closed()
     event_loop.run(fake.start())
     try:
-        with pytest.raises(errors.BadRequest, match="Missing API key"):
+        with pytest.raises(errors.AccessDenied, match="Missing API key"):
             start(fake)
     finally:
         event_loop.run(fake.stop())

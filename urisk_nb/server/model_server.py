@@ -46,6 +46,7 @@ __all__ = ["Server", "ServerState"]
 READY_S = 30.0
 NEWS_S = 0.2
 BUSY_PAUSE_S = 0.25
+PROXY_BUSY_S = 30.0  # how long a start waits where a proxy says 503, and no server that it loads
 SLOTS_NOTE = "the server was started with"
 END_S = 5.0  # for the guardian to report an end, beyond the time that it gives the server
 
@@ -267,20 +268,25 @@ class Server:
             self._use(await self._wait_for_load(), ServerState.REMOTE)
         except ServerNotRunning as exc:
             raise ServerNotRunning(
-                f"nothing answers at {self.settings.url}.",
-                fix="start Ollama on that machine, or check OLLAMA_URL",
+                exc.message, fix="start Ollama on that machine, or check OLLAMA_URL"
             ) from exc
 
     async def _wait_for_load(self) -> str:
-        """Return the version of a server, after it has loaded its model."""
-        end_s = time.monotonic() + self.settings.load_timeout_s
+        """
+        Return the version of a server, after it has loaded its model; a proxy that says 503 for it
+        is waited for a while.
+        """
+        began_s = time.monotonic()
         while True:
             try:
                 return await self._client.probe()
-            except ServerBusy:
-                if time.monotonic() >= end_s:
+            except ServerBusy as exc:
+                is_proxy = exc.facts.get("is_proxy", False)
+                limit_s = PROXY_BUSY_S if is_proxy else self.settings.load_timeout_s
+                if time.monotonic() - began_s >= limit_s:
                     raise
-                self._say("loading", "Waiting for the server to load its model")
+                what = "The proxy says 503: waiting" if is_proxy else "Waiting"
+                self._say("loading", f"{what} for the server to load its model")
                 await asyncio.sleep(BUSY_PAUSE_S)
 
     async def _start(self) -> None:
@@ -291,9 +297,10 @@ class Server:
 
     def _choose_engine(self) -> Engine:
         settings = self.settings
-        if settings.has_path:
+        if settings.has_path or settings.is_tls:
+            what = "with a path" if settings.has_path else "with https"
             raise ServerNotRunning(
-                f"nothing answers at {settings.url}, and a server at an address with a path is "
+                f"nothing answers at {settings.url}, and a server at an address {what} is "
                 "not started from here.",
                 fix="start it, or check OLLAMA_URL",
             )

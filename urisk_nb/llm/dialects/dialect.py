@@ -135,10 +135,16 @@ def parse_object(text: bytes | str, fix: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise errors.ProtocolError(f"the reply is not JSON: {text[:80]!r}.", fix=fix) from exc
+        raise errors.ProtocolError(f"the reply is not JSON: {_show(text)}.", fix=fix) from exc
     if not isinstance(content, dict):
-        raise errors.ProtocolError(f"the reply is not a JSON object: {text[:80]!r}.", fix=fix)
+        raise errors.ProtocolError(f"the reply is not a JSON object: {_show(text)}.", fix=fix)
     return content
+
+
+def _show(text: bytes | str) -> str:
+    """Return the beginning of what came; of a web page its title alone."""
+    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return clean_words(words) if PAGE.search(words) else repr(text[:80])
 
 
 def read_count(content: Mapping[str, Any], name: str) -> int:
