@@ -57,7 +57,8 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("labeling", "judges", "ratings", "row_warnings", "rows", "evaluation", "baselines"),
+        *("labeling", "judges", "unjudged", "ratings", "row_warnings", "rows", "evaluation"),
+        "baselines",
     ],
     "server": [
         *("port", "runtime_dir", "memory_usage", "restart_policy", "liveness", "guardian"),
@@ -66,6 +67,7 @@ INSIDE = {
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
         *("tls", "refusals"),
+        "run_calls",
         *(
             "client",
             "retrying_client",

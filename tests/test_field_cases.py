@@ -2,7 +2,8 @@
 What real users bring, by the numbers of the reports that it was found in: prices (A), evidence (B).
 
 Each case is rebuilt with invented data; the reports are named beside it. The right values come from
-arithmetic on the data, from pandas alone, or from the same data in a plain shape.
+arithmetic on the data, from pandas alone, or from the same data in a plain shape. Those of runs
+(C7, C10) are in `test_field_cases_runs.py`.
 """
 
 import datetime

@@ -225,13 +225,12 @@ def test_c5_a_start_waits_while_a_proxy_says_503(monkeypatch):
     with serve(handler=Starts) as server:
         manager = LLMManager.initialize_sync(url=server.url, progress=steps.append)
         manager.shutdown_sync()
-    assert "The proxy says 503" in "".join(map(str, steps))
-    monkeypatch.setattr(model_server, "PROXY_BUSY_S", 0.1)
+    assert "The server answers 503, waiting" in "".join(map(str, steps))
     with (
         serve(handler=Starts, busy=99) as server,
         pytest.raises(errors.ServerBusy, match="HTTP 503: Service Temporarily Unavailable"),
     ):
-        LLMManager.initialize_sync(url=server.url)
+        LLMManager.initialize_sync(url=server.url, outage_wait_s=0.1)
 
 
 def test_c5_a_cloud_model_is_what_ollama_calls_one():

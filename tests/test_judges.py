@@ -182,12 +182,12 @@ def test_a_judge_that_is_lost_ends_the_run_and_is_named():
 
     def lost(text):
         if broken and text == OPENED:
-            raise errors.CircuitOpen("the server failed 5 times in a row", fix="wait")
+            raise errors.ServerCrashLoop("the server ended 3 times in a row", fix="wait")
         return label("legal", 2)
 
     rows = [("A", FINED), ("B", OPENED)]
     manager, run = judged_by("one,two", {"one": always("legal"), "two": lost}, *rows)
-    with pytest.raises(errors.CircuitOpen, match=r"^judge two: the server failed") as caught:
+    with pytest.raises(errors.ServerCrashLoop, match=r"^judge two: the server ended") as caught:
         label_sync(run, manager)
     partial = caught.value.partial
     assert partial["status"].tolist() == ["ok", "ok"]
@@ -197,6 +197,45 @@ def test_a_judge_that_is_lost_ends_the_run_and_is_named():
     label_sync(run, manager)
     assert manager.steps[asked:] == [("ready", "two"), ("two", OPENED)]
     assert run.table()["agreement"].tolist() == [1, 1]
+
+
+def test_a_sentence_that_a_further_judge_fails_is_named_with_the_judge():
+    """The first one's label counts; the message, the record and the opinions have the reason."""
+
+    def odd(text):
+        if text == OPENED:
+            raise errors.ServerInternalError("something odd.", fix="look at the log")
+        return label("legal", 2)
+
+    manager, run = judged_by("one,two", {"one": always("legal"), "two": odd})
+    label_sync(run, manager)
+    table = run.table()
+    assert manager.steps.count(("two", OPENED)) == 2
+    assert manager.steps.count(("one", OPENED)) == 1
+    assert table.loc["A", "status"] == "ok"
+    assert "no_opinion" in table.loc["A", "flags"]
+    line = f'two: "{OPENED}" has no label: something odd.'
+    assert line in table.report.meta["messages"]["A"]
+    assert line in table.as_text(200)
+    assert [one["judge"] for one in table.report.meta["unjudged"]] == ["two"]
+    found = table.judgements()
+    assert found[found["risk"].isna()][["judge", "reason"]].to_numpy().tolist() == [
+        ["two", "something odd."]
+    ]
+
+
+def test_five_in_a_row_by_a_further_judge_end_the_run():
+    """It is named in the error, and the first judge's labels are all there."""
+
+    def odd(text):
+        raise errors.ServerInternalError("something odd.", fix="look at the log")
+
+    rows = [(f"T{number}", f"{FINED} {number}") for number in range(8)]
+    manager, run = judged_by("one,two", {"one": always("legal"), "two": odd}, *rows)
+    with pytest.raises(errors.ServerInternalError, match=r"^judge two: 5 sentences in a row"):
+        label_sync(run, manager)
+    assert run.table()["status"].tolist() == ["ok"] * 8
+    assert sum(step[0] == "two" for step in manager.steps) == 10
 
 
 def test_an_interrupt_keeps_what_was_labeled():

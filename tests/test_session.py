@@ -5,6 +5,7 @@ lost when it stops.
 
 import asyncio
 import contextlib
+import html
 import json
 import signal
 import subprocess
@@ -18,7 +19,15 @@ import pandas as pd
 import pytest
 
 from urisk_nb import event_loop, process_state, session
-from urisk_nb.errors import AnswerIncomplete, InputError, ServerConnectionLost
+from urisk_nb.errors import (
+    AnswerIncomplete,
+    InputError,
+    ModelUnsuitable,
+    ServerBusy,
+    ServerCrashLoop,
+    ServerInternalError,
+    ServerNotRunning,
+)
 from urisk_nb.llm.labels import Judge, LabelMethod
 from urisk_nb.llm.messages import is_judge
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
@@ -41,7 +50,7 @@ class Listed:
 
     model = judge = "judge:7b"
     engine, version, url = "ollama", "0.12.3", "http://127.0.0.1:1"
-    settings = SimpleNamespace(num_ctx=4096)
+    settings = SimpleNamespace(num_ctx=4096, outage_wait_s=0.0)
     is_managed, slots = False, 1
     num_ctx = 4096
 
@@ -53,6 +62,9 @@ class Listed:
     async def find_judges(self, *models):
         decides = {True: LabelMethod.DECISION, False: LabelMethod.SCHEMA}
         return tuple(Judge(model=one, method=decides[is_judge(one)]) for one in models)
+
+    async def is_up(self, model=None):
+        return True
 
     @contextlib.contextmanager
     def allow_parallel(self, least):
@@ -281,23 +293,26 @@ def test_the_number_of_questions_is_known_from_the_start():
 
 def test_a_run_goes_on_where_it_ended():
     """
-    What was labeled before an error is not asked again.
+    What was labeled before an error is not asked again, also of a ticker that was not finished.
     """
     broken = True
 
     def answer(text):
-        if broken and "B" in text:
-            raise ServerConnectionLost("gone", fix="start it")
+        if broken and "B was sued" in text:
+            raise ServerCrashLoop("gone", fix="start it")
         return by_word(text)
 
-    run = open_run("A B C", evidence=news(*[(one, f"{one} was fined.") for one in "ABC"]))
+    rows = [(one, f"{one} was {what}.") for one in "ABC" for what in ("fined", "sued")]
+    run = open_run("A B C", evidence=news(*rows))
     manager = Listed(answer)
-    with pytest.raises(ServerConnectionLost):
+    with pytest.raises(ServerCrashLoop):
         label_sync(run, manager)
-    broken = False
+    assert run.table()["status"].tolist() == ["ok", "not_run", "not_run"]
+    broken, before = False, len(manager.asked)
     label_sync(run, manager)
     assert run.table()["status"].tolist() == ["ok", "ok", "ok"]
-    assert [text[0] for text in manager.asked] == ["A", "B", "B", "C"]
+    assert manager.asked[before:] == ["B was sued.", "C was fined.", "C was sued."]
+    assert run.failure == ""
 
 
 def test_what_a_model_says_to_nothing_is_asked_once_in_a_process():
@@ -327,11 +342,11 @@ def test_a_lost_server_ends_the_run_and_keeps_what_was_done():
 
     def answer(text):
         if "B" in text:
-            raise ServerConnectionLost("gone", fix="start it")
+            raise ServerCrashLoop("gone", fix="start it")
         return by_word(text)
 
     manager = Listed(answer)
-    with pytest.raises(ServerConnectionLost) as caught:
+    with pytest.raises(ServerCrashLoop) as caught:
         assess(
             "A B C",
             evidence=news(*[(ticker, f"{ticker} was fined.") for ticker in "ABC"]),
@@ -341,6 +356,113 @@ def test_a_lost_server_ends_the_run_and_keeps_what_was_done():
     assert table["status"].tolist() == ["ok", "not_run", "not_run"]
     assert table.loc["A", "score"] == 35.0
     assert "C was fined." not in manager.asked
+    assert table.report.meta["failure"] == "gone"
+    assert "The run ended early: gone" in table.as_text(200)
+
+
+def broken_by(word, kind=ServerInternalError):
+    """An answer by word, but for sentences with another word, which fail."""
+
+    def answer(text):
+        if word in text:
+            raise kind("something odd.", fix="look at the log")
+        return by_word(text)
+
+    return answer
+
+
+def test_a_sentence_that_fails_twice_is_named_and_the_run_goes_on():
+    """Under the table, in the findings and in the record; the others have their labels."""
+    manager = Listed(broken_by("explodes"))
+    rows = [("A", "A was fined."), ("B", "It explodes."), ("B", "B was fined."), ("C", "C rose.")]
+    table = assess("A B C", evidence=news(*rows), manager=manager)
+    assert manager.asked.count("It explodes.") == 2
+    assert table["status"].tolist() == ["ok", "partial", "ok"]
+    assert table.loc["B", "attempts"] == 3
+    found = table.report.findings.set_index("quote")
+    assert found.loc["It explodes.", ["status", "reason"]].tolist() == [
+        "unjudged",
+        "something odd.",
+    ]
+    line = '"It explodes." has no label: something odd.'
+    assert f"B: {line}" in table.as_text(200)
+    assert line in html.unescape(table._repr_html_())
+    assert table.report.meta["messages"]["B"] == [line]
+    assert table.report.meta["unjudged"] == [
+        {
+            "ticker": "B",
+            "evidence": found.loc["It explodes.", "evidence"],
+            "judge": "judge:7b",
+            "quote": "It explodes.",
+            "reason": "something odd.",
+        }
+    ]
+
+
+def test_five_in_a_row_end_the_run_with_its_table():
+    """Rows that were done are kept, and the last of the five has its reason, too."""
+    tickers = [f"T{number}" for number in range(12)]
+    rows = [(one, f"{one} was fined.") for one in tickers[:3]]
+    rows += [(one, f"{one} explodes.") for one in tickers[3:]]
+    manager = Listed(broken_by("explodes"))
+    with pytest.raises(
+        ServerInternalError, match=r"^5 sentences in a row .* something odd\."
+    ) as seen:
+        assess(tickers, evidence=news(*rows), manager=manager)
+    table = seen.value.partial
+    assert table["status"].tolist() == ["ok"] * 3 + ["model_error"] * 5 + ["not_run"] * 4
+    assert len(manager.asked) == 3 + 2 * 5
+    assert len(table.report.meta["unjudged"]) == 5
+    assert seen.value._render_traceback_()[1] == "  Fix: look at the log"
+
+
+def test_an_answer_in_between_begins_anew():
+    """Every second sentence fails: the run goes on to its end."""
+    tickers = [f"T{number}" for number in range(14)]
+    rows = [
+        (one, f"{one} {'explodes' if n % 2 else 'was fined'}.") for n, one in enumerate(tickers)
+    ]
+    table = assess(tickers, evidence=news(*rows), manager=Listed(broken_by("explodes")))
+    assert table["status"].tolist() == ["ok", "model_error"] * 7
+
+
+def test_five_invalid_answers_in_a_row_end_the_run():
+    """Each was asked once more; the error names the model and another way."""
+    tickers = [f"T{number}" for number in range(9)]
+    rows = [(one, f"{one} was fined.") for one in tickers]
+    manager = Listed(lambda text: "I think so")
+    with pytest.raises(ModelUnsuitable, match=r"judge:7b gives no valid label: .* JSON") as seen:
+        assess(tickers, evidence=news(*rows), manager=manager)
+    assert len(manager.asked) == 10
+    assert seen.value.partial["status"].tolist() == ["model_error"] * 5 + ["not_run"] * 4
+    assert "the answer is not JSON" in seen.value.partial.as_text(200)
+
+
+@pytest.mark.parametrize("kind", [ServerInternalError, ServerBusy, ServerNotRunning])
+def test_a_run_without_any_answer_fails(kind):
+    """However short it is: a notebook that runs in CI must not pass."""
+    rows = [(one, f"{one} explodes.") for one in "AB"]
+    with pytest.raises(kind) as seen:
+        assess("A B", evidence=news(*rows), manager=Listed(broken_by("explodes", kind)))
+    assert seen.value.partial["status"].tolist() == ["model_error"] * 2
+
+
+def test_an_outage_is_on_the_line_of_progress():
+    run = open_run("A", evidence=news(("A", "A was fined.")))
+    shown, away = [], [ServerBusy("full", fix="wait", status=503) for _ in range(2)]
+
+    def answer(text):
+        shown.append(str(run.progress))
+        if away:
+            raise away.pop()
+        return by_word(text)
+
+    manager = Listed(answer)
+    manager.settings = SimpleNamespace(num_ctx=4096, outage_wait_s=30.0)
+    label_sync(run, manager)
+    assert "; the server answers 503, waiting (0 s)" in shown[-1]
+    assert run.progress.outage is None
+    assert run.table()["status"].tolist() == ["ok"]
 
 
 def test_one_sentence_without_an_answer_costs_only_itself():

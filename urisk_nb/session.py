@@ -2,7 +2,8 @@
 
 It knows the date and the run's id. It asks each distinct question once, the first tickers first,
 with as many calls in flight as the server takes. What has been labeled stays with the run, so an
-interrupt or a lost server costs only the calls in flight. It knows nothing of notebooks.
+interrupt or a lost server costs only the calls in flight. It waits for a server that is away, and
+goes on without a sentence that fails (`llm/run_calls.py`). It knows nothing of notebooks.
 Over 400 lines: the run, its workers and the two ways in are one story, and what `assess` takes is
 said in full.
 """
@@ -15,26 +16,26 @@ import functools
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
 from urisk_nb import event_loop, process_state
 from urisk_nb.arguments import refuse_unknown, require
 from urisk_nb.errors import (
-    AnswerIncomplete,
-    ContextExceeded,
     InputError,
+    ModelUnsuitable,
     NotInitialized,
     UriskError,
     raise_ungrouped,
     ungroup,
 )
+from urisk_nb.llm.run_calls import MAX_FAILED_IN_ROW, CallFailed, Outage, RunCalls
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
@@ -46,7 +47,7 @@ from urisk_nb.risk.judges import describe_kappas, unite_judges
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import OnRead, Plan, prepare
-from urisk_nb.risk.questions import EXAMPLES, Question, Reply
+from urisk_nb.risk.questions import EXAMPLES, Question, Reply, parse
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.values import describe_type
 from urisk_nb.table.risk_table import RiskTable, assemble
@@ -58,9 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Run", "assess", "assess_async", "open_run", "to_reply"]
 
-# One sentence's failure: it stays without a label, with the reason, and the run goes on. Anything
-# else ends the run.
-SENTENCE_ERRORS = (AnswerIncomplete, ContextExceeded)
+T = TypeVar("T")
 # What people look for in `assess` and what is a parameter of the run.
 OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(RiskParams)}
 
@@ -71,7 +70,8 @@ class Progress:
     How far a run is; a snapshot.
 
     `questions` grows while a run goes on: a repair or a second look is asked only when the first
-    answer calls for it. It falls where several tickers have the same sentence.
+    answer calls for it. It falls where several tickers have the same sentence. `outage` is there
+    while the server is away.
     """
 
     rows: int = 0
@@ -80,6 +80,7 @@ class Progress:
     questions: int = 0
     tokens: int = 0
     elapsed_s: float = 0.0
+    outage: Outage | None = None
 
     @property
     def eta_s(self) -> float | None:
@@ -90,6 +91,8 @@ class Progress:
     def __str__(self) -> str:
         tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
         left = "" if self.eta_s is None else f", about {self.eta_s:.0f} s left"
+        if self.outage is not None:
+            left = f"; {self.outage}"
         return (
             f"{self.rows} of {self.rows_total} rows, {self.asked} of {self.questions} questions"
             f"{tokens}{left}"
@@ -115,11 +118,19 @@ class Run:
     input_notes: tuple[str, ...] = ()
     judges: tuple[Judge, ...] = ()
     opinions: dict[str, dict[str, TickerFindings]] = field(default_factory=dict)
+    answered: dict[str, dict[str, Reply]] = field(default_factory=dict)
+    failure: str = ""
+    incomplete: dict[str, set[str]] = field(default_factory=dict)
 
     def is_done(self, symbol: str) -> bool:
         """Return whether every judge has labeled a ticker."""
         by_judge = (self.findings_of(judge) for judge in self.judges)
         return bool(self.judges) and all(symbol in own for own in by_judge)
+
+    def is_labeled(self, symbol: str, judge: Judge) -> bool:
+        """Return whether a judge has labeled every sentence of a ticker."""
+        is_there = symbol in self.findings_of(judge)
+        return is_there and symbol not in self.incomplete.get(judge.model, ())
 
     def findings_of(self, judge: Judge) -> dict[str, TickerFindings]:
         """Return what a judge has found so far, by symbol; that of the first one counts."""
@@ -134,32 +145,55 @@ class Run:
         All judges are ready before the first sentence. Then one after the other is asked about all
         of them, so that a server with room for one model loads each once. A cancel, or an error,
         leaves the tickers that were finished in `ticker_findings` (of the first judge, whose labels
-        count) and `opinions` (by further judge). Called again, it asks about the others.
+        count) and `opinions` (by further judge). Called again, it asks about the others; what has
+        its answer (`answered`, by judge and key) is not asked again.
+
+        A server that is busy or away is waited for (URISK_OUTAGE_WAIT). A sentence whose call
+        fails is asked once more, and then is left without a label.
 
         Raises
         ------
         InputError
             urisk-judge would be asked for categories that it was not trained on.
         ServerError, ModelError
-            The run cannot go on: the server is lost after all retries, a model is not there.
+            The run cannot go on: a model is not there, the server cannot be started again, five
+            sentences in a row got no label, or no sentence at all got an answer.
         """
+        self.failure = ""
+        try:
+            await self._label(manager, parallel)
+        except UriskError as exc:
+            self.failure = exc.message
+            raise
+
+    async def _label(self, manager: LLMManager, parallel: int | None) -> None:
         from urisk_nb.llm.manager import is_demo, is_judge
+        from urisk_nb.llm.retrying_client import single_attempts
 
         models = self.plan.params.judge or (
             manager.judge if self.plan.taxonomy.hash == DEFAULT.hash else manager.model,
         )
         _check_judges(models, self.plan.taxonomy)
+        calls = self.open_calls(manager, models[0])
         if beside := [model for model in models if model != manager.model]:
-            await manager.ensure_model(*beside)
+            await _prepare(calls, functools.partial(manager.ensure_model, *beside))
         self.served_by = _record_server(manager, models[0])
-        self.judges = await manager.find_judges(*models)
+        self.judges = await _prepare(calls, functools.partial(manager.find_judges, *models))
         form, is_own = self.judges[0].form, is_judge(models[0])
         self.plan = replace(self.plan, form=form, is_judge=is_own)
         holds = {"demo_model": is_demo(models[0]), "small_judge": is_own}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
-        with manager.allow_parallel(parallel):
+        with manager.allow_parallel(parallel), single_attempts():
             self.notes = _describe_parallel(manager, parallel)
             await _Workers(self, manager, parallel or manager.parallel).label_all()
+
+    def open_calls(self, manager: LLMManager, model: str) -> RunCalls:
+        """Return the way of the calls to one model; outages are shown by the progress."""
+        return RunCalls(
+            lambda: manager.settings.outage_wait_s,
+            lambda: manager.is_up(model),
+            lambda outage: setattr(self, "progress", replace(self.progress, outage=outage)),
+        )
 
     def table(self) -> RiskTable:
         """
@@ -176,11 +210,13 @@ class Run:
             judges=[judge.record for judge in self.judges],
         )
         meta = table.report.meta
-        if notes := [*self.input_notes, *self.notes, *describe_kappas(meta["kappa"])]:
+        ended = [f"The run ended early: {self.failure}"] if self.failure else []
+        if notes := [*ended, *self.input_notes, *self.notes, *describe_kappas(meta["kappa"])]:
             meta["messages"] = {**meta["messages"], WHOLE_RUN: notes}
         meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
             served_by=self.served_by,
+            failure=self.failure or None,
             libraries={name: version(name) for name in ("urisk-nb", "pandas", "bm25s")},
         )
         return table
@@ -205,12 +241,17 @@ class _Workers:
         self.started_s = time.monotonic()
         self.known_questions = 0
         self.unread = 0  # sentences of tickers that have not begun
+        # Of the judge that is asked now
+        self.calls = run.open_calls(manager, self.judge.model)
+        self.has_answer = False
+        self.failed_in_row = 0
+        self.last_error: UriskError | None = None
 
     async def label_all(self) -> None:
-        """Label the tickers that a judge has no findings for yet; the first error ends it."""
+        """Label the tickers that a judge has not finished yet; the first error ends it."""
         plan, judges = self.run.plan, self.run.judges
         left = {
-            judge: [symbol for symbol in plan.asked if symbol not in self.run.findings_of(judge)]
+            judge: [symbol for symbol in plan.asked if not self.run.is_labeled(symbol, judge)]
             for judge in judges
         }
         self.unread = sum(
@@ -219,6 +260,8 @@ class _Workers:
         self.run.progress = Progress(rows_total=len(left[judges[-1]]), questions=self.unread)
         for self.judge, symbols in left.items():
             self.replies = {}  # the same bytes are another question where another one is asked
+            self.calls = self.run.open_calls(self.manager, self.judge.model)
+            self.has_answer, self.failed_in_row, self.last_error = False, 0, None
             await self._label_each(symbols)
 
     async def _label_each(self, symbols: Sequence[str]) -> None:
@@ -235,6 +278,8 @@ class _Workers:
                     await ticker
                 for worker in workers:
                     worker.cancel()
+                if self.last_error is not None and not self.has_answer:
+                    raise self.last_error
         except BaseExceptionGroup as several:
             cause = ungroup(several)  # the first is the cause; its siblings were cancelled for it
         else:
@@ -260,9 +305,12 @@ class _Workers:
     async def _label(self, rank: int, symbol: str) -> None:
         plan, judge = replace(self.run.plan, form=self.judge.form), self.judge
         self.unread -= len(plan.selections[symbol].chosen)
-        self.run.findings_of(judge)[symbol] = await label_ticker(
-            plan, symbol, functools.partial(self._put, rank)
-        )
+        found = await label_ticker(plan, symbol, functools.partial(self._put, rank))
+        self.run.findings_of(judge)[symbol] = found
+        incomplete = self.run.incomplete.setdefault(judge.model, set())
+        incomplete.discard(symbol)
+        if any(finding.label is None for finding in found.findings):
+            incomplete.add(symbol)
         self._count(rows=int(judge is self.run.judges[-1]))
 
     def _put(self, rank: int, question: Question) -> asyncio.Future[Reply]:
@@ -271,7 +319,10 @@ class _Workers:
             return _share(first)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.replies[question.key] = reply
-        if question.purpose == "prior" and (known := self._priors().get(question.key)) is not None:
+        known = self._answered().get(question.key)
+        if known is None and question.purpose == "prior":
+            known = self._priors().get(question.key)
+        if known is not None:
             reply.set_result(known)
             return reply
         self.queue.put_nowait((rank, next(self.numbers), question, reply))
@@ -283,17 +334,57 @@ class _Workers:
             _, _, question, waiting = await self.queue.get()
             self.has_room.set()
             reply = await self._ask(question)
+            if reply.error is None:
+                self._answered()[question.key] = reply
             waiting.set_result(reply)
+            await self._count_failures(question, reply)
             if question.purpose == "prior" and reply.logprobs:
                 self._priors()[question.key] = _as_cached(reply)
             self._count(asked=1, tokens=reply.tokens)
 
     async def _ask(self, question: Question) -> Reply:
+        ask = functools.partial(self.manager.ask, question, self.judge.model)
         try:
-            answer = await self.manager.ask(question, self.judge.model)
-        except SENTENCE_ERRORS as exc:
-            return Reply(text=getattr(exc, "partial", ""), done_reason=None, error=exc.message)
-        return to_reply(answer)
+            answer, failed = await self.calls.call(ask)
+        except CallFailed as exc:
+            self.last_error = exc.error
+            return Reply(
+                text=getattr(exc.error, "partial", ""),
+                done_reason=None,
+                error=exc.error.message,
+                attempts=exc.attempts,
+            )
+        self.has_answer = True
+        reply = to_reply(answer)
+        return replace(reply, attempts=reply.attempts + failed)
+
+    async def _count_failures(self, question: Question, reply: Reply) -> None:
+        """End the run where several sentences in a row got no label."""
+        is_last = question.purpose == "repair" or self.judge.form == "decision"
+        if reply.error is None:
+            _, reason = parse(reply.text, reply.done_reason, self.run.plan.taxonomy)
+            if reason is None:
+                self.failed_in_row = 0
+            if reason is None or not is_last:
+                return
+            self.last_error = ModelUnsuitable(
+                f"{self.judge.model} gives no valid label: {reason}.",
+                fix="label with another model: --judge MODEL",
+            )
+        self.failed_in_row += 1
+        if self.failed_in_row >= MAX_FAILED_IN_ROW and self.last_error is not None:
+            for _ in range(3):  # the ticker of this sentence may be done with it
+                await asyncio.sleep(0)
+            error = self.last_error
+            error.message = (
+                f"{self.failed_in_row} sentences in a row got no label. The last: {error.message}"
+            )
+            error.args = (error.message,)
+            raise error
+
+    def _answered(self) -> dict[str, Reply]:
+        """Return what this judge has answered in this run: it is not asked again."""
+        return self.run.answered.setdefault(self.judge.model, {})
 
     def _priors(self) -> dict[str, Reply]:
         """Return what this model says to sentences without content: asked once in this process."""
@@ -312,6 +403,14 @@ class _Workers:
             tokens=before.tokens + tokens,
             elapsed_s=time.monotonic() - self.started_s,
         )
+
+
+async def _prepare(calls: RunCalls, step: Callable[[], Awaitable[T]]) -> T:
+    """Return what a step before the first sentence gives; a server that is away is waited for."""
+    try:
+        return (await calls.call(step))[0]
+    except CallFailed as exc:
+        raise exc.error from None
 
 
 def to_reply(answer: Answer) -> Reply:

@@ -131,6 +131,13 @@ class Settings(BaseSettings):
         le=86_400,
         description="longest wait for the first token (queue, load, prompt), seconds",
     )
+    outage_wait_s: float = Field(
+        60.0,
+        alias="URISK_OUTAGE_WAIT",
+        ge=0,
+        le=86_400,
+        description="how long a run waits for a server that is busy, restarts or is gone, seconds",
+    )
     parallel: int | None = Field(
         None,
         alias="URISK_PARALLEL",

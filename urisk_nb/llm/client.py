@@ -87,6 +87,7 @@ KEEP_OPEN_S = 1200.0
 MAX_REFUSAL_BYTES = 64 * 1024
 BLOCK_BYTES = 256 * 1024
 NO_SUCH_PATH = (404, 405, 501)
+BUSY = (429, 503)  # a server, or a proxy before it, that is there and takes no request now
 JSON = {"Content-Type": "application/json"}
 
 # What each exception of httpx means before the first token. A subclass counts as its nearest base
@@ -222,7 +223,7 @@ class Client:
         ServerTimeout
             Something listens and says nothing: a server that starts or hangs, or another program.
         ServerBusy
-            A llama.cpp server is still loading its model.
+            The server takes no request now: a llama.cpp server is still loading its model, say.
         AccessDenied, TlsFailed
             It wants a login, or there is no https with it.
         PortTaken
@@ -299,9 +300,7 @@ class Client:
         if status < 300 or status in NO_SUCH_PATH or _is_loading(reply):
             return None
         barrier = describe_refusal(self._as_seen(reply), self.settings)
-        if barrier is not None:
-            barrier.facts["is_proxy"] = True
-        if barrier is None and status >= 500:
+        if barrier is None and (status >= 500 or status in BUSY):
             barrier = self._to_error(reply, reply.text, openai.decode_error)
         return barrier
 

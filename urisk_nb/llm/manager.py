@@ -30,6 +30,7 @@ from urisk_nb.errors import (
     InputError,
     ModelError,
     NotInitialized,
+    PortTaken,
     ServerError,
     UriskError,
 )
@@ -56,7 +57,7 @@ from urisk_nb.llm.messages import (
     parse_question,
 )
 from urisk_nb.llm.model_loader import ModelLoader
-from urisk_nb.llm.resilience import BreakerState, retrying
+from urisk_nb.llm.resilience import BreakerState, InRun, retry_rule_for, retrying
 from urisk_nb.llm.retrying_client import Exchange, RetryingClient
 from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, take_snapshot
 from urisk_nb.server import leases
@@ -77,6 +78,7 @@ SOFT = frozenset(
         "timeout_s",
         "max_retries",
         "load_timeout_s",
+        "outage_wait_s",
         "parallel",
         "allow_cloud",
         "keep_warm_s",
@@ -205,6 +207,7 @@ class LLMManager:
         keep_alive: str | None = None,
         timeout_s: float | None = None,
         load_timeout_s: float | None = None,
+        outage_wait_s: float | None = None,
         max_retries: int | None = None,
         auto_start: bool | None = None,
         keep_warm_s: float | None = None,
@@ -227,7 +230,7 @@ class LLMManager:
         url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
             Settings, each in place of its environment variable; None leaves it to the environment.
             The README lists them.
-        max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
+        outage_wait_s, max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
             Further settings, likewise.
         api_key, headers, ca_file, ca_folder
             How a server behind a login, or with a certificate of your company, is reached.
@@ -263,6 +266,7 @@ class LLMManager:
         keep_alive: str | None = None,
         timeout_s: float | None = None,
         load_timeout_s: float | None = None,
+        outage_wait_s: float | None = None,
         max_retries: int | None = None,
         auto_start: bool | None = None,
         keep_warm_s: float | None = None,
@@ -421,6 +425,33 @@ class LLMManager:
             self.server.note_loss(exc)
             return False
         self.server.note_return()
+        return True
+
+    async def is_up(self, model: str | None = None) -> bool:
+        """
+        Return whether the server answers, with a model (default: the session's) in its memory.
+
+        Loads the model where it is not. Waits for a managed server that is being started again.
+
+        Raises
+        ------
+        ServerError, ModelError
+            Waiting is of no use: the server could not be started again, the model is gone.
+        """
+        self._check()
+        return await event_loop.call(self._is_up(model or self.model))
+
+    async def _is_up(self, model: str) -> bool:
+        await self.server.ready()
+        try:
+            await self._client.probe()
+            await self._loader.load(model)
+        except PortTaken:  # a proxy may still answer for a server that is away
+            return False
+        except UriskError as exc:
+            if retry_rule_for(exc).in_run is InRun.END:
+                raise
+            return False
         return True
 
     async def check_external(self) -> None:

@@ -18,7 +18,15 @@ from urisk_nb import errors
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying, RetryCallState
 
-__all__ = ["RETRY_RULES", "Breaker", "BreakerState", "RetryRule", "retry_rule_for", "retrying"]
+__all__ = [
+    "RETRY_RULES",
+    "Breaker",
+    "BreakerState",
+    "InRun",
+    "RetryRule",
+    "retry_rule_for",
+    "retrying",
+]
 
 FIRST_WAIT_S, MAX_WAIT_S = 0.2, 5.0
 MAX_ASKED_S = 30.0  # of a Retry-After
@@ -26,6 +34,17 @@ RUNNER_WAIT_S = 1.0  # a server needs a moment to see that its runner is gone
 
 
 # What a failure means -----------------------------------------------------------------------------
+
+
+class InRun(StrEnum):
+    """What a run does after a call that failed; a run has many calls, and more patience."""
+
+    END = "end"  # it cannot go on: the others would fail, too
+    WAIT = "wait"  # the server is away, and the call has no part in it
+    # The call may have brought the server down: made once more, while no other is in flight
+    ALONE = "alone"
+    AGAIN = "again"  # made once more
+    SKIP = "skip"  # the same would come of it again: the run goes on with the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,34 +60,44 @@ class RetryRule:
         Whether it speaks against the server's health, which is what the breaker counts. Being busy
         does not, nor does a request that the server rightly refuses, nor a lack of memory, which a
         pause does not cure.
+    in_run
+        What a run does, in place of the attempts; see `urisk_nb.llm.run_calls`.
     """
 
     attempts: int | None = 1
     counts: bool = False
+    in_run: InRun = InRun.END
 
 
 # The nearest base that stands here is what counts. Whatever is not here, a cancel and an interrupt
 # for example, is passed on at once and counts nothing.
 RETRY_RULES: dict[type[BaseException], RetryRule] = {
     # The connection was refused: the server is started between tries
-    errors.ServerNotRunning: RetryRule(attempts=None, counts=True),
+    errors.ServerNotRunning: RetryRule(attempts=None, counts=True, in_run=InRun.WAIT),
     # The connection broke: generation is idempotent
-    errors.ServerConnectionLost: RetryRule(attempts=None, counts=True),
+    errors.ServerConnectionLost: RetryRule(attempts=None, counts=True, in_run=InRun.ALONE),
     # A managed server is started again; one that hangs twice will hang again
-    errors.ServerHung: RetryRule(attempts=2, counts=True),
-    errors.ServerBusy: RetryRule(attempts=None),  # 503, 429: a full queue is no fault
+    errors.ServerHung: RetryRule(attempts=2, counts=True, in_run=InRun.ALONE),
+    # 503, 429: a full queue is no fault
+    errors.ServerBusy: RetryRule(attempts=None, in_run=InRun.WAIT),
     # The server loads the model again; a second crash is no accident
-    errors.RunnerCrashed: RetryRule(attempts=2, counts=True),
-    errors.ServerInternalError: RetryRule(attempts=2, counts=True),  # any other 5xx
+    errors.RunnerCrashed: RetryRule(attempts=2, counts=True, in_run=InRun.ALONE),
+    # Any other 5xx
+    errors.ServerInternalError: RetryRule(attempts=2, counts=True, in_run=InRun.AGAIN),
     errors.ServerStartFailed: RetryRule(counts=True),  # its own restarts are behind it
-    # Never again after the first token: the caller has seen text
-    errors.StreamInterrupted: RetryRule(counts=True),
+    # Never again after the first token: the caller has seen text. A run shows none
+    errors.StreamInterrupted: RetryRule(counts=True, in_run=InRun.ALONE),
     # It answered the probes meanwhile: slow, not broken
-    errors.ServerTimeout: RetryRule(),
+    errors.ServerTimeout: RetryRule(in_run=InRun.AGAIN),
     errors.OutOfMemory: RetryRule(),
     # Pulled, where that is allowed, then asked once more
     errors.ModelNotFound: RetryRule(attempts=2),
-    errors.CircuitOpen: RetryRule(),
+    errors.CircuitOpen: RetryRule(in_run=InRun.WAIT),
+    # What the server says of one request holds for that request
+    errors.BadRequest: RetryRule(in_run=InRun.SKIP),
+    errors.ProtocolError: RetryRule(in_run=InRun.AGAIN),
+    errors.ContextExceeded: RetryRule(in_run=InRun.SKIP),
+    errors.AnswerIncomplete: RetryRule(in_run=InRun.AGAIN),
     errors.ServerError: RetryRule(),
     errors.ModelError: RetryRule(),
 }
@@ -88,7 +117,7 @@ def retry_rule_for(error: BaseException | None) -> RetryRule:
 def retrying(
     max_retries: int,
     before_sleep: Callable[[RetryCallState], Awaitable[Any]],
-    may_retry: Callable[[], bool] = lambda: True,
+    may_retry: Callable[[BaseException | None], bool] = lambda _: True,
 ) -> AsyncRetrying:
     """
     Return the attempts of a call, with full jitter: the n-th wait is uniform between 0 and
@@ -101,7 +130,7 @@ def retrying(
     before_sleep
         Awaited between tries; makes sure that the server is up.
     may_retry
-        Asked after a failure: false once the caller has seen text.
+        Asked after a failure, which it is given: false once the caller has seen text.
     """
     from tenacity import AsyncRetrying, stop_after_attempt, wait_random_exponential
 
@@ -112,7 +141,9 @@ def retrying(
     def again(state: RetryCallState) -> bool:
         meaning = retry_rule_for(_error(state))
         seen[meaning] += 1
-        return may_retry() and (meaning.attempts is None or seen[meaning] < meaning.attempts)
+        return may_retry(_error(state)) and (
+            meaning.attempts is None or seen[meaning] < meaning.attempts
+        )
 
     def wait(state: RetryCallState) -> float:
         return max(_least_wait_s(_error(state)), backoff(state))

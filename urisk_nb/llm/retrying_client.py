@@ -1,6 +1,9 @@
 """
 One call with all its attempts: it waits for its turn, is admitted by the breaker, watched while it
 is silent, and tried again until its first token.
+
+The calls of a run have one attempt here: what comes after a failure is decided in `run_calls`,
+which knows the run's other calls.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +36,31 @@ from urisk_nb.server.model_server import Server
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["Exchange", "RetryingClient"]
+__all__ = ["Exchange", "RetryingClient", "single_attempts"]
 
 # What the end of a server looks like to a call.
 SERVER_ENDS = (RunnerCrashed, ServerConnectionLost, ServerNotRunning, StreamInterrupted)
 Exchange = Callable[[OnChunk], Awaitable[Final]]
 """One attempt: asks the server, hands chunks over as they come, returns the end."""
+
+# Travels with the tasks of a run: what else is asked meanwhile, by other cells and threads, keeps
+# its own attempts.
+_IS_SINGLE: ContextVar[bool] = ContextVar("urisk_single_attempts", default=False)
+
+
+@contextlib.contextmanager
+def single_attempts() -> Iterator[None]:
+    """
+    Make each call within once, whatever the breaker says; a model that has gone is still pulled.
+
+    For a run, which has more patience than a call and its own way with failures. The breaker still
+    hears how each call ends, so that others leave a broken server alone.
+    """
+    token = _IS_SINGLE.set(True)
+    try:
+        yield
+    finally:
+        _IS_SINGLE.reset(token)
 
 
 class RetryingClient:
@@ -94,7 +117,10 @@ class RetryingClient:
                 attempts = retrying(
                     self._client.settings.max_retries,
                     partial(self._repair, record),
-                    may_retry=lambda: record.first_s is None,
+                    may_retry=lambda error: (
+                        record.first_s is None
+                        and (not _IS_SINGLE.get() or isinstance(error, ModelNotFound))
+                    ),
                 )
                 async for attempt in attempts:
                     with attempt:
@@ -113,7 +139,7 @@ class RetryingClient:
         async with self._limiter.hold():
             record.mark_started()
             breaker, began_s = self.breakers[record.model], time.monotonic()
-            trial = breaker.admit(began_s)
+            trial = not _IS_SINGLE.get() and breaker.admit(began_s)
             try:
                 if trial:
                     await self._server.ready()

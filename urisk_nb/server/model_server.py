@@ -46,7 +46,6 @@ __all__ = ["Server", "ServerState"]
 READY_S = 30.0
 NEWS_S = 0.2
 BUSY_PAUSE_S = 0.25
-PROXY_BUSY_S = 30.0  # how long a start waits where a proxy says 503, and no server that it loads
 SLOTS_NOTE = "the server was started with"
 END_S = 5.0  # for the guardian to report an end, beyond the time that it gives the server
 
@@ -272,21 +271,20 @@ class Server:
             ) from exc
 
     async def _wait_for_load(self) -> str:
-        """
-        Return the version of a server, after it has loaded its model; a proxy that says 503 for it
-        is waited for a while.
-        """
+        """Return the version of a server, after it has loaded its model or is less busy."""
         began_s = time.monotonic()
         while True:
             try:
                 return await self._client.probe()
             except ServerBusy as exc:
-                is_proxy = exc.facts.get("is_proxy", False)
-                limit_s = PROXY_BUSY_S if is_proxy else self.settings.load_timeout_s
-                if time.monotonic() - began_s >= limit_s:
+                is_loading = "loading model" in str(exc.facts.get("said", "")).lower()
+                settings, waited_s = self.settings, time.monotonic() - began_s
+                if waited_s >= (settings.load_timeout_s if is_loading else settings.outage_wait_s):
                     raise
-                what = "The proxy says 503: waiting" if is_proxy else "Waiting"
-                self._say("loading", f"{what} for the server to load its model")
+                seen = f"The server answers {exc.facts.get('status')}, waiting ({waited_s:.0f} s)"
+                self._say(
+                    "loading", "Waiting for the server to load its model" if is_loading else seen
+                )
                 await asyncio.sleep(BUSY_PAUSE_S)
 
     async def _start(self) -> None:

@@ -49,6 +49,7 @@ def create_app(
     keep_alive: str | None = None,
     timeout_s: float | None = None,
     load_timeout_s: float | None = None,
+    outage_wait_s: float | None = None,
     max_retries: int | None = None,
     auto_start: bool | None = None,
     keep_warm_s: float | None = None,
@@ -70,7 +71,7 @@ def create_app(
         A larger body is refused with 413; a POST beyond so many that wait is refused with 503.
     url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
-    max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
+    outage_wait_s, max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
         Further settings, likewise.
     api_key, headers, ca_file, ca_folder
         How a server behind a login, or with a certificate of your company, is reached.

@@ -67,6 +67,7 @@ def serve(
     keep_alive: str | None = None,
     timeout_s: float | None = None,
     load_timeout_s: float | None = None,
+    outage_wait_s: float | None = None,
     max_retries: int | None = None,
     auto_start: bool | None = None,
     keep_warm_s: float | None = None,
@@ -87,7 +88,7 @@ def serve(
         Asked of every caller; default: URISK_SERVICE_TOKEN.
     url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
-    max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
+    outage_wait_s, max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
         Further settings, likewise.
     api_key, headers, ca_file, ca_folder
         How a server behind a login, or with a certificate of your company, is reached.

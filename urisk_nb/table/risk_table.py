@@ -24,6 +24,7 @@ from urisk_nb.risk.rows import (
     build_judgements,
     build_ratings,
 )
+from urisk_nb.risk.unjudged import describe_unjudged, list_unjudged
 from urisk_nb.table.exports import ExportFrame
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
@@ -287,7 +288,12 @@ def assemble(
     meta |= {
         "judges": list(judges),
         "kappa": compare_judges(given, [one["model"] for one in judges]),
+        "unjudged": list_unjudged(given, model=model),
     }
+    texts = {symbol: [text] for symbol, text in meta["messages"].items()}
+    for symbol, lines in describe_unjudged(meta["unjudged"], several=len(judges) > 1).items():
+        texts.setdefault(symbol, []).extend(lines)
+        meta["messages"] = {**meta["messages"], symbol: texts[symbol]}
     object.__setattr__(table, "_report", report)
     table.attrs["urisk"] = {"run_id": run_id, "score_version": meta["score_version"]}
     return table
