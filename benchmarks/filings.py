@@ -241,7 +241,7 @@ def measure_scores(filing: Filing, judge: Judge | None) -> Outcome:
     if judge is None:
         findings, table = label(plan, read_eagerly(plan))
     else:
-        plan = replace(plan, form="short")
+        plan = replace(plan, form="decision", is_judge=True)
         findings, table = label(plan, judge.ask)
         judge.save()
     row = table.loc[TICKER]

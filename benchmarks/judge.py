@@ -173,9 +173,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--url", help="the server (default: OLLAMA_URL, started if nothing answers)"
     )
-    parser.add_argument(
-        "--engine", choices=("ollama", "embedded", "scripted"), help="what to start"
-    )
+    parser.add_argument("--engine", choices=("ollama", "embedded"), help="what to start")
     parser.add_argument(
         "--second",
         action="store_true",

@@ -16,7 +16,7 @@ ROOT = TESTS.parent / "urisk_nb"
 # Lowest first. A module imports only from strictly lower layers; names on one line are strangers.
 # ARCHITECTURE.md draws the same.
 LAYERS = [
-    {"errors"},
+    {"errors", "address"},
     {"settings", "process_state", "arguments", "embedded"},
     {"event_loop", "risk"},
     {"readers", "server"},
@@ -66,6 +66,7 @@ INSIDE = {
     ],
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
+        *("tls", "refusals"),
         "run_calls",
         *(
             "client",
@@ -84,7 +85,7 @@ INSIDE = {
         *("escaping", "text_layout", "markup", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
     ],
-    "evaluate": ["labeled_files", "measurement", "report"],
+    "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": ["exports", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),

@@ -151,13 +151,13 @@ UNFIT = {
         lambda: Refusing(status=401, error={"error": {"message": "Missing API key"}}),
         {},
         "Missing API key",
-        "Fix: use a server that lets you in",
+        "Fix: put OLLAMA_API_KEY=... into .env",
     ),
     "a web page": (
         lambda: Refusing(status=500, error="<html><title>Oops</title></html>"),
         {},
-        "HTTP 500 on /v1/models",
-        "Fix: stop that program, or choose another address",
+        "HTTP 500: ",
+        "Fix: ask again",
     ),
     "two models": (lambda: FakeOpenAI(("one", "two")), {}, "several models", "OLLAMA_MODEL=one"),
     "another model": (
@@ -220,7 +220,7 @@ def test_doctor_says_what_a_start_would_start(tmp_path, urisk_here):
     }
     done = urisk_here("doctor", **env)
     assert done.returncode == 0, done.stdout
-    assert "a start takes the ollama engine" in done.stdout
+    assert "a start uses the ollama engine" in done.stdout
     done = urisk_here("doctor", OLLAMA_AUTO_START="false", **env)
     assert done.returncode == 1, done.stdout
     assert "OLLAMA_AUTO_START is off" in done.stdout
@@ -409,7 +409,7 @@ def test_without_the_package_for_merging_nothing_is_fetched(
     server = fake_ollama_with(REAL)
     assert cli.main(["install-judge", "--url", server.url]) == 1
     said = capsys.readouterr().err
-    assert "PackageMissing: to merge the adapter needs the package gguf" in said
+    assert "PackageMissing: merging the adapter needs the package gguf" in said
     assert 'Fix: pip install "urisk-nb[judge]"' in said
     assert set(server.counters()["paths"]) == {"/api/version", "/api/tags"}
     assert not (tmp_path / "data").exists()

@@ -7,10 +7,15 @@ import inspect
 import re
 import tomllib
 
+import pandas as pd
 import pytest
 
 from harness import ROOT
+from urisk_nb.risk.params import JUDGE_REVIEW_BELOW
+from urisk_nb.risk.row_warnings import WARNINGS
+from urisk_nb.session import open_run
 from urisk_nb.settings import Settings
+from urisk_nb.table.risk_table import Report
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -19,7 +24,7 @@ OUTSIDE = {"URISK_STATIC"}  # read by the rendering itself, which must not impor
 
 def documented():
     rows = README.partition("<!-- settings:")[2].partition("\n## ")[0]
-    return dict(re.findall(r"^\| ((?:OLLAMA|URISK)_\w+) \|([^|]*)\|", rows, re.MULTILINE))
+    return dict(re.findall(r"^\| ((?:OLLAMA|URISK|SSL)_\w+) \|([^|]*)\|", rows, re.MULTILINE))
 
 
 def test_every_setting_stands_in_the_readme_with_its_default():
@@ -42,6 +47,58 @@ def test_every_setting_stands_in_the_readme_with_its_default():
             if isinstance(default, float)
             else str(default)
         )
+
+
+def names_in_tables(page, heading):
+    """The names in the first cells of the tables with this heading; `r_a` ... `r_b` is two."""
+    tables = re.findall(
+        rf"^\| {heading} \|.*\n\|[-|:]+\|\n((?:\|.*\n)+)",
+        (ROOT / page).read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    cells = [row.split("|")[1] for table in tables for row in table.splitlines()]
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_every_column_of_the_table_is_documented():
+    """docs/metrics.md has each column that a run can have, each once, and no other."""
+    days = pd.bdate_range("2024-01-01", periods=40)
+    closes = pd.Series(range(100, 140), days, dtype=float)
+    frame = pd.concat({("Close", "A"): closes, ("Volume", "A"): closes}, axis=1)
+    news = pd.DataFrame({"ticker": ["A"], "text": ["It was fined."], "date": [days[-1]]})
+    run = open_run(
+        "A=1",
+        prices=frame,
+        evidence=news,
+        previous=news,
+        benchmark="equal",
+        params={"labels": "calibrated"},
+    )
+    columns = list(run.table().columns)
+    ratings = [name for name in columns if name.startswith("r_")]
+    named = names_in_tables("docs/metrics.md", "column")
+    assert [ratings[0], ratings[-1]] == [name for name in named if name in ratings]
+    assert len(set(named)) == len(named)
+    assert {*named, *ratings} == set(columns)
+
+
+def test_every_flag_of_a_row_is_documented():
+    """docs/metrics.md has each flag that a row can have, each once, and no other."""
+    named = names_in_tables("docs/metrics.md", "flag")
+    assert len(set(named)) == len(named)
+    assert set(named) == set(WARNINGS)
+
+
+def test_every_column_of_the_findings_is_documented():
+    """The docstring of the report names each column of the findings and of the judgements."""
+    for name in (*Report().findings.columns, *Report().judgements.columns):
+        assert re.search(rf"\b{name}\b", inspect.getdoc(Report)), name
+
+
+def test_the_default_threshold_of_the_judge_is_documented():
+    """docs/filings.md says which labels of urisk-judge are to review where nothing is given."""
+    page = " ".join((ROOT / "docs/filings.md").read_text(encoding="utf-8").split())
+    assert re.findall(r"`urisk-judge` \(([0-9.]+)\)", page) == [f"{JUDGE_REVIEW_BELOW:g}"]
 
 
 def test_environment_yml_agrees_with_pyproject():

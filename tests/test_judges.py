@@ -16,6 +16,7 @@ from test_session import Listed, label, news
 from urisk_nb import errors, process_state
 from urisk_nb.llm.labels import Judge, LabelMethod
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.risk.calibration import CONTENT_FREE
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
 from urisk_nb.session import assess, label_sync, open_run
@@ -77,7 +78,20 @@ def test_each_sentence_is_asked_of_each_judge_one_judge_after_the_other():
     assert len(table.judgements()) == 6
 
 
-def test_the_labels_of_the_first_count_and_a_dispute_is_told():
+def test_each_judge_has_its_own_prior():
+    """What one says to sentences without content says nothing of another."""
+    process_state.forget("priors")
+    manager = Panel({one: always("legal") for one in ("one", "two")}, logprobs=True)
+    params = {"judge": "one,two", "labels": "calibrated"}
+    run = open_run(["A"], evidence=news(("A", FINED)), params=params)
+    label_sync(run, manager)
+    asked = [(judge, text) for judge, text in manager.steps[1:] if text in CONTENT_FREE]
+    assert {(judge, text) for judge in ("one", "two") for text in CONTENT_FREE} == set(asked)
+    assert len(asked) == 2 * len([one for one in asked if one[0] == "one"])
+    process_state.forget("priors")
+
+
+def test_the_labels_of_the_first_count_and_disagreement_is_flagged():
     """Each finding has its share, the row the mean; the table says who was compared, and how."""
     by_word = {FINED: ("legal", 3), OPENED: ("none", 0)}
     manager, run = judged_by(
@@ -95,7 +109,7 @@ def test_the_labels_of_the_first_count_and_a_dispute_is_told():
     text = table.as_text()
     assert "labeled by one, compared with two (ollama, 0.12.3)" in text
     assert "one and two: the same risk in 1 of 2 sentences (kappa 0.00)" in text
-    assert "Two judges label a sentence differently" in text
+    assert "Judges disagree on a sentence" in text
 
 
 def test_the_record_names_each_judge():
@@ -253,7 +267,11 @@ def refused(judge, **rest):
     ("judge", "said", "fix"),
     [
         ("a,b,a", "judge='a,b,a' names 'a' twice", "name each judge once"),
-        (["llama3.1", "Llama3.1:latest"], "'Llama3.1:latest', one model", "each judge once"),
+        (
+            ["llama3.1", "Llama3.1:latest"],
+            "names one model twice: 'llama3.1' and 'Llama3.1:latest'",
+            "each judge once",
+        ),
         ("a,b,c,d,e,f", "judge='a,b,c,d,e,f' names 6 models", "name 1 to 5: judge='a,b,c,d,e'"),
         ([], "judge='' names no models", "judge='urisk-judge'"),
         ("a,,b", "judge is empty text", "leave judge out"),
@@ -269,10 +287,10 @@ def test_names_that_cannot_be_meant_are_refused_before_any_server(judge, said, f
 
 
 def test_urisk_judge_is_refused_for_other_categories_also_as_the_second():
-    """It has learnt ours."""
+    """It was trained on ours."""
     weather = Category(id="weather", name="Weather", definition="storms and droughts")
     own = Taxonomy(categories=(*DEFAULT.categories, weather), version="mine")
-    assert "has learnt the categories" in refused("llama3.1,urisk-judge", taxonomy=own).message
+    assert "was trained on the categories" in refused("llama3.1,urisk-judge", taxonomy=own).message
 
 
 @pytest.mark.parametrize("given", [{"judge": "one"}, {"model": "one"}, {"judge": ["one"]}])

@@ -180,8 +180,8 @@ def test_another_model_that_is_named_is_asked_at_length():
 
 def test_the_judge_is_not_asked_for_other_categories():
     """
-    It has learnt the default ones: with others the session's model answers, and naming the judge is
-    an error before any server.
+    It was trained on the default ones. With others the session's model answers, and naming the
+    judge is an error before any server is asked.
     """
     weather = Category(id="weather", name="Weather", definition="storms and droughts")
     own = Taxonomy(categories=(*DEFAULT.categories, weather), version="mine")
@@ -192,7 +192,7 @@ def test_the_judge_is_not_asked_for_other_categories():
         ]
         == "smollm2-135m"
     )
-    with pytest.raises(InputError, match="has learnt the categories market, credit") as caught:
+    with pytest.raises(InputError, match="was trained on the categories market, credit") as caught:
         open_run(
             "A",
             evidence=news(("A", "A storm hit.")),
@@ -201,7 +201,7 @@ def test_the_judge_is_not_asked_for_other_categories():
         )
     assert "taxonomy=" in caught.value.fix
     manager.model = "urisk-judge"  # as after %urisk_start --model urisk-judge
-    with pytest.raises(InputError, match="has learnt the categories market, credit"):
+    with pytest.raises(InputError, match="was trained on the categories market, credit"):
         assess("A", evidence=news(("A", "A storm hit.")), manager=manager, taxonomy=own)
 
 

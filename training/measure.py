@@ -27,7 +27,7 @@ from urisk_nb.evaluate import (
     add_baselines,
     evaluate,
     read_files,
-    text,
+    render_text,
     write,
 )
 from urisk_nb.llm.manager import LLMManager
@@ -87,7 +87,7 @@ def main() -> None:
     items = tuple(chain.from_iterable(file.items for file in files))
     folds = add_baselines(LabeledFile(name="all folds", items=items))
     found = replace(folds, evaluations=(together(parts),))
-    print(text(found))
+    print(render_text(found))
     print("\nWritten: " + ", ".join(str(path) for path in write([found], args.folder)))
 
 

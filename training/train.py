@@ -108,7 +108,7 @@ class Row:
         return zlib.crc32((self.company or self.text).encode())
 
     def risk_target(self) -> np.ndarray:
-        """The share of each risk that is to be learnt."""
+        """The share of each risk to train on."""
         return spread([RISKS.index(risk) for risk in self.risks], len(RISKS))
 
     def severity_target(self) -> np.ndarray:
@@ -358,7 +358,7 @@ def train(
     return adapter
 
 
-# What it has learned ------------------------------------------------------------------------------
+# How good it is ----------------------------------------------------------------------------------
 
 
 def judge(

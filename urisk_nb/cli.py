@@ -153,8 +153,8 @@ def _free_port() -> int:
 
 def _fetch_model(_: argparse.Namespace) -> int:
     print(
-        f"The demo model is at {_fetch_weights()}. It is small, and made to be tried; "
-        "with the adapter of this package it labels as urisk-judge."
+        f"The demo model is at {_fetch_weights()}. It is small, and made for trying things out. "
+        "With the adapter of this package it becomes urisk-judge."
     )
     return 0
 
@@ -189,14 +189,17 @@ def _install_judge(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     """Check the files before any server is touched; then measure the labels."""
-    from urisk_nb import evaluate
+    from urisk_nb import evaluate, event_loop
 
     labeled = evaluate.read_files(args.labels)
     training = [item for path in args.train or () for item in evaluate.read(path)]
     files = [evaluate.add_baselines(file, training or None) for file in labeled]
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
+    models = list(dict.fromkeys(models))
     args.model = next(iter(models), None)
     with _start_manager(args) as manager:
+        # All of them before the first sentence: a misspelt name would lose what was measured.
+        event_loop.run(manager.ensure_model(*models))
         files = [
             evaluate.evaluate(
                 file,
@@ -211,7 +214,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([evaluate.as_dict(file) for file in files], indent=1))
     else:
-        print("\n\n\n".join(evaluate.text(file) for file in files) + f"\n\nWritten: {written}")
+        print(
+            "\n\n\n".join(evaluate.render_text(file) for file in files) + f"\n\nWritten: {written}"
+        )
     return 0
 
 
@@ -260,7 +265,7 @@ def _doctor(_: argparse.Namespace) -> int:
     print(
         "Ready: a model can answer."
         if ready
-        else "Not ready: no model can answer. Do one of the fixes above."
+        else "Not ready: no model can answer. Apply one of the fixes above."
     )
     return 0 if ready else 1
 
@@ -288,7 +293,7 @@ def _check_server(settings: Settings) -> bool:
         _say("Server", f"none that can be used at {settings.url}: {exc.message}", exc.fix)
         return False
     if found.engine is not None:
-        text = f"none at {settings.url}; a start takes the {found.engine} engine"
+        text = f"none at {settings.url}; a start uses the {found.engine} engine"
     else:
         names = ", ".join(found.models) or "none"
         text = f"{found.version or 'one'} answers at {settings.url}; models: {names}"
@@ -306,7 +311,7 @@ def _say_log(settings: Settings) -> None:
 
 
 def _check_embedded_engine(settings: Settings) -> tuple[str, str | None]:
-    """Return whether the embedded engine could answer, and the fix: its package, its model file."""
+    """Return the state of the embedded engine, and the fix if its package or model is missing."""
     from urisk_nb.server.engines import demo_model_path
 
     try:
@@ -335,7 +340,7 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
             "--judge": {
                 "metavar": "MODEL",
                 "help": "label with this model of your Ollama, or compare several (a,b); default: "
-                "urisk-judge over the demo model, fetched once (93 MB)",
+                "urisk-judge, whose demo model is fetched once (93 MB)",
             },
             "--model": {"help": "the same as --judge"},
             "--url": _URL,
@@ -352,7 +357,7 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
     ),
     "install-judge": (
         _install_judge,
-        "make the model urisk-judge on your Ollama",
+        "create the model urisk-judge on your Ollama",
         {"--url": _URL},
     ),
     "doctor": (
@@ -367,13 +372,13 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
             "labels": {
                 "nargs": "+",
                 "metavar": "FILE",
-                "help": "CSV files with text,risk,severity, each reported apart; NAME=FILE names "
-                "one",
+                "help": "CSV files with the columns text,risk,severity; each has its own page; "
+                "NAME=FILE gives a file a name",
             },
             "--train": {
                 "nargs": "+",
                 "metavar": "FILE",
-                "help": "labeled sentences that a bag of words learns from, to compare with",
+                "help": "labeled sentences to train a bag of words on, to compare with",
             },
             "--mask": {
                 "action": "store_true",
@@ -382,8 +387,8 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
             },
             "--json": {"action": "store_true", "help": "print all figures as JSON"},
             "--models": {
-                "help": "names, separated by commas; default: OLLAMA_MODEL, or the demo model "
-                "and urisk-judge"
+                "help": "models to measure, separated by commas; default: OLLAMA_MODEL, or the "
+                "demo model and urisk-judge"
             },
             "--url": _URL,
             "--engine": {
@@ -403,11 +408,11 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
         {
             "--host": {
                 "default": "127.0.0.1",
-                "help": "where to listen; anything but loopback needs a token",
+                "help": "address to listen on; any other than loopback needs a token",
             },
-            "--port": {"type": int, "default": 8000},
+            "--port": {"type": int, "default": 8000, "help": "port to listen on; default: 8000"},
             "--token": {
-                "help": "asked of every caller; better set as URISK_SERVICE_TOKEN, which a "
+                "help": "what every caller must send; better set URISK_SERVICE_TOKEN, which the "
                 "list of processes does not show"
             },
             "--engine": {

@@ -17,6 +17,8 @@ UriskError
             ServerCrashLoop               it was started again and again, and ended each time
         ServerTooOld                      its version lacks what we need
         PortTaken                         something else answers at the address
+        AccessDenied (PermissionError)    a login is wanted, or the one sent is not accepted
+        TlsFailed (ConnectionError)       no https: the certificate is refused, or there is no TLS
         ServerOwnedByOtherUser (PermissionError)  the server belongs to another person's account
         ServerNotManaged (PermissionError)  only a server started here may be stopped
         ServerConnectionLost (ConnectionError)  the connection broke before the first token
@@ -53,6 +55,7 @@ from collections.abc import Iterator
 from typing import Any
 
 __all__ = [
+    "AccessDenied",
     "AnswerIncomplete",
     "BadRequest",
     "CircuitOpen",
@@ -92,6 +95,7 @@ __all__ = [
     "ServerTooOld",
     "SettingsError",
     "StreamInterrupted",
+    "TlsFailed",
     "UriskError",
     "WrongThread",
 ]
@@ -194,6 +198,14 @@ class ServerTooOld(ServerError):
 
 class PortTaken(ServerError):
     """The address answers, but not as Ollama does."""
+
+
+class AccessDenied(ServerError, PermissionError):
+    """The server, or a proxy before it, wants a login, or does not accept the one that was sent."""
+
+
+class TlsFailed(ServerError, ConnectionError):
+    """No connection over https: the certificate is not trusted, or one side speaks no TLS."""
 
 
 class ServerOwnedByOtherUser(ServerError, PermissionError):

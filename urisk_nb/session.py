@@ -154,7 +154,7 @@ class Run:
         Raises
         ------
         InputError
-            The judge would be asked for categories that it has not learnt.
+            urisk-judge would be asked for categories that it was not trained on.
         ServerError, ModelError
             The run cannot go on: a model is not there, the server cannot be started again, five
             sentences in a row got no label, or no sentence at all got an answer.
@@ -591,22 +591,22 @@ def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> R
 
 
 def _check_judges(models: Sequence[str], taxonomy: Taxonomy) -> None:
-    """Refuse one judge twice, and a taxonomy that urisk-judge has not learnt."""
+    """Refuse one judge twice, and a taxonomy that urisk-judge was not trained on."""
     if not models:
         return
     from urisk_nb.llm.messages import is_judge, is_same_model
 
     for one, other in itertools.combinations(models, 2):
         if is_same_model(one, other):
-            same = f"{one!r} twice" if one == other else f"{one!r} and {other!r}, one model"
+            same = f"{one!r} twice" if one == other else f"one model twice: {one!r} and {other!r}"
             raise InputError(
                 f"judge={','.join(models)!r} names {same}.", fix="name each judge once"
             )
     if taxonomy.hash != DEFAULT.hash and (known := next(filter(is_judge, models), None)):
         raise InputError(
-            f"{known!r} has learnt the categories {', '.join(DEFAULT.ids)} with their "
-            "definitions, and no others.",
-            fix="leave out taxonomy=, or label with another model, such as judge='llama3.1'",
+            f"{known!r} was trained on the categories {', '.join(DEFAULT.ids)} only, and taxonomy= "
+            "gives others.",
+            fix="leave out taxonomy=, or name another judge, such as judge='llama3.1'",
         )
 
 
@@ -683,7 +683,7 @@ def assess(
     taxonomy
         Categories of risk, with definitions.
     families
-        TOML file of further kinds of distress to search long documents for; docs/filings.md.
+        TOML file of more families of distress to search long documents for; docs/filings.md.
     manager
         Who answers; default: the manager of this process, started if needed.
     parallel

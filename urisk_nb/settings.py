@@ -7,16 +7,28 @@ it.
 
 from __future__ import annotations
 
+import base64
 import functools
+import json
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from urisk_nb import address
+from urisk_nb.address import DEFAULT_PORT
 from urisk_nb.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -25,8 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_MODEL", "DialectName", "Engine", "Settings", "given_settings", "load"]
 
 DEFAULT_MODEL = "llama3.1:latest"
-DEFAULT_PORT = 11434
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+SECRETS = ("OLLAMA_API_KEY", "OLLAMA_HEADERS")  # their values are never shown
+# What is shorter is found by chance in what a server says, and masking it would hide nothing
+MIN_SECRET_CHARS = 4
 # Go's time.ParseDuration, which Ollama applies to a keep_alive given as text; "20" without a unit
 # is refused there.
 GO_DURATION = re.compile(
@@ -70,10 +83,25 @@ class Settings(BaseSettings):
         populate_by_name=True,
         env_file_encoding="utf-8",
         protected_namespaces=(),
+        hide_input_in_errors=True,  # the error of pydantic stands in tracebacks
     )
 
     url: str = Field(
         f"http://localhost:{DEFAULT_PORT}", alias="OLLAMA_URL", description="address of the server"
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        alias="OLLAMA_API_KEY",
+        description="key for a server behind a login: `Authorization: Bearer KEY`",
+    )
+    headers: SecretStr | None = Field(
+        None, alias="OLLAMA_HEADERS", description="more headers: `Name: value; Other: value`"
+    )
+    ca_file: Path | None = Field(
+        None, alias="SSL_CERT_FILE", description="certificates to trust over https, one file"
+    )
+    ca_folder: Path | None = Field(
+        None, alias="SSL_CERT_DIR", description="certificates to trust over https, a folder"
     )
     model: str = Field(DEFAULT_MODEL, alias="OLLAMA_MODEL", description="model that answers")
     keep_alive: str = Field(
@@ -152,35 +180,45 @@ class Settings(BaseSettings):
         description="use models that run elsewhere: the text leaves this machine",
     )
 
+    # The user and password of OLLAMA_URL as `user:password`; not part of `url`, which is shown
+    _login: SecretStr | None = PrivateAttr(None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _take_login(cls, data: Any, handler: Callable[[Any], Settings]) -> Settings:
+        login = None
+        for name in {"OLLAMA_URL", "url"} & set(data):
+            if isinstance(data[name], str):
+                rest, login = address.split_login(data[name])
+                data = {**data, name: rest}
+        made = handler(data)
+        made._login = None if login is None else SecretStr(login)
+        return made
+
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        text = re.sub(r"(?<=[^/:])/$", "", value.strip())
-        if "://" not in text:
-            text = f"http://{text}"
-        try:
-            parts = urlsplit(text)
-            port = parts.port
-        except ValueError:
-            port, parts = -1, urlsplit("")
-        problem = (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or any(ch.isspace() for ch in text)
-            or parts.query
-            or parts.fragment
-            or not re.fullmatch(r"(/[\w.~%-]+)*", parts.path)
-            or parts.path.endswith(
-                ("/api", "/completions")
-            )  # an endpoint, not the server's address
-            or "@" in parts.netloc
-            or port in (-1, 0)
-        )
-        if problem:
-            raise ValueError(
-                f"an address such as http://localhost:{DEFAULT_PORT} or http://localhost:8000/v1"
-            )
-        return text
+        return address.parse_address(value)
+
+    @field_validator("api_key")
+    @classmethod
+    def _api_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        key = re.sub(r"(?i)^bearer\s+", "", value.get_secret_value().strip())
+        if not address.is_header_value(key):
+            raise ValueError("a key of visible ASCII characters")
+        return SecretStr(key) if key else None
+
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _headers(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            value = json.dumps(value)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(text, str):
+            address.parse_headers(text)
+        return value
 
     @field_validator("keep_alive")
     @classmethod
@@ -211,18 +249,23 @@ class Settings(BaseSettings):
             raise ValueError(ENGINE_CHOICES)
         return value
 
-    @field_validator("gguf", "data")
+    @field_validator("gguf", "data", "ca_file", "ca_folder")
     @classmethod
     def _path(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else value
 
     @property
+    def base_urls(self) -> tuple[str, ...]:
+        """
+        The addresses that are dialed, in this order: `localhost` becomes the two numbers of this
+        machine, and `/v1` at the end is left out: each path has its own.
+        """
+        return address.list_dialed(self.url)
+
+    @property
     def base_url(self) -> str:
-        """
-        The address that is dialed: `localhost` becomes 127.0.0.1, since a name look-up fails while
-        the interpreter exits, and `/v1` at the end is left out: each path has its own.
-        """
-        return self.url.replace("//localhost", "//127.0.0.1", 1).removesuffix("/v1")
+        """The first of the addresses that are dialed; a server that we start listens there."""
+        return self.base_urls[0]
 
     @property
     def has_path(self) -> bool:
@@ -230,16 +273,72 @@ class Settings(BaseSettings):
         return urlsplit(self.base_url).path != ""
 
     @property
+    def is_tls(self) -> bool:
+        return self.url.startswith("https:")
+
+    @property
     def host(self) -> str:
         return urlsplit(self.base_url).hostname or ""
 
     @property
     def port(self) -> int:
-        return urlsplit(self.base_url).port or (443 if self.url.startswith("https") else 80)
+        return urlsplit(self.base_url).port or (443 if self.is_tls else 80)
 
     @property
     def is_loopback(self) -> bool:
-        return self.host in LOOPBACK or self.host.startswith("127.")
+        return address.is_loopback(self.host)
+
+    # Secrets --------------------------------------------------------------------------------------
+
+    @property
+    def request_headers(self) -> dict[str, str]:
+        """What each request carries beside its own headers; secret, for the client alone."""
+        given = {} if self.headers is None else self._read_headers()
+        if any(name.lower() == "authorization" for name in given):
+            return given
+        if self._login is not None:
+            login = self._login.get_secret_value().encode()
+            return {**given, "Authorization": f"Basic {base64.b64encode(login).decode()}"}
+        if self.api_key is not None:
+            return {**given, "Authorization": f"Bearer {self.api_key.get_secret_value()}"}
+        return given
+
+    def _read_headers(self) -> dict[str, str]:
+        return address.parse_headers(self.headers.get_secret_value() if self.headers else "")
+
+    @property
+    def credential(self) -> str:
+        """Which login is sent, in words; empty: none."""
+        if any(name.lower() == "authorization" for name in self.request_headers):
+            if self.headers is not None and "authorization" in map(str.lower, self._read_headers()):
+                return "the Authorization of OLLAMA_HEADERS"
+            is_login = self._login is not None
+            return "the user and password of OLLAMA_URL" if is_login else "the key OLLAMA_API_KEY"
+        return "OLLAMA_HEADERS" if self.headers is not None else ""
+
+    def is_same_login(self, other: Settings) -> bool:
+        """Return whether the address carries the same user and password, or none in both."""
+        return self._login == other._login
+
+    def redact(self, text: str) -> str:
+        """Return a text, from a server for example, without any secret that is sent to it."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    @functools.cached_property
+    def _secrets(self) -> tuple[str, ...]:
+        """All that must not be seen, the longest first."""
+        sent = {name.lower(): value for name, value in self.request_headers.items()}
+        sent.pop("host", None)
+        values = [*sent.values(), sent.get("authorization", "").partition(" ")[2]]
+        if self.api_key is not None:
+            values.append(self.api_key.get_secret_value())
+        if self._login is not None:
+            user, _, password = self._login.get_secret_value().partition(":")
+            values += [f"{user}:{password}", password or user]
+        found = {value for value in values if len(value) >= MIN_SECRET_CHARS}
+        return tuple(sorted(found, key=len, reverse=True))
 
     @property
     def model_is_given(self) -> bool:
@@ -280,12 +379,14 @@ def load(**flags: Any) -> Settings:
     given = {aliases.get(name, name): value for name, value in flags.items() if value is not None}
     arguments = {aliases[name]: name for name in flags if aliases.get(name) in given}
     env_file = find_dotenv(usecwd=True)
+    host = ""
     try:
         if "OLLAMA_URL" not in given:
-            given.update(_read_ollama_host(os.environ, dotenv_values(env_file) if env_file else {}))
+            host = _read_ollama_host(os.environ, dotenv_values(env_file) if env_file else {})
+            given.update({"OLLAMA_URL": host} if host else {})
         settings = Settings(_env_file=env_file or None, **given)
     except ValidationError as exc:
-        raise _build_settings_error(exc, arguments) from exc
+        raise _build_settings_error(exc, arguments, is_ollama_host=bool(host)) from exc
     except UnicodeDecodeError as exc:
         raise SettingsError(
             f"{env_file} is not UTF-8 text (byte {exc.start}).",
@@ -319,36 +420,32 @@ def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_ollama_host(
-    environ: Mapping[str, str], env_file: Mapping[str, str | None]
-) -> dict[str, str]:
+def _read_ollama_host(environ: Mapping[str, str], env_file: Mapping[str, str | None]) -> str:
     """OLLAMA_HOST, which people set for Ollama's own client, counts where OLLAMA_URL is not set."""
     if environ.get("OLLAMA_URL") or env_file.get("OLLAMA_URL"):
-        return {}
-    host = (environ.get("OLLAMA_HOST") or env_file.get("OLLAMA_HOST") or "").strip().strip("\"'")
-    return {"OLLAMA_URL": _parse_ollama_host(host)} if host else {}
-
-
-def _parse_ollama_host(host: str) -> str:
-    """
-    OLLAMA_HOST as the server reads it: without a scheme port 11434, with one its usual port; no
-    host means any, dialled at loopback.
-    """
-    if "://" not in host:
-        host = f"http://{host if not host.startswith(':') else '127.0.0.1' + host}"
-        if not re.search(r":\d+$", host.split("/")[2]):
-            scheme, _, rest = host.partition("://")
-            name, slash, path = rest.partition("/")
-            host = f"{scheme}://{name}:{DEFAULT_PORT}{slash}{path}"
-    return re.sub(r"//(0\.0\.0\.0|\[::\])", "//127.0.0.1", host)
+        return ""
+    return (environ.get("OLLAMA_HOST") or env_file.get("OLLAMA_HOST") or "").strip()
 
 
 def _is_number(value: str) -> bool:
     return re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)", value) is not None
 
 
-def _build_settings_error(exc: ValidationError, arguments: Mapping[str, str]) -> SettingsError:
-    """Return the error; `arguments` has the name of each argument by its variable."""
+def _build_settings_error(
+    exc: ValidationError, arguments: Mapping[str, str], *, is_ollama_host: bool
+) -> SettingsError:
+    """
+    Return the error.
+
+    Parameters
+    ----------
+    exc
+        What pydantic says.
+    arguments
+        The name of each argument that was given, by its variable.
+    is_ollama_host
+        Whether the address is that of OLLAMA_HOST.
+    """
     first = exc.errors(include_url=False)[0]
     place = str(first["loc"][0]) if first["loc"] else "settings"
     field = next((f for n, f in Settings.model_fields.items() if place in (n, f.alias)), None)
@@ -356,17 +453,15 @@ def _build_settings_error(exc: ValidationError, arguments: Mapping[str, str]) ->
     example = str(field.default) if field and field.default is not None else ""
     wanted = first["msg"].removeprefix("Value error, ")
     wanted = wanted[:1].lower() + wanted[1:]
-    seen = str(first.get("input"))
     name = arguments.get(alias, alias)
+    if alias == "OLLAMA_URL" and is_ollama_host:
+        name, example = "OLLAMA_HOST", f"127.0.0.1:{DEFAULT_PORT}"
     if alias in arguments:
         fix = f"give {name} as {example}, or leave it out" if example else f"leave {name} out"
     else:
-        fix = f"%env {alias}={example or '(a valid value, or unset it)'}"
-    return SettingsError(
-        f"{name} is {_mask_password(seen)!r}; wanted: {wanted}.", fix=fix, name=name
+        fix = f"%env {name}={example or '(a valid value, or unset it)'}"
+    is_secret = alias in SECRETS
+    seen = (
+        "not what it should be" if is_secret else repr(address.mask_login(str(first.get("input"))))
     )
-
-
-def _mask_password(text: str) -> str:
-    """An address may carry a password; it is never shown."""
-    return re.sub(r"(//[^/@\s]*:)[^/@\s]*@", r"\1***@", text)[:200]
+    return SettingsError(f"{name} is {seen}; wanted: {wanted}.", fix=fix, name=name)

@@ -171,7 +171,7 @@ def test_log_probabilities_are_those_of_the_answer(server):
     items = chat(server, "Name two colors.", logprobs=3)
     told = [token for item in items for token in item.logprobs]
     if not told:
-        pytest.skip("this server tells no log-probabilities")
+        pytest.skip("this server gives no log-probabilities")
     assert "".join(token.text for token in told) == text_of(items)
     assert all(token.logprob <= 0 and len(token.top_logprobs) <= 3 for token in told)
 

@@ -130,7 +130,7 @@ def test_the_judge_decides_and_the_model_beneath_it_does_not(decision_server):
 
 
 def test_other_categories_are_answered(decision_server):
-    """Their letters are listed, which takes more tokens; the judge has not learnt them."""
+    """Their letters are listed, which takes more tokens; the judge was not trained on them."""
     questions = systemone.build_label_questions(
         {"weather": "storms and droughts", "war": "sanctions, invasion"},
         ("harmless", "bad", "worse"),

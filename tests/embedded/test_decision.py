@@ -209,16 +209,18 @@ def test_no_room_at_all_is_told(base, adapter, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(decision, "place_atomically", full)
-    with pytest.raises(FetchFailed, match=r"no place for a copy.*No space left") as caught:
+    with pytest.raises(
+        FetchFailed, match=r"a copy of the model cannot be written: No space left"
+    ) as caught:
         prepare(base, adapter)
     assert "URISK_DATA" in caught.value.fix
 
 
 @pytest.mark.parametrize("lacks", [{"kind": ""}, {"template": ""}], ids=["type", "template"])
 def test_an_adapter_without_the_entries_is_refused(base, tmp_path, lacks):
-    """It was trained, and not made one of a decision model; nothing is written."""
+    """It was trained, but not for a decision model; nothing is written."""
     adapter = write_adapter(tmp_path / "plain.gguf", **lacks)
-    with pytest.raises(FetchFailed, match=r"plain\.gguf makes no decision model") as caught:
+    with pytest.raises(FetchFailed, match=r"plain\.gguf does not make a decision model") as caught:
         prepare(base, adapter)
     assert "training/train.py" in caught.value.fix
     assert names(base.parent) == ["tiny.gguf"]
@@ -226,6 +228,12 @@ def test_an_adapter_without_the_entries_is_refused(base, tmp_path, lacks):
 
 def cut(data):
     return data[:100]
+
+
+def with_type(data, kind):
+    """The file with another type of its first entry."""
+    (key_bytes,) = struct.unpack_from("<Q", data, 24)
+    return data[: 32 + key_bytes] + struct.pack("<I", kind) + data[36 + key_bytes :]
 
 
 @pytest.mark.parametrize(
@@ -238,19 +246,46 @@ def cut(data):
         cut,
         lambda data: data[:24] + struct.pack("<Q", 1 << 60) + data[32:],
         lambda data: data[:24] + struct.pack("<Q", 4) + b"\xff\xfe\xfd\xfc" + data[36:],
+        lambda data: with_type(data, 99),
     ],
-    ids=["empty", "short", "other", "version 2", "cut", "huge key", "no text"],
+    ids=["empty", "short", "other", "version 2", "cut", "huge key", "no text", "unknown type"],
 )
 def test_what_is_no_gguf_file_is_refused(base, adapter, damage):
     """By its name; base or adapter."""
     for path in (base, adapter):
         whole = path.read_bytes()
         path.write_bytes(damage(whole))
-        with pytest.raises(FetchFailed, match=rf"{path.name} is no GGUF file, or not all of it"):
+        with pytest.raises(FetchFailed, match=rf"{path.name} is not a complete GGUF file"):
             prepare(base, adapter)
         path.write_bytes(whole)
     with pytest.raises(FetchFailed, match=r"none\.gguf cannot be read: No such file"):
         prepare(base.with_name("none.gguf"), adapter)
+
+
+def nest(depth):
+    """A header with one entry: arrays in arrays."""
+    entry = struct.pack("<Q", 1) + b"a" + struct.pack("<I", 9)
+    entry += struct.pack("<IQ", 9, 1) * depth + struct.pack("<IQ", 0, 0)
+    return struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + entry
+
+
+def test_a_header_that_cannot_be_is_refused(adapter, tmp_path):
+    """An alignment of 0, arrays a hundred thousand deep, a template that is no text."""
+    path = tmp_path / "odd.gguf"
+    write(path, lambda writer: writer.add_uint32("general.alignment", 0))
+    with pytest.raises(FetchFailed, match=r"not a complete GGUF file.*general\.alignment is 0"):
+        prepare(path, adapter)
+    path.write_bytes(nest(3) + bytes(64))
+    assert list(gguf_header.read_header(path).entries) == ["a"]
+    path.write_bytes(nest(100_000) + bytes(64))
+    with pytest.raises(FetchFailed, match="not a complete GGUF file"):
+        prepare(path, adapter)
+    write(path, lambda writer: writer.add_uint32("tokenizer.chat_template", 7))
+    with pytest.raises(
+        FetchFailed, match=r"odd\.gguf has a tokenizer\.chat_template that is not text"
+    ):
+        prepare(path, adapter)
+    assert names(tmp_path) == ["adapter.gguf", "odd.gguf"]
 
 
 def test_a_file_without_its_type_is_the_same_but_for_that(base, adapter, tmp_path):

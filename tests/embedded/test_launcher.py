@@ -5,17 +5,20 @@ The launcher as a real process: what it serves, how it ends, and what it says wh
 import json
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from urisk_nb.embedded import weights
-from urisk_nb.embedded.launcher import count_cores, list_names
+from urisk_nb.embedded import decision, gguf_header, weights
+from urisk_nb.embedded.launcher import count_cores, launch_server, list_names, parse_args
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,23 +167,23 @@ def tiny_gguf(tmp_path):
 BROKEN = [
     (None, [], "cannot be read: No such file or directory"),
     (b"no model at all, just some text", [], "a GGUF model starts with b'GGUF'"),
-    (b"GGUF\x03\0\0\0" + bytes(24), ["--host", "192.0.2.1"], "192.0.2.1 is no loopback address"),
+    (b"GGUF\x03\0\0\0" + bytes(24), ["--host", "192.0.2.1"], "192.0.2.1 is not a loopback address"),
     (
         b"GGUF\x03\0\0\0" + bytes(24),
         ["--host", "example.org"],
-        "example.org is no loopback address",
+        "example.org is not a loopback address",
     ),
     (b"GGUF\x03\0\0\0" + bytes(24), ["--port", 70000], "a port is a number from 0 to 65535"),
     (b"GGUF\x03\0\0\0" + bytes(24), ["--slots", 0], "must be at least 1"),
     (
         b"GGUF\x03\0\0\0" + bytes(24),
         ["--adapter", "missing.gguf"],
-        "the adapter missing.gguf is no file",
+        "the adapter missing.gguf is not a file",
     ),
     (
         b"GGUF\x03\0\0\0" + bytes(24),
         ["--adapter", __file__],
-        "test_launcher.py is no GGUF file",
+        "test_launcher.py is not a complete GGUF file",
     ),
 ]
 
@@ -210,6 +213,38 @@ def test_a_file_that_llama_cpp_refuses_ends_with_1(tiny_gguf, rest):
     assert "error loading model" in err
     assert "Error: llama.cpp cannot load tiny.gguf: " in err
     assert "Traceback" not in err
+
+
+class Params:
+    """Keeps what is set, as llama.cpp's record of parameters does."""
+
+    def __init__(self):
+        self.model, self.cpuparams = SimpleNamespace(), SimpleNamespace()
+
+
+def test_what_llama_cpp_is_told(tiny_gguf, tmp_path, monkeypatch):
+    """
+    The judge's adapter whole, since System One takes no other scale; no page but its own may read
+    the answers; a window for each slot.
+    """
+    engine = ModuleType("xllamacpp")
+    engine.__spec__ = ModuleSpec("xllamacpp", None)
+    engine.CommonParams, engine.CommonAdapterLoraInfo = Params, SimpleNamespace
+    engine.Server = lambda params: SimpleNamespace(params=params)
+    monkeypatch.setitem(sys.modules, "xllamacpp", engine)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")  # which the launcher sets for its process
+    entries = [gguf_header.encode_text(key, "x") for key in (decision.TYPE, decision.TEMPLATE)]
+    adapter = tmp_path / "mine.gguf"
+    adapter.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, len(entries)) + b"".join(entries))
+    words = ["--gguf", tiny_gguf, "--adapter", adapter, "--port", 0, "--slots", 3]
+    told = launch_server(parse_args([*map(str, words), "--num-ctx", "100"])).params
+    assert [(one.path, one.scale) for one in told.lora_adapters] == [(str(adapter), 1.0)]
+    assert told.model.path != str(tiny_gguf), "a copy with the adapter's entries"
+    assert (told.n_parallel, told.n_ctx) == (3, 300)
+    assert (told.hostnames, told.cors_origins) == (["127.0.0.1"], "http://127.0.0.1:0")
+    assert (told.ui, told.model_alias) == (False, {"tiny:latest"})
+    told = launch_server(parse_args(["--gguf", str(tiny_gguf)])).params
+    assert (told.model.path, hasattr(told, "lora_adapters")) == (str(tiny_gguf), False)
 
 
 def test_without_the_package_it_says_what_to_install(tiny_gguf):

@@ -254,13 +254,13 @@ def test_a_part_that_fits_no_weight_is_refused(base, tmp_path, parts):
 def test_an_adapter_that_makes_no_decision_model_is_refused(base, tmp_path):
     """It was trained, and the entries were not added."""
     adapter = write_adapter(tmp_path / "adapter.gguf", kind="")
-    refused(base, adapter, tmp_path, r"adapter\.gguf makes no decision model")
+    refused(base, adapter, tmp_path, r"adapter\.gguf does not make a decision model")
 
 
 @pytest.mark.parametrize("given", [{"alpha": None}, {"parts": {}}], ids=["alpha", "parts"])
 def test_what_is_no_adapter_is_refused(base, tmp_path, given):
     """A file without a scale, or without a part."""
-    refused(base, write_adapter(tmp_path / "adapter.gguf", **given), tmp_path, "is no adapter")
+    refused(base, write_adapter(tmp_path / "adapter.gguf", **given), tmp_path, "is not an adapter")
 
 
 def test_another_architecture_is_refused(base, adapter, tmp_path):
@@ -269,13 +269,13 @@ def test_another_architecture_is_refused(base, adapter, tmp_path):
         write_base(tmp_path / "b.gguf", architecture="qwen2"),
         adapter,
         tmp_path,
-        r"b\.gguf is of the architecture qwen2",
+        r"b\.gguf has the architecture qwen2",
     )
     refused(
         base,
         write_adapter(tmp_path / "a.gguf", architecture="gemma"),
         tmp_path,
-        r"a\.gguf is of the architecture gemma",
+        r"a\.gguf has the architecture gemma",
     )
 
 
@@ -290,7 +290,7 @@ def test_a_damaged_file_is_refused(base, adapter, tmp_path, content):
         refused(
             *((damaged, adapter) if file is base else (base, damaged)),
             tmp_path,
-            r"damaged\.gguf is no GGUF file, or not all of it",
+            r"damaged\.gguf is not a complete GGUF file",
         )
 
 

@@ -89,13 +89,14 @@ def test_a_file_becomes_figures(found):
     assert [(one.model, one.labels, one.engine) for one in found.evaluations] == [
         ("llama3.1", way, "ollama") for way in ("greedy", "calibrated")
     ]
+    assert evaluate.as_dict(found)["agreement"] == [], "one model agrees with no other"
     greedy, calibrated = found.evaluations
     assert [one.label.risk for one in greedy.predictions] == [
         *(risk for risk, _ in SAID.values()),
         "none",
     ]
     figures = greedy.figures
-    assert (figures["first"], figures["accepted"]) == (Share(3, 5), Share(4, 5))
+    assert (figures["own"], figures["accepted"]) == (Share(3, 5), Share(4, 5))
     assert (figures["severity"], figures["severity_exact"]) == (Share(1, 3), Share(1, 3))
     assert math.isnan(figures["brier"])
     assert greedy.review["accepted"].threshold is None
@@ -116,8 +117,32 @@ def test_what_masking_changes(found):
     assert (swapped.change, swapped.risk, swapped.severity) == ("swapped", Share(1, 2), Share(1, 2))
 
 
+def test_a_label_that_went_with_the_mask_did_not_hold(labels):
+    """No valid answer to a changed sentence is no label that holds."""
+    rules = [
+        Rule(contains="Trelko", answer=['{"risk":"legal","severity":3}']),
+        Rule(contains="rained", answer=['{"risk":"none","severity":0}']),
+        Rule(answer=["no label"]),
+    ]
+    (file,) = evaluate.read_files([str(labels)])
+    with running(ScriptedBackend(Scenario(rules=rules))) as server:
+        manager = LLMManager.initialize_sync(url=server.url)
+        try:
+            found = evaluate.evaluate(
+                evaluate.add_baselines(file),
+                manager,
+                models=["llama3.1"],
+                masked=True,
+                label=label_sync,
+            )
+        finally:
+            manager.shutdown_sync()
+    for change in found.evaluations[0].stability:
+        assert (change.risk, change.severity) == (Share(0, 2), Share(0, 2))
+
+
 def test_a_decision_model_is_asked_once(labels, manager):
-    """It tells its probabilities with its labels."""
+    """Its answer is probabilities, so greedy and calibrated labels are the same."""
     (file,) = evaluate.read_files([str(labels)])
     runs = []
     made = evaluate.evaluate(
@@ -171,11 +196,11 @@ def test_the_baselines(labels, tmp_path):
             ],
         )
     )
-    learned = evaluate.add_baselines(file, training)
-    assert learned.training == (2, 1)
-    assert {one.risk for one in learned.baselines["bag of words"]} <= {"legal", "credit"}
-    assert "learned from 2 sentences; 1 near-duplicate of" in " ".join(
-        evaluate.text(learned).split()
+    trained = evaluate.add_baselines(file, training)
+    assert trained.training == (2, 1)
+    assert {one.risk for one in trained.baselines["bag of words"]} <= {"legal", "credit"}
+    assert "was trained on 2 sentences; 1 near-duplicate of" in " ".join(
+        evaluate.render_text(trained).split()
     )
 
 
@@ -202,16 +227,16 @@ def test_its_run_is_a_table_at_any_time(labels, manager):
 
 def test_the_page(found):
     """At most 100 columns; figures with intervals, baselines, and what each table is of."""
-    page = evaluate.text(found)
+    page = evaluate.render_text(found)
     assert max(map(len, page.splitlines())) <= 100
     assert page.startswith("labels: 5 labeled sentences, 2 about no risk")
     for line in (
         r"reader's own label +60.0 % \(23-88\) +60.0 % \(23-88\) +40.0 % \(12-77\)$",
         r"an accepted label +80.0 % \(38-96\)",
         r"of the 3 about a risk",
-        r"always none +not shown +not shown",
+        r"always none +no clear difference +no clear difference",
         r"reader's own label +40.0 % \(12-77\)$",
-        r"always legal +not shown +not shown",
+        r"always legal +no clear difference +no clear difference",
         r"masked +2 +50.0 %",
         r"event +3 +33.3 %",
         r"10-K +4 +75.0 %",
@@ -219,7 +244,7 @@ def test_the_page(found):
         r"governance +0 +0 +0 +0 +0 +0 +1 +0 +0",
     ):
         assert re_search(line, page), line
-    assert "No probabilities: greedy labels" in page
+    assert "There are no probabilities: the labels are greedy" in page
 
 
 def re_search(pattern, text):
@@ -240,7 +265,9 @@ def test_two_models_are_compared(found):
     )
     both = replace(found, evaluations=(greedy, other))
     # legal, governance, none twice: 1/25 + 1/25 + 4/25 by chance
-    assert "llama3.1 and other say the same category to 80.0 % (38-96)" in evaluate.text(both)
+    assert "llama3.1 and other agree on the category of 80.0 % (38-96)" in evaluate.render_text(
+        both
+    )
     (agreement,) = evaluate.as_dict(both)["agreement"]
     assert agreement["models"] == ["llama3.1", "other"]
     assert agreement["kappa"] == pytest.approx((0.8 - 0.24) / (1 - 0.24))
@@ -251,16 +278,19 @@ def test_what_programs_get(found):
     read = json.loads(json.dumps(evaluate.as_dict(found), allow_nan=False))
     greedy, calibrated = read["models"]
     assert (greedy["model"], greedy["labels"]) == ("llama3.1", "greedy")
-    assert greedy["figures"]["first"]["part"] == 3
-    assert greedy["figures"]["first"]["low"] == pytest.approx(0.2307, abs=1e-4)
+    assert greedy["figures"]["own"]["part"] == 3
+    assert greedy["figures"]["own"]["low"] == pytest.approx(0.2307, abs=1e-4)
     assert greedy["figures"]["brier"] is None
     assert greedy["by_kind"]["event"]["accepted"] == calibrated["by_kind"]["event"]["accepted"]
-    assert greedy["by_source"]["news"]["first"]["part"] == 0
+    assert greedy["by_source"]["news"]["own"]["part"] == 0
     assert greedy["stability"]["masked"]["risk"]["whole"] == 2
-    assert greedy["against"]["always none"] == {"first": "not shown", "accepted": "not shown"}
+    assert greedy["against"]["always none"] == {
+        "own": "no clear difference",
+        "accepted": "no clear difference",
+    }
     assert greedy["confusion"]["credit"]["liquidity"] == 1
     assert calibrated["review"]["accepted"]["threshold"] is None
-    assert sum(row["n"] for row in calibrated["reliability"]["first"]) >= 3
+    assert sum(row["n"] for row in calibrated["reliability"]["own"]) >= 3
 
 
 def test_what_is_written(found, tmp_path):
@@ -276,9 +306,9 @@ def test_what_is_written(found, tmp_path):
     figures, sentences = (pd.read_csv(path) for path in paths[:2])
     assert list(figures["labels"]) == ["greedy", "calibrated"]
     assert list(figures["accepted"]) == [0.8, 0.8]
-    assert list(figures["first_lo"].round(4)) == [0.2307, 0.2307]
+    assert list(figures["own_lo"].round(4)) == [0.2307, 0.2307]
     assert len(sentences) == 10
-    assert list(sentences["wanted"][:2]) == ["legal", "legal|governance"]
+    assert list(sentences["reader_risk"][:2]) == ["legal", "legal|governance"]
     page = paths[2].read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -290,15 +320,15 @@ def test_what_is_written(found, tmp_path):
 def test_the_command(labels, tmp_path, fake_ollama):
     """
     From a shell, over scripted answers: two files apart, as JSON; a bad row ends it with status 1
-    before anything is started.
+    before anything is started, and an unknown model before anything is asked.
     """
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
 
-    def run(*words):
+    def run(*words, models="llama3.1"):
         return subprocess.run(
             [
                 *(sys.executable, "-m", "urisk_nb.cli", "evaluate", *words),
-                *("--url", fake_ollama.url, "--models", "llama3.1"),
+                *("--url", fake_ollama.url, "--models", models),
                 *("--out", str(tmp_path / "out")),
             ],
             capture_output=True,
@@ -316,10 +346,13 @@ def test_the_command(labels, tmp_path, fake_ollama):
     assert (tmp_path / "out" / "evaluation.html").exists()
     done = run(str(labels), "--json")
     assert [file["file"] for file in json.loads(done.stdout)] == ["labels"]
+    done = run(str(labels), models="llama3.1,nosuch")
+    assert "'nosuch' could not be pulled" in done.stderr
+    assert "Labeling" not in done.stderr  # what is measured before would be lost
     labels.write_text("text,risk,severity\nIt was fined.,illegal,3\n", encoding="utf-8")
     done = run(str(labels))
     assert done.returncode == 1
-    assert "labels.csv: row 1 has the risk 'illegal'" in done.stderr
+    assert "labels.csv: row 1 has the unknown risk 'illegal'" in done.stderr
 
 
 def test_names_of_files(labels, tmp_path):
@@ -330,12 +363,62 @@ def test_names_of_files(labels, tmp_path):
     ]
     with_sign = write_rows(tmp_path / "a=b.csv")
     assert [one.name for one in evaluate.read_files([str(with_sign)])] == ["a=b"]
-    with pytest.raises(errors.InputError, match="two files are called 'labels'") as error:
+    with pytest.raises(errors.InputError, match="two files have the name 'labels'") as error:
         evaluate.read_files([str(labels), str(labels)])
     assert error.value.fix.endswith(f"other={labels}")
+    with pytest.raises(errors.InputError) as error:
+        evaluate.read_files([f"mine={labels}", f"mine={with_sign}", str(labels)])
+    assert error.value.fix.endswith(f"other={with_sign}"), "a file with that name, not the last one"
 
 
 def test_a_file_that_is_none(tmp_path):
     """What was seen, and what is wanted."""
     with pytest.raises(errors.InputError, match="cannot be read"):
         evaluate.read(tmp_path / "nowhere.csv")
+
+
+SAVED = (
+    "text,risk,severity\nThe bank lost Köln – its main client.,business,4\nWe lease it.,none,0\n"
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SAVED.encode("cp1252"),
+        SAVED.encode("utf-16"),
+        SAVED.replace(",", ";").encode(),
+        b"sep=;\r\n" + SAVED.replace(",", ";").replace("\n", "\r\n").encode(),
+        SAVED.replace(",", "\t").encode(),
+        SAVED.replace("business", " Business").replace("none", "NONE").encode(),
+        SAVED.replace("text,risk,severity", "Text, Risk ,SEVERITY").encode(),
+        f"{SAVED},,\n\n ,,\n".encode(),
+        SAVED.replace(",4", ",4.0").encode(),
+        (SAVED + SAVED.partition("\n")[2]).encode(),
+    ],
+)
+def test_a_file_as_spreadsheet_programs_save_it(content, tmp_path):
+    """Encoding, separator, capitals, blank rows, 4.0 for 4; a repeated row counts once."""
+    (tmp_path / "mine.csv").write_bytes(content)
+    (file,) = evaluate.read_files([str(tmp_path / "mine.csv")])
+    assert [(one.text, one.risk, one.severity) for one in file.items] == [
+        ("The bank lost Köln – its main client.", "business", 4),
+        ("We lease it.", "none", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("We lease it.,business,3\n", "two rows have the text 'We lease it.' and different labels"),
+        ("Rent, and rates, rose.,none,0\n", "line 4: 5 fields, where the header has 3"),
+        (",legal,2\n", "row 3 has no text"),
+        ("It rains.,reputation,2\n", "'reputation'"),
+    ],
+)
+def test_a_row_that_cannot_be_meant(rows, said, tmp_path):
+    """The error names the file and the row."""
+    (tmp_path / "mine.csv").write_text(SAVED + rows, encoding="utf-8")
+    with pytest.raises(errors.InputError, match=re.escape(said)) as caught:
+        evaluate.read_files([str(tmp_path / "mine.csv")])
+    assert "mine.csv" in str(caught.value)

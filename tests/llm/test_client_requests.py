@@ -88,24 +88,18 @@ def test_every_exception_of_httpx_has_a_meaning(kind):
         b"SSH-2.0-OpenSSH_9.6\r\n",
         b"\x00\xff" * 400,
         reply("404 page not found", "404 Not Found", "text/plain"),
-        reply("<html>hello</html>", kind="text/html"),
         reply("[]"),
         reply('{"name":"x"}'),
         reply('{"version":3}'),
-        reply('{"version":"1"}', "500 Internal Server Error"),
-        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
         b"",
     ],
     ids=[
         "ssh",
         "garbage",
         "404",
-        "html",
         "list",
         "nameless",
         "number",
-        "500",
-        "redirect",
         "closes",
     ],
 )
@@ -214,7 +208,7 @@ def test_a_load_that_fails_says_why():
         ),
         (reply("[1]"), errors.ProtocolError),
         (reply("hello", kind="text/plain"), errors.ProtocolError),
-        (reply("", "403 Forbidden"), errors.BadRequest),
+        (reply("", "403 Forbidden"), errors.AccessDenied),
     ],
 )
 def test_a_list_of_models_that_is_none(answer, error):

@@ -165,6 +165,16 @@ def test_a_decision_becomes_the_label_of_its_most_probable_answers():
     assert final.prompt_tokens == 46
 
 
+def test_a_small_probability_is_kept():
+    """Down to 1e-9, which stands for 0."""
+    question = question_of()
+    reply = decision({"legal": 0.9999, "market": 1e-4, "credit": 1e-12}, {"0": 1.0})
+    _, (chunk, _) = drive(ask_by_decision(question, request_of(question)), [reply])
+    found = calibration.distribution(tokens_of(chunk), "risk", DEFAULT.labels)
+    assert math.exp(found["market"]) == pytest.approx(1e-4)
+    assert math.exp(found["credit"]) == math.exp(found["none"]) == pytest.approx(1e-9)
+
+
 @pytest.mark.parametrize("risk", DEFAULT.labels)
 def test_labels_that_begin_alike_are_told_apart(risk):
     """A token is a whole label and what ends it."""
@@ -193,6 +203,7 @@ def letter(text, *top, prompt=20):
         "eval_count": 1,
         "eval_duration": 10,
         "total_duration": 2000,
+        "load_duration": 300,
         "logprobs": [entry],
     }
 
@@ -230,7 +241,16 @@ def test_letters_become_the_label_of_the_most_probable_ones():
         tokens=2,
         generation_ns=20,
         total_ns=4000,
+        load_ns=600,
     )
+
+
+def test_a_letter_that_is_not_told_is_no_more_probable_than_one_that_is():
+    """Ollama tells twenty tokens: what they leave may be much, and is of many others."""
+    (token,) = ollama.decode_chat(letter("A", ("A", 0.5), ("B", 0.1))).logprobs
+    shares = letters.read_probabilities([token], DEFAULT.labels, 1.0)
+    assert shares["market"] == pytest.approx(0.5 / (0.5 + 7 * 0.1))
+    assert shares["credit"] == shares["none"] == pytest.approx(0.1 / (0.5 + 7 * 0.1))
 
 
 def test_each_question_has_its_temperature():
@@ -364,7 +384,7 @@ def test_beneath_the_judges_adapter_is_a_chat_model():
     assert client.asked == ["capabilities", systemone.PATH, systemone.PATH]
 
 
-LEARNT = {letters.TEMPLATE: "...", "llama.decision.temperature.choice": 2.0}
+TRAINED = {letters.TEMPLATE: "...", "llama.decision.temperature.choice": 2.0}
 
 
 def test_the_judge_on_ollama_is_asked_for_letters():
@@ -373,7 +393,7 @@ def test_the_judge_on_ollama_is_asked_for_letters():
         letter("A", *[(one, 0.16 if one == "A" else 0.12) for one in "ABCDEFGH"]),
         letter("F", ("F", 1.0)),
     ]
-    client = Scripted(ollama.DIALECT, *replies, capabilities=["completion"], info=LEARNT)
+    client = Scripted(ollama.DIALECT, *replies, capabilities=["completion"], info=TRAINED)
     texts, method = ask(client, question_of(form="decision"), model="urisk-judge:latest")
     assert (texts, method) == (['{"risk":"market","severity":5}'], LabelMethod.LETTERS)
     assert client.asked == ["capabilities", letters.PATH, letters.PATH]
@@ -393,6 +413,8 @@ def test_the_judge_on_ollama_is_asked_for_letters():
             {"risk": 3.0, "severity": 1.0},
         ),
         ({"llama.decision.temperature.choice": "warm"}, {"risk": 1.0, "severity": 1.0}),
+        ({"llama.decision.temperature.choice": -2.0}, {"risk": 1.0, "severity": 1.0}),
+        ({"llama.decision.temperature.score": 0}, {"risk": 1.0, "severity": 1.0}),
     ],
 )
 def test_temperatures_are_read_as_llama_cpp_reads_them(info, temperatures):
@@ -400,10 +422,20 @@ def test_temperatures_are_read_as_llama_cpp_reads_them(info, temperatures):
     assert letters.read_temperatures({letters.TEMPLATE: "...", **info}) == temperatures
 
 
+@pytest.mark.parametrize("temperature", [1e-320, 1e-3, 1.0, 1e300])
+def test_any_temperature_leaves_probabilities(temperature):
+    """The most probable letter stays so, and nothing is lost to the range of a float."""
+    (token,) = ollama.decode_chat(letter("A", ("A", 0.5), ("B", 0.3), ("C", 0.2))).logprobs
+    shares = letters.read_probabilities([token], ("a", "b", "c"), temperature)
+    assert math.fsum(shares.values()) == pytest.approx(1)
+    assert shares["a"] >= shares["b"] >= shares["c"] >= 0
+    assert (shares["a"] == 1) == (temperature < 0.01)
+
+
 def test_an_older_judge_on_ollama_is_told():
     """It wrote JSON, and its letters would mean nothing."""
     client = Scripted(ollama.DIALECT, capabilities=["completion"])
-    with pytest.raises(errors.ModelUnsuitable, match="older one") as caught:
+    with pytest.raises(errors.ModelUnsuitable, match="older version") as caught:
         ask(client, question_of(), model="urisk-judge")
     assert "urisk install-judge" in caught.value.fix
     assert client.asked == ["capabilities"]
@@ -420,7 +452,7 @@ def test_an_older_judge_on_ollama_is_told():
     ids=["LM Studio", "others", "an old llama.cpp", "a chat model"],
 )
 def test_a_judge_without_system_one_is_told(dialect, reply):
-    """It has learnt no other way of answering; the error says where it can be asked."""
+    """It was trained for no other way of answering; the error says where it can be asked."""
     client = Scripted(dialect, reply)
     with pytest.raises(errors.ModelUnsuitable, match="as a decision model") as caught:
         ask(client, question_of(), model="urisk-judge")
@@ -458,6 +490,15 @@ def test_a_template_that_takes_no_beginning_is_asked_for_json_from_then_on():
     _, method = ask(client, question_of(), question_of())
     assert method is LabelMethod.SCHEMA
     assert client.asked == ["capabilities", systemone.PATH, "/v1/chat/completions", "chat", "chat"]
+
+
+def test_a_decision_model_is_never_asked_for_json():
+    """It writes none, whatever the words of a refusal."""
+    refusal = (400, '{"error":"prefill is not supported"}')
+    client = Scripted(ollama.DIALECT, refusal, capabilities=["decision"])
+    with pytest.raises(errors.BadRequest, match="prefill"):
+        ask(client, question_of())
+    assert client.asked == ["capabilities", systemone.PATH]
 
 
 def test_another_refusal_is_an_error():

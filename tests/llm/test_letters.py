@@ -192,10 +192,10 @@ def test_a_decision_model_is_evaluated_once(lettered):
     found = evaluate.evaluate(file, manager, models=["urisk-judge"], label=label_sync)
     (one,) = found.evaluations
     assert (one.labels, len(backend.prompts)) == ("decision", 4)
-    assert one.figures["first"] == evaluation.Share(2, 2)
+    assert one.figures["own"] == evaluation.Share(2, 2)
     share = 0.6 / (0.6 + 7 * 0.3)
     assert one.figures["brier"] == pytest.approx((1 - share) ** 2)
-    assert "urisk-judge (ollama)" in evaluate.text(found)
+    assert "urisk-judge (ollama)" in evaluate.render_text(found)
 
 
 def test_an_ollama_with_an_older_judge_is_told_what_to_do():
@@ -204,7 +204,7 @@ def test_an_ollama_with_an_older_judge_is_told_what_to_do():
     with running(backend) as server:
         manager = LLMManager.initialize_sync(url=server.url, model="urisk-judge")
         try:
-            with pytest.raises(errors.ModelUnsuitable, match="an older one") as caught:
+            with pytest.raises(errors.ModelUnsuitable, match="an older version") as caught:
                 assess("A", evidence=[{"ticker": "A", "text": "Acme was fined."}], manager=manager)
         finally:
             manager.shutdown_sync()

@@ -77,10 +77,15 @@ class BesideTheJudge(FakeOpenAI):
     """llama.cpp's own server with the judge's adapter, and System One where it is said so."""
 
     system_one = True
+    adapters = ("urisk-judge",)
 
     async def _reply(self, writer, path, body):
         if path == "/lora-adapters":
-            self._send(writer, 200, [{"id": 0, "path": "/p/urisk-judge.gguf", "scale": 1.0}])
+            entries = [
+                {"id": number, "path": f"/p/{name}.gguf", "scale": 1.0}
+                for number, name in enumerate(self.adapters)
+            ]
+            self._send(writer, 200, entries)
         elif path == "/v1/systemone" and self.system_one:
             options = {
                 name: one["criteria"]
@@ -103,6 +108,7 @@ class BesideTheJudge(FakeOpenAI):
 def beside_the_judge(**kinds):
     fake = BesideTheJudge(("smollm2-135m",), owner="llamacpp", aliases=["urisk-judge"])
     fake.system_one = kinds.get("system_one", True)
+    fake.adapters = kinds.get("adapters", fake.adapters)
     event_loop.run(fake.start())
     try:
         yield fake
@@ -130,6 +136,19 @@ def test_the_judge_decides_and_chats_are_without_its_adapter():
         assert fake.requests[-1][2]["lora"] == [{"id": 0, "scale": 0.0}]
         manager.ask_sync(b'{"messages":[{"role":"user","content":"hi"}]}')
         assert fake.requests[-1][2]["lora"] == [{"id": 0, "scale": 0.0}]
+
+
+def test_of_several_adapters_the_judges_is_left_out_and_the_judge_has_it():
+    """By its number on this server; a chat with the judge itself says nothing of it."""
+    chat = b'{"messages":[{"role":"user","content":"hi"}]}'
+    with beside_the_judge(adapters=("style", "urisk-judge")) as fake:
+        manager = start(fake)
+        manager.ask_sync(chat)
+        assert fake.requests[-1][2]["lora"] == [{"id": 1, "scale": 0.0}]
+        fake.models = (*fake.models, "urisk-judge")
+        manager.ask_sync(chat, "urisk-judge")
+        assert fake.requests[-1][2]["model"] == "urisk-judge"
+        assert "lora" not in fake.requests[-1][2]
 
 
 def test_a_server_without_system_one_cannot_serve_the_judge():
@@ -287,7 +306,7 @@ def test_a_key_that_is_wanted_is_said():
     fake = Closed()
     event_loop.run(fake.start())
     try:
-        with pytest.raises(errors.BadRequest, match="Missing API key"):
+        with pytest.raises(errors.AccessDenied, match="Missing API key"):
             start(fake)
     finally:
         event_loop.run(fake.stop())

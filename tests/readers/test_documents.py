@@ -217,6 +217,13 @@ def test_nobody_can_tell_whom_a_file_is_about(tmp_path, tickers):
         assert read_evidence(fixed, tickers=tickers).documents[0].ticker == "NVDA"
 
 
+def test_a_folder_names_the_file_that_cannot_be_read(tmp_path):
+    """Where it has no other: the error is that file's, also three folders down."""
+    put(tmp_path, "NVDA/2024/10k.html", "<html></html>")
+    with pytest.raises(InputError, match=r"^NVDA/2024/10k\.html: it shows no text\."):
+        read_folder(tmp_path)
+
+
 def test_a_folder_of_other_companies_is_no_error(tmp_path):
     put(tmp_path, "AMD_note.txt", SENTENCE)
     found = read_folder(tmp_path, tickers=CELL)

@@ -22,7 +22,7 @@ def test_a_file_adds_to_the_families_of_the_package(tmp_path):
 @pytest.mark.parametrize(
     ("content", "seen"),
     [
-        (b"\xff\xfe\x00", "no UTF-8"),
+        (b"\xff\xfe\x00", "not UTF-8"),
         (b"#" * (MAX_BYTES + 1), "more than"),
         (None, "cannot be read"),
     ],

@@ -1,5 +1,6 @@
 """What counts, in the table: columns, levels, rules, and the labels to review."""
 
+import re
 from datetime import date
 
 import pandas as pd
@@ -67,7 +68,7 @@ def test_each_finding_says_what_it_counts_for(table):
     columns = ["kind", "family", "counted_as", "counted", "rule"]
     assert found.loc[SUED, columns].tolist()[:4] == ["event", "suits", "legal", 3]
     assert pd.isna(found.loc[SUED, "rule"])
-    rules = "raised as an alert; category of its family"
+    rules = "raised as an alert; moved to its family's category"
     assert found.loc[DEFAULT, columns].tolist() == ["event", "default", "credit", 4, rules]
     assert found.loc[MAY, columns].tolist() == [
         *("hypothetical", "default", "credit", 1, "hypothetical, at most 1"),
@@ -85,14 +86,14 @@ def test_each_rating_names_its_sentences(table):
             "category": "credit",
             "rating": 3,
             "evidence": "D1.2",
-            "rule": "one sentence alone, lowered; raised as an alert",
+            "rule": "only one sentence, lowered; raised as an alert",
         },
         {
             "ticker": "AAA",
             "category": "legal",
             "rating": 2,
             "evidence": "D1.1",
-            "rule": "one sentence alone, lowered",
+            "rule": "only one sentence, lowered",
         },
         {"ticker": "BBB", "category": "legal", "rating": 3, "evidence": "N1.1", "rule": None},
     ]
@@ -104,12 +105,12 @@ def test_each_rating_names_its_sentences(table):
 
 def test_the_top_risk_s_rule_stands_under_the_table(table):
     """Where a rule capped, raised or lowered it; a filter takes it along."""
-    line = "AAA: credit 3 (one sentence alone, lowered; raised as an alert)"
-    assert table.loc["AAA", "top_rule"] == "one sentence alone, lowered; raised as an alert"
+    line = "AAA: credit 3 (only one sentence, lowered; raised as an alert)"
+    assert table.loc["AAA", "top_rule"] == "only one sentence, lowered; raised as an alert"
     assert pd.isna(table.loc["BBB", "top_rule"])
     assert line in table.as_text(120)
     assert line in table._repr_html_()
-    assert "alone" not in table.loc[["BBB"]].as_text(120)
+    assert "only one" not in table.loc[["BBB"]].as_text(120)
 
 
 def test_the_worst_sentence_is_the_one_that_counts():
@@ -132,13 +133,22 @@ def test_low_says_so_where_nothing_was_said():
     shown = "Low (nothing decisive said)"
     assert table.as_text(200).count(shown) == 1
     html = table._repr_html_()
-    assert f'color:#fff;border-radius:.8em;padding:.1em .6em;white-space:nowrap">{shown}<' in html
+    # The remark may wrap: on one line it takes the room of the sentence beside it.
+    assert 'padding:.1em .6em;white-space:nowrap">Low</span> (nothing decisive said)<' in html
     assert shown not in table.loc[["BBB"]].as_text(200)
     assert shown not in table[["level"]].as_text(200)
 
 
+def test_a_sentence_keeps_a_least_width_beside_long_names_of_files():
+    """A browser gives a column without one what the names of files and the warnings leave."""
+    html = score([filing(SUED)], {SUED: ("legal", 2)})._repr_html_()
+    cells = re.findall(r'<td style="([^"]*)"><bdi>' + re.escape(SUED), html)
+    assert len(cells) == 2  # the worst sentence of the row, and the labeled sentence
+    assert all("min-width:" in style for style in cells)
+
+
 def review_table():
-    """BBB before AAA; the model is unsure of one sentence of each."""
+    """BBB before AAA; one label of each has a low probability, and judges disagree on one."""
     labels = {SUED: ("legal", 3), CLAIMED: ("legal", 2), DEFAULT: ("credit", 5)}
     plan = prepare(
         [Holding(symbol="BBB"), Holding(symbol="AAA")],
@@ -154,6 +164,7 @@ def review_table():
                     sentence=one,
                     label=Label(risk=labels[one.text][0], severity=labels[one.text][1]),
                     p_label=0.8 if one.text == CLAIMED else 0.4,
+                    flags=("judges_disagree",) if one.text == DEFAULT else (),
                 )
                 for one in plan.selections[symbol].chosen
             ),
@@ -164,7 +175,7 @@ def review_table():
 
 
 def test_review_lists_the_labels_that_do_not_count():
-    """With their probability; in table order; a filter takes them along."""
+    """With their probability and each reason; in table order; a filter takes them along."""
     table = review_table()
     review = table.review()
     assert list(review.columns) == [
@@ -172,12 +183,15 @@ def test_review_lists_the_labels_that_do_not_count():
     ]
     assert review["quote"].tolist() == [DEFAULT, SUED]
     assert review["ticker"].tolist() == ["BBB", "AAA"]
-    assert set(review["why"]) == {"low probability"}
+    assert review["why"].tolist() == ["low probability; judges disagree", "low probability"]
     assert review["section"].tolist() == ["Item 7"] * 2
     assert (review["p_label"] < 0.5).all()
     assert table["to_review"].to_dict() == {"BBB": 1, "AAA": 1}
     assert table.loc[["AAA"]].review()["quote"].tolist() == [SUED]
-    assert "review: Some labels are too unsure or in dispute" in table.as_text(200)
+    assert (
+        "review: Some labels do not count, because of low probability or because judges"
+        in table.as_text(200)
+    )
     assert "does not count: low probability" in table.as_text(300)
     flags = table.report.findings.set_index("quote")["flags"]
     assert (flags[SUED], flags[CLAIMED]) == ("review", "")

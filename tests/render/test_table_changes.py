@@ -201,7 +201,8 @@ def test_a_report_from_after_the_run_is_neither_read_nor_compared():
     """As of 2025 the report of 2026 is unknown: 2025 is read against 2024."""
     later = report("We are bankrupt.", "nwk-2026", 2026)
     plan = run([*FOLDER, later], as_of="2025-06-30")
-    assert plan.meta["messages"] == {"NWK": "compared with nwk-2024"}
+    note = "after 2025-06-30, so not read: nwk-2026 (2026-02-20); compared with nwk-2024"
+    assert plan.meta["messages"] == {"NWK": note}
     assert plan.selections["NWK"].sentences == 3
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from urisk_nb.errors import InputError, PackageMissing
-from urisk_nb.risk.baselines import BagOfWords, drop_known, most_frequent
+from urisk_nb.risk.baselines import BagOfWords, drop_near_duplicates, find_most_frequent
 from urisk_nb.risk.evaluation import LabeledSentence
 
 FINES = ("court fine", "fine of a judge", "lawsuit and fine", "the court sued")
@@ -20,8 +20,11 @@ def item(text, risk="legal"):
 
 def test_the_most_frequent_is_the_reader_s_own():
     """Not what is accepted beside it; of equals the first of the taxonomy."""
-    assert most_frequent([item("a", "none|legal"), item("b", "none"), item("c", "legal")]) == "none"
-    assert most_frequent([item("a", "legal"), item("b", "credit")]) == "credit"
+    assert (
+        find_most_frequent([item("a", "none|legal"), item("b", "none"), item("c", "legal")])
+        == "none"
+    )
+    assert find_most_frequent([item("a", "legal"), item("b", "credit")]) == "credit"
 
 
 def test_near_duplicates_of_the_measured_are_left_out():
@@ -32,8 +35,8 @@ def test_near_duplicates_of_the_measured_are_left_out():
     same = item("One two, three four five six 99 eight!")
     near = item("one two three four five six nine ten")  # 6 of 10
     other = item("one two three four five eleven nine ten")  # 5 of 11
-    assert drop_known([same, near, other], measured) == [other]
-    assert drop_known([other], []) == [other]
+    assert drop_near_duplicates([same, near, other], measured) == [other]
+    assert drop_near_duplicates([other], []) == [other]
 
 
 def test_a_bag_of_words_learns_from_words():

@@ -78,6 +78,15 @@ def test_other_words_are_new_and_the_old_ones_gone():
     assert [changes.is_fresh(one.sentence) for one in changes.current.values()] == [False, True]
 
 
+@pytest.mark.parametrize(("count", "is_uneven"), [(4, True), (5, False), (18, False), (19, True)])
+def test_an_extract_beside_a_report_is_uneven(count, is_uneven):
+    """Less than half of the other year's sentences, whichever year it is; nine in the other."""
+    new, old = (" ".join(f"We make lathe {one}." for one in range(many)) for many in (count, 9))
+    changes = compare_texts(new, old)
+    assert (len(changes.current), changes.previous_count) == (count, 9)
+    assert changes.is_uneven == is_uneven
+
+
 def test_the_threshold_is_the_share_of_common_words():
     """4 of 8 different words is half: just changed; 4 of 9 is not."""
     old = "alpha beta gamma delta epsilon zeta."  # 6 words

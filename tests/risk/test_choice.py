@@ -5,11 +5,11 @@ from datetime import date
 import pytest
 
 from urisk_nb.risk.choice import MAX_ASKED, choose_passages, find_alerts
-from urisk_nb.risk.evidence import split
+from urisk_nb.risk.evidence import Sentence, split
 from urisk_nb.risk.families import load_families, read_families
 from urisk_nb.risk.inputs import Document, Holding, Section
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.passages import read_passages
+from urisk_nb.risk.passages import Passage, read_passages
 from urisk_nb.risk.plan import prepare
 
 PLACES = ("Oslo", "Lima", "Bonn", "Nice", "Cork", "Kiel", "Bern", "Rome", "Graz", "Pisa")
@@ -61,6 +61,17 @@ def test_short_evidence_is_asked_whole():
     selection, plan = select(filing(*ROUTINE[:20]))
     assert len(selection.chosen) == 20
     assert (plan.meta["not_asked"], plan.meta["messages"]) == ({}, {})
+
+
+def test_what_is_new_is_asked_before_what_was_said_last_year():
+    """Of like weight; without a former year the one with a date is more telling."""
+    missed = "We failed to make the interest payment due on the notes."
+    now, before = filing(*ROUTINE, DEFAULT, missed), filing(*ROUTINE, DEFAULT, name="P1")
+    assert texts(select(now, max_sentences=1)[0]) == [DEFAULT]
+    plan = prepare(
+        [Holding(symbol="AAA")], None, [now], RiskParams.of(max_sentences=1), previous=[before]
+    )
+    assert texts(plan.selections["AAA"]) == [missed]
 
 
 def test_the_limit_is_the_user_s():
@@ -123,6 +134,52 @@ def test_shared_evidence_alarms_no_company():
     """A text given for all companies names none."""
     selection, _ = select(note("Acme filed for chapter 11 on June 3, 2023.", ticker=None))
     assert selection.alerts == ()
+
+
+def make_passages(count, *, family="suits", kind="event", begin=0, **rest):
+    """Passages of one family whose sentences have no word in common, the most telling first."""
+    families = {one.name: one for one in load_families()}
+    letters = [*zip("bcdfghjklmnpqrstvwxz" * 5, sorted("aeiou" * 20), strict=True)]
+    words = [f"{one}{vowel}{one}{vowel}ba" for one, vowel in letters][begin : begin + count]
+    document = filing(" ".join(f"{word.capitalize()}." for word in words))
+    return [
+        Passage(
+            sentence=Sentence(id=word, document=document, text=word, start=0, end=len(word)),
+            section="mdna",
+            kind=kind,
+            family=families[family],
+            rank=9.0 - place / 100,
+            **rest,
+        )
+        for place, word in enumerate(words)
+    ]
+
+
+def test_how_many_of_a_family_are_asked():
+    """Nine events, twice as many of a decisive family, twelve hypotheticals of all families."""
+    assert len(choose_passages(make_passages(40))) == 9
+    assert len(choose_passages(make_passages(40, family="order"))) == 18
+    may = make_passages(20, kind="hypothetical")
+    may += make_passages(20, family="loss", kind="hypothetical", begin=20)
+    assert len(choose_passages(may)) == 12
+    alerts = make_passages(40, family="order", is_core=True)
+    assert len(choose_passages(alerts, 30)) == 30, "with an alert the limit is filled"
+
+
+def test_many_events_about_cash_are_read_like_an_alert():
+    """From eight on what is left of the limit is filled by rank."""
+    for count, chosen in ((7, 7 + 9), (8, 8 + 30)):
+        cash = make_passages(count, family="strain")
+        assert len(choose_passages([*cash, *make_passages(30, begin=20)])) == chosen
+
+
+def test_half_of_the_places_are_kept_for_notes_beside_a_filing():
+    """However much the filing has to say."""
+    events = [f"In 2023 we were in default on the loan of our {one} plant." for one in THINGS]
+    notes = note(" ".join(f"It sold {one} in {two}." for one in THINGS for two in PLACES[:3]))
+    selection, _ = select(filing(*ROUTINE, *events, DEFAULT, DOUBT), notes, max_sentences=4)
+    of_notes = [one for one in selection.chosen if one.document.form is None]
+    assert (len(selection.chosen), len(of_notes)) == (4, 2)
 
 
 def test_alerts_are_listed_once_each_and_at_most_six_of_a_family():

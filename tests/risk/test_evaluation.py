@@ -1,5 +1,5 @@
 """
-How good labels are: against libraries and by hand; what cannot be meant is refused with its row.
+How good labels are: against libraries and by hand; a wrong value is refused with its row.
 """
 
 import math
@@ -64,15 +64,15 @@ def test_the_figures_by_hand():
     """
     got = figures(CASES)
     assert (got["sentences"], got["answered"]) == (5, 4)
-    assert (got["first"], got["accepted"]) == (Share(2, 5), Share(3, 5))
+    assert (got["own"], got["accepted"]) == (Share(2, 5), Share(3, 5))
     assert (got["none_found"], got["risk_missed"]) == (Share(1, 1), Share(0, 4))
-    assert (got["risk_first"], got["risk_accepted"]) == (Share(1, 4), Share(2, 4))
+    assert (got["risk_own"], got["risk_accepted"]) == (Share(1, 4), Share(2, 4))
     assert (got["severity"], got["severity_near"]) == (Share(1, 3), Share(2, 3))
     assert got["severity_exact"] == Share(0, 0), "no own severity is known"
     assert got["severity_error"] == pytest.approx(4 / 3)
     assert got["brier"] == pytest.approx((0.1**2 + 0.2**2 + 0.9**2 + 0.6**2) / 4)
-    assert got["brier_first"] == pytest.approx((0.1**2 + 0.8**2 + 0.9**2 + 0.6**2) / 4)
-    assert got["first"].interval == interval(2, 5)
+    assert got["brier_own"] == pytest.approx((0.1**2 + 0.8**2 + 0.9**2 + 0.6**2) / 4)
+    assert got["own"].interval == interval(2, 5)
 
 
 def test_false_alarms_are_severe_labels_of_sentences_about_nothing():
@@ -126,7 +126,7 @@ def test_macro_figures_by_hand():
 def test_better_only_where_the_intervals_lie_apart():
     """Wilson: 90 of 100 is 82.6 to 94.5 %, 75 is 65.7 to 82.5, 76 is 66.8 to 83.3."""
     assert compare(Share(90, 100), Share(75, 100)) == "better"
-    assert compare(Share(90, 100), Share(76, 100)) == "not shown"
+    assert compare(Share(90, 100), Share(76, 100)) == "no clear difference"
     assert compare(Share(75, 100), Share(90, 100)) == "worse"
 
 
@@ -172,7 +172,7 @@ def test_a_model_that_knows_how_sure_it_is_has_no_error():
     ) == pytest.approx(0)
     table = reliability(of([(0.8, number < 8) for number in range(10)]))
     assert table.to_dict("records") == [
-        {"low": 0.7, "high": 0.8, "n": 10, "said": pytest.approx(0.8), "right": 0.8}
+        {"low": 0.7, "high": 0.8, "n": 10, "probability": pytest.approx(0.8), "right": 0.8}
     ]
 
 
@@ -183,8 +183,8 @@ def test_without_probabilities_nothing_is_said_of_them():
     assert math.isnan(got["ece"])
     none = figures([])
     assert all(math.isnan(none[name]) for name in ("kappa", "macro_f1", "severity_error", "ece"))
-    assert math.isnan(none["first"].value)
-    assert all(map(math.isnan, none["first"].interval))
+    assert math.isnan(none["own"].value)
+    assert all(map(math.isnan, none["own"].interval))
 
 
 @given(st.integers(1, 300), st.data())
@@ -236,7 +236,7 @@ def test_a_threshold_of_the_reader_s_own_labels():
     """What is accepted only is wrong there."""
     accepted = [outcome("legal|credit", "credit", 1, p=0.9)] * 40
     assert find_threshold(accepted).threshold == 0.9
-    assert find_threshold(accepted, first=True).threshold is None
+    assert find_threshold(accepted, own=True).threshold is None
 
 
 def test_the_confusion_table():
@@ -290,18 +290,18 @@ def test_all_forms_of_rows(names):
         ([{"text": "a", "label": "legal"}], "text, label"),
         ([{"text": "a", "risk": "legal"}], "text, risk"),
         ([{"text": "a", "risk": "legal", "severity_low": "1"}], "text, risk, severity_low"),
-        ([ROW, {**ROW, "risk": "Legal"}], "row 2 has the risk 'Legal'"),
-        ([ROW, {**ROW, "risk": "legal|"}], "row 2 has the risk ''"),
+        ([ROW, {**ROW, "risk": "Legal"}], "row 2 has the unknown risk 'Legal'"),
+        ([ROW, {**ROW, "risk": "legal|"}], "row 2 has the unknown risk ''"),
         ([ROW, {**ROW, "risk": "legal|legal"}], "row 2 has a risk twice"),
         ([ROW, {**ROW, "severity": "6"}], "row 2 has the severity '6'"),
         ([ROW, {**ROW, "severity": ""}], "row 2 has the severity ''"),
         ([ROW, {**ROW, "text": " "}], "row 2 has no text"),
         ([{"text": "a", "risk": "legal", "severity_min": "4", "severity_max": "2"}], "4 to 2"),
-        ([{**ROW, "severity_low": "4", "severity_high": "5"}], "4 to 5, own 3"),
+        ([{**ROW, "severity_low": "4", "severity_high": "5"}], "4 to 5 and the own severity 3"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(rows, seen):
-    """With the row, and what to write."""
+def test_a_wrong_value_is_refused(rows, seen):
+    """The error names the row and says what to write."""
     with pytest.raises(InputError, match=re.escape(seen)) as error:
         read_labels(rows)
     assert error.value.fix

@@ -58,13 +58,13 @@ def test_a_decisive_family_without_core_is_decided_by_all_its_words():
         ("[a", "is not TOML"),
         ("", "has no family"),
         ("a = 1", "is not a table"),
-        ("['A b']\ncategory='legal'\npatterns=['x']", "is no name"),
+        ("['A b']\ncategory='legal'\npatterns=['x']", "is not a name"),
         ("[a]\ncategory='legal'\npattern=['x']", "unknown key 'pattern'"),
         ("[a]\npatterns=['x']", "has no category"),
         ("[a]\ncategory=3\npatterns=['x']", "has category = 3"),
         ("[a]\ncategory='legal'", "has no patterns"),
         ("[a]\ncategory='legal'\npatterns='x'", "is not a list"),
-        ("[a]\ncategory='legal'\npatterns=['(x']", "is no regular expression"),
+        ("[a]\ncategory='legal'\npatterns=['(x']", "is not a regular expression"),
         ("[a]\ncategory='legal'\npatterns=['x?']", "matches an empty text"),
         ("[a]\ncategory='legal'\npatterns=['Court']", "has a capital"),
         ("[a]\ncategory='legal'\npatterns=['(?:\\w+ )+x']", "repeats a group"),
@@ -97,6 +97,10 @@ def test_a_bad_file_is_refused(text, seen):
         (r"ab|sunk", set()),  # an alternative without three characters is searched always
         (r"colou?r of [a-z]{2}", {"r of "}),
         (r"(?!a )\w+ed\b", set()),
+        (r"cease\x2dand", {"cease"}),
+        (r"\u0063eased", {"eased"}),
+        (r"\143eased work", {"eased work"}),
+        (r"[^]abcd]x[\]efgh]sunk", {"sunk"}),
     ],
 )
 def test_what_every_match_has_is_looked_for_first(pattern, literals):

@@ -1,4 +1,4 @@
-"""Several judges of the same sentences: who agrees, what is in dispute, kappa; all invented."""
+"""Several judges of the same sentences: where they agree and disagree, kappa; all invented."""
 
 import pandas as pd
 import pytest
@@ -67,7 +67,7 @@ def finding_of(*labels):
     ],
 )
 def test_two_judges_agree_on_the_risk_with_severities_one_apart(other, agreement):
-    """Another risk, or severities two or more apart, is a dispute."""
+    """Another risk, or severities two or more apart, is a disagreement."""
     found = finding_of(("legal", 2), other)
     assert found.agreement == agreement
     assert ("judges_disagree" in found.flags) == (agreement == 0)
@@ -80,7 +80,7 @@ def test_two_who_see_no_risk_agree():
 
 
 def test_the_agreement_is_a_share_of_the_others():
-    """Of two, one names another risk: one half, and in dispute."""
+    """Of two, one names another risk: one half, and they disagree."""
     found = finding_of(("legal", 2), ("legal", 3), ("market", 2))
     assert (found.agreement, found.flags) == (0.5, ("judges_disagree",))
     assert [model for model, _ in found.opinions] == ["second", "third"]
@@ -94,7 +94,7 @@ def test_a_judge_without_a_valid_answer_has_no_opinion():
     assert (found.agreement, found.flags) == (None, ("no_opinion",))
 
 
-def test_what_the_first_judge_does_not_label_is_in_no_dispute():
+def test_judges_do_not_disagree_on_what_the_first_one_does_not_label():
     """It stays without a label, whatever the others say."""
     found = finding_of(None, ("legal", 2))
     assert (found.label, found.agreement, found.flags) == (None, None, ())
@@ -109,8 +109,8 @@ def test_one_judge_is_as_before():
     assert table.loc["AAA", "r_legal"] == 4
 
 
-def test_a_disputed_label_does_not_count():
-    """The rest does; where all are in dispute there is no rating, as if nothing were judged."""
+def test_a_label_on_which_judges_disagree_does_not_count():
+    """The rest does. Where they disagree on all there is no rating, as if nothing were judged."""
     first = {FINED: ("legal", 4), SUED: ("legal", 2), SHUT: ("operational", 3)}
     table = table_of(first, {FINED: ("market", 4), SUED: ("legal", 2), SHUT: ("operational", 1)})
     assert table.loc["AAA", ["r_legal", "judged", "findings"]].tolist() == [2, 3, 3]
@@ -120,8 +120,19 @@ def test_a_disputed_label_does_not_count():
     assert table.loc["AAA", "agreement"] == pytest.approx(1 / 3)
     assert "judges_disagree" in table.loc["AAA", "flags"].split(";")
     assert table.loc["AAA", "status"] == "ok"
+    review = table.review()
+    assert review["quote"].tolist() == [FINED, SHUT]
+    assert review["why"].tolist() == ["judges disagree"] * 2
     none = table_of({FINED: ("legal", 4)}, {FINED: ("market", 4)}, texts=(FINED,))
     assert none.loc["AAA", ["level", "judged"]].tolist() == ["NR", 1]
+
+
+def test_a_label_on_which_judges_disagree_is_to_review():
+    """It is counted, flagged and listed with the reason; the others are not."""
+    table = table_of({FINED: ("legal", 4), SUED: ("legal", 2)}, {SUED: ("legal", 3)})
+    assert table.review()[["quote", "why"]].to_numpy().tolist() == [[FINED, "judges disagree"]]
+    assert table.loc["AAA", "to_review"] == 1
+    assert "review" in table.loc["AAA", "flags"].split(";")
 
 
 def test_the_row_counts_what_all_judges_cost():

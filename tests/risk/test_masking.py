@@ -158,3 +158,17 @@ def test_a_company_is_swapped():
     )
     assert swap("It fell.", "Acme", "Orr") == "It fell."
     assert swap("It fell.", "", "Orr") == "It fell."
+
+
+@pytest.mark.parametrize(("name", "written"), [("Migros", "M\u0131gros"), ("Tesla", "Te\u017fla")])
+def test_a_name_is_found_in_letters_that_are_one_without_case(name, written):
+    """A dotless i, and the long s of old prints."""
+    assert swap(f"{written} Inc. fell, said {written}'s board.", name, "Orr") == (
+        "Orr Inc. fell, said Orr's board."
+    )
+
+
+def test_half_of_a_surrogate_pair_is_masked_like_any_text():
+    """As a damaged file has it."""
+    assert mask("Zentrovia\ud800 fell.", 1) == mask("Zentrovia\ud800 fell.", 1)
+    assert "Zentrovia" not in mask("Zentrovia said \ud800 it fell.", 1)

@@ -170,3 +170,9 @@ def test_bad_parameters_are_refused(case):
         RiskParams.of(**given_params)
     assert seen in caught.value.message
     assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1, 1.0])
+def test_the_ends_are_probabilities(value):
+    """0 lets each label count, 1 only the certain ones."""
+    assert RiskParams.of(review_below=value).review_below == value

@@ -65,6 +65,12 @@ CORE = [
     "We do not believe that our cash, with the loan of May, will be sufficient for a year.",
     "On May 2, 2025, the lenders waived this breach until June 30, 2025, for a fee.",
     "At year end the ratio could not be met, because earnings were negative.",
+    "Our plans do not alleviate the substantial doubt about our ability to go on.",
+    "Our plans did not fully alleviate substantial doubt as to our being a going concern.",
+    "We have not been able to resolve the doubt that we can continue as a going concern.",
+    "We have been in default since May 2023, and have not cured it.",
+    "Nasdaq notified us in May 2023 of a low bid price, and we have not regained compliance.",
+    "We identified a material weakness in 2022 that has not been fully remediated.",
 ]
 
 
@@ -95,6 +101,9 @@ def test_a_hypothetical(text):
     [
         "We are not, and have never been, in default on our loans.",
         "No material weaknesses were found.",
+        "There is no substantial doubt about our ability to continue as a going concern.",
+        "The auditor has found no substantial doubt about our ability to be a going concern.",
+        "This does not raise substantial doubt about our ability to continue as a going concern.",
         "A material weakness is a deficiency that an auditor must report.",
         "Accounting Standards Update 2014-15 speaks of substantial doubt.",
         "Segment income was restated to reflect the new presentation.",
@@ -205,6 +214,38 @@ def test_parts_of_a_filing():
     document = Document(id="D1", ticker="A", text=text + report, form="10-K", sections=sections)
     parts = [name for _, name in find_parts(document)]
     assert parts == ["cover", "business", "legal", "statements", "auditor", "statements"]
+
+
+def test_several_reports_of_auditors_end_each_by_itself():
+    """At what follows it, or where none does after a while; so also behind one without an end."""
+    sign, report = "/s/ Firm\n", "Report of Independent Firm\n" + "We have audited. " * 40
+    texts = [report + sign + "Notes. " * 100, report + sign, "We sell. " * 3000, report]
+    text = "\n".join(texts)
+    parts = find_parts(Document(id="D1", ticker="A", text=text, form="10-K", sections=()))
+    first = text.index(sign) + len("/s/")
+    second = text.index(sign, first) + len("/s/")
+    assert parts == [
+        (0, "auditor"),
+        (first, "body"),
+        (text.index("Report", 1), "auditor"),
+        (second, "body"),
+        (text.rindex("Report"), "auditor"),
+        (len(text), "body"),
+    ]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    ["   \n" * 2000, "Report of independent firms\n" * 8000, "-- \n(" * 1600],
+    ids=["blank lines", "one heading again and again", "dashes"],
+)
+def test_no_document_takes_long(text):
+    """As a damaged file may have it; a search that tries each start with each end takes minutes."""
+    began_s = time.process_time()
+    document = Document(id="D1", ticker="A", text=f"{text}\nWe were in default.", form="10-K")
+    read_passages(split(document).sentences, load_families())
+    assert time.process_time() - began_s < 10
 
 
 def test_a_note_is_about_its_company():

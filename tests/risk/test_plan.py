@@ -68,6 +68,9 @@ def test_evidence_after_the_prices_end_is_not_read():
     plan = prepare([Holding(symbol="AAA")], prices, documents, RiskParams.of())
     assert [sentence.id for sentence in plan.selections["AAA"].chosen] == ["D1.1"]
     assert "future_evidence" in plan.selections["AAA"].flags
+    # An annual report that is missing is seen only if it is named.
+    said = "after 2019-01-03, so not read: D2 (2019-01-04)"
+    assert plan.meta["messages"]["AAA"] == said
 
 
 def test_the_plan_records_what_decides_the_run():

@@ -332,7 +332,7 @@ def test_what_is_in_the_schema_is_what_a_validator_says(content):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[]", "no object"),
+        ("[]", "not an object"),
         ('{"risk":"legal"}', "the keys"),
         ('{"risk":"Legal","severity":3}', "risk is 'Legal'"),
         ('{"risk":"legal","severity":true}', "severity is True"),

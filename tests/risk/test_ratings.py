@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from harness import ROOT
 from urisk_nb.risk.families import load_families, read_families
 from urisk_nb.risk.inputs import Document, Holding, Section
+from urisk_nb.risk.judges import DISAGREE
 from urisk_nb.risk.labeling import Finding, TickerFindings
 from urisk_nb.risk.params import JUDGE_REVIEW_BELOW, RiskParams
 from urisk_nb.risk.plan import prepare
@@ -45,7 +46,7 @@ def note(*sentences, name="N1"):
     return Document(id=name, ticker="AAA", text=" ".join(sentences))
 
 
-def rate(*documents, labels, p=None, judge=False, families=None, **settings):
+def rate(*documents, labels, p=None, judge=False, families=None, disputed=(), **settings):
     """The ratings of documents whose sentences have these labels and probabilities, else none 0."""
     params = RiskParams.of(**settings)
     plan = prepare([Holding(symbol="AAA")], None, documents, params, families=families)
@@ -58,6 +59,7 @@ def rate(*documents, labels, p=None, judge=False, families=None, **settings):
                 sentence=sentence,
                 label=label and Label(risk=label[0], severity=label[1]),
                 p_label=(p or {}).get(sentence.text),
+                flags=(DISAGREE,) if sentence.text in disputed else (),
             )
         )
     return rate_ticker(plan, TickerFindings(symbol="AAA", findings=tuple(findings)))
@@ -179,13 +181,43 @@ def test_three_and_more_need_two_sentences():
 
 
 def test_a_near_duplicate_is_no_second_sentence():
-    """Two documents that say the same bear out nothing; the second one does not count."""
+    """Two documents that say the same confirm nothing; the second one does not count."""
     again = "In June 2023 a class action was filed against us."
     documents = [filing(SUED, length=20), filing(again, name="D2", length=20)]
     rated = rate(*documents, labels={SUED: ("legal", 3), again: ("legal", 3)}, max_sentences=60)
     assert severities(rated) == {"legal": 2}
-    (merged,) = (one for one in rated.counted if Rule.REPEATED in one.rules)
+    (merged,) = (one for one in rated.counted if Rule.NEAR_DUPLICATE in one.rules)
     assert (merged.severity, merged.category) == (None, None)
+
+
+def test_a_near_duplicate_that_needs_no_second_sentence_counts():
+    """At 2 it bears nothing out, so it does not matter how often it is said."""
+    again = "In June 2023 a class action was filed against us."
+    documents = [filing(SUED, length=20), filing(again, name="D2", length=20)]
+    rated = rate(*documents, labels={SUED: ("legal", 2), again: ("legal", 2)}, max_sentences=60)
+    assert [one.severity for one in rated.counted if one.category] == [2, 2]
+    assert not any(Rule.NEAR_DUPLICATE in one.rules for one in rated.counted)
+
+
+def test_of_near_duplicates_the_one_that_stands_alone_counts():
+    """A shared document comes first and vouches for no company; the company's own does."""
+    documents = [
+        filing(DEFAULT, length=20, ticker=None, name="A1"),
+        filing(DEFAULT, length=20, name="Z1"),
+    ]
+    rated = rate(*documents, labels={DEFAULT: ("credit", 4)}, max_sentences=60)
+    shared, own = (one for one in rated.counted if one.passage.sentence.text == DEFAULT)
+    assert [one.passage.sentence.document.ticker for one in (shared, own)] == [None, "AAA"]
+    assert (shared.category, shared.rules) == (None, (Rule.NEAR_DUPLICATE,))
+    assert (own.severity, severities(rated)) == (4, {"credit": 4})
+
+
+def test_the_worst_sentence_of_a_rating_comes_first():
+    """Then the others that give it, as they stand."""
+    labels = {SUED: ("legal", 2), SUED_AGAIN: ("legal", 3)}
+    rated = rate(filing(SUED, SUED_AGAIN), labels=labels)
+    assert severities(rated) == {"legal": 2}
+    assert rated.ratings[0].findings == (1, 0)
 
 
 def test_an_alert_alone():
@@ -204,6 +236,9 @@ def test_a_shared_document_vouches_for_no_company():
     """Its default may be anybody's."""
     rated = rate(filing(DEFAULT, ticker=None), labels={DEFAULT: ("credit", 3)})
     assert severities(rated) == {"credit": 2}
+    # Its family decides the category all the same, and caps nothing for it
+    shared = count(DEFAULT, ("legal", 4), lambda text: filing(text, ticker=None))
+    assert shared == ("credit", 4, (Rule.CATEGORY,))
 
 
 def test_filings_and_news_together():
@@ -278,6 +313,44 @@ def test_an_alert_counts_whatever_the_probability_is():
     assert rated.to_review == 1
 
 
+def test_an_alert_in_dispute_keeps_its_floor():
+    """As its words say; what the judges say of it, more or less, counts for nothing."""
+    for label in (("credit", 5), ("credit", 0), ("legal", 5), ("none", 0)):
+        rated = rate(filing(DEFAULT), labels={DEFAULT: label}, disputed=[DEFAULT])
+        (one,) = (one for one in rated.counted if one.passage.sentence.text == DEFAULT)
+        assert (one.category, one.severity) == ("credit", 4)
+        assert one.rules == (Rule.ALERT, Rule.DISAGREE)
+        assert severities(rated) == {"credit": 3}, "alone, and no judge vouches for it"
+        assert (rated.to_review, rated.score.score) == (1, 35.0)
+    both = rate(
+        filing(DEFAULT, MISSED),
+        labels={DEFAULT: ("credit", 5), MISSED: ("credit", 5)},
+        disputed=[DEFAULT, MISSED],
+    )
+    assert (severities(both), both.to_review) == ({"credit": 4}, 2)
+    unsure = rate(
+        filing(DEFAULT),
+        labels={DEFAULT: ("credit", 5)},
+        p={DEFAULT: 0.2},
+        review_below=0.5,
+        disputed=[DEFAULT],
+    )
+    assert unsure.counted[0].rules == (Rule.ALERT, Rule.LOW_PROBABILITY, Rule.DISAGREE)
+    assert unsure.to_review == 1
+
+
+def test_what_is_no_alert_and_in_dispute_does_not_count():
+    """Of a filing as of news."""
+    for document in (filing, note):
+        rated = rate(
+            document(SUED, SUED_AGAIN),
+            labels={SUED: ("legal", 3), SUED_AGAIN: ("legal", 2)},
+            disputed=[SUED],
+        )
+        assert severities(rated) == {"legal": 2}
+        assert (rated.counted[0].category, rated.counted[0].rules) == (None, (Rule.DISAGREE,))
+
+
 def test_where_no_label_counts_there_is_no_score():
     """An unsure `none` does not say that there is no risk."""
     for label in (("legal", 4), ("none", 0)):
@@ -294,6 +367,11 @@ def test_every_rule_is_documented():
     assert re.findall(r"^\| `([^`]*)` \|", table, re.MULTILINE) == [*map(str, Rule)]
 
 
+def test_the_judge_s_threshold_is_documented():
+    text = (ROOT / "docs/filings.md").read_text(encoding="utf-8")
+    assert f"`urisk-judge` ({JUDGE_REVIEW_BELOW})" in text
+
+
 # Levels -------------------------------------------------------------------------------------------
 
 
@@ -308,6 +386,8 @@ def test_low_says_so_where_nothing_was_said():
     }
     many = rate(filing(*labels), labels=labels)
     assert (many.score.level, many.flags) == ("Low", ())
+    four = rate(filing(*labels), labels={**labels, LOST: ("business", 1)})
+    assert (four.score.level, four.flags) == ("Low", ("nothing_decisive",))
     assert "nothing_decisive" not in rate(note(FELL), labels={FELL: ("business", 2)}).flags
     told = rate(filing(FIRE), labels={FIRE: ("operational", 2)})
     assert (told.score.level, told.flags) == ("Low", ())

@@ -47,6 +47,8 @@ EXPECTED = {
             "ServerTooOld",
             "PortTaken",
             "ServerOwnedByOtherUser",
+            "AccessDenied",
+            "TlsFailed",
             "ServerConnectionLost",
             "CircuitOpen",
             "ServerBusy",

@@ -67,3 +67,23 @@ def test_nothing_else_changes():
         }
     )
     assert ExportFrame(plain).to_csv(sep=";", index=False) == plain.to_csv(sep=";", index=False)
+
+
+def test_a_notebook_shows_a_sentence_whole_and_its_dollars_as_money():
+    """JupyterLab would set what is between two dollar signs as mathematics, without spaces."""
+    text = "Net loss was $43.7 million, compared with $10.1 million a year ago, and <b>rose."
+    shown = ExportFrame({"quote": [text]})._repr_html_()
+    assert text.replace("<b>", "&lt;b&gt;") in shown
+    assert "tex2jax_ignore" in shown
+    with pd.option_context("display.max_colwidth", 20):
+        assert text[:10] in ExportFrame({"quote": [text]})._repr_html_()
+        assert text[:40] not in ExportFrame({"quote": [text]})._repr_html_()
+    with pd.option_context("display.notebook_repr_html", False):
+        assert ExportFrame({"quote": [text]})._repr_html_() is None
+
+
+def test_the_frames_of_a_report_are_shown_so(table):
+    """What is chosen from them, too."""
+    findings = table.report.findings
+    for frame in (findings, findings[["quote"]], table.review(), table.judgements()):
+        assert "urisk-frame" in frame._repr_html_()

@@ -1,15 +1,14 @@
-"""The judge as a decision model: a few entries in a model's header, and the copy that has them.
+"""urisk-judge as a decision model: a few entries in a model's header, and the copy that has them.
 
-Knows: which entries llama.cpp looks for, and that the adapter's file carries them.
+Knows: which entries llama.cpp looks for, and that the adapter's file has them.
 Does not know: what the template says, or how the server is started.
 Why a copy: llama.cpp reads these entries from the model's own file alone. They are kept with the
 adapter, since template and temperatures belong to its weights and to no others.
 
-The copy's chats begin with a line end. llama.cpp keeps what it has read, and goes on from there
-with the next prompt as far as that begins alike. It does so even where the one was read with the
-adapter and the other without it. A decision after a chat would then go on from a token that the
-chat had read without it, and its probabilities would be others (0.38 for 0.33). So a chat and a
-decision never begin alike.
+The copy's chats begin with a line end. llama.cpp caches what it has read, and reuses it as far as
+the next prompt begins alike, even if one was read with the adapter and the other without it. A
+decision after a chat would then reuse a token that the chat had read without the adapter, and give
+other probabilities (0.38 for 0.33). So a chat and a decision never begin alike.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ KEYS = (TEMPLATE, NAMES)
 PREFIX = "llama.decision."  # the type and the temperatures
 CHAT_TEMPLATE, LINE_END = "tokenizer.chat_template", r"{{ '\n' }}"
 DIGITS = 12  # of the adapter's hash, in the name of a copy
-LEFT_OVER_S = 3600.0  # a part of a file that is older belongs to a process that was killed
+LEFT_OVER_S = 3600.0  # an older part of a file belongs to a process that was killed
 
 
 def is_decision_key(key: str) -> bool:
@@ -73,7 +72,7 @@ def read_entries(adapter: Path) -> dict[str, bytes]:
     entries = {key: entry for key, entry in found.items() if is_decision_key(key)}
     if TYPE not in entries or TEMPLATE not in entries:
         raise FetchFailed(
-            f"{adapter} makes no decision model: it has no {TYPE}, or no template.",
+            f"{adapter} does not make a decision model: it has no {TYPE}, or no template.",
             fix="use an adapter that training/train.py wrote",
         )
     return entries
@@ -84,17 +83,23 @@ def prepare_model(base: Path, adapter: Path) -> Iterator[Path]:
     """
     Yield a copy of the base that is a decision model by the adapter's entries.
 
-    It is made in some 0.3 s, and used again as long as it is whole. It lies beside the base, else
-    in the user's data folder; copies for other adapters are removed there. Where neither can be
-    written it lies in a folder of its own, which is gone afterwards: llama.cpp holds its file open.
+    It is made in some 0.3 s, and used again as long as it is complete. It is beside the base, or
+    else in the user's data folder; copies for other adapters are removed there. If neither can be
+    written to, it is in a temporary folder, which is removed afterwards: llama.cpp keeps its file
+    open.
 
     Raises
     ------
     FetchFailed
-        A file that is no GGUF file, an adapter without the entries, no room to write.
+        A file is not a GGUF file, the adapter lacks the entries, or there is no room to write.
     """
     header = read_header(base)
-    head = encode_header(header, _list_entries(header, adapter))
+    try:
+        head = encode_header(header, _list_entries(header, adapter))
+    except ValueError as exc:
+        raise FetchFailed(
+            f"{base} has a {CHAT_TEMPLATE} that is not text: {exc}.", fix="fetch it again"
+        ) from exc
     with adapter.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     start = f"{base.stem}-decision-"
@@ -123,7 +128,7 @@ def prepare_model(base: Path, adapter: Path) -> Iterator[Path]:
 
 
 def _list_entries(header: Header, adapter: Path) -> dict[str, bytes]:
-    """Return what stands in the copy's header."""
+    """Return the entries of the copy's header."""
     entries = {**header.entries, **read_entries(adapter)}
     if (chat := entries.get(CHAT_TEMPLATE)) is not None:
         entries[CHAT_TEMPLATE] = encode_text(CHAT_TEMPLATE, LINE_END + read_text(chat))
@@ -145,7 +150,7 @@ def _is_whole(path: Path, head: bytes, size_bytes: int) -> bool:
 
 
 def _remove_others(folder: Path, start: str, kept: Path) -> None:
-    """Remove copies for other adapters, and what a process that was killed left over."""
+    """Remove copies for other adapters, and parts that a killed process left behind."""
     old_s = time.time() - LEFT_OVER_S
     for path in folder.glob(f"{glob.escape(start)}{'[0-9a-f]' * DIGITS}.gguf"):
         if path != kept:
@@ -165,22 +170,22 @@ def _translate_errors() -> Iterator[None]:
         raise
     except OSError as exc:
         raise FetchFailed(
-            f"there is no place for a copy of the model: {exc.strerror or exc}.",
-            fix="free some 100 MB, or set URISK_DATA to a folder that can be written to",
+            f"a copy of the model cannot be written: {exc.strerror or exc}.",
+            fix="free some 100 MB, or set URISK_DATA to a folder that you can write to",
         ) from exc
 
 
 def write_without_type(source: Path, out: Path) -> Path:
     """
-    Write a decision model as a plain one: the same file less the entry that names its type.
+    Write a decision model as a plain one: the same file without the entry that names its type.
 
-    Template and temperatures stay. Ollama from 0.35 on takes a file with a type that it does not
-    know for a decision model, and answers nothing by it.
+    Template and temperatures stay. Ollama from 0.35 on takes a file with an unknown type for a
+    decision model, and refuses every question to it.
 
     Raises
     ------
     FetchFailed
-        The source is no GGUF file, or the other file cannot be written.
+        The source is not a GGUF file, or the other file cannot be written.
     """
     header = read_header(source)
     entries = {key: entry for key, entry in header.entries.items() if key != TYPE}

@@ -1,8 +1,8 @@
-"""The header of a GGUF file: read, and written anew with other entries before the same weights.
+"""The header of a GGUF file: read it, and write it with other entries before the same weights.
 
 Knows: how a GGUF file of version 3 is laid out.
 Does not know: what its entries mean, or what is in its weights.
-Why not the package gguf: whoever only runs the embedded engine does not have it.
+Why not the package gguf: it is not installed where only the embedded engine is used.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ ALIGNMENT, ALIGNMENT_KEY = 32, "general.alignment"
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
 COPY_BYTES = 8 * 1024 * 1024
+INCOMPLETE = "it ends within its header"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """
-    What stands before the weights.
+    The part of a file before the weights.
 
     Attributes
     ----------
     entries
-        Key to the whole entry as it stands: key, type and value.
+        By key, the bytes of the whole entry: key, type and value.
     tensors, tensor_count
-        The list of the weights, as it stands: their places count from the first weight on.
+        The bytes of the list of weights, and their number; places count from the first weight.
     alignment, data_offset
         The weights begin at a multiple of the first, and at the second, in bytes.
     """
@@ -57,23 +58,28 @@ def read_header(path: Path) -> Header:
     Raises
     ------
     FetchFailed
-        The file cannot be read, or it is no GGUF file of version 3, or not all of it.
+        The file cannot be read, or it is not a complete GGUF file of version 3.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Walk(data).read_header()
     except OSError as exc:
         raise FetchFailed(
-            f"{path} cannot be read: {exc.strerror or exc}.", fix="check the file and its rights"
+            f"{path} cannot be read: {exc.strerror or exc}.",
+            fix="check the file and its permissions",
         ) from exc
-    except (ValueError, KeyError, struct.error) as exc:
+    except struct.error as exc:
         raise FetchFailed(
-            f"{path} is no GGUF file, or not all of it: {exc}.", fix="fetch it again"
+            f"{path} is not a complete GGUF file: {INCOMPLETE}.", fix="fetch it again"
+        ) from exc
+    except (ValueError, KeyError, RecursionError) as exc:
+        raise FetchFailed(
+            f"{path} is not a complete GGUF file: {exc}.", fix="fetch it again"
         ) from exc
 
 
 class _Walk:
-    """One pass over the bytes of a header. Raises ValueError, KeyError or struct.error."""
+    """One pass over the bytes of a header. Raises ValueError or struct.error."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data, self._at = data, len(MAGIC)
@@ -92,6 +98,8 @@ class _Walk:
             entries[key] = self._data[start : self._at]
             if key == ALIGNMENT_KEY:
                 (alignment,) = struct.unpack_from("<I", self._data, value_at)
+                if not alignment:
+                    raise ValueError(f"its {key} is 0")
         start = self._at
         for _ in range(tensor_count):
             self._text()
@@ -113,7 +121,7 @@ class _Walk:
     def _pass(self, size_bytes: int) -> None:
         self._at += size_bytes
         if self._at > len(self._data):
-            raise ValueError("it ends within its header")
+            raise ValueError(INCOMPLETE)
 
     def _text(self) -> str:
         start = self._at + 8
@@ -130,8 +138,10 @@ class _Walk:
             else:
                 for _ in range(count):
                     self._pass_value(inner)
-        else:
+        elif kind in SIZES:
             self._pass(SIZES[kind])
+        else:
+            raise ValueError(f"it has a value of the unknown type {kind}")
 
 
 def _align(offset: int, alignment: int) -> int:
@@ -141,9 +151,10 @@ def _align(offset: int, alignment: int) -> int:
 def read_text(entry: bytes) -> str:
     """Return the text of an entry whose value is a string; raise ValueError for any other."""
     (key_bytes,) = struct.unpack_from("<Q", entry)
-    kind, size_bytes = struct.unpack_from("<IQ", entry, 8 + key_bytes)
+    (kind,) = struct.unpack_from("<I", entry, 8 + key_bytes)
     if kind != STRING:
         raise ValueError(f"the type of its value is {kind}, not string")
+    (size_bytes,) = struct.unpack_from("<Q", entry, 8 + key_bytes + 4)
     return entry[len(entry) - size_bytes :].decode()
 
 
@@ -154,7 +165,7 @@ def encode_text(key: str, text: str) -> bytes:
 
 
 def encode_header(header: Header, entries: Mapping[str, bytes]) -> bytes:
-    """Return the bytes up to the first weight, with these entries in place of the header's own."""
+    """Return the bytes before the first weight, with these entries in place of the header's."""
     head = struct.pack("<4sIQQ", MAGIC, VERSION, header.tensor_count, len(entries))
     head += b"".join(entries.values()) + header.tensors
     return head.ljust(_align(len(head), header.alignment), b"\0")
@@ -162,9 +173,9 @@ def encode_header(header: Header, entries: Mapping[str, bytes]) -> bytes:
 
 def write_copy(source: Path, header: Header, head: bytes, out: BinaryIO) -> None:
     """
-    Write the head, and behind it the weights of the source, whose header this is.
+    Write the head, and after it the weights of the source that the header is of.
 
-    Raises OSError where the one cannot be read or the other not be written.
+    Raises OSError if the source cannot be read or the copy cannot be written.
     """
     with source.open("rb") as file:
         file.seek(header.data_offset)

@@ -117,7 +117,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.slots < 1 or args.num_ctx < 1:
         raise LaunchError("--slots and --num-ctx must be at least 1")
     if args.adapter is not None and not args.adapter.is_file():
-        raise LaunchError(f"the adapter {args.adapter} is no file: check the path")
+        raise LaunchError(f"the adapter {args.adapter} is not a file: check the path")
     try:
         with args.gguf.open("rb") as file:
             head = file.read(len(MAGIC))
@@ -131,7 +131,7 @@ def _check(args: argparse.Namespace) -> None:
 def _check_address(host: str, port: int) -> None:
     if not _is_loopback(host):
         raise LaunchError(
-            f"{host} is no loopback address: the embedded engine serves this machine only"
+            f"{host} is not a loopback address: the embedded engine serves this machine only"
         )
     if not 0 <= port <= 65535:
         raise LaunchError(f"--port is {port}: a port is a number from 0 to 65535")

@@ -1,12 +1,12 @@
-"""The judge as one file: the demo model's weights with the adapter added to them, for a server that
-takes no adapters.
+"""urisk-judge as one file: the demo model's weights with the adapter added, for a server that takes
+no adapters.
 
 Knows: GGUF files of llama's architecture, LoRA adapters as llama.cpp reads them.
-Does not know: where the files come from, or who loads what is written.
+Does not know: where the files come from, or who loads the result.
 Why: Ollama from 0.34.1 on refuses adapters; every version takes a whole model.
 
 Each product of two float16 numbers and the sum of a few of them is exact in float64, and the rest
-is done value by value: the same two files give the same bytes again, on another machine too.
+is done value by value. So the same two files give the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -38,47 +38,48 @@ Correction = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]", float]
 """What one weight gets, scale * (up @ down): up (rows, rank), down (rank, row), scale."""
 
 Progress = Callable[[int, int], None]
-"""Called with bytes written and bytes in all, metadata left aside."""
+"""Called with the bytes written and the bytes in all, without the metadata."""
 
 
 def check_package() -> None:
-    """Raise PackageMissing where the package is missing; some 0.1 s where it is there."""
+    """Raise PackageMissing if the package is not installed; takes some 0.1 s if it is."""
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as exc:
         raise PackageMissing(
-            "to merge the adapter needs the package gguf.", fix='pip install "urisk-nb[judge]"'
+            "merging the adapter needs the package gguf, which is not installed.",
+            fix='pip install "urisk-nb[judge]"',
         ) from exc
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress | None = None) -> Path:
     """
-    Write the base's weights with the adapter's part added to one GGUF file, a decision model:
-    matrices in Q8_0, the adapter's entries on top, all else as the base has it.
+    Write one GGUF file, a decision model: the base's weights with the adapter added, matrices in
+    Q8_0, the adapter's entries added to the base's.
 
-    Takes some seconds and some 300 MB of memory, a third of it the file that is read. `out` is
-    there whole or not at all; what was there before is replaced.
+    Takes some seconds and some 300 MB of memory, a third of it for the file that is read. `out` is
+    replaced as a whole, or not at all.
 
     Raises
     ------
     PackageMissing
-        The package is missing.
+        The package gguf is not installed.
     FetchFailed
-        A file that is no GGUF file, of another architecture, an adapter that does not fit this
-        base or makes no decision model of it, no room to write.
+        A file is not a GGUF file or has another architecture, the adapter does not fit this base or
+        does not make a decision model of it, or there is no room to write.
     """
     check_package()
     model, part = _open(base), _open(adapter)
     weights = {tensor.name: tensor for tensor in model.tensors}
     corrections = _read_corrections(part, adapter, weights)
-    read_entries(adapter)  # they are there
+    read_entries(adapter)  # raises if they are missing
     try:
         with place_atomically(out, out.parent) as path:
             _write(path, model, part, corrections, progress or (lambda _done, _total: None))
     except OSError as exc:
         raise FetchFailed(
             f"{out} cannot be written: {exc.strerror or exc}.",
-            fix="free some 150 MB there, or choose a folder that you may write to: URISK_DATA",
+            fix="free some 150 MB there, or set URISK_DATA to a folder that you can write to",
         ) from exc
     return out
 
@@ -93,15 +94,16 @@ def _open(path: Path) -> GGUFReader:
         reader = GGUFReader(path)
     except OSError as exc:
         raise FetchFailed(
-            f"{path} cannot be read: {exc.strerror or exc}.", fix="check the file and its rights"
+            f"{path} cannot be read: {exc.strerror or exc}.",
+            fix="check the file and its permissions",
         ) from exc
     except (ValueError, IndexError, KeyError, OverflowError) as exc:
         raise FetchFailed(
-            f"{path} is no GGUF file, or not all of it: {exc}.", fix="fetch it again"
+            f"{path} is not a complete GGUF file: {exc}.", fix="fetch it again"
         ) from exc
     if (seen := _read_entry(reader, "general.architecture")) != ARCHITECTURE:
         raise FetchFailed(
-            f"{path} is of the architecture {seen}; only {ARCHITECTURE} is merged.",
+            f"{path} has the architecture {seen}; only {ARCHITECTURE} can be merged.",
             fix="use the demo model and its adapter",
         )
     return reader
@@ -116,12 +118,12 @@ def _read_corrections(
     part: GGUFReader, path: Path, weights: Mapping[str, ReaderTensor]
 ) -> dict[str, Correction]:
     """
-    By the weight's name. Raises FetchFailed where a part has no counterpart, or not its form.
+    By the weight's name. Raises FetchFailed if a part has no counterpart, or another shape.
     """
     alpha = _read_entry(part, "adapter.lora.alpha")
     tensors = {tensor.name: tensor.data for tensor in part.tensors}
     if not isinstance(alpha, float) or not tensors:
-        raise FetchFailed(f"{path} is no adapter.", fix="install urisk-nb again")
+        raise FetchFailed(f"{path} is not an adapter.", fix="install urisk-nb again")
     found = {}
     for name in dict.fromkeys(
         name.removesuffix(".lora_a").removesuffix(".lora_b") for name in tensors
@@ -129,8 +131,8 @@ def _read_corrections(
         down, up = (tensors.get(name + end) for end in _PARTS)
         if down is None or up is None or not _fits(weights.get(name), down, up):
             raise FetchFailed(
-                f"{path} does not fit this model: there is no such weight as its {name}.",
-                fix="use the demo model's own file",
+                f"{path} does not fit this model, which has no weight like its {name}.",
+                fix="use the file of the demo model",
             )
         found[name] = up, down, alpha / down.shape[0]
     return found
@@ -182,7 +184,7 @@ def _copy_metadata(writer: GGUFWriter, model: GGUFReader, part: GGUFReader) -> N
     added = {name: field for name, field in part.fields.items() if is_decision_key(name)}
     for name, field in {**model.fields, **added}.items():
         if name.startswith("GGUF.") or name in _REPLACED:
-            continue  # the container's own, which the writer counts itself, and what is another now
+            continue  # the container's own, which the writer counts itself, and what has changed
         inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
         writer.add_key_value(name, field.contents(), field.types[0], inner)
 
@@ -212,7 +214,7 @@ def _choose_kind(tensor: ReaderTensor) -> GGMLQuantizationType:
 
 def _build_data(tensor: ReaderTensor, correction: Correction | None) -> np.ndarray[Any, Any]:
     """
-    The tensor as it is written, made some rows at a time: the vocabulary's alone would be 113 MB.
+    The tensor as it is written, made some rows at a time: that of the vocabulary would be 113 MB.
     """
     import numpy as np
     from gguf.quants import dequantize, quantize

@@ -1,6 +1,7 @@
 """
-`urisk evaluate`: how good labels are, on sentences that a reader has labeled, beside the cheapest
-alternatives. It reads the files, asks the models as a risk table asks, and writes one page a file.
+`urisk evaluate`: how good labels are, on sentences that a reader has labeled, and whether they are
+better than the cheapest alternatives. It asks the models as a risk table does, and writes one page
+for each file.
 """
 
 from urisk_nb.evaluate.labeled_files import LabeledFile, read, read_files
@@ -11,7 +12,8 @@ from urisk_nb.evaluate.measurement import (
     add_baselines,
     evaluate,
 )
-from urisk_nb.evaluate.report import as_dict, text, write
+from urisk_nb.evaluate.page import render_text
+from urisk_nb.evaluate.results import as_dict, write
 
 __all__ = [
     "Evaluation",
@@ -23,6 +25,6 @@ __all__ = [
     "evaluate",
     "read",
     "read_files",
-    "text",
+    "render_text",
     "write",
 ]

@@ -1,8 +1,8 @@
 """
-The labels of models and of baselines for the sentences of one file, and what came of masking.
+The labels of models and of baselines for the sentences of one file, and how many hold when names,
+dates and amounts change.
 
-A sentence is asked as a risk table asks it, alone and whole: the text of a row is one sentence,
-whatever its form.
+A sentence is asked as a risk table asks it. The text of a row is one sentence, and is never split.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urisk_nb.errors import InputError
 from urisk_nb.evaluate.labeled_files import LabeledFile
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.risk import baselines, evaluation
-from urisk_nb.risk.evaluation import LabeledSentence, Prediction, Review, Share
+from urisk_nb.risk.evaluation import LabeledSentence, Prediction, ReviewThreshold, Share
 from urisk_nb.risk.evidence import Sentence, clean_text
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.masking import find_names, invent_name, mask, swap
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "FileEvaluation", "Stability", "add_baselines", "evaluate"]
 
 TICKER = "LABELS"
-DECISION = "decision"  # the one way of a decision model: its probabilities as they are
+DECISION = "decision"  # a decision model gives probabilities, and has no other way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stability:
     """
-    How many labels hold when a sentence is changed that should not change its label.
+    How many labels hold when the sentence changes in a way that should not change its label.
 
     Attributes
     ----------
     change
         "masked": other names, dates and amounts; "swapped": another company.
     risk
-        How many have the same category, of the sentences that the change reaches.
+        How many keep their category, of the sentences that the change alters.
     severity
         How many of these have a severity at most one step off.
     """
@@ -65,11 +65,11 @@ class Evaluation:
     Attributes
     ----------
     model, labels, engine
-        Who answered, and how the labels were taken.
+        The model, how its labels were taken, and the engine that it ran on.
     predictions
         One for each labeled sentence, in the order of the file.
     seconds, tokens, asked
-        Of the whole run, second looks and priors included, and how many texts were asked in it.
+        Of the whole run, second looks and priors included. `asked` counts distinct texts.
     stability
         Empty where it was not measured.
     """
@@ -89,38 +89,38 @@ class Evaluation:
         return evaluation.figures(self.predictions)
 
     @property
-    def review(self) -> dict[str, Review]:
-        """The threshold of the review list, for accepted labels and for the reader's own."""
+    def review(self) -> dict[str, ReviewThreshold]:
+        """The threshold below which labels are to review, for accepted labels and the own ones."""
         return {
-            name: evaluation.find_threshold(self.predictions, first=first)
-            for name, first in (("accepted", False), ("first", True))
+            name: evaluation.find_threshold(self.predictions, own=own)
+            for name, own in (("accepted", False), ("own", True))
         }
 
     @property
     def seconds_each(self) -> float:
-        """Seconds a text."""
+        """Seconds for each text."""
         return self.seconds / max(1, self.asked)
 
     @property
     def tokens_each(self) -> float:
-        """Tokens a text."""
+        """Tokens for each text."""
         return self.tokens / max(1, self.asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEvaluation:
     """
-    What is known of one file.
+    One file with the labels of baselines and models.
 
     Attributes
     ----------
     name, items
         The file and its sentences.
     baselines
-        Predictions of the cheapest alternatives, by their names; their severities mean nothing.
+        Predictions of the cheapest alternatives, by their names; their severities have no meaning.
     training
         How many sentences the bag of words was trained on, and how many near-duplicates were left
-        out; None where there is none.
+        out; None without a bag of words.
     evaluations
         One for each model and way of taking labels.
     """
@@ -141,30 +141,30 @@ def add_baselines(
     Parameters
     ----------
     file
-        What is measured.
+        The file to measure.
     training
-        What a bag of words learns from; its near-duplicates of the measured sentences are left
-        out. None: there is no bag of words.
+        Sentences to train a bag of words on; near-duplicates of measured ones are left out. None:
+        no bag of words.
 
     Raises
     ------
     InputError, PackageMissing
         See `risk.baselines.BagOfWords`.
     """
-    most = baselines.most_frequent(file.items)
-    said = {f"always {NONE}": [NONE] * len(file.items)}
+    most = baselines.find_most_frequent(file.items)
+    labels = {f"always {NONE}": [NONE] * len(file.items)}
     if most != NONE:
-        said[f"always {most}"] = [most] * len(file.items)
-    learned = None
+        labels[f"always {most}"] = [most] * len(file.items)
+    trained = None
     if training is not None:
-        kept = baselines.drop_known(training, file.items)
+        kept = baselines.drop_near_duplicates(training, file.items)
         if not kept:
             raise InputError(
                 f"{file.name}: all sentences to train on are near-duplicates of measured ones.",
-                fix="name other sentences: --train FILE",
+                fix="name a file with other sentences: --train FILE",
             )
-        learned = len(kept), len(training) - len(kept)
-        said["bag of words"] = baselines.BagOfWords(kept).label([one.text for one in file.items])
+        trained = len(kept), len(training) - len(kept)
+        labels["bag of words"] = baselines.BagOfWords(kept).label([one.text for one in file.items])
     return FileEvaluation(
         name=file.name,
         items=file.items,
@@ -173,9 +173,9 @@ def add_baselines(
                 Prediction(item=item, label=Label(risk=risk, severity=0))
                 for item, risk in zip(file.items, risks, strict=True)
             )
-            for name, risks in said.items()
+            for name, risks in labels.items()
         },
-        training=learned,
+        training=trained,
     )
 
 
@@ -188,23 +188,23 @@ def evaluate(
     label: Callable[[Run, LLMManager], Any],
 ) -> FileEvaluation:
     """
-    Return the file with the labels of each model; blocks until all are there.
+    Return the file with the labels of each model; blocks until all are labeled.
 
-    A decision model is asked once: it tells its probabilities with its labels. Other models are
-    asked greedy and calibrated.
+    A decision model is asked once, since it always gives probabilities. Other models are asked
+    twice, for greedy and for calibrated labels.
 
     Parameters
     ----------
     file
         Of `add_baselines`.
     manager
-        Who answers.
+        The session that answers.
     models
-        Names; default: the manager's, and the judge beside it where there is one.
+        Their names; default: the manager's model, and the judge beside it where there is one.
     masked
-        Ask each sentence two times more, masked and with its company swapped.
+        Ask each sentence two more times: masked, and with its company swapped.
     label
-        Called with each run and the manager; labels and blocks, `session.label_sync` for example.
+        Called with each run and the manager; labels and blocks, such as `session.label_sync`.
     """
     found: list[Evaluation] = []
     for model in models or dict.fromkeys([manager.model, manager.judge]):
@@ -236,23 +236,25 @@ def _evaluate_one(
     label(run, manager)
     seconds = time.monotonic() - began_s
     found = run.ticker_findings[TICKER]
-    said = {one.sentence.document.text: one for one in found.findings}
+    by_text = {one.sentence.document.text: one for one in found.findings}
     return Evaluation(
         model=model,
         labels=DECISION if run.plan.form == "decision" else labels,
         engine=str(manager.engine),
         predictions=tuple(
-            Prediction(item=item, label=said[item.text].label, p_label=said[item.text].p_label)
+            Prediction(
+                item=item, label=by_text[item.text].label, p_label=by_text[item.text].p_label
+            )
             for item in items
         ),
         seconds=seconds,
         tokens=found.tokens,
         asked=len(found.findings),
         stability=tuple(
-            _count_held(
+            _measure_stability(
                 change,
                 [
-                    (said[a].label, said[b].label)
+                    (by_text[a].label, by_text[b].label)
                     for a, b in zip(texts, made, strict=True)
                     if a != b
                 ],
@@ -297,8 +299,10 @@ def _open_run(texts: Iterable[str], params: RiskParams) -> Run:
     )
 
 
-def _count_held(change: str, pairs: Sequence[tuple[Label | None, Label | None]]) -> Stability:
-    """Count the labels that held; one that came or went did not."""
+def _measure_stability(
+    change: str, pairs: Sequence[tuple[Label | None, Label | None]]
+) -> Stability:
+    """Count the labels that hold. A label does not hold where either answer is missing."""
     both = [(one, other) for one, other in pairs if one and other]
     return Stability(
         change=change,

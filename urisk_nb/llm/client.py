@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
+import os
+import ssl
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -23,6 +26,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -30,6 +34,7 @@ import anyio
 import httpx
 
 from urisk_nb.errors import (
+    AccessDenied,
     AnswerIncomplete,
     BadRequest,
     CloudModelBlocked,
@@ -43,6 +48,7 @@ from urisk_nb.errors import (
     ServerNotRunning,
     ServerTimeout,
     StreamInterrupted,
+    TlsFailed,
     UriskError,
 )
 from urisk_nb.llm.dialects import ollama, openai
@@ -55,6 +61,17 @@ from urisk_nb.llm.messages import (
     ModelCard,
     PullProgress,
     ServerProps,
+)
+from urisk_nb.llm.refusals import Reply, describe_page, describe_refusal, is_page
+from urisk_nb.llm.tls import (
+    describe_missing_tls,
+    describe_tls_failure,
+    find_tls_error,
+    find_unknown_name,
+    is_cut_off,
+    is_tls_alert,
+    open_trust,
+    takes_tls,
 )
 from urisk_nb.settings import DialectName, Settings
 
@@ -107,6 +124,9 @@ FIRST_WORDS = {
 ANOTHER_ADDRESS = (
     "stop that program, or choose another address: %env OLLAMA_URL=http://127.0.0.1:11500"
 )
+CHECK_ADDRESS = "check OLLAMA_URL: the address of the model server, with its path and its port"
+# What is decoded although it was not asked for; httpx takes more where other packages are installed
+ENCODINGS = ("identity", "gzip", "deflate")
 NAMED = {DialectName.OLLAMA: ollama.DIALECT, DialectName.OPENAI: openai.DIALECT}
 
 T = TypeVar("T")
@@ -137,6 +157,7 @@ class Client:
     def __init__(
         self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
+        """Raise SettingsError where https is wanted and SSL_CERT_FILE or SSL_CERT_DIR is bad."""
         self.settings = settings
         self.props = ServerProps()
         self.dialect = NAMED.get(settings.dialect, ollama.DIALECT)
@@ -152,6 +173,9 @@ class Client:
             base_url=self.settings.base_url,
             # Silence is timed here, part by part; httpx would only see bytes.
             timeout=httpx.Timeout(None, connect=CONNECT_S),
+            # Proxies that compress a stream hold it back. One that does so anyway is understood.
+            headers={"Accept-Encoding": "identity", **self.settings.request_headers},
+            follow_redirects=False,  # neither a key nor evidence goes to an address not named
             limits=httpx.Limits(
                 max_connections=connections,
                 max_keepalive_connections=MAX_IDLE,
@@ -159,9 +183,19 @@ class Client:
             ),
             transport=transport,
             trust_env=False,  # a proxy must not see evidence, and cannot reach loopback
-            # Building a TLS context costs tens of milliseconds, and plain http needs none.
-            verify=self.settings.url.startswith("https"),
+            verify=self._trust,
         )
+
+    @functools.cached_property
+    def _trust(self) -> ssl.SSLContext | bool:
+        # Building a TLS context costs tens of milliseconds, and plain http needs none.
+        if not self.settings.is_tls:
+            return False
+        return open_trust(self.settings, partial(httpx.create_ssl_context, trust_env=False))
+
+    def _dial(self, base_url: str) -> None:
+        """Send what follows to this one of the addresses that the settings' address stands for."""
+        self._calls.base_url = self._probes.base_url = httpx.URL(base_url)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -190,9 +224,23 @@ class Client:
             Something listens and says nothing: a server that starts or hangs, or another program.
         ServerBusy
             The server takes no request now: a llama.cpp server is still loading its model, say.
+        AccessDenied, TlsFailed
+            It wants a login, or there is no https with it.
         PortTaken
             Something answers that speaks no known dialect.
         """
+        last: ServerNotRunning | None = None
+        for base_url in self.settings.base_urls:  # `localhost` may be either number
+            self._dial(base_url)
+            try:
+                return await self._probe(within_s)
+            except ServerNotRunning as exc:
+                last = last or exc
+        self._dial(self.settings.base_url)  # where a server is started, if one is
+        assert last is not None  # noqa: S101  there is one address at least
+        raise last
+
+    async def _probe(self, within_s: float) -> str:
         with _translate_errors(self.settings):
             try:
                 async with asyncio.timeout(within_s):
@@ -203,19 +251,28 @@ class Client:
                 raise ServerTimeout(
                     f"{self._address} takes connections and says nothing: a server that hangs, or "
                     "another program.",
-                    fix=ANOTHER_ADDRESS,
+                    fix=ANOTHER_ADDRESS if self.settings.is_loopback else CHECK_ADDRESS,
                 ) from exc
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as exc:
+                if is_tls_alert(str(exc)) or find_tls_error(exc) is not None:
+                    raise  # what it means is said outside
+                if not self.settings.is_tls and await takes_tls(*self._place):
+                    raise describe_missing_tls(self.settings) from exc
                 seen = f"it does not speak HTTP: {exc or 'it breaks the connection'}"
                 raise self._taken(seen, NAMED.get(self.settings.dialect)) from exc
 
     @property
+    def _place(self) -> tuple[str, int]:
+        base = self._probes.base_url
+        return base.host, base.port or self.settings.port
+
+    @property
     def _address(self) -> str:
-        return f"{self.settings.host}:{self.settings.port}"
+        return self.settings.url
 
     async def _identify(self) -> str:
         known = self.dialect if self._is_found else NAMED.get(self.settings.dialect)
-        seen = ""
+        seen, refusal = "", None
         if known in (None, ollama.DIALECT):
             reply = await self._probes.get("/api/version")
             content = _load_json(reply)
@@ -223,27 +280,49 @@ class Client:
             if reply.status_code == 200 and isinstance(version, str):
                 self._find(ollama.DIALECT)
                 return clean_words(version)
-            if reply.status_code in BUSY:
-                raise ollama.decode_error(reply.status_code, reply.text)
+            refusal = self._read_barrier(reply)
             seen = f"HTTP {reply.status_code} on /api/version"
             if known is not None:
-                raise self._taken(seen, known)
+                raise refusal or self._taken(seen, known)
         if known is openai.LLAMA_CPP:
             return await self._check_llama_cpp()
-        return await self._identify_openai(seen, known)
+        return await self._identify_openai(seen, known, refusal)
 
-    async def _identify_openai(self, seen: str, known: Dialect | None) -> str:
+    def _read_barrier(self, reply: httpx.Response) -> UriskError | None:
+        """
+        Return what stands between this machine and a server at the address: a login, a redirect, a
+        proxy whose server is down; None where what answers may be another kind of server.
+        """
+        status = reply.status_code
+        if status == 200 and is_page(self._as_seen(reply)):
+            page = describe_page(self._as_seen(reply), self.settings)
+            return PortTaken(page.message, fix=page.fix, status=status)
+        if status < 300 or status in NO_SUCH_PATH or _is_loading(reply):
+            return None
+        barrier = describe_refusal(self._as_seen(reply), self.settings)
+        if barrier is None and (status >= 500 or status in BUSY):
+            barrier = self._to_error(reply, reply.text, openai.decode_error)
+        return barrier
+
+    async def _identify_openai(
+        self, seen: str, known: Dialect | None, refusal: UriskError | None
+    ) -> str:
         reply = await self._probes.get(openai.DIALECT.models_path)
         content = _load_json(reply)
-        if reply.status_code in (401, 403, *BUSY) or _is_loading(reply):
+        if _is_loading(reply):
             raise openai.decode_error(reply.status_code, reply.text)
+        own = self._read_barrier(reply)
+        # A gateway may close the one path, and want a key for the other
+        is_closed_path = isinstance(refusal, AccessDenied) and refusal.facts["status"] == 403
+        if refusal is None or (is_closed_path and own is not None):
+            refusal = own
         if known is not None and await self._has_only_chat(reply):
             self._find(known)
             return ""
         if reply.status_code != 200 or not openai.is_model_list(content):
             and_seen = f"{seen}, " if seen else ""
             seen = f"{and_seen}HTTP {reply.status_code} on {openai.DIALECT.models_path}"
-            raise self._taken(seen, known)
+            raise refusal or self._taken(seen, known)
         if not openai.is_llama_cpp(reply.headers, content):
             self._find(openai.DIALECT)
             return openai.read_owner(content)
@@ -274,20 +353,22 @@ class Client:
     async def _check_llama_cpp(self) -> str:
         reply = await self._probes.get("/health", headers=openai.LLAMA_CPP.headers)
         if not openai.is_llama_cpp(reply.headers) and not _is_loading(reply):
-            raise self._taken(f"HTTP {reply.status_code} on /health", openai.LLAMA_CPP)
+            taken = self._taken(f"HTTP {reply.status_code} on /health", openai.LLAMA_CPP)
+            raise self._read_barrier(reply) or taken
         if reply.status_code != 200:
-            raise openai.decode_error(reply.status_code, reply.text)
+            raise self._to_error(reply, reply.text, openai.decode_error)
         return self.props.build
 
     def _taken(self, seen: str, known: Dialect | None) -> PortTaken:
         wanted = {
             "ollama": "it is not Ollama",
-            "openai": "it is no OpenAI-compatible server",
-            "llama.cpp": "it is no llama.cpp server any more",
+            "openai": "it is not an OpenAI-compatible server",
+            "llama.cpp": "it is not a llama.cpp server any more",
         }
         neither = "it is neither Ollama nor an OpenAI-compatible server"
         what = neither if known is None else wanted[known.name]
-        return PortTaken(f"{self._address} answers, but {what} ({seen}).", fix=ANOTHER_ADDRESS)
+        fix = ANOTHER_ADDRESS if self.settings.is_loopback else CHECK_ADDRESS
+        return PortTaken(f"{self._address} answers, but {what} ({seen}).", fix=fix)
 
     def require(self, feature: Feature, what: str) -> None:
         """
@@ -303,6 +384,64 @@ class Client:
                 f"the {self.dialect.name} server at {self.settings.url} cannot {what}.",
                 fix="do it where that server is started, or use Ollama",
             )
+
+    # Refusals -------------------------------------------------------------------------------------
+
+    async def _read_refusal(
+        self,
+        reply: httpx.Response,
+        decode_error: DecodeError,
+        first: bytes = b"",
+        chunks: AsyncIterator[bytes] | None = None,
+    ) -> UriskError:
+        """
+        Return what a refusal in a stream, or a page, means, as far as its body comes within a
+        moment.
+        """
+        body = bytearray(first)
+        with contextlib.suppress(TimeoutError, httpx.HTTPError, ProtocolError):
+            async with asyncio.timeout(min(PROBE_S, self.settings.timeout_s)):
+                async for chunk in chunks or _iterate(reply):
+                    body += chunk
+                    if len(body) > MAX_REFUSAL_BYTES:
+                        break
+        return self._to_error(reply, body.decode("utf-8", "replace"), decode_error)
+
+    def _as_seen(self, reply: httpx.Response, text: str | None = None) -> Reply:
+        path = reply.request.url.path.removeprefix(self._calls.base_url.path.rstrip("/"))
+        return Reply(
+            status=reply.status_code,
+            headers=reply.headers,
+            text=self.settings.redact(reply.text if text is None else text),
+            path=path,
+        )
+
+    def _is_page_type(self, reply: httpx.Response) -> bool:
+        """Return whether a reply calls itself a web page, before its body is read."""
+        return is_page(self._as_seen(reply, ""))
+
+    def _to_error(self, reply: httpx.Response, text: str, decode_error: DecodeError) -> UriskError:
+        """Return what a refusal means, with the server's wish when to come back."""
+        seen = self._as_seen(reply, text)
+        if reply.status_code < 300:
+            return describe_page(seen, self.settings)
+        error = describe_refusal(seen, self.settings) or decode_error(seen.status, seen.text)
+        wish = reply.headers.get("Retry-After", "")  # a date, its other form, is passed over
+        error.facts["retry_after_s"] = float(wish) if wish.isascii() and wish.isdigit() else None
+        return error
+
+    def _read_object(
+        self, path: str, reply: httpx.Response, decode_error: DecodeError
+    ) -> dict[str, Any]:
+        if reply.status_code != 200:
+            raise self._to_error(reply, reply.text, decode_error)
+        content = _load_json(reply)
+        if isinstance(content, dict):
+            return content
+        seen = self._as_seen(reply)
+        if is_page(seen):
+            raise describe_page(seen, self.settings)
+        raise ProtocolError(f"{path} is answered by {seen.text[:80]!r}.", fix=FIXES[ProtocolError])
 
     # Small requests -------------------------------------------------------------------------------
 
@@ -325,7 +464,7 @@ class Client:
 
     async def _get(self, path: str) -> dict[str, Any]:
         reply = await self._receive(self._probes.get(path, headers=self.dialect.headers))
-        return _read_object(path, reply, self.dialect.decode_error)
+        return self._read_object(path, reply, self.dialect.decode_error)
 
     async def post(self, path: str, body: bytes, decode_error: DecodeError) -> dict[str, Any]:
         """
@@ -341,7 +480,7 @@ class Client:
         headers = {**JSON, **self.dialect.headers}
         sent = self._calls.post(path, content=body, headers=headers)
         reply = await self._receive(sent, NO_START, is_load=True)
-        return _read_object(path, reply, decode_error)
+        return self._read_object(path, reply, decode_error)
 
     async def _receive(self, work: Awaitable[T], what: str = "", *, is_load: bool = False) -> T:
         """Return what comes within the time limit of a reply, or of a load."""
@@ -391,10 +530,15 @@ class Client:
                         "POST", dialect.chat_path, content=body, headers=headers
                     ) as reply,
                 ):
-                    if reply.status_code != 200:
+                    if reply.status_code != 200 or self._is_page_type(reply):
                         reception.timer.reschedule(None)  # a refusal has its own limit
-                        raise await _read_refusal(reply, dialect.decode_error, settings)
-                    async for data in reply.aiter_raw():
+                        raise await self._read_refusal(reply, dialect.decode_error)
+                    chunks = _iterate(reply)
+                    first = await anext(chunks, b"")
+                    if first.lstrip().startswith(b"<"):
+                        raise await self._read_refusal(reply, dialect.decode_error, first, chunks)
+                    reception.take(decoder.feed(first))
+                    async for data in chunks:
                         reception.take(decoder.feed(data))
                     reception.take(decoder.finish())
         except (TimeoutError, UriskError) as exc:
@@ -457,7 +601,7 @@ class Client:
         """Return whether the server has the file of this digest (`sha256:` and 64 hex digits)."""
         reply = await self._receive(self._probes.head(f"/api/blobs/{digest}"))
         if reply.status_code not in (200, 404):
-            raise ollama.decode_error(reply.status_code, reply.text)
+            raise self._to_error(reply, reply.text, ollama.decode_error)
         return reply.status_code == 200
 
     async def put_blob(self, digest: str, path: Path) -> None:
@@ -470,7 +614,7 @@ class Client:
         sent = self._calls.post(f"/api/blobs/{digest}", content=_read_blocks(path))
         reply = await self._receive(sent, "while it was sent a file", is_load=True)
         if reply.status_code not in (200, 201):
-            raise ollama.decode_error(reply.status_code, reply.text)
+            raise self._to_error(reply, reply.text, ollama.decode_error)
 
     async def _stream_steps(
         self, path: str, body: bytes, what: str, short: str
@@ -479,9 +623,9 @@ class Client:
         request = self._calls.build_request("POST", path, content=body, headers=JSON)
         sent = self._calls.send(request, stream=True)
         async with contextlib.aclosing(await self._receive(sent, NO_START, is_load=True)) as reply:
-            if reply.status_code != 200:
-                raise await _read_refusal(reply, ollama.decode_error, self.settings)
-            lines, chunks = ollama.JsonLines(ollama.decode_progress), reply.aiter_raw()
+            if reply.status_code != 200 or self._is_page_type(reply):
+                raise await self._read_refusal(reply, ollama.decode_error)
+            lines, chunks = ollama.JsonLines(ollama.decode_progress), _iterate(reply)
             is_open = True
             while is_open:
                 # Between two lines the server may verify gigabytes: it gets the time of a load.
@@ -552,15 +696,38 @@ class _Reception:
 
 @contextlib.contextmanager
 def _translate_errors(settings: Settings) -> Iterator[None]:
-    """Turn what httpx raises into what it means."""
+    """Turn what httpx raises into what it means; no error shows a secret that a server echoes."""
     try:
         yield
+    except UriskError as exc:
+        exc.message, exc.fix = settings.redact(exc.message), settings.redact(exc.fix)
+        exc.args = (exc.message,)
+        raise
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict) as exc:
+        if (failure := _find_tls_failure(exc, settings)) is not None:
+            raise failure from exc
         known = (HTTPX_ERRORS[base] for base in type(exc).__mro__ if base in HTTPX_ERRORS)
         meaning = next(known, ProtocolError)
-        words = clean_words(str(exc)) or type(exc).__name__
+        words = settings.redact(clean_words(str(exc))) or type(exc).__name__
         said = f"{FIRST_WORDS[meaning]} ({words})" if meaning in FIRST_WORDS else words
-        raise meaning(f"{settings.url}: {said}.", fix=FIXES[meaning]) from exc
+        fix = FIXES[meaning]
+        if meaning is ServerNotRunning and not settings.is_loopback:
+            fix = "start the server on that machine, or check OLLAMA_URL"
+            if (name := find_unknown_name(exc)) is not None:
+                said = f"this machine knows no address of {settings.host} ({name})"
+        raise meaning(f"{settings.url}: {said}.", fix=fix) from exc
+
+
+def _find_tls_failure(exc: Exception, settings: Settings) -> TlsFailed | None:
+    """Return the error for what went wrong with https, if it is that."""
+    tls = find_tls_error(exc)
+    if tls is not None:
+        return describe_tls_failure(tls, settings, os.environ)
+    if settings.is_tls and isinstance(exc, httpx.ConnectError) and is_cut_off(exc):
+        return describe_tls_failure(ssl.SSLEOFError(), settings, os.environ)
+    if not settings.is_tls and is_tls_alert(str(exc)):
+        return describe_missing_tls(settings)
+    return None
 
 
 def _silence(settings: Settings, what: str, *, is_load: bool) -> ServerTimeout:
@@ -572,36 +739,22 @@ def _silence(settings: Settings, what: str, *, is_load: bool) -> ServerTimeout:
     )
 
 
-async def _read_refusal(
-    reply: httpx.Response, decode_error: DecodeError, settings: Settings
-) -> UriskError:
-    """Return what a refusal in a stream means, as far as its body comes within a moment."""
-    body = bytearray()
-    with contextlib.suppress(TimeoutError, httpx.HTTPError):
-        async with asyncio.timeout(min(PROBE_S, settings.timeout_s)):
-            async for chunk in reply.aiter_raw():
-                body += chunk
-                if len(body) > MAX_REFUSAL_BYTES:
-                    break
-    return _to_error(reply, body.decode("utf-8", "replace"), decode_error)
+def _iterate(reply: httpx.Response) -> AsyncIterator[bytes]:
+    """
+    Return the parts of a body as they come, decoded where a proxy has compressed it.
 
-
-def _to_error(reply: httpx.Response, text: str, decode_error: DecodeError) -> UriskError:
-    """Return what a refusal means, with the server's wish when to come back."""
-    error = decode_error(reply.status_code, text)
-    wish = reply.headers.get("Retry-After", "")  # a date, its other form, is passed over
-    error.facts["retry_after_s"] = float(wish) if wish.isascii() and wish.isdigit() else None
-    return error
-
-
-def _read_object(path: str, reply: httpx.Response, decode_error: DecodeError) -> dict[str, Any]:
-    if reply.status_code != 200:
-        raise _to_error(reply, reply.text, decode_error)
-    content = _load_json(reply)
-    if not isinstance(content, dict):
-        seen = f"{path} is answered by {reply.text[:80]!r}."
-        raise ProtocolError(seen, fix=FIXES[ProtocolError])
-    return content
+    Raises ProtocolError for a compression that cannot be undone here.
+    """
+    named = reply.headers.get("content-encoding", "").lower()
+    encodings = [one.strip() for one in named.split(",") if one.strip()]
+    if all(one == "identity" for one in encodings):
+        return reply.aiter_raw()
+    if strange := [one for one in encodings if one not in ENCODINGS]:
+        raise ProtocolError(
+            f"the reply is compressed as {clean_words(strange[0])}, which was not asked for.",
+            fix="switch that off in the proxy before the server; gzip and deflate are understood",
+        )
+    return reply.aiter_bytes()
 
 
 def _is_loading(reply: httpx.Response) -> bool:
@@ -633,4 +786,4 @@ async def _read_blocks(path: Path) -> AsyncIterator[bytes]:
                 yield block
     except OSError as exc:
         seen = f"{path} cannot be read: {exc.strerror or exc}."
-        raise InputError(seen, fix="check the file and its rights") from exc
+        raise InputError(seen, fix="check the file and its permissions") from exc

@@ -146,7 +146,7 @@ class LabelReader:
 
     async def _choose_for_judge(self, card: ModelCard) -> LabelMethod:
         """
-        Return how the judge is asked, which has learnt to answer with letters and writes no JSON.
+        Return how urisk-judge is asked: it was trained to answer with letters and writes no JSON.
 
         Raises ModelUnsuitable where it cannot be asked.
         """

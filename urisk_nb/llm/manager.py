@@ -194,6 +194,10 @@ class LLMManager:
         cls,
         *,
         url: str | None = None,
+        api_key: str | None = None,
+        headers: str | Mapping[str, str] | None = None,
+        ca_file: Path | str | None = None,
+        ca_folder: Path | str | None = None,
         model: str | None = None,
         engine: Engine | str | None = None,
         dialect: DialectName | str | None = None,
@@ -228,6 +232,8 @@ class LLMManager:
             The README lists them.
         outage_wait_s, max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
             Further settings, likewise.
+        api_key, headers, ca_file, ca_folder
+            How a server behind a login, or with a certificate of your company, is reached.
         progress
             Called with each StartEvent, on the loop's thread.
 
@@ -247,6 +253,10 @@ class LLMManager:
         cls,
         *,
         url: str | None = None,
+        api_key: str | None = None,
+        headers: str | Mapping[str, str] | None = None,
+        ca_file: Path | str | None = None,
+        ca_folder: Path | str | None = None,
         model: str | None = None,
         engine: Engine | str | None = None,
         dialect: DialectName | str | None = None,
@@ -911,7 +921,9 @@ def _forget_start(start: _Start) -> None:
 
 def _diff_settings(old: Settings, new: Settings) -> frozenset[str]:
     before, after = old.model_dump(), new.model_dump()
-    return frozenset(name for name in after if before[name] != after[name])
+    changed = {name for name in after if before[name] != after[name]}
+    # The address is shown without its user and password, and they may change by themselves
+    return frozenset(changed if old.is_same_login(new) else changed | {"url"})
 
 
 def _check_progress(progress: object) -> None:

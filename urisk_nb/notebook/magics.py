@@ -160,7 +160,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             "--review-below": {
                 "metavar": "P",
                 "help": "a label with a lower probability does not count, and is listed by "
-                "table.review(); default: the threshold of urisk-judge where it labels",
+                "table.review(); default: the threshold of urisk-judge if its labels count",
             },
             "--max-sentences": {
                 "metavar": "N",
@@ -168,7 +168,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
             "--families": {
                 "metavar": "FILE",
-                "help": "TOML file of further kinds of distress to search long documents for",
+                "help": "TOML file of more families of distress to search long documents for",
             },
             "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
             "--out": {"metavar": "NAME", "help": "variable to store the table in"},
@@ -180,11 +180,11 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         {
             "--static": {
                 "action": "store_true",
-                "help": "a picture of this moment, without widgets, as committed notebooks want it",
+                "help": "a picture of this moment, without widgets, for committed notebooks",
             },
             "--close": {
                 "action": "store_true",
-                "help": "leave a picture of the last moment, and end the widgets",
+                "help": "replace the widgets with a picture of the last moment",
             },
         },
     ),
@@ -221,7 +221,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "help": "what to start where no server answers: auto, ollama or embedded "
                 "(URISK_ENGINE)"
             },
-            "--dialect": {"help": "wire: auto, ollama or openai (URISK_DIALECT)"},
+            "--dialect": {"help": "protocol of the server: auto, ollama or openai (URISK_DIALECT)"},
             "--gguf": {"help": "model file for the embedded engine (URISK_GGUF)"},
             "--num-ctx": {"help": "context window in tokens (URISK_NUM_CTX)"},
             "--parallel": {"help": "calls in flight (URISK_PARALLEL)"},

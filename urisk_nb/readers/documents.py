@@ -237,7 +237,7 @@ def _read_pattern(path: Path, tickers: Sequence[str], ticker: str | None) -> Evi
         found = [one for one in sorted(root.glob(pattern)) if one.is_file()]
     except (ValueError, OSError, NotImplementedError) as exc:
         raise InputError(
-            f"evidence: {str(path)!r} is no pattern: {exc}.", fix="write 'filings/*.htm'"
+            f"evidence: {str(path)!r} is not a pattern: {exc}.", fix="write 'filings/*.htm'"
         ) from exc
     if not found:
         raise InputError(
@@ -279,7 +279,7 @@ def _read_files(
     nameless: list[Path] = []
     read: list[tuple[str, FileContent]] = []
     estimated: list[str] = []
-    missing: UriskError | None = None
+    missing: tuple[str, UriskError] | None = None
     for path in files:
         name = path.relative_to(root).as_posix()
         if reason := _find_reason(path):
@@ -289,7 +289,7 @@ def _read_files(
             content = read_content(path)
         except UriskError as exc:
             left_out.append((name, exc.message.rstrip(".")))
-            missing = missing or exc
+            missing = missing or (name, exc)
             continue
         parents = [*path.relative_to(root).parts[-2::-1], root.absolute().name]
         # filings/NVDA/2025/ is NVDA's folder; further up only the very name of a ticker counts
@@ -322,7 +322,7 @@ def _read_files(
 def _refuse(
     given: str,
     nameless: Sequence[Path],
-    missing: UriskError | None,
+    missing: tuple[str, UriskError] | None,
     tickers: Sequence[str],
     left_out: Sequence[tuple[str, str]],
 ) -> None:
@@ -336,7 +336,9 @@ def _refuse(
             fix=f'rename it to {name}_{path.name}, or write --evidence "{name}={path}"',
         )
     if missing is not None:
-        raise missing
+        file, fault = missing
+        with _name_file(file):
+            raise fault
     if not any(reason == "no ticker of the cell" for _, reason in left_out):
         raise InputError(
             f"{given} has no .txt, .md, .html, .pdf or .docx file"

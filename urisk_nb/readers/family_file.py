@@ -28,7 +28,7 @@ def read_family_file(path: str) -> tuple[Family, ...]:
             content = file.read(MAX_BYTES + 1)
         text = content[:MAX_BYTES].decode("utf-8-sig")
     except (OSError, ValueError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else "is no UTF-8 text"
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else "is not UTF-8 text"
         raise InputError(
             f"the file of families {show(place.name)} cannot be read: {why}.",
             fix="give the path of a TOML file; docs/filings.md has its format",

@@ -112,7 +112,8 @@ def _read_bytes(path: Path) -> bytes:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as exc:
         raise InputError(
-            f"it cannot be opened ({exc.strerror or exc}).", fix="check the file and its rights"
+            f"it cannot be opened ({exc.strerror or exc}).",
+            fix="check the file and its permissions",
         ) from exc
     if len(content) > MAX_FILE_BYTES:
         raise _too_large(len(content))

@@ -212,7 +212,7 @@ def read_day(value: object, order: str | None = None) -> date:
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
         value = f"{value:.0f}" if float(value).is_integer() else repr(float(value))
         if len(value) < 9 and not re.fullmatch(r"(?:19|20)\d{6}", value):
-            raise ValueError("a number is no date")
+            raise ValueError("a number is not a date")
     if not isinstance(value, str):
         return read_moment(value).date()
     text = value.strip()

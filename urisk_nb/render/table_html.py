@@ -87,9 +87,11 @@ def _cell(column: Column, value: Any) -> str:
     text = format_value(column.name, value)
     if text == DASH:
         return f'<td style="{style};{MUTED}">{DASH}</td>'
-    if column.name == "level" and (colour := PILL.get(text.partition(" (")[0])):
+    level, sign, remark = text.partition(" (")
+    if column.name == "level" and (colour := PILL.get(level)):
         pill = f"background:{colour};color:#fff;border-radius:.8em;padding:.1em .6em"
-        return f'<td style="{CELL}"><span style="{pill};white-space:nowrap">{text}</span></td>'
+        mark = f'<span style="{pill};white-space:nowrap">{level}</span>'
+        return f'<td style="{CELL}">{mark}{escape_html(sign + remark)}</td>'
     if isinstance(value, str) and (column.name == "top_quote" or len(text) > 40):
         return f'<td style="{_WIDE}"><bdi>{escape_html(cut(text, MAX_CELL_CHARS))}</bdi></td>'
     return f'<td style="{style}">{escape_html(text)}</td>'
@@ -179,7 +181,8 @@ def _sentences(content: TableContent) -> str:
 def _sentence_cell(name: str, row: Mapping[str, str]) -> str:
     text = row[name]
     if name == "quote":
-        style = f"{CELL};max-width:48em;white-space:normal"
+        # Beside long names of files a sentence would be left a word a line.
+        style = f"{CELL};min-width:24em;max-width:48em;white-space:normal"
         return f'<td style="{style}"><bdi>{escape_html(cut(text, MAX_QUOTE_CHARS))}</bdi></td>'
     styles = {
         "severity": NUMBER,

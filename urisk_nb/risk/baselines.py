@@ -1,6 +1,6 @@
 """
-What labels cost nothing to make: one constant answer, and a bag of words. A model that is not
-better than they are has not read the sentences.
+The cheapest alternatives to a model: one constant answer, and a bag of words. A model that is no
+better than these is not worth its time.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from urisk_nb.risk.changes import fold_numbers, fold_words
 from urisk_nb.risk.evaluation import LabeledSentence
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 
-__all__ = ["BagOfWords", "drop_known", "most_frequent"]
+__all__ = ["BagOfWords", "drop_near_duplicates", "find_most_frequent"]
 
-SAME = 0.6  # share of two sentences' words above which one is a near-duplicate of the other
+SAME = 0.6  # share of common words from which on two sentences are near-duplicates
 
 
-def most_frequent(items: Sequence[LabeledSentence], taxonomy: Taxonomy = DEFAULT) -> str:
+def find_most_frequent(items: Sequence[LabeledSentence], taxonomy: Taxonomy = DEFAULT) -> str:
     """
-    Return the category that the reader used most; of several the first of the taxonomy.
+    Return the category that the reader used most; in a tie the first one of the taxonomy.
 
-    It is taken from the very sentences that are measured: no constant answer does better.
+    It is chosen on the measured sentences themselves, so no constant answer does better.
     """
     counts = Counter(item.risk for item in items)
     return max(taxonomy.labels, key=lambda name: counts[name])
 
 
-def drop_known(
+def drop_near_duplicates(
     training: Sequence[LabeledSentence], measured: Sequence[LabeledSentence]
 ) -> list[LabeledSentence]:
     """
-    Return the training sentences that are no near-duplicate of a measured one.
+    Return the training sentences that are not near-duplicates of a measured one.
 
-    Two sentences are near-duplicates where they share 60 % of all their words (Jaccard), numbers
-    counted as one word: what has been seen in training is known, not read.
+    Two sentences are near-duplicates if they share at least 60 % of all their words (Jaccard). All
+    numbers count as the same word. A near-duplicate would give the answer away.
     """
     known = [_fold(item.text) for item in measured]
     places: dict[str, list[int]] = {}
@@ -59,14 +59,13 @@ class BagOfWords:
     """
     TF-IDF of single words and logistic regression over the reader's own categories.
 
-    The words' order, and so what happened to whom, is lost to it. The weights are those of
-    scikit-learn, with logarithmic term counts and C = 10, which was the best of 1, 10 and 100 over
-    folds of this project's own sentences.
+    It ignores the order of words, and so who did what. Term counts are logarithmic, and C = 10,
+    which was the best of 1, 10 and 100 over folds of this project's own sentences.
 
     Parameters
     ----------
     training
-        What it learns from; none of it may be measured.
+        Sentences to train on; none of them may be measured.
 
     Raises
     ------
@@ -80,7 +79,7 @@ class BagOfWords:
         if len({item.risk for item in training}) < 2:
             raise InputError(
                 "the sentences to train on have fewer than two categories.",
-                fix="name a file of labeled sentences of every category",
+                fix="name a file with sentences of all categories: --train FILE",
             )
         try:
             from sklearn.feature_extraction.text import TfidfVectorizer
@@ -88,7 +87,7 @@ class BagOfWords:
             from sklearn.pipeline import make_pipeline
         except ModuleNotFoundError as exc:
             raise PackageMissing(
-                "a bag of words needs the package scikit-learn.",
+                "the bag of words needs scikit-learn, which is not installed.",
                 fix='pip install "urisk-nb[evaluate]"',
             ) from exc
         self._pipeline = make_pipeline(

@@ -1,11 +1,10 @@
 """
-How good labels are: against labels that a reader made, with the interval that the number of
-sentences allows.
+How good labels are: figures against a reader's labels, with 95 % intervals.
 
-Pure arithmetic over predictions. A reader may accept several risks for a sentence; the first is the
-reader's own. Figures of both are told, and never mixed. A probability is judged apart from the
-label: is what was called 80 % sure right in 80 of 100 cases? Over 400 lines: each figure is a few
-lines, and its formula and source beside it.
+Pure arithmetic over predictions. A reader's own label is the first one of a sentence; the reader
+may accept others beside it. Figures of the two are separate. Probabilities are measured apart from
+labels: of the labels with a probability of 80 %, are 80 of 100 right? Over 400 lines: each figure
+is a few lines, with its formula and its source beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES, Taxonomy
 __all__ = [
     "LabeledSentence",
     "Prediction",
-    "Review",
+    "ReviewThreshold",
     "Share",
     "bound_share",
     "brier",
@@ -45,7 +44,7 @@ __all__ = [
 
 BINS = 10
 LEVEL = 0.95
-MOST_WRONG = 0.10  # share of the labels that count, of which more may not be wrong
+MAX_WRONG = 0.10  # of the labels that count
 NO_ANSWER = "invalid"
 
 
@@ -63,8 +62,8 @@ class LabeledSentence:
     severity
         The reader's own, None where only a range is known.
     kind, source, company
-        What the sentence is (event, hypothetical, routine, other), where it is from, and whom it is
-        about; empty where nothing says so.
+        The kind of sentence (event, hypothetical, routine, other), its source, and the company that
+        it is about; empty where the file does not say.
     """
 
     text: str
@@ -89,8 +88,8 @@ class LabeledSentence:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """
-    What a model said of an item: the label, None where no valid answer came, and the probability it
-    had, None where none was told.
+    A model's label of a sentence, None where it gave no valid answer, and the label's probability,
+    None where the server gives none.
     """
 
     item: LabeledSentence
@@ -99,11 +98,11 @@ class Prediction:
 
     @property
     def risk(self) -> str:
-        """The category that was said; "invalid" where no valid answer came."""
+        """The category of the label; "invalid" where the model gave no valid answer."""
         return self.label.risk if self.label else NO_ANSWER
 
     @property
-    def is_first(self) -> bool:
+    def is_own(self) -> bool:
         """Whether the category is the reader's own."""
         return self.risk == self.item.risk
 
@@ -115,14 +114,14 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """So many of so many."""
+    """A count of cases, and of how many."""
 
     part: int
     whole: int
 
     @property
     def value(self) -> float:
-        """From 0 to 1; NaN where there is nothing to take it of."""
+        """From 0 to 1; NaN where there are no cases."""
         return _divide(self.part, self.whole)
 
     @property
@@ -145,15 +144,15 @@ def read_labels(
     Parameters
     ----------
     rows
-        `risk` is the reader's own, further ones that are accepted follow it after `|`.
-        `severity_low` and `severity_high` (or `severity_min` and `severity_max`) say what is
-        accepted; without them `severity` is. `kind`, `source` and `company` are read where they
-        exist, other columns are not.
+        `risk` is the reader's own, followed by other accepted ones after `|`. `severity_low` and
+        `severity_high` (or `severity_min` and `severity_max`) are the accepted range; without them
+        only `severity` is accepted. `kind`, `source` and `company` are optional. Other columns are
+        ignored.
 
     Raises
     ------
     InputError
-        A column is missing, or a row cannot be meant as it stands; names the row.
+        A column is missing, or a row has a value that cannot be used; names the row.
     """
     if not rows:
         raise InputError("there are no labeled sentences.", fix="give rows with text,risk,severity")
@@ -162,8 +161,8 @@ def read_labels(
         set(names) <= columns for names in (("severity",), *RANGES)
     ):
         raise InputError(
-            f"the columns are {', '.join(map(str, rows[0]))}.",
-            fix="wanted: text,risk,severity (or severity_low,severity_high)",
+            f"the columns are {', '.join(map(str, rows[0]))}; text, risk and severity are needed.",
+            fix="name the columns text,risk,severity (or severity_low,severity_high)",
         )
     return [_read_row(number, row, taxonomy) for number, row in enumerate(rows, 1)]
 
@@ -177,20 +176,25 @@ def _read_row(number: int, row: Mapping[str, Any], taxonomy: Taxonomy) -> Labele
         [own, own],
     )
     if not text:
-        raise InputError(f"row {number} has no text.", fix="leave it out, or write the sentence")
+        raise InputError(f"row {number} has no text.", fix="add the sentence, or remove the row")
     if unknown := set(risks) - set(taxonomy.labels):
         raise InputError(
-            f"row {number} has the risk {min(unknown)!r}.", fix=f"use {', '.join(taxonomy.labels)}"
+            f"row {number} has the unknown risk {min(unknown)!r}.",
+            fix=f"use one of {', '.join(taxonomy.labels)}",
         )
     if len(set(risks)) < len(risks):
-        raise InputError(f"row {number} has a risk twice: {row['risk']!r}.", fix="name each once")
+        raise InputError(
+            f"row {number} has a risk twice: {row['risk']!r}.", fix="give each risk once"
+        )
     low, high = (_read_severity(number, value) for value in bounds)
     severity = _read_severity(number, own) if own else low if low == high else None
     if low > high or not (severity is None or low <= severity <= high):
-        seen = f"{low} to {high}" + ("" if severity is None else f", own {severity}")
+        seen = f"{low} to {high}" + (
+            "" if severity is None else f" and the own severity {severity}"
+        )
         raise InputError(
-            f"row {number} has the severity {seen}.",
-            fix="the first is the lowest that is accepted, the reader's own lies between",
+            f"row {number} has the accepted severities {seen}.",
+            fix="give the lowest accepted severity first, and an own severity in that range",
         )
     return LabeledSentence(
         text=text,
@@ -205,7 +209,7 @@ def _read_row(number: int, row: Mapping[str, Any], taxonomy: Taxonomy) -> Labele
 def _read_severity(number: int, value: object) -> int:
     if str(value) not in map(str, SEVERITIES):
         raise InputError(
-            f"row {number} has the severity {value!r}.", fix="use whole numbers from 0 to 5"
+            f"row {number} has the severity {value!r}.", fix="use a whole number from 0 to 5"
         )
     return int(str(value))
 
@@ -215,17 +219,17 @@ def _read_severity(number: int, value: object) -> int:
 
 def figures(predictions: Sequence[Prediction]) -> dict[str, int | float | Share]:
     """
-    Return all figures of a model's labels; NaN where there is nothing to take one of.
+    Return all figures of a model's labels; NaN where there are no cases.
 
     Returns
     -------
     dict
-        Those of `category_figures`. Then the false alarms among the sentences that the reader files
-        under `none`: labels of severity 3 or worse, and 4 or worse. Of the sentences about a risk
-        that were answered: severity_exact (the reader's own, where it is known), severity (within
-        the accepted range), severity_near (at most one step off the range), severity_error (mean
-        steps off it). Of the labels whose probability is known: brier and ece for accepted labels,
-        brier_first and ece_first for the reader's own.
+        Those of `category_figures`. False alarms among the sentences that the reader labels `none`:
+        false_alarm_3 and false_alarm_4 (a risk with severity 3, or 4, or higher). Of the sentences
+        about a risk that were answered: severity_exact (the reader's own, where it is known),
+        severity (within the accepted range), severity_near (at most one step off the range),
+        severity_error (mean steps off it). Of the labels with a probability: brier and ece for
+        accepted labels, brier_own and ece_own for the reader's own.
     """
     quiet = [one for one in predictions if one.item.risk == NONE]
     graded = [(one.item, one.label) for one in predictions if one.label and one.item.risk != NONE]
@@ -241,8 +245,8 @@ def figures(predictions: Sequence[Prediction]) -> dict[str, int | float | Share]
         "severity_error": mean(steps) if steps else math.nan,
         "brier": brier(predictions),
         "ece": expected_calibration_error(predictions),
-        "brier_first": brier(predictions, first=True),
-        "ece_first": expected_calibration_error(predictions, first=True),
+        "brier_own": brier(predictions, own=True),
+        "ece_own": expected_calibration_error(predictions, own=True),
     }
 
 
@@ -253,10 +257,10 @@ def category_figures(predictions: Sequence[Prediction]) -> dict[str, int | float
     Returns
     -------
     dict
-        sentences, answered; first (share with the reader's own category), accepted (with one that
+        sentences, answered; own (share with the reader's own category), accepted (with one that
         the reader accepts); kappa, macro_f1, macro_recall against the reader's own; none_found
-        (share of the reader's `none` that was called so), risk_first and risk_accepted (the right
-        category among the sentences about a risk), risk_missed (those called `none`).
+        (share of the reader's `none` that was labeled `none`), risk_own and risk_accepted (the
+        right category among the sentences about a risk), risk_missed (those labeled `none`).
     """
     quiet = [one for one in predictions if one.item.risk == NONE]
     about = [one for one in predictions if one.item.risk != NONE]
@@ -264,21 +268,21 @@ def category_figures(predictions: Sequence[Prediction]) -> dict[str, int | float
     return {
         "sentences": len(predictions),
         "answered": sum(one.label is not None for one in predictions),
-        "first": count_right(predictions, first=True),
+        "own": count_right(predictions, own=True),
         "accepted": count_right(predictions),
         "kappa": kappa([one.item.risk for one in predictions], [one.risk for one in predictions]),
         "macro_f1": macro_f1,
         "macro_recall": macro_recall,
-        "none_found": _share(one.is_first for one in quiet),
-        "risk_first": _share(one.is_first for one in about),
+        "none_found": _share(one.is_own for one in quiet),
+        "risk_own": _share(one.is_own for one in about),
         "risk_accepted": _share(one.is_right for one in about),
         "risk_missed": _share(one.risk == NONE for one in about),
     }
 
 
-def count_right(predictions: Sequence[Prediction], *, first: bool = False) -> Share:
-    """Return how many categories the reader accepts, or with `first` are the reader's own."""
-    return _share(one.is_first if first else one.is_right for one in predictions)
+def count_right(predictions: Sequence[Prediction], *, own: bool = False) -> Share:
+    """Return how many categories the reader accepts, or with `own` are the reader's own."""
+    return _share(one.is_own if own else one.is_right for one in predictions)
 
 
 def _is_alarm(prediction: Prediction, severity: int) -> bool:
@@ -298,7 +302,7 @@ def _divide(part: float, whole: float) -> float:
 def interval(right: int, total: int, level: float = LEVEL) -> tuple[float, float]:
     """
     Return the interval of a share by Wilson's score method (Wilson 1927), which holds for few cases
-    and for shares near 0 and 1; NaN without.
+    and for shares near 0 and 1; NaN without cases.
 
     (p + z^2/2n -/+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z the normal quantile of (1 +
     level)/2.
@@ -313,13 +317,13 @@ def interval(right: int, total: int, level: float = LEVEL) -> tuple[float, float
 
 def compare(ours: Share, theirs: Share) -> str:
     """
-    Return what two shares of the same sentences show: "better", "worse", or "not shown".
+    Return how one share compares with another: "better", "worse", or "no clear difference".
 
-    It is shown where the two 95 % intervals lie apart. That asks for more than a test of the
-    difference would.
+    The difference is clear where the two 95 % intervals do not overlap. That is stricter than a
+    test of the difference.
     """
     (low, high), (their_low, their_high) = ours.interval, theirs.interval
-    return "better" if low > their_high else "worse" if high < their_low else "not shown"
+    return "better" if low > their_high else "worse" if high < their_low else "no clear difference"
 
 
 def kappa(first: Sequence[str], second: Sequence[str]) -> float:
@@ -333,7 +337,7 @@ def kappa(first: Sequence[str], second: Sequence[str]) -> float:
     Returns
     -------
     float
-        NaN without labels, and where both say one and the same thing to everything.
+        NaN without labels, and where both give every sentence the same label.
     """
     count = len(first)
     ours, theirs = Counter(first), Counter(second)
@@ -346,12 +350,12 @@ def _average_classes(predictions: Sequence[Prediction]) -> tuple[float, float]:
     """
     Return F1 and recall, the mean over the categories that the reader used, each counted alike.
 
-    Recall = right / those of the category; F1 = 2 right / (those of the category + those called
+    Recall = right / those of the category; F1 = 2 right / (those of the category + those labeled
     so). Against the reader's own label.
     """
     wanted = Counter(one.item.risk for one in predictions)
     called = Counter(one.risk for one in predictions)
-    right = Counter(one.risk for one in predictions if one.is_first)
+    right = Counter(one.risk for one in predictions if one.is_own)
     if not wanted:
         return math.nan, math.nan
     return (
@@ -363,41 +367,39 @@ def _average_classes(predictions: Sequence[Prediction]) -> tuple[float, float]:
 # Probabilities ------------------------------------------------------------------------------------
 
 
-def _pair_confidences(
-    predictions: Sequence[Prediction], *, first: bool
-) -> list[tuple[float, bool]]:
+def _pair_confidences(predictions: Sequence[Prediction], *, own: bool) -> list[tuple[float, bool]]:
     return [
-        (one.p_label, one.is_first if first else one.is_right)
+        (one.p_label, one.is_own if own else one.is_right)
         for one in predictions
         if one.p_label is not None
     ]
 
 
-def brier(predictions: Sequence[Prediction], *, first: bool = False) -> float:
+def brier(predictions: Sequence[Prediction], *, own: bool = False) -> float:
     """
     Mean squared difference between the probability of the chosen category and whether it is right
     (Brier 1950); 0 is best.
 
-    Right is an accepted category, or with `first` the reader's own.
+    Right is an accepted category, or with `own` the reader's own.
     """
-    known = _pair_confidences(predictions, first=first)
+    known = _pair_confidences(predictions, own=own)
     return _divide(sum((p - right) ** 2 for p, right in known), len(known))
 
 
 def reliability(
-    predictions: Sequence[Prediction], bins: int = BINS, *, first: bool = False
+    predictions: Sequence[Prediction], bins: int = BINS, *, own: bool = False
 ) -> pd.DataFrame:
     """
-    Said against seen: one row for each bin of equal width that has cases.
+    Share right against probability: one row for each bin of equal width that has cases.
 
     Returns
     -------
     DataFrame
         Index `bin` (from 0); columns `low`, `high` (its bounds, the upper one included), `n`,
-        `said` (mean probability), `right` (share; see `brier`).
+        `probability` (the mean), `right` (share; see `brier`).
     """
     rows: dict[int, list[tuple[float, bool]]] = {}
-    for p, right in _pair_confidences(predictions, first=first):
+    for p, right in _pair_confidences(predictions, own=own):
         rows.setdefault(min(bins - 1, max(0, math.ceil(p * bins) - 1)), []).append((p, right))
     return pd.DataFrame(
         [
@@ -406,32 +408,32 @@ def reliability(
                 "low": number / bins,
                 "high": (number + 1) / bins,
                 "n": len(cases),
-                "said": sum(p for p, _ in cases) / len(cases),
+                "probability": sum(p for p, _ in cases) / len(cases),
                 "right": sum(right for _, right in cases) / len(cases),
             }
             for number, cases in sorted(rows.items())
         ],
-        columns=["bin", "low", "high", "n", "said", "right"],
+        columns=["bin", "low", "high", "n", "probability", "right"],
     ).set_index("bin")
 
 
 def expected_calibration_error(
-    predictions: Sequence[Prediction], bins: int = BINS, *, first: bool = False
+    predictions: Sequence[Prediction], bins: int = BINS, *, own: bool = False
 ) -> float:
     """
-    Return the mean distance between said and seen over the bins, each weighed by its cases (Naeini
-    et al. 2015); 0 is best, NaN without.
+    Return the mean distance between probability and share right over the bins, weighted by their
+    cases (Naeini et al. 2015); 0 is best, NaN without cases.
     """
-    table = reliability(predictions, bins, first=first)
+    table = reliability(predictions, bins, own=own)
     return (
-        float((table["n"] * (table["said"] - table["right"]).abs()).sum() / table["n"].sum())
+        float((table["n"] * (table["probability"] - table["right"]).abs()).sum() / table["n"].sum())
         if len(table)
         else math.nan
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
+class ReviewThreshold:
     """
     A threshold, and what it does on the sentences that it was found on.
 
@@ -440,11 +442,11 @@ class Review:
     threshold
         Labels with this probability or more count; None where no threshold is good enough.
     kept
-        How many are wrong of those that count.
+        How many of the labels that count are wrong.
     bound
-        The share that may be wrong among labels that count, with 95 % confidence.
+        The largest share of the labels that count that may be wrong, with 95 % confidence.
     review
-        How many sentences go to review, those without an answer or a probability included.
+        How many sentences are to review, those without an answer or a probability included.
     """
 
     threshold: float | None
@@ -456,29 +458,31 @@ class Review:
 def find_threshold(
     predictions: Sequence[Prediction],
     *,
-    most_wrong: float = MOST_WRONG,
+    max_wrong: float = MAX_WRONG,
     level: float = LEVEL,
-    first: bool = False,
-) -> Review:
+    own: bool = False,
+) -> ReviewThreshold:
     """
-    Return the smallest probability from which on labels may count without a reader.
+    Return the smallest probability at which labels may count without a review.
 
-    Of the labels at or above it at most `most_wrong` are wrong with this confidence: the upper
-    bound of `bound_share` says so. Wrong is a category that the reader does not accept, with
-    `first` one that is not the reader's own.
+    With this confidence (`bound_share`) at most `max_wrong` of the labels at or above it are wrong.
+    A label is wrong if the reader does not accept it; with `own`, if it is not the reader's own.
 
     Notes
     -----
     The bound holds for a threshold that was fixed before these labels were seen. This one is the
-    best of many on the same sentences, so it flatters: measure it on others before relying on it.
+    best of many on the same sentences, so it is optimistic: check it on other sentences.
     """
-    known = sorted(_pair_confidences(predictions, first=first), reverse=True)
-    best, wrong = Review(threshold=None, kept=Share(0, 0), bound=1.0, review=len(predictions)), 0
+    known = sorted(_pair_confidences(predictions, own=own), reverse=True)
+    best, wrong = (
+        ReviewThreshold(threshold=None, kept=Share(0, 0), bound=1.0, review=len(predictions)),
+        0,
+    )
     for count, (p, right) in enumerate(known, 1):
         wrong += not right
         is_last = count == len(known) or known[count][0] < p
-        if is_last and _binomial_cdf(wrong, count, most_wrong) <= 1 - level:
-            best = Review(
+        if is_last and _binomial_cdf(wrong, count, max_wrong) <= 1 - level:
+            best = ReviewThreshold(
                 threshold=p,
                 kept=Share(wrong, count),
                 bound=bound_share(wrong, count, level),
@@ -525,16 +529,16 @@ def _binomial_cdf(most: int, count: int, p: float) -> float:
 
 def confusion(predictions: Sequence[Prediction], taxonomy: Taxonomy = DEFAULT) -> pd.DataFrame:
     """
-    Wanted (rows) against said (columns), counts; the column `invalid` where no answer came.
+    Count the reader's labels (rows) against the model's (columns); `invalid`: no valid answer.
 
-    Where several categories are right, the row is the one that was said if it is one of them, else
-    the reader's own.
+    Where the reader accepts several, the row is the model's label if it is one of them, else the
+    reader's own.
     """
     seen = Counter((one.risk if one.is_right else one.item.risk, one.risk) for one in predictions)
     return pd.DataFrame(
         {
-            said: [seen[wanted, said] for wanted in taxonomy.labels]
-            for said in (*taxonomy.labels, NO_ANSWER)
+            model: [seen[reader, model] for reader in taxonomy.labels]
+            for model in (*taxonomy.labels, NO_ANSWER)
         },
-        index=pd.Index(taxonomy.labels, name="wanted"),
-    ).rename_axis(columns="said")
+        index=pd.Index(taxonomy.labels, name="reader"),
+    ).rename_axis(columns="model")

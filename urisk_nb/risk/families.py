@@ -39,6 +39,10 @@ _FOLDED = str.maketrans(
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _REPEATED = re.compile(r"\)(?:[*+]|\{(\d*)(,?)(\d*)\})")
 _UNSAFE_TEXT = re.compile(r"\[[^\]]*\]|\\.")  # a bracket in it opens no group
+# What stands for one character, or says how often it is repeated
+_ONE_SIGN = re.compile(
+    r"\\(?:x..|u.{4}|U.{8}|\d{1,3}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{[^}]*\}", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,7 @@ class Family:
     cap
         The highest severity of an event, 0 to 5.
     floor
-        The lowest severity of an alert, at most the cap: what its core words vouch for alone.
+        The lowest severity of an alert, at most the cap: what its core words count for alone.
     weight
         How early its sentences are asked: 0 to 20.
     is_decisive
@@ -164,7 +168,7 @@ def _read_family(name: str, table: object, where: str) -> Family:
         raise InputError(f"{where} is not a table.", fix="write [name], then its keys below it")
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"{where} is no name.", fix="use lower-case letters, digits and underscores"
+            f"{where} is not a name.", fix="use lower-case letters, digits and underscores"
         )
     for key in table:
         if key not in KEYS:
@@ -225,7 +229,7 @@ def _compile(given: object, key: str, where: str) -> Iterator[re.Pattern[str]]:
             pattern = re.compile(text)
         except re.error as exc:
             raise InputError(
-                f"{where}: {show(text)} is no regular expression: {exc}.",
+                f"{where}: {show(text)} is not a regular expression: {exc}.",
                 fix="write it as Python's re takes it; a literal ( is \\(",
             ) from exc
         if pattern.search(""):
@@ -275,12 +279,7 @@ def _list_alternatives(pattern: str) -> list[tuple[list[str], list[str]]]:
     found: list[tuple[list[str], list[str]]] = [([], [])]
     run, depth, opened, at = "", 0, 0, 0
     while at < len(pattern):
-        sign, width = pattern[at], 1
-        if sign == "\\":
-            width = 2
-        elif sign in "[{":
-            close = "]" if sign == "[" else "}"
-            width = max(pattern.find(close, at + 1 + (sign == "[")) - at + 1, 1)
+        sign, whole = pattern[at], _ONE_SIGN.match(pattern, at)
         if sign == "(" and depth == 0:
             opened = at + 1
         depth += (sign == "(") - (sign == ")")
@@ -296,6 +295,6 @@ def _list_alternatives(pattern: str) -> list[tuple[list[str], list[str]]]:
             run = ""
             if sign == "|" and depth == 0:
                 found.append(([], []))
-        at += width
+        at = whole.end() if whole else at + 1
     found[-1][0].append(run)
     return found

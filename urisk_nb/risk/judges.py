@@ -1,4 +1,4 @@
-"""Several judges of the same sentences: whose labels count, who agrees, and what is in dispute.
+"""Several judges of the same sentences: whose labels count, and where the judges disagree.
 
 The labels of the first judge count. The others are asked the same sentences, and stand beside them.
 Pure: the findings of each judge in, one set of findings out.
@@ -18,8 +18,8 @@ from urisk_nb.risk.questions import Label
 __all__ = ["DISAGREE", "compare_judges", "describe_kappas", "mean_agreement", "unite_judges"]
 
 DISAGREE = "judges_disagree"  # the flag of a finding that does not count toward the rating
-NO_OPINION = "no_opinion"
-MAX_APART = 1  # severities this far apart still agree
+NO_OPINION = "no_opinion"  # the flag of a finding to which a further judge gave no valid answer
+MAX_APART = 1  # severities at most this far apart agree
 
 
 def unite_judges(

@@ -122,7 +122,7 @@ async def label_ticker(plan: Plan, symbol: str, ask: Ask) -> TickerFindings:
     Returns
     -------
     TickerFindings
-        A second look without a valid answer leaves the first label standing, flagged.
+        If a second look gets no valid answer, the first answer counts, with a flag.
 
     Raises
     ------

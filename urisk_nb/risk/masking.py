@@ -75,7 +75,8 @@ def mask(
 
 def _roll(kind: str, seed: int, text: str) -> Random:
     """Return a source of choices that is the same on every machine; nothing here is secret."""
-    return Random(f"{kind} {seed} {text}")  # noqa: S311
+    said = f"{kind} {seed} {text}".encode("utf-8", "surrogatepass")  # half of a pair is text, too
+    return Random(said)  # noqa: S311
 
 
 def swap(text: str, company: str, other: str) -> str:
@@ -274,8 +275,11 @@ def _replace(text: str, found: Mapping[str, str], flags: int = 0) -> str:
     """Replace whole words, the longest name first. One in small letters is a word like others."""
 
     def change(match: re.Match[str]) -> str:
-        is_name = flags == 0 or not match[0].islower()
-        return found[match[0] if flags == 0 else match[0].lower()] if is_name else match[0]
+        if flags and match[0].islower():
+            return match[0]
+        # Not lower(): without regard to case a dotless i is an i, which lower() leaves as it is
+        same = (name for name in found if re.fullmatch(re.escape(name), match[0], flags))
+        return found[next(same)]
 
     names = "|".join(re.escape(name) for name in sorted(found, key=len, reverse=True))
     return re.sub(rf"(?<!\w)(?:{names})(?!\w)", change, text, flags=flags)

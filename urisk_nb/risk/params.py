@@ -42,7 +42,7 @@ WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
 MAX_JUDGES = 5
 LABELS = ("greedy", "calibrated")
 MAX_PARALLEL = 256
-JUDGE_REVIEW_BELOW = 0.53  # a label of urisk-judge that is less probable is for a person
+JUDGE_REVIEW_BELOW = 0.53  # a less probable label of urisk-judge is to review
 WINDOW_LIMIT = {"d": 36_525, "w": 5_218, "m": 1_200, "y": 100}
 
 
@@ -83,10 +83,10 @@ class RiskParams:
     labels
         "greedy": the label the model writes. "calibrated": the most probable label after
         subtracting the content-free prior, where the server gives log-probabilities. A decision
-        model, such as the judge, gives the most probable label and its probability either way.
+        model, such as urisk-judge, gives the most probable label and its probability either way.
     review_below
-        A label with a lower probability does not count, and `table.review()` lists it; 0: each
-        counts. Default: the threshold of urisk-judge where it labels, else none.
+        A label with a lower probability does not count, and `table.review()` lists it; with 0 no
+        probability is too low. Default: the threshold of urisk-judge where its labels count.
     families
         Path of a TOML file of families of distress, beside those of the package: docs/filings.md.
     judge

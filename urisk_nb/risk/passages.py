@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from urisk_nb.risk.evidence import Sentence
@@ -25,6 +26,7 @@ __all__ = ["HEAVY", "Passage", "find_parts", "is_filing", "read_passages"]
 MAX_NOTE_CHARS = 20_000  # a longer text is no note on a company, but its report
 HEAVY = 7  # weight of a family whose events show distress
 MAX_DAYS_LATE = 45  # a fiscal year that ends in January belongs to the year before
+MAX_REPORTS = 500  # of auditors, in one document; a filing has a few
 MAX_DROPPED_CHARS = 40_000  # a longer "Properties" has swallowed the items after it
 
 Kind = Literal["event", "hypothetical", "routine"]
@@ -138,8 +140,12 @@ def find_parts(document: Document) -> list[tuple[int, str]]:
 
 def _cut_reports(text: str, parts: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Name the auditor's reports inside of other parts."""
-    for mark in _AUDITOR.finditer(text):
-        stop = _AUDITOR_END.search(text, mark.end() + 400)
+    stop, from_ = None, 0
+    for mark in islice(_AUDITOR.finditer(text), MAX_REPORTS):
+        # Found once for all marks before it: each search may go through the whole text
+        if from_ <= mark.end() + 400:
+            stop = _AUDITOR_END.search(text, mark.end() + 400)
+            from_ = stop.start() + 1 if stop else len(text) + 401
         start = mark.start()
         end = min(stop.end() if stop else mark.end() + 12_000, mark.end() + 20_000, len(text))
         after = _find_part(parts, end)
@@ -204,6 +210,19 @@ _TOLD = re.compile(
 _NEGATED = re.compile(
     r"\b(?:no|not|never|without|neither|nor|none|any)\b(?:\W+\w+){0,7}?\W*$"
     r"|\bfree of\W*(?:\w+\W+)?$"
+)
+# Doubt about a going concern is denied further ahead than other words: "no substantial doubt about
+# our ability to continue as a".
+_NO_DOUBT = re.compile(
+    r"\b(?:no|not|nor|neither|never|without)\b(?:\W+\w+){0,5}?\W+doubt\b"
+    r"(?:\W+\w+){0,9}?\W*$"
+)
+# To deny that it is over denies nothing: "do not alleviate the substantial doubt".
+_ENDING = re.compile(
+    r"\b(?:alleviat|eliminat|remov|resolv|mitigat|overc[ao]m|remed|dispel|cure[ds]?\b)"
+)
+_NOT_YET = re.compile(
+    r"\b(?:not|never|nor|neither|cannot|unable|insufficient|fail\w*)\b(?:\W+\w+){0,3}?\W*$"
 )
 _NEGATIVE_WORDS = re.compile(
     r"\b(?:no|not|never|un(?:able)?|fail\w*|limited|lack\w*|ineffective|insufficient|deficien\w*)\b"
@@ -335,7 +354,7 @@ _SECTION_RANK = {
 _TAG_RANK = {"third_party": -3.0, "resolved": -1.5, "old": -4.0}
 _NUMBER = re.compile(rf"\$ ?\d|\d+(?:\.\d+)? ?%|{_MONTH} \d|\b(?:19|20)\d\d\b")
 _YEAR = re.compile(r"\b((?:19|20)\d\d)\b")
-_REGISTRANT = re.compile(r"\n([^\n]{3,80})\n\W*\(?\s*exact name of", re.IGNORECASE)
+_REGISTRANT = re.compile(r"\n([^\n]{3,80})\n\W*exact name of", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,7 +374,7 @@ class Passage:
     is_core
         Whether they say the thing itself.
     tags
-        ``third_party`` (another's case), ``resolved``, ``old`` (three years or more).
+        ``third_party`` (another company's case), ``resolved``, ``old`` (three years or more).
     rank
         Higher is asked earlier; 0 and less is not asked.
     """
@@ -532,12 +551,20 @@ def _is_routine(text: str, mark: _Match, family: Family) -> bool:
     is_denied = (
         family.name != "strain"
         and not _NEGATIVE_WORDS.search(mark.words)
-        and _NEGATED.search(text[max(mark.start - 80, 0) : mark.start])
+        and _is_denied(text[: mark.start], mark.words)
     )
     is_rule = _RULES.search(text) and not _CONCLUDED.search(text)
     is_met = family.name in _ABOUT_COVENANTS and _COMPLIES.search(text[: mark.start])
     is_reshown = family.name == "accounts" and "restat" in mark.words and _RESHOWN.search(text)
     return bool(is_denied or is_rule or is_met or is_reshown)
+
+
+def _is_denied(before: str, words: str) -> bool:
+    """Tell whether what stands before the words denies them."""
+    denial = _NEGATED.search(before[-80:])
+    if denial is None and "going concern" in words:
+        denial = _NO_DOUBT.search(before)
+    return denial is not None and not _ENDING.search(denial[0])
 
 
 def _is_undated(clause: str, words: re.Pattern[str]) -> bool:
@@ -589,7 +616,8 @@ def _find_tags(
         is_third = is_third or (family.name == "default" and bool(_LENDS.search(text)))
         if "substantial doubt" not in mark.words and is_third:
             yield "third_party"
-    if _RESOLVED.search(text):
+    ends = _RESOLVED.finditer(text)
+    if any(not _NOT_YET.search(text[max(one.start() - 60, 0) : one.start()]) for one in ends):
         yield "resolved"
     years = [int(year) for year in _YEAR.findall(text)]
     is_old = context.year and years and max(years) <= context.year - 3

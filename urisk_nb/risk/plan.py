@@ -40,6 +40,7 @@ __all__ = ["EvidenceSelection", "OnRead", "Plan", "prepare"]
 
 OnRead = Callable[[str, int, int], object]
 """Called with a ticker, its number from 1, and how many there are."""
+MAX_LATER = 3  # documents after the date of the run that are named; more are counted
 MAX_SHORT = 60  # sentences that are asked whole, whatever they are of
 
 
@@ -59,6 +60,8 @@ class EvidenceSelection:
         ``truncated`` (a higher max_sentences may ask more), ``off_query`` (none of them bears on
         the query), ``shared_evidence`` (a sentence that is asked counts for every company),
         ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
+    later
+        What the run's date left out, in words; empty where it is nothing.
     left_out
         How many sentences do not bear on the query and are not asked for that.
     changes
@@ -77,6 +80,7 @@ class EvidenceSelection:
     sentences: int
     skipped: int
     flags: tuple[str, ...]
+    later: str = ""
     left_out: int = 0
     changes: Changes | None = None
     alerts: tuple[Passage, ...] = ()
@@ -86,9 +90,9 @@ class EvidenceSelection:
 
     @property
     def message(self) -> str | None:
-        """What was compared and what was not asked, for the reader; None for neither."""
+        """What was left out, compared and not asked, for the reader; None for none of it."""
         compared = self.changes.note if self.changes else None
-        said = (compared, self._describe_query(), self._describe_reading())
+        said = (self.later, compared, self._describe_query(), self._describe_reading())
         return "; ".join(filter(None, said)) or None
 
     def _describe_reading(self) -> str:
@@ -358,9 +362,8 @@ def _select_evidence(
     for number, holding in enumerate(holdings, 1):
         if on_read is not None:
             on_read(holding.symbol, number, len(holdings))
-        own, flags = select_documents(
-            _find_own(documents, places, holding), holding, params, as_of=as_of
-        )
+        known = _find_own(documents, places, holding)
+        own, flags = select_documents(known, holding, params, as_of=as_of)
         read, old, note = _split_years(
             own,
             None
@@ -403,6 +406,7 @@ def _select_evidence(
             sentences=len(sentences),
             skipped=sum(piece.skipped for piece in pieces),
             flags=tuple(sorted(set(found))),
+            later=_describe_later(known, params.as_of or as_of),
             left_out=len(sentences) - len(bearing),
             changes=changes,
             alerts=choice.alerts,
@@ -411,6 +415,20 @@ def _select_evidence(
             score_version=SCORE_V2 if choice.has_filing else SCORE_V1,
         )
     return selections
+
+
+def _describe_later(documents: Sequence[Document], as_of: date | None) -> str:
+    """Say which documents are after the date of the run: a whole annual report may be."""
+    later = sorted(
+        (one.date, one.source or one.id)
+        for one in documents
+        if one.date is not None and as_of is not None and one.date > as_of
+    )
+    if not later:
+        return ""
+    shown = ", ".join(f"{name} ({day})" for day, name in later[:MAX_LATER])
+    more = f" and {len(later) - MAX_LATER} more" if len(later) > MAX_LATER else ""
+    return f"after {as_of}, so not read: {shown}{more}"
 
 
 def _split_years(

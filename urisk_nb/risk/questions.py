@@ -451,7 +451,7 @@ def parse(
 def _fault(content: Any, taxonomy: Taxonomy) -> str | None:
     """Return why this is no object of the schema, or None."""
     if not isinstance(content, dict):
-        return "it is no object"
+        return "it is not an object"
     if set(content) != {"risk", "severity"}:
         return f"it has the keys {sorted(content)}, not risk and severity"
     risk, severity = content["risk"], content["severity"]

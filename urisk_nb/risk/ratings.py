@@ -2,8 +2,9 @@
 What the labels of one ticker count for: the severity of each sentence after the rules, and from
 these the rating of each category and the score.
 
-A model's label is an opinion on one sentence. The words say what it can be worth, and a second
-sentence bears it out. docs/filings.md has the rules. Pure: a plan and findings in, ratings out.
+A model's label is an opinion on one sentence. The words limit what it counts for, and a high rating
+needs a second sentence that confirms it. docs/filings.md has the rules. Pure: a plan and findings
+in, ratings out.
 """
 
 from __future__ import annotations
@@ -21,31 +22,31 @@ from urisk_nb.risk.plan import EvidenceSelection, Plan
 from urisk_nb.risk.scoring import SCORE_V2, Level, Score, score
 from urisk_nb.risk.taxonomy import NONE, Taxonomy
 
-__all__ = ["REVIEW_RULES", "Counted", "Rating", "Rule", "TickerRatings", "rate_ticker"]
+__all__ = ["REVIEW_RULES", "CountedSentence", "Rating", "Rule", "TickerRatings", "rate_ticker"]
 
 MIN_READ = 60  # sentences; a shorter filing is a notice or an extract
 MAX_ALONE = 2  # the highest rating that one sentence of a filing gives
-FEW_EVENTS = 5  # that count for 2 or more; with fewer, Low only means that little was said
+FEW_EVENTS = 5  # that count 2 or more; with fewer, Low only means that the filing says little
 
 
 class Rule(StrEnum):
-    """Why a sentence counts other than as it was labeled, or a category other than its worst."""
+    """Why a sentence counts for more or less than its label, or a category than its worst one."""
 
     HYPOTHETICAL = "hypothetical, at most 1"
     ROUTINE = "routine, at most 1"
     RESOLVED = "resolved, at most 1"
-    THIRD_PARTY = "another's case, at most 2"
+    THIRD_PARTY = "another company's case, at most 2"
     OLD = "three years old, at most 2"
     NO_FAMILY = "no words of distress, at most 2"
     OTHER_CATEGORY = "not its family's category, at most 2"
-    CAP = "cap of its family"
+    CAP = "capped by its family"
     NOT_CORE = "no core words, below the cap"
     ALERT = "raised as an alert"
-    CATEGORY = "category of its family"
-    REPEATED = "said before"
+    CATEGORY = "moved to its family's category"
+    NEAR_DUPLICATE = "near-duplicate, counted once"
     LOW_PROBABILITY = "low probability"
     DISAGREE = "judges disagree"
-    ALONE = "one sentence alone, lowered"
+    ALONE = "only one sentence, lowered"
 
 
 REVIEW_RULES = (Rule.LOW_PROBABILITY, Rule.DISAGREE)
@@ -55,7 +56,7 @@ _TAGS = {"resolved": (1, Rule.RESOLVED), "third_party": (2, Rule.THIRD_PARTY), "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class CountedSentence:
     """
     What one sentence counts for.
 
@@ -66,7 +67,7 @@ class Counted:
     category, severity
         None where it does not count.
     stands_alone
-        The rating that needs no second sentence.
+        The highest rating that it gives without a second sentence.
     rules
         What changed it.
     """
@@ -79,7 +80,7 @@ class Counted:
 
     @property
     def is_review(self) -> bool:
-        """Whether a person should look at the label."""
+        """Whether the label is to review by a person."""
         return not set(REVIEW_RULES).isdisjoint(self.rules)
 
 
@@ -118,14 +119,14 @@ class TickerRatings:
     """
 
     version: str
-    counted: tuple[Counted, ...]
+    counted: tuple[CountedSentence, ...]
     ratings: tuple[Rating, ...]
     score: Score
     flags: tuple[str, ...]
 
     @property
     def to_review(self) -> int:
-        """How many labels a person should look at."""
+        """How many labels are to review by a person."""
         return sum(one.is_review for one in self.counted)
 
 
@@ -146,12 +147,12 @@ def rate_ticker(plan: Plan, labeled: TickerFindings) -> TickerRatings:
         for finding, passage in zip(labeled.findings, selection.passages, strict=True)
     ]
     if selection.score_version == SCORE_V2:
-        _merge_repeated(counted)
+        _merge_duplicates(counted)
     ratings = tuple(_rate(counted, plan.taxonomy, selection.score_version))
     result = score(
         {one.category: one.severity for one in ratings},
         plan.taxonomy,
-        # A label that does not count tells nothing, not even that there is no risk
+        # A label that does not count says nothing, not even that there is no risk
         judged=any(
             finding.label is not None and not one.is_review
             for finding, one in zip(labeled.findings, counted, strict=True)
@@ -183,7 +184,9 @@ def _withhold(result: Score, selection: EvidenceSelection) -> Score:
     return replace(result, score=None, level=Level.NR, flags=("thin_filing",))
 
 
-def _says_nothing(result: Score, selection: EvidenceSelection, counted: Sequence[Counted]) -> bool:
+def _says_nothing(
+    result: Score, selection: EvidenceSelection, counted: Sequence[CountedSentence]
+) -> bool:
     """Tell whether Low only means that a filing says little: nothing decisive, and few events."""
     if selection.score_version != SCORE_V2 or result.level != Level.LOW or selection.alerts:
         return False
@@ -195,8 +198,8 @@ def _says_nothing(result: Score, selection: EvidenceSelection, counted: Sequence
 
 def _count(
     finding: Finding, passage: Passage, taxonomy: Taxonomy, review_below: float | None
-) -> Counted:
-    """Return what one sentence counts for, whatever the others say."""
+) -> CountedSentence:
+    """Return what one sentence counts for, without regard to the others."""
     p_label = finding.p_label
     holds = {
         Rule.LOW_PROBABILITY: review_below is not None
@@ -214,13 +217,13 @@ def _count(
         one = _count_alert(passage, passage.family, own, named.severity if named else 0)
         return replace(one, rules=(*one.rules, *moved, *doubt))
     if named is None:
-        return Counted(passage=passage, rules=doubt)
+        return CountedSentence(passage=passage, rules=doubt)
     limits = [
         (named.severity, None),
         *_list_limits(passage, named.risk, taxonomy, is_filing=is_filing(document)),
     ]
     severity, rule = min(limits, key=lambda one: one[0])
-    return Counted(
+    return CountedSentence(
         passage=passage,
         category=own or named.risk,
         severity=severity,
@@ -229,15 +232,15 @@ def _count(
     )
 
 
-def _count_alert(passage: Passage, family: Family, category: str, severity: int) -> Counted:
+def _count_alert(passage: Passage, family: Family, category: str, severity: int) -> CountedSentence:
     """
-    Return what an alert counts for: its words vouch for the floor, whatever the model says.
+    Return what an alert counts for: the floor of its family or more, whatever the model says.
 
-    Where the model agrees it needs no second sentence, else it is a step down without one.
+    Where the model agrees it needs no second sentence, else it counts one less without one.
     """
     counts = min(max(severity, family.floor), family.cap)
     changed = {severity < counts: Rule.ALERT, severity > counts: Rule.CAP}
-    return Counted(
+    return CountedSentence(
         passage=passage,
         category=category,
         severity=counts,
@@ -282,8 +285,8 @@ def _list_limits(
 # Categories ---------------------------------------------------------------------------------------
 
 
-def _merge_repeated(counted: list[Counted]) -> None:
-    """Let of sentences that say nearly the same only the strongest count."""
+def _merge_duplicates(counted: list[CountedSentence]) -> None:
+    """Count only the strongest of the sentences that say nearly the same."""
     order = sorted(
         range(len(counted)),
         key=lambda place: (-(counted[place].severity or 0), -counted[place].stands_alone, place),
@@ -291,18 +294,18 @@ def _merge_repeated(counted: list[Counted]) -> None:
     seen: list[tuple[str, frozenset[str]]] = []
     for place in order:
         one = counted[place]
-        # Below that no second sentence is needed, so it does not matter how often it is said
+        # Ratings this low need no second sentence, so near-duplicates change nothing
         if one.category is None or one.severity is None or one.severity <= MAX_ALONE:
             continue
         words = list_words(one.passage.sentence.text)
         if any(one.category == other and is_same(words, known) for other, known in seen):
-            rules = (*one.rules, Rule.REPEATED)
+            rules = (*one.rules, Rule.NEAR_DUPLICATE)
             counted[place] = replace(one, category=None, severity=None, rules=rules)
         else:
             seen.append((one.category, words))
 
 
-def _rate(counted: Sequence[Counted], taxonomy: Taxonomy, version: str) -> Iterator[Rating]:
+def _rate(counted: Sequence[CountedSentence], taxonomy: Taxonomy, version: str) -> Iterator[Rating]:
     """
     Yield the rating of each category that a sentence counts for.
 

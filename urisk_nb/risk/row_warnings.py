@@ -75,10 +75,10 @@ WARNINGS = {
     "shared_evidence": "Some sentences were given for all tickers (`*`), not for this one alone, "
     "and count here too.",
     "single_source": "All sentences that name a risk come from one document.",
-    "nothing_decisive": "Low means here that the filing says nothing decisive, not that nothing is "
-    "there.",
-    "thin_filing": "Fewer than 60 sentences were read of evidence with a filing: too few to call a "
-    "company Low, so it has no score.",
+    "nothing_decisive": "Low means here that the filing says nothing decisive. It does not mean "
+    "that nothing is wrong.",
+    "thin_filing": "The evidence has a filing, and fewer than 60 sentences were read: too few to "
+    "call a company Low, so it has no score.",
     "thin_evidence": "Fewer than 5 sentences were labeled.",
     "truncated": "As many sentences were asked as max_sentences allows; a higher number may "
     "ask more.",
@@ -86,8 +86,8 @@ WARNINGS = {
     "uneven_previous": "One year has less than half of the other's sentences, as an extract has; "
     "`new` and `gone` then say little.",
     # Labels
-    "judges_disagree": "Two judges label a sentence differently, so it does not count; "
-    "table.judgements() has what each says.",
+    "judges_disagree": "Judges disagree on a sentence, so its label does not count; "
+    "table.judgements() shows what each says.",
     "no_opinion": "A further judge gave no valid answer to a sentence; table.judgements() has the "
     "reason.",
     "no_logprobs": "The server gives no probabilities, so labels are greedy.",
@@ -97,10 +97,10 @@ WARNINGS = {
     "not_calibrated": "Some labels could not be calibrated and are greedy.",
     "not_run": "The run ended before this ticker was labeled.",
     "repaired": "The model's first answer to a sentence was not valid; it was asked again.",
-    "review": "Some labels are too unsure or in dispute, and do not count as they are; "
+    "review": "Some labels do not count, because of low probability or because judges disagree; "
     "table.review() lists them.",
     "second_look_failed": "A second question about a severe sentence got no valid answer; the "
-    "first label stands.",
+    "first answer counts.",
     "unjudged": "Some sentences have no label; table.report.findings gives the reason.",
     "unstable": "Two questions about a sentence gave severities two or more apart; the lower one "
     "counts.",

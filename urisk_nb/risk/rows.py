@@ -19,7 +19,7 @@ from urisk_nb.risk.judges import mean_agreement
 from urisk_nb.risk.labeling import Finding, TickerFindings
 from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.quant import quant_columns
-from urisk_nb.risk.ratings import Counted, TickerRatings
+from urisk_nb.risk.ratings import CountedSentence, TickerRatings
 from urisk_nb.risk.scoring import Level
 from urisk_nb.risk.taxonomy import NONE
 
@@ -419,7 +419,7 @@ _FINDING: dict[str, Callable[[str, Finding], Any]] = {
     "reason": lambda _, finding: finding.reason,
     "agreement": lambda _, finding: finding.agreement,
 }
-_COUNTED: dict[str, Callable[[Counted], Any]] = {
+_COUNTED: dict[str, Callable[[CountedSentence], Any]] = {
     "kind": lambda one: one.passage.kind,
     "family": lambda one: one.passage.family.name if one.passage.family else None,
     "counted": lambda one: one.severity,

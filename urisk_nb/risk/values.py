@@ -2,7 +2,7 @@
 One value as a person wrote it: read as a number or a moment, compared as a name, shown back in a
 message.
 
-Nothing is guessed: a number is no date, words are no number, "01/02/2018" is no ISO date.
+Nothing is guessed: a number is not a date, words are no number, "01/02/2018" is no ISO date.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read_moment(value: object) -> datetime:
         return datetime.combine(value, datetime.min.time())  # no zone: a bare date has none
     if isinstance(value, str):
         return datetime.fromisoformat(value.strip())
-    raise ValueError(f"{describe_type(value)} is no date")
+    raise ValueError(f"{describe_type(value)} is not a date")
 
 
 def is_missing(value: object) -> bool:

@@ -47,6 +47,8 @@ CALL_VARIABLES = {
     "OLLAMA_MAX_RETRIES",
     "OLLAMA_AUTO_START",
 }
+# What a server that is started here has no use for. Others may read a program's environment.
+SECRET_VARIABLES = {"OLLAMA_URL", "OLLAMA_API_KEY", "OLLAMA_HEADERS"}
 
 
 # Which engine -------------------------------------------------------------------------------------
@@ -149,10 +151,14 @@ def build_environment(
     engine: Engine, settings: Settings, base: Mapping[str, str]
 ) -> dict[str, str]:
     """
-    Return the environment of the server: `base` less what would change its runner, plus where to
-    listen and, for Ollama, to stay off its cloud.
+    Return the environment of the server: `base` less what would change its runner and less logins,
+    plus where to listen and, for Ollama, to stay off its cloud.
     """
-    env = {name: value for name, value in base.items() if not name.startswith("LLAMA_")}
+    env = {
+        name: value
+        for name, value in base.items()
+        if not name.startswith("LLAMA_") and name not in SECRET_VARIABLES
+    }
     if engine is Engine.OLLAMA:
         env["OLLAMA_HOST"] = (
             f"{settings.host}:{settings.port}"

@@ -267,8 +267,7 @@ class Server:
             self._use(await self._wait_for_load(), ServerState.REMOTE)
         except ServerNotRunning as exc:
             raise ServerNotRunning(
-                f"nothing answers at {self.settings.url}.",
-                fix="start Ollama on that machine, or check OLLAMA_URL",
+                exc.message, fix="start Ollama on that machine, or check OLLAMA_URL"
             ) from exc
 
     async def _wait_for_load(self) -> str:
@@ -296,9 +295,10 @@ class Server:
 
     def _choose_engine(self) -> Engine:
         settings = self.settings
-        if settings.has_path:
+        if settings.has_path or settings.is_tls:
+            what = "with a path" if settings.has_path else "with https"
             raise ServerNotRunning(
-                f"nothing answers at {settings.url}, and a server at an address with a path is "
+                f"nothing answers at {settings.url}, and a server at an address {what} is "
                 "not started from here.",
                 fix="start it, or check OLLAMA_URL",
             )

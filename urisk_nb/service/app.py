@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
@@ -36,6 +36,10 @@ def create_app(
     max_body_bytes: int = MAX_BODY_BYTES,
     max_calls: int = MAX_CALLS,
     url: str | None = None,
+    api_key: str | None = None,
+    headers: str | Mapping[str, str] | None = None,
+    ca_file: Path | str | None = None,
+    ca_folder: Path | str | None = None,
     model: str | None = None,
     engine: Engine | str | None = None,
     dialect: DialectName | str | None = None,
@@ -69,6 +73,8 @@ def create_app(
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
     outage_wait_s, max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
         Further settings, likewise.
+    api_key, headers, ca_file, ca_folder
+        How a server behind a login, or with a certificate of your company, is reached.
 
     Raises
     ------

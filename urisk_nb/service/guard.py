@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from urisk_nb.service.prometheus import ServiceMetrics
 from urisk_nb.service.schemas import build_refusal
-from urisk_nb.settings import LOOPBACK
 
 __all__ = ["Guard", "is_loopback"]
 
@@ -163,7 +162,7 @@ def is_loopback(host: str) -> bool:
     """Return whether a host is loopback, by number or as localhost; no name is looked up."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    return host.lower() in LOOPBACK
+    return host.lower() == "localhost"
 
 
 def _host_name(host: str) -> str:

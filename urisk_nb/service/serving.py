@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import uvicorn
@@ -53,6 +54,10 @@ def serve(
     port: int = 8000,
     token: str | None = None,
     url: str | None = None,
+    api_key: str | None = None,
+    headers: str | Mapping[str, str] | None = None,
+    ca_file: Path | str | None = None,
+    ca_folder: Path | str | None = None,
     model: str | None = None,
     engine: Engine | str | None = None,
     dialect: DialectName | str | None = None,
@@ -85,6 +90,8 @@ def serve(
         Settings, as `LLMManager.initialize` takes them; None leaves each to the environment.
     outage_wait_s, max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
         Further settings, likewise.
+    api_key, headers, ca_file, ca_folder
+        How a server behind a login, or with a certificate of your company, is reached.
 
     Raises
     ------

@@ -1,8 +1,9 @@
 """
-Frames that spreadsheets open: text that a spreadsheet would take for a formula stays text.
+Frames that spreadsheets and notebooks open: a sentence in them stays the text that it is.
 
 A sentence of the evidence may begin with "=HYPERLINK(". In a CSV or Excel file such a cell would
-run when somebody opens it.
+run when somebody opens it. In a notebook two dollar signs would make a formula of what is between
+them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ __all__ = ["ExportFrame", "neutralize_formulas"]
 # the same signs: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
+MAX_PANDAS_CHARS = 50  # pandas' own default, which cuts sentences; another number is the user's
+
+# JupyterLab sets text to the right, as numbers are.
+_LEFT = "<style>.urisk-frame .dataframe :is(td,th){text-align:left}</style>"
+
 
 class ExportFrame(pd.DataFrame):
-    """A DataFrame whose CSV and Excel files hold no formula; see `neutralize_formulas`."""
+    """
+    A DataFrame whose CSV and Excel files hold no formula; see `neutralize_formulas`.
+
+    A notebook shows its sentences whole, and a "$" in them as money.
+    """
 
     @property
     def _constructor(self) -> type[ExportFrame]:
@@ -34,6 +44,14 @@ class ExportFrame(pd.DataFrame):
     def to_excel(self, *args: Any, **options: Any) -> Any:  # type: ignore[misc]
         """Write Excel as pandas does, with an apostrophe before text that begins like a formula."""
         return neutralize_formulas(self).to_excel(*args, **options)
+
+    def _repr_html_(self) -> str | None:
+        options: dict[str, Any] = {"display.html.use_mathjax": False}
+        if pd.get_option("display.max_colwidth") == MAX_PANDAS_CHARS:
+            options["display.max_colwidth"] = None
+        with pd.option_context(*(part for option in options.items() for part in option)):
+            markup = pd.DataFrame(self)._repr_html_()  # type: ignore[operator]  # not in its stubs
+        return markup and f'<div class="urisk-frame">{_LEFT}{markup}</div>'
 
 
 def neutralize_formulas(frame: pd.DataFrame) -> pd.DataFrame:

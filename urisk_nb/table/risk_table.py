@@ -44,16 +44,16 @@ class Report:
     ----------
     findings
         One row a labeled sentence: ticker, risk, severity (0 to 5), agreement (the share of further
-        judges that name this risk, with a severity at most one apart; NaN where there is none),
+        judges that name this risk, with a severity at most one apart; NaN without further judges),
         p_label and p_severity (the probabilities of risk and severity; NaN where a chat model's
-        labels are greedy), quote (verbatim), source,
-        section ("Item 1A" of a filing, "page 3" of a PDF file), date, evidence (the sentence's id),
-        start, end (offsets into the document), cached, status (``judged`` or ``unjudged``), flags,
-        reason (why it is unjudged), change since the previous documents (``new``, ``changed`` or
-        ``repeated``; missing where there is nothing to compare with), old_quote (what a changed
-        sentence said before), kind (``event``, ``hypothetical``, ``routine``), family (of distress;
-        missing where no word of one stands in it), counted and counted_as (the severity and the
-        category that count; missing where it does not count), rule (what changed them).
+        labels are greedy), quote (verbatim), source, section ("Item 1A" of a filing, "page 3" of a
+        PDF file), date, evidence (the sentence's id), start, end (offsets into the document),
+        cached, status (``judged`` or ``unjudged``), flags, reason (why it is unjudged), change
+        since the previous documents (``new``, ``changed`` or ``repeated``; missing where there is
+        nothing to compare with), old_quote (the former wording of a changed sentence), kind
+        (``event``, ``hypothetical``, ``routine``), family (of distress; missing where the sentence
+        has no word of one), counted and counted_as (the severity and the category that count;
+        missing where it does not count), rule (what changed them).
     ratings
         One row a rated category: ticker, category, rating (0 to 5), evidence (the ids of the
         sentences that give it, the worst first, between semicolons), rule (what capped, raised or
@@ -143,7 +143,7 @@ class RiskTable(ExportFrame):
 
     def judgements(self) -> pd.DataFrame:
         """
-        Return what each judge says of each sentence.
+        Return the label that each judge gives each sentence.
 
         Returns
         -------
@@ -195,13 +195,14 @@ class RiskTable(ExportFrame):
 
     def review(self) -> pd.DataFrame:
         """
-        Return the labels that a person should look at: they do not count as they are.
+        Return the labels that are to review by a person: they do not count.
 
         Returns
         -------
         DataFrame
-            Columns ticker, quote, risk, severity, p_label, section, why (``low probability``), of
-            the tickers in the table, in its order; empty where each label counts.
+            Columns ticker, quote, risk, severity, p_label, section, why (``low probability``,
+            ``judges disagree``, or both between semicolons), of the tickers in the table, in its
+            order; empty where each label counts.
         """
         content = self._content()
         frame = content.findings
@@ -209,7 +210,9 @@ class RiskTable(ExportFrame):
             frame["rule"]
             .fillna("")
             .map(
-                lambda rules: next((one for one in rules.split("; ") if one in REVIEW_RULES), None)
+                lambda rules: (
+                    "; ".join(one for one in rules.split("; ") if one in REVIEW_RULES) or None
+                )
             )
         )
         order = {ticker: place for place, ticker in enumerate(content.tickers)}
@@ -262,7 +265,7 @@ def assemble(
     Parameters
     ----------
     judges
-        Who labeled, as recorded, the one whose labels count first.
+        The judges as recorded; first the one whose labels count.
 
     Returns
     -------

@@ -339,6 +339,9 @@ def distribution_of(told):
         [{"token": 3, "logprob": 0}],
         [{"token": "a", "logprob": "b"}],
         [{"token": "a", "logprob": True}],
+        [{"token": "a", "logprob": 10**400}],
+        [{"token": "a", "logprob": float("nan")}],
+        [{"token": "a", "logprob": 12.5}],
     ],
 )
 def test_what_is_no_told_token_is_passed_over(entries):
@@ -359,6 +362,10 @@ def test_a_part_of_what_is_told_is_used():
     ]
     (told,) = ollama.decode_chat({"message": {"content": "a"}, "logprobs": entries}).logprobs
     assert (told.text, told.logprob, told.top_logprobs) == ("a", -1.0, (("b", -2.0),))
+    for others in (5, True, "b", {"token": "b", "logprob": -2}):
+        entry = {"token": "a", "logprob": 1e-7, "top_logprobs": others}
+        (told,) = ollama.decode_chat({"message": {}, "logprobs": [entry]}).logprobs
+        assert (told.logprob, told.top_logprobs) == (0.0, ()), "a rounded 0 is 0"
 
 
 QUESTION = (

@@ -87,6 +87,8 @@ def test_rounded_probabilities_are_shared_in_proportion():
     """Servers round what they print."""
     found, _ = systemone.decode_decision(answers({"a": 0.33, "b": 0.66}), QUESTIONS)
     assert found["risk"] == pytest.approx({"a": 1 / 3, "b": 2 / 3})
+    found, _ = systemone.decode_decision(answers({"a": 1.0000001, "b": 0.0}), QUESTIONS)
+    assert found["risk"] == {"a": 1.0, "b": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,8 @@ def test_rounded_probabilities_are_shared_in_proportion():
         answers({"a": True, "b": 0}),
         answers({"a": -0.5, "b": 1.5}),
         answers({"a": math.nan, "b": 1}),
+        answers({"a": 10**400, "b": 0}),
+        answers({"A": 1, "B": 0}),
         answers({"a": 0, "b": 0}),
     ],
 )

@@ -212,7 +212,7 @@ def test_nothing_to_start():
 
 
 @pytest.mark.parametrize(
-    "flags", [{"auto_start": False}, {"host": "0.0.0.0"}], ids=["switched off", "another machine"]
+    "flags", [{"auto_start": False}, {"host": "0"}], ids=["switched off", "another machine"]
 )
 def test_a_server_that_may_not_be_started(flags):
     """

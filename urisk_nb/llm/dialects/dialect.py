@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +15,7 @@ from urisk_nb import errors
 from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, TokenLogprob
 
 MAX_WORDS_CHARS = 300
+MAX_ROUNDING = 1e-3  # by which a probability may exceed 1, and its logarithm 0
 PAGE = re.compile(r"<\s*(!doctype|html|head|body|title)\b", re.IGNORECASE)
 TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
@@ -22,6 +23,7 @@ __all__ = [
     "BUSY",
     "CONNECTION_LOST",
     "INTERNAL_ERROR",
+    "MAX_ROUNDING",
     "Dialect",
     "ErrorRule",
     "Feature",
@@ -133,10 +135,16 @@ def parse_object(text: bytes | str, fix: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise errors.ProtocolError(f"the reply is not JSON: {text[:80]!r}.", fix=fix) from exc
+        raise errors.ProtocolError(f"the reply is not JSON: {_show(text)}.", fix=fix) from exc
     if not isinstance(content, dict):
-        raise errors.ProtocolError(f"the reply is no JSON object: {text[:80]!r}.", fix=fix)
+        raise errors.ProtocolError(f"the reply is not a JSON object: {_show(text)}.", fix=fix)
     return content
+
+
+def _show(text: bytes | str) -> str:
+    """Return the beginning of what came; of a web page its title alone."""
+    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return clean_words(words) if PAGE.search(words) else repr(text[:80])
 
 
 def read_count(content: Mapping[str, Any], name: str) -> int:
@@ -147,9 +155,10 @@ def read_count(content: Mapping[str, Any], name: str) -> int:
 
 def read_number(value: Any) -> float | int | None:
     """Return a finite number as it is, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+    # Not math.isfinite: JSON may have a whole number that is too large for a float
+    return value if -sys.float_info.max <= value <= sys.float_info.max else None
 
 
 def decode_logprobs(entries: Any) -> tuple[TokenLogprob, ...]:
@@ -157,7 +166,8 @@ def decode_logprobs(entries: Any) -> tuple[TokenLogprob, ...]:
     tokens = []
     for entry in entries if isinstance(entries, list) else ():
         if (token := _read_logprob(entry)) is not None:
-            top = (_read_logprob(other) for other in entry.get("top_logprobs") or ())
+            others = entry.get("top_logprobs")
+            top = map(_read_logprob, others if isinstance(others, list) else ())
             known = tuple(other for other in top if other is not None)
             tokens.append(TokenLogprob(text=token[0], logprob=token[1], top_logprobs=known))
     return tuple(tokens)
@@ -167,7 +177,10 @@ def _read_logprob(entry: Any) -> tuple[str, float] | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("token"), str):
         return None
     value = read_number(entry.get("logprob"))
-    return None if value is None else (entry["token"], float(value))
+    # Rounded, that of a certain token may lie just above 0; further above it is none
+    if value is None or value > MAX_ROUNDING:
+        return None
+    return entry["token"], min(float(value), 0.0)
 
 
 # Errors -------------------------------------------------------------------------------------------

@@ -378,7 +378,7 @@ RULES: tuple[ErrorRule, ...] = (
         r"process has terminated|unexpectedly stopped|no longer running|error was encountered "
         r"while running the model|runner process",
         errors.RunnerCrashed,
-        "ask again: the server loads the model anew; if it goes on, use a smaller model",
+        "ask again: the server loads the model again; if it fails again, use a smaller model",
     ),
     ErrorRule(
         (),

@@ -508,7 +508,7 @@ RULES: tuple[ErrorRule, ...] = (
         (401, 403),
         r"",
         errors.BadRequest,
-        "use a server that lets you in; urisk_nb sends no key",
+        "check the key: OLLAMA_API_KEY in .env, then %urisk_start",
     ),
     ErrorRule(
         (404, 405),

@@ -17,6 +17,7 @@ from urisk_nb.llm.dialects.dialect import (
     BUSY,
     CONNECTION_LOST,
     INTERNAL_ERROR,
+    MAX_ROUNDING,
     ErrorRule,
     dump_json,
     read_count,
@@ -137,14 +138,14 @@ def encode_decision(
     return dump_json(body)
 
 
-# Every model takes it: none wants fewer options, an empty text or empty instructions.
+# Every model accepts it. Fewer options, an empty text or empty instructions may be refused.
 _SMALLEST = {"q": TypedQuestion(instructions="?", criteria={"a": None, "b": None})}
 
 
 def encode_smallest(*, model: str, keep_alive: str | float | None = None) -> bytes:
     """
-    Return the bytes of a smallest request: its answer says nothing, and that there is one says that
-    the model is a decision model, and loaded.
+    Return the bytes of the smallest request. Any answer to it shows that the model is a decision
+    model, and loads it.
     """
     return encode_decision(model=model, state="-", questions=_SMALLEST, keep_alive=keep_alive)
 
@@ -172,7 +173,7 @@ def decode_decision(
     Raises
     ------
     ProtocolError
-        An answer is missing, or its probabilities are none.
+        An answer is missing, or its probabilities cannot be used.
     """
     answers = content.get("answers") if isinstance(content, dict) else None
     if not isinstance(answers, dict):
@@ -192,7 +193,7 @@ def _read_probabilities(name: str, answer: Any, allowed: Sequence[str]) -> dict[
     values: dict[str, float] = {}
     for option in allowed:
         value = read_number(reported.get(option))
-        if value is None or not 0 <= value <= 1:
+        if value is None or not 0 <= value <= 1 + MAX_ROUNDING:
             raise _bad_reply(
                 f"the probability of {option!r} in {name!r} is {reported.get(option)!r}"
             )
@@ -213,7 +214,7 @@ def _bad_reply(seen: str) -> errors.ProtocolError:
 
 # Errors -------------------------------------------------------------------------------------------
 
-CHAT_MODEL = "label with a decision model, or with this model as a chat model"
+CHAT_MODEL = "label with a decision model, or with a chat model"
 RULES: tuple[ErrorRule, ...] = (
     ErrorRule(
         (),
@@ -228,14 +229,15 @@ RULES: tuple[ErrorRule, ...] = (
         (400,),
         r"too many options|\bcandidates\b",  # llama.cpp; Ollama: 2–26 candidates
         errors.BadRequest,
-        "label with a taxonomy of fewer categories, or with a chat model; Ollama takes 25, and "
-        "llama.cpp 51 or more",
+        "use a taxonomy with fewer categories, or label with a chat model; Ollama takes 25 "
+        "categories, and llama.cpp 51 or more",
     ),
     ErrorRule(
         (400,),
         r"unsupported decision encoding",  # of Ollama, for a type that only llama.cpp knows
         errors.ModelUnsuitable,
-        "for urisk-judge run `urisk install-judge` in a terminal; serve another one by llama.cpp",
+        "for urisk-judge run `urisk install-judge` in a terminal; serve other models of this type "
+        "with llama.cpp",
     ),
     ErrorRule(
         (400,),
@@ -266,7 +268,7 @@ RULES: tuple[ErrorRule, ...] = (
         (400, 401, 403, 409, 413, 415, 422),
         r"",
         errors.BadRequest,
-        "check the question; the server's words say what it does not accept",
+        "check the question; the server says above what it does not accept",
     ),
     CONNECTION_LOST,
     INTERNAL_ERROR,

@@ -1,0 +1,221 @@
+"""Addresses of servers as people write them, and header lines as they give them: text in, parts
+out.
+
+Reads an address as Ollama's own client does: without a scheme it has port 11434, with one the usual
+port of that scheme. A user and a password are taken out of it, so that what is left can be shown.
+Does not know what is sent where.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from urllib.parse import unquote, urlsplit
+
+__all__ = [
+    "DEFAULT_PORT",
+    "is_loopback",
+    "list_dialed",
+    "mask_login",
+    "parse_address",
+    "parse_headers",
+    "split_login",
+]
+
+DEFAULT_PORT = 11434
+# Names of this machine, and where they are dialed. They are not looked up: that fails while the
+# interpreter exits. A server may listen at one of the two addresses only, so `localhost` is both.
+BOTH, V4, V6 = ("127.0.0.1", "::1"), ("127.0.0.1",), ("::1",)
+LOCAL_NAMES = {
+    "localhost": BOTH,
+    "localhost.localdomain": BOTH,
+    "localhost4": V4,
+    "localhost4.localdomain4": V4,
+    "localhost6": V6,
+    "localhost6.localdomain6": V6,
+    "ip6-localhost": V6,
+    "ip6-loopback": V6,
+}
+# "Any address", which a server listens at and nobody can dial
+ANY = {"0.0.0.0": "127.0.0.1", "::": "localhost", "": "127.0.0.1"}  # noqa: S104  is not bound here
+ENDPOINTS = ("/api", "/completions")  # the end of an endpoint, not of a server's address
+# Of a password, `@` and `:` may stand as they are; what ends the host may not
+LOGIN = re.compile(r"([A-Za-z+.-]*://)?([^/?#:]*)(?::([^/?#]*))?@([^@]*)", re.DOTALL)
+NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # of a header's name, as HTTP has it
+HEADER = re.compile(rf"\s*({NAME})\s*:(.*)", re.DOTALL)
+NEXT_HEADER = re.compile(rf"[;\n]\s*(?={NAME}\s*:(?!//))")
+# What the client itself sets: another value would break the request
+OWN_HEADERS = frozenset(
+    {
+        *("accept-encoding", "connection", "content-encoding", "content-length", "content-type"),
+        *("expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+
+
+def split_login(text: str) -> tuple[str, str | None]:
+    """
+    Return an address without its user and password, and these as `user:password`, decoded.
+
+    Examples
+    --------
+    >>> split_login("https://me:p%40ss@gw.example/ollama")
+    ('https://gw.example/ollama', 'me:p@ss')
+    >>> split_login("gw.example")
+    ('gw.example', None)
+    """
+    found = LOGIN.match(text.strip())
+    if found is None:
+        return text, None
+    scheme, user, password, rest = found.groups(default="")
+    return f"{scheme}{rest}", f"{unquote(user)}:{unquote(password)}"
+
+
+def mask_login(text: str) -> str:
+    """
+    Return an address, however wrong, without what may be a user, a password or a key.
+
+    Examples
+    --------
+    >>> mask_login("http://me:pa/ss@host:1/v1?key=1")
+    'http://***@host:1/v1?***'
+    """
+    text = re.sub(r"^([A-Za-z+.-]*://)?.*@", r"\1***@", text, flags=re.DOTALL)
+    return re.sub(r"\?.*", "?***", text, flags=re.DOTALL)[:200]
+
+
+def parse_address(text: str) -> str:
+    """
+    Return an address in one form: with scheme, and without a slash at its end.
+
+    Raises ValueError for what is no address of a server; the message says what is wanted.
+
+    Examples
+    --------
+    >>> parse_address("localhost")
+    'http://localhost:11434'
+    >>> parse_address("HTTPS://GW.example/Ollama/")
+    'https://gw.example/Ollama'
+    >>> parse_address("::1")
+    'http://[::1]:11434'
+    """
+    bare = text.strip().strip("\"'")
+    scheme, mark, rest = bare.partition("://")
+    if not mark:
+        scheme, rest = "http", bare
+    authority, slash, tail = rest.partition("/")
+    authority = _bracket(authority)
+    if not mark and not re.search(r":\d+$", authority):
+        authority = f"{authority.removesuffix(':')}:{DEFAULT_PORT}"
+    full = f"{scheme.lower()}://{authority}{slash}{tail}".rstrip("/")
+    try:
+        parts = urlsplit(full)
+        port, host = parts.port, (parts.hostname or "").lower()
+    except ValueError:
+        port, host, parts = -1, "", urlsplit("")
+    has_host = bool(host) or (not mark and authority.startswith(":"))
+    if not has_host or port in (-1, 0) or not _is_plain(full, parts.scheme, parts.path):
+        raise ValueError(
+            f"an address such as http://localhost:{DEFAULT_PORT} or http://localhost:8000/v1"
+        )
+    host = ANY.get(host, host)
+    place = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{place}{'' if port is None else f':{port}'}{parts.path}"
+
+
+def _bracket(authority: str) -> str:
+    """Return the authority with brackets around an IPv6 address that lacks them."""
+    if authority.startswith("[") or authority.count(":") < 2:
+        return authority
+    address, _, port = authority.rpartition(":")
+    for host, rest in ((authority, ""), (address, f":{port}")):
+        try:
+            return f"[{ipaddress.IPv6Address(host)}]{rest}"
+        except ValueError:
+            continue
+    return authority
+
+
+def _is_plain(text: str, scheme: str, path: str) -> bool:
+    return (
+        scheme in ("http", "https")
+        and not any(char.isspace() or char in "?#@" for char in text)
+        and re.fullmatch(r"(/[\w.~%+:=,-]+)*", path) is not None
+        and not path.endswith(ENDPOINTS)
+    )
+
+
+def list_dialed(url: str) -> tuple[str, ...]:
+    """
+    Return the addresses that stand for one, in the order in which they are tried: names of this
+    machine become numbers, and `/v1` at the end is left out, since each path has its own.
+
+    Over https a name stays, because the certificate is for the name.
+
+    Examples
+    --------
+    >>> list_dialed("http://localhost:8000/v1")
+    ('http://127.0.0.1:8000', 'http://[::1]:8000')
+    """
+    base = url.removesuffix("/v1")
+    parts = urlsplit(base)
+    host = parts.hostname or ""
+    numbers = LOCAL_NAMES.get(host.rstrip(".")) if parts.scheme == "http" else None
+    if numbers is None:
+        return (base,)
+    rest = f"{'' if parts.port is None else f':{parts.port}'}{parts.path}"
+    return tuple(f"http://{f'[{one}]' if ':' in one else one}{rest}" for one in numbers)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name or number alone."""
+    if host.rstrip(".") in LOCAL_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_headers(text: str) -> dict[str, str]:
+    """
+    Return header lines by name; written as JSON, or as `Name: value` separated by `;` or lines.
+
+    A `;` separates only where a name and a colon follow, so that a cookie stays whole. Raises
+    ValueError for anything else; the message says what is wanted, and never what was given.
+
+    Examples
+    --------
+    >>> parse_headers("X-Team: risk; Cookie: a=1; b=2")
+    {'X-Team': 'risk', 'Cookie': 'a=1; b=2'}
+    >>> parse_headers('{"X-Team": "risk"}')
+    {'X-Team': 'risk'}
+    """
+    given = _load_headers(text.strip())
+    for name, value in given.items():
+        if name.lower() in OWN_HEADERS:
+            raise ValueError(f"no {name}, which urisk_nb sets itself")
+        if not re.fullmatch(NAME, name) or not is_header_value(value):
+            raise ValueError("names and values that a header can have, in ASCII")
+    return given
+
+
+def is_header_value(value: str) -> bool:
+    """Return whether a header can have this value: visible ASCII, and spaces between."""
+    return value.isascii() and value.isprintable()
+
+
+def _load_headers(text: str) -> dict[str, str]:
+    if text.startswith("{"):
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = None
+        if isinstance(content, dict) and all(isinstance(one, str) for one in content.values()):
+            return {name.strip(): value.strip() for name, value in content.items()}
+        raise ValueError('a JSON object such as {"X-Team": "risk"}, each value a text')
+    lines = [HEADER.fullmatch(line) for line in NEXT_HEADER.split(text.strip("; \n"))]
+    if not all(lines):
+        raise ValueError("`Name: value; Other-Name: value`, or JSON")
+    return {line[1]: line[2].strip() for line in lines if line}
