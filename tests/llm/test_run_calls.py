@@ -167,6 +167,7 @@ def test_two_culprits_in_one_crash_are_both_found():
         (errors.ProtocolError, 2),
         (errors.ContextExceeded, 1),
         (errors.BadRequest, 1),
+        (errors.AccessDenied, 1),
     ],
 )
 def test_a_call_that_fails_is_made_once_more(kind, attempts):

@@ -95,6 +95,8 @@ RETRY_RULES: dict[type[BaseException], RetryRule] = {
     errors.CircuitOpen: RetryRule(in_run=InRun.WAIT),
     # What the server says of one request holds for that request
     errors.BadRequest: RetryRule(in_run=InRun.SKIP),
+    # A firewall refuses words of one sentence. A key that is no longer good fails all of them
+    errors.AccessDenied: RetryRule(in_run=InRun.SKIP),
     errors.ProtocolError: RetryRule(in_run=InRun.AGAIN),
     errors.ContextExceeded: RetryRule(in_run=InRun.SKIP),
     errors.AnswerIncomplete: RetryRule(in_run=InRun.AGAIN),
