@@ -265,7 +265,7 @@ def test_a_load_that_fails_says_why():
     [
         ({"status": 400, "error": "input exceeds context length"}, None),
         ({"status": 500, "error": "input (700 tokens) is too large to process."}, None),
-        ({"status": 400, "error": "criteria must contain 2–26 candidates"}, errors.BadRequest),
+        ({"status": 400, "error": "criteria must contain 2–26 candidates"}, errors.ModelUnsuitable),
     ],
     ids=["too long", "too long for a batch", "too many categories"],
 )

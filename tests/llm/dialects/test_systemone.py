@@ -150,12 +150,12 @@ SAID = [
     (
         400,
         '{"error":"question \\"risk\\": criteria must contain 2–26 candidates"}',
-        errors.BadRequest,
+        errors.ModelUnsuitable,
     ),
     (
         400,
         '{"error":{"message":"questions.risk: too many options (60), supports at most 52"}}',
-        errors.BadRequest,
+        errors.ModelUnsuitable,
     ),
     (413, '{"error":"request body too large"}', errors.BadRequest),
     (503, "", errors.ServerBusy),

@@ -228,7 +228,7 @@ RULES: tuple[ErrorRule, ...] = (
     ErrorRule(
         (400,),
         r"too many options|\bcandidates\b",  # llama.cpp; Ollama: 2–26 candidates
-        errors.BadRequest,
+        errors.ModelUnsuitable,  # not BadRequest, which holds for one sentence
         "use a taxonomy with fewer categories, or label with a chat model; Ollama takes 25 "
         "categories, and llama.cpp 51 or more",
     ),
