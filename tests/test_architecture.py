@@ -97,7 +97,8 @@ INSIDE = {
             "panels",
             "call_panel",
         ),
-        *("view", "actions", "inspector", "session_poller", "dashboard", "expressions", "magics"),
+        *("view", "actions", "inspector", "session_poller", "dashboard"),
+        *("expressions", "magic_lines", "cell_text", "completion", "magics"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": {"errors"}}

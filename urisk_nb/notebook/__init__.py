@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["register", "unregister"]
 
 MAGICS = {
-    "ask": "cell",
-    "risk": "cell",
+    "ask": "line_cell",
+    "risk": "line_cell",
     "urisk_dashboard": "line",
     "urisk_latency": "line",
     "urisk_nest": "line",
@@ -73,5 +73,6 @@ def unregister(shell: InteractiveShell) -> None:
     process_state.forget("is_restart")
     if (dashboard := process_state.get("dashboard")) is not None:
         dashboard.close()
-    for name, kind in MAGICS.items():
-        shell.magics_manager.magics[kind].pop(name, None)
+    for name in MAGICS:
+        for kind in ("line", "cell"):
+            shell.magics_manager.magics[kind].pop(name, None)

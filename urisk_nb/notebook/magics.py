@@ -11,12 +11,10 @@ parsing and showing is in the modules that it calls.
 from __future__ import annotations
 
 import argparse
-import difflib
 import keyword
-import re
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop
 from urisk_nb.arguments import name_flag
@@ -24,7 +22,9 @@ from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrou
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.notebook import nest
-from urisk_nb.notebook.expressions import find_value, split_words
+from urisk_nb.notebook.cell_text import FilledText, fill_question, read_ticker_cell
+from urisk_nb.notebook.expressions import find_value
+from urisk_nb.notebook.magic_lines import MagicParser
 from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
 from urisk_nb.render.text_layout import format_count
@@ -41,30 +41,6 @@ __all__ = ["build_parser", "format_help_of", "run"]
 SOON_S = 0.5  # what is done by then needs no line of progress
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises InputError, and never ends the process."""
-
-    def error(self, message: str) -> NoReturn:
-        flags = sorted(self._option_string_actions)
-        typed = re.search("unrecognized.*?(--[^ =]+)", message)
-        close = difflib.get_close_matches(typed[1], flags, 1) if typed else []
-        fix = f"see {self.prog}? for what it takes: {' '.join(flags)}"
-        if close:
-            fix = f"did you mean {close[0]}?"
-        raise InputError(f"{self.prog}: {message}.", fix=fix)
-
-    def parse_line(self, line: str) -> argparse.Namespace:
-        """Parse the words of the line; see `split_words`."""
-        try:
-            words = split_words(line)
-        except ValueError as exc:
-            raise InputError(
-                f"{self.prog}: a quotation mark is not closed in {line.strip()!r}.",
-                fix="close it, or leave it out",
-            ) from exc
-        return self.parse_args(words)
-
-
 # Each magic: what help calls it, what it does, and its arguments as `add_argument` takes them.
 USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "ask": (
@@ -75,7 +51,10 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "nargs": "?",
                 "help": "variable that is given the answer object (a str with .timing, .model)",
             },
-            "--system": {"help": "system prompt"},
+            "--system": {
+                "metavar": "TEXT",
+                "help": 'system prompt; in quotation marks where it has spaces: "be brief"',
+            },
         },
     ),
     "risk": (
@@ -246,10 +225,11 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
 }
 
 
-def build_parser(name: str) -> _Parser:
-    """Return the parser of a magic's line."""
+def build_parser(name: str, *, in_line: bool = False) -> MagicParser:
+    """Return the parser of a magic's line; `in_line`: of %risk and %ask."""
     prog, description, arguments = USAGES[name]
-    parser = _Parser(prog, description=description, add_help=False, allow_abbrev=False)
+    prog = prog.replace("%%", "%") if in_line else prog
+    parser = MagicParser(prog, description=description, add_help=False, allow_abbrev=False)
     for argument, options in arguments.items():
         parser.add_argument(argument, **options)
     return parser
@@ -264,13 +244,26 @@ def format_help_of(name: str) -> str:
 def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     """Run a magic. Its line is parsed, or refused, before anything else happens."""
     nest.warn_of_dropped_cells()
-    args = build_parser(name).parse_line(line)
-    given = (shell, args) if cell is None else (shell, args, cell)
+    given = (shell, *_parse(name, line, cell))
     try:
         return MAGICS[name](*given)
     except UriskError as exc:
         name_flag(exc, USAGES[name][2])
         raise
+
+
+def _parse(name: str, line: str, cell: str | None) -> tuple[Any, ...]:
+    """Return the arguments of a magic: its flags, and the text of a cell or of %risk and %ask."""
+    if cell is not None:
+        return build_parser(name).parse_line(line), cell
+    if name == "ask":
+        args, text = build_parser(name, in_line=True).parse_question_line(line)
+    elif name == "risk":
+        args, text = build_parser(name, in_line=True).parse_tickers_line(line)
+    else:
+        return (build_parser(name).parse_line(line),)
+    args.in_line = True
+    return args, text
 
 
 # Server -------------------------------------------------------------------------------------------
@@ -382,18 +375,57 @@ def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
 # Ask ----------------------------------------------------------------------------------------------
 
 
-def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> None:
+def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Answer | None:
+    in_line = getattr(args, "in_line", False)
     name = _check_variable(args.name, "%%ask")
     if not cell.strip():
         raise InputError(
-            "%%ask: the cell has no question.", fix="write the question under the %%ask line"
+            "%ask: the line has no question." if in_line else "%%ask: the cell has no question.",
+            fix="write it after %ask" if in_line else "write the question under the %%ask line",
         )
-    answer = _stream_answer(_start_manager(), cell.strip(), args.system)
+    prompt, system = (_fill(shell, text) for text in (cell.strip(), args.system))
+    notes = (*prompt.notes, *system.notes)
+    answer = _stream_answer(_start_manager(), prompt.text, system.text or None, notes)
     if name:
         shell.user_ns[name] = answer
+    return ShownAnswer.of(answer, shell) if in_line else None
 
 
-def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answer:
+def _fill(shell: InteractiveShell, text: str | None) -> FilledText:
+    return fill_question(text or "", shell.user_ns, shell.user_ns_hidden)
+
+
+class ShownAnswer(Answer):
+    """What `%ask` returns: an answer that is on the screen already, and not shown a second time."""
+
+    __slots__ = ("_shell", "_shown_in")
+    _shell: InteractiveShell
+    _shown_in: int
+
+    @classmethod
+    def of(cls, answer: Answer, shell: InteractiveShell) -> ShownAnswer:
+        """Return the answer; until the next cell it is not shown again."""
+        (text,), facts = answer.__getnewargs_ex__()
+        self = cls(text, **facts)
+        self._shell, self._shown_in = shell, shell.execution_count
+        return self
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        return (str(self),), {name: getattr(self, name) for name in Answer.__slots__}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copy and pickle as a plain answer, which knows no shell."""
+        (text,), facts = self.__getnewargs_ex__()
+        return Answer(text, **facts).__reduce_ex__(protocol)
+
+    def _ipython_display_(self) -> None:
+        if self._shell.execution_count != self._shown_in:
+            raise NotImplementedError  # IPython then shows it as any text
+
+
+def _stream_answer(
+    manager: LLMManager, prompt: str, system: str | None, notes: Sequence[str] = ()
+) -> Answer:
     """
     Show the answer as it grows.
 
@@ -414,7 +446,7 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
             _shorten_traceback(exc, "you stopped the answer; the server has stopped, too.")
         raise
     answer = stream.answer
-    facts = _describe_answer(answer)
+    facts = " · ".join([_describe_answer(answer), *notes])
     board.finish(f"{answer}\n\n{facts}", answer_markup(str(answer), facts))
     return answer
 
@@ -464,22 +496,26 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
 def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
     from urisk_nb.session import open_run
 
+    in_line = getattr(args, "in_line", False)
+    where = "%risk" if in_line else "%%risk"
     if not cell.strip():
+        what, place = ("line", "after %risk") if in_line else ("cell", "under the %%risk line")
         raise InputError(
-            "%%risk: the cell names no ticker.",
-            fix="write tickers under the %%risk line, such as NVDA, MSFT=0.3",
+            f"{where}: the {what} names no ticker.",
+            fix=f"write tickers {place}, such as NVDA, MSFT=0.3",
         )
     if args.prices is None and args.evidence is None:
         raise InputError(
-            "%%risk: neither --prices nor --evidence was given.",
-            fix="name a variable or a file: %%risk --prices prices --evidence news",
+            f"{where}: neither --prices nor --evidence was given.",
+            fix=f"name a variable or a file: {where} --prices prices --evidence news",
         )
+    tickers = read_ticker_cell(cell, shell.user_ns, where)
     # Text as it was typed: the run reads and checks it, as it does for `assess`.
     params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None}
     board = Board()
     try:
         return open_run(
-            cell,
+            tickers,
             prices=find_value(shell.user_ns, args.prices, "--prices"),
             evidence=find_value(shell.user_ns, args.evidence, "--evidence"),
             previous=find_value(shell.user_ns, args.previous, "--previous"),
