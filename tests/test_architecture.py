@@ -71,6 +71,7 @@ INSIDE = {
             "answers",
             "letters",
             "labels",
+            "setting_changes",
             "snapshot",
             "model_loader",
             "manager",

@@ -72,7 +72,8 @@ class ModelLoader:
 
     def _note(self, text: str) -> None:
         self._noted.add(text)
-        self._server.notes.append(text)
+        if text not in self._server.notes:
+            self._server.notes.append(text)
 
     def note_fixed_settings(self, num_ctx: int) -> None:
         """Note the settings that were given and have no effect on this server."""

@@ -21,6 +21,7 @@ from urisk_nb.arguments import name_flag
 from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrouped
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
+from urisk_nb.llm.setting_changes import Reload
 from urisk_nb.notebook import nest
 from urisk_nb.notebook.cell_text import FilledText, fill_question, read_ticker_cell
 from urisk_nb.notebook.expressions import find_value
@@ -271,14 +272,30 @@ def _parse(name: str, line: str, cell: str | None) -> tuple[Any, ...]:
 
 def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
     began = time.monotonic()
-    manager = _start_manager(**vars(args))
+    manager, changes = _start_manager(Reload.ALL, **vars(args))
     now, seconds = manager.snapshot(), time.monotonic() - began
     line = f"{now.server_label}: {now.model} is ready ({seconds:.1f} s)."
-    publish("\n".join([*now.notes, line]), answer_markup("", line, now.notes))
+    above = (*changes, *now.notes)
+    publish("\n".join([*above, line]), answer_markup("", line, above))
 
 
-def _start_manager(**flags: Any) -> LLMManager:
-    """Return the manager, started if needed; shows the steps of the start. None: not given."""
+def _get_manager(**flags: Any) -> LLMManager:
+    """
+    Return the manager for a call, started if needed, with the settings as they are set now.
+
+    A change that needs another session is only named: a question should not end a server.
+    """
+    manager, changes = _start_manager(Reload.CALLS, **flags)
+    if changes:
+        publish("\n".join(changes), answer_markup("", "", changes))
+    return manager
+
+
+def _start_manager(reload: Reload, **flags: Any) -> tuple[LLMManager, list[str]]:
+    """
+    Return the manager, started if needed, and what changed in its settings; shows the steps of the
+    start. None: not given.
+    """
     board = Board()
     events: list[StartEvent] = []
 
@@ -288,10 +305,12 @@ def _start_manager(**flags: Any) -> LLMManager:
             share = event.done / event.total if event.total else None
             board.show(str(event), progress_markup(str(event), share))
 
+    start = LLMManager.initialize(progress=events.append, reload=reload, **flags)
     try:
-        return event_loop.run(LLMManager.initialize(progress=events.append, **flags), tick)
+        manager = event_loop.run(start, tick)
     finally:
         board.clear()
+    return manager, [event.text for event in events if event.step == "changed"]
 
 
 def _stop(*_: Any) -> None:
@@ -385,7 +404,7 @@ def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Answer
         )
     prompt, system = (_fill(shell, text) for text in (cell.strip(), args.system))
     notes = (*prompt.notes, *system.notes)
-    answer = _stream_answer(_start_manager(), prompt.text, system.text or None, notes)
+    answer = _stream_answer(_get_manager(), prompt.text, system.text or None, notes)
     if name:
         shell.user_ns[name] = answer
     return ShownAnswer.of(answer, shell) if in_line else None
@@ -543,7 +562,7 @@ def _label(run: Run, parallel: int | None) -> None:
     from urisk_nb.session import label_sync
 
     judges = run.plan.params.judge if LLMManager.find_instance() is None else None
-    manager, board = _start_manager(model=judges[0] if judges else None), Board()
+    manager, board = _get_manager(model=judges[0] if judges else None), Board()
     try:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:
