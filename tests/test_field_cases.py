@@ -1,6 +1,5 @@
 """
-What real users bring, by the numbers of the reports that it was found in: prices (A), evidence (B),
-servers and notebooks (C).
+What real users bring, by the numbers of the reports that it was found in: prices (A), evidence (B).
 
 Each case is rebuilt with invented data; the reports are named beside it. The right values come from
 arithmetic on the data, from pandas alone, or from the same data in a plain shape.
@@ -14,10 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from small_ollama import SmallOllama
-from urisk_nb import assess, event_loop
-from urisk_nb.errors import InputError, PullFailed
-from urisk_nb.llm.snapshot import probe_server
+from urisk_nb import assess
+from urisk_nb.errors import InputError
 
 DAYS = pd.bdate_range("2023-01-02", periods=300, name="Date")
 METRICS = ["ret_total", "vol_ann", "var_95", "es_95", "max_dd", "skew", "n_obs"]
@@ -562,83 +559,3 @@ def test_b10_no_file_runs_a_formula(tmp_path):
     cells = [cell for row in openpyxl.load_workbook(tmp_path / "t.xlsx").active for cell in row]
     assert not [cell for cell in cells if cell.data_type == "f"]
     assert "'=HYPERLINK" in frame.to_csv()
-
-
-# C: servers and notebooks -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def start():
-    """Start a session; it is over with the test."""
-    from urisk_nb import LLMManager
-
-    yield LLMManager.initialize_sync
-    if (manager := LLMManager.find_instance()) is not None:
-        manager.shutdown_sync()
-
-
-SAME_MODEL = [
-    ("llama3.1", "library/llama3.1"),
-    ("llama3.1", "registry.ollama.ai/library/llama3.1"),
-    ("llama3.1:latest", "LLAMA3.1:latest"),
-    ("llama3.1:8b", "https://registry.ollama.ai/library/Llama3.1:8B"),
-    ("me/foo", "registry.ollama.ai/me/foo:latest"),
-    ("hf.co/me/Foo-GGUF", "hf.co/me/foo-gguf:latest"),
-    ("hf.co/me/Foo-GGUF:Q4_K_M", "HF.co/me/Foo-GGUF:q4_k_m"),
-    ("localhost:5000/library/foo", "localhost:5000/library/foo:latest"),
-    ("llama3.1", "llama3.1:local"),
-]
-OTHER_MODEL = [
-    ("llama3.1", "llama3.1:8b"),
-    ("llama3.1", "me/llama3.1"),
-    ("llama3.1", "hf.co/library/llama3.1"),
-    ("hf.co/me/foo", "huggingface.co/me/foo"),
-    ("me/foo", "localhost:5000/me/foo"),
-    ("registry.ollama.ai/foo", "foo"),  # there it is the model foo of a namespace
-    ("llama3.1", "llama3"),
-]
-
-
-@pytest.mark.parametrize(("one", "other"), SAME_MODEL)
-def test_c15_a_model_has_several_spellings(one, other):
-    from urisk_nb.llm.messages import Model, find_model, is_same_model
-
-    assert is_same_model(one, other)
-    assert is_same_model(other, one)
-    assert find_model(one, [Model(name="x"), Model(name=other)]).name == other
-
-
-@pytest.mark.parametrize(("one", "other"), OTHER_MODEL)
-def test_c15_what_ollama_tells_apart_is_told_apart(one, other):
-    from urisk_nb.llm.messages import is_same_model
-
-    assert not is_same_model(one, other)
-
-
-@pytest.mark.parametrize(
-    "name", ["library/llama3.1", "registry.ollama.ai/library/llama3.1", "LLAMA3.1:latest"]
-)
-def test_c15_a_model_that_is_there_is_not_pulled(name, start):
-    """In the list, at a start, in the status and as a judge."""
-    with SmallOllama() as server:
-        manager = start(url=server.url, model=name)
-        assert not server.bodies("/api/pull")
-        manager.ask_sync(b'{"messages": [{"role": "user", "content": "?"}]}', model="llama3.1")
-        event_loop.run(manager.ensure_model("library/llama3.1:latest"))
-        assert not server.bodies("/api/pull")
-        probe = event_loop.run(probe_server(manager, None))
-        assert manager.snapshot(probe).is_loaded
-        manager.shutdown_sync()
-    with pytest.raises(InputError, match="one model"):
-        assess("AAA", evidence={"AAA": "It was fined."}, params={"judge": f"llama3.1,{name}"})
-
-
-def test_c15_a_pull_that_is_cut_goes_on(start):
-    """What has arrived is kept, the error says so, and the start that it names ends the pull."""
-    with SmallOllama(models=[], cut_pulls=2) as server:
-        for arrived in ("3 of 10 MB", "6 of 10 MB"):
-            with pytest.raises(PullFailed, match=arrived) as caught:
-                start(url=server.url, model="mistral")
-            assert caught.value.fix == "what has arrived is kept; %urisk_start goes on"
-        assert start(url=server.url, model="mistral").generate_sync("Hello?") == "Fine."
-        assert len(server.bodies("/api/pull")) == 3

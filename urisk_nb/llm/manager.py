@@ -64,6 +64,7 @@ from urisk_nb.llm.setting_changes import (
     find_renewed,
     find_session_settings,
     list_aliases,
+    merge_settings,
     read_environment,
 )
 from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, take_snapshot
@@ -372,19 +373,17 @@ class LLMManager:
         changed = _diff_settings(before, settings)
         if is_well and reload is Reload.CALLS and (left := changed & of_session):
             running._report_left(settings, left, now, progress)
-            settings = settings.model_copy(
-                update={name: getattr(before, name) for name in of_session}
-            )
             changed -= of_session
+            settings = merge_settings(before, settings, changed)
             kept = {**now, **running._keep_variables(of_session, now)}
+        for line in describe_changes(before, settings, changed, now):
+            _report_change(line, progress)
         if is_well and not changed & of_session:
             manager = await running._change(settings, overrides, progress)
         else:
             manager = await cls._start_another(running, settings, overrides, progress)
         # Only now: a change that fails is tried again by the next caller
         manager._environment, manager._seen_environment = kept, now
-        for line in describe_changes(before, settings, changed, now):
-            _report_change(line, progress)
         return manager
 
     @classmethod
@@ -456,6 +455,12 @@ class LLMManager:
                 await self._take_model()
             elif "keep_alive" in changed:
                 self._loader.note_fixed_settings(self.num_ctx)
+            if "gguf" in changed:  # an embedded engine of ours would have been started anew
+                _report_change(
+                    f"URISK_GGUF has no effect here: {self.url} is another server; to use it: "
+                    "%urisk_start --engine embedded --url http://127.0.0.1:11500",
+                    progress,
+                )
         except BaseException:
             self.settings, self.overrides, self.model, self.judge, self._progress = before
             self._client.settings = self.server.settings = self.settings

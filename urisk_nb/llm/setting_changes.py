@@ -21,6 +21,7 @@ __all__ = [
     "find_renewed",
     "find_session_settings",
     "list_aliases",
+    "merge_settings",
     "read_environment",
 ]
 
@@ -50,7 +51,8 @@ SECRET = re.compile(r"KEY|TOKEN|HEADER|SECRET|PASSWORD|LOGIN")
 
 def find_session_settings(engine: Engine, *, is_managed: bool) -> frozenset[str]:
     """Return the settings whose change needs another session, over a server of this kind."""
-    return OF_SESSION | (AT_START.get(engine, frozenset()) if is_managed else frozenset())
+    beyond = AT_START.get(engine, frozenset()) if is_managed else frozenset()
+    return (OF_SESSION | beyond) & set(Settings.model_fields)
 
 
 def read_environment() -> dict[str, str]:
@@ -93,6 +95,15 @@ def list_aliases(name: str) -> tuple[str, ...]:
 
 def _alias(name: str) -> str:
     return str(Settings.model_fields[name].alias or name)
+
+
+def merge_settings(old: Settings, new: Settings, names: Collection[str]) -> Settings:
+    """Return the old settings with the new values of some."""
+    merged = old.model_copy(update={name: getattr(new, name) for name in names})
+    for name in set(vars(merged)) - set(Settings.model_fields):
+        del vars(merged)[name]  # what was computed of the old ones
+    merged.model_fields_set.difference_update(set(names) - new.model_fields_set)
+    return merged
 
 
 def describe_changes(
