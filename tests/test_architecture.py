@@ -99,7 +99,7 @@ INSIDE = {
             "call_panel",
         ),
         *("view", "actions", "inspector", "session_poller", "dashboard"),
-        *("expressions", "magic_lines", "cell_text", "completion", "magics"),
+        *("expressions", "magic_lines", "cell_text", "magics", "completion"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": {"errors"}}

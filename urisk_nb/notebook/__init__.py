@@ -58,10 +58,10 @@ class _Matcher:
     """What IPython's completer calls at each Tab; it leaves all lines but those of the magics."""
 
     matcher_api_version, matcher_identifier, matcher_priority = 2, "urisk_nb", 200
-    __qualname__ = matcher_identifier
 
     def __init__(self, shell: InteractiveShell) -> None:
         self.shell = shell
+        self.__qualname__ = self.matcher_identifier  # a function has one, and IPython looks for it
 
     def __call__(self, context: CompletionContext) -> dict[str, Any]:
         # Most lines are not ours: they must not cost the import

@@ -50,10 +50,11 @@ def complete(shell: InteractiveShell, context: CompletionContext) -> Result:
     match = LINE.match(head)
     if match is None or (match["mark"] == "%%" and match["name"] not in ("ask", "risk")):
         return dict(NOTHING)
-    return _complete_line(shell, match["name"], head[match.end() :])
+    whole = context.line_with_cursor[match.end() :]
+    return _complete_line(shell, match["name"], head[match.end() :], whole)
 
 
-def _complete_line(shell: InteractiveShell, name: str, rest: str) -> Result:
+def _complete_line(shell: InteractiveShell, name: str, rest: str, whole: str) -> Result:
     from urisk_nb.notebook.magics import USAGES
 
     if name not in USAGES:
@@ -65,7 +66,7 @@ def _complete_line(shell: InteractiveShell, name: str, rest: str) -> Result:
         flag, value = (before[-1] if before else ""), word
     takes_value = "action" not in arguments.get(flag, {"action": ""})
     if takes_value and flag.startswith("--"):
-        return _complete_value(shell, flag, value, rest)
+        return _complete_value(shell, flag, value, whole)
     if word and not word.startswith("-"):
         return _complete_braces(shell, rest) if name == "risk" else _complete_word(name, word)
     flags = (one for one in arguments if one.startswith("--") and one not in before)
