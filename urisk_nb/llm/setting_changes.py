@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from enum import Enum, StrEnum
 from typing import Any
 
+from urisk_nb.errors import ContextExceeded, UriskError
 from urisk_nb.settings import Engine, Settings
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "describe_changes",
     "find_renewed",
     "find_session_settings",
+    "fit_fix",
     "list_aliases",
     "merge_settings",
     "read_environment",
@@ -133,6 +135,26 @@ def describe_changes(
         is_secret = SECRET.search(alias) is not None or before == after
         lines.append(f"{alias} changed" if is_secret else f"{alias}: {before} -> {after}")
     return lines
+
+
+def fit_fix(error: UriskError, settings: Settings) -> None:
+    """
+    Change the number in a fix such as `%env URISK_NUM_CTX=8192` so that it does what the fix says,
+    over a session where that is the value already, or beyond it.
+    """
+    is_larger = isinstance(error, ContextExceeded)
+
+    def fit(match: re.Match[str]) -> str:
+        name, number = match[1], int(match[2])
+        if name == "OLLAMA_TIMEOUT":
+            number = max(number, int(2 * settings.timeout_s))
+        elif is_larger:
+            number = max(number, 2 * settings.num_ctx)
+        else:
+            number = min(number, max(512, settings.num_ctx // 2))
+        return f"%env {name}={number}"
+
+    error.fix = re.sub(r"%env (URISK_NUM_CTX|OLLAMA_TIMEOUT)=(\d+)\b", fit, error.fix)
 
 
 def _show_value(value: Any) -> str:

@@ -21,7 +21,7 @@ from urisk_nb.arguments import name_flag
 from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrouped
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
-from urisk_nb.llm.setting_changes import Reload
+from urisk_nb.llm.setting_changes import Reload, fit_fix
 from urisk_nb.notebook import nest
 from urisk_nb.notebook.cell_text import FilledText, fill_question, read_ticker_cell
 from urisk_nb.notebook.expressions import find_value
@@ -250,6 +250,8 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
         return MAGICS[name](*given)
     except UriskError as exc:
         name_flag(exc, USAGES[name][2])
+        if (manager := LLMManager.find_instance()) is not None:
+            fit_fix(exc, manager.settings)
         raise
 
 
