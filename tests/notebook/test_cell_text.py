@@ -1,9 +1,12 @@
 """The user's values in questions and in lists of tickers; every other brace is left alone."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from harness import ROOT
 from urisk_nb.errors import InputError
 from urisk_nb.notebook.cell_text import fill_question, looks_like_tickers, read_ticker_cell
 from urisk_nb.readers.holdings import parse_tickers
@@ -100,6 +103,21 @@ LEFT_ALONE = [
 @pytest.mark.parametrize("text", LEFT_ALONE)
 def test_braces_of_prose_json_code_and_latex_stay(text, names):
     assert fill(f"Explain {text} please", names) == f"Explain {text} please"
+
+
+def test_what_the_document_leaves_alone_is_left_alone(names):
+    rows = (
+        (ROOT / "docs/notebook.md").read_text(encoding="utf-8").partition("| what | example |")[2]
+    )
+    cells = [row.split("|")[2].strip() for row in rows.partition("\n\n")[0].splitlines()[2:]]
+    assert len(cells) == 6
+    names |= dict.fromkeys("ab", 1) | {"watch": ["NVDA"]}
+    for cell in cells:
+        # As Markdown shows it: code with a backtick in it has two around it
+        shown = [first or second for first, second in re.findall(r"`` (.+?) ``|`([^`]+)`", cell)]
+        assert shown, cell
+        for text in shown:
+            assert fill(f"Explain {text} please", names) == f"Explain {text} please"
 
 
 def test_a_value_is_taken_once_and_never_looked_into(names):

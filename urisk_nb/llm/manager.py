@@ -207,7 +207,7 @@ class LLMManager:
         allow_shared: bool | None = None,
         allow_cloud: bool | None = None,
         progress: Callable[[StartEvent], Any] | None = None,
-        reload: Reload | str = Reload.NEVER,
+        reload: Reload | str | None = None,
     ) -> LLMManager:
         """
         Return the running manager, started if there is none: server found or started, model pulled
@@ -228,8 +228,8 @@ class LLMManager:
         progress
             Called with each StartEvent, on the loop's thread.
         reload
-            Which variables a running session reads again: `never`, `calls` (those that hold for the
-            next call) or `all`. A variable that was set after a flag takes the flag's place.
+            Which variables a running session reads again: `never` (default), `calls` (those that
+            hold for the next call) or `all`. A variable that was set after a flag takes the flag's place.
 
         Raises
         ------
@@ -263,7 +263,7 @@ class LLMManager:
         allow_shared: bool | None = None,
         allow_cloud: bool | None = None,
         progress: Callable[[StartEvent], Any] | None = None,
-        reload: Reload | str = Reload.NEVER,
+        reload: Reload | str | None = None,
     ) -> LLMManager:
         """`initialize`, blocking; an interrupt stops it."""
         overrides = given_settings(locals())
@@ -959,7 +959,9 @@ def _report_change(line: str, progress: Callable[[StartEvent], Any] | None) -> N
         progress(StartEvent(step="changed", text=line))
 
 
-def _read_reload(reload: Reload | str) -> Reload:
+def _read_reload(reload: Reload | str | None) -> Reload:
+    if reload is None:
+        return Reload.NEVER
     choices = ", ".join(map(repr, map(str, Reload)))
     require(reload in list(Reload), "reload", reload, f"give one of {choices}")
     return Reload(reload)
