@@ -229,7 +229,7 @@ class LLMManager:
             Called with each StartEvent, on the loop's thread.
         reload
             Which variables a running session reads again: `never` (default), `calls` (those that
-            hold for the next call) or `all`. A variable that was set after a flag takes the flag's place.
+            hold for the next call) or `all`. A variable that was set after a flag takes its place.
 
         Raises
         ------

@@ -74,13 +74,16 @@ class _Matcher:
 
 def _build_question_transform() -> Any:
     """
-    Return the class that lets a question of %ask end in a question mark, which IPython takes for a
-    call for help everywhere else.
-    """
-    from IPython.core.inputtransformer2 import HelpEnd
+    Return the class that reads the lines of %ask before IPython does.
 
-    class QuestionOfAsk(HelpEnd):
-        priority = HelpEnd.priority - 1  # of what begins at one place, the lower one comes first
+    A question may end in a question mark, which IPython takes for a call for help everywhere else.
+    The answer is on the screen when it is there, so a line that assigns it to nothing ends in a
+    semicolon, for IPython not to show it again.
+    """
+    from IPython.core.inputtransformer2 import TokenTransformBase
+
+    class LineOfAsk(TokenTransformBase):
+        priority = 1  # of what begins at one place, the lowest number is the first
         at: tuple[int, int]  # where the magic begins: line, column
 
         @classmethod
@@ -88,26 +91,27 @@ def _build_question_transform() -> Any:
             for line in tokens_by_line:
                 words = [token.string for token in line]
                 at = next((n for n, word in enumerate(words) if word == "%"), len(words))
-                is_question = words[at + 1 : at + 2] == ["ask"] and words[-2:-1] == ["?"]
                 # "%ask?" is a call for help, and "x % ask" a remainder
-                if is_question and "?" not in words[at + 2 : at + 3]:
-                    first = next(token for token in line if token.string.strip())
-                    if words[at - 1] == "=" or line[at] is first:
-                        found = cls(first.start, line[-2].start)
-                        found.at = line[at].start
-                        return found
+                if words[at + 1 : at + 2] != ["ask"] or "?" in words[at + 2 : at + 3]:
+                    continue
+                first = next(token for token in line if token.string.strip())
+                if line[at] is first or words[at - 1] == "=":
+                    found = cls(first.start)
+                    found.at = line[at].start
+                    return found
             return None
 
         def transform(self, lines: list[str]) -> list[str]:
             number, column = self.at[0] - 1, self.at[1]
-            if number != self.q_line:
-                raise SyntaxError("a question over several lines")
-            line = lines[number]
-            text = line[column:].removeprefix("%").strip().removeprefix("ask").strip()
-            call = f"{line[:column]}get_ipython().run_line_magic('ask', {text!r})\n"
+            before, line = lines[number][:column], lines[number][column:]
+            if line.rstrip().endswith("\\"):
+                raise SyntaxError("a question over several lines")  # IPython joins them
+            text = line.removeprefix("%").strip().removeprefix("ask").strip()
+            end = ";" if not before.strip() else ""
+            call = f"{before}get_ipython().run_line_magic('ask', {text!r}){end}\n"
             return [*lines[:number], call, *lines[number + 1 :]]
 
-    return QuestionOfAsk
+    return LineOfAsk
 
 
 def _keep_empty_cell(lines: list[str]) -> list[str]:
@@ -149,7 +153,7 @@ def _remove_hooks(shell: InteractiveShell) -> None:
         transforms[:] = [
             one
             for one in transforms
-            if getattr(one, "__name__", "") not in ("_keep_empty_cell", "QuestionOfAsk")
+            if getattr(one, "__name__", "") not in ("_keep_empty_cell", "LineOfAsk")
         ]
 
 

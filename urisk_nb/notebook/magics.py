@@ -409,39 +409,11 @@ def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Answer
     answer = _stream_answer(_get_manager(), prompt.text, system.text or None, notes)
     if name:
         shell.user_ns[name] = answer
-    return ShownAnswer.of(answer, shell) if in_line else None
+    return answer if in_line else None
 
 
 def _fill(shell: InteractiveShell, text: str | None) -> FilledText:
     return fill_question(text or "", shell.user_ns, shell.user_ns_hidden)
-
-
-class ShownAnswer(Answer):
-    """What `%ask` returns: an answer that is on the screen already, and not shown a second time."""
-
-    __slots__ = ("_shell", "_shown_in")
-    _shell: InteractiveShell
-    _shown_in: int
-
-    @classmethod
-    def of(cls, answer: Answer, shell: InteractiveShell) -> ShownAnswer:
-        """Return the answer; until the next cell it is not shown again."""
-        (text,), facts = answer.__getnewargs_ex__()
-        self = cls(text, **facts)
-        self._shell, self._shown_in = shell, shell.execution_count
-        return self
-
-    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
-        return (str(self),), {name: getattr(self, name) for name in Answer.__slots__}
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Copy and pickle as a plain answer, which knows no shell."""
-        (text,), facts = self.__getnewargs_ex__()
-        return Answer(text, **facts).__reduce_ex__(protocol)
-
-    def _ipython_display_(self) -> None:
-        if self._shell.execution_count != self._shown_in:
-            raise NotImplementedError  # IPython then shows it as any text
 
 
 def _stream_answer(
