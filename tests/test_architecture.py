@@ -74,6 +74,7 @@ INSIDE = {
             "answers",
             "letters",
             "labels",
+            "setting_changes",
             "snapshot",
             "model_loader",
             "manager",
@@ -100,7 +101,8 @@ INSIDE = {
             "panels",
             "call_panel",
         ),
-        *("view", "actions", "inspector", "session_poller", "dashboard", "expressions", "magics"),
+        *("view", "actions", "inspector", "session_poller", "dashboard"),
+        *("expressions", "magic_lines", "cell_text", "magics", "completion"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors"}, "embedded": {"errors"}}

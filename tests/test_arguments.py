@@ -23,8 +23,8 @@ pytest.importorskip("prometheus_client", reason="the extra `service` is not inst
 from urisk_nb.service import create_app, serve
 
 OF_A_SESSION = {
-    "initialize": (LLMManager.initialize, {"progress"}),
-    "initialize_sync": (LLMManager.initialize_sync, {"progress"}),
+    "initialize": (LLMManager.initialize, {"progress", "reload"}),
+    "initialize_sync": (LLMManager.initialize_sync, {"progress", "reload"}),
     "create_app": (create_app, {"token", "max_body_bytes", "max_calls"}),
     "serve": (serve, {"host", "port", "token"}),
 }
@@ -177,7 +177,7 @@ def test_the_magics_parse_nothing():
             "--num-ctx is 'x'; ",
             "give --num-ctx as 4096, or leave it out",
         ),
-        (lambda: load(parallel="x"), "--parallel is 'x'; ", "leave --parallel out"),
+        (lambda: load(parallel="x"), "--parallel is 'x'; ", "give --parallel as 1"),
         (lambda: RiskParams.of(as_of="x"), "--as-of 'x' is not a date", "--as-of 2019-12-30"),
         (lambda: RiskParams.of(window="3x"), "--window '3x' is not", '--window 2y ("2y", "6m",'),
         (lambda: RiskParams.of(labels="x"), "--labels 'x' is not one of", "--labels greedy"),

@@ -46,7 +46,8 @@ GO_DURATION = re.compile(
     r"[-+]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))*"
 )
 
-
+# What to advise where there is no default
+EXAMPLES = {"URISK_PARALLEL": "1"}
 ENGINE_CHOICES = "auto, ollama or embedded"
 
 
@@ -451,6 +452,7 @@ def _build_settings_error(
     field = next((f for n, f in Settings.model_fields.items() if place in (n, f.alias)), None)
     alias = field.alias if field and field.alias else place
     example = str(field.default) if field and field.default is not None else ""
+    example = example or EXAMPLES.get(alias, "")
     wanted = first["msg"].removeprefix("Value error, ")
     wanted = wanted[:1].lower() + wanted[1:]
     name = arguments.get(alias, alias)

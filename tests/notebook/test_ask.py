@@ -87,12 +87,14 @@ def test_status_counts_the_calls(started):
     assert "first token, p50" in text
 
 
-def test_braces_reach_the_model_as_they_are(started):
+def test_ipython_expands_nothing_in_a_question(started):
     """
-    {x} and $x in a question are not expanded by IPython.
+    $x is not filled in by IPython, and {x} by us alone: tests/notebook/test_cell_text.py.
     """
-    started.good("x = 'WRONG'")
-    assert started.good("%%ask --system {x}\nWhat is {x} and $x?").status == "ok"
+    started.good("x = 'RIGHT'")
+    cell = started.good("%%ask --system {x}\nWhat is {y} and $x?")
+    assert "filled in: {x}" in cell.text()
+    assert "{y}" not in cell.text()
 
 
 def test_stop_and_status_without_a_session(new_kernel):

@@ -75,7 +75,7 @@ def test_loading_twice_reloading_and_unloading(kernel):
     brings them back.
     """
     lines = ("dashboard", "latency", "nest", "start", "status", "stop")
-    loaded = str([["ask", "risk"], [f"urisk_{name}" for name in lines]])
+    loaded = str([["ask", "risk"], ["ask", "risk", *(f"urisk_{name}" for name in lines)]])
     kernel.good("%load_ext urisk_nb\n%load_ext urisk_nb")
     assert kernel.value(MAGICS) == loaded
     kernel.good("%reload_ext urisk_nb")

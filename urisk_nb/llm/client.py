@@ -80,6 +80,7 @@ __all__ = ["HTTPX_ERRORS", "Client", "OnChunk"]
 CONNECT_S = 2.0
 PROBE_S = 2.5
 DRAIN_S = 0.5
+MAX_LIMIT_S = 86_400  # the longest that a setting may be
 NO_START = "for the first token"  # what a server was silent for
 MAX_CONNECTIONS = 256  # as many as calls may be in flight; the manager bounds them
 MAX_IDLE = 8
@@ -735,7 +736,7 @@ def _silence(settings: Settings, what: str, *, is_load: bool) -> ServerTimeout:
     within_s = settings.load_timeout_s if is_load else settings.timeout_s
     return ServerTimeout(
         f"{settings.url} was silent for {within_s:g} s{' ' + what if what else ''}.",
-        fix=f"give it longer: %env {name}={within_s * 4:g}",
+        fix=f"give it longer: %env {name}={min(within_s * 4, MAX_LIMIT_S):g}",
     )
 
 

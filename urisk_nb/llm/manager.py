@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,6 +59,15 @@ from urisk_nb.llm.messages import (
 from urisk_nb.llm.model_loader import ModelLoader
 from urisk_nb.llm.resilience import BreakerState, InRun, retry_rule_for, retrying
 from urisk_nb.llm.retrying_client import Exchange, RetryingClient
+from urisk_nb.llm.setting_changes import (
+    Reload,
+    describe_changes,
+    find_renewed,
+    find_session_settings,
+    list_aliases,
+    merge_settings,
+    read_environment,
+)
 from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, take_snapshot
 from urisk_nb.server import leases
 from urisk_nb.server.model_server import Server, ServerState
@@ -70,20 +79,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "AnswerStream", "LLMManager", "StartEvent", "is_demo", "is_judge"]
 
 KEY, STARTING = "manager", "manager.starting"
-# Settings that may change over the same server; the others decide which server runs, and how
-SOFT = frozenset(
-    {
-        "model",
-        "keep_alive",
-        "timeout_s",
-        "max_retries",
-        "load_timeout_s",
-        "outage_wait_s",
-        "parallel",
-        "allow_cloud",
-        "keep_warm_s",
-    }
-)
 CLOSE_S = 0.2
 # How long the end of the interpreter waits at most; the guardian goes on by itself after that
 EXIT_S = 0.9
@@ -94,8 +89,9 @@ RESTARTS = "is_restart"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartEvent:
     """
-    A step of the start, for people: `checking`, `starting`, `pulling` (with bytes), `loading` or
-    `ready`. As a str it is the text with its megabytes, where it has some.
+    A step of the start, for people: `checking`, `starting`, `pulling` (with bytes), `loading`,
+    `ready`, or `changed` (a setting). As a str it is the text with its megabytes, where it has
+    some.
     """
 
     step: str
@@ -174,6 +170,8 @@ class LLMManager:
         self.calls = Calls()
         self.started_at: datetime | None = None
         self._progress = progress
+        # The variables as they were when flags were last compared with them, and last looked at
+        self._environment = self._seen_environment = read_environment()
         self._client = Client(settings)
         self.server = Server(settings, self._client, self._report, self._restore_model)
         self._labels = LabelReader(self._client)
@@ -215,6 +213,7 @@ class LLMManager:
         allow_shared: bool | None = None,
         allow_cloud: bool | None = None,
         progress: Callable[[StartEvent], Any] | None = None,
+        reload: Reload | str | None = None,
     ) -> LLMManager:
         """
         Return the running manager, started if there is none: server found or started, model pulled
@@ -236,6 +235,9 @@ class LLMManager:
             How a server behind a login, or with a certificate of your company, is reached.
         progress
             Called with each StartEvent, on the loop's thread.
+        reload
+            Which variables a running session reads again: `never` (default), `calls` (those that
+            hold for the next call) or `all`. A variable that was set after a flag takes its place.
 
         Raises
         ------
@@ -245,7 +247,7 @@ class LLMManager:
             Each with what to do.
         """
         overrides = given_settings(locals())
-        return await event_loop.call(cls._initialize(overrides, progress))
+        return await event_loop.call(cls._initialize(overrides, progress, _read_reload(reload)))
 
     @classmethod
     @refuse_unknown()
@@ -274,10 +276,11 @@ class LLMManager:
         allow_shared: bool | None = None,
         allow_cloud: bool | None = None,
         progress: Callable[[StartEvent], Any] | None = None,
+        reload: Reload | str | None = None,
     ) -> LLMManager:
         """`initialize`, blocking; an interrupt stops it."""
         overrides = given_settings(locals())
-        return event_loop.run(cls._initialize(overrides, progress))
+        return event_loop.run(cls._initialize(overrides, progress, _read_reload(reload)))
 
     @classmethod
     async def connect(
@@ -335,7 +338,10 @@ class LLMManager:
 
     @classmethod
     async def _initialize(
-        cls, overrides: Mapping[str, Any], progress: Callable[[StartEvent], Any] | None
+        cls,
+        overrides: Mapping[str, Any],
+        progress: Callable[[StartEvent], Any] | None,
+        reload: Reload = Reload.NEVER,
     ) -> LLMManager:
         _check_progress(progress)
         while (starting := process_state.get(STARTING)) is not None:
@@ -348,7 +354,7 @@ class LLMManager:
                 with contextlib.suppress(UriskError):
                     await starting.join()
         running: LLMManager | None = process_state.get(KEY)
-        task = asyncio.create_task(cls._start_or_reuse(running, overrides, progress))
+        task = asyncio.create_task(cls._start_or_reuse(running, overrides, progress, reload))
         start = _Start(overrides, task)
         process_state.put(STARTING, start)
         start.task.add_done_callback(lambda _: _forget_start(start))
@@ -360,18 +366,56 @@ class LLMManager:
         running: LLMManager | None,
         overrides: Mapping[str, Any],
         progress: Callable[[StartEvent], Any] | None,
+        reload: Reload,
     ) -> LLMManager:
         is_well = running is not None and not running._closed and await running._is_alive()
-        if running is not None:
-            if is_well and not overrides:
-                return running
-            overrides = {**running.overrides, **overrides}
-        settings = load(**overrides)
-        # A lost external server: its session is shown, with its calls, until another one is ready
-        is_lost = running is not None and not (is_well or running._closed or running.is_managed)
-        if running is not None and not is_lost:
-            if is_well and _diff_settings(running.settings, settings) <= SOFT:
-                return await running._change(settings, overrides, progress)
+        if running is None:
+            return await cls._start_another(None, load(**overrides), overrides, progress)
+        now = read_environment()
+        is_seen = reload is Reload.CALLS and now == running._seen_environment
+        if is_well and not overrides and (reload is Reload.NEVER or is_seen):
+            return running
+        kept = now
+        of_session = find_session_settings(running.engine, is_managed=running.is_managed)
+        renewed = find_renewed(running.overrides, running._environment, now)
+        if is_well and reload is Reload.CALLS:
+            renewed -= of_session
+        older = {name: value for name, value in running.overrides.items() if name not in renewed}
+        overrides = {**older, **overrides}
+        settings, before = load(**overrides), running.settings
+        changed = _diff_settings(before, settings)
+        if is_well and reload is Reload.CALLS and (left := changed & of_session):
+            running._report_left(settings, left, now, progress)
+            changed -= of_session
+            settings = merge_settings(before, settings, changed)
+            kept = {**now, **running._keep_variables(of_session, now)}
+        for line in describe_changes(before, settings, changed, now):
+            _report_change(line, progress)
+        if is_well and not changed & of_session:
+            manager = await running._change(settings, overrides, progress)
+        else:
+            manager = await cls._start_another(running, settings, overrides, progress)
+        # Only now: a change that fails is tried again by the next caller
+        manager._environment, manager._seen_environment = kept, now
+        return manager
+
+    @classmethod
+    async def _start_another(
+        cls,
+        running: LLMManager | None,
+        settings: Settings,
+        overrides: Mapping[str, Any],
+        progress: Callable[[StartEvent], Any] | None,
+    ) -> LLMManager:
+        """
+        Start a session in place of the one that runs.
+
+        Over an external server the old one goes on until the new one is ready: a lost one is shown,
+        with its calls, and one that is well stays where the new one fails. A managed server ends
+        first, so that memory is not needed twice.
+        """
+        is_kept = running is not None and not (running._closed or running.is_managed)
+        if running is not None and not is_kept:
             await running._shutdown()
         manager = cls(settings, overrides, progress)
         try:
@@ -379,11 +423,29 @@ class LLMManager:
         except BaseException:
             await manager._shutdown()
             raise
-        if running is not None and is_lost:
+        if running is not None and is_kept:
             await running._shutdown()
         process_state.put(KEY, manager)
         process_state.at_exit(KEY, manager._at_exit)
         return manager
+
+    def _report_left(
+        self,
+        settings: Settings,
+        left: Collection[str],
+        now: Mapping[str, str],
+        progress: Callable[[StartEvent], Any] | None,
+    ) -> None:
+        """Name the changes that this session does not take by itself."""
+        for line in describe_changes(self.settings, settings, left, now):
+            _report_change(
+                f"{line}: %urisk_start takes it, this session goes on as it is", progress
+            )
+
+    def _keep_variables(self, names: Collection[str], now: Mapping[str, str]) -> dict[str, str]:
+        """Return these settings' variables as they were: their change is still to be taken."""
+        aliases = {alias for name in names for alias in list_aliases(name)}
+        return {alias: self._environment.get(alias, "") for alias in aliases if alias in now}
 
     async def _change(
         self,
@@ -401,9 +463,17 @@ class LLMManager:
         self.settings, self.overrides, self._progress = settings, dict(overrides), progress
         self._client.settings = self.server.settings = settings
         try:
-            if changed & {"model", "allow_cloud"}:
+            if changed & {"model", "allow_cloud", "num_ctx"}:
                 self.model = settings.model
                 await self._take_model()
+            elif "keep_alive" in changed:
+                self._loader.note_fixed_settings(self.num_ctx)
+            if "gguf" in changed:  # an embedded engine of ours would have been started anew
+                _report_change(
+                    f"URISK_GGUF has no effect here: {self.url} is another server; to use it: "
+                    "%urisk_start --engine embedded --url http://127.0.0.1:11500",
+                    progress,
+                )
         except BaseException:
             self.settings, self.overrides, self.model, self.judge, self._progress = before
             self._client.settings = self.server.settings = self.settings
@@ -924,6 +994,19 @@ def _diff_settings(old: Settings, new: Settings) -> frozenset[str]:
     changed = {name for name in after if before[name] != after[name]}
     # The address is shown without its user and password, and they may change by themselves
     return frozenset(changed if old.is_same_login(new) else changed | {"url"})
+
+
+def _report_change(line: str, progress: Callable[[StartEvent], Any] | None) -> None:
+    if progress is not None:
+        progress(StartEvent(step="changed", text=line))
+
+
+def _read_reload(reload: Reload | str | None) -> Reload:
+    if reload is None:
+        return Reload.NEVER
+    choices = ", ".join(map(repr, map(str, Reload)))
+    require(reload in list(Reload), "reload", reload, f"give one of {choices}")
+    return Reload(reload)
 
 
 def _check_progress(progress: object) -> None:

@@ -38,6 +38,7 @@ __all__ = [
 # As the embedded engine and Ollama name it, and as llama.cpp names it where no alias is given.
 DEMO_MODELS = ("smollm2-135m", "smollm2:135m", "SmolLM2-135M-Instruct.Q4_1.gguf")
 JUDGE = "urisk-judge"
+DEFAULT_HOST, DEFAULT_NAMESPACE = "registry.ollama.ai", "library"  # where Ollama pulls from
 
 Message = Mapping[str, Any]
 QUESTION_FIELDS = frozenset({"format", "logprobs", "messages", "options", "top_logprobs"})
@@ -279,13 +280,24 @@ def parse_question(
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Return whether two names mean one model: no tag means `latest`, and case does not count."""
-    return _normalize_name(one) == _normalize_name(other)
+    """
+    Return whether two names mean one model, as Ollama reads them.
+
+    No tag means `latest`, no namespace `library`, no host `registry.ollama.ai`, and case does not
+    count: `registry.ollama.ai/library/llama3.1` is `LLAMA3.1:latest`.
+    """
+    return one == other or _normalize_name(one) == _normalize_name(other)
 
 
 def _normalize_name(name: str) -> str:
-    head, slash, last = name.lower().removesuffix(":local").rpartition("/")
-    return f"{head}{slash}{last}" if ":" in last else f"{head}{slash}{last}:latest"
+    """Return the shortest form of a name with its tag: `[[host/]namespace/]model:tag`."""
+    text = name.strip().lower().removesuffix(":local")
+    *place, last = text.rpartition("://")[2].split("/")
+    if len(place) == 2 and place[0] == DEFAULT_HOST:
+        del place[0]
+    if place == [DEFAULT_NAMESPACE]:
+        place.clear()
+    return "/".join([*place, last if ":" in last else f"{last}:latest"])
 
 
 def is_demo(model: str) -> bool:

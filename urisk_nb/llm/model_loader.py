@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from urisk_nb.errors import DiskFull, ModelNotFound, PullFailed, ServerInternalError
+from urisk_nb.errors import (
+    DiskFull,
+    ModelNotFound,
+    ProtocolError,
+    PullFailed,
+    ServerConnectionLost,
+    ServerInternalError,
+    ServerTimeout,
+)
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.dialects import ollama, systemone
 from urisk_nb.llm.dialects.dialect import Feature
@@ -16,6 +24,8 @@ from urisk_nb.server.model_server import Server
 from urisk_nb.settings import Engine, Settings
 
 __all__ = ["ModelLoader", "StartCheck", "check_start"]
+
+KEPT = "what has arrived is kept; %urisk_start goes on"
 
 
 class ModelLoader:
@@ -62,7 +72,8 @@ class ModelLoader:
 
     def _note(self, text: str) -> None:
         self._noted.add(text)
-        self._server.notes.append(text)
+        if text not in self._server.notes:
+            self._server.notes.append(text)
 
     def note_fixed_settings(self, num_ctx: int) -> None:
         """Note the settings that were given and have no effect on this server."""
@@ -174,16 +185,32 @@ class ModelLoader:
                 f"there is no model {model!r}: neither on the server (it has: {has}) nor to pull.",
                 fix=exc.fix,
             ) from exc
+        except (ServerConnectionLost, ServerTimeout, ProtocolError) as exc:
+            if not layers and not isinstance(exc, ServerConnectionLost):
+                raise  # it has said nothing of a download
+            raise PullFailed(
+                f"the download of {model!r} was cut off{_describe_arrived(layers)}: {exc.message}",
+                fix=f"{exc.fix}; {KEPT}" if isinstance(exc, ServerTimeout) else KEPT,
+            ) from exc
         except (PullFailed, ServerInternalError) as exc:
             kind = type(exc) if isinstance(exc, PullFailed) else PullFailed
-            fix = exc.fix
-            if models and not isinstance(exc, DiskFull):
+            fix = KEPT if layers else exc.fix
+            if isinstance(exc, DiskFull):
+                fix = exc.fix
+            elif models and not layers:
                 fix = self._name_instead(model, models)
             raise kind(
-                f"{model!r} could not be pulled: {exc.facts.get('said', exc.message)} The server "
-                f"has: {has}.",
+                f"{model!r} could not be pulled{_describe_arrived(layers)}: "
+                f"{exc.facts.get('said', exc.message)} The server has: {has}.",
                 fix=fix,
             ) from exc
+
+
+def _describe_arrived(layers: Mapping[str, PullProgress]) -> str:
+    """Say how far a download had come; nothing where it had not begun."""
+    done = sum(layer.completed for layer in layers.values())
+    total = sum(layer.total for layer in layers.values())
+    return f" at {done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if layers else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

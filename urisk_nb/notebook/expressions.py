@@ -18,8 +18,11 @@ from typing import Any
 
 from urisk_nb.errors import InputError
 
-__all__ = ["find_value", "split_words"]
+__all__ = ["Quoted", "find_value", "read_word", "split_words"]
 
+# A word processor makes the last two of the first ones.
+QUOTES = {'"': '"', "'": "'", "\N{LEFT DOUBLE QUOTATION MARK}": "\N{RIGHT DOUBLE QUOTATION MARK}"}
+QUOTES["\N{LEFT SINGLE QUOTATION MARK}"] = "\N{RIGHT SINGLE QUOTATION MARK}"
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 # A quotation mark after one of these belongs to an expression: px["Close"], f(x, "a").
 BEFORE_LITERAL = ("(", "[", "{", ",", ":", "=", " ", "+")
@@ -29,12 +32,19 @@ PATH_MARKS = re.compile(r"[/\\~*?]|\.[A-Za-z]{2,7}$")
 # Words --------------------------------------------------------------------------------------------
 
 
+class Quoted(str):
+    """A word whose quotation marks were taken off."""
+
+    __slots__ = ()
+
+
 def split_words(line: str) -> list[str]:
     """
     Return the words of a line.
 
-    White space separates them. Quotation marks around a word, or around what follows ``--flag=``,
-    are taken off. Those inside of a word stay, and so does white space between brackets:
+    White space separates them, and a ``#`` at the beginning of one starts a comment. Quotation
+    marks around a word, or around what follows ``--flag=``, are taken off, and the word is a
+    `Quoted`. Those inside of a word stay, and so does white space between brackets:
     ``px[['A', 'B']]`` is one word. A backslash is a plain character, as in Windows paths.
 
     Raises
@@ -48,27 +58,29 @@ def split_words(line: str) -> list[str]:
         if line[at].isspace():
             at += 1
             continue
-        word, at = _read_word(line, at)
+        if line[at] == "#":
+            break
+        word, at = read_word(line, at)
         words.append(word)
     return words
 
 
-def _read_word(line: str, at: int) -> tuple[str, int]:
-    """Return the word that begins there, and where it ends."""
-    start, word = at, ""
+def read_word(line: str, at: int) -> tuple[str, int]:
+    """Return the word that begins there, and where it ends; raise as `split_words` does."""
+    start, word, is_quoted = at, "", False
     while at < len(line) and not line[at].isspace():
         sign = line[at]
         is_outer = at == start or re.fullmatch(r"--[\w-]+=", line[start:at]) is not None
-        if sign in "\"'" and is_outer:
-            end = line.find(sign, at + 1)
+        if sign in QUOTES and is_outer:
+            end = line.find(QUOTES[sign], at + 1)
             if end < 0:
                 raise ValueError("No closing quotation")
-            word, at = word + line[at + 1 : end], end + 1
+            word, at, is_quoted = word + line[at + 1 : end], end + 1, True
         elif sign in CLOSING and (close := _find_close(line, at)) is not None:
             word, at = word + line[at:close], close
         else:
             word, at = word + sign, at + 1
-    return word, at
+    return (Quoted(word) if is_quoted else word), at
 
 
 def _find_close(line: str, at: int) -> int | None:

@@ -11,20 +11,21 @@ parsing and showing is in the modules that it calls.
 from __future__ import annotations
 
 import argparse
-import difflib
 import keyword
-import re
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop
 from urisk_nb.arguments import name_flag
 from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrouped
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
+from urisk_nb.llm.setting_changes import Reload, fit_fix
 from urisk_nb.notebook import nest
-from urisk_nb.notebook.expressions import find_value, split_words
+from urisk_nb.notebook.cell_text import FilledText, fill_question, read_ticker_cell
+from urisk_nb.notebook.expressions import find_value
+from urisk_nb.notebook.magic_lines import MagicParser
 from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
 from urisk_nb.render.text_layout import format_count
@@ -41,30 +42,6 @@ __all__ = ["build_parser", "format_help_of", "run"]
 SOON_S = 0.5  # what is done by then needs no line of progress
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises InputError, and never ends the process."""
-
-    def error(self, message: str) -> NoReturn:
-        flags = sorted(self._option_string_actions)
-        typed = re.search("unrecognized.*?(--[^ =]+)", message)
-        close = difflib.get_close_matches(typed[1], flags, 1) if typed else []
-        fix = f"see {self.prog}? for what it takes: {' '.join(flags)}"
-        if close:
-            fix = f"did you mean {close[0]}?"
-        raise InputError(f"{self.prog}: {message}.", fix=fix)
-
-    def parse_line(self, line: str) -> argparse.Namespace:
-        """Parse the words of the line; see `split_words`."""
-        try:
-            words = split_words(line)
-        except ValueError as exc:
-            raise InputError(
-                f"{self.prog}: a quotation mark is not closed in {line.strip()!r}.",
-                fix="close it, or leave it out",
-            ) from exc
-        return self.parse_args(words)
-
-
 # Each magic: what help calls it, what it does, and its arguments as `add_argument` takes them.
 USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "ask": (
@@ -75,7 +52,10 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "nargs": "?",
                 "help": "variable that is given the answer object (a str with .timing, .model)",
             },
-            "--system": {"help": "system prompt"},
+            "--system": {
+                "metavar": "TEXT",
+                "help": 'system prompt; in quotation marks where it has spaces: "be brief"',
+            },
         },
     ),
     "risk": (
@@ -246,10 +226,11 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
 }
 
 
-def build_parser(name: str) -> _Parser:
-    """Return the parser of a magic's line."""
+def build_parser(name: str, *, in_line: bool = False) -> MagicParser:
+    """Return the parser of a magic's line; `in_line`: of %risk and %ask."""
     prog, description, arguments = USAGES[name]
-    parser = _Parser(prog, description=description, add_help=False, allow_abbrev=False)
+    prog = prog.replace("%%", "%") if in_line else prog
+    parser = MagicParser(prog, description=description, add_help=False, allow_abbrev=False)
     for argument, options in arguments.items():
         parser.add_argument(argument, **options)
     return parser
@@ -264,13 +245,28 @@ def format_help_of(name: str) -> str:
 def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
     """Run a magic. Its line is parsed, or refused, before anything else happens."""
     nest.warn_of_dropped_cells()
-    args = build_parser(name).parse_line(line)
-    given = (shell, args) if cell is None else (shell, args, cell)
+    given = (shell, *_parse(name, line, cell))
     try:
         return MAGICS[name](*given)
     except UriskError as exc:
         name_flag(exc, USAGES[name][2])
+        if (manager := LLMManager.find_instance()) is not None:
+            fit_fix(exc, manager.settings)
         raise
+
+
+def _parse(name: str, line: str, cell: str | None) -> tuple[Any, ...]:
+    """Return the arguments of a magic: its flags, and the text of a cell or of %risk and %ask."""
+    if cell is not None:
+        return build_parser(name).parse_line(line), cell
+    if name == "ask":
+        args, text = build_parser(name, in_line=True).parse_question_line(line)
+    elif name == "risk":
+        args, text = build_parser(name, in_line=True).parse_tickers_line(line)
+    else:
+        return (build_parser(name).parse_line(line),)
+    args.in_line = True
+    return args, text
 
 
 # Server -------------------------------------------------------------------------------------------
@@ -278,14 +274,30 @@ def run(shell: InteractiveShell, name: str, line: str, cell: str | None) -> Any:
 
 def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
     began = time.monotonic()
-    manager = _start_manager(**vars(args))
+    manager, changes = _start_manager(Reload.ALL, **vars(args))
     now, seconds = manager.snapshot(), time.monotonic() - began
     line = f"{now.server_label}: {now.model} is ready ({seconds:.1f} s)."
-    publish("\n".join([*now.notes, line]), answer_markup("", line, now.notes))
+    above = (*changes, *now.notes)
+    publish("\n".join([*above, line]), answer_markup("", line, above))
 
 
-def _start_manager(**flags: Any) -> LLMManager:
-    """Return the manager, started if needed; shows the steps of the start. None: not given."""
+def _get_manager(**flags: Any) -> LLMManager:
+    """
+    Return the manager for a call, started if needed, with the settings as they are set now.
+
+    A change that needs another session is only named: a question should not end a server.
+    """
+    manager, changes = _start_manager(Reload.CALLS, **flags)
+    if changes:
+        publish("\n".join(changes), answer_markup("", "", changes))
+    return manager
+
+
+def _start_manager(reload: Reload, **flags: Any) -> tuple[LLMManager, list[str]]:
+    """
+    Return the manager, started if needed, and what changed in its settings; shows the steps of the
+    start. None: not given.
+    """
     board = Board()
     events: list[StartEvent] = []
 
@@ -295,10 +307,12 @@ def _start_manager(**flags: Any) -> LLMManager:
             share = event.done / event.total if event.total else None
             board.show(str(event), progress_markup(str(event), share))
 
+    start = LLMManager.initialize(progress=events.append, reload=reload, **flags)
     try:
-        return event_loop.run(LLMManager.initialize(progress=events.append, **flags), tick)
+        manager = event_loop.run(start, tick)
     finally:
         board.clear()
+    return manager, [event.text for event in events if event.step == "changed"]
 
 
 def _stop(*_: Any) -> None:
@@ -382,18 +396,29 @@ def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
 # Ask ----------------------------------------------------------------------------------------------
 
 
-def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> None:
+def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Answer | None:
+    in_line = getattr(args, "in_line", False)
     name = _check_variable(args.name, "%%ask")
     if not cell.strip():
         raise InputError(
-            "%%ask: the cell has no question.", fix="write the question under the %%ask line"
+            "%ask: the line has no question." if in_line else "%%ask: the cell has no question.",
+            fix="write it after %ask" if in_line else "write the question under the %%ask line",
         )
-    answer = _stream_answer(_start_manager(), cell.strip(), args.system)
+    prompt, system = (_fill(shell, text) for text in (cell.strip(), args.system))
+    notes = (*prompt.notes, *system.notes)
+    answer = _stream_answer(_get_manager(), prompt.text, system.text or None, notes)
     if name:
         shell.user_ns[name] = answer
+    return answer if in_line else None
 
 
-def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answer:
+def _fill(shell: InteractiveShell, text: str | None) -> FilledText:
+    return fill_question(text or "", shell.user_ns, shell.user_ns_hidden)
+
+
+def _stream_answer(
+    manager: LLMManager, prompt: str, system: str | None, notes: Sequence[str] = ()
+) -> Answer:
     """
     Show the answer as it grows.
 
@@ -414,7 +439,7 @@ def _stream_answer(manager: LLMManager, prompt: str, system: str | None) -> Answ
             _shorten_traceback(exc, "you stopped the answer; the server has stopped, too.")
         raise
     answer = stream.answer
-    facts = _describe_answer(answer)
+    facts = " · ".join([_describe_answer(answer), *notes])
     board.finish(f"{answer}\n\n{facts}", answer_markup(str(answer), facts))
     return answer
 
@@ -464,22 +489,26 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
 def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
     from urisk_nb.session import open_run
 
+    in_line = getattr(args, "in_line", False)
+    where = "%risk" if in_line else "%%risk"
     if not cell.strip():
+        what, place = ("line", "after %risk") if in_line else ("cell", "under the %%risk line")
         raise InputError(
-            "%%risk: the cell names no ticker.",
-            fix="write tickers under the %%risk line, such as NVDA, MSFT=0.3",
+            f"{where}: the {what} names no ticker.",
+            fix=f"write tickers {place}, such as NVDA, MSFT=0.3",
         )
     if args.prices is None and args.evidence is None:
         raise InputError(
-            "%%risk: neither --prices nor --evidence was given.",
-            fix="name a variable or a file: %%risk --prices prices --evidence news",
+            f"{where}: neither --prices nor --evidence was given.",
+            fix=f"name a variable or a file: {where} --prices prices --evidence news",
         )
+    tickers = read_ticker_cell(cell, shell.user_ns, where)
     # Text as it was typed: the run reads and checks it, as it does for `assess`.
     params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None}
     board = Board()
     try:
         return open_run(
-            cell,
+            tickers,
             prices=find_value(shell.user_ns, args.prices, "--prices"),
             evidence=find_value(shell.user_ns, args.evidence, "--evidence"),
             previous=find_value(shell.user_ns, args.previous, "--previous"),
@@ -507,7 +536,7 @@ def _label(run: Run, parallel: int | None) -> None:
     from urisk_nb.session import label_sync
 
     judges = run.plan.params.judge if LLMManager.find_instance() is None else None
-    manager, board = _start_manager(model=judges[0] if judges else None), Board()
+    manager, board = _get_manager(model=judges[0] if judges else None), Board()
     try:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run))
     finally:
