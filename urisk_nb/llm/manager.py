@@ -62,6 +62,7 @@ from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, take_snapshot
 from urisk_nb.server import leases
 from urisk_nb.server.model_server import Server, ServerState
 from urisk_nb.settings import DialectName, Engine, Settings, given_settings, load
+from urisk_nb.terminal_text import visible
 
 if TYPE_CHECKING:
     from urisk_nb.risk.questions import Question
@@ -102,9 +103,10 @@ class StartEvent:
     total: int = 0
 
     def __str__(self) -> str:
+        text = visible(self.text)  # `progress=print` is how it is used
         if not self.total:
-            return self.text
-        return f"{self.text} {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB"
+            return text
+        return f"{text} {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB"
 
 
 class _Start:
@@ -828,7 +830,7 @@ class LLMManager:
             if self._closed
             else f"{self.model} at {self.url}, {'managed' if self.is_managed else 'external'}"
         )
-        return f"<LLMManager {state}>"
+        return visible(f"<LLMManager {state}>")
 
     # Shutdown -------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any
 
+from urisk_nb.render.escaping import one_line, visible
+
 __all__ = ["Board", "FrameBudget", "ProgressLine", "is_static", "publish"]
 
 INTERVAL_S = 0.1  # between two frames of one output
@@ -87,14 +89,20 @@ class Board:
 
     def show(self, plain: str, markup: str) -> None:
         """Draw a frame, unless the last one was just now."""
+        # Half of a CRLF: what is shown of a growing text must be the beginning of what follows.
+        plain = self._clean(plain.removesuffix("\r") if self.grows else plain)
         if self.is_due and plain != self.shown:
             self._draw(plain, markup)
 
     def finish(self, plain: str, markup: str) -> None:
         """Draw the last frame, in any case."""
-        self._draw(plain, markup)
+        self._draw(self._clean(plain), markup)
         if not self.kernel:
             print(flush=True)
+
+    def _clean(self, plain: str) -> str:
+        """Return text as it may reach a terminal; a line that is rewritten is one line."""
+        return visible(plain) if self.grows or self.kernel else one_line(plain)
 
     def clear(self) -> None:
         """Take the output away, as far as the place allows."""
@@ -148,7 +156,7 @@ class ProgressLine:
         if time.monotonic() < self.next_s:
             return
         self.next_s = time.monotonic() + (0.1 if self.live else 5.0)
-        text = str(step)
+        text = one_line(step)
         line, end = (f"\r{text.ljust(self.width)}", "") if self.live else (text, "\n")
         print(line, end=end, file=sys.stderr, flush=True)
         self.width = len(text)
@@ -156,7 +164,7 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """Print this in any case, as a line that stays."""
         self.clear()
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Take the line away."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from urisk_nb import errors
 from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, TokenLogprob
+from urisk_nb.terminal_text import visible
 
 MAX_WORDS_CHARS = 300
 PAGE = re.compile(r"<\s*(!doctype|html|head|body|title)\b", re.IGNORECASE)
@@ -261,9 +262,7 @@ def clean_words(text: str) -> str:
 
 def clean_name(name: str) -> str:
     """Return a name or a version from a server, with characters that do not print spelled out."""
-    if name.isprintable():
-        return name
-    return "".join(char if char.isprintable() else f"⟨U+{ord(char):04X}⟩" for char in name)
+    return visible(name, keep="")
 
 
 def extract_error_text(body: str) -> str:
