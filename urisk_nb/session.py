@@ -40,6 +40,7 @@ from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.render.text_layout import format_count
+from urisk_nb.risk.answer_text import PROMPT_CUT
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.inputs import Evidence, Holding, Prices, describe_unlisted, describe_weights
 from urisk_nb.risk.judges import describe_kappas, unite_judges
@@ -176,7 +177,8 @@ class Run:
             judges=[judge.record for judge in self.judges],
         )
         meta = table.report.meta
-        if notes := [*self.input_notes, *self.notes, *describe_kappas(meta["kappa"])]:
+        advice = [judge.advice for judge in self.judges if judge.advice]
+        if notes := [*self.input_notes, *self.notes, *advice, *describe_kappas(meta["kappa"])]:
             meta["messages"] = {**meta["messages"], WHOLE_RUN: notes}
         meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
@@ -324,6 +326,9 @@ def to_reply(answer: Answer) -> Reply:
         prompt_tokens=timing.prompt_tokens,
         seconds=timing.total_s,
         attempts=timing.attempts,
+        # A manager of the caller's own may give plainer answers.
+        has_thoughts=bool(getattr(answer, "thinking", "")),
+        flags=tuple(code for code in getattr(answer, "faults", ()) if code == PROMPT_CUT),
         logprobs=tuple(
             Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs)
             for one in answer.logprobs

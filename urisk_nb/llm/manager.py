@@ -38,7 +38,7 @@ from urisk_nb.llm.calls import CallRecord, Calls
 from urisk_nb.llm.client import Client, OnChunk
 from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.dialects.dialect import Dialect, Feature
-from urisk_nb.llm.labels import Judge, LabelReader
+from urisk_nb.llm.labels import Judge, LabelMethod, LabelReader
 from urisk_nb.llm.limiter import CallLimiter
 from urisk_nb.llm.messages import (
     JUDGE,
@@ -490,7 +490,13 @@ class LLMManager:
 
     async def _find_judge(self, model: str, known: Sequence[Model]) -> Judge:
         method, found = await self._labels.find_method(model), find_model(model, known)
-        return Judge(model=model, method=method, digest=found.digest if found else "")
+        is_written = method in (LabelMethod.SCHEMA, LabelMethod.CHOICES)
+        return Judge(
+            model=model,
+            method=method,
+            digest=found.digest if found else "",
+            setting=self._labels.writer.find_setting(model) if is_written else None,
+        )
 
     async def unload(self, model: str | None = None) -> None:
         """
@@ -685,7 +691,8 @@ class LLMManager:
         )
         request = parse_question(payload, **self._request_fields(who))
         body = self._client.dialect.encode_chat(request)
-        return AnswerStream(self, body, partial(self._labels.ask, about, request, body), who)
+        exchange = partial(self._labels.ask, about, request, body)
+        return AnswerStream(self, body, exchange, who, request.messages)
 
     def _stream(
         self, messages: Sequence[Message], options: Mapping[str, Any] | None, format: Any
@@ -699,7 +706,7 @@ class LLMManager:
             **self._request_fields(self.model),
         )
         body = self._client.dialect.encode_chat(request)
-        return AnswerStream(self, body, partial(self._client.chat, body))
+        return AnswerStream(self, body, partial(self._client.chat, body), messages=messages)
 
     def _request_fields(self, model: str) -> dict[str, Any]:
         """What the session adds to each request."""

@@ -78,6 +78,7 @@ class Board:
         self.kernel = _in_kernel()
         self.handle: Any = None
         self.shown = ""
+        self.wait = ""  # in a terminal: the line that the first text takes the place of
         self.next_s = 0.0
 
     @property
@@ -93,6 +94,25 @@ class Board:
         plain = self._clean(plain.removesuffix("\r") if self.grows else plain)
         if self.is_due and plain != self.shown:
             self._draw(plain, markup)
+
+    def show_wait(self, plain: str, markup: str) -> None:
+        """
+        Say what is waited for until the first text comes, which takes its place.
+
+        In a terminal it is a line that is rewritten. Where the output goes into a file it would be
+        no line that goes away, so it is not written.
+        """
+        if self.kernel or not self.grows:
+            self.show(plain, markup)
+        elif self.is_due and not self.shown and plain != self.wait and sys.stdout.isatty():
+            line = one_line(plain)
+            print("\r" + line.ljust(len(self.wait)), end="", flush=True)
+            self.wait = line
+
+    def _clear_wait(self) -> None:
+        if self.wait:
+            print("\r" + " " * len(self.wait) + "\r", end="", flush=True)
+            self.wait = ""
 
     def finish(self, plain: str, markup: str) -> None:
         """Draw the last frame, in any case."""
@@ -118,6 +138,7 @@ class Board:
         if self.kernel:
             self._display({"text/plain": plain, "text/html": markup})
         elif self.grows:
+            self._clear_wait()
             print(plain[len(self.shown) :], end="", flush=True)
         else:
             print("\r" + plain.ljust(len(self.shown)), end="", flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,11 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from urisk_nb import errors
-from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, TokenLogprob
+from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, Think, TokenLogprob
 from urisk_nb.terminal_text import visible
 
 MAX_WORDS_CHARS = 300
+MAX_NUMBER = 1e300
 PAGE = re.compile(r"<\s*(!doctype|html|head|body|title)\b", re.IGNORECASE)
 TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
@@ -33,6 +33,7 @@ __all__ = [
     "dump_json",
     "extract_error_text",
     "find_rule",
+    "list_objects",
     "parse_object",
     "read_count",
     "read_number",
@@ -89,6 +90,9 @@ class Dialect:
         HTTP status (None: inside a stream) and the text of a refusal as an error of this package.
     headers
         Sent with every request.
+    think_settings
+        What a chat can say of thinking, in the order in which it is tried where a model ignores the
+        schema of its answer; the first is what every chat says.
     """
 
     name: str
@@ -100,6 +104,7 @@ class Dialect:
     decode_models: Callable[[Any], list[Model]]
     decode_error: Callable[[int | None, str], errors.UriskError]
     headers: Mapping[str, str] = field(default_factory=dict)
+    think_settings: tuple[Think, ...] = (Think.UNSET,)
 
     def can(self, feature: Feature) -> bool:
         """Return whether such a server can do this."""
@@ -148,9 +153,17 @@ def read_count(content: Mapping[str, Any], name: str) -> int:
 
 def read_number(value: Any) -> float | int | None:
     """Return a finite number as it is, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+    # In place of math.isfinite, which raises where a whole number is too large for a float
+    return value if -MAX_NUMBER < value < MAX_NUMBER else None
+
+
+def list_objects(content: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list; empty where it is no list."""
+    return (
+        [entry for entry in content if isinstance(entry, dict)] if isinstance(content, list) else []
+    )
 
 
 def decode_logprobs(entries: Any) -> tuple[TokenLogprob, ...]:
@@ -158,7 +171,7 @@ def decode_logprobs(entries: Any) -> tuple[TokenLogprob, ...]:
     tokens = []
     for entry in entries if isinstance(entries, list) else ():
         if (token := _read_logprob(entry)) is not None:
-            top = (_read_logprob(other) for other in entry.get("top_logprobs") or ())
+            top = map(_read_logprob, list_objects(entry.get("top_logprobs")))
             known = tuple(other for other in top if other is not None)
             tokens.append(TokenLogprob(text=token[0], logprob=token[1], top_logprobs=known))
     return tuple(tokens)
