@@ -86,6 +86,7 @@ def test_c3_anything_else_is_no_label_and_says_so(case):
     assert table.report.findings["reason"].notna().all()
     assert "--judge" in messages(table)
     assert "think (off, unset, on)" in messages(table)
+    assert table.report.findings["reason"].iloc[0] in messages(table)
     assert "--judge" in table.as_text()
 
 
@@ -189,6 +190,7 @@ def test_c8_a_cut_prompt_is_said():
         ("-" * 5000 + " what?", 40),  # a line is few tokens
         ("\n" * 5000 + "what?", 12),
         ("ab" * 5000, 4000),
+        ("Ärger, 3.5 Mio. € (d.h. viel)! " * 400, 4000),
         ('See (U.S. v. Acme, Inc.), don\'t: {"a":1}. ' * 20, 300),
     ],
 )

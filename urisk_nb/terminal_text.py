@@ -39,6 +39,9 @@ def visible(text: str, *, keep: str = "\n\t") -> str:
     if text.isprintable():  # nearly always, and many times faster
         return text
     text = text.replace("\r\n", "\n")
+    used = set(text).difference(keep)
+    if not any(unicodedata.category(char) in _UNSEEN for char in used):
+        return text
     return "".join(
         char
         if char in keep

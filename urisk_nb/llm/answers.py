@@ -199,7 +199,7 @@ def find_faults(
             "%env OLLAMA_MODEL=llama3.1."
         )
     read = final.prompt_tokens  # 0: the server does not count
-    chars = sum(len(str(message.get("content") or "")) for message in messages)
+    chars = sum(map(len, _list_texts(messages)))
     # Words have something between them, so most prompts need no counting.
     least = count_least_tokens(messages) if 0 < read < chars / 2 else 0
     if read < READ_SHARE * least and least - read >= MIN_CUT_TOKENS:
@@ -219,8 +219,21 @@ def count_least_tokens(messages: Sequence[Message]) -> int:
     16 characters or fewer; Chinese, Japanese and the like have one for every 4. What is no word, as
     a line of dashes, may be a single token, and is not counted.
     """
-    texts = [str(message.get("content") or "") for message in messages]
+    texts = _list_texts(messages)
     return sum(_count_least(word) for text in texts for word in re.findall(r"\w+", text))
+
+
+def _list_texts(messages: Sequence[Message]) -> list[str]:
+    """Return the texts of a chat; a message may have parts, of which some are pictures."""
+    contents = [message.get("content") for message in messages]
+    parts = [
+        part.get("text")
+        for content in contents
+        if isinstance(content, list)
+        for part in content
+        if isinstance(part, dict)
+    ]
+    return [text for text in (*contents, *parts) if isinstance(text, str)]
 
 
 def _count_least(word: str) -> int:

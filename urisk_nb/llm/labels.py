@@ -116,8 +116,9 @@ class Judge:
             return ""
         tried = ", ".join(self.setting.choices)
         return (
-            f"{self.model} gives no label, with any setting of think ({tried}). Label with another "
-            "model: --judge NAME, such as urisk-judge or an instruct model that does not think"
+            f"{self.model} gives no label ({self.setting.reason}), with any setting of think "
+            f"({tried}). Label with another model: --judge NAME, such as urisk-judge or an "
+            "instruct model that does not think."
         )
 
 

@@ -42,12 +42,15 @@ class SchemaSetting:
         Whether it has given a label, or all of them were tried.
     is_ignored
         No setting gave a label, and no later answer was one: the model keeps to no schema.
+    reason
+        Why the first answer is no label.
     """
 
     choices: tuple[Think, ...]
     think: Think = field(init=False)
     is_known: bool = field(default=False, init=False)
     is_ignored: bool = field(default=False, init=False)
+    reason: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self.think = self.choices[0]
@@ -215,6 +218,7 @@ class Writing:
             return False
         self._setting.keep(None)
         self._chunks = self._first
+        self._setting.reason = self._find_fault(self._text) or ""
         return True
 
     def hand_over(self) -> Final:
@@ -238,7 +242,7 @@ class Writing:
 
     @property
     def _is_label(self) -> bool:
-        return self._gives_label(self._text) or bool(self._find_in_thoughts())
+        return self._find_fault(self._text) is None or bool(self._find_in_thoughts())
 
     def _find_in_thoughts(self) -> str:
         """
@@ -247,14 +251,21 @@ class Writing:
         A schema that binds from the first token on makes the answer of a thinking model look so.
         """
         thoughts = "".join(chunk.thinking for chunk in self._chunks).strip()
-        is_it = thoughts and not self._text.strip() and self._gives_label(thoughts)
+        is_it = thoughts and not self._text.strip() and self._find_fault(thoughts) is None
         return thoughts if is_it else ""
 
-    def _gives_label(self, text: str) -> bool:
+    def _find_fault(self, text: str) -> str | None:
+        """Return why the text is no label, or None."""
         from urisk_nb.risk.questions import parse
 
         question = self._question
         if question is None:
-            return False
-        reason = self._find_end().done_reason
-        return parse(text, reason, question.taxonomy, sentence=question.sentence.text)[1] is None
+            return "nothing is known of the question"
+        _, reason = parse(
+            text,
+            self._find_end().done_reason,
+            question.taxonomy,
+            sentence=question.sentence.text,
+            has_thoughts=any(chunk.thinking for chunk in self._chunks),
+        )
+        return reason
