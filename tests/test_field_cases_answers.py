@@ -11,7 +11,7 @@ import re
 import pandas as pd
 import pytest
 
-from small_ollama import LABEL, serve
+from chat_server import LABEL, serve
 from urisk_nb import LLMManager, assess
 from urisk_nb.llm.answers import count_least_tokens
 

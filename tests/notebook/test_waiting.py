@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from small_ollama import serve
+from chat_server import serve
 from urisk_nb import LLMManager
 from urisk_nb.llm.answers import Answer
 from urisk_nb.llm.calls import Calls, timing_of
