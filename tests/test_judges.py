@@ -342,6 +342,7 @@ def test_a_decision_model_beside_a_chat_model():
             "digest": digests["llama3.1:latest"],
             "method": "schema",
             "form": "examples",
+            "think": "off",
         },
         {
             "model": "clef",

@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from urisk_nb.arguments import name_flag
 from urisk_nb.errors import PackageMissing, UriskError
 from urisk_nb.render.board import ProgressLine
+from urisk_nb.render.escaping import visible
 from urisk_nb.render.text_layout import format_count
 
 if TYPE_CHECKING:
@@ -37,6 +38,18 @@ __all__ = ["main"]
 Command = Callable[[argparse.Namespace], int]
 
 
+def _print(text: str, file: TextIO | None = None) -> None:
+    """Print text that may hold what others wrote: file names, a server's words, evidence."""
+    print(visible(text), file=file)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages are safe in a terminal: they repeat what was typed."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(visible(message), file)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `urisk` with these arguments; returns the exit status."""
     args = _parser().parse_args(argv)
@@ -46,15 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except UriskError as exc:
         name_flag(exc, args.flags)
-        print(f"\n{type(exc).__name__}: {exc}", file=sys.stderr)
+        _print(f"\n{type(exc).__name__}: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        _print("\nInterrupted.", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="urisk",
         description="Risk tables from your prices and your evidence, with a model on this machine.",
     )
@@ -84,14 +97,14 @@ def _demo(args: argparse.Namespace) -> int:
         benchmark="equal",
         params=named,
     )
-    print("Six companies, weekly prices of 2018 and 2019, sixteen public events.")
+    _print("Six companies, weekly prices of 2018 and 2019, sixteen public events.")
     args.model = next(iter(run.plan.params.judge or ()), None)
     with _start_manager(args) as manager:
         _label(run, manager)
-    print(run.table().as_text())
+    _print(run.table().as_text())
     done = run.progress
     tokens = f"{format_count(done.tokens, 'token')}, " if done.tokens else ""
-    print(
+    _print(
         f"\n{format_count(done.asked, 'question')}, {tokens}"
         f"{time.monotonic() - began:.0f} s in all."
     )
@@ -152,7 +165,7 @@ def _free_port() -> int:
 
 
 def _fetch_model(_: argparse.Namespace) -> int:
-    print(
+    _print(
         f"The demo model is at {_fetch_weights()}. It is small, and made for trying things out. "
         "With the adapter of this package it becomes urisk-judge."
     )
@@ -180,7 +193,7 @@ def _install_judge(args: argparse.Namespace) -> int:
         said = install_judge(line.show, url=args.url)
     finally:
         line.clear()
-    print(said)
+    _print(said)
     return 0
 
 
@@ -212,9 +225,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         ]
     written = ", ".join(str(path) for path in evaluate.write(files, args.out))
     if args.json:
-        print(json.dumps([evaluate.as_dict(file) for file in files], indent=1))
+        _print(json.dumps([evaluate.as_dict(file) for file in files], indent=1))
     else:
-        print(
+        _print(
             "\n\n\n".join(evaluate.render_text(file) for file in files) + f"\n\nWritten: {written}"
         )
     return 0
@@ -250,19 +263,19 @@ def _doctor(_: argparse.Namespace) -> int:
     from urisk_nb.settings import load
 
     settings = load()
-    print(
+    _print(
         f"urisk_nb {version('urisk-nb')}, Python {platform.python_version()}, {platform.system()} "
         f"{platform.machine()}"
     )
     for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
-        print(f"  {name:<12} {_describe_package(name)}")
+        _print(f"  {name:<12} {_describe_package(name)}")
     ready = _check_server(settings)
     ollama = shutil.which("ollama")
     fix = None if ollama else "install it (ollama.com/download), or use the embedded engine"
     _say("Ollama", ollama or "not on PATH", fix)
     _say("Embedded engine", *_check_embedded_engine(settings))
     _say_log(settings)
-    print(
+    _print(
         "Ready: a model can answer."
         if ready
         else "Not ready: no model can answer. Apply one of the fixes above."
@@ -279,7 +292,7 @@ def _describe_package(name: str) -> str:
 
 
 def _say(name: str, text: str, fix: str | None = None) -> None:
-    print(f"{name}: {text}" + (f"\n  Fix: {fix}" if fix else ""))
+    _print(f"{name}: {text}" + (f"\n  Fix: {fix}" if fix else ""))
 
 
 def _check_server(settings: Settings) -> bool:

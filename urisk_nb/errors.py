@@ -44,7 +44,7 @@ UriskError
         ContextExceeded (ValueError)      the prompt is longer than the context window
         AnswerIncomplete                  the stream ended without its last object
 
-Imports nothing else of urisk_nb, so that every layer may raise and catch.
+Imports only the rule for text that is safe to print, so that every layer may raise and catch.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ import contextlib
 import copyreg
 from collections.abc import Iterator
 from typing import Any
+
+from urisk_nb.terminal_text import visible
 
 __all__ = [
     "AccessDenied",
@@ -116,13 +118,15 @@ class UriskError(Exception):
     """
 
     def __init__(self, message: str, *, fix: str, **facts: Any) -> None:
+        message, fix = visible(message), visible(fix)
         super().__init__(message)
         self.message = message
         self.fix = fix
         self.facts = facts
 
     def __str__(self) -> str:
-        return f"{self.message}\n  Fix: {self.fix}"
+        # Again, since whoever passes an error on may add words to it.
+        return visible(f"{self.message}\n  Fix: {self.fix}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # BaseException's own __reduce__ calls the class with args alone and would lose the
@@ -131,7 +135,7 @@ class UriskError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """The two lines that a notebook shows; the cell still fails, so that Run All stops."""
-        return [f"{type(self).__name__}: {self.message}", f"  Fix: {self.fix}"]
+        return [visible(f"{type(self).__name__}: {self.message}"), visible(f"  Fix: {self.fix}")]
 
 
 class InputError(UriskError, ValueError):

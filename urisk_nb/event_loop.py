@@ -190,11 +190,12 @@ async def call(coro: Coroutine[Any, Any, T], *, slice_s: float | None = SLICE_S)
     return work.result()
 
 
-def iterate_sync(source: AsyncIterator[T]) -> Iterator[T]:
+def iterate_sync(source: AsyncIterator[T], tick: Callable[[], object] | None = None) -> Iterator[T]:
     """
     Items of an asynchronous iterator, one by one, for a blocking caller.
 
     An interrupt, or leaving the iteration early, cancels the source and waits for its clean-up.
+    `tick` is called about every SLICE_S while no item comes.
     """
     if on_loop():
         raise WrongThread(
@@ -209,6 +210,8 @@ def iterate_sync(source: AsyncIterator[T]) -> Iterator[T]:
             try:
                 found = items.get(timeout=SLICE_S)
             except queue.Empty:
+                if tick is not None:
+                    tick()
                 continue
             if found is None:
                 break

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from urisk_nb.terminal_text import visible
+
 __all__ = ["at_exit", "forget", "get", "lock", "put", "setdefault"]
 
 NAME = "_urisk_nb_runtime"
@@ -101,5 +103,5 @@ def _close_all(module: ModuleType) -> None:
         try:
             close()
         except Exception as exc:  # noqa: BLE001  one closer's failure must not keep the others from closing
-            print(f"urisk_nb: while closing: {exc}", file=sys.stderr)
+            print(f"urisk_nb: while closing: {visible(str(exc))}", file=sys.stderr)
     module.closers.clear()

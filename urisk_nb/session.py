@@ -41,6 +41,7 @@ from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.render.text_layout import format_count
+from urisk_nb.risk.answer_text import PROMPT_CUT
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.inputs import Evidence, Holding, Prices, describe_unlisted, describe_weights
 from urisk_nb.risk.judges import describe_kappas, unite_judges
@@ -211,7 +212,9 @@ class Run:
         )
         meta = table.report.meta
         ended = [f"The run ended early: {self.failure}"] if self.failure else []
-        if notes := [*ended, *self.input_notes, *self.notes, *describe_kappas(meta["kappa"])]:
+        advice = [judge.advice for judge in self.judges if judge.advice]
+        kappas = describe_kappas(meta["kappa"])
+        if notes := [*ended, *self.input_notes, *self.notes, *advice, *kappas]:
             meta["messages"] = {**meta["messages"], WHOLE_RUN: notes}
         meta.update(
             created_at=self.created_at.isoformat(timespec="seconds"),
@@ -362,7 +365,13 @@ class _Workers:
         """End the run where several sentences in a row got no label."""
         is_last = question.purpose == "repair" or self.judge.form == "decision"
         if reply.error is None:
-            _, reason = parse(reply.text, reply.done_reason, self.run.plan.taxonomy)
+            _, reason = parse(
+                reply.text,
+                reply.done_reason,
+                self.run.plan.taxonomy,
+                sentence=question.sentence.text,
+                has_thoughts=reply.has_thoughts,
+            )
             if reason is None:
                 self.failed_in_row = 0
             if reason is None or not is_last:
@@ -423,6 +432,9 @@ def to_reply(answer: Answer) -> Reply:
         prompt_tokens=timing.prompt_tokens,
         seconds=timing.total_s,
         attempts=timing.attempts,
+        # A manager of the caller's own may give plainer answers.
+        has_thoughts=bool(getattr(answer, "thinking", "")),
+        flags=tuple(code for code in getattr(answer, "faults", ()) if code == PROMPT_CUT),
         logprobs=tuple(
             Token(text=one.text, logprob=one.logprob, top_logprobs=one.top_logprobs)
             for one in answer.logprobs

@@ -110,6 +110,21 @@ def test_stop_and_status_without_a_session(new_kernel):
 STORY = {"rules": [{"contains": "story", "answer": ["word "] * 600, "token_ms": 20}]}
 
 
+HOSTILE = ["a\x1b[2J", "\x1b]52;c;ZXZp", "bA==\x07", "\x9b31m", "\u202eb\r", "c"]
+
+
+def test_no_display_of_an_answer_drives_a_terminal(kernel, fake_ollama_with):
+    """Field case C9: in each frame as in the last one; the answer itself stays as it came."""
+    server = fake_ollama_with({"rules": [{"answer": HOSTILE, "token_ms": 150}]})
+    kernel.good(f"%urisk_stop\n%urisk_start --url {server.url}")
+    cell = kernel.good("%%ask answer\nWell?")
+    shown = [content["data"]["text/plain"] for _, content in cell.outputs if "data" in content]
+    assert len(shown) > 1
+    assert all(char.isprintable() or char in "\n\t" for char in "".join(shown))
+    assert "⟨U+001B⟩]52" in shown[-1]
+    assert kernel.value("answer") == "".join(HOSTILE)
+
+
 def test_an_interrupt_stops_the_answer_here_and_on_the_server(kernel, fake_ollama_with):
     """
     Stop while `%%ask` streams: the prompt is back at once, the server has aborted, the text so far

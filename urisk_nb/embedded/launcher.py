@@ -31,6 +31,7 @@ from typing import Any
 
 from urisk_nb.embedded import decision, weights
 from urisk_nb.errors import FetchFailed
+from urisk_nb.terminal_text import visible
 
 DEMO_MODEL = "smollm2-135m:latest"
 PROMPT_CACHE_MIB = 1024  # llama.cpp's default of 8 GiB for old prompts is too much for a laptop
@@ -213,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         server = launch_server(args)
     except LaunchError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
+        print(f"Error: {visible(str(exc))}", file=sys.stderr)
         return 1
     # At once: nothing has to be saved, and the library's threads may be in the middle of a token.
     for number in ENDING_SIGNALS:

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from urisk_nb import event_loop
 from urisk_nb.errors import NotInitialized
-from urisk_nb.llm.calls import CallTiming
+from urisk_nb.llm.calls import CallRecord, CallTiming
 from urisk_nb.llm.client import OnChunk
-from urisk_nb.llm.messages import Chunk, Final, TokenLogprob
+from urisk_nb.llm.messages import Chunk, Final, Message, TokenLogprob
 from urisk_nb.llm.retrying_client import Exchange
+from urisk_nb.risk.answer_text import PROMPT_CUT, is_only_thinking
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
 
-__all__ = ["Answer", "AnswerStream"]
+__all__ = ["Answer", "AnswerStream", "count_least_tokens", "find_faults"]
+
+NO_TEXT, ONLY_THINKING = "no_text", "only_thinking"
+MIN_CUT_TOKENS = 64  # fewer are within what a template or a tokenizer may do
+READ_SHARE = 0.75  # of the least tokens that a prompt can have: fewer read means that it was cut
+MAX_WORD_CHARS = 16  # of one token, in text without spaces
 
 
 class Answer(str):
@@ -40,15 +48,19 @@ class Answer(str):
     logprobs
         The tokens with their log-probabilities, where they were asked for and the server
         reports them.
+    faults
+        What is wrong with it, by code, each with a sentence: `no_text`, `only_thinking` (the model
+        thought, and gave no text), `prompt_cut` (the server read far fewer tokens than were sent).
     """
 
-    __slots__ = ("done_reason", "engine", "logprobs", "model", "thinking", "timing")
+    __slots__ = ("done_reason", "engine", "faults", "logprobs", "model", "thinking", "timing")
     model: str
     engine: str
     done_reason: str
     thinking: str
     timing: CallTiming
     logprobs: tuple[TokenLogprob, ...]
+    faults: Mapping[str, str]
 
     def __new__(
         cls,
@@ -60,10 +72,12 @@ class Answer(str):
         timing: CallTiming,
         thinking: str = "",
         logprobs: tuple[TokenLogprob, ...] = (),
+        faults: Mapping[str, str] | None = None,
     ) -> Self:
         self = super().__new__(cls, text)
         self.model, self.engine, self.done_reason = model, engine, done_reason
         self.thinking, self.timing, self.logprobs = thinking, timing, logprobs
+        self.faults = dict(faults or {})
         return self
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
@@ -79,7 +93,12 @@ class AnswerStream:
     """
 
     def __init__(
-        self, session: LLMManager, body: bytes, exchange: Exchange, model: str | None = None
+        self,
+        session: LLMManager,
+        body: bytes,
+        exchange: Exchange,
+        model: str | None = None,
+        messages: Sequence[Message] = (),
     ) -> None:
         self._session, self._body, self._exchange = session, body, exchange
         # As it is asked: the session may go on with another model while this call is in flight.
@@ -87,6 +106,8 @@ class AnswerStream:
         self._thoughts: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         self._answer: Answer | None = None
+        self._record: CallRecord | None = None
+        self._messages = messages
 
     @property
     def answer(self) -> Answer:
@@ -95,11 +116,20 @@ class AnswerStream:
             raise NotInitialized("the answer has not ended.", fix="iterate to the end first")
         return self._answer
 
+    @property
+    def waits_for(self) -> str:
+        """What is waited for while no text has come: `waiting (3 s)`, `thinking (12 s)`."""
+        return "" if self._record is None else self._record.describe_wait(time.monotonic())
+
     def __aiter__(self) -> AsyncIterator[str]:
         return event_loop.iterate(self.pieces())
 
     def __iter__(self) -> Iterator[str]:
-        return event_loop.iterate_sync(self.pieces())
+        return self.iterate()
+
+    def iterate(self, tick: Callable[[], object] | None = None) -> Iterator[str]:
+        """Return the pieces for a blocking caller; `tick` is called while none comes."""
+        return event_loop.iterate_sync(self.pieces(), tick)
 
     async def pieces(self) -> AsyncGenerator[str, None]:
         """Yield the pieces, on the manager's own loop; leaving cancels the call."""
@@ -123,11 +153,11 @@ class AnswerStream:
     async def whole(self, on_chunk: OnChunk = lambda _: None) -> Answer:
         """Return the answer, on the manager's own loop."""
         session = self._session
-        record = session.calls.begin(self._body, self._model)
+        record = self._record = session.calls.begin(self._body, self._model)
 
         def take(chunk: Chunk | Final) -> None:
             self._logprobs += chunk.logprobs
-            if isinstance(chunk, Chunk) and chunk.thinking:
+            if chunk.thinking:
                 self._thoughts.append(chunk.thinking)
             on_chunk(chunk)
 
@@ -137,13 +167,77 @@ class AnswerStream:
             session.calls.fail(record, exc)
             raise
         text = record.answer  # whole: the end of the record keeps the first part only
+        thinking = "".join(self._thoughts)
         self._answer = Answer(
             text,
             model=self._model,
             engine=str(session.engine),
             done_reason=final.done_reason,
             timing=session.calls.end(record, final),
-            thinking="".join(self._thoughts),
+            thinking=thinking,
             logprobs=tuple(self._logprobs),
+            faults=find_faults(text, thinking, final, self._messages),
         )
         return self._answer
+
+
+def find_faults(
+    text: str, thinking: str, final: Final, messages: Sequence[Message]
+) -> dict[str, str]:
+    """Return what is wrong with an answer to these messages: a sentence for each code."""
+    faults = {}
+    if is_only_thinking(text) or (thinking.strip() and not text.strip()):
+        fix = (
+            "give it more tokens (num_predict), or use a model that does not think"
+            if final.done_reason == "length"
+            else "ask again, or use a model that does not think: %env OLLAMA_MODEL=llama3.1"
+        )
+        faults[ONLY_THINKING] = f"The model gave no text, only thinking; {fix}."
+    elif not text.strip():
+        faults[NO_TEXT] = (
+            "The model gave no text: its answer is empty. Ask again, or use another model: "
+            "%env OLLAMA_MODEL=llama3.1."
+        )
+    read = final.prompt_tokens  # 0: the server does not count
+    chars = sum(map(len, _list_texts(messages)))
+    # Words have something between them, so most prompts need no counting.
+    least = count_least_tokens(messages) if 0 < read < chars / 2 else 0
+    if read < READ_SHARE * least and least - read >= MIN_CUT_TOKENS:
+        faults[PROMPT_CUT] = (
+            f"The server read {read:,} tokens of a prompt that has {least:,} or more: it cut the "
+            "prompt without saying so. Shorten it, or ask for a larger window: "
+            "%env URISK_NUM_CTX=32768, then %urisk_start."
+        )
+    return faults
+
+
+def count_least_tokens(messages: Sequence[Message]) -> int:
+    """
+    Return how many tokens a chat has at the least, whatever the tokenizer.
+
+    Tokenizers join no words over a space or a punctuation mark. A long word has a token for every
+    16 characters or fewer; Chinese, Japanese and the like have one for every 4. What is no word, as
+    a line of dashes, may be a single token, and is not counted.
+    """
+    texts = _list_texts(messages)
+    return sum(_count_least(word) for text in texts for word in re.findall(r"\w+", text))
+
+
+def _list_texts(messages: Sequence[Message]) -> list[str]:
+    """Return the texts of a chat; a message may have parts, of which some are pictures."""
+    contents = [message.get("content") for message in messages]
+    parts = [
+        part.get("text")
+        for content in contents
+        if isinstance(content, list)
+        for part in content
+        if isinstance(part, dict)
+    ]
+    return [text for text in (*contents, *parts) if isinstance(text, str)]
+
+
+def _count_least(word: str) -> int:
+    if len(word) <= MAX_WORD_CHARS and word.isascii():  # nearly always
+        return 1
+    wide = sum(char > "\u2e7f" for char in word)
+    return max(1, (len(word) - wide) // MAX_WORD_CHARS + wide // 4)

@@ -180,6 +180,8 @@ class CallRecord:
     asked_s, started_s, first_sent_s, sent_s, first_s, ended_s
         Monotonic clock of this process, seconds: asked for, its turn, first and last try sent,
         first piece, end. None: not yet.
+    thinking_s
+        When the first piece came, if it was one of the model's thoughts; the same clock.
     texts
         The answer so far.
     failures
@@ -202,6 +204,7 @@ class CallRecord:
     first_sent_s: float | None = None
     sent_s: float | None = None
     first_s: float | None = None
+    thinking_s: float | None = None
     ended_s: float | None = None
     texts: list[str] = field(default_factory=list)
     failures: list[FailedAttempt] = field(default_factory=list)
@@ -213,8 +216,8 @@ class CallRecord:
     def phase(self) -> str:
         """
         How far it is: `queued locally`, `waiting for the server` (that is being started again),
-        `asked` (queue, load and prompt: the server reports them at the end), `answering`; or the
-        outcome.
+        `asked` (queue, load and prompt: the server reports them at the end), `thinking` (no text
+        has come yet), `answering`; or the outcome.
         """
         if self.outcome:
             return self.outcome
@@ -222,7 +225,19 @@ class CallRecord:
             return "queued locally"
         if self.sent_s is None:
             return "waiting for the server"
-        return "asked" if self.first_s is None else "answering"
+        if self.first_s is None:
+            return "asked"
+        return "thinking" if self.thinking_s is not None and not self.texts else "answering"
+
+    def describe_wait(self, now_s: float) -> str:
+        """Return what is waited for and for how long, `waiting (3 s)`; empty once text comes."""
+        phase = self.phase
+        if phase in ("answering", self.outcome):
+            return ""
+        is_thinking = phase == "thinking" and self.thinking_s is not None
+        since_s = self.thinking_s if is_thinking else self.asked_s
+        word = "thinking" if is_thinking else "waiting"
+        return f"{word} ({now_s - (since_s or now_s):.0f} s)"
 
     def elapsed_s(self, now_s: float) -> float:
         """Return seconds since it was asked for, on the monotonic clock, or until its end."""
@@ -249,6 +264,8 @@ class CallRecord:
         """Take in a chunk of the answer, or its end."""
         if self.first_s is None:
             self.first_s = time.monotonic()
+            if chunk.thinking and not chunk.text:
+                self.thinking_s = self.first_s
         if chunk.text:
             self.texts.append(chunk.text)
 

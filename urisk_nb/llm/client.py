@@ -75,7 +75,7 @@ from urisk_nb.llm.tls import (
 )
 from urisk_nb.settings import DialectName, Settings
 
-__all__ = ["HTTPX_ERRORS", "Client", "OnChunk"]
+__all__ = ["HTTPX_ERRORS", "Client", "DecodeError", "OnChunk"]
 
 CONNECT_S = 2.0
 PROBE_S = 2.5

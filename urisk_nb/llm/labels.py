@@ -16,13 +16,18 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.errors import BadRequest, ModelError, ModelUnsuitable, ProtocolError
+from urisk_nb.errors import (
+    BadRequest,
+    ModelError,
+    ModelUnsuitable,
+    ProtocolError,
+)
 from urisk_nb.llm import constrained_decoding, letters
-from urisk_nb.llm.client import Client, OnChunk
+from urisk_nb.llm.client import Client, DecodeError, OnChunk
 from urisk_nb.llm.dialects import ollama, openai, systemone
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.messages import (
@@ -34,6 +39,7 @@ from urisk_nb.llm.messages import (
     TokenLogprob,
     is_judge,
 )
+from urisk_nb.llm.written_labels import LabelWriter, SchemaSetting
 from urisk_nb.risk.taxonomy import NONE, SEVERITIES
 
 if TYPE_CHECKING:
@@ -78,11 +84,14 @@ class Judge:
         Its name, as it was given.
     digest
         Of the model, as the server tells it; empty where it does not.
+    setting
+        Of a model that writes its labels; it is found out at the first ones.
     """
 
     model: str
     method: LabelMethod
     digest: str = ""
+    setting: SchemaSetting | None = field(default=None, compare=False)
 
     @property
     def form(self) -> Form:
@@ -92,12 +101,25 @@ class Judge:
     @property
     def record(self) -> dict[str, str | None]:
         """What a run records of it, JSON-able."""
-        return {
+        record = {
             "model": self.model,
             "digest": self.digest or None,
             "method": str(self.method),
             "form": self.form,
         }
+        return record if self.setting is None else record | {"think": str(self.setting.think)}
+
+    @property
+    def advice(self) -> str:
+        """What to do where no setting makes it keep to the schema; empty else."""
+        if self.setting is None or not self.setting.is_ignored:
+            return ""
+        tried = ", ".join(self.setting.choices)
+        return (
+            f"{self.model} gives no label ({self.setting.reason}), with any setting of think "
+            f"({tried}). Label with another model: --judge NAME, such as urisk-judge or an "
+            "instruct model that does not think."
+        )
 
 
 class LabelReader:
@@ -115,10 +137,12 @@ class LabelReader:
         self._methods: dict[str, LabelMethod] = {}
         self._temperatures: dict[str, float] = {}  # of the judge's two questions, on Ollama
         self._lock = asyncio.Lock()
+        self.writer = LabelWriter(client)
 
     def reset(self) -> None:
         """Decide anew at the next question: another server may answer by then."""
         self._methods.clear()
+        self.writer.reset()
 
     async def find_method(self, model: str) -> LabelMethod:
         """Return how this model is asked; the first call asks the server what it can do."""
@@ -190,15 +214,7 @@ class LabelReader:
         if question is None and not client.dialect.can(Feature.GRAMMAR):
             return await client.chat(body, on_chunk)
         method = await self.find_method(request.model)
-        path, decode_error, requests = client.dialect.chat_path, client.dialect.decode_error, None
-        if method is LabelMethod.DECISION and question is not None:
-            path, decode_error = systemone.PATH, systemone.decode_error
-            requests = ask_by_decision(question, request)
-        elif method is LabelMethod.LETTERS and question is not None:
-            path, decode_error = letters.PATH, ollama.decode_error
-            requests = ask_by_letters(question, request, self._temperatures)
-        elif method is LabelMethod.CHOICES and (choices := _find_choices(request)):
-            requests = ask_by_choices(request, choices)
+        path, decode_error, requests = self._open_requests(method, question, request)
         content = None
         while requests is not None:
             try:
@@ -216,7 +232,26 @@ class LabelReader:
                     raise
                 self._methods[request.model] = LabelMethod.SCHEMA
                 break
-        return await client.chat(body, on_chunk)
+        async with self.writer.open(question, request, body, on_chunk) as writing:
+            while True:
+                with writing.attempt():
+                    await client.chat(writing.body, writing.take)
+                if await writing.is_done():
+                    return writing.hand_over()
+
+    def _open_requests(
+        self, method: LabelMethod, question: Question | None, request: ChatRequest
+    ) -> tuple[str, DecodeError, Requests | None]:
+        """Return where to ask, what a refusal means, and the requests; None: the chat alone."""
+        if method is LabelMethod.DECISION and question is not None:
+            return systemone.PATH, systemone.decode_error, ask_by_decision(question, request)
+        if method is LabelMethod.LETTERS and question is not None:
+            requests = ask_by_letters(question, request, self._temperatures)
+            return letters.PATH, ollama.decode_error, requests
+        dialect = self._client.dialect
+        choices = _find_choices(request) if method is LabelMethod.CHOICES else None
+        by_choices = ask_by_choices(request, choices) if choices else None
+        return dialect.chat_path, dialect.decode_error, by_choices
 
 
 # Constrained decoding -----------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from urisk_nb.llm.calls import CallRecord, Calls
 from urisk_nb.llm.client import Client, OnChunk
 from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.dialects.dialect import Dialect, Feature
-from urisk_nb.llm.labels import Judge, LabelReader
+from urisk_nb.llm.labels import Judge, LabelMethod, LabelReader
 from urisk_nb.llm.limiter import CallLimiter
 from urisk_nb.llm.messages import (
     JUDGE,
@@ -72,6 +72,7 @@ from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, take_snapshot
 from urisk_nb.server import leases
 from urisk_nb.server.model_server import Server, ServerState
 from urisk_nb.settings import DialectName, Engine, Settings, given_settings, load
+from urisk_nb.terminal_text import visible
 
 if TYPE_CHECKING:
     from urisk_nb.risk.questions import Question
@@ -100,9 +101,10 @@ class StartEvent:
     total: int = 0
 
     def __str__(self) -> str:
+        text = visible(self.text)  # `progress=print` is how it is used
         if not self.total:
-            return self.text
-        return f"{self.text} {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB"
+            return text
+        return f"{text} {self.done / 1e6:,.0f} of {self.total / 1e6:,.0f} MB"
 
 
 class _Start:
@@ -599,7 +601,13 @@ class LLMManager:
 
     async def _find_judge(self, model: str, known: Sequence[Model]) -> Judge:
         method, found = await self._labels.find_method(model), find_model(model, known)
-        return Judge(model=model, method=method, digest=found.digest if found else "")
+        is_written = method in (LabelMethod.SCHEMA, LabelMethod.CHOICES)
+        return Judge(
+            model=model,
+            method=method,
+            digest=found.digest if found else "",
+            setting=self._labels.writer.find_setting(model) if is_written else None,
+        )
 
     async def unload(self, model: str | None = None) -> None:
         """
@@ -794,7 +802,8 @@ class LLMManager:
         )
         request = parse_question(payload, **self._request_fields(who))
         body = self._client.dialect.encode_chat(request)
-        return AnswerStream(self, body, partial(self._labels.ask, about, request, body), who)
+        exchange = partial(self._labels.ask, about, request, body)
+        return AnswerStream(self, body, exchange, who, request.messages)
 
     def _stream(
         self, messages: Sequence[Message], options: Mapping[str, Any] | None, format: Any
@@ -808,7 +817,7 @@ class LLMManager:
             **self._request_fields(self.model),
         )
         body = self._client.dialect.encode_chat(request)
-        return AnswerStream(self, body, partial(self._client.chat, body))
+        return AnswerStream(self, body, partial(self._client.chat, body), messages=messages)
 
     def _request_fields(self, model: str) -> dict[str, Any]:
         """What the session adds to each request."""
@@ -939,7 +948,7 @@ class LLMManager:
             if self._closed
             else f"{self.model} at {self.url}, {'managed' if self.is_managed else 'external'}"
         )
-        return f"<LLMManager {state}>"
+        return visible(f"<LLMManager {state}>")
 
     # Shutdown -------------------------------------------------------------------------------------
 

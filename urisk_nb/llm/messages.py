@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from urisk_nb.arguments import require
@@ -25,6 +26,7 @@ __all__ = [
     "ModelCard",
     "PullProgress",
     "ServerProps",
+    "Think",
     "TokenLogprob",
     "build_messages",
     "check_chat",
@@ -42,6 +44,14 @@ DEFAULT_HOST, DEFAULT_NAMESPACE = "registry.ollama.ai", "library"  # where Ollam
 
 Message = Mapping[str, Any]
 QUESTION_FIELDS = frozenset({"format", "logprobs", "messages", "options", "top_logprobs"})
+
+
+class Think(StrEnum):
+    """What a request says of the model's thinking before its answer."""
+
+    OFF = "off"
+    UNSET = "unset"  # nothing: as the server and the model's template have it
+    ON = "on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +78,8 @@ class ChatRequest:
     adapter_off
         Number of the adapter (LoRA) of a llama.cpp server that is left out; None: the server's own
         choice.
+    think
+        None: as the dialect does by default, the first of its `think_settings`.
     """
 
     model: str
@@ -79,6 +91,7 @@ class ChatRequest:
     logprobs: bool | None = None
     top_logprobs: int | None = None
     adapter_off: int | None = None
+    think: Think | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +123,7 @@ class Final:
     """
 
     text: str = ""
+    thinking: str = ""
     done_reason: str = ""
     total_ns: int = 0
     load_ns: int = 0

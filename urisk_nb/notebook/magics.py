@@ -424,10 +424,16 @@ def _stream_answer(
 
     An interrupt, or an error, shows what there is and is raised again.
     """
-    board, pieces = Board(grows=True), []
+    board = Board(grows=True)
+    pieces: list[str] = []
     stream = manager.stream_sync(prompt, system)
+
+    def tick() -> None:
+        if not pieces and (wait := stream.waits_for) and not wait.endswith("(0 s)"):
+            board.show_wait(wait, progress_markup(wait, None))
+
     try:
-        for piece in stream:
+        for piece in stream.iterate(tick):
             pieces.append(piece)
             if board.is_due:
                 text = "".join(pieces)
@@ -440,7 +446,11 @@ def _stream_answer(
         raise
     answer = stream.answer
     facts = " · ".join([_describe_answer(answer), *notes])
-    board.finish(f"{answer}\n\n{facts}", answer_markup(str(answer), facts))
+    faults = list(answer.faults.values())
+    board.finish(
+        "\n\n".join([str(answer), *faults, facts] if str(answer) else [*faults, facts]),
+        answer_markup(str(answer), facts, faults),
+    )
     return answer
 
 
@@ -538,13 +548,15 @@ def _label(run: Run, parallel: int | None) -> None:
     judges = run.plan.params.judge if LLMManager.find_instance() is None else None
     manager, board = _get_manager(model=judges[0] if judges else None), Board()
     try:
-        label_sync(run, manager, parallel, lambda: _show_progress(board, run))
+        label_sync(run, manager, parallel, lambda: _show_progress(board, run, manager))
     finally:
         board.clear()
 
 
-def _show_progress(board: Board, run: Run) -> None:
+def _show_progress(board: Board, run: Run, manager: LLMManager) -> None:
     now, text = run.progress, str(run.progress)
+    if not now.asked and (calls := manager.calls.live):  # before the first answer
+        text = ", ".join(filter(None, [text, calls[0].describe_wait(time.monotonic())]))
     board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from urisk_nb.errors import InputError, PackageMissing, UriskError
+from urisk_nb.terminal_text import visible
 
 __all__ = [
     "LoopState",
@@ -289,4 +290,4 @@ def warn_of_dropped_cells() -> None:
     if library in (ORIGINAL, OLD_SUCCESSOR) and ipykernel and ipykernel >= ONE_CONTEXT_FROM:
         _Done.warned = True
         reason = describe_hazard(library, read_loop_state())
-        print(f"Warning: {reason}.\n  Fix: {RESTART}.", file=sys.stderr)
+        print(f"Warning: {visible(reason)}.\n  Fix: {RESTART}.", file=sys.stderr)

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any
 
+from urisk_nb.render.escaping import one_line, visible
+
 __all__ = ["Board", "FrameBudget", "ProgressLine", "is_static", "publish"]
 
 INTERVAL_S = 0.1  # between two frames of one output
@@ -76,6 +78,7 @@ class Board:
         self.kernel = _in_kernel()
         self.handle: Any = None
         self.shown = ""
+        self.wait = ""  # in a terminal: the line that the first text takes the place of
         self.next_s = 0.0
 
     @property
@@ -87,14 +90,39 @@ class Board:
 
     def show(self, plain: str, markup: str) -> None:
         """Draw a frame, unless the last one was just now."""
+        # Half of a CRLF: what is shown of a growing text must be the beginning of what follows.
+        plain = self._clean(plain.removesuffix("\r") if self.grows else plain)
         if self.is_due and plain != self.shown:
             self._draw(plain, markup)
 
+    def show_wait(self, plain: str, markup: str) -> None:
+        """
+        Say what is waited for until the first text comes, which takes its place.
+
+        In a terminal it is a line that is rewritten. Where the output goes into a file it would be
+        no line that goes away, so it is not written.
+        """
+        if self.kernel or not self.grows:
+            self.show(plain, markup)
+        elif self.is_due and not self.shown and plain != self.wait and sys.stdout.isatty():
+            line = one_line(plain)
+            print("\r" + line.ljust(len(self.wait)), end="", flush=True)
+            self.wait = line
+
+    def _clear_wait(self) -> None:
+        if self.wait:
+            print("\r" + " " * len(self.wait) + "\r", end="", flush=True)
+            self.wait = ""
+
     def finish(self, plain: str, markup: str) -> None:
         """Draw the last frame, in any case."""
-        self._draw(plain, markup)
+        self._draw(self._clean(plain), markup)
         if not self.kernel:
             print(flush=True)
+
+    def _clean(self, plain: str) -> str:
+        """Return text as it may reach a terminal; a line that is rewritten is one line."""
+        return visible(plain) if self.grows or self.kernel else one_line(plain)
 
     def clear(self) -> None:
         """Take the output away, as far as the place allows."""
@@ -110,6 +138,7 @@ class Board:
         if self.kernel:
             self._display({"text/plain": plain, "text/html": markup})
         elif self.grows:
+            self._clear_wait()
             print(plain[len(self.shown) :], end="", flush=True)
         else:
             print("\r" + plain.ljust(len(self.shown)), end="", flush=True)
@@ -148,7 +177,7 @@ class ProgressLine:
         if time.monotonic() < self.next_s:
             return
         self.next_s = time.monotonic() + (0.1 if self.live else 5.0)
-        text = str(step)
+        text = one_line(step)
         line, end = (f"\r{text.ljust(self.width)}", "") if self.live else (text, "\n")
         print(line, end=end, file=sys.stderr, flush=True)
         self.width = len(text)
@@ -156,7 +185,7 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """Print this in any case, as a line that stays."""
         self.clear()
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Take the line away."""

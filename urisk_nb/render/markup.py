@@ -118,7 +118,9 @@ def progress_markup(text: str, share: float | None) -> str:
 def status_bundle(rows: Mapping[str, Any], title: str) -> tuple[str, str]:
     """Return names and values as text and as an HTML table."""
     width = max(map(len, rows), default=0)
-    lines = [f"  {name.ljust(width)}  {visible(str(value))}" for name, value in rows.items()]
+    lines = [
+        f"  {visible(name).ljust(width)}  {visible(str(value))}" for name, value in rows.items()
+    ]
     cells = "".join(
         f'<tr><th scope="row" style="{CELL};{MUTED};font-weight:normal">{escape_html(name)}</th>'
         f'<td style="{CELL}">{escape_html(value)}</td></tr>'

@@ -271,7 +271,7 @@ def collect_messages(content: TableContent) -> list[str]:
     for run in content.runs:
         for key, said in run.get("messages", {}).items():
             if key == WHOLE_RUN or key in tickers:
-                head = "" if key == WHOLE_RUN else f"{key}: "
+                head = "" if key == WHOLE_RUN else f"{one_line(key)}: "
                 texts = [said] if isinstance(said, str) else said
                 lines |= dict.fromkeys(head + one_line(text) for text in texts)
     lines |= dict.fromkeys(_describe_ratings(content))

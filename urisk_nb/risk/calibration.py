@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CONTENT_FREE", "Token", "distribution", "prior", "subtract_prior"]
+__all__ = ["CONTENT_FREE", "Token", "distribution", "prior", "subtract_prior", "take_answer"]
 
 # Asked once a model and prompt. None of them says anything about a company.
 CONTENT_FREE = ("N/A", "The company.", "Something happened at the company.", "[MASK]")
@@ -80,6 +80,26 @@ def distribution(
             return {label: mass.get(label, floor) for label in labels}
         start += len(token.text)
     return None
+
+
+def take_answer(tokens: Sequence[Token], answer: str) -> Sequence[Token]:
+    """
+    Return the tokens of the answer alone, without those of thoughts or of a code fence before it.
+
+    Thoughts may name the same keys. Empty where the tokens are not those of this answer.
+    """
+    text = "".join(token.text for token in tokens)
+    if text.strip() == answer:
+        return tokens
+    start = text.rfind(answer)
+    if start < 0 or not answer:
+        return ()
+    end, kept = 0, []
+    for token in tokens:
+        end += len(token.text)
+        if end > start:
+            kept.append(token)
+    return kept
 
 
 def _value_begins(text: str, key: str) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from urisk_nb.risk import calibration
+from urisk_nb.risk.answer_text import find_answer
 from urisk_nb.risk.evidence import Sentence
 from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.questions import (
@@ -50,8 +51,8 @@ class Finding:
         Why there is no label.
     flags
         Of the sentence (``hidden_text``, ``injection_suspect``), of its answers (``repaired``,
-        ``unstable``, ``second_look_failed``) and of several judges (``judges_disagree``,
-        ``no_opinion``).
+        ``unstable``, ``second_look_failed``, ``prompt_cut``) and of several judges
+        (``judges_disagree``, ``no_opinion``).
     cached
         Every answer about it was known before.
     p_label, p_severity
@@ -214,7 +215,13 @@ class _TickerLabeler:
         if question.key not in self.labels:
             reply = self.replies[question.key]
             self.labels[question.key] = (
-                parse(reply.text, reply.done_reason, self.plan.taxonomy)
+                parse(
+                    reply.text,
+                    reply.done_reason,
+                    self.plan.taxonomy,
+                    sentence=question.sentence.text,
+                    has_thoughts=reply.has_thoughts,
+                )
                 if reply.error is None
                 else (None, reply.error)
             )
@@ -375,7 +382,12 @@ class _TickerLabeler:
     def _read_distribution(
         self, question: Question, key: str, labels: Sequence[str]
     ) -> dict[str, float] | None:
-        return calibration.distribution(self.replies[question.key].logprobs, key, labels)
+        reply = self.replies[question.key]
+        tokens: Sequence[calibration.Token] = reply.logprobs
+        answer = find_answer(reply.text)
+        if reply.has_thoughts or answer != reply.text.strip():
+            tokens = calibration.take_answer(tokens, answer)
+        return calibration.distribution(tokens, key, labels)
 
     def _calibrate_severity(
         self, question: Question, risk: str, p_label: float, prior: Mapping[str, float] | None
@@ -420,7 +432,8 @@ class _TickerLabeler:
     def to_finding(self, index: int) -> Finding:
         trail = self.trails[index]
         label, reason = self.first_label(index)
-        flags = set(self.sentences[index].flags)
+        asked = {flag for one in trail for flag in self.replies[one.key].flags}
+        flags = {*self.sentences[index].flags, *asked}
         if label is not None and any(question.purpose == "repair" for question in trail):
             flags.add("repaired")
         calibrated = self.calibrated.get((index, False))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from urisk_nb.errors import InputError
+from urisk_nb.risk.answer_text import find_answer, is_only_thinking, quotes_object
 from urisk_nb.risk.calibration import CONTENT_FREE, Token
 from urisk_nb.risk.evidence import Sentence, clean_text
 from urisk_nb.risk.inputs import Document
@@ -149,6 +150,10 @@ class Reply:
     logprobs
         The tokens with their log-probabilities, where they were asked for and the server gives
         them.
+    has_thoughts
+        The server gave the model's thoughts apart from the text.
+    flags
+        What is wrong with the exchange, whatever the answer says: ``prompt_cut``.
     """
 
     text: str
@@ -160,6 +165,8 @@ class Reply:
     cached: bool = False
     error: str | None = None
     logprobs: tuple[Token, ...] = ()
+    has_thoughts: bool = False
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,12 +429,27 @@ def repair(question: Question, bad_reply: str, taxonomy: Taxonomy = DEFAULT) -> 
 
 
 def parse(
-    text: str, done_reason: str | None, taxonomy: Taxonomy = DEFAULT
+    text: str,
+    done_reason: str | None,
+    taxonomy: Taxonomy = DEFAULT,
+    *,
+    sentence: str = "",
+    has_thoughts: bool = False,
 ) -> tuple[Label | None, str | None]:
     """
     Return the label in a reply, or None and the reason why it is no answer.
 
-    Raises nothing, whatever the text.
+    Raises nothing, whatever the text. The reply is one JSON object, by itself or behind the model's
+    thoughts or in a code fence; see `urisk_nb.risk.answer_text`.
+
+    Parameters
+    ----------
+    text, done_reason
+        Of the reply.
+    sentence
+        What was judged: an object that it holds is a quotation where it is not the whole reply.
+    has_thoughts
+        The server gave the model's thoughts apart from the text.
 
     Notes
     -----
@@ -437,15 +459,26 @@ def parse(
     ``none`` has no meaning and becomes 0.
     """
     if done_reason != "stop":
-        return None, f"the answer did not end by itself (done_reason {done_reason!r})"
+        so_far = ", and is only thinking" if _lacks_text(text, has_thoughts=has_thoughts) else ""
+        return None, f"the answer did not end by itself (done_reason {done_reason!r}){so_far}"
+    answer = find_answer(text)
     try:
-        content = json.loads(text, object_pairs_hook=_once)
+        content = json.loads(answer, object_pairs_hook=_once)
     except (ValueError, RecursionError):
-        return None, "the answer is not JSON"
+        if _lacks_text(text, has_thoughts=has_thoughts):
+            return None, "the model gave no text, only thinking"
+        return None, "the answer is not JSON" if text.strip() else "the model gave no text"
+    if answer != text.strip() and quotes_object(answer, sentence):
+        return None, "the answer only repeats what the sentence says"
     if (fault := _fault(content, taxonomy)) is not None:
         return None, f"the answer is not in the schema: {fault[:120]}"
     risk = str(content["risk"])
     return Label(risk=risk, severity=0 if risk == NONE else int(content["severity"])), None
+
+
+def _lacks_text(text: str, *, has_thoughts: bool) -> bool:
+    """Return whether there are thoughts, and no text."""
+    return is_only_thinking(text) or (has_thoughts and not text.strip())
 
 
 def _fault(content: Any, taxonomy: Taxonomy) -> str | None:

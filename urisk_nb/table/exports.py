@@ -1,20 +1,26 @@
 """
-Frames that spreadsheets and notebooks open: a sentence in them stays the text that it is.
+Frames that spreadsheets, terminals and notebooks open: text that would run there stays text.
 
 A sentence of the evidence may begin with "=HYPERLINK(". In a CSV or Excel file such a cell would
-run when somebody opens it. In a notebook two dollar signs would make a formula of what is between
-them.
+run when somebody opens it. It may hold an escape sequence, which runs when the frame is printed, or
+when its CSV file is. In a notebook two dollar signs would make a formula of what is between them.
+The cells themselves stay verbatim: only what is written or shown is changed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_string_dtype
 
-__all__ = ["ExportFrame", "neutralize_formulas"]
+from urisk_nb.render.escaping import visible
 
+__all__ = ["ExportFrame", "make_visible", "neutralize_formulas"]
+
+# Hides no text and drives nothing
+KEPT = "\n\t\u00ad\u200c\u200d"
 # What Excel, LibreOffice and Google Sheets read as the start of a formula, and the wide forms of
 # the same signs: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -27,7 +33,8 @@ _LEFT = "<style>.urisk-frame .dataframe :is(td,th){text-align:left}</style>"
 
 class ExportFrame(pd.DataFrame):
     """
-    A DataFrame whose CSV and Excel files hold no formula; see `neutralize_formulas`.
+    A DataFrame whose CSV and Excel files hold no formula, see `neutralize_formulas`, and which
+    drives no terminal, see `make_visible`.
 
     A notebook shows its sentences whole, and a "$" in them as money.
     """
@@ -38,12 +45,20 @@ class ExportFrame(pd.DataFrame):
 
     def to_csv(self, *args: Any, **options: Any) -> Any:
         """Write CSV as pandas does, with an apostrophe before text that begins like a formula."""
-        return neutralize_formulas(self).to_csv(*args, **options)
+        return make_visible(neutralize_formulas(self)).to_csv(*args, **options)
 
     # pandas-stubs call it final; pandas does not
     def to_excel(self, *args: Any, **options: Any) -> Any:  # type: ignore[misc]
         """Write Excel as pandas does, with an apostrophe before text that begins like a formula."""
-        return neutralize_formulas(self).to_excel(*args, **options)
+        return make_visible(neutralize_formulas(self)).to_excel(*args, **options)
+
+    def to_string(self, *args: Any, **options: Any) -> Any:  # what `repr` shows
+        """Return text as pandas does, with control characters written out."""
+        return make_visible(self).to_string(*args, **options)
+
+    def to_markdown(self, *args: Any, **options: Any) -> Any:
+        """Return Markdown as pandas does, with control characters written out."""
+        return make_visible(self).to_markdown(*args, **options)
 
     def _repr_html_(self) -> str | None:
         options: dict[str, Any] = {"display.html.use_mathjax": False}
@@ -61,21 +76,41 @@ def neutralize_formulas(frame: pd.DataFrame) -> pd.DataFrame:
     Cells, row labels and column names that begin with one of ``= + - @``, a tab or a line end are
     changed, numbers never are. Every other cell is as it was.
     """
+    return _map_texts(frame, _neutralize)
+
+
+def make_visible(frame: pd.DataFrame) -> pd.DataFrame:
+    """
+    Return a plain copy in which control and format characters of texts are written out.
+
+    Cells, row labels and column names. Tabs, line ends and characters that only join or part the
+    letters of a word stay.
+    """
+    return _map_texts(frame, _make_visible)
+
+
+def _map_texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
     safe = pd.DataFrame(frame).copy()
     for place, dtype in enumerate(safe.dtypes):
         # Text, or whatever may hold some; numbers, dates and booleans are left as they are
         if is_string_dtype(dtype) or isinstance(dtype, pd.CategoricalDtype):
-            texts = safe.iloc[:, place].astype(object)
-            safe.isetitem(place, [_neutralize(text) for text in texts])
-    safe.index = _neutralize_labels(safe.index)
-    safe.columns = _neutralize_labels(safe.columns)
+            texts = safe.iloc[:, place].astype(object).tolist()
+            changed = [change(text) for text in texts]
+            if any(new is not old for new, old in zip(changed, texts, strict=True)):
+                safe.isetitem(place, changed)
+    safe.index = _map_labels(safe.index, change)
+    safe.columns = _map_labels(safe.columns, change)
     return safe
 
 
-def _neutralize_labels(labels: pd.Index[Any]) -> pd.Index[Any]:
+def _map_labels(labels: pd.Index[Any], change: Callable[[Any], Any]) -> pd.Index[Any]:
     if isinstance(labels, pd.MultiIndex):
-        return labels.map(lambda label: tuple(map(_neutralize, label)))
-    return labels.map(_neutralize) if is_string_dtype(labels.dtype) else labels
+        return labels.map(lambda label: tuple(map(change, label)))
+    return labels.map(change) if is_string_dtype(labels.dtype) else labels
+
+
+def _make_visible(value: Any) -> Any:
+    return visible(value, keep=KEPT) if isinstance(value, str) else value
 
 
 def _neutralize(value: Any) -> Any:

@@ -25,7 +25,7 @@ from urisk_nb.risk.rows import (
     build_ratings,
 )
 from urisk_nb.risk.unjudged import describe_unjudged, list_unjudged
-from urisk_nb.table.exports import ExportFrame
+from urisk_nb.table.exports import ExportFrame, make_visible
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
 
@@ -131,7 +131,7 @@ class RiskTable(ExportFrame):
         return self
 
     def compact(self) -> pd.DataFrame:
-        """Return about ten columns, as far as they exist: values as they are, not as text."""
+        """Return about ten columns, as far as they exist: numbers as they are, texts as shown."""
         names = list(map(str, self.columns))
         # Of var and es the first tail that the user chose.
         wanted = [
@@ -139,7 +139,7 @@ class RiskTable(ExportFrame):
             for pattern in _COMPACT
             if pattern != "alerts" or has_alerts(self)
         ]
-        return pd.DataFrame(self)[[name for name in wanted if name is not None]]
+        return make_visible(pd.DataFrame(self)[[name for name in wanted if name is not None]])
 
     def judgements(self) -> pd.DataFrame:
         """

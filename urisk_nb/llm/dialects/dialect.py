@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from urisk_nb import errors
-from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, TokenLogprob
+from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, Think, TokenLogprob
+from urisk_nb.terminal_text import visible
 
 MAX_WORDS_CHARS = 300
 MAX_ROUNDING = 1e-3  # by which a probability may exceed 1, and its logarithm 0
@@ -34,6 +35,7 @@ __all__ = [
     "dump_json",
     "extract_error_text",
     "find_rule",
+    "list_objects",
     "parse_object",
     "read_count",
     "read_number",
@@ -90,6 +92,9 @@ class Dialect:
         HTTP status (None: inside a stream) and the text of a refusal as an error of this package.
     headers
         Sent with every request.
+    think_settings
+        What a chat can say of thinking, in the order in which it is tried where a model ignores the
+        schema of its answer; the first is what every chat says.
     """
 
     name: str
@@ -101,6 +106,7 @@ class Dialect:
     decode_models: Callable[[Any], list[Model]]
     decode_error: Callable[[int | None, str], errors.UriskError]
     headers: Mapping[str, str] = field(default_factory=dict)
+    think_settings: tuple[Think, ...] = (Think.UNSET,)
 
     def can(self, feature: Feature) -> bool:
         """Return whether such a server can do this."""
@@ -161,13 +167,19 @@ def read_number(value: Any) -> float | int | None:
     return value if -sys.float_info.max <= value <= sys.float_info.max else None
 
 
+def list_objects(content: Any) -> list[dict[str, Any]]:
+    """Return the objects of a list; empty where it is not a list."""
+    return (
+        [entry for entry in content if isinstance(entry, dict)] if isinstance(content, list) else []
+    )
+
+
 def decode_logprobs(entries: Any) -> tuple[TokenLogprob, ...]:
     """Return the tokens of a `logprobs` list; what is no token is left out, never an error."""
     tokens = []
     for entry in entries if isinstance(entries, list) else ():
         if (token := _read_logprob(entry)) is not None:
-            others = entry.get("top_logprobs")
-            top = map(_read_logprob, others if isinstance(others, list) else ())
+            top = map(_read_logprob, list_objects(entry.get("top_logprobs")))
             known = tuple(other for other in top if other is not None)
             tokens.append(TokenLogprob(text=token[0], logprob=token[1], top_logprobs=known))
     return tuple(tokens)
@@ -274,9 +286,7 @@ def clean_words(text: str) -> str:
 
 def clean_name(name: str) -> str:
     """Return a name or a version from a server, with characters that do not print spelled out."""
-    if name.isprintable():
-        return name
-    return "".join(char if char.isprintable() else f"⟨U+{ord(char):04X}⟩" for char in name)
+    return visible(name, keep="")
 
 
 def extract_error_text(body: str) -> str:

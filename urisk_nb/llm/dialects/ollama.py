@@ -26,6 +26,7 @@ from urisk_nb.llm.dialects.dialect import (
     clean_words,
     decode_logprobs,
     dump_json,
+    list_objects,
     parse_object,
     read_count,
     to_error,
@@ -38,6 +39,7 @@ from urisk_nb.llm.messages import (
     Model,
     ModelCard,
     PullProgress,
+    Think,
 )
 
 __all__ = [
@@ -62,6 +64,11 @@ __all__ = [
 T = TypeVar("T")
 MAX_LINE_BYTES = 32 * 1024 * 1024  # the longest known lines carry a token history of some megabytes
 MAX_TOP_LOGPROBS = 20
+THINK_FIELDS: dict[Think, dict[str, bool]] = {
+    Think.OFF: {"think": False},
+    Think.UNSET: {},
+    Think.ON: {"think": True},
+}
 NOT_OLLAMA = "check that OLLAMA_URL is an Ollama server"
 
 
@@ -71,12 +78,13 @@ NOT_OLLAMA = "check that OLLAMA_URL is an Ollama server"
 def encode_chat(request: ChatRequest) -> bytes:
     """Return the bytes of a streamed chat; each has `num_ctx`: another value reloads the model."""
     # truncate false: a prompt that is too long is an error, not silently cut in the middle.
-    # think false: a thinking model thinks unless told otherwise, and then ignores its schema.
+    # think false: a thinking model thinks unless told otherwise, and then ignores its schema. Some
+    # ignore it with think false: `LabelReader` finds out.
     body: dict[str, Any] = {
         "model": request.model,
         "stream": True,
         "keep_alive": request.keep_alive,
-        "think": False,
+        **THINK_FIELDS[request.think or Think.OFF],
         "truncate": False,
     }
     # The order of a question's canonical JSON, so that its bytes are the same on both ways in.
@@ -194,12 +202,13 @@ def decode_chat(content: Mapping[str, Any]) -> Chunk | Final:
     found = content.get("message")
     message = found if isinstance(found, dict) else {"content": content.get("response")}
     text = str(message.get("content") or "")
+    thinking = str(message.get("thinking") or content.get("thinking") or "")
     logprobs = decode_logprobs(content.get("logprobs"))
     if content.get("done") is not True:
-        thinking = str(message.get("thinking") or "")
         return Chunk(text=text, thinking=thinking, logprobs=logprobs)
     return Final(
         text=text,
+        thinking=thinking,
         done_reason=clean_words(str(content.get("done_reason") or "")),
         total_ns=read_count(content, "total_duration"),
         load_ns=read_count(content, "load_duration"),
@@ -264,7 +273,7 @@ def decode_card(content: Any) -> ModelCard:
 
 def _list_models(content: Any) -> list[dict[str, Any]]:
     models = content.get("models") if isinstance(content, dict) else None
-    return [entry for entry in models or () if isinstance(entry, dict)]
+    return list_objects(models)
 
 
 def is_cloud_model(name: str) -> bool:
@@ -448,4 +457,5 @@ DIALECT = Dialect(
     open_decoder=partial(JsonLines, decode_chat),
     decode_models=decode_models,
     decode_error=decode_error,
+    think_settings=(Think.OFF, Think.UNSET, Think.ON),
 )

@@ -24,12 +24,21 @@ from urisk_nb.llm.dialects.dialect import (
     clean_words,
     decode_logprobs,
     dump_json,
+    list_objects,
     parse_object,
     read_count,
     read_number,
     to_error,
 )
-from urisk_nb.llm.messages import ChatRequest, Chunk, Final, Model, ServerProps, TokenLogprob
+from urisk_nb.llm.messages import (
+    ChatRequest,
+    Chunk,
+    Final,
+    Model,
+    ServerProps,
+    Think,
+    TokenLogprob,
+)
 
 __all__ = [
     "DIALECT",
@@ -118,6 +127,9 @@ def _build_chat(request: ChatRequest, names: Mapping[str, str]) -> dict[str, Any
         body["logprobs"] = True
     if request.top_logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+    if request.think not in (None, Think.UNSET):
+        # vLLM, SGLang and llama.cpp hand it to the model's template.
+        body["chat_template_kwargs"] = {"enable_thinking": request.think is Think.ON}
     return body
 
 
@@ -143,7 +155,8 @@ def encode_llama_cpp_chat(request: ChatRequest) -> bytes:
 def _build_llama_cpp_chat(request: ChatRequest) -> dict[str, Any]:
     body = _build_chat(request, LLAMA_CPP_OPTIONS)
     # A thinking model thinks unless told otherwise, and its thoughts are held to no schema.
-    body["chat_template_kwargs"] = {"enable_thinking": False}
+    if request.think is None:
+        body["chat_template_kwargs"] = {"enable_thinking": False}
     if request.adapter_off is not None:
         body["lora"] = [{"id": request.adapter_off, "scale": 0.0}]
     return body
@@ -327,10 +340,15 @@ class ChatDecoder:
     def _close(self) -> Final:
         self._is_done = True
         usage, timings = self._usage, self._timings
+        known = usage.get("prompt_tokens_details")
+        cached = read_count(known if isinstance(known, dict) else {}, "cached_tokens")
+        whole = read_count(usage, "prompt_tokens")
+        # The cached ones are part of the count. Where they are more than it, they stand apart.
+        whole += cached if cached > whole else 0
         read = read_count(timings, "prompt_n") + read_count(timings, "cache_n")
         return Final(
             done_reason=clean_words(self._reason),
-            prompt_tokens=read_count(usage, "prompt_tokens") or read,
+            prompt_tokens=max(whole, read),
             prompt_ns=_read_ms(timings, "prompt_ms"),
             tokens=read_count(usage, "completion_tokens") or read_count(timings, "predicted_n"),
             generation_ns=_read_ms(timings, "predicted_ms"),
@@ -365,7 +383,7 @@ def decode_models(content: Any) -> list[Model]:
 
 def _list_entries(content: Any) -> list[dict[str, Any]]:
     entries = content.get("data") if isinstance(content, dict) else None
-    return [entry for entry in entries or () if isinstance(entry, dict)]
+    return list_objects(entries)
 
 
 def _read_model(entry: Mapping[str, Any]) -> Model:
@@ -548,6 +566,7 @@ DIALECT = Dialect(
     open_decoder=ChatDecoder,
     decode_models=decode_models,
     decode_error=decode_error,
+    think_settings=(Think.UNSET, Think.OFF),
 )
 LLAMA_CPP = replace(
     DIALECT,
@@ -556,4 +575,5 @@ LLAMA_CPP = replace(
     encode_chat=encode_llama_cpp_chat,
     # The server closes a connection after a streamed reply without a word: none is used twice.
     headers={"Connection": "close"},
+    think_settings=(Think.OFF, Think.UNSET),
 )
