@@ -13,7 +13,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from small_ollama import SmallOllama
+from plain_ollama import PlainOllama
 from urisk_nb import (
     LLMManager,
     assess,
@@ -92,7 +92,7 @@ def shell(ip, capsys, start):
 
 @pytest.fixture
 def server():
-    with SmallOllama() as made:
+    with PlainOllama() as made:
         yield made
 
 
@@ -157,7 +157,7 @@ def test_c2_the_change_reaches_the_server(started, server, monkeypatch):
 
 @pytest.mark.parametrize("place", ["env", ".env"])
 def test_c2_another_address_is_another_session(place, started, server, elsewhere, monkeypatch):
-    with SmallOllama() as other:
+    with PlainOllama() as other:
         if place == ".env":
             (elsewhere / ".env").write_text(f"OLLAMA_URL={other.url}\n")
             monkeypatch.delenv("OLLAMA_URL")
@@ -456,7 +456,7 @@ def test_c15_what_ollama_tells_apart_is_told_apart(one, other):
 )
 def test_c15_a_model_that_is_there_is_not_pulled(name, start):
     """In the list, at a start, in the status and as a judge."""
-    with SmallOllama() as server:
+    with PlainOllama() as server:
         manager = start(url=server.url, model=name)
         assert not server.bodies("/api/pull")
         manager.ask_sync(b'{"messages": [{"role": "user", "content": "?"}]}', model="llama3.1")
@@ -471,7 +471,7 @@ def test_c15_a_model_that_is_there_is_not_pulled(name, start):
 
 def test_c15_a_pull_that_is_cut_goes_on(start):
     """What has arrived is kept, the error says so, and the start that it names ends the pull."""
-    with SmallOllama(models=[], cut_pulls=2) as server:
+    with PlainOllama(models=[], cut_pulls=2) as server:
         for arrived in ("3 of 10 MB", "6 of 10 MB"):
             with pytest.raises(PullFailed, match=arrived) as caught:
                 start(url=server.url, model="mistral")

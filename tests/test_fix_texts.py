@@ -13,7 +13,7 @@ import shlex
 import pytest
 
 from harness import ROOT
-from small_ollama import SmallOllama
+from plain_ollama import PlainOllama
 from urisk_nb import LLMManager, cli
 from urisk_nb.errors import ContextExceeded, OutOfMemory, SettingsError
 from urisk_nb.llm.client import _silence
@@ -126,7 +126,7 @@ def test_a_variable_is_a_setting_and_has_an_effect_in_the_session(fix, monkeypat
     if name in OF_THE_SERVER:
         assert name not in ALIASES
         return
-    with SmallOllama(models=["llama3.2", "llama3.1:latest", "mistral:7b", "NAME"]) as server:
+    with PlainOllama(models=["llama3.2", "llama3.1:latest", "mistral:7b", "NAME"]) as server:
         if name == "OLLAMA_URL":
             value = server.url  # the advised port is free on a user's machine, and may not be here
             monkeypatch.setenv("OLLAMA_URL", f"{server.url}/elsewhere")

@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from harness import eventually
-from small_ollama import SmallOllama
+from plain_ollama import PlainOllama
 from urisk_nb import LLMManager, load_ipython_extension, unload_ipython_extension
 from urisk_nb.notebook import completion
 
@@ -131,7 +131,7 @@ MODEL_LINES = ["%urisk_start --model {}|", "%%risk --judge {}|\nA", "table = %ri
 @pytest.mark.parametrize("has_session", [True, False])
 def test_models_of_the_server_are_offered(line, has_session, ip, monkeypatch):
     """With a session, or from the server that a start would find; no model is loaded for it."""
-    with SmallOllama(models=["llama3.1:latest", "llama3.1:8b", "mistral:7b"]) as server:
+    with PlainOllama(models=["llama3.1:latest", "llama3.1:8b", "mistral:7b"]) as server:
         monkeypatch.setenv("OLLAMA_URL", server.url)
         if has_session:
             LLMManager.initialize_sync()
@@ -147,7 +147,7 @@ def test_models_of_the_server_are_offered(line, has_session, ip, monkeypatch):
 
 
 def test_several_judges_stand_between_commas(ip, monkeypatch):
-    with SmallOllama(models=["nimble:latest", "mistral:7b"]) as server:
+    with PlainOllama(models=["nimble:latest", "mistral:7b"]) as server:
         monkeypatch.setenv("OLLAMA_URL", server.url)
         assert words(ip, "%%risk --judge nimble,m|\nA") == ["nimble,mistral:7b"]
         assert words(ip, f"%urisk_start --url {server.url} --model n|") == ["nimble:latest"]
@@ -155,7 +155,7 @@ def test_several_judges_stand_between_commas(ip, monkeypatch):
 
 def test_a_server_that_hangs_holds_nothing_up(ip, monkeypatch):
     """A Tab takes less than 200 ms; what comes later is there at the next one."""
-    with SmallOllama(models=["mistral:7b"]) as server:
+    with PlainOllama(models=["mistral:7b"]) as server:
         monkeypatch.setenv("OLLAMA_URL", server.url)
         server.list_delay_s = 0.3
         seconds = []
@@ -222,7 +222,7 @@ def test_a_front_end_is_offered_the_same(kernel):
 
     assert ask("%%risk --pri|\nA") == ["%%risk --price-column", "%%risk --prices"]
     assert ask("%%risk --prices pri|\nA") == ["%%risk --prices prices"]
-    with SmallOllama(models=["llama3.1:8b"]) as server:
+    with PlainOllama(models=["llama3.1:8b"]) as server:
         kernel.good(f"%env OLLAMA_URL={server.url}")
         offered = ["%urisk_start --model llama3.1:8b"]
         # The first Tab imports the client, which may take longer than a Tab waits
