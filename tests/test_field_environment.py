@@ -13,6 +13,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from harness import free_port
 from plain_ollama import PlainOllama
 from urisk_nb import (
     LLMManager,
@@ -153,6 +154,43 @@ def test_c2_the_change_reaches_the_server(started, server, monkeypatch):
     for body in (load, chat):
         assert (body["model"], body["keep_alive"]) == ("mistral", "2h")
         assert body["options"]["num_ctx"] == 8192
+
+
+def test_c2_ollamas_own_variable_counts_too(started, server, monkeypatch):
+    with PlainOllama() as other:
+        monkeypatch.delenv("OLLAMA_URL")
+        monkeypatch.setenv("OLLAMA_HOST", other.url.removeprefix("http://"))
+        printed = started.run("%urisk_start")
+        assert f"OLLAMA_HOST: {server.url} -> {other.url}" in printed
+        started.run("%urisk_stop")
+
+
+def test_c2_a_model_file_for_another_engine_says_so(started, monkeypatch, tmp_path):
+    manager = LLMManager.get_instance()
+    monkeypatch.setenv("URISK_GGUF", str(tmp_path / "m.gguf"))
+    printed = started.run("%urisk_start")
+    assert "URISK_GGUF has no effect here" in printed
+    assert "%urisk_start --engine embedded --url http://127.0.0.1:11500" in printed
+    assert LLMManager.get_instance() is manager
+
+
+@pytest.mark.slow
+def test_c2_a_server_of_ours_goes_on_where_it_can(shell, ollama, monkeypatch):
+    """A window is a matter of each call; what the server was started with takes another one."""
+    monkeypatch.setenv("OLLAMA_URL", f"http://127.0.0.1:{free_port()}")
+    shell.run("%urisk_start --engine ollama")
+    pid = LLMManager.get_instance().pid
+    monkeypatch.setenv("URISK_NUM_CTX", "8192")
+    assert "URISK_NUM_CTX: 4096 -> 8192" in shell.run("%urisk_start")
+    assert LLMManager.get_instance().pid == pid
+    monkeypatch.setenv("URISK_ALLOW_CLOUD", "true")
+    printed = shell.run("%%ask\nWhat is a bond?")
+    assert "URISK_ALLOW_CLOUD: false -> true: %urisk_start takes it" in printed
+    assert (LLMManager.get_instance().pid, settings().allow_cloud) == (pid, False)
+    assert "URISK_ALLOW_CLOUD: false -> true" in shell.run("%urisk_start")
+    assert LLMManager.get_instance().pid != pid
+    assert (settings().allow_cloud, settings().num_ctx) == (True, 8192)
+    shell.run("%urisk_stop")
 
 
 @pytest.mark.parametrize("place", ["env", ".env"])
