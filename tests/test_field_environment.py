@@ -13,7 +13,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from small_ollama import SmallOllama
+from harness import free_port
+from plain_ollama import PlainOllama
 from urisk_nb import (
     LLMManager,
     assess,
@@ -92,7 +93,7 @@ def shell(ip, capsys, start):
 
 @pytest.fixture
 def server():
-    with SmallOllama() as made:
+    with PlainOllama() as made:
         yield made
 
 
@@ -155,9 +156,46 @@ def test_c2_the_change_reaches_the_server(started, server, monkeypatch):
         assert body["options"]["num_ctx"] == 8192
 
 
+def test_c2_ollamas_own_variable_counts_too(started, server, monkeypatch):
+    with PlainOllama() as other:
+        monkeypatch.delenv("OLLAMA_URL")
+        monkeypatch.setenv("OLLAMA_HOST", other.url.removeprefix("http://"))
+        printed = started.run("%urisk_start")
+        assert f"OLLAMA_HOST: {server.url} -> {other.url}" in printed
+        started.run("%urisk_stop")
+
+
+def test_c2_a_model_file_for_another_engine_says_so(started, monkeypatch, tmp_path):
+    manager = LLMManager.get_instance()
+    monkeypatch.setenv("URISK_GGUF", str(tmp_path / "m.gguf"))
+    printed = started.run("%urisk_start")
+    assert "URISK_GGUF has no effect here" in printed
+    assert "%urisk_start --engine embedded --url http://127.0.0.1:11500" in printed
+    assert LLMManager.get_instance() is manager
+
+
+@pytest.mark.slow
+def test_c2_a_server_of_ours_goes_on_where_it_can(shell, ollama, monkeypatch):
+    """A window is a matter of each call; what the server was started with takes another one."""
+    monkeypatch.setenv("OLLAMA_URL", f"http://127.0.0.1:{free_port()}")
+    shell.run("%urisk_start --engine ollama")
+    pid = LLMManager.get_instance().pid
+    monkeypatch.setenv("URISK_NUM_CTX", "8192")
+    assert "URISK_NUM_CTX: 4096 -> 8192" in shell.run("%urisk_start")
+    assert LLMManager.get_instance().pid == pid
+    monkeypatch.setenv("URISK_ALLOW_CLOUD", "true")
+    printed = shell.run("%%ask\nWhat is a bond?")
+    assert "URISK_ALLOW_CLOUD: false -> true: %urisk_start takes it" in printed
+    assert (LLMManager.get_instance().pid, settings().allow_cloud) == (pid, False)
+    assert "URISK_ALLOW_CLOUD: false -> true" in shell.run("%urisk_start")
+    assert LLMManager.get_instance().pid != pid
+    assert (settings().allow_cloud, settings().num_ctx) == (True, 8192)
+    shell.run("%urisk_stop")
+
+
 @pytest.mark.parametrize("place", ["env", ".env"])
 def test_c2_another_address_is_another_session(place, started, server, elsewhere, monkeypatch):
-    with SmallOllama() as other:
+    with PlainOllama() as other:
         if place == ".env":
             (elsewhere / ".env").write_text(f"OLLAMA_URL={other.url}\n")
             monkeypatch.delenv("OLLAMA_URL")
@@ -456,7 +494,7 @@ def test_c15_what_ollama_tells_apart_is_told_apart(one, other):
 )
 def test_c15_a_model_that_is_there_is_not_pulled(name, start):
     """In the list, at a start, in the status and as a judge."""
-    with SmallOllama() as server:
+    with PlainOllama() as server:
         manager = start(url=server.url, model=name)
         assert not server.bodies("/api/pull")
         manager.ask_sync(b'{"messages": [{"role": "user", "content": "?"}]}', model="llama3.1")
@@ -471,7 +509,7 @@ def test_c15_a_model_that_is_there_is_not_pulled(name, start):
 
 def test_c15_a_pull_that_is_cut_goes_on(start):
     """What has arrived is kept, the error says so, and the start that it names ends the pull."""
-    with SmallOllama(models=[], cut_pulls=2) as server:
+    with PlainOllama(models=[], cut_pulls=2) as server:
         for arrived in ("3 of 10 MB", "6 of 10 MB"):
             with pytest.raises(PullFailed, match=arrived) as caught:
                 start(url=server.url, model="mistral")

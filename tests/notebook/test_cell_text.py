@@ -44,6 +44,7 @@ FILLED = {
     '{name}\'s "{name}" ({name}), {name}.': 'NVDA\'s "NVDA" (NVDA), NVDA.',
     "a brace: {{name}} {{ {name} }}": "a brace: {name} {{ NVDA }}",
     "{nested}": "{x} and {{x}} and $x",
+    "f'a' {x} of \"{x}\" and 'f' {x}": "f'a' 3 of \"3\" and 'f' 3",
 }
 
 
@@ -97,6 +98,7 @@ LEFT_ALONE = [
     ),
     *("function f() { return x }", "a {b} c", "{x:d d}", "{lambda: x}", "{*x}", "@{x}", "{x!z}"),
     "{__import__('os').getcwd()}",
+    *("print(f'{x} and {i:.2f}')", 'rf"{x}{i}"', "f'it{x}"),
 ]
 
 

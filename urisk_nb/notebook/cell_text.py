@@ -21,6 +21,7 @@ from urisk_nb.errors import InputError
 
 __all__ = ["FilledText", "fill_question", "looks_like_tickers", "read_ticker_cell"]
 
+MAX_BEFORE = 200  # characters before a brace that say what it belongs to
 MAX_LOOKED_AT = 1000  # entries of a list that may be one of tickers
 FIELD = re.compile(r"\{\{([^{}\n]+)\}\}|\{([^{}\n]+)\}")
 # {x:.2f}, {x!r}; a value may also have a colon of its own: {px[1:3]}
@@ -34,6 +35,8 @@ CONVERSIONS: dict[str, Callable[[Any], Any]] = {
 CODE_SPAN = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
 # \frac{a}, x_{i}, x^{2} and ${HOME} are LaTeX and shell
 OTHERS_BRACE = re.compile(r"(?:\\[A-Za-z]+\*?|[_^$\\@%#])$")
+# print(f"{x}") is code, also where nothing marks it as code
+OPEN_F_STRING = re.compile(r"""(?<![\w'"])(?:[fF][rR]?|[rR][fF])(["'])(?:(?!\1).)*$""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +116,9 @@ def _fill_prose(
         before, at = text[at : match.start()], match.end()
         filled.append(before)
         # \frac{a}{b}: what follows a brace of LaTeX belongs to it
-        if OTHERS_BRACE.search(text[: match.start()][-40:]) or match.start() == others_end:
+        line = text[max(0, match.start() - MAX_BEFORE) : match.start()].rpartition("\n")[2]
+        is_code = OTHERS_BRACE.search(line) or OPEN_F_STRING.search(line)
+        if is_code or match.start() == others_end:
             others_end = match.end()
             filled.append(match[0])
             continue

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 MB = 1_000_000
 
 
-class SmallOllama(ThreadingHTTPServer):
+class PlainOllama(ThreadingHTTPServer):
     """
     A server in threads of this process; a context manager.
 
