@@ -15,6 +15,8 @@ from chat_server import LABEL, serve
 from urisk_nb import LLMManager, assess
 from urisk_nb.llm.answers import count_least_tokens
 
+pytestmark = pytest.mark.slow
+
 FINED = "The company was fined 2 billion dollars by the court."
 HOSTILE = "a\x1b[2Jb\x1b]52;c;ZXZpbA==\x07c\x9bd\u202ee\rf\x00g\u2028h"
 DRIVES = set("\x1b\x07\x9b\x00\r\u202e\u2028")

@@ -33,6 +33,8 @@ from urisk_nb.errors import (
 from urisk_nb.llm.messages import Model, find_model, is_same_model
 from urisk_nb.llm.snapshot import probe_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
@@ -174,7 +176,6 @@ def test_c2_a_model_file_for_another_engine_says_so(started, monkeypatch, tmp_pa
     assert LLMManager.get_instance() is manager
 
 
-@pytest.mark.slow
 def test_c2_a_server_of_ours_goes_on_where_it_can(shell, ollama, monkeypatch):
     """A window is a matter of each call; what the server was started with takes another one."""
     monkeypatch.setenv("OLLAMA_URL", f"http://127.0.0.1:{free_port()}")

@@ -22,6 +22,8 @@ from urisk_nb import errors, event_loop
 from urisk_nb.llm.client import Client
 from urisk_nb.settings import load
 
+pytestmark = pytest.mark.slow
+
 SECRET = "s3cret-Value"
 
 
@@ -342,7 +344,6 @@ CELLS = (
 )
 
 
-@pytest.mark.slow
 def test_c4_no_output_of_a_notebook_has_the_secret(tmp_path):
     """
     Cells of a kernel, what the guardian and its server were started with, and all files that were

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import ROOT
@@ -256,6 +256,7 @@ LABELS = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(LABELS, st.sampled_from(TEXTS))
 def test_a_higher_label_never_lowers_a_rating(labels, text):
     """Nor does one more sentence."""
@@ -281,8 +282,8 @@ def test_an_unsure_label_does_not_count():
     assert rated.counted[0].rules == (Rule.LOW_PROBABILITY,)
     assert (rated.counted[0].severity, rated.to_review) == (None, 1)
     assert "review" in rated.flags
-    for settings in ({}, {"review_below": 0}):
-        free = rate(filing(SUED, SUED_AGAIN), labels=labels, p=p, **settings)
+    for given in ({}, {"review_below": 0}):
+        free = rate(filing(SUED, SUED_AGAIN), labels=labels, p=p, **given)
         assert (severities(free), free.to_review) == ({"legal": 3}, 0)
         assert "review" not in free.flags
     unknown = rate(filing(SUED, SUED_AGAIN), labels=labels, review_below=0.5)
