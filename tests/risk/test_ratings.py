@@ -282,8 +282,8 @@ def test_an_unsure_label_does_not_count():
     assert rated.counted[0].rules == (Rule.LOW_PROBABILITY,)
     assert (rated.counted[0].severity, rated.to_review) == (None, 1)
     assert "review" in rated.flags
-    for given in ({}, {"review_below": 0}):
-        free = rate(filing(SUED, SUED_AGAIN), labels=labels, p=p, **given)
+    for options in ({}, {"review_below": 0}):
+        free = rate(filing(SUED, SUED_AGAIN), labels=labels, p=p, **options)
         assert (severities(free), free.to_review) == ({"legal": 3}, 0)
         assert "review" not in free.flags
     unknown = rate(filing(SUED, SUED_AGAIN), labels=labels, review_below=0.5)
