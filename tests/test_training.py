@@ -90,7 +90,7 @@ def test_folds_leave_companies_out(demo_model, few, tmp_path):
     assert [row for row in rows if row["company"] in ours] == held
     done = run("measure.py", tmp_path, "--base", demo_model)
     assert re.search(
-        rf"all folds: {len(held)} labeled sentences.*\nanswers +{len(held)} .*"
+        rf"all folds: {len(held)} labeled sentences.*\nsentences answered +{len(held)} .*"
         r"\nurisk-judge \(embedded\)\n",
         done,
         re.DOTALL,
