@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from browser import CHROMIUM, FLAGS, jupyter_server, write_notebook
-from harness import ANSI, ROOT, FakeOllama, eventually
+from harness import ANSI, ROOT, FakeOllama
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -220,7 +220,7 @@ class Broken(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_POST = do_GET
+    do_POST = do_GET  # noqa: N815
 
     def log_message(self, *words):
         pass
@@ -379,7 +379,7 @@ def test_a_notebook_in_a_browser(env, tmp_path, module, place):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1200, "height": 4000})
         page.goto(f"{url}/{place}/shown.ipynb")
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=30_000)
         page.evaluate(RECORD)
         cells = page.locator(".jp-Notebook .jp-CodeCell")
 
@@ -392,7 +392,7 @@ def test_a_notebook_in_a_browser(env, tmp_path, module, place):
 
         menu("Run", "Run All Cells")
         failed = outputs(5).filter(has_text=TWO_LINES[0])
-        failed.wait_for(timeout=60_000)
+        failed.wait_for(timeout=30_000)
         assert [line.rstrip() for line in failed.inner_text().splitlines()] == TWO_LINES
         seen = page.evaluate("[...window.seen]")
         assert [text for text in seen if text.strip() in ("one", "one two", "one two three")]
