@@ -3,6 +3,7 @@ Real runs in the front ends that people have: what shows updates, what only prin
 notebook unattended. docs/notebook.md has the matrix.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -372,7 +373,7 @@ def test_a_notebook_in_a_browser(env, tmp_path, module, place):
     The answer grows in its place, the table is one, the dashboard is there, and the run that fails
     ends with two lines, and with it the cells in the queue. The toolbar's button stops an answer.
     """
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import TimeoutError, sync_playwright  # noqa: A004
 
     write_notebook(tmp_path / "shown.ipynb", SHOWN, KERNEL)
     with jupyter_server(module, tmp_path, env) as (url, _), sync_playwright() as playwright:
@@ -391,9 +392,14 @@ def test_a_notebook_in_a_browser(env, tmp_path, module, place):
             for _ in range(first, last + 1):
                 page.keyboard.press("Shift+Enter")
 
-        # The page goes on to load its commands after the kernel is there
-        page.wait_for_load_state("networkidle")
-        run(0, 6)
+        # The page goes on to load its keys after the kernel is there
+        done = cells.nth(0).locator(".jp-InputPrompt", has_text=re.compile(r"\[\d+\]:"))
+        for _ in range(6):
+            run(0, 0)
+            with contextlib.suppress(TimeoutError):
+                done.wait_for(timeout=5000)
+                break
+        run(1, 6)
         failed = outputs(5).filter(has_text=TWO_LINES[0])
         try:
             failed.wait_for(timeout=30_000)
