@@ -266,7 +266,7 @@ class Console:
             env={**env, "TERM": "xterm"},
             cwd=str(folder),
             encoding="utf-8",
-            timeout=30,
+            timeout=20,
             dimensions=(40, 100),
         )
         self.number = 1
