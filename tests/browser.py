@@ -35,9 +35,14 @@ def answers(url):
     return False
 
 
-@contextlib.contextmanager
 def jupyter_lab(folder, env):
     """A JupyterLab over the folder: its address and its process."""
+    return jupyter_server("jupyterlab", folder, env)
+
+
+@contextlib.contextmanager
+def jupyter_server(module, folder, env):
+    """A JupyterLab or a Notebook over the folder: its address and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -49,7 +54,7 @@ def jupyter_lab(folder, env):
     }
     words = [
         "-m",
-        "jupyterlab",
+        module,
         "--no-browser",
         "--allow-root",
         f"--port={port}",
@@ -62,7 +67,7 @@ def jupyter_lab(folder, env):
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        eventually(lambda: answers(f"{url}/api"), 60, "JupyterLab")
+        eventually(lambda: answers(f"{url}/api"), 60, module)
         yield url, process
     finally:
         # The server takes its kernels along; its own session is ended in any case.

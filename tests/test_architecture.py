@@ -85,7 +85,7 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "render": [
-        *("escaping", "text_layout", "markup", "board"),
+        *("escaping", "text_layout", "markup", "front_end", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
@@ -132,7 +132,7 @@ ONE_OWNER = {
     "gguf": {"embedded.merge"},
     "sklearn": {"risk.baselines"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
-    "psutil": {"server.memory_usage"},
+    "psutil": {"server.memory_usage", "render.front_end"},
     "plotly": {"notebook.latencies"},
     "sqlite3": set(),
     "fastapi": {

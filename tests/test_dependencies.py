@@ -200,7 +200,7 @@ def test_heavy_oracles_are_imported_by_the_tests_that_use_them(path):
     assert at_the_top & HEAVY == set()
 
 
-@pytest.mark.parametrize("name", ["anyio", "nbval", "platformdirs", "schemathesis"])
+@pytest.mark.parametrize("name", ["anyio", "nbmake", "nbval", "platformdirs", "schemathesis"])
 def test_pytest_starts_without_the_plugins_of_other_packages(request, name):
     """
     No test needs them in this process, and they take seconds to load.

@@ -211,3 +211,30 @@ def test_public_docstrings_begin_with_a_verb(path):
         docstring = ast.get_docstring(node)
         if docstring and not is_value and not node.name.startswith("_"):
             assert docstring.split()[0] not in NOT_A_VERB, f"{path.name}: {node.name}"
+
+
+FRONT_ENDS = [
+    *("JupyterLab", "Notebook 7", "`jupyter console`", "`ipython`", "papermill", "nbmake"),
+    *("nbconvert", "`ipython script.ipy`", "nbval"),
+]
+
+
+def test_the_matrix_of_front_ends_names_tests_that_exist():
+    """Each cell names a test of this project, or says that nobody tried it."""
+    page = (ROOT / "docs/notebook.md").read_text(encoding="utf-8")
+    matrix = page.partition("<!-- front ends:")[2].partition("\n\n")[0]
+    head, _, *rows = [line.strip("| ").split(" | ") for line in matrix.splitlines()[1:]]
+    assert set(FRONT_ENDS) <= {row[0] for row in rows}
+    names = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    for row in rows:
+        assert len(row) == len(head), row
+        for cell in row[1:]:
+            named = re.findall(r"`(test_\w+)`", cell)
+            assert named or cell == "not tried", row
+            assert set(named) <= names, cell
+        if row[0] in FRONT_ENDS:
+            assert "test_" in row[head.index("failed run fails")], row

@@ -27,6 +27,7 @@ from urisk_nb.notebook.cell_text import FilledText, fill_question, read_ticker_c
 from urisk_nb.notebook.expressions import find_value
 from urisk_nb.notebook.magic_lines import MagicParser
 from urisk_nb.render.board import Board, is_static, publish
+from urisk_nb.render.front_end import updates_displays
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
 from urisk_nb.render.text_layout import format_count
 
@@ -387,7 +388,7 @@ def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
 
     if args.close:
         dashboard.close_dashboard()
-    elif args.static or is_static() or getattr(shell, "kernel", None) is None:
+    elif args.static or is_static() or not updates_displays():
         publish(*dashboard.take_picture())
     else:
         dashboard.get_dashboard(shell).show()

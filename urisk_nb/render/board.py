@@ -1,19 +1,23 @@
 """
 Outputs that appear in place: a finished one, or one that changes while work goes on.
 
-In a notebook an output is one display that is updated; in a terminal a line that is rewritten or
-text that grows; static (URISK_STATIC=1) it appears once, whole, as committed notebooks want it.
+In a notebook an output is one display that is updated; in a terminal, and in a console over a
+kernel, a line that is rewritten or text that grows; in a file there is no progress. Static
+(URISK_STATIC=1) it appears once, whole, as committed notebooks want it.
 `urisk` in a shell shows its progress on standard error.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from typing import Any
 
 from urisk_nb.render.escaping import one_line, visible
+from urisk_nb.render.front_end import in_console, updates_displays
+from urisk_nb.render.text_layout import cut
 
 __all__ = ["Board", "FrameBudget", "ProgressLine", "is_static", "publish"]
 
@@ -27,9 +31,16 @@ def is_static() -> bool:
 
 
 def _in_kernel() -> bool:
-    from IPython.core.getipython import get_ipython
+    return updates_displays()
 
-    return getattr(get_ipython(), "kernel", None) is not None
+
+def _can_rewrite() -> bool:
+    return in_console() or (sys.stdout is not None and sys.stdout.isatty())
+
+
+def _fit_line(text: str) -> str:
+    """Return a text that the terminal does not wrap: each frame of a wrapped line would stay."""
+    return cut(text, shutil.get_terminal_size().columns - 1)
 
 
 class FrameBudget:
@@ -68,14 +79,15 @@ class Board:
     One output that changes in place: a streamed answer, or a line of progress.
 
     In a notebook it is one display that is updated at most ten times a second, the last frame
-    always; in a terminal a line that is rewritten (progress) or text that grows (answers); static:
-    nothing until `finish`.
+    always; in a terminal a line that is rewritten (progress) or text that grows (answers); in a
+    file no progress, and text that grows; static: nothing until `finish`.
     """
 
     def __init__(self, *, grows: bool = False) -> None:
         self.grows = grows
         self.static = is_static()
         self.kernel = _in_kernel()
+        self.live = self.kernel or grows or _can_rewrite()
         self.handle: Any = None
         self.shown = ""
         self.wait = ""  # in a terminal: the line that the first text takes the place of
@@ -84,7 +96,7 @@ class Board:
     @property
     def is_due(self) -> bool:
         """Whether `show` would draw now; ask first where a frame is costly to make."""
-        if self.static or time.monotonic() < self.next_s:
+        if self.static or not self.live or time.monotonic() < self.next_s:
             return False
         return not self.kernel or _BUDGET.wait_s() == 0
 
@@ -104,8 +116,8 @@ class Board:
         """
         if self.kernel or not self.grows:
             self.show(plain, markup)
-        elif self.is_due and not self.shown and plain != self.wait and sys.stdout.isatty():
-            line = one_line(plain)
+        elif self.is_due and not self.shown and plain != self.wait and _can_rewrite():
+            line = _fit_line(one_line(plain))
             print("\r" + line.ljust(len(self.wait)), end="", flush=True)
             self.wait = line
 
@@ -132,6 +144,8 @@ class Board:
             print("\r" + " " * len(self.shown) + "\r", end="", flush=True)
 
     def _draw(self, plain: str, markup: str) -> None:
+        if not (self.kernel or self.grows):
+            plain = _fit_line(plain)
         if self.kernel:
             _BUDGET.take()
         began_s = time.monotonic()

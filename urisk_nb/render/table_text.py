@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from urisk_nb.render.escaping import visible
+from urisk_nb.render.front_end import in_console
 from urisk_nb.render.table_changes import render_changes_text
 from urisk_nb.render.table_content import (
     DASH,
@@ -61,7 +62,7 @@ def render_table_text(content: TableContent, width: int | None = None) -> str:
 
 
 def _terminal_width() -> int:
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    is_terminal = in_console() or (sys.stdout is not None and sys.stdout.isatty())
     return shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if is_terminal else DEFAULT_WIDTH
 
 

@@ -1,6 +1,5 @@
 """
-What a server's processes hold of this machine's memory, as far as this account may see them. The
-only importer of psutil.
+What a server's processes hold of this machine's memory, as far as this account may see them.
 """
 
 from __future__ import annotations
