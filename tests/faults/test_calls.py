@@ -109,9 +109,9 @@ PART = {
             errors.DiskFull,
             "free some space",
         ),
-        ("max retries exceeded: unexpected EOF", errors.PullFailed, "use a model that is there"),
+        ("max retries exceeded: unexpected EOF", errors.PullFailed, "what has arrived is kept"),
         ("pull model manifest: 412: newer", errors.ServerTooOld, "update Ollama"),
-        (None, errors.PullFailed, "use a model that is there"),
+        (None, errors.PullFailed, "what has arrived is kept"),
     ],
 )
 def test_a_pull_that_dies_is_told_and_can_be_tried_again(error, kind, fix, lab):
