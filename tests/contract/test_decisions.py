@@ -10,7 +10,7 @@ import math
 import pytest
 
 from urisk_nb.embedded import weights
-from urisk_nb.errors import BadRequest, ContextExceeded
+from urisk_nb.errors import BadRequest, ContextExceeded, ModelUnsuitable
 from urisk_nb.llm import letters
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.dialects import systemone
@@ -154,7 +154,7 @@ def test_as_many_options_as_there_are_letters(decision_server, count):
 def test_more_options_than_letters_are_refused(decision_server):
     """With the server's words."""
     options = {f"option{number}": None for number in range(53)}
-    with pytest.raises(BadRequest, match="too many options"):
+    with pytest.raises(ModelUnsuitable, match="too many options"):
         decide(
             decision_server,
             SENTENCE,

@@ -79,8 +79,9 @@ class SessionPoller:
         if manager.calls is not self._calls:
             # What was seen of the last one's server says nothing about this one's.
             self._probe, self._probed_s, self._other_num_ctx = None, -math.inf, None
-            self._last_overrides, self._calls = manager.overrides, manager.calls
+            self._calls = manager.calls
             self._on_new_session()
+        self._last_overrides = manager.overrides  # a running session takes other ones
         return replace(manager.snapshot(self._probe), other_num_ctx=self._other_num_ctx)
 
     def forget(self) -> None:

@@ -64,11 +64,11 @@ def test_what_changes_only_the_call_keeps_the_server():
 
 @pytest.mark.slow
 def test_what_changes_the_server_starts_another():
-    """Another window of context is another server: the first ends, one is left."""
+    """Whether models of others may be used is set at its start: the first ends, one is left."""
     before = children()
     first = scripted()
     pid = first.pid
-    second = LLMManager.initialize_sync(num_ctx=2048)
+    second = LLMManager.initialize_sync(allow_cloud=True)
     assert second.pid != pid
     assert processes(before) == [second.pid]
     assert second.settings.engine is Engine.OLLAMA
