@@ -11,12 +11,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 __all__ = [
     "DEFAULT_PORT",
     "is_loopback",
-    "list_dialed",
+    "list_dial_addresses",
     "mask_login",
     "parse_address",
     "parse_headers",
@@ -39,7 +39,12 @@ LOCAL_NAMES = {
 }
 # "Any address", which a server listens at and nobody can dial
 ANY = {"0.0.0.0": "127.0.0.1", "::": "localhost", "": "127.0.0.1"}  # noqa: S104  is not bound here
-ENDPOINTS = ("/api", "/completions")  # the end of an endpoint, not of a server's address
+# The end of an endpoint, not of a server's address: what stands before it is one
+ENDPOINT = re.compile(
+    r"/(api(/(chat|copy|create|delete|embed|embeddings|generate|ps|pull|push|show|tags|version))?"
+    r"|completions|v1/(embeddings|models|systemone))$"
+)
+HALF_A_SCHEME = re.compile(r"https?:(/|$)", re.IGNORECASE)
 # Of a password, `@` and `:` may stand as they are; what ends the host may not
 LOGIN = re.compile(r"([A-Za-z+.-]*://)?([^/?#:]*)(?::([^/?#]*))?@([^@]*)", re.DOTALL)
 NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # of a header's name, as HTTP has it
@@ -102,6 +107,7 @@ def parse_address(text: str) -> str:
     """
     bare = text.strip().strip("\"'")
     scheme, mark, rest = bare.partition("://")
+    is_cut = not mark and HALF_A_SCHEME.match(bare) is not None
     if not mark:
         scheme, rest = "http", bare
     authority, slash, tail = rest.partition("/")
@@ -115,7 +121,7 @@ def parse_address(text: str) -> str:
     except ValueError:
         port, host, parts = -1, "", urlsplit("")
     has_host = bool(host) or (not mark and authority.startswith(":"))
-    if not has_host or port in (-1, 0) or not _is_plain(full, parts.scheme, parts.path):
+    if is_cut or not has_host or port in (-1, 0) or not _is_plain(full, host, parts):
         raise ValueError(
             f"an address such as http://localhost:{DEFAULT_PORT} or http://localhost:8000/v1"
         )
@@ -137,16 +143,17 @@ def _bracket(authority: str) -> str:
     return authority
 
 
-def _is_plain(text: str, scheme: str, path: str) -> bool:
+def _is_plain(text: str, host: str, parts: SplitResult) -> bool:
     return (
-        scheme in ("http", "https")
+        parts.scheme in ("http", "https")
         and not any(char.isspace() or char in "?#@" for char in text)
-        and re.fullmatch(r"(/[\w.~%+:=,-]+)*", path) is not None
-        and not path.endswith(ENDPOINTS)
+        and re.fullmatch(r"[\w.%:-]*", host) is not None
+        and re.fullmatch(r"(/[\w.~%+:=,-]+)*", parts.path) is not None
+        and ENDPOINT.search(parts.path) is None
     )
 
 
-def list_dialed(url: str) -> tuple[str, ...]:
+def list_dial_addresses(url: str) -> tuple[str, ...]:
     """
     Return the addresses that stand for one, in the order in which they are tried: names of this
     machine become numbers, and `/v1` at the end is left out, since each path has its own.
@@ -155,7 +162,7 @@ def list_dialed(url: str) -> tuple[str, ...]:
 
     Examples
     --------
-    >>> list_dialed("http://localhost:8000/v1")
+    >>> list_dial_addresses("http://localhost:8000/v1")
     ('http://127.0.0.1:8000', 'http://[::1]:8000')
     """
     base = url.removesuffix("/v1")

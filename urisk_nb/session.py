@@ -322,7 +322,7 @@ class _Workers:
             return _share(first)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.replies[question.key] = reply
-        known = self._answered().get(question.key)
+        known = self._list_answers().get(question.key)
         if known is None and question.purpose == "prior":
             known = self._priors().get(question.key)
         if known is not None:
@@ -338,7 +338,7 @@ class _Workers:
             self.has_room.set()
             reply = await self._ask(question)
             if reply.error is None:
-                self._answered()[question.key] = reply
+                self._list_answers()[question.key] = reply
             waiting.set_result(reply)
             await self._count_failures(question, reply)
             if question.purpose == "prior" and reply.logprobs:
@@ -391,7 +391,7 @@ class _Workers:
             error.args = (error.message,)
             raise error
 
-    def _answered(self) -> dict[str, Reply]:
+    def _list_answers(self) -> dict[str, Reply]:
         """Return what this judge has answered in this run: it is not asked again."""
         return self.run.answered.setdefault(self.judge.model, {})
 

@@ -261,7 +261,7 @@ class Settings(BaseSettings):
         The addresses that are dialed, in this order: `localhost` becomes the two numbers of this
         machine, and `/v1` at the end is left out: each path has its own.
         """
-        return address.list_dialed(self.url)
+        return address.list_dial_addresses(self.url)
 
     @property
     def base_url(self) -> str:

@@ -295,12 +295,12 @@ class Client:
         proxy whose server is down; None where what answers may be another kind of server.
         """
         status = reply.status_code
-        if status == 200 and is_page(self._as_seen(reply)):
-            page = describe_page(self._as_seen(reply), self.settings)
+        if status == 200 and is_page(self._to_reply(reply)):
+            page = describe_page(self._to_reply(reply), self.settings)
             return PortTaken(page.message, fix=page.fix, status=status)
         if status < 300 or status in NO_SUCH_PATH or _is_loading(reply):
             return None
-        barrier = describe_refusal(self._as_seen(reply), self.settings)
+        barrier = describe_refusal(self._to_reply(reply), self.settings)
         if barrier is None and (status >= 500 or status in BUSY):
             barrier = self._to_error(reply, reply.text, openai.decode_error)
         return barrier
@@ -408,7 +408,7 @@ class Client:
                         break
         return self._to_error(reply, body.decode("utf-8", "replace"), decode_error)
 
-    def _as_seen(self, reply: httpx.Response, text: str | None = None) -> Reply:
+    def _to_reply(self, reply: httpx.Response, text: str | None = None) -> Reply:
         path = reply.request.url.path.removeprefix(self._calls.base_url.path.rstrip("/"))
         return Reply(
             status=reply.status_code,
@@ -419,11 +419,11 @@ class Client:
 
     def _is_page_type(self, reply: httpx.Response) -> bool:
         """Return whether a reply calls itself a web page, before its body is read."""
-        return is_page(self._as_seen(reply, ""))
+        return is_page(self._to_reply(reply, ""))
 
     def _to_error(self, reply: httpx.Response, text: str, decode_error: DecodeError) -> UriskError:
         """Return what a refusal means, with the server's wish when to come back."""
-        seen = self._as_seen(reply, text)
+        seen = self._to_reply(reply, text)
         if reply.status_code < 300:
             return describe_page(seen, self.settings)
         error = describe_refusal(seen, self.settings) or decode_error(seen.status, seen.text)
@@ -439,7 +439,7 @@ class Client:
         content = _load_json(reply)
         if isinstance(content, dict):
             return content
-        seen = self._as_seen(reply)
+        seen = self._to_reply(reply)
         if is_page(seen):
             raise describe_page(seen, self.settings)
         raise ProtocolError(f"{path} is answered by {seen.text[:80]!r}.", fix=FIXES[ProtocolError])

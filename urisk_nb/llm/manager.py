@@ -62,8 +62,8 @@ from urisk_nb.llm.retrying_client import Exchange, RetryingClient
 from urisk_nb.llm.setting_changes import (
     Reload,
     describe_changes,
-    find_renewed,
     find_session_settings,
+    find_stale_flags,
     list_aliases,
     merge_settings,
     read_environment,
@@ -379,10 +379,10 @@ class LLMManager:
             return running
         kept = now
         of_session = find_session_settings(running.engine, is_managed=running.is_managed)
-        renewed = find_renewed(running.overrides, running._environment, now)
+        stale = find_stale_flags(running.overrides, running._environment, now)
         if is_well and reload is Reload.CALLS:
-            renewed -= of_session
-        older = {name: value for name, value in running.overrides.items() if name not in renewed}
+            stale -= of_session
+        older = {name: value for name, value in running.overrides.items() if name not in stale}
         overrides = {**older, **overrides}
         settings, before = load(**overrides), running.settings
         changed = _diff_settings(before, settings)

@@ -189,7 +189,7 @@ class ModelLoader:
             if not layers and not isinstance(exc, ServerConnectionLost):
                 raise  # it has said nothing of a download
             raise PullFailed(
-                f"the download of {model!r} was cut off{_describe_arrived(layers)}: {exc.message}",
+                f"the download of {model!r} was cut off{_describe_progress(layers)}: {exc.message}",
                 fix=f"{exc.fix}; {KEPT}" if isinstance(exc, ServerTimeout) else KEPT,
             ) from exc
         except (PullFailed, ServerInternalError) as exc:
@@ -200,13 +200,13 @@ class ModelLoader:
             elif models and not layers:
                 fix = self._name_instead(model, models)
             raise kind(
-                f"{model!r} could not be pulled{_describe_arrived(layers)}: "
+                f"{model!r} could not be pulled{_describe_progress(layers)}: "
                 f"{exc.facts.get('said', exc.message)} The server has: {has}.",
                 fix=fix,
             ) from exc
 
 
-def _describe_arrived(layers: Mapping[str, PullProgress]) -> str:
+def _describe_progress(layers: Mapping[str, PullProgress]) -> str:
     """Say how far a download had come; nothing where it had not begun."""
     done = sum(layer.completed for layer in layers.values())
     total = sum(layer.total for layer in layers.values())

@@ -19,8 +19,8 @@ from urisk_nb.settings import Engine, Settings
 __all__ = [
     "Reload",
     "describe_changes",
-    "find_renewed",
     "find_session_settings",
+    "find_stale_flags",
     "fit_fix",
     "list_aliases",
     "merge_settings",
@@ -74,7 +74,7 @@ def read_environment() -> dict[str, str]:
     return {name.upper(): value for name, value in both if value and name.upper() in known}
 
 
-def find_renewed(
+def find_stale_flags(
     overrides: Collection[str], before: Mapping[str, str], now: Mapping[str, str]
 ) -> frozenset[str]:
     """

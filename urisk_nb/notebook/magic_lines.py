@@ -98,13 +98,13 @@ class MagicParser(argparse.ArgumentParser):
         try:
             return split_words(line)
         except ValueError as exc:
-            raise self._build_unclosed(line) from exc
+            raise self._build_quote_error(line) from exc
 
     def _read_word(self, line: str, at: int) -> tuple[str, int]:
         try:
             return read_word(line, at)
         except ValueError as exc:
-            raise self._build_unclosed(line) from exc
+            raise self._build_quote_error(line) from exc
 
     def _takes_value(self, flag: str) -> bool:
         action = self._option_string_actions.get(flag)
@@ -143,7 +143,7 @@ class MagicParser(argparse.ArgumentParser):
 
     # Refusals -------------------------------------------------------------------------------------
 
-    def _build_unclosed(self, line: str) -> InputError:
+    def _build_quote_error(self, line: str) -> InputError:
         fix = "close it, or leave it out"
         if self.prog == "%%ask":
             fix += "; a question goes on the next line"

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from urisk_nb.risk.labeling import TickerFindings
 
-__all__ = ["describe_unjudged", "list_unjudged"]
+__all__ = ["describe_missing_labels", "list_missing_labels"]
 
 MAX_QUOTE_CHARS = 60
 MAX_REASONS = 3  # a ticker
 
 
-def list_unjudged(
+def list_missing_labels(
     ticker_findings: Iterable[TickerFindings], *, model: str | None = None
 ) -> list[dict[str, str | None]]:
     """
@@ -48,7 +48,7 @@ def list_unjudged(
     ]
 
 
-def describe_unjudged(
+def describe_missing_labels(
     unjudged: Sequence[Mapping[str, str | None]], *, several: bool = False
 ) -> dict[str, list[str]]:
     """
@@ -57,7 +57,7 @@ def describe_unjudged(
     Parameters
     ----------
     unjudged
-        As `list_unjudged` gives it.
+        As `list_missing_labels` gives it.
     several
         Name the judge, since there are several.
     """

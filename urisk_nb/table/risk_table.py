@@ -24,7 +24,7 @@ from urisk_nb.risk.rows import (
     build_judgements,
     build_ratings,
 )
-from urisk_nb.risk.unjudged import describe_unjudged, list_unjudged
+from urisk_nb.risk.unjudged import describe_missing_labels, list_missing_labels
 from urisk_nb.table.exports import ExportFrame, make_visible
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
@@ -288,10 +288,10 @@ def assemble(
     meta |= {
         "judges": list(judges),
         "kappa": compare_judges(given, [one["model"] for one in judges]),
-        "unjudged": list_unjudged(given, model=model),
+        "unjudged": list_missing_labels(given, model=model),
     }
     texts = {symbol: [text] for symbol, text in meta["messages"].items()}
-    for symbol, lines in describe_unjudged(meta["unjudged"], several=len(judges) > 1).items():
+    for symbol, lines in describe_missing_labels(meta["unjudged"], several=len(judges) > 1).items():
         texts.setdefault(symbol, []).extend(lines)
         meta["messages"] = {**meta["messages"], symbol: texts[symbol]}
     object.__setattr__(table, "_report", report)
