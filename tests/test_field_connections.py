@@ -169,6 +169,8 @@ STATUSES = {
     502: (errors.ServerConnectionLost, "cannot reach the model server", "start the model server"),
     503: (errors.ServerBusy, "busy", "wait"),
     504: (errors.ServerTimeout, "waited too long for the model server", "proxy_read_timeout"),
+    511: (errors.AccessDenied, "login of the network", "browser"),
+    529: (errors.ServerBusy, "no more requests", "wait"),
     521: (errors.ServerConnectionLost, "cannot reach the model server", "start the model server"),
 }
 
@@ -189,6 +191,24 @@ def test_c5_each_status_of_a_gateway_has_its_sentence(status, run):
     assert "<" not in show(caught.value)
     assert "not Ollama" not in show(caught.value)
     assert not isinstance(caught.value, errors.CloudModelBlocked)
+
+
+@pytest.mark.parametrize("status", [402, 418, 425])
+def test_c5_a_refusal_that_nobody_knows_is_no_fault_of_the_server(status):
+    """The same request would be refused again."""
+    with (
+        serve(handler=says(status, b"no", "text/plain")) as server,
+        pytest.raises(errors.BadRequest, match=f"HTTP {status}: no"),
+    ):
+        chat_only(server.url)
+
+
+def test_c5_a_page_is_a_page_with_any_good_status():
+    with (
+        serve(handler=says(203, page("Sign in"), "text/html")) as server,
+        pytest.raises(errors.PortTaken, match=r"web page .*Sign in"),
+    ):
+        probe(server.url)
 
 
 def test_c5_a_key_that_is_not_accepted_is_named(monkeypatch):

@@ -52,7 +52,7 @@ from urisk_nb.errors import (
     UriskError,
 )
 from urisk_nb.llm.dialects import ollama, openai
-from urisk_nb.llm.dialects.dialect import Dialect, Feature, clean_words
+from urisk_nb.llm.dialects.dialect import BUSY_STATUSES, Dialect, Feature, clean_words
 from urisk_nb.llm.messages import (
     Chunk,
     Final,
@@ -88,7 +88,6 @@ KEEP_OPEN_S = 1200.0
 MAX_REFUSAL_BYTES = 64 * 1024
 BLOCK_BYTES = 256 * 1024
 NO_SUCH_PATH = (404, 405, 501)
-BUSY = (429, 503)  # a server, or a proxy before it, that is there and takes no request now
 JSON = {"Content-Type": "application/json"}
 
 # What each exception of httpx means before the first token. A subclass counts as its nearest base
@@ -295,13 +294,13 @@ class Client:
         proxy whose server is down; None where what answers may be another kind of server.
         """
         status = reply.status_code
-        if status == 200 and is_page(self._to_reply(reply)):
+        if 200 <= status < 300 and is_page(self._to_reply(reply)):
             page = describe_page(self._to_reply(reply), self.settings)
             return PortTaken(page.message, fix=page.fix, status=status)
         if status < 300 or status in NO_SUCH_PATH or _is_loading(reply):
             return None
         barrier = describe_refusal(self._to_reply(reply), self.settings)
-        if barrier is None and (status >= 500 or status in BUSY):
+        if barrier is None and (status >= 500 or status in BUSY_STATUSES):
             barrier = self._to_error(reply, reply.text, openai.decode_error)
         return barrier
 

@@ -108,6 +108,11 @@ OF_ALL: dict[int, Meaning] = {
         "waited too long for the request",
         "ask again; if it goes on, look at the network and at the proxy before the server",
     ),
+    511: (
+        errors.AccessDenied,
+        "is behind a login of the network",
+        "open the address in a browser and log in, then ask again",
+    ),
     413: (
         errors.BadRequest,
         "takes no request of this size",
@@ -117,7 +122,7 @@ OF_ALL: dict[int, Meaning] = {
 # Unless the model server itself says why
 OF_PROXIES: dict[int, Meaning] = {
     **dict.fromkeys(UNREACHABLE, DOWN),
-    429: (errors.ServerBusy, "takes no more requests for now", WAIT),
+    **dict.fromkeys((429, 529), (errors.ServerBusy, "takes no more requests for now", WAIT)),
     503: (errors.ServerBusy, "is busy or being started", WAIT),
 }
 

@@ -22,9 +22,11 @@ TITLE = re.compile(r"<title\b[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 __all__ = [
     "BUSY",
+    "BUSY_STATUSES",
     "CONNECTION_LOST",
     "INTERNAL_ERROR",
     "MAX_ROUNDING",
+    "REFUSED_STATUSES",
     "Dialect",
     "ErrorRule",
     "Feature",
@@ -223,8 +225,10 @@ class ErrorRule:
 
 
 # The same in the tables of several dialects.
+BUSY_STATUSES = (429, 503, 529)  # 529: overloaded, as some gateways have it
+REFUSED_STATUSES = tuple(range(400, 499))  # where no row before says more; 499 is no refusal
 BUSY = ErrorRule(
-    (503, 429), r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"
+    BUSY_STATUSES, r"", errors.ServerBusy, "wait, or ask less at once: %env URISK_PARALLEL=1"
 )
 CONNECTION_LOST = ErrorRule((499, 502), r"", errors.ServerConnectionLost, "ask again")
 INTERNAL_ERROR = ErrorRule(

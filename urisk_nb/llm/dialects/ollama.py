@@ -19,6 +19,7 @@ from urisk_nb.llm.dialects.dialect import (
     BUSY,
     CONNECTION_LOST,
     INTERNAL_ERROR,
+    REFUSED_STATUSES,
     Dialect,
     ErrorRule,
     Feature,
@@ -414,7 +415,7 @@ RULES: tuple[ErrorRule, ...] = (
         "check that OLLAMA_URL is an Ollama server of version 0.5 or later",
     ),
     ErrorRule(
-        (400, 404, 405, 409, 413, 422),
+        REFUSED_STATUSES,
         r"",
         errors.BadRequest,
         "check the request; the server's words say what it does not accept",

@@ -15,8 +15,10 @@ from typing import Any
 
 from urisk_nb import errors
 from urisk_nb.llm.dialects.dialect import (
+    BUSY_STATUSES,
     CONNECTION_LOST,
     INTERNAL_ERROR,
+    REFUSED_STATUSES,
     Dialect,
     ErrorRule,
     Feature,
@@ -516,7 +518,7 @@ RULES: tuple[ErrorRule, ...] = (
         "check the schema of the call; the server's words say what it does not accept",
     ),
     ErrorRule(
-        (503, 429),
+        BUSY_STATUSES,
         r"",
         errors.ServerBusy,
         "wait: the server loads its model or its queue is full; or ask less at once: %env "
@@ -536,7 +538,7 @@ RULES: tuple[ErrorRule, ...] = (
         "http://127.0.0.1:8000/v1",
     ),
     ErrorRule(
-        (400, 409, 413, 415, 422),
+        REFUSED_STATUSES,
         r"",
         errors.BadRequest,
         "check the request; the server's words say what it does not accept",

@@ -18,6 +18,7 @@ from urisk_nb.llm.dialects.dialect import (
     CONNECTION_LOST,
     INTERNAL_ERROR,
     MAX_ROUNDING,
+    REFUSED_STATUSES,
     ErrorRule,
     dump_json,
     read_count,
@@ -265,7 +266,7 @@ RULES: tuple[ErrorRule, ...] = (
     ),
     BUSY,
     ErrorRule(
-        (400, 401, 403, 409, 413, 415, 422),
+        REFUSED_STATUSES,
         r"",
         errors.BadRequest,
         "check the question; the server says above what it does not accept",
