@@ -508,7 +508,7 @@ def open_run(
         taxonomy=taxonomy,
         # A category that the taxonomy lacks is no answer
         examples=[example for example in EXAMPLES if example.risk in taxonomy.labels],
-        families=_read_families(settings.families),
+        families=_read_families(settings.families, taxonomy),
         on_read=on_read,
     )
     notes = [describe_weights(plan.holdings)]
@@ -580,13 +580,13 @@ def _read_holdings(
     return parse_tickers(tickers, known=list(own.close.columns)), own
 
 
-def _read_families(path: str | None) -> Sequence[Family] | None:
+def _read_families(path: str | None, taxonomy: Taxonomy) -> Sequence[Family] | None:
     """Return the families of the package and of the user's file; None where none was given."""
     if path is None:
         return None
     from urisk_nb.readers.family_file import read_family_file
 
-    return read_family_file(path)
+    return read_family_file(path, taxonomy.ids)
 
 
 def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> RiskParams:
