@@ -25,7 +25,10 @@ from urisk_nb.risk.rows import (
     build_ratings,
 )
 from urisk_nb.risk.unjudged import describe_missing_labels, list_missing_labels
+from urisk_nb.table.explain import explain_row
+from urisk_nb.table.explanation import Explanation
 from urisk_nb.table.exports import ExportFrame, make_visible
+from urisk_nb.table.records import RunRecord
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
 
@@ -64,6 +67,11 @@ class Report:
         One row a sentence and judge: ticker, evidence, judge, risk, severity, p_label, reason.
     meta
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
+    rows
+        The rows as the run made them, with every column; what is done to the table changes nothing
+        here.
+    parts
+        The reports of the single runs, where tables are put together.
     """
 
     findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
@@ -71,6 +79,8 @@ class Report:
     meta: dict[str, Any] = field(default_factory=dict)
     changes: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_changes({})))
     judgements: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_judgements(())))
+    rows: pd.DataFrame = field(default_factory=ExportFrame)
+    parts: tuple[Report, ...] = ()
 
 
 def unite_reports(reports: Sequence[Report]) -> Report:
@@ -84,12 +94,17 @@ def unite_reports(reports: Sequence[Report]) -> Report:
         meta={"runs": runs},
         changes=_concatenate([report.changes for report in reports]),
         judgements=_concatenate([report.judgements for report in reports]),
+        rows=_concatenate([report.rows for report in reports]),
+        parts=tuple(part for report in reports for part in report.parts or (report,)),
     )
 
 
 def _concatenate(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled, ignore_index=True) if filled else frames[0]
+    if not filled:
+        return frames[0]
+    # Of rows the index is the ticker, of all others a number
+    return pd.concat(filled, ignore_index=filled[0].index.name is None)
 
 
 class RiskTable(ExportFrame):
@@ -222,6 +237,33 @@ class RiskTable(ExportFrame):
             "ticker", key=lambda one: one.map(order), kind="stable"
         ).reset_index(drop=True)
 
+    def explain(self, ticker: str, run: str | None = None) -> Explanation:
+        """
+        Return how one row comes from its sentences: each step from the label to the score.
+
+        The report of the run is read, so columns and rows that were dropped make no difference.
+
+        Parameters
+        ----------
+        ticker
+            As in the table; case does not matter.
+        run
+            The `run_id`, where tables of several runs were put together and the ticker is in more
+            than one of them.
+
+        Returns
+        -------
+        Explanation
+            It shows itself as HTML and as text, and has the frames ``sentences``, ``categories``,
+            ``alerts``, ``metrics`` and ``flags``.
+
+        Raises
+        ------
+        InputError
+            The ticker is not in the table, or it is in several runs.
+        """
+        return explain_row(self._records(), pd.DataFrame(self), ticker, run)
+
     def as_text(self, width: int | None = None) -> str:
         """
         Return what `print` shows.
@@ -232,6 +274,12 @@ class RiskTable(ExportFrame):
             Columns that a line may take; default: those of the terminal.
         """
         return render_table_text(self._content(), width)
+
+    def _records(self) -> list[RunRecord]:
+        return [
+            RunRecord(rows=one.rows, findings=one.findings, ratings=one.ratings, meta=one.meta)
+            for one in self.report.parts or (self.report,)
+        ]
 
     def _content(self) -> TableContent:
         report = self.report
@@ -284,6 +332,7 @@ def assemble(
         meta=meta,
         changes=ExportFrame(build_changes(changes)),
         judgements=ExportFrame(build_judgements(given, model=model)),
+        rows=ExportFrame(frame.copy()),
     )
     meta |= {
         "judges": list(judges),
