@@ -53,7 +53,7 @@ DAYS = pd.bdate_range("2024-01-01", periods=120)
 RISKS = (*DEFAULT.ids, "none")
 
 
-def filing(ticker, *sentences, name="", length=len(ROUTINE)):
+def filing(ticker, *sentences, name="", length=None):
     section = Section(name="Item 7", title="Management's Discussion and Analysis", start=0)
     text = " ".join([*sentences, *ROUTINE[:length]])
     name = name or f"{ticker}-10K"
@@ -103,7 +103,6 @@ def make_run(
     other=None,
     p=lambda ticker, text: None,
     prices=None,
-    benchmark=None,
     skip=(),
     run_id="r1",
     judge="judge-1",
@@ -124,7 +123,6 @@ def make_run(
         None if prices is None else read_prices(prices),
         documents,
         RiskParams.of(**settings),
-        benchmark=None if benchmark is None else read_prices(benchmark),
         taxonomy=taxonomy,
         previous=previous,
     )

@@ -91,7 +91,8 @@ INSIDE = {
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
-        *("exports", "records", "explanation", "explain", "risk_table"),
+        *("exports", "records", "explanation", "explain"),
+        *("sentence_pairs", "run_settings", "causes", "table_diff", "diff", "risk_table"),
     ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),

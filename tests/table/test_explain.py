@@ -27,8 +27,12 @@ from table_maker import HOSTILE
 from urisk_nb.errors import InputError
 from urisk_nb.render.text_layout import display_width
 from urisk_nb.risk.ratings import Rule
-from urisk_nb.table.explain import METRICS, find_flags
+from urisk_nb.risk.scoring import score
+from urisk_nb.risk.taxonomy import DEFAULT
+from urisk_nb.table.explain import METRICS, explain_row, find_flags
 from urisk_nb.table.explanation import describe_cut
+from urisk_nb.table.records import RunRecord
+from urisk_nb.table.risk_table import Report
 
 # As docs/filings.md and the README state them
 WEIGHTS = tuple(map(Fraction, ("0", "0.05", "0.15", "0.35", "0.60", "0.85")))
@@ -63,9 +67,10 @@ def check_sentences(explained):
         assert (own.loc[own["evidence"].isin(ids), "counted"] >= category["rating"]).all()
     counted = sentences["counted"].notna()
     assert (sentences["gives"].notna() == counted).all()
-    assert sentences.loc[~counted, "rule"].notna().sum() + sentences["reason"].notna().sum() >= (
-        ~counted
-    ).sum()
+    assert (
+        sentences.loc[~counted, "rule"].notna().sum() + sentences["reason"].notna().sum()
+        >= (~counted).sum()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +88,12 @@ def many():
             documents.append(filing(ticker, *told, length=9))
         if number % 5 in (1, 3):
             documents.append(note(ticker, *rng.sample(NEWS, 3)))
-    documents += [note("T04", *NEWS[:2]), note("T09", NEWS[0]), note("T14", "We had tea. It rained.")]
-    near = filing("T05", TELLING[12], length=20)
+    documents += [
+        note("T04", *NEWS[:2]),
+        note("T09", NEWS[0]),
+        note("T14", "We had tea. It rained."),
+    ]
+    near = filing("T05", TELLING[12], TELLING[7], length=20)
     again = filing("T05", TELLING[13], name="T05-10K-2", length=20)
     documents = [one for one in documents if one.ticker != "T05"] + [near, again]
     drawn, second = choose_label("one"), choose_label("two")
@@ -92,17 +101,15 @@ def many():
     def label(ticker, text):
         if ticker == "T04" or (ticker == "T07" and text in TELLING[:3]):
             return None
-        if ticker in ("T02", "T14"):
-            return "none", 0
-        if ticker == "T05":
-            return "legal", 3
-        return drawn(ticker, text)
+        near = ("credit", 5) if text == TELLING[7] else ("legal", 3)
+        said = {"T02": ("none", 0), "T14": ("none", 0), "T05": near}
+        return said.get(ticker) or drawn(ticker, text)
 
     def other(ticker, text):
         return second(ticker, text) if ticker in ("T10", "T11", "T13") else label(ticker, text)
 
     def sure(ticker, text):
-        return random.Random(ticker + text).uniform(0.3, 1)
+        return 0.9 if ticker == "T05" else random.Random(ticker + text).uniform(0.3, 1)
 
     prices = make_prices(*symbols[:45])
     prices.loc[DAYS[:-20], "T00"] = math.nan
@@ -159,9 +166,43 @@ def test_a_score_that_does_not_follow_is_said(many):
     assert "which is not the score of the row" in explained.as_text(200)
 
 
-@settings(max_examples=60)
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=len(DEFAULT.ids)),
+    st.sampled_from(["score_v1", "score_v2"]),
+    st.randoms(use_true_random=False),
+)
+def test_any_ratings_add_up(severities, version, rng):
+    """The factors of random ratings, in any order, against the score of the same ratings."""
+    names = rng.sample(DEFAULT.ids, len(severities))
+    given = dict(zip(names, severities, strict=True))
+    found = score(given, version=version)
+    ratings = pd.DataFrame(
+        {
+            "ticker": "AAA",
+            "category": sorted(names, key=DEFAULT.ids.index),
+            "rating": pd.array(
+                [
+                    dict(zip(names, severities, strict=True))[one]
+                    for one in DEFAULT.ids
+                    if one in names
+                ],
+                dtype="Int64",
+            ),
+            "evidence": "D1.1",
+            "rule": None,
+        }
+    )
+    values = {"score": found.score, "level": found.level.value, "score_version": version}
+    row = pd.DataFrame({**values, "status": "ok", "judged": 1}, index=["AAA"])
+    record = RunRecord(rows=row, findings=Report().findings, ratings=ratings, meta={})
+    explained = explain_row([record], row, "AAA")
+    check_sum(explained, found.score)
+    assert explained.categories["category"][0] == found.top_risk
+
+
+@settings(max_examples=10)
 @given(st.data())
-def test_any_ratings_add_up(data):
+def test_any_documents_and_labels_add_up(data):
     """Whatever the labels, probabilities and documents."""
     told = data.draw(st.lists(st.sampled_from(TELLING), unique=True, max_size=10))
     documents = [filing("AAA", *told, length=data.draw(st.sampled_from([0, 9, 60])))]
@@ -198,7 +239,12 @@ def explain(*documents, symbols=("AAA",), ticker="AAA", **options):
 def test_by_hand():
     """Two categories of a filing, worked out from the page of the rules: 35 % and a third of 35."""
     default, missed, sued, again = TELLING[8], TELLING[9], TELLING[12], TELLING[14]
-    labels = {default: ("credit", 3), missed: ("credit", 3), sued: ("legal", 3), again: ("legal", 3)}
+    labels = {
+        default: ("credit", 3),
+        missed: ("credit", 3),
+        sued: ("legal", 3),
+        again: ("legal", 3),
+    }
     explained = explain(
         filing("AAA", default, missed, sued, again),
         label=lambda _, text: labels.get(text, ("none", 0)),
@@ -213,7 +259,11 @@ def test_by_hand():
     assert (explained.level, describe_cut(explained.level)) == ("High", "from 60 to below 80")
     first = explained.sentences.iloc[0]
     assert (first["severity"], first["counted"], first["gives"]) == (3, 4, 4)
-    assert (first["rule"], first["p_label"], first["p_severity"]) == ("raised as an alert", 0.8, 0.4)
+    assert (first["rule"], first["p_label"], first["p_severity"]) == (
+        "raised as an alert",
+        0.8,
+        0.4,
+    )
     assert (first["source"], first["section"]) == ("AAA-10K.txt", "Item 7")
     assert first["quote"] == default
     assert (first["start"], first["end"]) == (0, len(default))
@@ -269,7 +319,9 @@ def test_every_metric_of_a_row_is_explained():
     """A new column of the prices must say which flags bear on it."""
     prices = make_prices("AAA", "BBB")
     frame = pd.concat({"Close": prices, "Volume": prices * 10}, axis=1)
-    table = make_run(["AAA", "BBB"], None, prices=frame, alpha=[0.05, 0.1], benchmark=prices["BBB"].to_frame())
+    table = make_run(
+        ["AAA", "BBB"], None, prices=frame, alpha=[0.05, 0.1], benchmark=prices["BBB"].to_frame()
+    )
     names = set(table.explain("AAA").metrics["metric"])
     start, end = (list(table.columns).index(one) for one in ("ret_total", "r_market"))
     assert names == set(table.columns[start:end])

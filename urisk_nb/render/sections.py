@@ -37,6 +37,8 @@ class Section:
         The headings of a grid, and as many cells in each row.
     quotes
         A sentence for each row; "" where a row has none. Empty: no row has one.
+    is_list
+        As text, write each row on lines of its own: its cells are long. As HTML it is a table.
     right
         The numbers of the columns that are aligned to the right.
     all_rows
@@ -48,6 +50,7 @@ class Section:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     quotes: Sequence[str] = ()
+    is_list: bool = False
     right: frozenset[int] = frozenset()
     all_rows: str = ""
 
@@ -137,8 +140,21 @@ def _render_text(section: Section, width: int) -> list[str]:
     lines = wrap(one_line(section.title), width) if section.title else []
     lines += [piece for line in section.lines for piece in wrap(one_line(line), width, rest="  ")]
     if section.rows:
-        lines += _render_grid(section, width)
+        lines += (_render_list if section.is_list else _render_grid)(section, width)
     return lines + (wrap(section.more, width) if section.more else [])
+
+
+def _render_list(section: Section, width: int) -> list[str]:
+    """Return the first cell of each row with the next one, and the others under them."""
+    lines = []
+    for number, row in enumerate(section.rows[:MAX_ROWS]):
+        first, *rest = [one_line(cell) for cell in row if cell != DASH]
+        lines += wrap(": ".join([first, *rest[:1]]), width, "  ", "    ")
+        for cell in rest[1:]:
+            lines += wrap(cell, width, " " * 6, " " * 6)
+        if any(section.quotes) and section.quotes[number]:
+            lines += wrap(f'"{_cut_quote(section, number)}"', width, " " * 6, " " * 7)
+    return lines
 
 
 def _render_grid(section: Section, width: int) -> list[str]:

@@ -316,9 +316,7 @@ def _list_notes(
         yield f"{format_count(none, 'sentence')} {verb} labeled none, so no category counts them."
 
 
-def _describe_score(
-    row: Mapping[str, Any], score: float, findings: pd.DataFrame
-) -> Iterator[str]:
+def _describe_score(row: Mapping[str, Any], score: float, findings: pd.DataFrame) -> Iterator[str]:
     name = str(row.get("level"))
     yield f"A score {describe_cut(name)} is {name}."
     if not findings["counted"].notna().any():

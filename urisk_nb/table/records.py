@@ -17,7 +17,7 @@ import pandas as pd
 from urisk_nb.errors import InputError
 from urisk_nb.risk.values import find_closest, show
 
-__all__ = ["RunRecord", "find_record", "list_tickers"]
+__all__ = ["RunRecord", "find_record", "list_tickers", "match_records"]
 
 MAX_NAMED = 10  # tickers or runs in an error
 
@@ -83,18 +83,27 @@ def find_record(
     InputError
         No run has this ticker, or there is no such run, or several runs have the ticker.
     """
-    known = {id(one): _list_known(one, frame) for one in records}
-    every = list(dict.fromkeys(symbol for names in known.values() for symbol in names))
-    symbol = _find_symbol(ticker, every)
-    found = [one for one in records if symbol in known[id(one)]]
-    if run is not None:
-        found = _select_run(found, symbol, run)
-    elif len(found) > 1:
-        here = _list_runs(frame, symbol)
-        found = [one for one in found if one.run_id in here] or found
+    known = [symbol for one in records for symbol in _list_known(one, frame)]
+    symbol = _find_symbol(ticker, list(dict.fromkeys(known)))
+    if run is None:
+        found = match_records(records, frame, symbol)
+    else:
+        every = [one for one in records if symbol in _list_known(one, frame)]
+        found = _select_run(every, symbol, run)
     if len(found) > 1:
         raise _ask_which(found, symbol)
     return symbol, found[0]
+
+
+def match_records(
+    records: Sequence[RunRecord], frame: pd.DataFrame, symbol: Any
+) -> list[RunRecord]:
+    """Return the runs that have a ticker: of several those that its rows are still of."""
+    found = [one for one in records if symbol in _list_known(one, frame)]
+    if len(found) > 1:
+        here = _list_runs(frame, symbol)
+        found = [one for one in found if one.run_id in here] or found
+    return found
 
 
 def _list_known(record: RunRecord, frame: pd.DataFrame) -> list[Any]:
@@ -145,6 +154,4 @@ def _ask_which(found: Sequence[RunRecord], symbol: str) -> InputError:
         fix = f"say which run: table.explain({json.dumps(symbol)}, run={json.dumps(names[-1])})"
     else:
         fix = "ask the table of one run, before the tables are put together"
-    return InputError(
-        f"{symbol} is in {len(found)} runs: {', '.join(names[:MAX_NAMED])}.", fix=fix
-    )
+    return InputError(f"{symbol} is in {len(found)} runs: {', '.join(names[:MAX_NAMED])}.", fix=fix)

@@ -25,12 +25,15 @@ from urisk_nb.risk.rows import (
     build_ratings,
 )
 from urisk_nb.risk.unjudged import describe_missing_labels, list_missing_labels
+from urisk_nb.risk.values import describe_type
+from urisk_nb.table.diff import Side, compare_tables
 from urisk_nb.table.explain import explain_row
 from urisk_nb.table.explanation import Explanation
 from urisk_nb.table.exports import ExportFrame, make_visible
 from urisk_nb.table.records import RunRecord
+from urisk_nb.table.table_diff import TableDiff
 
-__all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
+__all__ = ["Report", "RiskTable", "assemble", "diff_tables", "unite_reports"]
 
 _COMPACT = (
     *("status", "alerts", "level", "score", "top_risk", "top_quote"),
@@ -264,6 +267,40 @@ class RiskTable(ExportFrame):
         """
         return explain_row(self._records(), pd.DataFrame(self), ticker, run)
 
+    # Another table makes another thing of it than pandas does; a number of periods does not
+    def diff(  # type: ignore[override]  # of a table it returns no frame
+        self, other: Any = 1, axis: Any = 0, *, rtol: float = 0.0
+    ) -> Any:
+        """
+        Return what changed since an older table, each change with its cause.
+
+        Columns and tickers that only one of the tables has are named and not compared. Sentences
+        are compared by their words, and cells by their values.
+
+        Parameters
+        ----------
+        other
+            The older table; this one is the newer. A number of periods is what pandas takes: the
+            differences between the rows of this table, by `axis`.
+        rtol
+            Two numbers that are this close, as a share of the larger one, are the same; default:
+            they must be equal.
+
+        Returns
+        -------
+        TableDiff
+            It shows itself as HTML and as text, and has the frames ``changes`` (ticker, what, old,
+            new, cause, quote) and ``summary``.
+
+        Raises
+        ------
+        InputError
+            `other` is a frame that is no table of a run, or a ticker is in a table twice.
+        """
+        if isinstance(other, pd.DataFrame):
+            return diff_tables(other, self, rtol=rtol)
+        return super().diff(other, axis)
+
     def as_text(self, width: int | None = None) -> str:
         """
         Return what `print` shows.
@@ -296,6 +333,26 @@ class RiskTable(ExportFrame):
     def _repr_html_(self) -> str | None:
         wanted = pd.get_option("display.notebook_repr_html")
         return render_table_html(self._content()) if wanted else None
+
+
+def diff_tables(old: object, new: object, *, rtol: float = 0.0) -> TableDiff:
+    """
+    Return what changed from an older table to a newer one; see `RiskTable.diff`.
+
+    Raises
+    ------
+    InputError
+        One of them is no table of a run, or a ticker is in one of them twice.
+    """
+    sides = []
+    for which, table in (("older", old), ("newer", new)):
+        if not isinstance(table, RiskTable):
+            raise InputError(
+                f"the {which} table is {describe_type(table)}, not the table of a run.",
+                fix="compare what %%risk or urisk_nb.assess gives: table.diff(older_table)",
+            )
+        sides.append(Side(frame=pd.DataFrame(table), records=table._records()))
+    return compare_tables(sides[0], sides[1], rtol=rtol)
 
 
 def assemble(
