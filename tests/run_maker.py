@@ -132,7 +132,8 @@ def make_run(
     if other is not None:
         second = {symbol: _find(plan, symbol, other, p) for symbol in asked}
         found = unite_judges(found, {"judge-2": second})
-    judges = [{"model": judge, "digest": f"sha-{judge}"}] if asked else []
+    names = [judge, "judge-2"] if other else [judge]
+    judges = [{"model": name, "digest": f"sha-{name}"} for name in names] if asked else []
     table = assemble(plan, found, run_id=run_id, model=judge, judges=judges)
     served_by = {"model": judge, "engine": "test", "server": "1.0"} if asked else {}
     table.report.meta.update(served_by=served_by, failure="it was stopped" if skip else None)

@@ -301,6 +301,8 @@ class CellCauses:
 
     def _find_of_counts(self, name: str) -> Cause:
         """Return what moved a count: sentences, alerts, labels."""
+        if name == "model":
+            return Cause(text=_join([*self._tell(LABELS), *self._tell_states()]) or UNKNOWN)
         cause = self.find_of_labels(None)
         is_known = cause.text != UNKNOWN
         if first := _FIRST_CAUSES.get(name):

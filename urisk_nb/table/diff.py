@@ -7,7 +7,7 @@ The newer table is compared with the older one on what both have. The rest is na
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -25,6 +25,7 @@ from urisk_nb.table.sentence_pairs import (
     SentencePair,
     describe_count,
     describe_label,
+    name_cells,
     pair_sentences,
 )
 from urisk_nb.table.table_diff import TableDiff
@@ -33,6 +34,8 @@ __all__ = ["Side", "compare_tables"]
 
 MAX_NAMED = 10  # columns and tickers in a line
 _COUNTED = ("sentences", "labels", "alerts", "ratings", "metrics", "others")
+_FIRST = ("level", "score", "status")
+_ORDER = ("ratings", "alerts", "sentences", "labels", "metrics", "others")
 _KINDS = {"sentence": "sentences", "label": "labels", "count": "labels", "alert": "alerts"}
 
 
@@ -113,10 +116,10 @@ class _Row:
     """
 
     cells: Mapping[str, Any]
-    values: Mapping[str, Any]
-    findings: pd.DataFrame
-    alerts: Sequence[Mapping[str, Any]]
-    meta: Mapping[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    findings: Sequence[Mapping[str, Any]] = ()
+    alerts: Sequence[Mapping[str, Any]] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def failure(self) -> str | None:
@@ -129,16 +132,55 @@ class _Row:
         return self.values.get(name, self.cells.get(name))
 
 
+class _RunIndex:
+    """The rows, findings and alerts of a run by ticker: each frame is read once."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.meta = record.meta
+        self.values = {
+            ticker: name_cells(row) for ticker, row in record.rows.to_dict("index").items()
+        }
+        self.findings: dict[Any, list[dict[str, Any]]] = {}
+        self.alerts: dict[Any, list[Mapping[str, Any]]] = {}
+        for row in map(name_cells, record.findings.to_dict("records")):
+            self.findings.setdefault(row["ticker"], []).append(row)
+        for alert in record.meta.get("alerts", ()):
+            self.alerts.setdefault(alert["ticker"], []).append(alert)
+
+    def read_row(self, ticker: Any, cells: Mapping[str, Any]) -> _Row:
+        return _Row(
+            cells=cells,
+            values=self.values.get(ticker, {}),
+            findings=self.findings.get(ticker, ()),
+            alerts=self.alerts.get(ticker, ()),
+            meta=self.meta,
+        )
+
+
 def _read_rows(side: Side, which: str) -> dict[Any, _Row]:
     """Return the rows of a table by ticker."""
-    frame = side.frame
-    tickers = _check_shape(frame, which)
-    cells = dict(zip(tickers, frame.to_dict("records"), strict=True))
-    return {ticker: _read_row(side, ticker, _name(cells[ticker]), which) for ticker in tickers}
+    tickers = _check_shape(side.frame, which)
+    cells = map(name_cells, side.frame.to_dict("records"))
+    indexes = {id(record): _RunIndex(record) for record in side.records}
+    found = {}
+    for ticker, own in zip(tickers, cells, strict=True):
+        record = _find_run(side, ticker, which)
+        found[ticker] = indexes[id(record)].read_row(ticker, own) if record else _Row(cells=own)
+    return found
 
 
-def _name(cells: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in cells.items()}
+def _find_run(side: Side, ticker: Any, which: str) -> RunRecord | None:
+    """Return the run that a row is of; None where it is of none."""
+    if len(side.records) == 1:
+        return side.records[0]
+    found = match_records(side.records, side.frame, ticker)
+    if len(found) > 1:
+        names = ", ".join(one.run_id for one in found)
+        raise InputError(
+            f"{ticker} is in several runs behind the {which} table: {names}.",
+            fix="compare the table of one run, or keep the column run_id",
+        )
+    return found[0] if found else None
 
 
 def _check_shape(frame: pd.DataFrame, which: str) -> list[Any]:
@@ -166,28 +208,6 @@ def _check_shape(frame: pd.DataFrame, which: str) -> list[Any]:
     return tickers
 
 
-def _read_row(side: Side, ticker: Any, cells: Mapping[str, Any], which: str) -> _Row:
-    found = match_records(side.records, side.frame, ticker)
-    if len(found) > 1:
-        names = ", ".join(one.run_id for one in found)
-        raise InputError(
-            f"{ticker} is in several runs behind the {which} table: {names}.",
-            fix="compare the table of one run, or keep the column run_id",
-        )
-    if not found:
-        none = side.records[0].findings.iloc[:0]
-        return _Row(cells=cells, values={}, findings=none, alerts=(), meta={})
-    (record,) = found
-    values = dict(record.rows.loc[ticker]) if ticker in record.rows.index else {}
-    return _Row(
-        cells=cells,
-        values=values,
-        findings=record.findings[record.findings["ticker"] == ticker],
-        alerts=[one for one in record.meta.get("alerts", ()) if one["ticker"] == ticker],
-        meta=record.meta,
-    )
-
-
 # One ticker ---------------------------------------------------------------------------------------
 
 
@@ -210,8 +230,9 @@ class _TickerDiff:
         )
 
     def list_changes(self) -> list[dict[str, Any]]:
-        """Return every change of the row: cells first, then sentences, labels and alerts."""
-        return [*self._list_cells(), *self._list_sentences(), *self._list_alerts()]
+        """Return every change of the row: score and sentences first, metrics and counts last."""
+        found = [*self._list_cells(), *self._list_alerts(), *self._list_sentences()]
+        return sorted(found, key=lambda change: _rank(change["what"]))
 
     def _row(self, what: str, old: Any, new: Any, cause: Cause) -> dict[str, Any]:
         return _make_change(self.ticker, what, old, new, cause)
@@ -256,7 +277,7 @@ class _TickerDiff:
             status = there.read("status")
             return f"no sentence is labeled in the {which} run ({status})"
         told = [str(one) for one in self.settings if EVIDENCE in one.kinds]
-        if row is not None and row["source"] not in set(there.findings["source"]):
+        if row is not None and row["source"] not in {one["source"] for one in there.findings}:
             return "; ".join([f"the document{source} is only in the {_other(which)} run", *told])
         asked, read = len(here.findings), here.read("sentences")
         chosen = not is_missing(read) and asked < int(read)
@@ -291,6 +312,13 @@ class _TickerDiff:
             yield self._row(
                 "alert", family if key in old else None, family if key in new else None, cause
             )
+
+
+def _rank(what: str) -> int:
+    """Return where a change stands among those of its ticker: what it comes to, then why."""
+    if what in _FIRST:
+        return _FIRST.index(what)
+    return len(_FIRST) + (_ORDER.index(kind) if (kind := _find_kind(what)) in _ORDER else 0)
 
 
 def _other(which: str) -> str:

@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pandas as pd
-
 from urisk_nb.risk.changes import find_near, fold_words
 from urisk_nb.risk.evidence import Sentence, clean_text
 from urisk_nb.risk.inputs import Document, Section
 from urisk_nb.risk.values import is_missing
 
-__all__ = ["SentencePair", "describe_count", "describe_label", "pair_sentences"]
+__all__ = ["SentencePair", "describe_count", "describe_label", "name_cells", "pair_sentences"]
 
 Kind = Literal["same", "changed", "new", "gone"]
 
@@ -86,13 +84,20 @@ def describe_count(row: Mapping[str, Any]) -> str:
     return f"counts as {row['counted_as']} {row['counted']}{rule}"
 
 
-def pair_sentences(new: pd.DataFrame, old: pd.DataFrame) -> list[SentencePair]:
+def name_cells(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row of a frame with its names as text."""
+    return {str(name): value for name, value in row.items()}
+
+
+def pair_sentences(
+    new_rows: Sequence[Mapping[str, Any]], old_rows: Sequence[Mapping[str, Any]]
+) -> list[SentencePair]:
     """
     Pair the findings of one ticker in two runs.
 
     Parameters
     ----------
-    new, old
+    new_rows, old_rows
         Rows of ``report.findings``. A sentence that stands there twice is two sentences.
 
     Returns
@@ -100,7 +105,6 @@ def pair_sentences(new: pd.DataFrame, old: pd.DataFrame) -> list[SentencePair]:
     list of SentencePair
         Those of the newer run in their order, then those that are gone.
     """
-    new_rows, old_rows = new.to_dict("records"), old.to_dict("records")
     pairs = _pair_same(new_rows, old_rows)
     left = [place for place in range(len(new_rows)) if place not in pairs]
     taken = set(pairs.values())
@@ -110,35 +114,19 @@ def pair_sentences(new: pd.DataFrame, old: pd.DataFrame) -> list[SentencePair]:
         [_make_sentence(old_rows[place]) for place in rest],
     )
     changed = {left[place]: rest[other] for place, other in near.items()}
-    found = [
-        _make_pair(new_rows, old_rows, place, pairs, changed) for place in range(len(new_rows))
-    ]
+    found = []
+    for place, row in enumerate(new_rows):
+        other = pairs.get(place, changed.get(place))
+        kind: Kind = "same" if place in pairs else "changed" if place in changed else "new"
+        old = None if other is None else old_rows[other]
+        found.append(SentencePair(kind=kind, new=row, old=old))
     taken |= set(changed.values())
     gone = [row for place, row in enumerate(old_rows) if place not in taken]
-    return [*found, *(SentencePair(kind="gone", new=None, old=_name(row)) for row in gone)]
-
-
-def _make_pair(
-    new_rows: Sequence[Mapping[Any, Any]],
-    old_rows: Sequence[Mapping[Any, Any]],
-    place: int,
-    same: Mapping[int, int],
-    changed: Mapping[int, int],
-) -> SentencePair:
-    row = _name(new_rows[place])
-    if place in same:
-        return SentencePair(kind="same", new=row, old=_name(old_rows[same[place]]))
-    if place in changed:
-        return SentencePair(kind="changed", new=row, old=_name(old_rows[changed[place]]))
-    return SentencePair(kind="new", new=row, old=None)
-
-
-def _name(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in row.items()}
+    return [*found, *(SentencePair(kind="gone", new=None, old=row) for row in gone)]
 
 
 def _pair_same(
-    new_rows: Sequence[Mapping[Any, Any]], old_rows: Sequence[Mapping[Any, Any]]
+    new_rows: Sequence[Mapping[str, Any]], old_rows: Sequence[Mapping[str, Any]]
 ) -> dict[int, int]:
     """Pair sentences of the same words: of the same source and section first, then anywhere."""
     new_keys, old_keys = ([_fold(row) for row in rows] for rows in (new_rows, old_rows))
@@ -155,13 +143,13 @@ def _pair_same(
     return pairs
 
 
-def _fold(row: Mapping[Any, Any]) -> tuple[Any, str, str]:
+def _fold(row: Mapping[str, Any]) -> tuple[Any, str, str]:
     # A sentence without words, such as a smiley, is itself
     words = fold_words(clean_text(row["quote"])) or row["quote"]
     return words, str(row["source"]), str(row["section"])
 
 
-def _make_sentence(row: Mapping[Any, Any]) -> Sentence:
+def _make_sentence(row: Mapping[str, Any]) -> Sentence:
     """Return what `find_near` reads of a sentence: its text and its section."""
     text, section = row["quote"], row["section"]
     sections = () if is_missing(section) else (Section(name=section, start=0),)
