@@ -37,6 +37,8 @@ class Section:
         The headings of a grid, and as many cells in each row.
     quotes
         A sentence for each row; "" where a row has none. Empty: no row has one.
+    places
+        Where each sentence is from; empty: nothing says so.
     is_list
         As text, write each row on lines of its own: its cells are long. As HTML it is a table.
     right
@@ -50,6 +52,7 @@ class Section:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     quotes: Sequence[str] = ()
+    places: Sequence[str] = ()
     is_list: bool = False
     right: frozenset[int] = frozenset()
     all_rows: str = ""
@@ -86,6 +89,7 @@ def _render_table(section: Section) -> str:
     if not section.rows:
         return ""
     heads = [*section.head, *(["sentence"] if any(section.quotes) else [])]
+    heads += ["from"] if any(section.places) else []
     top = "".join(
         f'<th scope="col" style="{_style(section, place)}">{escape_html(name)}</th>'
         for place, name in enumerate(heads)
@@ -115,7 +119,10 @@ def _render_cells(section: Section, number: int) -> str:
     if not any(section.quotes):
         return cells
     style = f"{CELL};min-width:24em;max-width:48em;white-space:normal"
-    return cells + f'<td style="{style}"><bdi>{escape_html(_cut_quote(section, number))}</bdi></td>'
+    cells += f'<td style="{style}"><bdi>{escape_html(_cut_quote(section, number))}</bdi></td>'
+    if not any(section.places):
+        return cells
+    return cells + f'<td style="{CELL}">{escape_html(one_line(section.places[number]))}</td>'
 
 
 def _cut_quote(section: Section, number: int) -> str:
@@ -169,5 +176,7 @@ def _render_grid(section: Section, width: int) -> list[str]:
     lines = format_grid(["no.", *section.head], numbered, width, right=right)
     for number in range(len(rows)):
         if section.quotes[number]:
-            lines += wrap(_cut_quote(section, number), width, f"{number + 1:>3} ", " " * 4)
+            place = one_line(section.places[number]) if any(section.places) else ""
+            quote = _cut_quote(section, number) + (f"  [{place}]" if place else "")
+            lines += wrap(quote, width, f"{number + 1:>3} ", " " * 4)
     return lines

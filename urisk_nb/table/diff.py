@@ -390,8 +390,9 @@ def _summarize(
         for name in ("level", "score")
         for which, rows in (("old", before), ("new", after))
     }
-    for which in ("old_score", "new_score"):
-        columns[which] = pd.array(pd.to_numeric(pd.Series(columns[which], dtype=object)), "Float64")
+    for name in ("old_score", "new_score"):
+        known = [None if is_missing(value) else float(value) for value in columns[name]]
+        columns[name] = pd.array(known, dtype="Float64")
     columns |= {
         kind: pd.array([counts[str(ticker)][kind] for ticker in every], dtype="Int64")
         for kind in _COUNTED

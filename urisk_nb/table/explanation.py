@@ -212,21 +212,20 @@ def _show(
     if not len(frame):
         return Section()
     rows = frame.to_dict("records")
-    cells = {name: [_format_cell(name, row) for row in rows] for name in (*names, "from", "flags")}
+    cells = {name: [_format_cell(name, row) for row in rows] for name in (*names, "flags")}
     kept = [name for name in cells if any(cell != DASH for cell in cells[name])]
     return Section(
         title=title,
         head=kept,
         rows=list(zip(*(cells[name] for name in kept), strict=True)),
         quotes=[format_value("quote", row["quote"]) for row in rows],
+        places=[_describe_place(row) for row in rows],
         right=frozenset(place for place, name in enumerate(kept) if name in right),
         all_rows=all_rows,
     )
 
 
 def _format_cell(name: str, row: Mapping[Any, Any]) -> str:
-    if name == "from":
-        return _describe_place(row)
     if name == "flags":
         said = [one for one in (row.get("flags"), row.get("reason")) if isinstance(one, str)]
         return format_value("", "; ".join(one.replace(";", ", ") for one in said if one)) or DASH

@@ -267,10 +267,8 @@ class RiskTable(ExportFrame):
         """
         return explain_row(self._records(), pd.DataFrame(self), ticker, run)
 
-    # Another table makes another thing of it than pandas does; a number of periods does not
-    def diff(  # type: ignore[override]  # of a table it returns no frame
-        self, other: Any = 1, axis: Any = 0, *, rtol: float = 0.0
-    ) -> Any:
+    # pandas has a method of this name, which takes a number: that one stays
+    def diff(self, other: Any = 1, axis: Any = 0, *, rtol: float = 0.0) -> Any:
         """
         Return what changed since an older table, each change with its cause.
 

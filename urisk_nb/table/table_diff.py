@@ -113,7 +113,7 @@ def _list_first(said: Sequence[str]) -> str:
 def _describe_change(row: Mapping[str, Any]) -> str:
     """Return one change on one line: "score 35.0 -> 60.0"."""
     what = row["what"]
-    old, new = (format_value(what, row[name]) for name in ("old", "new"))
+    old, new = (format_value(what, row[name]) or DASH for name in ("old", "new"))
     if what == "sentence":
         if old == DASH:
             return "new sentence"
@@ -135,7 +135,7 @@ def _show_summary(diff: TableDiff) -> Section:
     changed = diff.summary[(diff.summary[counts] > 0).any(axis=1)]
     if not len(changed):
         return Section()
-    names = list(map(str, changed.columns))
+    names = [*diff.summary.columns[:4], *(name for name in counts if changed[name].any())]
     return Section(
         title="summary",
         head=["ticker", *names],
