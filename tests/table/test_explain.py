@@ -319,9 +319,7 @@ def test_every_metric_of_a_row_is_explained():
     """A new column of the prices must say which flags bear on it."""
     prices = make_prices("AAA", "BBB")
     frame = pd.concat({"Close": prices, "Volume": prices * 10}, axis=1)
-    table = make_run(
-        ["AAA", "BBB"], None, prices=frame, alpha=[0.05, 0.1], benchmark=prices["BBB"].to_frame()
-    )
+    table = make_run(["AAA", "BBB"], None, prices=frame, alpha=[0.05, 0.1], benchmark="BBB")
     names = set(table.explain("AAA").metrics["metric"])
     start, end = (list(table.columns).index(one) for one in ("ret_total", "r_market"))
     assert names == set(table.columns[start:end])

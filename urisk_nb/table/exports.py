@@ -166,7 +166,7 @@ def _map_texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFram
 def _map_labels(labels: pd.Index[Any], change: Callable[[Any], Any]) -> pd.Index[Any]:
     if isinstance(labels, pd.MultiIndex):
         return labels.map(lambda label: tuple(map(change, label)))
-    return labels.map(change) if is_string_dtype(labels.dtype) else labels
+    return labels.map(change) if _holds_text(labels.dtype) else labels
 
 
 def _make_visible(value: Any) -> Any:
