@@ -357,9 +357,14 @@ def test_what_cannot_be_compared_is_refused(base):
 def test_the_difference_of_rows_is_still_that_of_pandas(base):
     """A number of periods is what pandas takes, also in its own calls."""
     expected = pd.DataFrame(base)[["score", "vol_ann"]].diff()
-    for given in (base[["score", "vol_ann"]].diff(), base[["score", "vol_ann"]].diff(1, 0)):
+    table = base[["score", "vol_ann"]]
+    for given in (table.diff(), table.diff(1, 0), table.diff(periods=1), table.diff(1, axis=0)):
         assert isinstance(given, RiskTable)
         pd.testing.assert_frame_equal(pd.DataFrame(given), expected)
+    with pytest.raises(TypeError):
+        table.diff(1, rtol=0.1)
+    with pytest.raises(TypeError):
+        table.diff(table, periods=1)
 
 
 @pytest.mark.parametrize("width", [20, 60, 140])

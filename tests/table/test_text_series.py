@@ -49,8 +49,16 @@ def test_a_series_of_texts_is_printed_visibly(frame):
         *(frame["kind"], frame["kind"].value_counts(), frame.loc["A"], frame.iloc[0]),
         *(texts.to_frame(), texts.reset_index(drop=True), texts.copy(), texts.astype("string")),
         *(texts.groupby(frame["is_so"]).first(), frame.groupby("is_so")["text"].last()),
-        *(frame.groupby("is_so")["text"].apply("; ".join), frame.apply(lambda row: row["text"], axis=1)),
-        *(frame.stack(), frame[["text"]].max(), frame[["text"]].squeeze(), pd.concat([texts, texts])),
+        *(
+            frame.groupby("is_so")["text"].apply("; ".join),
+            frame.apply(lambda row: row["text"], axis=1),
+        ),
+        *(
+            frame.stack(),
+            frame[["text"]].max(),
+            frame[["text"]].squeeze(),
+            pd.concat([texts, texts]),
+        ),
         *(pickle.loads(pickle.dumps(texts)), copy.deepcopy(texts), frame.T["A"], texts.to_string()),
     ):
         assert is_safe(repr(one)), repr(one)

@@ -19,7 +19,7 @@ __all__ = ["Section", "render_sections_html", "render_sections_text"]
 
 MAX_ROWS = 200
 MAX_QUOTE_CHARS = 600
-MAX_CELL_CHARS = 60  # in a grid of text; a longer cell is cut
+MAX_CELL_CHARS = 120  # in a grid of text; a longer cell is cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,7 @@ class ExportFrame(pd.DataFrame):
         return markup and f'<div class="urisk-frame">{_LEFT}{markup}</div>'
 
 
-class ExportSeries(pd.Series):  # type: ignore[type-arg]  # no class can be subscripted at run time
+class ExportSeries(pd.Series):
     """
     A Series of texts that drives no terminal and whose files hold no formula, as `ExportFrame`.
 
@@ -122,8 +122,8 @@ def _map_series(
 ) -> pd.Series[Any]:
     """Return a plain Series after a change that is written for frames; its name is kept."""
     changed = change(pd.DataFrame({0: pd.Series(series)}))[0]
-    name = series.name
-    return changed.rename(_make_visible(name) if isinstance(name, str) else name)
+    changed.name = _make_visible(series.name)
+    return changed
 
 
 def _make_exportable(frame: pd.DataFrame) -> pd.DataFrame:

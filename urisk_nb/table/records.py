@@ -107,9 +107,14 @@ def match_records(
 
 
 def _list_known(record: RunRecord, frame: pd.DataFrame) -> list[Any]:
+    """Return the tickers of a run: of one that did not keep its rows, those of its findings too."""
     if len(record.rows):
         return record.rows.index.tolist()
-    return [*dict.fromkeys([*list_tickers(frame), *record.findings["ticker"]])]
+    tickers = list_tickers(frame)
+    if list(frame.columns).count("run_id") == 1:
+        runs = frame["run_id"]
+        tickers = [one for one, run in zip(tickers, runs, strict=True) if run == record.run_id]
+    return [*dict.fromkeys([*tickers, *record.findings["ticker"]])]
 
 
 def _find_symbol(ticker: object, known: Sequence[Any]) -> str:

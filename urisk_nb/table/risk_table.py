@@ -267,8 +267,10 @@ class RiskTable(ExportFrame):
         """
         return explain_row(self._records(), pd.DataFrame(self), ticker, run)
 
-    # pandas has a method of this name, which takes a number: that one stays
-    def diff(self, other: Any = 1, axis: Any = 0, *, rtol: float = 0.0) -> Any:
+    # pandas has a method of this name, which takes a number: that one stays, `periods` too
+    def diff(  # type: ignore[override]
+        self, other: Any = 1, axis: Any = 0, *, rtol: float | None = None, **options: Any
+    ) -> Any:
         """
         Return what changed since an older table, each change with its cause.
 
@@ -279,7 +281,7 @@ class RiskTable(ExportFrame):
         ----------
         other
             The older table; this one is the newer. A number of periods is what pandas takes: the
-            differences between the rows of this table, by `axis`.
+            differences between the rows of this table, by `axis`; `periods` is another name of it.
         rtol
             Two numbers that are this close, as a share of the larger one, are the same; default:
             they must be equal.
@@ -295,9 +297,10 @@ class RiskTable(ExportFrame):
         InputError
             `other` is a frame that is no table of a run, or a ticker is in a table twice.
         """
+        options |= {} if rtol is None else {"rtol": rtol}
         if isinstance(other, pd.DataFrame):
-            return diff_tables(other, self, rtol=rtol)
-        return super().diff(other, axis)
+            return diff_tables(other, self, **options)
+        return super().diff(**{"periods": other, "axis": axis, **options})
 
     def as_text(self, width: int | None = None) -> str:
         """
