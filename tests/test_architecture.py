@@ -87,9 +87,13 @@ INSIDE = {
     "render": [
         *("escaping", "text_layout", "markup", "front_end", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
+        "sections",
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
-    "table": ["exports", "risk_table"],
+    "table": [
+        *("exports", "records", "explanation", "explain"),
+        *("sentence_pairs", "run_settings", "causes", "table_diff", "diff", "risk_table"),
+    ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
