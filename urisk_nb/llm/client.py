@@ -65,6 +65,7 @@ from urisk_nb.llm.messages import (
 from urisk_nb.llm.refusals import Reply, describe_page, describe_refusal, is_page
 from urisk_nb.llm.tls import (
     describe_missing_tls,
+    describe_tls_end,
     describe_tls_failure,
     find_tls_error,
     find_unknown_name,
@@ -258,7 +259,10 @@ class Client:
                     raise  # what it means is said outside
                 if not self.settings.is_tls and await takes_tls(*self._place):
                     raise describe_missing_tls(self.settings) from exc
-                seen = f"it does not speak HTTP: {exc or 'it breaks the connection'}"
+                if self.settings.is_tls and not str(exc):
+                    raise describe_tls_end(self.settings) from exc
+                words = self.settings.redact(str(exc)) or "it breaks the connection"
+                seen = f"it does not speak HTTP: {words}"
                 raise self._taken(seen, NAMED.get(self.settings.dialect)) from exc
 
     @property
@@ -409,11 +413,13 @@ class Client:
 
     def _to_reply(self, reply: httpx.Response, text: str | None = None) -> Reply:
         path = reply.request.url.path.removeprefix(self._calls.base_url.path.rstrip("/"))
+        text = reply.text if text is None else text
         return Reply(
             status=reply.status_code,
             headers=reply.headers,
-            text=self.settings.redact(reply.text if text is None else text),
+            text=text,
             path=path,
+            shown=self.settings.redact(text),
         )
 
     def _is_page_type(self, reply: httpx.Response) -> bool:
@@ -425,7 +431,16 @@ class Client:
         seen = self._to_reply(reply, text)
         if reply.status_code < 300:
             return describe_page(seen, self.settings)
-        error = describe_refusal(seen, self.settings) or decode_error(seen.status, seen.text)
+        error = describe_refusal(seen, self.settings)
+        if error is None and reply.status_code < 400:
+            return describe_page(seen, self.settings)
+        if error is None:
+            # By the text as it came: a key such as `ollama` is also a word by which errors are told
+            # apart
+            error = decode_error(seen.status, seen.text)
+            shown = decode_error(seen.status, seen.shown)
+            error.message, error.facts["said"] = shown.message, shown.facts.get("said", "")
+            error.args = (error.message,)
         wish = reply.headers.get("Retry-After", "")  # a date, its other form, is passed over
         error.facts["retry_after_s"] = float(wish) if wish.isascii() and wish.isdigit() else None
         return error
@@ -441,7 +456,7 @@ class Client:
         seen = self._to_reply(reply)
         if is_page(seen):
             raise describe_page(seen, self.settings)
-        raise ProtocolError(f"{path} is answered by {seen.text[:80]!r}.", fix=FIXES[ProtocolError])
+        raise ProtocolError(f"{path} is answered by {seen.shown[:80]!r}.", fix=FIXES[ProtocolError])
 
     # Small requests -------------------------------------------------------------------------------
 
@@ -700,9 +715,14 @@ def _translate_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except UriskError as exc:
-        exc.message, exc.fix = settings.redact(exc.message), settings.redact(exc.fix)
-        exc.args = (exc.message,)
+        # In the server's words alone: a header's value may be a word of ours, such as `risk`
+        said = exc.facts.get("said")
+        if isinstance(said, str) and said != (shown := settings.redact(said)):
+            exc.facts["said"], exc.message = shown, exc.message.replace(said, shown)
+            exc.args = (exc.message,)
         raise
+    except ssl.SSLError as exc:  # an alert after the handshake, which httpx passes on as it is
+        raise describe_tls_failure(exc, settings, os.environ) from exc
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict) as exc:
         if (failure := _find_tls_failure(exc, settings)) is not None:
             raise failure from exc
