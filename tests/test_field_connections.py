@@ -458,7 +458,10 @@ def test_c5_a_captive_portal_is_a_web_page(case, run):
 # C6: compressed replies ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["", "identity", "gzip", "deflate"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["", "identity", "gzip", "x-gzip", "deflate", "bare deflate", "members", "gzip, gzip"],
+)
 def test_c6_a_compressed_stream_is_read(encoding):
     """ollama#12386: nobody asked for it, and it is decoded anyway, part by part."""
     with serve(encoding=encoding) as server:
@@ -466,12 +469,35 @@ def test_c6_a_compressed_stream_is_read(encoding):
         assert {headers["Accept-Encoding"] for _, headers in server.seen} == {"identity"}
 
 
-def test_c6_what_cannot_be_decoded_is_said():
+@pytest.mark.parametrize("encoding", ["zz9", "br", "zstd", "gzip, br"])
+@pytest.mark.parametrize("run", [probe, chat_only])
+def test_c6_what_cannot_be_decoded_is_said(encoding, run):
+    """Also of a small reply, at the start."""
+    packed = says(200, b"\x8b\x01", Content_Encoding=encoding)
+    name = encoding.rpartition(" ")[2]
     with (
-        serve(encoding="zz9") as server,
-        pytest.raises(errors.ProtocolError, match="compressed as zz9"),
+        serve(handler=packed) as server,
+        pytest.raises(errors.ProtocolError, match=f"compressed as {name}, which was not asked"),
     ):
-        chat(server.url)
+        run(server.url)
+
+
+@pytest.mark.parametrize("body", [b"not gzip", gzip.compress(b"{}")[:9] + b"\xff" * 40])
+@pytest.mark.parametrize("run", [probe, chat_only])
+def test_c6_a_broken_compression_is_said(body, run):
+    with (
+        serve(handler=says(200, body, Content_Encoding="gzip")) as server,
+        pytest.raises(errors.ProtocolError, match="compressed reply cannot be decoded"),
+    ):
+        run(server.url)
+
+
+def test_c6_a_small_reply_of_several_members_is_read():
+    """The list of models, say; httpx by itself ends at the first one."""
+    body = b'{"version":"0.33.0"}'
+    packed = b"".join(gzip.compress(body[at : at + 5]) for at in range(0, len(body), 5))
+    with serve(handler=says(200, packed, Content_Encoding="gzip")) as server:
+        assert probe(server.url) == "0.33.0"
 
 
 def test_c6_a_compressed_refusal_is_read():

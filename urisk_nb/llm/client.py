@@ -51,6 +51,7 @@ from urisk_nb.errors import (
     TlsFailed,
     UriskError,
 )
+from urisk_nb.llm.decompression import Decompressor, find_unknown_encoding, list_encodings
 from urisk_nb.llm.dialects import ollama, openai
 from urisk_nb.llm.dialects.dialect import BUSY_STATUSES, Dialect, Feature, clean_words
 from urisk_nb.llm.messages import (
@@ -126,8 +127,6 @@ ANOTHER_ADDRESS = (
     "stop that program, or choose another address: %env OLLAMA_URL=http://127.0.0.1:11500"
 )
 CHECK_ADDRESS = "check OLLAMA_URL: the address of the model server, with its path and its port"
-# What is decoded although it was not asked for; httpx takes more where other packages are installed
-ENCODINGS = ("identity", "gzip", "deflate")
 NAMED = {DialectName.OLLAMA: ollama.DIALECT, DialectName.OPENAI: openai.DIALECT}
 
 T = TypeVar("T")
@@ -176,6 +175,7 @@ class Client:
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             # Proxies that compress a stream hold it back. One that does so anyway is understood.
             headers={"Accept-Encoding": "identity", **self.settings.request_headers},
+            event_hooks={"response": [_undo_compression]},
             follow_redirects=False,  # neither a key nor evidence goes to an address not named
             limits=httpx.Limits(
                 max_connections=connections,
@@ -405,7 +405,7 @@ class Client:
         body = bytearray(first)
         with contextlib.suppress(TimeoutError, httpx.HTTPError, ProtocolError):
             async with asyncio.timeout(min(PROBE_S, self.settings.timeout_s)):
-                async for chunk in chunks or _iterate(reply):
+                async for chunk in chunks or reply.aiter_raw():
                     body += chunk
                     if len(body) > MAX_REFUSAL_BYTES:
                         break
@@ -548,7 +548,7 @@ class Client:
                     if reply.status_code != 200 or self._is_page_type(reply):
                         reception.timer.reschedule(None)  # a refusal has its own limit
                         raise await self._read_refusal(reply, dialect.decode_error)
-                    chunks = _iterate(reply)
+                    chunks = reply.aiter_raw()
                     first = await anext(chunks, b"")
                     if first.lstrip().startswith(b"<"):
                         raise await self._read_refusal(reply, dialect.decode_error, first, chunks)
@@ -640,7 +640,7 @@ class Client:
         async with contextlib.aclosing(await self._receive(sent, NO_START, is_load=True)) as reply:
             if reply.status_code != 200 or self._is_page_type(reply):
                 raise await self._read_refusal(reply, ollama.decode_error)
-            lines, chunks = ollama.JsonLines(ollama.decode_progress), _iterate(reply)
+            lines, chunks = ollama.JsonLines(ollama.decode_progress), reply.aiter_raw()
             is_open = True
             while is_open:
                 # Between two lines the server may verify gigabytes: it gets the time of a load.
@@ -759,22 +759,46 @@ def _silence(settings: Settings, what: str, *, is_load: bool) -> ServerTimeout:
     )
 
 
-def _iterate(reply: httpx.Response) -> AsyncIterator[bytes]:
+async def _undo_compression(reply: httpx.Response) -> None:
     """
-    Return the parts of a body as they come, decoded where a proxy has compressed it.
+    Have the body of a reply come decoded, where a proxy has compressed it.
 
+    httpx would end at the first member of a gzip stream, and take what it cannot decode as it is.
     Raises ProtocolError for a compression that cannot be undone here.
     """
-    named = reply.headers.get("content-encoding", "").lower()
-    encodings = [one.strip() for one in named.split(",") if one.strip()]
-    if all(one == "identity" for one in encodings):
-        return reply.aiter_raw()
-    if strange := [one for one in encodings if one not in ENCODINGS]:
+    names = list_encodings(reply.headers.get("content-encoding", ""))
+    if strange := find_unknown_encoding(names):
         raise ProtocolError(
-            f"the reply is compressed as {clean_words(strange[0])}, which was not asked for.",
+            f"the reply is compressed as {clean_words(strange)}, which was not asked for.",
             fix="switch that off in the proxy before the server; gzip and deflate are understood",
         )
-    return reply.aiter_bytes()
+    if names:
+        del reply.headers["content-encoding"]
+        reply.stream = _Decompressed(reply.stream, names)
+
+
+class _Decompressed(httpx.AsyncByteStream):
+    """The body of a reply, with its compressions undone as it comes."""
+
+    def __init__(self, stream: Any, names: list[str]) -> None:
+        self._stream = stream
+        self._layers = [Decompressor(name) for name in reversed(names)]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._stream:
+            part = data
+            try:
+                for layer in self._layers:
+                    part = layer.feed(part)
+            except ValueError as exc:
+                raise ProtocolError(
+                    f"the compressed reply cannot be decoded ({exc}).", fix=FIXES[ProtocolError]
+                ) from exc
+            if part:
+                yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _is_loading(reply: httpx.Response) -> bool:
