@@ -147,6 +147,11 @@ class Server:
         return self._failure if self.state is ServerState.FAILED else None
 
     @property
+    def is_lost(self) -> bool:
+        """Whether an external server was there and does not answer now; it may come back."""
+        return self._lost is not None
+
+    @property
     def slots(self) -> int:
         """Answers at once; taken for 1 where nobody tells."""
         return self.known_slots or 1
