@@ -67,7 +67,7 @@ INSIDE = {
     ],
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
-        *("tls", "refusals"),
+        *("tls", "refusals", "decompression"),
         "run_calls",
         *(
             "client",

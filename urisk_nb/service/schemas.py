@@ -108,12 +108,18 @@ class ErrorBody(BaseModel):
 
 
 class AnswerBody(BaseModel):
-    """An answer. Seconds in `timing`; null where the server gave no counter."""
+    """
+    An answer. Seconds in `timing`; null where the server gave no counter.
+
+    `faults` says what is wrong with it, a sentence for each code: `no_text`, `only_thinking`,
+    `prompt_cut`.
+    """
 
     text: str
     model: str
     engine: str
     done_reason: str
+    faults: dict[str, str]
     timing: dict[str, float | int | str | None]
 
 
@@ -155,13 +161,14 @@ def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def encode_answer(answer: Answer) -> dict[str, Any]:
-    """Return an answer with its model, engine and timing."""
+    """Return an answer with its model, engine, faults and timing."""
     timing = dataclasses.asdict(answer.timing)
     return {
         "text": str(answer),
         "model": answer.model,
         "engine": str(answer.engine),
         "done_reason": answer.done_reason,
+        "faults": dict(answer.faults),
         "timing": {name: _to_json(value) for name, value in timing.items()},
     }
 
