@@ -17,7 +17,7 @@ LABELED_BY = {
     "demo_model": "Labels by the demo model (135 million parameters), which labels sentences "
     "poorly. It shows how the table works. Do not base a decision on it.",
     "small_judge": "Labels by urisk-judge (135 million parameters), trained for this task. Of "
-    "300 real sentences it labels 74 % as a careful reader does, and 90 % as that reader accepts; "
+    "300 real sentences it labels 76 % as a careful reader does, and 93 % as that reader accepts; "
     'always answering "none" gets 60 % and 72 %, and two readers agree on 85 %. Read the quoted '
     "sentence before you rely on a row.",
 }
