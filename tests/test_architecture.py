@@ -38,13 +38,18 @@ INSIDE = {
         *("news_values", "news_fields", "news", "family_file"),
     ],
     "risk": [
-        *("taxonomy", "values", "tickers", "params", "inputs", "formulas", "data_faults"),
+        *("taxonomy", "values", "tickers", "episodes", "params", "inputs", "formulas"),
+        "data_faults",
         "masking",
         *(
             "metrics",
             "market",
             "benchmark",
             "quant",
+            "portfolio_metrics",
+            "portfolio",
+            "stress",
+            "factors",
             "sentence_rules",
             "evidence",
             "changes",
@@ -58,7 +63,8 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("labeling", "judges", "unjudged", "ratings", "row_warnings", "rows", "evaluation"),
+        *("labeling", "judges", "unjudged", "ratings", "row_warnings", "rows"),
+        *("portfolio_frames", "evaluation"),
         "baselines",
     ],
     "server": [
@@ -89,7 +95,7 @@ INSIDE = {
         *("table_content", "table_changes", "table_html", "table_text"),
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
-    "table": ["exports", "risk_table"],
+    "table": ["exports", "portfolio_views", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),

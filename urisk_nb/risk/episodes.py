@@ -88,9 +88,7 @@ def _check(episodes: tuple[Episode, ...]) -> tuple[Episode, ...]:
 def _read_text(part: str) -> Episode:
     name, sign, dates = part.partition("=")
     if not sign:
-        raise InputError(
-            f"stress={show(part)} is not NAME=START:END.", fix=f'stress="{EXAMPLE}"'
-        )
+        raise InputError(f"stress={show(part)} is not NAME=START:END.", fix=f'stress="{EXAMPLE}"')
     return _read_pair(name, dates)
 
 

@@ -203,8 +203,9 @@ def _weigh(returns: Matrix, weights: Values) -> FloatArray:
             f"{len(sizes)} weights stand beside returns of the shape {rows.shape}.",
             fix="give one row of returns for each weight: frame.to_numpy().T",
         )
-    with np.errstate(all="ignore"):
-        return np.where(sizes[:, None] == 0, 0.0, rows * sizes[:, None])
+    if not sizes.all():
+        rows = np.where(sizes[:, None] == 0, 0.0, rows)
+    return np.asarray(rows * sizes[:, None])
 
 
 def _is_usable(total: FloatArray) -> bool:
@@ -307,9 +308,7 @@ def has_valid_cornish_fisher(skew: float, ex_kurt: float, alpha: float = 0.05) -
 
 
 @quiet
-def filtered_value_at_risk(
-    returns: Values, alpha: float = 0.05, *, decay: float = DECAY
-) -> float:
+def filtered_value_at_risk(returns: Values, alpha: float = 0.05, *, decay: float = DECAY) -> float:
     """
     Return the historical value at risk of returns that are scaled to the volatility of now.
 
