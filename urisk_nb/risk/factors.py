@@ -138,7 +138,8 @@ def _read_factors(market: Market, params: RiskParams, given: Sequence[Prices] | 
     for name, values in zip(names, columns, strict=True):
         _check_factor(market, name, values)
     values = np.column_stack(columns)
-    return _Factors(names=names, values=values, present=~np.isnan(values).any(axis=1))
+    present = np.asarray(~np.isnan(values).any(axis=1))
+    return _Factors(names=names, values=values, present=present)
 
 
 def _read_column(market: Market, name: str) -> FloatArray:

@@ -189,7 +189,8 @@ def find_positions(
 def join_returns(market: Market, positions: Sequence[Position]) -> JointReturns:
     """Return the joint returns of positions that all have a column; made after the intersection."""
     places = [market.position[str(one.column)] for one in positions]
-    calendar = find_calendar(market, market.present[:, places].all(axis=1), is_joint=True)
+    present = np.asarray(market.present[:, places].all(axis=1))
+    calendar = find_calendar(market, present, is_joint=True)
     values = market.close.T[places]
     if len(calendar.rows) < values.shape[1]:
         values = values[:, calendar.rows]
@@ -197,7 +198,7 @@ def join_returns(market: Market, positions: Sequence[Position]) -> JointReturns:
     weights = np.array([one.weight for one in positions])
     # Row by row: the sum does not depend on how the processor splits a matrix product
     total = np.sum(moves * weights[:, None], axis=0)
-    wealth = np.cumprod(np.concatenate(([1.0], 1 + total)))
+    wealth: FloatArray = np.cumprod(np.concatenate((np.ones(1), 1 + total)))
     is_alive = bool((total > -1).all()) and bool(np.isfinite(wealth).all())
     keep = calendar.keep
     return JointReturns(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -298,7 +299,7 @@ def has_valid_cornish_fisher(skew: float, ex_kurt: float, alpha: float = 0.05) -
     -----
     The derivative in z; Maillard (2012) has the domain for all z.
     """
-    z = -formulas.NormalDist().inv_cdf(tail_mass(alpha))
+    z = -NormalDist().inv_cdf(tail_mass(alpha))
     level, slope = 1 - ex_kurt / 8 + 5 * skew * skew / 36, skew / 3
     bend = ex_kurt / 8 - skew * skew / 6
     places = [-z, z]

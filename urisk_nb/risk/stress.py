@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from urisk_nb.risk.episodes import Episode
 from urisk_nb.risk.inputs import Holding, Prices
 from urisk_nb.risk.market import (
     Block,
+    IntArray,
     Market,
     describe_bad_cells,
     find_as_of_date,
@@ -107,16 +108,12 @@ def _read_episode(prices: Prices, params: RiskParams, episode: Episode) -> Marke
             f"run from {first} to {until}; two are needed.",
             fix="give a longer episode",
         )
-    dates = {"start": inside[0].date(), "end": inside[-1].date(), "as_of": None}
-    return read_market(prices, replace(params, window=None, **dates))
+    start, end = inside[0].date(), inside[-1].date()
+    return read_market(prices, replace(params, window=None, as_of=None, start=start, end=end))
 
 
-def _build_outside(episode: Episode, first: object, until: object) -> InputError:
-    near = replace(
-        episode,
-        start=max(episode.start, first),  # type: ignore[type-var]  # both are dates
-        end=min(episode.end, until),  # type: ignore[type-var]
-    )
+def _build_outside(episode: Episode, first: date, until: date) -> InputError:
+    near = replace(episode, start=max(episode.start, first), end=min(episode.end, until))
     return InputError(
         f"stress={str(episode)!r} is outside of the prices, which run from {first} to {until}.",
         fix=f'stress="{near}"'
@@ -179,7 +176,7 @@ def _build_path(returns: FloatArray) -> FloatArray:
     return np.concatenate((np.ones((len(growth), 1)), growth), axis=1)
 
 
-def _describe_dates(market: Market, rows: Sequence[int], loss: EpisodeLoss) -> EpisodeLoss:
+def _describe_dates(market: Market, rows: IntArray, loss: EpisodeLoss) -> EpisodeLoss:
     """Return the loss with its dates; one that lacks an end of the episode says so."""
     begin, last = market.dates[int(rows[0])], market.dates[int(rows[-1])]
     is_partial = begin - market.dates[0] > MAX_BEYOND or market.dates[-1] - last > MAX_BEYOND
