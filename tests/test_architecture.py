@@ -47,6 +47,7 @@ INSIDE = {
             "benchmark",
             "quant",
             "portfolio_metrics",
+            "positions",
             "portfolio",
             "stress",
             "factors",

@@ -28,7 +28,7 @@ from urisk_nb.risk.market import (
 )
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.portfolio import PORTFOLIO, Position, find_positions
+from urisk_nb.risk.positions import PORTFOLIO, Position, find_positions
 from urisk_nb.risk.quant import MIN_RETURNS, Measured
 from urisk_nb.risk.tickers import resolve
 from urisk_nb.risk.values import count_noun, find_closest

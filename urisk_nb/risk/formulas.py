@@ -22,12 +22,14 @@ __all__ = [
     "cornish_fisher_quantile",
     "cornish_fisher_value_at_risk",
     "decay_weights",
+    "diversification_ratio",
     "dot",
     "downside_deviation",
     "drawdown",
     "ewma_volatility",
     "excess_kurtosis",
     "expected_shortfall",
+    "expected_shortfall_components",
     "gaussian_value_at_risk",
     "is_flat",
     "level_rounded",
@@ -41,6 +43,7 @@ __all__ = [
     "total_return",
     "value_at_risk",
     "volatility",
+    "volatility_shares",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -179,6 +182,25 @@ def tail_weights(returns: FloatArray, alpha: float) -> FloatArray:
     below, equal = returns < last, returns == last
     rest = (alpha * size - np.count_nonzero(below)) / np.count_nonzero(equal)
     return np.asarray((below + rest * equal) / (alpha * size))
+
+
+def expected_shortfall_components(parts: FloatArray, total: FloatArray, alpha: float) -> FloatArray:
+    """Return minus the tail-weighted sum of each row, of parts that add up to a total."""
+    weights = tail_weights(total, alpha)
+    tail = weights > 0
+    return replace_inf(0.0 - np.sum(parts[:, tail] * weights[tail], axis=1))
+
+
+def volatility_shares(parts: FloatArray, total: FloatArray) -> FloatArray:
+    """Return cov(part, total) / var(total) of each row; the total is not flat."""
+    deviations = total - total.mean()
+    return replace_inf(dot(parts, deviations) / (deviations @ deviations))
+
+
+def diversification_ratio(parts: FloatArray, total: FloatArray) -> FloatArray:
+    """Return the sum of the standard deviations of the rows over that of their total."""
+    alone = math.fsum(np.std(parts, axis=1, ddof=1))
+    return replace_inf(alone / np.std(total, ddof=1))
 
 
 def gaussian_value_at_risk(returns: FloatArray, alpha: float) -> FloatArray:

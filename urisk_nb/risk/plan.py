@@ -17,7 +17,8 @@ from urisk_nb.errors import InputError
 from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
 from urisk_nb.risk.params import JUDGE_REVIEW_BELOW, RiskParams
-from urisk_nb.risk.portfolio import PortfolioResult, list_closes, measure_portfolio
+from urisk_nb.risk.portfolio import PortfolioResult, measure_portfolio
+from urisk_nb.risk.positions import list_closes
 from urisk_nb.risk.quant import Measured, QuantRow, find_as_of_date, measure_holdings
 from urisk_nb.risk.questions import (
     EXAMPLES,

@@ -10,7 +10,7 @@ docs/portfolio.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,82 +19,35 @@ import pandas as pd
 
 from urisk_nb.risk import formulas
 from urisk_nb.risk.inputs import Holding
-from urisk_nb.risk.market import Calendar, Market, compute_changes, find_calendar
 from urisk_nb.risk.metrics import DECAY, NAN, FloatArray, quiet, root_of
 from urisk_nb.risk.params import RiskParams, alpha_label
 from urisk_nb.risk.portfolio_metrics import (
     VALUE_AT_RISK_METHODS,
-    diversification_ratio,
     effective_number,
-    expected_shortfall_components,
     filtered_value_at_risk,
     has_valid_cornish_fisher,
     kupiec_test,
     rolling_value_at_risk,
-    volatility_shares,
+)
+from urisk_nb.risk.positions import (
+    PORTFOLIO,
+    JointReturns,
+    Position,
+    find_positions,
+    join_returns,
+    name_some,
 )
 from urisk_nb.risk.quant import DECAY_MONTHLY, MIN_RETURNS, MIN_TAIL, Measured
 from urisk_nb.risk.values import count_noun
 
 __all__ = [
     "COMPONENT_COLUMNS",
-    "PORTFOLIO",
     "Backtest",
-    "JointReturns",
     "PortfolioResult",
-    "Position",
-    "find_positions",
-    "join_returns",
-    "list_closes",
     "measure_portfolio",
-    "name_some",
 ]
 
-PORTFOLIO = "portfolio"  # the row of the portfolio in frames; tickers are upper case
 COMPONENT_COLUMNS = ("comp_vol_share", "comp_es", "comp_es_share")
-MAX_NAMED = 10  # tickers in a reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """A holding with a weight other than 0, and the column of the prices that it means."""
-
-    symbol: str
-    weight: float
-    column: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class JointReturns:
-    """
-    The returns of all positions on the dates on which every one has a price.
-
-    Attributes
-    ----------
-    calendar
-        The joint dates.
-    moves
-        N x T: one row a position, every change; those across a gap, too.
-    total
-        The portfolio's returns, each `calendar.keep`s one-period ones only.
-    ends
-        The rows of the market that the changes end on.
-    wealth
-        Of 1 before the first change; None where the portfolio loses all that it has, or more.
-    """
-
-    calendar: Calendar
-    moves: FloatArray
-    weights: FloatArray
-    total: FloatArray
-    ends: Sequence[int]
-    wealth: FloatArray | None
-
-    @property
-    def returns(self) -> FloatArray:
-        """The one-period returns of the positions, N x T."""
-        keep = self.calendar.keep
-        return self.moves if keep.all() else self.moves[:, keep]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,77 +117,6 @@ class PortfolioResult:
         is_missing = any(math.isnan(one) for one in self.components[symbol].values())
         flags = ("no_portfolio",) if is_missing else ()
         return (*flags, "short_joint") if "short_joint" in self.flags else flags
-
-
-def find_positions(
-    holdings: Iterable[Holding], column_of: Mapping[str, str | None]
-) -> list[Position]:
-    """
-    Return the holdings with a weight other than 0, by symbol: their order changes no digit.
-
-    Parameters
-    ----------
-    column_of
-        Symbol -> column of the prices, None where there is none.
-    """
-    found = [
-        Position(symbol=one.symbol, weight=one.weight, column=column_of.get(one.symbol))
-        for one in holdings
-        if one.weight
-    ]
-    return sorted(found, key=lambda one: one.symbol)
-
-
-@quiet
-def join_returns(market: Market, positions: Sequence[Position]) -> JointReturns:
-    """Return the joint returns of positions that all have a column; made after the intersection."""
-    places = [market.position[str(one.column)] for one in positions]
-    present = np.asarray(market.present[:, places].all(axis=1))
-    calendar = find_calendar(market, present, is_joint=True)
-    values = market.close.T[places]
-    if len(calendar.rows) < values.shape[1]:
-        values = values[:, calendar.rows]
-    moves = compute_changes(values, is_returns=market.is_returns)
-    weights = np.array([one.weight for one in positions])
-    # Row by row: the sum does not depend on how the processor splits a matrix product
-    total = np.sum(moves * weights[:, None], axis=0)
-    wealth: FloatArray = np.cumprod(np.concatenate((np.ones(1), 1 + total)))
-    is_alive = bool((total > -1).all()) and bool(np.isfinite(wealth).all())
-    keep = calendar.keep
-    return JointReturns(
-        calendar=calendar,
-        moves=moves,
-        weights=weights,
-        total=total if keep.all() else total[keep],
-        ends=calendar.rows[len(calendar.rows) - moves.shape[1] :].tolist(),
-        wealth=wealth if is_alive else None,
-    )
-
-
-def list_closes(measured: Measured) -> pd.DataFrame:
-    """
-    Return the prices of the period, date x symbol; of returns the wealth of 1 that they make.
-
-    Missing days stay missing. A ticker without usable prices has no column.
-    """
-    market = measured.market
-    usable = {
-        symbol: market.position[row.column]
-        for symbol, row in measured.rows.items()
-        if row.column is not None and row.status == "ok"
-    }
-    values = market.close[:, list(usable.values())]
-    if market.is_returns:
-        growth = np.cumprod(np.where(np.isnan(values), 1.0, 1 + values), axis=0)
-        values = np.where(np.isnan(values), np.nan, growth)
-    index = pd.DatetimeIndex(market.dates, name="date")
-    return pd.DataFrame(values, index=index, columns=pd.Index(list(usable), name="ticker"))
-
-
-def name_some(symbols: Sequence[str]) -> str:
-    """Return the first ten names between commas, and how many more there are."""
-    more = f" and {len(symbols) - MAX_NAMED} more" if len(symbols) > MAX_NAMED else ""
-    return f"{', '.join(symbols[:MAX_NAMED])}{more}"
 
 
 # --- the figures ----------------------------------------------------------------------------------
@@ -426,8 +308,8 @@ class _Figures:
         if formulas.is_flat(self.total):
             self.flags["flat"] = "it does not move, so nothing can be shared out"
             return
-        ratio = diversification_ratio(self.joint.returns, self.joint.weights)
-        self.values["diversification_ratio"] = ratio
+        ratio = formulas.diversification_ratio(self.joint.kept, self.total)
+        self.values["diversification_ratio"] = float(ratio)
         deviations = formulas.scaled_deviations(self.total)
         skew, kurtosis = formulas.skewness(deviations), formulas.excess_kurtosis(deviations)
         for alpha in self.params.alpha:
@@ -462,10 +344,10 @@ class _Figures:
         vol_shares, losses = np.full(count, NAN), np.full(count, NAN)
         main = self.params.alpha[0]
         total_loss = self.values.get(f"es_{alpha_label(main)}", NAN)
-        if len(self.total) >= MIN_RETURNS:
-            vol_shares = volatility_shares(joint.returns, joint.weights)
+        if len(self.total) >= MIN_RETURNS and not formulas.is_flat(self.total):
+            vol_shares = formulas.volatility_shares(joint.kept, self.total)
         if not math.isnan(total_loss):
-            losses = expected_shortfall_components(joint.returns, joint.weights, main)
+            losses = formulas.expected_shortfall_components(joint.kept, self.total, main)
         loss_shares = losses / total_loss if total_loss else np.full(count, NAN)
         if total_loss == 0:
             self.flags["flat"] = "its expected shortfall is 0, so nothing can be shared out"

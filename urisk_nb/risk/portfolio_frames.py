@@ -44,7 +44,8 @@ def build_portfolio(plan: Plan, scores: pd.Series) -> pd.Series | None:
 def _weigh_scores(plan: Plan, scores: pd.Series) -> dict[str, float]:
     """Return the mean score by size of position, and the share of the positions that have one."""
     sizes = {one.symbol: abs(one.weight) for one in plan.holdings if one.weight}
-    known = {symbol: float(scores[symbol]) for symbol in sizes if pd.notna(scores[symbol])}
+    by_symbol = scores.dropna().to_dict()
+    known = {symbol: float(by_symbol[symbol]) for symbol in sizes if symbol in by_symbol}
     scored = math.fsum(sizes[symbol] for symbol in known)
     gross = math.fsum(sizes.values())
     mean = math.fsum(sizes[symbol] * score for symbol, score in known.items())

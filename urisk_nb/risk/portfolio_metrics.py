@@ -119,8 +119,7 @@ def diversification_ratio(returns: Matrix, weights: Values) -> float:
     total = np.sum(parts, axis=0)
     if not _is_usable(total):
         return NAN
-    alone = math.fsum(np.std(parts, axis=1, ddof=1))
-    return float(formulas.replace_inf(alone / np.std(total, ddof=1)))
+    return float(formulas.diversification_ratio(parts, total))
 
 
 @quiet
@@ -150,8 +149,7 @@ def volatility_shares(returns: Matrix, weights: Values) -> FloatArray:
     total = np.sum(parts, axis=0)
     if not _is_usable(total):
         return np.full(len(parts), NAN)
-    deviations = total - total.mean()
-    return formulas.replace_inf(np.sum(parts * deviations, axis=1) / np.sum(np.square(deviations)))
+    return formulas.volatility_shares(parts, total)
 
 
 @quiet
@@ -191,9 +189,7 @@ def expected_shortfall_components(
     total = np.sum(parts, axis=0)
     if not len(total) or not np.isfinite(total).all():
         return np.full(len(parts), NAN)
-    shares = formulas.tail_weights(total, mass)
-    tail = shares > 0
-    return formulas.replace_inf(0.0 - np.sum(parts[:, tail] * shares[tail], axis=1))
+    return formulas.expected_shortfall_components(parts, total, mass)
 
 
 def _weigh(returns: Matrix, weights: Values) -> FloatArray:

@@ -29,7 +29,7 @@ from urisk_nb.risk.market import (
 )
 from urisk_nb.risk.metrics import NAN, FloatArray, quiet
 from urisk_nb.risk.params import RiskParams
-from urisk_nb.risk.portfolio import PORTFOLIO, Position, find_positions, join_returns, name_some
+from urisk_nb.risk.positions import PORTFOLIO, Position, find_positions, join_returns, name_some
 from urisk_nb.risk.values import count_noun
 
 __all__ = ["EpisodeLoss", "measure_stress"]
@@ -203,8 +203,7 @@ def _measure_book(market: Market, positions: Sequence[Position], episode: str) -
     rows = joint.calendar.rows
     if len(rows) < 2:
         return _miss(episode, PORTFOLIO, "its holdings share fewer than two dates.")
-    moves = joint.moves[:, 1:] if market.is_returns else joint.moves
-    total = np.sum(moves * joint.weights[:, None], axis=0)
+    total = np.sum(joint.parts[:, 1:] if market.is_returns else joint.parts, axis=0)
     loss = _describe_dates(market, rows, EpisodeLoss(episode=episode, ticker=PORTFOLIO))
     if (total <= -1).any():
         return replace(

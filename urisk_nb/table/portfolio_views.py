@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.portfolio import PORTFOLIO
+from urisk_nb.risk.positions import PORTFOLIO
 
 __all__ = ["require_part", "select_tickers", "unite_prices"]
 
