@@ -59,10 +59,13 @@ def test_rows_of_the_tickers_that_are_left():
 def test_what_is_returned_may_be_changed():
     """A change of the Series or of a frame is not one of the report."""
     table = make()
-    table.portfolio["vol_ann"] = 0
-    table.backtest()["n"] = 0
-    table.stress()["max_dd"] = 0
-    table.factors()["r2"] = 0
+    series, tests, losses, betas = (
+        table.portfolio,
+        table.backtest(),
+        table.stress(),
+        table.factors(),
+    )
+    series["vol_ann"] = tests["n"] = losses["max_dd"] = betas["r2"] = 0
     assert table.portfolio["vol_ann"] > 0
     assert table.backtest()["n"].max() > 0
     assert table.stress()["max_dd"].max() > 0
