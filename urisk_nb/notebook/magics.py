@@ -97,7 +97,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             "--stress": {
                 "metavar": "EPISODES",
                 "help": "losses in dated episodes: covid=2020-02-19:2020-03-23, several between "
-                "commas or semicolons; table.stress()",
+                "commas or semicolons, or a dict of them; table.stress()",
             },
             "--factors": {
                 "metavar": "NAMES",
@@ -487,7 +487,7 @@ def _describe_answer(answer: Answer) -> str:
 PARAMS = (
     *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query", "judge"),
     *("price_column", "periods_per_year", "max_sentences", "normalise", "families"),
-    *("review_below", "stress", "factor_returns"),
+    *("review_below", "factor_returns"),
 )
 
 
@@ -539,6 +539,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             previous=find_value(shell.user_ns, args.previous, "--previous"),
             params={**params, "llm": not args.no_llm},
             benchmark=_find_benchmark(shell, args.benchmark),
+            stress=find_value(shell.user_ns, args.stress, "--stress", is_label=True),
             factors=_find_factors(shell, args.factors),
             on_read=_show_reading(board),
         )
