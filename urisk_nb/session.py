@@ -470,7 +470,7 @@ def open_run(
     params: RiskParams | Mapping[str, Any] | None = None,
     benchmark: str | pd.Series | None = None,
     stress: Any = None,
-    factors: str | Sequence[str] | pd.DataFrame | None = None,
+    factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
     on_read: OnRead | None = None,
@@ -589,6 +589,8 @@ def _read_holdings(
 
 def _read_factors(given: Any) -> tuple[Any, list[pd.Series] | None]:
     """Return the names of the factors, and the columns of a DataFrame of the user's own."""
+    if isinstance(given, pd.Series):
+        given = given.to_frame()
     if not isinstance(given, pd.DataFrame):
         return given, None
     names = [str(label) for label in given.columns]
@@ -658,7 +660,7 @@ async def assess_async(
     query: str | None = None,
     benchmark: str | pd.Series | None = None,
     stress: Any = None,
-    factors: str | Sequence[str] | pd.DataFrame | None = None,
+    factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
@@ -687,7 +689,7 @@ def assess(
     query: str | None = None,
     benchmark: str | pd.Series | None = None,
     stress: Any = None,
-    factors: str | Sequence[str] | pd.DataFrame | None = None,
+    factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,

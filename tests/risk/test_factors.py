@@ -86,6 +86,8 @@ def test_a_frame_of_prices_or_of_returns():
     # the first return has no price before it, so one joint return fewer is left
     seen = fit("AAA", own, moves, factor_returns=True)
     check(seen.loc["AAA"], frame["AAA"].iloc[1:], frame[["SPY", "TLT"]].iloc[1:])
+    one = fit("AAA", own, beside["SPY"])
+    pd.testing.assert_frame_equal(one, fit("AAA", frame, "SPY"))
     both = fit("AAA", own.pct_change(fill_method=None).dropna(), moves, returns=True)
     assert both.loc["AAA", "beta_TLT"] == pytest.approx(expected.loc["AAA", "beta_TLT"])
 

@@ -611,11 +611,11 @@ def _find_benchmark(shell: InteractiveShell, text: str | None) -> Any:
 
 
 def _find_factors(shell: InteractiveShell, text: str | None) -> Any:
-    """Return the user's DataFrame, or the text itself: columns of the prices."""
+    """Return the user's DataFrame or Series, or the text itself: columns of the prices."""
     import pandas as pd
 
     value = find_value(shell.user_ns, text, "--factors", is_label=True)
-    return value if isinstance(value, pd.DataFrame) else text
+    return value if isinstance(value, pd.DataFrame | pd.Series) else text
 
 
 # Cell magics also take the text of the cell.
