@@ -181,6 +181,16 @@ def test_a_short_joint_history_is_flagged():
     assert run(W3, frame).portfolio["flags"] == ""
 
 
+def test_a_position_that_ends_early_is_flagged():
+    """The joint dates end with it: the last one and the days since are said."""
+    frame = walk()
+    frame.loc[frame.index[250:], "CCC"] = np.nan
+    seen = run(W3, frame).portfolio
+    assert (seen["flags"], seen["last_obs"]) == ("stale", frame.index[249])
+    days = (frame.index[-1] - frame.index[249]).days
+    assert f"end on {frame.index[249].date()}, {days} days before" in seen["reason"]
+
+
 def test_a_short_tail_and_a_short_history():
     """NaN beside the same flags as in a row, and no component without its total."""
     table = run(W3, walk(60))
@@ -308,3 +318,16 @@ def test_a_wrong_forecast_is_rejected():
     table = run({"AAA": 1.0}, frame).backtest().set_index("method")
     assert table.loc["historical", "p_value"] < 0.001
     assert table.loc["filtered", "p_value"] > 0.01
+
+
+def test_the_plan_has_the_returns_by_date():
+    """Each on the day that it ends on; the one across a gap is left out of them."""
+    from urisk_nb.session import open_run
+
+    frame = walk().drop(walk().index[100:160])
+    found = open_run(W3, prices=frame).plan.portfolio
+    moves = returns_of(frame, W3)
+    assert found.returns.index.equals(moves.drop(walk().index[160]).index)
+    assert np.allclose(found.returns, moves.drop(walk().index[160]))
+    assert "gap" in found.flags
+    assert found.figures["ret_total"] == pytest.approx(empyrical.cum_returns_final(moves))

@@ -19,6 +19,7 @@ import pandas as pd
 
 from urisk_nb.risk import formulas
 from urisk_nb.risk.inputs import Holding
+from urisk_nb.risk.market import MAX_STEP_SPACINGS
 from urisk_nb.risk.metrics import DECAY, NAN, FloatArray, quiet, root_of
 from urisk_nb.risk.params import RiskParams, alpha_label
 from urisk_nb.risk.portfolio_metrics import (
@@ -153,7 +154,7 @@ def measure_portfolio(
     # A holding of weight 0 has none of the risk
     components = {one.symbol: dict.fromkeys(COMPONENT_COLUMNS, 0.0) for one in weighted}
     components |= figures.list_components(positions)
-    dates = [market.dates[row] for row in joint.ends]
+    dates = [market.dates[row] for row in joint.calendar.at]
     known = {
         "first_obs": market.dates[joint.calendar.rows[0]],
         "last_obs": market.dates[joint.calendar.rows[-1]],
@@ -161,21 +162,21 @@ def measure_portfolio(
     }
     if short := _describe_short_joint(measured, positions, len(joint.total)):
         figures.flags["short_joint"] = short
+    stale_days = (market.as_of - known["last_obs"]).days
+    if stale_days > MAX_STEP_SPACINGS * joint.calendar.spacing:
+        figures.flags["stale"] = (
+            f"the dates that its holdings share end on {known['last_obs'].date()}, {stale_days} "
+            "days before the as-of date"
+        )
     reasons = list(dict.fromkeys(filter(None, figures.flags.values())))
-    kept = [date for date, keep in zip(dates, _keep_of(joint), strict=True) if keep]
     return PortfolioResult(
         figures=blank | known,
         components=components,
-        returns=pd.Series(joint.total, index=pd.DatetimeIndex(kept), name=PORTFOLIO),
+        returns=pd.Series(joint.total, index=pd.DatetimeIndex(dates), name=PORTFOLIO),
         backtest=figures.list_backtests(),
         flags=tuple(sorted(figures.flags)),
         reason=f"The portfolio: {'; '.join(reasons)}." if reasons else None,
     )
-
-
-def _keep_of(joint: JointReturns) -> list[bool]:
-    keep: list[bool] = joint.calendar.keep.tolist()
-    return keep
 
 
 def _describe_weights(weighted: Sequence[Holding], positions: Sequence[Position]) -> dict[str, Any]:

@@ -50,9 +50,7 @@ class JointReturns:
     parts
         N x T: one row a position, its weight times each of its changes, also those across a gap.
     total
-        The one-period returns of the portfolio.
-    ends
-        The rows of the market that the changes end on.
+        The one-period returns of the portfolio, which end on the rows `calendar.at`.
     wealth
         Of 1 before the first change; None where the portfolio loses all that it has, or more.
     """
@@ -60,7 +58,6 @@ class JointReturns:
     calendar: Calendar
     parts: FloatArray
     total: FloatArray
-    ends: Sequence[int]
     wealth: FloatArray | None
 
     @property
@@ -109,7 +106,6 @@ def join_returns(market: Market, positions: Sequence[Position]) -> JointReturns:
         calendar=calendar,
         parts=parts,
         total=total if keep.all() else total[keep],
-        ends=calendar.rows[len(calendar.rows) - parts.shape[1] :].tolist(),
         wealth=wealth if is_alive else None,
     )
 
