@@ -38,13 +38,19 @@ INSIDE = {
         *("news_values", "news_fields", "news", "family_file"),
     ],
     "risk": [
-        *("taxonomy", "values", "tickers", "params", "inputs", "formulas", "data_faults"),
+        *("taxonomy", "values", "tickers", "episodes", "params", "inputs", "formulas"),
+        "data_faults",
         "masking",
         *(
             "metrics",
             "market",
             "benchmark",
             "quant",
+            "portfolio_metrics",
+            "positions",
+            "portfolio",
+            "stress",
+            "factors",
             "sentence_rules",
             "evidence",
             "changes",
@@ -58,7 +64,8 @@ INSIDE = {
             "scoring",
             "plan",
         ),
-        *("labeling", "judges", "unjudged", "ratings", "row_warnings", "rows", "evaluation"),
+        *("labeling", "judges", "unjudged", "ratings", "row_warnings", "rows"),
+        *("portfolio_frames", "evaluation"),
         "baselines",
     ],
     "server": [
@@ -91,7 +98,7 @@ INSIDE = {
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
-        *("exports", "records", "explanation", "explain"),
+        *("exports", "portfolio_views", "records", "explanation", "explain"),
         *("sentence_pairs", "run_settings", "causes", "table_diff", "diff", "risk_table"),
     ],
     "service": [

@@ -94,6 +94,20 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "help": "a column of the prices, a Series, or equal (the table's own "
                 "equal-weighted mean)",
             },
+            "--stress": {
+                "metavar": "EPISODES",
+                "help": "losses in dated episodes: covid=2020-02-19:2020-03-23, several between "
+                "commas or semicolons, or a dict of them; table.stress()",
+            },
+            "--factors": {
+                "metavar": "NAMES",
+                "help": "columns of the prices (SPY,TLT), or a DataFrame, to regress the returns "
+                "on; table.factors()",
+            },
+            "--factor-returns": {
+                "action": "store_true",
+                "help": "the DataFrame of factors holds simple returns, not prices",
+            },
             "--start": {"metavar": "DATE", "help": "first date, such as 2023-01-31"},
             "--end": {"metavar": "DATE", "help": "last date"},
             "--window": {
@@ -473,7 +487,7 @@ def _describe_answer(answer: Answer) -> str:
 PARAMS = (
     *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query", "judge"),
     *("price_column", "periods_per_year", "max_sentences", "normalise", "families"),
-    "review_below",
+    *("review_below", "factor_returns"),
 )
 
 
@@ -525,6 +539,8 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             previous=find_value(shell.user_ns, args.previous, "--previous"),
             params={**params, "llm": not args.no_llm},
             benchmark=_find_benchmark(shell, args.benchmark),
+            stress=find_value(shell.user_ns, args.stress, "--stress", is_label=True),
+            factors=_find_factors(shell, args.factors),
             on_read=_show_reading(board),
         )
     finally:
@@ -596,6 +612,14 @@ def _find_benchmark(shell: InteractiveShell, text: str | None) -> Any:
 
     value = find_value(shell.user_ns, text, "--benchmark", is_label=True)
     return value if isinstance(value, pd.Series) else text
+
+
+def _find_factors(shell: InteractiveShell, text: str | None) -> Any:
+    """Return the user's DataFrame or Series, or the text itself: columns of the prices."""
+    import pandas as pd
+
+    value = find_value(shell.user_ns, text, "--factors", is_label=True)
+    return value if isinstance(value, pd.DataFrame | pd.Series) else text
 
 
 # Cell magics also take the text of the cell.
