@@ -97,6 +97,7 @@ INSIDE = {
     "notebook": [
         *(
             "nest",
+            "time_axis",
             "latencies",
             "alerts",
             "svg",
