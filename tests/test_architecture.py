@@ -87,9 +87,10 @@ INSIDE = {
     "render": [
         *("escaping", "text_layout", "markup", "front_end", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
+        *("figures", "risk_figures"),
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
-    "table": ["exports", "risk_table"],
+    "table": ["exports", "frames", "charts", "risk_table"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
@@ -134,7 +135,7 @@ ONE_OWNER = {
     "sklearn": {"risk.baselines"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage", "render.front_end"},
-    "plotly": {"notebook.latencies"},
+    "plotly": {"render.figures"},
     "sqlite3": set(),
     "fastapi": {
         *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),

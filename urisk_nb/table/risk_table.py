@@ -25,7 +25,9 @@ from urisk_nb.risk.rows import (
     build_ratings,
 )
 from urisk_nb.risk.unjudged import describe_missing_labels, list_missing_labels
+from urisk_nb.table.charts import Charts
 from urisk_nb.table.exports import ExportFrame, make_visible
+from urisk_nb.table.frames import Frames
 
 __all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
 
@@ -113,6 +115,17 @@ class RiskTable(ExportFrame):
         """The findings and the record of the run; empty where the table was not made by a run."""
         report: Report | None = getattr(self, "_report", None)
         return Report() if report is None else report
+
+    @property
+    def charts(self) -> Charts:
+        """The charts of the tickers in this table: figures of plotly."""
+        return Charts(pd.DataFrame(self), self.frames, self.report.findings)
+
+    @property
+    def frames(self) -> Frames:
+        """The numbers behind the charts: plain DataFrames."""
+        prices = getattr(self.report, "prices", None)
+        return Frames(pd.DataFrame(self), self._content().tickers, prices)
 
     def __finalize__(self, other: Any, method: str | None = None, **kwargs: Any) -> RiskTable:
         """Keep the report; pandas itself loses it where several tables become one."""
