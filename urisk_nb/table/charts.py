@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,6 @@ MAX_LINES = 8  # more lines are not told apart
 MAX_NAMED = 10  # tickers that a note names
 _VAR = re.compile(r"var_(\d+)")
 _COMPONENT = re.compile(r"comp_es(?:_\d+)?")
-_T = TypeVar("_T")
 
 
 class Charts:
@@ -79,8 +78,9 @@ class Charts:
         """
         load_plotly()
         severities = self._frames.severities()
-        rows, note = self._cut(self._order_rows(), MAX_TICKERS, "heatmap")
-        shown = severities.iloc[rows]
+        rows = self._order_rows()
+        note = self._describe_cut([self._tickers[row] for row in rows], MAX_TICKERS, "heatmap")
+        shown = severities.iloc[rows[:MAX_TICKERS]]
         return risk_figures.draw_heatmap(shown, self._find_worst(set(shown.index)), note)
 
     def drawdowns(self) -> go.Figure:
@@ -101,8 +101,11 @@ class Charts:
         """
         load_plotly()
         drawdowns = self._frames.drawdowns()
-        names, note = self._cut(self._order_tickers(drawdowns), MAX_LINES, "drawdowns")
-        return risk_figures.draw_drawdowns(drawdowns[names], self._add_missing(drawdowns, note))
+        names = self._order_tickers(drawdowns)
+        note = self._describe_cut(names, MAX_LINES, "drawdowns")
+        return risk_figures.draw_drawdowns(
+            drawdowns[names[:MAX_LINES]], self._add_missing(drawdowns, note)
+        )
 
     def tails(self, alpha: float | None = None) -> go.Figure:
         """
@@ -131,7 +134,9 @@ class Charts:
         load_plotly()
         returns = self._frames.returns()
         level, mass = self._find_level(alpha)
-        names, note = self._cut(self._order_tickers(returns), MAX_TICKERS, "tails")
+        names = self._order_tickers(returns)
+        note = self._describe_cut(names, MAX_TICKERS, "tails")
+        names = names[:MAX_TICKERS]
         share = min(1.0, 2 * mass)
         first = self._first_rows()
         tails = [
@@ -214,15 +219,15 @@ class Charts:
         ordered = dict.fromkeys(self._tickers[row] for row in self._order_rows())
         return [ticker for ticker in ordered if ticker in frame]
 
-    def _cut(self, ordered: list[_T], limit: int, chart: str) -> tuple[list[_T], str]:
-        """Return the first of them, and what is said of the others."""
+    def _describe_cut(self, ordered: Sequence[str], limit: int, chart: str) -> str:
+        """Say which tickers are not shown, and how to see them; empty where all are."""
         if len(ordered) <= limit:
-            return ordered, ""
+            return ""
         is_scored = not np.isnan(self._read_scores()).all()
         which = "those with the highest scores" if is_scored else "the first of the table"
-        return ordered[:limit], (
+        return (
             f"{limit} of {len(ordered)} tickers shown, {which}. "
-            f'Choose others: table.loc[["{self._tickers[-1]}"]].charts.{chart}()'
+            f"Choose others: table.loc[{[ordered[limit]]!r}].charts.{chart}()"
         )
 
     def _add_missing(self, drawn: pd.DataFrame, note: str) -> str:
