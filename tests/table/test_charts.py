@@ -200,6 +200,18 @@ def test_drawdowns_are_by_hand(table):
     assert found["BBB"].tolist() == [0, 0, 0, 0, 0]
 
 
+def test_of_returns_the_wealth_of_one_is_drawn(table):
+    """A loss on the first day is a drawdown, and its return is not lost."""
+    frame = pd.DataFrame({"AAA": [0.9, 1.08, np.nan, 0.54]}, index=DAYS[:4])
+    frames = Frames(pd.DataFrame(table), table.frames.tickers, frame, is_wealth=True)
+    assert frames.drawdowns()["AAA"].tolist() == pytest.approx([0.1, 0, np.nan, 0.5], nan_ok=True)
+    assert frames.returns()["AAA"].tolist() == pytest.approx([-0.1, 0.2, -0.5])
+    table.report.meta["params"]["returns"] = True
+    report = ReportWithPrices(prices=frame, findings=table.report.findings, meta=table.report.meta)
+    object.__setattr__(table, "_report", report)
+    assert table.frames.returns()["AAA"].iloc[0] == pytest.approx(-0.1)
+
+
 def test_the_deepest_drawdown_is_the_one_of_the_table(table, closes):
     deepest = charts_of(table, closes)._frames.drawdowns().max()
     assert deepest.to_dict() == pytest.approx(table["max_dd"].to_dict())

@@ -33,6 +33,8 @@ class Frames:
         The ticker of each row.
     prices
         Date x ticker, the closes that the run used; None where it had none.
+    is_wealth
+        The run was given returns, and `prices` is what 1 becomes: 1 + r on the first day.
 
     Attributes
     ----------
@@ -41,11 +43,17 @@ class Frames:
     """
 
     def __init__(
-        self, frame: pd.DataFrame, tickers: Sequence[Any], prices: pd.DataFrame | None
+        self,
+        frame: pd.DataFrame,
+        tickers: Sequence[Any],
+        prices: pd.DataFrame | None,
+        *,
+        is_wealth: bool = False,
     ) -> None:
         self._frame = frame
         self.tickers = list(map(str, tickers))
         self._prices = prices
+        self._is_wealth = is_wealth
 
     def severities(self) -> pd.DataFrame:
         """
@@ -97,7 +105,8 @@ class Frames:
             The run had no prices.
         """
         prices = self._read_prices()
-        falls: pd.DataFrame = 1 - prices / prices.cummax()
+        highs = prices.cummax()
+        falls: pd.DataFrame = 1 - prices / (highs.clip(lower=1.0) if self._is_wealth else highs)
         return falls
 
     def returns(self) -> pd.DataFrame:
@@ -117,12 +126,8 @@ class Frames:
             The run had no prices.
         """
         prices = self._read_prices(of_all=True)  # the holidays of a market show in all its columns
-        market = read_market(Prices(close=prices), RiskParams())
-        values = np.full(prices.shape, np.nan)
-        for block in split_into_blocks(market, range(prices.shape[1]), market.present):
-            values[block.calendar.at[:, None], np.array(block.places)] = block.changes.T
-        frame = pd.DataFrame(values, index=prices.index, columns=prices.columns)
-        mine = frame[[name for name in dict.fromkeys(self.tickers) if name in frame]]
+        found = _find_given_returns(prices) if self._is_wealth else _find_returns(prices)
+        mine = found[[name for name in dict.fromkeys(self.tickers) if name in found]]
         return mine.dropna(how="all")
 
     def _read_prices(self, *, of_all: bool = False) -> pd.DataFrame:
@@ -144,3 +149,19 @@ class Frames:
                 fix="give prices=... with a column for each ticker to the run",
             )
         return values[wanted].rename_axis(index="date", columns="ticker")
+
+
+def _find_returns(prices: pd.DataFrame) -> pd.DataFrame:
+    """Return the returns of one period, as the metrics have them."""
+    market = read_market(Prices(close=prices), RiskParams())
+    values = np.full(prices.shape, np.nan)
+    for block in split_into_blocks(market, range(prices.shape[1]), market.present):
+        values[block.calendar.at[:, None], np.array(block.places)] = block.changes.T
+    return pd.DataFrame(values, index=prices.index, columns=prices.columns)
+
+
+def _find_given_returns(wealth: pd.DataFrame) -> pd.DataFrame:
+    """Return the returns that made this wealth of 1."""
+    before = wealth.ffill().shift().fillna(1.0)
+    found: pd.DataFrame = wealth / before - 1
+    return found

@@ -124,8 +124,13 @@ class RiskTable(ExportFrame):
     @property
     def frames(self) -> Frames:
         """The numbers behind the charts: plain DataFrames."""
-        prices = getattr(self.report, "prices", None)
-        return Frames(pd.DataFrame(self), self._content().tickers, prices)
+        content = self._content()
+        return Frames(
+            pd.DataFrame(self),
+            content.tickers,
+            getattr(self.report, "prices", None),
+            is_wealth=all(run.get("params", {}).get("returns") for run in content.runs),
+        )
 
     def __finalize__(self, other: Any, method: str | None = None, **kwargs: Any) -> RiskTable:
         """Keep the report; pandas itself loses it where several tables become one."""
