@@ -2,7 +2,6 @@
 
 import re
 
-import pandas as pd
 import pytest
 
 from table_maker import document, table_of
@@ -60,13 +59,9 @@ def test_text_has_both_and_says_which_is_which(table):
 
 
 def test_without_probabilities_there_is_neither(table):
-    """Labels of a chat model have none; nor has a report of an older version."""
+    """Labels of a chat model have none."""
     for name in ("p_label", "p_severity"):
         table.report.findings[name] = float("nan")
     for shown in (table._repr_html_(), table.as_text(120)):
         assert "p_label" not in shown
         assert "p_severity" not in shown
-    old = table.report.findings.drop(columns="p_severity").assign(p_label=0.75)
-    object.__setattr__(table.report, "findings", pd.DataFrame(old))
-    assert "0.75" in table._repr_html_()
-    assert "p_severity" not in table.as_text(120)

@@ -381,8 +381,8 @@ def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
     names = ("ticker", "risk", "severity", "quote", "source", "section", "date")
     texts = {name: format_value(name, row[name]) for name in names}
     for name in ("p_label", "p_severity"):
-        value = row.get(name)
-        texts[name] = DASH if format_value("", value) == DASH else f"{value:.2f}"
+        p = row[name]
+        texts[name] = DASH if format_value("", p) == DASH else f"{p:.2f}"
     reason = format_value("", row["reason"]) if row["status"] == "unjudged" else DASH
     said = (*map(one_line, codes_in([row["flags"]])), reason, _describe_count(row))
     texts["warnings"] = ", ".join(part for part in said if part != DASH)
