@@ -170,9 +170,11 @@ def test_fifty_tickers_fit_and_more_are_cut_by_score():
     (note,) = figure.layout.annotations
     said = words(note.text).replace("<br>", " ")
     assert said.startswith("50 of 60 tickers shown, those with the highest scores.")
-    code = said.partition("Choose others: ")[2]
-    (only,) = eval(code, {"table": table}).layout.yaxis.ticktext
-    assert words(only) in names[:10]
+    for one in (table, table.reset_index()):
+        said = words(charts_of(one).heatmap().layout.annotations[0].text).replace("<br>", " ")
+        code = said.partition("Choose others: ")[2]
+        (only,) = eval(code, {"table": one}).layout.yaxis.ticktext
+        assert words(only) in names[:10]
     few = charts_of(table.iloc[:50]).heatmap()
     assert not few.layout.annotations
 
@@ -298,6 +300,9 @@ def test_tails_of_another_alpha(closes):
         charts_of(table, closes).tails(alpha=0.01)
     assert caught.value.fix == "alpha=0.1"
     charts_of(table, closes).tails(alpha=0.1)
+    with pytest.raises(errors.InputError, match="5") as caught:
+        charts_of(table, closes).tails(alpha=5)
+    assert "0.05" in caught.value.fix
 
 
 def test_a_short_history_has_dots_alone(table, closes):

@@ -309,7 +309,7 @@ def _draw_losses(tails: Sequence[Tail], share: float) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": apply_page_color(f"the worst {share:.0%} of the returns"),
+        "name": apply_page_color(f"the worst {100 * share:.3g}% of the returns"),
         "x": [loss for *_, loss in points],
         "y": [row for row, *_ in points],
         "marker": {"color": MUTED_GRAY, "size": 6, "opacity": 0.55},

@@ -15,7 +15,7 @@ from urisk_nb.render.figures import load_plotly
 from urisk_nb.render.risk_figures import Tail, WorstSentence
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.formulas import tail_rank
-from urisk_nb.risk.params import alpha_label
+from urisk_nb.risk.params import RiskParams, alpha_label
 from urisk_nb.table.frames import Frames
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Charts:
         Raises
         ------
         InputError
-            The run had no prices, or no VaR with this alpha.
+            The run had no prices, has no VaR with this alpha, or `alpha` is not in (0, 0.5].
         PackageMissing
             plotly is not installed.
         """
@@ -174,11 +174,7 @@ class Charts:
             plotly is not installed.
         """
         load_plotly()
-        name = next((one for one in map(str, self._frame.columns) if _COMPONENT.fullmatch(one)), "")
-        values = (
-            pd.to_numeric(self._frame[name], errors="coerce") if name else pd.Series(dtype=float)
-        )
-        known = pd.Series(values.to_numpy(dtype=float), index=self._tickers[: len(values)]).dropna()
+        known = self._read_components()
         if known.empty:
             raise InputError(
                 "this table has no parts of an expected shortfall (comp_es) to draw.",
@@ -225,9 +221,12 @@ class Charts:
             return ""
         is_scored = not np.isnan(self._read_scores()).all()
         which = "those with the highest scores" if is_scored else "the first of the table"
+        names = [ordered[limit]]
+        is_column = "ticker" in self._frame  # after `reset_index`
+        others = f'table[table["ticker"].isin({names!r})]' if is_column else f"table.loc[{names!r}]"
         return (
             f"{limit} of {len(ordered)} tickers shown, {which}. "
-            f"Choose others: table.loc[{[ordered[limit]]!r}].charts.{chart}()"
+            f"Choose others: {others}.charts.{chart}()"
         )
 
     def _add_missing(self, drawn: pd.DataFrame, note: str) -> str:
@@ -256,7 +255,8 @@ class Charts:
     def _find_level(self, alpha: float | None) -> tuple[str, float]:
         """Return the digits of VaR's column, such as "95", and the tail mass."""
         levels = [m[1] for name in map(str, self._frame.columns) if (m := _VAR.fullmatch(name))]
-        wanted = levels[0] if alpha is None and levels else alpha_label(alpha) if alpha else ""
+        masses = () if alpha is None else RiskParams.of(alpha=alpha).alpha
+        wanted = alpha_label(masses[0]) if masses else levels[0] if levels else ""
         if wanted not in levels:
             raise InputError(
                 f"this table has no column var_{wanted or '95'}; of VaR it has "
@@ -266,6 +266,14 @@ class Charts:
                 else "use the table of a run with prices, before you choose columns",
             )
         return wanted, _to_mass(wanted)
+
+    def _read_components(self) -> pd.Series[float]:
+        """Return the parts of the expected shortfall by ticker; empty where there are none."""
+        names = [name for name in map(str, self._frame.columns) if _COMPONENT.fullmatch(name)]
+        if not names:
+            return pd.Series(dtype="float64")
+        values = pd.to_numeric(self._frame[names[0]], errors="coerce").to_numpy(dtype=float)
+        return pd.Series(values, index=self._tickers).dropna()
 
     def _find_period(self, names: Sequence[str]) -> str:
         first = self._first_rows()
