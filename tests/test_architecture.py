@@ -94,11 +94,11 @@ INSIDE = {
     "render": [
         *("escaping", "text_layout", "markup", "front_end", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
-        "sections",
+        *("figures", "risk_figures", "sections"),
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
-        *("exports", "portfolio_views", "records", "explanation", "explain"),
+        *("exports", "portfolio_views", "frames", "charts", "records", "explanation", "explain"),
         *("sentence_pairs", "run_settings", "causes", "table_diff", "diff", "risk_table"),
     ],
     "service": [
@@ -108,6 +108,7 @@ INSIDE = {
     "notebook": [
         *(
             "nest",
+            "time_axis",
             "latencies",
             "alerts",
             "svg",
@@ -144,7 +145,7 @@ ONE_OWNER = {
     "sklearn": {"risk.baselines"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage", "render.front_end"},
-    "plotly": {"notebook.latencies"},
+    "plotly": {"render.figures"},
     "sqlite3": set(),
     "fastapi": {
         *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),

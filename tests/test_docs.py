@@ -15,6 +15,8 @@ from urisk_nb.risk.params import JUDGE_REVIEW_BELOW
 from urisk_nb.risk.row_warnings import WARNINGS
 from urisk_nb.session import open_run
 from urisk_nb.settings import Settings
+from urisk_nb.table.charts import Charts
+from urisk_nb.table.frames import Frames
 from urisk_nb.table.risk_table import Report
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,6 +82,17 @@ def test_every_column_of_the_table_is_documented():
     assert [ratings[0], ratings[-1]] == [name for name in named if name in ratings]
     assert len(set(named)) == len(named)
     assert {*named, *ratings} == set(columns)
+
+
+def test_every_chart_is_documented_with_its_numbers():
+    """docs/charts.md has each chart once, and each frame that it names is there."""
+    named = names_in_tables("docs/charts.md", "chart")
+    public = [name for name in vars(Charts) if not name.startswith("_")]
+    assert sorted(named) == sorted(public)
+    page = (ROOT / "docs/charts.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"table\.charts\.(\w+)", page)) == set(public)
+    frames = {name for name in vars(Frames) if not name.startswith("_")}
+    assert set(re.findall(r"table\.frames\.(\w+)", page)) == frames
 
 
 def test_every_flag_of_a_row_is_documented():

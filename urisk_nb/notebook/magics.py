@@ -382,10 +382,11 @@ def _list_status(manager: LLMManager) -> dict[str, Any]:
 
 def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
     from urisk_nb.notebook import latencies
+    from urisk_nb.render.figures import show_figure
 
     calls = latencies.build_table(LLMManager.get_instance().calls.records)
     if args.plot:
-        latencies.show_chart(latencies.draw_latency(calls))
+        show_figure(latencies.draw_latency(calls))
     return calls
 
 

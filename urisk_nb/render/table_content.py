@@ -72,8 +72,8 @@ class TableContent:
     frame
         One row a ticker, or whatever the user made of such a table.
     findings
-        One row a labeled sentence: ticker, risk, severity, p_label, quote, source, section,
-        date, status, flags, reason.
+        One row a labeled sentence: ticker, risk, severity, p_label, p_severity, quote, source,
+        section, date, status, flags, reason.
     meta
         The record of the run; of tables put together ``{"runs": [...]}``.
     changes
@@ -351,7 +351,7 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
     Count the sentences of the tickers in the table, and return the first of them as text, in table
     order, those that count most first.
 
-    Keys: ticker, risk, severity, p_label, quote, source, section, date, warnings.
+    Keys: ticker, risk, severity, p_label, p_severity, quote, source, section, date, warnings.
     """
     frame = _select_findings(content)
     order = {ticker: place for place, ticker in enumerate(content.tickers)}
@@ -383,13 +383,14 @@ def _select_findings(content: TableContent) -> pd.DataFrame:
 def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
     names = ("ticker", "risk", "severity", "quote", "source", "section", "date")
     texts = {name: format_value(name, row[name]) for name in names}
-    p_label = row["p_label"]
-    texts["p_label"] = DASH if format_value("", p_label) == DASH else f"{p_label:.2f}"
+    for name in ("p_label", "p_severity"):
+        p = row[name]
+        texts[name] = DASH if format_value("", p) == DASH else f"{p:.2f}"
     reason = format_value("", row["reason"]) if row["status"] == "unjudged" else DASH
     said = (*map(one_line, codes_in([row["flags"]])), reason, _describe_count(row))
     texts["warnings"] = ", ".join(part for part in said if part != DASH)
     # Where no risk was seen a severity says nothing.
-    return texts | {"severity": DASH} if texts["risk"] == "none" else texts
+    return texts | {"severity": DASH, "p_severity": DASH} if texts["risk"] == "none" else texts
 
 
 def _describe_count(row: Mapping[Any, Any]) -> str:

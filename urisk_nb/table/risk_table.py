@@ -32,10 +32,12 @@ from urisk_nb.risk.rows import (
 )
 from urisk_nb.risk.unjudged import describe_missing_labels, list_missing_labels
 from urisk_nb.risk.values import describe_type
+from urisk_nb.table.charts import Charts
 from urisk_nb.table.diff import Side, compare_tables
 from urisk_nb.table.explain import explain_row
 from urisk_nb.table.explanation import Explanation
 from urisk_nb.table.exports import ExportFrame, make_visible
+from urisk_nb.table.frames import Frames
 from urisk_nb.table.portfolio_views import require_part, select_tickers, unite_prices
 from urisk_nb.table.records import RunRecord
 from urisk_nb.table.table_diff import TableDiff
@@ -154,6 +156,22 @@ class RiskTable(ExportFrame):
         """The findings and the record of the run; empty where the table was not made by a run."""
         report: Report | None = getattr(self, "_report", None)
         return Report() if report is None else report
+
+    @property
+    def charts(self) -> Charts:
+        """The charts of the tickers in this table: figures of plotly."""
+        return Charts(pd.DataFrame(self), self.frames, self.report.findings)
+
+    @property
+    def frames(self) -> Frames:
+        """The numbers behind the charts: plain DataFrames."""
+        content = self._content()
+        return Frames(
+            pd.DataFrame(self),
+            content.tickers,
+            getattr(self.report, "prices", None),
+            is_wealth=all(run.get("params", {}).get("returns") for run in content.runs),
+        )
 
     def __finalize__(self, other: Any, method: str | None = None, **kwargs: Any) -> RiskTable:
         """Keep the report; pandas itself loses it where several tables become one."""
