@@ -3,6 +3,7 @@ What tests are made with: a fake Ollama as a real process, a real kernel spoken 
 end does, waiting for others.
 """
 
+import atexit
 import contextlib
 import functools
 import json
@@ -15,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -60,17 +62,37 @@ def eventually(condition, within_s=5.0, what="the condition"):
     raise AssertionError(f"{what} did not come true within {within_s} s")
 
 
+# Which of the processes of pytest-xdist this is, and how many there are.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+
 def free_port():
     """
     A port of this machine where nothing listens. Not one of those that the system gives out by
     itself: a kernel, or the near end of any connection, could be given the same one before our
-    server is there.
+    server is there. Nor one that another worker draws, for the same reason.
     """
     while True:
-        port = random.randrange(20_000, 30_000)
+        port = random.randrange(20_000 + WORKER, 30_000, WORKERS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+@functools.cache
+def _short_root():
+    folder = tempfile.TemporaryDirectory(prefix="ut-", dir="/tmp", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def short_folder():
+    """
+    A new folder, gone with this process, whose path leaves room for the name of a socket. Those of
+    pytest do not where the names of user, worker and test are long.
+    """
+    return Path(tempfile.mkdtemp(dir=_short_root(), prefix=""))
 
 
 class FakeOllama:

@@ -317,12 +317,12 @@ def test_what_is_written(found, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)  # three processes
-def test_the_command(labels, tmp_path, fake_ollama):
+def test_the_command(labels, tmp_path, run_folder, fake_ollama):
     """
     From a shell, over scripted answers: two files apart, as JSON; a bad row ends it with status 1
     before anything is started, and an unknown model before anything is asked.
     """
-    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(run_folder), "XDG_DATA_HOME": str(tmp_path)}
 
     def run(*words, models="llama3.1"):
         return subprocess.run(
