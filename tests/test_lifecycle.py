@@ -167,6 +167,7 @@ def test_session_persistence(engine):
     )
 
 
+@pytest.mark.timing
 def test_graceful_shutdown(engine, figure):
     """Within a second, with everything that was started; and again, which changes nothing."""
     manager = engine.start()
@@ -219,6 +220,7 @@ def test_concurrent_requests(engine, figure):
     assert manager.breaker() == "closed"
 
 
+@pytest.mark.timing
 def test_startup_shutdown_cycle(engine):
     """
     Three times: each server is another process, each is gone, and the files that are open are as

@@ -91,6 +91,7 @@ def test_the_demo_model_is_served_under_two_names(process, demo_model):
     assert "prompt eval" not in server.communicate()[1]
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_0_in_the_middle_of_an_answer(process, demo_model, number):
@@ -116,6 +117,7 @@ def test_a_signal_ends_it_with_0_in_the_middle_of_an_answer(process, demo_model,
         assert time.monotonic() - began < 1
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_a_signal_ends_it_at_once_while_the_model_loads(demo_model):
     """The guardian waits less than a second; a large model loads for minutes."""

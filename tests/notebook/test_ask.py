@@ -125,6 +125,7 @@ def test_no_display_of_an_answer_drives_a_terminal(kernel, fake_ollama_with):
     assert kernel.value("answer") == "".join(HOSTILE)
 
 
+@pytest.mark.timing
 def test_an_interrupt_stops_the_answer_here_and_on_the_server(kernel, fake_ollama_with):
     """
     Stop while `%%ask` streams: the prompt is back at once, the server has aborted, the text so far

@@ -356,6 +356,7 @@ SEVERE = {
 }
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, fake_ollama_with):
     """
