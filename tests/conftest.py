@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path_factory):
+def clean_environment(monkeypatch):
     """No setting of the machine that runs the tests reaches them."""
     for name in list(os.environ):
         ours = name.startswith(("OLLAMA_", "URISK_", "SSL_CERT_")) or name.endswith("_CA_BUNDLE")
@@ -61,6 +61,20 @@ def no_leaks(request):
         3,
         f"end of threads started by {request.node.name}",
     )
+
+
+def pytest_collection_modifyitems(config, items):
+    """
+    Where workers share the files, those that may take longest go first: all would wait for one that
+    begins last.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    longest_s = {}
+    for item in items:
+        if mark := item.get_closest_marker("timeout"):
+            longest_s[item.path] = max(longest_s.get(item.path, 0), mark.args[0])
+    items.sort(key=lambda item: -longest_s.get(item.path, 0))
 
 
 def pytest_collection_finish():

@@ -116,14 +116,14 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path):
     assert "Ollama: not on PATH" in done.stdout
 
 
-def test_doctor_names_the_log_of_the_last_server(run_folder):
+def test_doctor_names_the_log_of_the_last_server(run_folder, urisk_here):
     """A server that we started ended: what it wrote can be found."""
     place = run_folder / f"urisk-{os.getuid()}"
     runtime = {"XDG_RUNTIME_DIR": str(run_folder), "OLLAMA_URL": "http://127.0.0.1:9"}
-    assert "server.log" not in urisk("doctor", **runtime).stdout
+    assert "server.log" not in urisk_here("doctor", **runtime).stdout
     log = next(place.iterdir()) / "server.log"
     log.write_text("panic")
-    assert str(log) in urisk("doctor", **runtime).stdout
+    assert str(log) in urisk_here("doctor", **runtime).stdout
 
 
 def test_doctor_with_a_server(fake_ollama):
@@ -197,12 +197,12 @@ def test_doctor_decides_as_the_start_does(name, tmp_path, urisk_here, run_folder
     assert "Not ready" in done.stdout
 
 
-def test_doctor_with_the_one_model_of_a_server():
+def test_doctor_with_the_one_model_of_a_server(urisk_here):
     """It is ready, and what the server calls itself does not drive the terminal."""
     fake = FakeOpenAI(owner="v\x1b[31mllm")
     event_loop.run(fake.start())
     try:
-        done = urisk("doctor", OLLAMA_URL=fake.url)
+        done = urisk_here("doctor", OLLAMA_URL=fake.url)
     finally:
         event_loop.run(fake.stop())
     assert done.returncode == 0, done.stdout

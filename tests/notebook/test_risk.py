@@ -495,6 +495,7 @@ def test_reading_long_evidence_says_what_is_read(kernel):
     assert "BBB" in frames[-1]
 
 
+@pytest.mark.slow
 def test_a_short_run_shows_no_progress(kernel):
     """What is read at once needs no line."""
     done = kernel.good("%%risk --no-llm --prices prices\nGOOG")
