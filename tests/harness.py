@@ -6,6 +6,7 @@ end does, waiting for others.
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import os
 import queue
@@ -68,16 +69,19 @@ def eventually(condition, within_s=5.0, what="the condition"):
 # Which of the processes of pytest-xdist this is, and how many there are.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_own = range(20_000 + WORKER, 30_000, WORKERS)
+_ports = itertools.cycle(random.Random().sample(_own, len(_own)))
 
 
 def free_port():
     """
     A port of this machine where nothing listens. Not one of those that the system gives out by
     itself: a kernel, or the near end of any connection, could be given the same one before our
-    server is there. Nor one that another worker draws, for the same reason.
+    server is there. Nor one that another worker draws or that was drawn just before, for the same
+    reason.
     """
     while True:
-        port = random.randrange(20_000 + WORKER, 30_000, WORKERS)
+        port = next(_ports)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -243,7 +247,12 @@ class Cell:
 
 class Kernel:
     def __init__(self, env=None, cwd=None):
-        self.manager = KernelManager(kernel_name="python3")
+        # Left to itself it asks for ports that are free now, and another worker's kernel, which
+        # starts meanwhile, may be given the same
+        ports = {
+            f"{name}_port": free_port() for name in ("shell", "iopub", "stdin", "hb", "control")
+        }
+        self.manager = KernelManager(kernel_name="python3", cache_ports=False, **ports)
         self.manager.start_kernel(env={**os.environ, **(env or {})}, cwd=cwd)
         self.client = self.manager.client()
         self.client.start_channels()
