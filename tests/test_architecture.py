@@ -182,6 +182,13 @@ MODULES = list(modules())
 
 
 @functools.cache
+def parse(path):
+    """A module's source and its tree, which three tests look at."""
+    source = path.read_text(encoding="utf-8")
+    return source, ast.parse(source)
+
+
+@functools.cache
 def imports(path):
     """List (name, lazy) for each import that runs; typing-only ones are skipped."""
     package = ("urisk_nb", *path.relative_to(ROOT).parent.parts)
@@ -205,7 +212,7 @@ def imports(path):
                     child, lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
                 )
 
-    return list(walk(ast.parse(path.read_text(encoding="utf-8")), False))
+    return list(walk(parse(path)[1], False))
 
 
 def layer(module):
@@ -270,14 +277,14 @@ def test_functions_stay_small(module, path):
     No function is longer than 60 lines, and a module over 500 lines says in its docstring why it is
     one.
     """
-    source = path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(source)):
+    source, tree = parse(path)
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             length = (body[-1].end_lineno - body[0].lineno + 1) if body else 0
             assert length <= 60, f"{module}.{node.name} has {length} lines"
     if len(source.splitlines()) > 500:
-        docstring = " ".join((ast.get_docstring(ast.parse(source)) or "").lower().split())
+        docstring = " ".join((ast.get_docstring(tree) or "").lower().split())
         assert "over 400 lines" in docstring, f"{module} is over 500 lines and does not say why"
 
 

@@ -138,18 +138,40 @@ def test_environment_yml_agrees_with_pyproject():
     assert others <= declared
 
 
-def test_ci_runs_the_readme_commands():
-    """
-    The set-up and the test command of .ci/run are the README's, with more extras at most.
-    """
-    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    for part in (
+CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
         "-m venv --without-pip .venv",
         "-m pip --python .venv install",
-        ".venv/bin/python -m pytest",
-    ):
-        assert part in ci
-        assert part in README
+        ".venv/bin/python -m pytest -n 3 -m ",
+        ".venv/bin/python -m pytest -m timing\n",
+    ],
+)
+def test_ci_runs_the_readme_commands(part):
+    """
+    The set-up and the test commands of .ci/run are the README's, with more extras at most.
+    """
+    assert part in CI
+    assert part in README
+
+
+def test_ci_runs_every_test_once():
+    """
+    Each test is in one pass of the gate, whichever of the markers it has; so in the README's.
+    """
+    readme = README.partition("## Tests\n")[2].partition("\n## ")[0]
+    for commands in (CI, re.search(r"```bash\n(.*?)```", readme, re.DOTALL)[1]):
+        passes = re.findall(r'pytest (?:-n \d )?-m (?:"([^"]+)"|(\w+))', commands)
+        for slow in (True, False):
+            for timing in (True, False):
+                chosen = [
+                    eval(quoted or word, {"slow": slow, "timing": timing})
+                    for quoted, word in passes
+                ]
+                assert sum(chosen) == 1, (slow, timing)
 
 
 @pytest.mark.parametrize(

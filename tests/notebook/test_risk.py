@@ -363,6 +363,7 @@ SEVERE = {
 }
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, fake_ollama_with):
     """
@@ -501,6 +502,7 @@ def test_reading_long_evidence_says_what_is_read(kernel):
     assert "BBB" in frames[-1]
 
 
+@pytest.mark.slow
 def test_a_short_run_shows_no_progress(kernel):
     """What is read at once needs no line."""
     done = kernel.good("%%risk --no-llm --prices prices\nGOOG")
