@@ -79,6 +79,21 @@ def test_c4_user_and_password_of_the_address_are_sent(login, sent):
         assert load(url=url).url == f"{server.url}/team"
 
 
+@pytest.mark.parametrize("login", [f"me:p@{SECRET}/w", f"me:{SECRET}/w@x", f"me@{SECRET}/x:y"])
+def test_c4_a_password_that_is_not_written_out_never_becomes_a_host(login):
+    """A slash in it ends the host: what stands before it would be looked up by name."""
+    with pytest.raises(errors.SettingsError, match=r"\*\*\*@gw\.example") as caught:
+        load(url=f"https://{login}@gw.example")
+    assert SECRET not in show(caught.value)
+
+
+@pytest.mark.parametrize("url", ["/tmp/ollama.sock", "/", "/ollama"])
+def test_c14_a_path_is_no_address(url):
+    """It would be this machine, with a path."""
+    with pytest.raises(errors.SettingsError, match=r"OLLAMA_URL|url is"):
+        load(url=url)
+
+
 def test_c4_a_change_of_the_login_alone_is_a_change():
     """The address is the same text, and the session has to begin anew."""
     from urisk_nb.llm.manager import _diff_settings
