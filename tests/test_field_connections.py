@@ -475,7 +475,7 @@ def test_c5_a_captive_portal_is_a_web_page(case, run):
 
 @pytest.mark.parametrize(
     "encoding",
-    ["", "identity", "gzip", "x-gzip", "deflate", "bare deflate", "members", "gzip, gzip"],
+    ["", "identity", "utf-8", "gzip", "x-gzip", "deflate", "bare deflate", "members", "gzip, gzip"],
 )
 def test_c6_a_compressed_stream_is_read(encoding):
     """ollama#12386: nobody asked for it, and it is decoded anyway, part by part."""
@@ -495,6 +495,15 @@ def test_c6_what_cannot_be_decoded_is_said(encoding, run):
         pytest.raises(errors.ProtocolError, match=f"compressed as {name}, which was not asked"),
     ):
         run(server.url)
+
+
+@pytest.mark.parametrize("run", [probe, chat_only])
+def test_c6_of_a_refusal_that_cannot_be_decoded_the_status_is_said(run):
+    """In place of its compression, or of what the body looks like."""
+    packed = says(403, b"\x8b\x01\xff", "text/html", Content_Encoding="br")
+    with serve(handler=packed) as server, pytest.raises(errors.AccessDenied) as caught:
+        run(server.url)
+    assert "(HTTP 403)" in caught.value.message
 
 
 @pytest.mark.parametrize("body", [b"not gzip", gzip.compress(b"{}")[:9] + b"\xff" * 40])
