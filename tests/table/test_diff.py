@@ -179,6 +179,7 @@ def changes_of(older, newer):
     return changes[~changes["what"].isin(COSTS)]
 
 
+EQUAL = {"benchmark": "equal"}
 BENCHMARK, WEIGHTED = {"benchmark": "AAA"}, {"weights": dict.fromkeys(WORLD_TICKERS, 0.25)}
 ONE_CAUSE = [
     ({}, lambda world: move_price(world, random.Random(1)), "values of the prices"),
@@ -187,6 +188,11 @@ ONE_CAUSE = [
     ({}, lambda world: world.give(as_of="2024-04-30"), "as_of: not set -> 2024-04-30"),
     (BENCHMARK, lambda world: world.give(benchmark="BBB"), "benchmark: AAA -> BBB"),
     (WEIGHTED, lambda world: world.give(weights={"AAA": 1.0}), "weights as they were given"),
+    (
+        EQUAL,
+        lambda world: replace(world, symbols=("AAA", "BBB", "CCC")),
+        "AAA, BBB, CCC, DDD -> AAA",
+    ),
     ({}, lambda world: world.give(judge="judge-9"), "judge: judge-1 -> judge-9"),
     ({}, lambda world: world.give(taxonomy=OTHER_TAXONOMY), "taxonomy: taxonomy_v1 ("),
     ({}, lambda world: world.give(max_sentences=3), "max_sentences: 40 -> 3"),

@@ -18,7 +18,13 @@ from urisk_nb.risk.values import is_missing, read_number, show
 from urisk_nb.table.causes import COSTS, Cause, CellCauses, differ, kinds_of
 from urisk_nb.table.explain import find_flags
 from urisk_nb.table.exports import ExportFrame
-from urisk_nb.table.run_settings import EVIDENCE, LABELS, SettingChange, compare_settings
+from urisk_nb.table.run_settings import (
+    EVIDENCE,
+    LABELS,
+    SettingChange,
+    compare_benchmarks,
+    compare_settings,
+)
 from urisk_nb.table.sentence_pairs import (
     SentencePair,
     describe_count,
@@ -103,7 +109,10 @@ class _TickerDiff:
     ) -> None:
         self.ticker, self.columns, self.rtol = ticker, columns, rtol
         self.old, self.new = old, new
-        self.settings = compare_settings(old.meta, new.meta) if old.meta and new.meta else []
+        self.settings = [
+            *(compare_settings(old.meta, new.meta) if old.meta and new.meta else ()),
+            *compare_benchmarks(old.meta, new.meta, old.tickers, new.tickers),
+        ]
         self.pairs = pair_sentences(new.findings, old.findings)
         self.causes = CellCauses(
             old=old.values,

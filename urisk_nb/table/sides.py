@@ -34,7 +34,7 @@ class Row:
     A ticker in one of the tables.
 
     `cells` are those of the table as it is now, `values` those that the run made; they differ where
-    the user changed a cell or dropped a column.
+    the user changed a cell or dropped a column. `tickers` are all of the run.
     """
 
     cells: Mapping[str, Any]
@@ -42,6 +42,7 @@ class Row:
     findings: Sequence[Mapping[str, Any]] = ()
     alerts: Sequence[Mapping[str, Any]] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    tickers: tuple[Any, ...] = ()
 
     @property
     def failure(self) -> str | None:
@@ -76,6 +77,7 @@ class _RunIndex:
             findings=self.findings.get(ticker, ()),
             alerts=self.alerts.get(ticker, ()),
             meta=self.meta,
+            tickers=tuple(self.values),
         )
 
 
