@@ -99,7 +99,7 @@ INSIDE = {
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
         *("exports", "portfolio_views", "frames", "charts", "records", "explanation", "explain"),
-        *("sentence_pairs", "run_settings", "causes", "table_diff", "diff", "risk_table"),
+        *("sentence_pairs", "sides", "run_settings", "causes", "table_diff", "diff", "risk_table"),
     ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
