@@ -17,7 +17,7 @@ ROOT = TESTS.parent / "urisk_nb"
 # ARCHITECTURE.md draws the same.
 LAYERS = [
     {"errors", "address", "terminal_text"},
-    {"settings", "process_state", "arguments", "embedded"},
+    {"settings", "process_state", "arguments", "run_options", "embedded"},
     {"event_loop", "risk"},
     {"readers", "server"},
     {"llm", "render"},
