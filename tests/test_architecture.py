@@ -87,9 +87,13 @@ INSIDE = {
     "render": [
         *("escaping", "text_layout", "markup", "front_end", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
+        *("svg", "heatmap", "portfolio_content", "report_page"),
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
-    "table": ["exports", "risk_table"],
+    "table": [
+        *("targets", "record_rows", "exports", "workbook", "markdown", "parquet_files", "files"),
+        "risk_table",
+    ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),

@@ -15,49 +15,22 @@ __all__ = ["FILE_OPTIONS", "PARAMS", "list_run_options", "read_run_params"]
 
 Options = dict[str, dict[str, Any]]  # each as `add_argument` takes it
 
-# What the user gives: the metavar and the help in a notebook, then in a shell.
-_GIVEN: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
-    "--prices": (
-        (
-            "WHAT",
-            "variable, expression (px['Close']) or path: a DataFrame of any common shape, a "
-            "callable, or a CSV, Excel or Parquet file or a folder of them",
-        ),
-        ("PATH", "a CSV, Excel or Parquet file of prices, or a folder of them"),
-    ),
-    "--evidence": (
-        (
-            "WHAT",
-            "variable, expression or path: a DataFrame, dict or list of news or texts, a "
-            "callable, or a file or folder of news, filings and notes",
-        ),
-        ("PATH", "a file or folder of news, filings and notes"),
-    ),
-    "--previous": (
-        (
-            "WHAT",
-            "the documents of the year before, as variable, expression or path; each sentence of "
-            "the evidence is then new, changed or repeated",
-        ),
-        (
-            "PATH",
-            "the documents of the year before; each sentence of the evidence is then new, changed "
-            "or repeated",
-        ),
-    ),
-    "--benchmark": (
-        (
-            "NAME",
-            "a column of the prices, a Series, or equal (the table's own equal-weighted mean)",
-        ),
-        ("NAME", "a column of the prices, or equal (the table's own equal-weighted mean)"),
-    ),
-}
-
 _OPTIONS: Options = {
-    "--prices": {},
-    "--evidence": {},
-    "--previous": {},
+    "--prices": {
+        "metavar": "WHAT",
+        "help": "variable, expression (px['Close']) or path: a DataFrame of any common shape, a "
+        "callable, or a CSV, Excel or Parquet file or a folder of them",
+    },
+    "--evidence": {
+        "metavar": "WHAT",
+        "help": "variable, expression or path: a DataFrame, dict or list of news or texts, a "
+        "callable, or a file or folder of news, filings and notes",
+    },
+    "--previous": {
+        "metavar": "WHAT",
+        "help": "the documents of the year before, as variable, expression or path; each "
+        "sentence of the evidence is then new, changed or repeated",
+    },
     "--price-column": {
         "metavar": "NAME",
         "help": "the column of prices to read, such as Close; default: the adjusted one",
@@ -66,7 +39,10 @@ _OPTIONS: Options = {
         "metavar": "TEXT",
         "help": "ask only about sentences that share a word with it",
     },
-    "--benchmark": {},
+    "--benchmark": {
+        "metavar": "NAME",
+        "help": "a column of the prices, a Series, or equal (the table's own equal-weighted mean)",
+    },
     "--start": {"metavar": "DATE", "help": "first date, such as 2023-01-31"},
     "--end": {"metavar": "DATE", "help": "last date"},
     "--window": {"metavar": "SPAN", "help": "2y, 6m, 12w or 90d, back from the last date"},
@@ -122,6 +98,23 @@ _OPTIONS: Options = {
     "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
 }
 
+# In a shell there are no variables.
+_IN_SHELL: Options = {
+    "--prices": {
+        "metavar": "PATH",
+        "help": "a CSV, Excel or Parquet file of prices, or a folder of them",
+    },
+    "--evidence": {"metavar": "PATH", "help": "a file or folder of news, filings and notes"},
+    "--previous": {
+        "metavar": "PATH",
+        "help": "the documents of the year before; each sentence of the evidence is then new, "
+        "changed or repeated",
+    },
+    "--benchmark": {
+        "help": "a column of the prices, or equal (the table's own equal-weighted mean)"
+    },
+}
+
 # The files that a run writes; a notebook takes the first two.
 FILE_OPTIONS: Options = {
     "--report": {
@@ -157,11 +150,8 @@ def list_run_options(*, in_shell: bool) -> Options:
     in_shell
         What the user gives is a path; else it may also be a value of the notebook.
     """
-    given = {
-        flag: dict(zip(("metavar", "help"), texts[in_shell], strict=True))
-        for flag, texts in _GIVEN.items()
-    }
-    return {flag: {**settings, **given.get(flag, {})} for flag, settings in _OPTIONS.items()}
+    others = _IN_SHELL if in_shell else {}
+    return {flag: {**settings, **others.get(flag, {})} for flag, settings in _OPTIONS.items()}
 
 
 def read_run_params(args: argparse.Namespace) -> Mapping[str, Any]:
