@@ -23,7 +23,7 @@ LAYERS = [
     {"llm", "render"},
     {"table"},
     {"session"},
-    {"notebook", "service", "demo", "evaluate"},
+    {"notebook", "service", "demo", "evaluate", "risk_command"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -92,7 +92,7 @@ INSIDE = {
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
         *("targets", "record_rows", "exports", "workbook", "markdown", "parquet_files", "files"),
-        "risk_table",
+        *("risk_table", "outputs"),
     ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),

@@ -390,20 +390,33 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
     from IPython.display import display
 
     from urisk_nb.risk.params import read_parallel
+    from urisk_nb.table.outputs import check_outputs, write_outputs
 
     out, parallel = _check_variable(args.out, "--out"), read_parallel(args.parallel)
+    targets = check_outputs(vars(args))
     run = _open_run(shell, args, cell)
     try:
         if run.plan.asked:
             _label(run, parallel)
     except BaseException as exc:  # whatever it is: what was computed is shown and kept
-        display(_keep_table(shell, run, out))  # type: ignore[no-untyped-call]
+        table = _keep_table(shell, run, out)
+        display(table)  # type: ignore[no-untyped-call]
+        try:
+            write_outputs(table, targets)
+        except UriskError as other:
+            publish(str(other), answer_markup("", str(other)))
         if isinstance(exc, KeyboardInterrupt):
             _shorten_traceback(
                 exc, f"stopped with {len(run.ticker_findings)} rows done; the others are not_run."
             )
         raise
-    return _keep_table(shell, run, out)
+    table = _keep_table(shell, run, out)
+    try:
+        write_outputs(table, targets)
+    except UriskError:
+        display(table)  # type: ignore[no-untyped-call]
+        raise
+    return table
 
 
 def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
