@@ -324,6 +324,8 @@ def _find_loss(content: TableContent, ticker: str) -> tuple[str, float | None]:
 
 def _render_record(record: Sequence[tuple[str, str, Any]]) -> str:
     rows = [(run, key, DASH if value is None else str(value)) for run, key, value in record if run]
+    if not rows:
+        return ""
     if len({run for run, _, _ in rows}) < 2:
         return _render_list(("key", "value"), [row[1:] for row in rows], label="record")
     return _render_list(("run", "key", "value"), rows, label="record")
