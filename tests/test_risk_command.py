@@ -89,7 +89,7 @@ def test_json_is_one_object_without_nan(risk):
     first, missing = whole["rows"]
     assert first["as_of"] == str(DAYS[-1].date())
     assert first["sentences"] == 1
-    assert (missing["status"], missing["vol_ann"], missing["as_of"]) == ("no_data", None, None)
+    assert (missing["status"], missing["vol_ann"], missing["last_obs"]) == ("no_data", None, None)
     assert whole["record"]["params"]["llm"] is False
     assert "messages" not in whole["record"]
     assert "XYZ" in whole["messages"]
@@ -111,7 +111,7 @@ def test_strict_ends_with_3_where_a_row_is_not_fine(risk):
         (("NVDA",), "neither --prices nor --evidence", "--prices prices.csv"),
         (("NVDA", "--prices", ""), "--prices is empty", "give a path"),
         (("NVDA", "--prices", "px.csv", "--window", "3z"), "--window '3z'", "--window 2y"),
-        (("NVDA", "--prices", "px.csv", "--parallel", "0"), "--parallel is", "1 to 256"),
+        (("NVDA", "--prices", "px.csv", "--parallel", "0"), "--parallel '0'", "1 to 256"),
         (("NVDA", "--prices", "px.csv", "--excel", "a.csv"), "--excel: ", "a.xlsx"),
         (("NVDA", "--prices", "px.csv", "--report", "no/r.html"), "--report: ", "mkdir -p no"),
         (("NVDA", "--prices", "px.csv", "--csv", "filings"), "--csv: ", "filings/risk"),

@@ -80,6 +80,16 @@ def prices(*names):
     )
 
 
+def multiply(table, names):
+    """The row of one ticker and its findings, for each of these names."""
+    rows = pd.concat([pd.DataFrame(table)] * len(names)).set_axis(names).rename_axis("ticker")
+    found = [table.report.findings.assign(ticker=name) for name in names]
+    whole = RiskTable(rows)
+    report = dataclasses.replace(table.report, findings=pd.concat(found, ignore_index=True))
+    object.__setattr__(whole, "_report", report)
+    return whole
+
+
 @pytest.fixture
 def write(tmp_path):
     def page_of(table):
@@ -154,15 +164,15 @@ def test_the_style_has_light_dark_and_paper(table, write):
 
 def test_fifty_tickers_of_forty_findings_stay_small(write):
     """2 MB: a mail takes it."""
-    names = tuple(f"T{number:02}" for number in range(50))
+    names = [f"T{number:02}" for number in range(50)]
     sentence = (
         "The regulator fined the company {} million dollars for its conduct in the market, and "
         "the company said that it may appeal against the decision before the higher court of the "
         "state, which could take some years to be heard."
     )
     text = " ".join(sentence.format(count) for count in range(1, 41))
-    documents = [document(text, id=f"D{name}", ticker=name) for name in names]
-    table = give(table_of(documents, symbols=names), prices=prices(*names))
+    table = multiply(table_of([document(text, source="annual-report-2018.html")]), names)
+    table = give(table, prices=prices(*names))
     assert len(table.report.findings) == 2000
     markup = write(table)
     assert markup.count("<tr>") > 2000
@@ -170,8 +180,8 @@ def test_fifty_tickers_of_forty_findings_stay_small(write):
 
 
 def test_more_rows_than_a_notebook_shows_are_all_there(write):
-    names = tuple(f"T{number:03}" for number in range(120))
-    assert "T119" in Page(write(table_of([], symbols=names))).text
+    table = multiply(table_of([]), [f"T{number:03}" for number in range(120)])
+    assert "T119" in Page(write(table)).text
 
 
 def test_tables_put_together_have_both_runs(table, write):
