@@ -19,6 +19,7 @@ from urisk_nb.render.svg import draw_bars, draw_drawdown, draw_returns
 from urisk_nb.render.table_changes import render_changes_html
 from urisk_nb.render.table_content import (
     DASH,
+    Column,
     TableContent,
     describe_run,
     describe_sentences,
@@ -231,29 +232,28 @@ def _render_tickers(content: TableContent, prices: Any) -> Iterator[str]:
     for row in sentences:
         by_ticker.setdefault(row["ticker"], []).append(row)
     is_sure = any(row["p_label"] != DASH for row in sentences)
-    said = f'<p class="muted">{escape_html(describe_sentences(content))}</p>' if sentences else ""
-    yield said
+    if sentences:
+        yield f'<p class="muted">{escape_html(describe_sentences(content))}</p>'
     columns = list_columns(content, None)
+    places: dict[str, list[int]] = {ticker: [] for ticker in tickers}
+    for place, name in enumerate(map(str, content.tickers)):
+        places[name].append(place)
     for number, ticker in enumerate(tickers):
-        facts = _describe_ticker(content, columns, ticker)
-        charts = _render_charts(content, prices, ticker)
+        facts = "".join(_describe_row(columns, place) for place in places[ticker])
+        charts = _render_charts(prices, ticker, *_find_loss(columns, places[ticker]))
         rows = _render_sentences(by_ticker.get(one_line(ticker), ()), ticker, is_sure=is_sure)
         yield _section(f"t{number}", ticker, f"{facts}{charts}{rows}")
 
 
-def _describe_ticker(content: TableContent, columns: Sequence[Any], ticker: str) -> str:
-    """Return the main figures of each row of a ticker as a line."""
-    places = [place for place, name in enumerate(content.tickers) if str(name) == ticker]
-    lines = ""
-    for place in places:
-        cells = (
-            (column.heading, format_value(column.name, column.values[place]))
-            for column in columns
-            if column.name not in ("top_quote", "warnings")
-        )
-        text = " · ".join(f"{name} {value}" for name, value in cells if value != DASH)
-        lines += f"<p>{escape_html(text)}</p>" if text else ""
-    return lines
+def _describe_row(columns: Sequence[Column], place: int) -> str:
+    """Return the main figures of a row as a line."""
+    cells = (
+        (column.heading, format_value(column.name, column.values[place]))
+        for column in columns
+        if column.name not in ("top_quote", "warnings")
+    )
+    text = " · ".join(f"{name} {value}" for name, value in cells if value != DASH)
+    return f"<p>{escape_html(text)}</p>" if text else ""
 
 
 def _render_sentences(rows: Iterable[Mapping[str, str]], ticker: str, *, is_sure: bool) -> str:
@@ -288,7 +288,7 @@ def _render_sentence(row: Mapping[str, str], *, is_sure: bool) -> str:
     )
 
 
-def _render_charts(content: TableContent, prices: Any, ticker: str) -> str:
+def _render_charts(prices: Any, ticker: str, name: str, loss: float | None) -> str:
     """Return the drawdown and the returns of a ticker; empty where it has no prices."""
     if not isinstance(prices, pd.DataFrame) or ticker not in prices:
         return ""
@@ -298,7 +298,6 @@ def _render_charts(content: TableContent, prices: Any, ticker: str) -> str:
     losses = 1 - series / series.cummax()
     first, last = (format_value("", day) for day in (series.index[0], series.index[-1]))
     returns = (series / series.shift(1) - 1).iloc[1:]
-    name, loss = _find_loss(content, ticker)
     drawdown = draw_drawdown(losses.tolist(), first, last, f"drawdown of {ticker}")
     tail = draw_returns(returns.tolist(), loss, name, f"returns of {ticker}")
     return (
@@ -309,12 +308,11 @@ def _render_charts(content: TableContent, prices: Any, ticker: str) -> str:
     )
 
 
-def _find_loss(content: TableContent, ticker: str) -> tuple[str, float | None]:
+def _find_loss(columns: Sequence[Column], places: Sequence[int]) -> tuple[str, float | None]:
     """Return the heading and the value of the first VaR of a ticker that has one row."""
-    rows = [place for place, name in enumerate(content.tickers) if str(name) == ticker]
-    for column in list_columns(content, None):
-        if column.heading.startswith("VaR") and len(rows) == 1:
-            value = column.values[rows[0]]
+    for column in columns:
+        if column.heading.startswith("VaR") and len(places) == 1:
+            value = column.values[places[0]]
             return column.heading, None if pd.isna(value) else float(value)
     return "", None
 
