@@ -110,6 +110,7 @@ def test_strict_ends_with_3_where_a_row_is_not_fine(risk):
         ((",", "--prices", "px.csv"), "names no ticker", "NVDA, MSFT=0.3"),
         (("NVDA",), "neither --prices nor --evidence", "--prices prices.csv"),
         (("NVDA", "--prices", ""), "--prices is empty", "give a path"),
+        (("NVDA", "--prices", "p", "--previous", "x"), "without --evidence", "--evidence filings/"),
         (("NVDA", "--prices", "px.csv", "--window", "3z"), "--window '3z'", "--window 2y"),
         (("NVDA", "--prices", "px.csv", "--parallel", "0"), "--parallel '0'", "1 to 256"),
         (("NVDA", "--prices", "px.csv", "--excel", "a.csv"), "--excel: ", "a.xlsx"),

@@ -138,6 +138,11 @@ def _check(args: argparse.Namespace) -> _Job:
             "neither --prices nor --evidence was given.",
             fix="give at least one: urisk risk NVDA --prices prices.csv --evidence filings/",
         )
+    if args.previous is not None and args.evidence is None:
+        raise InputError(
+            "--previous was given without --evidence to compare it with.",
+            fix="name the documents of this year: --evidence filings/",
+        )
     for flag in ("--prices", "--evidence", "--previous"):
         if getattr(args, flag.removeprefix("--")) == "":
             raise InputError(f"{flag} is empty.", fix=f"give a path, or leave {flag} out")

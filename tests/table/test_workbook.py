@@ -11,7 +11,7 @@ import pytest
 from table_maker import document, table_of
 from urisk_nb.errors import InputError, PackageMissing
 from urisk_nb.table import files
-from urisk_nb.table.risk_table import Report
+from urisk_nb.table.risk_table import Report, RiskTable
 
 FINED = "It was fined 3 million dollars in May."
 LINK = '=HYPERLINK("http://127.0.0.1/x","Acme was fined.")'
@@ -161,6 +161,21 @@ def test_without_openpyxl_the_error_says_what_to_install(table, tmp_path, monkey
         table.to_excel(tmp_path / "t.xlsx")
     assert caught.value.fix == 'pip install "urisk-nb[documents]"'
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["\ufffe", "\uffff", "\x00", "\x0b", "\x1b[2J", "\udcff", "\r"])
+def test_no_character_breaks_the_file(text, tmp_path):
+    """XML has none of these, and Excel opens no file with one of them."""
+    book = open_book(table_of([document(f"It was {text} fined in May.")]), tmp_path)
+    quote = cells_of(book["findings"])["quote"][0].value
+    assert quote.startswith("It was")
+    assert text not in quote
+
+
+def test_a_table_without_rows_or_report_is_written(table, tmp_path):
+    assert open_book(table.head(0), tmp_path)["table"].dimensions.startswith("A1:")
+    book = open_book(RiskTable({"a": [1.0], "=b": ["=1"]}), tmp_path)
+    assert list(book["table"].iter_rows(values_only=True)) == [("a", "'=b"), (1, "'=1")]
 
 
 def test_a_folder_that_is_missing_is_named(table, tmp_path):
