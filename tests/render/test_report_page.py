@@ -3,7 +3,6 @@ The page of a report: complete in itself, without a script, everything escaped, 
 send.
 """
 
-import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -11,17 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from table_maker import DAYS, HOSTILE, document, table_of
+from report_maker import ATTACKS, FINED, give, multiply, prices
+from table_maker import DAYS, document, table_of
 from urisk_nb.errors import InputError
-from urisk_nb.table.risk_table import Report, RiskTable
+from urisk_nb.table.risk_table import RiskTable
 
-FINED = "It was fined 3 million dollars in May."
-ATTACKS = (
-    HOSTILE,
-    '"><img src=x onerror=alert(1)> was fined by <b onclick="x()">court</b>.',
-    "<a href='javascript:alert(1)'>The company</a> was sued by http://evil.example/x.png there.",
-    "</style></title><iframe src=//evil.example></iframe> was fined &lt;script&gt; in May.",
-)
 KNOWN = {
     *("html", "head", "meta", "title", "style", "body", "header", "nav", "main", "section"),
     *("footer", "h1", "h2", "p", "a", "div", "span", "bdi", "table", "thead", "tbody", "tr"),
@@ -58,36 +51,6 @@ class Page(HTMLParser):
 
     def find(self, tag):
         return [attrs for name, attrs in self.elements if name == tag]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FullReport(Report):
-    prices: object = None
-    portfolio: object = None
-
-
-def give(table, **more):
-    """The table with a report that has more parts."""
-    parts = {one.name: getattr(table.report, one.name) for one in dataclasses.fields(Report)}
-    object.__setattr__(table, "_report", FullReport(**parts, **more))
-    return table
-
-
-def prices(*names):
-    rng = np.random.default_rng(3)
-    return pd.DataFrame(
-        {name: 50 * np.cumprod(1 + rng.normal(0, 0.01, len(DAYS))) for name in names}, index=DAYS
-    )
-
-
-def multiply(table, names):
-    """The row of one ticker and its findings, for each of these names."""
-    rows = pd.concat([pd.DataFrame(table)] * len(names)).set_axis(names).rename_axis("ticker")
-    found = [table.report.findings.assign(ticker=name) for name in names]
-    whole = RiskTable(rows)
-    report = dataclasses.replace(table.report, findings=pd.concat(found, ignore_index=True))
-    object.__setattr__(whole, "_report", report)
-    return whole
 
 
 @pytest.fixture

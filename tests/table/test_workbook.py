@@ -1,6 +1,5 @@
 """A workbook opens as a person expects: sheets, formats, filters, and no formula."""
 
-import dataclasses
 import datetime as dt
 import io
 
@@ -8,26 +7,14 @@ import openpyxl
 import pandas as pd
 import pytest
 
+from report_maker import give
 from table_maker import document, table_of
 from urisk_nb.errors import InputError, PackageMissing
 from urisk_nb.table import files
-from urisk_nb.table.risk_table import Report, RiskTable
+from urisk_nb.table.risk_table import RiskTable
 
 FINED = "It was fined 3 million dollars in May."
 LINK = '=HYPERLINK("http://127.0.0.1/x","Acme was fined.")'
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WithPortfolio(Report):
-    portfolio: object = None
-    prices: object = None
-
-
-def give(table, **more):
-    """The table with a report that has more parts."""
-    parts = {one.name: getattr(table.report, one.name) for one in dataclasses.fields(Report)}
-    object.__setattr__(table, "_report", WithPortfolio(**parts, **more))
-    return table
 
 
 @pytest.fixture
