@@ -52,20 +52,22 @@ _STYLE = (
     f"@media (prefers-color-scheme:dark){{:root{{{_DARK}}}}}"
     """
 body{background:var(--back);color:var(--text);font:14px/1.45 system-ui,sans-serif;margin:0 auto;
-max-width:88em;padding:1em 1.5em;overflow-wrap:anywhere}
+max-width:88em;padding:1em 1.5em;overflow-wrap:break-word}
 h1{font-size:1.5em;margin:.2em 0}h2{font-size:1.2em;margin:1.6em 0 .4em}
 p{margin:.3em 0}a{color:inherit}nav a{margin-right:.8em;white-space:nowrap}
 .muted,caption{color:var(--jp-ui-font-color2)}
 .wide{overflow-x:auto}
-table{border-collapse:collapse}summary{cursor:pointer;margin:.6em 0 .2em}
-.list{width:100%}
+table{border-collapse:collapse;margin:.4em 0}summary{cursor:pointer;margin:.6em 0 .2em}
+.full{width:100%}
 .list :is(td,th),.heat :is(td,th){text-align:left;vertical-align:top;padding:.3em .6em;
 border-bottom:1px solid var(--jp-border-color2)}
-.list td.q{width:50%}.list td.w{width:20%}
-.list :is(td,th).n,.heat td{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.heat td{border:2px solid var(--back)}
+.list td{overflow-wrap:anywhere}.full td.q{width:55%}.full td.w{width:18%}.full td.n{width:1%}
+.list :is(td,th).n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.list :is(td,th):first-child{white-space:nowrap}
+.heat td,.heat thead th+th{text-align:center;font-variant-numeric:tabular-nums}
+.heat td{border:2px solid var(--back);white-space:nowrap}
 .charts{display:flex;flex-wrap:wrap;gap:1em;margin:.5em 0}
-figure{margin:0}figcaption{color:var(--jp-ui-font-color2);font-size:.85em}
+figure{margin:.4em 0}figcaption{color:var(--jp-ui-font-color2);font-size:.85em}
 svg{max-width:100%;height:auto;display:block}svg text{font-size:11px;fill:var(--text)}
 .bar{fill:var(--bar)}.tail{fill:var(--tail)}.area{fill:var(--area);stroke:var(--bar)}
 .axis{stroke:var(--jp-ui-font-color2);fill:none}
@@ -233,7 +235,8 @@ def _render_tickers(content: TableContent, prices: Any) -> Iterator[str]:
         by_ticker.setdefault(row["ticker"], []).append(row)
     is_sure = any(row["p_label"] != DASH for row in sentences)
     if sentences:
-        yield f'<p class="muted">{escape_html(describe_sentences(content))}</p>'
+        said = f'<p class="muted">{escape_html(describe_sentences(content))}</p>'
+        yield _section("sentences", "Sentences", said)
     columns = list_columns(content, None)
     places: dict[str, list[int]] = {ticker: [] for ticker in tickers}
     for place, name in enumerate(map(str, content.tickers)):
@@ -263,7 +266,7 @@ def _render_sentences(rows: Iterable[Mapping[str, str]], ticker: str, *, is_sure
         return ""
     sure = '<th scope="col" class="n">p(label)</th><th scope="col" class="n">p(severity)</th>'
     return (
-        f'<table class="list" aria-label="sentences of {escape_html(ticker)}"><thead><tr>'
+        f'<table class="list full" aria-label="sentences of {escape_html(ticker)}"><thead><tr>'
         f'<th scope="col">risk</th><th scope="col" class="n">severity</th>{sure if is_sure else ""}'
         '<th scope="col">sentence</th><th scope="col">place</th>'
         f'<th scope="col">rule, warnings</th></tr></thead><tbody>{body}</tbody></table>'

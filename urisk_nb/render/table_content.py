@@ -56,7 +56,7 @@ _TAIL = re.compile(r"(var|es)_(\d+)")
 _COMPACT = re.compile(r"ret_total|vol_ann|max_dd|(?:var|es)_\d+")
 _FRACTION = re.compile(
     r"ret_total|vol_(?:ewma_)?ann|downside_dev_ann|(?:max|cur)_dd|var_\d+(?:_lo|_hi)?|es_\d+"
-    r"|weight|coverage|share_repeated"
+    r"|weight|coverage|share_repeated|comp_\w+"
 )
 _UNKNOWN = "This version of urisk_nb has no explanation for this code."
 
