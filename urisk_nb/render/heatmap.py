@@ -1,7 +1,7 @@
 """
 The ratings of a table as a heatmap: a row a ticker, a column a category, a number in each cell.
 
-The colours go from light to dark, so that they are told apart without colour vision and on grey
+The colors go from light to dark, so that they are told apart without color vision and on grey
 paper. The number says the same.
 """
 
@@ -18,7 +18,7 @@ from urisk_nb.render.table_content import DASH, TableContent, row_labels
 __all__ = ["HEAT_STYLE", "SHADES", "render_heatmap"]
 
 # Severity -> background and text. Yellow to brown, the scale YlOrBr of colorbrewer2.org, which is
-# made for colour-blind readers; the texts have a contrast of 4.5 or more.
+# made for color-blind readers; the texts have a contrast of 4.5 or more.
 SHADES: dict[int, tuple[str, str]] = {
     0: ("#ffffe5", "#000000"),
     1: ("#fff7bc", "#000000"),

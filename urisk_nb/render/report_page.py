@@ -37,7 +37,7 @@ MAX_QUOTE_CHARS = 1200
 MAX_RULES_CHARS = 300
 MAX_BARS = 60
 
-# The colours of charts are Okabe and Ito's, told apart without colour vision. The names that begin
+# The colors of charts are Okabe and Ito's, told apart without color vision. The names that begin
 # with jp are those that the table uses in a notebook.
 _LIGHT = (
     "--back:#fff;--text:#1b1b1b;--jp-ui-font-color2:#5a5f66;--jp-border-color2:#d0d0d0;"
@@ -306,7 +306,7 @@ def _render_charts(prices: Any, ticker: str, name: str, loss: float | None) -> s
     return (
         f'<div class="charts"><figure>{drawdown}<figcaption>Loss since the last peak'
         f"</figcaption></figure><figure>{tail}<figcaption>How often each return was seen"
-        f"{f'; beyond {escape_html(name)} in the second colour' if loss is not None else ''}"
+        f"{f'; left of the line: beyond {escape_html(name)}' if loss is not None else ''}"
         "</figcaption></figure></div>"
     )
 

@@ -1,8 +1,8 @@
 """
 Charts as inline SVG: a drawdown, the returns with their tail, bars of parts.
 
-Pure: numbers in, markup out. Colours are classes of the page's style sheet (`area`, `bar`, `tail`,
-`axis`), so that a chart is legible in light, in dark and on paper. What a colour says, a text says
+Pure: numbers in, markup out. Colors are classes of the page's style sheet (`area`, `bar`, `tail`,
+`axis`), so that a chart is legible in light, in dark and on paper. What a color says, a text says
 too.
 """
 
@@ -57,7 +57,7 @@ def draw_drawdown(losses: Sequence[float], first: str, last: str, label: str) ->
 
 def draw_returns(returns: Sequence[float], loss: float | None, name: str, label: str) -> str:
     """
-    Return how often which return was seen, the tail beyond a loss in its own colour.
+    Return how often which return was seen, the tail beyond a loss in its own color.
 
     Parameters
     ----------
