@@ -13,7 +13,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from harness import ROOT
+from harness import ROOT, eventually
 from urisk_nb import RiskTable, cli
 from urisk_nb.errors import ServerNotRunning
 from urisk_nb.llm.manager import LLMManager
@@ -244,6 +244,15 @@ def test_a_cell_checks_the_path_before_the_data():
 # With a server ------------------------------------------------------------------------------------
 
 
+def clean_environment():
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OLLAMA_", "URISK_"))
+    }
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
 @pytest.mark.slow
 def test_a_job_over_a_server(fake_ollama_with, folder):
     """Labels in the files and in the JSON; nothing but JSON on standard output, no progress."""
@@ -253,18 +262,13 @@ def test_a_job_over_a_server(fake_ollama_with, folder):
             "rules": [{"contains": "fined", "answer": {"risk": "legal", "severity": 3}}],
         }
     )
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("OLLAMA_", "URISK_"))
-    }
     line = f"risk tickers.txt --prices px.csv --evidence filings --url {server.url} --judge m"
     line += " --strict --json --report r.html --parquet r.parquet"
     done = subprocess.run(
         [sys.executable, "-m", "urisk_nb.cli", *line.split()],
         capture_output=True,
         text=True,
-        env={**clean, "PYTHONPATH": str(ROOT)},
+        env=clean_environment(),
         timeout=50,
     )
     assert done.returncode == 0, done.stderr
@@ -274,3 +278,28 @@ def test_a_job_over_a_server(fake_ollama_with, folder):
     assert rows["MSFT"]["status"] == "no_evidence"
     assert RiskTable.from_parquet("r.parquet").report.findings["risk"].tolist() == ["legal"]
     assert "3 million dollars" in (folder / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_keeps_what_was_computed(fake_ollama_with):
+    """`kill` in the middle of a label: status 143, the table printed and written."""
+    server = fake_ollama_with(
+        {"models": ["m"], "rules": [{"contains": "3 million", "first_ms": 30000}]}
+    )
+    line = f"risk NVDA --prices px.csv --evidence filings --url {server.url} --judge m --csv r.csv"
+    job = subprocess.Popen(
+        [sys.executable, "-m", "urisk_nb.cli", *line.split()],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=clean_environment(),
+    )
+    try:
+        eventually(lambda: server.counters()["in_flight"] > 0, 30, "a label is asked for")
+        job.terminate()
+        said, _ = job.communicate(timeout=20)
+    finally:
+        job.kill()
+        job.wait(5)
+    assert job.returncode == 143
+    assert "it was stopped" in said
+    assert pd.read_csv("r.csv")["status"].tolist() == ["not_run"]
