@@ -21,13 +21,32 @@ ATTACKS = (
 class FullReport(Report):
     prices: object = None
     portfolio: object = None
+    backtest: object = None
+    stress: object = None
+    factors: object = None
 
 
 def give(table, **more):
     """The table with a report that has more parts."""
-    parts = {one.name: getattr(table.report, one.name) for one in dataclasses.fields(Report)}
+    parts = {one.name: getattr(table.report, one.name) for one in dataclasses.fields(table.report)}
     object.__setattr__(table, "_report", FullReport(**(parts | more)))
     return table
+
+
+def give_portfolio(table):
+    """The table with weights, what each ticker adds to ES, and the figures of the whole."""
+    count = len(table)
+    table = table.assign(
+        weight=[1 / count] * count, comp_es=[0.04, -0.01, *[0.01] * (count - 2)][:count]
+    )
+    portfolio = pd.Series(
+        {"holdings": count, "es_95": 0.03, "first_obs": DAYS[0], "vol_ann": float("nan")},
+        dtype=object,
+        name="portfolio",
+    )
+    backtest = pd.DataFrame({"method": ["historical"], "alpha": [0.05], "exceedances": [3]})
+    stress = pd.DataFrame({"episode": ["covid"], "ticker": ["AAA"], "max_dd": [0.25]})
+    return give(table, portfolio=portfolio, backtest=backtest, stress=stress)
 
 
 def prices(*names):

@@ -4,6 +4,7 @@ nothing with the fake Ollama.
 """
 
 import contextlib
+import gzip
 import http.server
 import json
 import socket
@@ -63,7 +64,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Transfer-Encoding", "chunked")
         if self.encoding:
-            self.send_header("Content-Encoding", self.encoding)
+            name = ENCODINGS.get(self.encoding, (self.encoding,))[0]
+            self.send_header("Content-Encoding", name)
         self.end_headers()
         for data in compress(LINES, self.encoding):
             self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
@@ -73,13 +75,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+ENCODINGS = {  # by what a test calls it: the name in the header, and how zlib packs it
+    "gzip": ("gzip", 31),
+    "x-gzip": ("x-gzip", 31),
+    "members": ("gzip", 31),
+    "gzip, gzip": ("gzip, gzip", 31),
+    "deflate": ("deflate", 15),
+    "bare deflate": ("deflate", -15),
+}
+
+
 def compress(parts, encoding):
-    """The parts, each flushed, as a proxy compresses a stream."""
-    if encoding not in ("gzip", "deflate"):
+    """
+    The parts, each flushed, as a proxy compresses a stream; `members`: each part by itself, and all
+    of them cut anew.
+    """
+    if encoding not in ENCODINGS:
         return parts
-    packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
-    sync = [packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH) for part in parts]
-    return [*sync, packer.flush()]
+    if encoding == "members":
+        whole = b"".join(map(gzip.compress, parts))
+        return [whole[at : at + 50] for at in range(0, len(whole), 50)]
+    for _ in encoding.split(","):
+        packer = zlib.compressobj(wbits=ENCODINGS[encoding][1])
+        sync = [packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH) for part in parts]
+        parts = [*sync, packer.flush()]
+    return parts
 
 
 class Listener(http.server.ThreadingHTTPServer):

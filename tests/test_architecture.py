@@ -67,7 +67,7 @@ INSIDE = {
     ],
     "llm": [
         *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
-        *("tls", "refusals"),
+        *("tls", "refusals", "decompression"),
         "run_calls",
         *(
             "client",
@@ -87,12 +87,13 @@ INSIDE = {
     "render": [
         *("escaping", "text_layout", "markup", "front_end", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
-        *("svg", "heatmap", "portfolio_content", "report_page"),
+        *("sections", "svg", "heatmap", "portfolio_content", "report_page"),
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
-        *("targets", "record_rows", "exports", "workbook", "markdown", "parquet_files", "files"),
-        *("risk_table", "outputs"),
+        *("targets", "record_rows", "exports", "records", "explanation", "explain"),
+        *("sentence_pairs", "run_settings", "causes", "table_diff", "diff"),
+        *("workbook", "markdown", "parquet_files", "files", "risk_table", "outputs"),
     ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),

@@ -133,6 +133,39 @@ def test_c4_no_secret_is_shown_or_recorded(monkeypatch, caplog, capfd, tmp_path)
     assert not [text for text in seen if SECRET in text]
 
 
+@pytest.mark.parametrize("where", ["refusal", "stream", "page in a stream"])
+def test_c4_what_a_server_repeats_is_masked_in_the_record_too(where):
+    """Its words stand in the message and, for the record, in the facts."""
+    body = {
+        "refusal": json.dumps({"error": f"no model for {SECRET}"}),
+        "stream": json.dumps({"error": f"no model for {SECRET}"}),
+        "page in a stream": f" \n not JSON {SECRET}",
+    }[where].encode()
+    with (
+        serve(handler=says(500 if where == "refusal" else 200, body + b"\n")) as server,
+        pytest.raises(errors.UriskError, match=r"\*\*\*") as caught,
+    ):
+        chat_only(server.url, api_key=SECRET)
+    assert SECRET not in f"{show(caught.value)} {caught.value.facts} {caught.value.args}"
+
+
+def test_c4_a_header_that_is_a_word_of_ours_masks_no_fix():
+    """`X-Team: risk`: `%urisk_start` is still that, and so is `ollama serve`."""
+    with serve(handler=says(401, b"no")) as server, pytest.raises(errors.AccessDenied) as caught:
+        chat_only(server.url, headers="X-Team: risk")
+    assert "%urisk_start" in caught.value.fix
+    with pytest.raises(errors.ServerNotRunning) as caught:
+        probe("http://127.0.0.1:9", api_key="ollama")
+    assert "`ollama serve`" in caught.value.fix
+
+
+def test_c4_a_key_that_is_a_word_of_ollama_does_not_hide_what_is_meant():
+    """Errors are told apart by the server's words as they came."""
+    old = says(500, b'{"error":"this model needs a newer version of ollama"}')
+    with serve(handler=old) as server, pytest.raises(errors.ServerTooOld, match=r"of \*\*\*"):
+        chat_only(server.url, api_key="ollama")
+
+
 def test_c4_a_server_that_we_start_gets_no_key():
     """It has no use for it, and its environment can be read."""
     from urisk_nb.server.engines import build_environment
@@ -140,6 +173,7 @@ def test_c4_a_server_that_we_start_gets_no_key():
 
     base = {"OLLAMA_API_KEY": SECRET, "OLLAMA_HEADERS": f"X: {SECRET}", "PATH": "/bin"}
     base["OLLAMA_URL"] = f"http://me:{SECRET}@localhost"
+    base["ollama_api_key"] = SECRET  # which is read, too
     for engine in (Engine.OLLAMA, Engine.EMBEDDED):
         assert SECRET not in str(build_environment(engine, load(), base))
 
@@ -222,6 +256,52 @@ def test_c5_a_key_that_is_not_accepted_is_named(monkeypatch):
             probe(server.url.replace("://", "://me:other@"))
 
 
+def test_c5_headers_without_a_login_are_not_blamed_for_it(monkeypatch):
+    """They may say only who asks; the fix adds the login beside them, and that works."""
+    with serve(wanted=("Authorization", "Bearer right")) as server:
+        monkeypatch.setenv("OLLAMA_HEADERS", "X-Team: blue")
+        with pytest.raises(errors.AccessDenied, match="with the headers of OLLAMA_HEAD") as caught:
+            probe(server.url)
+        assert "OLLAMA_API_KEY=..." in caught.value.fix
+        with open(".env", "w") as file:
+            file.write("OLLAMA_API_KEY=right\n")
+        assert chat(server.url) == "Ask why."
+
+
+def test_c5_the_fix_for_basic_auth_works_where_the_address_is_a_variable(monkeypatch):
+    """The variable goes before `.env`, so the fix empties it."""
+    wanted = f"Basic {base64.b64encode(b'me:word').decode()}"
+
+    class Guarded(Handler):
+        def answer(self):
+            if self.headers.get("Authorization") == wanted:
+                super().answer()
+            else:
+                self.reply(401, b"", WWW_Authenticate='Basic realm="gw"')
+
+    with serve(handler=Guarded) as server:
+        monkeypatch.setenv("OLLAMA_URL", server.url)
+        with pytest.raises(errors.AccessDenied) as caught:
+            probe()
+        line, _, rest = caught.value.fix.removeprefix("put ").partition(" into .env, then ")
+        with open(".env", "w") as file:
+            file.write(line.replace("USER", "me").replace("PASSWORD", "word"))
+        name, _, value = rest.removeprefix("%env ").removesuffix(" and %urisk_start").partition("=")
+        monkeypatch.setenv(name, value)
+        assert chat() == "Ask why."
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(204, b""), (202, b'{"queued":true}'), (300, b"choose"), (304, b"")]
+)
+def test_c5_a_strange_status_without_a_page_is_no_web_page(status, body):
+    with (
+        serve(handler=says(status, body)) as server,
+        pytest.raises(errors.ProtocolError, match=f"not answer as a model server .*{status}"),
+    ):
+        chat_only(server.url)
+
+
 class Starts(Handler):
     """A proxy that says 503 for the first requests, as while the server behind it restarts."""
 
@@ -279,6 +359,12 @@ def test_c5_an_empty_403_is_ollamas_and_the_fix_cures(monkeypatch):
         with pytest.raises(errors.AccessDenied, match="another name") as caught:
             probe(server.url)
         name, _, value = caught.value.fix.removeprefix("%env ").partition(",")[0].partition("=")
+        with pytest.raises(errors.AccessDenied) as again:  # headers of the user's own stay
+            probe(server.url, headers="X-Team: blue")
+        assert again.value.fix == "add Host: localhost to OLLAMA_HEADERS, then %urisk_start"
+        with pytest.raises(errors.AccessDenied) as again:  # no advice in a circle
+            probe(server.url, headers="Host: other")
+        assert "localhost" not in again.value.fix
         monkeypatch.setenv(name, value)
         assert chat(server.url) == "Ask why."
 
@@ -372,7 +458,10 @@ def test_c5_a_captive_portal_is_a_web_page(case, run):
 # C6: compressed replies ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["", "identity", "gzip", "deflate"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["", "identity", "gzip", "x-gzip", "deflate", "bare deflate", "members", "gzip, gzip"],
+)
 def test_c6_a_compressed_stream_is_read(encoding):
     """ollama#12386: nobody asked for it, and it is decoded anyway, part by part."""
     with serve(encoding=encoding) as server:
@@ -380,12 +469,35 @@ def test_c6_a_compressed_stream_is_read(encoding):
         assert {headers["Accept-Encoding"] for _, headers in server.seen} == {"identity"}
 
 
-def test_c6_what_cannot_be_decoded_is_said():
+@pytest.mark.parametrize("encoding", ["zz9", "br", "zstd", "gzip, br"])
+@pytest.mark.parametrize("run", [probe, chat_only])
+def test_c6_what_cannot_be_decoded_is_said(encoding, run):
+    """Also of a small reply, at the start."""
+    packed = says(200, b"\x8b\x01", Content_Encoding=encoding)
+    name = encoding.rpartition(" ")[2]
     with (
-        serve(encoding="zz9") as server,
-        pytest.raises(errors.ProtocolError, match="compressed as zz9"),
+        serve(handler=packed) as server,
+        pytest.raises(errors.ProtocolError, match=f"compressed as {name}, which was not asked"),
     ):
-        chat(server.url)
+        run(server.url)
+
+
+@pytest.mark.parametrize("body", [b"not gzip", gzip.compress(b"{}")[:9] + b"\xff" * 40])
+@pytest.mark.parametrize("run", [probe, chat_only])
+def test_c6_a_broken_compression_is_said(body, run):
+    with (
+        serve(handler=says(200, body, Content_Encoding="gzip")) as server,
+        pytest.raises(errors.ProtocolError, match="compressed reply cannot be decoded"),
+    ):
+        run(server.url)
+
+
+def test_c6_a_small_reply_of_several_members_is_read():
+    """The list of models, say; httpx by itself ends at the first one."""
+    body = b'{"version":"0.33.0"}'
+    packed = b"".join(gzip.compress(body[at : at + 5]) for at in range(0, len(body), 5))
+    with serve(handler=says(200, packed, Content_Encoding="gzip")) as server:
+        assert probe(server.url) == "0.33.0"
 
 
 def test_c6_a_compressed_refusal_is_read():

@@ -14,10 +14,11 @@ import subprocess
 import textwrap
 import threading
 
+import httpx
 import pytest
 
 from harness import Kernel, OllamaProgram, eventually, free_port
-from small_server import Handler, chat, chat_only, probe, serve, show
+from small_server import Handler, chat, chat_only, page, probe, says, serve, show
 from urisk_nb import errors, event_loop
 from urisk_nb.llm.client import Client
 from urisk_nb.settings import load
@@ -132,6 +133,48 @@ def test_c4_http_and_https_are_told_apart(certificates, monkeypatch):
                 probe(url)
             cured = caught.value.fix.partition("OLLAMA_URL=")[2].split()[0]
             assert probe(cured) == "0.33.0"
+
+
+def test_c4_a_gateway_that_wants_a_certificate_of_yours_is_said(certificates, monkeypatch):
+    """mTLS is not supported: in the handshake, by an alert after it (TLS 1.3), and as a page."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
+    wanted, old = wear(certificates, "good"), wear(certificates, "good")
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    for context in (wanted, old):
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(certificates / "ca.pem")
+    title = page("400 No required SSL certificate was sent")
+    with (
+        serve(trust=wanted) as strict,
+        serve(trust=old) as stricter,
+        serve(trust=wear(certificates, "good"), handler=says(400, title, "text/html")) as polite,
+    ):
+        for server in (strict, stricter, polite):
+            with pytest.raises(errors.TlsFailed) as caught:
+                probe(server.url)
+            assert "certificate of yours" in show(caught.value)
+            assert "sends no certificate" in caught.value.fix
+        with pytest.raises(errors.TlsFailed, match="certificate of yours"):
+            chat_only(polite.url)
+
+
+def test_c4_an_alert_that_httpx_passes_on_is_an_error_of_ours(monkeypatch):
+    """With TLS 1.3 it comes with the first read, after the handshake."""
+
+    def refuse(_):
+        exc = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] certificate required")
+        exc.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+        raise exc
+
+    async def ask():
+        client = Client(load(url="https://gw.example"), transport=httpx.MockTransport(refuse))
+        try:
+            await client.chat(b"{}")
+        finally:
+            await client.aclose()
+
+    with pytest.raises(errors.TlsFailed, match="wants a certificate of yours"):
+        event_loop.run(ask())
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,53 @@ def test_an_env_file_that_is_no_text_is_named(elsewhere):
         load()
 
 
+def test_an_env_file_that_cannot_be_read_is_named(elsewhere, monkeypatch):
+    """It may belong to another account."""
+    (elsewhere / ".env").write_text("OLLAMA_MODEL=m")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("dotenv.dotenv_values", refuse)
+    with pytest.raises(SettingsError, match=r"\.env cannot be read: Permission denied"):
+        load()
+
+
+ENV_FILES = {
+    "a byte order mark": b"\xef\xbb\xbfOLLAMA_HOST=gpu:1\nOLLAMA_API_KEY=the-key",
+    "Windows": b"OLLAMA_HOST=gpu:1\r\nOLLAMA_API_KEY=the-key\r\n",
+    "as a shell has it": b"export OLLAMA_HOST='gpu:1'\nexport OLLAMA_API_KEY=\"the-key\"\n",
+    "spaces and comments": b"# mine\n OLLAMA_HOST = gpu:1  # here\nOLLAMA_API_KEY=the-key\n",
+    "small letters": b"ollama_host=gpu:1\nollama_api_key=the-key\n",
+    "small letters of the address": b"ollama_url=gpu:1\nollama_api_key=the-key\n",
+}
+
+
+@pytest.mark.parametrize("case", ENV_FILES)
+def test_an_env_file_is_read_as_editors_and_shells_write_it(case, elsewhere, monkeypatch):
+    """And what is read is what a change is noticed by."""
+    from urisk_nb.llm.setting_changes import read_environment
+
+    if case.endswith("address"):
+        monkeypatch.setenv("OLLAMA_HOST", "another")  # the address goes before it
+    (elsewhere / ".env").write_bytes(ENV_FILES[case])
+    settings = load()
+    assert settings.url == "http://gpu:1"
+    assert settings.request_headers == {"Authorization": "Bearer the-key"}
+    assert read_environment()["OLLAMA_API_KEY"] == "the-key"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    ["X-Key: first; X-Key: second", "X-Key: first; x-key: second", '{"X-Key": "a", "X-Key": "b"}'],
+)
+def test_a_header_that_is_given_twice_is_refused(headers):
+    """One of the two would be dropped without a word."""
+    with pytest.raises(SettingsError, match="wanted: each name once") as caught:
+        load(headers=headers)
+    assert "first" not in str(caught.value)
+
+
 def test_empty_means_not_set(monkeypatch):
     """
     An empty variable is as none.

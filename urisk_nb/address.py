@@ -200,12 +200,14 @@ def parse_headers(text: str) -> dict[str, str]:
     {'X-Team': 'risk'}
     """
     given = _load_headers(text.strip())
-    for name, value in given.items():
+    if len({name.lower() for name, _ in given}) < len(given):
+        raise ValueError("each name once")
+    for name, value in given:
         if name.lower() in OWN_HEADERS:
             raise ValueError(f"no {name}, which urisk_nb sets itself")
         if not re.fullmatch(NAME, name) or not is_header_value(value):
             raise ValueError("names and values that a header can have, in ASCII")
-    return given
+    return dict(given)
 
 
 def is_header_value(value: str) -> bool:
@@ -213,16 +215,16 @@ def is_header_value(value: str) -> bool:
     return value.isascii() and value.isprintable()
 
 
-def _load_headers(text: str) -> dict[str, str]:
+def _load_headers(text: str) -> list[tuple[str, str]]:
     if text.startswith("{"):
         try:
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=list)
         except (ValueError, RecursionError):
             content = None
-        if isinstance(content, dict) and all(isinstance(one, str) for one in content.values()):
-            return {name.strip(): value.strip() for name, value in content.items()}
+        if isinstance(content, list) and all(isinstance(one, str) for _, one in content):
+            return [(name.strip(), value.strip()) for name, value in content]
         raise ValueError('a JSON object such as {"X-Team": "risk"}, each value a text')
     lines = [HEADER.fullmatch(line) for line in NEXT_HEADER.split(text.strip("; \n"))]
     if not all(lines):
         raise ValueError("`Name: value; Other-Name: value`, or JSON")
-    return {line[1]: line[2].strip() for line in lines if line}
+    return [(line[1], line[2].strip()) for line in lines if line]

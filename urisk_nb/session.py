@@ -31,6 +31,7 @@ from urisk_nb.errors import (
     InputError,
     ModelUnsuitable,
     NotInitialized,
+    ServerBusy,
     UriskError,
     raise_ungrouped,
     ungroup,
@@ -58,7 +59,15 @@ if TYPE_CHECKING:
     from urisk_nb.llm.manager import Answer, LLMManager
     from urisk_nb.risk.families import Family
 
-__all__ = ["Progress", "Run", "assess", "assess_async", "open_run", "to_reply"]
+__all__ = [
+    "Progress",
+    "Run",
+    "assess",
+    "assess_async",
+    "find_lost_session",
+    "open_run",
+    "to_reply",
+]
 
 T = TypeVar("T")
 # What people look for in `assess` and what is a parameter of the run.
@@ -508,7 +517,7 @@ def open_run(
         taxonomy=taxonomy,
         # A category that the taxonomy lacks is no answer
         examples=[example for example in EXAMPLES if example.risk in taxonomy.labels],
-        families=_read_families(settings.families),
+        families=_read_families(settings.families, taxonomy),
         on_read=on_read,
     )
     notes = [describe_weights(plan.holdings)]
@@ -580,13 +589,13 @@ def _read_holdings(
     return parse_tickers(tickers, known=list(own.close.columns)), own
 
 
-def _read_families(path: str | None) -> Sequence[Family] | None:
+def _read_families(path: str | None, taxonomy: Taxonomy) -> Sequence[Family] | None:
     """Return the families of the package and of the user's file; None where none was given."""
     if path is None:
         return None
     from urisk_nb.readers.family_file import read_family_file
 
-    return read_family_file(path)
+    return read_family_file(path, taxonomy.ids)
 
 
 def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> RiskParams:
@@ -768,7 +777,35 @@ async def _default_manager(judges: Sequence[str] | None) -> LLMManager:
         LLMManager.get_instance()
     except NotInitialized:
         return await LLMManager.initialize(model=judges[0] if judges else None)
-    return await LLMManager.initialize()  # the judges of this run are taken beside its own model
+    try:
+        return await LLMManager.initialize()  # the judges are taken beside its own model
+    except UriskError as exc:
+        return find_lost_session(exc)
+
+
+def find_lost_session(error: UriskError) -> LLMManager:
+    """
+    Return the session whose external server is away for now: a run waits for it, as it does for one
+    that goes away in its middle. Raise the error where that is of no use.
+
+    Parameters
+    ----------
+    error
+        Why there is no session with a server that answers.
+    """
+    from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.llm.resilience import InRun, retry_rule_for
+    from urisk_nb.settings import load
+
+    session = LLMManager.find_instance()
+    is_away = retry_rule_for(error).in_run in (InRun.WAIT, InRun.ALONE)
+    is_known = session is not None and session.server.is_lost
+    # A busy one has been waited for by now, and changed settings want another session
+    if not (is_away and is_known) or isinstance(error, ServerBusy):
+        raise error
+    if session is None or load(**session.overrides) != session.settings:
+        raise error
+    return session
 
 
 def _describe_parallel(manager: LLMManager, parallel: int | None) -> tuple[str, ...]:

@@ -34,12 +34,21 @@ from urisk_nb.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_MODEL", "DialectName", "Engine", "Settings", "given_settings", "load"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "ENV_FILE_ENCODING",
+    "DialectName",
+    "Engine",
+    "Settings",
+    "given_settings",
+    "load",
+]
 
 DEFAULT_MODEL = "llama3.1:latest"
 SECRETS = ("OLLAMA_API_KEY", "OLLAMA_HEADERS")  # their values are never shown
 # What is shorter is found by chance in what a server says, and masking it would hide nothing
 MIN_SECRET_CHARS = 4
+ENV_FILE_ENCODING = "utf-8-sig"  # some editors put a byte order mark before the first name
 # Go's time.ParseDuration, which Ollama applies to a keep_alive given as text; "20" without a unit
 # is refused there.
 GO_DURATION = re.compile(
@@ -82,7 +91,7 @@ class Settings(BaseSettings):
         extra="ignore",
         env_ignore_empty=True,
         populate_by_name=True,
-        env_file_encoding="utf-8",
+        env_file_encoding=ENV_FILE_ENCODING,
         protected_namespaces=(),
         hide_input_in_errors=True,  # the error of pydantic stands in tracebacks
     )
@@ -383,7 +392,8 @@ def load(**flags: Any) -> Settings:
     host = ""
     try:
         if "OLLAMA_URL" not in given:
-            host = _read_ollama_host(os.environ, dotenv_values(env_file) if env_file else {})
+            in_file = dotenv_values(env_file, encoding=ENV_FILE_ENCODING) if env_file else {}
+            host = _read_ollama_host(os.environ, in_file)
             given.update({"OLLAMA_URL": host} if host else {})
         settings = Settings(_env_file=env_file or None, **given)
     except ValidationError as exc:
@@ -392,6 +402,11 @@ def load(**flags: Any) -> Settings:
         raise SettingsError(
             f"{env_file} is not UTF-8 text (byte {exc.start}).",
             fix="save it as UTF-8, or remove it",
+        ) from exc
+    except OSError as exc:
+        raise SettingsError(
+            f"{env_file} cannot be read: {exc.strerror or exc}.",
+            fix="check its permissions, or start the notebook in another folder",
         ) from exc
     _check_engine_speaks(settings)
     return settings
@@ -423,9 +438,13 @@ def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_ollama_host(environ: Mapping[str, str], env_file: Mapping[str, str | None]) -> str:
     """OLLAMA_HOST, which people set for Ollama's own client, counts where OLLAMA_URL is not set."""
-    if environ.get("OLLAMA_URL") or env_file.get("OLLAMA_URL"):
+    # Names count in any case, as those of the other settings do
+    given, in_file = (
+        {name.upper(): value for name, value in one.items()} for one in (environ, env_file)
+    )
+    if given.get("OLLAMA_URL") or in_file.get("OLLAMA_URL"):
         return ""
-    return (environ.get("OLLAMA_HOST") or env_file.get("OLLAMA_HOST") or "").strip()
+    return (given.get("OLLAMA_HOST") or in_file.get("OLLAMA_HOST") or "").strip()
 
 
 def _is_number(value: str) -> bool:

@@ -146,6 +146,15 @@ def test_a_kill_during_the_second_attempt_convicts_nobody():
     assert server.beside["a"][1:] == [0, 0]
 
 
+@pytest.mark.parametrize("kind", [errors.ServerConnectionLost, errors.StreamInterrupted])
+def test_a_server_that_somebody_restarts_convicts_nobody(kind):
+    """However often it hits the same call: the server's own exit says that no call was to blame."""
+    script = [error(kind, ended_from_outside=True) for _ in range(4)]
+    server, results = drive(lambda: Scripted(a=script), "a", "b")
+    assert results == [("a", 4), ("b", 0)]
+    assert {str(one.error.message) for one in server.outages if one} == {"seen"}
+
+
 def test_two_culprits_in_one_crash_are_both_found():
     scripts = {name: [crash() for _ in range(5)] for name in "bc"}
     _, results = drive(lambda: Scripted(**scripts), *"abcdef")

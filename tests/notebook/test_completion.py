@@ -1,6 +1,7 @@
 """Completion in IPython's own completer, and as a front end asks a kernel for it."""
 
 import time
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import pandas as pd
@@ -156,6 +157,53 @@ def test_several_judges_stand_between_commas(ip, monkeypatch):
         eventually(lambda: words(ip, second) == ["nimble,mistral:7b"], 5)
         named = f"%urisk_start --url {server.url} --model n|"
         eventually(lambda: words(ip, named) == ["nimble:latest"], 5)
+
+
+class Broken:
+    """What a class of the user's can do to whoever looks at its objects."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("do not look")
+
+    def __getattr__(self, name):
+        raise RuntimeError("do not touch")
+
+
+class BrokenDict(dict):
+    def values(self):
+        raise OSError("the file is closed")
+
+
+class OpenFile(Mapping):
+    """An open file of arrays, as h5py has it: each value is read when it is asked for."""
+
+    def __init__(self):
+        self.reads = 0
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        return iter(["prices of NVDA", "prices of AMD"])
+
+    def __getitem__(self, name):
+        self.reads += 1
+        return 1.0
+
+
+def test_odd_objects_are_passed_over(ip, monkeypatch, capsys):
+    """No error shows, nothing is read, and what fits is still offered."""
+    odd = {"pr_broken": Broken(), "pr_closed": BrokenDict(a=1), "pr_file": OpenFile()}
+    odd["pr_nowhere"] = type("Nowhere", (), {"__module__": None})()
+    for name, value in odd.items():
+        monkeypatch.setitem(ip.user_ns, name, value)
+    assert "prices" in words(ip, "%%risk --prices pr|")
+    assert "press" in words(ip, "%%risk --evidence pr|")
+    assert complete(ip, "%%risk --prices prices\n{pro_w|")
+    assert complete(ip, "%%risk --prices pr_broken --benchmark eq|")
+    assert odd["pr_file"].reads == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_server_that_hangs_holds_nothing_up(ip, monkeypatch):

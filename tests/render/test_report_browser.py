@@ -1,11 +1,10 @@
 """The page of a report in Chromium: it loads nothing, runs nothing, and is legible everywhere."""
 
-import pandas as pd
 import pypdf
 import pytest
 
 from browser import CHROMIUM, FLAGS
-from report_maker import ATTACKS, FINED, give, multiply, prices
+from report_maker import ATTACKS, FINED, give, give_portfolio, multiply, prices
 from table_maker import document, table_of
 
 pytestmark = [
@@ -24,12 +23,8 @@ def page_file(tmp_path_factory):
     text = " ".join(f"{FINED} Claim {number} was settled." for number in range(30))
     documents = [document(f"{attack} {text}", id=f"D{n}") for n, attack in enumerate(ATTACKS)]
     names = ["AAA", "BBB", "CCC"]
-    parts = pd.DataFrame({"comp_es": [0.02, 0.015, -0.004]}, index=names)
-    table = give(
-        multiply(table_of(documents), names),
-        prices=prices(*names),
-        portfolio={"es_95": 0.031, "parts": parts},
-    )
+    table = give_portfolio(multiply(table_of(documents), names))
+    table = give(table, prices=prices(*names))
     path = tmp_path_factory.mktemp("page") / "r.html"
     table.to_html_report(path)
     return path

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from report_maker import ATTACKS, FINED, give, multiply, prices
+from report_maker import ATTACKS, FINED, give, give_portfolio, multiply, prices
 from table_maker import DAYS, document, table_of
 from urisk_nb.errors import InputError
 from urisk_nb.table.risk_table import RiskTable
@@ -95,8 +95,9 @@ def test_hostile_text_is_text(write):
     table = table_of(documents)
     table.report.meta["<script>"] = "<script>alert(2)</script>"
     table.report.meta["run_hash"] = '"><script>'
-    parts = pd.DataFrame({"comp_es": [0.1]}, index=["<script>x"])
-    table = give(table, prices=prices("AAA"), portfolio={"<b onload=x>": "<script>", "p": parts})
+    stress = pd.DataFrame({"<i onload=x>": ["<script>"]}, index=["<script>x"])
+    portfolio = {"<b onload=x>": "<script>"}
+    table = give(table, prices=prices("AAA"), portfolio=portfolio, stress=stress)
     markup = write(table)
     page = Page(markup)
     assert {tag for tag, _ in page.elements} <= KNOWN
@@ -177,11 +178,11 @@ def test_prices_that_cannot_be_drawn_are_left_out(table, write):
 
 
 def test_the_portfolio_has_figures_and_bars(table, write):
-    parts = pd.DataFrame({"comp_es": [0.04, -0.01]}, index=pd.Index(["AAA", "BBB"], name="ticker"))
-    page = Page(write(give(table, portfolio={"es_95": 0.03, "parts": parts})))
-    assert "3.0%" in page.texts
-    assert {"4.00%", "-1.00%"} <= set(page.texts)
+    page = Page(write(give_portfolio(table)))
+    assert {"es_95", "3.0%", "2018-01-01", "comp_es", "4.0%"} <= set(page.texts)
+    assert {"4.00%", "-1.00%"} <= set(page.texts)  # at the bars
     assert "a hedge is negative" in page.text
+    assert {"Portfolio", "Holdings", "Backtest", "Stress", "25.0%"} <= set(page.texts)
 
 
 def test_a_path_that_cannot_be_written_is_refused(table, tmp_path):

@@ -3,12 +3,10 @@
 import itertools
 import re
 
-import pandas as pd
 import pytest
 
 from table_maker import document, table_of
 from urisk_nb.render.heatmap import SHADES, render_heatmap
-from urisk_nb.render.portfolio_content import read_portfolio
 from urisk_nb.render.svg import (
     BOTTOM,
     HEIGHT,
@@ -108,17 +106,3 @@ def test_a_cell_has_the_rating_and_how_many_sentences_count():
     assert '<td class="s2">2 (1)</td>' in shown
     assert shown.count("<td>–</td>") == 5 + 7
     assert render_heatmap(table_of([])._content()) == ""
-
-
-# Portfolio ----------------------------------------------------------------------------------------
-
-
-def test_a_portfolio_is_read_in_each_shape():
-    parts = pd.DataFrame({"ticker": ["A", "B"], "comp_es": [0.2, 0.1], "comp_es_share": [0.7, 0.3]})
-    for given in (parts, {"es_95": 0.3, "parts": parts}):
-        name, values = read_portfolio(given).find_components()
-        assert name == "comp_es"
-        assert values.to_dict() == {"A": 0.2, "B": 0.1}
-    assert read_portfolio(pd.Series({"es_95": 0.3})).figures == {"es_95": 0.3}
-    assert read_portfolio({"comp_es": {"A": 0.2}}).find_components()[1].to_dict() == {"A": 0.2}
-    assert read_portfolio({"es_95": 0.3}).find_components() is None

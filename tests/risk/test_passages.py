@@ -71,6 +71,13 @@ CORE = [
     "We have been in default since May 2023, and have not cured it.",
     "Nasdaq notified us in May 2023 of a low bid price, and we have not regained compliance.",
     "We identified a material weakness in 2022 that has not been fully remediated.",
+    "We defaulted under the indenture.",
+    "We defaulted in the payment of interest on the senior notes.",
+    "The lenders declared an event of default under the credit agreement.",
+    "Our lender declared us in default.",
+    "The lenders have accelerated the maturity of all of our indebtedness.",
+    "The agent accelerated all amounts due under our term loan on March 3, 2025.",
+    "Our notes have been accelerated.",
 ]
 
 
@@ -88,6 +95,7 @@ def test_a_decisive_event_is_an_alert(text):
         "We may be subject to a consent order.",
         "Our shares might be delisted from the exchange.",
         "There is a risk that a fire could destroy our plant.",
+        "If we defaulted under the indenture, the holders could accelerate the notes.",
     ],
 )
 def test_a_hypothetical(text):
@@ -139,6 +147,7 @@ def test_routine(text):
         ("third_party", "A dealer in Spain filed for bankruptcy in May, and sales declined there."),
         ("third_party", "In 2023 we wrote down our share in a startup which filed for bankruptcy."),
         ("third_party", "In May 2023 we signed a forbearance agreement: we agreed to forbear."),
+        ("third_party", "Our tenant defaulted under its lease with us in 2023."),
         ("resolved", "In June 2023 the court dismissed the complaint with prejudice."),
         ("resolved", "The Commission closed its inquiry in May 2023 and took no action."),
         ("resolved", "The material weakness was remediated in 2023."),
@@ -149,6 +158,12 @@ def test_another_s_case_and_what_is_over(tag, text):
     """They are read, with a tag, and are no alert."""
     passage = read(text)
     assert (passage.kind, passage.tags, passage.is_alert) == ("event", (tag,), False)
+
+
+def test_what_is_over_is_asked_after_what_is_not():
+    """And still asked: a reader may want to know how it ended."""
+    open_, over = "We identified a material weakness.", "The material weakness was remediated."
+    assert read(open_).rank > read(over).rank > 0
 
 
 def test_it_is_the_company_where_no_one_else_is_named():
@@ -283,6 +298,10 @@ BOILERPLATE = [
     "One director failed to file on time a report that Section 16(a) requires.",
     "The loss was estimated from the probability of default.",
     "The agreement and plan of reorganization was signed in May 2023.",
+    "We accelerated the repayment of our term loan with cash on hand.",
+    "The write-off of debt issuance costs was accelerated when we repaid the notes.",
+    "The banks accelerated their lending in the second quarter of 2023.",
+    "The administrative agent has not declared an event of default.",
 ]
 
 

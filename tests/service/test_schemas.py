@@ -3,7 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from urisk_nb.service.schemas import RiskBody
+from urisk_nb.llm.answers import Answer
+from urisk_nb.llm.calls import timing_of
+from urisk_nb.llm.messages import Final
+from urisk_nb.service.schemas import AnswerBody, RiskBody, encode_answer
 
 
 @pytest.mark.parametrize("row", [{"text": "Rates rose."}, {"text": "Rates rose.", "ticker": None}])
@@ -20,3 +23,17 @@ def test_evidence_for_all_companies_says_so():
     )
     assert body.evidence[0].ticker == "*"
     assert "`*`" in RiskBody.model_json_schema()["$defs"]["EvidenceBody"]["description"]
+
+
+def test_an_answer_says_what_is_wrong_with_it():
+    """As in Python: a sentence for each code, and none where all is well."""
+    timing = timing_of(Final(done_reason="stop"), first_token_s=0.1, total_s=0.2)
+    given = {"model": "m", "engine": "ollama", "done_reason": "stop", "timing": timing}
+    faults = {"no_text": "The model gave no text."}
+    for answer, expected in (
+        (Answer("", faults=faults, **given), faults),
+        (Answer("x", **given), {}),
+    ):
+        body = encode_answer(answer)
+        assert body["faults"] == expected
+        assert AnswerBody.model_validate(body).faults == expected

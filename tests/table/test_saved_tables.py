@@ -2,13 +2,16 @@
 
 import dataclasses
 import io
+import json
 
 import pandas as pd
 import pytest
 
+from report_maker import FullReport
 from table_maker import HOSTILE, document, table_of
 from urisk_nb import RiskTable
 from urisk_nb.errors import InputError
+from urisk_nb.table.parquet_files import pack_report, unpack_report
 from urisk_nb.table.risk_table import Report
 
 FINED = "It was fined 3 million dollars in May."
@@ -30,11 +33,29 @@ def test_a_table_comes_back_with_its_report(table, tmp_path):
     assert back.attrs == table.attrs
     assert back.report.meta == table.report.meta
     for one in dataclasses.fields(Report):
-        if one.name != "meta":
-            was, found = (getattr(each.report, one.name) for each in (table, back))
+        was, found = (getattr(each.report, one.name) for each in (table, back))
+        if isinstance(was, pd.DataFrame):
             pd.testing.assert_frame_equal(pd.DataFrame(found), pd.DataFrame(was))
             assert type(found) is type(was)
     assert back.as_text() == table.as_text()
+
+
+def test_tables_put_together_come_back_with_each_report(table, tmp_path):
+    other = table_of([document(FINED, ticker="CCC")], symbols=("CCC",))
+    pd.concat([table, other]).to_parquet(tmp_path / "t.parquet")
+    back = RiskTable.from_parquet(tmp_path / "t.parquet")
+    assert len(back.report.meta["runs"]) == 2
+    assert [list(part.rows.index) for part in back.report.parts] == [["AAA", "BBB"], ["CCC"]]
+
+
+def test_a_series_comes_back_with_its_types():
+    """The figures of a portfolio are numbers, dates and texts."""
+    values = {"n": 2, "x": 0.5, "nan": float("nan"), "day": pd.Timestamp("2024-01-02"), "t": "a"}
+    series = pd.Series(values, dtype=object, name="portfolio")
+    report = FullReport(portfolio=series)
+    packed = json.loads(json.dumps(pack_report(report)))["urisk_report"]
+    back = unpack_report(packed, lambda parts: FullReport(**parts)).portfolio
+    pd.testing.assert_series_equal(back, series)
 
 
 def test_other_programs_read_the_table(table, tmp_path):
@@ -54,7 +75,12 @@ def test_a_file_without_a_report_has_an_empty_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "packed", [{"version": 99}, "x", {"version": 1, "parts": {"findings": {"parquet": "!!"}}}]
+    "packed",
+    [
+        {"version": 99},
+        "x",
+        {"version": 1, "parts": {"findings": {"kind": "frame", "parquet": "!!"}}},
+    ],
 )
 def test_a_damaged_report_is_refused(packed, tmp_path):
     frame = pd.DataFrame({"a": [1.0]})

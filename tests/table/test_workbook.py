@@ -7,7 +7,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from report_maker import give
+from report_maker import give, give_portfolio
 from table_maker import document, table_of
 from urisk_nb.errors import InputError, PackageMissing
 from urisk_nb.table import files
@@ -105,13 +105,17 @@ def test_two_runs_put_together_have_both_records(table, tmp_path):
 
 
 def test_a_portfolio_has_a_sheet(table, tmp_path):
-    parts = pd.DataFrame({"comp_es": [0.04, -0.01]}, index=pd.Index(["AAA", "BBB"], name="ticker"))
-    book = open_book(give(table, portfolio={"es_95": 0.03, "parts": parts}), tmp_path)
-    assert book.sheetnames == ["table", "findings", "portfolio", "provenance"]
+    book = open_book(give_portfolio(table), tmp_path)
+    assert book.sheetnames == ["table", "findings", "portfolio", "stress", "provenance"]
     rows = list(book["portfolio"].iter_rows(values_only=True))
-    assert rows[:3] == [("ticker", "comp_es"), ("AAA", 0.04), ("BBB", -0.01)]
-    assert rows[-2:] == [("figure", "value"), ("es_95", 0.03)]
-    assert book["portfolio"].cell(len(rows), 2).number_format == "0.0%"
+    assert rows[0][:3] == ("ticker", "weight", "comp_es")
+    assert rows[1][:3] == ("AAA", 0.5, 0.04)
+    assert ("historical", 0.05, 3) in rows
+    row = rows.index(("es_95", 0.03, None)) + 1
+    assert rows[row - 2] == ("holdings", 2, None)
+    assert book["portfolio"].cell(row, 2).number_format == "0.0%"
+    assert book["portfolio"]["C2"].number_format == "0.0%"
+    assert cells_of(book["stress"])["max_dd"][0].number_format == "0.0%"
 
 
 def test_findings_are_those_of_the_tickers_that_are_left(table, tmp_path):

@@ -51,6 +51,7 @@ from urisk_nb.errors import (
     TlsFailed,
     UriskError,
 )
+from urisk_nb.llm.decompression import Decompressor, find_unknown_encoding, list_encodings
 from urisk_nb.llm.dialects import ollama, openai
 from urisk_nb.llm.dialects.dialect import BUSY_STATUSES, Dialect, Feature, clean_words
 from urisk_nb.llm.messages import (
@@ -65,6 +66,7 @@ from urisk_nb.llm.messages import (
 from urisk_nb.llm.refusals import Reply, describe_page, describe_refusal, is_page
 from urisk_nb.llm.tls import (
     describe_missing_tls,
+    describe_tls_end,
     describe_tls_failure,
     find_tls_error,
     find_unknown_name,
@@ -125,8 +127,6 @@ ANOTHER_ADDRESS = (
     "stop that program, or choose another address: %env OLLAMA_URL=http://127.0.0.1:11500"
 )
 CHECK_ADDRESS = "check OLLAMA_URL: the address of the model server, with its path and its port"
-# What is decoded although it was not asked for; httpx takes more where other packages are installed
-ENCODINGS = ("identity", "gzip", "deflate")
 NAMED = {DialectName.OLLAMA: ollama.DIALECT, DialectName.OPENAI: openai.DIALECT}
 
 T = TypeVar("T")
@@ -175,6 +175,7 @@ class Client:
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             # Proxies that compress a stream hold it back. One that does so anyway is understood.
             headers={"Accept-Encoding": "identity", **self.settings.request_headers},
+            event_hooks={"response": [_undo_compression]},
             follow_redirects=False,  # neither a key nor evidence goes to an address not named
             limits=httpx.Limits(
                 max_connections=connections,
@@ -258,7 +259,10 @@ class Client:
                     raise  # what it means is said outside
                 if not self.settings.is_tls and await takes_tls(*self._place):
                     raise describe_missing_tls(self.settings) from exc
-                seen = f"it does not speak HTTP: {exc or 'it breaks the connection'}"
+                if self.settings.is_tls and not str(exc):
+                    raise describe_tls_end(self.settings) from exc
+                words = self.settings.redact(str(exc)) or "it breaks the connection"
+                seen = f"it does not speak HTTP: {words}"
                 raise self._taken(seen, NAMED.get(self.settings.dialect)) from exc
 
     @property
@@ -401,7 +405,7 @@ class Client:
         body = bytearray(first)
         with contextlib.suppress(TimeoutError, httpx.HTTPError, ProtocolError):
             async with asyncio.timeout(min(PROBE_S, self.settings.timeout_s)):
-                async for chunk in chunks or _iterate(reply):
+                async for chunk in chunks or reply.aiter_raw():
                     body += chunk
                     if len(body) > MAX_REFUSAL_BYTES:
                         break
@@ -409,11 +413,13 @@ class Client:
 
     def _to_reply(self, reply: httpx.Response, text: str | None = None) -> Reply:
         path = reply.request.url.path.removeprefix(self._calls.base_url.path.rstrip("/"))
+        text = reply.text if text is None else text
         return Reply(
             status=reply.status_code,
             headers=reply.headers,
-            text=self.settings.redact(reply.text if text is None else text),
+            text=text,
             path=path,
+            shown=self.settings.redact(text),
         )
 
     def _is_page_type(self, reply: httpx.Response) -> bool:
@@ -425,7 +431,16 @@ class Client:
         seen = self._to_reply(reply, text)
         if reply.status_code < 300:
             return describe_page(seen, self.settings)
-        error = describe_refusal(seen, self.settings) or decode_error(seen.status, seen.text)
+        error = describe_refusal(seen, self.settings)
+        if error is None and reply.status_code < 400:
+            return describe_page(seen, self.settings)
+        if error is None:
+            # By the text as it came: a key such as `ollama` is also a word by which errors are told
+            # apart
+            error = decode_error(seen.status, seen.text)
+            shown = decode_error(seen.status, seen.shown)
+            error.message, error.facts["said"] = shown.message, shown.facts.get("said", "")
+            error.args = (error.message,)
         wish = reply.headers.get("Retry-After", "")  # a date, its other form, is passed over
         error.facts["retry_after_s"] = float(wish) if wish.isascii() and wish.isdigit() else None
         return error
@@ -441,7 +456,7 @@ class Client:
         seen = self._to_reply(reply)
         if is_page(seen):
             raise describe_page(seen, self.settings)
-        raise ProtocolError(f"{path} is answered by {seen.text[:80]!r}.", fix=FIXES[ProtocolError])
+        raise ProtocolError(f"{path} is answered by {seen.shown[:80]!r}.", fix=FIXES[ProtocolError])
 
     # Small requests -------------------------------------------------------------------------------
 
@@ -533,7 +548,7 @@ class Client:
                     if reply.status_code != 200 or self._is_page_type(reply):
                         reception.timer.reschedule(None)  # a refusal has its own limit
                         raise await self._read_refusal(reply, dialect.decode_error)
-                    chunks = _iterate(reply)
+                    chunks = reply.aiter_raw()
                     first = await anext(chunks, b"")
                     if first.lstrip().startswith(b"<"):
                         raise await self._read_refusal(reply, dialect.decode_error, first, chunks)
@@ -625,7 +640,7 @@ class Client:
         async with contextlib.aclosing(await self._receive(sent, NO_START, is_load=True)) as reply:
             if reply.status_code != 200 or self._is_page_type(reply):
                 raise await self._read_refusal(reply, ollama.decode_error)
-            lines, chunks = ollama.JsonLines(ollama.decode_progress), _iterate(reply)
+            lines, chunks = ollama.JsonLines(ollama.decode_progress), reply.aiter_raw()
             is_open = True
             while is_open:
                 # Between two lines the server may verify gigabytes: it gets the time of a load.
@@ -700,9 +715,14 @@ def _translate_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except UriskError as exc:
-        exc.message, exc.fix = settings.redact(exc.message), settings.redact(exc.fix)
-        exc.args = (exc.message,)
+        # In the server's words alone: a header's value may be a word of ours, such as `risk`
+        said = exc.facts.get("said")
+        if isinstance(said, str) and said != (shown := settings.redact(said)):
+            exc.facts["said"], exc.message = shown, exc.message.replace(said, shown)
+            exc.args = (exc.message,)
         raise
+    except ssl.SSLError as exc:  # an alert after the handshake, which httpx passes on as it is
+        raise describe_tls_failure(exc, settings, os.environ) from exc
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict) as exc:
         if (failure := _find_tls_failure(exc, settings)) is not None:
             raise failure from exc
@@ -739,22 +759,46 @@ def _silence(settings: Settings, what: str, *, is_load: bool) -> ServerTimeout:
     )
 
 
-def _iterate(reply: httpx.Response) -> AsyncIterator[bytes]:
+async def _undo_compression(reply: httpx.Response) -> None:
     """
-    Return the parts of a body as they come, decoded where a proxy has compressed it.
+    Have the body of a reply come decoded, where a proxy has compressed it.
 
+    httpx would end at the first member of a gzip stream, and take what it cannot decode as it is.
     Raises ProtocolError for a compression that cannot be undone here.
     """
-    named = reply.headers.get("content-encoding", "").lower()
-    encodings = [one.strip() for one in named.split(",") if one.strip()]
-    if all(one == "identity" for one in encodings):
-        return reply.aiter_raw()
-    if strange := [one for one in encodings if one not in ENCODINGS]:
+    names = list_encodings(reply.headers.get("content-encoding", ""))
+    if strange := find_unknown_encoding(names):
         raise ProtocolError(
-            f"the reply is compressed as {clean_words(strange[0])}, which was not asked for.",
+            f"the reply is compressed as {clean_words(strange)}, which was not asked for.",
             fix="switch that off in the proxy before the server; gzip and deflate are understood",
         )
-    return reply.aiter_bytes()
+    if names:
+        del reply.headers["content-encoding"]
+        reply.stream = _Decompressed(reply.stream, names)
+
+
+class _Decompressed(httpx.AsyncByteStream):
+    """The body of a reply, with its compressions undone as it comes."""
+
+    def __init__(self, stream: Any, names: list[str]) -> None:
+        self._stream = stream
+        self._layers = [Decompressor(name) for name in reversed(names)]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._stream:
+            part = data
+            try:
+                for layer in self._layers:
+                    part = layer.feed(part)
+            except ValueError as exc:
+                raise ProtocolError(
+                    f"the compressed reply cannot be decoded ({exc}).", fix=FIXES[ProtocolError]
+                ) from exc
+            if part:
+                yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _is_loading(reply: httpx.Response) -> bool:

@@ -386,6 +386,8 @@ class LLMManager:
         overrides = {**older, **overrides}
         settings, before = load(**overrides), running.settings
         changed = _diff_settings(before, settings)
+        if not (is_well or changed or reload is Reload.ALL):
+            running._keep_engine()
         if is_well and reload is Reload.CALLS and (left := changed & of_session):
             running._report_left(settings, left, now, progress)
             changed -= of_session
@@ -430,6 +432,15 @@ class LLMManager:
         process_state.put(KEY, manager)
         process_state.at_exit(KEY, manager._at_exit)
         return manager
+
+    def _keep_engine(self) -> None:
+        """
+        Raise why an OpenAI-compatible server of others does not answer: only %urisk_start puts
+        another engine, with another model, in its place.
+        """
+        failure = self.server.failure
+        if self.server.is_lost and self.engine is Engine.OPENAI and failure is not None:
+            raise failure
 
     def _report_left(
         self,
@@ -517,6 +528,7 @@ class LLMManager:
         await self.server.ready()
         try:
             await self._client.probe()
+            self.server.note_return()
             await self._loader.load(model)
         except PortTaken:  # a proxy may still answer for a server that is away
             return False
@@ -591,11 +603,15 @@ class LLMManager:
         return await event_loop.call(self._find_judges(models))
 
     async def _find_judges(self, models: Sequence[str]) -> tuple[Judge, ...]:
-        attempts = retrying(self.settings.max_retries, lambda _: self.server.wait_for_exit_news())
+        async def wait(_: object) -> None:  # a lambda would return what nobody awaits
+            await self.server.wait_for_exit_news()
+
+        attempts = retrying(self.settings.max_retries, wait)
         async for attempt in attempts:
             with attempt:
                 await self.server.ready()
                 known = await self._client.list_models()
+                self.server.note_return()
                 return tuple([await self._find_judge(model, known) for model in models])
         raise AssertionError("retrying ends with a value or an error")  # pragma: no cover
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from urisk_nb import errors
 from urisk_nb.llm.dialects.dialect import TITLE, clean_words, extract_error_text
-from urisk_nb.llm.tls import speaks_tls
+from urisk_nb.llm.tls import NO_CLIENT_CERTIFICATE, speaks_tls, wants_certificate
 from urisk_nb.settings import Settings
 
 __all__ = ["Reply", "describe_page", "describe_refusal", "is_page", "read_title"]
@@ -28,7 +29,7 @@ LOG_IN = (
     "put OLLAMA_API_KEY=... into .env (or OLLAMA_HEADERS=Name: value, or USER:PASSWORD@ into "
     "OLLAMA_URL), then %urisk_start"
 )
-BASIC = "put OLLAMA_URL={url} into .env, then %urisk_start"
+BASIC = "put OLLAMA_URL={url} into .env, then {unset}%urisk_start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +43,15 @@ class Reply:
         As they came; `headers` finds names in any case.
     path
         What was asked, without the address.
+    shown
+        The text without the secrets that the server may repeat: what a message may show.
     """
 
     status: int
     headers: Mapping[str, str]
     text: str
     path: str
+    shown: str
 
     @property
     def has_own_words(self) -> bool:
@@ -61,7 +65,7 @@ class Reply:
     @property
     def said(self) -> str:
         """The status, and the server's words or the title of its page, in one line."""
-        words = clean_words(read_title(self.text) or extract_error_text(self.text))
+        words = clean_words(read_title(self.shown) or extract_error_text(self.shown))
         words = re.sub(rf"^{self.status}\b[\s:-]*", "", words).rstrip(".")
         return f"HTTP {self.status}: {words}" if words else f"HTTP {self.status}"
 
@@ -74,6 +78,12 @@ def describe_refusal(reply: Reply, settings: Settings) -> errors.UriskError | No
         return errors.TlsFailed(
             f"{settings.url} speaks TLS, and was asked without ({reply.said}).",
             fix=f"%env OLLAMA_URL=https{settings.url[4:]}",
+            status=reply.status,
+        )
+    if settings.is_tls and wants_certificate(reply.status, reply.text):
+        return errors.TlsFailed(
+            f"{settings.url} wants a certificate of yours ({reply.said}).",
+            fix=NO_CLIENT_CERTIFICATE,
             status=reply.status,
         )
     if reply.status in (401, 403, 407):
@@ -166,21 +176,36 @@ def _describe_login(reply: Reply, settings: Settings) -> errors.UriskError | Non
     if reply.status == 407:
         return errors.AccessDenied(
             f"a proxy before {settings.url} wants a login of its own ({reply.said}).",
-            fix="put OLLAMA_HEADERS=Proxy-Authorization: Basic ... into .env, then %urisk_start",
+            fix=_add_header(
+                "Proxy-Authorization: Basic ...",
+                "put OLLAMA_HEADERS=Proxy-Authorization: Basic ... into .env, then %urisk_start",
+                settings,
+            ),
             status=407,
         )
     if '"signin_url"' in reply.text or (
         reply.has_own_words and re.search(r"\bcloud\b|remote model", words, re.IGNORECASE)
     ):
         return None  # Ollama's own cloud
-    if reply.status == 403 and not reply.text.strip() and "server" not in reply.headers:
+    is_silent = reply.status == 403 and not reply.text.strip() and "server" not in reply.headers
+    if is_silent and "host" not in map(str.lower, settings.request_headers):
         return errors.AccessDenied(
             f"{settings.url} does not let you in (HTTP 403, without a word): so does an Ollama "
             "that listens on its own machine only, to another name than localhost.",
-            fix="%env OLLAMA_HEADERS=Host: localhost, then %urisk_start",
+            fix=_add_header(
+                "Host: localhost",
+                "%env OLLAMA_HEADERS=Host: localhost, then %urisk_start",
+                settings,
+            ),
             status=403,
         )
     sent = settings.credential
+    if sent == "OLLAMA_HEADERS":  # they may hold a key, or only say who asks
+        return errors.AccessDenied(
+            f"{settings.url} does not let you in with the headers of {sent} ({reply.said}).",
+            fix=f"check {sent}; if a login is wanted beside them: {LOG_IN}",
+            status=reply.status,
+        )
     if sent:
         return errors.AccessDenied(
             f"{settings.url} does not accept {sent} ({reply.said}).",
@@ -194,9 +219,21 @@ def _describe_login(reply: Reply, settings: Settings) -> errors.UriskError | Non
     mine = re.sub(r"://", "://USER:PASSWORD@", settings.url, count=1)
     return errors.AccessDenied(
         f"{settings.url} {what}.",
-        fix=BASIC.format(url=mine) if is_basic else LOG_IN,
+        # A variable of the environment goes before the file
+        fix=BASIC.format(
+            url=mine, unset="%env OLLAMA_URL= and " if os.environ.get("OLLAMA_URL") else ""
+        )
+        if is_basic
+        else LOG_IN,
         status=reply.status,
     )
+
+
+def _add_header(header: str, fix: str, settings: Settings) -> str:
+    """Return the fix that sends one more header; those that are sent already stay."""
+    if settings.headers is None:
+        return fix
+    return f"add {header} to OLLAMA_HEADERS, then %urisk_start"
 
 
 # Redirects ----------------------------------------------------------------------------------------
@@ -208,7 +245,8 @@ def _describe_redirect(reply: Reply, settings: Settings) -> errors.UriskError:
     target = urlsplit(urljoin(base + reply.path, reply.headers["location"]))
     host = target.netloc.rpartition("@")[2]
     shown = urlunsplit((target.scheme, host, target.path, "", ""))  # a query may carry a key
-    seen = f"{settings.url} redirects to {clean_words(shown)} (HTTP {reply.status})."
+    leads_to = clean_words(settings.redact(shown))
+    seen = f"{settings.url} redirects to {leads_to} (HTTP {reply.status})."
     path = target.path.rstrip("/")
     moved = f"{target.scheme}://{host}{path.removesuffix(reply.path)}"
     is_same_path = path.endswith(reply.path)
@@ -257,8 +295,17 @@ def read_title(text: str) -> str:
 
 
 def describe_page(reply: Reply, settings: Settings) -> errors.ProtocolError:
-    """Return the error for a web page where an answer was expected: a login, a captive portal."""
-    title = clean_words(read_title(reply.text)) or "an empty one"
+    """
+    Return the error for a web page where an answer was expected: a login, a captive portal; and for
+    a status that no model server has.
+    """
+    if reply.status != 200 and not is_page(reply):
+        return errors.ProtocolError(
+            f"{settings.url} does not answer as a model server ({reply.said}).",
+            fix="check OLLAMA_URL, and what the proxy before the server does",
+            status=reply.status,
+        )
+    title = clean_words(read_title(reply.shown)) or "an empty one"
     return errors.ProtocolError(
         f"{settings.url} answers with a web page ({title}), not as a model server.",
         fix="open it in a browser: log in there, or correct OLLAMA_URL",

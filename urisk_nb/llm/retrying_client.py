@@ -25,6 +25,7 @@ from urisk_nb.errors import (
     ServerNotRunning,
     ServerTimeout,
     StreamInterrupted,
+    UriskError,
 )
 from urisk_nb.llm.calls import CallRecord
 from urisk_nb.llm.client import Client, OnChunk
@@ -146,7 +147,7 @@ class RetryingClient:
                     await self._check_answers()
                 yield
             except Exception as exc:
-                if isinstance(exc, SERVER_ENDS) and await self._ended_on_request(began_s):
+                if isinstance(exc, SERVER_ENDS) and await self._ended_on_request(exc, began_s):
                     breaker.record_cancel(trial=trial)
                 else:
                     breaker.record_failure(exc, time.monotonic(), trial=trial)
@@ -156,9 +157,13 @@ class RetryingClient:
                 raise
             breaker.record_success()
 
-    async def _ended_on_request(self, began_s: float) -> bool:
-        """Return whether the server ended since then because one of its users restarted it."""
+    async def _ended_on_request(self, error: UriskError, began_s: float) -> bool:
+        """
+        Return whether the server ended since then because one of its users restarted it; note on
+        the error whether anybody ended it.
+        """
         await self._server.wait_for_exit_news()
+        error.facts["ended_from_outside"] = self._server.ended_from_outside_since(began_s)
         return self._server.ended_on_request_since(began_s)
 
     async def _check_answers(self) -> None:

@@ -184,6 +184,8 @@ class RunCalls:
         rule = retry_rule_for(error).in_run
         if rule is InRun.END:
             raise error
+        if rule is InRun.ALONE and error.facts.get("ended_from_outside"):
+            rule = InRun.WAIT  # somebody restarted the server: no call has brought it down
         self._set_outage(error if rule in (InRun.WAIT, InRun.ALONE) else None)
         mine.failed += 1
         if rule is not InRun.WAIT:

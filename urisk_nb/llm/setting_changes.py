@@ -14,7 +14,7 @@ from enum import Enum, StrEnum
 from typing import Any
 
 from urisk_nb.errors import ContextExceeded, UriskError
-from urisk_nb.settings import Engine, Settings
+from urisk_nb.settings import ENV_FILE_ENCODING, Engine, Settings
 
 __all__ = [
     "Reload",
@@ -67,7 +67,7 @@ def read_environment() -> dict[str, str]:
     known = {str(field.alias) for field in Settings.model_fields.values()} | {"OLLAMA_HOST"}
     try:
         path = find_dotenv(usecwd=True)
-        in_file = dotenv_values(path) if path else {}
+        in_file = dotenv_values(path, encoding=ENV_FILE_ENCODING) if path else {}
     except (OSError, UnicodeDecodeError):  # whoever loads the settings says so
         in_file = {}
     both = [*in_file.items(), *os.environ.items()]

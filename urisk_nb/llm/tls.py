@@ -19,6 +19,7 @@ from urisk_nb.settings import Settings
 
 __all__ = [
     "describe_missing_tls",
+    "describe_tls_end",
     "describe_tls_failure",
     "find_tls_error",
     "find_unknown_name",
@@ -27,6 +28,7 @@ __all__ = [
     "open_trust",
     "speaks_tls",
     "takes_tls",
+    "wants_certificate",
 ]
 
 UNKNOWN_CA = (2, 18, 19, 20, 21)  # X509_V_ERR_*: no issuer that is trusted, or self-signed
@@ -37,6 +39,7 @@ NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILUR
 BROKEN_OFF = ("UNEXPECTED_EOF_WHILE_READING", "")
 CUT_OFF = ("EndOfStream", "BrokenResourceError")  # of anyio
 OPENSSL_NAME = re.compile(r"[0-9a-f]{8}\.\d+")  # how a folder names what OpenSSL finds by itself
+NO_CLIENT_CERTIFICATE = "use an address without one: urisk_nb sends no certificate"
 # Other tools' variables for the same thing. Neither httpx nor Ollama's own client reads them
 OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
@@ -148,6 +151,15 @@ def describe_missing_tls(settings: Settings) -> TlsFailed:
     )
 
 
+def describe_tls_end(settings: Settings) -> TlsFailed:
+    """Return the error for a server that takes the handshake, and then breaks the connection."""
+    return TlsFailed(
+        f"{settings.url} breaks the connection after the TLS handshake: so does a gateway that "
+        "wants a certificate of yours.",
+        fix=f"check the port; if that is so, {NO_CLIENT_CERTIFICATE}",
+    )
+
+
 async def takes_tls(host: str, port: int, within_s: float = 0.5) -> bool:
     """Return whether a server takes a TLS handshake; nothing is sent to it, so none is trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -180,13 +192,15 @@ def describe_tls_failure(
         if settings.request_headers:
             fix += " (the key then crosses the network as plain text)"
     elif "CERTIFICATE_REQUIRED" in (exc.reason or ""):
-        seen, fix = "wants a certificate of yours", "use an address without one: urisk_nb has none"
+        seen, fix = "wants a certificate of yours", NO_CLIENT_CERTIFICATE
     elif (exc.reason or "") in BROKEN_OFF or isinstance(exc, ssl.SSLEOFError):
         seen = "broke off the TLS handshake"
         fix = f"check the port; if it speaks plain http: %env OLLAMA_URL=http{settings.url[5:]}"
     else:
         words = (exc.reason or str(exc)).replace("_", " ").lower()
         seen, fix = f"broke off the TLS handshake ({words})", "check the TLS of that server"
+        if "HANDSHAKE_FAILURE" in (exc.reason or ""):  # all that TLS 1.2 says of a certificate
+            fix += f"; if it wants a certificate of yours, {NO_CLIENT_CERTIFICATE}"
     return TlsFailed(f"{settings.url} {seen}.", fix=fix)
 
 
@@ -238,3 +252,9 @@ def speaks_tls(status: int, text: str) -> bool:
     """Return whether a server says that its port wants https, as nginx, Go and Apache do."""
     wanted = re.search(r"https (server|port)|SSL-enabled", text, re.IGNORECASE)
     return status in (400, 426, 497) and wanted is not None
+
+
+def wants_certificate(status: int, text: str) -> bool:
+    """Return whether a proxy wants a certificate of its clients, as nginx and Apache say it."""
+    wanted = re.search(r"SSL certificate|client certificate", text, re.IGNORECASE)
+    return status in (400, 403, 495, 496) and wanted is not None

@@ -351,10 +351,11 @@ def looks_like_tickers(value: Any) -> bool:
     if isinstance(value, Mapping | pd.Series) and len(value) <= MAX_LOOKED_AT:
         is_list = isinstance(value, pd.Series) and isinstance(value.index, pd.RangeIndex)
         names = list(value) if is_list else list(value.keys())
+        if not names or not all(map(_is_symbol, names)):
+            return False  # before the values: those of a file that is open may take long
         weights = [] if is_list else list(value.values() if isinstance(value, Mapping) else value)
         are_numbers = all(hasattr(one, "__float__") for one in weights)
-        are_numbers = are_numbers and not any(hasattr(one, "__len__") for one in weights)
-        return bool(names) and are_numbers and all(map(_is_symbol, names))
+        return are_numbers and not any(hasattr(one, "__len__") for one in weights)
     if isinstance(value, list | tuple | set | frozenset | pd.Index) and len(value) <= MAX_LOOKED_AT:
         return len(value) > 0 and all(map(_is_symbol, value))
     return False

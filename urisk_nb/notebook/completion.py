@@ -124,8 +124,16 @@ def _list_variables(shell: InteractiveShell, is_fitting: Callable[[Any], bool]) 
         for name, value in list(shell.user_ns.items())
         if not name.startswith("_")
         and not (name in hidden and hidden[name] is value)
-        and is_fitting(value)
+        and _fits(value, is_fitting)
     )
+
+
+def _fits(value: Any, is_fitting: Callable[[Any], bool]) -> bool:
+    """Return whether a value fits; an object that cannot even be looked at fits nothing."""
+    try:
+        return is_fitting(value)
+    except Exception:  # noqa: BLE001  whatever a class of the user's raises
+        return False
 
 
 def _list_columns(shell: InteractiveShell, line: str) -> list[str]:
@@ -133,8 +141,9 @@ def _list_columns(shell: InteractiveShell, line: str) -> list[str]:
     import pandas as pd
 
     match = re.search(r"--prices[= ]\s*(\w+)", line)
-    frame = shell.user_ns.get(match[1]) if match else None
-    if not isinstance(frame, pd.DataFrame) or frame.columns.nlevels > 1:
+    frame: Any = shell.user_ns.get(match[1]) if match else None
+    is_table = _fits(frame, lambda value: isinstance(value, pd.DataFrame))
+    if not is_table or frame.columns.nlevels > 1:
         return []
     return [name for name in frame.columns if isinstance(name, str) and " " not in name]
 
@@ -176,7 +185,7 @@ def _is_benchmark(value: Any) -> bool:
 
 def _is_other_frame(value: Any) -> bool:
     """Return whether a value is a table of polars or pyarrow; a class is none."""
-    return not isinstance(value, type) and type(value).__module__.split(".")[0] in (
+    return not isinstance(value, type) and str(type(value).__module__).split(".")[0] in (
         "polars",
         "pyarrow",
     )

@@ -464,10 +464,14 @@ def _show_reading(board: Board) -> OnRead:
 
 
 def _label(run: Run, parallel: int | None) -> None:
-    from urisk_nb.session import label_sync
+    from urisk_nb.session import find_lost_session, label_sync
 
     judges = run.plan.params.judge if LLMManager.find_instance() is None else None
-    manager, board = _get_manager(model=judges[0] if judges else None), Board()
+    try:
+        manager = _get_manager(model=judges[0] if judges else None)
+    except UriskError as exc:
+        manager = find_lost_session(exc)
+    board = Board()
     try:
         label_sync(run, manager, parallel, lambda: _show_progress(board, run, manager))
     finally:

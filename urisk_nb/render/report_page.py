@@ -8,13 +8,14 @@ nothing. It is legible in light and in dark, and prints on A4 with whole rows an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from urisk_nb.render.escaping import escape_html, one_line
 from urisk_nb.render.heatmap import HEAT_STYLE, render_heatmap
-from urisk_nb.render.portfolio_content import PortfolioContent, read_portfolio
+from urisk_nb.render.portfolio_content import PortfolioContent
 from urisk_nb.render.svg import draw_bars, draw_drawdown, draw_returns
 from urisk_nb.render.table_changes import render_changes_html
 from urisk_nb.render.table_content import (
@@ -54,6 +55,7 @@ _STYLE = (
 body{background:var(--back);color:var(--text);font:14px/1.45 system-ui,sans-serif;margin:0 auto;
 max-width:88em;padding:1em 1.5em;overflow-wrap:break-word}
 h1{font-size:1.5em;margin:.2em 0}h2{font-size:1.2em;margin:1.6em 0 .4em}
+h3{font-size:1em;margin:1em 0 .2em}
 p{margin:.3em 0}a{color:inherit}nav a{margin-right:.8em;white-space:nowrap}
 .muted,caption{color:var(--jp-ui-font-color2)}
 .wide{overflow-x:auto}
@@ -79,7 +81,7 @@ body{font-size:9pt;max-width:none;padding:0;print-color-adjust:exact;
 -webkit-print-color-adjust:exact}
 nav{display:none}.wide{overflow:visible}
 thead{display:table-header-group}tr,figure,svg{break-inside:avoid}
-h2,summary{break-after:avoid}
+h2,h3,summary{break-after:avoid}
 .wide td,.wide th{min-width:0!important;padding:.2em .4em!important;font-size:8pt}}
 """
 )
@@ -89,8 +91,9 @@ def render_report_page(
     content: TableContent,
     record: Sequence[tuple[str, str, Any]],
     *,
-    prices: Any = None,
-    portfolio: Any = None,
+    prices: pd.DataFrame | None = None,
+    portfolio: PortfolioContent | None = None,
+    views: Mapping[str, pd.DataFrame] = MappingProxyType({}),
 ) -> str:
     """
     Return the page.
@@ -104,7 +107,9 @@ def render_report_page(
     prices
         DataFrame of prices, date x ticker; None: no charts.
     portfolio
-        What `read_portfolio` takes; None without.
+        Its figures and tables; None without.
+    views
+        Further frames by name, such as `stress`.
 
     Returns
     -------
@@ -120,6 +125,7 @@ def render_report_page(
         ),
         _section("ratings", "Ratings", _render_ratings(content)),
         _section("portfolio", "Portfolio", _render_portfolio(portfolio)),
+        *(_section(name, name.capitalize(), _render_frame(name, views[name])) for name in views),
         *_render_tickers(content, prices),
         _section("changes", "Changes", render_changes_html(content)),
         _section("record", "Record", _render_record(record)),
@@ -183,25 +189,26 @@ def _render_ratings(content: TableContent) -> str:
     return heat and f'<p class="muted">{text}</p><div class="wide">{heat}</div>'
 
 
-def _render_portfolio(portfolio: Any) -> str:
-    if portfolio is None:
+def _render_portfolio(read: PortfolioContent | None) -> str:
+    if read is None:
         return ""
-    read = read_portfolio(portfolio)
-    tables = "".join(_render_frame(name, frame) for name, frame in read.tables.items())
+    tables = "".join(
+        f"<h3>{escape_html(name.capitalize())}</h3>{_render_frame(name, frame)}"
+        for name, frame in read.tables.items()
+    )
     figures = [(name, format_value(name, value)) for name, value in read.figures.items()]
     shown = _render_list(("figure", "value"), figures, numbers={1}, label="portfolio figures")
-    return f"{shown if figures else ''}{_render_components(read)}{tables}"
+    return f"{shown if figures else ''}{_render_components(read.components)}{tables}"
 
 
-def _render_components(read: PortfolioContent) -> str:
+def _render_components(found: pd.Series[float] | None) -> str:
     """Return the bars of what each holding adds to ES, the largest first."""
-    found = read.find_components()
-    if found is None or found[1].empty:
+    if found is None or found.empty:
         return ""
-    values = found[1].astype(float).sort_values(ascending=False, kind="stable")
+    values = found.sort_values(ascending=False, kind="stable")
     shown = {one_line(str(name)): float(value) for name, value in values.head(MAX_BARS).items()}
     more = f", the first {MAX_BARS} of {len(values)}" if len(values) > MAX_BARS else ""
-    text = f"What each holding adds to the portfolio's ES ({found[0]}){more}; a hedge is negative."
+    text = f"What each holding adds to the portfolio's ES{more}; a hedge is negative."
     return (
         f"<figure>{draw_bars(shown, 'component ES of each holding')}"
         f"<figcaption>{escape_html(text)}</figcaption></figure>"
@@ -209,22 +216,20 @@ def _render_components(read: PortfolioContent) -> str:
 
 
 def _render_frame(name: str, frame: pd.DataFrame) -> str:
-    content = TableContent(frame=frame, findings=pd.DataFrame(), meta={})
+    whole = frame if frame.index.name is None else frame.reset_index()
+    content = TableContent(frame=whole, findings=pd.DataFrame(), meta={})
     columns = list_columns(content, None)
-    index = [one_line(str(label)) for label in frame.index]
-    rows = [
-        (label, *(format_value(column.name, column.values[place]) for column in columns))
-        for place, label in enumerate(index)
-    ]
-    numbers = {place for place, column in enumerate(columns, 1) if column.is_number}
-    heads = (one_line(str(frame.index.name or "")), *(column.heading for column in columns))
+    numbers = {place for place, column in enumerate(columns) if column.is_number}
+    cells = [[format_value(column.name, one) for one in column.values] for column in columns]
+    rows = list(zip(*cells, strict=True))
+    heads = [column.heading for column in columns]
     return f'<div class="wide">{_render_list(heads, rows, numbers=numbers, label=name)}</div>'
 
 
 # Tickers ------------------------------------------------------------------------------------------
 
 
-def _render_tickers(content: TableContent, prices: Any) -> Iterator[str]:
+def _render_tickers(content: TableContent, prices: pd.DataFrame | None) -> Iterator[str]:
     """Yield a section for each ticker: its main figures, its charts, its sentences."""
     tickers = _list_tickers(content)
     if not tickers:
@@ -291,9 +296,9 @@ def _render_sentence(row: Mapping[str, str], *, is_sure: bool) -> str:
     )
 
 
-def _render_charts(prices: Any, ticker: str, name: str, loss: float | None) -> str:
+def _render_charts(prices: pd.DataFrame | None, ticker: str, name: str, loss: float | None) -> str:
     """Return the drawdown and the returns of a ticker; empty where it has no prices."""
-    if not isinstance(prices, pd.DataFrame) or ticker not in prices:
+    if prices is None or ticker not in prices:
         return ""
     series = pd.to_numeric(prices[ticker], errors="coerce").dropna()
     if isinstance(series, pd.DataFrame) or len(series) < 2 or not (series > 0).all():

@@ -28,7 +28,7 @@ from urisk_nb.render.table_content import (
 )
 from urisk_nb.render.text_layout import MIN_WIDTH, cut, display_width, format_grid, wrap
 
-__all__ = ["render_table_text"]
+__all__ = ["choose_width", "render_table_text"]
 
 DEFAULT_WIDTH = 120
 MAX_SENTENCES = 60
@@ -46,7 +46,7 @@ def render_table_text(content: TableContent, width: int | None = None) -> str:
         Columns that a line may take; default: those of the terminal, and 120 where the output is
         none, so that what a notebook stores depends on no terminal.
     """
-    width = max(MIN_WIDTH, _terminal_width() if width is None else width)
+    width = choose_width(width)
     blocks = [
         [line for note in collect_notes(content) for line in wrap(note, width)]
         + _grid(content, width),
@@ -59,6 +59,11 @@ def render_table_text(content: TableContent, width: int | None = None) -> str:
         wrap(describe_run(content), width),
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)
+
+
+def choose_width(width: int | None) -> int:
+    """Return the columns that a line may take: as given, else those of the terminal."""
+    return max(MIN_WIDTH, _terminal_width() if width is None else width)
 
 
 def _terminal_width() -> int:

@@ -21,6 +21,8 @@ _BEGIN = re.compile(rf"\s*(?:<(?:\w+:)?{_WORDS}>|\[{_WORDS}\])", re.IGNORECASE)
 _END = re.compile(rf"</(?:\w+:)?{_WORDS}>|\[/{_WORDS}\]", re.IGNORECASE)
 _FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*(?:json[c5]?\b)?(.*)", re.DOTALL | re.IGNORECASE)
 _FENCE_END = re.compile(r"\s*(?:`{3,}|~{3,})\s*\Z")
+_CODE = re.compile(r"(`{1,2})(\{.*\})\1", re.DOTALL)  # an object alone, as Markdown shows code
+_SPACE = " \t\r\n\f\v\ufeff"  # a byte order mark is none of the answer
 _DECODER = json.JSONDecoder()
 
 
@@ -31,7 +33,7 @@ def strip_thinking(text: str) -> str:
     The tag that begins them may be missing, as where it is part of the model's prompt. Of a block
     that never ends nothing follows.
     """
-    place = 0
+    text, place = text.lstrip(_SPACE), 0
     while (begin := _BEGIN.match(text, place)) is not None:
         if (end := _END.search(text, begin.end())) is None:
             return ""
@@ -45,7 +47,7 @@ def strip_thinking(text: str) -> str:
 
 def is_only_thinking(text: str) -> bool:
     """Return whether a text has thoughts and nothing else."""
-    return bool(text.strip()) and not strip_thinking(text).strip()
+    return bool(text.strip(_SPACE)) and not strip_thinking(text).strip(_SPACE)
 
 
 def find_answer(text: str) -> str:
@@ -55,7 +57,8 @@ def find_answer(text: str) -> str:
     It is what follows the thoughts, out of its code fence. Where a block of thoughts has no end, it
     is the object on the last lines, if the text holds no other one.
     """
-    rest = strip_thinking(text).strip()
+    text = text.lstrip(_SPACE)
+    rest = strip_thinking(text).strip(_SPACE)
     if not rest and (begin := _BEGIN.match(text)) is not None:
         rest = _find_last_object(text[begin.end() :])
     return _open_fence(rest)
@@ -72,10 +75,13 @@ def _find_last_object(thoughts: str) -> str:
 
 def _open_fence(text: str) -> str:
     """
-    Return what is in a code fence, or behind one that holds no object; its end may be missing.
+    Return what is in a code fence, or behind one that holds no object; its end may be missing. An
+    object may also stand between one or two backticks.
 
     What stands before and behind the fence else stays, so that the whole is no object.
     """
+    if (code := _CODE.fullmatch(text)) is not None:
+        return code[2]
     if (fence := _FENCE.match(text)) is not None:
         inside, _, behind = fence[2].partition(fence[1])
         text = f"{inside}{behind}" if "{" in inside else behind or inside

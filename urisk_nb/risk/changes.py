@@ -26,6 +26,7 @@ __all__ = [
     "Changes",
     "compare",
     "find_near",
+    "fold_words",
     "select_previous",
 ]
 

@@ -16,6 +16,8 @@ from urisk_nb.risk.questions import Label
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 
 __all__ = [
+    "CUTS",
+    "DISCOUNTS",
     "SCORE_V1",
     "SCORE_V2",
     "WEIGHTS",
@@ -28,6 +30,8 @@ __all__ = [
 
 SCORE_V1 = "score_v1"  # of news, notes and calls
 SCORE_V2 = "score_v2"  # of evidence with a filing
+# By what the weight of each category is divided once more than that of the one before it
+DISCOUNTS = {SCORE_V1: 1, SCORE_V2: 3}
 # Of severity 0..5; a stated convention, not a probability
 WEIGHTS = (0.0, 0.05, 0.15, 0.35, 0.60, 0.85)
 
@@ -43,7 +47,8 @@ class Level(StrEnum):
     SEVERE = "Severe"  # [80, 100]
 
 
-_CUTS = (
+# The lowest score of each level
+CUTS = (
     (80.0, Level.SEVERE),
     (60.0, Level.HIGH),
     (40.0, Level.ELEVATED),
@@ -132,11 +137,10 @@ def score(
             top_risk=None,
             flags=("no_risk_found",) if judged else (),
         )
-    decay = 3 if version == SCORE_V2 else 1
     # Rounded, since float noise must not decide a level; multiplied in one order, so that none adds
     # any.
     left = math.prod(
-        1 - WEIGHTS[severity] / decay**place
+        1 - WEIGHTS[severity] / DISCOUNTS[version] ** place
         for place, severity in enumerate(sorted(rated.values(), reverse=True))
     )
     points = round(100 * (1 - left), 6)
@@ -150,7 +154,7 @@ def score(
 
 def level(points: float) -> Level:
     """Return the level of a rounded score, lower bounds included."""
-    return next(name for bound, name in _CUTS if points >= bound)
+    return next(name for bound, name in CUTS if points >= bound)
 
 
 def _check_ratings(ratings: Mapping[str, Any], taxonomy: Taxonomy) -> dict[str, int]:

@@ -157,7 +157,7 @@ def build_environment(
     env = {
         name: value
         for name, value in base.items()
-        if not name.startswith("LLAMA_") and name not in SECRET_VARIABLES
+        if not name.startswith("LLAMA_") and name.upper() not in SECRET_VARIABLES
     }
     if engine is Engine.OLLAMA:
         env["OLLAMA_HOST"] = (

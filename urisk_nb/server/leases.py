@@ -58,6 +58,15 @@ class Exit:
     failed: str = ""
 
     @property
+    def is_from_outside(self) -> bool:
+        """
+        Whether somebody ended it, which no request does: it ended in order, by a signal that no
+        crash gives, or with its guardian. SIGKILL may be a lack of memory.
+        """
+        by_hand = (0, None, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+        return self.asked or (self.code in by_hand and not self.failed)
+
+    @property
     def words(self) -> str:
         """The last lines of the log that say something."""
         lines = [

@@ -137,6 +137,7 @@ class Server:
         self._recovery: asyncio.Task[None] | None = None
         # When a holder of a lease last asked for its end, on the monotonic clock
         self._asked_end_s = -math.inf
+        self._outside_end_s = -math.inf  # and when somebody ended it in any way
         self._failure: UriskError | None = None
         self._lost: ServerState | None = None  # what an external server was before it was lost
         self.monitor = LivenessMonitor(self._answers, self._give_up)
@@ -145,6 +146,11 @@ class Server:
     def failure(self) -> UriskError | None:
         """Why the state is `failed`, where a server had run before."""
         return self._failure if self.state is ServerState.FAILED else None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether an external server was there and does not answer now; it may come back."""
+        return self._lost is not None
 
     @property
     def slots(self) -> int:
@@ -391,9 +397,12 @@ class Server:
         """Start a recovery; one that is under way sees the end by itself."""
         if lease is not self.lease or self.state not in (ServerState.MANAGED, ServerState.HUNG):
             return
+        is_hung = self.state is ServerState.HUNG  # its guardian has ended it for that
         self.lease, self.state = None, ServerState.CRASHED
         if seen.asked:
             self._asked_end_s = time.monotonic()
+        if seen.asked or (seen.is_from_outside and not is_hung):
+            self._outside_end_s = time.monotonic()
         if self._recovery is None or self._recovery.done():
             self._recovery = asyncio.get_running_loop().create_task(
                 self._recover(seen), context=contextvars.Context()
@@ -523,6 +532,10 @@ class Server:
         says nothing about the server.
         """
         return self._asked_end_s >= moment_s
+
+    def ended_from_outside_since(self, moment_s: float) -> bool:
+        """Return whether somebody has ended a managed server since then: no call is to blame."""
+        return self._outside_end_s >= moment_s
 
     # Silence --------------------------------------------------------------------------------------
 

@@ -106,12 +106,18 @@ class ErrorBody(BaseModel):
 
 
 class AnswerBody(BaseModel):
-    """An answer. Seconds in `timing`; null where the server gave no counter."""
+    """
+    An answer. Seconds in `timing`; null where the server gave no counter.
+
+    `faults` says what is wrong with it, a sentence for each code: `no_text`, `only_thinking`,
+    `prompt_cut`.
+    """
 
     text: str
     model: str
     engine: str
     done_reason: str
+    faults: dict[str, str]
     timing: dict[str, float | int | str | None]
 
 
@@ -129,13 +135,14 @@ def encode_json(content: Any) -> bytes:
 
 
 def encode_answer(answer: Answer) -> dict[str, Any]:
-    """Return an answer with its model, engine and timing."""
+    """Return an answer with its model, engine, faults and timing."""
     timing = dataclasses.asdict(answer.timing)
     return {
         "text": str(answer),
         "model": answer.model,
         "engine": str(answer.engine),
         "done_reason": answer.done_reason,
+        "faults": dict(answer.faults),
         "timing": {name: to_json(value) for name, value in timing.items()},
     }
 

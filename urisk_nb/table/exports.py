@@ -18,7 +18,7 @@ from pandas.api.types import is_string_dtype
 
 from urisk_nb.render.escaping import visible
 
-__all__ = ["ExportFrame", "make_visible", "neutralize_formulas"]
+__all__ = ["ExportFrame", "ExportSeries", "make_visible", "neutralize_formulas"]
 
 # Hides no text and drives nothing
 KEPT = "\n\t\u00ad\u200c\u200d"
@@ -47,14 +47,18 @@ class ExportFrame(pd.DataFrame):
     def _constructor(self) -> type[ExportFrame]:
         return ExportFrame
 
+    @property
+    def _constructor_sliced(self) -> Callable[..., pd.Series[Any]]:
+        return _make_series
+
     def to_csv(self, *args: Any, **options: Any) -> Any:
         """Write CSV as pandas does, with an apostrophe before text that begins like a formula."""
-        return make_visible(neutralize_formulas(self)).to_csv(*args, **options)
+        return _make_exportable(self).to_csv(*args, **options)
 
     # pandas-stubs call it final; pandas does not
     def to_excel(self, *args: Any, **options: Any) -> Any:  # type: ignore[misc]
         """Write Excel as pandas does, with an apostrophe before text that begins like a formula."""
-        return make_visible(neutralize_formulas(self)).to_excel(*args, **options)
+        return _make_exportable(self).to_excel(*args, **options)
 
     def to_string(self, *args: Any, **options: Any) -> Any:  # what `repr` shows
         """Return text as pandas does, with control characters written out."""
@@ -71,6 +75,63 @@ class ExportFrame(pd.DataFrame):
         with pd.option_context(*(part for option in options.items() for part in option)):
             markup = pd.DataFrame(self)._repr_html_()  # type: ignore[operator]  # not in its stubs
         return markup and f'<div class="urisk-frame">{_LEFT}{markup}</div>'
+
+
+class ExportSeries(pd.Series):
+    """
+    A Series of texts that drives no terminal and whose files hold no formula, as `ExportFrame`.
+
+    Only a Series that may hold text is one. A column of numbers is a plain Series of pandas.
+    """
+
+    @property
+    def _constructor(self) -> Callable[..., pd.Series[Any]]:
+        return _make_series
+
+    @property
+    def _constructor_expanddim(self) -> Callable[..., pd.DataFrame]:
+        return ExportFrame
+
+    def to_string(self, *args: Any, **options: Any) -> Any:  # what `repr` shows
+        """Return text as pandas does, with control characters written out."""
+        return _map_series(self, make_visible).to_string(*args, **options)
+
+    def to_csv(self, *args: Any, **options: Any) -> Any:
+        """Write CSV as pandas does, with an apostrophe before text that begins like a formula."""
+        return _map_series(self, _make_exportable).to_csv(*args, **options)
+
+    # pandas-stubs call it final; pandas does not
+    def to_excel(self, *args: Any, **options: Any) -> Any:  # type: ignore[misc]
+        """Write Excel as pandas does, with an apostrophe before text that begins like a formula."""
+        return _map_series(self, _make_exportable).to_excel(*args, **options)
+
+    def value_counts(self, *args: Any, **options: Any) -> Any:
+        """Count the values as pandas does; the texts are then the labels of the rows."""
+        return ExportSeries(super().value_counts(*args, **options))
+
+
+def _make_series(data: Any = None, *args: Any, **options: Any) -> pd.Series[Any]:
+    """Return a Series of pandas, or one that shows itself safely where it may hold text."""
+    series = pd.Series(data, *args, **options)
+    return ExportSeries(series) if _holds_text(series.dtype) else series
+
+
+def _holds_text(dtype: Any) -> bool:
+    """Return whether cells may be text; numbers, dates and booleans are none."""
+    return is_string_dtype(dtype) or isinstance(dtype, pd.CategoricalDtype)
+
+
+def _map_series(
+    series: pd.Series[Any], change: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.Series[Any]:
+    """Return a plain Series after a change that is written for frames; its name is kept."""
+    changed = change(pd.DataFrame({0: pd.Series(series)}))[0]
+    changed.name = _make_visible(series.name)
+    return changed
+
+
+def _make_exportable(frame: pd.DataFrame) -> pd.DataFrame:
+    return make_visible(neutralize_formulas(frame))
 
 
 def neutralize_formulas(frame: pd.DataFrame) -> pd.DataFrame:
@@ -96,8 +157,7 @@ def make_visible(frame: pd.DataFrame) -> pd.DataFrame:
 def _map_texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
     safe = pd.DataFrame(frame).copy()
     for place, dtype in enumerate(safe.dtypes):
-        # Text, or whatever may hold some; numbers, dates and booleans are left as they are
-        if is_string_dtype(dtype) or isinstance(dtype, pd.CategoricalDtype):
+        if _holds_text(dtype):
             texts = safe.iloc[:, place].astype(object).tolist()
             changed = [change(text) for text in texts]
             if any(new is not old for new, old in zip(changed, texts, strict=True)):
@@ -110,7 +170,7 @@ def _map_texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFram
 def _map_labels(labels: pd.Index[Any], change: Callable[[Any], Any]) -> pd.Index[Any]:
     if isinstance(labels, pd.MultiIndex):
         return labels.map(lambda label: tuple(map(change, label)))
-    return labels.map(change) if is_string_dtype(labels.dtype) else labels
+    return labels.map(change) if _holds_text(labels.dtype) else labels
 
 
 def _make_visible(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from urisk_nb.render.portfolio_content import read_portfolio
+from urisk_nb.render.portfolio_content import list_views, read_portfolio
 from urisk_nb.render.report_page import render_report_page
 from urisk_nb.render.table_content import TableContent
 from urisk_nb.table.parquet_files import pack_report
@@ -68,7 +68,7 @@ def save_workbook(
     sheets = [
         Sheet(name="table", frames=[content.frame]),
         Sheet(name="findings", frames=[pd.DataFrame(findings).reset_index(drop=True)]),
-        *_list_portfolio(getattr(report, "portfolio", None)),
+        *_list_portfolio(content, report),
         Sheet(name="provenance", frames=[record]),
     ]
     if isinstance(target, str | PathLike):
@@ -79,15 +79,14 @@ def save_workbook(
         write_workbook(sheets, target)
 
 
-def _list_portfolio(portfolio: Any) -> list[Sheet]:
-    if portfolio is None:
-        return []
-    read = read_portfolio(portfolio)
-    figures = pd.DataFrame(list(read.figures.items()), columns=["figure", "value"]).astype(
-        {"value": object}
-    )
-    frames = [*read.tables.values(), *([figures] if len(figures) else [])]
-    return [Sheet(name="portfolio", frames=frames)] if frames else []
+def _list_portfolio(content: TableContent, report: Any) -> list[Sheet]:
+    """Return the sheet of the portfolio, and one for each frame that the run was asked for."""
+    views = [Sheet(name=name, frames=[frame]) for name, frame in list_views(report).items()]
+    if (read := read_portfolio(report, content)) is None:
+        return views
+    figures = pd.DataFrame({"figure": list(read.figures), "value": list(read.figures.values())})
+    frames = [*read.tables.values(), figures.astype({"value": object})]
+    return [Sheet(name="portfolio", frames=frames), *views]
 
 
 def save_page(content: TableContent, report: Any, path: str | PathLike[str]) -> None:
@@ -97,7 +96,8 @@ def save_page(content: TableContent, report: Any, path: str | PathLike[str]) -> 
         content,
         list_record_rows(content),
         prices=getattr(report, "prices", None),
-        portfolio=getattr(report, "portfolio", None),
+        portfolio=read_portfolio(report, content),
+        views=list_views(report),
     )
     with open_target(target) as beside:
         # Half of a surrogate pair is in no encoding
@@ -123,13 +123,11 @@ def save_csv(write: Callable[..., Any], target: Any, options: Mapping[str, Any])
     return _replace_file(target, "to_csv()", lambda to: write(to, **options))
 
 
-def save_parquet(
-    frame: pd.DataFrame, parts: Mapping[str, Any], path: Any, *args: Any, **options: Any
-) -> Any:
-    """Write a frame as pandas does, with the parts of its report in the file's schema."""
+def save_parquet(frame: pd.DataFrame, report: Any, path: Any, *args: Any, **options: Any) -> Any:
+    """Write a frame as pandas does, with its report in the file's schema."""
     require_package(PACKAGES["Parquet"][0], "to_parquet()", "Parquet", PACKAGES["Parquet"][1])
     packed = frame.copy(deep=False)
-    packed.attrs = frame.attrs | pack_report(parts)
+    packed.attrs = frame.attrs | pack_report(report)
     if not _is_local(path) or "partition_cols" in options:
         return packed.to_parquet(path, *args, **options)
     return _replace_file(path, "to_parquet()", lambda to: packed.to_parquet(to, *args, **options))

@@ -9,8 +9,8 @@ read.
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import fields
 from io import BytesIO
 from os import PathLike
 from typing import Any
@@ -28,22 +28,39 @@ VERSION = 1
 FIX = "give a file that table.to_parquet(...) wrote; pd.read_parquet reads any other"
 
 
-def pack_report(parts: Mapping[str, Any]) -> dict[Hashable, Any]:
-    """Return the parts of a report as JSON-able values, under the key that a file keeps."""
-    return {KEY: {"version": VERSION, "parts": {name: _pack(part) for name, part in parts.items()}}}
+def pack_report(report: Any) -> dict[Hashable, Any]:
+    """Return a report as JSON-able values, under the key that a file keeps."""
+    return {KEY: {"version": VERSION, "parts": _pack_fields(report)}}
+
+
+def _pack_fields(report: Any) -> dict[str, Any]:
+    return {one.name: _pack(getattr(report, one.name)) for one in fields(report)}
 
 
 def _pack(part: Any) -> dict[str, Any]:
     if isinstance(part, pd.DataFrame):
-        buffer = BytesIO()
-        pd.DataFrame(part).to_parquet(buffer, engine="pyarrow")
-        # Parquet has no seconds as a unit of dates
-        dates = part.select_dtypes("datetime").dtypes
+        return {"kind": "frame", "is_safe": isinstance(part, ExportFrame), **_pack_frame(part)}
+    if isinstance(part, pd.Series):
+        # A row of columns, so that each value keeps its type
         return {
-            "parquet": base64.b64encode(buffer.getvalue()).decode("ascii"),
-            "dates": {str(name): str(dtype) for name, dtype in dates.items()},
+            "kind": "series",
+            "name": part.name,
+            **_pack_frame(part.to_frame().T.infer_objects()),
         }
-    return {"json": to_json(part)}
+    if isinstance(part, tuple):
+        return {"kind": "reports", "reports": [_pack_fields(one) for one in part]}
+    return {"kind": "json", "json": to_json(part)}
+
+
+def _pack_frame(frame: pd.DataFrame) -> dict[str, Any]:
+    buffer, plain = BytesIO(), pd.DataFrame(frame)
+    plain.to_parquet(buffer, engine="pyarrow")
+    # Parquet has no seconds as a unit of dates
+    dates = plain.select_dtypes("datetime").dtypes
+    return {
+        "parquet": base64.b64encode(buffer.getvalue()).decode("ascii"),
+        "dates": {str(name): str(dtype) for name, dtype in dates.items()},
+    }
 
 
 def read_packed(path: str | PathLike[str], **options: Any) -> tuple[pd.DataFrame, Any]:
@@ -69,9 +86,9 @@ def read_packed(path: str | PathLike[str], **options: Any) -> tuple[pd.DataFrame
     return frame, frame.attrs.pop(KEY, None)
 
 
-def unpack_report(packed: Any) -> dict[str, Any]:
+def unpack_report(packed: Any, build: Callable[[dict[str, Any]], Any]) -> Any:
     """
-    Return the parts of a report by name.
+    Return the report that `build` makes of its parts by name.
 
     Raises
     ------
@@ -83,14 +100,29 @@ def unpack_report(packed: Any) -> dict[str, Any]:
             "the report in the file has a form that this version cannot read.", fix=FIX
         )
     try:
-        return {name: _unpack(part) for name, part in packed["parts"].items()}
-    except (LookupError, AttributeError, TypeError, ValueError, OSError, binascii.Error) as exc:
+        return _unpack_fields(packed["parts"], build)
+    except (LookupError, AttributeError, TypeError, ValueError, OSError) as exc:
         raise InputError(f"the report in the file is damaged: {exc}.", fix=FIX) from exc
 
 
-def _unpack(part: Mapping[str, Any]) -> Any:
-    if "parquet" not in part:
-        return part["json"]
+def _unpack_fields(parts: Mapping[str, Any], build: Callable[[dict[str, Any]], Any]) -> Any:
+    return build({name: _unpack(part, build) for name, part in parts.items()})
+
+
+def _unpack(part: Mapping[str, Any], build: Callable[[dict[str, Any]], Any]) -> Any:
+    match part["kind"]:
+        case "frame":
+            frame = _unpack_frame(part)
+            return ExportFrame(frame) if part["is_safe"] else frame
+        case "series":
+            values = _unpack_frame(part).iloc[0]
+            return values.astype(object).rename(part["name"])
+        case "reports":
+            return tuple(_unpack_fields(one, build) for one in part["reports"])
+        case _:
+            return part["json"]
+
+
+def _unpack_frame(part: Mapping[str, Any]) -> pd.DataFrame:
     content = base64.b64decode(part["parquet"], validate=True)
-    frame = pd.read_parquet(BytesIO(content), engine="pyarrow")
-    return ExportFrame(frame.astype(part["dates"]))
+    return pd.read_parquet(BytesIO(content), engine="pyarrow").astype(part["dates"])

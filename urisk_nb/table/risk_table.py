@@ -26,6 +26,10 @@ from urisk_nb.risk.rows import (
     build_ratings,
 )
 from urisk_nb.risk.unjudged import describe_missing_labels, list_missing_labels
+from urisk_nb.risk.values import describe_type
+from urisk_nb.table.diff import Side, compare_tables
+from urisk_nb.table.explain import explain_row
+from urisk_nb.table.explanation import Explanation
 from urisk_nb.table.exports import ExportFrame, make_visible
 from urisk_nb.table.files import (
     is_workbook_target,
@@ -37,8 +41,10 @@ from urisk_nb.table.files import (
 )
 from urisk_nb.table.markdown import render_markdown
 from urisk_nb.table.parquet_files import read_packed, unpack_report
+from urisk_nb.table.records import RunRecord
+from urisk_nb.table.table_diff import TableDiff
 
-__all__ = ["Report", "RiskTable", "assemble", "unite_reports"]
+__all__ = ["Report", "RiskTable", "assemble", "diff_tables", "unite_reports"]
 
 _COMPACT = (
     *("status", "alerts", "level", "score", "top_risk", "top_quote"),
@@ -75,6 +81,11 @@ class Report:
         One row a sentence and judge: ticker, evidence, judge, risk, severity, p_label, reason.
     meta
         What decided the run, JSON-able. Of tables put together: ``{"runs": [...]}``.
+    rows
+        The rows as the run made them, with every column; what is done to the table changes nothing
+        here.
+    parts
+        The reports of the single runs, where tables are put together.
     """
 
     findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
@@ -82,6 +93,8 @@ class Report:
     meta: dict[str, Any] = field(default_factory=dict)
     changes: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_changes({})))
     judgements: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_judgements(())))
+    rows: pd.DataFrame = field(default_factory=ExportFrame)
+    parts: tuple[Report, ...] = ()
 
 
 def unite_reports(reports: Sequence[Report]) -> Report:
@@ -95,12 +108,23 @@ def unite_reports(reports: Sequence[Report]) -> Report:
         meta={"runs": runs},
         changes=_concatenate([report.changes for report in reports]),
         judgements=_concatenate([report.judgements for report in reports]),
+        rows=_concatenate([report.rows for report in reports]),
+        parts=tuple(part for report in reports for part in report.parts or (report,)),
     )
 
 
 def _concatenate(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled, ignore_index=True) if filled else frames[0]
+    if not filled:
+        return frames[0]
+    # Of rows the index is the ticker, of all others a number
+    return pd.concat(filled, ignore_index=filled[0].index.name is None)
+
+
+def _build_report(parts: Mapping[str, Any]) -> Report:
+    """Return a report of its parts by name; those of a later version are left out."""
+    known = {one.name for one in fields(Report)}
+    return Report(**{name: part for name, part in parts.items() if name in known})
 
 
 class RiskTable(ExportFrame):
@@ -239,10 +263,9 @@ class RiskTable(ExportFrame):
         PackageMissing
             pyarrow is not installed.
         """
-        report, frame = self.report, pd.DataFrame(self)
+        frame = pd.DataFrame(self)
         frame.attrs = self.attrs
-        parts = {one.name: getattr(report, one.name) for one in fields(report)}
-        return save_parquet(frame, parts, path, *args, **options)
+        return save_parquet(frame, self.report, path, *args, **options)
 
     @classmethod
     def from_parquet(cls, path: str | PathLike[str], **options: Any) -> RiskTable:
@@ -267,9 +290,7 @@ class RiskTable(ExportFrame):
         table = cls(frame)
         table.attrs = frame.attrs
         if packed is not None:
-            known = {one.name for one in fields(Report)}
-            parts = {name: part for name, part in unpack_report(packed).items() if name in known}
-            object.__setattr__(table, "_report", Report(**parts))
+            object.__setattr__(table, "_report", unpack_report(packed, _build_report))
         return table
 
     def to_html_report(self, path: str | PathLike[str]) -> None:
@@ -377,6 +398,68 @@ class RiskTable(ExportFrame):
             "ticker", key=lambda one: one.map(order), kind="stable"
         ).reset_index(drop=True)
 
+    def explain(self, ticker: str, run: str | None = None) -> Explanation:
+        """
+        Return how one row comes from its sentences: each step from the label to the score.
+
+        The report of the run is read, so columns and rows that were dropped make no difference.
+
+        Parameters
+        ----------
+        ticker
+            As in the table; case does not matter.
+        run
+            The `run_id`, where tables of several runs were put together and the ticker is in more
+            than one of them.
+
+        Returns
+        -------
+        Explanation
+            It shows itself as HTML and as text, and has the frames ``sentences``, ``categories``,
+            ``alerts``, ``metrics`` and ``flags``.
+
+        Raises
+        ------
+        InputError
+            The ticker is not in the table, or it is in several runs.
+        """
+        return explain_row(self._records(), pd.DataFrame(self), ticker, run)
+
+    # pandas has a method of this name, which takes a number: that one stays, `periods` too
+    def diff(  # type: ignore[override]
+        self, other: Any = 1, axis: Any = 0, *, rtol: float | None = None, **options: Any
+    ) -> Any:
+        """
+        Return what changed since an older table, each change with its cause.
+
+        Columns and tickers that only one of the tables has are named and not compared. Sentences
+        are compared by their words, and cells by their values.
+
+        Parameters
+        ----------
+        other
+            The older table; this one is the newer. A number of periods is what pandas takes: the
+            differences between the rows of this table, by `axis`; `periods` is another name of it.
+        rtol
+            Two numbers that are this close, as a share of the larger one, are the same; default:
+            they must be equal.
+
+        Returns
+        -------
+        TableDiff
+            It shows itself as HTML and as text, and has the frames ``changes`` (ticker, what, old,
+            new, cause, quote) and ``summary``.
+
+        Raises
+        ------
+        InputError
+            `other` is a frame that is no table of a run, or a ticker is in a table twice.
+        """
+        options |= {} if rtol is None else {"rtol": rtol}
+        if isinstance(other, pd.DataFrame):
+            return diff_tables(other, self, **options)
+        return super().diff(**{"periods": other, "axis": axis, **options})
+
     def as_text(self, width: int | None = None) -> str:
         """
         Return what `print` shows.
@@ -387,6 +470,12 @@ class RiskTable(ExportFrame):
             Columns that a line may take; default: those of the terminal.
         """
         return render_table_text(self._content(), width)
+
+    def _records(self) -> list[RunRecord]:
+        return [
+            RunRecord(rows=one.rows, findings=one.findings, ratings=one.ratings, meta=one.meta)
+            for one in self.report.parts or (self.report,)
+        ]
 
     def _content(self) -> TableContent:
         report = self.report
@@ -403,6 +492,26 @@ class RiskTable(ExportFrame):
     def _repr_html_(self) -> str | None:
         wanted = pd.get_option("display.notebook_repr_html")
         return render_table_html(self._content()) if wanted else None
+
+
+def diff_tables(old: object, new: object, *, rtol: float = 0.0) -> TableDiff:
+    """
+    Return what changed from an older table to a newer one; see `RiskTable.diff`.
+
+    Raises
+    ------
+    InputError
+        One of them is no table of a run, or a ticker is in one of them twice.
+    """
+    sides = []
+    for which, table in (("older", old), ("newer", new)):
+        if not isinstance(table, RiskTable):
+            raise InputError(
+                f"the {which} table is {describe_type(table)}, not the table of a run.",
+                fix="compare what %%risk or urisk_nb.assess gives: table.diff(older_table)",
+            )
+        sides.append(Side(frame=pd.DataFrame(table), records=table._records()))
+    return compare_tables(sides[0], sides[1], rtol=rtol)
 
 
 def assemble(
@@ -439,6 +548,7 @@ def assemble(
         meta=meta,
         changes=ExportFrame(build_changes(changes)),
         judgements=ExportFrame(build_judgements(given, model=model)),
+        rows=ExportFrame(frame.copy()),
     )
     meta |= {
         "judges": list(judges),

@@ -143,9 +143,11 @@ def parse_object(text: bytes | str, fix: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise errors.ProtocolError(f"the reply is not JSON: {_show(text)}.", fix=fix) from exc
+        said = _show(text)
+        raise errors.ProtocolError(f"the reply is not JSON: {said}.", fix=fix, said=said) from exc
     if not isinstance(content, dict):
-        raise errors.ProtocolError(f"the reply is not a JSON object: {_show(text)}.", fix=fix)
+        said = _show(text)
+        raise errors.ProtocolError(f"the reply is not a JSON object: {said}.", fix=fix, said=said)
     return content
 
 

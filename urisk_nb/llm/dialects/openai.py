@@ -278,8 +278,9 @@ class ChatDecoder:
         """Yield what is complete with this data."""
         if self._is_stream is None and (begin := data.lstrip()[:1]):
             if begin == b"<":
+                said = clean_words(data.decode("utf-8", "replace"))
                 raise errors.ProtocolError(
-                    f"the reply is a web page: {data[:80]!r}.", fix=NOT_OPENAI
+                    f"the reply is a web page: {said}.", fix=NOT_OPENAI, said=said
                 )
             self._is_stream = begin != b"{"
         if not self._is_stream:

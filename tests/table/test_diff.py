@@ -1,0 +1,388 @@
+"""Two tables are compared on what both have, and each change names its cause."""
+
+import pickle
+import random
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from run_maker import DAYS, NEWS, TELLING, choose_label, filing, make_prices, make_run, note
+from table_maker import HOSTILE
+from urisk_nb.errors import InputError
+from urisk_nb.render.text_layout import display_width
+from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
+from urisk_nb.table.causes import COSTS, EDITED, UNKNOWN, differ
+from urisk_nb.table.risk_table import RiskTable, diff_tables
+
+OTHER_TAXONOMY = Taxonomy(
+    version="with_sea",
+    categories=(*DEFAULT.categories, Category(id="sea", name="Sea", definition="ships")),
+)
+WORLD_TICKERS = ("AAA", "BBB", "CCC", "DDD")
+
+
+@dataclass(frozen=True)
+class World:
+    """All that decides a run, so that one thing of it can be changed."""
+
+    symbols: tuple = WORLD_TICKERS
+    documents: dict = field(
+        default_factory=lambda: {
+            "AAA": [filing("AAA", *TELLING[5:13], length=30)],
+            "BBB": [filing("BBB", *TELLING[:4], length=5), note("BBB", *NEWS[:2])],
+            "CCC": [note("CCC", *NEWS[:4])],
+        }
+    )
+    labels: dict = field(default_factory=dict)
+    prices: pd.DataFrame = field(default_factory=lambda: make_prices(*WORLD_TICKERS, "EEE"))
+    p: float = 0.9
+    options: dict = field(default_factory=dict)
+
+    def run(self, run_id):
+        drawn = choose_label("world")
+
+        def label(ticker, text):
+            return self.labels.get((ticker, text)) or drawn(ticker, text)
+
+        return make_run(
+            self.symbols,
+            [one for ticker in self.symbols for one in self.documents.get(ticker, ())],
+            label,
+            p=lambda ticker, text: self.p if "default" in text else 0.9,
+            prices=self.prices[[one for one in self.prices if one in self.symbols]],
+            run_id=run_id,
+            **self.options,
+        )
+
+    def give(self, **options):
+        return replace(self, options={**self.options, **options})
+
+    def write(self, ticker, *documents):
+        return replace(self, documents={**self.documents, ticker: list(documents)})
+
+
+def move_price(world, rng):
+    prices = world.prices.copy()
+    prices.iloc[rng.randrange(10, 100), prices.columns.get_loc(rng.choice(world.symbols))] *= 1.01
+    return replace(world, prices=prices)
+
+
+def add_days(world, rng):
+    days = pd.bdate_range(DAYS[0], periods=len(DAYS) + rng.randrange(1, 30))
+    more = make_prices(*world.prices.columns, days=days, seed=rng.randrange(2, 9))
+    more.iloc[: len(DAYS)] = world.prices.iloc[: len(DAYS)]
+    return replace(world, prices=more)
+
+
+def add_document(world, rng):
+    ticker = rng.choice(world.symbols[:3])
+    more = note(ticker, rng.choice(NEWS[4:]), name=f"{ticker}-more-{rng.randrange(99)}")
+    return world.write(ticker, *world.documents.get(ticker, ()), more)
+
+
+def drop_document(world, rng):
+    ticker = rng.choice(["AAA", "BBB", "CCC"])
+    return world.write(ticker, *world.documents[ticker][1:])
+
+
+def reword(world, rng):
+    return world.write("CCC", note("CCC", "Acme was fined by a high court.", *NEWS[1:4]))
+
+
+def change_label(world, rng):
+    key = rng.choice([("CCC", NEWS[0]), ("AAA", TELLING[12]), ("BBB", NEWS[1])])
+    given = {key: (rng.choice(DEFAULT.ids), rng.randrange(6))}
+    return replace(world, labels={**world.labels, **given})
+
+
+MUTATIONS = [
+    *(move_price, add_days, add_document, drop_document, reword, change_label),
+    lambda world, rng: world.give(judge="judge-9"),
+    lambda world, rng: world.give(window="3m"),
+    lambda world, rng: world.give(alpha=[0.1]),
+    lambda world, rng: world.give(benchmark=rng.choice(["equal", "AAA"])),
+    lambda world, rng: world.give(taxonomy=OTHER_TAXONOMY),
+    lambda world, rng: world.give(review_below=0.95 if rng.random() < 0.5 else 0.5),
+    lambda world, rng: replace(world, p=0.4),
+    lambda world, rng: world.give(query="fined default loan"),
+    lambda world, rng: world.give(max_sentences=3),
+    lambda world, rng: world.give(skip=("BBB",)),
+    lambda world, rng: world.give(as_of="2024-04-30"),
+    lambda world, rng: world.give(weights=dict.fromkeys(world.symbols, rng.choice([0.2, 0.25]))),
+    lambda world, rng: world.give(other=choose_label(rng.random())),
+    lambda world, rng: world.give(llm=False),
+    lambda world, rng: replace(world, symbols=(*world.symbols[1:], "EEE")),
+    lambda world, rng: world.give(previous=[filing("AAA", *TELLING[rng.randrange(7) : 9])]),
+]
+
+
+def is_other(old, new):
+    """Whether two cells differ, said in another way than the code says it."""
+    if old is pd.NA or new is pd.NA or old is None or new is None or old != old or new != new:
+        return pd.isna(old) != pd.isna(new)
+    return bool(old != new)
+
+
+def check_causes(older, newer):
+    """Every cell that differs has a row with a cause, and no other cell has one."""
+    changes = newer.diff(older).changes
+    found = {(row.ticker, row.what): row for row in changes.itertuples()}
+    wanted = set()
+    before, after = older.to_dict("index"), newer.to_dict("index")
+    for ticker in before.keys() & after.keys():
+        for name in before[ticker].keys() & after[ticker].keys():
+            old, new = before[ticker][name], after[ticker][name]
+            if is_other(old, new):
+                wanted.add((ticker, name))
+                row = found[ticker, name]
+                assert isinstance(row.cause, str)
+                assert row.cause.strip()
+                assert UNKNOWN not in row.cause, row
+                assert row.cause != EDITED, row
+                assert not is_other(row.old, old)
+                assert not is_other(row.new, new)
+    columns = set(older.columns) & set(newer.columns)
+    assert {key for key in found if key[1] in columns} == wanted
+    return changes
+
+
+@pytest.fixture(scope="module")
+def base():
+    return World().run("r1")
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_every_changed_cell_has_a_cause(seed):
+    """Pairs of runs that differ in one to four things, drawn."""
+    rng = random.Random(seed)
+    older = World()
+    for mutate in rng.sample(MUTATIONS, rng.randrange(2)):
+        older = mutate(older, rng)
+    newer = older
+    for mutate in rng.sample(MUTATIONS, rng.randrange(1, 4)):
+        newer = mutate(newer, rng)
+    check_causes(older.run("r1"), newer.run("r2"))
+
+
+@pytest.mark.parametrize("place", range(len(MUTATIONS)))
+def test_each_kind_of_change_has_a_cause(base, place):
+    check_causes(base, MUTATIONS[place](World(), random.Random(place)).run("r2"))
+
+
+def changes_of(older, newer):
+    """The changes of two worlds without those of the run's own name and cost."""
+    changes = newer.run("r2").diff(older.run("r1")).changes
+    return changes[~changes["what"].isin(COSTS)]
+
+
+ONE_CAUSE = [
+    (lambda world: move_price(world, random.Random(1)), "values of the prices"),
+    (lambda world: add_days(world, random.Random(1)), "last_obs: 2024-06-14 -> "),
+    (lambda world: world.give(window="3m"), "window: not set -> 3m"),
+    (lambda world: world.give(judge="judge-9"), "judge: judge-1 -> judge-9"),
+    (lambda world: world.give(max_sentences=3), "max_sentences: 40 -> 3"),
+    (lambda world: world.give(query="fined default loan"), "query: not set -> fined default loan"),
+    (lambda world: world.give(review_below=0.95), "review_below: not set -> 0.95"),
+    (lambda world: world.give(skip=("CCC",)), "not_run in the newer run (it was stopped)"),
+]
+
+
+@pytest.mark.parametrize(("mutate", "cause"), ONE_CAUSE)
+def test_the_one_thing_that_changed_is_the_cause(mutate, cause):
+    """Of every change: nothing else is blamed, and nothing is without it."""
+    changes = changes_of(World(), mutate(World()))
+    assert len(changes)
+    followers = {"ticker", "setting", "sentence"}
+    for row in changes[~changes["what"].isin(followers)].itertuples():
+        if row.what == "last_obs":
+            assert "as_of" in row.cause
+        else:
+            assert cause in row.cause, row
+
+
+def test_a_new_document_is_named_with_its_sentence(base):
+    more = note("CCC", "A river took the yard.", name="CCC-more")
+    world = replace(World().write("CCC", note("CCC", *NEWS[:4]), more))
+    world = replace(world, labels={("CCC", "A river took the yard."): ("operational", 5)})
+    changes = changes_of(World(), world).set_index("what")
+    assert set(changes["ticker"]) == {"CCC"}
+    sentence = changes.loc["sentence"]
+    assert (sentence["old"], sentence["new"]) == (None, "A river took the yard.")
+    assert sentence["cause"] == "the document wire is only in the newer run" or (
+        "only the newer run asked about it" in sentence["cause"]
+    )
+    for name in ("score", "r_operational", "judged"):
+        assert "a sentence is new (operational 5)" in changes.loc[name, "cause"]
+        assert changes.loc[name, "quote"] == "A river took the yard."
+
+
+def test_a_gone_document_is_named(base):
+    world = World().write("BBB", note("BBB", *NEWS[:2]))
+    changes = changes_of(World(), world)
+    gone = changes[changes["what"] == "sentence"]
+    assert gone["new"].isna().all()
+    assert (gone["cause"] == "the document BBB-10K.txt is only in the older run").all()
+
+
+def test_a_changed_label_is_shown_with_its_sentence(base):
+    world = replace(World(), labels={("CCC", NEWS[0]): ("credit", 5)})
+    changes = changes_of(World(), world)
+    assert set(changes["ticker"]) == {"CCC"}
+    label = changes.set_index("what").loc["label"]
+    drawn = choose_label("world")("CCC", NEWS[0])
+    assert (label["old"], label["new"]) == (f"{drawn[0]} {drawn[1]}", "credit 5")
+    assert label["cause"] == "the judge answers otherwise to the same question"
+    rating = changes.set_index("what").loc["r_credit"]
+    assert f"from {drawn[0]} {drawn[1]} to credit 5" in rating["cause"]
+    assert rating["quote"] == NEWS[0]
+
+
+def test_a_reworded_sentence_shows_both_wordings(base):
+    changes = changes_of(World(), reword(World(), None)).set_index("what")
+    sentence = changes.loc["sentence"]
+    assert (sentence["old"], sentence["new"]) == (NEWS[0], "Acme was fined by a high court.")
+
+
+def test_an_alert_that_comes_is_a_change():
+    """Found by the words alone; no model labels here."""
+    before = World().give(llm=False)
+    after = before.write("CCC", filing("CCC", TELLING[8]))
+    changes = changes_of(before, after)
+    alert = changes.set_index("what").loc["alert"]
+    assert (alert["old"], alert["new"], alert["quote"]) == (None, "default", TELLING[8])
+    assert "only the newer run has these words in CCC-10K.txt" in alert["cause"]
+
+
+def test_identical_tables_have_no_difference(base):
+    """Also those of two runs on the same data, whose names and costs differ."""
+    assert base.diff(base).is_same
+    assert repr(base.diff(base)).endswith("No difference.")
+    again = World().run("r2").diff(base)
+    assert again.is_same
+    assert set(again.changes["what"]) == {"run_id"}
+    assert "No difference." in again._repr_html_()
+    assert not (again.summary.iloc[:, 4:] > 0).any(axis=None)
+
+
+def test_what_only_one_table_has_is_named_and_not_compared(base):
+    newer = replace(World(), symbols=("AAA", "BBB", "EEE")).give(alpha=[0.1], benchmark="equal")
+    diff = newer.run("r2").diff(base)
+    said = " ".join(diff.not_compared)
+    assert "Only the newer table has 8 columns: var_90, var_90_lo" in said
+    assert "alpha: 0.05 -> 0.1" in said
+    assert "benchmark: not set -> equal" in said
+    assert "Only the older table has 2 tickers: CCC, DDD." in said
+    assert "Only the newer table has 1 ticker: EEE." in said
+    alone = diff.changes[diff.changes["what"] == "ticker"].set_index("ticker")
+    assert list(alone.index) == ["EEE", "CCC", "DDD"]
+    assert pd.isna(alone.loc["EEE", "old"])
+    assert list(diff.summary.index) == ["AAA", "BBB", "EEE", "CCC", "DDD"]
+
+
+def test_a_selection_of_columns_is_compared(base):
+    newer = World().give(judge="judge-9", window="3m").run("r2")
+    diff = newer[["score", "vol_ann"]].diff(base)
+    assert (
+        {"vol_ann", "setting"}
+        <= set(diff.changes["what"])
+        <= {
+            *("score", "vol_ann", "setting", "label", "count", "sentence"),
+        }
+    )
+    assert "Only the older table has" in diff.not_compared[0]
+    assert newer.reset_index().diff(base.sort_values("vol_ann")).changes["what"].eq("run_id").any()
+
+
+def test_a_cell_of_ones_own_is_said_to_be_one(base):
+    newer = base.copy()
+    newer.loc["AAA", "score"] = 1.0
+    changes = newer.diff(base).changes
+    assert changes[["ticker", "what", "new", "cause"]].values.tolist() == [
+        ["AAA", "score", 1.0, EDITED]
+    ]
+    assert base.assign(mine=1).diff(base.assign(mine=2)).changes["cause"].eq(EDITED).all()
+
+
+def test_the_summary_counts_by_kind(base):
+    world = replace(World(), labels={("CCC", NEWS[0]): ("credit", 5)})
+    diff = world.run("r2").diff(base)
+    row = diff.summary.loc["CCC"]
+    changes = diff.changes[diff.changes["ticker"] == "CCC"]
+    assert row["labels"] == 1
+    assert row["ratings"] == changes["what"].str.startswith("r_").sum() > 0
+    assert row["metrics"] == row["sentences"] == 0
+    assert row["new_score"] == diff.changes.set_index("what").loc["score", "new"]
+    assert (diff.summary.loc["AAA"].iloc[4:] == 0).all()
+
+
+@pytest.mark.parametrize(("rtol", "expected"), [(0, True), (1e-12, True), (1e-6, False)])
+def test_the_tolerance_is_relative_and_exact_by_default(base, rtol, expected):
+    newer = base.copy()
+    newer.loc["AAA", "vol_ann"] *= 1 + 1e-9
+    assert ("vol_ann" in set(newer.diff(base, rtol=rtol).changes["what"])) is expected
+
+
+def test_cells_that_are_missing_or_empty():
+    """Two missing cells are equal; empty text is a value."""
+    for one, two in ((None, np.nan), (pd.NA, pd.NaT), ("", ""), (1, 1.0), (-0.0, 0.0)):
+        assert not differ(one, two)
+    for one, two in (("", None), (0, None), (1.0, np.nextafter(1.0, 2)), ("a", "A"), (True, "x")):
+        assert differ(one, two)
+
+
+def test_what_cannot_be_compared_is_refused(base):
+    with pytest.raises(InputError, match="the older table is a DataFrame"):
+        base.diff(pd.DataFrame(base))
+    with pytest.raises(InputError, match="the newer table is a dict"):
+        diff_tables(base, {})
+    for wrong in (-1, 1, "x", float("nan")):
+        with pytest.raises(InputError, match="is not a share"):
+            base.diff(base, rtol=wrong)
+    with pytest.raises(InputError, match="several levels"):
+        base.diff(base.set_index("status", append=True))
+    both = pd.concat([base, World().run("r2")])
+    with pytest.raises(InputError, match="AAA is in the newer table more than once") as caught:
+        both.diff(base)
+    fixed = eval(caught.value.fix.removeprefix("keep the rows of one run: "), {"table": both})
+    assert fixed.diff(base).is_same
+    twice = pd.concat([base, base[["score"]]], axis=1)
+    with pytest.raises(InputError, match="has the column 'score' twice") as caught:
+        twice.diff(base)
+    fixed = eval(caught.value.fix.removeprefix("keep one of them: "), {"table": twice})
+    assert fixed.diff(base).is_same
+
+
+def test_the_difference_of_rows_is_still_that_of_pandas(base):
+    """A number of periods is what pandas takes, also in its own calls."""
+    expected = pd.DataFrame(base)[["score", "vol_ann"]].diff()
+    table = base[["score", "vol_ann"]]
+    for given in (table.diff(), table.diff(1, 0), table.diff(periods=1), table.diff(1, axis=0)):
+        assert isinstance(given, RiskTable)
+        pd.testing.assert_frame_equal(pd.DataFrame(given), expected)
+    with pytest.raises(TypeError):
+        table.diff(1, rtol=0.1)
+    with pytest.raises(TypeError):
+        table.diff(table, periods=1)
+
+
+@pytest.mark.parametrize("width", [20, 60, 140])
+def test_it_is_shown_escaped_and_in_the_width(base, width):
+    diff = World().write("CCC", note("CCC", HOSTILE)).run("r2").diff(base)
+    text = diff.as_text(width)
+    assert all(display_width(line) <= width for line in text.splitlines())
+    for shown in (text, diff._repr_html_(), repr(diff)):
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+    assert "<script>alert" not in diff._repr_html_()
+    assert pickle.loads(pickle.dumps(diff)).as_text(width) == text
+    with pd.option_context("display.notebook_repr_html", False):
+        assert diff._repr_html_() is None
+
+
+def test_a_table_that_no_run_made_is_compared_by_its_cells():
+    one, two = (RiskTable({"score": [value]}, index=["AAA"]) for value in (1.0, 2.0))
+    changes = two.diff(one).changes
+    assert changes[["ticker", "what"]].values.tolist() == [["AAA", "score"]]
+    assert changes["cause"][0] == UNKNOWN

@@ -1,0 +1,140 @@
+"""What two runs were told, and which of it differs: parameters, judge, taxonomy, versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["SettingChange", "compare_settings"]
+
+PRICES, TAIL, JOINT, WEIGHT = "prices", "tail", "joint", "weight"
+EVIDENCE, LABELS = "evidence", "labels"
+ANY = frozenset((PRICES, TAIL, JOINT, WEIGHT, EVIDENCE, LABELS))
+_OF_METRICS = frozenset((PRICES, TAIL, JOINT))
+_PARAMS = {
+    "alpha": frozenset((TAIL,)),
+    "start": _OF_METRICS,
+    "end": _OF_METRICS | {EVIDENCE},
+    "window": _OF_METRICS,
+    "as_of": _OF_METRICS | {EVIDENCE},
+    "benchmark": frozenset((JOINT,)),
+    "price_column": _OF_METRICS,
+    "periods_per_year": _OF_METRICS,
+    "returns": _OF_METRICS,
+    "normalise": frozenset((WEIGHT,)),
+    "query": frozenset((EVIDENCE, LABELS)),
+    "families": frozenset((EVIDENCE,)),
+    "max_sentences": frozenset((EVIDENCE,)),
+    "labels": frozenset((LABELS,)),
+    "seed": frozenset((LABELS,)),
+    "num_predict": frozenset((LABELS,)),
+    "llm": frozenset((EVIDENCE, LABELS)),
+}
+# Told by the record of the judge, and by the threshold that was in force
+_TOLD_ELSEWHERE = frozenset(("judge", "model", "review_below"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingChange:
+    """
+    Something that two runs were told otherwise.
+
+    Attributes
+    ----------
+    name
+        As the user gives it, or in words.
+    old, new
+        What each run was told; "not set" for nothing.
+    kinds
+        What it can move: ``prices``, ``tail`` (VaR and ES), ``joint`` (against the benchmark),
+        ``weight``, ``evidence`` (which sentences there are) and ``labels``.
+    """
+
+    name: str
+    old: str
+    new: str
+    kinds: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.old} -> {self.new}"
+
+
+def compare_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[SettingChange]:
+    """
+    Return what differs between the records of two runs.
+
+    Parameters
+    ----------
+    old, new
+        ``report.meta`` of each. What decides a run is compared; what says when it ran is not.
+    """
+    return [
+        SettingChange(name=name, old=_show(before), new=_show(after), kinds=kinds)
+        for name, before, after, kinds in _iterate(old, new)
+        if before != after
+    ]
+
+
+def _iterate(
+    old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any, frozenset[str]]]:
+    before, after = old.get("params", {}), new.get("params", {})
+    for name in dict.fromkeys((*before, *after)):
+        if name not in _TOLD_ELSEWHERE:
+            yield name, before.get(name), after.get(name), _PARAMS.get(name, ANY)
+    for name, (read, kinds) in _META.items():
+        yield name, read(old), read(new), kinds
+    if _list_judges(old) == _list_judges(new):  # of other judges it says nothing more
+        yield "digest of the judge", _list_digests(old), _list_digests(new), frozenset((LABELS,))
+    before, after = old.get("libraries", {}), new.get("libraries", {})
+    for name in dict.fromkeys((*before, *after)):
+        yield f"version of {name}", before.get(name), after.get(name), ANY
+
+
+def _show(value: Any) -> str:
+    if value is None or value == []:
+        return "not set"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _list_judges(meta: Mapping[str, Any]) -> list[Any]:
+    """Return the models that labeled; the one that was wanted where none has begun."""
+    named = [one.get("model") for one in meta.get("judges", ())]
+    return named or [model for model in (meta.get("model"),) if model]
+
+
+def _list_digests(meta: Mapping[str, Any]) -> list[Any]:
+    return [one["digest"][:12] for one in meta.get("judges", ()) if one.get("digest")]
+
+
+def _name_taxonomy(meta: Mapping[str, Any]) -> str | None:
+    version, content = meta.get("taxonomy_version"), meta.get("taxonomy_hash")
+    return f"{version} ({content[:8]})" if version and content else version
+
+
+def _cut_hash(content: str | None) -> str | None:
+    return content[:12] if content else content
+
+
+def _read_server(meta: Mapping[str, Any], name: str) -> Any:
+    return meta.get("served_by", {}).get(name)
+
+
+_META: dict[str, tuple[Callable[[Mapping[str, Any]], Any], frozenset[str]]] = {
+    "judge": (_list_judges, frozenset((LABELS,))),
+    "review_below": (lambda meta: meta.get("review_below"), frozenset((LABELS,))),
+    "taxonomy": (_name_taxonomy, frozenset((LABELS, EVIDENCE))),
+    "examples": (lambda meta: _cut_hash(meta.get("examples_hash")), frozenset((LABELS,))),
+    "form": (lambda meta: meta.get("form"), frozenset((LABELS,))),
+    "families of distress": (
+        lambda meta: _cut_hash(meta.get("families_hash")),
+        frozenset((EVIDENCE, LABELS)),
+    ),
+    "schema": (lambda meta: meta.get("schema_version"), frozenset((LABELS,))),
+    "column of prices": (lambda meta: meta.get("price_column"), _OF_METRICS),
+    "adjusted prices": (lambda meta: meta.get("adjusted"), _OF_METRICS),
+    "engine": (lambda meta: _read_server(meta, "engine"), frozenset((LABELS,))),
+    "version of the server": (lambda meta: _read_server(meta, "server"), frozenset((LABELS,))),
+    "context window": (lambda meta: _read_server(meta, "num_ctx"), frozenset((LABELS,))),
+}
