@@ -49,7 +49,7 @@ def read_portfolio(report: Any, content: TableContent) -> PortfolioContent | Non
     """
     if not isinstance(found := getattr(report, "portfolio", None), pd.Series | Mapping):
         return None
-    tables = {}
+    figures, tables = {str(name): value for name, value in found.items()}, {}
     names = [name for name in map(str, content.frame.columns) if name.startswith("comp_")]
     if content.is_whole and names:
         weights = [name for name in ("weight",) if name in content.frame]
@@ -57,7 +57,7 @@ def read_portfolio(report: Any, content: TableContent) -> PortfolioContent | Non
         tables["holdings"] = pd.DataFrame(holdings.rename_axis("ticker"))
     if isinstance(backtest := getattr(report, "backtest", None), pd.DataFrame):
         tables["backtest"] = pd.DataFrame(backtest)
-    return PortfolioContent(figures=dict(found.items()), tables=tables)
+    return PortfolioContent(figures=figures, tables=tables)
 
 
 def list_views(report: Any) -> dict[str, pd.DataFrame]:
