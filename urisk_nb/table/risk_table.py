@@ -1,4 +1,9 @@
-"""The risk table: a DataFrame that shows its main columns, has them all, and keeps its report."""
+"""
+The risk table: a DataFrame that shows its main columns, has them all, and keeps its report.
+
+Over 400 lines: pandas wants the methods on the class, and most lines say what each of them takes
+and returns. What they do is in the modules that they call.
+"""
 
 from __future__ import annotations
 
