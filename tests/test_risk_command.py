@@ -281,6 +281,7 @@ def test_a_job_over_a_server(fake_ollama_with, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_a_job_that_is_killed_keeps_what_was_computed(fake_ollama_with):
     """`kill` in the middle of a label: status 143, the table printed and written."""
     server = fake_ollama_with(
@@ -294,7 +295,7 @@ def test_a_job_that_is_killed_keeps_what_was_computed(fake_ollama_with):
         env=clean_environment(),
     )
     try:
-        eventually(lambda: server.counters()["in_flight"] > 0, 30, "a label is asked for")
+        eventually(lambda: server.counters()["in_flight"] > 0, 60, "a label is asked for")
         job.terminate()
         said, _ = job.communicate(timeout=20)
     finally:
