@@ -87,6 +87,9 @@ def compare(tickers: int, days: int, repeat: int) -> None:
         "table, no benchmark": table(None),
         "table, benchmark equal": table("equal"),
         "table, benchmark T0": table("T0"),
+        "table, no benchmark, weights": lambda: open_run(
+            dict.fromkeys(names, 1 / len(names)), prices=frame, params=RiskParams(llm=False)
+        ).table(),
         "empyrical, seven figures, benchmark T0": lambda: by_library(frame),
     }
     found = best(works, repeat)

@@ -8,12 +8,11 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
 
-from harness import eventually
+from harness import eventually, free_port
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -43,9 +42,7 @@ def jupyter_lab(folder, env):
 @contextlib.contextmanager
 def jupyter_server(module, folder, env):
     """A JupyterLab or a Notebook over the folder: its address and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     env = {
         **os.environ,
         **env,

@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from harness import FakeOllama, Kernel, OllamaProgram, children, eventually
+from harness import FakeOllama, Kernel, OllamaProgram, children, eventually, short_folder
 
 # Kernels, servers and programs are started by the hundred: each would compile the package anew
 # where this is set, and pytest would rewrite the asserts of all test modules in each run.
@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path_factory):
+def clean_environment(monkeypatch):
     """No setting of the machine that runs the tests reaches them."""
     for name in list(os.environ):
         ours = name.startswith(("OLLAMA_", "URISK_", "SSL_CERT_")) or name.endswith("_CA_BUNDLE")
@@ -63,11 +63,18 @@ def no_leaks(request):
     )
 
 
-FIGURES = pytest.StashKey[list]()
-
-
-def pytest_configure(config):
-    config.stash[FIGURES] = []
+def pytest_collection_modifyitems(config, items):
+    """
+    Where workers share the files, those that may take longest go first: all would wait for one that
+    begins last.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    longest_s = {}
+    for item in items:
+        if mark := item.get_closest_marker("timeout"):
+            longest_s[item.path] = max(longest_s.get(item.path, 0), mark.args[0])
+    items.sort(key=lambda item: -longest_s.get(item.path, 0))
 
 
 def pytest_collection_finish():
@@ -88,15 +95,24 @@ def figure(request):
     marks = [f"row {mark.args[0]}" for mark in request.node.iter_markers("row")]
 
     def show(what, value):
-        request.config.stash[FIGURES].append((", ".join(marks), what, value))
+        # What a report carries is all that comes from a worker of pytest-xdist
+        request.node.user_properties.append(("figure", (", ".join(marks), what, float(value))))
 
     return show
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    if figures := config.stash[FIGURES]:
+def pytest_terminal_summary(terminalreporter):
+    figures = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "teardown"  # the last one has what all of them have
+        for name, value in report.user_properties
+        if name == "figure"
+    ]
+    if figures:
         terminalreporter.section("figures")
-        for rows, what, value in sorted(figures):
+        for rows, what, value in sorted(map(tuple, figures)):
             terminalreporter.write_line(f"{rows:>8}  {what}: {value:.3g}")
 
 
@@ -152,20 +168,32 @@ def new_kernel():
 @pytest.fixture(scope="session")
 def demo_model():
     """The real demo model, fetched once for the session into a folder that outlives it."""
+    import fcntl
+
     from urisk_nb.embedded import weights
 
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "urisk-nb-tests"
-    return weights.fetch(Path(os.environ.get("URISK_TEST_WEIGHTS", default)))
+    folder = Path(os.environ.get("URISK_TEST_WEIGHTS", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "fetch.lock").open("w") as lock:  # the other workers wait, and find it there
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return weights.fetch(folder)
 
 
 @pytest.fixture
-def own_places(monkeypatch, tmp_path):
+def run_folder():
+    """An XDG_RUNTIME_DIR of a test's own, for locks, logs and sockets."""
+    return short_folder()
+
+
+@pytest.fixture
+def own_places(monkeypatch, tmp_path, run_folder):
     """
     Folders of a test's own for locks, logs and data, and no `ollama` on the PATH but the test's.
     """
-    for name in ("run", "data", "bin"):
+    for name in ("data", "bin"):
         (tmp_path / name).mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_folder))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 

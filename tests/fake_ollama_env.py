@@ -8,7 +8,7 @@ import json
 import time
 import urllib.request
 
-from harness import OllamaProgram, alive, eventually, free_port
+from harness import OllamaProgram, alive, eventually, free_port, short_folder
 
 SLOW = {"contains": "slow", "answer": "word " * 2000, "token_ms": 5}
 SCENARIO = {"version": "0.33.0", "models": ["llama3.1"], "rules": [SLOW]}
@@ -25,7 +25,8 @@ class FakeOllamaEnv:
         self.program = OllamaProgram(folder / "bin", SCENARIO)
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
-        for name in ("run", "work", "home"):
+        self._run_folder = short_folder()
+        for name in ("work", "home"):
             (folder / name).mkdir()
 
     def close(self):
@@ -41,7 +42,7 @@ class FakeOllamaEnv:
     def env(self):
         return {
             "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin",
-            "XDG_RUNTIME_DIR": str(self.folder / "run"),
+            "XDG_RUNTIME_DIR": str(self._run_folder),
             "XDG_DATA_HOME": str(self.folder / "home"),
             "OLLAMA_URL": self.url,
             "URISK_KEEP_WARM": "1",

@@ -3,8 +3,10 @@ What tests are made with: a fake Ollama as a real process, a real kernel spoken 
 end does, waiting for others.
 """
 
+import atexit
 import contextlib
 import functools
+import itertools
 import json
 import os
 import queue
@@ -15,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -34,11 +37,14 @@ def children(parent=None):
     that nobody waited for.
     """
     found = set()
-    # Asked twice a test: a glob would take three times as long.
+    # Asked twice a test: by way of a glob or of Path it would take several times as long.
     with contextlib.suppress(OSError), os.scandir(f"/proc/{parent or os.getpid()}/task") as threads:
         for thread in threads:
-            with contextlib.suppress(OSError):
-                found.update(map(int, Path(thread.path, "children").read_text().split()))
+            with (
+                contextlib.suppress(OSError),
+                open(f"{thread.path}/children", "rb", buffering=0) as file,
+            ):
+                found.update(map(int, file.readall().split()))
     return found
 
 
@@ -60,17 +66,40 @@ def eventually(condition, within_s=5.0, what="the condition"):
     raise AssertionError(f"{what} did not come true within {within_s} s")
 
 
+# Which of the processes of pytest-xdist this is, and how many there are.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_own = range(20_000 + WORKER, 30_000, WORKERS)
+_ports = itertools.cycle(random.Random().sample(_own, len(_own)))
+
+
 def free_port():
     """
     A port of this machine where nothing listens. Not one of those that the system gives out by
     itself: a kernel, or the near end of any connection, could be given the same one before our
-    server is there.
+    server is there. Nor one that another worker draws or that was drawn just before, for the same
+    reason.
     """
     while True:
-        port = random.randrange(20_000, 30_000)
+        port = next(_ports)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+@functools.cache
+def _short_root():
+    folder = tempfile.TemporaryDirectory(prefix="ut-", dir="/tmp", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def short_folder():
+    """
+    A new folder, gone with this process, whose path leaves room for the name of a socket. Those of
+    pytest do not where the names of user, worker and test are long.
+    """
+    return Path(tempfile.mkdtemp(dir=_short_root(), prefix=""))
 
 
 class FakeOllama:
@@ -218,7 +247,12 @@ class Cell:
 
 class Kernel:
     def __init__(self, env=None, cwd=None):
-        self.manager = KernelManager(kernel_name="python3")
+        # Left to itself it asks for ports that are free now, and another worker's kernel, which
+        # starts meanwhile, may be given the same
+        ports = {
+            f"{name}_port": free_port() for name in ("shell", "iopub", "stdin", "hb", "control")
+        }
+        self.manager = KernelManager(kernel_name="python3", cache_ports=False, **ports)
         self.manager.start_kernel(env={**os.environ, **(env or {})}, cwd=cwd)
         self.client = self.manager.client()
         self.client.start_channels()

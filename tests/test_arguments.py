@@ -65,6 +65,8 @@ def test_a_run_names_what_it_takes(name):
         "previous",
         "query",
         "benchmark",
+        "stress",
+        "factors",
         "params",
         "taxonomy",
         "families",

@@ -24,7 +24,7 @@ BUSY_S, HANG_S, DOWN_S = (10.0, 30.0, 1.0) if FULL else (0.8, 2.0, 0.5)
 SCHEDULE = ProbeSchedule() if FULL else ProbeSchedule(silent_s=0.4, every_s=0.1, within_s=0.2)
 MOST = 1.3  # of the undisturbed time, beyond the outages
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 if FULL else 120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(600 if FULL else 120)]
 
 
 def sentences(word):

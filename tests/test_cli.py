@@ -66,13 +66,13 @@ def test_help_and_version():
 
 
 @pytest.mark.slow
-def test_the_demo_with_an_engine_that_is_named(tmp_path):
+def test_the_demo_with_an_engine_that_is_named(tmp_path, run_folder):
     """
     `urisk demo --engine ollama`: the six rows and their sentences, and nothing left running.
     """
     url = f"http://127.0.0.1:{free_port()}"
     OllamaProgram(tmp_path / "bin")
-    place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(run_folder)}
     done = urisk("demo", "--engine", "ollama", "--url", url, **place)
     assert done.returncode == 0, done.stderr
     for ticker in ("GOOG", "AAPL", "AMZN", "FB", "NFLX", "MSFT"):
@@ -116,14 +116,14 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path):
     assert "Ollama: not on PATH" in done.stdout
 
 
-def test_doctor_names_the_log_of_the_last_server(tmp_path):
+def test_doctor_names_the_log_of_the_last_server(run_folder, urisk_here):
     """A server that we started ended: what it wrote can be found."""
-    place = tmp_path / f"urisk-{os.getuid()}"
-    runtime = {"XDG_RUNTIME_DIR": str(tmp_path), "OLLAMA_URL": "http://127.0.0.1:9"}
-    assert "server.log" not in urisk("doctor", **runtime).stdout
+    place = run_folder / f"urisk-{os.getuid()}"
+    runtime = {"XDG_RUNTIME_DIR": str(run_folder), "OLLAMA_URL": "http://127.0.0.1:9"}
+    assert "server.log" not in urisk_here("doctor", **runtime).stdout
     log = next(place.iterdir()) / "server.log"
     log.write_text("panic")
-    assert str(log) in urisk("doctor", **runtime).stdout
+    assert str(log) in urisk_here("doctor", **runtime).stdout
 
 
 def test_doctor_with_a_server(fake_ollama):
@@ -176,7 +176,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("name", UNFIT)
-def test_doctor_decides_as_the_start_does(name, tmp_path, urisk_here):
+def test_doctor_decides_as_the_start_does(name, tmp_path, urisk_here, run_folder):
     """
     A server that no session could use is not ready, though an `ollama` could be started: the start
     does not get that far. Both give the same reason.
@@ -186,7 +186,7 @@ def test_doctor_decides_as_the_start_does(name, tmp_path, urisk_here):
     fake = make()
     event_loop.run(fake.start())
     try:
-        place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)}
+        place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(run_folder)}
         done = urisk_here("doctor", OLLAMA_URL=fake.url, **place, **env)
     finally:
         event_loop.run(fake.stop())
@@ -197,12 +197,12 @@ def test_doctor_decides_as_the_start_does(name, tmp_path, urisk_here):
     assert "Not ready" in done.stdout
 
 
-def test_doctor_with_the_one_model_of_a_server():
+def test_doctor_with_the_one_model_of_a_server(urisk_here):
     """It is ready, and what the server calls itself does not drive the terminal."""
     fake = FakeOpenAI(owner="v\x1b[31mllm")
     event_loop.run(fake.start())
     try:
-        done = urisk("doctor", OLLAMA_URL=fake.url)
+        done = urisk_here("doctor", OLLAMA_URL=fake.url)
     finally:
         event_loop.run(fake.stop())
     assert done.returncode == 0, done.stdout
@@ -210,12 +210,12 @@ def test_doctor_with_the_one_model_of_a_server():
     assert "models: some-7b" in done.stdout
 
 
-def test_doctor_says_what_a_start_would_start(tmp_path, urisk_here):
+def test_doctor_says_what_a_start_would_start(tmp_path, urisk_here, run_folder):
     """Nothing answers: an installed Ollama would be started, unless nothing may be."""
     OllamaProgram(tmp_path / "bin")
     env = {
         "PATH": str(tmp_path / "bin"),
-        "XDG_RUNTIME_DIR": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(run_folder),
         "OLLAMA_URL": f"http://127.0.0.1:{free_port()}",
     }
     done = urisk_here("doctor", **env)
@@ -302,12 +302,12 @@ def test_a_stand_in_that_ends_frees_its_port():
 
 
 @pytest.mark.slow
-def test_a_terminated_demo_leaves_no_server(tmp_path):
+def test_a_terminated_demo_leaves_no_server(tmp_path, run_folder):
     """
     SIGTERM in the middle of the demo: the server that it started ends with it.
     """
     OllamaProgram(tmp_path / "bin")
-    place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    place = {"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(run_folder)}
     url = f"http://127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [sys.executable, "-m", "urisk_nb.cli", "demo", "--engine", "ollama", "--url", url],
@@ -396,7 +396,7 @@ def test_a_merged_file_that_is_cut_short_is_made_anew(fake_ollama_with, data):
 
 
 def test_without_the_package_for_merging_nothing_is_fetched(
-    fake_ollama_with, monkeypatch, tmp_path, capsys
+    fake_ollama_with, monkeypatch, tmp_path, capsys, run_folder
 ):
     """
     Two lines with the extra that brings it, and nothing was sent or written.
@@ -405,7 +405,7 @@ def test_without_the_package_for_merging_nothing_is_fetched(
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("URISK_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_folder))
     server = fake_ollama_with(REAL)
     assert cli.main(["install-judge", "--url", server.url]) == 1
     said = capsys.readouterr().err
@@ -417,7 +417,7 @@ def test_without_the_package_for_merging_nothing_is_fetched(
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path, data):
+def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path, data, run_folder):
     """
     Nothing answers: the `ollama` of the PATH is started, and stopped at the end; the engine of the
     environment does not count.
@@ -426,7 +426,7 @@ def test_the_judge_is_installed_on_an_ollama_that_is_started_for_it(tmp_path, da
     with OllamaProgram(tmp_path / "bin", REAL):
         env = {
             "PATH": str(tmp_path / "bin"),
-            "XDG_RUNTIME_DIR": str(tmp_path),
+            "XDG_RUNTIME_DIR": str(run_folder),
             "OLLAMA_URL": url,
             "URISK_ENGINE": "embedded",
             "URISK_DATA": str(data),
@@ -470,14 +470,14 @@ def test_on_the_embedded_engine_the_judge_is_there_already():
 
 
 @pytest.mark.slow
-def test_without_a_server_and_without_ollama_nothing_is_installed(tmp_path):
+def test_without_a_server_and_without_ollama_nothing_is_installed(run_folder):
     """
     Nothing answers, and there is nothing to start, or it may not be started.
     """
     env = {
         "PATH": "/nowhere",
         "OLLAMA_URL": f"http://127.0.0.1:{free_port()}",
-        "XDG_RUNTIME_DIR": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(run_folder),
     }
     assert "OllamaNotInstalled" in urisk("install-judge", **env).stderr
     done = urisk("install-judge", **env, OLLAMA_AUTO_START="false")

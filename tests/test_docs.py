@@ -15,6 +15,8 @@ from urisk_nb.risk.params import JUDGE_REVIEW_BELOW
 from urisk_nb.risk.row_warnings import WARNINGS
 from urisk_nb.session import open_run
 from urisk_nb.settings import Settings
+from urisk_nb.table.charts import Charts
+from urisk_nb.table.frames import Frames
 from urisk_nb.table.risk_table import Report
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,6 +84,17 @@ def test_every_column_of_the_table_is_documented():
     assert {*named, *ratings} == set(columns)
 
 
+def test_every_chart_is_documented_with_its_numbers():
+    """docs/charts.md has each chart once, and each frame that it names is there."""
+    named = names_in_tables("docs/charts.md", "chart")
+    public = [name for name in vars(Charts) if not name.startswith("_")]
+    assert sorted(named) == sorted(public)
+    page = (ROOT / "docs/charts.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"table\.charts\.(\w+)", page)) == set(public)
+    frames = {name for name in vars(Frames) if not name.startswith("_")}
+    assert set(re.findall(r"table\.frames\.(\w+)", page)) == frames
+
+
 def test_every_flag_of_a_row_is_documented():
     """docs/metrics.md has each flag that a row can have, each once, and no other."""
     named = names_in_tables("docs/metrics.md", "flag")
@@ -125,18 +138,40 @@ def test_environment_yml_agrees_with_pyproject():
     assert others <= declared
 
 
-def test_ci_runs_the_readme_commands():
-    """
-    The set-up and the test command of .ci/run are the README's, with more extras at most.
-    """
-    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    for part in (
+CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
         "-m venv --without-pip .venv",
         "-m pip --python .venv install",
-        ".venv/bin/python -m pytest",
-    ):
-        assert part in ci
-        assert part in README
+        ".venv/bin/python -m pytest -n 3 -m ",
+        ".venv/bin/python -m pytest -m timing\n",
+    ],
+)
+def test_ci_runs_the_readme_commands(part):
+    """
+    The set-up and the test commands of .ci/run are the README's, with more extras at most.
+    """
+    assert part in CI
+    assert part in README
+
+
+def test_ci_runs_every_test_once():
+    """
+    Each test is in one pass of the gate, whichever of the markers it has; so in the README's.
+    """
+    readme = README.partition("## Tests\n")[2].partition("\n## ")[0]
+    for commands in (CI, re.search(r"```bash\n(.*?)```", readme, re.DOTALL)[1]):
+        passes = re.findall(r'pytest (?:-n \d )?-m (?:"([^"]+)"|(\w+))', commands)
+        for slow in (True, False):
+            for timing in (True, False):
+                chosen = [
+                    eval(quoted or word, {"slow": slow, "timing": timing})
+                    for quoted, word in passes
+                ]
+                assert sum(chosen) == 1, (slow, timing)
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,7 @@ def script(code, **options):
     )
 
 
+@pytest.mark.timing
 def test_an_interrupt_cancels_and_waits_for_the_clean_up():
     """
     SIGINT in a blocking wait: the coroutine's clean-up has run when KeyboardInterrupt is seen, at
@@ -245,6 +246,7 @@ def test_an_interrupt_cancels_and_waits_for_the_clean_up():
     assert process.wait(5) == 0
 
 
+@pytest.mark.timing
 def test_a_second_interrupt_skips_the_clean_up():
     """
     A clean-up that hangs does not hold the prompt: a second SIGINT goes through at once.

@@ -114,6 +114,7 @@ def test_c7_a_wait_beyond_the_budget_ends_the_run_with_its_table(flaky):
     assert len(caught.value._render_traceback_()) == 2
 
 
+@pytest.mark.timing
 @pytest.mark.row(58)
 def test_c7_an_interrupt_ends_the_wait_at_once(flaky):
     server, _ = flaky()

@@ -29,9 +29,9 @@ SECRET = "s3cret-Value"
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
+def elsewhere(tmp_path, run_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_folder))
     return tmp_path
 
 
@@ -387,7 +387,7 @@ CELLS = (
 )
 
 
-def test_c4_no_output_of_a_notebook_has_the_secret(tmp_path):
+def test_c4_no_output_of_a_notebook_has_the_secret(tmp_path, run_folder):
     """
     Cells of a kernel, what the guardian and its server were started with, and all files that were
     written: the server is one that we start.
@@ -399,10 +399,9 @@ def test_c4_no_output_of_a_notebook_has_the_secret(tmp_path):
         "OLLAMA_API_KEY": f"key-{SECRET}",
         "OLLAMA_HEADERS": f"X-Key: header-{SECRET}",
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "XDG_RUNTIME_DIR": str(run_folder),
         "HOME": str(tmp_path),
     }
-    (tmp_path / "run").mkdir(mode=0o700)
     kernel = Kernel(env, cwd=str(tmp_path))
     try:
         kernel.good("evidence = [{'ticker': 'AAA', 'text': 'The company was fined in May.'}]")
@@ -414,7 +413,7 @@ def test_c4_no_output_of_a_notebook_has_the_secret(tmp_path):
             for name in ("cmdline", "environ"):
                 with open(f"/proc/{pid}/{name}", "rb") as file:
                     seen.append(file.read().decode())
-        files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+        files = [path for path in run_folder.rglob("*") if path.is_file()]
         seen += [path.read_text(errors="replace") for path in files]
         assert files
     finally:

@@ -49,12 +49,13 @@ ALIASES = {field.alias: name for name, field in Settings.model_fields.items()}
 
 def find_texts(path):
     """Each literal of a file that a person may see, with its samples filled in; no docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    bodies = [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", 0), list)]
+    # Walked once: this runs whenever tests are collected
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    bodies = [node.body for node in nodes if isinstance(getattr(node, "body", 0), list)]
     skipped = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
-    texts = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    texts = [node for node in nodes if isinstance(node, ast.JoinedStr)]
     skipped |= {id(part) for node in texts for part in ast.walk(node) if part is not node}
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) in skipped:
             continue
         if isinstance(node, ast.JoinedStr):

@@ -59,7 +59,7 @@ class Engine:
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request, tmp_path, monkeypatch):
+def engine(request, tmp_path, run_folder, monkeypatch):
     """The engine, nothing of it left afterwards."""
     url = f"http://127.0.0.1:{free_port()}"
     if request.param == "fake Ollama":
@@ -73,7 +73,7 @@ def engine(request, tmp_path, monkeypatch):
         )
     else:
         made = ollama_engine(monkeypatch, url)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_folder))
     yield made
     if (manager := process_state.get("manager")) is not None:
         manager.shutdown_sync()
@@ -167,6 +167,7 @@ def test_session_persistence(engine):
     )
 
 
+@pytest.mark.timing
 def test_graceful_shutdown(engine, figure):
     """Within a second, with everything that was started; and again, which changes nothing."""
     manager = engine.start()
@@ -219,6 +220,7 @@ def test_concurrent_requests(engine, figure):
     assert manager.breaker() == "closed"
 
 
+@pytest.mark.timing
 def test_startup_shutdown_cycle(engine):
     """
     Three times: each server is another process, each is gone, and the files that are open are as

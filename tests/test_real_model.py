@@ -23,11 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def manager(demo_model):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     manager = LLMManager.initialize_sync(
-        engine="embedded", gguf=demo_model, url=f"http://127.0.0.1:{port}"
+        engine="embedded", gguf=demo_model, url=f"http://127.0.0.1:{free_port()}"
     )
     yield manager
     manager.shutdown_sync()

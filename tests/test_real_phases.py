@@ -22,7 +22,7 @@ from harness import launch_llamacpp
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.notebook import latencies
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(180)]
 
 COPIED_S = 1e-6  # a figure that is only handed on is the same but for its rounding
 PHASES = ["queue_s", "load_s", "prompt_s", "generation_s"]

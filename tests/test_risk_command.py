@@ -57,10 +57,25 @@ def test_a_job_prints_the_table_and_writes_its_files(risk, folder):
     assert (done.status, done.err) == (0, "")
     assert "NVDA" in done.out
     assert pd.read_csv("r.csv")["weight"].tolist() == [0.4, 0.6]
-    assert openpyxl.load_workbook("r.xlsx").sheetnames == ["table", "findings", "provenance"]
+    assert openpyxl.load_workbook("r.xlsx").sheetnames == [
+        *("table", "findings", "portfolio", "provenance"),
+    ]
     back = RiskTable.from_parquet("r.parquet")
     assert list(back.index) == ["NVDA", "MSFT"]
     assert back.report.meta["run_id"] in (folder / "r.html").read_text(encoding="utf-8")
+
+
+def test_weights_episodes_and_factors_are_in_the_files(risk, folder):
+    line = ("tickers.txt", "--prices", "px.csv", "--factors", "MSFT", "--stress")
+    files = ("--excel", "r.xlsx", "--parquet", "r.parquet", "--report", "r.html")
+    done = risk(*line, "dip=2024-02-01:2024-03-01", *files)
+    assert (done.status, done.err) == (0, "")
+    names = openpyxl.load_workbook("r.xlsx").sheetnames
+    assert names[2:] == ["portfolio", "stress", "factors", "provenance"]
+    back = RiskTable.from_parquet("r.parquet")
+    assert back.portfolio["holdings"] == 2
+    assert list(back.report.prices.columns) == ["NVDA", "MSFT"]
+    assert "drawdown of NVDA" in (folder / "r.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -201,9 +216,11 @@ def test_an_interrupt_ends_with_130_and_keeps_the_rows(risk, monkeypatch):
 def test_shell_and_notebook_take_the_same_options():
     """Each option of %%risk is one of `urisk risk`, with the same help unless it takes a value."""
     notebook, shell = (list_run_options(in_shell=is_shell) for is_shell in (False, True))
-    assert list(notebook) == list(shell)
-    others = {flag for flag in notebook if notebook[flag]["help"] != shell[flag]["help"]}
-    assert others == {"--prices", "--evidence", "--previous", "--benchmark"}
+    assert set(notebook) - set(shell) == {"--factor-returns"}  # about a DataFrame
+    assert set(shell) <= set(notebook)
+    others = {flag for flag in shell if notebook[flag]["help"] != shell[flag]["help"]}
+    values = {"--benchmark", "--stress", "--factors"}
+    assert others == {"--prices", "--evidence", "--previous"} | values
     flags = set(magics.USAGES["risk"][2])
     assert flags == set(notebook) | {"--out", "--report", "--excel"}
     assert set(ARGUMENTS) - set(FILE_OPTIONS) - set(shell) == {

@@ -205,6 +205,7 @@ def test_the_judge_is_not_asked_for_other_categories():
         assess("A", evidence=news(("A", "A storm hit.")), manager=manager, taxonomy=own)
 
 
+@pytest.mark.timing
 def test_so_many_at_once_and_no_slot_idle():
     """
     Four workers: never more than four calls in flight, and the makespan stays near the ideal.
@@ -532,6 +533,7 @@ def test_awaited_on_a_loop_of_the_callers():
     assert table.loc["A", "score"] == 35.0
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_an_interrupt_keeps_the_rows_that_were_judged():
     """

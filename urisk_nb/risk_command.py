@@ -58,6 +58,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": f"end with {NOT_OK} where a row is neither ok nor no_evidence",
     },
 }
+BESIDE = ("benchmark", "stress", "factors")  # what a run takes beside its other parameters
 _FILE = re.compile(r"[/\\]|\.(?:txt|csv|lst|list|md)$", re.IGNORECASE)
 
 
@@ -132,7 +133,8 @@ def _check(args: argparse.Namespace) -> _Job:
 
     targets = check_outputs(vars(args))
     parallel, params = read_parallel(args.parallel), read_run_params(args)
-    RiskParams.of(**params)
+    beside = {name: value for name in BESIDE if (value := getattr(args, name)) is not None}
+    RiskParams.of(**params, **beside)
     if args.prices is None and args.evidence is None:
         raise InputError(
             "neither --prices nor --evidence was given.",
@@ -184,7 +186,7 @@ def _open(args: argparse.Namespace, job: _Job) -> Run:
             prices=args.prices,
             evidence=args.evidence,
             previous=args.previous,
-            benchmark=args.benchmark,
+            **{name: getattr(args, name) for name in BESIDE},
             params=job.params,
             on_read=lambda symbol, number, total: show(
                 f"reading the evidence of {symbol} ({number} of {total})"

@@ -43,6 +43,20 @@ _OPTIONS: Options = {
         "metavar": "NAME",
         "help": "a column of the prices, a Series, or equal (the table's own equal-weighted mean)",
     },
+    "--stress": {
+        "metavar": "EPISODES",
+        "help": "losses in dated episodes: covid=2020-02-19:2020-03-23, several between commas or "
+        "semicolons, or a dict of them; table.stress()",
+    },
+    "--factors": {
+        "metavar": "NAMES",
+        "help": "columns of the prices (SPY,TLT), or a DataFrame, to regress the returns on; "
+        "table.factors()",
+    },
+    "--factor-returns": {
+        "action": "store_true",
+        "help": "the DataFrame of factors holds simple returns, not prices",
+    },
     "--start": {"metavar": "DATE", "help": "first date, such as 2023-01-31"},
     "--end": {"metavar": "DATE", "help": "last date"},
     "--window": {"metavar": "SPAN", "help": "2y, 6m, 12w or 90d, back from the last date"},
@@ -113,7 +127,13 @@ _IN_SHELL: Options = {
     "--benchmark": {
         "help": "a column of the prices, or equal (the table's own equal-weighted mean)"
     },
+    "--stress": {
+        "help": "losses in dated episodes: covid=2020-02-19:2020-03-23, several between commas or "
+        "semicolons"
+    },
+    "--factors": {"help": "columns of the prices (SPY,TLT) to regress the returns on"},
 }
+_OF_FRAMES = ("--factor-returns",)  # about a value that a shell cannot give
 
 # The files that a run writes; a notebook takes the first two.
 FILE_OPTIONS: Options = {
@@ -137,7 +157,7 @@ FILE_OPTIONS: Options = {
 PARAMS = (
     *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query", "judge"),
     *("price_column", "periods_per_year", "max_sentences", "normalise", "families"),
-    "review_below",
+    *("review_below", "factor_returns"),
 )
 
 
@@ -151,10 +171,15 @@ def list_run_options(*, in_shell: bool) -> Options:
         What the user gives is a path; else it may also be a value of the notebook.
     """
     others = _IN_SHELL if in_shell else {}
-    return {flag: {**settings, **others.get(flag, {})} for flag, settings in _OPTIONS.items()}
+    return {
+        flag: {**settings, **others.get(flag, {})}
+        for flag, settings in _OPTIONS.items()
+        if not (in_shell and flag in _OF_FRAMES)
+    }
 
 
 def read_run_params(args: argparse.Namespace) -> Mapping[str, Any]:
     """Return the parameters of the run that were given, as they were typed: the run reads them."""
-    named = {name: value for name in PARAMS if (value := getattr(args, name)) is not None}
+    given = {name: getattr(args, name, None) for name in PARAMS}
+    named = {name: value for name, value in given.items() if value is not None}
     return {**named, "llm": not args.no_llm}

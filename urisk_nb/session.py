@@ -478,6 +478,8 @@ def open_run(
     query: str | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
     benchmark: str | pd.Series | None = None,
+    stress: Any = None,
+    factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
     on_read: OnRead | None = None,
@@ -497,7 +499,10 @@ def open_run(
     require(isinstance(taxonomy, Taxonomy), "taxonomy", taxonomy, fix)
     series = benchmark if isinstance(benchmark, pd.Series) else None
     named = benchmark if series is None else "given"
-    settings = _settings(params, query=query, benchmark=named, families=families)
+    names, own_factors = _read_factors(factors)
+    settings = _settings(
+        params, query=query, benchmark=named, stress=stress, factors=names, families=families
+    )
     _check_judges(settings.judge or (), taxonomy)
     if prices is None and evidence is None:
         raise InputError(
@@ -518,11 +523,13 @@ def open_run(
         # A category that the taxonomy lacks is no answer
         examples=[example for example in EXAMPLES if example.risk in taxonomy.labels],
         families=_read_families(settings.families, taxonomy),
+        factors=None if own_factors is None else _read_own_factors(own_factors, settings),
         on_read=on_read,
     )
-    notes = [describe_weights(plan.holdings)]
+    notes = [describe_weights(plan.holdings), plan.portfolio.reason if plan.portfolio else None]
     if own_prices is not None:
-        unlisted = describe_unlisted(own_prices, holdings, settings.benchmark)
+        beside = () if own_factors else settings.factors or ()
+        unlisted = describe_unlisted(own_prices, holdings, settings.benchmark, *beside)
         notes += [*own_prices.notes, unlisted]
     if own_evidence is not None:
         notes += own_evidence.notes
@@ -589,6 +596,27 @@ def _read_holdings(
     return parse_tickers(tickers, known=list(own.close.columns)), own
 
 
+def _read_factors(given: Any) -> tuple[Any, list[pd.Series] | None]:
+    """Return the names of the factors, and the columns of a DataFrame of the user's own."""
+    if isinstance(given, pd.Series):
+        given = given.to_frame()
+    if not isinstance(given, pd.DataFrame):
+        return given, None
+    names = [str(label) for label in given.columns]
+    columns = [given.iloc[:, place].rename(name) for place, name in enumerate(names)]
+    return names, columns
+
+
+def _read_own_factors(columns: Sequence[pd.Series], settings: RiskParams) -> list[Prices]:
+    returns = settings.returns or settings.factor_returns
+    try:
+        return [read_benchmark(one, returns=returns) for one in columns]
+    except InputError as exc:
+        exc.message = f"factors: {exc.message}"
+        exc.args = (exc.message,)
+        raise
+
+
 def _read_families(path: str | None, taxonomy: Taxonomy) -> Sequence[Family] | None:
     """Return the families of the package and of the user's file; None where none was given."""
     if path is None:
@@ -640,6 +668,8 @@ async def assess_async(
     previous: Any = None,
     query: str | None = None,
     benchmark: str | pd.Series | None = None,
+    stress: Any = None,
+    factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
@@ -667,6 +697,8 @@ def assess(
     previous: Any = None,
     query: str | None = None,
     benchmark: str | pd.Series | None = None,
+    stress: Any = None,
+    factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
@@ -699,6 +731,12 @@ def assess(
         Only sentences that bear on it are asked, and the question is narrowed to it.
     benchmark
         Name of a column, `equal`, or a Series of prices.
+    stress
+        Dated episodes: `"covid=2020-02-19:2020-03-23"`, or a mapping of name to a pair of dates;
+        `table.stress()` has the losses.
+    factors
+        Columns of the prices (`"SPY,TLT"`), or a DataFrame, to regress the returns on;
+        `table.factors()` has the betas.
     params
         Every other setting of the run: `RiskParams(window="2y")`, or a mapping of the same names.
     taxonomy

@@ -1,6 +1,7 @@
 """
-Make the files of notebook 03: three invented companies, as their data usually arrives. And the
-prices of notebook 06, whose reports lie in `annual_reports` as they were written.
+Make the files of notebook 03: three invented companies, as their data usually arrives. The prices
+of notebook 04, a book of the same companies with a market and a bond. And the prices of notebook
+06, whose reports lie in `annual_reports` as they were written.
 
 Prices are random numbers with a fixed seed. The documents were written for these notebooks. Run
 from anywhere: `python notebooks/data/make_data.py`.
@@ -136,6 +137,29 @@ def make_report_prices():
     return pd.DataFrame(found).rename_axis("date")
 
 
+def make_portfolio_prices():
+    """
+    Daily closes of three companies, a market and a bond: calm and wild months, two falls.
+
+    Each company moves with the market and the bond by its own betas, and by itself.
+    """
+    rng = np.random.default_rng(4)
+    days = pd.bdate_range("2021-01-04", "2025-03-31")
+    wild = pd.Series(1.0, index=days)
+    wild["2022-09-01":"2022-10-31"] = 2.6
+    wild["2024-07-01":] = 2.2
+    market = 0.0004 + 0.006 * wild.to_numpy() * rng.standard_t(6, len(days))
+    market[days.get_indexer(["2022-09-13", "2024-08-02", "2024-08-05"])] = -0.043, -0.028, -0.051
+    bond = 0.0001 - 0.05 * market + 0.004 * rng.normal(size=len(days))
+    betas = {"ALDR": (1.7, -0.2, 0.011), "BORO": (1.1, -0.9, 0.008), "CEDR": (0.5, 0.2, 0.006)}
+    moves = {
+        ticker: of_market * market + of_bond * bond + size * rng.standard_t(5, len(days))
+        for ticker, (of_market, of_bond, size) in betas.items()
+    }
+    frame = pd.DataFrame({**moves, "MKT": market, "BOND": bond}, index=days)
+    return (100 * (1 + frame).cumprod()).round(2).rename_axis("date")
+
+
 def make_html():
     """A 10-K as EDGAR serves it: inline XBRL, a table of contents, a table of numbers."""
     sections = [
@@ -207,6 +231,7 @@ def make_pdf(pages):
 def main():
     prices = make_prices()
     prices.to_csv(FOLDER / "yfinance.csv")
+    make_portfolio_prices().to_csv(FOLDER / "portfolio_prices.csv")
     make_report_prices().to_csv(FOLDER / "report_prices.csv")
     book = prices["Adj Close"].rename(columns="{} US Equity".format).rename_axis("Dates")
     book.to_excel(FOLDER / "terminal.xlsx", sheet_name="Prices")

@@ -17,6 +17,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from harness import free_port
 from urisk_nb.embedded import decision, gguf_header, weights
 from urisk_nb.embedded.launcher import count_cores, launch_server, list_names, parse_args
 
@@ -90,6 +91,7 @@ def test_the_demo_model_is_served_under_two_names(process, demo_model):
     assert "prompt eval" not in server.communicate()[1]
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_0_in_the_middle_of_an_answer(process, demo_model, number):
@@ -115,12 +117,12 @@ def test_a_signal_ends_it_with_0_in_the_middle_of_an_answer(process, demo_model,
         assert time.monotonic() - began < 1
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_a_signal_ends_it_at_once_while_the_model_loads(demo_model):
     """The guardian waits less than a second; a large model loads for minutes."""
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     server = launch("--gguf", demo_model, "--port", port)
     while True:  # it listens first, and loads then
         try:

@@ -3,6 +3,7 @@
 any server is started.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -50,8 +51,8 @@ def labels(tmp_path):
     return write_rows(tmp_path / "labels.csv")
 
 
-@pytest.fixture
-def manager():
+@contextlib.contextmanager
+def start_manager():
     """
     A server whose answers, and how sure it is of them, are known: certain of everything. It says
     `market 1` to a sentence that was sued without its name.
@@ -74,11 +75,24 @@ def manager():
 
 
 @pytest.fixture
-def found(labels, manager):
+def manager():
+    with start_manager() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What was found, once for all who look at it; nobody changes it."""
+    labels = write_rows(tmp_path_factory.mktemp("evaluate") / "labels.csv")
     (file,) = evaluate.read_files([str(labels)])
-    return evaluate.evaluate(
-        evaluate.add_baselines(file), manager, models=["llama3.1"], masked=True, label=label_sync
-    )
+    with start_manager() as manager:
+        return evaluate.evaluate(
+            evaluate.add_baselines(file),
+            manager,
+            models=["llama3.1"],
+            masked=True,
+            label=label_sync,
+        )
 
 
 def test_a_file_becomes_figures(found):
@@ -317,12 +331,12 @@ def test_what_is_written(found, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)  # three processes
-def test_the_command(labels, tmp_path, fake_ollama):
+def test_the_command(labels, tmp_path, run_folder, fake_ollama):
     """
     From a shell, over scripted answers: two files apart, as JSON; a bad row ends it with status 1
     before anything is started, and an unknown model before anything is asked.
     """
-    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(run_folder), "XDG_DATA_HOME": str(tmp_path)}
 
     def run(*words, models="llama3.1"):
         return subprocess.run(

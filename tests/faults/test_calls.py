@@ -216,6 +216,7 @@ def test_a_server_killed_under_two_hundred_calls(lab):
     assert (manager.restart_count, manager.breaker()) == (1, "closed")
 
 
+@pytest.mark.timing
 @pytest.mark.row(47)
 def test_a_shutdown_under_calls_and_under_another_shutdown(lab):
     """The calls end with ServerConnectionLost, both shutdowns end, and the server with them."""

@@ -45,6 +45,7 @@ except BaseException as exc:
 """
 
 
+@pytest.mark.timing
 @pytest.mark.row(2)
 def test_an_interrupt_of_an_awaited_call(lab, figure):
     """
@@ -159,6 +160,7 @@ def test_run_all_with_a_cell_that_fails(lab):
 # One manager --------------------------------------------------------------------------------------
 
 
+@pytest.mark.timing
 @pytest.mark.row(44)
 def test_reloads_keep_one_manager(lab):
     """

@@ -59,6 +59,7 @@ def test_a_crashed_kernel_leaves_nothing(crash, lab, figure):
     figure(f"server and runner gone after a {crash}", gone(pids))
 
 
+@pytest.mark.timing
 @pytest.mark.row(11)
 def test_a_shutdown_is_quick_and_leaves_nothing(lab, figure):
     """
@@ -73,6 +74,7 @@ def test_a_shutdown_is_quick_and_leaves_nothing(lab, figure):
     gone(pids, 0.5)
 
 
+@pytest.mark.timing
 @pytest.mark.row(48)
 def test_the_end_needs_no_name_look_up(lab, figure):
     """
@@ -121,6 +123,7 @@ def test_a_restart_keeps_the_server_warm(lab, figure):
     )
 
 
+@pytest.mark.timing
 @pytest.mark.row(11)
 def test_a_restart_that_shall_keep_nothing(lab):
     """URISK_KEEP_WARM=0: the server ends with the kernel."""

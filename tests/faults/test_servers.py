@@ -35,6 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 # Our server ends ----------------------------------------------------------------------------------
 
 
+@pytest.mark.timing
 @pytest.mark.row(21)
 def test_an_idle_server_that_is_killed_is_back_before_the_next_call(lab, figure):
     """
@@ -362,6 +363,7 @@ def test_a_recovery_that_meets_a_fault_of_the_system_goes_on(lab, monkeypatch):
     assert "SCRIPTED" in manager.generate_sync("hi")
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "failure", [errors.ServerBusy, errors.ServerTimeout, errors.RunnerCrashed, errors.OutOfMemory]
 )

@@ -50,10 +50,10 @@ def file(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def places(monkeypatch, tmp_path):
+def places(monkeypatch, tmp_path, run_folder):
     """Places of a test's own, and no session left."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_folder))
     yield
     if (manager := process_state.get("manager")) is not None:
         manager.shutdown_sync()

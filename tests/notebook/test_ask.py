@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import OllamaProgram, alive, eventually
+from harness import OllamaProgram, alive, eventually, free_port
 from urisk_nb.notebook.magics import _describe_answer
 from urisk_nb.render.board import BURST_FRAMES
 
@@ -125,6 +125,7 @@ def test_no_display_of_an_answer_drives_a_terminal(kernel, fake_ollama_with):
     assert kernel.value("answer") == "".join(HOSTILE)
 
 
+@pytest.mark.timing
 def test_an_interrupt_stops_the_answer_here_and_on_the_server(kernel, fake_ollama_with):
     """
     Stop while `%%ask` streams: the prompt is back at once, the server has aborted, the text so far
@@ -230,15 +231,13 @@ def test_something_else_at_the_address_is_said(kernel, answer):
     thread.join(0.2)
 
 
-def test_a_server_of_ours_ends_with_the_kernel(new_kernel, tmp_path):
+def test_a_server_of_ours_ends_with_the_kernel(new_kernel, tmp_path, run_folder):
     """
     Started by the kernel, not hit by an interrupt of a cell, gone after an orderly shutdown.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     OllamaProgram(tmp_path / "bin")
-    kernel = new_kernel({"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(tmp_path)})
+    kernel = new_kernel({"PATH": str(tmp_path / "bin"), "XDG_RUNTIME_DIR": str(run_folder)})
     kernel.good(f"%load_ext urisk_nb\n%urisk_start --engine ollama --url http://127.0.0.1:{port}")
     pid = int(kernel.value("__import__('urisk_nb').LLMManager.get_instance().pid"))
     sleeping = kernel.start("import time\nprint('now', flush=True)\ntime.sleep(30)")

@@ -98,6 +98,7 @@ def test_flags_and_their_words_are_offered(text, offered, ip):
         ("%%risk --previous press_|\nA", {"press_frame", "press_texts"}),
         ("%%risk --prices prices --benchmark |\nA", {"equal", "prices_of_one", "NVDA", "SPY"}),
         ("%%risk --benchmark S| --prices prices\nA", {"SPY"}),
+        ("%%risk --prices prices --factors S|\nA", {"SPY"}),
         ("%%risk --prices px\n{pro_|", {"{pro_watch", "{pro_weights"}),
         ("%risk {pro_w|", {"{pro_watch", "{pro_weights"}),
     ],

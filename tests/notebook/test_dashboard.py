@@ -46,6 +46,7 @@ def front(lab, kernel):
     front.run("%urisk_dashboard --close")
 
 
+@pytest.mark.timing
 def test_it_is_there_at_once(front, kernel, figure):
     """
     Ready within a second; one place with a widget, and beside it the same as a picture and as text,
@@ -218,6 +219,7 @@ def test_a_cell_within_a_cell_keeps_the_buttons_off(front):
     front.until(lambda: front.buttons()["Stop"])
 
 
+@pytest.mark.timing
 def test_a_server_that_hangs_does_not_hold_up_the_dashboard(front, lab):
     """
     It says so within seconds, goes on drawing, and a second place is there at once; afterwards all

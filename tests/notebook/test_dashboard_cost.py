@@ -10,7 +10,7 @@ import pytest
 from browser import CHROMIUM, FLAGS, Book, jupyter_lab
 from cost_probe import LOAD, SCENARIO, Metered
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
 @pytest.fixture

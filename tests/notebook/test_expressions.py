@@ -100,6 +100,20 @@ def test_a_label_may_look_like_an_expression(namespace, text):
     assert find_value(namespace, text, "--benchmark", is_label=True) == text
 
 
+@pytest.mark.parametrize(
+    "text", ["a=2020-02-19:2020-03-23", "a=2020-02-19:2020-03-23,b=2021-01-04:2021-02-01", "covid"]
+)
+def test_episodes_are_text_or_the_users_own(namespace, text):
+    """What is typed stays; a name, or a dict, is its value."""
+    assert find_value(namespace, text, "--stress", is_label=True) == text
+    episodes = {"covid": ("2020-02-19", "2020-03-23")}
+    known = {**namespace, "episodes": episodes}
+    assert find_value(known, "episodes", "--stress", is_label=True) is episodes
+    assert find_value(known, "{'a': episodes['covid']}", "--stress", is_label=True) == {
+        "a": episodes["covid"]
+    }
+
+
 REFUSED = {
     "pxx": ("no variable 'pxx'", "did you mean --prices px"),
     "list": ("no variable 'list'", "assign it"),

@@ -30,6 +30,7 @@ def calls():
         manager.shutdown_sync()
 
 
+@pytest.mark.timing
 def test_phases_are_what_the_server_was_told_and_add_up(calls):
     """
     None shorter than the delays that were set, and the best of three within 15 ms of them, since a

@@ -52,6 +52,7 @@ def test_loading_imports_nothing_heavy():
     assert "urisk_nb" in new
 
 
+@pytest.mark.timing
 @pytest.mark.row(54)
 def test_loading_takes_milliseconds():
     """

@@ -40,7 +40,7 @@ OURS = {
         "summary",
         "pre",
     ),
-    *("svg", "path", "rect", "text", "style"),
+    *("svg", "path", "rect", "text", "title", "style"),
 }
 VOID_OF_CLOSE = {"path", "rect"}
 

@@ -112,6 +112,13 @@ BAD = [
     ('%%risk --prices prices --query "supply', "GOOG", "quotation mark"),
     ("%%risk --prices prices extra", "GOOG", "extra"),
     ("%%risk --prices prices --benchmark DAX", "GOOG", "DAX"),
+    ("%%risk --prices prices --factors DAX,AAPL", "GOOG", "DAX"),
+    (
+        "%%risk --prices prices --stress away=2008-09-01:2009-03-09",
+        "GOOG",
+        "run from 2018-01-01 to 2019-12-30",
+    ),
+    ("%%risk --prices prices --stress 2019-01-01:2019-02-01", "GOOG", "NAME=START:END"),
     ("%%risk --prices 3", "GOOG", "'3'"),
     ("%%risk --prices number", "GOOG", "not a DataFrame"),
     ("%%risk --prices prices", "GOOG=much", "much"),
@@ -356,6 +363,7 @@ SEVERE = {
 }
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_an_interrupt_shows_and_assigns_the_rows_that_are_done(new_kernel, fake_ollama_with):
     """
@@ -494,6 +502,7 @@ def test_reading_long_evidence_says_what_is_read(kernel):
     assert "BBB" in frames[-1]
 
 
+@pytest.mark.slow
 def test_a_short_run_shows_no_progress(kernel):
     """What is read at once needs no line."""
     done = kernel.good("%%risk --no-llm --prices prices\nGOOG")

@@ -8,8 +8,6 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from call_records import answered, failed
 from urisk_nb.llm.calls import Calls
@@ -118,12 +116,56 @@ def test_a_call_without_counters_stands_as_long_as_our_clock_says():
     assert columns(root, COLOURS["generation_s"])[0][3] == pytest.approx(0.75 * high, abs=0.1)
 
 
-@given(st.floats(1e-4, 1e5))
-def test_the_axis_ends_a_little_above_the_longest(longest_s):
-    """At a round number, never more than two and a half times as far."""
-    top_s = svg._round_up(longest_s)
-    assert longest_s <= top_s <= 2.5 * longest_s * (1 + 1e-9)
-    assert re.fullmatch(r"[125]0*|0\.0*[125]", f"{top_s:.10f}".rstrip("0").rstrip("."))
+def test_one_long_call_does_not_flatten_the_others():
+    """
+    Twenty calls of 0.19 s stay as high as without it; the long one is cut at the top, marked by a
+    triangle, and its time is written. The sum of its parts is the whole height.
+    """
+    calls = Calls()
+    for number in range(21):
+        times = {"prompt": 20.0, "generation": 22.0} if number == 7 else {"generation": 0.19}
+        answered(calls, **{"queue": 0.0, "load": 0.0, "prompt": 0.0, **times})
+    root = parsed(svg.draw_strip(calls.records))
+    bottom, high = area(root)
+    usual = columns(root, COLOURS["generation_s"])
+    assert len(usual) == 20, "no room is left for what comes after the cut"
+    assert [height for *_, height in usual] == [pytest.approx(0.95 * high, abs=0.2)] * 20
+    (left, _, width, height) = columns(root, COLOURS["prompt_s"])[0]
+    assert height == pytest.approx(high, abs=0.1)
+    (marks,) = [path.get("d") for path in root.iter("path") if path.get("d").count("l") == 1]
+    x, y = map(float, re.match(r"M([\d.]+) ([\d.]+)h8l-4 -6z$", marks).groups())
+    assert x + 4 == pytest.approx(left + width / 2, abs=1)
+    assert y == pytest.approx(bottom - high, abs=0.1)
+    (text,) = [text for text in root.iter("text") if text.text == "42 s"]
+    assert text.find("title").text == "42 s"
+    assert float(text.get("y")) > 0.8 * svg.FONT_SIZE, "within the picture"
+    assert float(text.get("y")) < y - 6
+    assert root.get("aria-label") == (
+        "Latency of the last 21 calls, up to 0.2 seconds; 1 call cut, the longest 42 seconds"
+    )
+
+
+def test_a_long_call_that_failed_keeps_its_red_cap():
+    """The cap stands at the top of the cut column."""
+    calls = Calls()
+    for _ in range(9):
+        answered(calls)
+    record = answered(calls, generation=60.0)
+    record.outcome = "ServerTimeout"
+    root = parsed(svg.draw_strip(calls.records))
+    bottom, high = area(root)
+    ((_, base, _, height),) = columns(root, svg.FAILED)
+    assert base - height == pytest.approx(bottom - high, abs=0.1)
+    assert "60.1 s" in labels(root)
+
+
+def test_nothing_is_cut_where_nothing_is_long():
+    calls = Calls()
+    for _ in range(9):
+        answered(calls)
+    drawn = svg.draw_strip(calls.records)
+    assert "<title>" not in drawn
+    assert "cut" not in parsed(drawn).get("aria-label")
 
 
 def test_no_calls_and_no_time_still_have_an_axis():

@@ -34,9 +34,9 @@ def test_values_look_as_their_columns_want(table):
     """Fractions in percent, a score with one digit, whole counts, dates, a dash for none."""
     lines = table.as_text(200).splitlines()
     assert lines[0].split() == ["ticker", *table.columns]
-    first = ["AAA", "25.0%", "3.1%", "1.23457", "35.0", "120", "2018-03-01", "Severe"]
+    first = ["AAA", "25.0%", "3.1%", "1.23", "35.0", "120", "2018-03-01", "Severe"]
     assert lines[2].split() == [*first, "as", "it", "is", "True"]
-    second = ["BBB", "–", "4.0%", "-0.5", "0.0", "–", "–", "NR", "–", "False"]
+    second = ["BBB", "–", "4.0%", "-0.50", "0.0", "–", "–", "NR", "–", "False"]
     assert lines[3].split() == second
     html = table._repr_html_()
     for text in (*first, *second, "as it is"):

@@ -3,6 +3,7 @@ The table that a reader sees: warnings beside the rows and explained, no column 
 and all of it in the width.
 """
 
+import pickle
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -73,8 +74,7 @@ def column(page, name, number=0):
     return {row[0]: row[head.index(name)] for row in rows}
 
 
-@pytest.fixture
-def frame():
+def make_frame():
     """Six columns, each with a fault of its own."""
     prices = pd.DataFrame(
         {
@@ -91,7 +91,13 @@ def frame():
 
 
 @pytest.fixture
-def table(frame):
+def frame():
+    return make_frame()
+
+
+@pytest.fixture(scope="module")
+def stored_table():
+    """The table of a run, made once; most tests change their copy."""
     documents = [
         document("Fine was fined. It rained. " + "A word fell. " * 5, "D1", "FINE"),
         document("Gaps\u200b was fined.", "D2", "GAPS"),
@@ -100,11 +106,16 @@ def table(frame):
     symbols = ("FINE", "GAPS", "BRK.B", "SHORT", "OLD", "WRONG", "GONE")
     plan = prepare(
         [Holding(symbol=symbol) for symbol in symbols],
-        read_prices(frame),
+        read_prices(make_frame()),
         documents,
         RiskParams.of(max_sentences=3),
     )
-    return table_of_run(plan)
+    return pickle.dumps(table_of_run(plan))
+
+
+@pytest.fixture
+def table(stored_table):
+    return pickle.loads(stored_table)
 
 
 def cells(table, name):

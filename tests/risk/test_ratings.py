@@ -1,5 +1,6 @@
 """What labels count for: caps by the words, a second sentence, probabilities; all invented."""
 
+import functools
 import re
 from dataclasses import replace
 
@@ -46,11 +47,18 @@ def note(*sentences, name="N1"):
     return Document(id=name, ticker="AAA", text=" ".join(sentences))
 
 
-def rate(*documents, labels, p=None, judge=False, families=None, disputed=(), **settings):
-    """The ratings of documents whose sentences have these labels and probabilities, else none 0."""
+def plan_for(*documents, judge=False, families=None, **settings):
     params = RiskParams.of(**settings)
     plan = prepare([Holding(symbol="AAA")], None, documents, params, families=families)
-    plan = replace(plan, is_judge=judge)
+    return replace(plan, is_judge=judge)
+
+
+def rate(*documents, labels, p=None, disputed=(), **options):
+    """The ratings of documents whose sentences have these labels and probabilities, else none 0."""
+    return rate_plan(plan_for(*documents, **options), labels, p, disputed)
+
+
+def rate_plan(plan, labels, p=None, disputed=()):
     findings = []
     for sentence in plan.selections["AAA"].chosen:
         label = labels.get(sentence.text, ("none", 0))
@@ -256,15 +264,20 @@ LABELS = st.fixed_dictionaries(
 )
 
 
+@functools.cache
+def plan_of_texts():
+    return plan_for(filing(*TEXTS))
+
+
 @settings(max_examples=40)
 @given(LABELS, st.sampled_from(TEXTS))
 def test_a_higher_label_never_lowers_a_rating(labels, text):
     """Nor does one more sentence."""
     risk, severity = labels[text]
-    rated = severities(rate(filing(*TEXTS), labels=labels))
+    rated = severities(rate_plan(plan_of_texts(), labels))
     more = {**labels, text: (risk, min(severity + 1, 5))}
-    higher = severities(rate(filing(*TEXTS), labels=more))
-    fewer = severities(rate(filing(*TEXTS), labels={**labels, text: ("none", 0)}))
+    higher = severities(rate_plan(plan_of_texts(), more))
+    fewer = severities(rate_plan(plan_of_texts(), {**labels, text: ("none", 0)}))
     for category, before in rated.items():
         assert higher[category] >= before
         assert fewer.get(category, 0) <= before

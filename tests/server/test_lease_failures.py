@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import alive, eventually, free_port
+from harness import alive, eventually, free_port, short_folder
 from lease_holders import exit_of, holder, leave, settings, version
 from urisk_nb import event_loop
 from urisk_nb.errors import HomeNotWritable, ProgramBroken, ServerNotRunning, ServerStartFailed
@@ -151,32 +151,35 @@ def test_a_home_that_cannot_be_written_is_said_so(program, start):
 
 @pytest.mark.row(50)
 @pytest.mark.parametrize("trouble", ["missing", "too long", "a file", "a link", "open to others"])
-def test_a_runtime_folder_that_cannot_be_used_is_passed_over(trouble, tmp_path, monkeypatch, start):
+def test_a_runtime_folder_that_cannot_be_used_is_passed_over(
+    trouble, run_folder, monkeypatch, start
+):
     """Then the folder for temporary files does; servers are shared there, too."""
     monkeypatch.setattr(place_module.tempfile, "tempdir", None)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "data"))
-    spoil(trouble, tmp_path, monkeypatch)
+    temporary = short_folder()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    spoil(trouble, run_folder, monkeypatch)
     given = settings()
     place = place_module.folder(given)
-    assert place.parent == tmp_path / "data" / f"urisk-{os.getuid()}"
+    assert place.parent == temporary / f"urisk-{os.getuid()}"
     assert place.stat().st_mode & 0o777 == 0o700
     lease = start(Engine.OLLAMA, given)
     with holder(given) as (_, server):
         assert server == lease.server_pid
 
 
-def spoil(trouble, tmp_path, monkeypatch):
-    ours = tmp_path / "run" / f"urisk-{os.getuid()}"
+def spoil(trouble, run_folder, monkeypatch):
+    ours = run_folder / f"urisk-{os.getuid()}"
     if trouble == "missing":
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_folder / "gone"))
     elif trouble == "too long":
-        deep = tmp_path / ("x" * 90)
+        deep = run_folder / ("x" * 90)
         deep.mkdir()
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
     elif trouble == "a file":
         ours.write_text("")
     elif trouble == "a link":
-        ours.symlink_to(tmp_path / "bin")
+        ours.symlink_to(short_folder())
     else:
         ours.mkdir(mode=0o777)
         ours.chmod(0o777)

@@ -110,6 +110,7 @@ def test_an_interrupt_of_our_group_does_not_reach_it():
     eventually(lambda: not alive(server), SECOND)
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 @LINUX
 @pytest.mark.row(26)
@@ -155,6 +156,7 @@ def test_a_crash_is_told_and_leaves_no_runner(apart, program, start):
 # Shares -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_the_last_share_ends_the_server(start):
     """
@@ -199,6 +201,7 @@ def test_a_fork_that_outlives_its_parent_holds_nothing(figure):
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 @pytest.mark.row(29)
 def test_twelve_who_start_at_once_get_one_server(figure):
@@ -427,6 +430,7 @@ def test_a_share_that_is_dropped_ends_though_a_fork_holds_it():
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_lock_is_given_back_though_a_fork_holds_its_file():
     """
     A file lock belongs to the file as it was opened, which a child shares: it is given back by

@@ -1,18 +1,15 @@
-"""A plain socket client, a backend with gates, and the demo model for the slow tests."""
+"""A plain socket client, and a backend with gates."""
 
 import asyncio
 import json
-import os
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from fake_ollama import Scenario, ScriptedBackend, running
 from fake_ollama.backend import Chunk, Final
 from ollama_process import Served
-from urisk_nb.embedded import weights
 
 
 @dataclass
@@ -125,13 +122,6 @@ class GateBackend(ScriptedBackend):
 @pytest.fixture
 def gate_backend():
     return GateBackend
-
-
-@pytest.fixture(scope="session")
-def demo_model():
-    """The real demo model, fetched once for the session into a folder that outlives it."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "urisk-nb-tests"
-    return weights.fetch(Path(os.environ.get("URISK_TEST_WEIGHTS", default)))
 
 
 @pytest.fixture(scope="module")

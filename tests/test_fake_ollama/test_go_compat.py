@@ -7,7 +7,7 @@ import json
 from datetime import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fake_ollama import go_compat
@@ -55,6 +55,7 @@ def test_hostile_depth_and_length_are_refused(body):
         go_compat.loads(body)
 
 
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

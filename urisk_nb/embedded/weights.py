@@ -42,7 +42,7 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 JUDGE = "urisk-judge"
 """The model that the adapter makes of its base: it labels single sentences."""
 ADAPTER = Path(__file__).parents[1] / "data" / "urisk-judge.gguf"
-ADAPTER_SHA256 = "214d72ab0849275db0053d27db18a004666ab9b4af949c6071c0c0820416e903"
+ADAPTER_SHA256 = "118c23dadce0fcb64f0b4589e5f454543e1cdfd6e21d0d23929c1ec3c9d8d42a"
 
 # Folder of what is under way, beside the result: same disk, so that the last step is one rename
 _PARTIAL = ".fetch"

@@ -86,9 +86,9 @@ def _complete_value(shell: InteractiveShell, flag: str, value: str, line: str) -
         return _offer(last, _list_models(_find_url(line)), "model")
     if flag in FITTING and (not value or value.isidentifier()):
         names = _list_variables(shell, FITTING[flag])
-        if flag == "--benchmark":
-            names = ["equal", *names, *_list_columns(shell, line)]
-        return _offer(value, names, "instance", keep_files=flag != "--benchmark")
+        if flag in OF_COLUMNS:
+            names = [*OF_COLUMNS[flag], *names, *_list_columns(shell, line)]
+        return _offer(value, names, "instance", keep_files=flag not in OF_COLUMNS)
     return dict(NOTHING)
 
 
@@ -183,6 +183,12 @@ def _is_benchmark(value: Any) -> bool:
     return isinstance(value, pd.Series) and _is_prices(value)
 
 
+def _is_factors(value: Any) -> bool:
+    import pandas as pd
+
+    return isinstance(value, pd.DataFrame) and _is_prices(value)
+
+
 def _is_other_frame(value: Any) -> bool:
     """Return whether a value is a table of polars or pyarrow; a class is none."""
     return not isinstance(value, type) and str(type(value).__module__).split(".")[0] in (
@@ -196,7 +202,10 @@ FITTING: Mapping[str, Callable[[Any], bool]] = {
     "--evidence": _is_evidence,
     "--previous": _is_evidence,
     "--benchmark": _is_benchmark,
+    "--factors": _is_factors,
 }
+# Flags that take a column of the prices, too, and their own words
+OF_COLUMNS: Mapping[str, tuple[str, ...]] = {"--benchmark": ("equal",), "--factors": ()}
 
 
 # Models -------------------------------------------------------------------------------------------

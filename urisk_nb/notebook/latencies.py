@@ -1,15 +1,15 @@
-"""Where the time of calls went: as a table, one row a call, and as a chart of its phases.
-
-The only importer of plotly, which is loaded when the first chart is drawn.
-"""
+"""Where the time of calls went: as a table, one row a call, and as a chart of its phases."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import PackageMissing
+from urisk_nb.llm.calls import OK
+from urisk_nb.notebook.time_axis import find_axis_end, label_cut_calls
+from urisk_nb.render.figures import CONFIG, INSTALL, build_figure, load_plotly
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,6 @@ __all__ = [
     "build_table",
     "draw_clickable",
     "draw_latency",
-    "show_chart",
 ]
 
 # In the order in which they happen; together they are the call, from the asking to the last token,
@@ -66,11 +65,7 @@ SOURCES = {
     "attempts": "attempts, the last one included",
     "outcome": "ok, cancelled (by the caller), or the name of the error",
 }
-
-
-# No toolbar: newer versions of plotly have a button there that uploads the chart.
-CONFIG = {"displayModeBar": False, "displaylogo": False}
-INSTALL = '%pip install "urisk-nb[notebook]", then restart the kernel'
+CHART_WIDTH, CHAR_WIDTH = 760, 7  # of the drawing and its words, pixels; a wider page has more room
 
 
 def build_table(records: Iterable[CallRecord]) -> pd.DataFrame:
@@ -106,36 +101,35 @@ def build_table(records: Iterable[CallRecord]) -> pd.DataFrame:
     return made
 
 
-def _plotly() -> Any:
-    try:
-        import plotly.graph_objects as go
-    except ImportError as exc:
-        raise PackageMissing("the chart needs the package plotly.", fix=INSTALL) from exc
-    return go
-
-
 def draw_latency(calls: pd.DataFrame) -> go.Figure:
     """
     Return the stacked phases of each call, seconds; hovering shows the figures.
+
+    A call that is much longer than the others is cut at the top, where its time is written. A
+    double click shows its whole length.
 
     Raises
     ------
     PackageMissing
         plotly is not installed: it belongs to the extra `notebook`.
     """
-    go = _plotly()
     bars = [
-        go.Bar(
-            x=calls.index,
-            y=calls[phase],
-            name=NAMES[phase],
-            marker_color=COLOURS[phase],
-            hovertemplate="%{y:.3f} s",
-        )
+        {
+            "type": "bar",
+            "x": calls.index,
+            "y": calls[phase],
+            "name": NAMES[phase],
+            "marker": {"color": COLOURS[phase]},
+            "hovertemplate": "%{y:.3f} s",
+        }
         for phase in PHASES
     ]
-    figure = go.Figure(bars)
-    figure.update_layout(
+    axis: dict[str, Any] = {"gridcolor": "rgba(127,127,127,.3)", "rangemode": "tozero"}
+    durations_s = calls[list(PHASES)].sum(axis=1).tolist()
+    top_s = find_axis_end(zip(durations_s, calls["outcome"] == OK, strict=True))
+    labels = _label_cuts(calls, durations_s, top_s)
+    return build_figure(
+        bars,
         barmode="stack",
         bargap=0.15,
         hovermode="x unified",
@@ -144,20 +138,36 @@ def draw_latency(calls: pd.DataFrame) -> go.Figure:
         xaxis_title="call, the oldest first",
         yaxis_title="seconds",
         legend={"orientation": "h", "y": 1.15, "traceorder": "normal"},
-        # Legible on a light page and on a dark one: a chart knows neither.
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": "#787878"},
-        yaxis={"gridcolor": "rgba(127,127,127,.3)", "rangemode": "tozero"},
+        yaxis=axis | ({"range": [0, top_s]} if labels else {}),
         xaxis={"showgrid": False},
+        annotations=labels,
     )
-    return figure
 
 
-def show_chart(figure: go.Figure) -> None:
-    """Show the chart with the renderer that plotly is set to."""
-    figure.show(config=CONFIG)
+def _label_cuts(
+    calls: pd.DataFrame, durations_s: Sequence[float], top_s: float
+) -> list[dict[str, Any]]:
+    """Return what is written above the calls that are longer than the axis."""
+    if not len(calls):
+        return []
+    start, end = calls.index.min() - 0.5, calls.index.max() + 0.5
+    step = CHART_WIDTH / (end - start)
+    ended = sorted(zip(calls.index, durations_s, strict=True))  # calls end in another order
+    cut = [((number - start) * step, seconds) for number, seconds in ended if seconds > top_s]
+    labels = label_cut_calls(cut, char_width=CHAR_WIDTH, within=(0, CHART_WIDTH))
+    return [
+        {
+            "text": f"▲ {label.words}",
+            "hovertext": ", ".join(label.every),
+            "x": float(start + label.center / step),
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "showarrow": False,
+            "font": {"size": 11},
+        }
+        for label in labels
+    ]
 
 
 def draw_clickable(calls: pd.DataFrame, on_pick: Callable[[int], Any]) -> go.FigureWidget:
@@ -169,9 +179,9 @@ def draw_clickable(calls: pd.DataFrame, on_pick: Callable[[int], Any]) -> go.Fig
     PackageMissing
         plotly is not installed, or anywidget, which its widget needs.
     """
-    go, chart = _plotly(), draw_latency(calls)
+    chart = draw_latency(calls)
     try:
-        figure = go.FigureWidget(chart)
+        figure = load_plotly().FigureWidget(chart)
     except ImportError as exc:
         raise PackageMissing("the chart needs the package anywidget.", fix=INSTALL) from exc
 

@@ -285,10 +285,11 @@ def _list_status(manager: LLMManager) -> dict[str, Any]:
 
 def _show_latency(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
     from urisk_nb.notebook import latencies
+    from urisk_nb.render.figures import show_figure
 
     calls = latencies.build_table(LLMManager.get_instance().calls.records)
     if args.plot:
-        latencies.show_chart(latencies.draw_latency(calls))
+        show_figure(latencies.draw_latency(calls))
     return calls
 
 
@@ -445,6 +446,8 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             previous=find_value(shell.user_ns, args.previous, "--previous"),
             params=read_run_params(args),
             benchmark=_find_benchmark(shell, args.benchmark),
+            stress=find_value(shell.user_ns, args.stress, "--stress", is_label=True),
+            factors=_find_factors(shell, args.factors),
             on_read=_show_reading(board),
         )
     finally:
@@ -516,6 +519,14 @@ def _find_benchmark(shell: InteractiveShell, text: str | None) -> Any:
 
     value = find_value(shell.user_ns, text, "--benchmark", is_label=True)
     return value if isinstance(value, pd.Series) else text
+
+
+def _find_factors(shell: InteractiveShell, text: str | None) -> Any:
+    """Return the user's DataFrame or Series, or the text itself: columns of the prices."""
+    import pandas as pd
+
+    value = find_value(shell.user_ns, text, "--factors", is_label=True)
+    return value if isinstance(value, pd.DataFrame | pd.Series) else text
 
 
 # Cell magics also take the text of the cell.

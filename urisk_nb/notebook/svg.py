@@ -14,6 +14,8 @@ from itertools import accumulate
 
 from urisk_nb.llm.calls import OK, CallRecord
 from urisk_nb.notebook.latencies import COLOURS, NAMES, PHASES
+from urisk_nb.notebook.time_axis import find_axis_end, label_cut_calls
+from urisk_nb.render.text_layout import format_count
 
 __all__ = ["FAILED", "draw_bar", "draw_legend", "draw_strip", "draw_waterfall"]
 
@@ -21,7 +23,8 @@ __all__ = ["FAILED", "draw_bar", "draw_legend", "draw_strip", "draw_waterfall"]
 _Shown = tuple[CallRecord, dict[str, float]]
 
 FAILED = "#CC3311"
-WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 132, 8, 56, 18
+WIDTH, HEIGHT, TOP, LEFT, BOTTOM = 960, 146, 22, 56, 18  # above TOP: the times of calls cut there
+FONT_SIZE, CHAR_WIDTH = 11, 6.5
 STEP_HEIGHT = 22  # of a line of the waterfall
 PLACES = (50, 100, 200)  # for columns: a few calls are not drawn as thin as many
 SEEN = 0.05  # the least height that is written as more than 0.0
@@ -33,23 +36,54 @@ def draw_strip(records: Sequence[CallRecord]) -> str:
     """
     Return the calls as columns, the oldest left, each as high as it took long, its phases from the
     bottom up; failures have a red cap.
+
+    A call that is much longer than the others is cut at the top of the axis. A triangle marks it,
+    and its time stands above it.
     """
     most = next((places for places in PLACES if len(records) <= places), PLACES[-1])
     shown = [(record, _measure_phases(record)) for record in records[-most:]]
-    top_s = _round_up(max((sum(parts.values()) for _, parts in shown), default=0.0))
+    durations_s = [sum(parts.values()) for _, parts in shown]
+    is_ok = (record.outcome == OK for record, _ in shown)
+    top_s = find_axis_end(zip(durations_s, is_ok, strict=True))
     drawn = "".join(
         f'<path d="{path}" fill="{colour}"/>'
         for colour, path in _draw_columns(shown, top_s, most).items()
         if path
     )
-    failed = sum(record.outcome != OK for record, _ in shown)
-    label = f"Latency of the last {len(shown)} calls, up to {top_s:g} seconds" + (
-        f"; {failed} did not succeed" if failed else ""
-    )
+    cut = [
+        (LEFT + (number + 0.5) * (WIDTH - LEFT) / most, seconds)
+        for number, seconds in enumerate(durations_s, most - len(shown))
+        if seconds > top_s
+    ]
     return (
-        f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'style="width:100%;height:auto;display:block">'
-        f"{_draw_axis(top_s)}{drawn}</svg>"
+        f'<svg role="img" aria-label="{_describe_strip(shown, top_s, cut)}" '
+        f'viewBox="0 0 {WIDTH} {HEIGHT}" style="width:100%;height:auto;display:block">'
+        f"{_draw_axis(top_s)}{drawn}{_draw_cuts(cut)}</svg>"
+    )
+
+
+def _describe_strip(
+    shown: Sequence[_Shown], top_s: float, cut: Sequence[tuple[float, float]]
+) -> str:
+    failed = sum(record.outcome != OK for record, _ in shown)
+    label = f"Latency of the last {len(shown)} calls, up to {top_s:g} seconds"
+    if cut:
+        label += f"; {format_count(len(cut), 'call')} cut, the longest "
+        label += f"{max(seconds for _, seconds in cut):.3g} seconds"
+    return label + (f"; {failed} did not succeed" if failed else "")
+
+
+def _draw_cuts(cut: Sequence[tuple[float, float]]) -> str:
+    """Mark each call that is cut with a triangle, and write the times above."""
+    if not cut:
+        return ""
+    marks = "".join(f"M{center - 4:.1f} {TOP}h8l-4 -6z" for center, _ in cut)
+    labels = label_cut_calls(cut, char_width=CHAR_WIDTH, within=(LEFT, WIDTH))
+    return f'<path d="{marks}" fill="{TEXT}"/>' + "".join(
+        f'<text x="{label.center:.1f}" y="{TOP - 9}" text-anchor="middle" '
+        f'font-size="{FONT_SIZE}" fill="{TEXT}">{label.words}'
+        f"<title>{', '.join(label.every)}</title></text>"
+        for label in labels
     )
 
 
@@ -64,7 +98,7 @@ def _draw_columns(shown: Sequence[_Shown], top_s: float, most: int) -> dict[str,
     for number, (record, parts) in enumerate(shown, most - len(shown)):
         left, bottom = LEFT + number * step, _y(0.0, top_s)
         for phase, seconds in parts.items():
-            height = _height(seconds, top_s)
+            height = min(_height(seconds, top_s), bottom - TOP)  # what is above is cut
             if height >= SEEN:
                 columns[COLOURS[phase]].append(_draw_column(left, bottom, width, height))
             bottom -= height
@@ -97,7 +131,9 @@ def _draw_axis(top_s: float) -> str:
     )
 
 
-def _draw_text(x: float, y: float, words: str, *, size: int = 11, is_end: bool = False) -> str:
+def _draw_text(
+    x: float, y: float, words: str, *, size: int = FONT_SIZE, is_end: bool = False
+) -> str:
     anchor = ' text-anchor="end"' if is_end else ""
     place = f'x="{x:g}" y="{y:.1f}"{anchor} font-size="{size}" fill="{TEXT}"'
     return f"<text {place}>{html.escape(words)}</text>"
@@ -105,18 +141,6 @@ def _draw_text(x: float, y: float, words: str, *, size: int = 11, is_end: bool =
 
 def _format_axis(seconds: float) -> str:
     return f"{1000 * seconds:g} ms" if 0 < seconds < 1 else f"{seconds:g} s"
-
-
-def _round_up(seconds: float) -> float:
-    """
-    The next of 1, 2, 5, 10, ... at or above; an axis needs some height where nothing took time.
-    """
-    if not seconds > 0:
-        return 1.0
-    power = 10 ** math.floor(math.log10(seconds))
-    return next(
-        float(f"{nice * power:.3g}") for nice in (1, 2, 5, 10, 20) if nice * power >= seconds
-    )
 
 
 def _measure_phases(record: CallRecord) -> dict[str, float]:

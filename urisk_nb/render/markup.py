@@ -74,7 +74,8 @@ background:var(--jp-layout-color2,rgba(127,127,127,.12));color:inherit;font-size
 .urisk-calls .widget-label{position:absolute;clip-path:inset(50%)}
 .urisk-calls select{font-family:var(--jp-code-font-family,monospace);font-size:12px}
 .urisk.urisk h4{margin:.7em 0 .2em;font-size:13px;font-weight:600}
-.urisk-dashboard .js-plotly-plot text{fill:var(--jp-ui-font-color1,currentColor)!important}
+.urisk-dashboard .js-plotly-plot text:not(.hoverlayer text){
+fill:var(--jp-ui-font-color1,currentColor)!important}
 .urisk-dashboard .jupyter-widgets-disconnected::before{content:none}
 .urisk-dashboard.jupyter-widgets-disconnected::before{
 content:"The kernel ended or restarted. This is the last state; "

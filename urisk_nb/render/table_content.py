@@ -52,12 +52,14 @@ _HEADINGS = {
     "share_repeated": "repeated",
 }
 _CHANGES = ("new", "changed", "gone", "share_repeated")
+_NUMBERS = ("weight", "score", "sentences", *_CHANGES)
 _TAIL = re.compile(r"(var|es)_(\d+)")
-_COMPACT = re.compile(r"ret_total|vol_ann|max_dd|(?:var|es)_\d+")
+_COMPACT = re.compile(r"ret_total|vol_ann|max_dd|beta|(?:var|es)_\d+")
 _FRACTION = re.compile(
     r"ret_total|vol_(?:ewma_)?ann|downside_dev_ann|(?:max|cur)_dd|var_\d+(?:_lo|_hi)?|es_\d+"
-    r"|weight|coverage|share_repeated|comp_\w+"
+    r"|weight|comp_es|comp_es_share|comp_vol_share|coverage|share_repeated"
 )
+_FORMATS = {"score": ".1f", "beta": ".2f"}
 _UNKNOWN = "This version of urisk_nb has no explanation for this code."
 
 
@@ -71,8 +73,8 @@ class TableContent:
     frame
         One row a ticker, or whatever the user made of such a table.
     findings
-        One row a labeled sentence: ticker, risk, severity, p_label, quote, source, section,
-        date, status, flags, reason.
+        One row a labeled sentence: ticker, risk, severity, p_label, p_severity, quote, source,
+        section, date, status, flags, reason.
     meta
         The record of the run; of tables put together ``{"runs": [...]}``.
     changes
@@ -150,7 +152,7 @@ def list_columns(content: TableContent, rows: int | None = MAX_ROWS) -> list[Col
             name=name,
             heading=_heading(name),
             values=_list_levels(frame) if name == "level" else frame[name].tolist(),
-            is_number=name in ("score", "sentences", *_CHANGES) or bool(_COMPACT.fullmatch(name)),
+            is_number=name in _NUMBERS or bool(_COMPACT.fullmatch(name)),
         )
         for name in _list_compact_names(content)
     ]
@@ -196,7 +198,8 @@ def _list_compact_names(content: TableContent) -> list[str]:
     labels += [name for name in _CHANGES if name in frame]
     states = ("status",) if (frame["status"] != "ok").any() else ()
     alerts = ["alerts"] if has_alerts(frame) else []
-    return [name for name in (*alerts, *labels, *figures, *states) if name in frame]
+    names = (*alerts, "weight", *labels, *figures, *states)
+    return [name for name in names if name in frame]
 
 
 def has_alerts(frame: pd.DataFrame) -> bool:
@@ -226,7 +229,7 @@ def format_value(name: str, value: Any) -> str:
     if isinstance(value, float):
         if is_fraction(name):
             return f"{value:.1%}" if abs(value) < MAX_PLAIN else f"{100 * value:.3g}%"
-        return f"{value:.1f}" if name == "score" else f"{value:.6g}"
+        return f"{value:{_FORMATS.get(name, '.6g')}}"
     if isinstance(value, pd.Timestamp):
         return value.date().isoformat() if value == value.normalize() else value.isoformat()
     return one_line(value)
@@ -393,7 +396,7 @@ def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
     said = (*map(one_line, codes_in([row["flags"]])), reason, _describe_count(row))
     texts["warnings"] = ", ".join(part for part in said if part != DASH)
     # Where no risk was seen a severity says nothing.
-    return texts | {"severity": DASH} if texts["risk"] == "none" else texts
+    return texts | {"severity": DASH, "p_severity": DASH} if texts["risk"] == "none" else texts
 
 
 def _describe_count(row: Mapping[Any, Any]) -> str:

@@ -175,7 +175,7 @@ def _sentences(content: TableContent) -> str:
     count, rows = list_sentences(content, MAX_SENTENCES)
     if not rows:
         return ""
-    sure = ("p_label",) if any(row["p_label"] != DASH for row in rows) else ()
+    sure = [name for name in ("p_label", "p_severity") if any(row[name] != DASH for row in rows)]
     warned = ("warnings",) if any(row["warnings"] for row in rows) else ()
     placed = ("section",) if any(row["section"] != DASH for row in rows) else ()
     names = ("ticker", "risk", "severity", *sure, "quote", "source", *placed, "date", *warned)
@@ -204,6 +204,7 @@ def _sentence_cell(name: str, row: Mapping[str, str]) -> str:
     styles = {
         "severity": NUMBER,
         "p_label": NUMBER,
+        "p_severity": NUMBER,
         "source": f"{CELL};{_wrap(text, MAX_SOURCE_CHARS)}",
         "section": f"{CELL};{_wrap(text, MAX_HEADING_CHARS)}",
         "date": f"{CELL};white-space:nowrap",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from urisk_nb.render.escaping import visible
@@ -143,18 +143,20 @@ def _sentences(content: TableContent, width: int) -> list[str]:
     count, rows = list_sentences(content, MAX_SENTENCES)
     if not rows:
         return []
-    is_sure = any(row["p_label"] != DASH for row in rows)
+    sure = [name for name in ("p_label", "p_severity") if any(row[name] != DASH for row in rows)]
     lines = wrap(describe_sentences(content), width)
+    if sure:
+        lines += wrap(f"ticker, risk, severity, {', '.join(sure)}, sentence", width, "  ", "  ")
     for row in rows:
-        lines += _sentence(row, width, is_sure=is_sure)
+        lines += _sentence(row, width, sure)
     if count > MAX_SENTENCES:
         lines += wrap(f"{MAX_SENTENCES} shown; all of them: table.report.findings", width)
     return lines
 
 
-def _sentence(row: Mapping[str, str], width: int, *, is_sure: bool) -> list[str]:
+def _sentence(row: Mapping[str, str], width: int, sure: Sequence[str]) -> list[str]:
     head = f"  {row['ticker']:<6} {row['risk']:<12}{row['severity']:>2}  "
-    head += f"{row['p_label']:>4}  " if is_sure else ""
+    head += "".join(f"{row[name]:>4}  " for name in sure)
     names = ("source", "section", "date", "warnings")
     origin = [row[name] for name in names if row[name] not in ("", DASH)]
     quote = cut(row["quote"], MAX_QUOTE_CHARS) + (f"  [{', '.join(origin)}]" if origin else "")

@@ -12,29 +12,38 @@ from __future__ import annotations
 
 import functools
 import math
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "cornish_fisher_quantile",
+    "cornish_fisher_value_at_risk",
     "decay_weights",
+    "diversification_ratio",
     "dot",
     "downside_deviation",
     "drawdown",
     "ewma_volatility",
     "excess_kurtosis",
     "expected_shortfall",
+    "expected_shortfall_components",
+    "gaussian_value_at_risk",
     "is_flat",
     "level_rounded",
     "regression",
     "replace_inf",
+    "rescale_returns",
     "scaled_deviations",
     "skewness",
     "tail_rank",
+    "tail_weights",
     "total_return",
     "value_at_risk",
     "volatility",
+    "volatility_shares",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -159,6 +168,86 @@ def expected_shortfall(ordered: FloatArray, alpha: float) -> FloatArray:
     tail = ordered[..., : tail_rank(alpha, size)]
     last = tail[..., -1:]
     return replace_inf(-last[..., 0] + np.sum(last - tail[..., :-1], axis=-1) / (alpha * size))
+
+
+def tail_weights(returns: FloatArray, alpha: float) -> FloatArray:
+    """
+    Return the weight of each return in `expected_shortfall`, which is minus their weighted sum.
+
+    1 / (alpha T) for each return below r_(k); what is left of the tail is shared by the returns
+    that are equal to it, so that the order of the dates changes nothing.
+    """
+    size = returns.shape[-1]
+    last = np.partition(returns, tail_rank(alpha, size) - 1)[tail_rank(alpha, size) - 1]
+    below, equal = returns < last, returns == last
+    rest = (alpha * size - np.count_nonzero(below)) / np.count_nonzero(equal)
+    return np.asarray((below + rest * equal) / (alpha * size))
+
+
+def expected_shortfall_components(parts: FloatArray, total: FloatArray, alpha: float) -> FloatArray:
+    """Return minus the tail-weighted sum of each row, of parts that add up to a total."""
+    weights = tail_weights(total, alpha)
+    tail = weights > 0
+    return replace_inf(0.0 - np.sum(parts[:, tail] * weights[tail], axis=1))
+
+
+def volatility_shares(parts: FloatArray, total: FloatArray) -> FloatArray:
+    """Return cov(part, total) / var(total) of each row; the total is not flat."""
+    deviations = total - total.mean()
+    return replace_inf(dot(parts, deviations) / (deviations @ deviations))
+
+
+def diversification_ratio(parts: FloatArray, total: FloatArray) -> FloatArray:
+    """Return the sum of the standard deviations of the rows over that of their total."""
+    alone = math.fsum(np.std(parts, axis=1, ddof=1))
+    return replace_inf(alone / np.std(total, ddof=1))
+
+
+def gaussian_value_at_risk(returns: FloatArray, alpha: float) -> FloatArray:
+    """Return -(mean + z std), z the normal quantile of alpha and std with ddof=1."""
+    return _place_quantile(returns, NormalDist().inv_cdf(alpha))
+
+
+def cornish_fisher_value_at_risk(returns: FloatArray, alpha: float) -> FloatArray:
+    """Return -(mean + z' std), z' the normal quantile corrected by skewness and kurtosis."""
+    deviations = scaled_deviations(returns)
+    quantile = cornish_fisher_quantile(
+        NormalDist().inv_cdf(alpha), skewness(deviations), excess_kurtosis(deviations)
+    )
+    return _place_quantile(returns, quantile)
+
+
+def cornish_fisher_quantile(z: float, skew: FloatArray, ex_kurt: FloatArray) -> FloatArray:
+    """Return z + (z^2-1) S/6 + (z^3-3z) K/24 - (2z^3-5z) S^2/36."""
+    cube = z * z * z
+    return np.asarray(
+        z
+        + (z * z - 1) * skew / 6
+        + (cube - 3 * z) * ex_kurt / 24
+        - (2 * cube - 5 * z) * skew * skew / 36
+    )
+
+
+def _place_quantile(returns: FloatArray, quantile: FloatArray | float) -> FloatArray:
+    return replace_inf(
+        -(np.mean(returns, axis=-1) + quantile * np.std(returns, axis=-1, ddof=1)) + 0.0
+    )
+
+
+def rescale_returns(returns: FloatArray, decay: float) -> FloatArray:
+    """
+    Return r_t s_{T+1} / s_t, with s_{t+1}^2 = l s_t^2 + (1-l) r_t^2 and s_1^2 = mean(r^2).
+
+    NaN where no return moves.
+    """
+    squares = np.moveaxis(np.square(returns), -1, 0)  # time first: each step is one row
+    variance = np.mean(squares, axis=0)
+    variances = np.empty_like(squares)
+    for step, square in enumerate(squares):
+        variances[step] = variance
+        variance = decay * variance + (1 - decay) * square
+    scale = np.sqrt(variance / variances)
+    return np.asarray(returns * np.moveaxis(scale, 0, -1))
 
 
 def drawdown(

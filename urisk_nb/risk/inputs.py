@@ -232,18 +232,18 @@ def describe_weights(holdings: Sequence[Holding]) -> str | None:
 
 
 def describe_unlisted(
-    prices: Prices, holdings: Sequence[Holding], benchmark: str | None = None
+    prices: Prices, holdings: Sequence[Holding], *beside: str | None
 ) -> str | None:
     """
     Return a note on columns of the prices that no ticker of the list means; None if there are none.
 
     Parameters
     ----------
-    benchmark
-        The column that the others are compared with; it is used, too.
+    beside
+        Benchmark and factors: columns that are used, too; None is skipped.
     """
     column_of = build_resolver([str(column) for column in prices.close.columns])
-    names = [holding.symbol for holding in holdings] + ([benchmark] if benchmark else [])
+    names = [*(holding.symbol for holding in holdings), *filter(None, beside)]
     used = {column_of(name)[0] for name in names}
     unused = [column for column in map(str, prices.close.columns) if column not in used]
     if not unused:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from urisk_nb.errors import InputError
+from urisk_nb.risk.episodes import Episode, read_episodes
 from urisk_nb.risk.values import (
     NUMBER,
     describe_type,
@@ -40,6 +41,7 @@ __all__ = [
 
 WINDOW = re.compile(r"(\d{1,5})\s*([dwmy])[a-z]*", re.IGNORECASE)
 MAX_JUDGES = 5
+MAX_FACTORS = 20
 LABELS = ("greedy", "calibrated")
 MAX_PARALLEL = 256
 JUDGE_REVIEW_BELOW = 0.53  # a less probable label of urisk-judge is to review
@@ -77,6 +79,15 @@ class RiskParams:
         The prices are simple returns already.
     normalise
         Scale the weights to the sum 1.
+    stress
+        Dated episodes, each with a name: "covid=2020-02-19:2020-03-23", several between commas or
+        semicolons, or a mapping of name to a pair of dates. They are read in all prices up to
+        `as_of`, also in those before `start` or `window`.
+    factors
+        Columns of the prices that the returns are regressed on, or the names of a DataFrame of
+        factors that was passed.
+    factor_returns
+        The DataFrame of factors holds simple returns, though the prices are prices.
     query
         Only sentences that bear on it are asked, whatever their number: those that share a content
         word with it, without endings. A chat model is told of it, too.
@@ -115,6 +126,9 @@ class RiskParams:
     periods_per_year: float | None = None
     returns: bool = False
     normalise: bool = False
+    stress: tuple[Episode, ...] | None = None
+    factors: tuple[str, ...] | None = None
+    factor_returns: bool = False
     query: str | None = None
     families: str | None = None
     labels: str = "greedy"
@@ -183,14 +197,15 @@ class RiskParams:
 
         `RiskParams.of(**d)` reads them back.
         """
-        return {
-            name: value.isoformat()
-            if isinstance(value, date)
-            else list(value)
-            if isinstance(value, tuple)
-            else value
-            for name, value in asdict(self).items()
-        }
+        return {name: _to_json(value) for name, value in asdict(self).items()}
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {name: _to_json(one) for name, one in value.items()}
+    return list(map(_to_json, value)) if isinstance(value, tuple) else value
 
 
 def alpha_label(alpha: float) -> str:
@@ -319,6 +334,26 @@ def _read_judges(name: str, value: object) -> tuple[str, ...]:
     return names
 
 
+def _read_factors(name: str, value: object) -> tuple[str, ...]:
+    """Return the names of factors; a text has commas between them."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, Iterable) or hasattr(value, "columns"):
+        raise InputError(
+            f"{name} is {describe_type(value)}, not names of columns.",
+            fix=f'{name}="SPY,TLT"; pass a DataFrame as {name}= of the call',
+        )
+    names = tuple(str(_read_text(name, one)) for one in given)
+    twice = next((one for one in names if names.count(one) > 1), None)
+    if twice or not 1 <= len(names) <= MAX_FACTORS:
+        seen = f"{twice!r} twice" if twice else f"{len(names) or 'no'} columns"
+        raise InputError(
+            f"{name}={','.join(names)!r} names {seen}.",
+            fix=f"name each of 1 to {MAX_FACTORS} factors once: "
+            f"{name}={','.join(list(dict.fromkeys(names))[:MAX_FACTORS]) or 'SPY,TLT'!r}",
+        )
+    return names
+
+
 def _read_path(name: str, value: object) -> str | None:
     return _read_text(name, str(value) if isinstance(value, PurePath) else value)
 
@@ -400,11 +435,13 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "window": _read_window,
     **dict.fromkeys(("benchmark", "price_column", "query", "model"), _read_text),
     "families": _read_path,
+    "stress": lambda _, value: read_episodes(value),
+    "factors": _read_factors,
     "judge": _read_judges,
     "labels": _read_labels,
     "review_below": _read_probability,
     "periods_per_year": _read_factor,
-    **dict.fromkeys(("returns", "normalise", "llm"), _read_switch),
+    **dict.fromkeys(("returns", "normalise", "llm", "factor_returns"), _read_switch),
     **dict.fromkeys(("max_sentences", "num_predict"), functools.partial(_read_whole, least=1)),
     "seed": functools.partial(_read_whole, least=0),
 }

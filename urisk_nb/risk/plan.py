@@ -13,10 +13,13 @@ from datetime import date
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from urisk_nb.errors import InputError
 from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
 from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
 from urisk_nb.risk.params import JUDGE_REVIEW_BELOW, RiskParams
-from urisk_nb.risk.quant import QuantRow, find_as_of_date, quant_rows
+from urisk_nb.risk.portfolio import PortfolioResult, measure_portfolio
+from urisk_nb.risk.positions import list_closes
+from urisk_nb.risk.quant import Measured, QuantRow, find_as_of_date, measure_holdings
 from urisk_nb.risk.questions import (
     EXAMPLES,
     SCHEMA_VERSION,
@@ -31,10 +34,14 @@ from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.tickers import fold_share_class
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from urisk_nb.risk.changes import Changes
     from urisk_nb.risk.choice import Choice
+    from urisk_nb.risk.factors import FactorResult
     from urisk_nb.risk.families import Family
     from urisk_nb.risk.passages import Passage
+    from urisk_nb.risk.stress import EpisodeLoss
 
 __all__ = ["EvidenceSelection", "OnRead", "Plan", "prepare"]
 
@@ -133,6 +140,13 @@ class Plan:
     price_column, is_adjusted
         Which of several columns of prices was read, and whether it is adjusted for splits and
         dividends; None where nothing says so.
+    portfolio
+        The figures of the weighted tickers together; None where no ticker has a weight.
+    stress, factors
+        The losses of the episodes, and the factor betas; None where they were not asked for.
+    closes
+        The prices of the period, date x symbol; of returns the wealth that they make. None without
+        prices.
     """
 
     holdings: tuple[Holding, ...]
@@ -153,6 +167,10 @@ class Plan:
     is_judge: bool = False
     has_previous: bool = False
     families_hash: str | None = None
+    portfolio: PortfolioResult | None = None
+    stress: tuple[EpisodeLoss, ...] | None = None
+    factors: FactorResult | None = None
+    closes: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -250,6 +268,7 @@ def prepare(
     taxonomy: Taxonomy = DEFAULT,
     examples: Sequence[Example] = EXAMPLES,
     families: Sequence[Family] | None = None,
+    factors: Sequence[Prices] | None = None,
     on_read: OnRead | None = None,
 ) -> Plan:
     """
@@ -269,6 +288,8 @@ def prepare(
         Returns or prices of a benchmark that is no column, with ``params.benchmark == "given"``.
     families
         What much evidence is searched for; default: the families of the package.
+    factors
+        Factors that are no columns of the prices, one column each, named by ``params.factors``.
     on_read
         Called before the evidence of each ticker is read: a long filing takes about a second.
 
@@ -282,6 +303,11 @@ def prepare(
         check_query(params.query)
     plan_holdings = normalize_weights(holdings) if params.normalise else tuple(holdings)
     as_of = params.as_of if prices is None else find_as_of_date(prices, params).date()
+    measured = None if prices is None else measure_holdings(prices, holdings, params, benchmark)
+    has_weights = any(holding.weight is not None for holding in holdings)
+    # Before the evidence is read: a wrong date of an episode should not wait for that
+    stress = _measure_stress(prices, measured, plan_holdings, params)
+    fits = _measure_factors(measured, plan_holdings, params, factors)
     selections = (
         {}
         if documents is None
@@ -302,19 +328,58 @@ def prepare(
         params=params,
         taxonomy=taxonomy,
         examples=tuple(examples),
-        quant={} if prices is None else quant_rows(prices, holdings, params, benchmark),
+        quant={} if measured is None else measured.rows,
         selections=selections,
         has_prices=prices is not None,
         has_volume=prices is not None and prices.volume is not None,
         has_benchmark=params.benchmark is not None or benchmark is not None,
         has_evidence=documents is not None,
-        has_weights=any(holding.weight is not None for holding in holdings),
+        has_weights=has_weights,
         as_of=as_of,
         price_column=None if prices is None else prices.price_column,
         is_adjusted=None if prices is None else prices.is_adjusted,
         has_previous=previous is not None or any(one.changes for one in selections.values()),
         families_hash=_hash(families),
+        portfolio=measure_portfolio(plan_holdings, measured, params) if has_weights else None,
+        stress=stress,
+        factors=fits,
+        closes=None if measured is None else list_closes(measured),
     )
+
+
+def _measure_stress(
+    prices: Prices | None,
+    measured: Measured | None,
+    holdings: Sequence[Holding],
+    params: RiskParams,
+) -> tuple[EpisodeLoss, ...] | None:
+    if params.stress is None:
+        return None
+    if prices is None or measured is None:
+        raise InputError(
+            "stress was given without prices.", fix="give prices=..., or leave stress out"
+        )
+    from urisk_nb.risk.stress import measure_stress
+
+    column_of = {symbol: row.column for symbol, row in measured.rows.items()}
+    return measure_stress(prices, holdings, column_of, params)
+
+
+def _measure_factors(
+    measured: Measured | None,
+    holdings: Sequence[Holding],
+    params: RiskParams,
+    given: Sequence[Prices] | None,
+) -> FactorResult | None:
+    if params.factors is None:
+        return None
+    if measured is None:
+        raise InputError(
+            "factors were given without prices.", fix="give prices=..., or leave factors out"
+        )
+    from urisk_nb.risk.factors import measure_factors
+
+    return measure_factors(measured, holdings, params, given)
 
 
 def _hash(families: Sequence[Family] | None) -> str | None:

@@ -65,6 +65,7 @@ from urisk_nb.risk.values import find_closest
 __all__ = [
     "Beta",
     "Drawdown",
+    "Measured",
     "QuantRow",
     "amihud",
     "average_daily_value",
@@ -76,6 +77,7 @@ __all__ = [
     "excess_kurtosis",
     "expected_shortfall",
     "find_as_of_date",
+    "measure_holdings",
     "quant_columns",
     "quant_rows",
     "skewness",
@@ -136,6 +138,24 @@ class QuantRow:
     message: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """
+    The rows of the holdings, and the prices of the period that they are made of.
+
+    Attributes
+    ----------
+    rows
+        One a symbol, in the order of the holdings.
+    market, assets
+        The period, and each column that a holding means on its own calendar.
+    """
+
+    rows: dict[str, QuantRow]
+    market: Market
+    assets: Mapping[str, Asset]
+
+
 def quant_columns(params: RiskParams, *, has_volume: bool, has_benchmark: bool) -> list[str]:
     """
     Return the names of the data and quant columns in the order of the table.
@@ -160,7 +180,24 @@ def quant_rows(
     benchmark: Prices | None = None,
 ) -> dict[str, QuantRow]:
     """
-    Compute the metrics of each holding, one row a symbol.
+    Compute the metrics of each holding, one row a symbol; `measure_holdings` has more.
+
+    Raises
+    ------
+    InputError
+        As `measure_holdings`.
+    """
+    return measure_holdings(prices, holdings, params, benchmark).rows
+
+
+def measure_holdings(
+    prices: Prices,
+    holdings: Sequence[Holding],
+    params: RiskParams,
+    benchmark: Prices | None = None,
+) -> Measured:
+    """
+    Compute the metrics of each holding, and keep the prices that they are made of.
 
     Each asset is measured on its own calendar: its missing days are dropped, never filled. Returns
     across a gap of more than five median spacings are left out of everything but total return and
@@ -214,7 +251,7 @@ def quant_rows(
             flags=tuple(sorted(reasons)),
             message=message,
         )
-    return rows
+    return Measured(rows=rows, market=market, assets=assets)
 
 
 def _tail_names(alpha: float) -> tuple[str, str, str, str]:

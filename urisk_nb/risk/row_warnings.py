@@ -17,7 +17,7 @@ LABELED_BY = {
     "demo_model": "Labels by the demo model (135 million parameters), which labels sentences "
     "poorly. It shows how the table works. Do not base a decision on it.",
     "small_judge": "Labels by urisk-judge (135 million parameters), trained for this task. Of "
-    "300 real sentences it labels 74 % as a careful reader does, and 90 % as that reader accepts; "
+    "300 real sentences it labels 76 % as a careful reader does, and 93 % as that reader accepts; "
     'always answering "none" gets 60 % and 72 %, and two readers agree on 85 %. Read the quoted '
     "sentence before you rely on a row.",
 }
@@ -29,6 +29,18 @@ WARNINGS = {
     "NVDA US Equity for NVDA.",
     "duplicate": "The ticker was listed more than once; its first entry counts.",
     "no_weight": "Other tickers have a weight; this one has none.",
+    # The portfolio, episodes, factors
+    "cf_domain": "Skewness and kurtosis are too large for the Cornish-Fisher VaR, so do not use "
+    "that figure.",
+    "collinear_factors": "In the returns that they share with this ticker, one factor follows from "
+    "the others.",
+    "no_portfolio": "The portfolio, or this part of it, cannot be computed; its `reason` says why.",
+    "partial_episode": "The prices begin or end more than a week inside the episode; only that "
+    "part of it counts.",
+    "short_backtest": "Fewer than 5 exceedances are expected, too few for the test to tell right "
+    "from wrong.",
+    "wiped_out": "The book loses its whole capital in one period, so its wealth has no path after "
+    "that.",
     # Prices
     "bad_data": "The prices cannot be used; the message under the table names the ticker and the "
     "date.",
@@ -48,8 +60,8 @@ WARNINGS = {
     "no_data": "There are no prices for this ticker in the period.",
     "no_drawdown": "The price never fell, so the drawdown has no dates.",
     "short_history": "There are fewer than 30 returns, too few for volatility and moments.",
-    "short_joint": "The benchmark shares fewer than 30 returns with this ticker, or less than "
-    "half of the longer history.",
+    "short_joint": "Benchmark, factors or the other holdings share fewer than 30 returns with it, "
+    "or less than half of the longest history.",
     "short_tail": "Fewer than 5 returns are expected in the tail, too few for VaR and ES.",
     "stale": "The last price is more than five usual steps older than the as-of date.",
     "unlikely_returns": "The values are too large for returns as fractions (0.015 for 1.5 %); the "

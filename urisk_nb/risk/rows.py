@@ -18,6 +18,7 @@ from urisk_nb.risk.inputs import Holding
 from urisk_nb.risk.judges import mean_agreement
 from urisk_nb.risk.labeling import Finding, TickerFindings
 from urisk_nb.risk.plan import Plan
+from urisk_nb.risk.portfolio import COMPONENT_COLUMNS
 from urisk_nb.risk.quant import quant_columns
 from urisk_nb.risk.ratings import CountedSentence, TickerRatings
 from urisk_nb.risk.scoring import Level
@@ -254,6 +255,7 @@ def _names(plan: Plan) -> list[str]:
         *("status", "flags", "run_id"),
         *quant,
         *(["weight"] if plan.has_weights else []),
+        *(COMPONENT_COLUMNS if plan.has_weights and plan.has_prices else ()),
         *(["alerts"] if plan.has_evidence else []),
         *(f"r_{category}" for category in plan.taxonomy.ids),
         *("score", "level", "score_version", "coverage", "top_risk", "top_quote", "top_rule"),
@@ -301,6 +303,9 @@ def _row(
         values = quant.values | values  # the weight is the holding's own
         statuses.append(quant.status)
         found.update(quant.flags)
+    if plan.portfolio is not None and plan.has_prices:
+        values |= plan.portfolio.row_values(symbol)
+        found.update(plan.portfolio.row_flags(symbol))
     if (selection := plan.selections.get(symbol)) is not None:
         values["sentences"] = selection.sentences
         names = (one.family.name for one in selection.alerts if one.family)

@@ -22,6 +22,12 @@ from urisk_nb.render.table_text import render_table_text
 from urisk_nb.risk.judges import compare_judges
 from urisk_nb.risk.labeling import TickerFindings
 from urisk_nb.risk.plan import Plan
+from urisk_nb.risk.portfolio_frames import (
+    build_backtest,
+    build_factors,
+    build_portfolio,
+    build_stress,
+)
 from urisk_nb.risk.ratings import REVIEW_RULES, rate_ticker
 from urisk_nb.risk.rows import (
     build_changes,
@@ -32,6 +38,7 @@ from urisk_nb.risk.rows import (
 )
 from urisk_nb.risk.unjudged import describe_missing_labels, list_missing_labels
 from urisk_nb.risk.values import describe_type
+from urisk_nb.table.charts import Charts
 from urisk_nb.table.diff import Side, compare_tables
 from urisk_nb.table.explain import explain_row
 from urisk_nb.table.explanation import Explanation
@@ -44,16 +51,18 @@ from urisk_nb.table.files import (
     save_text,
     save_workbook,
 )
+from urisk_nb.table.frames import Frames
 from urisk_nb.table.markdown import render_markdown
 from urisk_nb.table.parquet_files import read_packed, unpack_report
+from urisk_nb.table.portfolio_views import require_part, select_tickers, unite_prices
 from urisk_nb.table.records import RunRecord
 from urisk_nb.table.table_diff import TableDiff
 
 __all__ = ["Report", "RiskTable", "assemble", "diff_tables", "unite_reports"]
 
 _COMPACT = (
-    *("status", "alerts", "level", "score", "top_risk", "top_quote"),
-    *("ret_total", "vol_ann", r"var_\d+", r"es_\d+", "max_dd"),
+    *("status", "alerts", "weight", "level", "score", "top_risk", "top_quote"),
+    *("ret_total", "vol_ann", r"var_\d+", r"es_\d+", "max_dd", "beta"),
 )
 
 
@@ -91,6 +100,16 @@ class Report:
         here.
     parts
         The reports of the single runs, where tables are put together.
+    portfolio, backtest
+        The figures of the weighted tickers together, and the test of its VaR forecasts; None where
+        no ticker has a weight. docs/portfolio.md names each figure.
+    stress, factors
+        One row an episode and ticker, and the factor betas of each ticker; None where the run was
+        not asked for them. Of tables put together all four are None.
+    prices
+        The closes that the run used, date x ticker, within its period; of returns the wealth that
+        they make. None without prices. Of tables put together the tickers of all, without those
+        whose prices differ between two runs.
     """
 
     findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
@@ -100,6 +119,11 @@ class Report:
     judgements: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_judgements(())))
     rows: pd.DataFrame = field(default_factory=ExportFrame)
     parts: tuple[Report, ...] = ()
+    portfolio: pd.Series | None = None
+    backtest: pd.DataFrame | None = None
+    stress: pd.DataFrame | None = None
+    factors: pd.DataFrame | None = None
+    prices: pd.DataFrame | None = None
 
 
 def unite_reports(reports: Sequence[Report]) -> Report:
@@ -115,6 +139,7 @@ def unite_reports(reports: Sequence[Report]) -> Report:
         judgements=_concatenate([report.judgements for report in reports]),
         rows=_concatenate([report.rows for report in reports]),
         parts=tuple(part for report in reports for part in report.parts or (report,)),
+        prices=unite_prices([one.prices for one in reports if one.prices is not None]),
     )
 
 
@@ -153,6 +178,22 @@ class RiskTable(ExportFrame):
         """The findings and the record of the run; empty where the table was not made by a run."""
         report: Report | None = getattr(self, "_report", None)
         return Report() if report is None else report
+
+    @property
+    def charts(self) -> Charts:
+        """The charts of the tickers in this table: figures of plotly."""
+        return Charts(pd.DataFrame(self), self.frames, self.report.findings)
+
+    @property
+    def frames(self) -> Frames:
+        """The numbers behind the charts: plain DataFrames."""
+        content = self._content()
+        return Frames(
+            pd.DataFrame(self),
+            content.tickers,
+            getattr(self.report, "prices", None),
+            is_wealth=all(run.get("params", {}).get("returns") for run in content.runs),
+        )
 
     def __finalize__(self, other: Any, method: str | None = None, **kwargs: Any) -> RiskTable:
         """Keep the report; pandas itself loses it where several tables become one."""
@@ -338,6 +379,77 @@ class RiskTable(ExportFrame):
         here = found["ticker"].isin(list(self._content().tickers))
         return found[here].reset_index(drop=True)
 
+    @property
+    def portfolio(self) -> pd.Series:
+        """
+        The figures of the portfolio of the run, by name; docs/portfolio.md has each formula.
+
+        A table with fewer rows keeps the portfolio of its run. Losses are positive fractions of the
+        capital. `flags` and `reason` say why a figure is NaN.
+
+        Raises
+        ------
+        InputError
+            No ticker has a weight, or the table is put together from several runs.
+        """
+        return require_part("portfolio", self.report.portfolio, self.report.meta).copy()  # type: ignore[no-any-return]  # a Series
+
+    def backtest(self) -> pd.DataFrame:
+        """
+        Return how often losses of the portfolio exceeded their VaR forecasts, with Kupiec's test.
+
+        Returns
+        -------
+        DataFrame
+            One row an alpha and method: method (``historical``, ``filtered``, ``gaussian``,
+            ``cornish_fisher``), alpha, window (returns before each period that its forecast is made
+            of), n (periods with a forecast), exceedances, expected (alpha * n), LR, p_value, flags.
+
+        Raises
+        ------
+        InputError
+            As `portfolio`.
+        """
+        return require_part("backtest", self.report.backtest, self.report.meta).copy()  # type: ignore[no-any-return]  # a frame
+
+    def stress(self) -> pd.DataFrame:
+        """
+        Return what the tickers of the table and the portfolio of its run lost in each episode.
+
+        Returns
+        -------
+        DataFrame
+            One row an episode and ticker; that of the portfolio has the ticker ``portfolio``.
+            Columns episode, ticker, start and end (dates of the first and last price inside),
+            n_obs, ret_total (negative is a loss), max_dd, flags, reason.
+
+        Raises
+        ------
+        InputError
+            The run was given no episode, or the table is put together from several runs.
+        """
+        found = require_part("stress", self.report.stress, self.report.meta)
+        return select_tickers(found, self._content().tickers).reset_index(drop=True)
+
+    def factors(self) -> pd.DataFrame:
+        """
+        Return the factor betas of the tickers of the table and of the portfolio of its run.
+
+        Returns
+        -------
+        DataFrame
+            Index ticker, last ``portfolio``. Columns alpha (the constant, a return a period),
+            alpha_se, ``beta_NAME`` and ``beta_NAME_se`` of each factor, r2, n (joint returns),
+            flags.
+
+        Raises
+        ------
+        InputError
+            The run was given no factors, or the table is put together from several runs.
+        """
+        found = require_part("factors", self.report.factors, self.report.meta)
+        return select_tickers(found, self._content().tickers)
+
     def changes(self, ticker: str | None = None) -> pd.DataFrame:
         """
         Return the sentences that are new, changed or gone since the previous documents.
@@ -519,6 +631,10 @@ def diff_tables(old: object, new: object, *, rtol: float = 0.0) -> TableDiff:
     return compare_tables(sides[0], sides[1], rtol=rtol)
 
 
+def _make_safe(frame: pd.DataFrame | None) -> pd.DataFrame | None:
+    return None if frame is None else ExportFrame(frame)
+
+
 def assemble(
     plan: Plan,
     ticker_findings: Mapping[str, TickerFindings],
@@ -554,6 +670,11 @@ def assemble(
         changes=ExportFrame(build_changes(changes)),
         judgements=ExportFrame(build_judgements(given, model=model)),
         rows=ExportFrame(frame.copy()),
+        portfolio=build_portfolio(plan, frame["score"]),
+        backtest=build_backtest(plan),
+        stress=_make_safe(build_stress(plan)),
+        factors=_make_safe(build_factors(plan)),
+        prices=plan.closes,
     )
     meta |= {
         "judges": list(judges),

@@ -7,12 +7,12 @@ from urisk_nb import process_state
 
 
 @pytest.fixture(autouse=True)
-def places(monkeypatch, tmp_path):
+def places(monkeypatch, tmp_path, run_folder):
     """Logs, data and programs of a test's own, no `.env` above it, and no session left."""
-    for name in ("logs", "data", "bin", "work"):
+    for name in ("data", "bin", "work"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "logs"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_folder))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     yield

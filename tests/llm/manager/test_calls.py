@@ -27,6 +27,7 @@ def test_as_many_calls_in_flight_as_allowed(parallel):
         assert other.counters["peak_in_flight"] == (parallel or 1)
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_those_who_wait_are_served_in_order():
     """First come, first served; the time in our queue is told, and a long wait is no timeout."""

@@ -52,6 +52,7 @@ INTERRUPTED = """
 """
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
@@ -78,6 +79,7 @@ def test_an_interrupt_is_felt_at_once_here_and_on_the_server(call):
         eventually(lambda: other.counters["aborted"] == 1)
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_an_interrupt_of_the_start_leaves_nothing():
     """
@@ -111,6 +113,7 @@ def test_an_interrupt_of_the_start_leaves_nothing():
 # Shutdown -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_a_shutdown_ends_our_server_and_a_second_changes_nothing():
     """
@@ -163,6 +166,7 @@ def test_a_server_of_others_goes_on_with_its_model():
         eventually(lambda: other.counters["connections_open"] == 0)
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "code"),
