@@ -17,13 +17,13 @@ ROOT = TESTS.parent / "urisk_nb"
 # ARCHITECTURE.md draws the same.
 LAYERS = [
     {"errors", "address", "terminal_text"},
-    {"settings", "process_state", "arguments", "embedded"},
+    {"settings", "process_state", "arguments", "run_options", "embedded"},
     {"event_loop", "risk"},
     {"readers", "server"},
     {"llm", "render"},
     {"table"},
     {"session"},
-    {"notebook", "service", "demo", "evaluate"},
+    {"notebook", "service", "demo", "evaluate", "risk_command"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -95,11 +95,14 @@ INSIDE = {
         *("escaping", "text_layout", "markup", "front_end", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
         *("figures", "risk_figures", "sections"),
+        *("svg", "heatmap", "portfolio_content", "report_page"),
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
-        *("exports", "portfolio_views", "frames", "charts", "records", "explanation", "explain"),
-        *("sentence_pairs", "sides", "run_settings", "causes", "table_diff", "diff", "risk_table"),
+        *("targets", "record_rows", "exports", "portfolio_views", "frames", "charts", "records"),
+        *("explanation", "explain", "sentence_pairs", "sides", "run_settings", "causes"),
+        *("table_diff", "diff", "workbook", "markdown", "parquet_files", "files", "risk_table"),
+        "outputs",
     ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),

@@ -14,6 +14,7 @@ from urisk_nb.arguments import name_flag
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.notebook import magics
 from urisk_nb.risk.params import read_parallel
+from urisk_nb.run_options import PARAMS
 from urisk_nb.settings import Settings, load
 
 pytest.importorskip("fastapi", reason="the extra `service` is not installed")
@@ -168,7 +169,7 @@ def test_the_magics_parse_nothing():
         words = line.split()[1::2]
         assert sorted(value for value in given.values() if isinstance(value, str)) == sorted(words)
         assert {type(value) for value in given.values()} <= {str, bool, type(None)}
-    assert set(magics.PARAMS) <= {one.name for one in dataclasses.fields(RiskParams)}
+    assert set(PARAMS) <= {one.name for one in dataclasses.fields(RiskParams)}
 
 
 @pytest.mark.parametrize(

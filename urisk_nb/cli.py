@@ -1,7 +1,7 @@
-"""`urisk` in a shell: demo, fetch-model, install-judge, evaluate, serve, doctor.
+"""`urisk` in a shell: demo, risk, fetch-model, install-judge, evaluate, serve, doctor.
 
 It prints for people. The exit status is 0 when it did what it was asked, and 1 when it could not,
-with an error of two lines.
+with an error of two lines. `urisk risk` has two more.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from urisk_nb import risk_command
 from urisk_nb.arguments import name_flag
 from urisk_nb.errors import PackageMissing, UriskError
 from urisk_nb.render.board import ProgressLine
@@ -117,8 +118,6 @@ def _start_manager(args: argparse.Namespace) -> Iterator[LLMManager]:
     The server that the user named, or else the embedded engine on a port of its own with the demo
     model; shut down at the end.
     """
-    from urisk_nb import event_loop
-    from urisk_nb.llm.manager import LLMManager
     from urisk_nb.settings import load
 
     flags = {name: value for name in ("model", "url", "engine") if (value := getattr(args, name))}
@@ -131,10 +130,22 @@ def _start_manager(args: argparse.Namespace) -> Iterator[LLMManager]:
     if flags.get("engine") == "embedded" and not load().gguf:
         _fetch_weights()
     line = ProgressLine()
+    with _open_manager(line.show, line.clear, **flags) as manager:
+        yield manager
+
+
+@contextlib.contextmanager
+def _open_manager(
+    show: Callable[[object], None], clear: Callable[[], None] = lambda: None, **flags: Any
+) -> Iterator[LLMManager]:
+    """Give the manager that these settings make; shut down at the end."""
+    from urisk_nb import event_loop
+    from urisk_nb.llm.manager import LLMManager
+
     try:
-        manager = event_loop.run(LLMManager.initialize(progress=line.show, **flags))
+        manager = event_loop.run(LLMManager.initialize(progress=show, **flags))
     finally:
-        line.clear()
+        clear()
     try:
         yield manager
     finally:
@@ -159,6 +170,13 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+# risk ---------------------------------------------------------------------------------------------
+
+
+def _risk(args: argparse.Namespace) -> int:
+    return risk_command.run_command(args, _open_manager)
 
 
 # fetch-model --------------------------------------------------------------------------------------
@@ -362,6 +380,11 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
                 "help": "what to start; default: embedded",
             },
         },
+    ),
+    "risk": (
+        _risk,
+        "risk table of your tickers, for a nightly job: prices and evidence in, files and JSON out",
+        risk_command.ARGUMENTS,
     ),
     "fetch-model": (
         _fetch_model,

@@ -30,6 +30,7 @@ from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.front_end import updates_displays
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
 from urisk_nb.render.text_layout import format_count
+from urisk_nb.run_options import FILE_OPTIONS, list_run_options, read_run_params
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,107 +67,9 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             "labels by the model on evidence."
         ),
         {
-            "--prices": {
-                "metavar": "WHAT",
-                "help": "variable, expression (px['Close']) or path: a DataFrame of any common "
-                "shape, a callable, or a CSV, Excel or Parquet file or a folder of them",
-            },
-            "--evidence": {
-                "metavar": "WHAT",
-                "help": "variable, expression or path: a DataFrame, dict or list of news or texts, "
-                "a callable, or a file or folder of news, filings and notes",
-            },
-            "--previous": {
-                "metavar": "WHAT",
-                "help": "the documents of the year before, as variable, expression or path; each "
-                "sentence of the evidence is then new, changed or repeated",
-            },
-            "--price-column": {
-                "metavar": "NAME",
-                "help": "the column of prices to read, such as Close; default: the adjusted one",
-            },
-            "--query": {
-                "metavar": "TEXT",
-                "help": "ask only about sentences that share a word with it",
-            },
-            "--benchmark": {
-                "metavar": "NAME",
-                "help": "a column of the prices, a Series, or equal (the table's own "
-                "equal-weighted mean)",
-            },
-            "--stress": {
-                "metavar": "EPISODES",
-                "help": "losses in dated episodes: covid=2020-02-19:2020-03-23, several between "
-                "commas or semicolons, or a dict of them; table.stress()",
-            },
-            "--factors": {
-                "metavar": "NAMES",
-                "help": "columns of the prices (SPY,TLT), or a DataFrame, to regress the returns "
-                "on; table.factors()",
-            },
-            "--factor-returns": {
-                "action": "store_true",
-                "help": "the DataFrame of factors holds simple returns, not prices",
-            },
-            "--start": {"metavar": "DATE", "help": "first date, such as 2023-01-31"},
-            "--end": {"metavar": "DATE", "help": "last date"},
-            "--window": {
-                "metavar": "SPAN",
-                "help": "2y, 6m, 12w or 90d, back from the last date",
-            },
-            "--as-of": {
-                "metavar": "DATE",
-                "help": "prices and evidence after it are left out; default: the last date in the "
-                "prices",
-            },
-            "--alpha": {
-                "metavar": "LIST",
-                "help": "tail probabilities of VaR and ES, such as 0.05,0.01",
-            },
-            "--returns": {
-                "action": "store_true",
-                "help": "the values are simple returns, not prices",
-            },
-            "--periods-per-year": {
-                "metavar": "N",
-                "help": "252 for days, 52 for weeks, 12 for months; default: from the spacing of "
-                "the dates",
-            },
-            "--normalise": {
-                "action": "store_true",
-                "help": "scale the weights so that they sum to 1",
-            },
-            "--no-llm": {
-                "action": "store_true",
-                "help": "metrics and sentence counts, no labels; no server is touched",
-            },
-            "--judge": {
-                "metavar": "MODEL",
-                "help": "model that labels the sentences; of several (a,b) the first one's labels "
-                "count, and the others are compared with it",
-            },
-            "--model": {"help": "the same as --judge"},
-            "--labels": {
-                "metavar": "KIND",
-                "help": "greedy: the label the model writes; calibrated: the most probable label "
-                "after subtracting the content-free prior; a decision model, such as urisk-judge, "
-                "gives probabilities with either",
-            },
-            "--review-below": {
-                "metavar": "P",
-                "help": "a label with a lower probability does not count, and is listed by "
-                "table.review(); default: the threshold of urisk-judge if its labels count",
-            },
-            "--max-sentences": {
-                "metavar": "N",
-                "help": "most sentences to label for one ticker; default: 40",
-            },
-            "--families": {
-                "metavar": "FILE",
-                "help": "TOML file of more families of distress to search long documents for",
-            },
-            "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
+            **list_run_options(in_shell=False),
             "--out": {"metavar": "NAME", "help": "variable to store the table in"},
+            **{flag: FILE_OPTIONS[flag] for flag in ("--report", "--excel")},
         },
     ),
     "urisk_dashboard": (
@@ -484,32 +387,37 @@ def _describe_answer(answer: Answer) -> str:
 # Risk ---------------------------------------------------------------------------------------------
 
 
-# The parameters of the run that have an option of the same name.
-PARAMS = (
-    *("alpha", "start", "end", "window", "as_of", "returns", "model", "labels", "query", "judge"),
-    *("price_column", "periods_per_year", "max_sentences", "normalise", "families"),
-    *("review_below", "factor_returns"),
-)
-
-
 def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
     from IPython.display import display
 
     from urisk_nb.risk.params import read_parallel
+    from urisk_nb.table.outputs import check_outputs, write_outputs
 
     out, parallel = _check_variable(args.out, "--out"), read_parallel(args.parallel)
+    targets = check_outputs(vars(args))
     run = _open_run(shell, args, cell)
     try:
         if run.plan.asked:
             _label(run, parallel)
     except BaseException as exc:  # whatever it is: what was computed is shown and kept
-        display(_keep_table(shell, run, out))  # type: ignore[no-untyped-call]
+        table = _keep_table(shell, run, out)
+        display(table)  # type: ignore[no-untyped-call]
+        try:
+            write_outputs(table, targets)
+        except UriskError as other:
+            publish(str(other), answer_markup("", str(other)))
         if isinstance(exc, KeyboardInterrupt):
             _shorten_traceback(
                 exc, f"stopped with {len(run.ticker_findings)} rows done; the others are not_run."
             )
         raise
-    return _keep_table(shell, run, out)
+    table = _keep_table(shell, run, out)
+    try:
+        write_outputs(table, targets)
+    except UriskError:
+        display(table)  # type: ignore[no-untyped-call]
+        raise
+    return table
 
 
 def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
@@ -529,8 +437,6 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             fix=f"name a variable or a file: {where} --prices prices --evidence news",
         )
     tickers = read_ticker_cell(cell, shell.user_ns, where)
-    # Text as it was typed: the run reads and checks it, as it does for `assess`.
-    params = {name: value for name in PARAMS if (value := getattr(args, name)) is not None}
     board = Board()
     try:
         return open_run(
@@ -538,7 +444,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             prices=find_value(shell.user_ns, args.prices, "--prices"),
             evidence=find_value(shell.user_ns, args.evidence, "--evidence"),
             previous=find_value(shell.user_ns, args.previous, "--previous"),
-            params={**params, "llm": not args.no_llm},
+            params=read_run_params(args),
             benchmark=_find_benchmark(shell, args.benchmark),
             stress=find_value(shell.user_ns, args.stress, "--stress", is_label=True),
             factors=_find_factors(shell, args.factors),

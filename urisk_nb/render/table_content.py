@@ -30,6 +30,7 @@ __all__ = [
     "describe_warnings",
     "format_value",
     "has_alerts",
+    "is_fraction",
     "list_alerts",
     "list_columns",
     "list_sentences",
@@ -121,7 +122,7 @@ class Column:
 # Columns ------------------------------------------------------------------------------------------
 
 
-def row_labels(content: TableContent, rows: int = MAX_ROWS) -> tuple[str, list[str]]:
+def row_labels(content: TableContent, rows: int | None = MAX_ROWS) -> tuple[str, list[str]]:
     """Return the heading of the first column, and what names each row in it."""
     if content.is_whole:
         return "ticker", [one_line(ticker) for ticker in content.tickers[:rows]]
@@ -135,7 +136,7 @@ def _label(label: Any) -> str:
     return ", ".join(format_value("", part) for part in parts)
 
 
-def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
+def list_columns(content: TableContent, rows: int | None = MAX_ROWS) -> list[Column]:
     """
     Return the columns that are shown, with the values of the first rows.
 
@@ -143,7 +144,7 @@ def list_columns(content: TableContent, rows: int = MAX_ROWS) -> list[Column]:
     `warnings`. A column whose input was given is among them, with or without values. Columns that
     the user chose are shown as they are chosen.
     """
-    frame = content.frame.head(rows)
+    frame = content.frame.iloc[:rows]
     if not content.is_whole:
         return [_read_column(frame, place) for place in range(len(frame.columns))]
     columns = [
@@ -214,6 +215,11 @@ def _heading(name: str) -> str:
     return _HEADINGS.get(name, name)
 
 
+def is_fraction(name: str) -> bool:
+    """Tell whether the column of that name holds fractions that are shown as per cent."""
+    return _FRACTION.fullmatch(name) is not None
+
+
 def format_value(name: str, value: Any) -> str:
     """Return a value of the column of that name as text on one line."""
     if isinstance(value, str):
@@ -221,7 +227,7 @@ def format_value(name: str, value: Any) -> str:
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return DASH
     if isinstance(value, float):
-        if _FRACTION.fullmatch(name):
+        if is_fraction(name):
             return f"{value:.1%}" if abs(value) < MAX_PLAIN else f"{100 * value:.3g}%"
         return f"{value:{_FORMATS.get(name, '.6g')}}"
     if isinstance(value, pd.Timestamp):
@@ -262,10 +268,10 @@ def collect_notes(content: TableContent) -> list[str]:
     return [text for code, text in LABELED_BY.items() if code in codes]
 
 
-def collect_messages(content: TableContent) -> list[str]:
+def collect_messages(content: TableContent, limit: int | None = MAX_MESSAGES) -> list[str]:
     """
     Return what the run says of the rows shown and of itself, such as which price is bad; the rest
-    is counted.
+    is counted. `limit`: the most messages; None: all of them.
     """
     if not content.is_whole:
         return []
@@ -278,7 +284,7 @@ def collect_messages(content: TableContent) -> list[str]:
                 texts = [said] if isinstance(said, str) else said
                 lines |= dict.fromkeys(head + one_line(text) for text in texts)
     lines |= dict.fromkeys(_describe_ratings(content))
-    shown = list(lines)[:MAX_MESSAGES]
+    shown = list(lines)[:limit]
     more = len(lines) - len(shown)
     return [*shown, f'and {more} more: table.report.meta["messages"]'] if more else shown
 
@@ -346,7 +352,7 @@ def list_alerts(content: TableContent) -> list[dict[str, str]]:
 # Sentences ----------------------------------------------------------------------------------------
 
 
-def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[str, str]]]:
+def list_sentences(content: TableContent, limit: int | None) -> tuple[int, list[dict[str, str]]]:
     """
     Count the sentences of the tickers in the table, and return the first of them as text, in table
     order, those that count most first.
@@ -363,7 +369,7 @@ def list_sentences(content: TableContent, limit: int) -> tuple[int, list[dict[st
     frame = frame.sort_values(
         ["_place", "_counted", "_severity"], ascending=[True, False, False], kind="stable"
     )
-    return len(frame), [_sentence(row) for row in frame.head(limit).to_dict("records")]
+    return len(frame), [_sentence(row) for row in frame.iloc[:limit].to_dict("records")]
 
 
 def describe_sentences(content: TableContent) -> str:

@@ -10,6 +10,7 @@ from urisk_nb.render.markup import CELL, CODE, MUTED, NUMBER, PLAIN, note_boxes
 from urisk_nb.render.table_changes import render_changes_html
 from urisk_nb.render.table_content import (
     DASH,
+    MAX_MESSAGES,
     MAX_ROWS,
     Column,
     TableContent,
@@ -27,7 +28,7 @@ from urisk_nb.render.table_content import (
 from urisk_nb.render.text_layout import cut, format_count
 from urisk_nb.risk.row_warnings import WARNINGS
 
-__all__ = ["render_table_html"]
+__all__ = ["render_summary_html", "render_table_html"]
 
 MAX_SENTENCES = 200
 MAX_OPEN_SENTENCES = 60  # more are folded
@@ -49,23 +50,39 @@ _TABLE = 'style="border-collapse:collapse"'
 
 def render_table_html(content: TableContent) -> str:
     """Return the table and, under it, its messages, its warnings and the labeled sentences."""
-    columns = list_columns(content)
-    head, labels = row_labels(content)
+    return (
+        f'<div class="urisk-table {PLAIN}">{render_summary_html(content)}{_sentences(content)}'
+        f"{render_changes_html(content)}"
+        f'<div style="{MUTED};font-size:85%">{escape_html(describe_run(content))}</div></div>'
+    )
+
+
+def render_summary_html(content: TableContent, *, is_short: bool = True) -> str:
+    """
+    Return the table with its notes, alerts, messages and warnings, without the sentences.
+
+    Parameters
+    ----------
+    is_short
+        Leave out rows, alerts and messages after the first ones, and say how many there are.
+    """
+    limit = MAX_ROWS if is_short else None
+    columns = list_columns(content, limit)
+    head, labels = row_labels(content, limit)
     heads = "".join(
         f'<th scope="col" style="{NUMBER if column.is_number else CELL};'
         f'{_wrap(column.heading, MAX_HEADING_CHARS)}">{escape_html(column.heading)}</th>'
         for column in columns
     )
     rows = len(content.frame)
-    more = f"<div>{MAX_ROWS} of {rows} rows shown.</div>" if rows > MAX_ROWS else ""
+    more = f"<div>{limit} of {rows} rows shown.</div>" if limit and rows > limit else ""
     return (
-        f'<div class="urisk-table {PLAIN}">{note_boxes(collect_notes(content))}'
+        f"{note_boxes(collect_notes(content))}"
         f'<table aria-label="risk table" {_TABLE}><thead><tr>'
         f'<th scope="col" style="{CELL}">{escape_html(head)}</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(_rows(labels, columns))}</tbody></table>{more}{_alerts(content)}"
-        f"{_messages(content)}{_warnings(content)}{_sentences(content)}"
-        f"{render_changes_html(content)}"
-        f'<div style="{MUTED};font-size:85%">{escape_html(describe_run(content))}</div></div>'
+        f"<tbody>{''.join(_rows(labels, columns))}</tbody></table>{more}"
+        f"{_alerts(content, MAX_SENTENCES if is_short else None)}"
+        f"{_messages(content, MAX_MESSAGES if is_short else None)}{_warnings(content)}"
     )
 
 
@@ -119,8 +136,8 @@ def _warnings(content: TableContent) -> str:
     return _note(lines, "warnings", f"{MUTED};")
 
 
-def _messages(content: TableContent) -> str:
-    lines = "".join(f"<div>{escape_html(line)}</div>" for line in collect_messages(content))
+def _messages(content: TableContent, limit: int | None) -> str:
+    lines = "".join(f"<div>{escape_html(line)}</div>" for line in collect_messages(content, limit))
     return _note(lines, "messages")
 
 
@@ -130,7 +147,7 @@ def _note(lines: str, label: str, style: str = "") -> str:
     return f'<div role="note" aria-label="{label}" style="{style}margin:.5em 0">{lines}</div>'
 
 
-def _alerts(content: TableContent) -> str:
+def _alerts(content: TableContent, limit: int | None) -> str:
     rows = list_alerts(content)
     if not rows:
         return ""
@@ -143,12 +160,12 @@ def _alerts(content: TableContent) -> str:
     )
     body = "".join(
         "<tr>" + "".join(_sentence_cell(name, row) for name in names) + "</tr>"
-        for row in rows[:MAX_SENTENCES]
+        for row in rows[:limit]
     )
-    more = f' ({MAX_SENTENCES} shown; all: table.report.meta["alerts"])'
+    more = f' ({limit} shown; all: table.report.meta["alerts"])'
     return (
         f"<details open><summary>{format_count(len(rows), 'alert')}, by the words of the evidence "
-        f"alone{more if len(rows) > MAX_SENTENCES else ''}</summary>"
+        f"alone{more if limit and len(rows) > limit else ''}</summary>"
         f'<table aria-label="alerts" {_TABLE}><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></details>"
     )

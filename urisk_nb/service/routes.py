@@ -34,12 +34,12 @@ from urisk_nb.service.schemas import (
     RiskBody,
     WidePrices,
     encode_answer,
-    to_records,
 )
 from urisk_nb.service.statuses import STATUSES
 from urisk_nb.service.streams import Lines, run_unless_gone, start_lines
 from urisk_nb.session import Run, open_run
 from urisk_nb.settings import Settings
+from urisk_nb.table.record_rows import to_records
 
 __all__ = ["NotReady", "router"]
 

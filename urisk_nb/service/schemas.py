@@ -6,17 +6,16 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from datetime import date
 from http import HTTPStatus
 from typing import Annotated, Any
 
-import pandas as pd
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from urisk_nb.errors import UriskError
 from urisk_nb.llm.answers import Answer
 from urisk_nb.service.statuses import status_of
+from urisk_nb.table.record_rows import to_json
 
 __all__ = [
     "AnswerBody",
@@ -33,7 +32,6 @@ __all__ = [
     "encode_answer",
     "encode_error",
     "encode_json",
-    "to_records",
 ]
 
 
@@ -136,30 +134,6 @@ def encode_json(content: Any) -> bytes:
     return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _to_json(value: Any) -> Any:
-    """Return a cell as JSON has it: null if missing or not finite, ISO text for a date."""
-    if (
-        value is None
-        or value is pd.NA
-        or value is pd.NaT
-        or (isinstance(value, float) and not math.isfinite(value))
-    ):
-        return None
-    if isinstance(value, pd.Timestamp):
-        return value.date().isoformat() if value == value.normalize() else value.isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    return value.item() if hasattr(value, "item") else value
-
-
-def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a frame, as JSON has them."""
-    return [
-        {str(name): _to_json(value) for name, value in row.items()}
-        for row in frame.to_dict("records")
-    ]
-
-
 def encode_answer(answer: Answer) -> dict[str, Any]:
     """Return an answer with its model, engine, faults and timing."""
     timing = dataclasses.asdict(answer.timing)
@@ -169,7 +143,7 @@ def encode_answer(answer: Answer) -> dict[str, Any]:
         "engine": str(answer.engine),
         "done_reason": answer.done_reason,
         "faults": dict(answer.faults),
-        "timing": {name: _to_json(value) for name, value in timing.items()},
+        "timing": {name: to_json(value) for name, value in timing.items()},
     }
 
 

@@ -9,6 +9,7 @@ The cells themselves stay verbatim: only what is written or shown is changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ KEPT = "\n\t\u00ad\u200c\u200d"
 # What Excel, LibreOffice and Google Sheets read as the start of a formula, and the wide forms of
 # the same signs: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+# No XML file may hold these, so Excel would refuse the whole workbook
+NO_XML = re.compile("[\ufffe\uffff]")
 
 MAX_PANDAS_CHARS = 50  # pandas' own default, which cuts sentences; another number is the user's
 
@@ -170,7 +174,9 @@ def _map_labels(labels: pd.Index[Any], change: Callable[[Any], Any]) -> pd.Index
 
 
 def _make_visible(value: Any) -> Any:
-    return visible(value, keep=KEPT) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return NO_XML.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", visible(value, keep=KEPT))
 
 
 def _neutralize(value: Any) -> Any:

@@ -1,14 +1,16 @@
 """
 The risk table: a DataFrame that shows its main columns, has them all, and keeps its report.
 
-Over 400 lines: most of them are the docstrings of what a user calls.
+Over 400 lines: pandas wants the methods on the class, and most lines say what each of them takes
+and returns. What they do is in the modules that they call.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from os import PathLike
 from typing import Any
 
 import pandas as pd
@@ -41,7 +43,17 @@ from urisk_nb.table.diff import compare_tables
 from urisk_nb.table.explain import explain_row
 from urisk_nb.table.explanation import Explanation
 from urisk_nb.table.exports import ExportFrame, make_visible
+from urisk_nb.table.files import (
+    is_workbook_target,
+    save_csv,
+    save_page,
+    save_parquet,
+    save_text,
+    save_workbook,
+)
 from urisk_nb.table.frames import Frames
+from urisk_nb.table.markdown import render_markdown
+from urisk_nb.table.parquet_files import read_packed, unpack_report
 from urisk_nb.table.portfolio_views import require_part, select_tickers, unite_prices
 from urisk_nb.table.records import RunRecord
 from urisk_nb.table.sides import Side
@@ -140,6 +152,12 @@ def _concatenate(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=filled[0].index.name is None)
 
 
+def _build_report(parts: Mapping[str, Any]) -> Report:
+    """Return a report of its parts by name; those of a later version are left out."""
+    known = {one.name for one in fields(Report)}
+    return Report(**{name: part for name, part in parts.items() if name in known})
+
+
 class RiskTable(ExportFrame):
     """
     A DataFrame with a `report` behind it, kept through filtering, sorting, copying, pickling,
@@ -204,6 +222,147 @@ class RiskTable(ExportFrame):
             if pattern != "alerts" or has_alerts(self)
         ]
         return make_visible(pd.DataFrame(self)[[name for name in wanted if name is not None]])
+
+    def to_csv(self, path_or_buf: Any = None, *args: Any, **options: Any) -> Any:
+        """
+        Write CSV as pandas does, with an apostrophe before text that begins like a formula.
+
+        A file that is there is replaced; after an error it is as it was.
+
+        Raises
+        ------
+        InputError
+            The path cannot be written.
+        """
+        write = super().to_csv
+        return (
+            write(path_or_buf, *args, **options) if args else save_csv(write, path_or_buf, options)
+        )
+
+    # pandas-stubs call it final; pandas does not
+    def to_excel(self, excel_writer: Any, *args: Any, **options: Any) -> Any:  # type: ignore[misc]
+        """
+        Write an Excel workbook with the sheets table, findings, portfolio and provenance.
+
+        `portfolio` is there where the run has one. Fractions are per cent, dates are dates,
+        sentences wrap, and each column has a filter. Formulas stay text. A file that is there is
+        replaced; after an error it is as it was.
+
+        With any further argument, such as ``sheet_name=``, and to a ``pd.ExcelWriter``, the table
+        alone is written, as pandas does.
+
+        Parameters
+        ----------
+        excel_writer
+            Path that ends in ``.xlsx``, binary buffer, or ``pd.ExcelWriter``.
+
+        Raises
+        ------
+        InputError
+            The path cannot be written.
+        PackageMissing
+            openpyxl is not installed: the extras `documents` and `notebook` have it.
+        """
+        if args or options or not is_workbook_target(excel_writer, pd.DataFrame(self)):
+            return super().to_excel(excel_writer, *args, **options)
+        return save_workbook(self._content(), self.report, excel_writer)
+
+    def to_markdown(
+        self,
+        buf: Any = None,
+        *,
+        mode: Any = "wt",
+        index: bool = True,
+        storage_options: Any = None,
+        **options: Any,
+    ) -> Any:
+        """
+        Return the table as Markdown: the columns and the numbers as the table shows them.
+
+        With options of the package `tabulate`, such as ``tablefmt=`` or ``floatfmt=``, all columns
+        are written as pandas does, which needs that package. ``mode`` and ``storage_options`` are
+        pandas' own.
+
+        Parameters
+        ----------
+        buf
+            Path or buffer to write to; without it the text is returned.
+        index
+            Begin each row with its label.
+        """
+        if options or storage_options:
+            more = {"mode": mode, "index": index, "storage_options": storage_options}
+            return super().to_markdown(buf, **more, **options)
+        text = render_markdown(self._content(), index=index)
+        return text if buf is None else save_text(text, buf, mode)
+
+    def to_parquet(self, path: Any = None, *args: Any, **options: Any) -> Any:
+        """
+        Write Parquet as pandas does, with findings and record: `from_parquet` reads them back.
+
+        Other programs read the table alone. Needs pyarrow. Options are those of pandas. A file that
+        is there is replaced; after an error it is as it was.
+
+        Raises
+        ------
+        InputError
+            The path cannot be written.
+        PackageMissing
+            pyarrow is not installed.
+        """
+        frame = pd.DataFrame(self)
+        frame.attrs = self.attrs
+        return save_parquet(frame, self.report, path, *args, **options)
+
+    @classmethod
+    def from_parquet(cls, path: str | PathLike[str], **options: Any) -> RiskTable:
+        """
+        Read a table back, with its report, from a file that `to_parquet` wrote.
+
+        Parameters
+        ----------
+        path
+            The file; of one without a report the table has an empty report.
+        **options
+            Those of ``pd.read_parquet``.
+
+        Raises
+        ------
+        InputError
+            The file cannot be read, or its report is damaged.
+        PackageMissing
+            pyarrow is not installed.
+        """
+        frame, packed = read_packed(path, **options)
+        table = cls(frame)
+        table.attrs = frame.attrs
+        if packed is not None:
+            object.__setattr__(table, "_report", unpack_report(packed, _build_report))
+        return table
+
+    def to_html_report(self, path: str | PathLike[str]) -> None:
+        """
+        Write one HTML page: table, charts, alerts, findings of each ticker, and the record.
+
+        The page is complete in itself. It has no script, loads nothing, is legible in light and
+        dark, and prints on A4. A file that is there is replaced; after an error it is as it was.
+
+        Parameters
+        ----------
+        path
+            The file, such as ``risk.html``.
+
+        Raises
+        ------
+        InputError
+            The path cannot be written.
+
+        Notes
+        -----
+        ``table.report`` is the run's findings, and ``to_html`` is pandas' own bare table. So this
+        name stands among the other ``to_`` methods, where Tab finds it.
+        """
+        save_page(self._content(), self.report, path)
 
     def judgements(self) -> pd.DataFrame:
         """
