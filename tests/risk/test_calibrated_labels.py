@@ -330,7 +330,7 @@ def test_the_sentences_are_shown_with_how_sure_the_model_was():
     assert f"{labeled.findings[0].p_label:.2f}" == "0.60"
     assert ">p_label</th>" in table._repr_html_()
     assert ">0.60</td>" in table._repr_html_()
-    assert "legal        3  0.60  Acme was fined." in table.as_text(120)
+    assert "legal        3  0.60  0.17  Acme was fined." in table.as_text(120)
 
     def partly(question):  # as where a further call failed
         reply = model(question)

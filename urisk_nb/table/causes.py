@@ -37,6 +37,7 @@ COSTS = ("run_id", "latency_s", "tokens", "attempts", "cached")
 _DATA = ("first_obs", "last_obs", "n_obs", "n_missing", "as_of", "ann_factor", "period")
 _OF_DATA = (*_DATA, "stale_days")
 _JOINT = ("beta", "beta_se", "corr_bench", "n_joint")
+_COMPONENTS = ("comp_vol_share", "comp_es", "comp_es_share")
 _PREVIOUS = ("new", "changed", "gone", "share_repeated")
 # What a count follows from whatever the sentences are, and what is left where they are the same
 _FIRST_CAUSES = {
@@ -116,6 +117,8 @@ def kinds_of(name: str) -> set[str]:
         return {LABELS}
     if name == "weight":
         return {WEIGHT}
+    if name in _COMPONENTS:
+        return {PRICES, WEIGHT, *((TAIL,) if name != "comp_vol_share" else ())}
     own = {PRICES} if find_flags(name, ()) is not None or name in _OF_DATA else set[str]()
     own |= {JOINT} if name in _JOINT else set()
     return own | ({TAIL} if name.startswith(("var_", "es_")) else set())
@@ -155,6 +158,9 @@ class CellCauses:
         if name == "weight":
             told = self._tell(WEIGHT)
             return Cause(text=_join([*told, "the weights as they were given, or their sum"]))
+        if name in _COMPONENTS:
+            told = self._tell(*kinds_of(name))
+            return Cause(text=_join([*told, "the weights as they were given, or their prices"]))
         return self._find_of_labeled(name, old, new)
 
     def _is_edited(self, name: str, old: object, new: object) -> bool:

@@ -24,6 +24,8 @@ _PARAMS = {
     "periods_per_year": _OF_METRICS,
     "returns": _OF_METRICS,
     "normalise": frozenset((WEIGHT,)),
+    # They have frames of their own, and move no cell of the table
+    **dict.fromkeys(("stress", "factors", "factor_returns"), frozenset[str]()),
     "query": frozenset((EVIDENCE, LABELS)),
     "families": frozenset((EVIDENCE,)),
     "max_sentences": frozenset((EVIDENCE,)),
