@@ -19,6 +19,7 @@ __all__ = ["Section", "render_sections_html", "render_sections_text"]
 
 MAX_ROWS = 200
 MAX_QUOTE_CHARS = 600
+MAX_LINE_CHARS = 16  # in HTML; a longer cell is wrapped
 MAX_CELL_CHARS = 120  # in a grid of text; a longer cell is cut
 
 
@@ -112,7 +113,7 @@ def _style(section: Section, place: int) -> str:
 def _render_cells(section: Section, number: int) -> str:
     cells = "".join(
         f'<td style="{_style(section, place)};'
-        f'{"white-space:normal;max-width:24em" if place not in section.right else ""}">'
+        f'{_wrap(cell) if place not in section.right else ""}">'
         f"<bdi>{escape_html(one_line(cell))}</bdi></td>"
         for place, cell in enumerate(section.rows[number])
     )
@@ -122,7 +123,15 @@ def _render_cells(section: Section, number: int) -> str:
     cells += f'<td style="{style}"><bdi>{escape_html(_cut_quote(section, number))}</bdi></td>'
     if not any(section.places):
         return cells
-    return cells + f'<td style="{CELL}">{escape_html(one_line(section.places[number]))}</td>'
+    place = escape_html(one_line(section.places[number]))
+    return cells + f'<td style="{CELL};min-width:14em;white-space:normal">{place}</td>'
+
+
+def _wrap(cell: str) -> str:
+    """Return the style that keeps a short cell on one line, and wraps a longer one."""
+    if len(cell) <= MAX_LINE_CHARS:
+        return "white-space:nowrap"
+    return "white-space:normal;min-width:9em;max-width:24em"
 
 
 def _cut_quote(section: Section, number: int) -> str:
