@@ -100,8 +100,9 @@ INSIDE = {
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
         *("targets", "record_rows", "exports", "portfolio_views", "frames", "charts", "records"),
-        *("explanation", "explain", "sentence_pairs", "run_settings", "causes", "table_diff"),
-        *("diff", "workbook", "markdown", "parquet_files", "files", "risk_table", "outputs"),
+        *("explanation", "explain", "sentence_pairs", "sides", "run_settings", "causes"),
+        *("table_diff", "diff", "workbook", "markdown", "parquet_files", "files", "risk_table"),
+        "outputs",
     ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),

@@ -46,7 +46,7 @@ ENDPOINT = re.compile(
 )
 HALF_A_SCHEME = re.compile(r"https?:(/|$)", re.IGNORECASE)
 # Of a password, `@` and `:` may stand as they are; what ends the host may not
-LOGIN = re.compile(r"([A-Za-z+.-]*://)?([^/?#:]*)(?::([^/?#]*))?@([^@]*)", re.DOTALL)
+LOGIN = re.compile(r"([A-Za-z+.-]*://)?([^/?#:]*)(?::([^/?#]*))?@([^@]*)\Z", re.DOTALL)
 NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # of a header's name, as HTTP has it
 HEADER = re.compile(rf"\s*({NAME})\s*:(.*)", re.DOTALL)
 NEXT_HEADER = re.compile(rf"[;\n]\s*(?={NAME}\s*:(?!//))")
@@ -112,6 +112,7 @@ def parse_address(text: str) -> str:
         scheme, rest = "http", bare
     authority, slash, tail = rest.partition("/")
     authority = _bracket(authority)
+    is_port_only = not mark and authority.startswith(":")
     if not mark and not re.search(r":\d+$", authority):
         authority = f"{authority.removesuffix(':')}:{DEFAULT_PORT}"
     full = f"{scheme.lower()}://{authority}{slash}{tail}".rstrip("/")
@@ -120,8 +121,7 @@ def parse_address(text: str) -> str:
         port, host = parts.port, (parts.hostname or "").lower()
     except ValueError:
         port, host, parts = -1, "", urlsplit("")
-    has_host = bool(host) or (not mark and authority.startswith(":"))
-    if is_cut or not has_host or port in (-1, 0) or not _is_plain(full, host, parts):
+    if is_cut or not (host or is_port_only) or port in (-1, 0) or not _is_plain(full, host, parts):
         raise ValueError(
             f"an address such as http://localhost:{DEFAULT_PORT} or http://localhost:8000/v1"
         )

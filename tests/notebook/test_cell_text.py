@@ -1,6 +1,7 @@
 """The user's values in questions and in lists of tickers; every other brace is left alone."""
 
 import re
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,8 @@ def names():
         "i": 7,
         "n": 12345.678,
         "name": "NVDA",
+        "day": datetime(2024, 1, 2, 3, 4, tzinfo=UTC),
+        "colons": {"a:b": 2.0, "c!r": 3.0},
         "nested": "{x} and {{x}} and $x",
         "px": pd.DataFrame({"NVDA": [1.0, 2.0]}),
         "books": {"us": "AAPL"},
@@ -41,6 +44,7 @@ FILLED = {
     "{n:,.2f} and {n:.1e} and {name!r:>8}": "12,345.68 and 1.2e+04 and   'NVDA'",
     "{books['us']} {books['us'][1:3]} {px.shape} {len(px)}": "AAPL AP (2, 1) 2",
     "{px['NVDA'].mean():.2f}": "1.50",
+    "{day:%H:%M} {day:%Y-%m-%d} {colons['a:b']:.1f} {colons['c!r']!r}": "03:04 2024-01-02 2.0 3.0",
     '{name}\'s "{name}" ({name}), {name}.': 'NVDA\'s "NVDA" (NVDA), NVDA.',
     "a brace: {{name}} {{ {name} }}": "a brace: {name} {{ NVDA }}",
     "{nested}": "{x} and {{x}} and $x",
@@ -54,6 +58,8 @@ def test_an_expression_of_the_users_is_filled_in(text, names):
 
 
 LEFT_ALONE = [
+    "~~~\n{x}\n~~~",
+    "~~~\n{x}",
     *(
         "{unknown}",
         "{unknown.x}",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from statsmodels.regression.linear_model import OLS
-from statsmodels.tools import add_constant
 
 from price_data import walk
 from urisk_nb import RiskParams, assess
@@ -22,6 +20,9 @@ def fit(tickers="AAA, BBB", frame=None, factors="SPY,TLT", **params):
 
 def check(row, y, x):
     """A row against statsmodels: coefficients, standard errors, R2 and count."""
+    from statsmodels.regression.linear_model import OLS
+    from statsmodels.tools import add_constant
+
     joint = pd.concat([y.rename("y"), x], axis=1).dropna()
     moves = joint.pct_change(fill_method=None).dropna()
     expected = OLS(moves["y"], add_constant(moves.drop(columns="y"))).fit()
@@ -48,6 +49,9 @@ def test_betas_by_statsmodels(factors):
 
 def test_the_portfolio_is_one_more_row():
     """Its returns are those of the rebalanced book; its betas are the weighted betas."""
+    from statsmodels.regression.linear_model import OLS
+    from statsmodels.tools import add_constant
+
     frame = walk(columns=COLUMNS)
     seen = fit("AAA=0.7, BBB=-0.2", frame)
     for name in ("alpha", "beta_SPY", "beta_TLT"):

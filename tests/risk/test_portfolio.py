@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import empyrical
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,6 +29,8 @@ def returns_of(frame, weights):
 
 def test_figures_by_pandas_and_empyrical():
     """Every figure of the Series, from the joint returns, by other code."""
+    import empyrical
+
     frame = walk()
     moves, seen = returns_of(frame, W3), run(W3, frame, alpha=[0.05, 0.02]).portfolio
     expected = {
@@ -322,6 +323,8 @@ def test_a_wrong_forecast_is_rejected():
 
 def test_the_plan_has_the_returns_by_date():
     """Each on the day that it ends on; the one across a gap is left out of them."""
+    import empyrical
+
     from urisk_nb.session import open_run
 
     frame = walk().drop(walk().index[100:160])

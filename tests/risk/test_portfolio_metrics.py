@@ -10,7 +10,6 @@ import math
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
@@ -71,6 +70,8 @@ def test_kupiec_rejects_where_the_published_table_does(alpha, n):
 @pytest.mark.parametrize("x", [0, 1, 5, 13, 100, 250])
 def test_kupiec_by_scipy(x):
     """The ratio of two binomial likelihoods, and the chi-squared tail, by scipy."""
+    import scipy.stats
+
     n, alpha = 250, 0.05
     seen = own.kupiec_test(x, n, alpha)
     logs = [scipy.stats.binom.logpmf(x, n, p) for p in (alpha, x / n)]
@@ -101,6 +102,8 @@ def test_the_published_cornish_fisher_quantile():
 @pytest.mark.parametrize("seed", range(2))
 def test_parametric_value_at_risk_by_scipy(alpha, seed):
     """Normal quantile and bias-corrected moments as scipy has them."""
+    import scipy.stats
+
     returns = random_returns(1, seed=seed)[0]
     z = scipy.stats.norm.ppf(alpha)
     mean, std = returns.mean(), np.std(returns, ddof=1)
@@ -216,6 +219,8 @@ def test_refusals_say_what_to_do():
 )
 def test_where_cornish_fisher_gives_quantiles(skew, kurtosis, is_valid):
     """Valid where smaller tails have larger losses, seen on a grid of quantiles."""
+    import scipy.stats
+
     grid = np.linspace(*scipy.stats.norm.ppf([0.05, 0.95]), 400)
     quantiles = [float(own.formulas.cornish_fisher_quantile(z, skew, kurtosis)) for z in grid]
     assert (np.diff(quantiles) > 0).all() == is_valid

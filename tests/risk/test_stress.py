@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import date
 
-import empyrical
 import numpy as np
 import pandas as pd
 import pytest
@@ -90,6 +89,8 @@ def test_what_is_no_episode_is_refused(case):
 
 def test_losses_by_pandas_and_empyrical():
     """From the first close inside to the last one; the deepest fall in between."""
+    import empyrical
+
     frame = walk()
     seen = stress(frame, "AAA=0.7, BBB=-0.2")
     inside = frame.loc["2022-03-01":"2022-04-29", ["AAA", "BBB"]]

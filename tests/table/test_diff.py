@@ -1,8 +1,10 @@
 """Two tables are compared on what both have, and each change names its cause."""
 
+import io
 import pickle
 import random
 from dataclasses import dataclass, field, replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -177,29 +179,40 @@ def changes_of(older, newer):
     return changes[~changes["what"].isin(COSTS)]
 
 
+EQUAL = {"benchmark": "equal"}
+BENCHMARK, WEIGHTED = {"benchmark": "AAA"}, {"weights": dict.fromkeys(WORLD_TICKERS, 0.25)}
 ONE_CAUSE = [
-    (lambda world: move_price(world, random.Random(1)), "values of the prices"),
-    (lambda world: add_days(world, random.Random(1)), "last_obs: 2024-06-14 -> "),
-    (lambda world: world.give(window="3m"), "window: not set -> 3m"),
-    (lambda world: world.give(judge="judge-9"), "judge: judge-1 -> judge-9"),
-    (lambda world: world.give(max_sentences=3), "max_sentences: 40 -> 3"),
-    (lambda world: world.give(query="fined default loan"), "query: not set -> fined default loan"),
-    (lambda world: world.give(review_below=0.95), "review_below: not set -> 0.95"),
-    (lambda world: world.give(skip=("CCC",)), "not_run in the newer run (it was stopped)"),
+    ({}, lambda world: move_price(world, random.Random(1)), "values of the prices"),
+    ({}, lambda world: add_days(world, random.Random(1)), "last_obs: 2024-06-14 -> "),
+    ({}, lambda world: world.give(window="3m"), "window: not set -> 3m"),
+    ({}, lambda world: world.give(as_of="2024-04-30"), "as_of: not set -> 2024-04-30"),
+    (BENCHMARK, lambda world: world.give(benchmark="BBB"), "benchmark: AAA -> BBB"),
+    (WEIGHTED, lambda world: world.give(weights={"AAA": 1.0}), "weights as they were given"),
+    (
+        EQUAL,
+        lambda world: replace(world, symbols=("AAA", "BBB", "CCC")),
+        "AAA, BBB, CCC, DDD -> AAA",
+    ),
+    ({}, lambda world: world.give(judge="judge-9"), "judge: judge-1 -> judge-9"),
+    ({}, lambda world: world.give(taxonomy=OTHER_TAXONOMY), "taxonomy: taxonomy_v1 ("),
+    ({}, lambda world: world.give(max_sentences=3), "max_sentences: 40 -> 3"),
+    ({}, lambda world: world.give(query="fined default loan"), "query: not set -> fined"),
+    ({}, lambda world: world.give(review_below=0.95), "review_below: not set -> 0.95"),
+    ({}, lambda world: world.give(skip=("CCC",)), "not_run in the newer run (it was stopped)"),
 ]
 
 
-@pytest.mark.parametrize(("mutate", "cause"), ONE_CAUSE)
-def test_the_one_thing_that_changed_is_the_cause(mutate, cause):
+@pytest.mark.parametrize(("options", "mutate", "cause"), ONE_CAUSE)
+def test_the_one_thing_that_changed_is_the_cause(options, mutate, cause):
     """Of every change: nothing else is blamed, and nothing is without it."""
-    changes = changes_of(World(), mutate(World()))
+    older = World().give(**options)
+    changes = changes_of(older, mutate(older))
     assert len(changes)
-    followers = {"ticker", "setting", "sentence"}
-    for row in changes[~changes["what"].isin(followers)].itertuples():
-        if row.what == "last_obs":
-            assert "as_of" in row.cause
-        else:
-            assert cause in row.cause, row
+    others = {other for _, _, other in ONE_CAUSE} - {cause}
+    for row in changes[~changes["what"].isin({"ticker", "setting", "sentence"})].itertuples():
+        # The dates of the prices follow from the settings, and from each other
+        assert cause in row.cause or (row.what == "last_obs" and "as_of: " in row.cause), row
+        assert not [other for other in others if other in row.cause if "last_obs" not in other], row
 
 
 def test_a_new_document_is_named_with_its_sentence(base):
@@ -376,9 +389,21 @@ def test_it_is_shown_escaped_and_in_the_width(base, width):
         assert "\x1b" not in shown
         assert "\u202e" not in shown
     assert "<script>alert" not in diff._repr_html_()
+    assert ElementTree.fromstring(diff._repr_html_()).tag == "div"  # each tag is closed
     assert pickle.loads(pickle.dumps(diff)).as_text(width) == text
     with pd.option_context("display.notebook_repr_html", False):
         assert diff._repr_html_() is None
+
+
+def test_its_files_hold_no_formula():
+    """Quotes, labels and causes are foreign text."""
+    text = '=HYPERLINK("http://127.0.0.1/x") was fined.'
+    newer = World().write("CCC", note("CCC", text)).run("r2")
+    frames = [newer.diff(World().run("r1")).changes, newer.explain("CCC").sentences]
+    for frame in frames:
+        cells = pd.read_csv(io.StringIO(frame.to_csv()), dtype=str, keep_default_na=False)
+        assert cells.map(lambda cell: not cell.startswith(("=", "@"))).all(axis=None)
+        assert text in set(frame["quote"])
 
 
 def test_a_table_that_no_run_made_is_compared_by_its_cells():

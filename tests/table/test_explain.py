@@ -6,6 +6,7 @@ import random
 import re
 from dataclasses import replace
 from fractions import Fraction
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -398,6 +399,7 @@ def test_it_is_shown_escaped_and_in_the_width(width):
     html = explained._repr_html_()
     assert "<script>alert" not in html
     assert "tex2jax_ignore" in html
+    assert ElementTree.fromstring(html).tag == "div"  # each tag is closed
     with pd.option_context("display.notebook_repr_html", False):
         assert explained._repr_html_() is None
 

@@ -764,27 +764,31 @@ async def _undo_compression(reply: httpx.Response) -> None:
     Have the body of a reply come decoded, where a proxy has compressed it.
 
     httpx would end at the first member of a gzip stream, and take what it cannot decode as it is.
-    Raises ProtocolError for a compression that cannot be undone here.
+    Raises ProtocolError for a compression that cannot be undone here; of a refusal the status says
+    enough, and its body is passed over.
     """
     names = list_encodings(reply.headers.get("content-encoding", ""))
-    if strange := find_unknown_encoding(names):
+    strange = find_unknown_encoding(names)
+    if strange is not None and reply.status_code < 400:
         raise ProtocolError(
             f"the reply is compressed as {clean_words(strange)}, which was not asked for.",
             fix="switch that off in the proxy before the server; gzip and deflate are understood",
         )
     if names:
         del reply.headers["content-encoding"]
-        reply.stream = _Decompressed(reply.stream, names)
+        reply.stream = _Decompressed(reply.stream, names, is_readable=strange is None)
 
 
 class _Decompressed(httpx.AsyncByteStream):
     """The body of a reply, with its compressions undone as it comes."""
 
-    def __init__(self, stream: Any, names: list[str]) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, names: list[str], *, is_readable: bool) -> None:
+        self._stream, self._is_readable = stream, is_readable
         self._layers = [Decompressor(name) for name in reversed(names)]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if not self._is_readable:
+            return
         async for data in self._stream:
             part = data
             try:

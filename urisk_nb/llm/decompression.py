@@ -13,12 +13,13 @@ __all__ = ["Decompressor", "find_unknown_encoding", "list_encodings"]
 
 GZIP_OR_ZLIB, RAW = 32 + zlib.MAX_WBITS, -zlib.MAX_WBITS
 KNOWN = ("gzip", "x-gzip", "deflate")
+NO_COMPRESSION = ("", "identity", "none", "utf-8")  # the last two as some programs have it
 
 
 def list_encodings(header: str) -> list[str]:
     """Return the encodings of a Content-Encoding, in the order in which they were applied."""
     names = (name.strip() for name in header.lower().split(","))
-    return [name for name in names if name not in ("", "identity")]
+    return [name for name in names if name not in NO_COMPRESSION]
 
 
 def find_unknown_encoding(names: list[str]) -> str | None:

@@ -24,15 +24,15 @@ __all__ = ["FilledText", "fill_question", "looks_like_tickers", "read_ticker_cel
 MAX_BEFORE = 200  # characters before a brace that say what it belongs to
 MAX_LOOKED_AT = 1000  # entries of a list that may be one of tickers
 FIELD = re.compile(r"\{\{([^{}\n]+)\}\}|\{([^{}\n]+)\}")
-# {x:.2f}, {x!r}; a value may also have a colon of its own: {px[1:3]}
-FORMAT = re.compile(r"(?P<code>.+?)(?:!(?P<conversion>[rsa]))?(?::(?P<spec>[^\s{}:]+))?")
+# What follows the expression in {x:.2f}, {x!r}, {day:%H:%M}
+FORMAT = re.compile(r"(?:!(?P<conversion>[rsa]))?(?::(?P<spec>[^\s{}]+))?")
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "": lambda value: value,
     "r": repr,
     "s": str,
     "a": ascii,
 }
-CODE_SPAN = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
+CODE_SPAN = re.compile(r"(```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`)", re.DOTALL)
 # \frac{a}, x_{i}, x^{2} and ${HOME} are LaTeX and shell
 OTHERS_BRACE = re.compile(r"(?:\\[A-Za-z]+\*?|[_^$\\@%#])$")
 # print(f"{x}") is code, also where nothing marks it as code
@@ -163,13 +163,12 @@ def _parse_field(text: str) -> _Field | None:
     """Return the expression between two braces; None if it is none, such as `a, b` or `"a": 1`."""
     if (names := _read_names(text)) is not None:
         return _Field(text, names)
-    match = FORMAT.fullmatch(text)
-    if match is None or match["code"] == text:
-        return None
-    names = _read_names(match["code"])
-    if names is None:
-        return None
-    return _Field(match["code"], names, match["conversion"] or "", match["spec"] or "")
+    # An expression may have such a mark itself, px["a:b"], so each one is tried
+    for mark in re.finditer("[!:]", text):
+        code, form = text[: mark.start()], FORMAT.fullmatch(text, mark.start())
+        if form is not None and (names := _read_names(code)) is not None:
+            return _Field(code, names, form["conversion"] or "", form["spec"] or "")
+    return None
 
 
 def _read_names(code: str) -> tuple[str, ...] | None:

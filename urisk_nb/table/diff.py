@@ -7,7 +7,6 @@ The newer table is compared with the older one on what both have. The rest is na
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -19,32 +18,28 @@ from urisk_nb.risk.values import is_missing, read_number, show
 from urisk_nb.table.causes import COSTS, Cause, CellCauses, differ, kinds_of
 from urisk_nb.table.explain import find_flags
 from urisk_nb.table.exports import ExportFrame
-from urisk_nb.table.records import RunRecord, list_tickers, match_records
-from urisk_nb.table.run_settings import EVIDENCE, LABELS, SettingChange, compare_settings
+from urisk_nb.table.run_settings import (
+    EVIDENCE,
+    LABELS,
+    SettingChange,
+    compare_benchmarks,
+    compare_settings,
+)
 from urisk_nb.table.sentence_pairs import (
     SentencePair,
     describe_count,
     describe_label,
-    name_cells,
     pair_sentences,
 )
+from urisk_nb.table.sides import Row, Side, read_rows
 from urisk_nb.table.table_diff import TableDiff
 
-__all__ = ["Side", "compare_tables"]
+__all__ = ["compare_tables"]
 
 MAX_NAMED = 10  # columns and tickers in a line
-_COUNTED = ("sentences", "labels", "alerts", "ratings", "metrics", "others")
 _FIRST = ("level", "score", "status")
 _ORDER = ("ratings", "alerts", "sentences", "labels", "metrics", "others")
 _KINDS = {"sentence": "sentences", "label": "labels", "count": "labels", "alert": "alerts"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Side:
-    """One of the two tables: as it is now, and the runs behind it."""
-
-    frame: pd.DataFrame
-    records: Sequence[RunRecord]
 
 
 def compare_tables(older: Side, newer: Side, *, rtol: float = 0.0) -> TableDiff:
@@ -66,7 +61,7 @@ def compare_tables(older: Side, newer: Side, *, rtol: float = 0.0) -> TableDiff:
         share.
     """
     share = _check_rtol(rtol)
-    before, after = _read_rows(older, "older"), _read_rows(newer, "newer")
+    before, after = read_rows(older, "older"), read_rows(newer, "newer")
     every = list(dict.fromkeys((*after, *before)))
     both = [ticker for ticker in every if ticker in after and ticker in before]
     columns = [name for name in newer.frame.columns if name in older.frame.columns]
@@ -103,111 +98,6 @@ def _check_rtol(value: object) -> float:
     return number
 
 
-# Rows ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Row:
-    """
-    A ticker in one of the tables.
-
-    `cells` are those of the table as it is now, `values` those that the run made; they differ where
-    the user changed a cell or dropped a column.
-    """
-
-    cells: Mapping[str, Any]
-    values: Mapping[str, Any] = field(default_factory=dict)
-    findings: Sequence[Mapping[str, Any]] = ()
-    alerts: Sequence[Mapping[str, Any]] = ()
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def failure(self) -> str | None:
-        """Why its run ended early."""
-        failure: str | None = self.meta.get("failure")
-        return failure
-
-    def read(self, name: str) -> Any:
-        """Return a value of the run; that of the table where the run did not keep its rows."""
-        return self.values.get(name, self.cells.get(name))
-
-
-class _RunIndex:
-    """The rows, findings and alerts of a run by ticker: each frame is read once."""
-
-    def __init__(self, record: RunRecord) -> None:
-        self.meta = record.meta
-        self.values = {
-            ticker: name_cells(row) for ticker, row in record.rows.to_dict("index").items()
-        }
-        self.findings: dict[Any, list[dict[str, Any]]] = {}
-        self.alerts: dict[Any, list[Mapping[str, Any]]] = {}
-        for row in map(name_cells, record.findings.to_dict("records")):
-            self.findings.setdefault(row["ticker"], []).append(row)
-        for alert in record.meta.get("alerts", ()):
-            self.alerts.setdefault(alert["ticker"], []).append(alert)
-
-    def read_row(self, ticker: Any, cells: Mapping[str, Any]) -> _Row:
-        return _Row(
-            cells=cells,
-            values=self.values.get(ticker, {}),
-            findings=self.findings.get(ticker, ()),
-            alerts=self.alerts.get(ticker, ()),
-            meta=self.meta,
-        )
-
-
-def _read_rows(side: Side, which: str) -> dict[Any, _Row]:
-    """Return the rows of a table by ticker."""
-    tickers = _check_shape(side.frame, which)
-    cells = map(name_cells, side.frame.to_dict("records"))
-    indexes = {id(record): _RunIndex(record) for record in side.records}
-    found = {}
-    for ticker, own in zip(tickers, cells, strict=True):
-        record = _find_run(side, ticker, which)
-        found[ticker] = indexes[id(record)].read_row(ticker, own) if record else _Row(cells=own)
-    return found
-
-
-def _find_run(side: Side, ticker: Any, which: str) -> RunRecord | None:
-    """Return the run that a row is of; None where it is of none."""
-    if len(side.records) == 1:
-        return side.records[0]
-    found = match_records(side.records, side.frame, ticker)
-    if len(found) > 1:
-        names = ", ".join(one.run_id for one in found)
-        raise InputError(
-            f"{ticker} is in several runs behind the {which} table: {names}.",
-            fix="compare the table of one run, or keep the column run_id",
-        )
-    return found[0] if found else None
-
-
-def _check_shape(frame: pd.DataFrame, which: str) -> list[Any]:
-    """Return the tickers of a table whose rows and columns each have one name."""
-    if frame.columns.nlevels > 1 or frame.index.nlevels > 1:
-        raise InputError(
-            f"the {which} table has several levels of rows or columns.",
-            fix="compare the tables as they were made, before groupby or pivot",
-        )
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise InputError(
-            f"the {which} table has the column {show(twice)} twice.",
-            fix="keep one of them: table.loc[:, ~table.columns.duplicated()]",
-        )
-    tickers = list_tickers(frame)
-    seen: set[Any] = set()
-    for ticker in tickers:
-        if ticker in seen:
-            raise InputError(
-                f"{ticker} is in the {which} table more than once.",
-                fix="keep the rows of one run: table[table['run_id'] == table['run_id'].iloc[-1]]",
-            )
-        seen.add(ticker)
-    return tickers
-
-
 # One ticker ---------------------------------------------------------------------------------------
 
 
@@ -215,11 +105,14 @@ class _TickerDiff:
     """What changed in one row, and why."""
 
     def __init__(
-        self, *, ticker: str, columns: Sequence[str], old: _Row, new: _Row, rtol: float
+        self, *, ticker: str, columns: Sequence[str], old: Row, new: Row, rtol: float
     ) -> None:
         self.ticker, self.columns, self.rtol = ticker, columns, rtol
         self.old, self.new = old, new
-        self.settings = compare_settings(old.meta, new.meta) if old.meta and new.meta else []
+        self.settings = [
+            *(compare_settings(old.meta, new.meta) if old.meta and new.meta else ()),
+            *compare_benchmarks(old.meta, new.meta, old.tickers, new.tickers),
+        ]
         self.pairs = pair_sentences(new.findings, old.findings)
         self.causes = CellCauses(
             old=old.values,
@@ -352,7 +245,7 @@ def _list_settings(pairs: Sequence[_TickerDiff]) -> list[dict[str, Any]]:
     ]
 
 
-def _list_alone(before: Mapping[Any, _Row], after: Mapping[Any, _Row]) -> list[dict[str, Any]]:
+def _list_alone(before: Mapping[Any, Row], after: Mapping[Any, Row]) -> list[dict[str, Any]]:
     """Return the tickers that only one of the tables has."""
     sides = ((after, before, "newer"), (before, after, "older"))
     return [
@@ -369,19 +262,19 @@ def _list_alone(before: Mapping[Any, _Row], after: Mapping[Any, _Row]) -> list[d
     ]
 
 
-def _name_level(row: _Row) -> str:
+def _name_level(row: Row) -> str:
     level = row.read("level")
     return "no level" if is_missing(level) else str(level)
 
 
 def _summarize(
     every: Sequence[Any],
-    before: Mapping[Any, _Row],
-    after: Mapping[Any, _Row],
+    before: Mapping[Any, Row],
+    after: Mapping[Any, Row],
     changes: Sequence[Mapping[str, Any]],
 ) -> pd.DataFrame:
     """Count the changes of each ticker by kind."""
-    counts = {str(ticker): dict.fromkeys(_COUNTED, 0) for ticker in every}
+    counts = {str(ticker): dict.fromkeys(_ORDER, 0) for ticker in every}
     for change in changes:
         if change["ticker"] is not None and change["what"] not in COSTS:
             counts[change["ticker"]][_find_kind(change["what"])] += 1
@@ -395,7 +288,7 @@ def _summarize(
         columns[name] = pd.array(known, dtype="Float64")
     columns |= {
         kind: pd.array([counts[str(ticker)][kind] for ticker in every], dtype="Int64")
-        for kind in _COUNTED
+        for kind in _ORDER
     }
     index = pd.Index([str(ticker) for ticker in every], name="ticker", dtype=object)
     return ExportFrame(columns, index=index)
@@ -411,8 +304,8 @@ def _list_uncompared(
     older: pd.DataFrame,
     newer: pd.DataFrame,
     pairs: Sequence[_TickerDiff],
-    before: Mapping[Any, _Row],
-    after: Mapping[Any, _Row],
+    before: Mapping[Any, Row],
+    after: Mapping[Any, Row],
 ) -> Iterator[str]:
     """Yield what only one table has: columns, with the settings that differ, and tickers."""
     settings = {str(one): one for pair in pairs for one in pair.settings}

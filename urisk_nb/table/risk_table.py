@@ -39,7 +39,7 @@ from urisk_nb.risk.rows import (
 from urisk_nb.risk.unjudged import describe_missing_labels, list_missing_labels
 from urisk_nb.risk.values import describe_type
 from urisk_nb.table.charts import Charts
-from urisk_nb.table.diff import Side, compare_tables
+from urisk_nb.table.diff import compare_tables
 from urisk_nb.table.explain import explain_row
 from urisk_nb.table.explanation import Explanation
 from urisk_nb.table.exports import ExportFrame, make_visible
@@ -56,6 +56,7 @@ from urisk_nb.table.markdown import render_markdown
 from urisk_nb.table.parquet_files import read_packed, unpack_report
 from urisk_nb.table.portfolio_views import require_part, select_tickers, unite_prices
 from urisk_nb.table.records import RunRecord
+from urisk_nb.table.sides import Side
 from urisk_nb.table.table_diff import TableDiff
 
 __all__ = ["Report", "RiskTable", "assemble", "diff_tables", "unite_reports"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SettingChange", "compare_settings"]
+__all__ = ["SettingChange", "compare_benchmarks", "compare_settings"]
 
+MAX_NAMED = 10  # tickers of a benchmark
 PRICES, TAIL, JOINT, WEIGHT = "prices", "tail", "joint", "weight"
 EVIDENCE, LABELS = "evidence", "labels"
 ANY = frozenset((PRICES, TAIL, JOINT, WEIGHT, EVIDENCE, LABELS))
@@ -74,6 +75,31 @@ def compare_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Set
         for name, before, after, kinds in _iterate(old, new)
         if before != after
     ]
+
+
+def compare_benchmarks(
+    old: Mapping[str, Any], new: Mapping[str, Any], *tickers: Sequence[Any]
+) -> list[SettingChange]:
+    """
+    Return whether the benchmark `equal` is the mean of other tickers.
+
+    Parameters
+    ----------
+    old, new
+        ``report.meta`` of each.
+    tickers
+        Those of the older run, then those of the newer one.
+    """
+    is_equal = all(meta.get("params", {}).get("benchmark") == "equal" for meta in (old, new))
+    before, after = (sorted(map(str, names)) for names in tickers)
+    if not is_equal or before == after:
+        return []
+    shown = [
+        _show(names[:MAX_NAMED]) + (", ..." if names[MAX_NAMED:] else "")
+        for names in (before, after)
+    ]
+    name = "tickers of the benchmark equal"
+    return [SettingChange(name=name, old=shown[0], new=shown[1], kinds=frozenset((JOINT,)))]
 
 
 def _iterate(

@@ -34,7 +34,7 @@ class TableDiff:
         ``alert``.
     summary
         One row a ticker of either table: old_level, new_level, old_score, new_score, and how many
-        changes of each kind there are: sentences, labels (with counts), alerts, ratings, metrics,
+        changes of each kind there are: ratings, alerts, sentences, labels (with counts), metrics,
         others.
     not_compared
         What only one of the tables has, a sentence each.
