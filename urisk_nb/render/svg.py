@@ -21,6 +21,7 @@ WIDTH, HEIGHT = 340, 110  # of a chart over time or of returns
 TOP, BOTTOM, LEFT = 6, 18, 44  # room for the texts
 MAX_POINTS = 200  # of a line: more cannot be seen
 BINS = 41
+NAMED_TAIL = 30  # how long a tail must be for its name to stand over it
 LEAST = 1.0  # height of a bin with a single return, which would not be seen
 ROW, NAME_WIDTH, VALUE_WIDTH = 20, 110, 70  # of the bars
 MAX_NAME_CHARS = 16
@@ -88,7 +89,9 @@ def draw_returns(returns: Sequence[float], loss: float | None, name: str, label:
     if loss is not None and low < -loss < high:
         x = LEFT + (-loss - low) / (high - low) * (WIDTH - LEFT)
         mark = f'<path class="axis" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
-        mark += _draw_text(x + 3, TOP + 9, f"{name} {loss:.1%}")
+        # Over the tail there is room, if the tail is long enough
+        gap, anchor = (-3, "end") if x - LEFT > NAMED_TAIL else (3, "start")
+        mark += _draw_text(x + gap, TOP + 9, f"{name} {loss:.1%}", anchor=anchor)
     axis = _draw_level(HEIGHT - BOTTOM, "") + _draw_ends(f"{low:.1%}", f"{high:.1%}")
     return _frame(f"{drawn}{mark}{axis}", label)
 
