@@ -224,7 +224,7 @@ def test_drawdowns_go_down(table, closes):
     figure = charts_of(table, closes).drawdowns()
     assert [words(line.name) for line in figure.data] == ["BBB", "AAA", "CCC"]
     assert figure.layout.yaxis.autorange == "reversed"
-    assert figure.layout.yaxis.tickformat == ".0%"
+    assert figure.layout.yaxis.tickformat == "~%"
     assert min(figure.data[0].y) == 0
     assert max(figure.data[0].y) == pytest.approx(table.loc["BBB", "max_dd"])
 
@@ -333,6 +333,9 @@ def test_parts_of_the_expected_shortfall(table):
     assert list(map(words, figure.layout.yaxis.ticktext)) == ["CCC", "AAA", "BBB"]
     assert (list(adds.x), list(lowers.x)) == ([0.02, 0.012, None], [None, None, -0.004])
     assert adds.marker.color != lowers.marker.color
+    low, high = figure.layout.xaxis.range
+    assert low < -0.005, "room for the number of the hedge"
+    assert high > 0.022
     assert list(map(words, lowers.text))[2] == "-0.40%"
     assert "Sum of 3 tickers: 2.80%" in figure.layout.annotations[0].text
     assert figure.layout.showlegend

@@ -137,7 +137,7 @@ def draw_latency(calls: pd.DataFrame) -> go.Figure:
         margin={"l": 50, "r": 10, "t": 10, "b": 40},
         xaxis_title="call, the oldest first",
         yaxis_title="seconds",
-        legend={"orientation": "h", "y": 1.15, "traceorder": "normal"},
+        legend={"orientation": "h", "y": 1.08, "yanchor": "bottom", "traceorder": "normal"},
         yaxis=axis | ({"range": [0, top_s]} if labels else {}),
         xaxis={"showgrid": False},
         annotations=labels,

@@ -150,6 +150,10 @@ def _describe_scale() -> dict[str, Any]:
         "tickvals": list(SEVERITIES),
         "ticktext": [apply_page_color(str(severity)) for severity in SEVERITIES],
         "thickness": 14,
+        "lenmode": "pixels",
+        "len": 180,
+        "y": 1,
+        "yanchor": "top",
         "outlinewidth": 0,
     }
 
@@ -227,7 +231,7 @@ def draw_drawdowns(drawdowns: pd.DataFrame, note: str = "") -> go.Figure:
         xaxis={**PAGE_AXIS, "showgrid": False},
         yaxis={
             **PAGE_AXIS,
-            "tickformat": ".0%",
+            "tickformat": "~%",
             "autorange": "reversed",
             "rangemode": "tozero",
             "zeroline": False,
@@ -285,11 +289,11 @@ def draw_tails(
             _mark(f"VaR {level}", [(tail.ticker, tail.var) for tail in tails], _VAR_MARK),
             _mark(f"ES {level}", [(tail.ticker, tail.es) for tail in tails], _ES_MARK),
         ],
-        height=110 + ROW_HEIGHT * len(tails),
-        margin={"l": _label_margin([tail.ticker for tail in tails]), "r": 20, "t": 40, "b": 50},
+        height=124 + ROW_HEIGHT * len(tails),
+        margin={"l": _label_margin([tail.ticker for tail in tails]), "r": 20, "t": 40, "b": 64},
         xaxis={
             **PAGE_AXIS,
-            "tickformat": ".0%",
+            "tickformat": "~%",
             "zeroline": False,
             "title": {"text": apply_page_color(f"loss in one {period}" if period else "loss")},
         },
@@ -297,7 +301,7 @@ def draw_tails(
         showlegend=True,
         legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
     )
-    return _with_note(figure, note, below=45)
+    return _with_note(figure, note, below=58)
 
 
 def _draw_losses(tails: Sequence[Tail], share: float) -> dict[str, Any]:
@@ -312,7 +316,7 @@ def _draw_losses(tails: Sequence[Tail], share: float) -> dict[str, Any]:
         "name": apply_page_color(f"the worst {100 * share:.3g}% of the returns"),
         "x": [loss for *_, loss in points],
         "y": [row for row, *_ in points],
-        "marker": {"color": MUTED_GRAY, "size": 6, "opacity": 0.55},
+        "marker": {"color": MUTED_GRAY, "size": 6, "opacity": 0.8},
         "hovertext": [
             f"<b>{escape_text(ticker)}</b> {pd.Timestamp(str(day)).date()}<br>loss {loss:.1%}"
             for _, ticker, day, loss in points
@@ -362,11 +366,12 @@ def draw_component_es(components: pd.Series[float], note: str = "") -> go.Figure
             _draw_bars(name, color, tickers, [v if (v < 0) == is_hedge else None for v in values])
             for name, color, is_hedge in signs
         ],
-        height=110 + ROW_HEIGHT * len(tickers),
-        margin={"l": _label_margin(tickers), "r": 50, "t": 40, "b": 50},
+        height=124 + ROW_HEIGHT * len(tickers),
+        margin={"l": _label_margin(tickers), "r": 20, "t": 40, "b": 64},
         xaxis={
             **PAGE_AXIS,
-            "tickformat": ".1%",
+            "tickformat": "~%",
+            "range": _pad_range(values),
             "zerolinecolor": MUTED_GRAY,
             "title": {"text": apply_page_color("part of the portfolio's expected shortfall")},
         },
@@ -375,7 +380,14 @@ def draw_component_es(components: pd.Series[float], note: str = "") -> go.Figure
         showlegend=bool((components < 0).any()),
         legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
     )
-    return _with_note(figure, note, below=45)
+    return _with_note(figure, note, below=58)
+
+
+def _pad_range(values: Sequence[float]) -> list[float]:
+    """Return the ends of an axis with room for the numbers at the ends of the bars."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    room = 0.12 * (high - low) or 1.0
+    return [low - room if low < 0 else low, high + room if high > 0 else high]
 
 
 def _draw_bars(
