@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import hashlib
+import json
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +43,7 @@ from urisk_nb.llm.messages import (
     is_judge,
 )
 from urisk_nb.llm.written_labels import LabelWriter, SchemaSetting
-from urisk_nb.risk.taxonomy import NONE, SEVERITIES
+from urisk_nb.risk.taxonomy import NONE, SEVERITIES, Taxonomy
 
 if TYPE_CHECKING:
     from urisk_nb.risk.questions import Form, Question
@@ -52,6 +55,7 @@ __all__ = [
     "ask_by_choices",
     "ask_by_decision",
     "ask_by_letters",
+    "hash_request",
 ]
 
 MIN_PROBABILITY = 1e-9
@@ -83,7 +87,10 @@ class Judge:
     model
         Its name, as it was given.
     digest
-        Of the model, as the server tells it; empty where it does not.
+        Of the model, as the server tells it, or of its file where urisk_nb started the server;
+        empty where neither is known.
+    session
+        Which session asks it. Where there is no digest, its answers hold for this session alone.
     setting
         Of a model that writes its labels; it is found out at the first ones.
     """
@@ -91,6 +98,7 @@ class Judge:
     model: str
     method: LabelMethod
     digest: str = ""
+    session: str = field(default="", compare=False)
     setting: SchemaSetting | None = field(default=None, compare=False)
 
     @property
@@ -320,13 +328,7 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
     The answer is the compact JSON of the most probable ones. Its tokens carry the probabilities as
     log-probabilities, so that it is read like a written label.
     """
-    taxonomy = question.taxonomy
-    questions = systemone.build_label_questions(
-        {category.id: category.definition for category in taxonomy.categories},
-        tuple(SEVERITIES.values()),
-        none=NONE,
-        query=question.query,
-    )
+    questions = _build_questions(question.taxonomy, question.query)
     content = yield systemone.encode_decision(
         model=request.model,
         state=question.sentence.text,
@@ -335,6 +337,15 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
     )
     probabilities, prompt_tokens = systemone.decode_decision(content, questions)
     return _to_chunk(probabilities), Final(done_reason="stop", prompt_tokens=prompt_tokens)
+
+
+def _build_questions(taxonomy: Taxonomy, query: str | None) -> dict[str, systemone.TypedQuestion]:
+    return systemone.build_label_questions(
+        {category.id: category.definition for category in taxonomy.categories},
+        tuple(SEVERITIES.values()),
+        none=NONE,
+        query=query,
+    )
 
 
 # Letters ------------------------------------------------------------------------------------------
@@ -372,6 +383,36 @@ def ask_by_letters(
     counters = ("total_ns", "load_ns", "prompt_tokens", "prompt_ns", "tokens", "generation_ns")
     sums = {name: sum(getattr(final, name) for final in finals) for name in counters}
     return _to_chunk(probabilities), Final(done_reason="stop", **sums)
+
+
+# What decides the answer --------------------------------------------------------------------------
+
+
+def hash_request(question: Question, method: LabelMethod) -> bytes:
+    """
+    Return the sha256 of what a model is asked in this way: the same hash is the same request.
+
+    It covers every byte that bears on the answer. The model, its context window and how long it
+    stays loaded are no part of it.
+    """
+    if not method.is_decision:
+        return bytes.fromhex(question.key)
+    content = [_describe_questions(question.taxonomy, question.query, method)]
+    if method is LabelMethod.LETTERS:
+        content += [letters.build_prompt(question.sentence.text, word) for word in letters.WORDS]
+    else:
+        content.append(question.sentence.text)
+    return hashlib.sha256(json.dumps(content).encode()).digest()
+
+
+@functools.lru_cache(maxsize=64)
+def _describe_questions(taxonomy: Taxonomy, query: str | None, method: LabelMethod) -> str:
+    """Return what a decision model is told beside the sentence: the same for all of a run."""
+    if method is LabelMethod.LETTERS:
+        return f"{method} {json.dumps([*taxonomy.labels, *SEVERITIES])}"
+    questions = _build_questions(taxonomy, query)
+    body = systemone.encode_decision(model="", state="", questions=questions)
+    return f"{method} {body.decode()}"
 
 
 # The answer of both -------------------------------------------------------------------------------
