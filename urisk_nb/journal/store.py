@@ -31,16 +31,27 @@ OFF = "or work without it: %env URISK_JOURNAL=off"
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         # What runs share: documents, prices, lists of them
-        "CREATE TABLE objects (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, body BLOB NOT "
-        "NULL)",
+        """
+        CREATE TABLE objects (
+            id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, body BLOB NOT NULL
+        )
+        """,
         # Replies of models. Those with a key may answer the same request again
-        "CREATE TABLE answers (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, key BLOB, run "
-        "TEXT NOT NULL, body BLOB NOT NULL)",
+        """
+        CREATE TABLE answers (
+            id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, key BLOB, run TEXT NOT NULL,
+            body BLOB NOT NULL
+        )
+        """,
         "CREATE INDEX answers_by_key ON answers (key, id)",
         "CREATE INDEX answers_by_run ON answers (run)",
         # What each run is made of; of two with one name the later counts
-        "CREATE TABLE records (id INTEGER PRIMARY KEY, run TEXT NOT NULL, name TEXT NOT NULL, hash "
-        "BLOB NOT NULL, body BLOB NOT NULL)",
+        """
+        CREATE TABLE records (
+            id INTEGER PRIMARY KEY, run TEXT NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL,
+            body BLOB NOT NULL
+        )
+        """,
         "CREATE INDEX records_by_run ON records (run, name, id)",
     ),
 )
@@ -358,18 +369,24 @@ def _translate_errors(path: Path) -> Iterator[None]:
         if isinstance(exc, JournalUnusable):
             raise
         seen = visible(str(getattr(exc, "strerror", None) or exc))
-        raise JournalUnusable(f"{path}: {seen}.", fix=_find_fix(exc, path)) from exc
+        raise JournalUnusable(
+            f"{path}: {seen}.", fix=_find_fix(exc, path), is_locked=_is_locked(exc)
+        ) from exc
 
 
 def _find_fix(exc: Exception, path: Path) -> str:
     text = str(exc)
     if "full" in text or "No space" in text or "quota" in text.lower():
         return f"free some space, or {_elsewhere()}"
-    if "locked" in text or "busy" in text:
+    if _is_locked(exc):
         return f"end the program that holds it, and run this again; {OFF}"
     if "malformed" in text or "not a database" in text or "corrupt" in text:
         return f"rename {path} and run this again: a new journal is made; {OFF}"
     return f"make it writable for you, or {_elsewhere()}"
+
+
+def _is_locked(exc: Exception) -> bool:
+    return "locked" in str(exc) or "busy" in str(exc)
 
 
 def _elsewhere() -> str:

@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import hashlib
-import json
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +52,7 @@ __all__ = [
     "ask_by_choices",
     "ask_by_decision",
     "ask_by_letters",
-    "hash_request",
+    "build_questions",
 ]
 
 MIN_PROBABILITY = 1e-9
@@ -328,7 +325,7 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
     The answer is the compact JSON of the most probable ones. Its tokens carry the probabilities as
     log-probabilities, so that it is read like a written label.
     """
-    questions = _build_questions(question.taxonomy, question.query)
+    questions = build_questions(question.taxonomy, question.query)
     content = yield systemone.encode_decision(
         model=request.model,
         state=question.sentence.text,
@@ -339,7 +336,8 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
     return _to_chunk(probabilities), Final(done_reason="stop", prompt_tokens=prompt_tokens)
 
 
-def _build_questions(taxonomy: Taxonomy, query: str | None) -> dict[str, systemone.TypedQuestion]:
+def build_questions(taxonomy: Taxonomy, query: str | None) -> dict[str, systemone.TypedQuestion]:
+    """Return what a decision model is asked about each sentence: the risk, and the severity."""
     return systemone.build_label_questions(
         {category.id: category.definition for category in taxonomy.categories},
         tuple(SEVERITIES.values()),
@@ -383,36 +381,6 @@ def ask_by_letters(
     counters = ("total_ns", "load_ns", "prompt_tokens", "prompt_ns", "tokens", "generation_ns")
     sums = {name: sum(getattr(final, name) for final in finals) for name in counters}
     return _to_chunk(probabilities), Final(done_reason="stop", **sums)
-
-
-# What decides the answer --------------------------------------------------------------------------
-
-
-def hash_request(question: Question, method: LabelMethod) -> bytes:
-    """
-    Return the sha256 of what a model is asked in this way: the same hash is the same request.
-
-    It covers every byte that bears on the answer. The model, its context window and how long it
-    stays loaded are no part of it.
-    """
-    if not method.is_decision:
-        return bytes.fromhex(question.key)
-    content = [_describe_questions(question.taxonomy, question.query, method)]
-    if method is LabelMethod.LETTERS:
-        content += [letters.build_prompt(question.sentence.text, word) for word in letters.WORDS]
-    else:
-        content.append(question.sentence.text)
-    return hashlib.sha256(json.dumps(content).encode()).digest()
-
-
-@functools.lru_cache(maxsize=64)
-def _describe_questions(taxonomy: Taxonomy, query: str | None, method: LabelMethod) -> str:
-    """Return what a decision model is told beside the sentence: the same for all of a run."""
-    if method is LabelMethod.LETTERS:
-        return f"{method} {json.dumps([*taxonomy.labels, *SEVERITIES])}"
-    questions = _build_questions(taxonomy, query)
-    body = systemone.encode_decision(model="", state="", questions=questions)
-    return f"{method} {body.decode()}"
 
 
 # The answer of both -------------------------------------------------------------------------------

@@ -123,7 +123,14 @@ def encode_reply(
             "error": reply.error,
             "has_thoughts": reply.has_thoughts,
             "flags": list(reply.flags),
-            "logprobs": [[one.text, one.logprob, one.top_logprobs] for one in reply.logprobs],
+            "logprobs": [
+                [
+                    one.text,
+                    _spell(one.logprob),
+                    [[name, _spell(log)] for name, log in one.top_logprobs],
+                ]
+                for one in reply.logprobs
+            ],
             "timing": {
                 name: seconds
                 for name in TIMINGS
@@ -131,6 +138,11 @@ def encode_reply(
             },
         }
     )
+
+
+def _spell(number: float) -> float | str:
+    """Return a number as JSON knows it; a server may say that a token has no chance at all."""
+    return number if math.isfinite(number) else str(number)
 
 
 def _round_trip(seconds: float | None) -> float | None:
@@ -154,8 +166,8 @@ def decode_reply(body: bytes) -> Reply:
         logprobs=tuple(
             Token(
                 text=text,
-                logprob=logprob,
-                top_logprobs=tuple((other, value) for other, value in rivals),
+                logprob=float(logprob),
+                top_logprobs=tuple((other, float(value)) for other, value in rivals),
             )
             for text, logprob, rivals in content["logprobs"]
         ),

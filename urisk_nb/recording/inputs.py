@@ -107,7 +107,7 @@ def encode_inputs(inputs: RunInputs) -> tuple[dict[str, Any], list[Entry]]:
         "taxonomy_hash": inputs.taxonomy.hash,
         "examples": [[one.text, one.risk, one.severity] for one in inputs.examples],
         "families": None if inputs.families is None else _encode_families(inputs.families),
-        "prices": keep_prices(own, _find_used(inputs) if own is not None else ()),
+        "prices": keep_prices(own, _find_used(own, inputs)),
         "benchmark": keep_prices(beside, map(str, beside.close.columns) if beside else ()),
         "documents": keep_documents(inputs.documents),
         "previous": keep_documents(inputs.previous),
@@ -161,9 +161,7 @@ def _select_own(documents: Sequence[Document], holdings: Sequence[Holding]) -> l
     """Return the documents that some holding of the run may read, in their order."""
     companies = {fold_share_class(one.symbol) for one in holdings}
     return [
-        one
-        for one in documents
-        if one.ticker is None or fold_share_class(one.ticker) in companies
+        one for one in documents if one.ticker is None or fold_share_class(one.ticker) in companies
     ]
 
 
@@ -213,10 +211,9 @@ def _decode_day(text: str | None) -> date | None:
 # Prices -------------------------------------------------------------------------------------------
 
 
-def _find_used(inputs: RunInputs) -> list[str]:
+def _find_used(prices: Prices | None, inputs: RunInputs) -> list[str]:
     """Return the columns of the prices that the holdings and the benchmark are read from."""
-    assert inputs.prices is not None, "asked only where there are prices"
-    names = list(map(str, inputs.prices.close.columns))
+    names = [] if prices is None else list(map(str, prices.close.columns))
     column_of = build_resolver(names)
     wanted = [*(one.symbol for one in inputs.holdings), *filter(None, [inputs.params.benchmark])]
     return [column for name in wanted if (column := column_of(name)[0]) is not None]
