@@ -152,6 +152,10 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "help": "TOML file of more families of distress to search long documents for",
             },
             "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
+            "--refresh": {
+                "action": "store_true",
+                "help": "ask every question again, also one whose answer is in the journal",
+            },
             "--out": {"metavar": "NAME", "help": "variable to store the table in"},
         },
     ),
@@ -169,6 +173,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
         },
     ),
+    "urisk_history": ("%urisk_history", "The runs in the journal, the newest first.", {}),
     "urisk_latency": (
         "%urisk_latency",
         "Where the time of the last 200 calls went: a DataFrame, one row a call, seconds.",
@@ -188,6 +193,11 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "help": "default: status; off takes a kernel restart",
             }
         },
+    ),
+    "urisk_replay": (
+        "%urisk_replay",
+        "Show the table of a run again, from the journal, without a server.",
+        {"id": {"metavar": "RUN", "help": "the id of the run, or the first letters of it"}},
     ),
     "urisk_start": (
         "%urisk_start",
@@ -526,6 +536,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             params={**params, "llm": not args.no_llm},
             benchmark=_find_benchmark(shell, args.benchmark),
             on_read=_show_reading(board),
+            refresh=args.refresh,
         )
     finally:
         board.clear()
@@ -575,6 +586,21 @@ def _shorten_traceback(exc: KeyboardInterrupt, text: str) -> None:
     exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]
 
 
+# The journal --------------------------------------------------------------------------------------
+
+
+def _show_history(*_: Any) -> pd.DataFrame:
+    from urisk_nb.past_runs import history
+
+    return history()
+
+
+def _replay(_: InteractiveShell, args: argparse.Namespace) -> Any:
+    from urisk_nb.past_runs import replay
+
+    return replay(args.id)
+
+
 def _check_variable(name: str | None, where: str) -> str | None:
     if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
         raise InputError(
@@ -599,8 +625,10 @@ MAGICS: dict[str, Callable[..., Any]] = {
     "ask": _ask,
     "risk": _make_table,
     "urisk_dashboard": _show_dashboard,
+    "urisk_history": _show_history,
     "urisk_latency": _show_latency,
     "urisk_nest": _switch_nest,
+    "urisk_replay": _replay,
     "urisk_start": _start,
     "urisk_status": _show_status,
     "urisk_stop": _stop,

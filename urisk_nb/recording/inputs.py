@@ -283,7 +283,7 @@ def _take(frame: pd.DataFrame, used: Sequence[str]) -> np.ndarray[Any, Any]:
 def _decode_prices(body: bytes) -> Prices:
     text, _, planes = body.partition(LINE_END)
     head = decode_json(text)
-    index = pd.DatetimeIndex(head["dates"]).as_unit(head["unit"])
+    index = pd.DatetimeIndex(head["dates"], name="date").as_unit(head["unit"])
     numbers = np.frombuffer(planes, dtype=np.uint8).reshape(8, -1).T.copy().view("<f8").ravel()
     blocks = numbers.reshape(1 + head["has_volume"], len(head["used"]), len(index))
     frames = [_to_frame(block, head["used"], head["columns"], index) for block in blocks]
