@@ -1,4 +1,4 @@
-"""`urisk` in a shell: demo, fetch-model, install-judge, evaluate, serve, doctor, and the runs of the
+"""`urisk` in a shell: demo, fetch-model, install-judge, evaluate, serve, doctor; and runs of the
 past: history, replay, verify, purge.
 
 It prints for people. The exit status is 0 when it did what it was asked, and 1 when it could not,

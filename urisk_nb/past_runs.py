@@ -2,15 +2,15 @@
 
 They are read from the journal. A run is shown again by the same code that made it: the plan is
 computed from the inputs that were recorded, and the answers come from the journal in place of a
-server.
+server. Over 400 lines: all of it reads the same three kinds of records, and half are docstrings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Generator, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from urisk_nb.errors import InputError, JournalUnusable, RecordChanged, RulesChanged, RunNotFound
 from urisk_nb.journal.canonical import decode_json
@@ -21,8 +21,7 @@ from urisk_nb.recording.answers import decode_reply
 from urisk_nb.recording.inputs import decode_inputs, list_objects
 from urisk_nb.recording.judges import decode_judge
 from urisk_nb.recording.recorder import END, JUDGES, LABELS, START, describe_plan
-from urisk_nb.risk.labeling import Ask, label_ticker
-from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.labeling import Ask, TickerFindings, label_ticker
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.values import find_closest
 from urisk_nb.session import Run, as_cached
@@ -38,7 +37,11 @@ __all__ = ["describe_journal", "history", "purge", "replay", "verify"]
 MAX_NAMED = 5  # runs or tickers that are named
 KILLED = "killed"  # the status of a run that has no end
 NO_JUDGES = {
-    **{"served_by": {}, "form": "examples", "is_judge": False, "flags": [], "input_notes": []},
+    "served_by": {},
+    "form": "examples",
+    "is_judge": False,
+    "flags": [],
+    "input_notes": [],
     "judges": [],
 }
 Records = Mapping[str, Stored]
@@ -244,23 +247,36 @@ def _label_again(run: Run, judge: Judge, symbol: str, rows: Rows) -> None:
 
 
 def _answer_from(run: Run, judge: Judge, symbol: str, rows: Rows) -> Ask:
-    async def ask(question: Question) -> Reply:
+    """Return what answers a question of this ticker: at once, or not at all."""
+
+    def ask(question: Question) -> _Known:
         known = rows.get(hash_request(question, judge.method).hex())
         if known is None:
             what = f"what {judge.model} is asked about {symbol}"
             raise _build_rules_changed(run.run_id, what, {"libraries": run.libraries})
         reply, is_cached = known
-        return as_cached(reply) if is_cached else reply
+        return _Known(as_cached(reply) if is_cached else reply)
 
     return ask
 
 
-def _drive(labeling: Any) -> Any:
+class _Known:
+    """A reply that is there: awaiting it does not wait."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def __await__(self) -> Generator[None, None, Reply]:
+        yield from ()
+        return self._reply
+
+
+def _drive(labeling: Coroutine[Any, Any, TickerFindings]) -> TickerFindings:
     """Return what a coroutine returns that never waits; there may be a loop around already."""
     try:
         labeling.send(None)
     except StopIteration as done:
-        return done.value
+        return cast(TickerFindings, done.value)
     raise RuntimeError("the labeling waits for something else than its answers")
 
 

@@ -159,6 +159,11 @@ def test_a_damaged_file_is_said_and_the_fix_works(path):
     Store(path).close()
 
 
+def read_all(path):
+    with Store(path) as one:
+        return one.get_records("r"), one.find_answer(b"k"), one.count_answers()
+
+
 def test_a_damaged_page_is_said(path):
     """A b-tree that is broken is found while it is read, and not taken for an empty one."""
     with Store(path) as one:
@@ -166,10 +171,8 @@ def test_a_damaged_page_is_said(path):
     content = bytearray(path.read_bytes())
     content[4096 : len(content) - 4096] = b"\xff" * (len(content) - 8192)
     path.write_bytes(content)
-    with pytest.raises(JournalUnusable, match=r"malformed|corrupt") as caught, Store(path) as one:
-        one.get_records("r")
-        one.find_answer(b"k")
-        one.count_answers()
+    with pytest.raises(JournalUnusable, match=r"malformed|corrupt") as caught:
+        read_all(path)
     assert "rename" in caught.value.fix
 
 

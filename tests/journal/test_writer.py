@@ -82,7 +82,7 @@ def test_it_is_written_without_being_asked():
 
 
 def test_a_cancel_loses_nothing():
-    """Whoever waits for the disk is cancelled: the transaction goes on, and the rest comes after."""
+    """Who waits for the disk is cancelled: the transaction goes on, and the rest comes after."""
     store = Slow(0.1)
 
     async def write():
