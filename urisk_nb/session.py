@@ -359,6 +359,8 @@ class _Workers:
             self.replies = {}  # the same bytes are another question where another one is asked
             self.calls = self.run.open_calls(self.manager, self.judge.model)
             self.has_answer, self.failed_in_row, self.last_error = False, 0, None
+            if self.recorder is not None:
+                await self.recorder.load(plan, self.judge, symbols)
             await self._label_each(symbols)
 
     async def _label_each(self, symbols: Sequence[str]) -> None:

@@ -270,12 +270,22 @@ class Store:
 
     def find_answer(self, key: bytes) -> Stored | None:
         """Return the newest answer to a request that is whole, or None."""
+        return self.find_answers([key]).get(key)
+
+    def find_answers(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
+        """Return the newest whole answer to each request, of those that have one."""
+        found: dict[bytes, Stored] = {}
         with _translate_errors(self.path):
-            rows = self._connection.execute(
-                "SELECT hash, body, run FROM answers WHERE key = ? ORDER BY id DESC", (key,)
-            )
-            found = (_read(hash_, body, run=run) for hash_, body, run in rows)
-            return next((one for one in found if one.is_whole), None)
+            for some in _split(keys):
+                marks = ",".join("?" * len(some))
+                rows = self._connection.execute(
+                    f"SELECT key, hash, body, run FROM answers WHERE key IN ({marks}) ORDER BY id",  # noqa: S608  our own names
+                    some,
+                )
+                for key, hash_, body, run in rows:
+                    if (one := _read(hash_, body, run=run)).is_whole:
+                        found[key] = one
+        return found
 
     def get_answers(self, hashes: Sequence[bytes]) -> dict[bytes, Stored]:
         """Return answers by their hashes, those that are there."""

@@ -56,17 +56,21 @@ class Writer:
 
     async def _write_later(self) -> None:
         await asyncio.sleep(PAUSE_S)
-        self._pause = None
-        await self.flush()
+        await asyncio.shield(self._writing or self._begin())
+        self._pause = None  # only now: between two transactions others may read and write
+        if len(self._batch):
+            self._pause = asyncio.get_running_loop().create_task(self._write_later())
+
+    def _begin(self) -> asyncio.Task[None]:
+        batch, self._batch = self._batch, Batch(self._run)
+        self._writing = asyncio.get_running_loop().create_task(self._write(batch))
+        return self._writing
 
     async def flush(self) -> None:
         """Return when all that was taken in is on the disk, or `fault` says why it is not."""
         while self._writing is not None or len(self._batch):
-            if self._writing is None:
-                batch, self._batch = self._batch, Batch(self._run)
-                self._writing = asyncio.get_running_loop().create_task(self._write(batch))
             # A cancel ends the wait and not the transaction
-            await asyncio.shield(self._writing)
+            await asyncio.shield(self._writing or self._begin())
 
     async def _write(self, batch: Batch) -> None:
         try:

@@ -27,7 +27,13 @@ from urisk_nb.recording.answers import (
 from urisk_nb.recording.inputs import RunInputs, encode_inputs
 from urisk_nb.risk.families import hash_families, load_families
 from urisk_nb.risk.plan import Plan
-from urisk_nb.risk.questions import SCHEMA_VERSION, Question, Reply, examples_hash
+from urisk_nb.risk.questions import (
+    SCHEMA_VERSION,
+    Question,
+    Reply,
+    build_question,
+    examples_hash,
+)
 
 if TYPE_CHECKING:
     from urisk_nb.llm.labels import Judge
@@ -149,6 +155,8 @@ class RunRecorder:
         # Answers of other runs, which a purge may remove before this one names them
         self._borrowed: dict[bytes, Entry] = {}
         self._num_ctx = 0
+        self._first_looks: dict[tuple[str, str], Entry] = {}  # by judge and question
+        self._known_sentences: set[tuple[str, str]] = set()  # by judge and text
         self.run_hash: str | None = None
         self.known = self.asked = 0
 
@@ -208,27 +216,76 @@ class RunRecorder:
 
     # Questions ------------------------------------------------------------------------------------
 
+    async def load(self, plan: Plan, judge: Judge, symbols: Iterable[str]) -> None:
+        """
+        Read what this judge once answered to the first question about each sentence.
+
+        All at once, and before anything is written: a look-up would wait for a transaction.
+        """
+        if not self._may_look_up:
+            return
+        sentences = {one.text: one for s in symbols for one in plan.selections[s].chosen}
+
+        def read() -> dict[str, Entry]:
+            asked = (
+                build_question(
+                    one, plan.params, plan.taxonomy, examples=plan.examples, form=judge.form
+                )
+                for one in sentences.values()
+            )
+            return self._look_up(judge, asked)
+
+        found = await asyncio.get_running_loop().run_in_executor(None, read)
+        self._first_looks = {(judge.model, key): entry for key, entry in found.items()}
+
+    @property
+    def _may_look_up(self) -> bool:
+        return not self._refresh and self._reader is not None and self.fault is None
+
+    def _look_up(self, judge: Judge, questions: Iterable[Question]) -> dict[str, Entry]:
+        """Return the answers that are known, by the keys of the questions."""
+        wanted: dict[bytes, str] = {}
+        for question in questions:
+            request = hash_request(question, judge.method)
+            for think in list_think_settings(judge):
+                key = build_key(request, judge, think=think, num_ctx=self._num_ctx)
+                if key is not None:
+                    wanted[key] = question.key
+        try:
+            found = self._reader.find_answers(list(wanted)) if self._reader is not None else {}
+        except JournalUnusable as exc:
+            if not exc.facts.get("is_locked"):  # then it is asked, and that is all
+                self._fault = exc
+            return {}
+        entries: dict[str, Entry] = {}
+        for key, name in wanted.items():  # of several settings of thinking the first counts
+            if key in found:
+                stored = found[key]
+                entries.setdefault(name, Entry(body=stored.body, hash=stored.hash, key=key))
+        return entries
+
     def find(self, question: Question, judge: Judge) -> Reply | None:
-        """Return what this judge once answered to the same request, or None."""
-        if self._refresh or self._reader is None or self.fault is not None:
+        """
+        Return what this judge once answered to the same request, or None.
+
+        A second question about a sentence is known only where the first one is.
+        """
+        text = question.sentence.text
+        if not self._may_look_up:
             return None
-        request = hash_request(question, judge.method)
-        for think in list_think_settings(judge):
-            key = build_key(request, judge, think=think, num_ctx=self._num_ctx)
-            if key is None:
-                return None
-            try:
-                found = self._reader.find_answer(key)
-            except JournalUnusable as exc:
-                if not exc.facts.get("is_locked"):  # then it is asked, and that is all
-                    self._fault = exc
-                return None
-            if found is not None:
-                self._answers[judge.model, question.key] = found.hash
-                self._borrowed[found.hash] = Entry(body=found.body, hash=found.hash, key=key)
-                self.known += 1
-                return decode_reply(found.body)
-        return None
+        if question.purpose == "label":
+            entry = self._first_looks.get((judge.model, question.key))
+        elif question.purpose == "prior" or (judge.model, text) in self._known_sentences:
+            entry = self._look_up(judge, [question]).get(question.key)
+        else:
+            return None
+        if entry is None:
+            return None
+        self._known_sentences.add((judge.model, text))
+        self._answers[judge.model, question.key] = entry.hash
+        self._borrowed[entry.hash] = entry
+        self.known += 1
+        return decode_reply(entry.body)
 
     def add_answer(
         self, question: Question, judge: Judge, reply: Reply, timing: object = None
