@@ -342,6 +342,22 @@ def test_a_disk_that_fails_in_the_middle_never_ends_a_run(monkeypatch):
     assert "free some space" in note
 
 
+@pytest.mark.parametrize("evidence", [NEWS, None])
+def test_inputs_that_have_no_spelling_never_end_a_run(monkeypatch, evidence):
+    """A type that nobody thought of: the table is there, with a note."""
+
+    def fail(inputs):
+        raise TypeError("Object of type Strange is not JSON serializable")
+
+    monkeypatch.setattr("urisk_nb.recording.recorder.encode_inputs", fail)
+    closes = pd.DataFrame({"A": range(100, 220)}, index=DAYS, dtype=float)
+    table = assess("A", prices=closes, evidence=evidence, manager=ScriptedJudge())
+    assert table.loc["A", "status"] == "ok"
+    (note,) = note_of(table)
+    assert "its inputs cannot be written down (TypeError" in note
+    assert table.report.meta["run_hash"] is None
+
+
 def test_prices_alone_are_shown_without_a_journal_that_works(journal):
     break_disk(journal)
     closes = pd.DataFrame({"A": range(100, 220)}, index=DAYS, dtype=float)

@@ -417,6 +417,17 @@ def test_a_purge_removes_whole_runs_and_what_only_they_used(monkeypatch, journal
     assert manager.asked == ["A licensed sentence of a vendor."]
 
 
+def test_answers_of_a_run_without_a_record_are_purged_by_its_id(journal):
+    """A process that was killed before its first record: its id says when it began."""
+    age(journal, id_of(make_run()), 30)
+    with Store(journal) as store:
+        for run in ("20200101T000000-abc", "29990101T000000-abc"):
+            store.add(recorder.Batch(run, answers=[recorder.Entry.of(run.encode())]))
+    assert purge(before=WEEK_AGO) == 1
+    with Store(journal) as store:
+        assert store.count_answers() == 1
+
+
 def test_a_purge_of_nothing_changes_nothing(journal):
     make_run()
     before = journal.read_bytes()

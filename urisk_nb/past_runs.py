@@ -416,7 +416,7 @@ def purge(before: date | str) -> int:
         old = [run for run, own in records.items() if _find_start(own) < limit]
         kept = {run: own for run, own in records.items() if run not in set(old)}
         if old:
-            store.remove(old, _list_used(store, kept))
+            store.remove(old, f"{limit.astimezone(UTC):%Y%m%dT%H%M%S}", _list_used(store, kept))
     return len(old)
 
 

@@ -239,7 +239,7 @@ class Store:
             known.update(row[0] for row in rows)
         return known
 
-    def remove(self, runs: Sequence[str], is_used: Iterable[bytes]) -> None:
+    def remove(self, runs: Sequence[str], before: str, is_used: Iterable[bytes]) -> None:
         """
         Remove whole runs, then every object and answer that no other run uses, and shrink the file.
 
@@ -247,6 +247,9 @@ class Store:
         ----------
         runs
             The ids of the runs.
+        before
+            Answers of runs without any record, which were killed at their start, are removed if
+            their id sorts before this text.
         is_used
             The hashes of the objects and answers that the runs use which stay.
         """
@@ -260,7 +263,13 @@ class Store:
             )
             with self._transaction():
                 execute("DELETE FROM records WHERE run IN gone")
-                execute("DELETE FROM answers WHERE run IN gone AND hash NOT IN used")
+                execute(
+                    """
+                    DELETE FROM answers WHERE hash NOT IN used
+                    AND (run IN gone OR run < ? AND run NOT IN (SELECT run FROM records))
+                    """,
+                    (before,),
+                )
                 execute("DELETE FROM objects WHERE hash NOT IN used")
             execute("DROP TABLE gone")
             execute("DROP TABLE used")

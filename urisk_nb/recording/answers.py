@@ -34,7 +34,8 @@ TIMINGS = (
     *("wait_s", "queue_s", "load_s", "prompt_s", "generation_s", "first_token_s", "total_s"),
     "retry_s",
 )
-# The options of a payload: its keys are sorted, so only `top_logprobs` may follow
+OPTIONS = b'"options":{'  # in text of a message its quotation marks are escaped
+# Keys of a payload are sorted, so only `top_logprobs` may follow the options
 _OPTIONS = re.compile(rb'"options":(\{[^{}]*\})(?:,"top_logprobs":\d+)?\}\Z')
 
 
@@ -83,11 +84,16 @@ def list_think_settings(judge: Judge) -> tuple[str | None, ...]:
 
 def is_repeatable(question: Question) -> bool:
     """Return whether the same request gives the same answer: not sampled, or with a fixed seed."""
-    found = _OPTIONS.search(question.payload)
-    options = json.loads(found[1] if found else question.payload)
-    if found is None:
-        options = options.get("options", {})
-    return not options.get("temperature", 1) or "seed" in options
+    payload = question.payload
+    found = _OPTIONS.match(payload, max(0, payload.rfind(OPTIONS)))
+    return _is_fixed(found[1] if found else json.dumps(json.loads(payload).get("options", {})))
+
+
+@functools.lru_cache(maxsize=64)
+def _is_fixed(options: bytes | str) -> bool:
+    """Return whether these options of a call leave nothing to chance."""
+    given = json.loads(options)
+    return not given.get("temperature", 1) or "seed" in given
 
 
 def encode_reply(

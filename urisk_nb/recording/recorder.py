@@ -84,8 +84,21 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 def _encode_start(
     run_id: str, created_at: str, libraries: Mapping[str, str], inputs: RunInputs, plan: Plan
 ) -> tuple[Entry, list[Entry]]:
-    """Return the first record of a run, and the objects that it names."""
-    record, objects = encode_inputs(inputs)
+    """
+    Return the first record of a run, and the objects that it names.
+
+    Raises
+    ------
+    JournalUnusable
+        Something in the inputs has no spelling; it never ends a run.
+    """
+    try:
+        record, objects = encode_inputs(inputs)
+    except (ValueError, TypeError) as exc:
+        raise JournalUnusable(
+            f"its inputs cannot be written down ({type(exc).__name__}: {exc}).",
+            fix="report this with the shape of your prices and evidence",
+        ) from exc
     content = {
         "run_id": run_id,
         "created_at": created_at,
@@ -148,6 +161,7 @@ class RunRecorder:
         self._path, self._run_id, self._refresh = path, run_id, refresh
         self._fault: JournalUnusable | None = None
         self._writer: Writer | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._reader: Store | None = None
         self._records: dict[str, str] = {}
         # By judge and question: the answer that counts, by its hash
@@ -184,28 +198,34 @@ class RunRecorder:
         if self._fault is not None:
             return
 
-        def open_stores() -> tuple[Store, Store, Entry, list[Entry]]:
+        def open_stores() -> tuple[Store, Store]:
             store = Store(self._path)
             try:
-                reader = Store(self._path, busy_s=READ_BUSY_S)
-                return (
-                    store,
-                    reader,
-                    *_encode_start(self._run_id, created_at, libraries, inputs, plan),
-                )
+                return store, Store(self._path, busy_s=READ_BUSY_S)
             except BaseException:
                 store.close()
                 raise
 
         loop = asyncio.get_running_loop()
         try:
-            store, self._reader, start, objects = await loop.run_in_executor(None, open_stores)
+            store, self._reader = await loop.run_in_executor(None, open_stores)
         except JournalUnusable as exc:
             self._fault = exc
             return
         self._writer = Writer(store, self._run_id)
         if START not in self._records:
-            self._add_record(start, objects=objects)
+            # Beside the first calls: these need not wait until every document is hashed
+            given = (self._run_id, created_at, libraries, inputs, plan)
+            self._starting = loop.create_task(self._add_start(*given))
+
+    async def _add_start(self, *given: Any) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            start, objects = await loop.run_in_executor(None, _encode_start, *given)
+        except JournalUnusable as exc:
+            self._fault = exc
+            return
+        self._add_record(start, objects=objects)
 
     def _add_record(
         self, entry: Entry, *, objects: Iterable[Entry] = (), answers: Iterable[Entry] = ()
@@ -360,6 +380,9 @@ class RunRecorder:
         """Record how the run ended, and wait until all of it is on the disk."""
         if self._writer is None:
             return
+        if self._starting is not None:
+            await asyncio.shield(self._starting)
+            self._starting = None
         if self.fault is None:
             last = _encode_end(content, self._records)
             self._writer.add(records=[last])
