@@ -21,6 +21,7 @@ from urisk_nb.recording.answers import decode_reply
 from urisk_nb.recording.inputs import decode_inputs, list_objects
 from urisk_nb.recording.judges import decode_judge
 from urisk_nb.recording.recorder import END, JUDGES, LABELS, START, describe_plan
+from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.labeling import Ask, TickerFindings, label_ticker
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.values import find_closest
@@ -384,7 +385,8 @@ def describe_journal() -> tuple[str, str | None]:
     except JournalUnusable as exc:
         return exc.message, exc.fix
     size = path.stat().st_size / 1e6
-    return f"{path}, {size:,.1f} MB, {runs:,} runs, {answers:,} answers", None
+    counts = f"{format_count(runs, 'run')}, {format_count(answers, 'answer')}"
+    return f"{path}, {size:,.1f} MB, {counts}", None
 
 
 # Purge --------------------------------------------------------------------------------------------
