@@ -88,7 +88,7 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
-    "recording": ["inputs", "answers", "judges", "recorder"],
+    "recording": ["number_text", "inputs", "answers", "judges", "recorder"],
     "render": [
         *("escaping", "text_layout", "markup", "front_end", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),

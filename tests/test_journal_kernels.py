@@ -90,7 +90,7 @@ def test_a_kernel_that_is_killed_loses_half_a_second(new_kernel, server, journal
     assert second.value(same) == third.value(same)
 
     frame = history()
-    assert frame["status"].tolist() == ["done", "killed"]
+    assert frame["status"].tolist() == ["done", "unfinished"]
     assert verify(frame.loc[0, "run"]) == frame.loc[0, "hash"]
     assert replay(frame.loc[1, "run"])["status"].isin(["ok", "not_run"]).all()
 

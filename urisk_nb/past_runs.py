@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["describe_journal", "history", "purge", "replay", "verify"]
 
 MAX_NAMED = 5  # runs or tickers that are named
-KILLED = "killed"  # the status of a run that has no end
+UNFINISHED = "unfinished"  # the status of a run that has no end
 NO_JUDGES = {
     "served_by": {},
     "form": "examples",
@@ -166,13 +166,14 @@ def replay(run_id: str) -> RiskTable:
 
 
 def _read_end(records: Records, run: str) -> dict[str, Any]:
-    """Return how a run ended; of one whose process was killed, as much as is there."""
+    """Return how a run ended; of one that has not, as much as is there."""
     if END in records:
         return _read(records, END, run)
     judges = _read(records, JUDGES, run) if JUDGES in records else NO_JUDGES
     named = {name: stored.hash.hex() for name, stored in records.items()}
-    killed = {"status": KILLED, "failure": "its process ended before it was done", "notes": []}
-    return {**judges, **killed, "known": 0, "asked": 0, "records": named}
+    why = "it is still in progress, or its process was killed"
+    unfinished = {"status": UNFINISHED, "failure": why, "notes": []}
+    return {**judges, **unfinished, "known": 0, "asked": 0, "records": named}
 
 
 def _open_again(
@@ -317,8 +318,9 @@ def verify(run_id: str) -> str:
         _read_answers(store, records, end, run)
     if END not in records:
         raise RecordChanged(
-            f"{run} has no hash: its process ended before it was done. What it left is whole.",
-            fix="make the run again; only what is missing is asked",
+            f"{run} has no hash: it is still in progress, or its process was killed. What is there "
+            "is whole.",
+            fix="wait for it, or make it again: only what is missing is asked",
         )
     return records[END].hash.hex()
 
@@ -335,8 +337,8 @@ def history() -> pd.DataFrame:
     DataFrame
         Columns run (its id), when (UTC), tickers, questions (answered in all), cached (those from
         the journal), judge (models, between commas; empty where none was asked), status (``done``,
-        ``failed``, ``interrupted``, or ``killed`` where its process ended first) and hash (missing
-        for a killed run).
+        ``failed``, ``interrupted``, or ``unfinished`` where it is still in progress or its process
+        was killed) and hash (missing for an unfinished run).
 
     Raises
     ------

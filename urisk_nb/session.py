@@ -178,22 +178,22 @@ class Run:
             sentences in a row got no label, or no sentence at all got an answer.
         """
         self.failure, status = "", "interrupted"
-        recorder = await self._open_recorder(manager)
         try:
+            await self._open_recorder(manager)
             await self._label(manager, parallel)
             status = "done"
         except UriskError as exc:
             self.failure, status = exc.message, "failed"
             raise
         finally:
-            if recorder is not None:
+            if (recorder := self.recorder) is not None:
                 await recorder.end(self._describe_end(status))
                 self.run_hash, self.journal_note = recorder.run_hash, describe_fault(recorder.fault)
 
-    async def _open_recorder(self, manager: LLMManager) -> RunRecorder | None:
-        """Return what records this run; None where it has no journal."""
+    async def _open_recorder(self, manager: LLMManager) -> None:
+        """Begin to record this run, where there is a journal."""
         if self.inputs is None or (path := find_path()) is None:
-            return None
+            return
         if self.recorder is None:
             self.recorder = RunRecorder(path, self.run_id, refresh=self.refresh)
         await self.recorder.begin(
@@ -203,7 +203,6 @@ class Run:
             plan=self.plan,
             num_ctx=manager.num_ctx,
         )
-        return self.recorder
 
     @property
     def _created_at_text(self) -> str:

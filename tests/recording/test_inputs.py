@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from urisk_nb.journal.canonical import decode_json, encode_json
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.recording.inputs import RunInputs, decode_inputs, encode_inputs, hash_prices
+from urisk_nb.recording.number_text import spell_columns
 from urisk_nb.risk.families import load_families, read_families
 from urisk_nb.risk.inputs import Document, Holding, Section
 from urisk_nb.risk.params import RiskParams
@@ -209,6 +210,22 @@ def test_the_hash_of_prices_knows_content_alone():
     others = {hash_prices(replace(prices, close=close)) for close in (moved, later, renamed)}
     assert len(others | {hash_prices(prices)}) == 4
     assert hash_prices(prices, ["AAA"]) != hash_prices(prices)
+
+
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.lists(NUMBERS, min_size=4, max_size=4), min_size=1, max_size=3))
+def test_numbers_are_spelled_as_float_hex_spells_them(columns):
+    """Also NaN, infinities, zeros of both signs and the smallest numbers."""
+    spelled = list(spell_columns(np.array(columns)))
+    wanted = ["".join(f" {one.hex()}" for one in numbers) for numbers in columns]
+    assert [text.decode() for text in spelled] == wanted
+
+
+def test_prices_without_rows_have_a_hash():
+    assert list(spell_columns(np.empty((2, 0)))) == [b"", b""]
 
 
 def test_nothing_is_pickled():
