@@ -147,7 +147,8 @@ def test_four_processes_at_one_journal_lose_nothing(server, journal):
         assert replay(run)["status"].eq("ok").all()
     tickers = [f"P{number}T{n}" for number in range(4) for n in range(25)]
     news = pd.DataFrame([(one, f"{one} fell.") for one in tickers], columns=["ticker", "text"])
-    before, manager = chats(server), LLMManager.initialize_sync(url=server.url)
+    manager = LLMManager.initialize_sync(url=server.url)
+    before = chats(server)
     try:
         table = assess(tickers, evidence=news, manager=manager)
     finally:

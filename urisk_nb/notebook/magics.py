@@ -197,7 +197,14 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "urisk_replay": (
         "%urisk_replay",
         "Show the table of a run again, from the journal, without a server.",
-        {"id": {"metavar": "RUN", "help": "the id of the run, or the first letters of it"}},
+        {
+            "id": {
+                "nargs": "?",
+                "default": "",
+                "metavar": "RUN",
+                "help": "the id of the run, or its first letters; %%urisk_history lists them",
+            }
+        },
     ),
     "urisk_start": (
         "%urisk_start",
