@@ -18,6 +18,9 @@ from harness import FakeOllama, Kernel, OllamaProgram, children, eventually, sho
 # Kernels, servers and programs are started by the hundred: each would compile the package anew
 # where this is set, and pytest would rewrite the asserts of all test modules in each run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# No test writes into the journal of whoever runs it, or is answered from there: neither in this
+# process nor in a kernel or program that it starts. Tests of the journal name a file of their own.
+os.environ["URISK_JOURNAL"] = "off"
 sys.dont_write_bytecode = False
 # jsonschema looks for it and does without, for a format that no schema here has; its grammar takes
 # more than a second to build.
@@ -36,6 +39,7 @@ def clean_environment(monkeypatch):
         ours = name.startswith(("OLLAMA_", "URISK_", "SSL_CERT_")) or name.endswith("_CA_BUNDLE")
         if ours and not name.startswith("URISK_TEST_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("URISK_JOURNAL", "off")
 
 
 @pytest.fixture(autouse=True)

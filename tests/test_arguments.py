@@ -72,6 +72,7 @@ def test_a_run_names_what_it_takes(name):
         "families",
         "manager",
         "parallel",
+        "refresh",
     }
     assert {one.name for one in parameters[1:]} == wanted
     assert {one.kind for one in parameters[1:]} == {inspect.Parameter.KEYWORD_ONLY}

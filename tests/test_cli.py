@@ -28,7 +28,7 @@ def urisk(*words, timeout=60, **env):
         [sys.executable, "-m", "urisk_nb.cli", *words],
         capture_output=True,
         text=True,
-        env={**clean, **env},
+        env={**clean, "URISK_JOURNAL": "off", **env},
         timeout=timeout,
         cwd=ROOT,
     )

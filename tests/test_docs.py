@@ -21,7 +21,8 @@ from urisk_nb.table.risk_table import Report
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OUTSIDE = {"URISK_STATIC"}  # read by the rendering itself, which must not import pydantic
+# Read where they are used, without pydantic: a run without evidence does not pay for it
+OUTSIDE = {"URISK_STATIC", "URISK_JOURNAL"}
 
 
 def documented():

@@ -1,10 +1,10 @@
 """urisk_nb: a ticker list in a notebook cell becomes a risk table that can be defended.
 
 `%load_ext urisk_nb` registers `%urisk_start`, `%urisk_stop`, `%urisk_status`, `%urisk_dashboard`,
-`%urisk_latency`, `%urisk_nest`, `%%ask` and `%%risk`, and in one line `%ask` and `%risk`.
-The same in Python:
-`LLMManager` keeps one Ollama server and one model for the life of the kernel, `assess` makes the
-table. Everything here is imported when it is first used: loading the extension costs milliseconds.
+`%urisk_latency`, `%urisk_nest`, `%urisk_history`, `%urisk_replay`, `%%ask` and `%%risk`, and in one
+line `%ask` and `%risk`. The same in Python: `LLMManager` keeps one Ollama server and one model for
+the life of the kernel, `assess` makes the table, and `replay` shows it again. Everything here is
+imported when it is first used: loading the extension costs milliseconds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.past_runs import history, purge, replay, verify
     from urisk_nb.risk.params import RiskParams
     from urisk_nb.session import assess, assess_async
     from urisk_nb.table.risk_table import RiskTable
@@ -27,8 +28,12 @@ __all__ = [
     "__version__",
     "assess",
     "assess_async",
+    "history",
     "load_ipython_extension",
+    "purge",
+    "replay",
     "unload_ipython_extension",
+    "verify",
 ]
 
 _HOMES = {
@@ -37,6 +42,10 @@ _HOMES = {
     "RiskTable": "urisk_nb.table.risk_table",
     "assess": "urisk_nb.session",
     "assess_async": "urisk_nb.session",
+    "history": "urisk_nb.past_runs",
+    "purge": "urisk_nb.past_runs",
+    "replay": "urisk_nb.past_runs",
+    "verify": "urisk_nb.past_runs",
 }
 
 

@@ -1,7 +1,9 @@
-"""`urisk` in a shell: demo, risk, fetch-model, install-judge, evaluate, serve, doctor.
+"""`urisk` in a shell: demo, risk, fetch-model, install-judge, evaluate, serve, doctor; and runs of
+the past: history, replay, verify, purge.
 
 It prints for people. The exit status is 0 when it did what it was asked, and 1 when it could not,
-with an error of two lines. `urisk risk` has two more.
+with an error of two lines. `urisk risk` has two more. Over 400 lines: half of them are the table of
+commands; a command, its arguments and its help are read together.
 """
 
 from __future__ import annotations
@@ -273,11 +275,44 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
+# The journal --------------------------------------------------------------------------------------
+
+
+def _show_history(_: argparse.Namespace) -> int:
+    from urisk_nb.past_runs import history
+
+    found = history()
+    _print(found.to_string(index=False) if len(found) else "No run was recorded yet.")
+    return 0
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from urisk_nb.past_runs import replay
+
+    _print(replay(args.id).as_text())
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from urisk_nb.past_runs import verify
+
+    _print(f"Unchanged: {verify(args.id)}")
+    return 0
+
+
+def _purge(args: argparse.Namespace) -> int:
+    from urisk_nb.past_runs import purge
+
+    _print(f"Removed: {format_count(purge(args.before), 'run')}.")
+    return 0
+
+
 # doctor -------------------------------------------------------------------------------------------
 
 
 def _doctor(_: argparse.Namespace) -> int:
     """Print what is there; the status is 0 when a model can answer."""
+    from urisk_nb.past_runs import describe_journal
     from urisk_nb.settings import load
 
     settings = load()
@@ -293,6 +328,7 @@ def _doctor(_: argparse.Namespace) -> int:
     _say("Ollama", ollama or "not on PATH", fix)
     _say("Embedded engine", *_check_embedded_engine(settings))
     _say_log(settings)
+    _say("Journal", *describe_journal())
     _print(
         "Ready: a model can answer."
         if ready
@@ -359,6 +395,7 @@ def _check_embedded_engine(settings: Settings) -> tuple[str, str | None]:
 
 
 # Each command: what it runs, what it is for, and its arguments.
+_RUN = {"metavar": "RUN", "help": "the id of the run (`urisk history`), or its first letters"}
 _URL = {"help": "address of the server (OLLAMA_URL)"}
 _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
     "demo": (
@@ -436,6 +473,24 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
                 "default": Path("evaluation"),
                 "help": "folder for the CSV files and the page (default: evaluation)",
             },
+        },
+    ),
+    "history": (_show_history, "the runs in the journal, the newest first", {}),
+    "replay": (
+        _replay,
+        "the table of a run again, from the journal, without a server",
+        {"id": _RUN},
+    ),
+    "verify": (_verify, "check that no record of a run was changed", {"id": _RUN}),
+    "purge": (
+        _purge,
+        "remove old runs from the journal, with their evidence and answers",
+        {
+            "--before": {
+                "required": True,
+                "metavar": "DATE",
+                "help": "runs made before this day (UTC) are removed: 2026-01-31",
+            }
         },
     ),
     "serve": (

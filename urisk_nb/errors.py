@@ -8,6 +8,10 @@ UriskError
     WrongThread (RuntimeError)            a blocking call was made on the loop's own thread
     ForkedError (RuntimeError)            a forked child used what belongs to its parent
     FetchFailed (OSError)                 the demo model could not be fetched
+    JournalUnusable (OSError)             the journal cannot be read or written
+    RunNotFound (LookupError)             the journal has no such run
+    RecordChanged (ValueError)            a record of a run is not as it was written, or is gone
+    RulesChanged (ValueError)             a run cannot be repeated: the rules have changed since
     ServerError
         OllamaNotInstalled                nothing to start
         ServerNotRunning (ConnectionError)  nothing answers, and we may not or cannot start it
@@ -68,6 +72,7 @@ __all__ = [
     "ForkedError",
     "HomeNotWritable",
     "InputError",
+    "JournalUnusable",
     "ModelError",
     "ModelNameInvalid",
     "ModelNotFound",
@@ -82,6 +87,9 @@ __all__ = [
     "ProgramBroken",
     "ProtocolError",
     "PullFailed",
+    "RecordChanged",
+    "RulesChanged",
+    "RunNotFound",
     "RunnerCrashed",
     "ServerBusy",
     "ServerConnectionLost",
@@ -164,6 +172,22 @@ class ForkedError(UriskError, RuntimeError):
 
 class FetchFailed(UriskError, OSError):
     """The demo model could not be fetched or did not have the pinned content."""
+
+
+class JournalUnusable(UriskError, OSError):
+    """The journal cannot be read or written; no run ends for that."""
+
+
+class RunNotFound(UriskError, LookupError):
+    """The journal has no run of this id, or several begin like it."""
+
+
+class RecordChanged(UriskError, ValueError):
+    """A record of a run is not as it was written, or is not there any more."""
+
+
+class RulesChanged(UriskError, ValueError):
+    """A run cannot be repeated: this version asks, chooses or counts by other rules."""
 
 
 class ServerError(UriskError):

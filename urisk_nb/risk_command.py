@@ -188,6 +188,7 @@ def _open(args: argparse.Namespace, job: _Job) -> Run:
             previous=args.previous,
             **{name: getattr(args, name) for name in BESIDE},
             params=job.params,
+            refresh=args.refresh,
             on_read=lambda symbol, number, total: show(
                 f"reading the evidence of {symbol} ({number} of {total})"
             ),

@@ -110,6 +110,10 @@ _OPTIONS: Options = {
         "help": "TOML file of more families of distress to search long documents for",
     },
     "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
+    "--refresh": {
+        "action": "store_true",
+        "help": "ask every question again, also one whose answer is in the journal",
+    },
 }
 
 # In a shell there are no variables.

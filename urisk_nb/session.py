@@ -29,6 +29,7 @@ from urisk_nb import event_loop, process_state
 from urisk_nb.arguments import refuse_unknown, require
 from urisk_nb.errors import (
     InputError,
+    JournalUnusable,
     ModelUnsuitable,
     NotInitialized,
     ServerBusy,
@@ -36,10 +37,14 @@ from urisk_nb.errors import (
     raise_ungrouped,
     ungroup,
 )
+from urisk_nb.journal.place import find_path
 from urisk_nb.llm.run_calls import MAX_FAILED_IN_ROW, CallFailed, Outage, RunCalls
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
+from urisk_nb.recording.inputs import RunInputs
+from urisk_nb.recording.judges import encode_judge
+from urisk_nb.recording.recorder import RunRecorder, describe_fault, record_unasked
 from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.answer_text import PROMPT_CUT
@@ -48,7 +53,7 @@ from urisk_nb.risk.inputs import Evidence, Holding, Prices, describe_unlisted, d
 from urisk_nb.risk.judges import describe_kappas, unite_judges
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
-from urisk_nb.risk.plan import OnRead, Plan, prepare
+from urisk_nb.risk.plan import OnRead, Plan
 from urisk_nb.risk.questions import EXAMPLES, Question, Reply, parse
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.values import describe_type
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Progress",
     "Run",
+    "as_cached",
     "assess",
     "assess_async",
     "find_lost_session",
@@ -81,7 +87,7 @@ class Progress:
 
     `questions` grows while a run goes on: a repair or a second look is asked only when the first
     answer calls for it. It falls where several tickers have the same sentence. `outage` is there
-    while the server is away.
+    while the server is away. `known` is how many more were answered from the journal.
     """
 
     rows: int = 0
@@ -91,6 +97,7 @@ class Progress:
     tokens: int = 0
     elapsed_s: float = 0.0
     outage: Outage | None = None
+    known: int = 0
 
     @property
     def eta_s(self) -> float | None:
@@ -100,13 +107,18 @@ class Progress:
 
     def __str__(self) -> str:
         tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
+        known = f", {format_count(self.known, 'answer')} from the journal" if self.known else ""
         left = "" if self.eta_s is None else f", about {self.eta_s:.0f} s left"
         if self.outage is not None:
             left = f"; {self.outage}"
         return (
             f"{self.rows} of {self.rows_total} rows, {self.asked} of {self.questions} questions"
-            f"{tokens}{left}"
+            f"{known}{tokens}{left}"
         )
+
+
+def _list_versions() -> dict[str, str]:
+    return {name: version(name) for name in ("urisk-nb", "pandas", "bm25s")}
 
 
 @dataclass(slots=True)
@@ -131,6 +143,12 @@ class Run:
     answered: dict[str, dict[str, Reply]] = field(default_factory=dict)
     failure: str = ""
     incomplete: dict[str, set[str]] = field(default_factory=dict)
+    inputs: RunInputs | None = None
+    refresh: bool = False
+    libraries: dict[str, str] = field(default_factory=_list_versions)
+    recorder: RunRecorder | None = None
+    run_hash: str | None = None
+    journal_note: str = ""
 
     def is_done(self, symbol: str) -> bool:
         """Return whether every judge has labeled a ticker."""
@@ -169,12 +187,82 @@ class Run:
             The run cannot go on: a model is not there, the server cannot be started again, five
             sentences in a row got no label, or no sentence at all got an answer.
         """
-        self.failure = ""
+        self.failure, status = "", "interrupted"
         try:
+            await self._open_recorder(manager)
             await self._label(manager, parallel)
+            status = "done"
         except UriskError as exc:
-            self.failure = exc.message
+            self.failure, status = exc.message, "failed"
             raise
+        finally:
+            if (recorder := self.recorder) is not None:
+                await recorder.end(self._describe_end(status))
+                self.run_hash, self.journal_note = recorder.run_hash, describe_fault(recorder.fault)
+
+    async def _open_recorder(self, manager: LLMManager) -> None:
+        """Begin to record this run, where there is a journal."""
+        if self.inputs is None or (path := find_path()) is None:
+            return
+        if self.recorder is None:
+            self.recorder = RunRecorder(path, self.run_id, refresh=self.refresh)
+        await self.recorder.begin(
+            created_at=self._created_at_text,
+            libraries=self.libraries,
+            inputs=self.inputs,
+            plan=self.plan,
+            num_ctx=manager.num_ctx,
+        )
+
+    @property
+    def _created_at_text(self) -> str:
+        return self.created_at.isoformat(timespec="seconds")
+
+    def _describe_end(self, status: str) -> dict[str, Any]:
+        """Return what the end of a run records: all of the table that is not computed again."""
+        recorder = self.recorder
+        if recorder is not None and recorder.known:
+            asked = f"{recorder.asked} asked" if recorder.asked else "none asked"
+            known = f"{format_count(recorder.known, 'answer')} from the journal, {asked}."
+            self.notes = (*(one for one in self.notes if "from the journal" not in one), known)
+        return {
+            **self._describe_judges(),
+            "status": status,
+            "failure": self.failure,
+            "notes": list(self.notes),
+            "known": recorder.known if recorder is not None else 0,
+            "asked": recorder.asked if recorder is not None else 0,
+        }
+
+    def _describe_judges(self) -> dict[str, Any]:
+        """Return what is known of a run when its first question is asked."""
+        return {
+            "served_by": self.served_by,
+            "form": self.plan.form,
+            "is_judge": self.plan.is_judge,
+            "flags": list(self.flags),
+            "input_notes": list(self.input_notes),
+            "judges": [encode_judge(judge) for judge in self.judges],
+        }
+
+    def _record_unasked(self) -> None:
+        """Record a run that asks no model, once; a fault is a note under the table."""
+        if self.inputs is None or self.plan.asked or self.run_hash or self.journal_note:
+            return
+        if (path := find_path()) is None:
+            return
+        try:
+            self.run_hash = record_unasked(
+                path,
+                run_id=self.run_id,
+                created_at=self._created_at_text,
+                libraries=self.libraries,
+                inputs=self.inputs,
+                plan=self.plan,
+                end=self._describe_end("done"),
+            )
+        except JournalUnusable as exc:
+            self.journal_note = describe_fault(exc)
 
     async def _label(self, manager: LLMManager, parallel: int | None) -> None:
         from urisk_nb.llm.manager import is_demo, is_judge
@@ -193,6 +281,8 @@ class Run:
         self.plan = replace(self.plan, form=form, is_judge=is_own)
         holds = {"demo_model": is_demo(models[0]), "small_judge": is_own}
         self.flags = tuple(flag for flag, is_so in holds.items() if is_so)
+        if self.recorder is not None:
+            self.recorder.add_judges(self._describe_judges())
         with manager.allow_parallel(parallel), single_attempts():
             self.notes = _describe_parallel(manager, parallel)
             await _Workers(self, manager, parallel or manager.parallel).label_all()
@@ -219,17 +309,20 @@ class Run:
             flags=self.flags,
             judges=[judge.record for judge in self.judges],
         )
+        self._record_unasked()
         meta = table.report.meta
         ended = [f"The run ended early: {self.failure}"] if self.failure else []
         advice = [judge.advice for judge in self.judges if judge.advice]
         kappas = describe_kappas(meta["kappa"])
-        if notes := [*ended, *self.input_notes, *self.notes, *advice, *kappas]:
+        unsaved = [self.journal_note] if self.journal_note else []
+        if notes := [*ended, *self.input_notes, *self.notes, *advice, *kappas, *unsaved]:
             meta["messages"] = {**meta["messages"], WHOLE_RUN: notes}
         meta.update(
-            created_at=self.created_at.isoformat(timespec="seconds"),
+            created_at=self._created_at_text,
             served_by=self.served_by,
             failure=self.failure or None,
-            libraries={name: version(name) for name in ("urisk-nb", "pandas", "bm25s")},
+            libraries=self.libraries,
+            run_hash=self.run_hash,
         )
         return table
 
@@ -255,6 +348,7 @@ class _Workers:
         self.unread = 0  # sentences of tickers that have not begun
         # Of the judge that is asked now
         self.calls = run.open_calls(manager, self.judge.model)
+        self.recorder = run.recorder
         self.has_answer = False
         self.failed_in_row = 0
         self.last_error: UriskError | None = None
@@ -274,6 +368,8 @@ class _Workers:
             self.replies = {}  # the same bytes are another question where another one is asked
             self.calls = self.run.open_calls(self.manager, self.judge.model)
             self.has_answer, self.failed_in_row, self.last_error = False, 0, None
+            if self.recorder is not None:
+                await self.recorder.load(plan, self.judge, symbols)
             await self._label_each(symbols)
 
     async def _label_each(self, symbols: Sequence[str]) -> None:
@@ -317,8 +413,18 @@ class _Workers:
     async def _label(self, rank: int, symbol: str) -> None:
         plan, judge = replace(self.run.plan, form=self.judge.form), self.judge
         self.unread -= len(plan.selections[symbol].chosen)
-        found = await label_ticker(plan, symbol, functools.partial(self._put, rank))
+        delivered: list[tuple[Question, asyncio.Future[Reply]]] = []
+
+        def ask(question: Question) -> asyncio.Future[Reply]:
+            delivered.append((question, self._put(rank, question)))
+            return delivered[-1][1]
+
+        found = await label_ticker(plan, symbol, ask)
         self.run.findings_of(judge)[symbol] = found
+        if self.recorder is not None:
+            number = self.run.judges.index(judge)
+            replies = [(question, reply.result()) for question, reply in delivered]
+            self.recorder.add_ticker(number, judge, symbol, replies)
         incomplete = self.run.incomplete.setdefault(judge.model, set())
         incomplete.discard(symbol)
         if any(finding.label is None for finding in found.findings):
@@ -334,12 +440,20 @@ class _Workers:
         known = self._list_answers().get(question.key)
         if known is None and question.purpose == "prior":
             known = self._priors().get(question.key)
+        if known is None and (found := self._find_recorded(question)) is not None:
+            known = self._list_answers()[question.key] = found
+            self._count(known=1)
         if known is not None:
             reply.set_result(known)
             return reply
         self.queue.put_nowait((rank, next(self.numbers), question, reply))
         self._count(questions=1)
         return reply
+
+    def _find_recorded(self, question: Question) -> Reply | None:
+        """Return what the journal has of the same request to the same model, or None."""
+        found = None if self.recorder is None else self.recorder.find(question, self.judge)
+        return None if found is None else as_cached(found)
 
     async def _work(self) -> None:
         while True:
@@ -351,7 +465,7 @@ class _Workers:
             waiting.set_result(reply)
             await self._count_failures(question, reply)
             if question.purpose == "prior" and reply.logprobs:
-                self._priors()[question.key] = _as_cached(reply)
+                self._priors()[question.key] = as_cached(reply)
             self._count(asked=1, tokens=reply.tokens)
 
     async def _ask(self, question: Question) -> Reply:
@@ -360,15 +474,20 @@ class _Workers:
             answer, failed = await self.calls.call(ask)
         except CallFailed as exc:
             self.last_error = exc.error
-            return Reply(
+            reply = Reply(
                 text=getattr(exc.error, "partial", ""),
                 done_reason=None,
                 error=exc.error.message,
                 attempts=exc.attempts,
             )
-        self.has_answer = True
-        reply = to_reply(answer)
-        return replace(reply, attempts=reply.attempts + failed)
+            timing = None
+        else:
+            self.has_answer = True
+            reply, timing = to_reply(answer), answer.timing
+            reply = replace(reply, attempts=reply.attempts + failed)
+        if self.recorder is not None:
+            self.recorder.add_answer(question, self.judge, reply, timing)
+        return reply
 
     async def _count_failures(self, question: Question, reply: Reply) -> None:
         """End the run where several sentences in a row got no label."""
@@ -410,7 +529,15 @@ class _Workers:
         server = tuple(self.run.served_by[name] for name in ("engine", "server", "url"))
         return known.setdefault((self.judge.model, *server), {})
 
-    def _count(self, *, rows: int = 0, asked: int = 0, questions: int = 0, tokens: int = 0) -> None:
+    def _count(
+        self,
+        *,
+        rows: int = 0,
+        asked: int = 0,
+        questions: int = 0,
+        tokens: int = 0,
+        known: int = 0,
+    ) -> None:
         before = self.run.progress
         self.known_questions += questions
         self.run.progress = replace(
@@ -419,6 +546,7 @@ class _Workers:
             asked=before.asked + asked,
             questions=self.known_questions + self.unread,
             tokens=before.tokens + tokens,
+            known=before.known + known,
             elapsed_s=time.monotonic() - self.started_s,
         )
 
@@ -457,13 +585,13 @@ def _share(first: asyncio.Future[Reply]) -> asyncio.Future[Reply]:
 
     def copy(done: asyncio.Future[Reply]) -> None:
         if not shared.done() and not done.cancelled():
-            shared.set_result(_as_cached(done.result()))
+            shared.set_result(as_cached(done.result()))
 
     first.add_done_callback(copy)
     return shared
 
 
-def _as_cached(reply: Reply) -> Reply:
+def as_cached(reply: Reply) -> Reply:
     """Return the reply as one that costs nothing."""
     return replace(reply, cached=True, tokens=0, prompt_tokens=0, seconds=0.0)
 
@@ -483,6 +611,7 @@ def open_run(
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
     on_read: OnRead | None = None,
+    refresh: bool = False,
 ) -> Run:
     """
     Check everything, compute the metrics and return the run; no server is touched.
@@ -512,20 +641,21 @@ def open_run(
         )
     holdings, own_prices = _read_holdings(tickers, prices, settings)
     own_evidence, own_previous = _read_evidence(evidence, previous, holdings, own_prices)
-    plan = prepare(
-        holdings,
-        own_prices,
-        None if own_evidence is None else own_evidence.documents,
-        settings,
+    own_families = _read_families(settings.families, taxonomy)
+    inputs = RunInputs(
+        holdings=tuple(holdings),
+        prices=own_prices,
+        documents=None if own_evidence is None else own_evidence.documents,
+        params=settings,
         previous=None if own_previous is None else own_previous.documents,
         benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
         taxonomy=taxonomy,
         # A category that the taxonomy lacks is no answer
-        examples=[example for example in EXAMPLES if example.risk in taxonomy.labels],
-        families=_read_families(settings.families, taxonomy),
+        examples=tuple(example for example in EXAMPLES if example.risk in taxonomy.labels),
+        families=None if own_families is None else tuple(own_families),
         factors=None if own_factors is None else _read_own_factors(own_factors, settings),
-        on_read=on_read,
     )
+    plan = inputs.prepare(on_read)
     notes = [describe_weights(plan.holdings), plan.portfolio.reason if plan.portfolio else None]
     if own_prices is not None:
         beside = () if own_factors else settings.factors or ()
@@ -541,6 +671,8 @@ def open_run(
         run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         created_at=now,
         input_notes=tuple(filter(None, notes)),
+        inputs=inputs,
+        refresh=bool(refresh),
     )
 
 
@@ -607,10 +739,10 @@ def _read_factors(given: Any) -> tuple[Any, list[pd.Series] | None]:
     return names, columns
 
 
-def _read_own_factors(columns: Sequence[pd.Series], settings: RiskParams) -> list[Prices]:
+def _read_own_factors(columns: Sequence[pd.Series], settings: RiskParams) -> tuple[Prices, ...]:
     returns = settings.returns or settings.factor_returns
     try:
-        return [read_benchmark(one, returns=returns) for one in columns]
+        return tuple(read_benchmark(one, returns=returns) for one in columns)
     except InputError as exc:
         exc.message = f"factors: {exc.message}"
         exc.args = (exc.message,)
@@ -675,6 +807,7 @@ async def assess_async(
     families: str | PathLike[str] | None = None,
     manager: LLMManager | None = None,
     parallel: int | None = None,
+    refresh: bool = False,
 ) -> RiskTable:
     """
     Return the risk table; takes what `assess` takes and may be awaited on any loop.
@@ -704,6 +837,7 @@ def assess(
     families: str | PathLike[str] | None = None,
     manager: LLMManager | None = None,
     parallel: int | None = None,
+    refresh: bool = False,
 ) -> RiskTable:
     """
     Return the risk table: metrics from your prices, and the model's labels on your evidence.
@@ -747,6 +881,8 @@ def assess(
         Who answers; default: the manager of this process, started if needed.
     parallel
         Calls in flight, 1 to 256, for this run; default: what the manager allows.
+    refresh
+        Ask every question again, also one whose answer is in the journal.
 
     Returns
     -------

@@ -43,7 +43,7 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**clean, **env},
+            env={**clean, "URISK_JOURNAL": "off", **env},
             start_new_session=True,
         )
         line = self.process.stdout.readline()
@@ -93,7 +93,12 @@ def urisk_serve(*words, **env):
     }
     command = [sys.executable, "-m", "urisk_nb.cli", "serve", *words]
     return subprocess.run(
-        command, capture_output=True, text=True, env={**clean, **env}, timeout=60, cwd=ROOT
+        command,
+        capture_output=True,
+        text=True,
+        env={**clean, "URISK_JOURNAL": "off", **env},
+        timeout=60,
+        cwd=ROOT,
     )
 
 

@@ -40,7 +40,7 @@ from urisk_nb.llm.messages import (
     is_judge,
 )
 from urisk_nb.llm.written_labels import LabelWriter, SchemaSetting
-from urisk_nb.risk.taxonomy import NONE, SEVERITIES
+from urisk_nb.risk.taxonomy import NONE, SEVERITIES, Taxonomy
 
 if TYPE_CHECKING:
     from urisk_nb.risk.questions import Form, Question
@@ -52,6 +52,7 @@ __all__ = [
     "ask_by_choices",
     "ask_by_decision",
     "ask_by_letters",
+    "build_questions",
 ]
 
 MIN_PROBABILITY = 1e-9
@@ -83,7 +84,10 @@ class Judge:
     model
         Its name, as it was given.
     digest
-        Of the model, as the server tells it; empty where it does not.
+        Of the model, as the server tells it, or of its file where urisk_nb started the server;
+        empty where neither is known.
+    session
+        Which session asks it. Where there is no digest, its answers hold for this session alone.
     setting
         Of a model that writes its labels; it is found out at the first ones.
     """
@@ -91,6 +95,7 @@ class Judge:
     model: str
     method: LabelMethod
     digest: str = ""
+    session: str = field(default="", compare=False)
     setting: SchemaSetting | None = field(default=None, compare=False)
 
     @property
@@ -320,13 +325,7 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
     The answer is the compact JSON of the most probable ones. Its tokens carry the probabilities as
     log-probabilities, so that it is read like a written label.
     """
-    taxonomy = question.taxonomy
-    questions = systemone.build_label_questions(
-        {category.id: category.definition for category in taxonomy.categories},
-        tuple(SEVERITIES.values()),
-        none=NONE,
-        query=question.query,
-    )
+    questions = build_questions(question.taxonomy, question.query)
     content = yield systemone.encode_decision(
         model=request.model,
         state=question.sentence.text,
@@ -335,6 +334,16 @@ def ask_by_decision(question: Question, request: ChatRequest) -> Requests:
     )
     probabilities, prompt_tokens = systemone.decode_decision(content, questions)
     return _to_chunk(probabilities), Final(done_reason="stop", prompt_tokens=prompt_tokens)
+
+
+def build_questions(taxonomy: Taxonomy, query: str | None) -> dict[str, systemone.TypedQuestion]:
+    """Return what a decision model is asked about each sentence: the risk, and the severity."""
+    return systemone.build_label_questions(
+        {category.id: category.definition for category in taxonomy.categories},
+        tuple(SEVERITIES.values()),
+        none=NONE,
+        query=query,
+    )
 
 
 # Letters ------------------------------------------------------------------------------------------

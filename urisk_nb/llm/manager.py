@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -185,6 +186,7 @@ class LLMManager:
         )
         self._closed = False
         self._pid = os.getpid()
+        self._session_id = secrets.token_hex(8)  # names answers of a model without a digest
 
     # Start ----------------------------------------------------------------------------------------
 
@@ -621,9 +623,18 @@ class LLMManager:
         return Judge(
             model=model,
             method=method,
-            digest=found.digest if found else "",
+            digest=(found.digest if found else "") or await self._find_digest(model),
+            session=f"{self._session_id} {self.restart_count}",
             setting=self._labels.writer.find_setting(model) if is_written else None,
         )
+
+    async def _find_digest(self, model: str) -> str:
+        """Return the digest of a model that a server of ours has from a file; empty of others."""
+        if not self.server.serves_own_file:
+            return ""
+        from urisk_nb.llm.local_digest import find_local_digest
+
+        return await asyncio.to_thread(find_local_digest, self.settings, model)
 
     async def unload(self, model: str | None = None) -> None:
         """

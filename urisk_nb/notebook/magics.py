@@ -86,6 +86,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
         },
     ),
+    "urisk_history": ("%urisk_history", "The runs in the journal, the newest first.", {}),
     "urisk_latency": (
         "%urisk_latency",
         "Where the time of the last 200 calls went: a DataFrame, one row a call, seconds.",
@@ -103,6 +104,18 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "default": "status",
                 "metavar": "on|off|status",
                 "help": "default: status; off takes a kernel restart",
+            }
+        },
+    ),
+    "urisk_replay": (
+        "%urisk_replay",
+        "Show the table of a run again, from the journal, without a server.",
+        {
+            "id": {
+                "nargs": "?",
+                "default": "",
+                "metavar": "RUN",
+                "help": "the id of the run, or its first letters; %%urisk_history lists them",
             }
         },
     ),
@@ -449,6 +462,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             stress=find_value(shell.user_ns, args.stress, "--stress", is_label=True),
             factors=_find_factors(shell, args.factors),
             on_read=_show_reading(board),
+            refresh=args.refresh,
         )
     finally:
         board.clear()
@@ -502,6 +516,21 @@ def _shorten_traceback(exc: KeyboardInterrupt, text: str) -> None:
     exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]
 
 
+# The journal --------------------------------------------------------------------------------------
+
+
+def _show_history(*_: Any) -> pd.DataFrame:
+    from urisk_nb.past_runs import history
+
+    return history()
+
+
+def _replay(_: InteractiveShell, args: argparse.Namespace) -> Any:
+    from urisk_nb.past_runs import replay
+
+    return replay(args.id)
+
+
 def _check_variable(name: str | None, where: str) -> str | None:
     if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
         raise InputError(
@@ -534,8 +563,10 @@ MAGICS: dict[str, Callable[..., Any]] = {
     "ask": _ask,
     "risk": _make_table,
     "urisk_dashboard": _show_dashboard,
+    "urisk_history": _show_history,
     "urisk_latency": _show_latency,
     "urisk_nest": _switch_nest,
+    "urisk_replay": _replay,
     "urisk_start": _start,
     "urisk_status": _show_status,
     "urisk_stop": _stop,

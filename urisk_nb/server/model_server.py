@@ -367,16 +367,27 @@ class Server:
             self.notes.append(
                 "no folder for locks could be written: other kernels cannot share this server"
             )
-        if lease.is_starter:
-            return
         with contextlib.suppress(UriskError):
-            command = engines.build_command(lease.engine, self.settings)
-            env = engines.build_environment(lease.engine, self.settings, os.environ)
-            if engines.compute_fingerprint(command, env) != lease.facts["key"]:
+            if not self._has_own_settings(lease):
                 self.notes.append(
                     "another kernel started this server, with other settings than yours; they "
                     "hold until it is stopped"
                 )
+
+    def _has_own_settings(self, lease: leases.Lease) -> bool:
+        if lease.is_starter:
+            return True
+        command = engines.build_command(lease.engine, self.settings)
+        env = engines.build_environment(lease.engine, self.settings, os.environ)
+        return bool(engines.compute_fingerprint(command, env) == lease.facts["key"])
+
+    @property
+    def serves_own_file(self) -> bool:
+        """Whether a managed server was started with the model file of these settings."""
+        with contextlib.suppress(UriskError):
+            is_embedded = self.engine is Engine.EMBEDDED
+            return is_embedded and self.lease is not None and self._has_own_settings(self.lease)
+        return False
 
     def note_slots(self) -> None:
         """

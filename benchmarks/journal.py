@@ -1,0 +1,115 @@
+"""
+What the journal costs: one look-up among many answers, and a whole run with it and without.
+
+    python benchmarks/journal.py [answers] [calls]
+
+The model is a function that takes 5 ms. Both runs are made in turn, and the best of each counts.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+
+from urisk_nb.journal.store import Batch, Entry, Store
+from urisk_nb.llm.labels import Judge, LabelMethod
+from urisk_nb.session import label_sync, open_run
+
+CALL_S, ROUNDS, PARALLEL = 0.005, 3, 4
+ANSWER = json.dumps({"risk": "business", "severity": 2})
+
+
+class Answer(str):
+    done_reason, logprobs = "stop", ()
+    timing = SimpleNamespace(tokens=11, prompt_tokens=900, total_s=CALL_S, attempts=1)
+
+
+class Manager:
+    """As much of a manager as a run needs."""
+
+    model = judge = "model"
+    engine, version, url, num_ctx = "ollama", "0", "http://127.0.0.1:1", 4096
+    settings = SimpleNamespace(outage_wait_s=0.0)
+    is_managed, slots, parallel = False, 1, PARALLEL
+
+    async def find_judges(self, *models):
+        return tuple(Judge(model=one, method=LabelMethod.SCHEMA, digest="d") for one in models)
+
+    async def is_up(self, _=None):
+        return True
+
+    @contextlib.contextmanager
+    def allow_parallel(self, _):
+        yield
+
+    async def ask(self, *_):
+        await asyncio.sleep(CALL_S)
+        return Answer(ANSWER)
+
+
+def look_up(path, count):
+    """The seconds of a look-up among `count` answers: median and worst of 1,000, half unknown."""
+    keys = [hashlib.sha256(str(number).encode()).digest() for number in range(count)]
+    body = json.dumps({"text": ANSWER, "more": "x" * 400}).encode()
+    with Store(path) as store:
+        for start in range(0, count, 5000):
+            some = keys[start : start + 5000]
+            store.add(Batch("r", answers=[Entry.of(body + key, key=key) for key in some]))
+    draw = random.Random(1)
+    seconds = []
+    with Store(path) as store:
+        for number in range(1000):
+            key = draw.choice(keys) if number % 2 else draw.randbytes(32)
+            began = time.perf_counter()
+            found = store.find_answer(key)
+            seconds.append(time.perf_counter() - began)
+            assert (found is not None) == bool(number % 2)
+    seconds.sort()
+    return seconds[500], seconds[-1]
+
+
+def time_run(journal, calls):
+    """Wall and CPU seconds of a run, and how many of its questions were known."""
+    os.environ["URISK_JOURNAL"] = str(journal)
+    tickers = [f"T{number}" for number in range(calls // 4)]
+    news = pd.DataFrame(
+        [(one, f"Demand for product {n} of {one} fell.") for one in tickers for n in range(4)],
+        columns=["ticker", "text"],
+    )
+    run = open_run(tickers, evidence=news)
+    wall, cpu = time.perf_counter(), time.process_time()
+    label_sync(run, Manager())
+    return time.perf_counter() - wall, time.process_time() - cpu, run.progress.known
+
+
+def main():
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    calls = int(sys.argv[2]) if len(sys.argv) > 2 else 2_000
+    with tempfile.TemporaryDirectory() as folder:
+        median, worst = look_up(Path(folder, "many.sqlite3"), count)
+        print(f"look-up among {count:,}: median {median * 1e3:.3f} ms, worst {worst * 1e3:.2f} ms")
+        off, on = [], []
+        time_run("off", calls)
+        for number in range(ROUNDS):
+            off.append(time_run("off", calls))
+            on.append(time_run(Path(folder, f"{number}.sqlite3"), calls))
+        again = time_run(Path(folder, "0.sqlite3"), calls)
+    (off_s, off_cpu, _), (on_s, on_cpu, _) = min(off), min(on)
+    print(f"{calls:,} calls of {CALL_S * 1e3:g} ms, {PARALLEL} in flight: {off_s:.2f} s")
+    print(
+        f"with the journal: {on_s:.2f} s, {on_s / off_s:.3f} x (CPU {off_cpu:.2f} -> {on_cpu:.2f})"
+    )
+    print(f"again: {again[0]:.2f} s, {again[2]:,} answers known")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Where the journal is: URISK_JOURNAL, or a folder of the user's own.
+
+Read anew for each run, and without pydantic: a run without evidence starts no server and should not
+pay for the settings of one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["NAME", "VARIABLE", "find_path"]
+
+VARIABLE = "URISK_JOURNAL"
+NAME = "journal.sqlite3"
+OFF = ("off", "none", "no", "false", "0")
+
+
+def find_path() -> Path | None:
+    """
+    Return the file of the journal; None where URISK_JOURNAL is `off`.
+
+    The variable counts from the environment, then from the nearest `.env`. The file need not exist.
+    """
+    given = (os.environ.get(VARIABLE) or _read_env_file()).strip()
+    if given.lower() in OFF:
+        return None
+    if given:
+        return Path(given).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("urisk_nb", appauthor=False) / "journal" / NAME
+
+
+def _read_env_file() -> str:
+    from dotenv import dotenv_values, find_dotenv
+
+    try:
+        path = find_dotenv(usecwd=True)
+        return (dotenv_values(path).get(VARIABLE) if path else "") or ""
+    except (OSError, UnicodeDecodeError):  # whoever loads the settings says so
+        return ""

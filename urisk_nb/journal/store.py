@@ -1,0 +1,412 @@
+"""The file of the journal: its tables, how it is opened, and how a failure is said.
+
+SQLite with a rollback journal, not with a write-ahead log, which breaks on the network file systems
+that many home folders are on. Each batch is one transaction and is flushed to the disk before it
+counts (`synchronous=FULL`). So a file is whole after a kill or a power cut at any moment, and
+several kernels may use it at once: whoever comes second waits, for `busy_s` at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from urisk_nb.errors import JournalUnusable
+from urisk_nb.journal.canonical import compute_hash, pack, unpack
+from urisk_nb.terminal_text import visible
+
+__all__ = ["Batch", "Entry", "Store", "Stored"]
+
+APPLICATION_ID = 0x7572736B  # "ursk": tells our file from any other SQLite file
+BUSY_S = 10.0  # how long a lock of another process is waited for
+READ_BUSY_S = 1.0  # the same for a look-up, which may hold up the loop
+MAX_KEYS = 500  # of one statement
+OFF = "or work without it: %env URISK_JOURNAL=off"
+
+# Each is done once, in order, with its number in one transaction. Only ever add to this list.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        # What runs share: documents, prices, lists of them
+        """
+        CREATE TABLE objects (
+            id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, body BLOB NOT NULL
+        )
+        """,
+        # Replies of models. Those with a key may answer the same request again
+        """
+        CREATE TABLE answers (
+            id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, key BLOB, run TEXT NOT NULL,
+            body BLOB NOT NULL
+        )
+        """,
+        "CREATE INDEX answers_by_key ON answers (key, id)",
+        "CREATE INDEX answers_by_run ON answers (run)",
+        # What each run is made of; of two with one name the later counts
+        """
+        CREATE TABLE records (
+            id INTEGER PRIMARY KEY, run TEXT NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL,
+            body BLOB NOT NULL
+        )
+        """,
+        "CREATE INDEX records_by_run ON records (run, name, id)",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """
+    Something to add.
+
+    Attributes
+    ----------
+    body
+        Canonical bytes.
+    hash
+        Their sha256.
+    name
+        Of a record: what it is in its run. Of an answer: nothing.
+    key
+        Of an answer that may be given again: what it answers.
+    """
+
+    body: bytes
+    hash: bytes
+    name: str = ""
+    key: bytes | None = None
+
+    @classmethod
+    def of(cls, body: bytes, *, name: str = "", key: bytes | None = None) -> Entry:
+        """Return the entry of these bytes."""
+        return cls(body=body, hash=compute_hash(body), name=name, key=key)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one run adds in one transaction."""
+
+    run: str
+    objects: list[Entry] = field(default_factory=list)
+    answers: list[Entry] = field(default_factory=list)
+    records: list[Entry] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.objects) + len(self.answers) + len(self.records)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """
+    A row as it is read back; `body` is as it was given.
+
+    `is_whole` is False where the bytes are no longer those of the hash.
+    """
+
+    hash: bytes
+    body: bytes
+    is_whole: bool
+    name: str = ""
+    run: str = ""
+
+
+class Store:
+    """
+    One open journal; a context manager.
+
+    Parameters
+    ----------
+    path
+        The file. It is made with mode 0600, in a folder with mode 0700, where it does not exist.
+    busy_s
+        How long a lock of another process is waited for, seconds.
+
+    Raises
+    ------
+    JournalUnusable
+        By this and by every method: the disk is full or read-only, the file is damaged, locked,
+        newer than this version, or no journal.
+    """
+
+    def __init__(self, path: Path, *, busy_s: float = BUSY_S) -> None:
+        self.path = path
+        with _translate_errors(path):
+            _make_file(path)
+            # Used by one thread at a time, but not always by the same
+            self._connection = sqlite3.connect(
+                path, timeout=busy_s, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    # Opening --------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        # TRUNCATE is a rollback journal whose file is emptied, not removed: one entry of the folder
+        # less to write
+        self._connection.execute("PRAGMA journal_mode=TRUNCATE")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        found, number = self._read_number("application_id"), self._read_number("user_version")
+        if found != APPLICATION_ID and (found or number or self._has_tables()):
+            raise JournalUnusable(
+                f"{self.path} is a database of another program.",
+                fix="name another file: %env URISK_JOURNAL=journal.sqlite3",
+            )
+        if number > len(MIGRATIONS):
+            raise JournalUnusable(
+                f"{self.path} was written by a newer version of urisk_nb (its format is {number}, "
+                f"this version knows {len(MIGRATIONS)}).",
+                fix="update urisk_nb, or use another file: %env URISK_JOURNAL=journal.sqlite3",
+            )
+        if number < len(MIGRATIONS):
+            self._migrate()
+
+    def _read_number(self, pragma: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+    def _has_tables(self) -> bool:
+        return self._connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+
+    def _migrate(self) -> None:
+        with self._transaction():
+            # Another process may have done it while this one waited for the lock
+            done = self._read_number("user_version")
+            for number, statements in enumerate(MIGRATIONS[done:], done + 1):
+                for statement in statements:
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version={number}")
+            self._connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Take the lock for writing at once; all or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # a full disk has ended it already
+                self._connection.execute("ROLLBACK")
+            raise
+
+    # Writing --------------------------------------------------------------------------------------
+
+    def add(self, batch: Batch) -> None:
+        """Add everything of a batch, or nothing; what is there already is not added again."""
+        with _translate_errors(self.path):
+            known = self._find_known("objects", [entry.hash for entry in batch.objects])
+            # Before the lock is taken: to compress takes time, and others wait
+            objects = [
+                (entry.hash, pack(entry.body))
+                for entry in {one.hash: one for one in batch.objects}.values()
+                if entry.hash not in known
+            ]
+            answers = [(one.hash, one.key, batch.run, pack(one.body)) for one in batch.answers]
+            records = [(batch.run, one.name, one.hash, pack(one.body)) for one in batch.records]
+            add = self._connection.executemany
+            with self._transaction():
+                add("INSERT OR IGNORE INTO objects (hash, body) VALUES (?, ?)", objects)
+                add(
+                    "INSERT OR IGNORE INTO answers (hash, key, run, body) VALUES (?, ?, ?, ?)",
+                    answers,
+                )
+                add("INSERT INTO records (run, name, hash, body) VALUES (?, ?, ?, ?)", records)
+
+    def _find_known(self, table: str, hashes: Sequence[bytes]) -> set[bytes]:
+        known: set[bytes] = set()
+        for some in _split(hashes):
+            marks = ",".join("?" * len(some))
+            rows = self._connection.execute(
+                f"SELECT hash FROM {table} WHERE hash IN ({marks})",  # noqa: S608  our own names
+                some,
+            )
+            known.update(row[0] for row in rows)
+        return known
+
+    def remove(self, runs: Sequence[str], before: str, is_used: Iterable[bytes]) -> None:
+        """
+        Remove whole runs, then every object and answer that no other run uses, and shrink the file.
+
+        Parameters
+        ----------
+        runs
+            The ids of the runs.
+        before
+            Answers of runs without any record, which were killed at their start, are removed if
+            their id sorts before this text.
+        is_used
+            The hashes of the objects and answers that the runs use which stay.
+        """
+        with _translate_errors(self.path):
+            execute = self._connection.execute
+            execute("CREATE TEMP TABLE gone (run TEXT PRIMARY KEY)")
+            execute("CREATE TEMP TABLE used (hash BLOB PRIMARY KEY)")
+            self._connection.executemany("INSERT INTO gone VALUES (?)", [(run,) for run in runs])
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO used VALUES (?)", ((one,) for one in is_used)
+            )
+            with self._transaction():
+                execute("DELETE FROM records WHERE run IN gone")
+                execute(
+                    """
+                    DELETE FROM answers WHERE hash NOT IN used
+                    AND (run IN gone OR run < ? AND run NOT IN (SELECT run FROM records))
+                    """,
+                    (before,),
+                )
+                execute("DELETE FROM objects WHERE hash NOT IN used")
+            execute("DROP TABLE gone")
+            execute("DROP TABLE used")
+            execute("VACUUM")
+
+    # Reading --------------------------------------------------------------------------------------
+
+    def find_answer(self, key: bytes) -> Stored | None:
+        """Return the newest answer to a request that is whole, or None."""
+        return self.find_answers([key]).get(key)
+
+    def find_answers(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
+        """Return the newest whole answer to each request, of those that have one."""
+        found: dict[bytes, Stored] = {}
+        with _translate_errors(self.path):
+            for some in _split(keys):
+                marks = ",".join("?" * len(some))
+                rows = self._connection.execute(
+                    f"SELECT key, hash, body, run FROM answers WHERE key IN ({marks}) ORDER BY id",  # noqa: S608  our own names
+                    some,
+                )
+                for key, hash_, body, run in rows:
+                    if (one := _read(hash_, body, run=run)).is_whole:
+                        found[key] = one
+        return found
+
+    def get_answers(self, hashes: Sequence[bytes]) -> dict[bytes, Stored]:
+        """Return answers by their hashes, those that are there."""
+        return self._get("answers", hashes)
+
+    def get_objects(self, hashes: Sequence[bytes]) -> dict[bytes, Stored]:
+        """Return objects by their hashes, those that are there."""
+        return self._get("objects", hashes)
+
+    def _get(self, table: str, hashes: Sequence[bytes]) -> dict[bytes, Stored]:
+        found: dict[bytes, Stored] = {}
+        with _translate_errors(self.path):
+            for some in _split(hashes):
+                marks = ",".join("?" * len(some))
+                rows = self._connection.execute(
+                    f"SELECT hash, body FROM {table} WHERE hash IN ({marks})",  # noqa: S608  our own names
+                    some,
+                )
+                found |= {hash_: _read(hash_, body) for hash_, body in rows}
+        return found
+
+    def list_runs(self) -> list[str]:
+        """Return the ids of all runs, the oldest first."""
+        with _translate_errors(self.path):
+            rows = self._connection.execute("SELECT run FROM records GROUP BY run ORDER BY MIN(id)")
+            return [row[0] for row in rows]
+
+    def get_records(self, run: str) -> dict[str, Stored]:
+        """Return the records of a run by name, the latest of each, in the order of their names."""
+        return self._get_records("WHERE run = ?", (run,)).get(run, {})
+
+    def get_named(self, *names: str) -> dict[str, dict[str, Stored]]:
+        """Return the records of these names by run and name, the latest of each."""
+        marks = ",".join("?" * len(names))
+        return self._get_records(f"WHERE name IN ({marks})", names)
+
+    def get_all_records(self) -> dict[str, dict[str, Stored]]:
+        """Return all records by run and name, the latest of each."""
+        return self._get_records("", ())
+
+    def _get_records(self, where: str, values: Sequence[str]) -> dict[str, dict[str, Stored]]:
+        found: dict[str, dict[str, Stored]] = {}
+        with _translate_errors(self.path):
+            rows = self._connection.execute(
+                f"SELECT run, name, hash, body FROM records {where} ORDER BY run, name, id",  # noqa: S608  our own words
+                values,
+            )
+            for run, name, hash_, body in rows:
+                found.setdefault(run, {})[name] = _read(hash_, body, name=name, run=run)
+        return found
+
+    def count_answers(self) -> int:
+        """Return how many answers there are."""
+        with _translate_errors(self.path):
+            row = self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()
+            return int(row[0])
+
+
+def _read(hash_: bytes, stored: bytes, *, name: str = "", run: str = "") -> Stored:
+    try:
+        body = unpack(stored)
+    except (ValueError, TypeError):
+        return Stored(hash=hash_, body=b"", is_whole=False, name=name, run=run)
+    is_whole = compute_hash(body) == hash_
+    return Stored(hash=hash_, body=body, is_whole=is_whole, name=name, run=run)
+
+
+def _split(hashes: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(hashes), MAX_KEYS):
+        yield hashes[start : start + MAX_KEYS]
+
+
+def _make_file(path: Path) -> None:
+    """Make the file, and its folder, readable for this user alone."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileExistsError):
+        # SQLite would take the user's umask; the files beside it take the mode of this one
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        return
+    if path.is_file() and path.stat().st_mode & 0o077:
+        with contextlib.suppress(OSError):
+            path.chmod(0o600)
+
+
+@contextlib.contextmanager
+def _translate_errors(path: Path) -> Iterator[None]:
+    """Raise what SQLite and the file system say as JournalUnusable, with what to do."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        if isinstance(exc, JournalUnusable):
+            raise
+        seen = visible(str(getattr(exc, "strerror", None) or exc))
+        raise JournalUnusable(
+            f"{path}: {seen}.", fix=_find_fix(exc, path), is_locked=_is_locked(exc)
+        ) from exc
+
+
+def _find_fix(exc: Exception, path: Path) -> str:
+    text = str(exc)
+    if "full" in text or "No space" in text or "quota" in text.lower():
+        return f"free some space, or {_elsewhere()}"
+    if _is_locked(exc):
+        return f"end the program that holds it, and run this again; {OFF}"
+    if "malformed" in text or "not a database" in text or "corrupt" in text:
+        return f"rename {path} and run this again: a new journal is made; {OFF}"
+    return f"make it writable for you, or {_elsewhere()}"
+
+
+def _is_locked(exc: Exception) -> bool:
+    return "locked" in str(exc) or "busy" in str(exc)
+
+
+def _elsewhere() -> str:
+    return f"keep it elsewhere: %env URISK_JOURNAL=journal.sqlite3; {OFF}"
