@@ -63,12 +63,24 @@ def id_of(table):
 def assert_same(one, other):
     """Frame, findings, ratings, changes, judgements and record: equal in every cell and type."""
     pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(other), check_exact=True)
-    for name in ("findings", "ratings", "changes", "judgements"):
+    for name in ("findings", "ratings", "changes", "judgements", "rows"):
         pd.testing.assert_frame_equal(
             getattr(one.report, name), getattr(other.report, name), check_exact=True
         )
+    for name in ("portfolio", "backtest", "stress", "factors", "prices"):
+        assert_same_part(getattr(one.report, name), getattr(other.report, name))
     assert one.report.meta == other.report.meta
     assert one.attrs == other.attrs
+
+
+def assert_same_part(one, other):
+    """Equal, or in neither report."""
+    assert type(one) is type(other)
+    if isinstance(one, pd.DataFrame):
+        # Of prices the columns of the run are kept, and no name of their axis
+        pd.testing.assert_frame_equal(one, other, check_exact=True, check_names=False)
+    elif one is not None:
+        pd.testing.assert_series_equal(one, other, check_exact=True)
 
 
 def closes(*names, days=DAYS):
@@ -120,6 +132,18 @@ RUNS = {
         "prices": closes("A", "B").pct_change().iloc[1:],
         "benchmark": closes("X")["X"].pct_change().iloc[1:],
         "params": {"returns": True},
+    },
+    "a book, episodes and factors": {
+        "prices": closes("A", "B", "C"),
+        "tickers": "A=0.7, B=-0.3",
+        "stress": {"spring": (DAYS[5], DAYS[20])},
+        "factors": ["C"],
+    },
+    "factors of a DataFrame": {
+        "prices": closes("A", "B"),
+        "tickers": "A=0.7, B=0.3",
+        "factors": closes("X", "Y").pct_change().iloc[1:],
+        "params": {"factor_returns": True},
     },
     "a filing and last year's": {
         "evidence": [
