@@ -25,6 +25,7 @@ from urisk_nb.service import status_of
 
 # Of whoever runs the service
 MISTAKES = {"UriskError", "SettingsError", "PackageMissing", "WrongThread", "ForkedError"}
+MISTAKES |= {"JournalUnusable", "RecordChanged", "RulesChanged"}
 EXPECTED = {
     **dict.fromkeys(MISTAKES, 500),
     **dict.fromkeys(
@@ -71,7 +72,7 @@ EXPECTED = {
     **dict.fromkeys(("ServerTimeout", "ServerHung"), 504),
     **dict.fromkeys(("OutOfMemory", "ModelTooLarge", "DiskFull"), 507),
     "NotSupportedByServer": 501,
-    "ModelNotFound": 404,
+    **dict.fromkeys(("ModelNotFound", "RunNotFound"), 404),
     "CloudModelBlocked": 403,
 }
 

@@ -14,6 +14,7 @@ STATUSES: dict[type[UriskError], int] = {
     errors.InputError: 422,
     errors.NotInitialized: 503,
     errors.FetchFailed: 502,
+    errors.RunNotFound: 404,
     # No server to ask just now: not installed, not running, starting, lost, busy, circuit open
     errors.ServerError: 503,
     errors.NotSupportedByServer: 501,
