@@ -198,8 +198,8 @@ def test_architecture_draws_the_layers_that_are_tested():
     The drawing has each name of the architecture test, in the same layer, the highest first.
     """
     block = re.search(r"<!-- layers.*?-->\n```text\n(.*?)```", ARCHITECTURE, re.DOTALL)[1]
-    drawn = [re.match(r"L(\d)  (.+?) +\| \S", line).groups() for line in block.splitlines()]
-    assert drawn == sorted(drawn, key=lambda line: line[0], reverse=True)
+    drawn = [re.match(r"L(\d+) +(.+?) +\| \S", line).groups() for line in block.splitlines()]
+    assert drawn == sorted(drawn, key=lambda line: int(line[0]), reverse=True)
     layers = {number: {name for _, name in group} for number, group in _by_layer(drawn)}
     assert layers == dict(enumerate(LAYERS))
 
@@ -209,11 +209,11 @@ def _by_layer(drawn):
     return itertools.groupby(sorted(names), key=lambda pair: pair[0])
 
 
-def test_architecture_answers_ten_questions():
+def test_architecture_answers_eleven_questions():
     """
-    A reader finds ten answers.
+    A reader finds eleven answers.
     """
-    assert len({question for question, _, _ in QUESTIONS}) == 10
+    assert len({question for question, _, _ in QUESTIONS}) == 11
 
 
 @pytest.mark.parametrize(("question", "path", "name"), QUESTIONS)

@@ -157,6 +157,12 @@ RUNS = {
 }
 
 
+def test_the_newest_run_stands_first():
+    """Also where several begin within a second."""
+    runs = [id_of(make_run(tickers=["A"])) for _ in range(5)]
+    assert history()["run"].tolist() == runs[::-1]
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_shown_again_as_it_was(name, monkeypatch):
     """The table and its report, by the same code, without a manager, a server or a network."""

@@ -353,7 +353,8 @@ def history() -> pd.DataFrame:
     names = ("run", "when", "tickers", "questions", "cached", "judge", "status", "hash")
     frame = pd.DataFrame(rows, columns=list(names))
     frame["when"] = pd.to_datetime(frame["when"], utc=True)
-    return frame.sort_values("when", ascending=False, kind="stable").reset_index(drop=True)
+    # Several runs may begin within a second; they were recorded one after the other
+    return frame[::-1].sort_values("when", ascending=False, kind="stable").reset_index(drop=True)
 
 
 def _describe_run(run: str, records: Records) -> dict[str, Any]:

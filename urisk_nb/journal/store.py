@@ -327,7 +327,7 @@ class Store:
         return self._get_records("WHERE run = ?", (run,)).get(run, {})
 
     def get_named(self, *names: str) -> dict[str, dict[str, Stored]]:
-        """Return the records of these names by run and name, the latest of each."""
+        """Return the records of these names by run and name, the latest of each; old runs first."""
         marks = ",".join("?" * len(names))
         return self._get_records(f"WHERE name IN ({marks})", names)
 
@@ -339,7 +339,7 @@ class Store:
         found: dict[str, dict[str, Stored]] = {}
         with _translate_errors(self.path):
             rows = self._connection.execute(
-                f"SELECT run, name, hash, body FROM records {where} ORDER BY run, name, id",  # noqa: S608  our own words
+                f"SELECT run, name, hash, body FROM records {where} ORDER BY id",  # noqa: S608  our own words
                 values,
             )
             for run, name, hash_, body in rows:

@@ -24,6 +24,7 @@ MAGICS = {
     "ask": "line_cell",
     "risk": "line_cell",
     "urisk_dashboard": "line",
+    "urisk_diff": "line",
     "urisk_history": "line",
     "urisk_latency": "line",
     "urisk_nest": "line",

@@ -86,6 +86,22 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
         },
     ),
+    "urisk_diff": (
+        "%urisk_diff",
+        "What changed from one run in the journal to another, and what caused it.",
+        {
+            "old": {
+                "metavar": "OLD",
+                "help": "the older run: its id, or its first letters; %%urisk_history lists them",
+            },
+            "new": {
+                "nargs": "?",
+                "default": "",
+                "metavar": "NEW",
+                "help": "the newer run; default: the newest one",
+            },
+        },
+    ),
     "urisk_history": ("%urisk_history", "The runs in the journal, the newest first.", {}),
     "urisk_latency": (
         "%urisk_latency",
@@ -531,6 +547,15 @@ def _replay(_: InteractiveShell, args: argparse.Namespace) -> Any:
     return replay(args.id)
 
 
+def _show_diff(_: InteractiveShell, args: argparse.Namespace) -> Any:
+    from urisk_nb.past_runs import history, replay
+    from urisk_nb.table.risk_table import diff_tables
+
+    # Before the runs are computed again, which takes a while
+    new = args.new or next(iter(history()["run"]), "")
+    return diff_tables(replay(args.old), replay(new))
+
+
 def _check_variable(name: str | None, where: str) -> str | None:
     if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
         raise InputError(
@@ -563,6 +588,7 @@ MAGICS: dict[str, Callable[..., Any]] = {
     "ask": _ask,
     "risk": _make_table,
     "urisk_dashboard": _show_dashboard,
+    "urisk_diff": _show_diff,
     "urisk_history": _show_history,
     "urisk_latency": _show_latency,
     "urisk_nest": _switch_nest,
