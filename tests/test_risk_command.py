@@ -267,7 +267,7 @@ def clean_environment():
         for name, value in os.environ.items()
         if not name.startswith(("OLLAMA_", "URISK_"))
     }
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    return {**kept, "PYTHONPATH": str(ROOT), "URISK_JOURNAL": "off"}
 
 
 @pytest.mark.slow
