@@ -198,8 +198,8 @@ def test_architecture_draws_the_layers_that_are_tested():
     The drawing has each name of the architecture test, in the same layer, the highest first.
     """
     block = re.search(r"<!-- layers.*?-->\n```text\n(.*?)```", ARCHITECTURE, re.DOTALL)[1]
-    drawn = [re.match(r"L(\d)  (.+?) +\| \S", line).groups() for line in block.splitlines()]
-    assert drawn == sorted(drawn, key=lambda line: line[0], reverse=True)
+    drawn = [re.match(r"L(\d+) +(.+?) +\| \S", line).groups() for line in block.splitlines()]
+    assert drawn == sorted(drawn, key=lambda line: int(line[0]), reverse=True)
     layers = {number: {name for _, name in group} for number, group in _by_layer(drawn)}
     assert layers == dict(enumerate(LAYERS))
 
