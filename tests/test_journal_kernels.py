@@ -111,7 +111,7 @@ def test_the_magics_of_the_journal(new_kernel, server, journal):
     shown = machine.good(f"again = %urisk_replay {run}\nprint(again.equals(table))")
     assert shown.text().strip() == "True"
     oldest = machine.value("runs['run'].iloc[-1]")
-    for line in (oldest, f"{oldest} {run}"):
+    for line in ("", oldest, f"{oldest} {run}"):
         compared = machine.good(f"change = %urisk_diff {line}\nprint(change.is_same)")
         assert compared.text().strip() == "True"
     wrong = machine.run("%urisk_replay 1999")

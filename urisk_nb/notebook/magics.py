@@ -91,8 +91,11 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         "What changed from one run in the journal to another, and what caused it.",
         {
             "old": {
+                "nargs": "?",
+                "default": "",
                 "metavar": "OLD",
-                "help": "the older run: its id, or its first letters; %%urisk_history lists them",
+                "help": "the older run: its id, or its first letters (%%urisk_history lists them); "
+                "default: the one before the newest",
             },
             "new": {
                 "nargs": "?",
@@ -551,9 +554,8 @@ def _show_diff(_: InteractiveShell, args: argparse.Namespace) -> Any:
     from urisk_nb.past_runs import history, replay
     from urisk_nb.table.risk_table import diff_tables
 
-    # Before the runs are computed again, which takes a while
-    new = args.new or next(iter(history()["run"]), "")
-    return diff_tables(replay(args.old), replay(new))
+    newest, before = [*history()["run"][:2], "", ""][:2]
+    return diff_tables(replay(args.old or before), replay(args.new or newest))
 
 
 def _check_variable(name: str | None, where: str) -> str | None:
