@@ -60,11 +60,15 @@ class Console:
             env={**env, "TERM": "xterm"},
             cwd=str(folder),
             encoding="utf-8",
-            timeout=20,
+            timeout=40,  # a hang, and not the time that a busy machine takes
             dimensions=(40, 100),
         )
         self.number = 1
-        self.child.expect_exact("In [1]: ")
+        try:
+            self.child.expect_exact("In [1]: ")
+        except BaseException:
+            self.child.close(force=True)
+            raise
 
     def start(self, line):
         self.child.sendline(line)
