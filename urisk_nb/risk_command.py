@@ -51,7 +51,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **FILE_OPTIONS,
     "--json": {
         "action": "store_true",
-        "help": "print rows, record and messages as one JSON object, in place of the table",
+        "help": "print rows, portfolio, record and messages as one JSON object, in place of the "
+        "table",
     },
     "--strict": {
         "action": "store_true",
@@ -237,15 +238,16 @@ def _hand_over(
 
 
 def _format_json(table: RiskTable, failure: BaseException | None) -> str:
-    """Return rows, record and messages as one JSON object."""
+    """Return rows, portfolio, record and messages as one JSON object."""
     import pandas as pd
 
-    from urisk_nb.table.record_rows import to_json, to_records
+    from urisk_nb.table.record_rows import to_json, to_parts, to_records
 
     record = dict(table.report.meta)
     messages = record.pop("messages", {})
     whole = {
         "rows": to_records(pd.DataFrame(table).reset_index()),
+        **to_parts(table.report),
         "record": to_json(record),
         "messages": to_json(messages),
         "error": None
