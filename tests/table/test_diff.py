@@ -411,3 +411,12 @@ def test_a_table_that_no_run_made_is_compared_by_its_cells():
     changes = two.diff(one).changes
     assert changes[["ticker", "what"]].values.tolist() == [["AAA", "score"]]
     assert changes["cause"][0] == UNKNOWN
+
+
+def test_an_episode_is_named_as_the_user_gives_it():
+    """Not as the record keeps it."""
+    prices = make_prices("AAA", "BBB")
+    old = make_run(["AAA"], None, prices=prices)
+    new = make_run(["AAA"], None, prices=prices, stress="fall=2024-02-01:2024-02-29")
+    text = new.diff(old).as_text(120)
+    assert "stress: not set -> fall=2024-02-01:2024-02-29" in text

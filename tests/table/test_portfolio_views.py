@@ -56,6 +56,24 @@ def test_rows_of_the_tickers_that_are_left():
     assert make("AAA, BBB").stress()["ticker"].tolist() == ["AAA", "BBB"] * 2
 
 
+def test_files_have_the_rows_of_the_tickers_that_are_left(tmp_path):
+    """The page and the workbook of a filtered table say what its methods say."""
+    table = make().loc[["BBB"]]
+    table.to_excel(tmp_path / "t.xlsx")
+    table.to_html_report(tmp_path / "t.html")
+    for name in ("stress", "factors"):
+        sheet = pd.read_excel(tmp_path / "t.xlsx", sheet_name=name)
+        assert set(sheet["ticker"]) == {"BBB", "portfolio"}
+    assert "AAA" not in (tmp_path / "t.html").read_text(encoding="utf-8")
+
+
+def test_the_share_of_the_book_with_a_score_is_per_cent(tmp_path):
+    """As the other shares of the page are."""
+    make().to_html_report(tmp_path / "t.html")
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert re.search(r"score_coverage</td><td[^>]*>0.0%</td>", page)
+
+
 def test_what_is_returned_may_be_changed():
     """A change of the Series or of a frame is not one of the report."""
     table = make()

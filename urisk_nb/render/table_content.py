@@ -58,7 +58,7 @@ _COMPACT = re.compile(r"ret_total|vol_ann|max_dd|beta|(?:var|es)_\d+")
 _FRACTION = re.compile(
     r"ret_total|vol_(?:ewma_)?ann|downside_dev_ann|(?:max|cur)_dd|es_\d+"
     r"|var_\d+(?:_(?:lo|hi|filtered|gaussian|cornish_fisher))?"
-    r"|weight|comp_es|comp_es_share|comp_vol_share|coverage|share_repeated"
+    r"|weight|comp_es|comp_es_share|comp_vol_share|(?:score_)?coverage|share_repeated"
 )
 _FORMATS = {"score": ".1f", "beta": ".2f"}
 _UNKNOWN = "This version of urisk_nb has no explanation for this code."

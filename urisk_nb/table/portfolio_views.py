@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.positions import PORTFOLIO
 
-__all__ = ["require_part", "select_tickers", "unite_prices"]
+__all__ = ["require_part", "unite_prices"]
 
 # What each part needs, and how a run is given it
 _NEEDED = {
@@ -46,12 +45,6 @@ def require_part(name: str, part: Any, meta: Mapping[str, Any]) -> Any:
         )
     seen, fix = _NEEDED[name]
     raise InputError(f"the table has no {name}, because {seen}.", fix=fix)
-
-
-def select_tickers(frame: pd.DataFrame, tickers: Collection[Any]) -> pd.DataFrame:
-    """Return the rows of these tickers and of the portfolio, in the frame's order."""
-    names = frame["ticker"] if "ticker" in frame else frame.index.to_series()
-    return frame[names.isin([*tickers, PORTFOLIO]).to_numpy()]
 
 
 def unite_prices(frames: Collection[pd.DataFrame]) -> pd.DataFrame | None:
