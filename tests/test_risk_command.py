@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,6 +128,22 @@ def test_json_has_the_portfolio_episodes_and_factors(risk):
     assert whole["stress"][2]["ret_total"] == table.stress()["ret_total"].iloc[2]
     betas = {one["ticker"]: one["beta_MSFT"] for one in whole["factors"]}
     assert betas == table.factors()["beta_MSFT"].to_dict()
+
+
+def test_text_has_the_portfolio_episodes_and_factors(risk):
+    """What the line asks for is printed, and only that."""
+    line = "NVDA=0.4 MSFT=0.6 --prices px.csv"
+    line += " --stress fall=2024-02-01:2024-02-29 --factors MSFT"
+    done = risk(*line.split())
+    titles = [one for one in done.out.splitlines() if one in ("portfolio", "stress", "factors")]
+    assert titles == ["portfolio", "stress", "factors"]
+    assert "fewer than 5 returns are expected in a tail" in done.out
+    assert re.search(r"^vol_ann +[\d.]+%$", done.out, re.MULTILINE)
+    assert "\nfall     portfolio" in done.out
+    plain = risk("NVDA", "MSFT", "--prices", "px.csv").out
+    assert "portfolio" not in plain
+    bad = risk("NVDA", "--prices", "px.csv", "--factors", "ff.csv")
+    assert "Fix: name columns of the prices, such as NVDA, MSFT, or in a notebook" in bad.err
 
 
 def test_strict_ends_with_3_where_a_row_is_not_fine(risk):

@@ -232,9 +232,17 @@ def _hand_over(
     from urisk_nb.table.outputs import write_outputs
 
     try:
-        print(_format_json(table, failure) if is_json else visible(table.as_text()), flush=True)
+        print(_format_json(table, failure) if is_json else _format_text(table), flush=True)
     finally:
         write_outputs(table, job.targets)
+
+
+def _format_text(table: RiskTable) -> str:
+    """Return the table, and below it the portfolio and what else the line asked for."""
+    from urisk_nb.table.portfolio_text import render_parts_text
+
+    below = render_parts_text(table.report)
+    return visible(f"{table.as_text()}\n\n{below}" if below else table.as_text())
 
 
 def _format_json(table: RiskTable, failure: BaseException | None) -> str:

@@ -224,6 +224,8 @@ def test_a_ticker_without_weight_is_no_position():
     assert table.loc["CCC", [*COMPONENTS, "weight"]].isna().all()
     assert table.loc["CCC", "flags"] == "no_weight"
     assert table.portfolio["holdings"] == 2
+    zero = assess("AAA=0.6, BBB=0.4, CCC=0, ZZZ=0", prices=walk())
+    assert zero.portfolio["holdings"] == 2  # a weight of 0 adds nothing
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,14 @@ _NEEDED = {
 }
 
 
+_NOUNS = {
+    "portfolio": "a portfolio",
+    "backtest": "a backtest",
+    "stress": "episodes",
+    "factors": "factors",
+}
+
+
 def require_part(name: str, part: Any, meta: Mapping[str, Any]) -> Any:
     """
     Return a part of the report.
@@ -39,8 +47,8 @@ def require_part(name: str, part: Any, meta: Mapping[str, Any]) -> Any:
         return part
     if len(runs := meta.get("runs", ())) > 1:
         raise InputError(
-            f"this table is put together from {len(runs)} runs, and each has a portfolio of its "
-            f"own, so there is no {name} of all.",
+            f"this table is put together from {len(runs)} runs, and only the table of one run "
+            f"has {_NOUNS[name]}.",
             fix=f"ask the table of one run for its {name}, or make one run of all tickers",
         )
     seen, fix = _NEEDED[name]
