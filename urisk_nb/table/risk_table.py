@@ -637,7 +637,9 @@ def diff_tables(old: object, new: object, *, rtol: float = 0.0) -> TableDiff:
                 f"the {which} table is {describe_type(table)}, not the table of a run.",
                 fix="compare what %%risk or urisk_nb.assess gives: table.diff(older_table)",
             )
-        sides.append(Side(frame=pd.DataFrame(table), records=table._records()))
+        portfolio = getattr(table.report, "portfolio", None)
+        side = Side(frame=pd.DataFrame(table), records=table._records(), portfolio=portfolio)
+        sides.append(side)
     return compare_tables(sides[0], sides[1], rtol=rtol)
 
 
