@@ -204,6 +204,7 @@ def test_a_short_tail_and_a_short_history():
     assert table["flags"].str.contains("no_portfolio").all()
     short = run(W3, walk(20)).portfolio
     assert short["flags"] == "short_history;short_joint;short_tail"
+    assert "shortest history" not in short["reason"]  # all are as short
     assert not math.isnan(short["max_dd"])
 
 

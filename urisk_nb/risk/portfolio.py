@@ -257,14 +257,14 @@ def _describe_short_joint(
     measured: Measured, positions: Sequence[Position], count: int
 ) -> str | None:
     """Say that the joint history is short of the longest one; None where it is not."""
-    longest = max(len(measured.assets[str(one.column)].calendar.at) for one in positions)
+    counts = [len(measured.assets[str(one.column)].calendar.at) for one in positions]
+    longest = max(counts)
     if count >= MIN_RETURNS and count >= 0.5 * longest:
         return None
-    shortest = _find_shortest(measured, positions)
-    return (
-        f"its holdings share {count_noun(count, 'return')} of at most {longest}; {shortest} has "
-        "the shortest history"
-    )
+    shared = f"its holdings share {count_noun(count, 'return')} of at most {longest}"
+    if min(counts) == longest:
+        return shared
+    return f"{shared}; {_find_shortest(measured, positions)} has the shortest history"
 
 
 class _Figures:
