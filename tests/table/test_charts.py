@@ -359,6 +359,16 @@ def test_parts_of_two_portfolios_have_no_sum():
     assert len(both.loc[["BBB"]].charts.component_es().layout.yaxis.ticktext) == 1
 
 
+def test_parts_say_of_which_expected_shortfall_they_are(tmp_path):
+    """Of the first alpha, in the chart and on the page."""
+    table = assess({"AAA": 1.0}, prices=walk(columns=("AAA",)), params={"alpha": (0.025, 0.05)})
+    assert "value (ES 97.5)." in table.charts.component_es().layout.annotations[0].text
+    assert table["comp_es"].sum() == pytest.approx(table.portfolio["es_975"])
+    table.to_html_report(tmp_path / "t.html")
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "adds to the portfolio&#x27;s ES 97.5;" in page
+
+
 def test_a_portfolio_without_figures_says_why_there_are_no_parts():
     """The way out is not to give weights: they are there."""
     table = assess({"AAA": 0.5, "ZZZ": 0.5}, prices=walk(columns=("AAA",)))

@@ -7,13 +7,14 @@ without weights has none of the first two.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from urisk_nb.render.table_content import TableContent
+from urisk_nb.render.table_content import TableContent, name_heading
 from urisk_nb.risk.positions import PORTFOLIO
 
 __all__ = ["PortfolioContent", "list_views", "read_portfolio", "select_tickers"]
@@ -40,6 +41,12 @@ class PortfolioContent:
         if holdings is None or COMPONENT not in holdings:
             return None
         return pd.to_numeric(holdings[COMPONENT], errors="coerce").dropna()
+
+    @property
+    def shortfall(self) -> str:
+        """The name of the ES that the components add up to, such as "ES 95"."""
+        names = (name for name in self.figures if re.fullmatch(r"es_\d+", name))
+        return name_heading(next(names, "ES"))
 
 
 def read_portfolio(report: Any, content: TableContent) -> PortfolioContent | None:

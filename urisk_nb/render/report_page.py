@@ -198,17 +198,19 @@ def _render_portfolio(read: PortfolioContent | None) -> str:
     )
     figures = [(name, format_value(name, value)) for name, value in read.figures.items()]
     shown = _render_list(("figure", "value"), figures, numbers={1}, label="portfolio figures")
-    return f"{shown if figures else ''}{_render_components(read.components)}{tables}"
+    return (
+        f"{shown if figures else ''}{_render_components(read.components, read.shortfall)}{tables}"
+    )
 
 
-def _render_components(found: pd.Series[float] | None) -> str:
+def _render_components(found: pd.Series[float] | None, shortfall: str) -> str:
     """Return the bars of what each holding adds to ES, the largest first."""
     if found is None or found.empty:
         return ""
     values = found.sort_values(ascending=False, kind="stable")
     shown = {one_line(str(name)): float(value) for name, value in values.head(MAX_BARS).items()}
     more = f", the first {MAX_BARS} of {len(values)}" if len(values) > MAX_BARS else ""
-    text = f"What each holding adds to the portfolio's ES{more}; a hedge is negative."
+    text = f"What each holding adds to the portfolio's {shortfall}{more}; a hedge is negative."
     return (
         f"<figure>{draw_bars(shown, 'component ES of each holding')}"
         f"<figcaption>{escape_html(text)}</figcaption></figure>"

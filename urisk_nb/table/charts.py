@@ -13,6 +13,7 @@ from urisk_nb.errors import InputError
 from urisk_nb.render import risk_figures
 from urisk_nb.render.figures import load_plotly
 from urisk_nb.render.risk_figures import Tail, WorstSentence
+from urisk_nb.render.table_content import name_heading
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.formulas import tail_rank
 from urisk_nb.risk.params import RiskParams, alpha_label
@@ -27,6 +28,7 @@ MAX_TICKERS = 50  # rows of a chart; a screen shows some forty
 MAX_LINES = 8  # more lines are not told apart
 MAX_NAMED = 10  # tickers that a note names
 _VAR = re.compile(r"var_(\d+)")
+_SHORTFALL = re.compile(r"es_\d+")  # the first one is that of `comp_es`
 _COMPONENT = re.compile(r"comp_es(?:_\d+)?")
 
 
@@ -195,7 +197,9 @@ class Charts:
         order = np.argsort(-known.abs().to_numpy(), kind="stable")[:MAX_TICKERS]
         shown = known.iloc[np.sort(order)].sort_values(ascending=False, kind="stable")
         noun = format_count(len(known), "ticker")
-        note = f"Sum of {noun}: {known.sum():.2%} of the portfolio's value."
+        shortfall = next(filter(_SHORTFALL.fullmatch, map(str, self._frame.columns)), None)
+        which = f" ({name_heading(shortfall)})" if shortfall else ""
+        note = f"Sum of {noun}: {known.sum():.2%} of the portfolio's value{which}."
         if len(shown) < len(known):
             note += f" {len(shown)} of {len(known)} tickers shown, the largest parts."
         return risk_figures.draw_component_es(shown, note)
