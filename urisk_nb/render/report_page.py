@@ -24,6 +24,7 @@ from urisk_nb.render.table_content import (
     TableContent,
     describe_run,
     describe_sentences,
+    describe_warnings,
     format_value,
     list_columns,
     list_sentences,
@@ -225,7 +226,11 @@ def _render_frame(name: str, frame: pd.DataFrame) -> str:
     cells = [[format_value(column.name, one) for one in column.values] for column in columns]
     rows = list(zip(*cells, strict=True))
     heads = [column.heading for column in columns]
-    return f'<div class="wide">{_render_list(heads, rows, numbers=numbers, label=name)}</div>'
+    said = "".join(
+        f'<p class="muted">{escape_html(f"{code}: {text}")}</p>'
+        for code, text in describe_warnings(content).items()
+    )
+    return f'<div class="wide">{_render_list(heads, rows, numbers=numbers, label=name)}</div>{said}'
 
 
 # Tickers ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pandas as pd
 
 from urisk_nb.render.sections import Section, render_sections_text
 from urisk_nb.render.table_content import format_value
+from urisk_nb.risk.row_warnings import WARNINGS, codes_in
 
 __all__ = ["render_parts_text"]
 
@@ -54,6 +55,11 @@ def _show_frame(name: str, frame: pd.DataFrame) -> Section:
         for row in whole.to_dict("records")
     ]
     numbers = [place for place, dtype in enumerate(whole.dtypes) if dtype.kind in "iuf"]
+    codes = codes_in(whole["flags"]) if "flags" in whole else ()
     return Section(
-        title=name, head=list(map(str, whole.columns)), rows=rows, right=frozenset(numbers)
+        title=name,
+        lines=[f"{code}: {WARNINGS[code]}" for code in codes if code in WARNINGS],
+        head=list(map(str, whole.columns)),
+        rows=rows,
+        right=frozenset(numbers),
     )
