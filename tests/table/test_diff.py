@@ -449,3 +449,13 @@ def test_figures_of_the_portfolio_are_compared():
     lone = old.diff(make_run(**run, prices=prices))
     assert lone.not_compared[-1] == "Only the newer table has a portfolio of one run."
     assert "portfolio" not in set(lone.changes["ticker"])
+
+
+def test_a_threshold_does_not_change_a_label():
+    """It decides whether a label counts; another label is the judge's."""
+    documents = [note("AAA", "Acme was fined by a court.")]
+    sure = {"p": lambda ticker, text: 0.9}
+    old = make_run(["AAA"], documents, lambda *_: ("legal", 3), review_below=0.5, **sure)
+    new = make_run(["AAA"], documents, lambda *_: ("legal", 4), **sure)
+    changes = new.diff(old).changes.set_index("what")
+    assert changes.loc["label", "cause"] == "the judge answers otherwise to the same question"

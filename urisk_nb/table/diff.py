@@ -184,7 +184,9 @@ class _TickerDiff:
         return "; ".join([why, *maybe, *told])
 
     def _describe_label(self, pair: SentencePair, new: Mapping[str, Any]) -> str:
-        told = [str(one) for one in self.settings if LABELS in one.kinds]
+        # The threshold decides which labels count, and changes none
+        moves = (one for one in self.settings if LABELS in one.kinds and one.name != "review_below")
+        told = list(map(str, moves))
         if pair.kind == "changed":
             told.insert(0, "the sentence is reworded")
         if describe_label(new) == "no label" and not is_missing(new["reason"]):
