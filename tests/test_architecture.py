@@ -104,9 +104,19 @@ INSIDE = {
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
-        *("targets", "record_rows", "exports", "portfolio_views", "frames", "charts", "records"),
+        *("targets", "record_rows", "exports", "portfolio_views", "portfolio_text"),
+        *("frames", "charts", "records"),
         *("explanation", "explain", "sentence_pairs", "sides", "run_settings", "causes"),
-        *("table_diff", "diff", "workbook", "markdown", "parquet_files", "files", "risk_table"),
+        *(
+            "portfolio_diff",
+            "table_diff",
+            "diff",
+            "workbook",
+            "markdown",
+            "parquet_files",
+            "files",
+            "risk_table",
+        ),
         "outputs",
     ],
     "service": [

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,7 +101,10 @@ def test_a_file_that_exists_wins(risk, folder):
 def test_json_is_one_object_without_nan(risk):
     done = risk("NVDA", "XYZ", "--prices", "px.csv", "--evidence", "filings", "--no-llm", "--json")
     whole = json.loads(done.out, parse_constant=pytest.fail)
-    assert list(whole) == ["rows", "record", "messages", "error"]
+    assert list(whole) == [
+        *("rows", "portfolio", "backtest", "stress", "factors", "record", "messages", "error")
+    ]
+    assert whole["portfolio"] is whole["backtest"] is whole["stress"] is whole["factors"] is None
     first, missing = whole["rows"]
     assert first["as_of"] == str(DAYS[-1].date())
     assert first["sentences"] == 1
@@ -109,6 +113,37 @@ def test_json_is_one_object_without_nan(risk):
     assert "messages" not in whole["record"]
     assert "XYZ" in whole["messages"]
     assert whole["error"] is None
+
+
+def test_json_has_the_portfolio_episodes_and_factors(risk):
+    """What the line asks for is in the output, with the numbers of the table."""
+    line = "NVDA=0.4 MSFT=0.6 --prices px.csv --stress fall=2024-02-01:2024-02-29 --factors MSFT"
+    line += " --parquet r.parquet --json"
+    whole = json.loads(risk(*line.split()).out, parse_constant=pytest.fail)
+    table = RiskTable.from_parquet("r.parquet")
+    assert whole["portfolio"]["vol_ann"] == table.portfolio["vol_ann"]
+    assert whole["portfolio"]["last_obs"] == str(DAYS[-1].date())
+    assert [one["method"] for one in whole["backtest"]] == table.backtest()["method"].tolist()
+    assert [one["ticker"] for one in whole["stress"]] == ["NVDA", "MSFT", "portfolio"]
+    assert whole["stress"][2]["ret_total"] == table.stress()["ret_total"].iloc[2]
+    betas = {one["ticker"]: one["beta_MSFT"] for one in whole["factors"]}
+    assert betas == table.factors()["beta_MSFT"].to_dict()
+
+
+def test_text_has_the_portfolio_episodes_and_factors(risk):
+    """What the line asks for is printed, and only that."""
+    line = "NVDA=0.4 MSFT=0.6 --prices px.csv"
+    line += " --stress fall=2024-02-01:2024-02-29 --factors MSFT"
+    done = risk(*line.split())
+    titles = [one for one in done.out.splitlines() if one in ("portfolio", "stress", "factors")]
+    assert titles == ["portfolio", "stress", "factors"]
+    assert "fewer than 5 returns are expected in a tail" in done.out
+    assert re.search(r"^vol_ann +[\d.]+%$", done.out, re.MULTILINE)
+    assert "\nfall     portfolio" in done.out
+    plain = risk("NVDA", "MSFT", "--prices", "px.csv").out
+    assert "portfolio" not in plain
+    bad = risk("NVDA", "--prices", "px.csv", "--factors", "ff.csv")
+    assert "Fix: name columns of the prices, such as NVDA, MSFT, or in a notebook" in bad.err
 
 
 def test_strict_ends_with_3_where_a_row_is_not_fine(risk):

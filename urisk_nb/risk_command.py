@@ -51,7 +51,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **FILE_OPTIONS,
     "--json": {
         "action": "store_true",
-        "help": "print rows, record and messages as one JSON object, in place of the table",
+        "help": "print rows, portfolio, record and messages as one JSON object, in place of the "
+        "table",
     },
     "--strict": {
         "action": "store_true",
@@ -231,21 +232,30 @@ def _hand_over(
     from urisk_nb.table.outputs import write_outputs
 
     try:
-        print(_format_json(table, failure) if is_json else visible(table.as_text()), flush=True)
+        print(_format_json(table, failure) if is_json else _format_text(table), flush=True)
     finally:
         write_outputs(table, job.targets)
 
 
+def _format_text(table: RiskTable) -> str:
+    """Return the table, and below it the portfolio and what else the line asked for."""
+    from urisk_nb.table.portfolio_text import render_parts_text
+
+    below = render_parts_text(table.report)
+    return visible(f"{table.as_text()}\n\n{below}" if below else table.as_text())
+
+
 def _format_json(table: RiskTable, failure: BaseException | None) -> str:
-    """Return rows, record and messages as one JSON object."""
+    """Return rows, portfolio, record and messages as one JSON object."""
     import pandas as pd
 
-    from urisk_nb.table.record_rows import to_json, to_records
+    from urisk_nb.table.record_rows import to_json, to_parts, to_records
 
     record = dict(table.report.meta)
     messages = record.pop("messages", {})
     whole = {
         "rows": to_records(pd.DataFrame(table).reset_index()),
+        **to_parts(table.report),
         "record": to_json(record),
         "messages": to_json(messages),
         "error": None

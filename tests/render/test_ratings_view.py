@@ -164,6 +164,7 @@ def review_table():
                     sentence=one,
                     label=Label(risk=labels[one.text][0], severity=labels[one.text][1]),
                     p_label=0.8 if one.text == CLAIMED else 0.4,
+                    p_severity=0.7 if one.text == SUED else 0.3,
                     flags=("judges_disagree",) if one.text == DEFAULT else (),
                 )
                 for one in plan.selections[symbol].chosen
@@ -179,13 +180,14 @@ def test_review_lists_the_labels_that_do_not_count():
     table = review_table()
     review = table.review()
     assert list(review.columns) == [
-        *("ticker", "quote", "risk", "severity", "p_label", "section", "why"),
+        *("ticker", "quote", "risk", "severity", "p_label", "p_severity", "section", "why"),
     ]
     assert review["quote"].tolist() == [DEFAULT, SUED]
     assert review["ticker"].tolist() == ["BBB", "AAA"]
     assert review["why"].tolist() == ["low probability; judges disagree", "low probability"]
     assert review["section"].tolist() == ["Item 7"] * 2
     assert (review["p_label"] < 0.5).all()
+    assert review["p_severity"].tolist() == [0.3, 0.7]
     assert table["to_review"].to_dict() == {"BBB": 1, "AAA": 1}
     assert table.loc[["AAA"]].review()["quote"].tolist() == [SUED]
     assert (

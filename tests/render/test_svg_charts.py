@@ -94,6 +94,14 @@ def test_shades_grow_darker_and_their_texts_are_legible():
         assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
+def test_a_severity_has_one_color_on_the_page_and_in_the_chart():
+    """A reader who has both open sees one scale."""
+    table = table_of([document("It was fined in May.")], label=lambda text: ("legal", 4))
+    heat = table.charts.heatmap().data[0]
+    scale = [color for _, color in heat.colorscale][::2]
+    assert [back for back, _ in SHADES.values()] == scale
+
+
 def test_a_cell_has_the_rating_and_how_many_sentences_count():
     labels = {"fined": ("legal", 3), "burned": ("operational", 2)}
     table = table_of(

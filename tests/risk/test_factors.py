@@ -149,6 +149,23 @@ def test_flat_short_and_bad_factors_are_refused():
     assert "/ 100" in caught.value.fix
 
 
+def test_a_frame_of_returns_is_told_its_own_switch():
+    """`returns` is about the prices: with it this run would be wrong."""
+    frame = walk(columns=COLUMNS)
+    moves = frame[["SPY"]].pct_change(fill_method=None).iloc[1:]
+    with pytest.raises(InputError, match="prices <= 0") as caught:
+        fit("AAA", frame[["AAA"]], moves)
+    assert "returns=True" not in caught.value.message
+    assert "factor_returns=True" in caught.value.fix
+    assert fit("AAA", frame[["AAA"]], moves, factor_returns=True)["n"].notna().all()
+
+
+def test_an_unknown_factor_is_told_what_there_is():
+    with pytest.raises(InputError, match="no column") as caught:
+        fit("AAA", walk(columns=COLUMNS), "NOPE")
+    assert "such as AAA, BBB" in caught.value.fix
+
+
 def test_a_ticker_that_shares_too_little():
     """NaN with its flag; the others go on, and the portfolio says that it has none."""
     frame = walk(columns=COLUMNS)

@@ -204,6 +204,7 @@ def test_a_short_tail_and_a_short_history():
     assert table["flags"].str.contains("no_portfolio").all()
     short = run(W3, walk(20)).portfolio
     assert short["flags"] == "short_history;short_joint;short_tail"
+    assert "shortest history" not in short["reason"]  # all are as short
     assert not math.isnan(short["max_dd"])
 
 
@@ -224,6 +225,8 @@ def test_a_ticker_without_weight_is_no_position():
     assert table.loc["CCC", [*COMPONENTS, "weight"]].isna().all()
     assert table.loc["CCC", "flags"] == "no_weight"
     assert table.portfolio["holdings"] == 2
+    zero = assess("AAA=0.6, BBB=0.4, CCC=0, ZZZ=0", prices=walk())
+    assert zero.portfolio["holdings"] == 2  # a weight of 0 adds nothing
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """The rows of a run as they are streamed: each ticker once, when every judge has labeled it."""
 
 import asyncio
+import json
 import time
 from types import SimpleNamespace
 
 import pytest
 
+from price_data import walk
 from test_judges import Panel, always
 from test_session import news
 from urisk_nb import errors
 from urisk_nb.service import routes
-from urisk_nb.service.schemas import RiskBody
+from urisk_nb.service.schemas import RiskBody, encode_json
 from urisk_nb.session import open_run
 
 EVIDENCE = [(ticker, f"{ticker} was fined.") for ticker in ("AAA", "BBB", "CCC")]
@@ -74,6 +76,32 @@ def test_a_judge_that_is_lost_leaves_the_rows_of_the_first():
     with pytest.raises(errors.ServerConnectionLost, match="judge two"):
         asyncio.run(collect(run, SimpleNamespace(manager=start)))
     assert [line["row"]["r_legal"] for line in lines] == [2, 2, 2]
+
+
+def test_the_last_line_has_the_portfolio_episodes_and_factors():
+    """A client asks for them in `params`, and cannot compute them from the rows."""
+    px = walk(columns=("AAA", "SPY"))
+    body = RiskBody(
+        tickers={"AAA": 0.5, "SPY": 0.5},
+        prices={
+            "dates": [str(day.date()) for day in px.index],
+            "columns": {name: px[name].tolist() for name in px},
+        },
+        params={"llm": False, "stress": "fall=2022-03-01:2022-04-29", "factors": "SPY"},
+    )
+    run = routes._open_run(body)
+
+    async def collect():
+        return [line async for line in routes._stream_rows(run, None)]
+
+    *rows, last = map(json.loads, map(encode_json, asyncio.run(collect())))
+    table = run.table()
+    assert [line["row"]["comp_es"] for line in rows] == table["comp_es"].tolist()
+    assert list(last) == ["run", "portfolio", "backtest", "stress", "factors"]
+    assert last["portfolio"]["es_95"] == table.portfolio["es_95"]
+    assert [one["ticker"] for one in last["stress"]] == ["AAA", "SPY", "portfolio"]
+    assert [one["ticker"] for one in last["factors"]] == ["AAA", "SPY", "portfolio"]
+    assert len(last["backtest"]) == 4
 
 
 @pytest.mark.parametrize("judge", ["urisk-judge,llama3.1", ["urisk-judge", "llama3.1"]])

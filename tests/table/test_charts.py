@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from price_data import walk
 from table_maker import DAYS, document, finish, prices, table_of
-from urisk_nb import errors
+from urisk_nb import assess, errors
 from urisk_nb.readers.prices import read_prices
 from urisk_nb.render.figures import SEVERITY_COLORS
 from urisk_nb.risk.inputs import Holding
@@ -345,6 +346,39 @@ def test_parts_of_the_expected_shortfall(table):
 def test_a_ticker_without_a_part_has_no_bar(table):
     table["comp_es"] = [0.012, np.nan, 0.02]
     assert len(charts_of(table).component_es().layout.yaxis.ticktext) == 2
+
+
+def test_parts_of_two_portfolios_have_no_sum():
+    """Rows of two runs are no book; those of one of them are."""
+    px = walk(columns=("AAA", "BBB"))
+    one, two = (assess({name: 1.0}, prices=px) for name in ("AAA", "BBB"))
+    both = pd.concat([one, two])
+    for table in (both, both.drop(columns="run_id")):
+        with pytest.raises(errors.InputError, match="rows are of 2 runs"):
+            table.charts.component_es()
+    assert len(both.loc[["BBB"]].charts.component_es().layout.yaxis.ticktext) == 1
+
+
+def test_parts_say_of_which_expected_shortfall_they_are(tmp_path):
+    """Of the first alpha, in the chart and on the page."""
+    table = assess({"AAA": 1.0}, prices=walk(columns=("AAA",)), params={"alpha": (0.025, 0.05)})
+    assert "value (ES 97.5)." in table.charts.component_es().layout.annotations[0].text
+    assert table["comp_es"].sum() == pytest.approx(table.portfolio["es_975"])
+    table.to_html_report(tmp_path / "t.html")
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "adds to the portfolio&#x27;s ES 97.5;" in page
+
+
+def test_a_portfolio_without_figures_says_why_there_are_no_parts():
+    """The way out is not to give weights: they are there."""
+    table = assess({"AAA": 0.5, "ZZZ": 0.5}, prices=walk(columns=("AAA",)))
+    with pytest.raises(errors.InputError, match="ZZZ has no usable prices") as caught:
+        table.charts.component_es()
+    assert caught.value.fix.startswith("give prices of each ticker with a weight")
+    whole = assess({"AAA": 1.0}, prices=walk(columns=("AAA",)))
+    with pytest.raises(errors.InputError) as caught:
+        whole[["vol_ann"]].charts.component_es()
+    assert "that it had" in caught.value.fix
 
 
 # What is missing

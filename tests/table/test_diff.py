@@ -146,7 +146,11 @@ def check_causes(older, newer):
                 assert not is_other(row.old, old)
                 assert not is_other(row.new, new)
     columns = set(older.columns) & set(newer.columns)
-    assert {key for key in found if key[1] in columns} == wanted
+    cells = {key for key in found if key[0] != "portfolio"}
+    assert {key for key in cells if key[1] in columns} == wanted
+    for _, name in found.keys() - cells:
+        assert is_other(older.portfolio[name], newer.portfolio[name])
+        assert found["portfolio", name].cause.strip()
     return changes
 
 
@@ -411,3 +415,47 @@ def test_a_table_that_no_run_made_is_compared_by_its_cells():
     changes = two.diff(one).changes
     assert changes[["ticker", "what"]].values.tolist() == [["AAA", "score"]]
     assert changes["cause"][0] == UNKNOWN
+
+
+def test_an_episode_is_named_as_the_user_gives_it():
+    """Not as the record keeps it."""
+    prices = make_prices("AAA", "BBB")
+    old = make_run(["AAA"], None, prices=prices)
+    new = make_run(["AAA"], None, prices=prices, stress="fall=2024-02-01:2024-02-29")
+    text = new.diff(old).as_text(120)
+    assert "stress: not set -> fall=2024-02-01:2024-02-29" in text
+
+
+def test_figures_of_the_portfolio_are_compared():
+    """Under a name of their own, with the weights or the prices as the cause."""
+    prices = make_prices("AAA", "BBB")
+    run = {"symbols": ["AAA", "BBB"], "documents": None}
+    old = make_run(**run, prices=prices, weights={"AAA": 0.5, "BBB": 0.5})
+    new = make_run(**run, prices=prices, weights={"AAA": 0.75, "BBB": 0.25})
+    found = new.diff(old).changes.query("ticker == 'portfolio'").set_index("what")
+    assert found.loc["vol_ann", ["old", "new"]].tolist() == [
+        old.portfolio["vol_ann"],
+        new.portfolio["vol_ann"],
+    ]
+    assert set(found["cause"]) == {
+        "the weights as they were given: AAA 50.0% -> 75.0%, BBB 50.0% -> 25.0%"
+    }
+    assert "n_obs" not in found.index
+    assert "portfolio: " in new.diff(old).as_text(120)
+    moved = make_run(**run, prices=prices.iloc[:-1], weights={"AAA": 0.5, "BBB": 0.5})
+    found = old.diff(moved).changes.query("ticker == 'portfolio'").set_index("what")
+    assert found.loc["n_obs", "cause"] == "the prices of its tickers"
+    assert old.head(1).diff(old.head(1)).is_same
+    lone = old.diff(make_run(**run, prices=prices))
+    assert lone.not_compared[-1] == "Only the newer table has a portfolio of one run."
+    assert "portfolio" not in set(lone.changes["ticker"])
+
+
+def test_a_threshold_does_not_change_a_label():
+    """It decides whether a label counts; another label is the judge's."""
+    documents = [note("AAA", "Acme was fined by a court.")]
+    sure = {"p": lambda ticker, text: 0.9}
+    old = make_run(["AAA"], documents, lambda *_: ("legal", 3), review_below=0.5, **sure)
+    new = make_run(["AAA"], documents, lambda *_: ("legal", 4), **sure)
+    changes = new.diff(old).changes.set_index("what")
+    assert changes.loc["label", "cause"] == "the judge answers otherwise to the same question"

@@ -316,6 +316,21 @@ def test_a_metric_without_a_value_has_its_flag(many):
     assert "short_history" in many.explain("T00").metrics.set_index("metric").loc["skew", "flags"]
 
 
+def test_a_ticker_with_a_weight_says_what_it_adds_to_the_portfolio():
+    """Weight and parts of the risk are among its metrics, with the flag where they are missing."""
+    parts = ["weight", "comp_vol_share", "comp_es", "comp_es_share"]
+    prices = make_prices("AAA", "BBB")
+    table = make_run(["AAA", "BBB"], None, prices=prices, weights={"AAA": 0.6, "BBB": 0.4})
+    shown = table.explain("AAA").metrics.set_index("metric")
+    assert shown.loc[parts, "value"].tolist() == table.loc["AAA", parts].tolist()
+    assert (shown.loc[parts, "flags"] == "").all()
+    lost = make_run(["AAA", "ZZZ"], None, prices=prices, weights={"AAA": 0.6, "ZZZ": 0.4})
+    shown = lost.explain("AAA").metrics.set_index("metric")
+    assert shown.loc[parts, "flags"].tolist() == ["", *["no_portfolio"] * 3]
+    unweighted = make_run(["AAA"], None, prices=prices).explain("AAA").metrics["metric"]
+    assert not set(parts) & set(unweighted)
+
+
 def test_every_metric_of_a_row_is_explained():
     """A new column of the prices must say which flags bear on it."""
     prices = make_prices("AAA", "BBB")

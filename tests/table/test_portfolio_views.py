@@ -15,7 +15,9 @@ from urisk_nb.notebook.magics import build_parser
 from urisk_nb.risk.inputs import Holding
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import prepare
+from urisk_nb.risk.row_warnings import WARNINGS
 from urisk_nb.session import open_run
+from urisk_nb.table.portfolio_text import render_parts_text
 from urisk_nb.table.risk_table import RiskTable
 
 COLUMNS = ("AAA", "BBB", "SPY", "TLT")
@@ -54,6 +56,38 @@ def test_rows_of_the_tickers_that_are_left():
     assert table.factors().index.tolist() == ["BBB", "portfolio"]
     assert table.reset_index().factors().index.tolist() == ["BBB", "portfolio"]
     assert make("AAA, BBB").stress()["ticker"].tolist() == ["AAA", "BBB"] * 2
+
+
+def test_files_have_the_rows_of_the_tickers_that_are_left(tmp_path):
+    """The page and the workbook of a filtered table say what its methods say."""
+    table = make().loc[["BBB"]]
+    table.to_excel(tmp_path / "t.xlsx")
+    table.to_html_report(tmp_path / "t.html")
+    for name in ("stress", "factors"):
+        sheet = pd.read_excel(tmp_path / "t.xlsx", sheet_name=name)
+        assert set(sheet["ticker"]) == {"BBB", "portfolio"}
+    assert "AAA" not in (tmp_path / "t.html").read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_each_flag_of_its_tables_means(tmp_path):
+    """A reader of the page has no other place to look it up."""
+    frame = walk(columns=COLUMNS)
+    frame["BBB"] = frame["BBB"].where(frame.index < "2022-04-10")
+    table = make(frame=frame)
+    assert "partial_episode" in set(table.stress()["flags"])
+    assert set(table.backtest()["flags"]) == {"short_backtest"}
+    table.to_html_report(tmp_path / "t.html")
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    for code in ("partial_episode", "short_backtest"):
+        assert f"{code}: {WARNINGS[code]}" in page
+        assert f"{code}: " in render_parts_text(table.report, 100)
+
+
+def test_the_share_of_the_book_with_a_score_is_per_cent(tmp_path):
+    """As the other shares of the page are."""
+    make().to_html_report(tmp_path / "t.html")
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert re.search(r"score_coverage</td><td[^>]*>0.0%</td>", page)
 
 
 def test_what_is_returned_may_be_changed():

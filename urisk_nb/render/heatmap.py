@@ -13,20 +13,13 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.render.escaping import escape_html
+from urisk_nb.render.figures import CELL_TEXT, SEVERITY_COLORS
 from urisk_nb.render.table_content import DASH, TableContent, row_labels
 
 __all__ = ["HEAT_STYLE", "SHADES", "render_heatmap"]
 
-# Severity -> background and text. Yellow to brown, the scale YlOrBr of colorbrewer2.org, which is
-# made for color-blind readers; the texts have a contrast of 4.5 or more.
-SHADES: dict[int, tuple[str, str]] = {
-    0: ("#ffffe5", "#000000"),
-    1: ("#fff7bc", "#000000"),
-    2: ("#fec44f", "#000000"),
-    3: ("#ec7014", "#000000"),
-    4: ("#993404", "#ffffff"),
-    5: ("#511a02", "#ffffff"),
-}
+# Severity -> background and text: the colors of `table.charts.heatmap()`
+SHADES: dict[int, tuple[str, str]] = dict(enumerate(zip(SEVERITY_COLORS, CELL_TEXT, strict=True)))
 HEAT_STYLE = "".join(
     f".s{severity}{{background:{back};color:{text}}}" for severity, (back, text) in SHADES.items()
 )

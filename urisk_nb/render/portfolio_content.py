@@ -7,15 +7,17 @@ without weights has none of the first two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from urisk_nb.render.table_content import TableContent
+from urisk_nb.render.table_content import TableContent, name_heading
+from urisk_nb.risk.positions import PORTFOLIO
 
-__all__ = ["PortfolioContent", "list_views", "read_portfolio"]
+__all__ = ["PortfolioContent", "list_views", "read_portfolio", "select_tickers"]
 
 COMPONENT = "comp_es"  # what a holding adds to the portfolio's ES
 _VIEWS = ("stress", "factors")
@@ -40,6 +42,12 @@ class PortfolioContent:
             return None
         return pd.to_numeric(holdings[COMPONENT], errors="coerce").dropna()
 
+    @property
+    def shortfall(self) -> str:
+        """The name of the ES that the components add up to, such as "ES 95"."""
+        names = (name for name in self.figures if re.fullmatch(r"es_\d+", name))
+        return name_heading(next(names, "ES"))
+
 
 def read_portfolio(report: Any, content: TableContent) -> PortfolioContent | None:
     """
@@ -60,11 +68,23 @@ def read_portfolio(report: Any, content: TableContent) -> PortfolioContent | Non
     return PortfolioContent(figures=figures, tables=tables)
 
 
-def list_views(report: Any) -> dict[str, pd.DataFrame]:
-    """Return the frames that a run has only if it was asked for them, by name."""
+def list_views(report: Any, content: TableContent) -> dict[str, pd.DataFrame]:
+    """
+    Return the frames that a run has only if it was asked for them, by name.
+
+    They have the rows of the tickers in the table, and of the portfolio.
+    """
     found = {name: getattr(report, name, None) for name in _VIEWS}
     return {
-        name: pd.DataFrame(frame)
+        name: select_tickers(pd.DataFrame(frame), content.tickers)
         for name, frame in found.items()
         if isinstance(frame, pd.DataFrame)
     }
+
+
+def select_tickers(frame: pd.DataFrame, tickers: Iterable[Any]) -> pd.DataFrame:
+    """Return the rows of these tickers and of the portfolio, in the frame's order."""
+    is_column = "ticker" in frame
+    names = frame["ticker"] if is_column else frame.index.to_series()
+    rows = frame[names.isin([*tickers, PORTFOLIO]).to_numpy()]
+    return rows.reset_index(drop=True) if is_column else rows

@@ -24,6 +24,7 @@ from urisk_nb.render.table_content import (
     TableContent,
     describe_run,
     describe_sentences,
+    describe_warnings,
     format_value,
     list_columns,
     list_sentences,
@@ -198,17 +199,19 @@ def _render_portfolio(read: PortfolioContent | None) -> str:
     )
     figures = [(name, format_value(name, value)) for name, value in read.figures.items()]
     shown = _render_list(("figure", "value"), figures, numbers={1}, label="portfolio figures")
-    return f"{shown if figures else ''}{_render_components(read.components)}{tables}"
+    return (
+        f"{shown if figures else ''}{_render_components(read.components, read.shortfall)}{tables}"
+    )
 
 
-def _render_components(found: pd.Series[float] | None) -> str:
+def _render_components(found: pd.Series[float] | None, shortfall: str) -> str:
     """Return the bars of what each holding adds to ES, the largest first."""
     if found is None or found.empty:
         return ""
     values = found.sort_values(ascending=False, kind="stable")
     shown = {one_line(str(name)): float(value) for name, value in values.head(MAX_BARS).items()}
     more = f", the first {MAX_BARS} of {len(values)}" if len(values) > MAX_BARS else ""
-    text = f"What each holding adds to the portfolio's ES{more}; a hedge is negative."
+    text = f"What each holding adds to the portfolio's {shortfall}{more}; a hedge is negative."
     return (
         f"<figure>{draw_bars(shown, 'component ES of each holding')}"
         f"<figcaption>{escape_html(text)}</figcaption></figure>"
@@ -223,7 +226,11 @@ def _render_frame(name: str, frame: pd.DataFrame) -> str:
     cells = [[format_value(column.name, one) for one in column.values] for column in columns]
     rows = list(zip(*cells, strict=True))
     heads = [column.heading for column in columns]
-    return f'<div class="wide">{_render_list(heads, rows, numbers=numbers, label=name)}</div>'
+    said = "".join(
+        f'<p class="muted">{escape_html(f"{code}: {text}")}</p>'
+        for code, text in describe_warnings(content).items()
+    )
+    return f'<div class="wide">{_render_list(heads, rows, numbers=numbers, label=name)}</div>{said}'
 
 
 # Tickers ------------------------------------------------------------------------------------------

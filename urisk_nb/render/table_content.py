@@ -34,6 +34,7 @@ __all__ = [
     "list_alerts",
     "list_columns",
     "list_sentences",
+    "name_heading",
     "row_labels",
 ]
 
@@ -58,7 +59,7 @@ _COMPACT = re.compile(r"ret_total|vol_ann|max_dd|beta|(?:var|es)_\d+")
 _FRACTION = re.compile(
     r"ret_total|vol_(?:ewma_)?ann|downside_dev_ann|(?:max|cur)_dd|es_\d+"
     r"|var_\d+(?:_(?:lo|hi|filtered|gaussian|cornish_fisher))?"
-    r"|weight|comp_es|comp_es_share|comp_vol_share|coverage|share_repeated"
+    r"|weight|comp_es|comp_es_share|comp_vol_share|(?:score_)?coverage|share_repeated"
 )
 _FORMATS = {"score": ".1f", "beta": ".2f"}
 _UNKNOWN = "This version of urisk_nb has no explanation for this code."
@@ -151,7 +152,7 @@ def list_columns(content: TableContent, rows: int | None = MAX_ROWS) -> list[Col
     columns = [
         Column(
             name=name,
-            heading=_heading(name),
+            heading=name_heading(name),
             values=_list_levels(frame) if name == "level" else frame[name].tolist(),
             is_number=name in _NUMBERS or bool(_COMPACT.fullmatch(name)),
         )
@@ -208,7 +209,8 @@ def has_alerts(frame: pd.DataFrame) -> bool:
     return "alerts" in frame and bool((frame["alerts"].fillna("") != "").any())
 
 
-def _heading(name: str) -> str:
+def name_heading(name: str) -> str:
+    """Return what stands above a column: "VaR 97.5" for `var_975`."""
     if tail := _TAIL.fullmatch(name):
         kind, digits = tail.groups()
         percent = digits[:2] + ("." + digits[2:] if digits[2:] else "")

@@ -21,6 +21,7 @@ __all__ = [
     "MAX_GROWTH",
     "MIN_SPLIT",
     "MIN_USUAL_PERCENT",
+    "RETURNS_HINT",
     "describe_gaps",
     "describe_mixture",
     "find_faults",
@@ -47,6 +48,7 @@ MAX_NAMED = 3  # dates in one message
 # A volatility of 200 % a year, from the median: beyond it "returns" are per cent, or prices
 MAX_ANNUAL_VOLATILITY = 2.0
 MAD_TO_SIGMA = 1.4826
+RETURNS_HINT = " If they are returns, say so: returns=True."
 MIN_USUAL_PERCENT = 0.05  # columns of returns below this are not looked at
 MIN_USUAL_POINTS = 20.0  # the median of absolute values that are more than per cent
 MAX_USUAL_RETURN = 0.2  # the median of absolute values that may be returns of any period
@@ -137,7 +139,7 @@ def hint_at_kind(values: FloatArray, *, is_returns: bool) -> str:
             return " If they are basis points, divide them by 10,000."
         return " If they are per cent, divide them by 100." if usual > MAX_USUAL_RETURN else ""
     looks_like_returns = usual <= MAX_USUAL_RETURN and bool(np.nanmax(values) > 0)
-    return " If they are returns, say so: returns=True." if looks_like_returns else ""
+    return RETURNS_HINT if looks_like_returns else ""
 
 
 def describe_gaps(pairs: Sequence[tuple[pd.Timestamp, pd.Timestamp]]) -> str:

@@ -136,7 +136,7 @@ def _read_factors(market: Market, params: RiskParams, given: Sequence[Prices] | 
         else [_read_given(market, one) for one in given]
     )
     for name, values in zip(names, columns, strict=True):
-        _check_factor(market, name, values)
+        _check_factor(market, name, values, is_given=given is not None)
     values = np.column_stack(columns)
     present = np.asarray(~np.isnan(values).any(axis=1))
     return _Factors(names=names, values=values, present=present)
@@ -150,7 +150,8 @@ def _read_column(market: Market, name: str) -> FloatArray:
             f"factors={name!r} is no column of the prices.",
             fix=f"did you mean {' or '.join(map(repr, near))}?"
             if near
-            else "name columns of the prices, or pass a DataFrame as factors= of the call",
+            else f"name columns of the prices, such as {', '.join(market.columns[:5])}, or in a "
+            "notebook give a DataFrame of factors",
         )
     if seen := describe_unreadable(market, market.faults.get(column, {})):
         raise InputError(f"factor {name!r} has {seen}.", fix="correct these cells")
@@ -173,9 +174,15 @@ def _read_given(market: Market, given: Prices) -> FloatArray:
     return values.reindex(market.dates).to_numpy(dtype=np.float64)
 
 
-def _check_factor(market: Market, name: str, values: FloatArray) -> None:
-    if wrong := describe_bad_cells(market, "", values, f"factor {name!r}"):
-        raise InputError(wrong, fix="correct these rows, or leave the factor out")
+def _check_factor(market: Market, name: str, values: FloatArray, *, is_given: bool) -> None:
+    if not (wrong := describe_bad_cells(market, "", values, f"factor {name!r}")):
+        return
+    fix = "correct these rows, or leave the factor out"
+    if is_given and (seen := wrong.removesuffix(data_faults.RETURNS_HINT)) != wrong:
+        # `returns` is about the prices; a frame of factors has a switch of its own
+        fix = "if they are returns: factor_returns=True (in a cell: --factor-returns)"
+        wrong = seen
+    raise InputError(wrong, fix=fix)
 
 
 @quiet

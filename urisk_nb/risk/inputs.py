@@ -203,12 +203,12 @@ def normalize_weights(holdings: Sequence[Holding]) -> tuple[Holding, ...]:
     if all(one.weight is None for one in holdings):
         raise InputError(
             "normalise was asked for, but no ticker has a weight.",
-            fix="write weights such as NVDA=0.4, or leave normalise out",
+            fix="write weights such as NVDA=0.4, or leave normalise out (in a cell: --normalise)",
         )
     if abs(total) < 1e-12:
         raise InputError(
             f"the weights sum to {total:g} and cannot be scaled to 1.",
-            fix="leave normalise out: net-zero books are used as given",
+            fix="leave normalise out (in a cell: --normalise): net-zero books are used as given",
         )
     return tuple(
         one if one.weight is None else replace(one, weight=one.weight / total) for one in holdings

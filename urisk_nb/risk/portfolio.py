@@ -139,7 +139,7 @@ def measure_portfolio(
     weighted = [one for one in holdings if one.weight is not None]
     column_of = {} if measured is None else {s: row.column for s, row in measured.rows.items()}
     positions = find_positions(weighted, column_of)
-    blank = _describe_weights(weighted, positions) | _list_figures(params)
+    blank = _describe_weights(positions) | _list_figures(params)
     reason, joint = _join(measured, positions, params)
     if measured is None or joint is None:
         return PortfolioResult(
@@ -179,10 +179,10 @@ def measure_portfolio(
     )
 
 
-def _describe_weights(weighted: Sequence[Holding], positions: Sequence[Position]) -> dict[str, Any]:
+def _describe_weights(positions: Sequence[Position]) -> dict[str, Any]:
     weights = [one.weight for one in positions]
     return {
-        "holdings": len(weighted),
+        "holdings": len(positions),
         "weight_sum": math.fsum(weights),
         "weight_gross": math.fsum(map(abs, weights)),
         "effective_number": effective_number(weights),
@@ -257,14 +257,14 @@ def _describe_short_joint(
     measured: Measured, positions: Sequence[Position], count: int
 ) -> str | None:
     """Say that the joint history is short of the longest one; None where it is not."""
-    longest = max(len(measured.assets[str(one.column)].calendar.at) for one in positions)
+    counts = [len(measured.assets[str(one.column)].calendar.at) for one in positions]
+    longest = max(counts)
     if count >= MIN_RETURNS and count >= 0.5 * longest:
         return None
-    shortest = _find_shortest(measured, positions)
-    return (
-        f"its holdings share {count_noun(count, 'return')} of at most {longest}; {shortest} has "
-        "the shortest history"
-    )
+    shared = f"its holdings share {count_noun(count, 'return')} of at most {longest}"
+    if min(counts) == longest:
+        return shared
+    return f"{shared}; {_find_shortest(measured, positions)} has the shortest history"
 
 
 class _Figures:

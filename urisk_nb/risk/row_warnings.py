@@ -34,7 +34,8 @@ WARNINGS = {
     "that figure.",
     "collinear_factors": "In the returns that they share with this ticker, one factor follows from "
     "the others.",
-    "no_portfolio": "The portfolio, or this part of it, cannot be computed; its `reason` says why.",
+    "no_portfolio": "The portfolio, or this part of it, cannot be computed; "
+    'table.portfolio["reason"] says why.',
     "partial_episode": "The prices begin or end more than a week inside the episode; only that "
     "part of it counts.",
     "short_backtest": "Fewer than 5 exceedances are expected, too few for the test to tell right "

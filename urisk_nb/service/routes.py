@@ -39,7 +39,7 @@ from urisk_nb.service.statuses import STATUSES
 from urisk_nb.service.streams import Lines, run_unless_gone, start_lines
 from urisk_nb.session import Run, open_run
 from urisk_nb.settings import Settings
-from urisk_nb.table.record_rows import to_records
+from urisk_nb.table.record_rows import to_parts, to_records
 
 __all__ = ["NotReady", "router"]
 
@@ -94,8 +94,9 @@ async def risk(request: Request, asked: RiskBody) -> Response:
     """
     Make a risk table, as NDJSON.
 
-    A line `{"row": ..., "findings": [...]}` when a ticker is done, then `{"run": ...}`. An error is
-    the last line.
+    A line `{"row": ..., "findings": [...]}` when a ticker is done, then `{"run": ...}`. Beside
+    `run` stand `portfolio`, `backtest`, `stress` and `factors`, null where the run has none. An
+    error is the last line.
     """
     session: LiveSession = request.app.state.session
     run = await asyncio.to_thread(_open_run, asked)
@@ -157,7 +158,8 @@ async def _stream_rows(run: Run, session: LiveSession) -> Lines:
         finally:
             labeling.cancel()
             await asyncio.wait({labeling})
-    yield {"run": run.table().report.meta}
+    report = run.table().report
+    yield {"run": report.meta, **to_parts(report)}
 
 
 async def _label(run: Run, session: LiveSession) -> None:

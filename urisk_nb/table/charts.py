@@ -13,6 +13,7 @@ from urisk_nb.errors import InputError
 from urisk_nb.render import risk_figures
 from urisk_nb.render.figures import load_plotly
 from urisk_nb.render.risk_figures import Tail, WorstSentence
+from urisk_nb.render.table_content import name_heading
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.formulas import tail_rank
 from urisk_nb.risk.params import RiskParams, alpha_label
@@ -27,6 +28,7 @@ MAX_TICKERS = 50  # rows of a chart; a screen shows some forty
 MAX_LINES = 8  # more lines are not told apart
 MAX_NAMED = 10  # tickers that a note names
 _VAR = re.compile(r"var_(\d+)")
+_SHORTFALL = re.compile(r"es_\d+")  # the first one is that of `comp_es`
 _COMPONENT = re.compile(r"comp_es(?:_\d+)?")
 
 
@@ -51,12 +53,26 @@ class Charts:
         The numbers behind it.
     findings
         Its labeled sentences.
+    portfolio
+        The figures of the portfolio of its run, by name; None without.
+    runs
+        How many runs are behind it.
     """
 
-    def __init__(self, frame: pd.DataFrame, frames: Frames, findings: pd.DataFrame) -> None:
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        frames: Frames,
+        findings: pd.DataFrame,
+        *,
+        portfolio: pd.Series | None = None,
+        runs: int = 1,
+    ) -> None:
         self._frame = frame
         self._frames = frames
         self._findings = findings
+        self._portfolio = portfolio
+        self._runs = runs
 
     def heatmap(self) -> go.Figure:
         """
@@ -169,21 +185,21 @@ class Charts:
         Raises
         ------
         InputError
-            The table has no column `comp_es`, or no value in it.
+            The table has no column `comp_es`, or no value in it, or its rows are of the portfolios
+            of several runs.
         PackageMissing
             plotly is not installed.
         """
         load_plotly()
         known = self._read_components()
         if known.empty:
-            raise InputError(
-                "this table has no parts of an expected shortfall (comp_es) to draw.",
-                fix="give the run prices=... and a weight for each ticker: NVDA=0.6 AMD=0.4",
-            )
+            raise self._refuse_components()
         order = np.argsort(-known.abs().to_numpy(), kind="stable")[:MAX_TICKERS]
         shown = known.iloc[np.sort(order)].sort_values(ascending=False, kind="stable")
         noun = format_count(len(known), "ticker")
-        note = f"Sum of {noun}: {known.sum():.2%} of the portfolio's value."
+        shortfall = next(filter(_SHORTFALL.fullmatch, map(str, self._frame.columns)), None)
+        which = f" ({name_heading(shortfall)})" if shortfall else ""
+        note = f"Sum of {noun}: {known.sum():.2%} of the portfolio's value{which}."
         if len(shown) < len(known):
             note += f" {len(shown)} of {len(known)} tickers shown, the largest parts."
         return risk_figures.draw_component_es(shown, note)
@@ -272,8 +288,28 @@ class Charts:
         names = [name for name in map(str, self._frame.columns) if _COMPONENT.fullmatch(name)]
         if not names:
             return pd.Series(dtype="float64")
-        values = pd.to_numeric(self._frame[names[0]], errors="coerce").to_numpy(dtype=float)
-        return pd.Series(values, index=self._tickers).dropna()
+        values = pd.to_numeric(self._frame[names[0]], errors="coerce").astype(float)
+        known = values.notna().to_numpy()
+        is_named = "run_id" in self._frame
+        runs = self._frame["run_id"][known].nunique() if is_named else self._runs
+        if known.any() and runs > 1:
+            raise InputError(
+                f"the rows are of {runs} runs, and the parts of two portfolios have no sum.",
+                fix="draw the table of one run, or make one run of all tickers",
+            )
+        return pd.Series(values.to_numpy(), index=self._tickers).dropna()
+
+    def _refuse_components(self) -> InputError:
+        """Return the error of a table without parts, with what would give it some."""
+        seen = "this table has no parts of an expected shortfall (comp_es) to draw."
+        if self._portfolio is None:
+            fix = "give the run prices=... and a weight for each ticker: NVDA=0.6 AMD=0.4"
+        elif isinstance(reason := self._portfolio.get("reason"), str):
+            seen = f"{seen} {reason}"
+            fix = "give prices of each ticker with a weight, and more of them if the tail is short"
+        else:
+            fix = "use the table of the run, with the rows and columns that it had"
+        return InputError(seen, fix=fix)
 
     def _find_period(self, names: Sequence[str]) -> str:
         first = self._first_rows()

@@ -18,6 +18,7 @@ from urisk_nb.risk.values import is_missing, read_number, show
 from urisk_nb.table.causes import COSTS, Cause, CellCauses, differ, kinds_of
 from urisk_nb.table.explain import find_flags
 from urisk_nb.table.exports import ExportFrame
+from urisk_nb.table.portfolio_diff import compare_portfolios, describe_lone_portfolio
 from urisk_nb.table.run_settings import (
     EVIDENCE,
     LABELS,
@@ -78,11 +79,15 @@ def compare_tables(older: Side, newer: Side, *, rtol: float = 0.0) -> TableDiff:
     changes = [*_list_settings(pairs), *_list_alone(before, after)]
     for one in pairs:
         changes += one.list_changes()
-    frame = pd.DataFrame(changes, columns=["ticker", "what", "old", "new", "cause", "quote"])
+    every_change = [*changes, *compare_portfolios(older, newer, share)]
+    frame = pd.DataFrame(every_change, columns=["ticker", "what", "old", "new", "cause", "quote"])
     return TableDiff(
         changes=ExportFrame(frame.astype(object)),
         summary=_summarize(every, before, after, changes),
-        not_compared=tuple(_list_uncompared(older.frame, newer.frame, pairs, before, after)),
+        not_compared=(
+            *_list_uncompared(older.frame, newer.frame, pairs, before, after),
+            *describe_lone_portfolio(older, newer),
+        ),
         older=tuple(dict.fromkeys(one.run_id for one in older.records if one.run_id)),
         newer=tuple(dict.fromkeys(one.run_id for one in newer.records if one.run_id)),
     )
@@ -179,7 +184,9 @@ class _TickerDiff:
         return "; ".join([why, *maybe, *told])
 
     def _describe_label(self, pair: SentencePair, new: Mapping[str, Any]) -> str:
-        told = [str(one) for one in self.settings if LABELS in one.kinds]
+        # The threshold decides which labels count, and changes none
+        moves = (one for one in self.settings if LABELS in one.kinds and one.name != "review_below")
+        told = list(map(str, moves))
         if pair.kind == "changed":
             told.insert(0, "the sentence is reworded")
         if describe_label(new) == "no label" and not is_missing(new["reason"]):

@@ -49,6 +49,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "adv_value": _OF_VOLUME,
     "amihud_1e6": _OF_VOLUME,
 }
+# What a ticker with a weight has beside its metrics, and the flag that says why it is missing
+_OF_PORTFOLIO = ("weight", "comp_vol_share", "comp_es", "comp_es_share")
 _SENTENCE_COLUMNS = [
     *("category", "gives", "risk", "severity", "counted", "rule", "p_label", "p_severity"),
     *("quote", "source", "section", "date", "flags", "start", "end", "evidence", "reason"),
@@ -251,6 +253,11 @@ def _list_metrics(row: Mapping[str, Any]) -> pd.DataFrame:
     found = {
         name: flags for name in map(str, row) if (flags := find_flags(name, codes)) is not None
     }
+    if not is_missing(row.get("weight")):
+        own = [code for code in codes if code == "no_portfolio"]
+        found |= {
+            name: own if is_missing(row[name]) else [] for name in _OF_PORTFOLIO if name in row
+        }
     columns: dict[str, Any] = {
         "metric": list(found),
         "value": pd.Series([row[name] for name in found], dtype=object),

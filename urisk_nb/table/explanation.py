@@ -56,7 +56,8 @@ class Explanation:
         One row a decisive sentence, found by its words without a model: family, category, counted
         (missing where it was not labeled), quote, source, section, date, start, end, evidence.
     metrics
-        One row a metric of the prices: metric, value, flags (those that bear on it), why (what
+        One row a metric of the prices, then weight and parts of the portfolio's risk, if the ticker
+        has a weight: metric, value, flags (those that bear on it), why (what
         these say), n_obs (prices), period (of one return).
     flags
         One row a flag of the row: flag, why.

@@ -61,7 +61,7 @@ def _is_local(path: Any) -> bool:
 def save_workbook(
     content: TableContent, report: Any, target: str | PathLike[str] | BinaryIO
 ) -> None:
-    """Write the sheets table, findings, portfolio (where there is one) and provenance."""
+    """Write the sheets table, findings, provenance, and those of the portfolio that there are."""
     require_package(PACKAGES["Excel"][0], "to_excel()", "Excel", PACKAGES["Excel"][1])
     findings = content.findings[content.findings["ticker"].isin(list(content.tickers))]
     record = pd.DataFrame(list_record_rows(content), columns=["run", "key", "value"])
@@ -81,7 +81,9 @@ def save_workbook(
 
 def _list_portfolio(content: TableContent, report: Any) -> list[Sheet]:
     """Return the sheet of the portfolio, and one for each frame that the run was asked for."""
-    views = [Sheet(name=name, frames=[frame]) for name, frame in list_views(report).items()]
+    views = [
+        Sheet(name=name, frames=[frame]) for name, frame in list_views(report, content).items()
+    ]
     if (read := read_portfolio(report, content)) is None:
         return views
     figures = pd.DataFrame({"figure": list(read.figures), "value": list(read.figures.values())})
@@ -97,7 +99,7 @@ def save_page(content: TableContent, report: Any, path: str | PathLike[str]) -> 
         list_record_rows(content),
         prices=getattr(report, "prices", None),
         portfolio=read_portfolio(report, content),
-        views=list_views(report),
+        views=list_views(report, content),
     )
     with open_target(target) as beside:
         # Half of a surrogate pair is in no encoding

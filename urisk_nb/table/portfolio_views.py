@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.positions import PORTFOLIO
 
-__all__ = ["require_part", "select_tickers", "unite_prices"]
+__all__ = ["require_part", "unite_prices"]
 
 # What each part needs, and how a run is given it
 _NEEDED = {
@@ -27,6 +26,14 @@ _NEEDED = {
 }
 
 
+_NOUNS = {
+    "portfolio": "a portfolio",
+    "backtest": "a backtest",
+    "stress": "episodes",
+    "factors": "factors",
+}
+
+
 def require_part(name: str, part: Any, meta: Mapping[str, Any]) -> Any:
     """
     Return a part of the report.
@@ -40,18 +47,12 @@ def require_part(name: str, part: Any, meta: Mapping[str, Any]) -> Any:
         return part
     if len(runs := meta.get("runs", ())) > 1:
         raise InputError(
-            f"this table is put together from {len(runs)} runs, and each has a portfolio of its "
-            f"own, so there is no {name} of all.",
+            f"this table is put together from {len(runs)} runs, and only the table of one run "
+            f"has {_NOUNS[name]}.",
             fix=f"ask the table of one run for its {name}, or make one run of all tickers",
         )
     seen, fix = _NEEDED[name]
     raise InputError(f"the table has no {name}, because {seen}.", fix=fix)
-
-
-def select_tickers(frame: pd.DataFrame, tickers: Collection[Any]) -> pd.DataFrame:
-    """Return the rows of these tickers and of the portfolio, in the frame's order."""
-    names = frame["ticker"] if "ticker" in frame else frame.index.to_series()
-    return frame[names.isin([*tickers, PORTFOLIO]).to_numpy()]
 
 
 def unite_prices(frames: Collection[pd.DataFrame]) -> pd.DataFrame | None:

@@ -20,7 +20,7 @@ from urisk_nb.render.table_content import (
     describe_warnings,
 )
 
-__all__ = ["list_record_rows", "to_json", "to_records"]
+__all__ = ["list_record_rows", "to_json", "to_parts", "to_records"]
 
 # First what a reader asks for first; whatever else a record has follows in its own order.
 FIRST = ("run_hash", "run_id", "created_at", "as_of", "failure", "model", "served_by", "judges")
@@ -59,6 +59,29 @@ def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
         {str(name): to_json(value) for name, value in row.items()}
         for row in frame.to_dict("records")
     ]
+
+
+def to_parts(report: Any) -> dict[str, Any]:
+    """
+    Return what a report says of the portfolio and beside the rows, as JSON has it.
+
+    Returns
+    -------
+    dict
+        ``portfolio`` is an object of figures by name; ``backtest``, ``stress`` and ``factors`` are
+        lists of rows. null where the run has none.
+    """
+    portfolio = report.portfolio
+    frames = {name: getattr(report, name) for name in ("backtest", "stress", "factors")}
+    return {
+        "portfolio": None if portfolio is None else to_json(portfolio.to_dict()),
+        **{
+            name: None
+            if frame is None
+            else to_records(frame.reset_index() if frame.index.name else frame)
+            for name, frame in frames.items()
+        },
+    }
 
 
 def list_record_rows(content: TableContent) -> list[tuple[str, str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from urisk_nb.errors import InputError
+from urisk_nb.render.portfolio_content import select_tickers
 from urisk_nb.render.table_content import TableContent, has_alerts
 from urisk_nb.render.table_html import render_table_html
 from urisk_nb.render.table_text import render_table_text
@@ -54,7 +55,7 @@ from urisk_nb.table.files import (
 from urisk_nb.table.frames import Frames
 from urisk_nb.table.markdown import render_markdown
 from urisk_nb.table.parquet_files import read_packed, unpack_report
-from urisk_nb.table.portfolio_views import require_part, select_tickers, unite_prices
+from urisk_nb.table.portfolio_views import require_part, unite_prices
 from urisk_nb.table.records import RunRecord
 from urisk_nb.table.sides import Side
 from urisk_nb.table.table_diff import TableDiff
@@ -183,7 +184,14 @@ class RiskTable(ExportFrame):
     @property
     def charts(self) -> Charts:
         """The charts of the tickers in this table: figures of plotly."""
-        return Charts(pd.DataFrame(self), self.frames, self.report.findings)
+        report = self.report
+        return Charts(
+            pd.DataFrame(self),
+            self.frames,
+            report.findings,
+            portfolio=getattr(report, "portfolio", None),
+            runs=len(self._content().runs),
+        )
 
     @property
     def frames(self) -> Frames:
@@ -242,9 +250,10 @@ class RiskTable(ExportFrame):
     # pandas-stubs call it final; pandas does not
     def to_excel(self, excel_writer: Any, *args: Any, **options: Any) -> Any:  # type: ignore[misc]
         """
-        Write an Excel workbook with the sheets table, findings, portfolio and provenance.
+        Write an Excel workbook with the sheets table, findings and provenance.
 
-        `portfolio` is there where the run has one. Fractions are per cent, dates are dates,
+        A run with weights has the sheet portfolio, too, and one with episodes or factors the sheets
+        stress and factors. Fractions are per cent, dates are dates,
         sentences wrap, and each column has a filter. Formulas stay text. A file that is there is
         replaced; after an error it is as it was.
 
@@ -430,7 +439,7 @@ class RiskTable(ExportFrame):
             The run was given no episode, or the table is put together from several runs.
         """
         found = require_part("stress", self.report.stress, self.report.meta)
-        return select_tickers(found, self._content().tickers).reset_index(drop=True)
+        return select_tickers(found, self._content().tickers)
 
     def factors(self) -> pd.DataFrame:
         """
@@ -494,9 +503,9 @@ class RiskTable(ExportFrame):
         Returns
         -------
         DataFrame
-            Columns ticker, quote, risk, severity, p_label, section, why (``low probability``,
-            ``judges disagree``, or both between semicolons), of the tickers in the table, in its
-            order; empty where each label counts.
+            Columns ticker, quote, risk, severity, p_label, p_severity, section, why (``low
+            probability``, ``judges disagree``, or both between semicolons), of the tickers in the
+            table, in its order; empty where each label counts.
         """
         content = self._content()
         frame = content.findings
@@ -510,7 +519,7 @@ class RiskTable(ExportFrame):
             )
         )
         order = {ticker: place for place, ticker in enumerate(content.tickers)}
-        names = ["ticker", "quote", "risk", "severity", "p_label", "section"]
+        names = ["ticker", "quote", "risk", "severity", "p_label", "p_severity", "section"]
         found = frame[names].assign(why=why)[why.notna() & frame["ticker"].isin(list(order))]
         return found.sort_values(
             "ticker", key=lambda one: one.map(order), kind="stable"
@@ -628,7 +637,9 @@ def diff_tables(old: object, new: object, *, rtol: float = 0.0) -> TableDiff:
                 f"the {which} table is {describe_type(table)}, not the table of a run.",
                 fix="compare what %%risk or urisk_nb.assess gives: table.diff(older_table)",
             )
-        sides.append(Side(frame=pd.DataFrame(table), records=table._records()))
+        portfolio = getattr(table.report, "portfolio", None)
+        side = Side(frame=pd.DataFrame(table), records=table._records(), portfolio=portfolio)
+        sides.append(side)
     return compare_tables(sides[0], sides[1], rtol=rtol)
 
 

@@ -123,7 +123,14 @@ def _iterate(
 def _show(value: Any) -> str:
     if value is None or value == []:
         return "not set"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_name_value, value)) if isinstance(value, list) else str(value)
+
+
+def _name_value(value: Any) -> str:
+    """Return an episode as the user gives it, and any other value as text."""
+    if isinstance(value, Mapping) and {"name", "start", "end"} <= set(value):
+        return f"{value['name']}={value['start']}:{value['end']}"
+    return str(value)
 
 
 def _list_judges(meta: Mapping[str, Any]) -> list[Any]:

@@ -22,10 +22,11 @@ __all__ = ["Row", "Side", "read_rows"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Side:
-    """One of the two tables: as it is now, and the runs behind it."""
+    """One of the two tables: as it is now, the runs behind it, and their portfolio if it is one."""
 
     frame: pd.DataFrame
     records: Sequence[RunRecord]
+    portfolio: pd.Series | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

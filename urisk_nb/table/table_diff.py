@@ -26,7 +26,8 @@ class TableDiff:
     Attributes
     ----------
     changes
-        One row a change: ticker (missing for a setting of the runs), what, old, new (missing where
+        One row a change: ticker (missing for a setting of the runs, ``portfolio`` for a figure of
+        the portfolio), what, old, new (missing where
         there is none), cause, quote (the sentence that moved it; missing where none did). ``what``
         is a column of the table, or one of ``ticker`` (only in one of the tables), ``setting``
         (what the runs were told), ``sentence`` (new, gone, or reworded: old and new are the
