@@ -294,6 +294,7 @@ def test_two_interrupts_lose_no_record_of_a_run_that_goes_on(monkeypatch):
 
     async def go():
         with monkeypatch.context() as patch:
+            patch.setattr("urisk_nb.journal.writer.PAUSE_S", 0.0)
             slow_down(patch, "add", 0.1, [])
             task = asyncio.create_task(run.label(ScriptedJudge(service_s=0.01)))
             while not run.ticker_findings:
@@ -557,11 +558,12 @@ def test_a_run_without_its_first_record_is_purged_by_its_id(journal, state):
 
 
 def test_a_damaged_list_of_documents_stops_no_purge(journal):
-    make_run()
+    age(journal, id_of(make_run()), 30)
+    make_run(evidence=NEWS[:1])
     with sqlite3.connect(journal) as plain:
         plain.execute("UPDATE objects SET body = x'70' WHERE id = (SELECT MAX(id) FROM objects)")
     plain.close()
-    assert purge(before=WEEK_AGO) == 0
+    assert purge(before=WEEK_AGO) == 1
 
 
 def test_a_purge_shrinks_what_an_earlier_one_could_not(journal, monkeypatch):
@@ -585,16 +587,14 @@ def test_a_purge_shrinks_what_an_earlier_one_could_not(journal, monkeypatch):
 def test_a_run_that_is_recorded_while_a_purge_reads_keeps_its_inputs(journal, monkeypatch):
     """The purge has read what is used; a run that comes then waits until it is done."""
     age(journal, id_of(make_run()), 30)
-    find, made = past_runs._list_used, []
+    find, made, prices = past_runs._list_used, [], closes("A", "B")
 
     def list_used(store, kept):
-        thread = threading.Thread(
-            target=lambda: made.append(assess("A B", prices=closes("A", "B")))
-        )
+        thread = threading.Thread(target=lambda: made.append(assess("A B", prices=prices)))
+        threads.append(thread)
         thread.start()
         thread.join(0.3)
         yield from find(store, kept)
-        threads.append(thread)
 
     threads = []
     monkeypatch.setattr(past_runs, "_list_used", list_used)

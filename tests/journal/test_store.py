@@ -214,7 +214,7 @@ def test_a_schema_whose_bytes_are_no_text_is_said(path):
     """SQLite quotes the damaged bytes in its message, which Python then cannot decode."""
     Store(path).close()
     content = path.read_bytes()
-    path.write_bytes(content.replace(b"key BLOB", b"k\xa8(\xff\xfe\xff#b"))
+    path.write_bytes(content.replace(b"CREATE TABLE answers", b"CR\xa8ATE TABLE answers"))
     with pytest.raises(JournalUnusable) as caught:
         Store(path)
     assert f"rename {path}" in caught.value.fix
