@@ -422,6 +422,29 @@ def test_a_changed_record_is_named(journal, name):
         verify(id_of(table))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "name = CAST(name AS BLOB)",
+        "run = CAST(run AS BLOB)",
+        "hash = 'x'",
+        "name = CAST(x'fffe' AS TEXT)",
+        "run = CAST(x'fffe' AS TEXT)",
+    ],
+)
+def test_a_value_of_another_type_is_named(journal, change):
+    """One flipped bit of the file makes bytes of a text, or a text that is none."""
+    run = id_of(make_run())
+    with sqlite3.connect(journal) as plain:
+        plain.execute(f"UPDATE records SET {change} WHERE name LIKE 'l%A'")
+    plain.close()
+    for read in (verify, replay):
+        with pytest.raises(RecordChanged, match="'labels 0 A'"):
+            read(run)
+    assert history()["run"].tolist() == [run]
+    assert purge(before=WEEK_AGO) == 0
+
+
 def test_a_record_that_was_replaced_is_named(journal):
     """Whoever changes a record and its hash would have to change the run's hash, too."""
     table = make_run()

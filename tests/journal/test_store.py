@@ -227,6 +227,7 @@ def test_a_look_up_that_fails_holds_no_lock(path):
         one.add(batch("r", b"1", b"2", key=key))
         one._connection.execute("UPDATE answers SET run = CAST(x'fffe' AS TEXT)")
     with pytest.raises(JournalUnusable, match="decode") as kept, Store(path) as one:
+        one._connection.text_factory = str
         one.find_answer(key)
     assert "rename" in kept.value.fix
     with Store(path, busy_s=0.05) as other:

@@ -140,6 +140,8 @@ class Store:
             self._connection = sqlite3.connect(
                 path, timeout=busy_s, isolation_level=None, check_same_thread=False
             )
+            # A name whose bytes are no text is no name of ours: its record is missed
+            self._connection.text_factory = lambda text: text.decode(errors="replace")
             try:
                 self._prepare()
             except BaseException:
@@ -337,7 +339,7 @@ class Store:
         """Return the ids of all runs, the oldest first."""
         with _translate_errors(self.path):
             rows = self._select("SELECT run FROM records GROUP BY run ORDER BY MIN(id)")
-            return [row[0] for row in rows]
+            return [str(row[0]) for row in rows]
 
     def get_records(self, run: str) -> dict[str, Stored]:
         """Return the records of a run by name, the latest of each, in the order of their names."""
@@ -360,7 +362,9 @@ class Store:
                 values,
             )
             for run, name, hash_, body in rows:
-                found.setdefault(run, {})[name] = _read(hash_, body, name=name, run=run)
+                # One flipped bit makes bytes of a text, and no such name is looked for
+                one = _read(hash_, body, name=str(name), run=str(run))
+                found.setdefault(one.run, {})[one.name] = one
         return found
 
     def count_answers(self) -> int:
@@ -370,6 +374,8 @@ class Store:
 
 
 def _read(hash_: bytes, stored: bytes, *, name: str = "", run: str = "") -> Stored:
+    if not isinstance(hash_, bytes):  # a damaged row may have any type
+        hash_ = b""
     try:
         body = unpack(stored)
     except (ValueError, TypeError):
