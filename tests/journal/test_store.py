@@ -220,18 +220,33 @@ def test_a_schema_whose_bytes_are_no_text_is_said(path):
     assert f"rename {path}" in caught.value.fix
 
 
+def fail_to_read(path, key):
+    with Store(path) as one:
+        one._connection.text_factory = str  # it takes no other bytes, in the second row
+        one.find_answer(key)
+
+
 def test_a_look_up_that_fails_holds_no_lock(path):
     """Somebody may keep the error, and all that hangs on it: a notebook does."""
     key = b"k" * 32
     with Store(path) as one:
-        one.add(batch("r", b"1", b"2", key=key))
-        one._connection.execute("UPDATE answers SET run = CAST(x'fffe' AS TEXT)")
-    with pytest.raises(JournalUnusable, match="decode") as kept, Store(path) as one:
-        one._connection.text_factory = str
-        one.find_answer(key)
+        one.add(batch("r", b"1", b"2", b"3", key=key))
+        one._connection.execute("UPDATE answers SET run = CAST(x'fffe' AS TEXT) WHERE id = 2")
+    with pytest.raises(JournalUnusable, match="decode") as kept:
+        fail_to_read(path, key)
     assert "rename" in kept.value.fix
     with Store(path, busy_s=0.05) as other:
-        other.add(batch("r", b"3"))
+        other.add(batch("r", b"4"))
+
+
+def test_prices_that_are_too_large_for_a_row_are_said(path):
+    """SQLite takes 1 GB in a row. Nothing that the user could free or move helps."""
+    with Store(path) as one:
+        one._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000)
+        with pytest.raises(JournalUnusable, match="too big") as caught:
+            one.add(Batch("r", objects=[Entry.of(os.urandom(6000))]))
+    assert "%env URISK_JOURNAL=off" in caught.value.fix
+    assert "writable" not in caught.value.fix
 
 
 def test_a_locked_file_is_waited_for_and_then_said(path):

@@ -409,7 +409,8 @@ def _translate_errors(path: Path) -> Iterator[None]:
     """Raise what SQLite and the file system say as JournalUnusable, with what to do."""
     try:
         yield
-    except (sqlite3.Error, OSError, UnicodeError) as exc:  # of a damaged file even its message
+    # Of a damaged file even the message is damaged; OverflowError: over 2 GB in a row
+    except (sqlite3.Error, OSError, UnicodeError, OverflowError) as exc:
         if isinstance(exc, JournalUnusable):
             raise
         seen = visible(str(getattr(exc, "strerror", None) or exc))
@@ -422,6 +423,8 @@ def _find_fix(exc: Exception, path: Path) -> str:
     text = str(exc)
     if "full" in text or "No space" in text or "quota" in text.lower():
         return f"free some space, or {_elsewhere()}"
+    if "too big" in text or isinstance(exc, OverflowError):
+        return "record fewer prices in one run, or none: %env URISK_JOURNAL=off"
     if _is_locked(exc):
         return f"end the program that holds it, and run this again; {OFF}"
     damages = ("malformed", "not a database", "corrupt", "decode")
