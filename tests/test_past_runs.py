@@ -30,6 +30,7 @@ from urisk_nb.errors import (
 from urisk_nb.journal.store import Store
 from urisk_nb.llm.labels import LabelMethod
 from urisk_nb.llm.messages import Think
+from urisk_nb.notebook import magics
 from urisk_nb.recording import recorder
 from urisk_nb.risk import questions
 from urisk_nb.risk.taxonomy import Category, Taxonomy
@@ -331,6 +332,18 @@ def test_no_file_is_closed_while_it_is_read(monkeypatch):
 def test_the_first_letters_of_an_id_are_enough():
     table = make_run()
     assert id_of(replay(id_of(table)[:-2])) == id_of(table)
+
+
+@pytest.mark.parametrize("has_new", [True, False])
+def test_two_runs_are_compared_from_a_line(has_new):
+    """Without a second id the newest run is the other one."""
+    old, new = make_run(), make_run(evidence=NEWS[:2])
+    line = f"{id_of(old)} {id_of(new)}" if has_new else id_of(old)
+    args = magics.build_parser("urisk_diff").parse_line(line)
+    change = magics._show_diff(None, args)
+    assert repr(change).startswith(f"{id_of(new)} (newer) against {id_of(old)} (older)")
+    with pytest.raises(RunNotFound, match="no run was named"):
+        magics._show_diff(None, magics.build_parser("urisk_diff").parse_line(""))
 
 
 def test_an_unknown_run_is_answered_with_the_nearest():

@@ -91,6 +91,8 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         "What changed from one run in the journal to another, and what caused it.",
         {
             "old": {
+                "nargs": "?",
+                "default": "",
                 "metavar": "OLD",
                 "help": "the older run: its id, or its first letters; %%urisk_history lists them",
             },
