@@ -55,10 +55,11 @@ def id_of(table):
 
 
 def slow_down(monkeypatch, name, seconds, done):
-    """Let a method of the store take its time; `done` has what has ended, in order."""
+    """Let a method of the store take its time; `done` has what has begun and ended, in order."""
     plain = getattr(Store, name)
 
     def wait(self, *given):
+        done.append(f"{name}...")
         time.sleep(seconds)
         found = plain(self, *given)
         done.append(name)
@@ -95,16 +96,15 @@ def test_no_file_is_closed_while_it_is_read(monkeypatch):
 
     async def go():
         slow_down(monkeypatch, "find_answers", 0.1, done)
-        slow_down(monkeypatch, "close", 0.0, done)
+        monkeypatch.setattr(Store, "close", lambda self: done.append("close"))
         task = asyncio.create_task(run.label(ScriptedJudge()))
-        while run.recorder is None or run.recorder._reader is None:
+        while not done:
             await asyncio.sleep(0.002)
-        await asyncio.sleep(0.02)
         task.cancel()
         await asyncio.wait({task})
 
     asyncio.run(go())
-    assert done == ["find_answers", "close", "close"]
+    assert done == ["find_answers...", "find_answers", "close", "close"]
 
 
 @pytest.mark.parametrize("has_new", [True, False])
