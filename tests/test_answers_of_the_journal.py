@@ -235,6 +235,16 @@ def test_priors_are_known_in_another_process():
     assert table["judged"].tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("change", [{"digest": "d2"}, {"refresh": True}])
+def test_priors_of_this_process_are_those_of_the_same_model(change):
+    """A model that was made again under its name has priors of its own; --refresh asks for them."""
+    given = {"params": {"labels": "calibrated"}}
+    refresh = change.pop("refresh", False)
+    first, _ = run_again(**given)
+    asked, _ = run_again(ScriptedJudge(**change), **given, refresh=refresh)
+    assert sorted(asked) == sorted(first)
+
+
 def test_several_judges_are_known_each_by_its_own_digest():
     judges = {"judge": ("one", "two")}
     assert len(run_again(params=judges)[0]) == 8

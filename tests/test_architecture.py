@@ -241,6 +241,20 @@ def layer(module):
     raise AssertionError(f"{module} has no layer: add it to LAYERS in {__file__}")
 
 
+def test_a_run_without_evidence_loads_no_http_client():
+    """What `urisk_nb.session` loads, and what these load: the client is 0.2 s of the first cell."""
+    paths = {one.values[0]: one.values[1] for one in MODULES}
+    seen, left = set(), ["session"]
+    while left:
+        module = left.pop()
+        if module in paths and module not in seen:
+            seen.add(module)
+            names = [name for name, is_lazy in imports(paths[module]) if not is_lazy]
+            left += [name.removeprefix("urisk_nb.") for name in names]
+    assert "recording.recorder" in seen
+    assert seen.isdisjoint({"llm.client", "llm.labels", "llm.dialects.dialect"})
+
+
 @pytest.mark.parametrize(("module", "path"), MODULES)
 def test_imports_point_down(module, path):
     """

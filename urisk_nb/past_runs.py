@@ -7,6 +7,7 @@ server. Over 400 lines: all of it reads the same three kinds of records, and hal
 
 from __future__ import annotations
 
+import os
 from collections.abc import Coroutine, Generator, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["describe_journal", "history", "purge", "replay", "verify"]
 
 MAX_NAMED = 5  # runs or tickers that are named
+ID_FORMAT, ID_LENGTH = "%Y%m%dT%H%M%S", 15  # how an id says when its run was made
 UNFINISHED = "unfinished"  # the status of a run that has no end
 NO_JUDGES = {
     "served_by": {},
@@ -59,7 +61,7 @@ def _open_store() -> Store:
             "the journal is off (URISK_JOURNAL), so no run is recorded.",
             fix="name a file for it: %env URISK_JOURNAL=journal.sqlite3",
         )
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  a folder that may not be read raises nothing here
         raise JournalUnusable(
             f"there is no journal at {path}: no run was recorded yet.",
             fix="make a risk table first (%%risk, or `urisk demo`)",
@@ -380,7 +382,7 @@ def describe_journal() -> tuple[str, str | None]:
     path = find_path()
     if path is None:
         return "off (URISK_JOURNAL)", None
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  see above
         return f"{path}, none yet", None
     try:
         with Store(path) as store:
@@ -417,33 +419,42 @@ def purge(before: date | str) -> int:
     """
     limit = _read_moment(before)
     with _open_store() as store:
-        records = store.get_all_records()
-        old = [run for run, own in records.items() if _find_start(own) < limit]
-        kept = {run: own for run, own in records.items() if run not in set(old)}
-        if old:
-            store.remove(old, f"{limit.astimezone(UTC):%Y%m%dT%H%M%S}", _list_used(store, kept))
+        with store.hold():
+            records = store.get_all_records()
+            old = {run for run, own in records.items() if _find_start(run, own) < limit}
+            kept = {run: own for run, own in records.items() if run not in old}
+            store.remove(list(old), f"{limit:{ID_FORMAT}}", _list_used(store, kept))
+        store.shrink()
     return len(old)
 
 
 def _read_moment(given: date | str) -> datetime:
-    if not isinstance(given, date):
-        try:
-            given = datetime.fromisoformat(given.strip())
-        except (ValueError, AttributeError) as exc:
-            raise InputError(
-                f"before={given!r} is not a date.", fix='before="2026-01-31" (year, month, day)'
-            ) from exc
-    if not isinstance(given, datetime):
-        given = datetime(given.year, given.month, given.day)  # noqa: DTZ001  it gets its zone below
-    return given.replace(tzinfo=UTC) if given.tzinfo is None else given
+    """Return the moment that is meant, in UTC."""
+    try:
+        moment = given if isinstance(given, date) else datetime.fromisoformat(given.strip())
+        if not isinstance(moment, datetime):
+            moment = datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001  see below
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return datetime.fromtimestamp(moment.timestamp(), UTC)  # NaT is a date, but has no number
+    except (ValueError, TypeError, AttributeError, OverflowError) as exc:
+        raise InputError(
+            f"before={given!r} is not a date.", fix='before="2026-01-31" (year, month, day)'
+        ) from exc
 
 
-def _find_start(records: Records) -> datetime:
-    """Return when a run was made; one whose first record was changed counts as the newest."""
+def _find_start(run: str, records: Records) -> datetime:
+    """
+    Return when a run was made: by its first record, or by its id where that is damaged or gone; a
+    run that says it nowhere counts as the newest.
+    """
     start = records.get(START)
-    if start is None or not start.is_whole:
+    if start is not None and start.is_whole:
+        return datetime.fromisoformat(decode_json(start.body)["created_at"])
+    try:
+        return datetime.strptime(str(run)[:ID_LENGTH], ID_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
         return datetime.max.replace(tzinfo=UTC)
-    return datetime.fromisoformat(decode_json(start.body)["created_at"])
 
 
 def _list_used(store: Store, kept: Mapping[str, Records]) -> Iterator[bytes]:
@@ -457,6 +468,7 @@ def _list_used(store: Store, kept: Mapping[str, Records]) -> Iterator[bytes]:
                 yield from map(bytes.fromhex, list_objects(inputs))
                 lists = [inputs[one] for one in ("documents", "previous") if inputs[one]]
                 for listed in store.get_objects([bytes.fromhex(one) for one in lists]).values():
-                    yield from map(bytes.fromhex, decode_json(listed.body))
+                    if listed.is_whole:
+                        yield from map(bytes.fromhex, decode_json(listed.body))
             elif name.startswith(LABELS):
                 yield from (bytes.fromhex(row[1]) for row in decode_json(stored.body)["answers"])

@@ -438,7 +438,7 @@ class _Workers:
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.replies[question.key] = reply
         known = self._list_answers().get(question.key)
-        if known is None and question.purpose == "prior":
+        if known is None and question.purpose == "prior" and not self.run.refresh:
             known = self._priors().get(question.key)
         if known is None and (found := self._find_recorded(question)) is not None:
             known = self._list_answers()[question.key] = found
@@ -527,7 +527,8 @@ class _Workers:
         """Return what this model says to sentences without content: asked once in this process."""
         known: dict[tuple[Any, ...], dict[str, Reply]] = process_state.setdefault("priors", dict)
         server = tuple(self.run.served_by[name] for name in ("engine", "server", "url"))
-        return known.setdefault((self.judge.model, *server), {})
+        judge = self.judge
+        return known.setdefault((judge.model, judge.digest or judge.session, *server), {})
 
     def _count(
         self,

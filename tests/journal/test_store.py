@@ -146,6 +146,40 @@ def test_the_file_of_another_program_is_left_alone(tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_nothing_of_another_programs_file_is_changed(tmp_path, mode):
+    """Neither its way of writing, which SQLite keeps in the file, nor who may read it."""
+    path = tmp_path / "places.sqlite"
+    plain = sqlite3.connect(path)
+    plain.execute(f"PRAGMA journal_mode={mode}")
+    plain.execute("CREATE TABLE bookmarks (url)")
+    plain.commit()
+    plain.close()
+    path.chmod(0o644)
+    before = path.read_bytes()
+    with pytest.raises(JournalUnusable, match="another program"):
+        Store(path)
+    assert path.read_bytes() == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_an_object_that_is_purged_while_it_is_added_is_added_again(path, monkeypatch):
+    """It was there when its run looked, and gone when the transaction began."""
+    shared = Entry.of(b"a document")
+    with Store(path) as one, Store(path) as other:
+        one.add(Batch("old", objects=[shared]))
+        transaction = one._transaction
+
+        def purge_first():
+            with other.hold():
+                other.remove(["old"], "", [])
+            return transaction()
+
+        monkeypatch.setattr(one, "_transaction", purge_first)
+        one.add(Batch("new", objects=[shared]))
+        assert one.get_objects([shared.hash])[shared.hash].is_whole
+
+
 # Faults -------------------------------------------------------------------------------------------
 
 
@@ -174,6 +208,45 @@ def test_a_damaged_page_is_said(path):
     with pytest.raises(JournalUnusable, match=r"malformed|corrupt") as caught:
         read_all(path)
     assert "rename" in caught.value.fix
+
+
+def test_a_schema_whose_bytes_are_no_text_is_said(path):
+    """SQLite quotes the damaged bytes in its message, which Python then cannot decode."""
+    Store(path).close()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"CREATE TABLE answers", b"CR\xa8ATE TABLE answers"))
+    with pytest.raises(JournalUnusable) as caught:
+        Store(path)
+    assert f"rename {path}" in caught.value.fix
+
+
+def fail_to_read(path, key):
+    with Store(path) as one:
+        one._connection.text_factory = str  # it takes no other bytes, in the second row
+        one.find_answer(key)
+
+
+def test_a_look_up_that_fails_holds_no_lock(path):
+    """Somebody may keep the error, and all that hangs on it: a notebook does."""
+    key = b"k" * 32
+    with Store(path) as one:
+        one.add(batch("r", b"1", b"2", b"3", key=key))
+        one._connection.execute("UPDATE answers SET run = CAST(x'fffe' AS TEXT) WHERE id = 2")
+    with pytest.raises(JournalUnusable, match="decode") as kept:
+        fail_to_read(path, key)
+    assert "rename" in kept.value.fix
+    with Store(path, busy_s=0.05) as other:
+        other.add(batch("r", b"4"))
+
+
+def test_prices_that_are_too_large_for_a_row_are_said(path):
+    """SQLite takes 1 GB in a row. Nothing that the user could free or move helps."""
+    with Store(path) as one:
+        one._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000)
+        with pytest.raises(JournalUnusable, match="too big") as caught:
+            one.add(Batch("r", objects=[Entry.of(os.urandom(6000))]))
+    assert "%env URISK_JOURNAL=off" in caught.value.fix
+    assert "writable" not in caught.value.fix
 
 
 def test_a_locked_file_is_waited_for_and_then_said(path):
@@ -298,6 +371,11 @@ def test_the_variable_decides(monkeypatch, given, wanted):
     monkeypatch.setenv("URISK_JOURNAL", given)
     found = place.find_path()
     assert (found is None) if wanted is None else (found.name == wanted and found.is_absolute())
+
+
+def test_the_home_of_nobody_is_a_path_like_others(monkeypatch):
+    monkeypatch.setenv("URISK_JOURNAL", "~nobody-of-this-name/journal.sqlite3")
+    assert str(place.find_path()) == "~nobody-of-this-name/journal.sqlite3"
 
 
 def test_a_line_of_env_counts(monkeypatch, tmp_path):

@@ -521,3 +521,16 @@ def test_several_workers_ask_once_which_way():
 
     asyncio.run(main())
     assert client.asked == ["capabilities", systemone.PATH] * 2
+
+
+def test_a_model_that_was_installed_again_is_looked_at_again():
+    """Its digest is another one: how the one before was asked says nothing of it."""
+    client = Scripted(openai.LLAMA_CPP, NO_DECISION, NO_DECISION)
+
+    async def main():
+        reader = LabelReader(client)
+        for digest in ("d1", "d1", "", "d2", "d2"):
+            await reader.find_method("m", digest)
+
+    asyncio.run(main())
+    assert client.asked == ["capabilities", systemone.PATH] * 2

@@ -26,7 +26,7 @@ def find_path() -> Path | None:
     if given.lower() in OFF:
         return None
     if given:
-        return Path(given).expanduser()
+        return Path(os.path.expanduser(given))  # noqa: PTH111  `~` of nobody stays as it is
     from platformdirs import user_data_path
 
     return user_data_path("urisk_nb", appauthor=False) / "journal" / NAME

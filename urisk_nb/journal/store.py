@@ -4,6 +4,7 @@ SQLite with a rollback journal, not with a write-ahead log, which breaks on the 
 that many home folders are on. Each batch is one transaction and is flushed to the disk before it
 counts (`synchronous=FULL`). So a file is whole after a kill or a power cut at any moment, and
 several kernels may use it at once: whoever comes second waits, for `busy_s` at most.
+Over 400 lines, of which half are SQL, docstrings and the words of failures.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from urisk_nb.errors import JournalUnusable
 from urisk_nb.journal.canonical import compute_hash, pack, unpack
@@ -139,6 +141,8 @@ class Store:
             self._connection = sqlite3.connect(
                 path, timeout=busy_s, isolation_level=None, check_same_thread=False
             )
+            # A name whose bytes are no text is no name of ours: its record is missed
+            self._connection.text_factory = lambda text: text.decode(errors="replace")
             try:
                 self._prepare()
             except BaseException:
@@ -158,10 +162,7 @@ class Store:
     # Opening --------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        # TRUNCATE is a rollback journal whose file is emptied, not removed: one entry of the folder
-        # less to write
-        self._connection.execute("PRAGMA journal_mode=TRUNCATE")
-        self._connection.execute("PRAGMA synchronous=FULL")
+        # First of all: nothing of another program's file is changed
         found, number = self._read_number("application_id"), self._read_number("user_version")
         if found != APPLICATION_ID and (found or number or self._has_tables()):
             raise JournalUnusable(
@@ -174,14 +175,24 @@ class Store:
                 f"this version knows {len(MIGRATIONS)}).",
                 fix="update urisk_nb, or use another file: %env URISK_JOURNAL=journal.sqlite3",
             )
+        _protect(self.path)
+        # TRUNCATE is a rollback journal whose file is emptied, not removed: one entry of the folder
+        # less to write
+        self._connection.execute("PRAGMA journal_mode=TRUNCATE")
+        self._connection.execute("PRAGMA synchronous=FULL")
         if number < len(MIGRATIONS):
             self._migrate()
 
     def _read_number(self, pragma: str) -> int:
-        return int(self._connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+        return int(self._select(f"PRAGMA {pragma}")[0][0])
 
     def _has_tables(self) -> bool:
-        return self._connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+        return bool(self._select("SELECT 1 FROM sqlite_master"))
+
+    def _select(self, statement: str, values: Sequence[str | bytes] = ()) -> list[Any]:
+        """Return all rows. The cursor is closed also after a fault, or it would keep its lock."""
+        with contextlib.closing(self._connection.cursor()) as cursor:
+            return cursor.execute(statement, values).fetchall()
 
     def _migrate(self) -> None:
         with self._transaction():
@@ -210,17 +221,17 @@ class Store:
     def add(self, batch: Batch) -> None:
         """Add everything of a batch, or nothing; what is there already is not added again."""
         with _translate_errors(self.path):
-            known = self._find_known("objects", [entry.hash for entry in batch.objects])
+            given = {one.hash: one.body for one in batch.objects}
+            known = self._find_known(list(given))
             # Before the lock is taken: to compress takes time, and others wait
-            objects = [
-                (entry.hash, pack(entry.body))
-                for entry in {one.hash: one for one in batch.objects}.values()
-                if entry.hash not in known
-            ]
+            objects = [(one, pack(body)) for one, body in given.items() if one not in known]
             answers = [(one.hash, one.key, batch.run, pack(one.body)) for one in batch.answers]
             records = [(batch.run, one.name, one.hash, pack(one.body)) for one in batch.records]
             add = self._connection.executemany
             with self._transaction():
+                # A purge may have removed some of them by now
+                gone = known - self._find_known(list(known))
+                objects += [(one, pack(given[one])) for one in gone]
                 add("INSERT OR IGNORE INTO objects (hash, body) VALUES (?, ?)", objects)
                 add(
                     "INSERT OR IGNORE INTO answers (hash, key, run, body) VALUES (?, ?, ?, ?)",
@@ -228,20 +239,26 @@ class Store:
                 )
                 add("INSERT INTO records (run, name, hash, body) VALUES (?, ?, ?, ?)", records)
 
-    def _find_known(self, table: str, hashes: Sequence[bytes]) -> set[bytes]:
+    def _find_known(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Return which of these objects are there."""
         known: set[bytes] = set()
         for some in _split(hashes):
             marks = ",".join("?" * len(some))
-            rows = self._connection.execute(
-                f"SELECT hash FROM {table} WHERE hash IN ({marks})",  # noqa: S608  our own names
-                some,
-            )
+            rows = self._select(f"SELECT hash FROM objects WHERE hash IN ({marks})", some)  # noqa: S608  our own words
             known.update(row[0] for row in rows)
         return known
 
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep others from writing, so that what is read and removed inside fits together."""
+        with _translate_errors(self.path):
+            self._connection.execute("PRAGMA secure_delete=ON")  # also where no room is to shrink
+            with self._transaction():
+                yield
+
     def remove(self, runs: Sequence[str], before: str, is_used: Iterable[bytes]) -> None:
         """
-        Remove whole runs, then every object and answer that no other run uses, and shrink the file.
+        Remove whole runs, then every object and answer that no other run uses; inside of `hold`.
 
         Parameters
         ----------
@@ -253,27 +270,30 @@ class Store:
         is_used
             The hashes of the objects and answers that the runs use which stay.
         """
+        execute = self._connection.execute
+        execute("CREATE TEMP TABLE gone (run TEXT PRIMARY KEY)")
+        execute("CREATE TEMP TABLE used (hash BLOB PRIMARY KEY)")
+        self._connection.executemany("INSERT INTO gone VALUES (?)", [(run,) for run in runs])
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO used VALUES (?)", ((one,) for one in is_used)
+        )
+        execute("DELETE FROM records WHERE run IN gone")
+        execute(
+            """
+            DELETE FROM answers WHERE hash NOT IN used
+            AND (run IN gone OR run < ? AND run NOT IN (SELECT run FROM records))
+            """,
+            (before,),
+        )
+        execute("DELETE FROM objects WHERE hash NOT IN used")
+        execute("DROP TABLE gone")
+        execute("DROP TABLE used")
+
+    def shrink(self) -> None:
+        """Write the file anew without the room that removed rows have left."""
         with _translate_errors(self.path):
-            execute = self._connection.execute
-            execute("CREATE TEMP TABLE gone (run TEXT PRIMARY KEY)")
-            execute("CREATE TEMP TABLE used (hash BLOB PRIMARY KEY)")
-            self._connection.executemany("INSERT INTO gone VALUES (?)", [(run,) for run in runs])
-            self._connection.executemany(
-                "INSERT OR IGNORE INTO used VALUES (?)", ((one,) for one in is_used)
-            )
-            with self._transaction():
-                execute("DELETE FROM records WHERE run IN gone")
-                execute(
-                    """
-                    DELETE FROM answers WHERE hash NOT IN used
-                    AND (run IN gone OR run < ? AND run NOT IN (SELECT run FROM records))
-                    """,
-                    (before,),
-                )
-                execute("DELETE FROM objects WHERE hash NOT IN used")
-            execute("DROP TABLE gone")
-            execute("DROP TABLE used")
-            execute("VACUUM")
+            if self._read_number("freelist_count"):
+                self._connection.execute("VACUUM")
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -287,7 +307,7 @@ class Store:
         with _translate_errors(self.path):
             for some in _split(keys):
                 marks = ",".join("?" * len(some))
-                rows = self._connection.execute(
+                rows = self._select(
                     f"SELECT key, hash, body, run FROM answers WHERE key IN ({marks}) ORDER BY id",  # noqa: S608  our own names
                     some,
                 )
@@ -309,7 +329,7 @@ class Store:
         with _translate_errors(self.path):
             for some in _split(hashes):
                 marks = ",".join("?" * len(some))
-                rows = self._connection.execute(
+                rows = self._select(
                     f"SELECT hash, body FROM {table} WHERE hash IN ({marks})",  # noqa: S608  our own names
                     some,
                 )
@@ -319,8 +339,8 @@ class Store:
     def list_runs(self) -> list[str]:
         """Return the ids of all runs, the oldest first."""
         with _translate_errors(self.path):
-            rows = self._connection.execute("SELECT run FROM records GROUP BY run ORDER BY MIN(id)")
-            return [row[0] for row in rows]
+            rows = self._select("SELECT run FROM records GROUP BY run ORDER BY MIN(id)")
+            return [str(row[0]) for row in rows]
 
     def get_records(self, run: str) -> dict[str, Stored]:
         """Return the records of a run by name, the latest of each, in the order of their names."""
@@ -338,22 +358,25 @@ class Store:
     def _get_records(self, where: str, values: Sequence[str]) -> dict[str, dict[str, Stored]]:
         found: dict[str, dict[str, Stored]] = {}
         with _translate_errors(self.path):
-            rows = self._connection.execute(
+            rows = self._select(
                 f"SELECT run, name, hash, body FROM records {where} ORDER BY id",  # noqa: S608  our own words
                 values,
             )
             for run, name, hash_, body in rows:
-                found.setdefault(run, {})[name] = _read(hash_, body, name=name, run=run)
+                # One flipped bit makes bytes of a text, and no such name is looked for
+                one = _read(hash_, body, name=str(name), run=str(run))
+                found.setdefault(one.run, {})[one.name] = one
         return found
 
     def count_answers(self) -> int:
         """Return how many answers there are."""
         with _translate_errors(self.path):
-            row = self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()
-            return int(row[0])
+            return int(self._select("SELECT COUNT(*) FROM answers")[0][0])
 
 
 def _read(hash_: bytes, stored: bytes, *, name: str = "", run: str = "") -> Stored:
+    if not isinstance(hash_, bytes):  # a damaged row may have any type
+        hash_ = b""
     try:
         body = unpack(stored)
     except (ValueError, TypeError):
@@ -373,7 +396,10 @@ def _make_file(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         # SQLite would take the user's umask; the files beside it take the mode of this one
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        return
+
+
+def _protect(path: Path) -> None:
+    """Make a journal that others may read this user's alone."""
     if path.is_file() and path.stat().st_mode & 0o077:
         with contextlib.suppress(OSError):
             path.chmod(0o600)
@@ -384,7 +410,8 @@ def _translate_errors(path: Path) -> Iterator[None]:
     """Raise what SQLite and the file system say as JournalUnusable, with what to do."""
     try:
         yield
-    except (sqlite3.Error, OSError) as exc:
+    # Of a damaged file even the message is damaged; OverflowError: over 2 GB in a row
+    except (sqlite3.Error, OSError, UnicodeError, OverflowError) as exc:
         if isinstance(exc, JournalUnusable):
             raise
         seen = visible(str(getattr(exc, "strerror", None) or exc))
@@ -397,9 +424,12 @@ def _find_fix(exc: Exception, path: Path) -> str:
     text = str(exc)
     if "full" in text or "No space" in text or "quota" in text.lower():
         return f"free some space, or {_elsewhere()}"
+    if "too big" in text or isinstance(exc, OverflowError):
+        return "record fewer prices in one run, or none: %env URISK_JOURNAL=off"
     if _is_locked(exc):
         return f"end the program that holds it, and run this again; {OFF}"
-    if "malformed" in text or "not a database" in text or "corrupt" in text:
+    damages = ("malformed", "not a database", "corrupt", "decode")
+    if isinstance(exc, UnicodeError) or any(one in text for one in damages):
         return f"rename {path} and run this again: a new journal is made; {OFF}"
     return f"make it writable for you, or {_elsewhere()}"
 

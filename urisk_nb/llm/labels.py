@@ -140,6 +140,7 @@ class LabelReader:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._methods: dict[str, LabelMethod] = {}
+        self._digests: dict[str, str] = {}
         self._temperatures: dict[str, float] = {}  # of the judge's two questions, on Ollama
         self._lock = asyncio.Lock()
         self.writer = LabelWriter(client)
@@ -149,8 +150,16 @@ class LabelReader:
         self._methods.clear()
         self.writer.reset()
 
-    async def find_method(self, model: str) -> LabelMethod:
-        """Return how this model is asked; the first call asks the server what it can do."""
+    async def find_method(self, model: str, digest: str = "") -> LabelMethod:
+        """
+        Return how this model is asked; the first call asks the server what it can do.
+
+        With another digest than before it asks again: the model was installed anew under its name,
+        and may be asked in another way or have other temperatures.
+        """
+        if digest and self._digests.setdefault(model, digest) != digest:
+            self.reset()
+            self._digests[model] = digest
         if model not in self._methods:
             async with self._lock:  # several workers begin at once
                 if model not in self._methods:

@@ -618,12 +618,14 @@ class LLMManager:
         raise AssertionError("retrying ends with a value or an error")  # pragma: no cover
 
     async def _find_judge(self, model: str, known: Sequence[Model]) -> Judge:
-        method, found = await self._labels.find_method(model), find_model(model, known)
+        found = find_model(model, known)
+        digest = (found.digest if found else "") or await self._find_digest(model)
+        method = await self._labels.find_method(model, digest)
         is_written = method in (LabelMethod.SCHEMA, LabelMethod.CHOICES)
         return Judge(
             model=model,
             method=method,
-            digest=(found.digest if found else "") or await self._find_digest(model),
+            digest=digest,
             session=f"{self._session_id} {self.restart_count}",
             setting=self._labels.writer.find_setting(model) if is_written else None,
         )

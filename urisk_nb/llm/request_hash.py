@@ -10,12 +10,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from urisk_nb.llm import letters
-from urisk_nb.llm.dialects import systemone
-from urisk_nb.llm.labels import LabelMethod, build_questions
 from urisk_nb.risk.taxonomy import SEVERITIES, Taxonomy
 
 if TYPE_CHECKING:
+    from urisk_nb.llm.labels import LabelMethod
     from urisk_nb.risk.questions import Question
 
 __all__ = ["hash_request"]
@@ -38,6 +36,9 @@ def hash_request(question: Question, method: LabelMethod) -> bytes:
     """
     if not method.is_decision:
         return bytes.fromhex(question.key)
+    from urisk_nb.llm import letters  # here: a run without evidence needs none of it
+    from urisk_nb.llm.labels import LabelMethod
+
     text = question.sentence.text
     asked = [_describe_questions(question.taxonomy, question.query, method)]
     if method is LabelMethod.LETTERS:
@@ -50,6 +51,9 @@ def hash_request(question: Question, method: LabelMethod) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _describe_questions(taxonomy: Taxonomy, query: str | None, method: LabelMethod) -> str:
     """Return what is asked beside the sentence: the same for all of a run."""
+    from urisk_nb.llm.dialects import systemone
+    from urisk_nb.llm.labels import LabelMethod, build_questions
+
     if method is LabelMethod.LETTERS:
         return json.dumps([method, taxonomy.labels, list(SEVERITIES)])
     questions = build_questions(taxonomy, query)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from urisk_nb.llm.labels import Judge, LabelMethod
-from urisk_nb.llm.messages import Think
-from urisk_nb.llm.written_labels import SchemaSetting
+if TYPE_CHECKING:
+    from urisk_nb.llm.labels import Judge
+    from urisk_nb.llm.written_labels import SchemaSetting
 
 __all__ = ["decode_judge", "encode_judge"]
 
@@ -33,6 +33,8 @@ def encode_judge(judge: Judge) -> dict[str, Any]:
 
 def decode_judge(content: Mapping[str, Any]) -> Judge:
     """Return the judge again, as it was at the end of the run."""
+    from urisk_nb.llm.labels import Judge, LabelMethod
+
     return Judge(
         model=content["model"],
         method=LabelMethod(content["method"]),
@@ -42,6 +44,9 @@ def decode_judge(content: Mapping[str, Any]) -> Judge:
 
 
 def _decode_setting(content: Mapping[str, Any]) -> SchemaSetting:
+    from urisk_nb.llm.messages import Think
+    from urisk_nb.llm.written_labels import SchemaSetting
+
     setting = SchemaSetting(tuple(map(Think, content["choices"])))
     setting.think = Think(content["think"])
     setting.is_known, setting.is_ignored = content["is_known"], content["is_ignored"]

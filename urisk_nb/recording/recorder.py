@@ -163,6 +163,7 @@ class RunRecorder:
         self._writer: Writer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._reader: Store | None = None
+        self._reading: asyncio.Future[dict[str, Entry]] | None = None
         self._records: dict[str, str] = {}
         # By judge and question: the answer that counts, by its hash
         self._answers: dict[tuple[str, str], bytes] = {}
@@ -195,7 +196,8 @@ class RunRecorder:
     ) -> None:
         """Open the journal and record what the run was given; again: go on."""
         self._num_ctx, self.run_hash = num_ctx, None
-        if self._fault is not None:
+        # What an interrupted end has left is written with the rest
+        if self._fault is not None or self._writer is not None:
             return
 
         def open_stores() -> tuple[Store, Store]:
@@ -255,7 +257,8 @@ class RunRecorder:
             )
             return self._look_up(judge, asked)
 
-        found = await asyncio.get_running_loop().run_in_executor(None, read)
+        self._reading = asyncio.get_running_loop().run_in_executor(None, read)
+        found = await asyncio.shield(self._reading)
         self._first_looks = {(judge.model, key): entry for key, entry in found.items()}
 
     @property
@@ -380,6 +383,8 @@ class RunRecorder:
         """Record how the run ended, and wait until all of it is on the disk."""
         if self._writer is None:
             return
+        if self._reading is not None:  # a cancel ends the wait for it, and not the thread
+            await asyncio.wait([self._reading])
         if self._starting is not None:
             await asyncio.shield(self._starting)
             self._starting = None
