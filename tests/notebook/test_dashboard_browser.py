@@ -278,7 +278,7 @@ def test_while_a_cell_runs(book):
     place.get_by_text("A cell is running: the buttons are off").wait_for(
         state="detached", timeout=6000
     )
-    assert book.button("Restart").is_enabled()
+    eventually(book.button("Restart").is_enabled, 3, "a button that may be used again")
 
 
 def test_one_call_looked_into(book, figure):

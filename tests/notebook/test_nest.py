@@ -271,7 +271,8 @@ def test_the_bad_pair_does_drop_cells(loaded):
         *(loaded.start("ran = globals().get('ran', 0) + 1") for _ in range(5)),
     ]
     assert loaded.finish(messages[0]).status == "ok"
-    assert loaded.value("globals().get('ran', 0)") == "0"
+    # asyncio may say first that the dropped tasks were destroyed
+    assert loaded.value("globals().get('ran', 0)").splitlines()[-1] == "0"
 
 
 @pytest.mark.slow

@@ -318,6 +318,7 @@ evil = pd.DataFrame({"ticker": tickers, "date": "2019-01-02", "source": sources,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_hostile_evidence_makes_a_table(new_kernel, fake_ollama):
     """
     Script tags, bidirectional controls, instructions to the model and 2 MB of text: a table,
@@ -326,7 +327,7 @@ def test_hostile_evidence_makes_a_table(new_kernel, fake_ollama):
     kernel = new_kernel({"OLLAMA_URL": fake_ollama.url})
     kernel.good(f"%load_ext urisk_nb\n{SETUP}\n{HOSTILE}")
     assert int(kernel.value("max(map(len, evil.text))")) > 2_000_000
-    cell = kernel.good("%%risk --prices prices --evidence evil --out table\nGOOG MSFT", timeout=60)
+    cell = kernel.good("%%risk --prices prices --evidence evil --out table\nGOOG MSFT", timeout=100)
     assert "<script" not in cell.html
     assert "<img" not in cell.html
     assert "&lt;img src=x onerror=alert(1)&gt;" in cell.html
