@@ -107,16 +107,24 @@ def test_no_file_is_closed_while_it_is_read(monkeypatch):
     assert done == ["find_answers...", "find_answers", "close", "close"]
 
 
-@pytest.mark.parametrize("has_new", [True, False])
-def test_two_runs_are_compared_from_a_line(has_new):
-    """Without a second id the newest run is the other one."""
+def show_diff(line):
+    return magics._show_diff(None, magics.build_parser("urisk_diff").parse_line(line))
+
+
+@pytest.mark.parametrize("named", [2, 1, 0])
+def test_two_runs_are_compared_from_a_line(named):
+    """Without a second id the newest run is the other one; without any, the two newest."""
     old, new = make_run(), make_run(evidence=NEWS[:2])
-    line = f"{id_of(old)} {id_of(new)}" if has_new else id_of(old)
-    args = magics.build_parser("urisk_diff").parse_line(line)
-    change = magics._show_diff(None, args)
+    change = show_diff(" ".join([id_of(old), id_of(new)][:named]))
     assert repr(change).startswith(f"{id_of(new)} (newer) against {id_of(old)} (older)")
-    with pytest.raises(RunNotFound, match="no run was named"):
-        magics._show_diff(None, magics.build_parser("urisk_diff").parse_line(""))
+
+
+def test_one_run_is_not_compared_with_itself():
+    """The error names the run that is there."""
+    only = id_of(make_run())
+    with pytest.raises(RunNotFound, match="no run was named") as no:
+        show_diff("")
+    assert only in str(no.value)
 
 
 @pytest.mark.parametrize(
