@@ -13,6 +13,7 @@ import pytest
 from flaky_server import BABBLE, BOOM, CRASH, REFUSED, FlakyServer
 from urisk_nb import LLMManager, assess
 from urisk_nb.errors import ServerBusy
+from urisk_nb.llm.run_calls import MAX_ATTEMPTS_IN_ALL
 from urisk_nb.session import label_sync, open_run
 
 pytestmark = pytest.mark.slow  # each of them starts a program
@@ -157,7 +158,9 @@ def test_c7_a_sentence_that_fails_is_unjudged_and_the_run_goes_on(flaky):
         assert found.loc[quote, "status"] == "unjudged"
         assert reason in found.loc[quote, "reason"]
         assert any(quote in line and reason in line for line in text.splitlines())
-        assert server.asked().count(quote) == asked
+        # A call that was lost with the runner that another one crashed is made again
+        most = MAX_ATTEMPTS_IN_ALL if asked > 1 else asked
+        assert asked <= server.asked().count(quote) <= most
     assert server.log().count(("repair", f"{TICKERS[2]} {BABBLE}.")) == 1
     assert (found["status"] == "judged").sum() == len(rows) - len(FAULTS)
     assert len(table.report.meta["unjudged"]) == len(FAULTS)

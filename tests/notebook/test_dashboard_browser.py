@@ -204,7 +204,7 @@ def test_a_server_that_dies(book, lab, figure):
     figure("server killed: the lamp says so", down - killed)
     figure("server killed: the lamp is green again", when(book.page, "Ready", down) - killed)
     assert down - killed < 1.0
-    assert lab.processes()[0] != pids[0]
+    assert lab.counters()["pid"] != pids[0]  # its runner may be still to come
 
 
 def test_a_page_that_is_loaded_again(book):
