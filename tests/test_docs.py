@@ -148,7 +148,7 @@ CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
         "-m venv --without-pip .venv",
         "-m pip --python .venv install",
         ".venv/bin/python -m pytest -n 3 -m ",
-        ".venv/bin/python -m pytest -m timing\n",
+        ".venv/bin/python -m pytest -m timing",
     ],
 )
 def test_ci_runs_the_readme_commands(part):
