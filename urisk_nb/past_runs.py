@@ -187,7 +187,7 @@ def _open_again(
     now = describe_plan(plan)
     changed = [name for name, was in start["plan"].items() if now[name] != was]
     if changed:
-        raise _build_rules_changed(run, " and ".join(changed), start)
+        raise _build_rules_error(run, " and ".join(changed), start)
     return Run(  # without its inputs: what is shown again is not recorded again
         plan=replace(plan, form=end["form"], is_judge=end["is_judge"]),
         run_id=run,
@@ -202,7 +202,7 @@ def _open_again(
     )
 
 
-def _build_rules_changed(run: str, what: str, start: Mapping[str, Any]) -> RulesChanged:
+def _build_rules_error(run: str, what: str, start: Mapping[str, Any]) -> RulesChanged:
     was = start["libraries"].get("urisk-nb", "an older version")
     return RulesChanged(
         f"{run} cannot be shown again: since it was made by urisk-nb {was}, these have changed: "
@@ -230,13 +230,13 @@ def _read_answers(
         for request, answer, is_cached in content["answers"]:
             stored = found.get(bytes.fromhex(answer))
             if stored is None or not stored.is_whole:
-                raise _build_answer_changed(run, symbol, answer, is_there=stored is not None)
+                raise _build_answer_error(run, symbol, answer, is_there=stored is not None)
             rows[request] = decode_reply(stored.body), is_cached
         answers.setdefault(symbol, {})[number] = rows
     return answers
 
 
-def _build_answer_changed(run: str, symbol: str, answer: str, *, is_there: bool) -> RecordChanged:
+def _build_answer_error(run: str, symbol: str, answer: str, *, is_there: bool) -> RecordChanged:
     state = "was changed" if is_there else "is not there"
     return RecordChanged(
         f"the answer {answer[:12]} of {run} (one of {symbol}) {state}.", fix=_repair(run)
@@ -257,7 +257,7 @@ def _answer_from(run: Run, judge: Judge, symbol: str, rows: Rows) -> Ask:
         known = rows.get(hash_request(question, judge.method).hex())
         if known is None:
             what = f"what {judge.model} is asked about {symbol}"
-            raise _build_rules_changed(run.run_id, what, {"libraries": run.libraries})
+            raise _build_rules_error(run.run_id, what, {"libraries": run.libraries})
         reply, is_cached = known
         return _Known(as_cached(reply) if is_cached else reply)
 

@@ -440,7 +440,7 @@ class _Workers:
         known = self._list_answers().get(question.key)
         if known is None and question.purpose == "prior" and not self.run.refresh:
             known = self._priors().get(question.key)
-        if known is None and (found := self._find_recorded(question)) is not None:
+        if known is None and (found := self._look_up(question)) is not None:
             known = self._list_answers()[question.key] = found
             self._count(known=1)
         if known is not None:
@@ -450,7 +450,7 @@ class _Workers:
         self._count(questions=1)
         return reply
 
-    def _find_recorded(self, question: Question) -> Reply | None:
+    def _look_up(self, question: Question) -> Reply | None:
         """Return what the journal has of the same request to the same model, or None."""
         found = None if self.recorder is None else self.recorder.find(question, self.judge)
         return None if found is None else as_cached(found)

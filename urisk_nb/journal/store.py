@@ -222,7 +222,7 @@ class Store:
         """Add everything of a batch, or nothing; what is there already is not added again."""
         with _translate_errors(self.path):
             given = {one.hash: one.body for one in batch.objects}
-            known = self._find_known(list(given))
+            known = self._select_hashes(list(given))
             # Before the lock is taken: to compress takes time, and others wait
             objects = [(one, pack(body)) for one, body in given.items() if one not in known]
             answers = [(one.hash, one.key, batch.run, pack(one.body)) for one in batch.answers]
@@ -230,7 +230,7 @@ class Store:
             add = self._connection.executemany
             with self._transaction():
                 # A purge may have removed some of them by now
-                gone = known - self._find_known(list(known))
+                gone = known - self._select_hashes(list(known))
                 objects += [(one, pack(given[one])) for one in gone]
                 add("INSERT OR IGNORE INTO objects (hash, body) VALUES (?, ?)", objects)
                 add(
@@ -239,7 +239,7 @@ class Store:
                 )
                 add("INSERT INTO records (run, name, hash, body) VALUES (?, ?, ?, ?)", records)
 
-    def _find_known(self, hashes: Sequence[bytes]) -> set[bytes]:
+    def _select_hashes(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return which of these objects are there."""
         known: set[bytes] = set()
         for some in _split(hashes):

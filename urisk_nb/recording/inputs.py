@@ -114,7 +114,7 @@ def encode_inputs(inputs: RunInputs) -> tuple[dict[str, Any], list[Entry]]:
         "taxonomy_hash": inputs.taxonomy.hash,
         "examples": [[one.text, one.risk, one.severity] for one in inputs.examples],
         "families": None if inputs.families is None else _encode_families(inputs.families),
-        "prices": keep_prices(own, _find_used(own, inputs)),
+        "prices": keep_prices(own, _list_columns(own, inputs)),
         "benchmark": keep_whole(inputs.benchmark),
         "factors": None if inputs.factors is None else list(map(keep_whole, inputs.factors)),
         "documents": keep_documents(inputs.documents),
@@ -223,7 +223,7 @@ def _decode_day(text: str | None) -> date | None:
 # Prices -------------------------------------------------------------------------------------------
 
 
-def _find_used(prices: Prices | None, inputs: RunInputs) -> list[str]:
+def _list_columns(prices: Prices | None, inputs: RunInputs) -> list[str]:
     """Return the columns of the prices that holdings, benchmark and factors are read from."""
     names = [] if prices is None else list(map(str, prices.close.columns))
     column_of = build_resolver(names)

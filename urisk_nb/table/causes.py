@@ -161,14 +161,14 @@ class CellCauses:
         if name in _COMPONENTS:
             told = self._tell(*kinds_of(name))
             return Cause(text=_join([*told, "the weights as they were given, or their prices"]))
-        return self._find_of_labeled(name, old, new)
+        return self._find_of_evidence(name, old, new)
 
     def _is_edited(self, name: str, old: object, new: object) -> bool:
         """Tell whether a cell is not what its run made: the user changed it."""
         pairs = ((self.old, old), (self.new, new))
         return any(row and (name not in row or differ(row[name], cell)) for row, cell in pairs)
 
-    def _find_of_labeled(self, name: str, old: object, new: object) -> Cause:
+    def _find_of_evidence(self, name: str, old: object, new: object) -> Cause:
         """Return what moved a column that follows from the evidence and its labels."""
         if name in ("flags", "status"):
             return self._find_of_codes(name, old, new)
@@ -228,7 +228,7 @@ class CellCauses:
             parts.append("the tickers and weights as they were given")
         if changed - _OF_PRICES - _OF_LIST - {"ok"}:
             cause = self.find_of_labels(None)
-            parts.append(_known(cause.text) or "the evidence and its labels")
+            parts.append(_drop_unknown(cause.text) or "the evidence and its labels")
             quote = cause.quote
         return Cause(text=_join(parts), quote=quote)
 
@@ -364,7 +364,7 @@ def _format(name: str, value: object) -> str:
     return format_value(name, value)
 
 
-def _known(text: str) -> str:
+def _drop_unknown(text: str) -> str:
     return "" if text == UNKNOWN else text
 
 

@@ -83,12 +83,12 @@ def find_record(
     InputError
         No run has this ticker, or there is no such run, or several runs have the ticker.
     """
-    known = [symbol for one in records for symbol in _list_known(one, frame)]
+    known = [symbol for one in records for symbol in _list_tickers(one, frame)]
     symbol = _find_symbol(ticker, list(dict.fromkeys(known)))
     if run is None:
         found = match_records(records, frame, symbol)
     else:
-        every = [one for one in records if symbol in _list_known(one, frame)]
+        every = [one for one in records if symbol in _list_tickers(one, frame)]
         found = _select_run(every, symbol, run)
     if len(found) > 1:
         raise _ask_which(found, symbol)
@@ -99,14 +99,14 @@ def match_records(
     records: Sequence[RunRecord], frame: pd.DataFrame, symbol: Any
 ) -> list[RunRecord]:
     """Return the runs that have a ticker: of several those that its rows are still of."""
-    found = [one for one in records if symbol in _list_known(one, frame)]
+    found = [one for one in records if symbol in _list_tickers(one, frame)]
     if len(found) > 1:
         here = _list_runs(frame, symbol)
         found = [one for one in found if one.run_id in here] or found
     return found
 
 
-def _list_known(record: RunRecord, frame: pd.DataFrame) -> list[Any]:
+def _list_tickers(record: RunRecord, frame: pd.DataFrame) -> list[Any]:
     """Return the tickers of a run: of one that did not keep its rows, those of its findings too."""
     if len(record.rows):
         return record.rows.index.tolist()
