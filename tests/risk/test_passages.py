@@ -78,6 +78,8 @@ CORE = [
     "The lenders have accelerated the maturity of all of our indebtedness.",
     "The agent accelerated all amounts due under our term loan on March 3, 2025.",
     "Our notes have been accelerated.",
+    "The noteholders declared all of our notes immediately due and payable.",
+    "The bank accelerated repayment of our loan in May 2025.",
 ]
 
 
@@ -302,6 +304,8 @@ BOILERPLATE = [
     "The write-off of debt issuance costs was accelerated when we repaid the notes.",
     "The banks accelerated their lending in the second quarter of 2023.",
     "The administrative agent has not declared an event of default.",
+    "The Board declared that no default exists under our credit agreement.",
+    "Upon a default our lenders may have our notes declared due and payable.",
 ]
 
 
