@@ -12,6 +12,10 @@ __all__ = ["compute_hash", "decode_json", "encode_json", "pack", "unpack"]
 MIN_PACKED_BYTES = 512  # what is shorter is stored as it is
 LEVEL = 3  # of zlib: half the time of its default for a twentieth more bytes
 PLAIN, PACKED = b"p", b"z"
+# Made once: `json.dumps` would make one for each record
+ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
 
 
 def encode_json(content: Any) -> bytes:
@@ -23,9 +27,7 @@ def encode_json(content: Any) -> bytes:
     ValueError
         A number is NaN or infinite, which JSON has no word for.
     """
-    return json.dumps(
-        content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode("ascii")
+    return ENCODER.encode(content).encode("ascii")
 
 
 def decode_json(plain: bytes) -> Any:
