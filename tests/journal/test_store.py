@@ -9,13 +9,16 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+import zlib
 
+import numpy as np
 import pytest
 
 from harness import ROOT
 from urisk_nb.errors import JournalUnusable
 from urisk_nb.journal import place, store
-from urisk_nb.journal.canonical import pack, unpack
+from urisk_nb.journal.canonical import encode_json, pack, unpack
 from urisk_nb.journal.store import MIGRATIONS, Batch, Entry, Store
 
 
@@ -119,6 +122,24 @@ def test_bytes_that_nobody_packed_are_refused(broken):
 
 
 # Migrations ---------------------------------------------------------------------------------------
+
+
+def time_cpu(work):
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def test_numbers_and_texts_are_each_packed_in_their_way():
+    """To search numbers for sequences takes time and gains nothing; texts need the search."""
+    walk = np.cumprod(1 + np.random.default_rng(1).normal(0, 0.01, 100_000)) * 100
+    numbers = walk.view(np.uint8).reshape(-1, 8).T.tobytes()
+    text = encode_json([f"The company sold shop {number}." for number in range(2000)])
+    assert len(pack(numbers)) <= 1.05 * len(zlib.compress(numbers, 9))
+    assert len(pack(text)) <= 1.3 * len(zlib.compress(text, 9))
+    assert [unpack(pack(one)) for one in (numbers, text)] == [numbers, text]
+    searched = min(time_cpu(lambda: zlib.compress(numbers, 1)) for _ in range(7))
+    assert min(time_cpu(lambda: pack(numbers)) for _ in range(7)) < 0.75 * searched
 
 
 def test_a_change_and_its_number_are_one_transaction(path, monkeypatch):
