@@ -194,6 +194,43 @@ def test_without_a_score_there_is_none():
     assert seen["score_coverage"] == 0
 
 
+# --- one instrument, several lines ---
+
+
+def test_lots_and_spellings_are_one_position():
+    """Its figures are those of the sum, and a message names each line: no money is lost."""
+    frame = walk(columns=("BRK-B", "AAA"))
+    table = assess("BRK.B=0.2, AAA=0.5, BRK-B=0.1, AAA=0.2", prices=frame)
+    assert table.index.tolist() == ["BRK.B", "AAA"]
+    assert table["flags"].tolist() == ["alias;duplicate", "duplicate"]
+    sums = {"holdings": 2, "weight_sum": 1.0, "weight_gross": 1.0, "effective_number": 1 / 0.58}
+    assert table.portfolio[list(sums)].to_dict() == pytest.approx(sums)
+    once = assess("BRK.B=0.3, AAA=0.7", prices=frame)
+    assert table.portfolio.drop("reason").equals(once.portfolio.drop("reason"))
+    said = table.report.meta["messages"]["*"]
+    fix = "If you want one of these lines only, remove the others."
+    assert said == [
+        f"BRK.B is listed 2 times (BRK.B 20%, BRK-B 10%): this is one position of 30%. {fix}",
+        f"AAA is listed 2 times (AAA 50%, AAA 20%): this is one position of 70%. {fix}",
+    ]
+    plain = assess("BRK.B, BRK-B, AAA, AAA", prices=frame)
+    assert plain.report.meta["messages"]["*"] == [
+        "BRK.B is listed 2 times (BRK.B, BRK-B): this is one row."
+    ]
+    assert plain.index.tolist() == ["BRK.B", "AAA"]
+
+
+def test_many_repeats_are_counted():
+    """The first ten are told in full."""
+    names = [f"T{number}" for number in range(12)]
+    table = assess(
+        [f"{name}=0.04" for name in (*names, *names)], prices=walk(columns=names), stress=None
+    )
+    said = table.report.meta["messages"]["*"]
+    assert sum("is listed 2 times" in one for one in said) == 10
+    assert "2 more tickers are listed more than once." in said
+
+
 # --- what is shown ---
 
 
