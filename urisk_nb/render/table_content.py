@@ -81,12 +81,15 @@ class TableContent:
         The record of the run; of tables put together ``{"runs": [...]}``.
     changes
         One row a new, changed or gone sentence: ticker, change, section, quote, old_quote.
+    portfolio
+        The figures of its run's portfolio by name; None without weights.
     """
 
     frame: pd.DataFrame
     findings: pd.DataFrame
     meta: Mapping[str, Any]
     changes: pd.DataFrame | None = None
+    portfolio: Mapping[str, Any] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -274,7 +277,8 @@ def collect_notes(content: TableContent) -> list[str]:
 def collect_messages(content: TableContent, limit: int | None = MAX_MESSAGES) -> list[str]:
     """
     Return what the run says of the rows shown and of itself, such as which price is bad; the rest
-    is counted. `limit`: the most messages; None: all of them.
+    is counted. `limit`: the most messages; None: all of them. What is missing of the portfolio
+    stands beside its figures.
     """
     if not content.is_whole:
         return []
@@ -287,6 +291,8 @@ def collect_messages(content: TableContent, limit: int | None = MAX_MESSAGES) ->
                 texts = [said] if isinstance(said, str) else said
                 lines |= dict.fromkeys(head + one_line(text) for text in texts)
     lines |= dict.fromkeys(_describe_ratings(content))
+    if content.portfolio is not None:
+        lines.pop(one_line(content.portfolio.get("reason")), None)
     shown = list(lines)[:limit]
     more = len(lines) - len(shown)
     return [*shown, f'and {more} more: table.report.meta["messages"]'] if more else shown

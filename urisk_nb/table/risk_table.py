@@ -606,11 +606,13 @@ class RiskTable(ExportFrame):
 
     def _content(self) -> TableContent:
         report = self.report
+        figures = getattr(report, "portfolio", None)
         return TableContent(
             frame=pd.DataFrame(self),
             findings=report.findings,
             meta=report.meta,
             changes=report.changes,
+            portfolio=None if figures is None else dict(figures),
         )
 
     def __repr__(self) -> str:
