@@ -109,6 +109,7 @@ INSIDE = {
         *("explanation", "explain", "sentence_pairs", "sides", "run_settings", "causes"),
         *(
             "portfolio_diff",
+            "parts_diff",
             "table_diff",
             "diff",
             "workbook",
