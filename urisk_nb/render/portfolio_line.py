@@ -13,7 +13,7 @@ from typing import Any
 
 from urisk_nb.render.escaping import escape_html, one_line
 from urisk_nb.render.markup import CODE, NUMBER
-from urisk_nb.render.table_content import DASH, TableContent, format_value, name_heading
+from urisk_nb.render.table_content import TableContent, format_value, name_heading
 from urisk_nb.render.text_layout import display_width, format_count, wrap
 from urisk_nb.risk.row_warnings import codes_in
 
@@ -25,7 +25,6 @@ _HEADINGS = {
     "effective_number": "effective number",
 }
 _INDENT = "  "
-_RATIOS = frozenset(_HEADINGS)  # pure numbers, to two decimals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +87,10 @@ def _read(content: TableContent) -> _Line | None:
     has_labels = any(run.get("has_labels") for run in content.runs)
     return _Line(
         title=_describe_holdings(content, figures),
-        cells=[(_name(name, figures), _format(name, figures[name])) for name in _choose(figures)]
-        + ([("weighted score", _format("score", figures.get("score")))] if has_labels else []),
+        cells=[
+            (_name(name, figures), format_value(name, figures[name])) for name in _choose(figures)
+        ]
+        + ([("weighted score", format_value("score", figures.get("score")))] if has_labels else []),
         codes=list(map(one_line, codes_in([figures.get("flags")]))),
         notes=[*_describe_missing(figures), *(_describe_score(figures) if has_labels else ())],
     )
@@ -109,11 +110,6 @@ def _name(name: str, figures: Mapping[str, Any]) -> str:
     if not isinstance(period, str) or not _TAIL.fullmatch(name):
         return heading
     return f"{heading} ({one_line(period)})"
-
-
-def _format(name: str, value: Any) -> str:
-    text = format_value(name, value)
-    return f"{value:.2f}" if name in _RATIOS and text != DASH else text
 
 
 def _describe_holdings(content: TableContent, figures: Mapping[str, Any]) -> str:

@@ -329,7 +329,11 @@ class _Figures:
 
     def _measure_tail(self, ordered: FloatArray, alpha: float) -> None:
         if round(alpha * len(ordered), 9) < MIN_TAIL:
-            self.flags["short_tail"] = f"fewer than {MIN_TAIL} returns are expected in a tail"
+            told = self.flags.get("short_tail") or (
+                f"fewer than {MIN_TAIL} returns are expected in the tail"
+            )
+            also = " or" if told.endswith("%") else ""
+            self.flags["short_tail"] = f"{told}{also} of {100 * alpha:g} %"
             return
         label = alpha_label(alpha)
         self.values[f"var_{label}"] = float(formulas.value_at_risk(ordered, alpha))
