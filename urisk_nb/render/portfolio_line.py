@@ -42,7 +42,8 @@ def render_portfolio_html(content: TableContent) -> str:
     if (line := _read(content)) is None:
         return ""
     heads = "".join(
-        f'<th scope="col" style="{NUMBER}">{escape_html(head)}</th>' for head, _ in line.cells
+        f'<th scope="col" style="{NUMBER};white-space:normal">{escape_html(head)}</th>'
+        for head, _ in line.cells
     )
     values = "".join(f'<td style="{NUMBER}">{escape_html(text)}</td>' for _, text in line.cells)
     codes = " ".join(f'<span style="{CODE}">{escape_html(code)}</span>' for code in line.codes)
