@@ -98,7 +98,7 @@ INSIDE = {
     "recording": ["number_text", "inputs", "answers", "judges", "recorder"],
     "render": [
         *("escaping", "text_layout", "markup", "front_end", "board"),
-        *("table_content", "table_changes", "table_html", "table_text"),
+        *("table_content", "portfolio_line", "table_changes", "table_html", "table_text"),
         *("figures", "risk_figures", "sections"),
         *("svg", "heatmap", "portfolio_content", "report_page"),
     ],
@@ -109,6 +109,7 @@ INSIDE = {
         *("explanation", "explain", "sentence_pairs", "sides", "run_settings", "causes"),
         *(
             "portfolio_diff",
+            "parts_diff",
             "table_diff",
             "diff",
             "workbook",

@@ -171,6 +171,20 @@ def test_a_run_without_its_first_record_is_purged_by_its_id(journal, state):
         assert (store.list_runs(), store.count_answers()) == ([], 0)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_the_next_run_of_the_same_inputs_repairs_them(journal, place):
+    """Documents, the list of them, and prices: the next run is whole, and so is the first again."""
+    runs = [assess("A B", evidence=NEWS[:2], prices=closes(), manager=ScriptedJudge())]
+    with sqlite3.connect(journal) as plain:
+        ids = [row[0] for row in plain.execute("SELECT id FROM objects ORDER BY id")]
+        plain.execute("UPDATE objects SET body = x'7041' WHERE id = ?", (ids[place],))
+    plain.close()
+    with pytest.raises(RecordChanged):
+        verify(id_of(runs[0]))
+    runs.append(assess("A B", evidence=NEWS[:2], prices=closes(), manager=ScriptedJudge()))
+    assert [verify(id_of(one)) for one in runs] == [one.report.meta["run_hash"] for one in runs]
+
+
 def test_a_damaged_list_of_documents_stops_no_purge(journal):
     make_old_run()
     make_run(evidence=NEWS[:1])

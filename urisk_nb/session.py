@@ -39,7 +39,7 @@ from urisk_nb.errors import (
 )
 from urisk_nb.journal.place import find_path
 from urisk_nb.llm.run_calls import MAX_FAILED_IN_ROW, CallFailed, Outage, RunCalls
-from urisk_nb.readers.holdings import parse_tickers
+from urisk_nb.readers.holdings import parse_tickers, unite_spellings
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.recording.inputs import RunInputs
@@ -49,7 +49,14 @@ from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.answer_text import PROMPT_CUT
 from urisk_nb.risk.calibration import Token
-from urisk_nb.risk.inputs import Evidence, Holding, Prices, describe_unlisted, describe_weights
+from urisk_nb.risk.inputs import (
+    Evidence,
+    Holding,
+    Prices,
+    describe_repeats,
+    describe_unlisted,
+    describe_weights,
+)
 from urisk_nb.risk.judges import describe_kappas, unite_judges
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.params import RiskParams, read_parallel
@@ -657,7 +664,8 @@ def open_run(
         factors=None if own_factors is None else _read_own_factors(own_factors, settings),
     )
     plan = inputs.prepare(on_read)
-    notes = [describe_weights(plan.holdings), plan.portfolio.reason if plan.portfolio else None]
+    notes = [*describe_repeats(holdings), describe_weights(plan.holdings)]
+    notes += [plan.portfolio.reason if plan.portfolio else None]
     if own_prices is not None:
         beside = () if own_factors else settings.factors or ()
         unlisted = describe_unlisted(own_prices, holdings, settings.benchmark, *beside)
@@ -719,14 +727,15 @@ def _read_holdings(
             raise
         holdings = ()  # the columns may say more
     if prices is None:
-        return holdings, None
+        return unite_spellings(holdings, ()), None
     own = read_prices(
         prices,
         tickers=[holding.symbol for holding in holdings],
         returns=settings.returns,
         price_column=settings.price_column,
     )
-    return parse_tickers(tickers, known=list(own.close.columns)), own
+    columns = list(map(str, own.close.columns))
+    return unite_spellings(parse_tickers(tickers, known=columns), columns), own
 
 
 def _read_factors(given: Any) -> tuple[Any, list[pd.Series] | None]:

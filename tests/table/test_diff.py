@@ -3,13 +3,14 @@
 import io
 import pickle
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from diff_maker import WORLD_TICKERS, World, check_causes
 from run_maker import DAYS, NEWS, TELLING, choose_label, filing, make_prices, make_run, note
 from table_maker import HOSTILE
 from urisk_nb.errors import InputError
@@ -22,47 +23,6 @@ OTHER_TAXONOMY = Taxonomy(
     version="with_sea",
     categories=(*DEFAULT.categories, Category(id="sea", name="Sea", definition="ships")),
 )
-WORLD_TICKERS = ("AAA", "BBB", "CCC", "DDD")
-
-
-@dataclass(frozen=True)
-class World:
-    """All that decides a run, so that one thing of it can be changed."""
-
-    symbols: tuple = WORLD_TICKERS
-    documents: dict = field(
-        default_factory=lambda: {
-            "AAA": [filing("AAA", *TELLING[5:13], length=30)],
-            "BBB": [filing("BBB", *TELLING[:4], length=5), note("BBB", *NEWS[:2])],
-            "CCC": [note("CCC", *NEWS[:4])],
-        }
-    )
-    labels: dict = field(default_factory=dict)
-    prices: pd.DataFrame = field(default_factory=lambda: make_prices(*WORLD_TICKERS, "EEE"))
-    p: float = 0.9
-    options: dict = field(default_factory=dict)
-
-    def run(self, run_id):
-        drawn = choose_label("world")
-
-        def label(ticker, text):
-            return self.labels.get((ticker, text)) or drawn(ticker, text)
-
-        return make_run(
-            self.symbols,
-            [one for ticker in self.symbols for one in self.documents.get(ticker, ())],
-            label,
-            p=lambda ticker, text: self.p if "default" in text else 0.9,
-            prices=self.prices[[one for one in self.prices if one in self.symbols]],
-            run_id=run_id,
-            **self.options,
-        )
-
-    def give(self, **options):
-        return replace(self, options={**self.options, **options})
-
-    def write(self, ticker, *documents):
-        return replace(self, documents={**self.documents, ticker: list(documents)})
 
 
 def move_price(world, rng):
@@ -117,41 +77,9 @@ MUTATIONS = [
     lambda world, rng: world.give(llm=False),
     lambda world, rng: replace(world, symbols=(*world.symbols[1:], "EEE")),
     lambda world, rng: world.give(previous=[filing("AAA", *TELLING[rng.randrange(7) : 9])]),
+    lambda world, rng: world.give(stress=f"spring=2024-0{rng.randrange(1, 4)}-01:2024-04-16"),
+    lambda world, rng: world.give(factors=rng.choice(["BBB", "BBB,CCC", "CCC"])),
 ]
-
-
-def is_other(old, new):
-    """Whether two cells differ, said in another way than the code says it."""
-    if old is pd.NA or new is pd.NA or old is None or new is None or old != old or new != new:
-        return pd.isna(old) != pd.isna(new)
-    return bool(old != new)
-
-
-def check_causes(older, newer):
-    """Every cell that differs has a row with a cause, and no other cell has one."""
-    changes = newer.diff(older).changes
-    found = {(row.ticker, row.what): row for row in changes.itertuples()}
-    wanted = set()
-    before, after = older.to_dict("index"), newer.to_dict("index")
-    for ticker in before.keys() & after.keys():
-        for name in before[ticker].keys() & after[ticker].keys():
-            old, new = before[ticker][name], after[ticker][name]
-            if is_other(old, new):
-                wanted.add((ticker, name))
-                row = found[ticker, name]
-                assert isinstance(row.cause, str)
-                assert row.cause.strip()
-                assert UNKNOWN not in row.cause, row
-                assert row.cause != EDITED, row
-                assert not is_other(row.old, old)
-                assert not is_other(row.new, new)
-    columns = set(older.columns) & set(newer.columns)
-    cells = {key for key in found if key[0] != "portfolio"}
-    assert {key for key in cells if key[1] in columns} == wanted
-    for _, name in found.keys() - cells:
-        assert is_other(older.portfolio[name], newer.portfolio[name])
-        assert found["portfolio", name].cause.strip()
-    return changes
 
 
 @pytest.fixture(scope="module")

@@ -327,8 +327,11 @@ def test_a_ticker_with_a_weight_says_what_it_adds_to_the_portfolio():
     lost = make_run(["AAA", "ZZZ"], None, prices=prices, weights={"AAA": 0.6, "ZZZ": 0.4})
     shown = lost.explain("AAA").metrics.set_index("metric")
     assert shown.loc[parts, "flags"].tolist() == ["", *["no_portfolio"] * 3]
-    unweighted = make_run(["AAA"], None, prices=prices).explain("AAA").metrics["metric"]
-    assert not set(parts) & set(unweighted)
+    plain = make_run(["AAA"], None, prices=prices).explain("AAA")
+    assert not set(parts) & set(plain.metrics["metric"])
+    title = "metrics of the prices, weight and part of the portfolio's risk"
+    assert title in repr(table.explain("AAA")).splitlines()
+    assert "metrics of the prices" in repr(plain).splitlines()
 
 
 def test_every_metric_of_a_row_is_explained():

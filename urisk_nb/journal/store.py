@@ -219,10 +219,14 @@ class Store:
     # Writing --------------------------------------------------------------------------------------
 
     def add(self, batch: Batch) -> None:
-        """Add everything of a batch, or nothing; what is there already is not added again."""
+        """
+        Add everything of a batch, or nothing; what is there already is not added again.
+
+        An object that is there and damaged is written anew, so that this run is whole.
+        """
         with _translate_errors(self.path):
             given = {one.hash: one.body for one in batch.objects}
-            known = self._select_hashes(list(given))
+            known = self._select_whole(list(given))
             # Before the lock is taken: to compress takes time, and others wait
             objects = [(one, pack(body)) for one, body in given.items() if one not in known]
             answers = [(one.hash, one.key, batch.run, pack(one.body)) for one in batch.answers]
@@ -232,12 +236,25 @@ class Store:
                 # A purge may have removed some of them by now
                 gone = known - self._select_hashes(list(known))
                 objects += [(one, pack(given[one])) for one in gone]
-                add("INSERT OR IGNORE INTO objects (hash, body) VALUES (?, ?)", objects)
+                add(
+                    """
+                    INSERT INTO objects (hash, body) VALUES (?, ?)
+                    ON CONFLICT (hash) DO UPDATE SET body = excluded.body
+                    """,
+                    objects,
+                )
                 add(
                     "INSERT OR IGNORE INTO answers (hash, key, run, body) VALUES (?, ?, ?, ?)",
                     answers,
                 )
                 add("INSERT INTO records (run, name, hash, body) VALUES (?, ?, ?, ?)", records)
+
+    def _select_whole(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Return which of these objects are there, and as they were written."""
+        whole: set[bytes] = set()
+        for some in _split(hashes):  # their bodies are large: not all at once
+            whole.update(one for one, stored in self.get_objects(some).items() if stored.is_whole)
+        return whole
 
     def _select_hashes(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return which of these objects are there."""
@@ -396,6 +413,11 @@ def _make_file(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         # SQLite would take the user's umask; the files beside it take the mode of this one
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    if path.exists() and not path.is_file():  # SQLite would wait for ever for a pipe
+        raise JournalUnusable(
+            f"{path} is {'a folder' if path.is_dir() else 'no regular file'}.",
+            fix=f"name a file: %env URISK_JOURNAL=journal.sqlite3; {OFF}",
+        )
 
 
 def _protect(path: Path) -> None:
@@ -415,6 +437,8 @@ def _translate_errors(path: Path) -> Iterator[None]:
         if isinstance(exc, JournalUnusable):
             raise
         seen = visible(str(getattr(exc, "strerror", None) or exc))
+        if _is_moved(exc):
+            seen = "the file was moved or removed while it was open"
         raise JournalUnusable(
             f"{path}: {seen}.", fix=_find_fix(exc, path), is_locked=_is_locked(exc)
         ) from exc
@@ -426,6 +450,8 @@ def _find_fix(exc: Exception, path: Path) -> str:
         return f"free some space, or {_elsewhere()}"
     if "too big" in text or isinstance(exc, OverflowError):
         return "record fewer prices in one run, or none: %env URISK_JOURNAL=off"
+    if _is_moved(exc):
+        return "leave the file where it is during a run, and run this again: a new journal is made"
     if _is_locked(exc):
         return f"end the program that holds it, and run this again; {OFF}"
     damages = ("malformed", "not a database", "corrupt", "decode")
@@ -436,6 +462,10 @@ def _find_fix(exc: Exception, path: Path) -> str:
 
 def _is_locked(exc: Exception) -> bool:
     return "locked" in str(exc) or "busy" in str(exc)
+
+
+def _is_moved(exc: Exception) -> bool:
+    return getattr(exc, "sqlite_errorname", "") == "SQLITE_READONLY_DBMOVED"
 
 
 def _elsewhere() -> str:

@@ -19,6 +19,7 @@ from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
 
 __all__ = [
     "DASH",
+    "FINE_FRACTIONS",
     "MAX_MESSAGES",
     "MAX_ROWS",
     "Column",
@@ -59,9 +60,17 @@ _COMPACT = re.compile(r"ret_total|vol_ann|max_dd|beta|(?:var|es)_\d+")
 _FRACTION = re.compile(
     r"ret_total|vol_(?:ewma_)?ann|downside_dev_ann|(?:max|cur)_dd|es_\d+"
     r"|var_\d+(?:_(?:lo|hi|filtered|gaussian|cornish_fisher))?"
-    r"|weight|comp_es|comp_es_share|comp_vol_share|(?:score_)?coverage|share_repeated"
+    r"|weight(?:_sum|_gross)?|comp_es|comp_es_share|comp_vol_share|(?:score_)?coverage|share_repeated"
 )
-_FORMATS = {"score": ".1f", "beta": ".2f"}
+_FORMATS = {
+    **dict.fromkeys(("beta", "diversification_ratio", "effective_number"), ".2f"),
+    **dict.fromkeys(("r2", "p_value"), ".3f"),
+    **dict.fromkeys(("alpha", "alpha_se"), ".3g"),
+    "LR": ".2f",
+    "score": ".1f",
+}
+_BETA = re.compile(r"beta_.+")  # of a factor, and the standard errors
+FINE_FRACTIONS = frozenset(("comp_es",))  # of fifty holdings each adds some basis points
 _UNKNOWN = "This version of urisk_nb has no explanation for this code."
 
 
@@ -81,12 +90,15 @@ class TableContent:
         The record of the run; of tables put together ``{"runs": [...]}``.
     changes
         One row a new, changed or gone sentence: ticker, change, section, quote, old_quote.
+    portfolio
+        The figures of its run's portfolio by name; None without weights.
     """
 
     frame: pd.DataFrame
     findings: pd.DataFrame
     meta: Mapping[str, Any]
     changes: pd.DataFrame | None = None
+    portfolio: Mapping[str, Any] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -231,8 +243,10 @@ def format_value(name: str, value: Any) -> str:
         return DASH
     if isinstance(value, float):
         if is_fraction(name):
-            return f"{value:.1%}" if abs(value) < MAX_PLAIN else f"{100 * value:.3g}%"
-        return f"{value:{_FORMATS.get(name, '.6g')}}"
+            digits = 2 if name in FINE_FRACTIONS else 1
+            return f"{value:.{digits}%}" if abs(value) < MAX_PLAIN else f"{100 * value:.3g}%"
+        usual = ".3f" if _BETA.fullmatch(name) else ".6g"
+        return f"{value:{_FORMATS.get(name, usual)}}"
     if isinstance(value, pd.Timestamp):
         return value.date().isoformat() if value == value.normalize() else value.isoformat()
     return one_line(value)
@@ -274,7 +288,8 @@ def collect_notes(content: TableContent) -> list[str]:
 def collect_messages(content: TableContent, limit: int | None = MAX_MESSAGES) -> list[str]:
     """
     Return what the run says of the rows shown and of itself, such as which price is bad; the rest
-    is counted. `limit`: the most messages; None: all of them.
+    is counted. `limit`: the most messages; None: all of them. What is missing of the portfolio
+    stands beside its figures.
     """
     if not content.is_whole:
         return []
@@ -287,6 +302,8 @@ def collect_messages(content: TableContent, limit: int | None = MAX_MESSAGES) ->
                 texts = [said] if isinstance(said, str) else said
                 lines |= dict.fromkeys(head + one_line(text) for text in texts)
     lines |= dict.fromkeys(_describe_ratings(content))
+    if content.portfolio is not None:
+        lines.pop(one_line(content.portfolio.get("reason")), None)
     shown = list(lines)[:limit]
     more = len(lines) - len(shown)
     return [*shown, f'and {more} more: table.report.meta["messages"]'] if more else shown

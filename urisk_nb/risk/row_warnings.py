@@ -27,7 +27,8 @@ WARNINGS = {
     # Tickers and weights
     "alias": "The column or document writes the ticker in another way, such as BRK-B for BRK.B or "
     "NVDA US Equity for NVDA.",
-    "duplicate": "The ticker was listed more than once; its first entry counts.",
+    "duplicate": "The ticker was listed more than once, or in two spellings. It is one row, and "
+    "its weights are added.",
     "no_weight": "Other tickers have a weight; this one has none.",
     # The portfolio, episodes, factors
     "cf_domain": "Skewness and kurtosis are too large for the Cornish-Fisher VaR, so do not use "

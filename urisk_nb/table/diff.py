@@ -18,6 +18,7 @@ from urisk_nb.risk.values import is_missing, read_number, show
 from urisk_nb.table.causes import COSTS, Cause, CellCauses, differ, kinds_of
 from urisk_nb.table.explain import find_flags
 from urisk_nb.table.exports import ExportFrame
+from urisk_nb.table.parts_diff import compare_parts, describe_lone_parts, is_part
 from urisk_nb.table.portfolio_diff import compare_portfolios, describe_lone_portfolio
 from urisk_nb.table.run_settings import (
     EVIDENCE,
@@ -79,6 +80,7 @@ def compare_tables(older: Side, newer: Side, *, rtol: float = 0.0) -> TableDiff:
     changes = [*_list_settings(pairs), *_list_alone(before, after)]
     for one in pairs:
         changes += one.list_changes()
+    changes += compare_parts(older, newer, both, share)
     every_change = [*changes, *compare_portfolios(older, newer, share)]
     frame = pd.DataFrame(every_change, columns=["ticker", "what", "old", "new", "cause", "quote"])
     return TableDiff(
@@ -87,6 +89,7 @@ def compare_tables(older: Side, newer: Side, *, rtol: float = 0.0) -> TableDiff:
         not_compared=(
             *_list_uncompared(older.frame, newer.frame, pairs, before, after),
             *describe_lone_portfolio(older, newer),
+            *describe_lone_parts(older, newer),
         ),
         older=tuple(dict.fromkeys(one.run_id for one in older.records if one.run_id)),
         newer=tuple(dict.fromkeys(one.run_id for one in newer.records if one.run_id)),
@@ -283,7 +286,7 @@ def _summarize(
     """Count the changes of each ticker by kind."""
     counts = {str(ticker): dict.fromkeys(_ORDER, 0) for ticker in every}
     for change in changes:
-        if change["ticker"] is not None and change["what"] not in COSTS:
+        if change["ticker"] in counts and change["what"] not in COSTS:
             counts[change["ticker"]][_find_kind(change["what"])] += 1
     columns: dict[str, Any] = {
         f"{which}_{name}": [rows[ticker].read(name) if ticker in rows else None for ticker in every]
@@ -304,6 +307,8 @@ def _summarize(
 def _find_kind(what: str) -> str:
     if what.startswith("r_"):
         return "ratings"
+    if is_part(what):
+        return "metrics"
     return _KINDS.get(what) or ("others" if find_flags(what, ()) is None else "metrics")
 
 

@@ -255,10 +255,19 @@ def _show_metrics(one: Explanation) -> Section:
         for row in one.metrics.to_dict("records")
     ]
     return Section(
-        title="metrics of the prices",
+        title=_name_metrics(one.metrics["metric"].tolist()),
         lines=[one.data] if one.data else (),
         head=("metric", "value", "flags"),
         rows=rows,
         right=frozenset({1}),
         all_rows=".metrics",
     )
+
+
+def _name_metrics(names: Sequence[str]) -> str:
+    """Return what the metrics are of: prices, and of a holding its part in the portfolio."""
+    own = [name for name in names if name == "weight" or name.startswith("comp_")]
+    if not own:
+        return "metrics of the prices"
+    part = "weight and part of the portfolio's risk" if len(own) > 1 else "weight"
+    return part if len(own) == len(names) else f"metrics of the prices, {part}"

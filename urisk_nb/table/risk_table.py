@@ -606,11 +606,13 @@ class RiskTable(ExportFrame):
 
     def _content(self) -> TableContent:
         report = self.report
+        figures = getattr(report, "portfolio", None)
         return TableContent(
             frame=pd.DataFrame(self),
             findings=report.findings,
             meta=report.meta,
             changes=report.changes,
+            portfolio=None if figures is None else dict(figures),
         )
 
     def __repr__(self) -> str:
@@ -637,10 +639,19 @@ def diff_tables(old: object, new: object, *, rtol: float = 0.0) -> TableDiff:
                 f"the {which} table is {describe_type(table)}, not the table of a run.",
                 fix="compare what %%risk or urisk_nb.assess gives: table.diff(older_table)",
             )
-        portfolio = getattr(table.report, "portfolio", None)
-        side = Side(frame=pd.DataFrame(table), records=table._records(), portfolio=portfolio)
-        sides.append(side)
+        sides.append(_make_side(table))
     return compare_tables(sides[0], sides[1], rtol=rtol)
+
+
+def _make_side(table: RiskTable) -> Side:
+    """Return a table as `compare_tables` takes it."""
+    found = {name: getattr(table.report, name, None) for name in ("backtest", "stress", "factors")}
+    return Side(
+        frame=pd.DataFrame(table),
+        records=table._records(),
+        portfolio=getattr(table.report, "portfolio", None),
+        parts={name: frame for name, frame in found.items() if frame is not None},
+    )
 
 
 def _make_safe(frame: pd.DataFrame | None) -> pd.DataFrame | None:
