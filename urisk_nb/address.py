@@ -19,11 +19,14 @@ __all__ = [
     "list_dial_addresses",
     "mask_login",
     "parse_address",
+    "parse_addresses",
     "parse_headers",
+    "split_addresses",
     "split_login",
 ]
 
 DEFAULT_PORT = 11434
+MAX_ADDRESSES = 16  # servers of one session
 # Names of this machine, and where they are dialed. They are not looked up: that fails while the
 # interpreter exits. A server may listen at one of the two addresses only, so `localhost` is both.
 BOTH, V4, V6 = ("127.0.0.1", "::1"), ("127.0.0.1",), ("::1",)
@@ -47,6 +50,8 @@ ENDPOINT = re.compile(
 HALF_A_SCHEME = re.compile(r"https?:(/|$)", re.IGNORECASE)
 # Of a password, `@` and `:` may stand as they are; what ends the host may not
 LOGIN = re.compile(r"([A-Za-z+.-]*://)?([^/?#:]*)(?::([^/?#]*))?@([^@]*)\Z", re.DOTALL)
+# Between two addresses; one in a password has an `@` behind it, and no scheme before that
+BETWEEN = re.compile(r",(?=[^@]*\Z|\s*[A-Za-z+.-]+://)")
 NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # of a header's name, as HTTP has it
 HEADER = re.compile(rf"\s*({NAME})\s*:(.*)", re.DOTALL)
 NEXT_HEADER = re.compile(rf"[;\n]\s*(?={NAME}\s*:(?!//))")
@@ -57,6 +62,59 @@ OWN_HEADERS = frozenset(
         *("expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"),
     }
 )
+
+
+def split_addresses(text: str) -> list[str]:
+    """
+    Return the addresses of a list with commas, as they are written.
+
+    A comma may stand in a password where the next address has its scheme or no password.
+
+    Examples
+    --------
+    >>> split_addresses("http://a:11434, b")
+    ['http://a:11434', 'b']
+    >>> split_addresses("http://me:p,ss@gw.example,https://you:pw@b")
+    ['http://me:p,ss@gw.example', 'https://you:pw@b']
+    """
+    return [part.strip() for part in BETWEEN.split(text)]
+
+
+def parse_addresses(text: str) -> str:
+    """
+    Return the addresses of a list in one form each, with commas between.
+
+    Raises ValueError for a list with an address twice, with too many, or with what is no address;
+    the message says what is wanted.
+
+    Examples
+    --------
+    >>> parse_addresses("gpu-a, http://gpu-b:8000/v1")
+    'http://gpu-a:11434,http://gpu-b:8000/v1'
+    """
+    given = split_addresses(text.strip().strip("\"'"))
+    if len(given) == 1:
+        return parse_address(text)
+    if not all(given):
+        raise ValueError("an address on both sides of each comma, such as http://a,http://b")
+    if len(given) > MAX_ADDRESSES:
+        raise ValueError(f"{MAX_ADDRESSES} addresses at most, not {len(given)}")
+    urls: list[str] = []
+    places: set[str] = set()  # `localhost` is two of them
+    for one in given:
+        urls.append(_parse_one_of_several(one))
+        own = set(list_dial_addresses(urls[-1]))
+        if own & places:
+            raise ValueError(f"each server once; {mask_login(one)} is there twice")
+        places |= own
+    return ",".join(urls)
+
+
+def _parse_one_of_several(text: str) -> str:
+    try:
+        return parse_address(text)
+    except ValueError as exc:
+        raise ValueError(f"{exc} at each place, not {mask_login(text)!r}") from exc
 
 
 def split_login(text: str) -> tuple[str, str | None]:

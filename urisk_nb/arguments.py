@@ -7,19 +7,28 @@ Shift-Tab and for type checkers.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from urisk_nb.errors import InputError, UriskError
 
-__all__ = ["name_flag", "refuse_unknown", "require"]
+__all__ = ["JoinAddresses", "name_flag", "refuse_unknown", "require"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class JoinAddresses(argparse.Action):
+    """A flag that may be given several times: `--url a --url b` is the same as `--url a,b`."""
+
+    def __call__(self, _: Any, args: argparse.Namespace, value: Any, __: Any = None) -> None:
+        before = getattr(args, self.dest)
+        setattr(args, self.dest, f"{before},{value}" if before else value)
 
 
 def refuse_unknown(

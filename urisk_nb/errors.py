@@ -42,6 +42,7 @@ UriskError
         ModelNotFound (LookupError)       the server has no such model
         ModelNameInvalid (ValueError)     no model can have this name
         ModelUnsuitable                   the model cannot do what was asked
+        ModelsDiffer                      several servers have different models under one name
         PullFailed                        the model could not be downloaded
             DiskFull (OSError)            there is no space for it
         CloudModelBlocked (PermissionError)  a cloud model: the text would leave this machine
@@ -78,6 +79,7 @@ __all__ = [
     "ModelNotFound",
     "ModelTooLarge",
     "ModelUnsuitable",
+    "ModelsDiffer",
     "NotInitialized",
     "NotSupportedByServer",
     "OllamaNotInstalled",
@@ -324,6 +326,10 @@ class ModelNameInvalid(ModelError, ValueError):
 
 class ModelUnsuitable(ModelError):
     """The model cannot do what was asked of it (chat, thinking, embedding)."""
+
+
+class ModelsDiffer(ModelError):
+    """The servers of a session have different models: their answers would not be one table."""
 
 
 class PullFailed(ModelError):

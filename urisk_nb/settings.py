@@ -2,7 +2,7 @@
 
 Knows the names, the defaults and what each value may be. Does not know what the values are used
 for. Imports pydantic, so this module is itself imported late: `%load_ext urisk_nb` must not pay for
-it.
+it. Over 400 lines: the fields, what each may be, and what is said of a wrong one are read together.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class Settings(BaseSettings):
     )
 
     url: str = Field(
-        f"http://localhost:{DEFAULT_PORT}", alias="OLLAMA_URL", description="address of the server"
+        f"http://localhost:{DEFAULT_PORT}",
+        alias="OLLAMA_URL",
+        description="address of the server, or of several",
     )
     api_key: SecretStr | None = Field(
         None,
@@ -190,25 +192,29 @@ class Settings(BaseSettings):
         description="use models that run elsewhere: the text leaves this machine",
     )
 
-    # The user and password of OLLAMA_URL as `user:password`; not part of `url`, which is shown
-    _login: SecretStr | None = PrivateAttr(None)
+    # The user and password of each address of OLLAMA_URL as `user:password`; not part of `url`,
+    # which is shown
+    _logins: tuple[SecretStr | None, ...] = PrivateAttr((None,))
 
     @model_validator(mode="wrap")
     @classmethod
-    def _take_login(cls, data: Any, handler: Callable[[Any], Settings]) -> Settings:
-        login = None
+    def _take_logins(cls, data: Any, handler: Callable[[Any], Settings]) -> Settings:
+        logins: list[str | None] = [None]
         for name in {"OLLAMA_URL", "url"} & set(data):
-            if isinstance(data[name], str):
-                rest, login = address.split_login(data[name])
-                data = {**data, name: rest}
+            text = _join_addresses(data[name])
+            if isinstance(text, str):
+                parts = [address.split_login(one) for one in address.split_addresses(text)]
+                logins = [login for _, login in parts]
+                text = ",".join(rest for rest, _ in parts)
+            data = {**data, name: text}
         made = handler(data)
-        made._login = None if login is None else SecretStr(login)
+        made._logins = tuple(login if login is None else SecretStr(login) for login in logins)
         return made
 
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        return address.parse_address(value)
+        return address.parse_addresses(value)
 
     @field_validator("api_key")
     @classmethod
@@ -264,13 +270,34 @@ class Settings(BaseSettings):
     def _path(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else value
 
+    @functools.cached_property
+    def each_server(self) -> tuple[Settings, ...]:
+        """
+        The settings of each server that `url` names: these, or, of several, one with each address.
+
+        One of several is never started from here: which machine would it be?
+        """
+        urls = self.url.split(",")  # an address has no comma
+        if len(urls) == 1:
+            return (self,)
+        return tuple(map(self._narrow, urls, self._logins))
+
+    def _narrow(self, url: str, login: SecretStr | None) -> Settings:
+        """Return the settings of one of several servers."""
+        made = self.model_copy(update={"url": url, "auto_start": False})
+        for name in set(vars(made)) - set(Settings.model_fields):
+            del vars(made)[name]  # what was computed of all
+        made._logins = (login,)
+        return made
+
     @property
     def base_urls(self) -> tuple[str, ...]:
         """
         The addresses that are dialed, in this order: `localhost` becomes the two numbers of this
-        machine, and `/v1` at the end is left out: each path has its own.
+        machine, and `/v1` at the end is left out: each path has its own. Of several servers, those
+        of the first.
         """
-        return address.list_dial_addresses(self.url)
+        return address.list_dial_addresses(self.url.partition(",")[0])
 
     @property
     def base_url(self) -> str:
@@ -301,6 +328,10 @@ class Settings(BaseSettings):
     # Secrets --------------------------------------------------------------------------------------
 
     @property
+    def _login(self) -> SecretStr | None:
+        return self._logins[0]
+
+    @property
     def request_headers(self) -> dict[str, str]:
         """What each request carries beside its own headers; secret, for the client alone."""
         given = {} if self.headers is None else self._read_headers()
@@ -327,8 +358,8 @@ class Settings(BaseSettings):
         return "OLLAMA_HEADERS" if self.headers is not None else ""
 
     def is_same_login(self, other: Settings) -> bool:
-        """Return whether the address carries the same user and password, or none in both."""
-        return self._login == other._login
+        """Return whether each address carries the same user and password, or none in both."""
+        return self._logins == other._logins
 
     def redact(self, text: str) -> str:
         """Return a text, from a server for example, without any secret that is sent to it."""
@@ -344,8 +375,8 @@ class Settings(BaseSettings):
         values = [*sent.values(), sent.get("authorization", "").partition(" ")[2]]
         if self.api_key is not None:
             values.append(self.api_key.get_secret_value())
-        if self._login is not None:
-            user, _, password = self._login.get_secret_value().partition(":")
+        for login in filter(None, self._logins):
+            user, _, password = login.get_secret_value().partition(":")
             values += [f"{user}:{password}", password or user]
         found = {value for value in values if len(value) >= MIN_SECRET_CHARS}
         return tuple(sorted(found, key=len, reverse=True))
@@ -409,6 +440,7 @@ def load(**flags: Any) -> Settings:
             fix="check its permissions, or start the notebook in another folder",
         ) from exc
     _check_engine_speaks(settings)
+    _check_engine_runs(settings)
     return settings
 
 
@@ -423,6 +455,18 @@ def _check_engine_speaks(settings: Settings) -> None:
             f"{str(settings.engine)!r}, URISK_DIALECT is 'ollama').",
             fix="leave the dialect out, or use --dialect auto (%env URISK_DIALECT=auto)",
             name="URISK_DIALECT",
+        )
+
+
+def _check_engine_runs(settings: Settings) -> None:
+    """The embedded engine is started here, and none of several servers is."""
+    if settings.engine is Engine.EMBEDDED and len(settings.each_server) > 1:
+        raise SettingsError(
+            "the embedded engine runs on this machine alone, and OLLAMA_URL names "
+            f"{len(settings.each_server)} servers (URISK_ENGINE is 'embedded').",
+            fix="leave the engine out, or name one address: %urisk_start --engine embedded --url "
+            "http://127.0.0.1:11500",
+            name="OLLAMA_URL",
         )
 
 
@@ -445,6 +489,12 @@ def _read_ollama_host(environ: Mapping[str, str], env_file: Mapping[str, str | N
     if given.get("OLLAMA_URL") or in_file.get("OLLAMA_URL"):
         return ""
     return (given.get("OLLAMA_HOST") or in_file.get("OLLAMA_HOST") or "").strip()
+
+
+def _join_addresses(value: Any) -> Any:
+    """Return a list of addresses as one text with commas; anything else as it is."""
+    is_list = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return ",".join(value) if is_list and value else value
 
 
 def _is_number(value: str) -> bool:

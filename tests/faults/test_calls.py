@@ -44,7 +44,7 @@ def test_a_full_queue_is_waited_for(lab):
         manager = session(url=busy.url, max_retries=3)
         assert manager.generate_sync("hi").timing.attempts == 4
         assert manager.breaker() == "closed"
-        assert manager._retrying.breakers[manager.model].failures == 0
+        assert manager.lead.retrying.breakers[manager.model].failures == 0
 
 
 @pytest.mark.row(38)
@@ -63,7 +63,7 @@ def test_a_server_that_fails_is_left_alone_and_tried_by_one(lab):
         with pytest.raises(errors.CircuitOpen, match="boom"):
             manager.generate_sync("hi")
         asked_so_far = failing.counters["paths"]["/api/chat"]
-        breaker = manager._retrying.breakers[manager.model]
+        breaker = manager.lead.retrying.breakers[manager.model]
         breaker.opened_at -= breaker.pause_s  # the pause is over
         with ThreadPoolExecutor(10) as pool:
             manager.parallel = 10
@@ -162,7 +162,7 @@ def test_a_lack_of_memory_is_not_tried_again(text, lab):
         with pytest.raises(OOM[text]):
             manager.generate_sync("hi")
         assert small.counters["paths"]["/api/chat"] == 2
-        assert manager._retrying.breakers[manager.model].failures == 0
+        assert manager.lead.retrying.breakers[manager.model].failures == 0
 
 
 # Many calls, many sessions ------------------------------------------------------------------------

@@ -316,13 +316,13 @@ def test_a_connection_that_does_not_close_keeps_no_server(lab):
     """Whatever goes wrong on the way, the share is given back."""
     manager = session()
     pids = lab.processes()
-    real = manager._client.aclose
+    real = manager.lead.client.aclose
 
     async def fails():
         await real()
         raise OSError("no")
 
-    manager._client.aclose = fails
+    manager.lead.client.aclose = fails
     manager.shutdown_sync()
     gone(pids)
 
@@ -371,14 +371,14 @@ def test_a_warm_up_that_fails_after_a_restart_costs_neither_server_nor_share(fai
     """The server is up: the next call is asked as ever; and after the shutdown nothing is left."""
     manager = session()
     failures = iter([failure("not now", fix="later")])
-    real = manager._client.load
+    real = manager.lead.client.load
 
     async def load(body):
         if error := next(failures, None):
             raise error
         await real(body)
 
-    manager._client.load = load
+    manager.lead.client.load = load
     os.kill(manager.pid, signal.SIGKILL)
     eventually(lambda: manager.restart_count == 1 and manager.server._recovery.done(), 10)
     assert manager.state is ServerState.MANAGED
@@ -451,7 +451,7 @@ def test_a_trial_of_a_server_that_hangs_keeps_the_breaker_open(lab):
     with others(lab) as server:
         manager = session(max_retries=0)
         manager.generate_sync("hi")
-        breaker = manager._retrying.breakers[manager.model]
+        breaker = manager.lead.retrying.breakers[manager.model]
         for _ in range(5):
             breaker.record_failure(
                 errors.ServerConnectionLost("gone", fix="again"), time.monotonic() - 60, trial=False

@@ -371,7 +371,7 @@ def test_the_judge_knows_a_fine(llama):
 
 
 async def methods(manager):
-    return dict(manager._labels._methods)
+    return dict(manager.lead.labels._methods)
 
 
 @pytest.mark.parametrize("header", ["llama.cpp", "nginx"])
@@ -465,7 +465,7 @@ def test_a_server_without_a_list_of_models():
             start(fake, dialect="openai")
         manager = start(fake, dialect="openai", model="some-7b")
         assert manager.generate_sync("hi") == "Hello world"
-        assert event_loop.run(manager._client.probe()) == ""
+        assert event_loop.run(manager.lead.client.probe()) == ""
         fake.chat_path = "/elsewhere"
         manager.shutdown_sync()
         with pytest.raises(errors.PortTaken):

@@ -106,7 +106,7 @@ def test_many_answers_that_a_restart_cuts_off_speak_against_nobody(manager, tmp_
 def test_a_restart_lets_calls_through_again(manager):
     """A breaker that has opened speaks of the server that was."""
     for _ in range(5):
-        manager._retrying.breakers[manager.model].record_failure(
+        manager.lead.retrying.breakers[manager.model].record_failure(
             errors.ServerConnectionLost("gone.", fix="ask"), time.monotonic(), trial=False
         )
     assert manager.breaker() == "open"

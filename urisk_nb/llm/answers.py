@@ -12,12 +12,14 @@ import math
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from urisk_nb import event_loop
 from urisk_nb.errors import NotInitialized
 from urisk_nb.llm.calls import CallRecord, CallTiming, timing_of
 from urisk_nb.llm.client import OnChunk
+from urisk_nb.llm.endpoint import Endpoint, PreparedCall
 from urisk_nb.llm.messages import Chunk, Final, Message, TokenLogprob
 from urisk_nb.llm.retrying_client import Exchange
 from urisk_nb.risk.answer_text import PROMPT_CUT, is_only_thinking
@@ -107,12 +109,12 @@ class AnswerStream:
     def __init__(
         self,
         session: LLMManager,
-        body: bytes,
-        exchange: Exchange,
+        prepare: Callable[[Endpoint], PreparedCall],
         model: str | None = None,
         messages: Sequence[Message] = (),
     ) -> None:
-        self._session, self._body, self._exchange = session, body, exchange
+        self._session, self._prepare, self._endpoint = session, prepare, session.lead
+        self._call = prepare(session.lead)  # what cannot be sent is refused now
         # As it is asked: the session may go on with another model while this call is in flight.
         self._model = model or session.model
         self._thoughts: list[str] = []
@@ -188,7 +190,7 @@ class AnswerStream:
     async def whole(self, on_chunk: OnChunk = lambda _: None) -> Answer:
         """Return the answer, on the manager's own loop."""
         session = self._session
-        record = self._record = session.calls.begin(self._body, self._model)
+        record = self._record = session.calls.begin(self._call.body, self._model)
 
         def take(chunk: Chunk | Final) -> None:
             self._logprobs += chunk.logprobs
@@ -197,7 +199,7 @@ class AnswerStream:
             on_chunk(chunk)
 
         try:
-            final = await session.run_call(record, self._exchange, take)
+            final = await session.run_call(record, partial(self._open, record), take)
         except BaseException as exc:
             self._said = record.answer
             session.calls.fail(record, exc)
@@ -211,6 +213,15 @@ class AnswerStream:
         )
         return self._answer
 
+    def _open(self, record: CallRecord, endpoint: Endpoint) -> Exchange:
+        """Return the call as this server is asked it; what another one has said is dropped."""
+        if endpoint is not self._endpoint:
+            self._endpoint, self._call = endpoint, self._prepare(endpoint)
+            record.body = self._call.body
+        self._logprobs.clear()
+        self._thoughts.clear()
+        return self._call.exchange
+
     def _build_answer(
         self,
         text: str,
@@ -222,13 +233,13 @@ class AnswerStream:
         return Answer(
             text,
             model=self._model,
-            engine=str(self._session.engine),
+            engine=str(self._endpoint.server.engine),
             done_reason=done_reason,
             timing=timing,
             thinking=self.thinking,
             logprobs=tuple(self._logprobs),
             faults=faults,
-            request_hash=hashlib.sha256(self._body).hexdigest(),
+            request_hash=hashlib.sha256(self._call.body).hexdigest(),
         )
 
 

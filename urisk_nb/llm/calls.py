@@ -177,6 +177,9 @@ class CallRecord:
         The request as it is sent; its first part, of a long one that has ended.
     model, asked_at
         Who is asked, and since when (UTC).
+    server
+        Of several servers, the address of the one that was asked last; empty before, and where
+        there is one.
     asked_s, started_s, first_sent_s, sent_s, first_s, ended_s
         Monotonic clock of this process, seconds: asked for, its turn, first and last try sent,
         first piece, end. None: not yet.
@@ -211,6 +214,7 @@ class CallRecord:
     outcome: str = ""
     message: str = ""
     timing: CallTiming | None = None
+    server: str = ""
 
     @property
     def phase(self) -> str:
@@ -244,8 +248,9 @@ class CallRecord:
         return (now_s if self.ended_s is None else self.ended_s) - self.asked_s
 
     def mark_started(self) -> None:
-        """Note that its turn has come."""
-        self.started_s = time.monotonic()
+        """Note that its turn has come; on another server it has come already."""
+        if self.started_s is None:
+            self.started_s = time.monotonic()
 
     def mark_sent(self) -> None:
         """Note that an attempt is sent now."""
@@ -259,6 +264,11 @@ class CallRecord:
         self.failures.append(
             FailedAttempt(error=type(error).__name__, message=_words(error), took_s=took_s)
         )
+
+    def drop_answer(self) -> None:
+        """Forget what has come: the call begins anew on another server."""
+        self.texts.clear()
+        self.first_s = self.thinking_s = None
 
     def add_chunk(self, chunk: Chunk | Final) -> None:
         """Take in a chunk of the answer, or its end."""

@@ -1,4 +1,4 @@
-"""The manager: one server, one model, one session, for the life of the process.
+"""The manager: one model, one session, and one server or several, for the life of the process.
 
 Its life has six steps: start (the first caller does the work, the others wait for it); check the
 server, adopt it or start it; pull the model if it is missing and warm it; keep one session; answer
@@ -18,9 +18,8 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,18 +28,19 @@ from urisk_nb.arguments import refuse_unknown, require
 from urisk_nb.errors import (
     ForkedError,
     InputError,
-    ModelError,
     NotInitialized,
     PortTaken,
-    ServerError,
+    ServerTimeout,
     UriskError,
 )
+from urisk_nb.llm.agreement import ModelAgreement
 from urisk_nb.llm.answers import Answer, AnswerStream
 from urisk_nb.llm.calls import CallRecord, Calls
-from urisk_nb.llm.client import Client, OnChunk
+from urisk_nb.llm.client import OnChunk
 from urisk_nb.llm.dialects import ollama
 from urisk_nb.llm.dialects.dialect import Dialect, Feature
-from urisk_nb.llm.labels import Judge, LabelMethod, LabelReader
+from urisk_nb.llm.endpoint import Endpoint
+from urisk_nb.llm.labels import Judge
 from urisk_nb.llm.limiter import CallLimiter
 from urisk_nb.llm.messages import (
     JUDGE,
@@ -54,12 +54,11 @@ from urisk_nb.llm.messages import (
     find_model,
     is_demo,
     is_judge,
-    is_same_model,
     parse_question,
 )
-from urisk_nb.llm.model_loader import ModelLoader
-from urisk_nb.llm.resilience import BreakerState, InRun, retry_rule_for, retrying
-from urisk_nb.llm.retrying_client import Exchange, RetryingClient
+from urisk_nb.llm.pool import EndpointPool
+from urisk_nb.llm.resilience import BreakerState, retrying
+from urisk_nb.llm.retrying_client import Exchange
 from urisk_nb.llm.setting_changes import (
     Reload,
     describe_changes,
@@ -132,7 +131,7 @@ class _Start:
 
 class LLMManager:
     """
-    One server, one model and one session, shared by everything in this process.
+    One model and one session, over one server or several, shared by everything in this process.
 
     Made by `await LLMManager.initialize()`; `LLMManager.get_instance()` is the one that is running.
 
@@ -149,9 +148,13 @@ class LLMManager:
         What answers: `ollama`, `embedded` (llama.cpp, started here or by another kernel) or
         `openai`.
     version, url
-        Of the server.
+        Of the server. Of several, the version of the lead, and all addresses with commas between.
+    lead
+        The server; of several, the first that may be asked, which speaks for all.
+    pool
+        The servers, and which of them answers a call.
     server
-        Its state, and what becomes of it.
+        The state of the lead, and what becomes of it.
     limiter
         How many calls are in flight, and how many wait.
     calls
@@ -175,15 +178,14 @@ class LLMManager:
         self._progress = progress
         # The variables as they were when flags were last compared with them, and last looked at
         self._environment = self._seen_environment = read_environment()
-        self._client = Client(settings)
-        self.server = Server(settings, self._client, self._report, self._restore_model)
-        self._labels = LabelReader(self._client)
-        self._loader = ModelLoader(self._client, self.server, self._report)
-        self._window = 0  # tokens of context, where the server's list of models has them
-        self.limiter = CallLimiter(settings.parallel or 1)
-        self._retrying = RetryingClient(
-            self._client, self.server, self.limiter, self._prepare_model
+        self.pool = EndpointPool(
+            [
+                Endpoint(one, self._report, is_one_of_several=one is not settings)
+                for one in settings.each_server
+            ],
+            self._welcome,
         )
+        self._agreement = ModelAgreement()
         self._closed = False
         self._pid = os.getpid()
         self._session_id = secrets.token_hex(8)  # names answers of a model without a digest
@@ -195,7 +197,7 @@ class LLMManager:
     async def initialize(
         cls,
         *,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         headers: str | Mapping[str, str] | None = None,
         ca_file: Path | str | None = None,
@@ -232,7 +234,7 @@ class LLMManager:
         ----------
         url, model, engine, dialect, gguf, num_ctx, parallel, keep_alive, timeout_s, load_timeout_s
             Settings, each in place of its environment variable; None leaves it to the environment.
-            The README lists them.
+            The README lists them. `url` may name several servers: a list, or text with commas.
         outage_wait_s, max_retries, auto_start, keep_warm_s, data, allow_shared, allow_cloud
             Further settings, likewise.
         api_key, headers, ca_file, ca_folder
@@ -258,7 +260,7 @@ class LLMManager:
     def initialize_sync(
         cls,
         *,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         api_key: str | None = None,
         headers: str | Mapping[str, str] | None = None,
         ca_file: Path | str | None = None,
@@ -305,9 +307,9 @@ class LLMManager:
         _check_progress(progress)
         given = {name: value for name, value in overrides.items() if value is not None}
         manager = cls(load(**given), given, progress)
-        manager.model = manager.judge = ""
+        manager.model = manager.judge = manager.lead.model = ""
         try:
-            await manager.server.begin()
+            await manager._find_servers()
         except BaseException:
             await manager._shutdown()
             raise
@@ -473,16 +475,17 @@ class LLMManager:
         change that fails changes nothing.
         """
         before = self.settings, self.overrides, self.model, self.judge, self._progress
-        notes = list(self.server.notes)
+        of_each = [(one, one.model, list(one.server.notes)) for one in self.pool.endpoints]
+        agreed = self._agreement
         changed = _diff_settings(self.settings, settings)
         self.settings, self.overrides, self._progress = settings, dict(overrides), progress
-        self._client.settings = self.server.settings = settings
+        self._hand_on_settings()
         try:
             if changed & {"model", "allow_cloud", "num_ctx"}:
-                self.model = settings.model
+                self.model, self._agreement = settings.model, ModelAgreement()
                 await self._take_model()
             elif "keep_alive" in changed:
-                self._loader.note_fixed_settings(self.num_ctx)
+                self.lead.loader.note_fixed_settings(self.num_ctx)
             if "gguf" in changed:  # an embedded engine of ours would have been started anew
                 _report_change(
                     f"URISK_GGUF has no effect here: {self.url} is another server; to use it: "
@@ -491,26 +494,32 @@ class LLMManager:
                 )
         except BaseException:
             self.settings, self.overrides, self.model, self.judge, self._progress = before
-            self._client.settings = self.server.settings = self.settings
-            self.server.notes[:] = notes
+            self._agreement = agreed
+            self._hand_on_settings()
+            for endpoint, own_model, notes in of_each:
+                endpoint.model, endpoint.server.notes[:] = own_model, notes
             raise
         if "parallel" in changed:
-            self.limiter.set_usual(settings.parallel or self.server.slots)
+            self._set_places()
             self.server.note_slots()
         self._report("ready", f"{self.model} is ready")
         self._progress = None
         return self
 
+    def _hand_on_settings(self) -> None:
+        for endpoint, one in zip(self.pool.endpoints, self.settings.each_server, strict=True):
+            endpoint.change_settings(one)
+
+    def _set_places(self) -> None:
+        """Allow as many calls in flight as the settings say, or as the servers have slots."""
+        if self.pool.is_single:
+            self.limiter.set_usual(self.settings.parallel or self.server.slots)
+        else:
+            self.pool.set_usual(self.settings.parallel)
+
     async def _is_alive(self) -> bool:
-        """Return whether the server answers; a managed one that has ended is started again."""
-        try:
-            await self.server.ready()
-            await self._client.probe()
-        except (ServerError, ModelError) as exc:
-            self.server.note_loss(exc)
-            return False
-        self.server.note_return()
-        return True
+        """Return whether a server answers; a managed one that has ended is started again."""
+        return await (self.lead.is_alive() if self.pool.is_single else self.pool.check())
 
     async def is_up(self, model: str | None = None) -> bool:
         """
@@ -527,18 +536,7 @@ class LLMManager:
         return await event_loop.call(self._is_up(model or self.model))
 
     async def _is_up(self, model: str) -> bool:
-        await self.server.ready()
-        try:
-            await self._client.probe()
-            self.server.note_return()
-            await self._loader.load(model)
-        except PortTaken:  # a proxy may still answer for a server that is away
-            return False
-        except UriskError as exc:
-            if retry_rule_for(exc).in_run is InRun.END:
-                raise
-            return False
-        return True
+        return await (self.lead.is_up(model) if self.pool.is_single else self.pool.is_back())
 
     async def check_external(self) -> None:
         """
@@ -550,20 +548,41 @@ class LLMManager:
             await event_loop.call(self._is_alive())
 
     async def _start_session(self) -> None:
-        await self.server.begin()
-        self.limiter.set_usual(self.settings.parallel or self.server.slots)
+        await self._find_servers()
+        self._set_places()
         await self._take_model()
         self.started_at = datetime.now(UTC)
         self._report("ready", f"{self.model} is ready")
         self._progress = None  # called for the start, not for what comes later
 
-    async def _restore_model(self) -> None:
-        """Load the model on a server that had ended and is back, before any call reaches it."""
-        if self.settings.parallel is None:
-            self.limiter.set_usual(self.server.slots)
-        self._labels.reset()
-        if self.model:
-            await self._loader.load(self.model)
+    async def _find_servers(self) -> None:
+        """Find the server, or start it; of several that do not answer, one is enough."""
+
+        async def begin(endpoint: Endpoint) -> None:
+            try:
+                await endpoint.server.begin()
+            except PortTaken as exc:
+                is_silent = isinstance(exc.__cause__, ServerTimeout)
+                if self.pool.is_single or not is_silent:
+                    raise
+                raise ServerTimeout(exc.message, fix=exc.fix) from exc
+
+        await self.pool.each(begin)
+
+    async def _welcome(self, endpoint: Endpoint) -> None:
+        """Make one of several servers ready that was away; raise where it may not be asked."""
+        await endpoint.server.look_again()
+        endpoint.labels.reset()
+        known = await endpoint.client.list_models()
+        name = endpoint.loader.choose(known)
+        self._agreement.check_names({endpoint.url: name})
+        endpoint.model = name
+        models = self._agreement.models or (self.model,)
+        await self._make_ready(models, {endpoint: known})
+        known = await endpoint.client.list_models()
+        for model in self._agreement.judges:
+            judge = await endpoint.find_judge(model, known, "")
+            self._agreement.check_methods(model, {endpoint.url: judge.method})
 
     def _report(self, step: str, text: str, done: int = 0, total: int = 0) -> None:
         if self._progress is not None:
@@ -585,11 +604,47 @@ class LLMManager:
         await event_loop.call(self._prepare_models(models))
 
     async def _prepare_models(self, models: Sequence[str]) -> None:
-        known = await self._client.list_models()
+        await self._make_ready(models, await self._list_models())
+
+    async def _list_models(self) -> Mapping[Endpoint, Sequence[Model]]:
+        return await self.pool.each(lambda endpoint: endpoint.client.list_models())
+
+    async def _make_ready(
+        self, models: Sequence[str], known: Mapping[Endpoint, Sequence[Model]]
+    ) -> None:
+        """
+        Have servers load models, and pull those that they lack; each is the same on all of them.
+
+        Parameters
+        ----------
+        known
+            What each server has, as it was just asked.
+        """
+        if self.pool.is_single:
+            await self.lead.prepare_models(models, known[self.lead])
+            return
+        self._check_digests(models, known)
+        lacking = {
+            endpoint
+            for endpoint, there in known.items()
+            if not all(find_model(endpoint.spell(model), there) for model in models)
+        }
+        if len(known) == 1:  # one that comes back
+            for endpoint, there in known.items():
+                await endpoint.prepare_models(models, there)
+                known = {endpoint: await endpoint.client.list_models()} if lacking else known
+        else:
+            await self.pool.each(lambda one: one.prepare_models(models, known[one]))
+            known = await self._list_models() if lacking else known
+        self._check_digests(models, known)
+
+    def _check_digests(
+        self, models: Sequence[str], known: Mapping[Endpoint, Sequence[Model]]
+    ) -> None:
         for model in models:
-            self._loader.check(model, known)
-        for model in models:
-            await self._prepare_model(model, known)
+            found = {one: find_model(one.spell(model), there) for one, there in known.items()}
+            digests = {one.url: model.digest for one, model in found.items() if model is not None}
+            self._agreement.check_digests(model, digests)
 
     async def find_judges(self, *models: str) -> tuple[Judge, ...]:
         """
@@ -611,32 +666,35 @@ class LLMManager:
         attempts = retrying(self.settings.max_retries, wait)
         async for attempt in attempts:
             with attempt:
-                await self.server.ready()
-                known = await self._client.list_models()
-                self.server.note_return()
-                return tuple([await self._find_judge(model, known) for model in models])
+                found = await self.pool.each(lambda one: self._find_judges_of(one, models))
+                lead = next(iter(found))
+                if self.pool.is_single:
+                    return found[lead]
+                for number, model in enumerate(models):
+                    methods = {one.url: own[number].method for one, own in found.items()}
+                    self._agreement.check_methods(model, methods)
+                self._share_settings(found[lead])
+                return tuple(
+                    replace(judge, digest=self._agreement.find_digest(judge.model))
+                    for judge in found[lead]
+                )
         raise AssertionError("retrying ends with a value or an error")  # pragma: no cover
 
-    async def _find_judge(self, model: str, known: Sequence[Model]) -> Judge:
-        found = find_model(model, known)
-        digest = (found.digest if found else "") or await self._find_digest(model)
-        method = await self._labels.find_method(model, digest)
-        is_written = method in (LabelMethod.SCHEMA, LabelMethod.CHOICES)
-        return Judge(
-            model=model,
-            method=method,
-            digest=digest,
-            session=f"{self._session_id} {self.restart_count}",
-            setting=self._labels.writer.find_setting(model) if is_written else None,
-        )
+    async def _find_judges_of(self, endpoint: Endpoint, models: Sequence[str]) -> tuple[Judge, ...]:
+        await endpoint.server.ready()
+        known = await endpoint.client.list_models()
+        endpoint.server.note_return()
+        if not self.pool.is_single:
+            self._check_digests(models, {endpoint: known})
+        session = f"{self._session_id} {self.restart_count}"
+        return tuple([await endpoint.find_judge(model, known, session) for model in models])
 
-    async def _find_digest(self, model: str) -> str:
-        """Return the digest of a model that a server of ours has from a file; empty of others."""
-        if not self.server.serves_own_file:
-            return ""
-        from urisk_nb.llm.local_digest import find_local_digest
-
-        return await asyncio.to_thread(find_local_digest, self.settings, model, self.pid)
+    def _share_settings(self, judges: Sequence[Judge]) -> None:
+        """Have all servers ask in the one way in which a model was found to keep to the schema."""
+        for judge in judges:
+            if judge.setting is not None:
+                for endpoint in self.pool.endpoints:
+                    endpoint.labels.writer.share(endpoint.spell(judge.model), judge.setting)
 
     async def unload(self, model: str | None = None) -> None:
         """
@@ -651,11 +709,11 @@ class LLMManager:
             The server keeps its model for as long as it runs.
         """
         self._check()
-        self._client.require(Feature.UNLOAD, "put a model out of its memory")
+        self.lead.client.require(Feature.UNLOAD, "put a model out of its memory")
         body = ollama.encode_load(
             model=model or self.model, keep_alive=0, num_ctx=self.settings.num_ctx
         )
-        await event_loop.call(self._client.load(body))
+        await event_loop.call(self.pool.each(lambda endpoint: endpoint.client.load(body)))
 
     async def restart(self) -> None:
         """
@@ -677,7 +735,7 @@ class LLMManager:
 
     async def _restart(self) -> None:
         await self.server.restart()
-        self._retrying.breakers.clear()  # they speak of the server that was replaced
+        self.lead.retrying.breakers.clear()  # they speak of the server that was replaced
 
     async def loaded_models(self) -> list[LoadedModel]:
         """
@@ -689,26 +747,25 @@ class LLMManager:
             The server has no such list.
         """
         self._check()
-        return await event_loop.call(self._client.list_loaded_models())
+        return await event_loop.call(self.lead.client.list_loaded_models())
 
     async def models(self) -> list[Model]:
         """Return the models that the server offers; generates nothing."""
         self._check()
-        return await event_loop.call(self._client.list_models())
+        return await event_loop.call(self.lead.client.list_models())
 
     async def _take_model(self) -> None:
-        models = await self._client.list_models()
-        self.model = self._loader.choose(models)
+        known = await self._list_models()
+        names = {one: one.loader.choose(models) for one, models in known.items()}
+        self._agreement.check_names({one.url: name for one, name in names.items()})
+        for endpoint, name in names.items():
+            endpoint.model = name
+        self.model = self.lead.model
         is_free = not self.settings.model_is_given
-        has_judge = find_model(JUDGE, models) is not None
+        has_judge = all(find_model(JUDGE, models) for models in known.values())
         self.judge = JUDGE if is_free and has_judge and is_demo(self.model) else self.model
-        await self._prepare_model(self.model, models)
-        self._loader.note_fixed_settings(self.num_ctx)
-
-    async def _prepare_model(self, model: str, models: Sequence[Model] | None = None) -> None:
-        found = await self._loader.prepare(model, models)
-        if found is not None and is_same_model(model, self.model):
-            self._window = found.num_ctx
+        await self._make_ready([self.model], known)
+        self.lead.loader.note_fixed_settings(self.num_ctx)
 
     # Calls ----------------------------------------------------------------------------------------
 
@@ -850,9 +907,9 @@ class LLMManager:
             (question, None) if isinstance(question, bytes) else (question.payload, question)
         )
         request = parse_question(payload, **self._request_fields(who))
-        body = self._client.dialect.encode_chat(request)
-        exchange = partial(self._labels.ask, about, request, body)
-        return AnswerStream(self, body, exchange, who, request.messages)
+        return AnswerStream(
+            self, lambda one: one.prepare_question(about, request), who, request.messages
+        )
 
     def _stream(
         self,
@@ -869,19 +926,14 @@ class LLMManager:
             schema=format,
             **self._request_fields(model or self.model),
         )
-        body = self._client.dialect.encode_chat(request)
-        return AnswerStream(self, body, partial(self._client.chat, body), model, messages)
+        return AnswerStream(self, lambda one: one.prepare_chat(request), model, messages)
 
     def _request_fields(self, model: str) -> dict[str, Any]:
         """What the session adds to each request."""
-        adapters = self._client.props.adapters
-        is_beneath = JUDGE in adapters and not is_judge(model)
         return {
             "model": model,
             "keep_alive": self.settings.keep_alive_value,
             "num_ctx": self.settings.num_ctx,
-            # The judge's adapter is on where a request says nothing
-            "adapter_off": adapters.index(JUDGE) if is_beneath else None,
         }
 
     def _check(self) -> None:
@@ -896,11 +948,11 @@ class LLMManager:
             )
 
     def run_call(
-        self, record: CallRecord, exchange: Exchange, on_chunk: OnChunk
+        self, record: CallRecord, prepare: Callable[[Endpoint], Exchange], on_chunk: OnChunk
     ) -> Awaitable[Final]:
         """Wait for the turn of a call, then ask with all attempts; the record notes them."""
         self._check()
-        return self._retrying.run(record, exchange, on_chunk)
+        return self.pool.run(record, prepare, on_chunk)
 
     # Facts ----------------------------------------------------------------------------------------
 
@@ -923,6 +975,18 @@ class LLMManager:
         return self.limiter.allow(least)
 
     @property
+    def lead(self) -> Endpoint:
+        return self.pool.lead
+
+    @property
+    def server(self) -> Server:
+        return self.pool.lead.server
+
+    @property
+    def limiter(self) -> CallLimiter | EndpointPool:
+        return self.pool.endpoints[0].limiter if self.pool.is_single else self.pool
+
+    @property
     def url(self) -> str:
         return self.settings.url
 
@@ -934,14 +998,16 @@ class LLMManager:
     @property
     def dialect(self) -> Dialect:
         """The wire that the server speaks, and what such a server can do."""
-        return self._client.dialect
+        return self.lead.client.dialect
 
     @property
     def num_ctx(self) -> int:
-        """Context window of a call in tokens; 0 where the server fixes it and does not tell."""
-        if self.dialect.can(Feature.LOAD):
-            return self.settings.num_ctx
-        return self._client.props.num_ctx or self._window
+        """
+        Context window of a call in tokens, the smallest of several servers; 0 where the server
+        fixes it and does not tell.
+        """
+        windows = [endpoint.num_ctx for endpoint in self.pool.present or self.pool.endpoints]
+        return min(filter(None, windows), default=0)
 
     @property
     def version(self) -> str:
@@ -954,8 +1020,25 @@ class LLMManager:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What there is to know about this server beyond its state: sentences."""
-        return tuple(self.server.notes)
+        """What there is to know about the servers beyond their state: sentences."""
+        notes = [text for one in self.pool.endpoints for text in one.server.notes]
+        return tuple(dict.fromkeys(notes)) + self._list_pool_notes()
+
+    def _list_pool_notes(self) -> tuple[str, ...]:
+        if self.pool.is_single:
+            return ()
+        away = [
+            f"left out for now: {endpoint.url} ({absence.error.message.rstrip('.')})"
+            for endpoint, absence in self.pool.absences.items()
+        ]
+        untold = ", ".join(self._agreement.list_untold(self.model))
+        if untold:
+            away.append(
+                f"only the name of the model was compared, since no digest is told by {untold}"
+            )
+        if self.settings.auto_start and "auto_start" in self.settings.model_fields_set:
+            away.append("OLLAMA_AUTO_START has no effect: of several servers none is started here")
+        return tuple(away)
 
     @property
     def restart_count(self) -> int:
@@ -993,7 +1076,8 @@ class LLMManager:
 
     def breaker(self, model: str | None = None) -> BreakerState:
         """Return whether calls go through, for the session's model or another."""
-        return self._retrying.breakers[model or self.model].state(time.monotonic())
+        breakers = self.lead.retrying.breakers
+        return breakers[model or self.model].state(time.monotonic())
 
     def __repr__(self) -> str:
         state = (
@@ -1027,13 +1111,13 @@ class LLMManager:
             # Whatever becomes of the rest, an interrupt for example: this session is over
             process_state.forget(KEY)
         try:
-            await self.limiter.cancel_all(CLOSE_S)
-            await self.server.stop_monitoring(CLOSE_S)
-            # A connection that will not close must not keep a server
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._client.aclose(), CLOSE_S)
+            await self.pool.cancel_all(CLOSE_S)
+            for endpoint in self.pool.endpoints:
+                await endpoint.server.stop_monitoring(CLOSE_S)
+            await asyncio.gather(*(endpoint.close() for endpoint in self.pool.endpoints))
         finally:
-            await self.server.end(keep_s, within_s)
+            for endpoint in self.pool.endpoints:
+                await endpoint.server.end(keep_s, within_s)
 
     def _at_exit(self) -> None:
         """

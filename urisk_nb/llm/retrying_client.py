@@ -37,7 +37,7 @@ from urisk_nb.server.model_server import Server
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["Exchange", "RetryingClient", "single_attempts"]
+__all__ = ["Exchange", "RetryingClient", "is_single_attempt", "single_attempts"]
 
 # What the end of a server looks like to a call.
 SERVER_ENDS = (RunnerCrashed, ServerConnectionLost, ServerNotRunning, StreamInterrupted)
@@ -64,6 +64,11 @@ def single_attempts() -> Iterator[None]:
         _IS_SINGLE.reset(token)
 
 
+def is_single_attempt() -> bool:
+    """Return whether the caller has its own way with failures, and shows no text before the end."""
+    return _IS_SINGLE.get()
+
+
 class RetryingClient:
     """
     The way of every call to the server; used on one loop.
@@ -76,6 +81,8 @@ class RetryingClient:
         How many calls may be in flight.
     ensure_model
         Awaited for a model that has gone: it is pulled and loaded again.
+    is_one_of_several
+        Whether another server may be asked in place of a second attempt.
 
     Attributes
     ----------
@@ -89,8 +96,11 @@ class RetryingClient:
         server: Server,
         limiter: CallLimiter,
         ensure_model: Callable[[str], Awaitable[Any]],
+        *,
+        is_one_of_several: bool = False,
     ) -> None:
         self._client, self._server, self._limiter = client, server, limiter
+        self._is_one_of_several = is_one_of_several
         self._ensure_model = ensure_model
         self.breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
 
@@ -118,10 +128,7 @@ class RetryingClient:
                 attempts = retrying(
                     self._client.settings.max_retries,
                     partial(self._repair, record),
-                    may_retry=lambda error: (
-                        record.first_s is None
-                        and (not _IS_SINGLE.get() or isinstance(error, ModelNotFound))
-                    ),
+                    may_retry=partial(self._may_retry, record),
                 )
                 async for attempt in attempts:
                     with attempt:
@@ -130,6 +137,12 @@ class RetryingClient:
                         with _keep_text(record), heartbeat.guard():
                             return await exchange(take)
         raise AssertionError("retrying ends with a value or an error")  # pragma: no cover
+
+    def _may_retry(self, record: CallRecord, error: BaseException | None) -> bool:
+        is_tried_elsewhere = self._is_one_of_several or _IS_SINGLE.get()
+        return record.first_s is None and (
+            not is_tried_elsewhere or isinstance(error, ModelNotFound)
+        )
 
     @contextlib.asynccontextmanager
     async def _admit(self, record: CallRecord) -> AsyncIterator[None]:

@@ -13,7 +13,8 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from urisk_nb import errors
 from urisk_nb.errors import UriskError
 from urisk_nb.llm.resilience import MAX_ASKED_S, InRun, retry_rule_for
 
-__all__ = ["MAX_FAILED_IN_ROW", "CallFailed", "Outage", "RunCalls"]
+__all__ = ["MAX_FAILED_IN_ROW", "CallFailed", "Outage", "RunCalls", "is_suspect"]
 
 MAX_FAILED_IN_ROW = 5  # calls without an answer, one after the other: the run ends
 # Of a call whose failure may be its own: with failures of one kind, and of all kinds. A server may
@@ -32,6 +33,22 @@ CRASH_PAUSE_S = 0.05
 PROBE_PAUSE_S = 0.25  # between two looks at a server that does not answer
 
 T = TypeVar("T")
+# Travels with the call, to where a server is chosen for it
+_IS_SUSPECT: ContextVar[bool] = ContextVar("urisk_suspect", default=False)
+
+
+def is_suspect() -> bool:
+    """Return whether the call that is made here may bring a server down; one is enough."""
+    return _IS_SUSPECT.get()
+
+
+@contextlib.contextmanager
+def _mark_suspect(suspect: bool) -> Iterator[None]:
+    token = _IS_SUSPECT.set(suspect)
+    try:
+        yield
+    finally:
+        _IS_SUSPECT.reset(token)
 
 
 class CallFailed(Exception):
@@ -166,7 +183,8 @@ class RunCalls:
                 async with self._take_turn(mine):
                     await self._wait_until_up(mine)
                     try:
-                        answer = await ask()
+                        with _mark_suspect(mine.incident is not None):
+                            answer = await ask()
                     except UriskError as exc:
                         error = exc
                     else:

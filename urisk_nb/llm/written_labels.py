@@ -94,6 +94,10 @@ class LabelWriter:
             known = self._settings[model] = SchemaSetting(choices)
         return known
 
+    def share(self, model: str, setting: SchemaSetting) -> None:
+        """Find out together with the writer of another server how a model is asked."""
+        self._settings[model] = setting
+
     def open(
         self, question: Question | None, request: ChatRequest, body: bytes, on_chunk: OnChunk
     ) -> Writing:

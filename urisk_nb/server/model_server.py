@@ -99,6 +99,9 @@ class Server:
         Called with each step of a start: its name and a sentence.
     warm
         Awaited when a server that had ended is back, before any call reaches it.
+    may_keep
+        Whether one that is kept on this machine is joined, and one is started where none answers.
+        Of several servers none is.
 
     Attributes
     ----------
@@ -123,8 +126,10 @@ class Server:
         client: ServerClient,
         say: Callable[[str, str], Any],
         warm: Callable[[], Awaitable[Any]],
+        *,
+        may_keep: bool = True,
     ) -> None:
-        self.settings = settings
+        self.settings, self._may_keep = settings, may_keep
         self.state = ServerState.UNKNOWN
         self.version = ""
         self.engine = Engine.OLLAMA
@@ -188,6 +193,12 @@ class Server:
         self._client.forget_dialect()  # another kind of server may answer by now
         if not self.settings.is_loopback:
             await self._use_remote()
+        elif not self._may_keep:
+            if not await self._use_external():
+                raise ServerNotRunning(
+                    f"nothing answers at {self.settings.url}.",
+                    fix="start it, or leave it out of OLLAMA_URL",
+                )
         elif not await self._join():
             # A server that its guardian is stopping still answers for a moment: the start waits for
             # its end
@@ -486,6 +497,19 @@ class Server:
         """Note that the server answers: one that was lost is back."""
         if self._lost is not None:
             self.state, self._failure, self._lost = self._lost, None, None
+
+    async def look_again(self) -> None:
+        """
+        Use an external server that was away, whatever kind of server answers there now.
+
+        Raises
+        ------
+        ServerError
+            It is still away, or may not be used.
+        """
+        await self._client.probe()  # nothing is forgotten of one that does not answer
+        await self._find_or_start()
+        self._failure = self._lost = None
 
     async def ready(self) -> None:
         """

@@ -1,0 +1,230 @@
+"""
+One model server as a session uses it: its connection, its state, its models, its own way of asking,
+and its calls in flight.
+
+A session has one of these, or several (`pool.py`). Everything that may differ between two servers
+is here: the wire, the address, the adapters, the context window, the spelling of the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb.errors import ModelError, PortTaken, ServerError, UriskError
+from urisk_nb.llm.client import Client
+from urisk_nb.llm.dialects.dialect import Feature
+from urisk_nb.llm.labels import Judge, LabelMethod, LabelReader
+from urisk_nb.llm.limiter import CallLimiter
+from urisk_nb.llm.messages import JUDGE, ChatRequest, Model, find_model, is_judge, is_same_model
+from urisk_nb.llm.model_loader import ModelLoader
+from urisk_nb.llm.resilience import InRun, retry_rule_for
+from urisk_nb.llm.retrying_client import Exchange, RetryingClient
+from urisk_nb.server.model_server import Server
+from urisk_nb.settings import Settings
+
+if TYPE_CHECKING:
+    from urisk_nb.risk.questions import Question
+
+__all__ = ["Endpoint", "PreparedCall"]
+
+CLOSE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedCall:
+    """A call as one server is asked it: the bytes of its request, and how they are sent."""
+
+    body: bytes
+    exchange: Exchange
+
+
+class Endpoint:
+    """
+    One server of a session; used on one loop.
+
+    Parameters
+    ----------
+    settings
+        With one address.
+    report
+        Called with each step of a start: its name, a sentence, and for a pull bytes done and in
+        all.
+    is_one_of_several
+        Whether the session has other servers: this one is then never started from here, and a call
+        that fails goes to another one.
+
+    Attributes
+    ----------
+    client, server, loader, labels, limiter, retrying
+        Who speaks to it; its state; its models; how labels are asked; its calls in flight; the way
+        of each call.
+    model
+        The session's model, as this server spells it; empty: none yet.
+    """
+
+    def __init__(
+        self, settings: Settings, report: Callable[..., Any], *, is_one_of_several: bool = False
+    ) -> None:
+        self.settings, self.model = settings, settings.model
+        self.client = Client(settings)
+        self.server = Server(
+            settings, self.client, report, self.restore_model, may_keep=not is_one_of_several
+        )
+        self.labels = LabelReader(self.client)
+        self.loader = ModelLoader(self.client, self.server, report)
+        self.limiter = CallLimiter(settings.parallel or 1)
+        self.retrying = RetryingClient(
+            self.client,
+            self.server,
+            self.limiter,
+            self.prepare_model,
+            is_one_of_several=is_one_of_several,
+        )
+        self._window = 0  # tokens of context, where the server's list of models has them
+
+    @property
+    def url(self) -> str:
+        return self.settings.url
+
+    @property
+    def num_ctx(self) -> int:
+        """Context window of a call in tokens; 0 where the server fixes it and does not tell."""
+        if self.client.dialect.can(Feature.LOAD):
+            return self.settings.num_ctx
+        return self.client.props.num_ctx or self._window
+
+    def change_settings(self, settings: Settings) -> None:
+        """Go on with other settings; the address is the same."""
+        self.settings = self.client.settings = self.server.settings = settings
+
+    # Is it there? ---------------------------------------------------------------------------------
+
+    async def is_alive(self) -> bool:
+        """Return whether the server answers; a managed one that has ended is started again."""
+        try:
+            await self.server.ready()
+            await self.client.probe()
+        except (ServerError, ModelError) as exc:
+            self.server.note_loss(exc)
+            return False
+        self.server.note_return()
+        return True
+
+    async def is_up(self, model: str) -> bool:
+        """
+        Return whether the server answers, with a model in its memory; load the model where it is
+        not. Raise what waiting does not cure.
+        """
+        await self.server.ready()
+        try:
+            await self.client.probe()
+            self.server.note_return()
+            await self.loader.load(model)
+        except PortTaken:  # a proxy may still answer for a server that is away
+            return False
+        except UriskError as exc:
+            if retry_rule_for(exc).in_run is InRun.END:
+                raise
+            return False
+        return True
+
+    async def restore_model(self) -> None:
+        """Load the model on a server that had ended and is back, before any call reaches it."""
+        if self.settings.parallel is None:
+            self.limiter.set_usual(self.server.slots)
+        self.labels.reset()
+        if self.model:
+            await self.loader.load(self.model)
+
+    # Models ---------------------------------------------------------------------------------------
+
+    async def prepare_models(self, models: Sequence[str], known: Sequence[Model]) -> None:
+        """
+        Make models ready: pulled if missing, and warm.
+
+        Nothing is pulled or loaded before it is known that the server can have all of them.
+        """
+        for model in models:
+            self.loader.check(self.spell(model), known)
+        for model in models:
+            await self.prepare_model(model, known)
+
+    async def prepare_model(self, model: str, known: Sequence[Model] | None = None) -> None:
+        """Make a model ready; `known` is what the server has, where it was just asked."""
+        found = await self.loader.prepare(self.spell(model), known)
+        if found is not None and is_same_model(model, self.model):
+            self._window = found.num_ctx
+
+    def spell(self, model: str) -> str:
+        """Return the name of a model as this server knows it."""
+        return self.model if self.model and is_same_model(model, self.model) else model
+
+    async def find_judge(self, model: str, known: Sequence[Model], session: str) -> Judge:
+        """
+        Return how a model labels; the first call for a model asks the server.
+
+        Parameters
+        ----------
+        known
+            The models of the server.
+        session
+            Names the answers of a model without a digest.
+        """
+        name = self.spell(model)
+        found = find_model(name, known)
+        digest = (found.digest if found else "") or await self._find_digest(name)
+        method = await self.labels.find_method(name, digest)
+        is_written = method in (LabelMethod.SCHEMA, LabelMethod.CHOICES)
+        return Judge(
+            model=model,
+            method=method,
+            digest=digest,
+            session=session,
+            setting=self.labels.writer.find_setting(name) if is_written else None,
+        )
+
+    async def _find_digest(self, model: str) -> str:
+        """Return the digest of a model that a server of ours has from a file; empty of others."""
+        if not self.server.serves_own_file:
+            return ""
+        from urisk_nb.llm.local_digest import find_local_digest
+
+        pid = None if self.server.lease is None else self.server.lease.server_pid
+        return await asyncio.to_thread(find_local_digest, self.settings, model, pid)
+
+    # Calls ----------------------------------------------------------------------------------------
+
+    def prepare_chat(self, request: ChatRequest) -> PreparedCall:
+        """Return a chat as this server is asked it."""
+        body = self.client.dialect.encode_chat(self._complete(request))
+        return PreparedCall(body=body, exchange=partial(self.client.chat, body))
+
+    def prepare_question(self, question: Question | None, request: ChatRequest) -> PreparedCall:
+        """Return a question about one sentence as this server is asked it."""
+        request = self._complete(request)
+        body = self.client.dialect.encode_chat(request)
+        exchange = partial(self.labels.ask, question, request, body)
+        return PreparedCall(body=body, exchange=exchange)
+
+    def _complete(self, request: ChatRequest) -> ChatRequest:
+        """Return the request with what this server's wire and model need."""
+        adapters = self.client.props.adapters
+        is_beneath = JUDGE in adapters and not is_judge(request.model)
+        name = self.spell(request.model)
+        if not is_beneath and name == request.model:
+            return request
+        # The judge's adapter is on where a request says nothing
+        off = adapters.index(JUDGE) if is_beneath else None
+        return replace(request, model=name, adapter_off=off)
+
+    # End ------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Close the connections; one that will not close must not keep a server."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.client.aclose(), CLOSE_S)
