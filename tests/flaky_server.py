@@ -55,8 +55,9 @@ class Runner:
 
 
 class Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # a reply is two writes, and the second would wait 40 ms
     protocol_version = "HTTP/1.1"
-    folder, service_s, slots, runner = Path(), 0.0, None, Runner()
+    folder, service_s, slots, runner, digest = Path(), 0.0, None, Runner(), "d1"
 
     def log_message(self, *_):
         pass
@@ -72,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.is_busy(everywhere=True):
             return
-        model = {"name": MODEL, "model": MODEL, "digest": "d1", "size": 1, "details": {}}
+        model = {"name": MODEL, "model": MODEL, "digest": self.digest, "size": 1, "details": {}}
         replies = {"/api/version": {"version": "0.12.3"}, "/api/tags": {"models": [model]}}
         self.send(200, replies[self.path]) if self.path in replies else self.send(404, {})
 
@@ -142,8 +143,8 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         pass  # the client has left
 
 
-def main(folder, port, service_s, slots):
-    Handler.folder, Handler.service_s = Path(folder), float(service_s)
+def main(folder, port, service_s, slots, digest):
+    Handler.folder, Handler.service_s, Handler.digest = Path(folder), float(service_s), digest
     Handler.slots = threading.Semaphore(int(slots))
     Server(("127.0.0.1", int(port)), Handler).serve_forever()
 
@@ -154,15 +155,17 @@ def main(folder, port, service_s, slots):
 class FlakyServer:
     """The program, as a supervisor has it: it may be killed, and started again at its address."""
 
-    def __init__(self, folder, service_s=0.005, slots=4):
+    def __init__(self, folder, service_s=0.005, slots=4, digest="d1"):
         self.folder, self.service_s, self.slots = Path(folder), service_s, slots
+        self.digest = digest
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
         self.start()
 
     def start(self):
-        command = [sys.executable, __file__, self.folder, self.port, self.service_s, self.slots]
+        given = (self.folder, self.port, self.service_s, self.slots, self.digest)
+        command = [sys.executable, __file__, *given]
         self.process = subprocess.Popen(list(map(str, command)), cwd=Path(__file__).parent)
         eventually(self.answers, 20, "the server")
 

@@ -294,7 +294,9 @@ class EndpointPool:
         attempts = retrying(
             self.lead.settings.max_retries,
             note,
-            may_retry=lambda _: record.first_s is None and not is_single_attempt(),
+            may_retry=lambda _: (
+                record.first_s is None and not (is_single_attempt() or self._is_closed)
+            ),
         )
         async for attempt in attempts:
             with attempt:

@@ -1,0 +1,87 @@
+"""
+Measure how long several servers take for the calls of one run, beside the ideal:
+python benchmarks/pool.py [--servers 2] [--slots 4] [--calls 2000] [--ms 100]
+
+Each server is a scripted one (another process, no model) that answers `slots` calls at a time, each
+in a fixed time. The ideal is calls x time / (servers x slots). Prints the makespan, its ratio to the
+ideal, the processor time of this process, and the calls that each server had; fails where a call
+was lost or asked twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server of the tests
+
+from flaky_server import FlakyServer
+
+from urisk_nb import LLMManager, assess
+
+TICKERS = [f"T{number}" for number in range(20)]
+
+
+@contextlib.contextmanager
+def start_servers(count: int, slots: int, ms: float) -> Iterator[list[FlakyServer]]:
+    with tempfile.TemporaryDirectory() as root:
+        folders = [Path(root, str(number)) for number in range(count)]
+        for folder in folders:
+            folder.mkdir()
+        servers = [FlakyServer(folder, service_s=ms / 1e3, slots=slots) for folder in folders]
+        try:
+            yield servers
+        finally:
+            for server in servers:
+                server.kill()
+
+
+def make_evidence(calls: int) -> list[dict[str, str]]:
+    return [
+        {"ticker": TICKERS[n % len(TICKERS)], "text": f"The company was fined {n} times this year."}
+        for n in range(calls)
+    ]
+
+
+def label(manager: LLMManager, calls: int) -> tuple[float, float, int]:
+    """Return the makespan and the processor time of a run, and its sentences with a label."""
+    evidence = make_evidence(calls)
+    began_s, cpu_s = time.perf_counter(), time.process_time()
+    table = assess(TICKERS, evidence=evidence, manager=manager, params={"max_sentences": calls})
+    return time.perf_counter() - began_s, time.process_time() - cpu_s, int(table["judged"].sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--servers", type=int, default=2)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--ms", type=float, default=100.0)
+    args = parser.parse_args()
+    os.environ["URISK_JOURNAL"] = "off"
+    places = args.servers * args.slots
+    with start_servers(args.servers, args.slots, args.ms) as servers:
+        manager = LLMManager.initialize_sync(url=[one.url for one in servers], parallel=places)
+        label(manager, places)  # imports, connections
+        warm = [len(server.asked()) for server in servers]
+        seconds, cpu_s, labeled = label(manager, args.calls)
+        manager.shutdown_sync()
+        asked = [len(server.asked()) - n for server, n in zip(servers, warm, strict=True)]
+    if labeled != args.calls or sum(asked) != args.calls:
+        raise SystemExit(f"{args.calls} calls, {labeled} labels, asked {asked}")
+    ideal_s = args.calls * args.ms / 1e3 / places
+    print(f"{args.calls} calls of {args.ms:g} ms, {args.servers} servers of {args.slots} slots:")
+    print(f"makespan {seconds:.2f} s, ideal {ideal_s:.2f} s, ratio {seconds / ideal_s:.3f}")
+    print(f"{cpu_s:.2f} s of this process's processor time; calls of each server: {asked}")
+
+
+if __name__ == "__main__":
+    main()
