@@ -2,10 +2,10 @@
 Measure how long several servers take for the calls of one run, beside the ideal:
 python benchmarks/pool.py [--servers 2] [--slots 4] [--calls 2000] [--ms 100]
 
-Each server is a scripted one (another process, no model) that answers `slots` calls at a time, each
-in a fixed time. The ideal is calls x time / (servers x slots). Prints the makespan, its ratio to the
-ideal, the processor time of this process, and the calls that each server had; fails where a call
-was lost or asked twice.
+Each server is a scripted one (another process, no model) that answers `slots` calls at a time,
+each in a fixed time. The ideal is calls x time / (servers x slots). Prints the makespan, its ratio
+to the ideal, the processor time of this process, and the calls that each server had; fails where a
+call was lost or asked twice. One server (`--servers 1`) shows what is not the pool's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server of the tests
 
 from flaky_server import FlakyServer
-
 from urisk_nb import LLMManager, assess
 
 TICKERS = [f"T{number}" for number in range(20)]

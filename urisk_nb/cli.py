@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from urisk_nb import risk_command
-from urisk_nb.arguments import name_flag
+from urisk_nb.arguments import JoinAddresses, name_flag
 from urisk_nb.errors import PackageMissing, UriskError
 from urisk_nb.render.board import ProgressLine
 from urisk_nb.render.escaping import visible
@@ -33,6 +33,7 @@ from urisk_nb.render.text_layout import format_count
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.llm.model_loader import StartCheck
     from urisk_nb.session import Run
     from urisk_nb.settings import Settings
 
@@ -322,7 +323,7 @@ def _doctor(_: argparse.Namespace) -> int:
     )
     for name in ("ipykernel", "ipython", "pandas", "httpx", "jupyterlab", "xllamacpp"):
         _print(f"  {name:<12} {_describe_package(name)}")
-    ready = _check_server(settings)
+    ready = _check_servers(settings.each_server)
     ollama = shutil.which("ollama")
     fix = None if ollama else "install it (ollama.com/download), or use the embedded engine"
     _say("Ollama", ollama or "not on PATH", fix)
@@ -349,23 +350,41 @@ def _say(name: str, text: str, fix: str | None = None) -> None:
     _print(f"{name}: {text}" + (f"\n  Fix: {fix}" if fix else ""))
 
 
-def _check_server(settings: Settings) -> bool:
-    """Return whether a start would end with a model that answers, and say why."""
+def _check_servers(each: Sequence[Settings]) -> bool:
+    """Return whether a start would end with a model that answers; of several, one is enough."""
+    from urisk_nb.llm.agreement import ModelAgreement
+
+    several = len(each) > 1
+    found = {one.url: _check_server(one, is_one_of_several=several) for one in each}
+    there = {url: check for url, check in found.items() if check is not None}
+    agreement = ModelAgreement()
+    try:
+        if there:
+            agreement.check_names({url: check.model for url, check in there.items()})
+            agreement.check_digests(each[0].model, {u: check.digest for u, check in there.items()})
+    except UriskError as exc:
+        _say("Servers", exc.message, exc.fix)
+        return False
+    return bool(there) and all(check.has_model for check in there.values())
+
+
+def _check_server(settings: Settings, *, is_one_of_several: bool) -> StartCheck | None:
+    """Say what a start would find at an address; None: no server that can be used."""
     from urisk_nb import event_loop
     from urisk_nb.llm.model_loader import check_start
 
     try:
-        found = event_loop.run(check_start(settings))
+        found = event_loop.run(check_start(settings, is_one_of_several=is_one_of_several))
     except UriskError as exc:
         _say("Server", f"none that can be used at {settings.url}: {exc.message}", exc.fix)
-        return False
+        return None
     if found.engine is not None:
         text = f"none at {settings.url}; a start uses the {found.engine} engine"
     else:
         names = ", ".join(found.models) or "none"
         text = f"{found.version or 'one'} answers at {settings.url}; models: {names}"
     _say("Server", text, None if found.has_model else f"ollama pull {found.model}")
-    return found.has_model
+    return found
 
 
 def _say_log(settings: Settings) -> None:
@@ -396,7 +415,10 @@ def _check_embedded_engine(settings: Settings) -> tuple[str, str | None]:
 
 # Each command: what it runs, what it is for, and its arguments.
 _RUN = {"metavar": "RUN", "help": "the id of the run (`urisk history`), or its first letters"}
-_URL = {"help": "address of the server (OLLAMA_URL)"}
+_URL = {
+    "action": JoinAddresses,
+    "help": "address of the server (OLLAMA_URL); give it again for another server",
+}
 _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
     "demo": (
         _demo,
@@ -431,7 +453,7 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
     "install-judge": (
         _install_judge,
         "create the model urisk-judge on your Ollama",
-        {"--url": _URL},
+        {"--url": {"help": "address of the server (OLLAMA_URL)"}},
     ),
     "doctor": (
         _doctor,
@@ -511,7 +533,7 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
                 "help": "what to start when no server answers",
             },
             "--model": {"help": "model that answers (OLLAMA_MODEL)"},
-            "--url": {"help": "address of the model server (OLLAMA_URL)"},
+            "--url": _URL,
         },
     ),
 }

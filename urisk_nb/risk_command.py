@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from urisk_nb.arguments import JoinAddresses, name_flag
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.render.board import ProgressLine
 from urisk_nb.render.escaping import visible
@@ -43,7 +44,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "(NVDA=0.4 MSFT); a file that exists wins",
     },
     **list_run_options(in_shell=True),
-    "--url": {"help": "address of the server (OLLAMA_URL)"},
+    "--url": {
+        "action": JoinAddresses,
+        "help": "address of the server (OLLAMA_URL); give it again for another server",
+    },
     "--engine": {
         "choices": ("auto", "ollama", "embedded"),
         "help": "what to start where no server answers (URISK_ENGINE)",
@@ -89,8 +93,6 @@ def run_command(args: argparse.Namespace, open_manager: OpenManager) -> int:
     UriskError
         The run failed, after what was computed is printed and written.
     """
-    from urisk_nb.arguments import name_flag
-
     try:
         job = _check(args)
     except UriskError as exc:

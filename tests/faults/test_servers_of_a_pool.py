@@ -92,14 +92,14 @@ def test_a_server_that_is_killed_costs_no_sentence_and_comes_back(servers):
             lost.kill()
             steps.append(len(lost.log()))
         elif len(steps) == 1 and manager.pool.absences:
-            steps.append(str(manager.notes))
+            steps.append(str(manager.left_out))
             lost.start()
 
     label_sync(run, manager, tick=tick)
     table = run.table()
     assert list_labeled(table) == (["ok"] * 8, 320)
     assert not [text for text, times in count_answers(group).items() if times > 1]
-    assert f"left out for now: {lost.url}" in steps[1]
+    assert f"{lost.url} is left out: " in steps[1]
     assert len(lost.log()) > steps[0] + 20
     assert not manager.pool.absences
     assert "*" not in table.report.meta["messages"]

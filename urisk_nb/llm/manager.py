@@ -1022,23 +1022,22 @@ class LLMManager:
     def notes(self) -> Sequence[str]:
         """What there is to know about the servers beyond their state: sentences."""
         notes = [text for one in self.pool.endpoints for text in one.server.notes]
-        return tuple(dict.fromkeys(notes)) + self._list_pool_notes()
-
-    def _list_pool_notes(self) -> tuple[str, ...]:
-        if self.pool.is_single:
-            return ()
-        away = [
-            f"left out for now: {endpoint.url} ({absence.error.message.rstrip('.')})"
-            for endpoint, absence in self.pool.absences.items()
-        ]
-        untold = ", ".join(self._agreement.list_untold(self.model))
-        if untold:
-            away.append(
+        if untold := ", ".join(self._agreement.list_untold(self.model)):
+            notes.append(
                 f"only the name of the model was compared, since no digest is told by {untold}"
             )
-        if self.settings.auto_start and "auto_start" in self.settings.model_fields_set:
-            away.append("OLLAMA_AUTO_START has no effect: of several servers none is started here")
-        return tuple(away)
+        is_wanted = self.settings.auto_start and "auto_start" in self.settings.model_fields_set
+        if is_wanted and not self.pool.is_single:
+            notes.append("OLLAMA_AUTO_START has no effect: of several servers none is started here")
+        return tuple(dict.fromkeys(notes))
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Which of several servers are not asked for now, and why: sentences."""
+        return tuple(
+            f"{endpoint.url} is left out: {absence.error.message}"
+            for endpoint, absence in self.pool.absences.items()
+        )
 
     @property
     def restart_count(self) -> int:

@@ -22,6 +22,7 @@ from urisk_nb import event_loop
 from urisk_nb.embedded import decision, merge, weights
 from urisk_nb.errors import (
     BadRequest,
+    InputError,
     ModelError,
     ModelNotFound,
     ModelUnsuitable,
@@ -79,7 +80,14 @@ def install_judge(show: Show, *, url: str | None = None) -> str:
     UriskError
         Each with what to do.
     """
-    if (ready := event_loop.run(_find_ready_judge(load(url=url)))) is not None:
+    settings = load(url=url)
+    if (count := len(settings.each_server)) > 1:
+        first = settings.each_server[0].url
+        raise InputError(
+            f"the model is made on one server at a time, and OLLAMA_URL names {count} servers.",
+            fix=f"name each in turn: urisk install-judge --url {first}",
+        )
+    if (ready := event_loop.run(_find_ready_judge(settings))) is not None:
         return ready
     adapter = weights.adapter()
     manager = event_loop.run(LLMManager.connect(progress=show, engine=Engine.OLLAMA, url=url))

@@ -224,18 +224,20 @@ class StartCheck:
         What it would start; None where a server answers that it would use.
     version, models
         Of that server: names and aliases.
-    model, has_model
-        Who would answer, and whether the server has it or brings it along.
+    model, has_model, digest
+        Who would answer, whether the server has it or brings it along, and its digest where the
+        server tells it.
     """
 
     engine: Engine | None
     model: str
     has_model: bool = True
+    digest: str = ""
     version: str = ""
     models: tuple[str, ...] = ()
 
 
-async def check_start(settings: Settings) -> StartCheck:
+async def check_start(settings: Settings, *, is_one_of_several: bool = False) -> StartCheck:
     """
     Decide as a start with these settings does, and start nothing.
 
@@ -245,7 +247,9 @@ async def check_start(settings: Settings) -> StartCheck:
         Why the start would fail.
     """
     async with aclosing(Client(settings)) as client:
-        server = Server(settings, client, lambda *_: None, _load_nothing)
+        server = Server(
+            settings, client, lambda *_: None, _load_nothing, may_keep=not is_one_of_several
+        )
         engine = await server.check_start()
         if engine is not None:
             return StartCheck(engine=engine, model=settings.model)
@@ -257,6 +261,7 @@ async def check_start(settings: Settings) -> StartCheck:
             engine=None,
             model=model,
             has_model=found is not None,
+            digest=found.digest if found else "",
             version=server.version,
             models=tuple(dict.fromkeys(names)),
         )

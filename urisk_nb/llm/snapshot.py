@@ -26,11 +26,13 @@ from urisk_nb.settings import Engine
 
 if TYPE_CHECKING:
     from urisk_nb.llm.calls import CallRecord
+    from urisk_nb.llm.endpoint import Endpoint
     from urisk_nb.llm.manager import LLMManager
 
 __all__ = [
     "NOT_STARTED",
     "STARTING",
+    "EndpointSnapshot",
     "ServerProbe",
     "SessionSnapshot",
     "describe_server",
@@ -87,6 +89,47 @@ class ServerProbe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSnapshot:
+    """
+    One of several servers at one moment.
+
+    Attributes
+    ----------
+    url, label
+        Its address, and which server it is, with its version.
+    in_flight, limit
+        Calls that it works on for this process, and how many there may be.
+    breaker
+        Of the session's model.
+    why_out
+        Why it is not asked for now; empty where it is.
+    again_s
+        Seconds until it is looked at again.
+    """
+
+    url: str
+    label: str
+    in_flight: int = 0
+    limit: int = 1
+    breaker: BreakerState = BreakerState.CLOSED
+    why_out: str = ""
+    again_s: float = 0.0
+
+    @property
+    def state(self) -> str:
+        """What becomes of calls: `ready`, `circuit open`, or `left out`."""
+        if self.why_out:
+            return "left out"
+        is_closed = self.breaker is BreakerState.CLOSED
+        return "ready" if is_closed else f"circuit {self.breaker.replace('_', '-')}"
+
+    def __str__(self) -> str:
+        busy = f"{self.in_flight} of {self.limit} in flight"
+        why = f": {self.why_out}" if self.why_out else f", {busy}"
+        return f"{self.label or 'server'} at {self.url}, {self.state}{why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSnapshot:
     """
     The session at one moment; without a session, all but `at` and `now_s` are empty.
@@ -108,6 +151,8 @@ class SessionSnapshot:
         the session's, and when that was.
     records, live
         Calls that have ended, the oldest first; calls in flight.
+    servers
+        Each of several servers; empty where there is one.
     """
 
     at: datetime
@@ -132,6 +177,7 @@ class SessionSnapshot:
     records: tuple[CallRecord, ...] = ()
     live: tuple[CallRecord, ...] = ()
     probe: ServerProbe = ServerProbe()
+    servers: tuple[EndpointSnapshot, ...] = ()
 
     @property
     def is_loaded(self) -> bool | None:
@@ -175,7 +221,7 @@ def take_snapshot(manager: LLMManager, probe: ServerProbe | None = None) -> Sess
         model=manager.model,
         num_ctx=manager.num_ctx,
         parallel=manager.parallel,
-        slots=server.known_slots,
+        slots=_count_slots(manager),
         in_flight=limiter.in_flight,
         waiting=limiter.waiting,
         restart_count=server.restart_count,
@@ -186,6 +232,33 @@ def take_snapshot(manager: LLMManager, probe: ServerProbe | None = None) -> Sess
         records=manager.calls.records,
         live=manager.calls.live,
         probe=probe or ServerProbe(),
+        servers=_list_servers(manager),
+    )
+
+
+def _count_slots(manager: LLMManager) -> int:
+    """Return the slots of all servers; 0 where one does not tell."""
+    slots = [endpoint.server.known_slots for endpoint in manager.pool.endpoints]
+    return sum(slots) if all(slots) else 0
+
+
+def _list_servers(manager: LLMManager) -> tuple[EndpointSnapshot, ...]:
+    pool, now_s = manager.pool, time.monotonic()
+    if pool.is_single:
+        return ()
+    return tuple(_take_one(manager, endpoint, now_s) for endpoint in pool.endpoints)
+
+
+def _take_one(manager: LLMManager, endpoint: Endpoint, now_s: float) -> EndpointSnapshot:
+    absence = manager.pool.absences.get(endpoint)
+    return EndpointSnapshot(
+        url=endpoint.url,
+        label=_name_kind(endpoint) if endpoint.server.version or absence is None else "",
+        in_flight=endpoint.limiter.in_flight,
+        limit=endpoint.limiter.limit,
+        breaker=endpoint.retrying.breakers[manager.model].state(now_s),
+        why_out="" if absence is None else absence.error.message,
+        again_s=0.0 if absence is None else max(0.0, absence.until_s - now_s),
     )
 
 
@@ -208,16 +281,17 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
     except TimeoutError:
         loaded_models, problem = (
             None,
-            f"{manager.url} takes connections and did not answer within {PROBE_S:g} s.",
+            f"{manager.lead.url} takes connections and did not answer within {PROBE_S:g} s.",
         )
         fix = "Wait, or restart it."
-    pid = _pid(manager, before) if manager.settings.is_loopback else 0
+    settings = manager.lead.settings
+    pid = _pid(manager, before) if settings.is_loopback else 0
     memory = measure_memory(pid) if pid else None
     owner = ""
     if before is not None and pid == before.pid:
         owner = before.owner
-    elif manager.settings.is_loopback:
-        owner = _account(port.owner_uid(manager.settings.port))
+    elif settings.is_loopback:
+        owner = _account(port.owner_uid(settings.port))
     # A process that is gone is looked for anew the next time; one that may not be seen is not,
     # since looking takes a while.
     return ServerProbe(
@@ -236,7 +310,7 @@ def _pid(manager: LLMManager, before: ServerProbe | None) -> int:
         return manager.pid
     if before is not None and before.pid is not None and not before.problem:
         return before.pid
-    return port.listener(manager.settings.port) or 0
+    return port.listener(manager.lead.settings.port) or 0
 
 
 def _account(uid: int | None) -> str:
@@ -259,10 +333,17 @@ def describe_server(manager: LLMManager) -> str:
             "shared with another kernel of yours" if is_shared else "kept warm from the last kernel"
         )
         whose = "started here" if lease.is_starter else kept
-    is_llama_cpp = manager.engine is Engine.OPENAI and manager.dialect.name == "llama.cpp"
-    what = "llama.cpp" if is_llama_cpp else ENGINES[manager.engine]
-    version = f" {manager.version}" if manager.version else ""
-    return f"{what}{version} at {manager.url}, {whose}"
+    count, away = len(manager.pool.endpoints), len(manager.pool.absences)
+    others = "" if count == 1 else f" and {count - 1} other server{'s' * (count > 2)}"
+    others += f" ({away} left out)" if away else ""
+    return f"{_name_kind(manager.lead)} at {manager.lead.url}{others}, {whose}"
+
+
+def _name_kind(endpoint: Endpoint) -> str:
+    engine, version = endpoint.server.engine, endpoint.server.version
+    is_llama_cpp = engine is Engine.OPENAI and endpoint.client.dialect.name == "llama.cpp"
+    what = "llama.cpp" if is_llama_cpp else ENGINES[engine]
+    return f"{what} {version}" if version else what
 
 
 def session_notes(manager: LLMManager) -> list[str]:

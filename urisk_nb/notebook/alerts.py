@@ -67,6 +67,7 @@ def find_alerts(now: SessionSnapshot) -> list[Alert]:
     """Return the alerts of this moment, the worst first."""
     found = [
         *_find_trouble(now),
+        *_find_absences(now),
         *_find_spill(now),
         *_find_queues(now),
         *_find_loads(now),
@@ -94,6 +95,17 @@ def _find_trouble(now: SessionSnapshot) -> Iterator[Alert]:
             action=log,
             level="note",
         )
+
+
+def _find_absences(now: SessionSnapshot) -> Iterator[Alert]:
+    """Of several servers, those that are left out; where all are, the session is in trouble."""
+    away = [one for one in now.servers if one.why_out]
+    if len(away) < len(now.servers):
+        for one in away:
+            yield Alert(
+                text=f"{one.url} is left out, and the others answer: {one.why_out}",
+                action="It is asked again by itself while the session is used.",
+            )
 
 
 def _find_spill(now: SessionSnapshot) -> Iterator[Alert]:

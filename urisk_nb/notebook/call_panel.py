@@ -44,7 +44,7 @@ def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
     timing = record.timing
     parts = [
         f"<h4>Call {record.number}: {escape_html(record.outcome)}</h4>",
-        f'<div class="muted">{escape_html(record.model)}, asked at '
+        f'<div class="muted">{escape_html(record.model)}{_name_server(record)}, asked at '
         f"{record.asked_at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
         + (
             f", {format_count(timing.prompt_tokens, 'token')} of prompt, {timing.tokens} of answer"
@@ -59,6 +59,11 @@ def render_call(record: CallRecord, records: Sequence[CallRecord]) -> str:
         _render_request(record),
     ]
     return html_block("".join(parts))
+
+
+def _name_server(record: CallRecord) -> str:
+    """Return which of several servers was asked last."""
+    return f" at {escape_html(record.server)}" if record.server else ""
 
 
 def _list_steps(record: CallRecord) -> list[tuple[str, float, str]]:

@@ -65,6 +65,7 @@ SOURCES = {
     "attempts": "attempts, the last one included",
     "outcome": "ok, cancelled (by the caller), or the name of the error",
 }
+SERVER = "of several, the address of the server that was asked last"
 CHART_WIDTH, CHAR_WIDTH = 760, 7  # of the drawing and its words, pixels; a wider page has more room
 
 
@@ -76,17 +77,20 @@ def build_table(records: Iterable[CallRecord]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns as in SOURCES; the index is the call's number in its session. `attrs["source"]` says
-        where each figure comes from.
+        Columns as in SOURCES, and `server` where the session has several; the index is the call's
+        number in its session. `attrs["source"]` says where each figure comes from.
     """
     import pandas as pd
 
+    records = list(records)
+    sources = SOURCES | ({"server": SERVER} if any(one.server for one in records) else {})
     rows = {
         record.number: {
             **asdict(timing),
             "elapsed_s": timing.elapsed_s,
             "tokens_per_s": timing.tokens_per_s,
             "outcome": record.outcome,
+            "server": record.server,
         }
         for record in records
         if (timing := record.timing) is not None
@@ -94,10 +98,10 @@ def build_table(records: Iterable[CallRecord]) -> pd.DataFrame:
     made = pd.DataFrame(
         list(rows.values()),
         index=pd.Index(list(rows), name="call", dtype="int64"),
-        columns=list(SOURCES),
+        columns=list(sources),
     )
     made["asked_at"] = pd.to_datetime(made["asked_at"], utc=True)
-    made.attrs["source"] = dict(SOURCES)
+    made.attrs["source"] = dict(sources)
     return made
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop
-from urisk_nb.arguments import name_flag
+from urisk_nb.arguments import JoinAddresses, name_flag
 from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrouped
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
@@ -136,7 +136,10 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             "second time changes nothing."
         ),
         {
-            "--url": {"help": "address of the server (OLLAMA_URL)"},
+            "--url": {
+                "action": JoinAddresses,
+                "help": "address of the server (OLLAMA_URL); give it again for another server",
+            },
             "--model": {"help": "model that answers (OLLAMA_MODEL)"},
             "--engine": {
                 "help": "what to start where no server answers: auto, ollama or embedded "
@@ -218,7 +221,7 @@ def _start(_: InteractiveShell, args: argparse.Namespace) -> None:
     manager, changes = _start_manager(Reload.ALL, **vars(args))
     now, seconds = manager.snapshot(), time.monotonic() - began
     line = f"{now.server_label}: {now.model} is ready ({seconds:.1f} s)."
-    above = (*changes, *now.notes)
+    above = (*changes, *now.notes, *manager.left_out)
     publish("\n".join([*above, line]), answer_markup("", line, above))
 
 
@@ -265,6 +268,8 @@ def _stop(*_: Any) -> None:
         line = "Stopped: the server has ended."
         if manager.server.still_running:
             line = f"Closed. The server keeps running: {why}."
+            if not manager.pool.is_single:
+                line = "Closed. The servers keep running: they were not started here."
     publish(line, answer_markup("", line))
 
 
@@ -286,6 +291,7 @@ def _list_status(manager: LLMManager) -> dict[str, Any]:
     breaker = now.breaker.replace("_", "-")
     rows = {
         "server": now.server_label,
+        **{f"server {n}": str(one) for n, one in enumerate(now.servers, 1)},
         "model": now.model,
         "engine": manager.engine,
         "calls in flight": f"at most {now.parallel}",

@@ -66,7 +66,8 @@ def render_head(now: SessionSnapshot) -> str:
         f"<div><dt>{name}</dt><dd>{escape_html(value)}</dd></div>"
         for name, value in list_facts(now).items()
     )
-    return html_block(f'{top}<dl class="facts">{named}</dl>{_render_models(now)}')
+    parts = f'<dl class="facts">{named}</dl>{_render_servers(now)}{_render_models(now)}'
+    return html_block(f"{top}{parts}")
 
 
 def name_server(now: SessionSnapshot) -> str:
@@ -115,6 +116,23 @@ def _list_memory(memory: MemoryUsage, at: datetime) -> Mapping[str, str]:
         used += f" + {format_bytes(memory.runner_bytes)} in {runners}"
     up_s = (at - memory.started_at).total_seconds()
     return {"up": format_span(up_s), "process": str(memory.pid), "memory": used}
+
+
+def _render_servers(now: SessionSnapshot) -> str:
+    """Return a line for each of several servers; why one is left out is an alert."""
+    if not now.servers:
+        return ""
+    rows = [
+        [
+            escape_html(one.url),
+            escape_html(one.label),
+            one.state,
+            "–" if one.why_out else f"{one.in_flight} of {one.limit}",
+            one.breaker.replace("_", "-"),
+        ]
+        for one in now.servers
+    ]
+    return html_table(["server", "kind", "state", "in flight", "circuit"], rows, "servers", 3)
 
 
 def _render_models(now: SessionSnapshot) -> str:
@@ -211,8 +229,9 @@ def _render_live_row(record: CallRecord, now_s: float, whole_s: float) -> list[s
         record.phase, record.phase
     )
     attempt = f", attempt {len(record.failures) + 1}" if record.failures else ""
+    place = f" at {record.server}" if record.server else ""
     return [
-        f"{record.number} · {escape_html(record.model)}",
+        f"{record.number} · {escape_html(record.model + place)}",
         escape_html(words + attempt),
         svg.draw_bar(parts, whole_s),
         f"{record.elapsed_s(now_s):.1f}",
@@ -348,6 +367,7 @@ def render_snapshot_text(now: SessionSnapshot) -> str:
     lines = [f"{health(now)[1]}: {visible(name_server(now))}"]
     if now.server_label:
         lines += [f"  {name}: {visible(value)}" for name, value in list_facts(now).items()]
+        lines += [f"  {visible(str(one))}" for one in now.servers]
     lines += [
         f"  {alert.level}: {visible(alert.text)} {visible(alert.action)}".rstrip()
         for alert in find_alerts(now)

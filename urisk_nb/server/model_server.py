@@ -230,10 +230,11 @@ class Server:
         try:
             version = await self._client.probe()
         except ServerNotRunning:
-            if self.settings.is_loopback:
+            if self.settings.is_loopback and self._may_keep:
                 return self._choose_engine()
             raise
-        is_managed = runtime_dir.has_guardian(runtime_dir.folder(self.settings))
+        folder = runtime_dir.folder(self.settings)
+        is_managed = self._may_keep and runtime_dir.has_guardian(folder)
         if self.settings.is_loopback and not is_managed:
             checks.check_owner(self.settings)
         self._use(version, ServerState.EXTERNAL)

@@ -44,6 +44,13 @@ class ServiceMetrics:
             registry=registry,
         )
 
+        self.server_up = self._make_server_gauge("up", "Whether the model server is asked.")
+        self.server_calls = self._make_server_gauge("in_flight", "Calls at the model server.")
+        self.server_places = self._make_server_gauge("places", "Calls that it may have at once.")
+
+    def _make_server_gauge(self, name: str, what: str) -> Gauge:
+        return Gauge(f"urisk_server_{name}", what, ["server"], registry=self.registry)
+
     @contextlib.contextmanager
     def call(self, route: str) -> Iterator[list[int]]:
         """Count and time one request; append its status to the list."""
@@ -63,4 +70,9 @@ class ServiceMetrics:
             now = manager.snapshot()
             self.restart_count.set(now.restart_count)
             self.breaker.state(now.breaker)
+            for endpoint in manager.pool.endpoints:
+                is_up = endpoint in manager.pool.present
+                self.server_up.labels(endpoint.url).set(is_up and endpoint.server.failure is None)
+                self.server_calls.labels(endpoint.url).set(endpoint.limiter.in_flight)
+                self.server_places.labels(endpoint.url).set(endpoint.limiter.limit)
         return generate_latest(self.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from importlib.metadata import version
@@ -186,7 +187,7 @@ async def health() -> Response:
 @router.get("/health/ollama", responses={503: ERRORS[503]})
 async def health_ollama(request: Request) -> Response:
     """Say whether the model server answers; nothing is generated. 503 has the reason."""
-    facts = await _probe_server(request.app.state.session)
+    facts = await _probe_servers(request.app.state.session)
     del facts["models"]
     return JsonResponse({"status": "ready", **facts})
 
@@ -195,7 +196,7 @@ async def health_ollama(request: Request) -> Response:
 async def health_llm(request: Request) -> Response:
     """Say whether the model is in memory; nothing is generated. 503 has the reason."""
     session: LiveSession = request.app.state.session
-    facts = await _probe_server(session)
+    facts = await _probe_servers(session)
     if (running := LLMManager.find_instance()) is None:
         raise NotReady(f"the session is being started: {session.step}.", fix="wait")
     if not any(is_same_model(running.model, name) for name in facts["models"]):
@@ -215,8 +216,12 @@ class NotReady(ServerNotRunning):
     """The server or the model is not ready; raised by health routes only."""
 
 
-async def _probe_server(session: LiveSession) -> dict[str, Any]:
-    """Return the server's state, version and models in memory, as it says within PROBE_S."""
+async def _probe_servers(session: LiveSession) -> dict[str, Any]:
+    """
+    Return the server's state, version and models in memory, as it says within PROBE_S.
+
+    Of several servers one is enough; `servers` then says how each is.
+    """
     running = LLMManager.find_instance()
     if running is None and session.failure and not session.is_starting:
         raise NotReady(session.failure.message, fix=session.failure.fix)
@@ -224,11 +229,41 @@ async def _probe_server(session: LiveSession) -> dict[str, Any]:
     if running is not None and now.state in NOT_READY:
         why, fix = now.failure or ("", "wait: it is being restarted")
         raise NotReady(f"the server is {now.state}. {why}".rstrip(), fix=fix)
-    try:
-        said, models = await event_loop.call(_probe((running or session).settings), slice_s=None)
-    except UriskError as exc:
-        raise NotReady(exc.message, fix=exc.fix) from exc
-    return {"state": str(now.state), "version": said, "models": models}
+    each = (running or session).settings.each_server
+    seen = await event_loop.call(_probe_each(each), slice_s=None)
+    well = [one for one in seen if not isinstance(one, UriskError)]
+    if not well:
+        why_not = next(one for one in seen if isinstance(one, UriskError))
+        raise NotReady(why_not.message, fix=why_not.fix) from why_not
+    facts = {"state": str(now.state), "version": well[0][0], "models": well[0][1]}
+    return facts if len(each) == 1 else {**facts, "servers": _describe_each(running, each, seen)}
+
+
+def _describe_each(
+    running: LLMManager | None,
+    each: Sequence[Settings],
+    seen: Sequence[tuple[str, list[str]] | UriskError],
+) -> list[dict[str, str]]:
+    """Return how each of several servers is: what it says, and whether the session asks it."""
+    away = {one.url: one.why_out for one in running.snapshot().servers} if running else {}
+    found = []
+    for settings, said in zip(each, seen, strict=True):
+        reason = said.message if isinstance(said, UriskError) else away.get(settings.url, "")
+        status = "left out" if reason else "ready"
+        found.append({"url": settings.url, "status": status, "reason": reason})
+    return found
+
+
+async def _probe_each(each: Sequence[Settings]) -> list[tuple[str, list[str]] | UriskError]:
+    """Return version and models of each server, or why it does not answer."""
+
+    async def probe(settings: Settings) -> tuple[str, list[str]] | UriskError:
+        try:
+            return await _probe(settings)
+        except UriskError as exc:
+            return exc
+
+    return list(await asyncio.gather(*map(probe, each)))
 
 
 async def _probe(settings: Settings) -> tuple[str, list[str]]:
