@@ -5,7 +5,7 @@ python benchmarks/pool.py [--servers 2] [--slots 4] [--calls 2000] [--ms 100]
 Each server is a scripted one (another process, no model) that answers `slots` calls at a time,
 each in a fixed time. The ideal is calls x time / (servers x slots). Prints the makespan, its ratio
 to the ideal, the processor time of this process, and the calls that each server had; fails where a
-call was lost or asked twice. One server (`--servers 1`) shows what is not the pool's.
+call was lost or asked twice. One server (`--servers 1 --slots 8`) shows what is not the pool's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server of the tests
 
 from flaky_server import FlakyServer
-from urisk_nb import LLMManager, assess
+from urisk_nb import LLMManager
+from urisk_nb.session import label_sync, open_run
 
 TICKERS = [f"T{number}" for number in range(20)]
 
@@ -49,11 +50,12 @@ def make_evidence(calls: int) -> list[dict[str, str]]:
 
 
 def label(manager: LLMManager, calls: int) -> tuple[float, float, int]:
-    """Return the makespan and the processor time of a run, and its sentences with a label."""
-    evidence = make_evidence(calls)
+    """Return the makespan and the processor time of the calls, and the sentences with a label."""
+    run = open_run(TICKERS, evidence=make_evidence(calls), params={"max_sentences": calls})
     began_s, cpu_s = time.perf_counter(), time.process_time()
-    table = assess(TICKERS, evidence=evidence, manager=manager, params={"max_sentences": calls})
-    return time.perf_counter() - began_s, time.process_time() - cpu_s, int(table["judged"].sum())
+    label_sync(run, manager)
+    seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+    return seconds, cpu_s, int(run.table()["judged"].sum())
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ their own, which log what they are asked; their answers are SCRIPTED.
 import asyncio
 import collections
 import contextlib
+import time
 
 import pytest
 
@@ -75,6 +76,31 @@ def test_the_calls_are_shared_by_all_servers(count, servers):
     assert min(parts) >= 96 / count * 0.7
     assert [server.most_in_flight() for server in group] == [4] * count
     assert {record.server for record in manager.calls.records} == {one.url for one in group}
+
+
+@pytest.mark.timing
+def test_two_servers_are_as_fast_as_one_with_their_slots(servers):
+    """
+    160 calls of 50 ms on two servers of four slots: at most 1.05 times what one server of eight
+    slots takes. So the pool adds nothing to what this machine allows for calls at that pace.
+    """
+    groups = {"two": servers(2, 0.05), "one": servers(1, 0.05, slots=8)}
+    evidence, seconds = make_evidence(160), {}
+    for name, group in groups.items():
+        manager = open_session(group, parallel=8)
+        assess(TICKERS, evidence=make_evidence(8, "sued"), manager=manager)  # the first of all
+        seconds[name] = min(time_run(evidence, manager) for _ in range(4))
+        manager.shutdown_sync()
+    assert seconds["two"] <= 1.05 * seconds["one"]
+
+
+def time_run(evidence, manager):
+    run = open_run(TICKERS, evidence=evidence)
+    began_s = time.perf_counter()
+    label_sync(run, manager)
+    ended_s = time.perf_counter()
+    assert int(run.table()["judged"].sum()) == len(evidence)
+    return ended_s - began_s
 
 
 def test_a_server_that_is_killed_costs_no_sentence_and_comes_back(servers):

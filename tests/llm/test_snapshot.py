@@ -14,8 +14,7 @@ from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, probe_server
 class Manager:
     """A manager over a server that answers, or does not."""
 
-    settings = SimpleNamespace(is_loopback=False)
-    url = "http://127.0.0.1:1"
+    lead = SimpleNamespace(settings=SimpleNamespace(is_loopback=False), url="http://127.0.0.1:1")
 
     def __init__(self, dialect, error=None):
         self.dialect, self.error, self.asked = dialect, error, []

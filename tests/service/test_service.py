@@ -68,7 +68,7 @@ EXPECTED = {
         ),
         502,
     ),
-    **dict.fromkeys(("ModelError", "FetchFailed"), 502),
+    **dict.fromkeys(("ModelError", "ModelsDiffer", "FetchFailed"), 502),
     **dict.fromkeys(("ServerTimeout", "ServerHung"), 504),
     **dict.fromkeys(("OutOfMemory", "ModelTooLarge", "DiskFull"), 507),
     "NotSupportedByServer": 501,

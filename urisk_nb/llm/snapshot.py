@@ -103,8 +103,6 @@ class EndpointSnapshot:
         Of the session's model.
     why_out
         Why it is not asked for now; empty where it is.
-    again_s
-        Seconds until it is looked at again.
     """
 
     url: str
@@ -113,7 +111,6 @@ class EndpointSnapshot:
     limit: int = 1
     breaker: BreakerState = BreakerState.CLOSED
     why_out: str = ""
-    again_s: float = 0.0
 
     @property
     def state(self) -> str:
@@ -258,7 +255,6 @@ def _take_one(manager: LLMManager, endpoint: Endpoint, now_s: float) -> Endpoint
         limit=endpoint.limiter.limit,
         breaker=endpoint.retrying.breakers[manager.model].state(now_s),
         why_out="" if absence is None else absence.error.message,
-        again_s=0.0 if absence is None else max(0.0, absence.until_s - now_s),
     )
 
 
