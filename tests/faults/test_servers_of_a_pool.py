@@ -85,13 +85,13 @@ def test_two_servers_are_as_fast_as_one_with_their_slots(servers):
     slots takes. So the pool adds nothing to what this machine allows for calls at that pace.
     """
     groups = {"two": servers(2, 0.05), "one": servers(1, 0.05, slots=8)}
-    evidence, seconds = make_evidence(160), {}
-    for name, group in groups.items():
-        manager = open_session(group, parallel=8)
-        assess(TICKERS, evidence=make_evidence(8, "sued"), manager=manager)  # the first of all
-        seconds[name] = min(time_run(evidence, manager) for _ in range(4))
+    evidence, seconds = make_evidence(160), collections.defaultdict(list)
+    for name in ("two", "one") * 4:
+        manager = open_session(groups[name], parallel=8)
+        assess(TICKERS, evidence=make_evidence(8, "sued"), manager=manager)  # connections
+        seconds[name].append(time_run(evidence, manager))
         manager.shutdown_sync()
-    assert seconds["two"] <= 1.05 * seconds["one"]
+    assert min(seconds["two"]) <= 1.05 * min(seconds["one"])
 
 
 def time_run(evidence, manager):
