@@ -25,6 +25,7 @@ SAMPLES = {
     "models[0].name": "mistral:7b",
     "settings.url[4:]": "://gpu.example:443",
     "moved": "https://gpu.example",
+    "first_url": "http://gpu.example:11434",
     "login": "",
     "variable": "SSL_CERT_FILE",
     "settings.engine": "embedded",

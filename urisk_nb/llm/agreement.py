@@ -16,7 +16,6 @@ from urisk_nb.llm.messages import is_same_model
 __all__ = ["ModelAgreement"]
 
 SHOWN_DIGITS = 12  # of a digest, as `ollama list` shows it
-LEAVE_OUT = "or leave a server out of OLLAMA_URL, then %urisk_start"
 
 
 class ModelAgreement:
@@ -37,9 +36,10 @@ class ModelAgreement:
         seen = {**self._names, **names}
         first = next(iter(seen.values()))
         if not all(is_same_model(first, name) for name in seen.values()):
-            raise ModelsDiffer(
+            raise _build_error(
                 f"the servers have different models: {_list_values(seen)}.",
-                fix=f"name one that all have: %env OLLAMA_MODEL={first}; {LEAVE_OUT}",
+                "serve one model on all of them",
+                seen,
             )
         self._names = seen
 
@@ -49,10 +49,11 @@ class ModelAgreement:
         told = {url: digest.removeprefix("sha256:") for url, digest in seen.items() if digest}
         if len(set(told.values())) > 1:
             short = {url: digest[:SHOWN_DIGITS] for url, digest in told.items()}
-            raise ModelsDiffer(
+            raise _build_error(
                 f"the servers have different models under the name {model!r}: "
                 f"{_list_values(short)}.",
-                fix=f"run `ollama pull {model}` on each of them, {LEAVE_OUT}",
+                f"run `ollama pull {model}` on each of them, then %urisk_start",
+                seen,
             )
         self._digests[model] = seen
 
@@ -60,9 +61,10 @@ class ModelAgreement:
         """Check that a model labels in one way everywhere; else its labels are not comparable."""
         seen = {**self._methods.get(model, {}), **methods}
         if len(set(seen.values())) > 1:
-            raise ModelsDiffer(
+            raise _build_error(
                 f"{model!r} labels in different ways on the servers: {_list_values(seen)}.",
-                fix=f"use servers of one kind, {LEAVE_OUT}",
+                "use servers of one kind",
+                seen,
             )
         self._methods[model] = seen
 
@@ -84,6 +86,11 @@ class ModelAgreement:
     def list_untold(self, model: str) -> list[str]:
         """Return the servers that do not tell the model's digest, where there is a model."""
         return [url for url, digest in self._digests.get(model, {}).items() if not digest]
+
+
+def _build_error(seen: str, remedy: str, servers: Mapping[str, object]) -> ModelsDiffer:
+    first_url = next(iter(servers))
+    return ModelsDiffer(seen, fix=f"{remedy}; or use one: %urisk_start --url {first_url}")
 
 
 def _list_values(values: Mapping[str, object]) -> str:

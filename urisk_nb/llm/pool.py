@@ -366,7 +366,7 @@ class EndpointPool:
             for endpoint, absence in self.absences.items()
         )
         message = f"none of the {len(self.endpoints)} servers can be asked ({reasons})."
-        fix = "start one of them again, then ask again; or name others: %urisk_start --url ..."
+        fix = "start one of them again, then %urisk_start"
         if error is None:
             return (ServerBusy if is_busy else ServerNotRunning)(message, fix=fix)
         error = copy.copy(error)  # it is the reason of an absence, too
