@@ -227,8 +227,9 @@ class EndpointPool:
             self._held[endpoint] += 1
             return endpoint
         waiter = _Waiter(asyncio.get_running_loop().create_future(), avoid)
-        # A call that lost its server has had its turn
-        (self._queue.appendleft if avoid else self._queue.append)(waiter)
+        # Calls that lost their server have had their turn: they go before the others, in order
+        moved = sum(1 for one in self._queue if one.avoid)
+        self._queue.insert(moved if avoid else len(self._queue), waiter)
         self._hand_out()
         try:
             return await waiter.place
