@@ -175,6 +175,18 @@ async def test_a_number_for_the_session_counts_over_all_servers():
     await lab.close()
 
 
+@scenario
+async def test_a_server_keeps_its_part_while_another_is_away():
+    """It has no more slots than before: the others' calls would only queue there."""
+    a, b = Endpoint("a", 2, ServerNotRunning("a: refused", fix="?")), Endpoint("b", 2)
+    lab = Lab(a, b, total=8)
+    for n in range(8):
+        lab.ask(n)
+    await lab.settle()
+    assert (len(b.calls), lab.pool.waiting) == (4, 4)
+    await lab.close()
+
+
 @pytest.mark.parametrize(
     "kind", [ServerNotRunning, ServerConnectionLost, ServerBusy, RunnerCrashed, OutOfMemory]
 )

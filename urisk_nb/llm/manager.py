@@ -1035,7 +1035,7 @@ class LLMManager:
     def left_out(self) -> Sequence[str]:
         """Which of several servers are not asked for now, and why: sentences."""
         return tuple(
-            f"{endpoint.url} is left out: {absence.error.message}"
+            f"{endpoint.url} is left out: {absence.describe(endpoint.url)}"
             for endpoint, absence in self.pool.absences.items()
         )
 

@@ -75,6 +75,10 @@ class Absence:
     since_s: float
     until_s: float
 
+    def describe(self, url: str) -> str:
+        """Return why this server is left out, without its address where that stands first."""
+        return self.error.message.removeprefix(f"{url}: ")
+
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
@@ -193,12 +197,14 @@ class EndpointPool:
             self._share_places()
 
     def _share_places(self) -> None:
-        """Give each server that may be asked its part of the calls."""
-        asked = self.present or self.endpoints
-        slots = [endpoint.server.slots for endpoint in asked]
+        """
+        Give each server its part of the calls; the part of one that is away is nobody else's, who
+        would have to queue it.
+        """
+        slots = [endpoint.server.slots for endpoint in self.endpoints]
         is_told = self._usual is not None or bool(self._wanted)
         parts = share_out(self.limit, slots) if is_told else slots
-        for endpoint, part in zip(asked, parts, strict=True):
+        for endpoint, part in zip(self.endpoints, parts, strict=True):
             endpoint.limiter.set_usual(part)
         self._hand_out()
 
@@ -363,7 +369,7 @@ class EndpointPool:
         seen = [absence.error for absence in self.absences.values()]
         is_busy = bool(seen) and all(isinstance(one, ServerBusy) for one in seen)
         reasons = "; ".join(
-            f"{endpoint.url}: {absence.error.message.rstrip('.')}"
+            f"{endpoint.url}: {absence.describe(endpoint.url).rstrip('.')}"
             for endpoint, absence in self.absences.items()
         )
         message = f"none of the {len(self.endpoints)} servers can be asked ({reasons})."

@@ -254,7 +254,7 @@ def _take_one(manager: LLMManager, endpoint: Endpoint, now_s: float) -> Endpoint
         in_flight=endpoint.limiter.in_flight,
         limit=endpoint.limiter.limit,
         breaker=endpoint.retrying.breakers[manager.model].state(now_s),
-        why_out="" if absence is None else absence.error.message,
+        why_out="" if absence is None else absence.describe(endpoint.url),
     )
 
 
