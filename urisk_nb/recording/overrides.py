@@ -120,8 +120,11 @@ def load_overrides(path: Path | None, plan: Plan) -> tuple[tuple[Override, ...],
         with Store(path, busy_s=READ_BUSY_S) as store:
             found, damaged = read_in_force(store)
     except JournalUnusable as exc:
-        return (), f"Your corrections do not count: {exc.message} To do: {exc.fix}."
-    note = "Some corrections do not count: their records in the journal were changed."
+        return (), f"Corrections of labels do not count: {exc.message} To do: {exc.fix}."
+    note = (
+        "Some corrections of labels do not count: their records in the journal were changed. To "
+        "do: restore the journal from a backup."
+    )
     return select_overrides(found, plan), note if damaged else ""
 
 

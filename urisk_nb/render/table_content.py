@@ -25,6 +25,7 @@ __all__ = [
     "TableContent",
     "collect_messages",
     "collect_notes",
+    "describe_override",
     "describe_run",
     "describe_sentences",
     "describe_warnings",
@@ -396,10 +397,34 @@ def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
         p = row[name]
         texts[name] = DASH if format_value("", p) == DASH else f"{p:.2f}"
     reason = format_value("", row["reason"]) if row["status"] == "unjudged" else DASH
-    said = (*map(one_line, codes_in([row["flags"]])), reason, _describe_count(row))
+    codes = map(one_line, codes_in([row["flags"]]))
+    said = (*codes, reason, _describe_count(row), describe_override(row) or DASH)
     texts["warnings"] = ", ".join(part for part in said if part != DASH)
     # Where no risk was seen a severity says nothing.
     return texts | {"severity": DASH, "p_severity": DASH} if texts["risk"] == "none" else texts
+
+
+def describe_override(row: Mapping[Any, Any]) -> str | None:
+    """
+    Return who corrected the label of a sentence, when and why: "anna corrected legal 4 to none on
+    2024-05-02: it was paid". None where nobody did, or where the report is of an older version.
+    """
+    who, why = row.get("override_by"), row.get("override_why")
+    if not isinstance(who, str):
+        return None
+    old = _name_label(row.get("model_risk"), row.get("model_severity"))
+    new = _name_label(row["risk"], row["severity"])
+    if old is None:
+        change = f"labeled it {new}, where the model gave no label,"
+    else:
+        change = f"confirmed {new}" if old == new else f"corrected {old} to {new}"
+    return one_line(f"{who} {change} on {format_value('', row['override_at'])[:10]}: {why}")
+
+
+def _name_label(risk: Any, severity: Any) -> str | None:
+    if not isinstance(risk, str):
+        return None
+    return risk if risk == "none" else f"{risk} {severity}"
 
 
 def _describe_count(row: Mapping[Any, Any]) -> str:
