@@ -328,6 +328,28 @@ def test_a_hostile_reason_stays_text(tmp_path):
     assert "override_why" in table.report.findings
 
 
+def test_a_long_reason_is_cut_beside_a_sentence_and_whole_in_the_record():
+    why = "word " * 300 + "END"
+    table = make_run()
+    new = correct(table, why=why)
+    cause = new.diff(table).changes.set_index("what").loc["label", "cause"]
+    for text in (new.as_text(), new._repr_html_(), cause):
+        assert "word word" in text
+        assert "END" not in text
+    assert any(note.endswith("END") for note in new.explain("A").notes)
+    assert new.report.meta["overrides"][0]["why"] == why
+
+
+def test_half_a_character_in_a_reason_can_be_saved(tmp_path):
+    """Half of a surrogate pair is in no encoding."""
+    table = correct(make_run(), why="paid \ud83d in May")
+    table.to_excel(tmp_path / "t.xlsx")
+    table.to_parquet(tmp_path / "t.parquet")
+    table.to_html_report(tmp_path / "t.html")
+    urisk_nb.overrides().to_csv(tmp_path / "t.csv")
+    assert "in May" in (tmp_path / "t.csv").read_text(encoding="utf-8")
+
+
 def test_rows_are_json():
     table = correct(make_run())
     rows = to_records(table.report.findings)

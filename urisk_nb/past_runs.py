@@ -8,6 +8,7 @@ server. Over 400 lines: all of it reads the same three kinds of records, and hal
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -431,12 +432,18 @@ def _build_frame(made: Sequence[Override]) -> pd.DataFrame:
 
     from urisk_nb.table.exports import ExportFrame
 
-    frame = pd.DataFrame(list(map(_list_override_cells, made)), columns=list(_OVERRIDE_COLUMNS))
+    cells = [tuple(map(_make_storable, _list_override_cells(one))) for one in made]
+    frame = pd.DataFrame(cells, columns=list(_OVERRIDE_COLUMNS))
     for name in ("severity", "model_severity"):
         frame[name] = pd.array(frame[name].tolist(), dtype="Int64")
     frame["at"] = pd.to_datetime(frame["at"], utc=True)
     frame["date"] = pd.to_datetime(frame["date"], utc=True).dt.tz_localize(None)
     return ExportFrame(frame.astype({"p_label": "float64"}))
+
+
+def _make_storable(cell: Any) -> Any:
+    """Return a cell without halves of surrogate pairs, which no frame can store."""
+    return re.sub(r"[\ud800-\udfff]", "\ufffd", cell) if isinstance(cell, str) else cell
 
 
 def _list_override_cells(one: Override) -> tuple[Any, ...]:

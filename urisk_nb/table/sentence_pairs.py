@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from urisk_nb.render.table_content import describe_override
+from urisk_nb.render.table_content import MAX_REASON_CHARS, describe_override
 from urisk_nb.risk.changes import find_near, fold_words
 from urisk_nb.risk.evidence import Sentence, clean_text
 from urisk_nb.risk.inputs import Document, Section
@@ -97,7 +97,9 @@ def describe_count(row: Mapping[str, Any]) -> str:
 
 def describe_correction(new: Mapping[str, Any] | None, old: Mapping[str, Any] | None) -> str | None:
     """Return which correction a label or a count is another by; None where none explains it."""
-    here, there = (None if row is None else describe_override(row) for row in (new, old))
+    here, there = (
+        None if row is None else describe_override(row, MAX_REASON_CHARS) for row in (new, old)
+    )
     if here == there:
         return None
     said = here or f"no longer corrected: {there}"
