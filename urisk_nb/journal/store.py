@@ -172,8 +172,8 @@ class Store:
 
     def _prepare(self) -> None:
         # First of all: nothing of another program's file is changed
-        found, number = self._read_number("application_id"), self._read_number("user_version")
-        if found != APPLICATION_ID and (found or number or self._has_tables()):
+        found, number, has_tables = self._read_marks()
+        if found != APPLICATION_ID and (found or number or has_tables):
             raise JournalUnusable(
                 f"{self.path} is a database of another program.",
                 fix="name another file: %env URISK_JOURNAL=journal.sqlite3",
@@ -191,6 +191,20 @@ class Store:
         self._connection.execute("PRAGMA synchronous=FULL")
         if number < len(MIGRATIONS):
             self._migrate()
+
+    def _read_marks(self) -> tuple[int, int, bool]:
+        """
+        Return whose file it is, the number of its format, and whether it has tables.
+
+        In one transaction: between two reads another process may make the tables.
+        """
+        self._connection.execute("BEGIN")
+        try:
+            numbers = [self._read_number(name) for name in ("application_id", "user_version")]
+            return numbers[0], numbers[1], self._has_tables()
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def _read_number(self, pragma: str) -> int:
         return int(self._select(f"PRAGMA {pragma}")[0][0])
