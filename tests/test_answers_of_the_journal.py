@@ -327,7 +327,8 @@ def test_a_damaged_journal_never_ends_a_run(journal):
     asked, table = run_again()
     assert len(asked) == 4
     assert table["status"].tolist() == ["ok", "ok"]
-    (note,) = note_of(table)
+    unread, note = note_of(table)
+    assert unread.startswith(f"Corrections of labels do not count: {journal}: ")
     assert note.startswith(f"This run is not in the journal: {journal}: ")
     assert f"rename {journal}" in note
     assert table.report.meta["run_hash"] is None

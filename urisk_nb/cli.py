@@ -224,7 +224,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     """Check the files before any server is touched; then measure the labels."""
     from urisk_nb import evaluate, event_loop
 
-    labeled = evaluate.read_files(args.labels)
+    labeled = evaluate.read_files(args.labels, with_overrides=args.overrides)
     training = [item for path in args.train or () for item in evaluate.read(path)]
     files = [evaluate.add_baselines(file, training or None) for file in labeled]
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
@@ -303,7 +303,9 @@ def _verify(args: argparse.Namespace) -> int:
 def _purge(args: argparse.Namespace) -> int:
     from urisk_nb.past_runs import purge
 
-    _print(f"Removed: {format_count(purge(args.before), 'run')}.")
+    removed = purge(args.before, overrides=args.overrides)
+    corrections = ", and the corrections from before then" if args.overrides else ""
+    _print(f"Removed: {format_count(removed, 'run')}{corrections}.")
     return 0
 
 
@@ -443,10 +445,15 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
         "how good a model's labels are, on sentences that you have labeled",
         {
             "labels": {
-                "nargs": "+",
+                "nargs": "*",
                 "metavar": "FILE",
                 "help": "CSV files with the columns text,risk,severity; each has its own page; "
                 "NAME=FILE gives a file a name",
+            },
+            "--overrides": {
+                "action": "store_true",
+                "help": "measure on the labels that you corrected, too (`table.override`); they "
+                "have a page of their own",
             },
             "--train": {
                 "nargs": "+",
@@ -490,7 +497,11 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
                 "required": True,
                 "metavar": "DATE",
                 "help": "runs made before this day (UTC) are removed: 2026-01-31",
-            }
+            },
+            "--overrides": {
+                "action": "store_true",
+                "help": "remove the corrections of labels from before that day, too",
+            },
         },
     ),
     "serve": (
