@@ -67,6 +67,17 @@ def no_leaks(request):
     )
 
 
+def pytest_make_parametrize_id(val, argname):
+    """
+    Long values and bytes are named by their length. Names go from worker to worker with each
+    report, and all workers have to find the same ones: those of random bytes, and of what gzip
+    writes with the time in it, would differ.
+    """
+    if isinstance(val, bytes) or (isinstance(val, str) and len(val) > 200):
+        return f"{argname} of {len(val)}"
+    return None  # named as ever
+
+
 def pytest_collection_modifyitems(config, items):
     """
     Where workers share the files, those that may take longest go first: all would wait for one that
