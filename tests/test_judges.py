@@ -238,14 +238,20 @@ def test_five_in_a_row_by_a_further_judge_end_the_run():
     assert sum(step[0] == "two" for step in manager.steps) == 10
 
 
+class InterruptedPanel(Panel):
+    """The second model never answers, since the user interrupts it."""
+
+    async def ask(self, question, model=None):
+        if model == "two":
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(30)
+        return await super().ask(question, model)
+
+
 def test_an_interrupt_keeps_what_was_labeled():
     """In the middle of the second judge: the table has the first one's labels."""
-
-    def interrupts(text):
-        signal.raise_signal(signal.SIGINT)
-        return label("legal", 2)
-
-    manager, run = judged_by("one,two", {"one": always("legal"), "two": interrupts}, service_s=0.2)
+    run = open_run("A", evidence=news(("A", FINED), ("A", OPENED)), params={"judge": "one,two"})
+    manager = InterruptedPanel({"one": always("legal"), "two": None})
     with pytest.raises(KeyboardInterrupt) as caught:
         label_sync(run, manager)
     table = caught.value.partial
