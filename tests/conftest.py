@@ -42,6 +42,26 @@ def clean_environment(monkeypatch):
     monkeypatch.setenv("URISK_JOURNAL", "off")
 
 
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    """A journal of the test's own, of which nothing is known yet in this process."""
+    from urisk_nb import process_state
+
+    path = tmp_path / "journal" / "journal.sqlite3"
+    monkeypatch.setenv("URISK_JOURNAL", str(path))
+    process_state.forget("priors")
+    return path
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    """A run does not wait between two attempts."""
+    from urisk_nb.llm import run_calls
+
+    for name in ("FIRST_PAUSE_S", "CRASH_PAUSE_S", "PROBE_PAUSE_S"):
+        monkeypatch.setattr(run_calls, name, 0.001)
+
+
 @pytest.fixture(autouse=True)
 def no_leaks(request):
     """

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from price_data import walk
-from test_judges import Panel, always
-from test_session import news
+from scripted_judge import Panel, always, news
 from urisk_nb import errors
 from urisk_nb.service import routes
 from urisk_nb.service.schemas import RiskBody, encode_json
