@@ -46,6 +46,7 @@ def test_what_was_taken_in_is_on_the_disk_when_it_is_closed(path):
         assert store.count_answers() == 100
 
 
+@pytest.mark.timing
 def test_the_loop_goes_on_while_the_disk_is_slow():
     """A transaction of 0.3 s in another thread: the loop does not miss a beat."""
     store = Slow(0.3)
