@@ -112,6 +112,22 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: -longest_s.get(item.path, 0))
 
 
+CRASHED = pytest.StashKey()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """A worker of pytest-xdist ended: with an error, if it crashed."""
+    if error:
+        node.config.stash[CRASHED] = True
+
+
+def pytest_sessionfinish(session):
+    """A crash is no failed test: the gate of CI would run that once more, and forget it."""
+    if session.config.stash.get(CRASHED, False):
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+
 def pytest_collection_finish():
     """
     The thousands of collected tests are not looked through for garbage again and again. Objects
