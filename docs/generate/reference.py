@@ -121,18 +121,18 @@ def _write_arguments(arguments: Mapping[str, Mapping[str, Any]]) -> str:
     return _write_table(
         ["option", "value", "what it does"],
         (
-            [f"`{name}`", _describe_value(settings), _escape(settings.get("help", "") % {})]
+            [f"`{name}`", _describe_value(name, settings), _escape(settings.get("help", "") % {})]
             for name, settings in arguments.items()
         ),
     )
 
 
-def _describe_value(settings: Mapping[str, Any]) -> str:
+def _describe_value(name: str, settings: Mapping[str, Any]) -> str:
     if settings.get("action") == "store_true":
         return "–"
     if "choices" in settings:
         return ", ".join(f"`{choice}`" for choice in settings["choices"])
-    value = _escape(settings.get("metavar", "text"))
+    value = _escape(settings.get("metavar", name.strip("-").upper()))
     return f"{value}, one or more" if settings.get("nargs") == "+" else value
 
 
