@@ -21,7 +21,7 @@ LAYERS = [
     {"readers", "server"},
     {"llm", "render"},
     {"table", "recording"},
-    {"session"},
+    {"session", "chat"},
     {"past_runs"},
     {"notebook", "service", "demo", "evaluate", "risk_command"},
     {"cli"},
@@ -129,6 +129,7 @@ INSIDE = {
         ),
         "outputs",
     ],
+    "chat": ["options"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
@@ -144,7 +145,7 @@ INSIDE = {
             "call_panel",
         ),
         *("view", "actions", "inspector", "session_poller", "dashboard"),
-        *("expressions", "magic_lines", "cell_text", "magics", "completion"),
+        *("expressions", "magic_lines", "cell_text", "ask", "magics", "completion"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors", "terminal_text"}, "embedded": {"errors", "terminal_text"}}

@@ -177,7 +177,7 @@ def test_ci_runs_every_test_once():
 
 
 @pytest.mark.parametrize(
-    "extra", ["notebook", "embedded", "service", "judge", "train", "test", "dev"]
+    "extra", ["notebook", "embedded", "service", "judge", "train", "docs", "test", "dev"]
 )
 def test_extras_exist(extra):
     """

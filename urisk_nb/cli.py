@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from urisk_nb.session import Run
     from urisk_nb.settings import Settings
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"urisk {version('urisk-nb')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for name, (run, purpose, arguments) in _COMMANDS.items():
+    for name, (run, purpose, arguments) in COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
         command.set_defaults(run=run, flags=tuple(arguments))
         for argument, settings in arguments.items():
@@ -399,7 +399,7 @@ def _check_embedded_engine(settings: Settings) -> tuple[str, str | None]:
 # Each command: what it runs, what it is for, and its arguments.
 _RUN = {"metavar": "RUN", "help": "the id of the run (`urisk history`), or its first letters"}
 _URL = {"help": "address of the server (OLLAMA_URL)"}
-_COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
+COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
     "demo": (
         _demo,
         (

@@ -2,6 +2,8 @@
 `%urisk_start`, `%%ask`, `%urisk_status`, `%urisk_stop` in a real kernel against the fake Ollama.
 """
 
+import hashlib
+import json
 import re
 import socket
 import threading
@@ -11,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from harness import OllamaProgram, alive, eventually, free_port
-from urisk_nb.notebook.magics import _describe_answer
+from urisk_nb.chat.options import AnswerOptions
+from urisk_nb.notebook.ask import _describe_answer
 from urisk_nb.render.board import BURST_FRAMES
 
 pytestmark = pytest.mark.slow  # a kernel of its own
@@ -58,7 +61,40 @@ def test_the_line_under_an_answer_counts_where_the_server_does(tokens, words):
     answer = SimpleNamespace(
         model="m", done_reason="stop", timing=SimpleNamespace(tokens=tokens, total_s=1.5)
     )
-    assert _describe_answer(answer) == words
+    assert _describe_answer(answer, AnswerOptions()) == words
+
+
+def test_options_of_a_question_reach_the_server(started):
+    """The request has them under Ollama's names, and another model is named in it."""
+    started.good("%%ask a --temperature 0.2 --seed 7 --max-tokens 9 --system 'be brief'\nWell?")
+    last = "__import__('urisk_nb').LLMManager.get_instance().calls.records[-1].body"
+    sent = json.loads(started.value(f"{last}.decode()"))
+    wanted = {"temperature": 0.2, "seed": 7, "num_predict": 9}
+    assert wanted.items() <= sent["options"].items()
+    assert [one["role"] for one in sent["messages"]] == ["system", "user"]
+    digest = hashlib.sha256(started.value(f"{last}.decode()").encode()).hexdigest()
+    assert started.value("a.request_hash") == digest
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--temperature hot", "from 0 to 2"),
+        ("--temperature nan", "from 0 to 2"),
+        ("--seed -1", "from 0 to"),
+        ("--seed 1.5", "a whole number"),
+        ("--max-tokens 0", "from 1 to 1,000,000"),
+        ("--model nope", "llama3.1"),
+    ],
+)
+def test_a_wrong_option_is_named_before_anything_is_asked(started, line, said):
+    """Two lines: what was seen, and what to give."""
+    before = started.value("__import__('urisk_nb').LLMManager.get_instance().calls.asked")
+    cell = started.run(f"%%ask a {line}\nWell?")
+    assert cell.status == "error"
+    assert cell.error.count("\n") == 1
+    assert said in cell.error
+    assert started.value("__import__('urisk_nb').LLMManager.get_instance().calls.asked") == before
 
 
 def test_many_answers_in_one_cell_lose_no_last_frame(started):
@@ -137,12 +173,13 @@ def test_an_interrupt_stops_the_answer_here_and_on_the_server(kernel, fake_ollam
     def streaming(message):
         return "word word" in str(message["content"].get("data", {}).get("text/plain", ""))
 
-    cell, seconds = kernel.interrupt_when(kernel.start("%%ask\nTell a story."), streaming)
+    cell, seconds = kernel.interrupt_when(kernel.start("%%ask told\nTell a story."), streaming)
     print(f"interrupt to prompt: {seconds * 1e3:.0f} ms")
     assert cell.ename == "KeyboardInterrupt"
     assert cell.error.count("\n") == 0
     assert seconds < 0.5
     assert "word word" in cell.text()
+    assert kernel.value("told.done_reason, told[:9]") == "interrupted word word"
     eventually(lambda: server.counters()["aborted"] == 1 and server.counters()["in_flight"] == 0)
     assert kernel.good("%%ask again\nHello?").text()
     assert kernel.value("again.done_reason") == "stop"

@@ -72,8 +72,8 @@ def words(ip, text):
     ("text", "offered"),
     [
         ("%%risk --pri|\nNVDA", ["--price-column", "--prices"]),
-        ("%%ask --s|", ["--system"]),
-        ("%%ask answer --|\nWhat?", ["--system"]),
+        ("%%ask --sy|", ["--system"]),
+        ("%%ask answer --m|\nWhat?", ["--max-tokens", "--model"]),
         ("%urisk_start --num|", ["--num-ctx"]),
         ("x = 1\n%urisk_dashboard --|", ["--close", "--static"]),
         ("table = %risk NVDA --be|", ["--benchmark"]),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import math
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from urisk_nb import event_loop
 from urisk_nb.errors import NotInitialized
-from urisk_nb.llm.calls import CallRecord, CallTiming
+from urisk_nb.llm.calls import CallRecord, CallTiming, timing_of
 from urisk_nb.llm.client import OnChunk
 from urisk_nb.llm.messages import Chunk, Final, Message, TokenLogprob
 from urisk_nb.llm.retrying_client import Exchange
@@ -23,9 +25,11 @@ from urisk_nb.risk.answer_text import PROMPT_CUT, is_only_thinking
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
 
-__all__ = ["Answer", "AnswerStream", "count_least_tokens", "find_faults"]
+__all__ = ["INTERRUPTED", "Answer", "AnswerStream", "count_least_tokens", "find_faults"]
 
 NO_TEXT, ONLY_THINKING = "no_text", "only_thinking"
+INTERRUPTED = "interrupted"
+NOT_MEASURED = {"first_token_s": math.nan, "total_s": math.nan}
 MIN_CUT_TOKENS = 64  # fewer are within what a template or a tokenizer may do
 READ_SHARE = 0.75  # of the least tokens that a prompt can have: fewer read means that it was cut
 MAX_WORD_CHARS = 16  # of one token, in text without spaces
@@ -40,7 +44,7 @@ class Answer(str):
     model, engine
         Who answered; `engine` is `ollama`, `embedded` or `openai`.
     done_reason
-        `stop`, or `length` where the answer was cut at a limit.
+        `stop`, `length` where the answer was cut at a limit, or `interrupted` where you stopped it.
     thinking
         The model's reasoning, where the model gives one.
     timing
@@ -48,18 +52,25 @@ class Answer(str):
     logprobs
         The tokens with their log-probabilities, where they were asked for and the server
         reports them.
+    request_hash
+        The sha256 of the request's bytes, as hexadecimal digits: the same hash to the same model is
+        the same question.
     faults
         What is wrong with it, by code, each with a sentence: `no_text`, `only_thinking` (the model
         thought, and gave no text), `prompt_cut` (the server read far fewer tokens than were sent).
     """
 
-    __slots__ = ("done_reason", "engine", "faults", "logprobs", "model", "thinking", "timing")
+    __slots__ = (
+        *("done_reason", "engine", "faults", "logprobs", "model", "request_hash", "thinking"),
+        "timing",
+    )
     model: str
     engine: str
     done_reason: str
     thinking: str
     timing: CallTiming
     logprobs: tuple[TokenLogprob, ...]
+    request_hash: str
     faults: Mapping[str, str]
 
     def __new__(
@@ -73,11 +84,12 @@ class Answer(str):
         thinking: str = "",
         logprobs: tuple[TokenLogprob, ...] = (),
         faults: Mapping[str, str] | None = None,
+        request_hash: str = "",
     ) -> Self:
         self = super().__new__(cls, text)
         self.model, self.engine, self.done_reason = model, engine, done_reason
         self.thinking, self.timing, self.logprobs = thinking, timing, logprobs
-        self.faults = dict(faults or {})
+        self.faults, self.request_hash = dict(faults or {}), request_hash
         return self
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
@@ -107,6 +119,7 @@ class AnswerStream:
         self._logprobs: list[TokenLogprob] = []
         self._answer: Answer | None = None
         self._record: CallRecord | None = None
+        self._said = ""  # whole: the end of a record keeps the first part only
         self._messages = messages
 
     @property
@@ -115,6 +128,28 @@ class AnswerStream:
         if self._answer is None:
             raise NotInitialized("the answer has not ended.", fix="iterate to the end first")
         return self._answer
+
+    @property
+    def partial(self) -> Answer:
+        """
+        What has come so far; its `done_reason` is `interrupted` where the answer has no end.
+
+        Its timing has no counters of the server, which come with the end.
+        """
+        if self._answer is not None:
+            return self._answer
+        record = self._record
+        is_going = record is not None and not record.outcome
+        return self._build_answer(
+            record.answer if record is not None and is_going else self._said,
+            done_reason=INTERRUPTED,
+            timing=(record.timing if record else None) or timing_of(Final(), **NOT_MEASURED),
+        )
+
+    @property
+    def thinking(self) -> str:
+        """The model's thoughts so far, where it gives them apart from its text."""
+        return "".join(self._thoughts)
 
     @property
     def waits_for(self) -> str:
@@ -164,21 +199,37 @@ class AnswerStream:
         try:
             final = await session.run_call(record, self._exchange, take)
         except BaseException as exc:
+            self._said = record.answer
             session.calls.fail(record, exc)
             raise
-        text = record.answer  # whole: the end of the record keeps the first part only
-        thinking = "".join(self._thoughts)
-        self._answer = Answer(
+        text = self._said = record.answer
+        self._answer = self._build_answer(
             text,
-            model=self._model,
-            engine=str(session.engine),
             done_reason=final.done_reason,
             timing=session.calls.end(record, final),
-            thinking=thinking,
-            logprobs=tuple(self._logprobs),
-            faults=find_faults(text, thinking, final, self._messages),
+            faults=find_faults(text, self.thinking, final, self._messages),
         )
         return self._answer
+
+    def _build_answer(
+        self,
+        text: str,
+        *,
+        done_reason: str,
+        timing: CallTiming,
+        faults: Mapping[str, str] | None = None,
+    ) -> Answer:
+        return Answer(
+            text,
+            model=self._model,
+            engine=str(self._session.engine),
+            done_reason=done_reason,
+            timing=timing,
+            thinking=self.thinking,
+            logprobs=tuple(self._logprobs),
+            faults=faults,
+            request_hash=hashlib.sha256(self._body).hexdigest(),
+        )
 
 
 def find_faults(

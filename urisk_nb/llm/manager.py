@@ -799,6 +799,26 @@ class LLMManager:
         """Stream like `stream`, for a plain `for`; an interrupt stops the generation."""
         return self.stream(prompt, system_prompt, options=options)
 
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        options: Mapping[str, Any] | None = None,
+        format: Any = None,
+        model: str | None = None,
+    ) -> AnswerStream:
+        """
+        Return the answer to a chat in pieces, as `stream` does; iterate with `for` or `async for`.
+
+        Parameters
+        ----------
+        messages, options, format
+            As `chat` takes them.
+        model
+            Who answers, made ready by `ensure_model`; default: the session's model.
+        """
+        return self._stream(messages, options, format, model)
+
     async def ask(self, question: Question | bytes, model: str | None = None) -> Answer:
         """
         Return the answer to a question about one sentence, asked in the best way that the server
@@ -835,7 +855,11 @@ class LLMManager:
         return AnswerStream(self, body, exchange, who, request.messages)
 
     def _stream(
-        self, messages: Sequence[Message], options: Mapping[str, Any] | None, format: Any
+        self,
+        messages: Sequence[Message],
+        options: Mapping[str, Any] | None,
+        format: Any,
+        model: str | None = None,
     ) -> AnswerStream:
         self._check()
         check_chat(messages, options, format)
@@ -843,10 +867,10 @@ class LLMManager:
             messages=messages,
             options=options or {},
             schema=format,
-            **self._request_fields(self.model),
+            **self._request_fields(model or self.model),
         )
         body = self._client.dialect.encode_chat(request)
-        return AnswerStream(self, body, partial(self._client.chat, body), messages=messages)
+        return AnswerStream(self, body, partial(self._client.chat, body), model, messages)
 
     def _request_fields(self, model: str) -> dict[str, Any]:
         """What the session adds to each request."""

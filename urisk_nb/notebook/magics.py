@@ -11,9 +11,8 @@ parsing and showing is in the modules that it calls.
 from __future__ import annotations
 
 import argparse
-import keyword
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop
@@ -22,14 +21,15 @@ from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrou
 from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.setting_changes import Reload, fit_fix
+from urisk_nb.notebook import ask as ask_magic
 from urisk_nb.notebook import nest
-from urisk_nb.notebook.cell_text import FilledText, fill_question, read_ticker_cell
+from urisk_nb.notebook.ask import check_variable, shorten_traceback
+from urisk_nb.notebook.cell_text import read_ticker_cell
 from urisk_nb.notebook.expressions import find_value
 from urisk_nb.notebook.magic_lines import MagicParser
 from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.front_end import updates_displays
 from urisk_nb.render.markup import answer_markup, progress_markup, status_bundle
-from urisk_nb.render.text_layout import format_count
 from urisk_nb.run_options import FILE_OPTIONS, list_run_options, read_run_params
 
 if TYPE_CHECKING:
@@ -49,16 +49,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "ask": (
         "%%ask",
         "Stream the model's answer to the cell's text. Interrupt the kernel to stop it.",
-        {
-            "name": {
-                "nargs": "?",
-                "help": "variable that is given the answer object (a str with .timing, .model)",
-            },
-            "--system": {
-                "metavar": "TEXT",
-                "help": 'system prompt; in quotation marks where it has spaces: "be brief"',
-            },
-        },
+        ask_magic.ARGUMENTS,
     ),
     "risk": (
         "%%risk",
@@ -348,72 +339,7 @@ def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
 
 
 def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Answer | None:
-    in_line = getattr(args, "in_line", False)
-    name = _check_variable(args.name, "%%ask")
-    if not cell.strip():
-        raise InputError(
-            "%ask: the line has no question." if in_line else "%%ask: the cell has no question.",
-            fix="write it after %ask" if in_line else "write the question under the %%ask line",
-        )
-    prompt, system = (_fill(shell, text) for text in (cell.strip(), args.system))
-    notes = (*prompt.notes, *system.notes)
-    answer = _stream_answer(_get_manager(), prompt.text, system.text or None, notes)
-    if name:
-        shell.user_ns[name] = answer
-    return answer if in_line else None
-
-
-def _fill(shell: InteractiveShell, text: str | None) -> FilledText:
-    return fill_question(text or "", shell.user_ns, shell.user_ns_hidden)
-
-
-def _stream_answer(
-    manager: LLMManager, prompt: str, system: str | None, notes: Sequence[str] = ()
-) -> Answer:
-    """
-    Show the answer as it grows.
-
-    An interrupt, or an error, shows what there is and is raised again.
-    """
-    board = Board(grows=True)
-    pieces: list[str] = []
-    stream = manager.stream_sync(prompt, system)
-
-    def tick() -> None:
-        if not pieces and (wait := stream.waits_for) and not wait.endswith("(0 s)"):
-            board.show_wait(wait, progress_markup(wait, None))
-
-    try:
-        for piece in stream.iterate(tick):
-            pieces.append(piece)
-            if board.is_due:
-                text = "".join(pieces)
-                board.show(text, answer_markup(text))
-    except BaseException as exc:
-        text = "".join(pieces)
-        board.finish(text, answer_markup(text, "stopped here"))
-        if isinstance(exc, KeyboardInterrupt):
-            _shorten_traceback(exc, "you stopped the answer; the server has stopped, too.")
-        raise
-    answer = stream.answer
-    facts = " · ".join([_describe_answer(answer), *notes])
-    faults = list(answer.faults.values())
-    board.finish(
-        "\n\n".join([str(answer), *faults, facts] if str(answer) else [*faults, facts]),
-        answer_markup(str(answer), facts, faults),
-    )
-    return answer
-
-
-def _describe_answer(answer: Answer) -> str:
-    from urisk_nb.llm.manager import is_demo
-
-    timing = answer.timing
-    who = f"{answer.model}, a small demo model" if is_demo(answer.model) else answer.model
-    # Not every server counts; none is then no count of an answer.
-    tokens = f" · {format_count(timing.tokens, 'token')}" if timing.tokens else ""
-    cut = " · cut at the limit" if answer.done_reason == "length" else ""
-    return f"{who}{tokens} · {timing.total_s:.1f} s{cut}"
+    return ask_magic.ask(shell, args, cell, _get_manager)
 
 
 # Risk ---------------------------------------------------------------------------------------------
@@ -425,7 +351,7 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
     from urisk_nb.risk.params import read_parallel
     from urisk_nb.table.outputs import check_outputs, write_outputs
 
-    out, parallel = _check_variable(args.out, "--out"), read_parallel(args.parallel)
+    out, parallel = check_variable(args.out, "--out"), read_parallel(args.parallel)
     targets = check_outputs(vars(args))
     run = _open_run(shell, args, cell)
     try:
@@ -439,7 +365,7 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
         except UriskError as other:
             publish(str(other), answer_markup("", str(other)))
         if isinstance(exc, KeyboardInterrupt):
-            _shorten_traceback(
+            shorten_traceback(
                 exc, f"stopped with {len(run.ticker_findings)} rows done; the others are not_run."
             )
         raise
@@ -529,12 +455,6 @@ def _keep_table(shell: InteractiveShell, run: Run, out: str | None) -> Any:
     return table
 
 
-def _shorten_traceback(exc: KeyboardInterrupt, text: str) -> None:
-    """Have the notebook show one line in place of the stack of the waiting thread."""
-    # IPython looks for this method.
-    exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]
-
-
 # The journal --------------------------------------------------------------------------------------
 
 
@@ -556,17 +476,6 @@ def _show_diff(_: InteractiveShell, args: argparse.Namespace) -> Any:
 
     newest, before = [*history()["run"][:2], "", ""][:2]
     return diff_tables(replay(args.old or before), replay(args.new or newest))
-
-
-def _check_variable(name: str | None, where: str) -> str | None:
-    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
-        raise InputError(
-            f"{where}: {name!r} is not a variable name.",
-            fix=f"use letters, digits and underscores, such as {where} table"
-            if where.startswith("--")
-            else f"put the question on the next line; after {where} comes only a variable name",
-        )
-    return name
 
 
 def _find_benchmark(shell: InteractiveShell, text: str | None) -> Any:
