@@ -124,7 +124,7 @@ def _read_int(text: str) -> int:
 def is_deeper(document: Any, depth: int) -> bool:
     """Return whether lists and objects are nested more than so many levels deep."""
     level = [document]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         level = [part for one in level if isinstance(one, CONTAINERS) for part in _list_parts(one)]
         if not level:
             return False

@@ -15,6 +15,8 @@ from urisk_nb.render.text_layout import format_count
 
 __all__ = ["DataView", "find_schema"]
 
+MAX_SHOWN_CHARS = 20_000  # of an answer that does not fit
+
 
 def find_schema(namespace: dict[str, Any], text: str | None, where: str) -> AnswerSchema | None:
     """
@@ -87,6 +89,8 @@ class DataView:
 
     def show_unfit(self, text: str, facts: str) -> None:
         """Show an answer that is no data."""
+        if len(text) > MAX_SHOWN_CHARS:
+            text = f"{text[:MAX_SHOWN_CHARS]}... ({len(text):,} characters)"
         if self._raw:
             publish(facts, answer_markup("", facts))
         else:

@@ -34,7 +34,7 @@ def data_bundle(data: Any, footer: str, notes: Sequence[str] = ()) -> tuple[str,
         body = f'<div style="white-space:pre-wrap">{escape_html(plain)}</div>'
     foot = f'<div style="{MUTED};font-size:85%">{escape_html(footer)}</div>'
     markup = f'<div class="{PLAIN}">{body}{note_boxes(notes)}{foot}</div>'
-    return "\n\n".join([plain, *notes, footer]), markup
+    return visible("\n\n".join([plain, *notes, footer])), markup
 
 
 def _show_frame(frame: Any) -> tuple[str, str]:
