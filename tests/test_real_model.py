@@ -153,22 +153,22 @@ def test_answers_as_data_fit_or_say_why(manager):
     Ten questions over three schemas. The grammar holds the demo model to types, choices, dates and
     lengths; what does not fit, or is cut, is an error with its place.
     """
-    fitting = 0
+    fitting, reasons = 0, []
     for number in range(10):
         given = ("company:str, level:low|medium|high, since:date?", Event, LIMITS)[number % 3]
         schema = read_answer_schema(given, "--json")
-        options = {"temperature": 0, "num_predict": 200}
+        options = {"temperature": 0, "num_predict": 120}
         messages = build_messages(DATA_QUESTIONS[number % len(DATA_QUESTIONS)], None)
         ask = functools.partial(manager.chat_sync, options=options, format=schema.json_schema)
         try:
-            found = ask_for_data(ask, messages, schema, max_tokens=200)
+            found = ask_for_data(ask, messages, schema, max_tokens=120)
         except AnswerInvalid as exc:
-            assert "$" in exc.message
-            print(f"{schema.name}: {exc.message}")
+            reasons.append(exc.message)
         else:
             fitting += 1
             assert schema.read(found.answer).faults == ()
-    print(f"{fitting} of 10 answers fit")
+    print(f"{fitting} of 10 answers fit; {reasons}")
+    assert all("$" in reason for reason in reasons)
     assert fitting >= 8
 
 

@@ -436,6 +436,26 @@ def test_nothing_is_fetched(monkeypatch, draft):
     assert faults_of(schema, {"a": "x"}) == ["$.a: 'x' is not a number"]
 
 
+def test_a_name_of_its_own_at_the_top_leads_nowhere():
+    """References are read within the schema, whatever address it names itself by."""
+    schema = {
+        "$id": "http://127.0.0.1:9/root.json",
+        "properties": {"a": {"$ref": "#/$defs/a"}},
+        "$defs": {"a": {"type": "number"}},
+    }
+    assert faults_of(schema, {"a": "x"}) == ["$.a: 'x' is not a number"]
+
+
+def test_a_reference_in_the_way_of_an_old_draft_is_a_fault_at_the_worst():
+    """There `id` names a part, from which a reference may lead nowhere."""
+    schema = {
+        "$schema": "http://json-schema.org/draft-04/schema#",
+        "properties": {"a": {"id": "http://127.0.0.1:9/x", "allOf": [{"$ref": "#/y"}]}},
+        "y": {"type": "number"},
+    }
+    assert "refers to what is not there" in faults_of(schema, {"a": "x"})[0]
+
+
 def test_a_schema_is_read_once():
     """What you do with your dict later changes nothing."""
     mine = {"type": "object", "properties": {"a": {"type": "number"}}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from urisk_nb.errors import InputError
@@ -34,10 +34,6 @@ class AnswerOptions:
     temperature: float | None = None
     seed: int | None = None
     max_tokens: int = DEFAULT_MAX_TOKENS
-
-    def cool(self) -> AnswerOptions:
-        """Return the same with the most likely words."""
-        return replace(self, temperature=0.0)
 
     def list_sent(self) -> dict[str, Any]:
         """Return the options as a request has them, under Ollama's names."""

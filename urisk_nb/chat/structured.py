@@ -150,7 +150,7 @@ def _check_whole(answer: Answer, reading: Reading, schema: AnswerSchema, max_tok
             f"the answer of {answer.model} was cut at {max_tokens:,} tokens, so it does not fit "
             f"{schema.name}: {_join(reading.faults)}.",
             fix=f"raise the limit: --max-tokens {2 * max_tokens}; or ask for less",
-            answer=str(answer),
+            answer=answer,
         )
 
 
@@ -159,7 +159,7 @@ def _build_error(answer: Answer, reading: Reading, schema: AnswerSchema) -> Answ
         f"the answer of {answer.model} does not fit {schema.name}: {_join(reading.faults)}.",
         fix="say in the question what goes into that field, make the field optional, or name a "
         "larger model: --model NAME",
-        answer=str(answer),
+        answer=answer,
     )
 
 

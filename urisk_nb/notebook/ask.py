@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import keyword
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop
@@ -23,6 +23,7 @@ from urisk_nb.notebook.data_answer import DataView, find_schema
 from urisk_nb.render.board import Board
 from urisk_nb.render.markup import answer_markup, progress_markup
 from urisk_nb.render.text_layout import format_count
+from urisk_nb.risk.answer_text import PROMPT_CUT
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -109,10 +110,10 @@ def ask(
     manager = get_manager()
     if request.model is not None:
         event_loop.run(manager.ensure_model(request.model))
-    messages = _build_messages(request)
     if request.schema is not None:
         data = _ask_for_data(shell, request, request.schema, manager)
         return data if getattr(args, "in_line", False) else None
+    messages = _build_messages(request)
     stream = manager.stream_chat(messages, options=request.options.list_sent(), model=request.model)
     try:
         answer = _show_answer(stream, request)
@@ -171,8 +172,9 @@ def _ask_for_data(
     The answer that it was read from is in the variable `_answer`, whatever becomes of it.
     """
     view = DataView(raw=request.raw)
-    # The most likely words keep to a schema best
-    options = request.options if request.options.temperature is not None else request.options.cool()
+    options = request.options
+    if options.temperature is None:
+        options = replace(options, temperature=0.0)  # the most likely words keep to a schema best
 
     def ask_model(messages: Sequence[Message]) -> Answer:
         stream = manager.stream_chat(
@@ -191,13 +193,17 @@ def _ask_for_data(
             ask_model, _build_messages(request), schema, max_tokens=options.max_tokens
         )
     except AnswerInvalid as exc:
-        view.show_unfit(exc.answer, _describe_answer(shell.user_ns[LAST_ANSWER], options))
+        if isinstance(exc.answer, Answer):  # always: the error itself knows no answers
+            shell.user_ns[LAST_ANSWER] = exc.answer
+            view.show_unfit(exc.answer, _describe_answer(exc.answer, options))
         raise
     except KeyboardInterrupt as exc:
         shorten_traceback(exc, f"{STOPPED} {LAST_ANSWER} has what had come.")
         raise
     facts = [_describe_answer(found.answer, options), *_describe_repair(found), *request.notes]
-    view.show(found.shown, " · ".join(facts), list(found.answer.faults.values()))
+    # That there is no text, only thinking, is no fault of data that was found in the thoughts
+    faults = [text for code, text in found.answer.faults.items() if code == PROMPT_CUT]
+    view.show(found.shown, " · ".join(facts), faults)
     _bind(shell, request, found.value)
     return found.value
 
