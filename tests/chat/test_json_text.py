@@ -39,8 +39,8 @@ def test_any_text_is_a_document_or_a_fault(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "it is empty"),
-        (" \n\ufeff", "it is empty"),
+        ("", "the answer is empty"),
+        (" \n\ufeff", "the answer is empty"),
         ("<think>Is it", "only thought"),
         ("No.", "not JSON"),
         ('{"a": 1} and so on', "not JSON"),

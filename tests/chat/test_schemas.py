@@ -186,6 +186,16 @@ def test_a_list_of_a_class_is_a_table_with_its_defaults():
     assert nested["at"].dtype.kind == "M"
 
 
+def test_columns_of_a_model_have_the_names_of_the_json():
+    """An alias is what the model writes, so it is what the column is called."""
+
+    class Aliased(pydantic.BaseModel):
+        ticker_name: str = pydantic.Field(alias="tickerName")
+
+    table = value_of(list[Aliased], [{"tickerName": "F"}])
+    assert table.to_dict("list") == {"tickerName": ["F"]}
+
+
 @pytest.mark.parametrize(
     ("days", "kind"),
     [

@@ -98,7 +98,7 @@ def test_an_answer_without_text_is_not_sent_back():
     """Many servers refuse an empty turn: the question is repeated with the reason."""
     chats, _ = ask(" ", '{"risk": 2}')
     assert [one["role"] for one in chats[1]] == ["system", "user"]
-    assert "it is empty" in chats[1][-1]["content"]
+    assert "the answer is empty" in chats[1][-1]["content"]
     assert chats[1][-1]["content"].startswith("How risky?")
 
 

@@ -52,7 +52,7 @@ UNFIT = {
     "toolong": (bad(parts=[{}, {}, {}]), "$.parts: a list of 3 is longer than 2"),
     "notjson": ("Sure! The answer is high.", "$: the answer is not JSON"),
     "prose": (f"Here it is: {json.dumps(GOOD)}", "$: the answer is not JSON"),
-    "emptyone": (" ", "$: it is empty"),
+    "emptyone": (" ", "$: the answer is empty"),
     "thoughts": ("<think>Well, it", "$: the model only thought"),
     "notfinite": (bad(share=float("nan")), "$: NaN is no number of JSON"),
     "twicenamed": ('{"code": "A", "code": "B"}', "$: the field 'code' stands twice"),

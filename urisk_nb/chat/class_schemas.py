@@ -89,7 +89,7 @@ def dump(adapter: TypeAdapter[Any], value: Any, document: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return adapter.dump_python(value, mode="json")
+            return adapter.dump_python(value, mode="json", by_alias=True)
     except Exception:  # noqa: BLE001  a field that can be read and not written
         return document
 

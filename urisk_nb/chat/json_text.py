@@ -89,7 +89,11 @@ def _parse(text: str) -> Any:
 
 
 def _describe_nothing(text: str) -> str:
-    return "the model only thought, and gave no JSON" if is_only_thinking(text) else "it is empty"
+    return (
+        "the model only thought, and gave no JSON"
+        if is_only_thinking(text)
+        else "the answer is empty"
+    )
 
 
 # What the parser finds ----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from urisk_nb.errors import InputError
 __all__ = ["AnswerSchema", "Reading", "is_schema", "read_answer_schema"]
 
 MAX_FILE_BYTES = 1_000_000
+MAX_NAME_CHARS = 80
 FIX = f"name the fields, --json {EXAMPLE}, or give a pydantic model, a dataclass or a JSON schema"
 
 
@@ -140,7 +141,8 @@ def _read_text(given: str, where: str) -> AnswerSchema:
             return _build_frame(document, items, schema)
         return Reading(value=convert_object(document, schema), shown=document)
 
-    return AnswerSchema(name=text, json_schema=schema, build=build)
+    name = text if len(text) <= MAX_NAME_CHARS else f"{text[:MAX_NAME_CHARS]}..."
+    return AnswerSchema(name=name, json_schema=schema, build=build)
 
 
 def _read_dict(given: Mapping[str, Any], name: str, where: str) -> AnswerSchema:
