@@ -42,10 +42,16 @@ def test_a_table_is_shown_as_pandas_shows_it_and_stays_as_it_is():
 
 def test_an_object_has_a_row_for_each_field():
     """Texts as they are, the rest as JSON."""
-    plain, markup = data_bundle({"a": "x", "long name": [1, None]}, "facts", ["note"])
-    assert plain.splitlines()[0] == "a          x"
+    data = {"a": "x", "long name": [1, None], "many": ["word"] * 20}
+    plain, markup = data_bundle(data, "facts", ["note"])
+    assert plain.splitlines()[:4] == [
+        "a          x",
+        "long name  [1, null]",
+        "many       [",
+        '             "word",',
+    ]
     assert plain.endswith("note\n\nfacts")
-    assert markup.count("<tr>") == 2
+    assert markup.count("<tr>") == 3
     assert "null" in markup
 
 

@@ -15,6 +15,7 @@ from urisk_nb.render.markup import CELL, MUTED, PLAIN, note_boxes
 
 __all__ = ["data_bundle"]
 
+MAX_LINE_CHARS = 80  # of a list or an object; a longer one has a line for each part
 _VALUE = f"{CELL};white-space:pre-wrap;overflow-wrap:anywhere;max-width:50em"
 
 
@@ -68,7 +69,11 @@ def _show_fields(data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _format_value(value: Any) -> str:
-    """Return a text as it is, and every other value as JSON."""
+    """Return a text as it is, and every other value as JSON, on one line where it is short."""
     if isinstance(value, str):
         return visible(value)
-    return visible(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    line = json.dumps(value, ensure_ascii=False, default=str)
+    is_long = len(line) > MAX_LINE_CHARS
+    return visible(
+        json.dumps(value, ensure_ascii=False, indent=2, default=str) if is_long else line
+    )
