@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pydantic
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypedDict as AnyTypedDict
 
@@ -354,7 +356,7 @@ for _ in range(70):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("wrong", "said"),
     [
         (3, "an object of int"),
         (None, "an object of NoneType"),
@@ -389,6 +391,17 @@ for _ in range(70):
             },
             "refers to itself without an end",
         ),
+        ({"not": {"$ref": "#"}, "type": "object"}, "refers to itself without an end"),
+        ({"type": "object", "dependentSchemas": {"a": {"$ref": "#"}}}, "refers to itself"),
+        ({"$anchor": "x", "anyOf": [{"$ref": "#x"}]}, "refers to itself without an end"),
+        (
+            {
+                "$ref": "#/$defs/0",
+                "$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(30)} | {"30": {}},
+            },
+            "over more than 20 steps",
+        ),
+        ({"$schema": ["x"], "type": "object"}, "not valid at $"),
         ({"items": {"$id": "http://127.0.0.1:9/x", "$ref": "#/y"}}, 'has an "$id" of its own'),
         ("{", "is not JSON"),
         ("{'type': 'object'}", "is not JSON"),
@@ -396,10 +409,10 @@ for _ in range(70):
         ("a:\0", "no type"),
     ],
 )
-def test_what_is_no_schema_is_refused_with_a_fix(given, said):
+def test_what_is_no_schema_is_refused_with_a_fix(wrong, said):
     """One sentence of what was seen."""
     with pytest.raises(InputError) as caught:
-        read_answer_schema(given, WHERE)
+        read_answer_schema(wrong, WHERE)
     assert said in caught.value.message
     assert caught.value.message.startswith(WHERE)
     assert len(caught.value.message) < 500
@@ -466,6 +479,53 @@ def test_a_reference_in_the_way_of_an_old_draft_is_a_fault_at_the_worst():
     assert "refers to what is not there" in faults_of(schema, {"a": "x"})[0]
 
 
+WORDS = st.sampled_from(["a", "b", "$ref", "$id", "default", ""])
+PLAIN = (
+    {"type": "string", "format": "date"},
+    {"type": "string", "pattern": "^a+$"},
+    {"type": ["integer", "null"]},
+    {"type": "number", "multipleOf": 0.1},
+    {"enum": [1, None, "a", [1]]},
+    {"$anchor": "x", "type": "number"},
+    {"$ref": "#"},
+    {"$ref": "#/$defs/a"},
+    {"$ref": "#x"},
+)
+
+
+def nest(inner):
+    fields = st.dictionaries(WORDS, inner, max_size=3)
+    return st.one_of(
+        st.fixed_dictionaries(
+            {"type": st.just("object"), "properties": fields},
+            optional={"required": st.lists(WORDS, unique=True, max_size=2), "not": inner},
+        ),
+        st.fixed_dictionaries({"type": st.just("array"), "items": inner}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"anyOf": parts}),
+        inner.map(lambda part: {"$defs": {"a": part}, "$ref": "#/$defs/a"}),
+    )
+
+
+DOCUMENTS = st.recursive(
+    st.sampled_from([None, True, 1, 0.3, "a", "2024-01-01"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100)
+@given(st.recursive(st.sampled_from(PLAIN), nest, max_leaves=6), DOCUMENTS)
+def test_any_schema_is_refused_or_reads_any_document(schema, document):
+    """No other exception, however its references lead; what fits has the values of the document."""
+    try:
+        form = read_answer_schema(schema, WHERE)
+    except InputError:
+        return
+    reading = form.read(json.dumps(document))
+    if not reading.faults and not isinstance(reading.value, pd.DataFrame):
+        assert reading.value == document
+
+
 def test_a_schema_is_read_once():
     """What you do with your dict later changes nothing."""
     mine = {"type": "object", "properties": {"a": {"type": "number"}}}
@@ -482,9 +542,9 @@ def test_a_file_holds_a_schema(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("limits.json", "limits.schema"):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + json.dumps(LIMITS).encode())
-        for given in (name, tmp_path / name, str(tmp_path / name)):
-            assert faults_of(given, {}) == ["$: the field 'share' is missing"]
-            assert read_answer_schema(given, WHERE).name == name
+        for place in (name, tmp_path / name, str(tmp_path / name)):
+            assert faults_of(place, {}) == ["$: the field 'share' is missing"]
+            assert read_answer_schema(place, WHERE).name == name
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ MAX_FAULTS = 20
 MAX_HOPS = 20  # from reference to reference
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 ANCHORS = ("$anchor", "$dynamicAnchor")
+# Keywords whose schemas judge the place where they stand, and no part of it
+BY_NAME = ("dependencies", "dependentSchemas")
+SAME_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", *BY_NAME)
 # What says something of a document; a dict without any of them is an example, not a schema.
 SHAPES = frozenset(
     ("$ref", "allOf", "anyOf", "const", "enum", "items", "oneOf", "prefixItems", "properties")
@@ -37,7 +40,6 @@ NOUNS = {
     "object": "an object",
     "string": "a text",
 }
-SAMPLES: tuple[Any, ...] = (None, True, 0, 0.5, "", [], {}, [{}], [[]])
 
 Checker = Callable[[Any], list[Fault]]
 
@@ -89,18 +91,26 @@ def _shorten(text: str) -> str:
 
 def _check_form(schema: Mapping[str, Any], where: str) -> None:
     """Check the schema by the schema of schemas."""
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import validator_for
 
     try:
-        validator_for(schema, default=Draft202012Validator).check_schema(schema)
+        _choose_draft(schema).check_schema(schema)
     except SchemaError as exc:
         fault = _describe(exc.context[0] if exc.context else exc)
         raise InputError(
             f"{where}: the JSON schema is not valid at {fault}.",
             fix='see json-schema.org; or give the fields: --json "ticker:str, risk:float"',
         ) from exc
+
+
+def _choose_draft(schema: Mapping[str, Any]) -> Any:
+    """Return the validator of the draft that a schema names, or of the newest one."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import validator_for
+
+    if not isinstance(schema.get("$schema", ""), str):
+        return Draft202012Validator  # which says so
+    return validator_for(schema, default=Draft202012Validator)
 
 
 def _check_references(schema: Mapping[str, Any], where: str) -> None:
@@ -111,21 +121,23 @@ def _check_references(schema: Mapping[str, Any], where: str) -> None:
             f'{where}: a part of the schema has an "$id" of its own.',
             fix='leave it out, and refer to the part by its place: {"$ref": "#/$defs/name"}',
         )
-    anchors = {f"#{part[name]}" for part in parts for name in ANCHORS if name in part}
-    for reference in (part[name] for part in parts for name in REFERENCES if name in part):
-        if not isinstance(reference, str):
-            continue  # a field of this name
+    for reference in (one for part in parts for one in _list_references(part)):
         if not reference.startswith("#"):
             raise InputError(
                 f"{where}: the schema refers to {shorten_value(reference)}, which lies outside of "
                 "it. Nothing is fetched.",
                 fix='put that part under "$defs", and refer to it: {"$ref": "#/$defs/name"}',
             )
-        if reference not in anchors and _follow(reference, schema) is None:
+        if _follow(reference, schema) is None:
             raise InputError(
                 f"{where}: the schema refers to {shorten_value(reference)}, which is not there.",
                 fix='put that part under "$defs": {"$defs": {"name": ...}}',
             )
+
+
+def _list_references(part: Mapping[str, Any]) -> list[str]:
+    # A field may have such a name; its schema is no text
+    return [part[name] for name in REFERENCES if isinstance(part.get(name), str)]
 
 
 def _list_parts(part: Any) -> Iterator[Mapping[str, Any]]:
@@ -139,29 +151,48 @@ def _list_parts(part: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _check_ends(schema: Mapping[str, Any], where: str) -> None:
-    """Try the schema on small documents: one that refers to itself at once never ends."""
-    check = build_checker(schema)
-    for sample in SAMPLES:
-        try:
-            check(sample)
-        except RecursionError as exc:
+    """
+    Check that no part leads back to itself while the document stays at the same place.
+
+    A validator would follow it without an end.
+    """
+    lengths: dict[int, int] = {}
+
+    def measure(part: Any, hops: int) -> int:
+        """Return how many parts judge one place of the document after this one."""
+        if hops <= MAX_HOPS and id(part) not in lengths:
+            following = [1 + measure(one, hops + 1) for one in _list_following(part, schema)]
+            lengths[id(part)] = max(following, default=0)
+        if hops + lengths.get(id(part), 0) > MAX_HOPS:
             raise InputError(
-                f"{where}: the schema refers to itself without an end.",
+                f"{where}: the schema refers to itself without an end, or over more than "
+                f"{MAX_HOPS} steps.",
                 fix="let a reference stand under a field: "
                 '{"properties": {"child": {"$ref": "#/$defs/node"}}}',
-            ) from exc
-        except Exception as exc:
-            raise InputError(
-                f"{where}: the JSON schema cannot be used: {type(exc).__name__}: "
-                f"{_shorten(str(exc))}.",
-                fix='see json-schema.org; or give the fields: --json "ticker:str, risk:float"',
-            ) from exc
+            )
+        return lengths[id(part)]
+
+    for part in _list_parts(schema):
+        measure(part, 0)
+
+
+def _list_following(part: Any, root: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the parts that judge the same place of a document as this one does."""
+    if not isinstance(part, Mapping):
+        return
+    yield from (_follow(reference, root) for reference in _list_references(part))
+    for name in SAME_PLACE:
+        inner = part.get(name)
+        if name in BY_NAME and isinstance(inner, Mapping):
+            inner = list(inner.values())
+        yield from inner if isinstance(inner, list) else [inner]
 
 
 def _follow(reference: str, root: Any) -> Any:
-    """Return what a pointer into the schema points to, or None."""
+    """Return what a reference into the schema leads to, or None."""
     if reference[1:2] not in ("", "/"):
-        return None
+        parts = _list_parts(root)
+        return next((one for one in parts if reference[1:] in map(one.get, ANCHORS)), None)
     part = root
     for step in reference[1:].split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
@@ -198,13 +229,11 @@ def find_items(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def build_checker(schema: Mapping[str, Any]) -> Checker:
     """Return a function that lists the faults of a document, in its order, 20 at most."""
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
-    from jsonschema.validators import validator_for
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    kind = validator_for(schema, default=Draft202012Validator)
+    kind = _choose_draft(schema)
     # An empty registry in place of the default one, which fetches
     validator = kind(schema, registry=Registry(), format_checker=_build_format_checker())
 
@@ -213,6 +242,11 @@ def build_checker(schema: Mapping[str, Any]) -> Checker:
             errors = list(islice(validator.iter_errors(document), MAX_FAULTS))
         except Unresolvable as exc:  # a reference in the way of an older draft
             return [Fault(reason=f"the schema refers to what is not there: {exc}")]
+        except BaseException as exc:
+            # Where Python's stack ends inside of the library's Rust, it is no RecursionError
+            if type(exc).__name__ == "PanicException":
+                raise RecursionError("the schema and the document are nested too deeply") from exc
+            raise
         return [_describe(best_match([error])) for error in errors]
 
     return check
