@@ -401,6 +401,13 @@ for _ in range(70):
             },
             "over more than 20 steps",
         ),
+        (
+            {
+                "properties": {"half": {"$ref": "#/$defs/15"}, "all": {"$ref": "#/$defs/0"}},
+                "$defs": {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(30)} | {"30": {}},
+            },
+            "over more than 20 steps",
+        ),
         ({"$schema": ["x"], "type": "object"}, "not valid at $"),
         ({"items": {"$id": "http://127.0.0.1:9/x", "$ref": "#/y"}}, 'has an "$id" of its own'),
         ("{", "is not JSON"),
