@@ -105,7 +105,7 @@ INSIDE = {
     "journal": ["canonical", "place", "store", "writer"],
     "recording": ["number_text", "overrides", "inputs", "answers", "judges", "recorder"],
     "render": [
-        *("escaping", "text_layout", "markup", "front_end", "board"),
+        *("escaping", "text_layout", "markup", "data_view", "front_end", "board"),
         *("table_content", "portfolio_line", "table_changes", "table_html", "table_text"),
         *("figures", "risk_figures", "sections"),
         *("svg", "heatmap", "portfolio_content", "report_page"),
@@ -129,7 +129,10 @@ INSIDE = {
         ),
         "outputs",
     ],
-    "chat": ["options"],
+    "chat": [
+        *("options", "json_text", "field_language", "json_schemas", "class_schemas", "frames"),
+        *("schemas", "structured"),
+    ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
@@ -145,7 +148,8 @@ INSIDE = {
             "call_panel",
         ),
         *("view", "actions", "inspector", "session_poller", "dashboard"),
-        *("expressions", "magic_lines", "cell_text", "ask", "magics", "completion"),
+        *("expressions", "magic_lines", "cell_text", "data_answer"),
+        *("ask", "magics", "completion"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors", "terminal_text"}, "embedded": {"errors", "terminal_text"}}
@@ -166,6 +170,8 @@ NO_IO = {
 }
 ONE_OWNER = {
     "httpx": {"llm.client"},
+    "jsonschema": {"chat.json_schemas"},
+    "referencing": {"chat.json_schemas"},
     "subprocess": {"server.guardian", "server.leases", "embedded.weights"},
     "xllamacpp": {"embedded.launcher"},
     "pypdf": {"readers.pdf_text"},
@@ -186,8 +192,10 @@ LAZY_ONLY = {
     "sklearn",
     "gguf",
     "ipywidgets",
+    "jsonschema",
     "plotly",
     "psutil",
+    "referencing",
     "tenacity",
     "bm25s",
     "IPython",

@@ -8,23 +8,30 @@ from __future__ import annotations
 import argparse
 import keyword
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import event_loop
 from urisk_nb.chat.options import AnswerOptions, read_answer_options
-from urisk_nb.errors import InputError
+from urisk_nb.chat.schemas import AnswerSchema
+from urisk_nb.chat.structured import DataAnswer, ask_for_data
+from urisk_nb.errors import AnswerInvalid, InputError
 from urisk_nb.llm.manager import Answer, AnswerStream, LLMManager, is_demo
 from urisk_nb.llm.messages import Message, build_messages
 from urisk_nb.notebook.cell_text import FilledText, fill_question
+from urisk_nb.notebook.data_answer import DataView, find_schema
 from urisk_nb.render.board import Board
 from urisk_nb.render.markup import answer_markup, progress_markup
 from urisk_nb.render.text_layout import format_count
+from urisk_nb.risk.answer_text import PROMPT_CUT
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 __all__ = ["ARGUMENTS", "ask", "check_variable", "shorten_traceback"]
+
+LAST_ANSWER = "_answer"  # the variable of the text that data was read from
+STOPPED = "you stopped the answer. The server stopped generating, and keeps running."
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {
@@ -49,6 +56,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "action": "store_true",
         "help": "show the answer as plain text, as the model wrote it",
     },
+    "--json": {
+        "metavar": "SCHEMA",
+        "help": 'the answer as data: fields, "ticker:str, risk:float"; a pydantic model, a '
+        "dataclass, list[Model]; a JSON schema as a dict or a .json file",
+    },
 }
 
 
@@ -67,6 +79,8 @@ class AskRequest:
         The variable that is given the answer.
     raw
         The answer is shown as the model wrote it.
+    schema
+        The form of an answer as data; None for an answer in words.
     notes
         What the line under the answer says beside its figures.
     """
@@ -77,6 +91,7 @@ class AskRequest:
     options: AnswerOptions
     name: str | None
     raw: bool
+    schema: AnswerSchema | None
     notes: tuple[str, ...]
 
 
@@ -85,7 +100,7 @@ def ask(
     args: argparse.Namespace,
     cell: str,
     get_manager: Callable[[], LLMManager],
-) -> Answer | None:
+) -> Any:
     """
     Run `%%ask` or `%ask`; return what the line form gives.
 
@@ -95,6 +110,9 @@ def ask(
     manager = get_manager()
     if request.model is not None:
         event_loop.run(manager.ensure_model(request.model))
+    if request.schema is not None:
+        data = _ask_for_data(shell, request, request.schema, manager)
+        return data if getattr(args, "in_line", False) else None
     messages = _build_messages(request)
     stream = manager.stream_chat(messages, options=request.options.list_sent(), model=request.model)
     try:
@@ -124,6 +142,7 @@ def _read_request(shell: InteractiveShell, args: argparse.Namespace, cell: str) 
         options=read_answer_options(vars(args), where),
         name=name,
         raw=args.raw,
+        schema=find_schema(shell.user_ns, args.json, where),
         notes=(*prompt.notes, *system.notes),
     )
 
@@ -136,9 +155,61 @@ def _build_messages(request: AskRequest) -> Sequence[Message]:
     return build_messages(request.question, request.system)
 
 
-def _bind(shell: InteractiveShell, request: AskRequest, answer: Answer) -> None:
+def _bind(shell: InteractiveShell, request: AskRequest, answer: Any) -> None:
     if request.name:
         shell.user_ns[request.name] = answer
+
+
+# Data ---------------------------------------------------------------------------------------------
+
+
+def _ask_for_data(
+    shell: InteractiveShell, request: AskRequest, schema: AnswerSchema, manager: LLMManager
+) -> Any:
+    """
+    Ask for data, show it, bind it and return it.
+
+    The answer that it was read from is in the variable `_answer`, whatever becomes of it.
+    """
+    view = DataView(raw=request.raw)
+    options = request.options
+    if options.temperature is None:
+        options = replace(options, temperature=0.0)  # the most likely words keep to a schema best
+
+    def ask_model(messages: Sequence[Message]) -> Answer:
+        stream = manager.stream_chat(
+            messages,
+            options=options.list_sent(),
+            format=schema.json_schema,
+            model=request.model,
+        )
+        try:
+            return view.follow(stream)
+        finally:
+            shell.user_ns[LAST_ANSWER] = stream.partial
+
+    try:
+        found = ask_for_data(
+            ask_model, _build_messages(request), schema, max_tokens=options.max_tokens
+        )
+    except AnswerInvalid as exc:
+        if isinstance(exc.answer, Answer):  # always: the error itself knows no answers
+            shell.user_ns[LAST_ANSWER] = exc.answer
+            view.show_unfit(exc.answer, _describe_answer(exc.answer, options))
+        raise
+    except KeyboardInterrupt as exc:
+        shorten_traceback(exc, f"{STOPPED} {LAST_ANSWER} has what had come.")
+        raise
+    facts = [_describe_answer(found.answer, options), *_describe_repair(found), *request.notes]
+    # That there is no text, only thinking, is no fault of data that was found in the thoughts
+    faults = [text for code, text in found.answer.faults.items() if code == PROMPT_CUT]
+    view.show(found.shown, " · ".join(facts), faults)
+    _bind(shell, request, found.value)
+    return found.value
+
+
+def _describe_repair(found: DataAnswer) -> list[str]:
+    return [f"corrected once ({found.repaired[0]})"] if found.repaired else []
 
 
 # Showing ------------------------------------------------------------------------------------------
@@ -180,8 +251,7 @@ def _show_answer(stream: AnswerStream, request: AskRequest) -> Answer:
 
 
 def _describe_interrupt(request: AskRequest) -> str:
-    kept = f" {request.name} has what had come." if request.name else ""
-    return f"you stopped the answer. The server stopped generating, and keeps running.{kept}"
+    return f"{STOPPED} {request.name} has what had come." if request.name else STOPPED
 
 
 def _describe_answer(answer: Answer, options: AnswerOptions) -> str:
