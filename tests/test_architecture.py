@@ -98,6 +98,7 @@ INSIDE = {
     "recording": ["number_text", "inputs", "answers", "judges", "recorder"],
     "render": [
         *("escaping", "text_layout", "markup", "front_end", "board"),
+        *("answer_markdown", "answer_view"),
         *("table_content", "table_changes", "table_html", "table_text"),
         *("figures", "risk_figures", "sections"),
         *("svg", "heatmap", "portfolio_content", "report_page"),
@@ -135,7 +136,15 @@ INSIDE = {
             "call_panel",
         ),
         *("view", "actions", "inspector", "session_poller", "dashboard"),
-        *("expressions", "magic_lines", "cell_text", "ask", "magics", "completion"),
+        *(
+            "expressions",
+            "magic_lines",
+            "cell_text",
+            "answer_display",
+            "ask",
+            "magics",
+            "completion",
+        ),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors", "terminal_text"}, "embedded": {"errors", "terminal_text"}}
@@ -165,6 +174,8 @@ ONE_OWNER = {
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage", "render.front_end"},
     "plotly": {"render.figures"},
+    "markdown_it": {"render.answer_markdown"},
+    "nh3": {"render.answer_markdown"},
     "sqlite3": {"journal.store"},
     "fastapi": {
         *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),
@@ -173,6 +184,8 @@ ONE_OWNER = {
     "prometheus_client": {"service.prometheus", "service.routes"},
 }
 LAZY_ONLY = {
+    "markdown_it",
+    "nh3",
     "sklearn",
     "gguf",
     "ipywidgets",
