@@ -5,6 +5,8 @@ save and reload, and in a notebook that is not trusted.
 
 import json
 import os
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import pytest
@@ -114,6 +116,22 @@ def check_outputs(page):
     assert page.locator("h1:has-text('outside'), #x, iframe[src*='evil']").count() == 0
 
 
+def check_converted(browser, notebook):
+    """The page that nbconvert makes runs and fetches nothing of an answer."""
+    words = [sys.executable, "-m", "nbconvert", "--to", "html", str(notebook)]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+    page = browser.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.route("http*://**", lambda route: route.abort())  # its own scripts are on a CDN
+    page.goto(notebook.with_suffix(".html").as_uri(), wait_until="domcontentloaded")
+    page.wait_for_timeout(500)
+    assert page.evaluate("() => window.owned") is None
+    assert page.locator(".mathjax_ignore").count() >= len(HOSTILE)
+    assert [one for one in asked if EVIL in one] == []
+    page.close()
+
+
 def test_no_answer_harms_its_reader(jupyter):
     """No script, no dialog, no request to elsewhere; live, reloaded and not trusted."""
     browser, url, work = jupyter
@@ -137,6 +155,7 @@ def test_no_answer_harms_its_reader(jupyter):
     (work / "foreign.ipynb").write_text(json.dumps(notebook))
     page.goto(f"{url}/lab/tree/foreign.ipynb?reset")
     check_outputs(page)
+    check_converted(browser, work / "hostile.ipynb")
     assert dialogs == []
     assert [one for one in asked if not one.startswith((url, "data:", "blob:"))] == []
     # What is asked of JupyterLab are its own files, and nothing that an answer names

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from answer_page import AnswerPage
 from hostile_answers import HOSTILE, LONG, MATH
+from urisk_nb.render import answer_markdown
 from urisk_nb.render.answer_markdown import GrowingMarkdown, _sanitize, render_markdown
 from urisk_nb.terminal_text import visible
 
@@ -118,6 +119,12 @@ def test_the_second_lock_holds_by_itself():
         )
 
 
+@given(st.from_regex(answer_markdown._WORDS, fullmatch=True))
+def test_a_line_without_a_mark_is_the_same_by_the_parser(text):
+    tokens = answer_markdown._parse(text)
+    assert render_markdown(text) == answer_markdown._render(tokens)
+
+
 # Costs --------------------------------------------------------------------------------------------
 
 
@@ -132,8 +139,6 @@ def test_no_text_takes_long(name):
 
 def test_a_growing_answer_renders_each_block_once(monkeypatch):
     """20 kB of paragraphs in frames of 100 characters: two blocks are parsed in each."""
-    from urisk_nb.render import answer_markdown
-
     parsed = []
     parse = answer_markdown._parse
     monkeypatch.setattr(

@@ -53,6 +53,7 @@ _SIZES = ("1.4em", "1.25em", "1.1em", "1em", "1em", "1em")
 _STYLED = re.compile(r'<(/?)(h[1-6]|blockquote|hr|pre><code|table|t[dh])(?: align="(\w+)")?>')
 _BLANK = re.compile(r"\n[ \t]*\n")
 _DEFINITION = "]:"  # of the address of links: `[1]: https://example.com`
+_WORDS = re.compile(r"[^\W\d_](?:[^\W_]|[ ,.;:'%$()/?!-])*")  # a line without a mark
 _MARKS = re.compile(r"[\s\-=*+_#>|`~:.)\d]*")  # a line that does not yet say what it will be
 
 
@@ -207,6 +208,8 @@ def _style_cell(tag: str, side: str | None) -> str:
 
 def render_markdown(text: str) -> str:
     """Return a text in Markdown as safe HTML; one that costs too much to read, as it is."""
+    if _WORDS.fullmatch(text):
+        return _render_words(text)
     tokens = _parse(text)
     return _render_plain(text) if tokens is None else _render(tokens)
 
@@ -224,6 +227,8 @@ class GrowingMarkdown:
 
     def render(self, text: str) -> str:
         """Return the HTML of a text that begins as the last one did."""
+        if _WORDS.fullmatch(text):
+            return _render_words(text)
         tail = text[self._done_chars :].removesuffix("\r")  # half of a line end
         shown = _hold_back(tail)
         if len(tail) > MAX_BLOCK_CHARS or (tokens := _parse(shown)) is None:
@@ -304,6 +309,11 @@ def _render(tokens: Sequence[Token]) -> str:
     html = parser.renderer.render(tokens, parser.options, {})
     # Once more: an entity such as &#x202e; is a character by now.
     return visible(_add_styles(_sanitize(html)))
+
+
+def _render_words(text: str) -> str:
+    """Render at once what the first frame of most answers holds: nobody waits for it."""
+    return f"<p>{text.rstrip()}</p>\n"
 
 
 def _render_plain(text: str) -> str:
