@@ -109,6 +109,7 @@ LONG = {
     "one word": "a" * 2_000_000,
     "brackets": "[" * 50_000,
     "pictures": "![" * 50_000,
+    "brackets in paragraphs": ("![" * 4_900 + "\n\n") * 10,
     "links in links": "[a](" * 25_000,
     "stars": "*_" * 50_000,
     "backticks": "".join("`" * number + " " for number in range(1, 400)),
