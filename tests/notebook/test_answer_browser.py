@@ -14,7 +14,7 @@ import pytest
 from answer_page import ALLOWED
 from browser import CHROMIUM, FLAGS, Book, jupyter_lab, set_theme
 from harness import FakeOllama
-from hostile_answers import EVIL, HOSTILE
+from hostile_answers import EVIL, HOSTILE, LONG
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,8 +27,9 @@ MAX_OUTPUTS = 40  # JupyterLab shows 50 of a cell
 ASK_SOME = """
 for number in {numbers}: get_ipython().run_cell_magic("ask", "", f"case {{number}}:")
 """
-# JupyterLab sets mathematics: what follows would else prove nothing.
-CONTROL = "from IPython.display import HTML; HTML('<p class=control>$x^2$</p>')"
+# JupyterLab sets mathematics and runs scripts: what follows would else prove nothing.
+CONTROL = "from IPython.display import HTML; HTML('<p class=proof>$x^2$</p>{script}')"
+SCRIPT = "<script>window.proof=1</script>"
 ALLOWED_TAGS = set(ALLOWED)
 ALLOWED_ATTRIBUTES = set.union(*ALLOWED.values()) | {"target"}  # which JupyterLab gives links
 NICE = """## Risks of a chip maker
@@ -82,7 +83,8 @@ def jupyter(tmp_path):
 
     work = tmp_path / "work"
     work.mkdir()
-    server = FakeOllama("--scenario", str(write_scenario(tmp_path, [*HOSTILE.values(), NICE])))
+    answers = [*HOSTILE.values(), NICE, LONG["one line"]]
+    server = FakeOllama("--scenario", str(write_scenario(tmp_path, answers)))
     try:
         with jupyter_lab(work, {"OLLAMA_URL": server.url}) as (url, _), sync_playwright() as play:
             browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -94,10 +96,10 @@ def jupyter(tmp_path):
 
 def check_outputs(page):
     """Only what an answer may hold is there, nothing ran, and no dollar became mathematics."""
-    page.wait_for_selector(".control mjx-container", timeout=30_000)
+    page.wait_for_selector(".proof mjx-container", timeout=30_000)
     page.wait_for_timeout(500)
     assert page.evaluate("() => window.owned") is None
-    assert page.locator("mjx-container").count() == 1
+    assert page.locator("mjx-container").count() == page.locator("p.proof").count()
     answers = page.locator(".jp-OutputArea-output .mathjax_ignore")
     assert answers.count() >= len(HOSTILE)
     inside = "[...document.querySelectorAll('.mathjax_ignore')]"
@@ -142,7 +144,9 @@ def test_no_answer_harms_its_reader(jupyter):
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     book = Book(page, url, work, "hostile")
     book.run("%load_ext urisk_nb\n%urisk_start")
-    book.run(CONTROL)
+    book.run(CONTROL.format(script=SCRIPT))
+    assert page.evaluate("() => window.proof") == 1
+    book.run(CONTROL.format(script=""))
     for first in range(0, len(HOSTILE), MAX_OUTPUTS):
         book.run(ASK_SOME.format(numbers=range(first, min(first + MAX_OUTPUTS, len(HOSTILE)))))
     check_outputs(page)
@@ -185,4 +189,16 @@ def test_a_nice_answer_looks_so(jupyter, tmp_path, theme):
     assert colors[0] != colors[1]
     if folder := os.environ.get("URISK_TEST_SHOTS"):
         page.screenshot(path=f"{folder}/answer-{theme.split()[1].lower()}.png")
+    page.close()
+
+
+def test_two_megabytes_in_one_line_do_not_hang_it(jupyter):
+    """The line under them says that they are plain text, and the next cell runs."""
+    browser, url, work = jupyter
+    page = browser.new_page(viewport={"width": 1100, "height": 1000})
+    book = Book(page, url, work, "long")
+    book.run("%load_ext urisk_nb\n%urisk_start")
+    cell = book.run(f"%%ask answer\ncase {len(HOSTILE) + 1}:")
+    cell.get_by_text("shown as plain text, since it has more than").wait_for(timeout=60_000)
+    assert book.value("len(answer)") == 2_000_000
     page.close()

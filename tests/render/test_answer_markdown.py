@@ -120,7 +120,8 @@ def test_mathematics_stays_as_it_is_typed(case):
 def test_the_second_lock_holds_by_itself():
     """Whatever the parser let through: only the list of tags, and only links of the web."""
     hostile = "".join(HOSTILE.values()).encode("utf-8", "ignore").decode()
-    AnswerPage(visible(_sanitize(f'<p class=x style="a:b" id=c title=d>{hostile}</p>')))
+    html = _sanitize(f'<p class=x style="a:b" id=c title=d>{hostile}</p>')
+    AnswerPage(visible(answer_markdown._add_styles(html)))
     for address in ("javascript:a", "/lab", "#a", "data:a", "//evil.example", "vbscript:a", "x"):
         assert _sanitize(f'<a href="{address}" target=x>a</a>') == (
             '<a rel="noopener noreferrer">a</a>'
