@@ -110,6 +110,7 @@ LONG = {
     "brackets": "[" * 50_000,
     "pictures": "![" * 50_000,
     "brackets in paragraphs": ("![" * 4_900 + "\n\n") * 10,
+    "long words of links": ("[" + "a" * 9_900 + "](https://b.example)\n\n") * 10,
     "links in links": "[a](" * 25_000,
     "stars": "*_" * 50_000,
     "backticks": "".join("`" * number + " " for number in range(1, 400)),

@@ -62,6 +62,13 @@ def test_a_table_has_its_sides():
         ("[bank](https://bank.example@evil.example)", "bank (evil.example)"),
         ("[apple](https://аpple.com)", "apple (xn--pple-43d.com)"),
         ("[mail](mailto:a@b.example)", "mail (a@b.example)"),
+        ("<a.b@c.example>", "a.b@c.example"),
+        ("<http://localhost:8888/x.html>", "http://localhost:8888/x.html"),
+        (
+            "[https://a.example/?b.example](https://b.example)",
+            "https://a.example/?b.example (b.example)",
+        ),
+        ("<https://a.example@b.example/>", "https://a.example@b.example/ (b.example)"),
     ],
 )
 def test_a_link_says_where_it_leads(text, shown):

@@ -88,7 +88,6 @@ def test_a_long_answer_is_shown_as_it_is(name):
     frames.append(AnswerView().finish(text))
     assert time.process_time() - began_s < 6
     for frame in frames:
-        assert "<a " not in frame
         assert len(frame) < 20 * len(text)
 
 

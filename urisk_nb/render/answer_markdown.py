@@ -38,6 +38,9 @@ _TABLE_TAGS = {"table", "tbody", "td", "th", "thead", "tr"}
 _ALIGNED = {"align": {"left", "center", "right"}}
 _RULE = "var(--jp-border-color2,#d0d0d0)"
 _HOST = re.compile(r"[\w.:@+-]+", re.ASCII)  # the parser writes other letters as xn--
+_NAME = re.compile(
+    r"(?:https?://|mailto:)([^/?#\s:]+)|(?<![\w+-])((?:[\w+-]+[.@])+[\w-]+)", re.IGNORECASE
+)
 _STYLES = {
     "blockquote": f"margin:.5em 0;padding:.1em 1em;border-left:.25em solid {_RULE}",
     "code": "padding:0;color:inherit;background:none;font-size:inherit",
@@ -132,11 +135,17 @@ def _add_hosts(tokens: Sequence[Token]) -> list[Token]:
         out.append(token)
         if token.type == "link_open":
             said, host = "", _find_host(str(token.attrs.get("href", "")))
-        elif token.type == "link_close" and host and host not in said.lower():
+        elif token.type == "link_close" and host and _find_name(said) != host:
             out.append(Token("text", "", 0, content=f" ({host})"))
         else:
             said += token.content
     return out
+
+
+def _find_name(words: str) -> str:
+    """Return the first host that the words of a link name: that is where they say it leads."""
+    name = _NAME.search(words)
+    return (name[1] or name[2]).lower() if name else ""
 
 
 def _replace_picture(token: Token) -> None:
