@@ -106,6 +106,7 @@ INSIDE = {
     "recording": ["number_text", "overrides", "inputs", "answers", "judges", "recorder"],
     "render": [
         *("escaping", "text_layout", "markup", "data_view", "front_end", "board"),
+        *("answer_markdown", "answer_view"),
         *("table_content", "portfolio_line", "table_changes", "table_html", "table_text"),
         *("figures", "risk_figures", "sections"),
         *("svg", "heatmap", "portfolio_content", "report_page"),
@@ -148,7 +149,7 @@ INSIDE = {
             "call_panel",
         ),
         *("view", "actions", "inspector", "session_poller", "dashboard"),
-        *("expressions", "magic_lines", "cell_text", "data_answer"),
+        *("expressions", "magic_lines", "cell_text", "answer_display", "data_answer"),
         *("ask", "magics", "completion"),
     ],
 }
@@ -181,6 +182,8 @@ ONE_OWNER = {
     "ipywidgets": {"notebook.inspector", "notebook.view"},
     "psutil": {"server.memory_usage", "render.front_end"},
     "plotly": {"render.figures"},
+    "markdown_it": {"render.answer_markdown"},
+    "nh3": {"render.answer_markdown"},
     "sqlite3": {"journal.store"},
     "fastapi": {
         *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),
@@ -189,6 +192,8 @@ ONE_OWNER = {
     "prometheus_client": {"service.prometheus", "service.routes"},
 }
 LAZY_ONLY = {
+    "markdown_it",
+    "nh3",
     "sklearn",
     "gguf",
     "ipywidgets",

@@ -8,13 +8,10 @@ import re
 import socket
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from harness import OllamaProgram, alive, eventually, free_port
-from urisk_nb.chat.options import AnswerOptions
-from urisk_nb.notebook.ask import _describe_answer
 from urisk_nb.render.board import BURST_FRAMES
 
 pytestmark = pytest.mark.slow  # a kernel of its own
@@ -50,18 +47,6 @@ def test_ask_streams_and_binds(started):
         == "True"
     )
     assert started.value("answer[:20]") in cell.text()
-
-
-@pytest.mark.parametrize(
-    ("tokens", "words"),
-    [(0, "m · 1.5 s"), (1, "m · 1 token · 1.5 s"), (2, "m · 2 tokens · 1.5 s")],
-)
-def test_the_line_under_an_answer_counts_where_the_server_does(tokens, words):
-    """A server without usage has no `0 tokens`."""
-    answer = SimpleNamespace(
-        model="m", done_reason="stop", timing=SimpleNamespace(tokens=tokens, total_s=1.5)
-    )
-    assert _describe_answer(answer, AnswerOptions()) == words
 
 
 def test_options_of_a_question_reach_the_server(started):

@@ -27,7 +27,7 @@ def test_hostile_text_is_shown_as_text(data):
         assert "⟨U+202E⟩" in shown or isinstance(data, pd.DataFrame)
     assert "<script" not in markup
     assert "&lt;script&gt;" in markup
-    assert markup.startswith('<div class="tex2jax_ignore">')
+    assert markup.startswith('<div class="tex2jax_ignore mathjax_ignore">')
 
 
 def test_a_table_is_shown_as_pandas_shows_it_and_stays_as_it_is():

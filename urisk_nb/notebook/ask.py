@@ -16,22 +16,24 @@ from urisk_nb.chat.options import AnswerOptions, read_answer_options
 from urisk_nb.chat.schemas import AnswerSchema
 from urisk_nb.chat.structured import DataAnswer, ask_for_data
 from urisk_nb.errors import AnswerInvalid, InputError
-from urisk_nb.llm.manager import Answer, AnswerStream, LLMManager, is_demo
+from urisk_nb.llm.manager import Answer, LLMManager
 from urisk_nb.llm.messages import Message, build_messages
+from urisk_nb.notebook.answer_display import (
+    describe_answer,
+    describe_interrupt,
+    shorten_traceback,
+    show_answer,
+)
 from urisk_nb.notebook.cell_text import FilledText, fill_question
 from urisk_nb.notebook.data_answer import DataView, find_schema
-from urisk_nb.render.board import Board
-from urisk_nb.render.markup import answer_markup, progress_markup
-from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.answer_text import PROMPT_CUT
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["ARGUMENTS", "ask", "check_variable", "shorten_traceback"]
+__all__ = ["ARGUMENTS", "ask", "check_variable"]
 
 LAST_ANSWER = "_answer"  # the variable of the text that data was read from
-STOPPED = "you stopped the answer. The server stopped generating, and keeps running."
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {
@@ -116,7 +118,13 @@ def ask(
     messages = _build_messages(request)
     stream = manager.stream_chat(messages, options=request.options.list_sent(), model=request.model)
     try:
-        answer = _show_answer(stream, request)
+        answer = show_answer(
+            stream,
+            options=request.options,
+            notes=request.notes,
+            raw=request.raw,
+            name=request.name,
+        )
     except BaseException:
         _bind(shell, request, stream.partial)
         raise
@@ -195,12 +203,12 @@ def _ask_for_data(
     except AnswerInvalid as exc:
         if isinstance(exc.answer, Answer):  # always: the error itself knows no answers
             shell.user_ns[LAST_ANSWER] = exc.answer
-            view.show_unfit(exc.answer, _describe_answer(exc.answer, options))
+            view.show_unfit(exc.answer, describe_answer(exc.answer, options))
         raise
     except KeyboardInterrupt as exc:
-        shorten_traceback(exc, f"{STOPPED} {LAST_ANSWER} has what had come.")
+        shorten_traceback(exc, describe_interrupt(LAST_ANSWER))
         raise
-    facts = [_describe_answer(found.answer, options), *_describe_repair(found), *request.notes]
+    facts = [describe_answer(found.answer, options), *_describe_repair(found), *request.notes]
     # That there is no text, only thinking, is no fault of data that was found in the thoughts
     faults = [text for code, text in found.answer.faults.items() if code == PROMPT_CUT]
     view.show(found.shown, " · ".join(facts), faults)
@@ -210,68 +218,6 @@ def _ask_for_data(
 
 def _describe_repair(found: DataAnswer) -> list[str]:
     return [f"corrected once ({found.repaired[0]})"] if found.repaired else []
-
-
-# Showing ------------------------------------------------------------------------------------------
-
-
-def _show_answer(stream: AnswerStream, request: AskRequest) -> Answer:
-    """
-    Show the answer as it grows.
-
-    An interrupt, or an error, shows what there is and is raised again.
-    """
-    board = Board(grows=True)
-    pieces: list[str] = []
-
-    def tick() -> None:
-        if not pieces and (wait := stream.waits_for) and not wait.endswith("(0 s)"):
-            board.show_wait(wait, progress_markup(wait, None))
-
-    try:
-        for piece in stream.iterate(tick):
-            pieces.append(piece)
-            if board.is_due:
-                text = "".join(pieces)
-                board.show(text, answer_markup(text))
-    except BaseException as exc:
-        text = "".join(pieces)
-        board.finish(text, answer_markup(text, "stopped here"))
-        if isinstance(exc, KeyboardInterrupt):
-            shorten_traceback(exc, _describe_interrupt(request))
-        raise
-    answer = stream.answer
-    facts = " · ".join([_describe_answer(answer, request.options), *request.notes])
-    faults = list(answer.faults.values())
-    board.finish(
-        "\n\n".join([str(answer), *faults, facts] if str(answer) else [*faults, facts]),
-        answer_markup(str(answer), facts, faults),
-    )
-    return answer
-
-
-def _describe_interrupt(request: AskRequest) -> str:
-    return f"{STOPPED} {request.name} has what had come." if request.name else STOPPED
-
-
-def _describe_answer(answer: Answer, options: AnswerOptions) -> str:
-    timing = answer.timing
-    who = f"{answer.model}, a small demo model" if is_demo(answer.model) else answer.model
-    # Not every server counts; none is then no count of an answer.
-    tokens = f" · {format_count(timing.tokens, 'token')}" if timing.tokens else ""
-    cut = f" · {_describe_cut(options)}" if answer.done_reason == "length" else ""
-    return f"{who}{tokens} · {timing.total_s:.1f} s{cut}"
-
-
-def _describe_cut(options: AnswerOptions) -> str:
-    limit = options.max_tokens
-    return f"cut at {limit:,} tokens; ask for more with --max-tokens {2 * limit}"
-
-
-def shorten_traceback(exc: KeyboardInterrupt, text: str) -> None:
-    """Have the notebook show one line in place of the stack of the waiting thread."""
-    # IPython looks for this method.
-    exc._render_traceback_ = lambda: [f"KeyboardInterrupt: {text}"]  # type: ignore[attr-defined]
 
 
 def check_variable(name: str | None, where: str) -> str | None:

@@ -23,7 +23,8 @@ from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.setting_changes import Reload, fit_fix
 from urisk_nb.notebook import ask as ask_magic
 from urisk_nb.notebook import nest
-from urisk_nb.notebook.ask import check_variable, shorten_traceback
+from urisk_nb.notebook.answer_display import shorten_traceback
+from urisk_nb.notebook.ask import check_variable
 from urisk_nb.notebook.cell_text import read_ticker_cell
 from urisk_nb.notebook.expressions import find_value
 from urisk_nb.notebook.magic_lines import MagicParser
