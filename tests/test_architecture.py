@@ -95,7 +95,7 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
-    "recording": ["number_text", "inputs", "answers", "judges", "recorder"],
+    "recording": ["number_text", "inputs", "answers", "judges", "recorder", "asked"],
     "render": [
         *("escaping", "text_layout", "markup", "front_end", "board"),
         *("table_content", "table_changes", "table_html", "table_text"),
@@ -119,7 +119,10 @@ INSIDE = {
         ),
         "outputs",
     ],
-    "chat": ["options"],
+    "chat": [
+        *("options", "token_budget", "bounded_repr", "cells", "attachments", "citations"),
+        *("frame_summary", "table_summary", "summaries", "prompts", "conversation", "records"),
+    ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
@@ -135,7 +138,7 @@ INSIDE = {
             "call_panel",
         ),
         *("view", "actions", "inspector", "session_poller", "dashboard"),
-        *("expressions", "magic_lines", "cell_text", "ask", "magics", "completion"),
+        *("expressions", "magic_lines", "cell_text", "ask", "chat_command", "magics", "completion"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors", "terminal_text"}, "embedded": {"errors", "terminal_text"}}

@@ -18,7 +18,9 @@ from urisk_nb.journal.canonical import decode_json
 from urisk_nb.journal.place import find_path
 from urisk_nb.journal.store import Store, Stored
 from urisk_nb.llm.request_hash import hash_request
+from urisk_nb.recording import asked
 from urisk_nb.recording.answers import decode_reply
+from urisk_nb.recording.asked import ASKED
 from urisk_nb.recording.inputs import decode_inputs, list_objects
 from urisk_nb.recording.judges import decode_judge
 from urisk_nb.recording.recorder import END, JUDGES, LABELS, START, describe_plan
@@ -71,7 +73,7 @@ def _open_store() -> Store:
 
 def _find_run(store: Store, given: str) -> str:
     """Return the id of the run that is meant; its first letters are enough."""
-    wanted, runs = str(given).strip(), store.list_runs()
+    wanted, runs = str(given).strip(), store.list_runs(without=ASKED)
     found = [wanted] if wanted in runs else [run for run in runs if run.startswith(wanted)]
     if len(found) == 1 and wanted:
         return found[0]
@@ -386,7 +388,7 @@ def describe_journal() -> tuple[str, str | None]:
         return f"{path}, none yet", None
     try:
         with Store(path) as store:
-            runs, answers = len(store.list_runs()), store.count_answers()
+            runs, answers = len(store.list_runs(without=ASKED)), store.count_answers()
     except JournalUnusable as exc:
         return exc.message, exc.fix
     size = path.stat().st_size / 1e6
@@ -400,6 +402,8 @@ def describe_journal() -> tuple[str, str | None]:
 def purge(before: date | str) -> int:
     """
     Remove whole runs, and the answers and inputs that no other run uses; return how many runs.
+
+    The questions of `%%ask` and their answers are removed by their age as well, and not counted.
 
     The file shrinks, and what was in it is overwritten. Blocks for as long as it takes to write the
     rest anew.
@@ -425,7 +429,7 @@ def purge(before: date | str) -> int:
             kept = {run: own for run, own in records.items() if run not in old}
             store.remove(list(old), f"{limit:{ID_FORMAT}}", _list_used(store, kept))
         store.shrink()
-    return len(old)
+    return sum(ASKED not in records[run] for run in old)
 
 
 def _read_moment(given: date | str) -> datetime:
@@ -470,5 +474,7 @@ def _list_used(store: Store, kept: Mapping[str, Records]) -> Iterator[bytes]:
                 for listed in store.get_objects([bytes.fromhex(one) for one in lists]).values():
                     if listed.is_whole:
                         yield from map(bytes.fromhex, decode_json(listed.body))
+            elif name == ASKED:
+                yield from asked.list_objects(stored.body)
             elif name.startswith(LABELS):
                 yield from (bytes.fromhex(row[1]) for row in decode_json(stored.body)["answers"])

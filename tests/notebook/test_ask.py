@@ -66,7 +66,9 @@ def test_the_line_under_an_answer_counts_where_the_server_does(tokens, words):
 
 def test_options_of_a_question_reach_the_server(started):
     """The request has them under Ollama's names, and another model is named in it."""
-    started.good("%%ask a --temperature 0.2 --seed 7 --max-tokens 9 --system 'be brief'\nWell?")
+    started.good(
+        "%%ask a --temperature 0.2 --seed 7 --max-tokens 9 --system 'be brief' --no-history\nWell?"
+    )
     last = "__import__('urisk_nb').LLMManager.get_instance().calls.records[-1].body"
     sent = json.loads(started.value(f"{last}.decode()"))
     wanted = {"temperature": 0.2, "seed": 7, "num_predict": 9}

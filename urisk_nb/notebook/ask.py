@@ -1,4 +1,4 @@
-"""`%%ask`: read the line and the cell, ask, show the answer as it grows, bind it.
+"""`%%ask`: read the line and the cell, ask, show the answer as it grows, bind and record it.
 
 Everything that the user gave is checked before any server is touched.
 """
@@ -7,33 +7,56 @@ from __future__ import annotations
 
 import argparse
 import keyword
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb import event_loop
+from urisk_nb import event_loop, process_state
+from urisk_nb.chat.attachments import Attachment
+from urisk_nb.chat.citations import describe_citations, mark_citations, strike_unknown
+from urisk_nb.chat.conversation import ChatPlan, Conversation
 from urisk_nb.chat.options import AnswerOptions, read_answer_options
-from urisk_nb.errors import InputError
+from urisk_nb.chat.prompts import HOUSE_PROMPT, choose_system_prompt
+from urisk_nb.chat.records import find_known_answer, identify_model, record_answer
+from urisk_nb.chat.token_budget import Window
+from urisk_nb.errors import ContextExceeded, InputError
 from urisk_nb.llm.manager import Answer, AnswerStream, LLMManager, is_demo
-from urisk_nb.llm.messages import Message, build_messages
 from urisk_nb.notebook.cell_text import FilledText, fill_question
-from urisk_nb.render.board import Board
+from urisk_nb.notebook.expressions import find_values
+from urisk_nb.render.board import Board, publish
 from urisk_nb.render.markup import answer_markup, progress_markup
 from urisk_nb.render.text_layout import format_count
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["ARGUMENTS", "ask", "check_variable", "shorten_traceback"]
+__all__ = ["ARGUMENTS", "ask", "check_variable", "get_conversation", "shorten_traceback"]
+
+CONVERSATION = "conversation"
+MAX_REPEATS = 3  # of a question that the server finds too long, each time with less beside it
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {
         "nargs": "?",
         "help": "variable that is given the answer object (a str with .timing, .model)",
     },
+    "--with": {
+        "dest": "attached",
+        "metavar": "NAMES",
+        "help": "values that go with the question, between commas: table,px,news",
+    },
     "--system": {
         "metavar": "TEXT",
-        "help": 'system prompt; in quotation marks where it has spaces: "be brief"',
+        "help": 'system prompt of this question; in quotation marks where it has spaces: "be '
+        'brief"; "": none',
+    },
+    "--no-history": {
+        "action": "store_true",
+        "help": "ask without the conversation, and do not remember the answer",
+    },
+    "--cached": {
+        "action": "store_true",
+        "help": "take the answer from the journal if the same was asked before",
     },
     "--model": {"help": "model that answers this question; default: the session's"},
     "--temperature": {
@@ -59,14 +82,22 @@ class AskRequest:
 
     Attributes
     ----------
-    question, system
-        The user's texts, with their values filled in.
+    question
+        The user's text, with their values filled in.
+    system
+        The system prompt; None: there is none.
+    attachments
+        What goes with it.
     model
         None: the session's.
     name
         The variable that is given the answer.
     raw
         The answer is shown as the model wrote it.
+    is_alone
+        It is no part of the conversation.
+    is_cached
+        The journal may answer it.
     notes
         What the line under the answer says beside its figures.
     """
@@ -78,6 +109,9 @@ class AskRequest:
     name: str | None
     raw: bool
     notes: tuple[str, ...]
+    attachments: tuple[Attachment, ...] = ()
+    is_alone: bool = False
+    is_cached: bool = False
 
 
 def ask(
@@ -95,15 +129,93 @@ def ask(
     manager = get_manager()
     if request.model is not None:
         event_loop.run(manager.ensure_model(request.model))
-    messages = _build_messages(request)
-    stream = manager.stream_chat(messages, options=request.options.list_sent(), model=request.model)
-    try:
-        answer = _show_answer(stream, request)
-    except BaseException:
-        _bind(shell, request, stream.partial)
-        raise
-    _bind(shell, request, answer)
+    answer = _Exchange(shell, request, manager).run()
     return answer if getattr(args, "in_line", False) else None
+
+
+def get_conversation() -> Conversation:
+    """Return the conversation of this kernel."""
+    return process_state.setdefault(CONVERSATION, Conversation)  # type: ignore[no-any-return]  # kept in untyped state
+
+
+class _Exchange:
+    """One question on its way: planned, asked, shown, kept in the conversation, recorded."""
+
+    def __init__(self, shell: InteractiveShell, request: AskRequest, manager: LLMManager) -> None:
+        self._shell, self._request, self._manager = shell, request, manager
+        self._conversation = get_conversation()
+        self._model = request.model or manager.model
+        self._is_alone = request.is_alone or not self._conversation.is_on
+
+    def run(self) -> Answer:
+        for repeat in range(MAX_REPEATS + 1):
+            plan = self._plan(repeat)
+            stream = self._manager.stream_chat(
+                plan.messages, options=self._list_options(plan), model=self._request.model
+            )
+            try:
+                return self._find_known(plan, stream) or self._ask(plan, stream)
+            except ContextExceeded:
+                if plan.is_bare or repeat == MAX_REPEATS:
+                    raise
+                self._conversation.learn_overflow(self._model, plan)
+        raise AssertionError("the last repeat returns or raises")  # pragma: no cover
+
+    def _plan(self, repeat: int) -> ChatPlan:
+        plan = self._conversation.plan(
+            self._request.question,
+            model=self._model,
+            system=self._request.system,
+            attachments=self._request.attachments,
+            window=Window.of(self._manager.num_ctx),
+            max_tokens=self._request.options.max_tokens,
+            is_alone=self._is_alone,
+        )
+        if repeat:
+            again = "the server found it too long: asked again with less"
+            plan = replace(plan, notes=(*plan.notes, again))
+        return plan
+
+    def _list_options(self, plan: ChatPlan) -> dict[str, Any]:
+        return replace(self._request.options, max_tokens=plan.answer_tokens).list_sent()
+
+    def _ask(self, plan: ChatPlan, stream: AnswerStream) -> Answer:
+        try:
+            answer = _show_answer(stream, self._request, plan)
+        except BaseException as exc:
+            partial = _mark_cited(stream.partial, self._request, plan)
+            _bind(self._shell, self._request, partial)
+            if isinstance(exc, KeyboardInterrupt):
+                self._keep(plan, partial)
+            raise
+        _bind(self._shell, self._request, answer)
+        self._conversation.learn(self._model, plan, answer)
+        self._keep(plan, answer)
+        return answer
+
+    def _keep(self, plan: ChatPlan, answer: Answer) -> None:
+        """Keep an answer in the conversation and in the journal."""
+        if not self._is_alone:
+            self._conversation.answered(plan, self._request.question, answer)
+        model = event_loop.run(identify_model(self._manager, self._model))
+        note = record_answer(model, plan.messages, self._list_options(plan), answer)
+        if note:
+            publish(note, answer_markup("", "", [note]))
+
+    def _find_known(self, plan: ChatPlan, stream: AnswerStream) -> Answer | None:
+        """Return the answer that the journal has, shown; None where it has to be asked."""
+        if not self._request.is_cached:
+            return None
+        model = event_loop.run(identify_model(self._manager, self._model))
+        answer, said = find_known_answer(model, stream.request_hash)
+        self._request = replace(self._request, notes=(*self._request.notes, said))
+        if answer is None:
+            return None
+        _show_end(Board(grows=True), answer, self._request, plan)
+        _bind(self._shell, self._request, answer)
+        if not self._is_alone:
+            self._conversation.answered(plan, self._request.question, answer)
+        return answer
 
 
 def _read_request(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> AskRequest:
@@ -119,21 +231,29 @@ def _read_request(shell: InteractiveShell, args: argparse.Namespace, cell: str) 
     prompt, system = (_fill(shell, text) for text in (cell.strip(), args.system))
     return AskRequest(
         question=prompt.text,
-        system=system.text or None,
+        system=choose_system_prompt(None if args.system is None else system.text),
         model=args.model,
         options=read_answer_options(vars(args), where),
         name=name,
         raw=args.raw,
         notes=(*prompt.notes, *system.notes),
+        attachments=_attach(shell, args.attached, prompt.text),
+        is_alone=args.no_history,
+        is_cached=args.cached,
     )
+
+
+def _attach(shell: InteractiveShell, names: str | None, question: str) -> tuple[Attachment, ...]:
+    if names is None:
+        return ()
+    from urisk_nb.chat.summaries import summarize  # pandas
+
+    found = find_values(shell.user_ns, names, "--with")
+    return tuple(summarize(name, value, question) for name, value in found.items())
 
 
 def _fill(shell: InteractiveShell, text: str | None) -> FilledText:
     return fill_question(text or "", shell.user_ns, shell.user_ns_hidden)
-
-
-def _build_messages(request: AskRequest) -> Sequence[Message]:
-    return build_messages(request.question, request.system)
 
 
 def _bind(shell: InteractiveShell, request: AskRequest, answer: Answer) -> None:
@@ -144,7 +264,7 @@ def _bind(shell: InteractiveShell, request: AskRequest, answer: Answer) -> None:
 # Showing ------------------------------------------------------------------------------------------
 
 
-def _show_answer(stream: AnswerStream, request: AskRequest) -> Answer:
+def _show_answer(stream: AnswerStream, request: AskRequest, plan: ChatPlan) -> Answer:
     """
     Show the answer as it grows.
 
@@ -161,22 +281,49 @@ def _show_answer(stream: AnswerStream, request: AskRequest) -> Answer:
         for piece in stream.iterate(tick):
             pieces.append(piece)
             if board.is_due:
-                text = "".join(pieces)
+                text = _mark("".join(pieces), request, plan)
                 board.show(text, answer_markup(text))
+    except ContextExceeded:  # nothing has come: it may be asked again with less
+        board.clear()
+        raise
     except BaseException as exc:
-        text = "".join(pieces)
+        text = _mark("".join(pieces), request, plan)
         board.finish(text, answer_markup(text, "stopped here"))
         if isinstance(exc, KeyboardInterrupt):
             shorten_traceback(exc, _describe_interrupt(request))
         raise
     answer = stream.answer
-    facts = " · ".join([_describe_answer(answer, request.options), *request.notes])
+    _show_end(board, answer, request, plan)
+    return answer
+
+
+def _show_end(board: Board, answer: Answer, request: AskRequest, plan: ChatPlan) -> None:
+    """Show the whole answer, with the line under it."""
+    _mark_cited(answer, request, plan)
+    text = _mark(str(answer), request, plan)
+    cited = describe_citations(answer, is_struck=not request.raw)
+    said = (*request.notes, *plan.notes, *filter(None, [cited]))
+    facts = " · ".join([_describe_answer(answer, request.options), *said])
     faults = list(answer.faults.values())
     board.finish(
-        "\n\n".join([str(answer), *faults, facts] if str(answer) else [*faults, facts]),
-        answer_markup(str(answer), facts, faults),
+        "\n\n".join([text, *faults, facts] if text else [*faults, facts]),
+        answer_markup(text, facts, faults),
     )
-    return answer
+
+
+def _may_cite(request: AskRequest, plan: ChatPlan) -> bool:
+    """Return whether `[S1]` is a citation: something was attached, or the model is told to cite."""
+    return bool(plan.sources) or request.system == HOUSE_PROMPT
+
+
+def _mark_cited(answer: Answer, request: AskRequest, plan: ChatPlan) -> Answer:
+    return mark_citations(answer, plan.sources) if _may_cite(request, plan) else answer
+
+
+def _mark(text: str, request: AskRequest, plan: ChatPlan) -> str:
+    """Return an answer with the ids struck that do not exist; `--raw`: as the model wrote it."""
+    is_marked = _may_cite(request, plan) and not request.raw
+    return strike_unknown(text, plan.sources) if is_marked else text
 
 
 def _describe_interrupt(request: AskRequest) -> str:

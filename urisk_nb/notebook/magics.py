@@ -63,6 +63,19 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             **{flag: FILE_OPTIONS[flag] for flag in ("--report", "--excel")},
         },
     ),
+    "urisk_chat": (
+        "%urisk_chat",
+        "The conversation of %%ask: show it, forget it, or ask each question alone.",
+        {
+            "what": {
+                "nargs": "?",
+                "default": "show",
+                "metavar": "show|reset|off|on",
+                "help": "default: show; reset forgets all turns; off asks each question alone, and "
+                "on goes on where it was",
+            }
+        },
+    ),
     "urisk_dashboard": (
         "%urisk_dashboard",
         "Health and latency, live; look into any single call; start, stop and restart the server.",
@@ -342,6 +355,16 @@ def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Answer
     return ask_magic.ask(shell, args, cell, _get_manager)
 
 
+def _handle_chat(_: InteractiveShell, args: argparse.Namespace) -> None:
+    from urisk_nb.notebook.chat_command import handle_chat
+
+    shown = handle_chat(args.what, ask_magic.get_conversation())
+    if isinstance(shown, dict):
+        publish(*status_bundle(shown, "conversation"))
+    else:
+        publish(shown, answer_markup("", shown))
+
+
 # Risk ---------------------------------------------------------------------------------------------
 
 
@@ -498,6 +521,7 @@ def _find_factors(shell: InteractiveShell, text: str | None) -> Any:
 MAGICS: dict[str, Callable[..., Any]] = {
     "ask": _ask,
     "risk": _make_table,
+    "urisk_chat": _handle_chat,
     "urisk_dashboard": _show_dashboard,
     "urisk_diff": _show_diff,
     "urisk_history": _show_history,
