@@ -143,6 +143,7 @@ class _Exchange:
 
     def __init__(self, shell: InteractiveShell, request: AskRequest, manager: LLMManager) -> None:
         self._shell, self._request, self._manager = shell, request, manager
+        self._notes = request.notes
         self._conversation = get_conversation()
         self._model = request.model or manager.model
         self._is_alone = request.is_alone or not self._conversation.is_on
@@ -208,11 +209,13 @@ class _Exchange:
             return None
         model = event_loop.run(identify_model(self._manager, self._model))
         answer, said = find_known_answer(model, stream.request_hash)
-        self._request = replace(self._request, notes=(*self._request.notes, said))
+        self._request = replace(self._request, notes=(*self._notes, said))
         if answer is None:
             return None
         _show_end(Board(grows=True), answer, self._request, plan)
         _bind(self._shell, self._request, answer)
+        # So that the next question is cut to the same bytes as it was after this answer
+        self._conversation.learn(self._model, plan, answer)
         if not self._is_alone:
             self._conversation.answered(plan, self._request.question, answer)
         return answer
