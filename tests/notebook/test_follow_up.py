@@ -14,6 +14,7 @@ from table_maker import document, table_of
 from urisk_nb.chat.prompts import HOUSE_PROMPT
 from urisk_nb.errors import ContextExceeded, InputError, ServerInternalError
 from urisk_nb.llm.answers import AnswerStream
+from urisk_nb.notebook import magics
 
 LONG = "A question of some length about the risks of a maker of chips and of its customers. " * 6
 
@@ -180,6 +181,13 @@ def test_the_system_prompt_is_the_users(open_notebook, monkeypatch, line, variab
     first = [text for role, text in cell.sent if role == "system"]
     assert first == ([system] if system else [])
     assert [role for role, _ in cell.sent if role != "system"] == ["user", "assistant", "user"]
+
+
+def test_a_line_may_have_no_system_prompt(open_notebook):
+    """An empty text in quotation marks is a value, in a line as in a cell."""
+    cell = open_notebook(Rule(answer="Yes."))
+    assert magics.run(cell.shell, "ask", '--system "" Well?', None) == "Yes."
+    assert cell.sent == [("user", "Well?")]
 
 
 def test_what_was_attached_stays_and_is_replaced_by_its_new_value(open_notebook):

@@ -177,8 +177,9 @@ class Conversation:
             blocks=plan.blocks,
             is_stopped=answer.done_reason == INTERRUPTED,
         )
-        self.left_out += len(self.turns) - len(plan.turns)
+        count = self.left_out + len(self.turns) + 1
         self.turns = (*plan.turns, turn)[-MAX_TURNS:]
+        self.left_out = count - len(self.turns)
         self._pinned = plan.pinned
 
     def learn_overflow(self, model: str, plan: ChatPlan) -> None:

@@ -1,7 +1,7 @@
 """A risk table as pieces for a model: the tickers that the question names come first, in full.
 
-For each of these its row, how its score comes about, its alerts, flags and metrics, and all its
-sentences. Then all rows, what the run says, and the sentences of the others, the worst first.
+For each of these how its score comes about, all its sentences, its alerts, flags and metrics. Then
+the rows, what the run says, and the sentences of the others, the worst first.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ __all__ = ["find_named_tickers", "is_table_of_run", "summarize_table"]
 ROWS, SENTENCES = "rows", "sentences"
 MIN_FOLDED_CHARS = 3  # of a ticker that may stand in lower case: "it" is no ticker
 MAX_QUOTE_CHARS = 1200
+FIRST_PIECES = 30  # rows, and sentences, that come before the rest of both
+MAX_PIECES = 2000  # rows, and sentences of tickers that the question does not name
 
 
 def is_table_of_run(value: object) -> bool:
@@ -49,10 +51,12 @@ def summarize_table(name: str, table: RiskTable, question: str) -> Attachment:
     pieces = [Piece(text=describe_run(content))]
     for ticker in named:
         pieces += _tell_ticker(name, table, ticker, findings)
-    pieces += _list_rows(table)
-    pieces += _list_messages(content)
-    others = findings[~findings["ticker"].isin(named)]
-    pieces += (_tell_sentence(name, row) for row in others.to_dict("records"))
+    rows = list(_list_rows(table))
+    others = findings[~findings["ticker"].isin(named)].head(MAX_PIECES).to_dict("records")
+    sentences = [_tell_sentence(name, row) for row in others]
+    # A long table leaves room for what the run says and for the worst sentences
+    pieces += [*rows[:FIRST_PIECES], *_list_messages(content), *sentences[:FIRST_PIECES]]
+    pieces += [*rows[FIRST_PIECES:], *sentences[FIRST_PIECES:]]
     return Attachment(
         name=name,
         title=f"risk table, {format_count(len(table), 'row')}",
@@ -74,7 +78,10 @@ def _content(table: RiskTable) -> TableContent:
 def find_named_tickers(question: str, tickers: Sequence[Any]) -> list[str]:
     """Return the tickers that a question names, in its order."""
     found: dict[str, int] = {}
+    folded = question.lower()
     for ticker in map(str, tickers):
+        if ticker.lower() not in folded:  # a table may have thousands
+            continue
         is_exact = len(ticker) < MIN_FOLDED_CHARS
         pattern = rf"(?<![\w.]){re.escape(ticker)}(?!\w)"
         match = re.search(pattern, question, 0 if is_exact else re.IGNORECASE)
@@ -189,13 +196,20 @@ def _in_brackets(text: object) -> str:
 
 
 def _list_rows(table: RiskTable) -> Iterator[Piece]:
+    """Yield the rows of the compact view; of a long table the highest score comes first."""
     compact = table.compact()
     names = [str(name) for name in compact.columns if name != "top_quote"]
     if not names:
         return
-    yield Piece(text=f"rows: {' | '.join(['ticker', *names, 'flags'])}")
+    is_long = len(table) > FIRST_PIECES
+    order = ", the highest score first" if is_long else ""
+    yield Piece(text=f"rows{order}: {' | '.join(['ticker', *names, 'flags'])}")
     tickers, flags = list_tickers(pd.DataFrame(table)), table.get("flags")
-    for place, row in enumerate(compact.to_dict("records")):
+    scores = pd.to_numeric(pd.Series(table["score"].to_numpy()), errors="coerce").fillna(-1)
+    if is_long:
+        scores = scores.sort_values(ascending=False, kind="stable")
+    places = scores.index[:MAX_PIECES].tolist()
+    for place, row in zip(places, compact.iloc[places].to_dict("records"), strict=True):
         codes = "" if flags is None else format_value("", flags.iloc[place])
         cells = [tickers[place], *(format_value(name, row[name]) for name in names), codes]
         yield Piece(text=" | ".join(map(str, cells)), unit=ROWS, count=1)

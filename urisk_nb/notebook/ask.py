@@ -306,7 +306,8 @@ def _show_end(board: Board, answer: Answer, request: AskRequest, plan: ChatPlan)
     text = _mark(str(answer), request, plan)
     cited = describe_citations(answer, is_struck=not request.raw)
     said = (*request.notes, *plan.notes, *filter(None, [cited]))
-    facts = " · ".join([_describe_answer(answer, request.options), *said])
+    options = replace(request.options, max_tokens=plan.answer_tokens)
+    facts = " · ".join([_describe_answer(answer, options), *said])
     faults = list(answer.faults.values())
     board.finish(
         "\n\n".join([text, *faults, facts] if text else [*faults, facts]),
