@@ -3,16 +3,18 @@ What `%%ask` says before the first text, and where no text comes at all.
 """
 
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from chat_server import serve
 from urisk_nb import LLMManager
+from urisk_nb.chat.conversation import Conversation
+from urisk_nb.chat.options import AnswerOptions
+from urisk_nb.chat.token_budget import Window
 from urisk_nb.llm.answers import Answer
 from urisk_nb.llm.calls import Calls, timing_of
 from urisk_nb.llm.messages import Chunk, Final
-from urisk_nb.notebook import magics
+from urisk_nb.notebook.ask import AskRequest, _show_answer
 from urisk_nb.render import board
 from urisk_nb.render.board import Board
 
@@ -47,7 +49,13 @@ class Stream:
 
 
 def ask(stream):
-    return magics._stream_answer(SimpleNamespace(stream_sync=lambda *_: stream), "What?", None)
+    options = AnswerOptions()
+    request = AskRequest(
+        question="What?", system=None, model=None, options=options, name=None, raw=False, notes=()
+    )
+    window = Window.of(4096)
+    plan = Conversation().plan("What?", model="m", window=window, max_tokens=options.max_tokens)
+    return _show_answer(stream, request, plan)
 
 
 def test_what_is_waited_for_is_shown_until_the_first_text(frames):
@@ -102,7 +110,7 @@ def test_over_a_server_that_takes_its_time(frames):
 
     with serve(answer) as server:
         manager = LLMManager.initialize_sync(url=server.url)
-        said = magics._stream_answer(manager, "What?", None)
+        said = ask(manager.stream_sync("What?"))
     texts = [text for text, _ in frames]
     assert (said, said.thinking, said.faults) == ("Well.", "Hm.", {})
     assert texts[:2] == ["waiting (1 s)", "waiting (2 s)"]

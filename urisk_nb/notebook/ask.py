@@ -155,7 +155,8 @@ class _Exchange:
                 plan.messages, options=self._list_options(plan), model=self._request.model
             )
             try:
-                return self._find_known(plan, stream) or self._ask(plan, stream)
+                known = self._find_known(plan, stream)
+                return self._ask(plan, stream) if known is None else known
             except ContextExceeded:
                 if plan.is_bare or repeat == MAX_REPEATS:
                     raise
