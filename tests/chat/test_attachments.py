@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from table_maker import document, table_of
+from urisk_nb.chat import attachments
 from urisk_nb.chat.attachments import Attachment, Piece, fit_attachments
 from urisk_nb.chat.citations import SourceIds
 from urisk_nb.chat.summaries import summarize
@@ -27,8 +28,8 @@ NEWS = [
 
 def fit(values, budget=ALL, question="Well?", meter=None):
     meter, ids = meter or TokenMeter(), SourceIds()
-    attachments = [summarize(name, value, question) for name, value in values.items()]
-    return fit_attachments(attachments, budget, meter.measure, ids.name), ids
+    given = [summarize(name, value, question) for name, value in values.items()]
+    return fit_attachments(given, budget, meter.measure, ids.name), ids
 
 
 def text_of(value, **how):
@@ -237,6 +238,12 @@ def test_no_text_can_end_its_fence():
     assert "\x1b" not in text
 
 
+def test_a_fence_is_never_part_of_the_text(monkeypatch):
+    """Also where somebody found a text that holds its own hash."""
+    monkeypatch.setattr(attachments, "TAG_CHARS", 1)
+    assert text_of("012345689bdf").startswith("<<attachment 7:")
+
+
 def test_the_same_value_is_the_same_text():
     """So the server finds it in its cache, and a question has the same hash."""
     assert text_of(NEWS) == text_of(list(NEWS))
@@ -245,7 +252,7 @@ def test_the_same_value_is_the_same_text():
 PIECES = st.lists(st.text(max_size=200), max_size=12)
 
 
-@given(st.lists(PIECES, max_size=5), st.integers(-50, 2000), st.sampled_from([0.3, 1.0, 2.7]))
+@drawn(st.lists(PIECES, max_size=5), st.integers(-50, 2000), st.sampled_from([0.3, 1.0, 2.7]))
 def test_attachments_never_exceed_their_budget(texts, budget, rate):
     """Whatever their sizes, and whatever was learned of the tokens."""
     meter = TokenMeter()
@@ -259,7 +266,7 @@ def test_attachments_never_exceed_their_budget(texts, budget, rate):
     assert sum(meter.measure(block.text) for block in blocks) <= max(budget, 0)
 
 
-@given(st.integers(-10, 10_000), st.lists(st.integers(0, 5000), max_size=9))
+@drawn(st.integers(-10, 10_000), st.lists(st.integers(0, 5000), max_size=9))
 def test_a_budget_is_shared_fairly(budget, wants):
     """All is used where it is wanted; who is cut has no less than any other."""
     shares = share_fairly(budget, wants)

@@ -4,6 +4,7 @@ The answers are SCRIPTED.
 """
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -140,13 +141,21 @@ def test_a_cut_or_stopped_answer_is_not_given_again(cell, journal, monkeypatch):
     assert reasons == ["length", "length", "interrupted", "stop"]
 
 
-def test_a_model_that_was_installed_again_is_asked_anew(journal):
-    """The digest counts, not the name; what has neither digest nor session has no known answer."""
-    one = AskedModel(name="m", digest="", session="", num_ctx=512)
-    assert find_known_answer(one, "00") == (None, "not in the journal: asked anew")
-    with Store(journal):
-        pass
-    assert "nobody tells" in find_known_answer(one, "00")[1]
+def test_the_digest_and_the_window_name_the_model_that_answers(cell, journal):
+    """The same request to a model that was installed again, or with another window, is another."""
+    cell.ask("Well?", "a")
+    (one,) = read_asked(journal)
+    model = AskedModel(name=one["model"], digest=one["digest"], session="", num_ctx=one["num_ctx"])
+
+    def find(**changed):
+        return find_known_answer(replace(model, **changed), one["request"])[0]
+
+    assert find() == cell.shell.user_ns["a"]
+    assert find(name="its other name") is not None
+    assert find(digest="f" * 64) is None
+    assert find(num_ctx=8192) is None
+    assert find(digest="", session="this one") is None
+    assert find(digest="") is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ alone: the same attachment is the same text, and the server has it in its cache.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -185,11 +186,12 @@ def _enclose(one: Attachment, body: str, tag: str) -> str:
 
 def _make_tag(one: Attachment, body: str) -> str:
     """Return the mark of a fence: made of the content, and not in it."""
-    content, tag = f"{one.name}\n{one.title}\n{body}", ""
-    while not tag or tag in content:
-        tag = hashlib.sha256(f"{tag}\n{content}".encode("utf-8", "replace")).hexdigest()
-        tag = tag[:TAG_CHARS]
-    return tag
+    content = f"{one.name}\n{one.title}\n{body}"
+    tags = (
+        hashlib.sha256(f"{number}\n{content}".encode("utf-8", "replace")).hexdigest()[:TAG_CHARS]
+        for number in itertools.count()
+    )
+    return next(tag for tag in tags if tag not in content)
 
 
 def _describe_cut(one: Attachment, pieces: Sequence[Piece]) -> str:
