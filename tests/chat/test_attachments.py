@@ -107,6 +107,22 @@ def test_news_are_told_one_by_one_and_may_be_cited():
     assert re.fullmatch(r"news: \d+ of 340 rows", frame.cut)
 
 
+def test_news_of_the_ticker_that_is_asked_for_come_first():
+    """In their order; the rest follows."""
+    news = [
+        *NEWS,
+        "TSLA was fined once more.",
+        "TSLAX is a fund of its own.",
+        "Shares of TSLA fell again.",
+    ]
+    (block,), _ = fit({"news": news}, 300, "Why is TSLA so risky?")
+    first = block.text.splitlines()[1:4]
+    assert first[:2] == ["[S1] TSLA was fined once more.", "[S2] Shares of TSLA fell again."]
+    assert first[2].startswith("[S3] title: Headline number 0 of")
+    (block,), _ = fit({"news": pd.DataFrame({"t": list(map(str, news))})}, 300, "TSLA?")
+    assert "[S1] t: TSLA was fined once more." in block.text
+
+
 def test_prices_are_told_by_their_figures():
     """Range of dates, least, mean and greatest, the first and last rows."""
     index = pd.bdate_range("2018-01-01", periods=1000)

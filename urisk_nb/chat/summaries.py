@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ MAX_ITEMS = 2000  # of a list or a dict that become pieces
 MAX_TEXT_CHARS = 400_000  # that become pieces; a window of 100,000 tokens has no room for more
 PIECE_CHARS = 300
 MAX_NUMBER = 1e300  # a larger whole number is no float
+_TICKER = re.compile(r"(?<![\w.])[A-Z][A-Z0-9.]{1,9}(?!\w)")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 CHARACTERS, ITEMS, ENTRIES = "characters", "items", "entries"
 
@@ -57,11 +59,28 @@ def summarize(name: str, value: Any, question: str) -> Attachment:
         A file cannot be read. No value is refused.
     """
     if isinstance(value, Path):
-        return _summarize_file(name, value, question)
-    try:
-        return _summarize_value(name, value, question)
-    except Exception:  # noqa: BLE001  whatever a class of the user's raises
-        return _summarize_object(name, value)
+        made = _summarize_file(name, value, question)
+    else:
+        try:
+            made = _summarize_value(name, value, question)
+        except Exception:  # noqa: BLE001  whatever a class of the user's raises
+            return _summarize_object(name, value)
+    return made if is_table_of_run(value) else _put_named_first(made, question)
+
+
+def _put_named_first(made: Attachment, question: str) -> Attachment:
+    """Return an attachment whose items about a ticker of the question come before the others."""
+    named = _TICKER.findall(question)
+    if not named or made.is_text:
+        return made
+    about = re.compile("|".join(rf"(?<!\w){re.escape(one)}(?!\w)" for one in named))
+
+    def rank(piece: Piece) -> int:
+        if not piece.unit:  # what it is, and its figures
+            return 0
+        return 1 if about.search(piece.text) else 2
+
+    return replace(made, pieces=tuple(sorted(made.pieces, key=rank)))
 
 
 def _summarize_value(name: str, value: Any, question: str) -> Attachment:
