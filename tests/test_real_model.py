@@ -16,6 +16,7 @@ import pytest
 
 from harness import alive, children, eventually, free_port
 from urisk_nb import assess, demo, process_state
+from urisk_nb.chat.token_budget import estimate_most_tokens
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.notebook import magics
 from urisk_nb.notebook.ask import get_conversation
@@ -148,6 +149,33 @@ def test_ten_turns_of_a_conversation_read_their_beginning_once(demo_model, figur
     finally:
         manager.shutdown_sync()
         process_state.forget("conversation")
+
+
+TEXTS = {
+    "prose": "Plain words about the risks of a maker of chips, and of its customers. " * 20,
+    "numbers": "2018-01-02 | 0.123456 | -17.5% | 1,204\n" * 40,
+    "rows": "TSLA | ok | Severe | 85.0 | legal | EBITDA NVDA XOM | demo_model, thin_evidence\n"
+    * 20,
+    "json": json.dumps([{"title": f"Headline {n}", "date": "2024-01-02"} for n in range(40)]),
+    "russian": "Компания была оштрафована регулятором. " * 20,
+    "chinese": "该公司被监管机构罚款三十亿美元。" * 20,
+    "emoji": "📉🚀💥" * 20,
+}
+
+
+def test_no_text_has_more_tokens_than_are_estimated(manager):
+    """By the tokenizer of a small model, which knows few words; nor is it a third of that."""
+
+    def count(text):
+        body = json.dumps({"content": text}).encode()
+        request = urllib.request.Request(
+            f"{manager.url}/tokenize", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return len(json.load(reply)["tokens"])
+
+    shares = {kind: count(text) / estimate_most_tokens(text) for kind, text in TEXTS.items()}
+    assert all(1 / 3 < share <= 1 for share in shares.values()), shares
 
 
 @contextlib.contextmanager

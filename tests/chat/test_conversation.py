@@ -147,8 +147,17 @@ def test_the_count_of_the_server_corrects_the_estimate():
 
 @pytest.mark.parametrize(
     ("text", "most"),
-    [("", 0), ("a b", 2), ("2024-01-02", 10), ("漢字", 6), ("\n\n", 2), ("risk " * 3, 6)],
+    [
+        ("", 0),
+        ("a b", 2),
+        ("2024-01-02", 10),
+        ("漢字", 6),
+        ("\n\n", 2),
+        ("risk " * 3, 6),
+        ("NVDA", 3),
+        ("a 1", 3),
+    ],
 )
 def test_a_text_counts_for_what_it_may_have(text, most):
-    """Digits and marks one each, words by three letters, other scripts by their bytes."""
+    """Digits and marks one each, words by three letters, tickers by less, others by their bytes."""
     assert estimate_most_tokens(text) == most

@@ -27,32 +27,40 @@ DEFAULT_WINDOW = 4096  # tokens, where the server does not tell its window
 RESERVE = 64  # what a chat template adds: the date, a system prompt of its own
 PER_MESSAGE = 8  # the marks of a template around a message
 WORD_CHARS = 3  # of one token of a word, at the worst
+MAX_WORD_CHARS = 12  # of a word of a language: a longer one may be a code, in tokens of two letters
 MARGIN = 1.15  # another text has more tokens for its length than those that were counted
 MIN_RATE, MAX_RATE = 0.3, 16.0
 MIN_COUNTED = 64  # tokens; a short prompt is mostly template
 OVERFLOW_FACTOR = 1.5  # by how much more a prompt counts that the server found too long
 # A word of ASCII letters, a run of white space, or any single sign
 _PART = re.compile(r"[A-Za-z]+|\s+|[^A-Za-z\s]")
+_SPACE_BEFORE_DIGIT = re.compile(r"(?<!\s) (?=\d)")
 
 
 def estimate_most_tokens(text: str) -> int:
     """
     Return how many tokens a text has at the most, for the tokenizers of today's models.
 
-    Each digit and each mark counts as one token, a word as one for every three letters, and what is
-    not ASCII as one for each byte of UTF-8: a tokenizer that does not know a sign splits it into
-    its bytes.
+    Each digit and each mark counts as one token, a word as one for every three letters, a ticker as
+    two for three letters, and what is not ASCII as one for each byte of UTF-8: a tokenizer that
+    does not know a sign splits it into its bytes.
     """
-    return sum(map(_count_most, _PART.findall(text)))
+    # A space before a digit is a token of its own; else it belongs to the word after it
+    spaces = len(_SPACE_BEFORE_DIGIT.findall(text))
+    return spaces + sum(map(_count_most, _PART.findall(text)))
 
 
 def _count_most(part: str) -> int:
     if part.isspace():
-        # One space belongs to the word after it
         return 0 if part == " " else len(part.encode("utf-8", "replace"))
-    if part.isascii():
-        return 1 + (len(part) - 1) // WORD_CHARS
-    return len(part.encode("utf-8", "replace"))
+    if not part.isascii():
+        return len(part.encode("utf-8", "replace"))
+    count = len(part)
+    if count > 1 and part.isupper():
+        return count - count // 3
+    if count > MAX_WORD_CHARS:
+        return 1 + count // 2
+    return 1 + (count - 1) // WORD_CHARS
 
 
 def _count_most_of(messages: Sequence[Message]) -> int:
