@@ -66,7 +66,7 @@ def test_why_is_tsla_severe(open_notebook, table):
     assert [one.quote for one in answer.citations] == ["TSLA was fined $3 billion."]
     assert answer.unknown_citations == ("S99",)
     assert str(answer) == "A fine [S1] and a default [S99]."
-    assert "A fine [S1] and a default ~~[S99]~~." in shown
+    assert "A fine [S1] and a default [~~S99~~]." in shown
     assert "cites 1 sentence; 1 id does not exist and is struck" in shown
 
 

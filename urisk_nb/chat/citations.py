@@ -69,11 +69,7 @@ def strike_unknown(text: str, sources: Mapping[str, Source]) -> str:
 
 
 def _strike(cited: str, sources: Mapping[str, Source]) -> str:
-    known = [name in sources for name in _read_ids(cited)]
-    if all(known):
-        return cited
-    if not any(known):
-        return f"~~{cited}~~"
+    # Inside of the brackets: Markdown strikes nothing that begins in the middle of a word
     return _ID.sub(
         lambda found: found[0] if f"{PREFIX}{int(found[1])}" in sources else f"~~{found[0]}~~",
         cited,
