@@ -1,9 +1,11 @@
 """
-What the journal costs: one look-up among many answers, and a whole run with it and without.
+What the journal costs: one look-up among many answers, and whole runs with it and without, of
+calls and of prices alone.
 
-    python benchmarks/journal.py [answers] [calls]
+    python benchmarks/journal.py [answers] [calls] [tickers]
 
-The model is a function that takes 5 ms. Both runs are made in turn, and the best of each counts.
+The model is a function that takes 5 ms. Runs with and without are made in turn, and the best of
+each counts. The worst look-up is also given in processor time: the rest is a wait for the machine.
 """
 
 import asyncio
@@ -18,13 +20,14 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 
 from urisk_nb.journal.store import Batch, Entry, Store
 from urisk_nb.llm.labels import Judge, LabelMethod
-from urisk_nb.session import label_sync, open_run
+from urisk_nb.session import assess, label_sync, open_run
 
-CALL_S, ROUNDS, PARALLEL = 0.005, 3, 4
+CALL_S, ROUNDS, PARALLEL, DAYS = 0.005, 3, 4, 252
 ANSWER = json.dumps({"risk": "business", "severity": 2})
 
 
@@ -57,7 +60,10 @@ class Manager:
 
 
 def look_up(path, count):
-    """The seconds of a look-up among `count` answers: median and worst of 1,000, half unknown."""
+    """
+    The seconds of a look-up among `count` answers, half of them unknown: median and worst of 1,000,
+    and the worst in processor time.
+    """
     keys = [hashlib.sha256(str(number).encode()).digest() for number in range(count)]
     body = json.dumps({"text": ANSWER, "more": "x" * 400}).encode()
     with Store(path) as store:
@@ -65,16 +71,17 @@ def look_up(path, count):
             some = keys[start : start + 5000]
             store.add(Batch("r", answers=[Entry.of(body + key, key=key) for key in some]))
     draw = random.Random(1)
-    seconds = []
+    seconds, cpu = [], []
     with Store(path) as store:
         for number in range(1000):
             key = draw.choice(keys) if number % 2 else draw.randbytes(32)
-            began = time.perf_counter()
+            began, began_cpu = time.perf_counter(), time.thread_time()
             found = store.find_answer(key)
             seconds.append(time.perf_counter() - began)
+            cpu.append(time.thread_time() - began_cpu)
             assert (found is not None) == bool(number % 2)
     seconds.sort()
-    return seconds[500], seconds[-1]
+    return seconds[500], seconds[-1], max(cpu)
 
 
 def time_run(journal, calls):
@@ -91,12 +98,47 @@ def time_run(journal, calls):
     return time.perf_counter() - wall, time.process_time() - cpu, run.progress.known
 
 
+def time_prices(journal, prices):
+    """Wall and CPU seconds of a run of prices alone."""
+    os.environ["URISK_JOURNAL"] = str(journal)
+    wall, cpu = time.perf_counter(), time.process_time()
+    assess(list(prices.columns), prices=prices, params={"llm": False})
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def compare_prices(folder, tickers):
+    """Print what it costs to record the prices of many tickers."""
+    moves = np.random.default_rng(1).standard_t(4, size=(DAYS, tickers)) * 0.01
+    prices = pd.DataFrame(
+        100 * np.cumprod(1 + moves, axis=0),
+        index=pd.bdate_range("2024-01-01", periods=DAYS),
+        columns=[f"T{number}" for number in range(tickers)],
+    )
+    files = [Path(folder, f"prices{number}.sqlite3") for number in range(ROUNDS)]
+    time_prices("off", prices)
+    off, on = [], []
+    for file in files:
+        off.append(time_prices("off", prices))
+        on.append(time_prices(file, prices))
+    (off_s, off_cpu), (on_s, on_cpu) = min(off), min(on)
+    size = files[0].stat().st_size / 1e6
+    print(f"{tickers:,} tickers x {DAYS} days, no model: {off_s:.2f} s")
+    print(
+        f"with the journal: {on_s:.2f} s (CPU {off_cpu:.2f} -> {on_cpu:.2f}), {size:.0f} MB on disk"
+    )
+
+
 def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     calls = int(sys.argv[2]) if len(sys.argv) > 2 else 2_000
+    tickers = int(sys.argv[3]) if len(sys.argv) > 3 else 10_000
     with tempfile.TemporaryDirectory() as folder:
-        median, worst = look_up(Path(folder, "many.sqlite3"), count)
-        print(f"look-up among {count:,}: median {median * 1e3:.3f} ms, worst {worst * 1e3:.2f} ms")
+        median, worst, cpu = (one * 1e3 for one in look_up(Path(folder, "many.sqlite3"), count))
+        print(
+            f"look-up among {count:,}: median {median:.3f} ms, worst {worst:.2f} ms "
+            f"(worst CPU {cpu:.2f} ms)"
+        )
+        compare_prices(folder, tickers)
         off, on = [], []
         time_run("off", calls)
         for number in range(ROUNDS):

@@ -15,7 +15,7 @@ import pytest
 
 from scripted_judge import NEWS, ScriptedJudge, news
 from table_maker import DAYS
-from urisk_nb import assess, history, past_runs, process_state, purge, replay, verify
+from urisk_nb import assess, history, past_runs, purge, replay, verify
 from urisk_nb.errors import InputError, JournalUnusable, RecordChanged, RunNotFound
 from urisk_nb.journal.store import Store
 from urisk_nb.notebook import magics
@@ -25,13 +25,7 @@ from urisk_nb.session import open_run
 WEEK_AGO = datetime.now(UTC) - timedelta(days=7)
 
 
-@pytest.fixture(autouse=True)
-def journal(tmp_path, monkeypatch):
-    """A journal of the test's own."""
-    path = tmp_path / "journal" / "journal.sqlite3"
-    monkeypatch.setenv("URISK_JOURNAL", str(path))
-    process_state.forget("priors")
-    return path
+pytestmark = pytest.mark.usefixtures("journal")
 
 
 def make_run(evidence=NEWS):
@@ -169,6 +163,20 @@ def test_a_run_without_its_first_record_is_purged_by_its_id(journal, state):
     assert purge(before=WEEK_AGO) == 1
     with Store(journal) as store:
         assert (store.list_runs(), store.count_answers()) == ([], 0)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_the_next_run_of_the_same_inputs_repairs_them(journal, place):
+    """Documents, the list of them, and prices: the next run is whole, and so is the first again."""
+    runs = [assess("A B", evidence=NEWS[:2], prices=closes(), manager=ScriptedJudge())]
+    with sqlite3.connect(journal) as plain:
+        ids = [row[0] for row in plain.execute("SELECT id FROM objects ORDER BY id")]
+        plain.execute("UPDATE objects SET body = x'7041' WHERE id = ?", (ids[place],))
+    plain.close()
+    with pytest.raises(RecordChanged):
+        verify(id_of(runs[0]))
+    runs.append(assess("A B", evidence=NEWS[:2], prices=closes(), manager=ScriptedJudge()))
+    assert [verify(id_of(one)) for one in runs] == [one.report.meta["run_hash"] for one in runs]
 
 
 def test_a_damaged_list_of_documents_stops_no_purge(journal):

@@ -4,20 +4,28 @@ evidence; the same as a service.
 """
 
 import contextlib
+import dataclasses
+import datetime
+import functools
 import json
 import socket
 import threading
 import time
 import urllib.request
 from types import SimpleNamespace
+from typing import Literal
 
 import httpx
 import pytest
 
 from harness import alive, children, eventually, free_port
 from urisk_nb import assess, demo, process_state
+from urisk_nb.chat.schemas import read_answer_schema
+from urisk_nb.chat.structured import ask_for_data
 from urisk_nb.chat.token_budget import estimate_most_tokens
+from urisk_nb.errors import AnswerInvalid
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.messages import build_messages
 from urisk_nb.notebook import magics
 from urisk_nb.notebook.ask import get_conversation
 from urisk_nb.risk.params import RiskParams
@@ -176,6 +184,59 @@ def test_no_text_has_more_tokens_than_are_estimated(manager):
 
     shares = {kind: count(text) / estimate_most_tokens(text) for kind, text in TEXTS.items()}
     assert all(1 / 3 < share <= 1 for share in shares.values()), shares
+
+
+DATA_QUESTIONS = (
+    "What is the main risk of a chip maker?",
+    "Is a bank with many real estate loans risky?",
+    "Rate the credit risk of an airline.",
+    "An oil company was fined on 2024-03-05. How severe is it?",
+)
+LIMITS = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 2,
+    "items": {
+        "type": "object",
+        "required": ["ticker", "severity"],
+        "additionalProperties": False,
+        "properties": {
+            "ticker": {"type": "string", "pattern": "^[A-Z]{1,5}$"},
+            "severity": {"type": "integer", "minimum": 0, "maximum": 5},
+        },
+    },
+}
+
+
+@dataclasses.dataclass
+class Event:
+    day: datetime.date
+    level: Literal["low", "medium", "high"]
+    is_legal: bool
+
+
+def test_answers_as_data_fit_or_say_why(manager):
+    """
+    Ten questions over three schemas. The grammar holds the demo model to types, choices, dates and
+    lengths; what does not fit, or is cut, is an error with its place.
+    """
+    fitting, reasons = 0, []
+    for number in range(10):
+        given = ("company:str, level:low|medium|high, since:date?", Event, LIMITS)[number % 3]
+        schema = read_answer_schema(given, "--json")
+        options = {"temperature": 0, "num_predict": 120}
+        messages = build_messages(DATA_QUESTIONS[number % len(DATA_QUESTIONS)], None)
+        ask = functools.partial(manager.chat_sync, options=options, format=schema.json_schema)
+        try:
+            found = ask_for_data(ask, messages, schema, max_tokens=120)
+        except AnswerInvalid as exc:
+            reasons.append(exc.message)
+        else:
+            fitting += 1
+            assert schema.read(found.answer).faults == ()
+    print(f"{fitting} of 10 answers fit; {reasons}")
+    assert all("$" in reason for reason in reasons)
+    assert fitting >= 8
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The file of the journal: whole at any moment, for several at once, and plain about its faults."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -9,13 +10,16 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+import zlib
 
+import numpy as np
 import pytest
 
 from harness import ROOT
 from urisk_nb.errors import JournalUnusable
 from urisk_nb.journal import place, store
-from urisk_nb.journal.canonical import pack, unpack
+from urisk_nb.journal.canonical import encode_json, pack, unpack
 from urisk_nb.journal.store import MIGRATIONS, Batch, Entry, Store
 
 
@@ -69,6 +73,23 @@ def test_what_is_added_is_found(path):
         assert one.count_answers() == 2
 
 
+def test_a_journal_that_another_process_makes_meanwhile_is_no_foreign_one(path, monkeypatch):
+    """Its tables come between two looks at the file."""
+    real, looks = Store._read_number, 0
+
+    def read(self, pragma):
+        nonlocal looks
+        found, looks = real(self, pragma), looks + 1
+        if looks == 1:
+            with contextlib.suppress(JournalUnusable):
+                Store(path, busy_s=0.05).close()
+        return found
+
+    monkeypatch.setattr(Store, "_read_number", read)
+    Store(path).close()
+    assert looks > 2
+
+
 def test_the_same_object_is_kept_once(path):
     """Two runs that read one document, and one that reads it twice, keep it once."""
     with Store(path) as one:
@@ -76,6 +97,18 @@ def test_the_same_object_is_kept_once(path):
             one.add(Batch(run, objects=[Entry.of(b"a document")]))
     with sqlite3.connect(path) as plain:
         assert plain.execute("SELECT COUNT(*) FROM objects").fetchone() == (1,)
+
+
+def test_a_damaged_object_is_written_anew(path):
+    """Else each later run of the same prices would fail its check, too."""
+    entry = Entry.of(b"prices")
+    with Store(path) as one:
+        one.add(Batch("r1", objects=[entry]))
+        one._connection.execute("UPDATE objects SET body = x'7041'")
+        assert not one.get_objects([entry.hash])[entry.hash].is_whole
+        one.add(Batch("r2", objects=[entry]))
+        assert one.get_objects([entry.hash])[entry.hash].body == b"prices"
+        assert one._select("SELECT COUNT(*) FROM objects") == [(1,)]
 
 
 def test_an_answer_that_was_changed_is_not_given(path):
@@ -107,6 +140,24 @@ def test_bytes_that_nobody_packed_are_refused(broken):
 
 
 # Migrations ---------------------------------------------------------------------------------------
+
+
+def time_cpu(work):
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def test_numbers_and_texts_are_each_packed_in_their_way():
+    """To search numbers for sequences takes time and gains nothing; texts need the search."""
+    walk = np.cumprod(1 + np.random.default_rng(1).normal(0, 0.01, 100_000)) * 100
+    numbers = walk.view(np.uint8).reshape(-1, 8).T.tobytes()
+    text = encode_json([f"The company sold shop {number}." for number in range(2000)])
+    assert len(pack(numbers)) <= 1.05 * len(zlib.compress(numbers, 9))
+    assert len(pack(text)) <= 1.3 * len(zlib.compress(text, 9))
+    assert [unpack(pack(one)) for one in (numbers, text)] == [numbers, text]
+    searched = min(time_cpu(lambda: zlib.compress(numbers, 1)) for _ in range(7))
+    assert min(time_cpu(lambda: pack(numbers)) for _ in range(7)) < 0.75 * searched
 
 
 def test_a_change_and_its_number_are_one_transaction(path, monkeypatch):
@@ -274,6 +325,25 @@ def test_a_full_disk_is_said_and_nothing_is_half_there(path):
         assert one.count_answers() == 2
 
 
+@pytest.mark.parametrize(("make", "what"), [(os.mkdir, "a folder"), (os.mkfifo, "no regular file")])
+def test_what_is_no_file_is_said(tmp_path, make, what):
+    """SQLite would wait for a pipe for ever."""
+    make(tmp_path / "x")
+    with pytest.raises(JournalUnusable, match=f"is {what}") as no:
+        Store(tmp_path / "x")
+    assert "name a file" in no.value.fix
+
+
+@pytest.mark.parametrize("change", ["unlink", "rename"])
+def test_a_file_that_is_moved_while_it_is_open_is_said(path, change):
+    with Store(path) as one:
+        one.add(batch("r", b"x"))
+        path.rename(path.with_name("other")) if change == "rename" else path.unlink()
+        with pytest.raises(JournalUnusable, match="moved or removed") as no:
+            one.add(batch("r", b"y"))
+    assert "leave the file where it is" in no.value.fix
+
+
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalUnusable) as caught:
@@ -375,7 +445,25 @@ def test_the_variable_decides(monkeypatch, given, wanted):
 
 def test_the_home_of_nobody_is_a_path_like_others(monkeypatch):
     monkeypatch.setenv("URISK_JOURNAL", "~nobody-of-this-name/journal.sqlite3")
-    assert str(place.find_path()) == "~nobody-of-this-name/journal.sqlite3"
+    assert place.find_path().parts[-2:] == ("~nobody-of-this-name", "journal.sqlite3")
+
+
+def test_a_relative_path_stays_the_same_file_in_another_folder(monkeypatch, tmp_path):
+    """A run that goes on after a `%cd` goes on in its journal."""
+    monkeypatch.setenv("URISK_JOURNAL", "journal.sqlite3")
+    monkeypatch.chdir(tmp_path)
+    found = place.find_path()
+    monkeypatch.chdir("/")
+    assert found == tmp_path / "journal.sqlite3"
+
+
+def test_a_folder_that_is_gone_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("URISK_JOURNAL", "journal.sqlite3")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(JournalUnusable, match="No such file"):
+        Store(place.find_path())
 
 
 def test_a_line_of_env_counts(monkeypatch, tmp_path):

@@ -1,6 +1,8 @@
 """The digest of a model that is served from a file: of its content, whatever the file is called."""
 
 import os
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +35,25 @@ def test_a_model_that_the_file_does_not_serve_has_none(gguf):
     """Whoever serves it has it from elsewhere."""
     assert find_local_digest(load(gguf=gguf), "llama3.1") == ""
     assert find_local_digest(load(gguf=gguf.with_name("gone.gguf")), "gone") == ""
+
+
+def test_a_file_that_is_replaced_under_its_server_has_none(gguf, monkeypatch):
+    """The server answers from the file that it began with. A date of long ago hides nothing."""
+    settings, asked = load(gguf=gguf), []
+    os.utime(gguf, ns=(1, 1))
+    changed_s = gguf.stat().st_ctime
+
+    def find(began_s):
+        def measure(pid):
+            asked.append(pid)
+            return SimpleNamespace(started_at=datetime.fromtimestamp(began_s, UTC))
+
+        monkeypatch.setattr(local_digest, "measure_memory", measure)
+        return find_local_digest(settings, "own-model", 4711)
+
+    assert find(changed_s + 1) == find_local_digest(settings, "own-model") != ""
+    assert find(changed_s - 60) == ""
+    assert asked == [4711, 4711]
 
 
 def test_the_two_models_of_the_demo_file_are_two(gguf, monkeypatch):

@@ -1,5 +1,6 @@
 """Completion in IPython's own completer, and as a front end asks a kernel for it."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -27,6 +28,9 @@ NAMES = {
     "price": 3.5,
     "pro_watch": ["NVDA", "MSFT"],
     "pro_weights": {"NVDA": 0.5},
+    "Holding": dataclasses.make_dataclass("Holding", [("ticker", str)]),
+    "hold_schema": {"type": "object"},
+    "hold_weights": {"NVDA": 0.5},
 }
 
 
@@ -73,6 +77,7 @@ def words(ip, text):
     [
         ("%%risk --pri|\nNVDA", ["--price-column", "--prices"]),
         ("%%ask --sy|", ["--system"]),
+        ("%%ask data --json hol|\nWhat?", ["Holding", "hold_schema"]),
         ("%%ask answer --m|\nWhat?", ["--max-tokens", "--model"]),
         ("%urisk_start --num|", ["--num-ctx"]),
         ("x = 1\n%urisk_dashboard --|", ["--close", "--static"]),

@@ -207,6 +207,26 @@ def test_what_was_attached_stays_and_is_replaced_by_its_new_value(open_notebook)
     assert "One? (with x)" not in shown
 
 
+def test_data_is_a_turn_as_well(open_notebook):
+    """`--json` sends values and the conversation, and the next question goes on with its answer."""
+    cell = open_notebook(Rule(contains="data", answer='{"risk": "legal"}'), Rule(answer="Fine."))
+    cell.shell.user_ns["note"] = "the words of a note"
+    cell.ask("One?")
+    shown = cell.ask("Now as data.", "found --json risk:str --with note")
+    assert cell.shell.user_ns["found"] == {"risk": "legal"}
+    assert "turn 2" in shown
+    roles = [role for role, _ in cell.sent]
+    assert roles == ["system", "user", "assistant", "user"]
+    assert cell.sent[0][1].startswith(HOUSE_PROMPT)
+    assert "JSON" in cell.sent[0][1]
+    assert "the words of a note" in cell.sent[-1][1]
+    cell.ask("Why?")
+    assert cell.sent[0][1] == HOUSE_PROMPT
+    assert cell.sent[-2] == ("assistant", '{"risk": "legal"}')
+    with pytest.raises(InputError, match="--cached does not go with --json"):
+        cell.ask("Well?", "--json risk:str --cached")
+
+
 def test_an_error_leaves_the_conversation_as_it_was(open_notebook):
     """The next question goes on with what was answered."""
     cell = open_notebook(

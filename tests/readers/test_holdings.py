@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 
 from urisk_nb.errors import InputError
-from urisk_nb.readers.holdings import parse_tickers
+from urisk_nb.readers.holdings import parse_tickers, unite_spellings
 from urisk_nb.risk.inputs import Holding
 
 
@@ -109,11 +109,59 @@ def test_a_set_gives_one_order():
     assert symbols(set(names)) == names
 
 
-def test_a_duplicate_keeps_its_first_line():
-    """The first line counts, and the holding says that there was another."""
-    assert parse_tickers("NVDA=0.4, nvda=0.5") == (
-        Holding(symbol="NVDA", weight=0.4, flags=("duplicate",)),
-    )
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [
+        ("NVDA=0.4, nvda=0.5", 0.9),
+        ("NVDA=40%, NVDA=-10%, NVDA=5%", 0.35),
+        ("NVDA=0.4, NVDA=-0.4", 0.0),
+        ("NVDA, NVDA=0.4", 0.4),
+        ("NVDA=0.4, NVDA", 0.4),
+        ("NVDA, NVDA", None),
+    ],
+)
+def test_lines_of_one_ticker_are_lots_of_one_position(text, weight):
+    """Their weights add up, wherever a line has none, and the holding knows each line."""
+    (one,) = parse_tickers(text)
+    assert one == Holding(symbol="NVDA", weight=pytest.approx(weight), flags=("duplicate",))
+    assert len(one.lines) == text.count(",") + 1
+    assert parse_tickers("NVDA=0.4")[0].lines == ()
+
+
+SPELLINGS = [
+    ("BRK.B=0.2, AAA=0.5, BRK-B=0.1, BRK/B=0.1", ["BRK-B", "AAA"], ["BRK.B", "AAA"], [0.4, 0.5]),
+    ("BRK.B=0.2, BRK-B=0.1", ["BRK.B", "BRK-B"], ["BRK.B", "BRK-B"], [0.2, 0.1]),
+    ("NVDA=0.2\nNVDA US Equity=0.3\nNASDAQ:NVDA=-0.1", ["nvda"], ["NVDA"], [0.4]),
+    (
+        "NVDA US Equity=0.2\nNVDA GR Equity=0.3",
+        ["NVDA US EQUITY"],
+        ["NVDA US EQUITY", "NVDA GR EQUITY"],
+        [0.2, 0.3],
+    ),
+    ("BRK.B, BRK-B=0.1, AAA", [], ["BRK.B", "AAA"], [0.1, None]),
+    ("BRK.A, BRK.B", [], ["BRK.A", "BRK.B"], [None, None]),
+    ("NVDA, NVDA US Equity", [], ["NVDA", "NVDA US EQUITY"], [None, None]),
+]
+
+
+@pytest.mark.parametrize(("text", "columns", "names", "weights"), SPELLINGS)
+def test_spellings_of_one_instrument_are_one_position(text, columns, names, weights):
+    """Those that mean one column, and without prices those of one share class."""
+    lines = text.replace(", ", "\n")
+    seen = unite_spellings(parse_tickers(lines), columns)
+    assert [one.symbol for one in seen] == names
+    assert [one.weight for one in seen] == [
+        one if one is None else pytest.approx(one) for one in weights
+    ]
+    for one in seen:
+        assert ("duplicate" in one.flags) is bool(one.lines)
+        assert ("no_weight" in one.flags) is (one.weight is None and any(weights))
+
+
+def test_an_ambiguous_spelling_is_refused():
+    """As where its column is looked up."""
+    with pytest.raises(InputError, match="could be any of the columns"):
+        unite_spellings(parse_tickers("BRK/B"), ["BRK.B", "BRK-B"])
 
 
 def test_a_missing_weight_beside_others_is_said():

@@ -224,6 +224,23 @@ def test_numbers_are_spelled_as_float_hex_spells_them(columns):
     assert [text.decode() for text in spelled] == wanted
 
 
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.floats(1e-4, 2e5).flatmap(
+            lambda near: st.lists(st.floats(near, near * 3), min_size=4, max_size=4)
+        )
+        | st.lists(NUMBERS, min_size=4, max_size=4),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_columns_of_one_width_stand_beside_others(columns):
+    """Most columns have numbers of one size, which are laid out in another way."""
+    wanted = ["".join(f" {one.hex()}" for one in numbers) for numbers in columns]
+    assert [text.decode() for text in spell_columns(np.array(columns))] == wanted
+
+
 def test_prices_without_rows_have_a_hash():
     assert list(spell_columns(np.empty((2, 0)))) == [b"", b""]
 

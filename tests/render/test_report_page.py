@@ -179,7 +179,7 @@ def test_prices_that_cannot_be_drawn_are_left_out(table, write):
 
 def test_the_portfolio_has_figures_and_bars(table, write):
     page = Page(write(give_portfolio(table)))
-    assert {"es_95", "3.0%", "2018-01-01", "comp_es", "4.0%"} <= set(page.texts)
+    assert {"es_95", "3.0%", "2018-01-01", "comp_es", "4.00%"} <= set(page.texts)
     assert {"4.00%", "-1.00%"} <= set(page.texts)  # at the bars
     assert "a hedge is negative" in page.text
     assert {"Portfolio", "Holdings", "Backtest", "Stress", "25.0%"} <= set(page.texts)

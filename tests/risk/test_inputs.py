@@ -119,6 +119,7 @@ def test_weights_that_do_not_sum_to_one_are_said(weights, said):
     seen = describe_weights([Holding(symbol=name, weight=one) for name, one in weights.items()])
     assert (seen or "").startswith(said or "")
     assert (seen is None) is (said is None)
+    assert ("If they are per cent, write A=40%" in (seen or "")) is (weights["A"] == 40)
     scales = sum(one or 0 for one in weights.values()) != 0
     assert seen is None or ("normalise=True" in seen) is scales
 

@@ -337,3 +337,15 @@ def test_the_plan_has_the_returns_by_date():
     assert np.allclose(found.returns, moves.drop(walk().index[160]))
     assert "gap" in found.flags
     assert found.figures["ret_total"] == pytest.approx(empyrical.cum_returns_final(moves))
+
+
+def test_cash_is_what_the_weights_leave():
+    """A ticker CASH without prices is told so, and doing it gives the book with half in cash."""
+    frame = walk()
+    reason = assess("AAA=0.5, CASH=0.5", prices=frame).portfolio["reason"]
+    assert "CASH has no usable prices; if CASH is cash, leave it out of the list" in reason
+    half, whole = (assess(text, prices=frame).portfolio for text in ("AAA=0.5", "AAA=1"))
+    assert half["vol_ann"] == pytest.approx(whole["vol_ann"] / 2)
+    assert "is cash" not in assess("AAA=0.5, ZZZ=0.5", prices=frame).portfolio["reason"]
+    priced = assess("AAA=0.5, CASH=0.5", prices=walk(columns=("AAA", "CASH")))
+    assert priced.portfolio["reason"] is None

@@ -156,8 +156,13 @@ def test_a_weekend_at_the_end_of_the_prices_is_inside():
     """A month that ends on the Sunday after the last price is no error, nor is a short one."""
     seen = stress(text="end=2023-02-01:2023-02-26")
     assert seen.loc["end", "AAA"]["end"] == pd.Timestamp("2023-02-24")
-    with pytest.raises(InputError, match="has 1 date of the prices"):
+    with pytest.raises(InputError, match="has 1 date of the prices") as caught:
         stress(text="end=2023-02-24:2023-02-26")
+    assert len(stress(text=caught.value.fix.split('"')[1])) == 2
+    with pytest.raises(InputError, match="has 0 dates of the prices") as caught:
+        stress(text="weekend=2022-03-05:2022-03-06")
+    assert caught.value.fix == 'stress="weekend=2022-03-04:2022-03-07"'
+    assert len(stress(text=caught.value.fix.split('"')[1])) == 2
 
 
 def test_a_ticker_without_prices_in_it():
@@ -190,6 +195,24 @@ def test_a_part_of_an_episode_is_flagged():
         "portfolio": "partial_episode",
     }
     assert seen.loc["portfolio", "start"] == pd.Timestamp("2022-03-21")
+    assert seen["reason"].dropna().to_dict() == dict.fromkeys(
+        ("BBB", "portfolio"),
+        "asked for 2022-03-01 to 2022-04-29; the prices cover 2022-03-21 to 2022-04-29.",
+    )
+    early = walk()
+    early.loc["2022-04-15":"2022-05-31", "BBB"] = np.nan
+    assert (
+        "the prices cover 2022-03-01 to 2022-04-14."
+        in (stress(early, "AAA, BBB").loc[("fall", "BBB"), "reason"])
+    )
+
+
+def test_a_hole_in_all_prices_is_a_part_too():
+    """No ticker has a price in the last weeks of the episode, so no calendar has its end."""
+    frame = walk()
+    seen = stress(frame.drop(frame.loc["2022-04-10":"2022-05-20"].index))
+    assert set(seen["flags"]) == {"partial_episode"}
+    assert set(seen["end"]) == {pd.Timestamp("2022-04-08")}
 
 
 def test_a_bad_price_and_a_wiped_out_book():
@@ -203,6 +226,13 @@ def test_a_bad_price_and_a_wiped_out_book():
     frame.loc["2022-03-15":, "AAA"] *= 0.5
     book = stress(frame, "AAA=3").loc["fall", "portfolio"]
     assert (book["flags"], np.isnan(book["ret_total"])) == ("wiped_out", True)
+    frame.loc[:"2022-03-12", "AAA"] = np.nan
+    book = stress(frame, "AAA=3").loc["fall", "portfolio"]
+    assert book["flags"] == "partial_episode;wiped_out"
+    assert book["reason"] == (
+        "asked for 2022-03-01 to 2022-04-29; the prices cover 2022-03-14 to 2022-04-29; it loses "
+        "its whole capital in one period."
+    )
 
 
 def test_stress_needs_prices():

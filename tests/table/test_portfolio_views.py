@@ -90,6 +90,36 @@ def test_the_share_of_the_book_with_a_score_is_per_cent(tmp_path):
     assert re.search(r"score_coverage</td><td[^>]*>0.0%</td>", page)
 
 
+def test_figures_are_shown_with_the_digits_that_they_need(tmp_path):
+    """Weights as per cent, parts of ES to a basis point, betas and p-values to three decimals."""
+    from openpyxl import load_workbook
+
+    table = make()
+    figures, part = table.portfolio, table.loc["AAA", "comp_es"]
+    beta, se = table.factors().loc["AAA", ["beta_TLT", "beta_TLT_se"]]
+    p_value = table.backtest()["p_value"].iloc[0]
+    table.to_html_report(tmp_path / "t.html")
+    page = (tmp_path / "t.html").read_text(encoding="utf-8")
+    for value in ("100.0%", f"{part:.2%}", f"{figures['effective_number']:.2f}"):
+        assert f">{value}</td>" in page
+    for value in (beta, se, p_value):
+        assert f">{value:.3f}</td>" in page
+        assert f"{value:.3f}" in render_parts_text(table.report, 120)
+    assert '<td class="s">2022-03-01</td>' in page  # on one line
+    table.to_excel(tmp_path / "t.xlsx")
+    book = load_workbook(tmp_path / "t.xlsx")
+    kinds = {
+        row[0].value: row[1].number_format for row in book["portfolio"].iter_rows() if row[0].value
+    }
+    assert kinds["weight_sum"] == kinds["weight_gross"] == "0.0%"
+    assert kinds["first_obs"] == "yyyy-mm-dd"
+    assert kinds["effective_number"] == "0.00"
+    assert book["portfolio"].column_dimensions["B"].width <= 26
+    heads = [cell.value for cell in book["factors"][1]]
+    row = dict(zip(heads, (cell.number_format for cell in book["factors"][2]), strict=True))
+    assert row["beta_TLT"] == row["beta_TLT_se"] == row["r2"] == "0.000"
+
+
 def test_what_is_returned_may_be_changed():
     """A change of the Series or of a frame is not one of the report."""
     table = make()
@@ -192,6 +222,43 @@ def test_without_a_score_there_is_none():
     seen = scored((0, 0, 1))
     assert pd.isna(seen["score"])
     assert seen["score_coverage"] == 0
+
+
+# --- one instrument, several lines ---
+
+
+def test_lots_and_spellings_are_one_position():
+    """Its figures are those of the sum, and a message names each line: no money is lost."""
+    frame = walk(columns=("BRK-B", "AAA"))
+    table = assess("BRK.B=0.2, AAA=0.5, BRK-B=0.1, AAA=0.2", prices=frame)
+    assert table.index.tolist() == ["BRK.B", "AAA"]
+    assert table["flags"].tolist() == ["alias;duplicate", "duplicate"]
+    sums = {"holdings": 2, "weight_sum": 1.0, "weight_gross": 1.0, "effective_number": 1 / 0.58}
+    assert table.portfolio[list(sums)].to_dict() == pytest.approx(sums)
+    once = assess("BRK.B=0.3, AAA=0.7", prices=frame)
+    assert table.portfolio.drop("reason").equals(once.portfolio.drop("reason"))
+    said = table.report.meta["messages"]["*"]
+    fix = "If you want one of these lines only, remove the others."
+    assert said == [
+        f"BRK.B is listed 2 times (BRK.B 20%, BRK-B 10%): this is one position of 30%. {fix}",
+        f"AAA is listed 2 times (AAA 50%, AAA 20%): this is one position of 70%. {fix}",
+    ]
+    plain = assess("BRK.B, BRK-B, AAA, AAA", prices=frame)
+    assert plain.report.meta["messages"]["*"] == [
+        "BRK.B is listed 2 times (BRK.B, BRK-B): this is one row."
+    ]
+    assert plain.index.tolist() == ["BRK.B", "AAA"]
+
+
+def test_many_repeats_are_counted():
+    """The first ten are told in full."""
+    names = [f"T{number}" for number in range(12)]
+    table = assess(
+        [f"{name}=0.04" for name in (*names, *names)], prices=walk(columns=names), stress=None
+    )
+    said = table.report.meta["messages"]["*"]
+    assert sum("is listed 2 times" in one for one in said) == 10
+    assert "2 more tickers are listed more than once." in said
 
 
 # --- what is shown ---

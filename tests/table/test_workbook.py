@@ -114,7 +114,7 @@ def test_a_portfolio_has_a_sheet(table, tmp_path):
     row = rows.index(("es_95", 0.03, None)) + 1
     assert rows[row - 2] == ("holdings", 2, None)
     assert book["portfolio"].cell(row, 2).number_format == "0.0%"
-    assert book["portfolio"]["C2"].number_format == "0.0%"
+    assert book["portfolio"]["C2"].number_format == "0.00%"
     assert cells_of(book["stress"])["max_dd"][0].number_format == "0.0%"
 
 

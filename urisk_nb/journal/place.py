@@ -6,6 +6,7 @@ pay for the settings of one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def find_path() -> Path | None:
     if given.lower() in OFF:
         return None
     if given:
-        return Path(os.path.expanduser(given))  # noqa: PTH111  `~` of nobody stays as it is
+        path = Path(os.path.expanduser(given))  # noqa: PTH111  `~` of nobody stays as it is
+        with contextlib.suppress(OSError):  # whoever makes the file says that the folder is gone
+            path = path.absolute()  # a run may go on after a `%cd`
+        return path
     from platformdirs import user_data_path
 
     return user_data_path("urisk_nb", appauthor=False) / "journal" / NAME

@@ -19,9 +19,10 @@ from typing import Any
 
 from urisk_nb.errors import JournalUnusable
 from urisk_nb.journal.canonical import compute_hash, pack, unpack
+from urisk_nb.journal.place import find_path
 from urisk_nb.terminal_text import visible
 
-__all__ = ["Batch", "Entry", "Store", "Stored"]
+__all__ = ["Batch", "Entry", "Store", "Stored", "open_journal"]
 
 APPLICATION_ID = 0x7572736B  # "ursk": tells our file from any other SQLite file
 BUSY_S = 10.0  # how long a lock of another process is waited for
@@ -56,6 +57,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX records_by_run ON records (run, name, id)",
     ),
+    (
+        # Labels that a person corrected; of several with one key the latest counts
+        """
+        CREATE TABLE overrides (
+            id INTEGER PRIMARY KEY, key BLOB NOT NULL, hash BLOB NOT NULL, body BLOB NOT NULL
+        )
+        """,
+    ),
 )
 
 
@@ -73,7 +82,7 @@ class Entry:
     name
         Of a record: what it is in its run. Of an answer: nothing.
     key
-        Of an answer that may be given again: what it answers.
+        Of an answer that may be given again: what it answers. Of a correction: its sentence.
     """
 
     body: bytes
@@ -163,8 +172,8 @@ class Store:
 
     def _prepare(self) -> None:
         # First of all: nothing of another program's file is changed
-        found, number = self._read_number("application_id"), self._read_number("user_version")
-        if found != APPLICATION_ID and (found or number or self._has_tables()):
+        found, number, has_tables = self._read_marks()
+        if found != APPLICATION_ID and (found or number or has_tables):
             raise JournalUnusable(
                 f"{self.path} is a database of another program.",
                 fix="name another file: %env URISK_JOURNAL=journal.sqlite3",
@@ -182,6 +191,20 @@ class Store:
         self._connection.execute("PRAGMA synchronous=FULL")
         if number < len(MIGRATIONS):
             self._migrate()
+
+    def _read_marks(self) -> tuple[int, int, bool]:
+        """
+        Return whose file it is, the number of its format, and whether it has tables.
+
+        In one transaction: between two reads another process may make the tables.
+        """
+        self._connection.execute("BEGIN")
+        try:
+            numbers = [self._read_number(name) for name in ("application_id", "user_version")]
+            return numbers[0], numbers[1], self._has_tables()
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def _read_number(self, pragma: str) -> int:
         return int(self._select(f"PRAGMA {pragma}")[0][0])
@@ -219,10 +242,14 @@ class Store:
     # Writing --------------------------------------------------------------------------------------
 
     def add(self, batch: Batch) -> None:
-        """Add everything of a batch, or nothing; what is there already is not added again."""
+        """
+        Add everything of a batch, or nothing; what is there already is not added again.
+
+        An object that is there and damaged is written anew, so that this run is whole.
+        """
         with _translate_errors(self.path):
             given = {one.hash: one.body for one in batch.objects}
-            known = self._select_hashes(list(given))
+            known = self._select_whole(list(given))
             # Before the lock is taken: to compress takes time, and others wait
             objects = [(one, pack(body)) for one, body in given.items() if one not in known]
             answers = [(one.hash, one.key, batch.run, pack(one.body)) for one in batch.answers]
@@ -232,12 +259,34 @@ class Store:
                 # A purge may have removed some of them by now
                 gone = known - self._select_hashes(list(known))
                 objects += [(one, pack(given[one])) for one in gone]
-                add("INSERT OR IGNORE INTO objects (hash, body) VALUES (?, ?)", objects)
+                add(
+                    """
+                    INSERT INTO objects (hash, body) VALUES (?, ?)
+                    ON CONFLICT (hash) DO UPDATE SET body = excluded.body
+                    """,
+                    objects,
+                )
                 add(
                     "INSERT OR IGNORE INTO answers (hash, key, run, body) VALUES (?, ?, ?, ?)",
                     answers,
                 )
                 add("INSERT INTO records (run, name, hash, body) VALUES (?, ?, ?, ?)", records)
+
+    def _select_whole(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Return which of these objects are there, and as they were written."""
+        whole: set[bytes] = set()
+        for some in _split(hashes):  # their bodies are large: not all at once
+            whole.update(one for one, stored in self.get_objects(some).items() if stored.is_whole)
+        return whole
+
+    def add_override(self, one: Entry) -> None:
+        """Add a correction; it is on the disk when this returns."""
+        with _translate_errors(self.path):
+            values = (one.key, one.hash, pack(one.body))
+            with self._transaction():
+                self._connection.execute(
+                    "INSERT INTO overrides (key, hash, body) VALUES (?, ?, ?)", values
+                )
 
     def _select_hashes(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return which of these objects are there."""
@@ -288,6 +337,12 @@ class Store:
         execute("DELETE FROM objects WHERE hash NOT IN used")
         execute("DROP TABLE gone")
         execute("DROP TABLE used")
+
+    def remove_overrides(self, numbers: Sequence[int]) -> None:
+        """Remove these corrections; inside of `hold`."""
+        self._connection.executemany(
+            "DELETE FROM overrides WHERE id = ?", [(one,) for one in numbers]
+        )
 
     def shrink(self) -> None:
         """Write the file anew without the room that removed rows have left."""
@@ -378,10 +433,32 @@ class Store:
                 found.setdefault(one.run, {})[one.name] = one
         return found
 
+    def list_overrides(self) -> list[tuple[int, bytes, Stored]]:
+        """Return the number, the key and the content of each correction, the oldest first."""
+        with _translate_errors(self.path):
+            rows = self._select("SELECT id, key, hash, body FROM overrides ORDER BY id")
+            return [(number, key, _read(hash_, body)) for number, key, hash_, body in rows]
+
     def count_answers(self) -> int:
         """Return how many answers there are."""
         with _translate_errors(self.path):
             return int(self._select("SELECT COUNT(*) FROM answers")[0][0])
+
+
+def open_journal() -> Store:
+    """Open the journal that is there; raise JournalUnusable where there is none."""
+    path = find_path()
+    if path is None:
+        raise JournalUnusable(
+            "the journal is off (URISK_JOURNAL), so no run is recorded.",
+            fix="name a file for it: %env URISK_JOURNAL=journal.sqlite3",
+        )
+    if not os.path.exists(path):  # noqa: PTH110  a folder that may not be read raises nothing here
+        raise JournalUnusable(
+            f"there is no journal at {path}: no run was recorded yet.",
+            fix="make a risk table first (%%risk, or `urisk demo`)",
+        )
+    return Store(path)
 
 
 def _read(hash_: bytes, stored: bytes, *, name: str = "", run: str = "") -> Stored:
@@ -406,6 +483,11 @@ def _make_file(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         # SQLite would take the user's umask; the files beside it take the mode of this one
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    if path.exists() and not path.is_file():  # SQLite would wait for ever for a pipe
+        raise JournalUnusable(
+            f"{path} is {'a folder' if path.is_dir() else 'no regular file'}.",
+            fix=f"name a file: %env URISK_JOURNAL=journal.sqlite3; {OFF}",
+        )
 
 
 def _protect(path: Path) -> None:
@@ -425,6 +507,8 @@ def _translate_errors(path: Path) -> Iterator[None]:
         if isinstance(exc, JournalUnusable):
             raise
         seen = visible(str(getattr(exc, "strerror", None) or exc))
+        if _is_moved(exc):
+            seen = "the file was moved or removed while it was open"
         raise JournalUnusable(
             f"{path}: {seen}.", fix=_find_fix(exc, path), is_locked=_is_locked(exc)
         ) from exc
@@ -436,6 +520,8 @@ def _find_fix(exc: Exception, path: Path) -> str:
         return f"free some space, or {_elsewhere()}"
     if "too big" in text or isinstance(exc, OverflowError):
         return "record fewer prices in one run, or none: %env URISK_JOURNAL=off"
+    if _is_moved(exc):
+        return "leave the file where it is during a run, and run this again: a new journal is made"
     if _is_locked(exc):
         return f"end the program that holds it, and run this again; {OFF}"
     damages = ("malformed", "not a database", "corrupt", "decode")
@@ -446,6 +532,10 @@ def _find_fix(exc: Exception, path: Path) -> str:
 
 def _is_locked(exc: Exception) -> bool:
     return "locked" in str(exc) or "busy" in str(exc)
+
+
+def _is_moved(exc: Exception) -> bool:
+    return getattr(exc, "sqlite_errorname", "") == "SQLITE_READONLY_DBMOVED"
 
 
 def _elsewhere() -> str:

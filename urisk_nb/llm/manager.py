@@ -657,7 +657,7 @@ class LLMManager:
             return ""
         from urisk_nb.llm.local_digest import find_local_digest
 
-        return await asyncio.to_thread(find_local_digest, self.settings, model)
+        return await asyncio.to_thread(find_local_digest, self.settings, model, self.pid)
 
     async def unload(self, model: str | None = None) -> None:
         """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import keyword
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,19 @@ from urisk_nb.chat.conversation import ChatPlan, Conversation
 from urisk_nb.chat.options import AnswerOptions, read_answer_options
 from urisk_nb.chat.prompts import HOUSE_PROMPT, choose_system_prompt
 from urisk_nb.chat.records import find_known_answer, identify_model, record_answer
+from urisk_nb.chat.schemas import AnswerSchema
+from urisk_nb.chat.structured import DataAnswer, add_instruction, ask_for_data
 from urisk_nb.chat.token_budget import Window
-from urisk_nb.errors import ContextExceeded, InputError
+from urisk_nb.errors import AnswerInvalid, ContextExceeded, InputError
 from urisk_nb.llm.manager import Answer, AnswerStream, LLMManager, is_demo
+from urisk_nb.llm.messages import Message
 from urisk_nb.notebook.cell_text import FilledText, fill_question
+from urisk_nb.notebook.data_answer import DataView, find_schema
 from urisk_nb.notebook.expressions import find_values
 from urisk_nb.render.board import Board, publish
 from urisk_nb.render.markup import answer_markup, progress_markup
 from urisk_nb.render.text_layout import format_count
+from urisk_nb.risk.answer_text import PROMPT_CUT
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -34,6 +39,9 @@ __all__ = ["ARGUMENTS", "ask", "check_variable", "get_conversation", "shorten_tr
 
 CONVERSATION = "conversation"
 MAX_REPEATS = 3  # of a question that the server finds too long, each time with less beside it
+
+LAST_ANSWER = "_answer"  # the variable of the text that data was read from
+STOPPED = "you stopped the answer. The server stopped generating, and keeps running."
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {
@@ -72,6 +80,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "action": "store_true",
         "help": "show the answer as plain text, as the model wrote it",
     },
+    "--json": {
+        "metavar": "SCHEMA",
+        "help": 'the answer as data: fields, "ticker:str, risk:float"; a pydantic model, a '
+        "dataclass, list[Model]; a JSON schema as a dict or a .json file",
+    },
 }
 
 
@@ -98,6 +111,8 @@ class AskRequest:
         It is no part of the conversation.
     is_cached
         The journal may answer it.
+    schema
+        The form of an answer as data; None for an answer in words.
     notes
         What the line under the answer says beside its figures.
     """
@@ -109,6 +124,7 @@ class AskRequest:
     name: str | None
     raw: bool
     notes: tuple[str, ...]
+    schema: AnswerSchema | None = None
     attachments: tuple[Attachment, ...] = ()
     is_alone: bool = False
     is_cached: bool = False
@@ -119,7 +135,7 @@ def ask(
     args: argparse.Namespace,
     cell: str,
     get_manager: Callable[[], LLMManager],
-) -> Answer | None:
+) -> Any:
     """
     Run `%%ask` or `%ask`; return what the line form gives.
 
@@ -129,7 +145,9 @@ def ask(
     manager = get_manager()
     if request.model is not None:
         event_loop.run(manager.ensure_model(request.model))
-    answer = _Exchange(shell, request, manager).run()
+    exchange = _Exchange(shell, request, manager)
+    schema = request.schema
+    answer = exchange.run() if schema is None else exchange.ask_for_data(schema)
     return answer if getattr(args, "in_line", False) else None
 
 
@@ -221,6 +239,74 @@ class _Exchange:
             self._conversation.answered(plan, self._request.question, answer)
         return answer
 
+    # Data -----------------------------------------------------------------------------------------
+
+    def ask_for_data(self, schema: AnswerSchema) -> Any:
+        """
+        Ask for data, show it, bind it and return it.
+
+        The answer that it was read from is in the variable `_answer`, whatever becomes of it.
+        """
+        view = DataView(raw=self._request.raw)
+        plan = self._plan_data(schema)
+        options = replace(self._request.options, max_tokens=plan.answer_tokens)
+        if options.temperature is None:  # the most likely words keep to a schema best
+            options = replace(options, temperature=0.0)
+        sent: list[Sequence[Message]] = []
+
+        def ask_model(messages: Sequence[Message]) -> Answer:
+            sent.append(messages)
+            stream = self._manager.stream_chat(
+                messages,
+                options=options.list_sent(),
+                format=schema.json_schema,
+                model=self._request.model,
+            )
+            try:
+                return view.follow(stream)
+            finally:
+                self._shell.user_ns[LAST_ANSWER] = stream.partial
+
+        try:
+            found = ask_for_data(ask_model, plan.messages, schema, max_tokens=options.max_tokens)
+        except AnswerInvalid as exc:
+            if isinstance(exc.answer, Answer):  # always: the error itself knows no answers
+                self._shell.user_ns[LAST_ANSWER] = exc.answer
+                view.show_unfit(exc.answer, _describe_answer(exc.answer, options))
+            raise
+        except KeyboardInterrupt as exc:
+            shorten_traceback(exc, f"{STOPPED} {LAST_ANSWER} has what had come.")
+            raise
+        self._show_data(view, found, plan, options)
+        _bind(self._shell, self._request, found.value)
+        self._keep(replace(plan, messages=tuple(sent[-1])), found.answer)
+        return found.value
+
+    def _plan_data(self, schema: AnswerSchema) -> ChatPlan:
+        """Return what is sent; the room for the schema, which is added to it later, is kept."""
+        own = self._request.system
+        system = [{"role": "system", "content": own}] if own else []
+        longer = add_instruction(system, schema)[0]["content"]
+        plan = self._conversation.plan(
+            self._request.question,
+            model=self._model,
+            system=longer,
+            attachments=self._request.attachments,
+            window=Window.of(self._manager.num_ctx),
+            max_tokens=self._request.options.max_tokens,
+            is_alone=self._is_alone,
+        )
+        return replace(plan, messages=(*system, *plan.messages[1:]))
+
+    def _show_data(
+        self, view: DataView, found: DataAnswer, plan: ChatPlan, options: AnswerOptions
+    ) -> None:
+        facts = [_describe_answer(found.answer, options), *_describe_repair(found)]
+        facts += [*self._request.notes, *plan.notes]
+        # That there is no text, only thinking, is no fault of data that was found in the thoughts
+        faults = [text for code, text in found.answer.faults.items() if code == PROMPT_CUT]
+        view.show(found.shown, " · ".join(facts), faults)
+
 
 def _read_request(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> AskRequest:
     where = "%ask" if getattr(args, "in_line", False) else "%%ask"
@@ -232,6 +318,8 @@ def _read_request(shell: InteractiveShell, args: argparse.Namespace, cell: str) 
             if where == "%ask"
             else "write the question under the %%ask line",
         )
+    if args.cached and args.json is not None:
+        raise InputError(f"{where}: --cached does not go with --json.", fix="leave one of them out")
     prompt, system = (_fill(shell, text) for text in (cell.strip(), args.system))
     return AskRequest(
         question=prompt.text,
@@ -240,6 +328,7 @@ def _read_request(shell: InteractiveShell, args: argparse.Namespace, cell: str) 
         options=read_answer_options(vars(args), where),
         name=name,
         raw=args.raw,
+        schema=find_schema(shell.user_ns, args.json, where),
         notes=(*prompt.notes, *system.notes),
         attachments=_attach(shell, args.attached, prompt.text),
         is_alone=args.no_history,
@@ -260,9 +349,13 @@ def _fill(shell: InteractiveShell, text: str | None) -> FilledText:
     return fill_question(text or "", shell.user_ns, shell.user_ns_hidden)
 
 
-def _bind(shell: InteractiveShell, request: AskRequest, answer: Answer) -> None:
+def _bind(shell: InteractiveShell, request: AskRequest, answer: Any) -> None:
     if request.name:
         shell.user_ns[request.name] = answer
+
+
+def _describe_repair(found: DataAnswer) -> list[str]:
+    return [f"corrected once ({found.repaired[0]})"] if found.repaired else []
 
 
 # Showing ------------------------------------------------------------------------------------------
@@ -332,8 +425,7 @@ def _mark(text: str, request: AskRequest, plan: ChatPlan) -> str:
 
 
 def _describe_interrupt(request: AskRequest) -> str:
-    kept = f" {request.name} has what had come." if request.name else ""
-    return f"you stopped the answer. The server stopped generating, and keeps running.{kept}"
+    return f"{STOPPED} {request.name} has what had come." if request.name else STOPPED
 
 
 def _describe_answer(answer: Answer, options: AnswerOptions) -> str:

@@ -203,6 +203,12 @@ def _is_factors(value: Any) -> bool:
     return isinstance(value, pd.DataFrame) and _is_prices(value)
 
 
+def _is_schema(value: Any) -> bool:
+    from urisk_nb.chat.schemas import is_schema
+
+    return is_schema(value)
+
+
 def _is_other_frame(value: Any) -> bool:
     """Return whether a value is a table of polars or pyarrow; a class is none."""
     return not isinstance(value, type) and str(type(value).__module__).split(".")[0] in (
@@ -217,6 +223,7 @@ FITTING: Mapping[str, Callable[[Any], bool]] = {
     "--previous": _is_evidence,
     "--benchmark": _is_benchmark,
     "--factors": _is_factors,
+    "--json": _is_schema,
 }
 # Flags that take a column of the prices, too, and their own words
 OF_COLUMNS: Mapping[str, tuple[str, ...]] = {"--benchmark": ("equal",), "--factors": ()}

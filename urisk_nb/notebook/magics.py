@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urisk_nb import event_loop
 from urisk_nb.arguments import name_flag
 from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrouped
-from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
+from urisk_nb.llm.manager import LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.setting_changes import Reload, fit_fix
 from urisk_nb.notebook import ask as ask_magic
@@ -351,7 +351,7 @@ def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
 # Ask ----------------------------------------------------------------------------------------------
 
 
-def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Answer | None:
+def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
     return ask_magic.ask(shell, args, cell, _get_manager)
 
 

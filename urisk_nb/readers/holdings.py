@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -12,7 +12,13 @@ import pandas as pd
 
 from urisk_nb.errors import InputError
 from urisk_nb.risk.inputs import Holding
-from urisk_nb.risk.tickers import TICKER_HINT, is_known, read_symbol
+from urisk_nb.risk.tickers import (
+    TICKER_HINT,
+    build_resolver,
+    fold_share_class,
+    is_known,
+    read_symbol,
+)
 from urisk_nb.risk.values import (
     NUMBER,
     describe_type,
@@ -22,7 +28,7 @@ from urisk_nb.risk.values import (
     strip_invisible,
 )
 
-__all__ = ["parse_tickers"]
+__all__ = ["parse_tickers", "unite_spellings"]
 
 WEIGHT = rf"{NUMBER}(?:\s*%)?"  # 40% is 0.4
 # A line of a terminal that carries spaces: "AAPL US Equity" is one name.
@@ -49,7 +55,8 @@ def parse_tickers(tickers: object, *, known: Collection[str] = ()) -> tuple[Hold
     Returns
     -------
     tuple of Holding
-        One a distinct symbol. A duplicate keeps its first line and is flagged.
+        One a distinct symbol. One that is listed again keeps its place, has the sum of its weights
+        and is flagged.
 
     Raises
     ------
@@ -57,23 +64,68 @@ def parse_tickers(tickers: object, *, known: Collection[str] = ()) -> tuple[Hold
         No ticker at all; a name outside the ticker rule; a weight that is no finite number. The
         message says which line.
     """
-    found: dict[str, Holding] = {}
+    found: dict[str, list[Holding]] = {}
     names = frozenset(map(fold_name, known))
     for where, name, weight in _iterate_entries(tickers, names):
         symbol = read_symbol(name, where, known=names)
-        if symbol in found:
-            found[symbol] = replace(found[symbol], flags=("duplicate",))
-        else:
-            found[symbol] = Holding(symbol=symbol, weight=_read_weight(weight, symbol, where))
+        line = Holding(symbol=symbol, weight=_read_weight(weight, symbol, where))
+        found.setdefault(symbol, []).append(line)
     if not found:
         raise InputError("there is no ticker.", fix=TICKER_HINT)
-    holdings = tuple(found.values())
+    holdings = tuple(map(_unite, found.values()))
     if all(one.weight is None for one in holdings):
         return holdings
     return tuple(
         one if one.weight is not None else replace(one, flags=(*one.flags, "no_weight"))
         for one in holdings
     )
+
+
+def unite_spellings(holdings: Sequence[Holding], columns: Sequence[str]) -> tuple[Holding, ...]:
+    """
+    Return the holdings with those that mean one instrument as one: BRK.B and BRK-B are one stock.
+
+    Two positions in it would count its risk as diversified. The first spelling is kept.
+
+    Parameters
+    ----------
+    columns
+        Of the prices, empty without. Tickers of one column are one; those without a column are one
+        if they are spellings of one share class, by which evidence is found.
+
+    Raises
+    ------
+    InputError
+        A ticker could be any of several columns.
+    """
+    find = build_resolver(columns)
+    found: dict[tuple[bool, str], list[Holding]] = {}
+    for one in holdings:
+        column, _ = find(one.symbol)
+        name = fold_share_class(one.symbol) if column is None else column
+        found.setdefault((column is None, name), []).append(one)
+    return tuple(map(_unite, found.values()))
+
+
+def _unite(holdings: Sequence[Holding]) -> Holding:
+    """Return several lines of one instrument as one holding: lots of a position add up."""
+    first, *others = holdings
+    if not others:
+        return first
+    lines = [line for one in holdings for line in one.lines or ((one.symbol, one.weight),)]
+    weights = [weight for _, weight in lines if weight is not None]
+    flags = {flag for one in holdings for flag in one.flags} - ({"no_weight"} if weights else set())
+    return replace(
+        first,
+        weight=_add(weights) if weights else None,
+        flags=tuple(sorted(flags | {"duplicate"})),
+        lines=tuple(lines),
+    )
+
+
+def _add(weights: Iterable[float]) -> float:
+    """Return the sum as it is written: 20% and 10% are 0.3, not 0.30000000000000004."""
+    return float(sum(Decimal(repr(weight)) for weight in weights))
 
 
 def _iterate_entries(given: object, known: Collection[str]) -> Iterator[tuple[str, object, object]]:

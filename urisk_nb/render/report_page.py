@@ -37,6 +37,7 @@ __all__ = ["render_report_page"]
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 MAX_QUOTE_CHARS = 1200
 MAX_RULES_CHARS = 300
+MAX_LINE_CHARS = 30  # a column of texts as short as dates and flags is not wrapped
 MAX_BARS = 60
 
 # The colors of charts are Okabe and Ito's, told apart without color vision. The names that begin
@@ -54,7 +55,7 @@ _STYLE = (
     f"@media (prefers-color-scheme:dark){{:root{{{_DARK}}}}}"
     """
 body{background:var(--back);color:var(--text);font:14px/1.45 system-ui,sans-serif;margin:0 auto;
-max-width:88em;padding:1em 1.5em;overflow-wrap:break-word}
+max-width:100em;padding:1em 1.5em;overflow-wrap:break-word}
 h1{font-size:1.5em;margin:.2em 0}h2{font-size:1.2em;margin:1.6em 0 .4em}
 h3{font-size:1em;margin:1em 0 .2em}
 p{margin:.3em 0}a{color:inherit}nav a{margin-right:.8em;white-space:nowrap}
@@ -66,7 +67,8 @@ table{border-collapse:collapse;margin:.4em 0}summary{cursor:pointer;margin:.6em 
 border-bottom:1px solid var(--jp-border-color2)}
 .list td{overflow-wrap:anywhere}.full td.q{width:55%}.full td.w{width:18%}.full td.n{width:1%}
 .list :is(td,th).n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.list :is(td,th):first-child{white-space:nowrap}
+.list :is(td,th):first-child,.list td.s{white-space:nowrap}
+.wide :is(td,th){padding:.35em .5em!important}
 .heat td,.heat thead th+th{text-align:center;font-variant-numeric:tabular-nums}
 .heat td{border:2px solid var(--back);white-space:nowrap}
 .charts{display:flex;flex-wrap:wrap;gap:1em;margin:.5em 0}
@@ -353,7 +355,10 @@ def _render_list(
 ) -> str:
     """Return texts as a table; those in the columns `numbers` are figures."""
     right = frozenset(numbers)
-    kinds = [' class="n"' if place in right else "" for place in range(len(heads))]
+    kinds = [
+        ' class="n"' if place in right else ' class="s"' if _is_short(rows, place) else ""
+        for place in range(len(heads))
+    ]
     top = "".join(
         f'<th scope="col"{kind}>{escape_html(head)}</th>'
         for head, kind in zip(heads, kinds, strict=True)
@@ -370,3 +375,7 @@ def _render_list(
         f'<table class="list" aria-label="{escape_html(label)}"><thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
+
+
+def _is_short(rows: Sequence[Sequence[str]], place: int) -> bool:
+    return max((len(row[place]) for row in rows), default=0) <= MAX_LINE_CHARS

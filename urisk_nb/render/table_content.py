@@ -14,17 +14,20 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from urisk_nb.render.escaping import one_line
-from urisk_nb.render.text_layout import format_count
+from urisk_nb.render.text_layout import cut, format_count
 from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
 
 __all__ = [
     "DASH",
+    "FINE_FRACTIONS",
     "MAX_MESSAGES",
+    "MAX_REASON_CHARS",
     "MAX_ROWS",
     "Column",
     "TableContent",
     "collect_messages",
     "collect_notes",
+    "describe_override",
     "describe_run",
     "describe_sentences",
     "describe_warnings",
@@ -41,6 +44,7 @@ __all__ = [
 MAX_ROWS = 100
 NOTHING_DECISIVE = "nothing_decisive"  # the flag of a Low that means that nothing was said
 MAX_MESSAGES = 20
+MAX_REASON_CHARS = 200  # of a correction, beside a sentence or in a cause
 MAX_PLAIN = 1e4  # a million per cent; more is written as a power of ten
 DASH = "–"  # where there is no value
 WHOLE_RUN = "*"  # the key of a message that is about no single ticker
@@ -59,9 +63,17 @@ _COMPACT = re.compile(r"ret_total|vol_ann|max_dd|beta|(?:var|es)_\d+")
 _FRACTION = re.compile(
     r"ret_total|vol_(?:ewma_)?ann|downside_dev_ann|(?:max|cur)_dd|es_\d+"
     r"|var_\d+(?:_(?:lo|hi|filtered|gaussian|cornish_fisher))?"
-    r"|weight|comp_es|comp_es_share|comp_vol_share|(?:score_)?coverage|share_repeated"
+    r"|weight(?:_sum|_gross)?|comp_es|comp_es_share|comp_vol_share|(?:score_)?coverage|share_repeated"
 )
-_FORMATS = {"score": ".1f", "beta": ".2f"}
+_FORMATS = {
+    **dict.fromkeys(("beta", "diversification_ratio", "effective_number"), ".2f"),
+    **dict.fromkeys(("r2", "p_value"), ".3f"),
+    **dict.fromkeys(("alpha", "alpha_se"), ".3g"),
+    "LR": ".2f",
+    "score": ".1f",
+}
+_BETA = re.compile(r"beta_.+")  # of a factor, and the standard errors
+FINE_FRACTIONS = frozenset(("comp_es",))  # of fifty holdings each adds some basis points
 _UNKNOWN = "This version of urisk_nb has no explanation for this code."
 
 
@@ -81,12 +93,15 @@ class TableContent:
         The record of the run; of tables put together ``{"runs": [...]}``.
     changes
         One row a new, changed or gone sentence: ticker, change, section, quote, old_quote.
+    portfolio
+        The figures of its run's portfolio by name; None without weights.
     """
 
     frame: pd.DataFrame
     findings: pd.DataFrame
     meta: Mapping[str, Any]
     changes: pd.DataFrame | None = None
+    portfolio: Mapping[str, Any] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -231,8 +246,10 @@ def format_value(name: str, value: Any) -> str:
         return DASH
     if isinstance(value, float):
         if is_fraction(name):
-            return f"{value:.1%}" if abs(value) < MAX_PLAIN else f"{100 * value:.3g}%"
-        return f"{value:{_FORMATS.get(name, '.6g')}}"
+            digits = 2 if name in FINE_FRACTIONS else 1
+            return f"{value:.{digits}%}" if abs(value) < MAX_PLAIN else f"{100 * value:.3g}%"
+        usual = ".3f" if _BETA.fullmatch(name) else ".6g"
+        return f"{value:{_FORMATS.get(name, usual)}}"
     if isinstance(value, pd.Timestamp):
         return value.date().isoformat() if value == value.normalize() else value.isoformat()
     return one_line(value)
@@ -274,7 +291,8 @@ def collect_notes(content: TableContent) -> list[str]:
 def collect_messages(content: TableContent, limit: int | None = MAX_MESSAGES) -> list[str]:
     """
     Return what the run says of the rows shown and of itself, such as which price is bad; the rest
-    is counted. `limit`: the most messages; None: all of them.
+    is counted. `limit`: the most messages; None: all of them. What is missing of the portfolio
+    stands beside its figures.
     """
     if not content.is_whole:
         return []
@@ -287,6 +305,8 @@ def collect_messages(content: TableContent, limit: int | None = MAX_MESSAGES) ->
                 texts = [said] if isinstance(said, str) else said
                 lines |= dict.fromkeys(head + one_line(text) for text in texts)
     lines |= dict.fromkeys(_describe_ratings(content))
+    if content.portfolio is not None:
+        lines.pop(one_line(content.portfolio.get("reason")), None)
     shown = list(lines)[:limit]
     more = len(lines) - len(shown)
     return [*shown, f'and {more} more: table.report.meta["messages"]'] if more else shown
@@ -396,10 +416,41 @@ def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
         p = row[name]
         texts[name] = DASH if format_value("", p) == DASH else f"{p:.2f}"
     reason = format_value("", row["reason"]) if row["status"] == "unjudged" else DASH
-    said = (*map(one_line, codes_in([row["flags"]])), reason, _describe_count(row))
+    codes = map(one_line, codes_in([row["flags"]]))
+    corrected = describe_override(row, MAX_REASON_CHARS) or DASH
+    said = (*codes, reason, _describe_count(row), corrected)
     texts["warnings"] = ", ".join(part for part in said if part != DASH)
     # Where no risk was seen a severity says nothing.
     return texts | {"severity": DASH, "p_severity": DASH} if texts["risk"] == "none" else texts
+
+
+def describe_override(row: Mapping[Any, Any], width: int | None = None) -> str | None:
+    """
+    Return who corrected the label of a sentence, when and why: "anna corrected legal 4 to none on
+    2024-05-02: it was paid". None where nobody did, or where the report is of an older version.
+
+    Parameters
+    ----------
+    width
+        Columns that the reason may take; default: all of it.
+    """
+    who, why = row.get("override_by"), row.get("override_why")
+    if not isinstance(who, str):
+        return None
+    old = _name_label(row.get("model_risk"), row.get("model_severity"))
+    new = _name_label(row["risk"], row["severity"])
+    if old is None:
+        change = f"labeled it {new}, where the model gave no label,"
+    else:
+        change = f"confirmed {new}" if old == new else f"corrected {old} to {new}"
+    day, reason = format_value("", row["override_at"])[:10], format_value("", why)
+    return f"{one_line(who)} {change} on {day}: {reason if width is None else cut(reason, width)}"
+
+
+def _name_label(risk: Any, severity: Any) -> str | None:
+    if not isinstance(risk, str):
+        return None
+    return risk if risk == "none" else f"{risk} {severity}"
 
 
 def _describe_count(row: Mapping[Any, Any]) -> str:

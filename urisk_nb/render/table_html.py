@@ -7,6 +7,7 @@ from typing import Any
 
 from urisk_nb.render.escaping import escape_html
 from urisk_nb.render.markup import CELL, CODE, MUTED, NUMBER, PLAIN, note_boxes
+from urisk_nb.render.portfolio_line import render_portfolio_html
 from urisk_nb.render.table_changes import render_changes_html
 from urisk_nb.render.table_content import (
     DASH,
@@ -59,7 +60,7 @@ def render_table_html(content: TableContent) -> str:
 
 def render_summary_html(content: TableContent, *, is_short: bool = True) -> str:
     """
-    Return the table with its notes, alerts, messages and warnings, without the sentences.
+    Return the table with its notes, portfolio, alerts, messages and warnings, without sentences.
 
     Parameters
     ----------
@@ -81,6 +82,7 @@ def render_summary_html(content: TableContent, *, is_short: bool = True) -> str:
         f'<table aria-label="risk table" {_TABLE}><thead><tr>'
         f'<th scope="col" style="{CELL}">{escape_html(head)}</th>{heads}</tr></thead>'
         f"<tbody>{''.join(_rows(labels, columns))}</tbody></table>{more}"
+        f"{render_portfolio_html(content)}"
         f"{_alerts(content, MAX_SENTENCES if is_short else None)}"
         f"{_messages(content, MAX_MESSAGES if is_short else None)}{_warnings(content)}"
     )

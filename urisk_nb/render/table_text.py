@@ -9,6 +9,7 @@ from typing import Any
 
 from urisk_nb.render.escaping import visible
 from urisk_nb.render.front_end import in_console
+from urisk_nb.render.portfolio_line import render_portfolio_text
 from urisk_nb.render.table_changes import render_changes_text
 from urisk_nb.render.table_content import (
     DASH,
@@ -38,7 +39,7 @@ MAX_QUOTE_CHARS = 600
 
 def render_table_text(content: TableContent, width: int | None = None) -> str:
     """
-    Return the table, each ticker's worst sentence, messages, warnings, and the labeled sentences.
+    Return the table, its portfolio, each ticker's worst sentence, messages, warnings, sentences.
 
     Parameters
     ----------
@@ -50,6 +51,7 @@ def render_table_text(content: TableContent, width: int | None = None) -> str:
     blocks = [
         [line for note in collect_notes(content) for line in wrap(note, width)]
         + _grid(content, width),
+        render_portfolio_text(content, width),
         _alerts(content, width),
         _worst_sentences(content, width),
         [line for one in collect_messages(content) for line in wrap(one, width, rest="  ")],

@@ -27,6 +27,7 @@ __all__ = [
     "Holding",
     "Prices",
     "Section",
+    "describe_repeats",
     "describe_unlisted",
     "describe_weights",
     "normalize_weights",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 MAX_NAMED = 10  # names in a note
+MAX_GROSS = 10  # weights that sum to more, signs aside, were probably meant as per cent
 MAX_WEIGHT_ERROR = 0.005  # weights that were rounded to whole per cent still sum to 1
 SHARED = "*"  # the ticker that a document is given for every company
 
@@ -41,7 +43,7 @@ SHARED = "*"  # the ticker that a document is given for every company
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
     """
-    One line of the ticker list.
+    One ticker of the list.
 
     Attributes
     ----------
@@ -49,15 +51,18 @@ class Holding:
         NFKC, stripped, upper case; matches the ticker rule, so it is safe to show, and is never
         made into a path.
     weight
-        As given (negative is short), or None.
+        As given (negative is short), or None. Of several lines their sum.
     flags
-        "duplicate": it was listed again, the first line counts. "no_weight": others have a weight,
-        this one has none.
+        "duplicate": it was listed again, also in another spelling. "no_weight": others have a
+        weight, this one has none.
+    lines
+        The spelling and the weight of each line, where there are several; else empty.
     """
 
     symbol: str
     weight: float | None = None
     flags: tuple[str, ...] = ()
+    lines: tuple[tuple[str, float | None], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -228,7 +233,38 @@ def describe_weights(holdings: Sequence[Holding]) -> str | None:
         if abs(total) > MAX_WEIGHT_ERROR
         else ""
     )
+    if gross > MAX_GROSS:
+        first = next(one for one in holdings if one.weight)
+        way_out += f" If they are per cent, write {first.symbol}={first.weight:g}%, and so on."
     return f"The weights sum to {total:.4g}{beside}, not 1; they are used as given.{way_out}"
+
+
+def describe_repeats(holdings: Sequence[Holding]) -> list[str]:
+    """Return a note on each ticker that several lines mean, if they have weights or spellings."""
+    told = [
+        one
+        for one in holdings
+        if one.lines and (one.weight is not None or len({name for name, _ in one.lines}) > 1)
+    ]
+    notes = list(map(_describe_repeat, told[:MAX_NAMED]))
+    more = len(told) - len(notes)
+    verb = "ticker is" if more == 1 else "tickers are"
+    return [*notes, f"{more} more {verb} listed more than once."] if more > 0 else notes
+
+
+def _describe_repeat(one: Holding) -> str:
+    """Say which lines one ticker is made of: no money is added or dropped in silence."""
+    if one.weight is None:
+        names = ", ".join(name for name, _ in one.lines)
+        return f"{one.symbol} is listed {len(one.lines)} times ({names}): this is one row."
+    weights = ", ".join(
+        f"{name} {'without weight' if weight is None else f'{100 * weight:.6g}%'}"
+        for name, weight in one.lines
+    )
+    return (
+        f"{one.symbol} is listed {len(one.lines)} times ({weights}): this is one position of "
+        f"{100 * one.weight:.6g}%. If you want one of these lines only, remove the others."
+    )
 
 
 def describe_unlisted(

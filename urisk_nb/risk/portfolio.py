@@ -10,7 +10,7 @@ docs/portfolio.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ __all__ = [
     "measure_portfolio",
 ]
 
+_CASH = frozenset(("CASH", "USD", "EUR", "GBP", "CHF", "JPY"))
 COMPONENT_COLUMNS = ("comp_vol_share", "comp_es", "comp_es_share")
 
 
@@ -221,10 +222,22 @@ def _join(
         return "every weight is 0", None
     lost = [one.symbol for one in positions if measured.rows[one.symbol].status != "ok"]
     if lost:
-        return f"{name_some(lost)} {'has' if len(lost) == 1 else 'have'} no usable prices", None
+        seen = f"{name_some(lost)} {'has' if len(lost) == 1 else 'have'} no usable prices"
+        return seen + _describe_cash(one for one in lost if measured.rows[one].column is None), None
     joint = join_returns(measured.market, positions)
     obstacle = _find_obstacle(measured, positions, joint, params)
     return obstacle, None if obstacle else joint
+
+
+def _describe_cash(symbols: Iterable[str]) -> str:
+    """Say how cash is held where a ticker without a column looks like it; else empty."""
+    cash = [one for one in symbols if one in _CASH]
+    if not cash:
+        return ""
+    return (
+        f"; if {name_some(cash)} is cash, leave it out of the list: what the weights leave of 1 is "
+        "cash that earns nothing"
+    )
 
 
 def _find_obstacle(
@@ -329,7 +342,11 @@ class _Figures:
 
     def _measure_tail(self, ordered: FloatArray, alpha: float) -> None:
         if round(alpha * len(ordered), 9) < MIN_TAIL:
-            self.flags["short_tail"] = f"fewer than {MIN_TAIL} returns are expected in a tail"
+            told = self.flags.get("short_tail") or (
+                f"fewer than {MIN_TAIL} returns are expected in the tail"
+            )
+            also = " or" if told.endswith("%") else ""
+            self.flags["short_tail"] = f"{told}{also} of {100 * alpha:g} %"
             return
         label = alpha_label(alpha)
         self.values[f"var_{label}"] = float(formulas.value_at_risk(ordered, alpha))

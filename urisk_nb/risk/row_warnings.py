@@ -27,7 +27,8 @@ WARNINGS = {
     # Tickers and weights
     "alias": "The column or document writes the ticker in another way, such as BRK-B for BRK.B or "
     "NVDA US Equity for NVDA.",
-    "duplicate": "The ticker was listed more than once; its first entry counts.",
+    "duplicate": "The ticker was listed more than once, or in two spellings. It is one row, and "
+    "its weights are added.",
     "no_weight": "Other tickers have a weight; this one has none.",
     # The portfolio, episodes, factors
     "cf_domain": "Skewness and kurtosis are too large for the Cornish-Fisher VaR, so do not use "
@@ -109,6 +110,8 @@ WARNINGS = {
     "no_risk_found": "Sentences were labeled, and none of them names a risk that counts.",
     "not_calibrated": "Some labels could not be calibrated and are greedy.",
     "not_run": "The run ended before this ticker was labeled.",
+    "override": "A person corrected the label of a sentence, and the correction counts; "
+    "table.report.findings says who, when and why.",
     "prompt_cut": "The server read far fewer tokens than were sent: it cut the prompt. Ask for a "
     "larger window: %env URISK_NUM_CTX=8192.",
     "repaired": "The model's first answer to a sentence was not valid; it was asked again.",

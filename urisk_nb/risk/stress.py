@@ -87,9 +87,9 @@ def measure_stress(
     found: list[EpisodeLoss] = []
     for episode in params.stress or ():
         market = _read_episode(prices, params, episode)
-        found += _measure_tickers(market, holdings, column_of, episode.name)
+        found += _measure_tickers(market, holdings, column_of, episode)
         if any(one.weight is not None for one in holdings):
-            found.append(_measure_book(market, find_positions(holdings, column_of), episode.name))
+            found.append(_measure_book(market, find_positions(holdings, column_of), episode))
     return tuple(found)
 
 
@@ -106,10 +106,21 @@ def _read_episode(prices: Prices, params: RiskParams, episode: Episode) -> Marke
         raise InputError(
             f"stress={str(episode)!r} has {count_noun(len(inside), 'date')} of the prices, which "
             f"run from {first} to {until}; two are needed.",
-            fix="give a longer episode",
+            fix=_suggest_longer(episode, used),
         )
     start, end = inside[0].date(), inside[-1].date()
     return read_market(prices, replace(params, window=None, as_of=None, start=start, end=end))
+
+
+def _suggest_longer(episode: Episode, dates: pd.DatetimeIndex) -> str:
+    """Return the episode from the last price before it to the first one after it."""
+    before = dates[dates < pd.Timestamp(episode.start)]
+    after = dates[dates > pd.Timestamp(episode.end)]
+    start = before[-1].date() if len(before) else episode.start
+    end = after[0].date() if len(after) else episode.end
+    near = replace(episode, start=start, end=end)
+    inside = (dates >= pd.Timestamp(start)) & (dates <= pd.Timestamp(end))
+    return f'stress="{near}"' if inside.sum() > 1 else "give a longer episode"
 
 
 def _build_outside(episode: Episode, first: date, until: date) -> InputError:
@@ -126,7 +137,7 @@ def _measure_tickers(
     market: Market,
     holdings: Sequence[Holding],
     column_of: Mapping[str, str | None],
-    episode: str,
+    episode: Episode,
 ) -> Iterator[EpisodeLoss]:
     columns = {column for column in column_of.values() if column is not None}
     wrong = {column: seen for column in columns if (seen := _find_fault(market, column))}
@@ -139,7 +150,7 @@ def _measure_tickers(
         column = column_of.get(one.symbol)
         if column in wrong:
             loss = EpisodeLoss(
-                episode=episode, ticker="", flags=("bad_data",), reason=wrong[column]
+                episode=episode.name, ticker="", flags=("bad_data",), reason=wrong[column]
             )
         else:
             loss = known.get(column or "", _miss(episode, "", "it has no column of prices."))
@@ -151,19 +162,19 @@ def _find_fault(market: Market, column: str) -> str | None:
     return describe_bad_cells(market, column, values, f"column {column!r}")
 
 
-def _miss(episode: str, ticker: str, reason: str) -> EpisodeLoss:
-    return EpisodeLoss(episode=episode, ticker=ticker, flags=("no_data",), reason=reason)
+def _miss(episode: Episode, ticker: str, reason: str) -> EpisodeLoss:
+    return EpisodeLoss(episode=episode.name, ticker=ticker, flags=("no_data",), reason=reason)
 
 
 @quiet
-def _measure_block(market: Market, block: Block, episode: str) -> list[EpisodeLoss]:
+def _measure_block(market: Market, block: Block, episode: Episode) -> list[EpisodeLoss]:
     rows = block.calendar.rows
     if len(rows) < 2:
         seen = f"it has {'one price' if len(rows) else 'no price'} in the episode."
         return [_miss(episode, "", seen)] * len(block.places)
     path = _build_path(block.values) if market.is_returns else block.values
     depth, *_ = formulas.drawdown(path)
-    bare = _describe_dates(market, rows, EpisodeLoss(episode=episode, ticker=""))
+    bare = _describe_dates(market, rows, episode)
     return [
         replace(bare, ret_total=total, max_dd=fall)
         for total, fall in zip(formulas.total_return(path).tolist(), depth.tolist(), strict=True)
@@ -176,20 +187,26 @@ def _build_path(returns: FloatArray) -> FloatArray:
     return np.concatenate((np.ones((len(growth), 1)), growth), axis=1)
 
 
-def _describe_dates(market: Market, rows: IntArray, loss: EpisodeLoss) -> EpisodeLoss:
-    """Return the loss with its dates; one that lacks an end of the episode says so."""
+def _describe_dates(market: Market, rows: IntArray, episode: Episode) -> EpisodeLoss:
+    """Return a loss with its dates; one that lacks an end of the episode says which part it has."""
     begin, last = market.dates[int(rows[0])], market.dates[int(rows[-1])]
-    is_partial = begin - market.dates[0] > MAX_BEYOND or market.dates[-1] - last > MAX_BEYOND
-    return replace(
-        loss,
+    lacking = max(begin.date() - episode.start, episode.end - last.date())
+    is_partial = lacking > MAX_BEYOND
+    return EpisodeLoss(
+        episode=episode.name,
+        ticker="",
         start=begin,
         end=last,
         n_obs=len(rows) - 1,
         flags=("partial_episode",) if is_partial else (),
+        reason=f"asked for {episode.start} to {episode.end}; the prices cover {begin.date()} to "
+        f"{last.date()}."
+        if is_partial
+        else None,
     )
 
 
-def _measure_book(market: Market, positions: Sequence[Position], episode: str) -> EpisodeLoss:
+def _measure_book(market: Market, positions: Sequence[Position], episode: Episode) -> EpisodeLoss:
     """Return the portfolio's loss; nothing of it where a position has no prices inside."""
     if not positions:
         return _miss(episode, PORTFOLIO, "every weight is 0.")
@@ -204,12 +221,13 @@ def _measure_book(market: Market, positions: Sequence[Position], episode: str) -
     if len(rows) < 2:
         return _miss(episode, PORTFOLIO, "its holdings share fewer than two dates.")
     total = np.sum(joint.parts[:, 1:] if market.is_returns else joint.parts, axis=0)
-    loss = _describe_dates(market, rows, EpisodeLoss(episode=episode, ticker=PORTFOLIO))
+    loss = replace(_describe_dates(market, rows, episode), ticker=PORTFOLIO)
     if (total <= -1).any():
+        covered = f"{loss.reason.rstrip('.')}; " if loss.reason else ""
         return replace(
             loss,
             flags=tuple(sorted({*loss.flags, "wiped_out"})),
-            reason="it loses its whole capital in one period.",
+            reason=f"{covered}it loses its whole capital in one period.",
         )
     path = np.concatenate(([1.0], np.cumprod(1 + total)))
     return replace(

@@ -18,6 +18,7 @@ from urisk_nb.risk.values import is_missing, read_number, show
 from urisk_nb.table.causes import COSTS, Cause, CellCauses, differ, kinds_of
 from urisk_nb.table.explain import find_flags
 from urisk_nb.table.exports import ExportFrame
+from urisk_nb.table.parts_diff import compare_parts, describe_lone_parts, is_part
 from urisk_nb.table.portfolio_diff import compare_portfolios, describe_lone_portfolio
 from urisk_nb.table.run_settings import (
     EVIDENCE,
@@ -28,6 +29,7 @@ from urisk_nb.table.run_settings import (
 )
 from urisk_nb.table.sentence_pairs import (
     SentencePair,
+    describe_correction,
     describe_count,
     describe_label,
     pair_sentences,
@@ -79,6 +81,7 @@ def compare_tables(older: Side, newer: Side, *, rtol: float = 0.0) -> TableDiff:
     changes = [*_list_settings(pairs), *_list_alone(before, after)]
     for one in pairs:
         changes += one.list_changes()
+    changes += compare_parts(older, newer, both, share)
     every_change = [*changes, *compare_portfolios(older, newer, share)]
     frame = pd.DataFrame(every_change, columns=["ticker", "what", "old", "new", "cause", "quote"])
     return TableDiff(
@@ -87,6 +90,7 @@ def compare_tables(older: Side, newer: Side, *, rtol: float = 0.0) -> TableDiff:
         not_compared=(
             *_list_uncompared(older.frame, newer.frame, pairs, before, after),
             *describe_lone_portfolio(older, newer),
+            *describe_lone_parts(older, newer),
         ),
         older=tuple(dict.fromkeys(one.run_id for one in older.records if one.run_id)),
         newer=tuple(dict.fromkeys(one.run_id for one in newer.records if one.run_id)),
@@ -160,7 +164,7 @@ class _TickerDiff:
             return
         before, after = describe_count(old), describe_count(new)
         if before != after:
-            cause = Cause(text=self._describe_count(), quote=pair.quote)
+            cause = Cause(text=self._describe_count(pair), quote=pair.quote)
             yield self._row("count", before, after, cause)
 
     def _describe_arrival(self, pair: SentencePair) -> str:
@@ -187,13 +191,17 @@ class _TickerDiff:
         # The threshold decides which labels count, and changes none
         moves = (one for one in self.settings if LABELS in one.kinds and one.name != "review_below")
         told = list(map(str, moves))
+        if correction := describe_correction(new, pair.old):
+            told.insert(0, correction)
         if pair.kind == "changed":
             told.insert(0, "the sentence is reworded")
         if describe_label(new) == "no label" and not is_missing(new["reason"]):
             told.append(f"no answer in the newer run: {new['reason']}")
         return "; ".join(told) or "the judge answers otherwise to the same question"
 
-    def _describe_count(self) -> str:
+    def _describe_count(self, pair: SentencePair) -> str:
+        if correction := describe_correction(pair.new, pair.old):
+            return correction
         told = [str(one) for one in self.settings if not one.kinds.isdisjoint((LABELS, EVIDENCE))]
         told += ["the probability of the label, another judge's label, or what stands around it"]
         return "; ".join(told)
@@ -283,7 +291,7 @@ def _summarize(
     """Count the changes of each ticker by kind."""
     counts = {str(ticker): dict.fromkeys(_ORDER, 0) for ticker in every}
     for change in changes:
-        if change["ticker"] is not None and change["what"] not in COSTS:
+        if change["ticker"] in counts and change["what"] not in COSTS:
             counts[change["ticker"]][_find_kind(change["what"])] += 1
     columns: dict[str, Any] = {
         f"{which}_{name}": [rows[ticker].read(name) if ticker in rows else None for ticker in every]
@@ -304,6 +312,8 @@ def _summarize(
 def _find_kind(what: str) -> str:
     if what.startswith("r_"):
         return "ratings"
+    if is_part(what):
+        return "metrics"
     return _KINDS.get(what) or ("others" if find_flags(what, ()) is None else "metrics")
 
 

@@ -51,7 +51,9 @@ class Explanation:
         gives it, alone or with others; 0 where it counts for less than that; missing where it does
         not count), risk and severity (as labeled), counted (the severity after the rules; missing
         where it does not count), rule, p_label, p_severity, quote, source, section, date, flags,
-        start, end (offsets into the document), evidence (its id), reason (why there is no label).
+        start, end (offsets into the document), evidence (its id), reason (why there is no label),
+        model_risk, model_severity, override_by, override_at, override_why (what the model said,
+        who corrected it, when and why; missing where nobody did).
     alerts
         One row a decisive sentence, found by its words without a model: family, category, counted
         (missing where it was not labeled), quote, source, section, date, start, end, evidence.
@@ -255,10 +257,19 @@ def _show_metrics(one: Explanation) -> Section:
         for row in one.metrics.to_dict("records")
     ]
     return Section(
-        title="metrics of the prices",
+        title=_name_metrics(one.metrics["metric"].tolist()),
         lines=[one.data] if one.data else (),
         head=("metric", "value", "flags"),
         rows=rows,
         right=frozenset({1}),
         all_rows=".metrics",
     )
+
+
+def _name_metrics(names: Sequence[str]) -> str:
+    """Return what the metrics are of: prices, and of a holding its part in the portfolio."""
+    own = [name for name in names if name == "weight" or name.startswith("comp_")]
+    if not own:
+        return "metrics of the prices"
+    part = "weight and part of the portfolio's risk" if len(own) > 1 else "weight"
+    return part if len(own) == len(names) else f"metrics of the prices, {part}"

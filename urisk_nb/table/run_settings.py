@@ -11,21 +11,26 @@ __all__ = ["SettingChange", "compare_benchmarks", "compare_settings"]
 MAX_NAMED = 10  # tickers of a benchmark
 PRICES, TAIL, JOINT, WEIGHT = "prices", "tail", "joint", "weight"
 EVIDENCE, LABELS = "evidence", "labels"
-ANY = frozenset((PRICES, TAIL, JOINT, WEIGHT, EVIDENCE, LABELS))
+EPISODES, FACTORS = "episodes", "factors"
+ANY = frozenset((PRICES, TAIL, JOINT, WEIGHT, EVIDENCE, LABELS, EPISODES, FACTORS))
 _OF_METRICS = frozenset((PRICES, TAIL, JOINT))
+_OF_PERIOD = _OF_METRICS | {FACTORS}
+_OF_CLOSES = _OF_PERIOD | {EPISODES}  # an episode is read in all prices up to the date of the run
 _PARAMS = {
     "alpha": frozenset((TAIL,)),
-    "start": _OF_METRICS,
-    "end": _OF_METRICS | {EVIDENCE},
-    "window": _OF_METRICS,
-    "as_of": _OF_METRICS | {EVIDENCE},
+    "start": _OF_PERIOD,
+    "end": _OF_CLOSES | {EVIDENCE},
+    "window": _OF_PERIOD,
+    "as_of": _OF_CLOSES | {EVIDENCE},
     "benchmark": frozenset((JOINT,)),
-    "price_column": _OF_METRICS,
+    "price_column": _OF_CLOSES,
     "periods_per_year": _OF_METRICS,
-    "returns": _OF_METRICS,
+    "returns": _OF_CLOSES,
     "normalise": frozenset((WEIGHT,)),
-    # They have frames of their own, and move no cell of the table
-    **dict.fromkeys(("stress", "factors", "factor_returns"), frozenset[str]()),
+    # Episodes and factors have frames of their own, and move no cell of the table. Of an episode
+    # that both runs have, its own dates tell more than the list of all.
+    "stress": frozenset[str](),
+    **dict.fromkeys(("factors", "factor_returns"), frozenset((FACTORS,))),
     "query": frozenset((EVIDENCE, LABELS)),
     "families": frozenset((EVIDENCE,)),
     "max_sentences": frozenset((EVIDENCE,)),
@@ -51,7 +56,8 @@ class SettingChange:
         What each run was told; "not set" for nothing.
     kinds
         What it can move: ``prices``, ``tail`` (VaR and ES), ``joint`` (against the benchmark),
-        ``weight``, ``evidence`` (which sentences there are) and ``labels``.
+        ``weight``, ``evidence`` (which sentences there are), ``labels``, ``episodes`` and
+        ``factors``.
     """
 
     name: str
@@ -167,8 +173,8 @@ _META: dict[str, tuple[Callable[[Mapping[str, Any]], Any], frozenset[str]]] = {
         frozenset((EVIDENCE, LABELS)),
     ),
     "schema": (lambda meta: meta.get("schema_version"), frozenset((LABELS,))),
-    "column of prices": (lambda meta: meta.get("price_column"), _OF_METRICS),
-    "adjusted prices": (lambda meta: meta.get("adjusted"), _OF_METRICS),
+    "column of prices": (lambda meta: meta.get("price_column"), _OF_CLOSES),
+    "adjusted prices": (lambda meta: meta.get("adjusted"), _OF_CLOSES),
     "engine": (lambda meta: _read_server(meta, "engine"), frozenset((LABELS,))),
     "version of the server": (lambda meta: _read_server(meta, "server"), frozenset((LABELS,))),
     "context window": (lambda meta: _read_server(meta, "num_ctx"), frozenset((LABELS,))),

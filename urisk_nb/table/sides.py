@@ -22,11 +22,17 @@ __all__ = ["Row", "Side", "read_rows"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Side:
-    """One of the two tables: as it is now, the runs behind it, and their portfolio if it is one."""
+    """
+    One of the two tables: as it is now, and the runs behind it.
+
+    Of one run also its portfolio, and by name what else stands beside the rows: `backtest`,
+    `stress`, `factors`.
+    """
 
     frame: pd.DataFrame
     records: Sequence[RunRecord]
     portfolio: pd.Series | None = None
+    parts: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -32,7 +32,8 @@ class TableDiff:
         is a column of the table, or one of ``ticker`` (only in one of the tables), ``setting``
         (what the runs were told), ``sentence`` (new, gone, or reworded: old and new are the
         wordings), ``label`` (of the same sentence), ``count`` (the same label counts otherwise) and
-        ``alert``.
+        ``alert``. Beside the rows it is ``stress EPISODE: column``, ``factors: column`` or
+        ``backtest METHOD TAIL: column``.
     summary
         One row a ticker of either table: old_level, new_level, old_score, new_score, and how many
         changes of each kind there are: ratings, alerts, sentences, labels (with counts), metrics,
@@ -114,7 +115,8 @@ def _list_first(said: Sequence[str]) -> str:
 def _describe_change(row: Mapping[str, Any]) -> str:
     """Return one change on one line: "score 35.0 -> 60.0"."""
     what = row["what"]
-    old, new = (format_value(what, row[name]) or DASH for name in ("old", "new"))
+    column = what.rpartition(": ")[2]  # of a part, such as "stress covid: max_dd"
+    old, new = (format_value(column, row[name]) or DASH for name in ("old", "new"))
     if what == "sentence":
         if old == DASH:
             return "new sentence"

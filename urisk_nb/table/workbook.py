@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_float_dtype, is_integer_dtype
 
-from urisk_nb.render.table_content import is_fraction
+from urisk_nb.render.table_content import FINE_FRACTIONS, is_fraction
 from urisk_nb.table.exports import make_visible, neutralize_formulas
 
 if TYPE_CHECKING:
@@ -27,9 +27,14 @@ TEXT_WIDTH = 70  # of a column of sentences, which wrap
 WRAPPED = 40  # characters; a column with a longer text wraps
 MEASURED = 200  # rows that are looked at for a width
 GAP = 3  # from the last row of a frame to the header of the next one
+FINE_PERCENT = "0.00%"
 PERCENT, DATE, PROBABILITY, WHOLE, PLAIN = "0.0%", "yyyy-mm-dd", "0.00", "0", "General"
 FORMATS: Mapping[str, str] = {
     "score": "0.0",
+    **dict.fromkeys(FINE_FRACTIONS, FINE_PERCENT),
+    **dict.fromkeys(("beta", "diversification_ratio", "effective_number"), "0.00"),
+    **dict.fromkeys(("LR", "expected"), "0.00"),
+    **dict.fromkeys(("p_value", "r2"), "0.000"),
     "p_label": PROBABILITY,
     "p_severity": PROBABILITY,
     "p_top": PROBABILITY,
@@ -91,7 +96,8 @@ def _lay_out(sheet: Worksheet, frame: pd.DataFrame, first: int) -> None:
     top, wrapped = Alignment(vertical="top"), Alignment(vertical="top", wrap_text=True)
     for place in range(len(frame.columns)):
         column = frame.iloc[:, place]
-        is_long = _measure(column) > WRAPPED
+        # A sentence among figures runs over the empty cells beside it
+        is_long = _measure(column) > WRAPPED and "figure" not in frame
         width = _choose_width(column, is_long=is_long)
         size = sheet.column_dimensions[get_column_letter(place + 1)]
         size.width = width if first == 1 else max(width, size.width)
@@ -114,7 +120,11 @@ def _choose_formats(frame: pd.DataFrame, place: int) -> list[str]:
     name, column = str(frame.columns[place]), frame.iloc[:, place]
     if name == "value" and "figure" in frame:
         return [
-            PERCENT if isinstance(value, float) and is_fraction(str(figure)) else PLAIN
+            _choose_number_format(str(figure))
+            if isinstance(value, float)
+            else DATE
+            if isinstance(value, pd.Timestamp)
+            else PLAIN
             for figure, value in zip(frame["figure"], column, strict=True)
         ]
     return [_choose_format(name, column)] * len(frame)
@@ -127,8 +137,13 @@ def _choose_format(name: str, column: pd.Series[Any]) -> str:
     if is_integer_dtype(column.dtype):
         return WHOLE
     if is_float_dtype(column.dtype):
-        return PERCENT if is_fraction(name) else FORMATS.get(name, PLAIN)
+        return _choose_number_format(name)
     return PLAIN
+
+
+def _choose_number_format(name: str) -> str:
+    usual = "0.000" if name.startswith("beta_") else PERCENT if is_fraction(name) else PLAIN
+    return FORMATS.get(name, usual)
 
 
 def _measure(column: pd.Series[Any]) -> int:
