@@ -103,7 +103,7 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
-    "recording": ["number_text", "overrides", "inputs", "answers", "judges", "recorder"],
+    "recording": ["number_text", "overrides", "inputs", "answers", "judges", "recorder", "asked"],
     "render": [
         *("escaping", "text_layout", "markup", "data_view", "front_end", "board"),
         *("answer_markdown", "answer_view"),
@@ -133,6 +133,8 @@ INSIDE = {
     "chat": [
         *("options", "json_text", "field_language", "json_schemas", "class_schemas", "frames"),
         *("schemas", "structured"),
+        *("token_budget", "bounded_repr", "cells", "attachments", "citations", "frame_summary"),
+        *("table_summary", "summaries", "prompts", "conversation", "records"),
     ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
@@ -150,7 +152,7 @@ INSIDE = {
         ),
         *("view", "actions", "inspector", "session_poller", "dashboard"),
         *("expressions", "magic_lines", "cell_text", "answer_display", "data_answer"),
-        *("ask", "magics", "completion"),
+        *("ask_request", "ask", "chat_command", "magics", "completion"),
     ],
 }
 FIRST_PARTY_ONLY = {"risk": {"errors", "terminal_text"}, "embedded": {"errors", "terminal_text"}}

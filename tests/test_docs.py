@@ -12,6 +12,7 @@ import pytest
 
 from harness import ROOT
 from sources import FILES, parse
+from urisk_nb.chat.prompts import HOUSE_PROMPT
 from urisk_nb.risk.params import JUDGE_REVIEW_BELOW
 from urisk_nb.risk.row_warnings import WARNINGS
 from urisk_nb.session import open_run
@@ -23,7 +24,7 @@ from urisk_nb.table.risk_table import Report
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Read where they are used, without pydantic: a run without evidence does not pay for it
-OUTSIDE = {"URISK_STATIC", "URISK_JOURNAL"}
+OUTSIDE = {"URISK_STATIC", "URISK_JOURNAL", "URISK_SYSTEM_PROMPT"}
 
 
 def documented():
@@ -114,6 +115,13 @@ def test_the_default_threshold_of_the_judge_is_documented():
     """docs/filings.md says which labels of urisk-judge are to review where nothing is given."""
     page = " ".join((ROOT / "docs/filings.md").read_text(encoding="utf-8").split())
     assert re.findall(r"`urisk-judge` \(([0-9.]+)\)", page) == [f"{JUDGE_REVIEW_BELOW:g}"]
+
+
+def test_the_system_prompt_is_documented_word_for_word():
+    """What is sent without being written by the user can be read."""
+    page = (ROOT / "docs/notebook.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- house prompt:")[2].partition("```text\n")[2].partition("```")[0]
+    assert " ".join(shown.split()) == HOUSE_PROMPT
 
 
 def test_environment_yml_agrees_with_pyproject():

@@ -19,7 +19,9 @@ from urisk_nb.journal.canonical import decode_json
 from urisk_nb.journal.place import find_path
 from urisk_nb.journal.store import Store, Stored, open_journal
 from urisk_nb.llm.request_hash import hash_request
+from urisk_nb.recording import asked
 from urisk_nb.recording.answers import decode_reply
+from urisk_nb.recording.asked import ASKED
 from urisk_nb.recording.inputs import decode_inputs, list_objects
 from urisk_nb.recording.judges import decode_judge
 from urisk_nb.recording.overrides import decode_override, find_old_overrides
@@ -62,7 +64,7 @@ Records = Mapping[str, Stored]
 
 def _find_run(store: Store, given: str) -> str:
     """Return the id of the run that is meant; its first letters are enough."""
-    wanted, runs = str(given).strip(), store.list_runs()
+    wanted, runs = str(given).strip(), store.list_runs(without=ASKED)
     found = [wanted] if wanted in runs else [run for run in runs if run.startswith(wanted)]
     if len(found) == 1 and wanted:
         return found[0]
@@ -379,7 +381,7 @@ def describe_journal() -> tuple[str, str | None]:
         return f"{path}, none yet", None
     try:
         with Store(path) as store:
-            runs, answers = len(store.list_runs()), store.count_answers()
+            runs, answers = len(store.list_runs(without=ASKED)), store.count_answers()
     except JournalUnusable as exc:
         return exc.message, exc.fix
     size = path.stat().st_size / 1e6
@@ -462,6 +464,8 @@ def purge(before: date | str, *, overrides: bool = False) -> int:
     """
     Remove whole runs, and the answers and inputs that no other run uses; return how many runs.
 
+    The questions of `%%ask` and their answers are removed by their age as well, and not counted.
+
     The file shrinks, and what was in it is overwritten. Blocks for as long as it takes to write the
     rest anew.
 
@@ -490,7 +494,7 @@ def purge(before: date | str, *, overrides: bool = False) -> int:
             if overrides:
                 store.remove_overrides(find_old_overrides(store, limit))
         store.shrink()
-    return len(old)
+    return sum(ASKED not in records[run] for run in old)
 
 
 def _read_moment(given: date | str) -> datetime:
@@ -535,5 +539,7 @@ def _list_used(store: Store, kept: Mapping[str, Records]) -> Iterator[bytes]:
                 for listed in store.get_objects([bytes.fromhex(one) for one in lists]).values():
                     if listed.is_whole:
                         yield from map(bytes.fromhex, decode_json(listed.body))
+            elif name == ASKED:
+                yield from asked.list_objects(stored.body)
             elif name.startswith(LABELS):
                 yield from (bytes.fromhex(row[1]) for row in decode_json(stored.body)["answers"])

@@ -51,7 +51,9 @@ def test_ask_streams_and_binds(started):
 
 def test_options_of_a_question_reach_the_server(started):
     """The request has them under Ollama's names, and another model is named in it."""
-    started.good("%%ask a --temperature 0.2 --seed 7 --max-tokens 9 --system 'be brief'\nWell?")
+    started.good(
+        "%%ask a --temperature 0.2 --seed 7 --max-tokens 9 --system 'be brief' --no-history\nWell?"
+    )
     last = "__import__('urisk_nb').LLMManager.get_instance().calls.records[-1].body"
     sent = json.loads(started.value(f"{last}.decode()"))
     wanted = {"temperature": 0.2, "seed": 7, "num_predict": 9}
@@ -126,6 +128,38 @@ def test_stop_and_status_without_a_session(new_kernel):
     kernel.good("%load_ext urisk_nb")
     assert "Nothing to stop" in kernel.good("%urisk_stop").text()
     assert "%urisk_start" in kernel.good("%urisk_status").text()
+
+
+LAST_SENT = "__import__('urisk_nb').LLMManager.get_instance().calls.records[-1].body.decode()"
+
+
+def test_a_conversation_with_values_in_a_kernel(started, fake_ollama):
+    """
+    A frame goes with the question, the next question goes on with it, also after a stop and a
+    reload; `%urisk_chat` shows it, and forgets it.
+    """
+    started.good("%urisk_chat reset")
+    started.good("import pandas as pd\npx = pd.DataFrame({'A': range(300)})")
+    cell = started.good("%%ask a --with px\nWhat is the greatest value of A?")
+    assert "px: 10 of 300 rows" in cell.text()
+    assert (
+        "A: min 0, mean 149.5, max 299"
+        in json.loads(started.value(LAST_SENT))["messages"][-1]["content"]
+    )
+    started.good("%urisk_stop")
+    started.good("%reload_ext urisk_nb")
+    started.good(f"%urisk_start --url {fake_ollama.url}")
+    assert "turn 2" in started.good("%ask And the least?").text()
+    sent = json.loads(started.value(LAST_SENT))["messages"]
+    assert [one["role"] for one in sent] == ["system", "user", "assistant", "user"]
+    shown = started.good("%urisk_chat")
+    assert "What is the greatest value of A? (with px)" in shown.text()
+    assert "<table" in shown.html
+    assert "2 turns forgotten" in started.good("%urisk_chat reset").text()
+    assert "no turns yet" in started.good("%urisk_chat show").text()
+    cell = started.run("%urisk_chat forget")
+    assert cell.status == "error"
+    assert "none of show, reset, off, on" in cell.error
 
 
 STORY = {"rules": [{"contains": "story", "answer": ["word "] * 600, "token_ms": 20}]}

@@ -83,6 +83,7 @@ def words(ip, text):
         ("x = 1\n%urisk_dashboard --|", ["--close", "--static"]),
         ("table = %risk NVDA --be|", ["--benchmark"]),
         ("%urisk_nest o|", ["off", "on"]),
+        ("%urisk_chat o|", ["off", "on"]),
         ("%urisk_start --engine e|", ["embedded"]),
         ("%urisk_start --dialect=o|", ["--dialect=ollama", "--dialect=openai"]),
         ("%%risk --labels |", ["calibrated", "greedy"]),
@@ -106,6 +107,8 @@ def test_flags_and_their_words_are_offered(text, offered, ip):
         ("%%risk --prices prices --factors S|\nA", {"SPY"}),
         ("%%risk --prices px\n{pro_|", {"{pro_watch", "{pro_weights"}),
         ("%risk {pro_w|", {"{pro_watch", "{pro_weights"}),
+        ("%%ask --with press_|\nWhy?", {"press_frame", "press_texts"}),
+        ("%%ask --with prices,press_|\nWhy?", {"prices,press_frame", "prices,press_texts"}),
     ],
 )
 def test_variables_that_fit_the_flag_are_offered(text, offered, ip):

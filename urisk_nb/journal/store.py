@@ -391,10 +391,20 @@ class Store:
                 found |= {hash_: _read(hash_, body) for hash_, body in rows}
         return found
 
-    def list_runs(self) -> list[str]:
-        """Return the ids of all runs, the oldest first."""
+    def list_runs(self, *, without: str = "") -> list[str]:
+        """
+        Return the ids of all runs, the oldest first.
+
+        Parameters
+        ----------
+        without
+            The name of a record: what has one is left out.
+        """
         with _translate_errors(self.path):
-            rows = self._select("SELECT run FROM records GROUP BY run ORDER BY MIN(id)")
+            rows = self._select(
+                "SELECT run FROM records GROUP BY run HAVING SUM(name = ?) = 0 ORDER BY MIN(id)",
+                (without,),
+            )
             return [str(row[0]) for row in rows]
 
     def get_records(self, run: str) -> dict[str, Stored]:

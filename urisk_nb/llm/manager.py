@@ -617,9 +617,30 @@ class LLMManager:
                 return tuple([await self._find_judge(model, known) for model in models])
         raise AssertionError("retrying ends with a value or an error")  # pragma: no cover
 
-    async def _find_judge(self, model: str, known: Sequence[Model]) -> Judge:
+    async def identify_model(self, model: str | None = None) -> tuple[str, str]:
+        """
+        Return the digest of a model (default: the session's), and a name of this session's server.
+
+        The digest is empty where nothing tells it; such a model is known by the session alone.
+
+        Raises
+        ------
+        ServerError
+            The server does not answer.
+        """
+        self._check()
+        return await event_loop.call(self._identify_model(model or self.model))
+
+    async def _identify_model(self, model: str) -> tuple[str, str]:
+        digest = await self._read_digest(model, await self._client.list_models())
+        return digest, f"{self._session_id} {self.restart_count}"
+
+    async def _read_digest(self, model: str, known: Sequence[Model]) -> str:
         found = find_model(model, known)
-        digest = (found.digest if found else "") or await self._find_digest(model)
+        return (found.digest if found else "") or await self._find_digest(model)
+
+    async def _find_judge(self, model: str, known: Sequence[Model]) -> Judge:
+        digest = await self._read_digest(model, known)
         method = await self._labels.find_method(model, digest)
         is_written = method in (LabelMethod.SCHEMA, LabelMethod.CHOICES)
         return Judge(

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 
+from urisk_nb.chat.citations import CitationMarks
 from urisk_nb.chat.options import AnswerOptions
+from urisk_nb.errors import ContextExceeded
 from urisk_nb.llm.manager import Answer, AnswerStream, is_demo
 from urisk_nb.render.answer_view import MAX_MARKDOWN_CHARS, AnswerView, is_too_long
 from urisk_nb.render.board import Board
 from urisk_nb.render.markup import progress_markup
 from urisk_nb.render.text_layout import format_count
 
-__all__ = ["describe_answer", "describe_interrupt", "shorten_traceback", "show_answer"]
+__all__ = [
+    "describe_answer",
+    "describe_interrupt",
+    "shorten_traceback",
+    "show_answer",
+    "show_known_answer",
+]
 
+NO_MARKS = CitationMarks({}, is_on=False)
 STOPPED = "stopped here"
 LONG = f"shown as plain text, since it has more than {MAX_MARKDOWN_CHARS:,} characters"
 SLOW_RATE = 10  # tokens a second; below, a decimal place matters
@@ -24,6 +33,7 @@ def show_answer(
     options: AnswerOptions,
     notes: tuple[str, ...] = (),
     raw: bool = False,
+    marks: CitationMarks | None = None,
     name: str | None = None,
 ) -> Answer:
     """
@@ -37,10 +47,13 @@ def show_answer(
         What the line under the answer says beside its figures.
     raw
         The text is shown as the model wrote it.
+    marks
+        What is done with the ids that it cites; None: nothing.
     name
         The variable that gets the answer, as an interrupt names it.
     """
     board, view = Board(grows=True), AnswerView(raw=raw)
+    marks = marks or NO_MARKS
     pieces: list[str] = []
 
     def tick() -> None:
@@ -53,13 +66,29 @@ def show_answer(
         for piece in stream.iterate(tick):
             pieces.append(piece)
             if board.is_due:
-                _show_frame(stream, view, board, "".join(pieces))
+                _show_frame(stream, view, board, marks.mark("".join(pieces)))
+    except ContextExceeded:  # nothing has come: it may be asked again with less
+        board.clear()
+        raise
     except BaseException as exc:
-        _show_stopped(stream, view, board, "".join(pieces))
+        _show_stopped(stream, view, board, marks.mark("".join(pieces)))
         if isinstance(exc, KeyboardInterrupt):
             shorten_traceback(exc, describe_interrupt(name))
         raise
-    return _show_whole(stream.answer, view, board, options, notes)
+    return _show_whole(stream.answer, view, board, options=options, notes=notes, marks=marks)
+
+
+def show_known_answer(
+    answer: Answer,
+    *,
+    options: AnswerOptions,
+    notes: tuple[str, ...] = (),
+    raw: bool = False,
+    marks: CitationMarks | None = None,
+) -> Answer:
+    """Show an answer that is there already, whole; the parameters are those of `show_answer`."""
+    board, view = Board(grows=True), AnswerView(raw=raw)
+    return _show_whole(answer, view, board, options=options, notes=notes, marks=marks or NO_MARKS)
 
 
 def _show_frame(stream: AnswerStream, view: AnswerView, board: Board, text: str) -> None:
@@ -76,10 +105,13 @@ def _show_whole(
     answer: Answer,
     view: AnswerView,
     board: Board,
+    *,
     options: AnswerOptions,
     notes: tuple[str, ...],
+    marks: CitationMarks,
 ) -> Answer:
-    text, faults = str(answer), list(answer.faults.values())
+    notes = (*notes, *marks.finish(answer))
+    text, faults = marks.mark(str(answer)), list(answer.faults.values())
     long = [LONG] if board.kernel and not view.raw and is_too_long(text) else []
     facts = " · ".join([describe_answer(answer, options), *long, *notes])
     board.finish(

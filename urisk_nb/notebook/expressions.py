@@ -18,7 +18,7 @@ from typing import Any
 
 from urisk_nb.errors import InputError
 
-__all__ = ["Quoted", "find_value", "read_word", "split_words"]
+__all__ = ["Quoted", "find_value", "find_values", "read_word", "split_words"]
 
 # A word processor makes the last two of the first ones.
 QUOTES = {'"': '"', "'": "'", "\N{LEFT DOUBLE QUOTATION MARK}": "\N{RIGHT DOUBLE QUOTATION MARK}"}
@@ -158,6 +158,46 @@ def find_value(
     if value is None:
         raise InputError(f"{flag}: {text} is None.", fix=f"assign a value, or leave {flag} out")
     return value
+
+
+def find_values(namespace: dict[str, Any], text: str, flag: str) -> dict[str, Any]:
+    """
+    Return what the names between commas mean, by name: a variable's value, that of an expression,
+    or the `Path` of a file.
+
+    Raises
+    ------
+    InputError
+        As `find_value`; or there is neither a variable nor a file of a name.
+    """
+    names = [name.strip() for name in _split_commas(text)]
+    if not all(names):
+        raise InputError(
+            f"{flag}: a name is missing in {text!r}.", fix=f"write names: {flag} table,news"
+        )
+    found: dict[str, Any] = {}
+    for name in names:
+        value = find_value(namespace, name, flag)
+        if name not in namespace and isinstance(value, str) and value == name:
+            if not _is_path(name):
+                raise _missing_variable(name, namespace, flag, _is_data, ".csv")
+            value = Path(name)
+        found[name] = value
+    return found
+
+
+def _split_commas(text: str) -> list[str]:
+    """Return the parts between commas that stand in no brackets: ``px[["A", "B"]],news`` has 2."""
+    parts, start, at = [], 0, 0
+    while at < len(text):
+        if text[at] in CLOSING and (close := _find_close(text, at)) is not None:
+            at = close
+            continue
+        if text[at] == ",":
+            parts.append(text[start:at])
+            start = at + 1
+        at += 1
+    return [*parts, text[start:]]
 
 
 def _is_path(text: str) -> bool:
