@@ -50,7 +50,7 @@ class Recording:
         """Begin to write an answer to the journal; wait for it no longer than a moment."""
         if (path := find_path()) is None:  # now: the next cell may name another file
             return
-        work = self._write(path, manager, model, messages, options, answer)
+        work = self._write(path, manager, model, messages=messages, options=options, answer=answer)
         call = event_loop.submit(work)
         self._calls.append(call)
         call.done.wait(WAIT_S)
@@ -60,6 +60,7 @@ class Recording:
         path: Path,
         manager: LLMManager,
         model: str,
+        *,
         messages: Sequence[Message],
         options: Mapping[str, Any],
         answer: Answer,
