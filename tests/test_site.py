@@ -253,7 +253,7 @@ def test_every_setting_has_its_row_and_every_row_its_setting(reference):
         r"<tr>\s*<td><code>(\w+)</code></td>.*?</tr>", reference("settings").markup, re.DOTALL
     )
     fields = [field.alias for field in Settings.model_fields.values()]
-    assert sorted(rows) == sorted([*fields, "URISK_STATIC", "URISK_JOURNAL"])
+    assert sorted(rows) == sorted([*fields, "URISK_STATIC", "URISK_JOURNAL", "URISK_SYSTEM_PROMPT"])
     markup = reference("settings").markup
     assert all(f"<code>{name}</code>" in markup for name in Settings.model_fields)
 
@@ -291,7 +291,7 @@ ours = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in PRO
 def test_settings_that_pages_name_exist(path):
     known = {field.alias for field in Settings.model_fields.values()} | FOREIGN_VARIABLES
     named = set(re.findall(r"\b(?:OLLAMA|URISK)_[A-Z_]+\b", path.read_text(encoding="utf-8")))
-    assert named <= known | {"URISK_STATIC", "URISK_JOURNAL"}
+    assert named <= known | {"URISK_STATIC", "URISK_JOURNAL", "URISK_SYSTEM_PROMPT"}
 
 
 # Options of other programs that pages show
