@@ -15,7 +15,7 @@ TESTS, ROOT = REPOSITORY / "tests", REPOSITORY / "urisk_nb"
 # Lowest first. A module imports only from strictly lower layers; names on one line are strangers.
 # ARCHITECTURE.md draws the same.
 LAYERS = [
-    {"errors", "address", "terminal_text"},
+    {"errors", "address", "terminal_text", "env_file"},
     {"settings", "process_state", "arguments", "run_options", "embedded"},
     {"event_loop", "risk", "journal"},
     {"readers", "server"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from urisk_nb.env_file import read_variable
 
 __all__ = ["HOUSE_PROMPT", "VARIABLE", "choose_system_prompt"]
 
@@ -29,17 +29,7 @@ def choose_system_prompt(given: str | None) -> str | None:
     """
     if given is not None:
         return given if given.strip() else None
-    text = (os.environ.get(VARIABLE) or _read_env_file()).strip()
+    text = read_variable(VARIABLE)
     if text.lower() in OFF:
         return None
     return text or HOUSE_PROMPT
-
-
-def _read_env_file() -> str:
-    from dotenv import dotenv_values, find_dotenv
-
-    try:
-        path = find_dotenv(usecwd=True)
-        return (dotenv_values(path).get(VARIABLE) if path else "") or ""
-    except (OSError, UnicodeDecodeError):  # whoever loads the settings says so
-        return ""
