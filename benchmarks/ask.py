@@ -39,7 +39,7 @@ def raw(body):
         for _ in lines:
             pass
 """
-ASK = "%%ask answer\nTell me."
+ASK = "%%ask answer --no-history\nTell me."
 RAW = "raw(body)"
 
 

@@ -27,7 +27,7 @@ from urisk_nb.recording.asked import AskedModel, build_batch, build_key, decode_
 __all__ = ["Recording", "find_known_answer", "get_recording", "identify_model", "record_answer"]
 
 RECORDING = "asked.recording"
-WAIT_S = 0.01  # for a record, before the prompt is back
+WAIT_S = 0.002  # for a record, before the prompt is back
 FLUSH_S = 2.0  # for the records that are under way, before the journal is read, and at the end
 IDENTIFY_S = 2.0  # how long the server may take to say which model it is
 
