@@ -4,8 +4,9 @@ python benchmarks/ask.py [--rounds 30] [--tokens 100] [--ms 5]
 
 A scripted server (another process, no model) streams tokens at a steady pace to one real kernel.
 Two cells take turns: `%%ask`, and a loop over `httpx.Client.stream` with the request that `%%ask`
-sent. Each is timed at the front end, from its execution to its reply, so the display is part of it.
-Prints both medians and their ratio; fails where the last frame was lost.
+sent, which shows its first line. Each is timed at the front end, from its execution to its first
+output and to its reply, so the display is part of it. Prints the medians, their ratio, and by how
+much the first token comes later; fails where the last frame was lost.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server and kernel of the tests
 
@@ -31,21 +33,40 @@ client = httpx.Client(base_url="{url}", timeout=60)
 def raw(body):
     kind = {{"Content-Type": "application/json"}}
     with client.stream("POST", "/api/chat", content=body, headers=kind) as reply:
-        for _ in reply.iter_lines():
+        lines = reply.iter_lines()
+        next(lines)
+        display({{"text/plain": "word"}}, raw=True)
+        for _ in lines:
             pass
 """
-ASK = "%%ask answer\nTell me."
+ASK = "%%ask answer --no-history\nTell me."
 RAW = "raw(body)"
 
 
-def time_cell(kernel: Kernel, code: str) -> float:
+class CellTime(NamedTuple):
+    """Seconds from the execution of a cell to its first output with text, and to its end."""
+
+    first_s: float
+    total_s: float
+
+
+def time_cell(kernel: Kernel, code: str) -> CellTime:
     began_s = time.perf_counter()
-    kernel.good(code)
-    return time.perf_counter() - began_s
+    cell = kernel.start(code)
+    while not has_text(kernel.client.get_iopub_msg(timeout=30), cell):
+        pass
+    first_s = time.perf_counter() - began_s
+    kernel.finish(cell)
+    return CellTime(first_s, time.perf_counter() - began_s)
 
 
-def measure(scenario: Path, rounds: int) -> tuple[list[tuple[float, float]], str]:
-    """Return the seconds of `%%ask` and of the raw stream in each round, and what a cell showed."""
+def has_text(message: dict, cell: str) -> bool:
+    is_of_cell = message["parent_header"].get("msg_id") == cell
+    return is_of_cell and "word" in message["content"].get("data", {}).get("text/plain", "")
+
+
+def measure(scenario: Path, rounds: int) -> tuple[list[tuple[CellTime, CellTime]], str]:
+    """Return the times of `%%ask` and of the raw stream in each round, and what a cell showed."""
     server, kernel = FakeOllama("--scenario", str(scenario)), Kernel()
     try:
         kernel.good(SETUP.format(url=server.url))
@@ -73,12 +94,30 @@ def main() -> None:
         pairs, shown = measure(scenario, args.rounds)
     if shown.count("word") != args.tokens:
         raise SystemExit(f"the last frame was lost: {shown[-200:]!r}")
+    print(f"{args.tokens} tokens at {args.ms:g} ms, {args.rounds} rounds:")
+    print_total([(ask.total_s, raw.total_s) for ask, raw in pairs])
+    print_first([(ask.first_s, raw.first_s) for ask, raw in pairs])
+
+
+def print_total(pairs: list[tuple[float, float]]) -> None:
     asked, plain = (statistics.median(one) for one in zip(*pairs, strict=True))
     ratios = sorted(ask / raw for ask, raw in pairs)
-    print(f"{args.tokens} tokens at {args.ms:g} ms, {args.rounds} rounds:")
     print(f"%%ask {1e3 * asked:.0f} ms, raw httpx {1e3 * plain:.0f} ms")
     print(f"ratio of the medians {asked / plain:.3f} x")
     print(f"ratio of each pair: median {statistics.median(ratios):.3f} x, worst {ratios[-1]:.3f} x")
+
+
+def print_first(pairs: list[tuple[float, float]]) -> None:
+    asked, plain = zip(*pairs, strict=True)
+    later = [ask - raw for ask, raw in pairs]
+    print(
+        f"first token after {1e3 * statistics.median(asked):.1f} ms, raw httpx "
+        f"{1e3 * statistics.median(plain):.1f} ms"
+    )
+    print(
+        f"later: median {1e3 * statistics.median(later):.1f} ms; of the fastest ones "
+        f"{1e3 * (min(asked) - min(plain)):.1f} ms"
+    )
 
 
 if __name__ == "__main__":

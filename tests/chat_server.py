@@ -36,6 +36,8 @@ class SmallOllama(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Else the body waits 40 ms for the client to confirm the headers
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         """Nothing is said."""

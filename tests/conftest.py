@@ -42,6 +42,26 @@ def clean_environment(monkeypatch):
     monkeypatch.setenv("URISK_JOURNAL", "off")
 
 
+@pytest.fixture
+def journal(tmp_path, monkeypatch):
+    """A journal of the test's own, of which nothing is known yet in this process."""
+    from urisk_nb import process_state
+
+    path = tmp_path / "journal" / "journal.sqlite3"
+    monkeypatch.setenv("URISK_JOURNAL", str(path))
+    process_state.forget("priors")
+    return path
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    """A run does not wait between two attempts."""
+    from urisk_nb.llm import run_calls
+
+    for name in ("FIRST_PAUSE_S", "CRASH_PAUSE_S", "PROBE_PAUSE_S"):
+        monkeypatch.setattr(run_calls, name, 0.001)
+
+
 @pytest.fixture(autouse=True)
 def no_leaks(request):
     """
@@ -67,6 +87,17 @@ def no_leaks(request):
     )
 
 
+def pytest_make_parametrize_id(val, argname):
+    """
+    Long values and bytes are named by their length. Names go from worker to worker with each
+    report, and all workers have to find the same ones: those of random bytes, and of what gzip
+    writes with the time in it, would differ.
+    """
+    if isinstance(val, bytes) or (isinstance(val, str) and len(val) > 200):
+        return f"{argname} of {len(val)}"
+    return None  # named as ever
+
+
 def pytest_collection_modifyitems(config, items):
     """
     Where workers share the files, those that may take longest go first: all would wait for one that
@@ -79,6 +110,22 @@ def pytest_collection_modifyitems(config, items):
         if mark := item.get_closest_marker("timeout"):
             longest_s[item.path] = max(longest_s.get(item.path, 0), mark.args[0])
     items.sort(key=lambda item: -longest_s.get(item.path, 0))
+
+
+CRASHED = pytest.StashKey()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """A worker of pytest-xdist ended: with an error, if it crashed."""
+    if error:
+        node.config.stash[CRASHED] = True
+
+
+def pytest_sessionfinish(session):
+    """A crash is no failed test: the gate of CI would run that once more, and forget it."""
+    if session.config.stash.get(CRASHED, False):
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
 
 def pytest_collection_finish():

@@ -55,8 +55,9 @@ class Runner:
 
 
 class Handler(BaseHTTPRequestHandler):
-    disable_nagle_algorithm = True  # a reply is two writes, and the second would wait 40 ms
     protocol_version = "HTTP/1.1"
+    # Else the body waits 40 ms for the client to confirm the headers
+    disable_nagle_algorithm = True
     folder, service_s, slots, runner, digest = Path(), 0.0, None, Runner(), "d1"
 
     def log_message(self, *_):

@@ -63,6 +63,8 @@ class PlainOllama(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Else the body waits 40 ms for the client to confirm the headers
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass

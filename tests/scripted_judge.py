@@ -1,6 +1,6 @@
 """
-A manager whose judge answers by a function, with a digest: runs that are recorded and answered
-from the journal, without a server. Its answers are SCRIPTED.
+Managers whose judges answer by a function, without a server. With a digest, so that runs are
+recorded and answered from the journal; without one; and several judges. Their answers are SCRIPTED.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from urisk_nb.llm.labels import Judge, LabelMethod
+from urisk_nb.llm.messages import is_judge
 from urisk_nb.llm.written_labels import SchemaSetting
 from urisk_nb.risk.calibration import Token
 from urisk_nb.risk.taxonomy import DEFAULT, NONE, SEVERITIES
@@ -82,18 +83,75 @@ class ScriptedJudge:
         yield
 
     async def ask(self, question, model=None):
-        if self.service_s:
-            await asyncio.sleep(self.service_s)
+        await asyncio.sleep(self.service_s)
         payload = json.loads(question.payload)
         text = payload["messages"][-1]["content"]
         self.asked.append(text)
         self.payloads.append(payload)
         answer = Text(self.answer(text))
-        if self.method.is_decision:
-            answer.logprobs = decide(json.loads(answer))
-        elif payload.get("logprobs"):  # a token for each character, and nothing said of others
-            answer.logprobs = tuple(Token(text=one, logprob=-0.01) for one in answer)
+        answer.logprobs = self.list_logprobs(answer, payload)
         return answer
+
+    def list_logprobs(self, answer, payload):
+        if self.method.is_decision:
+            return decide(json.loads(answer))
+        return spell(answer) if payload.get("logprobs") else ()
+
+
+class Listed(ScriptedJudge):
+    """
+    A manager without a journal, since it has no digest; it keeps how many were asked at once, and
+    says probabilities or not, whatever was asked for.
+    """
+
+    def __init__(self, answer, *, logprobs=False, **rest):
+        super().__init__(answer, digest=None, **rest)
+        self.logprobs, self.now, self.peak = logprobs, 0, 0
+
+    async def find_judges(self, *models):
+        decides = {True: LabelMethod.DECISION, False: LabelMethod.SCHEMA}
+        return tuple(Judge(model=one, method=decides[is_judge(one)]) for one in models)
+
+    async def ask(self, question, model=None):
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        try:
+            return await super().ask(question, model)
+        finally:
+            self.now -= 1
+
+    def list_logprobs(self, answer, payload):
+        return spell(answer) if self.logprobs else ()
+
+
+class Panel(Listed):
+    """A manager of several models, each of which answers by its own function."""
+
+    def __init__(self, answers, **rest):
+        super().__init__(None, **rest)
+        self.answers, self.steps = answers, []
+        self.model = self.judge = next(iter(answers))
+
+    async def ensure_model(self, *models):
+        self.steps.append(("ready", *models))
+
+    async def find_judges(self, *models):
+        ways = {True: LabelMethod.DECISION, False: LabelMethod.SCHEMA}
+        return tuple(Judge(model=one, method=ways["decides" in one], digest="d1") for one in models)
+
+    async def ask(self, question, model=None):
+        self.steps.append((model, question.sentence.text))
+        self.answer = self.answers[model]
+        return await super().ask(question, model)
+
+
+def always(risk, severity=2):
+    return lambda text: label(risk, severity)
+
+
+def spell(answer):
+    """A token for each character, and nothing said of others."""
+    return tuple(Token(text=one, logprob=-0.01) for one in answer)
 
 
 def decide(answer):

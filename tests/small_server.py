@@ -27,6 +27,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """An Ollama as small as it gets: a version, a list of models, a streamed answer."""
 
     protocol_version = "HTTP/1.1"
+    # Else the body waits 40 ms for the client to confirm the headers
+    disable_nagle_algorithm = True
     prefix = ""
     encoding = ""  # of the streamed answer
     wanted = None  # a header and its value, or 401

@@ -21,14 +21,7 @@ from urisk_nb.recording.answers import is_repeatable
 from urisk_nb.risk.questions import Question
 from urisk_nb.session import Run, label_sync, open_run
 
-
-@pytest.fixture(autouse=True)
-def journal(tmp_path, monkeypatch):
-    """A journal of the test's own."""
-    path = tmp_path / "journal" / "journal.sqlite3"
-    monkeypatch.setenv("URISK_JOURNAL", str(path))
-    process_state.forget("priors")
-    return path
+pytestmark = pytest.mark.usefixtures("journal")
 
 
 def run_again(manager=None, evidence=NEWS, tickers="A B", **given):
@@ -327,7 +320,8 @@ def test_a_damaged_journal_never_ends_a_run(journal):
     asked, table = run_again()
     assert len(asked) == 4
     assert table["status"].tolist() == ["ok", "ok"]
-    (note,) = note_of(table)
+    unread, note = note_of(table)
+    assert unread.startswith(f"Corrections of labels do not count: {journal}: ")
     assert note.startswith(f"This run is not in the journal: {journal}: ")
     assert f"rename {journal}" in note
     assert table.report.meta["run_hash"] is None

@@ -126,11 +126,11 @@ def test_doctor_names_the_log_of_the_last_server(run_folder, urisk_here):
     assert str(log) in urisk_here("doctor", **runtime).stdout
 
 
-def test_doctor_with_a_server(fake_ollama):
+def test_doctor_with_a_server(fake_ollama, urisk_here):
     """
     A server that answers is named with its models: status 0.
     """
-    done = urisk("doctor", OLLAMA_URL=fake_ollama.url)
+    done = urisk_here("doctor", OLLAMA_URL=fake_ollama.url)
     assert done.returncode == 0
     assert f"answers at {fake_ollama.url}" in done.stdout
     assert "llama3.1:latest" in done.stdout

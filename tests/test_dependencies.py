@@ -2,7 +2,6 @@
 What is imported is declared, what is declared is imported, and the core does without the extras.
 """
 
-import ast
 import functools
 import importlib.metadata
 import re
@@ -13,6 +12,7 @@ import tomllib
 import pytest
 
 from harness import ROOT
+from sources import FILES, FILES_OF_TESTS, list_imports
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Needed though no code of ours imports them.
@@ -46,45 +46,35 @@ def packages_of_modules():
     return importlib.metadata.packages_distributions()
 
 
-@functools.cache
 def packages_imported(path):
     """
     List (package on the index, whether the import waits in a function) for each import of another
     project.
     """
-
-    def walk(node, is_late):
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-                continue
-            modules = [alias.name for alias in child.names] if isinstance(child, ast.Import) else []
-            if isinstance(child, ast.ImportFrom) and not child.level:
-                modules = [child.module]
-            for module in (name.partition(".")[0] for name in modules):
-                if module not in sys.stdlib_module_names and module != "urisk_nb":
-                    yield name_of(packages_of_modules().get(module, [module])[0]), is_late
-            yield from walk(
-                child, is_late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            )
-
-    return list(walk(ast.parse(path.read_text(encoding="utf-8")), False))
+    modules = ((name.partition(".")[0], is_late) for name, is_late in list_imports(path))
+    return [
+        (name_of(packages_of_modules().get(module, [module])[0]), is_late)
+        for module, is_late in modules
+        if module not in sys.stdlib_module_names and module not in {"urisk_nb", "tests"}
+    ]
 
 
-FILES = sorted((ROOT / "urisk_nb").rglob("*.py"))
+def find_undeclared(path):
+    """List the packages that a file imports and may not, or not there."""
+    service = names_of("service") if path.parent.name == "service" else set()
+    core = names_of() | service
+    late = core | names_of("documents", "notebook", "embedded", "judge", "service", "evaluate")
+    for package, is_late in packages_imported(path):
+        if package not in (late if is_late else core):
+            yield f"{path.relative_to(ROOT)} imports {package}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_import_is_declared(path):
+def test_every_import_is_declared():
     """
     An import of the core's is a dependency; one of an extra waits in a function, or stands in the
     part that the extra is for.
     """
-    service = names_of("service") if path.parent.name == "service" else set()
-    optional = names_of("documents", "notebook", "embedded", "judge", "service", "evaluate")
-    for package, is_late in packages_imported(path):
-        assert package in names_of() | service | (optional if is_late else set()), (
-            f"{path.name} imports {package}"
-        )
+    assert [undeclared for path in FILES for undeclared in find_undeclared(path)] == []
 
 
 def test_every_dependency_is_imported():
@@ -191,13 +181,16 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.name)
-def test_heavy_oracles_are_imported_by_the_tests_that_use_them(path):
+def test_heavy_oracles_are_imported_by_the_tests_that_use_them():
     """
     Who runs one test does not wait for the oracles of all others.
     """
-    at_the_top = {package for package, is_late in packages_imported(path) if not is_late}
-    assert at_the_top & HEAVY == set()
+    assert [
+        f"{path.name} imports {package}"
+        for path in FILES_OF_TESTS
+        for package, is_late in packages_imported(path)
+        if package in HEAVY and not is_late
+    ] == []
 
 
 @pytest.mark.parametrize("name", ["anyio", "nbmake", "nbval", "platformdirs", "schemathesis"])

@@ -32,6 +32,8 @@ def test_every_error_crosses_processes(kind):
     error = kind("m", fix="f", seen=3)
     if "partial" in inspect.signature(kind.__init__).parameters:
         error = kind("m", fix="f", partial="so far", seen=3)
+    if "answer" in inspect.signature(kind.__init__).parameters:
+        error = kind("m", fix="f", answer="it said", seen=3)
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), copy.__dict__, str(copy)) == (kind, error.__dict__, str(error))
 

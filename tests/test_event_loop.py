@@ -247,6 +247,46 @@ def test_an_interrupt_cancels_and_waits_for_the_clean_up():
 
 
 @pytest.mark.timing
+def interrupt_at(step, work):
+    """Do the work, with a KeyboardInterrupt in place of the step of that number."""
+    left = step
+
+    def trace(frame, event, _):
+        nonlocal left
+        if frame.f_globals["__name__"] not in ("threading", "urisk_nb.event_loop"):
+            return None
+        frame.f_trace_opcodes = True
+        left -= event == "opcode"
+        if left < 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+
+
+def test_an_interrupt_is_one_wherever_it_falls(monkeypatch):
+    """
+    On each step of the wait in turn: it stays a KeyboardInterrupt, and the loop goes on.
+    """
+    monkeypatch.setattr(event_loop, "SLICE_S", 0.001)
+    for step in range(10_000):
+        call = event_loop.submit(asyncio.sleep(0.003, "slept"))
+        try:
+            interrupt_at(step, call.wait)
+        except KeyboardInterrupt:
+            assert call.done.wait(5)
+        else:
+            break
+    assert step > 50, "less of the wait was looked at than there is"
+    assert event_loop.run(double(2)) == 4
+
+
 def test_a_second_interrupt_skips_the_clean_up():
     """
     A clean-up that hangs does not hold the prompt: a second SIGINT goes through at once.

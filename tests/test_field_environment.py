@@ -310,8 +310,8 @@ def test_c13_words_that_no_flag_takes_are_refused_with_the_quoted_form(cell, she
 
 
 def test_c13_the_quoted_form_works(started, server):
-    started.run('%%ask --system "be brief" answer  # note\nWhat is a bond?')
-    started.run("%%ask again --system 'be brief'\nWhat is a bond?")
+    started.run('%%ask --no-history --system "be brief" answer  # note\nWhat is a bond?')
+    started.run("%%ask again --no-history --system 'be brief'\nWhat is a bond?")
     for body in server.bodies("/api/chat")[-2:]:
         assert [one["content"] for one in body["messages"]] == ["be brief", "What is a bond?"]
     assert started.ip.user_ns["answer"] == started.ip.user_ns["again"] == "Fine."

@@ -7,6 +7,7 @@ into them at run time is replaced by a sample.
 
 import argparse
 import ast
+import functools
 import re
 import shlex
 
@@ -14,6 +15,7 @@ import pytest
 
 from harness import ROOT
 from plain_ollama import PlainOllama
+from sources import FILES, parse
 from urisk_nb import LLMManager, cli
 from urisk_nb.errors import ContextExceeded, OutOfMemory, SettingsError
 from urisk_nb.llm.client import _silence
@@ -51,8 +53,7 @@ ALIASES = {field.alias: name for name, field in Settings.model_fields.items()}
 
 def find_texts(path):
     """Each literal of a file that a person may see, with its samples filled in; no docstrings."""
-    # Walked once: this runs whenever tests are collected
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    nodes = list(ast.walk(parse(path)[1]))
     bodies = [node.body for node in nodes if isinstance(getattr(node, "body", 0), list)]
     skipped = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
     texts = [node for node in nodes if isinstance(node, ast.JoinedStr)]
@@ -73,41 +74,29 @@ def fill(part):
     return SAMPLES.get(code, f"<{code}>")
 
 
-TEXTS = sorted(
-    {
-        (str(path.relative_to(ROOT / "urisk_nb")), text)
-        for path in sorted((ROOT / "urisk_nb").rglob("*.py"))
-        for text in find_texts(path)
-        if " " in text and "var(--" not in text
-    }
-)
-
-
-def collect(pattern):
-    found = sorted({match for _, text in TEXTS for match in re.findall(pattern, text)})
-    assert found
-    return found
-
-
-# Headers have spaces in them
-ENV = [match.rstrip(".,;)") for match in collect(r"%env (OLLAMA_HEADERS=[^,`]+|\w+=[^\s`]+)")]
-MAGIC = [
-    match.rstrip(".,;:) ")
-    for match in collect(
-        r"%?%urisk_\w+(?: --[\w-]+(?:[ =](?!--)[^\s,;:)]+(?::[^\s,;)]+)?)?| on| off)*"
+@functools.cache
+def list_texts():
+    """
+    List (file, text) for each literal of a sentence. In a test, and not while tests are collected,
+    which each worker does: it takes more than a second.
+    """
+    return sorted(
+        {
+            (str(path.relative_to(ROOT / "urisk_nb")), text)
+            for path in FILES
+            for text in find_texts(path)
+            if " " in text and "var(--" not in text
+        }
     )
-]
-RISK = collect(r"%%?(?:risk|ask)(?: [A-Z]{2,5})*(?: --[\w-]+ \w[^\s,;:)]*)+")
-URISK = collect(r"`urisk ([^`]+)`")
-FLAG = collect(r"(?<![\w-])--[a-z][\w-]+")
 
 
-def test_the_collection_sees_what_is_there():
-    assert "URISK_NUM_CTX=8192" in ENV
-    assert "%urisk_start --engine embedded --url http://127.0.0.1:11500" in MAGIC
-    assert "%urisk_nest on" in MAGIC
-    assert "%%risk --prices prices --evidence news" in RISK
-    assert {"doctor", "fetch-model", "install-judge"} <= set(URISK)
+def collect(pattern, sample):
+    """List the fixes of this form; the sample is one of them, so that the pattern finds some."""
+    found = sorted(
+        {match.rstrip(".,;:) ") for _, text in list_texts() for match in re.findall(pattern, text)}
+    )
+    assert sample in found
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -127,8 +116,19 @@ BEFORE = {
 }
 
 
-@pytest.mark.parametrize("fix", [one for one in ENV if "<" not in one])
-def test_a_variable_is_a_setting_and_has_an_effect_in_the_session(fix, monkeypatch, tmp_path):
+def test_a_variable_is_a_setting_and_has_an_effect_in_the_session(monkeypatch, tmp_path):
+    # Headers have spaces in them
+    pattern = r"%env (OLLAMA_HEADERS=[^,`]+|\w+=[^\s`]+)"
+    with PlainOllama(models=["llama3.2", "llama3.1:latest", "mistral:7b", "NAME"]) as server:
+        for fix in collect(pattern, "URISK_NUM_CTX=8192"):
+            if "<" not in fix:
+                with monkeypatch.context() as patch:
+                    patch.setenv("OLLAMA_URL", server.url)
+                    check_effect(fix, server, patch, tmp_path)
+
+
+def check_effect(fix, server, monkeypatch, tmp_path):
+    """The session has the advised value and had another one before."""
     name, _, value = fix.partition("=")
     if name in OF_THE_SERVER | OF_THE_JOURNAL:
         assert name not in ALIASES
@@ -137,42 +137,44 @@ def test_a_variable_is_a_setting_and_has_an_effect_in_the_session(fix, monkeypat
     load(**{field: value})
     if "Path" in str(Settings.model_fields[field].annotation):  # those of a user are not here
         value = str(tmp_path)
-    with PlainOllama(models=["llama3.2", "llama3.1:latest", "mistral:7b", "NAME"]) as server:
-        monkeypatch.setenv("OLLAMA_URL", server.url)
-        if name == "OLLAMA_URL":
-            value = f"{server.url}/v1"
-        if str(getattr(load(), field)).lower() in (value, f"{value}:latest", "none"):
-            monkeypatch.setenv(name, BEFORE.get(name, ""))
-        before = LLMManager.initialize_sync().settings
-        monkeypatch.setenv(name, value)
-        manager = LLMManager.initialize_sync(reload="all")
-        assert getattr(manager.settings, field) != getattr(before, field)
-        assert getattr(manager.settings, field) == getattr(load(), field)
-        manager.shutdown_sync()
+    if name == "OLLAMA_URL":
+        value = f"{server.url}/v1"
+    if str(getattr(load(), field)).lower() in (value, f"{value}:latest", "none"):
+        monkeypatch.setenv(name, BEFORE.get(name, ""))
+    before = LLMManager.initialize_sync().settings
+    monkeypatch.setenv(name, value)
+    manager = LLMManager.initialize_sync(reload="all")
+    assert getattr(manager.settings, field) != getattr(before, field), fix
+    assert getattr(manager.settings, field) == getattr(load(), field), fix
+    manager.shutdown_sync()
 
 
 def test_fixes_that_are_put_together_at_run_time_are_tested_below():
-    made = {(path, text) for path, text in TEXTS if re.search(r"%env (<|\w+=<)", text)}
+    made = {(path, text) for path, text in list_texts() if re.search(r"%env (<|\w+=<)", text)}
     assert {path for path, _ in made} == {"llm/client.py", "llm/setting_changes.py", "settings.py"}
     assert len(made) == 3
 
 
-@pytest.mark.parametrize("fix", MAGIC)
-def test_a_magic_of_a_fix_takes_these_flags(fix):
-    name, _, line = fix.lstrip("%").partition(" ")
-    assert name in USAGES
-    args = vars(build_parser(name).parse_line(line))
-    if name == "urisk_start":
-        load(**args)
+def test_a_magic_of_a_fix_takes_these_flags():
+    pattern = r"%?%urisk_\w+(?: --[\w-]+(?:[ =](?!--)[^\s,;:)]+(?::[^\s,;)]+)?)?| on| off)*"
+    fixes = collect(pattern, "%urisk_start --engine embedded --url http://127.0.0.1:11500")
+    assert "%urisk_nest on" in fixes
+    for fix in fixes:
+        name, _, line = fix.lstrip("%").partition(" ")
+        assert name in USAGES, fix
+        args = vars(build_parser(name).parse_line(line))
+        if name == "urisk_start":
+            load(**args)
 
 
-@pytest.mark.parametrize("fix", RISK)
-def test_a_cell_of_a_fix_takes_these_flags(fix):
-    mark, name, line = re.fullmatch(r"(%%?)(\w+)(.*)", fix).groups()
-    if mark == "%%":
-        build_parser(name).parse_line(line)
-    else:
-        build_parser(name, in_line=True).parse_tickers_line(line)
+def test_a_cell_of_a_fix_takes_these_flags():
+    pattern = r"%%?(?:risk|ask)(?: [A-Z]{2,5})*(?: --[\w-]+ \w[^\s,;:)]*)+"
+    for fix in collect(pattern, "%%risk --prices prices --evidence news"):
+        mark, name, line = re.fullmatch(r"(%%?)(\w+)(.*)", fix).groups()
+        if mark == "%%":
+            build_parser(name).parse_line(line)
+        else:
+            build_parser(name, in_line=True).parse_tickers_line(line)
 
 
 def programs():
@@ -181,28 +183,29 @@ def programs():
     return next(one.choices for one in actions if isinstance(one, argparse._SubParsersAction))
 
 
-@pytest.mark.parametrize("fix", URISK)
-def test_a_command_of_a_fix_is_one_of_ours(fix):
-    words = shlex.split(re.sub(r"<[^>]*>|[A-Z]{3,}", "x", fix))
+def test_a_command_of_a_fix_is_one_of_ours():
     commands = programs()
-    assert words[0] in commands
-    flags = set(commands[words[0]]._option_string_actions)
-    assert {word for word in words if word.startswith("--")} <= flags
+    fixes = collect(r"`urisk ([^`]+)`", "doctor")
+    assert {"fetch-model", "install-judge"} <= set(fixes)
+    for fix in fixes:
+        words = shlex.split(re.sub(r"<[^>]*>|[A-Z]{3,}", "x", fix))
+        assert words[0] in commands, fix
+        flags = set(commands[words[0]]._option_string_actions)
+        assert {word for word in words if word.startswith("--")} <= flags, fix
 
 
 def test_commands_of_ollama_are_real():
-    for command in collect(r"\bollama (serve|[a-z]+) ?(?=[`A-Z,])"):
-        assert command in OLLAMA_COMMANDS, command
+    commands = collect(r"\bollama (serve|[a-z]+) ?(?=[`A-Z,])", "serve")
+    assert set(commands) <= OLLAMA_COMMANDS
 
 
-@pytest.mark.parametrize("flag", FLAG)
-def test_every_flag_that_is_named_exists(flag):
+def test_every_flag_that_is_named_exists():
     known = {one for _, _, arguments in USAGES.values() for one in arguments}
     for command in programs().values():
         known |= set(command._option_string_actions)
     launcher = (ROOT / "urisk_nb/embedded/launcher.py").read_text(encoding="utf-8")
     known |= set(re.findall(r'"(--[\w-]+)"', launcher))
-    assert flag in known | OF_OTHERS
+    assert set(collect(r"(?<![\w-])--[a-z][\w-]+", "--prices")) <= known | OF_OTHERS
 
 
 # Fixes that are put together at run time ----------------------------------------------------------

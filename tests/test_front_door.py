@@ -19,7 +19,7 @@ from urisk_nb.llm.dialects.dialect import Feature
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("training/*.md")]
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("training/*.md")]
 )
 YAML = sorted(
     path.relative_to(ROOT).as_posix()

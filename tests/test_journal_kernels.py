@@ -35,13 +35,6 @@ ASKED = 3 * TICKERS  # two sentences each, one of them twice
 
 
 @pytest.fixture
-def journal(tmp_path, monkeypatch):
-    path = tmp_path / "journal" / "journal.sqlite3"
-    monkeypatch.setenv("URISK_JOURNAL", str(path))
-    return path
-
-
-@pytest.fixture
 def server(fake_ollama_with):
     return fake_ollama_with({"slots": 4, "rules": JUDGE})
 

@@ -15,7 +15,7 @@ import pytest
 
 from scripted_judge import NEWS, ScriptedJudge, news
 from table_maker import DAYS
-from urisk_nb import assess, history, past_runs, process_state, purge, replay, verify
+from urisk_nb import assess, history, past_runs, purge, replay, verify
 from urisk_nb.errors import InputError, JournalUnusable, RecordChanged, RunNotFound
 from urisk_nb.journal.store import Store
 from urisk_nb.notebook import magics
@@ -25,13 +25,7 @@ from urisk_nb.session import open_run
 WEEK_AGO = datetime.now(UTC) - timedelta(days=7)
 
 
-@pytest.fixture(autouse=True)
-def journal(tmp_path, monkeypatch):
-    """A journal of the test's own."""
-    path = tmp_path / "journal" / "journal.sqlite3"
-    monkeypatch.setenv("URISK_JOURNAL", str(path))
-    process_state.forget("priors")
-    return path
+pytestmark = pytest.mark.usefixtures("journal")
 
 
 def make_run(evidence=NEWS):

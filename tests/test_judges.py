@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
-from test_session import Listed, label, news
+from scripted_judge import Panel, always, label, news
 from urisk_nb import errors, process_state
-from urisk_nb.llm.labels import Judge, LabelMethod
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.risk.calibration import CONTENT_FREE
 from urisk_nb.risk.params import RiskParams
@@ -24,29 +23,7 @@ from urisk_nb.session import assess, label_sync, open_run
 FINED, OPENED = "It was fined by the court.", "It opened a shop."
 
 
-class Panel(Listed):
-    """A manager of several models, each of which answers by its own function."""
-
-    def __init__(self, answers, **rest):
-        super().__init__(None, **rest)
-        self.answers, self.steps = answers, []
-        self.model = self.judge = next(iter(answers))
-
-    async def ensure_model(self, *models):
-        self.steps.append(("ready", *models))
-
-    async def find_judges(self, *models):
-        ways = {True: LabelMethod.DECISION, False: LabelMethod.SCHEMA}
-        return tuple(Judge(model=one, method=ways["decides" in one], digest="d1") for one in models)
-
-    async def ask(self, question, model=None):
-        self.steps.append((model, question.sentence.text))
-        self.answer = self.answers[model]
-        return await super().ask(question, model)
-
-
-def always(risk, severity=2):
-    return lambda text: label(risk, severity)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 def judged_by(judge, answers, *rows, **rest):
@@ -70,7 +47,7 @@ def test_each_sentence_is_asked_of_each_judge_one_judge_after_the_other():
         *("one", "one", "two:7b", "two:7b", "decides", "decides")
     ]
     assert all({FINED, OPENED} == {text for _, text in manager.steps[n : n + 2]} for n in (1, 3, 5))
-    lengths = [len(messages) for messages in manager.payloads]
+    lengths = [len(payload["messages"]) for payload in manager.payloads]
     assert min(lengths[:4]) > 20, "chat models with rules and examples"
     assert lengths[4:] == [1, 1], "a decision model with the sentence alone"
     table = run.table()
@@ -238,14 +215,20 @@ def test_five_in_a_row_by_a_further_judge_end_the_run():
     assert sum(step[0] == "two" for step in manager.steps) == 10
 
 
+class InterruptedPanel(Panel):
+    """The second model never answers, since the user interrupts it."""
+
+    async def ask(self, question, model=None):
+        if model == "two":
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(30)
+        return await super().ask(question, model)
+
+
 def test_an_interrupt_keeps_what_was_labeled():
     """In the middle of the second judge: the table has the first one's labels."""
-
-    def interrupts(text):
-        signal.raise_signal(signal.SIGINT)
-        return label("legal", 2)
-
-    manager, run = judged_by("one,two", {"one": always("legal"), "two": interrupts}, service_s=0.2)
+    run = open_run("A", evidence=news(("A", FINED), ("A", OPENED)), params={"judge": "one,two"})
+    manager = InterruptedPanel({"one": always("legal"), "two": None})
     with pytest.raises(KeyboardInterrupt) as caught:
         label_sync(run, manager)
     table = caught.value.partial

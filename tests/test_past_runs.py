@@ -43,13 +43,7 @@ Item 7. Management's Discussion
 Revenue fell by 40 percent. We have defaulted on our senior notes. Costs rose."""
 
 
-@pytest.fixture(autouse=True)
-def journal(tmp_path, monkeypatch):
-    """A journal of the test's own."""
-    path = tmp_path / "journal" / "journal.sqlite3"
-    monkeypatch.setenv("URISK_JOURNAL", str(path))
-    process_state.forget("priors")
-    return path
+pytestmark = pytest.mark.usefixtures("journal")
 
 
 def make_run(manager=None, evidence=NEWS, tickers="A B", **given):

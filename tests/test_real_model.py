@@ -4,18 +4,30 @@ evidence; the same as a service.
 """
 
 import contextlib
+import dataclasses
+import datetime
+import functools
 import json
 import socket
 import threading
 import time
 import urllib.request
+from types import SimpleNamespace
+from typing import Literal
 
 import httpx
 import pytest
 
 from harness import alive, children, eventually, free_port
-from urisk_nb import assess, demo
+from urisk_nb import assess, demo, process_state
+from urisk_nb.chat.schemas import read_answer_schema
+from urisk_nb.chat.structured import ask_for_data
+from urisk_nb.chat.token_budget import estimate_most_tokens
+from urisk_nb.errors import AnswerInvalid
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.messages import build_messages
+from urisk_nb.notebook import magics
+from urisk_nb.notebook.ask import get_conversation
 from urisk_nb.risk.params import RiskParams
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -109,6 +121,122 @@ def test_an_answer_in_words(manager):
     )
     assert read_metrics(manager)["tokens_predicted_total"] < 24 + 100
     assert manager.generate_sync("Say yes.", options={"num_predict": 4})
+
+
+def test_ten_turns_of_a_conversation_read_their_beginning_once(demo_model, figure):
+    """
+    System prompt, attachment and earlier turns are in the server's cache: by its own counters it
+    reads far less than all prompts have. Each prompt leaves room for its answer.
+    """
+    manager = LLMManager.initialize_sync(
+        engine="embedded",
+        gguf=demo_model,
+        url=f"http://127.0.0.1:{free_port()}",
+        num_ctx=2048,
+        parallel=1,
+    )
+    process_state.forget("conversation")
+    try:
+        note = "The company makes chips. It was fined by a regulator in March. " * 12
+        shell = SimpleNamespace(user_ns={"note": note}, user_ns_hidden={})
+        before = read_metrics(manager)["prompt_tokens_total"]
+        for number in range(10):
+            line = "--max-tokens 80 --temperature 0" + (" --with note" if number == 0 else "")
+            question = f"Question {number}: tell me one more thing about the risks of this company."
+            magics.run(shell, "ask", line, question)
+        read = read_metrics(manager)["prompt_tokens_total"] - before
+        timings = list(manager.calls)[-10:]
+        talk = get_conversation()
+        whole = sum(timing.prompt_tokens for timing in timings)
+        assert talk.left_out + len(talk.turns) == 10
+        assert all(timing.prompt_tokens + 80 <= 2048 for timing in timings)
+        assert read < 0.5 * whole
+        figure("ten turns: tokens of the prompts", whole)
+        figure("ten turns: of these read by the server", read)
+        figure("ten turns: to read them", sum(timing.prompt_s for timing in timings))
+    finally:
+        manager.shutdown_sync()
+        process_state.forget("conversation")
+
+
+TEXTS = {
+    "prose": "Plain words about the risks of a maker of chips, and of its customers. " * 20,
+    "numbers": "2018-01-02 | 0.123456 | -17.5% | 1,204\n" * 40,
+    "rows": "TSLA | ok | Severe | 85.0 | legal | EBITDA NVDA XOM | demo_model, thin_evidence\n"
+    * 20,
+    "json": json.dumps([{"title": f"Headline {n}", "date": "2024-01-02"} for n in range(40)]),
+    "russian": "Компания была оштрафована регулятором. " * 20,
+    "chinese": "该公司被监管机构罚款三十亿美元。" * 20,
+    "emoji": "📉🚀💥" * 20,
+}
+
+
+def test_no_text_has_more_tokens_than_are_estimated(manager):
+    """By the tokenizer of a small model, which knows few words; nor is it a third of that."""
+
+    def count(text):
+        body = json.dumps({"content": text}).encode()
+        request = urllib.request.Request(
+            f"{manager.url}/tokenize", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return len(json.load(reply)["tokens"])
+
+    shares = {kind: count(text) / estimate_most_tokens(text) for kind, text in TEXTS.items()}
+    assert all(1 / 3 < share <= 1 for share in shares.values()), shares
+
+
+DATA_QUESTIONS = (
+    "What is the main risk of a chip maker?",
+    "Is a bank with many real estate loans risky?",
+    "Rate the credit risk of an airline.",
+    "An oil company was fined on 2024-03-05. How severe is it?",
+)
+LIMITS = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 2,
+    "items": {
+        "type": "object",
+        "required": ["ticker", "severity"],
+        "additionalProperties": False,
+        "properties": {
+            "ticker": {"type": "string", "pattern": "^[A-Z]{1,5}$"},
+            "severity": {"type": "integer", "minimum": 0, "maximum": 5},
+        },
+    },
+}
+
+
+@dataclasses.dataclass
+class Event:
+    day: datetime.date
+    level: Literal["low", "medium", "high"]
+    is_legal: bool
+
+
+def test_answers_as_data_fit_or_say_why(manager):
+    """
+    Ten questions over three schemas. The grammar holds the demo model to types, choices, dates and
+    lengths; what does not fit, or is cut, is an error with its place.
+    """
+    fitting, reasons = 0, []
+    for number in range(10):
+        given = ("company:str, level:low|medium|high, since:date?", Event, LIMITS)[number % 3]
+        schema = read_answer_schema(given, "--json")
+        options = {"temperature": 0, "num_predict": 120}
+        messages = build_messages(DATA_QUESTIONS[number % len(DATA_QUESTIONS)], None)
+        ask = functools.partial(manager.chat_sync, options=options, format=schema.json_schema)
+        try:
+            found = ask_for_data(ask, messages, schema, max_tokens=120)
+        except AnswerInvalid as exc:
+            reasons.append(exc.message)
+        else:
+            fitting += 1
+            assert schema.read(found.answer).faults == ()
+    print(f"{fitting} of 10 answers fit; {reasons}")
+    assert all("$" in reason for reason in reasons)
+    assert fitting >= 8
 
 
 @contextlib.contextmanager

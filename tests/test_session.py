@@ -4,9 +4,7 @@ lost when it stops.
 """
 
 import asyncio
-import contextlib
 import html
-import json
 import signal
 import subprocess
 import sys
@@ -18,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scripted_judge import Listed, label, news
 from urisk_nb import event_loop, process_state, session
 from urisk_nb.errors import (
     AnswerIncomplete,
@@ -28,74 +27,18 @@ from urisk_nb.errors import (
     ServerInternalError,
     ServerNotRunning,
 )
-from urisk_nb.llm.labels import Judge, LabelMethod
-from urisk_nb.llm.messages import is_judge
-from urisk_nb.risk.calibration import CONTENT_FREE, Token
+from urisk_nb.risk.calibration import CONTENT_FREE
 from urisk_nb.risk.labeling import label_ticker
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
 from urisk_nb.session import assess, assess_async, label_sync, open_run
 
 
-class Text(str):
-    """An answer as the manager gives it."""
-
-    done_reason = "stop"
-    logprobs = ()
-    timing = SimpleNamespace(tokens=11, prompt_tokens=900, total_s=0.01, attempts=1)
-
-
-class Listed:
-    """A manager that answers by a function; it keeps what was asked and how many at once."""
-
-    model = judge = "judge:7b"
-    engine, version, url = "ollama", "0.12.3", "http://127.0.0.1:1"
-    settings = SimpleNamespace(num_ctx=4096, outage_wait_s=0.0)
-    is_managed, slots = False, 1
-    num_ctx = 4096
-
-    def __init__(self, answer, parallel=1, service_s=0.0, logprobs=False):
-        self.answer, self.parallel, self.service_s = answer, parallel, service_s
-        self.logprobs = logprobs
-        self.asked, self.payloads, self.now, self.peak = [], [], 0, 0
-
-    async def find_judges(self, *models):
-        decides = {True: LabelMethod.DECISION, False: LabelMethod.SCHEMA}
-        return tuple(Judge(model=one, method=decides[is_judge(one)]) for one in models)
-
-    async def is_up(self, model=None):
-        return True
-
-    @contextlib.contextmanager
-    def allow_parallel(self, least):
-        yield
-
-    async def ask(self, question, model=None):
-        self.now += 1
-        self.peak = max(self.peak, self.now)
-        try:
-            await asyncio.sleep(self.service_s)
-            self.payloads.append(json.loads(question.payload)["messages"])
-            text = self.payloads[-1][-1]["content"]
-            self.asked.append(text)
-            answer = Text(self.answer(text))
-            if self.logprobs:  # a token for each character, and nothing said of others
-                answer.logprobs = tuple(Token(text=one, logprob=-0.01) for one in answer)
-            return answer
-        finally:
-            self.now -= 1
-
-
-def label(risk, severity):
-    return json.dumps({"risk": risk, "severity": severity})
-
-
 def by_word(text):
     return label("legal", 3) if "fined" in text else label("none", 0)
 
 
-def news(*rows):
-    return pd.DataFrame(rows, columns=["ticker", "text"])
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 def test_same_bytes_are_asked_once():
@@ -156,7 +99,8 @@ def test_the_judge_labels_where_no_model_was_named():
     manager = judge_beside(lambda text: label("legal", 5))
     table = assess("A", evidence=news(("A", "It was fined by the court.")), manager=manager)
     assert manager.had == ["urisk-judge"]
-    assert manager.payloads == [[{"role": "user", "content": "It was fined by the court."}]]
+    (payload,) = manager.payloads
+    assert payload["messages"] == [{"role": "user", "content": "It was fined by the court."}]
     assert table.loc["A", ["r_legal", "model"]].tolist() == [5, "urisk-judge"]
     assert "small_judge" in table.loc["A", "flags"].split(";")
     assert "demo_model" not in table.loc["A", "flags"].split(";")
@@ -173,7 +117,7 @@ def test_another_model_that_is_named_is_asked_at_length():
         manager=manager,
         params=RiskParams.of(model="smollm2-135m"),
     )
-    assert len(manager.payloads[0]) > 20
+    assert len(manager.payloads[0]["messages"]) > 20
     assert "demo_model" in table.loc["A", "flags"].split(";")
     assert table.report.meta["form"] == "examples"
 
@@ -542,7 +486,7 @@ def test_an_interrupt_keeps_the_rows_that_were_judged():
     code = """
         import asyncio, sys, time
         sys.path.insert(0, "tests")
-        from test_session import Listed, by_word, news
+        from scripted_judge import Listed, by_word, news
         from urisk_nb import assess
         class Slow(Listed):
             async def ask(self, question, model=None):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from urisk_nb.llm.manager import LLMManager
-    from urisk_nb.past_runs import history, purge, replay, verify
+    from urisk_nb.past_runs import history, overrides, purge, replay, verify
     from urisk_nb.risk.params import RiskParams
     from urisk_nb.session import assess, assess_async
     from urisk_nb.table.risk_table import RiskTable
@@ -30,6 +30,7 @@ __all__ = [
     "assess_async",
     "history",
     "load_ipython_extension",
+    "overrides",
     "purge",
     "replay",
     "unload_ipython_extension",
@@ -43,6 +44,7 @@ _HOMES = {
     "assess": "urisk_nb.session",
     "assess_async": "urisk_nb.session",
     "history": "urisk_nb.past_runs",
+    "overrides": "urisk_nb.past_runs",
     "purge": "urisk_nb.past_runs",
     "replay": "urisk_nb.past_runs",
     "verify": "urisk_nb.past_runs",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from urisk_nb.session import Run
     from urisk_nb.settings import Settings
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"urisk {version('urisk-nb')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for name, (run, purpose, arguments) in _COMMANDS.items():
+    for name, (run, purpose, arguments) in COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
         command.set_defaults(run=run, flags=tuple(arguments))
         for argument, settings in arguments.items():
@@ -225,7 +225,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     """Check the files before any server is touched; then measure the labels."""
     from urisk_nb import evaluate, event_loop
 
-    labeled = evaluate.read_files(args.labels)
+    labeled = evaluate.read_files(args.labels, with_overrides=args.overrides)
     training = [item for path in args.train or () for item in evaluate.read(path)]
     files = [evaluate.add_baselines(file, training or None) for file in labeled]
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
@@ -304,7 +304,9 @@ def _verify(args: argparse.Namespace) -> int:
 def _purge(args: argparse.Namespace) -> int:
     from urisk_nb.past_runs import purge
 
-    _print(f"Removed: {format_count(purge(args.before), 'run')}.")
+    removed = purge(args.before, overrides=args.overrides)
+    corrections = ", and the corrections from before then" if args.overrides else ""
+    _print(f"Removed: {format_count(removed, 'run')}{corrections}.")
     return 0
 
 
@@ -419,7 +421,7 @@ _URL = {
     "action": JoinAddresses,
     "help": "address of the server (OLLAMA_URL); give it again for another server",
 }
-_COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
+COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
     "demo": (
         _demo,
         (
@@ -465,10 +467,15 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
         "how good a model's labels are, on sentences that you have labeled",
         {
             "labels": {
-                "nargs": "+",
+                "nargs": "*",
                 "metavar": "FILE",
                 "help": "CSV files with the columns text,risk,severity; each has its own page; "
                 "NAME=FILE gives a file a name",
+            },
+            "--overrides": {
+                "action": "store_true",
+                "help": "measure on the labels that you corrected, too (`table.override`); they "
+                "have a page of their own",
             },
             "--train": {
                 "nargs": "+",
@@ -512,7 +519,11 @@ _COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
                 "required": True,
                 "metavar": "DATE",
                 "help": "runs made before this day (UTC) are removed: 2026-01-31",
-            }
+            },
+            "--overrides": {
+                "action": "store_true",
+                "help": "remove the corrections of labels from before that day, too",
+            },
         },
     ),
     "serve": (

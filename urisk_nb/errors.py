@@ -48,6 +48,7 @@ UriskError
         CloudModelBlocked (PermissionError)  a cloud model: the text would leave this machine
         ContextExceeded (ValueError)      the prompt is longer than the context window
         AnswerIncomplete                  the stream ended without its last object
+        AnswerInvalid (ValueError)        the answer is not what a schema wants; carries its text
 
 Imports only the rule for text that is safe to print, so that every layer may raise and catch.
 """
@@ -64,6 +65,7 @@ from urisk_nb.terminal_text import visible
 __all__ = [
     "AccessDenied",
     "AnswerIncomplete",
+    "AnswerInvalid",
     "BadRequest",
     "CircuitOpen",
     "CloudModelBlocked",
@@ -361,6 +363,21 @@ class AnswerIncomplete(ModelError):
     def __init__(self, message: str, *, fix: str, partial: str = "", **facts: Any) -> None:
         super().__init__(message, fix=fix, **facts)
         self.partial = partial
+
+
+class AnswerInvalid(ModelError, ValueError):
+    """
+    The answer is not what a schema wants, also after the model was told why.
+
+    Attributes
+    ----------
+    answer
+        The text of the answer.
+    """
+
+    def __init__(self, message: str, *, fix: str, answer: str = "", **facts: Any) -> None:
+        super().__init__(message, fix=fix, **facts)
+        self.answer = answer
 
 
 def ungroup(error: BaseException) -> BaseException:

@@ -70,6 +70,33 @@ def _get_background() -> _Background:
     return cast(_Background, process_state.setdefault("loop", _Background))
 
 
+class _Done:
+    """
+    Whether a call has ended, to wait for. An interrupt may fall on any step of the Python code of
+    threading.Event: it would become "release unlocked lock" there, or leave a lock behind for which
+    the loop waits for ever. A SimpleQueue is C code.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        self._wakes.put(None)
+
+    def wait(self, timeout: float) -> bool:
+        """Block until it is set, or for `timeout` seconds; return whether it is set."""
+        if not self._is_set:
+            with contextlib.suppress(queue.Empty):
+                self._wakes.get(timeout=timeout)
+                self._wakes.put(None)  # for whoever else waits
+        return self._is_set
+
+
 class Call(Generic[T]):
     """One coroutine that runs on the loop; the handle may be used from any thread."""
 
@@ -78,7 +105,7 @@ class Call(Generic[T]):
     ) -> None:
         self._loop = _get_background().loop
         self._task: asyncio.Task[T] | None = None
-        self.done = threading.Event()
+        self.done = _Done()
         self._coro = coro
         self._notify = notify
         self._loop.call_soon_threadsafe(self._start)

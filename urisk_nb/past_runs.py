@@ -1,4 +1,4 @@
-"""Runs of the past: shown again, checked, listed, and removed.
+"""Runs of the past: shown again, checked, listed, and removed; and the corrections of labels.
 
 They are read from the journal. A run is shown again by the same code that made it: the plan is
 computed from the inputs that were recorded, and the answers come from the journal in place of a
@@ -8,7 +8,8 @@ server. Over 400 lines: all of it reads the same three kinds of records, and hal
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine, Generator, Iterator, Mapping
+import re
+from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -16,14 +17,18 @@ from typing import TYPE_CHECKING, Any, cast
 from urisk_nb.errors import InputError, JournalUnusable, RecordChanged, RulesChanged, RunNotFound
 from urisk_nb.journal.canonical import decode_json
 from urisk_nb.journal.place import find_path
-from urisk_nb.journal.store import Store, Stored
+from urisk_nb.journal.store import Store, Stored, open_journal
 from urisk_nb.llm.request_hash import hash_request
+from urisk_nb.recording import asked
 from urisk_nb.recording.answers import decode_reply
+from urisk_nb.recording.asked import ASKED
 from urisk_nb.recording.inputs import decode_inputs, list_objects
 from urisk_nb.recording.judges import decode_judge
+from urisk_nb.recording.overrides import decode_override, find_old_overrides
 from urisk_nb.recording.recorder import END, JUDGES, LABELS, START, describe_plan
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.labeling import Ask, TickerFindings, label_ticker
+from urisk_nb.risk.overrides import Override
 from urisk_nb.risk.questions import Question, Reply
 from urisk_nb.risk.values import find_closest
 from urisk_nb.session import Run, as_cached
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
     from urisk_nb.llm.labels import Judge
     from urisk_nb.table.risk_table import RiskTable
 
-__all__ = ["describe_journal", "history", "purge", "replay", "verify"]
+__all__ = ["describe_journal", "history", "overrides", "purge", "replay", "verify"]
 
 MAX_NAMED = 5  # runs or tickers that are named
 ID_FORMAT, ID_LENGTH = "%Y%m%dT%H%M%S", 15  # how an id says when its run was made
@@ -47,31 +52,19 @@ NO_JUDGES = {
     "input_notes": [],
     "judges": [],
 }
+_OVERRIDE_COLUMNS = (
+    *("ticker", "quote", "risk", "severity", "by", "at", "why"),
+    *("model", "model_risk", "model_severity", "p_label", "source", "date"),
+)
 Records = Mapping[str, Stored]
 
 
 # Finding ------------------------------------------------------------------------------------------
 
 
-def _open_store() -> Store:
-    """Open the journal; raise JournalUnusable where there is none."""
-    path = find_path()
-    if path is None:
-        raise JournalUnusable(
-            "the journal is off (URISK_JOURNAL), so no run is recorded.",
-            fix="name a file for it: %env URISK_JOURNAL=journal.sqlite3",
-        )
-    if not os.path.exists(path):  # noqa: PTH110  a folder that may not be read raises nothing here
-        raise JournalUnusable(
-            f"there is no journal at {path}: no run was recorded yet.",
-            fix="make a risk table first (%%risk, or `urisk demo`)",
-        )
-    return Store(path)
-
-
 def _find_run(store: Store, given: str) -> str:
     """Return the id of the run that is meant; its first letters are enough."""
-    wanted, runs = str(given).strip(), store.list_runs()
+    wanted, runs = str(given).strip(), store.list_runs(without=ASKED)
     found = [wanted] if wanted in runs else [run for run in runs if run.startswith(wanted)]
     if len(found) == 1 and wanted:
         return found[0]
@@ -131,7 +124,8 @@ def replay(run_id: str) -> RiskTable:
     """
     Return the table of a run again, from the journal: without a server and without a network.
 
-    It equals the table that the run gave, with its report. It blocks as long as the metrics and the
+    It equals the table that the run gave, with its report. A correction that was made after the run
+    does not count in it. It blocks as long as the metrics and the
     choice of sentences take.
 
     Parameters
@@ -151,7 +145,7 @@ def replay(run_id: str) -> RiskTable:
     JournalUnusable
         The journal cannot be read.
     """
-    with _open_store() as store:
+    with open_journal() as store:
         run = _find_run(store, run_id)
         records = store.get_records(run)
         start, end = _read(records, START, run), _read_end(records, run)
@@ -199,6 +193,7 @@ def _open_again(
         failure=end["failure"],
         notes=tuple(end["notes"]),
         input_notes=tuple(end["input_notes"]),
+        overrides=inputs.overrides,
     )
 
 
@@ -306,7 +301,7 @@ def verify(run_id: str) -> str:
     RunNotFound, JournalUnusable
         As by `replay`.
     """
-    with _open_store() as store:
+    with open_journal() as store:
         run = _find_run(store, run_id)
         records = store.get_records(run)
         start, end = _read(records, START, run), _read_end(records, run)
@@ -349,7 +344,7 @@ def history() -> pd.DataFrame:
     """
     import pandas as pd
 
-    with _open_store() as store:
+    with open_journal() as store:
         found = store.get_named(START, JUDGES, END)
     rows = [_describe_run(run, records) for run, records in found.items() if START in records]
     names = ("run", "when", "tickers", "questions", "cached", "judge", "status", "hash")
@@ -386,7 +381,7 @@ def describe_journal() -> tuple[str, str | None]:
         return f"{path}, none yet", None
     try:
         with Store(path) as store:
-            runs, answers = len(store.list_runs()), store.count_answers()
+            runs, answers = len(store.list_runs(without=ASKED)), store.count_answers()
     except JournalUnusable as exc:
         return exc.message, exc.fix
     size = path.stat().st_size / 1e6
@@ -394,12 +389,82 @@ def describe_journal() -> tuple[str, str | None]:
     return f"{path}, {size:,.1f} MB, {counts}", None
 
 
+# Corrections --------------------------------------------------------------------------------------
+
+
+def overrides(*, history: bool = False) -> pd.DataFrame:
+    """
+    Return the corrections in the journal, the newest first.
+
+    Parameters
+    ----------
+    history
+        Return every record, also those that a later one replaced or took back; default: those in
+        force.
+
+    Returns
+    -------
+    DataFrame
+        Columns ticker, quote (the sentence as the model read it), risk and severity (missing where
+        a correction was taken back), by, at (UTC), why, model, model_risk, model_severity and
+        p_label (what the model said when it was corrected), source and date (of the document).
+
+    Raises
+    ------
+    RecordChanged
+        A record is not as it was written.
+    JournalUnusable
+        The journal cannot be read.
+    """
+    with open_journal() as store:
+        rows = store.list_overrides()
+    if any(not stored.is_whole for _, _, stored in rows):
+        raise RecordChanged(
+            "a correction in the journal was changed.", fix="restore the journal from a backup"
+        )
+    made = [decode_override(decode_json(stored.body)) for _, _, stored in rows]
+    if not history:
+        latest = {one.subject: one for one in made}
+        made = [one for one in made if one is latest[one.subject] and one.label is not None]
+    return _build_frame(made[::-1])
+
+
+def _build_frame(made: Sequence[Override]) -> pd.DataFrame:
+    import pandas as pd
+
+    from urisk_nb.table.exports import ExportFrame
+
+    cells = [tuple(map(_make_storable, _list_override_cells(one))) for one in made]
+    frame = pd.DataFrame(cells, columns=list(_OVERRIDE_COLUMNS))
+    for name in ("severity", "model_severity"):
+        frame[name] = pd.array(frame[name].tolist(), dtype="Int64")
+    frame["at"] = pd.to_datetime(frame["at"], utc=True)
+    frame["date"] = pd.to_datetime(frame["date"], utc=True).dt.tz_localize(None)
+    return ExportFrame(frame.astype({"p_label": "float64"}))
+
+
+def _make_storable(cell: Any) -> Any:
+    """Return a cell without halves of surrogate pairs, which no frame can store."""
+    return re.sub(r"[\ud800-\udfff]", "\ufffd", cell) if isinstance(cell, str) else cell
+
+
+def _list_override_cells(one: Override) -> tuple[Any, ...]:
+    label, said = one.label, one.model_label
+    return (
+        *(one.ticker, one.text, label and label.risk, label and label.severity),
+        *(one.who, one.made_at, one.why, one.model, said and said.risk, said and said.severity),
+        *(one.p_label, one.source, one.date),
+    )
+
+
 # Purge --------------------------------------------------------------------------------------------
 
 
-def purge(before: date | str) -> int:
+def purge(before: date | str, *, overrides: bool = False) -> int:
     """
     Remove whole runs, and the answers and inputs that no other run uses; return how many runs.
+
+    The questions of `%%ask` and their answers are removed by their age as well, and not counted.
 
     The file shrinks, and what was in it is overwritten. Blocks for as long as it takes to write the
     rest anew.
@@ -409,6 +474,8 @@ def purge(before: date | str) -> int:
     before
         Runs that were made before this day (UTC), or before this moment, are removed: a date, a
         datetime, or ISO text.
+    overrides
+        Remove the corrections that were made before it, too; by default all of them are kept.
 
     Raises
     ------
@@ -418,14 +485,16 @@ def purge(before: date | str) -> int:
         The journal cannot be written.
     """
     limit = _read_moment(before)
-    with _open_store() as store:
+    with open_journal() as store:
         with store.hold():
             records = store.get_all_records()
             old = {run for run, own in records.items() if _find_start(run, own) < limit}
             kept = {run: own for run, own in records.items() if run not in old}
             store.remove(list(old), f"{limit:{ID_FORMAT}}", _list_used(store, kept))
+            if overrides:
+                store.remove_overrides(find_old_overrides(store, limit))
         store.shrink()
-    return len(old)
+    return sum(ASKED not in records[run] for run in old)
 
 
 def _read_moment(given: date | str) -> datetime:
@@ -470,5 +539,7 @@ def _list_used(store: Store, kept: Mapping[str, Records]) -> Iterator[bytes]:
                 for listed in store.get_objects([bytes.fromhex(one) for one in lists]).values():
                     if listed.is_whole:
                         yield from map(bytes.fromhex, decode_json(listed.body))
+            elif name == ASKED:
+                yield from asked.list_objects(stored.body)
             elif name.startswith(LABELS):
                 yield from (bytes.fromhex(row[1]) for row in decode_json(stored.body)["answers"])

@@ -44,11 +44,13 @@ from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.recording.inputs import RunInputs
 from urisk_nb.recording.judges import encode_judge
+from urisk_nb.recording.overrides import keep_override, load_overrides, name_user
 from urisk_nb.recording.recorder import RunRecorder, describe_fault, record_unasked
 from urisk_nb.render.table_content import WHOLE_RUN
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.answer_text import PROMPT_CUT
 from urisk_nb.risk.calibration import Token
+from urisk_nb.risk.corrections import Correction, build_override
 from urisk_nb.risk.inputs import (
     Evidence,
     Holding,
@@ -59,6 +61,7 @@ from urisk_nb.risk.inputs import (
 )
 from urisk_nb.risk.judges import describe_kappas, unite_judges
 from urisk_nb.risk.labeling import TickerFindings, label_ticker
+from urisk_nb.risk.overrides import Override
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import OnRead, Plan
 from urisk_nb.risk.questions import EXAMPLES, Question, Reply, parse
@@ -156,6 +159,8 @@ class Run:
     recorder: RunRecorder | None = None
     run_hash: str | None = None
     journal_note: str = ""
+    overrides: tuple[Override, ...] = ()
+    correction_note: str = ""
 
     def is_done(self, symbol: str) -> bool:
         """Return whether every judge has labeled a ticker."""
@@ -315,14 +320,16 @@ class Run:
             model=self.served_by.get("model"),
             flags=self.flags,
             judges=[judge.record for judge in self.judges],
+            overrides=self.overrides,
+            correct=self._freeze().correct if self.ticker_findings else None,
         )
         self._record_unasked()
         meta = table.report.meta
         ended = [f"The run ended early: {self.failure}"] if self.failure else []
         advice = [judge.advice for judge in self.judges if judge.advice]
         kappas = describe_kappas(meta["kappa"])
-        unsaved = [self.journal_note] if self.journal_note else []
-        if notes := [*ended, *self.input_notes, *self.notes, *advice, *kappas, *unsaved]:
+        last = filter(None, (self.correction_note, self.journal_note))
+        if notes := [*ended, *self.input_notes, *self.notes, *advice, *kappas, *last]:
             meta["messages"] = {**meta["messages"], WHOLE_RUN: notes}
         meta.update(
             created_at=self._created_at_text,
@@ -332,6 +339,53 @@ class Run:
             run_hash=self.run_hash,
         )
         return table
+
+    def _freeze(self) -> Run:
+        """
+        Return the run as it is now, without what a table is not made of.
+
+        A table keeps it, so what was given is not kept alive twice.
+        """
+        return replace(
+            self,
+            ticker_findings=dict(self.ticker_findings),
+            opinions={model: dict(own) for model, own in self.opinions.items()},
+            answered={},
+            incomplete={},
+            inputs=None,
+            recorder=None,
+        )
+
+    def correct(self, correction: Correction) -> RiskTable:
+        """
+        Record a correction, and return the table of this run in which all count that are in force.
+
+        Raises
+        ------
+        InputError
+            It does not say which sentence is meant, which label it has, or why.
+        JournalUnusable
+            The journal cannot be written; nothing has changed.
+        """
+        made = build_override(
+            list(self.ticker_findings.values()),
+            self.plan.taxonomy,
+            correction,
+            who=name_user(),
+            made_at=datetime.now(UTC).replace(microsecond=0),
+            model=self.served_by.get("model"),
+        )
+        path = find_path()
+        in_force = keep_override(path, made, self.overrides, self.plan)
+        note = _describe_corrections(self.run_id, is_kept=path is not None)
+        return replace(self, overrides=in_force, correction_note=note).table()
+
+
+def _describe_corrections(run_id: str, *, is_kept: bool) -> str:
+    """Say that a table is no longer that of its run."""
+    if not is_kept:
+        return "The journal is off (URISK_JOURNAL), so your correction counts in this table only."
+    return f"Labels were corrected after this run; %urisk_replay {run_id} shows it as it was."
 
 
 class _Workers:
@@ -664,8 +718,10 @@ def open_run(
         factors=None if own_factors is None else _read_own_factors(own_factors, settings),
     )
     plan = inputs.prepare(on_read)
+    corrected, unread = load_overrides(find_path(), plan)
     notes = [*describe_repeats(holdings), describe_weights(plan.holdings)]
     notes += [plan.portfolio.reason if plan.portfolio else None]
+    notes.append(unread)
     if own_prices is not None:
         beside = () if own_factors else settings.factors or ()
         unlisted = describe_unlisted(own_prices, holdings, settings.benchmark, *beside)
@@ -680,8 +736,9 @@ def open_run(
         run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         created_at=now,
         input_notes=tuple(filter(None, notes)),
-        inputs=inputs,
+        inputs=replace(inputs, overrides=corrected),
         refresh=bool(refresh),
+        overrides=corrected,
     )
 
 

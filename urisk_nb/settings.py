@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from urisk_nb import address
 from urisk_nb.address import DEFAULT_PORT
+from urisk_nb.env_file import ENV_FILE_ENCODING
 from urisk_nb.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MODEL",
-    "ENV_FILE_ENCODING",
     "DialectName",
     "Engine",
     "Settings",
@@ -48,7 +48,6 @@ DEFAULT_MODEL = "llama3.1:latest"
 SECRETS = ("OLLAMA_API_KEY", "OLLAMA_HEADERS")  # their values are never shown
 # What is shorter is found by chance in what a server says, and masking it would hide nothing
 MIN_SECRET_CHARS = 4
-ENV_FILE_ENCODING = "utf-8-sig"  # some editors put a byte order mark before the first name
 # Go's time.ParseDuration, which Ollama applies to a keep_alive given as text; "20" without a unit
 # is refused there.
 GO_DURATION = re.compile(

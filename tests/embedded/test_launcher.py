@@ -203,20 +203,23 @@ def test_what_it_cannot_do_is_one_line_and_1(tmp_path, content, options, said):
     assert said in err
 
 
-@pytest.mark.timing
+@pytest.mark.slow
 @pytest.mark.parametrize("rest", [b"", b"\xff" * 64], ids=["no model", "damaged"])
 def test_a_file_that_llama_cpp_refuses_ends_with_1(tiny_gguf, rest):
     """One line names the file; llama.cpp's own reason stands beside it."""
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (the embedded extra)")
     if rest:
         tiny_gguf.write_bytes(b"GGUF\x03\0\0\0" + rest)
-    out, err, code = run("--gguf", tiny_gguf)
-    assert (code, out) == (1, "")
-    # llama.cpp logs in a thread of its own, so its last lines may come after the launcher's, and
-    # on a busy machine not at all.
-    assert "error loading model" in err
-    assert "Error: llama.cpp cannot load tiny.gguf: " in err
-    assert "Traceback" not in err
+    # llama.cpp logs in a thread of its own, so its last lines may come after the launcher's, and on
+    # a busy machine not at all: they have to be there once.
+    for _ in range(5):
+        out, err, code = run("--gguf", tiny_gguf)
+        assert (code, out) == (1, "")
+        assert "Error: llama.cpp cannot load tiny.gguf: " in err
+        assert "Traceback" not in err
+        if "error loading model" in err:
+            return
+    pytest.fail("llama.cpp's own reason was lost five times")
 
 
 class Params:

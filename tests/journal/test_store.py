@@ -1,5 +1,6 @@
 """The file of the journal: whole at any moment, for several at once, and plain about its faults."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -70,6 +71,23 @@ def test_what_is_added_is_found(path):
         assert one.get_records("r1")["end"].body == b"2"
         assert one.list_runs() == ["r1"]
         assert one.count_answers() == 2
+
+
+def test_a_journal_that_another_process_makes_meanwhile_is_no_foreign_one(path, monkeypatch):
+    """Its tables come between two looks at the file."""
+    real, looks = Store._read_number, 0
+
+    def read(self, pragma):
+        nonlocal looks
+        found, looks = real(self, pragma), looks + 1
+        if looks == 1:
+            with contextlib.suppress(JournalUnusable):
+                Store(path, busy_s=0.05).close()
+        return found
+
+    monkeypatch.setattr(Store, "_read_number", read)
+    Store(path).close()
+    assert looks > 2
 
 
 def test_the_same_object_is_kept_once(path):

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from urisk_nb.errors import JournalUnusable
+from urisk_nb.journal import writer
 from urisk_nb.journal.store import Entry, Store
-from urisk_nb.journal.writer import PAUSE_S, Writer
+from urisk_nb.journal.writer import Writer
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def test_what_was_taken_in_is_on_the_disk_when_it_is_closed(path):
         assert store.count_answers() == 100
 
 
+@pytest.mark.timing
 def test_the_loop_goes_on_while_the_disk_is_slow():
     """A transaction of 0.3 s in another thread: the loop does not miss a beat."""
     store = Slow(0.3)
@@ -65,17 +67,20 @@ def test_the_loop_goes_on_while_the_disk_is_slow():
     assert store.batches == [[b"x"], "closed"]
 
 
-def test_it_is_written_without_being_asked():
+def test_it_is_written_without_being_asked(monkeypatch):
     """What a killed kernel loses is what came within the last pause."""
+    monkeypatch.setattr(writer, "PAUSE_S", 0.02)
     store = Slow()
 
     async def write():
-        writer = Writer(store, "r")
-        writer.add(answers=[Entry.of(b"x")])
-        writer.add(answers=[Entry.of(b"y")])
-        await asyncio.sleep(2 * PAUSE_S)
+        writing = Writer(store, "r")
+        writing.add(answers=[Entry.of(b"x")])
+        writing.add(answers=[Entry.of(b"y")])
+        async with asyncio.timeout(5):
+            while not store.batches:
+                await asyncio.sleep(0.005)
         seen = list(store.batches)
-        await writer.close()
+        await writing.close()
         return seen
 
     assert asyncio.run(write()) == [[b"x", b"y"]]

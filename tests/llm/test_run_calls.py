@@ -12,13 +12,7 @@ from urisk_nb import errors
 from urisk_nb.llm import run_calls
 from urisk_nb.llm.run_calls import CallFailed, Outage, RunCalls
 
-pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    for name in ("FIRST_PAUSE_S", "CRASH_PAUSE_S", "PROBE_PAUSE_S"):
-        monkeypatch.setattr(run_calls, name, 0.001)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 def error(kind, **facts):

@@ -8,13 +8,10 @@ import re
 import socket
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from harness import OllamaProgram, alive, eventually, free_port
-from urisk_nb.chat.options import AnswerOptions
-from urisk_nb.notebook.ask import _describe_answer
 from urisk_nb.render.board import BURST_FRAMES
 
 pytestmark = pytest.mark.slow  # a kernel of its own
@@ -52,21 +49,11 @@ def test_ask_streams_and_binds(started):
     assert started.value("answer[:20]") in cell.text()
 
 
-@pytest.mark.parametrize(
-    ("tokens", "words"),
-    [(0, "m · 1.5 s"), (1, "m · 1 token · 1.5 s"), (2, "m · 2 tokens · 1.5 s")],
-)
-def test_the_line_under_an_answer_counts_where_the_server_does(tokens, words):
-    """A server without usage has no `0 tokens`."""
-    answer = SimpleNamespace(
-        model="m", done_reason="stop", timing=SimpleNamespace(tokens=tokens, total_s=1.5)
-    )
-    assert _describe_answer(answer, AnswerOptions()) == words
-
-
 def test_options_of_a_question_reach_the_server(started):
     """The request has them under Ollama's names, and another model is named in it."""
-    started.good("%%ask a --temperature 0.2 --seed 7 --max-tokens 9 --system 'be brief'\nWell?")
+    started.good(
+        "%%ask a --temperature 0.2 --seed 7 --max-tokens 9 --system 'be brief' --no-history\nWell?"
+    )
     last = "__import__('urisk_nb').LLMManager.get_instance().calls.records[-1].body"
     sent = json.loads(started.value(f"{last}.decode()"))
     wanted = {"temperature": 0.2, "seed": 7, "num_predict": 9}
@@ -141,6 +128,38 @@ def test_stop_and_status_without_a_session(new_kernel):
     kernel.good("%load_ext urisk_nb")
     assert "Nothing to stop" in kernel.good("%urisk_stop").text()
     assert "%urisk_start" in kernel.good("%urisk_status").text()
+
+
+LAST_SENT = "__import__('urisk_nb').LLMManager.get_instance().calls.records[-1].body.decode()"
+
+
+def test_a_conversation_with_values_in_a_kernel(started, fake_ollama):
+    """
+    A frame goes with the question, the next question goes on with it, also after a stop and a
+    reload; `%urisk_chat` shows it, and forgets it.
+    """
+    started.good("%urisk_chat reset")
+    started.good("import pandas as pd\npx = pd.DataFrame({'A': range(300)})")
+    cell = started.good("%%ask a --with px\nWhat is the greatest value of A?")
+    assert "px: 10 of 300 rows" in cell.text()
+    assert (
+        "A: min 0, mean 149.5, max 299"
+        in json.loads(started.value(LAST_SENT))["messages"][-1]["content"]
+    )
+    started.good("%urisk_stop")
+    started.good("%reload_ext urisk_nb")
+    started.good(f"%urisk_start --url {fake_ollama.url}")
+    assert "turn 2" in started.good("%ask And the least?").text()
+    sent = json.loads(started.value(LAST_SENT))["messages"]
+    assert [one["role"] for one in sent] == ["system", "user", "assistant", "user"]
+    shown = started.good("%urisk_chat")
+    assert "What is the greatest value of A? (with px)" in shown.text()
+    assert "<table" in shown.html
+    assert "2 turns forgotten" in started.good("%urisk_chat reset").text()
+    assert "no turns yet" in started.good("%urisk_chat show").text()
+    cell = started.run("%urisk_chat forget")
+    assert cell.status == "error"
+    assert "none of show, reset, off, on" in cell.error
 
 
 STORY = {"rules": [{"contains": "story", "answer": ["word "] * 600, "token_ms": 20}]}

@@ -191,7 +191,7 @@ TICKERS = {
     "{ watch }": BOTH,
     "{watch}, AAPL": [*BOTH, ("AAPL", None)],
     "AAPL {watch}\n\nBRK.B # {nothing here}": [("AAPL", None), *BOTH, ("BRK.B", None)],
-    "AAPL=0.1, {weights}, {one}=0.2": [("AAPL", 0.1), ("NVDA", 0.4), ("MSFT", 0.6)],
+    "AAPL=0.1, {weights}, {one}=0.25": [("AAPL", 0.1), ("NVDA", 0.65), ("MSFT", 0.6)],
     "NVDA={w}, MSFT = {1 - w}": [("NVDA", 0.25), ("MSFT", 0.75)],
     "{one}={w}": [("NVDA", 0.25)],
     "{one}.B {one}": [("NVDA.B", None), ("NVDA", None)],

@@ -1,5 +1,6 @@
 """Completion in IPython's own completer, and as a front end asks a kernel for it."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -27,6 +28,9 @@ NAMES = {
     "price": 3.5,
     "pro_watch": ["NVDA", "MSFT"],
     "pro_weights": {"NVDA": 0.5},
+    "Holding": dataclasses.make_dataclass("Holding", [("ticker", str)]),
+    "hold_schema": {"type": "object"},
+    "hold_weights": {"NVDA": 0.5},
 }
 
 
@@ -73,11 +77,13 @@ def words(ip, text):
     [
         ("%%risk --pri|\nNVDA", ["--price-column", "--prices"]),
         ("%%ask --sy|", ["--system"]),
+        ("%%ask data --json hol|\nWhat?", ["Holding", "hold_schema"]),
         ("%%ask answer --m|\nWhat?", ["--max-tokens", "--model"]),
         ("%urisk_start --num|", ["--num-ctx"]),
         ("x = 1\n%urisk_dashboard --|", ["--close", "--static"]),
         ("table = %risk NVDA --be|", ["--benchmark"]),
         ("%urisk_nest o|", ["off", "on"]),
+        ("%urisk_chat o|", ["off", "on"]),
         ("%urisk_start --engine e|", ["embedded"]),
         ("%urisk_start --dialect=o|", ["--dialect=ollama", "--dialect=openai"]),
         ("%%risk --labels |", ["calibrated", "greedy"]),
@@ -101,6 +107,8 @@ def test_flags_and_their_words_are_offered(text, offered, ip):
         ("%%risk --prices prices --factors S|\nA", {"SPY"}),
         ("%%risk --prices px\n{pro_|", {"{pro_watch", "{pro_weights"}),
         ("%risk {pro_w|", {"{pro_watch", "{pro_weights"}),
+        ("%%ask --with press_|\nWhy?", {"press_frame", "press_texts"}),
+        ("%%ask --with prices,press_|\nWhy?", {"prices,press_frame", "prices,press_texts"}),
     ],
 )
 def test_variables_that_fit_the_flag_are_offered(text, offered, ip):

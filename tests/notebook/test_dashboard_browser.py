@@ -63,10 +63,12 @@ def opened(jupyter, name):
 
 
 @pytest.fixture(scope="module")
-def shared(jupyter):
-    made = opened(jupyter, "shared")
+def books(jupyter):
+    """The notebook that tests share; none before the first test and after one that failed."""
+    made = []
     yield made
-    made.close()
+    for book in made:
+        book.close()
     eventually(lambda: not jupyter[2].answers(), 5, "the end of the server")
 
 
@@ -77,13 +79,25 @@ def shot(book, name):
 
 
 @pytest.fixture
-def book(shared, request):
-    """The notebook that tests share, empty, with a session and no dashboard."""
-    shared.run(START)
-    yield shared
-    shot(shared, request.node.name.removeprefix("test_"))
-    shared.run("%urisk_dashboard --close")
-    shared.clear()
+def book(jupyter, books, request):
+    """
+    The notebook that tests share, empty, with a session and no dashboard. What a failure leaves in
+    it ends with its page and kernel, and is no matter of the next test.
+    """
+    if not books:
+        books.append(opened(jupyter, "shared"))
+    shared, failed = books.pop(), request.session.testsfailed
+    try:
+        shared.run(START)
+        yield shared
+        shot(shared, request.node.name.removeprefix("test_"))
+        if request.session.testsfailed == failed:
+            shared.run("%urisk_dashboard --close")
+            shared.clear()
+            books.append(shared)
+    finally:
+        if not books:
+            shared.close()
 
 
 # Each change of the lamp's word, with its time: a word that stands there for a moment is seen, too.

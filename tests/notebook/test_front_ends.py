@@ -20,24 +20,11 @@ from front_ends import (
     KERNEL,
     SETUP,
     TWO_LINES,
-    build_environment,
     needs,
-    start_server,
 )
 from harness import ANSI
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with start_server(tmp_path_factory.mktemp("front_ends")) as started:
-        yield started
-
-
-@pytest.fixture
-def env(server, tmp_path):
-    return build_environment(server, tmp_path)
 
 
 @pytest.fixture

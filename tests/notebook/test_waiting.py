@@ -3,16 +3,16 @@ What `%%ask` says before the first text, and where no text comes at all.
 """
 
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from chat_server import serve
 from urisk_nb import LLMManager
+from urisk_nb.chat.options import AnswerOptions
 from urisk_nb.llm.answers import Answer
 from urisk_nb.llm.calls import Calls, timing_of
 from urisk_nb.llm.messages import Chunk, Final
-from urisk_nb.notebook import magics
+from urisk_nb.notebook.answer_display import show_answer
 from urisk_nb.render import board
 from urisk_nb.render.board import Board
 
@@ -37,6 +37,7 @@ class Stream:
 
     def __init__(self, waits, pieces, answer):
         self.waits, self.pieces, self.answer, self.waits_for = waits, pieces, answer, ""
+        self.thinking = ""
 
     def iterate(self, tick):
         for wait in self.waits:
@@ -47,7 +48,7 @@ class Stream:
 
 
 def ask(stream):
-    return magics._stream_answer(SimpleNamespace(stream_sync=lambda *_: stream), "What?", None)
+    return show_answer(stream, options=AnswerOptions())
 
 
 def test_what_is_waited_for_is_shown_until_the_first_text(frames):
@@ -102,7 +103,7 @@ def test_over_a_server_that_takes_its_time(frames):
 
     with serve(answer) as server:
         manager = LLMManager.initialize_sync(url=server.url)
-        said = magics._stream_answer(manager, "What?", None)
+        said = ask(manager.stream_sync("What?"))
     texts = [text for text, _ in frames]
     assert (said, said.thinking, said.faults) == ("Well.", "Hm.", {})
     assert texts[:2] == ["waiting (1 s)", "waiting (2 s)"]

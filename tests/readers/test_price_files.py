@@ -309,12 +309,14 @@ def write_table(frame, path):
 
 
 @pytest.mark.parametrize("case", NAMES)
-@pytest.mark.parametrize("tickers", [["NVDA", "MSFT"], ["NVDA"], []])
-def test_one_file_a_ticker(folder, case, tickers):
+def test_one_file_a_ticker(folder, case):
     """The name of the file is the ticker, whatever stands beside it; volumes come too."""
     for name, close in zip(NAMES[case], VALUES.values(), strict=True):
         write_table(company(close), folder / name)
-    for given in (folder, str(folder), str(folder / "*.*"), folder / "*"):
+    for given, tickers in (
+        *((one, []) for one in (folder, str(folder), str(folder / "*.*"), folder / "*")),
+        *((folder, one) for one in (["NVDA", "MSFT"], ["NVDA"])),
+    ):
         read = read_prices(given, tickers=tickers)
         assert {name: read.close[name].tolist() for name in read.close} == VALUES
         assert read.volume.notna().all(axis=None)

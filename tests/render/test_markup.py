@@ -10,7 +10,10 @@ MONEY = "It paid $5 million in May and $7 million in June."
 
 
 class PlainText(HTMLParser):
-    """The text of a page that stands in an element of the class that forbids mathematics."""
+    """
+    The text of a page that stands in an element of the classes that forbid mathematics: JupyterLab
+    looks for the one, and nbconvert's pages for the other.
+    """
 
     def __init__(self, page):
         super().__init__()
@@ -18,7 +21,8 @@ class PlainText(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
-        self.open.append("tex2jax_ignore" in (dict(attrs).get("class") or "").split())
+        classes = (dict(attrs).get("class") or "").split()
+        self.open.append({"mathjax_ignore", "tex2jax_ignore"} <= set(classes))
 
     def handle_endtag(self, tag):
         self.open.pop()

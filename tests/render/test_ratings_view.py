@@ -180,7 +180,8 @@ def test_review_lists_the_labels_that_do_not_count():
     table = review_table()
     review = table.review()
     assert list(review.columns) == [
-        *("ticker", "quote", "risk", "severity", "p_label", "p_severity", "section", "why"),
+        *("ticker", "quote", "risk", "severity", "p_label", "p_severity", "section", "evidence"),
+        "why",
     ]
     assert review["quote"].tolist() == [DEFAULT, SUED]
     assert review["ticker"].tolist() == ["BBB", "AAA"]

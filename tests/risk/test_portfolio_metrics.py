@@ -10,7 +10,7 @@ import math
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
 from urisk_nb.errors import InputError
@@ -234,6 +234,11 @@ RETURNS = arrays(np.float64, (3, 40), elements=st.floats(-0.5, 0.5).map(lambda x
 ALPHAS = st.sampled_from([0.05, 0.013, 0.1, 0.5])
 
 
+# 120 numbers are drawn for each example, which takes longer than the figures
+FEW = settings(max_examples=40)
+
+
+@FEW
 @given(RETURNS, WEIGHTS, ALPHAS)
 def test_components_sum_to_the_expected_shortfall(returns, weights, alpha):
     """To 1e-12, ties and all; and the expected shortfall is never below VaR."""
@@ -248,6 +253,7 @@ def test_components_sum_to_the_expected_shortfall(returns, weights, alpha):
     assert math.isnan(ratio) or ratio >= 1 - 1e-12
 
 
+@FEW
 @given(RETURNS, WEIGHTS, st.permutations(range(40)))
 def test_the_order_of_the_days_changes_no_component(returns, weights, order):
     """Also where several days have the loss at the edge of the tail."""
@@ -256,6 +262,7 @@ def test_the_order_of_the_days_changes_no_component(returns, weights, order):
     assert after.tolist() == pytest.approx(before.tolist(), abs=1e-12)
 
 
+@FEW
 @given(RETURNS, WEIGHTS, st.floats(0.01, 100))
 def test_risk_scales_with_the_book(returns, weights, size):
     """Twice the weights, twice each component; shares and ratios stay."""
@@ -267,6 +274,7 @@ def test_risk_scales_with_the_book(returns, weights, size):
     )
 
 
+@FEW
 @given(RETURNS, WEIGHTS, arrays(np.float64, 40, elements=st.floats(-0.5, 0.5) | st.just(math.nan)))
 def test_a_zero_weight_adds_nothing(returns, weights, more):
     """An asset of weight 0 changes no other figure, even where it has no returns."""

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from price_data import walk
-from test_judges import Panel, always
-from test_session import news
+from scripted_judge import Panel, always, news
 from urisk_nb import errors
 from urisk_nb.service import routes
 from urisk_nb.service.schemas import RiskBody, encode_json
@@ -36,12 +35,12 @@ def test_a_row_that_is_done_while_others_are_written_is_not_lost(monkeypatch):
     """Writing rows takes longer here than the rest of the run."""
 
     def slow(run, symbols, write=routes._encode_rows):
-        time.sleep(0.3)
+        time.sleep(0.15)
         return write(run, symbols)
 
     monkeypatch.setattr(routes, "_encode_rows", slow)
     monkeypatch.setattr(routes, "POLL_ROWS_S", 0.02)
-    *rows, last = stream("one", Panel({"one": always("legal")}, service_s=0.03))
+    *rows, last = stream("one", Panel({"one": always("legal")}, service_s=0.02))
     assert [line["row"]["ticker"] for line in rows] == ["AAA", "BBB", "CCC"]
     assert last["run"]["judges"][0]["model"] == "one"
 

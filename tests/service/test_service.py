@@ -64,6 +64,7 @@ EXPECTED = {
             "ServerInternalError",
             "ProtocolError",
             "AnswerIncomplete",
+            "AnswerInvalid",
             "PullFailed",
         ),
         502,

@@ -4,7 +4,7 @@ better than the cheapest alternatives. It asks the models as a risk table does, 
 for each file.
 """
 
-from urisk_nb.evaluate.labeled_files import LabeledFile, read, read_files
+from urisk_nb.evaluate.labeled_files import LabeledFile, read, read_files, read_overrides
 from urisk_nb.evaluate.measurement import (
     Evaluation,
     FileEvaluation,
@@ -25,6 +25,7 @@ __all__ = [
     "evaluate",
     "read",
     "read_files",
+    "read_overrides",
     "render_text",
     "write",
 ]

@@ -1,4 +1,4 @@
-"""Files of labeled sentences, each with a name: they are never pooled."""
+"""Files of labeled sentences, and corrections of the journal: each has a name, none is pooled."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from urisk_nb.errors import InputError
+from urisk_nb.journal.store import open_journal
 from urisk_nb.readers.csv_files import read_csv
+from urisk_nb.recording.overrides import read_in_force
 from urisk_nb.risk.evaluation import LabeledSentence, read_labels
+from urisk_nb.risk.overrides import Override
+from urisk_nb.risk.taxonomy import DEFAULT
 
-__all__ = ["LabeledFile", "read", "read_files"]
+__all__ = ["LabeledFile", "read", "read_files", "read_overrides"]
+
+OVERRIDES = "overrides"  # the name of the corrections in the report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,18 +94,72 @@ def _drop_repeats(items: Sequence[LabeledSentence]) -> list[LabeledSentence]:
     return list(dict.fromkeys(items))
 
 
-def read_files(words: Sequence[str]) -> list[LabeledFile]:
+def read_overrides() -> LabeledFile:
+    """
+    Return the sentences whose label a person corrected, each with that label.
+
+    Of the corrections in force in the journal, those to a category that `urisk evaluate` asks
+    about. A sentence of two tickers is there twice. Its source is its ticker.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    JournalUnusable
+        The journal cannot be read.
+    """
+    with open_journal() as store:
+        made, damaged = read_in_force(store)
+    items = tuple(
+        _to_labeled(one) for one in made if one.label and one.label.risk in DEFAULT.labels
+    )
+    if not items:
+        others = sum(one.label is not None for one in made)
+        seen = f"; {others} of other categories, and {damaged} damaged" if others + damaged else ""
+        raise InputError(
+            f"no correction of a label is in force in the journal{seen}.",
+            fix='correct some first: table.override("E1.1", risk="legal", severity=3, why="...")',
+        )
+    return LabeledFile(name=OVERRIDES, items=items)
+
+
+def _to_labeled(one: Override) -> LabeledSentence:
+    assert one.label is not None  # noqa: S101  those that were taken back were left out
+    severity = one.label.severity
+    return LabeledSentence(
+        text=one.text,
+        risks=(one.label.risk,),
+        low=severity,
+        high=severity,
+        severity=severity,
+        source=one.ticker,
+    )
+
+
+def read_files(words: Sequence[str], *, with_overrides: bool = False) -> list[LabeledFile]:
     """
     Return the labeled files that the words name, as a path or as `NAME=path`.
 
     A path without a name is named after the file, without folder and ending.
 
+    Parameters
+    ----------
+    with_overrides
+        Add the corrections of the journal, as a file named `overrides`.
+
     Raises
     ------
     InputError
-        A file cannot be read or used, or two have the same name.
+        A file cannot be read or used, two have the same name, or nothing is named.
+    JournalUnusable
+        Corrections are wanted, and the journal cannot be read.
     """
-    named = []
+    if not words and not with_overrides:
+        raise InputError(
+            "no labeled sentences were named.",
+            fix="name a file: urisk evaluate labels.csv, or add --overrides for your corrections",
+        )
+    named = [(OVERRIDES, "")] if with_overrides else []
     for word in words:
         name, sign, path = word.partition("=")
         is_path = not sign or Path(word).exists() or not name
@@ -110,4 +170,9 @@ def read_files(words: Sequence[str]) -> list[LabeledFile]:
         raise InputError(
             f"two files have the name {twice[0]!r}.", fix=f"give one another name: other={last}"
         )
-    return [LabeledFile(name=name, items=tuple(read(path))) for name, path in named]
+    corrected = [read_overrides()] if with_overrides else []
+    files = named[len(corrected) :]
+    return [
+        *(LabeledFile(name=name, items=tuple(read(path))) for name, path in files),
+        *corrected,
+    ]

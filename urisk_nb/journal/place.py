@@ -10,6 +10,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from urisk_nb.env_file import read_variable
+
 __all__ = ["NAME", "VARIABLE", "find_path"]
 
 VARIABLE = "URISK_JOURNAL"
@@ -23,7 +25,7 @@ def find_path() -> Path | None:
 
     The variable counts from the environment, then from the nearest `.env`. The file need not exist.
     """
-    given = (os.environ.get(VARIABLE) or _read_env_file()).strip()
+    given = read_variable(VARIABLE)
     if given.lower() in OFF:
         return None
     if given:
@@ -34,13 +36,3 @@ def find_path() -> Path | None:
     from platformdirs import user_data_path
 
     return user_data_path("urisk_nb", appauthor=False) / "journal" / NAME
-
-
-def _read_env_file() -> str:
-    from dotenv import dotenv_values, find_dotenv
-
-    try:
-        path = find_dotenv(usecwd=True)
-        return (dotenv_values(path).get(VARIABLE) if path else "") or ""
-    except (OSError, UnicodeDecodeError):  # whoever loads the settings says so
-        return ""

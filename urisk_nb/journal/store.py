@@ -19,9 +19,10 @@ from typing import Any
 
 from urisk_nb.errors import JournalUnusable
 from urisk_nb.journal.canonical import compute_hash, pack, unpack
+from urisk_nb.journal.place import find_path
 from urisk_nb.terminal_text import visible
 
-__all__ = ["Batch", "Entry", "Store", "Stored"]
+__all__ = ["Batch", "Entry", "Store", "Stored", "open_journal"]
 
 APPLICATION_ID = 0x7572736B  # "ursk": tells our file from any other SQLite file
 BUSY_S = 10.0  # how long a lock of another process is waited for
@@ -56,6 +57,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX records_by_run ON records (run, name, id)",
     ),
+    (
+        # Labels that a person corrected; of several with one key the latest counts
+        """
+        CREATE TABLE overrides (
+            id INTEGER PRIMARY KEY, key BLOB NOT NULL, hash BLOB NOT NULL, body BLOB NOT NULL
+        )
+        """,
+    ),
 )
 
 
@@ -73,7 +82,7 @@ class Entry:
     name
         Of a record: what it is in its run. Of an answer: nothing.
     key
-        Of an answer that may be given again: what it answers.
+        Of an answer that may be given again: what it answers. Of a correction: its sentence.
     """
 
     body: bytes
@@ -163,8 +172,8 @@ class Store:
 
     def _prepare(self) -> None:
         # First of all: nothing of another program's file is changed
-        found, number = self._read_number("application_id"), self._read_number("user_version")
-        if found != APPLICATION_ID and (found or number or self._has_tables()):
+        found, number, has_tables = self._read_marks()
+        if found != APPLICATION_ID and (found or number or has_tables):
             raise JournalUnusable(
                 f"{self.path} is a database of another program.",
                 fix="name another file: %env URISK_JOURNAL=journal.sqlite3",
@@ -182,6 +191,20 @@ class Store:
         self._connection.execute("PRAGMA synchronous=FULL")
         if number < len(MIGRATIONS):
             self._migrate()
+
+    def _read_marks(self) -> tuple[int, int, bool]:
+        """
+        Return whose file it is, the number of its format, and whether it has tables.
+
+        In one transaction: between two reads another process may make the tables.
+        """
+        self._connection.execute("BEGIN")
+        try:
+            numbers = [self._read_number(name) for name in ("application_id", "user_version")]
+            return numbers[0], numbers[1], self._has_tables()
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def _read_number(self, pragma: str) -> int:
         return int(self._select(f"PRAGMA {pragma}")[0][0])
@@ -256,6 +279,15 @@ class Store:
             whole.update(one for one, stored in self.get_objects(some).items() if stored.is_whole)
         return whole
 
+    def add_override(self, one: Entry) -> None:
+        """Add a correction; it is on the disk when this returns."""
+        with _translate_errors(self.path):
+            values = (one.key, one.hash, pack(one.body))
+            with self._transaction():
+                self._connection.execute(
+                    "INSERT INTO overrides (key, hash, body) VALUES (?, ?, ?)", values
+                )
+
     def _select_hashes(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return which of these objects are there."""
         known: set[bytes] = set()
@@ -306,6 +338,12 @@ class Store:
         execute("DROP TABLE gone")
         execute("DROP TABLE used")
 
+    def remove_overrides(self, numbers: Sequence[int]) -> None:
+        """Remove these corrections; inside of `hold`."""
+        self._connection.executemany(
+            "DELETE FROM overrides WHERE id = ?", [(one,) for one in numbers]
+        )
+
     def shrink(self) -> None:
         """Write the file anew without the room that removed rows have left."""
         with _translate_errors(self.path):
@@ -353,10 +391,20 @@ class Store:
                 found |= {hash_: _read(hash_, body) for hash_, body in rows}
         return found
 
-    def list_runs(self) -> list[str]:
-        """Return the ids of all runs, the oldest first."""
+    def list_runs(self, *, without: str = "") -> list[str]:
+        """
+        Return the ids of all runs, the oldest first.
+
+        Parameters
+        ----------
+        without
+            The name of a record: what has one is left out.
+        """
         with _translate_errors(self.path):
-            rows = self._select("SELECT run FROM records GROUP BY run ORDER BY MIN(id)")
+            rows = self._select(
+                "SELECT run FROM records GROUP BY run HAVING SUM(name = ?) = 0 ORDER BY MIN(id)",
+                (without,),
+            )
             return [str(row[0]) for row in rows]
 
     def get_records(self, run: str) -> dict[str, Stored]:
@@ -385,10 +433,32 @@ class Store:
                 found.setdefault(one.run, {})[one.name] = one
         return found
 
+    def list_overrides(self) -> list[tuple[int, bytes, Stored]]:
+        """Return the number, the key and the content of each correction, the oldest first."""
+        with _translate_errors(self.path):
+            rows = self._select("SELECT id, key, hash, body FROM overrides ORDER BY id")
+            return [(number, key, _read(hash_, body)) for number, key, hash_, body in rows]
+
     def count_answers(self) -> int:
         """Return how many answers there are."""
         with _translate_errors(self.path):
             return int(self._select("SELECT COUNT(*) FROM answers")[0][0])
+
+
+def open_journal() -> Store:
+    """Open the journal that is there; raise JournalUnusable where there is none."""
+    path = find_path()
+    if path is None:
+        raise JournalUnusable(
+            "the journal is off (URISK_JOURNAL), so no run is recorded.",
+            fix="name a file for it: %env URISK_JOURNAL=journal.sqlite3",
+        )
+    if not os.path.exists(path):  # noqa: PTH110  a folder that may not be read raises nothing here
+        raise JournalUnusable(
+            f"there is no journal at {path}: no run was recorded yet.",
+            fix="make a risk table first (%%risk, or `urisk demo`)",
+        )
+    return Store(path)
 
 
 def _read(hash_: bytes, stored: bytes, *, name: str = "", run: str = "") -> Stored:

@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +28,14 @@ from urisk_nb.risk.answer_text import PROMPT_CUT, is_only_thinking
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
 
-__all__ = ["INTERRUPTED", "Answer", "AnswerStream", "count_least_tokens", "find_faults"]
+__all__ = [
+    "INTERRUPTED",
+    "Answer",
+    "AnswerStream",
+    "Citation",
+    "count_least_tokens",
+    "find_faults",
+]
 
 NO_TEXT, ONLY_THINKING = "no_text", "only_thinking"
 INTERRUPTED = "interrupted"
@@ -35,6 +43,32 @@ NOT_MEASURED = {"first_token_s": math.nan, "total_s": math.nan}
 MIN_CUT_TOKENS = 64  # fewer are within what a template or a tokenizer may do
 READ_SHARE = 0.75  # of the least tokens that a prompt can have: fewer read means that it was cut
 MAX_WORD_CHARS = 16  # of one token, in text without spaces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """
+    A sentence that an answer cites.
+
+    Attributes
+    ----------
+    id
+        As the answer cites it: `S1`.
+    quote
+        The sentence, verbatim.
+    source, section, date, ticker
+        Where it stands, and whom it is about; empty where that is not known.
+    evidence
+        Its id in the findings of the risk table that it comes from; empty where it comes from none.
+    """
+
+    id: str
+    quote: str
+    source: str = ""
+    section: str = ""
+    date: str = ""
+    ticker: str = ""
+    evidence: str = ""
 
 
 class Answer(str):
@@ -60,11 +94,14 @@ class Answer(str):
     faults
         What is wrong with it, by code, each with a sentence: `no_text`, `only_thinking` (the model
         thought, and gave no text), `prompt_cut` (the server read far fewer tokens than were sent).
+    citations, unknown_citations
+        The sentences that it cites of those that went with the question, and the ids that it cites
+        though there is no such sentence. Both are empty where `%%ask` was given nothing to cite.
     """
 
     __slots__ = (
-        *("done_reason", "engine", "faults", "logprobs", "model", "request_hash", "thinking"),
-        "timing",
+        *("citations", "done_reason", "engine", "faults", "logprobs", "model", "request_hash"),
+        *("thinking", "timing", "unknown_citations"),
     )
     model: str
     engine: str
@@ -74,6 +111,8 @@ class Answer(str):
     logprobs: tuple[TokenLogprob, ...]
     request_hash: str
     faults: Mapping[str, str]
+    citations: tuple[Citation, ...]
+    unknown_citations: tuple[str, ...]
 
     def __new__(
         cls,
@@ -87,11 +126,14 @@ class Answer(str):
         logprobs: tuple[TokenLogprob, ...] = (),
         faults: Mapping[str, str] | None = None,
         request_hash: str = "",
+        citations: tuple[Citation, ...] = (),
+        unknown_citations: tuple[str, ...] = (),
     ) -> Self:
         self = super().__new__(cls, text)
         self.model, self.engine, self.done_reason = model, engine, done_reason
         self.thinking, self.timing, self.logprobs = thinking, timing, logprobs
         self.faults, self.request_hash = dict(faults or {}), request_hash
+        self.citations, self.unknown_citations = citations, unknown_citations
         return self
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
@@ -147,6 +189,11 @@ class AnswerStream:
             done_reason=INTERRUPTED,
             timing=(record.timing if record else None) or timing_of(Final(), **NOT_MEASURED),
         )
+
+    @property
+    def request_hash(self) -> str:
+        """The sha256 of the request's bytes, as hexadecimal digits; known before it is sent."""
+        return hashlib.sha256(self._call.body).hexdigest()
 
     @property
     def thinking(self) -> str:
@@ -239,7 +286,7 @@ class AnswerStream:
             thinking=self.thinking,
             logprobs=tuple(self._logprobs),
             faults=faults,
-            request_hash=hashlib.sha256(self._call.body).hexdigest(),
+            request_hash=self.request_hash,
         )
 
 

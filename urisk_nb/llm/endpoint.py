@@ -175,9 +175,7 @@ class Endpoint:
         session
             Names the answers of a model without a digest.
         """
-        name = self.spell(model)
-        found = find_model(name, known)
-        digest = (found.digest if found else "") or await self._find_digest(name)
+        name, digest = self.spell(model), await self.read_digest(model, known)
         method = await self.labels.find_method(name, digest)
         is_written = method in (LabelMethod.SCHEMA, LabelMethod.CHOICES)
         return Judge(
@@ -187,6 +185,12 @@ class Endpoint:
             session=session,
             setting=self.labels.writer.find_setting(name) if is_written else None,
         )
+
+    async def read_digest(self, model: str, known: Sequence[Model]) -> str:
+        """Return the digest of a model of the server's list; empty where nothing tells it."""
+        name = self.spell(model)
+        found = find_model(name, known)
+        return (found.digest if found else "") or await self._find_digest(name)
 
     async def _find_digest(self, model: str) -> str:
         """Return the digest of a model that a server of ours has from a file; empty of others."""

@@ -689,6 +689,31 @@ class LLMManager:
         session = f"{self._session_id} {self.restart_count}"
         return tuple([await endpoint.find_judge(model, known, session) for model in models])
 
+    async def identify_model(self, model: str | None = None) -> tuple[str, str]:
+        """
+        Return the digest of a model (default: the session's), and a name of this session's server.
+
+        The digest is empty where nothing tells it; such a model is known by the session alone.
+
+        Raises
+        ------
+        ServerError
+            The server does not answer.
+        """
+        self._check()
+        return await event_loop.call(self._identify_model(model or self.model))
+
+    async def _identify_model(self, model: str) -> tuple[str, str]:
+        async def read(endpoint: Endpoint) -> str:
+            return await endpoint.read_digest(model, await endpoint.client.list_models())
+
+        found = await self.pool.each(read)
+        digest = next(iter(found.values()))
+        if not self.pool.is_single:
+            self._agreement.check_digests(model, {one.url: own for one, own in found.items()})
+            digest = self._agreement.find_digest(model)
+        return digest, f"{self._session_id} {self.restart_count}"
+
     def _share_settings(self, judges: Sequence[Judge]) -> None:
         """Have all servers ask in the one way in which a model was found to keep to the schema."""
         for judge in judges:

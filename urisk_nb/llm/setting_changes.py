@@ -13,8 +13,9 @@ from collections.abc import Collection, Mapping
 from enum import Enum, StrEnum
 from typing import Any
 
+from urisk_nb.env_file import read_env_file
 from urisk_nb.errors import ContextExceeded, UriskError
-from urisk_nb.settings import ENV_FILE_ENCODING, Engine, Settings
+from urisk_nb.settings import Engine, Settings
 
 __all__ = [
     "Reload",
@@ -62,15 +63,8 @@ def read_environment() -> dict[str, str]:
     Return the variables that are set and mean a setting, as they stand in the environment or, after
     it, in the nearest `.env`.
     """
-    from dotenv import dotenv_values, find_dotenv
-
     known = {str(field.alias) for field in Settings.model_fields.values()} | {"OLLAMA_HOST"}
-    try:
-        path = find_dotenv(usecwd=True)
-        in_file = dotenv_values(path, encoding=ENV_FILE_ENCODING) if path else {}
-    except (OSError, UnicodeDecodeError):  # whoever loads the settings says so
-        in_file = {}
-    both = [*in_file.items(), *os.environ.items()]
+    both = [*read_env_file().items(), *os.environ.items()]
     return {name.upper(): value for name, value in both if value and name.upper() in known}
 
 

@@ -23,6 +23,7 @@ __all__ = ["register", "unregister"]
 MAGICS = {
     "ask": "line_cell",
     "risk": "line_cell",
+    "urisk_chat": "line",
     "urisk_dashboard": "line",
     "urisk_diff": "line",
     "urisk_history": "line",

@@ -37,6 +37,11 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "--labels": ("greedy", "calibrated"),
 }
 
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "urisk_chat": ("show", "reset", "off", "on"),
+    "urisk_nest": ("on", "off", "status"),
+}
+
 Result = dict[str, Any]
 NOTHING: Result = {"completions": [], "suppress": False}
 
@@ -74,7 +79,7 @@ def _complete_line(shell: InteractiveShell, name: str, rest: str, whole: str) ->
 
 
 def _complete_word(name: str, word: str) -> Result:
-    return _offer(word, ("on", "off", "status") if name == "urisk_nest" else (), "param")
+    return _offer(word, WORDS.get(name, ()), "param")
 
 
 def _complete_value(shell: InteractiveShell, flag: str, value: str, line: str) -> Result:
@@ -84,6 +89,8 @@ def _complete_value(shell: InteractiveShell, flag: str, value: str, line: str) -
         # Several judges stand between commas
         last = value.rpartition(",")[2] if flag == "--judge" else value
         return _offer(last, _list_models(_find_url(line)), "model")
+    if flag == "--with":  # several values stand between commas
+        return _offer(value.rpartition(",")[2], _list_variables(shell, _is_data), "instance")
     if flag in FITTING and (not value or value.isidentifier()):
         names = _list_variables(shell, FITTING[flag])
         if flag in OF_COLUMNS:
@@ -177,6 +184,13 @@ def _is_evidence(value: Any) -> bool:
     return _is_other_frame(value) or isinstance(value, Path)
 
 
+def _is_data(value: Any) -> bool:
+    import pandas as pd
+
+    kinds = (pd.DataFrame, pd.Series, str, dict, list, tuple, Path)
+    return isinstance(value, kinds) or _is_other_frame(value)
+
+
 def _is_benchmark(value: Any) -> bool:
     import pandas as pd
 
@@ -187,6 +201,12 @@ def _is_factors(value: Any) -> bool:
     import pandas as pd
 
     return isinstance(value, pd.DataFrame) and _is_prices(value)
+
+
+def _is_schema(value: Any) -> bool:
+    from urisk_nb.chat.schemas import is_schema
+
+    return is_schema(value)
 
 
 def _is_other_frame(value: Any) -> bool:
@@ -203,6 +223,7 @@ FITTING: Mapping[str, Callable[[Any], bool]] = {
     "--previous": _is_evidence,
     "--benchmark": _is_benchmark,
     "--factors": _is_factors,
+    "--json": _is_schema,
 }
 # Flags that take a column of the prices, too, and their own words
 OF_COLUMNS: Mapping[str, tuple[str, ...]] = {"--benchmark": ("equal",), "--factors": ()}

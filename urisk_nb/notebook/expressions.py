@@ -12,13 +12,13 @@ import builtins
 import difflib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from urisk_nb.errors import InputError
 
-__all__ = ["Quoted", "find_value", "read_word", "split_words"]
+__all__ = ["Quoted", "find_value", "find_values", "read_word", "split_words"]
 
 # A word processor makes the last two of the first ones.
 QUOTES = {'"': '"', "'": "'", "\N{LEFT DOUBLE QUOTATION MARK}": "\N{RIGHT DOUBLE QUOTATION MARK}"}
@@ -105,8 +105,20 @@ def _find_close(line: str, at: int) -> int | None:
 # Values -------------------------------------------------------------------------------------------
 
 
+def _is_data(value: Any) -> bool:
+    import pandas as pd
+
+    return isinstance(value, pd.DataFrame | dict | list | pd.Series)
+
+
 def find_value(
-    namespace: dict[str, Any], text: str | None, flag: str, *, is_label: bool = False
+    namespace: dict[str, Any],
+    text: str | None,
+    flag: str,
+    *,
+    is_label: bool = False,
+    fitting: Callable[[Any], bool] = _is_data,
+    ending: str = ".csv",
 ) -> Any:
     """
     Return what a flag's text means: a variable, the path itself, or the value of an expression.
@@ -119,6 +131,8 @@ def find_value(
     is_label
         The text may also be the label of a column, such as BTC-USD, and stays as it is where a name
         in it does not exist.
+    fitting, ending
+        Which variables the flag may mean, and how its files end: for the error's fix.
 
     Raises
     ------
@@ -131,7 +145,7 @@ def find_value(
         if text not in namespace:
             if is_label:
                 return text
-            raise _missing_variable(text, namespace, flag)
+            raise _missing_variable(text, namespace, flag, fitting, ending)
         value = namespace[text]
     else:
         names = _read_names(text)
@@ -139,11 +153,51 @@ def find_value(
         if names is None or (missing and (is_label or PATH_MARKS.search(text))):
             return text  # the reader says so if nothing is there
         if missing:
-            raise _missing_variable(missing[0], namespace, flag)
+            raise _missing_variable(missing[0], namespace, flag, fitting, ending)
         value = _evaluate(text, namespace, flag)
     if value is None:
         raise InputError(f"{flag}: {text} is None.", fix=f"assign a value, or leave {flag} out")
     return value
+
+
+def find_values(namespace: dict[str, Any], text: str, flag: str) -> dict[str, Any]:
+    """
+    Return what the names between commas mean, by name: a variable's value, that of an expression,
+    or the `Path` of a file.
+
+    Raises
+    ------
+    InputError
+        As `find_value`; or there is neither a variable nor a file of a name.
+    """
+    names = [name.strip() for name in _split_commas(text)]
+    if not all(names):
+        raise InputError(
+            f"{flag}: a name is missing in {text!r}.", fix=f"write names: {flag} table,news"
+        )
+    found: dict[str, Any] = {}
+    for name in names:
+        value = find_value(namespace, name, flag)
+        if name not in namespace and isinstance(value, str) and value == name:
+            if not _is_path(name):
+                raise _missing_variable(name, namespace, flag, _is_data, ".csv")
+            value = Path(name)
+        found[name] = value
+    return found
+
+
+def _split_commas(text: str) -> list[str]:
+    """Return the parts between commas that stand in no brackets: ``px[["A", "B"]],news`` has 2."""
+    parts, start, at = [], 0, 0
+    while at < len(text):
+        if text[at] in CLOSING and (close := _find_close(text, at)) is not None:
+            at = close
+            continue
+        if text[at] == ",":
+            parts.append(text[start:at])
+            start = at + 1
+        at += 1
+    return [*parts, text[start:]]
 
 
 def _is_path(text: str) -> bool:
@@ -189,18 +243,18 @@ def _evaluate(text: str, namespace: dict[str, Any], flag: str) -> Any:
         ) from exc
 
 
-def _missing_variable(name: str, namespace: Mapping[str, Any], flag: str) -> InputError:
-    import pandas as pd
-
-    known = [
-        key
-        for key, value in namespace.items()
-        if not key.startswith("_") and isinstance(value, pd.DataFrame | dict | list | pd.Series)
-    ]
+def _missing_variable(
+    name: str,
+    namespace: Mapping[str, Any],
+    flag: str,
+    fitting: Callable[[Any], bool],
+    ending: str,
+) -> InputError:
+    known = [key for key, value in namespace.items() if not key.startswith("_") and fitting(value)]
     close = difflib.get_close_matches(name, known, 1)
     fix = (
         f"did you mean {flag} {close[0]}?"
         if close
-        else f"assign it in a cell above: {name} = ..., or give a path such as ./{name}.csv"
+        else f"assign it in a cell above: {name} = ..., or give a path such as ./{name}{ending}"
     )
     return InputError(f"{flag}: there is no variable {name!r}.", fix=fix)

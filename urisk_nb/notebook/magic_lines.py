@@ -86,9 +86,10 @@ class MagicParser(argparse.ArgumentParser):
             if not has_value and self._takes_value(name):
                 at = _skip_space(line, at)
                 value, at = self._read_word(line, at)
-                if not value:
+                if not value and not isinstance(value, Quoted):  # "" is a value
                     self.error(f"argument {name}: expected one argument")
-            options.append(f"{name}={value}" if has_value or value else name)
+                has_value = "="
+            options.append(f"{name}={value}" if has_value else name)
             at = _skip_space(line, at)
         return self.parse_args(options), line[at:].strip()
 

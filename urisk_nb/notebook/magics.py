@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from urisk_nb import event_loop
 from urisk_nb.arguments import JoinAddresses, name_flag
 from urisk_nb.errors import InputError, NotInitialized, UriskError, raise_ungrouped
-from urisk_nb.llm.manager import Answer, LLMManager, StartEvent
+from urisk_nb.llm.manager import LLMManager, StartEvent
 from urisk_nb.llm.resilience import BreakerState
 from urisk_nb.llm.setting_changes import Reload, fit_fix
 from urisk_nb.notebook import ask as ask_magic
 from urisk_nb.notebook import nest
-from urisk_nb.notebook.ask import check_variable, shorten_traceback
+from urisk_nb.notebook.answer_display import shorten_traceback
+from urisk_nb.notebook.ask_request import ARGUMENTS as ASK_ARGUMENTS
+from urisk_nb.notebook.ask_request import check_variable
 from urisk_nb.notebook.cell_text import read_ticker_cell
 from urisk_nb.notebook.expressions import find_value
 from urisk_nb.notebook.magic_lines import MagicParser
@@ -49,7 +51,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "ask": (
         "%%ask",
         "Stream the model's answer to the cell's text. Interrupt the kernel to stop it.",
-        ask_magic.ARGUMENTS,
+        ASK_ARGUMENTS,
     ),
     "risk": (
         "%%risk",
@@ -61,6 +63,19 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             **list_run_options(in_shell=False),
             "--out": {"metavar": "NAME", "help": "variable to store the table in"},
             **{flag: FILE_OPTIONS[flag] for flag in ("--report", "--excel")},
+        },
+    ),
+    "urisk_chat": (
+        "%urisk_chat",
+        "The conversation of %%ask: show it, forget it, or ask each question alone.",
+        {
+            "what": {
+                "nargs": "?",
+                "default": "show",
+                "metavar": "show|reset|off|on",
+                "help": "default: show; reset forgets all turns; off asks each question alone, and "
+                "on goes on where it was",
+            }
         },
     ),
     "urisk_dashboard": (
@@ -344,8 +359,18 @@ def _show_dashboard(shell: InteractiveShell, args: argparse.Namespace) -> None:
 # Ask ----------------------------------------------------------------------------------------------
 
 
-def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Answer | None:
+def _ask(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Any:
     return ask_magic.ask(shell, args, cell, _get_manager)
+
+
+def _handle_chat(_: InteractiveShell, args: argparse.Namespace) -> None:
+    from urisk_nb.notebook.chat_command import handle_chat
+
+    shown = handle_chat(args.what, ask_magic.get_conversation())
+    if isinstance(shown, dict):
+        publish(*status_bundle(shown, "conversation"))
+    else:
+        publish(shown, answer_markup("", shown))
 
 
 # Risk ---------------------------------------------------------------------------------------------
@@ -504,6 +529,7 @@ def _find_factors(shell: InteractiveShell, text: str | None) -> Any:
 MAGICS: dict[str, Callable[..., Any]] = {
     "ask": _ask,
     "risk": _make_table,
+    "urisk_chat": _handle_chat,
     "urisk_dashboard": _show_dashboard,
     "urisk_diff": _show_diff,
     "urisk_history": _show_history,

@@ -289,7 +289,7 @@ class _EvidenceReader:
         check_separator(frame, f"the {what}")
         check_not_moved(frame, f"the {what}")
         frame = add_index(frame)
-        if frame.columns.has_duplicates:
+        if frame.columns.duplicated().any():
             name = frame.columns[frame.columns.duplicated()][0]
             raise InputError(
                 f"the {what} has the column {name!r} more than once.",

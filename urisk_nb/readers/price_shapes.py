@@ -460,7 +460,7 @@ def find_ticker_label(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
 
 def _find_melted_column(frame: pd.DataFrame, tickers: Sequence[str]) -> Any:
     """Return the column of tickers in a table of dates, tickers of the list, and numbers."""
-    if not frame.columns.is_unique:
+    if frame.columns.duplicated().any():
         return None
     dates = find_dates(frame)
     wanted = {fold_listing(ticker) for ticker in tickers}

@@ -524,9 +524,10 @@ def _check_labels(labels: pd.Index[Any]) -> None:
 
 
 def _check_unique(labels: pd.Index[Any]) -> None:
-    if not labels.has_duplicates:
+    repeated = labels.duplicated()  # has_duplicates is what it was before a slice, until pandas 3
+    if not repeated.any():
         return
-    twice = labels[labels.duplicated()][0]
+    twice = labels[repeated][0]
     if fold_label(twice) in ("date", "dates", "datetime"):
         raise InputError(
             f"the prices have {(labels == twice).sum()} columns {twice!r}: each ticker has its own "

@@ -19,7 +19,9 @@ import pandas as pd
 from urisk_nb.journal.canonical import decode_json, encode_json
 from urisk_nb.journal.store import Entry
 from urisk_nb.recording.number_text import spell_columns
+from urisk_nb.recording.overrides import decode_override, encode_override
 from urisk_nb.risk.inputs import Document, Holding, Prices, Section
+from urisk_nb.risk.overrides import Override
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import OnRead, Plan, prepare
 from urisk_nb.risk.questions import Example
@@ -46,7 +48,10 @@ COLUMNS_AT_ONCE = 100  # whose numbers are spelled together: some MB
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunInputs:
-    """What `urisk_nb.risk.plan.prepare` takes, as it was given."""
+    """
+    What `urisk_nb.risk.plan.prepare` takes, as it was given, and the corrections that held for the
+    sentences that it chose.
+    """
 
     holdings: tuple[Holding, ...]
     prices: Prices | None
@@ -58,6 +63,7 @@ class RunInputs:
     benchmark: Prices | None = None
     families: tuple[Family, ...] | None = None
     factors: tuple[Prices, ...] | None = None
+    overrides: tuple[Override, ...] = ()
 
     def prepare(self, on_read: OnRead | None = None) -> Plan:
         """Return the plan of the run; raises what `prepare` raises."""
@@ -119,6 +125,7 @@ def encode_inputs(inputs: RunInputs) -> tuple[dict[str, Any], list[Entry]]:
         "factors": None if inputs.factors is None else list(map(keep_whole, inputs.factors)),
         "documents": keep_documents(inputs.documents),
         "previous": keep_documents(inputs.previous),
+        "overrides": list(map(encode_override, inputs.overrides)),
     }
     return record, objects
 
@@ -163,6 +170,8 @@ def decode_inputs(record: Mapping[str, Any], objects: Objects) -> RunInputs:
         factors=None
         if factors is None
         else tuple(_decode_prices(objects[one["object"]]) for one in factors),
+        # Runs of version 0.1.0 and before have none
+        overrides=tuple(map(decode_override, record.get("overrides", ()))),
     )
 
 

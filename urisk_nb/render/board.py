@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from urisk_nb.render.escaping import one_line, visible
@@ -100,8 +101,12 @@ class Board:
             return False
         return not self.kernel or _BUDGET.wait_s() == 0
 
-    def show(self, plain: str, markup: str) -> None:
-        """Draw a frame, unless the last one was just now."""
+    def show(self, plain: str, markup: str | Callable[[], str]) -> None:
+        """
+        Draw a frame, unless the last one was just now.
+
+        Markup that costs time to make is given as a function, which is called where it is shown.
+        """
         # Half of a CRLF: what is shown of a growing text must be the beginning of what follows.
         plain = self._clean(plain.removesuffix("\r") if self.grows else plain)
         if self.is_due and plain != self.shown:
@@ -126,7 +131,7 @@ class Board:
             print("\r" + " " * len(self.wait) + "\r", end="", flush=True)
             self.wait = ""
 
-    def finish(self, plain: str, markup: str) -> None:
+    def finish(self, plain: str, markup: str | Callable[[], str]) -> None:
         """Draw the last frame, in any case."""
         self._draw(self._clean(plain), markup)
         if not self.kernel:
@@ -143,14 +148,15 @@ class Board:
         elif self.shown and not self.kernel and not self.grows:
             print("\r" + " " * len(self.shown) + "\r", end="", flush=True)
 
-    def _draw(self, plain: str, markup: str) -> None:
+    def _draw(self, plain: str, markup: str | Callable[[], str]) -> None:
         if not (self.kernel or self.grows):
             plain = _fit_line(plain)
         if self.kernel:
             _BUDGET.take()
         began_s = time.monotonic()
         if self.kernel:
-            self._display({"text/plain": plain, "text/html": markup})
+            html = markup if isinstance(markup, str) else markup()
+            self._display({"text/plain": plain, "text/html": html})
         elif self.grows:
             self._clear_wait()
             print(plain[len(self.shown) :], end="", flush=True)

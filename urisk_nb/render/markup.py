@@ -22,9 +22,9 @@ __all__ = [
     "status_bundle",
 ]
 
-# A front end sets what stands between two "$" as mathematics, unless this class forbids it. In an
+# A front end sets what stands between two "$" as mathematics, unless these classes forbid it. In an
 # answer or a message a "$" is money.
-PLAIN = "tex2jax_ignore"
+PLAIN = "tex2jax_ignore mathjax_ignore"  # of MathJax 2, and of MathJax 3 and later
 # JupyterLab's own colors, so that light and dark themes both are legible; a fallback elsewhere.
 MUTED = "color:var(--jp-ui-font-color2,#616161)"
 _LINE = "var(--jp-border-color2,#d0d0d0)"

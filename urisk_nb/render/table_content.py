@@ -14,18 +14,20 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from urisk_nb.render.escaping import one_line
-from urisk_nb.render.text_layout import format_count
+from urisk_nb.render.text_layout import cut, format_count
 from urisk_nb.risk.row_warnings import LABELED_BY, WARNINGS, codes_in
 
 __all__ = [
     "DASH",
     "FINE_FRACTIONS",
     "MAX_MESSAGES",
+    "MAX_REASON_CHARS",
     "MAX_ROWS",
     "Column",
     "TableContent",
     "collect_messages",
     "collect_notes",
+    "describe_override",
     "describe_run",
     "describe_sentences",
     "describe_warnings",
@@ -42,6 +44,7 @@ __all__ = [
 MAX_ROWS = 100
 NOTHING_DECISIVE = "nothing_decisive"  # the flag of a Low that means that nothing was said
 MAX_MESSAGES = 20
+MAX_REASON_CHARS = 200  # of a correction, beside a sentence or in a cause
 MAX_PLAIN = 1e4  # a million per cent; more is written as a power of ten
 DASH = "–"  # where there is no value
 WHOLE_RUN = "*"  # the key of a message that is about no single ticker
@@ -413,10 +416,41 @@ def _sentence(row: Mapping[Any, Any]) -> dict[str, str]:
         p = row[name]
         texts[name] = DASH if format_value("", p) == DASH else f"{p:.2f}"
     reason = format_value("", row["reason"]) if row["status"] == "unjudged" else DASH
-    said = (*map(one_line, codes_in([row["flags"]])), reason, _describe_count(row))
+    codes = map(one_line, codes_in([row["flags"]]))
+    corrected = describe_override(row, MAX_REASON_CHARS) or DASH
+    said = (*codes, reason, _describe_count(row), corrected)
     texts["warnings"] = ", ".join(part for part in said if part != DASH)
     # Where no risk was seen a severity says nothing.
     return texts | {"severity": DASH, "p_severity": DASH} if texts["risk"] == "none" else texts
+
+
+def describe_override(row: Mapping[Any, Any], width: int | None = None) -> str | None:
+    """
+    Return who corrected the label of a sentence, when and why: "anna corrected legal 4 to none on
+    2024-05-02: it was paid". None where nobody did, or where the report is of an older version.
+
+    Parameters
+    ----------
+    width
+        Columns that the reason may take; default: all of it.
+    """
+    who, why = row.get("override_by"), row.get("override_why")
+    if not isinstance(who, str):
+        return None
+    old = _name_label(row.get("model_risk"), row.get("model_severity"))
+    new = _name_label(row["risk"], row["severity"])
+    if old is None:
+        change = f"labeled it {new}, where the model gave no label,"
+    else:
+        change = f"confirmed {new}" if old == new else f"corrected {old} to {new}"
+    day, reason = format_value("", row["override_at"])[:10], format_value("", why)
+    return f"{one_line(who)} {change} on {day}: {reason if width is None else cut(reason, width)}"
+
+
+def _name_label(risk: Any, severity: Any) -> str | None:
+    if not isinstance(risk, str):
+        return None
+    return risk if risk == "none" else f"{risk} {severity}"
 
 
 def _describe_count(row: Mapping[Any, Any]) -> str:

@@ -12,7 +12,14 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["PROMPT_CUT", "find_answer", "is_only_thinking", "quotes_object", "strip_thinking"]
+__all__ = [
+    "PROMPT_CUT",
+    "find_answer",
+    "is_only_thinking",
+    "quotes_object",
+    "split_thinking",
+    "strip_thinking",
+]
 
 PROMPT_CUT = "prompt_cut"  # the flag of a reply whose prompt the server did not read whole
 
@@ -43,6 +50,13 @@ def strip_thinking(text: str) -> str:
     for end in _END.finditer(text, place):
         place = end.end()
     return text[place:]
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    """Return the model's thoughts without their tags, and what follows them."""
+    answer = strip_thinking(text)
+    thoughts = text[: len(text) - len(answer)]
+    return _END.sub("", _BEGIN.sub("", thoughts)).strip(), answer
 
 
 def is_only_thinking(text: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from urisk_nb.risk import calibration
 from urisk_nb.risk.answer_text import find_answer
@@ -25,6 +26,9 @@ from urisk_nb.risk.questions import (
 )
 from urisk_nb.risk.scoring import reconcile
 from urisk_nb.risk.taxonomy import NONE, SEVERITIES
+
+if TYPE_CHECKING:
+    from urisk_nb.risk.overrides import Override
 
 __all__ = ["Ask", "Finding", "TickerFindings", "label_ticker"]
 
@@ -52,7 +56,8 @@ class Finding:
     flags
         Of the sentence (``hidden_text``, ``injection_suspect``), of its answers (``repaired``,
         ``unstable``, ``second_look_failed``, ``prompt_cut``) and of several judges
-        (``judges_disagree``, ``no_opinion``).
+        (``judges_disagree``, ``no_opinion``). Where a person corrected the label: ``override``,
+        and those of the sentence alone.
     cached
         Every answer about it was known before.
     p_label, p_severity
@@ -66,6 +71,8 @@ class Finding:
     agreement
         The share of these that name the same risk, with a severity at most one apart; of those that
         gave a valid answer. None where there is none.
+    override, original
+        The correction that counts, and what the model found; None where nobody corrected it.
     """
 
     sentence: Sentence
@@ -77,6 +84,8 @@ class Finding:
     cached: bool = False
     opinions: tuple[tuple[str, Finding], ...] = ()
     agreement: float | None = None
+    override: Override | None = None
+    original: Finding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,7 +160,9 @@ def rate_ticker(plan: Plan, labeled: TickerFindings) -> TickerRatings:
         version=selection.score_version,
     )
     result = _withhold(result, selection)
-    has_missing = any(one.label and one.p_label is None for one in labeled.findings)
+    has_missing = any(
+        one.label and one.p_label is None and one.override is None for one in labeled.findings
+    )
     holds = {
         "review": any(one.is_review for one in counted),
         "no_p_label": bool(plan.params.review_below) and has_missing,

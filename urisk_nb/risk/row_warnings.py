@@ -110,6 +110,8 @@ WARNINGS = {
     "no_risk_found": "Sentences were labeled, and none of them names a risk that counts.",
     "not_calibrated": "Some labels could not be calibrated and are greedy.",
     "not_run": "The run ended before this ticker was labeled.",
+    "override": "A person corrected the label of a sentence, and the correction counts; "
+    "table.report.findings says who, when and why.",
     "prompt_cut": "The server read far fewer tokens than were sent: it cut the prompt. Ask for a "
     "larger window: %env URISK_NUM_CTX=8192.",
     "repaired": "The model's first answer to a sentence was not valid; it was asked again.",

@@ -50,13 +50,14 @@ _TEXTS = (
     *("score_version", "top_risk", "top_quote", "top_rule"),
     *("ticker", "risk", "quote", "source", "section", "evidence", "reason"),
     *("change", "old_quote", "kind", "family", "counted_as", "rule", "category"),
+    *("model_risk", "override_by", "override_why"),
 )
 _COUNTS = (
     *("n_obs", "n_missing", "stale_days", "n_joint", "new", "changed", "gone"),
     *("sentences", "judged", "findings", "to_review", "tokens", "attempts", "cached"),
-    *("severity", "start", "end", "counted", "rating"),
+    *("severity", "start", "end", "counted", "rating", "model_severity"),
 )
-_DATES = ("as_of", "first_obs", "last_obs", "max_dd_peak", "max_dd_trough", "date")
+_DATES = ("as_of", "first_obs", "last_obs", "max_dd_peak", "max_dd_trough", "date", "override_at")
 
 
 def build_frame(
@@ -150,6 +151,10 @@ def build_findings(
     columns["old_quote"] = _series(
         "old_quote", [one.old.quote if one and one.old else None for one in since]
     )
+    columns |= {
+        name: _series(name, [cell(finding) for _, finding, _ in found])
+        for name, cell in _OVERRIDE.items()
+    }
     return pd.DataFrame(columns).astype({"cached": "bool"})  # a count in the rows
 
 
@@ -401,6 +406,11 @@ def _top_values(labeled: TickerFindings, rated: TickerRatings) -> dict[str, Any]
     }
 
 
+def _read_original(one: Finding, name: str) -> Any:
+    """Return a part of the model's label where a person corrected it."""
+    return getattr(one.original.label, name, None) if one.original else None
+
+
 def _join_rules(rules: Iterable[str]) -> str | None:
     """Return the rules as one text; None where nothing was changed."""
     return "; ".join(rules) or None
@@ -423,6 +433,13 @@ _FINDING: dict[str, Callable[[str, Finding], Any]] = {
     "status": lambda _, finding: "judged" if finding.label else "unjudged",
     "reason": lambda _, finding: finding.reason,
     "agreement": lambda _, finding: finding.agreement,
+}
+_OVERRIDE: dict[str, Callable[[Finding], Any]] = {
+    "model_risk": lambda one: _read_original(one, "risk"),
+    "model_severity": lambda one: _read_original(one, "severity"),
+    "override_by": lambda one: one.override.who if one.override else None,
+    "override_at": lambda one: one.override.made_at.replace(tzinfo=None) if one.override else None,
+    "override_why": lambda one: one.override.why if one.override else None,
 }
 _COUNTED: dict[str, Callable[[CountedSentence], Any]] = {
     "kind": lambda one: one.passage.kind,

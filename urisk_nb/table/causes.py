@@ -25,7 +25,12 @@ from urisk_nb.table.run_settings import (
     WEIGHT,
     SettingChange,
 )
-from urisk_nb.table.sentence_pairs import SentencePair, describe_count, describe_label
+from urisk_nb.table.sentence_pairs import (
+    SentencePair,
+    describe_correction,
+    describe_count,
+    describe_label,
+)
 
 __all__ = ["COSTS", "EDITED", "UNKNOWN", "Cause", "CellCauses", "differ", "kinds_of"]
 
@@ -348,12 +353,14 @@ def _describe_pair(pair: SentencePair) -> str:
     if pair.old is None:
         return f"a sentence is new ({label})"
     wording = "reworded sentence" if pair.kind == "changed" else "same sentence"
+    correction = describe_correction(pair.new, pair.old)
+    by = f" ({correction})" if correction else ""
     if label != before:
-        return f"the label of the {wording} changed from {before} to {label}"
+        return f"the label of the {wording} changed from {before} to {label}{by}"
     old, new = describe_count(pair.old), describe_count(pair.new)
     if old != new:
-        return f"the {wording} ({label}) {new}, before it {old}".replace("; ", ", ")
-    return f"a sentence is reworded ({label})"
+        return f"the {wording} ({label}) {new}, before it {old}".replace("; ", ", ") + by
+    return correction or f"a sentence is reworded ({label})"
 
 
 def _rate(row: Mapping[str, Any], category: str) -> str:

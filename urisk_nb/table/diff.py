@@ -29,6 +29,7 @@ from urisk_nb.table.run_settings import (
 )
 from urisk_nb.table.sentence_pairs import (
     SentencePair,
+    describe_correction,
     describe_count,
     describe_label,
     pair_sentences,
@@ -163,7 +164,7 @@ class _TickerDiff:
             return
         before, after = describe_count(old), describe_count(new)
         if before != after:
-            cause = Cause(text=self._describe_count(), quote=pair.quote)
+            cause = Cause(text=self._describe_count(pair), quote=pair.quote)
             yield self._row("count", before, after, cause)
 
     def _describe_arrival(self, pair: SentencePair) -> str:
@@ -190,13 +191,17 @@ class _TickerDiff:
         # The threshold decides which labels count, and changes none
         moves = (one for one in self.settings if LABELS in one.kinds and one.name != "review_below")
         told = list(map(str, moves))
+        if correction := describe_correction(new, pair.old):
+            told.insert(0, correction)
         if pair.kind == "changed":
             told.insert(0, "the sentence is reworded")
         if describe_label(new) == "no label" and not is_missing(new["reason"]):
             told.append(f"no answer in the newer run: {new['reason']}")
         return "; ".join(told) or "the judge answers otherwise to the same question"
 
-    def _describe_count(self) -> str:
+    def _describe_count(self, pair: SentencePair) -> str:
+        if correction := describe_correction(pair.new, pair.old):
+            return correction
         told = [str(one) for one in self.settings if not one.kinds.isdisjoint((LABELS, EVIDENCE))]
         told += ["the probability of the label, another judge's label, or what stands around it"]
         return "; ".join(told)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from urisk_nb.render.table_content import describe_override
 from urisk_nb.render.text_layout import format_count
 from urisk_nb.risk.ratings import MIN_READ, REVIEW_RULES
 from urisk_nb.risk.row_warnings import WARNINGS, codes_in
@@ -51,9 +52,13 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 # What a ticker with a weight has beside its metrics, and the flag that says why it is missing
 _OF_PORTFOLIO = ("weight", "comp_vol_share", "comp_es", "comp_es_share")
+_OVERRIDE_COLUMNS = (
+    *("model_risk", "model_severity", "override_by", "override_at", "override_why"),
+)
 _SENTENCE_COLUMNS = [
     *("category", "gives", "risk", "severity", "counted", "rule", "p_label", "p_severity"),
     *("quote", "source", "section", "date", "flags", "start", "end", "evidence", "reason"),
+    *_OVERRIDE_COLUMNS,
 ]
 _ALERT_COLUMNS = [
     *("family", "category", "counted", "quote", "source", "section", "date", "start", "end"),
@@ -196,10 +201,13 @@ def _is_review(rule: object) -> bool:
 
 
 def _list_sentences(findings: pd.DataFrame, categories: pd.DataFrame) -> pd.DataFrame:
-    """Return what counts or would have: also what is to review, merged, or without a label."""
-    known = findings[
-        findings["counted"].notna() | findings["rule"].notna() | (findings["status"] != "judged")
-    ]
+    """
+    Return what counts or would have: also what is to review, merged, corrected, or without a label.
+    """
+    missing = [name for name in _OVERRIDE_COLUMNS if name not in findings]
+    findings = findings.assign(**dict.fromkeys(missing))  # a report of an older version
+    is_changed = findings["rule"].notna() | findings["override_by"].notna()
+    known = findings[findings["counted"].notna() | is_changed | (findings["status"] != "judged")]
     ranks = {name: place for place, name in enumerate(categories["category"])}
     given = {
         name: (rating, str(ids).split(";"))
@@ -317,6 +325,9 @@ def _list_notes(
         yield _describe_missing(record.meta, row, findings)
     said = record.meta.get("messages", {}).get(ticker, ())
     yield from [said] if isinstance(said, str) else said
+    for finding in findings.to_dict("records"):
+        if correction := describe_override(finding):
+            yield f"{finding['evidence']}: {correction}"
     none = int(((findings["risk"] == NONE) & findings["rule"].isna()).sum())
     if none:
         verb = "is" if none == 1 else "are"

@@ -51,7 +51,9 @@ class Explanation:
         gives it, alone or with others; 0 where it counts for less than that; missing where it does
         not count), risk and severity (as labeled), counted (the severity after the rules; missing
         where it does not count), rule, p_label, p_severity, quote, source, section, date, flags,
-        start, end (offsets into the document), evidence (its id), reason (why there is no label).
+        start, end (offsets into the document), evidence (its id), reason (why there is no label),
+        model_risk, model_severity, override_by, override_at, override_why (what the model said,
+        who corrected it, when and why; missing where nobody did).
     alerts
         One row a decisive sentence, found by its words without a model: family, category, counted
         (missing where it was not labeled), quote, source, section, date, start, end, evidence.

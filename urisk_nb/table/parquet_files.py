@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from io import BytesIO
 from os import PathLike
 from typing import Any
@@ -21,8 +21,9 @@ from urisk_nb.errors import InputError, PackageMissing
 from urisk_nb.table.exports import ExportFrame
 from urisk_nb.table.record_rows import to_json
 
-__all__ = ["pack_report", "read_packed", "unpack_report"]
+__all__ = ["UNSTORED", "is_stored", "pack_report", "read_packed", "unpack_report"]
 
+UNSTORED = {"is_stored": False}  # the metadata of a field that no file has
 KEY = "urisk_report"
 VERSION = 1
 FIX = "give a file that table.to_parquet(...) wrote; pd.read_parquet reads any other"
@@ -33,8 +34,13 @@ def pack_report(report: Any) -> dict[Hashable, Any]:
     return {KEY: {"version": VERSION, "parts": _pack_fields(report)}}
 
 
+def is_stored(part: Field[Any]) -> bool:
+    """Return whether a field of a report is kept in files and pickles."""
+    return bool(part.metadata.get("is_stored", True))
+
+
 def _pack_fields(report: Any) -> dict[str, Any]:
-    return {one.name: _pack(getattr(report, one.name)) for one in fields(report)}
+    return {one.name: _pack(getattr(report, one.name)) for one in fields(report) if is_stored(one)}
 
 
 def _pack(part: Any) -> dict[str, Any]:

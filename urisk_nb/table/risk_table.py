@@ -8,7 +8,7 @@ and returns. What they do is in the modules that they call.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import Any
@@ -20,8 +20,10 @@ from urisk_nb.render.portfolio_content import select_tickers
 from urisk_nb.render.table_content import TableContent, has_alerts
 from urisk_nb.render.table_html import render_table_html
 from urisk_nb.render.table_text import render_table_text
+from urisk_nb.risk.corrections import Correction
 from urisk_nb.risk.judges import compare_judges
 from urisk_nb.risk.labeling import TickerFindings
+from urisk_nb.risk.overrides import Override, apply_overrides, describe_unfit, list_overrides
 from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.portfolio_frames import (
     build_backtest,
@@ -54,7 +56,8 @@ from urisk_nb.table.files import (
 )
 from urisk_nb.table.frames import Frames
 from urisk_nb.table.markdown import render_markdown
-from urisk_nb.table.parquet_files import read_packed, unpack_report
+from urisk_nb.table.overriding import override_label
+from urisk_nb.table.parquet_files import UNSTORED, is_stored, read_packed, unpack_report
 from urisk_nb.table.portfolio_views import require_part, unite_prices
 from urisk_nb.table.records import RunRecord
 from urisk_nb.table.sides import Side
@@ -86,7 +89,9 @@ class Report:
         nothing to compare with), old_quote (the former wording of a changed sentence), kind
         (``event``, ``hypothetical``, ``routine``), family (of distress; missing where the sentence
         has no word of one), counted and counted_as (the severity and the category that count;
-        missing where it does not count), rule (what changed them).
+        missing where it does not count), rule (what changed them), model_risk and model_severity
+        (what the model said, where a person corrected it), override_by, override_at (UTC) and
+        override_why (who did, when, and the reason).
     ratings
         One row a rated category: ticker, category, rating (0 to 5), evidence (the ids of the
         sentences that give it, the worst first, between semicolons), rule (what capped, raised or
@@ -112,6 +117,9 @@ class Report:
         The closes that the run used, date x ticker, within its period; of returns the wealth that
         they make. None without prices. Of tables put together the tickers of all, without those
         whose prices differ between two runs.
+    correct
+        Records a correction and makes the table again; None where no run of this process made the
+        table. It is no part of a file or a pickle.
     """
 
     findings: pd.DataFrame = field(default_factory=lambda: ExportFrame(build_findings(())))
@@ -126,6 +134,13 @@ class Report:
     stress: pd.DataFrame | None = None
     factors: pd.DataFrame | None = None
     prices: pd.DataFrame | None = None
+    correct: Callable[[Correction], RiskTable] | None = field(
+        default=None, repr=False, metadata=UNSTORED
+    )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = {one.name: getattr(self, one.name, None) for one in fields(self) if is_stored(one)}
+        return _build_report, (parts,)
 
 
 def unite_reports(reports: Sequence[Report]) -> Report:
@@ -503,9 +518,10 @@ class RiskTable(ExportFrame):
         Returns
         -------
         DataFrame
-            Columns ticker, quote, risk, severity, p_label, p_severity, section, why (``low
-            probability``, ``judges disagree``, or both between semicolons), of the tickers in the
-            table, in its order; empty where each label counts.
+            Columns ticker, quote, risk, severity, p_label, p_severity, section, evidence (the
+            sentence's id, for `override`), why (``low probability``, ``judges disagree``, or both
+            between semicolons), of the tickers in the table, in its order; empty where each label
+            counts.
         """
         content = self._content()
         frame = content.findings
@@ -520,10 +536,70 @@ class RiskTable(ExportFrame):
         )
         order = {ticker: place for place, ticker in enumerate(content.tickers)}
         names = ["ticker", "quote", "risk", "severity", "p_label", "p_severity", "section"]
+        names.append("evidence")
         found = frame[names].assign(why=why)[why.notna() & frame["ticker"].isin(list(order))]
         return found.sort_values(
             "ticker", key=lambda one: one.map(order), kind="stable"
         ).reset_index(drop=True)
+
+    def override(
+        self,
+        evidence: str,
+        *,
+        risk: str | None = None,
+        severity: int | None = None,
+        why: str = "",
+        ticker: str | None = None,
+        remove: bool = False,
+    ) -> RiskTable:
+        """
+        Correct the label of a sentence; return a new table of the same run in which it counts.
+
+        The correction is recorded in the journal, with your login name and the time. It counts in
+        later runs, too, wherever this ticker has this sentence. The latest correction of a sentence
+        counts. The new table has every correction that is in force. This table stays as it is, and
+        so does the run: `urisk_nb.replay` shows it as it was. No model is asked.
+
+        Parameters
+        ----------
+        evidence
+            The id of the sentence, as in ``report.findings`` or `review`, or words of it that no
+            other sentence has.
+        risk
+            The category that is right, or ``"none"``.
+        severity
+            0 to 5; not needed for ``"none"``.
+        why
+            The reason, for those who read the table.
+        ticker
+            Whose sentence, where several tickers have it.
+        remove
+            Take the correction back: the model's label counts again. This is a record as well.
+
+        Returns
+        -------
+        RiskTable
+            The rows and columns of this table, in its order; the whole table of the run if this one
+            has rows or columns of your own. Cells that you changed are as the run made them.
+
+        Raises
+        ------
+        InputError
+            No sentence is meant, or several; the label is none of the run; there is no reason; or
+            the table is from a file, a pickle or several runs.
+        JournalUnusable
+            The correction cannot be recorded; nothing has changed.
+        """
+        correction = Correction(
+            evidence=evidence,
+            risk=risk,
+            severity=severity,
+            why=why,
+            ticker=ticker,
+            remove=bool(remove),
+        )
+        table: RiskTable = override_label(self, self.report, correction)
+        return table
 
     def explain(self, ticker: str, run: str | None = None) -> Explanation:
         """
@@ -658,6 +734,14 @@ def _make_safe(frame: pd.DataFrame | None) -> pd.DataFrame | None:
     return None if frame is None else ExportFrame(frame)
 
 
+def _add_messages(meta: dict[str, Any], lines: Mapping[str, Sequence[str]]) -> None:
+    """Put lines by ticker below what a record says of these tickers."""
+    for symbol, more in lines.items():
+        said = meta["messages"].get(symbol, [])
+        texts = [said] if isinstance(said, str) else said
+        meta["messages"] = {**meta["messages"], symbol: [*texts, *more]}
+
+
 def assemble(
     plan: Plan,
     ticker_findings: Mapping[str, TickerFindings],
@@ -666,6 +750,8 @@ def assemble(
     model: str | None = None,
     flags: Sequence[str] = (),
     judges: Sequence[Mapping[str, Any]] = (),
+    overrides: Sequence[Override] = (),
+    correct: Callable[[Correction], RiskTable] | None = None,
 ) -> RiskTable:
     """
     Make the table of a run; the other parameters are those of `urisk_nb.risk.rows.build_frame`.
@@ -674,15 +760,21 @@ def assemble(
     ----------
     judges
         The judges as recorded; first the one whose labels count.
+    overrides
+        The corrections that hold for sentences of the run.
+    correct
+        What `RiskTable.override` calls.
 
     Returns
     -------
     RiskTable
         One row a holding, in the order given, index ``ticker``, with its report.
     """
-    given = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
+    labeled = [ticker_findings[symbol] for symbol in plan.symbols if symbol in ticker_findings]
+    given = apply_overrides(labeled, overrides, plan.taxonomy)
+    counted = {one.symbol: one for one in given}
     ratings = {one.symbol: rate_ticker(plan, one) for one in given if one.findings}
-    frame = build_frame(plan, ticker_findings, ratings, run_id=run_id, model=model, flags=flags)
+    frame = build_frame(plan, counted, ratings, run_id=run_id, model=model, flags=flags)
     table = RiskTable(frame)
     meta = {**plan.meta, "run_id": run_id, "model": model, "flags": sorted(flags)}
     changes = {symbol: selection.changes for symbol, selection in plan.selections.items()}
@@ -691,23 +783,24 @@ def assemble(
         ratings=ExportFrame(build_ratings(given, ratings)),
         meta=meta,
         changes=ExportFrame(build_changes(changes)),
-        judgements=ExportFrame(build_judgements(given, model=model)),
+        judgements=ExportFrame(build_judgements(labeled, model=model)),
         rows=ExportFrame(frame.copy()),
         portfolio=build_portfolio(plan, frame["score"]),
         backtest=build_backtest(plan),
         stress=_make_safe(build_stress(plan)),
         factors=_make_safe(build_factors(plan)),
         prices=plan.closes,
+        correct=correct,
     )
     meta |= {
         "judges": list(judges),
-        "kappa": compare_judges(given, [one["model"] for one in judges]),
+        "kappa": compare_judges(labeled, [one["model"] for one in judges]),
+        "overrides": list_overrides(given),
         "unjudged": list_missing_labels(given, model=model),
     }
-    texts = {symbol: [text] for symbol, text in meta["messages"].items()}
-    for symbol, lines in describe_missing_labels(meta["unjudged"], several=len(judges) > 1).items():
-        texts.setdefault(symbol, []).extend(lines)
-        meta["messages"] = {**meta["messages"], symbol: texts[symbol]}
+    missing = describe_missing_labels(meta["unjudged"], several=len(judges) > 1)
+    for lines in (missing, describe_unfit(overrides, plan.taxonomy)):
+        _add_messages(meta, lines)
     object.__setattr__(table, "_report", report)
     table.attrs["urisk"] = {"run_id": run_id, "score_version": meta["score_version"]}
     return table

@@ -12,12 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from urisk_nb.render.table_content import MAX_REASON_CHARS, describe_override
 from urisk_nb.risk.changes import find_near, fold_words
 from urisk_nb.risk.evidence import Sentence, clean_text
 from urisk_nb.risk.inputs import Document, Section
 from urisk_nb.risk.values import is_missing
 
-__all__ = ["SentencePair", "describe_count", "describe_label", "name_cells", "pair_sentences"]
+__all__ = [
+    "SentencePair",
+    "describe_correction",
+    "describe_count",
+    "describe_label",
+    "name_cells",
+    "pair_sentences",
+]
 
 Kind = Literal["same", "changed", "new", "gone"]
 
@@ -59,12 +67,15 @@ class SentencePair:
 
     @property
     def is_moved(self) -> bool:
-        """Whether it may move a rating: it came or went, or its label or count is another."""
+        """
+        Whether it may move the row: it came or went, its label or count is another, or a person
+        corrected it in one of the runs.
+        """
         if self.new is None or self.old is None:
             return True
         new, old = self.new, self.old
         said = [(describe_label(row), describe_count(row)) for row in (new, old)]
-        return said[0] != said[1]
+        return said[0] != said[1] or describe_correction(new, old) is not None
 
 
 def describe_label(row: Mapping[str, Any] | None) -> str | None:
@@ -82,6 +93,17 @@ def describe_count(row: Mapping[str, Any]) -> str:
     if is_missing(row["counted"]):
         return f"does not count{rule}"
     return f"counts as {row['counted_as']} {row['counted']}{rule}"
+
+
+def describe_correction(new: Mapping[str, Any] | None, old: Mapping[str, Any] | None) -> str | None:
+    """Return which correction a label or a count is another by; None where none explains it."""
+    here, there = (
+        None if row is None else describe_override(row, MAX_REASON_CHARS) for row in (new, old)
+    )
+    if here == there:
+        return None
+    said = here or f"no longer corrected: {there}"
+    return said.replace("; ", ", ")  # causes stand between semicolons
 
 
 def name_cells(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""Any value of the user's as an attachment: typed where its type is known, bounded always."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from urisk_nb.chat.attachments import Attachment, Piece, Source
+from urisk_nb.chat.bounded_repr import describe_object
+from urisk_nb.chat.cells import MAX_ENTRY_CHARS, cut_text, describe_value
+from urisk_nb.chat.frame_summary import (
+    MIN_TEXT_CHARS,
+    find_source,
+    summarize_array,
+    summarize_frame,
+    summarize_series,
+)
+from urisk_nb.chat.table_summary import is_table_of_run, summarize_table
+from urisk_nb.errors import InputError, UriskError
+from urisk_nb.readers.documents import is_document
+from urisk_nb.readers.file_content import read_content
+from urisk_nb.readers.files import read_json, read_table
+from urisk_nb.risk.values import describe_type
+
+__all__ = ["summarize"]
+
+MAX_ITEMS = 2000  # of a list or a dict that become pieces
+MAX_TEXT_CHARS = 400_000  # that become pieces; a window of 100,000 tokens has no room for more
+PIECE_CHARS = 300
+MAX_NUMBER = 1e300  # a larger whole number is no float
+_TICKER = re.compile(r"(?<![\w.])[A-Z][A-Z0-9.]{1,9}(?!\w)")
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+CHARACTERS, ITEMS, ENTRIES = "characters", "items", "entries"
+
+
+def summarize(name: str, value: Any, question: str) -> Attachment:
+    """
+    Return a value in pieces for a model, the most important first.
+
+    Parameters
+    ----------
+    name
+        As the user named it.
+    value
+        Anything; a `Path` is a file that is read, a text is a text.
+    question
+        What is asked: the tickers that it names come first.
+
+    Raises
+    ------
+    InputError, PackageMissing
+        A file cannot be read. No value is refused.
+    """
+    if isinstance(value, Path):
+        made = _summarize_file(name, value, question)
+    else:
+        try:
+            made = _summarize_value(name, value, question)
+        except Exception:  # noqa: BLE001  whatever a class of the user's raises
+            return _summarize_object(name, value)
+    return made if is_table_of_run(value) else _put_named_first(made, question)
+
+
+def _put_named_first(made: Attachment, question: str) -> Attachment:
+    """Return an attachment whose items about a ticker of the question come before the others."""
+    named = _TICKER.findall(question)
+    if not named or made.is_text:
+        return made
+    about = re.compile("|".join(rf"(?<!\w){re.escape(one)}(?!\w)" for one in named))
+
+    def rank(piece: Piece) -> int:
+        if not piece.unit:  # what it is, and its figures
+            return 0
+        return 1 if about.search(piece.text) else 2
+
+    return replace(made, pieces=tuple(sorted(made.pieces, key=rank)))
+
+
+def _summarize_value(name: str, value: Any, question: str) -> Attachment:
+    if is_table_of_run(value):
+        return summarize_table(name, value, question)
+    for kinds, summarize_kind in _KINDS:
+        if isinstance(value, kinds):
+            return summarize_kind(name, value)
+    module = str(type(value).__module__).partition(".")[0]
+    if module in ("polars", "pyarrow") and hasattr(value, "to_pandas"):
+        return _summarize_value(name, value.to_pandas(), question)
+    return _summarize_object(name, value)
+
+
+def _summarize_object(name: str, value: object) -> Attachment:
+    return Attachment(
+        name=name,
+        title=describe_type(value).partition(" ")[2],
+        pieces=(Piece(text=describe_object(value)),),
+    )
+
+
+# Texts and files ----------------------------------------------------------------------------------
+
+
+def _summarize_text(name: str, text: str, title: str) -> Attachment:
+    found = re.finditer(
+        rf".{{1,{PIECE_CHARS}}}(?:\s+|\Z)|.{{1,{PIECE_CHARS}}}", text[:MAX_TEXT_CHARS], re.DOTALL
+    )
+    return Attachment(
+        name=name,
+        title=f"{title}, {len(text):,} characters",
+        pieces=tuple(Piece(text=match[0], unit=CHARACTERS, count=len(match[0])) for match in found),
+        totals={CHARACTERS: len(text)},
+        is_text=True,
+    )
+
+
+def _summarize_file(name: str, path: Path, question: str) -> Attachment:
+    path = path.expanduser()
+    if not path.is_file():
+        seen = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(
+            f"--with: {path.name or path} {seen}.", fix="name a file, or a variable: --with table"
+        )
+    if is_document(path):
+        try:
+            content = read_content(path)
+        except UriskError as exc:
+            raise type(exc)(f"--with {path.name}: {exc.message}", fix=exc.fix) from exc
+        form = f"{content.form} " if content.form else ""
+        return _summarize_text(name, content.source.text, f"{form}document {path.name}")
+    if path.suffix.lower() in (*JSON_SUFFIXES, ".txt"):
+        return _summarize_value(name, read_json(path), question)
+    return _summarize_value(name, read_table(path)[0], question)
+
+
+# Lists and mappings -------------------------------------------------------------------------------
+
+
+def _summarize_items(name: str, value: Any) -> Attachment:
+    count = len(value)
+    first = list(itertools.islice(iter(value), MAX_ITEMS))
+    if first and all(type(one) in (int, float) and abs(one) < MAX_NUMBER for one in value):
+        return summarize_array(name, np.asarray(list(value), dtype=float))
+    if isinstance(value, set | frozenset):
+        first.sort(key=describe_value)  # the order of a set is another in each kernel
+    return Attachment(
+        name=name,
+        title=f"{type(value).__name__}, {count:,} items",
+        pieces=tuple(_tell_item(name, one) for one in first),
+        totals={ITEMS: count},
+    )
+
+
+def _tell_item(name: str, item: Any) -> Piece:
+    if isinstance(item, Mapping):
+        pairs = list(itertools.islice(item.items(), MAX_ITEMS))
+        keys = [describe_value(key, 100) for key, _ in pairs]
+        cells = [cell for _, cell in pairs]
+        told = (
+            f"{key}: {text}"
+            for key, cell in zip(keys, cells, strict=True)
+            if (text := describe_value(cell)) not in ("", "-")
+        )
+        text = cut_text("; ".join(told), 2 * MAX_ENTRY_CHARS)
+        return Piece(text=text, unit=ITEMS, count=1, source=find_source(keys, cells, name))
+    text = describe_value(item, MAX_ENTRY_CHARS)
+    is_text = isinstance(item, str) and len(item) >= MIN_TEXT_CHARS
+    source = Source(quote=text, attachment=name) if is_text else None
+    return Piece(text=text, unit=ITEMS, count=1, source=source)
+
+
+def _summarize_mapping(name: str, value: Mapping[Any, Any]) -> Attachment:
+    return Attachment(
+        name=name,
+        title=f"{type(value).__name__}, {len(value):,} entries",
+        pieces=tuple(_list_entries(value)),
+        totals={ENTRIES: len(value)},
+    )
+
+
+def _list_entries(value: Mapping[Any, Any]) -> Iterator[Piece]:
+    for key, entry in itertools.islice(value.items(), MAX_ITEMS):
+        text = f"{describe_value(key, 100)}: {describe_value(entry, MAX_ENTRY_CHARS)}"
+        yield Piece(text=text, unit=ENTRIES, count=1)
+
+
+_KINDS: tuple[tuple[Any, Callable[[str, Any], Attachment]], ...] = (
+    (pd.DataFrame, lambda name, value: summarize_frame(name, pd.DataFrame(value))),
+    (pd.Series, summarize_series),
+    (pd.Index, lambda name, value: summarize_series(name, pd.Series(value))),
+    (np.ndarray, summarize_array),
+    # The text of an `Answer` is a model's: a text is never taken for a path
+    (str, lambda name, value: _summarize_text(name, str.__str__(value), "text")),
+    (Mapping, _summarize_mapping),
+    (list | tuple | set | frozenset, _summarize_items),
+)
