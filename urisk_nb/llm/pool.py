@@ -6,7 +6,8 @@ A server that fails is left out: its calls go to another one at once, unless the
 text. It comes back when it answers a probe, has its model in memory, and the model is the same.
 Until then it is asked in growing pauses, and only while the session is used.
 
-With one server nothing of this happens: a call goes to it as it is.
+With one server nothing of this happens: a call goes to it as it is. Over 400 lines: who has a place
+and who is away decide on each other, and a step that is read without the other is misread.
 """
 
 from __future__ import annotations
