@@ -18,7 +18,7 @@ from urisk_nb.server.liveness import ProbeSchedule
 from urisk_nb.server.model_server import ServerState
 from urisk_nb.session import label_sync, open_run
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]  # each of them waits for replies
 SHORT = ProbeSchedule(silent_s=0.3, every_s=0.1, within_s=0.3, strikes=2)
 
 TICKERS = [f"T{number}" for number in range(8)]
@@ -108,13 +108,13 @@ def test_a_server_that_is_killed_costs_no_sentence_and_comes_back(servers):
     The run goes on without it. Nothing is lost and no sentence is answered twice; started again
     at its address, it gets calls again in the same run.
     """
-    group = servers(2)
+    group = servers(2, 0.05)
     manager = open_session(group)
     lost, run, steps = group[1], open_run(TICKERS, evidence=make_evidence(320)), []
 
     def tick():
         asked = run.progress.asked
-        if asked >= 80 and not steps:
+        if asked >= 40 and not steps:
             lost.kill()
             steps.append(len(lost.log()))
         elif len(steps) == 1 and manager.pool.absences:
@@ -126,7 +126,7 @@ def test_a_server_that_is_killed_costs_no_sentence_and_comes_back(servers):
     assert list_labeled(table) == (["ok"] * 8, 320)
     assert not [text for text, times in count_answers(group).items() if times > 1]
     assert f"{lost.url} is left out: " in steps[1]
-    assert len(lost.log()) > steps[0] + 20
+    assert len(lost.log()) > steps[0] + 8
     assert not manager.pool.absences
     assert "*" not in table.report.meta["messages"]
 
@@ -185,6 +185,24 @@ def test_a_run_waits_while_all_servers_are_away(servers):
     assert list_labeled(run.table()) == (["ok"] * 8, 160)
     assert "waiting (" in seen[1]
     assert not [text for text, times in count_answers(group).items() if times > 1]
+
+
+def test_a_run_that_begins_while_all_servers_are_away_waits(servers):
+    """In a session that has had them."""
+    group = servers(2)
+    open_session(group, outage_wait_s=20)
+    for server in group:
+        server.kill()
+    run, seen = open_run(TICKERS, evidence=make_evidence(40)), []
+
+    def tick():
+        if run.progress.outage is not None and not seen:
+            seen.append(str(run.progress.outage))
+            group[1].start()
+
+    label_sync(run, None, tick=tick)
+    assert list_labeled(run.table()) == (["ok"] * 8, 40)
+    assert seen
 
 
 def test_a_run_that_waits_in_vain_names_each_server(servers):

@@ -272,6 +272,30 @@ async def test_with_all_away_those_who_wait_are_told_why():
 
 
 @scenario
+async def test_all_who_wait_for_a_server_share_one_look():
+    """It takes seconds where a server hangs."""
+    a, b = (Endpoint(n, 1, ServerNotRunning(f"{n}: refused", fix="?")) for n in "ab")
+    lab, release = Lab(a, b), asyncio.Event()
+
+    async def welcome(endpoint):
+        lab.welcomed.append(endpoint.url)
+        await release.wait()
+        raise ServerNotRunning(f"{endpoint.url}: gone", fix="?")
+
+    lab.pool._welcome = welcome
+    lab.ask("first")
+    await lab.settle()
+    for n in range(9):
+        lab.ask(n)
+    await lab.settle()
+    assert sorted(lab.welcomed) == ["a", "b"]
+    release.set()
+    ends = await asyncio.gather(*lab.tasks, return_exceptions=True)
+    assert {type(end) for end in ends} == {ServerNotRunning}
+    await lab.close()
+
+
+@scenario
 async def test_a_server_is_looked_at_in_growing_pauses_while_the_session_is_used():
     """And never in between; after the last call, for as long as IDLE_S."""
     before = pool_module.FIRST_PAUSE_S, pool_module.MAX_PAUSE_S, pool_module.IDLE_S

@@ -19,7 +19,7 @@ import copy
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from urisk_nb.errors import (
@@ -111,8 +111,7 @@ class EndpointPool:
         self._held: Counter[Endpoint] = Counter()
         self._queue: deque[_Waiter] = deque()
         self._returns: dict[Endpoint, asyncio.Task[None]] = {}
-        self._looks: set[asyncio.Task[None]] = set()
-        self._looking = {endpoint: asyncio.Lock() for endpoint in endpoints}
+        self._looks: dict[Endpoint, asyncio.Task[None]] = {}
         self._usual: int | None = None  # calls in flight over all servers; None: their slots
         self._wanted: list[int] = []  # what the runs that last have asked for
         self._used_s = time.monotonic()
@@ -392,13 +391,9 @@ class EndpointPool:
     async def is_back(self) -> bool:
         """Return whether a server may be asked; where none may, all are looked at now."""
         self._used_s = time.monotonic()
-        looks: set[asyncio.Task[None]] = set()
-        if not self.present:
-            looks = {asyncio.create_task(self._look_at(one)) for one in self.endpoints}
-            self._looks |= looks
+        looks = set() if self.present else set(map(self._look, self.endpoints))
         while looks and not self.present:  # one may load its model for minutes
-            done, looks = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
-            self._looks -= done
+            _, looks = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
         return bool(self.present)
 
     async def check(self) -> bool:
@@ -413,10 +408,7 @@ class EndpointPool:
         await asyncio.gather(*map(probe, self.present))
         due = [one for one, absence in self.absences.items() if absence.until_s <= time.monotonic()]
         if self.present and due:
-            looks = {asyncio.create_task(self._look_at(one)) for one in due}
-            self._looks |= looks
-            done, _ = await asyncio.wait(looks, timeout=GLANCE_S)
-            self._looks -= done
+            await asyncio.wait(set(map(self._look, due)), timeout=GLANCE_S)
         return await self.is_back()
 
     def _look_for_returns(self) -> None:
@@ -431,7 +423,7 @@ class EndpointPool:
     async def _await_return(self, endpoint: Endpoint) -> None:
         while (absence := self.absences.get(endpoint)) is not None and self._is_used():
             await asyncio.sleep(max(0.0, absence.until_s - time.monotonic()))
-            await self._look_at(endpoint)
+            await asyncio.wait({self._look(endpoint)})
             if (absence := self.absences.get(endpoint)) is not None:
                 self._postpone(endpoint, absence)
 
@@ -442,27 +434,35 @@ class EndpointPool:
     def _postpone(self, endpoint: Endpoint, absence: Absence) -> None:
         pause_s = self._pauses_s.get(endpoint, FIRST_PAUSE_S)
         self._pauses_s[endpoint] = min(2 * pause_s, MAX_PAUSE_S)
-        self.absences[endpoint] = Absence(
-            error=absence.error, since_s=absence.since_s, until_s=time.monotonic() + pause_s
-        )
+        self.absences[endpoint] = replace(absence, until_s=time.monotonic() + pause_s)
+
+    def _look(self, endpoint: Endpoint) -> asyncio.Task[None]:
+        """Return the look at a server that is under way, for all who wait for it, or a new one."""
+        task = self._looks.get(endpoint)
+        if task is None or task.done():
+            task = self._looks[endpoint] = asyncio.get_running_loop().create_task(
+                self._look_at(endpoint), context=contextvars.Context()
+            )
+        return task
 
     async def _look_at(self, endpoint: Endpoint) -> None:
         """Take a server back if it is well; else note what is seen of it now. Never raises."""
-        async with self._looking[endpoint]:
-            absence = self.absences.get(endpoint)
-            if absence is None:
-                return
-            try:
-                await self._welcome(endpoint)
-            except UriskError as exc:
-                endpoint.server.note_loss(exc)
-                self.absences[endpoint] = Absence(
-                    error=exc, since_s=absence.since_s, until_s=absence.until_s
-                )
-                return
+        absence = self.absences.get(endpoint)
+        if absence is None:
+            return
+        try:
+            await self._welcome(endpoint)
+        except UriskError as exc:
+            error = exc
+        except Exception as exc:  # noqa: BLE001  nobody awaits this: it is shown instead
+            error = ServerNotRunning(f"it could not be looked at: {exc!r}.", fix="report it")
+        else:
             endpoint.server.note_return()
             del self.absences[endpoint]
             self._share_places()
+            return
+        endpoint.server.note_loss(error)
+        self.absences[endpoint] = replace(absence, error=error)
 
     # End ------------------------------------------------------------------------------------------
 
@@ -477,7 +477,7 @@ class EndpointPool:
                         fix="%urisk_start, then ask again",
                     )
                 )
-        looks = {*self._returns.values(), *self._looks}
+        looks = {*self._returns.values(), *self._looks.values()}
         for task in looks:
             task.cancel()
         if looks:
