@@ -25,7 +25,7 @@ def urisk(*words, timeout=60, **env):
         if not name.startswith(("OLLAMA_", "URISK_"))
     }
     return subprocess.run(
-        [sys.executable, "-m", "urisk_nb.cli", *words],
+        [sys.executable, "-m", "urisk_nb", *words],
         capture_output=True,
         text=True,
         env={**clean, "URISK_JOURNAL": "off", **env},

@@ -36,6 +36,14 @@ def test_a_notebook_runs_as_stored(path, fake_ollama):
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+def test_the_readme_and_the_quickstart_name_every_notebook():
+    """A notebook that nothing links is not found."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = NOTEBOOKS[0].read_text(encoding="utf-8")
+    assert not [path.name for path in NOTEBOOKS if f"notebooks/{path.name}" not in readme]
+    assert not [path.name for path in NOTEBOOKS[1:] if f"({path.name})" not in first]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_stored_outputs_say_who_answered(path):
     """

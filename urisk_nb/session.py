@@ -283,7 +283,7 @@ class Run:
         models = self.plan.params.judge or (
             manager.judge if self.plan.taxonomy.hash == DEFAULT.hash else manager.model,
         )
-        _check_judges(models, self.plan.taxonomy)
+        _check_judges(models, self.plan.taxonomy, is_named=bool(self.plan.params.judge))
         calls = self.open_calls(manager, models[0])
         if beside := [model for model in models if model != manager.model]:
             await _prepare(calls, functools.partial(manager.ensure_model, *beside))
@@ -694,7 +694,7 @@ def open_run(
     settings = _settings(
         params, query=query, benchmark=named, stress=stress, factors=names, families=families
     )
-    _check_judges(settings.judge or (), taxonomy)
+    _check_judges(settings.judge or (), taxonomy, is_named=True)
     if prices is None and evidence is None:
         raise InputError(
             "neither prices nor evidence was given.",
@@ -838,8 +838,12 @@ def _settings(params: RiskParams | Mapping[str, Any] | None, **beside: Any) -> R
     )
 
 
-def _check_judges(models: Sequence[str], taxonomy: Taxonomy) -> None:
-    """Refuse one judge twice, and a taxonomy that urisk-judge was not trained on."""
+def _check_judges(models: Sequence[str], taxonomy: Taxonomy, *, is_named: bool) -> None:
+    """
+    Refuse one judge twice, and a taxonomy that urisk-judge was not trained on.
+
+    `is_named`: the user named the judges; else it is the session's model.
+    """
     if not models:
         return
     from urisk_nb.llm.messages import is_judge, is_same_model
@@ -854,7 +858,12 @@ def _check_judges(models: Sequence[str], taxonomy: Taxonomy) -> None:
         raise InputError(
             f"{known!r} was trained on the categories {', '.join(DEFAULT.ids)} only, and taxonomy= "
             "gives others.",
-            fix="leave out taxonomy=, or name another judge, such as judge='llama3.1'",
+            fix="leave out taxonomy=, or "
+            + (
+                "leave out judge=: the session's model labels then"
+                if is_named
+                else "name another model of the server: judge='llama3.1'"
+            ),
         )
 
 

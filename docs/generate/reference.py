@@ -28,6 +28,7 @@ PUBLIC_MODULES = (
     "urisk_nb.risk.metrics",
     "urisk_nb.risk.portfolio_metrics",
     "urisk_nb.risk.taxonomy",
+    "urisk_nb.risk.evaluation",
     "urisk_nb.evaluate",
     "urisk_nb.service",
 )

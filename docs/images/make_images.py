@@ -22,14 +22,15 @@ from harness import free_port
 
 HERE = Path(__file__).parent
 MAX_BYTES = 200_000
+SETTLE_MS = 1500  # JupyterLab lays the page out anew, and the dashboard draws
 SETUP = """
 %load_ext urisk_nb
 from urisk_nb import demo
 prices, news = demo.prices(), demo.evidence()
 """
 # Few rows: the install command is to be on the first screen of the README, too.
-RISK = """%%risk --prices prices --evidence news --benchmark equal
-GOOG=0.4, AAPL=0.2, FB=0.2, MSFT=0.2"""
+RISK = """%%risk --prices prices --evidence news
+GOOG, FB, MSFT"""
 QUESTIONS = """
 from urisk_nb import LLMManager, event_loop
 m = LLMManager.get_instance()
@@ -57,9 +58,14 @@ def run(book: Any, code: str) -> Any:
 
 def cut_out(page: Any, locator: Any, path: Path, max_height: int) -> None:
     """Save a picture of the element, its upper part where it is very high."""
+    hidden = page.add_style_tag(content=HIDE)  # for the picture only: `Book` uses the menus
+    page.mouse.move(0, 0)
+    locator.evaluate("cell => cell.scrollIntoView()")
+    page.wait_for_timeout(SETTLE_MS)
     box = locator.bounding_box()
     clip = {**box, "height": min(box["height"], max_height)}
     page.screenshot(path=str(path), clip=clip)
+    hidden.evaluate("tag => tag.remove()")
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise SystemExit(f"{path.name} has {size} bytes, more than {MAX_BYTES}")
@@ -69,8 +75,6 @@ def cut_out(page: Any, locator: Any, path: Path, max_height: int) -> None:
 def take_table(book: Any) -> None:
     cell = run(book, RISK)
     cell.locator(".urisk-table").wait_for(timeout=120_000)
-    book.page.mouse.move(0, 0)
-    book.page.wait_for_timeout(500)
     cut_out(book.page, cell, HERE / "table.png", 612)
 
 
@@ -82,8 +86,6 @@ def take_dashboard(book: Any) -> None:
     cell = run(book, "%urisk_dashboard")
     book.ready()
     cell.locator("table[aria-label='in-flight calls']").wait_for(timeout=20_000)
-    book.page.mouse.move(0, 0)
-    book.page.wait_for_timeout(1500)
     cut_out(book.page, cell, HERE / "dashboard.png", 900)
     run(book, "for call in calls: call.cancel()")
 
@@ -105,7 +107,6 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1480, "height": 1400})
         book = Book(page, url, Path(folder), "pictures")
-        page.add_style_tag(content=HIDE)
         run(book, SETUP)
         run(book, "%urisk_start")
         book.clear()
