@@ -133,6 +133,8 @@ def test_doctor_with_a_server(fake_ollama, urisk_here):
     done = urisk_here("doctor", OLLAMA_URL=fake_ollama.url)
     assert done.returncode == 0
     assert f"answers at {fake_ollama.url}" in done.stdout
+    # Nothing is to be mended where a model answers, with an Ollama on the PATH or without
+    assert "ollama.com/download" not in done.stdout
     assert "llama3.1:latest" in done.stdout
 
 

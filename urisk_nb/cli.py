@@ -326,7 +326,8 @@ def _doctor(_: argparse.Namespace) -> int:
         _print(f"  {name:<12} {_describe_package(name)}")
     ready = _check_server(settings)
     ollama = shutil.which("ollama")
-    fix = None if ollama else "install it (ollama.com/download), or use the embedded engine"
+    needed = not (ollama or ready)
+    fix = "install it (ollama.com/download), or use the embedded engine" if needed else None
     _say("Ollama", ollama or "not on PATH", fix)
     _say("Embedded engine", *_check_embedded_engine(settings))
     _say_log(settings)

@@ -102,9 +102,10 @@ def test_fields_make_a_dict_that_is_bound_and_shown(asking):
     request = json.loads(asking.value("__import__('json').dumps(sent()[-1])"))
     assert list(request["format"]["properties"]) == ["ticker", "risk"]
     assert request["options"]["temperature"] == 0
-    system = request["messages"][0]["content"]
-    assert system.startswith("Be brief.")
-    assert '"ticker"' in system
+    system, question = request["messages"]
+    assert system["content"] == "Be brief."
+    assert question["content"].startswith("A hostile one?")
+    assert '"ticker"' in question["content"]
     assert "risk" in cell.text()
     assert "<img" not in cell.html
     assert "\x1b" not in cell.text()
@@ -185,6 +186,8 @@ def test_a_cut_answer_names_the_limit_and_is_not_asked_again(asking):
     ("schema", "said"),
     [
         ("3", "the field '3' has no type"),
+        ("ticker,risk", "the field 'ticker' has no type"),
+        ('"[ticker, risk]"', "the field 'ticker' has no type"),
         ("sent", "an object of function"),
         ("Holdings", "did you mean --json Holding?"),
         ("nothing_here", "./nothing_here.json"),

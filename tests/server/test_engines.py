@@ -88,8 +88,18 @@ def test_the_choice_of_the_engine(
         return
     with pytest.raises(expected) as caught:
         engines.choose(given)
+    # Only the steps that are left
+    rest = (
+        "urisk-nb[embedded]"
+        if not has_package
+        else "--engine embedded"
+        if has_model
+        else "urisk fetch-model"
+    )
+    if has_package:
+        assert "install" not in caught.value.fix.replace("install Ollama", "")
     ways = {
-        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]"),
+        OllamaNotInstalled: ("ollama.com/download", rest),
         PackageMissing: ("urisk-nb[embedded]",),
         ModelNotFound: ("urisk fetch-model", "URISK_GGUF"),
     }[expected]
