@@ -242,7 +242,7 @@ def test_the_wire_may_be_named():
         assert [path for _, path, _ in fake.requests if path == "/api/version"] == []
         with pytest.raises(errors.PortTaken, match="it is not Ollama"):
             start(fake, dialect="ollama")
-        with pytest.raises(errors.PortTaken, match="by the openai engine, not by the ollama one"):
+        with pytest.raises(errors.PortTaken, match="answered by the openai engine"):
             start(fake, dialect="auto", engine="ollama")
         with pytest.raises(errors.SettingsError, match="engine is 'openai'; wanted: auto"):
             start(fake, engine="openai")
