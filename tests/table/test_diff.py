@@ -207,7 +207,9 @@ def test_an_alert_that_comes_is_a_change():
 def test_identical_tables_have_no_difference(base):
     """Also those of two runs on the same data, whose names and costs differ."""
     assert base.diff(base).is_same
-    assert repr(base.diff(base)).endswith("No difference.")
+    same = repr(base.diff(base))
+    assert same.startswith(f"two tables of the run {base['run_id'].iloc[0]}, the newer one against")
+    assert same.endswith("No difference.")
     again = World().run("r2").diff(base)
     assert again.is_same
     assert set(again.changes["what"]) == {"run_id"}
