@@ -70,13 +70,13 @@ def asking(kernel, tmp_path_factory):
     rules = [
         {"contains": "'high' is not a number\nGive", "answer": json.dumps(GOOD), "times": 1},
         {"contains": "cannot be used", "answer": "Sorry, no."},
-        *({"contains": word, "answer": said} for word, (said, _) in UNFIT.items()),
-        {"contains": "rows", "answer": json.dumps(ROWS)},
-        {"contains": "fenced", "answer": f"\ufeff```json\n{json.dumps(GOOD)}\n```"},
-        {"contains": "hostile", "answer": json.dumps({"ticker": HOSTILE, "risk": 1})},
-        {"contains": "report", "answer": json.dumps({"name": HOSTILE, "holdings": ROWS})},
-        {"contains": "slow", "answer": ['{"ticker": "', *["word "] * 600], "token_ms": 20},
-        {"contains": "good", "answer": json.dumps(GOOD)},
+        *({"contains": f"{word}?", "answer": said} for word, (said, _) in UNFIT.items()),
+        {"contains": "rows?", "answer": json.dumps(ROWS)},
+        {"contains": "fenced?", "answer": f"\ufeff```json\n{json.dumps(GOOD)}\n```"},
+        {"contains": "hostile one?", "answer": json.dumps({"ticker": HOSTILE, "risk": 1})},
+        {"contains": "report?", "answer": json.dumps({"name": HOSTILE, "holdings": ROWS})},
+        {"contains": "slow?", "answer": ['{"ticker": "', *["word "] * 600], "token_ms": 20},
+        {"contains": "good?", "answer": json.dumps(GOOD)},
     ]
     path = tmp_path_factory.mktemp("json") / "scenario.json"
     path.write_text(json.dumps({"rules": rules}))
@@ -141,7 +141,7 @@ def test_a_class_makes_its_objects_and_all_of_it_is_escaped(asking):
 
 def test_a_line_returns_the_object(asking):
     """`x = %ask --json ...`: the object, not the text."""
-    asking.good("data = %ask --json limits A good one?")
+    asking.good("data = %ask --json limits Is it good?")
     assert asking.value("data") == repr(GOOD)
 
 
