@@ -103,6 +103,24 @@ def test_the_demo_compares_judges(fake_ollama_with):
     assert re.search(r"one and other: the same risk in \d+ of \d+ sentences", done.stdout)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
+def test_a_reader_that_has_enough_ends_the_command_quietly():
+    """`urisk doctor | head` is no failure of ours: no traceback, and the shells' own status."""
+    end, start = os.pipe()
+    os.close(end)
+    with contextlib.closing(os.fdopen(start, "w")) as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "urisk_nb.cli", "doctor"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "URISK_JOURNAL": "off", "OLLAMA_URL": "http://127.0.0.1:9"},
+            timeout=60,
+            cwd=ROOT,
+        )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
 def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path):
     """
     Without server, Ollama and model file: status 1 and a command for each.
@@ -133,6 +151,8 @@ def test_doctor_with_a_server(fake_ollama, urisk_here):
     done = urisk_here("doctor", OLLAMA_URL=fake_ollama.url)
     assert done.returncode == 0
     assert f"answers at {fake_ollama.url}" in done.stdout
+    # Nothing is to be mended where a model answers, with an Ollama on the PATH or without
+    assert "ollama.com/download" not in done.stdout
     assert "llama3.1:latest" in done.stdout
 
 

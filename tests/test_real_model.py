@@ -21,7 +21,7 @@ import pytest
 from harness import alive, children, eventually, free_port
 from urisk_nb import assess, demo, process_state
 from urisk_nb.chat.schemas import read_answer_schema
-from urisk_nb.chat.structured import ask_for_data
+from urisk_nb.chat.structured import add_instruction, ask_for_data
 from urisk_nb.chat.token_budget import estimate_most_tokens
 from urisk_nb.errors import AnswerInvalid
 from urisk_nb.llm.manager import LLMManager
@@ -225,7 +225,8 @@ def test_answers_as_data_fit_or_say_why(manager):
         given = ("company:str, level:low|medium|high, since:date?", Event, LIMITS)[number % 3]
         schema = read_answer_schema(given, "--json")
         options = {"temperature": 0, "num_predict": 120}
-        messages = build_messages(DATA_QUESTIONS[number % len(DATA_QUESTIONS)], None)
+        question = DATA_QUESTIONS[number % len(DATA_QUESTIONS)]
+        messages = build_messages(add_instruction(question, schema), None)
         ask = functools.partial(manager.chat_sync, options=options, format=schema.json_schema)
         try:
             found = ask_for_data(ask, messages, schema, max_tokens=120)

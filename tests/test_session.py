@@ -230,6 +230,7 @@ def test_the_number_of_questions_is_known_from_the_start():
         (one, "Rates fell.") for one in tickers
     ]
     run = open_run(tickers, evidence=news(*rows))
+    assert str(run.progress) == "about to begin"  # nothing is known of it, not even that it is 0
     label_sync(run, Listed(answer))
     assert (seen[0].questions, seen[0].rows_total) == (20, 10)
     assert (run.progress.questions, run.progress.asked, run.progress.rows) == (11, 11, 10)

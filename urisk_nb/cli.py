@@ -60,7 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Python's default for SIGTERM runs no clean-up, and a server that was started here would stay.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return int(args.run(args))
+        status = int(args.run(args))
+        sys.stdout.flush()  # here and not at the exit, where Python would report what fails
+        return status
+    except BrokenPipeError:  # `urisk history | head`: its reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # what shells know as SIGPIPE, which Windows has no name for
     except UriskError as exc:
         name_flag(exc, args.flags)
         _print(f"\n{type(exc).__name__}: {exc}", file=sys.stderr)
@@ -327,7 +332,8 @@ def _doctor(_: argparse.Namespace) -> int:
         _print(f"  {name:<12} {_describe_package(name)}")
     ready = _check_servers(settings.each_server)
     ollama = shutil.which("ollama")
-    fix = None if ollama else "install it (ollama.com/download), or use the embedded engine"
+    needed = not (ollama or ready)
+    fix = "install it (ollama.com/download), or use the embedded engine" if needed else None
     _say("Ollama", ollama or "not on PATH", fix)
     _say("Embedded engine", *_check_embedded_engine(settings))
     _say_log(settings)

@@ -116,6 +116,8 @@ class Progress:
         return self.elapsed_s / self.asked * left if self.asked else None
 
     def __str__(self) -> str:
+        if not self.rows_total:
+            return "about to begin"
         tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
         known = f", {format_count(self.known, 'answer')} from the journal" if self.known else ""
         left = "" if self.eta_s is None else f", about {self.eta_s:.0f} s left"

@@ -67,21 +67,19 @@ def test_marks_and_thoughts_around_the_json_are_passed_over(text):
     assert (len(chats), found.value) == (1, {"risk": 1.0})
 
 
-def test_the_model_is_told_the_schema_beside_the_users_own_words():
-    """In the system message, made where there is none; the caller's chat is not changed."""
-    own = [{"role": "system", "content": "Be brief."}, *QUESTION]
-    (chat,), _ = ask('{"risk": 1}', messages=own)
-    assert chat[0]["content"].startswith("Be brief.\n\n")
-    assert json.dumps(SCHEMA.json_schema) in chat[0]["content"]
-    assert own[0]["content"] == "Be brief."
-    (chat,), _ = ask('{"risk": 1}')
-    assert [one["role"] for one in chat] == ["system", "user"]
+def test_the_schema_is_told_behind_the_question():
+    """The question begins the message, as in every turn."""
+    told = add_instruction("How risky?", SCHEMA)
+    assert told.startswith("How risky?\n\n")
+    assert told.endswith(json.dumps(SCHEMA.json_schema))
 
 
 def test_a_large_schema_is_left_to_the_server():
     """The prompt says JSON only; its window is for the question."""
     large = read_answer_schema({"enum": ["x" * 9000]}, "%%ask --json")
-    assert len(add_instruction(QUESTION, large)[0]["content"]) < 200
+    told = add_instruction("How risky?", large)
+    assert "JSON only" in told
+    assert len(told) < 200
 
 
 def test_a_repair_is_asked_for_with_the_answer_and_its_faults():
@@ -97,7 +95,7 @@ def test_a_repair_is_asked_for_with_the_answer_and_its_faults():
 def test_an_answer_without_text_is_not_sent_back():
     """Many servers refuse an empty turn: the question is repeated with the reason."""
     chats, _ = ask(" ", '{"risk": 2}')
-    assert [one["role"] for one in chats[1]] == ["system", "user"]
+    assert [one["role"] for one in chats[1]] == ["user"]
     assert "the answer is empty" in chats[1][-1]["content"]
     assert chats[1][-1]["content"].startswith("How risky?")
 

@@ -70,13 +70,13 @@ def asking(kernel, tmp_path_factory):
     rules = [
         {"contains": "'high' is not a number\nGive", "answer": json.dumps(GOOD), "times": 1},
         {"contains": "cannot be used", "answer": "Sorry, no."},
-        *({"contains": word, "answer": said} for word, (said, _) in UNFIT.items()),
-        {"contains": "rows", "answer": json.dumps(ROWS)},
-        {"contains": "fenced", "answer": f"\ufeff```json\n{json.dumps(GOOD)}\n```"},
-        {"contains": "hostile", "answer": json.dumps({"ticker": HOSTILE, "risk": 1})},
-        {"contains": "report", "answer": json.dumps({"name": HOSTILE, "holdings": ROWS})},
-        {"contains": "slow", "answer": ['{"ticker": "', *["word "] * 600], "token_ms": 20},
-        {"contains": "good", "answer": json.dumps(GOOD)},
+        *({"contains": f"{word}?", "answer": said} for word, (said, _) in UNFIT.items()),
+        {"contains": "rows?", "answer": json.dumps(ROWS)},
+        {"contains": "fenced?", "answer": f"\ufeff```json\n{json.dumps(GOOD)}\n```"},
+        {"contains": "hostile one?", "answer": json.dumps({"ticker": HOSTILE, "risk": 1})},
+        {"contains": "report?", "answer": json.dumps({"name": HOSTILE, "holdings": ROWS})},
+        {"contains": "slow?", "answer": ['{"ticker": "', *["word "] * 600], "token_ms": 20},
+        {"contains": "good?", "answer": json.dumps(GOOD)},
     ]
     path = tmp_path_factory.mktemp("json") / "scenario.json"
     path.write_text(json.dumps({"rules": rules}))
@@ -102,9 +102,10 @@ def test_fields_make_a_dict_that_is_bound_and_shown(asking):
     request = json.loads(asking.value("__import__('json').dumps(sent()[-1])"))
     assert list(request["format"]["properties"]) == ["ticker", "risk"]
     assert request["options"]["temperature"] == 0
-    system = request["messages"][0]["content"]
-    assert system.startswith("Be brief.")
-    assert '"ticker"' in system
+    system, question = request["messages"]
+    assert system["content"] == "Be brief."
+    assert question["content"].startswith("A hostile one?")
+    assert '"ticker"' in question["content"]
     assert "risk" in cell.text()
     assert "<img" not in cell.html
     assert "\x1b" not in cell.text()
@@ -140,7 +141,7 @@ def test_a_class_makes_its_objects_and_all_of_it_is_escaped(asking):
 
 def test_a_line_returns_the_object(asking):
     """`x = %ask --json ...`: the object, not the text."""
-    asking.good("data = %ask --json limits A good one?")
+    asking.good("data = %ask --json limits Is it good?")
     assert asking.value("data") == repr(GOOD)
 
 
@@ -185,6 +186,8 @@ def test_a_cut_answer_names_the_limit_and_is_not_asked_again(asking):
     ("schema", "said"),
     [
         ("3", "the field '3' has no type"),
+        ("ticker,risk", "the field 'ticker' has no type"),
+        ('"[ticker, risk]"', "the field 'ticker' has no type"),
         ("sent", "an object of function"),
         ("Holdings", "did you mean --json Holding?"),
         ("nothing_here", "./nothing_here.json"),

@@ -212,16 +212,20 @@ def test_data_is_a_turn_as_well(open_notebook):
     cell = open_notebook(Rule(contains="data", answer='{"risk": "legal"}'), Rule(answer="Fine."))
     cell.shell.user_ns["note"] = "the words of a note"
     cell.ask("One?")
+    before = cell.sent
     shown = cell.ask("Now as data.", "found --json risk:str --with note")
     assert cell.shell.user_ns["found"] == {"risk": "legal"}
     assert "turn 2" in shown
     roles = [role for role, _ in cell.sent]
     assert roles == ["system", "user", "assistant", "user"]
-    assert cell.sent[0][1].startswith(HOUSE_PROMPT)
-    assert "JSON" in cell.sent[0][1]
-    assert "the words of a note" in cell.sent[-1][1]
+    # The form is told behind the question: the server's cache has all that stands before it
+    assert cell.sent[: len(before)] == before
+    attached, _, form = cell.sent[-1][1].partition("Now as data.")
+    assert "the words of a note" in attached
+    assert "JSON" in form
     cell.ask("Why?")
-    assert cell.sent[0][1] == HOUSE_PROMPT
+    assert cell.sent[: len(before)] == before
+    assert cell.sent[3][1].startswith(attached)
     assert cell.sent[-2] == ("assistant", '{"risk": "legal"}')
     with pytest.raises(InputError, match="--cached does not go with --json"):
         cell.ask("Well?", "--json risk:str --cached")

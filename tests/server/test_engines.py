@@ -12,9 +12,11 @@ from urisk_nb.errors import (
     ModelNotFound,
     OllamaNotInstalled,
     PackageMissing,
+    PortTaken,
     SettingsError,
 )
 from urisk_nb.server import engines
+from urisk_nb.server.checks import check_engine
 from urisk_nb.settings import Engine, Settings
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
@@ -88,8 +90,18 @@ def test_the_choice_of_the_engine(
         return
     with pytest.raises(expected) as caught:
         engines.choose(given)
+    # Only the steps that are left
+    rest = (
+        "urisk-nb[embedded]"
+        if not has_package
+        else "--engine embedded"
+        if has_model
+        else "urisk fetch-model"
+    )
+    if has_package:
+        assert "install" not in caught.value.fix.replace("install Ollama", "")
     ways = {
-        OllamaNotInstalled: ("ollama.com/download", "urisk-nb[embedded]"),
+        OllamaNotInstalled: ("ollama.com/download", rest),
         PackageMissing: ("urisk-nb[embedded]",),
         ModelNotFound: ("urisk fetch-model", "URISK_GGUF"),
     }[expected]
@@ -180,3 +192,11 @@ def test_the_commands(program, tmp_path, embedded, demo_model):
         *("--gguf", str(demo_model / weights.GGUF)),
         *("--host", "127.0.0.1", "--port", "11500", "--slots", "2", "--num-ctx", "2048"),
     ]
+
+
+@pytest.mark.parametrize(("version", "seen"), [("", "engine, not"), ("0.9", "engine (0.9), not")])
+def test_a_server_without_a_version_has_no_empty_brackets(version, seen):
+    """The embedded engine tells none."""
+    with pytest.raises(PortTaken) as caught:
+        check_engine(settings(engine=Engine.OLLAMA), Engine.EMBEDDED, version)
+    assert f"the embedded {seen} by the ollama one" in caught.value.message

@@ -3,6 +3,7 @@
 import io
 import pickle
 import random
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from diff_maker import WORLD_TICKERS, World, check_causes
 from run_maker import DAYS, NEWS, TELLING, choose_label, filing, make_prices, make_run, note
 from table_maker import HOSTILE
 from urisk_nb.errors import InputError
+from urisk_nb.render.sections import Section, render_sections_html
 from urisk_nb.render.text_layout import display_width
 from urisk_nb.risk.taxonomy import DEFAULT, Category, Taxonomy
 from urisk_nb.table.causes import COSTS, EDITED, UNKNOWN, differ
@@ -205,7 +207,9 @@ def test_an_alert_that_comes_is_a_change():
 def test_identical_tables_have_no_difference(base):
     """Also those of two runs on the same data, whose names and costs differ."""
     assert base.diff(base).is_same
-    assert repr(base.diff(base)).endswith("No difference.")
+    same = repr(base.diff(base))
+    assert same.startswith(f"two tables of the run {base['run_id'].iloc[0]}, the newer one against")
+    assert same.endswith("No difference.")
     again = World().run("r2").diff(base)
     assert again.is_same
     assert set(again.changes["what"]) == {"run_id"}
@@ -312,6 +316,21 @@ def test_the_difference_of_rows_is_still_that_of_pandas(base):
         table.diff(1, rtol=0.1)
     with pytest.raises(TypeError):
         table.diff(table, periods=1)
+
+
+def test_without_an_older_table_the_texts_of_a_table_have_no_difference(base):
+    """What pandas says of it names a type of the column, and no way out."""
+    with pytest.raises(InputError, match="no older table") as caught:
+        base.diff()
+    assert "table.diff(older)" in caught.value.fix
+
+
+def test_a_long_cause_is_not_squeezed_into_a_narrow_column(base):
+    """The width grows with the text, and a list of flags without spaces is broken."""
+    section = Section(head=("a", "b"), rows=[("short", "x" * 30), ("short", "x" * 300)])
+    page = render_sections_html([section], "page")
+    widths = [int(one) for one in re.findall(r"overflow-wrap:anywhere;min-width:(\d+)em", page)]
+    assert widths == [9, 20]
 
 
 @pytest.mark.parametrize("width", [20, 60, 140])

@@ -83,10 +83,20 @@ def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
         check_target(tmp_path / "t.csv", "--csv")
 
 
+@pytest.mark.parametrize("name", ["risk.pdf", "risk"])
+def test_a_report_is_a_page(table, tmp_path, name):
+    """A PDF that holds HTML opens nowhere; the flag and the method both say so."""
+    with pytest.raises(InputError, match=r"--report: .* does not end in \.html") as caught:
+        check_outputs({"report": tmp_path / name})
+    assert caught.value.fix == f"give {tmp_path / 'risk.html'}"
+    with pytest.raises(InputError, match="to_html_report"):
+        table.to_html_report(tmp_path / name)
+
+
 def test_two_flags_do_not_share_a_file(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(InputError, match="--report and --csv both name"):
-        check_outputs({"report": tmp_path / "a", "csv": tmp_path / "x" / ".." / "a"})
+        check_outputs({"report": tmp_path / "a.html", "csv": tmp_path / "x" / ".." / "a.html"})
 
 
 def test_one_file_that_fails_keeps_no_other_from_being_written(table, tmp_path):

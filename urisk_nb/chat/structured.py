@@ -71,7 +71,7 @@ def ask_for_data(
     ask
         Sends a chat, and returns its answer; whoever shows the answer does it there.
     messages
-        The chat; what is wanted is added to it.
+        The chat; its last question says what is wanted, as `add_instruction` puts it.
     schema
         The form of the answer.
     max_tokens
@@ -84,14 +84,13 @@ def ask_for_data(
     ServerError, ModelError
         As `ask` raises them.
     """
-    asked = add_instruction(messages, schema)
-    first = ask(asked)
+    first = ask(messages)
     reading = _read(first, schema)
     if not reading.faults:
         return _build_data(first, reading)
     _check_whole(first, reading, schema, max_tokens)
     try:
-        second = ask(_build_repair(asked, first, reading.faults))
+        second = ask(_build_repair(messages, first, reading.faults))
     except ContextExceeded as exc:
         raise _build_error(first, reading, schema) from exc
     repaired = _read(second, schema)
@@ -112,14 +111,16 @@ def _read(answer: Answer, schema: AnswerSchema) -> Reading:
     return schema.read(text if text.strip() else answer.thinking)
 
 
-def add_instruction(messages: Sequence[Message], schema: AnswerSchema) -> list[Message]:
-    """Return a chat whose system message also says which JSON is wanted."""
+def add_instruction(question: str, schema: AnswerSchema) -> str:
+    """
+    Return a question that also says which JSON is wanted.
+
+    It stands there and not in the system prompt: all before the question is then as it was in the
+    turns without a schema, and the server finds it in its prompt cache.
+    """
     text = json.dumps(schema.json_schema, ensure_ascii=False)
     wanted = TOO_LONG if len(text) > MAX_PROMPT_CHARS else INSTRUCTION.format(schema=text)
-    if messages and messages[0].get("role") == "system":
-        own = {**messages[0], "content": f"{messages[0]['content']}\n\n{wanted}"}
-        return [own, *messages[1:]]
-    return [{"role": "system", "content": wanted}, *messages]
+    return f"{question}\n\n{wanted}"
 
 
 def _build_repair(

@@ -82,7 +82,10 @@ class _Exchange:
 
     def run(self) -> Answer:
         for repeat in range(MAX_REPEATS + 1):
-            plan = self._plan(repeat)
+            plan = self._plan(self._request.question)
+            if repeat:
+                again = "the server found it too long: asked again with less"
+                plan = replace(plan, notes=(*plan.notes, again))
             stream = self._manager.stream_chat(
                 plan.messages, options=self._list_options(plan), model=self._request.model
             )
@@ -95,9 +98,9 @@ class _Exchange:
                 self._conversation.learn_overflow(self._model, plan)
         raise AssertionError("the last repeat returns or raises")  # pragma: no cover
 
-    def _plan(self, repeat: int) -> ChatPlan:
-        plan = self._conversation.plan(
-            self._request.question,
+    def _plan(self, question: str) -> ChatPlan:
+        return self._conversation.plan(
+            question,
             model=self._model,
             system=self._request.system,
             attachments=self._request.attachments,
@@ -105,10 +108,6 @@ class _Exchange:
             max_tokens=self._request.options.max_tokens,
             is_alone=self._is_alone,
         )
-        if repeat:
-            again = "the server found it too long: asked again with less"
-            plan = replace(plan, notes=(*plan.notes, again))
-        return plan
 
     def _list_options(self, plan: ChatPlan) -> dict[str, Any]:
         return replace(self._request.options, max_tokens=plan.answer_tokens).list_sent()
@@ -180,7 +179,7 @@ class _Exchange:
         The answer that it was read from is in the variable `_answer`, whatever becomes of it.
         """
         view = DataView(raw=self._request.raw)
-        plan = self._plan_data(schema)
+        plan = self._plan(add_instruction(self._request.question, schema))
         options = replace(self._request.options, max_tokens=plan.answer_tokens)
         if options.temperature is None:  # the most likely words keep to a schema best
             options = replace(options, temperature=0.0)
@@ -214,22 +213,6 @@ class _Exchange:
         plan = replace(plan, messages=tuple(sent[-1]))
         self._keep(plan, found.answer, options.list_sent())
         return found.value
-
-    def _plan_data(self, schema: AnswerSchema) -> ChatPlan:
-        """Return what is sent; the room for the schema, which is added to it later, is kept."""
-        own = self._request.system
-        system = [{"role": "system", "content": own}] if own else []
-        longer = add_instruction(system, schema)[0]["content"]
-        plan = self._conversation.plan(
-            self._request.question,
-            model=self._model,
-            system=longer,
-            attachments=self._request.attachments,
-            window=Window.of(self._manager.num_ctx),
-            max_tokens=self._request.options.max_tokens,
-            is_alone=self._is_alone,
-        )
-        return replace(plan, messages=(*system, *plan.messages[1:]))
 
     def _show_data(
         self, view: DataView, found: DataAnswer, plan: ChatPlan, options: AnswerOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from urisk_nb.render.text_layout import format_count
 
 __all__ = ["DataView", "find_schema"]
 
+_BARE_FIELDS = re.compile(r"\s*\[?(?P<names>\s*[^\W\d]\w*\s*(?:,\s*[^\W\d]\w*\s*)+)\]?\s*")
 MAX_SHOWN_CHARS = 20_000  # of an answer that does not fit
 
 
@@ -29,8 +31,18 @@ def find_schema(namespace: dict[str, Any], text: str | None, where: str) -> Answ
     """
     if text is None:
         return None
+    if _names_fields(namespace, text):
+        return read_answer_schema(text, f"{where} --json")  # says how their types are given
     given = find_value(namespace, text, "--json", fitting=is_schema, ending=".json")
     return read_answer_schema(given, f"{where} --json")
+
+
+def _names_fields(namespace: dict[str, Any], text: str) -> bool:
+    """Return whether these are names of fields, without types, and no variables."""
+    found = _BARE_FIELDS.fullmatch(text)
+    if found is None:
+        return False
+    return any(name.strip() not in namespace for name in found["names"].split(","))
 
 
 class DataView:

@@ -276,7 +276,7 @@ def _start_manager(reload: Reload, **flags: Any) -> tuple[LLMManager, list[str]]
 
 def _stop(*_: Any) -> None:
     if (manager := LLMManager.find_instance()) is None:
-        line = "Nothing to stop: no session was started in this kernel."
+        line = "Nothing to stop: this kernel has no session."
     else:
         why = "another kernel of yours uses it" if manager.is_managed else "it was not started here"
         manager.shutdown_sync()

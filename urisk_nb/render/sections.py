@@ -128,10 +128,11 @@ def _render_cells(section: Section, number: int) -> str:
 
 
 def _wrap(cell: str) -> str:
-    """Return the style that keeps a short cell on one line, and wraps a longer one."""
+    """Return the style that keeps a short cell on one line; a longer one wraps, and is wider."""
     if len(cell) <= MAX_LINE_CHARS:
         return "white-space:nowrap"
-    return "white-space:normal;min-width:9em;max-width:24em"
+    width = min(max(len(cell) // 8, 9), 20)
+    return f"white-space:normal;overflow-wrap:anywhere;min-width:{width}em;max-width:24em"
 
 
 def _cut_quote(section: Section, number: int) -> str:

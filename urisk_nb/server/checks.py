@@ -31,8 +31,9 @@ def check_owner(settings: Settings) -> None:
 def check_engine(settings: Settings, engine: Engine, version: str) -> None:
     """Refuse a server of another engine than the one that was named."""
     if settings.engine not in (Engine.AUTO, engine):
+        named = f" ({version})" if version else ""
         raise PortTaken(
-            f"{settings.url} is answered by the {engine} engine ({version}), not by the "
+            f"{settings.url} is answered by the {engine} engine{named}, not by the "
             f"{settings.engine} one.",
             fix=f"use another port: %urisk_start --engine {settings.engine} --url "
             "http://127.0.0.1:11500",

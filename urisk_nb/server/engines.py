@@ -33,10 +33,6 @@ __all__ = [
     "demo_model_path",
 ]
 
-WAYS_OUT = (
-    "install Ollama (ollama.com/download), or use the embedded engine: %pip install "
-    '"urisk-nb[embedded]" and then `urisk fetch-model`'
-)
 # What an engine reads at its start, and what urisk_nb sends with each call or reads itself
 ENGINE_VARIABLES = ("OLLAMA_", "CUDA_", "HIP_", "ROCR_", "GGML_")
 CALL_VARIABLES = {
@@ -93,7 +89,9 @@ def choose(settings: Settings) -> Engine:
         if shutil.which("ollama"):
             return Engine.OLLAMA
         if settings.engine is Engine.OLLAMA:
-            raise OllamaNotInstalled("`ollama` is not on the PATH.", fix=WAYS_OUT)
+            raise OllamaNotInstalled(
+                "`ollama` is not on the PATH.", fix=_describe_ways_out(settings)
+            )
         nothing = f"no server answers at {settings.url}, and `ollama` is not on the PATH."
         if settings.dialect is DialectName.OLLAMA:  # which the embedded engine does not speak
             raise OllamaNotInstalled(
@@ -102,9 +100,22 @@ def choose(settings: Settings) -> Engine:
                 "URISK_DIALECT=auto",
             )
         if settings.gguf is None and not (_has_llamacpp() and demo_model_path(settings)):
-            raise OllamaNotInstalled(nothing, fix=WAYS_OUT)
+            raise OllamaNotInstalled(nothing, fix=_describe_ways_out(settings))
     _embedded_model(settings)
     return Engine.EMBEDDED
+
+
+def _describe_ways_out(settings: Settings) -> str:
+    """Return what to do where there is no Ollama: only the steps that are left."""
+    ollama = "install Ollama (ollama.com/download)"
+    if not _has_llamacpp():
+        return (
+            f'{ollama}, or use the embedded engine: %pip install "urisk-nb[embedded]" and then '
+            "`urisk fetch-model`"
+        )
+    if demo_model_path(settings) is None:
+        return f"run `urisk fetch-model` in a terminal (93 MB, once), or {ollama}"
+    return f"{ollama}, or use the embedded engine: %urisk_start --engine embedded"
 
 
 def _has_llamacpp() -> bool:

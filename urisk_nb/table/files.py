@@ -93,7 +93,7 @@ def _list_portfolio(content: TableContent, report: Any) -> list[Sheet]:
 
 def save_page(content: TableContent, report: Any, path: str | PathLike[str]) -> None:
     """Write the page of a report."""
-    target = check_target(path, "to_html_report()")
+    target = check_target(path, "to_html_report()", ".html")
     page = render_report_page(
         content,
         list_record_rows(content),

@@ -20,7 +20,7 @@ __all__ = ["check_outputs", "write_outputs"]
 
 # Each flag: how the table is written, the end that the name must have, and what must be installed.
 _WRITERS: Mapping[str, tuple[Callable[[RiskTable, Path], Any], str, str]] = {
-    "--report": (RiskTable.to_html_report, "", ""),
+    "--report": (RiskTable.to_html_report, ".html", ""),
     "--excel": (RiskTable.to_excel, ".xlsx", "Excel"),
     "--csv": (RiskTable.to_csv, "", ""),
     "--parquet": (RiskTable.to_parquet, "", "Parquet"),

@@ -656,12 +656,22 @@ class RiskTable(ExportFrame):
         Raises
         ------
         InputError
-            `other` is a frame that is no table of a run, or a ticker is in a table twice.
+            `other` is a frame that is no table of a run, or a ticker is in a table twice; or there
+            is no older table, and texts have no differences.
         """
         options |= {} if rtol is None else {"rtol": rtol}
         if isinstance(other, pd.DataFrame):
             return diff_tables(other, self, **options)
-        return super().diff(**{"periods": other, "axis": axis, **options})
+        try:
+            return super().diff(**{"periods": other, "axis": axis, **options})
+        except TypeError as exc:
+            if options:  # an argument that pandas does not know
+                raise
+            raise InputError(
+                "diff() was given no older table, and these columns have no differences between "
+                "their rows.",
+                fix="name the older table: table.diff(older)",
+            ) from exc
 
     def as_text(self, width: int | None = None) -> str:
         """

@@ -86,6 +86,8 @@ def _list_sections(diff: TableDiff) -> Iterator[Section]:
 
 def _describe_runs(diff: TableDiff) -> str:
     older, newer = (", ".join(runs) or "a table" for runs in (diff.older, diff.newer))
+    if diff.older and diff.older == diff.newer:  # before and after a correction, say
+        return f"two tables of the run {newer}, the newer one against the older one"
     return f"{newer} (newer) against {older} (older)"
 
 
