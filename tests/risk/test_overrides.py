@@ -77,23 +77,27 @@ def plan_of_words(form):
     corrected=st.dictionaries(st.sampled_from(WORDS), LABELS, min_size=1),
     form=st.sampled_from([None, "10-K"]),
 )
-def test_a_corrected_table_is_that_of_a_judge_who_had_said_so(said, corrected, form):
-    """Every cell but the flags, which say that a person did."""
+def test_a_correction_counts_as_it_is_and_changes_no_other_sentence(said, corrected, form):
+    """The words lower or raise no label of a person, and the others count as they did before."""
     plan = plan_of_words(form)
     model = dict(zip(WORDS, said, strict=True))
     overrides = [override(text, one.risk, one.severity) for text, one in corrected.items()]
-    asked = {one.text for one in plan.selections["AAA"].chosen}
-    table = assemble(plan, findings_of(plan, model), run_id="r", overrides=overrides)
-    other = assemble(plan, findings_of(plan, model | corrected), run_id="r")
-    pd.testing.assert_frame_equal(
-        pd.DataFrame(table).drop(columns="flags"), pd.DataFrame(other).drop(columns="flags")
-    )
-    pd.testing.assert_frame_equal(table.report.ratings, other.report.ratings)
-    pd.testing.assert_frame_equal(
-        table.report.findings.drop(columns=OF_PEOPLE), other.report.findings.drop(columns=OF_PEOPLE)
-    )
-    flags, plain = (set(one.loc["AAA", "flags"].split(";")) for one in (table, other))
-    assert flags - {""} == plain - {""} | ({"override"} if asked & set(corrected) else set())
+    found = findings_of(plan, model)
+    before = assemble(plan, found, run_id="r").report.findings.set_index("quote")
+    table = assemble(plan, found, run_id="r", overrides=overrides)
+    after = table.report.findings.set_index("quote")
+    asked = [text for text in corrected if text in after.index]
+    for text in asked:
+        row, label = after.loc[text], corrected[text]
+        assert (row["risk"], row["severity"]) == (label.risk, label.severity)
+        counts = None if label.risk == "none" else (label.risk, label.severity)
+        assert counts == (None if pd.isna(row["counted"]) else (row["counted_as"], row["counted"]))
+        if counts:
+            assert table.loc["AAA", f"r_{label.risk}"] >= label.severity
+    others = [one.drop(index=asked).drop(columns=OF_PEOPLE) for one in (before, after)]
+    pd.testing.assert_frame_equal(*others)
+    flags = set(table.loc["AAA", "flags"].split(";"))
+    assert ("override" in flags) == bool(asked)
 
 
 def test_a_correction_needs_no_probability():

@@ -19,6 +19,7 @@ from urisk_nb.risk.judges import DISAGREE
 from urisk_nb.risk.labeling import Finding, TickerFindings
 from urisk_nb.risk.passages import Passage, is_filing
 from urisk_nb.risk.plan import EvidenceSelection, Plan
+from urisk_nb.risk.questions import Label
 from urisk_nb.risk.scoring import SCORE_V2, Level, Score, score
 from urisk_nb.risk.taxonomy import NONE, Taxonomy
 
@@ -202,6 +203,8 @@ def _count(
     finding: Finding, passage: Passage, taxonomy: Taxonomy, review_below: float | None
 ) -> CountedSentence:
     """Return what one sentence counts for, without regard to the others."""
+    if finding.override is not None:
+        return _count_correction(passage, finding.label)
     p_label = finding.p_label
     holds = {
         Rule.LOW_PROBABILITY: review_below is not None
@@ -231,6 +234,22 @@ def _count(
         severity=severity,
         stands_alone=MAX_ALONE if is_filing(document) else severity,
         rules=(*((rule,) if rule else ()), *moved),
+    )
+
+
+def _count_correction(passage: Passage, label: Label | None) -> CountedSentence:
+    """
+    Return what a label counts for that a person gave: itself, and it needs no second sentence.
+
+    The rules of the words are a guess at what a reader would say, and here one has read it.
+    """
+    if label is None or label.risk == NONE:
+        return CountedSentence(passage=passage)
+    return CountedSentence(
+        passage=passage,
+        category=label.risk,
+        severity=label.severity,
+        stands_alone=label.severity,
     )
 
 
