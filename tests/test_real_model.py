@@ -20,6 +20,7 @@ import pytest
 
 from harness import alive, children, eventually, free_port
 from urisk_nb import assess, demo, process_state
+from urisk_nb.chat.options import AnswerOptions
 from urisk_nb.chat.schemas import read_answer_schema
 from urisk_nb.chat.structured import ask_for_data
 from urisk_nb.chat.token_budget import estimate_most_tokens
@@ -228,7 +229,7 @@ def test_answers_as_data_fit_or_say_why(manager):
         messages = build_messages(DATA_QUESTIONS[number % len(DATA_QUESTIONS)], None)
         ask = functools.partial(manager.chat_sync, options=options, format=schema.json_schema)
         try:
-            found = ask_for_data(ask, messages, schema, max_tokens=120)
+            found = ask_for_data(ask, messages, schema, options=AnswerOptions(max_tokens=120))
         except AnswerInvalid as exc:
             reasons.append(exc.message)
         else:

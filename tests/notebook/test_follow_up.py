@@ -12,7 +12,7 @@ import pytest
 from ask_driver import Rule, notebook
 from table_maker import document, table_of
 from urisk_nb.chat.prompts import HOUSE_PROMPT
-from urisk_nb.errors import ContextExceeded, InputError, ServerInternalError
+from urisk_nb.errors import AnswerInvalid, ContextExceeded, InputError, ServerInternalError
 from urisk_nb.llm.answers import AnswerStream
 from urisk_nb.notebook import magics
 
@@ -298,6 +298,32 @@ def test_what_the_server_finds_too_long_is_asked_again_with_less(open_notebook):
     refused = len(cell.backend.refused)
     cell.ask("Two?", "--with note --max-tokens 64")
     assert len(cell.backend.refused) == refused  # it has learned
+
+
+def test_less_is_sent_for_data_too(open_notebook):
+    """`--json` asks again with less as an answer in words does, and learns from it."""
+    cell = open_notebook(Rule(answer='{"risk": 1}'), num_ctx=2048, density=6)
+    cell.shell.user_ns["note"] = "word " * 10_000
+    shown = cell.ask("One?", "found --with note --json risk:float --max-tokens 64")
+    assert 1 <= len(cell.backend.refused) <= 3
+    assert "the server found it too long: asked again with less" in shown
+    assert cell.shell.user_ns["found"] == {"risk": 1}
+    refused = len(cell.backend.refused)
+    cell.ask("Two?", "found --with note --json risk:float --max-tokens 64")
+    assert len(cell.backend.refused) == refused
+
+
+@pytest.mark.parametrize("line", ["", "--json risk:float"])
+def test_an_answer_that_the_window_cuts_is_not_told_to_ask_for_more(open_notebook, line):
+    """A larger `--max-tokens` would not help: the window has no room for it."""
+    cell = open_notebook(Rule(answer='{"risk":', ends="length"), num_ctx=512)
+    shown = ""
+    try:
+        shown = cell.ask("One?", line)
+    except AnswerInvalid as exc:
+        shown = exc.fix
+    assert "larger: URISK_NUM_CTX" in shown
+    assert "--max-tokens" not in shown
 
 
 def test_a_question_that_is_too_long_by_itself_is_the_servers_error(open_notebook):

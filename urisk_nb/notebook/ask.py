@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from urisk_nb import event_loop, process_state
 from urisk_nb.chat.citations import CitationMarks
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ask", "get_conversation"]
 
+T = TypeVar("T")
 CONVERSATION = "conversation"
 MAX_REPEATS = 3  # of a question that the server finds too long, each time with less beside it
+ASKED_AGAIN = "the server found it too long: asked again with less"
 LAST_ANSWER = "_answer"  # the variable of the text that data was read from
 
 
@@ -81,37 +83,42 @@ class _Exchange:
         self._is_alone = request.is_alone or not self._conversation.is_on
 
     def run(self) -> Answer:
+        return self._ask_with_less(lambda: self._plan(self._request.system), self._send)
+
+    def _ask_with_less(self, make_plan: Callable[[], ChatPlan], ask: Callable[[ChatPlan], T]) -> T:
+        """Ask; where the server finds it too long, plan again with what is known by then."""
         for repeat in range(MAX_REPEATS + 1):
-            plan = self._plan(repeat)
-            stream = self._manager.stream_chat(
-                plan.messages, options=self._list_options(plan), model=self._request.model
-            )
+            plan = make_plan()
+            if repeat:
+                plan = replace(plan, notes=(*plan.notes, ASKED_AGAIN))
             try:
-                known = self._find_known(plan, stream)
-                return self._ask(plan, stream) if known is None else known
+                return ask(plan)
             except ContextExceeded:
                 if plan.is_bare or repeat == MAX_REPEATS:
                     raise
                 self._conversation.learn_overflow(self._model, plan)
         raise AssertionError("the last repeat returns or raises")  # pragma: no cover
 
-    def _plan(self, repeat: int) -> ChatPlan:
-        plan = self._conversation.plan(
+    def _plan(self, system: str | None) -> ChatPlan:
+        return self._conversation.plan(
             self._request.question,
             model=self._model,
-            system=self._request.system,
+            system=system,
             attachments=self._request.attachments,
             window=Window.of(self._manager.num_ctx),
             max_tokens=self._request.options.max_tokens,
             is_alone=self._is_alone,
         )
-        if repeat:
-            again = "the server found it too long: asked again with less"
-            plan = replace(plan, notes=(*plan.notes, again))
-        return plan
+
+    def _send(self, plan: ChatPlan) -> Answer:
+        stream = self._manager.stream_chat(
+            plan.messages, options=self._list_options(plan), model=self._request.model
+        )
+        known = self._find_known(plan, stream)
+        return self._ask(plan, stream) if known is None else known
 
     def _list_options(self, plan: ChatPlan) -> dict[str, Any]:
-        return replace(self._request.options, max_tokens=plan.answer_tokens).list_sent()
+        return self._request.options.fit(plan.answer_tokens).list_sent()
 
     def _ask(self, plan: ChatPlan, stream: AnswerStream) -> Answer:
         try:
@@ -131,7 +138,7 @@ class _Exchange:
     def _describe_display(self, plan: ChatPlan) -> dict[str, Any]:
         """Return what the display of an answer is told."""
         return {
-            "options": replace(self._request.options, max_tokens=plan.answer_tokens),
+            "options": self._request.options.fit(plan.answer_tokens),
             "notes": (*self._request.notes, *plan.notes),
             "raw": self._request.raw,
             "marks": self._build_marks(plan),
@@ -179,9 +186,13 @@ class _Exchange:
 
         The answer that it was read from is in the variable `_answer`, whatever becomes of it.
         """
+        return self._ask_with_less(
+            lambda: self._plan_data(schema), lambda plan: self._send_for_data(plan, schema)
+        )
+
+    def _send_for_data(self, plan: ChatPlan, schema: AnswerSchema) -> Any:
         view = DataView(raw=self._request.raw)
-        plan = self._plan_data(schema)
-        options = replace(self._request.options, max_tokens=plan.answer_tokens)
+        options = self._request.options.fit(plan.answer_tokens)
         if options.temperature is None:  # the most likely words keep to a schema best
             options = replace(options, temperature=0.0)
         sent: list[Sequence[Message]] = []
@@ -200,7 +211,7 @@ class _Exchange:
                 self._shell.user_ns[LAST_ANSWER] = stream.partial
 
         try:
-            found = ask_for_data(ask_model, plan.messages, schema, max_tokens=options.max_tokens)
+            found = ask_for_data(ask_model, plan.messages, schema, options=options)
         except AnswerInvalid as exc:
             if isinstance(exc.answer, Answer):  # always: the error itself knows no answers
                 self._shell.user_ns[LAST_ANSWER] = exc.answer
@@ -212,6 +223,7 @@ class _Exchange:
         self._show_data(view, found, plan, options)
         _bind(self._shell, self._request, found.value)
         plan = replace(plan, messages=tuple(sent[-1]))
+        self._conversation.learn(self._model, plan, found.answer)
         self._keep(plan, found.answer, options.list_sent())
         return found.value
 
@@ -220,15 +232,7 @@ class _Exchange:
         own = self._request.system
         system = [{"role": "system", "content": own}] if own else []
         longer = add_instruction(system, schema)[0]["content"]
-        plan = self._conversation.plan(
-            self._request.question,
-            model=self._model,
-            system=longer,
-            attachments=self._request.attachments,
-            window=Window.of(self._manager.num_ctx),
-            max_tokens=self._request.options.max_tokens,
-            is_alone=self._is_alone,
-        )
+        plan = self._plan(longer)
         return replace(plan, messages=(*system, *plan.messages[1:]))
 
     def _show_data(

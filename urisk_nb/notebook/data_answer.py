@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from urisk_nb.chat.schemas import AnswerSchema, is_schema, read_answer_schema
+from urisk_nb.errors import ContextExceeded
 from urisk_nb.llm.answers import Answer, AnswerStream
 from urisk_nb.notebook.expressions import find_value
 from urisk_nb.render.board import Board, publish
@@ -64,6 +65,9 @@ class DataView:
                 pieces.append(piece)
                 if self._board.is_due:
                     self._draw("".join(pieces))
+        except ContextExceeded:  # nothing has come: it may be asked again with less
+            self._board.clear()
+            raise
         except BaseException:
             text = "".join(pieces)
             self._finish(text, answer_markup(text, "stopped here"))
