@@ -100,10 +100,13 @@ def test_the_line_says_what_was_cut(open_notebook):
     [
         ("--with tabel", "there is no variable 'tabel'", "did you mean --with table?"),
         ("--with table,", "a name is missing", "--with table,news"),
-        ("--with ./no.csv", "there is no variable './no.csv'", "assign it"),
-        ('--with "table[0:"', "there is no variable", "did you mean"),
+        ("--with ./no.csv", "no.csv does not exist", "a file that is there"),
+        ("--with px=3", "'px=3' is neither a variable nor a file", "assign the value in a cell"),
+        ('--with "table[0:"', "neither a variable nor a file", "give its name: --with table"),
         ('--with table["x"]', "fails: KeyError", "a cell of its own"),
-        ("--with table news", "one word, or a text in quotation marks", '--with "table news"'),
+        ("--with table news", "one word, or a text in quotation marks", "--with table,news"),
+        ("--with table, news", "'news' is left over", "write --with table,news"),
+        ("--with table out", "'out' is left over", "%%ask out --with table"),
     ],
 )
 def test_a_wrong_name_is_an_error_before_any_server(open_notebook, table, line, said, fix):

@@ -124,7 +124,7 @@ def _summarize_file(name: str, path: Path, question: str) -> Attachment:
     if not path.is_file():
         seen = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(
-            f"--with: {path.name or path} {seen}.", fix="name a file, or a variable: --with table"
+            f"--with: {path} {seen}.", fix="name a file that is there, or a variable: --with table"
         )
     if is_document(path):
         try:
