@@ -193,6 +193,14 @@ def test_a_line_may_have_no_system_prompt(open_notebook):
     assert cell.sent == [("user", "Well?")]
 
 
+@pytest.mark.parametrize("line", ["--with -- Well?", "--system --raw Well?"])
+def test_a_flag_is_no_value_of_the_flag_before_it(open_notebook, line):
+    """A line says so as a cell does."""
+    cell = open_notebook()
+    with pytest.raises(InputError, match="expected one argument"):
+        magics.run(cell.shell, "ask", line, None)
+
+
 def test_what_was_attached_stays_and_is_replaced_by_its_new_value(open_notebook):
     """A follow-up needs no second `--with`; the same name again has its new value, once."""
     cell = open_notebook()

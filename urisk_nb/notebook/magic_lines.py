@@ -87,7 +87,7 @@ class MagicParser(argparse.ArgumentParser):
             if not has_value and self._takes_value(name):
                 at = _skip_space(line, at)
                 value, at = self._read_word(line, at)
-                if not value and not isinstance(value, Quoted):  # "" is a value
+                if not isinstance(value, Quoted) and (not value or value.startswith("--")):
                     self.error(f"argument {name}: expected one argument")
                 has_value = "="
             options.append(f"{name}={value}" if has_value else name)
