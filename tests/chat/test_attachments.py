@@ -2,6 +2,8 @@
 
 import re
 import time
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +138,17 @@ def test_prices_are_told_by_their_figures():
     assert "min 0, mean 499.5" in text_of(frame["A"])
 
 
+def test_a_wide_frame_tells_the_columns_of_the_question():
+    """Its figures and its rows; the line says how many columns have none."""
+    names = [f"T{number}" for number in range(500)]
+    frame = pd.DataFrame(1.5, index=pd.bdate_range("2018-01-01", periods=20), columns=names)
+    (block,), _ = fit({"px": frame}, 5000, "How did t499 do?")
+    figures = re.findall(r"^(\w+): min 1.5", block.text, re.MULTILINE)
+    assert figures == ["T499", *names[:19]]
+    assert "rows, the first 50 columns: index | T499 | T0 |" in block.text
+    assert block.cut == "px: 20 of 500 columns, 10 of 20 rows"
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -152,6 +165,13 @@ def test_prices_are_told_by_their_figures():
         ((10**5000,), "a very large number"),
         (object, "a type"),
         (3.5, "3.5"),
+        (["one"], "list, 1 item>>"),
+        ([Decimal("1.50")], "\n1.50\n"),
+        ([timedelta(days=2)], "\n2 days, 0:00:00\n"),
+        (pd.Series([1], index=pd.PeriodIndex(["2024Q1"], freq="Q")), "\n2024Q1 | 1\n"),
+        (pd.Series([1], index=pd.MultiIndex.from_tuples([("A", 2)])), "\nA 2 | 1\n"),
+        (pd.DataFrame({"a": [1] * 503}, index=[f"T{n}" for n in range(503)]), "T4 and 498 more\n"),
+        (np.array(["2024-01-02"], "datetime64[ns]"), "first values: 2024-01-02\n"),
     ],
 )
 def test_a_value_is_told_by_its_type(value, said):

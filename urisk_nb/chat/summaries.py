@@ -16,13 +16,15 @@ from urisk_nb.chat.attachments import Attachment, Piece, Source
 from urisk_nb.chat.bounded_repr import describe_object
 from urisk_nb.chat.cells import MAX_ENTRY_CHARS, cut_text, describe_value
 from urisk_nb.chat.frame_summary import (
+    COLUMNS,
+    MAX_DESCRIBED,
     MIN_TEXT_CHARS,
     find_source,
     summarize_array,
     summarize_frame,
     summarize_series,
 )
-from urisk_nb.chat.table_summary import is_table_of_run, summarize_table
+from urisk_nb.chat.table_summary import find_named_tickers, is_table_of_run, summarize_table
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.readers.documents import is_document
 from urisk_nb.readers.file_content import read_content
@@ -76,7 +78,7 @@ def _put_named_first(made: Attachment, question: str) -> Attachment:
     about = re.compile("|".join(rf"(?<!\w){re.escape(one)}(?!\w)" for one in named))
 
     def rank(piece: Piece) -> int:
-        if not piece.unit:  # what it is, and its figures
+        if piece.unit in ("", COLUMNS):  # what it is, and its figures
             return 0
         return 1 if about.search(piece.text) else 2
 
@@ -86,6 +88,8 @@ def _put_named_first(made: Attachment, question: str) -> Attachment:
 def _summarize_value(name: str, value: Any, question: str) -> Attachment:
     if is_table_of_run(value):
         return summarize_table(name, value, question)
+    if isinstance(value, pd.DataFrame) and len(value.columns) > MAX_DESCRIBED:
+        value = _put_named_columns_first(value, question)
     for kinds, summarize_kind in _KINDS:
         if isinstance(value, kinds):
             return summarize_kind(name, value)
@@ -93,6 +97,15 @@ def _summarize_value(name: str, value: Any, question: str) -> Attachment:
     if module in ("polars", "pyarrow") and hasattr(value, "to_pandas"):
         return _summarize_value(name, value.to_pandas(), question)
     return _summarize_object(name, value)
+
+
+def _put_named_columns_first(frame: pd.DataFrame, question: str) -> pd.DataFrame:
+    """Return a wide frame with the columns first that the question names: not all are told."""
+    labels = [label if isinstance(label, tuple) else (label,) for label in frame.columns]
+    parts = dict.fromkeys(str(part) for label in labels for part in label)
+    named = set(find_named_tickers(question, list(parts)))
+    is_other = [named.isdisjoint(map(str, label)) for label in labels]
+    return pd.DataFrame(frame).iloc[:, sorted(range(len(labels)), key=is_other.__getitem__)]
 
 
 def _summarize_object(name: str, value: object) -> Attachment:
@@ -150,7 +163,7 @@ def _summarize_items(name: str, value: Any) -> Attachment:
         first.sort(key=describe_value)  # the order of a set is another in each kernel
     return Attachment(
         name=name,
-        title=f"{type(value).__name__}, {count:,} items",
+        title=f"{type(value).__name__}, {count:,} {'item' if count == 1 else ITEMS}",
         pieces=tuple(_tell_item(name, one) for one in first),
         totals={ITEMS: count},
     )
@@ -177,7 +190,7 @@ def _tell_item(name: str, item: Any) -> Piece:
 def _summarize_mapping(name: str, value: Mapping[Any, Any]) -> Attachment:
     return Attachment(
         name=name,
-        title=f"{type(value).__name__}, {len(value):,} entries",
+        title=f"{type(value).__name__}, {len(value):,} {'entry' if len(value) == 1 else ENTRIES}",
         pieces=tuple(_list_entries(value)),
         totals={ENTRIES: len(value)},
     )
