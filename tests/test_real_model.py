@@ -169,6 +169,7 @@ TEXTS = {
     "russian": "Компания была оштрафована регулятором. " * 20,
     "chinese": "该公司被监管机构罚款三十亿美元。" * 20,
     "emoji": "📉🚀💥" * 20,
+    "camel": "mktCapUSD|evEbitdaNTM|getNetIncomePerShare|px_close_adj\n" * 20,
 }
 
 
