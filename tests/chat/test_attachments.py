@@ -138,6 +138,39 @@ def test_prices_are_told_by_their_figures():
     assert "min 0, mean 499.5" in text_of(frame["A"])
 
 
+def test_a_long_frame_tells_the_rows_of_the_question():
+    """Also those that stand behind what is told otherwise; cells of any class are left alone."""
+    rows = [
+        {"ticker": f"T{n}", "text": f"T{n} was fined by a court.", "x": Raises()}
+        for n in range(900)
+    ]
+    (block,), _ = fit({"news": pd.DataFrame(rows)}, 2000, "Why T899?")
+    assert "[S1] 899: ticker: T899; text: T899 was fined by a court." in block.text
+    assert "[S2] 0: ticker: T0; text: T0 was fined" in block.text
+
+
+def test_a_difference_is_told_by_its_changes(table):
+    """One by one, with their causes, those of the question first; what a run cost is none."""
+    old = table_of(
+        [document("TSLA was fined $3 billion. It defaulted on its bonds.", ticker="TSLA")],
+        lambda text: ("legal", 1),
+        symbols=("AAA", "TSLA"),
+    )
+    (block,), _ = fit({"d": table.diff(old)}, 600, "Why TSLA?")
+    first = next(line for line in block.text.splitlines() if line.startswith("["))
+    assert first.startswith("[S1] ticker: TSLA; what: level; old: Low; new: Severe; cause: ")
+    assert "latency_s" not in block.text
+    assert re.fullmatch(r"d: \d+ of \d+ rows", block.cut)
+
+
+def test_an_explanation_is_sent_as_it_is_printed(table):
+    """All of it, in whole lines; a text is broken at the ends of its lines."""
+    one = table.explain("TSLA")
+    lines = [" ".join(line.split()) for line in one.as_text(120).splitlines()]
+    sent = [" ".join(line.split()) for line in text_of(one).splitlines()[1:-1]]
+    assert list(filter(None, sent)) == list(filter(None, lines))
+
+
 def test_a_wide_frame_tells_the_columns_of_the_question():
     """Its figures and its rows; the line says how many columns have none."""
     names = [f"T{number}" for number in range(500)]

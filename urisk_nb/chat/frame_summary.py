@@ -16,7 +16,14 @@ from urisk_nb.chat.attachments import Attachment, Piece, Source
 from urisk_nb.chat.cells import cut_text, describe_numbers, describe_value, list_names
 from urisk_nb.render.text_layout import format_count
 
-__all__ = ["COLUMNS", "MAX_DESCRIBED", "summarize_array", "summarize_frame", "summarize_series"]
+__all__ = [
+    "COLUMNS",
+    "MAX_DESCRIBED",
+    "MAX_ROWS",
+    "summarize_array",
+    "summarize_frame",
+    "summarize_series",
+]
 
 MAX_COLUMNS = 50  # that a row has
 MAX_DESCRIBED = 20  # columns whose figures are told

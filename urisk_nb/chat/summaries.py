@@ -18,6 +18,7 @@ from urisk_nb.chat.cells import MAX_ENTRY_CHARS, cut_text, describe_value
 from urisk_nb.chat.frame_summary import (
     COLUMNS,
     MAX_DESCRIBED,
+    MAX_ROWS,
     MIN_TEXT_CHARS,
     find_source,
     summarize_array,
@@ -30,12 +31,21 @@ from urisk_nb.readers.documents import is_document
 from urisk_nb.readers.file_content import read_content
 from urisk_nb.readers.files import read_json, read_table
 from urisk_nb.risk.values import describe_type
+from urisk_nb.table.causes import COSTS
+from urisk_nb.table.explanation import Explanation
+from urisk_nb.table.table_diff import TableDiff
 
 __all__ = ["summarize"]
 
 MAX_ITEMS = 2000  # of a list or a dict that become pieces
 MAX_TEXT_CHARS = 400_000  # that become pieces; a window of 100,000 tokens has no room for more
 PIECE_CHARS = 300
+MAX_SEARCHED = 100_000  # rows that are searched for the tickers of a question
+TEXT_COLUMNS = 120  # of a text of ours; a terminal may be narrower
+# To the end of a line, else of a word: each piece is sent on lines of its own
+_TEXT_PIECE = re.compile(
+    "|".join(f".{{1,{PIECE_CHARS}}}{end}" for end in (r"\n", r"(?:\s+|\Z)", "")), re.DOTALL
+)
 MAX_NUMBER = 1e300  # a larger whole number is no float
 _TICKER = re.compile(r"(?<![\w.])[A-Z][A-Z0-9.]{1,9}(?!\w)")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -70,12 +80,19 @@ def summarize(name: str, value: Any, question: str) -> Attachment:
     return made if is_table_of_run(value) else _put_named_first(made, question)
 
 
+def _find_about(question: str) -> re.Pattern[str] | None:
+    """Return what finds the tickers of a question in a text; None where it has none."""
+    named = _TICKER.findall(question)
+    return (
+        re.compile("|".join(rf"(?<!\w){re.escape(one)}(?!\w)" for one in named)) if named else None
+    )
+
+
 def _put_named_first(made: Attachment, question: str) -> Attachment:
     """Return an attachment whose items about a ticker of the question come before the others."""
-    named = _TICKER.findall(question)
-    if not named or made.is_text:
+    about = _find_about(question)
+    if about is None or made.is_text:
         return made
-    about = re.compile("|".join(rf"(?<!\w){re.escape(one)}(?!\w)" for one in named))
 
     def rank(piece: Piece) -> int:
         if piece.unit in ("", COLUMNS):  # what it is, and its figures
@@ -88,8 +105,14 @@ def _put_named_first(made: Attachment, question: str) -> Attachment:
 def _summarize_value(name: str, value: Any, question: str) -> Attachment:
     if is_table_of_run(value):
         return summarize_table(name, value, question)
-    if isinstance(value, pd.DataFrame) and len(value.columns) > MAX_DESCRIBED:
-        value = _put_named_columns_first(value, question)
+    if isinstance(value, Explanation):
+        return _summarize_text(
+            name, value.as_text(TEXT_COLUMNS), "explanation of a risk table's row"
+        )
+    if isinstance(value, TableDiff):
+        return _summarize_diff(name, value, question)
+    if isinstance(value, pd.DataFrame):
+        value = _put_named_rows_first(_put_named_columns_first(value, question), question)
     for kinds, summarize_kind in _KINDS:
         if isinstance(value, kinds):
             return summarize_kind(name, value)
@@ -101,11 +124,43 @@ def _summarize_value(name: str, value: Any, question: str) -> Attachment:
 
 def _put_named_columns_first(frame: pd.DataFrame, question: str) -> pd.DataFrame:
     """Return a wide frame with the columns first that the question names: not all are told."""
+    if len(frame.columns) <= MAX_DESCRIBED:
+        return frame
     labels = [label if isinstance(label, tuple) else (label,) for label in frame.columns]
     parts = dict.fromkeys(str(part) for label in labels for part in label)
     named = set(find_named_tickers(question, list(parts)))
     is_other = [named.isdisjoint(map(str, label)) for label in labels]
     return pd.DataFrame(frame).iloc[:, sorted(range(len(labels)), key=is_other.__getitem__)]
+
+
+def _put_named_rows_first(frame: pd.DataFrame, question: str) -> pd.DataFrame:
+    """Return a long frame with the rows first that are about a ticker of the question."""
+    about = _find_about(question)
+    if about is None or len(frame) <= MAX_ROWS:
+        return frame
+    head = frame.iloc[:MAX_SEARCHED]
+    columns: list[Any] = [head.index, *(head.iloc[:, place] for place in range(len(head.columns)))]
+    is_other = np.ones(len(frame), dtype=bool)
+    for column in columns:
+        if column.dtype.kind == "O":  # of whatever class: only texts are looked at
+            is_other[: len(head)] &= [
+                not (isinstance(cell, str) and about.search(cell)) for cell in column
+            ]
+    return pd.DataFrame(frame).iloc[np.argsort(is_other, kind="stable")]
+
+
+def _summarize_diff(name: str, diff: TableDiff, question: str) -> Attachment:
+    """Return the changes with their causes; its text begins with a row for each ticker."""
+    changes = diff.changes[~diff.changes["what"].isin(COSTS)]
+    ordered = _put_named_rows_first(changes, question).reset_index(drop=True)
+    made = summarize_frame(name, ordered)
+    runs = f"from {', '.join(diff.older)} to {', '.join(diff.newer)}"
+    missing = tuple(Piece(text=line) for line in diff.not_compared)
+    return replace(
+        made,
+        title=f"changes of a risk table {runs}",
+        pieces=(*missing, *made.pieces),
+    )
 
 
 def _summarize_object(name: str, value: object) -> Attachment:
@@ -120,9 +175,7 @@ def _summarize_object(name: str, value: object) -> Attachment:
 
 
 def _summarize_text(name: str, text: str, title: str) -> Attachment:
-    found = re.finditer(
-        rf".{{1,{PIECE_CHARS}}}(?:\s+|\Z)|.{{1,{PIECE_CHARS}}}", text[:MAX_TEXT_CHARS], re.DOTALL
-    )
+    found = _TEXT_PIECE.finditer(text[:MAX_TEXT_CHARS])
     return Attachment(
         name=name,
         title=f"{title}, {len(text):,} characters",
