@@ -13,6 +13,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from table_maker import document, table_of
+from urisk_nb import assess
 from urisk_nb.chat import attachments
 from urisk_nb.chat.attachments import Attachment, Piece, fit_attachments
 from urisk_nb.chat.citations import SourceIds
@@ -87,6 +88,16 @@ def test_a_word_of_the_question_is_no_short_ticker():
 
     tickers = ["IT", "F", "TSLA", "BRK.B"]
     assert find_named_tickers("Is it brk.b, or TSLA's F?", tickers) == ["BRK.B", "TSLA", "F"]
+
+
+def test_a_table_tells_the_portfolio_of_its_run():
+    """As it stands under the table."""
+    prices = pd.DataFrame(
+        {"A": [100.0, 101, 99, 103], "B": [50.0, 49, 51, 50]},
+        index=pd.bdate_range("2024", periods=4),
+    )
+    text = text_of(assess({"A": 0.6, "B": 0.4}, prices=prices))
+    assert "\nportfolio: 2 holdings, net 100.0%, gross 100.0%\n" in text
 
 
 def test_columns_of_a_table_are_a_frame(table):
@@ -174,12 +185,12 @@ def test_an_explanation_is_sent_as_it_is_printed(table):
 def test_a_wide_frame_tells_the_columns_of_the_question():
     """Its figures and its rows; the line says how many columns have none."""
     names = [f"T{number}" for number in range(500)]
-    frame = pd.DataFrame(1.5, index=pd.bdate_range("2018-01-01", periods=20), columns=names)
+    frame = pd.DataFrame(1.5, index=pd.bdate_range("2018-01-01", periods=40), columns=names)
     (block,), _ = fit({"px": frame}, 5000, "How did t499 do?")
     figures = re.findall(r"^(\w+): min 1.5", block.text, re.MULTILINE)
     assert figures == ["T499", *names[:19]]
     assert "rows, the first 50 columns: index | T499 | T0 |" in block.text
-    assert block.cut == "px: 20 of 500 columns, 10 of 20 rows"
+    assert block.cut == "px: 20 of 500 columns, 10 of 40 rows"
 
 
 @pytest.mark.parametrize(
@@ -199,6 +210,7 @@ def test_a_wide_frame_tells_the_columns_of_the_question():
         (object, "a type"),
         (3.5, "3.5"),
         (["one"], "list, 1 item>>"),
+        (pd.Series(range(22), index=list("abcdefghijklmnopqrstuv")), "\nk | 10\n"),
         ([Decimal("1.50")], "\n1.50\n"),
         ([timedelta(days=2)], "\n2 days, 0:00:00\n"),
         (pd.Series([1], index=pd.PeriodIndex(["2024Q1"], freq="Q")), "\n2024Q1 | 1\n"),

@@ -29,6 +29,7 @@ MAX_COLUMNS = 50  # that a row has
 MAX_DESCRIBED = 20  # columns whose figures are told
 MAX_ROWS = 500  # with text
 EDGE_ROWS = 5  # of numbers: the first and the last ones
+SHORT_ROWS = 30  # a shorter frame is told row by row
 MAX_VALUES = 20  # of an array
 MIN_TEXT_CHARS = 20  # of a cell that is text and not a name
 COLUMNS, ROWS = "columns", "rows"
@@ -175,7 +176,8 @@ def find_source(names: Sequence[str], cells: Sequence[Any], attachment: str) -> 
 
 def _list_edge_rows(frame: pd.DataFrame) -> Iterator[Piece]:
     count = len(frame)
-    places = [*range(min(EDGE_ROWS, count)), *range(max(EDGE_ROWS, count - EDGE_ROWS), count)]
+    edge = count if count <= SHORT_ROWS else EDGE_ROWS
+    places = [*range(min(edge, count)), *range(max(edge, count - edge), count)]
     if not places or not len(frame.columns):
         return
     names = [_name(one) for one in frame.columns[:MAX_COLUMNS]]
