@@ -120,6 +120,27 @@ def test_a_wrong_name_is_an_error_before_any_server(open_notebook, table, line, 
     assert cell.backend.calls == []
 
 
+def test_a_second_flag_adds_to_the_first(open_notebook):
+    """Nothing that is named is left out."""
+    cell = open_notebook()
+    cell.shell.user_ns.update(x="the first value", y="the second value")
+    cell.ask("Well?", "--with x --with y")
+    assert "the first value" in cell.sent[1][1]
+    assert "the second value" in cell.sent[1][1]
+
+
+def test_data_may_cite_what_was_attached(open_notebook):
+    """`_answer` has the sentences; nothing is struck in data."""
+    cell = open_notebook(Rule(answer='{"why": "a fine [S1], a loss [S9]"}'))
+    cell.shell.user_ns["news"] = ["The company was fined by a court."]
+    shown = cell.ask("Why?", "found --json why:str --with news")
+    assert cell.shell.user_ns["found"] == {"why": "a fine [S1], a loss [S9]"}
+    (one,) = cell.shell.user_ns["_answer"].citations
+    assert one.quote == "The company was fined by a court."
+    assert "cites 1 sentence; 1 id does not exist" in shown
+    assert "struck" not in shown
+
+
 def test_expressions_and_files_go_with_a_question(open_notebook, tmp_path):
     """Commas in brackets separate nothing."""
     cell = open_notebook()

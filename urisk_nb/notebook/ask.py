@@ -238,7 +238,10 @@ class _Exchange:
     def _show_data(
         self, view: DataView, found: DataAnswer, plan: ChatPlan, options: AnswerOptions
     ) -> None:
-        facts = [describe_answer(found.answer, options), *_describe_repair(found)]
+        # What is struck in an answer in words stays in data: it is the user's object
+        marks = CitationMarks(plan.sources, is_on=bool(plan.sources), is_struck=False)
+        cited = marks.finish(found.answer)
+        facts = [describe_answer(found.answer, options), *_describe_repair(found), *cited]
         facts += [*self._request.notes, *plan.notes]
         # That there is no text, only thinking, is no fault of data that was found in the thoughts
         faults = [text for code, text in found.answer.faults.items() if code == PROMPT_CUT]
