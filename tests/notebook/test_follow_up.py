@@ -106,6 +106,7 @@ def test_the_line_says_what_was_cut(open_notebook):
         ('--with table["x"]', "fails: KeyError", "a cell of its own"),
         ("--with table news", "one word, or a text in quotation marks", "--with table,news"),
         ("--with table, news", "'news' is left over", "write --with table,news"),
+        ("--json risk", "no variable 'risk'", '--json "ticker:str, risk:float"; or assign'),
         ("--with table out", "'out' is left over", "%%ask out --with table"),
     ],
 )

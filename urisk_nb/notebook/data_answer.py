@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from urisk_nb.chat.schemas import AnswerSchema, is_schema, read_answer_schema
-from urisk_nb.errors import ContextExceeded
+from urisk_nb.errors import ContextExceeded, InputError
 from urisk_nb.llm.answers import Answer, AnswerStream
 from urisk_nb.notebook.expressions import find_value
 from urisk_nb.render.board import Board, publish
@@ -16,6 +16,7 @@ from urisk_nb.render.text_layout import format_count
 
 __all__ = ["DataView", "find_schema"]
 
+NAME_FIELDS = 'name the fields with their types: --json "ticker:str, risk:float"'
 MAX_SHOWN_CHARS = 20_000  # of an answer that does not fit
 
 
@@ -30,7 +31,12 @@ def find_schema(namespace: dict[str, Any], text: str | None, where: str) -> Answ
     """
     if text is None:
         return None
-    given = find_value(namespace, text, "--json", fitting=is_schema, ending=".json")
+    try:
+        given = find_value(namespace, text, "--json", fitting=is_schema, ending=".json")
+    except InputError as exc:
+        if text.isidentifier() and text not in namespace and "did you mean" not in exc.fix:
+            exc.fix = f"{NAME_FIELDS}; or assign a schema in a cell above: {text} = ..."
+        raise
     return read_answer_schema(given, f"{where} --json")
 
 
