@@ -130,6 +130,15 @@ def test_a_second_flag_adds_to_the_first(open_notebook):
     assert "the second value" in cell.sent[1][1]
 
 
+def test_an_answer_that_is_no_data_has_the_line_of_what_was_cut(open_notebook, capsys):
+    """What was left out may be why it does not fit."""
+    cell = open_notebook(Rule(answer="No."), num_ctx=1024)
+    cell.shell.user_ns["note"] = "word " * 10_000
+    with pytest.raises(AnswerInvalid):
+        cell.ask("Why?", "--json why:str --with note --max-tokens 64")
+    assert re.search(r"note: [\d,]+ of 50,000 characters", capsys.readouterr().out)
+
+
 def test_data_may_cite_what_was_attached(open_notebook):
     """`_answer` has the sentences; nothing is struck in data."""
     cell = open_notebook(Rule(answer='{"why": "a fine [S1], a loss [S9]"}'))

@@ -215,7 +215,7 @@ class _Exchange:
         except AnswerInvalid as exc:
             if isinstance(exc.answer, Answer):  # always: the error itself knows no answers
                 self._shell.user_ns[LAST_ANSWER] = exc.answer
-                view.show_unfit(exc.answer, describe_answer(exc.answer, options))
+                view.show_unfit(exc.answer, self._describe_data(exc.answer, plan, options))
             raise
         except KeyboardInterrupt as exc:
             shorten_traceback(exc, describe_interrupt(LAST_ANSWER))
@@ -241,11 +241,17 @@ class _Exchange:
         # What is struck in an answer in words stays in data: it is the user's object
         marks = CitationMarks(plan.sources, is_on=bool(plan.sources), is_struck=False)
         cited = marks.finish(found.answer)
-        facts = [describe_answer(found.answer, options), *_describe_repair(found), *cited]
-        facts += [*self._request.notes, *plan.notes]
+        facts = self._describe_data(found.answer, plan, options, (*_describe_repair(found), *cited))
         # That there is no text, only thinking, is no fault of data that was found in the thoughts
         faults = [text for code, text in found.answer.faults.items() if code == PROMPT_CUT]
-        view.show(found.shown, " · ".join(facts), faults)
+        view.show(found.shown, facts, faults)
+
+    def _describe_data(
+        self, answer: Answer, plan: ChatPlan, options: AnswerOptions, more: Sequence[str] = ()
+    ) -> str:
+        """Return the line under data, and under an answer that is none."""
+        facts = [describe_answer(answer, options), *more, *self._request.notes, *plan.notes]
+        return " · ".join(facts)
 
 
 def _bind(shell: InteractiveShell, request: AskRequest, answer: Any) -> None:
