@@ -156,8 +156,17 @@ def test_a_long_frame_tells_the_rows_of_the_question():
         for n in range(900)
     ]
     (block,), _ = fit({"news": pd.DataFrame(rows)}, 2000, "Why T899?")
-    assert "[S1] 899: ticker: T899; text: T899 was fined by a court." in block.text
-    assert "[S2] 0: ticker: T0; text: T0 was fined" in block.text
+    assert "[S1] ticker: T899; text: T899 was fined by a court." in block.text
+    assert "[S2] ticker: T0; text: T0 was fined" in block.text
+
+
+@pytest.mark.parametrize("is_index", [True, False])
+def test_figures_of_many_tickers_have_the_row_of_the_question(is_index):
+    """It stands in the middle, where a frame of numbers is not told."""
+    names = [f"T{number}" for number in range(100)]
+    frame = pd.DataFrame({"ticker": names, "pe": np.arange(100.0)})
+    text = text_of(frame.set_index("ticker") if is_index else frame, question="Is T50 cheap?")
+    assert re.search(r"T50 \| 50$", text, re.MULTILINE)
 
 
 def test_a_difference_is_told_by_its_changes(table):

@@ -19,7 +19,7 @@ from urisk_nb.render.text_layout import format_count
 __all__ = [
     "COLUMNS",
     "MAX_DESCRIBED",
-    "MAX_ROWS",
+    "SHORT_ROWS",
     "summarize_array",
     "summarize_frame",
     "summarize_series",

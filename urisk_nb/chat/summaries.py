@@ -18,8 +18,8 @@ from urisk_nb.chat.cells import MAX_ENTRY_CHARS, cut_text, describe_value
 from urisk_nb.chat.frame_summary import (
     COLUMNS,
     MAX_DESCRIBED,
-    MAX_ROWS,
     MIN_TEXT_CHARS,
+    SHORT_ROWS,
     find_source,
     summarize_array,
     summarize_frame,
@@ -136,7 +136,7 @@ def _put_named_columns_first(frame: pd.DataFrame, question: str) -> pd.DataFrame
 def _put_named_rows_first(frame: pd.DataFrame, question: str) -> pd.DataFrame:
     """Return a long frame with the rows first that are about a ticker of the question."""
     about = _find_about(question)
-    if about is None or len(frame) <= MAX_ROWS:
+    if about is None or len(frame) <= SHORT_ROWS:
         return frame
     head = frame.iloc[:MAX_SEARCHED]
     columns: list[Any] = [head.index, *(head.iloc[:, place] for place in range(len(head.columns)))]
@@ -146,7 +146,8 @@ def _put_named_rows_first(frame: pd.DataFrame, question: str) -> pd.DataFrame:
             is_other[: len(head)] &= [
                 not (isinstance(cell, str) and about.search(cell)) for cell in column
             ]
-    return pd.DataFrame(frame).iloc[np.argsort(is_other, kind="stable")]
+    ordered = pd.DataFrame(frame).iloc[np.argsort(is_other, kind="stable")]
+    return ordered.reset_index(drop=True) if isinstance(frame.index, pd.RangeIndex) else ordered
 
 
 def _summarize_diff(name: str, diff: TableDiff, question: str) -> Attachment:

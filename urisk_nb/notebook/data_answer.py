@@ -35,7 +35,7 @@ def find_schema(namespace: dict[str, Any], text: str | None, where: str) -> Answ
         given = find_value(namespace, text, "--json", fitting=is_schema, ending=".json")
     except InputError as exc:
         if text.isidentifier() and text not in namespace and "did you mean" not in exc.fix:
-            exc.fix = f"{NAME_FIELDS}; or assign a schema in a cell above: {text} = ..."
+            exc.fix = f"{NAME_FIELDS}; or {exc.fix}"
         raise
     return read_answer_schema(given, f"{where} --json")
 
