@@ -121,6 +121,15 @@ def test_a_wrong_name_is_an_error_before_any_server(open_notebook, table, line, 
     assert cell.backend.calls == []
 
 
+def test_braces_around_a_name_are_passed_over(open_notebook):
+    """`{note}` is the value in the cell, too."""
+    cell = open_notebook()
+    cell.shell.user_ns.update(note="what it says", px=pd.DataFrame({"A": [1.5]}))
+    cell.ask("Well?", "--with {note},{px}")
+    assert ": note, text, 12 characters>>\nwhat it says\n" in cell.sent[1][1]
+    assert "A: min 1.5" in cell.sent[1][1]
+
+
 def test_a_second_flag_adds_to_the_first(open_notebook):
     """Nothing that is named is left out."""
     cell = open_notebook()

@@ -26,6 +26,7 @@ QUOTES["\N{LEFT SINGLE QUOTATION MARK}"] = "\N{RIGHT SINGLE QUOTATION MARK}"
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 # A quotation mark after one of these belongs to an expression: px["Close"], f(x, "a").
 BEFORE_LITERAL = ("(", "[", "{", ",", ":", "=", " ", "+")
+_BRACED = re.compile(r"\A\{(\w+)\}\Z")
 PATH_MARKS = re.compile(r"[/\\~*?]|\.[A-Za-z]{2,7}$")
 
 
@@ -170,7 +171,8 @@ def find_values(namespace: dict[str, Any], text: str, flag: str) -> dict[str, An
     InputError
         As `find_value`; or there is neither a variable nor a file of a name.
     """
-    names = [name.strip() for name in _split_commas(text)]
+    # `{table}` is a value in a cell; a set of it is not what is meant here
+    names = [_BRACED.sub(r"\1", name.strip()) for name in _split_commas(text)]
     if not all(names):
         raise InputError(
             f"{flag}: a name is missing in {text!r}.",
