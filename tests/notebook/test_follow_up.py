@@ -14,7 +14,7 @@ from table_maker import document, table_of
 from urisk_nb.chat.prompts import HOUSE_PROMPT
 from urisk_nb.errors import AnswerInvalid, ContextExceeded, InputError, ServerInternalError
 from urisk_nb.llm.answers import AnswerStream
-from urisk_nb.notebook import magics
+from urisk_nb.notebook import ask, magics
 
 LONG = "A question of some length about the risks of a maker of chips and of its customers. " * 6
 
@@ -119,6 +119,22 @@ def test_a_wrong_name_is_an_error_before_any_server(open_notebook, table, line, 
     assert said in caught.value.message
     assert fix in caught.value.fix
     assert cell.backend.calls == []
+
+
+def test_an_interrupt_while_the_journal_is_read_is_one_line(open_notebook, monkeypatch, tmp_path):
+    """The file may be locked by another program; nothing was asked."""
+    monkeypatch.setenv("URISK_JOURNAL", str(tmp_path / "journal.sqlite3"))
+    cell = open_notebook()
+    monkeypatch.setattr(ask, "find_known_answer", _interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        cell.ask("Well?", "--cached")
+    (line,) = caught.value._render_traceback_()
+    assert line.endswith("before the model was asked.")
+    assert cell.backend.calls == []
+
+
+def _interrupt(*_given):
+    raise KeyboardInterrupt
 
 
 def test_braces_around_a_name_are_passed_over(open_notebook):

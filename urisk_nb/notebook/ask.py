@@ -44,6 +44,7 @@ T = TypeVar("T")
 CONVERSATION = "conversation"
 MAX_REPEATS = 3  # of a question that the server finds too long, each time with less beside it
 ASKED_AGAIN = "the server found it too long: asked again with less"
+LOOKUP_STOPPED = "you stopped the question before the model was asked."
 LAST_ANSWER = "_answer"  # the variable of the text that data was read from
 
 
@@ -164,9 +165,11 @@ class _Exchange:
         """Return the answer that the journal has, shown; None where it has to be asked."""
         if not self._request.is_cached:
             return None
-        get_recording().flush()
-        model = event_loop.run(identify_model(self._manager, self._model))
-        answer, said = find_known_answer(model, stream.request_hash)
+        try:
+            answer, said = self._look_up(stream)
+        except KeyboardInterrupt as exc:
+            shorten_traceback(exc, LOOKUP_STOPPED)
+            raise
         self._request = replace(self._request, notes=(*self._notes, said))
         if answer is None:
             return None
@@ -177,6 +180,11 @@ class _Exchange:
         if not self._is_alone:
             self._conversation.answered(plan, self._request.question, answer)
         return answer
+
+    def _look_up(self, stream: AnswerStream) -> tuple[Answer | None, str]:
+        get_recording().flush()
+        model = event_loop.run(identify_model(self._manager, self._model))
+        return find_known_answer(model, stream.request_hash)
 
     # Data -----------------------------------------------------------------------------------------
 
