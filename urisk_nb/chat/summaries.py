@@ -130,6 +130,8 @@ def _put_named_columns_first(frame: pd.DataFrame, question: str) -> pd.DataFrame
     parts = dict.fromkeys(str(part) for label in labels for part in label)
     named = set(find_named_tickers(question, list(parts)))
     is_other = [named.isdisjoint(map(str, label)) for label in labels]
+    if all(is_other):
+        return frame
     return pd.DataFrame(frame).iloc[:, sorted(range(len(labels)), key=is_other.__getitem__)]
 
 
@@ -146,6 +148,8 @@ def _put_named_rows_first(frame: pd.DataFrame, question: str) -> pd.DataFrame:
             is_other[: len(head)] &= [
                 not (isinstance(cell, str) and about.search(cell)) for cell in column
             ]
+    if is_other.all():  # a copy of a large frame takes long
+        return frame
     ordered = pd.DataFrame(frame).iloc[np.argsort(is_other, kind="stable")]
     return ordered.reset_index(drop=True) if isinstance(frame.index, pd.RangeIndex) else ordered
 
