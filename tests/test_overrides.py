@@ -120,6 +120,9 @@ def test_a_corrected_table_is_saved_with_its_corrections(tmp_path):
 def test_tables_that_have_nothing_to_correct(tmp_path):
     with pytest.raises(InputError, match="put together from 2 runs"):
         correct(pd.concat([make_run(tickers="A"), make_run(tickers="B")]))
+    table = make_run()
+    with pytest.raises(InputError, match="without its run"):  # of one run, though it is there twice
+        correct(pd.concat([table, correct(table)]))
     with pytest.raises(InputError, match="not made by a run"):
         correct(RiskTable({"a": [1]}))
     with pytest.raises(InputError, match="no labeled sentence"):

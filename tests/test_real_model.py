@@ -20,6 +20,7 @@ import pytest
 
 from harness import alive, children, eventually, free_port
 from urisk_nb import assess, demo, process_state
+from urisk_nb.chat.options import AnswerOptions
 from urisk_nb.chat.schemas import read_answer_schema
 from urisk_nb.chat.structured import add_instruction, ask_for_data
 from urisk_nb.chat.token_budget import estimate_most_tokens
@@ -168,6 +169,7 @@ TEXTS = {
     "russian": "Компания была оштрафована регулятором. " * 20,
     "chinese": "该公司被监管机构罚款三十亿美元。" * 20,
     "emoji": "📉🚀💥" * 20,
+    "camel": "mktCapUSD|evEbitdaNTM|getNetIncomePerShare|px_close_adj\n" * 20,
 }
 
 
@@ -229,7 +231,7 @@ def test_answers_as_data_fit_or_say_why(manager):
         messages = build_messages(add_instruction(question, schema), None)
         ask = functools.partial(manager.chat_sync, options=options, format=schema.json_schema)
         try:
-            found = ask_for_data(ask, messages, schema, max_tokens=120)
+            found = ask_for_data(ask, messages, schema, options=AnswerOptions(max_tokens=120))
         except AnswerInvalid as exc:
             reasons.append(exc.message)
         else:

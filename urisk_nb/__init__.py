@@ -1,10 +1,11 @@
 """urisk_nb: a ticker list in a notebook cell becomes a risk table that can be defended.
 
 `%load_ext urisk_nb` registers `%urisk_start`, `%urisk_stop`, `%urisk_status`, `%urisk_dashboard`,
-`%urisk_latency`, `%urisk_nest`, `%urisk_history`, `%urisk_replay`, `%urisk_diff`, `%%ask` and
-`%%risk`, and in one line `%ask` and `%risk`. The same in Python: `LLMManager` keeps one Ollama
-server and one model for the life of the kernel, `assess` makes the table, and `replay` shows it
-again. Everything here is imported when it is first used: loading the extension costs milliseconds.
+`%urisk_latency`, `%urisk_nest`, `%urisk_history`, `%urisk_replay`, `%urisk_diff`, `%urisk_chat`,
+`%%ask` and `%%risk`, and in one line `%ask` and `%risk`. The same in Python: `LLMManager` keeps one
+Ollama server and one model for the life of the kernel, `assess` makes the table, and `replay` shows
+it again. Everything here is imported when it is first used: loading the extension costs
+milliseconds.
 """
 
 from __future__ import annotations

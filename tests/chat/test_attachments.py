@@ -2,6 +2,8 @@
 
 import re
 import time
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from table_maker import document, table_of
+from urisk_nb import assess
 from urisk_nb.chat import attachments
 from urisk_nb.chat.attachments import Attachment, Piece, fit_attachments
 from urisk_nb.chat.citations import SourceIds
@@ -87,6 +90,16 @@ def test_a_word_of_the_question_is_no_short_ticker():
     assert find_named_tickers("Is it brk.b, or TSLA's F?", tickers) == ["BRK.B", "TSLA", "F"]
 
 
+def test_a_table_tells_the_portfolio_of_its_run():
+    """As it stands under the table."""
+    prices = pd.DataFrame(
+        {"A": [100.0, 101, 99, 103], "B": [50.0, 49, 51, 50]},
+        index=pd.bdate_range("2024", periods=4),
+    )
+    text = text_of(assess({"A": 0.6, "B": 0.4}, prices=prices))
+    assert "\nportfolio: 2 holdings, net 100.0%, gross 100.0%\n" in text
+
+
 def test_columns_of_a_table_are_a_frame(table):
     """A table with columns of the user's choice is told as a frame, whatever is left of it."""
     assert "DataFrame, 2 rows x 2 columns" in text_of(table[["level", "score"]])
@@ -136,6 +149,59 @@ def test_prices_are_told_by_their_figures():
     assert "min 0, mean 499.5" in text_of(frame["A"])
 
 
+def test_a_long_frame_tells_the_rows_of_the_question():
+    """Also those that stand behind what is told otherwise; cells of any class are left alone."""
+    rows = [
+        {"ticker": f"T{n}", "text": f"T{n} was fined by a court.", "x": Raises()}
+        for n in range(900)
+    ]
+    (block,), _ = fit({"news": pd.DataFrame(rows)}, 2000, "Why T899?")
+    assert "[S1] ticker: T899; text: T899 was fined by a court." in block.text
+    assert "[S2] ticker: T0; text: T0 was fined" in block.text
+
+
+@pytest.mark.parametrize("is_index", [True, False])
+def test_figures_of_many_tickers_have_the_row_of_the_question(is_index):
+    """It stands in the middle, where a frame of numbers is not told."""
+    names = [f"T{number}" for number in range(100)]
+    frame = pd.DataFrame({"ticker": names, "pe": np.arange(100.0)})
+    text = text_of(frame.set_index("ticker") if is_index else frame, question="Is T50 cheap?")
+    assert re.search(r"T50 \| 50$", text, re.MULTILINE)
+
+
+def test_a_difference_is_told_by_its_changes(table):
+    """One by one, with their causes, those of the question first; what a run cost is none."""
+    old = table_of(
+        [document("TSLA was fined $3 billion. It defaulted on its bonds.", ticker="TSLA")],
+        lambda text: ("legal", 1),
+        symbols=("AAA", "TSLA"),
+    )
+    (block,), _ = fit({"d": table.diff(old)}, 600, "Why TSLA?")
+    first = next(line for line in block.text.splitlines() if line.startswith("["))
+    assert first.startswith("[S1] ticker: TSLA; what: level; old: Low; new: Severe; cause: ")
+    assert "latency_s" not in block.text
+    assert re.fullmatch(r"d: \d+ of \d+ rows", block.cut)
+
+
+def test_an_explanation_is_sent_as_it_is_printed(table):
+    """All of it, in whole lines; a text is broken at the ends of its lines."""
+    one = table.explain("TSLA")
+    lines = [" ".join(line.split()) for line in one.as_text(120).splitlines()]
+    sent = [" ".join(line.split()) for line in text_of(one).splitlines()[1:-1]]
+    assert list(filter(None, sent)) == list(filter(None, lines))
+
+
+def test_a_wide_frame_tells_the_columns_of_the_question():
+    """Its figures and its rows; the line says how many columns have none."""
+    names = [f"T{number}" for number in range(500)]
+    frame = pd.DataFrame(1.5, index=pd.bdate_range("2018-01-01", periods=40), columns=names)
+    (block,), _ = fit({"px": frame}, 5000, "How did t499 do?")
+    figures = re.findall(r"^(\w+): min 1.5", block.text, re.MULTILINE)
+    assert figures == ["T499", *names[:19]]
+    assert "rows, the first 50 columns: index | T499 | T0 |" in block.text
+    assert block.cut == "px: 20 of 500 columns, 10 of 40 rows"
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -152,6 +218,14 @@ def test_prices_are_told_by_their_figures():
         ((10**5000,), "a very large number"),
         (object, "a type"),
         (3.5, "3.5"),
+        (["one"], "list, 1 item>>"),
+        (pd.Series(range(22), index=list("abcdefghijklmnopqrstuv")), "\nk | 10\n"),
+        ([Decimal("1.50")], "\n1.50\n"),
+        ([timedelta(days=2)], "\n2 days, 0:00:00\n"),
+        (pd.Series([1], index=pd.PeriodIndex(["2024Q1"], freq="Q")), "\n2024Q1 | 1\n"),
+        (pd.Series([1], index=pd.MultiIndex.from_tuples([("A", 2)])), "\nA 2 | 1\n"),
+        (pd.DataFrame({"a": [1] * 503}, index=[f"T{n}" for n in range(503)]), "T4 and 498 more\n"),
+        (np.array(["2024-01-02"], "datetime64[ns]"), "first values: 2024-01-02\n"),
     ],
 )
 def test_a_value_is_told_by_its_type(value, said):

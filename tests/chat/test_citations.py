@@ -11,6 +11,8 @@ from urisk_nb.render.answer_view import AnswerView
 
 SOURCES = {"S1": Source(quote="TSLA was fined.", source="wire"), "S2": Source(quote="So.")}
 
+LONG = "9" * 5000  # more digits than Python reads as a number
+
 
 def answer(text):
     made = Answer(text, model="m", engine="ollama", done_reason="stop", timing=None)
@@ -29,6 +31,10 @@ def answer(text):
         ("[S98][S99]", [], ("S98", "S99"), "[~~S98~~][~~S99~~]"),
         ("`x[S9]` stays", [], ("S9",), "`x[S9]` stays"),
         ("S99, (S99), [SX], [12]", [], (), "S99, (S99), [SX], [12]"),
+        ("[S1-S3] [S0]", ["S1", "S2"], ("S3", "S0"), "[S1-~~S3~~] [~~S0~~]"),
+        ("[S0–S3]", ["S1", "S2"], ("S0", "S3"), "[~~S0~~–~~S3~~]"),
+        ("[S\u0661]", [], (), "[S\u0661]"),
+        (f"[S1{LONG}-S{LONG}]", [], (f"S1{LONG}", f"S{LONG}"), f"[~~S1{LONG}~~-~~S{LONG}~~]"),
     ],
 )
 def test_ids_that_do_not_exist_are_struck(text, cited, unknown, shown):

@@ -155,6 +155,7 @@ def test_the_count_of_the_server_corrects_the_estimate():
         ("\n\n", 2),
         ("risk " * 3, 6),
         ("NVDA", 3),
+        ("aGVsbG8gd29y", 9),
         ("a 1", 3),
     ],
 )

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from urisk_nb.chat.options import AnswerOptions
 from urisk_nb.chat.schemas import read_answer_schema
 from urisk_nb.chat.structured import add_instruction, ask_for_data
 from urisk_nb.errors import AnswerInvalid, ContextExceeded, ServerTimeout
@@ -38,7 +39,7 @@ def ask(*answers, messages=QUESTION, schema=SCHEMA):
         return one if isinstance(one, Answer) else say(one)
 
     try:
-        return chats, ask_for_data(answer, messages, schema, max_tokens=100)
+        return chats, ask_for_data(answer, messages, schema, options=AnswerOptions(max_tokens=100))
     except AnswerInvalid as exc:
         return chats, exc
 

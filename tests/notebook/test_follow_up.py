@@ -12,9 +12,9 @@ import pytest
 from ask_driver import Rule, notebook
 from table_maker import document, table_of
 from urisk_nb.chat.prompts import HOUSE_PROMPT
-from urisk_nb.errors import ContextExceeded, InputError, ServerInternalError
+from urisk_nb.errors import AnswerInvalid, ContextExceeded, InputError, ServerInternalError
 from urisk_nb.llm.answers import AnswerStream
-from urisk_nb.notebook import magics
+from urisk_nb.notebook import ask, magics
 
 LONG = "A question of some length about the risks of a maker of chips and of its customers. " * 6
 
@@ -100,10 +100,14 @@ def test_the_line_says_what_was_cut(open_notebook):
     [
         ("--with tabel", "there is no variable 'tabel'", "did you mean --with table?"),
         ("--with table,", "a name is missing", "--with table,news"),
-        ("--with ./no.csv", "there is no variable './no.csv'", "assign it"),
-        ('--with "table[0:"', "there is no variable", "did you mean"),
+        ("--with ./no.csv", "no.csv does not exist", "a file that is there"),
+        ("--with px=3", "'px=3' is neither a variable nor a file", "assign the value in a cell"),
+        ('--with "table[0:"', "neither a variable nor a file", "give its name: --with table"),
         ('--with table["x"]', "fails: KeyError", "a cell of its own"),
-        ("--with table news", "one word, or a text in quotation marks", '--with "table news"'),
+        ("--with table news", "one word, or a text in quotation marks", "--with table,news"),
+        ("--with table, news", "'news' is left over", "write --with table,news"),
+        ("--json risk", "no variable 'risk'", '--json "ticker:str, risk:float"; or assign'),
+        ("--with table out", "'out' is left over", "%%ask out --with table"),
     ],
 )
 def test_a_wrong_name_is_an_error_before_any_server(open_notebook, table, line, said, fix):
@@ -115,6 +119,61 @@ def test_a_wrong_name_is_an_error_before_any_server(open_notebook, table, line, 
     assert said in caught.value.message
     assert fix in caught.value.fix
     assert cell.backend.calls == []
+
+
+def test_an_interrupt_while_the_journal_is_read_is_one_line(open_notebook, monkeypatch, tmp_path):
+    """The file may be locked by another program; nothing was asked."""
+    monkeypatch.setenv("URISK_JOURNAL", str(tmp_path / "journal.sqlite3"))
+    cell = open_notebook()
+    monkeypatch.setattr(ask, "find_known_answer", _interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        cell.ask("Well?", "--cached")
+    (line,) = caught.value._render_traceback_()
+    assert line.endswith("before the model was asked.")
+    assert cell.backend.calls == []
+
+
+def _interrupt(*_given):
+    raise KeyboardInterrupt
+
+
+def test_braces_around_a_name_are_passed_over(open_notebook):
+    """`{note}` is the value in the cell, too."""
+    cell = open_notebook()
+    cell.shell.user_ns.update(note="what it says", px=pd.DataFrame({"A": [1.5]}))
+    cell.ask("Well?", "--with {note},{px}")
+    assert ": note, text, 12 characters>>\nwhat it says\n" in cell.sent[1][1]
+    assert "A: min 1.5" in cell.sent[1][1]
+
+
+def test_a_second_flag_adds_to_the_first(open_notebook):
+    """Nothing that is named is left out."""
+    cell = open_notebook()
+    cell.shell.user_ns.update(x="the first value", y="the second value")
+    cell.ask("Well?", "--with x --with y")
+    assert "the first value" in cell.sent[1][1]
+    assert "the second value" in cell.sent[1][1]
+
+
+def test_an_answer_that_is_no_data_has_the_line_of_what_was_cut(open_notebook, capsys):
+    """What was left out may be why it does not fit."""
+    cell = open_notebook(Rule(answer="No."), num_ctx=1024)
+    cell.shell.user_ns["note"] = "word " * 10_000
+    with pytest.raises(AnswerInvalid):
+        cell.ask("Why?", "--json why:str --with note --max-tokens 64")
+    assert re.search(r"note: [\d,]+ of 50,000 characters", capsys.readouterr().out)
+
+
+def test_data_may_cite_what_was_attached(open_notebook):
+    """`_answer` has the sentences; nothing is struck in data."""
+    cell = open_notebook(Rule(answer='{"why": "a fine [S1], a loss [S9]"}'))
+    cell.shell.user_ns["news"] = ["The company was fined by a court."]
+    shown = cell.ask("Why?", "found --json why:str --with news")
+    assert cell.shell.user_ns["found"] == {"why": "a fine [S1], a loss [S9]"}
+    (one,) = cell.shell.user_ns["_answer"].citations
+    assert one.quote == "The company was fined by a court."
+    assert "cites 1 sentence; 1 id does not exist" in shown
+    assert "struck" not in shown
 
 
 def test_expressions_and_files_go_with_a_question(open_notebook, tmp_path):
@@ -188,6 +247,14 @@ def test_a_line_may_have_no_system_prompt(open_notebook):
     cell = open_notebook(Rule(answer="Yes."))
     assert magics.run(cell.shell, "ask", '--system "" Well?', None) == "Yes."
     assert cell.sent == [("user", "Well?")]
+
+
+@pytest.mark.parametrize("line", ["--with -- Well?", "--system --raw Well?"])
+def test_a_flag_is_no_value_of_the_flag_before_it(open_notebook, line):
+    """A line says so as a cell does."""
+    cell = open_notebook()
+    with pytest.raises(InputError, match="expected one argument"):
+        magics.run(cell.shell, "ask", line, None)
 
 
 def test_what_was_attached_stays_and_is_replaced_by_its_new_value(open_notebook):
@@ -302,6 +369,32 @@ def test_what_the_server_finds_too_long_is_asked_again_with_less(open_notebook):
     refused = len(cell.backend.refused)
     cell.ask("Two?", "--with note --max-tokens 64")
     assert len(cell.backend.refused) == refused  # it has learned
+
+
+def test_less_is_sent_for_data_too(open_notebook):
+    """`--json` asks again with less as an answer in words does, and learns from it."""
+    cell = open_notebook(Rule(answer='{"risk": 1}'), num_ctx=2048, density=6)
+    cell.shell.user_ns["note"] = "word " * 10_000
+    shown = cell.ask("One?", "found --with note --json risk:float --max-tokens 64")
+    assert 1 <= len(cell.backend.refused) <= 3
+    assert "the server found it too long: asked again with less" in shown
+    assert cell.shell.user_ns["found"] == {"risk": 1}
+    refused = len(cell.backend.refused)
+    cell.ask("Two?", "found --with note --json risk:float --max-tokens 64")
+    assert len(cell.backend.refused) == refused
+
+
+@pytest.mark.parametrize("line", ["", "--json risk:float"])
+def test_an_answer_that_the_window_cuts_is_not_told_to_ask_for_more(open_notebook, line):
+    """A larger `--max-tokens` would not help: the window has no room for it."""
+    cell = open_notebook(Rule(answer='{"risk":', ends="length"), num_ctx=512)
+    shown = ""
+    try:
+        shown = cell.ask("One?", line)
+    except AnswerInvalid as exc:
+        shown = exc.fix
+    assert "larger: URISK_NUM_CTX" in shown
+    assert "--max-tokens" not in shown
 
 
 def test_a_question_that_is_too_long_by_itself_is_the_servers_error(open_notebook):

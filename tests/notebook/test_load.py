@@ -75,7 +75,8 @@ def test_loading_twice_reloading_and_unloading(kernel):
     Twice changes nothing, reload keeps the magics, unload takes them and the formatter out, load
     brings them back.
     """
-    lines = ("dashboard", "diff", "history", "latency", "nest", "replay", "start", "status", "stop")
+    lines = ("chat", "dashboard", "diff", "history", "latency", "nest", "replay")
+    lines += ("start", "status", "stop")
     loaded = str([["ask", "risk"], ["ask", "risk", *(f"urisk_{name}" for name in lines)]])
     kernel.good("%load_ext urisk_nb\n%load_ext urisk_nb")
     assert kernel.value(MAGICS) == loaded

@@ -236,5 +236,25 @@ def test_the_ticker_is_asked_for_where_several_have_the_sentence():
     assert build("D2.1", plan=plan).ticker == "BBB"
 
 
+def test_a_sentence_of_another_ticker_is_named_as_such():
+    plan = plan_of(
+        document(FINED, id="D1"), document(FELL, id="D2", ticker="BBB"), symbols=("AAA", "BBB")
+    )
+    with pytest.raises(InputError, match=r"sentence of AAA has .*, but one of BBB has") as caught:
+        build("D2.1", plan=plan, ticker="AAA")
+    assert caught.value.fix == "say ticker='BBB'"
+    assert build("D2.1", plan=plan, ticker="BBB").ticker == "BBB"
+
+
+@pytest.mark.parametrize("typed", ['the company\'s "debt" - all', "\u2018debt\u2019"])
+def test_marks_of_a_keyboard_are_those_of_a_document(typed):
+    """Filings have curly quotation marks and long dashes."""
+    text = (
+        "The company\u2019s \u201cdebt\u201d \u2014 all of it \u2014 rose. \u2019Debt\u2018 it is."
+    )
+    plan = plan_of(document(text))
+    assert build(typed, plan=plan).text.startswith("The" if "all" in typed else "\u2019Debt")
+
+
 def test_to_take_back_is_a_record_without_a_label():
     assert build(FINED, None, remove=True).label is None

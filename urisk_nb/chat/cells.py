@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Iterable
-from datetime import date
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ _KINDS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (bool | np.bool_, lambda value: str(bool(value))),
     (int | float | np.integer | np.floating, _describe_number),
     (date, _describe_moment),  # a datetime and a Timestamp, too
+    (Decimal | timedelta | pd.Period | pd.Interval, str),
     (pd.DataFrame, _describe_frame),
     (pd.Series | pd.Index, lambda value: f"{describe_type(value)} of {len(value):,} values"),
     (np.ndarray, lambda value: f"an array {value.shape}, {value.dtype}"),

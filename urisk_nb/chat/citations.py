@@ -7,7 +7,7 @@ listed in `answer.unknown_citations`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from urisk_nb.chat.attachments import Source
 from urisk_nb.llm.answers import Answer, Citation
@@ -16,8 +16,10 @@ __all__ = ["CitationMarks", "SourceIds", "describe_citations", "mark_citations",
 
 PREFIX = "S"
 # [S1], [S1, S2], [S1][S2]; some models write their own brackets
-_CITED = re.compile(r"[\[【]\s*[Ss]\d+(?:\s*(?:[,;]|and|-|–)\s*[Ss]\d+)*\s*[\]】]")
-_ID = re.compile(r"[Ss]0*(\d+)")
+_CITED = re.compile(r"[\[【]\s*[Ss][0-9]+(?:\s*(?:[,;]|and|-|–)\s*[Ss][0-9]+)*\s*[\]】]")
+_ID = re.compile(r"[Ss]0*([0-9]+)")
+_ID_OR_RANGE = re.compile(rf"{_ID.pattern}(?:\s*[-–]\s*{_ID.pattern})?")
+MAX_DIGITS = 9  # of an id that is a number: Python reads none of some thousand digits
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
 
 
@@ -39,7 +41,9 @@ class SourceIds:
 
 def mark_citations(answer: Answer, sources: Mapping[str, Source]) -> Answer:
     """Set what an answer cites: `citations`, and `unknown_citations` without a sentence."""
-    cited = dict.fromkeys(name for found in _CITED.findall(answer) for name in _read_ids(found))
+    cited = dict.fromkeys(
+        name for found in _CITED.findall(answer) for name in _read_ids(found, sources)
+    )
     answer.citations = tuple(
         Citation(
             id=name,
@@ -57,8 +61,20 @@ def mark_citations(answer: Answer, sources: Mapping[str, Source]) -> Answer:
     return answer
 
 
-def _read_ids(text: str) -> list[str]:
-    return [f"{PREFIX}{int(number)}" for number in _ID.findall(text)]
+def _read_ids(text: str, sources: Mapping[str, Source]) -> Iterator[str]:
+    """Yield the ids between two brackets; of a range also those within it that exist."""
+    for first, last in _ID_OR_RANGE.findall(text):
+        yield PREFIX + first
+        if last:
+            yield from _list_within(first, last, sources)
+            yield PREFIX + last
+
+
+def _list_within(first: str, last: str, sources: Mapping[str, Source]) -> list[str]:
+    if max(len(first), len(last)) > MAX_DIGITS:
+        return []
+    numbers = (int(name.removeprefix(PREFIX)) for name in sources)
+    return [f"{PREFIX}{one}" for one in sorted(numbers) if int(first) < one < int(last)]
 
 
 def strike_unknown(text: str, sources: Mapping[str, Source]) -> str:
@@ -71,7 +87,7 @@ def strike_unknown(text: str, sources: Mapping[str, Source]) -> str:
 def _strike(cited: str, sources: Mapping[str, Source]) -> str:
     # Inside of the brackets: Markdown strikes nothing that begins in the middle of a word
     return _ID.sub(
-        lambda found: found[0] if f"{PREFIX}{int(found[1])}" in sources else f"~~{found[0]}~~",
+        lambda found: found[0] if PREFIX + found[1] in sources else f"~~{found[0]}~~",
         cited,
     )
 

@@ -16,15 +16,23 @@ from urisk_nb.chat.attachments import Attachment, Piece, Source
 from urisk_nb.chat.cells import cut_text, describe_numbers, describe_value, list_names
 from urisk_nb.render.text_layout import format_count
 
-__all__ = ["summarize_array", "summarize_frame", "summarize_series"]
+__all__ = [
+    "COLUMNS",
+    "MAX_DESCRIBED",
+    "SHORT_ROWS",
+    "summarize_array",
+    "summarize_frame",
+    "summarize_series",
+]
 
 MAX_COLUMNS = 50  # that a row has
 MAX_DESCRIBED = 20  # columns whose figures are told
 MAX_ROWS = 500  # with text
 EDGE_ROWS = 5  # of numbers: the first and the last ones
+SHORT_ROWS = 30  # a shorter frame is told row by row
 MAX_VALUES = 20  # of an array
 MIN_TEXT_CHARS = 20  # of a cell that is text and not a name
-ROWS = "rows"
+COLUMNS, ROWS = "columns", "rows"
 SOURCE_NAMES = ("source", "publisher", "provider", "author", "site")
 DATE_NAMES = ("date", "published", "published_at", "datetime", "time", "day")
 
@@ -33,13 +41,14 @@ def summarize_frame(name: str, frame: pd.DataFrame) -> Attachment:
     """Return a frame in pieces: its columns, its figures, then rows."""
     columns = len(frame.columns)
     size = f"{format_count(len(frame), 'row')} x {format_count(columns, 'column')}"
-    pieces = [*_describe_columns(frame), *_describe_figures(frame)]
+    described = _find_described(frame)
+    pieces = [*_describe_columns(frame), *_describe_figures(frame, described[:MAX_DESCRIBED])]
     pieces += _list_text_rows(frame, name) if _has_text(frame) else _list_edge_rows(frame)
     return Attachment(
         name=name,
         title=f"{type(frame).__name__}, {size}",
         pieces=tuple(pieces),
-        totals={ROWS: len(frame)},
+        totals={COLUMNS: len(described), ROWS: len(frame)},
     )
 
 
@@ -57,15 +66,18 @@ def summarize_series(name: str, series: pd.Series[Any]) -> Attachment:
 
 def summarize_array(name: str, array: np.ndarray[Any, Any]) -> Attachment:
     """Return an array: shape, type, figures, and the first values."""
-    first = [describe_value(one) for one in array.ravel()[:MAX_VALUES].tolist()]
+    values = array.ravel()[:MAX_VALUES]
+    # NumPy makes dates in nanoseconds whole numbers
+    cells = pd.Index(values).tolist() if array.dtype.kind in "mM" else values.tolist()
+    first = [describe_value(one) for one in cells]
     pieces = []
     if array.dtype.kind in "iuf" and array.size:
         pieces.append(Piece(text=describe_numbers(array)))
-    values = Piece(text=f"first values: {', '.join(first)}", unit="values", count=len(first))
+    beginning = Piece(text=f"first values: {', '.join(first)}", unit="values", count=len(first))
     return Attachment(
         name=name,
         title=f"array {array.shape}, {array.dtype}",
-        pieces=(*pieces, values),
+        pieces=(*pieces, beginning),
         totals={"values": int(array.size)},
     )
 
@@ -82,27 +94,36 @@ def _describe_columns(frame: pd.DataFrame) -> Iterator[Piece]:
     if isinstance(index, pd.DatetimeIndex) and len(index):
         yield Piece(text=f"index: dates {_describe_range(index)}")
     elif not isinstance(index, pd.RangeIndex):
-        yield Piece(text=f"index: {list_names(index[:MAX_COLUMNS], 5)}, {len(index):,} in all")
+        first = ", ".join(_name(one) for one in index[:EDGE_ROWS])
+        more = len(index) - EDGE_ROWS
+        yield Piece(text=f"index: {first}{f' and {more:,} more' if more > 0 else ''}")
 
 
 def _describe_range(dates: Any) -> str:
     return f"from {describe_value(dates.min())} to {describe_value(dates.max())}"
 
 
-def _describe_figures(frame: pd.DataFrame) -> Iterator[Piece]:
-    told = 0
-    for place, name in enumerate(frame.columns):
-        column = frame.iloc[:, place]
-        if not len(column) or told == MAX_DESCRIBED:
-            return
-        if pd.api.types.is_datetime64_any_dtype(column):
-            text = _describe_range(column)
-        elif pd.api.types.is_numeric_dtype(column) and column.dtype.kind in "iuf":
-            text = describe_numbers(column)
-        else:
-            continue
-        told += 1
-        yield Piece(text=f"{_name(name)}: {text}")
+def _find_described(frame: pd.DataFrame) -> list[int]:
+    """Return the places of the columns that have figures."""
+    if not len(frame):
+        return []
+    return [place for place, kind in enumerate(frame.dtypes) if _is_date(kind) or _is_number(kind)]
+
+
+def _is_date(kind: Any) -> bool:
+    return bool(pd.api.types.is_datetime64_any_dtype(kind))
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(kind)) and kind.kind in "iuf"
+
+
+def _describe_figures(frame: pd.DataFrame, places: Sequence[int]) -> Iterator[Piece]:
+    for place in places:
+        name, column = _name(frame.columns[place]), frame.iloc[:, place]
+        is_date = _is_date(column.dtype)
+        text = _describe_range(column) if is_date else describe_numbers(column)
+        yield Piece(text=f"{name}: {text}", unit=COLUMNS, count=1)
 
 
 def _name(label: Any) -> str:
@@ -124,7 +145,7 @@ def _list_text_rows(frame: pd.DataFrame, name: str) -> Iterator[Piece]:
     is_plain = isinstance(frame.index, pd.RangeIndex)
     for place in range(min(len(frame), MAX_ROWS)):
         cells = [frame.iat[place, column] for column in range(len(names))]
-        label = "" if is_plain else f"{describe_value(frame.index[place], 100)}: "
+        label = "" if is_plain else f"{_name(frame.index[place])}: "
         told = "; ".join(
             f"{key}: {text}"
             for key, cell in zip(names, cells, strict=True)
@@ -155,16 +176,18 @@ def find_source(names: Sequence[str], cells: Sequence[Any], attachment: str) -> 
 
 def _list_edge_rows(frame: pd.DataFrame) -> Iterator[Piece]:
     count = len(frame)
-    places = [*range(min(EDGE_ROWS, count)), *range(max(EDGE_ROWS, count - EDGE_ROWS), count)]
+    edge = count if count <= SHORT_ROWS else EDGE_ROWS
+    places = [*range(min(edge, count)), *range(max(edge, count - edge), count)]
     if not places or not len(frame.columns):
         return
     names = [_name(one) for one in frame.columns[:MAX_COLUMNS]]
-    yield Piece(text=f"rows: {' | '.join(['index', *names])}")
+    part = f", the first {MAX_COLUMNS} columns" if len(frame.columns) > MAX_COLUMNS else ""
+    yield Piece(text=f"rows{part}: {' | '.join(['index', *names])}")
     for place in places:
         cells = [frame.iat[place, column] for column in range(len(names))]
-        label = describe_value(frame.index[place], 100)
+        told = (describe_value(cell, 100) for cell in cells)
         yield Piece(
-            text=" | ".join([label, *(describe_value(cell, 100) for cell in cells)]),
+            text=" | ".join([_name(frame.index[place]), *told]),
             unit=ROWS,
             count=1,
         )

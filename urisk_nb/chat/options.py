@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from urisk_nb.errors import InputError
 
-__all__ = ["DEFAULT_MAX_TOKENS", "AnswerOptions", "read_answer_options"]
+__all__ = ["DEFAULT_MAX_TOKENS", "LARGER_WINDOW", "AnswerOptions", "read_answer_options"]
 
 T = TypeVar("T", int, float)
 DEFAULT_MAX_TOKENS = 1024  # some 700 words; a small model that repeats itself ends here
 MAX_TOKENS = 1_000_000
 MAX_TEMPERATURE = 2.0
+LARGER_WINDOW = "send less, or make the window larger: URISK_NUM_CTX"  # where it has no room
 MAX_SEED = 2**31 - 1  # what every server takes
 
 
@@ -29,11 +30,18 @@ class AnswerOptions:
         None: as the server and the model's file have it.
     max_tokens
         The answer is cut there.
+    has_room
+        Whether the context window has room for a longer answer.
     """
 
     temperature: float | None = None
     seed: int | None = None
     max_tokens: int = DEFAULT_MAX_TOKENS
+    has_room: bool = True
+
+    def fit(self, most: int) -> AnswerOptions:
+        """Return the options for a window that leaves so many tokens for the answer."""
+        return replace(self, max_tokens=most, has_room=most >= self.max_tokens)
 
     def list_sent(self) -> dict[str, Any]:
         """Return the options as a request has them, under Ollama's names."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from urisk_nb.chat.frames import note_source
 from urisk_nb.chat.json_text import Fault
+from urisk_nb.chat.options import LARGER_WINDOW, AnswerOptions
 from urisk_nb.chat.schemas import AnswerSchema, Reading
 from urisk_nb.errors import AnswerInvalid, ContextExceeded
 from urisk_nb.llm.answers import Answer
@@ -61,7 +62,7 @@ class DataAnswer:
 
 
 def ask_for_data(
-    ask: Ask, messages: Sequence[Message], schema: AnswerSchema, *, max_tokens: int
+    ask: Ask, messages: Sequence[Message], schema: AnswerSchema, *, options: AnswerOptions
 ) -> DataAnswer:
     """
     Return the answer to a chat as data.
@@ -74,8 +75,8 @@ def ask_for_data(
         The chat; its last question says what is wanted, as `add_instruction` puts it.
     schema
         The form of the answer.
-    max_tokens
-        Where an answer is cut: an error names a larger number.
+    options
+        Where an answer is cut: an error names a larger number, if the window has room for it.
 
     Raises
     ------
@@ -88,14 +89,14 @@ def ask_for_data(
     reading = _read(first, schema)
     if not reading.faults:
         return _build_data(first, reading)
-    _check_whole(first, reading, schema, max_tokens)
+    _check_whole(first, reading, schema, options)
     try:
         second = ask(_build_repair(messages, first, reading.faults))
     except ContextExceeded as exc:
         raise _build_error(first, reading, schema) from exc
     repaired = _read(second, schema)
     if repaired.faults:
-        _check_whole(second, repaired, schema, max_tokens)
+        _check_whole(second, repaired, schema, options)
         raise _build_error(second, repaired, schema)
     return _build_data(second, repaired, reading.faults)
 
@@ -144,13 +145,18 @@ def _build_repair(
 # Errors -------------------------------------------------------------------------------------------
 
 
-def _check_whole(answer: Answer, reading: Reading, schema: AnswerSchema, max_tokens: int) -> None:
+def _check_whole(
+    answer: Answer, reading: Reading, schema: AnswerSchema, options: AnswerOptions
+) -> None:
     """Raise AnswerInvalid where the answer was cut: no repair makes it shorter."""
     if answer.done_reason == "length":
+        limit = options.max_tokens
         raise AnswerInvalid(
-            f"the answer of {answer.model} was cut at {max_tokens:,} tokens, so it does not fit "
+            f"the answer of {answer.model} was cut at {limit:,} tokens, so it does not fit "
             f"{schema.name}: {_join(reading.faults)}.",
-            fix=f"raise the limit: --max-tokens {2 * max_tokens}; or ask for less",
+            fix=f"raise the limit: --max-tokens {2 * limit}; or ask for less"
+            if options.has_room
+            else f"the window leaves no more: {LARGER_WINDOW}",
             answer=answer,
         )
 

@@ -16,24 +16,36 @@ from urisk_nb.chat.attachments import Attachment, Piece, Source
 from urisk_nb.chat.bounded_repr import describe_object
 from urisk_nb.chat.cells import MAX_ENTRY_CHARS, cut_text, describe_value
 from urisk_nb.chat.frame_summary import (
+    COLUMNS,
+    MAX_DESCRIBED,
     MIN_TEXT_CHARS,
+    SHORT_ROWS,
     find_source,
     summarize_array,
     summarize_frame,
     summarize_series,
 )
-from urisk_nb.chat.table_summary import is_table_of_run, summarize_table
+from urisk_nb.chat.table_summary import find_named_tickers, is_table_of_run, summarize_table
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.readers.documents import is_document
 from urisk_nb.readers.file_content import read_content
 from urisk_nb.readers.files import read_json, read_table
 from urisk_nb.risk.values import describe_type
+from urisk_nb.table.causes import COSTS
+from urisk_nb.table.explanation import Explanation
+from urisk_nb.table.table_diff import TableDiff
 
 __all__ = ["summarize"]
 
 MAX_ITEMS = 2000  # of a list or a dict that become pieces
 MAX_TEXT_CHARS = 400_000  # that become pieces; a window of 100,000 tokens has no room for more
 PIECE_CHARS = 300
+MAX_SEARCHED = 100_000  # rows that are searched for the tickers of a question
+TEXT_COLUMNS = 120  # of a text of ours; a terminal may be narrower
+# To the end of a line, else of a word: each piece is sent on lines of its own
+_TEXT_PIECE = re.compile(
+    "|".join(f".{{1,{PIECE_CHARS}}}{end}" for end in (r"\n", r"(?:\s+|\Z)", "")), re.DOTALL
+)
 MAX_NUMBER = 1e300  # a larger whole number is no float
 _TICKER = re.compile(r"(?<![\w.])[A-Z][A-Z0-9.]{1,9}(?!\w)")
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -68,15 +80,22 @@ def summarize(name: str, value: Any, question: str) -> Attachment:
     return made if is_table_of_run(value) else _put_named_first(made, question)
 
 
+def _find_about(question: str) -> re.Pattern[str] | None:
+    """Return what finds the tickers of a question in a text; None where it has none."""
+    named = _TICKER.findall(question)
+    return (
+        re.compile("|".join(rf"(?<!\w){re.escape(one)}(?!\w)" for one in named)) if named else None
+    )
+
+
 def _put_named_first(made: Attachment, question: str) -> Attachment:
     """Return an attachment whose items about a ticker of the question come before the others."""
-    named = _TICKER.findall(question)
-    if not named or made.is_text:
+    about = _find_about(question)
+    if about is None or made.is_text:
         return made
-    about = re.compile("|".join(rf"(?<!\w){re.escape(one)}(?!\w)" for one in named))
 
     def rank(piece: Piece) -> int:
-        if not piece.unit:  # what it is, and its figures
+        if piece.unit in ("", COLUMNS):  # what it is, and its figures
             return 0
         return 1 if about.search(piece.text) else 2
 
@@ -86,6 +105,14 @@ def _put_named_first(made: Attachment, question: str) -> Attachment:
 def _summarize_value(name: str, value: Any, question: str) -> Attachment:
     if is_table_of_run(value):
         return summarize_table(name, value, question)
+    if isinstance(value, Explanation):
+        return _summarize_text(
+            name, value.as_text(TEXT_COLUMNS), "explanation of a risk table's row"
+        )
+    if isinstance(value, TableDiff):
+        return _summarize_diff(name, value, question)
+    if isinstance(value, pd.DataFrame):
+        value = _put_named_rows_first(_put_named_columns_first(value, question), question)
     for kinds, summarize_kind in _KINDS:
         if isinstance(value, kinds):
             return summarize_kind(name, value)
@@ -93,6 +120,52 @@ def _summarize_value(name: str, value: Any, question: str) -> Attachment:
     if module in ("polars", "pyarrow") and hasattr(value, "to_pandas"):
         return _summarize_value(name, value.to_pandas(), question)
     return _summarize_object(name, value)
+
+
+def _put_named_columns_first(frame: pd.DataFrame, question: str) -> pd.DataFrame:
+    """Return a wide frame with the columns first that the question names: not all are told."""
+    if len(frame.columns) <= MAX_DESCRIBED:
+        return frame
+    labels = [label if isinstance(label, tuple) else (label,) for label in frame.columns]
+    parts = dict.fromkeys(str(part) for label in labels for part in label)
+    named = set(find_named_tickers(question, list(parts)))
+    is_other = [named.isdisjoint(map(str, label)) for label in labels]
+    if all(is_other):
+        return frame
+    return pd.DataFrame(frame).iloc[:, sorted(range(len(labels)), key=is_other.__getitem__)]
+
+
+def _put_named_rows_first(frame: pd.DataFrame, question: str) -> pd.DataFrame:
+    """Return a long frame with the rows first that are about a ticker of the question."""
+    about = _find_about(question)
+    if about is None or len(frame) <= SHORT_ROWS:
+        return frame
+    head = frame.iloc[:MAX_SEARCHED]
+    columns: list[Any] = [head.index, *(head.iloc[:, place] for place in range(len(head.columns)))]
+    is_other = np.ones(len(frame), dtype=bool)
+    for column in columns:
+        if column.dtype.kind == "O":  # of whatever class: only texts are looked at
+            is_other[: len(head)] &= [
+                not (isinstance(cell, str) and about.search(cell)) for cell in column
+            ]
+    if is_other.all():  # a copy of a large frame takes long
+        return frame
+    ordered = pd.DataFrame(frame).iloc[np.argsort(is_other, kind="stable")]
+    return ordered.reset_index(drop=True) if isinstance(frame.index, pd.RangeIndex) else ordered
+
+
+def _summarize_diff(name: str, diff: TableDiff, question: str) -> Attachment:
+    """Return the changes with their causes; its text begins with a row for each ticker."""
+    changes = diff.changes[~diff.changes["what"].isin(COSTS)]
+    ordered = _put_named_rows_first(changes, question).reset_index(drop=True)
+    made = summarize_frame(name, ordered)
+    runs = f"from {', '.join(diff.older)} to {', '.join(diff.newer)}"
+    missing = tuple(Piece(text=line) for line in diff.not_compared)
+    return replace(
+        made,
+        title=f"changes of a risk table {runs}",
+        pieces=(*missing, *made.pieces),
+    )
 
 
 def _summarize_object(name: str, value: object) -> Attachment:
@@ -107,9 +180,7 @@ def _summarize_object(name: str, value: object) -> Attachment:
 
 
 def _summarize_text(name: str, text: str, title: str) -> Attachment:
-    found = re.finditer(
-        rf".{{1,{PIECE_CHARS}}}(?:\s+|\Z)|.{{1,{PIECE_CHARS}}}", text[:MAX_TEXT_CHARS], re.DOTALL
-    )
+    found = _TEXT_PIECE.finditer(text[:MAX_TEXT_CHARS])
     return Attachment(
         name=name,
         title=f"{title}, {len(text):,} characters",
@@ -124,7 +195,7 @@ def _summarize_file(name: str, path: Path, question: str) -> Attachment:
     if not path.is_file():
         seen = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(
-            f"--with: {path.name or path} {seen}.", fix="name a file, or a variable: --with table"
+            f"--with: {path} {seen}.", fix="name a file that is there, or a variable: --with table"
         )
     if is_document(path):
         try:
@@ -150,7 +221,7 @@ def _summarize_items(name: str, value: Any) -> Attachment:
         first.sort(key=describe_value)  # the order of a set is another in each kernel
     return Attachment(
         name=name,
-        title=f"{type(value).__name__}, {count:,} items",
+        title=f"{type(value).__name__}, {count:,} {'item' if count == 1 else ITEMS}",
         pieces=tuple(_tell_item(name, one) for one in first),
         totals={ITEMS: count},
     )
@@ -177,7 +248,7 @@ def _tell_item(name: str, item: Any) -> Piece:
 def _summarize_mapping(name: str, value: Mapping[Any, Any]) -> Attachment:
     return Attachment(
         name=name,
-        title=f"{type(value).__name__}, {len(value):,} entries",
+        title=f"{type(value).__name__}, {len(value):,} {'entry' if len(value) == 1 else ENTRIES}",
         pieces=tuple(_list_entries(value)),
         totals={ENTRIES: len(value)},
     )

@@ -15,6 +15,7 @@ import pandas as pd
 from urisk_nb.chat.attachments import Attachment, Piece, Source
 from urisk_nb.chat.cells import describe_value
 from urisk_nb.errors import InputError
+from urisk_nb.render.portfolio_line import render_portfolio_text
 from urisk_nb.render.table_content import (
     DASH,
     TableContent,
@@ -35,6 +36,7 @@ ROWS, SENTENCES = "rows", "sentences"
 MIN_FOLDED_CHARS = 3  # of a ticker that may stand in lower case: "it" is no ticker
 MAX_QUOTE_CHARS = 1200
 FIRST_PIECES = 30  # rows, and sentences, that come before the rest of both
+WIDTH = 1000  # columns of a line, so that none is folded
 MAX_PIECES = 2000  # rows, and sentences of tickers that the question does not name
 
 
@@ -51,6 +53,7 @@ def summarize_table(name: str, table: RiskTable, question: str) -> Attachment:
     pieces = [Piece(text=describe_run(content))]
     for ticker in named:
         pieces += _tell_ticker(name, table, ticker, findings)
+    pieces += _tell_portfolio(content)
     rows = list(_list_rows(table))
     others = findings[~findings["ticker"].isin(named)].head(MAX_PIECES).to_dict("records")
     sentences = [_tell_sentence(name, row) for row in others]
@@ -72,7 +75,13 @@ def _content(table: RiskTable) -> TableContent:
         findings=report.findings,
         meta=report.meta,
         changes=report.changes,
+        portfolio=None if report.portfolio is None else dict(report.portfolio),
     )
+
+
+def _tell_portfolio(content: TableContent) -> Iterator[Piece]:
+    if lines := render_portfolio_text(content, WIDTH):
+        yield Piece(text="\n".join(lines))
 
 
 def find_named_tickers(question: str, tickers: Sequence[Any]) -> list[str]:

@@ -41,9 +41,9 @@ def estimate_most_tokens(text: str) -> int:
     """
     Return how many tokens a text has at the most, for the tokenizers of today's models.
 
-    Each digit and each mark counts as one token, a word as one for every three letters, a ticker as
-    two for three letters, and what is not ASCII as one for each byte of UTF-8: a tokenizer that
-    does not know a sign splits it into its bytes.
+    Each digit and each mark counts as one token, a word as one for every three letters, a ticker or
+    a word with capitals inside as two for three letters, and what is not ASCII as one for each byte
+    of UTF-8: a tokenizer that does not know a sign splits it into its bytes.
     """
     # A space before a digit is a token of its own; else it belongs to the word after it
     spaces = len(_SPACE_BEFORE_DIGIT.findall(text))
@@ -56,10 +56,10 @@ def _count_most(part: str) -> int:
     if not part.isascii():
         return len(part.encode("utf-8", "replace"))
     count = len(part)
-    if count > 1 and part.isupper():
-        return count - count // 3
-    if count > MAX_WORD_CHARS:
+    if count > MAX_WORD_CHARS and not part.isupper():
         return 1 + count // 2
+    if count > 1 and not part[1:].islower():  # a ticker, or a part of a code
+        return count - count // 3
     return 1 + (count - 1) // WORD_CHARS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from urisk_nb.chat.citations import CitationMarks
-from urisk_nb.chat.options import AnswerOptions
+from urisk_nb.chat.options import LARGER_WINDOW, AnswerOptions
 from urisk_nb.errors import ContextExceeded
 from urisk_nb.llm.manager import Answer, AnswerStream, is_demo
 from urisk_nb.render.answer_view import MAX_MARKDOWN_CHARS, AnswerView, is_too_long
@@ -143,6 +143,8 @@ def _list_figures(answer: Answer) -> list[str]:
 
 def _describe_cut(options: AnswerOptions) -> str:
     limit = options.max_tokens
+    if not options.has_room:
+        return f"cut at {limit:,} tokens, since the window leaves no more; {LARGER_WINDOW}"
     return f"cut at {limit:,} tokens; ask for more with --max-tokens {2 * limit}"
 
 

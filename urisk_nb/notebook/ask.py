@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from urisk_nb import event_loop, process_state
 from urisk_nb.chat.citations import CitationMarks
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ask", "get_conversation"]
 
+T = TypeVar("T")
 CONVERSATION = "conversation"
 MAX_REPEATS = 3  # of a question that the server finds too long, each time with less beside it
+ASKED_AGAIN = "the server found it too long: asked again with less"
+LOOKUP_STOPPED = "you stopped the question before the model was asked."
 LAST_ANSWER = "_answer"  # the variable of the text that data was read from
 
 
@@ -81,17 +84,16 @@ class _Exchange:
         self._is_alone = request.is_alone or not self._conversation.is_on
 
     def run(self) -> Answer:
+        return self._ask_with_less(lambda: self._plan(self._request.question), self._send)
+
+    def _ask_with_less(self, make_plan: Callable[[], ChatPlan], ask: Callable[[ChatPlan], T]) -> T:
+        """Ask; where the server finds it too long, plan again with what is known by then."""
         for repeat in range(MAX_REPEATS + 1):
-            plan = self._plan(self._request.question)
+            plan = make_plan()
             if repeat:
-                again = "the server found it too long: asked again with less"
-                plan = replace(plan, notes=(*plan.notes, again))
-            stream = self._manager.stream_chat(
-                plan.messages, options=self._list_options(plan), model=self._request.model
-            )
+                plan = replace(plan, notes=(*plan.notes, ASKED_AGAIN))
             try:
-                known = self._find_known(plan, stream)
-                return self._ask(plan, stream) if known is None else known
+                return ask(plan)
             except ContextExceeded:
                 if plan.is_bare or repeat == MAX_REPEATS:
                     raise
@@ -109,8 +111,15 @@ class _Exchange:
             is_alone=self._is_alone,
         )
 
+    def _send(self, plan: ChatPlan) -> Answer:
+        stream = self._manager.stream_chat(
+            plan.messages, options=self._list_options(plan), model=self._request.model
+        )
+        known = self._find_known(plan, stream)
+        return self._ask(plan, stream) if known is None else known
+
     def _list_options(self, plan: ChatPlan) -> dict[str, Any]:
-        return replace(self._request.options, max_tokens=plan.answer_tokens).list_sent()
+        return self._request.options.fit(plan.answer_tokens).list_sent()
 
     def _ask(self, plan: ChatPlan, stream: AnswerStream) -> Answer:
         try:
@@ -130,7 +139,7 @@ class _Exchange:
     def _describe_display(self, plan: ChatPlan) -> dict[str, Any]:
         """Return what the display of an answer is told."""
         return {
-            "options": replace(self._request.options, max_tokens=plan.answer_tokens),
+            "options": self._request.options.fit(plan.answer_tokens),
             "notes": (*self._request.notes, *plan.notes),
             "raw": self._request.raw,
             "marks": self._build_marks(plan),
@@ -156,9 +165,11 @@ class _Exchange:
         """Return the answer that the journal has, shown; None where it has to be asked."""
         if not self._request.is_cached:
             return None
-        get_recording().flush()
-        model = event_loop.run(identify_model(self._manager, self._model))
-        answer, said = find_known_answer(model, stream.request_hash)
+        try:
+            answer, said = self._look_up(stream)
+        except KeyboardInterrupt as exc:
+            shorten_traceback(exc, LOOKUP_STOPPED)
+            raise
         self._request = replace(self._request, notes=(*self._notes, said))
         if answer is None:
             return None
@@ -170,6 +181,11 @@ class _Exchange:
             self._conversation.answered(plan, self._request.question, answer)
         return answer
 
+    def _look_up(self, stream: AnswerStream) -> tuple[Answer | None, str]:
+        get_recording().flush()
+        model = event_loop.run(identify_model(self._manager, self._model))
+        return find_known_answer(model, stream.request_hash)
+
     # Data -----------------------------------------------------------------------------------------
 
     def ask_for_data(self, schema: AnswerSchema) -> Any:
@@ -178,9 +194,14 @@ class _Exchange:
 
         The answer that it was read from is in the variable `_answer`, whatever becomes of it.
         """
+        return self._ask_with_less(
+            lambda: self._plan(add_instruction(self._request.question, schema)),
+            lambda plan: self._send_for_data(plan, schema),
+        )
+
+    def _send_for_data(self, plan: ChatPlan, schema: AnswerSchema) -> Any:
         view = DataView(raw=self._request.raw)
-        plan = self._plan(add_instruction(self._request.question, schema))
-        options = replace(self._request.options, max_tokens=plan.answer_tokens)
+        options = self._request.options.fit(plan.answer_tokens)
         if options.temperature is None:  # the most likely words keep to a schema best
             options = replace(options, temperature=0.0)
         sent: list[Sequence[Message]] = []
@@ -199,11 +220,11 @@ class _Exchange:
                 self._shell.user_ns[LAST_ANSWER] = stream.partial
 
         try:
-            found = ask_for_data(ask_model, plan.messages, schema, max_tokens=options.max_tokens)
+            found = ask_for_data(ask_model, plan.messages, schema, options=options)
         except AnswerInvalid as exc:
             if isinstance(exc.answer, Answer):  # always: the error itself knows no answers
                 self._shell.user_ns[LAST_ANSWER] = exc.answer
-                view.show_unfit(exc.answer, describe_answer(exc.answer, options))
+                view.show_unfit(exc.answer, self._describe_data(exc.answer, plan, options))
             raise
         except KeyboardInterrupt as exc:
             shorten_traceback(exc, describe_interrupt(LAST_ANSWER))
@@ -211,17 +232,27 @@ class _Exchange:
         self._show_data(view, found, plan, options)
         _bind(self._shell, self._request, found.value)
         plan = replace(plan, messages=tuple(sent[-1]))
+        self._conversation.learn(self._model, plan, found.answer)
         self._keep(plan, found.answer, options.list_sent())
         return found.value
 
     def _show_data(
         self, view: DataView, found: DataAnswer, plan: ChatPlan, options: AnswerOptions
     ) -> None:
-        facts = [describe_answer(found.answer, options), *_describe_repair(found)]
-        facts += [*self._request.notes, *plan.notes]
+        # What is struck in an answer in words stays in data: it is the user's object
+        marks = CitationMarks(plan.sources, is_on=bool(plan.sources), is_struck=False)
+        cited = marks.finish(found.answer)
+        facts = self._describe_data(found.answer, plan, options, (*_describe_repair(found), *cited))
         # That there is no text, only thinking, is no fault of data that was found in the thoughts
         faults = [text for code, text in found.answer.faults.items() if code == PROMPT_CUT]
-        view.show(found.shown, " · ".join(facts), faults)
+        view.show(found.shown, facts, faults)
+
+    def _describe_data(
+        self, answer: Answer, plan: ChatPlan, options: AnswerOptions, more: Sequence[str] = ()
+    ) -> str:
+        """Return the line under data, and under an answer that is none."""
+        facts = [describe_answer(answer, options), *more, *self._request.notes, *plan.notes]
+        return " · ".join(facts)
 
 
 def _bind(shell: InteractiveShell, request: AskRequest, answer: Any) -> None:

@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--with": {
         "dest": "attached",
+        "action": "append",
         "metavar": "NAMES",
         "help": "values that go with the question, between commas: table,px,news",
     },
@@ -147,12 +148,14 @@ def read_request(shell: InteractiveShell, args: argparse.Namespace, cell: str) -
     )
 
 
-def _attach(shell: InteractiveShell, names: str | None, question: str) -> tuple[Attachment, ...]:
+def _attach(
+    shell: InteractiveShell, names: list[str] | None, question: str
+) -> tuple[Attachment, ...]:
     if names is None:
         return ()
     from urisk_nb.chat.summaries import summarize  # pandas
 
-    found = find_values(shell.user_ns, names, "--with")
+    found = find_values(shell.user_ns, ",".join(names), "--with")
     return tuple(summarize(name, value, question) for name, value in found.items())
 
 

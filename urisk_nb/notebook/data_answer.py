@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from urisk_nb.chat.schemas import AnswerSchema, is_schema, read_answer_schema
+from urisk_nb.errors import ContextExceeded, InputError
 from urisk_nb.llm.answers import Answer, AnswerStream
 from urisk_nb.notebook.expressions import find_value
 from urisk_nb.render.board import Board, publish
@@ -17,6 +18,7 @@ from urisk_nb.render.text_layout import format_count
 __all__ = ["DataView", "find_schema"]
 
 _BARE_FIELDS = re.compile(r"\s*\[?(?P<names>\s*[^\W\d]\w*\s*(?:,\s*[^\W\d]\w*\s*)+)\]?\s*")
+NAME_FIELDS = 'name the fields with their types: --json "ticker:str, risk:float"'
 MAX_SHOWN_CHARS = 20_000  # of an answer that does not fit
 
 
@@ -33,7 +35,12 @@ def find_schema(namespace: dict[str, Any], text: str | None, where: str) -> Answ
         return None
     if _names_fields(namespace, text):
         return read_answer_schema(text, f"{where} --json")  # says how their types are given
-    given = find_value(namespace, text, "--json", fitting=is_schema, ending=".json")
+    try:
+        given = find_value(namespace, text, "--json", fitting=is_schema, ending=".json")
+    except InputError as exc:
+        if text.isidentifier() and text not in namespace and "did you mean" not in exc.fix:
+            exc.fix = f"{NAME_FIELDS}; or {exc.fix}"
+        raise
     return read_answer_schema(given, f"{where} --json")
 
 
@@ -76,6 +83,9 @@ class DataView:
                 pieces.append(piece)
                 if self._board.is_due:
                     self._draw("".join(pieces))
+        except ContextExceeded:  # nothing has come: it may be asked again with less
+            self._board.clear()
+            raise
         except BaseException:
             text = "".join(pieces)
             self._finish(text, answer_markup(text, "stopped here"))

@@ -26,6 +26,7 @@ QUOTES["\N{LEFT SINGLE QUOTATION MARK}"] = "\N{RIGHT SINGLE QUOTATION MARK}"
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 # A quotation mark after one of these belongs to an expression: px["Close"], f(x, "a").
 BEFORE_LITERAL = ("(", "[", "{", ",", ":", "=", " ", "+")
+_BRACED = re.compile(r"\A\{(\w+)\}\Z")
 PATH_MARKS = re.compile(r"[/\\~*?]|\.[A-Za-z]{2,7}$")
 
 
@@ -170,18 +171,23 @@ def find_values(namespace: dict[str, Any], text: str, flag: str) -> dict[str, An
     InputError
         As `find_value`; or there is neither a variable nor a file of a name.
     """
-    names = [name.strip() for name in _split_commas(text)]
+    # `{table}` is a value in a cell; a set of it is not what is meant here
+    names = [_BRACED.sub(r"\1", name.strip()) for name in _split_commas(text)]
     if not all(names):
         raise InputError(
-            f"{flag}: a name is missing in {text!r}.", fix=f"write names: {flag} table,news"
+            f"{flag}: a name is missing in {text!r}.",
+            fix=f"write names between commas, without spaces: {flag} table,news",
         )
     found: dict[str, Any] = {}
     for name in names:
         value = find_value(namespace, name, flag)
         if name not in namespace and isinstance(value, str) and value == name:
-            if not _is_path(name):
-                raise _missing_variable(name, namespace, flag, _is_data, ".csv")
-            value = Path(name)
+            if not (_is_path(name) or PATH_MARKS.search(name)):
+                raise InputError(
+                    f"{flag}: {name!r} is neither a variable nor a file.",
+                    fix=f"assign the value in a cell above, and give its name: {flag} table",
+                )
+            value = Path(name)  # whoever reads it says that it is not there
         found[name] = value
     return found
 

@@ -19,6 +19,7 @@ from urisk_nb.notebook.expressions import Quoted, read_word, split_words
 
 __all__ = ["MagicParser"]
 
+NAMES_FLAG = "--with"  # it takes names between commas
 NEXT_LINE = "put the question on the next line, under %%ask; in one line it is %ask {text}"
 
 
@@ -86,7 +87,7 @@ class MagicParser(argparse.ArgumentParser):
             if not has_value and self._takes_value(name):
                 at = _skip_space(line, at)
                 value, at = self._read_word(line, at)
-                if not value and not isinstance(value, Quoted):  # "" is a value
+                if not isinstance(value, Quoted) and (not value or value.startswith("--")):
                     self.error(f"argument {name}: expected one argument")
                 has_value = "="
             options.append(f"{name}={value}" if has_value else name)
@@ -155,10 +156,17 @@ class MagicParser(argparse.ArgumentParser):
     def _build_run_on(self, flag: str, texts: Sequence[str]) -> InputError:
         text = " ".join(texts)
         mark = "'" if '"' in text else '"'
+        fix = f"write {flag} {mark}{text}{mark}"
+        if flag == NAMES_FLAG:
+            names = ",".join(one.strip(",") for one in texts)
+            fix = f"write {flag} {names}"
+            if texts[-1].isidentifier():  # it may be meant for the variable of the answer
+                fix += f"; a variable for the answer comes first: {self.prog} {texts[-1]} {flag}"
+                fix += f" {names.rpartition(',')[0]}"
         return InputError(
             f"{self.prog}: {flag} takes one word, or a text in quotation marks; {texts[1]!r} "
             "is left over.",
-            fix=f"write {flag} {mark}{text}{mark}",
+            fix=fix,
         )
 
     def _build_refusal(self, words: Sequence[str]) -> InputError:

@@ -154,6 +154,11 @@ def _read_severity(risk: str, given: object) -> int:
 # The sentence -------------------------------------------------------------------------------------
 
 Found = tuple[str, Finding]
+_PLAIN_MARKS = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u201a\u201b", "'")
+    | dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")
+)
 
 
 def _find_sentence(ticker_findings: Sequence[TickerFindings], correction: Correction) -> Found:
@@ -167,7 +172,8 @@ def _find_sentence(ticker_findings: Sequence[TickerFindings], correction: Correc
     every = _list_sentences(ticker_findings, correction.ticker)
     found = _match(every, given)
     if not found:
-        raise _build_unknown_error(every, given)
+        others = _match(_list_sentences(ticker_findings, None), given)
+        raise _build_unknown_error(every, given, others)
     if len({finding.sentence.text for _, finding in found}) > 1:
         raise _build_ambiguous_error(found, given)
     if len(found) > 1:
@@ -214,10 +220,18 @@ def _match(every: Iterable[Found], given: str) -> list[Found]:
 
 
 def _fold(text: str) -> str:
-    return clean_text(text).casefold()
+    """Return a text as it is compared: documents have curly marks, keyboards have straight ones."""
+    return clean_text(text).translate(_PLAIN_MARKS).casefold()
 
 
-def _build_unknown_error(every: Sequence[Found], given: str) -> InputError:
+def _build_unknown_error(every: Sequence[Found], given: str, others: Sequence[Found]) -> InputError:
+    """Say what there is; `others`: the sentences of other tickers that are meant."""
+    if others:
+        return InputError(
+            f"no labeled sentence of {every[0][0]} has the id or the words {show(given)}, but one "
+            f"of {others[0][0]} has.",
+            fix=f"say ticker={others[0][0]!r}",
+        )
     by_text = {finding.sentence.text: finding for _, finding in every}
     ids = [finding.sentence.id for _, finding in every]
     near = [by_text[text] for text in find_closest(clean_text(given), by_text, MAX_NAMED)]

@@ -48,7 +48,7 @@ def _select(whole: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def _build_error(report: Any) -> InputError:
     """Say why a table has nothing to correct, and which one has."""
     runs = [run.get("run_id") for run in report.meta.get("runs", [report.meta])]
-    named = [run for run in runs if run]
+    named = list(dict.fromkeys(run for run in runs if run))
     if not named:
         return InputError(
             "this table was not made by a run, so it has no labels to correct.",
