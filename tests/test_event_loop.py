@@ -246,7 +246,6 @@ def test_an_interrupt_cancels_and_waits_for_the_clean_up():
     assert process.wait(5) == 0
 
 
-@pytest.mark.timing
 def interrupt_at(step, work):
     """Do the work, with a KeyboardInterrupt in place of the step of that number."""
     left = step
@@ -287,6 +286,32 @@ def test_an_interrupt_is_one_wherever_it_falls(monkeypatch):
     assert event_loop.run(double(2)) == 4
 
 
+def test_an_interrupt_leaves_no_work_behind_wherever_it_falls(monkeypatch):
+    """On each step of a blocking call in turn: what it began has ended when it is raised."""
+    monkeypatch.setattr(event_loop, "SLICE_S", 0.001)
+    running = set()
+
+    async def work(number):
+        running.add(number)
+        try:
+            await asyncio.sleep(0.003)
+        finally:
+            running.discard(number)
+
+    for step in range(10_000):
+        coro = work(step)
+        try:
+            interrupt_at(step, lambda coro=coro: event_loop.run(coro))
+        except KeyboardInterrupt:
+            coro.close()  # one that was never begun
+            assert event_loop.run(double(2)) == 4  # whatever was queued on the loop has run
+            assert not running
+        else:
+            break
+    assert step > 60, "less of the call was looked at than there is"
+
+
+@pytest.mark.timing
 def test_a_second_interrupt_skips_the_clean_up():
     """
     A clean-up that hangs does not hold the prompt: a second SIGINT goes through at once.

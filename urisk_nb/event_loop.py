@@ -98,17 +98,34 @@ class _Done:
 
 
 class Call(Generic[T]):
-    """One coroutine that runs on the loop; the handle may be used from any thread."""
+    """
+    One coroutine that runs on the loop; the handle may be used from any thread.
+
+    Parameters
+    ----------
+    coro
+        What runs.
+    notify
+        Called on the loop's thread when it has ended.
+    is_begun
+        False: it begins with `wait`, where an interrupt cancels it.
+    """
 
     def __init__(
-        self, coro: Coroutine[Any, Any, T], notify: Callable[[], Any] | None = None
+        self,
+        coro: Coroutine[Any, Any, T],
+        notify: Callable[[], Any] | None = None,
+        *,
+        is_begun: bool = True,
     ) -> None:
         self._loop = _get_background().loop
         self._task: asyncio.Task[T] | None = None
         self.done = _Done()
         self._coro = coro
         self._notify = notify
-        self._loop.call_soon_threadsafe(self._start)
+        self._is_begun = is_begun
+        if is_begun:
+            self._loop.call_soon_threadsafe(self._start)
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._coro)
@@ -124,7 +141,14 @@ class Call(Generic[T]):
 
     def cancel(self) -> None:
         """Ask the work to stop; its `finally` blocks still run."""
-        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:  # interrupted before it began
+            self._coro.close()
+            self.done.set()
 
     def result(self) -> T:
         """Return the value or the exception, once `done` is set."""
@@ -145,6 +169,9 @@ class Call(Generic[T]):
             second interrupt.
         """
         try:
+            if not self._is_begun:
+                self._loop.call_soon_threadsafe(self._start)
+                self._is_begun = True
             while not self.done.wait(SLICE_S):
                 if tick is not None:
                     tick()
@@ -193,7 +220,7 @@ def run(coro: Coroutine[Any, Any, T], tick: Callable[[], Any] | None = None) -> 
             "a blocking call was made on urisk_nb's own loop.",
             fix="use the awaitable form there: await ... instead of ..._sync(...)",
         )
-    return submit(coro).wait(tick)
+    return Call(coro, is_begun=False).wait(tick)
 
 
 async def call(coro: Coroutine[Any, Any, T], *, slice_s: float | None = SLICE_S) -> T:

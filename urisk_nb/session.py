@@ -117,7 +117,7 @@ class Progress:
 
     def __str__(self) -> str:
         if not self.rows_total:
-            return "about to begin"
+            return "about to begin" if self.outage is None else str(self.outage)
         tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
         known = f", {format_count(self.known, 'answer')} from the journal" if self.known else ""
         left = "" if self.eta_s is None else f", about {self.eta_s:.0f} s left"
