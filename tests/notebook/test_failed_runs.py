@@ -44,7 +44,7 @@ def break_with(kind, *words, **more):
     def fails_here():
         raise kind(*words, **more)
     async def broken(self, *words):
-        if b"strange" in self._body:
+        if b"strange" in self._call.body:
             fails_here()
         return await whole(self, *words)
     async def broken_pieces(self):

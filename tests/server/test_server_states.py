@@ -80,7 +80,7 @@ def test_a_restart_cuts_off_answers_and_keeps_calls_that_wait(manager):
     # The runner may end a moment before the server, which then still says so.
     with pytest.raises((errors.StreamInterrupted, errors.RunnerCrashed)) as seen:
         cut.wait()
-    assert manager.calls.records[0].answer.startswith("word ")
+    assert manager.calls.records[0].answer.startswith("word")
     assert seen.value.fix
     assert kept.wait()
 
