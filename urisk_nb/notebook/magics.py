@@ -11,6 +11,7 @@ parsing and showing is in the modules that it calls.
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
 }
 
 
+@functools.cache  # to make one takes a millisecond of each cell
 def build_parser(name: str, *, in_line: bool = False) -> MagicParser:
     """Return the parser of a magic's line; `in_line`: of %risk and %ask."""
     prog, description, arguments = USAGES[name]
