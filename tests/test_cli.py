@@ -103,6 +103,7 @@ def test_the_demo_compares_judges(fake_ollama_with):
     assert re.search(r"one and other: the same risk in \d+ of \d+ sentences", done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
 def test_a_reader_that_has_enough_ends_the_command_quietly():
     """`urisk doctor | head` is no failure of ours: no traceback, and the shells' own status."""
@@ -121,6 +122,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly():
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 def test_doctor_says_what_is_missing_and_how_to_get_it(tmp_path):
     """
     Without server, Ollama and model file: status 1 and a command for each.

@@ -69,6 +69,7 @@ def find_undeclared(path):
             yield f"{path.relative_to(ROOT)} imports {package}"
 
 
+@pytest.mark.slow
 def test_every_import_is_declared():
     """
     An import of the core's is a dependency; one of an extra waits in a function, or stands in the
@@ -135,6 +136,7 @@ for name in sys.argv[2].split(","):
 """
 
 
+@pytest.mark.slow
 def test_the_core_imports_without_the_extras():
     """
     Where only the dependencies are installed, every module imports but those of the service, which
@@ -181,6 +183,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.slow
 def test_heavy_oracles_are_imported_by_the_tests_that_use_them():
     """
     Who runs one test does not wait for the oracles of all others.

@@ -116,6 +116,7 @@ BEFORE = {
 }
 
 
+@pytest.mark.slow
 def test_a_variable_is_a_setting_and_has_an_effect_in_the_session(monkeypatch, tmp_path):
     # Headers have spaces in them
     pattern = r"%env (OLLAMA_HEADERS=[^,`]+|\w+=[^\s`]+)"

@@ -62,6 +62,7 @@ def slow_down(monkeypatch, name, seconds, done):
     monkeypatch.setattr(Store, name, wait)
 
 
+@pytest.mark.slow
 def test_two_interrupts_lose_no_record_of_a_run_that_goes_on(monkeypatch):
     """The second one ends the wait for the disk; what it left is written when the run goes on."""
     run = open_run("A B", evidence=NEWS)
@@ -84,6 +85,7 @@ def test_two_interrupts_lose_no_record_of_a_run_that_goes_on(monkeypatch):
     assert pd.DataFrame(replay(run.run_id)).equals(pd.DataFrame(run.table()))
 
 
+@pytest.mark.slow
 def test_no_file_is_closed_while_it_is_read(monkeypatch):
     """An interrupt while the known answers are looked up: another thread reads them to the end."""
     run, done = open_run("A B", evidence=NEWS), []
@@ -105,6 +107,7 @@ def show_diff(line):
     return magics._show_diff(None, magics.build_parser("urisk_diff").parse_line(line))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [2, 1, 0])
 def test_two_runs_are_compared_from_a_line(named):
     """Without a second id the newest run is the other one; without any, the two newest."""
@@ -113,6 +116,7 @@ def test_two_runs_are_compared_from_a_line(named):
     assert repr(change).startswith(f"{id_of(new)} (newer) against {id_of(old)} (older)")
 
 
+@pytest.mark.slow
 def test_one_run_is_not_compared_with_itself():
     """The error names the run that is there."""
     only = id_of(make_run())
@@ -121,6 +125,7 @@ def test_one_run_is_not_compared_with_itself():
     assert only in str(no.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -144,12 +149,14 @@ def test_a_value_of_another_type_is_named(journal, change):
     assert purge(before=WEEK_AGO) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [pd.NaT, b"2026-01-31", "9999-12-31T23:00:00-05:00"])
 def test_a_purge_of_a_moment_that_cannot_be_is_refused(given):
     with pytest.raises(InputError, match="is not a date"):
         purge(before=given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["gone", "damaged"])
 def test_a_run_without_its_first_record_is_purged_by_its_id(journal, state):
     """Else its texts would stay for good: a purge beside it, or a damage, took the record."""
@@ -165,6 +172,7 @@ def test_a_run_without_its_first_record_is_purged_by_its_id(journal, state):
         assert (store.list_runs(), store.count_answers()) == ([], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
 def test_the_next_run_of_the_same_inputs_repairs_them(journal, place):
     """Documents, the list of them, and prices: the next run is whole, and so is the first again."""
@@ -179,6 +187,7 @@ def test_the_next_run_of_the_same_inputs_repairs_them(journal, place):
     assert [verify(id_of(one)) for one in runs] == [one.report.meta["run_hash"] for one in runs]
 
 
+@pytest.mark.slow
 def test_a_damaged_list_of_documents_stops_no_purge(journal):
     make_old_run()
     make_run(evidence=NEWS[:1])
@@ -188,6 +197,7 @@ def test_a_damaged_list_of_documents_stops_no_purge(journal):
     assert purge(before=WEEK_AGO) == 1
 
 
+@pytest.mark.slow
 def test_a_purge_shrinks_what_an_earlier_one_could_not(journal, monkeypatch):
     """Nothing of the texts is left even where the file could not be written anew."""
     monkeypatch.setattr("urisk_nb.journal.canonical.MIN_PACKED_BYTES", 1 << 40)
@@ -206,6 +216,7 @@ def test_a_purge_shrinks_what_an_earlier_one_could_not(journal, monkeypatch):
     assert journal.stat().st_size < size
 
 
+@pytest.mark.slow
 def test_a_run_that_is_recorded_while_a_purge_reads_keeps_its_inputs(journal, monkeypatch):
     """The purge has read what is used; a run that comes then waits until it is done."""
     make_old_run()

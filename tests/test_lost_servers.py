@@ -93,6 +93,7 @@ def connect(handler=Labels, **settings):
         return server.port
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_in_an_outage_waits_for_its_end():
     """The session is as it was before: its server was only away."""
     port = connect()
@@ -104,6 +105,7 @@ def test_a_run_that_begins_in_an_outage_waits_for_its_end():
         assert manager.state == "external"
 
 
+@pytest.mark.slow
 def test_a_cell_waits_and_shows_it(monkeypatch):
     from urisk_nb.notebook import magics
     from urisk_nb.session import open_run
@@ -119,6 +121,7 @@ def test_a_cell_waits_and_shows_it(monkeypatch):
     assert any("nothing answers, waiting" in one for one in shown)
 
 
+@pytest.mark.slow
 def test_a_proxy_that_answers_for_a_server_that_is_away_is_waited_for():
     port = connect()
     with back_after(0.6, port, instead=serve(port=port, handler=Down)):
@@ -126,6 +129,7 @@ def test_a_proxy_that_answers_for_a_server_that_is_away_is_waited_for():
         assert assess("ACME", evidence=EVIDENCE).loc["ACME", "status"] == "ok"
 
 
+@pytest.mark.slow
 def test_the_wait_has_its_budget():
     """Then the run ends with its table, and with what was seen."""
     connect(outage_wait_s=0.3)
@@ -136,12 +140,14 @@ def test_the_wait_has_its_budget():
     assert caught.value.partial.loc["ACME", "status"] == "not_run"
 
 
+@pytest.mark.slow
 def test_a_first_start_is_not_waited_for():
     """Nobody knows that there is a server: the address may be wrong."""
     with pytest.raises(errors.ServerNotRunning, match="nothing answers"):
         LLMManager.initialize_sync(url=f"http://127.0.0.1:{free_port()}", outage_wait_s=60)
 
 
+@pytest.mark.slow
 def test_changed_settings_are_not_waited_for_over_the_old_server(monkeypatch):
     """The run would go on with settings that are no longer the user's."""
     connect(outage_wait_s=60)
@@ -150,6 +156,7 @@ def test_changed_settings_are_not_waited_for_over_the_old_server(monkeypatch):
         assess("ACME", evidence=EVIDENCE)
 
 
+@pytest.mark.slow
 def test_no_other_engine_takes_the_place_of_another_wires_server(monkeypatch):
     """A run would label with a model that nobody named; only %urisk_start starts one."""
     monkeypatch.setenv("OLLAMA_AUTO_START", "true")

@@ -258,6 +258,7 @@ class BadLength(list):
         raise RuntimeError("no")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [Raises, Endless, Huge, BadLength])
 @pytest.mark.parametrize("put", [lambda x: x, lambda x: [x], lambda x: {"k": x}])
 def test_a_hostile_object_does_no_harm(made, put):

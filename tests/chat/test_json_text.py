@@ -21,6 +21,7 @@ DOCUMENTS = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(DOCUMENTS)
 def test_json_is_read_as_it_was_written(document):
     """Whatever the document; in a fence, too."""

@@ -188,6 +188,7 @@ def label_sync_of(run):
     )
 
 
+@pytest.mark.slow
 def test_the_baselines(labels, tmp_path):
     """
     One constant where `none` is the most frequent, two where it is not; near-duplicates of what is

@@ -134,6 +134,7 @@ def test_reading_while_calls_are_added_is_safe():
     assert {value for value in seen if not math.isnan(value[0])} == {(2.0, True)}
 
 
+@pytest.mark.slow
 def test_a_live_call_is_seen_from_outside():
     """
     A second call over one slot waits here, the first one answers; both end, and then nothing is

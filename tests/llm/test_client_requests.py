@@ -82,6 +82,7 @@ def test_every_exception_of_httpx_has_a_meaning(kind):
 # Small requests -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [

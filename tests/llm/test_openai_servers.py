@@ -374,6 +374,7 @@ async def methods(manager):
     return dict(manager.lead.labels._methods)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["llama.cpp", "nginx"])
 def test_a_llama_cpp_server_that_loads_is_waited_for(header):
     """

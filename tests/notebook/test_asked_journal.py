@@ -124,6 +124,7 @@ def test_a_notebook_that_runs_again_asks_nothing(cell):
     assert len(cell.backend.calls) == 3
 
 
+@pytest.mark.slow
 def test_a_cut_or_stopped_answer_is_not_given_again(cell, journal, monkeypatch):
     """But it is recorded."""
     cell.ask("Well?", "--no-history --max-tokens 1")

@@ -64,6 +64,7 @@ def tripwire():
     thread.join(0.1)
 
 
+@pytest.mark.slow
 def test_metrics_without_a_model_equal_the_oracles(kernel):
     """
     `%%risk --no-llm --prices prices --benchmark equal` on real weekly prices gives the published
@@ -131,6 +132,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "body", "seen"), BAD)
 def test_bad_input_is_two_lines_before_any_server(kernel, tripwire, line, body, seen):
     """
@@ -485,6 +487,7 @@ def list_frames(cell):
     return [content["data"].get("text/plain") for _, content in cell.outputs if "data" in content]
 
 
+@pytest.mark.slow
 def test_reading_long_evidence_says_what_is_read(kernel):
     """
     A line of progress names the ticker whose evidence is read, and is gone when the table is there.

@@ -308,6 +308,7 @@ def write_table(frame, path):
         frame.to_csv(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NAMES)
 def test_one_file_a_ticker(folder, case):
     """The name of the file is the ticker, whatever stands beside it; volumes come too."""

@@ -51,6 +51,7 @@ FORMS = {
 SUFFIXES = {"excel": ".xlsx", "parquet": ".parquet"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", SHAPES)
 def test_what_was_saved_is_read(tmp_path, case, form):

@@ -109,6 +109,7 @@ def test_a_tag_is_text(case):
     assert page.text.count(">") == HOSTILE[case].count(">")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HOSTILE)
 def test_no_frame_of_an_answer_holds_more(case):
     """Cut anywhere."""

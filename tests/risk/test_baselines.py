@@ -39,6 +39,7 @@ def test_near_duplicates_of_the_measured_are_left_out():
     assert drop_near_duplicates([other], []) == [other]
 
 
+@pytest.mark.slow
 def test_a_bag_of_words_learns_from_words():
     """What it has been told; twice the same."""
     pytest.importorskip("sklearn")

@@ -184,6 +184,7 @@ def test_an_answer_without_the_key_tells_nothing(text):
     assert distribution([], "risk", LABELS) is None
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_probabilities_never_exceed_what_is_told(data):
     """

@@ -49,6 +49,7 @@ def check_all_returns(row, prices):
     assert (row.flags, row.message) == ((), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [("600519.SS",), ("600519.SS", "000001.SZ", "000002.SZ")])
 def test_the_return_of_a_reopening_counts(columns):
     """The day after the holiday is the worst of the year, and belongs to the tail."""

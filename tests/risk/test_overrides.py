@@ -71,7 +71,7 @@ def plan_of_words(form):
     return plan_of(replace(document(" ".join(WORDS)), form=form))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     said=st.lists(st.none() | LABELS, min_size=6, max_size=6),
     corrected=st.dictionaries(st.sampled_from(WORDS), LABELS, min_size=1),

@@ -251,6 +251,7 @@ def test_several_reports_of_auditors_end_each_by_itself():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "text",

@@ -111,6 +111,7 @@ def test_choice_follows_the_query_then_risk():
     ]
 
 
+@pytest.mark.slow
 def test_choosing_does_not_start_jax(tmp_path):
     """
     bm25s would, where it is installed, and JAX takes most of a GPU's memory; whoever wants it can

@@ -31,6 +31,7 @@ def stream(judge, manager):
     return asyncio.run(collect())
 
 
+@pytest.mark.slow
 def test_a_row_that_is_done_while_others_are_written_is_not_lost(monkeypatch):
     """Writing rows takes longer here than the rest of the run."""
 

@@ -149,6 +149,7 @@ def test_the_run_of_the_test_has_every_case(many):
     assert rules == {str(rule.value) for rule in Rule}
 
 
+@pytest.mark.slow
 def test_every_row_adds_up(many, explained):
     """From sentence to score, each row of fifty; what it shows says no other score."""
     for ticker, row in explained.items():
