@@ -57,3 +57,15 @@ def table_of(
         RiskParams.of(**settings),
     )
     return finish(plan, label)
+
+
+def table_of_two():
+    """TSLA is severe, AAA is not: what a question about either is asked of."""
+    return table_of(
+        [
+            document("TSLA was fined $3 billion. It defaulted on its bonds.", ticker="TSLA"),
+            document("AAA opened a plant in Ohio. AAA was sued by a customer.", id="D2"),
+        ],
+        lambda text: ("legal", 5 if "fined" in text else 2),
+        symbols=("AAA", "TSLA"),
+    )

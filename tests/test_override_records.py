@@ -16,7 +16,7 @@ import pytest
 import urisk_nb
 from override_maker import FINED, correct, id_of, make_run, notes_of
 from scripted_judge import NEWS, ScriptedJudge, label
-from urisk_nb import cli, evaluate, process_state, purge, replay
+from urisk_nb import cli, evaluate, purge, replay
 from urisk_nb.errors import InputError, JournalUnusable, RecordChanged
 from urisk_nb.journal.store import Store
 from urisk_nb.risk.taxonomy import Category, Taxonomy
@@ -24,13 +24,9 @@ from urisk_nb.session import label_sync, open_run
 
 
 @pytest.fixture(autouse=True)
-def journal(tmp_path, monkeypatch):
-    """A journal of the test's own, and a person."""
-    path = tmp_path / "journal" / "journal.sqlite3"
-    monkeypatch.setenv("URISK_JOURNAL", str(path))
+def person(journal, monkeypatch):
+    """Who corrects, into a journal of the test's own."""
     monkeypatch.setattr(getpass, "getuser", lambda: "anna")
-    process_state.forget("priors")
-    return path
 
 
 # The journal --------------------------------------------------------------------------------------

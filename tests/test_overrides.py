@@ -16,7 +16,7 @@ import urisk_nb
 from override_maker import FINED, correct, id_of, make_run, notes_of
 from scripted_judge import NEWS, ScriptedJudge, by_word, label, news
 from test_past_runs import assert_same
-from urisk_nb import RiskTable, process_state, replay, verify
+from urisk_nb import RiskTable, replay, verify
 from urisk_nb.errors import InputError, RecordChanged
 from urisk_nb.journal.store import MIGRATIONS
 from urisk_nb.risk.taxonomy import Category, Taxonomy
@@ -27,13 +27,9 @@ HOSTILE = '=HYPERLINK("http://127.0.0.1/x") <script>alert(1)</script> \x1b[31m\u
 
 
 @pytest.fixture(autouse=True)
-def journal(tmp_path, monkeypatch):
-    """A journal of the test's own, and a person."""
-    path = tmp_path / "journal" / "journal.sqlite3"
-    monkeypatch.setenv("URISK_JOURNAL", str(path))
+def person(journal, monkeypatch):
+    """Who corrects, into a journal of the test's own."""
     monkeypatch.setattr(getpass, "getuser", lambda: "anna")
-    process_state.forget("priors")
-    return path
 
 
 # This table ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from table_maker import document, table_of
+from table_maker import document, table_of, table_of_two
 from urisk_nb import assess
 from urisk_nb.chat import attachments
 from urisk_nb.chat.attachments import Attachment, Piece, fit_attachments
@@ -42,14 +42,7 @@ def text_of(value, **how):
 
 @pytest.fixture(scope="module")
 def table():
-    return table_of(
-        [
-            document("TSLA was fined $3 billion. It defaulted on its bonds.", ticker="TSLA"),
-            document("AAA opened a plant in Ohio. AAA was sued by a customer.", id="D2"),
-        ],
-        lambda text: ("legal", 5 if "fined" in text else 2),
-        symbols=("AAA", "TSLA"),
-    )
+    return table_of_two()
 
 
 # The table ----------------------------------------------------------------------------------------

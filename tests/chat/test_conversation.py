@@ -69,7 +69,7 @@ def test_a_chat_never_exceeds_its_window(turns, tokens, max_tokens, rate, system
             assert measured == meter.measure_chat(alone.messages)
         roles = [one["role"] for one in plan.messages if one["role"] != "system"]
         assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
-        talk.answered(plan, question, answer(text))
+        talk.add_turn(plan, question, answer(text))
 
 
 def test_turns_are_left_out_several_at_once():
@@ -80,7 +80,7 @@ def test_turns_are_left_out_several_at_once():
         plan = talk.plan(f"q{number}", model="m", attachments=given_, window=window, max_tokens=200)
         assert "the value" in plan.messages[0]["content"]
         starts.append(plan.messages[0]["content"])
-        talk.answered(plan, f"q{number}", answer("word " * 20))
+        talk.add_turn(plan, f"q{number}", answer("word " * 20))
     changes = sum(one != other for one, other in itertools.pairwise(starts))
     assert 2 <= changes <= 8
     fence = starts[0].removesuffix("q0")
@@ -93,7 +93,7 @@ def test_nothing_is_changed_by_a_plan():
     talk, window = Conversation(), Window(tokens=600)
     for number in range(4):
         plan = talk.plan(f"q{number}", model="m", window=window, max_tokens=100)
-        talk.answered(plan, f"q{number}", answer("word " * 30))
+        talk.add_turn(plan, f"q{number}", answer("word " * 30))
     before = talk.turns, talk.left_out
     assert talk.plan("word " * 100, model="m", window=window, max_tokens=100).turns != before[0]
     assert (talk.turns, talk.left_out) == before
@@ -113,7 +113,7 @@ def test_thoughts_are_not_kept(text, kept):
     """An answer without text is no turn."""
     talk = Conversation()
     plan = talk.plan("q", model="m", window=Window.of(0), max_tokens=10)
-    talk.answered(plan, "q", answer(text))
+    talk.add_turn(plan, "q", answer(text))
     assert [turn.answer for turn in talk.turns] == ([kept] if kept else [])
 
 

@@ -26,13 +26,9 @@ TODAY = datetime.now(UTC)
 
 
 @pytest.fixture(autouse=True)
-def journal(tmp_path, monkeypatch):
-    """A journal of the test's own."""
-    path = tmp_path / "journal" / "journal.sqlite3"
-    monkeypatch.setenv("URISK_JOURNAL", str(path))
-    monkeypatch.setattr(records, "WAIT_S", 5.0)  # the tests look into it after each answer
-    process_state.forget("priors")
-    return path
+def patience(journal, monkeypatch):
+    """The tests look into their journal after each answer, so each answer waits for its record."""
+    monkeypatch.setattr(records, "WAIT_S", 5.0)
 
 
 @pytest.fixture

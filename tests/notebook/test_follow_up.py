@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ask_driver import Rule, notebook
-from table_maker import document, table_of
+from table_maker import table_of_two
 from urisk_nb.chat.prompts import HOUSE_PROMPT
 from urisk_nb.errors import AnswerInvalid, ContextExceeded, InputError, ServerInternalError
 from urisk_nb.llm.answers import AnswerStream
@@ -35,14 +35,7 @@ def open_notebook(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def table():
-    return table_of(
-        [
-            document("TSLA was fined $3 billion. It defaulted on its bonds.", ticker="TSLA"),
-            document("AAA opened a plant in Ohio. AAA was sued by a customer.", id="D2"),
-        ],
-        lambda text: ("legal", 5 if "fined" in text else 2),
-        symbols=("AAA", "TSLA"),
-    )
+    return table_of_two()
 
 
 # Values -------------------------------------------------------------------------------------------

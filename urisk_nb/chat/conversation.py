@@ -162,7 +162,7 @@ class Conversation:
             is_alone=is_alone,
         ).plan()
 
-    def answered(self, plan: ChatPlan, question: str, answer: Answer) -> None:
+    def add_turn(self, plan: ChatPlan, question: str, answer: Answer) -> None:
         """
         Take in a turn: the question as it was sent, and its answer.
 

@@ -83,7 +83,7 @@ class ModelAgreement:
         digests = set(self._digests.get(model, {}).values())
         return digests.pop() if len(digests) == 1 else ""
 
-    def list_untold(self, model: str) -> list[str]:
+    def list_without_digest(self, model: str) -> list[str]:
         """Return the servers that do not tell the model's digest, where there is a model."""
         return [url for url, digest in self._digests.get(model, {}).items() if not digest]
 

@@ -1047,10 +1047,8 @@ class LLMManager:
     def notes(self) -> Sequence[str]:
         """What there is to know about the servers beyond their state: sentences."""
         notes = [text for one in self.pool.endpoints for text in one.server.notes]
-        if untold := ", ".join(self._agreement.list_untold(self.model)):
-            notes.append(
-                f"only the name of the model was compared, since no digest is told by {untold}"
-            )
+        if silent := ", ".join(self._agreement.list_without_digest(self.model)):
+            notes.append(f"only the name of the model was compared: no digest comes from {silent}")
         is_wanted = self.settings.auto_start and "auto_start" in self.settings.model_fields_set
         if is_wanted and not self.pool.is_single:
             notes.append("OLLAMA_AUTO_START has no effect: of several servers none is started here")

@@ -155,7 +155,7 @@ class _Exchange:
     ) -> None:
         """Keep an answer in the conversation and in the journal."""
         if not self._is_alone:
-            self._conversation.answered(plan, self._request.question, answer)
+            self._conversation.add_turn(plan, self._request.question, answer)
         recording, sent = get_recording(), options or self._list_options(plan)
         recording.add(self._manager, self._model, plan.messages, sent, answer)
         for note in recording.take_notes():
@@ -178,7 +178,7 @@ class _Exchange:
         # So that the next question is cut to the same bytes as it was after this answer
         self._conversation.learn(self._model, plan, answer)
         if not self._is_alone:
-            self._conversation.answered(plan, self._request.question, answer)
+            self._conversation.add_turn(plan, self._request.question, answer)
         return answer
 
     def _look_up(self, stream: AnswerStream) -> tuple[Answer | None, str]:
