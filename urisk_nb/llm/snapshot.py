@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from urisk_nb.errors import UriskError
+from urisk_nb.errors import NotSupportedByServer, UriskError
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.messages import LoadedModel, is_demo, is_same_model
 from urisk_nb.llm.resilience import BreakerState
@@ -267,9 +267,9 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
         # Shorter than the limit of a call: a server that is well says this at once.
         async with asyncio.timeout(PROBE_S):
             loaded_models: tuple[LoadedModel, ...] | None = None
-            if manager.dialect.can(Feature.LOADED_MODELS):
+            try:
                 loaded_models = tuple(await manager.loaded_models())
-            else:
+            except NotSupportedByServer:
                 await manager.models()  # such a server shows no more than that it answers
         problem = fix = ""
     except UriskError as exc:
