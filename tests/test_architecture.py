@@ -62,6 +62,8 @@ INSIDE = {
             "answer_text",
             "questions",
             "scoring",
+            "selection",
+            "task_bytes",
             "plan",
         ),
         *(

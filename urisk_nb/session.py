@@ -65,6 +65,7 @@ from urisk_nb.risk.overrides import Override
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import OnRead, Plan
 from urisk_nb.risk.questions import EXAMPLES, Question, Reply, parse
+from urisk_nb.risk.selection import SelectionMapper, select_in_turn
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.values import describe_type
 from urisk_nb.table.risk_table import RiskTable, assemble
@@ -675,13 +676,14 @@ def open_run(
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
     on_read: OnRead | None = None,
+    map_selections: SelectionMapper = select_in_turn,
     refresh: bool = False,
 ) -> Run:
     """
     Check everything, compute the metrics and return the run; no server is touched.
 
     Takes what `assess` takes, but for who answers. `on_read` is called before the evidence of each
-    ticker is read.
+    ticker is read, and `map_selections` reads it.
 
     Raises
     ------
@@ -719,7 +721,7 @@ def open_run(
         families=None if own_families is None else tuple(own_families),
         factors=None if own_factors is None else _read_own_factors(own_factors, settings),
     )
-    plan = inputs.prepare(on_read)
+    plan = inputs.prepare(on_read, map_selections)
     corrected, unread = load_overrides(find_path(), plan)
     notes = [*describe_repeats(holdings), describe_weights(plan.holdings)]
     notes += [plan.portfolio.reason if plan.portfolio else None]

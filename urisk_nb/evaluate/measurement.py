@@ -23,8 +23,9 @@ from urisk_nb.risk.evidence import Sentence, clean_text
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.masking import find_names, invent_name, mask, swap
 from urisk_nb.risk.params import LABELS, RiskParams
-from urisk_nb.risk.plan import EvidenceSelection, prepare
+from urisk_nb.risk.plan import prepare
 from urisk_nb.risk.questions import Label
+from urisk_nb.risk.selection import EvidenceSelection
 from urisk_nb.risk.taxonomy import NONE
 from urisk_nb.session import Run
 
