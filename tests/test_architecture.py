@@ -116,7 +116,14 @@ INSIDE = {
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
-        *("targets", "record_rows", "exports", "portfolio_views", "portfolio_text"),
+        *(
+            "targets",
+            "record_rows",
+            "exports",
+            "portfolio_views",
+            "portfolio_figures",
+            "portfolio_text",
+        ),
         *("frames", "charts", "records"),
         *("explanation", "explain", "sentence_pairs", "sides", "run_settings", "causes"),
         *(
