@@ -23,6 +23,7 @@ LAYERS = [
     {"table", "recording"},
     {"session", "chat"},
     {"past_runs"},
+    {"past_answers"},
     {"notebook", "service", "demo", "evaluate", "risk_command"},
     {"cli"},
     {"__init__", "__main__"},
@@ -118,7 +119,14 @@ INSIDE = {
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
-        *("targets", "record_rows", "exports", "portfolio_views", "portfolio_text"),
+        *(
+            "targets",
+            "record_rows",
+            "exports",
+            "portfolio_views",
+            "portfolio_figures",
+            "portfolio_text",
+        ),
         *("frames", "charts", "records"),
         *("explanation", "explain", "sentence_pairs", "sides", "run_settings", "causes"),
         *(
@@ -137,8 +145,8 @@ INSIDE = {
     ],
     "chat": [
         *("options", "json_text", "field_language", "json_schemas", "class_schemas", "frames"),
-        *("schemas", "structured"),
-        *("token_budget", "bounded_repr", "cells", "attachments", "citations", "frame_summary"),
+        *("schemas", "token_budget", "bounded_repr", "cells", "attachments", "structured"),
+        *("citations", "frame_summary"),
         *("table_summary", "summaries", "prompts", "conversation", "records"),
     ],
     "service": [

@@ -73,6 +73,7 @@ def test_a_run_names_what_it_takes(name):
         "manager",
         "parallel",
         "refresh",
+        "on_progress",
     }
     assert {one.name for one in parameters[1:]} == wanted
     assert {one.kind for one in parameters[1:]} == {inspect.Parameter.KEYWORD_ONLY}

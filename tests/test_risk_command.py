@@ -138,7 +138,7 @@ def test_text_has_the_portfolio_episodes_and_factors(risk):
     titles = [one for one in done.out.splitlines() if one in ("portfolio", "stress", "factors")]
     assert titles == ["portfolio", "stress", "factors"]
     assert "fewer than 5 returns are expected in the tail of 5 %" in done.out
-    assert re.search(r"^vol_ann +[\d.]+%$", done.out, re.MULTILINE)
+    assert re.search(r"^vol_ann +[\d.]+%  volatility a year$", done.out, re.MULTILINE)
     assert "\nfall     portfolio" in done.out
     plain = risk("NVDA", "MSFT", "--prices", "px.csv").out
     assert "portfolio" not in plain

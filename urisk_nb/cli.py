@@ -284,11 +284,12 @@ def _serve(args: argparse.Namespace) -> int:
 # The journal --------------------------------------------------------------------------------------
 
 
-def _show_history(_: argparse.Namespace) -> int:
-    from urisk_nb.past_runs import history
+def _show_history(args: argparse.Namespace) -> int:
+    from urisk_nb.past_answers import list_newest
 
-    found = history()
-    _print(found.to_string(index=False) if len(found) else "No run was recorded yet.")
+    found = list_newest(args.limit, of_answers=args.answers)
+    what = "answer" if args.answers else "run"
+    _print(found.to_string(index=False) if len(found) else f"No {what} was recorded yet.")
     return 0
 
 
@@ -510,7 +511,19 @@ COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
             },
         },
     ),
-    "history": (_show_history, "the runs in the journal, the newest first", {}),
+    "history": (
+        _show_history,
+        "the runs in the journal, the newest first; with --answers the answers of %%%%ask",
+        {
+            "limit": {
+                "nargs": "?",
+                "default": "",
+                "metavar": "N",
+                "help": "the newest N; default: all runs, 20 answers",
+            },
+            "--answers": {"action": "store_true", "help": "the answers of %%%%ask"},
+        },
+    ),
     "replay": (
         _replay,
         "the table of a run again, from the journal, without a server",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import itertools
 import secrets
 import time
@@ -87,6 +88,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+OnProgress = Callable[["Progress"], object]
+PROGRESS_S = 0.4  # between two calls of `on_progress`: it may print a line each time
 # What people look for in `assess` and what is a parameter of the run.
 OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(RiskParams)}
 
@@ -98,7 +101,8 @@ class Progress:
 
     `questions` grows while a run goes on: a repair or a second look is asked only when the first
     answer calls for it. It falls where several tickers have the same sentence. `outage` is there
-    while the server is away. `known` is how many more were answered from the journal.
+    while the server is away. `known` is how many more were answered from the journal. `reading` is
+    there before that, while evidence is read.
     """
 
     rows: int = 0
@@ -109,6 +113,7 @@ class Progress:
     elapsed_s: float = 0.0
     outage: Outage | None = None
     known: int = 0
+    reading: str = ""
 
     @property
     def eta_s(self) -> float | None:
@@ -117,6 +122,8 @@ class Progress:
         return self.elapsed_s / self.asked * left if self.asked else None
 
     def __str__(self) -> str:
+        if self.reading:
+            return self.reading
         if not self.rows_total:
             return "about to begin" if self.outage is None else str(self.outage)
         tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
@@ -888,6 +895,7 @@ async def assess_async(
     manager: LLMManager | None = None,
     parallel: int | None = None,
     refresh: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> RiskTable:
     """
     Return the risk table; takes what `assess` takes and may be awaited on any loop.
@@ -896,8 +904,8 @@ async def assess_async(
     """
     run = _open_checked(**locals())
     if run.plan.asked:
-        with _keep_partial(run):
-            await event_loop.call(_label(run, manager, parallel))
+        with _keep_partial(run), _report_progress(run, on_progress) as tick:
+            await event_loop.call(_label(run, manager, parallel), tick=tick)
     return run.table()
 
 
@@ -918,6 +926,7 @@ def assess(
     manager: LLMManager | None = None,
     parallel: int | None = None,
     refresh: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> RiskTable:
     """
     Return the risk table: metrics from your prices, and the model's labels on your evidence.
@@ -963,6 +972,10 @@ def assess(
         Calls in flight, 1 to 256, for this run; default: what the manager allows.
     refresh
         Ask every question again, also one whose answer is in the journal.
+    on_progress
+        Called with a `Progress` twice a second while evidence is read and labeled, and once when
+        all is labeled; `print` shows a line each time. `assess` calls it on your thread,
+        `assess_async` on your loop. An exception in it ends the run.
 
     Returns
     -------
@@ -976,20 +989,60 @@ def assess(
         Before any server is touched.
     ServerError, ModelError
         The run could not go on; `partial` on the exception is the table of what was done.
+    Exception
+        Whatever `on_progress` raises; with `partial` once labeling has begun.
     """
     run = _open_checked(**locals())
     if run.plan.asked:
-        label_sync(run, manager, parallel)
+        with _keep_partial(run), _report_progress(run, on_progress) as tick:
+            event_loop.run(_label(run, manager, parallel), tick)
     return run.table()
 
 
-def _open_checked(*, manager: object, parallel: object, **given: Any) -> Run:
-    """Check who answers, and open the run with the other arguments of `assess`."""
+def _open_checked(
+    *, manager: object, parallel: object, on_progress: OnProgress | None, **given: Any
+) -> Run:
+    """Check who answers and who is told, and open the run with the other arguments of `assess`."""
     read_parallel(parallel)
     is_fit = manager is None or (hasattr(manager, "ask") and not isinstance(manager, type))
     fix = "give what `await LLMManager.initialize()` returns, or leave it out"
     require(is_fit, "manager", manager, fix)
-    return open_run(**given)
+    is_told = callable(on_progress) and not inspect.iscoroutinefunction(on_progress)
+    fix = "give a function that takes one argument, such as on_progress=print"
+    require(on_progress is None or is_told, "on_progress", on_progress, fix)
+    return open_run(**given, on_read=None if on_progress is None else _tell_reading(on_progress))
+
+
+def _tell_reading(tell: OnProgress) -> OnRead:
+    """Return what is told of the evidence that is read, as progress and not too often."""
+    often = _limit_rate(tell)
+    return lambda symbol, number, total: often(
+        Progress(reading=f"reading the evidence of {symbol} ({number} of {total})")
+    )
+
+
+@contextlib.contextmanager
+def _report_progress(run: Run, tell: OnProgress | None) -> Iterator[Callable[[], None] | None]:
+    """Give what tells of a run while it goes on; tell once more when it is done."""
+    if tell is None:
+        yield None
+        return
+    often = _limit_rate(tell)
+    yield lambda: often(run.progress)
+    tell(run.progress)
+
+
+def _limit_rate(tell: OnProgress) -> Callable[[Progress], None]:
+    """Return a form of a callback that is passed on every PROGRESS_S, first after that time."""
+    told_s = time.monotonic()
+
+    def pass_on(progress: Progress) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s >= PROGRESS_S:
+            tell(progress)
+            told_s = time.monotonic()
+
+    return pass_on
 
 
 def label_sync(

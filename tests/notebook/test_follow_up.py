@@ -5,6 +5,7 @@ what is said of it. The answers are SCRIPTED.
 
 import itertools
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -289,6 +290,29 @@ def test_data_is_a_turn_as_well(open_notebook):
     assert cell.sent[-2] == ("assistant", '{"risk": "legal"}')
     with pytest.raises(InputError, match="--cached does not go with --json"):
         cell.ask("Well?", "--json risk:str --cached")
+
+
+def test_questions_of_several_threads_are_all_kept(open_notebook):
+    """They are on their way together; each is a turn with its own answer and its own ids."""
+    rules = [Rule(contains=f"q{number}?", answer=f"a{number}", first_ms=300) for number in range(4)]
+    cell = open_notebook(*rules)
+    sentences = [f"The company number {number} was fined by a court." for number in range(4)]
+    cell.shell.user_ns |= {f"v{number}": [text] for number, text in enumerate(sentences)}
+
+    def ask_one(number):
+        magics.run(cell.shell, "ask", f"r{number} --with v{number}", f"q{number}?")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask_one, range(4)))
+    assert len({len(call.messages) for call in cell.backend.calls}) < 4  # some at the same time
+    turns = ask.get_conversation().turns
+    assert sorted((one.question, one.answer) for one in turns) == [
+        (f"q{number}?", f"a{number}") for number in range(4)
+    ]
+    cell.ask("All?")
+    whole = "".join(text for _, text in cell.sent)
+    ids = [re.search(rf"\[(S\d+)\] {re.escape(text)}", whole)[1] for text in sentences]
+    assert len(set(ids)) == 4
 
 
 def test_an_error_leaves_the_conversation_as_it_was(open_notebook):

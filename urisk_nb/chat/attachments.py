@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from urisk_nb.chat.token_budget import share_fairly
 from urisk_nb.terminal_text import visible
 
-__all__ = ["Attachment", "Block", "Piece", "Source", "fit_attachments"]
+__all__ = ["Attachment", "Block", "Piece", "Source", "fit_attachments", "strip_attachments"]
 
 TAG_CHARS = 8  # hexadecimal digits of a fence, which are not in the text whatever it is
 Measure = Callable[[str], int]
+# One at the beginning of a message; its own text does not hold its mark
+_SENT = re.compile(r"<<attachment ([0-9a-f]{8}): .*?\n<<end \1>>\n\n", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +195,14 @@ def _make_tag(one: Attachment, body: str) -> str:
         for number in itertools.count()
     )
     return next(tag for tag in tags if tag not in content)
+
+
+def strip_attachments(message: str) -> str:
+    """Return a message without the attachments that it begins with."""
+    start = 0
+    while found := _SENT.match(message, start):
+        start = found.end()
+    return message[start:]
 
 
 def _describe_cut(one: Attachment, pieces: Sequence[Piece]) -> str:

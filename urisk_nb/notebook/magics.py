@@ -112,7 +112,22 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
         },
     ),
-    "urisk_history": ("%urisk_history", "The runs in the journal, the newest first.", {}),
+    "urisk_history": (
+        "%urisk_history",
+        "The runs in the journal, the newest first; with --answers the answers of %%ask.",
+        {
+            "limit": {
+                "nargs": "?",
+                "default": "",
+                "metavar": "N",
+                "help": "the newest N; default: all runs, 20 answers",
+            },
+            "--answers": {
+                "action": "store_true",
+                "help": "the answers of %%%%ask; urisk_nb.read_answer(ID) gives one again",
+            },
+        },
+    ),
     "urisk_latency": (
         "%urisk_latency",
         "Where the time of the last 200 calls went: a DataFrame, one row a call, seconds.",
@@ -491,10 +506,10 @@ def _keep_table(shell: InteractiveShell, run: Run, out: str | None) -> Any:
 # The journal --------------------------------------------------------------------------------------
 
 
-def _show_history(*_: Any) -> pd.DataFrame:
-    from urisk_nb.past_runs import history
+def _show_history(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
+    from urisk_nb.past_answers import list_newest
 
-    return history()
+    return list_newest(args.limit, of_answers=args.answers)
 
 
 def _replay(_: InteractiveShell, args: argparse.Namespace) -> Any:

@@ -58,6 +58,7 @@ from urisk_nb.table.frames import Frames
 from urisk_nb.table.markdown import render_markdown
 from urisk_nb.table.overriding import override_label
 from urisk_nb.table.parquet_files import UNSTORED, is_stored, read_packed, unpack_report
+from urisk_nb.table.portfolio_figures import PortfolioFigures
 from urisk_nb.table.portfolio_views import require_part, unite_prices
 from urisk_nb.table.records import RunRecord
 from urisk_nb.table.sides import Side
@@ -410,14 +411,16 @@ class RiskTable(ExportFrame):
         The figures of the portfolio of the run, by name; docs/portfolio.md has each formula.
 
         A table with fewer rows keeps the portfolio of its run. Losses are positive fractions of the
-        capital. `flags` and `reason` say why a figure is NaN.
+        capital. `flags` and `reason` say why a figure is NaN. It is a Series: its values are the
+        fractions, and a notebook shows them as per cent.
 
         Raises
         ------
         InputError
             No ticker has a weight, or the table is put together from several runs.
         """
-        return require_part("portfolio", self.report.portfolio, self.report.meta).copy()  # type: ignore[no-any-return]  # a Series
+        figures = require_part("portfolio", self.report.portfolio, self.report.meta)
+        return PortfolioFigures(figures.copy())
 
     def backtest(self) -> pd.DataFrame:
         """
