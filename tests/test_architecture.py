@@ -19,7 +19,7 @@ LAYERS = [
     {"settings", "process_state", "arguments", "run_options", "embedded"},
     {"event_loop", "risk", "journal", "workers"},
     {"readers", "server"},
-    {"llm", "render"},
+    {"llm", "render", "reading"},
     {"table", "recording"},
     {"session", "chat"},
     {"past_runs"},
@@ -109,6 +109,7 @@ INSIDE = {
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
     "workers": ["cores", "worker", "pool"],
+    "reading": ["jobs", "evidence_readers"],
     "recording": ["number_text", "overrides", "inputs", "answers", "judges", "recorder", "asked"],
     "render": [
         *("escaping", "text_layout", "markup", "data_view", "front_end", "board"),

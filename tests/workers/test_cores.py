@@ -6,7 +6,7 @@ import pytest
 
 from urisk_nb.errors import SettingsError
 from urisk_nb.workers import cores
-from urisk_nb.workers.cores import count_workers
+from urisk_nb.workers.cores import count_workers, read_given_count
 
 GB = 1_000_000_000
 
@@ -62,9 +62,12 @@ def test_the_free_memory_counts(machine, monkeypatch):
 def test_the_user_decides(monkeypatch, tmp_path):
     """The environment, then `.env`; more than there are cores, too."""
     (tmp_path / ".env").write_text("URISK_WORKERS=12\n")
-    assert count_workers() == 12
+    assert read_given_count() == 12
     monkeypatch.setenv("URISK_WORKERS", "1")
-    assert count_workers() == 1
+    assert read_given_count() == 1
+    monkeypatch.delenv("URISK_WORKERS")
+    (tmp_path / ".env").unlink()
+    assert read_given_count() is None
 
 
 @pytest.mark.parametrize("value", ["0", "257", "two", "-1", "1.5", "²"])
@@ -72,7 +75,7 @@ def test_another_value_is_refused(monkeypatch, value):
     """The error names the variable and what was seen, and its line works."""
     monkeypatch.setenv("URISK_WORKERS", value)
     with pytest.raises(SettingsError, match="URISK_WORKERS is") as caught:
-        count_workers()
+        read_given_count()
     name, _, fixed = caught.value.fix.removeprefix("%env ").partition("=")
     monkeypatch.setenv(name, fixed)
-    assert count_workers() == 1
+    assert read_given_count() == 1

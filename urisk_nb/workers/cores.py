@@ -10,7 +10,7 @@ from pathlib import Path
 from urisk_nb.env_file import read_variable
 from urisk_nb.errors import SettingsError
 
-__all__ = ["MAX_WORKERS", "VARIABLE", "count_workers"]
+__all__ = ["MAX_WORKERS", "VARIABLE", "count_workers", "read_given_count"]
 
 VARIABLE = "URISK_WORKERS"
 MAX_WORKERS = 256
@@ -20,21 +20,18 @@ CGROUP = Path("/sys/fs/cgroup")
 CGROUP_V1 = CGROUP / "cpu"
 
 
-def count_workers() -> int:
+def read_given_count() -> int | None:
     """
-    Return how many worker processes may read; 1 is none beside this one.
-
-    URISK_WORKERS counts from the environment, then from the nearest `.env`. Default: the cores that
-    this process may use (affinity and the limit of a container), as far as the free memory goes.
+    Return what URISK_WORKERS says, in the environment or in the nearest `.env`; None: nothing.
 
     Raises
     ------
     SettingsError
-        URISK_WORKERS is no number from 1 to 256.
+        It is no number from 1 to 256.
     """
     given = read_variable(VARIABLE)
     if not given:
-        return max(1, min(_count_cores(), _count_by_memory(), MAX_BY_DEFAULT))
+        return None
     if not (given.isascii() and given.isdigit() and 1 <= int(given) <= MAX_WORKERS):
         raise SettingsError(
             f"{VARIABLE} is {given[:40]!r}; wanted: a whole number from 1 to {MAX_WORKERS}.",
@@ -42,6 +39,16 @@ def count_workers() -> int:
             name=VARIABLE,
         )
     return int(given)
+
+
+def count_workers() -> int:
+    """
+    Return how many worker processes may read where the user says nothing: 1 is this process alone.
+
+    The cores that this process may use (affinity and the limit of a container), as far as the free
+    memory goes.
+    """
+    return max(1, min(_count_cores(), _count_by_memory(), MAX_BY_DEFAULT))
 
 
 def _count_cores() -> int:
