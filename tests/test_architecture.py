@@ -17,9 +17,9 @@ TESTS, ROOT = REPOSITORY / "tests", REPOSITORY / "urisk_nb"
 LAYERS = [
     {"errors", "address", "terminal_text", "env_file"},
     {"settings", "process_state", "arguments", "run_options", "embedded"},
-    {"event_loop", "risk", "journal"},
+    {"event_loop", "risk", "journal", "workers"},
     {"readers", "server"},
-    {"llm", "render"},
+    {"llm", "render", "reading"},
     {"table", "recording"},
     {"session", "chat"},
     {"past_runs"},
@@ -109,6 +109,8 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
+    "workers": ["cores", "worker", "pool"],
+    "reading": ["jobs", "evidence_readers"],
     "recording": ["number_text", "overrides", "inputs", "answers", "judges", "recorder", "asked"],
     "render": [
         *("escaping", "text_layout", "markup", "data_view", "front_end", "board"),
@@ -177,6 +179,7 @@ STDLIB_ONLY = {
     "server.guardian",
     "embedded.weights",
     "embedded.gguf_header",
+    "workers.worker",
 }
 NO_IO = {
     "risk": {
@@ -188,14 +191,14 @@ ONE_OWNER = {
     "httpx": {"llm.client"},
     "jsonschema": {"chat.json_schemas"},
     "referencing": {"chat.json_schemas"},
-    "subprocess": {"server.guardian", "server.leases", "embedded.weights"},
+    "subprocess": {"server.guardian", "server.leases", "embedded.weights", "workers.pool"},
     "xllamacpp": {"embedded.launcher"},
     "pypdf": {"readers.pdf_text"},
     "docx": {"readers.docx_text"},
     "gguf": {"embedded.merge"},
     "sklearn": {"risk.baselines"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
-    "psutil": {"server.memory_usage", "render.front_end"},
+    "psutil": {"server.memory_usage", "render.front_end", "workers.cores"},
     "plotly": {"render.figures"},
     "markdown_it": {"render.answer_markdown"},
     "nh3": {"render.answer_markdown"},

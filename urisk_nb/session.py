@@ -43,6 +43,7 @@ from urisk_nb.llm.run_calls import MAX_FAILED_IN_ROW, CallFailed, Outage, RunCal
 from urisk_nb.readers.holdings import parse_tickers, unite_spellings
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
+from urisk_nb.reading.evidence_readers import EvidenceReaders
 from urisk_nb.recording.inputs import RunInputs
 from urisk_nb.recording.judges import encode_judge
 from urisk_nb.recording.overrides import keep_override, load_overrides, name_user
@@ -66,7 +67,7 @@ from urisk_nb.risk.overrides import Override
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import OnRead, Plan
 from urisk_nb.risk.questions import EXAMPLES, Question, Reply, parse
-from urisk_nb.risk.selection import SelectionMapper, select_in_turn
+from urisk_nb.risk.selection import SelectionMapper
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.values import describe_type
 from urisk_nb.table.risk_table import RiskTable, assemble
@@ -683,14 +684,15 @@ def open_run(
     taxonomy: Taxonomy = DEFAULT,
     families: str | PathLike[str] | None = None,
     on_read: OnRead | None = None,
-    map_selections: SelectionMapper = select_in_turn,
+    map_selections: SelectionMapper | None = None,
     refresh: bool = False,
 ) -> Run:
     """
     Check everything, compute the metrics and return the run; no server is touched.
 
-    Takes what `assess` takes, but for who answers. `on_read` is called before the evidence of each
-    ticker is read, and `map_selections` reads it.
+    Takes what `assess` takes, but for who answers. `on_read` is called before each file of a folder
+    and before the evidence of each ticker is read. `map_selections` reads the evidence; default:
+    this process, and where there is much, workers on the other cores.
 
     Raises
     ------
@@ -713,22 +715,26 @@ def open_run(
             "NAME)",
         )
     holdings, own_prices = _read_holdings(tickers, prices, settings)
-    own_evidence, own_previous = _read_evidence(evidence, previous, holdings, own_prices)
-    own_families = _read_families(settings.families, taxonomy)
-    inputs = RunInputs(
-        holdings=tuple(holdings),
-        prices=own_prices,
-        documents=None if own_evidence is None else own_evidence.documents,
-        params=settings,
-        previous=None if own_previous is None else own_previous.documents,
-        benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
-        taxonomy=taxonomy,
-        # A category that the taxonomy lacks is no answer
-        examples=tuple(example for example in EXAMPLES if example.risk in taxonomy.labels),
-        families=None if own_families is None else tuple(own_families),
-        factors=None if own_factors is None else _read_own_factors(own_factors, settings),
-    )
-    plan = inputs.prepare(on_read, map_selections)
+    with EvidenceReaders(on_read) as readers:
+        own_evidence, own_previous = _read_evidence(
+            evidence, previous, holdings, own_prices, readers
+        )
+        own_families = _read_families(settings.families, taxonomy)
+        inputs = RunInputs(
+            holdings=tuple(holdings),
+            prices=own_prices,
+            documents=None if own_evidence is None else own_evidence.documents,
+            params=settings,
+            previous=None if own_previous is None else own_previous.documents,
+            benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
+            taxonomy=taxonomy,
+            # A category that the taxonomy lacks is no answer
+            examples=tuple(example for example in EXAMPLES if example.risk in taxonomy.labels),
+            families=None if own_families is None else tuple(own_families),
+            factors=None if own_factors is None else _read_own_factors(own_factors, settings),
+        )
+        documents = (*(inputs.documents or ()), *(inputs.previous or ()))
+        plan = inputs.prepare(on_read, map_selections or readers.map_selections(documents))
     corrected, unread = load_overrides(find_path(), plan)
     notes = [*describe_repeats(holdings), describe_weights(plan.holdings)]
     notes += [plan.portfolio.reason if plan.portfolio else None]
@@ -754,13 +760,18 @@ def open_run(
 
 
 def _read_evidence(
-    evidence: Any, previous: Any, holdings: Sequence[Holding], prices: Prices | None
+    evidence: Any,
+    previous: Any,
+    holdings: Sequence[Holding],
+    prices: Prices | None,
+    readers: EvidenceReaders,
 ) -> tuple[Evidence | None, Evidence | None]:
     """Return the evidence and that of the year before, as far as they were given."""
     read = functools.partial(
         read_evidence,
         tickers=[holding.symbol for holding in holdings],
         known=() if prices is None else list(prices.close.columns),
+        map_files=readers.map_files,
     )
     if previous is not None and evidence is None:
         raise InputError(
