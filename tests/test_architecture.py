@@ -36,7 +36,7 @@ INSIDE = {
         *("filing_cover", "filings", "file_content", "file_names", "documents"),
         *("csv_files", "files", "holdings", "columns", "number_text"),
         *("price_fields", "price_shapes", "price_files", "joined_prices", "prices"),
-        *("news_values", "news_fields", "news", "family_file"),
+        *("news_values", "news_fields", "news", "family_file", "taxonomy_file"),
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "episodes", "params", "inputs", "formulas"),

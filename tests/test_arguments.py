@@ -206,7 +206,7 @@ UNFIT = [
     ("assess", {"manager": "x"}, "manager is 'x'"),
     ("assess_async", {"manager": "x"}, "manager is 'x'"),
     ("assess", {"manager": LLMManager}, "manager is <class"),
-    ("assess", {"taxonomy": "x"}, "taxonomy is 'x'"),
+    ("assess", {"taxonomy": 3}, "taxonomy is 3"),
     ("assess", {"taxonomy": {}}, "taxonomy is {}"),
     ("assess_async", {"taxonomy": None}, "taxonomy is None"),
     ("initialize", {"progress": 5}, "progress is 5"),

@@ -109,6 +109,10 @@ _OPTIONS: Options = {
         "metavar": "FILE",
         "help": "TOML file of more families of distress to search long documents for",
     },
+    "--taxonomy": {
+        "metavar": "NAME",
+        "help": "categories of your own: a variable (Taxonomy), or a TOML file",
+    },
     "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
     "--refresh": {
         "action": "store_true",
@@ -136,6 +140,7 @@ _IN_SHELL: Options = {
         "semicolons"
     },
     "--factors": {"help": "columns of the prices (SPY,TLT) to regress the returns on"},
+    "--taxonomy": {"metavar": "FILE", "help": "TOML file of categories of your own"},
 }
 _OF_FRAMES = ("--factor-returns",)  # about a value that a shell cannot give
 

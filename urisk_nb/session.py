@@ -66,7 +66,7 @@ from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.overrides import Override
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import OnRead, Plan
-from urisk_nb.risk.questions import EXAMPLES, Question, Reply, parse
+from urisk_nb.risk.questions import Question, Reply, choose_examples, parse
 from urisk_nb.risk.selection import SelectionMapper
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.values import describe_type
@@ -681,7 +681,7 @@ def open_run(
     benchmark: str | pd.Series | None = None,
     stress: Any = None,
     factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
-    taxonomy: Taxonomy = DEFAULT,
+    taxonomy: Taxonomy | str | PathLike[str] = DEFAULT,
     families: str | PathLike[str] | None = None,
     on_read: OnRead | None = None,
     map_selections: SelectionMapper | None = None,
@@ -699,15 +699,14 @@ def open_run(
     InputError
         Something given cannot be used; says what was seen and what to do.
     """
-    fix = "give a Taxonomy, or leave it out: taxonomy=Taxonomy(categories=(...), version='mine')"
-    require(isinstance(taxonomy, Taxonomy), "taxonomy", taxonomy, fix)
+    own_taxonomy = _read_taxonomy(taxonomy)
     series = benchmark if isinstance(benchmark, pd.Series) else None
     named = benchmark if series is None else "given"
     names, own_factors = _read_factors(factors)
     settings = _settings(
         params, query=query, benchmark=named, stress=stress, factors=names, families=families
     )
-    _check_judges(settings.judge or (), taxonomy, is_named=True)
+    _check_judges(settings.judge or (), own_taxonomy, is_named=True)
     if prices is None and evidence is None:
         raise InputError(
             "neither prices nor evidence was given.",
@@ -719,7 +718,7 @@ def open_run(
         own_evidence, own_previous = _read_evidence(
             evidence, previous, holdings, own_prices, readers
         )
-        own_families = _read_families(settings.families, taxonomy)
+        own_families = _read_families(settings.families, own_taxonomy)
         inputs = RunInputs(
             holdings=tuple(holdings),
             prices=own_prices,
@@ -727,9 +726,8 @@ def open_run(
             params=settings,
             previous=None if own_previous is None else own_previous.documents,
             benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
-            taxonomy=taxonomy,
-            # A category that the taxonomy lacks is no answer
-            examples=tuple(example for example in EXAMPLES if example.risk in taxonomy.labels),
+            taxonomy=own_taxonomy,
+            examples=choose_examples(own_taxonomy),
             families=None if own_families is None else tuple(own_families),
             factors=None if own_factors is None else _read_own_factors(own_factors, settings),
         )
@@ -838,6 +836,17 @@ def _read_own_factors(columns: Sequence[pd.Series], settings: RiskParams) -> tup
         raise
 
 
+def _read_taxonomy(given: Taxonomy | str | PathLike[str]) -> Taxonomy:
+    """Return the categories that were given, or those of the file."""
+    if isinstance(given, str | PathLike):
+        from urisk_nb.readers.taxonomy_file import read_taxonomy_file
+
+        return read_taxonomy_file(given)
+    fix = "give a Taxonomy or the path of a TOML file, or leave it out: taxonomy='desk.toml'"
+    require(isinstance(given, Taxonomy), "taxonomy", given, fix)
+    return given
+
+
 def _read_families(path: str | None, taxonomy: Taxonomy) -> Sequence[Family] | None:
     """Return the families of the package and of the user's file; None where none was given."""
     if path is None:
@@ -878,13 +887,13 @@ def _check_judges(models: Sequence[str], taxonomy: Taxonomy, *, is_named: bool) 
             )
     if taxonomy.hash != DEFAULT.hash and (known := next(filter(is_judge, models), None)):
         raise InputError(
-            f"{known!r} was trained on the categories {', '.join(DEFAULT.ids)} only, and taxonomy= "
-            "gives others.",
-            fix="leave out taxonomy=, or "
+            f"{known!r} was trained on the categories {', '.join(DEFAULT.ids)} only, and your "
+            "taxonomy has others.",
+            fix="leave out taxonomy= (in a cell: --taxonomy), or "
             + (
-                "leave out judge=: the session's model labels then"
+                "leave out judge= (--judge): the session's model labels then"
                 if is_named
-                else "name another model of the server: judge='llama3.1'"
+                else "name another model of the server: judge='llama3.1' (--judge llama3.1)"
             ),
         )
 
@@ -901,7 +910,7 @@ async def assess_async(
     stress: Any = None,
     factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
-    taxonomy: Taxonomy = DEFAULT,
+    taxonomy: Taxonomy | str | PathLike[str] = DEFAULT,
     families: str | PathLike[str] | None = None,
     manager: LLMManager | None = None,
     parallel: int | None = None,
@@ -932,7 +941,7 @@ def assess(
     stress: Any = None,
     factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
-    taxonomy: Taxonomy = DEFAULT,
+    taxonomy: Taxonomy | str | PathLike[str] = DEFAULT,
     families: str | PathLike[str] | None = None,
     manager: LLMManager | None = None,
     parallel: int | None = None,
@@ -974,7 +983,8 @@ def assess(
     params
         Every other setting of the run: `RiskParams(window="2y")`, or a mapping of the same names.
     taxonomy
-        Categories of risk, with definitions.
+        Categories of risk, with definitions: a `Taxonomy`, or the path of a TOML file of them
+        (docs/howto/your-own-model.md).
     families
         TOML file of more families of distress to search long documents for; docs/filings.md.
     manager

@@ -34,7 +34,15 @@ def attach(pairs):
         name: tuple(Piece(text=text[at : at + 50]) for at in range(0, len(text), 50))
         for name, text in pairs
     }
-    return tuple(Attachment(name=name, title="t", pieces=each) for name, each in pieces.items())
+    return tuple(
+        Attachment(name=name, title="t", pieces=each, find_more=find_more)
+        for name, each in pieces.items()
+    )
+
+
+def find_more(question):
+    """What a later question asks for of any value: its own words."""
+    return [Piece(text=question[at : at + 50]) for at in range(0, len(question), 50)]
 
 
 @given(

@@ -2,9 +2,10 @@
 
 The parts come in an order that changes as little as possible from turn to turn, so that the server
 finds its prompt cache: the system prompt, the attachments of turns that were left out, then the
-turns with what was attached to each, then the question. Where they do not fit, the oldest turns are
-left out, and at once so many that the rest has half of the room: leaving out one in each turn would
-have the server read everything again each time.
+turns with what was attached to each, then the question. So the summary of a value that an earlier
+question was sent with stays as it is, and what this question needs beside it goes with this one.
+Where they do not fit, the oldest turns are left out, and at once so many that the rest has half of
+the room: leaving out one in each turn would have the server read everything again each time.
 
 Questions may be on their way at the same time, from several threads. Each goes on with the turns
 that had ended when it was asked, and becomes a turn when its answer ends.
@@ -27,6 +28,7 @@ from urisk_nb.risk.answer_text import strip_thinking
 
 __all__ = ["ChatPlan", "Conversation", "Turn"]
 
+MORE = "more of it, for this question"
 STOPPED = "[The user stopped this answer here.]"
 ATTACHED_SHARE = 0.75  # of what is left, for new attachments: the conversation has to go on
 MAX_TURNS = 1000  # that are kept; no window has room for more
@@ -247,10 +249,7 @@ class _Planner:
         needed = self._measure((), (), ())
         answer_tokens = self.window.plan_answer(self.max_tokens, needed)
         room = self.window.tokens - answer_tokens
-        replaced = {one.name for one in self.attachments}
-        self.turns = _take_out(self.turns, replaced)
-        self.pinned = _drop_named(self.pinned, replaced)
-        self._attach(room - needed)
+        replaced = self._attach(room, needed)
         before = len(self.turns)
         self._leave_out_turns(room)
         self._leave_out_blocks(room)
@@ -268,15 +267,71 @@ class _Planner:
             version=self.version,
         )
 
-    def _attach(self, available: int) -> None:
-        if not self.attachments:
-            return
+    def _attach(self, room: int, needed: int) -> Set[str]:
+        """Attach what the question has; return the names whose earlier values are taken out."""
+        available = room - needed
         budget = available if self.is_alone else int(ATTACHED_SHARE * available)
+        more = self._find_more()
+        both = (*self.attachments, *more)
         # The blank line before the question
-        budget -= self.meter.measure("\n\n") * (1 + len(self.attachments))
-        blocks = fit_attachments(self.attachments, budget, self._measure_text, self.source_ids.name)
-        self.blocks = tuple(one for one in blocks if one.text)
-        self.notes += [one.cut or f"{one.name}: left out" for one in blocks if _is_cut(one)]
+        budget -= self.meter.measure("\n\n") * (1 + len(both))
+        blocks = fit_attachments(both, budget, self._measure_text, self.source_ids.name)
+        own, added = blocks[: len(self.attachments)], blocks[len(self.attachments) :]
+        self.notes += [one.cut or f"{one.name}: left out" for one in own if _is_cut(one)]
+        self.notes += [
+            f"{one.name}: {'more for this question' if one.text else 'no room for more of it'}"
+            for one in added
+        ]
+        new = self._find_new(own, added, room)
+        replaced = {one.name for one in new}
+        self.turns = _take_out(self.turns, replaced)
+        self.pinned = _drop_named(self.pinned, replaced)
+        self.blocks = tuple(one for one in (*new, *added) if one.text)
+        return replaced
+
+    def _list_earlier(self) -> dict[str, list[Block]]:
+        """Return what was attached before, by name."""
+        found: dict[str, list[Block]] = {}
+        for block in (*self.pinned, *(one for turn in self.turns for one in turn.blocks)):
+            found.setdefault(block.name, []).append(block)
+        return found
+
+    def _find_more(self) -> tuple[Attachment, ...]:
+        """Return what this question needs of values that were attached before, and was not sent."""
+        named = {one.name for one in self.attachments}
+        found = []
+        for name, blocks in self._list_earlier().items():
+            find_more = blocks[-1].find_more
+            if name in named or find_more is None:
+                continue
+            pieces = tuple(
+                piece
+                for piece in find_more(self.question)
+                if not any(block.holds(piece) for block in blocks)
+            )
+            if pieces:
+                found.append(
+                    Attachment(
+                        name=name, title=MORE, pieces=pieces, find_more=find_more, is_more=True
+                    )
+                )
+        return tuple(found)
+
+    def _find_new(self, own: Sequence[Block], added: Sequence[Block], room: int) -> Sequence[Block]:
+        """
+        Return the blocks that are sent with the question: not one that an earlier question was sent
+        with in the same words, as long as everything fits.
+        """
+        earlier = self._list_earlier()
+        new = [
+            one for one in own if [block.text for block in earlier.get(one.name, ())] != [one.text]
+        ]
+        if len(new) == len(own):
+            return own
+        replaced = {one.name for one in new}
+        turns, pinned = _take_out(self.turns, replaced), _drop_named(self.pinned, replaced)
+        fits = self._measure(turns, pinned, (*new, *added)) <= room
+        return new if fits else own
 
     def _measure_text(self, text: str) -> int:
         return self.meter.measure(text)
@@ -285,17 +340,17 @@ class _Planner:
         """Leave out the oldest turns where all do not fit, until the others have half the room."""
         if self._measure(self.turns, self.pinned, self.blocks) <= room:
             return
-        every = (*self.pinned, *(one for turn in self.turns for one in turn.blocks))
+        every = (*self.pinned, *_list_kept(self.turns))
         base = self._measure((), every, self.blocks)
         limit = base + max(room - base, 0) // 2
         gone = bisect_left(range(len(self.turns)), True, key=lambda count: self._fits(count, limit))
-        self.pinned = (*self.pinned, *(one for turn in self.turns[:gone] for one in turn.blocks))
+        self.pinned = (*self.pinned, *_list_kept(self.turns[:gone]))
         self.turns = self.turns[gone:]
 
     def _fits(self, gone: int, limit: int) -> bool:
         """Return whether the chat keeps a limit once so many turns are left out."""
-        blocks = (one for turn in self.turns[:gone] for one in turn.blocks)
-        return self._measure(self.turns[gone:], (*self.pinned, *blocks), self.blocks) <= limit
+        blocks = (*self.pinned, *_list_kept(self.turns[:gone]))
+        return self._measure(self.turns[gone:], blocks, self.blocks) <= limit
 
     def _leave_out_blocks(self, room: int) -> None:
         """Leave out what was attached before, the oldest first, then what is attached now."""
@@ -343,6 +398,11 @@ def _take_out(turns: Sequence[Turn], names: Set[str]) -> tuple[Turn, ...]:
 
 def _drop_named(blocks: Sequence[Block], names: Set[str]) -> tuple[Block, ...]:
     return tuple(one for one in blocks if one.name not in names)
+
+
+def _list_kept(turns: Sequence[Turn]) -> list[Block]:
+    """Return what stays of turns that are left out: what a question asked for beside it is gone."""
+    return [one for turn in turns for one in turn.blocks if not one.is_more]
 
 
 def _is_cut(block: Block) -> bool:

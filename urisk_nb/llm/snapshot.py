@@ -224,7 +224,7 @@ def take_snapshot(manager: LLMManager, probe: ServerProbe | None = None) -> Sess
         restart_count=server.restart_count,
         breaker=manager.breaker(),
         failure=None if server.failure is None else (server.failure.message, server.failure.fix),
-        notes=tuple(session_notes(manager)),
+        notes=tuple(manager.notes),
         log="" if server.lease is None else str(server.lease.facts["log"]),
         records=manager.calls.records,
         live=manager.calls.live,
@@ -351,4 +351,4 @@ def session_notes(manager: LLMManager) -> list[str]:
         "small_judge": judged,
     }
     known = [NOTES[code] for code, it_does in holds.items() if it_does]
-    return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.notes)]
+    return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.server_notes)]

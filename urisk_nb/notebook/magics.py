@@ -454,6 +454,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             benchmark=_find_benchmark(shell, args.benchmark),
             stress=find_value(shell.user_ns, args.stress, "--stress", is_label=True),
             factors=_find_factors(shell, args.factors),
+            taxonomy=_find_taxonomy(shell, args.taxonomy),
             on_read=_show_reading(board),
             refresh=args.refresh,
         )
@@ -540,6 +541,20 @@ def _find_factors(shell: InteractiveShell, text: str | None) -> Any:
 
     value = find_value(shell.user_ns, text, "--factors", is_label=True)
     return value if isinstance(value, pd.DataFrame | pd.Series) else text
+
+
+def _find_taxonomy(shell: InteractiveShell, text: str | None) -> Any:
+    """Return the user's categories, the path of a file of them, or those of the package."""
+    from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
+
+    value = find_value(
+        shell.user_ns,
+        text,
+        "--taxonomy",
+        fitting=lambda one: isinstance(one, Taxonomy),
+        ending=".toml",
+    )
+    return DEFAULT if value is None else value
 
 
 # Cell magics also take the text of the cell.

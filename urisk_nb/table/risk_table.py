@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from urisk_nb.arguments import refuse_unknown, require
 from urisk_nb.errors import InputError
 from urisk_nb.render.portfolio_content import select_tickers
 from urisk_nb.render.table_content import TableContent, has_alerts
@@ -365,6 +366,7 @@ class RiskTable(ExportFrame):
             object.__setattr__(table, "_report", unpack_report(packed, _build_report))
         return table
 
+    @refuse_unknown(example='table.to_html_report("out.html")')
     def to_html_report(self, path: str | PathLike[str]) -> None:
         """
         Write one HTML page: table, charts, alerts, findings of each ticker, and the record.
@@ -387,6 +389,8 @@ class RiskTable(ExportFrame):
         ``table.report`` is the run's findings, and ``to_html`` is pandas' own bare table. So this
         name stands among the other ``to_`` methods, where Tab finds it.
         """
+        fix = 'name a file: table.to_html_report("out.html")'
+        require(isinstance(path, str | PathLike), "path", path, fix)
         save_page(self._content(), self.report, path)
 
     def judgements(self) -> pd.DataFrame:
@@ -545,6 +549,9 @@ class RiskTable(ExportFrame):
             "ticker", key=lambda one: one.map(order), kind="stable"
         ).reset_index(drop=True)
 
+    @refuse_unknown(
+        example='table.override("E2.1", risk="legal", severity=2, why="the fine was paid")'
+    )
     def override(
         self,
         evidence: str,
@@ -604,6 +611,7 @@ class RiskTable(ExportFrame):
         table: RiskTable = override_label(self, self.report, correction)
         return table
 
+    @refuse_unknown(example='table.explain("NVDA")')
     def explain(self, ticker: str, run: str | None = None) -> Explanation:
         """
         Return how one row comes from its sentences: each step from the label to the score.
