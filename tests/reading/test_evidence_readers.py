@@ -12,7 +12,7 @@ from document_files import make_pdf
 from harness import children
 from many_filings import write_filing, write_folder
 from urisk_nb.errors import InputError, SettingsError
-from urisk_nb.reading import evidence_readers
+from urisk_nb.reading import evidence_readers, selection_cache
 from urisk_nb.risk.selection import select_evidence
 from urisk_nb.session import open_run
 
@@ -22,8 +22,9 @@ SETTINGS = {"max_sentences": 60}
 
 @pytest.fixture(autouse=True)
 def nobody_stays(monkeypatch):
-    """No process is left by a test; the journal and its notes are not of interest."""
+    """No process is left by a test; what was selected before is not known."""
     monkeypatch.setenv("URISK_JOURNAL", "off")
+    monkeypatch.setattr(selection_cache, "MIN_CHARS", 10**9)
     before = children()
     yield
     assert children() == before
