@@ -85,7 +85,8 @@ INSIDE = {
         *("engines", "leases", "checks", "model_server"),
     ],
     "llm": [
-        *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
+        *("messages", "dialects", "constrained_decoding", "resilience", "calls"),
+        *("checkpoints", "limiter"),
         *("tls", "refusals", "decompression"),
         "run_calls",
         *(

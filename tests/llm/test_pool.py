@@ -45,6 +45,7 @@ class Endpoint:
             if isinstance(self.error, StreamInterrupted):
                 record.add_chunk(Chunk(text="so far"))
             if self.error is not None:
+                await asyncio.sleep(0)  # a failure is seen later than the next call is made
                 raise self.error
             await end
             return Final()

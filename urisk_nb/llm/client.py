@@ -51,6 +51,7 @@ from urisk_nb.errors import (
     TlsFailed,
     UriskError,
 )
+from urisk_nb.llm.checkpoints import skip_checkpoints
 from urisk_nb.llm.decompression import Decompressor, find_unknown_encoding, list_encodings
 from urisk_nb.llm.dialects import ollama, openai
 from urisk_nb.llm.dialects.dialect import BUSY_STATUSES, Dialect, Feature, clean_words
@@ -163,6 +164,7 @@ class Client:
         self.dialect = NAMED.get(settings.dialect, ollama.DIALECT)
         self._is_found = False  # whether a probe has found the dialect
         self._has_list = True  # whether the server lists its models
+        self._addresses: dict[str, httpx.URL] = {}  # by path, at the address that is dialed
         self._calls = self._open_pool(MAX_CONNECTIONS, transport)
         self._probes = self._open_pool(2, transport)
 
@@ -197,6 +199,13 @@ class Client:
     def _dial(self, base_url: str) -> None:
         """Send what follows to this one of the addresses that the settings' address stands for."""
         self._calls.base_url = self._probes.base_url = httpx.URL(base_url)
+        self._addresses.clear()
+
+    def _find_address(self, path: str) -> httpx.URL:
+        """Return the whole address of a path, parsed once: httpx would do so for each call."""
+        if path not in self._addresses:
+            self._addresses[path] = self._calls.build_request("POST", path).url
+        return self._addresses[path]
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -504,7 +513,9 @@ class Client:
             Turns status and text of a refusal into an error.
         """
         headers = {**JSON, **self.dialect.headers}
-        sent = self._calls.post(path, content=body, headers=headers)
+        sent = skip_checkpoints(
+            self._calls.post(self._find_address(path), content=body, headers=headers)
+        )
         reply = await self._receive(sent, NO_START, is_load=True)
         return self._read_object(path, reply, decode_error)
 
@@ -552,9 +563,7 @@ class Client:
             with _translate_errors(settings):
                 async with (
                     reception.timer,
-                    self._calls.stream(
-                        "POST", dialect.chat_path, content=body, headers=headers
-                    ) as reply,
+                    self._open_stream(dialect.chat_path, body, headers) as reply,
                 ):
                     if reply.status_code != 200 or self._is_page_type(reply):
                         reception.timer.reschedule(None)  # a refusal has its own limit
@@ -578,6 +587,20 @@ class Client:
                 partial=reception.text,
             )
         return reception.final
+
+    @contextlib.asynccontextmanager
+    async def _open_stream(
+        self, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request; its reply is closed at the end, read or not."""
+        request = self._calls.build_request(
+            "POST", self._find_address(path), content=body, headers=headers
+        )
+        reply = await skip_checkpoints(self._calls.send(request, stream=True))
+        try:
+            yield reply
+        finally:
+            await skip_checkpoints(reply.aclose())
 
     # Models of Ollama -----------------------------------------------------------------------------
 
