@@ -114,6 +114,21 @@ def test_a_notebook_reads_every_kind_of_document():
     assert names_of("documents") <= names_of("notebook")
 
 
+def test_the_benchmarks_name_what_they_compare_with():
+    """
+    The extra `benchmark` brings the other clients, the other library and what draws the plots.
+    """
+    imported = {
+        package
+        for path in (ROOT / "benchmarks").glob("*.py")
+        for package, _ in packages_imported(path)
+    }
+    wanted = {"ollama", "langchain-ollama", "empyrical-reloaded", "matplotlib"}
+    # A package that is not installed has the name of its module
+    assert {one.replace("empyrical", "empyrical-reloaded") for one in imported} >= {"matplotlib"}
+    assert names_of("benchmark") == wanted
+
+
 def test_two_extras_that_need_a_package_agree_on_its_bound():
     """
     One package, one lower bound.
@@ -178,7 +193,7 @@ def test_the_core_imports_without_the_extras():
 
 # Each takes 0.2 to 3 s to import, and one or two tests use it.
 HEAVY = {
-    *("empyrical", "jax", "jsonschema", "nbformat", "optax", "playwright", "plotly"),
+    *("empyrical", "jax", "jsonschema", "matplotlib", "nbformat", "optax", "playwright", "plotly"),
     *("schemathesis", "scikit-learn", "scipy", "statsmodels"),
 }
 
