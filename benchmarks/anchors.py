@@ -3,7 +3,7 @@ Other clients, asked the same as urisk_nb: raw httpx, ollama-python and langchai
 
 Each function returns the seconds that a client takes for requests that urisk_nb has sent; a request
 is its body, as bytes. What opens a connection or imports a package stands before the clock. A
-package that is not installed is left out by `list_clients`.
+client that is not installed is left out by `try_clients`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib.util
 import itertools
 import json
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,14 +27,25 @@ _TAKEN = ("model", "messages", "format", "options", "keep_alive", "think")
 PACKAGES = {OLLAMA: "ollama", LANGCHAIN: "langchain_ollama"}
 
 
-def list_clients() -> list[str]:
-    """List the clients that are installed."""
-    return [HTTPX, *(name for name, one in PACKAGES.items() if importlib.util.find_spec(one))]
+def try_clients(url: str, body: bytes) -> tuple[list[str], list[str]]:
+    """
+    Ask with each client once; return those that work, and what is said of the others.
 
-
-def list_missing() -> list[str]:
-    """Say which clients are left out."""
-    return [f"{name} is not installed" for name in PACKAGES if name not in list_clients()]
+    One that is not installed, or whose version cannot ask this, does not end the measurement.
+    """
+    working, notes = [], []
+    for name, package in PACKAGES.items():
+        if importlib.util.find_spec(package) is None:
+            notes.append(f"{name} is not installed")
+            continue
+        try:
+            time_client(name, url, [body], 1, 1)
+        except Exception as exc:  # noqa: BLE001 - whatever the other client raises
+            traceback.print_exc()
+            notes.append(f"{name} cannot be asked ({type(exc).__name__})")
+        else:
+            working.append(name)
+    return [HTTPX, *working], notes
 
 
 @asynccontextmanager

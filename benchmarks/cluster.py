@@ -42,6 +42,8 @@ def check() -> None:
 @contextlib.contextmanager
 def start_cluster(urls: list[str]) -> Iterator[Client]:
     """A cluster with one worker for each server; ended afterwards."""
+    # Its processes read this, too: each would report its start and its end
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     workers = {

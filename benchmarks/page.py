@@ -148,7 +148,9 @@ def make_goals(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str
 
 def explain(group: Mapping[str, Any] | None) -> str:
     """Say why a figure is not there."""
-    return "" if group is None else group.get("why") or ""
+    if group is None:
+        return ""
+    return "; ".join(group["measured"]["notes"]) if group["status"] == "done" else group["why"]
 
 
 def make_rows(

@@ -21,6 +21,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -195,8 +196,14 @@ def measure_into(name: str, out: Path, *, quick: bool) -> None:
         said = {"status": "skipped", "why": str(why)}
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - the others go on, and the page says it
         traceback.print_exc()
-        said = {"status": "failed", "why": f"{type(exc).__name__}: {exc}".partition("\n")[0][:200]}
+        said = {"status": "failed", "why": describe_error(exc)}
     out.write_text(json.dumps(said), encoding="utf-8")
+
+
+def describe_error(exc: BaseException) -> str:
+    """Return an error in one line; paths of this machine have no place in a page."""
+    first = f"{type(exc).__name__}: {exc}".partition("\n")[0]
+    return re.sub(r"(?<![\w:/])(?:/[^\s/'\",:]+){2,}", "a file", first)[:200]
 
 
 # Results ------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ sys.path.insert(
     0, str(Path(__file__).parents[1] / "tests")
 )  # the scripted server is that of the tests
 
-from anchors import HTTPX, list_clients, list_missing, time_client
+from anchors import HTTPX, time_client, try_clients
 from harness import FakeOllama
 from records import Figure, Measured, compare, take_turns, time_of
 from urisk_nb import assess
@@ -74,12 +74,14 @@ def open_session() -> Iterator[LLMManager]:
 
 def time_clients(
     manager: LLMManager, bodies: Sequence[bytes], calls: int, workers: int
-) -> dict[str, Callable[[], float]]:
-    """The other clients, as ways that take turns."""
-    return {
+) -> tuple[dict[str, Callable[[], float]], list[str]]:
+    """The other clients, as ways that take turns; and what is said of those that are left out."""
+    working, notes = try_clients(manager.url, bodies[0])
+    ways = {
         name: functools.partial(time_client, name, manager.url, bodies, calls, workers)
-        for name in list_clients()
+        for name in working
     }
+    return ways, notes
 
 
 def name_figure(what: str, client: str) -> str:
@@ -96,24 +98,25 @@ def compare_all(what: str, found: dict[str, list[float]], conditions: str) -> di
     }
 
 
-def measure_streams(manager: LLMManager, rounds: int) -> dict[str, Figure]:
+def measure_streams(manager: LLMManager, rounds: int) -> Measured:
     """One answer, token by token."""
     prompt = f"Write {TOKENS} tokens."
     manager.generate_sync(prompt)
-    body = manager.calls.records[-1].body
+    others, notes = time_clients(manager, [manager.calls.records[-1].body], 1, 1)
     found = take_turns(
         {
             OURS: functools.partial(time_of, lambda: manager.generate_sync(prompt)),
             "by stream()": functools.partial(time_of, lambda: list(manager.stream_sync(prompt))),
-            **time_clients(manager, [body], 1, 1),
+            **others,
         },
         rounds,
     )
-    return compare_all("generate", found, f"{TOKENS} tokens at 5 ms")
+    figures = compare_all("generate", found, f"{TOKENS} tokens at 5 ms")
+    return Measured(figures=figures, notes=notes)
 
 
-def measure_runs(manager: LLMManager, tickers: int, rounds: int) -> dict[str, Figure]:
-    """Runs of so many tickers; in each round others, so that the journal knows none of them."""
+def measure_runs(manager: LLMManager, tickers: int, rounds: int) -> Measured:
+    """Runs of so many tickers; in each round others, so that no answer is known."""
     warm = [f"W{number}" for number in range(WORKERS)]
     assess(warm, evidence=evidence_of(warm), manager=manager)  # imports, connections
     bodies = [record.body for record in manager.calls.records if b"fined" in record.body]
@@ -125,22 +128,23 @@ def measure_runs(manager: LLMManager, tickers: int, rounds: int) -> dict[str, Fi
         return time_of(lambda: assess(symbols, evidence=evidence, manager=manager))
 
     calls = tickers * SENTENCES
-    found = take_turns({OURS: label, **time_clients(manager, bodies, calls, WORKERS)}, rounds)
-    conditions = f"{rounds} runs of {tickers} tickers x {SENTENCES} sentences, {WORKERS} in flight"
-    return compare_all("risk", found, f"{conditions}, 100 ms each")
+    others, notes = time_clients(manager, bodies, calls, WORKERS)
+    found = take_turns({OURS: label, **others}, rounds)
+    conditions = f"{tickers} tickers x {SENTENCES} sentences, {WORKERS} in flight, 100 ms each"
+    return Measured(figures=compare_all("risk", found, conditions), notes=notes)
 
 
 def measure_generate(*, quick: bool) -> Measured:
     """The group `generate` of benchmarks/performance.py."""
     with open_session() as manager:
-        return Measured(figures=measure_streams(manager, 3 if quick else 15), notes=list_missing())
+        return measure_streams(manager, 3 if quick else 15)
 
 
 def measure_risk(*, quick: bool) -> Measured:
     """The group `risk`: 2,000 calls of each client, in two rounds that take turns."""
     tickers, rounds = (10, 2) if quick else (250, 2)
     with open_session() as manager:
-        return Measured(figures=measure_runs(manager, tickers, rounds), notes=list_missing())
+        return measure_runs(manager, tickers, rounds)
 
 
 def main() -> None:
@@ -157,8 +161,8 @@ def main() -> None:
             profile(lambda: assess(symbols, evidence=evidence, manager=manager))
             return
         figures = {
-            **measure_streams(manager, 3 * args.rounds),
-            **measure_runs(manager, args.tickers, args.rounds),
+            **measure_streams(manager, 3 * args.rounds).figures,
+            **measure_runs(manager, args.tickers, args.rounds).figures,
         }
     for name, one in figures.items():
         print(

@@ -107,7 +107,9 @@ def test_what_was_not_measured_is_said_with_the_reason(page):
     assert f"- **Left out**: ask (failed): {why}" in text
     assert "ollama-python is not installed" not in text
     noted = results(ask=group(notes=["ollama-python is not installed"]))
-    assert "- **Left out**: ask: ollama-python is not installed" in page.render(MARKS, noted)
+    told = page.render(MARKS, noted)
+    assert row_of(told, "`%%ask`")[3] == "ollama-python is not installed"
+    assert "- **Left out**: ask: ollama-python is not installed" in told
 
 
 def test_small_sizes_meet_no_goal(page):
@@ -202,6 +204,14 @@ def test_a_group_that_fails_says_why(command, tmp_path, monkeypatch):
     assert said["broken"] == {"status": "failed", "why": "ValueError: no luck"}
     assert said["new"]["why"] == "LookupError: goals.py has no row for unheard of"
     assert said["gone"] == {"status": "skipped", "why": "benchmarks/gone.py is not there"}
+
+
+def test_an_error_names_no_file_of_the_machine(command):
+    """Its text is in the page."""
+    seen = OSError("cannot read '/home/me/x.json' at http://127.0.0.1:1/api/tags\nmore")
+    assert command.describe_error(seen) == (
+        "OSError: cannot read 'a file' at http://127.0.0.1:1/api/tags"
+    )
 
 
 @pytest.mark.slow
