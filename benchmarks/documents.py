@@ -81,7 +81,7 @@ def measure_documents(*, quick: bool) -> Measured:
         figures={
             "call rate": Figure(
                 value=most / at_once_s,
-                unit="calls/s",
+                unit="calls a second",
                 conditions=f"{most:,} notes, a scripted server on the same machine answers at once",
             )
         },

@@ -77,9 +77,13 @@ def measure_filing(*, quick: bool) -> Measured:
             "filing again": Figure(value=again[0], unit="s", conditions=what),
             "filing again asked": Figure(value=again[1], unit="sentences", conditions=what),
             "judge rate": Figure(
-                value=asked / asked_s, unit="sentences/s", conditions="one slot, the first time"
+                value=asked / asked_s,
+                unit="sentences a second",
+                conditions="one slot, the first time",
             ),
-            "filings per hour": Figure(value=3600 / total_s, unit="filings/h", conditions=what),
+            "filings per hour": Figure(
+                value=3600 / total_s, unit="filings an hour", conditions=what
+            ),
         }
     )
 

@@ -145,9 +145,12 @@ MORE = (
     Row(key="journal again", group="journal", what="a run whose answers are all known"),
     Row(key="journal look-up", group="journal", what="finding an answer in the journal"),
     Row(key="replay", group="lifetime", what="`replay`"),
-    Row(key="call rate", group="documents", what="calls a second, at the most"),
-    Row(key="judge rate", group="filing", what="urisk-judge, embedded engine"),
-    Row(key="filings per hour", group="filing", what="annual reports an hour"),
+    Row(key="call rate", group="documents", what="one session makes at the most"),
+    Row(key="judge rate", group="filing", what="urisk-judge in the embedded engine labels"),
+    Row(key="filings per hour", group="filing", what="from these: annual reports"),
+    Row(key="many rate", group="many", what="many annual reports are read"),
+    Row(key="many memory", group="many", what="memory that they take at the most"),
+    Row(key="many pause", group="many", what="time between two words of progress"),
     Row(
         key="kernels makespan", group="kernels", what="several kernels", anchor="the ideal makespan"
     ),

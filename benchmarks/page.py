@@ -25,7 +25,17 @@ class UnknownMark(Exception):
 
 
 def render(text: str, results: Mapping[str, Any]) -> str:
-    """Return the page with all that is made written anew. Raises UnknownMark."""
+    """
+    Return the page with all that is made written anew.
+
+    Raises
+    ------
+    UnknownMark
+        Nothing is made for a mark, or one of a sentence begins a line: Markdown takes that line for
+        HTML, and the list or paragraph around it ends.
+    """
+    if found := re.search(r"^\s*<!-- = .*", text, re.MULTILINE):
+        raise UnknownMark(f"a word has to stand before {found[0].strip()[:60]!r}")
     figures = read_figures(results)
     # A sentence says what was measured, and at small sizes it would be wrong
     full = {name: one for name, one in results["groups"].items() if not one["quick"]}

@@ -70,8 +70,8 @@ class Group:
 
 
 GROUPS = {
-    "start": Group(module="start", limit_s=60),
-    "quant": Group(module="quant", limit_s=120, env=ONE_THREAD),
+    "start": Group(module="start", limit_s=120),
+    "quant": Group(module="quant", limit_s=200, env=ONE_THREAD),
     "prices": Group(module="quant", limit_s=120, env=ONE_THREAD),
     "generate": Group(module="wire", limit_s=120),
     "ask": Group(module="ask", limit_s=120),
@@ -81,7 +81,7 @@ GROUPS = {
     "cluster": Group(module="cluster", limit_s=200),
     "kernels": Group(module="kernels", limit_s=150),
     "documents": Group(module="documents", limit_s=200),
-    "many": Group(module="many", limit_s=300),
+    "many": Group(module="evidence", limit_s=300),
     "lifetime": Group(module="lifetime", limit_s=120),
     "filing": Group(module="filing", limit_s=200),
 }

@@ -129,10 +129,19 @@ def test_what_is_written_by_hand_stays(page):
     assert kept == re.sub(r"(-->).*?(<!-- (end|/) -->)", r"\1\2", MARKS, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("mark", ["<!-- made: gaols -->\n<!-- end -->", "<!-- = aks --><!-- / -->"])
-def test_a_mark_that_nothing_is_made_for_is_an_error(page, mark):
-    with pytest.raises(page.UnknownMark, match=r"gaols|aks"):
-        page.render(mark, results())
+@pytest.mark.parametrize(
+    ("mark", "seen"),
+    [
+        ("<!-- made: gaols -->\n<!-- end -->", "'gaols' is none of goals"),
+        ("It is <!-- = aks --><!-- / -->", "'aks' is no figure"),
+        ("It is <!-- = ask@half --><!-- / -->", "'half' is none of percent"),
+        ("It is\n  <!-- = ask --><!-- / -->", "a word has to stand before"),
+    ],
+)
+def test_a_mark_that_nothing_is_made_for_is_an_error(page, mark, seen):
+    """And one that begins a line, which Markdown would take for HTML."""
+    with pytest.raises(page.UnknownMark, match=seen):
+        page.render(mark, results(ask=group(figures={"ask": figure(1.01)})))
 
 
 def test_the_machine_and_the_versions_stand_in_the_page(page):
