@@ -95,7 +95,7 @@ def measure_cluster(*, quick: bool) -> Measured:
     counts, calls = ((1, 2), 40) if quick else ((1, 2, 4), 800)
     found = {count: time_cluster(count, calls) for count in counts}
     ideals = {count: calls * MS / 1e3 / (count * SLOTS) for count in counts}
-    conditions = f"{calls:,} calls of {MS:g} ms, a server of {SLOTS} slots for each worker"
+    conditions = f"{calls:,} calls of {MS:g} ms, {SLOTS} slots a worker"
     return Measured(
         figures={
             f"cluster {count}": Figure(

@@ -21,6 +21,7 @@ from records import Curve, Figure
 
 GREY, BLUE, ORANGE, GREEN = "#808790", "#3f87c7", "#d9822b", "#3c9d6b"
 GOAL_PERCENT = 3.0
+WIDE = 100  # an axis over more than that has a tick at the powers of ten alone
 STYLE = {
     "svg.hashsalt": "urisk_nb",
     "svg.fonttype": "none",  # text stays text: small, and the reader can search it
@@ -71,7 +72,9 @@ def show_plainly(axes: Axes, *, x: Sequence[float] | None = None, is_log: bool =
     if is_log:
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+        low, high = axes.get_ylim()
+        steps = (1,) if high > WIDE * low else (1, 2, 5)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
     if x is not None:
         axes.set_xticks(list(x))
@@ -146,7 +149,7 @@ def draw_overheads(drawing: Drawing, figures: Figures, _: Curves) -> None:
     axes.text(GOAL_PERCENT, -0.9, "goal of urisk_nb", ha="center", va="bottom", fontsize=8.5)
     axes.set_yticks(range(len(OVERHEADS)), [label.replace("`", "") for label in OVERHEADS])
     axes.set_ylim(len(OVERHEADS) - 0.5, -1)
-    axes.set_xlabel("more time than raw httpx, % (median; the bar is the spread of the rounds)")
+    axes.set_xlabel("more time than raw httpx, %\nmedian, and the spread of the rounds")
     axes.grid(visible=True, axis="x")
 
 
