@@ -94,7 +94,7 @@ def run_rounds(tokens: int, ms: float, rounds: int) -> list[tuple[CellTime, Cell
 
 def measure_ask(*, quick: bool) -> Measured:
     """The group `ask` of benchmarks/performance.py."""
-    pairs = run_rounds(100, 5.0, 3 if quick else 30)
+    pairs = run_rounds(100, 5.0, 3 if quick else 21)
     asked_s = [ask.total_s for ask, _ in pairs]
     raw_s = [raw.total_s for _, raw in pairs]
     conditions = "100 tokens at 5 ms, in a real kernel"
