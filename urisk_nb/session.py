@@ -130,7 +130,8 @@ class Progress:
             return "about to begin" if self.outage is None else str(self.outage)
         tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
         known = f", {format_count(self.known, 'answer')} from the journal" if self.known else ""
-        left = "" if self.eta_s is None else f", about {self.eta_s:.0f} s left"
+        is_done = self.asked == self.questions
+        left = "" if self.eta_s is None or is_done else f", about {self.eta_s:.0f} s left"
         if self.outage is not None:
             left = f"; {self.outage}"
         return (

@@ -124,7 +124,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
             "--answers": {
                 "action": "store_true",
-                "help": "the answers of %%%%ask; urisk_nb.read_answer(ID) gives one again",
+                "help": "the answers of %%%%ask; %%urisk_replay ID shows one again",
             },
         },
     ),
@@ -150,13 +150,14 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     ),
     "urisk_replay": (
         "%urisk_replay",
-        "Show the table of a run again, from the journal, without a server.",
+        "Show the table of a run, or an answer of %%ask, again, from the journal.",
         {
             "id": {
                 "nargs": "?",
                 "default": "",
                 "metavar": "RUN",
-                "help": "the id of the run, or its first letters; %%urisk_history lists them",
+                "help": "the id of the run, or its first letters; %%urisk_history lists them, with "
+                "--answers those of answers",
             }
         },
     ),
@@ -514,9 +515,16 @@ def _show_history(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame
 
 
 def _replay(_: InteractiveShell, args: argparse.Namespace) -> Any:
+    from urisk_nb.chat.options import AnswerOptions
+    from urisk_nb.notebook.answer_display import show_known_answer
+    from urisk_nb.past_answers import is_answer, read_answer
     from urisk_nb.past_runs import replay
 
-    return replay(args.id)
+    if not is_answer(args.id):
+        return replay(args.id)
+    answer = read_answer(args.id)
+    show_known_answer(answer, options=AnswerOptions(), notes=("from the journal",))
+    return None  # an answer is shown once: its text is no view of it
 
 
 def _show_diff(_: InteractiveShell, args: argparse.Namespace) -> Any:
