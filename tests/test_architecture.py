@@ -20,7 +20,7 @@ LAYERS = [
     {"event_loop", "risk", "journal"},
     {"readers", "server"},
     {"llm", "render"},
-    {"table", "recording"},
+    {"table", "recording", "scale"},
     {"session", "chat"},
     {"past_runs"},
     {"notebook", "service", "demo", "evaluate", "risk_command"},
@@ -102,7 +102,7 @@ INSIDE = {
             "snapshot",
             "manager",
         ),
-        "model_install",
+        *("model_session", "model_install"),
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
@@ -139,6 +139,7 @@ INSIDE = {
         *("token_budget", "bounded_repr", "cells", "attachments", "citations", "frame_summary"),
         *("table_summary", "summaries", "prompts", "conversation", "records"),
     ],
+    "scale": ["steps", "worker", "checks", "cluster_server", "jobs", "cluster"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
@@ -190,6 +191,7 @@ ONE_OWNER = {
     "markdown_it": {"render.answer_markdown"},
     "nh3": {"render.answer_markdown"},
     "sqlite3": {"journal.store"},
+    "distributed": {"scale.checks", "scale.jobs", "scale.worker"},
     "fastapi": {
         *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),
     },
