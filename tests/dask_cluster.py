@@ -16,9 +16,14 @@ resource_tracker.ensure_running()
 
 @contextlib.contextmanager
 def open_cluster(count, **environment):
-    """Start workers with one thread each, and these variables; gives a client."""
+    """
+    Start workers with one thread each, and these variables; gives a client. A worker has four calls
+    in flight unless the variables say more.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
+        # A server that ends stays away: none is started in its place
+        default = {"URISK_PARALLEL": "4", "OLLAMA_AUTO_START": "0"}
+        for name, value in {**default, **environment}.items():
             patch.setenv(name, value)
         cluster = LocalCluster(
             n_workers=count,
@@ -29,7 +34,7 @@ def open_cluster(count, **environment):
             silence_logs=logging.CRITICAL,
         )
         try:
-            with Client(cluster, set_as_default=False) as client:
+            with Client(cluster, timeout=3, set_as_default=False) as client:
                 yield client
         finally:
             cluster.close()
@@ -42,5 +47,11 @@ def list_pids(client):
 
 def set_variables(client, of_workers):
     """Give each worker variables of its own; a worker that is started again has none of them."""
+
+    def take(given):
+        import os
+
+        os.environ.update(given)
+
     for worker, variables in of_workers.items():
-        client.run(os.environ.update, variables, workers=[worker])
+        client.run(take, variables, workers=[worker])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import itertools
 import secrets
@@ -578,7 +579,7 @@ class _Workers:
         if self.failed_in_row >= MAX_FAILED_IN_ROW and self.last_error is not None:
             for _ in range(3):  # the ticker of this sentence may be done with it
                 await asyncio.sleep(0)
-            error = self.last_error
+            error = copy.copy(self.last_error)  # others that wait end the run by it, too
             error.message = (
                 f"{self.failed_in_row} sentences in a row got no label. The last: {error.message}"
             )

@@ -6,36 +6,12 @@ what the servers answer is SCRIPTED.
 import pandas as pd
 import pytest
 
+from cluster_runs import TICKERS, assess_locally, compared, write_news
 from dask_cluster import open_cluster
 from flaky_server import BABBLE, BOOM, REFUSED, FlakyServer
-from urisk_nb import LLMManager, assess
+from urisk_nb import assess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
-
-TICKERS = [f"T{number}" for number in range(6)]
-# Measured, or made anew by each run
-NOT_COMPARED = ["run_id", "latency_s"]
-
-
-def write_news(count, others=()):
-    """News about six companies: numbered sentences, and others in place of some of them."""
-    texts = [f"Sentence number {number} is about a fine." for number in range(count)]
-    for number, text in dict(others).items():
-        texts[number] = text
-    rows = [(TICKERS[number % 6], text) for number, text in enumerate(texts)]
-    return pd.DataFrame(rows, columns=["ticker", "text"])
-
-
-def compared(table):
-    return pd.DataFrame(table).drop(columns=NOT_COMPARED, errors="ignore")
-
-
-def assess_locally(url, evidence, **given):
-    manager = LLMManager.initialize_sync(url=url, parallel=4)
-    try:
-        return assess(TICKERS, evidence=evidence, **given)
-    finally:
-        manager.shutdown_sync()
 
 
 @pytest.fixture
@@ -52,7 +28,7 @@ def test_a_cluster_gives_the_local_table(server, count):
     Row by row, with sentences that fail in three ways, and as often asked as in a local run.
     """
     news = write_news(48, {5: f"It {BOOM}.", 13: f"It {REFUSED}.", 20: f"He {BABBLE}."})
-    with open_cluster(count, OLLAMA_URL=server.url, URISK_PARALLEL="4") as client:
+    with open_cluster(count, OLLAMA_URL=server.url) as client:
         on_cluster = assess(TICKERS, evidence=news, client=client)
         asked = sorted(server.asked())
         again = assess(TICKERS, evidence=news, client=client)

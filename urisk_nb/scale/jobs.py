@@ -32,6 +32,7 @@ __all__ = ["Jobs"]
 WATCH_S = 0.2  # between two looks at the workers
 LOST_S = 30.0  # without an answer of the scheduler, which is then taken for gone
 WORKERS_WAIT_S = 30.0  # for the first worker; an adaptive cluster starts it for a task
+CLOSED = "its client is closed"
 CANCEL_S = 0.5  # at most, until the workers were told at the end of a run
 
 T = TypeVar("T")
@@ -111,12 +112,12 @@ class Jobs:
         """Run a coroutine on the client's loop; a cancel reaches it there."""
         if self._client.status == "closed":
             work.close()
-            raise self._build_lost_error("its client is closed")
+            raise self._build_lost_error(CLOSED)
         try:
             begun = asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError as exc:  # the loop was closed just now
             work.close()
-            raise self._build_lost_error("its client is closed") from exc
+            raise self._build_lost_error(CLOSED) from exc
         return asyncio.wrap_future(begun)
 
     async def _call(self, make: Callable[[], Any]) -> Any:
@@ -252,7 +253,8 @@ class Jobs:
         if isinstance(seen, KilledWorker):
             return _build_worker_error(worker)
         if future.status in ("cancelled", "lost"):
-            return self._build_lost_error("the connection broke")
+            is_open = self._client.status in ("running", "connecting")
+            return self._build_lost_error("the connection broke" if is_open else CLOSED)
         if future.status != "error" and isinstance(seen, OSError):
             return self._build_lost_error(f"{type(seen).__name__}: {seen}")
         return None

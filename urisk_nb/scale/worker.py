@@ -130,7 +130,8 @@ def describe_worker(overrides: Mapping[str, Any]) -> WorkerPlace:
     SettingsError
         An environment variable of the worker, or a line of its `.env`, cannot be used.
     """
-    settings, host = load(**overrides), platform.node()
+    manager, host = LLMManager.find_instance(), platform.node()
+    settings = load(**overrides) if manager is None else manager.settings
     is_own = any(is_loopback(one.host) for one in settings.each_server)
     server = f"{settings.url} on {host}" if is_own else settings.url
     return WorkerPlace(host=host, pid=os.getpid(), server=server)
