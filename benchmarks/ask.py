@@ -67,7 +67,7 @@ def has_text(message: dict, cell: str) -> bool:
 
 def measure(scenario: Path, rounds: int) -> tuple[list[tuple[CellTime, CellTime]], str]:
     """Return the times of `%%ask` and of the raw stream in each round, and what a cell showed."""
-    server, kernel = FakeOllama("--scenario", str(scenario)), Kernel()
+    server, kernel = FakeOllama("--scenario", str(scenario)), Kernel({"URISK_JOURNAL": "off"})
     try:
         kernel.good(SETUP.format(url=server.url))
         kernel.good(ASK)

@@ -105,6 +105,7 @@ def main() -> None:
     )
     parser.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
+    os.environ["URISK_JOURNAL"] = "off"  # no corrections of the user's are read
     print(f"least of {args.repeat}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} BLAS threads")
     for tickers, days in SHAPES:
         compare(tickers, days, args.repeat)

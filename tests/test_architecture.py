@@ -17,12 +17,13 @@ TESTS, ROOT = REPOSITORY / "tests", REPOSITORY / "urisk_nb"
 LAYERS = [
     {"errors", "address", "terminal_text", "env_file"},
     {"settings", "process_state", "arguments", "run_options", "embedded"},
-    {"event_loop", "risk", "journal"},
+    {"event_loop", "risk", "journal", "workers"},
     {"readers", "server"},
-    {"llm", "render"},
+    {"llm", "render", "reading"},
     {"table", "recording", "scale"},
     {"session", "chat"},
     {"past_runs"},
+    {"past_answers"},
     {"notebook", "service", "demo", "evaluate", "risk_command"},
     {"cli"},
     {"__init__", "__main__"},
@@ -35,7 +36,7 @@ INSIDE = {
         *("filing_cover", "filings", "file_content", "file_names", "documents"),
         *("csv_files", "files", "holdings", "columns", "number_text"),
         *("price_fields", "price_shapes", "price_files", "joined_prices", "prices"),
-        *("news_values", "news_fields", "news", "family_file"),
+        *("news_values", "news_fields", "news", "family_file", "taxonomy_file"),
     ],
     "risk": [
         *("taxonomy", "values", "tickers", "episodes", "params", "inputs", "formulas"),
@@ -62,6 +63,8 @@ INSIDE = {
             "answer_text",
             "questions",
             "scoring",
+            "selection",
+            "task_bytes",
             "plan",
         ),
         *(
@@ -106,6 +109,8 @@ INSIDE = {
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
+    "workers": ["cores", "worker", "pool"],
+    "reading": ["jobs", "evidence_readers"],
     "recording": ["number_text", "overrides", "inputs", "answers", "judges", "recorder", "asked"],
     "render": [
         *("escaping", "text_layout", "markup", "data_view", "front_end", "board"),
@@ -116,7 +121,14 @@ INSIDE = {
     ],
     "evaluate": ["labeled_files", "measurement", "comparison", "page", "results"],
     "table": [
-        *("targets", "record_rows", "exports", "portfolio_views", "portfolio_text"),
+        *(
+            "targets",
+            "record_rows",
+            "exports",
+            "portfolio_views",
+            "portfolio_figures",
+            "portfolio_text",
+        ),
         *("frames", "charts", "records"),
         *("explanation", "explain", "sentence_pairs", "sides", "run_settings", "causes"),
         *(
@@ -135,8 +147,8 @@ INSIDE = {
     ],
     "chat": [
         *("options", "json_text", "field_language", "json_schemas", "class_schemas", "frames"),
-        *("schemas", "structured"),
-        *("token_budget", "bounded_repr", "cells", "attachments", "citations", "frame_summary"),
+        *("schemas", "token_budget", "bounded_repr", "cells", "attachments", "structured"),
+        *("citations", "frame_summary"),
         *("table_summary", "summaries", "prompts", "conversation", "records"),
     ],
     "scale": ["steps", "worker", "checks", "cluster_server", "jobs", "cluster"],
@@ -168,6 +180,7 @@ STDLIB_ONLY = {
     "server.guardian",
     "embedded.weights",
     "embedded.gguf_header",
+    "workers.worker",
 }
 NO_IO = {
     "risk": {
@@ -179,14 +192,14 @@ ONE_OWNER = {
     "httpx": {"llm.client"},
     "jsonschema": {"chat.json_schemas"},
     "referencing": {"chat.json_schemas"},
-    "subprocess": {"server.guardian", "server.leases", "embedded.weights"},
+    "subprocess": {"server.guardian", "server.leases", "embedded.weights", "workers.pool"},
     "xllamacpp": {"embedded.launcher"},
     "pypdf": {"readers.pdf_text"},
     "docx": {"readers.docx_text"},
     "gguf": {"embedded.merge"},
     "sklearn": {"risk.baselines"},
     "ipywidgets": {"notebook.inspector", "notebook.view"},
-    "psutil": {"server.memory_usage", "render.front_end"},
+    "psutil": {"server.memory_usage", "render.front_end", "workers.cores"},
     "plotly": {"render.figures"},
     "markdown_it": {"render.answer_markdown"},
     "nh3": {"render.answer_markdown"},

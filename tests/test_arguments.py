@@ -74,6 +74,7 @@ def test_a_run_names_what_it_takes(name):
         "client",
         "parallel",
         "refresh",
+        "on_progress",
     }
     assert {one.name for one in parameters[1:]} == wanted
     assert {one.kind for one in parameters[1:]} == {inspect.Parameter.KEYWORD_ONLY}
@@ -206,7 +207,7 @@ UNFIT = [
     ("assess", {"manager": "x"}, "manager is 'x'"),
     ("assess_async", {"manager": "x"}, "manager is 'x'"),
     ("assess", {"manager": LLMManager}, "manager is <class"),
-    ("assess", {"taxonomy": "x"}, "taxonomy is 'x'"),
+    ("assess", {"taxonomy": 3}, "taxonomy is 3"),
     ("assess", {"taxonomy": {}}, "taxonomy is {}"),
     ("assess_async", {"taxonomy": None}, "taxonomy is None"),
     ("initialize", {"progress": 5}, "progress is 5"),

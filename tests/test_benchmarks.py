@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import sys
 
 import pytest
@@ -74,6 +75,28 @@ def test_the_judge_is_asked_as_the_table_asks_it(load):
     assert {question.purpose for question in judge.asked} == {"label"}
     assert all(b"analyst" not in question.payload for question in judge.asked)
     assert (found.row["alerts"], found.row["to_review"]) == ("default", 1)
+
+
+def test_no_measurement_touches_the_journal_of_the_user():
+    """It would be answered from there, and leave its runs behind."""
+    scripts = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "docs/images/make_images.py"]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in scripts}
+    using = {
+        name
+        for name, text in texts.items()
+        if re.search(r"\b(?:assess|open_run)\(|%%ask answer|%%risk --", text)
+    }
+    assert using == {"ask.py", "journal.py", "make_images.py", "pool.py", "quant.py", "wire.py"}
+    assert [name for name in using if "URISK_JOURNAL" not in texts[name]] == []
+
+
+@pytest.mark.slow  # it starts the fake server
+def test_the_measurement_of_the_wire_leaves_no_run_behind(load, journal, monkeypatch, capsys):
+    """Nor is it answered from an earlier one."""
+    monkeypatch.setattr(sys, "argv", ["wire.py", "--tickers", "8", "--rounds", "1"])
+    load("wire").main()
+    assert "assess 8 x 4" in capsys.readouterr().out
+    assert not journal.exists()
 
 
 def test_only_engines_that_there_are_can_be_asked_for(load, capsys):

@@ -24,7 +24,7 @@ from urisk_nb.table.risk_table import Report
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Read where they are used, without pydantic: a run without evidence does not pay for it
-OUTSIDE = {"URISK_STATIC", "URISK_JOURNAL", "URISK_SYSTEM_PROMPT"}
+OUTSIDE = {"URISK_STATIC", "URISK_JOURNAL", "URISK_SYSTEM_PROMPT", "URISK_WORKERS"}
 
 
 def documented():

@@ -19,8 +19,9 @@ import pytest
 
 from harness import Kernel, OllamaProgram, eventually, free_port
 from small_server import Handler, chat, chat_only, page, probe, says, serve, show
-from urisk_nb import errors, event_loop
+from urisk_nb import LLMManager, errors, event_loop
 from urisk_nb.llm.client import Client
+from urisk_nb.llm.snapshot import probe_server
 from urisk_nb.settings import load
 
 pytestmark = pytest.mark.slow
@@ -109,6 +110,24 @@ def test_c4_an_unknown_ca_is_said_and_the_fix_cures(certificates, monkeypatch):
         name, _, value = caught.value.fix.removeprefix("%env ").partition(" (")[0].partition("=")
         monkeypatch.setenv(name, value)
         assert probe(server.url) == "0.33.0"
+
+
+def test_c4_several_servers_over_https_are_one_session(certificates, monkeypatch):
+    """Calls go to both; a gateway that lets no list of loaded models through is no trouble."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
+    trust = wear(certificates, "good")
+    with serve(trust=trust) as one, serve(trust=trust) as other:
+        urls = [f"https://localhost:{server.port}" for server in (one, other)]
+        manager = LLMManager.initialize_sync(url=urls)
+        try:
+            calls = [event_loop.submit(manager.generate(f"Why {n}?")) for n in range(4)]
+            assert [str(call.wait()) for call in calls] == ["Ask why."] * 4
+            now = manager.snapshot(event_loop.run(probe_server(manager)))
+        finally:
+            manager.shutdown_sync()
+        asked = [[path for path, _ in server.seen].count("/api/chat") for server in (one, other)]
+    assert min(asked) > 1, asked
+    assert (now.probe.problem, now.probe.loaded_models, now.is_loaded) == ("", None, None)
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,25 @@ def test_nothing_is_recorded_where_something_is_wrong():
 # Later runs, replay, verify -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("call", "said", "fix"),
+    [
+        (lambda table: table.override("E1.1", "legal", 2), "too many positional", "write table.ov"),
+        (lambda table: table.override(), "argument: 'evidence'", 'override("E2.1", risk="legal"'),
+        (lambda table: table.override("E1.1", rsik="legal"), "no argument 'rsik'", "mean risk="),
+        (lambda table: table.explain(), "argument: 'ticker'", 'write table.explain("NVDA")'),
+        (lambda table: table.to_html_report(), "argument: 'path'", '"out.html"'),
+        (lambda table: table.to_html_report(3), "path is 3", '"out.html"'),
+    ],
+)
+def test_a_call_that_does_not_fit_is_told_its_form(call, said, fix):
+    """Python's own TypeError shows no way out."""
+    with pytest.raises(InputError) as caught:
+        call(make_run())
+    assert said in caught.value.message
+    assert fix in caught.value.fix
+
+
 def test_a_later_run_counts_it():
     """It is the table that the correction gave, but for name, cost and notes of a run."""
     new = correct(make_run())

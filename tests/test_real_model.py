@@ -16,9 +16,10 @@ from types import SimpleNamespace
 from typing import Literal
 
 import httpx
+import pandas as pd
 import pytest
 
-from harness import alive, children, eventually, free_port
+from harness import alive, children, eventually, free_port, launch_llamacpp
 from urisk_nb import assess, demo, process_state
 from urisk_nb.chat.options import AnswerOptions
 from urisk_nb.chat.schemas import read_answer_schema
@@ -350,3 +351,18 @@ def test_the_service_over_real_weights(demo_model):
     )
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/api/version", trust_env=False)
+
+
+def test_two_servers_label_as_one_does(demo_model):
+    """The whole table but for its times; both servers have answered."""
+    tables = []
+    launch = functools.partial(launch_llamacpp, demo_model, "--threads", 1)
+    with launch() as one, launch() as other:
+        for urls in ([one], [one, other]):
+            manager = LLMManager.initialize_sync(url=urls)
+            table = assess("GOOG, FB, MSFT", evidence=demo.evidence(), manager=manager)
+            tables.append(pd.DataFrame(table.drop(columns=["run_id", "latency_s"])))
+            answered = {record.server for record in manager.snapshot().records}
+            manager.shutdown_sync()
+    pd.testing.assert_frame_equal(*tables)
+    assert answered == {one, other}

@@ -138,7 +138,7 @@ def test_text_has_the_portfolio_episodes_and_factors(risk):
     titles = [one for one in done.out.splitlines() if one in ("portfolio", "stress", "factors")]
     assert titles == ["portfolio", "stress", "factors"]
     assert "fewer than 5 returns are expected in the tail of 5 %" in done.out
-    assert re.search(r"^vol_ann +[\d.]+%$", done.out, re.MULTILINE)
+    assert re.search(r"^vol_ann +[\d.]+%  volatility a year$", done.out, re.MULTILINE)
     assert "\nfall     portfolio" in done.out
     plain = risk("NVDA", "MSFT", "--prices", "px.csv").out
     assert "portfolio" not in plain
@@ -248,13 +248,28 @@ def test_an_interrupt_ends_with_130_and_keeps_the_rows(risk, monkeypatch):
     assert pd.read_csv("r.csv")["status"].tolist() == ["not_run"]
 
 
+def test_categories_of_a_file(risk, folder):
+    """The table has their columns; a wrong file is an error of two lines."""
+    (folder / "desk.toml").write_text('[supply]\ndefinition = "parts"')
+    line = ("NVDA", "--evidence", "filings", "--no-llm", "--parquet", "r.parquet", "--taxonomy")
+    assert risk(*line, "desk.toml").status == 0
+    table = RiskTable.from_parquet("r.parquet")
+    assert [name for name in table.columns if name.startswith("r_")] == ["r_supply"]
+    done = risk(*line, "away.toml")
+    assert (done.status, done.out) == (1, "")
+    assert "'away.toml': it cannot be read" in done.err
+    done = risk(*line, "desk.toml", "--judge", "urisk-judge")
+    assert "your taxonomy has others" in done.err
+    assert risk(*line, "").status == 2
+
+
 def test_shell_and_notebook_take_the_same_options():
     """Each option of %%risk is one of `urisk risk`, with the same help unless it takes a value."""
     notebook, shell = (list_run_options(in_shell=is_shell) for is_shell in (False, True))
     assert set(notebook) - set(shell) == {"--factor-returns", "--client"}  # about values
     assert set(shell) <= set(notebook)
     others = {flag for flag in shell if notebook[flag]["help"] != shell[flag]["help"]}
-    values = {"--benchmark", "--stress", "--factors"}
+    values = {"--benchmark", "--stress", "--factors", "--taxonomy"}
     assert others == {"--prices", "--evidence", "--previous"} | values
     flags = set(magics.USAGES["risk"][2])
     assert flags == set(notebook) | {"--out", "--report", "--excel"}

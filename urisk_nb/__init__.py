@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from urisk_nb.llm.manager import LLMManager
+    from urisk_nb.past_answers import answers, read_answer
     from urisk_nb.past_runs import history, overrides, purge, replay, verify
     from urisk_nb.risk.params import RiskParams
     from urisk_nb.session import assess, assess_async
@@ -27,12 +28,14 @@ __all__ = [
     "RiskParams",
     "RiskTable",
     "__version__",
+    "answers",
     "assess",
     "assess_async",
     "history",
     "load_ipython_extension",
     "overrides",
     "purge",
+    "read_answer",
     "replay",
     "unload_ipython_extension",
     "verify",
@@ -42,11 +45,13 @@ _HOMES = {
     "LLMManager": "urisk_nb.llm.manager",
     "RiskParams": "urisk_nb.risk.params",
     "RiskTable": "urisk_nb.table.risk_table",
+    "answers": "urisk_nb.past_answers",
     "assess": "urisk_nb.session",
     "assess_async": "urisk_nb.session",
     "history": "urisk_nb.past_runs",
     "overrides": "urisk_nb.past_runs",
     "purge": "urisk_nb.past_runs",
+    "read_answer": "urisk_nb.past_answers",
     "replay": "urisk_nb.past_runs",
     "verify": "urisk_nb.past_runs",
 }

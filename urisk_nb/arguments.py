@@ -32,7 +32,7 @@ class JoinAddresses(argparse.Action):
 
 
 def refuse_unknown(
-    elsewhere: Mapping[str, str] | None = None,
+    elsewhere: Mapping[str, str] | None = None, *, example: str = ""
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
     Return a decorator: an argument that the function does not have raises InputError when the
@@ -43,6 +43,8 @@ def refuse_unknown(
     elsewhere
         Names that people look for here, each with where it belongs: `{"window":
         "params=RiskParams(window=...)"}`.
+    example
+        A whole call, for the error of one with too much by position or with something missing.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -53,9 +55,11 @@ def refuse_unknown(
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as exc:
-                raise _build_refusal(
-                    function.__name__, signature, kwargs, elsewhere or {}, exc
-                ) from None
+                refusal = _build_refusal(function.__name__, signature, kwargs, elsewhere or {}, exc)
+                is_known = set(kwargs) <= set(signature.parameters)
+                if example and is_known:
+                    refusal.fix = f"write {example}"
+                raise refusal from None
             return function(*args, **kwargs)
 
         return check_and_call

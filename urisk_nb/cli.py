@@ -229,12 +229,16 @@ def _install_judge(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     """Check the files before any server is touched; then measure the labels."""
     from urisk_nb import evaluate, event_loop
+    from urisk_nb.readers.taxonomy_file import read_taxonomy_file
+    from urisk_nb.risk.taxonomy import DEFAULT
 
-    labeled = evaluate.read_files(args.labels, with_overrides=args.overrides)
-    training = [item for path in args.train or () for item in evaluate.read(path)]
-    files = [evaluate.add_baselines(file, training or None) for file in labeled]
+    taxonomy = DEFAULT if args.taxonomy is None else read_taxonomy_file(args.taxonomy)
     models = [name.strip() for name in (args.models or "").split(",") if name.strip()]
     models = list(dict.fromkeys(models))
+    evaluate.check_models(models, taxonomy)
+    labeled = evaluate.read_files(args.labels, with_overrides=args.overrides, taxonomy=taxonomy)
+    training = [item for path in args.train or () for item in evaluate.read(path, taxonomy)]
+    files = [evaluate.add_baselines(file, training or None) for file in labeled]
     args.model = next(iter(models), None)
     with _start_manager(args) as manager:
         # All of them before the first sentence: a misspelt name would lose what was measured.
@@ -245,6 +249,7 @@ def _evaluate(args: argparse.Namespace) -> int:
                 manager,
                 models=models,
                 masked=args.mask,
+                taxonomy=taxonomy,
                 label=functools.partial(_label, title=f"{file.name} ({number} of {len(files)})"),
             )
             for number, file in enumerate(files, 1)
@@ -284,11 +289,12 @@ def _serve(args: argparse.Namespace) -> int:
 # The journal --------------------------------------------------------------------------------------
 
 
-def _show_history(_: argparse.Namespace) -> int:
-    from urisk_nb.past_runs import history
+def _show_history(args: argparse.Namespace) -> int:
+    from urisk_nb.past_answers import list_newest
 
-    found = history()
-    _print(found.to_string(index=False) if len(found) else "No run was recorded yet.")
+    found = list_newest(args.limit, of_answers=args.answers)
+    what = "answer" if args.answers else "run"
+    _print(found.to_string(index=False) if len(found) else f"No {what} was recorded yet.")
     return 0
 
 
@@ -494,6 +500,11 @@ COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
                 "its company swapped: which labels hold?",
             },
             "--json": {"action": "store_true", "help": "print all figures as JSON"},
+            "--taxonomy": {
+                "metavar": "FILE",
+                "help": "TOML file of categories of your own: those of the labels; the models are "
+                "asked about them",
+            },
             "--models": {
                 "help": "models to measure, separated by commas; default: OLLAMA_MODEL, or the "
                 "demo model and urisk-judge"
@@ -510,7 +521,19 @@ COMMANDS: dict[str, tuple[Command, str, dict[str, dict[str, Any]]]] = {
             },
         },
     ),
-    "history": (_show_history, "the runs in the journal, the newest first", {}),
+    "history": (
+        _show_history,
+        "the runs in the journal, the newest first; with --answers the answers of %%%%ask",
+        {
+            "limit": {
+                "nargs": "?",
+                "default": "",
+                "metavar": "N",
+                "help": "the newest N; default: all runs, 20 answers",
+            },
+            "--answers": {"action": "store_true", "help": "the answers of %%%%ask"},
+        },
+    ),
     "replay": (
         _replay,
         "the table of a run again, from the journal, without a server",

@@ -61,7 +61,7 @@ from __future__ import annotations
 import contextlib
 import copyreg
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from urisk_nb.terminal_text import visible
 
@@ -314,6 +314,10 @@ class RunnerCrashed(ServerError):
 
 class OutOfMemory(ServerError, MemoryError):
     """The model does not fit into memory."""
+
+    def __new__(cls, *args: Any, **_: Any) -> Self:
+        """Return an instance; by MemoryError's own `__new__`, copies could not be made."""
+        return Exception.__new__(cls, *args)
 
 
 class ModelTooLarge(OutOfMemory):

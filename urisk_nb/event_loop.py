@@ -223,14 +223,20 @@ def run(coro: Coroutine[Any, Any, T], tick: Callable[[], Any] | None = None) -> 
     return Call(coro, is_begun=False).wait(tick)
 
 
-async def call(coro: Coroutine[Any, Any, T], *, slice_s: float | None = SLICE_S) -> T:
+async def call(
+    coro: Coroutine[Any, Any, T],
+    *,
+    slice_s: float | None = SLICE_S,
+    tick: Callable[[], Any] | None = None,
+) -> T:
     """
     Await the coroutine from any loop; it runs on the background loop.
 
     The wait wakes every `slice_s`: an idle kernel loop would otherwise not see an interrupt
-    (ipykernel issue 881). None never wakes: a service has many callers and no interrupts.
+    (ipykernel issue 881). None never wakes: a service has many callers and no interrupts. `tick` is
+    called then, on the loop of the caller; an exception from it cancels the work.
     """
-    if on_loop():
+    if on_loop() and tick is None:
         return await coro
     here, ended = asyncio.get_running_loop(), asyncio.Event()
     work = Call(coro, lambda: here.call_soon_threadsafe(ended.set))
@@ -238,8 +244,15 @@ async def call(coro: Coroutine[Any, Any, T], *, slice_s: float | None = SLICE_S)
         while not work.done.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), slice_s)
+            if tick is not None:
+                tick()
     except asyncio.CancelledError:
         work.cancel()
+        raise
+    except BaseException:  # from `tick`
+        work.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), CLEANUP_S)
         raise
     return work.result()
 

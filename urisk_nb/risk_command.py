@@ -158,7 +158,7 @@ def _check(args: argparse.Namespace) -> _Job:
             "--previous was given without --evidence to compare it with.",
             fix="name the documents of this year: --evidence filings/",
         )
-    for flag in ("--prices", "--evidence", "--previous"):
+    for flag in ("--prices", "--evidence", "--previous", "--taxonomy"):
         if getattr(args, flag.removeprefix("--")) == "":
             raise InputError(f"{flag} is empty.", fix=f"give a path, or leave {flag} out")
     return _Job(
@@ -191,6 +191,7 @@ def _read_tickers(words: Sequence[str]) -> str:
 
 def _open(args: argparse.Namespace, job: _Job) -> Run:
     """Read prices and evidence, and compute the metrics."""
+    from urisk_nb.risk.taxonomy import DEFAULT
     from urisk_nb.session import open_run
 
     with _open_progress() as show:
@@ -201,6 +202,7 @@ def _open(args: argparse.Namespace, job: _Job) -> Run:
             previous=args.previous,
             **{name: getattr(args, name) for name in BESIDE},
             params=job.params,
+            taxonomy=DEFAULT if args.taxonomy is None else args.taxonomy,
             refresh=args.refresh,
             on_read=lambda symbol, number, total: show(
                 f"reading the evidence of {symbol} ({number} of {total})"

@@ -109,6 +109,10 @@ _OPTIONS: Options = {
         "metavar": "FILE",
         "help": "TOML file of more families of distress to search long documents for",
     },
+    "--taxonomy": {
+        "metavar": "NAME",
+        "help": "categories of your own: a variable (Taxonomy), or a TOML file",
+    },
     "--client": {
         "metavar": "NAME",
         "help": "client of a Dask cluster whose workers ask the model, each the server of its host",
@@ -140,6 +144,7 @@ _IN_SHELL: Options = {
         "semicolons"
     },
     "--factors": {"help": "columns of the prices (SPY,TLT) to regress the returns on"},
+    "--taxonomy": {"metavar": "FILE", "help": "TOML file of categories of your own"},
 }
 _OF_VALUES = ("--factor-returns", "--client")  # about a value that a shell cannot give
 

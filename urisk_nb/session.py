@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import copy
 import functools
+import inspect
 import itertools
 import secrets
 import time
@@ -43,6 +44,7 @@ from urisk_nb.llm.run_calls import MAX_FAILED_IN_ROW, CallFailed, Outage, RunCal
 from urisk_nb.readers.holdings import parse_tickers, unite_spellings
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
+from urisk_nb.reading.evidence_readers import EvidenceReaders
 from urisk_nb.recording.inputs import RunInputs
 from urisk_nb.recording.judges import encode_judge
 from urisk_nb.recording.overrides import keep_override, load_overrides, name_user
@@ -65,7 +67,8 @@ from urisk_nb.risk.labeling import TickerFindings, label_ticker
 from urisk_nb.risk.overrides import Override
 from urisk_nb.risk.params import RiskParams, read_parallel
 from urisk_nb.risk.plan import OnRead, Plan
-from urisk_nb.risk.questions import EXAMPLES, Question, Reply, parse
+from urisk_nb.risk.questions import Question, Reply, choose_examples, parse
+from urisk_nb.risk.selection import SelectionMapper
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 from urisk_nb.risk.values import describe_type
 from urisk_nb.table.risk_table import RiskTable, assemble
@@ -90,6 +93,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+OnProgress = Callable[["Progress"], object]
+PROGRESS_S = 0.4  # between two calls of `on_progress`: it may print a line each time
 # What people look for in `assess` and what is a parameter of the run.
 OF_PARAMS = {one.name: f"params=RiskParams({one.name}=...)" for one in fields(RiskParams)}
 
@@ -101,7 +106,8 @@ class Progress:
 
     `questions` grows while a run goes on: a repair or a second look is asked only when the first
     answer calls for it. It falls where several tickers have the same sentence. `outage` is there
-    while the server is away. `known` is how many more were answered from the journal.
+    while the server is away. `known` is how many more were answered from the journal. `reading` is
+    there before that, while evidence is read.
     """
 
     rows: int = 0
@@ -112,6 +118,7 @@ class Progress:
     elapsed_s: float = 0.0
     outage: Outage | None = None
     known: int = 0
+    reading: str = ""
 
     @property
     def eta_s(self) -> float | None:
@@ -120,6 +127,8 @@ class Progress:
         return self.elapsed_s / self.asked * left if self.asked else None
 
     def __str__(self) -> str:
+        if self.reading:
+            return self.reading
         if not self.rows_total:
             return "about to begin" if self.outage is None else str(self.outage)
         tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
@@ -676,31 +685,32 @@ def open_run(
     benchmark: str | pd.Series | None = None,
     stress: Any = None,
     factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
-    taxonomy: Taxonomy = DEFAULT,
+    taxonomy: Taxonomy | str | PathLike[str] = DEFAULT,
     families: str | PathLike[str] | None = None,
     on_read: OnRead | None = None,
+    map_selections: SelectionMapper | None = None,
     refresh: bool = False,
 ) -> Run:
     """
     Check everything, compute the metrics and return the run; no server is touched.
 
-    Takes what `assess` takes, but for who answers. `on_read` is called before the evidence of each
-    ticker is read.
+    Takes what `assess` takes, but for who answers. `on_read` is called before each file of a folder
+    and before the evidence of each ticker is read. `map_selections` reads the evidence; default:
+    this process, and where there is much, workers on the other cores.
 
     Raises
     ------
     InputError
         Something given cannot be used; says what was seen and what to do.
     """
-    fix = "give a Taxonomy, or leave it out: taxonomy=Taxonomy(categories=(...), version='mine')"
-    require(isinstance(taxonomy, Taxonomy), "taxonomy", taxonomy, fix)
+    own_taxonomy = _read_taxonomy(taxonomy)
     series = benchmark if isinstance(benchmark, pd.Series) else None
     named = benchmark if series is None else "given"
     names, own_factors = _read_factors(factors)
     settings = _settings(
         params, query=query, benchmark=named, stress=stress, factors=names, families=families
     )
-    _check_judges(settings.judge or (), taxonomy, is_named=True)
+    _check_judges(settings.judge or (), own_taxonomy, is_named=True)
     if prices is None and evidence is None:
         raise InputError(
             "neither prices nor evidence was given.",
@@ -708,22 +718,25 @@ def open_run(
             "NAME)",
         )
     holdings, own_prices = _read_holdings(tickers, prices, settings)
-    own_evidence, own_previous = _read_evidence(evidence, previous, holdings, own_prices)
-    own_families = _read_families(settings.families, taxonomy)
-    inputs = RunInputs(
-        holdings=tuple(holdings),
-        prices=own_prices,
-        documents=None if own_evidence is None else own_evidence.documents,
-        params=settings,
-        previous=None if own_previous is None else own_previous.documents,
-        benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
-        taxonomy=taxonomy,
-        # A category that the taxonomy lacks is no answer
-        examples=tuple(example for example in EXAMPLES if example.risk in taxonomy.labels),
-        families=None if own_families is None else tuple(own_families),
-        factors=None if own_factors is None else _read_own_factors(own_factors, settings),
-    )
-    plan = inputs.prepare(on_read)
+    with EvidenceReaders(on_read) as readers:
+        own_evidence, own_previous = _read_evidence(
+            evidence, previous, holdings, own_prices, readers
+        )
+        own_families = _read_families(settings.families, own_taxonomy)
+        inputs = RunInputs(
+            holdings=tuple(holdings),
+            prices=own_prices,
+            documents=None if own_evidence is None else own_evidence.documents,
+            params=settings,
+            previous=None if own_previous is None else own_previous.documents,
+            benchmark=None if series is None else read_benchmark(series, returns=settings.returns),
+            taxonomy=own_taxonomy,
+            examples=choose_examples(own_taxonomy),
+            families=None if own_families is None else tuple(own_families),
+            factors=None if own_factors is None else _read_own_factors(own_factors, settings),
+        )
+        documents = (*(inputs.documents or ()), *(inputs.previous or ()))
+        plan = inputs.prepare(on_read, map_selections or readers.map_selections(documents))
     corrected, unread = load_overrides(find_path(), plan)
     notes = [*describe_repeats(holdings), describe_weights(plan.holdings)]
     notes += [plan.portfolio.reason if plan.portfolio else None]
@@ -749,13 +762,18 @@ def open_run(
 
 
 def _read_evidence(
-    evidence: Any, previous: Any, holdings: Sequence[Holding], prices: Prices | None
+    evidence: Any,
+    previous: Any,
+    holdings: Sequence[Holding],
+    prices: Prices | None,
+    readers: EvidenceReaders,
 ) -> tuple[Evidence | None, Evidence | None]:
     """Return the evidence and that of the year before, as far as they were given."""
     read = functools.partial(
         read_evidence,
         tickers=[holding.symbol for holding in holdings],
         known=() if prices is None else list(prices.close.columns),
+        map_files=readers.map_files,
     )
     if previous is not None and evidence is None:
         raise InputError(
@@ -822,6 +840,17 @@ def _read_own_factors(columns: Sequence[pd.Series], settings: RiskParams) -> tup
         raise
 
 
+def _read_taxonomy(given: Taxonomy | str | PathLike[str]) -> Taxonomy:
+    """Return the categories that were given, or those of the file."""
+    if isinstance(given, str | PathLike):
+        from urisk_nb.readers.taxonomy_file import read_taxonomy_file
+
+        return read_taxonomy_file(given)
+    fix = "give a Taxonomy or the path of a TOML file, or leave it out: taxonomy='desk.toml'"
+    require(isinstance(given, Taxonomy), "taxonomy", given, fix)
+    return given
+
+
 def _read_families(path: str | None, taxonomy: Taxonomy) -> Sequence[Family] | None:
     """Return the families of the package and of the user's file; None where none was given."""
     if path is None:
@@ -862,13 +891,13 @@ def _check_judges(models: Sequence[str], taxonomy: Taxonomy, *, is_named: bool) 
             )
     if taxonomy.hash != DEFAULT.hash and (known := next(filter(is_judge, models), None)):
         raise InputError(
-            f"{known!r} was trained on the categories {', '.join(DEFAULT.ids)} only, and taxonomy= "
-            "gives others.",
-            fix="leave out taxonomy=, or "
+            f"{known!r} was trained on the categories {', '.join(DEFAULT.ids)} only, and your "
+            "taxonomy has others.",
+            fix="leave out taxonomy= (in a cell: --taxonomy), or "
             + (
-                "leave out judge=: the session's model labels then"
+                "leave out judge= (--judge): the session's model labels then"
                 if is_named
-                else "name another model of the server: judge='llama3.1'"
+                else "name another model of the server: judge='llama3.1' (--judge llama3.1)"
             ),
         )
 
@@ -885,12 +914,13 @@ async def assess_async(
     stress: Any = None,
     factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
-    taxonomy: Taxonomy = DEFAULT,
+    taxonomy: Taxonomy | str | PathLike[str] = DEFAULT,
     families: str | PathLike[str] | None = None,
     manager: ModelSession | None = None,
     client: Client | None = None,
     parallel: int | None = None,
     refresh: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> RiskTable:
     """
     Return the risk table; takes what `assess` takes and may be awaited on any loop.
@@ -899,8 +929,8 @@ async def assess_async(
     """
     run = _open_checked(**locals())
     if run.plan.asked:
-        with _keep_partial(run):
-            await event_loop.call(_label(run, manager, client, parallel))
+        with _keep_partial(run), _report_progress(run, on_progress) as tick:
+            await event_loop.call(_label(run, manager, client, parallel), tick=tick)
     return run.table()
 
 
@@ -916,12 +946,13 @@ def assess(
     stress: Any = None,
     factors: str | Sequence[str] | pd.DataFrame | pd.Series | None = None,
     params: RiskParams | Mapping[str, Any] | None = None,
-    taxonomy: Taxonomy = DEFAULT,
+    taxonomy: Taxonomy | str | PathLike[str] = DEFAULT,
     families: str | PathLike[str] | None = None,
     manager: ModelSession | None = None,
     client: Client | None = None,
     parallel: int | None = None,
     refresh: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> RiskTable:
     """
     Return the risk table: metrics from your prices, and the model's labels on your evidence.
@@ -958,7 +989,8 @@ def assess(
     params
         Every other setting of the run: `RiskParams(window="2y")`, or a mapping of the same names.
     taxonomy
-        Categories of risk, with definitions.
+        Categories of risk, with definitions: a `Taxonomy`, or the path of a TOML file of them
+        (docs/howto/your-own-model.md).
     families
         TOML file of more families of distress to search long documents for; docs/filings.md.
     manager
@@ -970,6 +1002,10 @@ def assess(
         Calls in flight, 1 to 256, for this run; default: what the manager allows.
     refresh
         Ask every question again, also one whose answer is in the journal.
+    on_progress
+        Called with a `Progress` twice a second while evidence is read and labeled, and once when
+        all is labeled; `print` shows a line each time. `assess` calls it on your thread,
+        `assess_async` on your loop. An exception in it ends the run.
 
     Returns
     -------
@@ -983,21 +1019,66 @@ def assess(
         Before any server is touched.
     ServerError, ModelError
         The run could not go on; `partial` on the exception is the table of what was done.
+    Exception
+        Whatever `on_progress` raises; with `partial` once labeling has begun.
     """
     run = _open_checked(**locals())
     if run.plan.asked:
-        label_sync(run, manager, parallel, client=client)
+        with _keep_partial(run), _report_progress(run, on_progress) as tick:
+            event_loop.run(_label(run, manager, client, parallel), tick)
     return run.table()
 
 
-def _open_checked(*, manager: object, client: object, parallel: object, **given: Any) -> Run:
-    """Check who answers, and open the run with the other arguments of `assess`."""
+def _open_checked(
+    *,
+    manager: object,
+    client: object,
+    parallel: object,
+    on_progress: OnProgress | None,
+    **given: Any,
+) -> Run:
+    """Check who answers and who is told, and open the run with the other arguments of `assess`."""
     read_parallel(parallel)
     is_fit = manager is None or (hasattr(manager, "ask") and not isinstance(manager, type))
     fix = "give what `await LLMManager.initialize()` returns, or leave it out"
     require(is_fit, "manager", manager, fix)
+    is_told = callable(on_progress) and not inspect.iscoroutinefunction(on_progress)
+    fix = "give a function that takes one argument, such as on_progress=print"
+    require(on_progress is None or is_told, "on_progress", on_progress, fix)
     check_client(client, manager)
-    return open_run(**given)
+    return open_run(**given, on_read=None if on_progress is None else _tell_reading(on_progress))
+
+
+def _tell_reading(tell: OnProgress) -> OnRead:
+    """Return what is told of the evidence that is read, as progress and not too often."""
+    often = _limit_rate(tell)
+    return lambda symbol, number, total: often(
+        Progress(reading=f"reading the evidence of {symbol} ({number} of {total})")
+    )
+
+
+@contextlib.contextmanager
+def _report_progress(run: Run, tell: OnProgress | None) -> Iterator[Callable[[], None] | None]:
+    """Give what tells of a run while it goes on; tell once more when it is done."""
+    if tell is None:
+        yield None
+        return
+    often = _limit_rate(tell)
+    yield lambda: often(run.progress)
+    tell(run.progress)
+
+
+def _limit_rate(tell: OnProgress) -> Callable[[Progress], None]:
+    """Return a form of a callback that is passed on every PROGRESS_S, first after that time."""
+    told_s = time.monotonic()
+
+    def pass_on(progress: Progress) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s >= PROGRESS_S:
+            tell(progress)
+            told_s = time.monotonic()
+
+    return pass_on
 
 
 def check_client(client: object, manager: object = None) -> None:

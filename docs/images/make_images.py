@@ -98,7 +98,11 @@ def main() -> None:
         raise SystemExit("no Chromium on this machine: install it, then run this again")
     from playwright.sync_api import sync_playwright
 
-    env = {"OLLAMA_URL": f"http://127.0.0.1:{free_port()}", "URISK_ENGINE": "embedded"}
+    env = {
+        "OLLAMA_URL": f"http://127.0.0.1:{free_port()}",
+        "URISK_ENGINE": "embedded",
+        "URISK_JOURNAL": "off",
+    }
     with (
         tempfile.TemporaryDirectory() as folder,
         jupyter_lab(Path(folder), env) as (url, _),

@@ -34,7 +34,15 @@ def attach(pairs):
         name: tuple(Piece(text=text[at : at + 50]) for at in range(0, len(text), 50))
         for name, text in pairs
     }
-    return tuple(Attachment(name=name, title="t", pieces=each) for name, each in pieces.items())
+    return tuple(
+        Attachment(name=name, title="t", pieces=each, find_more=find_more)
+        for name, each in pieces.items()
+    )
+
+
+def find_more(question):
+    """What a later question asks for of any value: its own words."""
+    return [Piece(text=question[at : at + 50]) for at in range(0, len(question), 50)]
 
 
 @given(
@@ -97,6 +105,61 @@ def test_nothing_is_changed_by_a_plan():
     before = talk.turns, talk.left_out
     assert talk.plan("word " * 100, model="m", window=window, max_tokens=100).turns != before[0]
     assert (talk.turns, talk.left_out) == before
+
+
+def plan_two(talk):
+    """Two questions that are asked at the same time, each with a value of the same name."""
+    window = Window(tokens=4000)
+    return [
+        talk.plan(
+            question, model="m", attachments=attach([("x", f"value of {question}")]),
+            window=window, max_tokens=100,
+        )
+        for question in ("a", "b")
+    ]  # fmt: skip
+
+
+def test_answers_of_one_time_are_all_kept_in_the_order_in_which_they_end():
+    """Each with its own question; what was there before stays, and a name has one value."""
+    talk = Conversation()
+    first = talk.plan("first", model="m", window=Window(tokens=4000), max_tokens=100)
+    talk.add_turn(first, "first", answer("1"))
+    one, other = plan_two(talk)
+    talk.add_turn(other, "b", answer("B"))
+    talk.add_turn(one, "a", answer("A"))
+    kept = [(turn.question, turn.answer) for turn in talk.turns]
+    assert kept == [("first", "1"), ("b", "B"), ("a", "A")]
+    assert [[block.text.count("value of") for block in turn.blocks] for turn in talk.turns] == [
+        [],
+        [],
+        [1],
+    ]
+    assert talk.left_out == 0
+
+
+def test_turns_that_another_question_left_out_are_counted_once():
+    """Two questions that both find the conversation too long lose none of what was answered."""
+    talk, window = Conversation(), Window(tokens=600)
+    for number in range(20):
+        plans = [
+            talk.plan(f"{which}{number}", model="m", window=window, max_tokens=100)
+            for which in "ab"
+        ]
+        for plan, which in zip(plans, "ab", strict=True):
+            talk.add_turn(plan, f"{which}{number}", answer("word " * 20))
+    assert talk.left_out + len(talk.turns) == 40
+    assert talk.left_out > 0
+    expected = [f"{which}{number}" for number in range(20) for which in "ab"]
+    assert [turn.question for turn in talk.turns] == expected[talk.left_out :]
+
+
+def test_a_reset_forgets_the_questions_that_are_on_their_way():
+    """Their answers cite by ids that the new conversation gives to other sentences."""
+    talk = Conversation()
+    one, _ = plan_two(talk)
+    talk.reset()
+    talk.add_turn(one, "a", answer("A"))
+    assert talk.turns == ()
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ import pytest
 
 from fake_ollama import Rule, Scenario, ScriptedBackend, running
 from harness import ROOT
-from urisk_nb import errors, evaluate
+from urisk_nb import cli, errors, evaluate
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.readers.taxonomy_file import read_taxonomy_file
 from urisk_nb.risk.evaluation import Prediction, Share
 from urisk_nb.risk.questions import Label
 from urisk_nb.session import label_sync
@@ -368,6 +369,34 @@ def test_the_command(labels, tmp_path, run_folder, fake_ollama):
     done = run(str(labels))
     assert done.returncode == 1
     assert "labels.csv: row 1 has the unknown risk 'illegal'" in done.stderr
+
+
+def test_categories_of_the_readers_own(tmp_path, manager):
+    """Of the labels, of what the model is asked, and of the corrections; the judge is left out."""
+    (tmp_path / "desk.toml").write_text('[liquidity]\ndefinition = "cash"\n[sun]\ndefinition = "x"')
+    own = read_taxonomy_file(tmp_path / "desk.toml")
+    rows = [("It owes much.", "liquidity|sun", 4, "", ""), ("It rained.", "none", 0, "", "")]
+    path = write_rows(tmp_path / "mine.csv", rows)
+    with pytest.raises(errors.InputError, match="unknown risk 'sun'"):
+        evaluate.read_files([str(path)])
+    (file,) = evaluate.read_files([str(path)], taxonomy=own)
+    found = evaluate.evaluate(evaluate.add_baselines(file), manager, taxonomy=own, label=label_sync)
+    assert {one.model for one in found.evaluations} == {manager.model}
+    greedy = found.evaluations[0]
+    assert [one.label.risk for one in greedy.predictions] == ["liquidity", "none"]
+    asked = manager.calls.records[-1].body.decode()
+    assert "sun" in asked
+    assert "governance" not in asked
+
+
+def test_the_judge_is_not_measured_on_other_categories(tmp_path, labels, capsys):
+    """Before any server is started; nor is a file read that is none."""
+    (tmp_path / "desk.toml").write_text('[sun]\ndefinition = "x"')
+    line = ["evaluate", str(labels), "--models", "urisk-judge", "--taxonomy"]
+    assert cli.main([*line, str(tmp_path / "desk.toml")]) == 1
+    assert "your taxonomy has others.\n  Fix: name other models" in capsys.readouterr().err
+    assert cli.main([*line, str(tmp_path / "away.toml")]) == 1
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_names_of_files(labels, tmp_path):

@@ -56,7 +56,8 @@ def test_the_one_model_of_a_server_is_taken_and_that_is_said():
             "vllm",
         )
         assert (manager.num_ctx, manager.slots, manager.state) == (8192, 1, ServerState.EXTERNAL)
-        assert manager.notes == ("no model was named: this server has only some-7b",)
+        assert manager.notes == ("No model was named: this server has only some-7b.",)
+        assert manager.snapshot().notes == manager.notes
         answer = manager.generate_sync("hi", options={"seed": 1, "num_predict": 4})
         assert (answer, answer.engine, answer.done_reason) == ("Hello world", "openai", "stop")
         assert (answer.timing.tokens, answer.timing.prompt_tokens) == (2, 7)
@@ -70,7 +71,7 @@ def test_the_other_names_of_the_one_model_are_told():
     """A llama.cpp server may have the judge so; the path of its file is told nowhere."""
     with serve("/home/me/some-7b.gguf", owner="llamacpp", aliases=["urisk-judge"]) as fake:
         (note,) = start(fake).notes
-        assert note == "no model was named: this server has only some-7b.gguf (also urisk-judge)"
+        assert note == "No model was named: this server has only some-7b.gguf (also urisk-judge)."
 
 
 class BesideTheJudge(FakeOpenAI):
@@ -170,7 +171,7 @@ def test_a_second_start_says_each_note_once():
     with serve("some-7b", aliases=["other"]) as fake:
         manager = start(fake, keep_alive="1h")
         note, kept = manager.notes
-        assert note == "no model was named: this server has only some-7b (also other)"
+        assert note == "No model was named: this server has only some-7b (also other)."
         assert kept.startswith("OLLAMA_KEEP_ALIVE has no effect")
         for _ in range(2):
             with pytest.raises(errors.ModelNotFound) as caught:

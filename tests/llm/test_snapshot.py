@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from urisk_nb.errors import ServerConnectionLost
+from urisk_nb.errors import NotSupportedByServer, ServerConnectionLost
 from urisk_nb.llm.dialects import ollama, openai
+from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.messages import LoadedModel
 from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, probe_server
 
@@ -26,6 +27,8 @@ class Manager:
         return reply
 
     async def loaded_models(self):
+        if not self.dialect.can(Feature.LOADED_MODELS):
+            raise NotSupportedByServer("it has no such list.", fix="use Ollama")
         model = LoadedModel(name="m:latest", size_bytes=2, gpu_bytes=0, num_ctx=4096, expires_at="")
         return await self.answer("loaded", [model])
 

@@ -3,8 +3,11 @@
 what is said of it. The answers are SCRIPTED.
 """
 
+import gc
 import itertools
 import re
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -267,6 +270,79 @@ def test_what_was_attached_stays_and_is_replaced_by_its_new_value(open_notebook)
     assert "One? (with x)" not in shown
 
 
+def test_a_follow_up_about_another_ticker_gets_what_it_needs(open_notebook, table):
+    """
+    Beside what was sent, which stays as it is: the server's cache has it. What is there already is
+    not sent again, and a question that names nothing gets nothing more.
+    """
+    cell = open_notebook(num_ctx=16384)
+    cell.shell.user_ns["table"] = table
+    cell.ask("Why is TSLA Severe?", "--with table")
+    first = cell.sent
+    assert "the score of AAA" not in first[-1][1]
+    shown = cell.ask("And AAA?")
+    assert cell.sent[: len(first)] == first
+    assert "table: more for this question" in shown
+    more = cell.sent[-1][1]
+    assert ": table, more of it, for this question>>\n" in more
+    assert "AAA: level" in more
+    quotes = re.findall(r'\[S\d+\] (AAA, .*?"[^"]*")', "".join(text for _, text in cell.sent))
+    assert len(quotes) == len(set(quotes)) > 0
+    second = cell.sent
+    shown = cell.ask("And AAA again, please?")
+    assert cell.sent[: len(second)] == second
+    assert cell.sent[-1][1] == "And AAA again, please?"
+    assert "more for this question" not in shown
+    cell.ask("Thanks. What else?")
+    assert cell.sent[-1][1] == "Thanks. What else?"
+
+
+def test_a_follow_up_finds_the_items_of_a_list_that_were_cut(open_notebook):
+    """They are cited by their own ids; a variable that is another object by then has no more."""
+    cell = open_notebook(num_ctx=1024)
+    news = [f"Headline number {number} of the wire about AAA" for number in range(200)]
+    news.append("The court fined ZZZ for its prices.")
+    cell.shell.user_ns["news"] = news
+    cell.ask("Well?", "--with news --max-tokens 64")
+    assert "ZZZ" not in cell.sent[-1][1]
+    cell.ask("What of ZZZ?", "--max-tokens 64")
+    assert re.search(r"\[S\d+\] The court fined ZZZ for its prices\.", cell.sent[-1][1])
+    cell.chat("reset")
+    cell.ask("Well?", "--with news --max-tokens 64")
+    cell.shell.user_ns["news"] = list(news)
+    cell.ask("What of ZZZ?", "--max-tokens 64")
+    assert cell.sent[-1][1] == "What of ZZZ?"
+
+
+def test_a_value_is_not_kept_by_the_conversation(open_notebook):
+    """A notebook that deletes a large frame has its memory back."""
+    cell = open_notebook()
+    frame = pd.DataFrame({"text": ["The company AAA was fined by a court."] * 3})
+    gone = weakref.ref(frame)
+    cell.shell.user_ns["frame"] = frame
+    cell.ask("Well?", "--with frame")
+    del frame, cell.shell.user_ns["frame"]
+    gc.collect()
+    assert gone() is None
+    cell.ask("And AAA?")
+    assert cell.sent[-1][1] == "And AAA?"
+
+
+def test_the_same_value_again_stays_where_it_is(open_notebook):
+    """So the server finds the whole conversation in its cache; a changed value is sent anew."""
+    cell = open_notebook()
+    cell.shell.user_ns["px"] = pd.DataFrame({"A": [1.5, 2.5]})
+    cell.ask("One?", "--with px")
+    first = cell.sent
+    cell.ask("Two?", "--with px")
+    assert cell.sent[: len(first)] == first
+    assert cell.sent[-1] == ("user", "Two?")
+    cell.shell.user_ns["px"].loc[0, "A"] = 9.5
+    cell.ask("Three?", "--with px")
+    assert "9.5" in cell.sent[-1][1]
+    assert "<<attachment" not in cell.sent[1][1]
+
+
 def test_data_is_a_turn_as_well(open_notebook):
     """`--json` sends values and the conversation, and the next question goes on with its answer."""
     cell = open_notebook(Rule(contains="data", answer='{"risk": "legal"}'), Rule(answer="Fine."))
@@ -289,6 +365,29 @@ def test_data_is_a_turn_as_well(open_notebook):
     assert cell.sent[-2] == ("assistant", '{"risk": "legal"}')
     with pytest.raises(InputError, match="--cached does not go with --json"):
         cell.ask("Well?", "--json risk:str --cached")
+
+
+def test_questions_of_several_threads_are_all_kept(open_notebook):
+    """They are on their way together; each is a turn with its own answer and its own ids."""
+    rules = [Rule(contains=f"q{number}?", answer=f"a{number}", first_ms=300) for number in range(4)]
+    cell = open_notebook(*rules)
+    sentences = [f"The company number {number} was fined by a court." for number in range(4)]
+    cell.shell.user_ns |= {f"v{number}": [text] for number, text in enumerate(sentences)}
+
+    def ask_one(number):
+        magics.run(cell.shell, "ask", f"r{number} --with v{number}", f"q{number}?")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask_one, range(4)))
+    assert len({len(call.messages) for call in cell.backend.calls}) < 4  # some at the same time
+    turns = ask.get_conversation().turns
+    assert sorted((one.question, one.answer) for one in turns) == [
+        (f"q{number}?", f"a{number}") for number in range(4)
+    ]
+    cell.ask("All?")
+    whole = "".join(text for _, text in cell.sent)
+    ids = [re.search(rf"\[(S\d+)\] {re.escape(text)}", whole)[1] for text in sentences]
+    assert len(set(ids)) == 4
 
 
 def test_an_error_leaves_the_conversation_as_it_was(open_notebook):

@@ -95,7 +95,7 @@ def test_the_notes_say_who_asks_and_who_labels(model, judge, starts):
     The demo model's own weakness is told where it labels itself; beside the judge each is told for
     what it does.
     """
-    manager = SimpleNamespace(model=model, judge=judge, notes=())
+    manager = SimpleNamespace(model=model, judge=judge, server_notes=())
     notes = session_notes(manager)
     assert len(notes) == len(starts)
     assert all(note.startswith(start) for note, start in zip(notes, starts, strict=True))

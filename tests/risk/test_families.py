@@ -5,7 +5,13 @@ import time
 import pytest
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.families import fold_text, hash_families, load_families, read_families
+from urisk_nb.risk.families import (
+    fold_text,
+    hash_families,
+    load_families,
+    make_finder,
+    read_families,
+)
 from urisk_nb.risk.taxonomy import DEFAULT
 
 DECISIVE = {"survival", "default", "order", "accounts", "listing", "accident"}
@@ -141,3 +147,28 @@ def test_no_text_makes_a_pattern_slow(text):
             for _ in range(3):
                 cue.pattern.search(text)
             assert (time.process_time() - began) / 3 < 0.1, cue.pattern.pattern
+
+
+def test_the_finder_misses_no_cue():
+    """It returns each cue that matches a text, in the order of the families."""
+    families = load_families()
+    finder = make_finder(families)
+    texts = (
+        *("a notice of default was received.", "we lost a customer", "", "no"),
+        "the going concern doubt, the class action, the restated accounts and the recall.",
+    )
+    for text in texts:
+        matching = [
+            (family.name, cue.pattern.pattern)
+            for family in families
+            for cue in family.cues
+            if cue.pattern.search(text)
+        ]
+        found = [(family.name, cue.pattern.pattern) for family, cue in finder.find(text)]
+        assert [one for one in found if one in matching] == matching
+
+
+def test_a_cue_without_a_literal_is_tried_everywhere():
+    """A pattern of which no letters are certain matches whatever it matches."""
+    (family,) = read_families("[odd]\ncategory = 'credit'\npatterns = ['z[aeiou]z']", "own")
+    assert make_finder((family,)).find("nothing of it") == [(family, family.cues[0])]

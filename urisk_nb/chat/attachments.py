@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from urisk_nb.chat.token_budget import share_fairly
 from urisk_nb.terminal_text import visible
 
-__all__ = ["Attachment", "Block", "Piece", "Source", "fit_attachments"]
+__all__ = [
+    "Attachment",
+    "Block",
+    "FindMore",
+    "Piece",
+    "Source",
+    "fit_attachments",
+    "strip_attachments",
+]
 
 TAG_CHARS = 8  # hexadecimal digits of a fence, which are not in the text whatever it is
 Measure = Callable[[str], int]
+# One at the beginning of a message; its own text does not hold its mark
+_SENT = re.compile(r"<<attachment ([0-9a-f]{8}): .*?\n<<end \1>>\n\n", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,10 @@ class Piece:
     source: Source | None = None
 
 
+FindMore = Callable[[str], Sequence[Piece]]
+"""Gives the pieces of a value that another question asks for; none where the value is gone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
     """
@@ -85,6 +100,10 @@ class Attachment:
         How many there are in all, by unit; a piece may not exist for each.
     is_text
         It is one text, of which the beginning is sent: nothing is left out in the middle.
+    find_more
+        What a later question may need of it; None: nothing more is sent.
+    is_more
+        It is such a part itself, and goes with its question alone.
     """
 
     name: str
@@ -92,6 +111,8 @@ class Attachment:
     pieces: tuple[Piece, ...]
     totals: Mapping[str, int] = field(default_factory=dict)
     is_text: bool = False
+    find_more: FindMore | None = field(default=None, compare=False)
+    is_more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +126,19 @@ class Block:
         Its name, and the text with its fence.
     cut
         What was left out, for people: `news: 12 of 340 items`; empty where nothing was.
+    find_more, is_more
+        Those of the attachment.
     """
 
     name: str
     text: str
     cut: str = ""
+    find_more: FindMore | None = field(default=None, compare=False)
+    is_more: bool = False
+
+    def holds(self, piece: Piece) -> bool:
+        """Return whether a piece is part of what was sent."""
+        return _clean(piece) in self.text
 
 
 def fit_attachments(
@@ -170,13 +199,23 @@ def _build_block(
     ]
     body = "".join(texts)
     cut = _describe_cut(one, pieces)
-    return Block(name=one.name, text=_enclose(one, body, _make_tag(one, body)), cut=cut)
+    return Block(
+        name=one.name,
+        text=_enclose(one, body, _make_tag(one, body)),
+        cut=cut,
+        find_more=one.find_more,
+        is_more=one.is_more,
+    )
 
 
 def _write(piece: Piece, source_id: str) -> str:
     """Return a piece as it is sent: on lines of its own, invisible characters written out."""
     mark = f"[{source_id}] " if piece.source is not None else ""
-    return f"{mark}{visible(piece.text).strip()}\n"
+    return f"{mark}{_clean(piece)}\n"
+
+
+def _clean(piece: Piece) -> str:
+    return visible(piece.text).strip()
 
 
 def _enclose(one: Attachment, body: str, tag: str) -> str:
@@ -192,6 +231,14 @@ def _make_tag(one: Attachment, body: str) -> str:
         for number in itertools.count()
     )
     return next(tag for tag in tags if tag not in content)
+
+
+def strip_attachments(message: str) -> str:
+    """Return a message without the attachments that it begins with."""
+    start = 0
+    while found := _SENT.match(message, start):
+        start = found.end()
+    return message[start:]
 
 
 def _describe_cut(one: Attachment, pieces: Sequence[Piece]) -> str:

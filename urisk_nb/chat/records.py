@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,11 +34,12 @@ IDENTIFY_S = 2.0  # how long the server may take to say which model it is
 
 
 class Recording:
-    """The records that are being written, one after the other; used from one thread."""
+    """The records that are being written, one after the other. Threads may share it."""
 
     def __init__(self) -> None:
         self._calls: list[event_loop.Call[str]] = []
         self._turn = asyncio.Lock()
+        self._lock = threading.Lock()  # of the list of calls
 
     def add(
         self,
@@ -52,7 +54,8 @@ class Recording:
             return
         work = self._write(path, manager, model, messages=messages, options=options, answer=answer)
         call = event_loop.submit(work)
-        self._calls.append(call)
+        with self._lock:
+            self._calls.append(call)
         call.done.wait(WAIT_S)
 
     async def _write(
@@ -71,14 +74,17 @@ class Recording:
 
     def take_notes(self) -> list[str]:
         """Return what went wrong with the records that have ended since the last time."""
-        ended = [call for call in self._calls if call.done.wait(0)]
-        self._calls = [call for call in self._calls if call not in ended]
+        with self._lock:
+            ended = [call for call in self._calls if call.done.wait(0)]
+            self._calls = [call for call in self._calls if call not in ended]
         return [note for call in ended if (note := call.result())]
 
     def flush(self) -> None:
         """Wait until all records are written, or FLUSH_S."""
         end_s = time.monotonic() + FLUSH_S
-        for call in self._calls:
+        with self._lock:
+            calls = tuple(self._calls)
+        for call in calls:
             call.done.wait(max(0.0, end_s - time.monotonic()))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from urisk_nb.chat.attachments import strip_attachments
 from urisk_nb.chat.frames import note_source
 from urisk_nb.chat.json_text import Fault
 from urisk_nb.chat.options import LARGER_WINDOW, AnswerOptions
@@ -20,7 +21,7 @@ from urisk_nb.errors import AnswerInvalid, ContextExceeded
 from urisk_nb.llm.answers import Answer
 from urisk_nb.llm.messages import Message
 
-__all__ = ["DataAnswer", "add_instruction", "ask_for_data"]
+__all__ = ["DataAnswer", "add_instruction", "ask_for_data", "find_question"]
 
 MAX_PROMPT_CHARS = 8_000  # of a schema in the prompt; the server has all of it
 MAX_NAMED = 3  # faults that a message names
@@ -140,6 +141,15 @@ def _build_repair(
         {"role": "assistant", "content": said},
         {"role": "user", "content": request},
     ]
+
+
+def find_question(messages: Sequence[Message]) -> str:
+    """Return what the user asked last: without what was attached, and what was added for data."""
+    asked = [str(one.get("content") or "") for one in messages if one.get("role") == "user"]
+    first_words, own = REPAIR.partition("{")[0], [*asked]
+    while len(own) > 1 and own[-1].startswith(first_words):
+        own.pop()
+    return strip_attachments(own[-1] if own else "").partition(f"\n\n{TOO_LONG[:30]}")[0]
 
 
 # Errors -------------------------------------------------------------------------------------------

@@ -25,7 +25,12 @@ from urisk_nb.chat.frame_summary import (
     summarize_frame,
     summarize_series,
 )
-from urisk_nb.chat.table_summary import find_named_tickers, is_table_of_run, summarize_table
+from urisk_nb.chat.table_summary import (
+    find_named_tickers,
+    is_table_of_run,
+    list_named_pieces,
+    summarize_table,
+)
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.readers.documents import is_document
 from urisk_nb.readers.file_content import read_content
@@ -35,7 +40,7 @@ from urisk_nb.table.causes import COSTS
 from urisk_nb.table.explanation import Explanation
 from urisk_nb.table.table_diff import TableDiff
 
-__all__ = ["summarize"]
+__all__ = ["find_named", "summarize"]
 
 MAX_ITEMS = 2000  # of a list or a dict that become pieces
 MAX_TEXT_CHARS = 400_000  # that become pieces; a window of 100,000 tokens has no room for more
@@ -78,6 +83,23 @@ def summarize(name: str, value: Any, question: str) -> Attachment:
         except Exception:  # noqa: BLE001  whatever a class of the user's raises
             return _summarize_object(name, value)
     return made if is_table_of_run(value) else _put_named_first(made, question)
+
+
+def find_named(name: str, value: Any, question: str) -> list[Piece]:
+    """
+    Return the pieces of a value that are about a ticker of the question.
+
+    Where it names none, the value is not looked at. A file is not read again.
+    """
+    if is_table_of_run(value):
+        return list_named_pieces(name, value, question)
+    about = _find_about(question)
+    if about is None or isinstance(value, Path):
+        return []
+    made = summarize(name, value, question)
+    if made.is_text:
+        return []
+    return [one for one in made.pieces if one.unit not in ("", COLUMNS) and about.search(one.text)]
 
 
 def _find_about(question: str) -> re.Pattern[str] | None:

@@ -30,7 +30,7 @@ from urisk_nb.table.explanation import Explanation
 from urisk_nb.table.records import list_tickers
 from urisk_nb.table.risk_table import RiskTable
 
-__all__ = ["find_named_tickers", "is_table_of_run", "summarize_table"]
+__all__ = ["find_named_tickers", "is_table_of_run", "list_named_pieces", "summarize_table"]
 
 ROWS, SENTENCES = "rows", "sentences"
 MIN_FOLDED_CHARS = 3  # of a ticker that may stand in lower case: "it" is no ticker
@@ -66,6 +66,16 @@ def summarize_table(name: str, table: RiskTable, question: str) -> Attachment:
         pieces=tuple(pieces),
         totals={ROWS: len(table), SENTENCES: len(findings)},
     )
+
+
+def list_named_pieces(name: str, table: RiskTable, question: str) -> list[Piece]:
+    """Return what a risk table says of the tickers that a question names."""
+    content = _content(table)
+    named = find_named_tickers(question, content.tickers)
+    if not named:
+        return []
+    findings = _sort_findings(content)
+    return [piece for ticker in named for piece in _tell_ticker(name, table, ticker, findings)]
 
 
 def _content(table: RiskTable) -> TableContent:

@@ -10,6 +10,7 @@ from urisk_nb.evaluate.measurement import (
     FileEvaluation,
     Stability,
     add_baselines,
+    check_models,
     evaluate,
 )
 from urisk_nb.evaluate.page import render_text
@@ -22,6 +23,7 @@ __all__ = [
     "Stability",
     "add_baselines",
     "as_dict",
+    "check_models",
     "evaluate",
     "read",
     "read_files",

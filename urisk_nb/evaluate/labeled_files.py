@@ -15,7 +15,7 @@ from urisk_nb.readers.csv_files import read_csv
 from urisk_nb.recording.overrides import read_in_force
 from urisk_nb.risk.evaluation import LabeledSentence, read_labels
 from urisk_nb.risk.overrides import Override
-from urisk_nb.risk.taxonomy import DEFAULT
+from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
 
 __all__ = ["LabeledFile", "read", "read_files", "read_overrides"]
 
@@ -30,7 +30,7 @@ class LabeledFile:
     items: tuple[LabeledSentence, ...]
 
 
-def read(path: str | Path) -> list[LabeledSentence]:
+def read(path: str | Path, taxonomy: Taxonomy = DEFAULT) -> list[LabeledSentence]:
     """
     Return the labeled sentences of a CSV file (see `risk.evaluation.read_labels`).
 
@@ -40,7 +40,7 @@ def read(path: str | Path) -> list[LabeledSentence]:
         The file cannot be read, or a row has a value that cannot be used.
     """
     try:
-        return _drop_repeats(read_labels(_read_rows(Path(path))))
+        return _drop_repeats(read_labels(_read_rows(Path(path)), taxonomy))
     except InputError as exc:
         exc.message = f"{path}: {exc.message}"
         exc.args = (exc.message,)
@@ -94,11 +94,11 @@ def _drop_repeats(items: Sequence[LabeledSentence]) -> list[LabeledSentence]:
     return list(dict.fromkeys(items))
 
 
-def read_overrides() -> LabeledFile:
+def read_overrides(taxonomy: Taxonomy = DEFAULT) -> LabeledFile:
     """
     Return the sentences whose label a person corrected, each with that label.
 
-    Of the corrections in force in the journal, those to a category that `urisk evaluate` asks
+    Of the corrections in force in the journal, those to a category that is asked
     about. A sentence of two tickers is there twice. Its source is its ticker.
 
     Raises
@@ -111,7 +111,7 @@ def read_overrides() -> LabeledFile:
     with open_journal() as store:
         made, damaged = read_in_force(store)
     items = tuple(
-        _to_labeled(one) for one in made if one.label and one.label.risk in DEFAULT.labels
+        _to_labeled(one) for one in made if one.label and one.label.risk in taxonomy.labels
     )
     if not items:
         others = sum(one.label is not None for one in made)
@@ -136,7 +136,9 @@ def _to_labeled(one: Override) -> LabeledSentence:
     )
 
 
-def read_files(words: Sequence[str], *, with_overrides: bool = False) -> list[LabeledFile]:
+def read_files(
+    words: Sequence[str], *, with_overrides: bool = False, taxonomy: Taxonomy = DEFAULT
+) -> list[LabeledFile]:
     """
     Return the labeled files that the words name, as a path or as `NAME=path`.
 
@@ -146,6 +148,8 @@ def read_files(words: Sequence[str], *, with_overrides: bool = False) -> list[La
     ----------
     with_overrides
         Add the corrections of the journal, as a file named `overrides`.
+    taxonomy
+        The categories that the labels may be.
 
     Raises
     ------
@@ -170,9 +174,9 @@ def read_files(words: Sequence[str], *, with_overrides: bool = False) -> list[La
         raise InputError(
             f"two files have the name {twice[0]!r}.", fix=f"give one another name: other={last}"
         )
-    corrected = [read_overrides()] if with_overrides else []
+    corrected = [read_overrides(taxonomy)] if with_overrides else []
     files = named[len(corrected) :]
     return [
-        *(LabeledFile(name=name, items=tuple(read(path))) for name, path in files),
+        *(LabeledFile(name=name, items=tuple(read(path, taxonomy))) for name, path in files),
         *corrected,
     ]

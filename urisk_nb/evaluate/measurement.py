@@ -23,15 +23,23 @@ from urisk_nb.risk.evidence import Sentence, clean_text
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.masking import find_names, invent_name, mask, swap
 from urisk_nb.risk.params import LABELS, RiskParams
-from urisk_nb.risk.plan import EvidenceSelection, prepare
-from urisk_nb.risk.questions import Label
-from urisk_nb.risk.taxonomy import NONE
+from urisk_nb.risk.plan import prepare
+from urisk_nb.risk.questions import Label, choose_examples
+from urisk_nb.risk.selection import EvidenceSelection
+from urisk_nb.risk.taxonomy import DEFAULT, NONE, Taxonomy
 from urisk_nb.session import Run
 
 if TYPE_CHECKING:
     from urisk_nb.llm.manager import LLMManager
 
-__all__ = ["Evaluation", "FileEvaluation", "Stability", "add_baselines", "evaluate"]
+__all__ = [
+    "Evaluation",
+    "FileEvaluation",
+    "Stability",
+    "add_baselines",
+    "check_models",
+    "evaluate",
+]
 
 TICKER = "LABELS"
 DECISION = "decision"  # a decision model gives probabilities, and has no other way
@@ -179,12 +187,33 @@ def add_baselines(
     )
 
 
+def check_models(models: Sequence[str], taxonomy: Taxonomy) -> None:
+    """
+    Check that no model is asked about categories that it was not trained on.
+
+    Raises
+    ------
+    InputError
+        urisk-judge is named, and the categories are not those of the package.
+    """
+    from urisk_nb.llm.messages import is_judge
+
+    judge = next(filter(is_judge, models), None)
+    if judge is not None and taxonomy.hash != DEFAULT.hash:
+        raise InputError(
+            f"{judge!r} was trained on the categories {', '.join(DEFAULT.ids)} only, and your "
+            "taxonomy has others.",
+            fix="name other models: --models llama3.1; or leave out --taxonomy",
+        )
+
+
 def evaluate(
     file: FileEvaluation,
     manager: LLMManager,
     *,
     models: Sequence[str] = (),
     masked: bool = False,
+    taxonomy: Taxonomy = DEFAULT,
     label: Callable[[Run, LLMManager], Any],
 ) -> FileEvaluation:
     """
@@ -200,17 +229,28 @@ def evaluate(
     manager
         The session that answers.
     models
-        Their names; default: the manager's model, and the judge beside it where there is one.
+        Their names; default: the manager's model, and the judge beside it where there is one and
+        the categories are those that it was trained on.
     masked
         Ask each sentence two more times: masked, and with its company swapped.
+    taxonomy
+        The categories that are asked about: those of the labels.
     label
         Called with each run and the manager; labels and blocks, such as `session.label_sync`.
     """
     found: list[Evaluation] = []
-    for model in models or dict.fromkeys([manager.model, manager.judge]):
+    judges = [manager.judge] if taxonomy.hash == DEFAULT.hash else []
+    for model in models or dict.fromkeys([manager.model, *judges]):
         for labels in LABELS:
             found.append(
-                _evaluate_one(file.items, manager, model, labels, masked=masked, label=label)
+                _evaluate_one(
+                    file.items,
+                    manager,
+                    RiskParams.of(labels=labels, model=model),
+                    masked=masked,
+                    taxonomy=taxonomy,
+                    label=label,
+                )
             )
             if found[-1].labels == DECISION:
                 break
@@ -220,17 +260,18 @@ def evaluate(
 def _evaluate_one(
     items: Sequence[LabeledSentence],
     manager: LLMManager,
-    model: str,
-    labels: str,
+    params: RiskParams,
     *,
     masked: bool,
+    taxonomy: Taxonomy,
     label: Callable[[Run, LLMManager], Any],
 ) -> Evaluation:
     changed = {change: list(map(make, items)) for change, make in _CHANGES.items() if masked}
     texts = [item.text for item in items]
     run = _open_run(
         dict.fromkeys([*texts, *(text for made in changed.values() for text in made)]),
-        RiskParams.of(labels=labels, model=model),
+        params,
+        taxonomy,
     )
     began_s = time.monotonic()
     label(run, manager)
@@ -238,8 +279,8 @@ def _evaluate_one(
     found = run.ticker_findings[TICKER]
     by_text = {one.sentence.document.text: one for one in found.findings}
     return Evaluation(
-        model=model,
-        labels=DECISION if run.plan.form == "decision" else labels,
+        model=str(params.model),
+        labels=DECISION if run.plan.form == "decision" else params.labels,
         engine=str(manager.engine),
         predictions=tuple(
             Prediction(
@@ -278,9 +319,16 @@ def _swap(item: LabeledSentence) -> str:
 _CHANGES: dict[str, Callable[[LabeledSentence], str]] = {"masked": _mask, "swapped": _swap}
 
 
-def _open_run(texts: Iterable[str], params: RiskParams) -> Run:
+def _open_run(texts: Iterable[str], params: RiskParams, taxonomy: Taxonomy) -> Run:
     """Return a run that asks each text as one sentence."""
-    plan = prepare(parse_tickers([TICKER]), None, (), params)
+    plan = prepare(
+        parse_tickers([TICKER]),
+        None,
+        (),
+        params,
+        taxonomy=taxonomy,
+        examples=choose_examples(taxonomy),
+    )
     sentences = tuple(
         Sentence(
             id=f"L{number}.1",

@@ -384,10 +384,13 @@ class Client:
             It cannot; the message says what was wanted.
         """
         if not self.dialect.can(feature):
-            raise NotSupportedByServer(
-                f"the {self.dialect.name} server at {self.settings.url} cannot {what}.",
-                fix="do it where that server is started, or use Ollama",
-            )
+            raise self._unsupported(what)
+
+    def _unsupported(self, what: str) -> NotSupportedByServer:
+        return NotSupportedByServer(
+            f"the {self.dialect.name} server at {self.settings.url} cannot {what}.",
+            fix="do it where that server is started, or use Ollama",
+        )
 
     # Refusals -------------------------------------------------------------------------------------
 
@@ -474,12 +477,20 @@ class Client:
         """
         Return the models in the server's memory; raise NotSupportedByServer if it has no such list.
         """
-        self.require(Feature.LOADED_MODELS, "list the models in its memory")
-        return ollama.decode_loaded_models(await self._get("/api/ps"))
+        what = "list the models in its memory"
+        self.require(Feature.LOADED_MODELS, what)
+        reply = await self._fetch("/api/ps")
+        if reply.status_code in NO_SUCH_PATH:  # a gateway may let through what answers need
+            raise self._unsupported(what)
+        return ollama.decode_loaded_models(
+            self._read_object("/api/ps", reply, self.dialect.decode_error)
+        )
 
     async def _get(self, path: str) -> dict[str, Any]:
-        reply = await self._receive(self._probes.get(path, headers=self.dialect.headers))
-        return self._read_object(path, reply, self.dialect.decode_error)
+        return self._read_object(path, await self._fetch(path), self.dialect.decode_error)
+
+    async def _fetch(self, path: str) -> httpx.Response:
+        return await self._receive(self._probes.get(path, headers=self.dialect.headers))
 
     async def post(self, path: str, body: bytes, decode_error: DecodeError) -> dict[str, Any]:
         """

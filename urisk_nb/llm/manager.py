@@ -68,7 +68,7 @@ from urisk_nb.llm.setting_changes import (
     merge_settings,
     read_environment,
 )
-from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, take_snapshot
+from urisk_nb.llm.snapshot import ServerProbe, SessionSnapshot, session_notes, take_snapshot
 from urisk_nb.server import leases
 from urisk_nb.server.model_server import Server, ServerState
 from urisk_nb.settings import DialectName, Engine, Settings, given_settings, load
@@ -1045,7 +1045,12 @@ class LLMManager:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What there is to know about the servers beyond their state: sentences."""
+        """What there is to know about who answers, as `%urisk_start` shows it: sentences."""
+        return tuple(session_notes(self))
+
+    @property
+    def server_notes(self) -> Sequence[str]:
+        """The part of `notes` that is about the servers; each begins small and has no stop."""
         notes = [text for one in self.pool.endpoints for text in one.server.notes]
         if silent := ", ".join(self._agreement.list_without_digest(self.model)):
             notes.append(f"only the name of the model was compared: no digest comes from {silent}")

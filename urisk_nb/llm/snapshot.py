@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from urisk_nb.errors import UriskError
+from urisk_nb.errors import NotSupportedByServer, UriskError
 from urisk_nb.llm.dialects.dialect import Feature
 from urisk_nb.llm.messages import LoadedModel, is_demo, is_same_model
 from urisk_nb.llm.resilience import BreakerState
@@ -224,7 +224,7 @@ def take_snapshot(manager: LLMManager, probe: ServerProbe | None = None) -> Sess
         restart_count=server.restart_count,
         breaker=manager.breaker(),
         failure=None if server.failure is None else (server.failure.message, server.failure.fix),
-        notes=tuple(session_notes(manager)),
+        notes=tuple(manager.notes),
         log="" if server.lease is None else str(server.lease.facts["log"]),
         records=manager.calls.records,
         live=manager.calls.live,
@@ -267,9 +267,9 @@ async def probe_server(manager: LLMManager, before: ServerProbe | None = None) -
         # Shorter than the limit of a call: a server that is well says this at once.
         async with asyncio.timeout(PROBE_S):
             loaded_models: tuple[LoadedModel, ...] | None = None
-            if manager.dialect.can(Feature.LOADED_MODELS):
+            try:
                 loaded_models = tuple(await manager.loaded_models())
-            else:
+            except NotSupportedByServer:
                 await manager.models()  # such a server shows no more than that it answers
         problem = fix = ""
     except UriskError as exc:
@@ -351,4 +351,4 @@ def session_notes(manager: LLMManager) -> list[str]:
         "small_judge": judged,
     }
     known = [NOTES[code] for code, it_does in holds.items() if it_does]
-    return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.notes)]
+    return [*known, *(f"{text[0].upper()}{text[1:]}." for text in manager.server_notes)]

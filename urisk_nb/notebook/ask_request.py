@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import keyword
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from urisk_nb.chat.attachments import Attachment
+from urisk_nb.chat.attachments import Attachment, FindMore, Piece
 from urisk_nb.chat.options import AnswerOptions, read_answer_options
 from urisk_nb.chat.prompts import choose_system_prompt
 from urisk_nb.chat.schemas import AnswerSchema
@@ -156,7 +157,32 @@ def _attach(
     from urisk_nb.chat.summaries import summarize  # pandas
 
     found = find_values(shell.user_ns, ",".join(names), "--with")
-    return tuple(summarize(name, value, question) for name, value in found.items())
+    return tuple(
+        replace(
+            summarize(name, value, question), find_more=_make_find_more(shell.user_ns, name, value)
+        )
+        for name, value in found.items()
+    )
+
+
+def _make_find_more(namespace: Mapping[str, Any], name: str, value: Any) -> FindMore | None:
+    """
+    Return what finds the pieces of a variable that a later question asks for.
+
+    The value is not kept: a notebook may delete a large frame. A variable that is another object by
+    then has no more pieces, and an expression is not evaluated again.
+    """
+    from urisk_nb.chat.summaries import find_named
+
+    if name not in namespace:
+        return None
+    known = id(value)
+
+    def find_more(question: str) -> Sequence[Piece]:
+        now = namespace.get(name)
+        return find_named(name, now, question) if id(now) == known else ()
+
+    return find_more
 
 
 def _fill(shell: InteractiveShell, text: str | None) -> FilledText:

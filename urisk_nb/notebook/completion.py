@@ -210,6 +210,12 @@ def _is_schema(value: Any) -> bool:
     return is_schema(value)
 
 
+def _is_taxonomy(value: Any) -> bool:
+    from urisk_nb.risk.taxonomy import Taxonomy
+
+    return isinstance(value, Taxonomy)
+
+
 def _is_other_frame(value: Any) -> bool:
     """Return whether a value is a table of polars or pyarrow; a class is none."""
     return not isinstance(value, type) and str(type(value).__module__).split(".")[0] in (
@@ -225,6 +231,7 @@ FITTING: Mapping[str, Callable[[Any], bool]] = {
     "--benchmark": _is_benchmark,
     "--factors": _is_factors,
     "--client": is_client,
+    "--taxonomy": _is_taxonomy,
     "--json": _is_schema,
 }
 # Flags that take a column of the prices, too, and their own words

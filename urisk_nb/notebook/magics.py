@@ -113,7 +113,22 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
         },
     ),
-    "urisk_history": ("%urisk_history", "The runs in the journal, the newest first.", {}),
+    "urisk_history": (
+        "%urisk_history",
+        "The runs in the journal, the newest first; with --answers the answers of %%ask.",
+        {
+            "limit": {
+                "nargs": "?",
+                "default": "",
+                "metavar": "N",
+                "help": "the newest N; default: all runs, 20 answers",
+            },
+            "--answers": {
+                "action": "store_true",
+                "help": "the answers of %%%%ask; urisk_nb.read_answer(ID) gives one again",
+            },
+        },
+    ),
     "urisk_latency": (
         "%urisk_latency",
         "Where the time of the last 200 calls went: a DataFrame, one row a call, seconds.",
@@ -441,6 +456,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             benchmark=_find_benchmark(shell, args.benchmark),
             stress=find_value(shell.user_ns, args.stress, "--stress", is_label=True),
             factors=_find_factors(shell, args.factors),
+            taxonomy=_find_taxonomy(shell, args.taxonomy),
             on_read=_show_reading(board),
             refresh=args.refresh,
         )
@@ -514,10 +530,10 @@ def _keep_table(shell: InteractiveShell, run: Run, out: str | None) -> Any:
 # The journal --------------------------------------------------------------------------------------
 
 
-def _show_history(*_: Any) -> pd.DataFrame:
-    from urisk_nb.past_runs import history
+def _show_history(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame:
+    from urisk_nb.past_answers import list_newest
 
-    return history()
+    return list_newest(args.limit, of_answers=args.answers)
 
 
 def _replay(_: InteractiveShell, args: argparse.Namespace) -> Any:
@@ -548,6 +564,20 @@ def _find_factors(shell: InteractiveShell, text: str | None) -> Any:
 
     value = find_value(shell.user_ns, text, "--factors", is_label=True)
     return value if isinstance(value, pd.DataFrame | pd.Series) else text
+
+
+def _find_taxonomy(shell: InteractiveShell, text: str | None) -> Any:
+    """Return the user's categories, the path of a file of them, or those of the package."""
+    from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
+
+    value = find_value(
+        shell.user_ns,
+        text,
+        "--taxonomy",
+        fitting=lambda one: isinstance(one, Taxonomy),
+        ending=".toml",
+    )
+    return DEFAULT if value is None else value
 
 
 # Cell magics also take the text of the cell.

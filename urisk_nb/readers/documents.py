@@ -21,10 +21,12 @@ from urisk_nb.errors import InputError, UriskError
 from urisk_nb.readers.file_content import (
     KINDS,
     FileContent,
+    FileMapper,
     find_suffix,
     is_filing_json,
     list_names,
     read_content,
+    read_in_turn,
 )
 from urisk_nb.readers.file_names import find_named_day, find_owners, guess_ticker, is_edgar_name
 from urisk_nb.readers.filing_cover import base_form, estimate_filing_date
@@ -54,7 +56,9 @@ OTHER_KINDS = {
 }
 
 
-def read_documents(given: str | Path, *, tickers: Sequence[str] = ()) -> Evidence | None:
+def read_documents(
+    given: str | Path, *, tickers: Sequence[str] = (), map_files: FileMapper = read_in_turn
+) -> Evidence | None:
     """
     Return the documents of a file, a folder or a glob pattern, or of ``NVDA=path``.
 
@@ -65,6 +69,8 @@ def read_documents(given: str | Path, *, tickers: Sequence[str] = ()) -> Evidenc
         file after ``NVDA=`` is the company's, whatever its name.
     tickers
         The tickers of the cell.
+    map_files
+        Who reads the files of a folder.
 
     Returns
     -------
@@ -86,24 +92,26 @@ def read_documents(given: str | Path, *, tickers: Sequence[str] = ()) -> Evidenc
                     f"evidence: no file or folder {place[:200]!r} for {ticker}.",
                     fix=f"check the path; the working directory is {Path.cwd()}",
                 )
-            found = _read_place(place, tickers, ticker)
+            found = _read_place(place, tickers, ticker, map_files)
             if found is None:
                 raise InputError(
                     f"evidence: {place} is a table, and its rows name their companies.",
                     fix=f"pass it alone: --evidence {place}",
                 )
             return found
-    return _read_place(given, tickers, None)
+    return _read_place(given, tickers, None, map_files)
 
 
-def _read_place(given: str | Path, tickers: Sequence[str], ticker: str | None) -> Evidence | None:
+def _read_place(
+    given: str | Path, tickers: Sequence[str], ticker: str | None, map_files: FileMapper
+) -> Evidence | None:
     path = Path(given).expanduser()
     if not _exists(path):
         if not _is_pattern(given):
             return None
-        return _read_pattern(path, tickers, ticker)
+        return _read_pattern(path, tickers, ticker, map_files)
     if path.is_dir():
-        return read_folder(path, tickers=tickers, ticker=ticker)
+        return read_folder(path, tickers=tickers, ticker=ticker, map_files=map_files)
     return read_document(path, ticker=ticker, tickers=tickers) if is_document(path) else None
 
 
@@ -201,7 +209,11 @@ def read_document(
 
 
 def read_folder(
-    folder: Path, *, tickers: Sequence[str] = (), ticker: str | None = None
+    folder: Path,
+    *,
+    tickers: Sequence[str] = (),
+    ticker: str | None = None,
+    map_files: FileMapper = read_in_turn,
 ) -> Evidence:
     """
     Return the documents in the files of a folder and its subfolders, by name.
@@ -215,6 +227,8 @@ def read_folder(
         The tickers of the cell: a file of another one is left out and named.
     ticker
         Whom all of them are about.
+    map_files
+        Who reads the files; default: this process, one after the other.
 
     Returns
     -------
@@ -227,10 +241,12 @@ def read_folder(
         There is no document, or nobody can tell whom one is about, and no other can be used; more
         than 10,000 files.
     """
-    return _read_files(folder, str(folder), _walk(folder), tickers, ticker)
+    return _read_files(folder, str(folder), _walk(folder), tickers, ticker, map_files=map_files)
 
 
-def _read_pattern(path: Path, tickers: Sequence[str], ticker: str | None) -> Evidence:
+def _read_pattern(
+    path: Path, tickers: Sequence[str], ticker: str | None, map_files: FileMapper
+) -> Evidence:
     root = Path(path.anchor) if path.is_absolute() else Path()
     pattern = str(path.relative_to(root)) if path.is_absolute() else str(path)
     try:
@@ -245,7 +261,7 @@ def _read_pattern(path: Path, tickers: Sequence[str], ticker: str | None) -> Evi
             fix=f"check the pattern; the working directory is {Path.cwd()}",
         )
     base = Path(os.path.commonpath([one.parent for one in found]))
-    return _read_files(base, str(path), found, tickers, ticker)
+    return _read_files(base, str(path), found, tickers, ticker, map_files=map_files)
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -272,7 +288,13 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def _read_files(
-    root: Path, given: str, files: Sequence[Path], tickers: Sequence[str], ticker: str | None
+    root: Path,
+    given: str,
+    files: Sequence[Path],
+    tickers: Sequence[str],
+    ticker: str | None,
+    *,
+    map_files: FileMapper,
 ) -> Evidence:
     documents: list[Document] = []
     left_out: list[tuple[str, str]] = []  # the file, and why
@@ -280,16 +302,17 @@ def _read_files(
     read: list[tuple[str, FileContent]] = []
     estimated: list[str] = []
     missing: tuple[str, UriskError] | None = None
-    for path in files:
+    reasons = [_find_reason(path) for path in files]
+    contents = map_files([path for path, why in zip(files, reasons, strict=True) if why is None])
+    for path, reason in zip(files, reasons, strict=True):
         name = path.relative_to(root).as_posix()
-        if reason := _find_reason(path):
+        if reason is not None:
             left_out.append((name, reason))
             continue
-        try:
-            content = read_content(path)
-        except UriskError as exc:
-            left_out.append((name, exc.message.rstrip(".")))
-            missing = missing or (name, exc)
+        content = next(contents)
+        if isinstance(content, UriskError):
+            left_out.append((name, content.message.rstrip(".")))
+            missing = missing or (name, content)
             continue
         parents = [*path.relative_to(root).parts[-2::-1], root.absolute().name]
         # filings/NVDA/2025/ is NVDA's folder; further up only the very name of a ticker counts
@@ -304,8 +327,8 @@ def _read_files(
                 [_find_stem(path), *path.relative_to(root).parts[-2::-1]]
             ):
                 nameless.append(path)
-            reason = "no ticker of the cell" if tickers else "no ticker in its name or text"
-            left_out.append((name, reason))
+            why = "no ticker of the cell" if tickers else "no ticker in its name or text"
+            left_out.append((name, why))
             continue
         made, is_estimated = _make_documents(name, _find_stem(path), content, owners)
         documents += made

@@ -15,19 +15,29 @@ import json
 import re
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from urisk_nb.errors import InputError
+from urisk_nb.errors import InputError, UriskError
 from urisk_nb.readers import filing_cover, filings
 from urisk_nb.readers.encodings import decode_text
 from urisk_nb.readers.source_text import SourceText, drop_page_furniture, remove_spans
 from urisk_nb.risk.inputs import Section
 
-__all__ = ["KINDS", "FileContent", "find_suffix", "is_filing_json", "list_names", "read_content"]
+__all__ = [
+    "KINDS",
+    "FileContent",
+    "FileMapper",
+    "find_suffix",
+    "is_filing_json",
+    "list_names",
+    "read_content",
+    "read_in_turn",
+    "try_to_read",
+]
 
 MAX_NAMES = 10  # names in a message; the rest are counted
 MAX_FILE_BYTES = 100_000_000
@@ -93,6 +103,23 @@ class FileContent:
     symbols: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     tables_left_out: int = 0
+
+
+FileMapper = Callable[[Sequence[Path]], Iterator[FileContent | UriskError]]
+"""Returns what each file says, in the order given, or why it cannot be read."""
+
+
+def read_in_turn(paths: Sequence[Path]) -> Iterator[FileContent | UriskError]:
+    """Yield what each file says, read one after the other in this process."""
+    return map(try_to_read, paths)
+
+
+def try_to_read(path: Path) -> FileContent | UriskError:
+    """Return what a file says, or why it cannot be read."""
+    try:
+        return read_content(path)
+    except UriskError as exc:
+        return exc
 
 
 def find_suffix(path: Path) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pandas.api import types as kinds
@@ -38,6 +38,9 @@ from urisk_nb.risk.values import (
     show,
     strip_invisible,
 )
+
+if TYPE_CHECKING:
+    from urisk_nb.readers.file_content import FileMapper
 
 __all__ = ["read_evidence"]
 
@@ -75,7 +78,11 @@ US_LISTING = re.compile(
 
 
 def read_evidence(
-    given: object, *, tickers: Sequence[str] = (), known: Sequence[str] = ()
+    given: object,
+    *,
+    tickers: Sequence[str] = (),
+    known: Sequence[str] = (),
+    map_files: FileMapper | None = None,
 ) -> Evidence:
     """
     Return the documents of the user's evidence; none is a valid answer.
@@ -92,6 +99,8 @@ def read_evidence(
         column of tickers are about the only one, if there is one.
     known
         Further names that count as tickers, such as the columns of the prices.
+    map_files
+        Who reads the files of a folder; default: this process, one after the other.
 
     Returns
     -------
@@ -107,7 +116,7 @@ def read_evidence(
     PackageMissing
         A package that reads the kind of file is not installed.
     """
-    reader = _EvidenceReader(tickers, known)
+    reader = _EvidenceReader(tickers, known, map_files)
     loaded = given(list(tickers)) if callable(given) else given
     documents = sorted(
         reader.read(loaded, "evidence"),
@@ -126,7 +135,10 @@ def read_evidence(
 class _EvidenceReader:
     """Reads any shape into documents, and counts what it does not use."""
 
-    def __init__(self, tickers: Sequence[str], known: Sequence[str]) -> None:
+    def __init__(
+        self, tickers: Sequence[str], known: Sequence[str], map_files: FileMapper | None
+    ) -> None:
+        self.map_files = {} if map_files is None else {"map_files": map_files}
         self.tickers = tuple(tickers)
         self.names = {fold_name(name) for name in (*known, *tickers)}
         self.companies = {fold_share_class(name) for name in tickers}
@@ -243,10 +255,12 @@ class _EvidenceReader:
 
         found = None
         if key is ...:
-            found = documents.read_documents(given, tickers=self.tickers)
+            found = documents.read_documents(given, tickers=self.tickers, **self.map_files)
         path = Path(given) if found else find_path(given, what)
         if key is not ... and path.is_dir():
-            found = documents.read_folder(path, tickers=self.tickers, ticker=str(key))
+            found = documents.read_folder(
+                path, tickers=self.tickers, ticker=str(key), **self.map_files
+            )
         elif key is not ... and documents.is_document(path):
             found = documents.read_document(path, tickers=self.tickers, ticker=str(key))
         if found is not None:

@@ -25,6 +25,7 @@ from urisk_nb.risk.overrides import Override
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.plan import OnRead, Plan, prepare
 from urisk_nb.risk.questions import Example
+from urisk_nb.risk.selection import SelectionMapper, select_in_turn
 from urisk_nb.risk.taxonomy import Category, Taxonomy
 from urisk_nb.risk.tickers import build_resolver, fold_share_class
 
@@ -65,7 +66,9 @@ class RunInputs:
     factors: tuple[Prices, ...] | None = None
     overrides: tuple[Override, ...] = ()
 
-    def prepare(self, on_read: OnRead | None = None) -> Plan:
+    def prepare(
+        self, on_read: OnRead | None = None, map_selections: SelectionMapper = select_in_turn
+    ) -> Plan:
         """Return the plan of the run; raises what `prepare` raises."""
         return prepare(
             self.holdings,
@@ -79,6 +82,7 @@ class RunInputs:
             families=self.families,
             factors=self.factors,
             on_read=on_read,
+            map_selections=map_selections,
         )
 
 

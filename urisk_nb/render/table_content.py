@@ -238,15 +238,20 @@ def is_fraction(name: str) -> bool:
     return _FRACTION.fullmatch(name) is not None
 
 
-def format_value(name: str, value: Any) -> str:
-    """Return a value of the column of that name as text on one line."""
+def format_value(name: str, value: Any, digits: int | None = None) -> str:
+    """
+    Return a value of the column of that name as text on one line.
+
+    `digits`: of a per cent; default: those of the table.
+    """
     if isinstance(value, str):
         return one_line(value)
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return DASH
     if isinstance(value, float):
         if is_fraction(name):
-            digits = 2 if name in FINE_FRACTIONS else 1
+            if digits is None:
+                digits = 2 if name in FINE_FRACTIONS else 1
             return f"{value:.{digits}%}" if abs(value) < MAX_PLAIN else f"{100 * value:.3g}%"
         usual = ".3f" if _BETA.fullmatch(name) else ".6g"
         return f"{value:{_FORMATS.get(name, usual)}}"

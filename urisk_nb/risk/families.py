@@ -12,9 +12,11 @@ import functools
 import hashlib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from typing import Any
 
 from urisk_nb.errors import InputError
@@ -22,16 +24,19 @@ from urisk_nb.risk.values import find_closest, show
 
 __all__ = [
     "Cue",
+    "CueFinder",
     "Family",
     "fold_text",
     "has_core_words",
     "hash_families",
     "load_families",
+    "make_finder",
     "read_families",
 ]
 
 KEYS = ("category", "cap", "floor", "weight", "decisive", "core", "patterns")
 MIN_LITERAL = 3
+MAX_FINDERS = 4  # families of the user, whose finder is kept
 MAX_REPEATS = 9  # of a group: more may take a search exponential time
 _FOLDED = str.maketrans(
     "\u2018\u2019\u201c\u201d\u2010\u2011\u2012\u2013\u2014\u00a0", "''\"\"----- "
@@ -93,6 +98,47 @@ class Family:
     weight: float
     is_decisive: bool
     cues: tuple[Cue, ...]
+
+
+class CueFinder:
+    """
+    Finds the cues that can match a text: those of which it has a literal.
+
+    A text of a hundred words has some of the hundreds of literals. So each literal is looked for
+    only where three letters of it stand, the three that fewest other literals have.
+    """
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self.cues = [(family, cue) for family in families for cue in family.cues]
+        owners: dict[str, list[int]] = {}
+        for place, (_, cue) in enumerate(self.cues):
+            for literal in cue.literals:
+                owners.setdefault(literal, []).append(place)
+        counts = Counter(chain.from_iterable(map(_list_triples, owners)))
+        self._by_triple: dict[str, list[tuple[str, list[int]]]] = {}
+        for literal, places in owners.items():
+            rarest = min(sorted(_list_triples(literal)), key=counts.__getitem__)
+            self._by_triple.setdefault(rarest, []).append((literal, places))
+        self._always = [place for place, (_, cue) in enumerate(self.cues) if not cue.literals]
+
+    def find(self, text: str) -> list[tuple[Family, Cue]]:
+        """Return the cues that can match a folded text, in the order of the families."""
+        found = set(self._always)
+        for triple in self._by_triple.keys() & _list_triples(text):
+            for literal, places in self._by_triple[triple]:
+                if literal in text:
+                    found.update(places)
+        return [self.cues[place] for place in sorted(found)]
+
+
+@functools.lru_cache(MAX_FINDERS)
+def make_finder(families: tuple[Family, ...]) -> CueFinder:
+    """Return the finder of these families, made once."""
+    return CueFinder(families)
+
+
+def _list_triples(text: str) -> set[str]:
+    return {text[start : start + MIN_LITERAL] for start in range(len(text) - MIN_LITERAL + 1)}
 
 
 def fold_text(text: str) -> str:

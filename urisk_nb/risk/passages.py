@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from urisk_nb.risk.evidence import Sentence
-from urisk_nb.risk.families import Cue, Family, fold_text
+from urisk_nb.risk.families import Cue, CueFinder, Family, fold_text, make_finder
 from urisk_nb.risk.inputs import Document, Section
 
 __all__ = ["HEAVY", "Passage", "find_parts", "is_filing", "read_passages"]
@@ -418,9 +418,11 @@ def read_passages(sentences: Sequence[Sentence], families: Sequence[Family]) -> 
     """Return what each sentence says, in the order given."""
     parts: dict[int, list[tuple[int, str]]] = {}
     facts: dict[int, tuple[int | None, re.Pattern[str] | None]] = {}
-    speaks: dict[int, bool] = {}
+    last: dict[
+        int, tuple[str, bool]
+    ] = {}  # the sentence before, and whether its "it" is the company
     passages = []
-    literals = sorted({one for family in families for cue in family.cues for one in cue.literals})
+    finder = make_finder(tuple(families))
     for sentence in sentences:
         document = sentence.document
         key = id(document)
@@ -429,19 +431,21 @@ def read_passages(sentences: Sequence[Sentence], families: Sequence[Family]) -> 
             facts[key] = (_find_year(document), _find_name(document.text))
         part = _find_part(parts[key], sentence.start)
         text = fold_text(sentence.text)
-        is_it = speaks.get(key, False) and bool(_IT.match(text))
+        is_it = bool(_IT.match(text)) and _is_about_company(
+            facts[key][1], *last.get(key, ("", False))
+        )
         context = _Context(part, *facts[key], sentence.text, _is_report(document), is_it)
-        passages.append(_read(sentence, text, families, literals, context))
-        speaks[key] = _is_about_company(text, facts[key][1], speaks.get(key, False))
+        passages.append(_read(sentence, text, finder, context))
+        last[key] = (text, is_it)
     return passages
 
 
-def _is_about_company(text: str, own: re.Pattern[str] | None, was: bool) -> bool:
+def _is_about_company(own: re.Pattern[str] | None, text: str, is_it: bool) -> bool:
     """Tell whether "it" in the sentence after this one is the company, as far as can be seen."""
     if _THIRD.search(text) or _OTHER_NAME.search(text):
         return False
     named = own is not None and own.match(text) is not None
-    return named or _SUBJECT.match(text) is not None or (was and _IT.match(text) is not None)
+    return named or _SUBJECT.match(text) is not None or is_it
 
 
 def _find_year(document: Document) -> int | None:
@@ -463,24 +467,17 @@ def _find_name(text: str) -> re.Pattern[str] | None:
 def _read(
     sentence: Sentence,
     text: str,
-    families: Sequence[Family],
-    literals: Sequence[str],
+    finder: CueFinder,
     context: _Context,
 ) -> Passage:
-    there = {one for one in literals if one in text}
     best: tuple[tuple[float, ...], Kind, Family, bool, tuple[str, ...]] | None = None
-    for family in families:
-        for cue in family.cues:
-            if cue.literals and cue.literals.isdisjoint(there):
-                continue
-            if not (mark := cue.pattern.search(text)):
-                continue
-            kind, tags = _read_match(
-                text, _Match(*mark.span(), mark[0]), family, cue.is_core, context
-            )
-            order = (_KIND_ORDER[kind], *_stand(family, cue, tags), family.weight)
-            if best is None or order > best[0]:
-                best = (order, kind, family, cue.is_core, tags)
+    for family, cue in finder.find(text):
+        if not (mark := cue.pattern.search(text)):
+            continue
+        kind, tags = _read_match(text, _Match(*mark.span(), mark[0]), family, cue.is_core, context)
+        order = (_KIND_ORDER[kind], *_stand(family, cue, tags), family.weight)
+        if best is None or order > best[0]:
+            best = (order, kind, family, cue.is_core, tags)
     if best is None:
         kind = "hypothetical" if _is_open(text) else "routine"
         return Passage(sentence=sentence, section=context.section, kind=kind, rank=-9.0)

@@ -1,21 +1,17 @@
 """What is known of a run before a model is asked.
 
 The metrics are computed, the sentences split and chosen, and all that decides the run is recorded.
-Over 400 lines: the plan is one record, and each input has a part in it.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import InputError
-from urisk_nb.risk.evidence import Sentence, SplitDocument, sort_documents, split
-from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights, select_documents
+from urisk_nb.risk.inputs import Document, Holding, Prices, normalize_weights
 from urisk_nb.risk.params import JUDGE_REVIEW_BELOW, RiskParams
 from urisk_nb.risk.portfolio import PortfolioResult, measure_portfolio
 from urisk_nb.risk.positions import list_closes
@@ -28,93 +24,29 @@ from urisk_nb.risk.questions import (
     check_examples,
     examples_hash,
 )
-from urisk_nb.risk.relevance import check_query, choose, filter_by_query
-from urisk_nb.risk.scoring import SCORE_V1, SCORE_V2
+from urisk_nb.risk.relevance import check_query
+from urisk_nb.risk.scoring import SCORE_V1
+from urisk_nb.risk.selection import (
+    EvidenceSelection,
+    SelectionMapper,
+    SelectionTask,
+    list_tasks,
+    select_in_turn,
+)
 from urisk_nb.risk.taxonomy import DEFAULT, Taxonomy
-from urisk_nb.risk.tickers import fold_share_class
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from urisk_nb.risk.changes import Changes
-    from urisk_nb.risk.choice import Choice
     from urisk_nb.risk.factors import FactorResult
     from urisk_nb.risk.families import Family
     from urisk_nb.risk.passages import Passage
     from urisk_nb.risk.stress import EpisodeLoss
 
-__all__ = ["EvidenceSelection", "OnRead", "Plan", "prepare"]
+__all__ = ["OnRead", "Plan", "prepare"]
 
 OnRead = Callable[[str, int, int], object]
 """Called with a ticker, its number from 1, and how many there are."""
-MAX_LATER = 3  # documents after the date of the run that are named; more are counted
-MAX_SHORT = 60  # sentences that are asked whole, whatever they are of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceSelection:
-    """
-    What there is to read for one ticker.
-
-    Attributes
-    ----------
-    chosen
-        The sentences that are asked, in the order of date, source and text of their documents.
-    sentences, skipped
-        How many sentences the documents have, and how many headings, table rows and lines without
-        words were left out.
-    flags
-        ``truncated`` (a higher max_sentences may ask more), ``off_query`` (none of them bears on
-        the query), ``shared_evidence`` (a sentence that is asked counts for every company),
-        ``hidden_text``, ``injection_suspect``, and those of the documents' dates.
-    later
-        What the run's date left out, in words; empty where it is nothing.
-    left_out
-        How many sentences do not bear on the query and are not asked for that.
-    changes
-        The sentences against those of the previous documents; None where there are none.
-    alerts
-        The decisive events of the company itself, by family.
-    not_asked
-        Of much evidence, how many sentences of each kind and part are not asked; else empty.
-    passages
-        What the words of each chosen sentence say; empty where no model is asked.
-    score_version
-        ``score_v2`` where a sentence of a filing is chosen, else ``score_v1``.
-    """
-
-    chosen: tuple[Sentence, ...]
-    sentences: int
-    skipped: int
-    flags: tuple[str, ...]
-    later: str = ""
-    left_out: int = 0
-    changes: Changes | None = None
-    alerts: tuple[Passage, ...] = ()
-    not_asked: Mapping[str, Any] = field(default_factory=dict)
-    passages: tuple[Passage, ...] = ()
-    score_version: str = SCORE_V1
-
-    @property
-    def message(self) -> str | None:
-        """What was left out, compared and not asked, for the reader; None for none of it."""
-        compared = self.changes.note if self.changes else None
-        said = (self.later, compared, self._describe_query(), self._describe_reading())
-        return "; ".join(filter(None, said)) or None
-
-    def _describe_reading(self) -> str:
-        if not self.not_asked:
-            return ""
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.not_asked["kinds"].items())
-        read, chosen = self.not_asked["read"], self.not_asked["asked"]
-        return f"{read:,} sentences read, {chosen} chosen; not chosen: {kinds}"
-
-    def _describe_query(self) -> str:
-        if not self.left_out:
-            return ""
-        if self.left_out == self.sentences:
-            return f"no sentence bears on the query ({self.sentences} read)"
-        return f"the query left out {self.left_out} of {self.sentences} sentences"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +202,7 @@ def prepare(
     families: Sequence[Family] | None = None,
     factors: Sequence[Prices] | None = None,
     on_read: OnRead | None = None,
+    map_selections: SelectionMapper = select_in_turn,
 ) -> Plan:
     """
     Return the plan of a run: metrics computed, sentences split and chosen; nothing is asked.
@@ -292,6 +225,8 @@ def prepare(
         Factors that are no columns of the prices, one column each, named by ``params.factors``.
     on_read
         Called before the evidence of each ticker is read: a long filing takes about a second.
+    map_selections
+        Who reads the evidence; default: this process, one ticker after the other.
 
     Raises
     ------
@@ -308,10 +243,9 @@ def prepare(
     # Before the evidence is read: a wrong date of an episode should not wait for that
     stress = _measure_stress(prices, measured, plan_holdings, params)
     fits = _measure_factors(measured, plan_holdings, params, factors)
-    selections = (
-        {}
-        if documents is None
-        else _select_evidence(
+    selections: dict[str, EvidenceSelection] = {}
+    if documents is not None:
+        tasks = list_tasks(
             plan_holdings,
             documents,
             params,
@@ -320,9 +254,10 @@ def prepare(
             examples=examples,
             as_of=as_of,
             families=families,
-            on_read=on_read,
         )
-    )
+        made = map_selections(_announce(tasks, len(plan_holdings), on_read))
+        symbols = [holding.symbol for holding in plan_holdings]
+        selections = dict(zip(symbols, made, strict=True))
     return Plan(
         holdings=plan_holdings,
         params=params,
@@ -345,6 +280,16 @@ def prepare(
         factors=fits,
         closes=None if measured is None else list_closes(measured),
     )
+
+
+def _announce(
+    tasks: Iterator[SelectionTask], count: int, on_read: OnRead | None
+) -> Iterator[SelectionTask]:
+    """Yield the tasks, and say of each that it is read now."""
+    for number, task in enumerate(tasks, 1):
+        if on_read is not None:
+            on_read(task.holding.symbol, number, count)
+        yield task
 
 
 def _measure_stress(
@@ -406,195 +351,3 @@ def _record_alert(symbol: str, passage: Passage) -> dict[str, Any]:
         "start": sentence.start,
         "end": sentence.end,
     }
-
-
-def _select_evidence(
-    holdings: Sequence[Holding],
-    documents: Sequence[Document],
-    params: RiskParams,
-    *,
-    previous: Sequence[Document] | None,
-    taxonomy: Taxonomy,
-    examples: Sequence[Example],
-    as_of: date | None,
-    families: Sequence[Family] | None,
-    on_read: OnRead | None,
-) -> dict[str, EvidenceSelection]:
-    split_once = functools.cache(split)  # a shared document is split once, not once a ticker
-    selections = {}
-    places = _index_by_company(documents)
-    old_places = _index_by_company(previous or ())
-    for number, holding in enumerate(holdings, 1):
-        if on_read is not None:
-            on_read(holding.symbol, number, len(holdings))
-        known = _find_own(documents, places, holding)
-        own, flags = select_documents(known, holding, params, as_of=as_of)
-        read, old, note = _split_years(
-            own,
-            None
-            if previous is None
-            else select_documents(
-                _find_own(previous, old_places, holding), holding, params, as_of=as_of
-            )[0],
-        )
-        pieces = [split_once(document) for document in sort_documents(read)]
-        sentences = [sentence for piece in pieces for sentence in piece.sentences]
-        changes = _compare(sentences, old, note, split_once)
-        bearing = filter_by_query(sentences, params.query) if params.query else sentences
-        is_fresh = changes.is_fresh if changes else None
-        choice = _choose(
-            sentences,
-            bearing,
-            params,
-            families,
-            functools.partial(
-                _choose_by_words,
-                params=params,
-                taxonomy=taxonomy,
-                words=[example.text for example in examples],
-                is_fresh=is_fresh,
-            ),
-            is_fresh=is_fresh,
-        )
-        holds = {
-            "off_query": bool(sentences) and not bearing,
-            "shared_evidence": any(one.document.ticker is None for one in choice.chosen),
-            "truncated": choice.is_cut and params.llm,
-        }
-        found = chain(
-            flags,
-            chain.from_iterable(piece.flags for piece in pieces),
-            (flag for flag, is_so in holds.items() if is_so),
-        )
-        selections[holding.symbol] = EvidenceSelection(
-            chosen=tuple(_flag_shared(sentence) for sentence in choice.chosen),
-            sentences=len(sentences),
-            skipped=sum(piece.skipped for piece in pieces),
-            flags=tuple(sorted(set(found))),
-            later=_describe_later(known, params.as_of or as_of),
-            left_out=len(sentences) - len(bearing),
-            changes=changes,
-            alerts=choice.alerts,
-            not_asked=choice.not_asked,
-            passages=choice.passages,
-            score_version=SCORE_V2 if choice.has_filing else SCORE_V1,
-        )
-    return selections
-
-
-def _describe_later(documents: Sequence[Document], as_of: date | None) -> str:
-    """Say which documents are after the date of the run: a whole annual report may be."""
-    later = sorted(
-        (one.date, one.source or one.id)
-        for one in documents
-        if one.date is not None and as_of is not None and one.date > as_of
-    )
-    if not later:
-        return ""
-    shown = ", ".join(f"{name} ({day})" for day, name in later[:MAX_LATER])
-    more = f" and {len(later) - MAX_LATER} more" if len(later) > MAX_LATER else ""
-    return f"after {as_of}, so not read: {shown}{more}"
-
-
-def _split_years(
-    documents: Sequence[Document], previous: Sequence[Document] | None
-) -> tuple[Sequence[Document], Sequence[Document], str]:
-    """Return the documents to read, those that they are compared with, and a note on both."""
-    texts = sum(one.kind == "text" and one.ticker is not None for one in documents)
-    if previous is None and texts < 2:
-        return documents, (), ""
-    # Late: most runs compare nothing
-    from urisk_nb.risk.changes import select_previous
-
-    return select_previous(documents, previous)
-
-
-def _compare(
-    sentences: Sequence[Sentence],
-    previous: Sequence[Document],
-    note: str,
-    split_once: Callable[[Document], SplitDocument],
-) -> Changes | None:
-    if not previous:
-        return None
-    from urisk_nb.risk.changes import compare
-
-    old = [one for document in sort_documents(previous) for one in split_once(document).sentences]
-    changes = compare(sentences, old, note)
-    return changes if changes.current else None
-
-
-def _choose(
-    sentences: Sequence[Sentence],
-    bearing: Sequence[Sentence],
-    params: RiskParams,
-    families: Sequence[Family] | None,
-    choose_rest: Callable[[Sequence[Sentence], int], Sequence[Sentence]],
-    *,
-    is_fresh: Callable[[Sentence], bool] | None,
-) -> Choice:
-    """Return the sentences that are asked, what they say, and what is counted of the others."""
-    # Late: only evidence needs them
-    from urisk_nb.risk.choice import Choice, select_sentences
-    from urisk_nb.risk.families import has_core_words, load_families
-
-    families = families or load_families()
-    is_short = len(bearing) <= params.max_sentences and len(sentences) <= MAX_SHORT
-    # Read in full only where the label of a model is weighed by it, or an alert may be in it
-    if is_short and not params.llm and not has_core_words((x.text for x in sentences), families):
-        return Choice(chosen=tuple(bearing))
-    return select_sentences(
-        sentences,
-        bearing,
-        params.max_sentences,
-        families,
-        choose_rest,
-        is_fresh=is_fresh,
-    )
-
-
-def _choose_by_words(
-    sentences: Sequence[Sentence],
-    limit: int,
-    *,
-    params: RiskParams,
-    taxonomy: Taxonomy,
-    words: Sequence[str],
-    is_fresh: Callable[[Sentence], bool] | None,
-) -> Sequence[Sentence]:
-    """Choose by the words of the categories, the new and changed sentences first."""
-    if is_fresh is None:
-        return choose(sentences, params.query, taxonomy, limit, words=words)
-    fresh = [one for one in sentences if is_fresh(one)]
-    first = choose(fresh, params.query, taxonomy, limit, words=words)
-    others = [one for one in sentences if not is_fresh(one)]
-    room = limit - len(first)
-    return [*first, *(choose(others, params.query, taxonomy, room, words=words) if room else ())]
-
-
-def _find_own(
-    documents: Sequence[Document], places: Mapping[str | None, list[int]], holding: Holding
-) -> list[Document]:
-    """Return a company's documents and the shared ones, in their order."""
-    own = places.get(fold_share_class(holding.symbol), ())
-    return [documents[place] for place in sorted((*own, *places.get(None, ())))]
-
-
-def _index_by_company(documents: Sequence[Document]) -> dict[str | None, list[int]]:
-    """
-    Return where the documents of each company stand, and under None the shared ones.
-
-    Comparing each document with each ticker would take seconds for some hundred companies.
-    """
-    places: dict[str | None, list[int]] = {}
-    for place, document in enumerate(documents):
-        company = None if document.ticker is None else fold_share_class(document.ticker)
-        places.setdefault(company, []).append(place)
-    return places
-
-
-def _flag_shared(sentence: Sentence) -> Sentence:
-    """Mark a sentence that counts for every company, so that its finding says so."""
-    if sentence.document.ticker is not None:
-        return sentence
-    return replace(sentence, flags=tuple(sorted({*sentence.flags, "shared_evidence"})))

@@ -39,6 +39,7 @@ __all__ = [
     "build_content_free",
     "build_question",
     "check_examples",
+    "choose_examples",
     "examples_hash",
     "messages",
     "parse",
@@ -228,6 +229,11 @@ def _canonical(content: object) -> bytes:
 def examples_hash(examples: Sequence[Example]) -> str:
     """Return the sha256 over the worked examples in their order, as hex: what a run records."""
     return hashlib.sha256(_canonical([[e.text, e.risk, e.severity] for e in examples])).hexdigest()
+
+
+def choose_examples(taxonomy: Taxonomy) -> tuple[Example, ...]:
+    """Return the worked examples for these categories: one that is not among them is no answer."""
+    return tuple(example for example in EXAMPLES if example.risk in taxonomy.labels)
 
 
 def check_examples(examples: Sequence[Example], taxonomy: Taxonomy) -> None:

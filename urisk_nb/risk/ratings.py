@@ -18,9 +18,10 @@ from urisk_nb.risk.families import Family
 from urisk_nb.risk.judges import DISAGREE
 from urisk_nb.risk.labeling import Finding, TickerFindings
 from urisk_nb.risk.passages import Passage, is_filing
-from urisk_nb.risk.plan import EvidenceSelection, Plan
+from urisk_nb.risk.plan import Plan
 from urisk_nb.risk.questions import Label
 from urisk_nb.risk.scoring import SCORE_V2, Level, Score, score
+from urisk_nb.risk.selection import EvidenceSelection
 from urisk_nb.risk.taxonomy import NONE, Taxonomy
 
 __all__ = ["REVIEW_RULES", "CountedSentence", "Rating", "Rule", "TickerRatings", "rate_ticker"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from urisk_nb.render.sections import Section, render_sections_text
 from urisk_nb.render.table_content import format_value
 from urisk_nb.risk.row_warnings import WARNINGS, codes_in
+from urisk_nb.table.portfolio_figures import show_figures
 
 __all__ = ["render_parts_text"]
 
@@ -30,22 +30,10 @@ def render_parts_text(report: Any, width: int | None = None) -> str:
     """
     sections = []
     if report.portfolio is not None:
-        sections.append(_show_figures(report.portfolio.to_dict()))
+        sections.append(show_figures(report.portfolio.to_dict()))
     frames = {name: getattr(report, name) for name in _FRAMES}
     sections += [_show_frame(name, one) for name, one in frames.items() if one is not None]
     return render_sections_text(sections, width) if sections else ""
-
-
-def _show_figures(figures: Mapping[str, Any]) -> Section:
-    reason = figures.get("reason")
-    shown = [(name, format_value(name, one)) for name, one in figures.items() if name != "reason"]
-    return Section(
-        title="portfolio",
-        lines=[reason] if isinstance(reason, str) else [],
-        head=("figure", "value"),
-        rows=shown,
-        right=frozenset({1}),
-    )
 
 
 def _show_frame(name: str, frame: pd.DataFrame) -> Section:

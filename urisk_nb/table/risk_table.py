@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from urisk_nb.arguments import refuse_unknown, require
 from urisk_nb.errors import InputError
 from urisk_nb.render.portfolio_content import select_tickers
 from urisk_nb.render.table_content import TableContent, has_alerts
@@ -58,6 +59,7 @@ from urisk_nb.table.frames import Frames
 from urisk_nb.table.markdown import render_markdown
 from urisk_nb.table.overriding import override_label
 from urisk_nb.table.parquet_files import UNSTORED, is_stored, read_packed, unpack_report
+from urisk_nb.table.portfolio_figures import PortfolioFigures
 from urisk_nb.table.portfolio_views import require_part, unite_prices
 from urisk_nb.table.records import RunRecord
 from urisk_nb.table.sides import Side
@@ -364,6 +366,7 @@ class RiskTable(ExportFrame):
             object.__setattr__(table, "_report", unpack_report(packed, _build_report))
         return table
 
+    @refuse_unknown(example='table.to_html_report("out.html")')
     def to_html_report(self, path: str | PathLike[str]) -> None:
         """
         Write one HTML page: table, charts, alerts, findings of each ticker, and the record.
@@ -386,6 +389,8 @@ class RiskTable(ExportFrame):
         ``table.report`` is the run's findings, and ``to_html`` is pandas' own bare table. So this
         name stands among the other ``to_`` methods, where Tab finds it.
         """
+        fix = 'name a file: table.to_html_report("out.html")'
+        require(isinstance(path, str | PathLike), "path", path, fix)
         save_page(self._content(), self.report, path)
 
     def judgements(self) -> pd.DataFrame:
@@ -410,14 +415,16 @@ class RiskTable(ExportFrame):
         The figures of the portfolio of the run, by name; docs/portfolio.md has each formula.
 
         A table with fewer rows keeps the portfolio of its run. Losses are positive fractions of the
-        capital. `flags` and `reason` say why a figure is NaN.
+        capital. `flags` and `reason` say why a figure is NaN. It is a Series: its values are the
+        fractions, and a notebook shows them as per cent.
 
         Raises
         ------
         InputError
             No ticker has a weight, or the table is put together from several runs.
         """
-        return require_part("portfolio", self.report.portfolio, self.report.meta).copy()  # type: ignore[no-any-return]  # a Series
+        figures = require_part("portfolio", self.report.portfolio, self.report.meta)
+        return PortfolioFigures(figures.copy())
 
     def backtest(self) -> pd.DataFrame:
         """
@@ -542,6 +549,9 @@ class RiskTable(ExportFrame):
             "ticker", key=lambda one: one.map(order), kind="stable"
         ).reset_index(drop=True)
 
+    @refuse_unknown(
+        example='table.override("E2.1", risk="legal", severity=2, why="the fine was paid")'
+    )
     def override(
         self,
         evidence: str,
@@ -601,6 +611,7 @@ class RiskTable(ExportFrame):
         table: RiskTable = override_label(self, self.report, correction)
         return table
 
+    @refuse_unknown(example='table.explain("NVDA")')
     def explain(self, ticker: str, run: str | None = None) -> Explanation:
         """
         Return how one row comes from its sentences: each step from the label to the score.

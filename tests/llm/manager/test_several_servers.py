@@ -129,7 +129,7 @@ def test_openai_servers_are_compared_by_name_and_a_note_says_so(openai):
     manager = start(urls)
     assert manager.model == "some-7b"
     assert manager.num_ctx == 2048
-    assert any("only the name of the model was compared" in note for note in manager.notes)
+    assert any("Only the name of the model was compared" in note for note in manager.notes)
     (judge,) = event_loop.run(manager.find_judges("some-7b"))
     assert (judge.digest, bool(judge.session)) == ("", True)
 

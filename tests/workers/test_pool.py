@@ -1,0 +1,141 @@
+"""Worker processes: what they do, and that none is left whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from harness import alive, children, eventually
+from pool_jobs import make_job
+from urisk_nb.workers.pool import WorkerPool
+
+TELL = make_job("tell")
+
+
+@pytest.fixture(autouse=True)
+def nobody_stays():
+    """No process is left by a test."""
+    before = children()
+    yield
+    assert children() == before
+
+
+def test_tasks_are_shared_out_and_results_keep_their_order():
+    """Two processes work at once, and neither is this one."""
+    with WorkerPool(2) as pool:
+        found = list(pool.map(TELL, [[0.2 if n % 2 else 0.0, n] for n in range(6)]))
+    assert [word for _, word, _ in found] == list(range(6))
+    assert len({pid for pid, *_ in found}) == 2
+    assert os.getpid() not in {pid for pid, *_ in found}
+
+
+def test_few_tasks_are_taken_ahead():
+    """Two for each worker: memory does not grow with the number of tasks."""
+    taken = []
+
+    def tasks():
+        for number in range(50):
+            taken.append(number)
+            yield [0.0, number]
+
+    with WorkerPool(2) as pool:
+        for number, _ in enumerate(pool.map(TELL, tasks())):
+            assert len(taken) <= number + 4
+
+
+def test_a_task_whose_worker_dies_is_done_by_the_caller_at_last(tmp_path):
+    """Two workers try; the tasks beside it are done by others."""
+    log = tmp_path / "log"
+    with WorkerPool(1) as pool:
+        assert list(pool.map(make_job("die"), [[0, str(log)]])) == [["here", str(log), ""]]
+        assert len(set(log.read_text().split())) == 2
+        assert next(pool.map(TELL, [[0.0, "next"]]))[1] == "next"
+
+
+def test_a_worker_that_is_killed_in_the_middle_is_replaced():
+    """The task is done again, by another worker."""
+    with WorkerPool(1) as pool:
+        (first,) = pool.map(TELL, [[0.0, "a"]])
+        threading.Timer(0.3, os.kill, (first[0], signal.SIGKILL)).start()
+        (second,) = pool.map(TELL, [[1.0, "b"]])
+    assert second[1] == "b"
+    assert second[0] not in (first[0], "here")
+
+
+def test_an_error_is_that_of_the_task_itself():
+    """What a worker cannot do is done here, and raises here what it raises."""
+
+    def here(task):
+        raise KeyError(task[1])
+
+    with WorkerPool(1) as pool, pytest.raises(KeyError, match="mine"):
+        list(pool.map(make_job("fail", here), [[0, "mine"]]))
+
+
+def test_a_task_that_cannot_be_packed_is_done_here():
+    """An object of the user's may not be picklable."""
+    with WorkerPool(1) as pool:
+        assert list(pool.map(TELL, [[0, {1, 2}]])) == [["here", {1, 2}, ""]]
+
+
+def test_without_a_python_to_start_all_is_done_here(monkeypatch):
+    """An embedded interpreter has no program of its own."""
+    monkeypatch.setattr(sys, "executable", "")
+    with WorkerPool(2) as pool:
+        assert list(pool.map(TELL, [[0, "a"], [0, "b"]])) == [["here", w, ""] for w in "ab"]
+
+
+@pytest.mark.timing
+def test_an_interrupt_ends_the_workers():
+    """It is seen at once, though all of them are busy."""
+
+    def work():
+        with WorkerPool(2) as pool:
+            list(pool.map(TELL, [[30.0, ""]] * 8))
+
+    threading.Timer(0.7, signal.raise_signal, (signal.SIGINT,)).start()
+    began_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert time.monotonic() - began_s < 1.7
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path):
+    """The workers never import the user's program."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path[:0] = {sys.path!r}\nprint('begun')\n"
+        "from pool_jobs import make_job\nfrom urisk_nb.workers.pool import WorkerPool\n"
+        "with WorkerPool(2) as pool:\n"
+        "    print(*pool.map(make_job('tell'), [[0, 'a'], [0, 'b']]), sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.count("begun") == 1, done.stderr
+    assert done.stdout.count("worker.py") == 2
+
+
+@pytest.mark.timing
+@pytest.mark.slow
+@pytest.mark.parametrize("copied", [False, True], ids=["alone", "copied"])
+def test_killed_with_its_caller(tmp_path, copied):
+    """Also where a forked copy of the caller still holds the pipes to the workers."""
+    fork = "import os, time\n" + ("os.fork() or time.sleep(5) or os._exit(0)\n" if copied else "")
+    program = (
+        f"import sys\nsys.path[:0] = {sys.path!r}\nimport threading, pool_jobs\n"
+        f"worker = threading.Thread(target=pool_jobs.use_up, args=({str(tmp_path)!r},))\n"
+        f"worker.start()\nimport pathlib\n"
+        f"while not pathlib.Path({str(tmp_path)!r}, 'pids').exists(): pass\n{fork}worker.join()"
+    )
+    caller = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program])
+    eventually((tmp_path / "pids").exists, 20, "the workers")
+    time.sleep(0.3)
+    pids = list(map(int, (tmp_path / "pids").read_text().split()))
+    assert pids
+    assert all(map(alive, pids))
+    caller.kill()
+    caller.wait()
+    eventually(lambda: not any(map(alive, pids)), 1.5, "the end of the workers")

@@ -1,0 +1,153 @@
+"""
+The readers of one run: files and sentences, in this process or, where there is much, in workers.
+
+This process begins by itself, and so sees how fast it is. Workers are started where what is left
+would take it some seconds more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import TypeVar
+
+from urisk_nb import process_state
+from urisk_nb.errors import UriskError
+from urisk_nb.readers.file_content import FileContent
+from urisk_nb.reading.jobs import READ_FILE, SELECT
+from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.selection import (
+    EvidenceSelection,
+    SelectionTask,
+    keep_shared,
+    select_evidence,
+)
+from urisk_nb.workers.cores import count_workers, read_given_count
+from urisk_nb.workers.pool import Job, WorkerPool
+
+__all__ = ["EvidenceReaders", "OnFile"]
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+OnFile = Callable[[str, int, int], object]
+"""Called with the name of a file, its number from 1, and how many there are."""
+
+ALONE_S = 1.0  # this process reads by itself for so long: workers take that to be there
+MIN_LEFT_S = 3.0  # of its own time, for workers to be worth it
+LOCK = "evidence-workers"
+
+
+class EvidenceReaders:
+    """
+    Reads the evidence of one run; `close` ends the workers, if there are any.
+
+    Of several runs at once in one process one has workers: there are no more cores.
+
+    Parameters
+    ----------
+    on_file
+        Called before a file of a folder is read.
+
+    Raises
+    ------
+    SettingsError
+        URISK_WORKERS is no number.
+    """
+
+    def __init__(self, on_file: OnFile | None = None) -> None:
+        self._on_file = on_file
+        self._given = read_given_count()
+        self._pool: WorkerPool | None = None
+        self._lock: Lock = process_state.setdefault(LOCK, Lock)
+
+    def __enter__(self) -> EvidenceReaders:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, whatever they do."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            self._lock.release()
+            pool.close()
+
+    def map_files(self, paths: Sequence[Path]) -> Iterator[FileContent | UriskError]:
+        """Yield what each file says, in the order given, or why it cannot be read."""
+        total = sum(map(_find_size, paths))
+        return self._map(READ_FILE, self._announce(paths), _find_size, total)
+
+    def map_selections(
+        self, documents: Iterable[Document]
+    ) -> Callable[[Iterable[SelectionTask]], Iterator[EvidenceSelection]]:
+        """
+        Return who selects the evidence.
+
+        Parameters
+        ----------
+        documents
+            Those that the tasks have all together: how long they are says how long it takes.
+        """
+        total = _count_chars(documents)
+        split_once = keep_shared()
+        job = replace(SELECT, here=lambda task: select_evidence(task, split_once))
+        return lambda tasks: self._map(job, tasks, _count_task_chars, total)
+
+    def _announce(self, paths: Sequence[Path]) -> Iterator[Path]:
+        for number, path in enumerate(paths, 1):
+            if self._on_file is not None:
+                self._on_file(path.name, number, len(paths))
+            yield path
+
+    def _map(
+        self,
+        job: Job[Task, Result],
+        given: Iterable[Task],
+        measure: Callable[[Task], int],
+        total: int,
+    ) -> Iterator[Result]:
+        """Do tasks here until it is seen that the rest would take long, and then in workers."""
+        tasks = iter(given)
+        began_s, done = time.monotonic(), 0
+        for task in tasks:
+            yield job.here(task)
+            done += measure(task)
+            seconds = time.monotonic() - began_s
+            if seconds > ALONE_S and seconds * (total - done) > MIN_LEFT_S * done:
+                break
+        else:
+            return
+        pool = self._open_pool()
+        yield from map(job.here, tasks) if pool is None else pool.map(job, tasks)
+
+    def _open_pool(self) -> WorkerPool | None:
+        size = self._given or count_workers()
+        if self._pool is None and size > 1 and self._lock.acquire(blocking=False):
+            self._pool = WorkerPool(size)
+        return self._pool
+
+
+def _find_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _count_chars(documents: Iterable[Document]) -> int:
+    """Return how long documents are; those of all companies are split once, and do not count."""
+    return sum(len(one.text) for one in documents if one.ticker is not None)
+
+
+def _count_task_chars(task: SelectionTask) -> int:
+    return _count_chars((*task.documents, *(task.previous or ())))
