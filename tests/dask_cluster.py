@@ -55,3 +55,8 @@ def set_variables(client, of_workers):
 
     for worker, variables in of_workers.items():
         client.run(take, variables, workers=[worker])
+
+
+def release(client):
+    """End the sessions of the workers; the next run begins new ones."""
+    client.unregister_worker_plugin("urisk_nb")

@@ -133,7 +133,7 @@ def _find_difference(seen: Mapping[str, Any]) -> str:
 def build_differences_error(differences: Mapping[str, str]) -> WorkersDiffer:
     """Return the error that names the workers."""
     named = [f"the worker {address} {why}" for address, why in differences.items()]
-    more = f"; so do {len(named) - MAX_NAMED} others" if len(named) > MAX_NAMED else ""
+    more = f"; {len(named) - MAX_NAMED} more differ" if len(named) > MAX_NAMED else ""
     is_python = all("Python" in why for why in differences.values())
     fix = (
         f"start the workers with Python {OWN_PYTHON}, or run this notebook with theirs"

@@ -161,12 +161,12 @@ class ClusterSession:
         workers = self._jobs.workers
         if differences := find_differences(await self._jobs.list_versions()):
             raise build_differences_error(differences)
-        await self._jobs.install()
         for address, place in (await self._describe(workers)).items():
             if isinstance(place, Exception):
                 raise _name_worker(place, address)
             _check_place(place)
             self._add_worker(address, place)
+        await self._jobs.install()
         await self._each(self._welcome)
         lead = self._lead
         if lead.report is not None:
