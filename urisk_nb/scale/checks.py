@@ -21,7 +21,7 @@ __all__ = [
     "open_client",
 ]
 
-CONNECT_S = 10.0
+CONNECT_S = 5.0
 MAX_NAMED = 5  # workers in one message
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 

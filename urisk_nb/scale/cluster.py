@@ -52,9 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterSession"]
 
-# What the caller's settings say of each call. Which server is asked, and how it is reached, is for
-# the environment of the worker.
-TRAVELS = ("model", "num_ctx", "keep_alive", "timeout_s", "load_timeout_s", "allow_cloud")
 AWAY = (*LEAVES, ClusterLost, WorkerLost)  # what takes a server out
 MAX_LOST = 2  # workers that one question may have ended, before it is asked alone
 
@@ -101,7 +98,9 @@ class ClusterSession:
     def __init__(self, client: Client, model: str | None = None) -> None:
         self.settings = load(**({} if model is None else {"model": model}))
         given = self.settings.model_fields_set
-        self._overrides = {name: getattr(self.settings, name) for name in TRAVELS if name in given}
+        self._overrides = {
+            name: getattr(self.settings, name) for name in steps.TRAVELS if name in given
+        }
         self.model = self.judge = self.settings.model
         self.left_out: dict[str, str] = {}
         self._jobs = Jobs(client, self._note_gone, self._note_joined)

@@ -19,6 +19,7 @@ from urisk_nb.llm.labels import Judge
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.retrying_client import single_attempts
 from urisk_nb.llm.run_calls import mark_suspect
+from urisk_nb.llm.setting_changes import Reload
 from urisk_nb.llm.written_labels import SchemaSetting
 from urisk_nb.settings import Engine
 
@@ -26,8 +27,20 @@ if TYPE_CHECKING:
     from urisk_nb.llm.answers import Answer
     from urisk_nb.risk.questions import Question
 
-__all__ = ["Batch", "Replies", "ServerReport", "answer", "connect", "find_judges"]
+__all__ = [
+    "TRAVELS",
+    "Batch",
+    "Replies",
+    "ServerReport",
+    "answer",
+    "connect",
+    "find_judges",
+    "keep_own",
+]
 
+# What the caller's settings say of each call. Which server is asked, and how it is reached, is for
+# the environment of the worker.
+TRAVELS = ("model", "num_ctx", "keep_alive", "timeout_s", "load_timeout_s", "allow_cloud")
 JUDGES = "scale.judges"  # of this process, by model: how each is asked, as it is being found out
 
 
@@ -83,7 +96,10 @@ async def connect(overrides: Mapping[str, Any], models: tuple[str, ...]) -> Serv
     SettingsError, ServerError, ModelError
         As `LLMManager.initialize` and `ensure_model` do.
     """
-    manager = await LLMManager.initialize(**overrides)
+    if (running := LLMManager.find_instance()) is not None:
+        running.overrides = keep_own(running.overrides)
+    # The environment of the worker, and this run: what another run asked for is over
+    manager = await LLMManager.initialize(**overrides, reload=Reload.ALL)
     if beside := [model for model in models if model != manager.model]:
         await manager.ensure_model(*beside)
     return ServerReport(
@@ -121,6 +137,11 @@ async def answer(batch: Batch) -> Replies:
     with manager.allow_parallel(batch.parallel), single_attempts(), mark_suspect(batch.is_suspect):
         answers = await asyncio.gather(*map(ask, batch.questions))
     return Replies(answers=tuple(answers), setting=own)
+
+
+def keep_own(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those overrides of a worker's session that no run brings along."""
+    return {name: value for name, value in overrides.items() if name not in TRAVELS}
 
 
 def _list_judges() -> dict[str, Judge]:

@@ -22,6 +22,7 @@ from distributed import Worker, WorkerPlugin, get_worker, secede
 from urisk_nb import event_loop
 from urisk_nb.address import is_loopback
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.scale.steps import keep_own
 from urisk_nb.settings import load
 
 __all__ = ["PLUGIN", "ManagerPlugin", "WorkerPlace", "cancel_jobs", "describe_worker", "run_job"]
@@ -131,7 +132,8 @@ def describe_worker(overrides: Mapping[str, Any]) -> WorkerPlace:
         An environment variable of the worker, or a line of its `.env`, cannot be used.
     """
     manager, host = LLMManager.find_instance(), platform.node()
-    settings = load(**overrides) if manager is None else manager.settings
+    own = {} if manager is None else keep_own(manager.overrides)
+    settings = load(**own, **overrides)
     is_own = any(is_loopback(one.host) for one in settings.each_server)
     server = f"{settings.url} on {host}" if is_own else settings.url
     return WorkerPlace(host=host, pid=os.getpid(), server=server)
