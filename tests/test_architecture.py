@@ -20,7 +20,7 @@ LAYERS = [
     {"event_loop", "risk", "journal", "workers"},
     {"readers", "server"},
     {"llm", "render", "reading"},
-    {"table", "recording"},
+    {"table", "recording", "scale"},
     {"session", "chat"},
     {"past_runs"},
     {"past_answers"},
@@ -106,7 +106,7 @@ INSIDE = {
             "snapshot",
             "manager",
         ),
-        "model_install",
+        *("model_session", "model_install"),
     ],
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
@@ -152,6 +152,7 @@ INSIDE = {
         *("citations", "frame_summary"),
         *("table_summary", "summaries", "prompts", "conversation", "records"),
     ],
+    "scale": ["steps", "worker", "checks", "cluster_server", "jobs", "cluster"],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),
@@ -204,6 +205,7 @@ ONE_OWNER = {
     "markdown_it": {"render.answer_markdown"},
     "nh3": {"render.answer_markdown"},
     "sqlite3": {"journal.store"},
+    "distributed": {"scale.checks", "scale.jobs", "scale.worker"},
     "fastapi": {
         *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),
     },

@@ -71,6 +71,7 @@ def test_a_run_names_what_it_takes(name):
         "taxonomy",
         "families",
         "manager",
+        "client",
         "parallel",
         "refresh",
         "on_progress",

@@ -61,9 +61,11 @@ def packages_imported(path):
 
 def find_undeclared(path):
     """List the packages that a file imports and may not, or not there."""
-    service = names_of("service") if path.parent.name == "service" else set()
-    core = names_of() | service
-    late = core | names_of("documents", "notebook", "embedded", "judge", "service", "evaluate")
+    own = names_of(path.parent.name) if path.parent.name in ("service", "scale") else set()
+    core = names_of() | own
+    late = core | names_of(
+        "documents", "notebook", "embedded", "judge", "service", "evaluate", "scale"
+    )
     for package, is_late in packages_imported(path):
         if package not in (late if is_late else core):
             yield f"{path.relative_to(ROOT)} imports {package}"
@@ -84,7 +86,7 @@ def test_every_dependency_is_imported():
     """
     used = {package for path in FILES for package, _ in packages_imported(path)}
     assert names_of() | names_of(
-        "documents", "notebook", "embedded", "service", "judge", "evaluate"
+        "documents", "notebook", "embedded", "service", "judge", "evaluate", "scale"
     ) == used | set(NOT_IMPORTED)
 
 
@@ -151,8 +153,8 @@ for name in sys.argv[2].split(","):
 @pytest.mark.slow
 def test_the_core_imports_without_the_extras():
     """
-    Where only the dependencies are installed, every module imports but those of the service, which
-    is an extra of its own.
+    Where only the dependencies are installed, every module imports but those of the service and of
+    a cluster, which are extras of their own.
     """
     # the packages' import names, which are not always those of the index
     hidden = [
@@ -169,6 +171,7 @@ def test_the_core_imports_without_the_extras():
         "uvicorn",
         "prometheus_client",
         "sklearn",
+        "distributed",
     ]
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -177,7 +180,8 @@ def test_the_core_imports_without_the_extras():
     modules = [
         name
         for name in modules
-        if not name.startswith("urisk_nb.service") and not name.endswith("__main__")
+        if not name.startswith(("urisk_nb.service", "urisk_nb.scale."))
+        and not name.endswith("__main__")
     ]
     done = subprocess.run(
         [sys.executable, "-c", HIDE, ",".join(hidden), ",".join(modules)],

@@ -1,5 +1,6 @@
 """The error tree: each error is documented, exported, survives pickling and shows as two lines."""
 
+import copy
 import inspect
 import pickle
 
@@ -27,15 +28,15 @@ def test_every_error_says_what_and_what_to_do(kind):
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_error_crosses_processes(kind):
     """
-    Pickling keeps message, fix, facts and the attributes of the subclass.
+    Pickling and copying keep message, fix, facts and the attributes of the subclass.
     """
     error = kind("m", fix="f", seen=3)
     if "partial" in inspect.signature(kind.__init__).parameters:
         error = kind("m", fix="f", partial="so far", seen=3)
     if "answer" in inspect.signature(kind.__init__).parameters:
         error = kind("m", fix="f", answer="it said", seen=3)
-    copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), copy.__dict__, str(copy)) == (kind, error.__dict__, str(error))
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (type(other), other.__dict__, str(other)) == (kind, error.__dict__, str(error))
 
 
 def test_the_tree_in_the_docstring_is_the_tree():

@@ -266,7 +266,7 @@ def test_categories_of_a_file(risk, folder):
 def test_shell_and_notebook_take_the_same_options():
     """Each option of %%risk is one of `urisk risk`, with the same help unless it takes a value."""
     notebook, shell = (list_run_options(in_shell=is_shell) for is_shell in (False, True))
-    assert set(notebook) - set(shell) == {"--factor-returns"}  # about a DataFrame
+    assert set(notebook) - set(shell) == {"--factor-returns", "--client"}  # about values
     assert set(shell) <= set(notebook)
     others = {flag for flag in shell if notebook[flag]["help"] != shell[flag]["help"]}
     values = {"--benchmark", "--stress", "--factors", "--taxonomy"}
@@ -274,7 +274,7 @@ def test_shell_and_notebook_take_the_same_options():
     flags = set(magics.USAGES["risk"][2])
     assert flags == set(notebook) | {"--out", "--report", "--excel"}
     assert set(ARGUMENTS) - set(FILE_OPTIONS) - set(shell) == {
-        *("tickers", "--url", "--engine", "--json", "--strict"),
+        *("tickers", "--url", "--engine", "--scheduler", "--json", "--strict"),
     }
     assert "variable" not in str(list(shell.values()))
 

@@ -26,6 +26,9 @@ UriskError
         ServerOwnedByOtherUser (PermissionError)  the server belongs to another person's account
         ServerNotManaged (PermissionError)  only a server started here may be stopped
         ServerConnectionLost (ConnectionError)  the connection broke before the first token
+        ClusterLost (ConnectionError)     no connection to the scheduler, or no worker is there
+        WorkerLost (ConnectionError)      workers of a cluster ended while they asked one question
+        WorkersDiffer                     a worker lacks urisk_nb, or has another version or Python
         StreamInterrupted (ConnectionError)  it broke later; carries the partial text
         ServerTimeout (TimeoutError)      silent for longer than the limit
         ServerHung (TimeoutError)         takes connections and answers nothing
@@ -58,7 +61,7 @@ from __future__ import annotations
 import contextlib
 import copyreg
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from urisk_nb.terminal_text import visible
 
@@ -69,6 +72,7 @@ __all__ = [
     "BadRequest",
     "CircuitOpen",
     "CloudModelBlocked",
+    "ClusterLost",
     "ContextExceeded",
     "DiskFull",
     "FetchFailed",
@@ -111,6 +115,8 @@ __all__ = [
     "StreamInterrupted",
     "TlsFailed",
     "UriskError",
+    "WorkerLost",
+    "WorkersDiffer",
     "WrongThread",
 ]
 
@@ -255,6 +261,18 @@ class ServerConnectionLost(ServerError, ConnectionError):
     """The connection broke before the first token; asking again is safe."""
 
 
+class ClusterLost(ServerError, ConnectionError):
+    """The scheduler of a cluster cannot be reached, or it has no worker that answers."""
+
+
+class WorkerLost(ServerError, ConnectionError):
+    """The workers of a cluster that asked this question ended; another may end, too."""
+
+
+class WorkersDiffer(ServerError):
+    """Workers of a cluster lack urisk_nb, or have another version of it or of Python."""
+
+
 class StreamInterrupted(ServerError, ConnectionError):
     """
     The connection broke after the first token.
@@ -296,6 +314,10 @@ class RunnerCrashed(ServerError):
 
 class OutOfMemory(ServerError, MemoryError):
     """The model does not fit into memory."""
+
+    def __new__(cls, *args: Any, **_: Any) -> Self:
+        """Return an instance; by MemoryError's own `__new__`, copies could not be made."""
+        return Exception.__new__(cls, *args)
 
 
 class ModelTooLarge(OutOfMemory):

@@ -52,6 +52,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "choices": ("auto", "ollama", "embedded"),
         "help": "what to start where no server answers (URISK_ENGINE)",
     },
+    "--scheduler": {
+        "metavar": "ADDRESS",
+        "help": "scheduler of a Dask cluster whose workers ask the model, such as tcp://host:8786",
+    },
     **FILE_OPTIONS,
     "--json": {
         "action": "store_true",
@@ -143,6 +147,12 @@ def _check(args: argparse.Namespace) -> _Job:
             "neither --prices nor --evidence was given.",
             fix="give at least one: urisk risk NVDA --prices prices.csv --evidence filings/",
         )
+    if args.scheduler is not None and (args.url or args.engine):
+        flag = "--url" if args.url else "--engine"
+        raise InputError(
+            f"{flag} was given with --scheduler, whose workers ask the servers of their hosts.",
+            fix=f"leave out {flag}; set OLLAMA_URL or URISK_ENGINE where the workers start",
+        )
     if args.previous is not None and args.evidence is None:
         raise InputError(
             "--previous was given without --evidence to compare it with.",
@@ -212,8 +222,19 @@ def _label(run: Run, job: _Job, args: argparse.Namespace, open_manager: OpenMana
     judge = next(iter(run.plan.params.judge or ()), None)
     given = {"model": judge, "url": args.url, "engine": args.engine}
     settings = {name: value for name, value in given.items() if value}
-    with _open_progress() as show, open_manager(show, **settings) as manager:
-        label_sync(run, manager, job.parallel, lambda: show(f"Labeling: {run.progress}"))
+    with _open_progress() as show:
+
+        def tick() -> None:
+            show(f"Labeling: {run.progress}")
+
+        if args.scheduler is not None:
+            from urisk_nb.scale.checks import open_client
+
+            with open_client(args.scheduler) as client:
+                label_sync(run, None, job.parallel, tick, client=client)
+            return
+        with open_manager(show, **settings) as manager:
+            label_sync(run, manager, job.parallel, tick)
 
 
 @contextmanager

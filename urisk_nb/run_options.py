@@ -113,6 +113,10 @@ _OPTIONS: Options = {
         "metavar": "NAME",
         "help": "categories of your own: a variable (Taxonomy), or a TOML file",
     },
+    "--client": {
+        "metavar": "NAME",
+        "help": "client of a Dask cluster whose workers ask the model, each the server of its host",
+    },
     "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
     "--refresh": {
         "action": "store_true",
@@ -142,7 +146,7 @@ _IN_SHELL: Options = {
     "--factors": {"help": "columns of the prices (SPY,TLT) to regress the returns on"},
     "--taxonomy": {"metavar": "FILE", "help": "TOML file of categories of your own"},
 }
-_OF_FRAMES = ("--factor-returns",)  # about a value that a shell cannot give
+_OF_VALUES = ("--factor-returns", "--client")  # about a value that a shell cannot give
 
 # The files that a run writes; a notebook takes the first two.
 FILE_OPTIONS: Options = {
@@ -183,7 +187,7 @@ def list_run_options(*, in_shell: bool) -> Options:
     return {
         flag: {**settings, **others.get(flag, {})}
         for flag, settings in _OPTIONS.items()
-        if not (in_shell and flag in _OF_FRAMES)
+        if not (in_shell and flag in _OF_VALUES)
     }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import inspect
 import itertools
@@ -74,8 +75,11 @@ from urisk_nb.risk.values import describe_type
 from urisk_nb.table.risk_table import RiskTable, assemble
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from urisk_nb.llm.labels import Judge
     from urisk_nb.llm.manager import Answer, LLMManager
+    from urisk_nb.llm.model_session import ModelSession
     from urisk_nb.risk.families import Family
 
 __all__ = [
@@ -191,7 +195,7 @@ class Run:
             return self.ticker_findings
         return self.opinions.setdefault(judge.model, {})
 
-    async def label(self, manager: LLMManager, *, parallel: int | None = None) -> None:
+    async def label(self, manager: ModelSession, *, parallel: int | None = None) -> None:
         """
         Ask the judges about every sentence; blocks until all are labeled.
 
@@ -225,7 +229,7 @@ class Run:
                 await recorder.end(self._describe_end(status))
                 self.run_hash, self.journal_note = recorder.run_hash, describe_fault(recorder.fault)
 
-    async def _open_recorder(self, manager: LLMManager) -> None:
+    async def _open_recorder(self, manager: ModelSession) -> None:
         """Begin to record this run, where there is a journal."""
         if self.inputs is None or (path := find_path()) is None:
             return
@@ -289,7 +293,7 @@ class Run:
         except JournalUnusable as exc:
             self.journal_note = describe_fault(exc)
 
-    async def _label(self, manager: LLMManager, parallel: int | None) -> None:
+    async def _label(self, manager: ModelSession, parallel: int | None) -> None:
         from urisk_nb.llm.manager import is_demo, is_judge
         from urisk_nb.llm.retrying_client import single_attempts
 
@@ -312,7 +316,7 @@ class Run:
             self.notes = _describe_parallel(manager, parallel)
             await _Workers(self, manager, parallel or manager.parallel).label_all()
 
-    def open_calls(self, manager: LLMManager, model: str) -> RunCalls:
+    def open_calls(self, manager: ModelSession, model: str) -> RunCalls:
         """Return the way of the calls to one model; outages are shown by the progress."""
         return RunCalls(
             lambda: manager.settings.outage_wait_s,
@@ -407,7 +411,7 @@ class _Workers:
     judge at a time.
     """
 
-    def __init__(self, run: Run, manager: LLMManager, count: int) -> None:
+    def __init__(self, run: Run, manager: ModelSession, count: int) -> None:
         self.run, self.manager, self.count = run, manager, count
         self.judge = run.judges[0]
         # By the rank of the ticker, then by age: the first tickers are finished first.
@@ -586,7 +590,7 @@ class _Workers:
         if self.failed_in_row >= MAX_FAILED_IN_ROW and self.last_error is not None:
             for _ in range(3):  # the ticker of this sentence may be done with it
                 await asyncio.sleep(0)
-            error = self.last_error
+            error = copy.copy(self.last_error)  # others that wait end the run by it, too
             error.message = (
                 f"{self.failed_in_row} sentences in a row got no label. The last: {error.message}"
             )
@@ -916,7 +920,8 @@ async def assess_async(
     params: RiskParams | Mapping[str, Any] | None = None,
     taxonomy: Taxonomy | str | PathLike[str] = DEFAULT,
     families: str | PathLike[str] | None = None,
-    manager: LLMManager | None = None,
+    manager: ModelSession | None = None,
+    client: Client | None = None,
     parallel: int | None = None,
     refresh: bool = False,
     on_progress: OnProgress | None = None,
@@ -929,7 +934,7 @@ async def assess_async(
     run = _open_checked(**locals())
     if run.plan.asked:
         with _keep_partial(run), _report_progress(run, on_progress) as tick:
-            await event_loop.call(_label(run, manager, parallel), tick=tick)
+            await event_loop.call(_label(run, manager, client, parallel), tick=tick)
     return run.table()
 
 
@@ -947,7 +952,8 @@ def assess(
     params: RiskParams | Mapping[str, Any] | None = None,
     taxonomy: Taxonomy | str | PathLike[str] = DEFAULT,
     families: str | PathLike[str] | None = None,
-    manager: LLMManager | None = None,
+    manager: ModelSession | None = None,
+    client: Client | None = None,
     parallel: int | None = None,
     refresh: bool = False,
     on_progress: OnProgress | None = None,
@@ -993,6 +999,9 @@ def assess(
         TOML file of more families of distress to search long documents for; docs/filings.md.
     manager
         Who answers; default: the manager of this process, started if needed.
+    client
+        A client of a Dask cluster whose workers answer in place of a manager, each with the model
+        server of its host; docs/howto/cluster.md.
     parallel
         Calls in flight, 1 to 256, for this run; default: what the manager allows.
     refresh
@@ -1020,12 +1029,17 @@ def assess(
     run = _open_checked(**locals())
     if run.plan.asked:
         with _keep_partial(run), _report_progress(run, on_progress) as tick:
-            event_loop.run(_label(run, manager, parallel), tick)
+            event_loop.run(_label(run, manager, client, parallel), tick)
     return run.table()
 
 
 def _open_checked(
-    *, manager: object, parallel: object, on_progress: OnProgress | None, **given: Any
+    *,
+    manager: object,
+    client: object,
+    parallel: object,
+    on_progress: OnProgress | None,
+    **given: Any,
 ) -> Run:
     """Check who answers and who is told, and open the run with the other arguments of `assess`."""
     read_parallel(parallel)
@@ -1035,6 +1049,7 @@ def _open_checked(
     is_told = callable(on_progress) and not inspect.iscoroutinefunction(on_progress)
     fix = "give a function that takes one argument, such as on_progress=print"
     require(on_progress is None or is_told, "on_progress", on_progress, fix)
+    check_client(client, manager)
     return open_run(**given, on_read=None if on_progress is None else _tell_reading(on_progress))
 
 
@@ -1070,11 +1085,35 @@ def _limit_rate(tell: OnProgress) -> Callable[[Progress], None]:
     return pass_on
 
 
+def check_client(client: object, manager: object = None) -> None:
+    """
+    Check that the workers of a cluster can answer, as far as that is seen of their client; None is
+    fine.
+
+    Raises
+    ------
+    InputError, PackageMissing
+        They cannot; nothing is computed yet.
+    """
+    if client is None:
+        return
+    if manager is not None:
+        raise InputError(
+            "client and manager were both given, and only one can answer.",
+            fix="leave one of them out",
+        )
+    from urisk_nb.scale import checks
+
+    checks.check_client(client)
+
+
 def label_sync(
     run: Run,
-    manager: LLMManager | None = None,
+    manager: ModelSession | None = None,
     parallel: int | None = None,
     tick: Callable[[], Any] | None = None,
+    *,
+    client: Client | None = None,
 ) -> None:
     """
     Label the run's sentences and block until it is done.
@@ -1082,7 +1121,7 @@ def label_sync(
     An error or an interrupt carries the table so far as `partial`.
     """
     with _keep_partial(run):
-        event_loop.run(_label(run, manager, parallel), tick)
+        event_loop.run(_label(run, manager, client, parallel), tick)
 
 
 @contextlib.contextmanager
@@ -1096,9 +1135,22 @@ def _keep_partial(run: Run) -> Iterator[None]:
         raise
 
 
-async def _label(run: Run, manager: LLMManager | None, parallel: int | None) -> None:
-    manager = manager or await _default_manager(run.plan.params.judge)
-    await run.label(manager, parallel=read_parallel(parallel))
+async def _label(
+    run: Run, manager: ModelSession | None, client: Client | None, parallel: int | None
+) -> None:
+    judges = run.plan.params.judge
+    if client is None:
+        manager = manager or await _default_manager(judges)
+        await run.label(manager, parallel=read_parallel(parallel))
+        return
+    from urisk_nb.scale.cluster import ClusterSession
+
+    cluster = await ClusterSession.open(client, model=judges[0] if judges else None)
+    try:
+        await run.label(cluster, parallel=read_parallel(parallel))
+    finally:
+        run.notes = (*run.notes, *cluster.list_left_out())
+        await cluster.close()
 
 
 async def _default_manager(judges: Sequence[str] | None) -> LLMManager:
@@ -1140,7 +1192,7 @@ def find_lost_session(error: UriskError) -> LLMManager:
     return session
 
 
-def _describe_parallel(manager: LLMManager, parallel: int | None) -> tuple[str, ...]:
+def _describe_parallel(manager: ModelSession, parallel: int | None) -> tuple[str, ...]:
     """Return what the user should know of the calls in flight, as sentences."""
     if parallel is None or not manager.is_managed or parallel <= manager.slots:
         return ()
@@ -1152,7 +1204,7 @@ def _describe_parallel(manager: LLMManager, parallel: int | None) -> tuple[str, 
     return (note,)
 
 
-def _record_server(manager: LLMManager, model: str) -> dict[str, Any]:
+def _record_server(manager: ModelSession, model: str) -> dict[str, Any]:
     return {
         "model": model,
         "engine": str(manager.engine),

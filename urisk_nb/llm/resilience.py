@@ -76,6 +76,10 @@ RETRY_RULES: dict[type[BaseException], RetryRule] = {
     errors.ServerNotRunning: RetryRule(attempts=None, counts=True, in_run=InRun.WAIT),
     # The connection broke: generation is idempotent
     errors.ServerConnectionLost: RetryRule(attempts=None, counts=True, in_run=InRun.ALONE),
+    # Its client connects again, and its other workers answer
+    errors.ClusterLost: RetryRule(in_run=InRun.WAIT),
+    # Two have ended: the question may be why
+    errors.WorkerLost: RetryRule(in_run=InRun.ALONE),
     # A managed server is started again; one that hangs twice will hang again
     errors.ServerHung: RetryRule(attempts=2, counts=True, in_run=InRun.ALONE),
     # 503, 429: a full queue is no fault

@@ -22,7 +22,7 @@ from urisk_nb import errors
 from urisk_nb.errors import UriskError
 from urisk_nb.llm.resilience import MAX_ASKED_S, InRun, retry_rule_for
 
-__all__ = ["MAX_FAILED_IN_ROW", "CallFailed", "Outage", "RunCalls", "is_suspect"]
+__all__ = ["MAX_FAILED_IN_ROW", "CallFailed", "Outage", "RunCalls", "is_suspect", "mark_suspect"]
 
 MAX_FAILED_IN_ROW = 5  # calls without an answer, one after the other: the run ends
 # Of a call whose failure may be its own: with failures of one kind, and of all kinds. A server may
@@ -43,7 +43,8 @@ def is_suspect() -> bool:
 
 
 @contextlib.contextmanager
-def _mark_suspect(suspect: bool) -> Iterator[None]:
+def mark_suspect(suspect: bool) -> Iterator[None]:
+    """Make the calls within as ones that may bring a server down, or as ordinary ones."""
     token = _IS_SUSPECT.set(suspect)
     try:
         yield
@@ -92,6 +93,8 @@ def _describe(error: UriskError) -> str:
     words: dict[type[UriskError], str] = {
         errors.ServerBusy: "the server is busy",
         errors.ServerNotRunning: "nothing answers",
+        errors.ClusterLost: "the cluster is away",
+        errors.WorkerLost: "a worker has ended",
         errors.ServerHung: "the server hangs",
         errors.RunnerCrashed: "the model's process has ended",
     }
@@ -183,7 +186,7 @@ class RunCalls:
                 async with self._take_turn(mine):
                     await self._wait_until_up(mine)
                     try:
-                        with _mark_suspect(mine.incident is not None):
+                        with mark_suspect(mine.incident is not None):
                             answer = await ask()
                     except UriskError as exc:
                         error = exc

@@ -64,6 +64,12 @@ class SchemaSetting:
         """Find it out anew."""
         self.think, self.is_known, self.is_ignored = self.choices[0], False, False
 
+    def take_over(self, other: SchemaSetting) -> None:
+        """Take over what another process has found out, if it has."""
+        if other.is_known and other.choices == self.choices:
+            self.think, self.is_known = other.think, True
+            self.is_ignored, self.reason = other.is_ignored, other.reason
+
 
 class LabelWriter:
     """

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urisk_nb import event_loop
 from urisk_nb.errors import UriskError
 from urisk_nb.notebook.cell_text import looks_like_tickers
+from urisk_nb.notebook.expressions import is_client
 
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
@@ -229,6 +230,7 @@ FITTING: Mapping[str, Callable[[Any], bool]] = {
     "--previous": _is_evidence,
     "--benchmark": _is_benchmark,
     "--factors": _is_factors,
+    "--client": is_client,
     "--taxonomy": _is_taxonomy,
     "--json": _is_schema,
 }

@@ -18,7 +18,7 @@ from typing import Any
 
 from urisk_nb.errors import InputError
 
-__all__ = ["Quoted", "find_value", "find_values", "read_word", "split_words"]
+__all__ = ["Quoted", "find_value", "find_values", "is_client", "read_word", "split_words"]
 
 # A word processor makes the last two of the first ones.
 QUOTES = {'"': '"', "'": "'", "\N{LEFT DOUBLE QUOTATION MARK}": "\N{RIGHT DOUBLE QUOTATION MARK}"}
@@ -112,6 +112,12 @@ def _is_data(value: Any) -> bool:
     return isinstance(value, pd.DataFrame | dict | list | pd.Series)
 
 
+def is_client(value: object) -> bool:
+    """Return whether a value is a client of a Dask cluster; Dask is not loaded for it."""
+    kind = type(value)
+    return (kind.__module__.split(".")[0], kind.__name__) == ("distributed", "Client")
+
+
 def find_value(
     namespace: dict[str, Any],
     text: str | None,
@@ -133,7 +139,8 @@ def find_value(
         The text may also be the label of a column, such as BTC-USD, and stays as it is where a name
         in it does not exist.
     fitting, ending
-        Which variables the flag may mean, and how its files end: for the error's fix.
+        Which variables the flag may mean, and how its files end (empty: it takes none): for the
+        error's fix.
 
     Raises
     ------
@@ -258,9 +265,10 @@ def _missing_variable(
 ) -> InputError:
     known = [key for key, value in namespace.items() if not key.startswith("_") and fitting(value)]
     close = difflib.get_close_matches(name, known, 1)
+    path = f", or give a path such as ./{name}{ending}" if ending else ""
     fix = (
         f"did you mean {flag} {close[0]}?"
         if close
-        else f"assign it in a cell above: {name} = ..., or give a path such as ./{name}{ending}"
+        else f"assign it in a cell above: {name} = ...{path}"
     )
     return InputError(f"{flag}: there is no variable {name!r}.", fix=fix)

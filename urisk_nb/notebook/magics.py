@@ -14,7 +14,7 @@ import argparse
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from urisk_nb import event_loop
 from urisk_nb.arguments import JoinAddresses, name_flag
@@ -28,7 +28,7 @@ from urisk_nb.notebook.answer_display import shorten_traceback
 from urisk_nb.notebook.ask_request import ARGUMENTS as ASK_ARGUMENTS
 from urisk_nb.notebook.ask_request import check_variable
 from urisk_nb.notebook.cell_text import read_ticker_cell
-from urisk_nb.notebook.expressions import find_value
+from urisk_nb.notebook.expressions import find_value, is_client
 from urisk_nb.notebook.magic_lines import MagicParser
 from urisk_nb.render.board import Board, is_static, publish
 from urisk_nb.render.front_end import updates_displays
@@ -37,6 +37,7 @@ from urisk_nb.run_options import FILE_OPTIONS, list_run_options, read_run_params
 
 if TYPE_CHECKING:
     import pandas as pd
+    from distributed import Client
     from IPython.core.interactiveshell import InteractiveShell
 
     from urisk_nb.risk.plan import OnRead
@@ -402,10 +403,11 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
 
     out, parallel = check_variable(args.out, "--out"), read_parallel(args.parallel)
     targets = check_outputs(vars(args))
+    client = _find_client(shell, args.client)
     run = _open_run(shell, args, cell)
     try:
         if run.plan.asked:
-            _label(run, parallel)
+            _label(run, parallel, client)
     except BaseException as exc:  # whatever it is: what was computed is shown and kept
         table = _keep_table(shell, run, out)
         display(table)  # type: ignore[no-untyped-call]
@@ -475,9 +477,25 @@ def _show_reading(board: Board) -> OnRead:
     return show
 
 
-def _label(run: Run, parallel: int | None) -> None:
+def _find_client(shell: InteractiveShell, text: str | None) -> Client | None:
+    """Return the client of a cluster that the line names, checked before anything is read."""
+    from urisk_nb.session import check_client
+
+    client = find_value(shell.user_ns, text, "--client", fitting=is_client, ending="")
+    check_client(client)
+    return cast("Client | None", client)
+
+
+def _label(run: Run, parallel: int | None, client: Client | None) -> None:
     from urisk_nb.session import find_lost_session, label_sync
 
+    if client is not None:
+        board = Board()
+        try:
+            label_sync(run, None, parallel, lambda: _show_run(board, run), client=client)
+        finally:
+            board.clear()
+        return
     judges = run.plan.params.judge if LLMManager.find_instance() is None else None
     try:
         manager = _get_manager(model=judges[0] if judges else None)
@@ -491,9 +509,14 @@ def _label(run: Run, parallel: int | None) -> None:
 
 
 def _show_progress(board: Board, run: Run, manager: LLMManager) -> None:
-    now, text = run.progress, str(run.progress)
-    if not now.asked and (calls := manager.calls.live):  # before the first answer
-        text = ", ".join(filter(None, [text, calls[0].describe_wait(time.monotonic())]))
+    waits = ""
+    if not run.progress.asked and (calls := manager.calls.live):  # before the first answer
+        waits = calls[0].describe_wait(time.monotonic())
+    _show_run(board, run, waits)
+
+
+def _show_run(board: Board, run: Run, waits: str = "") -> None:
+    now, text = run.progress, ", ".join(filter(None, [str(run.progress), waits]))
     board.show(text, progress_markup(text, now.asked / now.questions if now.questions else None))
 
 

@@ -1,0 +1,33 @@
+"""
+Runs about six companies, on a cluster and in this process, and what of their tables is compared.
+"""
+
+import pandas as pd
+
+from urisk_nb import LLMManager, assess
+
+TICKERS = [f"T{number}" for number in range(6)]
+# Measured, or made anew by each run
+NOT_COMPARED = ["run_id", "latency_s"]
+
+
+def write_news(count, others=()):
+    """Numbered sentences, and others in place of some of them."""
+    texts = [f"Sentence number {number} is about a fine." for number in range(count)]
+    for number, text in dict(others).items():
+        texts[number] = text
+    rows = [(TICKERS[number % 6], text) for number, text in enumerate(texts)]
+    return pd.DataFrame(rows, columns=["ticker", "text"])
+
+
+def compared(table):
+    return pd.DataFrame(table).drop(columns=NOT_COMPARED, errors="ignore")
+
+
+def assess_locally(url, evidence, **given):
+    """The table of a run in this process, whose session is closed again."""
+    manager = LLMManager.initialize_sync(url=url, parallel=4)
+    try:
+        return assess(TICKERS, evidence=evidence, **given)
+    finally:
+        manager.shutdown_sync()

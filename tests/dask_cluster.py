@@ -1,0 +1,62 @@
+"""
+Dask clusters of processes on this machine, for tests: schedulers, workers and clients are real.
+"""
+
+import contextlib
+import logging
+import os
+from multiprocessing import resource_tracker
+
+import pytest
+from distributed import Client, LocalCluster
+
+# multiprocessing starts it with the first worker and keeps it: it is no leak of a test
+resource_tracker.ensure_running()
+
+
+@contextlib.contextmanager
+def open_cluster(count, **environment):
+    """
+    Start workers with one thread each, and these variables; gives a client. A worker has four calls
+    in flight unless the variables say more.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        # A server that ends stays away: none is started in its place
+        default = {"URISK_PARALLEL": "4", "OLLAMA_AUTO_START": "0"}
+        for name, value in {**default, **environment}.items():
+            patch.setenv(name, value)
+        cluster = LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        )
+        try:
+            with Client(cluster, timeout=3, set_as_default=False) as client:
+                yield client
+        finally:
+            cluster.close()
+
+
+def list_pids(client):
+    """The process of each worker, by its address."""
+    return client.run(os.getpid)
+
+
+def set_variables(client, of_workers):
+    """Give each worker variables of its own; a worker that is started again has none of them."""
+
+    def take(given):
+        import os
+
+        os.environ.update(given)
+
+    for worker, variables in of_workers.items():
+        client.run(take, variables, workers=[worker])
+
+
+def release(client):
+    """End the sessions of the workers; the next run begins new ones."""
+    client.unregister_worker_plugin("urisk_nb")

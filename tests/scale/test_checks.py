@@ -1,0 +1,223 @@
+"""
+What is refused before a question is asked: clients, workers and models that do not fit. Schedulers
+and workers are real processes; what the servers answer is SCRIPTED.
+"""
+
+import asyncio
+import sys
+
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+
+from cluster_runs import TICKERS, write_news
+from dask_cluster import open_cluster, release, set_variables
+from flaky_server import FlakyServer
+from urisk_nb import assess
+from urisk_nb.errors import (
+    ClusterLost,
+    InputError,
+    ModelsDiffer,
+    PackageMissing,
+    ServerNotRunning,
+    SettingsError,
+    WorkersDiffer,
+)
+from urisk_nb.scale import checks, jobs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+NEWS = write_news(6)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two workers that have no server, for the tests of a module."""
+    with open_cluster(2, OLLAMA_URL="http://127.0.0.1:9") as made:
+        yield made
+
+
+@pytest.fixture
+def servers(tmp_path):
+    """Start servers, each with a digest of its model."""
+    started = []
+
+    def start(*digests):
+        for digest in digests:
+            folder = tmp_path / f"{digest}-{len(started)}"
+            folder.mkdir()
+            started.append(FlakyServer(folder, digest=digest))
+        return started
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def never(*_):
+    raise AssertionError("it was read")
+
+
+def report(worker, **changes):
+    """What a worker says of its versions, with changes."""
+    python = ".".join(map(str, (*sys.version_info[:3], "final", 0)))
+    found = {"python": python, "urisk_nb": "0.1.0", **changes}
+    return {
+        worker: {"host": {"python": found["python"]}, "packages": {"urisk_nb": found["urisk_nb"]}}
+    }
+
+
+def test_what_is_no_client_is_refused_before_anything_is_read():
+    """The error says what was given, and how a client is made."""
+    with pytest.raises(InputError, match=r"client is 'tcp://127.0.0.1:8786'\.") as caught:
+        assess("AAA", prices=never, client="tcp://127.0.0.1:8786")
+    assert "client = Client(ADDRESS)" in caught.value.fix
+
+
+def test_a_client_beside_a_manager_is_refused(client):
+    """Only one of them can answer."""
+
+    class Manager:
+        ask = None
+
+    with pytest.raises(InputError, match="client and manager were both given"):
+        assess("AAA", prices=never, client=client, manager=Manager())
+
+
+def test_an_asynchronous_client_and_a_closed_one_are_refused(client):
+    """Both before anything is read; the fix says what to give."""
+
+    async def give_asynchronous():
+        async with Client(
+            client.scheduler.address, asynchronous=True, set_as_default=False
+        ) as other:
+            with pytest.raises(InputError, match="client is asynchronous") as caught:
+                assess("AAA", prices=never, client=other)
+            assert "without asynchronous=True" in caught.value.fix
+
+    asyncio.run(give_asynchronous())
+    closed = Client(client.scheduler.address, set_as_default=False)
+    closed.close()
+    with pytest.raises(InputError, match="client is closed"):
+        assess("AAA", prices=never, client=closed)
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
+    """Nobody has a client then, but a shell has an address."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(PackageMissing) as caught:
+        assess("AAA", prices=never, client="tcp://127.0.0.1:8786")
+    assert caught.value.fix == 'pip install "urisk-nb[scale]"'
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen", "fix"),
+    [
+        ({"python": "3.99.1.final.0"}, "runs Python 3.99, and this process runs 3.", "Python 3."),
+        ({"urisk_nb": "9.9"}, "has urisk_nb 9.9, and this process has 0.1.0", "pip install"),
+        ({"urisk_nb": None}, "has no urisk_nb", 'pip install "urisk-nb[scale]==0.1.0"'),
+    ],
+    ids=["python", "version", "none"],
+)
+def test_a_worker_that_differs_is_named(client, monkeypatch, changes, seen, fix):
+    """Before the plugin is sent there, where it could not be read; the other worker fits."""
+    one, other = client.nthreads()
+
+    async def get_versions(*_, **__):
+        return {"workers": {**report(one), **report(other, **changes)}}
+
+    monkeypatch.setattr(Client, "get_versions", get_versions)
+    monkeypatch.setattr(Client, "register_plugin", never)
+    with pytest.raises(WorkersDiffer) as caught:
+        assess(TICKERS, evidence=NEWS, client=client)
+    assert f"the worker {other} {seen}" in caught.value.message
+    assert one not in caught.value.message
+    assert fix in caught.value.fix
+    assert set(caught.value.partial["status"]) == {"not_run"}
+
+
+def test_real_workers_report_what_is_compared(client):
+    """The same words that the test above makes up."""
+    found = client.get_versions(packages=["urisk_nb"])["workers"]
+    assert len(found) == 2
+    assert checks.find_differences(found) == {}
+
+
+def test_many_workers_that_differ_are_counted():
+    """The message stays short."""
+    error = checks.build_differences_error({f"tcp://w:{n}": "has no urisk_nb" for n in range(9)})
+    assert error.message.count("has no urisk_nb") == 5
+    assert error.message.endswith("; 4 more differ.")
+
+
+def test_servers_of_other_models_are_refused(client, servers):
+    """By the digest, before any sentence is asked."""
+    first, second = servers("aaaa1111", "bbbb2222")
+    set_variables(
+        client,
+        {
+            worker: {"OLLAMA_URL": server.url}
+            for worker, server in zip(client.nthreads(), (first, second), strict=True)
+        },
+    )
+    with pytest.raises(ModelsDiffer) as caught:
+        assess(TICKERS, evidence=NEWS, client=client)
+    release(client)
+    assert "aaaa1111" in caught.value.message
+    assert "bbbb2222" in caught.value.message
+    assert "on each host of the cluster" in caught.value.fix
+    assert first.asked() == second.asked() == []
+
+
+def test_a_cluster_without_a_server_says_what_each_worker_saw(client):
+    """As a session without one does."""
+    set_variables(
+        client,
+        {worker: {"OLLAMA_URL": "http://127.0.0.1:9"} for worker in client.nthreads()},
+    )
+    with pytest.raises(ServerNotRunning, match="none of the servers of the cluster") as caught:
+        assess(TICKERS, evidence=NEWS, client=client)
+    release(client)
+    assert "http://127.0.0.1:9 on " in caught.value.message
+    assert "OLLAMA_AUTO_START is off" in caught.value.message
+
+
+def test_a_setting_of_a_worker_that_cannot_be_used_names_the_worker(client):
+    """It stands in the environment of the worker, not here."""
+    worker, *_ = client.nthreads()
+    set_variables(client, {worker: {"OLLAMA_TIMEOUT": "soon"}})
+    with pytest.raises(SettingsError, match=rf"the worker {worker}: OLLAMA_TIMEOUT is 'soon'"):
+        assess(TICKERS, evidence=NEWS, client=client)
+    set_variables(client, {worker: {"OLLAMA_TIMEOUT": "35"}})
+
+
+def test_workers_in_this_process_are_refused():
+    """They would take the place of this process's own session."""
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        pytest.raises(InputError, match=r"processes=False") as caught,
+    ):
+        assess(TICKERS, evidence=NEWS, client=client)
+    assert "LocalCluster(processes=True)" in caught.value.fix
+
+
+def test_a_cluster_without_workers_is_waited_for_and_named(monkeypatch):
+    """The error says how to start some."""
+    monkeypatch.setattr(jobs, "WORKERS_WAIT_S", 0.3)
+    with (
+        open_cluster(0) as client,
+        pytest.raises(ClusterLost, match=r"has no worker; none came in 0 s") as caught,
+    ):
+        assess(TICKERS, evidence=NEWS, client=client)
+    assert "cluster.scale(2)" in caught.value.fix
+
+
+def test_a_cluster_that_adapts_starts_its_first_worker(servers):
+    """A task is given to it, since it starts workers for tasks alone."""
+    (server,) = servers("d1")
+    with open_cluster(0, OLLAMA_URL=server.url) as client:
+        client.cluster.adapt(minimum=0, maximum=1, interval="100ms")
+        table = assess(TICKERS, evidence=NEWS, client=client)
+    assert isinstance(table, pd.DataFrame)
+    assert set(table["status"]) == {"ok"}

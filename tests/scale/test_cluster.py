@@ -1,0 +1,181 @@
+"""
+A run on a Dask cluster gives the table of a local one. Schedulers and workers are real processes;
+what the servers answer is SCRIPTED.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+import urisk_nb
+from cluster_runs import TICKERS, assess_locally, compared, write_news
+from dask_cluster import open_cluster, set_variables
+from flaky_server import BABBLE, BOOM, REFUSED, FlakyServer
+from harness import FakeOllama, free_port, short_folder
+from urisk_nb import assess, cli
+from urisk_nb.errors import InputError
+from urisk_nb.notebook import magics
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+
+SEVERE = {"risk": "credit", "severity": 5}
+ANY = {"contains": "", "answer": {"risk": "legal", "severity": 2}}
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server that answers four at once."""
+    made = FlakyServer(tmp_path, service_s=0.03, slots=4)
+    yield made
+    made.kill()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_cluster_gives_the_local_table(server, count):
+    """
+    Row by row, with sentences that fail in three ways, and as often asked as in a local run.
+    """
+    news = write_news(48, {5: f"It {BOOM}.", 13: f"It {REFUSED}.", 20: f"He {BABBLE}."})
+    with open_cluster(count, OLLAMA_URL=server.url) as client:
+        on_cluster = assess(TICKERS, evidence=news, client=client)
+        asked = sorted(server.asked())
+        again = assess(TICKERS, evidence=news, client=client)
+    before = len(server.asked())
+    local = assess_locally(server.url, news)
+    pd.testing.assert_frame_equal(compared(on_cluster), compared(local))
+    pd.testing.assert_frame_equal(compared(again), compared(local))
+    assert sorted(server.asked()[before:]) == asked
+    assert on_cluster.report.meta["judges"] == local.report.meta["judges"]
+
+
+@pytest.fixture(scope="module")
+def two_models():
+    """A server of two models that disagree about some sentences."""
+    rules = [
+        {"model": "qwen2.5:latest", "contains": "number 3 ", "answer": SEVERE},
+        {"contains": "", "answer": {"risk": "legal", "severity": 2}},
+    ]
+    folder = short_folder()
+    (folder / "scenario.json").write_text(
+        json.dumps({"slots": 4, "models": ["llama3.1", "qwen2.5"], "rules": rules})
+    )
+    made = FakeOllama("--scenario", str(folder / "scenario.json"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def client(two_models):
+    """Two workers beside that server, for the tests of a module."""
+    with open_cluster(2, OLLAMA_URL=two_models.url) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"params": {"judge": "llama3.1,qwen2.5"}},
+        {"query": "fine"},
+        {"params": {"labels": "calibrated", "judge": "qwen2.5"}},
+    ],
+    ids=["two judges", "a query", "calibrated"],
+)
+def test_judges_queries_and_priors_are_the_same(two_models, client, given):
+    """The table, its findings and what it records of the judges."""
+    news = write_news(24)
+    on_cluster = assess(TICKERS, evidence=news, client=client, **given)
+    local = assess_locally(two_models.url, news, **given)
+    pd.testing.assert_frame_equal(compared(on_cluster), compared(local))
+    pd.testing.assert_frame_equal(on_cluster.report.findings, local.report.findings)
+    assert on_cluster.report.meta["judges"] == local.report.meta["judges"]
+    assert on_cluster.report.meta["kappa"] == local.report.meta["kappa"]
+
+
+def test_a_run_and_its_journal_answer_each_other(two_models, client, journal):
+    """A local run asks nothing that a cluster was asked, and the other way round."""
+    news = write_news(24)
+    on_cluster = assess(TICKERS, evidence=news, client=client)
+    assert on_cluster["cached"].sum() == 0
+    local = assess_locally(two_models.url, news)
+    again = assess(TICKERS, evidence=news, client=client)
+    for table in (local, again):
+        assert "24 answers from the journal, none asked." in table.report.meta["messages"]["*"]
+    assert local["cached"].tolist() == again["cached"].tolist() == [4] * 6
+    shown = urisk_nb.replay(on_cluster.report.meta["run_id"])
+    pd.testing.assert_frame_equal(pd.DataFrame(shown), pd.DataFrame(on_cluster))
+
+
+def test_a_run_has_as_many_calls_in_flight_as_it_asks_for(fake_ollama_with, client):
+    """On one server with four places six, if the run says so; and two, if it says that."""
+    rules = [{"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms": 40}]
+    server = fake_ollama_with({"slots": 16, "rules": rules})
+    set_variables(client, {worker: {"OLLAMA_URL": server.url} for worker in client.nthreads()})
+    for parallel, peak in ((2, 2), (None, 4), (6, 6)):
+        table = assess(TICKERS, evidence=write_news(36), client=client, parallel=parallel)
+        assert set(table["status"]) == {"ok"}
+        assert server.counters()["peak_in_flight"] == peak
+
+
+def test_settings_of_the_caller_go_with_the_run(fake_ollama_with, client, monkeypatch):
+    """Those of the call; where the server is, the worker knows."""
+    server = fake_ollama_with({"models": ["llama3.1", "qwen2.5"], "rules": [ANY]})
+    set_variables(client, {worker: {"OLLAMA_URL": server.url} for worker in client.nthreads()})
+    monkeypatch.setenv("OLLAMA_MODEL", "qwen2.5")
+    monkeypatch.setenv("OLLAMA_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("URISK_NUM_CTX", "8192")
+    table = assess(TICKERS, evidence=write_news(6), client=client)
+    served_by = table.report.meta["served_by"]
+    assert served_by["model"] == "qwen2.5"
+    assert served_by["num_ctx"] == 8192
+    assert served_by["url"] == f"{client.scheduler.address} (1 server)"
+
+
+def run_cell(line, **names):
+    shell = SimpleNamespace(user_ns={"news": write_news(6), **names}, user_ns_hidden={})
+    args = magics.build_parser("risk").parse_line(f"--evidence news {line}")
+    return magics.MAGICS["risk"](shell, args, ", ".join(TICKERS))
+
+
+def test_a_cell_and_a_shell_name_a_cluster(two_models, client, tmp_path, capsys, monkeypatch):
+    """By the variable that holds its client, and by the address of its scheduler."""
+    set_variables(client, {one: {"OLLAMA_URL": two_models.url} for one in client.nthreads()})
+    assert set(run_cell("--client cluster", cluster=client)["status"]) == {"ok"}
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    (tmp_path / "news.csv").write_text(write_news(6).to_csv(index=False))
+    words = ("risk", *TICKERS, "--evidence", str(tmp_path / "news.csv"), "--json")
+    assert cli.main([*words, "--scheduler", client.scheduler.address]) == 0
+    record = json.loads(capsys.readouterr().out)["record"]
+    assert record["served_by"]["url"].startswith(client.scheduler.address)
+    assert cli.main([*words, "--scheduler", client.scheduler.address, "--url", "http://a"]) == 2
+    assert "--url was given with --scheduler" in capsys.readouterr().err
+
+
+def test_a_cell_says_what_is_no_client(monkeypatch):
+    """Before anything is read; the fix fits a cell."""
+    with pytest.raises(InputError, match="--client: there is no variable 'cluster'") as caught:
+        run_cell("--client cluster")
+    assert caught.value.fix == "assign it in a cell above: cluster = ..."
+    with pytest.raises(InputError, match="is \\[1\\]") as caught:
+        run_cell("--client cluster", cluster=[1])
+    assert "client = Client(ADDRESS)" in caught.value.fix
+
+
+def test_a_scheduler_that_is_not_there_is_named(tmp_path):
+    """The metrics are printed all the same."""
+    (tmp_path / "news.csv").write_text(write_news(6).to_csv(index=False))
+    words = ("risk", *TICKERS, "--evidence", str(tmp_path / "news.csv"))
+    done = subprocess.run(
+        [sys.executable, "-m", "urisk_nb", *words, "--scheduler", f"127.0.0.1:{free_port()}"],
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert done.returncode == 1
+    assert "not_run" in done.stdout
+    assert "ClusterLost: no scheduler of Dask answers at '127.0.0.1:" in done.stderr

@@ -1,0 +1,227 @@
+"""
+Workers, servers and connections that end in the middle of a run on a cluster, and a run that is
+stopped: what is lost, and what is asked again. The answers are SCRIPTED.
+"""
+
+import os
+import signal
+import threading
+import time
+
+import pandas as pd
+import pytest
+
+from cluster_runs import TICKERS, assess_locally, compared, write_news
+from dask_cluster import list_pids, open_cluster, set_variables
+from flaky_server import FlakyServer
+from harness import alive, eventually
+from urisk_nb import assess
+from urisk_nb.errors import ClusterLost, UriskError
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+IN_FLIGHT = 8  # two batches, each of as many as the server answers at once
+
+
+@pytest.fixture
+def start_server(tmp_path):
+    """Start servers that answer four at once, each with its own log."""
+    started = []
+
+    def start(**given):
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(FlakyServer(folder, service_s=0.03, slots=4, **given))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def when(condition, do):
+    """Do something in another thread as soon as a condition holds; the thread."""
+
+    def wait():
+        eventually(condition, 20)
+        do()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def count_answers(server):
+    return sum(what == "answered" for what, _ in server.log())
+
+
+def find_askers(client):
+    """The processes that have a session, which are those that ask a server."""
+
+    def has_session():
+        from urisk_nb import LLMManager
+
+        return LLMManager.find_instance() is not None
+
+    pids = list_pids(client)
+    return [pids[worker] for worker, has_one in client.run(has_session).items() if has_one]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_worker_that_is_killed_costs_what_was_under_way(start_server, count):
+    """
+    Another worker asks, or the one that the nanny starts in its place; the table is the local one.
+    """
+    server, news = start_server(), write_news(72)
+    with open_cluster(
+        count,
+        OLLAMA_URL=server.url,
+    ) as client:
+        killed = when(
+            lambda: count_answers(server) > 20,
+            lambda: os.kill(*find_askers(client), signal.SIGKILL),
+        )
+        on_cluster = assess(TICKERS, evidence=news, client=client)
+        killed.join()
+    asked = server.asked()
+    assert len(set(asked)) == 72
+    assert len(asked) - 72 <= IN_FLIGHT
+    local = assess_locally(server.url, news)
+    pd.testing.assert_frame_equal(
+        compared(on_cluster).drop(columns="attempts"), compared(local).drop(columns="attempts")
+    )
+
+
+def test_two_servers_share_the_work_and_one_may_end(start_server):
+    """Each has its own worker. Questions of one that is killed go to the other; it comes back."""
+    first, second = start_server(), start_server()
+    news = write_news(120)
+    with open_cluster(2) as client:
+        workers = list(list_pids(client))
+        servers = (first, second)
+        set_variables(
+            client,
+            {one: {"OLLAMA_URL": own.url} for one, own in zip(workers, servers, strict=True)},
+        )
+        killed = when(lambda: count_answers(first) > 8, first.kill)
+        on_cluster = assess(TICKERS, evidence=news, client=client)
+        killed.join()
+        assert set(on_cluster["status"]) == {"ok"}
+        assert count_answers(second) > count_answers(first) > 8
+        before = count_answers(first)
+        first.start()
+        again = assess(TICKERS, evidence=news, client=client)
+        assert count_answers(first) > before + 20
+    local = assess_locally(first.url, news)
+    pd.testing.assert_frame_equal(compared(again), compared(local))
+
+
+def test_a_client_that_loses_its_scheduler_submits_again(start_server):
+    """The connection breaks in the middle; the client connects again, and the run goes on."""
+    server, news = start_server(), write_news(72)
+    with open_cluster(
+        2,
+        OLLAMA_URL=server.url,
+    ) as client:
+        broken = when(
+            lambda: count_answers(server) > 20,
+            lambda: client.loop.add_callback(client.scheduler_comm.comm.abort),
+        )
+        on_cluster = assess(TICKERS, evidence=news, client=client)
+        broken.join()
+    asked = server.asked()
+    assert len(set(asked)) == 72
+    assert len(asked) - 72 <= IN_FLIGHT
+    local = assess_locally(server.url, news)
+    pd.testing.assert_frame_equal(
+        compared(on_cluster).drop(columns="attempts"), compared(local).drop(columns="attempts")
+    )
+
+
+def test_a_client_that_is_closed_ends_the_run_and_the_rest_is_asked_later(
+    start_server, journal, monkeypatch, no_pauses
+):
+    """What was answered is in the table and in the journal; another client asks what is left."""
+    monkeypatch.setenv("URISK_OUTAGE_WAIT", "0.2")
+    server, news = start_server(), write_news(72)
+    with open_cluster(
+        2,
+        OLLAMA_URL=server.url,
+    ) as client:
+        from distributed import Client
+
+        lost = Client(client.cluster, set_as_default=False)
+        closed = when(lambda: count_answers(server) > 20, lost.close)
+        with pytest.raises(ClusterLost, match="its client is closed") as caught:
+            assess(TICKERS, evidence=news, client=lost)
+        closed.join()
+        done = caught.value.partial["judged"].sum()
+        assert 8 <= done < 72
+        time.sleep(0.3)  # what was under way ends within its batch
+        asked_before = len(server.asked())
+        table = assess(TICKERS, evidence=news, client=client)
+        assert set(table["status"]) == {"ok"}
+        assert len(server.asked()) - asked_before <= 72 - 12
+    assert len(server.asked()) - 72 <= 2 * IN_FLIGHT
+
+
+def test_an_interrupt_stops_the_calls_on_the_servers(fake_ollama_with):
+    """The prompt is back within a second, and the servers are told to stop."""
+    rules = [{"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms": 20_000}]
+    server = fake_ollama_with({"slots": 4, "rules": rules})
+    with open_cluster(
+        2,
+        OLLAMA_URL=server.url,
+    ) as client:
+        began = []
+
+        def interrupt():
+            began.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        interrupted = when(lambda: server.counters()["in_flight"] == 4, interrupt)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            assess(TICKERS, evidence=write_news(12), client=client)
+        took_s = time.monotonic() - began[0]
+        interrupted.join()
+        eventually(lambda: server.counters()["in_flight"] == 0, 1.0, "the end of the calls")
+        counters = server.counters()
+    assert took_s < 1.5
+    assert counters["aborted"] == 4
+    assert counters["waiting"] == 0
+    assert set(caught.value.partial["status"]) == {"not_run"}
+
+
+def test_a_server_that_a_worker_started_ends_with_the_worker(tmp_path):
+    """Its guardian sees that the worker was killed, as it does for a kernel."""
+    from fake_ollama_env import FakeOllamaEnv, gone
+
+    lab = FakeOllamaEnv(tmp_path, None)
+    lab.plan(rules=[{"contains": "", "answer": {"risk": "legal", "severity": 2}}])
+    with open_cluster(1, **lab.env, OLLAMA_AUTO_START="1") as client:
+        table = assess(TICKERS, evidence=write_news(6), client=client)
+        assert set(table["status"]) == {"ok"}
+        processes = lab.processes()
+        assert all(map(alive, processes))
+        (pid,) = find_askers(client)
+        os.kill(pid, signal.SIGKILL)
+        gone(processes, within_s=5)
+
+
+def test_a_cluster_that_ends_is_waited_for_and_then_named(start_server, monkeypatch):
+    """The scheduler ends: the error says so, and what was done is kept."""
+    monkeypatch.setenv("URISK_OUTAGE_WAIT", "0.2")
+    server = start_server()
+    with open_cluster(
+        1,
+        OLLAMA_URL=server.url,
+    ) as client:
+        ended = when(
+            lambda: count_answers(server) > 20,
+            lambda: client.loop.add_callback(client.cluster.scheduler.close),
+        )
+        with pytest.raises(UriskError) as caught:
+            assess(TICKERS, evidence=write_news(72), client=client)
+        ended.join()
+    assert isinstance(caught.value, ClusterLost)
+    assert caught.value.partial["judged"].sum() >= 8

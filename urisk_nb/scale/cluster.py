@@ -1,0 +1,634 @@
+"""
+A cluster as a session: what a run needs of a manager, answered by the workers of a Dask cluster.
+
+The questions that wait are sent in batches, in their order, each batch to the server with the most
+room. A server that fails is left out, and its questions go to another one, as `llm/pool.py` does it
+for several servers of one process. What a worker had not answered when it ended is sent once more.
+
+Over 400 lines: who has room and who is away decide on each other, as in `llm/pool.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import copy
+import os
+import platform
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from urisk_nb import event_loop
+from urisk_nb.errors import (
+    ClusterLost,
+    InputError,
+    ModelsDiffer,
+    ServerNotRunning,
+    UriskError,
+    WorkerLost,
+)
+from urisk_nb.llm.agreement import ModelAgreement
+from urisk_nb.llm.pool import LEAVES, MAX_SUSPICIOUS, MOVES, share_out
+from urisk_nb.llm.resilience import InRun, retry_rule_for
+from urisk_nb.llm.run_calls import is_suspect
+from urisk_nb.scale import steps
+from urisk_nb.scale.checks import build_differences_error, check_client, find_differences
+from urisk_nb.scale.cluster_server import LOOKAHEAD, ClusterServer, build_away_error
+from urisk_nb.scale.jobs import Jobs
+from urisk_nb.scale.worker import WorkerPlace, describe_worker
+from urisk_nb.settings import Engine, load
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from urisk_nb.llm.answers import Answer
+    from urisk_nb.llm.labels import Judge
+    from urisk_nb.risk.questions import Question
+
+__all__ = ["ClusterSession"]
+
+AWAY = (*LEAVES, ClusterLost, WorkerLost)  # what takes a server out
+MAX_LOST = 2  # workers that one question may have ended, before it is asked alone
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A question that waits, or is at a server, and what became of it so far."""
+
+    question: Question | bytes
+    model: str
+    is_suspect: bool
+    answer: asyncio.Future[Answer]
+    failed: dict[ClusterServer, UriskError] = field(default_factory=dict)
+    lost: int = 0  # workers that ended with it
+    batch: _Sent | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Sent:
+    """A batch at a server."""
+
+    calls: Sequence[_Call]
+    task: asyncio.Task[None] | None = None
+
+
+class ClusterSession:
+    """
+    A Dask cluster in place of a session, for one run: a `ModelSession`.
+
+    Made by `ClusterSession.open`. It is used on the loop of urisk_nb.
+
+    Attributes
+    ----------
+    settings
+        The caller's own: how long an outage is waited for, and what travels to the workers.
+    model, judge
+        As the workers' servers agree on them.
+    left_out
+        Workers that came later and cannot take part, each with why.
+    """
+
+    def __init__(self, client: Client, model: str | None = None) -> None:
+        self.settings = load(**({} if model is None else {"model": model}))
+        given = self.settings.model_fields_set
+        self._overrides = {
+            name: getattr(self.settings, name) for name in steps.TRAVELS if name in given
+        }
+        self.model = self.judge = self.settings.model
+        self.left_out: dict[str, str] = {}
+        self._jobs = Jobs(client, self._note_gone, self._note_joined)
+        self._servers: dict[str, ClusterServer] = {}
+        self._agreement = ModelAgreement()
+        self._models: tuple[str, ...] = ()  # beside the session's own
+        self._judges: dict[str, Judge] = {}
+        self._queue: deque[_Call] = deque()
+        self._wanted: list[int] = []  # what the run asks for
+        self._looks: dict[ClusterServer, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_due = False  # the queue is about to be handed out
+        self._session_id = secrets.token_hex(8)  # names answers of a model without a digest
+
+    # Start ----------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(cls, client: Client, *, model: str | None = None) -> ClusterSession:
+        """
+        Return a session over the workers of a cluster, checked and with its model ready.
+
+        Parameters
+        ----------
+        client
+            A client of Dask that blocks.
+        model
+            Who answers; default: as the caller's settings say, else as each worker's do.
+
+        Raises
+        ------
+        InputError, PackageMissing
+            This client cannot be used.
+        WorkersDiffer
+            A worker has another version of Python or of urisk_nb, or none.
+        ModelsDiffer
+            Servers have different models.
+        ClusterLost
+            There is no worker, or no way to the scheduler.
+        ServerError, ModelError
+            As the first server says it, where no server can be asked.
+        """
+        check_client(client)
+        session = cls(client, model)
+        try:
+            await event_loop.call(session._open())
+        except BaseException:
+            await event_loop.call(session._close())
+            raise
+        return session
+
+    async def close(self) -> None:
+        """End the session; the workers and their model servers go on, for the next run."""
+        await event_loop.call(self._close())
+
+    async def _open(self) -> None:
+        await self._jobs.open()
+        workers = self._jobs.workers
+        if differences := find_differences(await self._jobs.list_versions()):
+            raise build_differences_error(differences)
+        for address, place in (await self._describe(workers)).items():
+            if isinstance(place, Exception):
+                raise _name_worker(place, address)
+            _check_place(place)
+            self._add_worker(address, place)
+        await self._jobs.install()
+        await self._each(self._welcome)
+        lead = self._lead
+        if lead.report is not None:
+            self.model, self.judge = lead.report.model, lead.report.judge
+
+    async def _close(self) -> None:
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._jobs.close()
+
+    async def _describe(self, workers: Collection[str]) -> dict[str, WorkerPlace | Exception]:
+        found = await self._jobs.ask_workers(describe_worker, self._overrides, workers=workers)
+        return dict(sorted(found.items()))
+
+    def _add_worker(self, address: str, place: WorkerPlace) -> ClusterServer:
+        server = self._servers.setdefault(place.server, ClusterServer(place.server))
+        server.workers.append(address)
+        return server
+
+    async def _each(self, action: Callable[[ClusterServer], Awaitable[T]]) -> list[T]:
+        """Return what an action gives on each server that is not away; one that fails is left out.
+
+        Raises
+        ------
+        UriskError
+            Every server failed, or one in a way that leaving it out would hide.
+        """
+        asked = [one for one in self._servers.values() if one.absence is None]
+        asked = asked or [*self._servers.values()]
+        found = await asyncio.gather(*map(action, asked), return_exceptions=True)
+        given: list[T] = []
+        for server, result in zip(asked, found, strict=True):
+            if not isinstance(result, BaseException):
+                given.append(result)
+            elif isinstance(result, AWAY):
+                self._leave_out(server, result)
+            else:
+                raise _name_server(result, server)
+        if not given:
+            raise build_away_error([*self._servers.values()])
+        return given
+
+    async def _welcome(self, server: ClusterServer) -> ClusterServer:
+        """Make a server ready, for the first time or again; raise where it may not be asked."""
+        report = await self._run(server, steps.connect, self._overrides, self._models)
+        with _say_what_to_do():
+            self._agreement.check_names({server.label: report.model})
+        if self._judges:
+            await self._find_judges_of(server, tuple(self._judges))
+        server.take_back(report)
+        self._share_places()
+        return server
+
+    async def _find_judges_of(
+        self, server: ClusterServer, models: tuple[str, ...]
+    ) -> tuple[ClusterServer, tuple[Judge, ...]]:
+        judges = await self._run(server, steps.find_judges, self._overrides, models)
+        with _say_what_to_do():
+            for judge in judges:
+                self._agreement.check_digests(judge.model, {server.label: judge.digest})
+                self._agreement.check_methods(judge.model, {server.label: judge.method})
+        return server, judges
+
+    async def _run(
+        self, server: ClusterServer, step: Callable[..., Awaitable[T]], *args: object
+    ) -> T:
+        return await self._jobs.run(server.asker, step, *args)
+
+    # Models ---------------------------------------------------------------------------------------
+
+    async def ensure_model(self, *models: str) -> None:
+        """Make models beside the session's own ready on all servers, as `LLMManager` does."""
+        self._models = tuple(dict.fromkeys((*self._models, *models)))
+        await event_loop.call(self._each(self._welcome))
+
+    async def find_judges(self, *models: str) -> tuple[Judge, ...]:
+        """Return how each model labels; it is the same on all servers."""
+        return await event_loop.call(self._find_judges(models))
+
+    async def _find_judges(self, models: tuple[str, ...]) -> tuple[Judge, ...]:
+        found = dict(await self._each(lambda server: self._find_judges_of(server, models)))
+        of_lead = found[next(one for one in self._servers.values() if one in found)]
+        self._judges.update(
+            {
+                judge.model: replace(
+                    judge,
+                    digest=self._agreement.find_digest(judge.model),
+                    session=self._session_id,
+                )
+                for judge in of_lead
+            }
+        )
+        return tuple(self._judges[model] for model in models)
+
+    # Calls ----------------------------------------------------------------------------------------
+
+    async def ask(self, question: Question | bytes, model: str | None = None) -> Answer:
+        """Return the answer to a question about one sentence; a cancel stops it on its server."""
+        return await event_loop.call(self._ask(question, model or self.model))
+
+    async def _ask(self, question: Question | bytes, model: str) -> Answer:
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        call = _Call(question, model, is_suspect(), answer)
+        self._queue.append(call)
+        self._hand_out_soon()
+        try:
+            return await answer
+        finally:
+            if call in self._queue:
+                self._queue.remove(call)
+            self._stop_if_unwanted(call.batch)
+
+    def _stop_if_unwanted(self, batch: _Sent | None) -> None:
+        """Stop a batch whose answers nobody waits for."""
+        if batch is None or batch.task is None or batch.task.done():
+            return
+        if all(call.answer.cancelled() for call in batch.calls):
+            batch.task.cancel()
+
+    def _hand_out_soon(self) -> None:
+        """Hand out the queue when everyone who is about to ask has asked."""
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._is_due = False
+        while self._queue:
+            if not any(server.is_present for server in self._servers.values()):
+                self._look_for_returns()
+                self._fail_all()
+                return
+            server = self._find_room(self._queue[0])
+            if server is None:
+                return
+            batch = _Sent(self._take_calls(server))
+            for call in batch.calls:
+                call.batch = batch
+            server.in_flight += len(batch.calls)
+            batch.task = self._create_task(self._send(server, batch))
+
+    def _fail_all(self) -> None:
+        for call in self._queue:
+            if not call.answer.done():
+                call.answer.set_exception(build_away_error([*self._servers.values()]))
+        self._queue.clear()
+
+    def _find_room(self, call: _Call) -> ClusterServer | None:
+        """Return the server with the most room of those that have not failed a call."""
+        present = [server for server in self._servers.values() if server.is_present]
+        asked = [server for server in present if server not in call.failed] or present
+        best = max(asked, key=lambda server: server.room)
+        return best if best.room > 0 else None
+
+    def _take_calls(self, server: ClusterServer) -> list[_Call]:
+        """
+        Take the next questions for a server off the queue: as many as it answers at once, and not
+        more than its part of what waits.
+        """
+        with_room = sum(one.room > 0 for one in self._servers.values())
+        most = min(server.slots, server.room, -(-len(self._queue) // with_room))
+        taken = [self._queue.popleft()]
+        while self._queue and len(taken) < most:
+            first, following = taken[0], self._queue[0]
+            is_same = (first.model, first.is_suspect) == (following.model, following.is_suspect)
+            if not is_same or server in following.failed:
+                break
+            taken.append(self._queue.popleft())
+        return taken
+
+    async def _send(self, server: ClusterServer, sent: _Sent) -> None:
+        """Have a server answer a batch, and hand out what came of it."""
+        first = sent.calls[0]
+        judge = self._judges.get(first.model)
+        batch = steps.Batch(
+            questions=tuple(call.question for call in sent.calls),
+            model=first.model,
+            overrides=self._overrides,
+            parallel=server.part,
+            is_suspect=first.is_suspect,
+            setting=None if judge is None else judge.setting,
+        )
+        try:
+            replies = await self._run(server, steps.answer, batch)
+        except AWAY as exc:
+            for call in sent.calls:
+                self._note_lost(call, exc)
+        except Exception as exc:  # noqa: BLE001  a bug of ours ends the run, not this task
+            for call in sent.calls:
+                _end(call, exc)
+        else:
+            for call, answer in zip(sent.calls, replies.answers, strict=True):
+                self._note_answer(server, call, answer)
+            if judge is not None and judge.setting is not None and replies.setting is not None:
+                judge.setting.take_over(replies.setting)
+        finally:
+            server.in_flight -= len(sent.calls)
+            self._hand_out_soon()
+
+    def _note_answer(self, server: ClusterServer, call: _Call, answer: Answer | UriskError) -> None:
+        if not isinstance(answer, UriskError):
+            server.note_answer()
+            if not call.answer.done():
+                call.answer.set_result(answer)
+            return
+        if isinstance(answer, LEAVES) and server.is_present:
+            self._leave_out(server, answer)
+        call.failed[server] = answer
+        if self._may_move(call, answer):
+            self._queue_again(call)
+        elif self._has_present:
+            _end(call, answer)
+        else:
+            _end(call, _with_reasons(answer, [*self._servers.values()]))
+
+    def _note_lost(self, call: _Call, error: UriskError) -> None:
+        """Send a question once more whose worker or way to the scheduler was lost."""
+        call.lost += isinstance(error, WorkerLost)
+        if isinstance(error, WorkerLost) and call.lost < (1 if call.is_suspect else MAX_LOST):
+            self._queue_again(call)
+        else:
+            _end(call, error)
+
+    def _queue_again(self, call: _Call) -> None:
+        """Put a question before those that were never sent, behind others like it."""
+        if call.answer.done():
+            return
+        call.batch = None
+        before = sum(1 for one in self._queue if one.failed or one.lost)
+        self._queue.insert(before, call)
+
+    def _may_move(self, call: _Call, error: UriskError) -> bool:
+        """Return whether a question that failed goes to another server at once."""
+        if not isinstance(error, MOVES):
+            return False
+        rules = [retry_rule_for(one).in_run for one in call.failed.values()]
+        most = 1 if call.is_suspect else MAX_SUSPICIOUS
+        others = any(one.is_present and one not in call.failed for one in self._servers.values())
+        return rules.count(InRun.ALONE) < most and others
+
+    # Servers that are away ------------------------------------------------------------------------
+
+    @property
+    def _has_present(self) -> bool:
+        return any(server.is_present for server in self._servers.values())
+
+    def _leave_out(
+        self, server: ClusterServer, error: UriskError, *, is_soon: bool = False
+    ) -> None:
+        server.leave_out(copy.copy(error), is_soon=is_soon)
+        self._share_places()
+        self._look_for_returns()
+
+    def _look_for_returns(self) -> None:
+        for server in self._servers.values():
+            task = self._looks.get(server)
+            if not server.is_present and (task is None or task.done()):
+                self._looks[server] = self._create_task(self._await_return(server))
+
+    async def _await_return(self, server: ClusterServer) -> None:
+        """Look at a server again and again, in growing pauses, until it is back."""
+        while not server.is_present:
+            absence = server.absence
+            if absence is not None:
+                await asyncio.sleep(max(0.0, absence.until_s - time.monotonic()))
+            await self._look_at(server)
+        self._hand_out_soon()
+
+    async def _look_at(self, server: ClusterServer) -> None:
+        """Take a server back if it is well; else note what is seen of it now."""
+        try:
+            await self._welcome(server)
+        except UriskError as exc:
+            server.leave_out(exc)
+        except Exception as exc:  # noqa: BLE001  nobody awaits this: it is shown instead
+            seen = f"it could not be looked at: {exc!r}."
+            server.leave_out(ServerNotRunning(seen, fix="report it"))
+
+    async def is_up(self, model: str | None = None) -> bool:  # noqa: ARG002  it has all of them
+        """Return whether a server may be asked; where none may, all are looked at now."""
+        return await event_loop.call(self._is_up())
+
+    async def _is_up(self) -> bool:
+        if self._has_present or not self._jobs.is_connected:
+            return self._has_present and self._jobs.is_connected
+        looks = {self._create_task(self._look_at(one)) for one in self._servers.values()}
+        while looks and not self._has_present:  # one may load its model for minutes
+            _, looks = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+        return self._has_present
+
+    # Workers --------------------------------------------------------------------------------------
+
+    def _note_gone(self, workers: Collection[str]) -> None:
+        """Have another worker ask each server whose worker has ended."""
+        for server in self._servers.values():
+            if not server.workers:
+                continue
+            was = server.asker
+            server.workers[:] = [one for one in server.workers if one not in workers]
+            if was in workers:
+                error = ClusterLost(
+                    f"the worker {was} has ended.", fix="start another one on its host"
+                )
+                self._leave_out(server, error, is_soon=bool(server.workers))
+
+    def _note_joined(self, workers: Collection[str]) -> None:
+        self._create_task(self._take_in(workers))
+
+    async def _take_in(self, workers: Collection[str]) -> None:
+        """Let workers take part that came later; one that cannot is named under the table."""
+        try:
+            differences = find_differences(await self._jobs.list_versions())
+            self.left_out.update({one: differences[one] for one in workers if one in differences})
+            fit = [one for one in workers if one not in differences]
+            places = await self._describe(fit) if fit else {}
+        except UriskError:
+            return  # the cluster is away again
+        for address, place in places.items():
+            if isinstance(place, Exception):
+                self.left_out[address] = str(getattr(place, "message", place))
+                continue
+            server = self._add_worker(address, place)
+            if server.workers == [address]:
+                self._create_task(self._look_at_new(server))
+
+    async def _look_at_new(self, server: ClusterServer) -> None:
+        await self._look_at(server)
+        if server.is_present:
+            self._hand_out_soon()
+        else:
+            self._look_for_returns()
+
+    def _create_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine until the session ends; what it shows belongs to no cell."""
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def list_left_out(self) -> tuple[str, ...]:
+        """Return which workers came later and could not take part, as sentences."""
+        return tuple(
+            f"The worker {address} took no part: it {why.rstrip('.')}."
+            for address, why in self.left_out.items()
+        )
+
+    # Facts ----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def allow_parallel(self, least: int | None) -> Iterator[None]:
+        """Share out so many calls among the servers, for a run that asks for a number."""
+        if least is None:
+            yield
+            return
+        self._wanted.append(least)
+        self._share_places()
+        try:
+            yield
+        finally:
+            self._wanted.remove(least)
+            self._share_places()
+
+    def _share_places(self) -> None:
+        servers = [one for one in self._servers.values() if one.report is not None]
+        if not servers:
+            return
+        slots = [server.slots for server in servers]
+        parts = share_out(max(self._wanted), slots) if self._wanted else [None] * len(slots)
+        for server, part in zip(servers, parts, strict=True):
+            server.part = part
+
+    @property
+    def _lead(self) -> ClusterServer:
+        servers = [*self._servers.values()]
+        return next((one for one in servers if one.is_present), servers[0])
+
+    @property
+    def _reports(self) -> list[steps.ServerReport]:
+        return [one.report for one in self._servers.values() if one.report is not None]
+
+    @property
+    def engine(self) -> Engine:
+        """What answers on the first server."""
+        report = self._lead.report
+        return self.settings.engine if report is None else report.engine
+
+    @property
+    def version(self) -> str:
+        """The version of the first server."""
+        report = self._lead.report
+        return "" if report is None else report.version
+
+    @property
+    def url(self) -> str:
+        """The scheduler's address, and how many servers are behind it."""
+        count = len(self._servers)
+        return f"{self._jobs.address} ({count} {'server' if count == 1 else 'servers'})"
+
+    @property
+    def num_ctx(self) -> int:
+        """The smallest context window of the servers in tokens; 0 where none tells it."""
+        return min(filter(None, (report.num_ctx for report in self._reports)), default=0)
+
+    @property
+    def slots(self) -> int:
+        """How many calls all servers answer at once."""
+        return sum(report.slots for report in self._reports) or 1
+
+    @property
+    def parallel(self) -> int:
+        """How many calls a run makes at once: those in flight, and the next batch of each."""
+        return min(256, max(LOOKAHEAD * self.slots, *self._wanted, 1))
+
+    @property
+    def is_managed(self) -> bool:
+        """False: the servers are the workers' business."""
+        return False
+
+
+def _end(call: _Call, error: BaseException) -> None:
+    """Give a call its error; each call has its own, since a run adds words to it."""
+    if not call.answer.done():
+        call.answer.set_exception(copy.copy(error))
+
+
+def _with_reasons(error: UriskError, servers: Sequence[ClusterServer]) -> UriskError:
+    """Return an error of its kind that says why no server can be asked."""
+    error, away = copy.copy(error), build_away_error(servers)
+    error.message, error.args, error.fix = away.message, (away.message,), away.fix
+    return error
+
+
+def _check_place(place: WorkerPlace) -> None:
+    if (place.host, place.pid) == (platform.node(), os.getpid()):
+        raise InputError(
+            "the workers of this client run in this process (processes=False), which asks its "
+            "server as well by itself.",
+            fix="leave out client=, or start processes: LocalCluster(processes=True)",
+        )
+
+
+@contextlib.contextmanager
+def _say_what_to_do() -> Iterator[None]:
+    """Give the error of servers that differ the fix of a cluster."""
+    try:
+        yield
+    except ModelsDiffer as exc:
+        exc.fix = "have the same model on each host of the cluster, then run the cell once more"
+        raise
+
+
+def _name_server(error: BaseException, server: ClusterServer) -> BaseException:
+    if isinstance(error, UriskError) and not isinstance(error, ModelsDiffer):
+        error.message = f"{server.label}: {error.message}"
+        error.args = (error.message,)
+    return error
+
+
+def _name_worker(error: Exception, address: str) -> Exception:
+    if isinstance(error, UriskError):
+        error.message = f"the worker {address}: {error.message}"
+        error.args = (error.message,)
+    return error

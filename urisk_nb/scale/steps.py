@@ -1,0 +1,149 @@
+"""
+What a worker does for a run, and what travels: questions there, answers and errors back.
+
+A step runs on the background loop of the worker's process, in which one manager keeps the session
+with the model server of its host. It is the manager of that process, so the worker's own tasks may
+use it, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from urisk_nb import process_state
+from urisk_nb.errors import UriskError
+from urisk_nb.llm.labels import Judge
+from urisk_nb.llm.manager import LLMManager
+from urisk_nb.llm.retrying_client import single_attempts
+from urisk_nb.llm.run_calls import mark_suspect
+from urisk_nb.llm.setting_changes import Reload
+from urisk_nb.llm.written_labels import SchemaSetting
+from urisk_nb.settings import Engine
+
+if TYPE_CHECKING:
+    from urisk_nb.llm.answers import Answer
+    from urisk_nb.risk.questions import Question
+
+__all__ = [
+    "TRAVELS",
+    "Batch",
+    "Replies",
+    "ServerReport",
+    "answer",
+    "connect",
+    "find_judges",
+    "keep_own",
+]
+
+# What the caller's settings say of each call. Which server is asked, and how it is reached, is for
+# the environment of the worker.
+TRAVELS = ("model", "num_ctx", "keep_alive", "timeout_s", "load_timeout_s", "allow_cloud")
+JUDGES = "scale.judges"  # of this process, by model: how each is asked, as it is being found out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReport:
+    """A model server, as the worker that asks it sees it; `slots` is what its session allows."""
+
+    engine: Engine
+    version: str
+    model: str
+    judge: str
+    num_ctx: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """
+    Questions that are asked at once.
+
+    Attributes
+    ----------
+    parallel
+        How many calls to this server the run asks for; None: what its session allows.
+    is_suspect
+        Whether the one question may bring a server down.
+    setting
+        What is known of how the model keeps to a schema.
+    """
+
+    questions: tuple[Question | bytes, ...]
+    model: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    parallel: int | None = None
+    is_suspect: bool = False
+    setting: SchemaSetting | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replies:
+    """The answer to each question of a batch, or why there is none; in the batch's order."""
+
+    answers: tuple[Answer | UriskError, ...]
+    setting: SchemaSetting | None = None
+
+
+async def connect(overrides: Mapping[str, Any], models: tuple[str, ...]) -> ServerReport:
+    """
+    Return the worker's server, with its model and further models ready.
+
+    Raises
+    ------
+    SettingsError, ServerError, ModelError
+        As `LLMManager.initialize` and `ensure_model` do.
+    """
+    if (running := LLMManager.find_instance()) is not None:
+        running.overrides = keep_own(running.overrides)
+    # The environment of the worker, and this run: what another run asked for is over
+    manager = await LLMManager.initialize(**overrides, reload=Reload.ALL)
+    if beside := [model for model in models if model != manager.model]:
+        await manager.ensure_model(*beside)
+    return ServerReport(
+        engine=manager.engine,
+        version=manager.version,
+        model=manager.model,
+        judge=manager.judge,
+        num_ctx=manager.num_ctx,
+        slots=manager.parallel,
+    )
+
+
+async def find_judges(overrides: Mapping[str, Any], models: tuple[str, ...]) -> tuple[Judge, ...]:
+    """Return how the worker's server labels with each model."""
+    manager = LLMManager.find_instance() or await LLMManager.initialize(**overrides)
+    judges = await manager.find_judges(*models)
+    _list_judges().update({judge.model: judge for judge in judges})
+    return judges
+
+
+async def answer(batch: Batch) -> Replies:
+    """Return the answers to a batch; what fails by an error of ours stands in its place."""
+    manager = LLMManager.find_instance() or await LLMManager.initialize(**batch.overrides)
+    judge = _list_judges().get(batch.model)
+    own = None if judge is None else judge.setting
+    if own is not None and not own.is_known and batch.setting is not None:
+        own.take_over(batch.setting)
+
+    async def ask(question: Question | bytes) -> Answer | UriskError:
+        try:
+            return await manager.ask(question, batch.model)
+        except UriskError as exc:
+            return exc
+
+    with manager.allow_parallel(batch.parallel), single_attempts(), mark_suspect(batch.is_suspect):
+        answers = await asyncio.gather(*map(ask, batch.questions))
+    return Replies(answers=tuple(answers), setting=own)
+
+
+def keep_own(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those overrides of a worker's session that no run brings along."""
+    return {name: value for name, value in overrides.items() if name not in TRAVELS}
+
+
+def _list_judges() -> dict[str, Judge]:
+    judges: dict[str, Judge] = process_state.setdefault(JUDGES, dict)
+    return judges
