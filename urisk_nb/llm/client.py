@@ -54,7 +54,13 @@ from urisk_nb.errors import (
 from urisk_nb.llm.checkpoints import skip_checkpoints
 from urisk_nb.llm.decompression import Decompressor, find_unknown_encoding, list_encodings
 from urisk_nb.llm.dialects import ollama, openai
-from urisk_nb.llm.dialects.dialect import BUSY_STATUSES, Dialect, Feature, clean_words
+from urisk_nb.llm.dialects.dialect import (
+    BUSY_STATUSES,
+    Dialect,
+    Feature,
+    ReplyDecoder,
+    clean_words,
+)
 from urisk_nb.llm.messages import (
     Chunk,
     Final,
@@ -558,24 +564,16 @@ class Client:
         """
         dialect, settings = self.dialect, self.settings
         decoder, reception = dialect.open_decoder(), _Reception(settings, on_chunk)
-        headers = {**JSON, **dialect.headers}
         try:
             with _translate_errors(settings):
-                async with (
-                    reception.timer,
-                    self._open_stream(dialect.chat_path, body, headers) as reply,
-                ):
-                    if reply.status_code != 200 or self._is_page_type(reply):
-                        reception.timer.reschedule(None)  # a refusal has its own limit
-                        raise await self._read_refusal(reply, dialect.decode_error)
-                    chunks = reply.aiter_raw()
-                    first = await anext(chunks, b"")
-                    if first.lstrip().startswith(b"<"):
-                        raise await self._read_refusal(reply, dialect.decode_error, first, chunks)
-                    reception.take(decoder.feed(first))
-                    async for data in chunks:
-                        reception.take(decoder.feed(data))
-                    reception.take(decoder.finish())
+                async with reception.timer:
+                    request = self._build_chat(dialect, body)
+                    reply = await skip_checkpoints(self._calls.send(request, stream=True))
+                    async with _closing(reply):
+                        if reply.status_code != 200 or self._is_page_type(reply):
+                            reception.timer.reschedule(None)  # a refusal has its own limit
+                            raise await self._read_refusal(reply, dialect.decode_error)
+                        await self._read_chat(reply, decoder, reception)
         except (TimeoutError, UriskError) as exc:
             # What follows the end matters only for using the connection again.
             if reception.final is None:
@@ -588,19 +586,21 @@ class Client:
             )
         return reception.final
 
-    @contextlib.asynccontextmanager
-    async def _open_stream(
-        self, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> AsyncIterator[httpx.Response]:
-        """Send a request; its reply is closed at the end, read or not."""
-        request = self._calls.build_request(
-            "POST", self._find_address(path), content=body, headers=headers
-        )
-        reply = await skip_checkpoints(self._calls.send(request, stream=True))
-        try:
-            yield reply
-        finally:
-            await skip_checkpoints(reply.aclose())
+    async def _read_chat(
+        self, reply: httpx.Response, decoder: ReplyDecoder, reception: _Reception
+    ) -> None:
+        chunks = reply.aiter_raw()
+        first = await anext(chunks, b"")
+        if first.lstrip().startswith(b"<"):
+            raise await self._read_refusal(reply, self.dialect.decode_error, first, chunks)
+        reception.take(decoder.feed(first))
+        async for data in chunks:
+            reception.take(decoder.feed(data))
+        reception.take(decoder.finish())
+
+    def _build_chat(self, dialect: Dialect, body: bytes) -> httpx.Request:
+        address, headers = self._find_address(dialect.chat_path), {**JSON, **dialect.headers}
+        return self._calls.build_request("POST", address, content=body, headers=headers)
 
     # Models of Ollama -----------------------------------------------------------------------------
 
@@ -791,6 +791,15 @@ def _silence(settings: Settings, what: str, *, is_load: bool) -> ServerTimeout:
         f"{settings.url} was silent for {within_s:g} s{' ' + what if what else ''}.",
         fix=f"give it longer: %env {name}={min(within_s * 4, MAX_LIMIT_S):g}",
     )
+
+
+@contextlib.asynccontextmanager
+async def _closing(reply: httpx.Response) -> AsyncIterator[None]:
+    """Close a reply at the end, read or not, before another task runs."""
+    try:
+        yield
+    finally:
+        await skip_checkpoints(reply.aclose())
 
 
 async def _undo_compression(reply: httpx.Response) -> None:
