@@ -124,36 +124,31 @@ def show_sides(figure: Figure) -> str:
 
 
 def tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |".replace("  ", " ") for cells in lines)
+    """Return a table; what an error says in a cell stays text, and in that cell."""
+    cells = [[cell.replace("|", r"\|").replace("<", "&lt;") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join(f"| {' | '.join(line)} |".replace("  ", " ") for line in lines)
 
 
 def describe(row: Row) -> str:
     return f"{row.what} over {row.anchor}" if row.anchor else row.what
 
 
-def judge(row: Row, figure: Figure, group: Mapping[str, Any]) -> str:
+def judge(row: Row, figure: Figure | None, group: Mapping[str, Any] | None) -> str:
     """Say whether a goal is met; what was measured at small sizes says nothing about it."""
+    if figure is None or group is None or row.goal is None:
+        return ""
     if group["quick"]:
         return "small sizes"
-    assert row.goal is not None
     return "met" if figure.value <= row.goal else "**missed**"
 
 
-def make_goals(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
-    """Each goal of the design, and what was measured."""
-    rows = []
-    for row in GOALS:
-        figure, group = figures.get(row.key), results["groups"].get(row.group)
-        goal = f"{'≤ ' * (row.goal != 0)}{row.goal:g} {row.unit}"
-        if figure is None or group is None:
-            rows.append([describe(row), goal, NOT_MEASURED, explain(group), ""])
-            continue
-        parts = [show_sides(figure), show_spread(figure), figure.conditions]
-        value = show_number(figure.value, figure.unit)
-        told = "; ".join(filter(None, parts))
-        rows.append([describe(row), goal, value, judge(row, figure, group), told])
-    return tabulate(["what", "goal", "measured", "", "how"], rows)
+def tell(figure: Figure | None, group: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return the value of a figure, and how it was measured or why it was not."""
+    if figure is None:
+        return NOT_MEASURED, explain(group)
+    parts = [show_sides(figure), show_spread(figure), figure.conditions]
+    return show_number(figure.value, figure.unit), "; ".join(filter(None, parts))
 
 
 def explain(group: Mapping[str, Any] | None) -> str:
@@ -163,23 +158,27 @@ def explain(group: Mapping[str, Any] | None) -> str:
     return "; ".join(group["measured"]["notes"]) if group["status"] == "done" else group["why"]
 
 
+def make_goals(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    """Each goal of the design, and what was measured."""
+    lines = []
+    for row in GOALS:
+        figure, group = figures.get(row.key), results["groups"].get(row.group)
+        value, how = tell(figure, group)
+        goal = f"{'≤ ' * (row.goal != 0)}{row.goal:g} {row.unit}"
+        lines.append([describe(row), goal, value, judge(row, figure, group), how])
+    return tabulate(["what", "goal", "measured", "", "how"], lines)
+
+
 def make_rows(
     rows: Sequence[Row],
 ) -> Callable[[Mapping[str, Any], Mapping[str, Figure]], str]:
     """Return what makes a table of figures without a goal."""
 
     def make(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
-        lines = []
-        for row in rows:
-            figure = figures.get(row.key)
-            if figure is None:
-                lines.append(
-                    [describe(row), NOT_MEASURED, explain(results["groups"].get(row.group))]
-                )
-                continue
-            parts = [show_sides(figure), show_spread(figure), figure.conditions]
-            value = show_number(figure.value, figure.unit)
-            lines.append([describe(row), value, "; ".join(filter(None, parts))])
+        lines = [
+            [describe(row), *tell(figures.get(row.key), results["groups"].get(row.group))]
+            for row in rows
+        ]
         return tabulate(["what", "measured", "how"], lines)
 
     return make

@@ -99,17 +99,23 @@ def test_a_goal_of_nothing_is_met_by_nothing_alone(page):
 
 def test_what_was_not_measured_is_said_with_the_reason(page):
     """No row is left out: neither of a group that never ran nor of one that failed."""
-    why = "HTTPError: no answer"
+    why = "HTTPError: no answer, 4 > 3"
     text = page.render(MARKS, results(ask=group(status="failed", why=why)))
-    assert row_of(text, "`%%ask`")[2:4] == ["not measured", why]
-    assert row_of(text, "`generate`")[2:4] == ["not measured", ""]
+    assert row_of(text, "`%%ask`")[2:] == ["not measured", "", why]
+    assert row_of(text, "`generate`")[2:] == ["not measured", "", ""]
     assert "<!-- = judge rate -->not measured<!-- / -->" in text
     assert f"- **Left out**: ask (failed): {why}" in text
     assert "ollama-python is not installed" not in text
     noted = results(ask=group(notes=["ollama-python is not installed"]))
     told = page.render(MARKS, noted)
-    assert row_of(told, "`%%ask`")[3] == "ollama-python is not installed"
+    assert row_of(told, "`%%ask`")[4] == "ollama-python is not installed"
     assert "- **Left out**: ask: ollama-python is not installed" in told
+
+
+def test_the_text_of_an_error_stays_in_its_cell(page):
+    failed = results(ask=group(status="failed", why="KeyError: 'a | b' <b>"))
+    text = page.render(MARKS, failed)
+    assert r"| not measured | | KeyError: 'a \| b' &lt;b> |" in text
 
 
 def test_small_sizes_meet_no_goal(page):
