@@ -146,7 +146,7 @@ def _find_size(path: Path) -> int:
 
 def _count_chars(documents: Iterable[Document]) -> int:
     """Return how long documents are; those of all companies are split once, and do not count."""
-    return sum(len(one.text) for one in documents if one.ticker is not None)
+    return sum(one.length for one in documents if one.ticker is not None)
 
 
 def _count_task_chars(task: SelectionTask) -> int:
