@@ -59,7 +59,6 @@ def read(tickers: list[str], folder: str, ask: bool) -> None:
     from urisk_nb.session import label_sync, open_run
 
     progress = Progress()
-    interrupted_s = None
     try:
         run = open_run(tickers, evidence=folder, params={"llm": ask}, on_read=progress.note)
         read_s, quiet_s = time.monotonic() - progress.began_s, progress.longest_s
@@ -86,8 +85,7 @@ def read(tickers: list[str], folder: str, ask: bool) -> None:
             )
         )
     except KeyboardInterrupt:
-        interrupted_s = time.time()
-        print(json.dumps({"interrupted_at": interrupted_s}))
+        print(json.dumps({"interrupted_s": time.monotonic()}))
 
 
 def get_peak_mb() -> float:
@@ -141,15 +139,17 @@ def measure(args: argparse.Namespace, folder: Path, env: dict[str, str]) -> dict
 
 
 def interrupt(args: argparse.Namespace, folder: Path, env: dict[str, str], after_s: float) -> float:
-    """Return the seconds from an interrupt to the end of the process and of its workers."""
+    """Return the seconds until an interrupt has ended the run; its workers are gone by then."""
     process = run_once(args, folder, env)
     time.sleep(after_s)
-    children = psutil.Process(process.pid).children()
-    began_s = time.monotonic()
+    workers = psutil.Process(process.pid).children()
+    sent_s = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.communicate()
-    psutil.wait_procs(children, timeout=10)
-    return time.monotonic() - began_s
+    text, _ = process.communicate()
+    if any(one.is_running() for one in workers):
+        raise SystemExit("a worker is left")
+    ended_s: float = json.loads(text.splitlines()[-1])["interrupted_s"]
+    return ended_s - sent_s
 
 
 def say(text: str) -> None:

@@ -39,7 +39,8 @@ INSIDE = {
         *("news_values", "news_fields", "news", "family_file", "taxonomy_file"),
     ],
     "risk": [
-        *("taxonomy", "values", "tickers", "episodes", "params", "inputs", "formulas"),
+        *("taxonomy", "values", "tickers", "episodes", "params", "packed_text", "inputs"),
+        "formulas",
         "data_faults",
         "masking",
         *(

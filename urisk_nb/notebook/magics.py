@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from distributed import Client
     from IPython.core.interactiveshell import InteractiveShell
 
-    from urisk_nb.risk.plan import OnRead
     from urisk_nb.session import Run
 
 __all__ = ["build_parser", "format_help_of", "run"]
@@ -447,6 +446,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
         )
     tickers = read_ticker_cell(cell, shell.user_ns, where)
     board = Board()
+    note = _ReadingNote(board)
     try:
         return open_run(
             tickers,
@@ -458,23 +458,28 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             stress=find_value(shell.user_ns, args.stress, "--stress", is_label=True),
             factors=_find_factors(shell, args.factors),
             taxonomy=_find_taxonomy(shell, args.taxonomy),
-            on_read=_show_reading(board),
+            on_read=note,
             refresh=args.refresh,
         )
+    except KeyboardInterrupt as exc:
+        if note.text:  # else it is code of the user's: a function that loads prices
+            shorten_traceback(exc, f"stopped while {note.text}; nothing was asked.")
+        raise
     finally:
         board.clear()
 
 
-def _show_reading(board: Board) -> OnRead:
-    """Return what says which ticker's evidence is read, once it takes long enough to be asked."""
-    began_s = time.monotonic()
+class _ReadingNote:
+    """Says which file or ticker is read, once it takes long enough to be asked."""
 
-    def show(symbol: str, number: int, total: int) -> None:
-        if time.monotonic() - began_s > SOON_S:
-            text = f"reading the evidence of {symbol} ({number} of {total})"
-            board.show(text, progress_markup(text, (number - 1) / total))
+    def __init__(self, board: Board) -> None:
+        self._board, self._began_s = board, time.monotonic()
+        self.text = ""  # of what is read now
 
-    return show
+    def __call__(self, name: str, number: int, total: int) -> None:
+        self.text = f"reading the evidence of {name} ({number} of {total})"
+        if time.monotonic() - self._began_s > SOON_S:
+            self._board.show(self.text, progress_markup(self.text, (number - 1) / total))
 
 
 def _find_client(shell: InteractiveShell, text: str | None) -> Client | None:

@@ -89,7 +89,7 @@ class _Taken:
 
     def __init__(self, task: SelectionTask, cache: SelectionCache) -> None:
         self._task, self._cache = task, cache
-        is_long = sum(len(one.text) for one in task.documents) >= MIN_CHARS
+        is_long = sum(one.length for one in task.documents) >= MIN_CHARS
         self._key = hash_task(task) if is_long else None
         self.known = self._find()
 
