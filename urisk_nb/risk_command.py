@@ -24,6 +24,8 @@ from urisk_nb.render.escaping import visible
 from urisk_nb.run_options import FILE_OPTIONS, list_run_options, read_run_params
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from urisk_nb.llm.manager import LLMManager
     from urisk_nb.session import Run
     from urisk_nb.table.risk_table import RiskTable
@@ -103,9 +105,31 @@ def run_command(args: argparse.Namespace, open_manager: OpenManager) -> int:
         name_flag(exc, args.flags)
         _complain(exc)
         return USAGE
-    run = _open(args, job)
+    with _open_cluster(args.scheduler) as client:
+        table = _make_table(args, job, open_manager, client)
+    _hand_over(table, job, is_json=args.json)
+    return NOT_OK if args.strict and not table["status"].isin(FINE).all() else DONE
+
+
+@contextmanager
+def _open_cluster(address: str | None) -> Iterator[Client | None]:
+    """Give a client of the scheduler that was named, if one was."""
+    if address is None:
+        yield None
+        return
+    from urisk_nb.scale.checks import open_client
+
+    with open_client(address) as client:
+        yield client
+
+
+def _make_table(
+    args: argparse.Namespace, job: _Job, open_manager: OpenManager, client: Client | None
+) -> RiskTable:
+    """Return the table; where the run fails, print and write what was computed."""
+    run = _open(args, job, client)
     try:
-        _label(run, job, args, open_manager)
+        _label(run, job, args, open_manager, client)
     except BaseException as exc:  # whatever it is: what was computed is printed and kept
         run.failure = run.failure or _describe(exc)
         try:
@@ -113,9 +137,7 @@ def run_command(args: argparse.Namespace, open_manager: OpenManager) -> int:
         except UriskError as other:
             _complain(other)
         raise
-    table = run.table()
-    _hand_over(table, job, is_json=args.json)
-    return NOT_OK if args.strict and not table["status"].isin(FINE).all() else DONE
+    return run.table()
 
 
 def _complain(exc: UriskError) -> None:
@@ -189,10 +211,10 @@ def _read_tickers(words: Sequence[str]) -> str:
     return text
 
 
-def _open(args: argparse.Namespace, job: _Job) -> Run:
+def _open(args: argparse.Namespace, job: _Job, client: Client | None) -> Run:
     """Read prices and evidence, and compute the metrics."""
     from urisk_nb.risk.taxonomy import DEFAULT
-    from urisk_nb.session import open_run
+    from urisk_nb.session import find_reader, open_run
 
     with _open_progress() as show:
         return open_run(
@@ -207,13 +229,20 @@ def _open(args: argparse.Namespace, job: _Job) -> Run:
             on_read=lambda symbol, number, total: show(
                 f"reading the evidence of {symbol} ({number} of {total})"
             ),
+            map_selections=find_reader(client),
         )
 
 
 # The run ------------------------------------------------------------------------------------------
 
 
-def _label(run: Run, job: _Job, args: argparse.Namespace, open_manager: OpenManager) -> None:
+def _label(
+    run: Run,
+    job: _Job,
+    args: argparse.Namespace,
+    open_manager: OpenManager,
+    client: Client | None,
+) -> None:
     """Have the sentences labeled, if there are any."""
     from urisk_nb.session import label_sync
 
@@ -227,11 +256,8 @@ def _label(run: Run, job: _Job, args: argparse.Namespace, open_manager: OpenMana
         def tick() -> None:
             show(f"Labeling: {run.progress}")
 
-        if args.scheduler is not None:
-            from urisk_nb.scale.checks import open_client
-
-            with open_client(args.scheduler) as client:
-                label_sync(run, None, job.parallel, tick, client=client)
+        if client is not None:
+            label_sync(run, None, job.parallel, tick, client=client)
             return
         with open_manager(show, **settings) as manager:
             label_sync(run, manager, job.parallel, tick)

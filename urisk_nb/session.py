@@ -1036,7 +1036,7 @@ def assess(
 def _open_checked(
     *,
     manager: object,
-    client: object,
+    client: Client | None,
     parallel: object,
     on_progress: OnProgress | None,
     **given: Any,
@@ -1050,7 +1050,11 @@ def _open_checked(
     fix = "give a function that takes one argument, such as on_progress=print"
     require(on_progress is None or is_told, "on_progress", on_progress, fix)
     check_client(client, manager)
-    return open_run(**given, on_read=None if on_progress is None else _tell_reading(on_progress))
+    return open_run(
+        **given,
+        on_read=None if on_progress is None else _tell_reading(on_progress),
+        map_selections=find_reader(client),
+    )
 
 
 def _tell_reading(tell: OnProgress) -> OnRead:
@@ -1105,6 +1109,15 @@ def check_client(client: object, manager: object = None) -> None:
     from urisk_nb.scale import checks
 
     checks.check_client(client)
+
+
+def find_reader(client: Client | None) -> SelectionMapper | None:
+    """Return who reads much evidence: the workers of a cluster; None: the cores of this machine."""
+    if client is None:
+        return None
+    from urisk_nb.scale.reading import map_selections
+
+    return map_selections(client)
 
 
 def label_sync(

@@ -187,7 +187,7 @@ def test_an_interrupt_stops_the_calls_on_the_servers(fake_ollama_with):
         eventually(lambda: server.counters()["in_flight"] == 0, 1.0, "the end of the calls")
         counters = server.counters()
     assert took_s < 1.5
-    assert counters["aborted"] == 4
+    assert counters["aborted"] >= 4
     assert counters["waiting"] == 0
     assert set(caught.value.partial["status"]) == {"not_run"}
 

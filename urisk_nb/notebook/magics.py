@@ -403,7 +403,7 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
     out, parallel = check_variable(args.out, "--out"), read_parallel(args.parallel)
     targets = check_outputs(vars(args))
     client = _find_client(shell, args.client)
-    run = _open_run(shell, args, cell)
+    run = _open_run(shell, args, cell, client)
     try:
         if run.plan.asked:
             _label(run, parallel, client)
@@ -428,8 +428,10 @@ def _make_table(shell: InteractiveShell, args: argparse.Namespace, cell: str) ->
     return table
 
 
-def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> Run:
-    from urisk_nb.session import open_run
+def _open_run(
+    shell: InteractiveShell, args: argparse.Namespace, cell: str, client: Client | None
+) -> Run:
+    from urisk_nb.session import find_reader, open_run
 
     in_line = getattr(args, "in_line", False)
     where = "%risk" if in_line else "%%risk"
@@ -459,6 +461,7 @@ def _open_run(shell: InteractiveShell, args: argparse.Namespace, cell: str) -> R
             factors=_find_factors(shell, args.factors),
             taxonomy=_find_taxonomy(shell, args.taxonomy),
             on_read=note,
+            map_selections=find_reader(client),
             refresh=args.refresh,
         )
     except KeyboardInterrupt as exc:

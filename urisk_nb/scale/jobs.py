@@ -69,6 +69,7 @@ class Jobs:
         self._loop: asyncio.AbstractEventLoop = cast("Any", client.loop).asyncio_loop
         self.workers: frozenset[str] = frozenset()
         self._jobs: dict[str, _Job] = {}
+        self._cancelled: dict[str, list[str]] = {}  # what each worker is about to be told
         self._orphans: dict[str, str] = {}  # jobs that go on though nobody hears of them, by worker
         self._messages: set[asyncio.Future[Any]] = set()  # to workers, about what is cancelled
         self._watch: asyncio.Task[None] | None = None
@@ -103,6 +104,7 @@ class Jobs:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait({self._watch})
+        self._tell_workers()
         if self._messages:
             await asyncio.wait(self._messages, timeout=CANCEL_S)
 
@@ -260,16 +262,23 @@ class Jobs:
         return None
 
     def _cancel_on_worker(self, number: str, worker: str) -> None:
-        """Tell a worker to stop a job, without waiting for it."""
+        """Tell a worker to stop a job, in one message with all that is cancelled now."""
+        if not self._cancelled:
+            asyncio.get_running_loop().call_soon(self._tell_workers)
+        self._cancelled.setdefault(worker, []).append(number)
 
-        async def tell() -> None:
-            run = self._client.run(cancel_jobs, [number], workers=[worker], on_error="ignore")
-            await run
+    def _tell_workers(self) -> None:
+        async def tell(worker: str, jobs: list[str]) -> None:
+            # On the client's own loop it gives an awaitable
+            run = self._client.run(cancel_jobs, jobs, workers=[worker], on_error="ignore")
+            await cast("Awaitable[object]", run)
 
-        with contextlib.suppress(ClusterLost):
-            message = self._start(tell())
-            self._messages.add(message)
-            message.add_done_callback(self._forget_message)
+        while self._cancelled:
+            worker, jobs = self._cancelled.popitem()
+            with contextlib.suppress(ClusterLost):
+                message = self._start(tell(worker, jobs))
+                self._messages.add(message)
+                message.add_done_callback(self._forget_message)
 
     def _forget_message(self, message: asyncio.Future[Any]) -> None:
         self._messages.discard(message)

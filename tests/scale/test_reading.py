@@ -1,0 +1,121 @@
+"""
+Evidence that the workers of a cluster read: what comes back is what this process would choose.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+
+import pandas as pd
+import pytest
+
+from cluster_runs import TICKERS, compared
+from dask_cluster import open_cluster
+from urisk_nb import assess
+from urisk_nb.errors import WorkersDiffer
+from urisk_nb.scale import reading
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+NO_MODEL = {"llm": False}
+SENTENCE = "In its year {n} the court found that the company owes a fine of {n} dollars. "
+
+
+def write_reports(count=150):
+    """A long report of each company, no two of them alike."""
+    texts = ["".join(SENTENCE.format(n=n * 7 + k) for n in range(count)) for k in range(6)]
+    return pd.DataFrame(zip(TICKERS, texts, strict=True), columns=["ticker", "text"])
+
+
+@pytest.fixture(scope="module")
+def client():
+    with open_cluster(2) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """One report a batch, and none is read here but the first."""
+    monkeypatch.setattr(reading, "ALONE_S", 0.0)
+    monkeypatch.setattr(reading, "BATCH_CHARS", 1)
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """The batches that were sent, and what came back."""
+    found, receive = [], reading._Reading._receive
+
+    def note(self, batch, future):
+        if future is not None:
+            content = b""
+            with contextlib.suppress(MemoryError):
+                content = future.result()
+            found.append((batch, content))
+        return receive(self, batch, future)
+
+    monkeypatch.setattr(reading._Reading, "_receive", note)
+    return found
+
+
+def test_workers_choose_what_this_process_would(client, sent):
+    """The table and the counts of sentences; each report but the first is read there."""
+    reports = write_reports()
+    there = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
+    here = assess(TICKERS, evidence=reports, params=NO_MODEL)
+    pd.testing.assert_frame_equal(compared(there), compared(here))
+    assert [task.holding.symbol for batch, _ in sent for task in batch] == TICKERS[1:]
+    assert all(len(pickle.loads(content)) == 1 for _, content in sent)
+
+
+def test_little_evidence_is_read_here(client, sent, monkeypatch):
+    """The way is not worth it, and the cluster is not touched."""
+    monkeypatch.setattr(reading, "ALONE_S", 60.0)
+    assess(TICKERS, evidence=write_reports(3), params=NO_MODEL, client=client)
+    assert sent == []
+
+
+def test_a_batch_that_fails_on_a_worker_is_read_here(client, sent, monkeypatch):
+    """Whatever the cause: the table is the same."""
+
+    def fail(content):
+        raise MemoryError("seen on the worker")
+
+    monkeypatch.setattr(reading, "select_batch", fail)
+    reports = write_reports(20)
+    there = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
+    here = assess(TICKERS, evidence=reports, params=NO_MODEL)
+    pd.testing.assert_frame_equal(compared(there), compared(here))
+    assert len(sent) == 5
+
+
+def test_workers_that_differ_are_refused_before_documents_are_sent(client, monkeypatch):
+    """As before a question."""
+
+    def find(workers):
+        return dict.fromkeys(workers, "has no urisk_nb")
+
+    monkeypatch.setattr(reading, "find_differences", find)
+    with pytest.raises(WorkersDiffer, match="has no urisk_nb"):
+        assess(TICKERS, evidence=write_reports(3), params=NO_MODEL, client=client)
+
+
+def test_a_worker_that_is_killed_while_it_reads_costs_a_batch(monkeypatch, tmp_path):
+    """Dask begins the batch again on another worker."""
+    mark, select = str(tmp_path / "mark"), reading.select_batch
+
+    def die_once(content):
+        from pathlib import Path
+
+        if not Path(mark).exists():
+            Path(mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return select(content)
+
+    monkeypatch.setattr(reading, "select_batch", die_once)
+    reports = write_reports(20)
+    with open_cluster(2) as client:
+        there = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
+    assert os.path.exists(mark)
+    here = assess(TICKERS, evidence=reports, params=NO_MODEL)
+    pd.testing.assert_frame_equal(compared(there), compared(here))
