@@ -499,8 +499,13 @@ def _label(run: Run, parallel: int | None, client: Client | None) -> None:
 
     if client is not None:
         board = Board()
+
+        def show() -> None:
+            waits = "" if run.judges else "the workers of the cluster are made ready"
+            _show_run(board, run, waits)
+
         try:
-            label_sync(run, None, parallel, lambda: _show_run(board, run), client=client)
+            label_sync(run, None, parallel, show, client=client)
         finally:
             board.clear()
         return
