@@ -33,7 +33,9 @@ def measure_many(*, quick: bool) -> Measured:
     return Measured(
         figures={
             "many rate": Figure(
-                value=filings / found["reading"], unit="reports a second", conditions=conditions
+                value=filings / found["reading"],
+                unit="annual reports a second",
+                conditions=conditions,
             ),
             "many memory": Figure(
                 value=found["mb"] + found["mb_workers"],
