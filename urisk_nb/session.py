@@ -43,7 +43,9 @@ from urisk_nb.readers.holdings import parse_tickers, unite_spellings
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.reading.evidence_readers import EvidenceReaders
-from urisk_nb.reading.selection_cache import find_cache, remember
+from urisk_nb.reading.file_cache import remember_files
+from urisk_nb.reading.packed_cache import find_cache
+from urisk_nb.reading.selection_cache import remember
 from urisk_nb.recording.inputs import RunInputs
 from urisk_nb.recording.judges import encode_judge
 from urisk_nb.recording.overrides import keep_override, load_overrides, name_user
@@ -767,7 +769,7 @@ def _read_evidence(
         read_evidence,
         tickers=[holding.symbol for holding in holdings],
         known=() if prices is None else list(prices.close.columns),
-        map_files=readers.map_files,
+        map_files=remember_files(readers.map_files, find_cache()),
     )
     if previous is not None and evidence is None:
         raise InputError(

@@ -35,7 +35,7 @@ def read_given_count() -> int | None:
     if not (given.isascii() and given.isdigit() and 1 <= int(given) <= MAX_WORKERS):
         raise SettingsError(
             f"{VARIABLE} is {given[:40]!r}; wanted: a whole number from 1 to {MAX_WORKERS}.",
-            fix=f"%env {VARIABLE}=1",
+            fix="%env URISK_WORKERS=1",
             name=VARIABLE,
         )
     return int(given)
