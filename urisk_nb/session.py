@@ -43,9 +43,6 @@ from urisk_nb.readers.holdings import parse_tickers, unite_spellings
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.reading.evidence_readers import EvidenceReaders
-from urisk_nb.reading.file_cache import remember_files
-from urisk_nb.reading.packed_cache import find_cache
-from urisk_nb.reading.selection_cache import remember
 from urisk_nb.recording.inputs import RunInputs
 from urisk_nb.recording.judges import encode_judge
 from urisk_nb.recording.overrides import keep_override, load_overrides, name_user
@@ -730,9 +727,7 @@ def open_run(
             factors=None if own_factors is None else _read_own_factors(own_factors, settings),
         )
         documents = (*(inputs.documents or ()), *(inputs.previous or ()))
-        if map_selections is None:
-            map_selections = remember(readers.map_selections(documents), find_cache())
-        plan = inputs.prepare(on_read, map_selections)
+        plan = inputs.prepare(on_read, map_selections or readers.map_selections(documents))
     corrected, unread = load_overrides(find_path(), plan)
     notes = [*describe_repeats(holdings), describe_weights(plan.holdings)]
     notes += [plan.portfolio.reason if plan.portfolio else None]
@@ -769,7 +764,7 @@ def _read_evidence(
         read_evidence,
         tickers=[holding.symbol for holding in holdings],
         known=() if prices is None else list(prices.close.columns),
-        map_files=remember_files(readers.map_files, find_cache()),
+        map_files=readers.map_files,
     )
     if previous is not None and evidence is None:
         raise InputError(
