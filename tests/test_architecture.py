@@ -112,7 +112,7 @@ INSIDE = {
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
     "workers": ["cores", "worker", "pool"],
-    "reading": ["jobs", "evidence_readers", "selection_cache"],
+    "reading": ["jobs", "packed_cache", "file_cache", "selection_cache", "evidence_readers"],
     "recording": ["number_text", "overrides", "inputs", "answers", "judges", "recorder", "asked"],
     "render": [
         *("escaping", "text_layout", "markup", "data_view", "front_end", "board"),

@@ -19,6 +19,7 @@ from urisk_nb.journal.canonical import decode_json
 from urisk_nb.journal.place import find_path
 from urisk_nb.journal.store import Store, Stored, open_journal
 from urisk_nb.llm.request_hash import hash_request
+from urisk_nb.reading.evidence_readers import EvidenceReaders
 from urisk_nb.recording import asked
 from urisk_nb.recording.answers import decode_reply
 from urisk_nb.recording.asked import ASKED
@@ -177,7 +178,9 @@ def _open_again(
 ) -> Run:
     """Return the run as it was before its first question, checked against what was recorded."""
     inputs = decode_inputs(start["inputs"], objects)
-    plan = inputs.prepare()
+    with EvidenceReaders() as readers:
+        documents = (*(inputs.documents or ()), *(inputs.previous or ()))
+        plan = inputs.prepare(map_selections=readers.map_selections(documents))
     now = describe_plan(plan)
     changed = [name for name, was in start["plan"].items() if now[name] != was]
     if changed:

@@ -45,7 +45,6 @@ from urisk_nb.readers.holdings import parse_tickers, unite_spellings
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.reading.evidence_readers import EvidenceReaders
-from urisk_nb.reading.selection_cache import find_cache, remember
 from urisk_nb.recording.inputs import RunInputs
 from urisk_nb.recording.judges import encode_judge
 from urisk_nb.recording.overrides import keep_override, load_overrides, name_user
@@ -738,9 +737,7 @@ def open_run(
             factors=None if own_factors is None else _read_own_factors(own_factors, settings),
         )
         documents = (*(inputs.documents or ()), *(inputs.previous or ()))
-        if map_selections is None:
-            map_selections = remember(readers.map_selections(documents), find_cache())
-        plan = inputs.prepare(on_read, map_selections)
+        plan = inputs.prepare(on_read, map_selections or readers.map_selections(documents))
     corrected, unread = load_overrides(find_path(), plan)
     notes = [*describe_repeats(holdings), describe_weights(plan.holdings)]
     notes += [plan.portfolio.reason if plan.portfolio else None]

@@ -12,7 +12,8 @@ from document_files import make_pdf
 from harness import children
 from many_filings import write_filing, write_folder
 from urisk_nb.errors import InputError, SettingsError
-from urisk_nb.reading import evidence_readers, selection_cache
+from urisk_nb.reading import evidence_readers
+from urisk_nb.reading.packed_cache import PackedCache
 from urisk_nb.risk.selection import select_evidence
 from urisk_nb.session import open_run
 
@@ -22,9 +23,9 @@ SETTINGS = {"max_sentences": 60}
 
 @pytest.fixture(autouse=True)
 def nobody_stays(monkeypatch):
-    """No process is left by a test; what was selected before is not known."""
+    """No process is left by a test, and nothing is remembered."""
     monkeypatch.setenv("URISK_JOURNAL", "off")
-    monkeypatch.setattr(selection_cache, "MIN_CHARS", 10**9)
+    monkeypatch.setattr(evidence_readers, "find_cache", lambda: PackedCache(max_bytes=0))
     before = children()
     yield
     assert children() == before
@@ -160,6 +161,19 @@ def test_of_two_runs_at_once_one_has_workers(eager, seen, folder):
         assert seen == [2]
     open_run(TICKERS, evidence=str(folder))
     assert seen == [2, 2]
+
+
+def test_another_reader_can_be_given(eager, seen, folder):
+    """It does all of the tickers; files are read as ever."""
+    done = []
+
+    def map_selections(tasks):
+        for task in tasks:
+            done.append(task.holding.symbol)
+            yield select_evidence(task)
+
+    open_run(TICKERS, evidence=str(folder), map_selections=map_selections)
+    assert done == TICKERS
 
 
 def test_a_wrong_number_of_workers_is_refused(monkeypatch):

@@ -9,14 +9,9 @@ import pytest
 
 from many_filings import write_filing, write_folder
 from urisk_nb import process_state
-from urisk_nb.reading import selection_cache
-from urisk_nb.reading.selection_cache import (
-    READ_PARAMS,
-    SelectionCache,
-    find_cache,
-    hash_task,
-    remember,
-)
+from urisk_nb.reading import packed_cache
+from urisk_nb.reading.packed_cache import PackedCache, find_cache
+from urisk_nb.reading.selection_cache import READ_PARAMS, hash_task, remember
 from urisk_nb.risk.families import load_families, read_families
 from urisk_nb.risk.inputs import Document, Holding, Section
 from urisk_nb.risk.params import RiskParams
@@ -103,7 +98,7 @@ def test_known_and_new_tasks_come_back_in_order():
     """Only the new ones are done; a known selection equals the one that was made."""
     tasks = [task(document(write_filing(name, 200), id=name)) for name in "ABCDEF"]
     made = list(select_in_turn(tasks))
-    cache, done = SelectionCache(), []
+    cache, done = PackedCache(), []
 
     def map_selections(given):
         for one in given:
@@ -123,14 +118,14 @@ def test_known_and_new_tasks_come_back_in_order():
 
 def test_short_evidence_is_read_again():
     """It takes no longer than to keep it."""
-    cache = SelectionCache()
+    cache = PackedCache()
     list(remember(select_in_turn, cache)([task(document("It fell."))]))
     assert cache.held_bytes == 0
 
 
 def test_it_holds_so_many_bytes():
     """What was used longest ago goes first, and the same again takes no more room."""
-    cache, draw = SelectionCache(max_bytes=2500), random.Random(1)
+    cache, draw = PackedCache(max_bytes=2500), random.Random(1)
     bodies = {name: draw.randbytes(1000) for name in (b"a", b"b", b"c")}
     for name in (b"a", b"b", b"a", b"b"):
         cache.keep(name, bodies[name])
@@ -142,7 +137,7 @@ def test_it_holds_so_many_bytes():
 
 def test_what_cannot_be_unpacked_is_read_again():
     """The package may be another one since."""
-    cache = SelectionCache()
+    cache = PackedCache()
     cache.keep(hash_task(task()), b"of another version")
     (found,) = remember(select_in_turn, cache)([task()])
     assert found == select_evidence(task())
@@ -151,10 +146,10 @@ def test_what_cannot_be_unpacked_is_read_again():
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("URISK_JOURNAL", "off")
-    process_state.forget(selection_cache.NAME)
+    process_state.forget(packed_cache.NAME)
     write_folder(tmp_path / "filings", ["AAA", "BBB"], 400)
     yield tmp_path / "filings"
-    process_state.forget(selection_cache.NAME)
+    process_state.forget(packed_cache.NAME)
 
 
 def test_the_same_cell_again_reads_what_has_changed(folder, monkeypatch):

@@ -322,3 +322,34 @@ def test_a_note_beside_two_reports_is_compared_with_neither():
     assert list_kinds(both) == ["repeated", "new"]
     assert [one.sentence.text for one in both.gone] == ["Our foundry is old.", "The moon is far."]
     assert list_kinds(compare(note, old)) == ["repeated"]
+
+
+def test_condensed_changes_count_and_quote_the_same():
+    """Only what nobody asks for is gone: repeated sentences, and texts that the table quotes."""
+    texts = (
+        "The first part is as it was. The plant stays. We pay 5 million for it. Here is a word.",
+        "The first part is as it was. The plant stays. We pay 4 million for it. One of it is gone.",
+    )
+    parts = (Section(name="Item 1", start=0), Section(name="Item 2", start=28))
+    new, old = (
+        split(report(text, name, sections=parts)).sentences
+        for text, name in zip(texts, ("new", "old"), strict=True)
+    )
+    whole = compare(new, old)
+    assert list_kinds(whole) == ["repeated", "repeated", "changed", "new"]
+    chosen = {new[1].id}
+    less = whole.condense(chosen)
+    assert [less.current[one.id].kind for one in new if one.id in less.current] == [
+        kind for one in new if (kind := whole.current[one.id].kind) != "repeated" or one is new[1]
+    ]
+    assert less.counts == whole.counts
+    assert less.count_by_section() == whole.count_by_section()
+    assert list(less.count_by_section()) == list(whole.count_by_section())
+    assert (less.share_repeated, less.is_uneven) == (whole.share_repeated, whole.is_uneven)
+    for one in new:
+        assert less.is_fresh(one) == whole.is_fresh(one)
+    quotes = [(one.sentence.quote, one.old and one.old.quote) for one in whole.current.values()]
+    found = [(one.sentence.quote, one.old and one.old.quote) for one in less.current.values()]
+    assert set(found) <= set(quotes)
+    assert [one.sentence.quote for one in less.gone] == [one.sentence.quote for one in whole.gone]
+    assert {one.sentence.text for one in less.current.values()} == {"", new[1].text}

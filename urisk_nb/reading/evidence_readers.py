@@ -18,10 +18,14 @@ from typing import TypeVar
 from urisk_nb import process_state
 from urisk_nb.errors import UriskError
 from urisk_nb.readers.file_content import FileContent
+from urisk_nb.reading.file_cache import remember_files
 from urisk_nb.reading.jobs import READ_FILE, SELECT
+from urisk_nb.reading.packed_cache import find_cache
+from urisk_nb.reading.selection_cache import remember
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.selection import (
     EvidenceSelection,
+    SelectionMapper,
     SelectionTask,
     keep_shared,
     select_evidence,
@@ -45,7 +49,8 @@ class EvidenceReaders:
     """
     Reads the evidence of one run; `close` ends the workers, if there are any.
 
-    Of several runs at once in one process one has workers: there are no more cores.
+    What this process has read before is remembered. Of several runs at once in one process one has
+    workers: there are no more cores.
 
     Parameters
     ----------
@@ -85,12 +90,13 @@ class EvidenceReaders:
 
     def map_files(self, paths: Sequence[Path]) -> Iterator[FileContent | UriskError]:
         """Yield what each file says, in the order given, or why it cannot be read."""
+        return remember_files(self._map_files, find_cache())(paths)
+
+    def _map_files(self, paths: Sequence[Path]) -> Iterator[FileContent | UriskError]:
         total = sum(map(_find_size, paths))
         return self._map(READ_FILE, self._announce(paths), _find_size, total)
 
-    def map_selections(
-        self, documents: Iterable[Document]
-    ) -> Callable[[Iterable[SelectionTask]], Iterator[EvidenceSelection]]:
+    def map_selections(self, documents: Iterable[Document]) -> SelectionMapper:
         """
         Return who selects the evidence.
 
@@ -102,7 +108,11 @@ class EvidenceReaders:
         total = _count_chars(documents)
         split_once = keep_shared()
         job = replace(SELECT, here=lambda task: select_evidence(task, split_once))
-        return lambda tasks: self._map(job, tasks, _count_task_chars, total)
+
+        def map_new(tasks: Iterable[SelectionTask]) -> Iterator[EvidenceSelection]:
+            return self._map(job, tasks, _count_task_chars, total)
+
+        return remember(map_new, find_cache())
 
     def _announce(self, paths: Sequence[Path]) -> Iterator[Path]:
         for number, path in enumerate(paths, 1):

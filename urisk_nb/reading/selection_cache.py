@@ -9,60 +9,23 @@ families is another task.
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
-from threading import Lock
 
 import urisk_nb
-from urisk_nb import process_state
+from urisk_nb.reading.packed_cache import PackedCache
 from urisk_nb.risk.families import hash_families
 from urisk_nb.risk.inputs import Document
 from urisk_nb.risk.selection import EvidenceSelection, SelectionMapper, SelectionTask
 from urisk_nb.risk.task_bytes import decode_selection, encode_selection
 
-__all__ = ["MAX_BYTES", "READ_PARAMS", "SelectionCache", "find_cache", "hash_task", "remember"]
+__all__ = ["READ_PARAMS", "hash_task", "remember"]
 
-MAX_BYTES = 64_000_000
 MIN_CHARS = 20_000  # of the documents of a task: fewer are read faster than they are kept
-LEVEL = 1  # of zlib: a tenth of the time for a quarter more bytes
 READ_PARAMS = ("as_of", "query", "max_sentences", "llm")  # what a selection depends on
-NAME = "selections"
 
 
-class SelectionCache:
-    """Packed selections by the hash of their task; those used last stay, up to some bytes."""
-
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self.max_bytes, self.held_bytes = max_bytes, 0
-        self._entries: OrderedDict[bytes, bytes] = OrderedDict()
-        self._lock = Lock()
-
-    def find(self, key: bytes) -> bytes | None:
-        """Return what is kept under a key, or None."""
-        with self._lock:
-            if (packed := self._entries.get(key)) is None:
-                return None
-            self._entries.move_to_end(key)
-        return zlib.decompress(packed)
-
-    def keep(self, key: bytes, data: bytes) -> None:
-        """Keep bytes under a key, and drop what was used longest ago where they are too many."""
-        packed = zlib.compress(data, LEVEL)
-        with self._lock:
-            self.held_bytes += len(packed) - len(self._entries.pop(key, b""))
-            self._entries[key] = packed
-            while self.held_bytes > self.max_bytes:
-                self.held_bytes -= len(self._entries.popitem(last=False)[1])
-
-
-def find_cache() -> SelectionCache:
-    """Return the cache of this process; it survives a reload of the package."""
-    cache: SelectionCache = process_state.setdefault(NAME, SelectionCache)
-    return cache
-
-
-def remember(map_selections: SelectionMapper, cache: SelectionCache) -> SelectionMapper:
+def remember(map_selections: SelectionMapper, cache: PackedCache) -> SelectionMapper:
     """Return a mapper that does only the tasks whose selection is not in the cache."""
 
     def map_new(tasks: Iterable[SelectionTask]) -> Iterator[EvidenceSelection]:
@@ -87,7 +50,7 @@ def remember(map_selections: SelectionMapper, cache: SelectionCache) -> Selectio
 class _Taken:
     """A task, and its selection where that is known."""
 
-    def __init__(self, task: SelectionTask, cache: SelectionCache) -> None:
+    def __init__(self, task: SelectionTask, cache: PackedCache) -> None:
         self._task, self._cache = task, cache
         is_long = sum(one.length for one in task.documents) >= MIN_CHARS
         self._key = hash_task(task) if is_long else None

@@ -12,8 +12,8 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 
@@ -84,35 +84,44 @@ class Changes:
     Attributes
     ----------
     current
-        By sentence id, in document order: what became of each sentence that could be compared.
+        By sentence id, in document order: what became of each sentence that could be compared;
+        without most of the repeated ones, once it is condensed.
     gone
         Sentences of the previous documents that are in no current one, in document order.
     note
         Which documents were compared, and which were not used, for the reader.
     previous_count
         How many sentences the previous documents have that it was compared with.
+    left_out
+        By section, in document order: how many repeated sentences are not in `current`.
     """
 
     current: Mapping[str, Change]
     gone: tuple[Change, ...] = ()
     note: str = ""
     previous_count: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
     counts: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Count each kind once: rows, messages and the view all want the figures."""
         counts = Counter(change.kind for change in (*self.current.values(), *self.gone))
+        counts["repeated"] += sum(self.left_out.values())
         object.__setattr__(self, "counts", counts)
 
     @property
     def share_repeated(self) -> float:
         """Repeated sentences as a share (0 to 1) of those that could be compared."""
-        return self.counts["repeated"] / len(self.current)
+        return self.counts["repeated"] / self._compared_count
+
+    @property
+    def _compared_count(self) -> int:
+        return len(self.current) + sum(self.left_out.values())
 
     @property
     def is_uneven(self) -> bool:
         """Whether one year has less than half of the other's sentences, as an extract has."""
-        years = (len(self.current), self.previous_count)
+        years = (self._compared_count, self.previous_count)
         return min(years) < MIN_EVEN * max(years)
 
     def is_fresh(self, sentence: Sentence) -> bool:
@@ -122,13 +131,34 @@ class Changes:
 
     def count_by_section(self) -> dict[str, dict[str, int]]:
         """Return section -> kind -> count, in document order; "" where there is no section."""
-        found: dict[str, dict[str, int]] = {}
+        kinds = {"new": 0, "changed": 0, "repeated": 0, "gone": 0}
+        found = {name: kinds | {"repeated": count} for name, count in self.left_out.items()}
         for change in (*self.current.values(), *self.gone):
-            row = found.setdefault(
-                change.sentence.section or "", {"new": 0, "changed": 0, "repeated": 0, "gone": 0}
-            )
-            row[change.kind] += 1
+            found.setdefault(change.sentence.section or "", dict(kinds))[change.kind] += 1
         return found
+
+    def condense(self, chosen: Collection[str]) -> Changes:
+        """
+        Return the same without what nobody asks for: the repeated sentences that are not chosen,
+        and what a model would read of the others; the table quotes their documents.
+
+        Thousands of companies with two annual reports each have ten million sentences.
+        """
+        left_out: dict[str, int] = {}
+        kept: dict[str, Change] = {}
+        for id_, change in self.current.items():
+            is_kept = change.kind != "repeated" or id_ in chosen
+            if is_kept:
+                kept[id_] = change if id_ in chosen else _drop_texts(change)
+            section = change.sentence.section or ""
+            left_out[section] = left_out.get(section, 0) + (not is_kept)
+        gone = tuple(map(_drop_texts, self.gone))
+        return replace(self, current=kept, gone=gone, left_out=left_out)
+
+
+def _drop_texts(change: Change) -> Change:
+    old = change.old and replace(change.old, text="", previous=None)
+    return replace(change, sentence=replace(change.sentence, text="", previous=None), old=old)
 
 
 # Sentences ----------------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""
+What pages and PDF files said before in this process, by their bytes: they are slow to read.
+
+A text file is read faster than it is looked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import urisk_nb
+from urisk_nb.errors import UriskError
+from urisk_nb.readers.file_content import (
+    KINDS,
+    FileContent,
+    FileMapper,
+    find_suffix,
+    try_to_read,
+)
+from urisk_nb.reading.packed_cache import PackedCache
+
+__all__ = ["remember_files"]
+
+MAX_FILES = 200  # of a folder: more would not be kept together, and take long to look up
+SLOW_KINDS = ("html", "pdf", "docx")
+MAX_FILE_BYTES = 20_000_000
+# Its date may be told by another file beside it
+_TOLD_BESIDE = re.compile(r"primary[-_]doc", re.IGNORECASE)
+
+
+def remember_files(map_files: FileMapper, cache: PackedCache) -> FileMapper:
+    """Return a mapper that reads only the files that are not in the cache."""
+
+    def map_new(paths: Sequence[Path]) -> Iterator[FileContent | UriskError]:
+        if len(paths) > MAX_FILES:
+            yield from map_files(paths)
+            return
+        keys = [_hash_file(path) for path in paths]
+        new = [path for path, key in zip(paths, keys, strict=True) if key not in cache]
+        contents = map_files(new)
+        is_new = set(new)
+        for path, key in zip(paths, keys, strict=True):
+            if path in is_new:
+                yield _keep(cache, key, next(contents))
+            else:
+                yield _find(cache, key) or try_to_read(path)
+
+    return map_new
+
+
+def _hash_file(path: Path) -> bytes:
+    """Return a hash of what a file is read by: its bytes, its name, its folders; else nothing."""
+    try:
+        is_large = path.stat().st_size > MAX_FILE_BYTES
+        if (
+            is_large
+            or KINDS.get(find_suffix(path)) not in SLOW_KINDS
+            or _TOLD_BESIDE.match(path.name)
+        ):
+            return b""
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=32)
+    except OSError:
+        return b""
+    digest.update(repr((urisk_nb.__version__, path.parts[-3:])).encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+def _keep(
+    cache: PackedCache, key: bytes, content: FileContent | UriskError
+) -> FileContent | UriskError:
+    if key and isinstance(content, FileContent):
+        cache.keep(key, pickle.dumps(content))
+    return content
+
+
+def _find(cache: PackedCache, key: bytes) -> FileContent | None:
+    if (data := cache.find(key)) is None:
+        return None
+    try:
+        content: FileContent = pickle.loads(data)  # noqa: S301  of `_keep`, in this process
+    except Exception:  # noqa: BLE001  kept by a version of the package that was reloaded since
+        return None
+    return content
