@@ -12,6 +12,7 @@ from document_files import make_pdf
 from harness import children
 from many_filings import write_filing, write_folder
 from urisk_nb.errors import InputError, SettingsError
+from urisk_nb.readers.news import read_evidence
 from urisk_nb.reading import evidence_readers
 from urisk_nb.reading.packed_cache import PackedCache
 from urisk_nb.risk.selection import select_evidence
@@ -161,6 +162,23 @@ def test_of_two_runs_at_once_one_has_workers(eager, seen, folder):
         assert seen == [2]
     open_run(TICKERS, evidence=str(folder))
     assert seen == [2, 2]
+
+
+def test_a_file_for_each_ticker_is_read_by_workers_too(eager, seen, folder, monkeypatch):
+    """A table, a text and what is missing are read as ever beside it."""
+    (folder / "rows.csv").write_text("text\nIt fell.\n")
+    names = ("AAA.pdf", "CCC_10-K_2025-03-03.txt", "DDD.html", "rows.csv")
+    given = {ticker: folder / name for ticker, name in zip(TICKERS, names, strict=True)}
+    there, here = open_both(monkeypatch, folder, evidence=given)
+    assert seen == [2]
+    assert there.inputs.documents == here.inputs.documents
+    assert len(there.inputs.documents) == 4
+    assert there.plan.selections == here.plan.selections
+    with pytest.raises(InputError, match=r"^BBB\.pdf: ") as caught:
+        open_run(TICKERS, evidence={"AAA": folder / "AAA.pdf", "BBB": folder / "BBB.pdf"})
+    with pytest.raises(InputError) as plain:
+        read_evidence({"AAA": folder / "AAA.pdf", "BBB": folder / "BBB.pdf"}, tickers=TICKERS)
+    assert str(caught.value) == str(plain.value)
 
 
 def test_another_reader_can_be_given(eager, seen, folder):

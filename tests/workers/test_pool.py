@@ -65,6 +65,26 @@ def test_a_task_whose_worker_dies_is_done_by_the_caller_at_last(tmp_path):
         assert next(pool.map(TELL, [[0.0, "next"]]))[1] == "next"
 
 
+def test_workers_that_always_die_are_not_started_again_and_again(tmp_path):
+    """There may be no memory for them: a few are tried, and all is done by the caller."""
+    log = tmp_path / "log"
+    with WorkerPool(1) as pool:
+        assert len(list(pool.map(make_job("die"), [[0, str(log)]] * 20))) == 20
+    assert len(log.read_text().split()) == 4
+
+
+def test_without_threads_all_is_done_here(monkeypatch):
+    """Limits of a container may allow no more of them."""
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with WorkerPool(2) as pool:
+        assert list(pool.map(TELL, [[0, "a"], [0, "b"]])) == [["here", w, ""] for w in "ab"]
+    monkeypatch.undo()
+
+
 def test_a_worker_that_is_killed_in_the_middle_is_replaced():
     """The task is done again, by another worker."""
     with WorkerPool(1) as pool:

@@ -169,7 +169,11 @@ def _is_table_header(line: bytes) -> bool:
 
 
 def read_document(
-    path: Path, *, ticker: str | None = None, tickers: Sequence[str] = ()
+    path: Path,
+    *,
+    ticker: str | None = None,
+    tickers: Sequence[str] = (),
+    content: FileContent | UriskError | None = None,
 ) -> Evidence:
     """
     Return the document in one file.
@@ -184,6 +188,8 @@ def read_document(
         says so, else the trading symbol on its cover.
     tickers
         The tickers of the cell: only these are looked for.
+    content
+        What it says, or why it cannot be read, where another has read it.
 
     Raises
     ------
@@ -193,7 +199,9 @@ def read_document(
         A package of the extra ``documents`` is needed.
     """
     with _name_file(path.name):
-        content = read_content(path)
+        if isinstance(content, UriskError):
+            raise content
+        content = content or read_content(path)
     places = [_find_stem(path), *path.parts[-2:-5:-1]]
     owners = [ticker] if ticker else find_owners(places, content.symbols, tickers)
     if not owners:

@@ -40,7 +40,8 @@ from urisk_nb.risk.values import (
 )
 
 if TYPE_CHECKING:
-    from urisk_nb.readers.file_content import FileMapper
+    from urisk_nb.errors import UriskError
+    from urisk_nb.readers.file_content import FileContent, FileMapper
 
 __all__ = ["read_evidence"]
 
@@ -239,10 +240,25 @@ class _EvidenceReader:
             yield from self._read_by_ticker(data)
 
     def _read_by_ticker(self, data: Mapping[Any, Any]) -> Iterator[Document]:
+        files = self._find_files(data)
+        contents = self.map_files["map_files"](list(files.values())) if files else iter(())
         for ticker, texts in data.items():
             if is_missing(texts):
                 continue  # nothing was found about it
-            yield from self.read(texts, f"evidence of {show(ticker)}", ticker)
+            what = f"evidence of {show(ticker)}"
+            if ticker in files:
+                yield from self._read_path(texts, what, ticker, next(contents))
+            else:
+                yield from self.read(texts, what, ticker)
+
+    def _find_files(self, data: Mapping[Any, Any]) -> dict[object, Path]:
+        """Return the document of each ticker that has one file, if these are read by another."""
+        from urisk_nb.readers.documents import is_document
+
+        if not self.map_files:
+            return {}
+        given = {key: one.expanduser() for key, one in data.items() if isinstance(one, Path)}
+        return {key: path for key, path in given.items() if _is_file(path) and is_document(path)}
 
     def _is_lone_row(self, data: Mapping[Any, Any]) -> bool:
         """Return whether a mapping is one article, without ticker and date, not texts by ticker."""
@@ -265,7 +281,13 @@ class _EvidenceReader:
                 fix="check the request that returned it",
             )
 
-    def _read_path(self, given: str | Path, what: str, key: object) -> Iterator[Document]:
+    def _read_path(
+        self,
+        given: str | Path,
+        what: str,
+        key: object,
+        content: FileContent | UriskError | None = None,
+    ) -> Iterator[Document]:
         from urisk_nb.readers import documents
         from urisk_nb.readers.files import find_path, read_json, read_table
 
@@ -278,7 +300,9 @@ class _EvidenceReader:
                 path, tickers=self.tickers, ticker=str(key), **self.map_files
             )
         elif key is not ... and documents.is_document(path):
-            found = documents.read_document(path, tickers=self.tickers, ticker=str(key))
+            found = documents.read_document(
+                path, tickers=self.tickers, ticker=str(key), content=content
+            )
         if found is not None:
             self.notes += found.notes
             for document in found.documents:
@@ -714,6 +738,13 @@ def _refuse_nesting(where: str) -> InputError:
     from urisk_nb.readers.news_values import refuse_row
 
     return refuse_row(where, ": its lists are nested too deep", "write its tickers as one list")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name
+        return False
 
 
 def _read_even_rows(path: Path) -> tuple[pd.DataFrame, Mapping[int, InputError]]:

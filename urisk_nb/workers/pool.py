@@ -29,6 +29,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 ATTEMPTS = 2  # workers that a task is given to, before this process does it
+MAX_DEATHS = 4  # of workers, one after the other: then none is started any more
 AHEAD = 2  # tasks for each worker that are taken before the first of them is returned
 SLICE_S = 0.05  # how long a wait may last before the interpreter looks for an interrupt
 END_S = 1.0  # how long a killed process may take to be gone
@@ -74,6 +75,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()
+        self._deaths = 0  # since a worker last did what it was asked
         self._is_closed = False
 
     def __enter__(self) -> WorkerPool:
@@ -92,7 +94,7 @@ class WorkerPool:
         Start all workers, and return what tells whether one is there: Python has started and
         imported what the job needs.
         """
-        futures = [self._threads.submit(self._call, job.function, None) for _ in range(self.size)]
+        futures = [self._submit(self._call, job.function, None) for _ in range(self.size)]
         return lambda: any(one.done() for one in futures)
 
     def map(self, job: Job[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
@@ -100,7 +102,7 @@ class WorkerPool:
         pending: deque[tuple[Task, Future[bytes | None]]] = deque()
         try:
             for task in tasks:
-                pending.append((task, self._threads.submit(self._send, job, task)))
+                pending.append((task, self._submit(self._send, job, task)))
                 if len(pending) >= AHEAD * self.size:
                     yield _finish(job, *pending.popleft())
             while pending:
@@ -117,6 +119,16 @@ class WorkerPool:
         for one in workers:
             one.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(
+        self, function: Callable[..., bytes | None], *given: object
+    ) -> Future[bytes | None]:
+        try:
+            return self._threads.submit(function, *given)
+        except RuntimeError:  # no more threads: this process does it
+            nothing: Future[bytes | None] = Future()
+            nothing.set_result(None)
+            return nothing
 
     # In the threads of the pool -------------------------------------------------------------------
 
@@ -138,6 +150,7 @@ class WorkerPool:
             except (OSError, EOFError, ValueError):  # it died, or was killed by `close`
                 self._drop(one)
                 continue
+            self._deaths = 0
             self._idle.append(one)
             return reply if mark == worker.DONE else None
         return None
@@ -149,6 +162,8 @@ class WorkerPool:
                 return None
             if self._idle:
                 return self._idle.pop()
+            if self._deaths >= MAX_DEATHS:  # there is no memory for them, say
+                return None
             try:
                 one = _Worker()
             except (OSError, ValueError):  # no more processes or memory; no Python to start
@@ -159,6 +174,7 @@ class WorkerPool:
     def _drop(self, one: _Worker) -> None:
         one.kill()
         with self._lock:
+            self._deaths += 1
             self._workers.discard(one)
 
 
