@@ -205,9 +205,9 @@ class Jobs:
             raise _build_worker_error(worker)
         loop = asyncio.get_running_loop()
         number = secrets.token_hex(8)
-        job = self._jobs[number] = _Job(worker, loop.create_future())
         content = pickle.dumps((step, args))
         sent: asyncio.Future[bytes] = self._start(self._follow(number, worker, step, content))
+        job = self._jobs[number] = _Job(worker, loop.create_future())
         try:
             ends: set[asyncio.Future[Any]] = {sent, job.lost}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
