@@ -147,7 +147,7 @@ def cancel_jobs(jobs: Sequence[str], dask_worker: Worker) -> None:
         plugin.cancel(jobs)
 
 
-def describe_worker(overrides: Mapping[str, Any]) -> WorkerPlace:
+def describe_worker(overrides: Mapping[str, Any], dask_worker: Worker) -> WorkerPlace:
     """
     Return where this worker runs, and which server it would ask.
 
@@ -160,5 +160,6 @@ def describe_worker(overrides: Mapping[str, Any]) -> WorkerPlace:
     own = {} if manager is None else keep_own(manager.overrides)
     settings = load(**own, **overrides)
     is_own = any(is_loopback(one.host) for one in settings.each_server)
-    server = f"{settings.url} on {host}" if is_own else settings.url
+    # Machines that were made of one image may have one name
+    server = f"{settings.url} on {host} ({dask_worker.ip})" if is_own else settings.url
     return WorkerPlace(host=host, pid=os.getpid(), server=server)
