@@ -23,6 +23,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server and kernel of the tests
 
 from harness import FakeOllama, Kernel
+from records import Measured, compare, summarize
 
 SETUP = """
 %load_ext urisk_nb
@@ -79,6 +80,33 @@ def measure(scenario: Path, rounds: int) -> tuple[list[tuple[CellTime, CellTime]
         server.stop()
 
 
+def run_rounds(tokens: int, ms: float, rounds: int) -> list[tuple[CellTime, CellTime]]:
+    """`measure` with a scenario of its own; no token may be lost on the way to the display."""
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = Path(folder) / "scenario.json"
+        rule = {"answer": ["word "] * tokens, "token_ms": ms}
+        scenario.write_text(json.dumps({"rules": [rule]}))
+        pairs, shown = measure(scenario, rounds)
+    if shown.count("word") != tokens:
+        raise SystemExit(f"the last frame was lost: {shown[-200:]!r}")
+    return pairs
+
+
+def measure_ask(*, quick: bool) -> Measured:
+    """The group `ask` of benchmarks/performance.py."""
+    pairs = run_rounds(100, 5.0, 3 if quick else 21)
+    asked_s = [ask.total_s for ask, _ in pairs]
+    raw_s = [raw.total_s for _, raw in pairs]
+    conditions = "100 tokens at 5 ms, in a real kernel"
+    later_ms = [1e3 * (ask.first_s - plain.first_s) for ask, plain in pairs]
+    return Measured(
+        figures={
+            "ask": compare(asked_s, raw_s, conditions),
+            "ask first token": summarize(later_ms, "ms", conditions),
+        }
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -87,13 +115,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--ms", type=float, default=5.0)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        scenario = Path(folder) / "scenario.json"
-        rule = {"answer": ["word "] * args.tokens, "token_ms": args.ms}
-        scenario.write_text(json.dumps({"rules": [rule]}))
-        pairs, shown = measure(scenario, args.rounds)
-    if shown.count("word") != args.tokens:
-        raise SystemExit(f"the last frame was lost: {shown[-200:]!r}")
+    pairs = run_rounds(args.tokens, args.ms, args.rounds)
     print(f"{args.tokens} tokens at {args.ms:g} ms, {args.rounds} rounds:")
     print_total([(ask.total_s, raw.total_s) for ask, raw in pairs])
     print_first([(ask.first_s, raw.first_s) for ask, raw in pairs])

@@ -23,6 +23,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from records import Figure, Measured, compare
 from urisk_nb.journal.store import Batch, Entry, Store
 from urisk_nb.llm.labels import Judge, LabelMethod
 from urisk_nb.session import assess, label_sync, open_run
@@ -125,6 +126,37 @@ def compare_prices(folder, tickers):
     print(f"{tickers:,} tickers x {DAYS} days, no model: {off_s:.2f} s")
     print(
         f"with the journal: {on_s:.2f} s (CPU {off_cpu:.2f} -> {on_cpu:.2f}), {size:.0f} MB on disk"
+    )
+
+
+def measure_journal(*, quick):
+    """The group `journal` of benchmarks/performance.py."""
+    calls, answers, rounds = (200, 2_000, 2) if quick else (2_000, 100_000, 4)
+    off, on = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        median_s, worst_s, _ = look_up(Path(folder, "many.sqlite3"), answers)
+        time_run("off", calls)
+        for number in range(rounds):
+            off.append(time_run("off", calls)[0])
+            on.append(time_run(Path(folder, f"{number}.sqlite3"), calls)[0])
+        again_s, _, known = time_run(Path(folder, "0.sqlite3"), calls)
+    conditions = f"{calls:,} calls of {CALL_S * 1e3:g} ms, {PARALLEL} at once"
+    return Measured(
+        figures={
+            "journal": compare(on, off, conditions),
+            "journal again": Figure(
+                value=again_s,
+                unit="s",
+                conditions=f"the same {known:,} questions again, all answers known",
+            ),
+            "journal look-up": Figure(
+                value=1e3 * median_s,
+                unit="ms",
+                high=1e3 * worst_s,
+                rounds=1000,
+                conditions=f"one answer among {answers:,}",
+            ),
+        }
     )
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server of the tests
 
 from flaky_server import FlakyServer
+from records import Curve, Figure, Measured
 from urisk_nb import LLMManager
 from urisk_nb.session import label_sync, open_run
 
@@ -58,6 +59,51 @@ def label(manager: LLMManager, calls: int) -> tuple[float, float, int]:
     return seconds, cpu_s, int(run.table()["judged"].sum())
 
 
+def time_calls(servers: int, slots: int, calls: int, ms: float) -> tuple[float, float, list[int]]:
+    """
+    Return the makespan of so many calls, the processor time of this process, and how many calls
+    each server had. Ends the program where a call was lost or asked twice.
+    """
+    places = servers * slots
+    with start_servers(servers, slots, ms) as started:
+        manager = LLMManager.initialize_sync(url=[one.url for one in started], parallel=places)
+        label(manager, places)  # imports, connections
+        warm = [len(server.asked()) for server in started]
+        seconds, cpu_s, labeled = label(manager, calls)
+        manager.shutdown_sync()
+        asked = [len(server.asked()) - n for server, n in zip(started, warm, strict=True)]
+    if labeled != calls or sum(asked) != calls:
+        raise SystemExit(f"{calls} calls, {labeled} labels, asked {asked}")
+    return seconds, cpu_s, asked
+
+
+def measure_servers(*, quick: bool) -> Measured:
+    """The group `servers` of benchmarks/performance.py: the makespan on 1 to 4 servers."""
+    slots, ms = 4, 100.0
+    counts = {1: 600, 2: 2000, 3: 1200, 4: 2000}  # calls; 2 and 4 servers have goals
+    figures, ratios = {}, []
+    for servers, full in counts.items():
+        calls = full // 25 if quick else full
+        seconds, _, _ = time_calls(servers, slots, calls, ms)
+        ideal_s = calls * ms / 1e3 / (servers * slots)
+        ratios.append(seconds / ideal_s)
+        figures[f"servers {servers}"] = Figure(
+            value=seconds / ideal_s,
+            unit="x",
+            conditions=f"{calls:,} calls of {ms:g} ms, {slots} slots a server",
+            ours=seconds,
+            anchor=ideal_s,
+        )
+    per_s = [slots * servers / (ms / 1e3) for servers in counts]
+    curve = Curve(
+        x=tuple(counts),
+        y=[ideal / ratio for ideal, ratio in zip(per_s, ratios, strict=True)],
+        ideal=per_s,
+        conditions=f"calls of {ms:g} ms, {slots} slots a server",
+    )
+    return Measured(figures=figures, curves={"servers": curve})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -68,17 +114,8 @@ def main() -> None:
     parser.add_argument("--ms", type=float, default=100.0)
     args = parser.parse_args()
     os.environ["URISK_JOURNAL"] = "off"
-    places = args.servers * args.slots
-    with start_servers(args.servers, args.slots, args.ms) as servers:
-        manager = LLMManager.initialize_sync(url=[one.url for one in servers], parallel=places)
-        label(manager, places)  # imports, connections
-        warm = [len(server.asked()) for server in servers]
-        seconds, cpu_s, labeled = label(manager, args.calls)
-        manager.shutdown_sync()
-        asked = [len(server.asked()) - n for server, n in zip(servers, warm, strict=True)]
-    if labeled != args.calls or sum(asked) != args.calls:
-        raise SystemExit(f"{args.calls} calls, {labeled} labels, asked {asked}")
-    ideal_s = args.calls * args.ms / 1e3 / places
+    seconds, cpu_s, asked = time_calls(args.servers, args.slots, args.calls, args.ms)
+    ideal_s = args.calls * args.ms / 1e3 / (args.servers * args.slots)
     print(f"{args.calls} calls of {args.ms:g} ms, {args.servers} servers of {args.slots} slots:")
     print(f"makespan {seconds:.2f} s, ideal {ideal_s:.2f} s, ratio {seconds / ideal_s:.3f}")
     print(f"{cpu_s:.2f} s of this process's processor time; calls of each server: {asked}")

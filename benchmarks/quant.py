@@ -10,6 +10,7 @@ of the table, the dates, the checks, the flags and the frame.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from records import Curve, Measured, compare, summarize, take_turns
 from urisk_nb.readers.holdings import parse_tickers
 from urisk_nb.readers.prices import read_prices
 from urisk_nb.risk.params import RiskParams
@@ -68,16 +70,14 @@ def by_library(prices: pd.DataFrame) -> None:
         empyrical.beta(one, benchmark)
 
 
-def compare(tickers: int, days: int, repeat: int) -> None:
+def print_shape(tickers: int, days: int, repeat: int) -> None:
     """Print what one shape takes."""
     frame = walk(tickers, days)
     names = list(frame.columns)
     holdings = parse_tickers(names)
 
     def table(benchmark: str | None) -> Callable[[], object]:
-        return lambda: open_run(
-            names, prices=frame, params=RiskParams(llm=False, benchmark=benchmark)
-        ).table()
+        return functools.partial(make_table, frame, benchmark)
 
     works = {
         "reading the frame": lambda: read_prices(frame),
@@ -99,6 +99,71 @@ def compare(tickers: int, days: int, repeat: int) -> None:
         print(f"  {name:40s}{seconds:7.3f} s  library / this {library / seconds:6.1f} x")
 
 
+def make_table(frame: pd.DataFrame, benchmark: str | None) -> object:
+    """The table of prices alone, as a user gets it."""
+    return open_run(
+        list(frame.columns), prices=frame, params=RiskParams(llm=False, benchmark=benchmark)
+    ).table()
+
+
+def time_cpu(work: Callable[[], object]) -> float:
+    """Return the seconds of processor time that the work takes."""
+    began_s = time.process_time()
+    work()
+    return time.process_time() - began_s
+
+
+def measure_quant(*, quick: bool) -> Measured:
+    """
+    The group `quant` of benchmarks/performance.py: whole tables, and seven figures a column by
+    empyrical-reloaded, in turns.
+    """
+    # name: tickers, days, rounds, rounds with the library
+    shapes = {"quant long": (500, 2_520, 5, 3), "quant wide": (10_000, 252, 3, 1)}
+    if quick:
+        shapes = {"quant long": (20, 504, 3, 3), "quant wide": (100, 252, 3, 1)}
+    figures, notes = {}, []
+    for name, (tickers, days, rounds, rounds_of_both) in shapes.items():
+        frame = walk(tickers, days)
+        conditions = f"{tickers:,} tickers x {days:,} days, one thread"
+        table = functools.partial(time_cpu, functools.partial(make_table, frame, "T0"))
+        table()
+        own = take_turns({"table": table}, rounds)["table"]
+        figures[name] = summarize(own, "s", f"{conditions}, processor time of the whole table")
+        try:
+            by_library(frame.iloc[:, :2])  # imports
+            library = functools.partial(time_cpu, functools.partial(by_library, frame))
+            found = take_turns({"table": table, "library": library}, rounds_of_both)
+        except ModuleNotFoundError:
+            notes = ["empyrical-reloaded is not installed"]
+            continue
+        figures[f"{name} empyrical"] = compare(
+            found["table"], found["library"], f"{conditions}; the library: seven figures a column"
+        )
+    return Measured(figures=figures, notes=notes)
+
+
+def measure_prices(*, quick: bool) -> Measured:
+    """The group `prices`: how the time of a table grows with tickers and with history."""
+    tickers = (10, 100) if quick else (10, 100, 1_000, 10_000)
+    days = (250, 2_500) if quick else (250, 2_500, 25_000)
+    of_tickers = [time_table(count, 252) for count in tickers]
+    of_days = [time_table(100, count) for count in days]
+    return Measured(
+        curves={
+            "tickers": Curve(x=tickers, y=of_tickers, conditions="252 days, no model"),
+            "history": Curve(x=days, y=of_days, conditions="100 tickers, no model"),
+        }
+    )
+
+
+def time_table(tickers: int, days: int) -> float:
+    """Return the least processor time of three tables."""
+    frame = walk(tickers, days)
+    make_table(frame, None)
+    return min(time_cpu(lambda: make_table(frame, "T0")) for _ in range(3))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -108,7 +173,7 @@ def main() -> None:
     os.environ["URISK_JOURNAL"] = "off"  # no corrections of the user's are read
     print(f"least of {args.repeat}, {os.environ.get('OPENBLAS_NUM_THREADS', 'all')} BLAS threads")
     for tickers, days in SHAPES:
-        compare(tickers, days, args.repeat)
+        print_shape(tickers, days, args.repeat)
 
 
 if __name__ == "__main__":

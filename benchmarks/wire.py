@@ -1,38 +1,38 @@
 """
 Measure what the client costs over raw httpx: python benchmarks/wire.py [--tickers 500] [--rounds 3]
 
-One scripted server (another process) answers the same bytes to both, in turns. Prints ratios of
+One scripted server (another process) answers the same bytes to all, in turns. Prints ratios of
 times:
 `generate` and `stream` of 100 tokens at 5 ms each, and `assess` of so many tickers with 4
 sentences, 4 calls in flight and 100 ms a reply, against as many raw workers that send the same
-requests. With --profile, prints where the event loop's thread spends its time in one `assess`.
+requests; and the same for ollama-python and langchain-ollama, where they are installed. With
+--profile, prints where the event loop's thread spends its time in one `assess`.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import contextlib
 import functools
-import itertools
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-import httpx
 
 sys.path.insert(
     0, str(Path(__file__).parents[1] / "tests")
 )  # the scripted server is that of the tests
 
+from anchors import HTTPX, time_client, try_clients
 from harness import FakeOllama
+from records import Figure, Measured, compare, take_turns, time_of
 from urisk_nb import assess
 from urisk_nb.llm.manager import LLMManager
 
+OURS = "urisk_nb"
 SENTENCES = 4
 WORKERS = 4
 TOKENS = 100
@@ -57,43 +57,94 @@ def evidence_of(symbols: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-async def stream_raw(client: httpx.AsyncClient, body: bytes) -> None:
-    async with client.stream("POST", "/api/chat", content=body) as reply:
-        async for _ in reply.aiter_raw():
-            pass
+@contextlib.contextmanager
+def open_session() -> Iterator[LLMManager]:
+    """A session with a scripted server of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = Path(folder) / "scenario.json"
+        scenario.write_text(json.dumps(SCENARIO))
+        server = FakeOllama("--scenario", str(scenario))
+        manager = LLMManager.initialize_sync(url=server.url, parallel=WORKERS)
+        try:
+            yield manager
+        finally:
+            manager.shutdown_sync()
+            server.stop()
 
 
-def run_raw(url: str, bodies: Sequence[bytes], calls: int, workers: int) -> float:
-    """Seconds that as many workers take for so many calls."""
-
-    async def main() -> float:
-        async with httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as client:
-            await stream_raw(client, bodies[0])
-            work = iter(list(itertools.islice(itertools.cycle(bodies), calls)))
-
-            async def worker() -> None:
-                for body in work:
-                    await stream_raw(client, body)
-
-            began = time.perf_counter()
-            await asyncio.gather(*(worker() for _ in range(workers)))
-            return time.perf_counter() - began
-
-    return asyncio.run(main())
+def time_clients(
+    manager: LLMManager, bodies: Sequence[bytes], calls: int, workers: int
+) -> tuple[dict[str, Callable[[], float]], list[str]]:
+    """The other clients, as ways that take turns; and what is said of those that are left out."""
+    working, notes = try_clients(manager.url, bodies[0])
+    ways = {
+        name: functools.partial(time_client, name, manager.url, bodies, calls, workers)
+        for name in working
+    }
+    return ways, notes
 
 
-def time_of(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def name_figure(what: str, client: str) -> str:
+    """The key of a figure: ours has the name of what is measured."""
+    return what if client == OURS else f"{what} {client}"
 
 
-def compare(name: str, rounds: int, ours: Callable[[], float], raw: Callable[[], float]) -> None:
-    """Print the median of the ratios of pairs that were measured one after the other."""
-    pairs = [(ours(), raw()) for _ in range(rounds)]
-    ratio = statistics.median(mine / theirs for mine, theirs in pairs)
-    mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"{name:<28} {mine:8.3f} s   raw httpx {theirs:8.3f} s   ratio {ratio:.3f}", flush=True)
+def compare_all(what: str, found: dict[str, list[float]], conditions: str) -> dict[str, Figure]:
+    """The ratio of each client, and of what else took turns, to raw httpx."""
+    return {
+        name_figure(what, name): compare(seconds, found[HTTPX], conditions)
+        for name, seconds in found.items()
+        if name != HTTPX
+    }
+
+
+def measure_streams(manager: LLMManager, rounds: int) -> Measured:
+    """One answer, token by token."""
+    prompt = f"Write {TOKENS} tokens."
+    manager.generate_sync(prompt)
+    others, notes = time_clients(manager, [manager.calls.records[-1].body], 1, 1)
+    found = take_turns(
+        {
+            OURS: functools.partial(time_of, lambda: manager.generate_sync(prompt)),
+            "by stream()": functools.partial(time_of, lambda: list(manager.stream_sync(prompt))),
+            **others,
+        },
+        rounds,
+    )
+    figures = compare_all("generate", found, f"{TOKENS} tokens at 5 ms")
+    return Measured(figures=figures, notes=notes)
+
+
+def measure_runs(manager: LLMManager, tickers: int, rounds: int) -> Measured:
+    """Runs of so many tickers; the other clients are asked the same questions."""
+    assess(["WARM"], evidence=evidence_of(["WARM"]), manager=manager)  # imports, connections
+    asked = [record.body for record in manager.calls.records if b"WARM was fined" in record.body]
+    symbols = [f"T{number}" for number in range(tickers)]
+    evidence = evidence_of(symbols)
+    bodies = [one.replace(b"WARM was", f"{name} was".encode()) for name in symbols for one in asked]
+    others, notes = time_clients(manager, bodies, len(bodies), WORKERS)
+    ways = {
+        OURS: functools.partial(
+            time_of, lambda: assess(symbols, evidence=evidence, manager=manager)
+        ),
+        **others,
+    }
+    found = take_turns(ways, rounds)
+    conditions = f"{tickers} tickers x {SENTENCES} sentences, {WORKERS} in flight, 100 ms each"
+    return Measured(figures=compare_all("risk", found, conditions), notes=notes)
+
+
+def measure_generate(*, quick: bool) -> Measured:
+    """The group `generate` of benchmarks/performance.py."""
+    with open_session() as manager:
+        return measure_streams(manager, 3 if quick else 9)
+
+
+def measure_risk(*, quick: bool) -> Measured:
+    """The group `risk`: 2,000 calls of each client, in two rounds that take turns."""
+    tickers, rounds = (10, 2) if quick else (250, 2)
+    with open_session() as manager:
+        return measure_runs(manager, tickers, rounds)
 
 
 def main() -> None:
@@ -102,52 +153,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
-    # A run asks for what it measures, and leaves nothing behind
-    os.environ["URISK_JOURNAL"] = "off"
-    with tempfile.TemporaryDirectory() as folder:
-        scenario = Path(folder) / "scenario.json"
-        scenario.write_text(json.dumps(SCENARIO))
-        server = FakeOllama("--scenario", str(scenario))
-        manager = LLMManager.initialize_sync(url=server.url, parallel=WORKERS)
-        try:
-            measure(manager, args)
-        finally:
-            manager.shutdown_sync()
-            server.stop()
-
-
-def measure(manager: LLMManager, args: argparse.Namespace) -> None:
-    prompt = f"Write {TOKENS} tokens."
-    manager.generate_sync(prompt)
-    (body,) = {record.body for record in manager.calls.records}
-
-    def raw() -> float:
-        return run_raw(manager.url, [body], 1, 1)
-
-    ways: dict[str, Callable[[], object]] = {
-        "generate": lambda: manager.generate_sync(prompt),
-        "stream": lambda: list(manager.stream_sync(prompt)),
-    }
-    for name, way in ways.items():
-        compare(name, 3 * args.rounds, functools.partial(time_of, way), raw)
-    symbols = [f"T{number}" for number in range(args.tickers)]
-    evidence = evidence_of(symbols)
-
-    def label() -> None:
-        assess(symbols, evidence=evidence, manager=manager)
-
-    assess(symbols[:8], evidence=evidence, manager=manager)
-    bodies = [record.body for record in manager.calls.records if b"fined" in record.body]
-    calls = args.tickers * SENTENCES
-    if args.profile:
-        profile(label)
-        return
-    compare(
-        f"assess {args.tickers} x {SENTENCES}",
-        args.rounds,
-        lambda: time_of(label),
-        lambda: run_raw(manager.url, bodies, calls, WORKERS),
-    )
+    os.environ["URISK_JOURNAL"] = "off"  # nothing of this is the user's
+    with open_session() as manager:
+        if args.profile:
+            symbols = [f"T{number}" for number in range(args.tickers)]
+            evidence = evidence_of(symbols)
+            profile(lambda: assess(symbols, evidence=evidence, manager=manager))
+            return
+        figures = {
+            **measure_streams(manager, 3 * args.rounds).figures,
+            **measure_runs(manager, args.tickers, args.rounds).figures,
+        }
+    for name, one in figures.items():
+        print(
+            f"{name:<28} {one.ours:8.3f} s   raw httpx {one.anchor:8.3f} s   ratio {one.value:.3f} "
+            f"({one.low:.3f} to {one.high:.3f})"
+        )
 
 
 def profile(work: Callable[[], object]) -> None:

@@ -39,7 +39,8 @@ INSIDE = {
         *("news_values", "news_fields", "news", "family_file", "taxonomy_file"),
     ],
     "risk": [
-        *("taxonomy", "values", "tickers", "episodes", "params", "inputs", "formulas"),
+        *("taxonomy", "values", "tickers", "episodes", "params", "packed_text", "inputs"),
+        "formulas",
         "data_faults",
         "masking",
         *(
@@ -85,7 +86,8 @@ INSIDE = {
         *("engines", "leases", "checks", "model_server"),
     ],
     "llm": [
-        *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
+        *("messages", "dialects", "constrained_decoding", "resilience", "calls"),
+        *("checkpoints", "limiter"),
         *("tls", "refusals", "decompression"),
         "run_calls",
         *(
@@ -110,7 +112,7 @@ INSIDE = {
     "llm.dialects": ["dialect", "ollama", "openai", "systemone"],
     "journal": ["canonical", "place", "store", "writer"],
     "workers": ["cores", "worker", "pool"],
-    "reading": ["jobs", "evidence_readers"],
+    "reading": ["jobs", "evidence_readers", "selection_cache"],
     "recording": ["number_text", "overrides", "inputs", "answers", "judges", "recorder", "asked"],
     "render": [
         *("escaping", "text_layout", "markup", "data_view", "front_end", "board"),

@@ -116,6 +116,18 @@ def test_a_notebook_reads_every_kind_of_document():
     assert names_of("documents") <= names_of("notebook")
 
 
+def test_the_benchmarks_name_what_they_compare_with():
+    """
+    The extra `benchmark` brings the other clients, the other library and what draws the plots.
+    """
+    paths = (ROOT / "benchmarks").glob("*.py")
+    modules = {name.partition(".")[0] for path in paths for name, _ in list_imports(path)}
+    compared = {"empyrical": "empyrical-reloaded", "langchain_ollama": "langchain-ollama"}
+    compared |= {"matplotlib": "matplotlib", "ollama": "ollama"}
+    assert set(compared) <= modules
+    assert names_of("benchmark") == set(compared.values())
+
+
 def test_two_extras_that_need_a_package_agree_on_its_bound():
     """
     One package, one lower bound.
@@ -182,7 +194,7 @@ def test_the_core_imports_without_the_extras():
 
 # Each takes 0.2 to 3 s to import, and one or two tests use it.
 HEAVY = {
-    *("empyrical", "jax", "jsonschema", "nbformat", "optax", "playwright", "plotly"),
+    *("empyrical", "jax", "jsonschema", "matplotlib", "nbformat", "optax", "playwright", "plotly"),
     *("schemathesis", "scikit-learn", "scipy", "statsmodels"),
 }
 

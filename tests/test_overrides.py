@@ -16,7 +16,7 @@ import urisk_nb
 from override_maker import FINED, correct, id_of, make_run, notes_of
 from scripted_judge import NEWS, ScriptedJudge, by_word, label, news
 from test_past_runs import assert_same
-from urisk_nb import RiskTable, replay, verify
+from urisk_nb import RiskTable, assess, replay, verify
 from urisk_nb.errors import InputError, RecordChanged
 from urisk_nb.journal.store import MIGRATIONS
 from urisk_nb.risk.taxonomy import Category, Taxonomy
@@ -151,6 +151,20 @@ def test_a_call_that_does_not_fit_is_told_its_form(call, said, fix):
         call(make_run())
     assert said in caught.value.message
     assert fix in caught.value.fix
+
+
+def test_who_has_read_an_alert_settles_it():
+    """A Low that a model gave has a flag beside its alert; a confirmed one has none."""
+    evidence = news(
+        ("A", "There is substantial doubt about its ability to continue as a going concern.")
+    )
+    table = assess("A", evidence=evidence, manager=ScriptedJudge(lambda _: label("liquidity", 1)))
+    assert table.loc["A", "alerts"] == "survival"
+    assert "low_alert" in table.loc["A", "flags"]
+    assert "the words of a sentence are an alert" in table.as_text()
+    read = table.override("going concern", risk="liquidity", severity=1, why="it was repaid")
+    assert read.loc["A", "level"] == "Low"
+    assert "low_alert" not in read.loc["A", "flags"]
 
 
 def test_a_later_run_counts_it():

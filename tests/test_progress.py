@@ -46,6 +46,7 @@ def test_progress_is_told_to_a_script(run):
     assert {one[2] for one in told} == {run is assess_on_a_loop}
     assert [one[3].asked for one in told] == sorted(one[3].asked for one in told)
     assert str(told[-1][3]).startswith("3 of 3 rows, ")
+    assert "left" not in str(told[-1][3])
 
 
 def is_loop_running():

@@ -291,7 +291,9 @@ ours = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in PRO
 def test_settings_that_pages_name_exist(path):
     known = {field.alias for field in Settings.model_fields.values()} | FOREIGN_VARIABLES
     named = set(re.findall(r"\b(?:OLLAMA|URISK)_[A-Z_]+\b", path.read_text(encoding="utf-8")))
-    assert named <= known | {"URISK_STATIC", "URISK_JOURNAL", "URISK_SYSTEM_PROMPT"}
+    assert named <= known | {
+        *("URISK_STATIC", "URISK_JOURNAL", "URISK_SYSTEM_PROMPT", "URISK_WORKERS")
+    }
 
 
 # Options of other programs that pages show

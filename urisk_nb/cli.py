@@ -299,9 +299,10 @@ def _show_history(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    from urisk_nb.past_answers import is_answer, read_answer
     from urisk_nb.past_runs import replay
 
-    _print(replay(args.id).as_text())
+    _print(read_answer(args.id) if is_answer(args.id) else replay(args.id).as_text())
     return 0
 
 

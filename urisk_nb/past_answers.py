@@ -18,11 +18,12 @@ from urisk_nb.terminal_text import one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["answers", "list_newest", "read_answer"]
+__all__ = ["answers", "is_answer", "list_newest", "read_answer"]
 
 DEFAULT_LIMIT = 20  # answers that are listed
 MAX_QUESTION_CHARS = 80
 MAX_NAMED = 5  # ids that an error names
+MARK = "-ask"  # that ids of answers have, and those of runs have not
 CHANGED = "changed"  # in place of why an answer ended, where a record is not as it was written
 COLUMNS = ("id", "when", "model", "question", "done_reason", "tokens")
 
@@ -98,7 +99,7 @@ def _describe(store: Store, answer_id: str, stored: Stored) -> Mapping[str, Any]
         return {**row, "done_reason": CHANGED}
     return {
         **row,
-        "when": asked_at,
+        "when": asked_at.replace(microsecond=0),
         "model": one_line(answer.model),
         "question": _cut(one_line(question)),
         "done_reason": one_line(answer.done_reason),
@@ -108,6 +109,11 @@ def _describe(store: Store, answer_id: str, stored: Stored) -> Mapping[str, Any]
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_QUESTION_CHARS else f"{text[: MAX_QUESTION_CHARS - 1]}…"
+
+
+def is_answer(given: str) -> bool:
+    """Return whether an id, or the first letters of it, is that of an answer and not of a run."""
+    return MARK in str(given)
 
 
 def read_answer(answer_id: str) -> Answer:

@@ -45,6 +45,7 @@ from urisk_nb.readers.holdings import parse_tickers, unite_spellings
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.reading.evidence_readers import EvidenceReaders
+from urisk_nb.reading.selection_cache import find_cache, remember
 from urisk_nb.recording.inputs import RunInputs
 from urisk_nb.recording.judges import encode_judge
 from urisk_nb.recording.overrides import keep_override, load_overrides, name_user
@@ -133,7 +134,8 @@ class Progress:
             return "about to begin" if self.outage is None else str(self.outage)
         tokens = f", {format_count(self.tokens, 'token')}" if self.tokens else ""
         known = f", {format_count(self.known, 'answer')} from the journal" if self.known else ""
-        left = "" if self.eta_s is None else f", about {self.eta_s:.0f} s left"
+        is_done = self.asked == self.questions
+        left = "" if self.eta_s is None or is_done else f", about {self.eta_s:.0f} s left"
         if self.outage is not None:
             left = f"; {self.outage}"
         return (
@@ -745,7 +747,9 @@ def open_run(
             factors=None if own_factors is None else _read_own_factors(own_factors, settings),
         )
         documents = (*(inputs.documents or ()), *(inputs.previous or ()))
-        plan = inputs.prepare(on_read, map_selections or readers.map_selections(documents))
+        if map_selections is None:
+            map_selections = remember(readers.map_selections(documents), find_cache())
+        plan = inputs.prepare(on_read, map_selections)
     corrected, unread = load_overrides(find_path(), plan)
     notes = [*describe_repeats(holdings), describe_weights(plan.holdings)]
     notes += [plan.portfolio.reason if plan.portfolio else None]

@@ -59,20 +59,23 @@ def manager():
 
 
 def test_from_a_worker_of_a_run_to_httpx(manager, stacks):
-    """At most eight of our frames, of which at most five lie between `ask` and httpx."""
+    """
+    At most nine of our frames, of which at most six lie between `ask` and httpx. One of these lets
+    no other task run before the request is sent.
+    """
     assess(["ACME"], evidence=EVIDENCE, manager=manager)
     deep = [stack for stack in stacks if "LLMManager.ask" in stack]
     assert deep
     for stack in deep:
-        assert len(between(stack, "LLMManager.ask")) <= 5, stack
-        assert len(stack) <= 8, stack
+        assert len(between(stack, "LLMManager.ask")) <= 6, stack
+        assert len(stack) <= 9, stack
 
 
 def test_from_generate_to_httpx(manager, stacks):
     """A prompt goes no deeper."""
     manager.generate_sync("hi")
     assert stacks
-    assert all(len(stack) <= 5 for stack in stacks), stacks
+    assert all(len(stack) <= 6 for stack in stacks), stacks
 
 
 def test_a_label_by_choices_goes_no_deeper(stacks, monkeypatch):
@@ -87,7 +90,7 @@ def test_a_label_by_choices_goes_no_deeper(stacks, monkeypatch):
             b'{"messages":[{"role":"user","content":"x"}],"format":{"type":"object"},"options":{}}'
         )
         assert stacks
-        assert all(len(stack) <= 6 for stack in stacks), stacks
+        assert all(len(stack) <= 7 for stack in stacks), stacks
     finally:
         manager.shutdown_sync()
         event_loop.run(fake.stop())
@@ -95,7 +98,7 @@ def test_a_label_by_choices_goes_no_deeper(stacks, monkeypatch):
 
 def test_a_run_goes_through_few_modules(manager):
     """
-    One `assess` with prices and evidence over a running session executes code of at most 61 of our
+    One `assess` with prices and evidence over a running session executes code of at most 67 of our
     modules; imports do not count.
     """
     executed = set()
@@ -119,4 +122,4 @@ def test_a_run_goes_through_few_modules(manager):
         sys.setprofile(None)
         event_loop.run(profile(None))
     assert len(executed) > 20
-    assert len(executed) <= 61, sorted(executed)
+    assert len(executed) <= 67, sorted(executed)

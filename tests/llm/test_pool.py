@@ -23,7 +23,7 @@ from urisk_nb.llm.limiter import CallLimiter
 from urisk_nb.llm.messages import Chunk, Final
 from urisk_nb.llm.pool import EndpointPool, share_out
 from urisk_nb.llm.retrying_client import single_attempts
-from urisk_nb.llm.run_calls import _mark_suspect
+from urisk_nb.llm.run_calls import mark_suspect
 
 
 class Endpoint:
@@ -45,6 +45,7 @@ class Endpoint:
             if isinstance(self.error, StreamInterrupted):
                 record.add_chunk(Chunk(text="so far"))
             if self.error is not None:
+                await asyncio.sleep(0)  # a failure is seen later than the next call is made
                 raise self.error
             await end
             return Final()
@@ -249,7 +250,7 @@ async def test_a_call_may_bring_two_servers_down_and_a_suspect_one():
     for is_suspected, most in ((False, 2), (True, 1)):
         endpoints = [Endpoint(n, 1, RunnerCrashed(f"{n}: crashed", fix="?")) for n in "abcd"]
         lab = Lab(*endpoints)
-        with single_attempts(), _mark_suspect(is_suspected):
+        with single_attempts(), mark_suspect(is_suspected):
             task, _ = lab.ask("killer")
         with pytest.raises(RunnerCrashed):
             await task

@@ -314,6 +314,19 @@ def test_a_follow_up_finds_the_items_of_a_list_that_were_cut(open_notebook):
     assert cell.sent[-1][1] == "What of ZZZ?"
 
 
+def test_a_follow_up_about_another_column_gets_its_figures(open_notebook):
+    """Of a wide frame the first columns are told, and those that a question names."""
+    cell = open_notebook(num_ctx=8192)
+    wide = {f"C{number}": [number + 0.25, number + 0.75] for number in range(40)}
+    cell.shell.user_ns["px"] = pd.DataFrame(wide, index=pd.bdate_range("2024", periods=2))
+    cell.ask("What of C30?", "--with px")
+    assert "C30: min 30.25" in cell.sent[-1][1]
+    assert "C35: min" not in cell.sent[-1][1]
+    cell.ask("And of C35?")
+    assert "C35: min 35.25, mean 35.5, max 35.75" in cell.sent[-1][1]
+    assert "C30" not in cell.sent[-1][1]
+
+
 def test_a_value_is_not_kept_by_the_conversation(open_notebook):
     """A notebook that deletes a large frame has its memory back."""
     cell = open_notebook()

@@ -64,6 +64,13 @@ def test_an_answer_is_read_again(cell):
     again, first = read_answer(name), cell.shell.user_ns["a"]
     assert (str(again), again.request_hash) == (str(first), first.request_hash)
     assert read_answer(name[:8]) == first
+    cell._capsys.readouterr()
+    assert magics.run(cell.shell, "urisk_replay", name, None) is None
+    shown = cell._capsys.readouterr().out
+    assert shown.count("An answer.") == 1
+    assert "from the journal" in shown
+    assert cli.main(["replay", name]) == 0
+    assert cell._capsys.readouterr().out == "An answer.\n"
     with pytest.raises(RunNotFound, match="no answer 'nope'") as caught:
         read_answer("nope")
     assert name in caught.value.fix

@@ -12,7 +12,7 @@ from document_files import make_pdf
 from harness import children
 from many_filings import write_filing, write_folder
 from urisk_nb.errors import InputError, SettingsError
-from urisk_nb.reading import evidence_readers
+from urisk_nb.reading import evidence_readers, selection_cache
 from urisk_nb.risk.selection import select_evidence
 from urisk_nb.session import open_run
 
@@ -22,8 +22,9 @@ SETTINGS = {"max_sentences": 60}
 
 @pytest.fixture(autouse=True)
 def nobody_stays(monkeypatch):
-    """No process is left by a test; the journal and its notes are not of interest."""
+    """No process is left by a test; what was selected before is not known."""
     monkeypatch.setenv("URISK_JOURNAL", "off")
+    monkeypatch.setattr(selection_cache, "MIN_CHARS", 10**9)
     before = children()
     yield
     assert children() == before
@@ -31,8 +32,9 @@ def nobody_stays(monkeypatch):
 
 @pytest.fixture
 def eager(monkeypatch):
-    """Two workers that are used from the second file and the second ticker on."""
+    """Two workers that are waited for after the first file, and after the first ticker."""
     monkeypatch.setenv("URISK_WORKERS", "2")
+    monkeypatch.setattr(evidence_readers.WorkerPool, "warm", lambda *_: lambda: True)
     monkeypatch.setattr(evidence_readers, "ALONE_S", 0.0)
     monkeypatch.setattr(evidence_readers, "MIN_LEFT_S", 0.0)
 
@@ -86,7 +88,7 @@ def test_workers_and_this_process_make_the_same_plan(eager, seen, folder, monkey
 
 
 def test_workers_do_what_is_left_to_them(eager, folder, monkeypatch):
-    """This process selects the evidence of the first ticker only."""
+    """This process selects the evidence of the first ticker, and goes on until they are there."""
     done = []
 
     def select(task, split_once):
@@ -96,6 +98,10 @@ def test_workers_do_what_is_left_to_them(eager, folder, monkeypatch):
     monkeypatch.setattr(evidence_readers, "select_evidence", select)
     open_run(TICKERS, evidence=str(folder))
     assert done == ["AAA"]
+    done.clear()
+    monkeypatch.setattr(evidence_readers.WorkerPool, "warm", lambda *_: lambda: len(done) > 2)
+    open_run(TICKERS, evidence=str(folder))
+    assert done == ["AAA", "BBB", "CCC"]
 
 
 def test_the_sentences_are_of_the_run_s_own_documents(eager, folder, monkeypatch):

@@ -389,6 +389,16 @@ def test_the_judge_s_threshold_is_documented():
 # Levels -------------------------------------------------------------------------------------------
 
 
+def test_low_says_so_where_an_alert_counts_for_little():
+    """In news an alert has no floor; a filing has. A person who has read it settles it."""
+    doubt = "There is substantial doubt about our ability to continue as a going concern."
+    news = rate(note(doubt), labels={doubt: ("liquidity", 1)})
+    assert (news.score.level, news.flags) == ("Low", ("low_alert",))
+    assert "low_alert" not in rate(note(doubt), labels={doubt: ("liquidity", 4)}).flags
+    assert "low_alert" not in rate(filing(doubt), labels={doubt: ("liquidity", 1)}).flags
+    assert "low_alert" not in rate(note(FELL), labels={FELL: ("business", 1)}).flags
+
+
 def test_low_says_so_where_nothing_was_said():
     """Of a filing with few events and no decisive one; of news it is not known."""
     few = rate(filing(SUED), labels={SUED: ("legal", 2)})

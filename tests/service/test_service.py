@@ -34,6 +34,7 @@ EXPECTED = {
     **dict.fromkeys(
         (
             "ServerError",
+            *("ClusterLost", "WorkerLost", "WorkersDiffer"),
             "OllamaNotInstalled",
             "ServerNotRunning",
             "ServerStartFailed",

@@ -33,6 +33,15 @@ def test_tasks_are_shared_out_and_results_keep_their_order():
     assert os.getpid() not in {pid for pid, *_ in found}
 
 
+def test_workers_start_while_the_caller_does_something_else():
+    """All of them; one that is there has imported what it needs."""
+    with WorkerPool(3) as pool:
+        is_there = pool.warm(TELL)
+        eventually(is_there, 20, "a worker")
+        assert len(children()) >= 3
+        assert next(pool.map(TELL, [[0, "a"]]))[1] == "a"
+
+
 def test_few_tasks_are_taken_ahead():
     """Two for each worker: memory does not grow with the number of tasks."""
     taken = []

@@ -99,7 +99,7 @@ def find_named(name: str, value: Any, question: str) -> list[Piece]:
     made = summarize(name, value, question)
     if made.is_text:
         return []
-    return [one for one in made.pieces if one.unit not in ("", COLUMNS) and about.search(one.text)]
+    return [one for one in made.pieces if one.unit and about.search(one.text)]
 
 
 def _find_about(question: str) -> re.Pattern[str] | None:

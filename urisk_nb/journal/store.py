@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from urisk_nb.journal.canonical import compute_hash, pack, unpack
 from urisk_nb.journal.place import find_path
 from urisk_nb.terminal_text import visible
 
-__all__ = ["Batch", "Entry", "Store", "Stored", "open_journal"]
+__all__ = ["Batch", "DeferredEntry", "Entry", "Store", "Stored", "open_journal"]
 
 APPLICATION_ID = 0x7572736B  # "ursk": tells our file from any other SQLite file
 BUSY_S = 10.0  # how long a lock of another process is waited for
 READ_BUSY_S = 1.0  # the same for a look-up, which may hold up the loop
 MAX_KEYS = 500  # of one statement
+MAX_OBJECTS = 20  # that are read at once: an annual report each
+MAX_HELD_BYTES = 16_000_000  # of packed objects before they are written
 OFF = "or work without it: %env URISK_JOURNAL=off"
 
 # Each is done once, in order, with its number in one transaction. Only ever add to this list.
@@ -96,12 +98,40 @@ class Entry:
         return cls(body=body, hash=compute_hash(body), name=name, key=key)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeferredEntry:
+    """
+    An object to add whose bytes are made when they are written: thousands of documents need not be
+    held a second time as bytes.
+
+    Attributes
+    ----------
+    hash
+        The sha256 of the bytes.
+    spell
+        Returns the bytes.
+    """
+
+    hash: bytes
+    spell: Callable[[], bytes]
+
+    @classmethod
+    def of(cls, spell: Callable[[], bytes]) -> DeferredEntry:
+        """Return the entry of what this function returns."""
+        return cls(hash=compute_hash(spell()), spell=spell)
+
+    @property
+    def body(self) -> bytes:
+        """Canonical bytes."""
+        return self.spell()
+
+
 @dataclass(slots=True)
 class Batch:
-    """What one run adds in one transaction."""
+    """What one run adds in one transaction; large objects may be written in others before it."""
 
     run: str
-    objects: list[Entry] = field(default_factory=list)
+    objects: list[Entry | DeferredEntry] = field(default_factory=list)
     answers: list[Entry] = field(default_factory=list)
     records: list[Entry] = field(default_factory=list)
 
@@ -245,37 +275,55 @@ class Store:
         """
         Add everything of a batch, or nothing; what is there already is not added again.
 
-        An object that is there and damaged is written anew, so that this run is whole.
+        An object that is there and damaged is written anew, so that this run is whole. Of many
+        large objects some are written before: a purge removes them if the rest never comes.
         """
         with _translate_errors(self.path):
-            given = {one.hash: one.body for one in batch.objects}
-            known = self._select_whole(list(given))
+            given = {one.hash: one for one in batch.objects}
+            whole = self._select_whole(list(given))
             # Before the lock is taken: to compress takes time, and others wait
-            objects = [(one, pack(body)) for one, body in given.items() if one not in known]
+            objects = self._add_many(one for one in given.values() if one.hash not in whole)
+            there = given.keys() - {hash_ for hash_, _ in objects}
             answers = [(one.hash, one.key, batch.run, pack(one.body)) for one in batch.answers]
             records = [(batch.run, one.name, one.hash, pack(one.body)) for one in batch.records]
             add = self._connection.executemany
             with self._transaction():
                 # A purge may have removed some of them by now
-                gone = known - self._select_hashes(list(known))
-                objects += [(one, pack(given[one])) for one in gone]
-                add(
-                    """
-                    INSERT INTO objects (hash, body) VALUES (?, ?)
-                    ON CONFLICT (hash) DO UPDATE SET body = excluded.body
-                    """,
-                    objects,
-                )
+                gone = there - self._select_hashes(list(there))
+                self._add_objects(objects)
+                self._add_objects((one, pack(given[one].body)) for one in gone)
                 add(
                     "INSERT OR IGNORE INTO answers (hash, key, run, body) VALUES (?, ?, ?, ?)",
                     answers,
                 )
                 add("INSERT INTO records (run, name, hash, body) VALUES (?, ?, ?, ?)", records)
 
+    def _add_many(self, given: Iterable[Entry | DeferredEntry]) -> list[tuple[bytes, bytes]]:
+        """Write objects in bounded portions, and return the last one, which is not written."""
+        portion: list[tuple[bytes, bytes]] = []
+        held = 0
+        for one in given:
+            portion.append((one.hash, pack(one.body)))
+            held += len(portion[-1][1])
+            if held > MAX_HELD_BYTES:
+                with self._transaction():
+                    self._add_objects(portion)
+                portion, held = [], 0
+        return portion
+
+    def _add_objects(self, objects: Iterable[tuple[bytes, bytes]]) -> None:
+        self._connection.executemany(
+            """
+            INSERT INTO objects (hash, body) VALUES (?, ?)
+            ON CONFLICT (hash) DO UPDATE SET body = excluded.body
+            """,
+            objects,
+        )
+
     def _select_whole(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return which of these objects are there, and as they were written."""
         whole: set[bytes] = set()
-        for some in _split(hashes):  # their bodies are large: not all at once
+        for some in _split(hashes, MAX_OBJECTS):  # their bodies are large: not all at once
             whole.update(one for one, stored in self.get_objects(some).items() if stored.is_whole)
         return whole
 
@@ -472,9 +520,9 @@ def _read(hash_: bytes, stored: bytes, *, name: str = "", run: str = "") -> Stor
     return Stored(hash=hash_, body=body, is_whole=is_whole, name=name, run=run)
 
 
-def _split(hashes: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(hashes), MAX_KEYS):
-        yield hashes[start : start + MAX_KEYS]
+def _split(hashes: Sequence[bytes], most: int = MAX_KEYS) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(hashes), most):
+        yield hashes[start : start + most]
 
 
 def _make_file(path: Path) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 
 from urisk_nb.errors import JournalUnusable
-from urisk_nb.journal.store import Batch, Entry, Store
+from urisk_nb.journal.store import Batch, DeferredEntry, Entry, Store
 
 __all__ = ["Writer"]
 
@@ -41,7 +41,7 @@ class Writer:
     def add(
         self,
         *,
-        objects: Iterable[Entry] = (),
+        objects: Iterable[Entry | DeferredEntry] = (),
         answers: Iterable[Entry] = (),
         records: Iterable[Entry] = (),
     ) -> None:

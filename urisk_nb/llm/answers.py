@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Self
 
 from urisk_nb import event_loop
@@ -328,8 +328,13 @@ def count_least_tokens(messages: Sequence[Message]) -> int:
     16 characters or fewer; Chinese, Japanese and the like have one for every 4. What is no word, as
     a line of dashes, may be a single token, and is not counted.
     """
-    texts = _list_texts(messages)
-    return sum(_count_least(word) for text in texts for word in re.findall(r"\w+", text))
+    return sum(map(_count_least_in, _list_texts(messages)))
+
+
+# The questions of a run differ in one sentence: what stands around it is counted once
+@lru_cache(maxsize=64)
+def _count_least_in(text: str) -> int:
+    return sum(map(_count_least, re.findall(r"\w+", text)))
 
 
 def _list_texts(messages: Sequence[Message]) -> list[str]:

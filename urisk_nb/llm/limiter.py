@@ -10,6 +10,7 @@ from typing import Any, cast
 import anyio
 
 from urisk_nb.errors import ServerConnectionLost
+from urisk_nb.llm.checkpoints import skip_checkpoints
 
 __all__ = ["CallLimiter"]
 
@@ -71,8 +72,11 @@ class CallLimiter:
         task = cast("asyncio.Task[Any]", asyncio.current_task())  # a coroutine runs in a task
         self._tasks.add(task)
         try:
-            async with self._limiter:
+            await skip_checkpoints(self._limiter.acquire())
+            try:
                 yield
+            finally:
+                self._limiter.release()
         except asyncio.CancelledError as exc:
             # By the shutdown alone: the caller has not cancelled it, too
             if task in self._cancelled and task.uncancel() == 0:

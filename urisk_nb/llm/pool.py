@@ -292,6 +292,8 @@ class EndpointPool:
         self, record: CallRecord, prepare: Callable[[Endpoint], Exchange], on_chunk: OnChunk
     ) -> Final:
         """Ask the servers; where all are away, again after a pause, as one server is asked."""
+        if is_single_attempt():
+            return await self._run_once(record, prepare, on_chunk)
 
         async def note(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
@@ -301,9 +303,7 @@ class EndpointPool:
         attempts = retrying(
             self.lead.settings.max_retries,
             note,
-            may_retry=lambda _: (
-                record.first_s is None and not (is_single_attempt() or self._is_closed)
-            ),
+            may_retry=lambda _: record.first_s is None and not self._is_closed,
         )
         async for attempt in attempts:
             with attempt:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from distributed import Client
     from IPython.core.interactiveshell import InteractiveShell
 
-    from urisk_nb.risk.plan import OnRead
     from urisk_nb.session import Run
 
 __all__ = ["build_parser", "format_help_of", "run"]
@@ -125,7 +124,7 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
             "--answers": {
                 "action": "store_true",
-                "help": "the answers of %%%%ask; urisk_nb.read_answer(ID) gives one again",
+                "help": "the answers of %%%%ask; %%urisk_replay ID shows one again",
             },
         },
     ),
@@ -151,13 +150,14 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     ),
     "urisk_replay": (
         "%urisk_replay",
-        "Show the table of a run again, from the journal, without a server.",
+        "Show the table of a run, or an answer of %%ask, again, from the journal.",
         {
             "id": {
                 "nargs": "?",
                 "default": "",
                 "metavar": "RUN",
-                "help": "the id of the run, or its first letters; %%urisk_history lists them",
+                "help": "the id of the run, or its first letters; %%urisk_history lists them, with "
+                "--answers those of answers",
             }
         },
     ),
@@ -448,6 +448,7 @@ def _open_run(
         )
     tickers = read_ticker_cell(cell, shell.user_ns, where)
     board = Board()
+    note = _ReadingNote(board)
     try:
         return open_run(
             tickers,
@@ -459,24 +460,29 @@ def _open_run(
             stress=find_value(shell.user_ns, args.stress, "--stress", is_label=True),
             factors=_find_factors(shell, args.factors),
             taxonomy=_find_taxonomy(shell, args.taxonomy),
-            on_read=_show_reading(board),
+            on_read=note,
             map_selections=find_reader(client),
             refresh=args.refresh,
         )
+    except KeyboardInterrupt as exc:
+        if note.text:  # else it is code of the user's: a function that loads prices
+            shorten_traceback(exc, f"stopped while {note.text}; nothing was asked.")
+        raise
     finally:
         board.clear()
 
 
-def _show_reading(board: Board) -> OnRead:
-    """Return what says which ticker's evidence is read, once it takes long enough to be asked."""
-    began_s = time.monotonic()
+class _ReadingNote:
+    """Says which file or ticker is read, once it takes long enough to be asked."""
 
-    def show(symbol: str, number: int, total: int) -> None:
-        if time.monotonic() - began_s > SOON_S:
-            text = f"reading the evidence of {symbol} ({number} of {total})"
-            board.show(text, progress_markup(text, (number - 1) / total))
+    def __init__(self, board: Board) -> None:
+        self._board, self._began_s = board, time.monotonic()
+        self.text = ""  # of what is read now
 
-    return show
+    def __call__(self, name: str, number: int, total: int) -> None:
+        self.text = f"reading the evidence of {name} ({number} of {total})"
+        if time.monotonic() - self._began_s > SOON_S:
+            self._board.show(self.text, progress_markup(self.text, (number - 1) / total))
 
 
 def _find_client(shell: InteractiveShell, text: str | None) -> Client | None:
@@ -493,8 +499,13 @@ def _label(run: Run, parallel: int | None, client: Client | None) -> None:
 
     if client is not None:
         board = Board()
+
+        def show() -> None:
+            waits = "" if run.judges else "the workers of the cluster are made ready"
+            _show_run(board, run, waits)
+
         try:
-            label_sync(run, None, parallel, lambda: _show_run(board, run), client=client)
+            label_sync(run, None, parallel, show, client=client)
         finally:
             board.clear()
         return
@@ -540,9 +551,16 @@ def _show_history(_: InteractiveShell, args: argparse.Namespace) -> pd.DataFrame
 
 
 def _replay(_: InteractiveShell, args: argparse.Namespace) -> Any:
+    from urisk_nb.chat.options import AnswerOptions
+    from urisk_nb.notebook.answer_display import show_known_answer
+    from urisk_nb.past_answers import is_answer, read_answer
     from urisk_nb.past_runs import replay
 
-    return replay(args.id)
+    if not is_answer(args.id):
+        return replay(args.id)
+    answer = read_answer(args.id)
+    show_known_answer(answer, options=AnswerOptions(), notes=("from the journal",))
+    return None  # an answer is shown once: its text is no view of it
 
 
 def _show_diff(_: InteractiveShell, args: argparse.Namespace) -> Any:

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from urisk_nb.errors import InputError, UriskError
 from urisk_nb.readers.file_content import (
@@ -204,7 +205,10 @@ def read_document(
         )
     documents, estimated = _make_documents(path.name, _find_stem(path), content, owners)
     return Evidence(
-        documents=documents, notes=_list_notes([(path.name, content)], [path.name] * estimated)
+        documents=documents,
+        notes=_list_notes(
+            [_Read(path.name, content.notes, content.tables_left_out)], [path.name] * estimated
+        ),
     )
 
 
@@ -299,7 +303,7 @@ def _read_files(
     documents: list[Document] = []
     left_out: list[tuple[str, str]] = []  # the file, and why
     nameless: list[Path] = []
-    read: list[tuple[str, FileContent]] = []
+    read: list[_Read] = []
     estimated: list[str] = []
     missing: tuple[str, UriskError] | None = None
     reasons = [_find_reason(path) for path in files]
@@ -332,7 +336,7 @@ def _read_files(
             continue
         made, is_estimated = _make_documents(name, _find_stem(path), content, owners)
         documents += made
-        read.append((name, content))
+        read.append(_Read(name, content.notes, content.tables_left_out))
         estimated += [name] * is_estimated
     if not documents:
         _refuse(given, nameless, missing, tickers, left_out)
@@ -415,14 +419,20 @@ def _name_left_out(given: str, left_out: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def _list_notes(
-    read: Sequence[tuple[str, FileContent]], estimated: Sequence[str]
-) -> tuple[str, ...]:
-    notes = [f"{name}: {note}." for name, content in read for note in content.notes]
+class _Read(NamedTuple):
+    """What is told of a file that was read; its text is in its documents."""
+
+    name: str
+    notes: tuple[str, ...]
+    tables_left_out: int
+
+
+def _list_notes(read: Sequence[_Read], estimated: Sequence[str]) -> tuple[str, ...]:
+    notes = [f"{one.name}: {note}." for one in read for note in one.notes]
     if len(notes) > MAX_NAMES:
         notes = [*notes[:MAX_NAMES], f"{len(notes) - MAX_NAMES} more such notes."]
-    if tables := sum(content.tables_left_out for _, content in read):
-        of = count_noun(sum(bool(content.tables_left_out) for _, content in read), "document")
+    if tables := sum(one.tables_left_out for one in read):
+        of = count_noun(sum(bool(one.tables_left_out) for one in read), "document")
         was = "was" if tables == 1 else "were"
         notes.append(f"{count_noun(tables, 'table')} without a sentence {was} left out of {of}.")
     if estimated:

@@ -12,7 +12,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,13 +123,29 @@ def read_evidence(
         key=lambda one: (
             one.date or date.min,
             one.source or "",
-            one.text,
+            _ByText(one),
             one.ticker or "",
             one.id,
         ),
     )
     kept = reader.drop_repeated(documents)
     return Evidence(documents=reader.fill_ids(kept), notes=reader.write_notes())
+
+
+@dataclass(frozen=True, slots=True)
+class _ByText:
+    """Orders documents by their texts, which are looked at only where all else is the same."""
+
+    document: Document
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByText) and self.document.text_key == other.document.text_key
+
+    def __hash__(self) -> int:
+        return hash(self.document.text_key)
+
+    def __lt__(self, other: _ByText) -> bool:
+        return self.document.text < other.document.text
 
 
 class _EvidenceReader:
@@ -266,7 +282,7 @@ class _EvidenceReader:
         if found is not None:
             self.notes += found.notes
             for document in found.documents:
-                self._count_others([document.ticker], document.text, document.date)
+                self._count_others([document.ticker], document.text_key, document.date)
             yield from (replace(document, id="") for document in found.documents)
         elif path.suffix.lower() in JSON_SUFFIXES or (
             path.suffix.lower() == ".txt" and documents.holds_json_rows(path)
@@ -601,7 +617,7 @@ class _EvidenceReader:
             if label not in used and label not in self.unused and not is_empty(row[label]):
                 self.unused[label] = None
 
-    def _count_others(self, tickers: Sequence[str | None], text: str, day: date | None) -> None:
+    def _count_others(self, tickers: Sequence[str | None], text: object, day: date | None) -> None:
         """Count a text that is about none of the companies of the cell."""
         mine = [one for one in tickers if one is None or fold_share_class(one) in self.companies]
         if self.tickers and not mine:
@@ -612,7 +628,7 @@ class _EvidenceReader:
         """Return the documents, each once, and no id twice for one ticker."""
         first: dict[object, Document] = {}
         for one in documents:
-            first.setdefault((one.ticker, one.text, one.date), one)
+            first.setdefault((one.ticker, one.text_key, one.date), one)
         kept = list(first.values())
         if repeated := len(documents) - len(kept):
             self.notes.append(

@@ -61,6 +61,7 @@ class EvidenceReaders:
     def __init__(self, on_file: OnFile | None = None) -> None:
         self._on_file = on_file
         self._given = read_given_count()
+        self._size: int | None = None  # of the pool; None until one is wanted
         self._pool: WorkerPool | None = None
         self._lock: Lock = process_state.setdefault(LOCK, Lock)
 
@@ -116,25 +117,36 @@ class EvidenceReaders:
         measure: Callable[[Task], int],
         total: int,
     ) -> Iterator[Result]:
-        """Do tasks here until it is seen that the rest would take long, and then in workers."""
+        """
+        Do tasks here until it is seen that the rest would take long, and workers are there; then
+        in these.
+        """
         tasks = iter(given)
         began_s, done = time.monotonic(), 0
+        pool: WorkerPool | None = None
+        is_warm = _never
         for task in tasks:
             yield job.here(task)
             done += measure(task)
             seconds = time.monotonic() - began_s
-            if seconds > ALONE_S and seconds * (total - done) > MIN_LEFT_S * done:
+            is_long = seconds > ALONE_S and seconds * (total - done) > MIN_LEFT_S * done
+            if is_long and pool is None and (pool := self._open_pool()) is not None:
+                is_warm = pool.warm(job)
+            if pool is not None and is_warm():
                 break
-        else:
-            return
-        pool = self._open_pool()
-        yield from map(job.here, tasks) if pool is None else pool.map(job, tasks)
+        if pool is not None:
+            yield from pool.map(job, tasks)
 
     def _open_pool(self) -> WorkerPool | None:
-        size = self._given or count_workers()
-        if self._pool is None and size > 1 and self._lock.acquire(blocking=False):
-            self._pool = WorkerPool(size)
+        if self._size is None:
+            self._size = self._given or count_workers()
+        if self._pool is None and self._size > 1 and self._lock.acquire(blocking=False):
+            self._pool = WorkerPool(self._size)
         return self._pool
+
+
+def _never() -> bool:
+    return False
 
 
 def _find_size(path: Path) -> int:
@@ -146,7 +158,7 @@ def _find_size(path: Path) -> int:
 
 def _count_chars(documents: Iterable[Document]) -> int:
     """Return how long documents are; those of all companies are split once, and do not count."""
-    return sum(len(one.text) for one in documents if one.ticker is not None)
+    return sum(one.length for one in documents if one.ticker is not None)
 
 
 def _count_task_chars(task: SelectionTask) -> int:

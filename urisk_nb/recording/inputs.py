@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from urisk_nb.journal.canonical import decode_json, encode_json
-from urisk_nb.journal.store import Entry
+from urisk_nb.journal.store import DeferredEntry, Entry
 from urisk_nb.recording.number_text import spell_columns
 from urisk_nb.recording.overrides import decode_override, encode_override
 from urisk_nb.risk.inputs import Document, Holding, Prices, Section
@@ -86,23 +86,28 @@ class RunInputs:
         )
 
 
-def encode_inputs(inputs: RunInputs) -> tuple[dict[str, Any], list[Entry]]:
+def encode_inputs(inputs: RunInputs) -> tuple[dict[str, Any], list[Entry | DeferredEntry]]:
     """
     Return a record of the inputs, JSON-able, and the objects that it names by hash.
 
-    The record alone has the parameters, the tickers, the taxonomy and the worked examples.
+    The record alone has the parameters, the tickers, the taxonomy and the worked examples. The
+    bytes of documents are made when they are written: their texts may take most of the memory.
     """
-    objects: list[Entry] = []
+    objects: list[Entry | DeferredEntry] = []
 
     def keep(body: bytes) -> str:
         objects.append(Entry.of(body))
+        return objects[-1].hash.hex()
+
+    def keep_document(one: Document) -> str:
+        objects.append(DeferredEntry.of(lambda: encode_json(_encode_document(one))))
         return objects[-1].hash.hex()
 
     def keep_documents(documents: Sequence[Document] | None) -> str | None:
         if documents is None:
             return None
         own = _select_own(documents, inputs.holdings)
-        return keep(encode_json([keep(encode_json(_encode_document(one))) for one in own]))
+        return keep(encode_json(list(map(keep_document, own))))
 
     def keep_prices(prices: Prices | None, used: Iterable[str]) -> dict[str, str] | None:
         if prices is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import JournalUnusable
 from urisk_nb.journal.canonical import encode_json
-from urisk_nb.journal.store import READ_BUSY_S, Batch, Entry, Store
+from urisk_nb.journal.store import READ_BUSY_S, Batch, DeferredEntry, Entry, Store
 from urisk_nb.journal.writer import Writer
 from urisk_nb.llm.request_hash import hash_request
 from urisk_nb.recording.answers import (
@@ -83,7 +83,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 
 def _encode_start(
     run_id: str, created_at: str, libraries: Mapping[str, str], inputs: RunInputs, plan: Plan
-) -> tuple[Entry, list[Entry]]:
+) -> tuple[Entry, list[Entry | DeferredEntry]]:
     """
     Return the first record of a run, and the objects that it names.
 
@@ -230,7 +230,11 @@ class RunRecorder:
         self._add_record(start, objects=objects)
 
     def _add_record(
-        self, entry: Entry, *, objects: Iterable[Entry] = (), answers: Iterable[Entry] = ()
+        self,
+        entry: Entry,
+        *,
+        objects: Iterable[Entry | DeferredEntry] = (),
+        answers: Iterable[Entry] = (),
     ) -> None:
         self._records[entry.name] = entry.hash.hex()
         if self._writer is not None:

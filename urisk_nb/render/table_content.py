@@ -67,7 +67,7 @@ _FRACTION = re.compile(
 )
 _FORMATS = {
     **dict.fromkeys(("beta", "diversification_ratio", "effective_number"), ".2f"),
-    **dict.fromkeys(("r2", "p_value"), ".3f"),
+    **dict.fromkeys(("r2", "p_value", "corr_bench", "skew", "ex_kurt"), ".3f"),
     **dict.fromkeys(("alpha", "alpha_se"), ".3g"),
     "LR": ".2f",
     "score": ".1f",

@@ -17,6 +17,7 @@ from typing import Literal
 import pandas as pd
 
 from urisk_nb.errors import InputError
+from urisk_nb.risk.packed_text import PackedText, TextField, find_stored
 from urisk_nb.risk.params import RiskParams
 from urisk_nb.risk.tickers import build_resolver, fold_share_class
 
@@ -123,7 +124,7 @@ class Section:
     start: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: one of them would take the place of `text`
 class Document:
     """
     One piece of the user's evidence.
@@ -136,7 +137,7 @@ class Document:
     ticker
         Upper case; None counts for every company (it was given as ``*``).
     text
-        As given, unchanged.
+        As given, unchanged. A long one is kept packed: it takes a millisecond to read.
     date
         The local calendar date, or None.
     kind
@@ -155,7 +156,7 @@ class Document:
 
     id: str
     ticker: str | None
-    text: str
+    text: TextField = TextField()  # noqa: RUF009  a descriptor, and no default
     period_end: date | None = None
     date: date | None = None
     source: str | None = None
@@ -163,6 +164,17 @@ class Document:
     form: str | None = None
     sections: tuple[Section, ...] = ()
     origins: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+
+    @property
+    def length(self) -> int:
+        """The number of characters of `text`, which is not unpacked for it."""
+        stored = find_stored(self, "text")
+        return stored.length if isinstance(stored, PackedText) else len(stored)
+
+    @property
+    def text_key(self) -> object:
+        """What is equal for equal texts, and small; it is not the text."""
+        return find_stored(self, "text")
 
     def section_at(self, offset: int) -> Section | None:
         """Return the section that holds the character at an offset into `text`, or None."""

@@ -109,7 +109,7 @@ def is_filing(document: Document) -> bool:
 
 def _is_report(document: Document) -> bool:
     """Tell whether a document calls its company "we": a filing, or a long text."""
-    return is_filing(document) or len(document.text) > MAX_NOTE_CHARS
+    return is_filing(document) or document.length > MAX_NOTE_CHARS
 
 
 def find_parts(document: Document) -> list[tuple[int, str]]:

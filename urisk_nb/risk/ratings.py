@@ -117,7 +117,8 @@ class TickerRatings:
     ratings
         The rated categories, in the order of the taxonomy.
     flags
-        ``review``, ``no_p_label``, ``thin_filing``, ``nothing_decisive``, and those of the score.
+        ``review``, ``no_p_label``, ``thin_filing``, ``nothing_decisive``, ``low_alert``, and those
+        of the score.
     """
 
     version: str
@@ -169,6 +170,7 @@ def rate_ticker(plan: Plan, labeled: TickerFindings) -> TickerRatings:
         "review": any(one.is_review for one in counted),
         "no_p_label": bool(plan.params.review_below) and has_missing,
         "nothing_decisive": _says_nothing(result, selection, counted),
+        "low_alert": result.level == Level.LOW and _has_weak_alert(labeled, selection, counted),
     }
     flags = (*result.flags, *(flag for flag, is_so in holds.items() if is_so))
     return TickerRatings(
@@ -195,6 +197,19 @@ def _says_nothing(
     if selection.score_version != SCORE_V2 or result.level != Level.LOW or selection.alerts:
         return False
     return sum((one.severity or 0) >= MAX_ALONE for one in counted) < FEW_EVENTS
+
+
+def _has_weak_alert(
+    labeled: TickerFindings, selection: EvidenceSelection, counted: Sequence[CountedSentence]
+) -> bool:
+    """Tell whether an alert counts for less than its words do in a filing; a person may say so."""
+    alerts = {passage.sentence.id: passage.family for passage in selection.alerts}
+    return any(
+        (family := alerts.get(finding.sentence.id)) is not None
+        and finding.override is None
+        and (one.severity or 0) < family.floor
+        for finding, one in zip(labeled.findings, counted, strict=True)
+    )
 
 
 # One sentence -------------------------------------------------------------------------------------

@@ -91,6 +91,8 @@ WARNINGS = {
     "single_source": "All sentences that name a risk come from one document.",
     "nothing_decisive": "Low means here that the filing says nothing decisive. It does not mean "
     "that nothing is wrong.",
+    "low_alert": "The labels come to Low, though the words of a sentence are an alert. Read it: "
+    "a model may take it for too little.",
     "thin_filing": "The evidence has a filing, and fewer than 60 sentences were read: too few to "
     "call a company Low, so it has no score.",
     "thin_evidence": "Fewer than 5 sentences were labeled.",

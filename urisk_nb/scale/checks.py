@@ -42,9 +42,10 @@ def check_client(client: object) -> None:
 
     if not isinstance(client, Client):
         seen = repr(client)
+        made = "Client(cluster)" if hasattr(client, "scheduler_address") else "Client(ADDRESS)"
         raise InputError(
             f"client is {seen if len(seen) <= 80 else f'{seen[:77]}...'}.",
-            fix="make one and give it: from distributed import Client; client = Client(ADDRESS)",
+            fix=f"make one and give it: from distributed import Client; client = {made}",
         )
     if client.asynchronous:
         raise InputError(

@@ -340,8 +340,8 @@ def _describe_score(row: Mapping[str, Any], score: float, findings: pd.DataFrame
     if not findings["counted"].notna().any():
         labels = format_count(_count_labels(findings), "label")
         yield f"No label that counts names a risk ({labels} count), so the score is {score:g}."
-    if "nothing_decisive" in codes_in([row.get("flags")]):
-        yield WARNINGS["nothing_decisive"]
+    codes = codes_in([row.get("flags")])
+    yield from (WARNINGS[code] for code in ("nothing_decisive", "low_alert") if code in codes)
 
 
 def _describe_thin(row: Mapping[str, Any], points: float | None) -> str:

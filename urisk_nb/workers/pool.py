@@ -87,6 +87,14 @@ class WorkerPool:
     ) -> None:
         self.close()
 
+    def warm(self, job: Job[Task, Result]) -> Callable[[], bool]:
+        """
+        Start all workers, and return what tells whether one is there: Python has started and
+        imported what the job needs.
+        """
+        futures = [self._threads.submit(self._call, job.function, None) for _ in range(self.size)]
+        return lambda: any(one.done() for one in futures)
+
     def map(self, job: Job[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Yield the result of each task, in the order of the tasks; raises what a task raises."""
         pending: deque[tuple[Task, Future[bytes | None]]] = deque()
@@ -118,12 +126,15 @@ class WorkerPool:
             data = job.encode(task)
         except Exception:  # noqa: BLE001  an object of the user's that cannot be packed
             return None
+        return self._call(job.function, data)
+
+    def _call(self, function: str, data: bytes | None) -> bytes | None:
         for _ in range(ATTEMPTS):
             one = self._take()
             if one is None:
                 return None
             try:
-                mark, reply = one.call(job.function, data)
+                mark, reply = one.call(function, data)
             except (OSError, EOFError, ValueError):  # it died, or was killed by `close`
                 self._drop(one)
                 continue
@@ -170,8 +181,15 @@ class _Worker:
         self._replies = cast("IO[bytes]", self._process.stdout)
         self._is_greeted = False
 
-    def call(self, function: str, data: bytes) -> tuple[bytes, bytes]:
-        """Return the mark and the reply; OSError or EOFError where the process is gone."""
+    def call(self, function: str, data: bytes | None) -> tuple[bytes, bytes]:
+        """
+        Return the mark and the reply; without data, as soon as the function is imported.
+
+        Raises
+        ------
+        OSError, EOFError
+            The process is gone.
+        """
         if not self._is_greeted:  # not where it was started: it may be gone by now
             worker.write_frame(self._requests, pickle.dumps(list(sys.path)))
             self._is_greeted = True

@@ -63,9 +63,10 @@ def main() -> None:
     os._exit(0)  # nothing is kept, and the caller may wait
 
 
-def _serve(name: str, data: bytes) -> tuple[bytes, bytes]:
+def _serve(name: str, data: bytes | None) -> tuple[bytes, bytes]:
     try:
-        return DONE, _find(name)(data)
+        function = _find(name)
+        return DONE, b"" if data is None else function(data)
     except Exception as exc:  # noqa: BLE001  whatever it is: the caller does the task, and sees it
         return FAILED, repr(exc).encode("utf-8", "replace")
 

@@ -134,8 +134,11 @@ def dump_json(content: Mapping[str, Any]) -> bytes:
             f"the request cannot be sent as JSON: {exc}.",
             fix="use plain numbers, text, lists and dicts in options, messages and format",
         ) from exc
-    # Half of a surrogate pair has no encoding: servers would read the replacement character, too.
-    return re.sub(r"[\ud800-\udfff]", "\ufffd", text).encode("utf-8")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair has no encoding: servers would read the replacement character
+        return re.sub(r"[\ud800-\udfff]", "\ufffd", text).encode()
 
 
 def parse_object(text: bytes | str, fix: str) -> dict[str, Any]:
