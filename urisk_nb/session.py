@@ -1126,7 +1126,7 @@ def find_reader(client: Client | None) -> SelectionMapper | None:
         return None
     from urisk_nb.scale.reading import map_selections
 
-    return map_selections(client)
+    return remember(map_selections(client), find_cache())
 
 
 def label_sync(
