@@ -116,7 +116,7 @@ def test_a_cell_waits_and_shows_it(monkeypatch):
     )
     run = open_run("ACME", evidence=EVIDENCE)
     with back_after(0.6, port):
-        magics._label(run, None)
+        magics._label(run, None, None)
     assert run.table().loc["ACME", "status"] == "ok"
     assert any("nothing answers, waiting" in one for one in shown)
 

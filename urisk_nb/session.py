@@ -224,6 +224,8 @@ class Run:
             self.failure, status = exc.message, "failed"
             raise
         finally:
+            # A manager of the caller's own may say nothing of it
+            self.notes = (*self.notes, *getattr(manager, "list_left_out", tuple)())
             if (recorder := self.recorder) is not None:
                 await recorder.end(self._describe_end(status))
                 self.run_hash, self.journal_note = recorder.run_hash, describe_fault(recorder.fault)
@@ -313,7 +315,7 @@ class Run:
             self.recorder.add_judges(self._describe_judges())
         with manager.allow_parallel(parallel), single_attempts():
             self.notes = _describe_parallel(manager, parallel)
-            await _Workers(self, manager, parallel or manager.parallel).label_all()
+            await _Workers(self, manager, parallel).label_all()
 
     def open_calls(self, manager: ModelSession, model: str) -> RunCalls:
         """Return the way of the calls to one model; outages are shown by the progress."""
@@ -410,8 +412,8 @@ class _Workers:
     judge at a time.
     """
 
-    def __init__(self, run: Run, manager: ModelSession, count: int) -> None:
-        self.run, self.manager, self.count = run, manager, count
+    def __init__(self, run: Run, manager: ModelSession, given: int | None) -> None:
+        self.run, self.manager, self.given = run, manager, given
         self.judge = run.judges[0]
         # By the rank of the ticker, then by age: the first tickers are finished first.
         self.queue: asyncio.PriorityQueue[tuple[int, int, Question, asyncio.Future[Reply]]] = (
@@ -429,6 +431,11 @@ class _Workers:
         self.has_answer = False
         self.failed_in_row = 0
         self.last_error: UriskError | None = None
+
+    @property
+    def count(self) -> int:
+        """How many workers there are to be; it grows where servers come in the middle of a run."""
+        return self.given or self.manager.parallel
 
     async def label_all(self) -> None:
         """Label the tickers that a judge has not finished yet; the first error ends it."""
@@ -453,9 +460,11 @@ class _Workers:
         """Label these tickers by one judge."""
         try:
             async with asyncio.TaskGroup() as group:
-                workers = [group.create_task(self._work()) for _ in range(self.count)]
+                workers: list[asyncio.Task[None]] = []
                 tickers = []
                 for rank, symbol in enumerate(symbols):
+                    while len(workers) < self.count:
+                        workers.append(group.create_task(self._work()))
                     tickers.append(group.create_task(self._label(rank, symbol)))
                     await asyncio.sleep(0)  # it puts its questions on the queue
                     await self._wait_for_room()
@@ -1114,7 +1123,7 @@ def find_reader(client: Client | None) -> SelectionMapper | None:
         return None
     from urisk_nb.scale.reading import map_selections
 
-    return map_selections(client)
+    return remember(map_selections(client), find_cache())
 
 
 def label_sync(
@@ -1159,7 +1168,6 @@ async def _label(
     try:
         await run.label(cluster, parallel=read_parallel(parallel))
     finally:
-        run.notes = (*run.notes, *cluster.list_left_out())
         await cluster.close()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cluster_runs import TICKERS, compared
 from dask_cluster import open_cluster
-from urisk_nb import assess
+from urisk_nb import assess, process_state
 from urisk_nb.errors import WorkersDiffer
 from urisk_nb.scale import reading
 
@@ -22,10 +22,16 @@ NO_MODEL = {"llm": False}
 SENTENCE = "In its year {n} the court found that the company owes a fine of {n} dollars. "
 
 
-def write_reports(count=150):
+def write_reports(count=300):
     """A long report of each company, no two of them alike."""
     texts = ["".join(SENTENCE.format(n=n * 7 + k) for n in range(count)) for k in range(6)]
     return pd.DataFrame(zip(TICKERS, texts, strict=True), columns=["ticker", "text"])
+
+
+def assess_here(reports):
+    """The table of this process, which has read nothing of it before."""
+    process_state.forget("selections")
+    return assess(TICKERS, evidence=reports, params=NO_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,8 @@ def client():
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    """One report a batch, and none is read here but the first."""
+    """One report a batch, none is read here but the first, and none was read before."""
+    process_state.forget("selections")
     monkeypatch.setattr(reading, "ALONE_S", 0.0)
     monkeypatch.setattr(reading, "BATCH_CHARS", 1)
 
@@ -62,10 +69,17 @@ def test_workers_choose_what_this_process_would(client, sent):
     """The table and the counts of sentences; each report but the first is read there."""
     reports = write_reports()
     there = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
-    here = assess(TICKERS, evidence=reports, params=NO_MODEL)
+    here = assess_here(reports)
     pd.testing.assert_frame_equal(compared(there), compared(here))
     assert [task.holding.symbol for batch, _ in sent for task in batch] == TICKERS[1:]
     assert all(len(pickle.loads(content)) == 1 for _, content in sent)
+    sent.clear()
+    process_state.forget("selections")
+    assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
+    assert len(sent) == 5
+    again = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
+    assert len(sent) == 5, "what was read is known"
+    pd.testing.assert_frame_equal(compared(again), compared(here))
 
 
 def test_little_evidence_is_read_here(client, sent, monkeypatch):
@@ -84,7 +98,7 @@ def test_a_batch_that_fails_on_a_worker_is_read_here(client, sent, monkeypatch):
     monkeypatch.setattr(reading, "select_batch", fail)
     reports = write_reports(20)
     there = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
-    here = assess(TICKERS, evidence=reports, params=NO_MODEL)
+    here = assess_here(reports)
     pd.testing.assert_frame_equal(compared(there), compared(here))
     assert len(sent) == 5
 
@@ -117,5 +131,5 @@ def test_a_worker_that_is_killed_while_it_reads_costs_a_batch(monkeypatch, tmp_p
     with open_cluster(2) as client:
         there = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
     assert os.path.exists(mark)
-    here = assess(TICKERS, evidence=reports, params=NO_MODEL)
+    here = assess_here(reports)
     pd.testing.assert_frame_equal(compared(there), compared(here))

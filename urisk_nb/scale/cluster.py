@@ -374,6 +374,9 @@ class ClusterSession:
             if not call.answer.done():
                 call.answer.set_result(answer)
             return
+        if isinstance(answer, WorkerLost):
+            self._note_lost(call, answer)
+            return
         if isinstance(answer, LEAVES) and server.is_present:
             self._leave_out(server, answer)
         call.failed[server] = answer
@@ -509,11 +512,19 @@ class ClusterSession:
         return task
 
     def list_left_out(self) -> tuple[str, ...]:
-        """Return which workers came later and could not take part, as sentences."""
-        return tuple(
+        """Return which workers came later and could not take part, and which servers were never
+        there, as sentences.
+        """
+        workers = [
             f"The worker {address} took no part: it {why.rstrip('.')}."
             for address, why in self.left_out.items()
-        )
+        ]
+        servers = [
+            f"The server {one.label} took no part: {one.absence.error.message}"
+            for one in self._servers.values()
+            if one.report is None and one.absence is not None
+        ]
+        return (*workers, *servers)
 
     # Facts ----------------------------------------------------------------------------------------
 
@@ -580,7 +591,7 @@ class ClusterSession:
     @property
     def parallel(self) -> int:
         """How many calls a run makes at once: those in flight, and the next batch of each."""
-        return min(256, max(LOOKAHEAD * self.slots, *self._wanted, 1))
+        return max([LOOKAHEAD * self.slots, *self._wanted])
 
     @property
     def is_managed(self) -> bool:

@@ -205,9 +205,9 @@ class Jobs:
             raise _build_worker_error(worker)
         loop = asyncio.get_running_loop()
         number = secrets.token_hex(8)
-        job = self._jobs[number] = _Job(worker, loop.create_future())
         content = pickle.dumps((step, args))
         sent: asyncio.Future[bytes] = self._start(self._follow(number, worker, step, content))
+        job = self._jobs[number] = _Job(worker, loop.create_future())
         try:
             ends: set[asyncio.Future[Any]] = {sent, job.lost}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -291,12 +291,13 @@ class Jobs:
         """Look at the workers again and again; jobs that cannot end any more fail."""
         while True:
             await asyncio.sleep(WATCH_S)
+            seen = self._build_lost_error(f"its client is {self._client.status}")
             try:
                 now = frozenset(await self._list_workers()) if self.is_connected else None
             except ClusterLost as exc:
                 now, seen = None, exc
-            else:
-                seen = self._build_lost_error(f"its client is {self._client.status}")
+            except Exception as exc:  # noqa: BLE001  the watch has to go on: jobs would never end
+                now, seen = None, self._build_lost_error(f"{type(exc).__name__}: {exc}")
             if now is not None:
                 self._seen_s = time.monotonic()
                 self._note_workers(now)

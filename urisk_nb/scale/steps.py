@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import process_state
-from urisk_nb.errors import UriskError
+from urisk_nb.errors import NotInitialized, UriskError, WorkerLost
 from urisk_nb.llm.labels import Judge
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.llm.retrying_client import single_attempts
@@ -131,6 +131,8 @@ async def answer(batch: Batch) -> Replies:
     async def ask(question: Question | bytes) -> Answer | UriskError:
         try:
             return await manager.ask(question, batch.model)
+        except NotInitialized as exc:  # somebody ended the session of this worker
+            return WorkerLost(exc.message, fix=exc.fix)
         except UriskError as exc:
             return exc
 

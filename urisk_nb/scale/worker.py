@@ -21,6 +21,7 @@ from distributed import Worker, WorkerPlugin, get_worker, secede
 
 from urisk_nb import event_loop
 from urisk_nb.address import is_loopback
+from urisk_nb.errors import WorkerLost
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.scale.steps import keep_own
 from urisk_nb.settings import load
@@ -28,6 +29,7 @@ from urisk_nb.settings import load
 __all__ = ["PLUGIN", "ManagerPlugin", "WorkerPlace", "cancel_jobs", "describe_worker", "run_job"]
 
 PLUGIN = "urisk_nb"
+_SETUP = threading.Lock()
 MAX_CANCELLED = 1000  # ids that are remembered of jobs that had not begun when they were cancelled
 
 
@@ -70,15 +72,22 @@ class ManagerPlugin(WorkerPlugin):
             await manager.shutdown()
 
     def run(self, job: str, step: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
-        """Run a step and block until it has ended; None where the job was cancelled."""
+        """
+        Run a step and block until it has ended.
+
+        Raises
+        ------
+        WorkerLost
+            The job was cancelled, or this plugin was removed.
+        """
         with self._lock:
             if job in self._cancelled:
-                return None
+                raise _build_end_error()
             call = self._calls[job] = event_loop.submit(_await(step, args))
         try:
             return call.wait()
-        except asyncio.CancelledError:
-            return None  # nobody waits for it
+        except asyncio.CancelledError as exc:
+            raise _build_end_error() from exc
         finally:
             with self._lock:
                 del self._calls[job]
@@ -90,6 +99,12 @@ class ManagerPlugin(WorkerPlugin):
             calls = [self._calls[job] for job in jobs if job in self._calls]
         for call in calls:
             call.cancel()
+
+
+def _build_end_error() -> WorkerLost:
+    return WorkerLost(
+        "the session of a worker ended during the call.", fix="run the cell once more"
+    )
 
 
 async def _await(step: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
@@ -111,8 +126,18 @@ def run_job(job: str, content: bytes) -> bytes:
     worker = get_worker()
     secede()  # type: ignore[no-untyped-call]
     step, args = pickle.loads(content)  # noqa: S301  the client of this cluster sent it
-    plugin: ManagerPlugin = worker.plugins[PLUGIN]  # type: ignore[assignment]
-    return pickle.dumps(plugin.run(job, step, args))
+    return pickle.dumps(_get_plugin(worker).run(job, step, args))
+
+
+def _get_plugin(worker: Worker) -> ManagerPlugin:
+    """Return the plugin of a worker; one that a new scheduler does not know is made here."""
+    with _SETUP:
+        plugin = worker.plugins.get(PLUGIN)
+        if not isinstance(plugin, ManagerPlugin):
+            plugin = ManagerPlugin()
+            plugin.setup(worker)
+            worker.plugins[PLUGIN] = plugin
+        return plugin
 
 
 def cancel_jobs(jobs: Sequence[str], dask_worker: Worker) -> None:
@@ -122,7 +147,7 @@ def cancel_jobs(jobs: Sequence[str], dask_worker: Worker) -> None:
         plugin.cancel(jobs)
 
 
-def describe_worker(overrides: Mapping[str, Any]) -> WorkerPlace:
+def describe_worker(overrides: Mapping[str, Any], dask_worker: Worker) -> WorkerPlace:
     """
     Return where this worker runs, and which server it would ask.
 
@@ -135,5 +160,6 @@ def describe_worker(overrides: Mapping[str, Any]) -> WorkerPlace:
     own = {} if manager is None else keep_own(manager.overrides)
     settings = load(**own, **overrides)
     is_own = any(is_loopback(one.host) for one in settings.each_server)
-    server = f"{settings.url} on {host}" if is_own else settings.url
+    # Machines that were made of one image may have one name
+    server = f"{settings.url} on {host} ({dask_worker.ip})" if is_own else settings.url
     return WorkerPlace(host=host, pid=os.getpid(), server=server)

@@ -1,0 +1,137 @@
+"""
+Workers that come in the middle of a run on a cluster, sessions that are ended under it, and callers
+that are killed. The answers are SCRIPTED.
+"""
+
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from cluster_runs import TICKERS, assess_locally, compared, write_news
+from dask_cluster import open_cluster, release
+from flaky_server import FlakyServer
+from harness import ROOT, eventually
+from urisk_nb import assess, replay
+from urisk_nb.scale import cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+
+SLOW_S = 0.2  # an answer, so that a run lasts until another worker is there
+
+
+@pytest.fixture
+def start_server(tmp_path):
+    """Start servers that answer four at once, each with its own log."""
+    started = []
+
+    def start(**given):
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(FlakyServer(folder, slots=4, **{"service_s": 0.05, **given}))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def tell_when(condition, do):
+    """A callback of a run that does something once, as soon as a condition holds."""
+    done = []
+
+    def tell(_):
+        if not done and condition():
+            done.append(True)
+            do()
+
+    return tell
+
+
+def test_a_worker_that_comes_later_takes_part(start_server, monkeypatch):
+    """With its own server, and with as many calls in flight as both answer."""
+    first, second = start_server(service_s=SLOW_S), start_server(service_s=SLOW_S)
+    news = write_news(150)
+    with open_cluster(1, OLLAMA_URL=first.url) as client:
+        monkeypatch.setenv("OLLAMA_URL", second.url)
+        monkeypatch.setenv("URISK_PARALLEL", "4")
+        tell = tell_when(lambda: len(first.asked()) > 8, lambda: client.cluster.scale(2))
+        on_cluster = assess(TICKERS, evidence=news, client=client, on_progress=tell)
+    assert len(second.asked()) > 20
+    assert second.most_in_flight() > 1
+    assert sorted(first.asked() + second.asked()) == sorted(news["text"])
+    local = assess_locally(first.url, news)
+    pd.testing.assert_frame_equal(compared(on_cluster), compared(local))
+
+
+@pytest.mark.parametrize("why", ["its version", "its model"])
+def test_a_worker_that_comes_later_and_does_not_fit_is_named(
+    start_server, monkeypatch, journal, why
+):
+    """Under the table, and also where the run is shown again; it is asked nothing."""
+    first, second = start_server(service_s=SLOW_S), start_server(digest="other")
+    if why == "its version":
+        known = set()
+
+        def find(seen):
+            known.update(seen if not known else ())
+            return dict.fromkeys(set(seen) - known, "has no urisk_nb")
+
+        monkeypatch.setattr(cluster, "find_differences", find)
+    with open_cluster(1, OLLAMA_URL=first.url) as client:
+        monkeypatch.setenv("OLLAMA_URL", second.url)
+        tell = tell_when(lambda: len(first.asked()) > 8, lambda: client.cluster.scale(2))
+        table = assess(TICKERS, evidence=write_news(150), client=client, on_progress=tell)
+    assert second.asked() == []
+    (note,) = (one for one in table.report.meta["messages"]["*"] if "took no part" in one)
+    assert ("has no urisk_nb" if why == "its version" else "different models") in note
+    shown = replay(table.report.meta["run_id"])
+    assert shown.report.meta["messages"]["*"] == table.report.meta["messages"]["*"]
+
+
+def test_sessions_that_are_ended_in_the_middle_begin_again(start_server):
+    """What was under way is sent again."""
+    server, news = start_server(), write_news(72)
+    with open_cluster(2, OLLAMA_URL=server.url) as client:
+        tell = tell_when(lambda: len(server.asked()) > 16, lambda: release(client))
+        on_cluster = assess(TICKERS, evidence=news, client=client, on_progress=tell)
+    local = assess_locally(server.url, news)
+    drop = ["attempts"]
+    pd.testing.assert_frame_equal(
+        compared(on_cluster).drop(columns=drop), compared(local).drop(columns=drop)
+    )
+
+
+CALLER = """
+import sys
+sys.path.insert(0, "tests")
+from distributed import Client
+from cluster_runs import TICKERS, write_news
+from urisk_nb import assess
+assess(TICKERS, evidence=write_news(180), client=Client(sys.argv[1]))
+"""
+
+
+def test_a_caller_that_is_killed_leaves_nothing_under_way(start_server):
+    """Its batches end, and nothing more is begun."""
+    server = start_server()
+    with open_cluster(2, OLLAMA_URL=server.url) as client:
+        caller = subprocess.Popen(
+            [sys.executable, "-c", CALLER, client.scheduler.address], cwd=ROOT
+        )
+        try:
+            eventually(lambda: len(server.asked()) > 16, 30, "the first questions")
+        finally:
+            before = len(server.asked())
+            caller.kill()
+            caller.wait()
+        time.sleep(1.0)
+        asked = len(server.asked())
+        assert asked - before <= 12
+        time.sleep(0.5)
+        assert len(server.asked()) == asked
+        table = assess(TICKERS, evidence=write_news(6), client=client)
+        assert set(table["status"]) == {"ok"}
