@@ -45,6 +45,8 @@ from urisk_nb.readers.holdings import parse_tickers, unite_spellings
 from urisk_nb.readers.news import read_evidence
 from urisk_nb.readers.prices import read_benchmark, read_prices
 from urisk_nb.reading.evidence_readers import EvidenceReaders
+from urisk_nb.reading.packed_cache import find_cache
+from urisk_nb.reading.selection_cache import remember
 from urisk_nb.recording.inputs import RunInputs
 from urisk_nb.recording.judges import encode_judge
 from urisk_nb.recording.overrides import keep_override, load_overrides, name_user
