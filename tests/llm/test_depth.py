@@ -98,7 +98,7 @@ def test_a_label_by_choices_goes_no_deeper(stacks, monkeypatch):
 
 def test_a_run_goes_through_few_modules(manager):
     """
-    One `assess` with prices and evidence over a running session executes code of at most 67 of our
+    One `assess` with prices and evidence over a running session executes code of at most 70 of our
     modules; imports do not count.
     """
     executed = set()
@@ -122,4 +122,4 @@ def test_a_run_goes_through_few_modules(manager):
         sys.setprofile(None)
         event_loop.run(profile(None))
     assert len(executed) > 20
-    assert len(executed) <= 67, sorted(executed)
+    assert len(executed) <= 70, sorted(executed)
