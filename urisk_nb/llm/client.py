@@ -163,6 +163,7 @@ class Client:
         self.dialect = NAMED.get(settings.dialect, ollama.DIALECT)
         self._is_found = False  # whether a probe has found the dialect
         self._has_list = True  # whether the server lists its models
+        self._addresses: dict[str, httpx.URL] = {}  # by path, at the address that is dialed
         self._calls = self._open_pool(MAX_CONNECTIONS, transport)
         self._probes = self._open_pool(2, transport)
 
@@ -197,6 +198,13 @@ class Client:
     def _dial(self, base_url: str) -> None:
         """Send what follows to this one of the addresses that the settings' address stands for."""
         self._calls.base_url = self._probes.base_url = httpx.URL(base_url)
+        self._addresses.clear()
+
+    def _find_address(self, path: str) -> httpx.URL:
+        """Return the whole address of a path, parsed once: httpx would do so for each call."""
+        if path not in self._addresses:
+            self._addresses[path] = self._calls.build_request("POST", path).url
+        return self._addresses[path]
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -493,7 +501,7 @@ class Client:
             Turns status and text of a refusal into an error.
         """
         headers = {**JSON, **self.dialect.headers}
-        sent = self._calls.post(path, content=body, headers=headers)
+        sent = self._calls.post(self._find_address(path), content=body, headers=headers)
         reply = await self._receive(sent, NO_START, is_load=True)
         return self._read_object(path, reply, decode_error)
 
@@ -536,14 +544,12 @@ class Client:
         """
         dialect, settings = self.dialect, self.settings
         decoder, reception = dialect.open_decoder(), _Reception(settings, on_chunk)
-        headers = {**JSON, **dialect.headers}
+        headers, address = {**JSON, **dialect.headers}, self._find_address(dialect.chat_path)
         try:
             with _translate_errors(settings):
                 async with (
                     reception.timer,
-                    self._calls.stream(
-                        "POST", dialect.chat_path, content=body, headers=headers
-                    ) as reply,
+                    self._calls.stream("POST", address, content=body, headers=headers) as reply,
                 ):
                     if reply.status_code != 200 or self._is_page_type(reply):
                         reception.timer.reschedule(None)  # a refusal has its own limit
