@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import subprocess
 import sys
 
 import pytest
@@ -81,3 +82,13 @@ def test_only_engines_that_there_are_can_be_asked_for(load, capsys):
     with pytest.raises(SystemExit):
         load("judge").main(["--engine", "scripted"])
     assert "invalid choice: 'scripted'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_each_call_is_asked_once_of_the_servers_of_a_fixed_time():
+    """More calls than slots, so some wait; the script itself fails where one was lost."""
+    command = [sys.executable, "benchmarks/pool.py", "--calls", "24", "--ms", "5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    ours, raw = (float(line.split()[-11]) for line in done.stdout.splitlines()[-2:])
+    assert min(ours, raw) > 1  # of the ideal
