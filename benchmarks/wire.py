@@ -15,6 +15,7 @@ import asyncio
 import functools
 import itertools
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
+    os.environ["URISK_JOURNAL"] = "off"  # else the second round is answered from there
     with tempfile.TemporaryDirectory() as folder:
         scenario = Path(folder) / "scenario.json"
         scenario.write_text(json.dumps(SCENARIO))
