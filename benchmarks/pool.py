@@ -1,80 +1,136 @@
 """
-Measure how long several servers take for the calls of one run, beside the ideal:
-python benchmarks/pool.py [--servers 2] [--slots 4] [--calls 2000] [--ms 100]
+Measure how long several servers take for the calls of one run, beside the ideal and beside raw
+httpx: python benchmarks/pool.py [--servers 2] [--slots 4] [--calls 2000] [--ms 100] [--rounds 1]
 
 Each server is a scripted one (another process, no model) that answers `slots` calls at a time,
-each in a fixed time. The ideal is calls x time / (servers x slots). Prints the makespan, its ratio
-to the ideal, the processor time of this process, and the calls that each server had; fails where a
-call was lost or asked twice. One server (`--servers 1 --slots 8`) shows what is not the pool's.
+each in a fixed time. The ideal is calls x time / (servers x slots). As many raw workers of httpx
+send the same requests, in turns with the runs. Prints the makespans, their ratios to the ideal and
+the processor time of this process; fails where a call was lost or asked twice. One server
+(`--servers 1 --slots 8`) shows what is not the pool's.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
-import sys
-import tempfile
+import statistics
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server of the tests
+import httpx
 
-from flaky_server import FlakyServer
+from fixed_time_server import FixedTimeServer
 from records import Curve, Figure, Measured
 from urisk_nb import LLMManager
 from urisk_nb.session import label_sync, open_run
 
 TICKERS = [f"T{number}" for number in range(20)]
+JSON = {"Content-Type": "application/json"}
+
+
+class Cost(NamedTuple):
+    """Seconds of a run by the clock, and of this process's processor time."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def measure(work: Callable[[], object]) -> Cost:
+    began_s, cpu_s = time.perf_counter(), time.process_time()
+    work()
+    return Cost(time.perf_counter() - began_s, time.process_time() - cpu_s)
 
 
 @contextlib.contextmanager
-def start_servers(count: int, slots: int, ms: float) -> Iterator[list[FlakyServer]]:
-    with tempfile.TemporaryDirectory() as root:
-        folders = [Path(root, str(number)) for number in range(count)]
-        for folder in folders:
-            folder.mkdir()
-        servers = [FlakyServer(folder, service_s=ms / 1e3, slots=slots) for folder in folders]
-        try:
-            yield servers
-        finally:
-            for server in servers:
-                server.kill()
+def start_servers(count: int, slots: int, ms: float) -> Iterator[list[FixedTimeServer]]:
+    servers = [FixedTimeServer(ms / 1e3, slots) for _ in range(count)]
+    try:
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
 
 
-def make_evidence(calls: int) -> list[dict[str, str]]:
-    return [
-        {"ticker": TICKERS[n % len(TICKERS)], "text": f"The company was fined {n} times this year."}
-        for n in range(calls)
-    ]
+def make_text(number: int) -> str:
+    return f"The company was fined {number} times this year."
 
 
-def label(manager: LLMManager, calls: int) -> tuple[float, float, int]:
-    """Return the makespan and the processor time of the calls, and the sentences with a label."""
-    run = open_run(TICKERS, evidence=make_evidence(calls), params={"max_sentences": calls})
+def label(manager: LLMManager, calls: int) -> tuple[Cost, int]:
+    """Return what the calls of a run cost, and how many sentences have a label."""
+    evidence = [{"ticker": TICKERS[n % len(TICKERS)], "text": make_text(n)} for n in range(calls)]
+    run = open_run(TICKERS, evidence=evidence, params={"max_sentences": calls})
+    cost = measure(lambda: label_sync(run, manager))
+    return cost, int(run.table()["judged"].sum())
+
+
+def ask_raw(urls: Sequence[str], slots: int, bodies: Sequence[bytes]) -> Cost:
+    """Return what the same requests cost with `slots` raw workers at each server."""
+
+    async def main() -> Cost:
+        async with contextlib.AsyncExitStack() as stack:
+            workers = []
+            work = iter(bodies)
+            for url in urls:
+                client = httpx.AsyncClient(base_url=url, timeout=None, trust_env=False)
+                await stack.enter_async_context(client)
+                workers += [ask_each(client, work) for _ in range(slots)]
+            return await measure_all(workers)
+
+    return asyncio.run(main())
+
+
+async def ask_each(client: httpx.AsyncClient, work: Iterator[bytes]) -> None:
+    for body in work:
+        async with client.stream("POST", "/api/chat", content=body, headers=JSON) as reply:
+            async for _ in reply.aiter_raw():
+                pass
+
+
+async def measure_all(workers: Sequence[Awaitable[None]]) -> Cost:
     began_s, cpu_s = time.perf_counter(), time.process_time()
-    label_sync(run, manager)
-    seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
-    return seconds, cpu_s, int(run.table()["judged"].sum())
+    await asyncio.gather(*workers)
+    return Cost(time.perf_counter() - began_s, time.process_time() - cpu_s)
 
 
-def time_calls(servers: int, slots: int, calls: int, ms: float) -> tuple[float, float, list[int]]:
-    """
-    Return the makespan of so many calls, the processor time of this process, and how many calls
-    each server had. Ends the program where a call was lost or asked twice.
-    """
-    places = servers * slots
+def describe(name: str, costs: Sequence[Cost], ideal_s: float, calls: int) -> str:
+    wall_s = statistics.median(cost.wall_s for cost in costs)
+    cpu_ms = 1e3 * statistics.median(cost.cpu_s for cost in costs) / calls
+    return (
+        f"{name:<10} {wall_s:.2f} s, {wall_s / ideal_s:.3f} of the ideal; "
+        f"{cpu_ms:.2f} ms of processor time a call"
+    )
+
+
+class Makespans(NamedTuple):
+    """What the same calls cost by urisk_nb and by raw httpx, in turns, a round each."""
+
+    ours: list[Cost]
+    raw: list[Cost]
+    asked: list[int]  # calls of each server in the last run
+
+
+def time_calls(servers: int, slots: int, calls: int, ms: float, rounds: int = 1) -> Makespans:
+    """Return the makespans of so many calls; end the program where one was lost or asked twice."""
     with start_servers(servers, slots, ms) as started:
-        manager = LLMManager.initialize_sync(url=[one.url for one in started], parallel=places)
-        label(manager, places)  # imports, connections
-        warm = [len(server.asked()) for server in started]
-        seconds, cpu_s, labeled = label(manager, calls)
+        urls = [server.url for server in started]
+        manager = LLMManager.initialize_sync(url=urls, parallel=servers * slots)
+        label(manager, servers * slots)  # imports, connections
+        (first,) = (one.body for one in manager.calls.records if make_text(0).encode() in one.body)
+        bodies = [first.replace(make_text(0).encode(), make_text(n).encode()) for n in range(calls)]
+        found = Makespans([], [], [])
+        for _ in range(rounds):
+            before = [server.count_asked() for server in started]
+            cost, labeled = label(manager, calls)
+            found.asked[:] = [one.count_asked() - n for one, n in zip(started, before, strict=True)]
+            if labeled != calls or sum(found.asked) != calls:
+                raise SystemExit(f"{calls} calls, {labeled} labels, asked {found.asked}")
+            found.ours.append(cost)
+            found.raw.append(ask_raw(urls, slots, bodies))
         manager.shutdown_sync()
-        asked = [len(server.asked()) - n for server, n in zip(started, warm, strict=True)]
-    if labeled != calls or sum(asked) != calls:
-        raise SystemExit(f"{calls} calls, {labeled} labels, asked {asked}")
-    return seconds, cpu_s, asked
+    return found
 
 
 def measure_servers(*, quick: bool) -> Measured:
@@ -84,13 +140,15 @@ def measure_servers(*, quick: bool) -> Measured:
     figures, ratios = {}, []
     for servers, full in counts.items():
         calls = full // 25 if quick else full
-        seconds, _, _ = time_calls(servers, slots, calls, ms)
+        found = time_calls(servers, slots, calls, ms)
+        seconds, raw_s = found.ours[0].wall_s, found.raw[0].wall_s
         ideal_s = calls * ms / 1e3 / (servers * slots)
         ratios.append(seconds / ideal_s)
         figures[f"servers {servers}"] = Figure(
             value=seconds / ideal_s,
             unit="x",
-            conditions=f"{calls:,} calls of {ms:g} ms, {slots} slots a server",
+            conditions=f"{calls:,} calls of {ms:g} ms, {slots} slots a server; raw httpx took "
+            f"{raw_s / ideal_s:.3f} times the ideal",
             ours=seconds,
             anchor=ideal_s,
         )
@@ -112,13 +170,15 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--ms", type=float, default=100.0)
+    parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
     os.environ["URISK_JOURNAL"] = "off"
-    seconds, cpu_s, asked = time_calls(args.servers, args.slots, args.calls, args.ms)
+    found = time_calls(args.servers, args.slots, args.calls, args.ms, args.rounds)
     ideal_s = args.calls * args.ms / 1e3 / (args.servers * args.slots)
     print(f"{args.calls} calls of {args.ms:g} ms, {args.servers} servers of {args.slots} slots:")
-    print(f"makespan {seconds:.2f} s, ideal {ideal_s:.2f} s, ratio {seconds / ideal_s:.3f}")
-    print(f"{cpu_s:.2f} s of this process's processor time; calls of each server: {asked}")
+    print(f"ideal      {ideal_s:.2f} s; calls of each server in the last run: {found.asked}")
+    print(describe("urisk_nb", found.ours, ideal_s, args.calls))
+    print(describe("raw httpx", found.raw, ideal_s, args.calls))
 
 
 if __name__ == "__main__":

@@ -86,8 +86,7 @@ INSIDE = {
         *("engines", "leases", "checks", "model_server"),
     ],
     "llm": [
-        *("messages", "dialects", "constrained_decoding", "resilience", "calls"),
-        *("checkpoints", "limiter"),
+        *("messages", "dialects", "constrained_decoding", "resilience", "calls", "limiter"),
         *("tls", "refusals", "decompression"),
         "run_calls",
         *(

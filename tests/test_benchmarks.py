@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import re
+import subprocess
 import sys
 
 import pytest
@@ -20,7 +21,8 @@ SUED = "A class action was filed against us in June 2023."
 
 @pytest.fixture
 def load(monkeypatch):
-    """A script as a module."""
+    """A script as a module; the others stand beside it."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
     def load(name):
         spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
@@ -86,7 +88,7 @@ def test_no_measurement_touches_the_journal_of_the_user():
         for name, text in texts.items()
         if re.search(r"\b(?:assess|open_run)\(|%%ask answer|%%risk --", text)
     }
-    assert using == {"ask.py", "journal.py", "make_images.py", "pool.py", "quant.py", "wire.py"}
+    assert using > {"ask.py", "journal.py", "make_images.py", "pool.py", "quant.py", "wire.py"}
     assert [name for name in using if "URISK_JOURNAL" not in texts[name]] == []
 
 
@@ -104,3 +106,13 @@ def test_only_engines_that_there_are_can_be_asked_for(load, capsys):
     with pytest.raises(SystemExit):
         load("judge").main(["--engine", "scripted"])
     assert "invalid choice: 'scripted'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_each_call_is_asked_once_of_the_servers_of_a_fixed_time():
+    """More calls than slots, so some wait; the script itself fails where one was lost."""
+    command = [sys.executable, "benchmarks/pool.py", "--calls", "24", "--ms", "5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    ours, raw = (float(line.split()[-11]) for line in done.stdout.splitlines()[-2:])
+    assert min(ours, raw) > 1  # of the ideal

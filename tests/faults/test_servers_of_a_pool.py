@@ -67,7 +67,8 @@ def list_labeled(table):
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_calls_are_shared_by_all_servers(count, servers):
     """Every server is filled to its slots and no further, and has its part of the calls."""
-    group = servers(count)
+    # Long enough for all requests to be sent before the first reply, on a busy machine, too
+    group = servers(count, service_s=0.2)
     manager = open_session(group)
     table = assess(TICKERS, evidence=make_evidence(96), manager=manager)
     assert list_labeled(table) == (["ok"] * 8, 96)

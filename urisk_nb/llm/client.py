@@ -51,14 +51,12 @@ from urisk_nb.errors import (
     TlsFailed,
     UriskError,
 )
-from urisk_nb.llm.checkpoints import skip_checkpoints
 from urisk_nb.llm.decompression import Decompressor, find_unknown_encoding, list_encodings
 from urisk_nb.llm.dialects import ollama, openai
 from urisk_nb.llm.dialects.dialect import (
     BUSY_STATUSES,
     Dialect,
     Feature,
-    ReplyDecoder,
     clean_words,
 )
 from urisk_nb.llm.messages import (
@@ -519,9 +517,7 @@ class Client:
             Turns status and text of a refusal into an error.
         """
         headers = {**JSON, **self.dialect.headers}
-        sent = skip_checkpoints(
-            self._calls.post(self._find_address(path), content=body, headers=headers)
-        )
+        sent = self._calls.post(self._find_address(path), content=body, headers=headers)
         reply = await self._receive(sent, NO_START, is_load=True)
         return self._read_object(path, reply, decode_error)
 
@@ -564,16 +560,24 @@ class Client:
         """
         dialect, settings = self.dialect, self.settings
         decoder, reception = dialect.open_decoder(), _Reception(settings, on_chunk)
+        headers, address = {**JSON, **dialect.headers}, self._find_address(dialect.chat_path)
         try:
             with _translate_errors(settings):
-                async with reception.timer:
-                    request = self._build_chat(dialect, body)
-                    reply = await skip_checkpoints(self._calls.send(request, stream=True))
-                    async with _closing(reply):
-                        if reply.status_code != 200 or self._is_page_type(reply):
-                            reception.timer.reschedule(None)  # a refusal has its own limit
-                            raise await self._read_refusal(reply, dialect.decode_error)
-                        await self._read_chat(reply, decoder, reception)
+                async with (
+                    reception.timer,
+                    self._calls.stream("POST", address, content=body, headers=headers) as reply,
+                ):
+                    if reply.status_code != 200 or self._is_page_type(reply):
+                        reception.timer.reschedule(None)  # a refusal has its own limit
+                        raise await self._read_refusal(reply, dialect.decode_error)
+                    chunks = reply.aiter_raw()
+                    first = await anext(chunks, b"")
+                    if first.lstrip().startswith(b"<"):
+                        raise await self._read_refusal(reply, dialect.decode_error, first, chunks)
+                    reception.take(decoder.feed(first))
+                    async for data in chunks:
+                        reception.take(decoder.feed(data))
+                    reception.take(decoder.finish())
         except (TimeoutError, UriskError) as exc:
             # What follows the end matters only for using the connection again.
             if reception.final is None:
@@ -585,22 +589,6 @@ class Client:
                 partial=reception.text,
             )
         return reception.final
-
-    async def _read_chat(
-        self, reply: httpx.Response, decoder: ReplyDecoder, reception: _Reception
-    ) -> None:
-        chunks = reply.aiter_raw()
-        first = await anext(chunks, b"")
-        if first.lstrip().startswith(b"<"):
-            raise await self._read_refusal(reply, self.dialect.decode_error, first, chunks)
-        reception.take(decoder.feed(first))
-        async for data in chunks:
-            reception.take(decoder.feed(data))
-        reception.take(decoder.finish())
-
-    def _build_chat(self, dialect: Dialect, body: bytes) -> httpx.Request:
-        address, headers = self._find_address(dialect.chat_path), {**JSON, **dialect.headers}
-        return self._calls.build_request("POST", address, content=body, headers=headers)
 
     # Models of Ollama -----------------------------------------------------------------------------
 
@@ -791,15 +779,6 @@ def _silence(settings: Settings, what: str, *, is_load: bool) -> ServerTimeout:
         f"{settings.url} was silent for {within_s:g} s{' ' + what if what else ''}.",
         fix=f"give it longer: %env {name}={min(within_s * 4, MAX_LIMIT_S):g}",
     )
-
-
-@contextlib.asynccontextmanager
-async def _closing(reply: httpx.Response) -> AsyncIterator[None]:
-    """Close a reply at the end, read or not, before another task runs."""
-    try:
-        yield
-    finally:
-        await skip_checkpoints(reply.aclose())
 
 
 async def _undo_compression(reply: httpx.Response) -> None:

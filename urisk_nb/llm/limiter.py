@@ -10,7 +10,6 @@ from typing import Any, cast
 import anyio
 
 from urisk_nb.errors import ServerConnectionLost
-from urisk_nb.llm.checkpoints import skip_checkpoints
 
 __all__ = ["CallLimiter"]
 
@@ -72,11 +71,8 @@ class CallLimiter:
         task = cast("asyncio.Task[Any]", asyncio.current_task())  # a coroutine runs in a task
         self._tasks.add(task)
         try:
-            await skip_checkpoints(self._limiter.acquire())
-            try:
+            async with self._limiter:
                 yield
-            finally:
-                self._limiter.release()
         except asyncio.CancelledError as exc:
             # By the shutdown alone: the caller has not cancelled it, too
             if task in self._cancelled and task.uncancel() == 0:

@@ -919,7 +919,10 @@ class LLMManager:
             Compact JSON with the keys of the question's schema, and `logprobs` where the server
             gives them.
         """
-        return await event_loop.call(self._prepare_question(question, model).whole())
+        answer = self._prepare_question(question, model).whole()
+        if event_loop.on_loop():  # one of many calls of a run
+            return await event_loop.skip_checkpoints(answer)
+        return await event_loop.call(answer)
 
     def ask_sync(self, question: Question | bytes, model: str | None = None) -> Answer:
         """`ask`, blocking."""

@@ -1,14 +1,17 @@
 """An await that lets other tasks run only where it waits for something."""
 
 import asyncio
+from types import SimpleNamespace
 
 import anyio.lowlevel
 import httpx
 import pytest
 
-from urisk_nb.llm.checkpoints import MAX_SKIPPED, skip_checkpoints
+from urisk_nb import event_loop
+from urisk_nb.event_loop import MAX_SKIPPED, skip_checkpoints
 from urisk_nb.llm.client import Client
 from urisk_nb.llm.limiter import CallLimiter
+from urisk_nb.llm.manager import LLMManager
 from urisk_nb.settings import load
 
 REPLY = b'{"message": {"content": "ok"}, "done": true}\n'
@@ -119,7 +122,7 @@ class SlowReply(httpx.AsyncByteStream):
             await anyio.lowlevel.checkpoint()
 
 
-def test_a_call_is_sent_before_another_task_has_its_turn():
+def test_a_call_of_a_run_is_sent_before_another_task_has_its_turn():
     """From its place on, and after the reply of the call before it."""
 
     async def run():
@@ -127,10 +130,16 @@ def test_a_call_is_sent_before_another_task_has_its_turn():
         client = Client(load(url="http://127.0.0.1:1"), SlowWire(seen))
         limiter = CallLimiter(2)
 
+        async def ask(name):
+            async with limiter.hold():
+                await client.chat(name.encode())
+
+        manager = LLMManager.__new__(LLMManager)  # only its way of asking is looked at
+        manager._prepare_question = lambda name, _: SimpleNamespace(whole=lambda: ask(name))
+
         async def ask_twice(name):
             for number in (1, 2):
-                async with limiter.hold():
-                    await client.chat(f"{name}{number}".encode())
+                await manager.ask(f"{name}{number}")
 
         tasks = []
         for name in "ab":
@@ -141,4 +150,4 @@ def test_a_call_is_sent_before_another_task_has_its_turn():
         await client.aclose()
         return seen
 
-    assert asyncio.run(run()) == ["a1", "b1", "a2", "b2"]
+    assert event_loop.run(run()) == ["a1", "b1", "a2", "b2"]
