@@ -9,6 +9,7 @@ import time
 
 import pandas as pd
 import pytest
+from distributed import WorkerPlugin
 
 from cluster_runs import TICKERS, assess_locally, compared, write_news
 from dask_cluster import open_cluster, release
@@ -103,6 +104,37 @@ def test_sessions_that_are_ended_in_the_middle_begin_again(start_server):
     pd.testing.assert_frame_equal(
         compared(on_cluster).drop(columns=drop), compared(local).drop(columns=drop)
     )
+
+
+class Poison(WorkerPlugin):
+    """Workers end when they ask about one sentence, also those that are started in their place."""
+
+    def setup(self, worker):
+        import os
+        import signal
+
+        from urisk_nb.scale import steps
+
+        ask = steps.answer
+
+        async def answer(batch):
+            if any("is poison" in one.sentence.text for one in batch.questions):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return await ask(batch)
+
+        answer.__module__, answer.__qualname__ = ask.__module__, ask.__qualname__
+        steps.answer = answer
+
+
+def test_a_sentence_with_which_workers_end_is_left_without_a_label(start_server):
+    """After two of them, and one more that asked it alone; every other one gets its label."""
+    server, news = start_server(), write_news(36, {7: "This one is poison."})
+    with open_cluster(3, OLLAMA_URL=server.url) as client:
+        client.register_plugin(Poison(), name="poison")
+        table = assess(TICKERS, evidence=news, client=client)
+    assert table["judged"].tolist() == [6, 5, 6, 6, 6, 6]
+    assert table["status"].tolist() == ["ok", "partial", *["ok"] * 4]
+    assert "This one is poison." not in server.asked()
 
 
 CALLER = """
