@@ -2,8 +2,11 @@
 Runs about six companies, on a cluster and in this process, and what of their tables is compared.
 """
 
+import threading
+
 import pandas as pd
 
+from harness import eventually
 from urisk_nb import LLMManager, assess
 
 TICKERS = [f"T{number}" for number in range(6)]
@@ -31,3 +34,19 @@ def assess_locally(url, evidence, **given):
         return assess(TICKERS, evidence=evidence, **given)
     finally:
         manager.shutdown_sync()
+
+
+def when(condition, do):
+    """Do something in another thread as soon as a condition holds; the thread."""
+
+    def wait():
+        eventually(condition, 20)
+        do()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def count_answers(server):
+    return sum(what == "answered" for what, _ in server.log())

@@ -3,12 +3,15 @@ Workers that come in the middle of a run on a cluster, sessions that are ended u
 that are killed. The answers are SCRIPTED.
 """
 
+import os
+import signal
 import subprocess
 import sys
 import time
 
 import pandas as pd
 import pytest
+from distributed import WorkerPlugin
 
 from cluster_runs import TICKERS, assess_locally, compared, write_news
 from dask_cluster import open_cluster, release
@@ -20,9 +23,6 @@ from urisk_nb.scale import cluster
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
-SLOW_S = 0.2  # an answer, so that a run lasts until another worker is there
-
-
 @pytest.fixture
 def start_server(tmp_path):
     """Start servers that answer four at once, each with its own log."""
@@ -31,7 +31,7 @@ def start_server(tmp_path):
     def start(**given):
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(FlakyServer(folder, slots=4, **{"service_s": 0.05, **given}))
+        started.append(FlakyServer(folder, **{"service_s": 0.05, "slots": 4, **given}))
         return started[-1]
 
     yield start
@@ -51,14 +51,33 @@ def tell_when(condition, do):
     return tell
 
 
+def hold_while_one_comes(server, client, is_enough):
+    """
+    A callback of a run that starts another worker when some questions were asked, and holds the
+    server until enough has come of it.
+    """
+    steps = []
+
+    def tell(_):
+        if not steps and len(server.asked()) > 8:
+            steps.append("held")
+            server.hang()
+            client.cluster.scale(2)
+        elif steps == ["held"] and is_enough():
+            steps.append("released")
+            os.kill(server.process.pid, signal.SIGCONT)
+
+    return tell
+
+
 def test_a_worker_that_comes_later_takes_part(start_server, monkeypatch):
     """With its own server, and with as many calls in flight as both answer."""
-    first, second = start_server(service_s=SLOW_S), start_server(service_s=SLOW_S)
-    news = write_news(150)
-    with open_cluster(1, OLLAMA_URL=first.url) as client:
+    first, second = start_server(service_s=0.15, slots=1), start_server()
+    news = write_news(120)
+    with open_cluster(1, OLLAMA_URL=first.url, URISK_PARALLEL="1") as client:
         monkeypatch.setenv("OLLAMA_URL", second.url)
         monkeypatch.setenv("URISK_PARALLEL", "4")
-        tell = tell_when(lambda: len(first.asked()) > 8, lambda: client.cluster.scale(2))
+        tell = tell_when(lambda: len(first.asked()) > 4, lambda: client.cluster.scale(2))
         on_cluster = assess(TICKERS, evidence=news, client=client, on_progress=tell)
     assert len(second.asked()) > 20
     assert second.most_in_flight() > 1
@@ -72,7 +91,14 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_named(
     start_server, monkeypatch, journal, why
 ):
     """Under the table, and also where the run is shown again; it is asked nothing."""
-    first, second = start_server(service_s=SLOW_S), start_server(digest="other")
+    sessions, left_out = [], cluster.ClusterSession.list_left_out
+    begin = cluster.ClusterSession.__init__
+    monkeypatch.setattr(
+        cluster.ClusterSession,
+        "__init__",
+        lambda self, *given: (sessions.append(self), begin(self, *given))[1],
+    )
+    first, second = start_server(), start_server(digest="other")
     if why == "its version":
         known = set()
 
@@ -83,8 +109,8 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_named(
         monkeypatch.setattr(cluster, "find_differences", find)
     with open_cluster(1, OLLAMA_URL=first.url) as client:
         monkeypatch.setenv("OLLAMA_URL", second.url)
-        tell = tell_when(lambda: len(first.asked()) > 8, lambda: client.cluster.scale(2))
-        table = assess(TICKERS, evidence=write_news(150), client=client, on_progress=tell)
+        tell = hold_while_one_comes(first, client, lambda: bool(left_out(sessions[0])))
+        table = assess(TICKERS, evidence=write_news(60), client=client, on_progress=tell)
     assert second.asked() == []
     (note,) = (one for one in table.report.meta["messages"]["*"] if "took no part" in one)
     assert ("has no urisk_nb" if why == "its version" else "different models") in note
@@ -103,6 +129,37 @@ def test_sessions_that_are_ended_in_the_middle_begin_again(start_server):
     pd.testing.assert_frame_equal(
         compared(on_cluster).drop(columns=drop), compared(local).drop(columns=drop)
     )
+
+
+class Poison(WorkerPlugin):
+    """Workers end when they ask about one sentence, also those that are started in their place."""
+
+    def setup(self, worker):
+        import os
+        import signal
+
+        from urisk_nb.scale import steps
+
+        ask = steps.answer
+
+        async def answer(batch):
+            if any("is poison" in one.sentence.text for one in batch.questions):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return await ask(batch)
+
+        answer.__module__, answer.__qualname__ = ask.__module__, ask.__qualname__
+        steps.answer = answer
+
+
+def test_a_sentence_with_which_workers_end_is_left_without_a_label(start_server):
+    """After two of them, and one more that asked it alone; every other one gets its label."""
+    server, news = start_server(), write_news(36, {7: "This one is poison."})
+    with open_cluster(3, OLLAMA_URL=server.url) as client:
+        client.register_plugin(Poison(), name="poison")
+        table = assess(TICKERS, evidence=news, client=client)
+    assert table["judged"].tolist() == [6, 5, 6, 6, 6, 6]
+    assert table["status"].tolist() == ["ok", "partial", *["ok"] * 4]
+    assert "This one is poison." not in server.asked()
 
 
 CALLER = """

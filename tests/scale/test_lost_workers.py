@@ -5,18 +5,17 @@ stopped: what is lost, and what is asked again. The answers are SCRIPTED.
 
 import os
 import signal
-import threading
 import time
 
 import pandas as pd
 import pytest
 
-from cluster_runs import TICKERS, assess_locally, compared, write_news
+from cluster_runs import TICKERS, assess_locally, compared, count_answers, when, write_news
 from dask_cluster import list_pids, open_cluster, set_variables
 from flaky_server import FlakyServer
 from harness import alive, eventually
 from urisk_nb import assess
-from urisk_nb.errors import ClusterLost, UriskError
+from urisk_nb.errors import ClusterLost
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -37,22 +36,6 @@ def start_server(tmp_path):
     yield start
     for server in started:
         server.kill()
-
-
-def when(condition, do):
-    """Do something in another thread as soon as a condition holds; the thread."""
-
-    def wait():
-        eventually(condition, 20)
-        do()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
-
-
-def count_answers(server):
-    return sum(what == "answered" for what, _ in server.log())
 
 
 def find_askers(client):
@@ -206,22 +189,3 @@ def test_a_server_that_a_worker_started_ends_with_the_worker(tmp_path):
         (pid,) = find_askers(client)
         os.kill(pid, signal.SIGKILL)
         gone(processes, within_s=5)
-
-
-def test_a_cluster_that_ends_is_waited_for_and_then_named(start_server, monkeypatch):
-    """The scheduler ends: the error says so, and what was done is kept."""
-    monkeypatch.setenv("URISK_OUTAGE_WAIT", "0.2")
-    server = start_server()
-    with open_cluster(
-        1,
-        OLLAMA_URL=server.url,
-    ) as client:
-        ended = when(
-            lambda: count_answers(server) > 20,
-            lambda: client.loop.add_callback(client.cluster.scheduler.close),
-        )
-        with pytest.raises(UriskError) as caught:
-            assess(TICKERS, evidence=write_news(72), client=client)
-        ended.join()
-    assert isinstance(caught.value, ClusterLost)
-    assert caught.value.partial["judged"].sum() >= 8

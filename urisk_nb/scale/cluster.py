@@ -18,7 +18,7 @@ import os
 import platform
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,8 +67,12 @@ class _Call:
     is_suspect: bool
     answer: asyncio.Future[Answer]
     failed: dict[ClusterServer, UriskError] = field(default_factory=dict)
-    lost: int = 0  # workers that ended with it
     batch: _Sent | None = None
+
+    @property
+    def key(self) -> str | bytes:
+        """What names the question, also where it is asked once more."""
+        return self.question if isinstance(self.question, bytes) else self.question.key
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +113,8 @@ class ClusterSession:
         self._models: tuple[str, ...] = ()  # beside the session's own
         self._judges: dict[str, Judge] = {}
         self._queue: deque[_Call] = deque()
+        # Workers that ended with a question: kept when the run asks it again after an outage
+        self._lost: Counter[str | bytes] = Counter()
         self._wanted: list[int] = []  # what the run asks for
         self._looks: dict[ClusterServer, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -326,7 +332,7 @@ class ClusterSession:
     def _take_calls(self, server: ClusterServer) -> list[_Call]:
         """
         Take the next questions for a server off the queue: as many as it answers at once, and not
-        more than its part of what waits.
+        more than its part of what waits. One with which a worker ended goes by itself.
         """
         with_room = sum(one.room > 0 for one in self._servers.values())
         most = min(server.slots, server.room, -(-len(self._queue) // with_room))
@@ -335,6 +341,8 @@ class ClusterSession:
             first, following = taken[0], self._queue[0]
             is_same = (first.model, first.is_suspect) == (following.model, following.is_suspect)
             if not is_same or server in following.failed:
+                break
+            if self._lost[first.key] or self._lost[following.key]:
                 break
             taken.append(self._queue.popleft())
         return taken
@@ -389,8 +397,9 @@ class ClusterSession:
 
     def _note_lost(self, call: _Call, error: UriskError) -> None:
         """Send a question once more whose worker or way to the scheduler was lost."""
-        call.lost += isinstance(error, WorkerLost)
-        if isinstance(error, WorkerLost) and call.lost < (1 if call.is_suspect else MAX_LOST):
+        self._lost[call.key] += isinstance(error, WorkerLost)
+        most = 1 if call.is_suspect else MAX_LOST
+        if isinstance(error, WorkerLost) and self._lost[call.key] < most:
             self._queue_again(call)
         else:
             _end(call, error)
@@ -400,7 +409,7 @@ class ClusterSession:
         if call.answer.done():
             return
         call.batch = None
-        before = sum(1 for one in self._queue if one.failed or one.lost)
+        before = sum(1 for one in self._queue if one.failed or self._lost[one.key])
         self._queue.insert(before, call)
 
     def _may_move(self, call: _Call, error: UriskError) -> bool:
