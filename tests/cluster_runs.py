@@ -40,7 +40,7 @@ def when(condition, do):
     """Do something in another thread as soon as a condition holds; the thread."""
 
     def wait():
-        eventually(condition, 20)
+        eventually(condition, 40)
         do()
 
     thread = threading.Thread(target=wait)

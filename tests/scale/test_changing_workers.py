@@ -20,7 +20,7 @@ from harness import ROOT, eventually
 from urisk_nb import assess, replay
 from urisk_nb.scale import cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

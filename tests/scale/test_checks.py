@@ -25,7 +25,7 @@ from urisk_nb.errors import (
 )
 from urisk_nb.scale import checks, jobs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 NEWS = write_news(6)
 

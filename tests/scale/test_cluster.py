@@ -21,7 +21,7 @@ from urisk_nb import assess, cli
 from urisk_nb.errors import InputError
 from urisk_nb.notebook import magics
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 SEVERE = {"risk": "credit", "severity": 5}

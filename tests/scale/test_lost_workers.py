@@ -17,7 +17,7 @@ from harness import alive, eventually
 from urisk_nb import assess
 from urisk_nb.errors import ClusterLost
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 IN_FLIGHT = 8  # two batches, each of as many as the server answers at once
 

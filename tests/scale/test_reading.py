@@ -16,7 +16,7 @@ from urisk_nb import assess, process_state
 from urisk_nb.errors import WorkersDiffer
 from urisk_nb.scale import reading
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 NO_MODEL = {"llm": False}
 SENTENCE = "In its year {n} the court found that the company owes a fine of {n} dollars. "
