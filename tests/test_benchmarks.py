@@ -100,7 +100,7 @@ def test_the_measurement_of_the_wire_leaves_no_run_behind(load, journal, monkeyp
     # Theirs never close their connections
     monkeypatch.setattr(sys.modules["anchors"], "PACKAGES", {})
     wire.main()
-    assert re.search(r"^risk .* ratio ", capsys.readouterr().out, re.M)
+    assert re.search(r"^risk .* ratio ", capsys.readouterr().out, re.MULTILINE)
     assert not journal.exists()
 
 

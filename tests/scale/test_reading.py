@@ -14,6 +14,7 @@ from cluster_runs import TICKERS, compared
 from dask_cluster import open_cluster
 from urisk_nb import assess, process_state
 from urisk_nb.errors import WorkersDiffer
+from urisk_nb.reading import packed_cache
 from urisk_nb.scale import reading
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -30,7 +31,7 @@ def write_reports(count=300):
 
 def assess_here(reports):
     """The table of this process, which has read nothing of it before."""
-    process_state.forget("selections")
+    process_state.forget(packed_cache.NAME)
     return assess(TICKERS, evidence=reports, params=NO_MODEL)
 
 
@@ -43,7 +44,7 @@ def client():
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     """One report a batch, none is read here but the first, and none was read before."""
-    process_state.forget("selections")
+    process_state.forget(packed_cache.NAME)
     monkeypatch.setattr(reading, "ALONE_S", 0.0)
     monkeypatch.setattr(reading, "BATCH_CHARS", 1)
 
@@ -74,7 +75,7 @@ def test_workers_choose_what_this_process_would(client, sent):
     assert [task.holding.symbol for batch, _ in sent for task in batch] == TICKERS[1:]
     assert all(len(pickle.loads(content)) == 1 for _, content in sent)
     sent.clear()
-    process_state.forget("selections")
+    process_state.forget(packed_cache.NAME)
     assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
     assert len(sent) == 5
     again = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
