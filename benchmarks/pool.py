@@ -58,10 +58,13 @@ def make_text(number: int) -> str:
     return f"The company was fined {number} times this year."
 
 
+def make_evidence(calls: int) -> list[dict[str, str]]:
+    return [{"ticker": TICKERS[n % len(TICKERS)], "text": make_text(n)} for n in range(calls)]
+
+
 def label(manager: LLMManager, calls: int) -> tuple[Cost, int]:
     """Return what the calls of a run cost, and how many sentences have a label."""
-    evidence = [{"ticker": TICKERS[n % len(TICKERS)], "text": make_text(n)} for n in range(calls)]
-    run = open_run(TICKERS, evidence=evidence, params={"max_sentences": calls})
+    run = open_run(TICKERS, evidence=make_evidence(calls), params={"max_sentences": calls})
     cost = measure(lambda: label_sync(run, manager))
     return cost, int(run.table()["judged"].sum())
 
