@@ -248,12 +248,13 @@ def test_every_error_has_its_part_and_every_part_its_error(reference):
 
 @of_the_site
 def test_every_setting_has_its_row_and_every_row_its_setting(reference):
-    """The two that are no field are read before the settings are."""
+    """Those that are no field are read before the settings are."""
     rows = re.findall(
         r"<tr>\s*<td><code>(\w+)</code></td>.*?</tr>", reference("settings").markup, re.DOTALL
     )
     fields = [field.alias for field in Settings.model_fields.values()]
-    assert sorted(rows) == sorted([*fields, "URISK_STATIC", "URISK_JOURNAL", "URISK_SYSTEM_PROMPT"])
+    others = ("URISK_STATIC", "URISK_JOURNAL", "URISK_SYSTEM_PROMPT", "URISK_WORKERS")
+    assert sorted(rows) == sorted([*fields, *others])
     markup = reference("settings").markup
     assert all(f"<code>{name}</code>" in markup for name in Settings.model_fields)
 

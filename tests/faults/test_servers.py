@@ -289,7 +289,7 @@ def test_more_calls_than_slots_is_said_so(lab):
     """What waits inside of the server cannot be cancelled: the way to more slots is told."""
     manager = session()
     assert session(parallel=3) is manager
-    assert manager.notes[-1].startswith("the server was started with one slot")
+    assert manager.notes[-1].startswith("The server was started with one slot")
     assert "--parallel 3" in manager.notes[-1]
 
 
