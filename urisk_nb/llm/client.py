@@ -397,9 +397,9 @@ class Client:
             It cannot; the message says what was wanted.
         """
         if not self.dialect.can(feature):
-            raise self._unsupported(what)
+            raise self._build_unsupported_error(what)
 
-    def _unsupported(self, what: str) -> NotSupportedByServer:
+    def _build_unsupported_error(self, what: str) -> NotSupportedByServer:
         return NotSupportedByServer(
             f"the {self.dialect.name} server at {self.settings.url} cannot {what}.",
             fix="do it where that server is started, or use Ollama",
@@ -494,7 +494,7 @@ class Client:
         self.require(Feature.LOADED_MODELS, what)
         reply = await self._fetch("/api/ps")
         if reply.status_code in NO_SUCH_PATH:  # a gateway may let through what answers need
-            raise self._unsupported(what)
+            raise self._build_unsupported_error(what)
         return ollama.decode_loaded_models(
             self._read_object("/api/ps", reply, self.dialect.decode_error)
         )
