@@ -60,3 +60,14 @@ def set_variables(client, of_workers):
 def release(client):
     """End the sessions of the workers; the next run begins new ones."""
     client.unregister_worker_plugin("urisk_nb")
+
+
+def list_mended(client):
+    """The workers that cannot stand still under Dask's profiler."""
+
+    def is_mended():
+        import sys
+
+        return sys.version_info >= (3, 12) or hasattr(sys._current_frames, "is_mended")
+
+    return {worker for worker, is_so in client.run(is_mended).items() if is_so}

@@ -14,7 +14,7 @@ import pytest
 
 import urisk_nb
 from cluster_runs import TICKERS, assess_locally, compared, write_news
-from dask_cluster import open_cluster, set_variables
+from dask_cluster import list_mended, open_cluster, set_variables
 from flaky_server import BABBLE, BOOM, REFUSED, FlakyServer
 from harness import FakeOllama, free_port, short_folder
 from urisk_nb import assess, cli
@@ -109,6 +109,12 @@ def test_a_run_and_its_journal_answer_each_other(two_models, client, journal):
     assert local["cached"].tolist() == again["cached"].tolist() == [4] * 6
     shown = urisk_nb.replay(on_cluster.report.meta["run_id"])
     pd.testing.assert_frame_equal(pd.DataFrame(shown), pd.DataFrame(on_cluster))
+
+
+def test_workers_cannot_stand_still_under_a_profiler(client):
+    """The bug of Python 3.11 that tests/scale/test_thread_frames.py shows."""
+    assess(TICKERS, evidence=write_news(6), client=client)
+    assert list_mended(client) == {*client.nthreads()}
 
 
 def test_a_run_has_as_many_calls_in_flight_as_it_asks_for(fake_ollama_with, client):

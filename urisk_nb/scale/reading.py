@@ -26,6 +26,7 @@ from urisk_nb.risk.selection import (
 )
 from urisk_nb.risk.task_bytes import decode_selection, encode_task, select_bytes
 from urisk_nb.scale.checks import build_differences_error, find_differences
+from urisk_nb.scale.thread_frames import mend_current_frames
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -147,4 +148,5 @@ def _count_chars(tasks: Iterable[SelectionTask]) -> int:
 
 def select_batch(content: bytes) -> bytes:
     """Read the evidence of a batch of tickers: what Dask calls on a worker."""
+    mend_current_frames()
     return pickle.dumps([select_bytes(one) for one in pickle.loads(content)])  # noqa: S301  likewise

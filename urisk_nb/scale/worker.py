@@ -24,6 +24,7 @@ from urisk_nb.address import is_loopback
 from urisk_nb.errors import WorkerLost
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.scale.steps import keep_own
+from urisk_nb.scale.thread_frames import mend_current_frames
 from urisk_nb.settings import load
 
 __all__ = ["PLUGIN", "ManagerPlugin", "WorkerPlace", "cancel_jobs", "describe_worker", "run_job"]
@@ -61,6 +62,7 @@ class ManagerPlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002  Dask's signature
         """Begin without jobs; the manager is started by the first one."""
+        mend_current_frames()
         self._lock = threading.Lock()
         self._calls: dict[str, event_loop.Call[Any]] = {}
         self._cancelled: deque[str] = deque(maxlen=MAX_CANCELLED)
