@@ -152,7 +152,10 @@ INSIDE = {
         *("citations", "frame_summary"),
         *("table_summary", "summaries", "prompts", "conversation", "records"),
     ],
-    "scale": ["steps", "worker", "checks", "cluster_server", "jobs", "cluster", "reading"],
+    "scale": [
+        *("thread_frames", "steps", "worker", "checks", "cluster_server", "jobs", "cluster"),
+        "reading",
+    ],
     "service": [
         *("statuses", "schemas", "prometheus", "live_session", "streams", "routes", "guard"),
         *("app", "serving"),

@@ -4,6 +4,8 @@ breaker opens, when to restart.
 """
 
 import asyncio
+import contextlib
+import gc
 import inspect
 
 import pytest
@@ -11,7 +13,7 @@ from tenacity import RetryCallState
 
 from urisk_nb import errors
 from urisk_nb.llm import resilience
-from urisk_nb.llm.resilience import RETRY_RULES, Breaker, retry_rule_for, retrying
+from urisk_nb.llm.resilience import RETRY_RULES, Attempts, Breaker, retry_rule_for, retrying
 from urisk_nb.server.restart_policy import RestartPolicy
 
 LOST = errors.ServerConnectionLost("gone", fix="again")
@@ -148,7 +150,7 @@ def test_tries_are_as_many_as_the_settings_and_the_table_allow(
         async def nothing(_):
             return None
 
-        async for attempt in retrying(max_retries, nothing):
+        async for attempt in Attempts(max_retries, nothing):
             with attempt:
                 tried.append(1)
                 raise error(kind)
@@ -172,7 +174,7 @@ def test_each_kind_of_failure_has_its_own_tries(monkeypatch):
         async def nothing(_):
             return None
 
-        async for attempt in retrying(5, nothing):
+        async for attempt in Attempts(5, nothing):
             with attempt:
                 tried.append(1)
                 if kind := next(failures, None):
@@ -180,6 +182,52 @@ def test_each_kind_of_failure_has_its_own_tries(monkeypatch):
 
     asyncio.run(main())
     assert len(tried) == 4
+
+
+def test_a_call_that_succeeds_leaves_no_garbage_in_cycles():
+    """A run has thousands of them, and the collection stops all of its calls."""
+
+    async def main():
+        async for attempt in Attempts(5, lambda _: None):
+            with attempt:
+                return
+
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(StopIteration):
+            main().send(None)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("seen", [asyncio.CancelledError, KeyboardInterrupt])
+def test_a_cancel_ends_the_attempts(seen):
+    """Also the first one."""
+    tried = []
+
+    async def main():
+        async for attempt in Attempts(5, lambda _: None):
+            with attempt:
+                tried.append(1)
+                raise seen
+
+    with pytest.raises(seen):
+        asyncio.run(main())
+    assert tried == [1]
+
+
+def test_a_loop_that_goes_on_after_a_success_is_told():
+    """It would call the server without an end."""
+
+    async def main():
+        async for attempt in Attempts(5, lambda _: None):
+            with attempt:
+                pass
+
+    with pytest.raises(RuntimeError, match="leave it"):
+        asyncio.run(main())
 
 
 # The breaker --------------------------------------------------------------------------------------

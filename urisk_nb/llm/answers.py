@@ -151,12 +151,12 @@ class AnswerStream:
     def __init__(
         self,
         session: LLMManager,
-        prepare: Callable[[Endpoint], PreparedCall],
+        prepare: Callable[[Endpoint, PreparedCall | None], PreparedCall],
         model: str | None = None,
         messages: Sequence[Message] = (),
     ) -> None:
         self._session, self._prepare, self._endpoint = session, prepare, session.lead
-        self._call = prepare(session.lead)  # what cannot be sent is refused now
+        self._call = prepare(session.lead, None)  # what cannot be sent is refused now
         # As it is asked: the session may go on with another model while this call is in flight.
         self._model = model or session.model
         self._thoughts: list[str] = []
@@ -263,7 +263,7 @@ class AnswerStream:
     def _open(self, record: CallRecord, endpoint: Endpoint) -> Exchange:
         """Return the call as this server is asked it; what another one has said is dropped."""
         if endpoint is not self._endpoint:
-            self._endpoint, self._call = endpoint, self._prepare(endpoint)
+            self._endpoint, self._call = endpoint, self._prepare(endpoint, self._call)
             record.body = self._call.body
         self._logprobs.clear()
         self._thoughts.clear()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from urisk_nb.errors import ModelError, PortTaken, ServerError, UriskError
 from urisk_nb.llm.client import Client
-from urisk_nb.llm.dialects.dialect import Feature
+from urisk_nb.llm.dialects.dialect import Dialect, Feature
 from urisk_nb.llm.labels import Judge, LabelMethod, LabelReader
 from urisk_nb.llm.limiter import CallLimiter
 from urisk_nb.llm.messages import JUDGE, ChatRequest, Model, find_model, is_judge, is_same_model
@@ -37,8 +37,10 @@ CLOSE_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedCall:
-    """A call as one server is asked it: the bytes of its request, and how they are sent."""
+    """A call as one server is asked it: its request, the bytes of that, and how they are sent."""
 
+    dialect: Dialect
+    request: ChatRequest
     body: bytes
     exchange: Exchange
 
@@ -203,17 +205,39 @@ class Endpoint:
 
     # Calls ----------------------------------------------------------------------------------------
 
-    def prepare_chat(self, request: ChatRequest) -> PreparedCall:
-        """Return a chat as this server is asked it."""
-        body = self.client.dialect.encode_chat(self._complete(request))
-        return PreparedCall(body=body, exchange=partial(self.client.chat, body))
+    def prepare_chat(self, request: ChatRequest, known: PreparedCall | None = None) -> PreparedCall:
+        """Return a chat as this server is asked it; `known` is how another one is asked it."""
+        request, body = self._encode(request, known)
+        return PreparedCall(
+            dialect=self.client.dialect,
+            request=request,
+            body=body,
+            exchange=partial(self.client.chat, body),
+        )
 
-    def prepare_question(self, question: Question | None, request: ChatRequest) -> PreparedCall:
-        """Return a question about one sentence as this server is asked it."""
-        request = self._complete(request)
-        body = self.client.dialect.encode_chat(request)
-        exchange = partial(self.labels.ask, question, request, body)
-        return PreparedCall(body=body, exchange=exchange)
+    def prepare_question(
+        self,
+        question: Question | None,
+        request: ChatRequest,
+        known: PreparedCall | None = None,
+    ) -> PreparedCall:
+        """Return a question about one sentence as this server is asked it; `known` likewise."""
+        request, body = self._encode(request, known)
+        return PreparedCall(
+            dialect=self.client.dialect,
+            request=request,
+            body=body,
+            exchange=partial(self.labels.ask, question, request, body),
+        )
+
+    def _encode(
+        self, request: ChatRequest, known: PreparedCall | None
+    ) -> tuple[ChatRequest, bytes]:
+        """Return the request as this server needs it, and its bytes; equal servers share them."""
+        request, dialect = self._complete(request), self.client.dialect
+        if known is not None and known.dialect is dialect and known.request == request:
+            return request, known.body
+        return request, dialect.encode_chat(request)
 
     def _complete(self, request: ChatRequest) -> ChatRequest:
         """Return the request with what this server's wire and model need."""

@@ -57,7 +57,7 @@ from urisk_nb.llm.messages import (
     parse_question,
 )
 from urisk_nb.llm.pool import EndpointPool
-from urisk_nb.llm.resilience import BreakerState, retrying
+from urisk_nb.llm.resilience import Attempts, BreakerState
 from urisk_nb.llm.retrying_client import Exchange
 from urisk_nb.llm.setting_changes import (
     Reload,
@@ -663,7 +663,7 @@ class LLMManager:
         async def wait(_: object) -> None:  # a lambda would return what nobody awaits
             await self.server.wait_for_exit_news()
 
-        attempts = retrying(self.settings.max_retries, wait)
+        attempts = Attempts(self.settings.max_retries, wait)
         async for attempt in attempts:
             with attempt:
                 found = await self.pool.each(lambda one: self._find_judges_of(one, models))
@@ -936,7 +936,10 @@ class LLMManager:
         )
         request = parse_question(payload, **self._request_fields(who))
         return AnswerStream(
-            self, lambda one: one.prepare_question(about, request), who, request.messages
+            self,
+            lambda one, known: one.prepare_question(about, request, known),
+            who,
+            request.messages,
         )
 
     def _stream(
@@ -954,7 +957,9 @@ class LLMManager:
             schema=format,
             **self._request_fields(model or self.model),
         )
-        return AnswerStream(self, lambda one: one.prepare_chat(request), model, messages)
+        return AnswerStream(
+            self, lambda one, known: one.prepare_chat(request, known), model, messages
+        )
 
     def _request_fields(self, model: str) -> dict[str, Any]:
         """What the session adds to each request."""

@@ -39,7 +39,7 @@ from urisk_nb.llm.calls import CallRecord
 from urisk_nb.llm.client import OnChunk
 from urisk_nb.llm.endpoint import Endpoint
 from urisk_nb.llm.messages import Final
-from urisk_nb.llm.resilience import MAX_ASKED_S, InRun, retry_rule_for, retrying
+from urisk_nb.llm.resilience import MAX_ASKED_S, Attempts, InRun, retry_rule_for
 from urisk_nb.llm.retrying_client import Exchange, is_single_attempt
 from urisk_nb.llm.run_calls import is_suspect
 
@@ -300,7 +300,7 @@ class EndpointPool:
             if error is not None:
                 record.mark_retry(error)
 
-        attempts = retrying(
+        attempts = Attempts(
             self.lead.settings.max_retries,
             note,
             may_retry=lambda _: record.first_s is None and not self._is_closed,

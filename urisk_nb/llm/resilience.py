@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from urisk_nb import errors
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RETRY_RULES",
+    "Attempts",
     "Breaker",
     "BreakerState",
     "InRun",
@@ -118,6 +120,57 @@ def retry_rule_for(error: BaseException | None) -> RetryRule:
 
 
 # Trying again -------------------------------------------------------------------------------------
+
+
+class Attempts:
+    """
+    The attempts of a call, for `async for`: each is a context, and a success leaves the loop.
+
+    The first one is made without a count of attempts, which comes with its failure: that has locks
+    and storage of threads in a reference cycle, much garbage for what most calls never need.
+
+    Parameters
+    ----------
+    max_retries, before_sleep, may_retry
+        As `retrying` takes them.
+    """
+
+    def __init__(
+        self,
+        max_retries: int,
+        before_sleep: Callable[[RetryCallState], Awaitable[Any]],
+        may_retry: Callable[[BaseException | None], bool] = lambda _: True,
+    ) -> None:
+        self._args = (max_retries, before_sleep, may_retry)
+        self._is_begun = False
+        self._failure: Exception | None = None
+        self._others: AsyncRetrying | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AbstractContextManager[object]:
+        if not self._is_begun:
+            self._is_begun = True
+            return self
+        if self._others is None:
+            self._others = aiter(retrying(*self._args))
+            with await anext(self._others):
+                raise self._take_failure()
+        return await anext(self._others)
+
+    def _take_failure(self) -> Exception:
+        failure, self._failure = self._failure, None
+        if failure is None:
+            raise RuntimeError("a loop of attempts goes on after a success: leave it")
+        return failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        self._failure = error if isinstance(error, Exception) else None
+        return self._failure is not None
 
 
 def retrying(

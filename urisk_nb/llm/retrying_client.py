@@ -31,7 +31,7 @@ from urisk_nb.llm.calls import CallRecord
 from urisk_nb.llm.client import Client, OnChunk
 from urisk_nb.llm.limiter import CallLimiter
 from urisk_nb.llm.messages import Chunk, Final
-from urisk_nb.llm.resilience import Breaker, retrying
+from urisk_nb.llm.resilience import Attempts, Breaker
 from urisk_nb.server.model_server import Server
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class RetryingClient:
                     record.add_chunk(chunk)
                     on_chunk(chunk)
 
-                attempts = retrying(
+                attempts = Attempts(
                     self._client.settings.max_retries,
                     partial(self._repair, record),
                     may_retry=partial(self._may_retry, record),
