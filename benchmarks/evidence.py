@@ -40,10 +40,8 @@ def measure_many(*, quick: bool) -> Measured:
             "many memory": Figure(
                 value=found["mb"] + found["mb_workers"],
                 unit="MB",
-                conditions=f"{conditions}; {found['workers']:.0f} workers have a part of it",
+                conditions=f"{conditions}; {found['workers']:.0f} workers included",
             ),
-            "many pause": Figure(
-                value=found["quiet_reading"], unit="s", conditions=f"{conditions}; the longest"
-            ),
+            "many pause": Figure(value=found["quiet_reading"], unit="s", conditions=conditions),
         }
     )

@@ -79,7 +79,7 @@ def measure_filing(*, quick: bool) -> Measured:
             "judge rate": Figure(
                 value=asked / asked_s,
                 unit="sentences a second",
-                conditions="one slot, the first time",
+                conditions="one slot, first run",
             ),
             "filings per hour": Figure(
                 value=3600 / total_s, unit="filings an hour", conditions=what

@@ -1,8 +1,8 @@
 """
-Every figure that the page has: what it is, which group measures it, and its goal if it has one.
+The figures of the page: what each one is, which group measures it, and its goal if it has one.
 
-The design set the goals before anything was measured. A figure meets its goal where it is not above
-it. A figure that is not here is not in the page, and `benchmarks/performance.py` refuses it.
+The goals were set before anything was measured. A figure meets its goal if it is not above it.
+`benchmarks/performance.py` refuses a figure that has no row here.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """
-    A figure in the page.
+    A figure of the page.
 
-    `goal` is the most that it may be, in `unit`; None where the design names none. `anchor` says
-    what a ratio is a ratio to.
+    `goal` is the highest value allowed, in `unit`; None: no goal. `anchor` names what a ratio
+    compares with.
     """
 
     key: str
@@ -76,7 +76,7 @@ GOALS = (
     Row(
         key="filing asked",
         group="filing",
-        what="sentences of it that are asked",
+        what="sentences of it that the model is asked about",
         unit="sentences",
         goal=60,
     ),
@@ -97,7 +97,7 @@ GOALS = (
     Row(
         key="kernel killed",
         group="lifetime",
-        what="a kernel is killed: server and runner are gone",
+        what="time from the end of a kernel to the end of its server",
         unit="s",
         goal=1,
     ),
@@ -121,8 +121,8 @@ GOALS = (
     Row(
         key="journal",
         group="journal",
-        what="a run that is recorded",
-        anchor="the same run without a journal",
+        what="a run with a journal",
+        anchor="the same run without one",
         goal=1.03,
     ),
 )
@@ -147,16 +147,16 @@ CLIENTS = (
 )
 MORE = (
     Row(key="load_ext pandas", group="start", what="`%load_ext`", anchor="`import pandas`"),
-    Row(key="ask first token", group="ask", what="`%%ask`: the first token comes later by"),
-    Row(key="journal again", group="journal", what="a run whose answers are all known"),
-    Row(key="journal look-up", group="journal", what="finding an answer in the journal"),
+    Row(key="ask first token", group="ask", what="`%%ask`: delay of the first token"),
+    Row(key="journal again", group="journal", what="a run whose answers are all in the journal"),
+    Row(key="journal look-up", group="journal", what="looking up an answer in the journal"),
     Row(key="replay", group="lifetime", what="`replay`"),
-    Row(key="call rate", group="documents", what="one session makes at the most"),
-    Row(key="judge rate", group="filing", what="urisk-judge in the embedded engine labels"),
-    Row(key="filings per hour", group="filing", what="from these: annual reports"),
-    Row(key="many rate", group="many", what="many annual reports are read"),
-    Row(key="many memory", group="many", what="memory that they take at the most"),
-    Row(key="many pause", group="many", what="time between two words of progress"),
+    Row(key="call rate", group="documents", what="highest call rate of one session"),
+    Row(key="judge rate", group="filing", what="labels by urisk-judge in the embedded engine"),
+    Row(key="filings per hour", group="filing", what="annual reports at that rate"),
+    Row(key="many rate", group="many", what="reading many annual reports"),
+    Row(key="many memory", group="many", what="peak memory while reading them"),
+    Row(key="many pause", group="many", what="longest time between two progress messages"),
     Row(
         key="kernels makespan", group="kernels", what="several kernels", anchor="the ideal makespan"
     ),
@@ -165,7 +165,7 @@ MORE = (
         Row(
             key=f"kernel killed {way}",
             group="lifetime",
-            what=f"a kernel ends by {way}: all is gone",
+            what=f"time from {way} of a kernel to the end of its server",
         )
         for way in ("SIGKILL", "SIGTERM", "segfault")
     ),

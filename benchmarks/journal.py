@@ -147,7 +147,7 @@ def measure_journal(*, quick):
             "journal again": Figure(
                 value=again_s,
                 unit="s",
-                conditions=f"the same {known:,} questions again, all answers known",
+                conditions=f"the same {known:,} questions again",
             ),
             "journal look-up": Figure(
                 value=1e3 * median_s,

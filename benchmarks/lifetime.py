@@ -84,7 +84,7 @@ def measure_lifetime(*, quick: bool) -> Measured:
     rounds, tickers = (1, 5) if quick else (3, 100)
     ends = {way: [time_end(way) for _ in range(rounds)] for way in WAYS}
     is_equal, seconds = replay_run(tickers)
-    conditions = f"{tickers} tickers x 4 sentences, the server gone"
+    conditions = f"{tickers} tickers x 4 sentences, server stopped"
     every = list(itertools.chain.from_iterable(ends.values()))
     return Measured(
         figures={

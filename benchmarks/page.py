@@ -1,9 +1,9 @@
 """
-The page of measurements: what the results say, written between the marks of docs/performance.md.
+Write the results between the markers of docs/performance.md.
 
-`<!-- made: goals -->` to `<!-- end -->` is a table that is made, and `<!-- = judge rate -->` to
-`<!-- / -->` a single figure inside a sentence. All around them is written by hand and stays. A
-figure that is not in the results is "not measured", and a goal that is missed is called missed.
+`<!-- made: goals -->` to `<!-- end -->` encloses a generated table, and `<!-- = judge rate -->` to
+`<!-- / -->` a single figure in a sentence. The text around them is written by hand and stays. A
+figure that is not in the results is "not measured", and a missed goal is marked as missed.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _INLINE = re.compile(r"(<!-- = ([^>]+?) -->).*?(<!-- / -->)", re.DOTALL)
 
 
 class UnknownMark(Exception):
-    """A mark of the page that nothing is made for."""
+    """A marker of the page that names no figure or table."""
 
 
 def render(text: str, results: Mapping[str, Any]) -> str:
     """
-    Return the page with all that is made written anew.
+    Return the page with its generated parts replaced.
 
     Raises
     ------
     UnknownMark
-        Nothing is made for a mark, or one of a sentence begins a line: Markdown takes that line for
-        HTML, and the list or paragraph around it ends.
+        A marker names no figure or table, or a figure's marker begins a line: Markdown would treat
+        that line as HTML, which ends the list or paragraph around it.
     """
     if found := re.search(r"^\s*<!-- = .*", text, re.MULTILINE):
         raise UnknownMark(f"a word has to stand before {found[0].strip()[:60]!r}")
     figures = read_figures(results)
-    # A sentence says what was measured, and at small sizes it would be wrong
+    # Sentences quote full-size figures only
     full = {name: one for name, one in results["groups"].items() if not one["quick"]}
     full_size = read_figures({"groups": full})
 
@@ -57,7 +57,7 @@ def render(text: str, results: Mapping[str, Any]) -> str:
 
 
 def read_measured(results: Mapping[str, Any]) -> dict[str, Measured]:
-    """Return what each group measured; a group that failed or was skipped has nothing."""
+    """Return what each group measured, without the groups that failed or were skipped."""
     return {
         name: decode(group["measured"])
         for name, group in results["groups"].items()
@@ -78,7 +78,7 @@ def read_figures(results: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def show_number(value: float, unit: str) -> str:
-    """Return a number with as many digits as it is worth, and its unit."""
+    """Return a number with its significant digits and its unit."""
     if unit == "x":
         return f"{value:.3f} x" if value >= 0.1 else f"{value:.4f} x"
     if float(value).is_integer() or abs(value) >= 100:
@@ -91,12 +91,12 @@ def show_number(value: float, unit: str) -> str:
 
 
 def show_part(figure: Figure | None, part: str) -> str:
-    """Return what a sentence quotes of a figure: its value, or the part that is named."""
+    """Return a figure's value, or the named part of it, as a sentence quotes it."""
     if figure is None:
         return NOT_MEASURED
     if part == "percent":
         return f"{100 * (figure.value - 1):.1f} %"
-    if part == "times":  # how many times the anchor's time is ours
+    if part == "times":  # how many times faster than the anchor
         return f"{1 / figure.value:.1f} times"
     if part in ("ours", "anchor"):
         return show_number(getattr(figure, part), "s")
@@ -106,7 +106,7 @@ def show_part(figure: Figure | None, part: str) -> str:
 
 
 def show_spread(figure: Figure) -> str:
-    """Return the spread over the rounds, or nothing where there was one round."""
+    """Return the spread over the rounds; empty for a single round."""
     if figure.rounds == 1 or figure.low is None or figure.high is None:
         return ""
     low, high = (show_number(one, figure.unit) for one in (figure.low, figure.high))
@@ -124,7 +124,7 @@ def show_sides(figure: Figure) -> str:
 
 
 def tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; what an error says in a cell stays text, and in that cell."""
+    """Return a Markdown table; `|` and `<` in a cell are escaped."""
     cells = [[cell.replace("|", r"\|").replace("<", "&lt;") for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join(f"| {' | '.join(line)} |".replace("  ", " ") for line in lines)
@@ -135,7 +135,7 @@ def describe(row: Row) -> str:
 
 
 def judge(row: Row, figure: Figure | None, group: Mapping[str, Any] | None) -> str:
-    """Say whether a goal is met; what was measured at small sizes says nothing about it."""
+    """Return whether a goal is met; figures at small sizes are not judged."""
     if figure is None or group is None or row.goal is None:
         return ""
     if group["quick"]:
@@ -143,8 +143,8 @@ def judge(row: Row, figure: Figure | None, group: Mapping[str, Any] | None) -> s
     return "met" if figure.value <= row.goal else "**missed**"
 
 
-def tell(figure: Figure | None, group: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Return the value of a figure, and how it was measured or why it was not."""
+def describe_figure(figure: Figure | None, group: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return the value of a figure, and how it was measured or why it is missing."""
     if figure is None:
         return NOT_MEASURED, explain(group)
     parts = [show_sides(figure), show_spread(figure), figure.conditions]
@@ -152,18 +152,18 @@ def tell(figure: Figure | None, group: Mapping[str, Any] | None) -> tuple[str, s
 
 
 def explain(group: Mapping[str, Any] | None) -> str:
-    """Say why a figure is not there."""
+    """Return why a figure is missing."""
     if group is None:
         return ""
     return "; ".join(group["measured"]["notes"]) if group["status"] == "done" else group["why"]
 
 
 def make_goals(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
-    """Each goal of the design, and what was measured."""
+    """Return the table of the goals and what was measured."""
     lines = []
     for row in GOALS:
         figure, group = figures.get(row.key), results["groups"].get(row.group)
-        value, how = tell(figure, group)
+        value, how = describe_figure(figure, group)
         goal = f"{'≤ ' * (row.goal != 0)}{row.goal:g} {row.unit}"
         lines.append([describe(row), goal, value, judge(row, figure, group), how])
     return tabulate(["what", "goal", "measured", "", "how"], lines)
@@ -172,11 +172,14 @@ def make_goals(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str
 def make_rows(
     rows: Sequence[Row],
 ) -> Callable[[Mapping[str, Any], Mapping[str, Figure]], str]:
-    """Return what makes a table of figures without a goal."""
+    """Return the function that makes a table of figures without goals."""
 
     def make(results: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
         lines = [
-            [describe(row), *tell(figures.get(row.key), results["groups"].get(row.group))]
+            [
+                describe(row),
+                *describe_figure(figures.get(row.key), results["groups"].get(row.group)),
+            ]
             for row in rows
         ]
         return tabulate(["what", "measured", "how"], lines)
@@ -185,7 +188,7 @@ def make_rows(
 
 
 def make_machine(results: Mapping[str, Any], _: Mapping[str, Figure]) -> str:
-    """On what, when, and with which versions."""
+    """Return the machine, the versions, and when the groups ran."""
     machine = results["machine"]
     if not machine:
         return NOT_MEASURED
@@ -201,7 +204,7 @@ def make_machine(results: Mapping[str, Any], _: Mapping[str, Figure]) -> str:
 
 
 def describe_groups(groups: Mapping[str, Any]) -> list[str]:
-    """Say when the groups ran, on how busy a machine, and what was left out of them."""
+    """Return when the groups ran, on how busy a machine, and what they left out."""
     done = {name: one for name, one in groups.items() if one["status"] == "done"}
     lines = []
     if done:
@@ -213,7 +216,9 @@ def describe_groups(groups: Mapping[str, Any]) -> list[str]:
             f"minutes; load average before each group {min(loads):.1f} to {max(loads):.1f}"
         )
     if quick := [name for name, one in done.items() if one["quick"]]:
-        lines.append(f"**Small sizes** (`--quick`), no figures of the design: {', '.join(quick)}")
+        lines.append(
+            f"**Small sizes** (`--quick`), not compared with the goals: {', '.join(quick)}"
+        )
     left_out = [
         f"{name}: {note}" for name, one in done.items() for note in one["measured"]["notes"]
     ]

@@ -1,15 +1,15 @@
 """
-Measure everything, and write docs/performance.md: python benchmarks/performance.py --write
+Measure all groups and write docs/performance.md: python benchmarks/performance.py --write
 
-Each group of figures runs in a process of its own, with a time limit; one that fails is reported,
-and the others go on. All that was measured stays in benchmarks/results.json, with the machine and
-the versions; `--only ask journal` measures these groups anew and keeps the rest, and `--only` alone
-measures nothing. Without --write the page is printed, and no page or plot is changed. All groups
-take some 12 minutes on two cores. `--quick` takes small sizes and two minutes: it shows that
-everything works, its figures are none of the design's, and they go to results-quick.json.
+Each group runs in its own process with a time limit; if one fails, it is reported and the others
+continue. Results are kept in benchmarks/results.json, with the machine and the versions. `--only
+ask journal` measures these groups again and keeps the rest; `--only` alone measures nothing.
+Without --write the page is printed, and no file but the results changes. All groups take about 12
+minutes on two cores. `--quick` uses small sizes and takes two minutes: it checks that all groups
+run, and writes results-quick.json, which is not compared with the goals.
 
-Other work on the machine makes the figures worse. `urisk fetch-model` brings the weights of the
-group `filing`; `pip install "urisk-nb[benchmark]"` brings the other clients and the plots.
+Other work on the machine makes the figures worse. `urisk fetch-model` downloads the weights for the
+group `filing`; `pip install "urisk-nb[benchmark]"` installs the other clients and the plots.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ QUICK_LIMIT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A function of a module beside this one that returns what it measured."""
+    """The function `measure_NAME` of a module in this folder, with its limits."""
 
     module: str
     limit_s: float
@@ -62,7 +62,7 @@ class Group:
         from records import Skipped
 
         if not (HERE / f"{self.module}.py").exists():
-            raise Skipped(f"benchmarks/{self.module}.py is not there")
+            raise Skipped(f"benchmarks/{self.module}.py does not exist")
         found = getattr(importlib.import_module(self.module), f"measure_{name}")(quick=quick)
         if unknown := set(found.figures) - set(ROWS):
             raise LookupError(f"goals.py has no row for {', '.join(sorted(unknown))}")
@@ -91,7 +91,7 @@ GROUPS = {
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what the figures were measured on, without the name of the machine."""
+    """Return the hardware and versions, without the name of the machine."""
     import psutil
 
     return {
@@ -106,7 +106,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def find_cpu() -> str:
-    """Return the model of the processor as the system names it."""
+    """Return the CPU model as the system names it."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line for line in lines if line.startswith("model name")).partition(": ")[2]
@@ -114,7 +114,7 @@ def find_cpu() -> str:
 
 
 def find_gpu() -> str:
-    """Return the GPU that NVIDIA's tool names first, or that there is none of NVIDIA's."""
+    """Return the first GPU that `nvidia-smi` names, or "no GPU"."""
     if (tool := shutil.which("nvidia-smi")) is None:
         return "no GPU"
     command = [tool, "--query-gpu=name", "--format=csv,noheader"]
@@ -135,7 +135,7 @@ def find_versions() -> dict[str, str]:
 
 
 def run_group(name: str, *, quick: bool) -> dict[str, Any]:
-    """Run a group in a process of its own; return its entry in the results."""
+    """Run a group in its own process and return its entry in the results."""
     group, began_s = GROUPS[name], time.monotonic()
     limit_s = QUICK_LIMIT_S if quick else group.limit_s
     entry = {
@@ -149,7 +149,7 @@ def run_group(name: str, *, quick: bool) -> dict[str, Any]:
         process = subprocess.Popen(
             [*command, *["--quick"] * quick],
             env=build_env(group, folder),
-            start_new_session=True,  # its servers and kernels end with it, whatever happens
+            start_new_session=True,  # `end_session` also ends its servers and kernels
         )
         try:
             process.wait(limit_s)
@@ -164,7 +164,7 @@ def run_group(name: str, *, quick: bool) -> dict[str, Any]:
 
 
 def build_env(group: Group, folder: str) -> dict[str, str]:
-    """Return the environment of a group: no settings of the user's, no proxy, no journal."""
+    """Return the environment of a group: no user settings, no proxy, no journal."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -176,7 +176,7 @@ def build_env(group: Group, folder: str) -> dict[str, str]:
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
-    """End a group with all processes that it has left behind."""
+    """End a group and all processes that it left behind."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -187,21 +187,21 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
 
 
 def measure_into(name: str, out: Path, *, quick: bool) -> None:
-    """Measure one group in this process, and write what came of it."""
+    """Measure one group in this process and write its result."""
     from records import Skipped
 
     try:
         said = {"status": "done", "measured": GROUPS[name].measure(name, quick=quick).encode()}
     except Skipped as why:
         said = {"status": "skipped", "why": str(why)}
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - the others go on, and the page says it
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - reported; the others continue
         traceback.print_exc()
         said = {"status": "failed", "why": describe_error(exc)}
     out.write_text(json.dumps(said), encoding="utf-8")
 
 
 def describe_error(exc: BaseException) -> str:
-    """Return an error in one line; paths of this machine have no place in a page."""
+    """Return an error in one line, without paths of this machine."""
     first = f"{type(exc).__name__}: {exc}".partition("\n")[0]
     return re.sub(r"(?<![\w:/])(?:/[^\s/'\",:]+){2,}", "a file", first)[:200]
 
@@ -211,8 +211,7 @@ def describe_error(exc: BaseException) -> str:
 
 def read_results(path: Path, machine: dict[str, Any]) -> dict[str, Any]:
     """
-    Return what was measured before on this machine; ratios of two machines do not stand in one
-    page.
+    Return the earlier results of this machine; results of another machine are not mixed in.
     """
     empty: dict[str, Any] = {"machine": machine, "groups": {}}
     if not path.exists():
@@ -224,13 +223,13 @@ def read_results(path: Path, machine: dict[str, Any]) -> dict[str, Any]:
         if name != "versions" and found["machine"].get(name) != machine[name]
     ]
     if differ and found["groups"]:
-        say(f"{path.name} is of another machine ({', '.join(differ)}): it begins anew")
+        say(f"{path.name} is from another machine ({', '.join(differ)}): starting over")
         return empty
     return found
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write the results in the order of the groups, at once."""
+    """Write the results atomically, in the order of the groups."""
     ordered = {name: results["groups"][name] for name in GROUPS if name in results["groups"]}
     text = json.dumps({**results, "groups": ordered}, indent=1, ensure_ascii=False)
     partial = path.with_suffix(".partial")
@@ -252,7 +251,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="*",
         choices=list(GROUPS),
         metavar="GROUP",
-        help=f"some of {', '.join(GROUPS)}; none to write the page again",
+        help=f"groups to measure, of {', '.join(GROUPS)}; without names, measure nothing",
     )
     parser.add_argument("--write", action="store_true", help="write the page and its plots")
     parser.add_argument("--results", type=Path, help="where the figures are kept, as JSON")
@@ -260,12 +259,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # one group, as a child
     args = parser.parse_args(arguments)
     if args.quick and args.write and args.page == PAGE:
-        parser.error("--quick --write puts small sizes into a page: name another one, --page FILE")
+        parser.error("--quick --write needs another page, because its sizes are small: --page FILE")
     return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 1 where a group failed, else 0."""
+    """Return 1 if a group failed, else 0."""
     args = parse(arguments)
     if args.into is not None:
         measure_into(args.only[0], args.into, quick=args.quick)
@@ -288,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(args: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Write the page with its plots, or print it."""
+    """Write the page and its plots, or print the page."""
     from page import render
 
     text = render(PAGE.read_text(encoding="utf-8"), results)

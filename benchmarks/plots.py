@@ -149,7 +149,7 @@ def draw_overheads(drawing: Drawing, figures: Figures, _: Curves) -> None:
     axes.text(GOAL_PERCENT, -0.9, "goal of urisk_nb", ha="center", va="bottom", fontsize=8.5)
     axes.set_yticks(range(len(OVERHEADS)), [label.replace("`", "") for label in OVERHEADS])
     axes.set_ylim(len(OVERHEADS) - 0.5, -1)
-    axes.set_xlabel("more time than raw httpx, %\nmedian, and the spread of the rounds")
+    axes.set_xlabel("extra time over raw httpx, %\nmedian and spread of the rounds")
     axes.grid(visible=True, axis="x")
 
 
@@ -164,7 +164,7 @@ def draw_documents(drawing: Drawing, _: Figures, curves: Curves) -> None:
     """How a run grows with its documents."""
     left, right = drawing.subplots(1, 2)
     draw_growth(left, curves.get("notes"), "Short notes, labeled", "notes", "time, s")
-    title = "Annual reports, read and chosen from"
+    title = "Annual reports: read, sentences chosen"
     draw_growth(right, curves.get("reports"), title, "annual reports", "time, s")
 
 
@@ -181,7 +181,7 @@ def draw_servers(drawing: Drawing, _: Figures, curves: Curves) -> None:
         show_plainly(axes, x=curve.x, is_log=False)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(f"{'servers' if key == 'servers' else 'workers'}\n{curve.conditions}")
-        axes.set_ylabel("calls a second")
+        axes.set_ylabel("calls per second")
         axes.legend()
 
 

@@ -129,7 +129,7 @@ def measure_quant(*, quick: bool) -> Measured:
         table = functools.partial(time_cpu, functools.partial(make_table, frame, "T0"))
         table()
         own = take_turns({"table": table}, rounds)["table"]
-        figures[name] = summarize(own, "s", f"{conditions}, processor time of the whole table")
+        figures[name] = summarize(own, "s", f"{conditions}, CPU time of the whole table")
         try:
             by_library(frame.iloc[:, :2])  # imports
             library = functools.partial(time_cpu, functools.partial(by_library, frame))
@@ -138,7 +138,9 @@ def measure_quant(*, quick: bool) -> Measured:
             notes = ["empyrical-reloaded is not installed"]
             continue
         figures[f"{name} empyrical"] = compare(
-            found["table"], found["library"], f"{conditions}; the library: seven figures a column"
+            found["table"],
+            found["library"],
+            f"{conditions}; the library computes seven figures per column",
         )
     return Measured(figures=figures, notes=notes)
 

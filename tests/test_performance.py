@@ -123,7 +123,7 @@ def test_small_sizes_meet_no_goal(page):
     text = page.render(MARKS, results(ask=group(quick=True, figures={"ask": figure(1.01)})))
     assert row_of(text, "`%%ask`")[2:4] == ["1.010 x", "small sizes"]
     assert "<!-- = ask@percent -->not measured<!-- / -->" in text
-    assert "**Small sizes** (`--quick`), no figures of the design: ask" in text
+    assert "**Small sizes** (`--quick`), not compared with the goals: ask" in text
 
 
 def test_what_is_written_by_hand_stays(page):
@@ -218,7 +218,7 @@ def test_a_group_that_fails_says_why(command, tmp_path, monkeypatch):
         said[name] = json.loads((tmp_path / "out").read_text())
     assert said["broken"] == {"status": "failed", "why": "ValueError: no luck"}
     assert said["new"]["why"] == "LookupError: goals.py has no row for unheard of"
-    assert said["gone"] == {"status": "skipped", "why": "benchmarks/gone.py is not there"}
+    assert said["gone"] == {"status": "skipped", "why": "benchmarks/gone.py does not exist"}
 
 
 def test_an_error_names_no_file_of_the_machine(command):
@@ -239,7 +239,7 @@ def test_a_group_that_takes_too_long_is_ended(command, monkeypatch):
 def test_small_sizes_are_kept_out_of_the_page(command, capsys):
     with pytest.raises(SystemExit):
         command.parse(["--quick", "--write"])
-    assert "name another one, --page FILE" in capsys.readouterr().err
+    assert "needs another page" in capsys.readouterr().err
 
 
 @pytest.mark.slow
